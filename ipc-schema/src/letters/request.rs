@@ -1,0 +1,98 @@
+//! What an agent may ask of its host.
+//!
+//! A request type that this build does not know is not an error of the letter: it parses as
+//! [`Request::Unsupported`] and is answered `refused: unsupported`, so that a newer runner degrades instead of
+//! being cut off.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
+use serde_json::value::RawValue;
+
+/// A request, by its `kind`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// Replace the group's `CLAUDE.md`.
+    UpdatePersonality(UpdatePersonality),
+    /// A kind that this build does not know. Its arguments are dropped unread.
+    Unsupported {
+        /// What was asked for, cut to 64 characters.
+        kind: String,
+    },
+}
+
+impl Request {
+    /// The kind as it is written.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::UpdatePersonality(_) => "update_personality",
+            Self::Unsupported { kind } => kind,
+        }
+    }
+}
+
+/// Replaces the whole text of the group's `CLAUDE.md`. Answered with `{"sha256": …}` of the new text, or refused
+/// when the file is no longer the one the agent read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdatePersonality {
+    /// The new text, at most 64 KiB.
+    pub text: String,
+    /// The digest of the text it is based on, as `begin` or the last answer gave it; absent when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_sha256: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parts {
+    kind: String,
+    args: Box<RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Request {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Parts { kind, args } = Parts::deserialize(deserializer)?;
+        match kind.as_str() {
+            "update_personality" => {
+                serde_json::from_str(args.get()).map(Self::UpdatePersonality).map_err(de::Error::custom)
+            }
+            _ => Ok(Self::Unsupported { kind: kind.chars().take(64).collect() }),
+        }
+    }
+}
+
+impl Serialize for Request {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut parts = serializer.serialize_struct("Request", 2)?;
+        parts.serialize_field("kind", self.kind())?;
+        match self {
+            Self::UpdatePersonality(args) => parts.serialize_field("args", args)?,
+            Self::Unsupported { .. } => parts.serialize_field("args", &serde_json::Map::new())?,
+        }
+        parts.end()
+    }
+}
+
+/// The same shape for the schema generator: serde's derive cannot say "any other kind".
+#[derive(JsonSchema)]
+#[serde(tag = "kind", content = "args", rename_all = "snake_case")]
+#[expect(dead_code, reason = "read by the schema generator only")]
+enum Known {
+    /// Replace the group's `CLAUDE.md`.
+    UpdatePersonality(UpdatePersonality),
+}
+
+impl JsonSchema for Request {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Request".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = Known::json_schema(generator);
+        schema.insert(
+            "description".into(),
+            "A request, by its kind. A kind that the host does not know is answered `refused: unsupported`."
+                .into(),
+        );
+        schema
+    }
+}

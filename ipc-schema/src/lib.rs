@@ -1,0 +1,32 @@
+//! The wall between the trusted host and the box.
+//!
+//! Everything that crosses it is a *letter*: one JSON file, written under a dot-name and renamed into place.
+//! This crate holds what both sides must agree on, and nothing else: the letters ([`letters`]), how their ids
+//! are derived ([`ids`]), where the files lie ([`layout`]), how one is written ([`write`]) and how the host reads
+//! a file that a hostile box may have made ([`untrusted_fs`]). It knows no async runtime and reads no clock.
+//!
+//! `README.md` beside this crate is the protocol in prose; `schemas/` and `golden/` are its machine-readable
+//! halves, both generated from these types and held to them by `tests/`.
+
+pub mod envelope;
+pub mod ids;
+pub mod layout;
+pub mod letters;
+pub mod refusal;
+pub mod untrusted_fs;
+pub mod write;
+
+pub use envelope::{FromAgentLetter, Letter, ToAgentLetter};
+pub use ids::{GroupName, LetterId, MessageSeq, RunId, TurnId};
+pub use refusal::{Refusal, RefusalCode};
+
+/// The protocol's major version: the `v` of every envelope. A letter of another major version is refused.
+pub const VERSION: u32 = 1;
+
+/// The minor version this build speaks. The runner states its own in `ready`; the host writes nothing newer
+/// than the smaller of the two.
+pub const MINOR: u32 = 0;
+
+/// The greatest size of one letter in bytes, envelope included. Larger things go by reference to a file in
+/// `/inbox` or `/workspace`.
+pub const LETTER_MAX_BYTES: u64 = 256 * 1024;

@@ -1,0 +1,345 @@
+//! The only way to a path that an agent may write.
+//!
+//! The box owns every byte and every name below its writable mounts, and can change them between any two system
+//! calls. So the host holds a handle to the *directory*, taken through parents that only it can write, and never
+//! walks a path again. One file is read as:
+//!
+//! 1. `openat2(O_PATH | O_NOFOLLOW)` beneath the handle, no links, no magic links, no other filesystem
+//!    (openat2(2)). `O_PATH` first: a device's or FIFO's `open` never runs.
+//! 2. `fstat`: regular, same device, one link, the expected owner, within the cap.
+//! 3. reopen `/proc/self/fd/N` for reading: the same inode that was looked at.
+//! 4. read at most cap + 1 bytes, once, into a private buffer. Only that buffer is parsed: no `mmap` (a truncation
+//!    would raise SIGBUS), no second read (the writer may still hold the file open).
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::refusal::{Refusal, RefusalCode, quote};
+
+/// A directory whose contents an agent may write.
+#[derive(Debug)]
+pub struct UntrustedDir {
+    fd: OwnedFd,
+    dev: u64,
+}
+
+/// One pass over a directory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The names that were seen, in no order; at most the limit asked for.
+    pub names: Vec<OsString>,
+    /// Whether there were more.
+    pub truncated: bool,
+}
+
+impl UntrustedDir {
+    /// Opens the directory at `path`. Call it before the box starts, or through parents that only the host can
+    /// write: the path itself is walked once, here, and its last component must not be a link.
+    ///
+    /// # Errors
+    /// What `open(2)` and `fstat(2)` say.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let fd = fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let dev = fs::fstat(&fd)?.st_dev;
+        Ok(Self { fd, dev })
+    }
+
+    /// Reads the whole file at `name` (a relative path without links), which must belong to `owner`.
+    ///
+    /// # Errors
+    /// [`RefusalCode::Gone`] when there is no such file; [`RefusalCode::NotRegular`], [`RefusalCode::Nlink`],
+    /// [`RefusalCode::Owner`], [`RefusalCode::Device`] or [`RefusalCode::TooBig`] for a file that is not taken;
+    /// [`RefusalCode::Io`] when the host itself failed.
+    pub fn read(&self, name: &Path, owner: u32, cap: u64) -> Result<Vec<u8>, Refusal> {
+        let resolve = ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_XDEV;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let looked_at = retry_again(|| fs::openat2(&self.fd, name, flags, Mode::empty(), resolve))
+            .map_err(|e| refuse_open(name, e))?;
+        let stat = fs::fstat(&looked_at).map_err(|e| io_refusal(name, e))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::RegularFile {
+            return Err(refuse(RefusalCode::NotRegular, name, &format!("is a {}", kind_name(kind))));
+        }
+        if stat.st_dev != self.dev {
+            return Err(refuse(RefusalCode::Device, name, "lies on another filesystem"));
+        }
+        match stat.st_nlink {
+            0 => return Err(refuse(RefusalCode::Gone, name, "is gone")),
+            1 => {}
+            links => return Err(refuse(RefusalCode::Nlink, name, &format!("has {links} hard links"))),
+        }
+        if stat.st_uid != owner {
+            let reason = format!("belongs to user {}, not to the box's user {owner}", stat.st_uid);
+            return Err(refuse(RefusalCode::Owner, name, &reason));
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        if size > cap {
+            return Err(refuse(RefusalCode::TooBig, name, &format!("has {size} bytes, at most {cap}")));
+        }
+        // A reopened descriptor refers to the inode that was checked, whatever the name means by now.
+        let again = format!("/proc/self/fd/{}", looked_at.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(fs::open(again, flags, Mode::empty()).map_err(|e| refuse_open(name, e))?);
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        file.take(cap.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|e| Refusal::new(RefusalCode::Io, format!("{} cannot be read: {e}", shown(name))))?;
+        if bytes.len() as u64 > cap {
+            return Err(refuse(
+                RefusalCode::TooBig,
+                name,
+                &format!("grew past {cap} bytes while it was read"),
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// Lists at most `limit` names. The work is bounded however many there are.
+    ///
+    /// # Errors
+    /// What `openat(2)` and `getdents(2)` say.
+    pub fn names(&self, limit: usize) -> io::Result<Names> {
+        // A handle of its own: the kept one's position is shared by everyone who lists.
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let own = fs::openat(&self.fd, ".", flags, Mode::empty())?;
+        let mut seen = Names::default();
+        for entry in fs::Dir::new(own)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            if seen.names.len() == limit {
+                seen.truncated = true;
+                break;
+            }
+            seen.names.push(OsString::from_vec(name));
+        }
+        Ok(seen)
+    }
+
+    /// Removes one name. A directory is removed only when empty; a name that is gone is no error. Nothing is
+    /// followed, and nothing below a directory is touched.
+    ///
+    /// # Errors
+    /// What `unlinkat(2)` says.
+    pub fn unlink(&self, name: &std::ffi::OsStr) -> io::Result<()> {
+        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => match fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(e) => Err(e.into()),
+            },
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// `openat2` answers EAGAIN when a rename raced with its check (openat2(2)); a bounded retry decides.
+fn retry_again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    for _ in 0..8 {
+        match call() {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    call()
+}
+
+fn refuse_open(name: &Path, error: Errno) -> Refusal {
+    match error {
+        Errno::NOENT => refuse(RefusalCode::Gone, name, "is gone"),
+        Errno::LOOP | Errno::NOTDIR | Errno::NXIO => {
+            refuse(RefusalCode::NotRegular, name, "is or crosses a link")
+        }
+        Errno::XDEV => refuse(RefusalCode::Device, name, "leaves its directory"),
+        other => io_refusal(name, other),
+    }
+}
+
+fn io_refusal(name: &Path, error: Errno) -> Refusal {
+    refuse(RefusalCode::Io, name, &format!("cannot be looked at: {error}"))
+}
+
+fn refuse(code: RefusalCode, name: &Path, what: &str) -> Refusal {
+    Refusal::new(code, format!("{} {what}", shown(name)))
+}
+
+fn shown(name: &Path) -> String {
+    quote(&name.to_string_lossy(), 80)
+}
+
+fn kind_name(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Directory => "directory",
+        FileType::Symlink => "symbolic link",
+        FileType::Fifo => "FIFO",
+        FileType::Socket => "socket",
+        FileType::CharacterDevice => "character device",
+        FileType::BlockDevice => "block device",
+        _ => "thing of an unknown kind",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    struct Wall {
+        dir: tempfile::TempDir,
+        inside: UntrustedDir,
+        me: u32,
+    }
+
+    fn wall() -> Wall {
+        let dir = tempfile::tempdir().unwrap();
+        let me = std::fs::metadata(dir.path()).unwrap().uid();
+        Wall { inside: UntrustedDir::open(dir.path()).unwrap(), dir, me }
+    }
+
+    impl Wall {
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.dir.path().join(name)
+        }
+        fn read(&self, name: &str) -> Result<Vec<u8>, RefusalCode> {
+            self.inside.read(Path::new(name), self.me, 1024).map_err(|r| r.code)
+        }
+    }
+
+    #[test]
+    fn a_plain_file_is_read_once() {
+        let w = wall();
+        std::fs::write(w.path("a"), b"hello").unwrap();
+        assert_eq!(w.read("a").unwrap(), b"hello");
+        assert_eq!(w.read("missing"), Err(RefusalCode::Gone));
+    }
+
+    #[test]
+    fn a1_a2_links_are_never_followed() {
+        let w = wall();
+        for (name, target) in
+            [("abs", "/etc/passwd"), ("rel", "../../etc/passwd"), ("env", "/proc/self/environ")]
+        {
+            symlink(target, w.path(name)).unwrap();
+            assert_eq!(w.read(name), Err(RefusalCode::NotRegular), "{name}");
+        }
+        symlink("/etc", w.path("dir")).unwrap();
+        assert_eq!(w.read("dir/passwd"), Err(RefusalCode::NotRegular));
+    }
+
+    #[test]
+    fn a37_a_path_cannot_climb_out() {
+        let w = wall();
+        assert_eq!(w.read("../../etc/passwd"), Err(RefusalCode::Device));
+        assert_eq!(w.read("/etc/passwd"), Err(RefusalCode::Device));
+    }
+
+    #[test]
+    fn a5_hard_links_are_a_replay() {
+        let w = wall();
+        std::fs::write(w.path("a"), b"x").unwrap();
+        std::fs::hard_link(w.path("a"), w.path("b")).unwrap();
+        assert_eq!(w.read("a"), Err(RefusalCode::Nlink));
+        assert_eq!(w.read("b"), Err(RefusalCode::Nlink));
+    }
+
+    #[test]
+    fn a6_a7_fifos_sockets_and_directories_do_not_block() {
+        let w = wall();
+        fs::mknodat(fs::CWD, w.path("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(w.path("socket")).unwrap();
+        std::fs::create_dir(w.path("dir")).unwrap();
+        for name in ["fifo", "socket", "dir"] {
+            assert_eq!(w.read(name), Err(RefusalCode::NotRegular), "{name}");
+        }
+    }
+
+    #[test]
+    fn a11_a12_size_is_known_before_reading() {
+        let w = wall();
+        File::create(w.path("sparse")).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(w.read("sparse"), Err(RefusalCode::TooBig));
+        std::fs::write(w.path("edge"), vec![b'x'; 1024]).unwrap();
+        assert_eq!(w.read("edge").unwrap().len(), 1024);
+        std::fs::write(w.path("over"), vec![b'x'; 1025]).unwrap();
+        assert_eq!(w.read("over"), Err(RefusalCode::TooBig));
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_not_the_boxs() {
+        let w = wall();
+        std::fs::write(w.path("a"), b"x").unwrap();
+        let other = w.inside.read(Path::new("a"), w.me + 1, 1024).unwrap_err();
+        assert_eq!(other.code, RefusalCode::Owner);
+    }
+
+    #[test]
+    fn a15_a_swap_in_a_tight_loop_never_leaks() {
+        let w = wall();
+        std::fs::write(w.path("secret"), b"host secret").unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(outside.path(), b"host secret").unwrap();
+        std::fs::write(w.path("file"), b"mine").unwrap();
+        symlink(outside.path(), w.path("link")).unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = fs::renameat_with(
+                        fs::CWD,
+                        w.path("file"),
+                        fs::CWD,
+                        w.path("link"),
+                        fs::RenameFlags::EXCHANGE,
+                    );
+                }
+            });
+            let mut reads = 0;
+            for _ in 0..20_000 {
+                if let Ok(bytes) = w.read("file") {
+                    assert_eq!(bytes, b"mine");
+                    reads += 1;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(reads > 0, "the race never let a plain file through");
+        });
+    }
+
+    #[test]
+    fn a_listing_is_bounded_and_repeatable() {
+        let w = wall();
+        for i in 0..50 {
+            std::fs::write(w.path(&format!("f{i}")), b"").unwrap();
+        }
+        let some = w.inside.names(20).unwrap();
+        assert!(some.truncated && some.names.len() == 20);
+        let all = w.inside.names(100).unwrap();
+        assert!(!all.truncated && all.names.len() == 50);
+        assert_eq!(w.inside.names(100).unwrap().names.len(), 50, "a second pass sees them again");
+    }
+
+    #[test]
+    fn unlink_takes_one_name_and_follows_nothing() {
+        let w = wall();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        symlink(outside.path(), w.path("link")).unwrap();
+        std::fs::create_dir_all(w.path("dir/sub")).unwrap();
+        w.inside.unlink(OsStr::new("link")).unwrap();
+        assert!(outside.path().exists() && !w.path("link").is_symlink());
+        assert!(w.inside.unlink(OsStr::new("dir")).is_err(), "not empty");
+        assert!(w.inside.unlink(OsStr::new("nothing")).is_ok());
+    }
+}
