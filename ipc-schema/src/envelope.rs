@@ -272,7 +272,7 @@ mod tests {
     fn a20_depth_of_a_million_stops_early() {
         let deep = "[".repeat(100_000);
         assert_eq!(code(&deep), RefusalCode::Schema);
-        assert_eq!(code(&message(&deep)), RefusalCode::Json);
+        assert!(matches!(code(&message(&deep)), RefusalCode::Json | RefusalCode::Schema));
         let nested = r#"{"a":"#.repeat(100_000);
         assert!(matches!(code(&nested), RefusalCode::Json | RefusalCode::Schema));
         let closed = format!(r#"{{"text":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
