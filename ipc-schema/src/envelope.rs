@@ -273,7 +273,7 @@ mod tests {
         let deep = "[".repeat(100_000);
         assert_eq!(code(&deep), RefusalCode::Schema);
         assert!(matches!(code(&message(&deep)), RefusalCode::Json | RefusalCode::Schema));
-        let nested = r#"{"a":"#.repeat(100_000);
+        let nested = r#"{"a":"#.repeat(40_000);
         assert!(matches!(code(&nested), RefusalCode::Json | RefusalCode::Schema));
         let closed = format!(r#"{{"text":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert!(matches!(code(&message(&closed)), RefusalCode::Json | RefusalCode::Schema));
