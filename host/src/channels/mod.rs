@@ -1,0 +1,152 @@
+//! Chat platforms. Nothing outside a channel's folder knows its platform.
+
+pub mod terminal;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use crate::domain::message::{Inbound, Offered};
+use crate::domain::outbound::Part;
+use crate::domain::{ChannelName, ChatId, MessageSeq, RunId, TurnId};
+
+/// The channels of this host.
+#[derive(Clone, Default)]
+pub struct Channels(BTreeMap<ChannelName, Arc<dyn Channel>>);
+
+impl Channels {
+    /// Adds a channel.
+    pub fn add(&mut self, channel: Arc<dyn Channel>) {
+        self.0.insert(channel.name(), channel);
+    }
+
+    /// The channel of a chat, if it is on.
+    pub fn of(&self, chat: &ChatId) -> Option<Arc<dyn Channel>> {
+        self.0.get(&chat.channel()).cloned()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Channel>> {
+        self.0.values()
+    }
+}
+
+/// What a channel has read since the last time.
+#[derive(Debug)]
+pub struct Batch {
+    /// Messages, in the platform's order.
+    pub inbound: Vec<Inbound>,
+    /// How far the channel has read, once these messages are stored; in the channel's own words.
+    pub position: Option<String>,
+    /// Told after transaction 1, with the trace id of each message of `inbound` (none for what was not stored).
+    pub committed: Option<oneshot::Sender<Vec<Option<MessageSeq>>>>,
+}
+
+/// Why a channel has nothing to give.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ChannelError {
+    /// Try again after this.
+    #[error("{why}")]
+    Later {
+        /// What happened.
+        why: String,
+        /// The machine's word: `telegram.conflict`, `telegram.unreachable`, …
+        code: &'static str,
+        /// How long to wait; the platform's own wish where it had one.
+        wait: Duration,
+    },
+    /// It will not get better by itself: a refused token.
+    #[error("{why}")]
+    Broken {
+        /// What happened, and what to do.
+        why: String,
+        /// The machine's word.
+        code: &'static str,
+    },
+}
+
+/// Why a part was not taken.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SendError {
+    /// Try again: the platform is away, or asks for patience.
+    #[error("{why}")]
+    Later {
+        /// What happened.
+        why: String,
+        /// The platform's own wish.
+        after: Option<Duration>,
+    },
+    /// Never: the bot was removed from the chat, the chat is gone.
+    #[error("{why}")]
+    Never {
+        /// What happened.
+        why: String,
+    },
+}
+
+/// Why an attachment was not fetched.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FetchError {
+    /// Larger than is taken.
+    #[error("it has {bytes} bytes")]
+    TooBig {
+        /// Its size, as far as known.
+        bytes: u64,
+    },
+    /// The platform did not give it.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What can be watched while an agent works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Activity {
+    /// The agent does this now.
+    Doing(String),
+    /// The reply so far.
+    Draft(String),
+    /// A turn is over, and this many parts were queued for it.
+    TurnOver {
+        /// Which.
+        turn: TurnId,
+        /// Its messages.
+        messages: Vec<MessageSeq>,
+        /// The run that ended it.
+        run: Option<RunId>,
+        /// Parts in the outbox.
+        parts: u64,
+    },
+}
+
+/// A chat platform.
+#[async_trait]
+pub trait Channel: Send + Sync {
+    /// Its name.
+    fn name(&self) -> ChannelName;
+
+    /// Waits for messages after `position` (as a batch gave it and the store kept it).
+    async fn next(&self, position: Option<String>) -> Result<Batch, ChannelError>;
+
+    /// Fetches an attachment, at most `most` bytes.
+    async fn fetch(&self, offered: &Offered, most: u64) -> Result<Vec<u8>, FetchError>;
+
+    /// Splits Markdown into parts that the platform takes. A text without anything to say has no parts.
+    fn split(&self, markdown: &str) -> Vec<String>;
+
+    /// How long a send may take before it is given up and tried again; `None` where it waits for a person.
+    fn patience(&self) -> Option<Duration> {
+        Some(Duration::from_secs(60))
+    }
+
+    /// Sends one part; returns the platform's id of it.
+    async fn send(&self, part: &Part) -> Result<String, SendError>;
+
+    /// Shows that the agent works; lasts a few seconds on most platforms and is repeated while it does.
+    async fn typing(&self, chat: &ChatId);
+
+    /// Shows what the agent does, where the platform has a place for it.
+    fn show(&self, _chat: &ChatId, _activity: &Activity) {}
+}

@@ -1,0 +1,230 @@
+//! `lazaret chat`: a person's terminal, or text on standard input, talking to the running host.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use super::{CliError, Done, Here};
+use crate::channels::terminal::wire::{FromClient, SOCKET, ToClient};
+use crate::report::{print, safe};
+use crate::unix_socket;
+
+pub(super) async fn run(here: &Here) -> Done {
+    let dir = here.root.host_socket_dir();
+    let stream = unix_socket::connect(&dir, SOCKET).await.map_err(|e| {
+        CliError::Plain(format!("no host answers in {} ({e}); start one with `lazaret up`", dir.display()))
+    })?;
+    let mut host = Wire::new(stream);
+    let mut input = lines_of_stdin();
+    if std::io::stdin().is_terminal() {
+        talk(&mut host, &mut input).await
+    } else {
+        one_turn_per_line(&mut host, &mut input).await
+    }
+}
+
+/// The connection to the host.
+struct Wire {
+    reader: tokio::io::Lines<BufReader<OwnedReadHalf>>,
+    writer: OwnedWriteHalf,
+    seen: BTreeSet<i64>,
+}
+
+impl Wire {
+    fn new(stream: UnixStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self { reader: BufReader::new(reader).lines(), writer, seen: BTreeSet::new() }
+    }
+
+    async fn next(&mut self) -> Result<ToClient, CliError> {
+        let gone = || CliError::Plain("the host has ended".into());
+        let line = self.reader.next_line().await.map_err(|_| gone())?.ok_or_else(gone)?;
+        serde_json::from_str(&line).map_err(|e| CliError::Plain(format!("the host is of another version: {e}")))
+    }
+
+    async fn send(&mut self, line: &FromClient) -> Result<(), CliError> {
+        let mut text = serde_json::to_vec(line).map_err(|e| CliError::Plain(e.to_string()))?;
+        text.push(b'\n');
+        self.writer.write_all(&text).await.map_err(|e| CliError::Plain(format!("the host has ended: {e}")))
+    }
+
+    async fn say(&mut self, text: String) -> Result<String, CliError> {
+        let id = uuid::Uuid::new_v4().to_string();
+        self.send(&FromClient::Say { id: id.clone(), text }).await?;
+        Ok(id)
+    }
+
+    /// Tells the host that a part is shown; whether it is new here.
+    async fn shown(&mut self, row: i64) -> Result<bool, CliError> {
+        self.send(&FromClient::Shown { row }).await?;
+        Ok(self.seen.insert(row))
+    }
+}
+
+/// Standard input cannot be read without blocking, so a thread does it.
+fn lines_of_stdin() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            let Ok(line) = line else { break };
+            if sender.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// A person at a terminal. What the agent does shows on one line that the reply replaces.
+async fn talk(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
+    let mut screen = Screen::default();
+    print("Write a message and press Enter. /help lists what the host understands; Ctrl-D ends.");
+    screen.prompt();
+    loop {
+        tokio::select! {
+            line = input.recv() => match line {
+                None => return Ok(ExitCode::SUCCESS),
+                Some(line) if line.trim().is_empty() => screen.prompt(),
+                Some(line) => {
+                    host.say(line).await?;
+                }
+            },
+            told = host.next() => match told? {
+                ToClient::Part { row, text, .. } => {
+                    if host.shown(row).await? {
+                        screen.say(&text);
+                    }
+                }
+                ToClient::Doing { text } => screen.doing(&text),
+                ToClient::Draft { text } => {
+                    screen.doing(text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default());
+                }
+                ToClient::Accepted { .. } | ToClient::TurnOver { .. } => {}
+            },
+        }
+    }
+}
+
+#[derive(Default)]
+struct Screen {
+    busy: bool,
+}
+
+impl Screen {
+    fn write(&self, text: &str) {
+        use std::io::Write;
+        let mut out = std::io::stdout().lock();
+        // A terminal that is gone ends the chat at its next read.
+        let _ = write!(out, "{text}").and_then(|()| out.flush());
+    }
+
+    fn prompt(&self) {
+        self.write("> ");
+    }
+
+    fn doing(&mut self, what: &str) {
+        let line: String = safe(what).replace(['\n', '\t'], " ").chars().take(90).collect();
+        self.write(&format!("\r\x1b[K\x1b[2m· {line}\x1b[0m"));
+        self.busy = true;
+    }
+
+    fn say(&mut self, text: &str) {
+        self.write("\r\x1b[K");
+        print(safe(text));
+        self.busy = false;
+        self.prompt();
+    }
+}
+
+/// Text on standard input: one real turn per line, its replies, and where its letters lie.
+async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
+    while let Some(line) = input.recv().await {
+        if line.trim().is_empty() {
+            continue;
+        }
+        print(format!("> {}", safe(&line)));
+        let id = host.say(line).await?;
+        Turn::default().watch(host, &id).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is known of the turn that a line began.
+#[derive(Default)]
+struct Turn {
+    message: Option<String>,
+    over: Option<Over>,
+    /// Parts shown so far, by turn: a part can come before the end of its turn, and the end before a part.
+    shown: BTreeMap<String, u64>,
+    early: VecDeque<ToClient>,
+}
+
+struct Over {
+    turn: String,
+    letters: Option<String>,
+    parts: u64,
+}
+
+impl Turn {
+    async fn watch(&mut self, host: &mut Wire, id: &str) -> Result<(), CliError> {
+        loop {
+            match host.next().await? {
+                ToClient::Accepted { id: told, message } if told == id => match message {
+                    Some(message) => {
+                        self.message = Some(message);
+                        for line in std::mem::take(&mut self.early) {
+                            self.hear(line);
+                        }
+                    }
+                    // Not taken in: the host says why in a notice of its own.
+                    None => return self.refused(host).await,
+                },
+                ToClient::Part { row, notice, turn, answers, text } => {
+                    if host.shown(row).await? {
+                        print(safe(&text));
+                        if let Some(turn) = &turn {
+                            *self.shown.entry(turn.clone()).or_default() += 1;
+                        }
+                    }
+                    if notice && answers.is_some() && answers == self.message {
+                        return Ok(());
+                    }
+                }
+                line @ ToClient::TurnOver { .. } if self.message.is_none() => self.early.push_back(line),
+                line => self.hear(line),
+            }
+            if let Some(over) = &self.over
+                && self.shown.get(&over.turn).copied().unwrap_or(0) >= over.parts
+            {
+                let message = self.message.as_deref().unwrap_or_default();
+                let letters = over.letters.as_deref().unwrap_or("(no box)");
+                print(format!("[{message}, {}] letters: {letters}", over.turn));
+                return Ok(());
+            }
+        }
+    }
+
+    fn hear(&mut self, line: ToClient) {
+        if let ToClient::TurnOver { turn, messages, letters, parts } = line
+            && self.message.as_ref().is_some_and(|m| messages.contains(m))
+        {
+            self.over = Some(Over { turn, letters, parts });
+        }
+    }
+
+    async fn refused(&mut self, host: &mut Wire) -> Result<(), CliError> {
+        loop {
+            if let ToClient::Part { row, text, notice: true, .. } = host.next().await? {
+                if host.shown(row).await? {
+                    print(safe(&text));
+                }
+                return Ok(());
+            }
+        }
+    }
+}

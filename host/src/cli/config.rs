@@ -1,0 +1,74 @@
+//! `lazaret config`
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::{Done, Here};
+use crate::config::{schema_of_group, schema_of_install};
+use crate::report::print;
+
+/// Look at the settings.
+#[derive(Debug, Args)]
+pub struct Config {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Read every settings file and say what is wrong.
+    Check,
+    /// Print every setting, its value, and where it comes from.
+    Show,
+    /// Print the JSON Schema of a settings file.
+    Schema {
+        /// Which file.
+        #[arg(value_enum, default_value_t = File::Install)]
+        file: File,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum File {
+    /// lazaret.toml
+    Install,
+    /// group.toml
+    Group,
+}
+
+pub(super) fn run(here: &Here, config: Config) -> Done {
+    match config.verb {
+        Verb::Check => {
+            let install = here.install()?;
+            let names = install.group_names();
+            for name in &names {
+                install.group(name)?;
+            }
+            install.chats()?;
+            let shown: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
+            let text = format!("lazaret.toml and {} groups are in order: {}", shown.len(), shown.join(", "));
+            here.print(&json!({ "ok": true, "groups": shown }), text);
+        }
+        Verb::Show => {
+            let install = here.install()?;
+            let shown = install.shown();
+            let name = shown.iter().map(|s| s.name.len()).max().unwrap_or(0);
+            let value = shown.iter().map(|s| s.value.len()).max().unwrap_or(0).min(40);
+            let lines: Vec<String> = shown
+                .iter()
+                .map(|s| format!("{:name$}  {:value$}  {}", s.name, s.value, s.source))
+                .collect();
+            here.print(&json!(shown), lines.join("\n"));
+        }
+        Verb::Schema { file } => {
+            let schema = match file {
+                File::Install => schema_of_install(),
+                File::Group => schema_of_group(),
+            };
+            print(serde_json::to_string_pretty(schema.as_value()).unwrap_or_default());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

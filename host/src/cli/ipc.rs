@@ -1,0 +1,114 @@
+//! `lazaret ipc`: a run's letters as a dialogue.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use serde_json::{Value, json};
+
+use super::{CliError, Done, Here};
+use crate::config::shown_path;
+use crate::report::safe;
+
+/// Look at letters.
+#[derive(Debug, Args)]
+pub struct Ipc {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show a run's letters in the order they were written; without a run, the newest.
+    Show {
+        /// The run's id, or its beginning.
+        run: Option<String>,
+        /// Print the letters whole.
+        #[arg(long)]
+        full: bool,
+    },
+}
+
+pub(super) async fn run(here: &Here, ipc: Ipc) -> Done {
+    let Verb::Show { run, full } = ipc.verb;
+    let dir = find(&here.root.state().join("letters"), run.as_deref())?;
+    let mut letters = Vec::new();
+    for direction in [TO_AGENT, FROM_AGENT] {
+        letters.extend(read(&dir.join(direction), direction)?);
+    }
+    letters.sort_by_key(|l| (l.at.clone(), l.direction == TO_AGENT, l.name.clone()));
+    let text: Vec<String> = letters.iter().map(|l| l.tell(full)).collect();
+    let json: Vec<Value> = letters.iter().map(|l| json!({ "direction": l.direction, "name": l.name, "letter": l.body })).collect();
+    let shown = format!("{}\n{}", shown_path(&dir), text.join("\n"));
+    here.print(&json!({ "folder": dir, "letters": json }), shown);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folder of the run whose id begins so; run ids sort by their birth.
+fn find(letters: &Path, wanted: Option<&str>) -> Result<PathBuf, CliError> {
+    let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
+    let mut runs: Vec<PathBuf> = list(letters).iter().flat_map(|group| list(group)).collect();
+    runs.sort_by_key(|run| run.file_name().map(ToOwned::to_owned));
+    let fits = |run: &&PathBuf| {
+        let name = run.file_name().unwrap_or_default().to_string_lossy();
+        wanted.is_none_or(|w| name.starts_with(w))
+    };
+    runs.iter().rev().find(fits).cloned().ok_or_else(|| {
+        CliError::Plain(format!("no run {} has letters in {}", wanted.unwrap_or("at all"), letters.display()))
+    })
+}
+
+struct Shown {
+    direction: &'static str,
+    name: String,
+    at: String,
+    body: Value,
+}
+
+fn read(dir: &Path, direction: &'static str) -> Result<Vec<Shown>, CliError> {
+    let entries = fs::read_dir(dir).map_err(|e| CliError::Plain(format!("{}: {e}", dir.display())))?;
+    let mut letters = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Ok(text) = fs::read_to_string(entry.path()) else { continue };
+        let body: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        let at = body.get("at").and_then(Value::as_str).unwrap_or_default().to_owned();
+        letters.push(Shown { direction, name, at, body });
+    }
+    Ok(letters)
+}
+
+impl Shown {
+    fn tell(&self, full: bool) -> String {
+        let arrow = if self.direction == TO_AGENT { "host  →" } else { "agent ←" };
+        if full {
+            let body = serde_json::to_string_pretty(&self.body).unwrap_or_default();
+            return format!("{arrow} {}\n{}", safe(&self.name), safe(&body));
+        }
+        let gist: String = self.gist().replace('\n', " ").chars().take(90).collect();
+        format!("{} {arrow} {}  {}", self.at, safe(&self.name), safe(&gist))
+    }
+
+    /// What a letter says in a few words.
+    fn gist(&self) -> String {
+        let body = self.body.get("body").unwrap_or(&Value::Null);
+        let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        match self.body.get("type").and_then(Value::as_str).unwrap_or_default() {
+            "begin" => format!("{} {}, model {}", text(body, "group"), text(body, "lane"), text(&body["model"], "name")),
+            "input" => body["messages"].as_array().map_or_else(String::new, |messages| {
+                let said = messages.iter().map(|m| format!("{}: {}", text(&m["from"], "name"), text(m, "text")));
+                said.collect::<Vec<_>>().join(" | ")
+            }),
+            "status" => format!("{} {} {}", text(body, "state"), text(body, "tool"), text(body, "detail")),
+            "turn_done" => format!("{}: {}", text(body, "outcome"), text(body, "text")),
+            "request" => text(body, "kind"),
+            "response" => format!("{} {}", text(body, "request"), text(&body["verdict"], "outcome")),
+            "ready" => format!("runner {}, shell {}", text(body, "runner"), text(body, "shell")),
+            "close" | "failed" => text(body, "reason"),
+            "interrupt" => text(body, "why"),
+            _ => text(body, "text"),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The command line: one file per verb.
+
+mod chat;
+mod config;
+mod doctor;
+mod groups;
+mod ipc;
+mod status;
+mod trace;
+mod up;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{ConfigError, Install, Root};
+use crate::daemon::StartError;
+use crate::store::{Store, StoreError};
+
+/// A trusted host for agents in sealed containers.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 110)]
+pub struct Args {
+    /// Where the install lies: settings, groups, state.
+    #[arg(long, env = "LAZARET_ROOT", global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the host in the foreground.
+    Up(up::Up),
+    /// Talk to the running host.
+    Chat,
+    /// Show what the host does.
+    Status,
+    /// Check what an install needs.
+    Doctor,
+    /// Groups and the chats that belong to them.
+    Groups(groups::Groups),
+    /// Tell the whole way of a message.
+    Trace(trace::Trace),
+    /// Look at letters.
+    Ipc(ipc::Ipc),
+    /// Look at the settings.
+    Config(config::Config),
+}
+
+impl Args {
+    /// Whether the terminal is shared with a person's chat or a command's output.
+    pub fn quiet(&self) -> bool {
+        match &self.verb {
+            Verb::Up(up) => up.chat,
+            _ => true,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The host did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What was asked for is not there, or not possible.
+    #[error("{0}")]
+    Plain(String),
+}
+
+impl CliError {
+    /// The machine's word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Start(e) => e.code(),
+            Self::Store(e) => e.code(),
+            Self::Config(e) => e.code(),
+            Self::Plain(_) => "cli",
+        }
+    }
+}
+
+type Done = Result<ExitCode, CliError>;
+
+/// Carries out a command.
+///
+/// # Errors
+/// What the person is told.
+pub async fn run(args: Args) -> Done {
+    let root = match args.root {
+        Some(root) => root,
+        None => default_root()?,
+    };
+    let root = Root::new(&root).map_err(|e| CliError::Plain(format!("{}: {e}", root.display())))?;
+    let here = Here { root, json: args.json, env: std::env::vars().collect() };
+    match args.verb {
+        Verb::Up(up) => up::run(&here, &up).await,
+        Verb::Chat => chat::run(&here).await,
+        Verb::Status => status::run(&here).await,
+        Verb::Doctor => doctor::run(&here).await,
+        Verb::Groups(groups) => groups::run(&here, groups).await,
+        Verb::Trace(trace) => trace::run(&here, &trace).await,
+        Verb::Ipc(ipc) => ipc::run(&here, ipc).await,
+        Verb::Config(config) => config::run(&here, config),
+    }
+}
+
+/// What every verb is given.
+struct Here {
+    root: Root,
+    json: bool,
+    env: BTreeMap<String, String>,
+}
+
+impl Here {
+    fn install(&self) -> Result<Install, CliError> {
+        Ok(Install::load(self.root.clone(), &self.env)?)
+    }
+
+    /// Opens the store beside a host that may be running: SQLite's own locks order the two.
+    fn store(&self) -> Result<Store, CliError> {
+        let path = self.root.database();
+        if !path.exists() {
+            let hint = "start the host once (`lazaret up`), or set LAZARET_ROOT";
+            return Err(CliError::Plain(format!("there is no install at {}; {hint}", self.root.path().display())));
+        }
+        Ok(Store::open(&path)?)
+    }
+
+    /// Prints JSON where it was asked for, and else the text.
+    fn print(&self, json: &serde_json::Value, text: impl std::fmt::Display) {
+        if self.json {
+            crate::report::print(json);
+        } else {
+            crate::report::print(text);
+        }
+    }
+}
+
+/// `/var/lib/lazaret` for a service's user, else the person's own data directory (XDG Base Directory
+/// Specification).
+fn default_root() -> Result<PathBuf, CliError> {
+    let service = PathBuf::from("/var/lib/lazaret");
+    if service.exists() {
+        return Ok(service);
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    data.or_else(home)
+        .map(|dir| dir.join("lazaret"))
+        .ok_or_else(|| CliError::Plain("neither LAZARET_ROOT nor HOME is set".into()))
+}

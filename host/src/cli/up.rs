@@ -1,0 +1,63 @@
+//! `lazaret up`: the host in the foreground, and with `--chat` a chat on top of it.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{CliError, Done, Here, chat};
+use crate::daemon::Host;
+
+/// Run the host in the foreground.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Chat on this terminal as well; the host ends with the chat. With text on standard input: one turn per line.
+    #[arg(long)]
+    pub chat: bool,
+}
+
+pub(super) async fn run(here: &Here, up: &Up) -> Done {
+    let host = Host::start(here.root.clone(), &here.env).await?;
+    let mut signals = Signals::new()?;
+    let install = &host.parts.install;
+    tracing::info!(root = %here.root.path().display(), model = %install.model.model, "lazaret is up");
+    let mut code = ExitCode::SUCCESS;
+    if up.chat {
+        tokio::select! {
+            ended = chat::run(here) => code = ended?,
+            () = signals.next() => {}
+        }
+    } else {
+        signals.next().await;
+    }
+    host.drain();
+    let end_now = host.ender();
+    let drained = host.drained();
+    tokio::pin!(drained);
+    loop {
+        tokio::select! {
+            () = &mut drained => return Ok(code),
+            () = signals.next() => end_now(),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT mean the same.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        let listen = |kind| signal(kind).map_err(|e| CliError::Plain(format!("signals cannot be heard: {e}")));
+        Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

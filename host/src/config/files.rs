@@ -1,0 +1,431 @@
+//! The settings files as types. Their field docs are the text of the JSON Schemas.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
+
+pub use super::value::{Span, Zone};
+use crate::domain::group::{Priority, Trigger};
+use crate::domain::limits::{ContextLimits, RunLimits};
+use crate::domain::{ChatId, SenderId};
+
+/// `lazaret.toml`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InstallFile {
+    /// What people call the agent.
+    pub persona: String,
+    /// The time zone of groups that name none.
+    pub zone: Zone,
+    /// Who may do everything, by id: `["telegram:12345"]`. Whoever is paired first comes on top.
+    #[schemars(with = "Vec<String>")]
+    pub owners: Vec<SenderId>,
+    /// The image of groups that name none.
+    pub image: String,
+    /// The model of groups that name none.
+    pub model: ModelFile,
+    /// How much may happen at once.
+    pub host: HostFile,
+    /// The container engine.
+    pub engine: EngineFile,
+    /// Limits of every run; groups may ask for less.
+    pub limits: LimitsFile,
+    /// Talk that goes with a wake.
+    pub context: ContextFile,
+    /// Tool policy: a guard rail for the model, not a wall.
+    pub tools: ToolsFile,
+    /// Chat platforms.
+    pub channels: ChannelsFile,
+    /// Model providers by name. Without any, the environment decides: `ANTHROPIC_API_KEY`, `OPENAI_BASE_URL`, else
+    /// the tour.
+    pub providers: BTreeMap<String, ProviderFile>,
+}
+
+impl Default for InstallFile {
+    fn default() -> Self {
+        Self {
+            persona: "Laz".into(),
+            zone: Zone(chrono_tz::UTC),
+            owners: Vec::new(),
+            image: "lazaret-agent".into(),
+            model: ModelFile::default(),
+            host: HostFile::default(),
+            engine: EngineFile::default(),
+            limits: LimitsFile::default(),
+            context: ContextFile::default(),
+            tools: ToolsFile::default(),
+            channels: ChannelsFile::default(),
+            providers: BTreeMap::new(),
+        }
+    }
+}
+
+impl InstallFile {
+    /// The same with defaults for the settings that `[limits]` and `[context]` leave out.
+    pub fn filled(mut self) -> Self {
+        self.limits = LimitsFile::from(self.limits.over(RunLimits::default()));
+        let default = ContextLimits::default();
+        self.context.messages.get_or_insert(default.messages);
+        self.context.tokens.get_or_insert(default.tokens);
+        self
+    }
+}
+
+/// `groups/NAME/group.toml`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GroupFile {
+    /// Chats of this group, beside those that were admitted by code.
+    #[schemars(with = "Vec<String>")]
+    pub chats: Vec<ChatId>,
+    /// What people call the agent here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persona: Option<String>,
+    /// When a message wakes the agent: `"addressed"` (default), `"always"`, or a list of words.
+    pub trigger: TriggerFile,
+    /// Only these people (and owners) wake the agent; what others write is context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub senders: Option<Vec<SenderId>>,
+    /// Who waits for whom when slots are scarce.
+    pub priority: PriorityFile,
+    /// The image of this group's boxes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The model of this group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelFile>,
+    /// The group's time zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
+    /// Narrower limits than the install's.
+    pub limits: LimitsFile,
+    /// Talk that goes with a wake.
+    pub context: ContextFile,
+    /// Tool policy of this group, instead of the install's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<ToolsFile>,
+}
+
+/// A model.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelFile {
+    /// A name under `[providers]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The model's name there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The longest answer, in tokens (8192).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// The context window, in tokens (200000).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<u32>,
+}
+
+/// How much may happen at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostFile {
+    /// Runs that start or work.
+    pub working_runs: usize,
+    /// Boxes that live, listening ones included.
+    pub live_boxes: usize,
+    /// The largest attachment that is stored, in MiB.
+    pub attachment_mib: u64,
+}
+
+impl Default for HostFile {
+    fn default() -> Self {
+        Self { working_runs: 4, live_boxes: 12, attachment_mib: 20 }
+    }
+}
+
+/// The container engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineFile {
+    /// The engine's socket. `DOCKER_HOST` is used where this is not set.
+    pub socket: String,
+}
+
+impl Default for EngineFile {
+    fn default() -> Self {
+        Self { socket: "unix:///var/run/docker.sock".into() }
+    }
+}
+
+/// Limits. In a group's file: only what differs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsFile {
+    /// A listening box closes after this much quiet; 0 gives one container per turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_window: Option<Span>,
+    /// A turn's time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn: Option<Span>,
+    /// A run's time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<Span>,
+    /// Model calls per turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_calls: Option<u32>,
+    /// Requests to the host per turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u32>,
+    /// A command's time when the model names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Span>,
+    /// The longest time the model may ask for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_max: Option<Span>,
+    /// Bytes of a command's output that reach the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u32>,
+    /// Memory of a box in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// Processors of a box in thousandths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub milli_cpus: Option<u64>,
+    /// Processes and threads of a box.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+impl LimitsFile {
+    /// These values over `base`.
+    pub fn over(&self, base: RunLimits) -> RunLimits {
+        let span = |own: Option<Span>, base| own.map_or(base, |s| s.0);
+        RunLimits {
+            idle_window: span(self.idle_window, base.idle_window),
+            turn: span(self.turn, base.turn),
+            run: span(self.run, base.run),
+            model_calls: self.model_calls.unwrap_or(base.model_calls),
+            requests: self.requests.unwrap_or(base.requests),
+            command: span(self.command, base.command),
+            command_max: span(self.command_max, base.command_max),
+            output_bytes: self.output_bytes.unwrap_or(base.output_bytes),
+            memory: self.memory_mib.map_or(base.memory, |m| m << 20),
+            milli_cpus: self.milli_cpus.unwrap_or(base.milli_cpus),
+            pids: self.pids.unwrap_or(base.pids),
+            ..base
+        }
+    }
+}
+
+impl From<RunLimits> for LimitsFile {
+    fn from(l: RunLimits) -> Self {
+        Self {
+            idle_window: Some(Span(l.idle_window)),
+            turn: Some(Span(l.turn)),
+            run: Some(Span(l.run)),
+            model_calls: Some(l.model_calls),
+            requests: Some(l.requests),
+            command: Some(Span(l.command)),
+            command_max: Some(Span(l.command_max)),
+            output_bytes: Some(l.output_bytes),
+            memory_mib: Some(l.memory >> 20),
+            milli_cpus: Some(l.milli_cpus),
+            pids: Some(l.pids),
+        }
+    }
+}
+
+/// Talk that goes with a wake.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContextFile {
+    /// At most this many messages, newest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<usize>,
+    /// At most this many tokens, estimated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
+}
+
+/// Tool policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToolsFile {
+    /// For tools that no rule names.
+    pub default: ToolVerdict,
+    /// The first rule that matches decides.
+    pub rules: Vec<ToolRuleFile>,
+}
+
+/// One rule of the tool policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToolRuleFile {
+    /// The tool's name.
+    pub tool: String,
+    /// For `run_command`: a glob over every segment of the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// What happens: allow, record, ask, deny.
+    pub verdict: ToolVerdict,
+}
+
+impl Default for ToolsFile {
+    fn default() -> Self {
+        Self { default: ToolVerdict::Record, rules: Vec::new() }
+    }
+}
+
+impl From<ToolsFile> for ToolPolicy {
+    fn from(file: ToolsFile) -> Self {
+        let rule = |r: ToolRuleFile| ToolRule { tool: r.tool, command: r.command, verdict: r.verdict };
+        Self { default: file.default, rules: file.rules.into_iter().map(rule).collect() }
+    }
+}
+
+/// Chat platforms.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChannelsFile {
+    /// Telegram. It is on when a token is found.
+    pub telegram: TelegramFile,
+}
+
+/// Telegram.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelegramFile {
+    /// Off keeps it off even where a token is found.
+    pub enabled: bool,
+    /// A file of mode 0600 that holds the token; `TELEGRAM_BOT_TOKEN` is used where this is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
+    /// The Bot API's address.
+    pub base_url: String,
+}
+
+impl Default for TelegramFile {
+    fn default() -> Self {
+        Self { enabled: true, token_file: None, base_url: "https://api.telegram.org".into() }
+    }
+}
+
+/// A model provider.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderFile {
+    /// The wire it speaks.
+    pub kind: ProviderKind,
+    /// Its address; the kind's own where this is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// A file of mode 0600 that holds the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+    /// An environment variable that holds the key; the kind's own where neither is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_env: Option<String>,
+}
+
+/// The wires that a provider can speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderKind {
+    /// Anthropic Messages.
+    Anthropic,
+    /// OpenAI chat completions, which many servers speak.
+    Openai,
+    /// The scripted model for a first look, without any key.
+    Tour,
+}
+
+impl ProviderKind {
+    /// The model when none is named.
+    pub fn default_model(self) -> &'static str {
+        match self {
+            Self::Anthropic => "claude-sonnet-4-5",
+            Self::Openai => "gpt-5",
+            Self::Tour => "tour",
+        }
+    }
+
+    /// The address when none is named.
+    pub fn default_base_url(self) -> &'static str {
+        match self {
+            Self::Anthropic => "https://api.anthropic.com",
+            Self::Openai => "https://api.openai.com/v1",
+            Self::Tour => "",
+        }
+    }
+
+    /// The environment variable of its key.
+    pub fn default_key_env(self) -> Option<&'static str> {
+        match self {
+            Self::Anthropic => Some("ANTHROPIC_API_KEY"),
+            Self::Openai => Some("OPENAI_API_KEY"),
+            Self::Tour => None,
+        }
+    }
+}
+
+/// A trigger in a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "trigger is \"addressed\", \"always\" or a list of words")]
+pub enum TriggerFile {
+    /// A word of ours.
+    Named(NamedTrigger),
+    /// Words that wake the agent in a room.
+    Words(Vec<String>),
+}
+
+/// The triggers that have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NamedTrigger {
+    /// A direct chat always, a room when spoken to.
+    Addressed,
+    /// Every message.
+    Always,
+}
+
+impl Default for TriggerFile {
+    fn default() -> Self {
+        Self::Named(NamedTrigger::Addressed)
+    }
+}
+
+impl From<TriggerFile> for Trigger {
+    fn from(file: TriggerFile) -> Self {
+        match file {
+            TriggerFile::Named(NamedTrigger::Addressed) => Self::Addressed,
+            TriggerFile::Named(NamedTrigger::Always) => Self::Always,
+            TriggerFile::Words(words) => Self::Words(words),
+        }
+    }
+}
+
+/// A priority in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PriorityFile {
+    /// After all others.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
+
+impl From<PriorityFile> for Priority {
+    fn from(file: PriorityFile) -> Self {
+        match file {
+            PriorityFile::Low => Self::Low,
+            PriorityFile::Normal => Self::Normal,
+            PriorityFile::High => Self::High,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What a new install starts with: the repository's `groups/`, copied once and never overwritten.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::Root;
+
+const FILES: [(&str, &str); 7] = [
+    ("lazaret.toml", include_str!("../../lazaret.example.toml")),
+    ("groups/main/CLAUDE.md", include_str!("../../../groups/main/CLAUDE.md")),
+    ("groups/main/group.toml", include_str!("../../../groups/main/group.toml")),
+    ("groups/global/CLAUDE.md", include_str!("../../../groups/global/CLAUDE.md")),
+    ("groups/template/CLAUDE.md", include_str!("../../../groups/template/CLAUDE.md")),
+    ("groups/template/group.toml", include_str!("../../../groups/template/group.toml")),
+    (".gitignore", "*\n"),
+];
+
+/// Makes the files of a new install. An install that has a `groups/` folder is left as it is.
+///
+/// # Errors
+/// What the filesystem said.
+pub fn lay_out(root: &Root) -> io::Result<()> {
+    if root.groups().exists() {
+        return Ok(());
+    }
+    for (name, text) in FILES {
+        write_new(&root.path().join(name), text)?;
+    }
+    Ok(())
+}
+
+/// Makes a group's folder from the template.
+///
+/// # Errors
+/// What the filesystem said.
+pub fn add_group(root: &Root, name: &crate::domain::GroupName) -> io::Result<()> {
+    for file in ["CLAUDE.md", "group.toml"] {
+        let template = root.groups().join("template").join(file);
+        let embedded = FILES.iter().find(|(path, _)| path.ends_with(&format!("template/{file}")));
+        let text = match fs::read_to_string(&template) {
+            Ok(text) => text,
+            Err(_) => embedded.map_or_else(String::new, |(_, text)| (*text).to_owned()),
+        };
+        write_new(&root.groups().join(name.as_str()).join(file), &text)?;
+    }
+    Ok(())
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(mut file) => io::Write::write_all(&mut file, text.as_bytes()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,309 @@
+//! Files are the configuration. `lazaret.toml` and each group's `group.toml` are read into the types of
+//! [`files`], overridden from the environment, checked, and given out as domain values.
+//!
+//! A group's file is read anew for every run, so that a change holds without a restart; the install's file is read
+//! at the start. Every error names the file, the line and column, what was expected, and the nearest right name.
+
+pub mod dirs;
+pub mod files;
+pub mod first;
+mod paths;
+pub mod personality;
+mod secrets;
+mod show;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use crate::domain::group::{Group, ModelChoice};
+use crate::domain::limits::{ContextLimits, RunLimits};
+use crate::domain::{ChatId, GroupName, Secret, SenderId};
+pub use dirs::Root;
+use files::{GroupFile, InstallFile, LimitsFile, ProviderKind};
+pub use show::{Shown, schema_of_group, schema_of_install};
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {what}{}", hint.as_ref().map(|h| format!("; {h}")).unwrap_or_default())]
+pub struct ConfigError {
+    /// `lazaret.toml:3:7`, or the name of an environment variable.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub hint: Option<String>,
+    code: &'static str,
+}
+
+impl ConfigError {
+    fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { place: place.into(), what: what.into(), hint: None, code: "config.value" }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn coded(mut self, code: &'static str) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// The machine's word.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+}
+
+/// A provider with its key.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// Its name in `[providers]`.
+    pub name: String,
+    /// Which wire it speaks.
+    pub kind: ProviderKind,
+    /// Its address, without the wire's own path.
+    pub base_url: String,
+    /// Its key.
+    pub key: Option<Secret>,
+}
+
+/// The Telegram channel's settings.
+#[derive(Debug, Clone)]
+pub struct Telegram {
+    /// The bot's token.
+    pub token: Secret,
+    /// The Bot API's address.
+    pub base_url: String,
+}
+
+/// The install's settings, checked.
+#[derive(Debug, Clone)]
+pub struct Install {
+    /// Where everything lies.
+    pub root: Root,
+    /// The file's values, defaults filled in.
+    pub file: InstallFile,
+    /// Owners by configuration.
+    pub owners: Vec<SenderId>,
+    /// Providers by name.
+    pub providers: BTreeMap<String, Provider>,
+    /// The model that groups use unless they name one.
+    pub model: ModelChoice,
+    /// Telegram, when it is set up.
+    pub telegram: Option<Telegram>,
+    shown: Vec<Shown>,
+}
+
+impl Install {
+    /// Reads `lazaret.toml` below `root` (a missing one means every default) and the environment.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn load(root: Root, env: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let path = root.install_file();
+        let text = read_or_empty(&path)?;
+        let (file, shown) = show::with_overrides(&path, &text, env, InstallFile::filled)?;
+        let providers = secrets::providers(&file, &root, env)?;
+        let model = model_choice(&file, &providers)?;
+        let telegram = secrets::telegram(&file, &root, env)?;
+        Ok(Self { root, owners: file.owners.clone(), file, providers, model, telegram, shown })
+    }
+
+    /// Every setting with its value and where that comes from.
+    pub fn shown(&self) -> &[Shown] {
+        &self.shown
+    }
+
+    /// Reads a group's file (a missing one means every default) and narrows the install's values by it.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used; the other groups are not concerned.
+    pub fn group(&self, name: &GroupName) -> Result<Group, ConfigError> {
+        let path = self.root.group_file(name);
+        let file: GroupFile = parse(&path, &read_or_empty(&path)?)?;
+        self.narrowed_by(name, file)
+    }
+
+    /// A group as it is without a file of its own: what stands in for a file that cannot be used.
+    pub fn default_group(&self, name: GroupName) -> Group {
+        let limits = self.file.limits.over(RunLimits::default());
+        let context = ContextLimits::default();
+        Group {
+            name,
+            persona: self.file.persona.clone(),
+            trigger: Default::default(),
+            senders: None,
+            priority: Default::default(),
+            image: self.file.image.clone(),
+            model: self.model.clone(),
+            zone: self.file.zone.0,
+            limits,
+            context: ContextLimits {
+                messages: self.file.context.messages.unwrap_or(context.messages),
+                tokens: self.file.context.tokens.unwrap_or(context.tokens),
+            },
+            tools: self.file.tools.clone().into(),
+        }
+    }
+
+    fn narrowed_by(&self, name: &GroupName, file: GroupFile) -> Result<Group, ConfigError> {
+        let base = self.default_group(name.clone());
+        let path = self.root.group_file(name);
+        let place = || path.display().to_string();
+        let model = match &file.model {
+            None => self.model.clone(),
+            Some(choice) => {
+                let provider = choice.provider.clone().unwrap_or_else(|| self.model.provider.clone());
+                let known = self.providers.get(&provider).ok_or_else(|| {
+                    let names: Vec<_> = self.providers.keys().map(String::as_str).collect();
+                    ConfigError::new(place(), format!("model.provider = {provider:?} is not set up"))
+                        .hint(format!("lazaret.toml has the providers: {}", names.join(", ")))
+                })?;
+                let named = (provider == self.model.provider).then(|| self.model.model.clone());
+                let model = choice.name.clone().or(named).unwrap_or_else(|| known.kind.default_model().to_owned());
+                ModelChoice {
+                    provider,
+                    model,
+                    max_tokens: choice.max_tokens.unwrap_or(self.model.max_tokens),
+                    window: choice.window.unwrap_or(self.model.window),
+                }
+            }
+        };
+        Ok(Group {
+            persona: file.persona.unwrap_or(base.persona),
+            trigger: file.trigger.into(),
+            senders: file.senders,
+            priority: file.priority.into(),
+            image: file.image.unwrap_or(base.image),
+            model,
+            zone: file.zone.map_or(base.zone, |z| z.0),
+            limits: narrowed(&place(), &self.file.limits, &file.limits)?,
+            context: ContextLimits {
+                messages: file.context.messages.unwrap_or(base.context.messages),
+                tokens: file.context.tokens.unwrap_or(base.context.tokens),
+            },
+            tools: file.tools.map_or(base.tools, Into::into),
+            name: base.name,
+        })
+    }
+
+    /// The groups that have a folder, `main` first. A folder that is no group's name is passed over.
+    pub fn group_names(&self) -> Vec<GroupName> {
+        let entries = std::fs::read_dir(self.root.groups()).into_iter().flatten().flatten();
+        let mut names: Vec<GroupName> = entries
+            .filter(|e| e.path().is_dir())
+            .filter_map(|e| e.file_name().to_str().and_then(|n| n.parse().ok()))
+            .collect();
+        names.sort_by_key(|n| (!n.is_main(), n.clone()));
+        names
+    }
+
+    /// Chats that group files name.
+    ///
+    /// # Errors
+    /// The first group file that cannot be used.
+    pub fn chats(&self) -> Result<Vec<(ChatId, GroupName)>, ConfigError> {
+        let mut chats = Vec::new();
+        for name in self.group_names() {
+            let path = self.root.group_file(&name);
+            let file: GroupFile = parse(&path, &read_or_empty(&path)?)?;
+            chats.extend(file.chats.into_iter().map(|chat| (chat, name.clone())));
+        }
+        Ok(chats)
+    }
+}
+
+/// The group's numbers where it names some, else the install's, else the defaults. A group can only ask for less
+/// memory, processors, processes and letters than the install grants.
+fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<RunLimits, ConfigError> {
+    let ceiling = install.over(RunLimits::default());
+    let wanted = group.over(ceiling.clone());
+    for (name, wanted, most) in [
+        ("memory_mib", wanted.memory >> 20, ceiling.memory >> 20),
+        ("milli_cpus", wanted.milli_cpus, ceiling.milli_cpus),
+        ("pids", wanted.pids.into(), ceiling.pids.into()),
+    ] {
+        if wanted > most {
+            return Err(ConfigError::new(place, format!("limits.{name} = {wanted} is above the install's {most}"))
+                .hint(format!("raise limits.{name} in lazaret.toml, or ask for less here")));
+        }
+    }
+    Ok(wanted)
+}
+
+fn model_choice(file: &InstallFile, providers: &BTreeMap<String, Provider>) -> Result<ModelChoice, ConfigError> {
+    let choose = |name: &str| providers.get(name);
+    let provider = match &file.model.provider {
+        Some(name) => choose(name).ok_or_else(|| {
+            ConfigError::new("lazaret.toml", format!("model.provider = {name:?} is not under [providers]"))
+        })?,
+        // Real models before the tour, and the native wire before a translated one.
+        None => ["anthropic", "openai", "tour"].into_iter().find_map(choose).or_else(|| providers.values().next()).ok_or_else(
+            || ConfigError::new("lazaret.toml", "there is no provider"),
+        )?,
+    };
+    Ok(ModelChoice {
+        provider: provider.name.clone(),
+        model: file.model.name.clone().unwrap_or_else(|| provider.kind.default_model().to_owned()),
+        max_tokens: file.model.max_tokens.unwrap_or(8_192),
+        window: file.model.window.unwrap_or(200_000),
+    })
+}
+
+fn read_or_empty(path: &Path) -> Result<String, ConfigError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(e) => Err(ConfigError::new(path.display().to_string(), format!("cannot be read: {e}"))),
+    }
+}
+
+/// Reads one settings file into its type.
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|e| explain(path, text, &e))
+}
+
+/// File, line, column, and the nearest right name.
+fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let at = error.span().map_or(0, |s| s.start).min(text.len());
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+    let place = format!("{}:{line}:{column}", path.display());
+    let message = error.message().lines().next().unwrap_or_default().to_owned();
+    let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+    match unknown {
+        None => ConfigError::new(place, message),
+        Some((name, rest)) => {
+            let known = rest.split('`').skip(1).step_by(2);
+            let error = ConfigError::new(place, format!("there is no setting `{name}` here")).coded("config.unknown_key");
+            match nearest(name, known) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error.hint("`lazaret config show` lists every setting"),
+            }
+        }
+    }
+}
+
+/// The known name that is closest, if it is close at all.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|k| (strsim::damerau_levenshtein(name, k), k))
+        .filter(|(distance, k)| *distance <= 1 + k.len().min(name.len()) / 3)
+        .min()
+        .map(|(_, k)| k)
+}
+
+/// Paths in messages are shown as the person knows them.
+pub fn shown_path(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests;

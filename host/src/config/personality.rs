@@ -1,0 +1,168 @@
+//! `CLAUDE.md`: the owner's file, which an agent may ask to change.
+//!
+//! The owner edits it by hand at any time, so a change on the agent's behalf must not overwrite what it has not
+//! seen. The new text is staged beside the file and *exchanged* with it in one step (renameat2(2),
+//! RENAME_EXCHANGE); if what came out is not the text the agent knew, it is exchanged back.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ipc_schema::letters::to_agent::Text;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use sha2::{Digest, Sha256};
+
+/// The longest text that is given to an agent, in bytes.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The file is not the one the agent has read.
+    #[error("CLAUDE.md was changed by someone else meanwhile; read the new text and decide again")]
+    Conflict,
+    /// There is no earlier text.
+    #[error("there is no earlier personality to go back to")]
+    NothingToUndo,
+    /// The filesystem refused.
+    #[error("{path} cannot be changed: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Reads a personality. `None` when there is no file.
+///
+/// # Errors
+/// When it cannot be read, is not UTF-8 or is longer than [`MAX_BYTES`]: the reason in words, for a log line. The
+/// turn goes on without it.
+pub fn read(path: &Path) -> Result<Option<Text>, String> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(format!("{} cannot be read: {e}", path.display())),
+    };
+    if bytes.len() > MAX_BYTES {
+        return Err(format!("{} has {} bytes; at most {MAX_BYTES} are given to an agent", path.display(), bytes.len()));
+    }
+    let sha256 = digest(&bytes);
+    let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
+    Ok(Some(Text { text, sha256 }))
+}
+
+/// Puts `text` in the place of a file whose digest is `base` (`None`: of no file). The text that was there is kept
+/// beside it as `CLAUDE.md.previous`. Returns the new digest.
+///
+/// # Errors
+/// [`ChangeError::Conflict`] when the file is another one by now; it is then as it was.
+pub fn replace(path: &Path, text: &str, base: Option<&str>) -> Result<String, ChangeError> {
+    let failed = |source: io::Error| ChangeError::Io { path: path.to_owned(), source };
+    let staged = beside(path, ".staged");
+    stage(&staged, text).map_err(failed)?;
+    let outcome = match base {
+        None => renameat_with(CWD, &staged, CWD, path, RenameFlags::NOREPLACE).map_err(|e| match e {
+            rustix::io::Errno::EXIST => ChangeError::Conflict,
+            e => failed(e.into()),
+        }),
+        Some(base) => exchange(path, &staged, base).map_err(|e| match e {
+            ChangeError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => ChangeError::Conflict,
+            e => e,
+        }),
+    };
+    if outcome.is_err() {
+        // What is staged is our own text; the owner's is in its place.
+        let _ = std::fs::remove_file(&staged);
+    }
+    outcome.map(|()| digest(text.as_bytes()))
+}
+
+/// Exchanges the file with the one before it.
+///
+/// # Errors
+/// [`ChangeError::NothingToUndo`] when there is none.
+pub fn undo(path: &Path) -> Result<(), ChangeError> {
+    let previous = beside(path, ".previous");
+    renameat_with(CWD, &previous, CWD, path, RenameFlags::EXCHANGE).map_err(|e| match e {
+        rustix::io::Errno::NOENT => ChangeError::NothingToUndo,
+        e => ChangeError::Io { path: path.to_owned(), source: e.into() },
+    })
+}
+
+fn exchange(path: &Path, staged: &Path, base: &str) -> Result<(), ChangeError> {
+    let failed = |source: io::Error| ChangeError::Io { path: path.to_owned(), source };
+    let swap = || renameat_with(CWD, staged, CWD, path, RenameFlags::EXCHANGE).map_err(|e| failed(e.into()));
+    swap()?;
+    let came_out = std::fs::read(staged).map_err(failed)?;
+    if digest(&came_out) != base {
+        swap()?;
+        return Err(ChangeError::Conflict);
+    }
+    std::fs::rename(staged, beside(path, ".previous")).map_err(failed)
+}
+
+fn stage(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// SHA-256 in lower-case hex.
+pub fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("CLAUDE.md");
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn a_change_keeps_what_was_there_and_can_be_undone() {
+        let (_dir, path) = file("Be kind.");
+        let base = read(&path).unwrap().unwrap().sha256;
+        let new = replace(&path, "Be short.", Some(&base)).unwrap();
+        assert_eq!(read(&path).unwrap().unwrap(), Text { text: "Be short.".into(), sha256: new });
+        undo(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "Be kind.");
+    }
+
+    #[test]
+    fn the_owners_edit_meanwhile_wins() {
+        let (_dir, path) = file("Be kind.");
+        let base = digest(b"Be kind.");
+        std::fs::write(&path, "Be kind, and quick.").unwrap();
+        assert!(matches!(replace(&path, "Be evil.", Some(&base)), Err(ChangeError::Conflict)));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "Be kind, and quick.");
+        assert!(matches!(replace(&path, "Be evil.", None), Err(ChangeError::Conflict)), "a file that appeared");
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(replace(&path, "Be evil.", Some(&base)), Err(ChangeError::Conflict)), "one that went");
+        assert!(matches!(undo(&path), Err(ChangeError::NothingToUndo)));
+    }
+
+    #[test]
+    fn an_unreadable_personality_is_a_reason_not_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read(&dir.path().join("CLAUDE.md")), Ok(None));
+        assert!(read(dir.path()).unwrap_err().contains("cannot be read"));
+        let path = dir.path().join("big");
+        std::fs::write(&path, vec![b'x'; MAX_BYTES + 1]).unwrap();
+        assert!(read(&path).unwrap_err().contains("at most"));
+        std::fs::write(&path, [0xff]).unwrap();
+        assert!(read(&path).unwrap_err().contains("UTF-8"));
+    }
+}

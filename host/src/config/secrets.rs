@@ -1,0 +1,99 @@
+//! Secrets come from the environment or from files that nobody else can read.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::files::{InstallFile, ProviderFile, ProviderKind};
+use super::{ConfigError, Provider, Root, Telegram};
+use crate::domain::Secret;
+
+type Env = BTreeMap<String, String>;
+
+/// The configured providers; without any, what the environment offers, and the tour when it offers nothing.
+pub(super) fn providers(
+    file: &InstallFile,
+    root: &Root,
+    env: &Env,
+) -> Result<BTreeMap<String, Provider>, ConfigError> {
+    let implied = |kind: ProviderKind| ProviderFile { kind, base_url: None, key_file: None, key_env: None };
+    let mut wanted = file.providers.clone();
+    if wanted.is_empty() {
+        if set(env, "ANTHROPIC_API_KEY").is_some() {
+            wanted.insert("anthropic".into(), implied(ProviderKind::Anthropic));
+        }
+        if set(env, "OPENAI_BASE_URL").or(set(env, "OPENAI_API_KEY")).is_some() {
+            wanted.insert("openai".into(), implied(ProviderKind::Openai));
+        }
+        if wanted.is_empty() {
+            wanted.insert("tour".into(), implied(ProviderKind::Tour));
+        }
+    }
+    wanted.into_iter().map(|(name, p)| Ok((name.clone(), provider(&name, &p, root, env)?))).collect()
+}
+
+fn provider(name: &str, file: &ProviderFile, root: &Root, env: &Env) -> Result<Provider, ConfigError> {
+    let base_env = match file.kind {
+        ProviderKind::Anthropic => "ANTHROPIC_BASE_URL",
+        ProviderKind::Openai => "OPENAI_BASE_URL",
+        ProviderKind::Tour => "",
+    };
+    let base_url = file
+        .base_url
+        .clone()
+        .or_else(|| set(env, base_env).map(str::to_owned))
+        .unwrap_or_else(|| file.kind.default_base_url().to_owned());
+    let place = || format!("lazaret.toml: providers.{name}");
+    if file.kind != ProviderKind::Tour && !base_url.starts_with("http://") && !base_url.starts_with("https://") {
+        return Err(ConfigError::new(place(), format!("base_url = {base_url:?} begins with neither http:// nor https://")));
+    }
+    let key_env = file.key_env.as_deref().or(file.kind.default_key_env());
+    let key = match (&file.key_file, key_env) {
+        (Some(path), _) => Some(secret_file(&root.path().join(path))?),
+        (None, Some(variable)) => set(env, variable).map(Secret::new),
+        (None, None) => None,
+    };
+    // An own server of the OpenAI wire often takes no key; Anthropic's always does.
+    if key.is_none() && file.kind == ProviderKind::Anthropic {
+        let variable = key_env.unwrap_or("ANTHROPIC_API_KEY");
+        return Err(ConfigError::new(place(), "there is no key")
+            .hint(format!("set {variable}, or key_file to a file of mode 0600"))
+            .coded("config.secret"));
+    }
+    let base_url = base_url.trim_end_matches('/').to_owned();
+    Ok(Provider { name: name.to_owned(), kind: file.kind, base_url, key })
+}
+
+/// Telegram's settings, when it is on and has a token.
+pub(super) fn telegram(file: &InstallFile, root: &Root, env: &Env) -> Result<Option<Telegram>, ConfigError> {
+    let settings = &file.channels.telegram;
+    if !settings.enabled {
+        return Ok(None);
+    }
+    let token = match &settings.token_file {
+        Some(path) => Some(secret_file(&root.path().join(path))?),
+        None => set(env, "TELEGRAM_BOT_TOKEN").map(Secret::new),
+    };
+    let base_url = settings.base_url.trim_end_matches('/').to_owned();
+    Ok(token.map(|token| Telegram { token, base_url }))
+}
+
+fn set<'a>(env: &'a Env, name: &str) -> Option<&'a str> {
+    env.get(name).map(String::as_str).filter(|v| !v.trim().is_empty())
+}
+
+/// A secret's file must be its owner's alone.
+fn secret_file(path: &Path) -> Result<Secret, ConfigError> {
+    let place = || path.display().to_string();
+    let refuse = |what: String| ConfigError::new(place(), what).coded("config.secret");
+    let about = std::fs::metadata(path).map_err(|e| refuse(format!("the secret cannot be read: {e}")))?;
+    if about.mode() & 0o077 != 0 {
+        let what = format!("others may read this secret (mode {:04o})", about.mode() & 0o7777);
+        return Err(refuse(what).hint(format!("chmod 600 {}", place())));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the secret cannot be read: {e}")))?;
+    if text.trim().is_empty() {
+        return Err(refuse("the secret's file is empty".into()));
+    }
+    Ok(Secret::new(&text))
+}

@@ -1,0 +1,103 @@
+//! The environment over the file, every setting with its source, and the schemas.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::files::{GroupFile, InstallFile};
+use super::{ConfigError, nearest, parse, paths};
+
+/// Variables that begin like an override and are something else.
+const NOT_SETTINGS: [&str; 3] = ["LAZARET_ROOT", "LAZARET_LOG", "LAZARET_RUNNER"];
+
+/// One setting as `lazaret config show` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// `limits.turn`
+    pub name: String,
+    /// Its value, as it would stand in the file.
+    pub value: String,
+    /// `default`, the file's path, or the variable's name.
+    pub source: String,
+}
+
+/// The JSON Schema of `lazaret.toml`.
+pub fn schema_of_install() -> schemars::Schema {
+    schemars::schema_for!(InstallFile)
+}
+
+/// The JSON Schema of `group.toml`.
+pub fn schema_of_group() -> schemars::Schema {
+    schemars::schema_for!(GroupFile)
+}
+
+/// Reads a file, puts `LAZARET_…` variables over it and tells where each value comes from. `filled` puts defaults where
+/// a table of the file names only some of its settings.
+pub(super) fn with_overrides<T>(
+    path: &Path,
+    text: &str,
+    env: &BTreeMap<String, String>,
+    filled: impl Fn(T) -> T,
+) -> Result<(T, Vec<Shown>), ConfigError>
+where
+    T: DeserializeOwned + Serialize + JsonSchema,
+{
+    // Once as the type, so that an error has its place in the file.
+    let as_written: T = parse(path, text)?;
+    let mut table: Table = parse(path, text)?;
+    let from_file = paths::leaves(&table);
+    let known = paths::of_schema(schemars::schema_for!(T).as_value());
+    let mut overrides = BTreeMap::new();
+    for (variable, value) in env.iter().filter(|(v, _)| is_override(v)) {
+        let setting = known.iter().find(|path| paths::variable(path) == **variable);
+        let Some(setting) = setting else {
+            let names: Vec<String> = known.iter().map(|p| paths::variable(p)).collect();
+            let error = ConfigError::new(variable.as_str(), "overrides no setting").coded("config.unknown_key");
+            return Err(match nearest(variable, names.iter().map(String::as_str)) {
+                Some(near) => error.hint(format!("did you mean {near}?")),
+                None => error.hint("`lazaret config show` lists every setting"),
+            });
+        };
+        paths::set(&mut table, setting, typed(value));
+        let now: Result<T, _> = table.clone().try_into();
+        now.map_err(|e| ConfigError::new(variable.as_str(), e.message().to_owned()))?;
+        overrides.insert(setting.join("."), variable.clone());
+    }
+    let settings: T = if overrides.is_empty() {
+        as_written
+    } else {
+        table.try_into().map_err(|e: toml::de::Error| ConfigError::new("environment", e.message().to_owned()))?
+    };
+    let settings = filled(settings);
+    let effective = Table::try_from(&settings)
+        .map_err(|e| ConfigError::new(path.display().to_string(), format!("cannot be shown: {e}")))?;
+    let shown = paths::leaves(&effective)
+        .into_iter()
+        .map(|(name, value)| {
+            let source = match overrides.get(&name) {
+                Some(variable) => variable.clone(),
+                None if from_file.contains_key(&name) => path.display().to_string(),
+                None => "default".to_owned(),
+            };
+            Shown { name, value: value.to_string(), source }
+        })
+        .collect();
+    Ok((settings, shown))
+}
+
+fn is_override(variable: &str) -> bool {
+    variable.starts_with("LAZARET_") && !NOT_SETTINGS.contains(&variable) && !variable.starts_with("LAZARET_TEST_")
+}
+
+/// A variable's text as a value of TOML: a number, a boolean, a list; otherwise the text itself.
+fn typed(text: &str) -> Value {
+    let line = format!("x = {text}");
+    toml::from_str::<Table>(&line)
+        .ok()
+        .and_then(|mut table| table.remove("x"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}

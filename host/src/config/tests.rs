@@ -1,0 +1,113 @@
+use super::*;
+
+fn install(text: &str, env: &[(&str, &str)]) -> Result<Install, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lazaret.toml"), text).unwrap();
+    let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Install::load(Root::new(dir.path()).unwrap(), &env)
+}
+
+fn complaint(text: &str) -> String {
+    let error = install(text, &[]).unwrap_err().to_string();
+    error.split_once("lazaret.toml").unwrap().1.to_owned()
+}
+
+#[test]
+fn an_empty_file_is_a_whole_install() {
+    let install = install("", &[]).unwrap();
+    assert_eq!(install.model.provider, "tour");
+    let main = install.group(&GroupName::main()).unwrap();
+    assert_eq!(main.limits, RunLimits::default());
+    assert_eq!((main.context.messages, main.image.as_str()), (50, "lazaret-agent"));
+}
+
+#[test]
+fn a_mistyped_key_is_shown_with_its_place_and_its_neighbour() {
+    assert_eq!(
+        complaint("persona = \"Laz\"\n\n[limits]\nidel_window = 5\n"),
+        ":4:1: there is no setting `idel_window` here; did you mean `idle_window`?"
+    );
+    assert!(complaint("quite_something_else = 1").contains("config show"));
+}
+
+#[test]
+fn a_wrong_type_says_what_was_expected() {
+    assert!(complaint("[host]\nworking_runs = \"four\"").starts_with(":2:16: "), "{}", complaint("[host]\nworking_runs = \"four\""));
+    assert!(complaint("[limits]\nturn = \"soon\"").contains("no length of time"));
+    assert!(complaint("zone = \"Europe/Atlantis\"").contains("Europe/Berlin"));
+    assert!(complaint("owners = [\"12345\"]").contains("CHANNEL:ID"));
+    assert!(complaint("[host\n").starts_with(":1:"));
+}
+
+#[test]
+fn zero_gives_one_container_per_turn() {
+    let install = install("[limits]\nidle_window = 0", &[]).unwrap();
+    assert!(install.group(&GroupName::main()).unwrap().limits.idle_window.is_zero());
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_says_so() {
+    let env = [("LAZARET_HOST_WORKING_RUNS", "7"), ("LAZARET_MODEL_NAME", "m-1"), ("LAZARET_LIMITS_TURN", "1h")];
+    let install = install("[host]\nworking_runs = 2\nlive_boxes = 3", &env).unwrap();
+    assert_eq!((install.file.host.working_runs, install.model.model.as_str()), (7, "m-1"));
+    let source = |name: &str| install.shown().iter().find(|s| s.name == name).map(|s| s.source.clone()).unwrap();
+    assert_eq!(source("host.working_runs"), "LAZARET_HOST_WORKING_RUNS");
+    assert!(source("host.live_boxes").ends_with("lazaret.toml"));
+    assert_eq!(source("limits.memory_mib"), "default");
+}
+
+#[test]
+fn a_variable_that_overrides_nothing_is_refused() {
+    let error = install("", &[("LAZARET_HOST_WORKING_RUN", "7")]).unwrap_err();
+    assert!(error.to_string().contains("LAZARET_HOST_WORKING_RUNS?"), "{error}");
+    let error = install("", &[("LAZARET_HOST_WORKING_RUNS", "many")]).unwrap_err();
+    assert!(error.to_string().starts_with("LAZARET_HOST_WORKING_RUNS: "), "{error}");
+}
+
+#[test]
+fn providers_come_from_the_environment_when_the_file_names_none() {
+    let real = install("", &[("ANTHROPIC_API_KEY", "sk-1"), ("ANTHROPIC_BASE_URL", "http://127.0.0.1:9/")]).unwrap();
+    let provider = &real.providers["anthropic"];
+    assert_eq!((real.model.provider.as_str(), provider.base_url.as_str()), ("anthropic", "http://127.0.0.1:9"));
+    assert!(!format!("{real:?}").contains("sk-1"), "a key is never printed");
+    let open = install("", &[("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")]).unwrap();
+    assert_eq!(open.model.provider, "openai");
+    let keyless = install("[providers.anthropic]\nkind = \"anthropic\"", &[]).unwrap_err();
+    assert_eq!(keyless.code(), "config.secret");
+    assert!(keyless.to_string().contains("ANTHROPIC_API_KEY"), "{keyless}");
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lazaret.toml"), "[channels.telegram]\ntoken_file = \"token\"").unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "123:abc\n").unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let load = || Install::load(Root::new(dir.path()).unwrap(), &BTreeMap::new());
+    let error = load().unwrap_err();
+    assert!(error.to_string().contains("0644") && error.to_string().contains("chmod 600"), "{error}");
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(load().unwrap().telegram.unwrap().token.expose(), "123:abc");
+}
+
+#[test]
+fn a_group_narrows_and_cannot_widen() {
+    let dir = tempfile::tempdir().unwrap();
+    let family: GroupName = "family".parse().unwrap();
+    let root = Root::new(dir.path()).unwrap();
+    std::fs::create_dir_all(root.group_file(&family).parent().unwrap()).unwrap();
+    let load = |text: &str| {
+        std::fs::write(root.group_file(&family), text).unwrap();
+        Install::load(root.clone(), &BTreeMap::new()).unwrap().group(&family)
+    };
+    let group = load("image = \"python:3.12\"\ntrigger = [\"laz\"]\npriority = \"low\"\n[limits]\nmemory_mib = 256").unwrap();
+    assert_eq!((group.image.as_str(), group.limits.memory), ("python:3.12", 256 << 20));
+    let error = load("[limits]\nmemory_mib = 4096").unwrap_err();
+    assert!(error.to_string().contains("above the install's 1024"), "{error}");
+    let error = load("network = \"open\"").unwrap_err();
+    assert_eq!(error.code(), "config.unknown_key");
+    let error = load("[model]\nprovider = \"elsewhere\"").unwrap_err();
+    assert!(error.to_string().contains("tour"), "{error}");
+}

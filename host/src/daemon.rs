@@ -1,0 +1,304 @@
+//! The wiring, on one page: build, recover, announce, spawn, wait, drain.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::channels::Channels;
+use crate::channels::terminal::{self, Terminal};
+use crate::clock::Clock;
+use crate::config::{ConfigError, Install, Root, first};
+use crate::delivery::{self, Bell};
+use crate::dispatch::Settings;
+use crate::domain::{ChannelName, ChatKind, GroupName};
+use crate::gateway::Gateway;
+use crate::intake;
+use crate::mailbox::Mailbox;
+use crate::run::{Parts, Runner};
+use crate::sandbox::Engine;
+use crate::store::{Admission, Store, StoreError};
+use crate::supervisor::{self, Happening, Supervisor};
+
+/// The gid of the group that host and boxes share, where root starts without a group `lazaret`.
+const FALLBACK_GID: u32 = 20_000;
+/// What is still to be said when the boxes are gone is sent within this time; the rest is sent by the next host.
+const LAST_REPLIES: Duration = Duration::from_secs(10);
+
+/// Why the host did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another host runs on this state.
+    #[error("another lazaret runs on {path}{}; end it first, or choose another LAZARET_ROOT", holder.map(|p| format!(" (pid {p})")).unwrap_or_default())]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// Who holds it, where the system tells.
+        holder: Option<u32>,
+    },
+    /// Something of the machine.
+    #[error("{what}: {why}")]
+    Machine {
+        /// What was tried.
+        what: String,
+        /// What the system said, and what to do.
+        why: String,
+        /// The machine's word.
+        code: &'static str,
+    },
+}
+
+impl StartError {
+    fn machine(code: &'static str, what: impl Into<String>, why: impl ToString) -> Self {
+        Self::Machine { what: what.into(), why: why.to_string(), code }
+    }
+
+    /// The machine's word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(e) => e.code(),
+            Self::Store(e) => e.code(),
+            Self::Locked { .. } => "host.locked",
+            Self::Machine { code, .. } => code,
+        }
+    }
+}
+
+/// A host that runs.
+pub struct Host {
+    /// Everything the rooms share.
+    pub parts: Arc<Parts>,
+    supervisor: UnboundedSender<Happening>,
+    work: JoinSet<()>,
+    replies: JoinSet<()>,
+    polling: CancellationToken,
+    delivering: CancellationToken,
+    _lock: File,
+}
+
+impl Host {
+    /// Builds, recovers, announces and spawns.
+    ///
+    /// # Errors
+    /// The first thing that is missing, before anything is sent or received.
+    pub async fn start(root: Root, env: &BTreeMap<String, String>) -> Result<Self, StartError> {
+        let clock = Clock::new();
+        prepare(&root)?;
+        let lock = take_lock(&root.lock())?;
+        let install = Arc::new(Install::load(root.clone(), env)?);
+        let store = Store::open(&root.database())?;
+        let gid = shared_gid(&root.state())?;
+        let mut channels = Channels::default();
+        let letters_root = root.clone();
+        let terminal = Terminal::start(&root.host_socket_dir(), clock, move |run| shown_letters(&letters_root, run))
+            .map_err(|e| StartError::machine("terminal.socket", root.host_socket_dir().display().to_string(), e))?;
+        channels.add(Arc::new(terminal));
+        let parts = Arc::new(Parts {
+            engine: engine(&install, env)?,
+            mailbox: Mailbox::new(gid).map_err(|e| StartError::machine(e.code(), "letters", e))?,
+            gateway: gateway(&install)?,
+            runner: Runner::install(&runner_binary(env)?, &root.runners())
+                .map_err(|why| StartError::machine("runner.missing", "the runner", why))?,
+            id: install_id(&root.state().join("install"))?,
+            bell: Bell::default(),
+            store,
+            clock,
+            install,
+            channels,
+            gid,
+        });
+        admit_configured(&parts).await?;
+        let waiting = supervisor::recover(&parts).await?;
+        let uncertain = parts.store.recover_sending().await?;
+        if uncertain > 0 {
+            tracing::warn!(code = "delivery.uncertain", "{uncertain} parts may arrive twice: the host died while it sent them");
+        }
+        let settings = Settings {
+            working: parts.install.file.host.working_runs,
+            boxes: parts.install.file.host.live_boxes,
+        };
+        let (supervisor, happenings) = Supervisor::new(Arc::clone(&parts), settings);
+        for lane in waiting {
+            let _ = happenings.send(Happening::Wake(lane));
+        }
+        for command in supervisor::unfinished(&parts).await? {
+            let _ = happenings.send(command);
+        }
+        let mut host = Self {
+            parts,
+            supervisor: happenings,
+            work: JoinSet::new(),
+            replies: JoinSet::new(),
+            polling: CancellationToken::new(),
+            delivering: CancellationToken::new(),
+            _lock: lock,
+        };
+        host.spawn(supervisor);
+        Ok(host)
+    }
+
+    fn spawn(&mut self, supervisor: Supervisor) {
+        self.work.spawn(supervisor.run());
+        for channel in self.parts.channels.all() {
+            let (parts, channel) = (Arc::clone(&self.parts), Arc::clone(channel));
+            let delivering = delivery::deliver(Arc::clone(&parts), Arc::clone(&channel), self.delivering.clone());
+            self.replies.spawn(delivering);
+            tokio::spawn(intake::poll(parts, channel, self.supervisor.clone(), self.polling.clone()));
+        }
+    }
+
+    /// Stops polling and lets turns finish.
+    pub fn drain(&self) {
+        self.polling.cancel();
+        let _ = self.supervisor.send(Happening::Drain);
+    }
+
+    /// Ends every box now, when it is called: for the second signal.
+    pub fn ender(&self) -> impl Fn() + use<> {
+        let supervisor = self.supervisor.clone();
+        move || {
+            let _ = supervisor.send(Happening::EndNow);
+        }
+    }
+
+    /// Waits until no box is left and what was to be said is sent.
+    pub async fn drained(mut self) {
+        self.work.join_next().await;
+        self.delivering.cancel();
+        let sent = async { while self.replies.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_REPLIES, sent).await.is_err() {
+            tracing::warn!(code = "delivery.left", "some replies wait for the next start");
+        }
+    }
+}
+
+/// Makes what every install has.
+fn prepare(root: &Root) -> Result<(), StartError> {
+    let failed = |path: &Path, e: io::Error| StartError::machine("state.dir", path.display().to_string(), e);
+    first::lay_out(root).map_err(|e| failed(root.path(), e))?;
+    let state = root.state();
+    fs::create_dir_all(&state).map_err(|e| failed(&state, e))?;
+    let private = root.host_socket_dir();
+    fs::create_dir_all(&private).map_err(|e| failed(&private, e))?;
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).map_err(|e| failed(&private, e))
+}
+
+/// The lock that makes this the only host of its state; the kernel lets it go with the process.
+fn take_lock(path: &Path) -> Result<File, StartError> {
+    let failed = |e: io::Error| StartError::machine("host.lock", path.display().to_string(), e);
+    let mut file = File::options().create(true).truncate(false).write(true).read(true).open(path).map_err(failed)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let holder = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+        return Err(StartError::Locked { path: path.to_owned(), holder });
+    }
+    file.set_len(0).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}
+
+/// The group that host and boxes share. Root makes it `lazaret`'s (or a number of its own where there is none); a host
+/// that is not root can only use the one that its state directory has.
+fn shared_gid(state: &Path) -> Result<u32, StartError> {
+    let failed = |e: io::Error| StartError::machine("state.gid", state.display().to_string(), e);
+    let now = fs::metadata(state).map_err(failed)?;
+    if !rustix::process::geteuid().is_root() {
+        if now.gid() == 0 {
+            let why = "belongs to the group root, which boxes must not have; `chgrp` it to a group of yours";
+            return Err(StartError::machine("state.gid", state.display().to_string(), why));
+        }
+        return Ok(now.gid());
+    }
+    let gid = group_named("lazaret").unwrap_or(FALLBACK_GID);
+    std::os::unix::fs::chown(state, None, Some(gid)).map_err(failed)?;
+    fs::set_permissions(state, fs::Permissions::from_mode(0o2770)).map_err(failed)?;
+    Ok(gid)
+}
+
+fn group_named(name: &str) -> Option<u32> {
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+fn install_id(path: &Path) -> Result<String, StartError> {
+    let failed = |e: io::Error| StartError::machine("state.install", path.display().to_string(), e);
+    match fs::read_to_string(path) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
+        _ => {
+            let id = uuid::Uuid::now_v7().to_string();
+            fs::write(path, format!("{id}\n")).map_err(failed)?;
+            Ok(id)
+        }
+    }
+}
+
+/// The engine: the setting, or `DOCKER_HOST` where the setting is the default.
+pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Result<Engine, StartError> {
+    let configured = &install.file.engine.socket;
+    let by_default = *configured == crate::config::files::EngineFile::default().socket;
+    let socket = env.get("DOCKER_HOST").filter(|host| by_default && host.starts_with("unix://")).unwrap_or(configured);
+    Engine::new(socket).map_err(|e| StartError::machine(e.code(), "the engine", e))
+}
+
+fn gateway(install: &Install) -> Result<Arc<Gateway>, StartError> {
+    let settings = crate::gateway::settings_of(install);
+    Gateway::new(settings).map(Arc::new).map_err(|e| StartError::machine("gateway.start", "the gateway", e))
+}
+
+/// The runner lies beside the host's binary, unless `LAZARET_RUNNER` names another.
+pub fn runner_binary(env: &BTreeMap<String, String>) -> Result<PathBuf, StartError> {
+    if let Some(path) = env.get("LAZARET_RUNNER") {
+        return Ok(PathBuf::from(path));
+    }
+    let here = std::env::current_exe().map_err(|e| StartError::machine("runner.missing", "the runner", e))?;
+    Ok(here.with_file_name(ipc_schema::layout::RUNNER))
+}
+
+/// Chats that files name, and the terminal.
+async fn admit_configured(parts: &Parts) -> Result<(), StartError> {
+    let now = parts.clock.wall();
+    let known = parts.store.chats().await?;
+    let mut wanted = vec![(terminal::CHAT.parse(), GroupName::main(), ChatKind::Direct, "terminal")];
+    for (chat, group) in parts.install.chats()? {
+        let kind = if chat.channel() == ChannelName::Telegram && chat.local().starts_with('-') {
+            ChatKind::Room
+        } else {
+            ChatKind::Direct
+        };
+        wanted.push((Ok(chat), group, kind, ""));
+    }
+    for (chat, group, kind, title) in wanted {
+        let Ok(chat) = chat else { continue };
+        if known.iter().any(|(c, g, _)| *c == chat && *g == group) {
+            continue;
+        }
+        parts.store.group(&group, now).await?;
+        let title = title.to_owned();
+        parts.store.admit_chat(Admission { chat, group, kind, title, by: "group.toml".into(), now }).await?;
+    }
+    Ok(())
+}
+
+fn shown_letters(root: &Root, run: &crate::domain::RunId) -> String {
+    let letters = root.state().join("letters");
+    let groups = fs::read_dir(&letters).into_iter().flatten().flatten();
+    let dir = groups.map(|g| g.path().join(run.as_str())).find(|d| d.exists()).unwrap_or(letters);
+    crate::config::shown_path(&dir)
+}

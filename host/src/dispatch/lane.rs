@@ -1,0 +1,283 @@
+//! One lane's states, and how each event moves it.
+
+use std::time::Duration;
+
+use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
+
+use super::{
+    CLOSE_GRACE, Dispatch, Effect, Facts, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT, TIME_GRACE,
+};
+use crate::domain::{Ending, Lane};
+
+/// Where a lane stands. An idle lane has no state at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaneState {
+    /// An open turn waits for a slot; `run` when a listening box waits with it.
+    Queued {
+        /// Since when.
+        since: Duration,
+        /// The box it will go to, and when that was born.
+        held: Option<(RunNo, Duration)>,
+    },
+    /// A box is being made.
+    Starting {
+        /// Which.
+        run: RunNo,
+        /// Since when.
+        born: Duration,
+    },
+    /// A box works on the turn.
+    Working {
+        /// Which.
+        run: RunNo,
+        /// When the box was asked for.
+        born: Duration,
+        /// When the turn reached it.
+        since: Duration,
+        /// Set after an `interrupt`: when the box is killed, and what its end is then called.
+        stopping: Option<(Duration, Ending)>,
+    },
+    /// A box waits for the next turn.
+    Listening {
+        /// Which.
+        run: RunNo,
+        /// When the box was asked for.
+        born: Duration,
+        /// Since when it is quiet.
+        since: Duration,
+    },
+    /// A box was told to close, or is being killed.
+    Closing {
+        /// Which.
+        run: RunNo,
+        /// When it is told by signal; `None` when it was.
+        kill_at: Option<Duration>,
+    },
+    /// An open turn waits before it gets another run.
+    Backoff {
+        /// Until when.
+        until: Duration,
+    },
+}
+
+impl LaneState {
+    /// The lane's box.
+    pub fn run(&self) -> Option<RunNo> {
+        match self {
+            Self::Queued { held, .. } => held.map(|(run, _)| run),
+            Self::Starting { run, .. }
+            | Self::Working { run, .. }
+            | Self::Listening { run, .. }
+            | Self::Closing { run, .. } => Some(*run),
+            Self::Backoff { .. } => None,
+        }
+    }
+
+    /// Whether it counts against [`super::Settings::working`]. A closing box has been told to do no more.
+    pub fn holds_slot(&self) -> bool {
+        matches!(self, Self::Starting { .. } | Self::Working { .. })
+    }
+
+    /// The word for `status`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Queued { .. } => "queued",
+            Self::Starting { .. } => "starting",
+            Self::Working { .. } => "working",
+            Self::Listening { .. } => "listening",
+            Self::Closing { .. } => "closing",
+            Self::Backoff { .. } => "backoff",
+        }
+    }
+}
+
+impl Record {
+    pub(super) fn new(state: LaneState, facts: Facts) -> Self {
+        Self { state, facts, renew: false, told: false, again: false }
+    }
+
+    /// When time alone changes something.
+    pub(super) fn due(&self) -> Option<Duration> {
+        match &self.state {
+            LaneState::Queued { since, .. } => (!self.told).then(|| *since + TELL_WAIT),
+            LaneState::Working { stopping: Some((kill_at, _)), .. } => Some(*kill_at),
+            LaneState::Working { since, .. } => Some(since.saturating_add(self.facts.turn_limit)),
+            LaneState::Listening { since, .. } => Some(since.saturating_add(self.facts.idle_window)),
+            LaneState::Closing { kill_at, .. } => *kill_at,
+            LaneState::Backoff { until } => Some(*until),
+            LaneState::Starting { .. } => None,
+        }
+    }
+
+    /// Tells the lane's box to close.
+    pub(super) fn close(&mut self, now: Duration, why: CloseWhy, effects: &mut Vec<Effect>) {
+        if let Some(run) = self.state.run() {
+            effects.push(Effect::Close { run, why });
+            self.state = LaneState::Closing { run, kill_at: Some(now + CLOSE_GRACE) };
+        }
+    }
+
+    pub(super) fn kill(&mut self, ending: Ending, effects: &mut Vec<Effect>) {
+        if let Some(run) = self.state.run() {
+            effects.push(Effect::Kill { run, ending });
+            self.state = LaneState::Closing { run, kill_at: None };
+        }
+    }
+}
+
+impl Dispatch {
+    /// A wake can overtake the event that it follows: the turn was opened right after the store closed the last one
+    /// (or right after the run was collected), and this event arrived first. So a lane that seems busy remembers it
+    /// in `again`; a run that is fed and finds nothing answers `TurnClosed`, which makes a needless one harmless.
+    pub(super) fn wake(&mut self, now: Duration, lane: Lane, facts: Facts) {
+        if self.draining() {
+            return;
+        }
+        let Some(record) = self.lanes.get_mut(&lane) else {
+            let state = LaneState::Queued { since: now, held: None };
+            self.lanes.insert(lane, Record::new(state, facts));
+            return;
+        };
+        record.facts = facts;
+        match record.state {
+            LaneState::Listening { run, born, .. } => {
+                record.told = false;
+                record.state = LaneState::Queued { since: now, held: Some((run, born)) };
+            }
+            // The turn it has was ended meanwhile, and this is a new one: the old wait is not its own.
+            LaneState::Backoff { .. } => record.state = LaneState::Queued { since: now, held: None },
+            LaneState::Starting { .. } | LaneState::Working { .. } | LaneState::Closing { .. } => record.again = true,
+            LaneState::Queued { .. } => {}
+        }
+    }
+
+    pub(super) fn follow_up(&mut self, lane: &Lane, effects: &mut Vec<Effect>) {
+        if let Some(LaneState::Working { run, stopping: None, .. }) = self.lanes.get(lane).map(|r| &r.state) {
+            effects.push(Effect::Feed { run: *run });
+        }
+    }
+
+    pub(super) fn ready(&mut self, now: Duration, run: RunNo, effects: &mut Vec<Effect>) {
+        let Some((_, record)) = self.by_run(run) else { return };
+        if let LaneState::Starting { born, .. } = record.state {
+            record.state = LaneState::Working { run, born, since: now, stopping: None };
+            effects.push(Effect::Feed { run });
+        }
+    }
+
+    pub(super) fn turn_closed(&mut self, now: Duration, run: RunNo, next: bool, effects: &mut Vec<Effect>) {
+        let draining = self.draining();
+        let Some((_, record)) = self.by_run(run) else { return };
+        let LaneState::Working { born, .. } = record.state else { return };
+        let old = now.saturating_sub(born) >= record.facts.run_limit;
+        let next = next || record.again;
+        if draining {
+            record.close(now, CloseWhy::Drain, effects);
+        } else if record.renew || old {
+            record.close(now, CloseWhy::Renew, effects);
+        } else if record.facts.idle_window.is_zero() {
+            record.close(now, CloseWhy::Idle, effects);
+        } else if next {
+            (record.told, record.again) = (false, false);
+            record.state = LaneState::Queued { since: now, held: Some((run, born)) };
+        } else {
+            record.state = LaneState::Listening { run, born, since: now };
+        }
+    }
+
+    pub(super) fn ended(&mut self, now: Duration, run: RunNo, wake: Option<(Duration, Facts)>) {
+        let draining = self.draining();
+        let Some((lane, record)) = self.by_run(run) else { return };
+        let overtaken = record.again.then_some((Duration::ZERO, record.facts));
+        let lane = lane.clone();
+        match wake.or(overtaken) {
+            Some((wait, facts)) if !draining => {
+                let state = if wait.is_zero() {
+                    LaneState::Queued { since: now, held: None }
+                } else {
+                    LaneState::Backoff { until: now + wait }
+                };
+                self.lanes.insert(lane, Record::new(state, facts));
+            }
+            _ => {
+                self.lanes.remove(&lane);
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self, now: Duration, lane: &Lane, effects: &mut Vec<Effect>) {
+        let Some(record) = self.lanes.get_mut(lane) else { return };
+        match &mut record.state {
+            LaneState::Working { run, stopping: stopping @ None, .. } => {
+                *stopping = Some((now + STOP_GRACE, Ending::Stopped));
+                effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Stop });
+            }
+            LaneState::Queued { held: None, .. } | LaneState::Backoff { .. } => {
+                self.lanes.remove(lane);
+                effects.push(Effect::EndTurn { lane: lane.clone() });
+            }
+            LaneState::Queued { held: Some((run, born)), .. } => {
+                record.state = LaneState::Listening { run: *run, born: *born, since: now };
+                effects.push(Effect::EndTurn { lane: lane.clone() });
+            }
+            LaneState::Starting { .. } => {
+                effects.push(Effect::EndTurn { lane: lane.clone() });
+                record.kill(Ending::Killed, effects);
+            }
+            LaneState::Working { .. } | LaneState::Listening { .. } | LaneState::Closing { .. } => {}
+        }
+    }
+
+    pub(super) fn renew(&mut self, now: Duration, lane: &Lane, effects: &mut Vec<Effect>) {
+        let Some(record) = self.lanes.get_mut(lane) else { return };
+        match record.state {
+            LaneState::Listening { .. } | LaneState::Queued { held: Some(_), .. } => {
+                record.close(now, CloseWhy::Renew, effects);
+            }
+            LaneState::Starting { .. } | LaneState::Working { .. } => record.renew = true,
+            LaneState::Queued { held: None, .. } | LaneState::Closing { .. } | LaneState::Backoff { .. } => {}
+        }
+    }
+
+    /// Everything that time alone does. Runs after every event, so that a late tick changes nothing.
+    pub(super) fn pass_time(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let drain_over = matches!(self.phase, Phase::Draining { until, .. } if now >= until);
+        if drain_over {
+            self.phase = match self.phase {
+                Phase::Draining { told, .. } => Phase::Draining { until: Duration::MAX, told },
+                Phase::Up => Phase::Up,
+            };
+        }
+        for (lane, record) in &mut self.lanes {
+            if drain_over && record.state.holds_slot() {
+                // In mid-turn: the box ends after the tool in hand, and the turn is resumed by the next host.
+                record.close(now, CloseWhy::Drain, effects);
+                continue;
+            }
+            if record.due().is_none_or(|due| due > now) {
+                continue;
+            }
+            match &mut record.state {
+                LaneState::Queued { .. } => {
+                    record.told = true;
+                    effects.push(Effect::TellWaiting { lane: lane.clone() });
+                }
+                LaneState::Working { stopping: Some((_, ending)), .. } => {
+                    let ending = ending.clone();
+                    record.kill(ending, effects);
+                }
+                LaneState::Working { run, stopping, .. } => {
+                    effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Time });
+                    *stopping = Some((now + TIME_GRACE, Ending::TimedOut));
+                }
+                LaneState::Listening { .. } => record.close(now, CloseWhy::Idle, effects),
+                LaneState::Closing { run, kill_at } => {
+                    effects.push(Effect::Terminate { run: *run });
+                    *kill_at = None;
+                }
+                LaneState::Backoff { .. } => record.state = LaneState::Queued { since: now, held: None },
+                LaneState::Starting { .. } => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Floor 2: the pure heart. Every start, stop, queueing, retry and shutdown is decided here and nowhere else:
+//! an [`Event`] and the time go in, [`Effect`]s come out, and `supervisor` performs them.
+//!
+//! What holds after every event (the property test in `model.rs` keeps it so):
+//! - a lane has at most one run, and at most [`Settings::working`] lanes start or work;
+//! - no more than [`Settings::boxes`] boxes live; a listening one gives way to a lane that waits;
+//! - a lane that wants a run gets one, unless it is stopped or the host drains;
+//! - nothing starts after [`Event::Drain`].
+
+mod lane;
+#[cfg(test)]
+mod model;
+mod queue;
+#[cfg(test)]
+mod scripts;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
+
+use crate::domain::group::Priority;
+use crate::domain::{Ending, Lane};
+pub use lane::LaneState;
+
+/// `_close` is given this long before the box is told by signal.
+const CLOSE_GRACE: Duration = Duration::from_secs(10);
+/// After the time limit's `interrupt`, before SIGKILL.
+const TIME_GRACE: Duration = Duration::from_secs(2);
+/// After `/stop`'s `interrupt`: a person asked, the box is worth keeping if it obeys.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A wait longer than this is told to the chat, once.
+const TELL_WAIT: Duration = Duration::from_secs(60);
+/// How long turns may go on after the first signal.
+const DRAIN_GRACE: Duration = Duration::from_secs(30);
+
+/// A run's number in this process: it tells a late answer of an ended run from its successor's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunNo(pub u64);
+
+/// How much may happen at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Lanes that start or work.
+    pub working: usize,
+    /// Boxes that live, listening ones included.
+    pub boxes: usize,
+}
+
+/// What dispatch must know of a lane; it comes with each wake, so that a changed group file holds from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Who waits for whom.
+    pub priority: Priority,
+    /// A listening box is closed after this; zero means one box per turn.
+    pub idle_window: Duration,
+    /// A turn's time.
+    pub turn_limit: Duration,
+    /// A run's time, looked at between turns.
+    pub run_limit: Duration,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A lane has an open turn and wants a run.
+    Wake {
+        /// Which.
+        lane: Lane,
+        /// What to know of it.
+        facts: Facts,
+    },
+    /// More messages for the lane's open turn are stored.
+    FollowUp {
+        /// Which.
+        lane: Lane,
+    },
+    /// The box said `ready`.
+    Ready {
+        /// Which run.
+        run: RunNo,
+    },
+    /// `turn_done` is stored; `next` when the lane's next turn is open already.
+    TurnClosed {
+        /// Which run.
+        run: RunNo,
+        /// Whether more work waits.
+        next: bool,
+    },
+    /// The box is gone and collected; `wake` when an open turn wants a run after that wait.
+    Ended {
+        /// Which run.
+        run: RunNo,
+        /// The wait, and what to know of the lane.
+        wake: Option<(Duration, Facts)>,
+    },
+    /// A person said `/stop`.
+    Stop {
+        /// Where.
+        lane: Lane,
+    },
+    /// The lane's next turn needs another box: `/new`, another image.
+    Renew {
+        /// Which.
+        lane: Lane,
+    },
+    /// Time passed.
+    Tick,
+    /// The first signal: finish, start nothing.
+    Drain,
+    /// The second signal: end now.
+    EndNow,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make a box for the lane. Answered by `Ready` or `Ended`, always by `Ended` at last.
+    Start {
+        /// For whom.
+        lane: Lane,
+        /// Under which number.
+        run: RunNo,
+    },
+    /// Write what the open turn holds to the box.
+    Feed {
+        /// Which.
+        run: RunNo,
+    },
+    /// Write `interrupt`.
+    Interrupt {
+        /// Which.
+        run: RunNo,
+        /// Who stops it.
+        why: InterruptWhy,
+    },
+    /// Write `_close`.
+    Close {
+        /// Which.
+        run: RunNo,
+        /// Why.
+        why: CloseWhy,
+    },
+    /// SIGTERM, five seconds, SIGKILL.
+    Terminate {
+        /// Which.
+        run: RunNo,
+    },
+    /// SIGKILL.
+    Kill {
+        /// Which.
+        run: RunNo,
+        /// What its end is then called.
+        ending: Ending,
+    },
+    /// End the open turn that no box works on, because a person said `/stop`.
+    EndTurn {
+        /// Which.
+        lane: Lane,
+    },
+    /// Tell the chat, once, that it waits for a free slot.
+    TellWaiting {
+        /// Which.
+        lane: Lane,
+    },
+    /// Nothing runs any more, and nothing will.
+    Drained,
+}
+
+/// Where the host stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Up,
+    Draining { until: Duration, told: bool },
+}
+
+/// One lane that is not idle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Record {
+    state: LaneState,
+    facts: Facts,
+    /// The next turn needs another box.
+    renew: bool,
+    /// The chat was told that it waits.
+    told: bool,
+    /// A wake came that may belong to the turn after this one.
+    again: bool,
+}
+
+/// The state of all lanes. Lanes that are not in the map are idle.
+#[derive(Debug)]
+pub struct Dispatch {
+    settings: Settings,
+    lanes: BTreeMap<Lane, Record>,
+    next_run: u64,
+    phase: Phase,
+}
+
+impl Dispatch {
+    /// Nothing runs yet.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, lanes: BTreeMap::new(), next_run: 1, phase: Phase::Up }
+    }
+
+    /// Takes an event and says what is to be done, in this order. `now` is monotonic.
+    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Wake { lane, facts } => self.wake(now, lane, facts),
+            Event::FollowUp { lane } => self.follow_up(&lane, &mut effects),
+            Event::Ready { run } => self.ready(now, run, &mut effects),
+            Event::TurnClosed { run, next } => self.turn_closed(now, run, next, &mut effects),
+            Event::Ended { run, wake } => self.ended(now, run, wake),
+            Event::Stop { lane } => self.stop(now, &lane, &mut effects),
+            Event::Renew { lane } => self.renew(now, &lane, &mut effects),
+            Event::Tick => {}
+            Event::Drain => self.drain(now, &mut effects),
+            Event::EndNow => self.end_now(&mut effects),
+        }
+        self.pass_time(now, &mut effects);
+        self.fill_slots(now, &mut effects);
+        self.tell_drained(&mut effects);
+        effects
+    }
+
+    /// When `Tick` is due at the latest.
+    pub fn next_due(&self) -> Option<Duration> {
+        let drain = match self.phase {
+            Phase::Draining { until, .. } if until < Duration::MAX => Some(until),
+            _ => None,
+        };
+        self.lanes.values().filter_map(Record::due).chain(drain).min()
+    }
+
+    /// Every lane that is not idle, for `status`.
+    pub fn lanes(&self) -> impl Iterator<Item = (&Lane, &LaneState)> {
+        self.lanes.iter().map(|(lane, record)| (lane, &record.state))
+    }
+
+    /// How many lanes start or work, and how many boxes live.
+    pub fn load(&self) -> (usize, usize) {
+        let working = self.lanes.values().filter(|r| r.state.holds_slot()).count();
+        let boxes = self.lanes.values().filter(|r| r.state.run().is_some()).count();
+        (working, boxes)
+    }
+
+    fn draining(&self) -> bool {
+        self.phase != Phase::Up
+    }
+
+    fn by_run(&mut self, run: RunNo) -> Option<(&Lane, &mut Record)> {
+        self.lanes.iter_mut().find(|(_, record)| record.state.run() == Some(run))
+    }
+
+    fn drain(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        if self.draining() {
+            return;
+        }
+        self.phase = Phase::Draining { until: now + DRAIN_GRACE, told: false };
+        self.lanes.retain(|_, record| record.state.run().is_some());
+        for record in self.lanes.values_mut() {
+            if matches!(record.state, LaneState::Listening { .. } | LaneState::Queued { .. }) {
+                record.close(now, CloseWhy::Drain, effects);
+            }
+        }
+    }
+
+    fn end_now(&mut self, effects: &mut Vec<Effect>) {
+        self.phase = match self.phase {
+            Phase::Draining { told, .. } => Phase::Draining { until: Duration::MAX, told },
+            Phase::Up => Phase::Draining { until: Duration::MAX, told: false },
+        };
+        self.lanes.retain(|_, record| record.state.run().is_some());
+        for record in self.lanes.values_mut() {
+            record.kill(Ending::Killed, effects);
+        }
+    }
+
+    fn tell_drained(&mut self, effects: &mut Vec<Effect>) {
+        if let Phase::Draining { told, .. } = &mut self.phase
+            && !*told
+            && self.lanes.is_empty()
+        {
+            *told = true;
+            effects.push(Effect::Drained);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Dispatch against a small model of the world: a store that knows which lanes have an open turn, boxes that answer
+//! in any order, and a clock. Whatever happens, the promises of the module's head hold, and at the end every lane that
+//! wanted a run has had one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::group::Priority;
+
+const GROUPS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// What the world does next. Numbers choose among what is possible then.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A person writes in a group.
+    Write(usize),
+    /// A box that starts gets ready.
+    Ready(usize),
+    /// A box that works finishes its turn; whether it was fed is the model's to know.
+    Finish(usize),
+    /// A box ends: by itself, or as it was told.
+    End(usize, bool),
+    /// `/stop`.
+    Stop(usize),
+    /// `/new`.
+    Renew(usize),
+    /// Time passes.
+    Wait(u64),
+    Drain,
+    EndNow,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..GROUPS.len()).prop_map(Step::Write),
+        5 => any::<usize>().prop_map(Step::Ready),
+        5 => any::<usize>().prop_map(Step::Finish),
+        3 => (any::<usize>(), any::<bool>()).prop_map(|(n, crash)| Step::End(n, crash)),
+        1 => (0..GROUPS.len()).prop_map(Step::Stop),
+        1 => (0..GROUPS.len()).prop_map(Step::Renew),
+        3 => (0u64..400).prop_map(Step::Wait),
+    ]
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum BoxState {
+    Starting,
+    /// Ready; works if it was fed an open turn.
+    Up { fed: bool },
+    Told,
+}
+
+struct World {
+    dispatch: Dispatch,
+    settings: Settings,
+    now: Duration,
+    /// Lanes whose turn is open in the store.
+    open: BTreeSet<Lane>,
+    boxes: BTreeMap<RunNo, (Lane, BoxState)>,
+    draining: bool,
+    drained: u32,
+    served: BTreeSet<Lane>,
+}
+
+impl World {
+    fn new(settings: Settings) -> Self {
+        Self {
+            dispatch: Dispatch::new(settings),
+            settings,
+            now: Duration::ZERO,
+            open: BTreeSet::new(),
+            boxes: BTreeMap::new(),
+            draining: false,
+            drained: 0,
+            served: BTreeSet::new(),
+        }
+    }
+
+    fn facts(lane: &Lane) -> Facts {
+        let priority = match lane.group.as_str() {
+            "a" => Priority::High,
+            "b" => Priority::Low,
+            _ => Priority::Normal,
+        };
+        let idle_window = if lane.group.as_str() == "c" { Duration::ZERO } else { Duration::from_secs(300) };
+        let turn_limit = Duration::from_secs(900);
+        Facts { priority, idle_window, turn_limit, run_limit: Duration::from_secs(3600) }
+    }
+
+    fn happen(&mut self, event: Event) {
+        let effects = self.dispatch.handle(self.now, event);
+        for effect in effects {
+            self.perform(effect);
+        }
+        self.check();
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Start { lane, run } => {
+                assert!(!self.draining, "a box starts after the drain began");
+                assert!(!self.boxes.values().any(|(other, _)| *other == lane), "two boxes of {lane}");
+                self.boxes.insert(run, (lane, BoxState::Starting));
+            }
+            Effect::Feed { run } => {
+                let (lane, state) = self.boxes.get_mut(&run).expect("a box that is fed exists");
+                assert!(matches!(state, BoxState::Up { .. }), "{lane} is fed while {state:?}");
+                let fed = self.open.contains(lane);
+                *state = BoxState::Up { fed };
+                if fed {
+                    self.served.insert(lane.clone());
+                } else {
+                    // What the run does when it finds nothing to write.
+                    self.happen(Event::TurnClosed { run, next: false });
+                }
+            }
+            Effect::Close { run, .. } | Effect::Kill { run, .. } | Effect::Terminate { run } => {
+                self.boxes.get_mut(&run).expect("a box that is ended exists").1 = BoxState::Told;
+            }
+            Effect::EndTurn { lane } => {
+                assert!(self.open.remove(&lane), "{lane} has no turn to end");
+            }
+            Effect::Interrupt { run, .. } => assert!(self.boxes.contains_key(&run)),
+            Effect::TellWaiting { .. } => {}
+            Effect::Drained => {
+                self.drained += 1;
+                assert!(self.draining && self.boxes.is_empty(), "drained with {:?}", self.boxes);
+            }
+        }
+    }
+
+    fn check(&self) {
+        let (working, boxes) = self.dispatch.load();
+        assert!(working <= self.settings.working, "{working} work");
+        assert!(boxes <= self.settings.boxes.max(1), "{boxes} boxes");
+        assert!(self.drained <= 1, "drained {} times", self.drained);
+    }
+
+    fn nth(&self, n: usize, wanted: impl Fn(&BoxState) -> bool) -> Option<RunNo> {
+        let fitting: Vec<RunNo> = self.boxes.iter().filter(|(_, (_, s))| wanted(s)).map(|(run, _)| *run).collect();
+        fitting.get(n.checked_rem(fitting.len())?).copied()
+    }
+
+    fn step(&mut self, step: Step) {
+        let lane = |group: usize| Lane::conversation(GROUPS[group].parse().unwrap());
+        match step {
+            Step::Write(group) => {
+                let lane = lane(group);
+                if self.open.insert(lane.clone()) {
+                    let facts = Self::facts(&lane);
+                    self.happen(Event::Wake { lane, facts });
+                } else {
+                    self.happen(Event::FollowUp { lane });
+                }
+            }
+            Step::Ready(n) => {
+                if let Some(run) = self.nth(n, |s| *s == BoxState::Starting) {
+                    self.boxes.get_mut(&run).unwrap().1 = BoxState::Up { fed: false };
+                    self.happen(Event::Ready { run });
+                }
+            }
+            Step::Finish(n) => {
+                if let Some(run) = self.nth(n, |s| *s == BoxState::Up { fed: true }) {
+                    let lane = self.boxes[&run].0.clone();
+                    self.boxes.get_mut(&run).unwrap().1 = BoxState::Up { fed: false };
+                    self.open.remove(&lane);
+                    self.happen(Event::TurnClosed { run, next: false });
+                }
+            }
+            Step::End(n, crash) => {
+                if let Some(run) = self.nth(n, |s| crash || *s == BoxState::Told) {
+                    let (lane, _) = self.boxes.remove(&run).unwrap();
+                    let wait = Duration::from_secs(if crash { 5 } else { 0 });
+                    let wake = self.open.contains(&lane).then(|| (wait, Self::facts(&lane)));
+                    self.happen(Event::Ended { run, wake });
+                }
+            }
+            Step::Stop(group) => self.happen(Event::Stop { lane: lane(group) }),
+            Step::Renew(group) => self.happen(Event::Renew { lane: lane(group) }),
+            Step::Wait(seconds) => {
+                self.now += Duration::from_secs(seconds);
+                self.happen(Event::Tick);
+            }
+            Step::Drain => {
+                self.draining = true;
+                self.happen(Event::Drain);
+            }
+            Step::EndNow => {
+                self.draining = true;
+                self.happen(Event::EndNow);
+            }
+        }
+    }
+
+    /// Lets the world come to rest: every box does what it was told, every turn finishes, time passes.
+    fn settle(&mut self) {
+        for _ in 0..400 {
+            for step in [Step::Ready(0), Step::Finish(0), Step::End(0, false), Step::Wait(30)] {
+                self.step(step);
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_lane_that_wants_a_run_gets_one(
+        working in 1usize..4, spare in 0usize..3, steps in proptest::collection::vec(step(), 0..120)
+    ) {
+        let mut world = World::new(Settings { working, boxes: working + spare });
+        for step in steps {
+            world.step(step);
+        }
+        world.settle();
+        prop_assert!(world.open.is_empty(), "never served: {:?}", world.open);
+        prop_assert!(world.boxes.is_empty(), "idle boxes stay: {:?}", world.boxes);
+        prop_assert_eq!(world.dispatch.next_due(), None, "an idle host has no timer");
+    }
+
+    #[test]
+    fn a_drain_ends_and_is_told_once(
+        steps in proptest::collection::vec(step(), 0..60), more in proptest::collection::vec(step(), 0..40), now: bool
+    ) {
+        let mut world = World::new(Settings { working: 2, boxes: 3 });
+        for step in steps {
+            world.step(step);
+        }
+        world.step(Step::Drain);
+        if now {
+            world.step(Step::EndNow);
+        }
+        for step in more {
+            world.step(step);
+        }
+        world.settle();
+        prop_assert_eq!(world.drained, 1);
+        prop_assert!(world.boxes.is_empty());
+    }
+}

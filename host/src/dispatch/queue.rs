@@ -1,0 +1,90 @@
+//! Who goes next when a slot is free, and who gives way when there is no room for a box.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use ipc_schema::letters::to_agent::CloseWhy;
+
+use super::{Dispatch, Effect, LaneState, Record, RunNo};
+use crate::domain::Lane;
+use crate::domain::group::Priority;
+
+/// Each minute of waiting lifts a lane by one step of priority: low is late, never never.
+const LIFT: Duration = Duration::from_secs(60);
+
+/// At most this many lanes of one group work at once.
+const LANES_OF_A_GROUP: usize = 2;
+
+impl Dispatch {
+    pub(super) fn fill_slots(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        if self.draining() {
+            return;
+        }
+        while self.load().0 < self.settings.working {
+            let Some(lane) = self.next_in_line(now) else { break };
+            let next_run = RunNo(self.next_run);
+            let room = self.load().1 < self.settings.boxes;
+            let Some(record) = self.lanes.get_mut(&lane) else { break };
+            let LaneState::Queued { held, .. } = record.state else { break };
+            match held {
+                Some((run, born)) => {
+                    record.state = LaneState::Working { run, born, since: now, stopping: None };
+                    effects.push(Effect::Feed { run });
+                }
+                None if room => {
+                    self.next_run += 1;
+                    record.state = LaneState::Starting { run: next_run, born: now };
+                    effects.push(Effect::Start { lane, run: next_run });
+                }
+                None => {
+                    self.make_room(now, effects);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The lane that waits with the highest lifted priority, the longest waiting first among equals. Who has just
+    /// had a turn has just begun to wait: that is the fairness between groups.
+    fn next_in_line(&self, now: Duration) -> Option<Lane> {
+        let urgency = |record: &Record, since: Duration| {
+            let base: u64 = match record.facts.priority {
+                Priority::Low => 0,
+                Priority::Normal => 1,
+                Priority::High => 2,
+            };
+            base + now.saturating_sub(since).as_secs() / LIFT.as_secs()
+        };
+        let busy = |lane: &Lane| {
+            self.lanes.iter().filter(|(other, r)| other.group == lane.group && r.state.holds_slot()).count()
+        };
+        self.lanes
+            .iter()
+            .filter_map(|(lane, record)| match record.state {
+                LaneState::Queued { since, .. } if busy(lane) < LANES_OF_A_GROUP => {
+                    Some(((urgency(record, since), Reverse(since)), lane))
+                }
+                _ => None,
+            })
+            .max_by(|(a, _), (b, _)| a.cmp(b))
+            .map(|(_, lane)| lane.clone())
+    }
+
+    /// Closes the listening box that has been quiet longest, unless one is on its way out already.
+    fn make_room(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        if self.lanes.values().any(|r| matches!(r.state, LaneState::Closing { .. })) {
+            return;
+        }
+        let quietest = self
+            .lanes
+            .values_mut()
+            .filter_map(|r| match r.state {
+                LaneState::Listening { since, .. } => Some((since, r)),
+                _ => None,
+            })
+            .min_by_key(|(since, _)| *since);
+        if let Some((_, record)) = quietest {
+            record.close(now, CloseWhy::Yield, effects);
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Scripted dialogues: what happened, at which second, and what dispatch wants done.
+
+use std::time::Duration;
+
+use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
+
+use super::*;
+use crate::domain::group::Priority;
+
+const FACTS: Facts = Facts {
+    priority: Priority::Normal,
+    idle_window: Duration::from_secs(300),
+    turn_limit: Duration::from_secs(900),
+    run_limit: Duration::from_secs(6 * 3600),
+};
+
+fn lane(group: &str) -> Lane {
+    Lane::conversation(group.parse().unwrap())
+}
+
+/// A host and its clock.
+struct Script {
+    dispatch: Dispatch,
+    now: Duration,
+}
+
+fn host(working: usize, boxes: usize) -> Script {
+    Script { dispatch: Dispatch::new(Settings { working, boxes }), now: Duration::ZERO }
+}
+
+impl Script {
+    fn at(&mut self, second: u64) -> &mut Self {
+        self.now = Duration::from_secs(second);
+        self
+    }
+    fn on(&mut self, event: Event) -> Vec<Effect> {
+        self.dispatch.handle(self.now, event)
+    }
+    fn wake(&mut self, group: &str) -> Vec<Effect> {
+        self.on(Event::Wake { lane: lane(group), facts: FACTS })
+    }
+    fn wake_with(&mut self, group: &str, facts: Facts) -> Vec<Effect> {
+        self.on(Event::Wake { lane: lane(group), facts })
+    }
+    fn ready(&mut self, run: u64) -> Vec<Effect> {
+        self.on(Event::Ready { run: RunNo(run) })
+    }
+    fn closed(&mut self, run: u64, next: bool) -> Vec<Effect> {
+        self.on(Event::TurnClosed { run: RunNo(run), next })
+    }
+    fn ended(&mut self, run: u64) -> Vec<Effect> {
+        self.on(Event::Ended { run: RunNo(run), wake: None })
+    }
+    fn tick(&mut self) -> Vec<Effect> {
+        self.on(Event::Tick)
+    }
+    /// Brings a group to a listening box.
+    fn listening(&mut self, group: &str, run: u64) {
+        assert_eq!(self.wake(group), [start(group, run)]);
+        assert_eq!(self.ready(run), [feed(run)]);
+        assert_eq!(self.closed(run, false), []);
+    }
+}
+
+fn start(group: &str, run: u64) -> Effect {
+    Effect::Start { lane: lane(group), run: RunNo(run) }
+}
+fn feed(run: u64) -> Effect {
+    Effect::Feed { run: RunNo(run) }
+}
+fn close(run: u64, why: CloseWhy) -> Effect {
+    Effect::Close { run: RunNo(run), why }
+}
+fn interrupt(run: u64, why: InterruptWhy) -> Effect {
+    Effect::Interrupt { run: RunNo(run), why }
+}
+fn kill(run: u64, ending: Ending) -> Effect {
+    Effect::Kill { run: RunNo(run), ending }
+}
+
+#[test]
+fn a_message_starts_a_box_and_the_next_one_finds_it_listening() {
+    let mut h = host(4, 12);
+    h.listening("ann", 1);
+    assert_eq!(h.at(10).wake("ann"), [feed(1)]);
+    assert_eq!(h.on(Event::FollowUp { lane: lane("ann") }), [feed(1)], "a follow-up joins the turn");
+    assert_eq!(h.closed(1, false), []);
+    assert_eq!(h.on(Event::FollowUp { lane: lane("ann") }), [], "nobody works: nothing to follow up");
+    assert_eq!(h.at(310).tick(), [close(1, CloseWhy::Idle)], "the idle window counts from the last turn");
+    assert_eq!(h.ended(1), []);
+    assert_eq!(h.dispatch.load(), (0, 0));
+}
+
+#[test]
+fn with_no_idle_window_every_turn_has_its_own_box() {
+    let mut h = host(4, 12);
+    let facts = Facts { idle_window: Duration::ZERO, ..FACTS };
+    assert_eq!(h.wake_with("ann", facts), [start("ann", 1)]);
+    h.ready(1);
+    assert_eq!(h.closed(1, true), [close(1, CloseWhy::Idle)]);
+    assert_eq!(h.on(Event::Ended { run: RunNo(1), wake: Some((Duration::ZERO, facts)) }), [start("ann", 2)]);
+}
+
+#[test]
+fn a_box_that_ignores_its_close_is_told_by_signal() {
+    let mut h = host(4, 12);
+    h.listening("ann", 1);
+    assert_eq!(h.at(300).tick(), [close(1, CloseWhy::Idle)]);
+    assert_eq!(h.at(309).tick(), []);
+    assert_eq!(h.at(310).tick(), [Effect::Terminate { run: RunNo(1) }]);
+    assert_eq!(h.at(400).tick(), [], "once");
+}
+
+#[test]
+fn slots_are_few_and_the_longest_waiting_goes_first() {
+    let mut h = host(1, 12);
+    assert_eq!(h.wake("ann"), [start("ann", 1)]);
+    assert_eq!(h.at(1).wake("bob"), []);
+    assert_eq!(h.at(2).wake("cid"), []);
+    h.ready(1);
+    assert_eq!(h.at(3).closed(1, true), [start("bob", 2)], "ann has had a turn; her next one queues behind");
+    h.ready(2);
+    assert_eq!(h.at(4).closed(2, false), [start("cid", 3)]);
+    h.ready(3);
+    assert_eq!(h.at(5).closed(3, false), [feed(1)], "and ann's box is still warm");
+}
+
+#[test]
+fn priority_goes_first_but_waiting_lifts() {
+    let mut h = host(1, 12);
+    let with = |priority| Facts { priority, ..FACTS };
+    h.wake("busy");
+    h.at(1).wake_with("low", with(Priority::Low));
+    h.at(2).wake("normal");
+    h.at(3).wake_with("high", with(Priority::High));
+    h.ready(1);
+    assert_eq!(h.at(4).closed(1, false), [start("high", 2)]);
+    h.ready(2);
+    // The low one has waited for two minutes: it is ahead of a normal one that came just now.
+    let told: Vec<_> = h.at(122).tick();
+    assert!(told.contains(&Effect::TellWaiting { lane: lane("low") }));
+    h.at(123).wake("fresh");
+    assert_eq!(h.at(124).closed(2, false), [start("normal", 3)]);
+    h.ready(3);
+    assert_eq!(h.at(125).closed(3, false), [start("low", 4)]);
+}
+
+#[test]
+fn a_wait_of_over_a_minute_is_told_once() {
+    let mut h = host(1, 12);
+    h.wake("ann");
+    h.wake("bob");
+    assert_eq!(h.at(59).tick(), []);
+    assert_eq!(h.dispatch.next_due(), Some(Duration::from_secs(60)));
+    assert_eq!(h.at(60).tick(), [Effect::TellWaiting { lane: lane("bob") }]);
+    assert_eq!(h.at(200).tick(), []);
+}
+
+#[test]
+fn the_least_recently_used_listening_box_gives_way() {
+    let mut h = host(2, 2);
+    h.listening("ann", 1);
+    h.at(5).listening("bob", 2);
+    assert_eq!(h.at(6).wake("cid"), [close(1, CloseWhy::Yield)]);
+    assert_eq!(h.at(7).wake("dan"), [], "one is on its way out already");
+    assert_eq!(h.at(8).ended(1), [start("cid", 3), close(2, CloseWhy::Yield)]);
+    assert_eq!(h.at(9).ended(2), [start("dan", 4)]);
+}
+
+#[test]
+fn a_turn_has_its_time_and_then_two_seconds() {
+    let mut h = host(4, 12);
+    h.wake("ann");
+    h.at(5).ready(1);
+    assert_eq!(h.at(904).tick(), []);
+    assert_eq!(h.at(905).tick(), [interrupt(1, InterruptWhy::Time)]);
+    assert_eq!(h.at(906).on(Event::FollowUp { lane: lane("ann") }), [], "too late for this turn");
+    assert_eq!(h.at(907).tick(), [kill(1, Ending::TimedOut)]);
+    assert_eq!(h.on(Event::Ended { run: RunNo(1), wake: Some((Duration::ZERO, FACTS)) }), [start("ann", 2)]);
+}
+
+#[test]
+fn stop_keeps_a_box_that_obeys() {
+    let mut h = host(4, 12);
+    h.wake("ann");
+    h.ready(1);
+    assert_eq!(h.at(1).on(Event::Stop { lane: lane("ann") }), [interrupt(1, InterruptWhy::Stop)]);
+    assert_eq!(h.at(2).on(Event::Stop { lane: lane("ann") }), [], "once is enough");
+    assert_eq!(h.at(3).closed(1, false), []);
+    assert_eq!(h.at(4).wake("ann"), [feed(1)]);
+    h.at(5).on(Event::Stop { lane: lane("ann") });
+    assert_eq!(h.at(15).tick(), [kill(1, Ending::Stopped)]);
+}
+
+#[test]
+fn stop_reaches_a_turn_that_no_box_works_on() {
+    let end = || Effect::EndTurn { lane: lane("bob") };
+    let mut h = host(1, 12);
+    h.wake("ann");
+    h.wake("bob");
+    assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [end()], "queued");
+    let mut h = host(4, 12);
+    h.wake("bob");
+    assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [end(), kill(1, Ending::Killed)], "starting");
+    let mut h = host(4, 12);
+    h.wake("bob");
+    h.on(Event::Ended { run: RunNo(1), wake: Some((Duration::from_secs(60), FACTS)) });
+    assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [end()], "in back-off");
+    assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [], "idle");
+}
+
+#[test]
+fn a_box_that_never_came_up_waits_before_the_next() {
+    let mut h = host(4, 12);
+    h.wake("ann");
+    let wait = Duration::from_secs(5);
+    assert_eq!(h.at(1).on(Event::Ended { run: RunNo(1), wake: Some((wait, FACTS)) }), []);
+    assert_eq!(h.at(5).tick(), []);
+    assert_eq!(h.at(6).tick(), [start("ann", 2)]);
+}
+
+#[test]
+fn a_new_session_gets_a_new_box() {
+    let mut h = host(4, 12);
+    h.listening("ann", 1);
+    assert_eq!(h.on(Event::Renew { lane: lane("ann") }), [close(1, CloseWhy::Renew)]);
+    h.ended(1);
+    h.wake("ann");
+    h.ready(2);
+    assert_eq!(h.on(Event::Renew { lane: lane("ann") }), [], "after this turn");
+    assert_eq!(h.closed(2, false), [close(2, CloseWhy::Renew)]);
+}
+
+#[test]
+fn an_old_box_is_renewed_between_turns() {
+    let mut h = host(4, 12);
+    let facts = Facts { run_limit: Duration::from_secs(100), ..FACTS };
+    h.wake_with("ann", facts);
+    h.ready(1);
+    assert_eq!(h.at(50).closed(1, false), []);
+    h.at(60).wake_with("ann", facts);
+    assert_eq!(h.at(120).closed(1, false), [close(1, CloseWhy::Renew)]);
+}
+
+/// The store opened a turn right after it closed the last one, and the wake overtook the event of the closing.
+#[test]
+fn a_wake_that_overtakes_the_closing_is_not_lost() {
+    let mut h = host(4, 12);
+    h.wake("ann");
+    h.ready(1);
+    assert_eq!(h.wake("ann"), []);
+    assert_eq!(h.closed(1, false), [feed(1)]);
+}
+
+/// The same with a run that was collected before the turn was opened.
+#[test]
+fn a_wake_that_overtakes_the_collection_is_not_lost() {
+    let mut h = host(4, 12);
+    h.listening("ann", 1);
+    h.at(300).tick();
+    assert_eq!(h.at(301).wake("ann"), []);
+    assert_eq!(h.at(302).ended(1), [start("ann", 2)]);
+}
+
+#[test]
+fn the_first_signal_drains() {
+    let mut h = host(1, 12);
+    h.listening("ann", 1);
+    h.at(1).wake("bob");
+    h.ready(2);
+    h.at(2).wake("cid");
+    assert_eq!(h.at(3).on(Event::Drain), [close(1, CloseWhy::Drain)]);
+    assert_eq!(h.at(4).wake("dan"), [], "nothing starts any more");
+    assert_eq!(h.ended(1), []);
+    assert_eq!(h.at(5).closed(2, true), [close(2, CloseWhy::Drain)], "its next turn is the next host's");
+    assert_eq!(h.ended(2), [Effect::Drained]);
+}
+
+#[test]
+fn a_turn_that_outlasts_the_drain_is_left_to_the_next_host() {
+    let mut h = host(4, 12);
+    h.wake("ann");
+    h.ready(1);
+    h.at(10).on(Event::Drain);
+    assert_eq!(h.at(39).tick(), []);
+    assert_eq!(h.at(40).tick(), [close(1, CloseWhy::Drain)]);
+    assert_eq!(h.at(50).tick(), [Effect::Terminate { run: RunNo(1) }]);
+    assert_eq!(h.on(Event::Ended { run: RunNo(1), wake: Some((Duration::ZERO, FACTS)) }), [Effect::Drained]);
+}
+
+#[test]
+fn the_second_signal_ends_now() {
+    let mut h = host(4, 12);
+    h.wake("ann");
+    h.listening("bob", 2);
+    h.on(Event::Drain);
+    assert_eq!(h.on(Event::EndNow), [kill(1, Ending::Killed), kill(2, Ending::Killed)]);
+    assert_eq!(h.ended(1), []);
+    assert_eq!(h.ended(2), [Effect::Drained]);
+}
+
+#[test]
+fn an_idle_host_is_drained_at_once() {
+    assert_eq!(host(4, 12).on(Event::Drain), [Effect::Drained]);
+}
+
+#[test]
+fn a_late_word_of_an_ended_run_changes_nothing() {
+    let mut h = host(4, 12);
+    h.wake("ann");
+    h.on(Event::Ended { run: RunNo(1), wake: Some((Duration::ZERO, FACTS)) });
+    assert_eq!(h.ready(1), []);
+    assert_eq!(h.closed(1, false), []);
+    assert_eq!(h.ended(1), []);
+    assert_eq!(h.ready(2), [feed(2)]);
+}

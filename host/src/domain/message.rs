@@ -1,0 +1,174 @@
+//! What people write, before and after it is stored.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ChatId, ChatKind, GroupName, MessageSeq, SenderId, WallMs};
+
+/// A message as a channel hands it over. Nothing of it is trusted but what the platform vouches for: ids and times.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inbound {
+    /// Where it was written.
+    pub chat: ChatId,
+    /// What sort of chat that is.
+    pub kind: ChatKind,
+    /// The room's title or the person's name.
+    pub title: String,
+    /// The platform's id of the message, unique in its chat.
+    pub message_id: String,
+    /// 0 for the original; a platform's edit counter or edit time for a later version.
+    pub version: i64,
+    /// Who wrote it.
+    pub sender: Sender,
+    /// The text or caption.
+    pub text: String,
+    /// What it answers.
+    pub reply_to: Option<ReplyTo>,
+    /// Files that came with it, not yet fetched.
+    pub attachments: Vec<Offered>,
+    /// Whether the platform says that this message speaks to us (mention by entity, reply to us, command for us).
+    pub addresses_us: bool,
+    /// The platform's time.
+    pub at: WallMs,
+}
+
+/// A sender, as the platform vouches for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The only thing rules look at.
+    pub id: SenderId,
+    /// What the person calls themself.
+    pub name: String,
+    /// Whether the platform marks it as a bot.
+    pub is_bot: bool,
+}
+
+/// The message that another one answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyTo {
+    /// Who wrote it.
+    pub from: String,
+    /// Its beginning.
+    pub text: String,
+}
+
+/// A file on the platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// What the channel needs to fetch it.
+    pub handle: String,
+    /// The sender's label.
+    pub name: String,
+    /// The media type the platform named.
+    pub mime: String,
+    /// Size in bytes, where the platform said so before the download.
+    pub bytes: Option<u64>,
+}
+
+/// A file after the host stored it, or failed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// File name below the group's inbox; absent when it was not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The sender's label.
+    pub name: String,
+    /// The media type the platform named.
+    pub mime: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Why it was not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What an admitted message does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It wakes the agent.
+    Wake,
+    /// It is kept, and given with the next wake.
+    Context,
+    /// It is for the host: `/stop`, `/new`, `/status`, `/help`.
+    Command(Command),
+}
+
+/// What a person may order the host to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Stop the turn.
+    Stop,
+    /// Begin a new session.
+    New,
+    /// Say what is going on.
+    Status,
+    /// Say what can be ordered.
+    Help,
+}
+
+impl Command {
+    /// Every command.
+    pub const ALL: [Command; 4] = [Self::Stop, Self::New, Self::Status, Self::Help];
+
+    /// Its word, without the slash.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::New => "new",
+            Self::Status => "status",
+            Self::Help => "help",
+        }
+    }
+}
+
+impl Role {
+    /// As it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wake => "wake",
+            Self::Context => "context",
+            Self::Command(_) => "command",
+        }
+    }
+}
+
+/// A message that passed admission, ready for the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted {
+    /// Whose message it now is.
+    pub group: GroupName,
+    /// What it does.
+    pub role: Role,
+    /// Whether its sender is an owner.
+    pub owner: bool,
+    /// The message itself.
+    pub inbound: Inbound,
+    /// Its files, fetched or not.
+    pub attachments: Vec<Attachment>,
+}
+
+/// A message as the store gives it back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// Its place in the store's order: the trace id.
+    pub seq: MessageSeq,
+    /// Where it was written.
+    pub chat: ChatId,
+    /// Whether it woke the agent.
+    pub wakes: bool,
+    /// Who wrote it.
+    pub sender_id: String,
+    /// The sender's name.
+    pub sender_name: String,
+    /// Whether the sender is an owner.
+    pub owner: bool,
+    /// The text.
+    pub text: String,
+    /// 0 for the original.
+    pub version: i64,
+    /// What it answers.
+    pub reply_to: Option<ReplyTo>,
+    /// Its files.
+    pub attachments: Vec<Attachment>,
+    /// The platform's time.
+    pub at: WallMs,
+}

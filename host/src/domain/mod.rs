@@ -1,0 +1,20 @@
+//! Floor 1: the words of the glossary as data. No IO, no clock, no runtime.
+
+pub mod authority;
+pub mod chat;
+pub mod group;
+pub mod lane;
+pub mod limits;
+pub mod message;
+pub mod moment;
+pub mod outbound;
+pub mod run;
+pub mod secret;
+
+pub use authority::Authority;
+pub use chat::{ChannelName, ChatId, ChatKind, SenderId};
+pub use ipc_schema::{GroupName, LetterId, MessageSeq, RunId, TurnId};
+pub use lane::Lane;
+pub use moment::{Moment, WallMs};
+pub use run::Ending;
+pub use secret::Secret;

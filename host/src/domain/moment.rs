@@ -1,0 +1,69 @@
+//! Time as data. Deadlines are monotonic; what people read and what rows hold is wall time.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallMs(pub i64);
+
+impl WallMs {
+    /// This time and `later` more.
+    pub fn plus(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(later.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// The time from `earlier` to this, zero when the clock went back.
+    pub fn since(self, earlier: WallMs) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// RFC 3339 in UTC with milliseconds, as it stands in letters and logs.
+    pub fn rfc3339(self) -> String {
+        chrono::DateTime::from_timestamp_millis(self.0)
+            .unwrap_or_default()
+            .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+    }
+
+    /// RFC 3339 with the offset of `zone`, to the second: how a person there would say it.
+    pub fn local(self, zone: chrono_tz::Tz) -> String {
+        chrono::DateTime::from_timestamp_millis(self.0)
+            .unwrap_or_default()
+            .with_timezone(&zone)
+            .to_rfc3339_opts(chrono::SecondsFormat::Secs, false)
+    }
+}
+
+impl fmt::Display for WallMs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.rfc3339())
+    }
+}
+
+/// One instant on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// For rows and people.
+    pub wall: WallMs,
+    /// Since the host's start; never goes back, stands still while the machine sleeps.
+    pub mono: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_goes_back_makes_no_negative_time() {
+        assert_eq!(WallMs(5).since(WallMs(9)), Duration::ZERO);
+        assert_eq!(WallMs(9_000).since(WallMs(5_000)), Duration::from_secs(4));
+        assert_eq!(WallMs(i64::MAX).plus(Duration::from_secs(1)), WallMs(i64::MAX));
+    }
+
+    #[test]
+    fn people_read_their_own_time() {
+        let t = WallMs(1_795_000_000_000);
+        assert_eq!(t.rfc3339(), "2026-11-18T11:06:40.000Z");
+        assert_eq!(t.local(chrono_tz::Europe::Berlin), "2026-11-18T12:06:40+01:00");
+    }
+}

@@ -1,0 +1,52 @@
+//! The gateway's side doors: its settings out of the install's, and its ledger in the store.
+
+use async_trait::async_trait;
+
+use super::usage::Usage;
+use super::{GatewaySettings, Ledger, ProviderKind, ProviderSettings};
+use crate::clock::Clock;
+use crate::config::Install;
+use crate::config::files;
+use crate::store::{Store, UsageRow};
+
+/// The gateway's settings.
+pub fn settings_of(install: &Install) -> GatewaySettings {
+    let providers = install.providers.values().map(|provider| {
+        let kind = match provider.kind {
+            files::ProviderKind::Anthropic => ProviderKind::Anthropic,
+            files::ProviderKind::Openai => ProviderKind::OpenAi,
+            files::ProviderKind::Tour => ProviderKind::Tour,
+        };
+        let own = provider.kind != files::ProviderKind::Openai
+            || provider.base_url == files::ProviderKind::Openai.default_base_url();
+        ProviderSettings {
+            base_url: provider.base_url.clone(),
+            key: provider.key.clone(),
+            max_completion_tokens: own && provider.kind == files::ProviderKind::Openai,
+            ..ProviderSettings::new(&provider.name, kind)
+        }
+    });
+    GatewaySettings { providers: providers.collect(), ..GatewaySettings::default() }
+}
+
+#[async_trait]
+impl Ledger for Store {
+    async fn usage(&self, u: Usage) {
+        let row = UsageRow {
+            run: u.run,
+            turn: u.turn,
+            group: u.group,
+            provider: u.provider,
+            model: u.model,
+            tokens: [u.input, u.output, u.cache_read, u.cache_write],
+            micros: u.cost_micros,
+            estimated: u.estimated,
+            status: u.status,
+            took_ms: u64::try_from(u.took.as_millis()).unwrap_or(u64::MAX),
+            at: Clock::new().wall(),
+        };
+        if let Err(e) = self.add_usage(row).await {
+            tracing::error!(code = e.code(), "a model call was not booked: {e}");
+        }
+    }
+}

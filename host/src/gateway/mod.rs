@@ -1,0 +1,230 @@
+//! The gateway: the host's end of a box's only socket.
+//!
+//! A box has no network and no key. What its runner may have from the world, a model, it asks for over one unix
+//! socket per run, in the Anthropic Messages wire. Who asks is known from the socket it came in on, so the wire
+//! carries no token. The gateway builds every request to a provider anew: fixed URL, fixed headers, the host's
+//! key, the group's model. Of what the box sent only the conversation itself goes on.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`socket`] | binding a run's socket |
+//! | [`http`] | the routes that exist, and the refusals |
+//! | [`request`] | reading the box's request: hostile bytes |
+//! | [`call`] | one model call from request to usage row: attempts, fail-over, hang-up |
+//! | [`upstream`] | one attempt at one provider |
+//! | [`answer`] | an answer under way back to the box |
+//! | [`provider`], [`anthropic`], [`openai`], [`openai_stream`], [`tour`] | the kinds of provider |
+//! | [`retry`], [`price`], [`usage`], [`redact`], [`sse`] | pure rules |
+//! | [`record`] | the exchanges kept for people to read |
+
+mod answer;
+mod anthropic;
+mod call;
+mod error;
+mod house;
+mod http;
+mod openai;
+mod openai_stream;
+pub mod price;
+mod provider;
+mod record;
+mod redact;
+mod request;
+mod retry;
+mod socket;
+mod sse;
+mod tour;
+mod upstream;
+mod usage;
+#[cfg(test)]
+mod wire_tests;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use ipc_schema::{GroupName, RunId, TurnId};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use error::GatewayError;
+pub use house::settings_of;
+pub use provider::{ProviderKind, ProviderSettings};
+pub use retry::RetryLimits;
+
+pub use usage::Usage;
+
+use provider::Provider;
+use record::Recorder;
+use redact::Redactor;
+
+/// Connections that one box may hold open. Its runner needs one or two; a box that opens more waits.
+const CONNECTIONS_PER_RUN: usize = 16;
+
+/// Model calls of one run at the same time. Each may hold a body of [`http::BODY_MAX_BYTES`], so this and the
+/// number of live boxes bound the host's memory.
+const CALLS_PER_RUN: usize = 4;
+
+/// Header bytes and header lines of one request from a box.
+const HEADER_MAX_BYTES: usize = 64 * 1024;
+const HEADER_MAX_LINES: usize = 64;
+
+/// What holds for all runs.
+#[derive(Debug, Clone)]
+pub struct GatewaySettings {
+    /// The providers, by distinct names.
+    pub providers: Vec<ProviderSettings>,
+    /// The most `max_tokens` that a request may carry; a greater one is lowered.
+    pub max_tokens: u32,
+    /// How long and how fast failed attempts are repeated, per model.
+    pub retry: RetryLimits,
+    /// One call's life, from the box's request to the last byte: attempts, fail-over and answer together.
+    pub call_time: Duration,
+    /// The longest silence of a provider, before and within a streamed answer. An answer that is not streamed is
+    /// silent until it is whole, so only `call_time` limits it.
+    pub silence: Duration,
+}
+
+impl Default for GatewaySettings {
+    /// No provider; 8,192 tokens, 2 minutes of attempts, 10 minutes per call, 120 seconds of silence.
+    fn default() -> Self {
+        Self {
+            providers: Vec::new(),
+            max_tokens: 8192,
+            retry: RetryLimits::default(),
+            call_time: Duration::from_secs(600),
+            silence: Duration::from_secs(120),
+        }
+    }
+}
+
+/// A provider by its name in the settings, and one of its models by the provider's name for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelChoice {
+    /// The provider's name in the settings.
+    pub provider: String,
+    /// The model's name as the provider spells it.
+    pub model: String,
+}
+
+/// One run as the gateway sees it. Everything here comes from the host, nothing from the box.
+pub struct RunScope {
+    /// The run whose socket this is.
+    pub run: RunId,
+    /// The run's group.
+    pub group: GroupName,
+    /// The model that answers, whatever model a request names.
+    pub model: ModelChoice,
+    /// Tried in order when the one before is exhausted: rate-limited, failing or out of reach, but not when it
+    /// refused the key or the request.
+    pub fail_over: Vec<ModelChoice>,
+    /// The turn that is open in the run, if any: a call counts for the turn in which it began.
+    pub open_turn: watch::Receiver<Option<TurnId>>,
+    /// Where exchanges are recorded: `state/letters/<group>/<run>/model`. Created with the first call.
+    pub exchanges_dir: PathBuf,
+    /// Where usage goes.
+    pub ledger: Arc<dyn Ledger>,
+    /// Ends [`Gateway::serve`], and every call in it.
+    pub cancel: CancellationToken,
+}
+
+/// Where the usage of model calls is booked.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Books one model call. Called exactly once per call that reached the point of being tried, failed and
+    /// cancelled ones included, after the last byte of its answer.
+    async fn usage(&self, usage: Usage);
+}
+
+/// The model path of all runs: the providers with their keys, and the HTTP clients.
+pub struct Gateway {
+    settings: GatewaySettings,
+    providers: HashMap<String, Provider>,
+    /// Hides every provider's key in what is recorded.
+    redactor: Redactor,
+}
+
+/// What the connections and calls of one run share.
+struct Run {
+    gateway: Arc<Gateway>,
+    scope: Arc<RunScope>,
+    recorder: Arc<Recorder>,
+    calls: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl Gateway {
+    /// Checks the providers and builds the HTTP clients.
+    ///
+    /// # Errors
+    /// When two providers have one name, a base URL or key cannot be used, or TLS cannot be set up (no CA
+    /// certificates) while a provider needs it. With `http://` providers only, no certificate is looked for.
+    pub fn new(settings: GatewaySettings) -> Result<Self, GatewayError> {
+        let providers = provider::build(&settings.providers)?;
+        let redactor = Redactor::new(settings.providers.iter().filter_map(|p| p.key.as_ref()));
+        Ok(Self { settings, providers, redactor })
+    }
+
+    /// Serves one run's socket until `scope.cancel` fires; returns when the last call has booked its usage.
+    pub async fn serve(self: Arc<Self>, listener: UnixListener, scope: Arc<RunScope>) {
+        let recorder = Arc::new(Recorder::new(scope.exchanges_dir.clone()));
+        let run = Arc::new(Run {
+            gateway: self,
+            scope: Arc::clone(&scope),
+            recorder,
+            calls: Arc::new(Semaphore::new(CALLS_PER_RUN)),
+            tasks: TaskTracker::new(),
+        });
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_PER_RUN));
+        // The permit is taken before the accept: the connections beyond the limit wait in the kernel's backlog.
+        while let Ok(permit) = Arc::clone(&connections).acquire_owned().await {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = scope.cancel.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let run = Arc::clone(&run);
+                    run.tasks.clone().spawn(async move {
+                        serve_connection(run, stream).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(run = %scope.run, %error, "the run's socket did not accept; trying again");
+                    // Out of descriptors, most likely. The listener stays readable, so without a pause this
+                    // would spin until one is free.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        drop(listener);
+        run.tasks.close();
+        run.tasks.wait().await;
+    }
+}
+
+/// One connection, request after request. No time limit: a box that stalls its own connections stalls itself.
+async fn serve_connection(run: Arc<Run>, stream: UnixStream) {
+    let service = service_fn(|request| {
+        let run = Arc::clone(&run);
+        async move { Ok::<_, std::convert::Infallible>(http::answer(&run, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .max_buf_size(HEADER_MAX_BYTES)
+        .max_headers(HEADER_MAX_LINES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(run = %run.scope.run, %error, "a connection of the box ended early");
+        },
+        () = run.scope.cancel.cancelled() => {}
+    }
+}

@@ -1,0 +1,449 @@
+//! OpenAI-compatible providers: requests translated, and answers that are not streamed.
+//!
+//! The wire is chat completions (<https://platform.openai.com/docs/api-reference/chat>), which many servers speak in
+//! dialects: what is read here is read leniently, what is written stays within what all of them take.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::error::ApiError;
+use super::provider::ProviderSettings;
+use super::request::{Block, Entry, ModelRequest, Role, Tool, plain_text};
+use super::usage::estimate;
+
+#[derive(Serialize)]
+struct ChatRequest<'a> {
+    model: &'a str,
+    messages: Vec<ChatMessage<'a>>,
+    stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parallel_tool_calls: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "role", rename_all = "lowercase")]
+enum ChatMessage<'a> {
+    System {
+        content: String,
+    },
+    User {
+        content: UserContent,
+    },
+    Assistant {
+        content: Option<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        tool_calls: Vec<ChatCall<'a>>,
+    },
+    Tool {
+        tool_call_id: String,
+        content: String,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum UserContent {
+    /// The form that every server takes.
+    Text(String),
+    /// For pictures.
+    Parts(Vec<Value>),
+}
+
+#[derive(Serialize)]
+struct ChatCall<'a> {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: ChatFunction<'a>,
+}
+
+#[derive(Serialize)]
+struct ChatFunction<'a> {
+    name: String,
+    arguments: &'a str,
+}
+
+#[derive(Deserialize)]
+struct ToolChoice {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    disable_parallel_tool_use: bool,
+}
+
+/// The body for a provider.
+pub(super) fn body(
+    request: &ModelRequest<'_>,
+    settings: &ProviderSettings,
+    model: &str,
+    max_tokens: u32,
+) -> Result<Vec<u8>, ApiError> {
+    let unreadable = |error| ApiError::invalid(format!("tool_choice is not of the Messages wire: {error}"));
+    let choice: Option<ToolChoice> =
+        request.tool_choice.map(|raw| serde_json::from_str(raw.get())).transpose().map_err(unreadable)?;
+    let limit = request.max_tokens.min(max_tokens);
+    let chat = ChatRequest {
+        model,
+        messages: messages(request, settings)?,
+        stream: request.stream,
+        stream_options: request.stream.then(|| json!({ "include_usage": true })),
+        max_tokens: (!settings.max_completion_tokens).then_some(limit),
+        max_completion_tokens: settings.max_completion_tokens.then_some(limit),
+        tools: request.tools()?.iter().map(function).collect(),
+        parallel_tool_calls: choice.as_ref().filter(|choice| choice.disable_parallel_tool_use).map(|_| false),
+        tool_choice: choice.map(tool_choice),
+        temperature: request.temperature,
+        top_p: request.top_p,
+        stop: request.stop_sequences,
+    };
+    serde_json::to_vec(&chat).map_err(|e| ApiError::invalid(format!("the request cannot be written: {e}")))
+}
+
+fn function(tool: &Tool<'_>) -> Value {
+    let parameters = tool.input_schema.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    json!({
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description.as_deref().unwrap_or_default(),
+            "parameters": parameters.unwrap_or_else(|| json!({ "type": "object", "properties": {} })),
+        },
+    })
+}
+
+fn tool_choice(choice: ToolChoice) -> Value {
+    match choice.kind.as_str() {
+        "any" => json!("required"),
+        "none" => json!("none"),
+        "tool" => json!({ "type": "function", "function": { "name": choice.name } }),
+        _ => json!("auto"),
+    }
+}
+
+fn messages<'a>(
+    request: &ModelRequest<'a>,
+    settings: &ProviderSettings,
+) -> Result<Vec<ChatMessage<'a>>, ApiError> {
+    let mut messages = Vec::new();
+    let system = request.system_text()?;
+    if !system.is_empty() {
+        messages.push(ChatMessage::System { content: system });
+    }
+    for entry in request.entries()? {
+        match entry.role {
+            Role::Assistant => messages.push(assistant(entry)),
+            Role::User => user(entry, settings, &mut messages),
+        }
+    }
+    Ok(messages)
+}
+
+/// What the model said. Its thoughts are left out: they are signed for a model that is not this one.
+fn assistant(entry: Entry<'_>) -> ChatMessage<'_> {
+    let text = plain_text(&entry.blocks);
+    let calls = entry.blocks.into_iter().filter_map(|block| match block {
+        Block::ToolUse { id, name, input } => {
+            Some(ChatCall { id, kind: "function", function: ChatFunction { name, arguments: input.get() } })
+        }
+        _ => None,
+    });
+    let tool_calls: Vec<_> = calls.collect();
+    // An entry of thoughts alone still has its place between two of the user's; `null` needs a tool call beside it.
+    let content = Some(text).filter(|text| !text.is_empty() || tool_calls.is_empty());
+    ChatMessage::Assistant { content, tool_calls }
+}
+
+/// What people and tools said. Results come first: they must follow the calls at once.
+fn user<'a>(entry: Entry<'a>, settings: &ProviderSettings, messages: &mut Vec<ChatMessage<'a>>) {
+    let mut parts = Vec::new();
+    for block in entry.blocks {
+        if let Block::ToolResult { id, is_error, content } = block {
+            // A tool's message takes text only, so its pictures move to the user's.
+            let text = plain_text(&content);
+            let mark = if is_error { "Error: " } else { "" };
+            messages.push(ChatMessage::Tool { tool_call_id: id, content: format!("{mark}{text}") });
+            let pictures = content.iter().filter(|block| !matches!(block, Block::Text(_)));
+            parts.extend(pictures.filter_map(|block| part(block, settings)));
+        } else {
+            parts.extend(part(&block, settings));
+        }
+    }
+    if !parts.is_empty() {
+        messages.push(ChatMessage::User { content: user_content(parts) });
+    }
+}
+
+fn user_content(parts: Vec<Value>) -> UserContent {
+    if parts.iter().any(|part| part["type"] != "text") {
+        return UserContent::Parts(parts);
+    }
+    let texts = parts.iter().filter_map(|part| part["text"].as_str());
+    UserContent::Text(texts.collect::<Vec<_>>().join("\n\n"))
+}
+
+fn part(block: &Block<'_>, settings: &ProviderSettings) -> Option<Value> {
+    let text = |text: &str| Some(json!({ "type": "text", "text": text }));
+    match block {
+        Block::Text(words) => text(words),
+        Block::Image { media_type, data } if settings.images => {
+            let url = format!("data:{media_type};base64,{data}");
+            Some(json!({ "type": "image_url", "image_url": { "url": url } }))
+        }
+        Block::Image { .. } => text("[a picture was left out: this model takes none]"),
+        Block::Other(kind) => {
+            text(&format!("[a block of type `{kind}` was left out: this model takes none]"))
+        }
+        Block::Thinking | Block::ToolUse { .. } | Block::ToolResult { .. } => None,
+    }
+}
+
+/// Token counts as this wire tells them.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct ChatUsage {
+    #[serde(default)]
+    prompt_tokens: u64,
+    #[serde(default)]
+    completion_tokens: u64,
+    #[serde(default)]
+    prompt_tokens_details: Option<PromptDetails>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct PromptDetails {
+    #[serde(default)]
+    cached_tokens: Option<u64>,
+}
+
+/// The counts in the Messages wire's division, told or estimated from characters.
+pub(super) fn usage(told: Option<&ChatUsage>, sent: usize, answered: usize) -> Value {
+    let Some(told) = told else {
+        return json!({ "input_tokens": estimate(sent), "output_tokens": estimate(answered) });
+    };
+    let cached = told.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or(0);
+    json!({
+        "input_tokens": told.prompt_tokens.saturating_sub(cached),
+        "output_tokens": told.completion_tokens,
+        "cache_read_input_tokens": cached,
+    })
+}
+
+/// The reason for which the model stopped. Some servers say `stop` after tool calls.
+pub(super) fn stop_reason(told: Option<&str>, calls: bool) -> &'static str {
+    match told {
+        Some("length") => "max_tokens",
+        Some("content_filter") => "refusal",
+        _ if calls => "tool_use",
+        _ => "end_turn",
+    }
+}
+
+/// An id for a tool call. The provider's are replaced, since some servers number them anew with every answer, and
+/// the transcript needs them unique. 37 characters: OpenAI takes 40.
+pub(super) fn call_id() -> String {
+    format!("call_{}", Uuid::now_v7().simple())
+}
+
+/// An id for a message.
+pub(super) fn message_id() -> String {
+    format!("msg_{}", Uuid::now_v7().simple())
+}
+
+#[derive(Deserialize)]
+struct Completion {
+    choices: Vec<Choice>,
+    #[serde(default)]
+    usage: Option<ChatUsage>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    message: CompletionMessage,
+    #[serde(default)]
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CompletionMessage {
+    #[serde(default)]
+    content: Option<String>,
+    #[serde(default)]
+    refusal: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<Vec<CompletionCall>>,
+}
+
+#[derive(Deserialize)]
+struct CompletionCall {
+    function: CompletionFunction,
+}
+
+#[derive(Deserialize)]
+struct CompletionFunction {
+    name: String,
+    #[serde(default)]
+    arguments: String,
+}
+
+/// A whole completion as a message of the Messages wire, and whether its counts are estimates.
+pub(super) fn message(body: &[u8], model: &str, sent: usize) -> Result<(Value, bool), serde_json::Error> {
+    let completion: Completion = serde_json::from_slice(body)?;
+    let Some(choice) = completion.choices.into_iter().next() else {
+        return Err(serde::de::Error::custom("no choices"));
+    };
+    let Choice { message: CompletionMessage { content: text, refusal, tool_calls }, finish_reason } = choice;
+    let answered = text.as_ref().map_or(0, |text| text.chars().count());
+    let mut content = Vec::new();
+    for text in [text, refusal].into_iter().flatten().filter(|text| !text.is_empty()) {
+        content.push(json!({ "type": "text", "text": text }));
+    }
+    let calls = tool_calls.unwrap_or_default();
+    let reason = stop_reason(finish_reason.as_deref(), !calls.is_empty());
+    for CompletionCall { function } in calls {
+        content.push(json!({
+            "type": "tool_use", "id": call_id(), "name": function.name, "input": input(&function.arguments),
+        }));
+    }
+    let estimated = completion.usage.is_none();
+    let usage = usage(completion.usage.as_ref(), sent, answered);
+    Ok((
+        json!({
+            "id": message_id(), "type": "message", "role": "assistant", "model": model, "content": content,
+            "stop_reason": reason, "stop_sequence": null, "usage": usage,
+        }),
+        estimated,
+    ))
+}
+
+/// A call's arguments. What is no JSON object is shown to the tool as it is, so that it can say what it misses.
+fn input(arguments: &str) -> Value {
+    match serde_json::from_str(arguments) {
+        Ok(Value::Object(object)) => Value::Object(object),
+        _ if arguments.trim().is_empty() => json!({}),
+        _ => json!({ "unreadable_arguments": arguments }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::ProviderKind;
+
+    fn translated(request: &Value, change: impl FnOnce(&mut ProviderSettings)) -> Value {
+        let mut settings = ProviderSettings::new("p", ProviderKind::OpenAi);
+        change(&mut settings);
+        let text = request.to_string();
+        let request = ModelRequest::parse(text.as_bytes()).unwrap();
+        serde_json::from_slice(&body(&request, &settings, "gpt", 100).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_transcript_with_tools_becomes_a_chat() {
+        let asked = json!({
+            "model": "x", "max_tokens": 999, "stream": true, "system": "be kind",
+            "tools": [{ "name": "ls", "description": "lists", "input_schema": { "type": "object" } }],
+            "tool_choice": { "type": "any", "disable_parallel_tool_use": true },
+            "stop_sequences": ["END"], "thinking": { "type": "adaptive" },
+            "messages": [
+                { "role": "user", "content": "hi" },
+                { "role": "assistant", "content": [
+                    { "type": "thinking", "thinking": "hm", "signature": "s" },
+                    { "type": "text", "text": "looking" },
+                    { "type": "tool_use", "id": "a", "name": "ls", "input": { "path": "." } },
+                    { "type": "tool_use", "id": "b", "name": "ls", "input": {} } ] },
+                { "role": "user", "content": [
+                    { "type": "tool_result", "tool_use_id": "a", "content": [{ "type": "text", "text": "x.md" }] },
+                    { "type": "tool_result", "tool_use_id": "b", "is_error": true, "content": "no" },
+                    { "type": "text", "text": "and hurry" } ] },
+            ],
+        });
+        let call = |id, arguments| json!({ "id": id, "type": "function", "function": { "name": "ls", "arguments": arguments } });
+        let expected = json!({
+            "model": "gpt", "stream": true, "stream_options": { "include_usage": true },
+            "max_completion_tokens": 100, "stop": ["END"],
+            "tools": [{ "type": "function", "function":
+                { "name": "ls", "description": "lists", "parameters": { "type": "object" } } }],
+            "tool_choice": "required", "parallel_tool_calls": false,
+            "messages": [
+                { "role": "system", "content": "be kind" },
+                { "role": "user", "content": "hi" },
+                { "role": "assistant", "content": "looking",
+                  "tool_calls": [call("a", r#"{"path":"."}"#), call("b", "{}")] },
+                { "role": "tool", "tool_call_id": "a", "content": "x.md" },
+                { "role": "tool", "tool_call_id": "b", "content": "Error: no" },
+                { "role": "user", "content": "and hurry" },
+            ],
+        });
+        assert_eq!(translated(&asked, |_| {}), expected);
+        let plain = translated(&asked, |settings| settings.max_completion_tokens = false);
+        assert_eq!(plain["max_tokens"], 100);
+        assert_eq!(plain.get("max_completion_tokens"), None);
+    }
+
+    #[test]
+    fn pictures_become_data_urls_or_a_note() {
+        let source = json!({ "type": "base64", "media_type": "image/png", "data": "AAAA" });
+        let image = json!({ "type": "image", "source": source });
+        let asked = json!({ "messages": [{ "role": "user", "content": [
+            { "type": "tool_result", "tool_use_id": "a", "content": [image] },
+            image,
+            { "type": "text", "text": "look" },
+        ]}]});
+        let seen = translated(&asked, |_| {});
+        assert_eq!(seen["messages"][0], json!({ "role": "tool", "tool_call_id": "a", "content": "" }));
+        let parts = &seen["messages"][1]["content"];
+        assert_eq!(parts[0]["image_url"]["url"], "data:image/png;base64,AAAA");
+        assert_eq!(parts[2]["text"], "look");
+
+        let blind = translated(&asked, |settings| settings.images = false);
+        let text = blind["messages"][1]["content"].as_str().unwrap();
+        assert!(text.contains("left out") && text.ends_with("look"), "{text}");
+    }
+
+    #[test]
+    fn a_whole_completion_becomes_a_message() {
+        let call = json!({ "id": "1", "function": { "name": "ls", "arguments": "{\"a\":1}" } });
+        let broken = json!({ "id": "1", "function": { "name": "ls", "arguments": "{\"a\"" } });
+        let body = json!({
+            "choices": [{ "message": { "content": "so", "tool_calls": [call, broken] }, "finish_reason": "stop" }],
+            "usage": { "prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": { "cached_tokens": 4 } },
+        });
+        let (message, estimated) = message(body.to_string().as_bytes(), "gpt", 0).unwrap();
+        assert!(!estimated);
+        assert_eq!(message["stop_reason"], "tool_use");
+        assert_eq!(message["content"][0]["text"], "so");
+        assert_eq!(message["content"][1]["input"], json!({ "a": 1 }));
+        assert_eq!(message["content"][2]["input"], json!({ "unreadable_arguments": "{\"a\"" }));
+        assert_ne!(message["content"][1]["id"], message["content"][2]["id"]);
+        let usage = json!({ "input_tokens": 6, "output_tokens": 5, "cache_read_input_tokens": 4 });
+        assert_eq!(message["usage"], usage);
+    }
+
+    #[test]
+    fn counts_that_are_not_told_are_estimated() {
+        let body = br#"{"choices":[{"message":{"content":"eight ch"},"finish_reason":"length"}]}"#;
+        let (message, estimated) = message(body, "gpt", 400).unwrap();
+        assert!(estimated);
+        assert_eq!(message["usage"], json!({ "input_tokens": 100, "output_tokens": 2 }));
+        assert_eq!(message["stop_reason"], "max_tokens");
+    }
+}

@@ -1,0 +1,162 @@
+//! The exchanges of a run, kept for people: `000001-request.json`, `000001-response.sse.txt` or `.json`.
+//!
+//! They show the box's side of each call: what the runner asked (with the model that the host put in) and what it
+//! was told. Headers are not recorded, keys are hidden, files are the host's alone.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+/// The most bytes of one file; what is beyond is left out, and the file says so.
+pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
+
+/// Numbers and writes the exchanges of one run.
+pub(super) struct Recorder {
+    directory: PathBuf,
+    /// The last number in use, counted on from what an earlier host left; read with the first call.
+    last: OnceLock<AtomicU64>,
+}
+
+/// One call's pair of files.
+pub(super) struct Exchange {
+    recorder: Arc<Recorder>,
+    number: JoinHandle<u64>,
+}
+
+/// What kind of answer is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recorded {
+    /// A message or an error.
+    Json,
+    /// Events.
+    Stream,
+}
+
+impl Recorder {
+    /// For this directory, which is created when it is needed.
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, last: OnceLock::new() }
+    }
+
+    /// Records a request and gives the call its number, beside the call: a slow disk does not hold the model up,
+    /// and one that refuses costs the record, not the call.
+    pub fn request(self: &Arc<Self>, body: Bytes) -> Exchange {
+        let recorder = Arc::clone(self);
+        let number = tokio::task::spawn_blocking(move || {
+            let number = recorder.last.get_or_init(|| recorder.prepare()).fetch_add(1, Ordering::Relaxed) + 1;
+            recorder.write(&format!("{number:06}-request.json"), &body);
+            number
+        });
+        Exchange { recorder: Arc::clone(self), number }
+    }
+
+    /// Makes the directory and finds the last number in it.
+    fn prepare(&self) -> AtomicU64 {
+        if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&self.directory) {
+            tracing::warn!(directory = %self.directory.display(), %error, "model exchanges are not recorded");
+        }
+        let names = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let numbers = names.filter_map(|entry| {
+            entry.file_name().to_str()?.split_once('-').and_then(|(number, _)| number.parse().ok())
+        });
+        AtomicU64::new(numbers.max().unwrap_or(0))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.directory.join(name);
+        if let Err(error) = write_capped(&path, bytes) {
+            tracing::warn!(path = %path.display(), %error, "a model exchange was not recorded");
+        }
+    }
+}
+
+impl Exchange {
+    /// Records the answer, under the number of its request.
+    pub async fn response(self, kind: Recorded, bytes: Bytes) {
+        let Self { recorder, number } = self;
+        let ending = match kind {
+            Recorded::Json => "json",
+            Recorded::Stream => "sse.txt",
+        };
+        let written = match number.await {
+            Ok(number) => {
+                let name = format!("{number:06}-response.{ending}");
+                tokio::task::spawn_blocking(move || recorder.write(&name, &bytes)).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "a model exchange was not recorded");
+        }
+    }
+}
+
+/// Writes a new file of at most [`FILE_MAX_BYTES`] and a line that says what was left out.
+fn write_capped(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
+    file.write_all(&bytes[..bytes.len().min(FILE_MAX_BYTES)])?;
+    if bytes.len() > FILE_MAX_BYTES {
+        write!(file, "\n… cut here: only the first {FILE_MAX_BYTES} bytes are recorded\n")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn numbers_go_on_where_an_earlier_host_stopped() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("main/run/model");
+        for _host in 0..2 {
+            let recorder = Arc::new(Recorder::new(directory.clone()));
+            let exchange = recorder.request(Bytes::from_static(b"{}"));
+            exchange.response(Recorded::Stream, Bytes::from_static(b"data: 1\n\n")).await;
+            recorder.request(Bytes::from_static(b"{}")).number.await.unwrap();
+        }
+        let expected = [
+            "000001-request.json",
+            "000001-response.sse.txt",
+            "000002-request.json",
+            "000003-request.json",
+            "000003-response.sse.txt",
+            "000004-request.json",
+        ];
+        assert_eq!(names(&directory), expected);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!(mode(&directory) & !0o750, 0);
+        assert_eq!(mode(&directory.join(expected[0])) & !0o640, 0);
+    }
+
+    #[tokio::test]
+    async fn a_large_exchange_is_cut_and_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let recorder = Arc::new(Recorder::new(root.path().to_owned()));
+        recorder.request(Bytes::from(vec![b'x'; FILE_MAX_BYTES + 1])).number.await.unwrap();
+        let text = std::fs::read_to_string(root.path().join("000001-request.json")).unwrap();
+        assert!(text.ends_with("only the first 1048576 bytes are recorded\n"));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_made_costs_the_record_and_not_the_call() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let recorder = Arc::new(Recorder::new(file.path().join("model")));
+        recorder.request(Bytes::from_static(b"{}")).response(Recorded::Json, Bytes::new()).await;
+    }
+}

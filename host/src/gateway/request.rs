@@ -1,0 +1,422 @@
+//! Reading a box's request. The bytes are hostile (T1): nothing is parsed into a tree, counts and depths are
+//! bounded, and what would make the *provider* reach out for the box is refused.
+//!
+//! The box has no network, but a provider has: an image or document given by URL, a tool that runs at the provider,
+//! an MCP server to connect to. Each would carry bytes of the box to an address of its choice. So only inline
+//! content and tools of the runner's own pass, and a field that is not known here is refused, not forwarded.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use super::error::ApiError;
+
+/// The most elements of one list: messages, blocks, tools. As many messages as the provider takes.
+const LIST_MAX: usize = 100_000;
+
+/// The most levels of content within content: an entry, a tool's result, a document, its blocks.
+const DEPTH_MAX: usize = 4;
+
+/// A request of the Messages wire (<https://docs.anthropic.com/en/api/messages>), its parts still as text.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModelRequest<'a> {
+    /// The model. What the box says here is replaced.
+    #[serde(default)]
+    pub model: String,
+    /// The longest answer in tokens. What the box says here is a wish.
+    #[serde(default = "no_limit")]
+    pub max_tokens: u32,
+    /// Whether the answer is streamed.
+    #[serde(default)]
+    pub stream: bool,
+    /// The transcript.
+    #[serde(borrow)]
+    pub messages: List<'a>,
+    /// The system prompt: a text or text blocks.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<&'a RawValue>,
+    /// The tools.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<List<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<&'a RawValue>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<&'a RawValue>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<&'a RawValue>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    top_k: Option<&'a RawValue>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub stop_sequences: Option<&'a RawValue>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    thinking: Option<&'a RawValue>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    output_config: Option<&'a RawValue>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    cache_control: Option<&'a RawValue>,
+}
+
+fn no_limit() -> u32 {
+    u32::MAX
+}
+
+/// Who wrote an entry of the transcript.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Role {
+    /// The runner: people's words and tools' results.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// One entry of the transcript.
+#[derive(Debug)]
+pub(super) struct Entry<'a> {
+    /// Who wrote it.
+    pub role: Role,
+    /// Its content.
+    pub blocks: Vec<Block<'a>>,
+}
+
+/// One block of content.
+#[derive(Debug)]
+pub(super) enum Block<'a> {
+    /// Text.
+    Text(Cow<'a, str>),
+    /// A picture, in base64.
+    Image { media_type: String, data: String },
+    /// The model calls a tool.
+    ToolUse { id: String, name: String, input: &'a RawValue },
+    /// What the tool said.
+    ToolResult { id: String, is_error: bool, content: Vec<Block<'a>> },
+    /// The model's thoughts, for its own eyes.
+    Thinking,
+    /// Something else, by its kind: a document, a search result.
+    Other(String),
+}
+
+/// One tool that the runner offers.
+#[derive(Debug, Deserialize)]
+pub(super) struct Tool<'a> {
+    #[serde(rename = "type", default)]
+    kind: Option<String>,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// What it does.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// The JSON Schema of its input.
+    #[serde(borrow, default)]
+    pub input_schema: Option<&'a RawValue>,
+}
+
+impl<'a> ModelRequest<'a> {
+    /// Reads and checks a body.
+    pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
+        let request: Self = serde_json::from_slice(body).map_err(|error| bad("the request", &error))?;
+        for entry in &request.messages.0 {
+            check_content(RawEntry::parse(entry)?.content, DEPTH_MAX)?;
+        }
+        if let Some(system) = request.system {
+            check_content(system, DEPTH_MAX)?;
+        }
+        for tool in request.tools()? {
+            if tool.kind.as_deref().is_some_and(|kind| kind != "custom") {
+                return Err(ApiError::invalid(format!(
+                    "tool `{}` would run at the provider, which has a network; only the runner's own tools pass",
+                    tool.name
+                )));
+            }
+        }
+        Ok(request)
+    }
+
+    /// The transcript's entries, for providers that speak another wire.
+    pub fn entries(&self) -> Result<Vec<Entry<'a>>, ApiError> {
+        let entry = |raw| {
+            let RawEntry { role, content } = RawEntry::parse(raw)?;
+            Ok(Entry { role, blocks: blocks(content, DEPTH_MAX)? })
+        };
+        self.messages.0.iter().copied().map(entry).collect()
+    }
+
+    /// The system prompt as one text.
+    pub fn system_text(&self) -> Result<String, ApiError> {
+        let texts = self.system.map(|system| blocks(system, DEPTH_MAX)).transpose()?.unwrap_or_default();
+        Ok(plain_text(&texts))
+    }
+
+    /// The tools that the runner offers.
+    pub fn tools(&self) -> Result<Vec<Tool<'a>>, ApiError> {
+        let parse = |raw: &&'a RawValue| serde_json::from_str(raw.get()).map_err(|e| bad("a tool", &e));
+        self.tools.iter().flat_map(|list| &list.0).map(parse).collect()
+    }
+}
+
+/// The texts among blocks, a paragraph each.
+pub(super) fn plain_text(blocks: &[Block<'_>]) -> String {
+    let texts = blocks.iter().filter_map(|block| match block {
+        Block::Text(text) => Some(text.as_ref()),
+        _ => None,
+    });
+    texts.collect::<Vec<_>>().join("\n\n")
+}
+
+/// A list whose elements are still text, so that a long list of small elements costs little more than its bytes.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+pub(super) struct List<'a>(pub Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for List<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements;
+        impl<'de> Visitor<'de> for Elements {
+            type Value = Vec<&'de RawValue>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {LIST_MAX} elements")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = seq.next_element()? {
+                    if elements.len() == LIST_MAX {
+                        return Err(serde::de::Error::invalid_length(LIST_MAX + 1, &self));
+                    }
+                    elements.push(element);
+                }
+                Ok(elements)
+            }
+        }
+        deserializer.deserialize_seq(Elements).map(List)
+    }
+}
+
+/// One entry with its content still as text.
+#[derive(Deserialize)]
+pub(super) struct RawEntry<'a> {
+    /// Who wrote it.
+    pub role: Role,
+    /// A text, or a list of blocks.
+    #[serde(borrow)]
+    pub content: &'a RawValue,
+}
+
+impl<'a> RawEntry<'a> {
+    /// Reads one entry.
+    pub fn parse(raw: &'a RawValue) -> Result<Self, ApiError> {
+        serde_json::from_str(raw.get()).map_err(|error| bad("a message", &error))
+    }
+}
+
+/// What the gateway looks at in a block; the rest of it is passed over.
+#[derive(Deserialize)]
+struct RawBlock<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tool_use_id: Option<&'a RawValue>,
+    #[serde(default)]
+    is_error: Option<bool>,
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    source: Option<&'a RawValue>,
+}
+
+/// Where a picture or document comes from.
+#[derive(Deserialize)]
+struct Source<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    media_type: Option<String>,
+    #[serde(default)]
+    data: Option<String>,
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+}
+
+/// Walks content and refuses what would make the provider fetch something.
+fn check_content(content: &RawValue, depth: usize) -> Result<(), ApiError> {
+    for block in raw_blocks(content, depth)? {
+        if let Some(nested) = block.content.filter(|raw| is_list(raw)) {
+            check_content(nested, depth - 1)?;
+        }
+        let Some(source) = block.source.filter(|raw| raw.get().starts_with('{')) else { continue };
+        let source = parse_source(source)?;
+        if !matches!(source.kind.as_str(), "base64" | "text" | "content") {
+            return Err(ApiError::invalid(format!(
+                "a block of type `{}` names a source of type `{}`, which the provider would fetch; only inline \
+                 content passes: put the bytes in as base64",
+                block.kind, source.kind
+            )));
+        }
+        if let Some(nested) = source.content.filter(|raw| is_list(raw)) {
+            check_content(nested, depth - 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// The blocks of content, where a text alone has none.
+fn raw_blocks(content: &RawValue, depth: usize) -> Result<Vec<RawBlock<'_>>, ApiError> {
+    if !is_list(content) {
+        return Ok(Vec::new());
+    }
+    if depth == 0 {
+        return Err(ApiError::invalid("content is nested too deeply"));
+    }
+    let List(list) = serde_json::from_str(content.get()).map_err(|error| bad("content", &error))?;
+    list.into_iter().map(|raw| serde_json::from_str(raw.get()).map_err(|e| bad("a block", &e))).collect()
+}
+
+fn blocks(content: &RawValue, depth: usize) -> Result<Vec<Block<'_>>, ApiError> {
+    if !is_list(content) {
+        return Ok(vec![Block::Text(text_of(Some(content))?)]);
+    }
+    raw_blocks(content, depth)?.into_iter().map(|raw| block(raw, depth)).collect()
+}
+
+fn block(raw: RawBlock<'_>, depth: usize) -> Result<Block<'_>, ApiError> {
+    Ok(match raw.kind.as_str() {
+        "text" => Block::Text(text_of(raw.text)?),
+        "thinking" | "redacted_thinking" => Block::Thinking,
+        "tool_use" => Block::ToolUse {
+            id: text_of(raw.id)?.into_owned(),
+            name: text_of(raw.name)?.into_owned(),
+            input: raw.input.ok_or_else(|| ApiError::invalid("a tool_use block has no input"))?,
+        },
+        "tool_result" => Block::ToolResult {
+            id: text_of(raw.tool_use_id)?.into_owned(),
+            is_error: raw.is_error.unwrap_or(false),
+            content: raw.content.map(|content| blocks(content, depth - 1)).transpose()?.unwrap_or_default(),
+        },
+        "image" => match raw.source.map(parse_source).transpose()? {
+            Some(Source { media_type: Some(media_type), data: Some(data), .. }) => {
+                Block::Image { media_type, data }
+            }
+            _ => Block::Other(raw.kind),
+        },
+        _ => Block::Other(raw.kind),
+    })
+}
+
+fn parse_source(raw: &RawValue) -> Result<Source<'_>, ApiError> {
+    serde_json::from_str(raw.get()).map_err(|error| bad("a source", &error))
+}
+
+fn text_of(raw: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
+    let raw = raw.ok_or_else(|| ApiError::invalid("a block lacks its text, id or name"))?;
+    serde_json::from_str::<String>(raw.get()).map(Cow::Owned).map_err(|error| bad("a text", &error))
+}
+
+fn is_list(raw: &RawValue) -> bool {
+    raw.get().starts_with('[')
+}
+
+fn bad(what: &str, error: &serde_json::Error) -> ApiError {
+    ApiError::invalid(format!("{what} is not of the Messages wire as the gateway passes it: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(value: serde_json::Value) -> Result<(), String> {
+        let body = value.to_string();
+        ModelRequest::parse(body.as_bytes()).map(|_| ()).map_err(|error| error.message)
+    }
+
+    fn with_blocks(blocks: serde_json::Value) -> Result<(), String> {
+        parse(json!({ "messages": [{ "role": "user", "content": blocks }] }))
+    }
+
+    #[test]
+    fn what_the_provider_would_fetch_is_refused_wherever_it_hides() {
+        let url = json!({ "type": "image", "source": { "type": "url", "url": "https://evil.example/?d=1" } });
+        let file = json!({ "type": "document", "source": { "type": "file", "file_id": "f" } });
+        let result = json!({ "type": "tool_result", "tool_use_id": "t", "content": [url] });
+        let document = json!({ "type": "document", "source": { "type": "content", "content": [url] } });
+        for block in [url, file, result, document] {
+            let refused = with_blocks(json!([block])).unwrap_err();
+            assert!(refused.contains("only inline content passes"), "{refused}");
+        }
+        let inline =
+            json!({ "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": "" } });
+        assert_eq!(with_blocks(json!([inline])), Ok(()));
+        let label =
+            json!({ "type": "search_result", "source": "https://x.example", "title": "t", "content": [] });
+        assert_eq!(with_blocks(json!([label])), Ok(()), "a label is not fetched");
+    }
+
+    #[test]
+    fn tools_and_servers_at_the_provider_are_refused() {
+        let tool =
+            json!({ "messages": [], "tools": [{ "type": "web_fetch_20250910", "name": "web_fetch" }] });
+        assert!(parse(tool).unwrap_err().contains("would run at the provider"));
+        let servers = json!({ "messages": [], "mcp_servers": [{ "url": "https://evil.example" }] });
+        assert!(parse(servers).unwrap_err().contains("unknown field `mcp_servers`"));
+        let own = json!({ "messages": [], "tools": [{ "name": "ls", "input_schema": {} }, { "type": "custom", "name": "x" }] });
+        assert_eq!(parse(own), Ok(()));
+    }
+
+    #[test]
+    fn a_key_given_twice_cannot_mean_two_things() {
+        let body = br#"{"messages":[{"role":"user","content":[{"type":"image","source":{"type":"base64","type":"url"}}]}]}"#;
+        assert!(ModelRequest::parse(body).is_err());
+        assert!(ModelRequest::parse(br#"{"messages":[],"stream":false,"stream":true}"#).is_err());
+    }
+
+    #[test]
+    fn depth_and_length_are_bounded() {
+        let mut block = json!({ "type": "text", "text": "x" });
+        for _ in 0..DEPTH_MAX {
+            block = json!({ "type": "tool_result", "tool_use_id": "t", "content": [block] });
+        }
+        assert!(with_blocks(json!([block])).unwrap_err().contains("too deeply"));
+        let many = format!("{{\"messages\":[{}0]}}", "0,".repeat(LIST_MAX));
+        assert!(ModelRequest::parse(many.as_bytes()).is_err());
+        let deep = format!("{{\"messages\":{}", "[".repeat(1_000_000));
+        assert!(ModelRequest::parse(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_transcript_is_read_block_by_block() {
+        let body = json!({
+            "system": [{ "type": "text", "text": "be" }, { "type": "text", "text": "kind" }],
+            "messages": [
+                { "role": "user", "content": "hi" },
+                { "role": "assistant", "content": [
+                    { "type": "thinking", "thinking": "…", "signature": "s" },
+                    { "type": "tool_use", "id": "t1", "name": "ls", "input": { "a": [1] } } ] },
+                { "role": "user", "content": [
+                    { "type": "tool_result", "tool_use_id": "t1", "is_error": true, "content": "no" } ] },
+            ],
+        })
+        .to_string();
+        let request = ModelRequest::parse(body.as_bytes()).unwrap();
+        assert_eq!(request.system_text().unwrap(), "be\n\nkind");
+        let entries = request.entries().unwrap();
+        assert_eq!(plain_text(&entries[0].blocks), "hi");
+        assert!(
+            matches!(entries[1].blocks[..], [Block::Thinking, Block::ToolUse { input, .. }] if input.get() == r#"{"a":[1]}"#)
+        );
+        assert!(
+            matches!(&entries[2].blocks[0], Block::ToolResult { is_error: true, content, .. } if plain_text(content) == "no")
+        );
+    }
+}

@@ -1,0 +1,283 @@
+//! The tour: a scripted model inside the host, for people who have no key yet. All the rest is real: the box, the
+//! tools, the letters.
+//!
+//! It keeps nothing between calls. What it does next follows from the transcript in the request alone, so it can be
+//! interrupted, repeated and resumed like any other model.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::openai::{call_id, message_id};
+use super::price::TOUR_MODEL;
+use super::request::{Block, Entry, ModelRequest, Role, plain_text};
+use super::usage::estimate;
+
+/// What every final text begins with: nobody shall take the tour for a model.
+const LABEL: &str = "[tour: scripted model, no key set] ";
+
+/// The most of a tool's output that is quoted.
+const QUOTE_MAX_CHARS: usize = 1500;
+
+/// One tool call of the open turn and what came of it.
+struct Done {
+    tool: String,
+    output: String,
+    failed: bool,
+}
+
+/// What to say next.
+enum Step {
+    Call(&'static str, Value),
+    Say(String),
+}
+
+/// The next message of the transcript, in the Messages wire.
+pub(super) fn answer(request: &ModelRequest<'_>, characters: usize) -> Result<Bytes, ApiError> {
+    let entries = request.entries()?;
+    let offered: Vec<String> = request.tools()?.into_iter().map(|tool| tool.name).collect();
+    let (wish, done) = read(&entries);
+    let offers = |tool: &str| offered.iter().any(|name| name == tool);
+    let step =
+        if wants_note(&wish) { note(&wish, &done, &offers) } else { look_around(&wish, &done, &offers) };
+    let (content, reason) = match step {
+        Step::Call(name, input) => {
+            (json!({ "type": "tool_use", "id": call_id(), "name": name, "input": input }), "tool_use")
+        }
+        Step::Say(text) => (json!({ "type": "text", "text": format!("{LABEL}{text}") }), "end_turn"),
+    };
+    let message = json!({
+        "id": message_id(), "type": "message", "role": "assistant", "model": TOUR_MODEL,
+        "stop_reason": reason, "stop_sequence": null,
+        "usage": { "input_tokens": estimate(characters), "output_tokens": estimate(content.to_string().len()) },
+        "content": [content],
+    });
+    Ok(Bytes::from(message.to_string()))
+}
+
+/// What the person wrote last, and what has been done since.
+fn read(entries: &[Entry<'_>]) -> (String, Vec<Done>) {
+    let spoke = |entry: &Entry<'_>| entry.role == Role::User && !plain_text(&entry.blocks).is_empty();
+    let Some(at) = entries.iter().rposition(spoke) else { return (String::new(), Vec::new()) };
+    let wish = last_message(&plain_text(&entries[at].blocks));
+    let mut called: Vec<(&str, &str)> = Vec::new();
+    let mut done = Vec::new();
+    for block in entries[at + 1..].iter().flat_map(|entry| &entry.blocks) {
+        match block {
+            Block::ToolUse { id, name, .. } => called.push((id, name)),
+            Block::ToolResult { id, is_error, content } => {
+                let tool = called.iter().find(|(call, _)| call == id).map(|(_, name)| (*name).to_owned());
+                done.extend(tool.map(|tool| Done { tool, output: plain_text(content), failed: *is_error }));
+            }
+            _ => {}
+        }
+    }
+    (wish, done)
+}
+
+/// The text of the last `<message …>…</message>` frame, or all of it where there is no frame.
+fn last_message(text: &str) -> String {
+    let framed = text.rfind("<message ").and_then(|start| {
+        let frame = &text[start..];
+        let inner = &frame[frame.find('>')? + 1..];
+        inner.get(..inner.find("</message>")?)
+    });
+    let plain = framed.unwrap_or(text);
+    let plain = plain.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+    plain.trim().to_owned()
+}
+
+fn wants_note(wish: &str) -> bool {
+    wish.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|word| word == "note")
+}
+
+/// Writes the note, lists the files, tells what the listing said.
+fn note(wish: &str, done: &[Done], offers: &dyn Fn(&str) -> bool) -> Step {
+    let content = note_text(wish);
+    let path = format!("notes/{}.md", slug(&content));
+    let Some(written) = done.iter().find(|done| done.tool == "write_file") else {
+        return match offers("write_file") {
+            true => Step::Call("write_file", json!({ "path": path, "content": format!("{content}\n") })),
+            false => Step::Say("I would write a note now, but no tool for it is offered.".to_owned()),
+        };
+    };
+    if written.failed {
+        return Step::Say(format!("I tried to write `{path}`, and was told:\n\n{}", fenced(&written.output)));
+    }
+    let command = "ls -la notes";
+    match listing(done, command, "notes", offers) {
+        Ok(call) => call,
+        Err(Some(seen)) => Step::Say(format!(
+            "I wrote `{path}` in my box. {}\n\n{}",
+            seen_by(seen, command),
+            fenced(&seen.output)
+        )),
+        Err(None) => Step::Say(format!("I wrote `{path}` in my box. No tool to list files with is offered.")),
+    }
+}
+
+/// Looks where it is, and tells.
+fn look_around(wish: &str, done: &[Done], offers: &dyn Fn(&str) -> bool) -> Step {
+    let command = "uname -sr; id -u; pwd";
+    match listing(done, command, ".", offers) {
+        Ok(call) => call,
+        Err(None) => Step::Say(format!(
+            "You wrote {:?}. I follow a script and cannot answer that; set a key, and a model will.",
+            shortened(wish, 200)
+        )),
+        Err(Some(seen)) if seen.tool == "run_command" && !seen.failed => {
+            let lines: Vec<&str> =
+                seen.output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            Step::Say(format!(
+                "I am in a box of my own and ran `{command}` there, which answered: {}. I follow a script, so try \
+                 \"make a note that says hello, then list your files\", or set a key to talk to a model.",
+                shortened(&lines.join(" · "), QUOTE_MAX_CHARS)
+            ))
+        }
+        Err(Some(seen)) => Step::Say(format!(
+            "I am in a box of my own and looked around. {}\n\n{}",
+            seen_by(seen, command),
+            fenced(&seen.output)
+        )),
+    }
+}
+
+/// Runs `command`, or lists `path` where there is no shell. `Err` holds what was seen when nothing is left to try.
+fn listing<'a>(
+    done: &'a [Done],
+    command: &str,
+    path: &str,
+    offers: &dyn Fn(&str) -> bool,
+) -> Result<Step, Option<&'a Done>> {
+    let ran = done.iter().rfind(|done| done.tool == "run_command");
+    let listed = done.iter().rfind(|done| done.tool == "list_files");
+    let no_shell = ran.is_some_and(|ran| ran.failed && ran.output.to_lowercase().contains("no shell"));
+    if ran.is_none() && listed.is_none() && offers("run_command") {
+        return Ok(Step::Call("run_command", json!({ "command": command })));
+    }
+    if listed.is_none() && (ran.is_none() || no_shell) && offers("list_files") {
+        return Ok(Step::Call("list_files", json!({ "path": path })));
+    }
+    Err(listed.or(ran))
+}
+
+fn seen_by(seen: &Done, command: &str) -> String {
+    let tool = if seen.tool == "run_command" { format!("`{command}`") } else { format!("`{}`", seen.tool) };
+    let verb = if seen.failed { "failed with" } else { "shows" };
+    format!("{tool} {verb}:")
+}
+
+/// What the note shall say: what follows "says" or "saying", to the end of that part of the sentence.
+fn note_text(wish: &str) -> String {
+    let lower = wish.to_lowercase();
+    // Lower case may have other byte lengths; then the whole wish is the note.
+    let after =
+        ["says ", "saying ", "say "].iter().find_map(|word| lower.find(word).map(|at| at + word.len()));
+    let rest = after.filter(|_| lower.len() == wish.len()).and_then(|at| wish.get(at..)).unwrap_or(wish);
+    let end =
+        [", then", " then ", ", and list", " and list", ". "].iter().filter_map(|end| rest.find(end)).min();
+    let text = rest[..end.unwrap_or(rest.len())].trim().trim_matches(['"', '\'', '“', '”', '.', ',']);
+    if text.is_empty() { "a note".to_owned() } else { text.to_owned() }
+}
+
+/// A file name: what is safe of the text's first words.
+fn slug(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let name: String = words.take(5).collect::<Vec<_>>().join("-").to_lowercase().chars().take(40).collect();
+    if name.is_empty() { "note".to_owned() } else { name }
+}
+
+fn fenced(output: &str) -> String {
+    // A fence longer than any run of backticks within.
+    let longest = output.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    format!("{fence}\n{}\n{fence}", shortened(output.trim_end(), QUOTE_MAX_CHARS))
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    let mut short: String = text.chars().take(most).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFERED: [&str; 3] = ["write_file", "run_command", "list_files"];
+
+    /// A turn with the tour: tools answer by `tool`; returns the calls made and the final text.
+    fn turn(
+        wish: &str,
+        offered: &[&str],
+        tool: impl Fn(&str, &Value) -> (String, bool),
+    ) -> (Vec<String>, String) {
+        let mut transcript = vec![json!({ "role": "user", "content": [{ "type": "text", "text": wish }] })];
+        let tools: Vec<Value> =
+            offered.iter().map(|name| json!({ "name": name, "input_schema": {} })).collect();
+        let mut calls = Vec::new();
+        for _ in 0..5 {
+            let body = json!({ "messages": transcript, "tools": tools }).to_string();
+            let request = ModelRequest::parse(body.as_bytes()).unwrap();
+            let message: Value = serde_json::from_slice(&answer(&request, body.len()).unwrap()).unwrap();
+            let block = &message["content"][0];
+            transcript.push(json!({ "role": "assistant", "content": message["content"] }));
+            if block["type"] == "text" {
+                return (calls, block["text"].as_str().unwrap().to_owned());
+            }
+            let name = block["name"].as_str().unwrap();
+            calls.push(format!("{name} {}", block["input"]));
+            let (output, failed) = tool(name, &block["input"]);
+            transcript.push(json!({ "role": "user", "content": [
+                { "type": "tool_result", "tool_use_id": block["id"], "content": output, "is_error": failed }] }));
+        }
+        panic!("the tour does not come to an end: {calls:?}");
+    }
+
+    #[test]
+    fn a_note_is_written_listed_and_told() {
+        let wish = "<context id=\"m-1\">make a note that says no</context>\n\
+                    <message id=\"m-2\" from=\"Ann\">Make a note that says Hello &amp; welcome, then list your files</message>";
+        let (calls, text) = turn(wish, &OFFERED, |name, _| (format!("{name} says hello-welcome.md"), false));
+        assert_eq!(
+            calls,
+            [
+                r#"write_file {"content":"Hello & welcome\n","path":"notes/hello-welcome.md"}"#,
+                r#"run_command {"command":"ls -la notes"}"#
+            ]
+        );
+        assert!(text.starts_with(LABEL) && text.contains("run_command says hello-welcome.md"), "{text}");
+    }
+
+    #[test]
+    fn an_image_without_a_shell_is_listed_by_tool() {
+        let tool = |name: &str, _: &Value| match name {
+            "run_command" => ("This image has no shell.".to_owned(), true),
+            _ => ("notes/hello.md".to_owned(), false),
+        };
+        let (calls, text) = turn("make a note that says hello", &OFFERED, tool);
+        assert_eq!(calls.last().unwrap(), r#"list_files {"path":"notes"}"#);
+        assert!(text.contains("`list_files` shows:\n\n```\nnotes/hello.md\n```"), "{text}");
+    }
+
+    #[test]
+    fn any_other_text_is_answered_by_what_the_box_is() {
+        let (calls, text) =
+            turn("who are you?", &OFFERED, |_, _| ("Linux 6.1\n20001\n/workspace\n".into(), false));
+        assert_eq!(calls, [r#"run_command {"command":"uname -sr; id -u; pwd"}"#]);
+        assert!(text.contains("Linux 6.1 · 20001 · /workspace"), "{text}");
+    }
+
+    #[test]
+    fn without_tools_and_with_tools_that_fail_it_still_comes_to_an_end() {
+        let (calls, text) = turn("make a note", &[], |_, _| unreachable!());
+        assert!(calls.is_empty() && text.starts_with(LABEL));
+        let (calls, text) = turn("make a note", &OFFERED, |_, _| ("disk ``` full".into(), true));
+        assert_eq!(calls.len(), 1);
+        assert!(text.contains("````\ndisk ``` full\n````"), "{text}");
+        let (_, text) = turn("hello", &OFFERED, |_, _| ("nothing works".into(), true));
+        assert!(text.contains("nothing works"));
+    }
+}

@@ -1,0 +1,258 @@
+//! From a channel to the store: admission, attachments, transaction 1, and the wake that follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+use crate::channels::{Batch, Channel, ChannelError, FetchError};
+use crate::config::personality::digest;
+use crate::domain::group::Group;
+use crate::domain::message::{Admitted, Attachment, Inbound, Offered};
+use crate::domain::outbound::Saying;
+use crate::domain::{GroupName, MessageSeq, SenderId};
+use crate::mailbox::shared_dir;
+use crate::policy::admission::{self, Admission};
+use crate::run::Parts;
+use crate::say;
+use crate::store::{Accepted, CommandRow, Intake, Placement, StoreError, StrangerSeen};
+use crate::supervisor::Happening;
+
+/// After an error that names no wait of its own.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+/// Files of one message that are looked at.
+const ATTACHMENTS: usize = 10;
+/// The quoted beginning of what a message answers.
+const QUOTE: usize = 500;
+
+/// Reads a channel until the host drains.
+pub async fn poll(
+    parts: Arc<Parts>,
+    channel: Arc<dyn Channel>,
+    supervisor: UnboundedSender<Happening>,
+    stop: CancellationToken,
+) {
+    let name = channel.name();
+    loop {
+        let position = match parts.store.position(name).await {
+            Ok(position) => position,
+            Err(e) => {
+                tracing::error!(channel = %name, code = e.code(), "where to read on is not known: {e}");
+                tokio::time::sleep(STORE_RETRY).await;
+                continue;
+            }
+        };
+        // What a cancelled read had received is not acknowledged: the platform hands it over again.
+        let read = tokio::select! {
+            read = channel.next(position) => read,
+            () = stop.cancelled() => return,
+        };
+        match read {
+            Ok(batch) => {
+                // Not acknowledged before it is stored: on failure the same batch is stored again.
+                if let Err(e) = take_in(&parts, &channel, batch, &supervisor).await {
+                    tracing::error!(channel = %name, code = e.code(), "messages wait at the platform: {e}");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }
+            Err(ChannelError::Later { why, code, wait }) => {
+                tracing::warn!(channel = %name, code, "{why}; again in {}", say::duration(wait));
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+            Err(ChannelError::Broken { why, code }) => {
+                tracing::error!(channel = %name, code, "{why}; the channel is off until the host is started again");
+                return;
+            }
+        }
+    }
+}
+
+/// One batch to its end.
+async fn take_in(
+    parts: &Parts,
+    channel: &Arc<dyn Channel>,
+    batch: Batch,
+    supervisor: &UnboundedSender<Happening>,
+) -> Result<(), StoreError> {
+    let now = parts.clock.wall();
+    let mut owners = parts.install.owners.clone();
+    owners.extend(parts.store.owners().await?);
+    // The terminal is whoever may open the host's own socket.
+    owners.extend("terminal:local".parse::<SenderId>());
+    let mut admitted = Vec::new();
+    let mut strangers = Vec::new();
+    let mut stored_as = Vec::with_capacity(batch.inbound.len());
+    for inbound in batch.inbound {
+        let group = group_of(parts, &inbound).await?;
+        match admission::admit(&inbound, group.as_ref(), &owners) {
+            Admission::Take(role) => {
+                let group = group.map_or_else(GroupName::main, |g| g.name);
+                let attachments = fetch_all(parts, channel, &group, &inbound.attachments).await;
+                let owner = owners.contains(&inbound.sender.id);
+                stored_as.push(Some(admitted.len()));
+                admitted.push(Admitted { group, role, owner, inbound: cleaned(inbound), attachments });
+                continue;
+            }
+            Admission::Stranger => strangers.push(stranger(&inbound)),
+            Admission::Refuse(text) => {
+                let word = format!("refused:{}", inbound.message_id);
+                parts.store.say(None, Saying::notice(&inbound.chat, &word, text), now).await?;
+                parts.bell.ring();
+            }
+            Admission::Ignore(why) => tracing::debug!(chat = %inbound.chat, "ignored: {why}"),
+        }
+        stored_as.push(None);
+    }
+    for s in &strangers {
+        tracing::info!(chat = %s.chat, code = "chat.unknown", "a chat that is not admitted wrote; `lazaret groups list` shows it");
+    }
+    let intake = Intake { channel: channel.name(), position: batch.position, admitted, strangers, now };
+    let accepted = parts.store.accept(intake).await?;
+    let seqs: Vec<Option<MessageSeq>> =
+        stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
+    if let Some(committed) = batch.committed {
+        // A channel that does not wait for it has gone.
+        let _ = committed.send(seqs);
+    }
+    for one in accepted {
+        announce(parts, one, supervisor);
+    }
+    Ok(())
+}
+
+async fn group_of(parts: &Parts, inbound: &Inbound) -> Result<Option<Group>, StoreError> {
+    let Some(name) = parts.store.group_of(&inbound.chat).await? else { return Ok(None) };
+    match parts.install.group(&name) {
+        Ok(group) => Ok(Some(group)),
+        Err(e) => {
+            // The message must not be lost for a typing error in a file: it is taken by the defaults, and the run
+            // that it wakes tells the chat which file, line and column.
+            tracing::error!(group = %name, code = e.code(), "{e}");
+            Ok(Some(parts.install.default_group(name)))
+        }
+    }
+}
+
+fn announce(parts: &Parts, one: Accepted, supervisor: &UnboundedSender<Happening>) {
+    let turn = match &one.placement {
+        Placement::NewTurn(turn) | Placement::FollowUp(turn) => Some(*turn),
+        _ => None,
+    };
+    if one.placement != Placement::Duplicate {
+        parts.store.stage(turn, Some(one.seq), None, "stored", parts.clock.now());
+    }
+    let group = one.lane.group.clone();
+    let happening = match one.placement {
+        Placement::NewTurn(_) => Happening::Wake(one.lane),
+        Placement::FollowUp(_) => Happening::FollowUp(one.lane),
+        Placement::Command(command) => {
+            Happening::Command(CommandRow { seq: one.seq, group, chat: one.chat, command })
+        }
+        Placement::Waiting | Placement::Context | Placement::Duplicate => return,
+    };
+    // The supervisor is gone only when the host ends; the store remembers.
+    let _ = supervisor.send(happening);
+}
+
+fn cleaned(mut inbound: Inbound) -> Inbound {
+    inbound.text = admission::clean_text(&inbound.text);
+    if let Some(reply) = &mut inbound.reply_to {
+        reply.text = admission::clean_text(&reply.text).chars().take(QUOTE).collect();
+    }
+    inbound
+}
+
+fn stranger(inbound: &Inbound) -> StrangerSeen {
+    // Eight characters without look-alikes from a random UUID: guessing one of a few codes is hopeless, and the code
+    // is typed on the operator's own terminal anyway.
+    const LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+    let random = uuid::Uuid::new_v4();
+    let code = random.as_bytes().iter().take(6).map(|b| char::from(LETTERS[usize::from(b % 32)])).collect();
+    StrangerSeen {
+        chat: inbound.chat.clone(),
+        kind: inbound.kind,
+        title: inbound.title.chars().take(80).collect(),
+        sender: inbound.sender.id.clone(),
+        sender_name: inbound.sender.name.chars().take(80).collect(),
+        code,
+    }
+}
+
+/// Fetches a message's files into the group's inbox, under names made of their content.
+async fn fetch_all(
+    parts: &Parts,
+    channel: &Arc<dyn Channel>,
+    group: &GroupName,
+    offered: &[Offered],
+) -> Vec<Attachment> {
+    let mut stored = Vec::new();
+    for (i, file) in offered.iter().enumerate() {
+        let attachment = if i < ATTACHMENTS {
+            fetch(parts, channel, group, file).await
+        } else {
+            unfetched(file, format!("not stored: a message may carry {ATTACHMENTS} files"))
+        };
+        stored.push(attachment);
+    }
+    stored
+}
+
+fn unfetched(file: &Offered, problem: String) -> Attachment {
+    Attachment {
+        file: None,
+        name: file.name.clone(),
+        mime: file.mime.clone(),
+        bytes: file.bytes.unwrap_or(0),
+        problem: Some(problem),
+    }
+}
+
+async fn fetch(parts: &Parts, channel: &Arc<dyn Channel>, group: &GroupName, file: &Offered) -> Attachment {
+    let most = parts.install.file.host.attachment_mib << 20;
+    if let Some(bytes) = file.bytes.filter(|b| *b > most) {
+        return unfetched(file, say::not_stored(bytes, most));
+    }
+    let bytes = match channel.fetch(file, most).await {
+        Ok(bytes) => bytes,
+        Err(FetchError::TooBig { bytes }) => return unfetched(file, say::not_stored(bytes, most)),
+        Err(FetchError::Failed(why)) => return unfetched(file, format!("not stored: {why}")),
+    };
+    match keep(parts, group, file, &bytes) {
+        Ok(name) => Attachment {
+            file: Some(name),
+            name: file.name.clone(),
+            mime: file.mime.clone(),
+            bytes: bytes.len() as u64,
+            problem: None,
+        },
+        Err(e) => {
+            tracing::error!(%group, code = "inbox.write", "an attachment was not stored: {e}");
+            unfetched(file, "not stored: the host could not write it".to_owned())
+        }
+    }
+}
+
+/// The sender's name is a label only; of it no more than a short plain extension reaches the disk.
+fn keep(parts: &Parts, group: &GroupName, file: &Offered, bytes: &[u8]) -> std::io::Result<String> {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let dir = parts.install.root.inbox(group);
+    shared_dir(&dir, parts.gid, 0o750)?;
+    let extension: String = file
+        .name
+        .rsplit_once('.')
+        .map(|(_, e)| e.chars().filter(char::is_ascii_alphanumeric).take(8).collect::<String>().to_lowercase())
+        .filter(|e| !e.is_empty())
+        .map_or_else(String::new, |e| format!(".{e}"));
+    let short: String = digest(bytes).chars().take(20).collect();
+    let name = format!("{short}{extension}");
+    let staged = dir.join(format!(".{name}"));
+    std::fs::write(&staged, bytes)?;
+    std::fs::set_permissions(&staged, std::fs::Permissions::from_mode(0o640))?;
+    chown(&staged, None, Some(parts.gid))?;
+    std::fs::rename(&staged, dir.join(&name))?;
+    Ok(name)
+}

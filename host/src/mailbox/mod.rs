@@ -1,0 +1,223 @@
+//! The host's side of the wall: one watcher for all runs, and for each run both letter directories.
+//!
+//! A letter is noticed through inotify, but nothing depends on that: [`RunBox::ring`] also returns after a period
+//! of the caller's choice, and what counts is what [`RunBox::pass`] finds. Letters are taken strictly in number
+//! order; everything else in the directory is refused, removed and counted.
+
+mod archive;
+mod take;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::untrusted_fs::UntrustedDir;
+use ipc_schema::write::{LetterDir, WriteError, Written};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+
+use crate::domain::RunId;
+pub use archive::{Archive, MODEL};
+pub use take::{Pass, Refused, Stamped};
+
+/// The folder of the gateway's socket, beside the letter directories.
+pub const SOCKET_DIR: &str = "gateway";
+
+/// Why a run has no letter directories.
+#[derive(Debug, thiserror::Error)]
+pub enum MailboxError {
+    /// A directory could not be made or opened.
+    #[error("the letter directory {path} cannot be made: {source}")]
+    Dir {
+        /// Which.
+        path: PathBuf,
+        /// What the filesystem said.
+        source: io::Error,
+    },
+    /// No watcher at all.
+    #[error("letters cannot be watched: {0}; raise fs.inotify.max_user_instances")]
+    Watch(#[from] notify::Error),
+}
+
+impl MailboxError {
+    /// The machine's word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Dir { .. } => "mailbox.dir",
+            Self::Watch(_) => "mailbox.watch",
+        }
+    }
+}
+
+type Bells = Arc<Mutex<HashMap<PathBuf, Arc<Notify>>>>;
+
+/// One watcher for every run of the host.
+#[derive(Debug)]
+pub struct Mailbox {
+    watcher: Mutex<RecommendedWatcher>,
+    bells: Bells,
+    gid: u32,
+}
+
+impl Mailbox {
+    /// Starts the watcher. Directories are shared with boxes through group `gid`.
+    ///
+    /// # Errors
+    /// [`MailboxError::Watch`] when the kernel gives no inotify instance.
+    pub fn new(gid: u32) -> Result<Self, MailboxError> {
+        let bells: Bells = Arc::default();
+        let ring = Arc::clone(&bells);
+        let watcher = notify::recommended_watcher(move |event| on_event(&ring, event))?;
+        Ok(Self { watcher: Mutex::new(watcher), bells, gid })
+    }
+
+    /// Makes a run's directories, opens their handles (before the box starts: from then on no path below them is
+    /// walked) and watches what comes out.
+    ///
+    /// # Errors
+    /// [`MailboxError::Dir`].
+    pub fn open(&self, dir: &Path, run: RunId, uid: u32, archive: Archive) -> Result<RunBox, MailboxError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| MailboxError::Dir { path, source }
+        };
+        let (to, from, socket) = (dir.join(TO_AGENT), dir.join(FROM_AGENT), dir.join(SOCKET_DIR));
+        shared_dir(dir, self.gid, 0o750).map_err(failed(dir))?;
+        shared_dir(&to, self.gid, 0o750).map_err(failed(&to))?;
+        shared_dir(&from, self.gid, 0o2770).map_err(failed(&from))?;
+        shared_dir(&socket, self.gid, 0o750).map_err(failed(&socket))?;
+        let bell = Arc::new(Notify::new());
+        lock(&self.bells).insert(from.clone(), Arc::clone(&bell));
+        // A directory that cannot be watched is looked at instead: slower, never deaf.
+        let watched = match lock(&self.watcher).watch(&from, RecursiveMode::NonRecursive) {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::warn!(%run, code = "mailbox.watch", "letters are polled, because they cannot be watched: {e}");
+                false
+            }
+        };
+        Ok(RunBox {
+            to: LetterDir::open(&to).map_err(failed(&to))?,
+            from: UntrustedDir::open(&from).map_err(failed(&from))?,
+            from_path: from,
+            dir: dir.to_owned(),
+            run,
+            uid,
+            next: 1,
+            gap: 0,
+            bell,
+            watched,
+            archive,
+        })
+    }
+
+    /// Stops watching a run and removes its directories.
+    pub fn close(&self, run_box: RunBox) {
+        lock(&self.bells).remove(&run_box.from_path);
+        // A directory that is gone already is not watched any more either.
+        let _ = lock(&self.watcher).unwatch(&run_box.from_path);
+        remove_run_dir(&run_box.dir);
+    }
+}
+
+/// Removes what an ended run left. The box is gone, so nobody races with this.
+pub fn remove_run_dir(dir: &Path) {
+    match fs::remove_dir_all(dir) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => tracing::warn!(code = "mailbox.dir", "{} is left behind: {e}", dir.display()),
+    }
+}
+
+/// Makes a directory that the group may use, whatever the umask is.
+///
+/// # Errors
+/// What mkdir(2), chown(2) and chmod(2) say.
+pub fn shared_dir(path: &Path, gid: u32, mode: u32) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    chown(path, None, Some(gid))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn on_event(bells: &Bells, event: notify::Result<notify::Event>) {
+    let bells = lock(bells);
+    match event {
+        // The queue overflowed (inotify(7), IN_Q_OVERFLOW): any directory may hold something unseen.
+        Ok(event) if event.need_rescan() => bells.values().for_each(|bell| bell.notify_one()),
+        Ok(event) => {
+            for dir in event.paths.iter().filter_map(|p| p.parent()) {
+                if let Some(bell) = bells.get(dir) {
+                    bell.notify_one();
+                }
+            }
+        }
+        Err(e) => {
+            tracing::warn!(code = "mailbox.watch", "the watcher reports: {e}");
+            bells.values().for_each(|bell| bell.notify_one());
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A panic while the lock was held cannot leave these maps half-changed: every use is one call.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One run's wall.
+#[derive(Debug)]
+pub struct RunBox {
+    to: LetterDir,
+    from: UntrustedDir,
+    from_path: PathBuf,
+    dir: PathBuf,
+    run: RunId,
+    uid: u32,
+    next: u64,
+    gap: u32,
+    bell: Arc<Notify>,
+    watched: bool,
+    archive: Archive,
+}
+
+impl RunBox {
+    /// Where the gateway's socket goes.
+    pub fn socket_dir(&self) -> PathBuf {
+        self.dir.join(SOCKET_DIR)
+    }
+
+    /// The run's own folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The highest number taken so far: what the host acknowledges.
+    pub fn taken(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// Where copies of the letters are kept.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// Writes a letter to the agent, and its copy.
+    ///
+    /// # Errors
+    /// What [`LetterDir::put`] says.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<Written, WriteError> {
+        self.archive.keep(TO_AGENT, name, bytes);
+        self.to.put(name, bytes)
+    }
+
+    /// Waits until something may have come: a notice of the kernel, or `period` at the latest (250 ms where the
+    /// directory cannot be watched).
+    pub async fn ring(&self, period: Duration) {
+        let period = if self.watched { period } else { period.min(Duration::from_millis(250)) };
+        let _ = tokio::time::timeout(period, self.bell.notified()).await;
+    }
+}

@@ -1,0 +1,324 @@
+//! One pass over what a box has written.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use ipc_schema::layout::{self, FROM_AGENT, Name, letter_name};
+use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode};
+
+use super::RunBox;
+use super::archive::REJECTED;
+use crate::config::personality::digest;
+
+/// At most this many letters are taken in one pass, so that runs take turns.
+const PASS_LETTERS: usize = 64;
+/// At most this many bytes.
+const PASS_BYTES: usize = 1 << 20;
+/// A missing number is passed over after this many whole scans that did not find it.
+const GAP_SCANS: u32 = 2;
+
+/// A letter that was read safely. Identity is the directory it was read from.
+#[derive(Debug, Clone)]
+pub struct Stamped {
+    /// The letter.
+    pub letter: FromAgentLetter,
+    /// Its file name.
+    pub name: String,
+    /// SHA-256 of its bytes, hex.
+    pub sha256: String,
+}
+
+/// Something in the directory that is no letter.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Its number, when the name has one: it is used up.
+    pub n: Option<u64>,
+    /// The name.
+    pub name: OsString,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// What one pass found.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// Letters, in number order.
+    pub letters: Vec<Stamped>,
+    /// Everything that was refused.
+    pub refused: Vec<Refused>,
+    /// Whether there is more to take at once.
+    pub more: bool,
+    /// The directory holds more names or bytes than a run may leave.
+    pub flood: Option<String>,
+}
+
+impl RunBox {
+    /// Takes what is there: letters in number order, as many as one pass may. The caller stores each and then calls
+    /// [`RunBox::done`]; a letter that was not done is found again by [`RunBox::rewind`].
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn pass(&mut self, names_max: u64) -> std::io::Result<Pass> {
+        let limit = usize::try_from(names_max).unwrap_or(usize::MAX).saturating_add(1);
+        let listing = self.from.names(limit)?;
+        let mut pass = Pass::default();
+        if listing.truncated {
+            pass.flood = Some(format!("more than {names_max} files in {FROM_AGENT}"));
+            return Ok(pass);
+        }
+        let mut numbers: Vec<(u64, String)> = Vec::new();
+        for name in listing.names {
+            match layout::parse_name(name.as_bytes()) {
+                Ok(Name::Letter { n, kind }) => numbers.push((n, kind.to_owned())),
+                Ok(Name::Draft) => {}
+                Ok(Name::Close) => {
+                    let why = "only the host writes _close";
+                    pass.refused.push(Refused { n: None, name, refusal: Refusal::new(RefusalCode::Name, why) });
+                }
+                Err(refusal) => pass.refused.push(Refused { n: None, name, refusal }),
+            }
+        }
+        numbers.sort();
+        self.take_in_order(numbers, &mut pass);
+        Ok(pass)
+    }
+
+    fn take_in_order(&mut self, numbers: Vec<(u64, String)>, pass: &mut Pass) {
+        let mut bytes_taken = 0;
+        for (n, kind) in numbers {
+            let name = letter_name(n, &kind);
+            if n < self.next {
+                // A number that was used: the letter of a pass that died before its unlink, or a replay. The store
+                // knows which; it is asked, whatever the bytes are.
+                self.read_one(n, &kind, name, pass);
+                continue;
+            }
+            if n > self.next {
+                self.gap += 1;
+                if self.gap <= GAP_SCANS {
+                    // A file can be missed by one listing that raced with its rename (readdir(3)).
+                    pass.more = true;
+                    return;
+                }
+                tracing::warn!(run = %self.run, code = "ipc.gap", "letters {} to {} never came", self.next, n - 1);
+            }
+            if pass.letters.len() + pass.refused.len() >= PASS_LETTERS || bytes_taken >= PASS_BYTES {
+                pass.more = true;
+                return;
+            }
+            self.gap = 0;
+            match self.read_one(n, &kind, name, pass) {
+                Read::Taken(bytes) => {
+                    bytes_taken += bytes;
+                    self.next = n + 1;
+                }
+                Read::Refused => self.next = n + 1,
+                Read::NotNow => return,
+            }
+        }
+    }
+
+    fn read_one(&self, n: u64, kind: &str, name: String, pass: &mut Pass) -> Read {
+        let refuse = |pass: &mut Pass, refusal: Refusal| {
+            pass.refused.push(Refused { n: Some(n), name: name.clone().into(), refusal });
+            Read::Refused
+        };
+        let bytes = match self.from.read(Path::new(&name), self.uid, LETTER_MAX_BYTES) {
+            Ok(bytes) => bytes,
+            // Gone: renamed away between listing and reading; Io: the host's own trouble. Both are looked at again.
+            Err(r) if matches!(r.code, RefusalCode::Gone | RefusalCode::Io) => {
+                tracing::debug!(run = %self.run, code = r.code.as_str(), "{r}");
+                return Read::NotNow;
+            }
+            Err(refusal) => return refuse(pass, refusal),
+        };
+        let parsed = FromAgentLetter::parse(&bytes).and_then(|letter| self.same_as_its_name(letter, n, kind));
+        match parsed {
+            Ok(letter) => {
+                self.archive.keep(FROM_AGENT, &name, &bytes);
+                let taken = Read::Taken(bytes.len());
+                pass.letters.push(Stamped { letter, name, sha256: digest(&bytes) });
+                taken
+            }
+            Err(refusal) => {
+                self.archive.keep(REJECTED, &name, &bytes);
+                refuse(pass, refusal)
+            }
+        }
+    }
+
+    fn same_as_its_name(&self, letter: FromAgentLetter, n: u64, kind: &str) -> Result<FromAgentLetter, Refusal> {
+        let refused = |why: String| Err(Refusal::new(RefusalCode::Envelope, why));
+        if letter.run != self.run {
+            return refused(format!("it names run {}, and lies in that of {}", letter.run, self.run));
+        }
+        if letter.n != n || letter.body.kind() != kind {
+            return refused(format!("it says {} number {}, its name another", letter.body.kind(), letter.n));
+        }
+        Ok(letter)
+    }
+
+    /// Removes a name whose fate is stored.
+    pub fn done(&self, name: &OsStr) {
+        if let Err(e) = self.from.unlink(name) {
+            let shown = ipc_schema::refusal::quote(&name.to_string_lossy(), 80);
+            tracing::warn!(run = %self.run, code = "ipc.unlink", "{shown} stays: {e}");
+        }
+    }
+
+    /// Takes letters from `n` on again: their fate could not be stored.
+    pub fn rewind(&mut self, n: u64) {
+        self.next = self.next.min(n);
+    }
+}
+
+enum Read {
+    Taken(usize),
+    Refused,
+    NotNow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::{Archive, Mailbox};
+    use ipc_schema::letters::FromAgent;
+    use ipc_schema::letters::from_agent::Message;
+    use ipc_schema::{LetterId, TurnId};
+    use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    const RUN: &str = "019ab000-0000-7000-8000-000000000001";
+
+    struct Wall {
+        _dir: tempfile::TempDir,
+        from: PathBuf,
+        rejected: PathBuf,
+        run: RunBox,
+        _mailbox: Mailbox,
+    }
+
+    fn wall() -> Wall {
+        let dir = tempfile::tempdir().unwrap();
+        let me = std::fs::metadata(dir.path()).unwrap();
+        let mailbox = Mailbox::new(me.gid()).unwrap();
+        let archive = Archive::open(&dir.path().join("letters")).unwrap();
+        let run = mailbox.open(&dir.path().join("ipc"), RUN.parse().unwrap(), me.uid(), archive).unwrap();
+        let (from, rejected) = (dir.path().join("ipc/from-agent"), dir.path().join("letters/rejected"));
+        Wall { _dir: dir, from, rejected, run, _mailbox: mailbox }
+    }
+
+    fn letter(n: u64, text: &str) -> (String, Vec<u8>) {
+        let letter = FromAgentLetter {
+            id: LetterId::of_block(TurnId(1), n, 0),
+            run: RUN.parse().unwrap(),
+            turn: Some(TurnId(1)),
+            n,
+            ack: 1,
+            at: "2026-11-21T10:00:00Z".into(),
+            body: FromAgent::Message(Message { text: text.into() }),
+        };
+        (letter.file_name(), letter.to_bytes().unwrap())
+    }
+
+    impl Wall {
+        fn put(&self, n: u64) {
+            let (name, bytes) = letter(n, "hi");
+            std::fs::write(self.from.join(name), bytes).unwrap();
+        }
+        fn numbers(&mut self) -> Vec<u64> {
+            let pass = self.run.pass(4096).unwrap();
+            pass.letters
+                .iter()
+                .map(|l| {
+                    self.run.done(OsStr::new(&l.name));
+                    l.letter.n
+                })
+                .collect()
+        }
+    }
+
+    #[test]
+    fn letters_come_in_number_order_whatever_the_listing_says() {
+        let mut w = wall();
+        for n in [3, 1, 2] {
+            w.put(n);
+        }
+        assert_eq!(w.numbers(), [1, 2, 3]);
+        assert_eq!(w.numbers(), [0u64; 0]);
+        assert_eq!(std::fs::read_dir(&w.from).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_gap_waits_two_scans_and_is_then_passed_over() {
+        let mut w = wall();
+        w.put(2);
+        assert_eq!(w.numbers(), [0u64; 0]);
+        w.put(1);
+        assert_eq!(w.numbers(), [1, 2], "it was only late");
+        w.put(4);
+        assert_eq!((w.numbers(), w.numbers()), (vec![], vec![]));
+        assert_eq!(w.numbers(), [4], "it never came");
+    }
+
+    #[test]
+    fn one_pass_takes_no_more_than_its_share() {
+        let mut w = wall();
+        for n in 1..=100 {
+            w.put(n);
+        }
+        let pass = w.run.pass(4096).unwrap();
+        assert!(pass.more && pass.letters.len() == PASS_LETTERS);
+        w.run.rewind(1);
+        assert_eq!(w.numbers().len(), PASS_LETTERS, "what could not be stored is found again");
+        assert_eq!(w.numbers(), (65..=100).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn a18_a_flood_is_counted_not_listed() {
+        let mut w = wall();
+        for i in 0..30 {
+            std::fs::write(w.from.join(format!("junk{i}")), b"").unwrap();
+        }
+        assert!(w.run.pass(20).unwrap().flood.is_some());
+    }
+
+    #[test]
+    fn a24_a34_what_is_no_letter_is_refused_and_uses_up_its_number() {
+        let mut w = wall();
+        std::fs::write(w.from.join("0000000001-message.json"), b"{ torn").unwrap();
+        std::fs::write(w.from.join("evil\n.json"), b"").unwrap();
+        std::fs::write(w.from.join("_close"), b"").unwrap();
+        std::fs::write(w.from.join(".0000000009-message.json.part"), b"").unwrap();
+        w.put(2);
+        let pass = w.run.pass(4096).unwrap();
+        assert_eq!(pass.letters.len(), 1);
+        let mut codes: Vec<_> = pass.refused.iter().map(|r| (r.n, r.refusal.code.as_str())).collect();
+        codes.sort();
+        assert_eq!(codes, [(None, "ipc.name"), (None, "ipc.name"), (Some(1), "ipc.json")]);
+        assert_eq!(std::fs::read_dir(&w.rejected).unwrap().count(), 1, "its bytes are kept for the operator");
+    }
+
+    #[test]
+    fn a27_a_letter_of_another_run_is_refused() {
+        let mut w = wall();
+        let (name, bytes) = letter(1, "hi");
+        let forged = String::from_utf8(bytes).unwrap().replace("000000000001", "000000000002");
+        std::fs::write(w.from.join(name), forged).unwrap();
+        let pass = w.run.pass(4096).unwrap();
+        assert_eq!(pass.refused[0].refusal.code, RefusalCode::Envelope);
+    }
+
+    #[tokio::test]
+    async fn the_bell_rings_when_a_letter_is_renamed_into_place() {
+        let w = wall();
+        let (name, bytes) = letter(1, "hi");
+        let part = w.from.join(".x.part");
+        std::fs::write(&part, bytes).unwrap();
+        std::fs::rename(part, w.from.join(name)).unwrap();
+        // The period would be an hour: only the bell can end this wait in time.
+        tokio::time::timeout(Duration::from_secs(10), w.run.ring(Duration::from_secs(3600))).await.unwrap();
+    }
+}

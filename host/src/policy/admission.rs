@@ -1,0 +1,184 @@
+//! Which messages are taken in, and what they do. Identity is the platform's id, never a name.
+
+use crate::domain::group::{Group, Trigger};
+use crate::domain::message::{Command, Inbound, Role};
+use crate::domain::{ChatKind, SenderId};
+use crate::say;
+
+/// The longest text of one message in bytes: more would not fit into a letter with its escapes.
+pub const TEXT_MAX: usize = 64 * 1024;
+
+/// What becomes of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It is stored, and does this.
+    Take(Role),
+    /// It is not for us: our own message, another bot's, an empty one.
+    Ignore(&'static str),
+    /// The chat is not admitted: only counted.
+    Stranger,
+    /// It is not stored, and the chat is told why.
+    Refuse(String),
+}
+
+/// Decides about one message. `group` is the group of its chat, if that is admitted.
+pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> Admission {
+    if message.sender.is_bot {
+        return Admission::Ignore("from a bot");
+    }
+    let Some(group) = group else { return Admission::Stranger };
+    if message.text.trim().is_empty() && message.attachments.is_empty() {
+        return Admission::Ignore("empty");
+    }
+    if message.text.len() > TEXT_MAX {
+        return Admission::Refuse(say::too_long(message.text.len(), TEXT_MAX));
+    }
+    let owner = owners.contains(&message.sender.id);
+    let may_order = owner || group.senders.as_ref().is_none_or(|list| list.contains(&message.sender.id));
+    match command(message) {
+        Some(command) if may_order && message.version == 0 => Admission::Take(Role::Command(command)),
+        Some(_) => Admission::Take(Role::Context),
+        None if may_order && wakes(message, group) => Admission::Take(Role::Wake),
+        None => Admission::Take(Role::Context),
+    }
+}
+
+/// `/word` alone or before arguments. In a room it must be addressed to us: other bots have commands too.
+fn command(message: &Inbound) -> Option<Command> {
+    let word = message.text.trim().strip_prefix('/')?.split_whitespace().next()?;
+    let (word, at_us) = match word.split_once('@') {
+        // Whose name follows the sign is for the channel to know; it said whether that is us.
+        Some((word, _)) => (word, message.addresses_us),
+        None => (word, message.kind == ChatKind::Direct || message.addresses_us),
+    };
+    let word = word.to_lowercase();
+    Command::ALL.into_iter().find(|c| at_us && c.word() == word)
+}
+
+fn wakes(message: &Inbound, group: &Group) -> bool {
+    if message.kind == ChatKind::Direct || message.addresses_us {
+        return true;
+    }
+    match &group.trigger {
+        Trigger::Addressed => false,
+        Trigger::Always => true,
+        Trigger::Words(words) => {
+            let text = message.text.to_lowercase();
+            words.iter().any(|word| holds_word(&text, &word.to_lowercase()))
+        }
+    }
+}
+
+/// Whether `word` stands in `text` with no letter or digit on either side.
+fn holds_word(text: &str, word: &str) -> bool {
+    let inside = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    !word.is_empty()
+        && text.match_indices(word).any(|(at, found)| {
+            let before = text.get(..at).and_then(|t| t.chars().next_back());
+            let after = text.get(at + found.len()..).and_then(|t| t.chars().next());
+            !inside(before) && !inside(after)
+        })
+}
+
+/// A message's text without what no reader needs: control characters other than line feed and tab.
+pub fn clean_text(text: &str) -> String {
+    text.replace("\r\n", "\n").chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::message::Sender;
+    use crate::domain::{ChatId, WallMs};
+
+    fn message(chat: &str, text: &str) -> Inbound {
+        let chat: ChatId = chat.parse().unwrap();
+        let kind = if chat.local().starts_with('-') { ChatKind::Room } else { ChatKind::Direct };
+        let sender = Sender { id: "telegram:5".parse().unwrap(), name: "Ann".into(), is_bot: false };
+        Inbound {
+            kind,
+            chat,
+            title: "t".into(),
+            message_id: "1".into(),
+            version: 0,
+            sender,
+            text: text.into(),
+            reply_to: None,
+            attachments: vec![],
+            addresses_us: false,
+            at: WallMs(0),
+        }
+    }
+
+    fn group(trigger: Trigger) -> Group {
+        Group { trigger, ..Group::for_tests("family") }
+    }
+
+    fn verdict(text: &str, trigger: Trigger) -> Admission {
+        admit(&message("telegram:-1", text), Some(&group(trigger)), &[])
+    }
+
+    const WAKE: Admission = Admission::Take(Role::Wake);
+    const CONTEXT: Admission = Admission::Take(Role::Context);
+
+    #[test]
+    fn a_direct_chat_always_wakes_and_a_room_by_mention() {
+        assert_eq!(admit(&message("telegram:5", "hi"), Some(&group(Trigger::Addressed)), &[]), WAKE);
+        assert_eq!(verdict("hi", Trigger::Addressed), CONTEXT);
+        let mut mention = message("telegram:-1", "@laz hi");
+        mention.addresses_us = true;
+        assert_eq!(admit(&mention, Some(&group(Trigger::Addressed)), &[]), WAKE);
+        assert_eq!(verdict("hi", Trigger::Always), WAKE);
+    }
+
+    #[test]
+    fn a_trigger_word_stands_alone() {
+        let words = || Trigger::Words(vec!["Laz".into()]);
+        assert_eq!(verdict("hey laz, are you there?", words()), WAKE);
+        assert_eq!(verdict("LAZ!", words()), WAKE);
+        assert_eq!(verdict("I am lazy", words()), CONTEXT);
+        assert_eq!(verdict("blaz", words()), CONTEXT);
+    }
+
+    #[test]
+    fn d5_a_strange_chat_is_counted_and_nothing_else() {
+        assert_eq!(admit(&message("telegram:-9", "/status"), None, &[]), Admission::Stranger);
+    }
+
+    #[test]
+    fn d6_who_may_not_order_is_heard_but_not_obeyed() {
+        let mut strict = group(Trigger::Always);
+        strict.senders = Some(vec!["telegram:7".parse().unwrap()]);
+        assert_eq!(admit(&message("telegram:-1", "do it"), Some(&strict), &[]), CONTEXT);
+        let owner = ["telegram:5".parse().unwrap()];
+        assert_eq!(admit(&message("telegram:-1", "do it"), Some(&strict), &owner), WAKE);
+        let mut stop = message("telegram:-1", "/stop");
+        stop.addresses_us = true;
+        assert_eq!(admit(&stop, Some(&strict), &[]), CONTEXT);
+        assert_eq!(admit(&stop, Some(&strict), &owner), Admission::Take(Role::Command(Command::Stop)));
+    }
+
+    #[test]
+    fn commands_in_a_room_must_be_meant_for_us() {
+        assert_eq!(verdict("/stop", Trigger::Always), WAKE, "another bot's, for all we know: text for the agent");
+        let direct = message("telegram:5", " /STOP now");
+        let stop = Admission::Take(Role::Command(Command::Stop));
+        assert_eq!(admit(&direct, Some(&group(Trigger::Addressed)), &[]), stop);
+        assert_eq!(verdict("/unknown", Trigger::Addressed), CONTEXT);
+    }
+
+    #[test]
+    fn bots_empty_and_endless_messages() {
+        let mut bot = message("telegram:5", "hi");
+        bot.sender.is_bot = true;
+        assert!(matches!(admit(&bot, Some(&group(Trigger::Always)), &[]), Admission::Ignore(_)));
+        assert!(matches!(verdict(" \n", Trigger::Always), Admission::Ignore(_)));
+        let Admission::Refuse(told) = verdict(&"x".repeat(1 << 20), Trigger::Always) else { panic!() };
+        assert!(told.contains("1024 KiB") && told.contains("64 KiB"), "{told}");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_agent() {
+        assert_eq!(clean_text("a\u{1b}[31m\r\nb\tc\u{0}"), "a[31m\nb\tc");
+    }
+}

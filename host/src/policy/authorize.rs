@@ -1,0 +1,85 @@
+//! Who may ask for what: one exhaustive match. The performer accepts only the [`Allowed`] that it makes.
+
+use ipc_schema::letters::Request;
+use ipc_schema::letters::request::UpdatePersonality;
+use ipc_schema::{GroupName, Refusal, RefusalCode};
+
+use crate::domain::Authority;
+
+/// The longest `CLAUDE.md`, in bytes.
+pub const PERSONALITY_MAX: usize = 64 * 1024;
+
+/// A request that was authorized. There is no other way to make one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Allowed<R> {
+    request: R,
+    group: GroupName,
+}
+
+impl<R> Allowed<R> {
+    /// The request, and the group it concerns.
+    pub fn into_parts(self) -> (R, GroupName) {
+        (self.request, self.group)
+    }
+}
+
+/// Every request that can be performed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Replace the `CLAUDE.md` of the asker's own group.
+    UpdatePersonality(Allowed<UpdatePersonality>),
+}
+
+/// Decides about one request of the group that the letter's directory belongs to.
+///
+/// # Errors
+/// A refusal for the agent: `unsupported`, `ipc.forbidden`, `ipc.too_big`.
+pub fn authorize(authority: &Authority, request: Request) -> Result<Action, Refusal> {
+    let own = match authority {
+        Authority::Main => GroupName::main(),
+        Authority::Member(group) => group.clone(),
+    };
+    match request {
+        Request::UpdatePersonality(request) => {
+            if request.text.len() > PERSONALITY_MAX {
+                let why = format!("{} bytes; a personality has at most {PERSONALITY_MAX}", request.text.len());
+                return Err(Refusal::new(RefusalCode::TooBig, why));
+            }
+            if request.text.trim().is_empty() {
+                let why = "an empty personality would leave the agent without instructions; write what should hold";
+                return Err(Refusal::new(RefusalCode::Forbidden, why));
+            }
+            Ok(Action::UpdatePersonality(Allowed { request, group: own }))
+        }
+        Request::Unsupported { kind } => {
+            let why = format!("this host has no request {kind:?}; go on without it");
+            Err(Refusal::new(RefusalCode::Unsupported, why))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(text: &str) -> Request {
+        Request::UpdatePersonality(UpdatePersonality { text: text.into(), base_sha256: None })
+    }
+
+    #[test]
+    fn a_group_changes_its_own_personality_and_no_other() {
+        let family = Authority::of(&"family".parse().unwrap());
+        let Ok(Action::UpdatePersonality(allowed)) = authorize(&family, update("Be kind.")) else { panic!() };
+        assert_eq!(allowed.into_parts().1.as_str(), "family");
+        let Ok(Action::UpdatePersonality(allowed)) = authorize(&Authority::Main, update("Be kind.")) else { panic!() };
+        assert!(allowed.into_parts().1.is_main());
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        let code = |r| authorize(&Authority::Main, r).unwrap_err().code;
+        assert_eq!(code(update(&"x".repeat(PERSONALITY_MAX + 1))), RefusalCode::TooBig);
+        assert_eq!(code(update("  ")), RefusalCode::Forbidden);
+        assert_eq!(code(Request::Unsupported { kind: "fly".into() }), RefusalCode::Unsupported);
+    }
+}

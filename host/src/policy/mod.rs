@@ -1,0 +1,6 @@
+//! Floor 2: pure rules. Each takes facts and gives a verdict; none touches a file, a socket or a clock.
+
+pub mod admission;
+pub mod authorize;
+pub mod retry;
+pub mod sandbox_plan;

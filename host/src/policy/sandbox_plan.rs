@@ -1,0 +1,446 @@
+//! The box as a value. What a box may be is decided here and snapshot-tested; the sandbox only translates it.
+//!
+//! There is no field for a network, a capability, a device, a privilege or a mount by request: what is not
+//! expressible cannot be asked for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ipc_schema::layout::{self, box_path};
+use serde::Serialize;
+
+use crate::domain::limits::RunLimits;
+use crate::domain::{Lane, RunId};
+
+/// Labels that find our boxes again. They are compared for equality, never parsed for meaning.
+pub mod label {
+    /// Which install a box belongs to.
+    pub const INSTALL: &str = "lazaret.install";
+    /// Which run.
+    pub const RUN: &str = "lazaret.run";
+    /// Whose.
+    pub const GROUP: &str = "lazaret.group";
+    /// Which lane.
+    pub const LANE: &str = "lazaret.lane";
+    /// Digest of the runner.
+    pub const RUNNER: &str = "lazaret.runner";
+    /// Digest of the posture.
+    pub const POSTURE: &str = "lazaret.posture";
+}
+
+const MIB: u64 = 1 << 20;
+const TMP_BYTES: u64 = 256 * MIB;
+const VOLUME_BYTES: u64 = 16 * MIB;
+const SHM_BYTES: u64 = 16 * MIB;
+const FILE_BYTES: u64 = 512 * MIB;
+const OPEN_FILES: u64 = 1024;
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What the plan is made from.
+#[derive(Debug, Clone)]
+pub struct PlanInput {
+    /// The install's id.
+    pub install: String,
+    /// The run.
+    pub run: RunId,
+    /// Its lane.
+    pub lane: Lane,
+    /// The group's box user.
+    pub uid: u32,
+    /// The group that host and boxes share.
+    pub gid: u32,
+    /// The image.
+    pub image: ImageFacts,
+    /// Digest of the runner.
+    pub runner: String,
+    /// Mount sources, all of them made by the host and outside any agent's reach.
+    pub sources: Sources,
+    /// Numbers.
+    pub limits: RunLimits,
+    /// The seccomp profile's JSON.
+    pub seccomp: String,
+    /// IANA zone.
+    pub zone: String,
+}
+
+/// What the plan must know of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// `sha256:…`
+    pub id: String,
+    /// `amd64`, `arm64`, …
+    pub architecture: String,
+    /// Its `VOLUME`s.
+    pub volumes: Vec<String>,
+    /// Its `PATH`.
+    pub path: Option<String>,
+}
+
+/// Mount sources on the host.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Folder of the runner.
+    pub runner: PathBuf,
+    /// Letters to the agent.
+    pub to_agent: PathBuf,
+    /// Letters from it.
+    pub from_agent: PathBuf,
+    /// Folder of the gateway's socket.
+    pub socket: PathBuf,
+    /// Transcripts.
+    pub session: PathBuf,
+    /// The group's files.
+    pub workspace: PathBuf,
+    /// Attachments.
+    pub inbox: PathBuf,
+    /// Shared files.
+    pub global: PathBuf,
+    /// The image's passwd and one line more.
+    pub passwd: PathBuf,
+}
+
+/// A box, complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ContainerSpec {
+    /// `lazaret-<run>`
+    pub name: String,
+    /// The image's id.
+    pub image: String,
+    /// What finds it again.
+    pub labels: BTreeMap<String, String>,
+    /// The program.
+    pub entrypoint: Vec<String>,
+    /// `uid:gid`
+    pub user: String,
+    /// Where it starts.
+    pub working_dir: String,
+    /// Its environment: nothing secret.
+    pub env: Vec<String>,
+    /// Its mounts, in an order that no target hides another.
+    pub mounts: Vec<Mount>,
+    /// Its memory filesystems.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Memory, and memory with swap: the same number.
+    pub memory: u64,
+    /// Processors, in billionths.
+    pub nano_cpus: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// /dev/shm.
+    pub shm_bytes: u64,
+    /// Open files, largest file, core dumps.
+    pub ulimits: Vec<(&'static str, u64)>,
+    /// Security options as the engine takes them.
+    pub security: Vec<String>,
+}
+
+/// A bind mount, non-recursive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    /// On the host.
+    pub source: PathBuf,
+    /// In the box.
+    pub target: String,
+    /// Whether the box may write.
+    pub writable: bool,
+}
+
+/// A memory filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tmpfs {
+    /// In the box.
+    pub target: String,
+    /// Options as mount(8) takes them.
+    pub options: String,
+}
+
+/// Why there is no box.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The image has a volume where something of ours is mounted, or around it.
+    #[error(
+        "the image {image} declares VOLUME {volume}, which overlaps {target}; use an image without it \
+         (a Dockerfile cannot take a VOLUME back: build from the image's own base)"
+    )]
+    Volume {
+        /// The image.
+        image: String,
+        /// Its volume.
+        volume: String,
+        /// Ours.
+        target: String,
+    },
+    /// The image is for another processor.
+    #[error("the image {image} is for {image_arch}, this machine is {machine}; pull or build it for {machine}")]
+    Architecture {
+        /// The image.
+        image: String,
+        /// Its architecture.
+        image_arch: String,
+        /// The machine's.
+        machine: String,
+    },
+}
+
+impl PlanError {
+    /// The machine's word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Volume { .. } => "image.volume",
+            Self::Architecture { .. } => "image.architecture",
+        }
+    }
+}
+
+/// Makes the plan of one box.
+///
+/// # Errors
+/// When the image cannot be a box as it is.
+pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
+    let machine = machine_architecture();
+    if input.image.architecture != machine {
+        return Err(PlanError::Architecture {
+            image: input.image.id.clone(),
+            image_arch: input.image.architecture.clone(),
+            machine: machine.to_owned(),
+        });
+    }
+    let mounts = mounts(input);
+    let tmpfs = tmpfs(input, &mounts)?;
+    let mut spec = ContainerSpec {
+        name: format!("lazaret-{}", input.run),
+        image: input.image.id.clone(),
+        labels: BTreeMap::new(),
+        entrypoint: vec![format!("{}/{}", box_path::RUNNER_DIR, layout::RUNNER), "run".into()],
+        user: format!("{}:{}", input.uid, input.gid),
+        working_dir: "/".into(),
+        env: env(input),
+        mounts,
+        tmpfs,
+        memory: input.limits.memory,
+        nano_cpus: input.limits.milli_cpus * 1_000_000,
+        pids: input.limits.pids,
+        shm_bytes: SHM_BYTES,
+        ulimits: vec![("nofile", OPEN_FILES), ("fsize", FILE_BYTES), ("core", 0)],
+        security: vec!["no-new-privileges".into(), format!("seccomp={}", input.seccomp)],
+    };
+    spec.labels = labels(input, &spec);
+    Ok(spec)
+}
+
+/// The engine's word for this machine's processor.
+pub fn machine_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn mounts(input: &PlanInput) -> Vec<Mount> {
+    let s = &input.sources;
+    let main = input.lane.group.is_main();
+    [
+        (&s.runner, box_path::RUNNER_DIR.to_owned(), false),
+        (&s.to_agent, format!("{}/{}", box_path::IPC, layout::TO_AGENT), false),
+        (&s.from_agent, format!("{}/{}", box_path::IPC, layout::FROM_AGENT), true),
+        (&s.socket, box_path::RUN.to_owned(), false),
+        (&s.session, box_path::SESSION.to_owned(), true),
+        (&s.workspace, box_path::WORKSPACE.to_owned(), true),
+        (&s.inbox, box_path::INBOX.to_owned(), false),
+        (&s.global, box_path::GLOBAL.to_owned(), main),
+        (&s.passwd, "/etc/passwd".to_owned(), false),
+    ]
+    .into_iter()
+    .map(|(source, target, writable)| Mount { source: source.clone(), target, writable })
+    .collect()
+}
+
+/// `/tmp`, and a small cover for every volume of the image: the engine would otherwise make a writable directory on
+/// the host's disk for it, without any limit.
+fn tmpfs(input: &PlanInput, mounts: &[Mount]) -> Result<Vec<Tmpfs>, PlanError> {
+    let cover = |target: &str, bytes: u64| Tmpfs {
+        target: target.to_owned(),
+        options: format!("rw,exec,nosuid,nodev,mode=1777,size={bytes}"),
+    };
+    let mut all = vec![cover("/tmp", TMP_BYTES)];
+    let ours: Vec<&str> = mounts.iter().map(|m| m.target.as_str()).chain(["/tmp", box_path::IPC]).collect();
+    for volume in &input.image.volumes {
+        let volume = volume.trim_end_matches('/');
+        if ours.contains(&volume) && volume != box_path::IPC {
+            continue;
+        }
+        if let Some(target) = ours.iter().find(|target| overlaps(volume, target)) {
+            return Err(PlanError::Volume {
+                image: input.image.id.clone(),
+                volume: if volume.is_empty() { "/".into() } else { volume.to_owned() },
+                target: (*target).to_owned(),
+            });
+        }
+        all.push(cover(volume, VOLUME_BYTES));
+    }
+    Ok(all)
+}
+
+fn overlaps(a: &str, b: &str) -> bool {
+    let below = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+    a == b || below(a, b) || below(b, a)
+}
+
+fn env(input: &PlanInput) -> Vec<String> {
+    let proxy = "http://127.0.0.1:3128";
+    let path = input.image.path.as_deref().unwrap_or(DEFAULT_PATH);
+    let mut env = vec![
+        format!("PATH={path}"),
+        format!("HOME={}/.home", box_path::WORKSPACE),
+        "USER=agent".into(),
+        "LANG=C.UTF-8".into(),
+        format!("TZ={}", input.zone),
+        "NO_PROXY=127.0.0.1,localhost".into(),
+        "no_proxy=127.0.0.1,localhost".into(),
+    ];
+    env.extend(["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"].map(|name| format!("{name}={proxy}")));
+    env
+}
+
+fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
+    [
+        (label::INSTALL, input.install.clone()),
+        (label::RUN, input.run.to_string()),
+        (label::GROUP, input.lane.group.to_string()),
+        (label::LANE, input.lane.to_string()),
+        (label::RUNNER, input.runner.clone()),
+        (label::POSTURE, posture(spec)),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+/// A digest of everything that makes the box a box, and of nothing that differs between two runs of one group.
+fn posture(spec: &ContainerSpec) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    let mut part = |text: &str| {
+        hash.update(text.as_bytes());
+        hash.update([0]);
+    };
+    part(&spec.user);
+    for mount in &spec.mounts {
+        part(&format!("{} {}", mount.target, mount.writable));
+    }
+    for tmpfs in &spec.tmpfs {
+        part(&format!("{} {}", tmpfs.target, tmpfs.options));
+    }
+    for (name, value) in &spec.ulimits {
+        part(&format!("{name} {value}"));
+    }
+    part(&format!("{} {} {} {}", spec.memory, spec.nano_cpus, spec.pids, spec.shm_bytes));
+    spec.security.iter().for_each(|s| part(s));
+    hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input() -> PlanInput {
+        let at = |name: &str| PathBuf::from("/srv/lazaret/state").join(name);
+        PlanInput {
+            install: "i-1".into(),
+            run: "019ab000-0000-7000-8000-000000000001".parse().unwrap(),
+            lane: Lane::conversation("family".parse().unwrap()),
+            uid: 70_001,
+            gid: 20_000,
+            image: ImageFacts {
+                id: "sha256:abc".into(),
+                architecture: machine_architecture().into(),
+                volumes: vec![],
+                path: None,
+            },
+            runner: "d1".into(),
+            sources: Sources {
+                runner: at("runner/d1"),
+                to_agent: at("ipc/family/r/to-agent"),
+                from_agent: at("ipc/family/r/from-agent"),
+                socket: at("ipc/family/r/gateway"),
+                session: at("sessions/family"),
+                workspace: at("workspaces/family"),
+                inbox: at("inbox/family"),
+                global: at("global"),
+                passwd: at("passwd/abc-70001"),
+            },
+            limits: RunLimits::default(),
+            seccomp: "{}".into(),
+            zone: "UTC".into(),
+        }
+    }
+
+    #[test]
+    fn the_posture_is_the_golden_one() {
+        let spec = plan(&input()).unwrap();
+        let shown = serde_json::to_string_pretty(&spec).unwrap() + "\n";
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/policy/golden/container.json");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(golden, &shown).unwrap();
+        }
+        assert_eq!(shown, std::fs::read_to_string(golden).unwrap());
+    }
+
+    #[test]
+    fn only_main_may_write_what_all_groups_read() {
+        let writable = |input: &PlanInput| {
+            plan(input).unwrap().mounts.into_iter().filter(|m| m.writable).map(|m| m.target).collect::<Vec<_>>()
+        };
+        assert_eq!(writable(&input()), ["/ipc/from-agent", "/session", "/workspace"]);
+        let mut main = input();
+        main.lane = Lane::conversation("main".parse().unwrap());
+        assert!(writable(&main).contains(&"/global".to_owned()));
+    }
+
+    #[test]
+    fn b3_no_target_lies_inside_what_an_agent_may_write() {
+        let spec = plan(&input()).unwrap();
+        for outer in spec.mounts.iter().filter(|m| m.writable) {
+            for inner in &spec.mounts {
+                assert!(!inner.target.starts_with(&format!("{}/", outer.target)), "{inner:?}");
+                assert!(!inner.source.starts_with(&outer.source) || inner == outer, "{inner:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_images_volumes_are_covered_or_refused() {
+        let with = |volumes: &[&str]| {
+            let mut input = input();
+            input.image.volumes = volumes.iter().map(|v| (*v).to_owned()).collect();
+            plan(&input)
+        };
+        let spec = with(&["/var/lib/data", "/workspace", "/tmp"]).unwrap();
+        let covered: Vec<_> = spec.tmpfs.iter().map(|t| t.target.as_str()).collect();
+        assert_eq!(covered, ["/tmp", "/var/lib/data"]);
+        for bad in ["/", "/ipc", "/workspace/deep", "/run", "/etc", "/lazaret/x"] {
+            assert_eq!(with(&[bad]).unwrap_err().code(), "image.volume", "{bad}");
+        }
+        assert!(with(&["/workspaces"]).is_ok(), "a longer name is another place");
+    }
+
+    #[test]
+    fn an_image_of_another_processor_is_refused() {
+        let mut input = input();
+        input.image.architecture = "riscv64".into();
+        let error = plan(&input).unwrap_err();
+        assert_eq!(error.code(), "image.architecture");
+        assert!(error.to_string().contains("riscv64"), "{error}");
+    }
+
+    #[test]
+    fn two_runs_of_a_group_have_one_posture() {
+        let mut other = input();
+        other.run = "019ab000-0000-7000-8000-000000000002".parse().unwrap();
+        let posture = |i: &PlanInput| plan(i).unwrap().labels[label::POSTURE].clone();
+        assert_eq!(posture(&input()), posture(&other));
+        other.limits.memory *= 2;
+        assert_ne!(posture(&input()), posture(&other));
+    }
+}

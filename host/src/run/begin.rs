@@ -1,0 +1,117 @@
+//! What the host writes first: `begin`, and the messages of a turn.
+
+use chrono_tz::Tz;
+use ipc_schema::letters::ToAgent;
+use ipc_schema::letters::to_agent as letter;
+use ipc_schema::layout::box_path;
+use ipc_schema::{LetterId, Refusal, RunId, ToAgentLetter};
+
+use crate::config::personality;
+use crate::domain::group::Group;
+use crate::domain::message::Stored;
+use crate::domain::{ChatKind, Lane, WallMs};
+use crate::store::{BeginState, InputState};
+
+use super::Parts;
+
+/// A person's name or a title is a label: longer ones are cut.
+const NAME_MAX: usize = 80;
+
+/// `begin` of a run.
+pub(super) fn begin(parts: &Parts, lane: &Lane, session: String, group: &Group, state: BeginState) -> letter::Begin {
+    let text = |path: &std::path::Path| {
+        personality::read(path).unwrap_or_else(|why| {
+            tracing::warn!(code = "config.personality", "the turn goes on without it: {why}");
+            None
+        })
+    };
+    let seconds = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
+    let limits = &group.limits;
+    letter::Begin {
+        minor: ipc_schema::MINOR,
+        group: lane.group.clone(),
+        lane: lane.kind.to_string(),
+        main: lane.group.is_main(),
+        session,
+        persona: group.persona.clone(),
+        model: letter::Model {
+            name: group.model.model.clone(),
+            max_tokens: group.model.max_tokens,
+            window: group.model.window,
+        },
+        limits: letter::Limits {
+            model_calls: limits.model_calls,
+            turn_s: seconds(limits.turn),
+            command_s: seconds(limits.command),
+            command_max_s: seconds(limits.command_max),
+            output_bytes: limits.output_bytes,
+            requests: limits.requests,
+            compaction_percent: 80,
+        },
+        tools: group.tools.clone(),
+        network: "There is no network here: egress is off for this group.".to_owned(),
+        zone: group.zone.name().to_owned(),
+        claude_md_global: text(&parts.install.root.global_personality()),
+        claude_md_group: text(&parts.install.root.personality(&lane.group)),
+        open: state.open.map(|(open, consumed)| letter::OpenTurn { turn: open.turn, consumed }),
+        closed: state.closed,
+    }
+}
+
+/// An input letter's bytes.
+pub(super) fn input_letter(
+    run: &RunId,
+    n: u64,
+    ack: u64,
+    at: WallMs,
+    zone: Tz,
+    state: InputState,
+) -> Result<Vec<u8>, Refusal> {
+    let kind = match state.kind {
+        ChatKind::Direct => letter::ChatKind::Direct,
+        ChatKind::Room => letter::ChatKind::Room,
+    };
+    let input = letter::Input {
+        chat: letter::Chat { id: state.chat.to_string(), kind, title: label(&state.title) },
+        messages: state.messages.into_iter().map(|m| message(m, zone)).collect(),
+        context_omitted: state.omitted,
+    };
+    ToAgentLetter {
+        id: LetterId::of_host(n),
+        run: run.clone(),
+        turn: Some(state.turn),
+        n,
+        ack,
+        at: at.rfc3339(),
+        body: ToAgent::Input(input),
+    }
+    .to_bytes()
+}
+
+fn message(m: Stored, zone: Tz) -> letter::Message {
+    letter::Message {
+        id: m.seq,
+        wakes: m.wakes,
+        from: letter::Person { id: m.sender_id, name: label(&m.sender_name), owner: m.owner },
+        at: m.at.local(zone),
+        text: m.text,
+        edited: m.version > 0,
+        reply_to: m.reply_to.map(|r| letter::Quote { from: label(&r.from), text: r.text }),
+        attachments: m
+            .attachments
+            .into_iter()
+            .map(|a| letter::Attachment {
+                path: a.file.map(|file| format!("{}/{file}", box_path::INBOX)),
+                name: label(&a.name),
+                mime: a.mime,
+                bytes: a.bytes,
+                problem: a.problem,
+            })
+            .collect(),
+    }
+}
+
+/// A name as a label: one line, cut.
+fn label(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
+}

@@ -1,0 +1,106 @@
+//! The end of a run: signals, last letters, the log, the box's removal, and the one decision about its turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Parts, Run};
+use crate::dispatch::Facts;
+use crate::domain::{Ending, Lane, RunId};
+use crate::sandbox::Exit;
+
+/// SIGTERM is given this long.
+const TERM_GRACE: Duration = Duration::from_secs(5);
+/// How much of stdout and stderr is kept.
+const LOG_BYTES: usize = 64 * 1024;
+/// How much of it a person sees when a box dies.
+const LAST_WORDS: usize = 300;
+
+impl Run {
+    /// SIGTERM, five seconds, SIGKILL.
+    pub(super) async fn terminate(&mut self) {
+        self.killed.get_or_insert(Ending::Finished);
+        self.signal("SIGTERM").await;
+        let (engine, container) = (self.parts.engine.clone(), self.container.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(TERM_GRACE).await;
+            // A box that has ended meanwhile is no error.
+            if let Err(e) = engine.signal(&container, "SIGKILL").await {
+                tracing::warn!(code = e.code(), "a box ignores its end: {e}");
+            }
+        });
+    }
+
+    /// SIGKILL. The first reason stands.
+    pub(super) async fn kill(&mut self, ending: Ending) {
+        self.deadline = None;
+        self.killed.get_or_insert(ending);
+        self.signal("SIGKILL").await;
+    }
+
+    async fn signal(&self, signal: &str) {
+        if let Err(e) = self.parts.engine.signal(&self.container, signal).await {
+            tracing::warn!(run = %self.run, code = e.code(), "the box was not signalled: {e}");
+        }
+    }
+
+    /// After the exit: takes the last letters, keeps the log, removes the box, and decides what its turn is worth.
+    pub(super) async fn collect(mut self, exit: Exit) -> Option<(Duration, Facts)> {
+        self.take_letters().await;
+        let log = self.parts.engine.log_tail(&self.container, LOG_BYTES).await.unwrap_or_else(|e| {
+            tracing::debug!(run = %self.run, code = e.code(), "no log: {e}");
+            Vec::new()
+        });
+        self.wall.archive().keep(".", "runner.log", &log);
+        let ending = self.ending(exit, &log);
+        tracing::info!(run = %self.run, lane = %self.lane, "the box {ending}");
+        self.cancel.cancel();
+        if let Err(e) = self.parts.engine.remove(&self.container).await {
+            tracing::warn!(run = %self.run, code = e.code(), "the box was not removed; the next start removes it: {e}");
+        }
+        let (parts, run, lane) = (Arc::clone(&self.parts), self.run.clone(), self.lane.clone());
+        parts.mailbox.close(self.wall);
+        settle(&parts, &run, &lane, ending).await
+    }
+
+    fn ending(&self, exit: Exit, log: &[u8]) -> Ending {
+        if let Some(killed) = &self.killed {
+            return killed.clone();
+        }
+        if self.close_asked && exit.code == Some(0) {
+            return Ending::Finished;
+        }
+        let last_words = || {
+            let text = String::from_utf8_lossy(log);
+            let line = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").trim();
+            line.chars().filter(|c| !c.is_control()).take(LAST_WORDS).collect::<String>()
+        };
+        let why = self.failed.clone().unwrap_or_else(last_words);
+        if self.ready {
+            return Ending::Crashed { code: exit.code, oom: exit.oom, why };
+        }
+        let code = exit.code.map_or_else(|| "none".to_owned(), |c| c.to_string());
+        Ending::NeverStarted { code: "box.exited".into(), why: format!("the box ended with exit code {code}: {why}") }
+    }
+}
+
+/// Stores a run's end. Returns when its lane wants another run, and after which wait.
+///
+/// This must not be lost: while the store cannot take it, it is tried again.
+pub(super) async fn settle(
+    parts: &Parts,
+    run: &RunId,
+    lane: &Lane,
+    ending: Ending,
+) -> Option<(Duration, Facts)> {
+    let collected = loop {
+        match parts.store.collect(run.clone(), lane.clone(), ending.clone(), parts.clock.wall()).await {
+            Ok(collected) => break collected,
+            Err(e) => {
+                tracing::error!(%run, code = e.code(), "the run's end waits, because it cannot be stored: {e}");
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        }
+    };
+    parts.bell.ring();
+    collected.next.map(|(_, wait)| (wait, parts.facts(&lane.group)))
+}

@@ -1,0 +1,258 @@
+//! What the box says: each letter through transaction 2, and then to whoever waits for it.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use ipc_schema::letters::from_agent::{Outcome, Status, TurnDone};
+use ipc_schema::letters::{FromAgent, Request};
+use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
+use ipc_schema::{Refusal, RefusalCode, TurnId};
+use tokio::time::Instant;
+
+use super::{Run, SILENCE};
+use crate::channels::Activity;
+use crate::dispatch::Event;
+use crate::domain::Ending;
+use crate::domain::outbound::{Saying, Voice};
+use crate::domain::run::TurnEnd;
+use crate::mailbox::{Pass, Refused, Stamped};
+use crate::say;
+use crate::store::{StoreError, Take, Taken, TakenEffect};
+
+/// The longest silence that a status letter may announce: the longest command, and what it takes to end it.
+const DEADLINE_MAX: Duration = Duration::from_secs(660);
+
+impl Run {
+    /// Takes what is there, pass by pass.
+    pub(super) async fn take_letters(&mut self) {
+        loop {
+            let pass = match self.wall.pass(self.group.limits.letters_names) {
+                Ok(pass) => pass,
+                Err(e) => {
+                    tracing::error!(run = %self.run, code = "ipc.io", "letters cannot be listed: {e}");
+                    return;
+                }
+            };
+            if let Some(what) = pass.flood {
+                tracing::warn!(run = %self.run, code = RefusalCode::Flood.as_str(), "{what}: the box is ended");
+                let why = format!("it flooded its letter box ({what})");
+                self.kill(Ending::Crashed { code: None, oom: false, why }).await;
+                return;
+            }
+            let more = pass.more;
+            if !self.take_pass(pass).await || !more {
+                return;
+            }
+            // Other runs' letters are taken between two passes of this one.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn take_pass(&mut self, pass: Pass) -> bool {
+        let mut refused = pass.refused.into_iter().peekable();
+        for stamped in pass.letters {
+            // Refusals are worked off in number order too: a number that is used up makes way for the next.
+            while let Some(r) = refused.next_if(|r| r.n.is_none_or(|n| n < stamped.letter.n)) {
+                self.refuse(r).await;
+            }
+            if let Err(e) = self.take_one(stamped.clone()).await {
+                tracing::error!(run = %self.run, code = e.code(), "a letter waits, because it cannot be stored: {e}");
+                self.wall.rewind(stamped.letter.n);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                return false;
+            }
+        }
+        for r in refused {
+            self.refuse(r).await;
+        }
+        true
+    }
+
+    async fn refuse(&mut self, r: Refused) {
+        let shown = ipc_schema::refusal::quote(&r.name.to_string_lossy(), 80);
+        tracing::warn!(run = %self.run, code = r.refusal.code.as_str(), "{shown} refused: {}", r.refusal.reason);
+        let counted = match r.n {
+            Some(n) => self.parts.store.pass_over(self.run.clone(), n, r.refusal.code).await,
+            None => self.parts.store.count(r.refusal.code.as_str(), 1).await,
+        };
+        if let Err(e) = counted {
+            tracing::warn!(run = %self.run, code = e.code(), "the refusal was not counted: {e}");
+        }
+        self.wall.done(&r.name);
+    }
+
+    async fn take_one(&mut self, stamped: Stamped) -> Result<(), StoreError> {
+        let letter = &stamped.letter;
+        if let (Some(turn), Some((given, _))) = (letter.turn, &self.turn)
+            && turn != *given
+        {
+            let refusal = Refusal::new(RefusalCode::Stale, format!("{turn} is not this box's turn"));
+            self.refuse(Refused { n: Some(letter.n), name: stamped.name.into(), refusal }).await;
+            return Ok(());
+        }
+        let effect = self.effect(&letter.body, letter.id.as_str());
+        let taken = self
+            .parts
+            .store
+            .take(Take {
+                run: self.run.clone(),
+                n: letter.n,
+                id: letter.id.clone(),
+                turn: letter.turn,
+                ack: letter.ack,
+                sha256: stamped.sha256.clone(),
+                effect,
+                now: self.parts.clock.wall(),
+            })
+            .await?;
+        self.wall.done(OsStr::new(&stamped.name));
+        self.follow(stamped, taken).await;
+        Ok(())
+    }
+
+    /// What the letter does to the store.
+    fn effect(&self, body: &FromAgent, key: &str) -> TakenEffect {
+        match body {
+            FromAgent::Draft(_) | FromAgent::Status(_) | FromAgent::Failed(_) => TakenEffect::Nothing,
+            FromAgent::Ready(_) => TakenEffect::Ready,
+            FromAgent::Message(message) => match self.saying(Voice::Reply, key, &message.text) {
+                Some(saying) => TakenEffect::Message(saying),
+                None => TakenEffect::Nothing,
+            },
+            FromAgent::Request(request) => TakenEffect::Request {
+                kind: request.kind().to_owned(),
+                body: serde_json::to_string(request).unwrap_or_default(),
+                limit: self.group.limits.requests,
+            },
+            FromAgent::TurnDone(done) => self.turn_end(done, key),
+        }
+    }
+
+    fn saying(&self, voice: Voice, key: &str, text: &str) -> Option<Saying> {
+        let (channel, chat) = self.channel()?;
+        let parts = channel.split(text);
+        (!parts.is_empty()).then(|| Saying { chat, voice, key: key.to_owned(), parts, answers: None })
+    }
+
+    fn turn_end(&self, done: &TurnDone, key: &str) -> TakenEffect {
+        // A box may claim what it likes; only a turn that was interrupted is called so.
+        let (state, why, notice) = match (done.outcome, self.interrupted, &done.error) {
+            (Outcome::Failed, _, Some(trouble)) => ("failed", trouble.code.as_str(), Some(say::model_failed(trouble))),
+            (Outcome::Failed, _, None) => ("failed", "model", None),
+            (Outcome::Interrupted, Some(InterruptWhy::Stop), _) => ("stopped", "stop", Some(say::stopped())),
+            (Outcome::Interrupted, Some(InterruptWhy::Time), _) => ("stopped", "time", Some(say::time_is_up())),
+            (Outcome::Limit, ..) => ("done", "limit", None),
+            (Outcome::Finished | Outcome::Interrupted, ..) => ("done", "finished", None),
+        };
+        let reply = self.saying(Voice::Reply, key, &done.text);
+        let notice = notice.and_then(|text| self.saying(Voice::Notice, "notice:end", &text));
+        let end = TurnEnd { state, why: why.chars().take(80).collect() };
+        TakenEffect::TurnDone { end, sayings: reply.into_iter().chain(notice).collect() }
+    }
+
+    /// What follows from a letter once it is stored.
+    async fn follow(&mut self, stamped: Stamped, taken: Taken) {
+        let letter = stamped.letter;
+        match taken {
+            Taken::Repeat => return,
+            Taken::Refused(refusal) => {
+                tracing::warn!(run = %self.run, code = refusal.code.as_str(), "{} refused: {refusal}", stamped.name);
+                if let (FromAgent::Request(_), Some(turn)) = (&letter.body, letter.turn) {
+                    let code = refusal.code.to_string();
+                    self.answer(turn, letter.id, Verdict::Refused { code, reason: refusal.reason }).await;
+                }
+                return;
+            }
+            Taken::Closed { next } => return self.turn_over(letter.turn, next).await,
+            Taken::Perform => {
+                if let (FromAgent::Request(request), Some(turn)) = (letter.body, letter.turn) {
+                    self.perform_and_answer(turn, letter.id, request).await;
+                }
+                return;
+            }
+            Taken::Answered(verdict) => {
+                if let (Some(turn), Ok(verdict)) = (letter.turn, serde_json::from_str(&verdict)) {
+                    self.answer(turn, letter.id, verdict).await;
+                }
+                return;
+            }
+            Taken::Fresh => {}
+        }
+        self.heard(Duration::ZERO);
+        match letter.body {
+            FromAgent::Ready(ready) => {
+                tracing::info!(run = %self.run, lane = %self.lane, runner = ready.runner, "the box is ready");
+                self.ready = true;
+                self.stage("ready");
+                let _ = self.events.send(Event::Ready { run: self.no });
+            }
+            FromAgent::Draft(draft) => self.show(&Activity::Draft(draft.text)),
+            FromAgent::Status(status) => self.status(&status),
+            FromAgent::Failed(failed) => {
+                let why: String = format!("{}: {}", failed.code, failed.reason).chars().take(500).collect();
+                tracing::warn!(run = %self.run, code = "run.failed", "the runner gave up: {why}");
+                self.failed = Some(why);
+            }
+            FromAgent::Message(_) => {
+                self.stage("message");
+                self.parts.bell.ring();
+            }
+            FromAgent::Request(_) | FromAgent::TurnDone(_) => {}
+        }
+    }
+
+    async fn perform_and_answer(&mut self, turn: TurnId, id: ipc_schema::LetterId, request: Request) {
+        let kind = request.kind().to_owned();
+        let verdict = self.perform(request).await;
+        tracing::info!(run = %self.run, %turn, "request {kind}: {}", match &verdict {
+            Verdict::Ok { .. } => "done",
+            Verdict::Refused { code, .. } => code.as_str(),
+        });
+        let stored = serde_json::to_string(&verdict).unwrap_or_default();
+        if let Err(e) = self.parts.store.verdict(turn, id.clone(), stored).await {
+            tracing::error!(run = %self.run, code = e.code(), "a verdict was not stored: {e}");
+        }
+        self.answer(turn, id, verdict).await;
+    }
+
+    async fn turn_over(&mut self, turn: Option<TurnId>, next: Option<TurnId>) {
+        self.stage("turn_done");
+        if let Some(turn) = turn {
+            match self.parts.store.turn_messages(turn).await {
+                Ok((messages, parts)) => {
+                    self.show(&Activity::TurnOver { turn, messages, run: Some(self.run.clone()), parts });
+                }
+                Err(e) => tracing::warn!(run = %self.run, code = e.code(), "the end of {turn} was not shown: {e}"),
+            }
+        }
+        self.end_turn();
+        self.parts.bell.ring();
+        let _ = self.events.send(Event::TurnClosed { run: self.no, next: next.is_some() });
+    }
+
+    fn status(&mut self, status: &Status) {
+        if let Some(seconds) = status.deadline_s {
+            self.heard(Duration::from_secs(seconds.into()).min(DEADLINE_MAX));
+        }
+        if let Some(tool) = &status.tool {
+            let detail = status.detail.as_deref().unwrap_or_default();
+            let line: String = format!("{tool} {detail}").chars().filter(|c| !c.is_control()).take(200).collect();
+            self.show(&Activity::Doing(line.trim_end().to_owned()));
+        }
+    }
+
+    /// A letter came: silence starts anew, after what the runner announced. A box that listens may be silent.
+    fn heard(&mut self, announced: Duration) {
+        if self.turn.is_some() && !self.close_asked {
+            self.deadline = Some(Instant::now() + announced + SILENCE);
+        } else if self.ready {
+            self.deadline = None;
+        }
+    }
+
+    fn show(&self, activity: &Activity) {
+        if let Some((channel, chat)) = self.channel() {
+            channel.show(&chat, activity);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! One box's life, top to bottom: born, fed, listened to, ended, collected.
+//!
+//! One worker per run owns everything of it. It is told what to do by [`Order`]s (dispatch decided them), and answers
+//! with dispatch's events; the last one is always `Ended`.
+
+mod begin;
+mod birth;
+mod end;
+mod letters;
+mod requests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipc_schema::ToAgentLetter;
+use ipc_schema::letters::ToAgent;
+use ipc_schema::letters::to_agent::{Close, CloseWhy, Interrupt, InterruptWhy};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::channels::{Channel, Channels};
+use crate::clock::Clock;
+use crate::config::Install;
+use crate::delivery::Bell;
+use crate::dispatch::{Event, Facts, RunNo};
+use crate::domain::group::Group;
+use crate::domain::{ChatId, Ending, GroupName, Lane, LetterId, RunId, TurnId};
+use crate::gateway::Gateway;
+use crate::mailbox::{Mailbox, RunBox};
+use crate::sandbox::{Engine, Exit};
+use crate::store::Store;
+use begin::input_letter;
+
+/// A box that is up this long without `ready` will not get there.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Silence beyond a declared deadline that means a dead runner.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Most platforms show "typing" for about five seconds.
+const TYPING_EVERY: Duration = Duration::from_secs(4);
+/// Scans without a notice of the kernel, while a box starts or works, and while it listens.
+const SCAN_BUSY: Duration = Duration::from_secs(1);
+const SCAN_QUIET: Duration = Duration::from_secs(30);
+
+/// What every run needs of the house.
+pub struct Parts {
+    /// The store.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+    /// The settings.
+    pub install: Arc<Install>,
+    /// The engine.
+    pub engine: Engine,
+    /// The letters' watcher.
+    pub mailbox: Mailbox,
+    /// The model path.
+    pub gateway: Arc<Gateway>,
+    /// Chat platforms.
+    pub channels: Channels,
+    /// Tells delivery that something was queued.
+    pub bell: Bell,
+    /// What makes this install's boxes ours.
+    pub id: String,
+    /// The group that host and boxes share.
+    pub gid: u32,
+    /// Digest and folder of the runner.
+    pub runner: birth::Runner,
+}
+
+pub use birth::Runner;
+
+impl Parts {
+    /// What dispatch must know of a group. A group whose file is broken gets the defaults here; its run will be
+    /// refused with the file, line and column.
+    pub fn facts(&self, group: &GroupName) -> Facts {
+        let (priority, limits) = match self.install.group(group) {
+            Ok(group) => (group.priority, group.limits),
+            Err(_) => Default::default(),
+        };
+        Facts {
+            priority,
+            idle_window: limits.idle_window,
+            turn_limit: limits.turn,
+            run_limit: limits.run,
+        }
+    }
+}
+
+/// What dispatch wants of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Write what the open turn holds.
+    Feed,
+    /// Write `interrupt`.
+    Interrupt(InterruptWhy),
+    /// Write `_close`.
+    Close(CloseWhy),
+    /// SIGTERM, five seconds, SIGKILL.
+    Terminate,
+    /// SIGKILL, and this is why.
+    Kill(Ending),
+}
+
+/// A run that has a box.
+struct Run {
+    parts: Arc<Parts>,
+    no: RunNo,
+    run: RunId,
+    lane: Lane,
+    group: Group,
+    container: String,
+    wall: RunBox,
+    events: UnboundedSender<Event>,
+    /// The turn this box was given, and its chat.
+    turn: Option<(TurnId, ChatId)>,
+    /// The same for the gateway, which counts tokens per turn.
+    open_turn: watch::Sender<Option<TurnId>>,
+    cancel: CancellationToken,
+    ready: bool,
+    /// When silence becomes death; none while listening.
+    deadline: Option<Instant>,
+    interrupted: Option<InterruptWhy>,
+    close_asked: bool,
+    /// Set when we end it: what its end is called.
+    killed: Option<Ending>,
+    /// The runner's own last words.
+    failed: Option<String>,
+}
+
+/// Lives a run from the first to the last step and reports its end.
+pub async fn live(
+    parts: Arc<Parts>,
+    lane: Lane,
+    no: RunNo,
+    mut orders: UnboundedReceiver<Order>,
+    events: UnboundedSender<Event>,
+) {
+    let run = new_run_id();
+    let wake = match birth::born(&parts, &lane, &run, no, &events).await {
+        Ok(mut box_run) => {
+            let exit = box_run.listen(&mut orders).await;
+            box_run.collect(exit).await
+        }
+        Err(never) => {
+            tracing::warn!(%run, %lane, code = never.code, "the box did not start: {}", never.why);
+            let ending = Ending::NeverStarted { code: never.code.to_owned(), why: never.why };
+            end::settle(&parts, &run, &lane, ending).await
+        }
+    };
+    // The receiver is gone only when the host is ending: there is nobody left to tell.
+    let _ = events.send(Event::Ended { run: no, wake });
+}
+
+fn new_run_id() -> RunId {
+    let text = uuid::Uuid::now_v7().hyphenated().to_string();
+    match text.parse() {
+        Ok(run) => run,
+        Err(e) => unreachable!("a UUID is a run id: {e}"),
+    }
+}
+
+enum Happened {
+    Order(Option<Order>),
+    Exit(Exit),
+    Silence,
+    Typing,
+    Letters,
+}
+
+impl Run {
+    /// From start to exit. Every branch only names what happened; what follows from it is done outside the select,
+    /// so that nothing is cancelled half-way.
+    async fn listen(&mut self, orders: &mut UnboundedReceiver<Order>) -> Exit {
+        let engine = self.parts.engine.clone();
+        let container = self.container.clone();
+        let mut exit = std::pin::pin!(async move { engine.wait(&container).await });
+        let mut typing = tokio::time::interval(TYPING_EVERY);
+        typing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        self.deadline = Some(Instant::now() + READY_WITHIN);
+        loop {
+            let scan = if self.deadline.is_some() { SCAN_BUSY } else { SCAN_QUIET };
+            let deadline = self.deadline.unwrap_or_else(|| Instant::now() + SCAN_QUIET * 10);
+            let happened = tokio::select! {
+                exit = &mut exit => Happened::Exit(exit),
+                order = orders.recv() => Happened::Order(order),
+                () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => Happened::Silence,
+                _ = typing.tick(), if self.turn.is_some() && self.ready => Happened::Typing,
+                () = self.wall.ring(scan) => Happened::Letters,
+            };
+            match happened {
+                Happened::Exit(exit) => return exit,
+                Happened::Order(Some(order)) => self.obey(order).await,
+                // The supervisor is gone: the host ends and leaves no box behind.
+                Happened::Order(None) => self.kill(Ending::Killed).await,
+                Happened::Silence => self.fell_silent().await,
+                Happened::Typing => self.show_typing(),
+                Happened::Letters => self.take_letters().await,
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Feed => self.feed().await,
+            Order::Interrupt(why) => {
+                self.interrupted = Some(why);
+                let turn = self.turn.as_ref().map(|(turn, _)| *turn);
+                self.write(turn, ToAgent::Interrupt(Interrupt { why })).await;
+            }
+            Order::Close(why) => self.ask_to_close(why).await,
+            Order::Terminate => self.terminate().await,
+            Order::Kill(ending) => self.kill(ending).await,
+        }
+    }
+
+    /// Writes every message of the open turn that this box has not been given. A lane without an open turn has
+    /// nothing for it: dispatch is told, so that the box listens.
+    async fn feed(&mut self) {
+        loop {
+            let (run, zone, ack) = (self.run.clone(), self.group.zone, self.wall.taken());
+            let at = self.parts.clock.wall();
+            let built = self
+                .parts
+                .store
+                .compose_input(run.clone(), self.lane.clone(), self.group.context, at, move |n, state| {
+                    input_letter(&run, n, ack, at, zone, state)
+                })
+                .await;
+            match built {
+                Ok(Some((turn, chat, letter))) => {
+                    self.begin_turn(turn, chat);
+                    self.stage("input");
+                    self.put(&ipc_schema::layout::letter_name(letter.n, letter.kind), &letter.bytes);
+                }
+                Ok(None) => break,
+                Err(e) => {
+                    // The messages are in the store; a box that cannot be fed must not keep its lane.
+                    tracing::error!(run = %self.run, code = e.code(), "the box cannot be fed: {e}");
+                    self.kill(Ending::Crashed { code: None, oom: false, why: e.to_string() }).await;
+                    return;
+                }
+            }
+        }
+        let open = self.parts.store.open_turn(self.lane.clone()).await;
+        if matches!(open, Ok(None)) {
+            self.end_turn();
+            let _ = self.events.send(Event::TurnClosed { run: self.no, next: false });
+        }
+    }
+
+    fn begin_turn(&mut self, turn: TurnId, chat: ChatId) {
+        if self.turn.as_ref().is_none_or(|(now, _)| *now != turn) {
+            self.interrupted = None;
+        }
+        self.turn = Some((turn, chat));
+        self.open_turn.send_replace(Some(turn));
+        self.deadline = Some(Instant::now() + SILENCE);
+        self.show_typing();
+    }
+
+    fn end_turn(&mut self) {
+        self.turn = None;
+        self.open_turn.send_replace(None);
+        self.deadline = None;
+    }
+
+    fn channel(&self) -> Option<(Arc<dyn Channel>, ChatId)> {
+        let (_, chat) = self.turn.as_ref()?;
+        Some((self.parts.channels.of(chat)?, chat.clone()))
+    }
+
+    fn show_typing(&self) {
+        if let Some((channel, chat)) = self.channel() {
+            tokio::spawn(async move { channel.typing(&chat).await });
+        }
+    }
+
+    /// Makes a letter, as a row and then as a file.
+    async fn write(&mut self, turn: Option<TurnId>, body: ToAgent) {
+        let (run, ack, at) = (self.run.clone(), self.wall.taken(), self.parts.clock.wall());
+        let kind = body.kind();
+        let made = self
+            .parts
+            .store
+            .add_letter(self.run.clone(), turn, kind, at, move |n| {
+                ToAgentLetter { id: LetterId::of_host(n), run, turn, n, ack, at: at.rfc3339(), body }.to_bytes()
+            })
+            .await;
+        match made {
+            Ok(letter) => self.put(&ipc_schema::layout::letter_name(letter.n, letter.kind), &letter.bytes),
+            Err(e) => tracing::error!(run = %self.run, code = e.code(), "the {kind} letter was not stored: {e}"),
+        }
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        if let Err(e) = self.wall.write(name, bytes) {
+            tracing::error!(run = %self.run, code = "ipc.write", "{e}");
+        }
+    }
+
+    async fn ask_to_close(&mut self, why: CloseWhy) {
+        self.close_asked = true;
+        self.deadline = None;
+        let highest = match self.parts.store.highest_written(self.run.clone()).await {
+            Ok(n) => n,
+            Err(e) => {
+                tracing::error!(run = %self.run, code = e.code(), "_close was not written: {e}");
+                return;
+            }
+        };
+        let reason = match why {
+            CloseWhy::Idle => "nothing to do for the idle window",
+            CloseWhy::Yield => "another group needs the room",
+            CloseWhy::Drain => "the host stops; an unfinished turn goes on with the next host",
+            CloseWhy::Renew => "the next turn gets a new box",
+        };
+        let letter = ToAgentLetter {
+            id: LetterId::of_host(highest),
+            run: self.run.clone(),
+            turn: None,
+            n: highest,
+            ack: self.wall.taken(),
+            at: self.parts.clock.wall().rfc3339(),
+            body: ToAgent::Close(Close { why, reason: reason.to_owned() }),
+        };
+        match letter.to_bytes() {
+            Ok(bytes) => self.put(&letter.file_name(), &bytes),
+            Err(e) => tracing::error!(run = %self.run, code = e.code.as_str(), "{e}"),
+        }
+    }
+
+    async fn fell_silent(&mut self) {
+        if self.ready {
+            let ending = Ending::Silent { seconds: SILENCE.as_secs() };
+            tracing::warn!(run = %self.run, code = "run.silent", "the box {ending}");
+            self.kill(ending).await;
+        } else {
+            let why = format!("the box did not get ready within {} s", READY_WITHIN.as_secs());
+            self.kill(Ending::NeverStarted { code: "box.silent".into(), why }).await;
+        }
+    }
+
+    fn stage(&self, name: &'static str) {
+        let turn = self.turn.as_ref().map(|(turn, _)| *turn);
+        self.parts.store.stage(turn, None, Some(&self.run), name, self.parts.clock.now());
+    }
+}

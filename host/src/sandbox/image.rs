@@ -1,0 +1,126 @@
+//! Images: what a plan must know of one, and its `/etc/passwd` with one line more.
+
+use std::path::{Path, PathBuf};
+
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
+use futures_util::TryStreamExt;
+
+use super::{Engine, EngineError, QUICK, SLOW, write_shared};
+use crate::policy::sandbox_plan::ImageFacts;
+
+/// No image's passwd is larger.
+const PASSWD_MAX: usize = 256 * 1024;
+
+impl Engine {
+    /// Looks at an image by name or id. It is then used by id only: where no registry answers, a look-up by tag can
+    /// wait for ten seconds, and a tag can move between the look and the use.
+    ///
+    /// # Errors
+    /// [`EngineError::NoImage`], or what the engine said.
+    pub async fn image(&self, name: &str) -> Result<ImageFacts, EngineError> {
+        let told = match self.ask("look at the image", QUICK, self.docker.inspect_image(name)).await {
+            Err(EngineError::Refused { why, .. }) if why.to_lowercase().contains("no such image") => {
+                return Err(EngineError::NoImage { image: name.to_owned() });
+            }
+            told => told?,
+        };
+        let config = told.config.unwrap_or_default();
+        let path = config.env.unwrap_or_default().iter().find_map(|e| e.strip_prefix("PATH=").map(str::to_owned));
+        Ok(ImageFacts {
+            id: told.id.unwrap_or_default(),
+            architecture: told.architecture.unwrap_or_default(),
+            volumes: config.volumes.unwrap_or_default().into_iter().collect(),
+            path,
+        })
+    }
+
+    /// The file to mount over `/etc/passwd`: the image's own, and a line for the box's user, so that `whoami`, git
+    /// and ssh know who they are. It never changes for an image and a user, so it is made once.
+    ///
+    /// # Errors
+    /// What the engine or the filesystem said.
+    pub async fn passwd(&self, image: &ImageFacts, uid: u32, gid: u32, dir: &Path) -> Result<PathBuf, EngineError> {
+        let short: String = image.id.trim_start_matches("sha256:").chars().take(20).collect();
+        let path = dir.join(format!("{short}-{uid}"));
+        if path.exists() {
+            return Ok(path);
+        }
+        let mut text = self.image_passwd(&image.id).await?;
+        if !text.is_empty() && !text.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+        text.extend_from_slice(format!("agent:x:{uid}:{gid}:agent:/workspace/.home:/bin/sh\n").as_bytes());
+        write_shared(&path, &text, 0o644)?;
+        Ok(path)
+    }
+
+    /// Reads `/etc/passwd` out of a box that is made for it and never started. An image without one has an empty one.
+    async fn image_passwd(&self, image: &str) -> Result<Vec<u8>, EngineError> {
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            entrypoint: Some(vec!["/never".into()]),
+            network_disabled: Some(true),
+            ..Default::default()
+        };
+        let made = self.ask("look into the image", SLOW, self.docker.create_container(None, body)).await?;
+        let options = DownloadFromContainerOptionsBuilder::default().path("/etc/passwd").build();
+        let archive = async {
+            let mut bytes = Vec::new();
+            let mut chunks = self.docker.download_from_container(&made.id, Some(options));
+            while let Some(chunk) = chunks.try_next().await? {
+                if bytes.len() + chunk.len() > PASSWD_MAX {
+                    break;
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        };
+        let archive = self.ask("read the image's passwd", QUICK, archive).await;
+        self.remove(&made.id).await?;
+        match archive {
+            Ok(archive) => Ok(first_file(&archive)),
+            Err(EngineError::Refused { .. }) => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// The first regular file of a tar archive (POSIX ustar: 512-byte header, octal size at 124, type at 156). A link
+/// in its place reads as nothing.
+fn first_file(archive: &[u8]) -> Vec<u8> {
+    let header = archive.get(..512);
+    let size = header.and_then(|h| h.get(124..135)).and_then(|octal| {
+        let text = std::str::from_utf8(octal).ok()?.trim_matches(['\0', ' ']);
+        usize::from_str_radix(text, 8).ok()
+    });
+    let regular = header.and_then(|h| h.get(156)).is_some_and(|kind| matches!(kind, b'0' | 0));
+    match size {
+        Some(size) if regular => archive.get(512..512 + size).unwrap_or_default().to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tar(kind: u8, body: &[u8]) -> Vec<u8> {
+        let mut header = vec![0u8; 512];
+        header[..6].copy_from_slice(b"passwd");
+        header[124..136].copy_from_slice(format!("{:011o}\0", body.len()).as_bytes());
+        header[156] = kind;
+        header.extend_from_slice(body);
+        header
+    }
+
+    #[test]
+    fn only_a_regular_file_is_read_out_of_an_archive() {
+        assert_eq!(first_file(&tar(b'0', b"root:x:0:0::/:/bin/sh\n")), b"root:x:0:0::/:/bin/sh\n");
+        assert_eq!(first_file(&tar(b'2', b"")), b"");
+        assert_eq!(first_file(b"short"), b"");
+        let mut cut = tar(b'0', b"0123456789");
+        cut.truncate(515);
+        assert_eq!(first_file(&cut), b"");
+    }
+}

@@ -1,0 +1,334 @@
+//! The container engine, through its API and never its command line.
+//!
+//! This room translates a [`ContainerSpec`] and reports what the engine says; it decides nothing. Every call has a
+//! time-out, so that an engine that hangs degrades the host and does not stop the channels.
+
+mod image;
+mod translate;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as Bollard;
+use bollard::query_parameters::{
+    CreateContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+
+use crate::policy::sandbox_plan::{ContainerSpec, label};
+
+/// The oldest engine whose posture we know: 20.10 speaks API 1.41.
+const OLDEST_API: (u32, u32) = (1, 41);
+/// Quick calls: inspect, kill, list.
+const QUICK: Duration = Duration::from_secs(10);
+/// Create and start wait for storage and for runc.
+const SLOW: Duration = Duration::from_secs(60);
+
+/// What the engine did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Nobody answers at the socket.
+    #[error("no container engine answers at {socket} ({why}); start one: `systemctl start docker`, or `dockerd` by hand")]
+    Away {
+        /// Where.
+        socket: String,
+        /// What the system said.
+        why: String,
+    },
+    /// The engine is too old.
+    #[error("the engine at {socket} speaks API {found}; Lazaret needs 1.41 (Docker Engine 20.10) or later")]
+    TooOld {
+        /// Where.
+        socket: String,
+        /// What it speaks.
+        found: String,
+    },
+    /// There is no such image.
+    #[error("the image {image} is not on this machine; build it (`lazaret image build`) or pull it (`docker pull {image}`)")]
+    NoImage {
+        /// Which.
+        image: String,
+    },
+    /// The engine refused.
+    #[error("the engine refused to {what}: {why}")]
+    Refused {
+        /// What it was asked.
+        what: &'static str,
+        /// What it said.
+        why: String,
+    },
+    /// The engine did not answer in time.
+    #[error("the engine did not {what} within {seconds} s")]
+    Hangs {
+        /// What it was asked.
+        what: &'static str,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// A file of ours for the box could not be made.
+    #[error("{path} cannot be made: {why}")]
+    File {
+        /// Which.
+        path: String,
+        /// What the system said.
+        why: String,
+    },
+}
+
+impl EngineError {
+    /// The machine's word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Away { .. } => "engine.away",
+            Self::TooOld { .. } => "engine.too_old",
+            Self::NoImage { .. } => "image.missing",
+            Self::Refused { .. } => "engine.refused",
+            Self::Hangs { .. } => "engine.hangs",
+            Self::File { .. } => "engine.file",
+        }
+    }
+}
+
+/// What an engine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineFacts {
+    /// `20.10.24`
+    pub version: String,
+    /// `1.41`
+    pub api: String,
+    /// Its processor.
+    pub architecture: String,
+    /// Runtimes by name.
+    pub runtimes: Vec<String>,
+    /// `name=seccomp,…`
+    pub security: Vec<String>,
+    /// `1` or `2`
+    pub cgroups: String,
+}
+
+/// How a box ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code; absent when the engine does not know the box any more.
+    pub code: Option<i64>,
+    /// Whether the kernel ended it for its memory.
+    pub oom: bool,
+}
+
+/// A box of ours that the engine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The engine's id.
+    pub container: String,
+    /// The run its label names.
+    pub run: String,
+}
+
+/// The engine.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    docker: Docker,
+    socket: String,
+}
+
+impl Engine {
+    /// A client for the engine at `unix:///…`. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`EngineError::Away`] for an address that cannot be one.
+    pub fn new(socket: &str) -> Result<Self, EngineError> {
+        let path = socket.strip_prefix("unix://").unwrap_or(socket);
+        let docker = Docker::connect_with_unix(path, SLOW.as_secs(), &bollard::ClientVersion {
+            major_version: 1,
+            minor_version: 41,
+        });
+        let docker = docker.map_err(|e| EngineError::Away { socket: socket.to_owned(), why: e.to_string() })?;
+        Ok(Self { docker, socket: socket.to_owned() })
+    }
+
+    /// Asks the engine what it is.
+    ///
+    /// # Errors
+    /// [`EngineError::Away`], [`EngineError::Hangs`] or [`EngineError::TooOld`].
+    pub async fn facts(&self) -> Result<EngineFacts, EngineError> {
+        let version = self.ask("say its version", QUICK, self.docker.version()).await?;
+        let api = version.api_version.unwrap_or_default();
+        let number = api.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        if number.is_none_or(|n: (u32, u32)| n < OLDEST_API) {
+            return Err(EngineError::TooOld { socket: self.socket.clone(), found: api });
+        }
+        let info = self.ask("describe itself", QUICK, self.docker.info()).await?;
+        let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
+        runtimes.sort();
+        Ok(EngineFacts {
+            version: version.version.unwrap_or_default(),
+            api,
+            architecture: version.arch.unwrap_or_default(),
+            runtimes,
+            security: info.security_options.unwrap_or_default(),
+            cgroups: info.cgroup_version.map(|v| v.to_string()).unwrap_or_default(),
+        })
+    }
+
+    /// Makes a box. It does not run yet. Returns the engine's id of it.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
+        let options = CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
+        let body = translate::container(spec);
+        let made = self.ask("make the box", SLOW, self.docker.create_container(Some(options), body)).await?;
+        Ok(made.id)
+    }
+
+    /// Starts a box.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn start(&self, container: &str) -> Result<(), EngineError> {
+        self.ask("start the box", SLOW, self.docker.start_container(container, None)).await
+    }
+
+    /// Waits until a box has ended, over restarts of the engine.
+    pub async fn wait(&self, container: &str) -> Exit {
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
+            // The stream yields once; an error may be the exit code's, or the engine's own end.
+            let _ = self.docker.wait_container(container, Some(options)).next().await;
+            match self.exit(container).await {
+                Ok(Some(exit)) => return exit,
+                Ok(None) => {}
+                Err(e) => tracing::debug!(code = e.code(), "waiting for box {container}: {e}"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    /// How a box ended; `None` while it runs.
+    async fn exit(&self, container: &str) -> Result<Option<Exit>, EngineError> {
+        let told = match self.ask("look at the box", QUICK, self.docker.inspect_container(container, None)).await {
+            Err(EngineError::Refused { why, .. }) if why.contains("No such container") => {
+                return Ok(Some(Exit { code: None, oom: false }));
+            }
+            told => told?,
+        };
+        let state = told.state.unwrap_or_default();
+        if state.running == Some(true) {
+            return Ok(None);
+        }
+        Ok(Some(Exit { code: state.exit_code, oom: state.oom_killed == Some(true) }))
+    }
+
+    /// Sends a signal; a box that has ended is no error.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn signal(&self, container: &str, signal: &str) -> Result<(), EngineError> {
+        let options = KillContainerOptionsBuilder::default().signal(signal).build();
+        match self.ask("signal the box", QUICK, self.docker.kill_container(container, Some(options))).await {
+            Err(EngineError::Refused { why, .. }) if why.contains("is not running") || why.contains("No such") => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The end of what a box wrote to stdout and stderr, at most `most` bytes.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn log_tail(&self, container: &str, most: usize) -> Result<Vec<u8>, EngineError> {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail("2000").build();
+        let mut lines = self.docker.logs(container, Some(options));
+        let mut tail = Vec::new();
+        let read = async {
+            while let Some(line) = lines.next().await {
+                tail.extend_from_slice(&line?.into_bytes());
+                if tail.len() > 2 * most {
+                    tail.drain(..tail.len() - most);
+                }
+            }
+            Ok(())
+        };
+        self.ask("give the box's log", QUICK, read).await?;
+        tail.drain(..tail.len().saturating_sub(most));
+        Ok(tail)
+    }
+
+    /// Removes a box with its anonymous volumes, running or not; one that is gone is no error.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn remove(&self, container: &str) -> Result<(), EngineError> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match self.ask("remove the box", SLOW, self.docker.remove_container(container, Some(options))).await {
+            Err(EngineError::Refused { why, .. }) if why.contains("No such") || why.contains("already in progress") => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Every box of this install, found by the equality of its label.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn boxes(&self, install: &str) -> Result<Vec<Found>, EngineError> {
+        let filters = HashMap::from([("label", vec![format!("{}={install}", label::INSTALL)])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let boxes = self.ask("list the boxes", QUICK, self.docker.list_containers(Some(options))).await?;
+        Ok(boxes
+            .into_iter()
+            .filter_map(|b| {
+                let labels = b.labels.unwrap_or_default();
+                Some(Found { container: b.id?, run: labels.get(label::RUN)?.clone() })
+            })
+            .collect())
+    }
+
+    /// One call with its time-out, its error said in our words.
+    async fn ask<T>(
+        &self,
+        what: &'static str,
+        within: Duration,
+        call: impl Future<Output = Result<T, Bollard>>,
+    ) -> Result<T, EngineError> {
+        let answered = tokio::time::timeout(within, call)
+            .await
+            .map_err(|_| EngineError::Hangs { what, seconds: within.as_secs() })?;
+        answered.map_err(|e| match e {
+            Bollard::DockerResponseServerError { message, .. } => EngineError::Refused { what, why: message },
+            Bollard::RequestTimeoutError => EngineError::Hangs { what, seconds: within.as_secs() },
+            other => EngineError::Away { socket: self.socket.clone(), why: chain(&other) },
+        })
+    }
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        let more = e.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = e.source();
+    }
+    text
+}
+
+/// Writes a file that boxes read, under a name of its own first, so that a box never sees half of it.
+fn write_shared(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |e: std::io::Error| EngineError::File { path: path.display().to_string(), why: e.to_string() };
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(format!(".{}", std::process::id()));
+    std::fs::write(&staged, bytes).map_err(failed)?;
+    std::fs::set_permissions(&staged, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    std::fs::rename(&staged, path).map_err(failed)
+}

@@ -1,0 +1,191 @@
+//! Every sentence that a person may read in a chat, in one place: short, plain, with what to do.
+//!
+//! What the host itself says carries [`PREFIX`], and no agent can imitate it: see [`voiced`].
+
+use std::time::Duration;
+
+use ipc_schema::letters::from_agent::Trouble;
+
+use crate::domain::Ending;
+use crate::domain::outbound::Voice;
+
+/// Before every notice.
+pub const PREFIX: &str = "[lazaret]";
+
+/// The text as it goes to the chat. A notice gets the prefix; in an agent's words the prefix is defused wherever it
+/// stands, whatever its case.
+pub fn voiced(voice: Voice, text: &str) -> String {
+    match voice {
+        Voice::Notice => format!("{PREFIX} {text}"),
+        Voice::Reply => defuse(text),
+    }
+}
+
+fn defuse(text: &str) -> String {
+    // ASCII lower-casing keeps every byte's place, so that finds in `lower` are finds in `text`.
+    let lower = text.to_ascii_lowercase();
+    let mut out = String::with_capacity(text.len());
+    let mut from = 0;
+    for (at, found) in lower.match_indices(PREFIX) {
+        out.push_str(text.get(from..at).unwrap_or_default());
+        out.push_str("(lazaret)");
+        from = at + found.len();
+    }
+    out.push_str(text.get(from..).unwrap_or_default());
+    out
+}
+
+/// A box could not be made; it goes on trying.
+pub fn cannot_start(why: &str) -> String {
+    format!("The agent cannot start: {why}. Your message is kept, and I keep trying for a day.")
+}
+
+/// A day of trying is over.
+pub fn never_started(why: &str) -> String {
+    format!("The agent could not be started for a day, so I gave this up: {why}. Write again once that is mended.")
+}
+
+/// Attempts are used up.
+pub fn gave_up(ending: &Ending, attempts: u32) -> String {
+    format!("I gave this up after {attempts} attempts: the agent's box {}. Write again to retry.", box_ended(ending))
+}
+
+fn box_ended(ending: &Ending) -> String {
+    match ending {
+        Ending::Crashed { oom: true, .. } => "ran out of memory".to_owned(),
+        Ending::Crashed { code: Some(code), .. } => format!("ended unexpectedly (exit code {code})"),
+        Ending::Crashed { code: None, .. } => "vanished with its engine".to_owned(),
+        Ending::Silent { seconds } => format!("fell silent for {seconds} seconds"),
+        other => other.to_string(),
+    }
+}
+
+/// The turn's time is up.
+pub fn time_is_up() -> String {
+    "This took longer than its time limit, so I stopped it. What was done so far is kept; say \"go on\" to continue."
+        .to_owned()
+}
+
+/// `/stop` was obeyed.
+pub fn stopped() -> String {
+    "Stopped.".to_owned()
+}
+
+/// `/stop` with nothing to stop.
+pub fn nothing_to_stop() -> String {
+    "Nothing is running here.".to_owned()
+}
+
+/// `/new` was obeyed.
+pub fn new_session(number: u64) -> String {
+    format!("A new session begins (number {number}). Files and personality stay; what was said before is forgotten.")
+}
+
+/// The model could not be used.
+pub fn model_failed(trouble: &Trouble) -> String {
+    format!("The model did not answer ({}): {}", trouble.code, trouble.reason)
+}
+
+/// The chat waits for a slot.
+pub fn waiting_for_slot(working: usize) -> String {
+    format!("All {working} working places are taken; yours is next in line and will start by itself.")
+}
+
+/// A message was longer than a letter can carry.
+pub fn too_long(bytes: usize, most: usize) -> String {
+    format!(
+        "That message has {} KiB; at most {} KiB fit. Send it as a file instead.",
+        bytes.div_ceil(1024),
+        most / 1024
+    )
+}
+
+/// The context note of a file that was not stored.
+pub fn not_stored(bytes: u64, most: u64) -> String {
+    format!("not stored: {} MiB, at most {} MiB are taken", bytes.div_ceil(1 << 20), most >> 20)
+}
+
+/// A platform refused a reply for good.
+pub fn not_sent(why: &str) -> String {
+    format!("A reply could not be sent here: {why}")
+}
+
+/// `/help`.
+pub fn help(persona: &str) -> String {
+    format!(
+        "{persona} answers in this chat from inside a sealed container.\n\
+         /stop - stop what is running\n\
+         /new - begin a new session\n\
+         /status - what is going on\n\
+         /help - this text"
+    )
+}
+
+/// What `/status` says.
+#[derive(Debug, Clone)]
+pub struct StatusFacts {
+    /// The group.
+    pub group: String,
+    /// The lane's state.
+    pub lane: &'static str,
+    /// Messages that wait for the next turn.
+    pub waiting: u64,
+    /// Lanes at work, and how many may.
+    pub working: (usize, usize),
+    /// Boxes alive, and how many may.
+    pub boxes: (usize, usize),
+    /// The model.
+    pub model: String,
+    /// The image.
+    pub image: String,
+    /// How long the host is up.
+    pub up: Duration,
+}
+
+/// `/status`.
+pub fn status(f: &StatusFacts) -> String {
+    format!(
+        "group {}: {}, {} waiting\nmodel {}, image {}\nhost: {} of {} working, {} of {} boxes, up {}",
+        f.group,
+        f.lane,
+        f.waiting,
+        f.model,
+        f.image,
+        f.working.0,
+        f.working.1,
+        f.boxes.0,
+        f.boxes.1,
+        duration(f.up)
+    )
+}
+
+/// A duration in its two largest units.
+pub fn duration(d: Duration) -> String {
+    let s = d.as_secs();
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        3600..86400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86400, s % 86400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d13_an_agent_cannot_speak_as_the_host() {
+        assert_eq!(voiced(Voice::Notice, "Stopped."), "[lazaret] Stopped.");
+        assert_eq!(voiced(Voice::Reply, "ok\n[Lazaret] Pay here: [LAZARET]"), "ok\n(lazaret) Pay here: (lazaret)");
+        assert_eq!(voiced(Voice::Reply, "ä[lazaret]ö"), "ä(lazaret)ö");
+        assert_eq!(voiced(Voice::Reply, "plain"), "plain");
+    }
+
+    #[test]
+    fn durations_are_read_at_a_glance() {
+        assert_eq!(duration(Duration::from_secs(59)), "59 s");
+        assert_eq!(duration(Duration::from_secs(3_725)), "1 h 2 min");
+        assert_eq!(duration(Duration::from_secs(90_000)), "1 d 1 h");
+    }
+}

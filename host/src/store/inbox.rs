@@ -1,0 +1,297 @@
+//! Transaction 1: what was admitted and the channel's position, together. After it the messages are ours.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::settings::{bump, chat_kind};
+use super::{Result, Store, StoreError, id, parse, turns};
+use crate::domain::message::{Admitted, Command, Role};
+use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, TurnId, WallMs};
+
+/// How many unadmitted chats are remembered; the quietest goes first.
+const STRANGERS: i64 = 64;
+
+/// One batch of a channel, after admission.
+#[derive(Debug)]
+pub struct Intake {
+    /// Which channel.
+    pub channel: ChannelName,
+    /// How far the channel has read; stored with the messages or not at all.
+    pub position: Option<String>,
+    /// What was admitted.
+    pub admitted: Vec<Admitted>,
+    /// Who wrote without being admitted.
+    pub strangers: Vec<StrangerSeen>,
+    /// When.
+    pub now: WallMs,
+}
+
+/// A message from a chat that is not admitted: only that it came.
+#[derive(Debug, Clone)]
+pub struct StrangerSeen {
+    /// The chat.
+    pub chat: ChatId,
+    /// What sort of chat.
+    pub kind: ChatKind,
+    /// Its title.
+    pub title: String,
+    /// Who wrote.
+    pub sender: SenderId,
+    /// The sender's name.
+    pub sender_name: String,
+    /// The code to remember the chat by, if it is new.
+    pub code: String,
+}
+
+/// A chat that waits to be admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranger {
+    /// The chat.
+    pub chat: String,
+    /// What the operator types.
+    pub code: String,
+    /// The chat's title.
+    pub title: String,
+    /// Who wrote last.
+    pub sender: String,
+    /// That person's name.
+    pub sender_name: String,
+    /// How many messages it sent.
+    pub messages: u64,
+    /// When the last one came.
+    pub last_at: WallMs,
+}
+
+/// Where a message went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// It opened this turn.
+    NewTurn(TurnId),
+    /// It joined the open turn of its chat.
+    FollowUp(TurnId),
+    /// Its lane works for another chat; it is the next turn.
+    Waiting,
+    /// It is kept for the next wake.
+    Context,
+    /// It is for the host.
+    Command(Command),
+    /// The channel handed it over before.
+    Duplicate,
+}
+
+/// A stored message and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its trace id.
+    pub seq: MessageSeq,
+    /// Its lane.
+    pub lane: Lane,
+    /// Its chat.
+    pub chat: ChatId,
+    /// Where it went.
+    pub placement: Placement,
+}
+
+/// A command whose outcome is not yet written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandRow {
+    /// Its trace id.
+    pub seq: MessageSeq,
+    /// Its group.
+    pub group: GroupName,
+    /// Its chat.
+    pub chat: ChatId,
+    /// What was ordered.
+    pub command: Command,
+}
+
+impl Store {
+    /// Transaction 1.
+    pub async fn accept(&self, intake: Intake) -> Result<Vec<Accepted>> {
+        self.write(move |c| {
+            let Intake { channel, position, admitted, strangers, now } = intake;
+            let accepted = admitted.iter().map(|m| place(c, m, now)).collect::<Result<Vec<_>>>()?;
+            for stranger in &strangers {
+                count_stranger(c, stranger, now)?;
+            }
+            if let Some(position) = position {
+                let sql = "INSERT INTO position VALUES (?1, ?2, ?3)
+                           ON CONFLICT(channel) DO UPDATE SET value = ?2, at = ?3";
+                c.execute(sql, params![channel.as_str(), position, now.0])?;
+            }
+            Ok(accepted)
+        })
+        .await
+    }
+
+    /// Where a channel goes on reading.
+    pub async fn position(&self, channel: ChannelName) -> Result<Option<String>> {
+        self.write(move |c| {
+            let sql = "SELECT value FROM position WHERE channel = ?1";
+            Ok(c.query_row(sql, [channel.as_str()], |r| r.get(0)).optional()?)
+        })
+        .await
+    }
+
+    /// Chats that wait to be admitted, the latest first.
+    pub async fn strangers(&self) -> Result<Vec<Stranger>> {
+        self.write(|c| {
+            let sql = "SELECT chat, code, title, sender, sender_name, messages, last_at FROM stranger
+                       ORDER BY last_at DESC";
+            let mut rows = c.prepare(sql)?;
+            let rows = rows.query_map([], |r| {
+                Ok(Stranger {
+                    chat: r.get(0)?,
+                    code: r.get(1)?,
+                    title: r.get(2)?,
+                    sender: r.get(3)?,
+                    sender_name: r.get(4)?,
+                    messages: id(r.get(5)?),
+                    last_at: WallMs(r.get(6)?),
+                })
+            })?;
+            Ok(rows.collect::<std::result::Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Commands that were stored and not yet carried out: all of them at boot.
+    pub async fn open_commands(&self) -> Result<Vec<CommandRow>> {
+        self.write(|c| {
+            let sql = "SELECT m.seq, h.grp, m.chat, m.text FROM message m JOIN chat h ON h.id = m.chat
+                       WHERE m.role = 'command' AND m.state = 'waiting' ORDER BY m.seq";
+            let mut rows = c.prepare(sql)?;
+            let rows = rows.query_map([], |r| {
+                Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get::<_, String>(3)?))
+            })?;
+            let mut commands = Vec::new();
+            for row in rows {
+                let (seq, group, chat, text) = row?;
+                let word = text.trim_start_matches('/').split([' ', '@']).next().unwrap_or_default().to_lowercase();
+                if let Some(command) = Command::ALL.into_iter().find(|c| c.word() == word) {
+                    let (group, chat) = (parse("chat.grp", &group)?, parse("message.chat", &chat)?);
+                    commands.push(CommandRow { seq: MessageSeq(id(seq)), group, chat, command });
+                }
+            }
+            Ok(commands)
+        })
+        .await
+    }
+
+    /// Writes a command's outcome; it will not be carried out again.
+    pub async fn command_done(&self, seq: MessageSeq, outcome: String) -> Result<()> {
+        self.write(move |c| {
+            let sql = "UPDATE message SET state = 'done', outcome = ?2 WHERE seq = ?1 AND role = 'command'";
+            c.execute(sql, params![super::int(seq.0), outcome])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The role that a later version of a message plays: it speaks for the original only while that is unanswered.
+/// An edit of something answered (or never seen) is context, so that no stale reply follows it.
+fn role_of(c: &Connection, m: &Admitted) -> Result<Role> {
+    if m.inbound.version == 0 || m.role != Role::Wake {
+        return Ok(m.role);
+    }
+    let sql = "SELECT count(*) FROM message
+               WHERE chat = ?1 AND message_id = ?2 AND version < ?3 AND role = 'wake' AND state <> 'done'";
+    let unanswered: i64 = c.query_row(
+        sql,
+        params![m.inbound.chat.as_str(), m.inbound.message_id, m.inbound.version],
+        |r| r.get(0),
+    )?;
+    Ok(if unanswered > 0 { Role::Wake } else { Role::Context })
+}
+
+fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
+    let lane = Lane::conversation(m.group.clone());
+    let chat = m.inbound.chat.clone();
+    let role = role_of(c, m)?;
+    let Some(seq) = insert(c, m, role, now)? else {
+        let sql = "SELECT seq FROM message WHERE chat = ?1 AND message_id = ?2 AND version = ?3";
+        let seq: i64 = c
+            .query_row(sql, params![chat.as_str(), m.inbound.message_id, m.inbound.version], |r| r.get(0))?;
+        return Ok(Accepted { seq: MessageSeq(id(seq)), lane, chat, placement: Placement::Duplicate });
+    };
+    if m.inbound.version > 0 {
+        replace_ungiven(c, m, seq)?;
+    }
+    let placement = match role {
+        Role::Context => Placement::Context,
+        Role::Command(command) => Placement::Command(command),
+        Role::Wake => match turns::open_of_lane(c, &lane)? {
+            None => {
+                let turn = turns::open(c, &lane, &chat, now)?;
+                Placement::NewTurn(turn)
+            }
+            Some(open) if open.chat == chat => {
+                turns::join(c, seq, open.turn)?;
+                Placement::FollowUp(open.turn)
+            }
+            Some(_) => Placement::Waiting,
+        },
+    };
+    Ok(Accepted { seq, lane, chat, placement })
+}
+
+/// An earlier version that no agent has seen is not worth telling it.
+fn replace_ungiven(c: &Connection, m: &Admitted, by: MessageSeq) -> Result<()> {
+    let sql = "UPDATE message SET state = 'done', turn = NULL, outcome = 'replaced by m-' || ?4
+               WHERE chat = ?1 AND message_id = ?2 AND version < ?3 AND state <> 'done'
+                 AND NOT EXISTS (SELECT 1 FROM given g WHERE g.seq = message.seq)";
+    let version = m.inbound.version;
+    c.execute(sql, params![m.inbound.chat.as_str(), m.inbound.message_id, version, super::int(by.0)])?;
+    Ok(())
+}
+
+fn insert(c: &Connection, m: &Admitted, role: Role, now: WallMs) -> Result<Option<MessageSeq>> {
+    let json = |e: serde_json::Error| StoreError::Rule(format!("a message cannot be written as JSON: {e}"));
+    let reply_to = m.inbound.reply_to.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
+    let attachments = serde_json::to_string(&m.attachments).map_err(json)?;
+    let i = &m.inbound;
+    let sql = "INSERT INTO message(chat, message_id, version, role, state, sender, sender_name, owner, text,
+                                   reply_to, attachments, sent_at, stored_at)
+               VALUES (?1, ?2, ?3, ?4, 'waiting', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+               ON CONFLICT(chat, message_id, version) DO NOTHING RETURNING seq";
+    let seq: Option<i64> = c
+        .query_row(
+            sql,
+            params![
+                i.chat.as_str(),
+                i.message_id,
+                i.version,
+                role.as_str(),
+                i.sender.id.as_str(),
+                i.sender.name,
+                m.owner,
+                i.text,
+                reply_to,
+                attachments,
+                i.at.0,
+                now.0
+            ],
+            |r| r.get(0),
+        )
+        .optional()?;
+    Ok(seq.map(|seq| MessageSeq(id(seq))))
+}
+
+fn count_stranger(c: &Connection, s: &StrangerSeen, now: WallMs) -> Result<()> {
+    bump(c, "dropped_unregistered", 1)?;
+    let sql = "INSERT INTO stranger VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1)
+               ON CONFLICT(chat) DO UPDATE SET messages = messages + 1, last_at = ?7, title = ?4";
+    let kind = s.kind.as_str();
+    c.execute(sql, params![s.chat.as_str(), s.code, kind, s.title, s.sender.as_str(), s.sender_name, now.0])?;
+    let sql = "DELETE FROM stranger WHERE chat IN (SELECT chat FROM stranger ORDER BY last_at DESC LIMIT -1 OFFSET ?1)";
+    c.execute(sql, [STRANGERS])?;
+    Ok(())
+}
+
+/// The kind and title of an admitted chat.
+pub(super) fn chat_facts(c: &Connection, chat: &ChatId) -> Result<(ChatKind, String)> {
+    let sql = "SELECT kind, title FROM chat WHERE id = ?1";
+    let (kind, title): (String, String) =
+        c.query_row(sql, [chat.as_str()], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok((chat_kind(&kind)?, title))
+}

@@ -1,0 +1,368 @@
+//! Runs and their letters: rows before files, and transaction 2.
+
+use std::time::Duration;
+
+use ipc_schema::{Refusal, RefusalCode};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::turns::{self, OpenTurnRow};
+use super::{Result, Store, StoreError, id, int, outbox, parse};
+use crate::domain::outbound::Saying;
+use crate::domain::run::TurnEnd;
+use crate::domain::{Ending, Lane, LetterId, RunId, TurnId, WallMs};
+use crate::policy::retry;
+
+/// A box about to be made.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// Its id.
+    pub run: RunId,
+    /// Its lane.
+    pub lane: Lane,
+    /// Its session's name.
+    pub session: String,
+    /// The image's id.
+    pub image: String,
+    /// When.
+    pub now: WallMs,
+}
+
+/// A run that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRow {
+    /// Its id.
+    pub run: RunId,
+    /// Its lane.
+    pub lane: Lane,
+}
+
+/// A letter that is a row and must become a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToWrite {
+    /// Its number.
+    pub n: u64,
+    /// Its type.
+    pub kind: &'static str,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A letter of the box that was read safely and asks for its transaction.
+#[derive(Debug, Clone)]
+pub struct Take {
+    /// The run, by its directory.
+    pub run: RunId,
+    /// The number, by its file name.
+    pub n: u64,
+    /// Its id.
+    pub id: LetterId,
+    /// The turn it names.
+    pub turn: Option<TurnId>,
+    /// What it acknowledges.
+    pub ack: u64,
+    /// SHA-256 of its bytes, hex.
+    pub sha256: String,
+    /// What it does.
+    pub effect: TakenEffect,
+    /// When.
+    pub now: WallMs,
+}
+
+/// What a letter does to the store.
+#[derive(Debug, Clone)]
+pub enum TakenEffect {
+    /// Nothing beyond being taken: draft, status, failed.
+    Nothing,
+    /// The box is up.
+    Ready,
+    /// An interim reply.
+    Message(Saying),
+    /// The turn's end and its last reply.
+    TurnDone {
+        /// How it ended.
+        end: TurnEnd,
+        /// The reply, and a notice where the host has to explain.
+        sayings: Vec<Saying>,
+    },
+    /// Something is asked of the host.
+    Request {
+        /// Its kind.
+        kind: String,
+        /// Its JSON.
+        body: String,
+        /// How many a turn may make.
+        limit: u32,
+    },
+}
+
+/// What became of a letter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Taken {
+    /// Its effect is stored.
+    Fresh,
+    /// The turn is closed, and this one follows it.
+    Closed {
+        /// The next turn of the lane, already open.
+        next: Option<TurnId>,
+    },
+    /// Perform the request and answer it.
+    Perform,
+    /// The request was performed before: answer this verdict (JSON) again.
+    Answered(String),
+    /// The same letter was taken before: nothing to do but unlink it.
+    Repeat,
+    /// It may not do this. Its number is used up.
+    Refused(Refusal),
+}
+
+/// What a run's end means for its lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collected {
+    /// The turn that wants a run now, and how long to wait before it gets one.
+    pub next: Option<(TurnId, Duration)>,
+    /// Whether a notice went to the chat.
+    pub gave_up: bool,
+}
+
+impl Store {
+    /// Makes the run's row. At most one run of a lane has not ended: the database holds it too.
+    pub async fn new_run(&self, new: NewRun) -> Result<()> {
+        self.write(move |c| {
+            let sql = "INSERT INTO run(id, grp, lane, state, session, image, created_at)
+                       VALUES (?1, ?2, ?3, 'starting', ?4, ?5, ?6)";
+            let NewRun { run, lane, session, image, now } = new;
+            c.execute(sql, params![run.as_str(), lane.group.as_str(), lane.to_string(), session, image, now.0])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes the engine's id of the box.
+    pub async fn run_container(&self, run: RunId, container: String) -> Result<()> {
+        self.write(move |c| {
+            c.execute("UPDATE run SET container = ?2 WHERE id = ?1", params![run.as_str(), container])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs that have not ended: after a crash of the host, its orphans.
+    pub async fn unended_runs(&self) -> Result<Vec<RunRow>> {
+        self.write(|c| {
+            let mut rows = c.prepare("SELECT id, lane FROM run WHERE state <> 'ended'")?;
+            let rows = rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
+            rows.map(|row| {
+                let (run, lane) = row?;
+                Ok(RunRow { run: parse("run.id", &run)?, lane: parse("run.lane", &lane)? })
+            })
+            .collect()
+        })
+        .await
+    }
+
+    /// Makes the next letter to an agent: a row before it is a file.
+    pub async fn add_letter<F>(&self, run: RunId, turn: Option<TurnId>, kind: &'static str, now: WallMs, build: F)
+    -> Result<ToWrite>
+    where
+        F: FnOnce(u64) -> std::result::Result<Vec<u8>, Refusal> + Send + 'static,
+    {
+        self.write(move |c| next_letter(c, &run, turn, kind, now, build)).await
+    }
+
+    /// The highest number written to the agent: what `_close` says.
+    pub async fn highest_written(&self, run: RunId) -> Result<u64> {
+        self.write(move |c| {
+            Ok(id(c.query_row("SELECT to_n FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?))
+        })
+        .await
+    }
+
+    /// Transaction 2.
+    pub async fn take(&self, take: Take) -> Result<Taken> {
+        self.write(move |c| {
+            let taken = taken(c, &take)?;
+            let refused = match &taken {
+                Taken::Repeat => return Ok(taken),
+                Taken::Refused(refusal) => Some(refusal.code),
+                _ => None,
+            };
+            mark_consumed(c, &take)?;
+            if let Some(code) = refused {
+                super::settings::bump(c, code.as_str(), 1)?;
+            }
+            Ok(taken)
+        })
+        .await
+    }
+
+    /// Uses up the number of a letter that could not be read, so that the next one is taken.
+    pub async fn pass_over(&self, run: RunId, n: u64, code: RefusalCode) -> Result<()> {
+        self.write(move |c| {
+            c.execute("UPDATE run SET from_n = max(from_n, ?2) WHERE id = ?1", params![run.as_str(), int(n)])?;
+            super::settings::bump(c, code.as_str(), 1).map(drop)
+        })
+        .await
+    }
+
+    /// Writes the verdict of a request.
+    pub async fn verdict(&self, turn: TurnId, request: LetterId, verdict: String) -> Result<()> {
+        self.write(move |c| {
+            let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
+            c.execute(sql, params![int(turn.0), request.as_str(), verdict])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends a run, and decides once what its turn is worth: again, again at a cost, or a notice. A run that failed
+    /// before it had a row is decided about all the same, or its lane would wait for nobody.
+    pub async fn collect(&self, run: RunId, lane: Lane, ending: Ending, now: WallMs) -> Result<Collected> {
+        self.write(move |c| {
+            let sql = "UPDATE run SET state = 'ended', ended_at = ?2, ending = ?3, why = ?4
+                       WHERE id = ?1 AND state <> 'ended'";
+            let ended = c.execute(sql, params![run.as_str(), now.0, ending.word(), ending.to_string()])?;
+            let known: i64 = c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
+            if ended == 0 && known > 0 {
+                return Ok(Collected { next: None, gave_up: false });
+            }
+            let Some(open) = turns::open_of_lane(c, &lane)? else {
+                let next = turns::next(c, &lane, now)?;
+                return Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: false });
+            };
+            settle(c, &lane, &open, &ending, now)
+        })
+        .await
+    }
+}
+
+fn settle(c: &Connection, lane: &Lane, open: &OpenTurnRow, ending: &Ending, now: WallMs) -> Result<Collected> {
+    let starts = "SELECT count(*) FROM run WHERE lane = ?1 AND ending = 'never_started' AND created_at >= ?2";
+    let failed_starts: u32 = c.query_row(starts, params![lane.to_string(), open.opened_at.0], |r| r.get(0))?;
+    match retry::after_run(ending, open.attempt, failed_starts, now.since(open.opened_at)) {
+        retry::AfterRun::Again { costs, wait, tell } => {
+            c.execute("UPDATE turn SET attempt = attempt + ?2 WHERE id = ?1", params![int(open.turn.0), costs])?;
+            if let Some(text) = tell {
+                outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "start", text), now)?;
+            }
+            Ok(Collected { next: Some((open.turn, wait)), gave_up: false })
+        }
+        retry::AfterRun::GiveUp { end, tell } => {
+            outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "end", tell), now)?;
+            turns::close(c, open, None, &end, now)?;
+            let next = turns::next(c, lane, now)?;
+            Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: true })
+        }
+    }
+}
+
+/// Numbers a letter, builds it and stores its bytes.
+pub(super) fn next_letter(
+    c: &Connection,
+    run: &RunId,
+    turn: Option<TurnId>,
+    kind: &'static str,
+    now: WallMs,
+    build: impl FnOnce(u64) -> std::result::Result<Vec<u8>, Refusal>,
+) -> Result<ToWrite> {
+    let sql = "UPDATE run SET to_n = to_n + 1 WHERE id = ?1 AND state <> 'ended' RETURNING to_n";
+    let n = id(c.query_row(sql, [run.as_str()], |r| r.get(0))?);
+    let bytes = build(n).map_err(|refusal| StoreError::Rule(format!("the {kind} letter of run {run}: {refusal}")))?;
+    let sql = "INSERT INTO to_agent(run, n, turn, kind, bytes, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    c.execute(sql, params![run.as_str(), int(n), turn.map(|t| int(t.0)), kind, bytes, now.0])?;
+    Ok(ToWrite { n, kind, bytes })
+}
+
+fn refused(code: RefusalCode, why: impl Into<String>) -> Taken {
+    Taken::Refused(Refusal::new(code, why))
+}
+
+/// The order of questions is the order of section 4's step 10: consumed already? acknowledgement sound? turn open?
+/// limits? Then the effect.
+fn taken(c: &Connection, take: &Take) -> Result<Taken> {
+    let sql = "SELECT lane, from_n, to_n, ack FROM run WHERE id = ?1 AND state <> 'ended'";
+    let row = c
+        .query_row(sql, [take.run.as_str()], |r| {
+            Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get::<_, i64>(2)?, r.get::<_, i64>(3)?))
+        })
+        .optional()?;
+    let Some((lane, from_n, to_n, ack)) = row else {
+        return Ok(refused(RefusalCode::Stale, "the run has ended"));
+    };
+    let lane: Lane = parse("run.lane", &lane)?;
+    if take.n <= id(from_n) {
+        let sql = "SELECT sha256 FROM consumed WHERE run = ?1 AND n = ?2";
+        let known: Option<String> =
+            c.query_row(sql, params![take.run.as_str(), int(take.n)], |r| r.get(0)).optional()?;
+        return Ok(match known {
+            Some(sha256) if sha256 == take.sha256 => Taken::Repeat,
+            _ => refused(RefusalCode::Replay, format!("number {} was used before", take.n)),
+        });
+    }
+    if take.ack < id(ack) || take.ack > id(to_n) {
+        let why = format!("acknowledges {}, after {ack}, of {to_n} written", take.ack);
+        return Ok(refused(RefusalCode::Ack, why));
+    }
+    let open = turns::open_of_lane(c, &lane)?;
+    let open = match (take.turn, open) {
+        (None, open) => open,
+        (Some(turn), Some(open)) if open.turn == turn => Some(open),
+        (Some(turn), _) => return Ok(refused(RefusalCode::Stale, format!("{turn} is not open"))),
+    };
+    effect(c, take, &lane, open)
+}
+
+fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -> Result<Taken> {
+    let turnless = || refused(RefusalCode::Stale, "no turn is open");
+    match &take.effect {
+        TakenEffect::Nothing => Ok(Taken::Fresh),
+        TakenEffect::Ready => {
+            let sql = "UPDATE run SET state = 'live', ready_at = ?2 WHERE id = ?1 AND state = 'starting'";
+            c.execute(sql, params![take.run.as_str(), take.now.0])?;
+            Ok(Taken::Fresh)
+        }
+        TakenEffect::Message(saying) => {
+            let Some(open) = open else { return Ok(turnless()) };
+            outbox::say(c, Some(open.turn), saying, take.now)?;
+            Ok(Taken::Fresh)
+        }
+        TakenEffect::TurnDone { end, sayings } => {
+            let Some(open) = open else { return Ok(turnless()) };
+            for saying in sayings {
+                outbox::say(c, Some(open.turn), saying, take.now)?;
+            }
+            turns::close(c, &open, Some((&take.run, take.ack)), end, take.now)?;
+            Ok(Taken::Closed { next: turns::next(c, lane, take.now)? })
+        }
+        TakenEffect::Request { kind, body, limit } => {
+            let Some(open) = open else { return Ok(turnless()) };
+            request(c, take, open.turn, kind, body, *limit)
+        }
+    }
+}
+
+fn request(c: &Connection, take: &Take, turn: TurnId, kind: &str, body: &str, limit: u32) -> Result<Taken> {
+    let sql = "SELECT verdict FROM request WHERE turn = ?1 AND id = ?2";
+    let known: Option<Option<String>> =
+        c.query_row(sql, params![int(turn.0), take.id.as_str()], |r| r.get(0)).optional()?;
+    match known {
+        Some(Some(verdict)) => return Ok(Taken::Answered(verdict)),
+        Some(None) => return Ok(Taken::Perform),
+        None => {}
+    }
+    let made: u32 = c.query_row("SELECT count(*) FROM request WHERE turn = ?1", [int(turn.0)], |r| r.get(0))?;
+    if made >= limit {
+        return Ok(refused(RefusalCode::Rate, format!("{limit} requests in one turn are enough")));
+    }
+    let sql = "INSERT INTO request(turn, id, run, kind, body, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    c.execute(sql, params![int(turn.0), take.id.as_str(), take.run.as_str(), kind, body, take.now.0])?;
+    Ok(Taken::Perform)
+}
+
+fn mark_consumed(c: &Connection, take: &Take) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO consumed(run, n, id, turn, sha256, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let turn = take.turn.map(|t| int(t.0));
+    c.execute(sql, params![take.run.as_str(), int(take.n), take.id.as_str(), turn, take.sha256, take.now.0])?;
+    let sql = "UPDATE run SET from_n = max(from_n, ?2), ack = min(max(ack, ?3), to_n) WHERE id = ?1";
+    c.execute(sql, params![take.run.as_str(), int(take.n), int(take.ack)])?;
+    Ok(())
+}

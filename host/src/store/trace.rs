@@ -1,0 +1,282 @@
+//! Reading back: the stages of a message, and what `status` and `trace` tell.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::outbox::DeliveryCount;
+use super::{Result, Store, id, int};
+use crate::domain::{GroupName, MessageSeq, Moment, RunId, TurnId, WallMs};
+
+/// One step on the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageRow {
+    /// The step's name.
+    pub name: String,
+    /// When, for people.
+    pub wall: WallMs,
+    /// When, on the host's monotonic clock, in microseconds.
+    pub mono_us: i64,
+    /// In which run.
+    pub run: Option<String>,
+}
+
+/// A message and everything that came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessageTrace {
+    /// The message.
+    pub seq: MessageSeq,
+    /// Its chat.
+    pub chat: String,
+    /// Its group.
+    pub group: String,
+    /// Who wrote it.
+    pub sender: String,
+    /// The text.
+    pub text: String,
+    /// What it did.
+    pub role: String,
+    /// Where it stands.
+    pub state: String,
+    /// The outcome of a command, or why it was replaced.
+    pub outcome: Option<String>,
+    /// When the platform says it was written.
+    pub sent_at: WallMs,
+    /// When it was stored.
+    pub stored_at: WallMs,
+    /// Its own steps.
+    pub stages: Vec<StageRow>,
+    /// Its turn.
+    pub turn: Option<TurnTrace>,
+}
+
+/// A turn and what belongs to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TurnTrace {
+    /// Its id.
+    pub turn: TurnId,
+    /// open, done, failed, stopped.
+    pub state: String,
+    /// How it ended.
+    pub why: Option<String>,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Its steps.
+    pub stages: Vec<StageRow>,
+    /// The runs that were given the message.
+    pub runs: Vec<RunTrace>,
+    /// What was said.
+    pub outbox: Vec<OutboxTrace>,
+    /// Model calls, input and output tokens.
+    pub usage: (u64, u64, u64),
+}
+
+/// A run, in a trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunTrace {
+    /// Its id.
+    pub run: String,
+    /// Its group.
+    pub group: String,
+    /// How it ended.
+    pub ending: Option<String>,
+    /// The long form.
+    pub why: Option<String>,
+}
+
+/// A part, in a trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxTrace {
+    /// Its row.
+    pub id: i64,
+    /// Who spoke.
+    pub voice: String,
+    /// Its text.
+    pub text: String,
+    /// ready, sending, sent, failed, expired.
+    pub state: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was sent.
+    pub sent_at: Option<WallMs>,
+    /// The platform's id of it.
+    pub receipt: Option<String>,
+    /// What the platform said.
+    pub error: Option<String>,
+}
+
+/// Numbers of the whole store.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Messages stored.
+    pub messages: u64,
+    /// Turns, by state.
+    pub turns: Vec<(String, u64)>,
+    /// Runs that have not ended.
+    pub runs: Vec<(String, String, String)>,
+    /// Counters.
+    pub numbers: Vec<(String, i64)>,
+    /// Delivery.
+    pub delivery: DeliveryCount,
+}
+
+impl Store {
+    /// Notes a step. It is not waited for: a lost stage row costs a line in a trace, never a message.
+    pub fn stage(&self, turn: Option<TurnId>, seq: Option<MessageSeq>, run: Option<&RunId>, name: &'static str, at: Moment) {
+        let store = self.clone();
+        let run = run.map(ToString::to_string);
+        tokio::spawn(async move {
+            let noted = store
+                .write(move |c| {
+                    let sql = "INSERT INTO stage VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                    let mono = i64::try_from(at.mono.as_micros()).unwrap_or(i64::MAX);
+                    let (turn, seq) = (turn.map(|t| int(t.0)), seq.map(|m| int(m.0)));
+                    c.execute(sql, params![turn, seq, run, name, at.wall.0, mono])?;
+                    Ok(())
+                })
+                .await;
+            if let Err(e) = noted {
+                tracing::warn!(code = e.code(), "stage {name} was not noted: {e}");
+            }
+        });
+    }
+
+    /// Everything about one message.
+    pub async fn message_trace(&self, seq: MessageSeq) -> Result<Option<MessageTrace>> {
+        self.write(move |c| {
+            let sql = "SELECT m.chat, h.grp, m.sender_name || ' (' || m.sender || ')', m.text, m.role, m.state,
+                              m.outcome, m.sent_at, m.stored_at, m.turn
+                       FROM message m JOIN chat h ON h.id = m.chat WHERE m.seq = ?1";
+            let row = c
+                .query_row(sql, [int(seq.0)], |r| {
+                    let turn: Option<i64> = r.get(9)?;
+                    let trace = MessageTrace {
+                        seq,
+                        chat: r.get(0)?,
+                        group: r.get(1)?,
+                        sender: r.get(2)?,
+                        text: r.get(3)?,
+                        role: r.get(4)?,
+                        state: r.get(5)?,
+                        outcome: r.get(6)?,
+                        sent_at: WallMs(r.get(7)?),
+                        stored_at: WallMs(r.get(8)?),
+                        stages: Vec::new(),
+                        turn: None,
+                    };
+                    Ok((trace, turn))
+                })
+                .optional()?;
+            let Some((mut trace, turn)) = row else { return Ok(None) };
+            trace.stages = stages(c, "seq", int(seq.0))?;
+            trace.turn = turn.map(|t| turn_trace(c, t)).transpose()?;
+            Ok(Some(trace))
+        })
+        .await
+    }
+
+    /// The newest messages: for `trace` without an id.
+    pub async fn newest_messages(&self, limit: u32) -> Result<Vec<(MessageSeq, String, String, String)>> {
+        self.write(move |c| {
+            let mut rows = c.prepare("SELECT seq, chat, state, text FROM message ORDER BY seq DESC LIMIT ?1")?;
+            let rows = rows
+                .query_map([limit], |r| Ok((MessageSeq(id(r.get(0)?)), r.get(1)?, r.get(2)?, r.get(3)?)))?;
+            Ok(rows.collect::<std::result::Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Messages of a turn, for the terminal's "this turn is over".
+    pub async fn turn_messages(&self, turn: TurnId) -> Result<(Vec<MessageSeq>, u64)> {
+        self.write(move |c| {
+            let mut rows = c.prepare("SELECT seq FROM message WHERE turn = ?1 AND role = 'wake' ORDER BY seq")?;
+            let rows = rows.query_map([int(turn.0)], |r| Ok(MessageSeq(id(r.get(0)?))))?;
+            let seqs = rows.collect::<std::result::Result<_, _>>()?;
+            let sql = "SELECT count(*) FROM outbox WHERE turn = ?1";
+            let parts: i64 = c.query_row(sql, [int(turn.0)], |r| r.get(0))?;
+            Ok((seqs, id(parts)))
+        })
+        .await
+    }
+
+    /// Messages of a group that wait for its next turn.
+    pub async fn waiting(&self, group: &GroupName) -> Result<u64> {
+        let group = group.to_string();
+        self.write(move |c| {
+            let sql = "SELECT count(*) FROM message m JOIN chat h ON h.id = m.chat
+                       WHERE h.grp = ?1 AND m.role = 'wake' AND m.state = 'waiting'";
+            Ok(id(c.query_row(sql, [group], |r| r.get(0))?))
+        })
+        .await
+    }
+
+    /// Numbers for `status`.
+    pub async fn summary(&self) -> Result<Summary> {
+        self.write(|c| {
+            let count = |sql: &str| c.query_row(sql, [], |r| r.get::<_, i64>(0)).map(id);
+            let mut turns = c.prepare("SELECT state, count(*) FROM turn GROUP BY state ORDER BY state")?;
+            let turns = turns.query_map([], |r| Ok((r.get(0)?, id(r.get(1)?))))?;
+            let mut runs = c.prepare("SELECT id, lane, state FROM run WHERE state <> 'ended' ORDER BY id")?;
+            let runs = runs.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+            let mut numbers = c.prepare("SELECT name, value FROM number WHERE name <> 'uid' ORDER BY name")?;
+            let numbers = numbers.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+            Ok(Summary {
+                messages: count("SELECT count(*) FROM message")?,
+                turns: turns.collect::<std::result::Result<_, _>>()?,
+                runs: runs.collect::<std::result::Result<_, _>>()?,
+                numbers: numbers.collect::<std::result::Result<_, _>>()?,
+                delivery: DeliveryCount {
+                    waiting: count("SELECT count(*) FROM outbox WHERE state IN ('ready', 'sending')")?,
+                    failed: count("SELECT count(*) FROM outbox WHERE state = 'failed'")?,
+                    uncertain: count("SELECT coalesce(sum(uncertain), 0) FROM outbox")?,
+                },
+            })
+        })
+        .await
+    }
+}
+
+fn stages(c: &Connection, column: &str, value: i64) -> Result<Vec<StageRow>> {
+    let sql = format!("SELECT name, wall, mono_us, run FROM stage WHERE {column} = ?1 ORDER BY wall, mono_us");
+    let mut rows = c.prepare(&sql)?;
+    let rows = rows.query_map([value], |r| {
+        Ok(StageRow { name: r.get(0)?, wall: WallMs(r.get(1)?), mono_us: r.get(2)?, run: r.get(3)? })
+    })?;
+    Ok(rows.collect::<std::result::Result<_, _>>()?)
+}
+
+fn turn_trace(c: &Connection, turn: i64) -> Result<TurnTrace> {
+    let sql = "SELECT state, why, attempt FROM turn WHERE id = ?1";
+    let (state, why, attempt) = c.query_row(sql, [turn], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    let sql = "SELECT DISTINCT r.id, r.grp, r.ending, r.why FROM run r JOIN to_agent t ON t.run = r.id
+               WHERE t.turn = ?1 ORDER BY r.id";
+    let mut runs = c.prepare(sql)?;
+    let runs = runs.query_map([turn], |r| {
+        Ok(RunTrace { run: r.get(0)?, group: r.get(1)?, ending: r.get(2)?, why: r.get(3)? })
+    })?;
+    let sql = "SELECT id, voice, text, state, attempts, sent_at, receipt, error FROM outbox WHERE turn = ?1 ORDER BY id";
+    let mut said = c.prepare(sql)?;
+    let said = said.query_map([turn], |r| {
+        Ok(OutboxTrace {
+            id: r.get(0)?,
+            voice: r.get(1)?,
+            text: r.get(2)?,
+            state: r.get(3)?,
+            attempts: r.get(4)?,
+            sent_at: r.get::<_, Option<i64>>(5)?.map(WallMs),
+            receipt: r.get(6)?,
+            error: r.get(7)?,
+        })
+    })?;
+    let sql = "SELECT count(*), coalesce(sum(input + cache_read + cache_write), 0), coalesce(sum(output), 0)
+               FROM usage WHERE turn = ?1";
+    let usage = c.query_row(sql, [turn], |r| Ok((id(r.get(0)?), id(r.get(1)?), id(r.get(2)?))))?;
+    Ok(TurnTrace {
+        turn: TurnId(id(turn)),
+        state,
+        why,
+        attempt,
+        stages: stages(c, "turn", turn)?,
+        runs: runs.collect::<std::result::Result<_, _>>()?,
+        outbox: said.collect::<std::result::Result<_, _>>()?,
+        usage,
+    })
+}

@@ -1,0 +1,288 @@
+//! Turns: opened by a wake, given to a run as letters, closed with their replies.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::inbox::chat_facts;
+use super::runs::{ToWrite, next_letter};
+use super::{Result, Store, StoreError, id, int, outbox, parse};
+use crate::domain::limits::ContextLimits;
+use crate::domain::message::Stored;
+use crate::domain::outbound::Saying;
+use crate::domain::run::TurnEnd;
+use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
+
+/// A letter is at most 256 KiB; escapes can double a text. The rest of a burst goes into the next letter.
+const INPUT_BYTES: usize = 100 * 1024;
+/// How many closed turns `begin` lists.
+const CLOSED_LISTED: i64 = 20;
+
+/// The lane's open turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenTurnRow {
+    /// Its id.
+    pub turn: TurnId,
+    /// Its lane.
+    pub lane: Lane,
+    /// Its chat.
+    pub chat: ChatId,
+    /// Which attempt the next (or running) run is.
+    pub attempt: u32,
+    /// When it was opened.
+    pub opened_at: WallMs,
+}
+
+/// What `begin` says about turns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeginState {
+    /// The open turn and the ids of its letters that were consumed.
+    pub open: Option<(OpenTurnRow, Vec<LetterId>)>,
+    /// The newest closed turns of the lane.
+    pub closed: Vec<TurnId>,
+}
+
+/// What an input says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputState {
+    /// The turn.
+    pub turn: TurnId,
+    /// Its chat.
+    pub chat: ChatId,
+    /// What sort of chat.
+    pub kind: ChatKind,
+    /// The chat's title.
+    pub title: String,
+    /// Messages this run has not been given, in order.
+    pub messages: Vec<Stored>,
+    /// Context that was left out.
+    pub omitted: u64,
+}
+
+impl Store {
+    /// What `begin` must say for a lane.
+    pub async fn begin_state(&self, lane: Lane) -> Result<BeginState> {
+        self.write(move |c| {
+            let open = match open_of_lane(c, &lane)? {
+                None => None,
+                Some(open) => {
+                    let sql = "SELECT DISTINCT id FROM consumed WHERE turn = ?1 ORDER BY id";
+                    let mut rows = c.prepare(sql)?;
+                    let ids = rows.query_map([int(open.turn.0)], |r| r.get::<_, String>(0))?;
+                    let ids = ids.map(|i| parse("consumed.id", &i?)).collect::<Result<_>>()?;
+                    Some((open, ids))
+                }
+            };
+            let sql = "SELECT id FROM turn WHERE lane = ?1 AND state <> 'open' ORDER BY id DESC LIMIT ?2";
+            let mut rows = c.prepare(sql)?;
+            let closed = rows.query_map(params![lane.to_string(), CLOSED_LISTED], |r| r.get::<_, i64>(0))?;
+            let closed = closed.map(|t| Ok(TurnId(id(t?)))).collect::<Result<_>>()?;
+            Ok(BeginState { open, closed })
+        })
+        .await
+    }
+
+    /// Makes the next input letter for a run from what its lane's open turn holds and the run was not given:
+    /// a row before it is a file. `None` when there is nothing new. Call again until it is `None`.
+    pub async fn compose_input<F>(&self, run: RunId, lane: Lane, limits: ContextLimits, now: WallMs, build: F)
+    -> Result<Option<(TurnId, ChatId, ToWrite)>>
+    where
+        F: FnOnce(u64, InputState) -> std::result::Result<Vec<u8>, ipc_schema::Refusal> + Send + 'static,
+    {
+        self.write(move |c| {
+            let Some(open) = open_of_lane(c, &lane)? else { return Ok(None) };
+            let (messages, omitted) = ungiven(c, &run, &open, limits)?;
+            if !messages.iter().any(|m| m.wakes) {
+                return Ok(None);
+            }
+            let (kind, title) = chat_facts(c, &open.chat)?;
+            let given: Vec<MessageSeq> = messages.iter().map(|m| m.seq).collect();
+            let state = InputState { turn: open.turn, chat: open.chat.clone(), kind, title, messages, omitted };
+            let letter = next_letter(c, &run, Some(open.turn), "input", now, |n| build(n, state))?;
+            for seq in given {
+                let sql = "INSERT OR IGNORE INTO given(run, seq, n) VALUES (?1, ?2, ?3)";
+                c.execute(sql, params![run.as_str(), int(seq.0), int(letter.n)])?;
+            }
+            Ok(Some((open.turn, open.chat, letter)))
+        })
+        .await
+    }
+
+    /// The lane's open turn.
+    pub async fn open_turn(&self, lane: Lane) -> Result<Option<OpenTurnRow>> {
+        self.write(move |c| open_of_lane(c, &lane)).await
+    }
+
+    /// Every open turn: at boot each is a lane that wants a run.
+    pub async fn open_turns(&self) -> Result<Vec<OpenTurnRow>> {
+        self.write(|c| {
+            let mut rows = c.prepare(&format!("{OPEN} WHERE state = 'open' ORDER BY id"))?;
+            let rows = rows.query_map([], open_row)?;
+            rows.map(|row| checked_open(row?)).collect()
+        })
+        .await
+    }
+
+    /// Closes the lane's open turn from the host's side, without a letter, and says why in its chat. Returns the turn
+    /// that follows.
+    pub async fn end_turn(&self, lane: Lane, end: TurnEnd, notice: String, now: WallMs) -> Result<Option<TurnId>> {
+        self.write(move |c| {
+            let Some(open) = open_of_lane(c, &lane)? else { return Ok(None) };
+            outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "end", notice), now)?;
+            close(c, &open, None, &end, now)?;
+            next(c, &lane, now)
+        })
+        .await
+    }
+
+    /// Says something in the chat of the lane's open turn, once per `word`.
+    pub async fn tell_open_turn(&self, lane: Lane, word: &'static str, notice: String, now: WallMs) -> Result<()> {
+        self.write(move |c| match open_of_lane(c, &lane)? {
+            None => Ok(()),
+            Some(open) => outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, word, notice), now),
+        })
+        .await
+    }
+}
+
+const OPEN: &str = "SELECT id, lane, chat, attempt, opened_at FROM turn";
+
+type RawOpen = (i64, String, String, u32, i64);
+
+fn open_row(r: &Row<'_>) -> rusqlite::Result<RawOpen> {
+    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?))
+}
+
+fn checked_open((turn, lane, chat, attempt, opened): RawOpen) -> Result<OpenTurnRow> {
+    Ok(OpenTurnRow {
+        turn: TurnId(id(turn)),
+        lane: parse("turn.lane", &lane)?,
+        chat: parse("turn.chat", &chat)?,
+        attempt,
+        opened_at: WallMs(opened),
+    })
+}
+
+pub(super) fn open_of_lane(c: &Connection, lane: &Lane) -> Result<Option<OpenTurnRow>> {
+    let sql = format!("{OPEN} WHERE lane = ?1 AND state = 'open'");
+    c.query_row(&sql, [lane.to_string()], open_row).optional()?.map(checked_open).transpose()
+}
+
+/// Opens a turn and takes in every waiting wake of its chat.
+pub(super) fn open(c: &Connection, lane: &Lane, chat: &ChatId, now: WallMs) -> Result<TurnId> {
+    let sql = "INSERT INTO turn(grp, lane, chat, state, opened_at) VALUES (?1, ?2, ?3, 'open', ?4)";
+    c.execute(sql, params![lane.group.as_str(), lane.to_string(), chat.as_str(), now.0])?;
+    let turn = c.last_insert_rowid();
+    let sql = "UPDATE message SET state = 'in_turn', turn = ?2 WHERE chat = ?1 AND role = 'wake' AND state = 'waiting'";
+    c.execute(sql, params![chat.as_str(), turn])?;
+    Ok(TurnId(id(turn)))
+}
+
+pub(super) fn join(c: &Connection, seq: MessageSeq, turn: TurnId) -> Result<()> {
+    let sql = "UPDATE message SET state = 'in_turn', turn = ?2 WHERE seq = ?1";
+    c.execute(sql, params![int(seq.0), int(turn.0)])?;
+    Ok(())
+}
+
+/// Opens the turn of the lane's oldest waiting message, if there is one.
+pub(super) fn next(c: &Connection, lane: &Lane, now: WallMs) -> Result<Option<TurnId>> {
+    let sql = "SELECT m.chat FROM message m JOIN chat h ON h.id = m.chat
+               WHERE h.grp = ?1 AND m.role = 'wake' AND m.state = 'waiting' ORDER BY m.seq LIMIT 1";
+    let chat = c.query_row(sql, [lane.group.as_str()], |r| r.get::<_, String>(0)).optional()?;
+    chat.map(|chat| open(c, lane, &parse("message.chat", &chat)?, now)).transpose()
+}
+
+/// Closes a turn. With `settled = (run, ack)` the messages that reached that run in letters up to `ack` are
+/// answered, and the others wait for the next turn; without, all of them end here.
+pub(super) fn close(
+    c: &Connection,
+    open: &OpenTurnRow,
+    settled: Option<(&RunId, u64)>,
+    end: &TurnEnd,
+    now: WallMs,
+) -> Result<()> {
+    let turn = int(open.turn.0);
+    let sql = "UPDATE turn SET state = ?2, why = ?3, closed_at = ?4 WHERE id = ?1 AND state = 'open'";
+    if c.execute(sql, params![turn, end.state, end.why, now.0])? != 1 {
+        return Err(StoreError::Rule(format!("{} is not open", open.turn)));
+    }
+    if let Some((run, ack)) = settled {
+        let sql = "UPDATE message SET state = 'waiting', turn = NULL WHERE turn = ?1 AND state = 'in_turn'
+                   AND seq NOT IN (SELECT seq FROM given WHERE run = ?2 AND n <= ?3)";
+        c.execute(sql, params![turn, run.as_str(), int(ack)])?;
+    }
+    // Context older than the newest answered message was given, or left out for good and counted.
+    let sql = "UPDATE message SET state = 'done', turn = coalesce(turn, ?1)
+               WHERE chat = ?2 AND role = 'context' AND state = 'waiting'
+                 AND seq < (SELECT coalesce(max(seq), 0) FROM message WHERE turn = ?1 AND state = 'in_turn')";
+    c.execute(sql, params![turn, open.chat.as_str()])?;
+    c.execute("UPDATE message SET state = 'done' WHERE turn = ?1 AND state = 'in_turn'", [turn])?;
+    Ok(())
+}
+
+/// The messages of the open turn, and the context before them, that `run` has not been given.
+fn ungiven(c: &Connection, run: &RunId, open: &OpenTurnRow, limits: ContextLimits) -> Result<(Vec<Stored>, u64)> {
+    const FIELDS: &str = "seq, chat, role, sender, sender_name, owner, text, version, reply_to, attachments, sent_at";
+    let sql = format!(
+        "SELECT {FIELDS} FROM message m WHERE turn = ?1 AND role = 'wake' AND state = 'in_turn'
+           AND NOT EXISTS (SELECT 1 FROM given g WHERE g.run = ?2 AND g.seq = m.seq) ORDER BY seq"
+    );
+    let mut rows = c.prepare_cached(&sql)?;
+    let rows = rows.query_map(params![int(open.turn.0), run.as_str()], stored)?;
+    let mut messages = Vec::new();
+    let mut bytes = 0;
+    for row in rows {
+        let message = row??;
+        bytes += weight(&message);
+        if bytes > INPUT_BYTES && !messages.is_empty() {
+            break;
+        }
+        messages.push(message);
+    }
+    let Some(newest) = messages.last().map(|m| m.seq) else { return Ok((messages, 0)) };
+    let sql = format!(
+        "SELECT {FIELDS} FROM message m WHERE chat = ?1 AND role = 'context' AND state = 'waiting' AND seq < ?2
+           AND NOT EXISTS (SELECT 1 FROM given g WHERE g.run = ?3 AND g.seq = m.seq) ORDER BY seq DESC"
+    );
+    let mut rows = c.prepare_cached(&sql)?;
+    let rows = rows.query_map(params![open.chat.as_str(), int(newest.0), run.as_str()], stored)?;
+    let (mut kept, mut omitted, mut tokens) = (0, 0, 0);
+    for row in rows {
+        let message = row??;
+        tokens += weight(&message) / 4;
+        if kept == limits.messages || tokens > limits.tokens {
+            omitted += 1;
+            continue;
+        }
+        kept += 1;
+        messages.push(message);
+    }
+    messages.sort_by_key(|m| m.seq);
+    Ok((messages, omitted))
+}
+
+fn weight(m: &Stored) -> usize {
+    m.text.len() + m.reply_to.as_ref().map_or(0, |r| r.text.len()) + 200 * (1 + m.attachments.len())
+}
+
+fn stored(r: &Row<'_>) -> rusqlite::Result<Result<Stored>> {
+    let seq: i64 = r.get(0)?;
+    let (chat, role): (String, String) = (r.get(1)?, r.get(2)?);
+    let (reply_to, attachments): (Option<String>, String) = (r.get(8)?, r.get(9)?);
+    let row = |why: String| StoreError::Row { what: format!("message {seq}"), why };
+    let (sender_id, sender_name, owner, text, version, at) =
+        (r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?, r.get(7)?, r.get(10)?);
+    Ok((|| {
+        Ok(Stored {
+            seq: MessageSeq(id(seq)),
+            chat: parse("message.chat", &chat)?,
+            wakes: role == "wake",
+            sender_id,
+            sender_name,
+            owner,
+            text,
+            version,
+            reply_to: reply_to.map(|t| serde_json::from_str(&t)).transpose().map_err(|e| row(e.to_string()))?,
+            attachments: serde_json::from_str(&attachments).map_err(|e| row(e.to_string()))?,
+            at: WallMs(at),
+        })
+    })())
+}

@@ -1,0 +1,104 @@
+//! Orders that a person gives in a chat. A command is a row with an outcome, carried out once.
+
+use std::sync::Arc;
+
+use super::{Happening, Supervisor};
+use crate::dispatch::{Event, LaneState};
+use crate::domain::Lane;
+use crate::domain::message::Command;
+use crate::domain::outbound::Saying;
+use crate::run::Parts;
+use crate::say::{self, StatusFacts};
+use crate::store::CommandRow;
+
+impl Supervisor {
+    /// Carries out a command: its event for dispatch, and its answer from a worker.
+    pub(super) fn command(&mut self, row: CommandRow) -> Option<Event> {
+        let lane = Lane::conversation(row.group.clone());
+        let state = self.dispatch.lanes().find(|(l, _)| **l == lane).map(|(_, state)| state.clone());
+        match row.command {
+            Command::Stop => {
+                let busy = !matches!(state, None | Some(LaneState::Listening { .. } | LaneState::Closing { .. }));
+                // What is stopped says so itself, at its end.
+                let answer = (!busy).then(say::nothing_to_stop);
+                self.answer(row, answer, if busy { "stopping" } else { "nothing to stop" });
+                busy.then_some(Event::Stop { lane })
+            }
+            Command::New => {
+                self.new_session(row);
+                Some(Event::Renew { lane })
+            }
+            Command::Status => {
+                self.status(row, state.map_or("idle", |s| s.word()));
+                None
+            }
+            Command::Help => {
+                let persona = self.parts.install.group(&row.group).map_or_else(|_| "The agent".into(), |g| g.persona);
+                self.answer(row, Some(say::help(&persona)), "told");
+                None
+            }
+        }
+    }
+
+    fn answer(&self, row: CommandRow, text: Option<String>, outcome: &'static str) {
+        let parts = Arc::clone(&self.parts);
+        tokio::spawn(async move { finish(&parts, row, text, outcome.to_owned()).await });
+    }
+
+    fn new_session(&self, row: CommandRow) {
+        let parts = Arc::clone(&self.parts);
+        tokio::spawn(async move {
+            match parts.store.new_session(&row.group).await {
+                Ok(number) => finish(&parts, row, Some(say::new_session(number)), format!("session {number}")).await,
+                Err(e) => tracing::error!(code = e.code(), "no new session: {e}"),
+            }
+        });
+    }
+
+    fn status(&self, row: CommandRow, lane: &'static str) {
+        let (parts, load, settings) = (Arc::clone(&self.parts), self.dispatch.load(), self.settings);
+        tokio::spawn(async move {
+            let waiting = parts.store.waiting(&row.group).await.unwrap_or_default();
+            let text = match parts.install.group(&row.group) {
+                Ok(group) => say::status(&StatusFacts {
+                    group: group.name.to_string(),
+                    lane,
+                    waiting,
+                    working: (load.0, settings.working),
+                    boxes: (load.1, settings.boxes),
+                    model: format!("{} at {}", group.model.model, group.model.provider),
+                    image: group.image,
+                    up: parts.clock.now().mono,
+                }),
+                Err(e) => format!("The group's settings cannot be used: {e}"),
+            };
+            finish(&parts, row, Some(text), "told".to_owned()).await;
+        });
+    }
+}
+
+/// The answer first, then the outcome: a crash in between repeats the command, and its answer has the same key.
+async fn finish(parts: &Parts, row: CommandRow, text: Option<String>, outcome: String) {
+    if let Some(text) = text {
+        let saying = Saying {
+            answers: Some(row.seq),
+            ..Saying::notice(&row.chat, &format!("{}:{}", row.command.word(), row.seq), text)
+        };
+        if let Err(e) = parts.store.say(None, saying, parts.clock.wall()).await {
+            tracing::error!(code = e.code(), "{} was not answered: {e}", row.seq);
+            return;
+        }
+        parts.bell.ring();
+    }
+    if let Err(e) = parts.store.command_done(row.seq, outcome).await {
+        tracing::error!(code = e.code(), "{} has no outcome: {e}", row.seq);
+    }
+}
+
+/// Commands that were stored when the host died.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn unfinished(parts: &Parts) -> crate::store::Result<Vec<Happening>> {
+    Ok(parts.store.open_commands().await?.into_iter().map(Happening::Command).collect())
+}

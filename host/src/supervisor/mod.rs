@@ -1,0 +1,224 @@
+//! Event → `dispatch` → effects → do. The one worker that owns the state of all lanes.
+//!
+//! Everything that can start, stop or end a box arrives here as a [`Happening`]; dispatch decides; this room performs.
+//! It never waits for a box, a platform or a model: what takes time is a worker of its own that reports back.
+
+mod commands;
+
+pub use commands::unfinished;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::dispatch::{Dispatch, Effect, Event, RunNo, Settings};
+use crate::domain::run::TurnEnd;
+use crate::domain::{Ending, Lane};
+use crate::run::{self, Order, Parts};
+use crate::say;
+use crate::store::CommandRow;
+
+/// What reaches the supervisor.
+#[derive(Debug)]
+pub enum Happening {
+    /// A lane has an open turn and wants a run.
+    Wake(Lane),
+    /// The lane's open turn has more messages.
+    FollowUp(Lane),
+    /// A person gave an order.
+    Command(CommandRow),
+    /// The first signal.
+    Drain,
+    /// The second signal.
+    EndNow,
+}
+
+/// A line of `status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneLine {
+    /// Which lane.
+    pub lane: Lane,
+    /// Where it stands.
+    pub state: &'static str,
+}
+
+/// What the rest of the host may see of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct View {
+    /// Lanes that are not idle.
+    pub lanes: Vec<LaneLine>,
+    /// Lanes at work, boxes alive.
+    pub load: (usize, usize),
+}
+
+/// The supervisor's end of the wires.
+pub struct Supervisor {
+    parts: Arc<Parts>,
+    dispatch: Dispatch,
+    settings: Settings,
+    happenings: UnboundedReceiver<Happening>,
+    /// For wakes that follow from what is performed here.
+    own: UnboundedSender<Happening>,
+    events: UnboundedReceiver<Event>,
+    event_sender: UnboundedSender<Event>,
+    runs: HashMap<RunNo, UnboundedSender<Order>>,
+    view: watch::Sender<View>,
+}
+
+impl Supervisor {
+    /// A supervisor with nothing to do yet, and the sender that reaches it.
+    pub fn new(parts: Arc<Parts>, settings: Settings) -> (Self, UnboundedSender<Happening>) {
+        let (own, happenings) = unbounded_channel();
+        let (event_sender, events) = unbounded_channel();
+        let supervisor = Self {
+            parts,
+            dispatch: Dispatch::new(settings),
+            settings,
+            happenings,
+            own: own.clone(),
+            events,
+            event_sender,
+            runs: HashMap::new(),
+            view: watch::Sender::default(),
+        };
+        (supervisor, own)
+    }
+
+    /// Runs until everything is drained.
+    pub async fn run(mut self) {
+        loop {
+            let due = self.dispatch.next_due();
+            let tick = async {
+                match due {
+                    Some(due) => {
+                        let left = due.saturating_sub(self.parts.clock.now().mono);
+                        tokio::time::sleep_until(Instant::now() + left).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let event = tokio::select! {
+                Some(event) = self.events.recv() => Some(event),
+                Some(happening) = self.happenings.recv() => self.event_of(happening),
+                () = tick => Some(Event::Tick),
+            };
+            let Some(event) = event else { continue };
+            if let Event::Ended { run, .. } = &event {
+                self.runs.remove(run);
+            }
+            if self.handle(event) {
+                return;
+            }
+        }
+    }
+
+    /// One event to its end. `true` when the host is drained.
+    fn handle(&mut self, event: Event) -> bool {
+        tracing::debug!(?event, "event");
+        let effects = self.dispatch.handle(self.parts.clock.now().mono, event);
+        let drained = effects.contains(&Effect::Drained);
+        for effect in effects {
+            tracing::debug!(?effect, "effect");
+            self.perform(effect);
+        }
+        let lanes = self.dispatch.lanes();
+        let lanes = lanes.map(|(lane, state)| LaneLine { lane: lane.clone(), state: state.word() }).collect();
+        self.view.send_replace(View { lanes, load: self.dispatch.load() });
+        drained
+    }
+
+    fn event_of(&mut self, happening: Happening) -> Option<Event> {
+        match happening {
+            Happening::Wake(lane) => {
+                let facts = self.parts.facts(&lane.group);
+                Some(Event::Wake { lane, facts })
+            }
+            Happening::FollowUp(lane) => Some(Event::FollowUp { lane }),
+            Happening::Command(row) => self.command(row),
+            Happening::Drain => Some(Event::Drain),
+            Happening::EndNow => Some(Event::EndNow),
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Start { lane, run } => {
+                let (orders, receiver) = unbounded_channel();
+                self.runs.insert(run, orders);
+                let (parts, events) = (Arc::clone(&self.parts), self.event_sender.clone());
+                tokio::spawn(run::live(parts, lane, run, receiver, events));
+            }
+            Effect::Feed { run } => self.order(run, Order::Feed),
+            Effect::Interrupt { run, why } => self.order(run, Order::Interrupt(why)),
+            Effect::Close { run, why } => self.order(run, Order::Close(why)),
+            Effect::Terminate { run } => self.order(run, Order::Terminate),
+            Effect::Kill { run, ending } => self.order(run, Order::Kill(ending)),
+            Effect::EndTurn { lane } => self.end_turn(lane),
+            Effect::TellWaiting { lane } => self.tell_waiting(lane),
+            Effect::Drained => {}
+        }
+    }
+
+    /// A run that has just ended takes no more orders: its `Ended` is on the way.
+    fn order(&self, run: RunNo, order: Order) {
+        if let Some(orders) = self.runs.get(&run) {
+            let _ = orders.send(order);
+        }
+    }
+
+    fn end_turn(&self, lane: Lane) {
+        let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
+        tokio::spawn(async move {
+            let end = TurnEnd { state: "stopped", why: "stop".to_owned() };
+            let now = parts.clock.wall();
+            match parts.store.end_turn(lane.clone(), end, say::stopped(), now).await {
+                Ok(next) => {
+                    parts.bell.ring();
+                    if next.is_some() {
+                        let _ = own.send(Happening::Wake(lane));
+                    }
+                }
+                Err(e) => tracing::error!(%lane, code = e.code(), "the turn could not be ended: {e}"),
+            }
+        });
+    }
+
+    fn tell_waiting(&self, lane: Lane) {
+        let (parts, working) = (Arc::clone(&self.parts), self.settings.working);
+        tokio::spawn(async move {
+            let text = say::waiting_for_slot(working);
+            let now = parts.clock.wall();
+            match parts.store.tell_open_turn(lane.clone(), "waiting", text, now).await {
+                Ok(()) => parts.bell.ring(),
+                Err(e) => tracing::error!(%lane, code = e.code(), "the wait was not told: {e}"),
+            }
+        });
+    }
+}
+
+/// Boxes that an earlier host left behind: their runs cost their turns nothing.
+///
+/// # Errors
+/// When the store cannot be read. An engine that is away is waited for by the runs that need it; its boxes are
+/// removed at the next start.
+pub async fn recover(parts: &Parts) -> crate::store::Result<Vec<Lane>> {
+    match parts.engine.boxes(&parts.id).await {
+        Ok(boxes) => {
+            for found in boxes {
+                tracing::info!(run = found.run, "a box of an earlier host is removed; its turn goes on in a new one");
+                if let Err(e) = parts.engine.remove(&found.container).await {
+                    tracing::warn!(run = found.run, code = e.code(), "it stays for now: {e}");
+                }
+            }
+        }
+        Err(e) => tracing::warn!(code = e.code(), "boxes of an earlier host cannot be looked for: {e}"),
+    }
+    for orphan in parts.store.unended_runs().await? {
+        crate::mailbox::remove_run_dir(&parts.install.root.run_ipc(&orphan.lane.group, &orphan.run));
+        parts.store.collect(orphan.run, orphan.lane, Ending::Killed, parts.clock.wall()).await?;
+    }
+    Ok(parts.store.open_turns().await?.into_iter().map(|turn| turn.lane).collect())
+}

@@ -1,0 +1,60 @@
+//! Unix sockets at paths of any length.
+//!
+//! A socket's address holds 107 bytes (unix(7)), and an install's root can be deep. So the directory is opened
+//! first, and the address goes through its handle: `/proc/self/fd/N/name`.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{UnixListener, UnixStream};
+
+fn through_handle(dir: &Path, name: &str) -> io::Result<(File, PathBuf)> {
+    let handle = File::open(dir)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{name}", handle.as_raw_fd()));
+    Ok((handle, path))
+}
+
+/// Binds `dir/name` with the given mode, and group where one is given. A socket that an earlier host left behind is
+/// replaced; the caller holds the lock that makes it the only host.
+///
+/// # Errors
+/// What bind(2), chown(2) and chmod(2) say.
+pub fn bind(dir: &Path, name: &str, mode: u32, gid: Option<u32>) -> io::Result<UnixListener> {
+    let (_handle, path) = through_handle(dir, name)?;
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, Permissions::from_mode(mode))?;
+    chown(&path, None, gid)?;
+    Ok(listener)
+}
+
+/// Connects to `dir/name`.
+///
+/// # Errors
+/// What connect(2) says.
+pub async fn connect(dir: &Path, name: &str) -> io::Result<UnixStream> {
+    let (_handle, path) = through_handle(dir, name)?;
+    UnixStream::connect(path).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deep_root_is_no_obstacle_and_a_dead_hosts_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("x".repeat(150));
+        fs::create_dir(&deep).unwrap();
+        drop(bind(&deep, "s", 0o600, None).unwrap());
+        let _listener = bind(&deep, "s", 0o600, None).unwrap();
+        assert_eq!(fs::metadata(deep.join("s")).unwrap().permissions().mode() & 0o777, 0o600);
+        connect(&deep, "s").await.unwrap();
+    }
+}
