@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::channels::Channels;
+use crate::channels::telegram::Telegram;
 use crate::channels::terminal::{self, Terminal};
 use crate::clock::Clock;
 use crate::config::{ConfigError, Install, Root, first};
@@ -107,6 +108,10 @@ impl Host {
         let terminal = Terminal::start(&root.host_socket_dir(), clock, move |run| shown_letters(&letters_root, run))
             .map_err(|e| StartError::machine("terminal.socket", root.host_socket_dir().display().to_string(), e))?;
         channels.add(Arc::new(terminal));
+        if let Some(settings) = &install.telegram {
+            let telegram = Telegram::new(settings).map_err(|e| StartError::machine("telegram.start", "telegram", e))?;
+            channels.add(Arc::new(telegram));
+        }
         let parts = Arc::new(Parts {
             engine: engine(&install, env)?,
             mailbox: Mailbox::new(gid).map_err(|e| StartError::machine(e.code(), "letters", e))?,

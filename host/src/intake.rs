@@ -240,7 +240,7 @@ async fn fetch(parts: &Parts, channel: &Arc<dyn Channel>, group: &GroupName, fil
 fn keep(parts: &Parts, group: &GroupName, file: &Offered, bytes: &[u8]) -> std::io::Result<String> {
     use std::os::unix::fs::{PermissionsExt, chown};
     let dir = parts.install.root.inbox(group);
-    shared_dir(&dir, parts.gid, 0o750)?;
+    shared_dir(&dir, parts.gid, 0o2750)?;
     let extension: String = file
         .name
         .rsplit_once('.')

@@ -13,6 +13,7 @@ mod delivery;
 mod dispatch;
 mod domain;
 mod gateway;
+mod http;
 mod intake;
 mod mailbox;
 mod policy;

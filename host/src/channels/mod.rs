@@ -1,5 +1,6 @@
 //! Chat platforms. Nothing outside a channel's folder knows its platform.
 
+pub mod telegram;
 pub mod terminal;
 
 use std::collections::BTreeMap;

@@ -87,10 +87,10 @@ impl Mailbox {
             move |source| MailboxError::Dir { path, source }
         };
         let (to, from, socket) = (dir.join(TO_AGENT), dir.join(FROM_AGENT), dir.join(SOCKET_DIR));
-        shared_dir(dir, self.gid, 0o750).map_err(failed(dir))?;
-        shared_dir(&to, self.gid, 0o750).map_err(failed(&to))?;
+        shared_dir(dir, self.gid, 0o2750).map_err(failed(dir))?;
+        shared_dir(&to, self.gid, 0o2750).map_err(failed(&to))?;
         shared_dir(&from, self.gid, 0o2770).map_err(failed(&from))?;
-        shared_dir(&socket, self.gid, 0o750).map_err(failed(&socket))?;
+        shared_dir(&socket, self.gid, 0o2750).map_err(failed(&socket))?;
         let bell = Arc::new(Notify::new());
         lock(&self.bells).insert(from.clone(), Arc::clone(&bell));
         // A directory that cannot be watched is looked at instead: slower, never deaf.
@@ -134,7 +134,8 @@ pub fn remove_run_dir(dir: &Path) {
     }
 }
 
-/// Makes a directory that the group may use, whatever the umask is.
+/// Makes a directory that the group may use, whatever the umask is. The set-group-id bit gives its group to every
+/// file that the host makes in it (inode(7)).
 ///
 /// # Errors
 /// What mkdir(2), chown(2) and chmod(2) say.

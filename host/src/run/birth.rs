@@ -183,7 +183,7 @@ fn open_wall(parts: &Parts, lane: &Lane, run: &RunId, uid: u32) -> Result<RunBox
     let root = &parts.install.root;
     let archive = Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
     let parent = root.ipc().join(lane.group.as_str());
-    shared_dir(&parent, parts.gid, 0o750)
+    shared_dir(&parent, parts.gid, 0o2750)
         .map_err(|e| Never::new("mailbox.dir", format!("{}: {e}", parent.display())))?;
     let dir = root.run_ipc(&lane.group, run);
     parts.mailbox.open(&dir, run.clone(), uid, archive).map_err(|e| Never::new(e.code(), e))
@@ -203,7 +203,7 @@ async fn sources(
             .map(|()| path.clone())
             .map_err(|e| Never::new("state.dir", format!("{} cannot be made: {e}", path.display())))
     };
-    let passwd_dir = made(root.passwd(), 0o750)?;
+    let passwd_dir = made(root.passwd(), 0o2750)?;
     let passwd = parts
         .engine
         .passwd(image, uid, parts.gid, &passwd_dir)
@@ -216,7 +216,7 @@ async fn sources(
         socket: wall.socket_dir(),
         session: made(root.sessions(&lane.group), 0o2770)?,
         workspace: made(root.workspace(&lane.group), 0o2770)?,
-        inbox: made(root.inbox(&lane.group), 0o750)?,
+        inbox: made(root.inbox(&lane.group), 0o2750)?,
         global: made(root.global(), 0o2770)?,
         passwd,
     })

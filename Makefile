@@ -1,0 +1,41 @@
+# make help tells what there is.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run build test check image live toolchain engine
+
+ROOT ?= $(CURDIR)/.lazaret
+BIN := $(CURDIR)/target/release
+TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: engine build image ## Set everything up and chat (or: echo "a question" | make run)
+	@LAZARET_ROOT="$(ROOT)" "$(BIN)/lazaret" up --chat
+
+build: toolchain ## Build the host and the static runner
+	@cargo build --quiet --release --package lazaret
+	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile runner --package agent-runner --target $(TRIPLE)
+	@install -m 755 target/$(TRIPLE)/runner/agent-runner "$(BIN)/agent-runner"
+
+image: engine ## Build the default image of the boxes
+	@container/image.sh
+
+test: engine build image ## Run every test: units, journeys, real containers
+	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" cargo test --quiet --workspace
+
+check: test ## What CI runs: the tests, formatting and lints
+	@cargo fmt --all --check
+	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+live: engine build image ## One real turn with a real key (ANTHROPIC_API_KEY or OPENAI_BASE_URL); never in CI
+	@if [ -z "$${ANTHROPIC_API_KEY:-}$${OPENAI_BASE_URL:-}" ]; then echo "set ANTHROPIC_API_KEY or OPENAI_BASE_URL" >&2; exit 1; fi
+	@echo "Run the command uname -m and tell me only what it printed." | LAZARET_ROOT="$(ROOT)" "$(BIN)/lazaret" up --chat
+
+toolchain:
+	@command -v cargo >/dev/null || { echo "lazaret needs Rust 1.94 or later; install it with:  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "lazaret needs a C compiler for SQLite; install it with:  apt-get install build-essential" >&2; exit 1; }
+
+engine:
+	@container/engine.sh

@@ -1,0 +1,132 @@
+//! The Bot API's wire: one method per POST, JSON both ways, `{"ok":…}` around every answer
+//! (<https://core.telegram.org/bots/api#making-requests>).
+//!
+//! The token is part of every URL, so no URL and no error that holds one leaves this file.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::channels::FetchError;
+use crate::config;
+use crate::domain::Secret;
+
+/// Calls that are answered at once.
+pub(super) const QUICK: Duration = Duration::from_secs(30);
+/// A download of 20 MiB over a slow line.
+const DOWNLOAD: Duration = Duration::from_secs(120);
+
+/// What did not work.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum ApiError {
+    /// Telegram said no.
+    #[error("{what} ({code})")]
+    Refused {
+        /// Its `error_code`.
+        code: u16,
+        /// Its `description`.
+        what: String,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// No answer.
+    #[error("{0}")]
+    Unreachable(String),
+    /// An answer that is none.
+    #[error("{0}")]
+    Garbage(String),
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    ok: bool,
+    result: Option<T>,
+    error_code: Option<u16>,
+    description: Option<String>,
+    parameters: Option<Parameters>,
+}
+
+#[derive(Deserialize)]
+struct Parameters {
+    retry_after: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    file_path: Option<String>,
+}
+
+pub(super) struct Api {
+    client: reqwest::Client,
+    base_url: String,
+    token: Secret,
+}
+
+impl Api {
+    pub(super) fn new(settings: &config::Telegram) -> Result<Self, String> {
+        let client = crate::http::client().map_err(|e| e.to_string())?;
+        Ok(Self { client, base_url: settings.base_url.clone(), token: settings.token.clone() })
+    }
+
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        ask: &serde_json::Value,
+        within: Duration,
+    ) -> Result<T, ApiError> {
+        let url = format!("{}/bot{}/{method}", self.base_url, self.token.expose());
+        let answer = self.client.post(url).json(ask).timeout(within).send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(unreachable)?;
+        let answer: Answer<T> = serde_json::from_slice(&bytes).map_err(|e| match status.as_u16() {
+            // A proxy in between, or a server in trouble, does not speak the Bot API.
+            500.. => ApiError::Unreachable(format!("HTTP {status}")),
+            _ => ApiError::Garbage(format!("HTTP {status}, and no answer of the Bot API: {e}")),
+        })?;
+        match (answer.ok, answer.result) {
+            (true, Some(result)) => Ok(result),
+            (true, None) => Err(ApiError::Garbage("ok without a result".into())),
+            (false, _) => Err(ApiError::Refused {
+                code: answer.error_code.unwrap_or(status.as_u16()),
+                what: answer.description.unwrap_or_else(|| "no reason given".into()),
+                retry_after: answer.parameters.and_then(|p| p.retry_after).map(Duration::from_secs),
+            }),
+        }
+    }
+
+    /// `getFile`, then the file itself, read no further than `most` bytes.
+    pub(super) async fn download(&self, file_id: &str, most: u64) -> Result<Vec<u8>, FetchError> {
+        let failed = |e: ApiError| FetchError::Failed(e.to_string());
+        let file: File = self.call("getFile", &json!({ "file_id": file_id }), QUICK).await.map_err(failed)?;
+        let path = file.file_path.ok_or_else(|| FetchError::Failed("Telegram gave no path for it".into()))?;
+        let url = format!("{}/file/bot{}/{path}", self.base_url, self.token.expose());
+        let answer = self.client.get(url).timeout(DOWNLOAD).send().await.map_err(unreachable).map_err(failed)?;
+        if !answer.status().is_success() {
+            return Err(FetchError::Failed(format!("Telegram answered HTTP {}", answer.status())));
+        }
+        let mut bytes = Vec::new();
+        let mut chunks = answer.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            bytes.extend_from_slice(&chunk.map_err(unreachable).map_err(failed)?);
+            if bytes.len() as u64 > most {
+                return Err(FetchError::TooBig { bytes: bytes.len() as u64 });
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// The error without its URL, with what caused it.
+fn unreachable(error: reqwest::Error) -> ApiError {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(e) = cause {
+        text = format!("{text}: {e}");
+        cause = e.source();
+    }
+    ApiError::Unreachable(text)
+}

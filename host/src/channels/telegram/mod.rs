@@ -1,0 +1,171 @@
+//! Telegram, through the Bot API (<https://core.telegram.org/bots/api>), by long poll.
+//!
+//! The position is the next `offset`: asking with it acknowledges everything before it, so a batch is acknowledged
+//! only by the call after its transaction. Each update is read by itself, so that one of an unknown kind is passed
+//! over and cannot stick the queue.
+
+mod api;
+mod markdown;
+mod split;
+mod update;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::json;
+use tokio::sync::OnceCell;
+
+use super::{Batch, Channel, ChannelError, FetchError, SendError};
+use crate::config;
+use crate::domain::message::Offered;
+use crate::domain::outbound::Part;
+use crate::domain::{ChannelName, ChatId};
+use crate::policy::retry::doubling;
+use crate::say;
+use api::{Api, ApiError};
+use update::Me;
+
+/// How long Telegram holds an empty poll, in seconds.
+const POLL_SECONDS: u64 = 50;
+/// Another poller is given time to go away.
+const CONFLICT_WAIT: Duration = Duration::from_secs(30);
+
+/// The Telegram channel.
+pub struct Telegram {
+    api: Api,
+    me: OnceCell<Me>,
+    failures: AtomicU32,
+}
+
+impl Telegram {
+    /// A client for one bot. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// When no HTTPS client can be built: no CA certificates on this machine.
+    pub fn new(settings: &config::Telegram) -> Result<Self, String> {
+        let api = Api::new(settings)?;
+        Ok(Self { api, me: OnceCell::new(), failures: AtomicU32::new(0) })
+    }
+
+    async fn me(&self) -> Result<&Me, ApiError> {
+        self.me.get_or_try_init(async || self.api.call("getMe", &json!({}), api::QUICK).await).await
+    }
+
+    async fn poll(&self, position: Option<&str>) -> Result<Batch, ApiError> {
+        let me = self.me().await?.clone();
+        let offset: i64 = position.and_then(|p| p.parse().ok()).unwrap_or(0);
+        let ask = json!({
+            "offset": offset,
+            "timeout": POLL_SECONDS,
+            "allowed_updates": ["message", "edited_message"],
+        });
+        let within = Duration::from_secs(POLL_SECONDS + 20);
+        let updates: Vec<Box<serde_json::value::RawValue>> = self.api.call("getUpdates", &ask, within).await?;
+        let mut inbound = Vec::new();
+        let mut next = offset;
+        for raw in updates {
+            let read = update::read(raw.get(), &me);
+            if let Some(id) = read.update_id {
+                next = next.max(id + 1);
+            }
+            match read.message {
+                Ok(Some(message)) => inbound.push(message),
+                Ok(None) => {}
+                Err(e) => tracing::warn!(code = "telegram.update", "an update was passed over: {e}"),
+            }
+        }
+        let position = (next > offset).then(|| next.to_string());
+        Ok(Batch { inbound, position, committed: None })
+    }
+
+    fn explain(&self, error: ApiError) -> ChannelError {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let patient = doubling(Duration::from_secs(1), failures, Duration::from_secs(60));
+        let later = |why: String, code, wait| ChannelError::Later { why, code, wait };
+        match error {
+            ApiError::Refused { code: 401 | 404, what, .. } => ChannelError::Broken {
+                why: format!("Telegram does not know this bot ({what}): check TELEGRAM_BOT_TOKEN or token_file"),
+                code: "telegram.token",
+            },
+            ApiError::Refused { code: 409, what, .. } => later(
+                format!("another program reads this bot's messages ({what}): end it, or give this host a bot of its own"),
+                "telegram.conflict",
+                CONFLICT_WAIT,
+            ),
+            ApiError::Refused { what, retry_after, .. } => {
+                later(format!("Telegram refused: {what}"), "telegram.refused", retry_after.unwrap_or(patient))
+            }
+            ApiError::Unreachable(why) => later(format!("Telegram cannot be reached: {why}"), "telegram.unreachable", patient),
+            ApiError::Garbage(why) => later(format!("Telegram answered strangely: {why}"), "telegram.garbage", patient),
+        }
+    }
+
+    async fn send_text(&self, chat: &ChatId, text: &str, html: bool) -> Result<String, ApiError> {
+        let mut ask = address(chat);
+        ask["text"] = json!(text);
+        ask["link_preview_options"] = json!({ "is_disabled": true });
+        if html {
+            ask["parse_mode"] = json!("HTML");
+        }
+        let sent: update::Sent = self.api.call("sendMessage", &ask, api::QUICK).await?;
+        Ok(sent.message_id.to_string())
+    }
+}
+
+/// `-100123/42` is topic 42 of room -100123.
+fn address(chat: &ChatId) -> serde_json::Value {
+    match chat.local().split_once('/') {
+        Some((room, topic)) => {
+            json!({ "chat_id": room.parse::<i64>().unwrap_or(0), "message_thread_id": topic.parse::<i64>().unwrap_or(0) })
+        }
+        None => json!({ "chat_id": chat.local().parse::<i64>().unwrap_or(0) }),
+    }
+}
+
+#[async_trait]
+impl Channel for Telegram {
+    fn name(&self) -> ChannelName {
+        ChannelName::Telegram
+    }
+
+    async fn next(&self, position: Option<String>) -> Result<Batch, ChannelError> {
+        let batch = self.poll(position.as_deref()).await.map_err(|e| self.explain(e))?;
+        self.failures.store(0, Ordering::Relaxed);
+        Ok(batch)
+    }
+
+    async fn fetch(&self, offered: &Offered, most: u64) -> Result<Vec<u8>, FetchError> {
+        self.api.download(&offered.handle, most).await
+    }
+
+    fn split(&self, markdown: &str) -> Vec<String> {
+        split::parts(markdown)
+    }
+
+    /// As HTML first. Should Telegram not take that, the text itself matters more than its looks.
+    async fn send(&self, part: &Part) -> Result<String, SendError> {
+        let text = say::voiced(part.voice, &part.text);
+        let html = markdown::to_html(&text);
+        let sent = match self.send_text(&part.chat, &html, true).await {
+            Err(ApiError::Refused { code: 400, what, .. }) if what.contains("can't parse entities") => {
+                tracing::warn!(chat = %part.chat, code = "telegram.entities", "sent as plain text: {what}");
+                self.send_text(&part.chat, &text, false).await
+            }
+            sent => sent,
+        };
+        sent.map_err(|e| match e {
+            ApiError::Refused { code: 400 | 403 | 404, what, retry_after: None } => SendError::Never { why: what },
+            ApiError::Refused { what, retry_after, .. } => SendError::Later { why: what, after: retry_after },
+            ApiError::Unreachable(why) | ApiError::Garbage(why) => SendError::Later { why, after: None },
+        })
+    }
+
+    async fn typing(&self, chat: &ChatId) {
+        let mut ask = address(chat);
+        ask["action"] = json!("typing");
+        if let Err(e) = self.api.call::<bool>("sendChatAction", &ask, api::QUICK).await {
+            tracing::debug!(%chat, "typing was not shown: {e}");
+        }
+    }
+}
