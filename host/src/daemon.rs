@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -18,16 +17,16 @@ use crate::channels::telegram::Telegram;
 use crate::channels::terminal::{self, Terminal};
 use crate::clock::Clock;
 use crate::config::{ConfigError, Install, Root, first};
-use crate::delivery::{self, Bell};
+use crate::delivery;
 use crate::dispatch::Settings;
 use crate::domain::{ChannelName, ChatKind, GroupName};
 use crate::gateway::Gateway;
-use crate::intake;
+use crate::intake::{self, News};
 use crate::mailbox::Mailbox;
-use crate::run::{Parts, Runner};
+use crate::parts::{Bell, Parts, Runner};
 use crate::sandbox::Engine;
 use crate::store::{Admission, Store, StoreError};
-use crate::supervisor::{self, Happening, Supervisor};
+use crate::supervisor::{self, Signal, Supervisor, Wires};
 
 /// The gid of the group that host and boxes share, where root starts without a group `lazaret`.
 const FALLBACK_GID: u32 = 20_000;
@@ -83,7 +82,7 @@ impl StartError {
 pub struct Host {
     /// Everything the rooms share.
     pub parts: Arc<Parts>,
-    supervisor: UnboundedSender<Happening>,
+    wires: Wires,
     work: JoinSet<()>,
     replies: JoinSet<()>,
     polling: CancellationToken,
@@ -105,11 +104,15 @@ impl Host {
         let gid = shared_gid(&root.state())?;
         let mut channels = Channels::default();
         let letters_root = root.clone();
-        let terminal = Terminal::start(&root.host_socket_dir(), clock, move |run| shown_letters(&letters_root, run))
-            .map_err(|e| StartError::machine("terminal.socket", root.host_socket_dir().display().to_string(), e))?;
+        let terminal =
+            Terminal::start(&root.host_socket_dir(), clock, move |run| shown_letters(&letters_root, run))
+                .map_err(|e| {
+                    StartError::machine("terminal.socket", root.host_socket_dir().display().to_string(), e)
+                })?;
         channels.add(Arc::new(terminal));
         if let Some(settings) = &install.telegram {
-            let telegram = Telegram::new(settings).map_err(|e| StartError::machine("telegram.start", "telegram", e))?;
+            let telegram = Telegram::new(settings.token.clone(), settings.base_url.clone())
+                .map_err(|e| StartError::machine("telegram.start", "telegram", e))?;
             channels.add(Arc::new(telegram));
         }
         let parts = Arc::new(Parts {
@@ -130,22 +133,25 @@ impl Host {
         let waiting = supervisor::recover(&parts).await?;
         let uncertain = parts.store.recover_sending().await?;
         if uncertain > 0 {
-            tracing::warn!(code = "delivery.uncertain", "{uncertain} parts may arrive twice: the host died while it sent them");
+            tracing::warn!(
+                code = "delivery.uncertain",
+                "{uncertain} parts may arrive twice: the host died while it sent them"
+            );
         }
         let settings = Settings {
             working: parts.install.file.host.working_runs,
             boxes: parts.install.file.host.live_boxes,
         };
-        let (supervisor, happenings) = Supervisor::new(Arc::clone(&parts), settings);
+        let (supervisor, wires) = Supervisor::new(Arc::clone(&parts), settings);
         for lane in waiting {
-            let _ = happenings.send(Happening::Wake(lane));
+            let _ = wires.news.send(News::Wake(lane));
         }
         for command in supervisor::unfinished(&parts).await? {
-            let _ = happenings.send(command);
+            let _ = wires.news.send(command);
         }
         let mut host = Self {
             parts,
-            supervisor: happenings,
+            wires,
             work: JoinSet::new(),
             replies: JoinSet::new(),
             polling: CancellationToken::new(),
@@ -160,23 +166,24 @@ impl Host {
         self.work.spawn(supervisor.run());
         for channel in self.parts.channels.all() {
             let (parts, channel) = (Arc::clone(&self.parts), Arc::clone(channel));
-            let delivering = delivery::deliver(Arc::clone(&parts), Arc::clone(&channel), self.delivering.clone());
+            let delivering =
+                delivery::deliver(Arc::clone(&parts), Arc::clone(&channel), self.delivering.clone());
             self.replies.spawn(delivering);
-            tokio::spawn(intake::poll(parts, channel, self.supervisor.clone(), self.polling.clone()));
+            tokio::spawn(intake::poll(parts, channel, self.wires.news.clone(), self.polling.clone()));
         }
     }
 
     /// Stops polling and lets turns finish.
     pub fn drain(&self) {
         self.polling.cancel();
-        let _ = self.supervisor.send(Happening::Drain);
+        let _ = self.wires.signals.send(Signal::Drain);
     }
 
     /// Ends every box now, when it is called: for the second signal.
     pub fn ender(&self) -> impl Fn() + use<> {
-        let supervisor = self.supervisor.clone();
+        let signals = self.wires.signals.clone();
         move || {
-            let _ = supervisor.send(Happening::EndNow);
+            let _ = signals.send(Signal::EndNow);
         }
     }
 
@@ -205,7 +212,8 @@ fn prepare(root: &Root) -> Result<(), StartError> {
 /// The lock that makes this the only host of its state; the kernel lets it go with the process.
 fn take_lock(path: &Path) -> Result<File, StartError> {
     let failed = |e: io::Error| StartError::machine("host.lock", path.display().to_string(), e);
-    let mut file = File::options().create(true).truncate(false).write(true).read(true).open(path).map_err(failed)?;
+    let mut file =
+        File::options().create(true).truncate(false).write(true).read(true).open(path).map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let holder = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
         return Err(StartError::Locked { path: path.to_owned(), holder });
@@ -258,13 +266,14 @@ fn install_id(path: &Path) -> Result<String, StartError> {
 pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Result<Engine, StartError> {
     let configured = &install.file.engine.socket;
     let by_default = *configured == crate::config::files::EngineFile::default().socket;
-    let socket = env.get("DOCKER_HOST").filter(|host| by_default && host.starts_with("unix://")).unwrap_or(configured);
+    let socket =
+        env.get("DOCKER_HOST").filter(|host| by_default && host.starts_with("unix://")).unwrap_or(configured);
     Engine::new(socket).map_err(|e| StartError::machine(e.code(), "the engine", e))
 }
 
 fn gateway(install: &Install) -> Result<Arc<Gateway>, StartError> {
     let settings = crate::gateway::settings_of(install);
-    Gateway::new(settings).map(Arc::new).map_err(|e| StartError::machine("gateway.start", "the gateway", e))
+    Gateway::new(settings).map(Arc::new).map_err(|e| StartError::machine(e.code(), "the gateway", e))
 }
 
 /// The runner lies beside the host's binary, unless `LAZARET_RUNNER` names another.

@@ -4,42 +4,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Channel, SendError};
 use crate::domain::outbound::{Part, Voice};
 use crate::domain::{ChatId, WallMs};
+use crate::parts::Parts;
 use crate::policy::retry;
-use crate::run::Parts;
 use crate::store::{Head, LIFETIME, Sent, StoreError};
 
 /// After the store failed.
 const STORE_RETRY: Duration = Duration::from_secs(5);
 
-/// Says that something was queued. Every channel's delivery hears every ring; one that comes while it is busy is kept.
-#[derive(Debug, Clone)]
-pub struct Bell(watch::Sender<u64>);
-
-impl Default for Bell {
-    fn default() -> Self {
-        Self(watch::Sender::new(0))
-    }
-}
-
-impl Bell {
-    /// Rings.
-    pub fn ring(&self) {
-        self.0.send_modify(|rings| *rings = rings.wrapping_add(1));
-    }
-}
-
 /// Delivers for one channel until it is told to stop; what is being sent then is finished.
 pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: CancellationToken) {
     let mut workers = JoinSet::new();
     let mut busy = BTreeSet::new();
-    let mut rings = parts.bell.0.subscribe();
+    let mut rings = parts.bell.listen();
     loop {
         match parts.store.chats_waiting(channel.name()).await {
             Ok(chats) => {
@@ -71,7 +53,12 @@ pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: Cancell
 /// Sends what waits in a chat, one part after the other, until nothing waits or the host drains.
 ///
 /// A part that may not go yet holds back what is behind it: order is kept through an outage.
-async fn drain(parts: Arc<Parts>, channel: Arc<dyn Channel>, chat: ChatId, stop: CancellationToken) -> ChatId {
+async fn drain(
+    parts: Arc<Parts>,
+    channel: Arc<dyn Channel>,
+    chat: ChatId,
+    stop: CancellationToken,
+) -> ChatId {
     while !stop.is_cancelled() {
         let wait = match send_head(&parts, &channel, &chat, &stop).await {
             Ok(Next::Go) => continue,
@@ -159,7 +146,9 @@ async fn settle(parts: &Parts, part: &Part, outcome: Sent) -> Result<(), StoreEr
         Sent::Later { error, .. } => {
             tracing::warn!(chat = %part.chat, code = "delivery.later", "part {} waits: {error}", part.id);
         }
-        Sent::Failed(why) => tracing::error!(chat = %part.chat, code = "delivery.failed", "part {}: {why}", part.id),
+        Sent::Failed(why) => {
+            tracing::error!(chat = %part.chat, code = "delivery.failed", "part {}: {why}", part.id)
+        }
         Sent::Expired => {}
     }
     parts.store.sent(part.id, outcome, parts.clock.wall()).await

@@ -7,17 +7,26 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Batch, Channel, ChannelError, FetchError};
-use crate::config::personality::digest;
 use crate::domain::group::Group;
 use crate::domain::message::{Admitted, Attachment, Inbound, Offered};
 use crate::domain::outbound::Saying;
-use crate::domain::{GroupName, MessageSeq, SenderId};
+use crate::domain::{GroupName, Lane, MessageSeq, SenderId};
 use crate::mailbox::shared_dir;
+use crate::parts::Parts;
 use crate::policy::admission::{self, Admission};
-use crate::run::Parts;
 use crate::say;
 use crate::store::{Accepted, CommandRow, Intake, Placement, StoreError, StrangerSeen};
-use crate::supervisor::Happening;
+
+/// What a stored message means for the lanes.
+#[derive(Debug)]
+pub enum News {
+    /// A lane has an open turn and wants a run.
+    Wake(Lane),
+    /// The lane's open turn has more messages.
+    FollowUp(Lane),
+    /// A person gave an order.
+    Command(CommandRow),
+}
 
 /// After an error that names no wait of its own.
 const STORE_RETRY: Duration = Duration::from_secs(5);
@@ -30,7 +39,7 @@ const QUOTE: usize = 500;
 pub async fn poll(
     parts: Arc<Parts>,
     channel: Arc<dyn Channel>,
-    supervisor: UnboundedSender<Happening>,
+    supervisor: UnboundedSender<News>,
     stop: CancellationToken,
 ) {
     let name = channel.name();
@@ -76,7 +85,7 @@ async fn take_in(
     parts: &Parts,
     channel: &Arc<dyn Channel>,
     batch: Batch,
-    supervisor: &UnboundedSender<Happening>,
+    supervisor: &UnboundedSender<News>,
 ) -> Result<(), StoreError> {
     let now = parts.clock.wall();
     let mut owners = parts.install.owners.clone();
@@ -137,7 +146,7 @@ async fn group_of(parts: &Parts, inbound: &Inbound) -> Result<Option<Group>, Sto
     }
 }
 
-fn announce(parts: &Parts, one: Accepted, supervisor: &UnboundedSender<Happening>) {
+fn announce(parts: &Parts, one: Accepted, supervisor: &UnboundedSender<News>) {
     let turn = match &one.placement {
         Placement::NewTurn(turn) | Placement::FollowUp(turn) => Some(*turn),
         _ => None,
@@ -146,16 +155,16 @@ fn announce(parts: &Parts, one: Accepted, supervisor: &UnboundedSender<Happening
         parts.store.stage(turn, Some(one.seq), None, "stored", parts.clock.now());
     }
     let group = one.lane.group.clone();
-    let happening = match one.placement {
-        Placement::NewTurn(_) => Happening::Wake(one.lane),
-        Placement::FollowUp(_) => Happening::FollowUp(one.lane),
+    let news = match one.placement {
+        Placement::NewTurn(_) => News::Wake(one.lane),
+        Placement::FollowUp(_) => News::FollowUp(one.lane),
         Placement::Command(command) => {
-            Happening::Command(CommandRow { seq: one.seq, group, chat: one.chat, command })
+            News::Command(CommandRow { seq: one.seq, group, chat: one.chat, command })
         }
         Placement::Waiting | Placement::Context | Placement::Duplicate => return,
     };
     // The supervisor is gone only when the host ends; the store remembers.
-    let _ = supervisor.send(happening);
+    let _ = supervisor.send(news);
 }
 
 fn cleaned(mut inbound: Inbound) -> Inbound {
@@ -244,10 +253,12 @@ fn keep(parts: &Parts, group: &GroupName, file: &Offered, bytes: &[u8]) -> std::
     let extension: String = file
         .name
         .rsplit_once('.')
-        .map(|(_, e)| e.chars().filter(char::is_ascii_alphanumeric).take(8).collect::<String>().to_lowercase())
+        .map(|(_, e)| {
+            e.chars().filter(char::is_ascii_alphanumeric).take(8).collect::<String>().to_lowercase()
+        })
         .filter(|e| !e.is_empty())
         .map_or_else(String::new, |e| format!(".{e}"));
-    let short: String = digest(bytes).chars().take(20).collect();
+    let short: String = ipc_schema::sha256_hex(bytes).chars().take(20).collect();
     let name = format!("{short}{extension}");
     let staged = dir.join(format!(".{name}"));
     std::fs::write(&staged, bytes)?;

@@ -1,6 +1,6 @@
 //! `lazaret`: the trusted host process and its command line.
 //!
-//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, beside `gateway`;
+//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery` and their `parts`, beside `gateway`;
 //! `channels`, `store`, `sandbox`, `mailbox`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
 //! down only, and `tests/tests/house.rs` holds it.
 
@@ -16,6 +16,7 @@ mod gateway;
 mod http;
 mod intake;
 mod mailbox;
+mod parts;
 mod policy;
 mod report;
 mod run;

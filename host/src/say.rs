@@ -42,12 +42,17 @@ pub fn cannot_start(why: &str) -> String {
 
 /// A day of trying is over.
 pub fn never_started(why: &str) -> String {
-    format!("The agent could not be started for a day, so I gave this up: {why}. Write again once that is mended.")
+    format!(
+        "The agent could not be started for a day, so I gave this up: {why}. Write again once that is mended."
+    )
 }
 
 /// Attempts are used up.
 pub fn gave_up(ending: &Ending, attempts: u32) -> String {
-    format!("I gave this up after {attempts} attempts: the agent's box {}. Write again to retry.", box_ended(ending))
+    format!(
+        "I gave this up after {attempts} attempts: the agent's box {}. Write again to retry.",
+        box_ended(ending)
+    )
 }
 
 fn box_ended(ending: &Ending) -> String {
@@ -78,7 +83,9 @@ pub fn nothing_to_stop() -> String {
 
 /// `/new` was obeyed.
 pub fn new_session(number: u64) -> String {
-    format!("A new session begins (number {number}). Files and personality stay; what was said before is forgotten.")
+    format!(
+        "A new session begins (number {number}). Files and personality stay; what was said before is forgotten."
+    )
 }
 
 /// The model could not be used.
@@ -103,11 +110,6 @@ pub fn too_long(bytes: usize, most: usize) -> String {
 /// The context note of a file that was not stored.
 pub fn not_stored(bytes: u64, most: u64) -> String {
     format!("not stored: {} MiB, at most {} MiB are taken", bytes.div_ceil(1 << 20), most >> 20)
-}
-
-/// A platform refused a reply for good.
-pub fn not_sent(why: &str) -> String {
-    format!("A reply could not be sent here: {why}")
 }
 
 /// `/help`.
@@ -177,7 +179,10 @@ mod tests {
     #[test]
     fn d13_an_agent_cannot_speak_as_the_host() {
         assert_eq!(voiced(Voice::Notice, "Stopped."), "[lazaret] Stopped.");
-        assert_eq!(voiced(Voice::Reply, "ok\n[Lazaret] Pay here: [LAZARET]"), "ok\n(lazaret) Pay here: (lazaret)");
+        assert_eq!(
+            voiced(Voice::Reply, "ok\n[Lazaret] Pay here: [LAZARET]"),
+            "ok\n(lazaret) Pay here: (lazaret)"
+        );
         assert_eq!(voiced(Voice::Reply, "ä[lazaret]ö"), "ä(lazaret)ö");
         assert_eq!(voiced(Voice::Reply, "plain"), "plain");
     }

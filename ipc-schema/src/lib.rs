@@ -8,6 +8,7 @@
 //! `README.md` beside this crate is the protocol in prose; `schemas/` and `golden/` are its machine-readable
 //! halves, both generated from these types and held to them by `tests/`.
 
+pub mod digest;
 pub mod envelope;
 pub mod ids;
 pub mod layout;
@@ -16,6 +17,7 @@ pub mod refusal;
 pub mod untrusted_fs;
 pub mod write;
 
+pub use digest::sha256_hex;
 pub use envelope::{FromAgentLetter, Letter, ToAgentLetter};
 pub use ids::{GroupName, LetterId, MessageSeq, RunId, TurnId};
 pub use refusal::{Refusal, RefusalCode};

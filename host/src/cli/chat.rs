@@ -44,7 +44,8 @@ impl Wire {
     async fn next(&mut self) -> Result<ToClient, CliError> {
         let gone = || CliError::Plain("the host has ended".into());
         let line = self.reader.next_line().await.map_err(|_| gone())?.ok_or_else(gone)?;
-        serde_json::from_str(&line).map_err(|e| CliError::Plain(format!("the host is of another version: {e}")))
+        serde_json::from_str(&line)
+            .map_err(|e| CliError::Plain(format!("the host is of another version: {e}")))
     }
 
     async fn send(&mut self, line: &FromClient) -> Result<(), CliError> {

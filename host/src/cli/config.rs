@@ -56,10 +56,8 @@ pub(super) fn run(here: &Here, config: Config) -> Done {
             let shown = install.shown();
             let name = shown.iter().map(|s| s.name.len()).max().unwrap_or(0);
             let value = shown.iter().map(|s| s.value.len()).max().unwrap_or(0).min(40);
-            let lines: Vec<String> = shown
-                .iter()
-                .map(|s| format!("{:name$}  {:value$}  {}", s.name, s.value, s.source))
-                .collect();
+            let lines: Vec<String> =
+                shown.iter().map(|s| format!("{:name$}  {:value$}  {}", s.name, s.value, s.source)).collect();
             here.print(&json!(shown), lines.join("\n"));
         }
         Verb::Schema { file } => {

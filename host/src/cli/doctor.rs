@@ -20,7 +20,12 @@ struct Finding {
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add<T, E: std::fmt::Display>(&mut self, what: &'static str, result: Result<T, E>, told: impl FnOnce(&T) -> String) -> Option<T> {
+    fn add<T, E: std::fmt::Display>(
+        &mut self,
+        what: &'static str,
+        result: Result<T, E>,
+        told: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
         match result {
             Ok(value) => {
                 self.0.push(Finding { ok: true, what, told: told(&value) });
@@ -37,21 +42,31 @@ impl Findings {
 pub(super) async fn run(here: &Here) -> Done {
     let mut found = Findings::default();
     let runner = daemon::runner_binary(&here.env).map_err(|e| e.to_string()).and_then(|path| {
-        if path.exists() { Ok(path) } else { Err(format!("{} is missing; `make build` makes it", path.display())) }
+        if path.exists() {
+            Ok(path)
+        } else {
+            Err(format!("{} is missing; `make build` makes it", path.display()))
+        }
     });
     found.add("runner", runner, |path| path.display().to_string());
     if here.root.database().exists() {
-        found.add("store", Store::open(&here.root.database()), |_| here.root.database().display().to_string());
+        found
+            .add("store", Store::open(&here.root.database()), |_| here.root.database().display().to_string());
     }
-    let install = found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));
+    let install =
+        found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));
     if let Some(install) = install {
         groups(&install, &mut found);
         engine(here, &install, &mut found).await;
     }
     let healthy = found.0.iter().all(|f| f.ok);
-    let lines: Vec<String> =
-        found.0.iter().map(|f| format!("{}  {:<12} {}", if f.ok { "ok " } else { "BAD" }, f.what, f.told)).collect();
-    let json: Vec<_> = found.0.iter().map(|f| json!({ "ok": f.ok, "what": f.what, "told": f.told })).collect();
+    let lines: Vec<String> = found
+        .0
+        .iter()
+        .map(|f| format!("{}  {:<12} {}", if f.ok { "ok " } else { "BAD" }, f.what, f.told))
+        .collect();
+    let json: Vec<_> =
+        found.0.iter().map(|f| json!({ "ok": f.ok, "what": f.what, "told": f.told })).collect();
     here.print(&json!(json), lines.join("\n"));
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -62,13 +77,20 @@ fn groups(install: &Install, found: &mut Findings) {
             personality::read(&install.root.personality(&name)).map(|text| (group, text.is_some()))
         });
         found.add("group", checked, |(group, text)| {
-            format!("{name}: image {}, {}", group.image, if *text { "personality read" } else { "no CLAUDE.md" })
+            format!(
+                "{name}: image {}, {}",
+                group.image,
+                if *text { "personality read" } else { "no CLAUDE.md" }
+            )
         });
     }
 }
 
 async fn engine(here: &Here, install: &Install, found: &mut Findings) {
-    let Some(engine) = found.add("engine", daemon::engine(install, &here.env), |_| "configured".into()) else { return };
+    let Some(engine) = found.add("engine", daemon::engine(install, &here.env), |_| "configured".into())
+    else {
+        return;
+    };
     let facts = engine.facts().await;
     let known = found.add("engine", facts, |f| {
         format!("{} (API {}, cgroup v{}, runtimes {})", f.version, f.api, f.cgroups, f.runtimes.join(", "))
@@ -86,9 +108,11 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
     images.dedup();
     for image in images {
         let checked = match engine.image(&image).await {
-            Ok(facts) if facts.architecture != machine_architecture() => {
-                Err(format!("{image} is for {}, this machine is {}", facts.architecture, machine_architecture()))
-            }
+            Ok(facts) if facts.architecture != machine_architecture() => Err(format!(
+                "{image} is for {}, this machine is {}",
+                facts.architecture,
+                machine_architecture()
+            )),
             Ok(facts) => Ok(facts),
             Err(e) => Err(e.to_string()),
         };

@@ -52,7 +52,10 @@ pub(super) async fn run(here: &Here, groups: Groups) -> Done {
         Verb::Add { name } => {
             first::add_group(&here.root, &name).map_err(|e| CliError::Plain(format!("group {name}: {e}")))?;
             let dir = here.root.groups().join(name.as_str());
-            here.print(&json!({ "group": name.as_str(), "folder": dir }), format!("group {name}: {}", dir.display()));
+            here.print(
+                &json!({ "group": name.as_str(), "folder": dir }),
+                format!("group {name}: {}", dir.display()),
+            );
             Ok(ExitCode::SUCCESS)
         }
         Verb::Admit { code, group } => admit(here, code, group).await,
@@ -83,7 +86,8 @@ async fn list(here: &Here) -> Done {
         text += "\nwaiting to be admitted (lazaret groups admit CODE --group NAME):\n";
         for s in &strangers {
             let who = crate::report::safe(&format!("{} — {} ({})", s.title, s.sender_name, s.sender));
-            text += &format!("  {}  {}  {who}, {} messages, last {}\n", s.code, s.chat, s.messages, s.last_at);
+            text +=
+                &format!("  {}  {}  {who}, {} messages, last {}\n", s.code, s.chat, s.messages, s.last_at);
         }
     }
     let waiting: Vec<_> = strangers
@@ -143,8 +147,14 @@ fn show(here: &Here, name: &GroupName) -> Done {
 }
 
 async fn undo(here: &Here, name: GroupName) -> Done {
-    personality::undo(&here.root.personality(&name)).map_err(|e| CliError::Plain(format!("group {name}: {e}")))?;
-    here.store()?.audit(Clock::new().wall(), "terminal".into(), "personality undone", name.to_string()).await?;
-    here.print(&json!({ "group": name.as_str(), "undone": true }), format!("group {name}: the personality before this one is back"));
+    personality::undo(&here.root.personality(&name))
+        .map_err(|e| CliError::Plain(format!("group {name}: {e}")))?;
+    here.store()?
+        .audit(Clock::new().wall(), "terminal".into(), "personality undone", name.to_string())
+        .await?;
+    here.print(
+        &json!({ "group": name.as_str(), "undone": true }),
+        format!("group {name}: the personality before this one is back"),
+    );
     Ok(ExitCode::SUCCESS)
 }

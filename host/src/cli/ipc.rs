@@ -40,7 +40,10 @@ pub(super) async fn run(here: &Here, ipc: Ipc) -> Done {
     }
     letters.sort_by_key(|l| (l.at.clone(), l.direction == TO_AGENT, l.name.clone()));
     let text: Vec<String> = letters.iter().map(|l| l.tell(full)).collect();
-    let json: Vec<Value> = letters.iter().map(|l| json!({ "direction": l.direction, "name": l.name, "letter": l.body })).collect();
+    let json: Vec<Value> = letters
+        .iter()
+        .map(|l| json!({ "direction": l.direction, "name": l.name, "letter": l.body }))
+        .collect();
     let shown = format!("{}\n{}", shown_path(&dir), text.join("\n"));
     here.print(&json!({ "folder": dir, "letters": json }), shown);
     Ok(ExitCode::SUCCESS)
@@ -48,7 +51,8 @@ pub(super) async fn run(here: &Here, ipc: Ipc) -> Done {
 
 /// The folder of the run whose id begins so; run ids sort by their birth.
 fn find(letters: &Path, wanted: Option<&str>) -> Result<PathBuf, CliError> {
-    let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
+    let list =
+        |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
     let mut runs: Vec<PathBuf> = list(letters).iter().flat_map(|group| list(group)).collect();
     runs.sort_by_key(|run| run.file_name().map(ToOwned::to_owned));
     let fits = |run: &&PathBuf| {
@@ -94,11 +98,18 @@ impl Shown {
     /// What a letter says in a few words.
     fn gist(&self) -> String {
         let body = self.body.get("body").unwrap_or(&Value::Null);
-        let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         match self.body.get("type").and_then(Value::as_str).unwrap_or_default() {
-            "begin" => format!("{} {}, model {}", text(body, "group"), text(body, "lane"), text(&body["model"], "name")),
+            "begin" => format!(
+                "{} {}, model {}",
+                text(body, "group"),
+                text(body, "lane"),
+                text(&body["model"], "name")
+            ),
             "input" => body["messages"].as_array().map_or_else(String::new, |messages| {
-                let said = messages.iter().map(|m| format!("{}: {}", text(&m["from"], "name"), text(m, "text")));
+                let said =
+                    messages.iter().map(|m| format!("{}: {}", text(&m["from"], "name"), text(m, "text")));
                 said.collect::<Vec<_>>().join(" | ")
             }),
             "status" => format!("{} {} {}", text(body, "state"), text(body, "tool"), text(body, "detail")),

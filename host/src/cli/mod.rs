@@ -134,7 +134,10 @@ impl Here {
         let path = self.root.database();
         if !path.exists() {
             let hint = "start the host once (`lazaret up`), or set LAZARET_ROOT";
-            return Err(CliError::Plain(format!("there is no install at {}; {hint}", self.root.path().display())));
+            return Err(CliError::Plain(format!(
+                "there is no install at {}; {hint}",
+                self.root.path().display()
+            )));
         }
         Ok(Store::open(&path)?)
     }

@@ -24,9 +24,14 @@ pub(super) async fn run(here: &Here) -> Done {
         },
         "counters": summary.numbers.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
     });
-    let mut text = format!("host      {}\nroot      {}\n", if up { "up" } else { "down" }, here.root.path().display());
+    let mut text =
+        format!("host      {}\nroot      {}\n", if up { "up" } else { "down" }, here.root.path().display());
     let turns: Vec<String> = summary.turns.iter().map(|(state, n)| format!("{n} {state}")).collect();
-    text += &format!("messages  {}\nturns     {}\n", summary.messages, if turns.is_empty() { "none".into() } else { turns.join(", ") });
+    text += &format!(
+        "messages  {}\nturns     {}\n",
+        summary.messages,
+        if turns.is_empty() { "none".into() } else { turns.join(", ") }
+    );
     let d = summary.delivery;
     text += &format!("outbox    {} waiting, {} failed, {} uncertain\n", d.waiting, d.failed, d.uncertain);
     for (run, lane, state) in &summary.runs {

@@ -102,7 +102,8 @@ fn tell_part(said: &OutboxTrace) -> String {
 }
 
 fn to_json(t: &MessageTrace) -> Value {
-    let step = |s: &&StageRow| json!({ "name": s.name, "at": s.wall.rfc3339(), "mono_us": s.mono_us, "run": s.run });
+    let step =
+        |s: &&StageRow| json!({ "name": s.name, "at": s.wall.rfc3339(), "mono_us": s.mono_us, "run": s.run });
     json!({
         "message": t.seq,
         "chat": t.chat,

@@ -50,7 +50,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, CliError> {
-        let listen = |kind| signal(kind).map_err(|e| CliError::Plain(format!("signals cannot be heard: {e}")));
+        let listen =
+            |kind| signal(kind).map_err(|e| CliError::Plain(format!("signals cannot be heard: {e}")));
         Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
     }
 

@@ -346,8 +346,8 @@ impl ProviderKind {
     /// The model when none is named.
     pub fn default_model(self) -> &'static str {
         match self {
-            Self::Anthropic => "claude-sonnet-4-5",
-            Self::Openai => "gpt-5",
+            Self::Anthropic => "claude-sonnet-5-5",
+            Self::Openai => "gpt-5.2",
             Self::Tour => "tour",
         }
     }

@@ -165,7 +165,8 @@ impl Install {
                         .hint(format!("lazaret.toml has the providers: {}", names.join(", ")))
                 })?;
                 let named = (provider == self.model.provider).then(|| self.model.model.clone());
-                let model = choice.name.clone().or(named).unwrap_or_else(|| known.kind.default_model().to_owned());
+                let model =
+                    choice.name.clone().or(named).unwrap_or_else(|| known.kind.default_model().to_owned());
                 ModelChoice {
                     provider,
                     model,
@@ -229,23 +230,31 @@ fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<Run
         ("pids", wanted.pids.into(), ceiling.pids.into()),
     ] {
         if wanted > most {
-            return Err(ConfigError::new(place, format!("limits.{name} = {wanted} is above the install's {most}"))
-                .hint(format!("raise limits.{name} in lazaret.toml, or ask for less here")));
+            return Err(ConfigError::new(
+                place,
+                format!("limits.{name} = {wanted} is above the install's {most}"),
+            )
+            .hint(format!("raise limits.{name} in lazaret.toml, or ask for less here")));
         }
     }
     Ok(wanted)
 }
 
-fn model_choice(file: &InstallFile, providers: &BTreeMap<String, Provider>) -> Result<ModelChoice, ConfigError> {
+fn model_choice(
+    file: &InstallFile,
+    providers: &BTreeMap<String, Provider>,
+) -> Result<ModelChoice, ConfigError> {
     let choose = |name: &str| providers.get(name);
     let provider = match &file.model.provider {
         Some(name) => choose(name).ok_or_else(|| {
             ConfigError::new("lazaret.toml", format!("model.provider = {name:?} is not under [providers]"))
         })?,
         // Real models before the tour, and the native wire before a translated one.
-        None => ["anthropic", "openai", "tour"].into_iter().find_map(choose).or_else(|| providers.values().next()).ok_or_else(
-            || ConfigError::new("lazaret.toml", "there is no provider"),
-        )?,
+        None => ["anthropic", "openai", "tour"]
+            .into_iter()
+            .find_map(choose)
+            .or_else(|| providers.values().next())
+            .ok_or_else(|| ConfigError::new("lazaret.toml", "there is no provider"))?,
     };
     Ok(ModelChoice {
         provider: provider.name.clone(),
@@ -281,7 +290,8 @@ fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
         None => ConfigError::new(place, message),
         Some((name, rest)) => {
             let known = rest.split('`').skip(1).step_by(2);
-            let error = ConfigError::new(place, format!("there is no setting `{name}` here")).coded("config.unknown_key");
+            let error = ConfigError::new(place, format!("there is no setting `{name}` here"))
+                .coded("config.unknown_key");
             match nearest(name, known) {
                 Some(near) => error.hint(format!("did you mean `{near}`?")),
                 None => error.hint("`lazaret config show` lists every setting"),

@@ -30,7 +30,12 @@ pub(super) fn of_schema(schema: &serde_json::Value) -> Vec<Vec<String>> {
     found
 }
 
-fn walk(root: &serde_json::Value, at: &serde_json::Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+fn walk(
+    root: &serde_json::Value,
+    at: &serde_json::Value,
+    path: &mut Vec<String>,
+    found: &mut Vec<Vec<String>>,
+) {
     let resolved = at
         .get("$ref")
         .and_then(|r| r.as_str())

@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ipc_schema::letters::to_agent::Text;
+use ipc_schema::sha256_hex as digest;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use sha2::{Digest, Sha256};
 
 /// The longest text that is given to an agent, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -45,7 +45,11 @@ pub fn read(path: &Path) -> Result<Option<Text>, String> {
         Err(e) => return Err(format!("{} cannot be read: {e}", path.display())),
     };
     if bytes.len() > MAX_BYTES {
-        return Err(format!("{} has {} bytes; at most {MAX_BYTES} are given to an agent", path.display(), bytes.len()));
+        return Err(format!(
+            "{} has {} bytes; at most {MAX_BYTES} are given to an agent",
+            path.display(),
+            bytes.len()
+        ));
     }
     let sha256 = digest(&bytes);
     let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
@@ -67,7 +71,9 @@ pub fn replace(path: &Path, text: &str, base: Option<&str>) -> Result<String, Ch
             e => failed(e.into()),
         }),
         Some(base) => exchange(path, &staged, base).map_err(|e| match e {
-            ChangeError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => ChangeError::Conflict,
+            ChangeError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                ChangeError::Conflict
+            }
             e => e,
         }),
     };
@@ -115,11 +121,6 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// SHA-256 in lower-case hex.
-pub fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,9 +149,15 @@ mod tests {
         std::fs::write(&path, "Be kind, and quick.").unwrap();
         assert!(matches!(replace(&path, "Be evil.", Some(&base)), Err(ChangeError::Conflict)));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "Be kind, and quick.");
-        assert!(matches!(replace(&path, "Be evil.", None), Err(ChangeError::Conflict)), "a file that appeared");
+        assert!(
+            matches!(replace(&path, "Be evil.", None), Err(ChangeError::Conflict)),
+            "a file that appeared"
+        );
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(replace(&path, "Be evil.", Some(&base)), Err(ChangeError::Conflict)), "one that went");
+        assert!(
+            matches!(replace(&path, "Be evil.", Some(&base)), Err(ChangeError::Conflict)),
+            "one that went"
+        );
         assert!(matches!(undo(&path), Err(ChangeError::NothingToUndo)));
     }
 

@@ -44,8 +44,14 @@ fn provider(name: &str, file: &ProviderFile, root: &Root, env: &Env) -> Result<P
         .or_else(|| set(env, base_env).map(str::to_owned))
         .unwrap_or_else(|| file.kind.default_base_url().to_owned());
     let place = || format!("lazaret.toml: providers.{name}");
-    if file.kind != ProviderKind::Tour && !base_url.starts_with("http://") && !base_url.starts_with("https://") {
-        return Err(ConfigError::new(place(), format!("base_url = {base_url:?} begins with neither http:// nor https://")));
+    if file.kind != ProviderKind::Tour
+        && !base_url.starts_with("http://")
+        && !base_url.starts_with("https://")
+    {
+        return Err(ConfigError::new(
+            place(),
+            format!("base_url = {base_url:?} begins with neither http:// nor https://"),
+        ));
     }
     let key_env = file.key_env.as_deref().or(file.kind.default_key_env());
     let key = match (&file.key_file, key_env) {
@@ -91,7 +97,8 @@ fn secret_file(path: &Path) -> Result<Secret, ConfigError> {
         let what = format!("others may read this secret (mode {:04o})", about.mode() & 0o7777);
         return Err(refuse(what).hint(format!("chmod 600 {}", place())));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| refuse(format!("the secret cannot be read: {e}")))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|e| refuse(format!("the secret cannot be read: {e}")))?;
     if text.trim().is_empty() {
         return Err(refuse("the secret's file is empty".into()));
     }

@@ -56,7 +56,8 @@ where
         let setting = known.iter().find(|path| paths::variable(path) == **variable);
         let Some(setting) = setting else {
             let names: Vec<String> = known.iter().map(|p| paths::variable(p)).collect();
-            let error = ConfigError::new(variable.as_str(), "overrides no setting").coded("config.unknown_key");
+            let error =
+                ConfigError::new(variable.as_str(), "overrides no setting").coded("config.unknown_key");
             return Err(match nearest(variable, names.iter().map(String::as_str)) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
                 None => error.hint("`lazaret config show` lists every setting"),
@@ -70,7 +71,9 @@ where
     let settings: T = if overrides.is_empty() {
         as_written
     } else {
-        table.try_into().map_err(|e: toml::de::Error| ConfigError::new("environment", e.message().to_owned()))?
+        table
+            .try_into()
+            .map_err(|e: toml::de::Error| ConfigError::new("environment", e.message().to_owned()))?
     };
     let settings = filled(settings);
     let effective = Table::try_from(&settings)
@@ -90,7 +93,9 @@ where
 }
 
 fn is_override(variable: &str) -> bool {
-    variable.starts_with("LAZARET_") && !NOT_SETTINGS.contains(&variable) && !variable.starts_with("LAZARET_TEST_")
+    variable.starts_with("LAZARET_")
+        && !NOT_SETTINGS.contains(&variable)
+        && !variable.starts_with("LAZARET_TEST_")
 }
 
 /// A variable's text as a value of TOML: a number, a boolean, a list; otherwise the text itself.

@@ -32,7 +32,11 @@ fn a_mistyped_key_is_shown_with_its_place_and_its_neighbour() {
 
 #[test]
 fn a_wrong_type_says_what_was_expected() {
-    assert!(complaint("[host]\nworking_runs = \"four\"").starts_with(":2:16: "), "{}", complaint("[host]\nworking_runs = \"four\""));
+    assert!(
+        complaint("[host]\nworking_runs = \"four\"").starts_with(":2:16: "),
+        "{}",
+        complaint("[host]\nworking_runs = \"four\"")
+    );
     assert!(complaint("[limits]\nturn = \"soon\"").contains("no length of time"));
     assert!(complaint("zone = \"Europe/Atlantis\"").contains("Europe/Berlin"));
     assert!(complaint("owners = [\"12345\"]").contains("CHANNEL:ID"));
@@ -47,10 +51,12 @@ fn zero_gives_one_container_per_turn() {
 
 #[test]
 fn the_environment_overrides_the_file_and_says_so() {
-    let env = [("LAZARET_HOST_WORKING_RUNS", "7"), ("LAZARET_MODEL_NAME", "m-1"), ("LAZARET_LIMITS_TURN", "1h")];
+    let env =
+        [("LAZARET_HOST_WORKING_RUNS", "7"), ("LAZARET_MODEL_NAME", "m-1"), ("LAZARET_LIMITS_TURN", "1h")];
     let install = install("[host]\nworking_runs = 2\nlive_boxes = 3", &env).unwrap();
     assert_eq!((install.file.host.working_runs, install.model.model.as_str()), (7, "m-1"));
-    let source = |name: &str| install.shown().iter().find(|s| s.name == name).map(|s| s.source.clone()).unwrap();
+    let source =
+        |name: &str| install.shown().iter().find(|s| s.name == name).map(|s| s.source.clone()).unwrap();
     assert_eq!(source("host.working_runs"), "LAZARET_HOST_WORKING_RUNS");
     assert!(source("host.live_boxes").ends_with("lazaret.toml"));
     assert_eq!(source("limits.memory_mib"), "default");
@@ -66,9 +72,13 @@ fn a_variable_that_overrides_nothing_is_refused() {
 
 #[test]
 fn providers_come_from_the_environment_when_the_file_names_none() {
-    let real = install("", &[("ANTHROPIC_API_KEY", "sk-1"), ("ANTHROPIC_BASE_URL", "http://127.0.0.1:9/")]).unwrap();
+    let real =
+        install("", &[("ANTHROPIC_API_KEY", "sk-1"), ("ANTHROPIC_BASE_URL", "http://127.0.0.1:9/")]).unwrap();
     let provider = &real.providers["anthropic"];
-    assert_eq!((real.model.provider.as_str(), provider.base_url.as_str()), ("anthropic", "http://127.0.0.1:9"));
+    assert_eq!(
+        (real.model.provider.as_str(), provider.base_url.as_str()),
+        ("anthropic", "http://127.0.0.1:9")
+    );
     assert!(!format!("{real:?}").contains("sk-1"), "a key is never printed");
     let open = install("", &[("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")]).unwrap();
     assert_eq!(open.model.provider, "openai");
@@ -102,7 +112,9 @@ fn a_group_narrows_and_cannot_widen() {
         std::fs::write(root.group_file(&family), text).unwrap();
         Install::load(root.clone(), &BTreeMap::new()).unwrap().group(&family)
     };
-    let group = load("image = \"python:3.12\"\ntrigger = [\"laz\"]\npriority = \"low\"\n[limits]\nmemory_mib = 256").unwrap();
+    let group =
+        load("image = \"python:3.12\"\ntrigger = [\"laz\"]\npriority = \"low\"\n[limits]\nmemory_mib = 256")
+            .unwrap();
     assert_eq!((group.image.as_str(), group.limits.memory), ("python:3.12", 256 << 20));
     let error = load("[limits]\nmemory_mib = 4096").unwrap_err();
     assert!(error.to_string().contains("above the install's 1024"), "{error}");

@@ -56,7 +56,9 @@ impl<'de> Deserialize<'de> for Zone {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let name = String::deserialize(d)?;
         name.parse().map(Zone).map_err(|_| {
-            de::Error::custom(format!("{name:?} is no time zone; names look like \"Europe/Berlin\" or \"UTC\""))
+            de::Error::custom(format!(
+                "{name:?} is no time zone; names look like \"Europe/Berlin\" or \"UTC\""
+            ))
         })
     }
 }

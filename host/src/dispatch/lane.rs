@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
-use super::{
-    CLOSE_GRACE, Dispatch, Effect, Facts, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT, TIME_GRACE,
-};
+use super::{CLOSE_GRACE, Dispatch, Effect, Facts, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT, TIME_GRACE};
 use crate::domain::{Ending, Lane};
 
 /// Where a lane stands. An idle lane has no state at all.
@@ -146,7 +144,9 @@ impl Dispatch {
             }
             // The turn it has was ended meanwhile, and this is a new one: the old wait is not its own.
             LaneState::Backoff { .. } => record.state = LaneState::Queued { since: now, held: None },
-            LaneState::Starting { .. } | LaneState::Working { .. } | LaneState::Closing { .. } => record.again = true,
+            LaneState::Starting { .. } | LaneState::Working { .. } | LaneState::Closing { .. } => {
+                record.again = true
+            }
             LaneState::Queued { .. } => {}
         }
     }

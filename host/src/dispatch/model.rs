@@ -49,7 +49,9 @@ fn step() -> impl Strategy<Value = Step> {
 enum BoxState {
     Starting,
     /// Ready; works if it was fed an open turn.
-    Up { fed: bool },
+    Up {
+        fed: bool,
+    },
     Told,
 }
 
@@ -140,7 +142,8 @@ impl World {
     }
 
     fn nth(&self, n: usize, wanted: impl Fn(&BoxState) -> bool) -> Option<RunNo> {
-        let fitting: Vec<RunNo> = self.boxes.iter().filter(|(_, (_, s))| wanted(s)).map(|(run, _)| *run).collect();
+        let fitting: Vec<RunNo> =
+            self.boxes.iter().filter(|(_, (_, s))| wanted(s)).map(|(run, _)| *run).collect();
         fitting.get(n.checked_rem(fitting.len())?).copied()
     }
 

@@ -41,12 +41,12 @@ pub struct BadAddress {
     text: String,
 }
 
-fn split(what: &'static str, text: &str) -> Result<(ChannelName, usize), BadAddress> {
+fn channel_of(what: &'static str, text: &str) -> Result<ChannelName, BadAddress> {
     let bad = || BadAddress { what, text: text.chars().take(80).collect() };
     let (channel, id) = text.split_once(':').ok_or_else(bad)?;
     let channel = ChannelName::ALL.into_iter().find(|c| c.as_str() == channel).ok_or_else(bad)?;
     let fits = (1..=120).contains(&id.len()) && id.chars().all(|c| !c.is_control() && !c.is_whitespace());
-    if fits { Ok((channel, channel.as_str().len() + 1)) } else { Err(bad()) }
+    if fits { Ok(channel) } else { Err(bad()) }
 }
 
 /// `CHANNEL:ID` behind a checked door, for chats and for people.
@@ -57,18 +57,9 @@ macro_rules! address {
         pub struct $type {
             text: String,
             channel: ChannelName,
-            local_from: usize,
         }
 
         impl $type {
-            /// The platform.
-            pub fn channel(&self) -> ChannelName {
-                self.channel
-            }
-            /// What stands after the colon: the platform's own id.
-            pub fn local(&self) -> &str {
-                self.text.get(self.local_from..).unwrap_or_default()
-            }
             /// The whole address.
             pub fn as_str(&self) -> &str {
                 &self.text
@@ -78,8 +69,8 @@ macro_rules! address {
         impl FromStr for $type {
             type Err = BadAddress;
             fn from_str(text: &str) -> Result<Self, BadAddress> {
-                let (channel, local_from) = split($what, text)?;
-                Ok(Self { text: text.to_owned(), channel, local_from })
+                let channel = channel_of($what, text)?;
+                Ok(Self { text: text.to_owned(), channel })
             }
         }
 
@@ -111,6 +102,18 @@ address!(
     /// A person or bot on a platform: `telegram:12345`.
     SenderId, "sender"
 );
+
+impl ChatId {
+    /// The platform.
+    pub fn channel(&self) -> ChannelName {
+        self.channel
+    }
+
+    /// What stands after the colon: the platform's own id.
+    pub fn local(&self) -> &str {
+        self.text.split_once(':').map_or("", |(_, local)| local)
+    }
+}
 
 /// What sort of chat it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

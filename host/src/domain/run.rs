@@ -7,8 +7,6 @@ use std::fmt;
 pub enum Ending {
     /// It was told to close and did, or had nothing more to do.
     Finished,
-    /// The idle window passed.
-    Idle,
     /// A turn took longer than its limit.
     TimedOut,
     /// It went on after `/stop` and was ended.
@@ -52,7 +50,6 @@ impl Ending {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Finished => "finished",
-            Self::Idle => "idle",
             Self::TimedOut => "timed_out",
             Self::Stopped => "stopped",
             Self::Killed => "killed",

@@ -154,6 +154,11 @@ async fn next_frame(state: Option<Received>) -> Option<(io::Result<Frame<Bytes>>
     match received.recv().await {
         Some(bytes) => Some((Ok(Frame::data(bytes)), Some((received, finished)))),
         None if finished.load(Ordering::Acquire) => None,
-        None => Some((Err(io::Error::other("the model's answer was cut")), None)),
+        None => {
+            // hyper drops what it has not flushed when a body fails, and flushes when a body makes it wait. Without
+            // this wait a runner could lose even the head of the answer, and take a cut for a host that is away.
+            tokio::task::yield_now().await;
+            Some((Err(io::Error::other("the model's answer was cut")), None))
+        }
     }
 }

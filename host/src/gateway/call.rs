@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::answer::{self, Body, Frames, StreamEnd};
 use super::error::ApiError;
+use super::price::TOUR_MODEL;
 use super::provider::{Provider, Remote};
 use super::record::{Exchange, Recorded};
 use super::request::ModelRequest;
@@ -97,7 +98,7 @@ impl Call {
     fn record(&self, question: &Question<'_>, choice: &ModelChoice) -> Exchange {
         let shown = anthropic::body(question.request, &choice.model, question.max_tokens, true);
         let shown = shown.map_or_else(|_| self.body.clone(), Bytes::from);
-        self.run.recorder.request(self.run.gateway.redactor.whole(shown))
+        self.run.recorder.request(&self.run.gateway.redactor.whole(shown))
     }
 
     /// Gets an answer and passes it on; returns the status for the ledger.
@@ -186,6 +187,8 @@ impl Call {
         let remote = match self.run.gateway.providers.get(&choice.provider) {
             Some(Provider::Remote(remote)) => remote,
             Some(Provider::Tour) => {
+                // Booked as what it is, at no cost, whatever model the group has.
+                TOUR_MODEL.clone_into(&mut tally.choice.model);
                 return tour::answer(question.request, question.characters).map(Begun::of_tour);
             }
             None => return Err(unknown_provider(choice)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
-/// The gateway cannot start, or a socket cannot be bound.
+/// The gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// Two providers of the settings share a name.
@@ -40,14 +40,6 @@ pub enum GatewayError {
     /// The HTTP client cannot be built.
     #[error("the HTTP client for plain http:// providers cannot be built: {0}")]
     Client(#[source] reqwest::Error),
-    /// A run's socket cannot be bound.
-    #[error("cannot bind the run's gateway socket ({step}): {source}")]
-    Socket {
-        /// What was being done, in words.
-        step: &'static str,
-        /// The system's reason.
-        source: std::io::Error,
-    },
 }
 
 impl GatewayError {
@@ -59,7 +51,6 @@ impl GatewayError {
             Self::Key { .. } => "gateway.key",
             Self::Tls { .. } => "gateway.tls",
             Self::Client(_) => "gateway.client",
-            Self::Socket { .. } => "gateway.socket",
         }
     }
 }
@@ -168,7 +159,6 @@ mod tests {
             GatewayError::BaseUrl { provider: "a".into(), url: "x".into(), why: "y" },
             GatewayError::Key { provider: "a".into() },
             GatewayError::Tls { provider: "a".into(), why: "x".into() },
-            GatewayError::Socket { step: "bind", source: std::io::Error::other("x") },
         ];
         let codes: std::collections::HashSet<_> = errors.iter().map(GatewayError::code).collect();
         assert_eq!(codes.len(), errors.len());

@@ -74,7 +74,8 @@ async fn read_body(mut body: Incoming) -> Result<Bytes, ApiError> {
     }
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::invalid(format!("the request's body was cut: {error}")))?;
+        let frame =
+            frame.map_err(|error| ApiError::invalid(format!("the request's body was cut: {error}")))?;
         read.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
         if read.len() > BODY_MAX_BYTES {
             drain(body).await;

@@ -31,7 +31,6 @@ mod record;
 mod redact;
 mod request;
 mod retry;
-mod socket;
 mod sse;
 mod tour;
 mod upstream;
@@ -58,7 +57,6 @@ pub use error::GatewayError;
 pub use house::settings_of;
 pub use provider::{ProviderKind, ProviderSettings};
 pub use retry::RetryLimits;
-
 pub use usage::Usage;
 
 use provider::Provider;
@@ -68,9 +66,9 @@ use redact::Redactor;
 /// Connections that one box may hold open. Its runner needs one or two; a box that opens more waits.
 const CONNECTIONS_PER_RUN: usize = 16;
 
-/// Model calls of one run at the same time. Each may hold a body of [`http::BODY_MAX_BYTES`], so this and the
+/// Model calls of one run at the same time; a runner makes one. Each may hold a body of [`http::BODY_MAX_BYTES`], so this and the
 /// number of live boxes bound the host's memory.
-const CALLS_PER_RUN: usize = 4;
+const CALLS_PER_RUN: usize = 2;
 
 /// Header bytes and header lines of one request from a box.
 const HEADER_MAX_BYTES: usize = 64 * 1024;

@@ -1,4 +1,5 @@
-//! What models cost, and which model a provider kind starts with. The only place to edit when prices change.
+//! What models cost. The only place to edit when prices change; which model a new install starts with stands in
+//! `config::files::ProviderKind`, and a test here holds that it has a price.
 //!
 //! Prices are in micro-dollars per million tokens, which is dollars per million times 1,000,000. Sources:
 //! <https://platform.claude.com/docs/en/about-claude/pricing> and <https://platform.openai.com/docs/pricing>, as of
@@ -6,12 +7,6 @@
 //! an unknown cost is told as unknown, never guessed.
 
 use super::usage::Tokens;
-
-/// The model of a new install with an Anthropic key.
-pub const DEFAULT_ANTHROPIC_MODEL: &str = "claude-sonnet-5-5";
-
-/// The model of a new install with an OpenAI key.
-pub const DEFAULT_OPENAI_MODEL: &str = "gpt-5.2";
 
 /// The name under which the tour's scripted model answers.
 pub const TOUR_MODEL: &str = "tour";
@@ -145,10 +140,17 @@ mod tests {
         for unknown in ["llama3", "gpt-5-pro", "claude-opus-4-9", "claude-opus-9-20990101", "gpt-5.22", ""] {
             assert_eq!(cost(unknown, &tokens(1, 1)), None, "{unknown}");
         }
-        for known in ["gpt-5-2025-08-07", "gpt-4o-mini", "claude-3-5-haiku-latest", DEFAULT_ANTHROPIC_MODEL] {
+        for known in ["gpt-5-2025-08-07", "gpt-4o-mini", "claude-3-5-haiku-latest"] {
             assert!(cost(known, &tokens(1, 1)).is_some(), "{known}");
         }
-        assert!(cost(DEFAULT_OPENAI_MODEL, &tokens(1, 1)).is_some());
         assert_eq!(cost(TOUR_MODEL, &tokens(1, 1)), Some(0));
+    }
+
+    #[test]
+    fn the_models_of_a_new_install_have_a_price() {
+        use crate::config::files::ProviderKind;
+        for kind in [ProviderKind::Anthropic, ProviderKind::Openai, ProviderKind::Tour] {
+            assert!(cost(kind.default_model(), &tokens(1, 1)).is_some(), "{kind:?}");
+        }
     }
 }

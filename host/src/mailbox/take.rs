@@ -5,11 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ipc_schema::layout::{self, FROM_AGENT, Name, letter_name};
-use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode};
+use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode, sha256_hex};
 
 use super::RunBox;
 use super::archive::REJECTED;
-use crate::config::personality::digest;
 
 /// At most this many letters are taken in one pass, so that runs take turns.
 const PASS_LETTERS: usize = 64;
@@ -74,7 +73,11 @@ impl RunBox {
                 Ok(Name::Draft) => {}
                 Ok(Name::Close) => {
                     let why = "only the host writes _close";
-                    pass.refused.push(Refused { n: None, name, refusal: Refusal::new(RefusalCode::Name, why) });
+                    pass.refused.push(Refused {
+                        n: None,
+                        name,
+                        refusal: Refusal::new(RefusalCode::Name, why),
+                    });
                 }
                 Err(refusal) => pass.refused.push(Refused { n: None, name, refusal }),
             }
@@ -138,7 +141,7 @@ impl RunBox {
             Ok(letter) => {
                 self.archive.keep(FROM_AGENT, &name, &bytes);
                 let taken = Read::Taken(bytes.len());
-                pass.letters.push(Stamped { letter, name, sha256: digest(&bytes) });
+                pass.letters.push(Stamped { letter, name, sha256: sha256_hex(&bytes) });
                 taken
             }
             Err(refusal) => {
@@ -148,7 +151,12 @@ impl RunBox {
         }
     }
 
-    fn same_as_its_name(&self, letter: FromAgentLetter, n: u64, kind: &str) -> Result<FromAgentLetter, Refusal> {
+    fn same_as_its_name(
+        &self,
+        letter: FromAgentLetter,
+        n: u64,
+        kind: &str,
+    ) -> Result<FromAgentLetter, Refusal> {
         let refused = |why: String| Err(Refusal::new(RefusalCode::Envelope, why));
         if letter.run != self.run {
             return refused(format!("it names run {}, and lies in that of {}", letter.run, self.run));

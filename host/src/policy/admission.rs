@@ -160,7 +160,11 @@ mod tests {
 
     #[test]
     fn commands_in_a_room_must_be_meant_for_us() {
-        assert_eq!(verdict("/stop", Trigger::Always), WAKE, "another bot's, for all we know: text for the agent");
+        assert_eq!(
+            verdict("/stop", Trigger::Always),
+            WAKE,
+            "another bot's, for all we know: text for the agent"
+        );
         let direct = message("telegram:5", " /STOP now");
         let stop = Admission::Take(Role::Command(Command::Stop));
         assert_eq!(admit(&direct, Some(&group(Trigger::Addressed)), &[]), stop);

@@ -42,11 +42,13 @@ pub fn authorize(authority: &Authority, request: Request) -> Result<Action, Refu
     match request {
         Request::UpdatePersonality(request) => {
             if request.text.len() > PERSONALITY_MAX {
-                let why = format!("{} bytes; a personality has at most {PERSONALITY_MAX}", request.text.len());
+                let why =
+                    format!("{} bytes; a personality has at most {PERSONALITY_MAX}", request.text.len());
                 return Err(Refusal::new(RefusalCode::TooBig, why));
             }
             if request.text.trim().is_empty() {
-                let why = "an empty personality would leave the agent without instructions; write what should hold";
+                let why =
+                    "an empty personality would leave the agent without instructions; write what should hold";
                 return Err(Refusal::new(RefusalCode::Forbidden, why));
             }
             Ok(Action::UpdatePersonality(Allowed { request, group: own }))
@@ -71,7 +73,9 @@ mod tests {
         let family = Authority::of(&"family".parse().unwrap());
         let Ok(Action::UpdatePersonality(allowed)) = authorize(&family, update("Be kind.")) else { panic!() };
         assert_eq!(allowed.into_parts().1.as_str(), "family");
-        let Ok(Action::UpdatePersonality(allowed)) = authorize(&Authority::Main, update("Be kind.")) else { panic!() };
+        let Ok(Action::UpdatePersonality(allowed)) = authorize(&Authority::Main, update("Be kind.")) else {
+            panic!()
+        };
         assert!(allowed.into_parts().1.is_main());
     }
 

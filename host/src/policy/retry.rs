@@ -38,9 +38,10 @@ pub enum AfterRun {
 /// never came up, this one included; `age` is the turn's.
 pub fn after_run(ending: &Ending, attempt: u32, failed_starts: u32, age: Duration) -> AfterRun {
     let free = AfterRun::Again { costs: 0, wait: Duration::ZERO, tell: None };
-    let give_up = |state, why: &str, tell| AfterRun::GiveUp { end: TurnEnd { state, why: why.to_owned() }, tell };
+    let give_up =
+        |state, why: &str, tell| AfterRun::GiveUp { end: TurnEnd { state, why: why.to_owned() }, tell };
     match ending {
-        Ending::Finished | Ending::Idle | Ending::Killed => free,
+        Ending::Finished | Ending::Killed => free,
         Ending::TimedOut => give_up("stopped", "time", say::time_is_up()),
         Ending::Stopped => give_up("stopped", "stop", say::stopped()),
         Ending::Silent { .. } | Ending::Crashed { .. } if attempt >= ATTEMPTS => {
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_close_a_drain_and_a_lost_host_cost_nothing() {
-        for ending in [Ending::Finished, Ending::Idle, Ending::Killed] {
+        for ending in [Ending::Finished, Ending::Killed] {
             let again = AfterRun::Again { costs: 0, wait: Duration::ZERO, tell: None };
             assert_eq!(after_run(&ending, 3, 0, 30 * HOUR), again);
         }
@@ -100,7 +101,9 @@ mod tests {
     #[test]
     fn a_box_that_never_came_up_is_tried_for_a_day_at_no_cost() {
         let never = Ending::NeverStarted { code: "image.missing".into(), why: "no image".into() };
-        let AfterRun::Again { costs: 0, wait, tell: Some(told) } = after_run(&never, 3, 1, HOUR) else { panic!() };
+        let AfterRun::Again { costs: 0, wait, tell: Some(told) } = after_run(&never, 3, 1, HOUR) else {
+            panic!()
+        };
         assert_eq!(wait, Duration::from_secs(5));
         assert!(told.contains("no image"));
         let AfterRun::Again { wait, .. } = after_run(&never, 1, 40, HOUR) else { panic!() };

@@ -171,7 +171,9 @@ pub enum PlanError {
         target: String,
     },
     /// The image is for another processor.
-    #[error("the image {image} is for {image_arch}, this machine is {machine}; pull or build it for {machine}")]
+    #[error(
+        "the image {image} is for {image_arch}, this machine is {machine}; pull or build it for {machine}"
+    )]
     Architecture {
         /// The image.
         image: String,
@@ -283,7 +285,8 @@ fn tmpfs(input: &PlanInput, mounts: &[Mount]) -> Result<Vec<Tmpfs>, PlanError> {
 }
 
 fn overlaps(a: &str, b: &str) -> bool {
-    let below = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+    let below =
+        |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
     a == b || below(a, b) || below(b, a)
 }
 
@@ -299,7 +302,9 @@ fn env(input: &PlanInput) -> Vec<String> {
         "NO_PROXY=127.0.0.1,localhost".into(),
         "no_proxy=127.0.0.1,localhost".into(),
     ];
-    env.extend(["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"].map(|name| format!("{name}={proxy}")));
+    env.extend(
+        ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"].map(|name| format!("{name}={proxy}")),
+    );
     env
 }
 
@@ -390,7 +395,13 @@ mod tests {
     #[test]
     fn only_main_may_write_what_all_groups_read() {
         let writable = |input: &PlanInput| {
-            plan(input).unwrap().mounts.into_iter().filter(|m| m.writable).map(|m| m.target).collect::<Vec<_>>()
+            plan(input)
+                .unwrap()
+                .mounts
+                .into_iter()
+                .filter(|m| m.writable)
+                .map(|m| m.target)
+                .collect::<Vec<_>>()
         };
         assert_eq!(writable(&input()), ["/ipc/from-agent", "/session", "/workspace"]);
         let mut main = input();

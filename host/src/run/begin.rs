@@ -1,24 +1,29 @@
 //! What the host writes first: `begin`, and the messages of a turn.
 
 use chrono_tz::Tz;
+use ipc_schema::layout::box_path;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent as letter;
-use ipc_schema::layout::box_path;
 use ipc_schema::{LetterId, Refusal, RunId, ToAgentLetter};
 
 use crate::config::personality;
 use crate::domain::group::Group;
 use crate::domain::message::Stored;
 use crate::domain::{ChatKind, Lane, WallMs};
+use crate::parts::Parts;
 use crate::store::{BeginState, InputState};
-
-use super::Parts;
 
 /// A person's name or a title is a label: longer ones are cut.
 const NAME_MAX: usize = 80;
 
 /// `begin` of a run.
-pub(super) fn begin(parts: &Parts, lane: &Lane, session: String, group: &Group, state: BeginState) -> letter::Begin {
+pub(super) fn begin(
+    parts: &Parts,
+    lane: &Lane,
+    session: String,
+    group: &Group,
+    state: BeginState,
+) -> letter::Begin {
     let text = |path: &std::path::Path| {
         personality::read(path).unwrap_or_else(|why| {
             tracing::warn!(code = "config.personality", "the turn goes on without it: {why}");

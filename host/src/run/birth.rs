@@ -1,24 +1,24 @@
 //! From nothing to a started box. Each step names what it needs; the first that fails ends the run as never started,
 //! with a reason that says what to do.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Parts, Run, begin};
-use crate::config::personality::digest;
+use super::{Run, begin};
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
 use crate::domain::{Lane, RunId};
 use crate::gateway::{self, RunScope};
 use crate::mailbox::{Archive, RunBox, shared_dir};
+use crate::parts::Parts;
 use crate::policy::sandbox_plan::{ImageFacts, PlanInput, Sources, plan};
 use crate::store::NewRun;
 use ipc_schema::ToAgentLetter;
-use ipc_schema::layout::{GATEWAY_SOCKET, RUNNER};
+use ipc_schema::layout::GATEWAY_SOCKET;
 use ipc_schema::letters::ToAgent;
 
 /// The engine's own default allows more than a box needs; ours is part of the posture.
@@ -36,40 +36,6 @@ impl Never {
     }
 }
 
-/// The runner, in a folder named by its digest: boxes of an older one keep theirs.
-#[derive(Debug, Clone)]
-pub struct Runner {
-    /// SHA-256, cut to 16 hex digits.
-    pub digest: String,
-    /// The folder that is mounted.
-    pub dir: PathBuf,
-}
-
-impl Runner {
-    /// Copies the runner at `binary` into the install.
-    ///
-    /// # Errors
-    /// What the filesystem said, with the path.
-    pub fn install(binary: &Path, runners: &Path) -> Result<Self, String> {
-        use std::os::unix::fs::PermissionsExt;
-        let failed = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
-        let bytes = std::fs::read(binary).map_err(|e| failed(binary, e))?;
-        let digest: String = digest(&bytes).chars().take(16).collect();
-        let dir = runners.join(&digest);
-        let target = dir.join(RUNNER);
-        if !target.exists() {
-            let open = std::fs::Permissions::from_mode(0o755);
-            std::fs::create_dir_all(&dir).map_err(|e| failed(&dir, e))?;
-            std::fs::set_permissions(&dir, open.clone()).map_err(|e| failed(&dir, e))?;
-            let staged = dir.join(format!(".{RUNNER}"));
-            std::fs::write(&staged, bytes).map_err(|e| failed(&staged, e))?;
-            std::fs::set_permissions(&staged, open).map_err(|e| failed(&staged, e))?;
-            std::fs::rename(&staged, &target).map_err(|e| failed(&target, e))?;
-        }
-        Ok(Self { digest, dir })
-    }
-}
-
 /// Makes and starts the box of a lane.
 pub(super) async fn born(
     parts: &Arc<Parts>,
@@ -80,7 +46,8 @@ pub(super) async fn born(
 ) -> Result<Run, Never> {
     let group = parts.install.group(&lane.group).map_err(|e| Never::new(e.code(), &e));
     let image_name = group.as_ref().map_or_else(|_| String::new(), |g| g.image.clone());
-    let known = parts.store.group(&lane.group, parts.clock.wall()).await.map_err(|e| Never::new(e.code(), e))?;
+    let known =
+        parts.store.group(&lane.group, parts.clock.wall()).await.map_err(|e| Never::new(e.code(), e))?;
     let session = format!("{}-{}", lane.kind, known.session);
     let new = NewRun {
         run: run.clone(),
@@ -204,11 +171,8 @@ async fn sources(
             .map_err(|e| Never::new("state.dir", format!("{} cannot be made: {e}", path.display())))
     };
     let passwd_dir = made(root.passwd(), 0o2750)?;
-    let passwd = parts
-        .engine
-        .passwd(image, uid, parts.gid, &passwd_dir)
-        .await
-        .map_err(|e| Never::new(e.code(), e))?;
+    let passwd =
+        parts.engine.passwd(image, uid, parts.gid, &passwd_dir).await.map_err(|e| Never::new(e.code(), e))?;
     Ok(Sources {
         runner: parts.runner.dir.clone(),
         to_agent: wall.dir().join(ipc_schema::layout::TO_AGENT),
@@ -224,10 +188,17 @@ async fn sources(
 
 type OpenGateway = (watch::Sender<Option<ipc_schema::TurnId>>, CancellationToken);
 
-fn open_gateway(parts: &Parts, lane: &Lane, run: &RunId, group: &Group, wall: &RunBox) -> Result<OpenGateway, Never> {
+fn open_gateway(
+    parts: &Parts,
+    lane: &Lane,
+    run: &RunId,
+    group: &Group,
+    wall: &RunBox,
+) -> Result<OpenGateway, Never> {
     let dir = wall.socket_dir();
-    let listener = crate::unix_socket::bind(&dir, GATEWAY_SOCKET, 0o660, Some(parts.gid))
-        .map_err(|e| Never::new("gateway.socket", format!("the gateway's socket in {}: {e}", dir.display())))?;
+    let listener = crate::unix_socket::bind(&dir, GATEWAY_SOCKET, 0o660, Some(parts.gid)).map_err(|e| {
+        Never::new("gateway.socket", format!("the gateway's socket in {}: {e}", dir.display()))
+    })?;
     let (open_turn, seen) = watch::channel(None);
     let cancel = CancellationToken::new();
     let scope = RunScope {

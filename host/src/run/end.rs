@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Parts, Run};
+use super::Run;
 use crate::dispatch::Facts;
 use crate::domain::{Ending, Lane, RunId};
+use crate::parts::Parts;
 use crate::sandbox::Exit;
 
 /// SIGTERM is given this long.
@@ -79,7 +80,10 @@ impl Run {
             return Ending::Crashed { code: exit.code, oom: exit.oom, why };
         }
         let code = exit.code.map_or_else(|| "none".to_owned(), |c| c.to_string());
-        Ending::NeverStarted { code: "box.exited".into(), why: format!("the box ended with exit code {code}: {why}") }
+        Ending::NeverStarted {
+            code: "box.exited".into(),
+            why: format!("the box ended with exit code {code}: {why}"),
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use ipc_schema::letters::from_agent::{Outcome, Status, TurnDone};
-use ipc_schema::letters::{FromAgent, Request};
 use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
+use ipc_schema::letters::{FromAgent, Request};
 use ipc_schema::{Refusal, RefusalCode, TurnId};
 use tokio::time::Instant;
 
@@ -137,10 +137,14 @@ impl Run {
     fn turn_end(&self, done: &TurnDone, key: &str) -> TakenEffect {
         // A box may claim what it likes; only a turn that was interrupted is called so.
         let (state, why, notice) = match (done.outcome, self.interrupted, &done.error) {
-            (Outcome::Failed, _, Some(trouble)) => ("failed", trouble.code.as_str(), Some(say::model_failed(trouble))),
+            (Outcome::Failed, _, Some(trouble)) => {
+                ("failed", trouble.code.as_str(), Some(say::model_failed(trouble)))
+            }
             (Outcome::Failed, _, None) => ("failed", "model", None),
             (Outcome::Interrupted, Some(InterruptWhy::Stop), _) => ("stopped", "stop", Some(say::stopped())),
-            (Outcome::Interrupted, Some(InterruptWhy::Time), _) => ("stopped", "time", Some(say::time_is_up())),
+            (Outcome::Interrupted, Some(InterruptWhy::Time), _) => {
+                ("stopped", "time", Some(say::time_is_up()))
+            }
             (Outcome::Limit, ..) => ("done", "limit", None),
             (Outcome::Finished | Outcome::Interrupted, ..) => ("done", "finished", None),
         };
@@ -222,7 +226,9 @@ impl Run {
                 Ok((messages, parts)) => {
                     self.show(&Activity::TurnOver { turn, messages, run: Some(self.run.clone()), parts });
                 }
-                Err(e) => tracing::warn!(run = %self.run, code = e.code(), "the end of {turn} was not shown: {e}"),
+                Err(e) => {
+                    tracing::warn!(run = %self.run, code = e.code(), "the end of {turn} was not shown: {e}")
+                }
             }
         }
         self.end_turn();
@@ -236,7 +242,8 @@ impl Run {
         }
         if let Some(tool) = &status.tool {
             let detail = status.detail.as_deref().unwrap_or_default();
-            let line: String = format!("{tool} {detail}").chars().filter(|c| !c.is_control()).take(200).collect();
+            let line: String =
+                format!("{tool} {detail}").chars().filter(|c| !c.is_control()).take(200).collect();
             self.show(&Activity::Doing(line.trim_end().to_owned()));
         }
     }

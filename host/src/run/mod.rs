@@ -20,17 +20,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::channels::{Channel, Channels};
-use crate::clock::Clock;
-use crate::config::Install;
-use crate::delivery::Bell;
-use crate::dispatch::{Event, Facts, RunNo};
+use crate::channels::Channel;
+use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
-use crate::domain::{ChatId, Ending, GroupName, Lane, LetterId, RunId, TurnId};
-use crate::gateway::Gateway;
-use crate::mailbox::{Mailbox, RunBox};
-use crate::sandbox::{Engine, Exit};
-use crate::store::Store;
+use crate::domain::{ChatId, Ending, Lane, LetterId, RunId, TurnId};
+use crate::mailbox::RunBox;
+use crate::parts::Parts;
+use crate::sandbox::Exit;
 use begin::input_letter;
 
 /// A box that is up this long without `ready` will not get there.
@@ -42,51 +38,6 @@ const TYPING_EVERY: Duration = Duration::from_secs(4);
 /// Scans without a notice of the kernel, while a box starts or works, and while it listens.
 const SCAN_BUSY: Duration = Duration::from_secs(1);
 const SCAN_QUIET: Duration = Duration::from_secs(30);
-
-/// What every run needs of the house.
-pub struct Parts {
-    /// The store.
-    pub store: Store,
-    /// The clock.
-    pub clock: Clock,
-    /// The settings.
-    pub install: Arc<Install>,
-    /// The engine.
-    pub engine: Engine,
-    /// The letters' watcher.
-    pub mailbox: Mailbox,
-    /// The model path.
-    pub gateway: Arc<Gateway>,
-    /// Chat platforms.
-    pub channels: Channels,
-    /// Tells delivery that something was queued.
-    pub bell: Bell,
-    /// What makes this install's boxes ours.
-    pub id: String,
-    /// The group that host and boxes share.
-    pub gid: u32,
-    /// Digest and folder of the runner.
-    pub runner: birth::Runner,
-}
-
-pub use birth::Runner;
-
-impl Parts {
-    /// What dispatch must know of a group. A group whose file is broken gets the defaults here; its run will be
-    /// refused with the file, line and column.
-    pub fn facts(&self, group: &GroupName) -> Facts {
-        let (priority, limits) = match self.install.group(group) {
-            Ok(group) => (group.priority, group.limits),
-            Err(_) => Default::default(),
-        };
-        Facts {
-            priority,
-            idle_window: limits.idle_window,
-            turn_limit: limits.turn,
-            run_limit: limits.run,
-        }
-    }
-}
 
 /// What dispatch wants of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -285,12 +236,15 @@ impl Run {
             .parts
             .store
             .add_letter(self.run.clone(), turn, kind, at, move |n| {
-                ToAgentLetter { id: LetterId::of_host(n), run, turn, n, ack, at: at.rfc3339(), body }.to_bytes()
+                ToAgentLetter { id: LetterId::of_host(n), run, turn, n, ack, at: at.rfc3339(), body }
+                    .to_bytes()
             })
             .await;
         match made {
             Ok(letter) => self.put(&ipc_schema::layout::letter_name(letter.n, letter.kind), &letter.bytes),
-            Err(e) => tracing::error!(run = %self.run, code = e.code(), "the {kind} letter was not stored: {e}"),
+            Err(e) => {
+                tracing::error!(run = %self.run, code = e.code(), "the {kind} letter was not stored: {e}")
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Performing what an agent may ask for, and answering it.
 
-use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::Request;
+use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::request::UpdatePersonality;
 use ipc_schema::letters::to_agent::{Response, Verdict};
 use ipc_schema::{LetterId, TurnId};
@@ -28,7 +28,9 @@ impl Run {
             Ok(sha256) => {
                 let now = self.parts.clock.wall();
                 let detail = format!("{group}: {sha256}");
-                if let Err(e) = self.parts.store.audit(now, format!("agent:{group}"), "personality", detail).await {
+                if let Err(e) =
+                    self.parts.store.audit(now, format!("agent:{group}"), "personality", detail).await
+                {
                     tracing::error!(run = %self.run, code = e.code(), "the change was not audited: {e}");
                 }
                 Verdict::Ok { result: json!({ "sha256": sha256 }) }

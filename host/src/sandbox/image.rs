@@ -26,7 +26,8 @@ impl Engine {
             told => told?,
         };
         let config = told.config.unwrap_or_default();
-        let path = config.env.unwrap_or_default().iter().find_map(|e| e.strip_prefix("PATH=").map(str::to_owned));
+        let path =
+            config.env.unwrap_or_default().iter().find_map(|e| e.strip_prefix("PATH=").map(str::to_owned));
         Ok(ImageFacts {
             id: told.id.unwrap_or_default(),
             architecture: told.architecture.unwrap_or_default(),
@@ -40,7 +41,13 @@ impl Engine {
     ///
     /// # Errors
     /// What the engine or the filesystem said.
-    pub async fn passwd(&self, image: &ImageFacts, uid: u32, gid: u32, dir: &Path) -> Result<PathBuf, EngineError> {
+    pub async fn passwd(
+        &self,
+        image: &ImageFacts,
+        uid: u32,
+        gid: u32,
+        dir: &Path,
+    ) -> Result<PathBuf, EngineError> {
         let short: String = image.id.trim_start_matches("sha256:").chars().take(20).collect();
         let path = dir.join(format!("{short}-{uid}"));
         if path.exists() {

@@ -32,7 +32,9 @@ const SLOW: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// Nobody answers at the socket.
-    #[error("no container engine answers at {socket} ({why}); start one: `systemctl start docker`, or `dockerd` by hand")]
+    #[error(
+        "no container engine answers at {socket} ({why}); start one: `systemctl start docker`, or `dockerd` by hand"
+    )]
     Away {
         /// Where.
         socket: String,
@@ -48,7 +50,9 @@ pub enum EngineError {
         found: String,
     },
     /// There is no such image.
-    #[error("the image {image} is not on this machine; build it (`lazaret image build`) or pull it (`docker pull {image}`)")]
+    #[error(
+        "the image {image} is not on this machine; build it (`lazaret image build`) or pull it (`docker pull {image}`)"
+    )]
     NoImage {
         /// Which.
         image: String,
@@ -142,11 +146,13 @@ impl Engine {
     /// [`EngineError::Away`] for an address that cannot be one.
     pub fn new(socket: &str) -> Result<Self, EngineError> {
         let path = socket.strip_prefix("unix://").unwrap_or(socket);
-        let docker = Docker::connect_with_unix(path, SLOW.as_secs(), &bollard::ClientVersion {
-            major_version: 1,
-            minor_version: 41,
-        });
-        let docker = docker.map_err(|e| EngineError::Away { socket: socket.to_owned(), why: e.to_string() })?;
+        let docker = Docker::connect_with_unix(
+            path,
+            SLOW.as_secs(),
+            &bollard::ClientVersion { major_version: 1, minor_version: 41 },
+        );
+        let docker =
+            docker.map_err(|e| EngineError::Away { socket: socket.to_owned(), why: e.to_string() })?;
         Ok(Self { docker, socket: socket.to_owned() })
     }
 
@@ -212,12 +218,13 @@ impl Engine {
 
     /// How a box ended; `None` while it runs.
     async fn exit(&self, container: &str) -> Result<Option<Exit>, EngineError> {
-        let told = match self.ask("look at the box", QUICK, self.docker.inspect_container(container, None)).await {
-            Err(EngineError::Refused { why, .. }) if why.contains("No such container") => {
-                return Ok(Some(Exit { code: None, oom: false }));
-            }
-            told => told?,
-        };
+        let told =
+            match self.ask("look at the box", QUICK, self.docker.inspect_container(container, None)).await {
+                Err(EngineError::Refused { why, .. }) if why.contains("No such container") => {
+                    return Ok(Some(Exit { code: None, oom: false }));
+                }
+                told => told?,
+            };
         let state = told.state.unwrap_or_default();
         if state.running == Some(true) {
             return Ok(None);
@@ -232,7 +239,11 @@ impl Engine {
     pub async fn signal(&self, container: &str, signal: &str) -> Result<(), EngineError> {
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
         match self.ask("signal the box", QUICK, self.docker.kill_container(container, Some(options))).await {
-            Err(EngineError::Refused { why, .. }) if why.contains("is not running") || why.contains("No such") => Ok(()),
+            Err(EngineError::Refused { why, .. })
+                if why.contains("is not running") || why.contains("No such") =>
+            {
+                Ok(())
+            }
             other => other,
         }
     }
@@ -266,7 +277,9 @@ impl Engine {
     pub async fn remove(&self, container: &str) -> Result<(), EngineError> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match self.ask("remove the box", SLOW, self.docker.remove_container(container, Some(options))).await {
-            Err(EngineError::Refused { why, .. }) if why.contains("No such") || why.contains("already in progress") => {
+            Err(EngineError::Refused { why, .. })
+                if why.contains("No such") || why.contains("already in progress") =>
+            {
                 Ok(())
             }
             other => other,
@@ -325,7 +338,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Writes a file that boxes read, under a name of its own first, so that a box never sees half of it.
 fn write_shared(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
     use std::os::unix::fs::PermissionsExt;
-    let failed = |e: std::io::Error| EngineError::File { path: path.display().to_string(), why: e.to_string() };
+    let failed =
+        |e: std::io::Error| EngineError::File { path: path.display().to_string(), why: e.to_string() };
     let mut staged = path.as_os_str().to_owned();
     staged.push(format!(".{}", std::process::id()));
     std::fs::write(&staged, bytes).map_err(failed)?;

@@ -161,12 +161,18 @@ impl Store {
                        WHERE m.role = 'command' AND m.state = 'waiting' ORDER BY m.seq";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| {
-                Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get::<_, String>(3)?))
+                Ok((
+                    r.get::<_, i64>(0)?,
+                    r.get::<_, String>(1)?,
+                    r.get::<_, String>(2)?,
+                    r.get::<_, String>(3)?,
+                ))
             })?;
             let mut commands = Vec::new();
             for row in rows {
                 let (seq, group, chat, text) = row?;
-                let word = text.trim_start_matches('/').split([' ', '@']).next().unwrap_or_default().to_lowercase();
+                let word =
+                    text.trim_start_matches('/').split([' ', '@']).next().unwrap_or_default().to_lowercase();
                 if let Some(command) = Command::ALL.into_iter().find(|c| c.word() == word) {
                     let (group, chat) = (parse("chat.grp", &group)?, parse("message.chat", &chat)?);
                     commands.push(CommandRow { seq: MessageSeq(id(seq)), group, chat, command });
@@ -196,11 +202,10 @@ fn role_of(c: &Connection, m: &Admitted) -> Result<Role> {
     }
     let sql = "SELECT count(*) FROM message
                WHERE chat = ?1 AND message_id = ?2 AND version < ?3 AND role = 'wake' AND state <> 'done'";
-    let unanswered: i64 = c.query_row(
-        sql,
-        params![m.inbound.chat.as_str(), m.inbound.message_id, m.inbound.version],
-        |r| r.get(0),
-    )?;
+    let unanswered: i64 =
+        c.query_row(sql, params![m.inbound.chat.as_str(), m.inbound.message_id, m.inbound.version], |r| {
+            r.get(0)
+        })?;
     Ok(if unanswered > 0 { Role::Wake } else { Role::Context })
 }
 
@@ -210,8 +215,8 @@ fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
     let role = role_of(c, m)?;
     let Some(seq) = insert(c, m, role, now)? else {
         let sql = "SELECT seq FROM message WHERE chat = ?1 AND message_id = ?2 AND version = ?3";
-        let seq: i64 = c
-            .query_row(sql, params![chat.as_str(), m.inbound.message_id, m.inbound.version], |r| r.get(0))?;
+        let seq: i64 =
+            c.query_row(sql, params![chat.as_str(), m.inbound.message_id, m.inbound.version], |r| r.get(0))?;
         return Ok(Accepted { seq: MessageSeq(id(seq)), lane, chat, placement: Placement::Duplicate });
     };
     if m.inbound.version > 0 {

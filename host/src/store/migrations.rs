@@ -20,7 +20,10 @@ pub(super) fn bring_up(connection: &mut Connection, path: &Path) -> Result<()> {
     );
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if owner != APPLICATION_ID && tables > 0 {
-        return Err(StoreError::Damaged { path: path.to_owned(), why: "it belongs to another program".into() });
+        return Err(StoreError::Damaged {
+            path: path.to_owned(),
+            why: "it belongs to another program".into(),
+        });
     }
     if found > known {
         return Err(StoreError::Newer { path: path.to_owned(), found, known });
@@ -64,7 +67,8 @@ mod tests {
     #[tokio::test]
     async fn a_foreign_file_is_refused() {
         let (_dir, path) = file();
-        std::fs::write(&path, b"this is no database, but it is long enough to look like one, or is it? no.").unwrap();
+        std::fs::write(&path, b"this is no database, but it is long enough to look like one, or is it? no.")
+            .unwrap();
         assert_eq!(Store::open(&path).unwrap_err().code(), "store.damaged");
         let (_dir, path) = file();
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();

@@ -18,8 +18,8 @@ pub use outbox::{Head, LIFETIME, Sent};
 pub use runs::{NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
 pub use trace::{MessageTrace, OutboxTrace, StageRow};
-pub use usage::UsageRow;
 pub use turns::{BeginState, InputState};
+pub use usage::UsageRow;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,7 +53,9 @@ pub enum StoreError {
         known: i64,
     },
     /// The file is no database of ours, or is damaged.
-    #[error("the database {path} is damaged or not Lazaret's ({why}): put back a copy from {path}.backup or move it away")]
+    #[error(
+        "the database {path} is damaged or not Lazaret's ({why}): put back a copy from {path}.backup or move it away"
+    )]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -130,7 +132,8 @@ impl Store {
 
 fn connect(path: &Path) -> Result<Connection> {
     let open = |source| StoreError::Open { path: path.to_owned(), source };
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(open)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(open)?;
     // The first statement that reads the file: a foreign file is told from a database here.

@@ -145,16 +145,6 @@ impl Store {
         })
         .await
     }
-
-    /// Makes what waits in a chat due at once: somebody came to the terminal.
-    pub async fn due_now(&self, chat: ChatId) -> Result<()> {
-        self.write(move |c| {
-            let sql = "UPDATE outbox SET not_before = 0 WHERE chat = ?1 AND state = 'ready'";
-            c.execute(sql, [chat.as_str()])?;
-            Ok(())
-        })
-        .await
-    }
 }
 
 pub(super) fn say(c: &Connection, turn: Option<TurnId>, saying: &Saying, now: WallMs) -> Result<()> {

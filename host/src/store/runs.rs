@@ -131,7 +131,10 @@ impl Store {
             let sql = "INSERT INTO run(id, grp, lane, state, session, image, created_at)
                        VALUES (?1, ?2, ?3, 'starting', ?4, ?5, ?6)";
             let NewRun { run, lane, session, image, now } = new;
-            c.execute(sql, params![run.as_str(), lane.group.as_str(), lane.to_string(), session, image, now.0])?;
+            c.execute(
+                sql,
+                params![run.as_str(), lane.group.as_str(), lane.to_string(), session, image, now.0],
+            )?;
             Ok(())
         })
         .await
@@ -161,8 +164,14 @@ impl Store {
     }
 
     /// Makes the next letter to an agent: a row before it is a file.
-    pub async fn add_letter<F>(&self, run: RunId, turn: Option<TurnId>, kind: &'static str, now: WallMs, build: F)
-    -> Result<ToWrite>
+    pub async fn add_letter<F>(
+        &self,
+        run: RunId,
+        turn: Option<TurnId>,
+        kind: &'static str,
+        now: WallMs,
+        build: F,
+    ) -> Result<ToWrite>
     where
         F: FnOnce(u64) -> std::result::Result<Vec<u8>, Refusal> + Send + 'static,
     {
@@ -198,7 +207,10 @@ impl Store {
     /// Uses up the number of a letter that could not be read, so that the next one is taken.
     pub async fn pass_over(&self, run: RunId, n: u64, code: RefusalCode) -> Result<()> {
         self.write(move |c| {
-            c.execute("UPDATE run SET from_n = max(from_n, ?2) WHERE id = ?1", params![run.as_str(), int(n)])?;
+            c.execute(
+                "UPDATE run SET from_n = max(from_n, ?2) WHERE id = ?1",
+                params![run.as_str(), int(n)],
+            )?;
             super::settings::bump(c, code.as_str(), 1).map(drop)
         })
         .await
@@ -221,7 +233,8 @@ impl Store {
             let sql = "UPDATE run SET state = 'ended', ended_at = ?2, ending = ?3, why = ?4
                        WHERE id = ?1 AND state <> 'ended'";
             let ended = c.execute(sql, params![run.as_str(), now.0, ending.word(), ending.to_string()])?;
-            let known: i64 = c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
+            let known: i64 =
+                c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
             if ended == 0 && known > 0 {
                 return Ok(Collected { next: None, gave_up: false });
             }
@@ -235,12 +248,22 @@ impl Store {
     }
 }
 
-fn settle(c: &Connection, lane: &Lane, open: &OpenTurnRow, ending: &Ending, now: WallMs) -> Result<Collected> {
+fn settle(
+    c: &Connection,
+    lane: &Lane,
+    open: &OpenTurnRow,
+    ending: &Ending,
+    now: WallMs,
+) -> Result<Collected> {
     let starts = "SELECT count(*) FROM run WHERE lane = ?1 AND ending = 'never_started' AND created_at >= ?2";
-    let failed_starts: u32 = c.query_row(starts, params![lane.to_string(), open.opened_at.0], |r| r.get(0))?;
+    let failed_starts: u32 =
+        c.query_row(starts, params![lane.to_string(), open.opened_at.0], |r| r.get(0))?;
     match retry::after_run(ending, open.attempt, failed_starts, now.since(open.opened_at)) {
         retry::AfterRun::Again { costs, wait, tell } => {
-            c.execute("UPDATE turn SET attempt = attempt + ?2 WHERE id = ?1", params![int(open.turn.0), costs])?;
+            c.execute(
+                "UPDATE turn SET attempt = attempt + ?2 WHERE id = ?1",
+                params![int(open.turn.0), costs],
+            )?;
             if let Some(text) = tell {
                 outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "start", text), now)?;
             }
@@ -266,7 +289,8 @@ pub(super) fn next_letter(
 ) -> Result<ToWrite> {
     let sql = "UPDATE run SET to_n = to_n + 1 WHERE id = ?1 AND state <> 'ended' RETURNING to_n";
     let n = id(c.query_row(sql, [run.as_str()], |r| r.get(0))?);
-    let bytes = build(n).map_err(|refusal| StoreError::Rule(format!("the {kind} letter of run {run}: {refusal}")))?;
+    let bytes =
+        build(n).map_err(|refusal| StoreError::Rule(format!("the {kind} letter of run {run}: {refusal}")))?;
     let sql = "INSERT INTO to_agent(run, n, turn, kind, bytes, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     c.execute(sql, params![run.as_str(), int(n), turn.map(|t| int(t.0)), kind, bytes, now.0])?;
     Ok(ToWrite { n, kind, bytes })
@@ -349,7 +373,8 @@ fn request(c: &Connection, take: &Take, turn: TurnId, kind: &str, body: &str, li
         Some(None) => return Ok(Taken::Perform),
         None => {}
     }
-    let made: u32 = c.query_row("SELECT count(*) FROM request WHERE turn = ?1", [int(turn.0)], |r| r.get(0))?;
+    let made: u32 =
+        c.query_row("SELECT count(*) FROM request WHERE turn = ?1", [int(turn.0)], |r| r.get(0))?;
     if made >= limit {
         return Ok(refused(RefusalCode::Rate, format!("{limit} requests in one turn are enough")));
     }

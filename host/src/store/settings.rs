@@ -46,16 +46,28 @@ impl Store {
 
     /// Admits the stranger who was shown `code`. Returns the chat, or nothing for an unknown code. The first chat
     /// that is admitted to `main` makes its person the owner.
-    pub async fn admit_code(&self, code: String, group: GroupName, by: String, now: WallMs) -> Result<Option<Admitted>> {
+    pub async fn admit_code(
+        &self,
+        code: String,
+        group: GroupName,
+        by: String,
+        now: WallMs,
+    ) -> Result<Option<Admitted>> {
         self.write(move |c| {
             let sql = "SELECT chat, kind, title, sender FROM stranger WHERE code = ?1 COLLATE NOCASE";
             let row = c
                 .query_row(sql, [&code], |r| {
-                    Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?, r.get::<_, String>(3)?))
+                    Ok((
+                        r.get::<_, String>(0)?,
+                        r.get::<_, String>(1)?,
+                        r.get::<_, String>(2)?,
+                        r.get::<_, String>(3)?,
+                    ))
                 })
                 .optional()?;
             let Some((chat, kind, title, sender)) = row else { return Ok(None) };
-            let (chat, sender): (ChatId, SenderId) = (parse("stranger.chat", &chat)?, parse("stranger.sender", &sender)?);
+            let (chat, sender): (ChatId, SenderId) =
+                (parse("stranger.chat", &chat)?, parse("stranger.sender", &sender)?);
             let kind = chat_kind(&kind)?;
             ensure_group(c, &group, now)?;
             let admission = Admission { chat: chat.clone(), group: group.clone(), kind, title, by, now };
@@ -75,7 +87,8 @@ impl Store {
     pub async fn chats(&self) -> Result<Vec<(ChatId, GroupName, String)>> {
         self.write(|c| {
             let mut rows = c.prepare("SELECT id, grp, title FROM chat ORDER BY grp, id")?;
-            let rows = rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get(2)?)))?;
+            let rows =
+                rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get(2)?)))?;
             rows.map(|row| {
                 let (chat, group, title) = row?;
                 Ok((parse("chat.id", &chat)?, parse("chat.grp", &group)?, title))
@@ -172,7 +185,8 @@ fn ensure_group(c: &Connection, name: &GroupName, now: WallMs) -> Result<GroupSt
 
 fn admit(c: &Connection, admission: &Admission) -> Result<()> {
     let Admission { chat, group, kind, title, by, now } = admission;
-    let sql = "INSERT INTO chat(id, grp, kind, title, admitted_at, admitted_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    let sql =
+        "INSERT INTO chat(id, grp, kind, title, admitted_at, admitted_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                ON CONFLICT(id) DO UPDATE SET grp = ?2, kind = ?3, title = ?4";
     c.execute(sql, params![chat.as_str(), group.as_str(), kind.as_str(), title, now.0, by])?;
     c.execute("DELETE FROM stranger WHERE chat = ?1", [chat.as_str()])?;
@@ -186,6 +200,9 @@ pub(super) fn bump(c: &Connection, name: &str, by: i64) -> Result<i64> {
 }
 
 pub(super) fn audit(c: &Connection, now: WallMs, who: &str, what: &str, detail: &str) -> Result<()> {
-    c.execute("INSERT INTO audit(at, who, what, detail) VALUES (?1, ?2, ?3, ?4)", params![now.0, who, what, detail])?;
+    c.execute(
+        "INSERT INTO audit(at, who, what, detail) VALUES (?1, ?2, ?3, ?4)",
+        params![now.0, who, what, detail],
+    )?;
     Ok(())
 }

@@ -120,7 +120,14 @@ pub struct Summary {
 
 impl Store {
     /// Notes a step. It is not waited for: a lost stage row costs a line in a trace, never a message.
-    pub fn stage(&self, turn: Option<TurnId>, seq: Option<MessageSeq>, run: Option<&RunId>, name: &'static str, at: Moment) {
+    pub fn stage(
+        &self,
+        turn: Option<TurnId>,
+        seq: Option<MessageSeq>,
+        run: Option<&RunId>,
+        name: &'static str,
+        at: Moment,
+    ) {
         let store = self.clone();
         let run = run.map(ToString::to_string);
         tokio::spawn(async move {
@@ -142,7 +149,8 @@ impl Store {
     /// Everything about one message.
     pub async fn message_trace(&self, seq: MessageSeq) -> Result<Option<MessageTrace>> {
         self.write(move |c| {
-            let sql = "SELECT m.chat, h.grp, m.sender_name || ' (' || m.sender || ')', m.text, m.role, m.state,
+            let sql =
+                "SELECT m.chat, h.grp, m.sender_name || ' (' || m.sender || ')', m.text, m.role, m.state,
                               m.outcome, m.sent_at, m.stored_at, m.turn
                        FROM message m JOIN chat h ON h.id = m.chat WHERE m.seq = ?1";
             let row = c
@@ -176,7 +184,8 @@ impl Store {
     /// The newest messages: for `trace` without an id.
     pub async fn newest_messages(&self, limit: u32) -> Result<Vec<(MessageSeq, String, String, String)>> {
         self.write(move |c| {
-            let mut rows = c.prepare("SELECT seq, chat, state, text FROM message ORDER BY seq DESC LIMIT ?1")?;
+            let mut rows =
+                c.prepare("SELECT seq, chat, state, text FROM message ORDER BY seq DESC LIMIT ?1")?;
             let rows = rows
                 .query_map([limit], |r| Ok((MessageSeq(id(r.get(0)?)), r.get(1)?, r.get(2)?, r.get(3)?)))?;
             Ok(rows.collect::<std::result::Result<_, _>>()?)
@@ -187,7 +196,8 @@ impl Store {
     /// Messages of a turn, for the terminal's "this turn is over".
     pub async fn turn_messages(&self, turn: TurnId) -> Result<(Vec<MessageSeq>, u64)> {
         self.write(move |c| {
-            let mut rows = c.prepare("SELECT seq FROM message WHERE turn = ?1 AND role = 'wake' ORDER BY seq")?;
+            let mut rows =
+                c.prepare("SELECT seq FROM message WHERE turn = ?1 AND role = 'wake' ORDER BY seq")?;
             let rows = rows.query_map([int(turn.0)], |r| Ok(MessageSeq(id(r.get(0)?))))?;
             let seqs = rows.collect::<std::result::Result<_, _>>()?;
             let sql = "SELECT count(*) FROM outbox WHERE turn = ?1";
@@ -216,7 +226,8 @@ impl Store {
             let turns = turns.query_map([], |r| Ok((r.get(0)?, id(r.get(1)?))))?;
             let mut runs = c.prepare("SELECT id, lane, state FROM run WHERE state <> 'ended' ORDER BY id")?;
             let runs = runs.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-            let mut numbers = c.prepare("SELECT name, value FROM number WHERE name <> 'uid' ORDER BY name")?;
+            let mut numbers =
+                c.prepare("SELECT name, value FROM number WHERE name <> 'uid' ORDER BY name")?;
             let numbers = numbers.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
             Ok(Summary {
                 messages: count("SELECT count(*) FROM message")?,
@@ -235,7 +246,8 @@ impl Store {
 }
 
 fn stages(c: &Connection, column: &str, value: i64) -> Result<Vec<StageRow>> {
-    let sql = format!("SELECT name, wall, mono_us, run FROM stage WHERE {column} = ?1 ORDER BY wall, mono_us");
+    let sql =
+        format!("SELECT name, wall, mono_us, run FROM stage WHERE {column} = ?1 ORDER BY wall, mono_us");
     let mut rows = c.prepare(&sql)?;
     let rows = rows.query_map([value], |r| {
         Ok(StageRow { name: r.get(0)?, wall: WallMs(r.get(1)?), mono_us: r.get(2)?, run: r.get(3)? })

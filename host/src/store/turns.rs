@@ -82,8 +82,14 @@ impl Store {
 
     /// Makes the next input letter for a run from what its lane's open turn holds and the run was not given:
     /// a row before it is a file. `None` when there is nothing new. Call again until it is `None`.
-    pub async fn compose_input<F>(&self, run: RunId, lane: Lane, limits: ContextLimits, now: WallMs, build: F)
-    -> Result<Option<(TurnId, ChatId, ToWrite)>>
+    pub async fn compose_input<F>(
+        &self,
+        run: RunId,
+        lane: Lane,
+        limits: ContextLimits,
+        now: WallMs,
+        build: F,
+    ) -> Result<Option<(TurnId, ChatId, ToWrite)>>
     where
         F: FnOnce(u64, InputState) -> std::result::Result<Vec<u8>, ipc_schema::Refusal> + Send + 'static,
     {
@@ -95,7 +101,8 @@ impl Store {
             }
             let (kind, title) = chat_facts(c, &open.chat)?;
             let given: Vec<MessageSeq> = messages.iter().map(|m| m.seq).collect();
-            let state = InputState { turn: open.turn, chat: open.chat.clone(), kind, title, messages, omitted };
+            let state =
+                InputState { turn: open.turn, chat: open.chat.clone(), kind, title, messages, omitted };
             let letter = next_letter(c, &run, Some(open.turn), "input", now, |n| build(n, state))?;
             for seq in given {
                 let sql = "INSERT OR IGNORE INTO given(run, seq, n) VALUES (?1, ?2, ?3)";
@@ -123,7 +130,13 @@ impl Store {
 
     /// Closes the lane's open turn from the host's side, without a letter, and says why in its chat. Returns the turn
     /// that follows.
-    pub async fn end_turn(&self, lane: Lane, end: TurnEnd, notice: String, now: WallMs) -> Result<Option<TurnId>> {
+    pub async fn end_turn(
+        &self,
+        lane: Lane,
+        end: TurnEnd,
+        notice: String,
+        now: WallMs,
+    ) -> Result<Option<TurnId>> {
         self.write(move |c| {
             let Some(open) = open_of_lane(c, &lane)? else { return Ok(None) };
             outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "end", notice), now)?;
@@ -134,7 +147,13 @@ impl Store {
     }
 
     /// Says something in the chat of the lane's open turn, once per `word`.
-    pub async fn tell_open_turn(&self, lane: Lane, word: &'static str, notice: String, now: WallMs) -> Result<()> {
+    pub async fn tell_open_turn(
+        &self,
+        lane: Lane,
+        word: &'static str,
+        notice: String,
+        now: WallMs,
+    ) -> Result<()> {
         self.write(move |c| match open_of_lane(c, &lane)? {
             None => Ok(()),
             Some(open) => outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, word, notice), now),
@@ -219,8 +238,14 @@ pub(super) fn close(
 }
 
 /// The messages of the open turn, and the context before them, that `run` has not been given.
-fn ungiven(c: &Connection, run: &RunId, open: &OpenTurnRow, limits: ContextLimits) -> Result<(Vec<Stored>, u64)> {
-    const FIELDS: &str = "seq, chat, role, sender, sender_name, owner, text, version, reply_to, attachments, sent_at";
+fn ungiven(
+    c: &Connection,
+    run: &RunId,
+    open: &OpenTurnRow,
+    limits: ContextLimits,
+) -> Result<(Vec<Stored>, u64)> {
+    const FIELDS: &str =
+        "seq, chat, role, sender, sender_name, owner, text, version, reply_to, attachments, sent_at";
     let sql = format!(
         "SELECT {FIELDS} FROM message m WHERE turn = ?1 AND role = 'wake' AND state = 'in_turn'
            AND NOT EXISTS (SELECT 1 FROM given g WHERE g.run = ?2 AND g.seq = m.seq) ORDER BY seq"
@@ -280,7 +305,10 @@ fn stored(r: &Row<'_>) -> rusqlite::Result<Result<Stored>> {
             owner,
             text,
             version,
-            reply_to: reply_to.map(|t| serde_json::from_str(&t)).transpose().map_err(|e| row(e.to_string()))?,
+            reply_to: reply_to
+                .map(|t| serde_json::from_str(&t))
+                .transpose()
+                .map_err(|e| row(e.to_string()))?,
             attachments: serde_json::from_str(&attachments).map_err(|e| row(e.to_string()))?,
             at: WallMs(at),
         })

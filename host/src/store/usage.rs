@@ -37,7 +37,8 @@ impl Store {
     pub async fn add_usage(&self, u: UsageRow) -> Result<()> {
         self.write(move |c| {
             let [input, output, cache_read, cache_write] = u.tokens.map(int);
-            let sql = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+            let sql =
+                "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
             c.execute(
                 sql,
                 params![

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Happening, Supervisor};
+use super::Supervisor;
 use crate::dispatch::{Event, LaneState};
 use crate::domain::Lane;
 use crate::domain::message::Command;
 use crate::domain::outbound::Saying;
-use crate::run::Parts;
+use crate::intake::News;
+use crate::parts::Parts;
 use crate::say::{self, StatusFacts};
 use crate::store::CommandRow;
 
@@ -18,7 +19,8 @@ impl Supervisor {
         let state = self.dispatch.lanes().find(|(l, _)| **l == lane).map(|(_, state)| state.clone());
         match row.command {
             Command::Stop => {
-                let busy = !matches!(state, None | Some(LaneState::Listening { .. } | LaneState::Closing { .. }));
+                let busy =
+                    !matches!(state, None | Some(LaneState::Listening { .. } | LaneState::Closing { .. }));
                 // What is stopped says so itself, at its end.
                 let answer = (!busy).then(say::nothing_to_stop);
                 self.answer(row, answer, if busy { "stopping" } else { "nothing to stop" });
@@ -33,7 +35,8 @@ impl Supervisor {
                 None
             }
             Command::Help => {
-                let persona = self.parts.install.group(&row.group).map_or_else(|_| "The agent".into(), |g| g.persona);
+                let persona =
+                    self.parts.install.group(&row.group).map_or_else(|_| "The agent".into(), |g| g.persona);
                 self.answer(row, Some(say::help(&persona)), "told");
                 None
             }
@@ -49,7 +52,9 @@ impl Supervisor {
         let parts = Arc::clone(&self.parts);
         tokio::spawn(async move {
             match parts.store.new_session(&row.group).await {
-                Ok(number) => finish(&parts, row, Some(say::new_session(number)), format!("session {number}")).await,
+                Ok(number) => {
+                    finish(&parts, row, Some(say::new_session(number)), format!("session {number}")).await
+                }
                 Err(e) => tracing::error!(code = e.code(), "no new session: {e}"),
             }
         });
@@ -99,6 +104,6 @@ async fn finish(parts: &Parts, row: CommandRow, text: Option<String>, outcome: S
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn unfinished(parts: &Parts) -> crate::store::Result<Vec<Happening>> {
-    Ok(parts.store.open_commands().await?.into_iter().map(Happening::Command).collect())
+pub async fn unfinished(parts: &Parts) -> crate::store::Result<Vec<News>> {
+    Ok(parts.store.open_commands().await?.into_iter().map(News::Command).collect())
 }

@@ -1,6 +1,6 @@
 //! Event → `dispatch` → effects → do. The one worker that owns the state of all lanes.
 //!
-//! Everything that can start, stop or end a box arrives here as a [`Happening`]; dispatch decides; this room performs.
+//! Everything that can start, stop or end a box arrives here: news from intake, events of runs, signals; dispatch decides; this room performs.
 //! It never waits for a box, a platform or a model: what takes time is a worker of its own that reports back.
 
 mod commands;
@@ -17,23 +17,27 @@ use tokio::time::Instant;
 use crate::dispatch::{Dispatch, Effect, Event, RunNo, Settings};
 use crate::domain::run::TurnEnd;
 use crate::domain::{Ending, Lane};
-use crate::run::{self, Order, Parts};
+use crate::intake::News;
+use crate::parts::Parts;
+use crate::run::{self, Order};
 use crate::say;
-use crate::store::CommandRow;
 
-/// What reaches the supervisor.
-#[derive(Debug)]
-pub enum Happening {
-    /// A lane has an open turn and wants a run.
-    Wake(Lane),
-    /// The lane's open turn has more messages.
-    FollowUp(Lane),
-    /// A person gave an order.
-    Command(CommandRow),
-    /// The first signal.
+/// What the operator wants of the whole host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// The first signal: finish.
     Drain,
-    /// The second signal.
+    /// The second signal: end now.
     EndNow,
+}
+
+/// The wires that lead here.
+#[derive(Debug, Clone)]
+pub struct Wires {
+    /// From intake.
+    pub news: UnboundedSender<News>,
+    /// From the operator.
+    pub signals: UnboundedSender<Signal>,
 }
 
 /// A line of `status`.
@@ -59,9 +63,10 @@ pub struct Supervisor {
     parts: Arc<Parts>,
     dispatch: Dispatch,
     settings: Settings,
-    happenings: UnboundedReceiver<Happening>,
+    news: UnboundedReceiver<News>,
+    signals: UnboundedReceiver<Signal>,
     /// For wakes that follow from what is performed here.
-    own: UnboundedSender<Happening>,
+    own: UnboundedSender<News>,
     events: UnboundedReceiver<Event>,
     event_sender: UnboundedSender<Event>,
     runs: HashMap<RunNo, UnboundedSender<Order>>,
@@ -69,22 +74,24 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor with nothing to do yet, and the sender that reaches it.
-    pub fn new(parts: Arc<Parts>, settings: Settings) -> (Self, UnboundedSender<Happening>) {
-        let (own, happenings) = unbounded_channel();
+    /// A supervisor with nothing to do yet, and the wires that reach it.
+    pub fn new(parts: Arc<Parts>, settings: Settings) -> (Self, Wires) {
+        let (own, news) = unbounded_channel();
+        let (signal_sender, signals) = unbounded_channel();
         let (event_sender, events) = unbounded_channel();
         let supervisor = Self {
             parts,
             dispatch: Dispatch::new(settings),
             settings,
-            happenings,
+            news,
+            signals,
             own: own.clone(),
             events,
             event_sender,
             runs: HashMap::new(),
             view: watch::Sender::default(),
         };
-        (supervisor, own)
+        (supervisor, Wires { news: own, signals: signal_sender })
     }
 
     /// Runs until everything is drained.
@@ -102,7 +109,11 @@ impl Supervisor {
             };
             let event = tokio::select! {
                 Some(event) = self.events.recv() => Some(event),
-                Some(happening) = self.happenings.recv() => self.event_of(happening),
+                Some(signal) = self.signals.recv() => Some(match signal {
+                    Signal::Drain => Event::Drain,
+                    Signal::EndNow => Event::EndNow,
+                }),
+                Some(news) = self.news.recv() => self.event_of(news),
                 () = tick => Some(Event::Tick),
             };
             let Some(event) = event else { continue };
@@ -130,16 +141,14 @@ impl Supervisor {
         drained
     }
 
-    fn event_of(&mut self, happening: Happening) -> Option<Event> {
-        match happening {
-            Happening::Wake(lane) => {
+    fn event_of(&mut self, news: News) -> Option<Event> {
+        match news {
+            News::Wake(lane) => {
                 let facts = self.parts.facts(&lane.group);
                 Some(Event::Wake { lane, facts })
             }
-            Happening::FollowUp(lane) => Some(Event::FollowUp { lane }),
-            Happening::Command(row) => self.command(row),
-            Happening::Drain => Some(Event::Drain),
-            Happening::EndNow => Some(Event::EndNow),
+            News::FollowUp(lane) => Some(Event::FollowUp { lane }),
+            News::Command(row) => self.command(row),
         }
     }
 
@@ -178,7 +187,7 @@ impl Supervisor {
                 Ok(next) => {
                     parts.bell.ring();
                     if next.is_some() {
-                        let _ = own.send(Happening::Wake(lane));
+                        let _ = own.send(News::Wake(lane));
                     }
                 }
                 Err(e) => tracing::error!(%lane, code = e.code(), "the turn could not be ended: {e}"),
@@ -208,7 +217,10 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Vec<Lane>> {
     match parts.engine.boxes(&parts.id).await {
         Ok(boxes) => {
             for found in boxes {
-                tracing::info!(run = found.run, "a box of an earlier host is removed; its turn goes on in a new one");
+                tracing::info!(
+                    run = found.run,
+                    "a box of an earlier host is removed; its turn goes on in a new one"
+                );
                 if let Err(e) = parts.engine.remove(&found.container).await {
                     tracing::warn!(run = found.run, code = e.code(), "it stays for now: {e}");
                 }

@@ -11,7 +11,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::channels::FetchError;
-use crate::config;
 use crate::domain::Secret;
 
 /// Calls that are answered at once.
@@ -66,9 +65,9 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) fn new(settings: &config::Telegram) -> Result<Self, String> {
+    pub(super) fn new(token: Secret, base_url: String) -> Result<Self, String> {
         let client = crate::http::client().map_err(|e| e.to_string())?;
-        Ok(Self { client, base_url: settings.base_url.clone(), token: settings.token.clone() })
+        Ok(Self { client, base_url, token })
     }
 
     pub(super) async fn call<T: DeserializeOwned>(
@@ -103,7 +102,8 @@ impl Api {
         let file: File = self.call("getFile", &json!({ "file_id": file_id }), QUICK).await.map_err(failed)?;
         let path = file.file_path.ok_or_else(|| FetchError::Failed("Telegram gave no path for it".into()))?;
         let url = format!("{}/file/bot{}/{path}", self.base_url, self.token.expose());
-        let answer = self.client.get(url).timeout(DOWNLOAD).send().await.map_err(unreachable).map_err(failed)?;
+        let answer =
+            self.client.get(url).timeout(DOWNLOAD).send().await.map_err(unreachable).map_err(failed)?;
         if !answer.status().is_success() {
             return Err(FetchError::Failed(format!("Telegram answered HTTP {}", answer.status())));
         }

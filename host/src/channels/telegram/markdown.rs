@@ -25,14 +25,19 @@ impl Html {
         match event {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
-            Event::Text(text) | Event::Html(text) | Event::InlineHtml(text) => self.out.push_str(&escape(&text)),
+            Event::Text(text) | Event::Html(text) | Event::InlineHtml(text) => {
+                self.out.push_str(&escape(&text))
+            }
             Event::Code(text) => self.out.push_str(&format!("<code>{}</code>", escape(&text))),
             Event::SoftBreak | Event::HardBreak => self.out.push('\n'),
             Event::Rule => {
                 self.block();
                 self.out.push_str("———\n");
             }
-            Event::TaskListMarker(_) | Event::FootnoteReference(_) | Event::InlineMath(_) | Event::DisplayMath(_) => {}
+            Event::TaskListMarker(_)
+            | Event::FootnoteReference(_)
+            | Event::InlineMath(_)
+            | Event::DisplayMath(_) => {}
         }
     }
 
@@ -69,7 +74,8 @@ impl Html {
             Tag::Emphasis => self.out.push_str("<i>"),
             Tag::Strikethrough => self.out.push_str("<s>"),
             Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => {
-                let plain = ["http://", "https://", "mailto:", "tg://"].iter().any(|s| dest_url.starts_with(s));
+                let plain =
+                    ["http://", "https://", "mailto:", "tg://"].iter().any(|s| dest_url.starts_with(s));
                 if plain {
                     self.out.push_str(&format!("<a href=\"{}\">", escape(&dest_url)));
                 }
@@ -99,9 +105,8 @@ impl Html {
             TagEnd::Emphasis => self.out.push_str("</i>"),
             TagEnd::Strikethrough => self.out.push_str("</s>"),
             TagEnd::Link | TagEnd::Image => {
-                if self.links.pop() == Some(true) {
-                    self.out.push_str("</a>");
-                }
+                let tagged = self.links.pop() == Some(true);
+                self.out.push_str(if tagged { "</a>" } else { "" });
             }
             _ => {}
         }
@@ -123,7 +128,8 @@ impl Html {
     /// Begins a block: an empty line after what came before, except at the head of an item or quote.
     fn block(&mut self) {
         let head = self.out.is_empty()
-            || ["• ", ". ", "<blockquote>"].iter().any(|h| self.out.ends_with(h)) && !self.out.ends_with('\n');
+            || ["• ", ". ", "<blockquote>"].iter().any(|h| self.out.ends_with(h))
+                && !self.out.ends_with('\n');
         if head {
             return;
         }
@@ -156,7 +162,9 @@ mod tests {
 
     #[test]
     fn what_models_write_looks_as_meant() {
-        let html = to_html("# Title\n\nSome **bold**, *soft* and `code<T>`.\n\n- one\n- two\n  - deep\n\n1. first\n2. second\n\n```rust\nlet x = 1 < 2;\n```\n\n> quoted\n\n[link](https://e.org/?a=1&b=2)");
+        let html = to_html(
+            "# Title\n\nSome **bold**, *soft* and `code<T>`.\n\n- one\n- two\n  - deep\n\n1. first\n2. second\n\n```rust\nlet x = 1 < 2;\n```\n\n> quoted\n\n[link](https://e.org/?a=1&b=2)",
+        );
         assert_eq!(
             html,
             "<b>Title</b>\n\nSome <b>bold</b>, <i>soft</i> and <code>code&lt;T&gt;</code>.\n\n• one\n• two\n  • deep\n\n1. first\n2. second\n\n<pre><code class=\"language-rust\">let x = 1 &lt; 2;</code></pre>\n\n<blockquote>quoted</blockquote>\n\n<a href=\"https://e.org/?a=1&amp;b=2\">link</a>"

@@ -17,10 +17,9 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::{Batch, Channel, ChannelError, FetchError, SendError};
-use crate::config;
 use crate::domain::message::Offered;
 use crate::domain::outbound::Part;
-use crate::domain::{ChannelName, ChatId};
+use crate::domain::{ChannelName, ChatId, Secret};
 use crate::policy::retry::doubling;
 use crate::say;
 use api::{Api, ApiError};
@@ -43,8 +42,8 @@ impl Telegram {
     ///
     /// # Errors
     /// When no HTTPS client can be built: no CA certificates on this machine.
-    pub fn new(settings: &config::Telegram) -> Result<Self, String> {
-        let api = Api::new(settings)?;
+    pub fn new(token: Secret, base_url: String) -> Result<Self, String> {
+        let api = Api::new(token, base_url)?;
         Ok(Self { api, me: OnceCell::new(), failures: AtomicU32::new(0) })
     }
 
@@ -61,7 +60,8 @@ impl Telegram {
             "allowed_updates": ["message", "edited_message"],
         });
         let within = Duration::from_secs(POLL_SECONDS + 20);
-        let updates: Vec<Box<serde_json::value::RawValue>> = self.api.call("getUpdates", &ask, within).await?;
+        let updates: Vec<Box<serde_json::value::RawValue>> =
+            self.api.call("getUpdates", &ask, within).await?;
         let mut inbound = Vec::new();
         let mut next = offset;
         for raw in updates {
@@ -85,19 +85,27 @@ impl Telegram {
         let later = |why: String, code, wait| ChannelError::Later { why, code, wait };
         match error {
             ApiError::Refused { code: 401 | 404, what, .. } => ChannelError::Broken {
-                why: format!("Telegram does not know this bot ({what}): check TELEGRAM_BOT_TOKEN or token_file"),
+                why: format!(
+                    "Telegram does not know this bot ({what}): check TELEGRAM_BOT_TOKEN or token_file"
+                ),
                 code: "telegram.token",
             },
             ApiError::Refused { code: 409, what, .. } => later(
-                format!("another program reads this bot's messages ({what}): end it, or give this host a bot of its own"),
+                format!(
+                    "another program reads this bot's messages ({what}): end it, or give this host a bot of its own"
+                ),
                 "telegram.conflict",
                 CONFLICT_WAIT,
             ),
             ApiError::Refused { what, retry_after, .. } => {
                 later(format!("Telegram refused: {what}"), "telegram.refused", retry_after.unwrap_or(patient))
             }
-            ApiError::Unreachable(why) => later(format!("Telegram cannot be reached: {why}"), "telegram.unreachable", patient),
-            ApiError::Garbage(why) => later(format!("Telegram answered strangely: {why}"), "telegram.garbage", patient),
+            ApiError::Unreachable(why) => {
+                later(format!("Telegram cannot be reached: {why}"), "telegram.unreachable", patient)
+            }
+            ApiError::Garbage(why) => {
+                later(format!("Telegram answered strangely: {why}"), "telegram.garbage", patient)
+            }
         }
     }
 
@@ -155,7 +163,9 @@ impl Channel for Telegram {
             sent => sent,
         };
         sent.map_err(|e| match e {
-            ApiError::Refused { code: 400 | 403 | 404, what, retry_after: None } => SendError::Never { why: what },
+            ApiError::Refused { code: 400 | 403 | 404, what, retry_after: None } => {
+                SendError::Never { why: what }
+            }
             ApiError::Refused { what, retry_after, .. } => SendError::Later { why: what, after: retry_after },
             ApiError::Unreachable(why) | ApiError::Garbage(why) => SendError::Later { why, after: None },
         })

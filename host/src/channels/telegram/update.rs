@@ -174,7 +174,8 @@ impl Message {
         let handle = format!("@{}", me.username).to_lowercase();
         let named = self.entities.iter().chain(&self.caption_entities).any(|entity| {
             // Offsets count UTF-16 code units (Bot API, MessageEntity).
-            let span = units.get(entity.offset..entity.offset.saturating_add(entity.length)).unwrap_or_default();
+            let span =
+                units.get(entity.offset..entity.offset.saturating_add(entity.length)).unwrap_or_default();
             let span = String::from_utf16_lossy(span).to_lowercase();
             match entity.kind.as_str() {
                 "mention" => span == handle,
@@ -188,7 +189,9 @@ impl Message {
 
     /// What this message answers. In a topic every message "answers" the one that opened the topic.
     fn answered(&self) -> Option<&Message> {
-        self.reply_to_message.as_deref().filter(|m| !self.is_topic_message || Some(m.message_id) != self.message_thread_id)
+        self.reply_to_message
+            .as_deref()
+            .filter(|m| !self.is_topic_message || Some(m.message_id) != self.message_thread_id)
     }
 
     fn quoted(&self) -> Option<ReplyTo> {
@@ -263,8 +266,14 @@ mod tests {
     #[test]
     fn a_message_in_a_room_and_in_a_topic() {
         let m = inbound(&format!(r#"{{{ROOM},"text":"hi"}}"#));
-        assert_eq!((m.chat.as_str(), m.kind, m.title.as_str()), ("telegram:-100123", ChatKind::Room, "Family"));
-        assert_eq!((m.sender.id.as_str(), m.sender.name.as_str(), m.addresses_us), ("telegram:5", "Ann", false));
+        assert_eq!(
+            (m.chat.as_str(), m.kind, m.title.as_str()),
+            ("telegram:-100123", ChatKind::Room, "Family")
+        );
+        assert_eq!(
+            (m.sender.id.as_str(), m.sender.name.as_str(), m.addresses_us),
+            ("telegram:5", "Ann", false)
+        );
         let m = inbound(&format!(r#"{{{ROOM},"text":"hi","message_thread_id":42,"is_topic_message":true}}"#));
         assert_eq!(m.chat.as_str(), "telegram:-100123/42");
     }
@@ -277,8 +286,12 @@ mod tests {
         assert!(!said(r#""text":"@lazbot2 hi","entities":[{"type":"mention","offset":0,"length":8}]"#));
         assert!(!said(r#""text":"@lazbot in a quote without an entity""#));
         assert!(said(r#""text":"/stop@LazBot","entities":[{"type":"bot_command","offset":0,"length":12}]"#));
-        assert!(said(r#""caption":"@LazBot see","caption_entities":[{"type":"mention","offset":0,"length":7}]"#));
-        assert!(said(r#""text":"you","entities":[{"type":"text_mention","offset":0,"length":3,"user":{"id":99}}]"#));
+        assert!(said(
+            r#""caption":"@LazBot see","caption_entities":[{"type":"mention","offset":0,"length":7}]"#
+        ));
+        assert!(said(
+            r#""text":"you","entities":[{"type":"text_mention","offset":0,"length":3,"user":{"id":99}}]"#
+        ));
         let answer = |id: i64| {
             format!(
                 r#""text":"yes","reply_to_message":{{"message_id":10,"date":1,"chat":{{"id":-100123,"type":"supergroup"}},"from":{{"id":{id},"first_name":"X"}},"text":"shall I?"}}"#
@@ -286,7 +299,9 @@ mod tests {
         };
         assert!(said(&answer(99)));
         assert!(!said(&answer(6)));
-        assert!(!said(r#""text":"odd","entities":[{"type":"mention","offset":2000000,"length":18446744073709551615}]"#));
+        assert!(!said(
+            r#""text":"odd","entities":[{"type":"mention","offset":2000000,"length":18446744073709551615}]"#
+        ));
     }
 
     #[test]
@@ -308,7 +323,9 @@ mod tests {
 
     #[test]
     fn an_edit_is_a_later_version() {
-        let raw = format!(r#"{{"update_id":8,"edited_message":{{{ROOM},"text":"better","edit_date":1795000100}}}}"#);
+        let raw = format!(
+            r#"{{"update_id":8,"edited_message":{{{ROOM},"text":"better","edit_date":1795000100}}}}"#
+        );
         let m = read(&raw, &me()).message.unwrap().unwrap();
         assert_eq!((m.version, m.message_id.as_str()), (1_795_000_100, "11"));
     }

@@ -173,10 +173,9 @@ impl Channel for Terminal {
             why: "the terminal's socket is closed".into(),
             code: "terminal.closed",
         })?;
-        let sender = "terminal:local".parse().map_err(|e| ChannelError::Broken {
-            why: format!("{e}"),
-            code: "terminal.sender",
-        })?;
+        let sender = "terminal:local"
+            .parse()
+            .map_err(|e| ChannelError::Broken { why: format!("{e}"), code: "terminal.sender" })?;
         let (committed, stored) = oneshot::channel::<Vec<Option<MessageSeq>>>();
         let id = line.id.clone();
         tokio::spawn(async move {
@@ -232,7 +231,8 @@ impl Channel for Terminal {
                 continue;
             }
             // Rows of a chat are sent in order, so a later row's receipt covers this one.
-            if let Ok(Ok(_)) = tokio::time::timeout(SHOWN_WITHIN, shown.wait_for(|row| *row >= part.id)).await {
+            if let Ok(Ok(_)) = tokio::time::timeout(SHOWN_WITHIN, shown.wait_for(|row| *row >= part.id)).await
+            {
                 return Ok(format!("row-{}", part.id));
             }
         }

@@ -1,0 +1,172 @@
+//! The real model: HTTP over the run's unix socket. No TLS, no key, no name to resolve: the host adds all of it.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Answer, CallError, Draft, Model, errors, sse, stream};
+use crate::error::Fatal;
+
+/// The host name is ignored: the socket decides.
+const URL: &str = "http://gateway/v1/messages";
+
+/// The wire's version, by the `anthropic-version` header.
+const VERSION: &str = "2023-06-01";
+
+/// Silence within one answer. The gateway gives up on its provider sooner; this catches a gateway that hangs.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// How much of an error's body is read.
+const ERROR_MAX_BYTES: usize = 64 * 1024;
+
+/// The gateway at the end of a socket.
+#[derive(Debug)]
+pub struct Gateway {
+    client: reqwest::Client,
+}
+
+impl Gateway {
+    /// A client for the socket at `path`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`Fatal::Client`].
+    pub fn new(path: PathBuf) -> Result<Self, Fatal> {
+        reqwest::Client::builder()
+            .unix_socket(path)
+            .read_timeout(SILENCE)
+            // A host that was replaced has closed its connections; a pooled one would fail the next call.
+            .pool_max_idle_per_host(0)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map(|client| Self { client })
+            .map_err(|error| Fatal::Client { reason: chain(&error) })
+    }
+}
+
+impl Model for Gateway {
+    async fn call(&self, body: String, draft: &Draft) -> Result<Answer, CallError> {
+        let request = self
+            .client
+            .post(URL)
+            .header("content-type", "application/json")
+            .header("accept", "text/event-stream")
+            .header("anthropic-version", VERSION)
+            .body(body);
+        let response = request.send().await.map_err(|e| CallError::HostAway { reason: chain(&e) })?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(errors::of_status(status.as_u16(), &error_body(response).await));
+        }
+        read_stream(response, draft).await
+    }
+}
+
+async fn read_stream(mut response: reqwest::Response, draft: &Draft) -> Result<Answer, CallError> {
+    let mut parser = sse::Parser::default();
+    let mut assembly = stream::Assembly::default();
+    loop {
+        let chunk = response.chunk().await.map_err(|e| CallError::Cut { reason: chain(&e) })?;
+        let Some(chunk) = chunk else {
+            return Err(CallError::Cut { reason: "the answer ended before its end".into() });
+        };
+        let events = parser.feed(&chunk).map_err(|e| CallError::Cut { reason: e.to_string() })?;
+        for event in events {
+            if let Some(answer) = assembly.event(&event.data, draft)? {
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+async fn error_body(mut response: reqwest::Response) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > ERROR_MAX_BYTES {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&body).into_owned()
+}
+
+/// An error with its causes: "error sending request" alone says nothing.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    /// A gateway that says one thing to whoever comes, then hangs up.
+    async fn says(socket: &Path, answer: &str) {
+        let listener = UnixListener::bind(socket).unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 1024];
+        let _ = stream.read(&mut request).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+    }
+
+    async fn asked(answer: Option<&str>) -> (Result<Answer, CallError>, Draft) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let gateway = Gateway::new(socket.clone()).unwrap();
+        let draft = Draft::default();
+        let served = async {
+            if let Some(answer) = answer {
+                says(&socket, answer).await;
+            }
+        };
+        let (called, ()) = tokio::join!(
+            async {
+                while answer.is_some() && !socket.exists() {
+                    tokio::task::yield_now().await;
+                }
+                gateway.call("{}".into(), &draft).await
+            },
+            served
+        );
+        (called, draft)
+    }
+
+    #[tokio::test]
+    async fn no_socket_means_that_the_host_is_away() {
+        assert!(matches!(asked(None).await.0, Err(CallError::HostAway { .. })));
+        // Hung up without a word: the host went away in this very moment.
+        assert!(matches!(asked(Some("")).await.0, Err(CallError::HostAway { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_its_end_is_cut_and_its_text_was_drafted() {
+        let event = "data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Once\"}}\n\n";
+        let whole = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{event}");
+        let (called, draft) = asked(Some(&whole)).await;
+        assert!(matches!(called, Err(CallError::Cut { .. })));
+        assert_eq!(draft.newer_than(0).as_deref(), Some("Once"));
+        let announced = format!("HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n{event}");
+        assert!(matches!(asked(Some(&announced)).await.0, Err(CallError::Cut { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_with_its_code() {
+        let body = r#"{"type":"error","error":{"type":"authentication_error","message":"set a key"}}"#;
+        let answer = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let (called, _) = asked(Some(&answer)).await;
+        let Err(CallError::Failed(failure)) = called else { panic!("{called:?}") };
+        assert_eq!(
+            (failure.trouble.code.as_str(), failure.trouble.reason.as_str()),
+            ("model.auth", "set a key")
+        );
+    }
+}

@@ -1,0 +1,348 @@
+//! A request of the Anthropic Messages API, made from the transcript.
+//!
+//! The API is strict about shape: user and assistant take turns, and each `tool_use` is answered exactly once by a
+//! `tool_result` in the very next user message. The transcript is an account of what happened, crashes included.
+//! So the shape is made *here*, every time, whatever the entries look like: a session can then not be wedged by
+//! one bad entry that every later request repeats.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use ipc_schema::letters::from_agent::Outcome;
+use ipc_schema::letters::to_agent;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::prompt::{self, System};
+use crate::transcript::{Body, Entry, ToolResult};
+
+/// Serialises a request for the next answer.
+///
+/// # Errors
+/// What serde_json says; no type here gives it a reason.
+pub fn request(
+    model: &to_agent::Model,
+    system: &System,
+    tools: &serde_json::Value,
+    entries: &[Entry],
+) -> serde_json::Result<String> {
+    serde_json::to_string(&Request {
+        model: &model.name,
+        max_tokens: model.max_tokens,
+        stream: true,
+        system: [
+            SystemBlock { kind: "text", text: &system.stable, cache_control: Some(CacheControl::EPHEMERAL) },
+            SystemBlock { kind: "text", text: &system.facts, cache_control: None },
+        ]
+        .into_iter()
+        .filter(|block| !block.text.is_empty())
+        .collect(),
+        tools,
+        messages: messages(entries),
+    })
+}
+
+/// A request that shows the model one text and nothing else.
+///
+/// # Errors
+/// As [`request`].
+pub fn plain_request(model: &to_agent::Model, system: &str, text: &str) -> serde_json::Result<String> {
+    let mut writer = Messages::default();
+    writer.texts.push(Cow::Borrowed(text));
+    serde_json::to_string(&Request {
+        model: &model.name,
+        max_tokens: model.max_tokens,
+        stream: true,
+        system: vec![SystemBlock { kind: "text", text: system, cache_control: None }],
+        tools: &serde_json::Value::Null,
+        messages: writer.finish(),
+    })
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    model: &'a str,
+    max_tokens: u32,
+    stream: bool,
+    system: Vec<SystemBlock<'a>>,
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    tools: &'a serde_json::Value,
+    messages: Vec<Message<'a>>,
+}
+
+#[derive(Serialize)]
+struct SystemBlock<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<CacheControl>,
+}
+
+/// A prompt-cache breakpoint: all before it is cached together ("Prompt caching", at most 4 in a request).
+#[derive(Clone, Copy, Serialize)]
+struct CacheControl {
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+impl CacheControl {
+    const EPHEMERAL: Self = Self { kind: "ephemeral" };
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: Vec<Content<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    Verbatim(&'a RawValue),
+    Ours(OurBlock<'a>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum OurBlock<'a> {
+    Text {
+        text: Cow<'a, str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
+    },
+    ToolResult {
+        tool_use_id: Cow<'a, str>,
+        content: &'a str,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        is_error: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
+    },
+}
+
+/// Said for a call whose result is lost. The repair at load leaves none; a damaged file may.
+const NO_RESULT: &str = "the result is lost; it may have run";
+
+fn messages(entries: &[Entry]) -> Vec<Message<'_>> {
+    let mut writer = Messages::default();
+    for entry in entries {
+        match &entry.body {
+            Body::Input(input) => writer.texts.push(Cow::Owned(prompt::frames(input))),
+            Body::Assistant(answer) => writer.assistant(answer.blocks.iter().filter_map(|block| {
+                // Texts of white space only are answered by the model and refused by the API.
+                let blank = block.text().is_some_and(|text| text.trim().is_empty());
+                let call = block.is_tool_use().then(|| block.view().id.unwrap_or_default());
+                (!blank).then_some((block.raw(), call))
+            })),
+            Body::Results(results) => {
+                writer.results.extend(results.blocks.iter().map(|result| (&*result.tool_use_id, result)));
+            }
+            Body::Note(note) => writer.texts.push(Cow::Borrowed(&note.text)),
+            Body::End(end) => writer.texts.extend(ending_note(end.outcome).map(Cow::Borrowed)),
+            Body::Summary(summary) => writer.texts.push(Cow::Borrowed(&summary.text)),
+            Body::Request(_) => {}
+        }
+    }
+    writer.finish()
+}
+
+/// What the model should know of an ending that it did not write itself.
+fn ending_note(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Finished => None,
+        Outcome::Limit => Some("[The turn above was stopped by its limit of model calls.]"),
+        Outcome::Interrupted => Some("[The turn above was interrupted.]"),
+        Outcome::Failed => Some("[The turn above ended in an error; the person was told.]"),
+    }
+}
+
+/// Messages being put into shape.
+#[derive(Default)]
+struct Messages<'a> {
+    done: Vec<Message<'a>>,
+    /// Calls of the last assistant message, in order.
+    calls: Vec<String>,
+    results: HashMap<&'a str, &'a ToolResult>,
+    texts: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Messages<'a> {
+    fn assistant(&mut self, blocks: impl Iterator<Item = (&'a RawValue, Option<String>)>) {
+        let mut blocks = blocks.peekable();
+        if blocks.peek().is_none() {
+            return;
+        }
+        self.end_user();
+        if self.done.is_empty() {
+            let text = Cow::Borrowed("[The beginning of this conversation is lost.]");
+            self.texts.push(text);
+            self.end_user();
+        }
+        let (content, calls): (Vec<_>, Vec<_>) =
+            blocks.map(|(raw, call)| (Content::Verbatim(raw), call)).unzip();
+        self.calls = calls.into_iter().flatten().collect();
+        match self.done.last_mut() {
+            Some(last) if last.role == "assistant" => last.content.extend(content),
+            _ => self.done.push(Message { role: "assistant", content }),
+        }
+    }
+
+    /// Results first, in the order of their calls: the API wants them so.
+    fn end_user(&mut self) {
+        let results = std::mem::take(&mut self.results);
+        let mut content: Vec<_> = std::mem::take(&mut self.calls)
+            .into_iter()
+            .map(|call| {
+                let result = results.get(&*call);
+                Content::Ours(OurBlock::ToolResult {
+                    content: result.map_or(NO_RESULT, |result| &result.content),
+                    is_error: result.is_none_or(|result| result.is_error),
+                    tool_use_id: Cow::Owned(call),
+                    cache_control: None,
+                })
+            })
+            .collect();
+        content.extend(
+            self.texts
+                .drain(..)
+                .filter(|text| !text.trim().is_empty())
+                .map(|text| Content::Ours(OurBlock::Text { text, cache_control: None })),
+        );
+        if !content.is_empty() {
+            self.done.push(Message { role: "user", content });
+        }
+    }
+
+    fn finish(mut self) -> Vec<Message<'a>> {
+        self.end_user();
+        // Two of the four breakpoints: this call writes the newest, and reads the one that the call before wrote.
+        for message in self.done.iter_mut().rev().filter(|m| m.role == "user").take(2) {
+            if let Some(Content::Ours(block)) = message.content.last_mut() {
+                *block.cache_control() = Some(CacheControl::EPHEMERAL);
+            }
+        }
+        self.done
+    }
+}
+
+impl OurBlock<'_> {
+    fn cache_control(&mut self) -> &mut Option<CacheControl> {
+        match self {
+            Self::Text { cache_control, .. } | Self::ToolResult { cache_control, .. } => cache_control,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests_support::protocol;
+    use crate::transcript::{Assistant, Block, End, Note, Results, Usage};
+    use ipc_schema::TurnId;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn entry(body: Body) -> Entry {
+        Entry { entry: 1, turn: TurnId(1), at: String::new(), body }
+    }
+
+    fn assistant(blocks: &[Value]) -> Body {
+        Body::Assistant(Assistant {
+            blocks: blocks.iter().map(|b| Block::new(&b.to_string()).unwrap()).collect(),
+            stop_reason: None,
+            usage: Usage::default(),
+            bad_inputs: Default::default(),
+        })
+    }
+
+    fn note(text: &str) -> Body {
+        Body::Note(Note { text: text.into() })
+    }
+
+    fn result(id: &str) -> Body {
+        let block = ToolResult { tool_use_id: id.into(), content: "ok".into(), is_error: false };
+        Body::Results(Results { blocks: vec![block] })
+    }
+
+    fn call(id: &str) -> Value {
+        json!({"type": "tool_use", "id": id, "name": "x", "input": {}})
+    }
+
+    fn made(bodies: Vec<Body>) -> Value {
+        let entries: Vec<_> = bodies.into_iter().map(entry).collect();
+        let model = to_agent::Model { name: "m".into(), max_tokens: 10, window: 100 };
+        let system = System { stable: "who".into(), facts: "now".into() };
+        let text = request(&model, &system, &json!([{"name": "x"}]), &entries).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn results_answer_in_the_order_of_their_calls_and_come_before_text() {
+        let request = made(vec![
+            note("go"),
+            assistant(&[json!({"type": "text", "text": " "}), call("a"), call("b")]),
+            result("b"),
+            result("a"),
+            note("more"),
+        ]);
+        protocol::check(&request);
+        assert_eq!(
+            request["messages"][1]["content"].as_array().unwrap().len(),
+            2,
+            "the blank text is left out"
+        );
+        let answers = request["messages"][2]["content"].as_array().unwrap();
+        let ids: Vec<_> = answers.iter().map(|b| b["tool_use_id"].as_str().unwrap_or("text")).collect();
+        assert_eq!(ids, ["a", "b", "text"]);
+    }
+
+    #[test]
+    fn the_caches_end_is_the_last_user_block() {
+        let request = made(vec![note("go"), assistant(&[call("a")]), result("a")]);
+        assert!(request["system"][0]["cache_control"].is_object());
+        assert!(request["system"][1].get("cache_control").is_none(), "facts of the moment are not cached");
+        assert!(request["messages"][0]["content"][0]["cache_control"].is_object());
+        assert!(request["messages"][2]["content"][0]["cache_control"].is_object());
+    }
+
+    #[test]
+    fn a_failed_turn_leaves_one_user_message_for_the_next() {
+        let failed = Body::End(End { outcome: Outcome::Failed, text: String::new(), error: None });
+        let request = made(vec![note("one"), failed, note("two")]);
+        protocol::check(&request);
+        assert_eq!(request["messages"].as_array().unwrap().len(), 1);
+        assert_eq!(request["messages"][0]["content"].as_array().unwrap().len(), 3);
+    }
+
+    fn any_body() -> impl Strategy<Value = Body> {
+        let block = prop_oneof![
+            "[a-d]".prop_map(|id| call(&id)),
+            "[ x]{0,2}".prop_map(|text| json!({"type": "text", "text": text})),
+        ];
+        prop_oneof![
+            "[ y]{0,2}".prop_map(|text| note(&text)),
+            "[a-d]".prop_map(|id| result(&id)),
+            proptest::collection::vec(block, 0..3).prop_map(|blocks| {
+                // One answer never uses an id twice.
+                let mut seen = std::collections::HashSet::new();
+                let blocks: Vec<_> = blocks
+                    .into_iter()
+                    .filter(|b| b["id"].as_str().is_none_or(|id| seen.insert(id.to_owned())))
+                    .collect();
+                assistant(&blocks)
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_transcript_holds_the_request_is_well_formed(
+            bodies in proptest::collection::vec(any_body(), 0..12),
+        ) {
+            let mut bodies = bodies;
+            bodies.push(note("end"));
+            protocol::check(&made(bodies));
+        }
+    }
+}

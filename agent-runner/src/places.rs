@@ -1,0 +1,98 @@
+//! The box's directories, below a root that is `/` everywhere but in tests.
+
+use std::path::{Path, PathBuf};
+
+use ipc_schema::layout::{self, box_path};
+
+/// Where the protocol's paths lie.
+#[derive(Debug, Clone)]
+pub struct Places {
+    root: PathBuf,
+}
+
+impl Places {
+    /// Places below `root`.
+    pub fn below(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The host's letters.
+    pub fn ipc_to_agent(&self) -> PathBuf {
+        self.absolute(box_path::IPC).join(layout::TO_AGENT)
+    }
+
+    /// Our letters.
+    pub fn ipc_from_agent(&self) -> PathBuf {
+        self.absolute(box_path::IPC).join(layout::FROM_AGENT)
+    }
+
+    /// The gateway's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.absolute(box_path::RUN).join(layout::GATEWAY_SOCKET)
+    }
+
+    /// The transcripts' directory.
+    pub fn session(&self) -> PathBuf {
+        self.absolute(box_path::SESSION)
+    }
+
+    /// The group's files, and where commands run.
+    pub fn workspace(&self) -> PathBuf {
+        self.absolute(box_path::WORKSPACE)
+    }
+
+    /// `$HOME`.
+    pub fn home(&self) -> PathBuf {
+        self.workspace().join(".home")
+    }
+
+    /// Outputs of background commands.
+    pub fn background(&self) -> PathBuf {
+        self.home().join("background")
+    }
+
+    /// A path as the model writes it: absolute, below `~/`, or relative to the workspace.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        match path.strip_prefix("~/") {
+            Some(rest) => self.home().join(rest),
+            None if path == "~" => self.home(),
+            None if path.starts_with('/') => self.absolute(path),
+            None => self.workspace().join(path),
+        }
+    }
+
+    /// The path as the model knows it: the root is cut off again.
+    pub fn shown(&self, path: &Path) -> String {
+        match path.strip_prefix(&self.root) {
+            Ok(inside) => Path::new("/").join(inside).display().to_string(),
+            Err(_) => path.display().to_string(),
+        }
+    }
+
+    fn absolute(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_model_land_below_the_root() {
+        let places = Places::below("/r");
+        for (written, meant, shown) in [
+            ("notes/a.md", "/r/workspace/notes/a.md", "/workspace/notes/a.md"),
+            ("/inbox/x", "/r/inbox/x", "/inbox/x"),
+            ("~/b", "/r/workspace/.home/b", "/workspace/.home/b"),
+            ("~", "/r/workspace/.home", "/workspace/.home"),
+        ] {
+            assert_eq!(places.resolve(written), Path::new(meant));
+            assert_eq!(places.shown(Path::new(meant)), shown);
+        }
+        let real = Places::below("/");
+        assert_eq!(real.resolve("/etc/hosts"), Path::new("/etc/hosts"));
+        assert_eq!(real.shown(Path::new("/etc/hosts")), "/etc/hosts");
+        assert_eq!(real.socket(), Path::new("/run/lazaret/gateway.sock"));
+    }
+}

@@ -1,0 +1,212 @@
+//! The host's side of a run, for tests: it writes letters in and reads letters out, strictly.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use ipc_schema::letters::to_agent::*;
+use ipc_schema::letters::{FromAgent, ToAgent};
+use ipc_schema::write::LetterDir;
+use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, RunId, ToAgentLetter, TurnId, layout};
+
+use crate::places::Places;
+use crate::transcript::Transcript;
+
+/// A `begin` with nothing special in it.
+pub fn begin() -> Begin {
+    Begin {
+        minor: 0,
+        group: "family".parse().unwrap(),
+        lane: "conversation".into(),
+        main: false,
+        session: "s".into(),
+        persona: "Ada".into(),
+        model: Model { name: "scripted".into(), max_tokens: 1000, window: 100_000 },
+        limits: Limits {
+            model_calls: 40,
+            turn_s: 900,
+            command_s: 20,
+            command_max_s: 60,
+            output_bytes: 30_000,
+            requests: 200,
+            compaction_percent: 80,
+        },
+        tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
+        network: "off for this group".into(),
+        zone: "Europe/Berlin".into(),
+        claude_md_global: None,
+        claude_md_group: None,
+        open: None,
+        closed: vec![],
+    }
+}
+
+/// An input with messages of one person.
+pub fn input(messages: &[(u64, &str)]) -> Input {
+    let message = |(id, text): &(u64, &str)| Message {
+        id: MessageSeq(*id),
+        wakes: true,
+        from: Person { id: "telegram:5".into(), name: "Ann".into(), owner: false },
+        at: "2026-11-21T14:03:00+01:00".into(),
+        text: (*text).into(),
+        edited: false,
+        reply_to: None,
+        attachments: vec![],
+    };
+    Input {
+        chat: Chat { id: "telegram:5".into(), kind: ChatKind::Direct, title: "Ann".into() },
+        messages: messages.iter().map(message).collect(),
+        context_omitted: 0,
+    }
+}
+
+/// Somebody says stop.
+pub fn interrupt() -> ToAgent {
+    ToAgent::Interrupt(Interrupt { why: InterruptWhy::Stop })
+}
+
+/// The host ends the run.
+pub fn close() -> ToAgent {
+    ToAgent::Close(Close { why: CloseWhy::Idle, reason: "quiet".into() })
+}
+
+/// The directories of one run.
+pub struct Host {
+    dir: tempfile::TempDir,
+    /// The run.
+    pub run: RunId,
+    letters: LetterDir,
+    written: Cell<u64>,
+}
+
+impl Host {
+    pub const RUN: &'static str = "019ab000-0000-7000-8000-000000000001";
+
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::below(dir.path());
+        for made in [places.ipc_to_agent(), places.ipc_from_agent(), places.session(), places.workspace()] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        let letters = LetterDir::open(&places.ipc_to_agent()).unwrap();
+        Self { dir, run: Self::RUN.parse().unwrap(), letters, written: Cell::new(0) }
+    }
+
+    /// Another run on the same session and workspace.
+    pub fn again(self) -> Self {
+        for dir in [self.places().ipc_to_agent(), self.places().ipc_from_agent()] {
+            std::fs::remove_dir_all(&dir).unwrap();
+            std::fs::create_dir(&dir).unwrap();
+        }
+        let letters = LetterDir::open(&self.places().ipc_to_agent()).unwrap();
+        Self { letters, written: Cell::new(0), ..self }
+    }
+
+    pub fn places(&self) -> Places {
+        Places::below(self.dir.path())
+    }
+
+    pub fn begin(&self) {
+        self.begin_with(begin());
+    }
+
+    pub fn begin_with(&self, begin: Begin) {
+        self.send(None, ToAgent::Begin(Box::new(begin)));
+    }
+
+    /// The session's transcript, as a run would load it.
+    pub fn transcript(&self) -> Transcript {
+        Transcript::load(self.places().session(), "s").unwrap()
+    }
+
+    /// The next letter is an input of `turn`.
+    pub fn says(&self, turn: TurnId, messages: &[(u64, &str)]) {
+        self.send(Some(turn), ToAgent::Input(input(messages)));
+    }
+
+    /// Writes the next letter.
+    pub fn send(&self, turn: Option<TurnId>, body: ToAgent) {
+        self.put(self.written.get() + 1, turn, body);
+    }
+
+    /// Writes `_close`, which has no number of its own.
+    pub fn close(&self) {
+        self.put(self.written.get(), None, close());
+    }
+
+    pub fn put(&self, n: u64, turn: Option<TurnId>, body: ToAgent) {
+        let letter = self.letter(n, turn, body);
+        self.letters.put(&letter.file_name(), &letter.to_bytes().unwrap()).unwrap();
+        self.written.set(self.written.get().max(n));
+    }
+
+    /// Puts any text under any name.
+    pub fn raw(&self, name: &str, text: &str) {
+        self.letters.put(name, text.as_bytes()).unwrap();
+    }
+
+    pub fn letter_text(&self, n: u64, turn: Option<TurnId>, body: ToAgent) -> String {
+        String::from_utf8(self.letter(n, turn, body).to_bytes().unwrap()).unwrap()
+    }
+
+    fn letter(&self, n: u64, turn: Option<TurnId>, body: ToAgent) -> ToAgentLetter {
+        ToAgentLetter {
+            id: LetterId::of_host(n),
+            run: self.run.clone(),
+            turn,
+            n,
+            ack: 0,
+            at: "2026-11-21T14:03:00Z".into(),
+            body,
+        }
+    }
+
+    /// All letters of the agent so far, in order. Each must be one that the host would take.
+    pub fn letters(&self) -> Vec<FromAgentLetter> {
+        let mut letters: Vec<_> = std::fs::read_dir(self.places().ipc_from_agent())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| {
+                let name = entry.file_name();
+                matches!(layout::parse_name(name.as_encoded_bytes()), Ok(layout::Name::Letter { .. }))
+            })
+            .map(|entry| {
+                let letter = FromAgentLetter::parse(&std::fs::read(entry.path()).unwrap()).unwrap();
+                assert_eq!(letter.file_name(), entry.file_name().to_str().unwrap());
+                assert_eq!(letter.run, self.run);
+                letter
+            })
+            .collect();
+        letters.sort_by_key(|letter| letter.n);
+        assert!(letters.is_sorted_by_key(|letter| letter.ack), "an ack never falls");
+        letters
+    }
+
+    /// The letters that are not coalesced: all but drafts and status.
+    pub fn said(&self) -> Vec<FromAgentLetter> {
+        let mut letters = self.letters();
+        letters.retain(|letter| !matches!(letter.body, FromAgent::Draft(_) | FromAgent::Status(_)));
+        letters
+    }
+
+    /// Waits for a letter.
+    pub async fn until(&self, wanted: impl Fn(&FromAgentLetter) -> bool) -> FromAgentLetter {
+        // Ever slower: on a paused clock half an hour of patience is one short loop.
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(letter) = self.letters().into_iter().find(|letter| wanted(letter)) {
+                return letter;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    /// Waits for the end of `turn`.
+    pub async fn done(&self, turn: TurnId) -> (FromAgentLetter, ipc_schema::letters::from_agent::TurnDone) {
+        let letter = self.until(|l| l.turn == Some(turn) && matches!(l.body, FromAgent::TurnDone(_))).await;
+        match &letter.body {
+            FromAgent::TurnDone(done) => (letter.clone(), done.clone()),
+            _ => unreachable!(),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A model that plays a script, and holds every request against the API's rules.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use ipc_schema::letters::from_agent::Trouble;
+use serde_json::{Value, json};
+
+use super::protocol;
+use crate::model::{Answer, CallError, Draft, Failure, Model};
+use crate::transcript::{Assistant, Block, Usage};
+
+/// One call's answer.
+pub enum Play {
+    Answers(Answer),
+    Fails(CallError),
+    /// Something happens in the world while the model thinks.
+    Meanwhile(Box<dyn FnOnce()>, Answer),
+    /// Text appears, and no end.
+    Hangs(&'static str),
+}
+
+/// A script, shared with the test.
+#[derive(Clone, Default)]
+pub struct Script {
+    plays: Rc<RefCell<VecDeque<Play>>>,
+    requests: Rc<RefCell<Vec<Value>>>,
+}
+
+/// A final answer.
+pub fn says(text: &str) -> Assistant {
+    let block = json!({"type": "text", "text": text});
+    Assistant {
+        blocks: vec![Block::new(&block.to_string()).unwrap()],
+        stop_reason: Some("end_turn".into()),
+        usage: Usage::default(),
+        bad_inputs: Default::default(),
+    }
+}
+
+/// Tool calls: id, name, input.
+pub fn calls(calls: &[(&str, &str, Value)]) -> Assistant {
+    let block = |(id, name, input): &(&str, &str, Value)| {
+        let block = json!({"type": "tool_use", "id": id, "name": name, "input": input});
+        Block::new(&block.to_string()).unwrap()
+    };
+    Assistant { blocks: calls.iter().map(block).collect(), stop_reason: Some("tool_use".into()), ..says("") }
+}
+
+/// A refusal of the model's side.
+pub fn refusal(code: &str, reason: &str, too_long: bool) -> CallError {
+    CallError::Failed(Failure { trouble: Trouble { code: code.into(), reason: reason.into() }, too_long })
+}
+
+impl Script {
+    pub fn new(plays: impl IntoIterator<Item = Play>) -> Self {
+        let script = Self::default();
+        script.plays.borrow_mut().extend(plays);
+        script
+    }
+
+    pub fn says(text: &str) -> Play {
+        Play::Answers(says(text))
+    }
+
+    pub fn calls(id: &str, name: &str, input: Value) -> Play {
+        Play::Answers(calls(&[(id, name, input)]))
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<Value> {
+        self.requests.borrow().clone()
+    }
+
+    /// The text of the last user message of the last request.
+    pub fn last_user(&self) -> String {
+        self.requests().last().unwrap()["messages"].as_array().unwrap().last().unwrap().to_string()
+    }
+
+    /// How many plays are left.
+    pub fn left(&self) -> usize {
+        self.plays.borrow().len()
+    }
+}
+
+impl Model for Script {
+    async fn call(&self, body: String, draft: &Draft) -> Result<Answer, CallError> {
+        let request: Value = serde_json::from_str(&body).unwrap();
+        protocol::check(&request);
+        self.requests.borrow_mut().push(request);
+        let play = self.plays.borrow_mut().pop_front();
+        match play {
+            Some(Play::Answers(answer)) => Ok(answer),
+            Some(Play::Fails(error)) => Err(error),
+            Some(Play::Meanwhile(what, answer)) => {
+                what();
+                Ok(answer)
+            }
+            Some(Play::Hangs(text)) => {
+                draft.push(text);
+                std::future::pending().await
+            }
+            None => panic!("the script has ended: {body}"),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `edit_file`: one exact text for another.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Output, files, write_file};
+use crate::places::Places;
+
+/// What the model is told of it.
+pub const ABOUT: &str = "Replaces text in a file. `old` must stand in the file exactly as given, white space included, and only once; with `all`, every occurrence is replaced.";
+
+/// A larger text file is work for a program.
+const FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
+
+/// Arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Args {
+    /// The file.
+    pub path: String,
+    /// What stands there.
+    pub old: String,
+    /// What shall stand there.
+    pub new: String,
+    /// Whether to replace every occurrence.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// Its arguments, as JSON Schema.
+pub fn properties() -> Value {
+    json!({
+        "path": { "type": "string" },
+        "old": { "type": "string", "description": "the exact text to replace" },
+        "new": { "type": "string", "description": "the text to put there" },
+        "all": { "type": "boolean", "description": "replace every occurrence" },
+    })
+}
+
+/// Edits it.
+///
+/// # Errors
+/// Why not, in a sentence for the model. Only a write that failed half-way leaves the file changed.
+pub fn run(places: &Places, args: &Args) -> Result<Output, String> {
+    let path = places.resolve(&args.path);
+    let text = files::read_text(places, &path, FILE_MAX_BYTES)?;
+    let (edited, count) =
+        edit(&text, args).map_err(|problem| format!("{}: {problem}", places.shown(&path)))?;
+    write_file::overwrite(&path, edited.as_bytes()).map_err(|e| files::problem(places, &path, &e))?;
+    let lines = lines_of(&text, &args.old);
+    Ok(Output::ok(format!("replaced {count} in {} at line {lines}", places.shown(&path))))
+}
+
+fn edit(text: &str, Args { old, new, all, .. }: &Args) -> Result<(String, usize), String> {
+    if old.is_empty() {
+        return Err("`old` is empty; to write a file use write_file".into());
+    }
+    if old == new {
+        return Err("`old` and `new` are the same".into());
+    }
+    match text.matches(old.as_str()).count() {
+        0 => Err(format!("`old` does not stand in the file{}", near_miss(text, old))),
+        count if count > 1 && !all => Err(format!(
+            "`old` stands there {count} times, at line {}; give more text around it, or set `all`",
+            lines_of(text, old)
+        )),
+        count => Ok((text.replace(old.as_str(), new), count)),
+    }
+}
+
+/// The most common slip is white space: say so when that is all.
+fn near_miss(text: &str, old: &str) -> String {
+    let loose = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let wanted = loose(old);
+    if !wanted.is_empty() && loose(text).contains(&wanted) {
+        return "; it does with other white space (blanks, tabs, line ends): read the file and copy it exactly".into();
+    }
+    "; read the file and copy the text exactly".into()
+}
+
+fn lines_of(text: &str, old: &str) -> String {
+    const SHOWN: usize = 10;
+    let mut lines: Vec<_> = text
+        .match_indices(old)
+        .take(SHOWN + 1)
+        .map(|(at, _)| (text.get(..at).unwrap_or_default().matches('\n').count() + 1).to_string())
+        .collect();
+    if lines.len() > SHOWN {
+        lines.truncate(SHOWN);
+        lines.push("…".into());
+    }
+    lines.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(old: &str, new: &str, all: bool) -> Args {
+        Args { path: "f".into(), old: old.into(), new: new.into(), all }
+    }
+
+    fn edited(text: &str, args: &Args) -> Result<String, String> {
+        edit(text, args).map(|(text, _)| text)
+    }
+
+    #[test]
+    fn a_unique_text_is_replaced() {
+        assert_eq!(edited("a\nb\nc", &args("b\n", "x", false)).unwrap(), "a\nxc");
+        assert_eq!(edited("a a a", &args("a", "b", true)).unwrap(), "b b b");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_the_reason() {
+        for (old, new, expected) in [
+            ("", "x", "empty"),
+            ("a", "a", "the same"),
+            ("zebra", "x", "does not stand in the file; read"),
+            ("a  b", "x", "other white space"),
+            ("a", "x", "3 times, at line 1, 2, 3"),
+        ] {
+            let problem = edited("a\tb\na\na", &args(old, new, false)).unwrap_err();
+            assert!(problem.contains(expected), "{old:?}: {problem}");
+        }
+        let many = edited(&"a\n".repeat(50), &args("a", "x", false)).unwrap_err();
+        assert!(many.contains("10, …"));
+    }
+
+    #[test]
+    fn a_file_is_edited_where_it_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::below(dir.path());
+        std::fs::create_dir_all(places.workspace()).unwrap();
+        std::fs::write(places.resolve("f"), "one\ntwo\n").unwrap();
+        let output = run(&places, &args("two", "2", false)).unwrap();
+        assert_eq!(output.text, "replaced 1 in /workspace/f at line 2");
+        assert_eq!(std::fs::read_to_string(places.resolve("f")).unwrap(), "one\n2\n");
+        std::fs::write(places.resolve("f"), b"\xff").unwrap();
+        assert!(run(&places, &args("two", "2", false)).unwrap_err().contains("UTF-8"));
+    }
+}

@@ -1,0 +1,101 @@
+//! Output of a command, kept in constant memory: its head and its tail.
+
+use std::collections::VecDeque;
+
+/// Bytes as they come: the first half of the room is kept, then the last half.
+#[derive(Debug)]
+pub struct HeadAndTail {
+    room: usize,
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    cut: u64,
+}
+
+impl HeadAndTail {
+    /// Room for `bytes` bytes in all.
+    pub fn new(bytes: u32) -> Self {
+        let room = (bytes / 2) as usize;
+        Self { room, head: Vec::new(), tail: VecDeque::new(), cut: 0 }
+    }
+
+    /// Takes more.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let (head, rest) = bytes.split_at(bytes.len().min(self.room - self.head.len()));
+        self.head.extend_from_slice(head);
+        // Of one large piece only its end can stay.
+        let (lost, kept) = rest.split_at(rest.len().saturating_sub(self.room));
+        let overflow = (self.tail.len() + kept.len()).saturating_sub(self.room);
+        self.tail.drain(..overflow);
+        self.tail.extend(kept);
+        self.cut += (lost.len() + overflow) as u64;
+    }
+
+    /// Whether nothing came.
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.tail.is_empty()
+    }
+
+    /// The text, with what is missing named in its place. Bytes that are no UTF-8 are replaced, and so is NUL,
+    /// which no JSON reader is glad of.
+    pub fn text(mut self) -> String {
+        if self.cut == 0 {
+            // One piece: a character may lie across the seam.
+            self.head.extend(self.tail);
+            return clean(&self.head);
+        }
+        let tail: Vec<u8> = self.tail.into();
+        format!("{}\n[… {} bytes cut out here …]\n{}", clean(&self.head), self.cut, clean(&tail))
+    }
+}
+
+fn clean(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_flood_keeps_head_and_tail_in_constant_memory() {
+        let mut output = HeadAndTail::new(100);
+        output.push(b"begin ");
+        for _ in 0..10_000 {
+            output.push(&[b'x'; 1000]);
+        }
+        output.push(b" end");
+        assert!(output.tail.capacity() < 1000);
+        let text = output.text();
+        assert!(text.starts_with("begin xxx") && text.ends_with("xxx end"));
+        assert!(text.contains("[… 9999910 bytes cut out here …]"), "{text}");
+    }
+
+    #[test]
+    fn a_character_on_the_seam_survives() {
+        let mut output = HeadAndTail::new(4);
+        output.push("aä".as_bytes());
+        assert_eq!(output.text(), "aä");
+        let mut output = HeadAndTail::new(10);
+        output.push(b"\0\xff");
+        assert_eq!(output.text(), "\u{fffd}\u{fffd}");
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter(pieces in proptest::collection::vec("[a-z]{0,20}", 0..12), room in 0u32..60) {
+            let whole = pieces.concat();
+            let mut output = HeadAndTail::new(room);
+            for piece in &pieces { output.push(piece.as_bytes()); }
+            let half = (room / 2) as usize;
+            let text = output.text();
+            if whole.len() <= 2 * half {
+                prop_assert_eq!(text, whole);
+            } else {
+                let cut = whole.len() - 2 * half;
+                let expected = format!("{}\n[… {cut} bytes cut out here …]\n{}", &whole[..half], &whole[whole.len() - half..]);
+                prop_assert_eq!(text, expected);
+            }
+        }
+    }
+}

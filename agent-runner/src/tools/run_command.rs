@@ -1,0 +1,477 @@
+//! `run_command`: one command line in the image's shell.
+//!
+//! Both streams share one pipe, so lines keep the order in which they were written. The command leads a process
+//! group of its own; what ends early is ended as a group. A process that makes itself another group escapes that,
+//! as it would a terminal's hang-up; the box's own limits hold it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use ipc_schema::letters::to_agent::Limits;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use super::output::HeadAndTail;
+use super::{Output, Shell};
+use crate::places::Places;
+
+/// What the model is told of it.
+pub const ABOUT: &str = "Runs a command line in the image's shell, in /workspace unless `cwd` says otherwise. No terminal, no input. Answers with stdout and stderr together, in order, and the exit code. Long output keeps its head and tail. With `background` it answers at once with the process id and the log file; such a process lives until the container closes.";
+
+/// From TERM to KILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long output is read on after the command itself has ended: a process that it left behind may hold the pipe
+/// for ever.
+const AFTER_EXIT: Duration = Duration::from_secs(1);
+
+/// Arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Args {
+    /// The command line.
+    pub command: String,
+    /// Seconds until it is stopped.
+    #[serde(default)]
+    pub timeout_s: Option<u32>,
+    /// Whether to go on without waiting for it.
+    #[serde(default)]
+    pub background: bool,
+    /// Where it runs.
+    #[serde(default)]
+    pub cwd: Option<String>,
+}
+
+/// Its arguments, as JSON Schema.
+pub fn properties() -> Value {
+    json!({
+        "command": { "type": "string", "description": "passed to the shell with -c" },
+        "timeout_s": { "type": "integer", "minimum": 1, "description": "stop it after this many seconds" },
+        "background": { "type": "boolean", "description": "start it and do not wait" },
+        "cwd": { "type": "string", "description": "directory to run in" },
+    })
+}
+
+/// The longest that a call takes: what the model asks for, within the group's limits.
+pub fn time_limit(args: &Args, limits: &Limits) -> Duration {
+    let asked = args.timeout_s.unwrap_or(limits.command_s);
+    Duration::from_secs(asked.clamp(1, limits.command_max_s.max(1)).into())
+}
+
+/// Runs it.
+pub async fn run(places: &Places, shell: Option<&Shell>, limits: &Limits, args: Args) -> Output {
+    let Some(shell) = shell else {
+        return Output::error(
+            "this image has no shell, so no command can run. read_file, write_file, edit_file, list_files and \
+             search_files work. For commands, ask the owner to set another image for this group.",
+        );
+    };
+    let started = if args.background {
+        start_in_background(places, shell, &args)
+    } else {
+        match start(places, shell, &args) {
+            Ok((child, pipe)) => return attend(child, pipe, limits, &args).await,
+            Err(problem) => Err(problem),
+        }
+    };
+    started.unwrap_or_else(|problem| Output::error(problem.to_string()))
+}
+
+/// Why a command did not start.
+#[derive(Debug, thiserror::Error)]
+enum NoStart {
+    #[error("{path} is no directory to run in; make it first, or name another `cwd`")]
+    Cwd { path: String },
+    #[error("cannot start {shell}: {source}")]
+    Spawn { shell: String, source: io::Error },
+    #[error("cannot catch the command's output: {0}")]
+    Pipe(#[from] io::Error),
+    #[error("cannot open a log in {dir}: {source}; is the workspace full?")]
+    Log { dir: String, source: io::Error },
+}
+
+fn prepare(places: &Places, shell: &Shell, args: &Args, out: Stdio, err: Stdio) -> Result<Command, NoStart> {
+    let cwd = args.cwd.as_deref().map_or_else(|| places.workspace(), |path| places.resolve(path));
+    if !cwd.is_dir() {
+        return Err(NoStart::Cwd { path: places.shown(&cwd) });
+    }
+    let mut command = Command::new(shell.program());
+    command
+        .args(shell.arguments(&args.command))
+        .current_dir(cwd)
+        .env("HOME", places.home())
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .process_group(0);
+    Ok(command)
+}
+
+fn spawn(mut command: Command, shell: &Shell) -> Result<Child, NoStart> {
+    command.spawn().map_err(|source| NoStart::Spawn { shell: shell.name(), source })
+}
+
+fn start(places: &Places, shell: &Shell, args: &Args) -> Result<(Child, pipe::Receiver), NoStart> {
+    let (reader, writer) = io::pipe()?;
+    let err = writer.try_clone()?;
+    let mut command = prepare(places, shell, args, writer.into(), err.into())?;
+    command.kill_on_drop(true);
+    // `spawn` consumes the command and with it our ends of the pipe: else it would never end.
+    let child = spawn(command, shell)?;
+    Ok((child, pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?))
+}
+
+/// Waits for the end, whichever comes first, and tells of it.
+async fn attend(mut child: Child, mut pipe: pipe::Receiver, limits: &Limits, args: &Args) -> Output {
+    let group = Group::of(&child);
+    let mut output = HeadAndTail::new(limits.output_bytes);
+    let limit = time_limit(args, limits);
+    let on_time = timeout(limit, read_until_exit(&mut child, &mut pipe, &mut output)).await;
+    let (status, late) = match on_time {
+        Ok(status) => (status, false),
+        Err(_) => {
+            group.signal(Signal::TERM);
+            let ended = timeout(GRACE, read_until_exit(&mut child, &mut pipe, &mut output)).await;
+            group.signal(Signal::KILL);
+            (if let Ok(status) = ended { status } else { child.wait().await }, true)
+        }
+    };
+    let held = !read_rest(&mut pipe, &mut output).await;
+    // Ended by itself: processes that it left behind on purpose may live on.
+    group.forget();
+    report(status, late.then_some(limit), held, output)
+}
+
+/// Reads until the command has ended, and what is in the pipe by then need not be all.
+async fn read_until_exit(
+    child: &mut Child,
+    pipe: &mut pipe::Receiver,
+    output: &mut HeadAndTail,
+) -> io::Result<ExitStatus> {
+    let mut open = true;
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        tokio::select! {
+            status = child.wait() => return status,
+            read = pipe.read(&mut buffer), if open => match read {
+                Ok(0) | Err(_) => open = false,
+                Ok(n) => output.push(buffer.get(..n).unwrap_or_default()),
+            },
+        }
+    }
+}
+
+/// Reads what is left; false when the pipe is still held open after a while.
+async fn read_rest(pipe: &mut pipe::Receiver, output: &mut HeadAndTail) -> bool {
+    let mut buffer = vec![0; 16 * 1024];
+    let rest = async {
+        while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+            output.push(buffer.get(..n).unwrap_or_default());
+        }
+    };
+    tokio::select! {
+        () = rest => true,
+        () = sleep(AFTER_EXIT) => false,
+    }
+}
+
+fn report(
+    status: io::Result<ExitStatus>,
+    stopped_after: Option<Duration>,
+    held: bool,
+    output: HeadAndTail,
+) -> Output {
+    let mut text = if output.is_empty() { "(no output)".to_owned() } else { output.text() };
+    let mut say = |line: &str| {
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(line);
+    };
+    if held && stopped_after.is_none() {
+        say(
+            "[a process that it started still holds the output; what that writes from now on is lost. Start such \
+             processes with `background`.]",
+        );
+    }
+    let good = match (stopped_after, &status) {
+        (Some(limit), _) => {
+            let limit = limit.as_secs();
+            say(&format!(
+                "[stopped after {limit} s with everything it started. Give it more time with timeout_s, make it do \
+                 less, or start it with `background`.]"
+            ));
+            false
+        }
+        (None, Ok(status)) => {
+            if !status.success() {
+                say(&ending(*status));
+            }
+            status.success()
+        }
+        (None, Err(error)) => {
+            say(&format!("[how it ended is not known: {error}]"));
+            false
+        }
+    };
+    Output { text, is_error: !good }
+}
+
+fn ending(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(127), _) => "[exit code 127: the shell did not find the command]".into(),
+        (Some(code), _) => format!("[exit code {code}]"),
+        (None, Some(9)) => "[killed by signal 9; when nobody asked for it, memory ran out]".into(),
+        (None, signal) => format!("[killed by signal {}]", signal.unwrap_or_default()),
+    }
+}
+
+/// A process group that ends when this is dropped: an interrupted turn takes its command along.
+struct Group(Option<Pid>);
+
+impl Group {
+    /// The child was started as the leader of its group.
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(leader) = self.0 {
+            // ESRCH: the whole group has ended by itself.
+            let _ = kill_process_group(leader, signal);
+        }
+    }
+
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+fn start_in_background(places: &Places, shell: &Shell, args: &Args) -> Result<Output, NoStart> {
+    let (log, path) = new_log(places)?;
+    let mut command = prepare(places, shell, args, log.try_clone()?.into(), log.try_clone()?.into())?;
+    command.kill_on_drop(false);
+    let child = spawn(command, shell)?;
+    let pid = child.id().unwrap_or_default();
+    tokio::spawn(log_the_end(child, log));
+    let path = places.shown(&path);
+    Ok(Output::ok(format!(
+        "started: process {pid}, output goes to {path}\nStop it and what it started with: kill -- -{pid}"
+    )))
+}
+
+/// Waiting for it keeps it from staying a zombie; its log tells how it ended.
+async fn log_the_end(mut child: Child, mut log: File) {
+    let line = match child.wait().await {
+        Ok(status) if status.success() => "\n[exit code 0]\n".to_owned(),
+        Ok(status) => format!("\n{}\n", ending(status)),
+        Err(error) => format!("\n[how it ended is not known: {error}]\n"),
+    };
+    if let Err(error) = log.write_all(line.as_bytes()) {
+        tracing::warn!(%error, "a background command's end could not be logged");
+    }
+}
+
+fn new_log(places: &Places) -> Result<(File, PathBuf), NoStart> {
+    let dir = places.background();
+    let failed = |source| NoStart::Log { dir: places.shown(&dir), source };
+    std::fs::create_dir_all(&dir).map_err(failed)?;
+    for n in 1..=u32::MAX {
+        let path = dir.join(format!("{n}.log"));
+        match File::options().append(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((file, path)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Err(failed(io::ErrorKind::AlreadyExists.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests_support::host;
+    use std::time::Instant;
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        places: Places,
+        limits: Limits,
+    }
+
+    fn bench() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::below(dir.path());
+        std::fs::create_dir_all(places.home()).unwrap();
+        Bench { dir, places, limits: Limits { output_bytes: 1000, ..host::begin().limits } }
+    }
+
+    fn args(command: &str) -> Args {
+        Args { command: command.into(), timeout_s: None, background: false, cwd: None }
+    }
+
+    impl Bench {
+        async fn run(&self, args: Args) -> Output {
+            run(&self.places, Shell::probe().as_ref(), &self.limits, args).await
+        }
+
+        async fn read_until(&self, file: &str, text: &str) -> String {
+            let look = async {
+                loop {
+                    let content = std::fs::read_to_string(self.places.resolve(file)).unwrap_or_default();
+                    if content.contains(text) {
+                        return content;
+                    }
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(PATIENCE, look).await.expect("it is never written")
+        }
+    }
+
+    /// Only so that a broken test ends.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn lives(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim().starts_with('Z'))
+    }
+
+    async fn until_dead(pid: &str) {
+        let look = async {
+            while lives(pid) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, look).await.expect("it lives on");
+    }
+
+    #[tokio::test]
+    async fn both_streams_come_in_order_with_the_exit_code() {
+        let output = bench().run(args("echo one; echo two >&2; echo three; exit 3")).await;
+        assert_eq!(output, Output::error("one\ntwo\nthree\n[exit code 3]"));
+        assert_eq!(bench().run(args("true")).await, Output::ok("(no output)"));
+        assert_eq!(bench().run(args("pwd; cat")).await.text.lines().count(), 1, "input is empty, not a wait");
+    }
+
+    #[tokio::test]
+    async fn a_command_runs_where_it_is_told_with_a_home() {
+        let bench = bench();
+        std::fs::create_dir(bench.places.resolve("sub")).unwrap();
+        let there = bench.run(Args { cwd: Some("sub".into()), ..args("pwd; echo $HOME") }).await.text;
+        let expected = format!("{0}/workspace/sub\n{0}/workspace/.home\n", bench.dir.path().display());
+        assert_eq!(there, expected);
+        let nowhere = bench.run(Args { cwd: Some("nowhere".into()), ..args("pwd") }).await;
+        assert!(nowhere.is_error && nowhere.text.starts_with("/workspace/nowhere is no directory"));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_floods_keeps_head_and_tail() {
+        let output = bench().run(args("echo first; head -c 30000000 /dev/zero; echo last")).await;
+        assert!(!output.is_error && output.text.len() < 4000, "{}", output.text.len());
+        assert!(output.text.starts_with("first\n") && output.text.ends_with("last\n"));
+        assert!(output.text.contains("29999011 bytes cut out here"), "{}", output.text);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_hangs_is_stopped_with_its_children() {
+        let bench = bench();
+        let command = "sleep 1000 & echo $! > child; echo begun; trap '' TERM; while :; do sleep 1; done";
+        let output = bench.run(Args { timeout_s: Some(1), ..args(command) }).await;
+        assert!(output.is_error && output.text.starts_with("begun\n[stopped after 1 s"), "{}", output.text);
+        until_dead(&bench.read_until("child", "\n").await).await;
+    }
+
+    #[tokio::test]
+    async fn a_process_left_behind_does_not_hold_the_answer() {
+        let bench = bench();
+        let begun = Instant::now();
+        let output = bench.run(args("sleep 1000 & echo $! > child; echo done")).await;
+        assert!(begun.elapsed() < Duration::from_secs(60), "it must not wait for the sleeper");
+        assert!(!output.is_error && output.text.starts_with("done\n[a process"), "{}", output.text);
+        let child = bench.read_until("child", "\n").await;
+        assert!(lives(&child), "left behind on purpose");
+        kill_process(&child);
+    }
+
+    fn kill_process(pid: &str) {
+        let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_command_dies_with_its_group() {
+        let bench = bench();
+        let command = args("sleep 1000 & echo $! > child; wait");
+        let child = tokio::select! {
+            _ = bench.run(command) => panic!("it never ends by itself"),
+            child = bench.read_until("child", "\n") => child,
+        };
+        until_dead(&child).await;
+    }
+
+    #[tokio::test]
+    async fn a_background_command_answers_at_once_and_logs_its_end() {
+        let bench = bench();
+        let output = bench.run(Args { background: true, ..args("echo hello; exit 4") }).await;
+        assert!(
+            !output.is_error && output.text.contains("/workspace/.home/background/1.log"),
+            "{}",
+            output.text
+        );
+        let log = bench.read_until("~/background/1.log", "exit code").await;
+        assert_eq!(log, "hello\n\n[exit code 4]\n");
+        let second = bench.run(Args { background: true, ..args("true") }).await;
+        assert!(second.text.contains("/2.log"));
+    }
+
+    #[tokio::test]
+    async fn signals_missing_commands_and_binary_output_are_told() {
+        let bench = bench();
+        let killed = bench.run(args("kill -9 $$")).await;
+        assert!(killed.is_error && killed.text.contains("killed by signal 9"));
+        let missing = bench.run(args("no-such-command-here")).await;
+        assert!(missing.is_error && missing.text.contains("127"));
+        let binary = bench.run(args("printf 'a\\000\\377b'")).await;
+        assert_eq!(binary, Output::ok("a\u{fffd}\u{fffd}b"));
+    }
+
+    #[tokio::test]
+    async fn a_closed_pipe_ends_its_writer() {
+        let output = bench().run(args("yes | head -n 1")).await;
+        assert_eq!(output, Output::ok("y\n"));
+    }
+
+    #[tokio::test]
+    async fn an_image_without_a_shell_says_so_and_what_works() {
+        let bench = bench();
+        let output = run(&bench.places, None, &bench.limits, args("ls")).await;
+        assert!(output.is_error);
+        assert!(output.text.contains("no shell") && output.text.contains("write_file"));
+    }
+
+    #[test]
+    fn nobody_asks_for_more_time_than_there_is() {
+        let limits = Limits { command_s: 120, command_max_s: 600, ..host::begin().limits };
+        for (asked, seconds) in [(None, 120), (Some(5), 5), (Some(6000), 600), (Some(0), 1)] {
+            let args = Args { timeout_s: asked, ..args("x") };
+            assert_eq!(time_limit(&args, &limits), Duration::from_secs(seconds));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A transcript survives what can happen to its file.
+
+use super::*;
+use crate::tests_support::{host, script};
+use serde_json::json;
+use std::path::Path;
+
+const TURN: TurnId = TurnId(41);
+
+fn told(dir: &Path) -> Transcript {
+    let mut transcript = Transcript::load(dir.to_owned(), "s").unwrap();
+    transcript.append_input(TURN, host::input(&[(1, "hello\nyou"), (2, "there")])).unwrap();
+    let answer = script::calls(&[("toolu_1", "run_command", json!({"command": "ls"}))]);
+    transcript.append(TURN, Body::Assistant(answer)).unwrap();
+    let result = ToolResult { tool_use_id: "toolu_1".into(), content: "a\nb".into(), is_error: false };
+    transcript.append_results(TURN, vec![result]).unwrap();
+    transcript.append(TURN, Body::Assistant(script::says("done"))).unwrap();
+    transcript
+}
+
+fn numbers(transcript: &Transcript) -> Vec<u64> {
+    transcript.entries().iter().map(|entry| entry.entry).collect()
+}
+
+fn lines(transcript: &Transcript) -> Vec<Vec<u8>> {
+    transcript.entries().iter().map(|entry| entry.to_line().unwrap()).collect()
+}
+
+#[test]
+fn what_was_told_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = told(dir.path());
+    let again = Transcript::load(dir.path().to_owned(), "s").unwrap();
+    assert_eq!(lines(&again), lines(&first));
+    assert_eq!(numbers(&again), [1, 2, 3, 4]);
+    assert_eq!(again.last_turn(), Some(TURN));
+    assert!(again.holds(&host::input(&[(2, "x")])) && !again.holds(&host::input(&[(2, "x"), (3, "x")])));
+}
+
+#[test]
+fn an_answer_with_bad_arguments_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut transcript = Transcript::load(dir.path().to_owned(), "s").unwrap();
+    let mut answer = script::calls(&[("toolu_1", "run_command", json!({}))]);
+    answer.bad_inputs.insert(0, "EOF".into());
+    transcript.append(TURN, Body::Assistant(answer)).unwrap();
+    assert_eq!(lines(&Transcript::load(dir.path().to_owned(), "s").unwrap()), lines(&transcript));
+}
+
+#[test]
+fn a_message_is_taken_in_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut transcript = told(dir.path());
+    assert!(!transcript.append_input(TURN, host::input(&[(1, "hello"), (2, "there")])).unwrap());
+    assert!(transcript.append_input(TURN, host::input(&[(2, "there"), (3, "new")])).unwrap());
+    let Body::Input(last) = &transcript.entries().last().unwrap().body else { panic!() };
+    assert_eq!(last.messages.iter().map(|m| m.id.0).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn a_last_line_torn_at_any_byte_is_dropped_and_its_number_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = lines(&told(dir.path()));
+    let path = dir.path().join("s.jsonl");
+    let bytes = std::fs::read(&path).unwrap();
+    let last = whole.last().unwrap().len();
+    for kept in 0..last {
+        std::fs::write(&path, &bytes[..bytes.len() - last + kept]).unwrap();
+        let mut transcript = Transcript::load(dir.path().to_owned(), "s").unwrap();
+        // The last byte is the line break: without it the entry is whole, but nothing has acted on it.
+        let expected = if kept == last - 1 { &whole[..] } else { &whole[..3] };
+        assert_eq!(lines(&transcript), expected, "{kept} bytes of the last line");
+        transcript.append(TURN, Body::Note(Note { text: "next".into() })).unwrap();
+        let again = Transcript::load(dir.path().to_owned(), "s").unwrap();
+        assert_eq!(numbers(&again).last(), Some(&(expected.len() as u64 + 1)));
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no copy is kept of a torn line");
+}
+
+#[test]
+fn a_damaged_line_ends_the_transcript_and_the_file_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = lines(&told(dir.path()));
+    let path = dir.path().join("s.jsonl");
+    for (n, damage) in [
+        "{\"entry\":2}\n",
+        "\0\0\0\n",
+        "{\"entry\":1,\"turn\":\"t-41\",\"at\":\"\",\"kind\":\"note\",\"body\":{\"text\":\"\"}}\n",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let damaged = [&whole[0], damage.as_bytes(), &whole[2], &whole[3]].concat();
+        std::fs::write(&path, &damaged).unwrap();
+        let mut transcript = Transcript::load(dir.path().to_owned(), "s").unwrap();
+        assert_eq!(lines(&transcript), &whole[..1]);
+        let aside = dir.path().join(format!("s.damaged-{}.jsonl", n + 1));
+        assert_eq!(std::fs::read(aside).unwrap(), damaged);
+        let next = transcript.append(TURN, Body::Note(Note { text: "on".into() })).unwrap();
+        assert_eq!(next, 5, "letters may be known under the numbers that were lost");
+    }
+}
+
+#[test]
+fn what_is_no_transcript_is_an_error_not_a_wait() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let dir = tempfile::tempdir().unwrap();
+    mknodat(CWD, dir.path().join("s.jsonl"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    assert_eq!(Transcript::load(dir.path().to_owned(), "s").unwrap_err().code(), "session.unreadable");
+    for bad in ["", "../x", "A", "a b", &"x".repeat(65)] {
+        assert_eq!(Transcript::load(dir.path().to_owned(), bad).unwrap_err().code(), "session.name");
+    }
+}
+
+#[test]
+fn shortening_keeps_numbers_and_the_memory_of_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut transcript = told(dir.path());
+    transcript.append_input(TurnId(42), host::input(&[(3, "next")])).unwrap();
+    let summary = Summary {
+        text: "they said hello".into(),
+        archive: "/session/archive/s-1-4.md".into(),
+        made_at: 5,
+        held: vec![MessageSeq(1), MessageSeq(2)],
+    };
+    transcript.shorten(4, summary).unwrap();
+    let mut again = Transcript::load(dir.path().to_owned(), "s").unwrap();
+    assert_eq!(numbers(&again), [4, 5]);
+    assert!(again.holds(&host::input(&[(1, ""), (2, ""), (3, "")])));
+    assert_eq!(again.of_turn(TURN).count(), 0, "a summary belongs to no turn");
+    assert_eq!(again.append(TurnId(42), Body::Note(Note { text: "x".into() })).unwrap(), 6);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left behind");
+}

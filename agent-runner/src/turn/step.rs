@@ -1,0 +1,322 @@
+//! What comes next in a turn: a pure function of its transcript.
+//!
+//! A run that goes on and a run that resumes after a crash ask the same question of the same entries, so they do
+//! the same; there is no state beside the transcript that a crash could lose.
+
+use ipc_schema::letters::from_agent::{Outcome, Trouble};
+use ipc_schema::{LetterId, TurnId};
+
+use crate::transcript::{Assistant, Body, End, Entry, Transcript};
+
+/// How often a long answer is asked to go on.
+const CONTINUES: usize = 2;
+
+/// The next thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Ask the model.
+    Call,
+    /// Answer this tool call.
+    Tool(ToolUse),
+    /// The answer was cut by its size: ask to go on.
+    GoOn,
+    /// The model refused.
+    Refused {
+        /// What it said.
+        text: String,
+    },
+    /// Nothing but to say so.
+    Done(Ending),
+}
+
+/// A tool call that has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolUse {
+    /// The entry of its block.
+    pub entry: u64,
+    /// Its block.
+    pub block: u32,
+    /// The model's id for it.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// Its arguments, JSON.
+    pub input: String,
+    /// Why it cannot be run as it is.
+    pub problem: Option<String>,
+}
+
+/// The end of a turn, and the id of the letter that says it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    /// Derived from the entry that ends the turn.
+    pub id: LetterId,
+    /// In one word.
+    pub outcome: Outcome,
+    /// The final text.
+    pub text: String,
+    /// What went wrong.
+    pub error: Option<Trouble>,
+}
+
+/// Decides.
+pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
+    let entries: Vec<_> = transcript.of_turn(turn).filter(|e| !matches!(e.body, Body::Request(_))).collect();
+    let Some((last, before)) = entries.split_last() else { return Step::Call };
+    if let Some(ending) = entries.iter().find_map(|entry| said_end(turn, entry)) {
+        return Step::Done(ending);
+    }
+    if let Some(call) = unanswered(&entries).into_iter().next() {
+        return Step::Tool(call);
+    }
+    match &last.body {
+        Body::Assistant(answer) => after_answer(turn, last, answer, before),
+        _ => Step::Call,
+    }
+}
+
+fn said_end(turn: TurnId, entry: &Entry) -> Option<Ending> {
+    let Body::End(End { outcome, text, error }) = &entry.body else { return None };
+    let id = LetterId::of_block(turn, entry.entry, 0);
+    Some(Ending { id, outcome: *outcome, text: text.clone(), error: error.clone() })
+}
+
+/// Calls of the newest answer that have no result, in order. Results count only behind their answer: some
+/// providers give an id twice.
+pub fn unanswered_in(transcript: &Transcript, turn: TurnId) -> Vec<ToolUse> {
+    let entries: Vec<_> = transcript.of_turn(turn).collect();
+    unanswered(&entries)
+}
+
+/// Model calls made in a turn, over all its runs.
+pub fn model_calls(transcript: &Transcript, turn: TurnId) -> u32 {
+    let answers = transcript.of_turn(turn).filter(|entry| matches!(entry.body, Body::Assistant(_))).count();
+    u32::try_from(answers).unwrap_or(u32::MAX)
+}
+
+/// The newest text of the model in a turn.
+pub fn last_words(transcript: &Transcript, turn: TurnId) -> Option<String> {
+    transcript.of_turn(turn).rev().find_map(|entry| match &entry.body {
+        Body::Assistant(answer) => Some(text_of(answer)).filter(|text| !text.trim().is_empty()),
+        _ => None,
+    })
+}
+
+fn unanswered(entries: &[&Entry]) -> Vec<ToolUse> {
+    let Some((at, entry, answer)) = entries.iter().enumerate().rev().find_map(|(at, e)| match &e.body {
+        Body::Assistant(answer) => Some((at, *e, answer)),
+        _ => None,
+    }) else {
+        return Vec::new();
+    };
+    if answer.stop_reason.as_deref() == Some("refusal") {
+        return Vec::new();
+    }
+    let answered = |id: &str| {
+        entries.iter().skip(at).any(|later| match &later.body {
+            Body::Results(results) => results.blocks.iter().any(|result| result.tool_use_id == id),
+            _ => false,
+        })
+    };
+    calls(entry, answer).filter(|call| !answered(&call.id)).collect()
+}
+
+fn calls<'a>(entry: &'a Entry, answer: &'a Assistant) -> impl Iterator<Item = ToolUse> + 'a {
+    let last = answer.blocks.len().saturating_sub(1);
+    let cut = answer.stop_reason.as_deref() == Some("max_tokens");
+    answer.blocks.iter().enumerate().filter(|(_, block)| block.is_tool_use()).map(move |(index, block)| {
+        let view = block.view();
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let bad = answer.bad_inputs.get(&number);
+        let problem = if cut && index == last {
+            Some("not run: your answer reached its size limit in the middle of this call. Make smaller calls, for example write a file in several parts.".to_owned())
+        } else {
+            bad.map(|why| format!("not run: the arguments are not a JSON object: {why}"))
+        };
+        ToolUse {
+            entry: entry.entry,
+            block: number,
+            id: view.id.unwrap_or_default(),
+            name: view.name.unwrap_or_default(),
+            input: view.input.map_or_else(|| "{}".to_owned(), |input| input.get().to_owned()),
+            problem,
+        }
+    })
+}
+
+fn after_answer(turn: TurnId, entry: &Entry, answer: &Assistant, before: &[&Entry]) -> Step {
+    match answer.stop_reason.as_deref() {
+        // The provider paused in work of its own; sending the answer back lets it go on.
+        Some("pause_turn") => return Step::Call,
+        Some("refusal") => return Step::Refused { text: text_of(answer) },
+        Some("max_tokens") if parts(before).count() < CONTINUES => return Step::GoOn,
+        _ => {}
+    }
+    let mut texts: Vec<_> = parts(before).map(text_of).collect();
+    texts.reverse();
+    texts.push(text_of(answer));
+    let block = answer.blocks.iter().rposition(|block| block.text().is_some()).unwrap_or(0);
+    Step::Done(Ending {
+        id: LetterId::of_block(turn, entry.entry, u32::try_from(block).unwrap_or(u32::MAX)),
+        outcome: Outcome::Finished,
+        text: texts.concat(),
+        error: None,
+    })
+}
+
+/// Earlier parts of an answer that was asked to go on, newest first.
+fn parts<'a>(before: &'a [&Entry]) -> impl Iterator<Item = &'a Assistant> {
+    before
+        .iter()
+        .rev()
+        .filter(|entry| !matches!(entry.body, Body::Note(_) | Body::Input(_)))
+        .map_while(|entry| match &entry.body {
+            Body::Assistant(part) => Some(part),
+            _ => None,
+        })
+        .take_while(|part| {
+            part.stop_reason.as_deref() == Some("max_tokens") && !part.blocks.iter().any(|b| b.is_tool_use())
+        })
+}
+
+fn text_of(answer: &Assistant) -> String {
+    answer.blocks.iter().filter_map(|block| block.text()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests_support::{self, host, script};
+    use crate::transcript::{Note, ToolResult};
+    use serde_json::json;
+
+    const TURN: TurnId = TurnId(41);
+
+    struct Story {
+        _dir: tempfile::TempDir,
+        transcript: Transcript,
+    }
+
+    fn story() -> Story {
+        let (dir, mut transcript) = tests_support::transcript();
+        transcript.append_input(TURN, host::input(&[(1, "go")])).unwrap();
+        Story { _dir: dir, transcript }
+    }
+
+    impl Story {
+        fn answers(mut self, answer: Assistant) -> Self {
+            self.transcript.append(TURN, Body::Assistant(answer)).unwrap();
+            self
+        }
+        fn result(mut self, id: &str) -> Self {
+            let result = ToolResult { tool_use_id: id.into(), content: "ok".into(), is_error: false };
+            self.transcript.append_results(TURN, vec![result]).unwrap();
+            self
+        }
+        fn go_on(mut self) -> Self {
+            self.transcript.append(TURN, Body::Note(Note { text: "Continue.".into() })).unwrap();
+            self
+        }
+        fn next(&self) -> Step {
+            next(&self.transcript, TURN)
+        }
+    }
+
+    fn says(text: &str) -> Assistant {
+        script::says(text)
+    }
+
+    fn cut(text: &str) -> Assistant {
+        Assistant { stop_reason: Some("max_tokens".into()), ..says(text) }
+    }
+
+    fn done(step: Step) -> Ending {
+        match step {
+            Step::Done(ending) => ending,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn tool(step: Step) -> ToolUse {
+        match step {
+            Step::Tool(call) => call,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_turn_goes_from_input_over_tools_to_its_end() {
+        let both = script::calls(&[("a", "read_file", json!({})), ("b", "read_file", json!({}))]);
+        let story = story();
+        assert_eq!(story.next(), Step::Call);
+        let story = story.answers(both);
+        assert_eq!(tool(story.next()).id, "a");
+        let story = story.result("a");
+        assert_eq!(tool(story.next()).id, "b");
+        let story = story.result("b");
+        assert_eq!(story.next(), Step::Call);
+        let ending = done(story.answers(says("done")).next());
+        assert_eq!((ending.outcome, ending.text.as_str()), (Outcome::Finished, "done"));
+        assert_eq!(ending.id.as_str(), "t-41:5.0");
+    }
+
+    #[test]
+    fn an_id_that_a_provider_gives_twice_is_two_calls() {
+        let call = || script::calls(&[("a", "read_file", json!({}))]);
+        let story = story().answers(call()).result("a").answers(call());
+        assert_eq!(tool(story.next()).id, "a");
+    }
+
+    #[test]
+    fn a_long_answer_is_asked_twice_to_go_on_and_is_one_text() {
+        let story = story().answers(cut("one "));
+        assert_eq!(story.next(), Step::GoOn);
+        let story = story.go_on();
+        assert_eq!(story.next(), Step::Call);
+        let story = story.answers(cut("two ")).go_on();
+        let ending = done(story.answers(cut("three")).next());
+        assert_eq!(ending.text, "one two three");
+        assert_eq!(ending.outcome, Outcome::Finished);
+    }
+
+    #[test]
+    fn a_call_cut_by_size_is_not_run_but_those_before_it_are() {
+        let mut both = script::calls(&[("a", "read_file", json!({})), ("b", "write_file", json!({}))]);
+        both.stop_reason = Some("max_tokens".into());
+        let story = story().answers(both);
+        assert_eq!(tool(story.next()).problem, None);
+        let story = story.result("a");
+        assert!(tool(story.next()).problem.unwrap().contains("smaller calls"));
+    }
+
+    #[test]
+    fn arguments_that_are_no_json_are_not_run() {
+        let mut call = script::calls(&[("a", "read_file", json!({}))]);
+        call.bad_inputs.insert(0, "EOF at column 3".into());
+        assert!(tool(story().answers(call).next()).problem.unwrap().contains("column 3"));
+    }
+
+    #[test]
+    fn a_pause_goes_on_and_a_refusal_does_not() {
+        let paused = Assistant { stop_reason: Some("pause_turn".into()), ..says("hm") };
+        assert_eq!(story().answers(paused).next(), Step::Call);
+        let refused = Assistant { stop_reason: Some("refusal".into()), ..says("no") };
+        assert_eq!(story().answers(refused).next(), Step::Refused { text: "no".into() });
+    }
+
+    #[test]
+    fn an_end_entry_stands_with_its_own_id() {
+        let mut story = story();
+        let end = End { outcome: Outcome::Limit, text: "enough".into(), error: None };
+        story.transcript.append(TURN, Body::End(end)).unwrap();
+        let ending = done(story.next());
+        assert_eq!((ending.id.as_str(), ending.text.as_str()), ("t-41:2.0", "enough"));
+    }
+
+    #[test]
+    fn an_answer_without_text_ends_in_block_zero() {
+        let empty = Assistant { blocks: vec![], ..says("") };
+        let ending = done(story().answers(empty).next());
+        assert_eq!((ending.id.as_str(), ending.text.as_str()), ("t-41:2.0", ""));
+    }
+}

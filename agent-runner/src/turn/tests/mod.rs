@@ -1,0 +1,66 @@
+//! Whole runs against a scripted model: the test is the host.
+
+mod conversation;
+mod endings;
+mod resumed;
+mod room;
+
+use std::future::Future;
+use std::time::Duration;
+
+use ipc_schema::TurnId;
+use ipc_schema::letters::FromAgent;
+use ipc_schema::letters::from_agent::{Activity, Outcome};
+use ipc_schema::letters::to_agent::{Begin, OpenTurn};
+
+use crate::session;
+use crate::tests_support::host::{self, Host};
+use crate::tests_support::script::{self, Play, Script};
+use crate::transcript::{Body, Transcript};
+
+const TURN: TurnId = TurnId(41);
+const NEXT: TurnId = TurnId(42);
+
+/// Lives a run while `dialogue` plays the host's part; the run's exit code.
+async fn live(host: &Host, script: &Script, dialogue: impl Future<Output = ()>) -> u8 {
+    let run = session::run(host.places(), |_| Ok(script.clone()));
+    let both = async { tokio::join!(run, dialogue).0 };
+    // Only so that a broken test ends; long enough for half an hour of patience on a paused clock.
+    tokio::time::timeout(Duration::from_secs(4000), both).await.expect("the run or its host waits for ever")
+}
+
+/// Lives a run that is killed when `dialogue` ends.
+async fn killed_after(host: &Host, script: &Script, dialogue: impl Future<Output = ()>) {
+    tokio::select! {
+        code = session::run(host.places(), |_| Ok(script.clone())) => panic!("ended by itself with {code}"),
+        () = dialogue => {}
+    }
+}
+
+fn begin_open(consumed: &[&str]) -> Begin {
+    let consumed = consumed.iter().map(|id| id.parse().unwrap()).collect();
+    Begin { open: Some(OpenTurn { turn: TURN, consumed }), ..host::begin() }
+}
+
+/// Kinds of the letters that are not coalesced.
+fn kinds(host: &Host) -> Vec<&'static str> {
+    host.said().iter().map(|letter| letter.body.kind()).collect()
+}
+
+/// Results of tools in the transcript, in order.
+fn results(transcript: &Transcript) -> Vec<(String, bool)> {
+    let bodies = transcript.entries().iter().map(|entry| &entry.body);
+    bodies
+        .filter_map(|body| match body {
+            Body::Results(results) => Some(results.blocks.clone()),
+            _ => None,
+        })
+        .flatten()
+        .map(|result| (result.content, result.is_error))
+        .collect()
+}
+
+/// Waits until the runner says that it does this.
+async fn doing(host: &Host, state: Activity) {
+    host.until(|letter| matches!(&letter.body, FromAgent::Status(status) if status.state == state)).await;
+}

@@ -1,0 +1,240 @@
+//! Answering one tool call. Exactly one result each, whatever happens.
+
+use std::time::Duration;
+
+use ipc_schema::letters::from_agent::{Activity, Message, Outcome};
+use ipc_schema::letters::to_agent::{InterruptWhy, ToolVerdict, Verdict};
+use ipc_schema::letters::{FromAgent, Request};
+use ipc_schema::{LetterId, TurnId};
+
+use super::attend::{Attended, Doing, attend, await_verdict};
+use super::step::{self, ToolUse};
+use super::{Agent, Course, Parted};
+use crate::error::Fatal;
+use crate::model::Model;
+use crate::outbox::fit;
+use crate::policy;
+use crate::tools::{self, Call, Local, NewPersonality, Output, SendMessage};
+use crate::transcript::{Asked, Body, ToolResult};
+
+/// A verdict on a request may take its time; the host hears every ten seconds that it is waited for.
+const VERDICT_LIMIT: Duration = Duration::from_secs(600);
+
+/// What came of a call.
+enum Answered {
+    /// Its result.
+    With(Output),
+    /// Its result, made of the host's letter of this number: settled once the result is in the transcript.
+    ByLetter(Output, u64),
+    /// The turn was interrupted meanwhile.
+    Interrupted(InterruptWhy),
+    /// The run closes; the next one asks again.
+    Closing,
+}
+
+impl<M: Model> Agent<M> {
+    pub(super) async fn use_tool(
+        &mut self,
+        course: &mut Course,
+        call: ToolUse,
+    ) -> Result<Option<Parted>, Fatal> {
+        let turn = course.turn;
+        if let Some(why) = self.post.interrupted(turn) {
+            self.break_off(turn, why, false)?;
+            return Ok(None);
+        }
+        if self.post.closing() {
+            self.leave_calls(turn)?;
+            return Ok(Some(Parted::Closing));
+        }
+        course.tool_calls += 1;
+        match self.answer(course, &call).await? {
+            Answered::With(output) => self.keep(turn, call.id, output)?,
+            Answered::ByLetter(output, n) => {
+                self.keep(turn, call.id, output)?;
+                self.post.outbox.settle(n);
+            }
+            Answered::Interrupted(why) => self.break_off(turn, why, true)?,
+            Answered::Closing => {
+                self.leave_calls(turn)?;
+                return Ok(Some(Parted::Closing));
+            }
+        }
+        Ok(None)
+    }
+
+    fn keep(&mut self, turn: TurnId, tool_use_id: String, output: Output) -> Result<(), Fatal> {
+        let Output { text: content, is_error } = output;
+        self.transcript.append_results(turn, vec![ToolResult { tool_use_id, content, is_error }])
+    }
+
+    /// Ends an interrupted turn: the call in hand, if it had begun, and those behind it get their results.
+    fn break_off(&mut self, turn: TurnId, why: InterruptWhy, begun: bool) -> Result<(), Fatal> {
+        let by = match why {
+            InterruptWhy::Stop => "interrupted by the person",
+            InterruptWhy::Time => "interrupted: the turn's time is up",
+        };
+        let calls = step::unanswered_in(&self.transcript, turn).into_iter().enumerate();
+        let results = calls.map(|(index, call)| {
+            let content = if begun && index == 0 { by.to_owned() } else { format!("not run: {by}") };
+            ToolResult { tool_use_id: call.id, content, is_error: true }
+        });
+        self.transcript.append_results(turn, results.collect())?;
+        self.end(turn, Outcome::Interrupted, String::new())
+    }
+
+    /// Before the run closes: local calls that have not begun are said not to have run, which the next run could
+    /// not know. Calls by letter stay open, it makes them.
+    fn leave_calls(&mut self, turn: TurnId) -> Result<(), Fatal> {
+        let results: Vec<_> = step::unanswered_in(&self.transcript, turn)
+            .into_iter()
+            .filter(|call| !tools::is_by_letter(&call.name))
+            .map(|call| ToolResult {
+                tool_use_id: call.id,
+                content: "not run: the container was closed before; call it again if it is still needed"
+                    .into(),
+                is_error: true,
+            })
+            .collect();
+        if results.is_empty() { Ok(()) } else { self.transcript.append_results(turn, results) }
+    }
+
+    async fn answer(&mut self, course: &Course, call: &ToolUse) -> Result<Answered, Fatal> {
+        let parsed = match &call.problem {
+            Some(problem) => Err(problem.clone()),
+            None => Call::parse(&call.name, &call.input),
+        };
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(problem) => return Ok(Answered::With(Output::error(problem))),
+        };
+        let judged = policy::judge(&self.begin.tools, &call.name, parsed.command());
+        if let Some(refusal) = refusal(&call.name, &judged) {
+            return Ok(Answered::With(refusal));
+        }
+        let detail = (judged.verdict == ToolVerdict::Record).then(|| parsed.detail());
+        match parsed {
+            Call::Local(local) => self.run_local(course.turn, &call.name, detail, local).await,
+            Call::SendMessage(message) => self.send_message(course.turn, call, message).await,
+            Call::UpdatePersonality(text) => self.update_personality(course.turn, call, text).await,
+        }
+    }
+
+    async fn run_local(
+        &mut self,
+        turn: TurnId,
+        name: &str,
+        detail: Option<String>,
+        local: Local,
+    ) -> Result<Answered, Fatal> {
+        let limit = self.tools.patience(&local) + tools::MARGIN;
+        let detail = detail.as_deref();
+        let tool = Some(name);
+        let state = Activity::Tool;
+        let doing = Doing { turn, state, tool, detail, limit, draft: None, ends_on_close: false };
+        Ok(match attend(&mut self.post, doing, self.tools.run(local)).await? {
+            Attended::Done(output) => Answered::With(output),
+            Attended::Interrupted(why) => Answered::Interrupted(why),
+            Attended::Closing => Answered::Closing,
+        })
+    }
+
+    async fn send_message(
+        &mut self,
+        turn: TurnId,
+        call: &ToolUse,
+        message: SendMessage,
+    ) -> Result<Answered, Fatal> {
+        if message.text.trim().is_empty() {
+            return Ok(Answered::With(Output::error("not sent: the text is empty")));
+        }
+        self.say_message(turn, call.entry, call.block, &message).await?;
+        Ok(Answered::With(Output::ok("sent")))
+    }
+
+    pub(super) async fn say_message(
+        &mut self,
+        turn: TurnId,
+        entry: u64,
+        block: u32,
+        message: &SendMessage,
+    ) -> Result<(), Fatal> {
+        let id = LetterId::of_block(turn, entry, block);
+        let letter = FromAgent::Message(Message { text: fit(&message.text) });
+        self.post.outbox.say(turn, id, letter).await
+    }
+
+    async fn update_personality(
+        &mut self,
+        turn: TurnId,
+        call: &ToolUse,
+        text: NewPersonality,
+    ) -> Result<Answered, Fatal> {
+        let Ok(id) = LetterId::of_request(turn, &call.id) else {
+            let problem = "not asked: the id of this call does not fit into a letter; call it again";
+            return Ok(Answered::With(Output::error(problem)));
+        };
+        let wanted = text.text.clone();
+        let request = match self.transcript.asked_by(turn, &call.id) {
+            Some(asked) => asked.request.clone(),
+            None => match self.new_request(turn, text) {
+                Ok(request) => {
+                    let asked = Asked { tool_use_id: call.id.clone(), request: request.clone() };
+                    self.transcript.append(turn, Body::Request(asked))?;
+                    request
+                }
+                Err(problem) => return Ok(Answered::With(Output::error(format!("not asked: {problem}")))),
+            },
+        };
+        self.post.outbox.ask(turn, id.clone(), FromAgent::Request(request)).await?;
+        let doing = Doing {
+            turn,
+            state: Activity::Waiting,
+            tool: Some(tools::UPDATE_PERSONALITY),
+            detail: None,
+            limit: VERDICT_LIMIT,
+            draft: None,
+            ends_on_close: true,
+        };
+        Ok(match await_verdict(&mut self.post, doing, &id).await? {
+            Attended::Done((n, verdict)) => Answered::ByLetter(self.take_over(wanted, verdict), n),
+            Attended::Interrupted(why) => Answered::Interrupted(why),
+            Attended::Closing => Answered::Closing,
+        })
+    }
+
+    fn new_request(&self, turn: TurnId, text: NewPersonality) -> Result<Request, String> {
+        let limit = self.begin.limits.requests;
+        let made = self.transcript.of_turn(turn).filter(|e| matches!(e.body, Body::Request(_))).count();
+        if made >= limit as usize {
+            return Err(format!("this turn has made its {limit} requests; end it and go on in the next"));
+        }
+        text.request(self.personality.sha256.clone()).map(Request::UpdatePersonality)
+    }
+
+    fn take_over(&mut self, wanted: String, verdict: Verdict) -> Output {
+        match verdict {
+            Verdict::Ok { result } => {
+                let sha256 = result.get("sha256").and_then(|sha256| sha256.as_str()).map(str::to_owned);
+                self.personality.text = Some(wanted);
+                self.personality.sha256 = sha256.or(self.personality.sha256.take());
+                Output::ok("done; it holds from the next turn on")
+            }
+            Verdict::Refused { code, reason } => Output::error(format!("refused ({code}): {reason}")),
+        }
+    }
+}
+
+fn refusal(tool: &str, judged: &policy::Judgement) -> Option<Output> {
+    let what = judged.segment.as_deref().unwrap_or(tool);
+    match judged.verdict {
+        ToolVerdict::Allow | ToolVerdict::Record => None,
+        ToolVerdict::Ask => Some(Output::error(format!(
+            "not run: the owner must allow `{what}`; there is no way to ask yet. Do without it, or say in your answer \
+             what you need."
+        ))),
+        ToolVerdict::Deny => Some(Output::error(format!(
+            "not run: the owner's rules for this group deny `{what}`. Do without it; do not try to get around the rule."
+        ))),
+    }
+}

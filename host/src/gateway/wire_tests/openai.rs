@@ -1,0 +1,118 @@
+//! The other wire, there and back.
+
+use serde_json::json;
+
+use super::provider::{Provider, Reply};
+use super::*;
+
+fn chunks(lines: &[Value]) -> String {
+    lines.iter().map(|line| format!("data: {line}\n\n")).collect()
+}
+
+fn call(index: u64, id: &str, name: Option<&str>, arguments: &str) -> Value {
+    let piece = json!({ "index": index, "id": id, "function": { "name": name, "arguments": arguments } });
+    json!({ "choices": [{ "delta": { "tool_calls": [piece] } }] })
+}
+
+fn stop(reason: &str) -> Value {
+    json!({ "choices": [{ "delta": {}, "finish_reason": reason }] })
+}
+
+#[tokio::test]
+async fn two_parallel_calls_and_their_results_go_there_and_back() {
+    let first = chunks(&[
+        json!({ "choices": [{ "delta": { "content": "Looking." } }] }),
+        call(0, "call_0", Some("ls"), "{\"path\":"),
+        call(0, "call_0", None, "\".\"}"),
+        call(1, "call_0", Some("cat"), "{}"),
+        stop("tool_calls"),
+        json!({ "choices": [], "usage": { "prompt_tokens": 50, "completion_tokens": 9 } }),
+    ]) + "data: [DONE]\n\n";
+    let second = chunks(&[json!({ "choices": [{ "delta": { "content": "Done." } }] }), stop("stop")]);
+    let upstream = Provider::start(vec![Reply::stream(&first), Reply::stream(&second)]).await;
+    let mut world = World::start(quick(vec![provider("o", ProviderKind::OpenAi, &upstream.url)]));
+
+    let tools = json!([{ "name": "ls", "input_schema": {} }, { "name": "cat", "input_schema": {} }]);
+    let mut asked = question(true);
+    asked["tools"] = tools;
+    let events = world.ask(&asked).await.events();
+    let ids: Vec<&str> = events.iter().filter_map(|event| event["content_block"]["id"].as_str()).collect();
+    assert!(ids.len() == 2 && ids[0] != ids[1], "the server gave one id twice: {ids:?}");
+    assert_eq!(events[events.len() - 2]["delta"]["stop_reason"], "tool_use");
+    let usage = world.booked().await;
+    assert_eq!((usage.input, usage.output, usage.estimated), (50, 9, false));
+
+    asked["messages"] = json!([
+        { "role": "user", "content": "hi" },
+        { "role": "assistant", "content": [
+            { "type": "text", "text": "Looking." },
+            { "type": "tool_use", "id": ids[0], "name": "ls", "input": { "path": "." } },
+            { "type": "tool_use", "id": ids[1], "name": "cat", "input": {} } ] },
+        { "role": "user", "content": [
+            { "type": "tool_result", "tool_use_id": ids[0], "content": "a.md" },
+            { "type": "tool_result", "tool_use_id": ids[1], "content": "gone", "is_error": true } ] },
+    ]);
+    let events = world.ask(&asked).await.events();
+    assert_eq!(events[2]["delta"]["text"], "Done.");
+    assert_eq!(events.last().unwrap()["type"], "message_stop");
+    let usage = world.booked().await;
+    assert_eq!((usage.output, usage.estimated), (2, true), "the second answer told no counts, and no [DONE]");
+
+    let seen = upstream.seen();
+    assert!(seen[0].head.starts_with("POST /chat/completions HTTP/1.1\r\n"));
+    assert!(seen[0].head.contains(&format!("authorization: Bearer {CANARY}\r\n")));
+    assert!(!seen[0].head.contains("anthropic"));
+    assert_eq!(seen[0].body["stream_options"]["include_usage"], true);
+    let messages = &seen[1].body["messages"];
+    assert_eq!(messages[2]["tool_calls"][1]["id"], ids[1]);
+    assert_eq!(messages[3], json!({ "role": "tool", "tool_call_id": ids[0], "content": "a.md" }));
+    assert_eq!(messages[4], json!({ "role": "tool", "tool_call_id": ids[1], "content": "Error: gone" }));
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_stream_is_understood() {
+    let completion = json!({ "choices": [{ "message": { "content": "whole" }, "finish_reason": "stop" }] });
+    let upstream = Provider::start(vec![Reply::json(&completion)]).await;
+    let world = World::start(quick(vec![provider("o", ProviderKind::OpenAi, &upstream.url)]));
+    let events = world.ask(&question(true)).await.events();
+    assert_eq!(events[2]["delta"]["text"], "whole");
+    assert_eq!(world.ask(&question(false)).await.json()["content"][0]["text"], "whole");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_after_it_has_said_why_it_stopped_was_done() {
+    let body = chunks(&[json!({ "choices": [{ "delta": { "content": "all" } }] }), stop("stop")]);
+    let upstream = Provider::start(vec![Reply::silent(&body), Reply::cut(&body)]).await;
+    let mut settings = quick(vec![provider("o", ProviderKind::OpenAi, &upstream.url)]);
+    settings.silence = Duration::from_millis(50);
+    let world = World::start(settings);
+    for _ in 0..2 {
+        let answer = world.ask(&question(true)).await;
+        assert!(answer.whole);
+        assert_eq!(answer.events().last().unwrap()["type"], "message_stop");
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_mid_stream_is_told_as_an_event() {
+    let body = chunks(&[json!({ "choices": [{ "delta": { "content": "so" } }] })]);
+    let error = format!("data: {}\n\n", json!({ "error": { "message": "quota used up" } }));
+    let gate = Arc::new(Semaphore::new(0));
+    let replies = vec![
+        Reply::gated(&body, &gate, "data: <html>\n\n"),
+        Reply::gated(&body, &gate, &error),
+        Reply::stream(&body),
+    ];
+    let upstream = Provider::start(replies).await;
+    let mut world = World::start(quick(vec![provider("o", ProviderKind::OpenAi, &upstream.url)]));
+    world.arrived = gate;
+    for words in ["which is no chunk", "quota used up"] {
+        let answer = world.ask(&question(true)).await;
+        let last = answer.events().pop().unwrap();
+        assert_eq!((answer.whole, last["type"].as_str()), (true, Some("error")));
+        assert!(last["error"]["message"].as_str().unwrap().contains(words), "{last}");
+        assert_eq!(world.booked().await.status, 502);
+    }
+    let half = world.ask(&question(true)).await;
+    assert!(!half.whole, "a stream without its end is cut, not ended");
+}

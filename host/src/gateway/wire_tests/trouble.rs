@@ -1,0 +1,287 @@
+//! Providers that fail, refuse, hang and break off.
+
+use serde_json::json;
+
+use super::provider::{Provider, Reply, anthropic};
+use super::*;
+
+async fn one(replies: Vec<Reply>, settle: fn(Vec<ProviderSettings>) -> GatewaySettings) -> (World, Provider) {
+    let upstream = Provider::start(replies).await;
+    (World::start(settle(vec![provider("a", ProviderKind::Anthropic, &upstream.url)])), upstream)
+}
+
+#[tokio::test]
+async fn what_may_pass_is_repeated_until_it_has_passed() {
+    let in_stream = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}\n\n";
+    let replies = vec![
+        Reply::error(429, "retry-after: 0\r\n", "slow down"),
+        Reply::error(529, "", "overloaded"),
+        Reply::error(500, "", "oops"),
+        Reply::new(503, "", "<html>down</html>"),
+        Reply::nothing(),
+        Reply::stream(in_stream),
+        Reply::stream(""),
+        Reply::new(200, "content-type: text/html\r\n", "<html>a captive portal</html>"),
+        Reply::stream(&anthropic("at last")),
+    ];
+    let attempts = replies.len();
+    let (mut world, upstream) = one(replies, quick).await;
+    let answer = world.ask(&question(true)).await;
+    assert_eq!((answer.status, answer.body), (200, anthropic("at last")));
+    assert_eq!(upstream.seen().len(), attempts);
+    assert_eq!(world.booked().await.status, 200);
+    let (_, rows) = world.end().await;
+    assert!(rows.is_empty(), "attempts are not calls");
+}
+
+#[tokio::test]
+async fn retry_after_beyond_the_patience_is_passed_on_at_once() {
+    let (world, upstream) = one(vec![Reply::error(429, "retry-after: 3600\r\n", "next hour")], quick).await;
+    let answer = world.ask(&question(true)).await;
+    assert_eq!((answer.status, answer.error().0.as_str()), (429, "rate_limit_error"));
+    assert_eq!(answer.headers["retry-after"], "3600");
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn an_overload_that_lasts_is_told_with_who_said_what() {
+    let patient = |providers| {
+        let mut settings = quick(providers);
+        settings.retry.total = Duration::from_millis(50);
+        settings
+    };
+    let (mut world, upstream) = one(vec![Reply::error(529, "", "Overloaded")], patient).await;
+    let answer = world.ask(&question(true)).await;
+    let (kind, message) = answer.error();
+    assert_eq!((answer.status, kind.as_str()), (529, "overloaded_error"));
+    let expected = format!("the provider `a` at {} answered 529: Overloaded (asked ", upstream.url);
+    assert!(message.starts_with(&expected), "{message}");
+    assert!(upstream.seen().len() > 1);
+    let usage = world.booked().await;
+    assert_eq!((usage.status, usage.input, usage.estimated), (529, 0, false), "what failed costs nothing");
+}
+
+#[tokio::test]
+async fn a_refused_key_says_what_the_owner_must_do_and_is_not_tried_again() {
+    let (world, upstream) = one(vec![Reply::error(401, "", "invalid x-api-key")], quick).await;
+    let answer = world.ask(&question(true)).await;
+    let expected = format!(
+        "the provider `a` at {} refused the key (401); the owner must set ANTHROPIC_API_KEY or `key_file` and restart",
+        upstream.url
+    );
+    assert_eq!((answer.status, answer.error()), (401, ("authentication_error".to_owned(), expected)));
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_request_reaches_the_runner_in_the_providers_words() {
+    let words = "prompt is too long: 250000 tokens > 200000 maximum";
+    let (world, upstream) = one(vec![Reply::error(400, "", words)], quick).await;
+    let answer = world.ask(&question(true)).await;
+    let (kind, message) = answer.error();
+    assert_eq!((answer.status, kind.as_str(), upstream.seen().len()), (400, "invalid_request_error", 1));
+    assert!(message.ends_with(words));
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = Provider::start(vec![Reply::stream(&anthropic("gotcha"))]).await;
+    let location = format!("location: {}/v1/messages\r\n", elsewhere.url);
+    for status in [301, 307, 308] {
+        let (world, _) = one(vec![Reply::new(status, &location, "")], quick).await;
+        let answer = world.ask(&question(true)).await;
+        assert_eq!(answer.status, 404);
+        assert!(answer.error().1.contains("no redirect is followed"));
+    }
+    assert!(elsewhere.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_provider_that_is_not_there_is_named() {
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", gone.local_addr().unwrap());
+    drop(gone);
+    let world = World::start(once(vec![provider("a", ProviderKind::Anthropic, &url)]));
+    let answer = world.ask(&question(true)).await;
+    let (kind, message) = answer.error();
+    assert_eq!((answer.status, kind.as_str()), (502, "unreachable_error"));
+    assert!(message.starts_with(&format!("the provider `a` at {url} cannot be reached: ")), "{message}");
+}
+
+#[tokio::test]
+async fn garbage_is_told_with_how_it_begins() {
+    let (world, upstream) = one(vec![Reply::new(200, "", "<html>\u{1b}[31mLog in")], once).await;
+    let answer = world.ask(&question(true)).await;
+    let expected = format!(
+        "the provider `a` at {} answered 200 with something that is no model's answer; it begins with \
+         \"<html>\\u{{1b}}[31mLog in\"; check base_url and the provider's kind",
+        upstream.url
+    );
+    assert_eq!((answer.status, answer.error().1), (502, expected));
+    let whole = world.ask(&question(false)).await;
+    assert!(whole.error().1.contains("no model's answer"));
+}
+
+#[tokio::test]
+async fn after_the_first_byte_a_cut_is_a_cut_and_is_booked_as_far_as_it_came() {
+    let full = anthropic("half of this");
+    let half = &full[..full.find("content_block_stop").unwrap() - "event: ".len()];
+    for reply in [Reply::cut(half), Reply::stream(half)] {
+        let (mut world, upstream) = one(vec![reply], quick).await;
+        let answer = world.ask(&question(true)).await;
+        assert_eq!((answer.status, answer.whole), (200, false));
+        assert_eq!(answer.body, half);
+        assert_eq!(upstream.seen().len(), 1, "the runner repeats, not the gateway");
+        let usage = world.booked().await;
+        assert_eq!((usage.status, usage.input, usage.estimated), (502, 11, true));
+        let (records, _) = world.end().await;
+        assert!(records[1].1.contains("\n: cut here: "), "{}", records[1].1);
+    }
+}
+
+#[tokio::test]
+async fn silence_before_and_within_an_answer_ends_it() {
+    let quiet = |providers| {
+        let mut settings = once(providers);
+        settings.silence = Duration::from_millis(50);
+        settings
+    };
+    let full = anthropic("never ends");
+    let begun = &full[..full.find("event: message_delta").unwrap()];
+    let (mut world, upstream) = one(vec![Reply::silent(""), Reply::silent(begun)], quiet).await;
+    let before = world.ask(&question(true)).await;
+    assert_eq!((before.status, before.error().0.as_str()), (504, "timeout_error"));
+    upstream.hung_up().await;
+    let usage = world.booked().await;
+    assert!(usage.estimated && usage.input > 0, "the provider may charge for what it was sent");
+
+    let within = world.ask(&question(true)).await;
+    assert_eq!((within.body.as_str(), within.whole), (begun, false));
+    upstream.hung_up().await;
+}
+
+#[tokio::test]
+async fn a_call_may_take_only_so_long_however_lively_it_is() {
+    let begun = anthropic("x").split("event: message_delta").next().unwrap().to_owned();
+    let (mut world, upstream) = one(vec![Reply::silent(&begun)], |providers| {
+        let mut settings = once(providers);
+        settings.call_time = Duration::from_millis(300);
+        settings
+    })
+    .await;
+    let answer = world.ask(&question(true)).await;
+    assert_eq!((answer.body, answer.whole), (begun, false));
+    upstream.hung_up().await;
+    assert_eq!(world.booked().await.status, 502);
+}
+
+#[tokio::test]
+async fn a_runner_that_hangs_up_stops_the_provider_and_is_booked() {
+    let full = anthropic("long");
+    let begun = &full[..full.find("event: content_block_stop").unwrap()];
+    let (mut world, upstream) = one(vec![Reply::silent(""), Reply::silent(begun)], quick).await;
+    let body = question(true).to_string();
+    let request =
+        format!("POST /v1/messages HTTP/1.1\r\nhost: g\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+
+    for begins in [false, true] {
+        let mut stream = UnixStream::connect(world.socket()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let calls = upstream.seen().len();
+        if begins {
+            let mut seen = String::new();
+            while !seen.contains("message_start") {
+                let mut bytes = [0; 1024];
+                let n = stream.read(&mut bytes).await.unwrap();
+                seen.push_str(std::str::from_utf8(&bytes[..n]).unwrap());
+            }
+        } else {
+            while upstream.seen().len() == calls {
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(stream);
+        upstream.hung_up().await;
+        let usage = world.booked().await;
+        assert_eq!((usage.status, usage.estimated), (499, true));
+        assert!(usage.input > 0, "hanging up early is not free");
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_ends_its_calls() {
+    let (world, upstream) = one(vec![Reply::silent("")], quick).await;
+    let cancel = world.scope.cancel.clone();
+    let stream = UnixStream::connect(world.socket()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let body = Full::new(Bytes::from(question(true).to_string()));
+    let request = Request::post("/v1/messages").header("host", "gateway").body(body).unwrap();
+    let asking = tokio::spawn(async move { sender.send_request(request).await.map(|_| ()) });
+    while upstream.seen().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    cancel.cancel();
+    upstream.hung_up().await;
+    assert!(tokio::time::timeout(PATIENCE, asking).await.unwrap().unwrap().is_err());
+    let (_, rows) = world.end().await;
+    assert_eq!(rows.iter().map(|row| row.status).collect::<Vec<_>>(), [499]);
+}
+
+#[tokio::test]
+async fn another_model_stands_in_for_one_that_fails_but_not_for_one_that_refuses() {
+    let working = Provider::start(vec![Reply::stream(&anthropic("I stand in"))]).await;
+    for (reply, stands_in) in [
+        (Reply::error(529, "", "busy"), true),
+        (Reply::error(429, "retry-after: 3600\r\n", "later"), true),
+        (Reply::nothing(), true),
+        (Reply::error(400, "", "bad"), false),
+        (Reply::error(401, "", "bad"), false),
+    ] {
+        let failing = Provider::start(vec![reply]).await;
+        let mut world = World::start(once(vec![
+            provider("first", ProviderKind::Anthropic, &failing.url),
+            provider("second", ProviderKind::Anthropic, &working.url),
+        ]));
+        let answer = world.ask(&question(true)).await;
+        assert_eq!(answer.status == 200, stands_in, "{}", answer.body);
+        let usage = world.booked().await;
+        assert_eq!(usage.model, if stands_in { "model-of-second" } else { "model-of-first" });
+    }
+    assert_eq!(working.seen().len(), 3);
+    assert_eq!(working.seen()[0].body["model"], "model-of-second");
+}
+
+#[tokio::test]
+async fn when_all_have_failed_the_error_names_each() {
+    let first = Provider::start(vec![Reply::error(529, "", "busy")]).await;
+    let second = Provider::start(vec![Reply::error(500, "", "broken")]).await;
+    let world = World::start(once(vec![
+        provider("first", ProviderKind::Anthropic, &first.url),
+        provider("second", ProviderKind::OpenAi, &second.url),
+    ]));
+    let (_, message) = world.ask(&question(true)).await.error();
+    let expected = format!(
+        "the provider `first` at {} answered 529: busy; then the provider `second` at {} answered 500: broken",
+        first.url, second.url
+    );
+    assert_eq!(message, expected);
+}
+
+#[tokio::test]
+async fn thoughts_that_another_model_had_are_left_out_when_they_are_refused() {
+    let refusal = "messages.1.content.0: Invalid `signature` in `thinking` block";
+    let (world, upstream) =
+        one(vec![Reply::error(400, "", refusal), Reply::stream(&anthropic("fine"))], once).await;
+    let mut asked = question(true);
+    asked["messages"] = json!([
+        { "role": "user", "content": "hi" },
+        { "role": "assistant", "content": [
+            { "type": "thinking", "thinking": "hm", "signature": "of another" }, { "type": "text", "text": "hello" } ] },
+        { "role": "user", "content": "go on" },
+    ]);
+    assert_eq!(world.ask(&asked).await.status, 200);
+    let seen = upstream.seen();
+    assert_eq!(seen[0].body["messages"], asked["messages"]);
+    assert_eq!(seen[1].body["messages"][1]["content"], json!([{ "type": "text", "text": "hello" }]));
+}

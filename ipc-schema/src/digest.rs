@@ -1,0 +1,16 @@
+//! Digests as the protocol writes them.
+
+use sha2::{Digest, Sha256};
+
+/// SHA-256 in lower-case hex.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_empty_text_has_its_known_digest() {
+        assert!(super::sha256_hex(b"").starts_with("e3b0c44298fc1c149afbf4c8996fb924"));
+    }
+}

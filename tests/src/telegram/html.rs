@@ -1,0 +1,61 @@
+//! Reading the HTML that a bot sends, as strictly as Telegram does.
+
+/// The text that people see, or the error that Telegram would answer.
+pub(super) fn read(html: &str) -> Result<String, String> {
+    const TAGS: [&str; 8] = ["b", "i", "s", "u", "code", "pre", "a", "blockquote"];
+    let mut text = String::new();
+    let mut open: Vec<String> = Vec::new();
+    let mut rest = html;
+    while let Some(at) = rest.find(['<', '&']) {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(tail) = rest.strip_prefix('&') {
+            let (name, after) = tail.split_once(';').ok_or("can't parse entities: unclosed entity")?;
+            text.push(match name {
+                "lt" => '<',
+                "gt" => '>',
+                "amp" => '&',
+                "quot" => '"',
+                other => return Err(format!("can't parse entities: unsupported entity &{other};")),
+            });
+            rest = after;
+            continue;
+        }
+        let (tag, after) = rest[1..].split_once('>').ok_or("can't parse entities: unclosed start tag")?;
+        rest = after;
+        if let Some(name) = tag.strip_prefix('/') {
+            let expected = open.pop().ok_or("can't parse entities: unexpected end tag")?;
+            if expected != name {
+                return Err(format!(
+                    "can't parse entities: expected end tag \"{expected}\", found \"{name}\""
+                ));
+            }
+        } else {
+            let name = tag.split_whitespace().next().unwrap_or_default();
+            if !TAGS.contains(&name) {
+                return Err(format!("can't parse entities: unsupported start tag \"{name}\""));
+            }
+            open.push(name.to_owned());
+        }
+    }
+    text.push_str(rest);
+    match open.pop() {
+        Some(tag) => {
+            Err(format!("can't parse entities: can't find end tag corresponding to start tag \"{tag}\""))
+        }
+        None => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read;
+
+    #[test]
+    fn markup_is_read_as_strictly_as_telegram_does() {
+        assert_eq!(read("<b>a</b> &lt;x&gt; <a href=\"u\">l</a>").unwrap(), "a <x> l");
+        for bad in ["<b>a", "a</b>", "<b><i>a</b></i>", "<div>a</div>", "a < b", "a & b"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

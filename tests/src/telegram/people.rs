@@ -1,0 +1,190 @@
+//! People and the chats they write in.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{BOT_NAME, SentMessage, Shared};
+
+/// A chat, or one topic of it.
+#[derive(Clone)]
+pub struct Chat {
+    shared: Arc<Shared>,
+    id: i64,
+    topic: Option<i64>,
+}
+
+/// Someone who writes.
+#[derive(Clone)]
+pub struct Person {
+    shared: Arc<Shared>,
+    id: i64,
+    name: String,
+}
+
+/// A picture that somebody sends.
+pub struct Photo {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What is written under it.
+    pub caption: String,
+}
+
+impl Chat {
+    pub(super) fn new(shared: Arc<Shared>, id: i64, topic: Option<i64>) -> Self {
+        Self { shared, id, topic }
+    }
+
+    /// One topic of this room.
+    pub fn topic(&self, topic: i64) -> Chat {
+        Chat::new(Arc::clone(&self.shared), self.id, Some(topic))
+    }
+
+    /// The address that the host knows it by.
+    pub fn address(&self) -> String {
+        match self.topic {
+            Some(topic) => format!("telegram:{}/{topic}", self.id),
+            None => format!("telegram:{}", self.id),
+        }
+    }
+
+    /// Waits for the next message of the bot here and returns it as people read it.
+    pub async fn hears(&self) -> String {
+        self.hears_message().await.text
+    }
+
+    /// The same with everything about it.
+    pub async fn hears_message(&self) -> SentMessage {
+        let place = (self.id, self.topic);
+        self.shared
+            .wait_for(|state| {
+                let from = state.heard.get(&place).copied().unwrap_or(0);
+                let here = |m: &&SentMessage| (m.chat, m.topic) == place;
+                let message = state.sent.iter().filter(here).nth(from)?.clone();
+                state.heard.insert(place, from + 1);
+                Some(message)
+            })
+            .await
+    }
+
+    /// What the bot has said here and nobody has heard yet.
+    pub fn unheard(&self) -> Vec<String> {
+        let state = self.shared.state();
+        let from = state.heard.get(&(self.id, self.topic)).copied().unwrap_or(0);
+        let here = state.sent.iter().filter(|m| (m.chat, m.topic) == (self.id, self.topic));
+        here.skip(from).map(|m| m.text.clone()).collect()
+    }
+
+    /// Waits until the bot was shown typing here.
+    pub async fn sees_typing(&self) {
+        self.shared.wait_for(|state| state.typing.get(&self.id).map(|_| ())).await;
+    }
+}
+
+impl Person {
+    pub(super) fn new(shared: Arc<Shared>, id: i64, name: &str) -> Self {
+        Self { shared, id, name: name.to_owned() }
+    }
+
+    /// The person's own chat with the bot.
+    pub fn direct(&self) -> Chat {
+        let about = json!({ "id": self.id, "type": "private", "first_name": self.name });
+        self.shared.state().chats.insert(self.id, about);
+        Chat::new(Arc::clone(&self.shared), self.id, None)
+    }
+
+    /// Writes a message; `@laz_bot` and commands get their entities. Returns the message's id.
+    pub fn says(&self, chat: &Chat, text: &str) -> i64 {
+        let mut message = self.message(chat);
+        message["text"] = json!(text);
+        message["entities"] = entities(text);
+        self.send("message", message)
+    }
+
+    /// Answers a message.
+    pub fn answers(&self, chat: &Chat, to: &SentMessage, text: &str) -> i64 {
+        let mut message = self.message(chat);
+        message["text"] = json!(text);
+        message["reply_to_message"] = json!({
+            "message_id": to.message_id,
+            "date": 1,
+            "chat": { "id": to.chat, "type": "supergroup" },
+            "from": { "id": super::BOT_ID, "is_bot": true, "first_name": "Laz", "username": BOT_NAME },
+            "text": to.text,
+        });
+        self.send("message", message)
+    }
+
+    /// Writes another text over an earlier message.
+    pub fn edits(&self, chat: &Chat, message_id: i64, text: &str) {
+        let mut message = self.message(chat);
+        message["message_id"] = json!(message_id);
+        message["text"] = json!(text);
+        message["entities"] = entities(text);
+        message["edit_date"] = json!(1_795_000_100);
+        self.shared.push_update("edited_message", message);
+    }
+
+    /// Sends a picture.
+    pub fn shows(&self, chat: &Chat, photo: Photo) -> i64 {
+        let file_id = format!("photo-{}-{}", self.id, photo.bytes.len());
+        let size = photo.bytes.len();
+        self.shared.state().files.insert(file_id.clone(), photo.bytes);
+        let mut message = self.message(chat);
+        message["caption"] = json!(photo.caption);
+        message["caption_entities"] = entities(&photo.caption);
+        message["photo"] = json!([
+            { "file_id": format!("{file_id}-small"), "width": 90, "height": 90, "file_size": 800 },
+            { "file_id": file_id, "width": 1280, "height": 960, "file_size": size },
+        ]);
+        self.send("message", message)
+    }
+
+    fn message(&self, chat: &Chat) -> Value {
+        let about = self.shared.state().chats.get(&chat.id).cloned().unwrap_or_default();
+        let mut message = json!({
+            "from": { "id": self.id, "is_bot": false, "first_name": self.name },
+            "chat": about,
+            "date": 1_795_000_000,
+        });
+        if let Some(topic) = chat.topic {
+            message["message_thread_id"] = json!(topic);
+            message["is_topic_message"] = json!(true);
+        }
+        message
+    }
+
+    fn send(&self, kind: &str, mut message: Value) -> i64 {
+        let id = {
+            let mut state = self.shared.state();
+            state.next_message += 1;
+            state.next_message
+        };
+        message["message_id"] = json!(id);
+        self.shared.push_update(kind, message);
+        id
+    }
+}
+
+/// Mentions and commands, with offsets in UTF-16 units.
+fn entities(text: &str) -> Value {
+    let mut found = Vec::new();
+    for (at, word) in words(text) {
+        let kind = match word.chars().next() {
+            Some('@') => "mention",
+            Some('/') => "bot_command",
+            _ => continue,
+        };
+        let offset = text[..at].encode_utf16().count();
+        found.push(json!({ "type": kind, "offset": offset, "length": word.encode_utf16().count() }));
+    }
+    json!(found)
+}
+
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.split(' ').scan(0, |at, word| {
+        let start = *at;
+        *at += word.len() + 1;
+        Some((start, word.trim_end_matches([',', '.', '!', '?', ':'])))
+    })
+}

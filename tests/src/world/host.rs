@@ -1,0 +1,97 @@
+//! The host as a process.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+
+use super::{PATIENCE, lazaret};
+
+/// A running host. Dropped without [`HostProcess::stop`], it is killed.
+pub struct HostProcess {
+    child: Child,
+    log: PathBuf,
+}
+
+impl HostProcess {
+    pub(super) async fn start(env: &BTreeMap<String, String>, root: &Path) -> Self {
+        let log = root.join("host.log");
+        let file = match std::fs::OpenOptions::new().create(true).append(true).open(&log) {
+            Ok(file) => file,
+            Err(e) => panic!("{}: {e}", log.display()),
+        };
+        let before = std::fs::read_to_string(&log).unwrap_or_default().len();
+        let mut command = Command::new(lazaret());
+        command.arg("up").env_clear().envs(env).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let child = match command.kill_on_drop(true).spawn() {
+            Ok(child) => child,
+            Err(e) => panic!("the host cannot be run: {e}"),
+        };
+        let mut host = Self { child, log };
+        let asked = tokio::time::Instant::now();
+        loop {
+            let told = std::fs::read_to_string(&host.log).unwrap_or_default();
+            if told.get(before..).is_some_and(|new| new.contains("lazaret is up")) {
+                return host;
+            }
+            if let Ok(Some(status)) = host.child.try_wait() {
+                panic!("the host ended with {status}:\n{told}");
+            }
+            assert!(asked.elapsed() < PATIENCE, "the host does not come up:\n{told}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // One that has ended is what the signal is for.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// SIGTERM, and its exit code.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub async fn stop(mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        match tokio::time::timeout(PATIENCE, self.child.wait()).await {
+            Ok(Ok(status)) => status.code(),
+            other => panic!("the host does not end: {other:?}"),
+        }
+    }
+
+    /// SIGKILL.
+    pub async fn kill(mut self) {
+        let _ = self.child.kill().await;
+    }
+}
+
+pub(super) async fn run(env: &BTreeMap<String, String>, args: &[&str], stdin: &str) -> Output {
+    let mut command = Command::new(lazaret());
+    command.args(args).env_clear().envs(env).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(e) => panic!("lazaret cannot be run: {e}"),
+    };
+    if let Some(mut input) = child.stdin.take() {
+        // A command that does not read its input has closed it.
+        let _ = input.write_all(stdin.as_bytes()).await;
+    }
+    match tokio::time::timeout(PATIENCE, child.wait_with_output()).await {
+        Ok(Ok(output)) => output,
+        other => panic!("lazaret {} does not end: {other:?}", args.join(" ")),
+    }
+}

@@ -1,0 +1,274 @@
+//! A whole install in a temporary directory: settings, a host that really runs, a model and Telegram.
+
+mod engine;
+mod host;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use crate::model::{KEY, ModelServer};
+use crate::telegram::{TOKEN, TelegramServer};
+
+pub use engine::{Engine, docker};
+pub use host::HostProcess;
+
+/// Long enough for a busy machine; a step that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An install.
+pub struct World {
+    /// The model.
+    pub model: ModelServer,
+    /// Telegram.
+    pub telegram: TelegramServer,
+    root: tempfile::TempDir,
+    env: BTreeMap<String, String>,
+    engine: Engine,
+    host: Option<HostProcess>,
+}
+
+impl World {
+    /// An install that nobody has started yet, on this machine's engine. Its boxes use `busybox`, an image made of one
+    /// static binary, so that a box is up in a fraction of a second.
+    ///
+    /// # Panics
+    /// When a server cannot listen, or the engine is away: here that is a failure and never a skip.
+    pub async fn new() -> Self {
+        Self::on(Engine::docker()).await
+    }
+
+    /// The same on an engine of the test's choice.
+    ///
+    /// # Panics
+    /// As [`World::new`].
+    pub async fn on(engine: Engine) -> Self {
+        let root = match tempfile::Builder::new().prefix("lazaret-journey-").tempdir() {
+            Ok(root) => root,
+            Err(e) => panic!("no place for a world: {e}"),
+        };
+        let (model, telegram) = (ModelServer::start().await, TelegramServer::start().await);
+        let mut env = BTreeMap::new();
+        let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
+        set("PATH", &std::env::var("PATH").unwrap_or_default());
+        set("HOME", &root.path().to_string_lossy());
+        set("LAZARET_ROOT", &root.path().to_string_lossy());
+        set("LAZARET_RUNNER", &runner().to_string_lossy());
+        set("LAZARET_IMAGE", engine.image());
+        set("DOCKER_HOST", &engine.socket());
+        set("ANTHROPIC_API_KEY", KEY);
+        set("ANTHROPIC_BASE_URL", &model.anthropic_url());
+        set("TELEGRAM_BOT_TOKEN", TOKEN);
+        set("LAZARET_CHANNELS_TELEGRAM_BASE_URL", &telegram.url());
+        Self { model, telegram, root, env, engine, host: None }
+    }
+
+    /// Sets an environment variable of the host and of every command.
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Takes one away.
+    pub fn unset(&mut self, name: &str) -> &mut Self {
+        self.env.remove(name);
+        self
+    }
+
+    /// Where the install lies.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Writes a file of the install.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.root().join(name);
+        let written =
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
+        if let Err(e) = written {
+            panic!("{}: {e}", path.display());
+        }
+    }
+
+    /// Starts the host and waits until it is up.
+    ///
+    /// # Panics
+    /// When it does not come up; its log is in the message.
+    pub async fn up(&mut self) -> &mut Self {
+        assert!(self.host.is_none(), "the host is up already");
+        self.host = Some(HostProcess::start(&self.env, self.root()).await);
+        self
+    }
+
+    /// The host's process.
+    ///
+    /// # Panics
+    /// When it was not started.
+    pub fn host(&mut self) -> &mut HostProcess {
+        match &mut self.host {
+            Some(host) => host,
+            None => panic!("the host was not started"),
+        }
+    }
+
+    /// Kills the host with SIGKILL.
+    ///
+    /// # Panics
+    /// When it was not started.
+    pub async fn kill_host(&mut self) {
+        match self.host.take() {
+            Some(host) => host.kill().await,
+            None => panic!("the host was not started"),
+        }
+    }
+
+    /// Runs a command line to its end.
+    ///
+    /// # Panics
+    /// When it cannot be run or does not end in time.
+    pub async fn run(&self, args: &[&str], stdin: &str) -> Output {
+        host::run(&self.env, args, stdin).await
+    }
+
+    /// Runs a command that must succeed, and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn lazaret(&self, args: &[&str]) -> String {
+        let output = self.run(args, "").await;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "lazaret {} failed:\n{out}{err}", args.join(" "));
+        out.into_owned()
+    }
+
+    /// Admits the chat that is waiting under this address to a group.
+    ///
+    /// # Panics
+    /// When the chat does not turn up.
+    pub async fn admit(&self, address: &str, group: &str) {
+        let code = self
+            .patiently(&format!("{address} waits to be admitted"), async || {
+                let listed = self.lazaret(&["groups", "list", "--json"]).await;
+                let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_default();
+                let waiting = listed["waiting"].as_array().cloned().unwrap_or_default();
+                let chat = waiting.iter().find(|chat| chat["chat"] == address)?;
+                chat["code"].as_str().map(str::to_owned)
+            })
+            .await;
+        self.lazaret(&["groups", "admit", &code, "--group", group]).await;
+    }
+
+    /// The trace of a message, once its turn is over and everything is sent.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn settled(&self, message: &str) -> serde_json::Value {
+        self.patiently(&format!("{message} is settled"), async || {
+            let output = self.run(&["trace", message, "--json"], "").await;
+            let trace: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+            let turn = &trace["turn"];
+            let over = turn["state"].as_str().is_some_and(|state| state != "open");
+            let sent = turn["said"]
+                .as_array()?
+                .iter()
+                .all(|part| part["state"] != "ready" && part["state"] != "sending");
+            (over && sent).then_some(trace)
+        })
+        .await
+    }
+
+    /// Asks again until there is an answer.
+    ///
+    /// # Panics
+    /// When there is none in time.
+    pub async fn patiently<T, F>(&self, what: &str, mut look: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Option<T>>,
+    {
+        let asked = tokio::time::Instant::now();
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            assert!(asked.elapsed() < PATIENCE, "waited in vain until {what}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// A step of the story that must come in time.
+    ///
+    /// # Panics
+    /// When it does not; the host's log is in the message.
+    pub async fn soon<T>(&self, what: &str, step: impl Future<Output = T>) -> T {
+        match tokio::time::timeout(PATIENCE, step).await {
+            Ok(done) => done,
+            Err(_) => panic!("waited in vain until {what}\n{}", self.log()),
+        }
+    }
+
+    /// What the host has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.root().join("host.log")).unwrap_or_default()
+    }
+
+    /// The newest run's letters folder of a group.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn newest_letters(&self, group: &str) -> PathBuf {
+        let dir = self.root().join("state/letters").join(group);
+        let mut runs: Vec<PathBuf> =
+            std::fs::read_dir(&dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        runs.sort();
+        match runs.pop() {
+            Some(run) => run,
+            None => panic!("no letters in {}", dir.display()),
+        }
+    }
+
+    /// The engine's boxes of this install.
+    pub async fn boxes(&self) -> Vec<String> {
+        let id = std::fs::read_to_string(self.root().join("state/install")).unwrap_or_default();
+        self.engine.boxes(id.trim()).await
+    }
+
+    /// Ends the host as an operator would, and holds the world to its promises: it ends in time, leaves no box, and
+    /// broke no rule of the model's or Telegram's wire.
+    ///
+    /// # Panics
+    /// When it did not.
+    pub async fn finish(mut self) {
+        if let Some(host) = self.host.take() {
+            let code = host.stop().await;
+            assert_eq!(code, Some(0), "the host ended with {code:?}\n{}", self.log());
+            assert_eq!(self.boxes().await, Vec::<String>::new(), "boxes are left behind");
+        }
+        self.model.finish();
+        self.telegram.finish();
+    }
+}
+
+/// The host's binary: as `make test` built it, else beside the test's own.
+pub(crate) fn lazaret() -> PathBuf {
+    built("LAZARET_BIN", "lazaret")
+}
+
+/// The static runner.
+pub(crate) fn runner() -> PathBuf {
+    built("LAZARET_RUNNER_BIN", "agent-runner")
+}
+
+fn built(variable: &str, name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return PathBuf::from(path);
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let path = workspace.join("target/release").join(name);
+    assert!(path.exists(), "{} is missing: run `make build`, or set {variable}", path.display());
+    path
+}

@@ -1,0 +1,150 @@
+//! The house stands as it is drawn: imports point down only, the pure floors stay pure, and no file outgrows its
+//! reader.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every room with its floor. Two rooms on one floor do not import each other, unless they are listed in [`BESIDE`].
+/// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
+const FLOORS: [(&str, u32); 22] = [
+    ("main", 60),
+    ("cli", 55),
+    ("daemon", 50),
+    ("supervisor", 45),
+    ("intake", 42),
+    ("run", 42),
+    ("delivery", 42),
+    ("parts", 41),
+    ("gateway", 40),
+    ("channels", 30),
+    ("store", 30),
+    ("sandbox", 30),
+    ("mailbox", 30),
+    ("config", 30),
+    ("dispatch", 22),
+    ("policy", 21),
+    ("say", 20),
+    ("telemetry", 10),
+    ("report", 10),
+    ("clock", 10),
+    ("unix_socket", 10),
+    ("http", 10),
+];
+
+const DOMAIN: &str = "domain";
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src")
+}
+
+fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The room that a file belongs to: its folder or name directly below `src`.
+fn room(path: &Path) -> String {
+    let inside = path.strip_prefix(source()).unwrap();
+    inside.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
+}
+
+/// A file without its comments and without its tests, which stand at its end.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]").next().unwrap();
+    text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Rooms that a file names after `crate::`.
+fn imports(code: &str) -> Vec<String> {
+    let word = |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
+    let mut rooms: Vec<String> = code.split("crate::").skip(1).map(word).filter(|w| !w.is_empty()).collect();
+    rooms.sort();
+    rooms.dedup();
+    rooms
+}
+
+fn files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    rust_files(&source(), &mut files);
+    files.sort();
+    assert!(files.len() > 40, "the house was not found");
+    files
+}
+
+#[test]
+fn arrows_point_down_only() {
+    let floors: BTreeMap<&str, u32> = FLOORS.into_iter().collect();
+    let mut wrong = Vec::new();
+    for path in files() {
+        let from = room(&path);
+        for to in imports(&code(&path)) {
+            if to == from || to == DOMAIN {
+                continue;
+            }
+            let here = if from == DOMAIN { Some(&0) } else { floors.get(from.as_str()) };
+            match (here, floors.get(to.as_str())) {
+                (Some(here), Some(there)) if here > there && !(*here < 30 && *there == 10) => {}
+                _ => wrong.push(format!("{} (in {from}) imports {to}", path.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that point up or sideways, or rooms without a floor:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_pure_floors_know_no_runtime_no_disk_and_no_clock() {
+    const IMPURE: [&str; 9] = [
+        "tokio", "rusqlite", "bollard", "reqwest", "std::fs", "std::net", "Instant::now", "SystemTime::now", "Utc::now",
+    ];
+    let mut wrong = Vec::new();
+    for path in files() {
+        if !["dispatch", "policy", "say", "domain"].contains(&room(&path).as_str()) {
+            continue;
+        }
+        let code = code(&path);
+        wrong.extend(IMPURE.iter().filter(|i| code.contains(**i)).map(|i| format!("{}: {i}", path.display())));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_platform_is_named_outside_its_folder() {
+    for path in files() {
+        let inside = path.strip_prefix(source()).unwrap().to_string_lossy().into_owned();
+        if ["channels/telegram", "config", "daemon", "domain/chat"].iter().any(|p| inside.starts_with(p)) {
+            continue;
+        }
+        assert!(!code(&path).contains("telegram::"), "{inside} reaches into the telegram channel");
+    }
+}
+
+#[test]
+fn every_file_can_be_read_in_one_sitting() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut all = Vec::new();
+    for package in ["host/src", "agent-runner/src", "ipc-schema/src", "tests/src", "tests/tests"] {
+        rust_files(&root.join(package), &mut all);
+    }
+    let lines = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().count();
+    let long: Vec<String> =
+        all.iter().filter(|p| lines(p) > 800).map(|p| format!("{} has {} lines", p.display(), lines(p))).collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+/// Only the wall's own module may open what an agent can write; the rest of the host reaches those trees through it.
+#[test]
+fn there_is_one_reader_of_untrusted_files() {
+    for path in files() {
+        let code = code(&path);
+        let reads = code.contains("from-agent") && (code.contains("fs::read") || code.contains("File::open"));
+        assert!(!reads, "{} opens letters of the box by itself", path.display());
+    }
+}
