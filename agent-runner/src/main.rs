@@ -17,6 +17,7 @@ mod places;
 mod policy;
 mod post;
 mod prompt;
+mod proxy;
 mod session;
 #[cfg(test)]
 mod tests_support;
@@ -25,7 +26,7 @@ mod transcript;
 mod turn;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -70,7 +71,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(run_until_told(Places::below(root)));
+    let places = Places::below(&root);
+    if root == Path::new("/") {
+        // Elsewhere (in tests) the loopback is the machine's own.
+        let gateway = places.socket();
+        runtime.spawn(async move { proxy::serve(&gateway).await });
+    }
+    let code = runtime.block_on(run_until_told(places));
     // A file tool may still sit on its thread; the process ends without it.
     runtime.shutdown_background();
     ExitCode::from(code)

@@ -64,7 +64,8 @@ fn code(path: &Path) -> String {
 
 /// Rooms that a file names after `crate::`.
 fn imports(code: &str) -> Vec<String> {
-    let word = |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
+    let word =
+        |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
     let mut rooms: Vec<String> = code.split("crate::").skip(1).map(word).filter(|w| !w.is_empty()).collect();
     rooms.sort();
     rooms.dedup();
@@ -96,13 +97,25 @@ fn arrows_point_down_only() {
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows that point up or sideways, or rooms without a floor:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "arrows that point up or sideways, or rooms without a floor:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn the_pure_floors_know_no_runtime_no_disk_and_no_clock() {
     const IMPURE: [&str; 9] = [
-        "tokio", "rusqlite", "bollard", "reqwest", "std::fs", "std::net", "Instant::now", "SystemTime::now", "Utc::now",
+        "tokio",
+        "rusqlite",
+        "bollard",
+        "reqwest",
+        "std::fs",
+        "std::net",
+        "Instant::now",
+        "SystemTime::now",
+        "Utc::now",
     ];
     let mut wrong = Vec::new();
     for path in files() {
@@ -110,7 +123,8 @@ fn the_pure_floors_know_no_runtime_no_disk_and_no_clock() {
             continue;
         }
         let code = code(&path);
-        wrong.extend(IMPURE.iter().filter(|i| code.contains(**i)).map(|i| format!("{}: {i}", path.display())));
+        wrong
+            .extend(IMPURE.iter().filter(|i| code.contains(**i)).map(|i| format!("{}: {i}", path.display())));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -134,8 +148,11 @@ fn every_file_can_be_read_in_one_sitting() {
         rust_files(&root.join(package), &mut all);
     }
     let lines = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().count();
-    let long: Vec<String> =
-        all.iter().filter(|p| lines(p) > 800).map(|p| format!("{} has {} lines", p.display(), lines(p))).collect();
+    let long: Vec<String> = all
+        .iter()
+        .filter(|p| lines(p) > 800)
+        .map(|p| format!("{} has {} lines", p.display(), lines(p)))
+        .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 

@@ -22,7 +22,11 @@ async fn note_and_list(world: &World) -> String {
 
 fn made_in_a_container(world: &World, said: &str) {
     assert!(said.contains("The note is there"), "{said}");
-    assert!(world.model.tool_results().iter().any(|r| r.contains("hello.md")), "{:?}", world.model.tool_results());
+    assert!(
+        world.model.tool_results().iter().any(|r| r.contains("hello.md")),
+        "{:?}",
+        world.model.tool_results()
+    );
     let note = world.root().join("state/workspaces/main/notes/hello.md");
     assert_eq!(std::fs::read_to_string(note).unwrap(), "hello\n");
     let letters = said.lines().find_map(|l| l.split_once("letters: ")).unwrap().1;

@@ -54,7 +54,7 @@ pub(super) fn begin(
             compaction_percent: 80,
         },
         tools: group.tools.clone(),
-        network: "There is no network here: egress is off for this group.".to_owned(),
+        network: "There is no network here: egress is off for this group, and this version of Lazaret opens no way out of a box.".to_owned(),
         zone: group.zone.name().to_owned(),
         claude_md_global: text(&parts.install.root.global_personality()),
         claude_md_group: text(&parts.install.root.personality(&lane.group)),
