@@ -21,7 +21,7 @@ pub(super) const BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
 const DRAIN_MAX_BYTES: usize = 4 * BODY_MAX_BYTES;
 
 /// What a box is told when it wants a network through the gateway.
-const EGRESS_OFF: &str = "egress is off for this group: this version of Lazaret opens no way out of a box";
+const EGRESS_OFF: &str = "egress is off for this group: this version of Lazaret opens no way out of a box\n";
 
 /// Answers one request of a box.
 pub(super) async fn answer(run: &Arc<Run>, request: Request<Incoming>) -> Response<Body> {

@@ -1,0 +1,276 @@
+//! Golden files for every letter of both directions, the generated schemas, and round trips.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p ipc-schema` writes them anew; a change of theirs is a change of the protocol.
+
+use std::fs;
+use std::path::PathBuf;
+
+use ipc_schema::letters::from_agent::*;
+use ipc_schema::letters::request::UpdatePersonality;
+use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
+use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
+use proptest::prelude::*;
+
+const RUN: &str = "019ab000-0000-7000-8000-000000000001";
+const TURN: TurnId = TurnId(41);
+
+fn letter<B>(n: u64, id: LetterId, turn: Option<TurnId>, body: B) -> Letter<B> {
+    let at = "2026-11-21T13:03:00.250Z".to_owned();
+    Letter { id, run: RUN.parse().unwrap(), turn, n, ack: 2, at, body }
+}
+
+fn from_host(n: u64, turn: Option<TurnId>, body: ToAgent) -> ToAgentLetter {
+    letter(n, LetterId::of_host(n), turn, body)
+}
+
+fn begin() -> to_agent::Begin {
+    to_agent::Begin {
+        minor: 0,
+        group: "family".parse().unwrap(),
+        lane: "conversation".into(),
+        main: false,
+        session: "conversation-1".into(),
+        persona: "Laz".into(),
+        model: to_agent::Model { name: "model-1".into(), max_tokens: 8192, window: 200_000 },
+        limits: to_agent::Limits {
+            model_calls: 40,
+            turn_s: 900,
+            command_s: 120,
+            command_max_s: 600,
+            output_bytes: 30_000,
+            requests: 200,
+            compaction_percent: 80,
+        },
+        tools: to_agent::ToolPolicy {
+            default: to_agent::ToolVerdict::Record,
+            rules: vec![to_agent::ToolRule {
+                tool: "run_command".into(),
+                command: Some("rm *".into()),
+                verdict: to_agent::ToolVerdict::Deny,
+            }],
+        },
+        network: "There is no network here.".into(),
+        zone: "Europe/Berlin".into(),
+        claude_md_global: Some(to_agent::Text { text: "Be brief.\n".into(), sha256: "ab".repeat(32) }),
+        claude_md_group: Some(to_agent::Text { text: "# Family\n".into(), sha256: "cd".repeat(32) }),
+        open: Some(to_agent::OpenTurn { turn: TURN, consumed: vec![LetterId::of_block(TURN, 3, 1)] }),
+        closed: vec![TurnId(40), TurnId(39)],
+    }
+}
+
+fn input() -> to_agent::Input {
+    let person = |id: &str, name: &str, owner| to_agent::Person { id: id.into(), name: name.into(), owner };
+    to_agent::Input {
+        chat: to_agent::Chat {
+            id: "telegram:-100123/42".into(),
+            kind: to_agent::ChatKind::Room,
+            title: "Family".into(),
+        },
+        messages: vec![
+            to_agent::Message {
+                id: MessageSeq(11),
+                wakes: false,
+                from: person("telegram:6", "Bob", false),
+                at: "2026-11-21T14:02:10+01:00".into(),
+                text: "we are out of milk".into(),
+                edited: false,
+                reply_to: None,
+                attachments: vec![],
+            },
+            to_agent::Message {
+                id: MessageSeq(12),
+                wakes: true,
+                from: person("telegram:5", "Ann", true),
+                at: "2026-11-21T14:03:00+01:00".into(),
+                text: "@laz what do we need?".into(),
+                edited: true,
+                reply_to: Some(to_agent::Quote { from: "Bob".into(), text: "we are out of milk".into() }),
+                attachments: vec![to_agent::Attachment {
+                    path: Some("/inbox/3f2a.jpg".into()),
+                    name: "fridge.jpg".into(),
+                    mime: "image/jpeg".into(),
+                    bytes: 48_213,
+                    problem: None,
+                }],
+            },
+        ],
+        context_omitted: 3,
+    }
+}
+
+/// One letter of every type the host writes.
+fn to_agent_letters() -> Vec<ToAgentLetter> {
+    let request = LetterId::of_request(TURN, "toolu_01A").unwrap();
+    let ok = to_agent::Verdict::Ok { result: serde_json::json!({ "sha256": "ef".repeat(32) }) };
+    vec![
+        from_host(1, None, ToAgent::Begin(Box::new(begin()))),
+        from_host(2, Some(TURN), ToAgent::Input(input())),
+        from_host(3, Some(TURN), ToAgent::Response(to_agent::Response { request, verdict: ok })),
+        from_host(
+            4,
+            Some(TURN),
+            ToAgent::Interrupt(to_agent::Interrupt { why: to_agent::InterruptWhy::Stop }),
+        ),
+        from_host(
+            4,
+            None,
+            ToAgent::Close(to_agent::Close {
+                why: to_agent::CloseWhy::Idle,
+                reason: "nothing to do for the idle window".into(),
+            }),
+        ),
+    ]
+}
+
+/// One letter of every type the box writes.
+fn from_agent_letters() -> Vec<FromAgentLetter> {
+    let block = |n, entry, block, body| letter(n, LetterId::of_block(TURN, entry, block), Some(TURN), body);
+    let run = |n, turn, body| letter(n, LetterId::of_run(n), turn, body);
+    vec![
+        run(
+            1,
+            None,
+            FromAgent::Ready(Ready {
+                minor: 0,
+                runner: "0.1.0".into(),
+                arch: "x86_64".into(),
+                shell: Some("/bin/sh".into()),
+                entries: 17,
+                resumes: Some(TURN),
+            }),
+        ),
+        run(
+            2,
+            Some(TURN),
+            FromAgent::Status(Status {
+                state: Activity::Tool,
+                tool: Some("run_command".into()),
+                detail: Some("ls -la".into()),
+                deadline_s: Some(130),
+            }),
+        ),
+        run(3, Some(TURN), FromAgent::Draft(Draft { text: "You need".into() })),
+        block(4, 19, 1, FromAgent::Message(from_agent::Message { text: "Looking…".into() })),
+        letter(
+            5,
+            LetterId::of_request(TURN, "toolu_01A").unwrap(),
+            Some(TURN),
+            FromAgent::Request(Request::UpdatePersonality(UpdatePersonality {
+                text: "# Family\nBe kind.\n".into(),
+                base_sha256: Some("cd".repeat(32)),
+            })),
+        ),
+        block(
+            6,
+            21,
+            0,
+            FromAgent::TurnDone(TurnDone {
+                outcome: Outcome::Failed,
+                text: String::new(),
+                error: Some(Trouble {
+                    code: "model.auth".into(),
+                    reason: "the provider refused the key".into(),
+                }),
+                model_calls: 2,
+                tool_calls: 1,
+            }),
+        ),
+        run(
+            7,
+            None,
+            FromAgent::Failed(Failed {
+                code: "session.unreadable".into(),
+                reason: "it is a directory".into(),
+            }),
+        ),
+    ]
+}
+
+fn place(folder: &str, name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder).join(name)
+}
+
+fn golden(folder: &str, name: &str, bytes: &[u8]) {
+    let path = place(folder, name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+    let there = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(String::from_utf8_lossy(&there), String::from_utf8_lossy(bytes), "{}", path.display());
+}
+
+#[test]
+fn every_letter_of_the_host_is_golden_and_read_back() {
+    let letters = to_agent_letters();
+    for letter in &letters {
+        let bytes = letter.to_bytes().unwrap();
+        golden("golden/to-agent", &letter.file_name(), &bytes);
+        assert_eq!(ToAgentLetter::parse(&bytes).unwrap(), *letter);
+    }
+}
+
+#[test]
+fn every_letter_of_the_box_is_golden_and_read_back() {
+    let letters = from_agent_letters();
+    let mut kinds: Vec<&str> = letters.iter().map(|l| l.body.kind()).collect();
+    for letter in &letters {
+        let bytes = letter.to_bytes().unwrap();
+        golden("golden/from-agent", &letter.file_name(), &bytes);
+        assert_eq!(FromAgentLetter::parse(&bytes).unwrap(), *letter);
+    }
+    let mut all = FromAgent::KINDS.to_vec();
+    (kinds.sort_unstable(), all.sort_unstable());
+    assert_eq!(kinds, all, "a type without a golden file");
+}
+
+#[test]
+fn the_schemas_are_the_types() {
+    for (name, schema) in [
+        ("to-agent.json", schemars::schema_for!(ToAgent)),
+        ("from-agent.json", schemars::schema_for!(FromAgent)),
+    ] {
+        let mut text = serde_json::to_vec_pretty(schema.as_value()).unwrap();
+        text.push(b'\n');
+        golden("schemas", name, &text);
+    }
+}
+
+/// A newer host may say more than an older runner knows, and must not be cut off for it.
+#[test]
+fn the_runner_ignores_what_it_does_not_know() {
+    let bytes = to_agent_letters()[1].to_bytes().unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let newer = text.replacen("\"v\": 1,", "\"v\": 1, \"later\": {\"a\": [1]},", 1);
+    let newer = newer.replacen("\"messages\":", "\"mood\": \"fine\", \"messages\":", 1);
+    assert_eq!(ToAgentLetter::parse(newer.as_bytes()).unwrap(), to_agent_letters()[1]);
+    let other = text.replacen("\"v\": 1,", "\"v\": 2,", 1);
+    assert_eq!(ToAgentLetter::parse(other.as_bytes()).unwrap_err().code, ipc_schema::RefusalCode::Version);
+}
+
+proptest! {
+    #[test]
+    fn whatever_an_agent_says_comes_through(text in any::<String>(), entry in 1u64..1_000_000, ack in 0u64..1000) {
+        let body = FromAgent::Message(from_agent::Message { text: text.clone() });
+        let mut said = letter(9, LetterId::of_block(TURN, entry, 0), Some(TURN), body);
+        said.ack = ack;
+        let bytes = said.to_bytes().unwrap();
+        match FromAgentLetter::parse(&bytes) {
+            Ok(read) => prop_assert_eq!(read, said),
+            Err(refusal) => prop_assert!(text.contains('\0'), "{}", refusal),
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_strict_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = FromAgentLetter::parse(&bytes);
+    }
+
+    #[test]
+    fn a_golden_letter_with_one_byte_changed_is_read_or_refused(which in 0usize..7, at in any::<usize>(), byte: u8) {
+        let mut bytes = from_agent_letters()[which].to_bytes().unwrap();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        let _ = FromAgentLetter::parse(&bytes);
+    }
+}
