@@ -173,6 +173,12 @@ impl Host {
         }
     }
 
+    /// Returns when the supervisor has ended although nobody told it to: the host cannot go on.
+    pub async fn collapsed(&mut self) {
+        self.work.join_next().await;
+        tracing::error!(code = "host.collapsed", "the supervisor has ended; start the host again");
+    }
+
     /// Stops polling and lets turns finish.
     pub fn drain(&self) {
         self.polling.cancel();
@@ -198,8 +204,9 @@ impl Host {
     }
 }
 
-/// Makes what every install has.
+/// Makes what every install has. Nothing that the host makes from here on is for other users of the machine.
 fn prepare(root: &Root) -> Result<(), StartError> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let failed = |path: &Path, e: io::Error| StartError::machine("state.dir", path.display().to_string(), e);
     first::lay_out(root).map_err(|e| failed(root.path(), e))?;
     let state = root.state();

@@ -97,22 +97,21 @@ async fn take_in(
     let mut stored_as = Vec::with_capacity(batch.inbound.len());
     for inbound in batch.inbound {
         let group = group_of(parts, &inbound).await?;
-        match admission::admit(&inbound, group.as_ref(), &owners) {
-            Admission::Take(role) => {
-                let group = group.map_or_else(GroupName::main, |g| g.name);
+        match (admission::admit(&inbound, group.as_ref(), &owners), group) {
+            (Admission::Take(role), Some(Group { name: group, .. })) => {
                 let attachments = fetch_all(parts, channel, &group, &inbound.attachments).await;
                 let owner = owners.contains(&inbound.sender.id);
                 stored_as.push(Some(admitted.len()));
                 admitted.push(Admitted { group, role, owner, inbound: cleaned(inbound), attachments });
                 continue;
             }
-            Admission::Stranger => strangers.push(stranger(&inbound)),
-            Admission::Refuse(text) => {
+            (Admission::Stranger, _) | (Admission::Take(_), None) => strangers.push(stranger(&inbound)),
+            (Admission::Refuse(text), _) => {
                 let word = format!("refused:{}", inbound.message_id);
                 parts.store.say(None, Saying::notice(&inbound.chat, &word, text), now).await?;
                 parts.bell.ring();
             }
-            Admission::Ignore(why) => tracing::debug!(chat = %inbound.chat, "ignored: {why}"),
+            (Admission::Ignore(why), _) => tracing::debug!(chat = %inbound.chat, "ignored: {why}"),
         }
         stored_as.push(None);
     }

@@ -4,8 +4,6 @@
 
 use std::time::Duration;
 
-use ipc_schema::letters::from_agent::Trouble;
-
 use crate::domain::Ending;
 use crate::domain::outbound::Voice;
 
@@ -89,8 +87,13 @@ pub fn new_session(number: u64) -> String {
 }
 
 /// The model could not be used.
-pub fn model_failed(trouble: &Trouble) -> String {
-    format!("The model did not answer ({}): {}", trouble.code, trouble.reason)
+pub fn model_failed(code: &str, reason: &str) -> String {
+    format!("The model did not answer ({code}): {reason}")
+}
+
+/// The agent ended its turn without a word.
+pub fn nothing_said() -> String {
+    "The agent is done and had nothing to say.".to_owned()
 }
 
 /// The chat waits for a slot.

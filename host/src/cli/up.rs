@@ -17,18 +17,21 @@ pub struct Up {
 }
 
 pub(super) async fn run(here: &Here, up: &Up) -> Done {
-    let host = Host::start(here.root.clone(), &here.env).await?;
+    let mut host = Host::start(here.root.clone(), &here.env).await?;
     let mut signals = Signals::new()?;
     let install = &host.parts.install;
     tracing::info!(root = %here.root.path().display(), model = %install.model.model, "lazaret is up");
     let mut code = ExitCode::SUCCESS;
-    if up.chat {
-        tokio::select! {
-            ended = chat::run(here) => code = ended?,
-            () = signals.next() => {}
+    let chatting = async {
+        match up.chat {
+            true => chat::run(here).await,
+            false => std::future::pending().await,
         }
-    } else {
-        signals.next().await;
+    };
+    tokio::select! {
+        ended = chatting => code = ended?,
+        () = signals.next() => {}
+        () = host.collapsed() => return Ok(ExitCode::FAILURE),
     }
     host.drain();
     let end_now = host.ender();

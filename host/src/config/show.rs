@@ -93,9 +93,7 @@ where
 }
 
 fn is_override(variable: &str) -> bool {
-    variable.starts_with("LAZARET_")
-        && !NOT_SETTINGS.contains(&variable)
-        && !variable.starts_with("LAZARET_TEST_")
+    variable.starts_with("LAZARET_") && !NOT_SETTINGS.contains(&variable)
 }
 
 /// A variable's text as a value of TOML: a number, a boolean, a list; otherwise the text itself.

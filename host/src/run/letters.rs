@@ -138,9 +138,11 @@ impl Run {
         // A box may claim what it likes; only a turn that was interrupted is called so.
         let (state, why, notice) = match (done.outcome, self.interrupted, &done.error) {
             (Outcome::Failed, _, Some(trouble)) => {
-                ("failed", trouble.code.as_str(), Some(say::model_failed(trouble)))
+                ("failed", trouble.code.as_str(), Some(say::model_failed(&trouble.code, &trouble.reason)))
             }
-            (Outcome::Failed, _, None) => ("failed", "model", None),
+            (Outcome::Failed, _, None) => {
+                ("failed", "model", Some(say::model_failed("model", "no reason was given")))
+            }
             (Outcome::Interrupted, Some(InterruptWhy::Stop), _) => ("stopped", "stop", Some(say::stopped())),
             (Outcome::Interrupted, Some(InterruptWhy::Time), _) => {
                 ("stopped", "time", Some(say::time_is_up()))
@@ -151,7 +153,8 @@ impl Run {
         let reply = self.saying(Voice::Reply, key, &done.text);
         let notice = notice.and_then(|text| self.saying(Voice::Notice, "notice:end", &text));
         let end = TurnEnd { state, why: why.chars().take(80).collect() };
-        TakenEffect::TurnDone { end, sayings: reply.into_iter().chain(notice).collect() }
+        let if_silent = self.saying(Voice::Notice, "notice:silent", &say::nothing_said());
+        TakenEffect::TurnDone { end, sayings: reply.into_iter().chain(notice).collect(), if_silent }
     }
 
     /// What follows from a letter once it is stored.

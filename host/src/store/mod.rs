@@ -21,6 +21,7 @@ pub use trace::{MessageTrace, OutboxTrace, StageRow};
 pub use turns::{BeginState, InputState};
 pub use usage::UsageRow;
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -132,6 +133,8 @@ impl Store {
 
 fn connect(path: &Path) -> Result<Connection> {
     let open = |source| StoreError::Open { path: path.to_owned(), source };
+    // SQLite gives its side files the mode of the database. Where this fails, the open below says why.
+    let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(open)?;

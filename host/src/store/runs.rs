@@ -83,6 +83,8 @@ pub enum TakenEffect {
         end: TurnEnd,
         /// The reply, and a notice where the host has to explain.
         sayings: Vec<Saying>,
+        /// Said when the whole turn has said nothing: no turn ends in silence.
+        if_silent: Option<Saying>,
     },
     /// Something is asked of the host.
     Request {
@@ -349,9 +351,14 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
             outbox::say(c, Some(open.turn), saying, take.now)?;
             Ok(Taken::Fresh)
         }
-        TakenEffect::TurnDone { end, sayings } => {
+        TakenEffect::TurnDone { end, sayings, if_silent } => {
             let Some(open) = open else { return Ok(turnless()) };
             for saying in sayings {
+                outbox::say(c, Some(open.turn), saying, take.now)?;
+            }
+            let said = "SELECT count(*) FROM outbox WHERE turn = ?1";
+            let said: i64 = c.query_row(said, [int(open.turn.0)], |r| r.get(0))?;
+            if let (0, Some(saying)) = (said, if_silent) {
                 outbox::say(c, Some(open.turn), saying, take.now)?;
             }
             turns::close(c, &open, Some((&take.run, take.ack)), end, take.now)?;
