@@ -8,6 +8,8 @@ mod migrations;
 mod outbox;
 mod runs;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod turns;
 mod usage;

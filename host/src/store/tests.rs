@@ -1,0 +1,410 @@
+//! The store's three transactions, told as stories.
+
+use ipc_schema::RefusalCode;
+
+use super::*;
+use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
+use crate::domain::outbound::{Saying, Voice};
+use crate::domain::run::TurnEnd;
+use crate::domain::{
+    ChannelName, ChatId, ChatKind, Ending, GroupName, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs,
+};
+
+const T: WallMs = WallMs(1_795_000_000_000);
+const RUN: &str = "019ab000-0000-7000-8000-000000000001";
+const RUN2: &str = "019ab000-0000-7000-8000-000000000002";
+
+struct House {
+    store: Store,
+    _dir: tempfile::TempDir,
+    written: i64,
+}
+
+fn family() -> GroupName {
+    "family".parse().unwrap()
+}
+
+fn lane() -> Lane {
+    Lane::conversation(family())
+}
+
+fn chat(text: &str) -> ChatId {
+    text.parse().unwrap()
+}
+
+async fn house() -> House {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("lazaret.db")).unwrap();
+    store.group(&family(), T).await.unwrap();
+    for id in ["telegram:-1", "telegram:-2"] {
+        let admission = Admission {
+            chat: chat(id),
+            group: family(),
+            kind: ChatKind::Room,
+            title: "Family".into(),
+            by: "test".into(),
+            now: T,
+        };
+        store.admit_chat(admission).await.unwrap();
+    }
+    House { store, _dir: dir, written: 0 }
+}
+
+impl House {
+    fn message(&mut self, in_chat: &str, text: &str, role: Role) -> Admitted {
+        self.written += 1;
+        let sender = Sender { id: "telegram:5".parse().unwrap(), name: "Ann".into(), is_bot: false };
+        let inbound = Inbound {
+            chat: chat(in_chat),
+            kind: ChatKind::Room,
+            title: "Family".into(),
+            message_id: self.written.to_string(),
+            version: 0,
+            sender,
+            text: text.into(),
+            reply_to: None,
+            attachments: vec![],
+            addresses_us: true,
+            at: T,
+        };
+        Admitted { group: family(), role, owner: false, inbound, attachments: vec![] }
+    }
+
+    async fn take_in(&self, admitted: Vec<Admitted>) -> Vec<Accepted> {
+        let position = Some(self.written.to_string());
+        let intake = Intake { channel: ChannelName::Telegram, position, admitted, strangers: vec![], now: T };
+        self.store.accept(intake).await.unwrap()
+    }
+
+    async fn writes(&mut self, in_chat: &str, text: &str, role: Role) -> Accepted {
+        let message = self.message(in_chat, text, role);
+        self.take_in(vec![message]).await.remove(0)
+    }
+
+    async fn wakes(&mut self, in_chat: &str, text: &str) -> Placement {
+        self.writes(in_chat, text, Role::Wake).await.placement
+    }
+
+    async fn starts(&self, run: &str) {
+        let new = NewRun {
+            run: run.parse().unwrap(),
+            lane: lane(),
+            session: "conversation-1".into(),
+            image: "i".into(),
+            now: T,
+        };
+        self.store.new_run(new).await.unwrap();
+        self.store.add_letter(run.parse().unwrap(), None, "begin", T, |_| Ok(vec![])).await.unwrap();
+    }
+
+    /// The texts of the next input letter, and how much context was left out.
+    async fn is_given(&self, run: &str) -> Option<(Vec<String>, u64)> {
+        let (told, texts) = std::sync::mpsc::channel();
+        let limits = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
+        let letter = self
+            .store
+            .compose_input(run.parse().unwrap(), lane(), limits, T, move |_, state| {
+                let texts: Vec<String> = state.messages.into_iter().map(|m| m.text).collect();
+                told.send((texts, state.omitted)).unwrap();
+                Ok(vec![])
+            })
+            .await
+            .unwrap();
+        letter.map(|_| texts.recv().unwrap())
+    }
+
+    async fn takes(&self, n: u64, ack: u64, turn: Option<TurnId>, effect: TakenEffect) -> Taken {
+        self.takes_from(RUN, n, ack, turn, &format!("t-1:{n}.0"), effect).await
+    }
+
+    async fn takes_from(
+        &self,
+        run: &str,
+        n: u64,
+        ack: u64,
+        turn: Option<TurnId>,
+        id: &str,
+        effect: TakenEffect,
+    ) -> Taken {
+        let take = Take {
+            run: run.parse().unwrap(),
+            n,
+            id: id.parse().unwrap(),
+            turn,
+            ack,
+            sha256: format!("{n}-{id}"),
+            effect,
+            now: T,
+        };
+        self.store.take(take).await.unwrap()
+    }
+
+    async fn said(&self, in_chat: &str) -> Vec<String> {
+        let mut texts = Vec::new();
+        while let Head::Part(part) = self.store.claim(chat(in_chat), T).await.unwrap() {
+            self.store.sent(part.id, Sent::Receipt("1".into()), T).await.unwrap();
+            texts.push(part.text);
+        }
+        texts
+    }
+
+    async fn state_of(&self, seq: u64) -> String {
+        self.store.message_trace(MessageSeq(seq)).await.unwrap().unwrap().state
+    }
+}
+
+fn reply(text: &str, key: &str) -> Saying {
+    Saying {
+        chat: chat("telegram:-1"),
+        voice: Voice::Reply,
+        key: key.into(),
+        parts: vec![text.into()],
+        answers: None,
+    }
+}
+
+fn done(text: &str) -> TakenEffect {
+    let end = TurnEnd { state: "done", why: "finished".into() };
+    TakenEffect::TurnDone { end, sayings: vec![reply(text, "t-1:9.0")], if_silent: None }
+}
+
+#[tokio::test]
+async fn a_burst_is_one_turn_and_another_chat_is_the_next() {
+    let mut h = house().await;
+    assert_eq!(h.wakes("telegram:-1", "one").await, Placement::NewTurn(TurnId(1)));
+    assert_eq!(h.wakes("telegram:-1", "two").await, Placement::FollowUp(TurnId(1)));
+    assert_eq!(h.wakes("telegram:-2", "elsewhere").await, Placement::Waiting);
+    h.starts(RUN).await;
+    assert_eq!(h.is_given(RUN).await, Some((vec!["one".into(), "two".into()], 0)));
+    assert_eq!(h.is_given(RUN).await, None, "once");
+    let closed = h.takes(1, 2, Some(TurnId(1)), done("both")).await;
+    assert_eq!(closed, Taken::Closed { next: Some(TurnId(2)) });
+    assert_eq!(h.is_given(RUN).await, Some((vec!["elsewhere".into()], 0)));
+    assert_eq!(h.said("telegram:-1").await, ["both"]);
+    assert!(h.said("telegram:-2").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_message_that_is_handed_over_twice_is_one_message() {
+    let mut h = house().await;
+    let message = h.message("telegram:-1", "hi", Role::Wake);
+    let first = h.take_in(vec![message.clone()]).await.remove(0);
+    let again = h.take_in(vec![message]).await.remove(0);
+    assert_eq!((again.seq, again.placement), (first.seq, Placement::Duplicate));
+    assert_eq!(h.store.position(ChannelName::Telegram).await.unwrap().as_deref(), Some("1"));
+}
+
+/// The follow-up was stored after the agent's last look, and before its `turn_done` was.
+#[tokio::test]
+async fn what_a_turn_did_not_see_is_the_next_turn() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    h.wakes("telegram:-1", "late").await;
+    h.is_given(RUN).await;
+    h.wakes("telegram:-1", "later").await;
+    // Letter 2 held "one", letter 3 "late"; only letter 2 is acknowledged.
+    let closed = h.takes(1, 2, Some(TurnId(1)), done("to one")).await;
+    assert_eq!(closed, Taken::Closed { next: Some(TurnId(2)) });
+    assert_eq!((h.state_of(1).await.as_str(), h.state_of(2).await.as_str()), ("done", "in_turn"));
+    h.store.collect(RUN.parse().unwrap(), lane(), Ending::Finished, T).await.unwrap();
+    h.starts(RUN2).await;
+    assert_eq!(h.is_given(RUN2).await, Some((vec!["late".into(), "later".into()], 0)));
+}
+
+#[tokio::test]
+async fn context_comes_newest_first_and_the_rest_is_counted() {
+    let mut h = house().await;
+    for text in ["a", "b", "c"] {
+        assert_eq!(h.writes("telegram:-1", text, Role::Context).await.placement, Placement::Context);
+    }
+    h.wakes("telegram:-1", "wake").await;
+    h.starts(RUN).await;
+    assert_eq!(h.is_given(RUN).await, Some((vec!["b".into(), "c".into(), "wake".into()], 1)));
+    h.takes(1, 2, Some(TurnId(1)), done("x")).await;
+    h.wakes("telegram:-1", "again").await;
+    assert_eq!(h.is_given(RUN).await, Some((vec!["again".into()], 0)), "given, or left out for good");
+}
+
+#[tokio::test]
+async fn a_letter_is_taken_once_whatever_is_sent_again() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    let say = || TakenEffect::Message(reply("working", "t-1:3.0"));
+    assert_eq!(h.takes(1, 1, Some(TurnId(1)), say()).await, Taken::Fresh);
+    assert_eq!(h.takes(1, 1, Some(TurnId(1)), say()).await, Taken::Repeat);
+    let other = h.takes_from(RUN, 1, 1, Some(TurnId(1)), "t-1:4.0", say()).await;
+    assert!(matches!(other, Taken::Refused(r) if r.code == RefusalCode::Replay));
+    // The next run repeats it under its own number, with the id it had.
+    h.store.collect(RUN.parse().unwrap(), lane(), Ending::Killed, T).await.unwrap();
+    h.starts(RUN2).await;
+    assert_eq!(h.takes_from(RUN2, 1, 1, Some(TurnId(1)), "t-1:3.0", say()).await, Taken::Fresh);
+    assert_eq!(h.said("telegram:-1").await, ["working"], "said once");
+    let begin = h.store.begin_state(lane()).await.unwrap();
+    let consumed: Vec<LetterId> = begin.open.unwrap().1;
+    assert!(consumed.contains(&"t-1:3.0".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn what_is_not_the_boxs_to_say_is_refused_and_uses_up_its_number() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    let refused = |taken: Taken| match taken {
+        Taken::Refused(refusal) => refusal.code,
+        other => panic!("{other:?}"),
+    };
+    let nothing = || TakenEffect::Nothing;
+    assert_eq!(refused(h.takes(1, 1, Some(TurnId(7)), nothing()).await), RefusalCode::Stale);
+    assert_eq!(
+        refused(h.takes(2, 9, Some(TurnId(1)), nothing()).await),
+        RefusalCode::Ack,
+        "more than was written"
+    );
+    assert_eq!(h.takes(3, 2, Some(TurnId(1)), nothing()).await, Taken::Fresh);
+    assert_eq!(refused(h.takes(4, 1, Some(TurnId(1)), nothing()).await), RefusalCode::Ack, "it fell");
+    assert_eq!(h.takes(5, 2, Some(TurnId(1)), nothing()).await, Taken::Fresh);
+    let numbers = h.store.summary().await.unwrap().numbers;
+    assert!(
+        numbers.contains(&("ipc.ack".into(), 2)) && numbers.contains(&("ipc.stale".into(), 1)),
+        "{numbers:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_request_is_performed_once_and_answered_again() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    let ask = || TakenEffect::Request { kind: "k".into(), body: "{}".into(), limit: 1 };
+    let id = "t-1:toolu_1";
+    assert_eq!(h.takes_from(RUN, 1, 1, Some(TurnId(1)), id, ask()).await, Taken::Perform);
+    h.store.verdict(TurnId(1), id.parse().unwrap(), "\"done\"".into()).await.unwrap();
+    h.store.collect(RUN.parse().unwrap(), lane(), Ending::Killed, T).await.unwrap();
+    h.starts(RUN2).await;
+    let again = h.takes_from(RUN2, 1, 1, Some(TurnId(1)), id, ask()).await;
+    assert_eq!(again, Taken::Answered("\"done\"".into()));
+    let more = h.takes_from(RUN2, 2, 1, Some(TurnId(1)), "t-1:toolu_2", ask()).await;
+    assert!(matches!(more, Taken::Refused(r) if r.code == RefusalCode::Rate));
+}
+
+#[tokio::test]
+async fn three_crashes_cost_three_attempts_and_end_in_a_notice() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    let crash = Ending::Crashed { code: Some(137), oom: true, why: String::new() };
+    for attempt in 1..=3u32 {
+        let run: RunId = RUN.replace("0001", &format!("000{attempt}")).parse().unwrap();
+        h.starts(run.as_str()).await;
+        let collected = h.store.collect(run.clone(), lane(), crash.clone(), T).await.unwrap();
+        assert_eq!(collected.gave_up, attempt == 3);
+        let again = h.store.collect(run, lane(), crash.clone(), T).await.unwrap();
+        assert_eq!(again.next, None, "a run is collected once");
+    }
+    let said = h.said("telegram:-1").await;
+    assert!(said.len() == 1 && said[0].contains("3 attempts") && said[0].contains("memory"), "{said:?}");
+    assert_eq!(h.state_of(1).await, "done");
+}
+
+#[tokio::test]
+async fn a_box_that_cannot_start_is_told_once() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    let never = Ending::NeverStarted { code: "image.missing".into(), why: "no image".into() };
+    for attempt in 1..=4 {
+        let run: RunId = RUN.replace("0001", &format!("000{attempt}")).parse().unwrap();
+        h.starts(run.as_str()).await;
+        let collected = h.store.collect(run, lane(), never.clone(), T).await.unwrap();
+        assert!(collected.next.is_some());
+    }
+    assert_eq!(h.said("telegram:-1").await.len(), 1);
+    assert_eq!(h.store.open_turn(lane()).await.unwrap().unwrap().attempt, 1, "it costs no attempt");
+}
+
+#[tokio::test]
+async fn an_edit_speaks_for_the_original_only_while_that_is_unanswered() {
+    let mut h = house().await;
+    let original = h.message("telegram:-1", "two plus too", Role::Wake);
+    let mut edit = original.clone();
+    (edit.inbound.version, edit.inbound.text) = (7, "two plus two".into());
+    h.take_in(vec![original]).await;
+    assert_eq!(h.take_in(vec![edit.clone()]).await[0].placement, Placement::FollowUp(TurnId(1)));
+    h.starts(RUN).await;
+    assert_eq!(h.is_given(RUN).await, Some((vec!["two plus two".into()], 0)), "nobody saw the first version");
+    h.takes(1, 2, Some(TurnId(1)), done("four")).await;
+    edit.inbound.version = 8;
+    assert_eq!(h.take_in(vec![edit]).await[0].placement, Placement::Context, "no stale reply");
+}
+
+#[tokio::test]
+async fn a_command_is_carried_out_until_it_has_an_outcome() {
+    let mut h = house().await;
+    let placed = h.writes("telegram:-1", "/stop@laz_bot now", Role::Command(Command::Stop)).await;
+    assert_eq!(placed.placement, Placement::Command(Command::Stop));
+    let open = h.store.open_commands().await.unwrap();
+    assert_eq!((open.len(), open[0].command, open[0].seq), (1, Command::Stop, placed.seq));
+    h.store.command_done(placed.seq, "stopping".into()).await.unwrap();
+    assert!(h.store.open_commands().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn order_holds_behind_a_part_that_waits() {
+    let h = house().await;
+    for text in ["first", "second"] {
+        let saying = Saying { key: text.into(), ..reply(text, "k") };
+        h.store.say(None, saying, T).await.unwrap();
+    }
+    let here = || chat("telegram:-1");
+    let Head::Part(first) = h.store.claim(here(), T).await.unwrap() else { panic!() };
+    let later = Sent::Later { at: WallMs(T.0 + 5000), error: "429".into() };
+    h.store.sent(first.id, later, T).await.unwrap();
+    assert_eq!(h.store.claim(here(), T).await.unwrap(), Head::NotBefore(WallMs(T.0 + 5000)));
+    let Head::Part(again) = h.store.claim(here(), WallMs(T.0 + 5000)).await.unwrap() else { panic!() };
+    assert_eq!((again.text.as_str(), again.attempts), ("first", 1));
+    // The host dies here: whether it arrived is not known.
+    assert_eq!(h.store.recover_sending().await.unwrap(), 1);
+    assert_eq!(h.said("telegram:-1").await, ["first", "second"]);
+    assert_eq!(h.store.summary().await.unwrap().delivery.uncertain, 1);
+}
+
+#[tokio::test]
+async fn a_strange_chat_leaves_a_code_and_a_count() {
+    let h = house().await;
+    for n in 0..3 {
+        let stranger = StrangerSeen {
+            chat: chat("telegram:77"),
+            kind: ChatKind::Direct,
+            title: "Eve".into(),
+            sender: "telegram:77".parse().unwrap(),
+            sender_name: "Eve".into(),
+            code: format!("CODE{n}"),
+        };
+        let strangers = vec![stranger];
+        let intake =
+            Intake { channel: ChannelName::Telegram, position: None, admitted: vec![], strangers, now: T };
+        h.store.accept(intake).await.unwrap();
+    }
+    let waiting = h.store.strangers().await.unwrap();
+    assert_eq!((waiting.len(), waiting[0].messages, waiting[0].code.as_str()), (1, 3, "CODE0"));
+    let admit =
+        |code: &str, group: &str| h.store.admit_code(code.into(), group.parse().unwrap(), "t".into(), T);
+    assert!(admit("WRONG", "main").await.unwrap().is_none());
+    let admitted = admit("code0", "main").await.unwrap().unwrap();
+    assert_eq!(admitted.owner.unwrap().as_str(), "telegram:77", "the first of main is the owner");
+    assert!(h.store.strangers().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_groups_user_is_never_anothers() {
+    let h = house().await;
+    let first = h.store.group(&family(), T).await.unwrap();
+    assert_eq!(h.store.group(&family(), T).await.unwrap(), first);
+    let other = h.store.group(&"work".parse().unwrap(), T).await.unwrap();
+    assert_ne!(first.uid, other.uid);
+    assert_eq!(h.store.new_session(&family()).await.unwrap(), first.session + 1);
+}
