@@ -1,12 +1,16 @@
 //! `lazaret up`: the host in the foreground, and with `--chat` a chat on top of it.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CliError, Done, Here, chat};
 use crate::daemon::Host;
+
+/// How long the second signal waits for the engine.
+const END_NOW: Duration = Duration::from_secs(15);
 
 /// Run the host in the foreground.
 #[derive(Debug, Args)]
@@ -37,11 +41,16 @@ pub(super) async fn run(here: &Here, up: &Up) -> Done {
     let end_now = host.ender();
     let drained = host.drained();
     tokio::pin!(drained);
-    loop {
-        tokio::select! {
-            () = &mut drained => return Ok(code),
-            () = signals.next() => end_now(),
-        }
+    tokio::select! {
+        () = &mut drained => return Ok(code),
+        () = signals.next() => end_now(),
+    }
+    // An engine that does not answer must not hold the host: what it still runs is removed at the next start.
+    match tokio::time::timeout(END_NOW, drained).await {
+        Ok(()) => Ok(code),
+        Err(_) => Err(CliError::Plain(
+            "the engine did not end every box in time; the next start removes them".into(),
+        )),
     }
 }
 

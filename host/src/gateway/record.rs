@@ -15,9 +15,14 @@ use tokio::task::JoinHandle;
 /// The most bytes of one file; what is beyond is left out, and the file says so.
 pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
 
+/// The most bytes that one run's exchanges may take in one life of the host: a box that calls without end does not
+/// fill the disk. What is beyond is not recorded.
+const RUN_MAX_BYTES: u64 = 256 * 1024 * 1024;
+
 /// Numbers and writes the exchanges of one run.
 pub(super) struct Recorder {
     directory: PathBuf,
+    recorded: AtomicU64,
     /// The last number in use, counted on from what an earlier host left; read with the first call.
     last: OnceLock<AtomicU64>,
 }
@@ -40,7 +45,7 @@ pub(super) enum Recorded {
 impl Recorder {
     /// For this directory, which is created when it is needed.
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, last: OnceLock::new() }
+        Self { directory, recorded: AtomicU64::new(0), last: OnceLock::new() }
     }
 
     /// Records a request and gives the call its number, beside the call: a slow disk does not hold the model up,
@@ -72,6 +77,11 @@ impl Recorder {
 
     fn write(&self, name: &str, bytes: &[u8]) {
         let path = self.directory.join(name);
+        let size = u64::try_from(bytes.len().min(FILE_MAX_BYTES)).unwrap_or(u64::MAX);
+        if self.recorded.fetch_add(size, Ordering::Relaxed) > RUN_MAX_BYTES {
+            tracing::debug!(path = %path.display(), "this run has recorded enough");
+            return;
+        }
         if let Err(error) = write_capped(&path, bytes) {
             tracing::warn!(path = %path.display(), %error, "a model exchange was not recorded");
         }

@@ -58,12 +58,17 @@ impl RunBox {
     ///
     /// # Errors
     /// When the directory cannot be listed.
-    pub fn pass(&mut self, names_max: u64) -> std::io::Result<Pass> {
+    pub fn pass(&mut self, names_max: u64, bytes_max: u64) -> std::io::Result<Pass> {
         let limit = usize::try_from(names_max).unwrap_or(usize::MAX).saturating_add(1);
         let listing = self.from.names(limit)?;
         let mut pass = Pass::default();
         if listing.truncated {
             pass.flood = Some(format!("more than {names_max} files in {FROM_AGENT}"));
+            return Ok(pass);
+        }
+        let bytes = self.from.disk_usage(&listing.names);
+        if bytes > bytes_max {
+            pass.flood = Some(format!("{} MiB in {FROM_AGENT}, of {} MiB", bytes >> 20, bytes_max >> 20));
             return Ok(pass);
         }
         let mut numbers: Vec<(u64, String)> = Vec::new();
@@ -198,6 +203,7 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
+    const MIB16: u64 = 16 << 20;
     const RUN: &str = "019ab000-0000-7000-8000-000000000001";
 
     struct Wall {
@@ -237,7 +243,7 @@ mod tests {
             std::fs::write(self.from.join(name), bytes).unwrap();
         }
         fn numbers(&mut self) -> Vec<u64> {
-            let pass = self.run.pass(4096).unwrap();
+            let pass = self.run.pass(4096, MIB16).unwrap();
             pass.letters
                 .iter()
                 .map(|l| {
@@ -277,7 +283,7 @@ mod tests {
         for n in 1..=100 {
             w.put(n);
         }
-        let pass = w.run.pass(4096).unwrap();
+        let pass = w.run.pass(4096, MIB16).unwrap();
         assert!(pass.more && pass.letters.len() == PASS_LETTERS);
         w.run.rewind(1);
         assert_eq!(w.numbers().len(), PASS_LETTERS, "what could not be stored is found again");
@@ -290,7 +296,10 @@ mod tests {
         for i in 0..30 {
             std::fs::write(w.from.join(format!("junk{i}")), b"").unwrap();
         }
-        assert!(w.run.pass(20).unwrap().flood.is_some());
+        assert!(w.run.pass(20, MIB16).unwrap().flood.is_some());
+        assert!(w.run.pass(40, MIB16).unwrap().flood.is_none());
+        std::fs::write(w.from.join(".draft"), vec![1u8; 2 << 20]).unwrap();
+        assert!(w.run.pass(40, 1 << 20).unwrap().flood.is_some_and(|f| f.contains("2 MiB")), "drafts count");
     }
 
     #[test]
@@ -301,7 +310,7 @@ mod tests {
         std::fs::write(w.from.join("_close"), b"").unwrap();
         std::fs::write(w.from.join(".0000000009-message.json.part"), b"").unwrap();
         w.put(2);
-        let pass = w.run.pass(4096).unwrap();
+        let pass = w.run.pass(4096, MIB16).unwrap();
         assert_eq!(pass.letters.len(), 1);
         let mut codes: Vec<_> = pass.refused.iter().map(|r| (r.n, r.refusal.code.as_str())).collect();
         codes.sort();
@@ -315,7 +324,7 @@ mod tests {
         let (name, bytes) = letter(1, "hi");
         let forged = String::from_utf8(bytes).unwrap().replace("000000000001", "000000000002");
         std::fs::write(w.from.join(name), forged).unwrap();
-        let pass = w.run.pass(4096).unwrap();
+        let pass = w.run.pass(4096, MIB16).unwrap();
         assert_eq!(pass.refused[0].refusal.code, RefusalCode::Envelope);
     }
 

@@ -26,7 +26,8 @@ impl Run {
     /// Takes what is there, pass by pass.
     pub(super) async fn take_letters(&mut self) {
         loop {
-            let pass = match self.wall.pass(self.group.limits.letters_names) {
+            let pass = match self.wall.pass(self.group.limits.letters_names, self.group.limits.letters_bytes)
+            {
                 Ok(pass) => pass,
                 Err(e) => {
                     tracing::error!(run = %self.run, code = "ipc.io", "letters cannot be listed: {e}");

@@ -130,12 +130,13 @@ impl Run {
         let mut typing = tokio::time::interval(TYPING_EVERY);
         typing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         self.deadline = Some(Instant::now() + READY_WITHIN);
+        let mut supervised = true;
         loop {
             let scan = if self.deadline.is_some() { SCAN_BUSY } else { SCAN_QUIET };
             let deadline = self.deadline.unwrap_or_else(|| Instant::now() + SCAN_QUIET * 10);
             let happened = tokio::select! {
                 exit = &mut exit => Happened::Exit(exit),
-                order = orders.recv() => Happened::Order(order),
+                order = orders.recv(), if supervised => Happened::Order(order),
                 () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => Happened::Silence,
                 _ = typing.tick(), if self.turn.is_some() && self.ready => Happened::Typing,
                 () = self.wall.ring(scan) => Happened::Letters,
@@ -144,7 +145,10 @@ impl Run {
                 Happened::Exit(exit) => return exit,
                 Happened::Order(Some(order)) => self.obey(order).await,
                 // The supervisor is gone: the host ends and leaves no box behind.
-                Happened::Order(None) => self.kill(Ending::Killed).await,
+                Happened::Order(None) => {
+                    supervised = false;
+                    self.kill(Ending::Killed).await;
+                }
                 Happened::Silence => self.fell_silent().await,
                 Happened::Typing => self.show_typing(),
                 Happened::Letters => self.take_letters().await,

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::settings::{bump, chat_kind};
+use super::settings::bump;
 use super::{Result, Store, StoreError, id, parse, turns};
 use crate::domain::message::{Admitted, Command, Role};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, TurnId, WallMs};
@@ -291,12 +291,4 @@ fn count_stranger(c: &Connection, s: &StrangerSeen, now: WallMs) -> Result<()> {
     let sql = "DELETE FROM stranger WHERE chat IN (SELECT chat FROM stranger ORDER BY last_at DESC LIMIT -1 OFFSET ?1)";
     c.execute(sql, [STRANGERS])?;
     Ok(())
-}
-
-/// The kind and title of an admitted chat.
-pub(super) fn chat_facts(c: &Connection, chat: &ChatId) -> Result<(ChatKind, String)> {
-    let sql = "SELECT kind, title FROM chat WHERE id = ?1";
-    let (kind, title): (String, String) =
-        c.query_row(sql, [chat.as_str()], |r| Ok((r.get(0)?, r.get(1)?)))?;
-    Ok((chat_kind(&kind)?, title))
 }

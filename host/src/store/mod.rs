@@ -4,6 +4,7 @@
 //! `README.md` beside this file is the table page for whoever opens the file by hand.
 
 mod inbox;
+mod letters;
 mod migrations;
 mod outbox;
 mod runs;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use ipc_schema::{Refusal, RefusalCode};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::letters::{ToWrite, next_letter};
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, StoreError, id, int, outbox, parse};
+use super::{Result, Store, id, int, outbox, parse};
 use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
 use crate::domain::{Ending, Lane, LetterId, RunId, TurnId, WallMs};
@@ -34,17 +35,6 @@ pub struct RunRow {
     pub run: RunId,
     /// Its lane.
     pub lane: Lane,
-}
-
-/// A letter that is a row and must become a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToWrite {
-    /// Its number.
-    pub n: u64,
-    /// Its type.
-    pub kind: &'static str,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
 }
 
 /// A letter of the box that was read safely and asks for its transaction.
@@ -278,24 +268,6 @@ fn settle(
             Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: true })
         }
     }
-}
-
-/// Numbers a letter, builds it and stores its bytes.
-pub(super) fn next_letter(
-    c: &Connection,
-    run: &RunId,
-    turn: Option<TurnId>,
-    kind: &'static str,
-    now: WallMs,
-    build: impl FnOnce(u64) -> std::result::Result<Vec<u8>, Refusal>,
-) -> Result<ToWrite> {
-    let sql = "UPDATE run SET to_n = to_n + 1 WHERE id = ?1 AND state <> 'ended' RETURNING to_n";
-    let n = id(c.query_row(sql, [run.as_str()], |r| r.get(0))?);
-    let bytes =
-        build(n).map_err(|refusal| StoreError::Rule(format!("the {kind} letter of run {run}: {refusal}")))?;
-    let sql = "INSERT INTO to_agent(run, n, turn, kind, bytes, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    c.execute(sql, params![run.as_str(), int(n), turn.map(|t| int(t.0)), kind, bytes, now.0])?;
-    Ok(ToWrite { n, kind, bytes })
 }
 
 fn refused(code: RefusalCode, why: impl Into<String>) -> Taken {

@@ -156,12 +156,20 @@ pub struct Admitted {
     pub owner: Option<SenderId>,
 }
 
-pub(super) fn chat_kind(text: &str) -> Result<ChatKind> {
+fn chat_kind(text: &str) -> Result<ChatKind> {
     match text {
         "direct" => Ok(ChatKind::Direct),
         "room" => Ok(ChatKind::Room),
         other => Err(StoreError::Row { what: "chat.kind".into(), why: other.to_owned() }),
     }
+}
+
+/// The kind and title of an admitted chat.
+pub(super) fn chat_facts(c: &Connection, chat: &ChatId) -> Result<(ChatKind, String)> {
+    let sql = "SELECT kind, title FROM chat WHERE id = ?1";
+    let (kind, title): (String, String) =
+        c.query_row(sql, [chat.as_str()], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok((chat_kind(&kind)?, title))
 }
 
 fn ensure_group(c: &Connection, name: &GroupName, now: WallMs) -> Result<GroupState> {

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::inbox::chat_facts;
-use super::runs::{ToWrite, next_letter};
+use super::letters::{ToWrite, next_letter};
+use super::settings::chat_facts;
 use super::{Result, Store, StoreError, id, int, outbox, parse};
 use crate::domain::limits::ContextLimits;
 use crate::domain::message::Stored;
