@@ -70,6 +70,8 @@ impl InstallFile {
         let default = ContextLimits::default();
         self.context.messages.get_or_insert(default.messages);
         self.context.tokens.get_or_insert(default.tokens);
+        self.model.max_tokens.get_or_insert(8_192);
+        self.model.window.get_or_insert(200_000);
         self
     }
 }

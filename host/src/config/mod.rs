@@ -111,6 +111,7 @@ impl Install {
         let providers = secrets::providers(&file, &root, env)?;
         let model = model_choice(&file, &providers)?;
         let telegram = secrets::telegram(&file, &root, env)?;
+        let shown = show::with_choice(shown, &model);
         Ok(Self { root, owners: file.owners.clone(), file, providers, model, telegram, shown })
     }
 

@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::files::{GroupFile, InstallFile};
 use super::{ConfigError, nearest, parse, paths};
+use crate::domain::group::ModelChoice;
 
 /// Variables that begin like an override and are something else.
 const NOT_SETTINGS: [&str; 3] = ["LAZARET_ROOT", "LAZARET_LOG", "LAZARET_RUNNER"];
@@ -90,6 +91,18 @@ where
         })
         .collect();
     Ok((settings, shown))
+}
+
+/// Adds what was chosen because nobody set it: the provider by what the environment offers, the model by its kind.
+pub(super) fn with_choice(mut shown: Vec<Shown>, model: &ModelChoice) -> Vec<Shown> {
+    for (name, value) in [("model.name", &model.model), ("model.provider", &model.provider)] {
+        if !shown.iter().any(|s| s.name == name) {
+            let source = "chosen by the providers there are".to_owned();
+            shown.push(Shown { name: name.to_owned(), value: format!("{value:?}"), source });
+        }
+    }
+    shown.sort_by(|a, b| a.name.cmp(&b.name));
+    shown
 }
 
 fn is_override(variable: &str) -> bool {
