@@ -116,7 +116,7 @@ impl Host {
             channels.add(Arc::new(telegram));
         }
         let parts = Arc::new(Parts {
-            engine: engine(&install, env)?,
+            engine: engine(&install, env),
             mailbox: Mailbox::new(gid).map_err(|e| StartError::machine(e.code(), "letters", e))?,
             gateway: gateway(&install)?,
             runner: Runner::install(&runner_binary(env)?, &root.runners())
@@ -270,12 +270,12 @@ fn install_id(path: &Path) -> Result<String, StartError> {
 }
 
 /// The engine: the setting, or `DOCKER_HOST` where the setting is the default.
-pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Result<Engine, StartError> {
+pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Engine {
     let configured = &install.file.engine.socket;
     let by_default = *configured == crate::config::files::EngineFile::default().socket;
     let socket =
         env.get("DOCKER_HOST").filter(|host| by_default && host.starts_with("unix://")).unwrap_or(configured);
-    Engine::new(socket).map_err(|e| StartError::machine(e.code(), "the engine", e))
+    Engine::new(socket)
 }
 
 fn gateway(install: &Install) -> Result<Arc<Gateway>, StartError> {
@@ -297,7 +297,7 @@ async fn admit_configured(parts: &Parts) -> Result<(), StartError> {
     let now = parts.clock.wall();
     let known = parts.store.chats().await?;
     let mut wanted = vec![(terminal::CHAT.parse(), GroupName::main(), ChatKind::Direct, "terminal")];
-    for (chat, group) in parts.install.chats()? {
+    for (chat, group) in parts.install.chats() {
         let kind = if chat.channel() == ChannelName::Telegram && chat.local().starts_with('-') {
             ChatKind::Room
         } else {

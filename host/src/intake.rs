@@ -96,13 +96,14 @@ async fn take_in(
     let mut strangers = Vec::new();
     let mut stored_as = Vec::with_capacity(batch.inbound.len());
     for inbound in batch.inbound {
+        let inbound = cleaned(inbound);
         let group = group_of(parts, &inbound).await?;
         match (admission::admit(&inbound, group.as_ref(), &owners), group) {
             (Admission::Take(role), Some(Group { name: group, .. })) => {
                 let attachments = fetch_all(parts, channel, &group, &inbound.attachments).await;
                 let owner = owners.contains(&inbound.sender.id);
                 stored_as.push(Some(admitted.len()));
-                admitted.push(Admitted { group, role, owner, inbound: cleaned(inbound), attachments });
+                admitted.push(Admitted { group, role, owner, inbound, attachments });
                 continue;
             }
             (Admission::Stranger, _) | (Admission::Take(_), None) => strangers.push(stranger(&inbound)),

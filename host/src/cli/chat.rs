@@ -11,7 +11,10 @@ use tokio::sync::mpsc;
 
 use super::{CliError, Done, Here};
 use crate::channels::terminal::wire::{FromClient, SOCKET, ToClient};
+use crate::domain::outbound::Voice;
+use crate::policy::admission::TEXT_MAX;
 use crate::report::{print, safe};
+use crate::say;
 use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
@@ -91,9 +94,10 @@ async fn talk(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
             line = input.recv() => match line {
                 None => return Ok(ExitCode::SUCCESS),
                 Some(line) if line.trim().is_empty() => screen.prompt(),
-                Some(line) => {
-                    host.say(line).await?;
-                }
+                Some(line) => match too_long(&line) {
+                    Some(told) => screen.say(&told),
+                    None => drop(host.say(line).await?),
+                },
             },
             told = host.next() => match told? {
                 ToClient::Part { row, text, .. } => {
@@ -148,11 +152,21 @@ async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) 
         if line.trim().is_empty() {
             continue;
         }
+        if let Some(told) = too_long(&line) {
+            print(told);
+            continue;
+        }
         print(format!("> {}", safe(&line)));
         let id = host.say(line).await?;
         Turn::default().watch(host, &id).await?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The host would refuse it in these words; it need not travel for that.
+fn too_long(line: &str) -> Option<String> {
+    let told = || say::voiced(Voice::Notice, &say::too_long(line.len(), TEXT_MAX));
+    (line.len() > TEXT_MAX).then(told)
 }
 
 /// What is known of the turn that a line began.

@@ -87,10 +87,7 @@ fn groups(install: &Install, found: &mut Findings) {
 }
 
 async fn engine(here: &Here, install: &Install, found: &mut Findings) {
-    let Some(engine) = found.add("engine", daemon::engine(install, &here.env), |_| "configured".into())
-    else {
-        return;
-    };
+    let engine = daemon::engine(install, &here.env);
     let facts = engine.facts().await;
     let known = found.add("engine", facts, |f| {
         format!("{} (API {}, cgroup v{}, runtimes {})", f.version, f.api, f.cgroups, f.runtimes.join(", "))

@@ -205,18 +205,21 @@ impl Install {
         names
     }
 
-    /// Chats that group files name.
-    ///
-    /// # Errors
-    /// The first group file that cannot be used.
-    pub fn chats(&self) -> Result<Vec<(ChatId, GroupName)>, ConfigError> {
+    /// Chats that group files name. A file that cannot be used names none: its own runs say what is wrong with it.
+    pub fn chats(&self) -> Vec<(ChatId, GroupName)> {
+        let chats_of = |name: &GroupName| {
+            let path = self.root.group_file(name);
+            let file: GroupFile = parse(&path, &read_or_empty(&path)?)?;
+            Ok::<_, ConfigError>(file.chats)
+        };
         let mut chats = Vec::new();
         for name in self.group_names() {
-            let path = self.root.group_file(&name);
-            let file: GroupFile = parse(&path, &read_or_empty(&path)?)?;
-            chats.extend(file.chats.into_iter().map(|chat| (chat, name.clone())));
+            match chats_of(&name) {
+                Ok(named) => chats.extend(named.into_iter().map(|chat| (chat, name.clone()))),
+                Err(e) => tracing::error!(group = %name, code = e.code(), "{e}"),
+            }
         }
-        Ok(chats)
+        chats
     }
 }
 

@@ -19,7 +19,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoImage`], or what the engine said.
     pub async fn image(&self, name: &str) -> Result<ImageFacts, EngineError> {
-        let told = match self.ask("look at the image", QUICK, self.docker.inspect_image(name)).await {
+        let told = match self.ask("look at the image", QUICK, self.docker()?.inspect_image(name)).await {
             Err(EngineError::Refused { why, .. }) if why.to_lowercase().contains("no such image") => {
                 return Err(EngineError::NoImage { image: name.to_owned() });
             }
@@ -70,11 +70,12 @@ impl Engine {
             network_disabled: Some(true),
             ..Default::default()
         };
-        let made = self.ask("look into the image", SLOW, self.docker.create_container(None, body)).await?;
+        let made = self.ask("look into the image", SLOW, self.docker()?.create_container(None, body)).await?;
         let options = DownloadFromContainerOptionsBuilder::default().path("/etc/passwd").build();
+        let docker = self.docker()?;
         let archive = async {
             let mut bytes = Vec::new();
-            let mut chunks = self.docker.download_from_container(&made.id, Some(options));
+            let mut chunks = docker.download_from_container(&made.id, Some(options));
             while let Some(chunk) = chunks.try_next().await? {
                 if bytes.len() + chunk.len() > PASSWD_MAX {
                     break;

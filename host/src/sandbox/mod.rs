@@ -9,14 +9,15 @@ mod translate;
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bollard::Docker;
 use bollard::errors::Error as Bollard;
 use bollard::query_parameters::{
     CreateContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
+use bollard::{ClientVersion, Docker};
 use futures_util::StreamExt;
 
 use crate::policy::sandbox_plan::{ContainerSpec, label};
@@ -135,25 +136,26 @@ pub struct Found {
 /// The engine.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    docker: Docker,
+    /// Made by the first call that finds a socket: an engine may be installed after the host has started.
+    client: Arc<OnceLock<Docker>>,
     socket: String,
 }
 
 impl Engine {
-    /// A client for the engine at `unix:///…`. Nothing is asked yet.
-    ///
-    /// # Errors
-    /// [`EngineError::Away`] for an address that cannot be one.
-    pub fn new(socket: &str) -> Result<Self, EngineError> {
-        let path = socket.strip_prefix("unix://").unwrap_or(socket);
-        let docker = Docker::connect_with_unix(
-            path,
-            SLOW.as_secs(),
-            &bollard::ClientVersion { major_version: 1, minor_version: 41 },
-        );
-        let docker =
-            docker.map_err(|e| EngineError::Away { socket: socket.to_owned(), why: e.to_string() })?;
-        Ok(Self { docker, socket: socket.to_owned() })
+    /// A client for the engine at `unix:///…`. Nothing is asked yet, and nobody need be there.
+    pub fn new(socket: &str) -> Self {
+        Self { client: Arc::default(), socket: socket.to_owned() }
+    }
+
+    fn docker(&self) -> Result<&Docker, EngineError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let path = self.socket.strip_prefix("unix://").unwrap_or(&self.socket);
+        let version = ClientVersion { major_version: 1, minor_version: 41 };
+        let client = Docker::connect_with_unix(path, SLOW.as_secs(), &version)
+            .map_err(|e| EngineError::Away { socket: self.socket.clone(), why: e.to_string() })?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// Asks the engine what it is.
@@ -161,13 +163,13 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Away`], [`EngineError::Hangs`] or [`EngineError::TooOld`].
     pub async fn facts(&self) -> Result<EngineFacts, EngineError> {
-        let version = self.ask("say its version", QUICK, self.docker.version()).await?;
+        let version = self.ask("say its version", QUICK, self.docker()?.version()).await?;
         let api = version.api_version.unwrap_or_default();
         let number = api.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
         if number.is_none_or(|n: (u32, u32)| n < OLDEST_API) {
             return Err(EngineError::TooOld { socket: self.socket.clone(), found: api });
         }
-        let info = self.ask("describe itself", QUICK, self.docker.info()).await?;
+        let info = self.ask("describe itself", QUICK, self.docker()?.info()).await?;
         let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
         runtimes.sort();
         Ok(EngineFacts {
@@ -187,7 +189,8 @@ impl Engine {
     pub async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
         let options = CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
         let body = translate::container(spec);
-        let made = self.ask("make the box", SLOW, self.docker.create_container(Some(options), body)).await?;
+        let made =
+            self.ask("make the box", SLOW, self.docker()?.create_container(Some(options), body)).await?;
         Ok(made.id)
     }
 
@@ -196,7 +199,7 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn start(&self, container: &str) -> Result<(), EngineError> {
-        self.ask("start the box", SLOW, self.docker.start_container(container, None)).await
+        self.ask("start the box", SLOW, self.docker()?.start_container(container, None)).await
     }
 
     /// Waits until a box has ended, over restarts of the engine.
@@ -204,8 +207,10 @@ impl Engine {
         let mut pause = Duration::from_millis(200);
         loop {
             let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
-            // The stream yields once; an error may be the exit code's, or the engine's own end.
-            let _ = self.docker.wait_container(container, Some(options)).next().await;
+            if let Ok(docker) = self.docker() {
+                // The stream yields once; an error may be the exit code's, or the engine's own end.
+                let _ = docker.wait_container(container, Some(options)).next().await;
+            }
             match self.exit(container).await {
                 Ok(Some(exit)) => return exit,
                 Ok(None) => {}
@@ -219,7 +224,8 @@ impl Engine {
     /// How a box ended; `None` while it runs.
     async fn exit(&self, container: &str) -> Result<Option<Exit>, EngineError> {
         let told =
-            match self.ask("look at the box", QUICK, self.docker.inspect_container(container, None)).await {
+            match self.ask("look at the box", QUICK, self.docker()?.inspect_container(container, None)).await
+            {
                 Err(EngineError::Refused { why, .. }) if why.contains("No such container") => {
                     return Ok(Some(Exit { code: None, oom: false }));
                 }
@@ -238,7 +244,8 @@ impl Engine {
     /// What the engine said.
     pub async fn signal(&self, container: &str, signal: &str) -> Result<(), EngineError> {
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
-        match self.ask("signal the box", QUICK, self.docker.kill_container(container, Some(options))).await {
+        match self.ask("signal the box", QUICK, self.docker()?.kill_container(container, Some(options))).await
+        {
             Err(EngineError::Refused { why, .. })
                 if why.contains("is not running") || why.contains("No such") =>
             {
@@ -254,7 +261,7 @@ impl Engine {
     /// What the engine said.
     pub async fn log_tail(&self, container: &str, most: usize) -> Result<Vec<u8>, EngineError> {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail("2000").build();
-        let mut lines = self.docker.logs(container, Some(options));
+        let mut lines = self.docker()?.logs(container, Some(options));
         let mut tail = Vec::new();
         let read = async {
             while let Some(line) = lines.next().await {
@@ -276,7 +283,10 @@ impl Engine {
     /// What the engine said.
     pub async fn remove(&self, container: &str) -> Result<(), EngineError> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match self.ask("remove the box", SLOW, self.docker.remove_container(container, Some(options))).await {
+        match self
+            .ask("remove the box", SLOW, self.docker()?.remove_container(container, Some(options)))
+            .await
+        {
             Err(EngineError::Refused { why, .. })
                 if why.contains("No such") || why.contains("already in progress") =>
             {
@@ -293,7 +303,7 @@ impl Engine {
     pub async fn boxes(&self, install: &str) -> Result<Vec<Found>, EngineError> {
         let filters = HashMap::from([("label", vec![format!("{}={install}", label::INSTALL)])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let boxes = self.ask("list the boxes", QUICK, self.docker.list_containers(Some(options))).await?;
+        let boxes = self.ask("list the boxes", QUICK, self.docker()?.list_containers(Some(options))).await?;
         Ok(boxes
             .into_iter()
             .filter_map(|b| {
@@ -314,6 +324,11 @@ impl Engine {
             .await
             .map_err(|_| EngineError::Hangs { what, seconds: within.as_secs() })?;
         answered.map_err(|e| match e {
+            // "client version 1.41 is too new. Maximum supported API version is 1.30"
+            Bollard::DockerResponseServerError { message, .. } if message.contains("is too new") => {
+                let found = message.rsplit(' ').next().unwrap_or_default().to_owned();
+                EngineError::TooOld { socket: self.socket.clone(), found }
+            }
             Bollard::DockerResponseServerError { message, .. } => EngineError::Refused { what, why: message },
             Bollard::RequestTimeoutError => EngineError::Hangs { what, seconds: within.as_secs() },
             other => EngineError::Away { socket: self.socket.clone(), why: chain(&other) },

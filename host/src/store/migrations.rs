@@ -10,14 +10,11 @@ use super::{Result, StoreError};
 const APPLICATION_ID: i64 = 0x4c7a_7274;
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
 
-/// Brings the file to this binary's schema, or refuses it before a byte is written.
-pub(super) fn bring_up(connection: &mut Connection, path: &Path) -> Result<()> {
+/// Refuses a file of another program or of a newer binary, before a byte of it is changed.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<()> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (owner, found, tables) = (
-        pragma("application_id")?,
-        pragma("user_version")?,
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?,
-    );
+    let (owner, found) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if owner != APPLICATION_ID && tables > 0 {
         return Err(StoreError::Damaged {
@@ -28,6 +25,12 @@ pub(super) fn bring_up(connection: &mut Connection, path: &Path) -> Result<()> {
     if found > known {
         return Err(StoreError::Newer { path: path.to_owned(), found, known });
     }
+    Ok(())
+}
+
+/// Brings a checked file to this binary's schema.
+pub(super) fn bring_up(connection: &mut Connection) -> Result<()> {
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let todo = usize::try_from(found).unwrap_or(0);
     for (done, sql) in MIGRATIONS.iter().enumerate().skip(todo) {
         let step = connection.transaction()?;

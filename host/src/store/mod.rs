@@ -120,7 +120,7 @@ impl Store {
     /// [`StoreError::Newer`] and [`StoreError::Damaged`] before anything is written; [`StoreError::Open`].
     pub fn open(path: &Path) -> Result<Self> {
         let mut connection = connect(path)?;
-        migrations::bring_up(&mut connection, path)?;
+        migrations::bring_up(&mut connection)?;
         Ok(Self { writer: Writer::start(connection)? })
     }
 
@@ -146,6 +146,8 @@ fn connect(path: &Path) -> Result<Connection> {
     if let Err(e) = connection.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0)) {
         return Err(StoreError::Damaged { path: path.to_owned(), why: e.to_string() });
     }
+    // Whose file it is comes before the first pragma that would write into it.
+    migrations::check(&connection, path)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(open)?;
     connection.pragma_update(None, "synchronous", "full").map_err(open)?;
     connection.pragma_update(None, "foreign_keys", true).map_err(open)?;

@@ -208,6 +208,11 @@ async fn what_a_turn_did_not_see_is_the_next_turn() {
     let closed = h.takes(1, 2, Some(TurnId(1)), done("to one")).await;
     assert_eq!(closed, Taken::Closed { next: Some(TurnId(2)) });
     assert_eq!((h.state_of(1).await.as_str(), h.state_of(2).await.as_str()), ("done", "in_turn"));
+    assert_eq!(
+        h.is_given(RUN).await,
+        Some((vec!["late".into(), "later".into()], 0)),
+        "the same box gets it anew"
+    );
     h.store.collect(RUN.parse().unwrap(), lane(), Ending::Finished, T).await.unwrap();
     h.starts(RUN2).await;
     assert_eq!(h.is_given(RUN2).await, Some((vec!["late".into(), "later".into()], 0)));

@@ -258,8 +258,10 @@ fn stages(c: &Connection, column: &str, value: i64) -> Result<Vec<StageRow>> {
 fn turn_trace(c: &Connection, turn: i64) -> Result<TurnTrace> {
     let sql = "SELECT state, why, attempt FROM turn WHERE id = ?1";
     let (state, why, attempt) = c.query_row(sql, [turn], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-    let sql = "SELECT DISTINCT r.id, r.grp, r.ending, r.why FROM run r JOIN to_agent t ON t.run = r.id
-               WHERE t.turn = ?1 ORDER BY r.id";
+    // Every run of the lane that lived while the turn was open: those that never started are part of its story.
+    let sql = "SELECT r.id, r.grp, r.ending, r.why FROM run r JOIN turn t ON t.lane = r.lane
+               WHERE t.id = ?1 AND r.created_at <= coalesce(t.closed_at, r.created_at)
+                 AND coalesce(r.ended_at, t.opened_at) >= t.opened_at ORDER BY r.id";
     let mut runs = c.prepare(sql)?;
     let runs = runs.query_map([turn], |r| {
         Ok(RunTrace { run: r.get(0)?, group: r.get(1)?, ending: r.get(2)?, why: r.get(3)? })

@@ -227,6 +227,8 @@ pub(super) fn close(
         let sql = "UPDATE message SET state = 'waiting', turn = NULL WHERE turn = ?1 AND state = 'in_turn'
                    AND seq NOT IN (SELECT seq FROM given WHERE run = ?2 AND n <= ?3)";
         c.execute(sql, params![turn, run.as_str(), int(ack)])?;
+        // The box ignores letters of a turn it has ended: what lay in those was not given after all.
+        c.execute("DELETE FROM given WHERE run = ?1 AND n > ?2", params![run.as_str(), int(ack)])?;
     }
     // Context older than the newest answered message was given, or left out for good and counted.
     let sql = "UPDATE message SET state = 'done', turn = coalesce(turn, ?1)
