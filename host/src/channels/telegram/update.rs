@@ -116,14 +116,14 @@ struct Location {
 /// Reads one update. An unknown kind has an id and no message.
 pub(super) fn read(raw: &str, me: &Me) -> Read {
     let update_id = serde_json::from_str::<Head>(raw).ok().map(|h| h.update_id);
-    let message = serde_json::from_str::<Update>(raw)
-        .map_err(|e| e.to_string())
-        .and_then(|u| u.message.or(u.edited_message).map(|m| m.inbound(me)).transpose());
+    let message = serde_json::from_str::<Update>(raw).map_err(|e| e.to_string()).and_then(|u| {
+        u.message.or(u.edited_message).map(|m| m.inbound(me, update_id.unwrap_or(0))).transpose()
+    });
     Read { update_id, message }
 }
 
 impl Message {
-    fn inbound(self, me: &Me) -> Result<Inbound, String> {
+    fn inbound(self, me: &Me, update_id: i64) -> Result<Inbound, String> {
         let bad = |e: crate::domain::chat::BadAddress| e.to_string();
         let chat: ChatId = match self.message_thread_id.filter(|_| self.is_topic_message) {
             Some(topic) => format!("telegram:{}/{topic}", self.chat.id),
@@ -140,7 +140,7 @@ impl Message {
             kind: if direct { ChatKind::Direct } else { ChatKind::Room },
             title: self.chat.name(),
             message_id: self.message_id.to_string(),
-            version: self.edit_date.unwrap_or(0),
+            version: self.edit_date.map_or(0, |at| version(at, update_id)),
             sender: self.sender().map_err(bad)?,
             text: self.words(),
             chat,
@@ -226,6 +226,12 @@ impl Message {
         })
         .collect()
     }
+}
+
+/// Edits have a time in seconds and no number. Two within one second are told apart by their updates, which grow; the
+/// same update handed over again is the same version.
+fn version(edit_date: i64, update_id: i64) -> i64 {
+    (edit_date << 20) | (update_id & 0xf_ffff)
 }
 
 impl User {
@@ -327,7 +333,11 @@ mod tests {
             r#"{{"update_id":8,"edited_message":{{{ROOM},"text":"better","edit_date":1795000100}}}}"#
         );
         let m = read(&raw, &me()).message.unwrap().unwrap();
-        assert_eq!((m.version, m.message_id.as_str()), (1_795_000_100, "11"));
+        assert_eq!(m.message_id, "11");
+        let next = raw.replace("\"update_id\":8", "\"update_id\":9");
+        let again = read(&raw, &me()).message.unwrap().unwrap();
+        let next = read(&next, &me()).message.unwrap().unwrap();
+        assert!(m.version > 0 && again.version == m.version && next.version > m.version);
     }
 
     #[test]
