@@ -1,6 +1,8 @@
 //! A running box, row by row of the posture's table, each from the side that can see it: the engine's own account,
 //! the host's /proc and cgroups, and a probe inside. And a canary key that must be nowhere in it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::Path;
 

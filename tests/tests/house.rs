@@ -1,6 +1,8 @@
 //! The house stands as it is drawn: imports point down only, the pure floors stay pure, and no file outgrows its
 //! reader.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

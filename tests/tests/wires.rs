@@ -1,5 +1,7 @@
 //! One real turn per line on standard input, with each wire of a model: what `make run` does with a pipe.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use journeys::model::KEY;
 use journeys::world::World;
 use serde_json::json;

@@ -1,6 +1,7 @@
 //! The settings files as types. Their field docs are the text of the JSON Schemas.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -140,11 +141,18 @@ pub struct HostFile {
     pub live_boxes: usize,
     /// The largest attachment that is stored, in MiB.
     pub attachment_mib: u64,
+    /// How long a model that is busy or away is asked again before the turn is told.
+    pub model_retry: Span,
 }
 
 impl Default for HostFile {
     fn default() -> Self {
-        Self { working_runs: 4, live_boxes: 12, attachment_mib: 20 }
+        Self {
+            working_runs: 4,
+            live_boxes: 12,
+            attachment_mib: 20,
+            model_retry: Span(Duration::from_secs(120)),
+        }
     }
 }
 

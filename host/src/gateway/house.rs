@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::usage::Usage;
-use super::{GatewaySettings, Ledger, ProviderKind, ProviderSettings};
+use super::{GatewaySettings, Ledger, ProviderKind, ProviderSettings, RetryLimits};
 use crate::clock::Clock;
 use crate::config::Install;
 use crate::config::files;
@@ -26,7 +26,8 @@ pub fn settings_of(install: &Install) -> GatewaySettings {
             ..ProviderSettings::new(&provider.name, kind)
         }
     });
-    GatewaySettings { providers: providers.collect(), ..GatewaySettings::default() }
+    let retry = RetryLimits { total: install.file.host.model_retry.0, ..RetryLimits::default() };
+    GatewaySettings { providers: providers.collect(), retry, ..GatewaySettings::default() }
 }
 
 #[async_trait]

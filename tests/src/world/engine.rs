@@ -1,18 +1,22 @@
 //! The engine that a world's boxes run on.
 
 use std::process::Stdio;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use hyper::Method;
 use tokio::process::Command;
+
+use crate::engine::{self, Answered, StandIn};
 
 /// The image of one static binary, made once per machine.
 const BUSYBOX: &str = "lazaret-journeys-busybox";
 
-/// This machine's engine.
+/// This machine's engine, or a stand-in of a world's own. A clone is the same engine; a stand-in ends with the last.
 #[derive(Debug, Clone)]
 pub struct Engine {
     socket: String,
     image: String,
+    stand_in: Option<Arc<StandIn>>,
 }
 
 impl Engine {
@@ -25,7 +29,78 @@ impl Engine {
         READY.get_or_init(make_busybox_image);
         let socket =
             std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-        Self { socket, image: BUSYBOX.to_owned() }
+        Self { socket, image: BUSYBOX.to_owned(), stand_in: None }
+    }
+
+    /// A stand-in that runs: boxes in milliseconds, and no sandbox (see [`crate::engine`]).
+    ///
+    /// # Panics
+    /// When it cannot run: it needs root and a static busybox.
+    pub async fn stand_in() -> Self {
+        let engine = Self::stand_in_away();
+        engine.start().await;
+        engine
+    }
+
+    /// A stand-in that nobody has started yet.
+    ///
+    /// # Panics
+    /// When there is no room for its files.
+    pub fn stand_in_away() -> Self {
+        let stand_in = StandIn::away();
+        let socket = format!("unix://{}", stand_in.socket().display());
+        Self { socket, image: engine::IMAGE.to_owned(), stand_in: Some(Arc::new(stand_in)) }
+    }
+
+    /// Starts the stand-in, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it cannot run, runs already, or is this machine's own engine.
+    pub async fn start(&self) {
+        self.expect_stand_in().start().await;
+    }
+
+    /// Removes an install's boxes from this machine's engine; a stand-in takes its own along.
+    pub(super) fn remove_boxes(&self, install: &str) {
+        if self.stand_in.is_some() {
+            return;
+        }
+        let docker = |args: &[&str]| {
+            let output = std::process::Command::new("docker").args(args).stdin(Stdio::null()).output();
+            output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default()
+        };
+        let filter = format!("label=lazaret.install={install}");
+        let boxes = docker(&["ps", "--all", "--quiet", "--filter", &filter]);
+        for id in boxes.lines() {
+            docker(&["rm", "--force", "--volumes", id]);
+        }
+    }
+
+    /// Ends the stand-in, and every box with it.
+    ///
+    /// # Panics
+    /// When it is this machine's own engine.
+    pub fn stop(&self) {
+        self.expect_stand_in().stop();
+    }
+
+    fn expect_stand_in(&self) -> &StandIn {
+        match &self.stand_in {
+            Some(stand_in) => stand_in,
+            None => panic!("this machine's engine is left alone"),
+        }
+    }
+
+    /// One call of the stand-in's API; `path` holds the query, escaped.
+    ///
+    /// # Panics
+    /// When it does not answer, or is this machine's own engine.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<&serde_json::Value>) -> Answered {
+        let socket = self.expect_stand_in().socket();
+        match engine::ask(&socket, method, path, body).await {
+            Ok(answered) => answered,
+            Err(e) => panic!("{path} at {}: {e}", socket.display()),
+        }
     }
 
     /// Its address.
@@ -40,12 +115,25 @@ impl Engine {
 
     /// The names of an install's boxes, running or not.
     pub async fn boxes(&self, install: &str) -> Vec<String> {
+        if self.stand_in.is_some() {
+            return self.boxes_of_stand_in(install).await;
+        }
         let filter = format!("label=lazaret.install={install}");
         docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])
             .await
             .lines()
             .map(str::to_owned)
             .collect()
+    }
+
+    async fn boxes_of_stand_in(&self, install: &str) -> Vec<String> {
+        let filters = format!("%7B%22label%22:%5B%22lazaret.install={install}%22%5D%7D");
+        let listed =
+            self.ask(Method::GET, &format!("/containers/json?all=1&filters={filters}"), None).await.json();
+        let name = |listed: &serde_json::Value| {
+            listed["Names"][0].as_str().unwrap_or_default().trim_start_matches('/').to_owned()
+        };
+        listed.as_array().into_iter().flatten().map(name).collect()
     }
 }
 

@@ -19,15 +19,32 @@ pub use host::HostProcess;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An install.
+///
+/// The fields end in this order: the host, the boxes that a failed test left, the servers, and last the directory.
 pub struct World {
+    host: Option<HostProcess>,
+    _leftovers: Leftovers,
     /// The model.
     pub model: ModelServer,
     /// Telegram.
     pub telegram: TelegramServer,
-    root: tempfile::TempDir,
     env: BTreeMap<String, String>,
     engine: Engine,
-    host: Option<HostProcess>,
+    root: tempfile::TempDir,
+}
+
+/// Removes what a test that failed in mid-turn left on this machine's engine.
+struct Leftovers {
+    install: PathBuf,
+    engine: Engine,
+}
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        if let Ok(install) = std::fs::read_to_string(&self.install) {
+            self.engine.remove_boxes(install.trim());
+        }
+    }
 }
 
 impl World {
@@ -62,7 +79,8 @@ impl World {
         set("ANTHROPIC_BASE_URL", &model.anthropic_url());
         set("TELEGRAM_BOT_TOKEN", TOKEN);
         set("LAZARET_CHANNELS_TELEGRAM_BASE_URL", &telegram.url());
-        Self { model, telegram, root, env, engine, host: None }
+        let leftovers = Leftovers { install: root.path().join("state/install"), engine: engine.clone() };
+        Self { host: None, _leftovers: leftovers, model, telegram, env, engine, root }
     }
 
     /// Sets an environment variable of the host and of every command.
@@ -125,6 +143,28 @@ impl World {
             Some(host) => host.kill().await,
             None => panic!("the host was not started"),
         }
+    }
+
+    /// Ends the host with SIGTERM, as an operator would.
+    ///
+    /// # Panics
+    /// When it was not started, does not end in time, or ends badly.
+    pub async fn stop_host(&mut self) {
+        match self.host.take() {
+            Some(host) => assert_eq!(host.stop().await, Some(0), "{}", self.log()),
+            None => panic!("the host was not started"),
+        }
+    }
+
+    /// Writes these lines on the terminal of the running host, one turn each, and returns what it showed.
+    ///
+    /// # Panics
+    /// When the chat ends badly.
+    pub async fn chat(&self, lines: &str) -> String {
+        let output = self.run(&["chat"], lines).await;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "the chat failed:\n{out}{err}\n{}", self.log());
+        out.into_owned()
     }
 
     /// Runs a command line to its end.

@@ -1,0 +1,111 @@
+//! A box's birth: a process in namespaces of its own, an order to it, and its report.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+use super::House;
+use super::spec::BoxSpec;
+
+/// What a box's PID 1 is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    /// The directory to mount the root over.
+    pub root: PathBuf,
+    pub image_bin: PathBuf,
+    pub image_passwd: PathBuf,
+    pub spec: BoxSpec,
+}
+
+/// What it answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Report {
+    /// The program was run; the host knows the box's PID 1 by this number.
+    Started { pid: i32 },
+    /// The box could not be made.
+    Failed(String),
+}
+
+impl Report {
+    pub(super) fn line(&self) -> Vec<u8> {
+        // Numbers and strings are always JSON.
+        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+
+    pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        to.write_all(&self.line())
+    }
+}
+
+/// The socket to a box's PID 1: where it ends, the box ends.
+pub(super) type Line = BufReader<UnixStream>;
+
+/// A box that runs.
+#[derive(Debug)]
+pub(super) struct Born {
+    pub pid: i32,
+    /// `unshare`, which ends as the box's PID 1 ends.
+    pub process: Child,
+    pub line: Line,
+}
+
+/// Makes a box and runs its program.
+///
+/// # Errors
+/// Why not, in words for the engine's error.
+pub(super) async fn born(house: &House, spec: &BoxSpec) -> Result<Born, String> {
+    let failed = |e: io::Error| format!("unable to start the box: {e}");
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
+    ours.set_nonblocking(true).map_err(failed)?;
+    let mut line = BufReader::new(UnixStream::from_std(ours).map_err(failed)?);
+    let mut process = namespaces(theirs).spawn().map_err(failed)?;
+    let order = Order {
+        root: house.root.clone(),
+        image_bin: house.image.bin(),
+        image_passwd: house.image.passwd(),
+        spec: spec.clone(),
+    };
+    let mut text = serde_json::to_vec(&order).map_err(|e| e.to_string())?;
+    text.push(b'\n');
+    let mut report = String::new();
+    let told = async {
+        line.get_mut().write_all(&text).await?;
+        line.read_line(&mut report).await
+    };
+    match (told.await, serde_json::from_str(&report)) {
+        (Ok(_), Ok(Report::Started { pid })) => Ok(Born { pid, process, line }),
+        (Ok(_), Ok(Report::Failed(why))) => Err(why),
+        _ => Err(last_words(&mut process).await),
+    }
+}
+
+/// This same program, in namespaces of its own. It is found by the kernel's name for it: a rebuilt one under the same
+/// path would be another.
+fn namespaces(line: std::os::unix::net::UnixStream) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--"]);
+    command.arg(format!("/proc/{}/exe", std::process::id())).arg("--box");
+    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
+    command.stdin(Stdio::from(OwnedFd::from(line))).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true);
+    command
+}
+
+/// It ended without a report: what it wrote instead.
+async fn last_words(process: &mut Child) -> String {
+    let mut text = String::new();
+    if let Some(stderr) = &mut process.stderr {
+        // What cannot be read is not told.
+        let _ = stderr.read_to_string(&mut text).await;
+    }
+    format!("unable to start the box: {}", text.trim())
+}

@@ -1,0 +1,260 @@
+//! One container: made, run, ended.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Child;
+use tokio::sync::watch;
+
+use super::House;
+use super::answer::Refused;
+use super::birth::{self, Line};
+use super::log::{Lines, Log, Stream};
+use super::spec::BoxSpec;
+
+/// Where a container stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    Created,
+    Running { pid: i32, since: String },
+    Exited { code: i32, since: String, at: String },
+}
+
+/// A container.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub id: String,
+    pub name: String,
+    pub image: &'static str,
+    pub labels: BTreeMap<String, String>,
+    spec: BoxSpec,
+    /// What was asked for, told again by `inspect`.
+    body: Value,
+    created: i64,
+    phase: watch::Sender<Phase>,
+    /// The box lives no longer than this.
+    line: Mutex<Option<Line>>,
+    /// One start at a time.
+    starting: tokio::sync::Mutex<()>,
+    removing: AtomicBool,
+    log: Mutex<Log>,
+}
+
+/// What a new container is made of.
+pub(super) struct New {
+    pub id: String,
+    pub name: String,
+    pub image: &'static str,
+    pub labels: BTreeMap<String, String>,
+    pub spec: BoxSpec,
+    pub body: Value,
+}
+
+impl Container {
+    pub(super) fn new(new: New) -> Self {
+        let New { id, name, image, labels, spec, body } = new;
+        Self {
+            id,
+            name,
+            image,
+            labels,
+            spec,
+            body,
+            created: chrono::Utc::now().timestamp(),
+            phase: watch::Sender::new(Phase::Created),
+            line: Mutex::default(),
+            starting: tokio::sync::Mutex::new(()),
+            removing: AtomicBool::new(false),
+            log: Mutex::default(),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    pub(super) fn runs(&self) -> bool {
+        matches!(self.phase(), Phase::Running { .. })
+    }
+
+    /// Starts it; `false` when it runs already.
+    pub(super) async fn start(self: &Arc<Self>, house: &House) -> Result<bool, Refused> {
+        let _one = self.starting.lock().await;
+        if self.runs() {
+            return Ok(false);
+        }
+        if self.removing.load(Ordering::SeqCst) {
+            let why = "container is marked for removal and cannot be started";
+            return Err(Refused::new(409, why));
+        }
+        let born = birth::born(house, &self.spec).await.map_err(|why| {
+            Refused::new(
+                400,
+                format!("failed to create shim task: OCI runtime create failed: {why}: unknown"),
+            )
+        })?;
+        self.line().replace(born.line);
+        self.phase.send_replace(Phase::Running { pid: born.pid, since: now() });
+        tokio::spawn(Arc::clone(self).live(born.process));
+        Ok(true)
+    }
+
+    /// From start to exit. The exit is told after the last word was read, so that a log is whole.
+    async fn live(self: Arc<Self>, mut process: Child) {
+        let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
+        tokio::join!(self.listen(Stream::Stdout, stdout), self.listen(Stream::Stderr, stderr));
+        let ended = process.wait().await;
+        self.line().take();
+        let code = ended.map_or(255, |status| {
+            use std::os::unix::process::ExitStatusExt;
+            status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(255)
+        });
+        let since = match self.phase() {
+            Phase::Running { since, .. } => since,
+            Phase::Created | Phase::Exited { .. } => String::new(),
+        };
+        self.phase.send_replace(Phase::Exited { code, since, at: now() });
+    }
+
+    async fn listen(&self, stream: Stream, from: Option<impl AsyncRead + Unpin>) {
+        let Some(mut from) = from else { return };
+        let (mut lines, mut buffer) = (Lines::default(), vec![0; 8192]);
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            for record in lines.take(buffer.get(..count).unwrap_or_default()) {
+                self.log().push(stream, record);
+            }
+        }
+        if let Some(record) = lines.rest() {
+            self.log().push(stream, record);
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Option<Line>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn frames(&self, wanted: impl Fn(Stream) -> bool, tail: Option<usize>) -> Vec<u8> {
+        self.log().frames(wanted, tail)
+    }
+
+    /// Sends its PID 1 a signal. SIGKILL returns when it has ended, as the engine's does; it is the end of its line,
+    /// because `unshare` makes a failure of its own, and words of its own, out of a child that was killed.
+    pub(super) async fn signal(&self, signal: Signal) -> Result<(), Refused> {
+        let pid = match self.phase() {
+            Phase::Running { pid, .. } => Pid::from_raw(pid),
+            Phase::Created | Phase::Exited { .. } => None,
+        };
+        let Some(pid) = pid else {
+            let why = format!("Cannot kill container: {}: Container {} is not running", self.id, self.id);
+            return Err(Refused::new(409, why));
+        };
+        if signal == Signal::KILL {
+            self.line().take();
+            self.ended().await;
+        } else {
+            // One that is just ending needs none. Its number is not given away before `live` has waited.
+            let _ = kill_process(pid, signal);
+        }
+        Ok(())
+    }
+
+    /// Waits until it does not run, and returns its exit code; that of one which never ran is 0.
+    pub(super) async fn ended(&self) -> i32 {
+        let mut phase = self.phase.subscribe();
+        // The sender lives in `self`.
+        let ended = phase.wait_for(|phase| !matches!(phase, Phase::Running { .. })).await;
+        match ended.as_deref() {
+            Ok(Phase::Exited { code, .. }) => *code,
+            _ => 0,
+        }
+    }
+
+    /// Ends it where `force` says so, before it goes. The second who wants this is refused.
+    pub(super) async fn end_for_good(&self, force: bool) -> Result<(), Refused> {
+        if self.runs() && !force {
+            let why = format!(
+                "You cannot remove a running container {}. Stop the container before attempting removal or force remove",
+                self.id
+            );
+            return Err(Refused::new(409, why));
+        }
+        if self.removing.swap(true, Ordering::SeqCst) {
+            return Err(Refused::new(
+                409,
+                format!("removal of container {} is already in progress", self.id),
+            ));
+        }
+        let _no_start = self.starting.lock().await;
+        if self.runs() {
+            // It may have ended by itself meanwhile.
+            let _ = self.signal(Signal::KILL).await;
+        }
+        Ok(())
+    }
+
+    /// `GET /containers/{id}/json`
+    pub(super) fn inspect(&self) -> Value {
+        const NEVER: &str = "0001-01-01T00:00:00Z";
+        let (status, pid, code, since, at) = match self.phase() {
+            Phase::Created => ("created", 0, 0, NEVER.to_owned(), NEVER.to_owned()),
+            Phase::Running { pid, since } => ("running", pid, 0, since, NEVER.to_owned()),
+            Phase::Exited { code, since, at } => ("exited", 0, code, since, at),
+        };
+        let mut config = self.body.clone();
+        let host_config = config.as_object_mut().and_then(|config| config.remove("HostConfig"));
+        json!({
+            "Id": self.id,
+            "Name": format!("/{}", self.name),
+            "Image": self.image,
+            "Path": self.spec.program.first(),
+            "Args": self.spec.program.get(1..),
+            "State": {
+                "Status": status,
+                "Running": status == "running",
+                "Paused": false,
+                "Restarting": false,
+                "OOMKilled": false,
+                "Dead": false,
+                "Pid": pid,
+                "ExitCode": code,
+                "Error": "",
+                "StartedAt": since,
+                "FinishedAt": at,
+            },
+            "Config": config,
+            "HostConfig": host_config,
+        })
+    }
+
+    /// One entry of `GET /containers/json`.
+    pub(super) fn listed(&self) -> Value {
+        let (state, status) = match self.phase() {
+            Phase::Created => ("created", "Created".to_owned()),
+            Phase::Running { .. } => ("running", "Up".to_owned()),
+            Phase::Exited { code, .. } => ("exited", format!("Exited ({code})")),
+        };
+        json!({
+            "Id": self.id,
+            "Names": [format!("/{}", self.name)],
+            "Image": self.image,
+            "ImageID": self.image,
+            "Command": self.spec.program.join(" "),
+            "Created": self.created,
+            "Labels": self.labels,
+            "State": state,
+            "Status": status,
+        })
+    }
+}
+
+fn now() -> String {
+    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true)
+}

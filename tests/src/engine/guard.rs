@@ -1,0 +1,114 @@
+//! A stand-in process that a test holds.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::Method;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::client::ask;
+
+/// A busy machine runs a small program within this.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An engine stand-in with a directory of its own, running or not. Dropped, it ends, and every box with it.
+#[derive(Debug)]
+pub struct StandIn {
+    dir: tempfile::TempDir,
+    process: Mutex<Option<Process>>,
+}
+
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    /// SIGTERM, because the boxes are to be gone when this returns; it ends by itself within seconds.
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        // One that has ended already has nothing to wait for.
+        let _ = self.0.wait();
+    }
+}
+
+impl StandIn {
+    /// A place for a stand-in that does not run yet.
+    ///
+    /// # Panics
+    /// When there is no room for its files.
+    pub fn away() -> Self {
+        match tempfile::Builder::new().prefix("lazaret-engine-").tempdir() {
+            Ok(dir) => Self { dir, process: Mutex::default() },
+            Err(e) => panic!("no place for an engine stand-in: {e}"),
+        }
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("engine.sock")
+    }
+
+    /// Runs it, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it cannot be run or does not answer; what it said is in the message.
+    pub async fn start(&self) {
+        let (socket, log) = (self.socket(), self.dir.path().join("log"));
+        let process = match run(&socket, &self.dir.path().join("state"), &log) {
+            Ok(process) => process,
+            Err(e) => panic!("{} cannot be run: {e}", binary().display()),
+        };
+        let earlier = self.process().replace(process);
+        assert!(earlier.is_none(), "the engine stand-in runs already");
+        let asked = tokio::time::Instant::now();
+        while ask(&socket, Method::GET, "/version", None).await.is_err() {
+            let said = || std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(!self.has_ended(), "the engine stand-in ended: {}", said());
+            assert!(asked.elapsed() < PATIENCE, "the engine stand-in does not answer: {}", said());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Ends it, and every box with it.
+    pub fn stop(&self) {
+        let process = self.process().take();
+        drop(process);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.process().as_mut().is_none_or(|p| !matches!(p.0.try_wait(), Ok(None)))
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Its standard input is a pipe that nobody writes to: where a test is killed, its end ends the stand-in.
+fn run(socket: &Path, state: &Path, log: &Path) -> io::Result<Process> {
+    let said = std::fs::File::options().create(true).append(true).open(log)?;
+    let mut command = Command::new(binary());
+    command.arg("--socket").arg(socket).arg("--state").arg(state).arg("--until-input-ends");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(said);
+    Ok(Process(command.spawn()?))
+}
+
+/// `LAZARET_STAND_IN_BIN`, else what cargo built beside the running test: `target/<profile>/deps/..`.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("LAZARET_STAND_IN_BIN") {
+        return PathBuf::from(path);
+    }
+    let test = match std::env::current_exe() {
+        Ok(test) => test,
+        Err(e) => panic!("where the engine stand-in lies is not known: {e}"),
+    };
+    let built = test.parent().and_then(Path::parent).map(|profile| profile.join("engine-stand-in"));
+    match built {
+        Some(path) if path.exists() => path,
+        _ => panic!("no engine-stand-in beside {}; build it: `cargo build -p journeys`", test.display()),
+    }
+}

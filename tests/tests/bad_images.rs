@@ -1,0 +1,227 @@
+//! Images as they come: missing, foreign, empty, with settings of their own. Each serves a group unchanged or is
+//! refused with the reason, and what was asked meanwhile is answered once there is a usable one.
+
+#![cfg(test)]
+
+use std::process::Stdio;
+
+use journeys::world::{Engine, World, docker};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+#[track_caller]
+fn has(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in:\n{text}");
+    }
+}
+
+/// The end of an archive without files (POSIX ustar): two empty blocks.
+const EMPTY_TAR: [u8; 1024] = [0; 1024];
+
+/// Pipes `input` into the engine's command line.
+async fn pipe(args: &[&str], input: &[u8]) {
+    let mut command = Command::new("docker");
+    // The builder that every engine has.
+    command.args(args).env("DOCKER_BUILDKIT", "0").stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "docker {}: {told}", args.join(" "));
+}
+
+/// busybox with one more line of a Dockerfile, under a name of its own.
+async fn busybox_with(name: &str, line: &str) -> String {
+    let image = format!("lazaret-journeys-{name}");
+    let dockerfile = format!("FROM {}\n{line}\n", Engine::docker().image());
+    pipe(&["build", "--quiet", "--tag", &image, "-"], dockerfile.as_bytes()).await;
+    image
+}
+
+/// An image of an archive, with one setting of its own. An import is new each time: the one before it goes.
+async fn imported(name: &str, change: &str, archive: &[u8]) -> String {
+    let image = format!("lazaret-journeys-{name}");
+    let _ = Command::new("docker").args(["rmi", &image]).output().await;
+    pipe(&["import", "--change", change, "-", &image], archive).await;
+    image
+}
+
+async fn empty(name: &str, change: &str) -> String {
+    imported(name, change, &EMPTY_TAR).await
+}
+
+/// An image without files for another processor. The engine imports for its own only, so it is loaded as it would
+/// come from elsewhere (OCI image specification, "Image JSON Description").
+async fn foreign(architecture: &str) -> String {
+    let image = "lazaret-journeys-foreign:latest";
+    let config = json!({ "architecture": architecture, "os": "linux", "config": {},
+                         "rootfs": { "type": "layers", "diff_ids": [] } });
+    let manifest = json!([{ "Config": "config.json", "RepoTags": [image], "Layers": [] }]);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::write(dir.path().join("manifest.json"), manifest.to_string()).unwrap();
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(dir.path()).args(["-c", "config.json", "manifest.json"]);
+    pipe(&["load", "--quiet"], &tar.output().await.unwrap().stdout).await;
+    image.to_owned()
+}
+
+/// `main`'s boxes are of this image from the next turn on, and each lives for one turn.
+fn use_image(world: &World, image: &str) {
+    world.write("groups/main/group.toml", &format!("image = {image:?}\nlimits.idle_window = 0\n"));
+}
+
+/// One turn on the terminal that runs a command in the box.
+async fn one_turn(world: &World, name: &str) -> String {
+    let (ask, answer) = (format!("look at {name}"), format!("I looked at {name}."));
+    world
+        .model
+        .on(&ask)
+        .runs("run_command", json!({ "command": format!("echo works in {name}") }))
+        .says(&answer);
+    let said = world.chat(&format!("{ask}\n")).await;
+    has(&said, &[&answer]);
+    world.model.tool_results().pop().unwrap()
+}
+
+/// What the chat is told of a line whose box cannot be made; nobody waits for the answer.
+async fn told_of(world: &World, line: &str) -> String {
+    let told = async || {
+        let newest: Value = serde_json::from_str(&world.lazaret(&["trace", "--json"]).await).ok()?;
+        let message = newest.as_array()?.iter().find(|m| m["text"] == line)?["message"].as_str()?.to_owned();
+        let trace: Value = serde_json::from_str(&world.lazaret(&["trace", &message, "--json"]).await).ok()?;
+        let notice = trace["turn"]["said"].as_array()?.iter().find(|said| said["voice"] == "notice")?.clone();
+        notice["text"].as_str().map(str::to_owned)
+    };
+    let typed = format!("{line}\n");
+    tokio::select! {
+        said = world.chat(&typed) => panic!("the chat is over before its time:\n{said}"),
+        told = world.patiently("the chat is told", told) => told,
+    }
+}
+
+async fn complaints(world: &World) -> String {
+    let output = world.run(&["doctor"], "").await;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    told.lines().filter(|line| line.starts_with("BAD")).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn an_image_that_is_missing_is_told_and_the_message_is_answered_when_it_comes() {
+    const ABSENT: &str = "lazaret-journeys-absent";
+    let _ = Command::new("docker").args(["rmi", ABSENT]).output().await;
+    let mut world = World::new().await;
+    world.up().await;
+    use_image(&world, ABSENT);
+    world.model.on("hello").says("Hello.");
+    let comes = async {
+        let refused = async || world.log().contains("image.missing").then_some(());
+        world.patiently("the run is refused", refused).await;
+        has(&complaints(&world).await, &["image", ABSENT, "is not on this machine", "docker pull"]);
+        docker(&["tag", Engine::docker().image(), ABSENT]).await;
+    };
+    let (said, ()) = tokio::join!(world.chat("hello\n"), comes);
+    has(
+        &said,
+        &["[lazaret] The agent cannot start: the image lazaret-journeys-absent is not on this machine"],
+    );
+    has(&said, &["docker pull lazaret-journeys-absent", "Your message is kept", "Hello."]);
+    world.lazaret(&["doctor"]).await;
+    docker(&["rmi", ABSENT]).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_image_for_another_processor_is_refused_with_both_names() {
+    let (other, own) =
+        if std::env::consts::ARCH == "x86_64" { ("arm64", "amd64") } else { ("amd64", "arm64") };
+    let image = foreign(other).await;
+    let mut world = World::new().await;
+    world.up().await;
+    use_image(&world, &image);
+    let told = told_of(&world, "hello").await;
+    has(&told, &[&format!("is for {other}, this machine is {own}"), &format!("pull or build it for {own}")]);
+    has(&world.log(), &["image.architecture"]);
+    has(&complaints(&world).await, &[&format!("{image} is for {other}, this machine is {own}")]);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_images_own_settings_do_not_matter_and_a_change_of_image_holds_from_the_next_turn_on() {
+    let mut world = World::new().await;
+    world.up().await;
+    for (name, line) in [
+        ("entrypoint", r#"ENTRYPOINT ["false"]"#),
+        ("cmd", r#"CMD ["false"]"#),
+        ("nobody", "USER nobody"),
+        ("volume", "VOLUME /data"),
+        ("our-volume", "VOLUME /workspace"),
+        ("unhealthy", "HEALTHCHECK --interval=1s --retries=1 CMD false"),
+        ("stopsignal", "STOPSIGNAL SIGUSR1"),
+        ("onbuild", "ONBUILD RUN false"),
+        ("env", "ENV HOME=/root HTTPS_PROXY=http://example.org LD_PRELOAD=/nowhere.so"),
+        ("busybox-again", "LABEL lazaret.group=main lazaret.install=other"),
+    ] {
+        let image = busybox_with(name, line).await;
+        use_image(&world, &image);
+        assert_eq!(one_turn(&world, name).await, format!("works in {name}\n"));
+        let id = docker(&["image", "inspect", "--format", "{{.Id}}", &image]).await;
+        let used = format!("{}-", &id.trim_start_matches("sha256:")[..20]);
+        let passwd = std::fs::read_dir(world.root().join("state/passwd")).unwrap().flatten();
+        let mut names = passwd.map(|e| e.file_name().to_string_lossy().into_owned());
+        assert!(names.any(|n| n.starts_with(&used)), "{name}: the box was not of {image}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_working_directory_that_does_not_exist_does_not_matter() {
+    let container = docker(&["create", Engine::docker().image(), "none"]).await;
+    let files = Command::new("docker").args(["export", container.trim()]).output().await.unwrap().stdout;
+    docker(&["rm", container.trim()]).await;
+    let image = imported("workdir", "WORKDIR /not/there", &files).await;
+    let mut world = World::new().await;
+    world.up().await;
+    use_image(&world, &image);
+    assert_eq!(one_turn(&world, "workdir").await, "works in workdir\n");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_volume_over_what_is_ours_is_refused_with_the_reason() {
+    for (name, volume) in [("volume-inside", "/workspace/x"), ("volume-around", "/ipc"), ("volume-root", "/")]
+    {
+        let mut world = World::new().await;
+        world.set("LAZARET_IMAGE", &empty(name, &format!("VOLUME {volume}")).await);
+        world.up().await;
+        let told = told_of(&world, "hello").await;
+        has(&told, &[&format!("declares VOLUME {volume}, which overlaps /"), "use an image without it"]);
+        has(&world.log(), &["image.volume"]);
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn in_an_empty_image_the_agent_answers_and_is_told_that_there_is_no_shell() {
+    let image = empty("empty", "LABEL empty=yes").await;
+    let mut world = World::new().await;
+    world.set("LAZARET_IMAGE", &image);
+    world.up().await;
+    world
+        .model
+        .on("look around")
+        .runs("run_command", json!({ "command": "ls" }))
+        .runs("write_file", json!({ "path": "note.md", "content": "it works" }))
+        .runs("read_file", json!({ "path": "note.md" }))
+        .says("There is nothing here.");
+    has(&world.chat("look around\n").await, &["There is nothing here."]);
+    let body = world.model.requests().pop().unwrap().body.to_string();
+    let results = world.model.tool_results();
+    has(&results[0], &["this image has no shell", "ask the owner to set another image"]);
+    has(&results[2], &["it works"]);
+    assert_eq!(body.matches(r#""is_error":true"#).count(), 1, "{body}");
+    world.finish().await;
+}
