@@ -35,13 +35,19 @@ fn defuse(text: &str) -> String {
 
 /// A box could not be made; it goes on trying.
 pub fn cannot_start(why: &str) -> String {
-    format!("The agent cannot start: {why}. Your message is kept, and I keep trying for a day.")
+    format!("The agent cannot start: {} Your message is kept, and I keep trying for a day.", ended(why))
+}
+
+/// A reason as a sentence: with a full stop, unless it ends in a mark of its own.
+fn ended(why: &str) -> String {
+    if why.ends_with(['.', '?', '!']) { why.to_owned() } else { format!("{why}.") }
 }
 
 /// A day of trying is over.
 pub fn never_started(why: &str) -> String {
+    let why = ended(why);
     format!(
-        "The agent could not be started for a day, so I gave this up: {why}. Write again once that is mended."
+        "The agent could not be started for a day, so I gave this up: {why} Write again once that is mended."
     )
 }
 
@@ -72,6 +78,11 @@ pub fn time_is_up() -> String {
 /// `/stop` was obeyed.
 pub fn stopped() -> String {
     "Stopped.".to_owned()
+}
+
+/// `/stop` was heard; the turn's own end says when it is done.
+pub fn stopping() -> String {
+    "Stopping.".to_owned()
 }
 
 /// `/stop` with nothing to stop.
@@ -188,6 +199,12 @@ mod tests {
         );
         assert_eq!(voiced(Voice::Reply, "ä[lazaret]ö"), "ä(lazaret)ö");
         assert_eq!(voiced(Voice::Reply, "plain"), "plain");
+    }
+
+    #[test]
+    fn a_reason_keeps_its_own_mark() {
+        assert!(cannot_start("did you mean `turn`?").contains("`turn`? Your"));
+        assert!(cannot_start("no image").contains("no image. Your"));
     }
 
     #[test]

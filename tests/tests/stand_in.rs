@@ -297,6 +297,7 @@ async fn people_stop_ask_and_begin_anew() {
     assert!(status.starts_with("[lazaret] group main: working"), "{status}");
     assert!(status.contains("1 of 4 working"), "{status}");
     ann.says(&direct, "/stop");
+    assert_eq!(hears(&world, &direct).await, "[lazaret] Stopping.");
     assert_eq!(hears(&world, &direct).await, "[lazaret] Stopped.");
 
     world.model.on("still there").says("Here I am.");

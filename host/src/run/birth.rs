@@ -44,7 +44,10 @@ pub(super) async fn born(
     no: RunNo,
     events: &UnboundedSender<Event>,
 ) -> Result<Run, Never> {
-    let group = parts.install.group(&lane.group).map_err(|e| Never::new(e.code(), &e));
+    // The chat is told which file; where the host keeps its install is none of its business.
+    let root = format!("{}/", parts.install.root.path().display());
+    let group = parts.install.group(&lane.group);
+    let group = group.map_err(|e| Never::new(e.code(), e.to_string().replace(&root, "")));
     let image_name = group.as_ref().map_or_else(|_| String::new(), |g| g.image.clone());
     let known =
         parts.store.group(&lane.group, parts.clock.wall()).await.map_err(|e| Never::new(e.code(), e))?;

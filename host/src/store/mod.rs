@@ -58,7 +58,7 @@ pub enum StoreError {
     },
     /// The file is no database of ours, or is damaged.
     #[error(
-        "the database {path} is damaged or not Lazaret's ({why}): put back a copy from {path}.backup or move it away"
+        "the database {path} is damaged or not Lazaret's ({why}): put back a copy of yours, or move it away to begin anew"
     )]
     Damaged {
         /// Which file.

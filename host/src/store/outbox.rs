@@ -149,7 +149,7 @@ impl Store {
 
 pub(super) fn say(c: &Connection, turn: Option<TurnId>, saying: &Saying, now: WallMs) -> Result<()> {
     let sql = "INSERT INTO outbox(chat, voice, turn, key, part, answers, text, state, not_before, created_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'ready', 0, ?8) ON CONFLICT(turn, key, part) DO NOTHING";
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'ready', 0, ?8) ON CONFLICT DO NOTHING";
     for (part, text) in saying.parts.iter().enumerate() {
         let part = i64::try_from(part).unwrap_or(i64::MAX);
         let turn = turn.map(|t| int(t.0));

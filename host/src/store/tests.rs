@@ -373,6 +373,8 @@ async fn order_holds_behind_a_part_that_waits() {
     assert_eq!((again.text.as_str(), again.attempts), ("first", 1));
     // The host dies here: whether it arrived is not known.
     assert_eq!(h.store.recover_sending().await.unwrap(), 1);
+    let repeated = Saying { key: "second".into(), ..reply("second", "k") };
+    h.store.say(None, repeated, T).await.unwrap();
     assert_eq!(h.said("telegram:-1").await, ["first", "second"]);
     assert_eq!(h.store.summary().await.unwrap().delivery.uncertain, 1);
 }

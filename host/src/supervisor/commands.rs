@@ -21,9 +21,12 @@ impl Supervisor {
             Command::Stop => {
                 let busy =
                     !matches!(state, None | Some(LaneState::Listening { .. } | LaneState::Closing { .. }));
-                // What is stopped says so itself, at its end.
-                let answer = (!busy).then(say::nothing_to_stop);
-                self.answer(row, answer, if busy { "stopping" } else { "nothing to stop" });
+                let (text, outcome) = if busy {
+                    (say::stopping(), "stopping")
+                } else {
+                    (say::nothing_to_stop(), "nothing to stop")
+                };
+                self.answer(row, text, outcome);
                 busy.then_some(Event::Stop { lane })
             }
             Command::New => {
@@ -37,13 +40,13 @@ impl Supervisor {
             Command::Help => {
                 let persona =
                     self.parts.install.group(&row.group).map_or_else(|_| "The agent".into(), |g| g.persona);
-                self.answer(row, Some(say::help(&persona)), "told");
+                self.answer(row, say::help(&persona), "told");
                 None
             }
         }
     }
 
-    fn answer(&self, row: CommandRow, text: Option<String>, outcome: &'static str) {
+    fn answer(&self, row: CommandRow, text: String, outcome: &'static str) {
         let parts = Arc::clone(&self.parts);
         tokio::spawn(async move { finish(&parts, row, text, outcome.to_owned()).await });
     }
@@ -53,7 +56,7 @@ impl Supervisor {
         tokio::spawn(async move {
             match parts.store.new_session(&row.group).await {
                 Ok(number) => {
-                    finish(&parts, row, Some(say::new_session(number)), format!("session {number}")).await
+                    finish(&parts, row, say::new_session(number), format!("session {number}")).await
                 }
                 Err(e) => tracing::error!(code = e.code(), "no new session: {e}"),
             }
@@ -77,24 +80,20 @@ impl Supervisor {
                 }),
                 Err(e) => format!("The group's settings cannot be used: {e}"),
             };
-            finish(&parts, row, Some(text), "told".to_owned()).await;
+            finish(&parts, row, text, "told".to_owned()).await;
         });
     }
 }
 
 /// The answer first, then the outcome: a crash in between repeats the command, and its answer has the same key.
-async fn finish(parts: &Parts, row: CommandRow, text: Option<String>, outcome: String) {
-    if let Some(text) = text {
-        let saying = Saying {
-            answers: Some(row.seq),
-            ..Saying::notice(&row.chat, &format!("{}:{}", row.command.word(), row.seq), text)
-        };
-        if let Err(e) = parts.store.say(None, saying, parts.clock.wall()).await {
-            tracing::error!(code = e.code(), "{} was not answered: {e}", row.seq);
-            return;
-        }
-        parts.bell.ring();
+async fn finish(parts: &Parts, row: CommandRow, text: String, outcome: String) {
+    let word = format!("{}:{}", row.command.word(), row.seq);
+    let saying = Saying { answers: Some(row.seq), ..Saying::notice(&row.chat, &word, text) };
+    if let Err(e) = parts.store.say(None, saying, parts.clock.wall()).await {
+        tracing::error!(code = e.code(), "{} was not answered: {e}", row.seq);
+        return;
     }
+    parts.bell.ring();
     if let Err(e) = parts.store.command_done(row.seq, outcome).await {
         tracing::error!(code = e.code(), "{} has no outcome: {e}", row.seq);
     }

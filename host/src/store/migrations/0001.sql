@@ -146,6 +146,8 @@ CREATE TABLE outbox (
     uncertain   INTEGER NOT NULL DEFAULT 0,      -- how often a crash fell between send and receipt
     UNIQUE (turn, key, part)
 ) STRICT;
+-- What belongs to no turn is unique too: SQLite holds two absent turns for different.
+CREATE UNIQUE INDEX outbox_turnless ON outbox(chat, key, part) WHERE turn IS NULL;
 CREATE INDEX outbox_due ON outbox(chat, id) WHERE state IN ('ready', 'sending');
 
 CREATE TABLE stage (                             -- the way of a message, step by step
