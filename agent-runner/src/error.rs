@@ -11,7 +11,7 @@ use ipc_schema::{Refusal, RefusalCode};
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
     /// A letter of the host that this runner cannot take.
-    #[error("the host's letter {name} cannot be used: {refusal}; `lazaret ipc validate` shows it whole")]
+    #[error("the host's letter {name} cannot be used: {refusal}; `lazaret ipc show --full` shows it whole")]
     Letter {
         /// Its file name.
         name: String,
@@ -62,12 +62,6 @@ pub enum Fatal {
         /// What the system said.
         source: io::Error,
     },
-    /// The client for the gateway's socket could not be made.
-    #[error("cannot set up the gateway's client: {reason}")]
-    Client {
-        /// What the library said.
-        reason: String,
-    },
     /// The gateway did not answer.
     #[error("the host did not answer {tries} times in a row on {socket}: {reason}")]
     HostUnreachable {
@@ -89,7 +83,6 @@ impl Fatal {
             Self::SessionName { .. } => "session.name",
             Self::SessionUnreadable { .. } => "session.unreadable",
             Self::SessionUnwritable { .. } => "session.unwritable",
-            Self::Client { .. } => "runner.client",
             Self::HostUnreachable { .. } => "host.unreachable",
         }
     }
@@ -109,7 +102,6 @@ mod tests {
             Fatal::SessionName { name: "x".into() },
             Fatal::SessionUnreadable { path: path(), source: io() },
             Fatal::SessionUnwritable { path: path(), source: io() },
-            Fatal::Client { reason: "x".into() },
             Fatal::HostUnreachable { tries: 180, socket: path(), reason: "x".into() },
             Fatal::Letter { name: "x".into(), refusal: Refusal::new(RefusalCode::Schema, "x") },
         ];

@@ -23,7 +23,7 @@ use crate::turn::{Agent, Parted};
 const FIRST_INPUT: Duration = Duration::from_secs(5);
 
 /// Lives one run and returns its exit code: 0 when the host closed it, 1 when it could not go on.
-pub async fn run<M: Model>(places: Places, model: impl FnOnce(&Places) -> Result<M, Fatal>) -> u8 {
+pub async fn run<M: Model>(places: Places, model: impl FnOnce(&Places) -> M) -> u8 {
     let mut inbox = Inbox::open(places.ipc_to_agent());
     let (run, begin) = match inbox.first().await {
         Ok(Some(begin)) => begin,
@@ -48,7 +48,7 @@ fn prepare<M: Model>(
     run: RunId,
     inbox: Inbox,
     begin: Begin,
-    model: impl FnOnce(&Places) -> Result<M, Fatal>,
+    model: impl FnOnce(&Places) -> M,
 ) -> Result<Agent<M>, Fatal> {
     if let Err(error) = std::fs::create_dir_all(places.home()) {
         // Commands miss it, letters do not.
@@ -58,7 +58,7 @@ fn prepare<M: Model>(
     let transcript = Transcript::load(places.session(), &begin.session)?;
     let post = Post::new(inbox, outbox, begin.closed.iter().copied());
     let tools = Toolbox::new(places.clone(), Shell::probe(), begin.limits.clone());
-    Ok(Agent::new(begin, post, transcript, tools, model(places)?, places.socket()))
+    Ok(Agent::new(begin, post, transcript, tools, model(places), places.socket()))
 }
 
 /// Says `ready`, ends what an earlier run left, then takes turn after turn until the host closes.

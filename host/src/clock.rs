@@ -1,4 +1,4 @@
-//! The one clock. Floors 1 and 2 never read it: they are given a [`Moment`].
+//! The one clock. `domain` and the pure rooms never read it: they are given a [`Moment`].
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

@@ -176,7 +176,7 @@ fn cleaned(mut inbound: Inbound) -> Inbound {
 }
 
 fn stranger(inbound: &Inbound) -> StrangerSeen {
-    // Eight characters without look-alikes from a random UUID: guessing one of a few codes is hopeless, and the code
+    // Six characters without look-alikes from a random UUID: guessing one of a few codes is hopeless, and the code
     // is typed on the operator's own terminal anyway.
     const LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
     let random = uuid::Uuid::new_v4();

@@ -25,8 +25,8 @@ pub use refusal::{Refusal, RefusalCode};
 /// The protocol's major version: the `v` of every envelope. A letter of another major version is refused.
 pub const VERSION: u32 = 1;
 
-/// The minor version this build speaks. The runner states its own in `ready`; the host writes nothing newer
-/// than the smaller of the two.
+/// The minor version this build speaks. The runner states its own in `ready`; there is
+/// one so far; a host that has more will write nothing newer than the smaller of the two.
 pub const MINOR: u32 = 0;
 
 /// The greatest size of one letter in bytes, envelope included. Larger things go by reference to a file in

@@ -92,17 +92,6 @@ impl LetterDir {
         }
     }
 
-    /// Removes a letter of our own; one that is gone already is no error.
-    ///
-    /// # Errors
-    /// What `unlink(2)` says, except `ENOENT`.
-    pub fn prune(&self, name: &str) -> io::Result<()> {
-        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     /// A draft that an earlier life left behind is ours (there is one writer per directory): it is dropped.
     fn create_exclusively(&self, part: &str) -> Result<File, Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

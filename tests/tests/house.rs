@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every room with its floor. Two rooms on one floor do not import each other, unless they are listed in [`BESIDE`].
+/// Every room with its floor. Two rooms on one floor do not import each other.
 /// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
 const FLOORS: [(&str, u32); 22] = [
     ("main", 60),
@@ -57,10 +57,10 @@ fn room(path: &Path) -> String {
     inside.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
 }
 
-/// A file without its comments and without its tests, which stand at its end.
+/// A file without its comments and without the tests that stand at its end.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let text = text.split("#[cfg(test)]").next().unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
@@ -158,12 +158,15 @@ fn every_file_can_be_read_in_one_sitting() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
-/// Only the wall's own module may open what an agent can write; the rest of the host reaches those trees through it.
+/// Only the wall's own module may open what an agent can write. (`cli` reads the host's own copies of letters.)
 #[test]
 fn there_is_one_reader_of_untrusted_files() {
     for path in files() {
         let code = code(&path);
-        let reads = code.contains("from-agent") && (code.contains("fs::read") || code.contains("File::open"));
+        let names_it = code.contains("FROM_AGENT") || code.contains("from-agent");
+        let reads =
+            names_it && ["fs::read(", "fs::read_to_string(", "File::open("].iter().any(|r| code.contains(r));
+        let reads = reads && room(&path) != "cli";
         assert!(!reads, "{} opens letters of the box by itself", path.display());
     }
 }

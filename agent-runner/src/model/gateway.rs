@@ -4,11 +4,17 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Answer, CallError, Draft, Model, errors, sse, stream};
-use crate::error::Fatal;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-/// The host name is ignored: the socket decides.
-const URL: &str = "http://gateway/v1/messages";
+use super::{Answer, CallError, Draft, Model, errors, sse, stream};
 
 /// The wire's version, by the `anthropic-version` header.
 const VERSION: &str = "2023-06-01";
@@ -20,53 +26,83 @@ const SILENCE: Duration = Duration::from_secs(300);
 const ERROR_MAX_BYTES: usize = 64 * 1024;
 
 /// The gateway at the end of a socket.
+///
+/// A connection per call: a host that was replaced has closed its connections, and a pooled one would fail the next
+/// call. Nothing here can speak TLS, whatever else is built beside it.
 #[derive(Debug)]
 pub struct Gateway {
-    client: reqwest::Client,
+    socket: PathBuf,
+}
+
+/// The task that drives a connection; it ends with the call, and the host sees a call that was cancelled hang up.
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Gateway {
-    /// A client for the socket at `path`. Nothing is connected yet.
-    ///
-    /// # Errors
-    /// [`Fatal::Client`].
-    pub fn new(path: PathBuf) -> Result<Self, Fatal> {
-        reqwest::Client::builder()
-            .unix_socket(path)
-            .read_timeout(SILENCE)
-            // A host that was replaced has closed its connections; a pooled one would fail the next call.
-            .pool_max_idle_per_host(0)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map(|client| Self { client })
-            .map_err(|error| Fatal::Client { reason: chain(&error) })
+    /// The gateway behind the socket at `path`. Nothing is connected yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self { socket: path }
+    }
+
+    async fn ask(&self, body: String) -> Result<(Response<Incoming>, Connection), CallError> {
+        let away = |e: &dyn Error| CallError::HostAway { reason: chain(e) };
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| away(&e))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| away(&e))?;
+        let connection = Connection(tokio::spawn(async move {
+            // What ends it ends the answer too, and is told there.
+            let _ = connection.await;
+        }));
+        let request = Request::post("/v1/messages")
+            // The name is ignored: the socket decides.
+            .header("host", "gateway")
+            .header("content-type", "application/json")
+            .header("accept", "text/event-stream")
+            .header("anthropic-version", VERSION)
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|e| away(&e))?;
+        let response = timeout(SILENCE, sender.send_request(request)).await.map_err(|e| away(&e))?;
+        Ok((response.map_err(|e| away(&e))?, connection))
     }
 }
 
 impl Model for Gateway {
     async fn call(&self, body: String, draft: &Draft) -> Result<Answer, CallError> {
-        let request = self
-            .client
-            .post(URL)
-            .header("content-type", "application/json")
-            .header("accept", "text/event-stream")
-            .header("anthropic-version", VERSION)
-            .body(body);
-        let response = request.send().await.map_err(|e| CallError::HostAway { reason: chain(&e) })?;
+        let (response, _connection) = self.ask(body).await?;
         let status = response.status();
         if !status.is_success() {
-            return Err(errors::of_status(status.as_u16(), &error_body(response).await));
+            return Err(errors::of_status(status.as_u16(), &error_body(response.into_body()).await));
         }
-        read_stream(response, draft).await
+        read_stream(response.into_body(), draft).await
     }
 }
 
-async fn read_stream(mut response: reqwest::Response, draft: &Draft) -> Result<Answer, CallError> {
+/// The next bytes of an answer; nothing at its end.
+async fn chunk(body: &mut Incoming) -> Result<Option<Bytes>, CallError> {
+    loop {
+        match timeout(SILENCE, body.frame()).await {
+            Err(silence) => return Err(CallError::Cut { reason: silence.to_string() }),
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(error))) => return Err(CallError::Cut { reason: chain(&error) }),
+            Ok(Some(Ok(frame))) => {
+                // Trailers say nothing to us.
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+async fn read_stream(mut body: Incoming, draft: &Draft) -> Result<Answer, CallError> {
     let mut parser = sse::Parser::default();
     let mut assembly = stream::Assembly::default();
     loop {
-        let chunk = response.chunk().await.map_err(|e| CallError::Cut { reason: chain(&e) })?;
-        let Some(chunk) = chunk else {
+        let Some(chunk) = chunk(&mut body).await? else {
             return Err(CallError::Cut { reason: "the answer ended before its end".into() });
         };
         let events = parser.feed(&chunk).map_err(|e| CallError::Cut { reason: e.to_string() })?;
@@ -78,9 +114,9 @@ async fn read_stream(mut response: reqwest::Response, draft: &Draft) -> Result<A
     }
 }
 
-async fn error_body(mut response: reqwest::Response) -> String {
+async fn error_body(mut incoming: Incoming) -> String {
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while let Ok(Some(chunk)) = chunk(&mut incoming).await {
         body.extend_from_slice(&chunk);
         if body.len() > ERROR_MAX_BYTES {
             break;
@@ -121,7 +157,7 @@ mod tests {
     async fn asked(answer: Option<&str>) -> (Result<Answer, CallError>, Draft) {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
-        let gateway = Gateway::new(socket.clone()).unwrap();
+        let gateway = Gateway::new(socket.clone());
         let draft = Draft::default();
         let served = async {
             if let Some(answer) = answer {

@@ -147,11 +147,10 @@ fn show(here: &Here, name: &GroupName) -> Done {
 }
 
 async fn undo(here: &Here, name: GroupName) -> Done {
+    let store = here.store()?;
     personality::undo(&here.root.personality(&name))
         .map_err(|e| CliError::Plain(format!("group {name}: {e}")))?;
-    here.store()?
-        .audit(Clock::new().wall(), "terminal".into(), "personality undone", name.to_string())
-        .await?;
+    store.audit(Clock::new().wall(), "terminal".into(), "personality undone", name.to_string()).await?;
     here.print(
         &json!({ "group": name.as_str(), "undone": true }),
         format!("group {name}: the personality before this one is back"),

@@ -32,7 +32,7 @@ pub struct InstallFile {
     pub host: HostFile,
     /// The container engine.
     pub engine: EngineFile,
-    /// Limits of every run; groups may ask for less.
+    /// Limits of every run. Groups may name others, but no more memory, processors or processes than these.
     pub limits: LimitsFile,
     /// Talk that goes with a wake.
     pub context: ContextFile,
@@ -81,7 +81,7 @@ impl InstallFile {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GroupFile {
-    /// Chats of this group, beside those that were admitted by code.
+    /// Chats of this group, beside those that were admitted by code. One that is taken out stays admitted.
     #[schemars(with = "Vec<String>")]
     pub chats: Vec<ChatId>,
     /// What people call the agent here.
@@ -104,7 +104,7 @@ pub struct GroupFile {
     /// The group's time zone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<Zone>,
-    /// Narrower limits than the install's.
+    /// Limits of this group's runs; not more memory, processors or processes than the install's.
     pub limits: LimitsFile,
     /// Talk that goes with a wake.
     pub context: ContextFile,
@@ -264,7 +264,7 @@ pub struct ContextFile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ToolsFile {
-    /// For tools that no rule names.
+    /// For tools that no rule names. `ask` refuses until there is a way to ask.
     pub default: ToolVerdict,
     /// The first rule that matches decides.
     pub rules: Vec<ToolRuleFile>,

@@ -224,7 +224,7 @@ impl Install {
 }
 
 /// The group's numbers where it names some, else the install's, else the defaults. A group can only ask for less
-/// memory, processors, processes and letters than the install grants.
+/// memory, processors and processes than the install grants.
 fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<RunLimits, ConfigError> {
     let ceiling = install.over(RunLimits::default());
     let wanted = group.over(ceiling.clone());

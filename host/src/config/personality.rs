@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ipc_schema::letters::to_agent::Text;
-use ipc_schema::sha256_hex as digest;
+use ipc_schema::sha256_hex;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 /// The longest text that is given to an agent, in bytes.
@@ -51,7 +51,7 @@ pub fn read(path: &Path) -> Result<Option<Text>, String> {
             bytes.len()
         ));
     }
-    let sha256 = digest(&bytes);
+    let sha256 = sha256_hex(&bytes);
     let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
     Ok(Some(Text { text, sha256 }))
 }
@@ -65,23 +65,18 @@ pub fn replace(path: &Path, text: &str, base: Option<&str>) -> Result<String, Ch
     let failed = |source: io::Error| ChangeError::Io { path: path.to_owned(), source };
     let staged = beside(path, ".staged");
     stage(&staged, text).map_err(failed)?;
-    let outcome = match base {
-        None => renameat_with(CWD, &staged, CWD, path, RenameFlags::NOREPLACE).map_err(|e| match e {
-            rustix::io::Errno::EXIST => ChangeError::Conflict,
-            e => failed(e.into()),
-        }),
-        Some(base) => exchange(path, &staged, base).map_err(|e| match e {
-            ChangeError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                ChangeError::Conflict
+    match base {
+        None => match renameat_with(CWD, &staged, CWD, path, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                // Nothing was exchanged: what is staged is our own text.
+                let _ = std::fs::remove_file(&staged);
+                Err(if e == rustix::io::Errno::EXIST { ChangeError::Conflict } else { failed(e.into()) })
             }
-            e => e,
-        }),
-    };
-    if outcome.is_err() {
-        // What is staged is our own text; the owner's is in its place.
-        let _ = std::fs::remove_file(&staged);
-    }
-    outcome.map(|()| digest(text.as_bytes()))
+        },
+        Some(base) => exchange(path, &staged, base),
+    }?;
+    Ok(sha256_hex(text.as_bytes()))
 }
 
 /// Exchanges the file with the one before it.
@@ -96,16 +91,27 @@ pub fn undo(path: &Path) -> Result<(), ChangeError> {
     })
 }
 
+/// After the exchange the staged name holds the owner's text: from then on it is only moved, never removed.
 fn exchange(path: &Path, staged: &Path, base: &str) -> Result<(), ChangeError> {
     let failed = |source: io::Error| ChangeError::Io { path: path.to_owned(), source };
-    let swap = || renameat_with(CWD, staged, CWD, path, RenameFlags::EXCHANGE).map_err(|e| failed(e.into()));
-    swap()?;
-    let came_out = std::fs::read(staged).map_err(failed)?;
-    if digest(&came_out) != base {
-        swap()?;
-        return Err(ChangeError::Conflict);
+    let swap = || renameat_with(CWD, staged, CWD, path, RenameFlags::EXCHANGE);
+    if let Err(e) = swap() {
+        let _ = std::fs::remove_file(staged);
+        // The owner removed the file: that is a change too.
+        return Err(if e == rustix::io::Errno::NOENT { ChangeError::Conflict } else { failed(e.into()) });
     }
-    std::fs::rename(staged, beside(path, ".previous")).map_err(failed)
+    let kept = match std::fs::read(staged) {
+        Ok(came_out) if sha256_hex(&came_out) == base => {
+            std::fs::rename(staged, beside(path, ".previous")).map_err(failed)
+        }
+        Ok(_) => Err(ChangeError::Conflict),
+        Err(e) => Err(failed(e)),
+    };
+    if kept.is_err() {
+        swap().map_err(|e| failed(e.into()))?;
+        let _ = std::fs::remove_file(staged);
+    }
+    kept
 }
 
 fn stage(path: &Path, text: &str) -> io::Result<()> {
@@ -145,7 +151,7 @@ mod tests {
     #[test]
     fn the_owners_edit_meanwhile_wins() {
         let (_dir, path) = file("Be kind.");
-        let base = digest(b"Be kind.");
+        let base = sha256_hex(b"Be kind.");
         std::fs::write(&path, "Be kind, and quick.").unwrap();
         assert!(matches!(replace(&path, "Be evil.", Some(&base)), Err(ChangeError::Conflict)));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "Be kind, and quick.");

@@ -1,4 +1,4 @@
-//! Floor 2: the pure heart. Every start, stop, queueing, retry and shutdown is decided here and nowhere else:
+//! The pure heart. Every start, stop, queueing, retry and shutdown is decided here and nowhere else:
 //! an [`Event`] and the time go in, [`Effect`]s come out, and `supervisor` performs them.
 //!
 //! What holds after every event (the property test in `model.rs` keeps it so):

@@ -1,4 +1,4 @@
-//! Numbers, each with its default. The table in README.md is made from the same constants.
+//! Numbers, each with its default; `lazaret config show` prints them.
 
 use std::time::Duration;
 

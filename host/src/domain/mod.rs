@@ -1,4 +1,4 @@
-//! Floor 1: the words of the glossary as data. No IO, no clock, no runtime.
+//! The words of the glossary as data. No IO, no clock, no runtime.
 
 pub mod authority;
 pub mod chat;

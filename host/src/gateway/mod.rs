@@ -7,7 +7,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`socket`] | binding a run's socket |
+//! | [`house`] | its settings out of the install's, its ledger in the store |
 //! | [`http`] | the routes that exist, and the refusals |
 //! | [`request`] | reading the box's request: hostile bytes |
 //! | [`call`] | one model call from request to usage row: attempts, fail-over, hang-up |
@@ -16,6 +16,7 @@
 //! | [`provider`], [`anthropic`], [`openai`], [`openai_stream`], [`tour`] | the kinds of provider |
 //! | [`retry`], [`price`], [`usage`], [`redact`], [`sse`] | pure rules |
 //! | [`record`] | the exchanges kept for people to read |
+//! | [`error`] | what can go wrong, in the wire's words |
 
 mod answer;
 mod anthropic;

@@ -35,18 +35,43 @@ impl Archive {
         &self.dir
     }
 
-    /// Keeps a copy. A copy that cannot be kept costs a line in the log, never a letter: the store has the truth.
+    /// Keeps what the host wrote, the newest under its name.
     pub fn keep(&self, folder: &str, name: &str, bytes: &[u8]) {
         let path = self.dir.join(folder).join(name);
-        let kept = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o640)
-            .open(&path)
-            .and_then(|mut file| io::Write::write_all(&mut file, bytes));
-        if let Err(e) = kept {
-            tracing::warn!(code = "letters.copy", "{} was not kept: {e}", path.display());
+        note(&path, write(fs::OpenOptions::new().create(true).truncate(true), &path, bytes));
+    }
+
+    /// Keeps what the box wrote. The first letter of a name stands: a box can write the name again once the letter
+    /// was taken, and must not change what the operator reads.
+    pub fn keep_first(&self, folder: &str, name: &str, bytes: &[u8]) {
+        let path = self.dir.join(folder).join(name);
+        match write(fs::OpenOptions::new().create_new(true), &path, bytes) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            done => note(&path, done),
         }
+    }
+
+    /// Keeps a refused letter under its name and, where that is taken, under a numbered one; a hundred of a name are
+    /// enough to see what is going on.
+    pub fn reject(&self, name: &str, bytes: &[u8]) {
+        for n in 0..100 {
+            let numbered = if n == 0 { name.to_owned() } else { format!("{name}.{n}") };
+            let path = self.dir.join(REJECTED).join(numbered);
+            match write(fs::OpenOptions::new().create_new(true), &path, bytes) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                done => return note(&path, done),
+            }
+        }
+    }
+}
+
+fn write(options: &mut fs::OpenOptions, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    options.write(true).mode(0o640).open(path).and_then(|mut file| io::Write::write_all(&mut file, bytes))
+}
+
+/// A copy that cannot be kept costs a line in the log, never a letter: the store has the truth.
+fn note(path: &Path, done: io::Result<()>) {
+    if let Err(e) = done {
+        tracing::warn!(code = "letters.copy", "{} was not kept: {e}", path.display());
     }
 }

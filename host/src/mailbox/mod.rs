@@ -59,9 +59,14 @@ type Bells = Arc<Mutex<HashMap<PathBuf, Arc<Notify>>>>;
 /// One watcher for every run of the host.
 #[derive(Debug)]
 pub struct Mailbox {
+    watch: Arc<Watch>,
+    gid: u32,
+}
+
+#[derive(Debug)]
+struct Watch {
     watcher: Mutex<RecommendedWatcher>,
     bells: Bells,
-    gid: u32,
 }
 
 impl Mailbox {
@@ -73,7 +78,7 @@ impl Mailbox {
         let bells: Bells = Arc::default();
         let ring = Arc::clone(&bells);
         let watcher = notify::recommended_watcher(move |event| on_event(&ring, event))?;
-        Ok(Self { watcher: Mutex::new(watcher), bells, gid })
+        Ok(Self { watch: Arc::new(Watch { watcher: Mutex::new(watcher), bells }), gid })
     }
 
     /// Makes a run's directories, opens their handles (before the box starts: from then on no path below them is
@@ -91,10 +96,12 @@ impl Mailbox {
         shared_dir(&to, self.gid, 0o2750).map_err(failed(&to))?;
         shared_dir(&from, self.gid, 0o2770).map_err(failed(&from))?;
         shared_dir(&socket, self.gid, 0o2750).map_err(failed(&socket))?;
+        let (to, from_handle) =
+            (LetterDir::open(&to).map_err(failed(&to))?, UntrustedDir::open(&from).map_err(failed(&from))?);
         let bell = Arc::new(Notify::new());
-        lock(&self.bells).insert(from.clone(), Arc::clone(&bell));
+        lock(&self.watch.bells).insert(from.clone(), Arc::clone(&bell));
         // A directory that cannot be watched is looked at instead: slower, never deaf.
-        let watched = match lock(&self.watcher).watch(&from, RecursiveMode::NonRecursive) {
+        let watched = match lock(&self.watch.watcher).watch(&from, RecursiveMode::NonRecursive) {
             Ok(()) => true,
             Err(e) => {
                 tracing::warn!(%run, code = "mailbox.watch", "letters are polled, because they cannot be watched: {e}");
@@ -102,8 +109,9 @@ impl Mailbox {
             }
         };
         Ok(RunBox {
-            to: LetterDir::open(&to).map_err(failed(&to))?,
-            from: UntrustedDir::open(&from).map_err(failed(&from))?,
+            to,
+            from: from_handle,
+            watch: Arc::clone(&self.watch),
             from_path: from,
             dir: dir.to_owned(),
             run,
@@ -115,13 +123,14 @@ impl Mailbox {
             archive,
         })
     }
+}
 
-    /// Stops watching a run and removes its directories.
-    pub fn close(&self, run_box: RunBox) {
-        lock(&self.bells).remove(&run_box.from_path);
+impl Drop for RunBox {
+    fn drop(&mut self) {
+        lock(&self.watch.bells).remove(&self.from_path);
         // A directory that is gone already is not watched any more either.
-        let _ = lock(&self.watcher).unwatch(&run_box.from_path);
-        remove_run_dir(&run_box.dir);
+        let _ = lock(&self.watch.watcher).unwatch(&self.from_path);
+        remove_run_dir(&self.dir);
     }
 }
 
@@ -169,9 +178,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One run's wall.
+/// One run's wall. Dropped, it is not watched any more and its directories are gone.
 #[derive(Debug)]
 pub struct RunBox {
+    watch: Arc<Watch>,
     to: LetterDir,
     from: UntrustedDir,
     from_path: PathBuf,

@@ -8,7 +8,6 @@ use ipc_schema::layout::{self, FROM_AGENT, Name, letter_name};
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode, sha256_hex};
 
 use super::RunBox;
-use super::archive::REJECTED;
 
 /// At most this many letters are taken in one pass, so that runs take turns.
 const PASS_LETTERS: usize = 64;
@@ -24,7 +23,9 @@ pub struct Stamped {
     pub letter: FromAgentLetter,
     /// Its file name.
     pub name: String,
-    /// SHA-256 of its bytes, hex.
+    /// Its bytes, as they were read once.
+    pub bytes: Vec<u8>,
+    /// SHA-256 of them, hex.
     pub sha256: String,
 }
 
@@ -144,13 +145,13 @@ impl RunBox {
         let parsed = FromAgentLetter::parse(&bytes).and_then(|letter| self.same_as_its_name(letter, n, kind));
         match parsed {
             Ok(letter) => {
-                self.archive.keep(FROM_AGENT, &name, &bytes);
                 let taken = Read::Taken(bytes.len());
-                pass.letters.push(Stamped { letter, name, sha256: sha256_hex(&bytes) });
+                let sha256 = sha256_hex(&bytes);
+                pass.letters.push(Stamped { letter, name, bytes, sha256 });
                 taken
             }
             Err(refusal) => {
-                self.archive.keep(REJECTED, &name, &bytes);
+                self.archive.reject(&name, &bytes);
                 refuse(pass, refusal)
             }
         }
@@ -170,6 +171,16 @@ impl RunBox {
             return refused(format!("it says {} number {}, its name another", letter.body.kind(), letter.n));
         }
         Ok(letter)
+    }
+
+    /// Keeps a copy of a letter that was taken.
+    pub fn keep(&self, stamped: &Stamped) {
+        self.archive.keep_first(FROM_AGENT, &stamped.name, &stamped.bytes);
+    }
+
+    /// Keeps a copy of a letter that was read and then refused.
+    pub fn reject(&self, stamped: &Stamped) {
+        self.archive.reject(&stamped.name, &stamped.bytes);
     }
 
     /// Removes a name whose fate is stored.

@@ -1,4 +1,4 @@
-//! Floor 2: pure rules. Each takes facts and gives a verdict; none touches a file, a socket or a clock.
+//! Pure rules. Each takes facts and gives a verdict; none touches a file, a socket or a clock.
 
 pub mod admission;
 pub mod authorize;

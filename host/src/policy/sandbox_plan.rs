@@ -157,7 +157,7 @@ pub struct Tmpfs {
 /// Why there is no box.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The image has a volume where something of ours is mounted, or around it.
+    /// The image has a volume above or below something of ours.
     #[error(
         "the image {image} declares VOLUME {volume}, which overlaps {target}; use an image without it \
          (a Dockerfile cannot take a VOLUME back: build from the image's own base)"
@@ -322,7 +322,8 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// A digest of everything that makes the box a box, and of nothing that differs between two runs of one group.
+/// A digest of what can differ between two postures (user, mounts, limits, security options), and of nothing that
+/// differs between two runs of one group. What `sandbox::translate` sets for every box alike is not in it.
 fn posture(spec: &ContainerSpec) -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();

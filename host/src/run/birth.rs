@@ -144,7 +144,6 @@ impl Run {
         {
             tracing::warn!(run = %self.run, code = e.code(), "a box that did not start stays: {e}");
         }
-        self.parts.mailbox.close(self.wall);
         never
     }
 }

@@ -59,7 +59,7 @@ impl Run {
             tracing::warn!(run = %self.run, code = e.code(), "the box was not removed; the next start removes it: {e}");
         }
         let (parts, run, lane) = (Arc::clone(&self.parts), self.run.clone(), self.lane.clone());
-        parts.mailbox.close(self.wall);
+        drop(self.wall);
         settle(&parts, &run, &lane, ending).await
     }
 

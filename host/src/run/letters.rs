@@ -88,6 +88,7 @@ impl Run {
             && turn != *given
         {
             let refusal = Refusal::new(RefusalCode::Stale, format!("{turn} is not this box's turn"));
+            self.wall.reject(&stamped);
             self.refuse(Refused { n: Some(letter.n), name: stamped.name.into(), refusal }).await;
             return Ok(());
         }
@@ -106,6 +107,11 @@ impl Run {
                 now: self.parts.clock.wall(),
             })
             .await?;
+        match &taken {
+            Taken::Repeat => {}
+            Taken::Refused(_) => self.wall.reject(&stamped),
+            _ => self.wall.keep(&stamped),
+        }
         self.wall.done(OsStr::new(&stamped.name));
         self.follow(stamped, taken).await;
         Ok(())

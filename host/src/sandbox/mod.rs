@@ -52,7 +52,7 @@ pub enum EngineError {
     },
     /// There is no such image.
     #[error(
-        "the image {image} is not on this machine; build it (`lazaret image build`) or pull it (`docker pull {image}`)"
+        "the image {image} is not on this machine; build it (`make image` makes the default one) or pull it (`docker pull {image}`)"
     )]
     NoImage {
         /// Which.

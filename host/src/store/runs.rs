@@ -6,11 +6,12 @@ use ipc_schema::{Refusal, RefusalCode};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::letters::{ToWrite, next_letter};
+use super::settings::chat_facts;
 use super::turns::{self, OpenTurnRow};
 use super::{Result, Store, id, int, outbox, parse};
 use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
-use crate::domain::{Ending, Lane, LetterId, RunId, TurnId, WallMs};
+use crate::domain::{ChatKind, Ending, Lane, LetterId, RunId, TurnId, WallMs};
 use crate::policy::retry;
 
 /// A box about to be made.
@@ -73,7 +74,7 @@ pub enum TakenEffect {
         end: TurnEnd,
         /// The reply, and a notice where the host has to explain.
         sayings: Vec<Saying>,
-        /// Said when the whole turn has said nothing: no turn ends in silence.
+        /// Said in a direct chat when the whole turn has said nothing.
         if_silent: Option<Saying>,
     },
     /// Something is asked of the host.
@@ -330,7 +331,9 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
             }
             let said = "SELECT count(*) FROM outbox WHERE turn = ?1";
             let said: i64 = c.query_row(said, [int(open.turn.0)], |r| r.get(0))?;
-            if let (0, Some(saying)) = (said, if_silent) {
+            // In a room an agent may rightly hold its tongue; a person who asked alone is told that nothing will follow.
+            let direct = chat_facts(c, &open.chat)?.0 == ChatKind::Direct;
+            if let (true, 0, Some(saying)) = (direct, said, if_silent) {
                 outbox::say(c, Some(open.turn), saying, take.now)?;
             }
             turns::close(c, &open, Some((&take.run, take.ack)), end, take.now)?;

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Result, Store, StoreError, id, int, parse};
-use crate::domain::{ChatId, ChatKind, GroupName, SenderId, WallMs};
+use crate::domain::{ChatId, ChatKind, GroupName, MessageSeq, SenderId, WallMs};
 
 /// Box users start here: above Debian's login and system users (Debian Policy 9.2.2), below the ranges that
 /// /etc/subuid hands out from 100000.
@@ -29,12 +29,18 @@ impl Store {
         self.write(move |c| ensure_group(c, &name, now)).await
     }
 
-    /// Begins a new session for the group's conversation.
-    pub async fn new_session(&self, name: &GroupName) -> Result<u64> {
+    /// Begins a new session for the group's conversation, by the order `command`, which is thereby carried out: an
+    /// order that is handed over again begins no other one. `None` when it was carried out before.
+    pub async fn new_session(&self, name: &GroupName, command: MessageSeq) -> Result<Option<u64>> {
         let name = name.to_string();
         self.write(move |c| {
+            let sql = "UPDATE message SET state = 'done', outcome = 'new session'
+                       WHERE seq = ?1 AND role = 'command' AND state = 'waiting'";
+            if c.execute(sql, [int(command.0)])? == 0 {
+                return Ok(None);
+            }
             let sql = "UPDATE grp SET session = session + 1 WHERE name = ?1 RETURNING session";
-            Ok(id(c.query_row(sql, [name], |r| r.get(0))?))
+            Ok(Some(id(c.query_row(sql, [name], |r| r.get(0))?)))
         })
         .await
     }

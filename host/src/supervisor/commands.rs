@@ -54,8 +54,9 @@ impl Supervisor {
     fn new_session(&self, row: CommandRow) {
         let parts = Arc::clone(&self.parts);
         tokio::spawn(async move {
-            match parts.store.new_session(&row.group).await {
-                Ok(number) => {
+            match parts.store.new_session(&row.group, row.seq).await {
+                Ok(None) => {}
+                Ok(Some(number)) => {
                     finish(&parts, row, say::new_session(number), format!("session {number}")).await
                 }
                 Err(e) => tracing::error!(code = e.code(), "no new session: {e}"),

@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::dispatch::{Dispatch, Effect, Event, RunNo, Settings};
@@ -40,24 +39,6 @@ pub struct Wires {
     pub signals: UnboundedSender<Signal>,
 }
 
-/// A line of `status`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaneLine {
-    /// Which lane.
-    pub lane: Lane,
-    /// Where it stands.
-    pub state: &'static str,
-}
-
-/// What the rest of the host may see of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct View {
-    /// Lanes that are not idle.
-    pub lanes: Vec<LaneLine>,
-    /// Lanes at work, boxes alive.
-    pub load: (usize, usize),
-}
-
 /// The supervisor's end of the wires.
 pub struct Supervisor {
     parts: Arc<Parts>,
@@ -70,7 +51,6 @@ pub struct Supervisor {
     events: UnboundedReceiver<Event>,
     event_sender: UnboundedSender<Event>,
     runs: HashMap<RunNo, UnboundedSender<Order>>,
-    view: watch::Sender<View>,
 }
 
 impl Supervisor {
@@ -89,7 +69,6 @@ impl Supervisor {
             events,
             event_sender,
             runs: HashMap::new(),
-            view: watch::Sender::default(),
         };
         (supervisor, Wires { news: own, signals: signal_sender })
     }
@@ -135,9 +114,6 @@ impl Supervisor {
             tracing::debug!(?effect, "effect");
             self.perform(effect);
         }
-        let lanes = self.dispatch.lanes();
-        let lanes = lanes.map(|(lane, state)| LaneLine { lane: lane.clone(), state: state.word() }).collect();
-        self.view.send_replace(View { lanes, load: self.dispatch.load() });
         drained
     }
 

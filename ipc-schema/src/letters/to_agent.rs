@@ -99,7 +99,7 @@ pub struct Model {
 pub struct Limits {
     /// Model calls in one turn.
     pub model_calls: u32,
-    /// A turn's time in seconds. The host enforces it; the runner uses it to set deadlines.
+    /// A turn's time in seconds, for the agent to know; the host enforces it.
     pub turn_s: u32,
     /// A command's time in seconds when the model names none.
     pub command_s: u32,
