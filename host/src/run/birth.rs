@@ -16,6 +16,7 @@ use crate::gateway::{self, RunScope};
 use crate::mailbox::{Archive, RunBox, shared_dir};
 use crate::parts::Parts;
 use crate::policy::sandbox_plan::{ImageFacts, PlanInput, Sources, plan};
+use crate::sandbox::EngineError;
 use crate::store::NewRun;
 use ipc_schema::ToAgentLetter;
 use ipc_schema::layout::GATEWAY_SOCKET;
@@ -119,6 +120,9 @@ async fn start(
     stage: &impl Fn(&'static str),
 ) -> Result<Run, Never> {
     let engine = run.parts.engine.clone();
+    if let Err(e) = remove_earlier(&run).await {
+        return Err(run.unborn(Never::new(e.code(), e)).await);
+    }
     match engine.create(spec).await {
         Ok(container) => run.container = container,
         Err(e) => return Err(run.unborn(Never::new(e.code(), e)).await),
@@ -133,6 +137,17 @@ async fn start(
     }
     stage("started");
     Ok(run)
+}
+
+/// Two boxes of a lane would write one transcript. An earlier box that could not be removed in its time (the engine
+/// was away, or hung) goes now, before the next one is made.
+async fn remove_earlier(run: &Run) -> Result<(), EngineError> {
+    let engine = &run.parts.engine;
+    for earlier in engine.boxes_of_lane(&run.parts.id, &run.lane).await? {
+        tracing::warn!(run = earlier.run, lane = %run.lane, "an earlier box of this lane is removed");
+        engine.remove(&earlier.container).await?;
+    }
+    Ok(())
 }
 
 impl Run {

@@ -20,6 +20,7 @@ use bollard::query_parameters::{
 use bollard::{ClientVersion, Docker};
 use futures_util::StreamExt;
 
+use crate::domain::Lane;
 use crate::policy::sandbox_plan::{ContainerSpec, label};
 
 /// The oldest engine whose posture we know: 20.10 speaks API 1.41.
@@ -301,7 +302,20 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn boxes(&self, install: &str) -> Result<Vec<Found>, EngineError> {
-        let filters = HashMap::from([("label", vec![format!("{}={install}", label::INSTALL)])]);
+        self.labelled(vec![format!("{}={install}", label::INSTALL)]).await
+    }
+
+    /// Boxes of one lane: there is none but for the run that is about to be made, unless an engine was away when an
+    /// earlier one should have been removed.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn boxes_of_lane(&self, install: &str, lane: &Lane) -> Result<Vec<Found>, EngineError> {
+        self.labelled(vec![format!("{}={install}", label::INSTALL), format!("{}={lane}", label::LANE)]).await
+    }
+
+    async fn labelled(&self, labels: Vec<String>) -> Result<Vec<Found>, EngineError> {
+        let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let boxes = self.ask("list the boxes", QUICK, self.docker()?.list_containers(Some(options))).await?;
         Ok(boxes
