@@ -184,9 +184,9 @@ fn stranger(inbound: &Inbound) -> StrangerSeen {
     StrangerSeen {
         chat: inbound.chat.clone(),
         kind: inbound.kind,
-        title: inbound.title.chars().take(80).collect(),
+        title: say::label(&inbound.title),
         sender: inbound.sender.id.clone(),
-        sender_name: inbound.sender.name.chars().take(80).collect(),
+        sender_name: say::label(&inbound.sender.name),
         code,
     }
 }
@@ -214,7 +214,7 @@ fn unfetched(file: &Offered, problem: String) -> Attachment {
     Attachment {
         file: None,
         name: file.name.clone(),
-        mime: file.mime.clone(),
+        mime: say::label(&file.mime),
         bytes: file.bytes.unwrap_or(0),
         problem: Some(problem),
     }
@@ -234,7 +234,7 @@ async fn fetch(parts: &Parts, channel: &Arc<dyn Channel>, group: &GroupName, fil
         Ok(name) => Attachment {
             file: Some(name),
             name: file.name.clone(),
-            mime: file.mime.clone(),
+            mime: say::label(&file.mime),
             bytes: bytes.len() as u64,
             problem: None,
         },

@@ -19,6 +19,22 @@ pub fn voiced(voice: Voice, text: &str) -> String {
     }
 }
 
+/// Whether text, as people will see it, holds the prefix: markup can hide it from [`voiced`].
+pub fn imitates(visible: &str) -> bool {
+    let letters: String = visible.chars().filter(|c| !is_invisible(*c)).collect();
+    letters.to_lowercase().contains(PREFIX)
+}
+
+/// Characters that take no room or turn the line around.
+pub fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A name or title as a label: one line, no controls, nothing invisible, cut.
+pub fn label(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() && !is_invisible(*c)).take(80).collect()
+}
+
 fn defuse(text: &str) -> String {
     // ASCII lower-casing keeps every byte's place, so that finds in `lower` are finds in `text`.
     let lower = text.to_ascii_lowercase();
@@ -98,8 +114,13 @@ pub fn new_session(number: u64) -> String {
 }
 
 /// The model could not be used.
+///
+/// Both come from the box: they are one line, short, and cannot speak as a notice of their own.
 pub fn model_failed(code: &str, reason: &str) -> String {
-    format!("The model did not answer ({code}): {reason}")
+    let code: String =
+        code.chars().filter(|c| c.is_ascii_alphanumeric() || "._".contains(*c)).take(40).collect();
+    let line: String = reason.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect();
+    format!("The model did not answer ({code}): {}", defuse(&line))
 }
 
 /// The agent ended its turn without a word.

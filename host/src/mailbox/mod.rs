@@ -5,6 +5,7 @@
 //! order; everything else in the directory is refused, removed and counted.
 
 mod archive;
+mod sweep;
 mod take;
 
 use std::collections::HashMap;
@@ -134,12 +135,12 @@ impl Drop for RunBox {
     }
 }
 
-/// Removes what an ended run left. The box is gone, so nobody races with this.
+/// Removes what an ended run left, on a thread of its own. The box is gone, so nobody races with this.
 pub fn remove_run_dir(dir: &Path) {
-    match fs::remove_dir_all(dir) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => tracing::warn!(code = "mailbox.dir", "{} is left behind: {e}", dir.display()),
+    let dir = dir.to_owned();
+    let removing = std::thread::Builder::new().name("sweep".into()).spawn(move || sweep::remove(&dir));
+    if let Err(e) = removing {
+        tracing::warn!(code = "mailbox.dir", "what a run left stays until the next start: {e}");
     }
 }
 
@@ -223,6 +224,11 @@ impl RunBox {
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<Written, WriteError> {
         self.archive.keep(TO_AGENT, name, bytes);
         self.to.put(name, bytes)
+    }
+
+    /// Lets the next [`RunBox::ring`] return at once: there is more to take.
+    pub fn again(&self) {
+        self.bell.notify_one();
     }
 
     /// Waits until something may have come: a notice of the kernel, or `period` at the latest (250 ms where the

@@ -13,6 +13,8 @@ use super::RunBox;
 const PASS_LETTERS: usize = 64;
 /// At most this many bytes.
 const PASS_BYTES: usize = 1 << 20;
+/// A number may be this far ahead of the next one: as many as the directory may hold names.
+const FAR_AHEAD: u64 = 4096;
 /// A missing number is passed over after this many whole scans that did not find it.
 const GAP_SCANS: u32 = 2;
 
@@ -104,10 +106,17 @@ impl RunBox {
                 continue;
             }
             if n > self.next {
+                if n - self.next > FAR_AHEAD {
+                    // No runner counts like that; passing over so many numbers would cost it all its own.
+                    let why = format!("number {n} is far beyond {}", self.next);
+                    let refusal = Refusal::new(RefusalCode::Envelope, why);
+                    pass.refused.push(Refused { n: None, name: name.into(), refusal });
+                    continue;
+                }
                 self.gap += 1;
                 if self.gap <= GAP_SCANS {
-                    // A file can be missed by one listing that raced with its rename (readdir(3)).
-                    pass.more = true;
+                    // A file can be missed by one listing that raced with its rename (readdir(3)). The next scan
+                    // comes by the clock or with the next letter.
                     return;
                 }
                 tracing::warn!(run = %self.run, code = "ipc.gap", "letters {} to {} never came", self.next, n - 1);

@@ -11,10 +11,8 @@ use crate::domain::group::Group;
 use crate::domain::message::Stored;
 use crate::domain::{ChatKind, Lane, WallMs};
 use crate::parts::Parts;
+use crate::say::label;
 use crate::store::{BeginState, InputState};
-
-/// A person's name or a title is a label: longer ones are cut.
-const NAME_MAX: usize = 80;
 
 /// `begin` of a run.
 pub(super) fn begin(
@@ -114,9 +112,4 @@ fn message(m: Stored, zone: Tz) -> letter::Message {
             })
             .collect(),
     }
-}
-
-/// A name as a label: one line, cut.
-fn label(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect()
 }

@@ -13,6 +13,8 @@ use crate::sandbox::Exit;
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// How much of stdout and stderr is kept.
 const LOG_BYTES: usize = 64 * 1024;
+/// A box may leave this many passes of letters behind; its budget is 4,096 names, a pass takes 64.
+const LAST_PASSES: u32 = 200;
 /// How much of it a person sees when a box dies.
 const LAST_WORDS: usize = 300;
 
@@ -46,7 +48,14 @@ impl Run {
 
     /// After the exit: takes the last letters, keeps the log, removes the box, and decides what its turn is worth.
     pub(super) async fn collect(mut self, exit: Exit) -> Option<(Duration, Facts)> {
-        self.take_letters().await;
+        // Three quiet passes: a number that is missing is waited for twice.
+        let mut quiet = 0;
+        for _ in 0..LAST_PASSES {
+            quiet = if self.take_letters().await { 0 } else { quiet + 1 };
+            if quiet == 3 {
+                break;
+            }
+        }
         let log = self.parts.engine.log_tail(&self.container, LOG_BYTES).await.unwrap_or_else(|e| {
             tracing::debug!(run = %self.run, code = e.code(), "no log: {e}");
             Vec::new()

@@ -23,30 +23,24 @@ use crate::store::{StoreError, Take, Taken, TakenEffect};
 const DEADLINE_MAX: Duration = Duration::from_secs(660);
 
 impl Run {
-    /// Takes what is there, pass by pass.
-    pub(super) async fn take_letters(&mut self) {
-        loop {
-            let pass = match self.wall.pass(self.group.limits.letters_names, self.group.limits.letters_bytes)
-            {
-                Ok(pass) => pass,
-                Err(e) => {
-                    tracing::error!(run = %self.run, code = "ipc.io", "letters cannot be listed: {e}");
-                    return;
-                }
-            };
-            if let Some(what) = pass.flood {
-                tracing::warn!(run = %self.run, code = RefusalCode::Flood.as_str(), "{what}: the box is ended");
-                let why = format!("it flooded its letter box ({what})");
-                self.kill(Ending::Crashed { code: None, oom: false, why }).await;
-                return;
+    /// Takes one pass of what is there; whether there is more. Between two passes the run hears its orders, its
+    /// deadlines and the box's exit: a box that never stops writing can be stopped.
+    pub(super) async fn take_letters(&mut self) -> bool {
+        let pass = match self.wall.pass(self.group.limits.letters_names, self.group.limits.letters_bytes) {
+            Ok(pass) => pass,
+            Err(e) => {
+                tracing::error!(run = %self.run, code = "ipc.io", "letters cannot be listed: {e}");
+                return false;
             }
-            let more = pass.more;
-            if !self.take_pass(pass).await || !more {
-                return;
-            }
-            // Other runs' letters are taken between two passes of this one.
-            tokio::task::yield_now().await;
+        };
+        if let Some(what) = pass.flood {
+            tracing::warn!(run = %self.run, code = RefusalCode::Flood.as_str(), "{what}: the box is ended");
+            let why = format!("it flooded its letter box ({what})");
+            self.kill(Ending::Crashed { code: None, oom: false, why }).await;
+            return false;
         }
+        let more = pass.more;
+        self.take_pass(pass).await && more
     }
 
     async fn take_pass(&mut self, pass: Pass) -> bool {

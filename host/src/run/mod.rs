@@ -135,6 +135,8 @@ impl Run {
             let scan = if self.deadline.is_some() { SCAN_BUSY } else { SCAN_QUIET };
             let deadline = self.deadline.unwrap_or_else(|| Instant::now() + SCAN_QUIET * 10);
             let happened = tokio::select! {
+                // Letters last: they are the only branch that a box can keep ready for ever.
+                biased;
                 exit = &mut exit => Happened::Exit(exit),
                 order = orders.recv(), if supervised => Happened::Order(order),
                 () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => Happened::Silence,
@@ -151,7 +153,11 @@ impl Run {
                 }
                 Happened::Silence => self.fell_silent().await,
                 Happened::Typing => self.show_typing(),
-                Happened::Letters => self.take_letters().await,
+                Happened::Letters => {
+                    if self.take_letters().await {
+                        self.wall.again();
+                    }
+                }
             }
         }
     }

@@ -188,7 +188,7 @@ impl Store {
                 Taken::Refused(refusal) => Some(refusal.code),
                 _ => None,
             };
-            mark_consumed(c, &take)?;
+            mark_consumed(c, &take, refused.is_none())?;
             if let Some(code) = refused {
                 super::settings::bump(c, code.as_str(), 1)?;
             }
@@ -365,9 +365,11 @@ fn request(c: &Connection, take: &Take, turn: TurnId, kind: &str, body: &str, li
     Ok(Taken::Perform)
 }
 
-fn mark_consumed(c: &Connection, take: &Take) -> Result<()> {
+/// A refused letter uses up its number, but its id is not listed to the next run: that would keep silent about
+/// something the host never took.
+fn mark_consumed(c: &Connection, take: &Take, accepted: bool) -> Result<()> {
     let sql = "INSERT OR IGNORE INTO consumed(run, n, id, turn, sha256, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let turn = take.turn.map(|t| int(t.0));
+    let turn = take.turn.filter(|_| accepted).map(|t| int(t.0));
     c.execute(sql, params![take.run.as_str(), int(take.n), take.id.as_str(), turn, take.sha256, take.now.0])?;
     let sql = "UPDATE run SET from_n = max(from_n, ?2), ack = min(max(ack, ?3), to_n) WHERE id = ?1";
     c.execute(sql, params![take.run.as_str(), int(take.n), int(take.ack)])?;

@@ -11,8 +11,10 @@ use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
 
-/// A letter is at most 256 KiB; escapes can double a text. The rest of a burst goes into the next letter.
-const INPUT_BYTES: usize = 100 * 1024;
+/// A letter is at most 256 KiB, and context comes on top. The rest of a burst goes into the next letter.
+const INPUT_BYTES: usize = 150 * 1024;
+/// What context may take of a letter, beside the messages.
+const CONTEXT_BYTES: usize = 60 * 1024;
 /// How many closed turns `begin` lists.
 const CLOSED_LISTED: i64 = 20;
 
@@ -274,8 +276,9 @@ fn ungiven(
     let (mut kept, mut omitted, mut tokens) = (0, 0, 0);
     for row in rows {
         let message = row??;
-        tokens += weight(&message) / 4;
-        if kept == limits.messages || tokens > limits.tokens {
+        tokens += message.text.len() / 4 + 20;
+        bytes += weight(&message);
+        if kept == limits.messages || tokens > limits.tokens || bytes > INPUT_BYTES + CONTEXT_BYTES {
             omitted += 1;
             continue;
         }
@@ -286,8 +289,13 @@ fn ungiven(
     Ok((messages, omitted))
 }
 
+/// What a message takes in a letter: its texts as JSON, with their escapes, and room for names and punctuation.
 fn weight(m: &Stored) -> usize {
-    m.text.len() + m.reply_to.as_ref().map_or(0, |r| r.text.len()) + 200 * (1 + m.attachments.len())
+    let json = |text: &str| serde_json::to_string(text).map_or(text.len() * 6, |t| t.len());
+    let quoted = m.reply_to.as_ref().map_or(0, |r| json(&r.text));
+    let files: usize =
+        m.attachments.iter().map(|a| 1_000 + json(&a.mime) + a.problem.as_deref().map_or(0, json)).sum();
+    json(&m.text) + quoted + files + 1_200
 }
 
 fn stored(r: &Row<'_>) -> rusqlite::Result<Result<Stored>> {

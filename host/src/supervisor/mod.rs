@@ -204,8 +204,13 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Vec<Lane>> {
         }
         Err(e) => tracing::warn!(code = e.code(), "boxes of an earlier host cannot be looked for: {e}"),
     }
+    // No box of an earlier host runs any more, so no letter directory is in use.
+    let groups = std::fs::read_dir(parts.install.root.ipc()).into_iter().flatten().flatten();
+    for run in groups.flat_map(|group| std::fs::read_dir(group.path()).into_iter().flatten().flatten()) {
+        let path = run.path();
+        crate::mailbox::remove_run_dir(&path.with_extension(""));
+    }
     for orphan in parts.store.unended_runs().await? {
-        crate::mailbox::remove_run_dir(&parts.install.root.run_ipc(&orphan.lane.group, &orphan.run));
         parts.store.collect(orphan.run, orphan.lane, Ending::Killed, parts.clock.wall()).await?;
     }
     Ok(parts.store.open_turns().await?.into_iter().map(|turn| turn.lane).collect())

@@ -11,6 +11,21 @@ pub(super) fn to_html(markdown: &str) -> String {
     html.out.trim_end().to_owned()
 }
 
+/// What people see of rendered text: tags gone, entities decoded.
+pub(super) fn visible(html: &str) -> String {
+    let mut text = String::new();
+    let mut inside = false;
+    for c in html.chars() {
+        match c {
+            '<' => inside = true,
+            '>' => inside = false,
+            _ if !inside => text.push(c),
+            _ => {}
+        }
+    }
+    text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
+}
+
 #[derive(Default)]
 struct Html {
     out: String,
@@ -175,6 +190,15 @@ mod tests {
     fn raw_html_is_text_and_odd_links_are_only_words() {
         assert_eq!(to_html("<b>x</b> & <script>"), "&lt;b&gt;x&lt;/b&gt; &amp; &lt;script&gt;");
         assert_eq!(to_html("[x](javascript:alert)"), "x");
+    }
+
+    #[test]
+    fn d13_markup_cannot_spell_the_notices_prefix() {
+        for hidden in ["[laz&#97;ret] Pay", "\\[lazaret\\] Pay", "[laz**are**t] Pay", "[laz\u{200b}aret] Pay"]
+        {
+            assert!(crate::say::imitates(&visible(&to_html(hidden))), "{hidden}");
+        }
+        assert!(!crate::say::imitates(&visible(&to_html("lazaret is [here](https://e.org)"))));
     }
 
     proptest! {

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::{Batch, Channel, ChannelError, FetchError, SendError};
 use crate::domain::message::Offered;
-use crate::domain::outbound::Part;
+use crate::domain::outbound::{Part, Voice};
 use crate::domain::{ChannelName, ChatId, Secret};
 use crate::policy::retry::doubling;
 use crate::say;
@@ -155,6 +155,13 @@ impl Channel for Telegram {
     async fn send(&self, part: &Part) -> Result<String, SendError> {
         let text = say::voiced(part.voice, &part.text);
         let html = markdown::to_html(&text);
+        // Markup can spell the notices' prefix so that only the reader sees it. Such a reply loses its looks.
+        let visible = markdown::visible(&html);
+        let html = if part.voice == Voice::Reply && say::imitates(&visible) {
+            visible.replace(['[', ']', '<', '>', '&'], " ")
+        } else {
+            html
+        };
         let sent = match self.send_text(&part.chat, &html, true).await {
             Err(ApiError::Refused { code: 400, what, .. }) if what.contains("can't parse entities") => {
                 tracing::warn!(chat = %part.chat, code = "telegram.entities", "sent as plain text: {what}");
