@@ -11,8 +11,8 @@ use ipc_schema::letters::to_agent::Text;
 use ipc_schema::sha256_hex;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-/// The longest text that is given to an agent, in bytes.
-pub const MAX_BYTES: usize = 64 * 1024;
+/// The longest text that is given to an agent, and that it may write.
+pub use crate::policy::authorize::PERSONALITY_MAX as MAX_BYTES;
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]

@@ -325,11 +325,10 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
 /// A digest of what can differ between two postures (user, mounts, limits, security options), and of nothing that
 /// differs between two runs of one group. What `sandbox::translate` sets for every box alike is not in it.
 fn posture(spec: &ContainerSpec) -> String {
-    use sha2::{Digest, Sha256};
-    let mut hash = Sha256::new();
+    let mut parts = Vec::new();
     let mut part = |text: &str| {
-        hash.update(text.as_bytes());
-        hash.update([0]);
+        parts.extend_from_slice(text.as_bytes());
+        parts.push(0);
     };
     part(&spec.user);
     for mount in &spec.mounts {
@@ -343,7 +342,7 @@ fn posture(spec: &ContainerSpec) -> String {
     }
     part(&format!("{} {} {} {}", spec.memory, spec.nano_cpus, spec.pids, spec.shm_bytes));
     spec.security.iter().for_each(|s| part(s));
-    hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+    ipc_schema::sha256_hex(&parts).chars().take(16).collect()
 }
 
 #[cfg(test)]
