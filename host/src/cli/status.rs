@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Done, Here};
 use crate::channels::terminal::wire::SOCKET;
+use crate::report::safe;
+use crate::store::DeliveryCount;
 use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
@@ -17,11 +19,7 @@ pub(super) async fn run(here: &Here) -> Done {
         "messages": summary.messages,
         "turns": summary.turns.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "runs": summary.runs.iter().map(|(run, lane, state)| json!({"run": run, "lane": lane, "state": state})).collect::<Vec<_>>(),
-        "outbox": {
-            "waiting": summary.delivery.waiting,
-            "failed": summary.delivery.failed,
-            "uncertain": summary.delivery.uncertain,
-        },
+        "outbox": outbox(&summary.delivery),
         "counters": summary.numbers.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
     });
     let mut text =
@@ -32,8 +30,7 @@ pub(super) async fn run(here: &Here) -> Done {
         summary.messages,
         if turns.is_empty() { "none".into() } else { turns.join(", ") }
     );
-    let d = summary.delivery;
-    text += &format!("outbox    {} waiting, {} failed, {} uncertain\n", d.waiting, d.failed, d.uncertain);
+    text += &tell_outbox(&summary.delivery);
     for (run, lane, state) in &summary.runs {
         text += &format!("run       {run}  {lane}  {state}\n");
     }
@@ -42,4 +39,42 @@ pub(super) async fn run(here: &Here) -> Done {
     }
     here.print(&json, text.trim_end());
     Ok(ExitCode::SUCCESS)
+}
+
+fn outbox(d: &DeliveryCount) -> Value {
+    json!({
+        "waiting": d.waiting,
+        "deferred": d.deferred,
+        "uncertain": d.uncertain,
+        "strays": d.strays,
+        "failed": d.failed,
+        "expired": d.expired,
+        "held": d.held.iter().map(|h| json!({ "code": h.code, "chat": h.chat, "text": h.text })).collect::<Vec<_>>(),
+        "unreachable": d.unreachable.iter().map(|u| json!({
+            "chat": u.chat, "why": u.why, "since": u.since.rfc3339(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// One line of numbers; what needs a person has a line of its own.
+fn tell_outbox(d: &DeliveryCount) -> String {
+    let mut text = format!(
+        "outbox    {} waiting, {} deferred, {} held, {} failed, {} expired, {} uncertain, {} strays\n",
+        d.waiting,
+        d.deferred,
+        d.held.len(),
+        d.failed,
+        d.expired,
+        d.uncertain,
+        d.strays
+    );
+    for held in &d.held {
+        let begins: String = held.text.chars().take(60).collect();
+        let code = &held.code;
+        text += &format!("held      {}  /resend {code} or /drop {code}: {}\n", held.chat, safe(&begins));
+    }
+    for chat in &d.unreachable {
+        text += &format!("cut off   {}  since {}: {}\n", chat.chat, chat.since, safe(&chat.why));
+    }
+    text
 }

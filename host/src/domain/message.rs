@@ -88,7 +88,7 @@ pub enum Role {
     Wake,
     /// It is kept, and given with the next wake.
     Context,
-    /// It is for the host: `/stop`, `/new`, `/status`, `/help`.
+    /// It is for the host: `/stop`, `/new`, `/status`, `/help`, `/resend`, `/drop`.
     Command(Command),
 }
 
@@ -103,11 +103,15 @@ pub enum Command {
     Status,
     /// Say what can be ordered.
     Help,
+    /// Send a part again of which nobody knows whether it arrived.
+    Resend,
+    /// Leave such a part as it is.
+    Drop,
 }
 
 impl Command {
     /// Every command.
-    pub const ALL: [Command; 4] = [Self::Stop, Self::New, Self::Status, Self::Help];
+    pub const ALL: [Command; 6] = [Self::Stop, Self::New, Self::Status, Self::Help, Self::Resend, Self::Drop];
 
     /// Its word, without the slash.
     pub fn word(self) -> &'static str {
@@ -116,6 +120,8 @@ impl Command {
             Self::New => "new",
             Self::Status => "status",
             Self::Help => "help",
+            Self::Resend => "resend",
+            Self::Drop => "drop",
         }
     }
 }

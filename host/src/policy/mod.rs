@@ -2,5 +2,7 @@
 
 pub mod admission;
 pub mod authorize;
+pub mod delivery;
+pub mod pace;
 pub mod retry;
 pub mod sandbox_plan;

@@ -3,6 +3,8 @@
 //! Every public function is one transaction. Rows become domain types in here; nothing outside knows SQL.
 //! `README.md` beside this file is the table page for whoever opens the file by hand.
 
+#[cfg(test)]
+mod delivery_tests;
 mod inbox;
 mod letters;
 mod migrations;
@@ -13,15 +15,17 @@ mod settings;
 mod tests;
 mod trace;
 mod turns;
+mod undelivered;
 mod usage;
 mod writer;
 
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
-pub use outbox::{Head, LIFETIME, Sent};
+pub use outbox::Head;
 pub use runs::{NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
-pub use trace::{MessageTrace, OutboxTrace, StageRow};
+pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
 pub use turns::{BeginState, InputState};
+pub use undelivered::Word;
 pub use usage::UsageRow;
 
 use std::os::unix::fs::OpenOptionsExt;
