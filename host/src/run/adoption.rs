@@ -12,8 +12,8 @@ use super::end::LAST_PASSES;
 use super::gate::Gate;
 use super::{READY_WITHIN, Run, SILENCE};
 use crate::dispatch::{Event, Found, RunNo};
-use crate::domain::{Ending, Lane};
 use crate::domain::group::Group;
+use crate::domain::{Ending, Lane};
 use crate::mailbox::{Archive, RunBox};
 use crate::parts::Parts;
 use crate::policy::sandbox_plan;
@@ -37,8 +37,10 @@ impl Adopted {
     pub async fn stand(parts: &Parts, row: RunRow) -> Result<Self, Never> {
         let (lane, run) = (&row.lane, &row.run);
         // Its file may have been broken since; the box goes on, and the next run says which line.
-        let group =
-            parts.install.group(&lane.group).unwrap_or_else(|_| parts.install.default_group(lane.group.clone()));
+        let group = parts
+            .install
+            .group(&lane.group)
+            .unwrap_or_else(|_| parts.install.default_group(lane.group.clone()));
         let known =
             parts.store.group(&lane.group, parts.clock.wall()).await.map_err(|e| Never::new(e.code(), e))?;
         let root = &parts.install.root;
@@ -129,7 +131,9 @@ impl Run {
             Ok(BoxState::Created | BoxState::Absent) if !self.ready => self.killed = Some(Ending::Killed),
             Ok(_) => {}
             // Waiting for its exit waits for the engine too.
-            Err(e) => tracing::warn!(run = %self.run, code = e.code(), "the box cannot be looked at yet: {e}"),
+            Err(e) => {
+                tracing::warn!(run = %self.run, code = e.code(), "the box cannot be looked at yet: {e}")
+            }
         }
     }
 }

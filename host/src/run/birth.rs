@@ -140,11 +140,7 @@ impl Newborn<'_> {
     }
 }
 
-async fn start(
-    mut run: Run,
-    spec: &ContainerSpec,
-    stage: &impl Fn(&'static str),
-) -> Result<Run, Never> {
+async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)) -> Result<Run, Never> {
     let engine = run.parts.engine.clone();
     if let Err(e) = remove_earlier(&run).await {
         return Err(run.unborn(Never::new(e.code(), e)).await);

@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use ipc_schema::letters::from_agent::{Outcome, Status, TurnDone};
 use ipc_schema::letters::FromAgent;
+use ipc_schema::letters::from_agent::{Outcome, Status, TurnDone};
 use ipc_schema::letters::to_agent::InterruptWhy;
 use ipc_schema::{Refusal, RefusalCode, TurnId};
 use tokio::time::Instant;

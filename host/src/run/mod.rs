@@ -30,10 +30,10 @@ use crate::parts::Parts;
 use crate::sandbox::Exit;
 use crate::store::RunRow;
 pub use adoption::Adopted;
-pub use birth::Never;
-pub use reaper::reap;
 use begin::input_letter;
+pub use birth::Never;
 use gate::Gate;
+pub use reaper::reap;
 
 /// A box that is up this long without `ready` will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -131,11 +131,7 @@ pub async fn give_up(parts: &Parts, row: &RunRow) -> crate::store::Result<()> {
     parts.store.collect(row.run.clone(), row.lane.clone(), Ending::Killed, parts.clock.wall()).await.map(drop)
 }
 
-async fn to_its_end(
-    mut box_run: Run,
-    orders: &mut UnboundedReceiver<Order>,
-    events: UnboundedSender<Event>,
-) {
+async fn to_its_end(mut box_run: Run, orders: &mut UnboundedReceiver<Order>, events: UnboundedSender<Event>) {
     let no = box_run.no;
     // Without an exit the box is left to the next host: nothing of it is touched.
     if let Some(exit) = box_run.listen(orders).await {

@@ -291,7 +291,11 @@ async fn a_request_is_performed_once_and_answered_again() {
     let id = "t-1:toolu_1";
     assert_eq!(h.takes_from(RUN, 1, 1, Some(TurnId(1)), id, ask()).await, Taken::Perform);
     let run = || RUN.parse().unwrap();
-    assert_eq!(h.store.open_requests(run()).await.unwrap().len(), 1, "a host that dies here performs it again");
+    assert_eq!(
+        h.store.open_requests(run()).await.unwrap().len(),
+        1,
+        "a host that dies here performs it again"
+    );
     let verdict = Verdict::Ok { result: "done".into() };
     let letter = h.store.verdict(run(), TurnId(1), id.parse().unwrap(), verdict, T).await.unwrap();
     assert_eq!(letter.name, "0000000003-response.json");
@@ -436,7 +440,10 @@ async fn a_new_host_learns_where_every_run_of_the_old_one_stands() {
     assert!(matches!(row().await, RunRow { ready: false, taken: 0, container: None, turn: None, .. }));
     h.store.run_container(RUN.parse().unwrap(), "c1".into()).await.unwrap();
     h.takes(1, 1, None, TakenEffect::Ready).await;
-    assert!(matches!(row().await, RunRow { ready: true, taken: 1, turn: None, .. }), "it was given nothing yet");
+    assert!(
+        matches!(row().await, RunRow { ready: true, taken: 1, turn: None, .. }),
+        "it was given nothing yet"
+    );
     h.is_given(RUN).await;
     assert_eq!(row().await.turn, Some((TurnId(1), chat("telegram:-1"))));
     let interrupt = |_| Ok(br#"{"body":{"why":"stop"}}"#.to_vec());

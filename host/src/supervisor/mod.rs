@@ -14,8 +14,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::dispatch::{Dispatch, Effect, Event, Found, RunNo, Settings, Unfinished};
-use crate::domain::run::TurnEnd;
 use crate::domain::Lane;
+use crate::domain::run::TurnEnd;
 use crate::intake::News;
 use crate::parts::Parts;
 use crate::run::{self, Adopted, Order};
@@ -243,9 +243,8 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
         }
     }
     sweep(parts, &in_use);
-    let busy = |lane: &Lane| {
-        recovered.adopted.iter().any(|a| a.lane() == lane && a.found() != Found::Listening)
-    };
+    let busy =
+        |lane: &Lane| recovered.adopted.iter().any(|a| a.lane() == lane && a.found() != Found::Listening);
     let open = parts.store.open_turns().await?;
     recovered.waiting = open.into_iter().map(|turn| turn.lane).filter(|lane| !busy(lane)).collect();
     Ok(recovered)
