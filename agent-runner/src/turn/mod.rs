@@ -38,6 +38,8 @@ const MODEL_LIMIT: Duration = Duration::from_secs(600);
 /// A host that is away is tried this often, this far apart. Tries are counted, not time: a frozen box loses none.
 const AWAY_TRIES: u32 = 180;
 const AWAY_PAUSE: Duration = Duration::from_secs(10);
+/// The first tries come as soon as the host can be reached; one that then answers nothing must not use up all.
+const AWAY_QUICK: u32 = 20;
 /// An answer that breaks off is asked for again this often.
 const CUT_TRIES: u32 = 3;
 
@@ -308,6 +310,7 @@ impl<M: Model> Agent<M> {
                 ends_on_close: true,
             };
             let call = self.model.call(body.clone(), &draft);
+            let mut quick = false;
             let pause = match attend(&mut self.post, doing, call).await? {
                 Attended::Interrupted(_) => return Ok(Called::Interrupted),
                 Attended::Closing => return Ok(Called::Closing),
@@ -325,6 +328,7 @@ impl<M: Model> Agent<M> {
                         });
                     }
                     tracing::warn!(away, reason, "the host is away");
+                    quick = away <= AWAY_QUICK;
                     AWAY_PAUSE
                 }
                 Attended::Done(Err(CallError::Cut { reason })) => {
@@ -339,7 +343,13 @@ impl<M: Model> Agent<M> {
                     Duration::from_secs(cuts.into())
                 }
             };
-            match attend(&mut self.post, Doing { draft: None, ..doing }, sleep(pause)).await? {
+            let paused = async {
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = self.model.back(), if quick => {}
+                }
+            };
+            match attend(&mut self.post, Doing { draft: None, ..doing }, paused).await? {
                 Attended::Done(()) => {}
                 Attended::Interrupted(_) => return Ok(Called::Interrupted),
                 Attended::Closing => return Ok(Called::Closing),

@@ -152,6 +152,8 @@ pub struct HostFile {
     pub delivery_retry: Span,
     /// A reply older than this is not sent any more; its chat is told.
     pub reply_lifetime: Span,
+    /// How long turns may go on when the host is told to stop; what is not finished then is left to its box.
+    pub drain: Span,
 }
 
 impl Default for HostFile {
@@ -163,6 +165,7 @@ impl Default for HostFile {
             model_retry: Span(Duration::from_secs(120)),
             delivery_retry: Span(Duration::from_secs(24 * 3600)),
             reply_lifetime: Span(Duration::from_secs(24 * 3600)),
+            drain: Span(Duration::from_secs(30)),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Every public function is one transaction. Rows become domain types in here; nothing outside knows SQL.
 //! `README.md` beside this file is the table page for whoever opens the file by hand.
 
+mod adoption;
 #[cfg(test)]
 mod delivery_tests;
 mod inbox;
@@ -19,6 +20,7 @@ mod undelivered;
 mod usage;
 mod writer;
 
+pub use adoption::{OpenRequest, RunRow};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use outbox::Head;
 pub use runs::{NewRun, Take, Taken, TakenEffect};
