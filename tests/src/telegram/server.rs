@@ -1,6 +1,6 @@
 //! The HTTP side.
 
-use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::{BOT_ID, BOT_NAME, SentMessage, Shared, TOKEN, html};
+use super::trouble::Trouble;
+use super::{BOT_ID, BOT_NAME, SentMessage, Shared, State, TOKEN, edits, html};
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
@@ -26,7 +27,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         connections.spawn(async move {
             let service = service_fn(|request| {
                 let shared = Arc::clone(&shared);
-                async move { Ok::<_, Infallible>(serve(&shared, request).await) }
+                async move { serve(&shared, request).await }
             });
             // A bot that is killed breaks off its poll.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -40,11 +41,11 @@ fn whole(status: u16, body: Vec<u8>) -> Answer {
     answer
 }
 
-fn ok(result: Value) -> Answer {
+pub(super) fn ok(result: Value) -> Answer {
     whole(200, json!({ "ok": true, "result": result }).to_string().into_bytes())
 }
 
-fn refused(code: u16, description: &str, retry_after: Option<u64>) -> Answer {
+pub(super) fn refused(code: u16, description: &str, retry_after: Option<u64>) -> Answer {
     let mut body = json!({ "ok": false, "error_code": code, "description": description });
     if let Some(seconds) = retry_after {
         body["parameters"] = json!({ "retry_after": seconds });
@@ -52,13 +53,36 @@ fn refused(code: u16, description: &str, retry_after: Option<u64>) -> Answer {
     whole(code, body.to_string().into_bytes())
 }
 
-async fn serve(shared: &Shared, request: Request<Incoming>) -> Answer {
+/// An error cuts the connection.
+async fn serve(shared: &Shared, request: Request<Incoming>) -> io::Result<Answer> {
     let path = request.uri().path().to_owned();
     let body = match request.into_body().collect().await {
         Ok(body) => body.to_bytes(),
-        Err(_) => return refused(400, "Bad Request: the body was cut", None),
+        Err(_) => return Ok(refused(400, "Bad Request: the body was cut", None)),
     };
     let ask: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let method = path.rsplit('/').next().unwrap_or_default();
+    let planned = shared.state().trouble(method, ask["text"].as_str().unwrap_or_default());
+    let Some(trouble) = planned else { return Ok(answer(shared, &path, &ask).await) };
+    if trouble.is_done() {
+        answer(shared, &path, &ask).await;
+    }
+    match trouble {
+        Trouble::CutAfter | Trouble::CutBefore => Err(io::Error::other("the connection is cut")),
+        Trouble::BadGatewayAfter | Trouble::BadGatewayBefore => {
+            Ok(whole(502, b"<html>Bad Gateway</html>".to_vec()))
+        }
+        Trouble::HangsAfter => std::future::pending().await,
+        Trouble::DeletedBefore => {
+            let number = |name: &str| ask[name].as_i64().unwrap_or(0);
+            shared.state().delete(number("chat_id"), number("message_id"));
+            Ok(answer(shared, &path, &ask).await)
+        }
+        Trouble::Refused(code, what) => Ok(refused(code, &what, None)),
+    }
+}
+
+async fn answer(shared: &Shared, path: &str, ask: &Value) -> Answer {
     if shared.state().token_refused {
         return refused(401, "Unauthorized", None);
     }
@@ -72,13 +96,14 @@ async fn serve(shared: &Shared, request: Request<Incoming>) -> Answer {
         shared.state().violations.push("a call without the token".into());
         return refused(404, "Not Found", None);
     };
-    if let Some(refusal) = planned(shared, method) {
+    if let Some(refusal) = planned(shared, method, ask) {
         return refusal;
     }
     match method {
         "getMe" => ok(json!({ "id": BOT_ID, "is_bot": true, "first_name": "Laz", "username": BOT_NAME })),
-        "getUpdates" => get_updates(shared, &ask).await,
-        "sendMessage" => send_message(shared, &ask),
+        "getUpdates" => get_updates(shared, ask).await,
+        "sendMessage" => send_message(shared, ask),
+        "editMessageText" => edits::edit_message(shared, ask),
         "sendChatAction" => {
             let chat = ask["chat_id"].as_i64().unwrap_or(0);
             *shared.state().typing.entry(chat).or_default() += 1;
@@ -99,10 +124,13 @@ async fn serve(shared: &Shared, request: Request<Incoming>) -> Answer {
     }
 }
 
-fn planned(shared: &Shared, method: &str) -> Option<Answer> {
+fn planned(shared: &Shared, method: &str, ask: &Value) -> Option<Answer> {
     let mut state = shared.state();
     let at = state.refusals.iter().position(|r| r.method == method)?;
     let refusal = state.refusals.remove(at);
+    if let (Some(seconds), Some(chat)) = (refusal.retry_after, ask["chat_id"].as_i64()) {
+        state.asks_for_patience(chat, seconds);
+    }
     Some(refused(refusal.code, &refusal.description, refusal.retry_after))
 }
 
@@ -154,30 +182,42 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
     let topic = ask["message_thread_id"].as_i64();
     let raw = ask["text"].as_str().unwrap_or_default().to_owned();
     let mut state = shared.state();
+    state.sees_call(chat, topic);
+    if state.kicked.contains(&chat) {
+        return refused(403, "Forbidden: bot was kicked from the supergroup chat", None);
+    }
     let Some(about) = state.chats.get(&chat).cloned() else {
         return refused(400, "Bad Request: chat not found", None);
     };
+    let text = match read_text(&mut state, ask) {
+        Ok(text) => text,
+        Err(answer) => return answer,
+    };
+    state.next_message += 1;
+    let message_id = state.next_message;
+    let sent = SentMessage { chat, topic, text: text.clone(), raw, message_id, edits: 0, deleted: false };
+    state.sent.push(sent);
+    drop(state);
+    shared.changed();
+    ok(json!({ "message_id": message_id, "date": 1_795_000_000, "chat": about, "text": text }))
+}
+
+/// The text of a message or an edit as people will read it.
+pub(super) fn read_text(state: &mut State, ask: &Value) -> Result<String, Answer> {
+    let raw = ask["text"].as_str().unwrap_or_default();
     let text = if ask["parse_mode"] == "HTML" {
-        match html::read(&raw) {
-            Ok(text) => text,
-            Err(e) => return refused(400, &format!("Bad Request: {e}"), None),
-        }
+        html::read(raw).map_err(|e| refused(400, &format!("Bad Request: {e}"), None))?
     } else {
-        raw.clone()
+        raw.to_owned()
     };
     let units = text.encode_utf16().count();
     if text.trim().is_empty() {
         state.violations.push("an empty message".into());
-        return refused(400, "Bad Request: message text is empty", None);
+        return Err(refused(400, "Bad Request: message text is empty", None));
     }
     if units > 4096 {
         state.violations.push(format!("a message of {units} units"));
-        return refused(400, "Bad Request: message is too long", None);
+        return Err(refused(400, "Bad Request: message is too long", None));
     }
-    state.next_message += 1;
-    let message_id = state.next_message;
-    state.sent.push(SentMessage { chat, topic, text: text.clone(), raw, message_id });
-    drop(state);
-    shared.changed();
-    ok(json!({ "message_id": message_id, "date": 1_795_000_000, "chat": about, "text": text }))
+    Ok(text)
 }
