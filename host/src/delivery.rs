@@ -23,6 +23,10 @@ use crate::store::{Head, StoreError};
 
 /// After the store failed.
 const STORE_RETRY: Duration = Duration::from_secs(5);
+/// How long after the stop a call may still begin.
+const LAST_CALLS: Duration = Duration::from_secs(3);
+/// How long a call that is under way at the stop may take.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// The shortest wait for a part that is not due: never a busy loop.
 const SHORTEST: Duration = Duration::from_millis(10);
 
@@ -51,14 +55,25 @@ struct Post {
     pacer: Mutex<Pacer>,
     /// A call has ended.
     ended: Notify,
+    /// The host drains: what can go at once still goes, and what must wait is left to the next host.
     stop: CancellationToken,
+    /// No call begins any more.
+    closed: CancellationToken,
 }
 
-/// Delivers for one channel until it is told to stop; what is being sent then is finished.
+/// Delivers for one channel until it is told to stop. Then what is being sent is finished, and what can go at once
+/// goes; the rest stays for the next host.
 pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: CancellationToken) {
     let mut rings = parts.bell.listen();
     let pacer = Mutex::new(Pacer::new(channel.pace()));
-    let post = Arc::new(Post { parts, channel, pacer, ended: Notify::new(), stop });
+    let post = Arc::new(Post {
+        parts,
+        channel,
+        pacer,
+        ended: Notify::new(),
+        stop,
+        closed: CancellationToken::new(),
+    });
     let mut workers = JoinSet::new();
     let mut busy = BTreeSet::new();
     loop {
@@ -86,6 +101,22 @@ pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: Cancell
             () = post.stop.cancelled() => break,
         }
     }
+    tokio::select! {
+        () = last_calls(&post, workers) => {}
+        () = async {
+            tokio::time::sleep(LAST_CALLS).await;
+            post.closed.cancel();
+            std::future::pending().await
+        } => {}
+    }
+}
+
+async fn last_calls(post: &Arc<Post>, mut workers: JoinSet<ChatId>) {
+    while workers.join_next().await.is_some() {}
+    // What was queued while the last worker of its chat was ending.
+    for chat in post.parts.store.chats_waiting(post.channel.name()).await.unwrap_or_default() {
+        workers.spawn(drain(Arc::clone(post), chat));
+    }
     while workers.join_next().await.is_some() {}
 }
 
@@ -110,6 +141,7 @@ async fn drain(post: Arc<Post>, chat: ChatId) -> ChatId {
         match turn {
             Turn::Go => {}
             Turn::Empty => break,
+            Turn::Wait(_) if post.stop.is_cancelled() => break,
             Turn::Wait(wait) => post.rest(wait).await,
         }
     }
@@ -140,18 +172,16 @@ impl Post {
         self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the platform may be called there. `false` when the host drains.
+    /// Waits until the platform may be called there. `false` when the host drains and there is something to wait for.
     async fn may_call(&self, place: &Place) -> bool {
-        loop {
-            if self.stop.is_cancelled() {
-                return false;
-            }
+        while !self.closed.is_cancelled() {
             // Listened for before the question: an end in between is not missed.
             let ended = self.ended.notified();
             let now = self.parts.clock.now().mono;
             let asked = self.pacer().begin(place, now);
             match asked {
                 Ok(()) => return true,
+                Err(_) if self.stop.is_cancelled() => return false,
                 Err(Wait::Until(until)) => self.rest(until.saturating_sub(now)).await,
                 Err(Wait::AnEnd) => tokio::select! {
                     () = ended => {}
@@ -159,6 +189,7 @@ impl Post {
                 },
             }
         }
+        false
     }
 
     fn has_called(&self, place: &Place, called: bool) {
@@ -195,8 +226,8 @@ impl Post {
             within = out_of_patience(self.channel.patience()) => {
                 Happened::Cut { why: format!("no answer within {} s", within.as_secs()) }
             }
-            // Only a send that waits for a person (an empty terminal) is still here when the drain is over. Its row
-            // stays as it is; the next host finds it cut off.
+            // A platform that does not answer, or an empty terminal. The row stays as it is: whoever finds it next
+            // finds it cut off.
             () = late(&self.stop) => return (Turn::Empty, true),
         };
         if let Happened::NotArrived { after: Some(after), .. } = &happened {
@@ -286,5 +317,5 @@ async fn out_of_patience(patience: Option<Duration>) -> Duration {
 /// Some seconds after the host began to drain.
 async fn late(stop: &CancellationToken) {
     stop.cancelled().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(LAST_ANSWER).await;
 }

@@ -1,6 +1,8 @@
 //! Journeys of replies over a line that breaks: outages, lost answers, hosts that die in the middle of a send, rooms
 //! that the bot was removed from. What people see is held against what the outbox has counted.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 
 use journeys::model::Gate;
@@ -302,7 +304,7 @@ async fn a_room_that_removed_the_bot_is_told_once_to_the_owner() {
 #[tokio::test]
 async fn of_a_reply_whose_second_part_fails_no_torn_rest_is_sent() {
     let (world, ann, direct) = ann_with("resend").await;
-    let parts = ["one ", "two ", "three "].map(|word| word.repeat(700).trim().to_owned());
+    let parts = ["one ", "two ", "three "].map(|word| word.repeat(600).trim().to_owned());
     world.telegram.plan("sendMessage", "two two", Trouble::Refused(400, "Bad Request: no such words".into()));
     world.model.on("tell me").says(&parts.join("\n\n"));
     ann.says(&direct, "tell me");
@@ -346,6 +348,38 @@ async fn a_reply_older_than_a_day_is_not_said_and_the_chat_is_told() {
     assert_eq!(row(&world, "It is noon.").state, "expired");
     assert_eq!(direct.shows().len(), 1);
     assert_eq!(status(&world).await["outbox"]["expired"], 1);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_told_to_stop_leaves_what_must_wait_to_the_next_one() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    // One call, and then none for as long as this host lives.
+    world
+        .set("LAZARET_CHANNELS_TELEGRAM_CHAT_BURST", "1")
+        .set("LAZARET_CHANNELS_TELEGRAM_ROOM_PER_MINUTE", "1");
+    let ann = world.telegram.person(5, "Ann");
+    let family = world.telegram.room(-100_123, "Family");
+    world.up().await;
+    ann.says(&family, "hello?");
+    world.admit(&family.address(), "family").await;
+    let parts = ["one ", "two ", "three "].map(|word| word.repeat(600).trim().to_owned());
+    world.model.on("tell me").says(&parts.join("\n\n"));
+    ann.says(&family, "@laz_bot tell me");
+    assert!(world.hears(&family).await.starts_with("one one"));
+    comes_to(&world, "one one", "sent").await;
+    world.stop_host().await;
+    for words in ["two two", "three three"] {
+        assert_eq!((row(&world, words).state.as_str(), row(&world, words).uncertain), ("ready", 0));
+    }
+    for limit in PACE {
+        world.set(limit, "100000");
+    }
+    world.up().await;
+    assert!(world.hears(&family).await.starts_with("two two"));
+    assert!(world.hears(&family).await.starts_with("three three"));
+    world.settled("m-1").await;
+    assert_eq!(family.shows().len(), 3);
     world.finish().await;
 }
 

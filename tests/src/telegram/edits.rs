@@ -16,7 +16,7 @@ pub(super) fn edit_message(shared: &Shared, ask: &Value) -> Answer {
     }
     let text = match read_text(&mut state, ask) {
         Ok(text) => text,
-        Err(answer) => return answer,
+        Err(what) => return refused(400, &what, None),
     };
     let found = state.sent.iter_mut().find(|m| (m.chat, m.message_id) == (chat, message_id) && !m.deleted);
     let Some(message) = found else {

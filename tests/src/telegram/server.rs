@@ -191,7 +191,7 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
     };
     let text = match read_text(&mut state, ask) {
         Ok(text) => text,
-        Err(answer) => return answer,
+        Err(what) => return refused(400, &what, None),
     };
     state.next_message += 1;
     let message_id = state.next_message;
@@ -202,22 +202,22 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
     ok(json!({ "message_id": message_id, "date": 1_795_000_000, "chat": about, "text": text }))
 }
 
-/// The text of a message or an edit as people will read it.
-pub(super) fn read_text(state: &mut State, ask: &Value) -> Result<String, Answer> {
+/// The text of a message or an edit as people will read it, or what is wrong with it.
+pub(super) fn read_text(state: &mut State, ask: &Value) -> Result<String, String> {
     let raw = ask["text"].as_str().unwrap_or_default();
     let text = if ask["parse_mode"] == "HTML" {
-        html::read(raw).map_err(|e| refused(400, &format!("Bad Request: {e}"), None))?
+        html::read(raw).map_err(|e| format!("Bad Request: {e}"))?
     } else {
         raw.to_owned()
     };
     let units = text.encode_utf16().count();
     if text.trim().is_empty() {
         state.violations.push("an empty message".into());
-        return Err(refused(400, "Bad Request: message text is empty", None));
+        return Err("Bad Request: message text is empty".into());
     }
     if units > 4096 {
         state.violations.push(format!("a message of {units} units"));
-        return Err(refused(400, "Bad Request: message is too long", None));
+        return Err("Bad Request: message is too long".into());
     }
     Ok(text)
 }
