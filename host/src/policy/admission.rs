@@ -45,14 +45,26 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
 
 /// `/word` alone or before arguments. In a room it must be addressed to us: other bots have commands too.
 fn command(message: &Inbound) -> Option<Command> {
-    let word = message.text.trim().strip_prefix('/')?.split_whitespace().next()?;
+    let mut words = message.text.trim().strip_prefix('/')?.split_whitespace();
+    let word = words.next()?;
+    let code = words.next().filter(|_| words.next().is_none());
     let (word, at_us) = match word.split_once('@') {
         // Whose name follows the sign is for the channel to know; it said whether that is us.
         Some((word, _)) => (word, message.addresses_us),
         None => (word, message.kind == ChatKind::Direct || message.addresses_us),
     };
     let word = word.to_lowercase();
-    Command::ALL.into_iter().find(|c| at_us && c.word() == word)
+    let command = Command::ALL.into_iter().find(|c| c.word() == word)?;
+    // The host itself has asked the room to answer so; what it asked for tells this from another bot's command.
+    let answers = matches!(command, Command::Resend | Command::Drop)
+        && !message.text.contains('@')
+        && code.is_some_and(is_code);
+    (at_us || answers).then_some(command)
+}
+
+/// Two or more hexadecimal digits, as `/resend` and `/drop` name a part.
+fn is_code(word: &str) -> bool {
+    (2..=8).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn wakes(message: &Inbound, group: &Group) -> bool {
@@ -169,6 +181,20 @@ mod tests {
         let stop = Admission::Take(Role::Command(Command::Stop));
         assert_eq!(admit(&direct, Some(&group(Trigger::Addressed)), &[]), stop);
         assert_eq!(verdict("/unknown", Trigger::Addressed), CONTEXT);
+    }
+
+    #[test]
+    fn the_hosts_own_question_is_answered_as_it_asks() {
+        let order = |command| Admission::Take(Role::Command(command));
+        assert_eq!(verdict("/resend 7F", Trigger::Addressed), order(Command::Resend));
+        assert_eq!(verdict("/drop 7fa", Trigger::Addressed), order(Command::Drop));
+        for other in ["/drop", "/drop it", "/drop 7F now", "/drop@other_bot 7F", "/stop 7F"] {
+            assert_eq!(verdict(other, Trigger::Addressed), CONTEXT, "{other}");
+        }
+        assert_eq!(
+            admit(&message("telegram:5", "/drop"), Some(&group(Trigger::Always)), &[]),
+            order(Command::Drop)
+        );
     }
 
     #[test]

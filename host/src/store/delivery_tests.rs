@@ -391,9 +391,13 @@ async fn a_part_that_is_cut_off_again_is_asked_about_again() {
     let mut o = office(Delivery::Hold).await;
     o.replies("a", &["text"]).await;
     let mut codes = Vec::new();
-    for _ in 0..3 {
+    for host_dies in [true, false, false, true] {
         let part = o.claims().await;
-        o.settles(part, cut()).await;
+        if host_dies {
+            o.store.recover_sending(T).await.unwrap();
+        } else {
+            o.settles(part, cut()).await;
+        }
         assert_eq!(o.sends(ROOM, T).await.last().unwrap().matches("/resend").count(), 1);
         let code = o.store.summary().await.unwrap().delivery.held[0].code.clone();
         o.order(OWNER, "main", &format!("/resend {code}"), Word::Resend).await;
@@ -403,5 +407,5 @@ async fn a_part_that_is_cut_off_again_is_asked_about_again() {
         codes[0] != codes[1] && codes[1] != codes[2],
         "an old question does not name a new one: {codes:?}"
     );
-    assert_eq!(o.row("text").await, ("ready".into(), 3, 0));
+    assert_eq!(o.row("text").await, ("ready".into(), 4, 0));
 }

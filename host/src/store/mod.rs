@@ -5,6 +5,8 @@
 
 mod adoption;
 #[cfg(test)]
+mod delivery_model;
+#[cfg(test)]
 mod delivery_tests;
 mod inbox;
 mod letters;

@@ -95,17 +95,20 @@ impl Store {
 
 /// Keeps a part for a person's word, and asks for it. What is behind it in the chat goes on.
 pub(super) fn hold(c: &Connection, part: &Part, why: &str, now: WallMs) -> Result<()> {
-    let code = free_code(c, part)?;
+    // The row's own count, this attempt included: a part that was found cut off knows it, one that was claimed does not.
+    let sql = "SELECT attempts FROM outbox WHERE id = ?1";
+    let attempt: u32 = c.query_row(sql, [part.id], |r| r.get(0))?;
+    let code = free_code(c, part, attempt)?;
     let sql = "UPDATE outbox SET state = 'uncertain', code = ?2, error = ?3 WHERE id = ?1";
     c.execute(sql, params![part.id, code, why])?;
     // A part that is sent again and cut off again is asked about again.
-    let word = format!("held:{}:{}", part.id, part.attempts);
+    let word = format!("held:{}:{attempt}", part.id);
     say(c, part.turn, &Saying::notice(&part.chat, &word, say::held(&part.text, &code)), now)
 }
 
 /// Short, and no other held part's. It changes with each attempt, so that an old question does not name a new one.
-fn free_code(c: &Connection, part: &Part) -> Result<String> {
-    let digest = format!("{}/{}", part.ours, part.attempts);
+fn free_code(c: &Connection, part: &Part, attempt: u32) -> Result<String> {
+    let digest = format!("{}/{attempt}", part.ours);
     let digest = ipc_schema::sha256_hex(digest.as_bytes()).to_ascii_uppercase();
     for length in CODE..digest.len() {
         let code = digest.get(..length).unwrap_or(&digest);
