@@ -131,6 +131,7 @@ impl Host {
         });
         admit_configured(&parts).await?;
         let waiting = supervisor::recover(&parts).await?;
+        failpoint!("daemon.recover.sending");
         let uncertain = parts.store.recover_sending().await?;
         if uncertain > 0 {
             tracing::warn!(
@@ -146,6 +147,7 @@ impl Host {
         for lane in waiting {
             let _ = wires.news.send(News::Wake(lane));
         }
+        failpoint!("daemon.recover.commands");
         for command in supervisor::unfinished(&parts).await? {
             let _ = wires.news.send(command);
         }
@@ -296,17 +298,20 @@ pub fn runner_binary(env: &BTreeMap<String, String>) -> Result<PathBuf, StartErr
 async fn admit_configured(parts: &Parts) -> Result<(), StartError> {
     let now = parts.clock.wall();
     let known = parts.store.chats().await?;
-    let mut wanted = vec![(terminal::CHAT.parse(), GroupName::main(), ChatKind::Direct, "terminal")];
+    let others = parts.install.group_names().into_iter().filter(|group| !group.is_main());
+    let groups = std::iter::once(GroupName::main()).chain(others);
+    let terminals = groups.filter_map(|group| Some((terminal::chat_of(&group)?, group)));
+    let mut wanted: Vec<_> =
+        terminals.map(|(chat, group)| (chat, group, ChatKind::Direct, "terminal")).collect();
     for (chat, group) in parts.install.chats() {
         let kind = if chat.channel() == ChannelName::Telegram && chat.local().starts_with('-') {
             ChatKind::Room
         } else {
             ChatKind::Direct
         };
-        wanted.push((Ok(chat), group, kind, ""));
+        wanted.push((chat, group, kind, ""));
     }
     for (chat, group, kind, title) in wanted {
-        let Ok(chat) = chat else { continue };
         if known.iter().any(|(c, g, _)| *c == chat && *g == group) {
             continue;
         }

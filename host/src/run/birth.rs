@@ -71,11 +71,14 @@ pub(super) async fn born(
     stage("start");
     let image = parts.engine.image(&image_name).await.map_err(|e| Never::new(e.code(), e))?;
     let wall = open_wall(parts, lane, run, known.uid)?;
+    failpoint!("run.born.wall");
     let sources = sources(parts, lane, &wall, &image, known.uid).await?;
     let (open_turn, cancel) = open_gateway(parts, lane, run, &group, &wall)?;
+    failpoint!("run.born.socket");
     open_turn.send_replace(turn.as_ref().map(|(t, _)| *t));
     let letter = begin::begin(parts, lane, session, &group, state);
     write_begin(parts, run, &wall, letter).await.inspect_err(|_| cancel.cancel())?;
+    failpoint!("run.born.begin");
     let spec = plan(&PlanInput {
         install: parts.id.clone(),
         run: run.clone(),
@@ -132,6 +135,7 @@ async fn start(
     if let Err(e) = noted {
         tracing::warn!(run = %run.run, code = e.code(), "the box's id was not noted: {e}");
     }
+    failpoint!("run.born.noted");
     if let Err(e) = engine.start(&run.container).await {
         return Err(run.unborn(Never::new(e.code(), e)).await);
     }

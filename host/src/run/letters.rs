@@ -211,7 +211,9 @@ impl Run {
 
     async fn perform_and_answer(&mut self, turn: TurnId, id: ipc_schema::LetterId, request: Request) {
         let kind = request.kind().to_owned();
+        failpoint!("run.request.before");
         let verdict = self.perform(request).await;
+        failpoint!("run.request.performed");
         tracing::info!(run = %self.run, %turn, "request {kind}: {}", match &verdict {
             Verdict::Ok { .. } => "done",
             Verdict::Refused { code, .. } => code.as_str(),
@@ -221,9 +223,11 @@ impl Run {
             tracing::error!(run = %self.run, code = e.code(), "a verdict was not stored: {e}");
         }
         self.answer(turn, id, verdict).await;
+        failpoint!("run.request.answered");
     }
 
     async fn turn_over(&mut self, turn: Option<TurnId>, next: Option<TurnId>) {
+        failpoint!("run.turn_over.before");
         self.stage("turn_done");
         if let Some(turn) = turn {
             match self.parts.store.turn_messages(turn).await {

@@ -194,6 +194,7 @@ impl Run {
                     self.begin_turn(turn, chat);
                     self.stage("input");
                     self.put(&ipc_schema::layout::letter_name(letter.n, letter.kind), &letter.bytes);
+                    failpoint!("run.input.written");
                 }
                 Ok(None) => break,
                 Err(e) => {
@@ -293,6 +294,7 @@ impl Run {
             Ok(bytes) => self.put(&letter.file_name(), &bytes),
             Err(e) => tracing::error!(run = %self.run, code = e.code.as_str(), "{e}"),
         }
+        failpoint!("run.close.written");
     }
 
     async fn fell_silent(&mut self) {

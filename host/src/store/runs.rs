@@ -121,6 +121,7 @@ impl Store {
     /// Makes the run's row. At most one run of a lane has not ended: the database holds it too.
     pub async fn new_run(&self, new: NewRun) -> Result<()> {
         self.write(move |c| {
+            failpoint!("store.new_run.begin", super::injected);
             let sql = "INSERT INTO run(id, grp, lane, state, session, image, created_at)
                        VALUES (?1, ?2, ?3, 'starting', ?4, ?5, ?6)";
             let NewRun { run, lane, session, image, now } = new;
@@ -130,7 +131,9 @@ impl Store {
             )?;
             Ok(())
         })
-        .await
+        .await?;
+        failpoint!("store.new_run.committed");
+        Ok(())
     }
 
     /// Notes the engine's id of the box.
@@ -168,7 +171,14 @@ impl Store {
     where
         F: FnOnce(u64) -> std::result::Result<Vec<u8>, Refusal> + Send + 'static,
     {
-        self.write(move |c| next_letter(c, &run, turn, kind, now, build)).await
+        let letter = self
+            .write(move |c| {
+                failpoint!("store.letter.begin", super::injected);
+                next_letter(c, &run, turn, kind, now, build)
+            })
+            .await?;
+        failpoint!("store.letter.committed");
+        Ok(letter)
     }
 
     /// The highest number written to the agent: what `_close` says.
@@ -181,20 +191,25 @@ impl Store {
 
     /// Transaction 2.
     pub async fn take(&self, take: Take) -> Result<Taken> {
-        self.write(move |c| {
-            let taken = taken(c, &take)?;
-            let refused = match &taken {
-                Taken::Repeat => return Ok(taken),
-                Taken::Refused(refusal) => Some(refusal.code),
-                _ => None,
-            };
-            mark_consumed(c, &take, refused.is_none())?;
-            if let Some(code) = refused {
-                super::settings::bump(c, code.as_str(), 1)?;
-            }
-            Ok(taken)
-        })
-        .await
+        let taken = self
+            .write(move |c| {
+                failpoint!("store.tx2.begin", super::injected);
+                let taken = taken(c, &take)?;
+                let refused = match &taken {
+                    Taken::Repeat => return Ok(taken),
+                    Taken::Refused(refusal) => Some(refusal.code),
+                    _ => None,
+                };
+                mark_consumed(c, &take, refused.is_none())?;
+                if let Some(code) = refused {
+                    super::settings::bump(c, code.as_str(), 1)?;
+                }
+                failpoint!("store.tx2.before_commit");
+                Ok(taken)
+            })
+            .await?;
+        failpoint!("store.tx2.committed");
+        Ok(taken)
     }
 
     /// Uses up the number of a letter that could not be read, so that the next one is taken.
@@ -212,6 +227,7 @@ impl Store {
     /// Writes the verdict of a request.
     pub async fn verdict(&self, turn: TurnId, request: LetterId, verdict: String) -> Result<()> {
         self.write(move |c| {
+            failpoint!("store.verdict.begin", super::injected);
             let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
             c.execute(sql, params![int(turn.0), request.as_str(), verdict])?;
             Ok(())
@@ -222,22 +238,27 @@ impl Store {
     /// Ends a run, and decides once what its turn is worth: again, again at a cost, or a notice. A run that failed
     /// before it had a row is decided about all the same, or its lane would wait for nobody.
     pub async fn collect(&self, run: RunId, lane: Lane, ending: Ending, now: WallMs) -> Result<Collected> {
-        self.write(move |c| {
-            let sql = "UPDATE run SET state = 'ended', ended_at = ?2, ending = ?3, why = ?4
+        let collected = self
+            .write(move |c| {
+                failpoint!("store.collect.begin", super::injected);
+                let sql = "UPDATE run SET state = 'ended', ended_at = ?2, ending = ?3, why = ?4
                        WHERE id = ?1 AND state <> 'ended'";
-            let ended = c.execute(sql, params![run.as_str(), now.0, ending.word(), ending.to_string()])?;
-            let known: i64 =
-                c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
-            if ended == 0 && known > 0 {
-                return Ok(Collected { next: None, gave_up: false });
-            }
-            let Some(open) = turns::open_of_lane(c, &lane)? else {
-                let next = turns::next(c, &lane, now)?;
-                return Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: false });
-            };
-            settle(c, &lane, &open, &ending, now)
-        })
-        .await
+                let ended =
+                    c.execute(sql, params![run.as_str(), now.0, ending.word(), ending.to_string()])?;
+                let known: i64 =
+                    c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
+                if ended == 0 && known > 0 {
+                    return Ok(Collected { next: None, gave_up: false });
+                }
+                let Some(open) = turns::open_of_lane(c, &lane)? else {
+                    let next = turns::next(c, &lane, now)?;
+                    return Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: false });
+                };
+                settle(c, &lane, &open, &ending, now)
+            })
+            .await?;
+        failpoint!("store.collect.committed");
+        Ok(collected)
     }
 }
 

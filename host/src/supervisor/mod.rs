@@ -190,9 +190,11 @@ impl Supervisor {
 /// When the store cannot be read. An engine that is away is waited for by the runs that need it; its boxes are
 /// removed at the next start.
 pub async fn recover(parts: &Parts) -> crate::store::Result<Vec<Lane>> {
+    failpoint!("supervisor.recover.begin");
     match parts.engine.boxes(&parts.id).await {
         Ok(boxes) => {
             for found in boxes {
+                failpoint!("supervisor.recover.box");
                 tracing::info!(
                     run = found.run,
                     "a box of an earlier host is removed; its turn goes on in a new one"
@@ -211,7 +213,9 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Vec<Lane>> {
         crate::mailbox::remove_run_dir(&path.with_extension(""));
     }
     for orphan in parts.store.unended_runs().await? {
+        failpoint!("supervisor.recover.run");
         parts.store.collect(orphan.run, orphan.lane, Ending::Killed, parts.clock.wall()).await?;
     }
+    failpoint!("supervisor.recover.turns");
     Ok(parts.store.open_turns().await?.into_iter().map(|turn| turn.lane).collect())
 }
