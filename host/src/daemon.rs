@@ -18,12 +18,13 @@ use crate::channels::terminal::{self, Terminal};
 use crate::clock::Clock;
 use crate::config::{ConfigError, Install, Root, first};
 use crate::delivery;
-use crate::dispatch::Settings;
+use crate::dispatch::{Settings, Unfinished};
 use crate::domain::{ChannelName, ChatKind, GroupName};
 use crate::gateway::Gateway;
-use crate::intake::{self, News};
+use crate::intake;
 use crate::mailbox::Mailbox;
 use crate::parts::{Bell, Parts, Runner};
+use crate::run;
 use crate::sandbox::Engine;
 use crate::store::{Admission, Store, StoreError};
 use crate::supervisor::{self, Signal, Supervisor, Wires};
@@ -130,7 +131,7 @@ impl Host {
             gid,
         });
         admit_configured(&parts).await?;
-        let waiting = supervisor::recover(&parts).await?;
+        let recovered = supervisor::recover(&parts).await?;
         failpoint!("daemon.recover.sending");
         let uncertain = parts.store.recover_sending().await?;
         if uncertain > 0 {
@@ -143,10 +144,9 @@ impl Host {
             working: parts.install.file.host.working_runs,
             boxes: parts.install.file.host.live_boxes,
         };
-        let (supervisor, wires) = Supervisor::new(Arc::clone(&parts), settings);
-        for lane in waiting {
-            let _ = wires.news.send(News::Wake(lane));
-        }
+        let (mut supervisor, wires) = Supervisor::new(Arc::clone(&parts), settings);
+        supervisor.take_over(recovered);
+        tokio::spawn(run::reap(Arc::clone(&parts)));
         failpoint!("daemon.recover.commands");
         for command in supervisor::unfinished(&parts).await? {
             let _ = wires.news.send(command);
@@ -182,9 +182,9 @@ impl Host {
     }
 
     /// Stops polling and lets turns finish.
-    pub fn drain(&self) {
+    pub fn drain(&self, unfinished: Unfinished) {
         self.polling.cancel();
-        let _ = self.wires.signals.send(Signal::Drain);
+        let _ = self.wires.signals.send(Signal::Drain(unfinished));
     }
 
     /// Ends every box now, when it is called: for the second signal.
@@ -195,7 +195,7 @@ impl Host {
         }
     }
 
-    /// Waits until no box is left and what was to be said is sent.
+    /// Waits until every box is gone or left to the next host, and what was to be said is sent.
     pub async fn drained(mut self) {
         self.work.join_next().await;
         self.delivering.cancel();

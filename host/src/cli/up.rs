@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CliError, Done, Here, chat};
 use crate::daemon::Host;
+use crate::dispatch::Unfinished;
 use crate::domain::GroupName;
 
 /// How long the second signal waits for the engine.
@@ -40,7 +41,8 @@ pub(super) async fn run(here: &Here, up: &Up) -> Done {
         () = signals.next() => {}
         () = host.collapsed() => return Ok(ExitCode::FAILURE),
     }
-    host.drain();
+    // A host that chats is somebody's evening: nothing of it stays behind. Any other is restarted, and its boxes go on.
+    host.drain(if up.chat { Unfinished::Closes } else { Unfinished::GoesOn });
     let end_now = host.ender();
     let drained = host.drained();
     tokio::pin!(drained);

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
-use super::{CLOSE_GRACE, Dispatch, Effect, Facts, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT, TIME_GRACE};
+use super::{
+    CLOSE_GRACE, Dispatch, Effect, Facts, Found, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT, TIME_GRACE,
+    Unfinished,
+};
 use crate::domain::{Ending, Lane};
 
 /// Where a lane stands. An idle lane has no state at all.
@@ -151,6 +154,31 @@ impl Dispatch {
         }
     }
 
+    /// A box that lives already takes its place without waiting for a slot. One that works is fed at once: a message
+    /// that the earlier host stored for its turn may not have reached it.
+    pub(super) fn adopt(
+        &mut self,
+        now: Duration,
+        lane: Lane,
+        facts: Facts,
+        found: Found,
+        effects: &mut Vec<Effect>,
+    ) {
+        let run = RunNo(self.next_run);
+        self.next_run += 1;
+        let state = match found {
+            Found::Starting => LaneState::Starting { run, born: now },
+            Found::Working => LaneState::Working { run, born: now, since: now, stopping: None },
+            Found::Listening => LaneState::Listening { run, born: now, since: now },
+            Found::Closing => LaneState::Closing { run, kill_at: Some(now + CLOSE_GRACE) },
+        };
+        effects.push(Effect::Adopt { lane: lane.clone(), run });
+        if found == Found::Working {
+            effects.push(Effect::Feed { run });
+        }
+        self.lanes.insert(lane, Record::new(state, facts));
+    }
+
     pub(super) fn follow_up(&mut self, lane: &Lane, effects: &mut Vec<Effect>) {
         if let Some(LaneState::Working { run, stopping: None, .. }) = self.lanes.get(lane).map(|r| &r.state) {
             effects.push(Effect::Feed { run: *run });
@@ -241,19 +269,13 @@ impl Dispatch {
 
     /// Everything that time alone does. Runs after every event, so that a late tick changes nothing.
     pub(super) fn pass_time(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let drain_over = matches!(self.phase, Phase::Draining { until, .. } if now >= until);
-        if drain_over {
-            self.phase = match self.phase {
-                Phase::Draining { told, .. } => Phase::Draining { until: Duration::MAX, told },
-                Phase::Up => Phase::Up,
-            };
+        if let Phase::Draining { until, unfinished, told } = self.phase
+            && now >= until
+        {
+            self.phase = Phase::Draining { until: Duration::MAX, unfinished, told };
+            self.drain_over(now, unfinished, effects);
         }
         for (lane, record) in &mut self.lanes {
-            if drain_over && record.state.holds_slot() {
-                // In mid-turn: the box ends after the tool in hand, and the turn is resumed by the next host.
-                record.close(now, CloseWhy::Drain, effects);
-                continue;
-            }
             if record.due().is_none_or(|due| due > now) {
                 continue;
             }
@@ -277,6 +299,23 @@ impl Dispatch {
                 }
                 LaneState::Backoff { .. } => record.state = LaneState::Queued { since: now, held: None },
                 LaneState::Starting { .. } => {}
+            }
+        }
+    }
+
+    /// The turns had their time. A box that is left goes on: with its tools now, with its model when the next host
+    /// has bound its socket. One that closes ends after the tool in hand.
+    fn drain_over(&mut self, now: Duration, unfinished: Unfinished, effects: &mut Vec<Effect>) {
+        match unfinished {
+            Unfinished::GoesOn => {
+                let left = self.lanes.values().filter_map(|record| record.state.run());
+                effects.extend(left.map(|run| Effect::Leave { run }));
+                self.lanes.clear();
+            }
+            Unfinished::Closes => {
+                for record in self.lanes.values_mut().filter(|record| record.state.holds_slot()) {
+                    record.close(now, CloseWhy::Drain, effects);
+                }
             }
         }
     }

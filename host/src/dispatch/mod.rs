@@ -3,7 +3,8 @@
 //!
 //! What holds after every event (the property test in `model.rs` keeps it so):
 //! - a lane has at most one run, and at most [`Settings::working`] lanes start or work;
-//! - no more than [`Settings::boxes`] boxes live; a listening one gives way to a lane that waits;
+//! - no more than [`Settings::boxes`] boxes live; a listening one gives way to a lane that waits
+//!   (adopted boxes live already, however many the settings would allow now; nothing starts beside them);
 //! - a lane that wants a run gets one, unless it is stopped or the host drains;
 //! - nothing starts after [`Event::Drain`].
 
@@ -60,6 +61,28 @@ pub struct Facts {
     pub run_limit: Duration,
 }
 
+/// Where an earlier host's run stands, by its rows and its letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It has not said `ready`.
+    Starting,
+    /// It was given the lane's open turn.
+    Working,
+    /// It waits for a turn.
+    Listening,
+    /// It was told to close.
+    Closing,
+}
+
+/// What a drain does with turns that are still at work when its time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Their boxes go on, and the next host adopts them: a restart, an upgrade.
+    GoesOn,
+    /// Their boxes close after the tool in hand, and the next host resumes the turns in new ones.
+    Closes,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -69,6 +92,15 @@ pub enum Event {
         lane: Lane,
         /// What to know of it.
         facts: Facts,
+    },
+    /// An earlier host left the lane a box, and this host's wall around it stands. Comes before every other event.
+    Adopt {
+        /// Which.
+        lane: Lane,
+        /// What to know of it.
+        facts: Facts,
+        /// Where its run stands.
+        found: Found,
     },
     /// More messages for the lane's open turn are stored.
     FollowUp {
@@ -107,7 +139,10 @@ pub enum Event {
     /// Time passed.
     Tick,
     /// The first signal: finish, start nothing.
-    Drain,
+    Drain {
+        /// What becomes of turns that are not finished in time.
+        unfinished: Unfinished,
+    },
     /// The second signal: end now.
     EndNow,
 }
@@ -120,6 +155,18 @@ pub enum Effect {
         /// For whom.
         lane: Lane,
         /// Under which number.
+        run: RunNo,
+    },
+    /// Go on with the box that an earlier host left. Answered as `Start` is.
+    Adopt {
+        /// Whose.
+        lane: Lane,
+        /// Under which number.
+        run: RunNo,
+    },
+    /// Leave the box to the next host: it goes on by itself. Not answered.
+    Leave {
+        /// Which.
         run: RunNo,
     },
     /// Write what the open turn holds to the box.
@@ -171,7 +218,7 @@ pub enum Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Up,
-    Draining { until: Duration, told: bool },
+    Draining { until: Duration, unfinished: Unfinished, told: bool },
 }
 
 /// One lane that is not idle.
@@ -207,6 +254,7 @@ impl Dispatch {
         let mut effects = Vec::new();
         match event {
             Event::Wake { lane, facts } => self.wake(now, lane, facts),
+            Event::Adopt { lane, facts, found } => self.adopt(now, lane, facts, found, &mut effects),
             Event::FollowUp { lane } => self.follow_up(&lane, &mut effects),
             Event::Ready { run } => self.ready(now, run, &mut effects),
             Event::TurnClosed { run, next } => self.turn_closed(now, run, next, &mut effects),
@@ -214,7 +262,7 @@ impl Dispatch {
             Event::Stop { lane } => self.stop(now, &lane, &mut effects),
             Event::Renew { lane } => self.renew(now, &lane, &mut effects),
             Event::Tick => {}
-            Event::Drain => self.drain(now, &mut effects),
+            Event::Drain { unfinished } => self.drain(now, unfinished, &mut effects),
             Event::EndNow => self.end_now(&mut effects),
         }
         self.pass_time(now, &mut effects);
@@ -252,11 +300,11 @@ impl Dispatch {
         self.lanes.iter_mut().find(|(_, record)| record.state.run() == Some(run))
     }
 
-    fn drain(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+    fn drain(&mut self, now: Duration, unfinished: Unfinished, effects: &mut Vec<Effect>) {
         if self.draining() {
             return;
         }
-        self.phase = Phase::Draining { until: now + DRAIN_GRACE, told: false };
+        self.phase = Phase::Draining { until: now + DRAIN_GRACE, unfinished, told: false };
         self.lanes.retain(|_, record| record.state.run().is_some());
         for record in self.lanes.values_mut() {
             if matches!(record.state, LaneState::Listening { .. } | LaneState::Queued { .. }) {
@@ -266,10 +314,8 @@ impl Dispatch {
     }
 
     fn end_now(&mut self, effects: &mut Vec<Effect>) {
-        self.phase = match self.phase {
-            Phase::Draining { told, .. } => Phase::Draining { until: Duration::MAX, told },
-            Phase::Up => Phase::Draining { until: Duration::MAX, told: false },
-        };
+        let told = matches!(self.phase, Phase::Draining { told: true, .. });
+        self.phase = Phase::Draining { until: Duration::MAX, unfinished: Unfinished::Closes, told };
         self.lanes.retain(|_, record| record.state.run().is_some());
         for record in self.lanes.values_mut() {
             record.kill(Ending::Killed, effects);

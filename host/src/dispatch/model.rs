@@ -29,7 +29,7 @@ enum Step {
     Renew(usize),
     /// Time passes.
     Wait(u64),
-    Drain,
+    Drain(Unfinished),
     EndNow,
 }
 
@@ -65,6 +65,7 @@ struct World {
     draining: bool,
     drained: u32,
     served: BTreeSet<Lane>,
+    adopted: usize,
 }
 
 impl World {
@@ -78,6 +79,7 @@ impl World {
             draining: false,
             drained: 0,
             served: BTreeSet::new(),
+            adopted: 0,
         }
     }
 
@@ -125,6 +127,12 @@ impl World {
             Effect::EndTurn { lane } => {
                 assert!(self.open.remove(&lane), "{lane} has no turn to end");
             }
+            Effect::Adopt { lane, run } => {
+                self.boxes.insert(run, (lane, BoxState::Up { fed: false }));
+            }
+            Effect::Leave { run } => {
+                self.boxes.remove(&run).expect("a box that is left exists");
+            }
             Effect::Interrupt { run, .. } => assert!(self.boxes.contains_key(&run)),
             Effect::TellWaiting { .. } => {}
             Effect::Drained => {
@@ -136,8 +144,8 @@ impl World {
 
     fn check(&self) {
         let (working, boxes) = self.dispatch.load();
-        assert!(working <= self.settings.working, "{working} work");
-        assert!(boxes <= self.settings.boxes.max(1), "{boxes} boxes");
+        assert!(working <= self.settings.working.max(self.adopted), "{working} work");
+        assert!(boxes <= self.settings.boxes.max(self.adopted), "{boxes} boxes");
         assert!(self.drained <= 1, "drained {} times", self.drained);
     }
 
@@ -145,6 +153,22 @@ impl World {
         let fitting: Vec<RunNo> =
             self.boxes.iter().filter(|(_, (_, s))| wanted(s)).map(|(run, _)| *run).collect();
         fitting.get(n.checked_rem(fitting.len())?).copied()
+    }
+
+    /// Begins with boxes of an earlier host, some of which have a turn.
+    fn inherit(&mut self, left: &[(bool, bool)]) {
+        for (group, (open, listening)) in left.iter().enumerate() {
+            let lane = Lane::conversation(GROUPS[group].parse().unwrap());
+            let found = if *listening { Found::Listening } else { Found::Working };
+            if *open {
+                self.open.insert(lane.clone());
+            }
+            let facts = Self::facts(&lane);
+            self.happen(Event::Adopt { lane: lane.clone(), facts, found });
+            if *open && *listening {
+                self.happen(Event::Wake { lane, facts });
+            }
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -187,9 +211,9 @@ impl World {
                 self.now += Duration::from_secs(seconds);
                 self.happen(Event::Tick);
             }
-            Step::Drain => {
+            Step::Drain(unfinished) => {
                 self.draining = true;
-                self.happen(Event::Drain);
+                self.happen(Event::Drain { unfinished });
             }
             Step::EndNow => {
                 self.draining = true;
@@ -211,9 +235,12 @@ impl World {
 proptest! {
     #[test]
     fn every_lane_that_wants_a_run_gets_one(
-        working in 1usize..4, spare in 0usize..3, steps in proptest::collection::vec(step(), 0..120)
+        working in 1usize..4, spare in 0usize..3, left in proptest::collection::vec(any::<(bool, bool)>(), 0..4),
+        steps in proptest::collection::vec(step(), 0..120)
     ) {
         let mut world = World::new(Settings { working, boxes: working + spare });
+        world.adopted = left.len();
+        world.inherit(&left);
         for step in steps {
             world.step(step);
         }
@@ -225,13 +252,14 @@ proptest! {
 
     #[test]
     fn a_drain_ends_and_is_told_once(
-        steps in proptest::collection::vec(step(), 0..60), more in proptest::collection::vec(step(), 0..40), now: bool
+        steps in proptest::collection::vec(step(), 0..60), more in proptest::collection::vec(step(), 0..40),
+        now: bool, leave: bool
     ) {
         let mut world = World::new(Settings { working: 2, boxes: 3 });
         for step in steps {
             world.step(step);
         }
-        world.step(Step::Drain);
+        world.step(Step::Drain(if leave { Unfinished::GoesOn } else { Unfinished::Closes }));
         if now {
             world.step(Step::EndNow);
         }

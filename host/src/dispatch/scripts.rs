@@ -269,7 +269,7 @@ fn the_first_signal_drains() {
     h.at(1).wake("bob");
     h.ready(2);
     h.at(2).wake("cid");
-    assert_eq!(h.at(3).on(Event::Drain), [close(1, CloseWhy::Drain)]);
+    assert_eq!(h.at(3).on(Event::Drain { unfinished: Unfinished::Closes }), [close(1, CloseWhy::Drain)]);
     assert_eq!(h.at(4).wake("dan"), [], "nothing starts any more");
     assert_eq!(h.ended(1), []);
     assert_eq!(h.at(5).closed(2, true), [close(2, CloseWhy::Drain)], "its next turn is the next host's");
@@ -281,7 +281,7 @@ fn a_turn_that_outlasts_the_drain_is_left_to_the_next_host() {
     let mut h = host(4, 12);
     h.wake("ann");
     h.ready(1);
-    h.at(10).on(Event::Drain);
+    h.at(10).on(Event::Drain { unfinished: Unfinished::Closes });
     assert_eq!(h.at(39).tick(), []);
     assert_eq!(h.at(40).tick(), [close(1, CloseWhy::Drain)]);
     assert_eq!(h.at(50).tick(), [Effect::Terminate { run: RunNo(1) }]);
@@ -293,7 +293,7 @@ fn the_second_signal_ends_now() {
     let mut h = host(4, 12);
     h.wake("ann");
     h.listening("bob", 2);
-    h.on(Event::Drain);
+    h.on(Event::Drain { unfinished: Unfinished::Closes });
     assert_eq!(h.on(Event::EndNow), [kill(1, Ending::Killed), kill(2, Ending::Killed)]);
     assert_eq!(h.ended(1), []);
     assert_eq!(h.ended(2), [Effect::Drained]);
@@ -301,7 +301,7 @@ fn the_second_signal_ends_now() {
 
 #[test]
 fn an_idle_host_is_drained_at_once() {
-    assert_eq!(host(4, 12).on(Event::Drain), [Effect::Drained]);
+    assert_eq!(host(4, 12).on(Event::Drain { unfinished: Unfinished::Closes }), [Effect::Drained]);
 }
 
 #[test]
@@ -313,4 +313,50 @@ fn a_late_word_of_an_ended_run_changes_nothing() {
     assert_eq!(h.closed(1, false), []);
     assert_eq!(h.ended(1), []);
     assert_eq!(h.ready(2), [feed(2)]);
+}
+
+#[test]
+fn boxes_of_an_earlier_host_take_their_places_before_anything_starts() {
+    let mut h = host(1, 3);
+    let mut adopt = |group: &str, found| h.on(Event::Adopt { lane: lane(group), facts: FACTS, found });
+    let adopted = |group: &str, run| Effect::Adopt { lane: lane(group), run: RunNo(run) };
+    assert_eq!(adopt("a", Found::Working), [adopted("a", 1), feed(1)], "a message may not have reached it");
+    assert_eq!(adopt("b", Found::Starting), [adopted("b", 2)]);
+    assert_eq!(adopt("c", Found::Listening), [adopted("c", 3)]);
+    assert_eq!(adopt("d", Found::Closing), [adopted("d", 4)]);
+    assert_eq!(h.wake("c"), [], "two hold slots, where one may");
+    assert_eq!(h.ready(2), [feed(2)]);
+    assert_eq!(h.closed(1, false), []);
+    assert_eq!(h.closed(2, false), [feed(3)]);
+    assert_eq!(h.at(10).tick(), [Effect::Terminate { run: RunNo(4) }], "its grace begins anew");
+}
+
+#[test]
+fn a_turn_that_outlasts_the_drain_is_left_to_its_box() {
+    let mut h = host(2, 4);
+    h.listening("quiet", 1);
+    h.wake("busy");
+    h.ready(2);
+    h.wake("coming");
+    assert_eq!(
+        h.at(10).on(Event::Drain { unfinished: Unfinished::GoesOn }),
+        [close(1, CloseWhy::Drain)],
+        "a box that only listens is closed"
+    );
+    h.ended(1);
+    assert_eq!(h.at(39).tick(), []);
+    let leave = |run| Effect::Leave { run: RunNo(run) };
+    assert_eq!(h.at(40).tick(), [leave(2), leave(3), Effect::Drained]);
+}
+
+#[test]
+fn boxes_that_wait_for_their_own_next_turns_do_not_block_the_line() {
+    let mut h = host(1, 2);
+    h.listening("a", 1);
+    h.listening("b", 2);
+    assert_eq!(h.at(1).wake("a"), [feed(1)]);
+    assert_eq!(h.at(2).wake("c"), [], "the only slot is taken");
+    assert_eq!(h.at(3).wake("b"), []);
+    // The next turn of `a` is open already, so both boxes wait for their own lanes, and `c` is first in line.
+    assert_eq!(h.at(4).closed(1, true), [feed(2)]);
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Run;
 use crate::dispatch::Facts;
 use crate::domain::{Ending, Lane, RunId};
@@ -11,10 +13,12 @@ use crate::sandbox::Exit;
 
 /// SIGTERM is given this long.
 const TERM_GRACE: Duration = Duration::from_secs(5);
+/// A box that is still there after SIGKILL gets it again.
+const KILL_AGAIN: Duration = Duration::from_secs(5);
 /// How much of stdout and stderr is kept.
 const LOG_BYTES: usize = 64 * 1024;
 /// A box may leave this many passes of letters behind; its budget is 4,096 names, a pass takes 64.
-const LAST_PASSES: u32 = 200;
+pub(super) const LAST_PASSES: u32 = 200;
 /// How much of it a person sees when a box dies.
 const LAST_WORDS: usize = 300;
 
@@ -23,21 +27,16 @@ impl Run {
     pub(super) async fn terminate(&mut self) {
         self.killed.get_or_insert(Ending::Finished);
         self.signal("SIGTERM").await;
-        let (engine, container) = (self.parts.engine.clone(), self.container.clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(TERM_GRACE).await;
-            // A box that has ended meanwhile is no error.
-            if let Err(e) = engine.signal(&container, "SIGKILL").await {
-                tracing::warn!(code = e.code(), "a box ignores its end: {e}");
-            }
-        });
+        self.die_at = Some(Instant::now() + TERM_GRACE);
     }
 
-    /// SIGKILL. The first reason stands.
+    /// SIGKILL. The first reason stands. It is sent until the box has ended: an engine that was away when it was
+    /// first asked would leave the lane waiting for ever.
     pub(super) async fn kill(&mut self, ending: Ending) {
         self.deadline = None;
         self.killed.get_or_insert(ending);
         self.signal("SIGKILL").await;
+        self.die_at = Some(Instant::now() + KILL_AGAIN);
     }
 
     async fn signal(&self, signal: &str) {
@@ -64,13 +63,16 @@ impl Run {
         self.wall.archive().keep(".", "runner.log", &log);
         let ending = self.ending(exit, &log);
         tracing::info!(run = %self.run, lane = %self.lane, "the box {ending}");
-        self.cancel.cancel();
+        self.gate.close();
+        // First the row, then the box: a host that dies in between finds a box without a run, which it removes; the
+        // other way round it would find a run whose box is gone, and no exit code to decide by.
+        let wake = settle(&self.parts, &self.run, &self.lane, ending).await;
         if let Err(e) = self.parts.engine.remove(&self.container).await {
-            tracing::warn!(run = %self.run, code = e.code(), "the box was not removed; the next start removes it: {e}");
+            tracing::warn!(run = %self.run, code = e.code(), "the box was not removed yet: {e}");
+            tokio::spawn(super::reap(Arc::clone(&self.parts)));
         }
-        let (parts, run, lane) = (Arc::clone(&self.parts), self.run.clone(), self.lane.clone());
-        drop(self.wall);
-        settle(&parts, &run, &lane, ending).await
+        self.wall.remove();
+        wake
     }
 
     fn ending(&self, exit: Exit, log: &[u8]) -> Ending {

@@ -1,9 +1,8 @@
 //! Performing what an agent may ask for, and answering it.
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::request::UpdatePersonality;
-use ipc_schema::letters::to_agent::{Response, Verdict};
+use ipc_schema::letters::to_agent::Verdict;
 use ipc_schema::{LetterId, TurnId};
 use serde_json::json;
 
@@ -11,6 +10,7 @@ use super::Run;
 use crate::config::personality::{self, ChangeError};
 use crate::domain::Authority;
 use crate::policy::authorize::{Action, Allowed, authorize};
+use crate::store::OpenRequest;
 
 impl Run {
     /// Authorizes and performs one request. What it may do follows from the lane that this box was made for.
@@ -45,8 +45,39 @@ impl Run {
         }
     }
 
-    /// Writes the `response` of a request.
-    pub(super) async fn answer(&mut self, turn: TurnId, request: LetterId, verdict: Verdict) {
-        self.write(Some(turn), ToAgent::Response(Response { request, verdict })).await;
+    /// Performs a request that was taken, and answers it. The verdict and its letter are one transaction; a host that
+    /// dies before it performs the request again.
+    pub(super) async fn perform_and_answer(&mut self, turn: TurnId, id: LetterId, request: Request) {
+        let kind = request.kind().to_owned();
+        failpoint!("run.request.before");
+        let verdict = self.perform(request).await;
+        failpoint!("run.request.performed");
+        tracing::info!(run = %self.run, %turn, "request {kind}: {}", match &verdict {
+            Verdict::Ok { .. } => "done",
+            Verdict::Refused { code, .. } => code.as_str(),
+        });
+        let now = self.parts.clock.wall();
+        match self.parts.store.verdict(self.run.clone(), turn, id, verdict, now).await {
+            Ok(response) => self.put(&response.name, &response.bytes),
+            Err(e) => tracing::error!(run = %self.run, code = e.code(), "a verdict was not stored: {e}"),
+        }
+        failpoint!("run.request.answered");
+    }
+
+    /// Requests over which an earlier host died.
+    pub(super) async fn perform_open_requests(&mut self) {
+        let open = match self.parts.store.open_requests(self.run.clone()).await {
+            Ok(open) => open,
+            Err(e) => {
+                tracing::error!(run = %self.run, code = e.code(), "open requests cannot be read: {e}");
+                return;
+            }
+        };
+        for OpenRequest { turn, id, body } in open {
+            match serde_json::from_str(&body) {
+                Ok(request) => self.perform_and_answer(turn, id, request).await,
+                Err(e) => tracing::error!(run = %self.run, code = "store.row", "request {id}: {e}"),
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::errors::Error as Bollard;
+use bollard::models::ContainerStateStatusEnum;
 use bollard::query_parameters::{
     CreateContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
@@ -125,6 +126,21 @@ pub struct Exit {
     pub oom: bool,
 }
 
+/// Where a box stands, by the engine's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BoxState {
+    /// The engine does not know it.
+    Absent,
+    /// It was made and never started.
+    Created,
+    /// It runs.
+    Running,
+    /// It is frozen.
+    Paused,
+    /// It has ended.
+    Ended(Exit),
+}
+
 /// A box of ours that the engine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -217,9 +233,10 @@ impl Engine {
                 // The stream yields once; an error may be the exit code's, or the engine's own end.
                 let _ = docker.wait_container(container, Some(options)).next().await;
             }
-            match self.exit(container).await {
-                Ok(Some(exit)) => return exit,
-                Ok(None) => {}
+            match self.state(container).await {
+                Ok(BoxState::Ended(exit)) => return exit,
+                Ok(BoxState::Absent | BoxState::Created) => return Exit { code: None, oom: false },
+                Ok(BoxState::Running | BoxState::Paused) => {}
                 Err(e) => tracing::debug!(code = e.code(), "waiting for box {container}: {e}"),
             }
             tokio::time::sleep(pause).await;
@@ -227,21 +244,35 @@ impl Engine {
         }
     }
 
-    /// How a box ended; `None` while it runs.
-    async fn exit(&self, container: &str) -> Result<Option<Exit>, EngineError> {
+    /// Where a box stands.
+    ///
+    /// # Errors
+    /// What the engine said; a box that it does not know is no error.
+    pub async fn state(&self, container: &str) -> Result<BoxState, EngineError> {
+        failpoint!("sandbox.state.before", |e| self.away(&e));
         let told =
             match self.ask("look at the box", QUICK, self.docker()?.inspect_container(container, None)).await
             {
                 Err(EngineError::Refused { why, .. }) if why.contains("No such container") => {
-                    return Ok(Some(Exit { code: None, oom: false }));
+                    return Ok(BoxState::Absent);
                 }
                 told => told?,
             };
         let state = told.state.unwrap_or_default();
-        if state.running == Some(true) {
-            return Ok(None);
-        }
-        Ok(Some(Exit { code: state.exit_code, oom: state.oom_killed == Some(true) }))
+        Ok(match (state.status, state.running) {
+            (Some(ContainerStateStatusEnum::CREATED), _) => BoxState::Created,
+            (Some(ContainerStateStatusEnum::PAUSED), _) => BoxState::Paused,
+            (_, Some(true)) => BoxState::Running,
+            _ => BoxState::Ended(Exit { code: state.exit_code, oom: state.oom_killed == Some(true) }),
+        })
+    }
+
+    /// Thaws a frozen box.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn unpause(&self, container: &str) -> Result<(), EngineError> {
+        self.ask("thaw the box", QUICK, self.docker()?.unpause_container(container)).await
     }
 
     /// Sends a signal; a box that has ended is no error.

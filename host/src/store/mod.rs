@@ -3,6 +3,7 @@
 //! Every public function is one transaction. Rows become domain types in here; nothing outside knows SQL.
 //! `README.md` beside this file is the table page for whoever opens the file by hand.
 
+mod adoption;
 mod inbox;
 mod letters;
 mod migrations;
@@ -16,6 +17,7 @@ mod turns;
 mod usage;
 mod writer;
 
+pub use adoption::{OpenRequest, RunRow};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use outbox::{Head, LIFETIME, Sent};
 pub use runs::{NewRun, Take, Taken, TakenEffect};

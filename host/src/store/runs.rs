@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use ipc_schema::letters::to_agent::Verdict;
 use ipc_schema::{Refusal, RefusalCode};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::letters::{ToWrite, next_letter};
+use super::letters::{ToWrite, next_letter, respond};
 use super::settings::chat_facts;
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, id, int, outbox, parse};
+use super::{Result, Store, StoreError, id, int, outbox, parse};
 use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatKind, Ending, Lane, LetterId, RunId, TurnId, WallMs};
@@ -27,15 +28,6 @@ pub struct NewRun {
     pub image: String,
     /// When.
     pub now: WallMs,
-}
-
-/// A run that has not ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunRow {
-    /// Its id.
-    pub run: RunId,
-    /// Its lane.
-    pub lane: Lane,
 }
 
 /// A letter of the box that was read safely and asks for its transaction.
@@ -100,12 +92,12 @@ pub enum Taken {
     },
     /// Perform the request and answer it.
     Perform,
-    /// The request was performed before: answer this verdict (JSON) again.
-    Answered(String),
+    /// The request was performed before: its verdict goes again.
+    Answered(ToWrite),
     /// The same letter was taken before: nothing to do but unlink it.
     Repeat,
-    /// It may not do this. Its number is used up.
-    Refused(Refusal),
+    /// It may not do this. Its number is used up; a request is answered.
+    Refused(Refusal, Option<ToWrite>),
 }
 
 /// What a run's end means for its lane.
@@ -141,20 +133,6 @@ impl Store {
         self.write(move |c| {
             c.execute("UPDATE run SET container = ?2 WHERE id = ?1", params![run.as_str(), container])?;
             Ok(())
-        })
-        .await
-    }
-
-    /// Runs that have not ended: after a crash of the host, its orphans.
-    pub async fn unended_runs(&self) -> Result<Vec<RunRow>> {
-        self.write(|c| {
-            let mut rows = c.prepare("SELECT id, lane FROM run WHERE state <> 'ended'")?;
-            let rows = rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
-            rows.map(|row| {
-                let (run, lane) = row?;
-                Ok(RunRow { run: parse("run.id", &run)?, lane: parse("run.lane", &lane)? })
-            })
-            .collect()
         })
         .await
     }
@@ -197,15 +175,22 @@ impl Store {
                 let taken = taken(c, &take)?;
                 let refused = match &taken {
                     Taken::Repeat => return Ok(taken),
-                    Taken::Refused(refusal) => Some(refusal.code),
+                    Taken::Refused(refusal, _) => Some(refusal.clone()),
                     _ => None,
                 };
                 mark_consumed(c, &take, refused.is_none())?;
-                if let Some(code) = refused {
-                    super::settings::bump(c, code.as_str(), 1)?;
-                }
                 failpoint!("store.tx2.before_commit");
-                Ok(taken)
+                let Some(refusal) = refused else { return Ok(taken) };
+                super::settings::bump(c, refusal.code.as_str(), 1)?;
+                let response = match (&take.effect, take.turn) {
+                    (TakenEffect::Request { .. }, Some(turn)) if known_run(c, &take.run)? => {
+                        let code = refusal.code.to_string();
+                        let verdict = Verdict::Refused { code, reason: refusal.reason.clone() };
+                        Some(respond(c, &take.run, turn, take.id, verdict, take.now)?)
+                    }
+                    _ => None,
+                };
+                Ok(Taken::Refused(refusal, response))
             })
             .await?;
         failpoint!("store.tx2.committed");
@@ -224,13 +209,22 @@ impl Store {
         .await
     }
 
-    /// Writes the verdict of a request.
-    pub async fn verdict(&self, turn: TurnId, request: LetterId, verdict: String) -> Result<()> {
+    /// Writes the verdict of a request and the letter that tells it.
+    pub async fn verdict(
+        &self,
+        run: RunId,
+        turn: TurnId,
+        request: LetterId,
+        verdict: Verdict,
+        now: WallMs,
+    ) -> Result<ToWrite> {
         self.write(move |c| {
             failpoint!("store.verdict.begin", super::injected);
             let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
-            c.execute(sql, params![int(turn.0), request.as_str(), verdict])?;
-            Ok(())
+            let text = serde_json::to_string(&verdict)
+                .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;
+            c.execute(sql, params![int(turn.0), request.as_str(), text])?;
+            respond(c, &run, turn, request, verdict, now)
         })
         .await
     }
@@ -292,8 +286,14 @@ fn settle(
     }
 }
 
+/// A run that has ended is written to no more.
+fn known_run(c: &Connection, run: &RunId) -> Result<bool> {
+    let sql = "SELECT count(*) FROM run WHERE id = ?1 AND state <> 'ended'";
+    Ok(c.query_row(sql, [run.as_str()], |r| r.get::<_, i64>(0))? == 1)
+}
+
 fn refused(code: RefusalCode, why: impl Into<String>) -> Taken {
-    Taken::Refused(Refusal::new(code, why))
+    Taken::Refused(Refusal::new(code, why), None)
 }
 
 /// The order of questions is the order of section 4's step 10: consumed already? acknowledgement sound? turn open?
@@ -372,7 +372,12 @@ fn request(c: &Connection, take: &Take, turn: TurnId, kind: &str, body: &str, li
     let known: Option<Option<String>> =
         c.query_row(sql, params![int(turn.0), take.id.as_str()], |r| r.get(0)).optional()?;
     match known {
-        Some(Some(verdict)) => return Ok(Taken::Answered(verdict)),
+        Some(Some(verdict)) => {
+            let verdict = serde_json::from_str(&verdict)
+                .map_err(|e| StoreError::Row { what: "request.verdict".into(), why: e.to_string() })?;
+            let letter = respond(c, &take.run, turn, take.id.clone(), verdict, take.now)?;
+            return Ok(Taken::Answered(letter));
+        }
         Some(None) => return Ok(Taken::Perform),
         None => {}
     }

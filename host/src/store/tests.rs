@@ -1,6 +1,7 @@
 //! The store's three transactions, told as stories.
 
 use ipc_schema::RefusalCode;
+use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
 
 use super::*;
 use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
@@ -242,7 +243,7 @@ async fn a_letter_is_taken_once_whatever_is_sent_again() {
     assert_eq!(h.takes(1, 1, Some(TurnId(1)), say()).await, Taken::Fresh);
     assert_eq!(h.takes(1, 1, Some(TurnId(1)), say()).await, Taken::Repeat);
     let other = h.takes_from(RUN, 1, 1, Some(TurnId(1)), "t-1:4.0", say()).await;
-    assert!(matches!(other, Taken::Refused(r) if r.code == RefusalCode::Replay));
+    assert!(matches!(other, Taken::Refused(r, None) if r.code == RefusalCode::Replay));
     // The next run repeats it under its own number, with the id it had.
     h.store.collect(RUN.parse().unwrap(), lane(), Ending::Killed, T).await.unwrap();
     h.starts(RUN2).await;
@@ -260,7 +261,7 @@ async fn what_is_not_the_boxs_to_say_is_refused_and_uses_up_its_number() {
     h.starts(RUN).await;
     h.is_given(RUN).await;
     let refused = |taken: Taken| match taken {
-        Taken::Refused(refusal) => refusal.code,
+        Taken::Refused(refusal, _) => refusal.code,
         other => panic!("{other:?}"),
     };
     let nothing = || TakenEffect::Nothing;
@@ -289,13 +290,24 @@ async fn a_request_is_performed_once_and_answered_again() {
     let ask = || TakenEffect::Request { kind: "k".into(), body: "{}".into(), limit: 1 };
     let id = "t-1:toolu_1";
     assert_eq!(h.takes_from(RUN, 1, 1, Some(TurnId(1)), id, ask()).await, Taken::Perform);
-    h.store.verdict(TurnId(1), id.parse().unwrap(), "\"done\"".into()).await.unwrap();
+    let run = || RUN.parse().unwrap();
+    assert_eq!(
+        h.store.open_requests(run()).await.unwrap().len(),
+        1,
+        "a host that dies here performs it again"
+    );
+    let verdict = Verdict::Ok { result: "done".into() };
+    let letter = h.store.verdict(run(), TurnId(1), id.parse().unwrap(), verdict, T).await.unwrap();
+    assert_eq!(letter.name, "0000000003-response.json");
+    assert_eq!(h.store.open_requests(run()).await.unwrap(), []);
+    let rows = h.store.unacknowledged(run()).await.unwrap();
+    assert_eq!(rows.last(), Some(&letter), "the file can be made again from its row");
     h.store.collect(RUN.parse().unwrap(), lane(), Ending::Killed, T).await.unwrap();
     h.starts(RUN2).await;
     let again = h.takes_from(RUN2, 1, 1, Some(TurnId(1)), id, ask()).await;
-    assert_eq!(again, Taken::Answered("\"done\"".into()));
+    assert!(matches!(again, Taken::Answered(l) if String::from_utf8_lossy(&l.bytes).contains("\"done\"")));
     let more = h.takes_from(RUN2, 2, 1, Some(TurnId(1)), "t-1:toolu_2", ask()).await;
-    assert!(matches!(more, Taken::Refused(r) if r.code == RefusalCode::Rate));
+    assert!(matches!(more, Taken::Refused(r, Some(_)) if r.code == RefusalCode::Rate));
 }
 
 #[tokio::test]
@@ -417,4 +429,29 @@ async fn a_groups_user_is_never_anothers() {
     let order = h.writes("telegram:-1", "/new", Role::Command(Command::New)).await.seq;
     assert_eq!(h.store.new_session(&family(), order).await.unwrap(), Some(first.session + 1));
     assert_eq!(h.store.new_session(&family(), order).await.unwrap(), None, "one order, one session");
+}
+
+#[tokio::test]
+async fn a_new_host_learns_where_every_run_of_the_old_one_stands() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    let row = async || h.store.unended_runs().await.unwrap().remove(0);
+    assert!(matches!(row().await, RunRow { ready: false, taken: 0, container: None, turn: None, .. }));
+    h.store.run_container(RUN.parse().unwrap(), "c1".into()).await.unwrap();
+    h.takes(1, 1, None, TakenEffect::Ready).await;
+    assert!(
+        matches!(row().await, RunRow { ready: true, taken: 1, turn: None, .. }),
+        "it was given nothing yet"
+    );
+    h.is_given(RUN).await;
+    assert_eq!(row().await.turn, Some((TurnId(1), chat("telegram:-1"))));
+    let interrupt = |_| Ok(br#"{"body":{"why":"stop"}}"#.to_vec());
+    h.store.add_letter(RUN.parse().unwrap(), Some(TurnId(1)), "interrupt", T, interrupt).await.unwrap();
+    assert_eq!(row().await.interrupted, Some(InterruptWhy::Stop));
+    let unread: Vec<u64> =
+        h.store.unacknowledged(RUN.parse().unwrap()).await.unwrap().iter().map(|l| l.n).collect();
+    assert_eq!(unread, [2, 3], "`begin` was acknowledged with `ready`");
+    h.store.collect(RUN.parse().unwrap(), lane(), Ending::Killed, T).await.unwrap();
+    assert_eq!(h.store.unended_runs().await.unwrap(), []);
 }
