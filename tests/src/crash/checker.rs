@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
-pub use facts::{Evidence, Facts, NoEvidence};
+pub use facts::{DATABASE, Evidence, FACTS, Facts, NoEvidence, unfinished};
 use facts::{Outbox, Stored};
 
 use super::log::{Line, What};
@@ -75,7 +75,8 @@ pub fn check(evidence: &Evidence) -> Verdict {
     };
     verdict.broken.extend(evidence.unfinished.iter().map(|what| format!("unfinished: {what}")));
     verdict.broken.extend(evidence.damage.iter().map(|what| format!("damage: {what}")));
-    for (count, what) in [(verdict.boxes_left, "boxes are left"), (verdict.start_failures, "hosts did not start")]
+    for (count, what) in
+        [(verdict.boxes_left, "boxes are left"), (verdict.start_failures, "hosts did not start")]
     {
         if count > 0 {
             verdict.broken.push(format!("{count} {what}"));
@@ -114,7 +115,9 @@ impl<'a> Chats<'a> {
                 What::Said => {
                     of_label.extend(tokens(&line.text).into_iter().map(|t| (t.label, line.chat.as_str())));
                 }
-                What::Accepted => drop(accepted.insert((line.chat.as_str(), line.id.as_str(), line.text.as_str()))),
+                What::Accepted => {
+                    accepted.insert((line.chat.as_str(), line.id.as_str(), line.text.as_str()));
+                }
                 What::Delivered { .. } => {
                     let here = shown.entry(&line.chat).or_default();
                     // An id has one place, where it appeared first, and the text that it was given last.
@@ -180,7 +183,8 @@ fn every_message_has_an_end(evidence: &Evidence, chats: &Chats<'_>, verdict: &mu
                 0 if explained(evidence, chats, chat, stored) => {}
                 0 => {
                     let turn = stored.turn.map_or("no turn".into(), |t| format!("t-{t}"));
-                    let what = format!("{chat}: {token} (m-{}, {turn}) has no answer and no notice", stored.seq);
+                    let what =
+                        format!("{chat}: {token} (m-{}, {turn}) has no answer and no notice", stored.seq);
                     verdict.break_(|v| &mut v.lost, what);
                 }
                 n => {
@@ -194,7 +198,11 @@ fn every_message_has_an_end(evidence: &Evidence, chats: &Chats<'_>, verdict: &mu
 /// A notice of the message's turn, about its end, stands in the chat.
 fn explained(evidence: &Evidence, chats: &Chats<'_>, chat: &str, stored: &Stored) -> bool {
     let ends = |row: &&Outbox| {
-        row.turn == stored.turn && row.turn.is_some() && row.notice && row.key.starts_with("notice:") && row.ends()
+        row.turn == stored.turn
+            && row.turn.is_some()
+            && row.notice
+            && row.key.starts_with("notice:")
+            && row.ends()
     };
     evidence.outbox.iter().filter(ends).any(|row| {
         let here = chats.shown.get(chat).map(Vec::as_slice).unwrap_or_default();
@@ -206,13 +214,14 @@ fn explained(evidence: &Evidence, chats: &Chats<'_>, chat: &str, stored: &Stored
 /// host as uncertain. (In a keyed channel a repeat has the id of the first, and is none.)
 fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
     for (chat, shown) in &chats.shown {
+        let here: Vec<&Outbox> = evidence.outbox.iter().filter(|row| row.chat == **chat).collect();
         let mut copies: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for s in shown {
             copies.entry(s.text).or_default().push(s.id);
         }
         for (text, ids) in copies {
-            let rows: Vec<&Outbox> =
-                evidence.outbox.iter().filter(|row| row.chat == **chat && text.ends_with(row.text.trim())).collect();
+            let of_text = |row: &&&Outbox| text.ends_with(row.text.trim());
+            let rows: Vec<&Outbox> = here.iter().filter(of_text).copied().collect();
             let received = |row: &&&Outbox| row.receipt.as_deref().is_some_and(|id| ids.contains(&id));
             let meant = rows.iter().filter(received).count();
             let once = tokens(text).is_empty() && rows.iter().all(|row| row.notice);
@@ -250,7 +259,8 @@ fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Ver
                     verdict.break_(|v| &mut v.out_of_order, what);
                 }
             }
-            last = Some((*high, kind, text));
+            // What is being worked on may be answered together with what came meanwhile, and with what came before.
+            last = Some((if kind == 0 { *low } else { *high }, kind, text));
         }
         // The host's own order: parts of a chat as they were queued, by their receipts.
         let places: HashMap<&str, usize> = shown.iter().enumerate().map(|(at, s)| (s.id, at)).collect();

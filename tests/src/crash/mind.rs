@@ -32,7 +32,7 @@ pub fn mind(conversation: &Conversation) -> Does {
     match newest.n % 10 {
         _ if begun => Does::Says(answer(&named)),
         1 | 6 => Does::Runs("run_command", json!({ "command": format!("echo {newest}; sleep 0.05") })),
-        3 => Does::Runs("send_message", json!({ "text": naming(INTERIM, &[newest]) })),
+        3 => Does::Runs("send_message", json!({ "text": naming(INTERIM, &named) })),
         8 if newest.n % 40 == 8 => {
             Does::Runs("update_personality", json!({ "text": format!("You know {newest}.\n") }))
         }
@@ -49,9 +49,10 @@ fn asked(all: &[TalkEntry], open: &[TalkEntry]) -> Vec<Token> {
             rest.split(']').next().unwrap_or_default().split([',', ' ']).filter(|word| word.starts_with("m-"))
         }) {
             let frame = format!("id=\"{id}\"");
-            let told = all.iter().map(TalkEntry::text).find_map(|text| {
-                Some(tokens(text.split(&frame).nth(1)?.split("</message>").next()?))
-            });
+            let told = all
+                .iter()
+                .map(TalkEntry::text)
+                .find_map(|text| Some(tokens(text.split(&frame).nth(1)?.split("</message>").next()?)));
             found.extend(told.unwrap_or_default());
         }
         found.extend(tokens(&text));

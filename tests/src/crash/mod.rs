@@ -9,8 +9,6 @@ mod keyed;
 pub mod log;
 pub mod mind;
 pub mod random;
-pub mod shows;
-pub mod sweep;
 mod token;
 mod town;
 

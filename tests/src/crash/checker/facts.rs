@@ -104,9 +104,8 @@ impl Evidence {
     /// # Errors
     /// Which part is missing or cannot be read.
     pub fn read(dir: &Path) -> Result<Self, NoEvidence> {
-        let missing = |name: &str, e: &dyn std::fmt::Display| {
-            NoEvidence(format!("{}: {e}", dir.join(name).display()))
-        };
+        let missing =
+            |name: &str, e: &dyn std::fmt::Display| NoEvidence(format!("{}: {e}", dir.join(name).display()));
         let log = log::read(dir).map_err(|e| missing(log::FILE, &e))?;
         let facts = std::fs::read(dir.join(FACTS)).map_err(|e| missing(FACTS, &e))?;
         let facts = serde_json::from_slice(&facts).map_err(|e| missing(FACTS, &e))?;
@@ -134,7 +133,8 @@ fn messages(c: &Connection) -> rusqlite::Result<HashMap<(String, String), Stored
 }
 
 fn outbox(c: &Connection) -> rusqlite::Result<Vec<Outbox>> {
-    let sql = "SELECT id, chat, voice = 'notice', turn, key, text, receipt, uncertain FROM outbox ORDER BY id";
+    let sql =
+        "SELECT id, chat, voice = 'notice', turn, key, text, receipt, uncertain FROM outbox ORDER BY id";
     let mut rows = c.prepare(sql)?;
     let rows = rows.query_map([], |r| {
         Ok(Outbox {
@@ -145,7 +145,7 @@ fn outbox(c: &Connection) -> rusqlite::Result<Vec<Outbox>> {
             key: r.get(4)?,
             text: r.get(5)?,
             receipt: r.get(6)?,
-            uncertain: r.get(7)?,
+            uncertain: r.get::<_, i64>(7)?.unsigned_abs(),
         })
     })?;
     rows.collect()
@@ -174,7 +174,8 @@ fn damage(c: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut found: Vec<String> = rows.collect::<rusqlite::Result<_>>()?;
     found.retain(|line| line != "ok");
     let mut rows = c.prepare("PRAGMA foreign_key_check")?;
-    let rows = rows.query_map([], |r| Ok(format!("a row of {} refers to nothing", r.get::<_, String>(0)?)))?;
+    let rows =
+        rows.query_map([], |r| Ok(format!("a row of {} refers to nothing", r.get::<_, String>(0)?)))?;
     found.extend(rows.collect::<rusqlite::Result<Vec<String>>>()?);
     Ok(found)
 }

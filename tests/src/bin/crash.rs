@@ -1,0 +1,98 @@
+//! Nothing lost, nothing said twice: the proof. See [`journeys::crash`].
+//!
+//! `crash storm [KILLS=500] [MESSAGES=1000] [CHANNEL=telegram|keyed] [POLICY=resend|edit|hold] [SEED=…]`: a random loop.
+//! `crash check DIR`: judges evidence again. What a run leaves lies in `target/crash/evidence`.
+//!
+//! Each ends with one line of JSON, and fails when a promise was broken. `make crash` builds what it needs.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use journeys::crash::random::{Storm, storm};
+use journeys::crash::{Channel, Evidence, Plan, Verdict, checker};
+
+const USAGE: &str = "usage: crash storm|check DIR [NAME=VALUE…]; see the head of its source";
+
+/// `NAME=VALUE` arguments, over the environment's.
+struct Settings(HashMap<String, String>);
+
+impl Settings {
+    fn text(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned().or_else(|| std::env::var(name).ok()).filter(|value| !value.is_empty())
+    }
+
+    fn number(&self, name: &str, default: u64) -> Result<u64, String> {
+        let Some(text) = self.text(name) else { return Ok(default) };
+        text.parse().map_err(|_| format!("{name}={text} is no number"))
+    }
+
+    fn plan(&self) -> Result<Plan, String> {
+        let channel = match self.text("CHANNEL").as_deref() {
+            None | Some("telegram") => Channel::Telegram,
+            Some("keyed") => Channel::Keyed,
+            Some(other) => return Err(format!("CHANNEL={other}: telegram or keyed")),
+        };
+        let (groups, chats) = if channel == Channel::Keyed { (16, 16) } else { (12, 20) };
+        let seed = self.number("SEED", fastrand::u64(1..1_000_000))?;
+        eprintln!("SEED={seed}");
+        Ok(Plan {
+            channel,
+            policy: self.text("POLICY"),
+            groups,
+            chats,
+            lost: 0.01,
+            busy: 0.05,
+            down: 0.01,
+            seed,
+        })
+    }
+}
+
+/// The verdict's line last, what was broken before it.
+fn told(verdict: &Verdict) -> Result<ExitCode, String> {
+    for what in verdict.broken.iter().take(30) {
+        eprintln!("broken: {what}");
+    }
+    println!("{}", serde_json::to_string(verdict).map_err(|e| e.to_string())?);
+    Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run() -> Result<ExitCode, String> {
+    let mut words = Vec::new();
+    let mut settings = HashMap::new();
+    for argument in std::env::args().skip(1) {
+        match argument.split_once('=') {
+            Some((name, value)) => drop(settings.insert(name.to_owned(), value.to_owned())),
+            None => words.push(argument),
+        }
+    }
+    let settings = Settings(settings);
+    let evidence = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/crash/evidence");
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["storm"] => {
+            let plan = Storm {
+                town: settings.plan()?,
+                kills: settings.number("KILLS", 25)?,
+                messages: settings.number("MESSAGES", 0)?,
+            };
+            told(&storm(plan, &evidence.join("storm")).await)
+        }
+        ["check", dir] => {
+            let evidence = Evidence::read(&PathBuf::from(dir)).map_err(|e| e.to_string())?;
+            told(&checker::check(&evidence))
+        }
+        _ => Err(USAGE.to_owned()),
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("crash: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
