@@ -220,10 +220,11 @@ fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) 
             copies.entry(s.text).or_default().push(s.id);
         }
         for (text, ids) in copies {
-            let of_text = |row: &&&Outbox| text.ends_with(row.text.trim());
+            // By the receipt too: what people read of a notice is not always its Markdown.
+            let received = |row: &&Outbox| row.receipt.as_deref().is_some_and(|id| ids.contains(&id));
+            let of_text = |row: &&&Outbox| received(row) || text.ends_with(row.text.trim());
             let rows: Vec<&Outbox> = here.iter().filter(of_text).copied().collect();
-            let received = |row: &&&Outbox| row.receipt.as_deref().is_some_and(|id| ids.contains(&id));
-            let meant = rows.iter().filter(received).count();
+            let meant = rows.iter().copied().filter(received).count();
             let once = tokens(text).is_empty() && rows.iter().all(|row| row.notice);
             let meant = if once { meant.max(1) } else { 1 };
             let uncertain = rows.iter().map(|row| row.uncertain).sum::<u64>();
