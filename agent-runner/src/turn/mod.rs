@@ -35,9 +35,11 @@ use crate::transcript::{Body, End, Note, Transcript};
 
 /// The longest that a model call takes, the gateway's retries included.
 const MODEL_LIMIT: Duration = Duration::from_secs(600);
-/// A host that is away is tried this often, this far apart. Tries are counted, not time: a frozen box loses none.
+/// A host that is away is tried this often. Tries are counted, not time: a frozen box loses none.
 const AWAY_TRIES: u32 = 180;
+/// The longest pause between two tries, and the first one: most hosts that are away are only being started again.
 const AWAY_PAUSE: Duration = Duration::from_secs(10);
+const AWAY_FIRST: Duration = Duration::from_millis(100);
 /// An answer that breaks off is asked for again this often.
 const CUT_TRIES: u32 = 3;
 
@@ -330,7 +332,7 @@ impl<M: Model> Agent<M> {
                         });
                     }
                     tracing::warn!(away, reason, "the host is away");
-                    AWAY_PAUSE
+                    AWAY_FIRST.saturating_mul(1 << (away - 1).min(10)).min(AWAY_PAUSE)
                 }
                 Attended::Done(Err(CallError::Cut { reason })) => {
                     away = 0;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use journeys::crash::random::{Storm, storm};
+use journeys::crash::sweep::{Sweep, sweep};
 use journeys::crash::{Channel, Evidence, Plan, Verdict, checker};
 
 const USAGE: &str = "usage: crash storm|check DIR [NAME=VALUE…]; see the head of its source";
@@ -77,6 +78,17 @@ async fn run() -> Result<ExitCode, String> {
                 messages: settings.number("MESSAGES", 0)?,
             };
             told(&storm(plan, &evidence.join("storm")).await)
+        }
+        ["sweep"] => {
+            let what = Sweep {
+                only: settings.text("ONLY").unwrap_or_default(),
+                docker: settings.text("SWEEP").as_deref() == Some("docker"),
+                at_once: usize::try_from(settings.number("AT_ONCE", 3)?).unwrap_or(3),
+            };
+            let report = sweep(what, &evidence.join("sweep")).await;
+            print!("{report}");
+            println!("{}", report.line());
+            Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         ["check", dir] => {
             let evidence = Evidence::read(&PathBuf::from(dir)).map_err(|e| e.to_string())?;

@@ -33,9 +33,7 @@ pub fn mind(conversation: &Conversation) -> Does {
         _ if begun => Does::Says(answer(&named)),
         1 | 6 => Does::Runs("run_command", json!({ "command": format!("echo {newest}; sleep 0.05") })),
         3 => Does::Runs("send_message", json!({ "text": naming(INTERIM, &named) })),
-        8 if newest.n % 40 == 8 => {
-            Does::Runs("update_personality", json!({ "text": format!("You know {newest}.\n") }))
-        }
+        8 => Does::Runs("update_personality", json!({ "text": format!("You know {newest}.\n") })),
         _ => Does::Says(answer(&named)),
     }
 }

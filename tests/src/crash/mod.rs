@@ -9,6 +9,8 @@ mod keyed;
 pub mod log;
 pub mod mind;
 pub mod random;
+pub mod shows;
+pub mod sweep;
 mod token;
 mod town;
 

@@ -46,7 +46,7 @@ pub async fn storm(storm: Storm, dir: &Path) -> Verdict {
         }
         if Instant::now() >= next_kill && town.facts.kills < storm.kills {
             kill_something(&mut town, &mut chance).await;
-            next_kill = Instant::now() + Duration::from_millis(chance.u64(50..900));
+            next_kill = Instant::now() + Duration::from_millis(chance.u64(20..600));
         }
         if told.elapsed() > Duration::from_secs(10) {
             told = Instant::now();
@@ -55,7 +55,7 @@ pub async fn storm(storm: Storm, dir: &Path) -> Verdict {
         }
         tokio::time::sleep(Duration::from_millis(chance.u64(1..25))).await;
     }
-    town.world.unset(failpoint::RULES);
+    town.arm(None);
     town.judge(dir).await
 }
 
@@ -90,27 +90,10 @@ async fn kill_box(town: &Town, chance: &mut fastrand::Rng) {
 
 /// Another host after a while; every other one carries the end of its life in it.
 async fn restart(town: &mut Town, chance: &mut fastrand::Rng) {
-    tokio::time::sleep(Duration::from_millis(chance.u64(0..300))).await;
+    tokio::time::sleep(Duration::from_millis(chance.u64(0..200))).await;
     let points: Vec<_> = TABLE.iter().filter(|point| point.side == Side::Host).collect();
-    let trace = town.world.root().join("failpoints.trace");
-    // Hits are counted anew by each of these hosts.
-    let _ = std::fs::remove_file(&trace);
-    loop {
-        match chance.choice(&points).filter(|_| chance.bool()) {
-            Some(point) => {
-                let rule = format!("{}={}*kill", point.name, chance.u64(1..12));
-                town.world.set(failpoint::RULES, &rule).set(failpoint::TRACE, &trace.to_string_lossy());
-            }
-            None => drop(town.world.unset(failpoint::RULES)),
-        }
-        match town.world.try_up().await {
-            Ok(()) => return,
-            // Its own end came before it was up: that is what it was for.
-            Err(why) if why.contains("signal: 9") => town.facts.kills += 1,
-            Err(_) => {
-                town.world.unset(failpoint::RULES);
-                return town.up().await;
-            }
-        }
-    }
+    let (point, at, armed) = (chance.choice(&points), chance.u64(1..12), chance.bool());
+    let rule = point.filter(|_| armed).map(|point| format!("{}={at}*kill", point.name));
+    town.arm(rule.as_deref());
+    town.up().await;
 }

@@ -1,7 +1,7 @@
 //! A town of chats around one host: people who say tokens, a platform that keeps a log, and counts of what was done.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
@@ -146,11 +146,19 @@ impl Town {
         self.world.telegram.troubles(on.then(|| Troubles { lost, busy, down, chance }));
     }
 
-    /// The resident of this number says its next token, or an order. Returns the token.
-    pub fn says(&mut self, number: usize, order: Option<&str>) -> Option<Token> {
-        let resident = self.residents.get_mut(number)?;
+    /// The resident of this number says its next token, or an order.
+    pub fn says(&mut self, number: usize, order: Option<&str>) {
+        self.says_like(number, order, None);
+    }
+
+    /// The same; the token's number ends in `digit`, because what the model does follows from that.
+    pub fn says_like(&mut self, number: usize, order: Option<&str>, digit: Option<u64>) {
+        let Some(resident) = self.residents.get_mut(number) else { return };
         let token = order.is_none().then(|| {
             resident.said += 1;
+            while digit.is_some_and(|digit| resident.said % 10 != digit) {
+                resident.said += 1;
+            }
             Token { label: resident.label.clone(), n: resident.said }
         });
         self.said += 1;
@@ -167,8 +175,7 @@ impl Town {
                 client.says(&id, &text);
             }
         }
-        self.waiting.extend(token.clone());
-        token
+        self.waiting.extend(token);
     }
 
     /// How many chats there are.
@@ -214,17 +221,40 @@ impl Town {
         self.waiting.len()
     }
 
-    /// A host that is up. One that does not come up although nothing kills it is a failure, counted and tried again.
+    /// Arms the host that is started next, and all after it; without a rule, none.
+    pub fn arm(&mut self, rules: Option<&str>) {
+        // Hits are counted from here on.
+        let _ = std::fs::remove_file(self.trace());
+        let trace = self.trace().to_string_lossy().into_owned();
+        match rules {
+            Some(rules) => drop(self.world.set(failpoint::RULES, rules).set(failpoint::TRACE, &trace)),
+            None => drop(self.world.unset(failpoint::RULES).unset(failpoint::TRACE)),
+        }
+    }
+
+    /// How many rules of the host have fired.
+    pub fn fired(&self) -> usize {
+        fired(&self.trace())
+    }
+
+    fn trace(&self) -> PathBuf {
+        self.world.root().join("failpoints.trace")
+    }
+
+    /// A host that is up. One that was killed by its rule, or failed by it, is started again. One that does not come up
+    /// although nothing speaks against it is a failure, counted and tried again.
     ///
     /// # Panics
     /// When it fails again and again.
     pub async fn up(&mut self) {
         for _ in 0..5 {
+            let fired = self.fired();
             if self.world.is_up() {
                 return;
             }
             match self.world.try_up().await {
                 Ok(()) => return,
+                Err(_) if self.fired() > fired => self.facts.kills += 1,
                 Err(why) => {
                     eprintln!("the host did not start: {why}");
                     self.facts.start_failures += 1;
@@ -279,7 +309,15 @@ impl Town {
     ///
     /// # Panics
     /// When the evidence cannot be kept.
-    pub async fn judge(mut self, dir: &Path) -> Verdict {
+    pub async fn judge(self, dir: &Path) -> Verdict {
+        self.judge_and(dir, &|| ()).await.0
+    }
+
+    /// The same, with a last look at something of the town before it is gone.
+    ///
+    /// # Panics
+    /// As [`Town::judge`].
+    pub async fn judge_and<T>(mut self, dir: &Path, look: &impl Fn() -> T) -> (Verdict, T) {
         self.troubles(false);
         let settled = self.settle().await;
         if self.world.is_up() {
@@ -315,8 +353,14 @@ impl Town {
             verdict.broken.push(format!("it stood still: {stuck}"));
         }
         verdict.broken.extend(self.world.model.take_violations().into_iter().take(3));
-        verdict
+        (verdict, look())
     }
+}
+
+/// How many rules have fired, by a trace.
+pub(super) fn fired(trace: &Path) -> usize {
+    let told = std::fs::read_to_string(trace).unwrap_or_default();
+    told.lines().filter(|line| line.contains(' ')).count()
 }
 
 fn move_in(world: &World, log: &PlatformLog, plan: &Plan, number: usize, group: &str) -> Resident {
