@@ -224,12 +224,25 @@ fn take_lock(path: &Path) -> Result<File, StartError> {
     let mut file =
         File::options().create(true).truncate(false).write(true).read(true).open(path).map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let holder = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-        return Err(StartError::Locked { path: path.to_owned(), holder });
+        return Err(StartError::Locked { path: path.to_owned(), holder: holder_of(&file) });
     }
     file.set_len(0).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
     Ok(file)
+}
+
+/// Who holds the lock: the kernel's word (proc_locks(5)), because what the file says is the last host's until this one
+/// has written into it. Where the kernel shows nothing, such as in another pid namespace, nobody is named.
+fn holder_of(file: &File) -> Option<u32> {
+    let about = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(about.dev()), rustix::fs::minor(about.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", about.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let ours = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&place.as_str());
+        ours.then(|| fields.get(4)?.parse().ok()).flatten()
+    })
 }
 
 /// The group that host and boxes share. Root makes it `lazaret`'s (or a number of its own where there is none); a host

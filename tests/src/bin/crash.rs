@@ -1,9 +1,14 @@
 //! Nothing lost, nothing said twice: the proof. See [`journeys::crash`].
 //!
-//! `crash storm [KILLS=500] [MESSAGES=1000] [CHANNEL=telegram|keyed] [POLICY=resend|edit|hold] [SEED=…]`: a random loop.
-//! `crash check DIR`: judges evidence again. What a run leaves lies in `target/crash/evidence`.
+//! - `crash sweep [ONLY=store.] [SWEEP=docker] [AT_ONCE=3]`: each failpoint, each hit, each action
+//! - `crash storm [KILLS=25] [MESSAGES=0] [CHANNEL=telegram|keyed] [POLICY=resend|edit|hold] [SEED=…]`: a random loop
+//! - `crash rolling [N=100] [CHANNEL=…]`: restarts under load, and the longest pause of a chat
+//! - `crash starts [GROUPS=100] [MESSAGES=10000]`: from the start to the first poll
+//! - `crash rivals [N=100]`: two hosts started together
+//! - `crash check DIR`: judges evidence again; what a run leaves lies in `target/crash/evidence`
 //!
-//! Each ends with one line of JSON, and fails when a promise was broken. `make crash` builds what it needs.
+//! Each ends with one line of JSON, and fails when a promise was broken. `make crash` builds what it needs; settings can
+//! come from the environment, too.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,9 +16,10 @@ use std::process::ExitCode;
 
 use journeys::crash::random::{Storm, storm};
 use journeys::crash::sweep::{Sweep, sweep};
-use journeys::crash::{Channel, Evidence, Plan, Verdict, checker};
+use journeys::crash::{Channel, Evidence, Plan, Verdict, checker, shows};
+use serde_json::json;
 
-const USAGE: &str = "usage: crash storm|check DIR [NAME=VALUE…]; see the head of its source";
+const USAGE: &str = "usage: crash sweep|storm|rolling|starts|rivals|check DIR [NAME=VALUE…]";
 
 /// `NAME=VALUE` arguments, over the environment's.
 struct Settings(HashMap<String, String>);
@@ -89,6 +95,27 @@ async fn run() -> Result<ExitCode, String> {
             print!("{report}");
             println!("{}", report.line());
             Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        ["rolling"] => {
+            let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..settings.plan()? };
+            let (verdict, longest) =
+                shows::rolling(settings.number("N", 100)?, plan, &evidence.join("rolling")).await;
+            println!("{}", json!({ "longest_pause_ms": longest }));
+            told(&verdict)
+        }
+        ["starts"] => {
+            let count = |name, default| {
+                settings.number(name, default).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
+            };
+            println!("{}", shows::starts(count("GROUPS", 100)?, count("MESSAGES", 10_000)?).await);
+            Ok(ExitCode::SUCCESS)
+        }
+        ["rivals"] => {
+            let rounds = settings.number("N", 100)?;
+            let came = shows::rivals(rounds).await;
+            println!("{came}");
+            let held = came["exactly_one_ran"] == rounds && came["named_the_lock"] == rounds;
+            Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         ["check", dir] => {
             let evidence = Evidence::read(&PathBuf::from(dir)).map_err(|e| e.to_string())?;

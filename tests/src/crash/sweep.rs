@@ -145,6 +145,7 @@ impl Talk {
                 "sandbox",
                 "store.collect",
                 "store.new_run",
+                "store.letter",
                 "runner.close",
                 "runner.ready",
             ]),

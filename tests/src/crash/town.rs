@@ -77,7 +77,7 @@ pub struct Town {
     said: u64,
     /// How much of it was taken over.
     taken: u64,
-    /// By chat: when the oldest message that waits was accepted.
+    /// By chat: when the oldest message was said that nothing has answered yet.
     since: HashMap<String, u64>,
     longest: u64,
     moved: (usize, Instant),
@@ -143,7 +143,7 @@ impl Town {
     pub fn troubles(&self, on: bool) {
         let Plan { lost, busy, down, seed, .. } = self.plan;
         let chance = fastrand::Rng::with_seed(seed);
-        self.world.telegram.troubles(on.then(|| Troubles { lost, busy, down, chance }));
+        self.world.telegram.troubles(on.then_some(Troubles { lost, busy, down, chance }));
     }
 
     /// The resident of this number says its next token, or an order.
@@ -188,7 +188,7 @@ impl Town {
         self.said
     }
 
-    /// The longest time between a message's acceptance and its answer, in milliseconds, up to now.
+    /// The longest time between a message and the next word in its chat, in milliseconds, up to now.
     pub fn longest_pause(&self) -> u64 {
         self.longest
     }
@@ -198,11 +198,9 @@ impl Town {
         for line in self.log.since(self.read) {
             self.read += 1;
             match line.what {
-                What::Said => {}
-                What::Accepted => {
-                    self.taken += 1;
-                    self.since.entry(line.chat).or_insert(line.at);
-                }
+                What::Said if tokens(&line.text).is_empty() => {}
+                What::Said => drop(self.since.entry(line.chat).or_insert(line.at)),
+                What::Accepted => self.taken += 1,
                 What::Delivered { .. } => {
                     if let Some(since) = self.since.remove(&line.chat) {
                         self.longest = self.longest.max(line.at - since);

@@ -219,6 +219,11 @@ impl TelegramServer {
         self.shared.state().sent.clone()
     }
 
+    /// How often the bot has polled.
+    pub fn polls(&self) -> u64 {
+        self.shared.state().polls
+    }
+
     /// Waits until the bot has polled `count` times.
     pub async fn polled(&self, count: u64) {
         self.shared.wait_for(|state| (state.polls >= count).then_some(())).await;

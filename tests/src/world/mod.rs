@@ -95,6 +95,13 @@ impl World {
         self
     }
 
+    /// A command line of the host, for a test that must hold the process itself.
+    pub fn command(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(lazaret());
+        command.args(args).env_clear().envs(&self.env).kill_on_drop(true);
+        command
+    }
+
     /// Where the install lies.
     pub fn root(&self) -> &Path {
         self.root.path()
