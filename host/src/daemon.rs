@@ -143,6 +143,7 @@ impl Host {
         let settings = Settings {
             working: parts.install.file.host.working_runs,
             boxes: parts.install.file.host.live_boxes,
+            drain: parts.install.file.host.drain.0,
         };
         let (mut supervisor, wires) = Supervisor::new(Arc::clone(&parts), settings);
         supervisor.take_over(recovered);

@@ -35,11 +35,11 @@ use crate::transcript::{Body, End, Note, Transcript};
 
 /// The longest that a model call takes, the gateway's retries included.
 const MODEL_LIMIT: Duration = Duration::from_secs(600);
-/// A host that is away is tried this often. Tries are counted, not time: a frozen box loses none.
+/// A host that is away is tried this often, this far apart. Tries are counted, not time: a frozen box loses none.
 const AWAY_TRIES: u32 = 180;
-/// The longest pause between two tries, and the first one: most hosts that are away are only being started again.
 const AWAY_PAUSE: Duration = Duration::from_secs(10);
-const AWAY_FIRST: Duration = Duration::from_millis(100);
+/// The first tries come as soon as the host can be reached; one that then answers nothing must not use up all.
+const AWAY_QUICK: u32 = 20;
 /// An answer that breaks off is asked for again this often.
 const CUT_TRIES: u32 = 3;
 
@@ -315,6 +315,7 @@ impl<M: Model> Agent<M> {
                 ends_on_close: true,
             };
             let call = self.model.call(body.clone(), &draft);
+            let mut quick = false;
             let pause = match attend(&mut self.post, doing, call).await? {
                 Attended::Interrupted(_) => return Ok(Called::Interrupted),
                 Attended::Closing => return Ok(Called::Closing),
@@ -332,7 +333,8 @@ impl<M: Model> Agent<M> {
                         });
                     }
                     tracing::warn!(away, reason, "the host is away");
-                    AWAY_FIRST.saturating_mul(1 << (away - 1).min(10)).min(AWAY_PAUSE)
+                    quick = away <= AWAY_QUICK;
+                    AWAY_PAUSE
                 }
                 Attended::Done(Err(CallError::Cut { reason })) => {
                     away = 0;
@@ -346,7 +348,13 @@ impl<M: Model> Agent<M> {
                     Duration::from_secs(cuts.into())
                 }
             };
-            match attend(&mut self.post, Doing { draft: None, ..doing }, sleep(pause)).await? {
+            let paused = async {
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = self.model.back(), if quick => {}
+                }
+            };
+            match attend(&mut self.post, Doing { draft: None, ..doing }, paused).await? {
                 Attended::Done(()) => {}
                 Attended::Interrupted(_) => return Ok(Called::Interrupted),
                 Attended::Closing => return Ok(Called::Closing),

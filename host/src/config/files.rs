@@ -143,6 +143,8 @@ pub struct HostFile {
     pub attachment_mib: u64,
     /// How long a model that is busy or away is asked again before the turn is told.
     pub model_retry: Span,
+    /// How long turns may go on when the host is told to stop; what is not finished then is left to its box.
+    pub drain: Span,
 }
 
 impl Default for HostFile {
@@ -152,6 +154,7 @@ impl Default for HostFile {
             live_boxes: 12,
             attachment_mib: 20,
             model_retry: Span(Duration::from_secs(120)),
+            drain: Span(Duration::from_secs(30)),
         }
     }
 }

@@ -308,9 +308,12 @@ impl Dispatch {
     fn drain_over(&mut self, now: Duration, unfinished: Unfinished, effects: &mut Vec<Effect>) {
         match unfinished {
             Unfinished::GoesOn => {
-                let left = self.lanes.values().filter_map(|record| record.state.run());
-                effects.extend(left.map(|run| Effect::Leave { run }));
-                self.lanes.clear();
+                // One that was told to close ends by itself, or by its own deadline.
+                self.lanes.retain(|_, record| {
+                    let left = record.state.run().filter(|_| record.state.holds_slot());
+                    effects.extend(left.map(|run| Effect::Leave { run }));
+                    left.is_none()
+                });
             }
             Unfinished::Closes => {
                 for record in self.lanes.values_mut().filter(|record| record.state.holds_slot()) {

@@ -32,8 +32,6 @@ const TIME_GRACE: Duration = Duration::from_secs(2);
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A wait longer than this is told to the chat, once.
 const TELL_WAIT: Duration = Duration::from_secs(60);
-/// How long turns may go on after the first signal.
-const DRAIN_GRACE: Duration = Duration::from_secs(30);
 
 /// A run's number in this process: it tells a late answer of an ended run from its successor's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +44,8 @@ pub struct Settings {
     pub working: usize,
     /// Boxes that live, listening ones included.
     pub boxes: usize,
+    /// How long turns may go on after the first signal.
+    pub drain: Duration,
 }
 
 /// What dispatch must know of a lane; it comes with each wake, so that a changed group file holds from then on.
@@ -304,7 +304,7 @@ impl Dispatch {
         if self.draining() {
             return;
         }
-        self.phase = Phase::Draining { until: now + DRAIN_GRACE, unfinished, told: false };
+        self.phase = Phase::Draining { until: now + self.settings.drain, unfinished, told: false };
         self.lanes.retain(|_, record| record.state.run().is_some());
         for record in self.lanes.values_mut() {
             if matches!(record.state, LaneState::Listening { .. } | LaneState::Queued { .. }) {

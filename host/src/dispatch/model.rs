@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::group::Priority;
 
+const DRAIN: Duration = Duration::from_secs(30);
 const GROUPS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// What the world does next. Numbers choose among what is possible then.
@@ -238,7 +239,7 @@ proptest! {
         working in 1usize..4, spare in 0usize..3, left in proptest::collection::vec(any::<(bool, bool)>(), 0..4),
         steps in proptest::collection::vec(step(), 0..120)
     ) {
-        let mut world = World::new(Settings { working, boxes: working + spare });
+        let mut world = World::new(Settings { working, boxes: working + spare, drain: DRAIN });
         world.adopted = left.len();
         world.inherit(&left);
         for step in steps {
@@ -255,7 +256,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..60), more in proptest::collection::vec(step(), 0..40),
         now: bool, leave: bool
     ) {
-        let mut world = World::new(Settings { working: 2, boxes: 3 });
+        let mut world = World::new(Settings { working: 2, boxes: 3, drain: DRAIN });
         for step in steps {
             world.step(step);
         }

@@ -25,7 +25,10 @@ struct Script {
 }
 
 fn host(working: usize, boxes: usize) -> Script {
-    Script { dispatch: Dispatch::new(Settings { working, boxes }), now: Duration::ZERO }
+    Script {
+        dispatch: Dispatch::new(Settings { working, boxes, drain: Duration::from_secs(30) }),
+        now: Duration::ZERO,
+    }
 }
 
 impl Script {

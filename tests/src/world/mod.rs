@@ -1,6 +1,7 @@
 //! A whole install in a temporary directory: settings, a host that really runs, a model and Telegram.
 
 mod engine;
+mod home;
 mod host;
 
 use std::collections::BTreeMap;
