@@ -71,7 +71,7 @@ pub async fn poll(
         };
         // What a cancelled read had received is not acknowledged: the platform hands it over again.
         let read = tokio::select! {
-            read = channel.next(position) => read,
+            read = read(&channel, position) => read,
             () = stop.cancelled() => return,
         };
         match read {
@@ -95,6 +95,17 @@ pub async fn poll(
             }
         }
     }
+}
+
+async fn read(channel: &Arc<dyn Channel>, position: Option<String>) -> Result<Batch, ChannelError> {
+    failpoint!("channel.poll.before", |e| ChannelError::Later {
+        why: e.to_string(),
+        code: "channel.failpoint",
+        wait: Duration::from_millis(100),
+    });
+    let read = channel.next(position).await;
+    failpoint!("channel.poll.after");
+    read
 }
 
 /// One batch to its end.
@@ -140,10 +151,12 @@ async fn take_in(
     let accepted = parts.store.accept(intake).await?;
     let seqs: Vec<Option<MessageSeq>> =
         stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
+    failpoint!("channel.committed.before");
     if let Some(committed) = batch.committed {
         // A channel that does not wait for it has gone.
         let _ = committed.send(seqs);
     }
+    failpoint!("channel.committed.after");
     for one in accepted {
         announce(parts, one, supervisor);
     }
@@ -168,6 +181,7 @@ fn announce(parts: &Parts, one: Accepted, supervisor: &UnboundedSender<News>) {
         Placement::NewTurn(turn) | Placement::FollowUp(turn) => Some(*turn),
         _ => None,
     };
+    failpoint!("intake.announce.before");
     if one.placement != Placement::Duplicate {
         parts.store.stage(turn, Some(one.seq), None, "stored", parts.clock.now());
     }

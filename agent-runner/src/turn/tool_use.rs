@@ -53,8 +53,12 @@ impl<M: Model> Agent<M> {
             return Ok(Some(Parted::Closing));
         }
         course.tool_calls += 1;
+        failpoint!("runner.tool.before");
         match self.answer(course, &call).await? {
-            Answered::With(output) => self.keep(turn, call.id, output)?,
+            Answered::With(output) => {
+                failpoint!("runner.tool.after");
+                self.keep(turn, call.id, output)?;
+            }
             Answered::ByLetter(output, n) => {
                 self.keep(turn, call.id, output)?;
                 self.post.outbox.settle(n);
@@ -185,6 +189,7 @@ impl<M: Model> Agent<M> {
                 Err(problem) => return Ok(Answered::With(Output::error(format!("not asked: {problem}")))),
             },
         };
+        failpoint!("runner.request.before");
         self.post.outbox.ask(turn, id.clone(), FromAgent::Request(request)).await?;
         let doing = Doing {
             turn,

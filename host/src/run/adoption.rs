@@ -51,9 +51,11 @@ impl Adopted {
             .reopen(&root.run_ipc(&lane.group, run), run.clone(), known.uid, row.taken, archive)
             .map_err(|e| Never::new(e.code(), e))?;
         for letter in parts.store.unacknowledged(run.clone()).await.map_err(|e| Never::new(e.code(), e))? {
+            failpoint!("run.adopt.letter");
             wall.write(&letter.name, &letter.bytes).map_err(|e| Never::new("ipc.write", e))?;
         }
         let gate = Gate::open(parts, lane, run, &group, &wall)?;
+        failpoint!("run.adopt.socket");
         gate.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
         Ok(Self { row, group, wall, gate })
     }
@@ -123,6 +125,7 @@ impl Run {
                 break;
             }
         }
+        failpoint!("run.adopt.caught_up");
         match self.parts.engine.state(&self.container).await {
             Ok(BoxState::Paused) => {
                 if let Err(e) = self.parts.engine.unpause(&self.container).await {

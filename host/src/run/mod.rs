@@ -239,6 +239,7 @@ impl Run {
                     self.begin_turn(turn, chat);
                     self.stage("input");
                     self.put(&letter.name, &letter.bytes);
+                    failpoint!("run.input.written");
                 }
                 Ok(None) => break,
                 Err(e) => {
@@ -340,6 +341,7 @@ impl Run {
             Ok(bytes) => self.put(&letter.file_name(), &bytes),
             Err(e) => tracing::error!(run = %self.run, code = e.code.as_str(), "{e}"),
         }
+        failpoint!("run.close.written");
     }
 
     async fn fell_silent(&mut self) {

@@ -100,10 +100,12 @@ impl Run {
     /// dies before it performs the request again.
     pub(super) async fn perform_and_answer(&mut self, turn: TurnId, id: LetterId, request: Request) {
         let kind = request.kind().to_owned();
+        failpoint!("run.request.before");
         let Some(verdict) = self.perform(turn, &id, request).await else {
             tracing::info!(run = %self.run, %turn, "request {kind}: waits for a person");
             return;
         };
+        failpoint!("run.request.performed");
         tracing::info!(run = %self.run, %turn, "request {kind}: {}", match &verdict {
             Verdict::Ok { .. } => "done",
             Verdict::Refused { code, .. } => code.as_str(),
@@ -113,6 +115,7 @@ impl Run {
             Ok(response) => self.put(&response.name, &response.bytes),
             Err(e) => tracing::error!(run = %self.run, code = e.code(), "a verdict was not stored: {e}"),
         }
+        failpoint!("run.request.answered");
     }
 
     /// Requests over which an earlier host died.

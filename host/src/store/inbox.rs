@@ -107,20 +107,25 @@ pub struct CommandRow {
 impl Store {
     /// Transaction 1.
     pub async fn accept(&self, intake: Intake) -> Result<Vec<Accepted>> {
-        self.write(move |c| {
-            let Intake { channel, position, admitted, strangers, now } = intake;
-            let accepted = admitted.iter().map(|m| place(c, m, now)).collect::<Result<Vec<_>>>()?;
-            for stranger in &strangers {
-                count_stranger(c, stranger, now)?;
-            }
-            if let Some(position) = position {
-                let sql = "INSERT INTO position VALUES (?1, ?2, ?3)
+        let accepted = self
+            .write(move |c| {
+                failpoint!("store.tx1.begin", super::injected);
+                let Intake { channel, position, admitted, strangers, now } = intake;
+                let accepted = admitted.iter().map(|m| place(c, m, now)).collect::<Result<Vec<_>>>()?;
+                for stranger in &strangers {
+                    count_stranger(c, stranger, now)?;
+                }
+                if let Some(position) = position {
+                    let sql = "INSERT INTO position VALUES (?1, ?2, ?3)
                            ON CONFLICT(channel) DO UPDATE SET value = ?2, at = ?3";
-                c.execute(sql, params![channel.as_str(), position, now.0])?;
-            }
-            Ok(accepted)
-        })
-        .await
+                    c.execute(sql, params![channel.as_str(), position, now.0])?;
+                }
+                failpoint!("store.tx1.before_commit");
+                Ok(accepted)
+            })
+            .await?;
+        failpoint!("store.tx1.committed");
+        Ok(accepted)
     }
 
     /// Where a channel goes on reading.

@@ -166,6 +166,18 @@ where
     text.parse().map_err(|e: T::Err| StoreError::Row { what: what.to_owned(), why: e.to_string() })
 }
 
+/// What SQLite says where a failpoint says so.
+#[cfg(feature = "failpoints")]
+fn injected(error: std::io::Error) -> StoreError {
+    use rusqlite::ffi;
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
+        _ if error.raw_os_error().is_some() => ffi::SQLITE_IOERR,
+        _ => ffi::SQLITE_BUSY,
+    };
+    StoreError::Sql(rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string())))
+}
+
 /// Row ids are SQLite's signed integers; ours are never negative.
 fn id(n: i64) -> u64 {
     n.unsigned_abs()

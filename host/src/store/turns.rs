@@ -95,26 +95,30 @@ impl Store {
     where
         F: FnOnce(u64, InputState) -> std::result::Result<Vec<u8>, ipc_schema::Refusal> + Send + 'static,
     {
-        self.write(move |c| {
-            let Some(open) = open_of_lane(c, &lane)? else { return Ok(None) };
-            let (messages, omitted) = ungiven(c, &run, &open, limits)?;
-            if !messages.iter().any(|m| m.wakes) {
-                return Ok(None);
-            }
-            let (kind, title) = chat_facts(c, &open.chat)?;
-            let given: Vec<MessageSeq> = messages.iter().map(|m| m.seq).collect();
-            let state =
-                InputState { turn: open.turn, chat: open.chat.clone(), kind, title, messages, omitted };
-            let letter = next_letter(c, &run, Some(open.turn), "input", now, |n| build(n, state))?;
-            for seq in given {
-                let sql = "INSERT OR IGNORE INTO given(run, seq, n) VALUES (?1, ?2, ?3)";
-                c.execute(sql, params![run.as_str(), int(seq.0), int(letter.n)])?;
-            }
-            // What they wrote goes before what they were asked.
-            questions::pend(c, open.turn, now)?;
-            Ok(Some((open.turn, open.chat, letter)))
-        })
-        .await
+        let composed = self
+            .write(move |c| {
+                failpoint!("store.input.begin", super::injected);
+                let Some(open) = open_of_lane(c, &lane)? else { return Ok(None) };
+                let (messages, omitted) = ungiven(c, &run, &open, limits)?;
+                if !messages.iter().any(|m| m.wakes) {
+                    return Ok(None);
+                }
+                let (kind, title) = chat_facts(c, &open.chat)?;
+                let given: Vec<MessageSeq> = messages.iter().map(|m| m.seq).collect();
+                let state =
+                    InputState { turn: open.turn, chat: open.chat.clone(), kind, title, messages, omitted };
+                let letter = next_letter(c, &run, Some(open.turn), "input", now, |n| build(n, state))?;
+                for seq in given {
+                    let sql = "INSERT OR IGNORE INTO given(run, seq, n) VALUES (?1, ?2, ?3)";
+                    c.execute(sql, params![run.as_str(), int(seq.0), int(letter.n)])?;
+                }
+                // What they wrote goes before what they were asked.
+                questions::pend(c, open.turn, now)?;
+                Ok(Some((open.turn, open.chat, letter)))
+            })
+            .await?;
+        failpoint!("store.input.committed");
+        Ok(composed)
     }
 
     /// The lane's open turn.

@@ -118,6 +118,7 @@ async fn finish(parts: &Parts, row: CommandRow, text: String, outcome: String) {
         return;
     }
     parts.bell.ring();
+    failpoint!("supervisor.command.answered");
     if let Err(e) = parts.store.command_done(row.seq, outcome).await {
         tracing::error!(code = e.code(), "{} has no outcome: {e}", row.seq);
     }

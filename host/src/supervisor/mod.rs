@@ -260,9 +260,11 @@ pub struct Recovered {
 /// # Errors
 /// When the store cannot be read or written.
 pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
+    failpoint!("supervisor.recover.begin");
     let mut recovered = Recovered::default();
     let mut in_use = HashSet::new();
     for row in parts.store.unended_runs().await? {
+        failpoint!("supervisor.recover.run");
         let (run, lane) = (row.run.clone(), row.lane.clone());
         match Adopted::stand(parts, row.clone()).await {
             Ok(adopted) => {
@@ -275,10 +277,12 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
             }
         }
     }
+    failpoint!("supervisor.recover.sweep");
     sweep(parts, &in_use);
     let busy =
         |lane: &Lane| recovered.adopted.iter().any(|a| a.lane() == lane && a.found() != Found::Listening);
     let (open, suspended) = (parts.store.open_turns().await?, parts.store.suspended().await?);
+    failpoint!("supervisor.recover.turns");
     let asks = |lane: &Lane| suspended.iter().any(|s| s.lane == *lane);
     recovered.waiting =
         open.into_iter().map(|turn| turn.lane).filter(|lane| !busy(lane) && !asks(lane)).collect();
