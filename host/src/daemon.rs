@@ -132,6 +132,7 @@ impl Host {
         });
         admit_configured(&parts).await?;
         let recovered = supervisor::recover(&parts).await?;
+        failpoint!("daemon.recover.sending");
         delivery::recover(&parts).await?;
         let settings = Settings {
             working: parts.install.file.host.working_runs,
@@ -141,6 +142,7 @@ impl Host {
         let (mut supervisor, wires) = Supervisor::new(Arc::clone(&parts), settings);
         supervisor.take_over(recovered);
         tokio::spawn(run::reap(Arc::clone(&parts)));
+        failpoint!("daemon.recover.commands");
         for command in supervisor::unfinished(&parts).await? {
             let _ = wires.news.send(command);
         }
@@ -217,12 +219,25 @@ fn take_lock(path: &Path) -> Result<File, StartError> {
     let mut file =
         File::options().create(true).truncate(false).write(true).read(true).open(path).map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let holder = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-        return Err(StartError::Locked { path: path.to_owned(), holder });
+        return Err(StartError::Locked { path: path.to_owned(), holder: holder_of(&file) });
     }
     file.set_len(0).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
     Ok(file)
+}
+
+/// Who holds the lock: the kernel's word (proc_locks(5)), because what the file says is the last host's until this one
+/// has written into it. Where the kernel shows nothing, such as in another pid namespace, nobody is named.
+fn holder_of(file: &File) -> Option<u32> {
+    let about = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(about.dev()), rustix::fs::minor(about.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", about.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let ours = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&place.as_str());
+        ours.then(|| fields.get(4)?.parse().ok()).flatten()
+    })
 }
 
 /// The group that host and boxes share. Root makes it `lazaret`'s (or a number of its own where there is none); a host
@@ -291,17 +306,20 @@ pub fn runner_binary(env: &BTreeMap<String, String>) -> Result<PathBuf, StartErr
 async fn admit_configured(parts: &Parts) -> Result<(), StartError> {
     let now = parts.clock.wall();
     let known = parts.store.chats().await?;
-    let mut wanted = vec![(terminal::CHAT.parse(), GroupName::main(), ChatKind::Direct, "terminal")];
+    let others = parts.install.group_names().into_iter().filter(|group| !group.is_main());
+    let groups = std::iter::once(GroupName::main()).chain(others);
+    let terminals = groups.filter_map(|group| Some((terminal::chat_of(&group)?, group)));
+    let mut wanted: Vec<_> =
+        terminals.map(|(chat, group)| (chat, group, ChatKind::Direct, "terminal")).collect();
     for (chat, group) in parts.install.chats() {
         let kind = if chat.channel() == ChannelName::Telegram && chat.local().starts_with('-') {
             ChatKind::Room
         } else {
             ChatKind::Direct
         };
-        wanted.push((Ok(chat), group, kind, ""));
+        wanted.push((chat, group, kind, ""));
     }
     for (chat, group, kind, title) in wanted {
-        let Ok(chat) = chat else { continue };
         if known.iter().any(|(c, g, _)| *c == chat && *g == group) {
             continue;
         }

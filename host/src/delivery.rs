@@ -281,17 +281,23 @@ impl Post {
 
 /// The one call that a part needs next.
 async fn call(channel: &Arc<dyn Channel>, part: &Part) -> Happened {
-    let called = match (part.way, &part.placeholder) {
+    made(channel, part).await.unwrap_or_else(|error| {
+        tracing::debug!(chat = %part.chat, code = error.code(), "part {}: {error}", part.id);
+        happened(error)
+    })
+}
+
+async fn made(channel: &Arc<dyn Channel>, part: &Part) -> Result<Happened, SendError> {
+    failpoint!("delivery.send.before", |e| SendError::NotArrived { why: e.to_string(), after: None });
+    let made = match (part.way, &part.placeholder) {
         (Way::Edit, None) => channel.claim(part).await.map(Happened::Claimed),
         (Way::Edit, Some(placeholder)) => {
             channel.fill(part, placeholder).await.map(|()| Happened::Arrived(placeholder.clone()))
         }
         (Way::Keyed | Way::Resend | Way::Hold, _) => channel.send(part).await.map(Happened::Arrived),
     };
-    called.unwrap_or_else(|error| {
-        tracing::debug!(chat = %part.chat, code = error.code(), "part {}: {error}", part.id);
-        happened(error)
-    })
+    failpoint!("delivery.send.after");
+    made
 }
 
 fn happened(error: SendError) -> Happened {

@@ -171,7 +171,9 @@ impl<M: Model> Agent<M> {
         let (model_calls, tool_calls) = (course.model_calls, course.tool_calls);
         let error = error.map(|trouble| Trouble { reason: fit(&trouble.reason), ..trouble });
         let done = TurnDone { outcome, text: fit(&text), error, model_calls, tool_calls };
+        failpoint!("runner.turn_done.before");
         self.post.outbox.say(turn, id, FromAgent::TurnDone(done)).await?;
+        failpoint!("runner.turn_done.after");
         self.post.ended(turn);
         Ok(())
     }
@@ -218,6 +220,7 @@ impl<M: Model> Agent<M> {
     async fn call_and_keep(&mut self, course: &mut Course) -> Result<Option<Parted>, Fatal> {
         let turn = course.turn;
         let body = self.request(course);
+        failpoint!("runner.model.before");
         let called = match body {
             Ok(body) => self.call(turn, Activity::Thinking, body).await?,
             Err(error) => Called::Failed(Failure {
@@ -227,6 +230,7 @@ impl<M: Model> Agent<M> {
         };
         match called {
             Called::Answer(answer) => {
+                failpoint!("runner.model.after");
                 course.model_calls += 1;
                 self.transcript.append(turn, Body::Assistant(answer))?;
             }
@@ -263,6 +267,7 @@ impl<M: Model> Agent<M> {
         for letter in self.post.take_inputs(turn) {
             let ids: Vec<_> = letter.input.messages.iter().map(|message| message.id).collect();
             let new = self.transcript.append_input(turn, letter.input)?;
+            failpoint!("runner.input.taken");
             if !new && self.transcript.of_turn(turn).next().is_none() {
                 self.recall_unanswered(turn, &ids)?;
             }

@@ -154,6 +154,10 @@ pub struct HostFile {
     pub reply_lifetime: Span,
     /// How long turns may go on when the host is told to stop; what is not finished then is left to its box.
     pub drain: Span,
+    /// How long a box waits for a person's answer before its turn is suspended.
+    pub question_wait: Span,
+    /// How long a question can be answered.
+    pub question_expiry: Span,
 }
 
 impl Default for HostFile {
@@ -166,6 +170,8 @@ impl Default for HostFile {
             delivery_retry: Span(Duration::from_secs(24 * 3600)),
             reply_lifetime: Span(Duration::from_secs(24 * 3600)),
             drain: Span(Duration::from_secs(30)),
+            question_wait: Span(Duration::from_secs(60)),
+            question_expiry: Span(Duration::from_secs(24 * 3600)),
         }
     }
 }

@@ -103,6 +103,8 @@ pub enum Command {
     Status,
     /// Say what can be ordered.
     Help,
+    /// Answer a question of the agent.
+    Answer,
     /// Send a part again of which nobody knows whether it arrived.
     Resend,
     /// Leave such a part as it is.
@@ -111,7 +113,8 @@ pub enum Command {
 
 impl Command {
     /// Every command.
-    pub const ALL: [Command; 6] = [Self::Stop, Self::New, Self::Status, Self::Help, Self::Resend, Self::Drop];
+    pub const ALL: [Command; 7] =
+        [Self::Stop, Self::New, Self::Status, Self::Help, Self::Answer, Self::Resend, Self::Drop];
 
     /// Its word, without the slash.
     pub fn word(self) -> &'static str {
@@ -120,6 +123,7 @@ impl Command {
             Self::New => "new",
             Self::Status => "status",
             Self::Help => "help",
+            Self::Answer => "answer",
             Self::Resend => "resend",
             Self::Drop => "drop",
         }

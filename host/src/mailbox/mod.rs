@@ -264,8 +264,11 @@ impl RunBox {
     /// # Errors
     /// What [`LetterDir::put`] says.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<Written, WriteError> {
+        failpoint!("mailbox.write.before", |source| WriteError::Io { name: name.to_owned(), source });
         self.archive.keep(TO_AGENT, name, bytes);
-        self.to.put(name, bytes)
+        let written = self.to.put(name, bytes);
+        failpoint!("mailbox.write.after");
+        written
     }
 
     /// Lets the next [`RunBox::ring`] return at once: there is more to take.

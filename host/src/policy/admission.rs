@@ -46,8 +46,7 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
 /// `/word` alone or before arguments. In a room it must be addressed to us: other bots have commands too.
 fn command(message: &Inbound) -> Option<Command> {
     let mut words = message.text.trim().strip_prefix('/')?.split_whitespace();
-    let word = words.next()?;
-    let code = words.next().filter(|_| words.next().is_none());
+    let (word, code, more) = (words.next()?, words.next(), words.next());
     let (word, at_us) = match word.split_once('@') {
         // Whose name follows the sign is for the channel to know; it said whether that is us.
         Some((word, _)) => (word, message.addresses_us),
@@ -55,10 +54,14 @@ fn command(message: &Inbound) -> Option<Command> {
     };
     let word = word.to_lowercase();
     let command = Command::ALL.into_iter().find(|c| c.word() == word)?;
-    // The host itself has asked the room to answer so; what it asked for tells this from another bot's command.
-    let answers = matches!(command, Command::Resend | Command::Drop)
-        && !message.text.contains('@')
-        && code.is_some_and(is_code);
+    // A code is ours: who types it in a room means us.
+    let answers = match command {
+        Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
+        Command::Resend | Command::Drop => {
+            !message.text.contains('@') && more.is_none() && code.is_some_and(is_code)
+        }
+        Command::Stop | Command::New | Command::Status | Command::Help => false,
+    };
     (at_us || answers).then_some(command)
 }
 

@@ -51,9 +51,11 @@ impl Adopted {
             .reopen(&root.run_ipc(&lane.group, run), run.clone(), known.uid, row.taken, archive)
             .map_err(|e| Never::new(e.code(), e))?;
         for letter in parts.store.unacknowledged(run.clone()).await.map_err(|e| Never::new(e.code(), e))? {
+            failpoint!("run.adopt.letter");
             wall.write(&letter.name, &letter.bytes).map_err(|e| Never::new("ipc.write", e))?;
         }
         let gate = Gate::open(parts, lane, run, &group, &wall)?;
+        failpoint!("run.adopt.socket");
         gate.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
         Ok(Self { row, group, wall, gate })
     }
@@ -106,6 +108,7 @@ impl Adopted {
             killed: None,
             die_at: None,
             failed: None,
+            suspend_at: None,
         }
     }
 }
@@ -115,12 +118,14 @@ impl Run {
     pub(super) async fn catch_up(&mut self) {
         tracing::info!(run = %self.run, lane = %self.lane, "a box of an earlier host is adopted");
         self.stage("adopted");
+        self.tell_verdicts().await;
         self.perform_open_requests().await;
         for _ in 0..LAST_PASSES {
             if !self.take_letters().await {
                 break;
             }
         }
+        failpoint!("run.adopt.caught_up");
         match self.parts.engine.state(&self.container).await {
             Ok(BoxState::Paused) => {
                 if let Err(e) = self.parts.engine.unpause(&self.container).await {

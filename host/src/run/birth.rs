@@ -99,6 +99,7 @@ pub(super) async fn born(
         killed: None,
         die_at: None,
         failed: None,
+        suspend_at: None,
     };
     start(box_run, &spec, &stage).await
 }
@@ -119,6 +120,7 @@ impl Newborn<'_> {
     /// Sockets, directories, the first letter, and the plan of the box.
     async fn furnish(self, wall: &RunBox) -> Result<(Gate, ContainerSpec), Never> {
         let Self { parts, lane, run, uid, group, session, state, image } = self;
+        failpoint!("run.born.wall");
         let sources = sources(parts, lane, wall, &image, uid).await?;
         let spec = plan(&PlanInput {
             install: parts.id.clone(),
@@ -136,7 +138,10 @@ impl Newborn<'_> {
         .map_err(|e| Never::new(e.code(), &e))?;
         let letter = begin::begin(parts, lane, session, group, state);
         write_begin(parts, run, wall, letter).await?;
-        Ok((Gate::open(parts, lane, run, group, wall)?, spec))
+        failpoint!("run.born.begin");
+        let gate = Gate::open(parts, lane, run, group, wall)?;
+        failpoint!("run.born.socket");
+        Ok((gate, spec))
     }
 }
 
@@ -154,6 +159,7 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     if let Err(e) = noted {
         tracing::warn!(run = %run.run, code = e.code(), "the box's id was not noted: {e}");
     }
+    failpoint!("run.born.noted");
     if let Err(e) = engine.start(&run.container).await {
         return Err(run.unborn(Never::new(e.code(), e)).await);
     }

@@ -204,6 +204,7 @@ impl Run {
     }
 
     async fn turn_over(&mut self, turn: Option<TurnId>, next: Option<TurnId>) {
+        failpoint!("run.turn_over.before");
         self.stage("turn_done");
         if let Some(turn) = turn {
             match self.parts.store.turn_messages(turn).await {

@@ -40,6 +40,7 @@ async fn reap_once(parts: &Parts) -> Result<(), Later> {
     let alive: HashSet<&str> = rows.iter().map(|row| row.run.as_str()).collect();
     for found in boxes.iter().filter(|found| !alive.contains(found.run.as_str())) {
         tracing::info!(run = found.run, "a box without a run is removed");
+        failpoint!("run.reap.box");
         parts.engine.remove(&found.container).await?;
     }
     Ok(())

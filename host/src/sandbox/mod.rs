@@ -204,10 +204,12 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
+        failpoint!("sandbox.create.before", |e| self.away(&e));
         let options = CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
         let body = translate::container(spec);
         let made =
             self.ask("make the box", SLOW, self.docker()?.create_container(Some(options), body)).await?;
+        failpoint!("sandbox.create.after");
         Ok(made.id)
     }
 
@@ -216,7 +218,10 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn start(&self, container: &str) -> Result<(), EngineError> {
-        self.ask("start the box", SLOW, self.docker()?.start_container(container, None)).await
+        failpoint!("sandbox.start.before", |e| self.away(&e));
+        let started = self.ask("start the box", SLOW, self.docker()?.start_container(container, None)).await;
+        failpoint!("sandbox.start.after");
+        started
     }
 
     /// Waits until a box has ended, over restarts of the engine.
@@ -244,6 +249,7 @@ impl Engine {
     /// # Errors
     /// What the engine said; a box that it does not know is no error.
     pub async fn state(&self, container: &str) -> Result<BoxState, EngineError> {
+        failpoint!("sandbox.state.before", |e| self.away(&e));
         let told =
             match self.ask("look at the box", QUICK, self.docker()?.inspect_container(container, None)).await
             {
@@ -274,6 +280,7 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn signal(&self, container: &str, signal: &str) -> Result<(), EngineError> {
+        failpoint!("sandbox.signal.before", |e| self.away(&e));
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
         match self.ask("signal the box", QUICK, self.docker()?.kill_container(container, Some(options))).await
         {
@@ -291,6 +298,7 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn log_tail(&self, container: &str, most: usize) -> Result<Vec<u8>, EngineError> {
+        failpoint!("sandbox.log.before", |e| self.away(&e));
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail("2000").build();
         let mut lines = self.docker()?.logs(container, Some(options));
         let mut tail = Vec::new();
@@ -313,11 +321,12 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn remove(&self, container: &str) -> Result<(), EngineError> {
+        failpoint!("sandbox.remove.before", |e| self.away(&e));
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match self
-            .ask("remove the box", SLOW, self.docker()?.remove_container(container, Some(options)))
-            .await
-        {
+        let removed =
+            self.ask("remove the box", SLOW, self.docker()?.remove_container(container, Some(options))).await;
+        failpoint!("sandbox.remove.after");
+        match removed {
             Err(EngineError::Refused { why, .. })
                 if why.contains("No such") || why.contains("already in progress") =>
             {
@@ -345,6 +354,7 @@ impl Engine {
     }
 
     async fn labelled(&self, labels: Vec<String>) -> Result<Vec<Found>, EngineError> {
+        failpoint!("sandbox.list.before", |e| self.away(&e));
         let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let boxes = self.ask("list the boxes", QUICK, self.docker()?.list_containers(Some(options))).await?;
@@ -355,6 +365,11 @@ impl Engine {
                 Some(Found { container: b.id?, run: labels.get(label::RUN)?.clone() })
             })
             .collect())
+    }
+
+    #[cfg(feature = "failpoints")]
+    fn away(&self, why: &dyn std::error::Error) -> EngineError {
+        EngineError::Away { socket: self.socket.clone(), why: chain(why) }
     }
 
     /// One call with its time-out, its error said in our words.

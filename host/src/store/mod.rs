@@ -12,6 +12,7 @@ mod inbox;
 mod letters;
 mod migrations;
 mod outbox;
+mod questions;
 mod runs;
 mod settings;
 #[cfg(test)]
@@ -25,7 +26,8 @@ mod writer;
 pub use adoption::{OpenRequest, RunRow};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use outbox::Head;
-pub use runs::{NewRun, Take, Taken, TakenEffect};
+pub use questions::{AnswerTaken, NewQuestion, Suspended};
+pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
 pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
 pub use turns::{BeginState, InputState};
@@ -168,6 +170,18 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|e: T::Err| StoreError::Row { what: what.to_owned(), why: e.to_string() })
+}
+
+/// What SQLite says where a failpoint says so.
+#[cfg(feature = "failpoints")]
+fn injected(error: std::io::Error) -> StoreError {
+    use rusqlite::ffi;
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
+        _ if error.raw_os_error().is_some() => ffi::SQLITE_IOERR,
+        _ => ffi::SQLITE_BUSY,
+    };
+    StoreError::Sql(rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string())))
 }
 
 /// Row ids are SQLite's signed integers; ours are never negative.

@@ -79,49 +79,25 @@ impl Store {
 
     /// Takes the head of a chat's queue for sending.
     pub async fn claim(&self, chat: ChatId, terms: Terms, now: WallMs) -> Result<Head> {
-        self.write(move |c| {
-            let sql = format!(
-                "SELECT {FIELDS}, not_before, state, way IS NULL FROM outbox
-                 WHERE chat = ?1 AND {DUE} AND code IS NULL ORDER BY id LIMIT 1"
-            );
-            let row = c
-                .query_row(&sql, [chat.as_str()], |r| {
-                    Ok((part(r)?, WallMs(r.get(12)?), r.get::<_, String>(13)?, r.get::<_, bool>(14)?))
-                })
-                .optional()?;
-            let Some((part, not_before, state, fresh)) = row else { return Ok(Head::Empty) };
-            let part = part?;
-            if state == "sending" {
-                // Whoever sent it has gone without a word. One worker serves a chat, so nobody sends it now.
-                perform(c, &part, after(&part, Happened::Died, Duration::MAX, now), now)?;
-                return Ok(Head::NotBefore(now));
-            }
-            // No wait is longer than this: beyond it, the clock was set back since.
-            if not_before > now && not_before.since(now) <= LONGEST_WAIT {
-                return Ok(Head::NotBefore(not_before));
-            }
-            if terms.stale(part.voice, now.since(part.lives_from)) {
-                let why = format!("older than {}", crate::say::duration(terms.lifetime));
-                undelivered::give_up(c, &part, "expired", &why, false, now)?;
-                return Ok(Head::Expired(part.id));
-            }
-            let way = if fresh { terms.way(part.voice) } else { part.way };
-            let sql = "UPDATE outbox SET state = 'sending', attempts = attempts + 1, way = ?2 WHERE id = ?1";
-            c.execute(sql, params![part.id, way.as_str()])?;
-            Ok(Head::Part(Part { way, ..part }))
-        })
-        .await
+        let head = self.write(move |c| claim(c, &chat, terms, now)).await?;
+        failpoint!("store.claim.committed");
+        Ok(head)
     }
 
     /// Transaction 3: writes what came of a claimed part, and returns what was decided. A part that is not being sent
     /// (the answer to an earlier call of this was lost) stays as it is. `retry` is how long a reply is tried.
     pub async fn settle(&self, part: Part, happened: Happened, retry: Duration, now: WallMs) -> Result<Next> {
-        self.write(move |c| {
-            let next = after(&part, happened, retry, now);
-            perform(c, &part, next.clone(), now)?;
-            Ok(next)
-        })
-        .await
+        let next = self
+            .write(move |c| {
+                failpoint!("store.tx3.begin", super::injected);
+                let next = after(&part, happened, retry, now);
+                perform(c, &part, next.clone(), now)?;
+                failpoint!("store.tx3.before_commit");
+                Ok(next)
+            })
+            .await?;
+        failpoint!("store.tx3.committed");
+        Ok(next)
     }
 
     /// At boot: a part that was being sent when the host died may or may not have arrived.
@@ -178,6 +154,39 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
             lives_from,
         })
     })())
+}
+
+fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Head> {
+    failpoint!("store.claim.begin", super::injected);
+    let sql = format!(
+        "SELECT {FIELDS}, not_before, state, way IS NULL FROM outbox
+         WHERE chat = ?1 AND {DUE} AND code IS NULL ORDER BY id LIMIT 1"
+    );
+    let row = c
+        .query_row(&sql, [chat.as_str()], |r| {
+            Ok((part(r)?, WallMs(r.get(12)?), r.get::<_, String>(13)?, r.get::<_, bool>(14)?))
+        })
+        .optional()?;
+    let Some((part, not_before, state, fresh)) = row else { return Ok(Head::Empty) };
+    let part = part?;
+    if state == "sending" {
+        // Whoever sent it has gone without a word. One worker serves a chat, so nobody sends it now.
+        perform(c, &part, after(&part, Happened::Died, Duration::MAX, now), now)?;
+        return Ok(Head::NotBefore(now));
+    }
+    // No wait is longer than this: beyond it, the clock was set back since.
+    if not_before > now && not_before.since(now) <= LONGEST_WAIT {
+        return Ok(Head::NotBefore(not_before));
+    }
+    if terms.stale(part.voice, now.since(part.lives_from)) {
+        let why = format!("older than {}", crate::say::duration(terms.lifetime));
+        undelivered::give_up(c, &part, "expired", &why, false, now)?;
+        return Ok(Head::Expired(part.id));
+    }
+    let way = if fresh { terms.way(part.voice) } else { part.way };
+    let sql = "UPDATE outbox SET state = 'sending', attempts = attempts + 1, way = ?2 WHERE id = ?1";
+    c.execute(sql, params![part.id, way.as_str()])?;
+    Ok(Head::Part(Part { way, ..part }))
 }
 
 /// What `policy` says. The part is as it was before its claim, or (found cut off) as it is.

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::letters::{ToWrite, next_letter, respond};
 use super::settings::chat_facts;
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, StoreError, id, int, outbox, parse};
+use super::{Result, Store, StoreError, id, int, outbox, parse, questions};
 use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatKind, Ending, Lane, LetterId, RunId, TurnId, WallMs};
@@ -101,18 +101,21 @@ pub enum Taken {
 }
 
 /// What a run's end means for its lane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Collected {
-    /// The turn that wants a run now, and how long to wait before it gets one.
-    pub next: Option<(TurnId, Duration)>,
-    /// Whether a notice went to the chat.
-    pub gave_up: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collected {
+    /// Nothing waits.
+    Idle,
+    /// This turn wants a run after that wait.
+    Next(TurnId, Duration),
+    /// The turn is suspended until its question is answered, or this time.
+    Suspended(WallMs),
 }
 
 impl Store {
     /// Makes the run's row. At most one run of a lane has not ended: the database holds it too.
     pub async fn new_run(&self, new: NewRun) -> Result<()> {
         self.write(move |c| {
+            failpoint!("store.new_run.begin", super::injected);
             let sql = "INSERT INTO run(id, grp, lane, state, session, image, created_at)
                        VALUES (?1, ?2, ?3, 'starting', ?4, ?5, ?6)";
             let NewRun { run, lane, session, image, now } = new;
@@ -122,7 +125,9 @@ impl Store {
             )?;
             Ok(())
         })
-        .await
+        .await?;
+        failpoint!("store.new_run.committed");
+        Ok(())
     }
 
     /// Notes the engine's id of the box.
@@ -146,7 +151,14 @@ impl Store {
     where
         F: FnOnce(u64) -> std::result::Result<Vec<u8>, Refusal> + Send + 'static,
     {
-        self.write(move |c| next_letter(c, &run, turn, kind, now, build)).await
+        let letter = self
+            .write(move |c| {
+                failpoint!("store.letter.begin", super::injected);
+                next_letter(c, &run, turn, kind, now, build)
+            })
+            .await?;
+        failpoint!("store.letter.committed");
+        Ok(letter)
     }
 
     /// The highest number written to the agent: what `_close` says.
@@ -159,27 +171,32 @@ impl Store {
 
     /// Transaction 2.
     pub async fn take(&self, take: Take) -> Result<Taken> {
-        self.write(move |c| {
-            let taken = taken(c, &take)?;
-            let refused = match &taken {
-                Taken::Repeat => return Ok(taken),
-                Taken::Refused(refusal, _) => Some(refusal.clone()),
-                _ => None,
-            };
-            mark_consumed(c, &take, refused.is_none())?;
-            let Some(refusal) = refused else { return Ok(taken) };
-            super::settings::bump(c, refusal.code.as_str(), 1)?;
-            let response = match (&take.effect, take.turn) {
-                (TakenEffect::Request { .. }, Some(turn)) if known_run(c, &take.run)? => {
-                    let code = refusal.code.to_string();
-                    let verdict = Verdict::Refused { code, reason: refusal.reason.clone() };
-                    Some(respond(c, &take.run, turn, take.id, verdict, take.now)?)
-                }
-                _ => None,
-            };
-            Ok(Taken::Refused(refusal, response))
-        })
-        .await
+        let taken = self
+            .write(move |c| {
+                failpoint!("store.tx2.begin", super::injected);
+                let taken = taken(c, &take)?;
+                let refused = match &taken {
+                    Taken::Repeat => return Ok(taken),
+                    Taken::Refused(refusal, _) => Some(refusal.clone()),
+                    _ => None,
+                };
+                mark_consumed(c, &take, refused.is_none())?;
+                failpoint!("store.tx2.before_commit");
+                let Some(refusal) = refused else { return Ok(taken) };
+                super::settings::bump(c, refusal.code.as_str(), 1)?;
+                let response = match (&take.effect, take.turn) {
+                    (TakenEffect::Request { .. }, Some(turn)) if known_run(c, &take.run)? => {
+                        let code = refusal.code.to_string();
+                        let verdict = Verdict::Refused { code, reason: refusal.reason.clone() };
+                        Some(respond(c, &take.run, turn, take.id, verdict, take.now)?)
+                    }
+                    _ => None,
+                };
+                Ok(Taken::Refused(refusal, response))
+            })
+            .await?;
+        failpoint!("store.tx2.committed");
+        Ok(taken)
     }
 
     /// Uses up the number of a letter that could not be read, so that the next one is taken.
@@ -204,6 +221,7 @@ impl Store {
         now: WallMs,
     ) -> Result<ToWrite> {
         self.write(move |c| {
+            failpoint!("store.verdict.begin", super::injected);
             let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
             let text = serde_json::to_string(&verdict)
                 .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;
@@ -216,22 +234,30 @@ impl Store {
     /// Ends a run, and decides once what its turn is worth: again, again at a cost, or a notice. A run that failed
     /// before it had a row is decided about all the same, or its lane would wait for nobody.
     pub async fn collect(&self, run: RunId, lane: Lane, ending: Ending, now: WallMs) -> Result<Collected> {
-        self.write(move |c| {
-            let sql = "UPDATE run SET state = 'ended', ended_at = ?2, ending = ?3, why = ?4
+        let collected = self
+            .write(move |c| {
+                failpoint!("store.collect.begin", super::injected);
+                let sql = "UPDATE run SET state = 'ended', ended_at = ?2, ending = ?3, why = ?4
                        WHERE id = ?1 AND state <> 'ended'";
-            let ended = c.execute(sql, params![run.as_str(), now.0, ending.word(), ending.to_string()])?;
-            let known: i64 =
-                c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
-            if ended == 0 && known > 0 {
-                return Ok(Collected { next: None, gave_up: false });
-            }
-            let Some(open) = turns::open_of_lane(c, &lane)? else {
-                let next = turns::next(c, &lane, now)?;
-                return Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: false });
-            };
-            settle(c, &lane, &open, &ending, now)
-        })
-        .await
+                let ended =
+                    c.execute(sql, params![run.as_str(), now.0, ending.word(), ending.to_string()])?;
+                let known: i64 =
+                    c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
+                if ended == 0 && known > 0 {
+                    return Ok(Collected::Idle);
+                }
+                let Some(open) = turns::open_of_lane(c, &lane)? else { return next(c, &lane, now) };
+                let settled = settle(c, &lane, &open, &ending, now)?;
+                let Some(until) = questions::open_of_turn(c, open.turn)? else { return Ok(settled) };
+                // Somebody has written in another chat of the group meanwhile: that does not wait for the answer.
+                if turns::others_wait(c, &lane)? && questions::end_suspended(c, &open, now)? {
+                    return next(c, &lane, now);
+                }
+                Ok(Collected::Suspended(until))
+            })
+            .await?;
+        failpoint!("store.collect.committed");
+        Ok(collected)
     }
 }
 
@@ -254,15 +280,18 @@ fn settle(
             if let Some(text) = tell {
                 outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "start", text), now)?;
             }
-            Ok(Collected { next: Some((open.turn, wait)), gave_up: false })
+            Ok(Collected::Next(open.turn, wait))
         }
         retry::AfterRun::GiveUp { end, tell } => {
             outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "end", tell), now)?;
             turns::close(c, open, None, &end, now)?;
-            let next = turns::next(c, lane, now)?;
-            Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: true })
+            next(c, lane, now)
         }
     }
+}
+
+fn next(c: &Connection, lane: &Lane, now: WallMs) -> Result<Collected> {
+    Ok(turns::next(c, lane, now)?.map_or(Collected::Idle, |turn| Collected::Next(turn, Duration::ZERO)))
 }
 
 /// A run that has ended is written to no more.

@@ -71,6 +71,11 @@ fn serve(connection: &Connection, jobs: &Receiver<Job>) {
     }
 }
 
+fn commit(connection: &Connection) -> std::result::Result<(), String> {
+    failpoint!("store.commit.before", |e| super::injected(e).to_string());
+    connection.execute_batch("COMMIT").map_err(|e| e.to_string())
+}
+
 fn commit_together(connection: &Connection, batch: Vec<Job>) {
     let began = connection.execute_batch("BEGIN IMMEDIATE");
     let mut answers = Vec::with_capacity(batch.len());
@@ -88,8 +93,9 @@ fn commit_together(connection: &Connection, batch: Vec<Job>) {
         }
     }
     if fate.is_ok() {
-        fate = connection.execute_batch("COMMIT").map_err(|e| e.to_string());
+        fate = commit(connection);
     }
+    failpoint!("store.commit.after");
     if let Err(why) = &fate {
         tracing::error!(code = "store.commit", "a commit of {} callers failed: {why}", answers.len());
         if !connection.is_autocommit() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::server::{Answer, ok, read_text, refused};
+use super::server::{Answer, ok, place, read_text, refused};
 use super::{Shared, State};
 
 /// Gives a message of the bot's another text, as strictly as Telegram does.
@@ -30,6 +30,9 @@ pub(super) fn edit_message(shared: &Shared, ask: &Value) -> Answer {
     message.text.clone_from(&text);
     message.raw = ask["text"].as_str().unwrap_or_default().to_owned();
     message.edits += 1;
+    if let Some(log) = &state.log {
+        log.delivered(&place(chat, topic), &message_id.to_string(), &text, true);
+    }
     let about = state.chats.get(&chat).cloned().unwrap_or_default();
     drop(state);
     shared.changed();

@@ -33,6 +33,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::crash::PlatformLog;
+
 pub use people::{Chat, PLACEHOLDER, Person, Photo};
 pub use trouble::Trouble;
 
@@ -49,6 +51,19 @@ pub struct TelegramServer {
     address: SocketAddr,
     /// Absent while Telegram is away.
     accepting: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How often Telegram is in trouble, as parts of one.
+#[derive(Debug, Clone)]
+pub struct Troubles {
+    /// A message is sent, and the connection is cut before the bot learns of it.
+    pub lost: f64,
+    /// 429, and a second's patience.
+    pub busy: f64,
+    /// A 502 that is no answer of the Bot API.
+    pub down: f64,
+    /// Chance, from a seed.
+    pub chance: fastrand::Rng,
 }
 
 /// A message that the bot sent.
@@ -97,7 +112,7 @@ struct State {
     heard: HashMap<(i64, Option<i64>), usize>,
     typing: HashMap<i64, usize>,
     refusals: Vec<Refusal>,
-    troubles: Vec<trouble::Planned>,
+    planned: Vec<trouble::Planned>,
     watch: trouble::Watch,
     /// Rooms that the bot was removed from.
     kicked: HashSet<i64>,
@@ -105,6 +120,9 @@ struct State {
     polling: u64,
     foreign_poller: bool,
     token_refused: bool,
+    /// What the platform keeps of it all, where somebody wants to know.
+    log: Option<PlatformLog>,
+    troubles: Option<Troubles>,
     violations: Vec<String>,
 }
 
@@ -188,12 +206,12 @@ impl TelegramServer {
     /// The next call of `method` whose text holds `words` meets this trouble.
     pub fn plan(&self, method: &'static str, words: &str, trouble: Trouble) {
         let words = words.to_owned();
-        self.shared.state().troubles.push(trouble::Planned { method, words, trouble });
+        self.shared.state().planned.push(trouble::Planned { method, words, trouble });
     }
 
     /// Waits until every planned trouble has been met.
     pub async fn troubled(&self) {
-        self.shared.wait_for(|state| state.troubles.is_empty().then_some(())).await;
+        self.shared.wait_for(|state| state.planned.is_empty().then_some(())).await;
     }
 
     /// From now on more calls than Telegram documents are a broken rule: 3 in 3 seconds in a chat, 20 a minute in a
@@ -251,9 +269,24 @@ impl TelegramServer {
         self.shared.state().token_refused = true;
     }
 
+    /// Everything that is handed over and delivered goes into this log.
+    pub fn log_to(&self, log: PlatformLog) {
+        self.shared.state().log = Some(log);
+    }
+
+    /// From now on sends meet trouble; `None` ends it.
+    pub fn troubles(&self, troubles: Option<Troubles>) {
+        self.shared.state().troubles = troubles;
+    }
+
     /// Everything the bot has sent.
     pub fn sent(&self) -> Vec<SentMessage> {
         self.shared.state().sent.clone()
+    }
+
+    /// How often the bot has polled.
+    pub fn polls(&self) -> u64 {
+        self.shared.state().polls
     }
 
     /// Waits until the bot has polled `count` times.

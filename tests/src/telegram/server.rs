@@ -62,8 +62,8 @@ async fn serve(shared: &Shared, request: Request<Incoming>) -> io::Result<Answer
     };
     let ask: Value = serde_json::from_slice(&body).unwrap_or_default();
     let method = path.rsplit('/').next().unwrap_or_default();
-    let planned = shared.state().trouble(method, ask["text"].as_str().unwrap_or_default());
-    let Some(trouble) = planned else { return Ok(answer(shared, &path, &ask).await) };
+    let trouble = shared.state().trouble(method, ask["text"].as_str().unwrap_or_default());
+    let Some(trouble) = trouble else { return Ok(answer(shared, &path, &ask).await) };
     if trouble.is_done() {
         answer(shared, &path, &ask).await;
     }
@@ -78,6 +78,7 @@ async fn serve(shared: &Shared, request: Request<Incoming>) -> io::Result<Answer
             shared.state().delete(number("chat_id"), number("message_id"));
             Ok(answer(shared, &path, &ask).await)
         }
+        Trouble::Busy => Ok(refused(429, "Too Many Requests: retry after 1", Some(1))),
         Trouble::Refused(code, what) => Ok(refused(code, &what, None)),
     }
 }
@@ -146,7 +147,14 @@ async fn get_updates(shared: &Shared, ask: &Value) -> Answer {
             let what = "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running";
             return refused(409, what, None);
         }
-        state.updates.retain(|update| update["update_id"].as_i64().unwrap_or(0) >= offset);
+        let acknowledged = |update: &Value| update["update_id"].as_i64().unwrap_or(0) < offset;
+        while state.updates.front().is_some_and(acknowledged) {
+            let update = state.updates.pop_front();
+            if let (Some(log), Some(message)) = (&state.log, update.as_ref().and_then(|u| u.get("message"))) {
+                let text = message["text"].as_str().unwrap_or_default();
+                log.accepted(&address(message), &message["message_id"].to_string(), text);
+            }
+        }
         state.polling += 1;
         if state.polling > 1 {
             state.violations.push("two polls at once".into());
@@ -165,6 +173,19 @@ async fn get_updates(shared: &Shared, ask: &Value) -> Answer {
             _ = changes.changed() => {}
             () = tokio::time::sleep_until(deadline) => return ok(json!([])),
         }
+    }
+}
+
+/// A message's chat as the host knows it.
+fn address(message: &Value) -> String {
+    place(message["chat"]["id"].as_i64().unwrap_or(0), message["message_thread_id"].as_i64())
+}
+
+/// A chat as the host knows it.
+pub(super) fn place(chat: i64, topic: Option<i64>) -> String {
+    match topic {
+        Some(topic) => format!("telegram:{chat}/{topic}"),
+        None => format!("telegram:{chat}"),
     }
 }
 
@@ -195,6 +216,9 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
     };
     state.next_message += 1;
     let message_id = state.next_message;
+    if let Some(log) = &state.log {
+        log.delivered(&place(chat, topic), &message_id.to_string(), &text, false);
+    }
     let sent = SentMessage { chat, topic, text: text.clone(), raw, message_id, edits: 0, deleted: false };
     state.sent.push(sent);
     drop(state);

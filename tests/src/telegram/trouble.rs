@@ -20,6 +20,8 @@ pub enum Trouble {
     HangsAfter,
     /// Somebody deletes the message that it would edit, just before.
     DeletedBefore,
+    /// It is refused with a 429 and a second's patience.
+    Busy,
     /// It is refused.
     Refused(u16, String),
 }
@@ -54,10 +56,21 @@ pub(super) struct Watch {
 }
 
 impl State {
-    /// Takes the trouble that was planned for this call.
+    /// Takes the trouble that was planned for this call, else what chance has for it.
     pub(super) fn trouble(&mut self, method: &str, text: &str) -> Option<Trouble> {
-        let at = self.troubles.iter().position(|p| p.method == method && text.contains(&p.words))?;
-        Some(self.troubles.remove(at).trouble)
+        if let Some(at) = self.planned.iter().position(|p| p.method == method && text.contains(&p.words)) {
+            return Some(self.planned.remove(at).trouble);
+        }
+        let troubles =
+            self.troubles.as_mut().filter(|_| ["sendMessage", "editMessageText"].contains(&method))?;
+        let roll = troubles.chance.f64();
+        let (lost, busy) = (troubles.lost, troubles.lost + troubles.busy);
+        match roll {
+            _ if roll < lost => Some(Trouble::CutAfter),
+            _ if roll < busy => Some(Trouble::Busy),
+            _ if roll < busy + troubles.down => Some(Trouble::BadGatewayBefore),
+            _ => None,
+        }
     }
 
     /// Somebody deletes a message of the bot's.
