@@ -179,6 +179,17 @@ impl Host {
         tracing::error!(code = "host.collapsed", "the supervisor has ended; start the host again");
     }
 
+    /// Returns when the database is found damaged: what is stored from then on may be lost, so the host ends.
+    pub fn damaged(&self) -> impl Future<Output = ()> + use<> {
+        let mut trouble = self.parts.store.trouble();
+        async move {
+            // A store that is gone cannot be found damaged any more.
+            if trouble.wait_for(|t| t.damaged.is_some()).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Stops polling and lets turns finish.
     pub fn drain(&self) {
         self.polling.cancel();
@@ -201,6 +212,7 @@ impl Host {
         if tokio::time::timeout(LAST_REPLIES, sent).await.is_err() {
             tracing::warn!(code = "delivery.left", "some replies wait for the next start");
         }
+        self.parts.store.close().await;
     }
 }
 

@@ -10,6 +10,7 @@ mod clock;
 mod config;
 mod daemon;
 mod delivery;
+mod disk;
 mod dispatch;
 mod domain;
 mod gateway;

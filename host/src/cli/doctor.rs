@@ -50,8 +50,9 @@ pub(super) async fn run(here: &Here) -> Done {
     });
     found.add("runner", runner, |path| path.display().to_string());
     if here.root.database().exists() {
-        found
-            .add("store", Store::open(&here.root.database()), |_| here.root.database().display().to_string());
+        found.add("store", Store::beside(&here.root.database()), |_| {
+            here.root.database().display().to_string()
+        });
     }
     let install =
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));

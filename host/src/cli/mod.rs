@@ -139,7 +139,7 @@ impl Here {
                 self.root.path().display()
             )));
         }
-        Ok(Store::open(&path)?)
+        Ok(Store::beside(&path)?)
     }
 
     /// Prints JSON where it was asked for, and else the text.

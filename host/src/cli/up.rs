@@ -32,9 +32,12 @@ pub(super) async fn run(here: &Here, up: &Up) -> Done {
             false => std::future::pending().await,
         }
     };
+    let damaged = host.damaged();
     tokio::select! {
         ended = chatting => code = ended?,
         () = signals.next() => {}
+        // The store has said what is wrong, and the command that mends it.
+        () = damaged => code = ExitCode::FAILURE,
         () = host.collapsed() => return Ok(ExitCode::FAILURE),
     }
     host.drain();

@@ -1,5 +1,7 @@
 //! The store's three transactions, told as stories.
 
+mod opening;
+
 use ipc_schema::RefusalCode;
 
 use super::*;
