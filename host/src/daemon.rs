@@ -242,6 +242,18 @@ fn take_lock(path: &Path) -> Result<File, StartError> {
     Ok(file)
 }
 
+/// Holds the lock of an install's state, for a command that must not meet a host. Makes the directory where there is none.
+///
+/// # Errors
+/// A host that runs; what the filesystem said.
+pub fn hold(root: &Root) -> Result<File, StartError> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+    let state = root.state();
+    fs::create_dir_all(&state)
+        .map_err(|e| StartError::machine("state.dir", state.display().to_string(), e))?;
+    take_lock(&root.lock())
+}
+
 /// The group that host and boxes share. Root makes it `lazaret`'s (or a number of its own where there is none); a host
 /// that is not root can only use the one that its state directory has.
 fn shared_gid(state: &Path) -> Result<u32, StartError> {

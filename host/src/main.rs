@@ -4,6 +4,7 @@
 //! `channels`, `store`, `sandbox`, `mailbox`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
 //! down only, and `tests/tests/house.rs` holds it.
 
+mod backup;
 mod channels;
 mod cli;
 mod clock;

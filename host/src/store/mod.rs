@@ -9,6 +9,7 @@ mod letters;
 mod migrations;
 mod open;
 mod outbox;
+mod restore;
 mod runs;
 mod settings;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use copy::{Copied, back_up};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use open::copies;
 pub use outbox::{Head, LIFETIME, Sent};
+pub use restore::{Around, Restored, begin_restore, restore, verify};
 pub use runs::{NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
 pub use trace::{MessageTrace, OutboxTrace, StageRow};

@@ -216,7 +216,7 @@ pub(super) fn keep_as(path: &Path, second: &Path) -> Result<()> {
     }
 }
 
-fn writer(path: &Path) -> Result<Connection> {
+pub(super) fn writer(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)
         .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
