@@ -2,6 +2,7 @@
 //! containers (or in the engine stand-in's namespaces), and servers that speak the wires of what is out of reach.
 
 pub mod engine;
+pub mod images;
 pub mod model;
 pub mod telegram;
 pub mod world;

@@ -127,6 +127,10 @@ fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Content
     let mut header = Header::new_gnu();
     header.set_size(text.len() as u64);
     header.set_mode(0o600);
+    // Other tools refuse a header without an owner.
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(u64::try_from(now.0 / 1000).unwrap_or(0));
     header.set_entry_type(EntryType::Regular);
     tar.builder.append_data(&mut header, MANIFEST, text.as_slice()).map_err(failed)?;
     tar.builder.into_inner().and_then(|mut file| file.flush()).map_err(failed)?;
@@ -366,6 +370,9 @@ fn unpack(from: &Path, top: &Path, state: &Path) -> Result<(), BackupError> {
     let mut folders = Vec::new();
     for entry in archive.entries().map_err(failed)? {
         let mut entry = entry.map_err(failed)?;
+        if entry.path().map_err(failed)?.as_ref() == Path::new(MANIFEST) {
+            continue;
+        }
         let below_state = entry.path().map_err(failed)?.starts_with("state");
         let place = if below_state { state } else { top };
         if entry.header().entry_type() == EntryType::Directory {
