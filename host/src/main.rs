@@ -8,6 +8,7 @@ mod backup;
 mod channels;
 mod cli;
 mod clock;
+mod clockwork;
 mod config;
 mod daemon;
 mod delivery;

@@ -13,6 +13,7 @@ use journeys::telegram::{Chat, Person};
 use journeys::world::{Engine, World};
 use rusqlite::Connection;
 use rusqlite::types::Value;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
 /// A host that is up, and Ann, who talks to `main` in her own chat.
 async fn ann_at_home(settings: &[(&str, &str)]) -> (World, Person, Chat) {
@@ -135,7 +136,7 @@ async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_
     }
     let texts = |rows: &BTreeMap<String, Vec<Vec<Value>>>| {
         let mut texts: Vec<_> =
-            rows["message"].iter().map(|row| (format!("{:?}", row[0]), row[9].clone())).collect();
+            rows["message"].iter().map(|row| (format!("{:?}", row[0]), row[10].clone())).collect();
         texts.sort_by_key(|(seq, _)| (seq.len(), seq.clone()));
         texts
     };
@@ -260,5 +261,187 @@ async fn what_a_crash_would_leave_opens_at_any_moment() {
     world.model.on("the end of it").says("good night");
     ann.says(&direct, "the end of it");
     hears(&world, &direct, "good night").await;
+    world.finish().await;
+}
+
+// The disk
+
+/// A small disk of its own for a world's state.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn under(world: &World, mib: u64) -> Self {
+        let place = world.root().join("state");
+        fs::create_dir_all(&place).unwrap();
+        let options = std::ffi::CString::new(format!("size={mib}m,mode=750")).unwrap();
+        mount("tmpfs", &place, "tmpfs", MountFlags::empty(), options.as_c_str()).unwrap();
+        Self(place)
+    }
+
+    fn read_only(&self, yes: bool) {
+        let flags = if yes { MountFlags::RDONLY } else { MountFlags::empty() };
+        mount_remount(&self.0, flags, "").unwrap();
+    }
+
+    fn free(&self) -> u64 {
+        let told = rustix::fs::statvfs(&self.0).unwrap();
+        told.f_bavail * told.f_frsize
+    }
+
+    /// Writes until nothing more fits.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut file = fs::File::create(&path).unwrap();
+        let piece = vec![7; 64 << 10];
+        while std::io::Write::write_all(&mut file, &piece).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The host may still have files open on it.
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+async fn logged(world: &World, words: &str) {
+    world
+        .patiently(&format!("{words:?} is logged"), async || world.log().contains(words).then_some(()))
+        .await;
+}
+
+async fn ballast(world: &World, bytes: u64) {
+    let path = world.root().join("state/ballast");
+    let made = async || fs::metadata(&path).is_ok_and(|m| m.len() == bytes).then_some(());
+    world.patiently("the ballast is made", made).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_the_host_goes_on_by_itself() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    let disk = SmallDisk::under(&world, 128);
+    world.set("LAZARET_HOST_BALLAST_MIB", "8").set("LAZARET_HOST_FREE_FLOOR_MIB", "1");
+    let ann = world.telegram.person(5, "Ann");
+    let direct = ann.direct();
+    world.up().await;
+    ann.says(&direct, "hello?");
+    world.admit(&direct.address(), "main").await;
+    world.model.on("before").says("still there");
+    ann.says(&direct, "before");
+    hears(&world, &direct, "still there").await;
+    ballast(&world, 8 << 20).await;
+
+    // Full in one go, before anybody looked: a commit meets it first.
+    let filler = disk.fill();
+    assert!(disk.free() < 64 << 10);
+    world.model.on("number").says("counted");
+    for n in 0..12 {
+        ann.says(&direct, &format!("number {n} {}", "x".repeat(3_900)));
+    }
+    logged(&world, "disk.full").await;
+    let told = "[lazaret] The disk is full. I read no messages until there is room: what you write waits at the platform and is not lost.";
+    hears(&world, &direct, told).await;
+    assert!(!world.root().join("state/ballast").exists(), "it was given back");
+    assert!(world.lazaret(&["status"]).await.contains("host      up"));
+
+    fs::remove_file(filler).unwrap();
+    hears(&world, &direct, "[lazaret] The disk has room again. I go on.").await;
+    world.model.on("after").says("all of it");
+    ann.says(&direct, "after");
+    hears(&world, &direct, "all of it").await;
+    ballast(&world, 8 << 20).await;
+    let stored = rows(&database(world.root()));
+    let texts: Vec<String> = stored["message"].iter().map(|row| format!("{:?}", row[10])).collect();
+    for n in 0..12 {
+        let found = texts.iter().filter(|text| text.contains(&format!("number {n} x"))).count();
+        assert_eq!(found, 1, "number {n} is stored once");
+    }
+    let told = stored["outbox"].iter().filter(|row| format!("{row:?}").contains("The disk is full")).count();
+    assert_eq!(told, 1, "it is told once");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn below_the_floor_nothing_comes_in_and_what_runs_may_finish() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    let disk = SmallDisk::under(&world, 192);
+    world.set("LAZARET_HOST_BALLAST_MIB", "0").set("LAZARET_HOST_FREE_FLOOR_MIB", "64");
+    let ann = world.telegram.person(5, "Ann");
+    let direct = ann.direct();
+    world.up().await;
+    ann.says(&direct, "hello?");
+    world.admit(&direct.address(), "main").await;
+    let gate = journeys::model::Gate::new();
+    world.model.on("think").waits_for(&gate).says("thought");
+    ann.says(&direct, "think");
+    world.soon("it thinks", gate.arrived()).await;
+
+    let mut filler = fs::File::create(disk.0.join("filler")).unwrap();
+    while disk.free() > 32 << 20 {
+        std::io::Write::write_all(&mut filler, &vec![7; 1 << 20]).unwrap();
+    }
+    logged(&world, "disk.low").await;
+    gate.open();
+    hears(&world, &direct, "thought").await;
+    world.model.on("more").says("more it is");
+    ann.says(&direct, "more");
+    assert!(
+        !rows(&database(world.root()))["message"].iter().any(|row| format!("{:?}", row[10]).contains("more"))
+    );
+    fs::remove_file(disk.0.join("filler")).unwrap();
+    drop(filler);
+    hears(&world, &direct, "more it is").await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_read_only_disk_is_refused_in_words() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    let disk = SmallDisk::under(&world, 64);
+    world.set("LAZARET_HOST_FREE_FLOOR_MIB", "1");
+    world.up().await;
+    world.stop_host().await;
+    disk.read_only(true);
+    let told = refused(&world, &["up"]).await;
+    assert!(told.contains("mounted read-only") && told.contains("disk.read_only"), "{told}");
+    disk.read_only(false);
+    world.up().await;
+    world.finish().await;
+    drop(disk);
+}
+
+#[tokio::test]
+async fn a_full_disk_at_the_start_gives_the_ballast_back_and_waits() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    let disk = SmallDisk::under(&world, 128);
+    world.set("LAZARET_HOST_BALLAST_MIB", "8").set("LAZARET_HOST_FREE_FLOOR_MIB", "16");
+    let ann = world.telegram.person(5, "Ann");
+    let direct = ann.direct();
+    world.up().await;
+    ann.says(&direct, "hello?");
+    world.admit(&direct.address(), "main").await;
+    ballast(&world, 8 << 20).await;
+    world.kill_host().await;
+    let filler = disk.fill();
+    world.model.on("anybody").says("yes");
+    ann.says(&direct, "anybody?");
+    world.up().await;
+    logged(&world, "disk.low").await;
+    fs::remove_file(filler).unwrap();
+    hears(&world, &direct, "yes").await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_database_that_another_program_holds_is_waited_for() {
+    let (world, ann, direct) = ann_at_home(&[]).await;
+    let theirs = Connection::open(database(world.root())).unwrap();
+    theirs.execute_batch("BEGIN IMMEDIATE").unwrap();
+    world.model.on("are you there").says("I am");
+    ann.says(&direct, "are you there?");
+    logged(&world, "store.busy").await;
+    theirs.execute_batch("ROLLBACK").unwrap();
+    hears(&world, &direct, "I am").await;
     world.finish().await;
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Every room with its floor. Two rooms on one floor do not import each other.
 /// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
-const FLOORS: [(&str, u32); 24] = [
+const FLOORS: [(&str, u32); 25] = [
     ("main", 60),
     ("cli", 55),
     ("daemon", 50),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u32); 24] = [
     ("intake", 42),
     ("run", 42),
     ("delivery", 42),
+    ("clockwork", 42),
     ("parts", 41),
     ("gateway", 40),
     ("backup", 40),

@@ -6,6 +6,7 @@ mod tree;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use archive::{Archived, Contents, is_archive, restore, write};
 
@@ -86,7 +87,7 @@ pub fn nightly(root: &Root, now: WallMs) -> Result<Copied, BackupError> {
     Ok(store::back_up(&root.database(), &folder.join(format!("lazaret-{}.db", stamp(now))))?)
 }
 
-/// Removes the oldest copies above `keep`. Returns how many went.
+/// Removes the oldest copies above `keep`, and what a kill left half-made. Returns how many went.
 ///
 /// # Errors
 /// What unlink(2) says.
@@ -96,6 +97,16 @@ pub fn rotate(root: &Root, keep: usize) -> Result<usize, BackupError> {
     let gone = copies.len().saturating_sub(keep.max(1));
     for copy in copies.iter().take(gone) {
         disk::remove(copy).map_err(|e| BackupError::file(copy, e))?;
+    }
+    let cut = |path: &PathBuf| path.extension().is_some_and(|e| e == "part");
+    let old = |path: &PathBuf| {
+        let age = fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        // A younger one may still be written: a copy by hand has the same folder.
+        age.is_some_and(|age| age > Duration::from_secs(24 * 3600))
+    };
+    let entries = fs::read_dir(root.backups()).into_iter().flatten().flatten().map(|e| e.path());
+    for left in entries.filter(cut).filter(old) {
+        disk::remove(&left).map_err(|e| BackupError::file(&left, e))?;
     }
     Ok(gone)
 }

@@ -2,5 +2,7 @@
 
 pub mod admission;
 pub mod authorize;
+pub mod night;
+pub mod pressure;
 pub mod retry;
 pub mod sandbox_plan;

@@ -29,7 +29,7 @@ pub use restore::{Around, Restored, begin_restore, restore, verify};
 pub use runs::{NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
 pub use trace::{MessageTrace, OutboxTrace, StageRow};
-pub use trouble::Trouble;
+pub use trouble::{BALLAST, Trouble};
 pub use turns::{BeginState, InputState};
 pub use usage::UsageRow;
 
