@@ -4,5 +4,6 @@ pub mod admission;
 pub mod authorize;
 pub mod night;
 pub mod pressure;
+pub mod retention;
 pub mod retry;
 pub mod sandbox_plan;

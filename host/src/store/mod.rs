@@ -5,6 +5,7 @@
 
 mod copy;
 mod inbox;
+mod keep;
 mod letters;
 mod migrations;
 mod open;
@@ -23,6 +24,7 @@ mod writer;
 
 pub use copy::{Copied, back_up};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
+pub use keep::Cleared;
 pub use open::copies;
 pub use outbox::{Head, LIFETIME, Sent};
 pub use restore::{Around, Restored, begin_restore, restore, verify};

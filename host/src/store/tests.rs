@@ -1,5 +1,6 @@
 //! The store's three transactions, told as stories.
 
+mod keeping;
 mod opening;
 
 use ipc_schema::RefusalCode;
