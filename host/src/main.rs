@@ -1,7 +1,7 @@
 //! `lazaret`: the trusted host process and its command line.
 //!
-//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery` and their `parts`, beside `gateway`;
-//! `channels`, `store`, `sandbox`, `mailbox`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
+//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, `clockwork` and their
+//! `parts`, beside `gateway` and `backup`; `channels`, `store`, `sandbox`, `mailbox`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
 //! down only, and `tests/tests/house.rs` holds it.
 
 mod backup;

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use archive::{Archived, Contents, is_archive, restore, write};
+pub use archive::{is_archive, restore, write};
 
 use crate::config::Root;
 use crate::disk;

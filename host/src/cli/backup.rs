@@ -89,7 +89,10 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
             let left_out = contents.left_out.clone();
             return Ok((restored, Some((contents.files(), contents.at)), left_out));
         }
-        let restored = store::restore(&root.database(), &wanted.file, Around::Newer, &backup::stamp(now))?;
+        // In an empty place no transcript can know of later messages than the copy.
+        let empty = !root.database().exists() && !root.state().join("sessions").exists();
+        let around = if empty { Around::Fitting } else { Around::Newer };
+        let restored = store::restore(&root.database(), &wanted.file, around, &backup::stamp(now))?;
         Ok::<_, backup::BackupError>((restored, None, Vec::new()))
     });
     let (restored, archive, left_out) = done.await.map_err(|e| CliError::Plain(e.to_string()))??;

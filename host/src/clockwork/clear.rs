@@ -75,7 +75,8 @@ pub(super) async fn letters(
             })
             .collect();
         let gone = gone(&things, rule);
-        let removed = gone.iter().filter_map(|at| runs.get(*at)).filter(|run| done(run, fs::remove_dir_all(run)));
+        let removed =
+            gone.iter().filter_map(|at| runs.get(*at)).filter(|run| done(run, fs::remove_dir_all(run)));
         removed.count()
     });
     Ok(cleared.await.unwrap_or_default())
@@ -200,7 +201,9 @@ mod tests {
         let (_dir, root, store) = install();
         let main = crate::domain::GroupName::main();
         store.group(&main, in_days(0)).await.unwrap();
-        let run = |n: u32| format!("019ab000-0000-7000-8000-00000000000{n}").parse::<crate::domain::RunId>().unwrap();
+        let run = |n: u32| {
+            format!("019ab000-0000-7000-8000-00000000000{n}").parse::<crate::domain::RunId>().unwrap()
+        };
         let new = crate::store::NewRun {
             run: run(1),
             lane: crate::domain::Lane::conversation(main.clone()),
@@ -228,7 +231,12 @@ mod tests {
         let main = crate::domain::GroupName::main();
         store.group(&main, in_days(0)).await.unwrap();
         let sessions = root.sessions(&main);
-        for name in ["conversation-1.jsonl", "conversation-1.damaged-7.jsonl", "archive/conversation-1-1-9.md", "notes.txt"] {
+        for name in [
+            "conversation-1.jsonl",
+            "conversation-1.damaged-7.jsonl",
+            "archive/conversation-1-1-9.md",
+            "notes.txt",
+        ] {
             write(&sessions.join(name), 10);
         }
         // An agent's links lead nowhere.
@@ -236,8 +244,10 @@ mod tests {
         write(&outside, 10);
         std::os::unix::fs::symlink(&outside, sessions.join("conversation-0.jsonl")).unwrap();
         let names = || {
-            let mut names: Vec<String> =
-                inside(&sessions).iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
+            let mut names: Vec<String> = inside(&sessions)
+                .iter()
+                .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
+                .collect();
             names.sort();
             names
         };

@@ -89,7 +89,10 @@ async fn follow(parts: &Parts, stepped: Stepped) {
     let by = say::duration(Duration::from_millis(stepped.by.unsigned_abs()));
     let way = if stepped.by > 0 { "forward" } else { "back" };
     if !stepped.stands {
-        tracing::warn!(code = "clock.stepped", "the system's clock was set {way} by {by}; followed if it stands for a minute");
+        tracing::warn!(
+            code = "clock.stepped",
+            "the system's clock was set {way} by {by}; followed if it stands for a minute"
+        );
         return;
     }
     match parts.store.move_times(stepped.by).await {
@@ -109,7 +112,9 @@ async fn clear_away(parts: &Parts, now: WallMs, cleared: &mut Option<WallMs>) {
     let done = if everything {
         clear::all(root, &parts.store, keep, now).await
     } else {
-        clear::letters(root, &parts.store, keep, now).await.map(|runs| clear::Gone { runs, ..Default::default() })
+        clear::letters(root, &parts.store, keep, now)
+            .await
+            .map(|runs| clear::Gone { runs, ..Default::default() })
     };
     match done {
         Ok(gone) => {

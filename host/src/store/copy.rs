@@ -94,6 +94,18 @@ fn put(part: &Path, to: &Path) -> Result<()> {
     disk::sync_dir(to.parent().unwrap_or(Path::new("."))).map_err(failed)
 }
 
+/// The full check of a database, beside the host that may be writing to it.
+///
+/// # Errors
+/// [`StoreError::Damaged`] with what was found.
+pub fn check(database: &Path) -> Result<()> {
+    open::look(database)?;
+    match unsound(&reader(database)?)? {
+        Some(why) => Err(StoreError::damaged(database, why)),
+        None => Ok(()),
+    }
+}
+
 /// A connection that reads beside the host.
 pub(super) fn reader(path: &Path) -> Result<Connection> {
     // Read-write, because a read-only connection that comes first leaves its side files behind; and then held to reading.

@@ -62,8 +62,10 @@ impl Store {
         self.write(|c| {
             let mut rows = c.prepare("SELECT name, session FROM grp")?;
             let rows = rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?)))?;
-            rows.map(|row| row.map_err(Into::into).and_then(|(n, s)| Ok((parse("grp.name", &n)?, super::id(s)))))
-                .collect()
+            rows.map(|row| {
+                row.map_err(Into::into).and_then(|(n, s)| Ok((parse("grp.name", &n)?, super::id(s))))
+            })
+            .collect()
         })
         .await
     }

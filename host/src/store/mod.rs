@@ -22,10 +22,10 @@ mod upgrade;
 mod usage;
 mod writer;
 
-pub use copy::{Copied, back_up};
+pub use copy::{Copied, back_up, check};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use keep::Cleared;
-pub use open::copies;
+pub use open::{copies, known_damage};
 pub use outbox::{Head, LIFETIME, Sent};
 pub use restore::{Around, Restored, begin_restore, restore, verify};
 pub use runs::{NewRun, Take, Taken, TakenEffect};
@@ -227,7 +227,6 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 #[derive(Debug, Clone)]
 pub struct Store {
     writer: Writer,
-    path: PathBuf,
     trouble: Reporter,
 }
 
@@ -250,7 +249,7 @@ impl Store {
             trouble.check_beside()?;
         }
         let writer = Writer::start(opened.connection, trouble.clone(), true)?;
-        Ok(Self { writer, path: path.to_owned(), trouble })
+        Ok(Self { writer, trouble })
     }
 
     /// Opens the database for a command, beside a host that may be running.
@@ -261,18 +260,13 @@ impl Store {
         let connection = open::for_command(path)?;
         let trouble = Reporter::new(path);
         let writer = Writer::start(connection, trouble.clone(), false)?;
-        Ok(Self { writer, path: path.to_owned(), trouble })
+        Ok(Self { writer, trouble })
     }
 
     /// Closes the file when everything that waits is committed. After it every call is answered
     /// [`StoreError::Closed`]. A host that ends without it is taken for one that died: the next start checks the file.
     pub async fn close(&self) {
         self.writer.close().await;
-    }
-
-    /// Where the database lies.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Tells of a full disk, a read-only one, damage.

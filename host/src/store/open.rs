@@ -205,6 +205,11 @@ pub(super) fn note(path: &Path, what: Beside, text: &str) -> Result<()> {
     fs::write(&note, text).and_then(|()| disk::sync(&note)).map_err(|e| StoreError::file(&note, &e))
 }
 
+/// What a full check has found of a database, and nobody has mended yet.
+pub fn known_damage(database: &Path) -> Option<String> {
+    fs::read_to_string(beside(database, Beside::Damaged)).ok()
+}
+
 /// Copies in the folder of copies, oldest first. Their names are their times.
 pub fn copies(folder: &Path) -> Vec<PathBuf> {
     let name_fits = |path: &PathBuf| {

@@ -21,7 +21,8 @@ async fn a_day(house: &mut House, day: i64) {
     let now = WallMs(T.0 + day * DAY);
     let run: RunId = format!("019ab000-0000-7000-8000-{day:012}").parse().unwrap();
     house.wakes("telegram:-1", "a question").await;
-    let new = NewRun { run: run.clone(), lane: lane(), session: "conversation-1".into(), image: "i".into(), now };
+    let new =
+        NewRun { run: run.clone(), lane: lane(), session: "conversation-1".into(), image: "i".into(), now };
     house.store.new_run(new).await.unwrap();
     let begin = |_| Ok(vec![b'x'; 60_000]);
     house.store.add_letter(run.clone(), None, "begin", now, begin).await.unwrap();
@@ -58,7 +59,14 @@ async fn what_belongs_to_an_open_turn_stays_whatever_its_age() {
     house.starts(RUN).await;
     house.store.collect(RUN.parse().unwrap(), lane(), Ending::Killed, T).await.unwrap();
     let turn = house.store.open_turns().await.unwrap()[0].turn;
-    house.store.write(move |c| Ok(c.execute("INSERT INTO stage VALUES (?1, NULL, NULL, 'start', 0, 0)", [int(turn.0)]).map(drop)?)).await.unwrap();
+    house
+        .store
+        .write(move |c| {
+            Ok(c.execute("INSERT INTO stage VALUES (?1, NULL, NULL, 'start', 0, 0)", [int(turn.0)])
+                .map(drop)?)
+        })
+        .await
+        .unwrap();
     assert_eq!(house.store.runs_in_use().await.unwrap(), [RUN.parse::<RunId>().unwrap()]);
     assert_eq!(cleared(&house.store, WallMs(T.0 + 400 * DAY)).await, 0);
     let end = TurnEnd { state: "stopped", why: "stop".into() };
@@ -74,7 +82,9 @@ async fn a_clock_that_was_a_year_behind_makes_nothing_old() {
     house.store.say(None, Saying::notice(&chat("telegram:-1"), "x", "waits".into()), T).await.unwrap();
     house.store.move_times(YEAR).await.unwrap();
     let now = WallMs(T.0 + YEAR + 1_000);
-    let Head::Part(part) = house.store.claim(chat("telegram:-1"), now).await.unwrap() else { panic!("nothing waits") };
+    let Head::Part(part) = house.store.claim(chat("telegram:-1"), now).await.unwrap() else {
+        panic!("nothing waits")
+    };
     assert_eq!(now.since(part.created).as_secs(), 1);
     let open = house.store.open_turns().await.unwrap();
     assert_eq!(now.since(open[0].opened_at).as_secs(), 1);

@@ -142,10 +142,10 @@ fn damage_is_refused_with_the_command_that_mends_it() {
     fn cut(bytes: &mut Vec<u8>) {
         bytes.truncate(bytes.len() / 2);
     }
-    fn no_header(bytes: &mut Vec<u8>) {
+    fn no_header(bytes: &mut [u8]) {
         bytes[..16].copy_from_slice(&[0; 16]);
     }
-    fn overwritten(bytes: &mut Vec<u8>) {
+    fn overwritten(bytes: &mut [u8]) {
         let middle = bytes.len() / 2;
         bytes[middle..middle + 8192].fill(0xa5);
     }
@@ -154,8 +154,8 @@ fn damage_is_refused_with_the_command_that_mends_it() {
     }
     for (what, spoil) in [
         ("cut", cut as fn(&mut Vec<u8>)),
-        ("header", no_header),
-        ("overwritten", overwritten),
+        ("header", |bytes| no_header(bytes)),
+        ("overwritten", |bytes| overwritten(bytes)),
         ("empty", empty),
     ] {
         let (dir, path) = place();
