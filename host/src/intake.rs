@@ -26,6 +26,23 @@ pub enum News {
     FollowUp(Lane),
     /// A person gave an order.
     Command(CommandRow),
+    /// A question of the lane's open turn has its answer.
+    Answered(Lane),
+}
+
+impl News {
+    /// What a stored message means; nothing where it waits, or came before.
+    pub fn of(accepted: Accepted) -> Option<Self> {
+        let Accepted { seq, lane, chat, placement } = accepted;
+        match placement {
+            Placement::NewTurn(_) => Some(Self::Wake(lane)),
+            Placement::FollowUp(_) => Some(Self::FollowUp(lane)),
+            Placement::Command(command) => {
+                Some(Self::Command(CommandRow { seq, group: lane.group, chat, command }))
+            }
+            Placement::Waiting | Placement::Context | Placement::Duplicate => None,
+        }
+    }
 }
 
 /// After an error that names no wait of its own.
@@ -168,17 +185,10 @@ fn announce(parts: &Parts, one: Accepted, supervisor: &UnboundedSender<News>) {
     if one.placement != Placement::Duplicate {
         parts.store.stage(turn, Some(one.seq), None, "stored", parts.clock.now());
     }
-    let group = one.lane.group.clone();
-    let news = match one.placement {
-        Placement::NewTurn(_) => News::Wake(one.lane),
-        Placement::FollowUp(_) => News::FollowUp(one.lane),
-        Placement::Command(command) => {
-            News::Command(CommandRow { seq: one.seq, group, chat: one.chat, command })
-        }
-        Placement::Waiting | Placement::Context | Placement::Duplicate => return,
-    };
-    // The supervisor is gone only when the host ends; the store remembers.
-    let _ = supervisor.send(news);
+    if let Some(news) = News::of(one) {
+        // The supervisor is gone only when the host ends; the store remembers.
+        let _ = supervisor.send(news);
+    }
 }
 
 fn cleaned(mut inbound: Inbound) -> Inbound {

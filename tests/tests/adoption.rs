@@ -24,15 +24,11 @@ async fn state_of(engine: &Engine, name: &str) -> Value {
     engine.ask(Method::GET, &format!("/containers/{name}/json"), None).await.json()["State"].clone()
 }
 
-fn database(world: &World) -> rusqlite::Connection {
-    rusqlite::Connection::open(world.root().join("state/lazaret.db")).unwrap()
-}
-
 /// The living run of a world that has one, and its letters.
 fn living_run(world: &World) -> (String, PathBuf) {
     let sql = "SELECT grp, id FROM run WHERE state <> 'ended'";
     let (group, run): (String, String) =
-        database(world).query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+        world.database().query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
     let letters = world.root().join("state/ipc").join(group).join(&run);
     (run, letters)
 }
@@ -155,7 +151,7 @@ async fn a_box_that_has_written_failed_is_collected_with_its_reason() {
     let (run, letters) = living_run(&world);
     let sql = "SELECT r.from_n, r.ack, g.uid FROM run r JOIN grp g ON g.name = r.grp WHERE r.id = ?1";
     let (taken, ack, uid): (i64, i64, u32) =
-        database(&world).query_row(sql, [&run], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).unwrap();
+        world.database().query_row(sql, [&run], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).unwrap();
     let from = letters.join("from-agent");
     let left = std::fs::read_dir(&from).unwrap().flatten().count() as i64;
     let n = taken + left + 1;
@@ -233,12 +229,7 @@ async fn a_stop_of_a_person_holds_over_a_restart() {
     world.soon("the model is asked", gate.arrived()).await;
     ann.says(&direct, "/stop");
     assert_eq!(world.hears(&direct).await, "[lazaret] Stopping.");
-    // Telegram takes no id of ours: a host that dies before it has the receipt would say it again.
-    let unsent = "SELECT count(*) FROM outbox WHERE state <> 'sent'";
-    let sent = async || {
-        database(&world).query_row(unsent, [], |r| r.get::<_, i64>(0)).is_ok_and(|n| n == 0).then_some(())
-    };
-    world.patiently("the receipt is stored", sent).await;
+    world.delivered().await;
     world.kill_host().await;
     world.up().await;
     assert_eq!(world.hears(&direct).await, "[lazaret] Stopped.");
@@ -257,7 +248,7 @@ async fn boxes_without_a_living_run_are_reaped_also_when_the_engine_comes_late()
     world.kill_host().await;
     let (run, _) = living_run(&world);
     let sql = "UPDATE run SET state = 'ended', ending = 'killed' WHERE id = ?1";
-    database(&world).execute(sql, [&run]).unwrap();
+    world.database().execute(sql, [&run]).unwrap();
     world.up().await;
     world.patiently("its box is gone", async || world.boxes().await.is_empty().then_some(())).await;
     assert!(!Path::new(&world.root().join("state/ipc/main").join(&run)).exists());

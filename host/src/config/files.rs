@@ -145,6 +145,10 @@ pub struct HostFile {
     pub model_retry: Span,
     /// How long turns may go on when the host is told to stop; what is not finished then is left to its box.
     pub drain: Span,
+    /// How long a box waits for a person's answer before its turn is suspended.
+    pub question_wait: Span,
+    /// How long a question can be answered.
+    pub question_expiry: Span,
 }
 
 impl Default for HostFile {
@@ -155,6 +159,8 @@ impl Default for HostFile {
             attachment_mib: 20,
             model_retry: Span(Duration::from_secs(120)),
             drain: Span(Duration::from_secs(30)),
+            question_wait: Span(Duration::from_secs(60)),
+            question_expiry: Span(Duration::from_secs(24 * 3600)),
         }
     }
 }

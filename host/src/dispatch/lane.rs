@@ -5,8 +5,8 @@ use std::time::Duration;
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
 use super::{
-    CLOSE_GRACE, Dispatch, Effect, Facts, Found, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT, TIME_GRACE,
-    Unfinished,
+    After, CLOSE_GRACE, Dispatch, Effect, Facts, Found, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT,
+    TIME_GRACE, Unfinished,
 };
 use crate::domain::{Ending, Lane};
 
@@ -37,6 +37,11 @@ pub enum LaneState {
         since: Duration,
         /// Set after an `interrupt`: when the box is killed, and what its end is then called.
         stopping: Option<(Duration, Ending)>,
+    },
+    /// The turn is suspended: it waits for a person, and holds neither slot nor box.
+    Waiting {
+        /// When its question expires; `None` when that was said.
+        until: Option<Duration>,
     },
     /// A box waits for the next turn.
     Listening {
@@ -70,7 +75,7 @@ impl LaneState {
             | Self::Working { run, .. }
             | Self::Listening { run, .. }
             | Self::Closing { run, .. } => Some(*run),
-            Self::Backoff { .. } => None,
+            Self::Waiting { .. } | Self::Backoff { .. } => None,
         }
     }
 
@@ -85,6 +90,7 @@ impl LaneState {
             Self::Queued { .. } => "queued",
             Self::Starting { .. } => "starting",
             Self::Working { .. } => "working",
+            Self::Waiting { .. } => "waiting for an answer",
             Self::Listening { .. } => "listening",
             Self::Closing { .. } => "closing",
             Self::Backoff { .. } => "backoff",
@@ -106,6 +112,7 @@ impl Record {
             LaneState::Listening { since, .. } => Some(since.saturating_add(self.facts.idle_window)),
             LaneState::Closing { kill_at, .. } => *kill_at,
             LaneState::Backoff { until } => Some(*until),
+            LaneState::Waiting { until } => *until,
             LaneState::Starting { .. } => None,
         }
     }
@@ -146,7 +153,9 @@ impl Dispatch {
                 record.state = LaneState::Queued { since: now, held: Some((run, born)) };
             }
             // The turn it has was ended meanwhile, and this is a new one: the old wait is not its own.
-            LaneState::Backoff { .. } => record.state = LaneState::Queued { since: now, held: None },
+            LaneState::Backoff { .. } | LaneState::Waiting { .. } => {
+                record.state = LaneState::Queued { since: now, held: None };
+            }
             LaneState::Starting { .. } | LaneState::Working { .. } | LaneState::Closing { .. } => {
                 record.again = true
             }
@@ -213,23 +222,42 @@ impl Dispatch {
         }
     }
 
-    pub(super) fn ended(&mut self, now: Duration, run: RunNo, wake: Option<(Duration, Facts)>) {
+    pub(super) fn ended(&mut self, now: Duration, run: RunNo, after: After) {
         let draining = self.draining();
         let Some((lane, record)) = self.by_run(run) else { return };
-        let overtaken = record.again.then_some((Duration::ZERO, record.facts));
+        // A wake, or an answer, that came after the store had collected the run.
+        let after = match after {
+            After::Idle | After::Suspended(..) if record.again => After::Wake(Duration::ZERO, record.facts),
+            after => after,
+        };
         let lane = lane.clone();
-        match wake.or(overtaken) {
-            Some((wait, facts)) if !draining => {
-                let state = if wait.is_zero() {
-                    LaneState::Queued { since: now, held: None }
-                } else {
-                    LaneState::Backoff { until: now + wait }
-                };
-                self.lanes.insert(lane, Record::new(state, facts));
+        let (state, facts) = match after {
+            After::Wake(wait, facts) if wait.is_zero() => {
+                (LaneState::Queued { since: now, held: None }, facts)
             }
-            _ => {
-                self.lanes.remove(&lane);
-            }
+            After::Wake(wait, facts) => (LaneState::Backoff { until: now + wait }, facts),
+            After::Suspended(left, facts) => (LaneState::Waiting { until: Some(now + left) }, facts),
+            After::Idle => return drop(self.lanes.remove(&lane)),
+        };
+        if draining {
+            self.lanes.remove(&lane);
+        } else {
+            self.lanes.insert(lane, Record::new(state, facts));
+        }
+    }
+
+    pub(super) fn suspend(&mut self, now: Duration, run: RunNo, effects: &mut Vec<Effect>) {
+        if let Some((_, record)) = self.by_run(run)
+            && let LaneState::Working { stopping: None, .. } = record.state
+        {
+            record.close(now, CloseWhy::Question, effects);
+        }
+    }
+
+    pub(super) fn answered(&mut self, now: Duration, lane: Lane, facts: Facts, effects: &mut Vec<Effect>) {
+        match self.lanes.get(&lane).map(|record| &record.state) {
+            Some(LaneState::Working { run, stopping: None, .. }) => effects.push(Effect::Feed { run: *run }),
+            _ => self.wake(now, lane, facts),
         }
     }
 
@@ -240,7 +268,7 @@ impl Dispatch {
                 *stopping = Some((now + STOP_GRACE, Ending::Stopped));
                 effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Stop });
             }
-            LaneState::Queued { held: None, .. } | LaneState::Backoff { .. } => {
+            LaneState::Queued { held: None, .. } | LaneState::Backoff { .. } | LaneState::Waiting { .. } => {
                 self.lanes.remove(lane);
                 effects.push(Effect::EndTurn { lane: lane.clone() });
             }
@@ -263,7 +291,10 @@ impl Dispatch {
                 record.close(now, CloseWhy::Renew, effects);
             }
             LaneState::Starting { .. } | LaneState::Working { .. } => record.renew = true,
-            LaneState::Queued { held: None, .. } | LaneState::Closing { .. } | LaneState::Backoff { .. } => {}
+            LaneState::Queued { held: None, .. }
+            | LaneState::Closing { .. }
+            | LaneState::Backoff { .. }
+            | LaneState::Waiting { .. } => {}
         }
     }
 
@@ -298,6 +329,10 @@ impl Dispatch {
                     *kill_at = None;
                 }
                 LaneState::Backoff { .. } => record.state = LaneState::Queued { since: now, held: None },
+                LaneState::Waiting { until } => {
+                    *until = None;
+                    effects.push(Effect::Expire { lane: lane.clone() });
+                }
                 LaneState::Starting { .. } => {}
             }
         }

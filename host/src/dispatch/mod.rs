@@ -83,6 +83,17 @@ pub enum Unfinished {
     Closes,
 }
 
+/// What a lane does when its run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// Nothing waits.
+    Idle,
+    /// Its open turn wants a run, after a wait.
+    Wake(Duration, Facts),
+    /// Its open turn waits for a person, for this long at most.
+    Suspended(Duration, Facts),
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -119,12 +130,33 @@ pub enum Event {
         /// Whether more work waits.
         next: bool,
     },
-    /// The box is gone and collected; `wake` when an open turn wants a run after that wait.
+    /// The box is gone and collected.
     Ended {
         /// Which run.
         run: RunNo,
-        /// The wait, and what to know of the lane.
-        wake: Option<(Duration, Facts)>,
+        /// What its lane does next.
+        after: After,
+    },
+    /// What the turn asked a person has not been answered for longer than a box waits.
+    Suspend {
+        /// Which run.
+        run: RunNo,
+    },
+    /// At boot: the lane's turn waits for a person, and for this long at most.
+    Suspended {
+        /// Which.
+        lane: Lane,
+        /// The time that is left.
+        left: Duration,
+        /// What to know of it.
+        facts: Facts,
+    },
+    /// A question of the lane's open turn has its answer, or nobody will give it any more.
+    Answered {
+        /// Which.
+        lane: Lane,
+        /// What to know of it.
+        facts: Facts,
     },
     /// A person said `/stop`.
     Stop {
@@ -200,6 +232,11 @@ pub enum Effect {
         /// What its end is then called.
         ending: Ending,
     },
+    /// Nobody has answered the question of the lane's suspended turn in time. Answered by `Answered`.
+    Expire {
+        /// Which.
+        lane: Lane,
+    },
     /// End the open turn that no box works on, because a person said `/stop`.
     EndTurn {
         /// Which.
@@ -258,7 +295,13 @@ impl Dispatch {
             Event::FollowUp { lane } => self.follow_up(&lane, &mut effects),
             Event::Ready { run } => self.ready(now, run, &mut effects),
             Event::TurnClosed { run, next } => self.turn_closed(now, run, next, &mut effects),
-            Event::Ended { run, wake } => self.ended(now, run, wake),
+            Event::Ended { run, after } => self.ended(now, run, after),
+            Event::Suspend { run } => self.suspend(now, run, &mut effects),
+            Event::Suspended { lane, left, facts } => {
+                let state = LaneState::Waiting { until: Some(now + left) };
+                self.lanes.insert(lane, Record::new(state, facts));
+            }
+            Event::Answered { lane, facts } => self.answered(now, lane, facts, &mut effects),
             Event::Stop { lane } => self.stop(now, &lane, &mut effects),
             Event::Renew { lane } => self.renew(now, &lane, &mut effects),
             Event::Tick => {}

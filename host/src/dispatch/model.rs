@@ -24,6 +24,10 @@ enum Step {
     Finish(usize),
     /// A box ends: by itself, or as it was told.
     End(usize, bool),
+    /// A box that works has asked a person, who takes long.
+    Ask(usize),
+    /// A person answers.
+    Answer(usize),
     /// `/stop`.
     Stop(usize),
     /// `/new`.
@@ -40,6 +44,8 @@ fn step() -> impl Strategy<Value = Step> {
         5 => any::<usize>().prop_map(Step::Ready),
         5 => any::<usize>().prop_map(Step::Finish),
         3 => (any::<usize>(), any::<bool>()).prop_map(|(n, crash)| Step::End(n, crash)),
+        1 => any::<usize>().prop_map(Step::Ask),
+        1 => (0..GROUPS.len()).prop_map(Step::Answer),
         1 => (0..GROUPS.len()).prop_map(Step::Stop),
         1 => (0..GROUPS.len()).prop_map(Step::Renew),
         3 => (0u64..400).prop_map(Step::Wait),
@@ -67,6 +73,9 @@ struct World {
     drained: u32,
     served: BTreeSet<Lane>,
     adopted: usize,
+    /// Lanes whose turn has a question without an answer.
+    asking: BTreeSet<Lane>,
+    suspended: BTreeSet<Lane>,
 }
 
 impl World {
@@ -81,6 +90,8 @@ impl World {
             drained: 0,
             served: BTreeSet::new(),
             adopted: 0,
+            asking: BTreeSet::new(),
+            suspended: BTreeSet::new(),
         }
     }
 
@@ -135,6 +146,11 @@ impl World {
                 self.boxes.remove(&run).expect("a box that is left exists");
             }
             Effect::Interrupt { run, .. } => assert!(self.boxes.contains_key(&run)),
+            Effect::Expire { lane } => {
+                self.suspended.remove(&lane);
+                let facts = Self::facts(&lane);
+                self.happen(Event::Answered { lane, facts });
+            }
             Effect::TellWaiting { .. } => {}
             Effect::Drained => {
                 self.drained += 1;
@@ -202,8 +218,30 @@ impl World {
                 if let Some(run) = self.nth(n, |s| crash || *s == BoxState::Told) {
                     let (lane, _) = self.boxes.remove(&run).unwrap();
                     let wait = Duration::from_secs(if crash { 5 } else { 0 });
-                    let wake = self.open.contains(&lane).then(|| (wait, Self::facts(&lane)));
-                    self.happen(Event::Ended { run, wake });
+                    let facts = Self::facts(&lane);
+                    let after = match (self.open.contains(&lane), self.asking.remove(&lane)) {
+                        (true, true) => {
+                            self.suspended.insert(lane.clone());
+                            After::Suspended(Duration::from_secs(900), facts)
+                        }
+                        (true, false) => After::Wake(wait, facts),
+                        (false, _) => After::Idle,
+                    };
+                    self.happen(Event::Ended { run, after });
+                }
+            }
+            Step::Ask(n) => {
+                if let Some(run) = self.nth(n, |s| *s == BoxState::Up { fed: true }) {
+                    self.asking.insert(self.boxes[&run].0.clone());
+                    self.happen(Event::Suspend { run });
+                }
+            }
+            Step::Answer(group) => {
+                let lane = lane(group);
+                // One that is asked by a box, or that a suspended turn waits for.
+                if self.asking.remove(&lane) | self.suspended.remove(&lane) && self.open.contains(&lane) {
+                    let facts = Self::facts(&lane);
+                    self.happen(Event::Answered { lane, facts });
                 }
             }
             Step::Stop(group) => self.happen(Event::Stop { lane: lane(group) }),

@@ -108,6 +108,7 @@ impl Adopted {
             killed: None,
             die_at: None,
             failed: None,
+            suspend_at: None,
         }
     }
 }
@@ -117,6 +118,7 @@ impl Run {
     pub(super) async fn catch_up(&mut self) {
         tracing::info!(run = %self.run, lane = %self.lane, "a box of an earlier host is adopted");
         self.stage("adopted");
+        self.tell_verdicts().await;
         self.perform_open_requests().await;
         for _ in 0..LAST_PASSES {
             if !self.take_letters().await {

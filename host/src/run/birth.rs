@@ -99,6 +99,7 @@ pub(super) async fn born(
         killed: None,
         die_at: None,
         failed: None,
+        suspend_at: None,
     };
     start(box_run, &spec, &stage).await
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Run;
-use crate::dispatch::Facts;
+use crate::dispatch::After;
 use crate::domain::{Ending, Lane, RunId};
 use crate::parts::Parts;
 use crate::sandbox::Exit;
+use crate::store::Collected;
 
 /// SIGTERM is given this long.
 const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -46,7 +47,7 @@ impl Run {
     }
 
     /// After the exit: takes the last letters, keeps the log, removes the box, and decides what its turn is worth.
-    pub(super) async fn collect(mut self, exit: Exit) -> Option<(Duration, Facts)> {
+    pub(super) async fn collect(mut self, exit: Exit) -> After {
         // Three quiet passes: a number that is missing is waited for twice.
         let mut quiet = 0;
         for _ in 0..LAST_PASSES {
@@ -66,13 +67,13 @@ impl Run {
         self.gate.close();
         // First the row, then the box: a host that dies in between finds a box without a run, which it removes; the
         // other way round it would find a run whose box is gone, and no exit code to decide by.
-        let wake = settle(&self.parts, &self.run, &self.lane, ending).await;
+        let after = settle(&self.parts, &self.run, &self.lane, ending).await;
         if let Err(e) = self.parts.engine.remove(&self.container).await {
             tracing::warn!(run = %self.run, code = e.code(), "the box was not removed yet: {e}");
             tokio::spawn(super::reap(Arc::clone(&self.parts)));
         }
         self.wall.remove();
-        wake
+        after
     }
 
     fn ending(&self, exit: Exit, log: &[u8]) -> Ending {
@@ -99,15 +100,10 @@ impl Run {
     }
 }
 
-/// Stores a run's end. Returns when its lane wants another run, and after which wait.
+/// Stores a run's end. Returns what its lane does next.
 ///
 /// This must not be lost: while the store cannot take it, it is tried again.
-pub(super) async fn settle(
-    parts: &Parts,
-    run: &RunId,
-    lane: &Lane,
-    ending: Ending,
-) -> Option<(Duration, Facts)> {
+pub(super) async fn settle(parts: &Parts, run: &RunId, lane: &Lane, ending: Ending) -> After {
     let collected = loop {
         match parts.store.collect(run.clone(), lane.clone(), ending.clone(), parts.clock.wall()).await {
             Ok(collected) => break collected,
@@ -118,5 +114,10 @@ pub(super) async fn settle(
         }
     };
     parts.bell.ring();
-    collected.next.map(|(_, wait)| (wait, parts.facts(&lane.group)))
+    let facts = parts.facts(&lane.group);
+    match collected {
+        Collected::Idle => After::Idle,
+        Collected::Next(_, wait) => After::Wake(wait, facts),
+        Collected::Suspended(until) => After::Suspended(until.since(parts.clock.wall()), facts),
+    }
 }

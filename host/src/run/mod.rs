@@ -87,6 +87,8 @@ struct Run {
     die_at: Option<Instant>,
     /// The runner's own last words.
     failed: Option<String>,
+    /// When a question has waited for as long as a box does.
+    suspend_at: Option<Instant>,
 }
 
 /// Lives a run from the first to the last step and reports its end.
@@ -103,9 +105,9 @@ pub async fn live(
         Err(never) => {
             tracing::warn!(%run, %lane, code = never.code, "the box did not start: {}", never.why);
             let ending = Ending::NeverStarted { code: never.code.to_owned(), why: never.why };
-            let wake = end::settle(&parts, &run, &lane, ending).await;
+            let after = end::settle(&parts, &run, &lane, ending).await;
             // The receiver is gone only when the host is ending: there is nobody left to tell.
-            let _ = events.send(Event::Ended { run: no, wake });
+            let _ = events.send(Event::Ended { run: no, after });
         }
     }
 }
@@ -135,8 +137,8 @@ async fn to_its_end(mut box_run: Run, orders: &mut UnboundedReceiver<Order>, eve
     let no = box_run.no;
     // Without an exit the box is left to the next host: nothing of it is touched.
     if let Some(exit) = box_run.listen(orders).await {
-        let wake = box_run.collect(exit).await;
-        let _ = events.send(Event::Ended { run: no, wake });
+        let after = box_run.collect(exit).await;
+        let _ = events.send(Event::Ended { run: no, after });
     }
 }
 
@@ -152,6 +154,7 @@ enum Happened {
     Order(Option<Order>),
     Exit(Exit),
     StillThere,
+    StillAsking,
     Silence,
     Typing,
     Letters,
@@ -170,6 +173,7 @@ impl Run {
             let scan = if self.deadline.is_some() { SCAN_BUSY } else { SCAN_QUIET };
             let deadline = self.deadline.unwrap_or_else(|| Instant::now() + SCAN_QUIET * 10);
             let die_at = self.die_at.unwrap_or(deadline);
+            let suspend_at = self.suspend_at.unwrap_or(deadline);
             let happened = tokio::select! {
                 // Letters last: they are the only branch that a box can keep ready for ever.
                 biased;
@@ -177,6 +181,7 @@ impl Run {
                 order = orders.recv() => Happened::Order(order),
                 () = tokio::time::sleep_until(die_at), if self.die_at.is_some() => Happened::StillThere,
                 () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => Happened::Silence,
+                () = tokio::time::sleep_until(suspend_at), if self.suspend_at.is_some() => Happened::StillAsking,
                 _ = typing.tick(), if self.turn.is_some() && self.ready => Happened::Typing,
                 () = self.wall.ring(scan) => Happened::Letters,
             };
@@ -186,6 +191,10 @@ impl Run {
                 Happened::Order(None | Some(Order::Leave)) => return None,
                 Happened::Order(Some(order)) => self.obey(order).await,
                 Happened::StillThere => self.kill(Ending::Killed).await,
+                Happened::StillAsking => {
+                    self.suspend_at = None;
+                    let _ = self.events.send(Event::Suspend { run: self.no });
+                }
                 Happened::Silence => self.fell_silent().await,
                 Happened::Typing => self.show_typing(),
                 Happened::Letters => {
@@ -241,6 +250,7 @@ impl Run {
                 }
             }
         }
+        self.tell_verdicts().await;
         let open = self.parts.store.open_turn(self.lane.clone()).await;
         if matches!(open, Ok(None)) {
             self.end_turn();
@@ -259,7 +269,7 @@ impl Run {
     }
 
     fn end_turn(&mut self) {
-        self.turn = None;
+        (self.turn, self.suspend_at) = (None, None);
         self.gate.open_turn.send_replace(None);
         self.deadline = None;
     }
@@ -314,6 +324,7 @@ impl Run {
         let reason = match why {
             CloseWhy::Idle => "nothing to do for the idle window",
             CloseWhy::Yield => "another group needs the room",
+            CloseWhy::Question => "a question waits for a person; the turn goes on with the answer",
             CloseWhy::Drain => "the host stops; an unfinished turn goes on with the next host",
             CloseWhy::Renew => "the next turn gets a new box",
         };

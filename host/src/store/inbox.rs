@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::settings::bump;
-use super::{Result, Store, StoreError, id, parse, turns};
+use super::{Result, Store, StoreError, id, parse, questions, turns};
 use crate::domain::message::{Admitted, Command, Role};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, TurnId, WallMs};
 
@@ -214,7 +214,7 @@ fn role_of(c: &Connection, m: &Admitted) -> Result<Role> {
     Ok(if unanswered > 0 { Role::Wake } else { Role::Context })
 }
 
-fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
+pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
     let lane = Lane::conversation(m.group.clone());
     let chat = m.inbound.chat.clone();
     let role = role_of(c, m)?;
@@ -231,6 +231,9 @@ fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
         Role::Context => Placement::Context,
         Role::Command(command) => Placement::Command(command),
         Role::Wake => match turns::open_of_lane(c, &lane)? {
+            Some(open) if questions::end_suspended(c, &open, now)? => {
+                Placement::NewTurn(turns::open(c, &lane, &chat, now)?)
+            }
             None => {
                 let turn = turns::open(c, &lane, &chat, now)?;
                 Placement::NewTurn(turn)

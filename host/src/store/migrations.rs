@@ -8,7 +8,7 @@ use super::{Result, StoreError};
 
 /// "Lzrt".
 const APPLICATION_ID: i64 = 0x4c7a_7274;
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001.sql"), include_str!("migrations/0003.sql")];
 
 /// Refuses a file of another program or of a newer binary, before a byte of it is changed.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<()> {
@@ -63,7 +63,7 @@ mod tests {
         let before = std::fs::read(&path).unwrap();
         let error = Store::open(&path).unwrap_err();
         assert_eq!(error.code(), "store.newer");
-        assert!(error.to_string().contains("schema 99") && error.to_string().contains("knows 1"), "{error}");
+        assert!(error.to_string().contains("schema 99") && error.to_string().contains("knows 2"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
@@ -85,6 +85,6 @@ mod tests {
         drop(Store::open(&path).unwrap());
         let raw = Connection::open(&path).unwrap();
         let version: i64 = raw.pragma_query_value(None, "user_version", |r| r.get(0)).unwrap();
-        assert_eq!(version, 1);
+        assert_eq!(version, 2);
     }
 }

@@ -8,6 +8,7 @@ mod inbox;
 mod letters;
 mod migrations;
 mod outbox;
+mod questions;
 mod runs;
 mod settings;
 #[cfg(test)]
@@ -20,7 +21,8 @@ mod writer;
 pub use adoption::{OpenRequest, RunRow};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use outbox::{Head, LIFETIME, Sent};
-pub use runs::{NewRun, Take, Taken, TakenEffect};
+pub use questions::{AnswerTaken, NewQuestion, Suspended};
+pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
 pub use trace::{MessageTrace, OutboxTrace, StageRow};
 pub use turns::{BeginState, InputState};

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::letters::{ToWrite, next_letter, respond};
 use super::settings::chat_facts;
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, StoreError, id, int, outbox, parse};
+use super::{Result, Store, StoreError, id, int, outbox, parse, questions};
 use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatKind, Ending, Lane, LetterId, RunId, TurnId, WallMs};
@@ -101,12 +101,14 @@ pub enum Taken {
 }
 
 /// What a run's end means for its lane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Collected {
-    /// The turn that wants a run now, and how long to wait before it gets one.
-    pub next: Option<(TurnId, Duration)>,
-    /// Whether a notice went to the chat.
-    pub gave_up: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collected {
+    /// Nothing waits.
+    Idle,
+    /// This turn wants a run after that wait.
+    Next(TurnId, Duration),
+    /// The turn is suspended until its question is answered, or this time.
+    Suspended(WallMs),
 }
 
 impl Store {
@@ -242,13 +244,16 @@ impl Store {
                 let known: i64 =
                     c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
                 if ended == 0 && known > 0 {
-                    return Ok(Collected { next: None, gave_up: false });
+                    return Ok(Collected::Idle);
                 }
-                let Some(open) = turns::open_of_lane(c, &lane)? else {
-                    let next = turns::next(c, &lane, now)?;
-                    return Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: false });
-                };
-                settle(c, &lane, &open, &ending, now)
+                let Some(open) = turns::open_of_lane(c, &lane)? else { return next(c, &lane, now) };
+                let settled = settle(c, &lane, &open, &ending, now)?;
+                let Some(until) = questions::open_of_turn(c, open.turn)? else { return Ok(settled) };
+                // Somebody has written in another chat of the group meanwhile: that does not wait for the answer.
+                if turns::others_wait(c, &lane)? && questions::end_suspended(c, &open, now)? {
+                    return next(c, &lane, now);
+                }
+                Ok(Collected::Suspended(until))
             })
             .await?;
         failpoint!("store.collect.committed");
@@ -275,15 +280,18 @@ fn settle(
             if let Some(text) = tell {
                 outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "start", text), now)?;
             }
-            Ok(Collected { next: Some((open.turn, wait)), gave_up: false })
+            Ok(Collected::Next(open.turn, wait))
         }
         retry::AfterRun::GiveUp { end, tell } => {
             outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "end", tell), now)?;
             turns::close(c, open, None, &end, now)?;
-            let next = turns::next(c, lane, now)?;
-            Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: true })
+            next(c, lane, now)
         }
     }
+}
+
+fn next(c: &Connection, lane: &Lane, now: WallMs) -> Result<Collected> {
+    Ok(turns::next(c, lane, now)?.map_or(Collected::Idle, |turn| Collected::Next(turn, Duration::ZERO)))
 }
 
 /// A run that has ended is written to no more.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::letters::{ToWrite, next_letter};
 use super::settings::chat_facts;
-use super::{Result, Store, StoreError, id, int, outbox, parse};
+use super::{Result, Store, StoreError, id, int, outbox, parse, questions};
 use crate::domain::limits::ContextLimits;
 use crate::domain::message::Stored;
 use crate::domain::outbound::Saying;
@@ -112,6 +112,8 @@ impl Store {
                     let sql = "INSERT OR IGNORE INTO given(run, seq, n) VALUES (?1, ?2, ?3)";
                     c.execute(sql, params![run.as_str(), int(seq.0), int(letter.n)])?;
                 }
+                // What they wrote goes before what they were asked.
+                questions::pend(c, open.turn, now)?;
                 Ok(Some((open.turn, open.chat, letter)))
             })
             .await?;
@@ -207,6 +209,13 @@ pub(super) fn join(c: &Connection, seq: MessageSeq, turn: TurnId) -> Result<()> 
     Ok(())
 }
 
+/// Whether a message that wakes the lane waits beside its open turn.
+pub(super) fn others_wait(c: &Connection, lane: &Lane) -> Result<bool> {
+    let sql = "SELECT count(*) FROM message m JOIN chat h ON h.id = m.chat
+               WHERE h.grp = ?1 AND m.role = 'wake' AND m.state = 'waiting'";
+    Ok(c.query_row(sql, [lane.group.as_str()], |r| r.get::<_, i64>(0))? > 0)
+}
+
 /// Opens the turn of the lane's oldest waiting message, if there is one.
 pub(super) fn next(c: &Connection, lane: &Lane, now: WallMs) -> Result<Option<TurnId>> {
     let sql = "SELECT m.chat FROM message m JOIN chat h ON h.id = m.chat
@@ -229,6 +238,7 @@ pub(super) fn close(
     if c.execute(sql, params![turn, end.state, end.why, now.0])? != 1 {
         return Err(StoreError::Rule(format!("{} is not open", open.turn)));
     }
+    questions::over(c, open.turn, now)?;
     if let Some((run, ack)) = settled {
         let sql = "UPDATE message SET state = 'waiting', turn = NULL WHERE turn = ?1 AND state = 'in_turn'
                    AND seq NOT IN (SELECT seq FROM given WHERE run = ?2 AND n <= ?3)";

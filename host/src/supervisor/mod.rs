@@ -9,6 +9,7 @@ pub use commands::unfinished;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
@@ -20,6 +21,10 @@ use crate::intake::News;
 use crate::parts::Parts;
 use crate::run::{self, Adopted, Order};
 use crate::say;
+use crate::store::Suspended;
+
+/// After the store failed.
+const STORE_RETRY: Duration = Duration::from_secs(5);
 
 /// What the operator wants of the whole host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +92,11 @@ impl Supervisor {
                 self.handle(Event::Stop { lane });
             }
         }
+        for Suspended { lane, until } in recovered.suspended {
+            let facts = self.parts.facts(&lane.group);
+            let left = until.since(self.parts.clock.wall());
+            self.handle(Event::Suspended { lane, left, facts });
+        }
         for lane in recovered.waiting {
             let facts = self.parts.facts(&lane.group);
             self.handle(Event::Wake { lane, facts });
@@ -144,6 +154,10 @@ impl Supervisor {
                 Some(Event::Wake { lane, facts })
             }
             News::FollowUp(lane) => Some(Event::FollowUp { lane }),
+            News::Answered(lane) => {
+                let facts = self.parts.facts(&lane.group);
+                Some(Event::Answered { lane, facts })
+            }
             News::Command(row) => self.command(row),
         }
     }
@@ -169,6 +183,7 @@ impl Supervisor {
             Effect::Close { run, why } => self.order(run, Order::Close(why)),
             Effect::Terminate { run } => self.order(run, Order::Terminate),
             Effect::Kill { run, ending } => self.order(run, Order::Kill(ending)),
+            Effect::Expire { .. } => self.expire_questions(),
             Effect::EndTurn { lane } => self.end_turn(lane),
             Effect::TellWaiting { lane } => self.tell_waiting(lane),
             Effect::Drained => {}
@@ -199,6 +214,22 @@ impl Supervisor {
         });
     }
 
+    fn expire_questions(&self) {
+        let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
+        tokio::spawn(async move {
+            let lanes = loop {
+                match parts.store.expire_questions(parts.clock.wall()).await {
+                    Ok(lanes) => break lanes,
+                    Err(e) => tracing::error!(code = e.code(), "questions that expired wait: {e}"),
+                }
+                tokio::time::sleep(STORE_RETRY).await;
+            };
+            for lane in lanes {
+                let _ = own.send(News::Answered(lane));
+            }
+        });
+    }
+
     fn tell_waiting(&self, lane: Lane) {
         let (parts, working) = (Arc::clone(&self.parts), self.settings.working);
         tokio::spawn(async move {
@@ -218,6 +249,8 @@ pub struct Recovered {
     adopted: Vec<Adopted>,
     /// Lanes with an open turn that no box works on.
     waiting: Vec<Lane>,
+    /// Turns that wait for a person.
+    suspended: Vec<Suspended>,
 }
 
 /// Stands at the wall of every run that an earlier host left, and finds the lanes that want one. Sockets are bound
@@ -248,9 +281,12 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
     sweep(parts, &in_use);
     let busy =
         |lane: &Lane| recovered.adopted.iter().any(|a| a.lane() == lane && a.found() != Found::Listening);
-    let open = parts.store.open_turns().await?;
+    let (open, suspended) = (parts.store.open_turns().await?, parts.store.suspended().await?);
     failpoint!("supervisor.recover.turns");
-    recovered.waiting = open.into_iter().map(|turn| turn.lane).filter(|lane| !busy(lane)).collect();
+    let asks = |lane: &Lane| suspended.iter().any(|s| s.lane == *lane);
+    recovered.waiting =
+        open.into_iter().map(|turn| turn.lane).filter(|lane| !busy(lane) && !asks(lane)).collect();
+    recovered.suspended = suspended;
     Ok(recovered)
 }
 

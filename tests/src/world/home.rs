@@ -31,6 +31,32 @@ impl World {
         self.soon(&format!("{} hears something", chat.address()), chat.hears()).await
     }
 
+    /// Waits until everything that was said has its receipt. Telegram takes no id of ours: a host that is killed
+    /// before that may say it again, and owns up to it.
+    ///
+    /// # Panics
+    /// When it does not come in time.
+    pub async fn delivered(&self) {
+        let unsent = "SELECT count(*) FROM outbox WHERE state NOT IN ('sent', 'failed', 'expired')";
+        let sent = async || {
+            let database = self.database();
+            database.query_row(unsent, [], |r| r.get::<_, i64>(0)).is_ok_and(|n| n == 0).then_some(())
+        };
+        self.patiently("everything said has its receipt", sent).await;
+    }
+
+    /// The install's database, read from outside.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub fn database(&self) -> rusqlite::Connection {
+        let path = self.root().join("state/lazaret.db");
+        match rusqlite::Connection::open(&path) {
+            Ok(database) => database,
+            Err(e) => panic!("{}: {e}", path.display()),
+        }
+    }
+
     /// How many runs a group has had, by their letters.
     pub fn runs_of(&self, group: &str) -> usize {
         let letters = self.root().join("state/letters").join(group);
