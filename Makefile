@@ -35,7 +35,7 @@ SHOW ?= $(if $(KILLS)$(MESSAGES),storm,sweep storm)
 crash: toolchain ## Kill it everywhere, then judge (KILLS=500 CHANNEL=keyed|telegram POLICY=edit, or SHOW=sweep|storm|rolling|starts|rivals)
 	@cargo build --quiet --target-dir $(CRASH) --package lazaret --features failpoints
 	@cargo build --quiet --target-dir $(CRASH) --package journeys --bins
-	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --target-dir $(CRASH) --target $(TRIPLE) --package agent-runner --features failpoints
+	@RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" cargo build --quiet --target-dir $(CRASH) --target $(TRIPLE) --package agent-runner --features failpoints
 	@export LAZARET_BIN=$(CRASH)/debug/lazaret LAZARET_RUNNER_BIN=$(CRASH)/$(TRIPLE)/debug/agent-runner; \
 		for show in $(SHOW); do $(CRASH)/debug/crash $$show $(foreach name,KILLS MESSAGES CHANNEL POLICY SEED N ONLY SWEEP AT_ONCE,$(if $($(name)),$(name)="$($(name))")); done
 

@@ -1,5 +1,7 @@
 //! The outbox as people see it: in order, at most as often as it was counted, and never in silence.
 
+use std::time::Duration;
+
 use rusqlite::params;
 
 use super::*;
