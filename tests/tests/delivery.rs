@@ -405,6 +405,8 @@ async fn thirty_replies_into_one_room_keep_the_documented_pace() {
     }
     world.telegram.refuse_next("sendMessage", 429, "Too Many Requests: retry after 2", Some(2));
     ann.says(&lunch, "@laz_bot talk of lunch");
+    // A call of the other topic that was under way already could not have known.
+    world.soon("the room has asked for patience", world.telegram.troubled()).await;
     ann.says(&work, "@laz_bot talk of work");
     for (topic, group) in [(&lunch, "lunch"), (&work, "work")] {
         for n in 0..15 {

@@ -209,9 +209,10 @@ impl TelegramServer {
         self.shared.state().planned.push(trouble::Planned { method, words, trouble });
     }
 
-    /// Waits until every planned trouble has been met.
+    /// Waits until every planned trouble and refusal has been met.
     pub async fn troubled(&self) {
-        self.shared.wait_for(|state| state.planned.is_empty().then_some(())).await;
+        let met = |state: &mut State| (state.planned.is_empty() && state.refusals.is_empty()).then_some(());
+        self.shared.wait_for(met).await;
     }
 
     /// From now on more calls than Telegram documents are a broken rule: 3 in 3 seconds in a chat, 20 a minute in a

@@ -64,6 +64,7 @@ async fn serve(shared: &Shared, request: Request<Incoming>) -> io::Result<Answer
     let method = path.rsplit('/').next().unwrap_or_default();
     let trouble = shared.state().trouble(method, ask["text"].as_str().unwrap_or_default());
     let Some(trouble) = trouble else { return Ok(answer(shared, &path, &ask).await) };
+    shared.changed();
     if trouble.is_done() {
         answer(shared, &path, &ask).await;
     }
@@ -129,6 +130,7 @@ fn planned(shared: &Shared, method: &str, ask: &Value) -> Option<Answer> {
     let mut state = shared.state();
     let at = state.refusals.iter().position(|r| r.method == method)?;
     let refusal = state.refusals.remove(at);
+    shared.changed();
     if let (Some(seconds), Some(chat)) = (refusal.retry_after, ask["chat_id"].as_i64()) {
         state.asks_for_patience(chat, seconds);
     }
