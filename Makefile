@@ -2,7 +2,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test check image live toolchain engine
+.PHONY: help run build test check crash image live toolchain engine
 
 ROOT ?= $(CURDIR)/.lazaret
 BIN := $(CURDIR)/target/release
@@ -28,6 +28,16 @@ test: engine build image ## Run every test: units, journeys, real containers
 check: test ## What CI runs: the tests, formatting and lints
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+# A test build of its own: host and runner with failpoints, the journeys' programs beside them.
+CRASH := $(CURDIR)/target/crash
+SHOW ?= $(if $(KILLS)$(MESSAGES),storm,sweep storm)
+crash: toolchain ## Kill it everywhere, then judge (KILLS=500 CHANNEL=keyed|telegram POLICY=edit, or SHOW=sweep|storm|rolling|starts|rivals)
+	@cargo build --quiet --target-dir $(CRASH) --package lazaret --features failpoints
+	@cargo build --quiet --target-dir $(CRASH) --package journeys --bins
+	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --target-dir $(CRASH) --target $(TRIPLE) --package agent-runner --features failpoints
+	@export LAZARET_BIN=$(CRASH)/debug/lazaret LAZARET_RUNNER_BIN=$(CRASH)/$(TRIPLE)/debug/agent-runner; \
+		for show in $(SHOW); do $(CRASH)/debug/crash $$show $(foreach name,KILLS MESSAGES CHANNEL POLICY SEED N ONLY SWEEP AT_ONCE,$(if $($(name)),$(name)="$($(name))")); done
 
 live: engine build image ## One real turn with a real key (ANTHROPIC_API_KEY or OPENAI_BASE_URL); never in CI
 	@if [ -z "$${ANTHROPIC_API_KEY:-}$${OPENAI_BASE_URL:-}" ]; then echo "set ANTHROPIC_API_KEY or OPENAI_BASE_URL" >&2; exit 1; fi

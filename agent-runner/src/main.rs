@@ -7,6 +7,9 @@
 //! the rest performs), [`transcript`] (what is remembered), [`post`] with [`inbox`] and [`outbox`] (letters),
 //! [`model`], [`tools`], [`prompt`].
 
+#[macro_use]
+mod failpoint;
+
 mod clock;
 mod compaction;
 mod error;
@@ -72,6 +75,11 @@ fn main() -> ExitCode {
         }
     };
     let places = Places::below(&root);
+    #[cfg(feature = "failpoints")]
+    if let Err(why) = ::failpoint::arm_by_directory(&places.session()) {
+        tracing::error!(why, "no failpoints");
+        return ExitCode::FAILURE;
+    }
     if root == Path::new("/") {
         // Elsewhere (in tests) the loopback is the machine's own.
         let gateway = places.socket();

@@ -122,7 +122,12 @@ impl Outbox {
             body,
         };
         let bytes = letter.to_bytes().map_err(Fatal::OwnLetter)?;
+        failpoint!("runner.letter.before", |source| Fatal::Outbox(WriteError::Io {
+            name: letter.file_name(),
+            source
+        }));
         self.dir.put(&letter.file_name(), &bytes)?;
+        failpoint!("runner.letter.after");
         self.written += 1;
         self.said.insert(id);
         Ok(())

@@ -149,6 +149,7 @@ impl Post {
         match (body, turn) {
             (ToAgent::Close(close), _) => {
                 tracing::info!(reason = close.reason, "the host closes this run");
+                failpoint!("runner.close.seen");
                 self.closing = true;
             }
             (_, Some(turn)) if self.ended.contains(&turn) => self.outbox.settle(n),

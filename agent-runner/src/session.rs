@@ -65,6 +65,7 @@ fn prepare<M: Model>(
 async fn live<M: Model>(agent: &mut Agent<M>) -> Result<(), Fatal> {
     let resumed = agent.repair()?;
     agent.post.outbox.settle(1);
+    failpoint!("runner.ready.before");
     let ready = agent.ready(resumed);
     agent.post.outbox.announce(FromAgent::Ready(ready)).await?;
     if let Some(turn) = resumed

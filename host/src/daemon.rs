@@ -20,12 +20,13 @@ use crate::clockwork;
 use crate::config::{ConfigError, Install, Root, first};
 use crate::delivery;
 use crate::disk;
-use crate::dispatch::Settings;
+use crate::dispatch::{Settings, Unfinished};
 use crate::domain::{ChannelName, ChatKind, GroupName};
 use crate::gateway::Gateway;
-use crate::intake::{self, News};
+use crate::intake;
 use crate::mailbox::Mailbox;
 use crate::parts::{Bell, Gate, Parts, Runner};
+use crate::run;
 use crate::sandbox::Engine;
 use crate::store::{Admission, BALLAST, Store, StoreError};
 use crate::supervisor::{self, Signal, Supervisor, Wires};
@@ -136,7 +137,8 @@ impl Host {
             gid,
         });
         admit_configured(&parts).await?;
-        let waiting = supervisor::recover(&parts).await?;
+        let recovered = supervisor::recover(&parts).await?;
+        failpoint!("daemon.recover.sending");
         let uncertain = parts.store.recover_sending().await?;
         if uncertain > 0 {
             tracing::warn!(
@@ -147,11 +149,12 @@ impl Host {
         let settings = Settings {
             working: parts.install.file.host.working_runs,
             boxes: parts.install.file.host.live_boxes,
+            drain: parts.install.file.host.drain.0,
         };
-        let (supervisor, wires) = Supervisor::new(Arc::clone(&parts), settings);
-        for lane in waiting {
-            let _ = wires.news.send(News::Wake(lane));
-        }
+        let (mut supervisor, wires) = Supervisor::new(Arc::clone(&parts), settings);
+        supervisor.take_over(recovered);
+        tokio::spawn(run::reap(Arc::clone(&parts)));
+        failpoint!("daemon.recover.commands");
         for command in supervisor::unfinished(&parts).await? {
             let _ = wires.news.send(command);
         }
@@ -200,9 +203,9 @@ impl Host {
     }
 
     /// Stops polling and lets turns finish.
-    pub fn drain(&self) {
+    pub fn drain(&self, unfinished: Unfinished) {
         self.polling.cancel();
-        let _ = self.wires.signals.send(Signal::Drain);
+        let _ = self.wires.signals.send(Signal::Drain(unfinished));
     }
 
     /// Ends every box now, when it is called: for the second signal.
@@ -213,7 +216,7 @@ impl Host {
         }
     }
 
-    /// Waits until no box is left and what was to be said is sent.
+    /// Waits until every box is gone or left to the next host, and what was to be said is sent.
     pub async fn drained(mut self) {
         self.work.join_next().await;
         self.delivering.cancel();
@@ -264,12 +267,25 @@ fn take_lock(path: &Path) -> Result<File, StartError> {
     let mut file =
         File::options().create(true).truncate(false).write(true).read(true).open(path).map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let holder = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-        return Err(StartError::Locked { path: path.to_owned(), holder });
+        return Err(StartError::Locked { path: path.to_owned(), holder: holder_of(&file) });
     }
     file.set_len(0).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
     Ok(file)
+}
+
+/// Who holds the lock: the kernel's word (proc_locks(5)), because what the file says is the last host's until this one
+/// has written into it. Where the kernel shows nothing, such as in another pid namespace, nobody is named.
+fn holder_of(file: &File) -> Option<u32> {
+    let about = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(about.dev()), rustix::fs::minor(about.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", about.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let ours = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&place.as_str());
+        ours.then(|| fields.get(4)?.parse().ok()).flatten()
+    })
 }
 
 /// Holds the lock of an install's state, for a command that must not meet a host. Makes the directory where there is none.
@@ -350,17 +366,20 @@ pub fn runner_binary(env: &BTreeMap<String, String>) -> Result<PathBuf, StartErr
 async fn admit_configured(parts: &Parts) -> Result<(), StartError> {
     let now = parts.clock.wall();
     let known = parts.store.chats().await?;
-    let mut wanted = vec![(terminal::CHAT.parse(), GroupName::main(), ChatKind::Direct, "terminal")];
+    let others = parts.install.group_names().into_iter().filter(|group| !group.is_main());
+    let groups = std::iter::once(GroupName::main()).chain(others);
+    let terminals = groups.filter_map(|group| Some((terminal::chat_of(&group)?, group)));
+    let mut wanted: Vec<_> =
+        terminals.map(|(chat, group)| (chat, group, ChatKind::Direct, "terminal")).collect();
     for (chat, group) in parts.install.chats() {
         let kind = if chat.channel() == ChannelName::Telegram && chat.local().starts_with('-') {
             ChatKind::Room
         } else {
             ChatKind::Direct
         };
-        wanted.push((Ok(chat), group, kind, ""));
+        wanted.push((chat, group, kind, ""));
     }
     for (chat, group, kind, title) in wanted {
-        let Ok(chat) = chat else { continue };
         if known.iter().any(|(c, g, _)| *c == chat && *g == group) {
             continue;
         }

@@ -101,7 +101,7 @@ async fn send_head(
         return Ok(Next::Go);
     }
     let sent = tokio::select! {
-        sent = channel.send(&part) => sent,
+        sent = send(channel, &part) => sent,
         within = out_of_patience(channel.patience()) => {
             Err(SendError::Later { why: format!("no answer within {} s", within.as_secs()), after: None })
         }
@@ -115,6 +115,13 @@ async fn send_head(
     };
     settle(parts, &part, outcome).await?;
     Ok(Next::Go)
+}
+
+async fn send(channel: &Arc<dyn Channel>, part: &Part) -> Result<String, SendError> {
+    failpoint!("delivery.send.before", |e| SendError::Later { why: e.to_string(), after: None });
+    let sent = channel.send(part).await;
+    failpoint!("delivery.send.after");
+    sent
 }
 
 async fn out_of_patience(patience: Option<Duration>) -> Duration {

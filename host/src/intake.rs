@@ -26,6 +26,23 @@ pub enum News {
     FollowUp(Lane),
     /// A person gave an order.
     Command(CommandRow),
+    /// A question of the lane's open turn has its answer.
+    Answered(Lane),
+}
+
+impl News {
+    /// What a stored message means; nothing where it waits, or came before.
+    pub fn of(accepted: Accepted) -> Option<Self> {
+        let Accepted { seq, lane, chat, placement } = accepted;
+        match placement {
+            Placement::NewTurn(_) => Some(Self::Wake(lane)),
+            Placement::FollowUp(_) => Some(Self::FollowUp(lane)),
+            Placement::Command(command) => {
+                Some(Self::Command(CommandRow { seq, group: lane.group, chat, command }))
+            }
+            Placement::Waiting | Placement::Context | Placement::Duplicate => None,
+        }
+    }
 }
 
 /// After an error that names no wait of its own.
@@ -59,7 +76,7 @@ pub async fn poll(
         };
         // What a cancelled read had received is not acknowledged: the platform hands it over again.
         let read = tokio::select! {
-            read = channel.next(position) => read,
+            read = read(&channel, position) => read,
             () = parts.gate.shut() => continue,
             () = stop.cancelled() => return,
         };
@@ -84,6 +101,17 @@ pub async fn poll(
             }
         }
     }
+}
+
+async fn read(channel: &Arc<dyn Channel>, position: Option<String>) -> Result<Batch, ChannelError> {
+    failpoint!("channel.poll.before", |e| ChannelError::Later {
+        why: e.to_string(),
+        code: "channel.failpoint",
+        wait: Duration::from_millis(100),
+    });
+    let read = channel.next(position).await;
+    failpoint!("channel.poll.after");
+    read
 }
 
 /// One batch to its end.
@@ -129,10 +157,12 @@ async fn take_in(
     let accepted = parts.store.accept(intake).await?;
     let seqs: Vec<Option<MessageSeq>> =
         stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
+    failpoint!("channel.committed.before");
     if let Some(committed) = batch.committed {
         // A channel that does not wait for it has gone.
         let _ = committed.send(seqs);
     }
+    failpoint!("channel.committed.after");
     for one in accepted {
         announce(parts, one, supervisor);
     }
@@ -157,20 +187,14 @@ fn announce(parts: &Parts, one: Accepted, supervisor: &UnboundedSender<News>) {
         Placement::NewTurn(turn) | Placement::FollowUp(turn) => Some(*turn),
         _ => None,
     };
+    failpoint!("intake.announce.before");
     if one.placement != Placement::Duplicate {
         parts.store.stage(turn, Some(one.seq), None, "stored", parts.clock.now());
     }
-    let group = one.lane.group.clone();
-    let news = match one.placement {
-        Placement::NewTurn(_) => News::Wake(one.lane),
-        Placement::FollowUp(_) => News::FollowUp(one.lane),
-        Placement::Command(command) => {
-            News::Command(CommandRow { seq: one.seq, group, chat: one.chat, command })
-        }
-        Placement::Waiting | Placement::Context | Placement::Duplicate => return,
-    };
-    // The supervisor is gone only when the host ends; the store remembers.
-    let _ = supervisor.send(news);
+    if let Some(news) = News::of(one) {
+        // The supervisor is gone only when the host ends; the store remembers.
+        let _ = supervisor.send(news);
+    }
 }
 
 fn cleaned(mut inbound: Inbound) -> Inbound {

@@ -4,6 +4,9 @@
 //! `parts`, beside `gateway` and `backup`; `channels`, `store`, `sandbox`, `mailbox`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
 //! down only, and `tests/tests/house.rs` holds it.
 
+#[macro_use]
+mod failpoint;
+
 mod backup;
 mod channels;
 mod cli;

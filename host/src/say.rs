@@ -117,6 +117,22 @@ pub fn time_is_up() -> String {
         .to_owned()
 }
 
+/// A question of an agent, with how to answer it.
+pub fn question(text: &str, choices: &[String], code: &str) -> String {
+    let mut card = text.trim().to_owned();
+    for (n, choice) in choices.iter().enumerate() {
+        card += &format!("\n{}{}. {}", if n == 0 { "\n" } else { "" }, n + 1, choice.trim());
+    }
+    let how = if choices.is_empty() { "and your words" } else { "and a number or your words" };
+    format!("{card}\n\nAnswer with /answer {code} {how}.")
+}
+
+/// `/answer` without a question that waits for it.
+pub fn no_such_question() -> String {
+    "No question here waits for that answer. Write /answer, its two letters, and what you want to say: /answer 7F yes"
+        .to_owned()
+}
+
 /// `/stop` was obeyed.
 pub fn stopped() -> String {
     "Stopped.".to_owned()
@@ -180,6 +196,7 @@ pub fn help(persona: &str) -> String {
          /stop - stop what is running\n\
          /new - begin a new session\n\
          /status - what is going on\n\
+         /answer - answer a question of {persona}\n\
          /help - this text"
     )
 }

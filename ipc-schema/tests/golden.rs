@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use ipc_schema::letters::from_agent::*;
-use ipc_schema::letters::request::UpdatePersonality;
+use ipc_schema::letters::request::{AskPerson, UpdatePersonality};
 use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
 use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
 use proptest::prelude::*;
@@ -162,8 +162,17 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
                 base_sha256: Some("cd".repeat(32)),
             })),
         ),
-        block(
+        letter(
             6,
+            LetterId::of_request(TURN, "toolu_01B").unwrap(),
+            Some(TURN),
+            FromAgent::Request(Request::AskPerson(AskPerson {
+                question: "Whole milk, or skimmed?".into(),
+                choices: vec!["whole".into(), "skimmed".into()],
+            })),
+        ),
+        block(
+            7,
             21,
             0,
             FromAgent::TurnDone(TurnDone {
@@ -178,7 +187,7 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
             }),
         ),
         run(
-            7,
+            8,
             None,
             FromAgent::Failed(Failed {
                 code: "session.unreadable".into(),
@@ -223,6 +232,7 @@ fn every_letter_of_the_box_is_golden_and_read_back() {
     }
     let mut all = FromAgent::KINDS.to_vec();
     kinds.sort_unstable();
+    kinds.dedup();
     all.sort_unstable();
     assert_eq!(kinds, all, "a type without a golden file");
 }
@@ -270,7 +280,7 @@ proptest! {
     }
 
     #[test]
-    fn a_golden_letter_with_one_byte_changed_is_read_or_refused(which in 0usize..7, at in any::<usize>(), byte: u8) {
+    fn a_golden_letter_with_one_byte_changed_is_read_or_refused(which in 0usize..8, at in any::<usize>(), byte: u8) {
         let mut bytes = from_agent_letters()[which].to_bytes().unwrap();
         let at = at % bytes.len();
         bytes[at] = byte;

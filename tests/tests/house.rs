@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Every room with its floor. Two rooms on one floor do not import each other.
 /// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
-const FLOORS: [(&str, u32); 25] = [
+const FLOORS: [(&str, u32); 26] = [
     ("main", 60),
     ("cli", 55),
     ("daemon", 50),
@@ -35,6 +35,7 @@ const FLOORS: [(&str, u32); 25] = [
     ("clock", 10),
     ("unix_socket", 10),
     ("http", 10),
+    ("failpoint", 10),
 ];
 
 const DOMAIN: &str = "domain";

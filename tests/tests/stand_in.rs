@@ -8,41 +8,11 @@ use futures_util::future::select_all;
 use hyper::Method;
 use journeys::engine::IMAGE;
 use journeys::model::Gate;
-use journeys::telegram::{Chat, Person};
 use journeys::world::{Engine, World};
 use serde_json::{Value, json};
 
 /// What takes longer is stuck.
 const LONG: Duration = Duration::from_secs(60);
-
-/// A host that is up, and Ann, who talks to `main` in her own chat.
-async fn ann_at_home(engine: Engine, settings: &[(&str, &str)]) -> (World, Person, Chat) {
-    let mut world = World::on(engine).await;
-    for (name, value) in settings {
-        world.set(name, value);
-    }
-    let ann = world.telegram.person(5, "Ann");
-    let direct = ann.direct();
-    world.up().await;
-    ann.says(&direct, "hello?");
-    world.admit(&direct.address(), "main").await;
-    (world, ann, direct)
-}
-
-async fn hears(world: &World, chat: &Chat) -> String {
-    world.soon(&format!("{} hears something", chat.address()), chat.hears()).await
-}
-
-/// The group's runs so far, by their letters.
-fn runs_of(world: &World, group: &str) -> usize {
-    std::fs::read_dir(world.root().join("state/letters").join(group)).into_iter().flatten().count()
-}
-
-/// Waits until a command in a box has made this file in its workspace.
-async fn made_in_workspace(world: &World, group: &str, name: &str) {
-    let path = world.root().join("state/workspaces").join(group).join(name);
-    world.patiently(&format!("the box has made {name}"), async || path.exists().then_some(())).await;
-}
 
 #[tokio::test]
 async fn the_stand_in_answers_as_the_engine_does() {
@@ -115,7 +85,7 @@ async fn the_stand_in_answers_as_the_engine_does() {
 
 #[tokio::test]
 async fn a_short_talk_on_telegram() {
-    let (world, ann, direct) = ann_at_home(Engine::stand_in().await, &[]).await;
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
     let bob = world.telegram.person(6, "Bob");
     let family = world.telegram.room(-100_123, "Family");
     bob.says(&family, "who is this bot?");
@@ -127,57 +97,26 @@ async fn a_short_talk_on_telegram() {
         .runs("run_command", json!({ "command": "whoami; echo $((40+2)) | tee /workspace/answer" }))
         .says("It says **42**.");
     ann.says(&direct, "what is in my box?");
-    assert_eq!(hears(&world, &direct).await, "It says 42.");
+    assert_eq!(world.hears(&direct).await, "It says 42.");
     assert!(world.model.tool_results().concat().contains("agent\n42"));
 
     // The next turn finds the same box and its files; another group finds neither.
     world.model.on("once more").runs("read_file", json!({ "path": "/workspace/answer" })).says("Still 42.");
     ann.says(&direct, "once more");
-    assert_eq!(hears(&world, &direct).await, "Still 42.");
-    assert_eq!(runs_of(&world, "main"), 1, "one box for both turns");
+    assert_eq!(world.hears(&direct).await, "Still 42.");
+    assert_eq!(world.runs_of("main"), 1, "one box for both turns");
     world.model.on("and here").runs("list_files", json!({ "path": "/workspace" })).says("Nothing.");
     bob.says(&family, "out of milk");
     ann.says(&family, "@laz_bot and here?");
-    assert_eq!(hears(&world, &family).await, "Nothing.");
+    assert_eq!(world.hears(&family).await, "Nothing.");
     assert!(world.model.last_request_text().contains("out of milk"));
     assert!(!world.model.tool_results().concat().contains("answer"), "{:?}", world.model.tool_results());
     world.finish().await;
 }
 
 #[tokio::test]
-async fn a_host_that_is_killed_leaves_a_box_and_the_next_one_finishes_the_turn() {
-    let engine = Engine::stand_in().await;
-    let (mut world, ann, direct) = ann_at_home(engine.clone(), &[]).await;
-    world
-        .model
-        .on("a long job")
-        .runs("run_command", json!({ "command": "touch /workspace/began; sleep 1000" }))
-        .says("The job is done.");
-    ann.says(&direct, "a long job, please");
-    made_in_workspace(&world, "main", "began").await;
-    let before = world.boxes().await;
-    world.kill_host().await;
-
-    // The box has a life of its own.
-    assert_eq!(world.boxes().await, before);
-    let inspected = engine.ask(Method::GET, &format!("/containers/{}/json", before[0]), None).await.json();
-    assert_eq!(inspected["State"]["Running"], true);
-
-    world.up().await;
-    assert_eq!(hears(&world, &direct).await, "The job is done.");
-    let told = world.model.tool_results();
-    assert!(told.len() == 1 && told[0].contains("interrupted; it may have run"), "{told:?}");
-    let trace = world.settled("m-1").await;
-    assert_eq!((&trace["turn"]["state"], &trace["turn"]["attempt"]), (&json!("done"), &json!(1)), "{trace}");
-    assert!(!world.boxes().await.contains(&before[0]), "the orphan is gone");
-    assert_eq!(runs_of(&world, "main"), 2);
-    assert!(direct.unheard().is_empty(), "nothing is said twice");
-    world.finish().await;
-}
-
-#[tokio::test]
 async fn a_box_that_crashes_three_times_ends_in_a_notice() {
-    let (world, ann, direct) = ann_at_home(Engine::stand_in().await, &[]).await;
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
     let suicide = json!({ "command": "kill -KILL $PPID; sleep 1000" });
     world
         .model
@@ -187,7 +126,7 @@ async fn a_box_that_crashes_three_times_ends_in_a_notice() {
         .runs("run_command", suicide);
     ann.says(&direct, "try it");
     assert_eq!(
-        hears(&world, &direct).await,
+        world.hears(&direct).await,
         "[lazaret] I gave this up after 3 attempts: the agent's box ended unexpectedly (exit code 137). \
          Write again to retry."
     );
@@ -199,7 +138,7 @@ async fn a_box_that_crashes_three_times_ends_in_a_notice() {
     // What was given up is over: the next message is a turn of its own.
     world.model.on("are you well").says("Quite well.");
     ann.says(&direct, "are you well?");
-    assert_eq!(hears(&world, &direct).await, "Quite well.");
+    assert_eq!(world.hears(&direct).await, "Quite well.");
     assert!(direct.unheard().is_empty());
     world.finish().await;
 }
@@ -207,7 +146,7 @@ async fn a_box_that_crashes_three_times_ends_in_a_notice() {
 #[tokio::test]
 async fn five_groups_at_once_are_all_answered_and_two_at_a_time_work() {
     let settings = [("LAZARET_HOST_WORKING_RUNS", "2"), ("LAZARET_LIMITS_IDLE_WINDOW", "0")];
-    let (world, ann, _) = ann_at_home(Engine::stand_in().await, &settings).await;
+    let (world, ann, _) = World::ann_at_home(Engine::stand_in().await, &settings).await;
     let mut teams = Vec::new();
     for n in 1..=5 {
         let room = world.telegram.room(-100 - n, &format!("Team {n}"));
@@ -236,7 +175,7 @@ async fn five_groups_at_once_are_all_answered_and_two_at_a_time_work() {
         assert!(coming.iter().all(|(_, _, gate)| gate.arrived().now_or_never().is_none()), "three work");
         let (n, room, gate) = standing.remove(0);
         gate.open();
-        assert_eq!(hears(&world, &room).await, format!("Task {n} is done."));
+        assert_eq!(world.hears(&room).await, format!("Task {n} is done."));
         assert!(room.unheard().is_empty());
     }
 
@@ -259,7 +198,7 @@ async fn five_groups_at_once_are_all_answered_and_two_at_a_time_work() {
 #[tokio::test]
 async fn without_an_idle_window_each_turn_has_a_box_of_its_own() {
     let (world, ann, direct) =
-        ann_at_home(Engine::stand_in().await, &[("LAZARET_LIMITS_IDLE_WINDOW", "0")]).await;
+        World::ann_at_home(Engine::stand_in().await, &[("LAZARET_LIMITS_IDLE_WINDOW", "0")]).await;
     let mut boxes = Vec::new();
     for n in 1..=2 {
         let gate = Gate::new();
@@ -268,7 +207,7 @@ async fn without_an_idle_window_each_turn_has_a_box_of_its_own() {
         world.soon("the agent works", gate.arrived()).await;
         boxes.extend(world.boxes().await);
         gate.open();
-        assert_eq!(hears(&world, &direct).await, format!("Answer {n}."));
+        assert_eq!(world.hears(&direct).await, format!("Answer {n}."));
         world.patiently("the box is gone", async || world.boxes().await.is_empty().then_some(())).await;
     }
     assert!(boxes.len() == 2 && boxes[0] != boxes[1], "{boxes:?}");
@@ -279,9 +218,9 @@ async fn without_an_idle_window_each_turn_has_a_box_of_its_own() {
 
 #[tokio::test]
 async fn people_stop_ask_and_begin_anew() {
-    let (world, ann, direct) = ann_at_home(Engine::stand_in().await, &[]).await;
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
     ann.says(&direct, "/stop");
-    assert_eq!(hears(&world, &direct).await, "[lazaret] Nothing is running here.");
+    assert_eq!(world.hears(&direct).await, "[lazaret] Nothing is running here.");
 
     // A command that would take long is stopped with its turn; the box stays.
     world
@@ -290,36 +229,36 @@ async fn people_stop_ask_and_begin_anew() {
         .runs("run_command", json!({ "command": "touch /workspace/watching; sleep 1000" }))
         .says("It never boiled.");
     ann.says(&direct, "watch the pot");
-    made_in_workspace(&world, "main", "watching").await;
+    world.made_in_workspace("main", "watching").await;
     let boxes = world.boxes().await;
     ann.says(&direct, "/status");
-    let status = hears(&world, &direct).await;
+    let status = world.hears(&direct).await;
     assert!(status.starts_with("[lazaret] group main: working"), "{status}");
     assert!(status.contains("1 of 4 working"), "{status}");
     ann.says(&direct, "/stop");
-    assert_eq!(hears(&world, &direct).await, "[lazaret] Stopping.");
-    assert_eq!(hears(&world, &direct).await, "[lazaret] Stopped.");
+    assert_eq!(world.hears(&direct).await, "[lazaret] Stopping.");
+    assert_eq!(world.hears(&direct).await, "[lazaret] Stopped.");
 
     world.model.on("still there").says("Here I am.");
     ann.says(&direct, "still there?");
-    assert_eq!(hears(&world, &direct).await, "Here I am.");
+    assert_eq!(world.hears(&direct).await, "Here I am.");
     assert_eq!(world.boxes().await, boxes, "the same box");
     let transcript = world.model.requests().pop().unwrap().body.to_string();
     assert!(transcript.contains("interrupted by the person"), "{transcript}");
 
     // A new session knows nothing of what was said.
     ann.says(&direct, "/new");
-    let told = hears(&world, &direct).await;
+    let told = world.hears(&direct).await;
     assert!(told.starts_with("[lazaret] A new session begins"), "{told}");
     world.model.on("who am I").says("You are Ann.");
     ann.says(&direct, "who am I?");
-    assert_eq!(hears(&world, &direct).await, "You are Ann.");
+    assert_eq!(world.hears(&direct).await, "You are Ann.");
     let transcript = world.model.requests().pop().unwrap().body.to_string();
     assert!(!transcript.contains("watch the pot"), "{transcript}");
-    assert_eq!(runs_of(&world, "main"), 2, "a new session has a new box");
+    assert_eq!(world.runs_of("main"), 2, "a new session has a new box");
 
     ann.says(&direct, "/help");
-    let help = hears(&world, &direct).await;
+    let help = world.hears(&direct).await;
     for word in ["/stop", "/new", "/status", "/help"] {
         assert!(help.contains(word), "{help}");
     }
@@ -330,18 +269,18 @@ async fn people_stop_ask_and_begin_anew() {
 #[tokio::test]
 async fn an_engine_that_is_away_is_waited_for_and_told_once() {
     let engine = Engine::stand_in().await;
-    let (world, ann, direct) = ann_at_home(engine.clone(), &[]).await;
+    let (world, ann, direct) = World::ann_at_home(engine.clone(), &[]).await;
     engine.stop();
     world.model.on("anybody there").says("I am back.");
     ann.says(&direct, "anybody there?");
-    let told = hears(&world, &direct).await;
+    let told = world.hears(&direct).await;
     assert!(told.starts_with("[lazaret] The agent cannot start: no container engine answers"), "{told}");
     assert!(told.contains("Your message is kept"), "{told}");
     // Tried again in vain, and not told again.
     let tries = || world.log().matches("the box did not start").count();
     world.patiently("it is tried again", async || (tries() >= 2).then_some(())).await;
     engine.start().await;
-    assert_eq!(hears(&world, &direct).await, "I am back.");
+    assert_eq!(world.hears(&direct).await, "I am back.");
     assert!(direct.unheard().is_empty());
 
     // The engine ends under a box that works: that is a crash, and the turn goes on when the engine is back.
@@ -352,7 +291,7 @@ async fn an_engine_that_is_away_is_waited_for_and_told_once() {
     engine.stop();
     gate.open();
     engine.start().await;
-    assert_eq!(hears(&world, &direct).await, "Here again.");
+    assert_eq!(world.hears(&direct).await, "Here again.");
     assert!(direct.unheard().is_empty(), "{:?}", direct.unheard());
     world.finish().await;
 }
@@ -360,13 +299,13 @@ async fn an_engine_that_is_away_is_waited_for_and_told_once() {
 #[tokio::test]
 async fn a_host_comes_up_before_its_engine() {
     let engine = Engine::stand_in_away();
-    let (world, ann, direct) = ann_at_home(engine.clone(), &[]).await;
+    let (world, ann, direct) = World::ann_at_home(engine.clone(), &[]).await;
     world.model.on("anybody there").says("Here I am.");
     ann.says(&direct, "anybody there?");
-    let told = hears(&world, &direct).await;
+    let told = world.hears(&direct).await;
     assert!(told.starts_with("[lazaret] The agent cannot start: no container engine answers"), "{told}");
     engine.start().await;
-    assert_eq!(hears(&world, &direct).await, "Here I am.");
+    assert_eq!(world.hears(&direct).await, "Here I am.");
     assert!(direct.unheard().is_empty());
     world.finish().await;
 }
@@ -374,7 +313,7 @@ async fn a_host_comes_up_before_its_engine() {
 #[tokio::test]
 async fn an_edit_counts_while_its_message_is_unanswered() {
     let (world, ann, direct) =
-        ann_at_home(Engine::stand_in().await, &[("LAZARET_HOST_WORKING_RUNS", "1")]).await;
+        World::ann_at_home(Engine::stand_in().await, &[("LAZARET_HOST_WORKING_RUNS", "1")]).await;
     let family = world.telegram.room(-100_123, "Family");
     ann.says(&family, "hello?");
     world.admit(&family.address(), "family").await;
@@ -389,8 +328,8 @@ async fn an_edit_counts_while_its_message_is_unanswered() {
     ann.edits(&direct, shopping, "buy honey");
     world.soon("both are stored", world.telegram.acknowledged()).await;
     busy.open();
-    assert_eq!(hears(&world, &family).await, "Free again.");
-    assert_eq!(hears(&world, &direct).await, "Honey it is.");
+    assert_eq!(world.hears(&family).await, "Free again.");
+    assert_eq!(world.hears(&direct).await, "Honey it is.");
     let asked = world.model.last_request_text();
     assert!(asked.contains("buy honey") && !asked.contains("buy milk"), "{asked}");
 
@@ -408,17 +347,17 @@ async fn an_edit_counts_while_its_message_is_unanswered() {
     ann.edits(&direct, counting, "count to four");
     world.soon("the edit is stored", world.telegram.acknowledged()).await;
     working.open();
-    assert_eq!(hears(&world, &direct).await, "One, two, three, four.");
+    assert_eq!(world.hears(&direct).await, "One, two, three, four.");
 
     // After the answer: nobody answers an edit, but the next turn knows of it.
     world.model.on("name a number").says("Seven.");
     let hasty = ann.says(&direct, "name a number");
-    assert_eq!(hears(&world, &direct).await, "Seven.");
+    assert_eq!(world.hears(&direct).await, "Seven.");
     ann.edits(&direct, hasty, "name a letter");
     world.soon("the late edit is stored", world.telegram.acknowledged()).await;
     world.model.on("thank you").says("You are welcome.");
     ann.says(&direct, "thank you");
-    assert_eq!(hears(&world, &direct).await, "You are welcome.");
+    assert_eq!(world.hears(&direct).await, "You are welcome.");
     let asked = world.model.last_request_text();
     assert!(asked.contains("name a letter") && asked.contains("edited=\"yes\""), "{asked}");
     assert!(direct.unheard().is_empty());
@@ -428,7 +367,7 @@ async fn an_edit_counts_while_its_message_is_unanswered() {
 /// The platform tells the time of an edit in seconds; a quick second thought has the same.
 #[tokio::test]
 async fn of_two_edits_within_a_second_the_last_one_counts() {
-    let (world, ann, direct) = ann_at_home(Engine::stand_in().await, &[]).await;
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
     let gate = Gate::new();
     world
         .model
@@ -445,15 +384,16 @@ async fn of_two_edits_within_a_second_the_last_one_counts() {
     world.soon("both edits are stored", world.telegram.acknowledged()).await;
     gate.open();
     // The answer that was on its way may still come; the last word is about the last edit.
-    let heard = hears(&world, &direct).await;
-    let heard = if heard == "Milk." { hears(&world, &direct).await } else { heard };
+    let heard = world.hears(&direct).await;
+    let heard = if heard == "Milk." { world.hears(&direct).await } else { heard };
     assert_eq!(heard, "Jam.");
     world.finish().await;
 }
 
 #[tokio::test]
 async fn context_beyond_the_limit_is_counted_and_the_newest_stays() {
-    let (world, ann, _) = ann_at_home(Engine::stand_in().await, &[("LAZARET_CONTEXT_MESSAGES", "3")]).await;
+    let (world, ann, _) =
+        World::ann_at_home(Engine::stand_in().await, &[("LAZARET_CONTEXT_MESSAGES", "3")]).await;
     let bob = world.telegram.person(6, "Bob");
     let family = world.telegram.room(-100_123, "Family");
     bob.says(&family, "hello?");
@@ -463,7 +403,7 @@ async fn context_beyond_the_limit_is_counted_and_the_newest_stays() {
     }
     world.model.on("what did he say").says("Three, four, five.");
     ann.says(&family, "@laz_bot what did he say?");
-    assert_eq!(hears(&world, &family).await, "Three, four, five.");
+    assert_eq!(world.hears(&family).await, "Three, four, five.");
     let asked = world.model.last_request_text();
     assert!(asked.contains("<omitted messages=\"2\">"), "{asked}");
     let place = |n: u32| asked.find(&format!("line {n}"));
@@ -474,7 +414,7 @@ async fn context_beyond_the_limit_is_counted_and_the_newest_stays() {
     bob.says(&family, "line 6");
     world.model.on("and then").says("Six.");
     ann.says(&family, "@laz_bot and then?");
-    assert_eq!(hears(&world, &family).await, "Six.");
+    assert_eq!(world.hears(&family).await, "Six.");
     let asked = world.model.last_request_text();
     assert!(asked.contains("line 6") && !asked.contains("line 5") && !asked.contains("omitted"), "{asked}");
     world.finish().await;

@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Answer, CallError, Draft, Model, errors, sse, stream};
 
@@ -21,6 +21,9 @@ const VERSION: &str = "2023-06-01";
 
 /// Silence within one answer. The gateway gives up on its provider sooner; this catches a gateway that hangs.
 const SILENCE: Duration = Duration::from_secs(300);
+
+/// A host that is away is looked for this often; it is gone for a second when it is restarted.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How much of an error's body is read.
 const ERROR_MAX_BYTES: usize = 64 * 1024;
@@ -78,6 +81,15 @@ impl Model for Gateway {
             return Err(errors::of_status(status.as_u16(), &error_body(response.into_body()).await));
         }
         read_stream(response.into_body(), draft).await
+    }
+
+    async fn back(&self) {
+        loop {
+            sleep(LOOK_AGAIN).await;
+            if UnixStream::connect(&self.socket).await.is_ok() {
+                return;
+            }
+        }
     }
 }
 

@@ -26,6 +26,9 @@ pub trait Model {
     /// # Errors
     /// [`CallError`], which says what may be tried again.
     async fn call(&self, body: String, draft: &Draft) -> Result<Answer, CallError>;
+
+    /// Waits until the host can be reached again. Cancel safe.
+    async fn back(&self);
 }
 
 /// The text of an answer as far as it has come. Shared between the call and who watches it.

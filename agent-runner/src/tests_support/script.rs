@@ -104,4 +104,8 @@ impl Model for Script {
             None => panic!("the script has ended: {body}"),
         }
     }
+
+    async fn back(&self) {
+        std::future::pending().await
+    }
 }

@@ -15,7 +15,8 @@ mod write_file;
 
 use std::time::Duration;
 
-use ipc_schema::letters::request::UpdatePersonality;
+use ipc_schema::letters::Request;
+use ipc_schema::letters::request::{AskPerson, UpdatePersonality};
 use ipc_schema::letters::to_agent::Limits;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -56,8 +57,47 @@ pub enum Call {
     Local(Local),
     /// An interim reply.
     SendMessage(SendMessage),
-    /// A request.
-    UpdatePersonality(NewPersonality),
+    /// A request of the host.
+    Ask(Wanted),
+}
+
+/// A call that becomes a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// `update_personality`
+    Personality(NewPersonality),
+    /// `ask_person`
+    Person(AskPerson),
+}
+
+impl Wanted {
+    /// The request; a personality is based on the text with this digest.
+    ///
+    /// # Errors
+    /// What no letter carries or no host takes: what to do about it.
+    pub fn request(self, base_sha256: Option<String>) -> Result<Request, String> {
+        match self {
+            Self::Personality(text) => text.request(base_sha256).map(Request::UpdatePersonality),
+            Self::Person(question) => checked(question).map(Request::AskPerson),
+        }
+    }
+}
+
+fn checked(ask: AskPerson) -> Result<AskPerson, String> {
+    let texts = || ask.choices.iter().chain([&ask.question]);
+    if texts().any(|text| text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t'))) {
+        return Err("the question holds control characters; leave them out".into());
+    }
+    if texts().any(|text| text.trim().is_empty()) {
+        return Err("the question, or one of its choices, is empty".into());
+    }
+    if ask.question.chars().count() > 4_000 || ask.choices.len() > 9 {
+        return Err("at most 4,000 characters and 9 choices; ask shorter".into());
+    }
+    if ask.choices.iter().any(|choice| choice.chars().count() > 200) {
+        return Err("a choice has at most 200 characters; explain it in the question".into());
+    }
+    Ok(ask)
 }
 
 /// A call of a local tool.
@@ -119,11 +159,13 @@ impl NewPersonality {
 pub const SEND_MESSAGE: &str = "send_message";
 /// The tool that asks for another personality.
 pub const UPDATE_PERSONALITY: &str = "update_personality";
+/// The tool that asks a person and waits.
+pub const ASK_PERSON: &str = "ask_person";
 
 /// Whether a call of this tool goes to the host by a letter. Such a call can be repeated after a crash; a local
 /// one cannot, since nobody knows how far it came.
 pub fn is_by_letter(name: &str) -> bool {
-    matches!(name, SEND_MESSAGE | UPDATE_PERSONALITY)
+    matches!(name, SEND_MESSAGE | UPDATE_PERSONALITY | ASK_PERSON)
 }
 
 impl Call {
@@ -140,7 +182,8 @@ impl Call {
             "list_files" => Self::Local(Local::List(args(name, input)?)),
             "search_files" => Self::Local(Local::Search(args(name, input)?)),
             SEND_MESSAGE => Self::SendMessage(args(name, input)?),
-            UPDATE_PERSONALITY => Self::UpdatePersonality(args(name, input)?),
+            UPDATE_PERSONALITY => Self::Ask(Wanted::Personality(args(name, input)?)),
+            ASK_PERSON => Self::Ask(Wanted::Person(args(name, input)?)),
             _ => {
                 let known: Vec<_> = DEFINED.iter().map(|tool| tool.0).collect();
                 return Err(format!("there is no tool {name:?}; there are: {}", known.join(", ")));
@@ -165,9 +208,9 @@ impl Call {
             Self::Local(Local::Edit(args)) => &args.path,
             Self::Local(Local::List(args)) => args.path.as_deref().unwrap_or("."),
             Self::Local(Local::Search(args)) => &args.pattern,
-            Self::SendMessage(SendMessage { text }) | Self::UpdatePersonality(NewPersonality { text }) => {
-                text
-            }
+            Self::SendMessage(SendMessage { text })
+            | Self::Ask(Wanted::Personality(NewPersonality { text })) => text,
+            Self::Ask(Wanted::Person(ask)) => &ask.question,
         };
         one_line(text)
     }
@@ -258,7 +301,7 @@ impl Toolbox {
 /// Name, description, properties, required ones.
 type Definition = (&'static str, &'static str, fn() -> Value, &'static [&'static str]);
 
-const DEFINED: [Definition; 8] = [
+const DEFINED: [Definition; 9] = [
     (RUN_COMMAND, run_command::ABOUT, run_command::properties, &["command"]),
     ("read_file", read_file::ABOUT, read_file::properties, &["path"]),
     ("write_file", write_file::ABOUT, write_file::properties, &["path", "content"]),
@@ -276,6 +319,21 @@ const DEFINED: [Definition; 8] = [
         "Replaces the whole text that stands under \"This group\" in your instructions, from the next turn on. Give the complete new text: what you leave out is gone. The host keeps the previous one and may refuse.",
         || json!({ "text": { "type": "string", "description": "the complete new text, Markdown, at most 64 KiB" } }),
         &["text"],
+    ),
+    (
+        ASK_PERSON,
+        "Asks the people of this chat one question and waits for the answer, for up to a day. Use it only when you cannot go on without them. What else they write instead arrives as the next message.",
+        || {
+            json!({
+                "question": { "type": "string", "description": "Markdown, at most 4,000 characters" },
+                "choices": {
+                    "type": "array",
+                    "items": { "type": "string" },
+                    "description": "answers to choose from, at most 9; leave it out for a free answer",
+                },
+            })
+        },
+        &["question"],
     ),
 ];
 
@@ -327,6 +385,7 @@ mod tests {
                         "string" => json!("x"),
                         "integer" => json!(1),
                         "boolean" => json!(true),
+                        "array" => json!(["x"]),
                         other => panic!("{other}"),
                     };
                     (key.clone(), value)

@@ -77,10 +77,13 @@ impl TranscriptFile {
     /// # Errors
     /// [`Fatal::SessionUnwritable`]. What may have been written of it is a torn last line for the next run.
     pub fn append(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        failpoint!("runner.append.before", |source| self.unwritable(source));
         let written = entry.to_line().map_err(io::Error::from).and_then(|line| {
             self.file.write_all(&line)?;
+            failpoint!("runner.append.written");
             self.file.sync_data()
         });
+        failpoint!("runner.append.synced");
         written.map_err(|source| self.unwritable(source))
     }
 
@@ -98,8 +101,10 @@ impl TranscriptFile {
             for entry in entries {
                 file.write_all(&entry.to_line()?)?;
             }
+            failpoint!("runner.compact.written", |e| e);
             file.sync_all()?;
             std::fs::rename(&fresh, self.dir.join(&self.name))?;
+            failpoint!("runner.compact.replaced");
             sync_dir(&self.dir)?;
             Ok(file)
         })();

@@ -43,6 +43,7 @@ impl<M: Model> Agent<M> {
         let (Some(first), Some(last)) = (replaced.first(), replaced.last()) else { return Ok(()) };
         let name = format!("{}-{}-{}.md", self.begin.session, first.entry, last.entry);
         self.transcript.archive(&name, &compaction::archive(&replaced))?;
+        failpoint!("runner.compact.archived");
         let archive = format!("{}/archive/{name}", box_path::SESSION);
         let mut held: Vec<_> = replaced.iter().flat_map(Entry::held).collect();
         held.sort_unstable();

@@ -38,6 +38,8 @@ const MODEL_LIMIT: Duration = Duration::from_secs(600);
 /// A host that is away is tried this often, this far apart. Tries are counted, not time: a frozen box loses none.
 const AWAY_TRIES: u32 = 180;
 const AWAY_PAUSE: Duration = Duration::from_secs(10);
+/// The first tries come as soon as the host can be reached; one that then answers nothing must not use up all.
+const AWAY_QUICK: u32 = 20;
 /// An answer that breaks off is asked for again this often.
 const CUT_TRIES: u32 = 3;
 
@@ -169,7 +171,9 @@ impl<M: Model> Agent<M> {
         let (model_calls, tool_calls) = (course.model_calls, course.tool_calls);
         let error = error.map(|trouble| Trouble { reason: fit(&trouble.reason), ..trouble });
         let done = TurnDone { outcome, text: fit(&text), error, model_calls, tool_calls };
+        failpoint!("runner.turn_done.before");
         self.post.outbox.say(turn, id, FromAgent::TurnDone(done)).await?;
+        failpoint!("runner.turn_done.after");
         self.post.ended(turn);
         Ok(())
     }
@@ -216,6 +220,7 @@ impl<M: Model> Agent<M> {
     async fn call_and_keep(&mut self, course: &mut Course) -> Result<Option<Parted>, Fatal> {
         let turn = course.turn;
         let body = self.request(course);
+        failpoint!("runner.model.before");
         let called = match body {
             Ok(body) => self.call(turn, Activity::Thinking, body).await?,
             Err(error) => Called::Failed(Failure {
@@ -225,6 +230,7 @@ impl<M: Model> Agent<M> {
         };
         match called {
             Called::Answer(answer) => {
+                failpoint!("runner.model.after");
                 course.model_calls += 1;
                 self.transcript.append(turn, Body::Assistant(answer))?;
             }
@@ -261,6 +267,7 @@ impl<M: Model> Agent<M> {
         for letter in self.post.take_inputs(turn) {
             let ids: Vec<_> = letter.input.messages.iter().map(|message| message.id).collect();
             let new = self.transcript.append_input(turn, letter.input)?;
+            failpoint!("runner.input.taken");
             if !new && self.transcript.of_turn(turn).next().is_none() {
                 self.recall_unanswered(turn, &ids)?;
             }
@@ -308,6 +315,7 @@ impl<M: Model> Agent<M> {
                 ends_on_close: true,
             };
             let call = self.model.call(body.clone(), &draft);
+            let mut quick = false;
             let pause = match attend(&mut self.post, doing, call).await? {
                 Attended::Interrupted(_) => return Ok(Called::Interrupted),
                 Attended::Closing => return Ok(Called::Closing),
@@ -325,6 +333,7 @@ impl<M: Model> Agent<M> {
                         });
                     }
                     tracing::warn!(away, reason, "the host is away");
+                    quick = away <= AWAY_QUICK;
                     AWAY_PAUSE
                 }
                 Attended::Done(Err(CallError::Cut { reason })) => {
@@ -339,7 +348,13 @@ impl<M: Model> Agent<M> {
                     Duration::from_secs(cuts.into())
                 }
             };
-            match attend(&mut self.post, Doing { draft: None, ..doing }, sleep(pause)).await? {
+            let paused = async {
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = self.model.back(), if quick => {}
+                }
+            };
+            match attend(&mut self.post, Doing { draft: None, ..doing }, paused).await? {
                 Attended::Done(()) => {}
                 Attended::Interrupted(_) => return Ok(Called::Interrupted),
                 Attended::Closing => return Ok(Called::Closing),

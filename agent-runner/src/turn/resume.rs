@@ -5,6 +5,7 @@ use ipc_schema::letters::from_agent::Outcome;
 use ipc_schema::{LetterId, TurnId};
 
 use super::step::{self, Step};
+use super::tool_use::PENDING;
 use super::{Agent, Course};
 use crate::error::Fatal;
 use crate::model::Model;
@@ -46,12 +47,14 @@ impl<M: Model> Agent<M> {
             .filter(|(_, call)| which(&call.name))
             .map(|(index, call)| ToolResult {
                 tool_use_id: call.id,
-                content: if index == 0 {
+                content: if call.name == tools::ASK_PERSON {
+                    PENDING.into()
+                } else if index == 0 {
                     "interrupted; it may have run. Look before you repeat it.".into()
                 } else {
                     "not run: the container ended before; call it again if it is still needed".into()
                 },
-                is_error: true,
+                is_error: call.name != tools::ASK_PERSON,
             })
             .collect();
         if results.is_empty() { Ok(()) } else { self.transcript.append_results(turn, results) }

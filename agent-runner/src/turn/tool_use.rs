@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ipc_schema::letters::from_agent::{Activity, Message, Outcome};
+use ipc_schema::letters::request::Answer;
 use ipc_schema::letters::to_agent::{InterruptWhy, ToolVerdict, Verdict};
 use ipc_schema::letters::{FromAgent, Request};
 use ipc_schema::{LetterId, TurnId};
@@ -14,11 +15,15 @@ use crate::error::Fatal;
 use crate::model::Model;
 use crate::outbox::fit;
 use crate::policy;
-use crate::tools::{self, Call, Local, NewPersonality, Output, SendMessage};
+use crate::tools::{self, Call, Local, NewPersonality, Output, SendMessage, Wanted};
 use crate::transcript::{Asked, Body, ToolResult};
 
 /// A verdict on a request may take its time; the host hears every ten seconds that it is waited for.
 const VERDICT_LIMIT: Duration = Duration::from_secs(600);
+
+/// The result of a question that somebody wrote past.
+pub(super) const PENDING: &str = "No answer yet: somebody wrote something else, which comes next; it may well be the \
+     answer. An answer to this very question may still come, as a message of its own.";
 
 /// What came of a call.
 enum Answered {
@@ -48,8 +53,12 @@ impl<M: Model> Agent<M> {
             return Ok(Some(Parted::Closing));
         }
         course.tool_calls += 1;
+        failpoint!("runner.tool.before");
         match self.answer(course, &call).await? {
-            Answered::With(output) => self.keep(turn, call.id, output)?,
+            Answered::With(output) => {
+                failpoint!("runner.tool.after");
+                self.keep(turn, call.id, output)?;
+            }
             Answered::ByLetter(output, n) => {
                 self.keep(turn, call.id, output)?;
                 self.post.outbox.settle(n);
@@ -116,7 +125,7 @@ impl<M: Model> Agent<M> {
         match parsed {
             Call::Local(local) => self.run_local(course.turn, &call.name, detail, local).await,
             Call::SendMessage(message) => self.send_message(course.turn, call, message).await,
-            Call::UpdatePersonality(text) => self.update_personality(course.turn, call, text).await,
+            Call::Ask(wanted) => self.ask(course.turn, call, wanted).await,
         }
     }
 
@@ -164,20 +173,14 @@ impl<M: Model> Agent<M> {
         self.post.outbox.say(turn, id, letter).await
     }
 
-    async fn update_personality(
-        &mut self,
-        turn: TurnId,
-        call: &ToolUse,
-        text: NewPersonality,
-    ) -> Result<Answered, Fatal> {
+    async fn ask(&mut self, turn: TurnId, call: &ToolUse, wanted: Wanted) -> Result<Answered, Fatal> {
         let Ok(id) = LetterId::of_request(turn, &call.id) else {
             let problem = "not asked: the id of this call does not fit into a letter; call it again";
             return Ok(Answered::With(Output::error(problem)));
         };
-        let wanted = text.text.clone();
         let request = match self.transcript.asked_by(turn, &call.id) {
             Some(asked) => asked.request.clone(),
-            None => match self.new_request(turn, text) {
+            None => match self.new_request(turn, wanted.clone()) {
                 Ok(request) => {
                     let asked = Asked { tool_use_id: call.id.clone(), request: request.clone() };
                     self.transcript.append(turn, Body::Request(asked))?;
@@ -186,42 +189,59 @@ impl<M: Model> Agent<M> {
                 Err(problem) => return Ok(Answered::With(Output::error(format!("not asked: {problem}")))),
             },
         };
+        failpoint!("runner.request.before");
         self.post.outbox.ask(turn, id.clone(), FromAgent::Request(request)).await?;
         let doing = Doing {
             turn,
             state: Activity::Waiting,
-            tool: Some(tools::UPDATE_PERSONALITY),
+            tool: Some(&call.name),
             detail: None,
             limit: VERDICT_LIMIT,
             draft: None,
             ends_on_close: true,
         };
         Ok(match await_verdict(&mut self.post, doing, &id).await? {
-            Attended::Done((n, verdict)) => Answered::ByLetter(self.take_over(wanted, verdict), n),
+            Attended::Done((n, verdict)) => Answered::ByLetter(self.told(wanted, verdict), n),
             Attended::Interrupted(why) => Answered::Interrupted(why),
             Attended::Closing => Answered::Closing,
         })
     }
 
-    fn new_request(&self, turn: TurnId, text: NewPersonality) -> Result<Request, String> {
+    fn new_request(&self, turn: TurnId, wanted: Wanted) -> Result<Request, String> {
         let limit = self.begin.limits.requests;
         let made = self.transcript.of_turn(turn).filter(|e| matches!(e.body, Body::Request(_))).count();
         if made >= limit as usize {
             return Err(format!("this turn has made its {limit} requests; end it and go on in the next"));
         }
-        text.request(self.personality.sha256.clone()).map(Request::UpdatePersonality)
+        wanted.request(self.personality.sha256.clone())
     }
 
-    fn take_over(&mut self, wanted: String, verdict: Verdict) -> Output {
-        match verdict {
-            Verdict::Ok { result } => {
-                let sha256 = result.get("sha256").and_then(|sha256| sha256.as_str()).map(str::to_owned);
-                self.personality.text = Some(wanted);
-                self.personality.sha256 = sha256.or(self.personality.sha256.take());
-                Output::ok("done; it holds from the next turn on")
-            }
-            Verdict::Refused { code, reason } => Output::error(format!("refused ({code}): {reason}")),
+    /// The verdict, for the model.
+    fn told(&mut self, wanted: Wanted, verdict: Verdict) -> Output {
+        match (wanted, verdict) {
+            (_, Verdict::Refused { code, reason }) => Output::error(format!("refused ({code}): {reason}")),
+            (Wanted::Personality(text), Verdict::Ok { result }) => self.take_over(text, &result),
+            (Wanted::Person(_), Verdict::Ok { result }) => answer(result),
         }
+    }
+
+    fn take_over(&mut self, wanted: NewPersonality, result: &serde_json::Value) -> Output {
+        let sha256 = result.get("sha256").and_then(|sha256| sha256.as_str()).map(str::to_owned);
+        self.personality.text = Some(wanted.text);
+        self.personality.sha256 = sha256.or(self.personality.sha256.take());
+        Output::ok("done; it holds from the next turn on")
+    }
+}
+
+/// What became of a question.
+fn answer(result: serde_json::Value) -> Output {
+    match serde_json::from_value(result) {
+        Ok(Answer::Answered { text, from, name }) => Output::ok(format!("{name} ({from}) answers:\n{text}")),
+        Ok(Answer::Pending) => Output::ok(PENDING),
+        Ok(Answer::Expired) => Output::ok(
+            "Nobody answered in time. Decide without it where that is safe, or end with what you need to know.",
+        ),
+        Err(_) => Output::error("the host answered in a way that this agent does not know; go on without it"),
     }
 }
 

@@ -2,27 +2,73 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::{CliError, Done, Here};
+use crate::channels::terminal;
 use crate::channels::terminal::wire::{FromClient, SOCKET, ToClient};
+use crate::clock::Clock;
 use crate::domain::outbound::Voice;
+use crate::domain::{ChatKind, GroupName};
 use crate::policy::admission::TEXT_MAX;
 use crate::report::{print, safe};
 use crate::say;
+use crate::store::Admission;
 use crate::unix_socket;
 
-pub(super) async fn run(here: &Here) -> Done {
+/// How often a person's chat looks for the next host.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Talk to the running host.
+#[derive(Debug, Args)]
+pub struct Chat {
+    /// The group to talk to.
+    #[arg(long, default_value = "main")]
+    group: GroupName,
+}
+
+pub(super) async fn run(here: &Here, chat: &Chat) -> Done {
+    admit(here, &chat.group).await?;
+    talk_to(here, chat.group.clone()).await
+}
+
+/// A group that was added after the host's start is admitted here, by whoever may open the database.
+async fn admit(here: &Here, group: &GroupName) -> Result<(), CliError> {
+    if group.is_main() {
+        return Ok(());
+    }
+    if !here.install()?.group_names().contains(group) {
+        return Err(CliError::Plain(format!(
+            "there is no group {group}; `lazaret groups add {group}` makes it"
+        )));
+    }
+    let Some(chat) = terminal::chat_of(group) else {
+        return Err(CliError::Plain(format!("the group {group} has no terminal: that name is main's chat")));
+    };
+    let (store, now) = (here.store()?, Clock::new().wall());
+    if store.group_of(&chat).await?.as_ref() == Some(group) {
+        return Ok(());
+    }
+    store.group(group, now).await?;
+    let (group, by) = (group.clone(), "terminal".to_owned());
+    let (kind, title) = (ChatKind::Direct, "terminal".to_owned());
+    Ok(store.admit_chat(Admission { chat, group, kind, title, by, now }).await?)
+}
+
+/// The chat itself, with the terminal or with standard input.
+pub(super) async fn talk_to(here: &Here, group: GroupName) -> Done {
     let dir = here.root.host_socket_dir();
-    let stream = unix_socket::connect(&dir, SOCKET).await.map_err(|e| {
+    let mut host = Wire::connect(dir.clone(), group).await.map_err(|e| {
         CliError::Plain(format!("no host answers in {} ({e}); start one with `lazaret up`", dir.display()))
     })?;
-    let mut host = Wire::new(stream);
     let mut input = lines_of_stdin();
     if std::io::stdin().is_terminal() {
         talk(&mut host, &mut input).await
@@ -33,40 +79,103 @@ pub(super) async fn run(here: &Here) -> Done {
 
 /// The connection to the host.
 struct Wire {
+    dir: PathBuf,
+    group: GroupName,
     reader: tokio::io::Lines<BufReader<OwnedReadHalf>>,
     writer: OwnedWriteHalf,
+    joined: bool,
     seen: BTreeSet<i64>,
+    /// What the host has not said to have stored, in order: the next host is told again, under the same ids.
+    unaccepted: Vec<FromClient>,
 }
 
 impl Wire {
-    fn new(stream: UnixStream) -> Self {
-        let (reader, writer) = stream.into_split();
-        Self { reader: BufReader::new(reader).lines(), writer, seen: BTreeSet::new() }
+    async fn connect(dir: PathBuf, group: GroupName) -> std::io::Result<Self> {
+        let (reader, writer) = unix_socket::connect(&dir, SOCKET).await?.into_split();
+        let (joined, seen) = (group.is_main(), BTreeSet::new());
+        let reader = BufReader::new(reader).lines();
+        let mut host = Self { dir, group, reader, writer, joined, seen, unaccepted: Vec::new() };
+        host.introduce().await?;
+        Ok(host)
     }
 
+    /// Hosts of an older version know no joining; they are not asked to where it is not needed.
+    async fn introduce(&mut self) -> std::io::Result<()> {
+        let join = (!self.joined).then(|| FromClient::Join { group: self.group.clone() });
+        for line in join.into_iter().chain(self.unaccepted.clone()) {
+            self.write(&line).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next host.
+    async fn reconnect(&mut self) {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            let Ok(stream) = unix_socket::connect(&self.dir, SOCKET).await else { continue };
+            let (reader, writer) = stream.into_split();
+            (self.reader, self.writer) = (BufReader::new(reader).lines(), writer);
+            self.joined = self.group.is_main();
+            if self.introduce().await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// What the host says next; an error when it has ended.
     async fn next(&mut self) -> Result<ToClient, CliError> {
         let gone = || CliError::Plain("the host has ended".into());
-        let line = self.reader.next_line().await.map_err(|_| gone())?.ok_or_else(gone)?;
-        serde_json::from_str(&line)
-            .map_err(|e| CliError::Plain(format!("the host is of another version: {e}")))
+        loop {
+            let line = self.reader.next_line().await.map_err(|_| gone())?.ok_or_else(gone)?;
+            let told = serde_json::from_str(&line)
+                .map_err(|e| CliError::Plain(format!("the host is of another version: {e}")))?;
+            match told {
+                ToClient::Joined { .. } => self.joined = true,
+                // It was for `main`, before we joined: not ours to show.
+                _ if !self.joined => {}
+                ToClient::Accepted { id, message } => {
+                    self.unaccepted
+                        .retain(|line| !matches!(line, FromClient::Say { id: its, .. } if *its == id));
+                    return Ok(ToClient::Accepted { id, message });
+                }
+                told => return Ok(told),
+            }
+        }
     }
 
-    async fn send(&mut self, line: &FromClient) -> Result<(), CliError> {
-        let mut text = serde_json::to_vec(line).map_err(|e| CliError::Plain(e.to_string()))?;
+    /// The same, over the host's ends: for a person, who sees what comes.
+    async fn next_of_any_host(&mut self, screen: &mut Screen) -> ToClient {
+        loop {
+            match self.next().await {
+                Ok(told) => return told,
+                Err(why) => {
+                    screen.doing(&format!("{why}; waiting for the next one"));
+                    self.reconnect().await;
+                    screen.doing("the host is back");
+                }
+            }
+        }
+    }
+
+    async fn write(&mut self, line: &FromClient) -> std::io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
-        self.writer.write_all(&text).await.map_err(|e| CliError::Plain(format!("the host has ended: {e}")))
+        self.writer.write_all(&text).await
     }
 
-    async fn say(&mut self, text: String) -> Result<String, CliError> {
+    /// A host that has just ended shows at the next read; the line goes to the next one.
+    async fn say(&mut self, text: String) -> String {
         let id = uuid::Uuid::new_v4().to_string();
-        self.send(&FromClient::Say { id: id.clone(), text }).await?;
-        Ok(id)
+        let line = FromClient::Say { id: id.clone(), text };
+        self.unaccepted.push(line.clone());
+        let _ = self.write(&line).await;
+        id
     }
 
-    /// Tells the host that a part is shown; whether it is new here.
-    async fn shown(&mut self, row: i64) -> Result<bool, CliError> {
-        self.send(&FromClient::Shown { row }).await?;
-        Ok(self.seen.insert(row))
+    /// Tells the host that a part is shown; whether it is new here. One that has ended sends it again.
+    async fn shown(&mut self, row: i64) -> bool {
+        let _ = self.write(&FromClient::Shown { row }).await;
+        self.seen.insert(row)
     }
 }
 
@@ -96,12 +205,12 @@ async fn talk(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
                 Some(line) if line.trim().is_empty() => screen.prompt(),
                 Some(line) => match too_long(&line) {
                     Some(told) => screen.say(&told),
-                    None => drop(host.say(line).await?),
+                    None => drop(host.say(line).await),
                 },
             },
-            told = host.next() => match told? {
+            told = host.next_of_any_host(&mut screen) => match told {
                 ToClient::Part { row, text, .. } => {
-                    if host.shown(row).await? {
+                    if host.shown(row).await {
                         screen.say(&text);
                     }
                 }
@@ -109,7 +218,7 @@ async fn talk(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
                 ToClient::Draft { text } => {
                     screen.doing(text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default());
                 }
-                ToClient::Accepted { .. } | ToClient::TurnOver { .. } => {}
+                ToClient::Joined { .. } | ToClient::Accepted { .. } | ToClient::TurnOver { .. } => {}
             },
         }
     }
@@ -157,7 +266,7 @@ async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) 
             continue;
         }
         print(format!("> {}", safe(&line)));
-        let id = host.say(line).await?;
+        let id = host.say(line).await;
         Turn::default().watch(host, &id).await?;
     }
     Ok(ExitCode::SUCCESS)
@@ -200,7 +309,7 @@ impl Turn {
                     None => return self.refused(host).await,
                 },
                 ToClient::Part { row, notice, turn, answers, text } => {
-                    if host.shown(row).await? {
+                    if host.shown(row).await {
                         print(safe(&text));
                         if let Some(turn) = &turn {
                             *self.shown.entry(turn.clone()).or_default() += 1;
@@ -235,7 +344,7 @@ impl Turn {
     async fn refused(&mut self, host: &mut Wire) -> Result<(), CliError> {
         loop {
             if let ToClient::Part { row, text, notice: true, .. } = host.next().await? {
-                if host.shown(row).await? {
+                if host.shown(row).await {
                     print(safe(&text));
                 }
                 return Ok(());

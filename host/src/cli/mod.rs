@@ -40,7 +40,7 @@ enum Verb {
     /// Run the host in the foreground.
     Up(up::Up),
     /// Talk to the running host.
-    Chat,
+    Chat(chat::Chat),
     /// Show what the host does.
     Status,
     /// Check what an install needs.
@@ -117,7 +117,7 @@ pub async fn run(args: Args) -> Done {
     let here = Here { root, json: args.json, env: std::env::vars().collect() };
     match args.verb {
         Verb::Up(up) => up::run(&here, &up).await,
-        Verb::Chat => chat::run(&here).await,
+        Verb::Chat(chat) => chat::run(&here, &chat).await,
         Verb::Status => status::run(&here).await,
         Verb::Doctor => doctor::run(&here).await,
         Verb::Groups(groups) => groups::run(&here, groups).await,

@@ -8,6 +8,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CliError, Done, Here, chat};
 use crate::daemon::Host;
+use crate::dispatch::Unfinished;
+use crate::domain::GroupName;
 
 /// How long the second signal waits for the engine.
 const END_NOW: Duration = Duration::from_secs(15);
@@ -21,6 +23,8 @@ pub struct Up {
 }
 
 pub(super) async fn run(here: &Here, up: &Up) -> Done {
+    #[cfg(feature = "failpoints")]
+    ::failpoint::arm_by_environment().map_err(CliError::Plain)?;
     let mut host = Host::start(here.root.clone(), &here.env).await?;
     let mut signals = Signals::new()?;
     let install = &host.parts.install;
@@ -28,7 +32,7 @@ pub(super) async fn run(here: &Here, up: &Up) -> Done {
     let mut code = ExitCode::SUCCESS;
     let chatting = async {
         match up.chat {
-            true => chat::run(here).await,
+            true => chat::talk_to(here, GroupName::main()).await,
             false => std::future::pending().await,
         }
     };
@@ -40,7 +44,8 @@ pub(super) async fn run(here: &Here, up: &Up) -> Done {
         () = damaged => code = ExitCode::FAILURE,
         () = host.collapsed() => return Ok(ExitCode::FAILURE),
     }
-    host.drain();
+    // A host that chats is somebody's evening: nothing of it stays behind. Any other is restarted, and its boxes go on.
+    host.drain(if up.chat { Unfinished::Closes } else { Unfinished::GoesOn });
     let end_now = host.ender();
     let drained = host.drained();
     tokio::pin!(drained);

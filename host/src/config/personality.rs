@@ -57,13 +57,18 @@ pub fn read(path: &Path) -> Result<Option<Text>, String> {
 }
 
 /// Puts `text` in the place of a file whose digest is `base` (`None`: of no file). The text that was there is kept
-/// beside it as `CLAUDE.md.previous`. Returns the new digest.
+/// beside it as `CLAUDE.md.previous`. Returns the new digest. Putting there what is there changes nothing: a change
+/// that a host died over is made again by the next one, which cannot know how far the first one came.
 ///
 /// # Errors
 /// [`ChangeError::Conflict`] when the file is another one by now; it is then as it was.
 pub fn replace(path: &Path, text: &str, base: Option<&str>) -> Result<String, ChangeError> {
     let failed = |source: io::Error| ChangeError::Io { path: path.to_owned(), source };
-    let staged = beside(path, ".staged");
+    let (staged, wanted) = (beside(path, ".staged"), sha256_hex(text.as_bytes()));
+    if std::fs::read(path).is_ok_and(|now| sha256_hex(&now) == wanted) {
+        keep_interrupted(path, &staged, base).map_err(failed)?;
+        return Ok(wanted);
+    }
     stage(&staged, text).map_err(failed)?;
     match base {
         None => match renameat_with(CWD, &staged, CWD, path, RenameFlags::NOREPLACE) {
@@ -76,7 +81,17 @@ pub fn replace(path: &Path, text: &str, base: Option<&str>) -> Result<String, Ch
         },
         Some(base) => exchange(path, &staged, base),
     }?;
-    Ok(sha256_hex(text.as_bytes()))
+    Ok(wanted)
+}
+
+/// The exchange was made, and the text that came out was not moved to its place any more.
+fn keep_interrupted(path: &Path, staged: &Path, base: Option<&str>) -> io::Result<()> {
+    match std::fs::read(staged) {
+        Ok(came_out) if Some(sha256_hex(&came_out).as_str()) == base => {
+            std::fs::rename(staged, beside(path, ".previous"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Exchanges the file with the one before it.
@@ -144,6 +159,19 @@ mod tests {
         let base = read(&path).unwrap().unwrap().sha256;
         let new = replace(&path, "Be short.", Some(&base)).unwrap();
         assert_eq!(read(&path).unwrap().unwrap(), Text { text: "Be short.".into(), sha256: new });
+        undo(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "Be kind.");
+    }
+
+    #[test]
+    fn a_change_that_a_host_died_over_is_made_again() {
+        let (_dir, path) = file("Be kind.");
+        let base = sha256_hex(b"Be kind.");
+        // It died after the exchange: the old text lies under the staged name.
+        std::fs::write(beside(&path, ".staged"), "Be kind.").unwrap();
+        std::fs::write(&path, "Be short.").unwrap();
+        let new = replace(&path, "Be short.", Some(&base)).unwrap();
+        assert_eq!(replace(&path, "Be short.", Some(&base)).unwrap(), new, "or after all of it");
         undo(&path).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "Be kind.");
     }

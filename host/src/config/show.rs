@@ -14,6 +14,11 @@ use crate::domain::group::ModelChoice;
 
 /// Variables that begin like an override and are something else.
 const NOT_SETTINGS: [&str; 3] = ["LAZARET_ROOT", "LAZARET_LOG", "LAZARET_RUNNER"];
+/// Those of the crash program, in a build for it.
+#[cfg(feature = "failpoints")]
+const OF_TESTS: [&str; 2] = [::failpoint::RULES, ::failpoint::TRACE];
+#[cfg(not(feature = "failpoints"))]
+const OF_TESTS: [&str; 0] = [];
 
 /// One setting as `lazaret config show` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -106,7 +111,7 @@ pub(super) fn with_choice(mut shown: Vec<Shown>, model: &ModelChoice) -> Vec<Sho
 }
 
 fn is_override(variable: &str) -> bool {
-    variable.starts_with("LAZARET_") && !NOT_SETTINGS.contains(&variable)
+    variable.starts_with("LAZARET_") && !NOT_SETTINGS.contains(&variable) && !OF_TESTS.contains(&variable)
 }
 
 /// A variable's text as a value of TOML: a number, a boolean, a list; otherwise the text itself.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
-use super::{CLOSE_GRACE, Dispatch, Effect, Facts, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT, TIME_GRACE};
+use super::{
+    After, CLOSE_GRACE, Dispatch, Effect, Facts, Found, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT,
+    TIME_GRACE, Unfinished,
+};
 use crate::domain::{Ending, Lane};
 
 /// Where a lane stands. An idle lane has no state at all.
@@ -34,6 +37,11 @@ pub enum LaneState {
         since: Duration,
         /// Set after an `interrupt`: when the box is killed, and what its end is then called.
         stopping: Option<(Duration, Ending)>,
+    },
+    /// The turn is suspended: it waits for a person, and holds neither slot nor box.
+    Waiting {
+        /// When its question expires; `None` when that was said.
+        until: Option<Duration>,
     },
     /// A box waits for the next turn.
     Listening {
@@ -67,7 +75,7 @@ impl LaneState {
             | Self::Working { run, .. }
             | Self::Listening { run, .. }
             | Self::Closing { run, .. } => Some(*run),
-            Self::Backoff { .. } => None,
+            Self::Waiting { .. } | Self::Backoff { .. } => None,
         }
     }
 
@@ -82,6 +90,7 @@ impl LaneState {
             Self::Queued { .. } => "queued",
             Self::Starting { .. } => "starting",
             Self::Working { .. } => "working",
+            Self::Waiting { .. } => "waiting for an answer",
             Self::Listening { .. } => "listening",
             Self::Closing { .. } => "closing",
             Self::Backoff { .. } => "backoff",
@@ -103,6 +112,7 @@ impl Record {
             LaneState::Listening { since, .. } => Some(since.saturating_add(self.facts.idle_window)),
             LaneState::Closing { kill_at, .. } => *kill_at,
             LaneState::Backoff { until } => Some(*until),
+            LaneState::Waiting { until } => *until,
             LaneState::Starting { .. } => None,
         }
     }
@@ -143,12 +153,39 @@ impl Dispatch {
                 record.state = LaneState::Queued { since: now, held: Some((run, born)) };
             }
             // The turn it has was ended meanwhile, and this is a new one: the old wait is not its own.
-            LaneState::Backoff { .. } => record.state = LaneState::Queued { since: now, held: None },
+            LaneState::Backoff { .. } | LaneState::Waiting { .. } => {
+                record.state = LaneState::Queued { since: now, held: None };
+            }
             LaneState::Starting { .. } | LaneState::Working { .. } | LaneState::Closing { .. } => {
                 record.again = true
             }
             LaneState::Queued { .. } => {}
         }
+    }
+
+    /// A box that lives already takes its place without waiting for a slot. One that works is fed at once: a message
+    /// that the earlier host stored for its turn may not have reached it.
+    pub(super) fn adopt(
+        &mut self,
+        now: Duration,
+        lane: Lane,
+        facts: Facts,
+        found: Found,
+        effects: &mut Vec<Effect>,
+    ) {
+        let run = RunNo(self.next_run);
+        self.next_run += 1;
+        let state = match found {
+            Found::Starting => LaneState::Starting { run, born: now },
+            Found::Working => LaneState::Working { run, born: now, since: now, stopping: None },
+            Found::Listening => LaneState::Listening { run, born: now, since: now },
+            Found::Closing => LaneState::Closing { run, kill_at: Some(now + CLOSE_GRACE) },
+        };
+        effects.push(Effect::Adopt { lane: lane.clone(), run });
+        if found == Found::Working {
+            effects.push(Effect::Feed { run });
+        }
+        self.lanes.insert(lane, Record::new(state, facts));
     }
 
     pub(super) fn follow_up(&mut self, lane: &Lane, effects: &mut Vec<Effect>) {
@@ -185,23 +222,42 @@ impl Dispatch {
         }
     }
 
-    pub(super) fn ended(&mut self, now: Duration, run: RunNo, wake: Option<(Duration, Facts)>) {
+    pub(super) fn ended(&mut self, now: Duration, run: RunNo, after: After) {
         let draining = self.draining();
         let Some((lane, record)) = self.by_run(run) else { return };
-        let overtaken = record.again.then_some((Duration::ZERO, record.facts));
+        // A wake, or an answer, that came after the store had collected the run.
+        let after = match after {
+            After::Idle | After::Suspended(..) if record.again => After::Wake(Duration::ZERO, record.facts),
+            after => after,
+        };
         let lane = lane.clone();
-        match wake.or(overtaken) {
-            Some((wait, facts)) if !draining => {
-                let state = if wait.is_zero() {
-                    LaneState::Queued { since: now, held: None }
-                } else {
-                    LaneState::Backoff { until: now + wait }
-                };
-                self.lanes.insert(lane, Record::new(state, facts));
+        let (state, facts) = match after {
+            After::Wake(wait, facts) if wait.is_zero() => {
+                (LaneState::Queued { since: now, held: None }, facts)
             }
-            _ => {
-                self.lanes.remove(&lane);
-            }
+            After::Wake(wait, facts) => (LaneState::Backoff { until: now + wait }, facts),
+            After::Suspended(left, facts) => (LaneState::Waiting { until: Some(now + left) }, facts),
+            After::Idle => return drop(self.lanes.remove(&lane)),
+        };
+        if draining {
+            self.lanes.remove(&lane);
+        } else {
+            self.lanes.insert(lane, Record::new(state, facts));
+        }
+    }
+
+    pub(super) fn suspend(&mut self, now: Duration, run: RunNo, effects: &mut Vec<Effect>) {
+        if let Some((_, record)) = self.by_run(run)
+            && let LaneState::Working { stopping: None, .. } = record.state
+        {
+            record.close(now, CloseWhy::Question, effects);
+        }
+    }
+
+    pub(super) fn answered(&mut self, now: Duration, lane: Lane, facts: Facts, effects: &mut Vec<Effect>) {
+        match self.lanes.get(&lane).map(|record| &record.state) {
+            Some(LaneState::Working { run, stopping: None, .. }) => effects.push(Effect::Feed { run: *run }),
+            _ => self.wake(now, lane, facts),
         }
     }
 
@@ -212,7 +268,7 @@ impl Dispatch {
                 *stopping = Some((now + STOP_GRACE, Ending::Stopped));
                 effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Stop });
             }
-            LaneState::Queued { held: None, .. } | LaneState::Backoff { .. } => {
+            LaneState::Queued { held: None, .. } | LaneState::Backoff { .. } | LaneState::Waiting { .. } => {
                 self.lanes.remove(lane);
                 effects.push(Effect::EndTurn { lane: lane.clone() });
             }
@@ -235,25 +291,22 @@ impl Dispatch {
                 record.close(now, CloseWhy::Renew, effects);
             }
             LaneState::Starting { .. } | LaneState::Working { .. } => record.renew = true,
-            LaneState::Queued { held: None, .. } | LaneState::Closing { .. } | LaneState::Backoff { .. } => {}
+            LaneState::Queued { held: None, .. }
+            | LaneState::Closing { .. }
+            | LaneState::Backoff { .. }
+            | LaneState::Waiting { .. } => {}
         }
     }
 
     /// Everything that time alone does. Runs after every event, so that a late tick changes nothing.
     pub(super) fn pass_time(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let drain_over = matches!(self.phase, Phase::Draining { until, .. } if now >= until);
-        if drain_over {
-            self.phase = match self.phase {
-                Phase::Draining { told, .. } => Phase::Draining { until: Duration::MAX, told },
-                Phase::Up => Phase::Up,
-            };
+        if let Phase::Draining { until, unfinished, told } = self.phase
+            && now >= until
+        {
+            self.phase = Phase::Draining { until: Duration::MAX, unfinished, told };
+            self.drain_over(now, unfinished, effects);
         }
         for (lane, record) in &mut self.lanes {
-            if drain_over && record.state.holds_slot() {
-                // In mid-turn: the box ends after the tool in hand, and the turn is resumed by the next host.
-                record.close(now, CloseWhy::Drain, effects);
-                continue;
-            }
             if record.due().is_none_or(|due| due > now) {
                 continue;
             }
@@ -276,7 +329,31 @@ impl Dispatch {
                     *kill_at = None;
                 }
                 LaneState::Backoff { .. } => record.state = LaneState::Queued { since: now, held: None },
+                LaneState::Waiting { until } => {
+                    *until = None;
+                    effects.push(Effect::Expire { lane: lane.clone() });
+                }
                 LaneState::Starting { .. } => {}
+            }
+        }
+    }
+
+    /// The turns had their time. A box that is left goes on: with its tools now, with its model when the next host
+    /// has bound its socket. One that closes ends after the tool in hand.
+    fn drain_over(&mut self, now: Duration, unfinished: Unfinished, effects: &mut Vec<Effect>) {
+        match unfinished {
+            Unfinished::GoesOn => {
+                // One that was told to close ends by itself, or by its own deadline.
+                self.lanes.retain(|_, record| {
+                    let left = record.state.run().filter(|_| record.state.holds_slot());
+                    effects.extend(left.map(|run| Effect::Leave { run }));
+                    left.is_none()
+                });
+            }
+            Unfinished::Closes => {
+                for record in self.lanes.values_mut().filter(|record| record.state.holds_slot()) {
+                    record.close(now, CloseWhy::Drain, effects);
+                }
             }
         }
     }

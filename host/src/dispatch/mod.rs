@@ -3,7 +3,8 @@
 //!
 //! What holds after every event (the property test in `model.rs` keeps it so):
 //! - a lane has at most one run, and at most [`Settings::working`] lanes start or work;
-//! - no more than [`Settings::boxes`] boxes live; a listening one gives way to a lane that waits;
+//! - no more than [`Settings::boxes`] boxes live; a listening one gives way to a lane that waits
+//!   (adopted boxes live already, however many the settings would allow now; nothing starts beside them);
 //! - a lane that wants a run gets one, unless it is stopped or the host drains;
 //! - nothing starts after [`Event::Drain`].
 
@@ -31,8 +32,6 @@ const TIME_GRACE: Duration = Duration::from_secs(2);
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A wait longer than this is told to the chat, once.
 const TELL_WAIT: Duration = Duration::from_secs(60);
-/// How long turns may go on after the first signal.
-const DRAIN_GRACE: Duration = Duration::from_secs(30);
 
 /// A run's number in this process: it tells a late answer of an ended run from its successor's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +44,8 @@ pub struct Settings {
     pub working: usize,
     /// Boxes that live, listening ones included.
     pub boxes: usize,
+    /// How long turns may go on after the first signal.
+    pub drain: Duration,
 }
 
 /// What dispatch must know of a lane; it comes with each wake, so that a changed group file holds from then on.
@@ -60,6 +61,39 @@ pub struct Facts {
     pub run_limit: Duration,
 }
 
+/// Where an earlier host's run stands, by its rows and its letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It has not said `ready`.
+    Starting,
+    /// It was given the lane's open turn.
+    Working,
+    /// It waits for a turn.
+    Listening,
+    /// It was told to close.
+    Closing,
+}
+
+/// What a drain does with turns that are still at work when its time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Their boxes go on, and the next host adopts them: a restart, an upgrade.
+    GoesOn,
+    /// Their boxes close after the tool in hand, and the next host resumes the turns in new ones.
+    Closes,
+}
+
+/// What a lane does when its run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// Nothing waits.
+    Idle,
+    /// Its open turn wants a run, after a wait.
+    Wake(Duration, Facts),
+    /// Its open turn waits for a person, for this long at most.
+    Suspended(Duration, Facts),
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -69,6 +103,15 @@ pub enum Event {
         lane: Lane,
         /// What to know of it.
         facts: Facts,
+    },
+    /// An earlier host left the lane a box, and this host's wall around it stands. Comes before every other event.
+    Adopt {
+        /// Which.
+        lane: Lane,
+        /// What to know of it.
+        facts: Facts,
+        /// Where its run stands.
+        found: Found,
     },
     /// More messages for the lane's open turn are stored.
     FollowUp {
@@ -87,12 +130,33 @@ pub enum Event {
         /// Whether more work waits.
         next: bool,
     },
-    /// The box is gone and collected; `wake` when an open turn wants a run after that wait.
+    /// The box is gone and collected.
     Ended {
         /// Which run.
         run: RunNo,
-        /// The wait, and what to know of the lane.
-        wake: Option<(Duration, Facts)>,
+        /// What its lane does next.
+        after: After,
+    },
+    /// What the turn asked a person has not been answered for longer than a box waits.
+    Suspend {
+        /// Which run.
+        run: RunNo,
+    },
+    /// At boot: the lane's turn waits for a person, and for this long at most.
+    Suspended {
+        /// Which.
+        lane: Lane,
+        /// The time that is left.
+        left: Duration,
+        /// What to know of it.
+        facts: Facts,
+    },
+    /// A question of the lane's open turn has its answer, or nobody will give it any more.
+    Answered {
+        /// Which.
+        lane: Lane,
+        /// What to know of it.
+        facts: Facts,
     },
     /// A person said `/stop`.
     Stop {
@@ -107,7 +171,10 @@ pub enum Event {
     /// Time passed.
     Tick,
     /// The first signal: finish, start nothing.
-    Drain,
+    Drain {
+        /// What becomes of turns that are not finished in time.
+        unfinished: Unfinished,
+    },
     /// The second signal: end now.
     EndNow,
 }
@@ -120,6 +187,18 @@ pub enum Effect {
         /// For whom.
         lane: Lane,
         /// Under which number.
+        run: RunNo,
+    },
+    /// Go on with the box that an earlier host left. Answered as `Start` is.
+    Adopt {
+        /// Whose.
+        lane: Lane,
+        /// Under which number.
+        run: RunNo,
+    },
+    /// Leave the box to the next host: it goes on by itself. Not answered.
+    Leave {
+        /// Which.
         run: RunNo,
     },
     /// Write what the open turn holds to the box.
@@ -153,6 +232,11 @@ pub enum Effect {
         /// What its end is then called.
         ending: Ending,
     },
+    /// Nobody has answered the question of the lane's suspended turn in time. Answered by `Answered`.
+    Expire {
+        /// Which.
+        lane: Lane,
+    },
     /// End the open turn that no box works on, because a person said `/stop`.
     EndTurn {
         /// Which.
@@ -171,7 +255,7 @@ pub enum Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Up,
-    Draining { until: Duration, told: bool },
+    Draining { until: Duration, unfinished: Unfinished, told: bool },
 }
 
 /// One lane that is not idle.
@@ -207,14 +291,21 @@ impl Dispatch {
         let mut effects = Vec::new();
         match event {
             Event::Wake { lane, facts } => self.wake(now, lane, facts),
+            Event::Adopt { lane, facts, found } => self.adopt(now, lane, facts, found, &mut effects),
             Event::FollowUp { lane } => self.follow_up(&lane, &mut effects),
             Event::Ready { run } => self.ready(now, run, &mut effects),
             Event::TurnClosed { run, next } => self.turn_closed(now, run, next, &mut effects),
-            Event::Ended { run, wake } => self.ended(now, run, wake),
+            Event::Ended { run, after } => self.ended(now, run, after),
+            Event::Suspend { run } => self.suspend(now, run, &mut effects),
+            Event::Suspended { lane, left, facts } => {
+                let state = LaneState::Waiting { until: Some(now + left) };
+                self.lanes.insert(lane, Record::new(state, facts));
+            }
+            Event::Answered { lane, facts } => self.answered(now, lane, facts, &mut effects),
             Event::Stop { lane } => self.stop(now, &lane, &mut effects),
             Event::Renew { lane } => self.renew(now, &lane, &mut effects),
             Event::Tick => {}
-            Event::Drain => self.drain(now, &mut effects),
+            Event::Drain { unfinished } => self.drain(now, unfinished, &mut effects),
             Event::EndNow => self.end_now(&mut effects),
         }
         self.pass_time(now, &mut effects);
@@ -252,11 +343,11 @@ impl Dispatch {
         self.lanes.iter_mut().find(|(_, record)| record.state.run() == Some(run))
     }
 
-    fn drain(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+    fn drain(&mut self, now: Duration, unfinished: Unfinished, effects: &mut Vec<Effect>) {
         if self.draining() {
             return;
         }
-        self.phase = Phase::Draining { until: now + DRAIN_GRACE, told: false };
+        self.phase = Phase::Draining { until: now + self.settings.drain, unfinished, told: false };
         self.lanes.retain(|_, record| record.state.run().is_some());
         for record in self.lanes.values_mut() {
             if matches!(record.state, LaneState::Listening { .. } | LaneState::Queued { .. }) {
@@ -266,10 +357,8 @@ impl Dispatch {
     }
 
     fn end_now(&mut self, effects: &mut Vec<Effect>) {
-        self.phase = match self.phase {
-            Phase::Draining { told, .. } => Phase::Draining { until: Duration::MAX, told },
-            Phase::Up => Phase::Draining { until: Duration::MAX, told: false },
-        };
+        let told = matches!(self.phase, Phase::Draining { told: true, .. });
+        self.phase = Phase::Draining { until: Duration::MAX, unfinished: Unfinished::Closes, told };
         self.lanes.retain(|_, record| record.state.run().is_some());
         for record in self.lanes.values_mut() {
             record.kill(Ending::Killed, effects);

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::group::Priority;
 
+const DRAIN: Duration = Duration::from_secs(30);
 const GROUPS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// What the world does next. Numbers choose among what is possible then.
@@ -23,13 +24,17 @@ enum Step {
     Finish(usize),
     /// A box ends: by itself, or as it was told.
     End(usize, bool),
+    /// A box that works has asked a person, who takes long.
+    Ask(usize),
+    /// A person answers.
+    Answer(usize),
     /// `/stop`.
     Stop(usize),
     /// `/new`.
     Renew(usize),
     /// Time passes.
     Wait(u64),
-    Drain,
+    Drain(Unfinished),
     EndNow,
 }
 
@@ -39,6 +44,8 @@ fn step() -> impl Strategy<Value = Step> {
         5 => any::<usize>().prop_map(Step::Ready),
         5 => any::<usize>().prop_map(Step::Finish),
         3 => (any::<usize>(), any::<bool>()).prop_map(|(n, crash)| Step::End(n, crash)),
+        1 => any::<usize>().prop_map(Step::Ask),
+        1 => (0..GROUPS.len()).prop_map(Step::Answer),
         1 => (0..GROUPS.len()).prop_map(Step::Stop),
         1 => (0..GROUPS.len()).prop_map(Step::Renew),
         3 => (0u64..400).prop_map(Step::Wait),
@@ -65,6 +72,10 @@ struct World {
     draining: bool,
     drained: u32,
     served: BTreeSet<Lane>,
+    adopted: usize,
+    /// Lanes whose turn has a question without an answer.
+    asking: BTreeSet<Lane>,
+    suspended: BTreeSet<Lane>,
 }
 
 impl World {
@@ -78,6 +89,9 @@ impl World {
             draining: false,
             drained: 0,
             served: BTreeSet::new(),
+            adopted: 0,
+            asking: BTreeSet::new(),
+            suspended: BTreeSet::new(),
         }
     }
 
@@ -125,7 +139,18 @@ impl World {
             Effect::EndTurn { lane } => {
                 assert!(self.open.remove(&lane), "{lane} has no turn to end");
             }
+            Effect::Adopt { lane, run } => {
+                self.boxes.insert(run, (lane, BoxState::Up { fed: false }));
+            }
+            Effect::Leave { run } => {
+                self.boxes.remove(&run).expect("a box that is left exists");
+            }
             Effect::Interrupt { run, .. } => assert!(self.boxes.contains_key(&run)),
+            Effect::Expire { lane } => {
+                self.suspended.remove(&lane);
+                let facts = Self::facts(&lane);
+                self.happen(Event::Answered { lane, facts });
+            }
             Effect::TellWaiting { .. } => {}
             Effect::Drained => {
                 self.drained += 1;
@@ -136,8 +161,8 @@ impl World {
 
     fn check(&self) {
         let (working, boxes) = self.dispatch.load();
-        assert!(working <= self.settings.working, "{working} work");
-        assert!(boxes <= self.settings.boxes.max(1), "{boxes} boxes");
+        assert!(working <= self.settings.working.max(self.adopted), "{working} work");
+        assert!(boxes <= self.settings.boxes.max(self.adopted), "{boxes} boxes");
         assert!(self.drained <= 1, "drained {} times", self.drained);
     }
 
@@ -145,6 +170,22 @@ impl World {
         let fitting: Vec<RunNo> =
             self.boxes.iter().filter(|(_, (_, s))| wanted(s)).map(|(run, _)| *run).collect();
         fitting.get(n.checked_rem(fitting.len())?).copied()
+    }
+
+    /// Begins with boxes of an earlier host, some of which have a turn.
+    fn inherit(&mut self, left: &[(bool, bool)]) {
+        for (group, (open, listening)) in left.iter().enumerate() {
+            let lane = Lane::conversation(GROUPS[group].parse().unwrap());
+            let found = if *listening { Found::Listening } else { Found::Working };
+            if *open {
+                self.open.insert(lane.clone());
+            }
+            let facts = Self::facts(&lane);
+            self.happen(Event::Adopt { lane: lane.clone(), facts, found });
+            if *open && *listening {
+                self.happen(Event::Wake { lane, facts });
+            }
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -177,8 +218,30 @@ impl World {
                 if let Some(run) = self.nth(n, |s| crash || *s == BoxState::Told) {
                     let (lane, _) = self.boxes.remove(&run).unwrap();
                     let wait = Duration::from_secs(if crash { 5 } else { 0 });
-                    let wake = self.open.contains(&lane).then(|| (wait, Self::facts(&lane)));
-                    self.happen(Event::Ended { run, wake });
+                    let facts = Self::facts(&lane);
+                    let after = match (self.open.contains(&lane), self.asking.remove(&lane)) {
+                        (true, true) => {
+                            self.suspended.insert(lane.clone());
+                            After::Suspended(Duration::from_secs(900), facts)
+                        }
+                        (true, false) => After::Wake(wait, facts),
+                        (false, _) => After::Idle,
+                    };
+                    self.happen(Event::Ended { run, after });
+                }
+            }
+            Step::Ask(n) => {
+                if let Some(run) = self.nth(n, |s| *s == BoxState::Up { fed: true }) {
+                    self.asking.insert(self.boxes[&run].0.clone());
+                    self.happen(Event::Suspend { run });
+                }
+            }
+            Step::Answer(group) => {
+                let lane = lane(group);
+                // One that is asked by a box, or that a suspended turn waits for.
+                if self.asking.remove(&lane) | self.suspended.remove(&lane) && self.open.contains(&lane) {
+                    let facts = Self::facts(&lane);
+                    self.happen(Event::Answered { lane, facts });
                 }
             }
             Step::Stop(group) => self.happen(Event::Stop { lane: lane(group) }),
@@ -187,9 +250,9 @@ impl World {
                 self.now += Duration::from_secs(seconds);
                 self.happen(Event::Tick);
             }
-            Step::Drain => {
+            Step::Drain(unfinished) => {
                 self.draining = true;
-                self.happen(Event::Drain);
+                self.happen(Event::Drain { unfinished });
             }
             Step::EndNow => {
                 self.draining = true;
@@ -211,9 +274,12 @@ impl World {
 proptest! {
     #[test]
     fn every_lane_that_wants_a_run_gets_one(
-        working in 1usize..4, spare in 0usize..3, steps in proptest::collection::vec(step(), 0..120)
+        working in 1usize..4, spare in 0usize..3, left in proptest::collection::vec(any::<(bool, bool)>(), 0..4),
+        steps in proptest::collection::vec(step(), 0..120)
     ) {
-        let mut world = World::new(Settings { working, boxes: working + spare });
+        let mut world = World::new(Settings { working, boxes: working + spare, drain: DRAIN });
+        world.adopted = left.len();
+        world.inherit(&left);
         for step in steps {
             world.step(step);
         }
@@ -225,13 +291,14 @@ proptest! {
 
     #[test]
     fn a_drain_ends_and_is_told_once(
-        steps in proptest::collection::vec(step(), 0..60), more in proptest::collection::vec(step(), 0..40), now: bool
+        steps in proptest::collection::vec(step(), 0..60), more in proptest::collection::vec(step(), 0..40),
+        now: bool, leave: bool
     ) {
-        let mut world = World::new(Settings { working: 2, boxes: 3 });
+        let mut world = World::new(Settings { working: 2, boxes: 3, drain: DRAIN });
         for step in steps {
             world.step(step);
         }
-        world.step(Step::Drain);
+        world.step(Step::Drain(if leave { Unfinished::GoesOn } else { Unfinished::Closes }));
         if now {
             world.step(Step::EndNow);
         }

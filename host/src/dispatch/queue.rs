@@ -20,8 +20,9 @@ impl Dispatch {
         if self.draining() {
             return;
         }
+        let mut full = false;
         while self.load().0 < self.settings.working {
-            let Some(lane) = self.next_in_line(now) else { break };
+            let Some(lane) = self.next_in_line(now, full) else { break };
             let next_run = RunNo(self.next_run);
             let room = self.load().1 < self.settings.boxes;
             let Some(record) = self.lanes.get_mut(&lane) else { break };
@@ -36,17 +37,18 @@ impl Dispatch {
                     record.state = LaneState::Starting { run: next_run, born: now };
                     effects.push(Effect::Start { lane, run: next_run });
                 }
-                None => {
-                    self.make_room(now, effects);
-                    break;
-                }
+                None if self.make_room(now, effects) => break,
+                // Every box there is waits for a turn of its own lane: those go first, or nobody ever would.
+                None => full = true,
             }
         }
     }
 
     /// The lane that waits with the highest lifted priority, the longest waiting first among equals. Who has just
     /// had a turn has just begun to wait: that is the fairness between groups.
-    fn next_in_line(&self, now: Duration) -> Option<Lane> {
+    ///
+    /// `full`: only lanes whose box is there.
+    fn next_in_line(&self, now: Duration, full: bool) -> Option<Lane> {
         let urgency = |record: &Record, since: Duration| {
             let base: u64 = match record.facts.priority {
                 Priority::Low => 0,
@@ -61,7 +63,9 @@ impl Dispatch {
         self.lanes
             .iter()
             .filter_map(|(lane, record)| match record.state {
-                LaneState::Queued { since, .. } if busy(lane) < LANES_OF_A_GROUP => {
+                LaneState::Queued { since, held }
+                    if busy(lane) < LANES_OF_A_GROUP && (held.is_some() || !full) =>
+                {
                     Some(((urgency(record, since), Reverse(since)), lane))
                 }
                 _ => None,
@@ -70,10 +74,11 @@ impl Dispatch {
             .map(|(_, lane)| lane.clone())
     }
 
-    /// Closes the listening box that has been quiet longest, unless one is on its way out already.
-    fn make_room(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+    /// Closes the listening box that has been quiet longest, unless one is on its way out already. Whether there will
+    /// be room.
+    fn make_room(&mut self, now: Duration, effects: &mut Vec<Effect>) -> bool {
         if self.lanes.values().any(|r| matches!(r.state, LaneState::Closing { .. })) {
-            return;
+            return true;
         }
         let quietest = self
             .lanes
@@ -83,8 +88,8 @@ impl Dispatch {
                 _ => None,
             })
             .min_by_key(|(since, _)| *since);
-        if let Some((_, record)) = quietest {
-            record.close(now, CloseWhy::Yield, effects);
-        }
+        let Some((_, record)) = quietest else { return false };
+        record.close(now, CloseWhy::Yield, effects);
+        true
     }
 }

@@ -25,7 +25,10 @@ struct Script {
 }
 
 fn host(working: usize, boxes: usize) -> Script {
-    Script { dispatch: Dispatch::new(Settings { working, boxes }), now: Duration::ZERO }
+    Script {
+        dispatch: Dispatch::new(Settings { working, boxes, drain: Duration::from_secs(30) }),
+        now: Duration::ZERO,
+    }
 }
 
 impl Script {
@@ -49,7 +52,7 @@ impl Script {
         self.on(Event::TurnClosed { run: RunNo(run), next })
     }
     fn ended(&mut self, run: u64) -> Vec<Effect> {
-        self.on(Event::Ended { run: RunNo(run), wake: None })
+        self.on(Event::Ended { run: RunNo(run), after: After::Idle })
     }
     fn tick(&mut self) -> Vec<Effect> {
         self.on(Event::Tick)
@@ -98,7 +101,10 @@ fn with_no_idle_window_every_turn_has_its_own_box() {
     assert_eq!(h.wake_with("ann", facts), [start("ann", 1)]);
     h.ready(1);
     assert_eq!(h.closed(1, true), [close(1, CloseWhy::Idle)]);
-    assert_eq!(h.on(Event::Ended { run: RunNo(1), wake: Some((Duration::ZERO, facts)) }), [start("ann", 2)]);
+    assert_eq!(
+        h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, facts) }),
+        [start("ann", 2)]
+    );
 }
 
 #[test]
@@ -176,7 +182,10 @@ fn a_turn_has_its_time_and_then_two_seconds() {
     assert_eq!(h.at(905).tick(), [interrupt(1, InterruptWhy::Time)]);
     assert_eq!(h.at(906).on(Event::FollowUp { lane: lane("ann") }), [], "too late for this turn");
     assert_eq!(h.at(907).tick(), [kill(1, Ending::TimedOut)]);
-    assert_eq!(h.on(Event::Ended { run: RunNo(1), wake: Some((Duration::ZERO, FACTS)) }), [start("ann", 2)]);
+    assert_eq!(
+        h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, FACTS) }),
+        [start("ann", 2)]
+    );
 }
 
 #[test]
@@ -204,7 +213,7 @@ fn stop_reaches_a_turn_that_no_box_works_on() {
     assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [end(), kill(1, Ending::Killed)], "starting");
     let mut h = host(4, 12);
     h.wake("bob");
-    h.on(Event::Ended { run: RunNo(1), wake: Some((Duration::from_secs(60), FACTS)) });
+    h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::from_secs(60), FACTS) });
     assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [end()], "in back-off");
     assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [], "idle");
 }
@@ -214,7 +223,7 @@ fn a_box_that_never_came_up_waits_before_the_next() {
     let mut h = host(4, 12);
     h.wake("ann");
     let wait = Duration::from_secs(5);
-    assert_eq!(h.at(1).on(Event::Ended { run: RunNo(1), wake: Some((wait, FACTS)) }), []);
+    assert_eq!(h.at(1).on(Event::Ended { run: RunNo(1), after: After::Wake(wait, FACTS) }), []);
     assert_eq!(h.at(5).tick(), []);
     assert_eq!(h.at(6).tick(), [start("ann", 2)]);
 }
@@ -269,7 +278,7 @@ fn the_first_signal_drains() {
     h.at(1).wake("bob");
     h.ready(2);
     h.at(2).wake("cid");
-    assert_eq!(h.at(3).on(Event::Drain), [close(1, CloseWhy::Drain)]);
+    assert_eq!(h.at(3).on(Event::Drain { unfinished: Unfinished::Closes }), [close(1, CloseWhy::Drain)]);
     assert_eq!(h.at(4).wake("dan"), [], "nothing starts any more");
     assert_eq!(h.ended(1), []);
     assert_eq!(h.at(5).closed(2, true), [close(2, CloseWhy::Drain)], "its next turn is the next host's");
@@ -281,11 +290,14 @@ fn a_turn_that_outlasts_the_drain_is_left_to_the_next_host() {
     let mut h = host(4, 12);
     h.wake("ann");
     h.ready(1);
-    h.at(10).on(Event::Drain);
+    h.at(10).on(Event::Drain { unfinished: Unfinished::Closes });
     assert_eq!(h.at(39).tick(), []);
     assert_eq!(h.at(40).tick(), [close(1, CloseWhy::Drain)]);
     assert_eq!(h.at(50).tick(), [Effect::Terminate { run: RunNo(1) }]);
-    assert_eq!(h.on(Event::Ended { run: RunNo(1), wake: Some((Duration::ZERO, FACTS)) }), [Effect::Drained]);
+    assert_eq!(
+        h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, FACTS) }),
+        [Effect::Drained]
+    );
 }
 
 #[test]
@@ -293,7 +305,7 @@ fn the_second_signal_ends_now() {
     let mut h = host(4, 12);
     h.wake("ann");
     h.listening("bob", 2);
-    h.on(Event::Drain);
+    h.on(Event::Drain { unfinished: Unfinished::Closes });
     assert_eq!(h.on(Event::EndNow), [kill(1, Ending::Killed), kill(2, Ending::Killed)]);
     assert_eq!(h.ended(1), []);
     assert_eq!(h.ended(2), [Effect::Drained]);
@@ -301,16 +313,110 @@ fn the_second_signal_ends_now() {
 
 #[test]
 fn an_idle_host_is_drained_at_once() {
-    assert_eq!(host(4, 12).on(Event::Drain), [Effect::Drained]);
+    assert_eq!(host(4, 12).on(Event::Drain { unfinished: Unfinished::Closes }), [Effect::Drained]);
 }
 
 #[test]
 fn a_late_word_of_an_ended_run_changes_nothing() {
     let mut h = host(4, 12);
     h.wake("ann");
-    h.on(Event::Ended { run: RunNo(1), wake: Some((Duration::ZERO, FACTS)) });
+    h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, FACTS) });
     assert_eq!(h.ready(1), []);
     assert_eq!(h.closed(1, false), []);
     assert_eq!(h.ended(1), []);
     assert_eq!(h.ready(2), [feed(2)]);
+}
+
+#[test]
+fn boxes_of_an_earlier_host_take_their_places_before_anything_starts() {
+    let mut h = host(1, 3);
+    let mut adopt = |group: &str, found| h.on(Event::Adopt { lane: lane(group), facts: FACTS, found });
+    let adopted = |group: &str, run| Effect::Adopt { lane: lane(group), run: RunNo(run) };
+    assert_eq!(adopt("a", Found::Working), [adopted("a", 1), feed(1)], "a message may not have reached it");
+    assert_eq!(adopt("b", Found::Starting), [adopted("b", 2)]);
+    assert_eq!(adopt("c", Found::Listening), [adopted("c", 3)]);
+    assert_eq!(adopt("d", Found::Closing), [adopted("d", 4)]);
+    assert_eq!(h.wake("c"), [], "two hold slots, where one may");
+    assert_eq!(h.ready(2), [feed(2)]);
+    assert_eq!(h.closed(1, false), []);
+    assert_eq!(h.closed(2, false), [feed(3)]);
+    assert_eq!(h.at(10).tick(), [Effect::Terminate { run: RunNo(4) }], "its grace begins anew");
+}
+
+#[test]
+fn a_turn_that_outlasts_the_drain_is_left_to_its_box() {
+    let mut h = host(2, 4);
+    h.listening("quiet", 1);
+    h.wake("busy");
+    h.ready(2);
+    h.wake("coming");
+    assert_eq!(
+        h.at(10).on(Event::Drain { unfinished: Unfinished::GoesOn }),
+        [close(1, CloseWhy::Drain)],
+        "a box that only listens is closed"
+    );
+    h.ended(1);
+    assert_eq!(h.at(39).tick(), []);
+    let leave = |run| Effect::Leave { run: RunNo(run) };
+    assert_eq!(h.at(40).tick(), [leave(2), leave(3), Effect::Drained]);
+}
+
+#[test]
+fn boxes_that_wait_for_their_own_next_turns_do_not_block_the_line() {
+    let mut h = host(1, 2);
+    h.listening("a", 1);
+    h.listening("b", 2);
+    assert_eq!(h.at(1).wake("a"), [feed(1)]);
+    assert_eq!(h.at(2).wake("c"), [], "the only slot is taken");
+    assert_eq!(h.at(3).wake("b"), []);
+    // The next turn of `a` is open already, so both boxes wait for their own lanes, and `c` is first in line.
+    assert_eq!(h.at(4).closed(1, true), [feed(2)]);
+}
+
+#[test]
+fn a_turn_that_waits_for_a_person_gives_its_slot_away_until_the_answer() {
+    let mut h = host(1, 1);
+    h.wake("a");
+    h.ready(1);
+    assert_eq!(h.at(1).wake("b"), [], "the only slot is taken");
+    assert_eq!(h.at(50).on(Event::Suspend { run: RunNo(1) }), [close(1, CloseWhy::Question)]);
+    let after = After::Suspended(Duration::from_secs(1000), FACTS);
+    assert_eq!(h.at(51).on(Event::Ended { run: RunNo(1), after }), [start("b", 2)]);
+    h.ready(2);
+    let answered = || Event::Answered { lane: lane("a"), facts: FACTS };
+    assert_eq!(h.at(70).on(answered()), [], "it waits for a slot again");
+    assert_eq!(h.at(71).closed(2, false), [close(2, CloseWhy::Yield)]);
+    assert_eq!(h.ended(2), [start("a", 3)]);
+    h.ready(3);
+    assert_eq!(h.on(answered()), [feed(3)], "an answer within the minute goes to the box that waits");
+}
+
+#[test]
+fn a_question_that_nobody_answers_expires_once() {
+    let mut h = host(1, 1);
+    let left = Duration::from_secs(100);
+    assert_eq!(h.on(Event::Suspended { lane: lane("a"), left, facts: FACTS }), [], "found at boot");
+    assert_eq!(h.at(99).tick(), []);
+    assert_eq!(h.at(100).tick(), [Effect::Expire { lane: lane("a") }]);
+    assert_eq!(h.at(200).tick(), []);
+    assert_eq!(h.dispatch.next_due(), None);
+    assert_eq!(h.on(Event::Answered { lane: lane("a"), facts: FACTS }), [start("a", 1)]);
+}
+
+#[test]
+fn an_answer_that_comes_while_the_box_closes_is_not_forgotten() {
+    let mut h = host(1, 1);
+    h.wake("a");
+    h.ready(1);
+    h.on(Event::Suspend { run: RunNo(1) });
+    assert_eq!(h.on(Event::Answered { lane: lane("a"), facts: FACTS }), []);
+    let after = After::Suspended(Duration::from_secs(1000), FACTS);
+    assert_eq!(h.on(Event::Ended { run: RunNo(1), after }), [start("a", 2)]);
+}
+
+#[test]
+fn a_suspended_turn_can_be_stopped() {
+    let mut h = host(1, 1);
+    h.on(Event::Suspended { lane: lane("a"), left: Duration::from_secs(100), facts: FACTS });
+    assert_eq!(h.on(Event::Stop { lane: lane("a") }), [Effect::EndTurn { lane: lane("a") }]);
 }

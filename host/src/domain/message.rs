@@ -103,11 +103,13 @@ pub enum Command {
     Status,
     /// Say what can be ordered.
     Help,
+    /// Answer a question of the agent.
+    Answer,
 }
 
 impl Command {
     /// Every command.
-    pub const ALL: [Command; 4] = [Self::Stop, Self::New, Self::Status, Self::Help];
+    pub const ALL: [Command; 5] = [Self::Stop, Self::New, Self::Status, Self::Help, Self::Answer];
 
     /// Its word, without the slash.
     pub fn word(self) -> &'static str {
@@ -116,6 +118,7 @@ impl Command {
             Self::New => "new",
             Self::Status => "status",
             Self::Help => "help",
+            Self::Answer => "answer",
         }
     }
 }

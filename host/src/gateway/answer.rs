@@ -107,6 +107,7 @@ impl Frames {
             match live.next().await {
                 Ok(Some(bytes)) => {
                     meter.stream(&bytes);
+                    failpoint!("gateway.stream.chunk");
                     if !self.send(bytes).await {
                         return StreamEnd::HungUp;
                     }

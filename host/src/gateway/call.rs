@@ -249,6 +249,7 @@ impl Call {
     }
 
     async fn book(&self, tally: &Tally, status: u16) {
+        failpoint!("gateway.book.before");
         let (tokens, incomplete) = tally.meter.settle(tally.sent.then_some(self.body.len()));
         let scope = &self.run.scope;
         let usage = Usage {
@@ -279,8 +280,10 @@ async fn ask(
     choice: &ModelChoice,
     tally: &mut Tally,
 ) -> Result<Begun, ApiError> {
+    failpoint!("gateway.upstream.before", |e| ApiError::of_status(503, e.to_string()));
     tally.sent = true;
     let asked = upstream::ask(remote, question, &choice.model).await;
+    failpoint!("gateway.upstream.after");
     // A provider that fell silent may still be working on it, at our cost; one that told an error is not.
     tally.sent = asked.as_ref().err().is_none_or(|error| error.status == 504);
     asked

@@ -190,6 +190,7 @@ impl Gateway {
             };
             match accepted {
                 Ok((stream, _)) => {
+                    failpoint!("gateway.accept.after");
                     let run = Arc::clone(&run);
                     run.tasks.clone().spawn(async move {
                         serve_connection(run, stream).await;

@@ -97,8 +97,40 @@ impl Mailbox {
         shared_dir(&to, self.gid, 0o2750).map_err(failed(&to))?;
         shared_dir(&from, self.gid, 0o2770).map_err(failed(&from))?;
         shared_dir(&socket, self.gid, 0o2750).map_err(failed(&socket))?;
-        let (to, from_handle) =
-            (LetterDir::open(&to).map_err(failed(&to))?, UntrustedDir::open(&from).map_err(failed(&from))?);
+        self.stand(dir, run, uid, 1, archive)
+    }
+
+    /// Stands at the wall of a run that an earlier host began: both directories are there, below a parent that only
+    /// the host can write. `taken` is the highest number whose fate is stored.
+    ///
+    /// # Errors
+    /// [`MailboxError::Dir`] when a directory is gone: a machine that was off has an empty `/run`.
+    pub fn reopen(
+        &self,
+        dir: &Path,
+        run: RunId,
+        uid: u32,
+        taken: u64,
+        archive: Archive,
+    ) -> Result<RunBox, MailboxError> {
+        self.stand(dir, run, uid, taken + 1, archive)
+    }
+
+    fn stand(
+        &self,
+        dir: &Path,
+        run: RunId,
+        uid: u32,
+        next: u64,
+        archive: Archive,
+    ) -> Result<RunBox, MailboxError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| MailboxError::Dir { path, source }
+        };
+        let (to, from) = (dir.join(TO_AGENT), dir.join(FROM_AGENT));
+        let to = LetterDir::open(&to).map_err(failed(&to))?;
+        let from_handle = UntrustedDir::open(&from).map_err(failed(&from))?;
         let bell = Arc::new(Notify::new());
         lock(&self.watch.bells).insert(from.clone(), Arc::clone(&bell));
         // A directory that cannot be watched is looked at instead: slower, never deaf.
@@ -117,7 +149,7 @@ impl Mailbox {
             dir: dir.to_owned(),
             run,
             uid,
-            next: 1,
+            next,
             gap: 0,
             bell,
             watched,
@@ -131,7 +163,6 @@ impl Drop for RunBox {
         lock(&self.watch.bells).remove(&self.from_path);
         // A directory that is gone already is not watched any more either.
         let _ = lock(&self.watch.watcher).unwatch(&self.from_path);
-        remove_run_dir(&self.dir);
     }
 }
 
@@ -179,7 +210,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One run's wall. Dropped, it is not watched any more and its directories are gone.
+/// One run's wall. Dropped, it is not watched any more; its directories stay, because a box may still use them, until
+/// [`RunBox::remove`].
 #[derive(Debug)]
 pub struct RunBox {
     watch: Arc<Watch>,
@@ -202,6 +234,16 @@ impl RunBox {
         self.dir.join(SOCKET_DIR)
     }
 
+    /// Removes the directories: the box is gone.
+    pub fn remove(self) {
+        remove_run_dir(&self.dir);
+    }
+
+    /// Whether `_close` was written.
+    pub fn closes(&self) -> bool {
+        self.dir.join(TO_AGENT).join(ipc_schema::layout::CLOSE).exists()
+    }
+
     /// The run's own folder.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -222,8 +264,11 @@ impl RunBox {
     /// # Errors
     /// What [`LetterDir::put`] says.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<Written, WriteError> {
+        failpoint!("mailbox.write.before", |source| WriteError::Io { name: name.to_owned(), source });
         self.archive.keep(TO_AGENT, name, bytes);
-        self.to.put(name, bytes)
+        let written = self.to.put(name, bytes);
+        failpoint!("mailbox.write.after");
+        written
     }
 
     /// Lets the next [`RunBox::ring`] return at once: there is more to take.

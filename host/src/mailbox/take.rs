@@ -62,6 +62,7 @@ impl RunBox {
     /// # Errors
     /// When the directory cannot be listed.
     pub fn pass(&mut self, names_max: u64, bytes_max: u64) -> std::io::Result<Pass> {
+        failpoint!("mailbox.list.before", |e| e);
         let limit = usize::try_from(names_max).unwrap_or(usize::MAX).saturating_add(1);
         let listing = self.from.names(limit)?;
         let mut pass = Pass::default();
@@ -142,6 +143,7 @@ impl RunBox {
             pass.refused.push(Refused { n: Some(n), name: name.clone().into(), refusal });
             Read::Refused
         };
+        failpoint!("mailbox.read.before");
         let bytes = match self.from.read(Path::new(&name), self.uid, LETTER_MAX_BYTES) {
             Ok(bytes) => bytes,
             // Gone: renamed away between listing and reading; Io: the host's own trouble. Both are looked at again.
@@ -184,6 +186,7 @@ impl RunBox {
 
     /// Keeps a copy of a letter that was taken.
     pub fn keep(&self, stamped: &Stamped) {
+        failpoint!("mailbox.keep.before");
         self.archive.keep_first(FROM_AGENT, &stamped.name, &stamped.bytes);
     }
 
@@ -194,10 +197,12 @@ impl RunBox {
 
     /// Removes a name whose fate is stored.
     pub fn done(&self, name: &OsStr) {
+        failpoint!("mailbox.unlink.before");
         if let Err(e) = self.from.unlink(name) {
             let shown = ipc_schema::refusal::quote(&name.to_string_lossy(), 80);
             tracing::warn!(run = %self.run, code = "ipc.unlink", "{shown} stays: {e}");
         }
+        failpoint!("mailbox.unlink.after");
     }
 
     /// Takes letters from `n` on again: their fate could not be stored.

@@ -45,14 +45,17 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
 
 /// `/word` alone or before arguments. In a room it must be addressed to us: other bots have commands too.
 fn command(message: &Inbound) -> Option<Command> {
-    let word = message.text.trim().strip_prefix('/')?.split_whitespace().next()?;
+    let mut words = message.text.trim().strip_prefix('/')?.split_whitespace();
+    let (word, code) = (words.next()?, words.next());
     let (word, at_us) = match word.split_once('@') {
         // Whose name follows the sign is for the channel to know; it said whether that is us.
         Some((word, _)) => (word, message.addresses_us),
         None => (word, message.kind == ChatKind::Direct || message.addresses_us),
     };
     let word = word.to_lowercase();
-    Command::ALL.into_iter().find(|c| at_us && c.word() == word)
+    // A code is ours: who types it in a room means us.
+    let with_code = code.is_some_and(|code| (2..=3).contains(&code.chars().count()));
+    Command::ALL.into_iter().find(|c| c.word() == word && (at_us || *c == Command::Answer && with_code))
 }
 
 fn wakes(message: &Inbound, group: &Group) -> bool {

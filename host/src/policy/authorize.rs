@@ -1,13 +1,19 @@
 //! Who may ask for what: one exhaustive match. The performer accepts only the [`Allowed`] that it makes.
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::request::UpdatePersonality;
+use ipc_schema::letters::request::{AskPerson, UpdatePersonality};
 use ipc_schema::{GroupName, Refusal, RefusalCode};
 
 use crate::domain::Authority;
 
 /// The longest `CLAUDE.md`, in bytes.
 pub const PERSONALITY_MAX: usize = 64 * 1024;
+/// The longest question, in characters.
+const QUESTION_MAX: usize = 4_000;
+/// The most choices of a question: each is answered by one digit.
+const CHOICES_MAX: usize = 9;
+/// The longest choice, in characters.
+const CHOICE_MAX: usize = 200;
 
 /// A request that was authorized. There is no other way to make one.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +34,8 @@ impl<R> Allowed<R> {
 pub enum Action {
     /// Replace the `CLAUDE.md` of the asker's own group.
     UpdatePersonality(Allowed<UpdatePersonality>),
+    /// Ask the people of the turn's own chat.
+    AskPerson(Allowed<AskPerson>),
 }
 
 /// Decides about one request of the group that the letter's directory belongs to.
@@ -52,6 +60,25 @@ pub fn authorize(authority: &Authority, request: Request) -> Result<Action, Refu
                 return Err(Refusal::new(RefusalCode::Forbidden, why));
             }
             Ok(Action::UpdatePersonality(Allowed { request, group: own }))
+        }
+        Request::AskPerson(request) => {
+            let texts = || request.choices.iter().chain([&request.question]);
+            if request.question.chars().count() > QUESTION_MAX
+                || request.choices.len() > CHOICES_MAX
+                || request.choices.iter().any(|choice| choice.chars().count() > CHOICE_MAX)
+            {
+                let why = format!(
+                    "a question has at most {QUESTION_MAX} characters and {CHOICES_MAX} choices of {CHOICE_MAX}"
+                );
+                return Err(Refusal::new(RefusalCode::TooBig, why));
+            }
+            if texts().any(|text| text.trim().is_empty()) {
+                return Err(Refusal::new(
+                    RefusalCode::Forbidden,
+                    "the question, or one of its choices, is empty",
+                ));
+            }
+            Ok(Action::AskPerson(Allowed { request, group: own }))
         }
         Request::Unsupported { kind } => {
             let why = format!("this host has no request {kind:?}; go on without it");

@@ -194,6 +194,11 @@ impl PlanError {
     }
 }
 
+/// The name of a run's box. A box is found by its labels; its name keeps the engine from making it twice.
+pub fn box_name(run: &RunId) -> String {
+    format!("lazaret-{run}")
+}
+
 /// Makes the plan of one box.
 ///
 /// # Errors
@@ -210,7 +215,7 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
     let mounts = mounts(input);
     let tmpfs = tmpfs(input, &mounts)?;
     let mut spec = ContainerSpec {
-        name: format!("lazaret-{}", input.run),
+        name: box_name(&input.run),
         image: input.image.id.clone(),
         labels: BTreeMap::new(),
         entrypoint: vec![format!("{}/{}", box_path::RUNNER_DIR, layout::RUNNER), "run".into()],

@@ -5,34 +5,35 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
-use super::{Run, begin};
+use super::gate::Gate;
+use super::{READY_WITHIN, Run, begin};
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
 use crate::domain::{Lane, RunId};
-use crate::gateway::{self, RunScope};
 use crate::mailbox::{Archive, RunBox, shared_dir};
 use crate::parts::Parts;
-use crate::policy::sandbox_plan::{ImageFacts, PlanInput, Sources, plan};
+use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, Sources, plan};
 use crate::sandbox::EngineError;
-use crate::store::NewRun;
+use crate::store::{BeginState, NewRun};
 use ipc_schema::ToAgentLetter;
-use ipc_schema::layout::GATEWAY_SOCKET;
 use ipc_schema::letters::ToAgent;
 
 /// The engine's own default allows more than a box needs; ours is part of the posture.
 const SECCOMP: &str = include_str!("../../../container/seccomp.json");
 
-/// Why there is no box.
-pub(super) struct Never {
-    pub(super) code: &'static str,
-    pub(super) why: String,
+/// Why there is no box, or no wall around it.
+#[derive(Debug)]
+pub struct Never {
+    /// The machine's word.
+    pub code: &'static str,
+    /// The reason with what to do, for a person.
+    pub why: String,
 }
 
 impl Never {
-    fn new(code: &'static str, why: impl ToString) -> Self {
+    pub(super) fn new(code: &'static str, why: impl ToString) -> Self {
         Self { code, why: why.to_string() }
     }
 }
@@ -71,54 +72,80 @@ pub(super) async fn born(
     stage("start");
     let image = parts.engine.image(&image_name).await.map_err(|e| Never::new(e.code(), e))?;
     let wall = open_wall(parts, lane, run, known.uid)?;
-    let sources = sources(parts, lane, &wall, &image, known.uid).await?;
-    let (open_turn, cancel) = open_gateway(parts, lane, run, &group, &wall)?;
-    open_turn.send_replace(turn.as_ref().map(|(t, _)| *t));
-    let letter = begin::begin(parts, lane, session, &group, state);
-    write_begin(parts, run, &wall, letter).await.inspect_err(|_| cancel.cancel())?;
-    let spec = plan(&PlanInput {
-        install: parts.id.clone(),
-        run: run.clone(),
-        lane: lane.clone(),
-        uid: known.uid,
-        gid: parts.gid,
-        image,
-        runner: parts.runner.digest.clone(),
-        sources,
-        limits: group.limits.clone(),
-        seccomp: SECCOMP.to_owned(),
-        zone: group.zone.name().to_owned(),
-    });
+    let newborn = Newborn { parts, lane, run, uid: known.uid, group: &group, session, state, image };
+    let (gate, spec) = match newborn.furnish(&wall).await {
+        Ok(furnished) => furnished,
+        Err(never) => {
+            wall.remove();
+            return Err(never);
+        }
+    };
+    gate.open_turn.send_replace(turn.as_ref().map(|(t, _)| *t));
     let box_run = Run {
         parts: Arc::clone(parts),
         no,
         run: run.clone(),
         lane: lane.clone(),
         group,
-        container: String::new(),
+        container: spec.name.clone(),
         wall,
         events: events.clone(),
         turn: turn.clone(),
-        open_turn,
-        cancel,
+        gate,
         ready: false,
-        deadline: None,
+        deadline: Some(Instant::now() + READY_WITHIN),
         interrupted: None,
         close_asked: false,
         killed: None,
+        die_at: None,
         failed: None,
+        suspend_at: None,
     };
-    match spec {
-        Ok(spec) => start(box_run, &spec, &stage).await,
-        Err(e) => Err(box_run.unborn(Never::new(e.code(), &e)).await),
+    start(box_run, &spec, &stage).await
+}
+
+/// What a box needs before it is made.
+struct Newborn<'a> {
+    parts: &'a Arc<Parts>,
+    lane: &'a Lane,
+    run: &'a RunId,
+    uid: u32,
+    group: &'a Group,
+    session: String,
+    state: BeginState,
+    image: ImageFacts,
+}
+
+impl Newborn<'_> {
+    /// Sockets, directories, the first letter, and the plan of the box.
+    async fn furnish(self, wall: &RunBox) -> Result<(Gate, ContainerSpec), Never> {
+        let Self { parts, lane, run, uid, group, session, state, image } = self;
+        failpoint!("run.born.wall");
+        let sources = sources(parts, lane, wall, &image, uid).await?;
+        let spec = plan(&PlanInput {
+            install: parts.id.clone(),
+            run: run.clone(),
+            lane: lane.clone(),
+            uid,
+            gid: parts.gid,
+            image,
+            runner: parts.runner.digest.clone(),
+            sources,
+            limits: group.limits.clone(),
+            seccomp: SECCOMP.to_owned(),
+            zone: group.zone.name().to_owned(),
+        })
+        .map_err(|e| Never::new(e.code(), &e))?;
+        let letter = begin::begin(parts, lane, session, group, state);
+        write_begin(parts, run, wall, letter).await?;
+        failpoint!("run.born.begin");
+        let gate = Gate::open(parts, lane, run, group, wall)?;
+        failpoint!("run.born.socket");
+        Ok((gate, spec))
     }
 }
 
-async fn start(
-    mut run: Run,
-    spec: &crate::policy::sandbox_plan::ContainerSpec,
-    stage: &impl Fn(&'static str),
-) -> Result<Run, Never> {
+async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)) -> Result<Run, Never> {
     let engine = run.parts.engine.clone();
     if let Err(e) = remove_earlier(&run).await {
         return Err(run.unborn(Never::new(e.code(), e)).await);
@@ -132,6 +159,7 @@ async fn start(
     if let Err(e) = noted {
         tracing::warn!(run = %run.run, code = e.code(), "the box's id was not noted: {e}");
     }
+    failpoint!("run.born.noted");
     if let Err(e) = engine.start(&run.container).await {
         return Err(run.unborn(Never::new(e.code(), e)).await);
     }
@@ -151,14 +179,14 @@ async fn remove_earlier(run: &Run) -> Result<(), EngineError> {
 }
 
 impl Run {
-    /// Takes back what was made for a box that did not start.
+    /// Takes back what was made for a box that did not start. An engine that gave no answer may have made it all the
+    /// same: it is removed by its name then.
     async fn unborn(self, never: Never) -> Never {
-        self.cancel.cancel();
-        if !self.container.is_empty()
-            && let Err(e) = self.parts.engine.remove(&self.container).await
-        {
+        self.gate.close();
+        if let Err(e) = self.parts.engine.remove(&self.container).await {
             tracing::warn!(run = %self.run, code = e.code(), "a box that did not start stays: {e}");
         }
+        self.wall.remove();
         never
     }
 }
@@ -203,38 +231,6 @@ async fn sources(
     })
 }
 
-type OpenGateway = (watch::Sender<Option<ipc_schema::TurnId>>, CancellationToken);
-
-fn open_gateway(
-    parts: &Parts,
-    lane: &Lane,
-    run: &RunId,
-    group: &Group,
-    wall: &RunBox,
-) -> Result<OpenGateway, Never> {
-    let dir = wall.socket_dir();
-    let listener = crate::unix_socket::bind(&dir, GATEWAY_SOCKET, 0o660, Some(parts.gid)).map_err(|e| {
-        Never::new("gateway.socket", format!("the gateway's socket in {}: {e}", dir.display()))
-    })?;
-    let (open_turn, seen) = watch::channel(None);
-    let cancel = CancellationToken::new();
-    let scope = RunScope {
-        run: run.clone(),
-        group: lane.group.clone(),
-        model: gateway::ModelChoice {
-            provider: group.model.provider.clone(),
-            model: group.model.model.clone(),
-        },
-        fail_over: Vec::new(),
-        open_turn: seen,
-        exchanges_dir: wall.archive().dir().join(crate::mailbox::MODEL),
-        ledger: Arc::new(parts.store.clone()),
-        cancel: cancel.clone(),
-    };
-    tokio::spawn(Arc::clone(&parts.gateway).serve(listener, Arc::new(scope)));
-    Ok((open_turn, cancel))
-}
-
 async fn write_begin(
     parts: &Parts,
     run: &RunId,
@@ -251,6 +247,5 @@ async fn write_begin(
         })
         .await
         .map_err(|e| Never::new(e.code(), e))?;
-    let name = ipc_schema::layout::letter_name(letter.n, letter.kind);
-    wall.write(&name, &letter.bytes).map(drop).map_err(|e| Never::new("ipc.write", e))
+    wall.write(&letter.name, &letter.bytes).map(drop).map_err(|e| Never::new("ipc.write", e))
 }

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Run;
-use crate::dispatch::Facts;
+use crate::dispatch::After;
 use crate::domain::{Ending, Lane, RunId};
 use crate::parts::Parts;
 use crate::sandbox::Exit;
+use crate::store::Collected;
 
 /// SIGTERM is given this long.
 const TERM_GRACE: Duration = Duration::from_secs(5);
+/// A box that is still there after SIGKILL gets it again.
+const KILL_AGAIN: Duration = Duration::from_secs(5);
 /// How much of stdout and stderr is kept.
 const LOG_BYTES: usize = 64 * 1024;
 /// A box may leave this many passes of letters behind; its budget is 4,096 names, a pass takes 64.
-const LAST_PASSES: u32 = 200;
+pub(super) const LAST_PASSES: u32 = 200;
 /// How much of it a person sees when a box dies.
 const LAST_WORDS: usize = 300;
 
@@ -23,21 +28,16 @@ impl Run {
     pub(super) async fn terminate(&mut self) {
         self.killed.get_or_insert(Ending::Finished);
         self.signal("SIGTERM").await;
-        let (engine, container) = (self.parts.engine.clone(), self.container.clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(TERM_GRACE).await;
-            // A box that has ended meanwhile is no error.
-            if let Err(e) = engine.signal(&container, "SIGKILL").await {
-                tracing::warn!(code = e.code(), "a box ignores its end: {e}");
-            }
-        });
+        self.die_at = Some(Instant::now() + TERM_GRACE);
     }
 
-    /// SIGKILL. The first reason stands.
+    /// SIGKILL. The first reason stands. It is sent until the box has ended: an engine that was away when it was
+    /// first asked would leave the lane waiting for ever.
     pub(super) async fn kill(&mut self, ending: Ending) {
         self.deadline = None;
         self.killed.get_or_insert(ending);
         self.signal("SIGKILL").await;
+        self.die_at = Some(Instant::now() + KILL_AGAIN);
     }
 
     async fn signal(&self, signal: &str) {
@@ -47,7 +47,7 @@ impl Run {
     }
 
     /// After the exit: takes the last letters, keeps the log, removes the box, and decides what its turn is worth.
-    pub(super) async fn collect(mut self, exit: Exit) -> Option<(Duration, Facts)> {
+    pub(super) async fn collect(mut self, exit: Exit) -> After {
         // Three quiet passes: a number that is missing is waited for twice.
         let mut quiet = 0;
         for _ in 0..LAST_PASSES {
@@ -56,6 +56,7 @@ impl Run {
                 break;
             }
         }
+        failpoint!("run.collect.letters");
         let log = self.parts.engine.log_tail(&self.container, LOG_BYTES).await.unwrap_or_else(|e| {
             tracing::debug!(run = %self.run, code = e.code(), "no log: {e}");
             Vec::new()
@@ -63,13 +64,16 @@ impl Run {
         self.wall.archive().keep(".", "runner.log", &log);
         let ending = self.ending(exit, &log);
         tracing::info!(run = %self.run, lane = %self.lane, "the box {ending}");
-        self.cancel.cancel();
+        self.gate.close();
+        // First the row, then the box: a host that dies in between finds a box without a run, which it removes; the
+        // other way round it would find a run whose box is gone, and no exit code to decide by.
+        let after = settle(&self.parts, &self.run, &self.lane, ending).await;
         if let Err(e) = self.parts.engine.remove(&self.container).await {
-            tracing::warn!(run = %self.run, code = e.code(), "the box was not removed; the next start removes it: {e}");
+            tracing::warn!(run = %self.run, code = e.code(), "the box was not removed yet: {e}");
+            tokio::spawn(super::reap(Arc::clone(&self.parts)));
         }
-        let (parts, run, lane) = (Arc::clone(&self.parts), self.run.clone(), self.lane.clone());
-        drop(self.wall);
-        settle(&parts, &run, &lane, ending).await
+        self.wall.remove();
+        after
     }
 
     fn ending(&self, exit: Exit, log: &[u8]) -> Ending {
@@ -96,15 +100,10 @@ impl Run {
     }
 }
 
-/// Stores a run's end. Returns when its lane wants another run, and after which wait.
+/// Stores a run's end. Returns what its lane does next.
 ///
 /// This must not be lost: while the store cannot take it, it is tried again.
-pub(super) async fn settle(
-    parts: &Parts,
-    run: &RunId,
-    lane: &Lane,
-    ending: Ending,
-) -> Option<(Duration, Facts)> {
+pub(super) async fn settle(parts: &Parts, run: &RunId, lane: &Lane, ending: Ending) -> After {
     let collected = loop {
         match parts.store.collect(run.clone(), lane.clone(), ending.clone(), parts.clock.wall()).await {
             Ok(collected) => break collected,
@@ -115,5 +114,10 @@ pub(super) async fn settle(
         }
     };
     parts.bell.ring();
-    collected.next.map(|(_, wait)| (wait, parts.facts(&lane.group)))
+    let facts = parts.facts(&lane.group);
+    match collected {
+        Collected::Idle => After::Idle,
+        Collected::Next(_, wait) => After::Wake(wait, facts),
+        Collected::Suspended(until) => After::Suspended(until.since(parts.clock.wall()), facts),
+    }
 }

@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
+use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{Outcome, Status, TurnDone};
-use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
-use ipc_schema::letters::{FromAgent, Request};
+use ipc_schema::letters::to_agent::InterruptWhy;
 use ipc_schema::{Refusal, RefusalCode, TurnId};
 use tokio::time::Instant;
 
@@ -102,8 +102,8 @@ impl Run {
             })
             .await?;
         match &taken {
-            Taken::Repeat => {}
-            Taken::Refused(_) => self.wall.reject(&stamped),
+            Taken::Refused(..) => self.wall.reject(&stamped),
+            // A repeat too: the host may have died between the transaction and the copy.
             _ => self.wall.keep(&stamped),
         }
         self.wall.done(OsStr::new(&stamped.name));
@@ -163,11 +163,10 @@ impl Run {
         let letter = stamped.letter;
         match taken {
             Taken::Repeat => return,
-            Taken::Refused(refusal) => {
+            Taken::Refused(refusal, response) => {
                 tracing::warn!(run = %self.run, code = refusal.code.as_str(), "{} refused: {refusal}", stamped.name);
-                if let (FromAgent::Request(_), Some(turn)) = (&letter.body, letter.turn) {
-                    let code = refusal.code.to_string();
-                    self.answer(turn, letter.id, Verdict::Refused { code, reason: refusal.reason }).await;
+                if let Some(response) = response {
+                    self.put(&response.name, &response.bytes);
                 }
                 return;
             }
@@ -178,12 +177,7 @@ impl Run {
                 }
                 return;
             }
-            Taken::Answered(verdict) => {
-                if let (Some(turn), Ok(verdict)) = (letter.turn, serde_json::from_str(&verdict)) {
-                    self.answer(turn, letter.id, verdict).await;
-                }
-                return;
-            }
+            Taken::Answered(response) => return self.put(&response.name, &response.bytes),
             Taken::Fresh => {}
         }
         self.heard(Duration::ZERO);
@@ -209,21 +203,8 @@ impl Run {
         }
     }
 
-    async fn perform_and_answer(&mut self, turn: TurnId, id: ipc_schema::LetterId, request: Request) {
-        let kind = request.kind().to_owned();
-        let verdict = self.perform(request).await;
-        tracing::info!(run = %self.run, %turn, "request {kind}: {}", match &verdict {
-            Verdict::Ok { .. } => "done",
-            Verdict::Refused { code, .. } => code.as_str(),
-        });
-        let stored = serde_json::to_string(&verdict).unwrap_or_default();
-        if let Err(e) = self.parts.store.verdict(turn, id.clone(), stored).await {
-            tracing::error!(run = %self.run, code = e.code(), "a verdict was not stored: {e}");
-        }
-        self.answer(turn, id, verdict).await;
-    }
-
     async fn turn_over(&mut self, turn: Option<TurnId>, next: Option<TurnId>) {
+        failpoint!("run.turn_over.before");
         self.stage("turn_done");
         if let Some(turn) = turn {
             match self.parts.store.turn_messages(turn).await {

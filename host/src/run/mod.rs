@@ -3,10 +3,13 @@
 //! One worker per run owns everything of it. It is told what to do by [`Order`]s (dispatch decided them), and answers
 //! with dispatch's events; the last one is always `Ended`.
 
+mod adoption;
 mod begin;
 mod birth;
 mod end;
+mod gate;
 mod letters;
+mod reaper;
 mod requests;
 
 use std::sync::Arc;
@@ -16,9 +19,7 @@ use ipc_schema::ToAgentLetter;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::{Close, CloseWhy, Interrupt, InterruptWhy};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::channels::Channel;
 use crate::dispatch::{Event, RunNo};
@@ -27,7 +28,12 @@ use crate::domain::{ChatId, Ending, Lane, LetterId, RunId, TurnId};
 use crate::mailbox::RunBox;
 use crate::parts::Parts;
 use crate::sandbox::Exit;
+use crate::store::RunRow;
+pub use adoption::Adopted;
 use begin::input_letter;
+pub use birth::Never;
+use gate::Gate;
+pub use reaper::reap;
 
 /// A box that is up this long without `ready` will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -52,6 +58,8 @@ pub enum Order {
     Terminate,
     /// SIGKILL, and this is why.
     Kill(Ending),
+    /// Let go of the box; it is the next host's.
+    Leave,
 }
 
 /// A run that has a box.
@@ -66,9 +74,8 @@ struct Run {
     events: UnboundedSender<Event>,
     /// The turn this box was given, and its chat.
     turn: Option<(TurnId, ChatId)>,
-    /// The same for the gateway, which counts tokens per turn.
-    open_turn: watch::Sender<Option<TurnId>>,
-    cancel: CancellationToken,
+    /// The gateway, which counts tokens per turn.
+    gate: Gate,
     ready: bool,
     /// When silence becomes death; none while listening.
     deadline: Option<Instant>,
@@ -76,8 +83,12 @@ struct Run {
     close_asked: bool,
     /// Set when we end it: what its end is called.
     killed: Option<Ending>,
+    /// When it gets SIGKILL, or gets it again: an engine that is away or hangs has not done it.
+    die_at: Option<Instant>,
     /// The runner's own last words.
     failed: Option<String>,
+    /// When a question has waited for as long as a box does.
+    suspend_at: Option<Instant>,
 }
 
 /// Lives a run from the first to the last step and reports its end.
@@ -89,19 +100,46 @@ pub async fn live(
     events: UnboundedSender<Event>,
 ) {
     let run = new_run_id();
-    let wake = match birth::born(&parts, &lane, &run, no, &events).await {
-        Ok(mut box_run) => {
-            let exit = box_run.listen(&mut orders).await;
-            box_run.collect(exit).await
-        }
+    match birth::born(&parts, &lane, &run, no, &events).await {
+        Ok(box_run) => to_its_end(box_run, &mut orders, events).await,
         Err(never) => {
             tracing::warn!(%run, %lane, code = never.code, "the box did not start: {}", never.why);
             let ending = Ending::NeverStarted { code: never.code.to_owned(), why: never.why };
-            end::settle(&parts, &run, &lane, ending).await
+            let after = end::settle(&parts, &run, &lane, ending).await;
+            // The receiver is gone only when the host is ending: there is nobody left to tell.
+            let _ = events.send(Event::Ended { run: no, after });
         }
-    };
-    // The receiver is gone only when the host is ending: there is nobody left to tell.
-    let _ = events.send(Event::Ended { run: no, wake });
+    }
+}
+
+/// Lives on with a run of an earlier host.
+pub async fn go_on(
+    parts: Arc<Parts>,
+    adopted: Adopted,
+    no: RunNo,
+    mut orders: UnboundedReceiver<Order>,
+    events: UnboundedSender<Event>,
+) {
+    let mut box_run = adopted.into_run(&parts, no, events.clone());
+    box_run.catch_up().await;
+    to_its_end(box_run, &mut orders, events).await;
+}
+
+/// Ends a run of an earlier host that cannot go on. It costs its turn nothing, which the lane then begins anew.
+///
+/// # Errors
+/// When its end cannot be stored.
+pub async fn give_up(parts: &Parts, row: &RunRow) -> crate::store::Result<()> {
+    parts.store.collect(row.run.clone(), row.lane.clone(), Ending::Killed, parts.clock.wall()).await.map(drop)
+}
+
+async fn to_its_end(mut box_run: Run, orders: &mut UnboundedReceiver<Order>, events: UnboundedSender<Event>) {
+    let no = box_run.no;
+    // Without an exit the box is left to the next host: nothing of it is touched.
+    if let Some(exit) = box_run.listen(orders).await {
+        let after = box_run.collect(exit).await;
+        let _ = events.send(Event::Ended { run: no, after });
+    }
 }
 
 fn new_run_id() -> RunId {
@@ -115,41 +153,47 @@ fn new_run_id() -> RunId {
 enum Happened {
     Order(Option<Order>),
     Exit(Exit),
+    StillThere,
+    StillAsking,
     Silence,
     Typing,
     Letters,
 }
 
 impl Run {
-    /// From start to exit. Every branch only names what happened; what follows from it is done outside the select,
+    /// From start to exit; `None` when the box is left to the next host. Every branch only names what happened; what follows from it is done outside the select,
     /// so that nothing is cancelled half-way.
-    async fn listen(&mut self, orders: &mut UnboundedReceiver<Order>) -> Exit {
+    async fn listen(&mut self, orders: &mut UnboundedReceiver<Order>) -> Option<Exit> {
         let engine = self.parts.engine.clone();
         let container = self.container.clone();
         let mut exit = std::pin::pin!(async move { engine.wait(&container).await });
         let mut typing = tokio::time::interval(TYPING_EVERY);
         typing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        self.deadline = Some(Instant::now() + READY_WITHIN);
-        let mut supervised = true;
         loop {
             let scan = if self.deadline.is_some() { SCAN_BUSY } else { SCAN_QUIET };
             let deadline = self.deadline.unwrap_or_else(|| Instant::now() + SCAN_QUIET * 10);
+            let die_at = self.die_at.unwrap_or(deadline);
+            let suspend_at = self.suspend_at.unwrap_or(deadline);
             let happened = tokio::select! {
                 // Letters last: they are the only branch that a box can keep ready for ever.
                 biased;
                 exit = &mut exit => Happened::Exit(exit),
-                order = orders.recv(), if supervised => Happened::Order(order),
+                order = orders.recv() => Happened::Order(order),
+                () = tokio::time::sleep_until(die_at), if self.die_at.is_some() => Happened::StillThere,
                 () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => Happened::Silence,
+                () = tokio::time::sleep_until(suspend_at), if self.suspend_at.is_some() => Happened::StillAsking,
                 _ = typing.tick(), if self.turn.is_some() && self.ready => Happened::Typing,
                 () = self.wall.ring(scan) => Happened::Letters,
             };
             match happened {
-                Happened::Exit(exit) => return exit,
+                Happened::Exit(exit) => return Some(exit),
+                // A supervisor that is gone leaves its boxes as a killed host does.
+                Happened::Order(None | Some(Order::Leave)) => return None,
                 Happened::Order(Some(order)) => self.obey(order).await,
-                // The supervisor is gone: the host ends and leaves no box behind.
-                Happened::Order(None) => {
-                    supervised = false;
-                    self.kill(Ending::Killed).await;
+                Happened::StillThere => self.kill(Ending::Killed).await,
+                Happened::StillAsking => {
+                    self.suspend_at = None;
+                    let _ = self.events.send(Event::Suspend { run: self.no });
                 }
                 Happened::Silence => self.fell_silent().await,
                 Happened::Typing => self.show_typing(),
@@ -173,6 +217,7 @@ impl Run {
             Order::Close(why) => self.ask_to_close(why).await,
             Order::Terminate => self.terminate().await,
             Order::Kill(ending) => self.kill(ending).await,
+            Order::Leave => {}
         }
     }
 
@@ -193,7 +238,8 @@ impl Run {
                 Ok(Some((turn, chat, letter))) => {
                     self.begin_turn(turn, chat);
                     self.stage("input");
-                    self.put(&ipc_schema::layout::letter_name(letter.n, letter.kind), &letter.bytes);
+                    self.put(&letter.name, &letter.bytes);
+                    failpoint!("run.input.written");
                 }
                 Ok(None) => break,
                 Err(e) => {
@@ -204,6 +250,7 @@ impl Run {
                 }
             }
         }
+        self.tell_verdicts().await;
         let open = self.parts.store.open_turn(self.lane.clone()).await;
         if matches!(open, Ok(None)) {
             self.end_turn();
@@ -216,14 +263,14 @@ impl Run {
             self.interrupted = None;
         }
         self.turn = Some((turn, chat));
-        self.open_turn.send_replace(Some(turn));
+        self.gate.open_turn.send_replace(Some(turn));
         self.deadline = Some(Instant::now() + SILENCE);
         self.show_typing();
     }
 
     fn end_turn(&mut self) {
-        self.turn = None;
-        self.open_turn.send_replace(None);
+        (self.turn, self.suspend_at) = (None, None);
+        self.gate.open_turn.send_replace(None);
         self.deadline = None;
     }
 
@@ -251,7 +298,7 @@ impl Run {
             })
             .await;
         match made {
-            Ok(letter) => self.put(&ipc_schema::layout::letter_name(letter.n, letter.kind), &letter.bytes),
+            Ok(letter) => self.put(&letter.name, &letter.bytes),
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "the {kind} letter was not stored: {e}")
             }
@@ -277,6 +324,7 @@ impl Run {
         let reason = match why {
             CloseWhy::Idle => "nothing to do for the idle window",
             CloseWhy::Yield => "another group needs the room",
+            CloseWhy::Question => "a question waits for a person; the turn goes on with the answer",
             CloseWhy::Drain => "the host stops; an unfinished turn goes on with the next host",
             CloseWhy::Renew => "the next turn gets a new box",
         };
@@ -293,6 +341,7 @@ impl Run {
             Ok(bytes) => self.put(&letter.file_name(), &bytes),
             Err(e) => tracing::error!(run = %self.run, code = e.code.as_str(), "{e}"),
         }
+        failpoint!("run.close.written");
     }
 
     async fn fell_silent(&mut self) {

@@ -1,23 +1,74 @@
 //! Performing what an agent may ask for, and answering it.
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::ToAgent;
-use ipc_schema::letters::request::UpdatePersonality;
-use ipc_schema::letters::to_agent::{Response, Verdict};
+use ipc_schema::letters::request::{AskPerson, UpdatePersonality};
+use ipc_schema::letters::to_agent::Verdict;
 use ipc_schema::{LetterId, TurnId};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::Run;
 use crate::config::personality::{self, ChangeError};
 use crate::domain::Authority;
+use crate::domain::outbound::{Saying, Voice};
 use crate::policy::authorize::{Action, Allowed, authorize};
+use crate::say;
+use crate::store::{NewQuestion, OpenRequest};
 
 impl Run {
     /// Authorizes and performs one request. What it may do follows from the lane that this box was made for.
-    pub(super) async fn perform(&self, request: Request) -> Verdict {
+    ///
+    /// `None` when the verdict comes later: it is a person's.
+    async fn perform(&mut self, turn: TurnId, id: &LetterId, request: Request) -> Option<Verdict> {
         match authorize(&Authority::of(&self.lane.group), request) {
-            Ok(Action::UpdatePersonality(allowed)) => self.update_personality(allowed).await,
-            Err(refusal) => Verdict::Refused { code: refusal.code.to_string(), reason: refusal.reason },
+            Ok(Action::UpdatePersonality(allowed)) => Some(self.update_personality(allowed).await),
+            Ok(Action::AskPerson(allowed)) => self.ask_person(turn, id, allowed).await,
+            Err(refusal) => Some(Verdict::Refused { code: refusal.code.to_string(), reason: refusal.reason }),
+        }
+    }
+
+    /// Asks in the chat of the turn. The box waits for a while; then the turn is suspended.
+    async fn ask_person(
+        &mut self,
+        turn: TurnId,
+        id: &LetterId,
+        allowed: Allowed<AskPerson>,
+    ) -> Option<Verdict> {
+        let (ask, _) = allowed.into_parts();
+        let Some((channel, chat)) = self.channel() else {
+            let reason = "nobody can be asked here now; go on without the answer".to_owned();
+            return Some(Verdict::Refused { code: "chat.away".to_owned(), reason });
+        };
+        let (key, in_chat) = (id.to_string(), chat.clone());
+        let (question, choices) = (ask.question.clone(), ask.choices.clone());
+        let say = move |code: &str| {
+            let parts = channel.split(&say::question(&question, &choices, code));
+            Some(Saying { chat: in_chat, voice: Voice::Reply, key, parts, answers: None })
+        };
+        let host = &self.parts.install.file.host;
+        let now = self.parts.clock.wall();
+        let expires = now.plus(host.question_expiry.0);
+        let new = NewQuestion { turn, request: id.clone(), chat, ask, expires, now };
+        if let Err(e) = self.parts.store.ask(new, say).await {
+            tracing::error!(run = %self.run, code = e.code(), "a question was not asked: {e}");
+            let reason = "the host could not store the question; ask again later".to_owned();
+            return Some(Verdict::Refused { code: e.code().to_owned(), reason });
+        }
+        self.suspend_at = Some(Instant::now() + host.question_wait.0);
+        self.parts.bell.ring();
+        None
+    }
+
+    /// Writes verdicts that came from elsewhere: a person's answer, or its end.
+    pub(super) async fn tell_verdicts(&mut self) {
+        match self.parts.store.untold_verdicts(self.run.clone(), self.parts.clock.wall()).await {
+            Ok(responses) => {
+                for response in responses {
+                    self.suspend_at = None;
+                    self.put(&response.name, &response.bytes);
+                }
+            }
+            Err(e) => tracing::error!(run = %self.run, code = e.code(), "verdicts cannot be told: {e}"),
         }
     }
 
@@ -45,8 +96,42 @@ impl Run {
         }
     }
 
-    /// Writes the `response` of a request.
-    pub(super) async fn answer(&mut self, turn: TurnId, request: LetterId, verdict: Verdict) {
-        self.write(Some(turn), ToAgent::Response(Response { request, verdict })).await;
+    /// Performs a request that was taken, and answers it. The verdict and its letter are one transaction; a host that
+    /// dies before it performs the request again.
+    pub(super) async fn perform_and_answer(&mut self, turn: TurnId, id: LetterId, request: Request) {
+        let kind = request.kind().to_owned();
+        failpoint!("run.request.before");
+        let Some(verdict) = self.perform(turn, &id, request).await else {
+            tracing::info!(run = %self.run, %turn, "request {kind}: waits for a person");
+            return;
+        };
+        failpoint!("run.request.performed");
+        tracing::info!(run = %self.run, %turn, "request {kind}: {}", match &verdict {
+            Verdict::Ok { .. } => "done",
+            Verdict::Refused { code, .. } => code.as_str(),
+        });
+        let now = self.parts.clock.wall();
+        match self.parts.store.verdict(self.run.clone(), turn, id, verdict, now).await {
+            Ok(response) => self.put(&response.name, &response.bytes),
+            Err(e) => tracing::error!(run = %self.run, code = e.code(), "a verdict was not stored: {e}"),
+        }
+        failpoint!("run.request.answered");
+    }
+
+    /// Requests over which an earlier host died.
+    pub(super) async fn perform_open_requests(&mut self) {
+        let open = match self.parts.store.open_requests(self.run.clone()).await {
+            Ok(open) => open,
+            Err(e) => {
+                tracing::error!(run = %self.run, code = e.code(), "open requests cannot be read: {e}");
+                return;
+            }
+        };
+        for OpenRequest { turn, id, body } in open {
+            match serde_json::from_str(&body) {
+                Ok(request) => self.perform_and_answer(turn, id, request).await,
+                Err(e) => tracing::error!(run = %self.run, code = "store.row", "request {id}: {e}"),
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoImage`], or what the engine said.
     pub async fn image(&self, name: &str) -> Result<ImageFacts, EngineError> {
+        failpoint!("sandbox.image.before", |e| self.away(&e));
         let told = match self.ask("look at the image", QUICK, self.docker()?.inspect_image(name)).await {
             Err(EngineError::Refused { why, .. }) if why.to_lowercase().contains("no such image") => {
                 return Err(EngineError::NoImage { image: name.to_owned() });

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::errors::Error as Bollard;
+use bollard::models::ContainerStateStatusEnum;
 use bollard::query_parameters::{
     CreateContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
@@ -125,6 +126,21 @@ pub struct Exit {
     pub oom: bool,
 }
 
+/// Where a box stands, by the engine's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BoxState {
+    /// The engine does not know it.
+    Absent,
+    /// It was made and never started.
+    Created,
+    /// It runs.
+    Running,
+    /// It is frozen.
+    Paused,
+    /// It has ended.
+    Ended(Exit),
+}
+
 /// A box of ours that the engine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -188,10 +204,12 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
+        failpoint!("sandbox.create.before", |e| self.away(&e));
         let options = CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
         let body = translate::container(spec);
         let made =
             self.ask("make the box", SLOW, self.docker()?.create_container(Some(options), body)).await?;
+        failpoint!("sandbox.create.after");
         Ok(made.id)
     }
 
@@ -200,7 +218,10 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn start(&self, container: &str) -> Result<(), EngineError> {
-        self.ask("start the box", SLOW, self.docker()?.start_container(container, None)).await
+        failpoint!("sandbox.start.before", |e| self.away(&e));
+        let started = self.ask("start the box", SLOW, self.docker()?.start_container(container, None)).await;
+        failpoint!("sandbox.start.after");
+        started
     }
 
     /// Waits until a box has ended, over restarts of the engine.
@@ -212,9 +233,10 @@ impl Engine {
                 // The stream yields once; an error may be the exit code's, or the engine's own end.
                 let _ = docker.wait_container(container, Some(options)).next().await;
             }
-            match self.exit(container).await {
-                Ok(Some(exit)) => return exit,
-                Ok(None) => {}
+            match self.state(container).await {
+                Ok(BoxState::Ended(exit)) => return exit,
+                Ok(BoxState::Absent | BoxState::Created) => return Exit { code: None, oom: false },
+                Ok(BoxState::Running | BoxState::Paused) => {}
                 Err(e) => tracing::debug!(code = e.code(), "waiting for box {container}: {e}"),
             }
             tokio::time::sleep(pause).await;
@@ -222,21 +244,35 @@ impl Engine {
         }
     }
 
-    /// How a box ended; `None` while it runs.
-    async fn exit(&self, container: &str) -> Result<Option<Exit>, EngineError> {
+    /// Where a box stands.
+    ///
+    /// # Errors
+    /// What the engine said; a box that it does not know is no error.
+    pub async fn state(&self, container: &str) -> Result<BoxState, EngineError> {
+        failpoint!("sandbox.state.before", |e| self.away(&e));
         let told =
             match self.ask("look at the box", QUICK, self.docker()?.inspect_container(container, None)).await
             {
                 Err(EngineError::Refused { why, .. }) if why.contains("No such container") => {
-                    return Ok(Some(Exit { code: None, oom: false }));
+                    return Ok(BoxState::Absent);
                 }
                 told => told?,
             };
         let state = told.state.unwrap_or_default();
-        if state.running == Some(true) {
-            return Ok(None);
-        }
-        Ok(Some(Exit { code: state.exit_code, oom: state.oom_killed == Some(true) }))
+        Ok(match (state.status, state.running) {
+            (Some(ContainerStateStatusEnum::CREATED), _) => BoxState::Created,
+            (Some(ContainerStateStatusEnum::PAUSED), _) => BoxState::Paused,
+            (_, Some(true)) => BoxState::Running,
+            _ => BoxState::Ended(Exit { code: state.exit_code, oom: state.oom_killed == Some(true) }),
+        })
+    }
+
+    /// Thaws a frozen box.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn unpause(&self, container: &str) -> Result<(), EngineError> {
+        self.ask("thaw the box", QUICK, self.docker()?.unpause_container(container)).await
     }
 
     /// Sends a signal; a box that has ended is no error.
@@ -244,6 +280,7 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn signal(&self, container: &str, signal: &str) -> Result<(), EngineError> {
+        failpoint!("sandbox.signal.before", |e| self.away(&e));
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
         match self.ask("signal the box", QUICK, self.docker()?.kill_container(container, Some(options))).await
         {
@@ -261,6 +298,7 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn log_tail(&self, container: &str, most: usize) -> Result<Vec<u8>, EngineError> {
+        failpoint!("sandbox.log.before", |e| self.away(&e));
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail("2000").build();
         let mut lines = self.docker()?.logs(container, Some(options));
         let mut tail = Vec::new();
@@ -283,11 +321,12 @@ impl Engine {
     /// # Errors
     /// What the engine said.
     pub async fn remove(&self, container: &str) -> Result<(), EngineError> {
+        failpoint!("sandbox.remove.before", |e| self.away(&e));
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match self
-            .ask("remove the box", SLOW, self.docker()?.remove_container(container, Some(options)))
-            .await
-        {
+        let removed =
+            self.ask("remove the box", SLOW, self.docker()?.remove_container(container, Some(options))).await;
+        failpoint!("sandbox.remove.after");
+        match removed {
             Err(EngineError::Refused { why, .. })
                 if why.contains("No such") || why.contains("already in progress") =>
             {
@@ -315,6 +354,7 @@ impl Engine {
     }
 
     async fn labelled(&self, labels: Vec<String>) -> Result<Vec<Found>, EngineError> {
+        failpoint!("sandbox.list.before", |e| self.away(&e));
         let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let boxes = self.ask("list the boxes", QUICK, self.docker()?.list_containers(Some(options))).await?;
@@ -325,6 +365,11 @@ impl Engine {
                 Some(Found { container: b.id?, run: labels.get(label::RUN)?.clone() })
             })
             .collect())
+    }
+
+    #[cfg(feature = "failpoints")]
+    fn away(&self, why: &dyn std::error::Error) -> EngineError {
+        EngineError::Away { socket: self.socket.clone(), why: chain(why) }
     }
 
     /// One call with its time-out, its error said in our words.

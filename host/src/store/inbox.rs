@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::settings::bump;
-use super::{Result, Store, StoreError, id, parse, turns};
+use super::{Result, Store, StoreError, id, parse, questions, turns};
 use crate::domain::message::{Admitted, Command, Role};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, TurnId, WallMs};
 
@@ -107,20 +107,25 @@ pub struct CommandRow {
 impl Store {
     /// Transaction 1.
     pub async fn accept(&self, intake: Intake) -> Result<Vec<Accepted>> {
-        self.write(move |c| {
-            let Intake { channel, position, admitted, strangers, now } = intake;
-            let accepted = admitted.iter().map(|m| place(c, m, now)).collect::<Result<Vec<_>>>()?;
-            for stranger in &strangers {
-                count_stranger(c, stranger, now)?;
-            }
-            if let Some(position) = position {
-                let sql = "INSERT INTO position VALUES (?1, ?2, ?3)
+        let accepted = self
+            .write(move |c| {
+                failpoint!("store.tx1.begin", super::injected);
+                let Intake { channel, position, admitted, strangers, now } = intake;
+                let accepted = admitted.iter().map(|m| place(c, m, now)).collect::<Result<Vec<_>>>()?;
+                for stranger in &strangers {
+                    count_stranger(c, stranger, now)?;
+                }
+                if let Some(position) = position {
+                    let sql = "INSERT INTO position VALUES (?1, ?2, ?3)
                            ON CONFLICT(channel) DO UPDATE SET value = ?2, at = ?3";
-                c.execute(sql, params![channel.as_str(), position, now.0])?;
-            }
-            Ok(accepted)
-        })
-        .await
+                    c.execute(sql, params![channel.as_str(), position, now.0])?;
+                }
+                failpoint!("store.tx1.before_commit");
+                Ok(accepted)
+            })
+            .await?;
+        failpoint!("store.tx1.committed");
+        Ok(accepted)
     }
 
     /// Where a channel goes on reading.
@@ -209,7 +214,7 @@ fn role_of(c: &Connection, m: &Admitted) -> Result<Role> {
     Ok(if unanswered > 0 { Role::Wake } else { Role::Context })
 }
 
-fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
+pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
     let lane = Lane::conversation(m.group.clone());
     let chat = m.inbound.chat.clone();
     let role = role_of(c, m)?;
@@ -226,6 +231,9 @@ fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
         Role::Context => Placement::Context,
         Role::Command(command) => Placement::Command(command),
         Role::Wake => match turns::open_of_lane(c, &lane)? {
+            Some(open) if questions::end_suspended(c, &open, now)? => {
+                Placement::NewTurn(turns::open(c, &lane, &chat, now)?)
+            }
             None => {
                 let turn = turns::open(c, &lane, &chat, now)?;
                 Placement::NewTurn(turn)

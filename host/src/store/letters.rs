@@ -1,6 +1,9 @@
 //! Letters to agents: rows before they are files.
 
-use ipc_schema::Refusal;
+use ipc_schema::layout::letter_name;
+use ipc_schema::letters::ToAgent;
+use ipc_schema::letters::to_agent::{Response, Verdict};
+use ipc_schema::{LetterId, Refusal, ToAgentLetter};
 use rusqlite::{Connection, params};
 
 use super::{Result, StoreError, id, int};
@@ -11,8 +14,8 @@ use crate::domain::{RunId, TurnId, WallMs};
 pub struct ToWrite {
     /// Its number.
     pub n: u64,
-    /// Its type.
-    pub kind: &'static str,
+    /// Its file name.
+    pub name: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
 }
@@ -32,5 +35,31 @@ pub(super) fn next_letter(
         build(n).map_err(|refusal| StoreError::Rule(format!("the {kind} letter of run {run}: {refusal}")))?;
     let sql = "INSERT INTO to_agent(run, n, turn, kind, bytes, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     c.execute(sql, params![run.as_str(), int(n), turn.map(|t| int(t.0)), kind, bytes, now.0])?;
-    Ok(ToWrite { n, kind, bytes })
+    Ok(ToWrite { n, name: letter_name(n, kind), bytes })
+}
+
+/// Makes the `response` to a request, in the transaction that stores the verdict: an agent that waits for one gets it,
+/// whenever the host dies.
+pub(super) fn respond(
+    c: &Connection,
+    run: &RunId,
+    turn: TurnId,
+    request: LetterId,
+    verdict: Verdict,
+    now: WallMs,
+) -> Result<ToWrite> {
+    let sql = "SELECT from_n FROM run WHERE id = ?1";
+    let ack = id(c.query_row(sql, [run.as_str()], |r| r.get(0))?);
+    next_letter(c, run, Some(turn), "response", now, |n| {
+        ToAgentLetter {
+            id: LetterId::of_host(n),
+            run: run.clone(),
+            turn: Some(turn),
+            n,
+            ack,
+            at: now.rfc3339(),
+            body: ToAgent::Response(Response { request, verdict }),
+        }
+        .to_bytes()
+    })
 }

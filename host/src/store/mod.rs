@@ -3,6 +3,7 @@
 //! Every public function is one transaction. Rows become domain types in here; nothing outside knows SQL.
 //! `README.md` beside this file is the table page for whoever opens the file by hand.
 
+mod adoption;
 mod copy;
 mod inbox;
 mod keep;
@@ -10,6 +11,7 @@ mod letters;
 mod migrations;
 mod open;
 mod outbox;
+mod questions;
 mod restore;
 mod runs;
 mod settings;
@@ -22,13 +24,15 @@ mod upgrade;
 mod usage;
 mod writer;
 
+pub use adoption::{OpenRequest, RunRow};
 pub use copy::{Copied, back_up, check};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use keep::Cleared;
 pub use open::{copies, known_damage};
 pub use outbox::{Head, LIFETIME, Sent};
+pub use questions::{AnswerTaken, NewQuestion, Suspended};
 pub use restore::{Around, Restored, begin_restore, restore, verify};
-pub use runs::{NewRun, Take, Taken, TakenEffect};
+pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
 pub use trace::{MessageTrace, OutboxTrace, StageRow};
 pub use trouble::{BALLAST, Trouble};
@@ -301,6 +305,18 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|e: T::Err| StoreError::Row { what: what.to_owned(), why: e.to_string() })
+}
+
+/// What SQLite says where a failpoint says so.
+#[cfg(feature = "failpoints")]
+fn injected(error: std::io::Error) -> StoreError {
+    use rusqlite::ffi;
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
+        _ if error.raw_os_error().is_some() => ffi::SQLITE_IOERR,
+        _ => ffi::SQLITE_BUSY,
+    };
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string())).into()
 }
 
 /// Row ids are SQLite's signed integers; ours are never negative.

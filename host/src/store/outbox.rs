@@ -76,39 +76,45 @@ impl Store {
 
     /// Takes the head of a chat's queue for sending.
     pub async fn claim(&self, chat: ChatId, now: WallMs) -> Result<Head> {
-        self.write(move |c| {
-            let sql = "SELECT id, voice, turn, answers, text, attempts, created_at, not_before FROM outbox
+        let head = self
+            .write(move |c| {
+                failpoint!("store.claim.begin", super::injected);
+                let sql =
+                    "SELECT id, voice, turn, answers, text, attempts, created_at, not_before FROM outbox
                        WHERE chat = ?1 AND state IN ('ready', 'sending') ORDER BY id LIMIT 1";
-            let row = c
-                .query_row(sql, [chat.as_str()], |r| {
-                    let voice: String = r.get(1)?;
-                    let part = Part {
-                        id: r.get(0)?,
-                        chat: chat.clone(),
-                        voice: if voice == "reply" { Voice::Reply } else { Voice::Notice },
-                        turn: r.get::<_, Option<i64>>(2)?.map(|t| TurnId(id(t))),
-                        answers: r.get::<_, Option<i64>>(3)?.map(|m| MessageSeq(id(m))),
-                        text: r.get(4)?,
-                        attempts: r.get(5)?,
-                        created: WallMs(r.get(6)?),
-                    };
-                    Ok((part, WallMs(r.get(7)?)))
-                })
-                .optional()?;
-            let Some((part, not_before)) = row else { return Ok(Head::Empty) };
-            if not_before > now {
-                return Ok(Head::NotBefore(not_before));
-            }
-            let sql = "UPDATE outbox SET state = 'sending', attempts = attempts + 1 WHERE id = ?1";
-            c.execute(sql, [part.id])?;
-            Ok(Head::Part(part))
-        })
-        .await
+                let row = c
+                    .query_row(sql, [chat.as_str()], |r| {
+                        let voice: String = r.get(1)?;
+                        let part = Part {
+                            id: r.get(0)?,
+                            chat: chat.clone(),
+                            voice: if voice == "reply" { Voice::Reply } else { Voice::Notice },
+                            turn: r.get::<_, Option<i64>>(2)?.map(|t| TurnId(id(t))),
+                            answers: r.get::<_, Option<i64>>(3)?.map(|m| MessageSeq(id(m))),
+                            text: r.get(4)?,
+                            attempts: r.get(5)?,
+                            created: WallMs(r.get(6)?),
+                        };
+                        Ok((part, WallMs(r.get(7)?)))
+                    })
+                    .optional()?;
+                let Some((part, not_before)) = row else { return Ok(Head::Empty) };
+                if not_before > now {
+                    return Ok(Head::NotBefore(not_before));
+                }
+                let sql = "UPDATE outbox SET state = 'sending', attempts = attempts + 1 WHERE id = ?1";
+                c.execute(sql, [part.id])?;
+                Ok(Head::Part(part))
+            })
+            .await?;
+        failpoint!("store.claim.committed");
+        Ok(head)
     }
 
     /// Transaction 3: writes what a send came to.
     pub async fn sent(&self, row: i64, sent: Sent, now: WallMs) -> Result<()> {
         self.write(move |c| {
+            failpoint!("store.tx3.begin", super::injected);
             match sent {
                 Sent::Receipt(receipt) => c.execute(
                     "UPDATE outbox SET state = 'sent', sent_at = ?2, receipt = ?3, error = NULL WHERE id = ?1",
@@ -123,9 +129,12 @@ impl Store {
                 }
                 Sent::Expired => c.execute("UPDATE outbox SET state = 'expired' WHERE id = ?1", [row]),
             }?;
+            failpoint!("store.tx3.before_commit");
             Ok(())
         })
-        .await
+        .await?;
+        failpoint!("store.tx3.committed");
+        Ok(())
     }
 
     /// At boot: a row that was being sent when the host died may or may not have arrived. It is due again and

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use ipc_schema::letters::to_agent::Verdict;
 use ipc_schema::{Refusal, RefusalCode};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::letters::{ToWrite, next_letter};
+use super::letters::{ToWrite, next_letter, respond};
 use super::settings::chat_facts;
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, id, int, outbox, parse};
+use super::{Result, Store, StoreError, id, int, outbox, parse, questions};
 use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatKind, Ending, Lane, LetterId, RunId, TurnId, WallMs};
@@ -27,15 +28,6 @@ pub struct NewRun {
     pub image: String,
     /// When.
     pub now: WallMs,
-}
-
-/// A run that has not ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunRow {
-    /// Its id.
-    pub run: RunId,
-    /// Its lane.
-    pub lane: Lane,
 }
 
 /// A letter of the box that was read safely and asks for its transaction.
@@ -100,27 +92,30 @@ pub enum Taken {
     },
     /// Perform the request and answer it.
     Perform,
-    /// The request was performed before: answer this verdict (JSON) again.
-    Answered(String),
+    /// The request was performed before: its verdict goes again.
+    Answered(ToWrite),
     /// The same letter was taken before: nothing to do but unlink it.
     Repeat,
-    /// It may not do this. Its number is used up.
-    Refused(Refusal),
+    /// It may not do this. Its number is used up; a request is answered.
+    Refused(Refusal, Option<ToWrite>),
 }
 
 /// What a run's end means for its lane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Collected {
-    /// The turn that wants a run now, and how long to wait before it gets one.
-    pub next: Option<(TurnId, Duration)>,
-    /// Whether a notice went to the chat.
-    pub gave_up: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collected {
+    /// Nothing waits.
+    Idle,
+    /// This turn wants a run after that wait.
+    Next(TurnId, Duration),
+    /// The turn is suspended until its question is answered, or this time.
+    Suspended(WallMs),
 }
 
 impl Store {
     /// Makes the run's row. At most one run of a lane has not ended: the database holds it too.
     pub async fn new_run(&self, new: NewRun) -> Result<()> {
         self.write(move |c| {
+            failpoint!("store.new_run.begin", super::injected);
             let sql = "INSERT INTO run(id, grp, lane, state, session, image, created_at)
                        VALUES (?1, ?2, ?3, 'starting', ?4, ?5, ?6)";
             let NewRun { run, lane, session, image, now } = new;
@@ -130,7 +125,9 @@ impl Store {
             )?;
             Ok(())
         })
-        .await
+        .await?;
+        failpoint!("store.new_run.committed");
+        Ok(())
     }
 
     /// Notes the engine's id of the box.
@@ -138,20 +135,6 @@ impl Store {
         self.write(move |c| {
             c.execute("UPDATE run SET container = ?2 WHERE id = ?1", params![run.as_str(), container])?;
             Ok(())
-        })
-        .await
-    }
-
-    /// Runs that have not ended: after a crash of the host, its orphans.
-    pub async fn unended_runs(&self) -> Result<Vec<RunRow>> {
-        self.write(|c| {
-            let mut rows = c.prepare("SELECT id, lane FROM run WHERE state <> 'ended'")?;
-            let rows = rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
-            rows.map(|row| {
-                let (run, lane) = row?;
-                Ok(RunRow { run: parse("run.id", &run)?, lane: parse("run.lane", &lane)? })
-            })
-            .collect()
         })
         .await
     }
@@ -168,7 +151,14 @@ impl Store {
     where
         F: FnOnce(u64) -> std::result::Result<Vec<u8>, Refusal> + Send + 'static,
     {
-        self.write(move |c| next_letter(c, &run, turn, kind, now, build)).await
+        let letter = self
+            .write(move |c| {
+                failpoint!("store.letter.begin", super::injected);
+                next_letter(c, &run, turn, kind, now, build)
+            })
+            .await?;
+        failpoint!("store.letter.committed");
+        Ok(letter)
     }
 
     /// The highest number written to the agent: what `_close` says.
@@ -181,20 +171,32 @@ impl Store {
 
     /// Transaction 2.
     pub async fn take(&self, take: Take) -> Result<Taken> {
-        self.write(move |c| {
-            let taken = taken(c, &take)?;
-            let refused = match &taken {
-                Taken::Repeat => return Ok(taken),
-                Taken::Refused(refusal) => Some(refusal.code),
-                _ => None,
-            };
-            mark_consumed(c, &take, refused.is_none())?;
-            if let Some(code) = refused {
-                super::settings::bump(c, code.as_str(), 1)?;
-            }
-            Ok(taken)
-        })
-        .await
+        let taken = self
+            .write(move |c| {
+                failpoint!("store.tx2.begin", super::injected);
+                let taken = taken(c, &take)?;
+                let refused = match &taken {
+                    Taken::Repeat => return Ok(taken),
+                    Taken::Refused(refusal, _) => Some(refusal.clone()),
+                    _ => None,
+                };
+                mark_consumed(c, &take, refused.is_none())?;
+                failpoint!("store.tx2.before_commit");
+                let Some(refusal) = refused else { return Ok(taken) };
+                super::settings::bump(c, refusal.code.as_str(), 1)?;
+                let response = match (&take.effect, take.turn) {
+                    (TakenEffect::Request { .. }, Some(turn)) if known_run(c, &take.run)? => {
+                        let code = refusal.code.to_string();
+                        let verdict = Verdict::Refused { code, reason: refusal.reason.clone() };
+                        Some(respond(c, &take.run, turn, take.id, verdict, take.now)?)
+                    }
+                    _ => None,
+                };
+                Ok(Taken::Refused(refusal, response))
+            })
+            .await?;
+        failpoint!("store.tx2.committed");
+        Ok(taken)
     }
 
     /// Uses up the number of a letter that could not be read, so that the next one is taken.
@@ -209,12 +211,22 @@ impl Store {
         .await
     }
 
-    /// Writes the verdict of a request.
-    pub async fn verdict(&self, turn: TurnId, request: LetterId, verdict: String) -> Result<()> {
+    /// Writes the verdict of a request and the letter that tells it.
+    pub async fn verdict(
+        &self,
+        run: RunId,
+        turn: TurnId,
+        request: LetterId,
+        verdict: Verdict,
+        now: WallMs,
+    ) -> Result<ToWrite> {
         self.write(move |c| {
+            failpoint!("store.verdict.begin", super::injected);
             let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
-            c.execute(sql, params![int(turn.0), request.as_str(), verdict])?;
-            Ok(())
+            let text = serde_json::to_string(&verdict)
+                .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;
+            c.execute(sql, params![int(turn.0), request.as_str(), text])?;
+            respond(c, &run, turn, request, verdict, now)
         })
         .await
     }
@@ -222,22 +234,30 @@ impl Store {
     /// Ends a run, and decides once what its turn is worth: again, again at a cost, or a notice. A run that failed
     /// before it had a row is decided about all the same, or its lane would wait for nobody.
     pub async fn collect(&self, run: RunId, lane: Lane, ending: Ending, now: WallMs) -> Result<Collected> {
-        self.write(move |c| {
-            let sql = "UPDATE run SET state = 'ended', ended_at = ?2, ending = ?3, why = ?4
+        let collected = self
+            .write(move |c| {
+                failpoint!("store.collect.begin", super::injected);
+                let sql = "UPDATE run SET state = 'ended', ended_at = ?2, ending = ?3, why = ?4
                        WHERE id = ?1 AND state <> 'ended'";
-            let ended = c.execute(sql, params![run.as_str(), now.0, ending.word(), ending.to_string()])?;
-            let known: i64 =
-                c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
-            if ended == 0 && known > 0 {
-                return Ok(Collected { next: None, gave_up: false });
-            }
-            let Some(open) = turns::open_of_lane(c, &lane)? else {
-                let next = turns::next(c, &lane, now)?;
-                return Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: false });
-            };
-            settle(c, &lane, &open, &ending, now)
-        })
-        .await
+                let ended =
+                    c.execute(sql, params![run.as_str(), now.0, ending.word(), ending.to_string()])?;
+                let known: i64 =
+                    c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
+                if ended == 0 && known > 0 {
+                    return Ok(Collected::Idle);
+                }
+                let Some(open) = turns::open_of_lane(c, &lane)? else { return next(c, &lane, now) };
+                let settled = settle(c, &lane, &open, &ending, now)?;
+                let Some(until) = questions::open_of_turn(c, open.turn)? else { return Ok(settled) };
+                // Somebody has written in another chat of the group meanwhile: that does not wait for the answer.
+                if turns::others_wait(c, &lane)? && questions::end_suspended(c, &open, now)? {
+                    return next(c, &lane, now);
+                }
+                Ok(Collected::Suspended(until))
+            })
+            .await?;
+        failpoint!("store.collect.committed");
+        Ok(collected)
     }
 }
 
@@ -260,19 +280,28 @@ fn settle(
             if let Some(text) = tell {
                 outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "start", text), now)?;
             }
-            Ok(Collected { next: Some((open.turn, wait)), gave_up: false })
+            Ok(Collected::Next(open.turn, wait))
         }
         retry::AfterRun::GiveUp { end, tell } => {
             outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "end", tell), now)?;
             turns::close(c, open, None, &end, now)?;
-            let next = turns::next(c, lane, now)?;
-            Ok(Collected { next: next.map(|t| (t, Duration::ZERO)), gave_up: true })
+            next(c, lane, now)
         }
     }
 }
 
+fn next(c: &Connection, lane: &Lane, now: WallMs) -> Result<Collected> {
+    Ok(turns::next(c, lane, now)?.map_or(Collected::Idle, |turn| Collected::Next(turn, Duration::ZERO)))
+}
+
+/// A run that has ended is written to no more.
+fn known_run(c: &Connection, run: &RunId) -> Result<bool> {
+    let sql = "SELECT count(*) FROM run WHERE id = ?1 AND state <> 'ended'";
+    Ok(c.query_row(sql, [run.as_str()], |r| r.get::<_, i64>(0))? == 1)
+}
+
 fn refused(code: RefusalCode, why: impl Into<String>) -> Taken {
-    Taken::Refused(Refusal::new(code, why))
+    Taken::Refused(Refusal::new(code, why), None)
 }
 
 /// The order of questions is the order of section 4's step 10: consumed already? acknowledgement sound? turn open?
@@ -351,7 +380,12 @@ fn request(c: &Connection, take: &Take, turn: TurnId, kind: &str, body: &str, li
     let known: Option<Option<String>> =
         c.query_row(sql, params![int(turn.0), take.id.as_str()], |r| r.get(0)).optional()?;
     match known {
-        Some(Some(verdict)) => return Ok(Taken::Answered(verdict)),
+        Some(Some(verdict)) => {
+            let verdict = serde_json::from_str(&verdict)
+                .map_err(|e| StoreError::Row { what: "request.verdict".into(), why: e.to_string() })?;
+            let letter = respond(c, &take.run, turn, take.id.clone(), verdict, take.now)?;
+            return Ok(Taken::Answered(letter));
+        }
         Some(None) => return Ok(Taken::Perform),
         None => {}
     }

@@ -4,6 +4,8 @@ mod keeping;
 mod opening;
 
 use ipc_schema::RefusalCode;
+use ipc_schema::letters::request::AskPerson;
+use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
 
 use super::*;
 use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
@@ -245,7 +247,7 @@ async fn a_letter_is_taken_once_whatever_is_sent_again() {
     assert_eq!(h.takes(1, 1, Some(TurnId(1)), say()).await, Taken::Fresh);
     assert_eq!(h.takes(1, 1, Some(TurnId(1)), say()).await, Taken::Repeat);
     let other = h.takes_from(RUN, 1, 1, Some(TurnId(1)), "t-1:4.0", say()).await;
-    assert!(matches!(other, Taken::Refused(r) if r.code == RefusalCode::Replay));
+    assert!(matches!(other, Taken::Refused(r, None) if r.code == RefusalCode::Replay));
     // The next run repeats it under its own number, with the id it had.
     h.store.collect(RUN.parse().unwrap(), lane(), Ending::Killed, T).await.unwrap();
     h.starts(RUN2).await;
@@ -263,7 +265,7 @@ async fn what_is_not_the_boxs_to_say_is_refused_and_uses_up_its_number() {
     h.starts(RUN).await;
     h.is_given(RUN).await;
     let refused = |taken: Taken| match taken {
-        Taken::Refused(refusal) => refusal.code,
+        Taken::Refused(refusal, _) => refusal.code,
         other => panic!("{other:?}"),
     };
     let nothing = || TakenEffect::Nothing;
@@ -292,13 +294,24 @@ async fn a_request_is_performed_once_and_answered_again() {
     let ask = || TakenEffect::Request { kind: "k".into(), body: "{}".into(), limit: 1 };
     let id = "t-1:toolu_1";
     assert_eq!(h.takes_from(RUN, 1, 1, Some(TurnId(1)), id, ask()).await, Taken::Perform);
-    h.store.verdict(TurnId(1), id.parse().unwrap(), "\"done\"".into()).await.unwrap();
+    let run = || RUN.parse().unwrap();
+    assert_eq!(
+        h.store.open_requests(run()).await.unwrap().len(),
+        1,
+        "a host that dies here performs it again"
+    );
+    let verdict = Verdict::Ok { result: "done".into() };
+    let letter = h.store.verdict(run(), TurnId(1), id.parse().unwrap(), verdict, T).await.unwrap();
+    assert_eq!(letter.name, "0000000003-response.json");
+    assert_eq!(h.store.open_requests(run()).await.unwrap(), []);
+    let rows = h.store.unacknowledged(run()).await.unwrap();
+    assert_eq!(rows.last(), Some(&letter), "the file can be made again from its row");
     h.store.collect(RUN.parse().unwrap(), lane(), Ending::Killed, T).await.unwrap();
     h.starts(RUN2).await;
     let again = h.takes_from(RUN2, 1, 1, Some(TurnId(1)), id, ask()).await;
-    assert_eq!(again, Taken::Answered("\"done\"".into()));
+    assert!(matches!(again, Taken::Answered(l) if String::from_utf8_lossy(&l.bytes).contains("\"done\"")));
     let more = h.takes_from(RUN2, 2, 1, Some(TurnId(1)), "t-1:toolu_2", ask()).await;
-    assert!(matches!(more, Taken::Refused(r) if r.code == RefusalCode::Rate));
+    assert!(matches!(more, Taken::Refused(r, Some(_)) if r.code == RefusalCode::Rate));
 }
 
 #[tokio::test]
@@ -310,9 +323,9 @@ async fn three_crashes_cost_three_attempts_and_end_in_a_notice() {
         let run: RunId = RUN.replace("0001", &format!("000{attempt}")).parse().unwrap();
         h.starts(run.as_str()).await;
         let collected = h.store.collect(run.clone(), lane(), crash.clone(), T).await.unwrap();
-        assert_eq!(collected.gave_up, attempt == 3);
+        assert_eq!(collected == Collected::Idle, attempt == 3, "given up");
         let again = h.store.collect(run, lane(), crash.clone(), T).await.unwrap();
-        assert_eq!(again.next, None, "a run is collected once");
+        assert_eq!(again, Collected::Idle, "a run is collected once");
     }
     let said = h.said("telegram:-1").await;
     assert!(said.len() == 1 && said[0].contains("3 attempts") && said[0].contains("memory"), "{said:?}");
@@ -328,7 +341,7 @@ async fn a_box_that_cannot_start_is_told_once() {
         let run: RunId = RUN.replace("0001", &format!("000{attempt}")).parse().unwrap();
         h.starts(run.as_str()).await;
         let collected = h.store.collect(run, lane(), never.clone(), T).await.unwrap();
-        assert!(collected.next.is_some());
+        assert!(matches!(collected, Collected::Next(TurnId(1), _)));
     }
     assert_eq!(h.said("telegram:-1").await.len(), 1);
     assert_eq!(h.store.open_turn(lane()).await.unwrap().unwrap().attempt, 1, "it costs no attempt");
@@ -420,4 +433,140 @@ async fn a_groups_user_is_never_anothers() {
     let order = h.writes("telegram:-1", "/new", Role::Command(Command::New)).await.seq;
     assert_eq!(h.store.new_session(&family(), order).await.unwrap(), Some(first.session + 1));
     assert_eq!(h.store.new_session(&family(), order).await.unwrap(), None, "one order, one session");
+}
+
+#[tokio::test]
+async fn a_new_host_learns_where_every_run_of_the_old_one_stands() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    let row = async || h.store.unended_runs().await.unwrap().remove(0);
+    assert!(matches!(row().await, RunRow { ready: false, taken: 0, container: None, turn: None, .. }));
+    h.store.run_container(RUN.parse().unwrap(), "c1".into()).await.unwrap();
+    h.takes(1, 1, None, TakenEffect::Ready).await;
+    assert!(
+        matches!(row().await, RunRow { ready: true, taken: 1, turn: None, .. }),
+        "it was given nothing yet"
+    );
+    h.is_given(RUN).await;
+    assert_eq!(row().await.turn, Some((TurnId(1), chat("telegram:-1"))));
+    let interrupt = |_| Ok(br#"{"body":{"why":"stop"}}"#.to_vec());
+    h.store.add_letter(RUN.parse().unwrap(), Some(TurnId(1)), "interrupt", T, interrupt).await.unwrap();
+    assert_eq!(row().await.interrupted, Some(InterruptWhy::Stop));
+    let unread: Vec<u64> =
+        h.store.unacknowledged(RUN.parse().unwrap()).await.unwrap().iter().map(|l| l.n).collect();
+    assert_eq!(unread, [2, 3], "`begin` was acknowledged with `ready`");
+    h.store.collect(RUN.parse().unwrap(), lane(), Ending::Killed, T).await.unwrap();
+    assert_eq!(h.store.unended_runs().await.unwrap(), []);
+}
+
+impl House {
+    /// A run that has asked, and what the chat reads is the code.
+    async fn asks(&self, run: &str) {
+        let id: LetterId = "t-1:toolu_1".parse().unwrap();
+        let body = TakenEffect::Request { kind: "ask_person".into(), body: "{}".into(), limit: 9 };
+        let taken = self.takes_from(run, 1, 1, Some(TurnId(1)), id.as_str(), body).await;
+        assert_eq!(taken, Taken::Perform);
+        self.asks_again(T).await;
+    }
+
+    async fn asks_again(&self, now: WallMs) {
+        let new = NewQuestion {
+            turn: TurnId(1),
+            request: "t-1:toolu_1".parse().unwrap(),
+            chat: chat("telegram:-1"),
+            ask: AskPerson { question: "Milk?".into(), choices: vec!["whole".into(), "skimmed".into()] },
+            expires: T.plus(std::time::Duration::from_secs(60)),
+            now,
+        };
+        let say = |code: &str| {
+            let (voice, parts) = (Voice::Reply, vec![code.to_owned()]);
+            let key = "t-1:toolu_1".to_owned();
+            Some(Saying { chat: chat("telegram:-1"), voice, key, parts, answers: None })
+        };
+        self.store.ask(new, say).await.unwrap();
+    }
+
+    /// A person's `/answer`.
+    async fn answers(&mut self, line: &str) -> AnswerTaken {
+        let seq = self.writes("telegram:-1", line, Role::Command(Command::Answer)).await.seq;
+        self.store.answer(seq, T).await.unwrap()
+    }
+
+    async fn told(&self, run: &str) -> Vec<String> {
+        let letters = self.store.untold_verdicts(run.parse().unwrap(), T).await.unwrap();
+        letters.into_iter().map(|l| String::from_utf8(l.bytes).unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_question_is_asked_once_answered_once_and_told_once() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    h.asks(RUN).await;
+    h.asks_again(T).await;
+    let code = h.said("telegram:-1").await;
+    assert_eq!(code.len(), 1, "asked once");
+    assert_eq!(h.answers("/answer XX 1").await, AnswerTaken::Unknown);
+    assert_eq!(h.told(RUN).await, Vec::<String>::new());
+    assert_eq!(
+        h.answers(&format!("/answer {} 2", code[0].to_lowercase())).await,
+        AnswerTaken::GoesOn(lane())
+    );
+    assert_eq!(h.answers(&format!("/answer {} 1", code[0])).await, AnswerTaken::Unknown, "it has its answer");
+    let told = h.told(RUN).await;
+    assert!(told.len() == 1 && told[0].contains("skimmed") && told[0].contains("Ann"), "{told:?}");
+    assert_eq!(h.told(RUN).await.len(), 0, "one letter");
+}
+
+#[tokio::test]
+async fn a_turn_that_waits_for_a_person_is_suspended_and_its_answer_resumes_it() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    h.asks(RUN).await;
+    assert_eq!(h.store.suspended().await.unwrap(), [], "its box waits");
+    let until = T.plus(std::time::Duration::from_secs(60));
+    let collected = h.store.collect(RUN.parse().unwrap(), lane(), Ending::Finished, T).await.unwrap();
+    assert_eq!(collected, Collected::Suspended(until));
+    assert_eq!(h.store.suspended().await.unwrap(), [Suspended { lane: lane(), until }]);
+    assert_eq!(h.store.expire_questions(T).await.unwrap(), []);
+    assert_eq!(h.store.expire_questions(until).await.unwrap(), [lane()]);
+    assert_eq!(h.store.suspended().await.unwrap(), []);
+    h.starts(RUN2).await;
+    let ask = TakenEffect::Request { kind: "ask_person".into(), body: "{}".into(), limit: 9 };
+    let again = h.takes_from(RUN2, 1, 1, Some(TurnId(1)), "t-1:toolu_1", ask).await;
+    assert!(matches!(again, Taken::Answered(l) if String::from_utf8_lossy(&l.bytes).contains("expired")));
+}
+
+#[tokio::test]
+async fn who_writes_past_a_question_is_the_next_turn_and_a_late_answer_is_one_too() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    h.asks(RUN).await;
+    h.store.collect(RUN.parse().unwrap(), lane(), Ending::Finished, T).await.unwrap();
+    let code = h.said("telegram:-1").await.remove(0);
+    assert_eq!(h.wakes("telegram:-2", "two").await, Placement::NewTurn(TurnId(2)));
+    assert_eq!(h.state_of(1).await, "done");
+    let AnswerTaken::Late(accepted) = h.answers(&format!("/answer {code} 1")).await else { panic!() };
+    assert_eq!((accepted.chat, accepted.placement), (chat("telegram:-1"), Placement::Waiting));
+    assert_eq!(h.answers(&format!("/answer {code} 1")).await, AnswerTaken::Unknown, "once");
+}
+
+#[tokio::test]
+async fn who_writes_while_the_box_still_waits_is_heard_before_the_answer() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    h.asks(RUN).await;
+    assert_eq!(h.wakes("telegram:-1", "never mind").await, Placement::FollowUp(TurnId(1)));
+    h.is_given(RUN).await;
+    let told = h.told(RUN).await;
+    assert!(told.len() == 1 && told[0].contains("pending"), "{told:?}");
 }

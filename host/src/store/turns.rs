@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::letters::{ToWrite, next_letter};
 use super::settings::chat_facts;
-use super::{Result, Store, StoreError, id, int, outbox, parse};
+use super::{Result, Store, StoreError, id, int, outbox, parse, questions};
 use crate::domain::limits::ContextLimits;
 use crate::domain::message::Stored;
 use crate::domain::outbound::Saying;
@@ -95,24 +95,30 @@ impl Store {
     where
         F: FnOnce(u64, InputState) -> std::result::Result<Vec<u8>, ipc_schema::Refusal> + Send + 'static,
     {
-        self.write(move |c| {
-            let Some(open) = open_of_lane(c, &lane)? else { return Ok(None) };
-            let (messages, omitted) = ungiven(c, &run, &open, limits)?;
-            if !messages.iter().any(|m| m.wakes) {
-                return Ok(None);
-            }
-            let (kind, title) = chat_facts(c, &open.chat)?;
-            let given: Vec<MessageSeq> = messages.iter().map(|m| m.seq).collect();
-            let state =
-                InputState { turn: open.turn, chat: open.chat.clone(), kind, title, messages, omitted };
-            let letter = next_letter(c, &run, Some(open.turn), "input", now, |n| build(n, state))?;
-            for seq in given {
-                let sql = "INSERT OR IGNORE INTO given(run, seq, n) VALUES (?1, ?2, ?3)";
-                c.execute(sql, params![run.as_str(), int(seq.0), int(letter.n)])?;
-            }
-            Ok(Some((open.turn, open.chat, letter)))
-        })
-        .await
+        let composed = self
+            .write(move |c| {
+                failpoint!("store.input.begin", super::injected);
+                let Some(open) = open_of_lane(c, &lane)? else { return Ok(None) };
+                let (messages, omitted) = ungiven(c, &run, &open, limits)?;
+                if !messages.iter().any(|m| m.wakes) {
+                    return Ok(None);
+                }
+                let (kind, title) = chat_facts(c, &open.chat)?;
+                let given: Vec<MessageSeq> = messages.iter().map(|m| m.seq).collect();
+                let state =
+                    InputState { turn: open.turn, chat: open.chat.clone(), kind, title, messages, omitted };
+                let letter = next_letter(c, &run, Some(open.turn), "input", now, |n| build(n, state))?;
+                for seq in given {
+                    let sql = "INSERT OR IGNORE INTO given(run, seq, n) VALUES (?1, ?2, ?3)";
+                    c.execute(sql, params![run.as_str(), int(seq.0), int(letter.n)])?;
+                }
+                // What they wrote goes before what they were asked.
+                questions::pend(c, open.turn, now)?;
+                Ok(Some((open.turn, open.chat, letter)))
+            })
+            .await?;
+        failpoint!("store.input.committed");
+        Ok(composed)
     }
 
     /// The lane's open turn.
@@ -203,6 +209,13 @@ pub(super) fn join(c: &Connection, seq: MessageSeq, turn: TurnId) -> Result<()> 
     Ok(())
 }
 
+/// Whether a message that wakes the lane waits beside its open turn.
+pub(super) fn others_wait(c: &Connection, lane: &Lane) -> Result<bool> {
+    let sql = "SELECT count(*) FROM message m JOIN chat h ON h.id = m.chat
+               WHERE h.grp = ?1 AND m.role = 'wake' AND m.state = 'waiting'";
+    Ok(c.query_row(sql, [lane.group.as_str()], |r| r.get::<_, i64>(0))? > 0)
+}
+
 /// Opens the turn of the lane's oldest waiting message, if there is one.
 pub(super) fn next(c: &Connection, lane: &Lane, now: WallMs) -> Result<Option<TurnId>> {
     let sql = "SELECT m.chat FROM message m JOIN chat h ON h.id = m.chat
@@ -225,6 +238,7 @@ pub(super) fn close(
     if c.execute(sql, params![turn, end.state, end.why, now.0])? != 1 {
         return Err(StoreError::Rule(format!("{} is not open", open.turn)));
     }
+    questions::over(c, open.turn, now)?;
     if let Some((run, ack)) = settled {
         let sql = "UPDATE message SET state = 'waiting', turn = NULL WHERE turn = ?1 AND state = 'in_turn'
                    AND seq NOT IN (SELECT seq FROM given WHERE run = ?2 AND n <= ?3)";

@@ -113,6 +113,11 @@ fn serve(
     }
 }
 
+fn commit(connection: &Connection) -> Result<()> {
+    failpoint!("store.commit.before", super::injected);
+    Ok(connection.execute_batch("COMMIT")?)
+}
+
 fn commit_together(connection: &Connection, trouble: &Reporter, batch: Vec<Job>) {
     let run = |sql: &str| connection.execute_batch(sql).map_err(|e| trouble.fault(e.into()));
     let mut fate = run("BEGIN IMMEDIATE");
@@ -135,8 +140,9 @@ fn commit_together(connection: &Connection, trouble: &Reporter, batch: Vec<Job>)
         }
     }
     if fate.is_ok() {
-        fate = run("COMMIT");
+        fate = commit(connection).map_err(|e| trouble.fault(e));
     }
+    failpoint!("store.commit.after");
     if let Err(fault) = &fate {
         tracing::error!(code = fault.code(), "a commit of {} callers failed: {fault}", answers.len());
         if !connection.is_autocommit() {

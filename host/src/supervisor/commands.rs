@@ -10,7 +10,7 @@ use crate::domain::outbound::Saying;
 use crate::intake::News;
 use crate::parts::Parts;
 use crate::say::{self, StatusFacts};
-use crate::store::CommandRow;
+use crate::store::{AnswerTaken, CommandRow};
 
 impl Supervisor {
     /// Carries out a command: its event for dispatch, and its answer from a worker.
@@ -43,12 +43,35 @@ impl Supervisor {
                 self.answer(row, say::help(&persona), "told");
                 None
             }
+            Command::Answer => {
+                self.take_answer(row);
+                None
+            }
         }
     }
 
     fn answer(&self, row: CommandRow, text: String, outcome: &'static str) {
         let parts = Arc::clone(&self.parts);
         tokio::spawn(async move { finish(&parts, row, text, outcome.to_owned()).await });
+    }
+
+    fn take_answer(&self, row: CommandRow) {
+        let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
+        tokio::spawn(async move {
+            let news = match parts.store.answer(row.seq, parts.clock.wall()).await {
+                Ok(AnswerTaken::GoesOn(lane)) => News::Answered(lane),
+                Ok(AnswerTaken::Late(accepted)) => match News::of(accepted) {
+                    Some(news) => news,
+                    None => return,
+                },
+                Ok(AnswerTaken::Unknown) => {
+                    return finish(&parts, row, say::no_such_question(), "no such question".to_owned()).await;
+                }
+                Ok(AnswerTaken::Before) => return,
+                Err(e) => return tracing::error!(code = e.code(), "{} was not taken: {e}", row.seq),
+            };
+            let _ = own.send(news);
+        });
     }
 
     fn new_session(&self, row: CommandRow) {
@@ -95,6 +118,7 @@ async fn finish(parts: &Parts, row: CommandRow, text: String, outcome: String) {
         return;
     }
     parts.bell.ring();
+    failpoint!("supervisor.command.answered");
     if let Err(e) = parts.store.command_done(row.seq, outcome).await {
         tracing::error!(code = e.code(), "{} has no outcome: {e}", row.seq);
     }

@@ -7,25 +7,30 @@ mod commands;
 
 pub use commands::unfinished;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-use crate::dispatch::{Dispatch, Effect, Event, RunNo, Settings};
+use crate::dispatch::{Dispatch, Effect, Event, Found, RunNo, Settings, Unfinished};
+use crate::domain::Lane;
 use crate::domain::run::TurnEnd;
-use crate::domain::{Ending, Lane};
 use crate::intake::News;
 use crate::parts::Parts;
-use crate::run::{self, Order};
+use crate::run::{self, Adopted, Order};
 use crate::say;
+use crate::store::Suspended;
+
+/// After the store failed.
+const STORE_RETRY: Duration = Duration::from_secs(5);
 
 /// What the operator wants of the whole host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// The first signal: finish.
-    Drain,
+    Drain(Unfinished),
     /// The second signal: end now.
     EndNow,
 }
@@ -51,6 +56,8 @@ pub struct Supervisor {
     events: UnboundedReceiver<Event>,
     event_sender: UnboundedSender<Event>,
     runs: HashMap<RunNo, UnboundedSender<Order>>,
+    /// Found at boot, until dispatch has given them their numbers.
+    adopted: HashMap<Lane, Adopted>,
 }
 
 impl Supervisor {
@@ -69,8 +76,31 @@ impl Supervisor {
             events,
             event_sender,
             runs: HashMap::new(),
+            adopted: HashMap::new(),
         };
         (supervisor, Wires { news: own, signals: signal_sender })
+    }
+
+    /// Goes on where an earlier host stopped. Comes before any news.
+    pub fn take_over(&mut self, recovered: Recovered) {
+        for adopted in recovered.adopted {
+            let (lane, found, stopping) = (adopted.lane().clone(), adopted.found(), adopted.is_stopping());
+            self.adopted.insert(lane.clone(), adopted);
+            let facts = self.parts.facts(&lane.group);
+            self.handle(Event::Adopt { lane: lane.clone(), facts, found });
+            if stopping {
+                self.handle(Event::Stop { lane });
+            }
+        }
+        for Suspended { lane, until } in recovered.suspended {
+            let facts = self.parts.facts(&lane.group);
+            let left = until.since(self.parts.clock.wall());
+            self.handle(Event::Suspended { lane, left, facts });
+        }
+        for lane in recovered.waiting {
+            let facts = self.parts.facts(&lane.group);
+            self.handle(Event::Wake { lane, facts });
+        }
     }
 
     /// Runs until everything is drained.
@@ -89,7 +119,7 @@ impl Supervisor {
             let event = tokio::select! {
                 Some(event) = self.events.recv() => Some(event),
                 Some(signal) = self.signals.recv() => Some(match signal {
-                    Signal::Drain => Event::Drain,
+                    Signal::Drain(unfinished) => Event::Drain { unfinished },
                     Signal::EndNow => Event::EndNow,
                 }),
                 Some(news) = self.news.recv() => self.event_of(news),
@@ -124,6 +154,10 @@ impl Supervisor {
                 Some(Event::Wake { lane, facts })
             }
             News::FollowUp(lane) => Some(Event::FollowUp { lane }),
+            News::Answered(lane) => {
+                let facts = self.parts.facts(&lane.group);
+                Some(Event::Answered { lane, facts })
+            }
             News::Command(row) => self.command(row),
         }
     }
@@ -136,11 +170,20 @@ impl Supervisor {
                 let (parts, events) = (Arc::clone(&self.parts), self.event_sender.clone());
                 tokio::spawn(run::live(parts, lane, run, receiver, events));
             }
+            Effect::Adopt { lane, run } => {
+                let Some(adopted) = self.adopted.remove(&lane) else { return };
+                let (orders, receiver) = unbounded_channel();
+                self.runs.insert(run, orders);
+                let (parts, events) = (Arc::clone(&self.parts), self.event_sender.clone());
+                tokio::spawn(run::go_on(parts, adopted, run, receiver, events));
+            }
+            Effect::Leave { run } => self.order(run, Order::Leave),
             Effect::Feed { run } => self.order(run, Order::Feed),
             Effect::Interrupt { run, why } => self.order(run, Order::Interrupt(why)),
             Effect::Close { run, why } => self.order(run, Order::Close(why)),
             Effect::Terminate { run } => self.order(run, Order::Terminate),
             Effect::Kill { run, ending } => self.order(run, Order::Kill(ending)),
+            Effect::Expire { .. } => self.expire_questions(),
             Effect::EndTurn { lane } => self.end_turn(lane),
             Effect::TellWaiting { lane } => self.tell_waiting(lane),
             Effect::Drained => {}
@@ -171,6 +214,22 @@ impl Supervisor {
         });
     }
 
+    fn expire_questions(&self) {
+        let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
+        tokio::spawn(async move {
+            let lanes = loop {
+                match parts.store.expire_questions(parts.clock.wall()).await {
+                    Ok(lanes) => break lanes,
+                    Err(e) => tracing::error!(code = e.code(), "questions that expired wait: {e}"),
+                }
+                tokio::time::sleep(STORE_RETRY).await;
+            };
+            for lane in lanes {
+                let _ = own.send(News::Answered(lane));
+            }
+        });
+    }
+
     fn tell_waiting(&self, lane: Lane) {
         let (parts, working) = (Arc::clone(&self.parts), self.settings.working);
         tokio::spawn(async move {
@@ -184,34 +243,61 @@ impl Supervisor {
     }
 }
 
-/// Boxes that an earlier host left behind: their runs cost their turns nothing.
+/// What an earlier host left.
+#[derive(Default)]
+pub struct Recovered {
+    adopted: Vec<Adopted>,
+    /// Lanes with an open turn that no box works on.
+    waiting: Vec<Lane>,
+    /// Turns that wait for a person.
+    suspended: Vec<Suspended>,
+}
+
+/// Stands at the wall of every run that an earlier host left, and finds the lanes that want one. Sockets are bound
+/// and letters are watched when this returns, so it comes before anything is polled. Each step may be the last one
+/// of this host too: the next one begins anew.
 ///
 /// # Errors
-/// When the store cannot be read. An engine that is away is waited for by the runs that need it; its boxes are
-/// removed at the next start.
-pub async fn recover(parts: &Parts) -> crate::store::Result<Vec<Lane>> {
-    match parts.engine.boxes(&parts.id).await {
-        Ok(boxes) => {
-            for found in boxes {
-                tracing::info!(
-                    run = found.run,
-                    "a box of an earlier host is removed; its turn goes on in a new one"
-                );
-                if let Err(e) = parts.engine.remove(&found.container).await {
-                    tracing::warn!(run = found.run, code = e.code(), "it stays for now: {e}");
-                }
+/// When the store cannot be read or written.
+pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
+    failpoint!("supervisor.recover.begin");
+    let mut recovered = Recovered::default();
+    let mut in_use = HashSet::new();
+    for row in parts.store.unended_runs().await? {
+        failpoint!("supervisor.recover.run");
+        let (run, lane) = (row.run.clone(), row.lane.clone());
+        match Adopted::stand(parts, row.clone()).await {
+            Ok(adopted) => {
+                in_use.insert(run.to_string());
+                recovered.adopted.push(adopted);
+            }
+            Err(run::Never { code, why }) => {
+                tracing::warn!(%run, %lane, code, "a run of an earlier host cannot go on: {why}");
+                run::give_up(parts, &row).await?;
             }
         }
-        Err(e) => tracing::warn!(code = e.code(), "boxes of an earlier host cannot be looked for: {e}"),
     }
-    // No box of an earlier host runs any more, so no letter directory is in use.
+    failpoint!("supervisor.recover.sweep");
+    sweep(parts, &in_use);
+    let busy =
+        |lane: &Lane| recovered.adopted.iter().any(|a| a.lane() == lane && a.found() != Found::Listening);
+    let (open, suspended) = (parts.store.open_turns().await?, parts.store.suspended().await?);
+    failpoint!("supervisor.recover.turns");
+    let asks = |lane: &Lane| suspended.iter().any(|s| s.lane == *lane);
+    recovered.waiting =
+        open.into_iter().map(|turn| turn.lane).filter(|lane| !busy(lane) && !asks(lane)).collect();
+    recovered.suspended = suspended;
+    Ok(recovered)
+}
+
+/// Removes the letter directories of runs that have ended: the earlier host died before it came to that.
+fn sweep(parts: &Parts, in_use: &HashSet<String>) {
     let groups = std::fs::read_dir(parts.install.root.ipc()).into_iter().flatten().flatten();
-    for run in groups.flat_map(|group| std::fs::read_dir(group.path()).into_iter().flatten().flatten()) {
-        let path = run.path();
-        crate::mailbox::remove_run_dir(&path.with_extension(""));
+    for dir in groups.flat_map(|group| std::fs::read_dir(group.path()).into_iter().flatten().flatten()) {
+        // A removal that was cut short has left `<run>.gone`.
+        let path = dir.path().with_extension("");
+        if !path.file_name().is_some_and(|name| in_use.contains(&*name.to_string_lossy())) {
+            crate::mailbox::remove_run_dir(&path);
+        }
     }
-    for orphan in parts.store.unended_runs().await? {
-        parts.store.collect(orphan.run, orphan.lane, Ending::Killed, parts.clock.wall()).await?;
-    }
-    Ok(parts.store.open_turns().await?.into_iter().map(|turn| turn.lane).collect())
 }

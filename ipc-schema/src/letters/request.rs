@@ -13,6 +13,8 @@ use serde_json::value::RawValue;
 pub enum Request {
     /// Replace the group's `CLAUDE.md`.
     UpdatePersonality(UpdatePersonality),
+    /// Ask the people of the turn's chat.
+    AskPerson(AskPerson),
     /// A kind that this build does not know. Its arguments are dropped unread.
     Unsupported {
         /// What was asked for, cut to 64 characters.
@@ -25,6 +27,7 @@ impl Request {
     pub fn kind(&self) -> &str {
         match self {
             Self::UpdatePersonality(_) => "update_personality",
+            Self::AskPerson(_) => "ask_person",
             Self::Unsupported { kind } => kind,
         }
     }
@@ -42,6 +45,36 @@ pub struct UpdatePersonality {
     pub base_sha256: Option<String>,
 }
 
+/// Asks the people of the turn's chat and waits for an answer, for a day by default. Answered with [`Answer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AskPerson {
+    /// The question, Markdown, at most 4,000 characters.
+    pub question: String,
+    /// Answers to choose from, at most 9, each at most 200 characters; none for a free answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
+}
+
+/// What became of a question: the `result` of its verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum Answer {
+    /// Somebody answered.
+    Answered {
+        /// The words.
+        text: String,
+        /// `telegram:12345`
+        from: String,
+        /// The name shown in the chat.
+        name: String,
+    },
+    /// Somebody wrote something else instead. A late answer comes as a message of its own.
+    Pending,
+    /// Nobody answered in time.
+    Expired,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {
@@ -56,6 +89,7 @@ impl<'de> Deserialize<'de> for Request {
             "update_personality" => {
                 serde_json::from_str(args.get()).map(Self::UpdatePersonality).map_err(de::Error::custom)
             }
+            "ask_person" => serde_json::from_str(args.get()).map(Self::AskPerson).map_err(de::Error::custom),
             _ => Ok(Self::Unsupported { kind: kind.chars().take(64).collect() }),
         }
     }
@@ -67,6 +101,7 @@ impl Serialize for Request {
         parts.serialize_field("kind", self.kind())?;
         match self {
             Self::UpdatePersonality(args) => parts.serialize_field("args", args)?,
+            Self::AskPerson(args) => parts.serialize_field("args", args)?,
             Self::Unsupported { .. } => parts.serialize_field("args", &serde_json::Map::new())?,
         }
         parts.end()
@@ -80,6 +115,8 @@ impl Serialize for Request {
 enum Known {
     /// Replace the group's `CLAUDE.md`.
     UpdatePersonality(UpdatePersonality),
+    /// Ask the people of the turn's chat.
+    AskPerson(AskPerson),
 }
 
 impl JsonSchema for Request {

@@ -318,6 +318,8 @@ pub enum CloseWhy {
     Yield,
     /// The host stops.
     Drain,
+    /// A question waits for a person, for longer than a box does; the turn goes on with the answer.
+    Question,
     /// A new session, other settings, or the run's own time limit.
     Renew,
 }

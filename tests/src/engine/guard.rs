@@ -106,9 +106,11 @@ fn binary() -> PathBuf {
         Ok(test) => test,
         Err(e) => panic!("where the engine stand-in lies is not known: {e}"),
     };
-    let built = test.parent().and_then(Path::parent).map(|profile| profile.join("engine-stand-in"));
+    // A test lies in `deps`, a program beside it.
+    let built =
+        test.ancestors().skip(1).take(2).map(|dir| dir.join("engine-stand-in")).find(|path| path.exists());
     match built {
-        Some(path) if path.exists() => path,
+        Some(path) => path,
         _ => panic!("no engine-stand-in beside {}; build it: `cargo build -p journeys`", test.display()),
     }
 }

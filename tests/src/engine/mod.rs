@@ -18,6 +18,7 @@ mod api;
 mod birth;
 mod client;
 mod container;
+mod dockerd;
 mod filesystem;
 mod guard;
 mod image;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use tokio::net::UnixListener;
 
 pub use client::{Answered, ask};
+pub use dockerd::Dockerd;
 pub use guard::StandIn;
 pub use image::NAME as IMAGE;
 pub use inside::live as live_in_box;

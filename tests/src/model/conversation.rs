@@ -6,12 +6,15 @@ use serde_json::Value;
 
 /// The two wires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
+pub enum Wire {
+    /// Anthropic Messages.
     Anthropic,
+    /// OpenAI chat completions.
     OpenAi,
 }
 
 impl Wire {
+    /// By its path.
     pub fn of_path(path: &str) -> Option<Self> {
         match path {
             "/v1/messages" => Some(Self::Anthropic),
@@ -23,30 +26,47 @@ impl Wire {
 
 /// Who wrote an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub enum Role {
+    /// The runner, for people and tools.
     User,
+    /// The model.
     Assistant,
 }
 
 /// A part of an entry that rules and scripts look at.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Part {
+pub enum Part {
+    /// Words.
     Text(String),
-    Call { id: String },
-    Result { id: String, text: String },
+    /// A tool call.
+    Call {
+        /// Its id.
+        id: String,
+    },
+    /// A tool's result.
+    Result {
+        /// The call's id.
+        id: String,
+        /// What the tool said.
+        text: String,
+    },
+    /// Anything else.
     Other,
 }
 
 /// One entry.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub struct Entry {
+    /// Who wrote it.
     pub role: Role,
+    /// Its parts.
     pub parts: Vec<Part>,
     /// The content as it came.
     pub raw: Value,
 }
 
 impl Entry {
+    /// The ids of its tool calls.
     pub fn calls(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Call { id } => Some(id.as_str()),
@@ -54,6 +74,7 @@ impl Entry {
         })
     }
 
+    /// Its tools' results: the call's id, and the words.
     pub fn results(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parts.iter().filter_map(|part| match part {
             Part::Result { id, text } => Some((id.as_str(), text.as_str())),
@@ -61,6 +82,7 @@ impl Entry {
         })
     }
 
+    /// Its words.
     pub fn text(&self) -> String {
         let texts = self.parts.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
@@ -72,9 +94,12 @@ impl Entry {
 
 /// One request's transcript.
 #[derive(Debug, Clone)]
-pub(super) struct Conversation {
+pub struct Conversation {
+    /// Which wire it came by.
     pub wire: Wire,
+    /// The system prompt.
     pub system: String,
+    /// The entries, oldest first.
     pub entries: Vec<Entry>,
 }
 

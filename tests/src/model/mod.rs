@@ -49,6 +49,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use conversation::{Conversation, Entry as TalkEntry, Role};
 pub use gate::Gate;
 pub use script::{BadScript, Rule};
 
@@ -93,6 +94,21 @@ struct State {
     faults: HashMap<(usize, u64), usize>,
     allowed: Allowed,
     last_id: u64,
+    /// Answers what the script is silent about; see [`ModelServer::thinks_by`].
+    mind: Option<Mind>,
+}
+
+/// What a model of one mind does next: a function of the conversation alone, so that a request that is sent again gets
+/// the same answer.
+pub type Mind = Arc<dyn Fn(&Conversation) -> Does + Send + Sync>;
+
+/// One answer of such a model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Does {
+    /// It says this and ends its turn.
+    Says(String),
+    /// It calls a tool.
+    Runs(&'static str, Value),
 }
 
 /// What a test has declared to be no violation.
@@ -171,6 +187,12 @@ impl ModelServer {
     /// Requests without the key are no violation.
     pub fn allow_keyless(&self) {
         self.shared.state().allowed.keyless = true;
+    }
+
+    /// Turns that the script is silent about are answered by `mind`. From then on requests are checked and not kept:
+    /// a long run makes many.
+    pub fn thinks_by(&self, mind: impl Fn(&Conversation) -> Does + Send + Sync + 'static) {
+        self.shared.state().mind = Some(Arc::new(mind));
     }
 
     /// All requests so far.

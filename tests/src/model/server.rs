@@ -23,7 +23,7 @@ use super::check;
 use super::conversation::{Conversation, Wire};
 use super::render::{self, Answer};
 use super::script::{Act, Block, Fault, Step};
-use super::{Recorded, Shared, State};
+use super::{Does, Recorded, Shared, State};
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -113,13 +113,23 @@ fn take_in(shared: &Shared, wire: Wire, recorded: &Recorded) -> Step {
     let mut guard = shared.state();
     let state = &mut *guard;
     let conversation = Conversation::read(wire, &recorded.body);
-    state.requests.push(recorded.clone());
+    if state.mind.is_none() {
+        state.requests.push(recorded.clone());
+    }
     let broken = check::request(recorded, &conversation, &state.sent, state.allowed);
     let number = state.requests.len();
     state.violations.extend(broken.into_iter().map(|broken| format!("request {number}: {broken}")));
-    match scripted(state, &conversation) {
-        Some(step) => step,
-        None => {
+    let mind = state.mind.clone();
+    match (scripted(state, &conversation), mind) {
+        (Some(step), _) => step,
+        (None, Some(mind)) => {
+            let block = match mind(&conversation) {
+                Does::Says(text) => Block::Text(text),
+                Does::Runs(tool, input) => Block::Call { tool: tool.to_owned(), input },
+            };
+            Step { act: Act::Answer { blocks: vec![block], tokens: None }, gate: None, drip: None }
+        }
+        (None, None) => {
             let text = format!("I have nothing scripted for: {}", conversation.last_text());
             if !state.allowed.unscripted {
                 state.violations.push(format!("request {number}: {text}"));

@@ -31,6 +31,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::crash::PlatformLog;
+
 pub use people::{Chat, Person, Photo};
 
 /// The bot's token.
@@ -45,6 +47,19 @@ pub struct TelegramServer {
     shared: Arc<Shared>,
     address: SocketAddr,
     accepting: JoinHandle<()>,
+}
+
+/// How often Telegram is in trouble, as parts of one.
+#[derive(Debug, Clone)]
+pub struct Troubles {
+    /// A message is sent, and the connection is cut before the bot learns of it.
+    pub lost: f64,
+    /// 429, and a second's patience.
+    pub busy: f64,
+    /// A 502 that is no answer of the Bot API.
+    pub down: f64,
+    /// Chance, from a seed.
+    pub chance: fastrand::Rng,
 }
 
 /// A message that the bot sent.
@@ -93,6 +108,9 @@ struct State {
     polling: u64,
     foreign_poller: bool,
     token_refused: bool,
+    /// What the platform keeps of it all, where somebody wants to know.
+    log: Option<PlatformLog>,
+    troubles: Option<Troubles>,
     violations: Vec<String>,
 }
 
@@ -186,9 +204,24 @@ impl TelegramServer {
         self.shared.state().token_refused = true;
     }
 
+    /// Everything that is handed over and delivered goes into this log.
+    pub fn log_to(&self, log: PlatformLog) {
+        self.shared.state().log = Some(log);
+    }
+
+    /// From now on sends meet trouble; `None` ends it.
+    pub fn troubles(&self, troubles: Option<Troubles>) {
+        self.shared.state().troubles = troubles;
+    }
+
     /// Everything the bot has sent.
     pub fn sent(&self) -> Vec<SentMessage> {
         self.shared.state().sent.clone()
+    }
+
+    /// How often the bot has polled.
+    pub fn polls(&self) -> u64 {
+        self.shared.state().polls
     }
 
     /// Waits until the bot has polled `count` times.

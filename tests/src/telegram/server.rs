@@ -1,6 +1,6 @@
 //! The HTTP side.
 
-use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         connections.spawn(async move {
             let service = service_fn(|request| {
                 let shared = Arc::clone(&shared);
-                async move { Ok::<_, Infallible>(serve(&shared, request).await) }
+                async move { serve(&shared, request).await }
             });
             // A bot that is killed breaks off its poll.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -52,7 +52,42 @@ fn refused(code: u16, description: &str, retry_after: Option<u64>) -> Answer {
     whole(code, body.to_string().into_bytes())
 }
 
-async fn serve(shared: &Shared, request: Request<Incoming>) -> Answer {
+/// An error cuts the connection.
+async fn serve(shared: &Shared, request: Request<Incoming>) -> io::Result<Answer> {
+    let sends = request.uri().path().ends_with("/sendMessage");
+    let trouble = if sends { trouble(shared) } else { Trouble::None };
+    match trouble {
+        Trouble::Busy => return Ok(refused(429, "Too Many Requests: retry after 1", Some(1))),
+        Trouble::Down => return Ok(whole(502, b"<html>Bad Gateway</html>".to_vec())),
+        Trouble::None | Trouble::Lost => {}
+    }
+    let answer = answer(shared, request).await;
+    if matches!(trouble, Trouble::Lost) { Err(io::Error::other("the answer is lost")) } else { Ok(answer) }
+}
+
+enum Trouble {
+    None,
+    Busy,
+    Down,
+    Lost,
+}
+
+fn trouble(shared: &Shared) -> Trouble {
+    let mut state = shared.state();
+    let Some(troubles) = &mut state.troubles else { return Trouble::None };
+    let roll = troubles.chance.f64();
+    if roll < troubles.lost {
+        Trouble::Lost
+    } else if roll < troubles.lost + troubles.busy {
+        Trouble::Busy
+    } else if roll < troubles.lost + troubles.busy + troubles.down {
+        Trouble::Down
+    } else {
+        Trouble::None
+    }
+}
+
+async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let body = match request.into_body().collect().await {
         Ok(body) => body.to_bytes(),
@@ -118,7 +153,14 @@ async fn get_updates(shared: &Shared, ask: &Value) -> Answer {
             let what = "Conflict: terminated by other getUpdates request; make sure that only one bot instance is running";
             return refused(409, what, None);
         }
-        state.updates.retain(|update| update["update_id"].as_i64().unwrap_or(0) >= offset);
+        let acknowledged = |update: &Value| update["update_id"].as_i64().unwrap_or(0) < offset;
+        while state.updates.front().is_some_and(acknowledged) {
+            let update = state.updates.pop_front();
+            if let (Some(log), Some(message)) = (&state.log, update.as_ref().and_then(|u| u.get("message"))) {
+                let text = message["text"].as_str().unwrap_or_default();
+                log.accepted(&address(message), &message["message_id"].to_string(), text);
+            }
+        }
         state.polling += 1;
         if state.polling > 1 {
             state.violations.push("two polls at once".into());
@@ -137,6 +179,14 @@ async fn get_updates(shared: &Shared, ask: &Value) -> Answer {
             _ = changes.changed() => {}
             () = tokio::time::sleep_until(deadline) => return ok(json!([])),
         }
+    }
+}
+
+/// A message's chat as the host knows it.
+fn address(message: &Value) -> String {
+    match message["message_thread_id"].as_i64() {
+        Some(topic) => format!("telegram:{}/{topic}", message["chat"]["id"]),
+        None => format!("telegram:{}", message["chat"]["id"]),
     }
 }
 
@@ -176,6 +226,13 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
     }
     state.next_message += 1;
     let message_id = state.next_message;
+    if let Some(log) = &state.log {
+        let chat = match topic {
+            Some(topic) => format!("telegram:{chat}/{topic}"),
+            None => format!("telegram:{chat}"),
+        };
+        log.delivered(&chat, &message_id.to_string(), &text, false);
+    }
     state.sent.push(SentMessage { chat, topic, text: text.clone(), raw, message_id });
     drop(state);
     shared.changed();

@@ -6,17 +6,24 @@ use std::sync::{Arc, OnceLock};
 use hyper::Method;
 use tokio::process::Command;
 
-use crate::engine::{self, Answered, StandIn};
+use crate::engine::{self, Answered, Dockerd, StandIn};
 
 /// The image of one static binary, made once per machine.
 const BUSYBOX: &str = "lazaret-journeys-busybox";
 
-/// This machine's engine, or a stand-in of a world's own. A clone is the same engine; a stand-in ends with the last.
+/// This machine's engine, or one of a world's own: a stand-in or a real one. A clone is the same engine; an own one
+/// ends with the last.
 #[derive(Debug, Clone)]
 pub struct Engine {
     socket: String,
     image: String,
-    stand_in: Option<Arc<StandIn>>,
+    own: Option<Own>,
+}
+
+#[derive(Debug, Clone)]
+enum Own {
+    StandIn(Arc<StandIn>),
+    Docker(Arc<Dockerd>),
 }
 
 impl Engine {
@@ -26,10 +33,32 @@ impl Engine {
     /// When no engine answers, or the image cannot be made.
     pub fn docker() -> Self {
         static READY: OnceLock<()> = OnceLock::new();
-        READY.get_or_init(make_busybox_image);
         let socket =
             std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-        Self { socket, image: BUSYBOX.to_owned(), stand_in: None }
+        READY.get_or_init(|| make_busybox_image(&socket));
+        Self { socket, image: BUSYBOX.to_owned(), own: None }
+    }
+
+    /// A Docker engine of the world's own, which may be killed. With `live_restore` its boxes go on without it.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    pub fn own_docker(live_restore: bool) -> Self {
+        let engine = Dockerd::start(live_restore);
+        let socket = format!("unix://{}", engine.socket().display());
+        make_busybox_image(&socket);
+        Self { socket, image: BUSYBOX.to_owned(), own: Some(Own::Docker(Arc::new(engine))) }
+    }
+
+    /// The real engine that is the world's own.
+    ///
+    /// # Panics
+    /// When it is another.
+    pub fn dockerd(&self) -> &Dockerd {
+        match &self.own {
+            Some(Own::Docker(engine)) => engine,
+            _ => panic!("only an engine of the test's own may be killed"),
+        }
     }
 
     /// A stand-in that runs: boxes in milliseconds, and no sandbox (see [`crate::engine`]).
@@ -49,7 +78,7 @@ impl Engine {
     pub fn stand_in_away() -> Self {
         let stand_in = StandIn::away();
         let socket = format!("unix://{}", stand_in.socket().display());
-        Self { socket, image: engine::IMAGE.to_owned(), stand_in: Some(Arc::new(stand_in)) }
+        Self { socket, image: engine::IMAGE.to_owned(), own: Some(Own::StandIn(Arc::new(stand_in))) }
     }
 
     /// Starts the stand-in, and waits until it answers.
@@ -60,9 +89,9 @@ impl Engine {
         self.expect_stand_in().start().await;
     }
 
-    /// Removes an install's boxes from this machine's engine; a stand-in takes its own along.
+    /// Removes an install's boxes from this machine's engine; an own one takes its boxes along.
     pub(super) fn remove_boxes(&self, install: &str) {
-        if self.stand_in.is_some() {
+        if self.own.is_some() {
             return;
         }
         let docker = |args: &[&str]| {
@@ -85,9 +114,9 @@ impl Engine {
     }
 
     fn expect_stand_in(&self) -> &StandIn {
-        match &self.stand_in {
-            Some(stand_in) => stand_in,
-            None => panic!("this machine's engine is left alone"),
+        match &self.own {
+            Some(Own::StandIn(stand_in)) => stand_in,
+            _ => panic!("this machine's engine is left alone"),
         }
     }
 
@@ -115,11 +144,11 @@ impl Engine {
 
     /// The names of an install's boxes, running or not.
     pub async fn boxes(&self, install: &str) -> Vec<String> {
-        if self.stand_in.is_some() {
+        if let Some(Own::StandIn(_)) = &self.own {
             return self.boxes_of_stand_in(install).await;
         }
         let filter = format!("label=lazaret.install={install}");
-        docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])
+        docker(&["--host", &self.socket, "ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])
             .await
             .lines()
             .map(str::to_owned)
@@ -149,9 +178,9 @@ pub async fn docker(args: &[&str]) -> String {
     }
 }
 
-fn make_busybox_image() {
+fn make_busybox_image(socket: &str) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/busybox-image.sh");
-    match std::process::Command::new(script).arg(BUSYBOX).output() {
+    match std::process::Command::new(script).env("DOCKER_HOST", socket).arg(BUSYBOX).output() {
         Ok(output) if output.status.success() => {}
         other => panic!("no busybox image: {other:?}"),
     }

@@ -18,7 +18,8 @@ pub struct HostProcess {
 }
 
 impl HostProcess {
-    pub(super) async fn start(env: &BTreeMap<String, String>, root: &Path) -> Self {
+    /// Starts it and waits until it is up; an error tells of one that ended before, with its log.
+    pub(super) async fn start(env: &BTreeMap<String, String>, root: &Path) -> Result<Self, String> {
         let log = root.join("host.log");
         let file = match std::fs::OpenOptions::new().create(true).append(true).open(&log) {
             Ok(file) => file,
@@ -36,14 +37,22 @@ impl HostProcess {
         loop {
             let told = std::fs::read_to_string(&host.log).unwrap_or_default();
             if told.get(before..).is_some_and(|new| new.contains("lazaret is up")) {
-                return host;
+                return Ok(host);
             }
             if let Ok(Some(status)) = host.child.try_wait() {
-                panic!("the host ended with {status}:\n{told}");
+                return Err(format!(
+                    "the host ended with {status}:\n{}",
+                    told.get(before..).unwrap_or(&told)
+                ));
             }
             assert!(asked.elapsed() < PATIENCE, "the host does not come up:\n{told}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Its process id.

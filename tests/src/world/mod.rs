@@ -1,6 +1,7 @@
 //! A whole install in a temporary directory: settings, a host that really runs, a model and Telegram.
 
 mod engine;
+mod home;
 mod host;
 
 use std::collections::BTreeMap;
@@ -98,6 +99,13 @@ impl World {
         self
     }
 
+    /// A command line of the host, for a test that must hold the process itself.
+    pub fn command(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(lazaret());
+        command.args(args).env_clear().envs(&self.env).kill_on_drop(true);
+        command
+    }
+
     /// Where the install lies.
     pub fn root(&self) -> &Path {
         self.root.path()
@@ -121,9 +129,36 @@ impl World {
     /// # Panics
     /// When it does not come up; its log is in the message.
     pub async fn up(&mut self) -> &mut Self {
-        assert!(self.host.is_none(), "the host is up already");
-        self.host = Some(HostProcess::start(&self.env, self.root()).await);
+        if let Err(why) = self.try_up().await {
+            panic!("{why}");
+        }
         self
+    }
+
+    /// The same for a host that may end before it is up: then this says how.
+    ///
+    /// # Errors
+    /// Its last words.
+    ///
+    /// # Panics
+    /// When one is up already, or it neither comes up nor ends.
+    pub async fn try_up(&mut self) -> Result<(), String> {
+        assert!(self.host.is_none(), "the host is up already");
+        self.host = Some(HostProcess::start(&self.env, self.root()).await?);
+        Ok(())
+    }
+
+    /// Whether a host runs. One that has ended by itself is let go of.
+    pub fn is_up(&mut self) -> bool {
+        if self.host.as_mut().is_some_and(HostProcess::has_ended) {
+            self.host = None;
+        }
+        self.host.is_some()
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// The host's process.

@@ -3,6 +3,7 @@
 use super::*;
 use ipc_schema::letters::Request;
 use ipc_schema::letters::ToAgent;
+use ipc_schema::letters::request::Answer;
 use ipc_schema::letters::to_agent::{Response, Text, ToolRule, ToolVerdict, Verdict};
 use serde_json::json;
 use std::rc::Rc;
@@ -208,6 +209,34 @@ async fn a_personality_is_asked_for_with_the_text_it_is_based_on() {
     assert_eq!(results[1], ("refused (ipc.forbidden): no Greek".into(), true));
     let system = script.requests()[3]["system"][0]["text"].as_str().unwrap().to_owned();
     assert!(system.contains("speak Latin") && !system.contains("speak English"));
+}
+
+#[tokio::test]
+async fn a_question_waits_and_its_end_is_told_in_words() {
+    let host = Host::new();
+    let ask = |id: &str| Script::calls(id, "ask_person", json!({ "question": "Whole, or skimmed?" }));
+    let script = Script::new([ask("a"), ask("b"), ask("c"), Script::says("whole it is")]);
+    host.begin();
+    live(&host, &script, async {
+        host.says(TURN, &[(1, "buy milk")]);
+        let answered =
+            Answer::Answered { text: "whole".into(), from: "telegram:5".into(), name: "Ann".into() };
+        for (id, end) in [("t-41:a", answered), ("t-41:b", Answer::Expired), ("t-41:c", Answer::Pending)] {
+            let request = host.until(|letter| letter.id.as_str() == id).await;
+            assert!(matches!(request.body, FromAgent::Request(Request::AskPerson(_))));
+            let verdict = Verdict::Ok { result: serde_json::to_value(end).unwrap() };
+            host.send(Some(TURN), ToAgent::Response(Response { request: request.id, verdict }));
+        }
+        host.done(TURN).await;
+        host.close();
+    })
+    .await;
+    let told: Vec<String> = results(&host.transcript()).into_iter().map(|(text, _)| text).collect();
+    assert_eq!(told[0], "Ann (telegram:5) answers:\nwhole");
+    assert!(
+        told[1].starts_with("Nobody answered in time") && told[2].starts_with("No answer yet"),
+        "{told:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,29 +1,39 @@
 //! The terminal: `lazaret chat` talks to the running host over a socket that only the host's user can open.
+//!
+//! Each group has one chat here, and a client is in one chat. The client draws the id of what it says and drops a part
+//! whose row it has shown, so that a line sent again after a crash is one message, and a part sent again is one text.
 
 pub mod wire;
 
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{Activity, Batch, Channel, ChannelError, FetchError, SendError};
 use crate::clock::Clock;
 use crate::domain::message::{Inbound, Offered, Sender};
 use crate::domain::outbound::{Part, Voice};
-use crate::domain::{ChannelName, ChatId, ChatKind, MessageSeq};
+use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq};
 use crate::say;
 use crate::unix_socket;
 use wire::{FromClient, SOCKET, ToClient};
 
-/// The terminal's only chat.
-pub const CHAT: &str = "terminal:local";
+/// The chat of `main`, from the time when there was no other.
+const OF_MAIN: &str = "local";
+
+/// The chat of a group. A group of the name `local` has none: that is `main`'s.
+pub fn chat_of(group: &GroupName) -> Option<ChatId> {
+    let name = if group.is_main() { OF_MAIN } else { group.as_str() };
+    if name == OF_MAIN && !group.is_main() { None } else { format!("terminal:{name}").parse().ok() }
+}
+
 /// A line longer than this ends the connection: the client refuses long before.
 const LINE_MAX: u64 = 4 << 20;
 /// A client that was sent a part and does not say that it showed it is taken for gone.
@@ -32,6 +42,7 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 const CLIENT_QUEUE: usize = 256;
 
 struct Line {
+    chat: ChatId,
     id: String,
     text: String,
     client: mpsc::Sender<ToClient>,
@@ -40,13 +51,16 @@ struct Line {
 #[derive(Default)]
 struct Clients {
     next: u64,
-    senders: HashMap<u64, mpsc::Sender<ToClient>>,
+    senders: HashMap<u64, (ChatId, mpsc::Sender<ToClient>)>,
 }
+
+/// Parts that wait for their receipt, by row, with the chat that may give it.
+type Awaited = HashMap<i64, (ChatId, oneshot::Sender<()>)>;
 
 struct Shared {
     clients: Mutex<Clients>,
     arrival: Notify,
-    shown: watch::Sender<i64>,
+    awaited: Mutex<Awaited>,
     lines: mpsc::Sender<Line>,
     letters: Box<dyn Fn(&crate::domain::RunId) -> String + Send + Sync>,
 }
@@ -55,7 +69,6 @@ struct Shared {
 pub struct Terminal {
     shared: Arc<Shared>,
     lines: tokio::sync::Mutex<mpsc::Receiver<Line>>,
-    chat: ChatId,
     clock: Clock,
     user: String,
 }
@@ -75,16 +88,17 @@ impl Terminal {
         let shared = Arc::new(Shared {
             clients: Mutex::default(),
             arrival: Notify::new(),
-            shown: watch::Sender::new(0),
+            awaited: Mutex::default(),
             lines: lines_in,
             letters: Box::new(letters),
         });
+        let home = chat_of(&GroupName::main()).ok_or_else(|| io::Error::other("main has no chat"))?;
         let accepting = Arc::clone(&shared);
         tokio::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        tokio::spawn(serve(Arc::clone(&accepting), stream));
+                        tokio::spawn(serve(Arc::clone(&accepting), stream, home.clone()));
                     }
                     Err(e) => {
                         tracing::warn!(code = "terminal.accept", "a chat could not connect: {e}");
@@ -93,27 +107,32 @@ impl Terminal {
                 }
             }
         });
-        let chat = CHAT.parse().map_err(|e| io::Error::other(format!("{e}")))?;
         let user = std::env::var("USER").unwrap_or_else(|_| "owner".to_owned());
-        Ok(Self { shared, lines: tokio::sync::Mutex::new(lines), chat, clock, user })
+        Ok(Self { shared, lines: tokio::sync::Mutex::new(lines), clock, user })
     }
 
-    fn broadcast(&self, line: &ToClient) -> bool {
-        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Tells everyone in a chat; whether anyone is.
+    fn broadcast(&self, chat: &ChatId, line: &ToClient) -> bool {
+        let mut clients = lock(&self.shared.clients);
         // A client whose queue is full has stopped reading; it is let go rather than waited for.
-        clients.senders.retain(|_, client| client.try_send(line.clone()).is_ok());
-        !clients.senders.is_empty()
+        clients.senders.retain(|_, (its, client)| its != chat || client.try_send(line.clone()).is_ok());
+        clients.senders.values().any(|(its, _)| its == chat)
     }
 }
 
-async fn serve(shared: Arc<Shared>, stream: UnixStream) {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No use of these maps can leave them half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve(shared: Arc<Shared>, stream: UnixStream, home: ChatId) {
     let (reader, mut writer) = stream.into_split();
     let (client, mut lines) = mpsc::channel::<ToClient>(CLIENT_QUEUE);
     let number = {
-        let mut clients = shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = lock(&shared.clients);
         clients.next += 1;
         let number = clients.next;
-        clients.senders.insert(number, client.clone());
+        clients.senders.insert(number, (home.clone(), client.clone()));
         number
     };
     shared.arrival.notify_waiters();
@@ -126,17 +145,19 @@ async fn serve(shared: Arc<Shared>, stream: UnixStream) {
             }
         }
     };
-    let reading = read_lines(&shared, BufReader::new(reader), client);
+    let reading = read_lines(&shared, BufReader::new(reader), number, home, client);
     tokio::select! {
         () = writing => {}
         () = reading => {}
     }
-    shared.clients.lock().unwrap_or_else(PoisonError::into_inner).senders.remove(&number);
+    lock(&shared.clients).senders.remove(&number);
 }
 
 async fn read_lines(
     shared: &Shared,
     mut reader: BufReader<tokio::net::unix::OwnedReadHalf>,
+    number: u64,
+    mut chat: ChatId,
     client: mpsc::Sender<ToClient>,
 ) {
     loop {
@@ -146,13 +167,33 @@ async fn read_lines(
             Ok(_) => {}
         }
         match serde_json::from_str(&text) {
+            Ok(FromClient::Join { group }) => {
+                let Some(joined) = chat_of(&group) else { return };
+                chat = joined;
+                {
+                    // Both under one lock: no part of this chat may come before the word that it is joined.
+                    let mut clients = lock(&shared.clients);
+                    if client.try_send(ToClient::Joined { group }).is_err() {
+                        return;
+                    }
+                    clients.senders.insert(number, (chat.clone(), client.clone()));
+                }
+                shared.arrival.notify_waiters();
+            }
             Ok(FromClient::Say { id, text }) => {
-                if shared.lines.send(Line { id, text, client: client.clone() }).await.is_err() {
+                let line = Line { chat: chat.clone(), id, text, client: client.clone() };
+                if shared.lines.send(line).await.is_err() {
                     return;
                 }
             }
             Ok(FromClient::Shown { row }) => {
-                shared.shown.send_modify(|newest| *newest = row.max(*newest));
+                let mut awaited = lock(&shared.awaited);
+                if awaited.get(&row).is_some_and(|(its, _)| *its == chat)
+                    && let Some((_, shown)) = awaited.remove(&row)
+                {
+                    // Whoever waited for it may have been told to end.
+                    let _ = shown.send(());
+                }
             }
             Err(e) => {
                 tracing::warn!(code = "terminal.line", "a chat sent a line that is none: {e}");
@@ -186,7 +227,7 @@ impl Channel for Terminal {
             }
         });
         let inbound = Inbound {
-            chat: self.chat.clone(),
+            chat: line.chat,
             kind: ChatKind::Direct,
             title: "terminal".into(),
             message_id: id,
@@ -223,24 +264,24 @@ impl Channel for Terminal {
             answers: part.answers.map(|m| m.to_string()),
             text: say::voiced(part.voice, &part.text),
         };
-        let mut shown = self.shared.shown.subscribe();
+        let (receipt, mut shown) = oneshot::channel();
+        lock(&self.shared.awaited).insert(part.id, (part.chat.clone(), receipt));
         loop {
-            let arrival = self.shared.arrival.notified();
-            if !self.broadcast(&line) {
-                arrival.await;
-                continue;
-            }
-            // Rows of a chat are sent in order, so a later row's receipt covers this one.
-            if let Ok(Ok(_)) = tokio::time::timeout(SHOWN_WITHIN, shown.wait_for(|row| *row >= part.id)).await
-            {
-                return Ok(format!("row-{}", part.id));
+            let mut arrival = std::pin::pin!(self.shared.arrival.notified());
+            // Listening begins here: who comes between the look and the wait is not missed.
+            arrival.as_mut().enable();
+            let somebody = self.broadcast(&part.chat, &line);
+            tokio::select! {
+                Ok(()) = &mut shown => return Ok(format!("row-{}", part.id)),
+                () = arrival => {}
+                () = tokio::time::sleep(SHOWN_WITHIN), if somebody => {}
             }
         }
     }
 
     async fn typing(&self, _chat: &ChatId) {}
 
-    fn show(&self, _chat: &ChatId, activity: &Activity) {
+    fn show(&self, chat: &ChatId, activity: &Activity) {
         let line = match activity {
             Activity::Doing(text) => ToClient::Doing { text: text.clone() },
             Activity::Draft(text) => ToClient::Draft { text: text.clone() },
@@ -251,7 +292,7 @@ impl Channel for Terminal {
                 parts: *parts,
             },
         };
-        self.broadcast(&line);
+        self.broadcast(chat, &line);
     }
 }
 
@@ -267,9 +308,13 @@ mod tests {
     }
 
     fn part(id: i64) -> Part {
+        part_in("terminal:local", id)
+    }
+
+    fn part_in(chat: &str, id: i64) -> Part {
         Part {
             id,
-            chat: CHAT.parse().unwrap(),
+            chat: chat.parse().unwrap(),
             voice: Voice::Reply,
             turn: None,
             answers: None,
@@ -306,5 +351,38 @@ mod tests {
         assert!(!sending.is_finished(), "it counts as sent when it was shown");
         chat.write_all(b"{\"type\":\"shown\",\"row\":3}\n").await.unwrap();
         assert_eq!(sending.await.unwrap(), "row-3");
+    }
+
+    #[tokio::test]
+    async fn each_group_is_a_chat_of_its_own_with_its_own_receipts() {
+        let dir = tempfile::tempdir().unwrap();
+        let terminal = Arc::new(Terminal::start(dir.path(), Clock::new(), |r| r.to_string()).unwrap());
+        let mut main = BufReader::new(unix_socket::connect(dir.path(), SOCKET).await.unwrap());
+        let mut family = BufReader::new(unix_socket::connect(dir.path(), SOCKET).await.unwrap());
+        let join =
+            b"{\"type\":\"join\",\"group\":\"family\"}\n{\"type\":\"say\",\"id\":\"1\",\"text\":\"hi\"}\n";
+        family.write_all(join).await.unwrap();
+        assert!(matches!(line(&mut family).await, ToClient::Joined { .. }));
+        assert_eq!(terminal.next(None).await.unwrap().inbound[0].chat.as_str(), "terminal:family");
+        let [first, second] = [("terminal:family", 7), ("terminal:local", 8)].map(|(chat, row)| {
+            let terminal = Arc::clone(&terminal);
+            tokio::spawn(async move { terminal.send(&part_in(chat, row)).await.unwrap() })
+        });
+        assert!(matches!(line(&mut family).await, ToClient::Part { row: 7, .. }));
+        assert!(matches!(line(&mut main).await, ToClient::Part { row: 8, .. }));
+        // The receipt of a later row is none for an earlier one of another chat, and no chat gives another's.
+        main.write_all(b"{\"type\":\"shown\",\"row\":7}\n{\"type\":\"shown\",\"row\":8}\n").await.unwrap();
+        assert_eq!(second.await.unwrap(), "row-8");
+        assert!(!first.is_finished());
+        family.write_all(b"{\"type\":\"shown\",\"row\":7}\n").await.unwrap();
+        assert_eq!(first.await.unwrap(), "row-7");
+    }
+
+    #[test]
+    fn no_group_can_take_the_chat_of_main() {
+        let chat = |group: &str| chat_of(&group.parse().unwrap()).map(|chat| chat.to_string());
+        assert_eq!(chat("main").as_deref(), Some("terminal:local"));
+        assert_eq!(chat("family").as_deref(), Some("terminal:family"));
+        assert_eq!(chat("local"), None);
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::GroupName;
+
 /// The socket's name in the host's own folder.
 pub const SOCKET: &str = "host.sock";
 
@@ -9,6 +11,11 @@ pub const SOCKET: &str = "host.sock";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FromClient {
+    /// The first line of a client that talks to another group than `main`.
+    Join {
+        /// The group.
+        group: GroupName,
+    },
     /// The person wrote this. `id` is drawn by the client, so that a line sent twice is one message.
     Say {
         /// A UUID.
@@ -27,6 +34,11 @@ pub enum FromClient {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToClient {
+    /// The client hears this group from here on; what came before was another's.
+    Joined {
+        /// The group.
+        group: GroupName,
+    },
     /// The line is stored.
     Accepted {
         /// The client's id of it.

@@ -1,0 +1,139 @@
+//! Every place there is. `tests/tests/failpoints.rs` holds that code and table name the same ones.
+
+use Kind::{Call, Disk, Step};
+use Side::{Host, Runner};
+
+/// What can be done at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Between two steps: killed or delayed.
+    Step,
+    /// Something that can fail: with its own error, too.
+    Call,
+    /// Something that writes: with ENOSPC and EIO, too.
+    Disk,
+}
+
+/// On which side of the wall a place is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The host.
+    Host,
+    /// The runner.
+    Runner,
+}
+
+/// A place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    /// `room.step.when`
+    pub name: &'static str,
+    /// Where it is.
+    pub side: Side,
+    /// What can be done there.
+    pub kind: Kind,
+}
+
+const fn host(name: &'static str, kind: Kind) -> Point {
+    Point { name, side: Host, kind }
+}
+
+const fn runner(name: &'static str, kind: Kind) -> Point {
+    Point { name, side: Runner, kind }
+}
+
+/// Every place, in the order of a message's journey.
+pub const TABLE: &[Point] = &[
+    host("channel.poll.before", Call),
+    host("channel.poll.after", Step),
+    host("store.tx1.begin", Disk),
+    host("store.tx1.before_commit", Step),
+    host("store.tx1.committed", Step),
+    host("channel.committed.before", Step),
+    host("channel.committed.after", Step),
+    host("intake.announce.before", Step),
+    host("store.commit.before", Disk),
+    host("store.commit.after", Step),
+    host("store.new_run.begin", Disk),
+    host("store.new_run.committed", Step),
+    host("sandbox.image.before", Call),
+    host("run.born.wall", Step),
+    host("store.letter.begin", Disk),
+    host("store.letter.committed", Step),
+    host("mailbox.write.before", Disk),
+    host("mailbox.write.after", Step),
+    host("run.born.begin", Step),
+    host("run.born.socket", Step),
+    host("sandbox.list.before", Call),
+    host("sandbox.create.before", Call),
+    host("sandbox.create.after", Step),
+    host("run.born.noted", Step),
+    host("sandbox.start.before", Call),
+    host("sandbox.start.after", Step),
+    host("store.input.begin", Disk),
+    host("store.input.committed", Step),
+    host("run.input.written", Step),
+    host("gateway.accept.after", Step),
+    host("gateway.upstream.before", Call),
+    host("gateway.upstream.after", Step),
+    host("gateway.stream.chunk", Step),
+    host("gateway.book.before", Step),
+    host("mailbox.list.before", Disk),
+    host("mailbox.read.before", Step),
+    host("store.tx2.begin", Disk),
+    host("store.tx2.before_commit", Step),
+    host("store.tx2.committed", Step),
+    host("mailbox.keep.before", Step),
+    host("mailbox.unlink.before", Step),
+    host("mailbox.unlink.after", Step),
+    host("run.request.before", Step),
+    host("run.request.performed", Step),
+    host("store.verdict.begin", Disk),
+    host("run.request.answered", Step),
+    host("run.turn_over.before", Step),
+    host("store.claim.begin", Disk),
+    host("store.claim.committed", Step),
+    host("delivery.send.before", Call),
+    host("delivery.send.after", Step),
+    host("store.tx3.begin", Disk),
+    host("store.tx3.before_commit", Step),
+    host("store.tx3.committed", Step),
+    host("run.close.written", Step),
+    host("sandbox.signal.before", Call),
+    host("sandbox.log.before", Call),
+    host("run.collect.letters", Step),
+    host("sandbox.remove.before", Call),
+    host("sandbox.remove.after", Step),
+    host("store.collect.begin", Disk),
+    host("store.collect.committed", Step),
+    host("supervisor.recover.begin", Step),
+    host("supervisor.recover.run", Step),
+    host("run.adopt.letter", Step),
+    host("run.adopt.socket", Step),
+    host("supervisor.recover.sweep", Step),
+    host("supervisor.recover.turns", Step),
+    host("daemon.recover.sending", Step),
+    host("daemon.recover.commands", Step),
+    host("run.adopt.caught_up", Step),
+    host("sandbox.state.before", Call),
+    host("run.reap.box", Step),
+    host("supervisor.command.answered", Step),
+    runner("runner.ready.before", Step),
+    runner("runner.append.before", Disk),
+    runner("runner.append.written", Step),
+    runner("runner.append.synced", Step),
+    runner("runner.letter.before", Disk),
+    runner("runner.letter.after", Step),
+    runner("runner.input.taken", Step),
+    runner("runner.model.before", Step),
+    runner("runner.model.after", Step),
+    runner("runner.tool.before", Step),
+    runner("runner.tool.after", Step),
+    runner("runner.request.before", Step),
+    runner("runner.turn_done.before", Step),
+    runner("runner.turn_done.after", Step),
+    runner("runner.compact.archived", Step),
+    runner("runner.compact.written", Disk),
+    runner("runner.compact.replaced", Step),
+    runner("runner.close.seen", Step),
+];

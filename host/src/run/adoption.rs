@@ -1,0 +1,144 @@
+//! A box that an earlier host left: this host's wall around it first, then what it wrote meanwhile, and only then a look
+//! at the box itself.
+
+use std::sync::Arc;
+
+use ipc_schema::letters::to_agent::InterruptWhy;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+use super::birth::Never;
+use super::end::LAST_PASSES;
+use super::gate::Gate;
+use super::{READY_WITHIN, Run, SILENCE};
+use crate::dispatch::{Event, Found, RunNo};
+use crate::domain::group::Group;
+use crate::domain::{Ending, Lane};
+use crate::mailbox::{Archive, RunBox};
+use crate::parts::Parts;
+use crate::policy::sandbox_plan;
+use crate::sandbox::BoxState;
+use crate::store::RunRow;
+
+/// A run of an earlier host, with this host's wall and gateway around its box.
+pub struct Adopted {
+    row: RunRow,
+    group: Group,
+    wall: RunBox,
+    gate: Gate,
+}
+
+impl Adopted {
+    /// Stands at the run's wall: both directories are opened again, every letter that the agent has not acknowledged
+    /// is a file, and the socket is bound anew. The engine is not needed for any of it.
+    ///
+    /// # Errors
+    /// When the run cannot go on: its directories are gone, or were never made.
+    pub async fn stand(parts: &Parts, row: RunRow) -> Result<Self, Never> {
+        let (lane, run) = (&row.lane, &row.run);
+        // Its file may have been broken since; the box goes on, and the next run says which line.
+        let group = parts
+            .install
+            .group(&lane.group)
+            .unwrap_or_else(|_| parts.install.default_group(lane.group.clone()));
+        let known =
+            parts.store.group(&lane.group, parts.clock.wall()).await.map_err(|e| Never::new(e.code(), e))?;
+        let root = &parts.install.root;
+        let archive =
+            Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
+        let wall = parts
+            .mailbox
+            .reopen(&root.run_ipc(&lane.group, run), run.clone(), known.uid, row.taken, archive)
+            .map_err(|e| Never::new(e.code(), e))?;
+        for letter in parts.store.unacknowledged(run.clone()).await.map_err(|e| Never::new(e.code(), e))? {
+            failpoint!("run.adopt.letter");
+            wall.write(&letter.name, &letter.bytes).map_err(|e| Never::new("ipc.write", e))?;
+        }
+        let gate = Gate::open(parts, lane, run, &group, &wall)?;
+        failpoint!("run.adopt.socket");
+        gate.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
+        Ok(Self { row, group, wall, gate })
+    }
+
+    /// Its lane.
+    pub fn lane(&self) -> &Lane {
+        &self.row.lane
+    }
+
+    /// Whether a person has stopped its turn, and the box has not said yet that it did.
+    pub fn is_stopping(&self) -> bool {
+        self.row.interrupted == Some(InterruptWhy::Stop)
+    }
+
+    /// Where the run stands, for dispatch.
+    pub fn found(&self) -> Found {
+        match () {
+            () if self.wall.closes() => Found::Closing,
+            () if !self.row.ready => Found::Starting,
+            () if self.row.turn.is_some() => Found::Working,
+            () => Found::Listening,
+        }
+    }
+
+    pub(super) fn into_run(self, parts: &Arc<Parts>, no: RunNo, events: UnboundedSender<Event>) -> Run {
+        let Self { row, group, wall, gate } = self;
+        let close_asked = wall.closes();
+        // Silence starts anew: the box may have waited for its model as long as the host was away.
+        let deadline = match (row.ready, &row.turn) {
+            (false, _) => Some(Instant::now() + READY_WITHIN),
+            (true, Some(_)) if !close_asked => Some(Instant::now() + SILENCE),
+            (true, _) => None,
+        };
+        Run {
+            parts: Arc::clone(parts),
+            no,
+            // An engine finds a box by its name too: the host may have died before it noted the id.
+            container: row.container.unwrap_or_else(|| sandbox_plan::box_name(&row.run)),
+            run: row.run,
+            lane: row.lane,
+            group,
+            wall,
+            events,
+            turn: row.turn,
+            gate,
+            ready: row.ready,
+            deadline,
+            interrupted: row.interrupted,
+            close_asked,
+            killed: None,
+            die_at: None,
+            failed: None,
+            suspend_at: None,
+        }
+    }
+}
+
+impl Run {
+    /// Catches up with what happened while no host was there.
+    pub(super) async fn catch_up(&mut self) {
+        tracing::info!(run = %self.run, lane = %self.lane, "a box of an earlier host is adopted");
+        self.stage("adopted");
+        self.tell_verdicts().await;
+        self.perform_open_requests().await;
+        for _ in 0..LAST_PASSES {
+            if !self.take_letters().await {
+                break;
+            }
+        }
+        failpoint!("run.adopt.caught_up");
+        match self.parts.engine.state(&self.container).await {
+            Ok(BoxState::Paused) => {
+                if let Err(e) = self.parts.engine.unpause(&self.container).await {
+                    tracing::warn!(run = %self.run, code = e.code(), "a frozen box was not thawed: {e}");
+                }
+            }
+            // The earlier host died between making a box and its `ready`: nothing that the turn should pay for.
+            Ok(BoxState::Created | BoxState::Absent) if !self.ready => self.killed = Some(Ending::Killed),
+            Ok(_) => {}
+            // Waiting for its exit waits for the engine too.
+            Err(e) => {
+                tracing::warn!(run = %self.run, code = e.code(), "the box cannot be looked at yet: {e}")
+            }
+        }
+    }
+}

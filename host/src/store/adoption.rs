@@ -1,0 +1,123 @@
+//! What a new host must know of the runs that an earlier one left.
+
+use ipc_schema::layout::letter_name;
+use ipc_schema::letters::to_agent::InterruptWhy;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::letters::ToWrite;
+use super::turns;
+use super::{Result, Store, StoreError, id, int, parse};
+use crate::domain::{ChatId, Lane, LetterId, RunId, TurnId};
+
+/// A run that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRow {
+    /// Its id.
+    pub run: RunId,
+    /// Its lane.
+    pub lane: Lane,
+    /// The engine's id of its box, where the earlier host came to note it.
+    pub container: Option<String>,
+    /// Whether the box said `ready`.
+    pub ready: bool,
+    /// The highest number taken from the agent.
+    pub taken: u64,
+    /// The lane's open turn, where this run was given it.
+    pub turn: Option<(TurnId, ChatId)>,
+    /// Set when that turn was told to stop.
+    pub interrupted: Option<InterruptWhy>,
+}
+
+/// A request without a verdict: the host died over it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRequest {
+    /// Its turn.
+    pub turn: TurnId,
+    /// Its letter.
+    pub id: LetterId,
+    /// Its JSON.
+    pub body: String,
+}
+
+impl Store {
+    /// Runs that have not ended: at boot, those an earlier host left.
+    pub async fn unended_runs(&self) -> Result<Vec<RunRow>> {
+        self.write(|c| {
+            let sql = "SELECT id, lane, container, state = 'live', from_n FROM run WHERE state <> 'ended' ORDER BY id";
+            let mut rows = c.prepare(sql)?;
+            let rows = rows.query_map([], |r| {
+                let (run, lane): (String, String) = (r.get(0)?, r.get(1)?);
+                Ok((run, lane, r.get(2)?, r.get(3)?, r.get::<_, i64>(4)?))
+            })?;
+            rows.map(|row| {
+                let (run, lane, container, ready, from_n) = row?;
+                let (run, lane): (RunId, Lane) = (parse("run.id", &run)?, parse("run.lane", &lane)?);
+                let turn = given_turn(c, &run, &lane)?;
+                let interrupted = match &turn {
+                    Some((turn, _)) => interrupted(c, &run, *turn)?,
+                    None => None,
+                };
+                Ok(RunRow { run, lane, container, ready, taken: id(from_n), turn, interrupted })
+            })
+            .collect()
+        })
+        .await
+    }
+
+    /// Letters that the agent has not acknowledged: each is a file, or the earlier host died before it was.
+    pub async fn unacknowledged(&self, run: RunId) -> Result<Vec<ToWrite>> {
+        self.write(move |c| {
+            let sql = "SELECT n, kind, bytes FROM to_agent WHERE run = ?1
+                       AND n > (SELECT ack FROM run WHERE id = ?1) ORDER BY n";
+            let mut rows = c.prepare(sql)?;
+            let rows = rows.query_map([run.as_str()], |r| {
+                Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?, r.get::<_, Vec<u8>>(2)?))
+            })?;
+            rows.map(|row| {
+                let (n, kind, bytes) = row?;
+                Ok(ToWrite { n: id(n), name: letter_name(id(n), &kind), bytes })
+            })
+            .collect()
+        })
+        .await
+    }
+
+    /// Requests of the run's open turn that were taken and have no verdict.
+    pub async fn open_requests(&self, run: RunId) -> Result<Vec<OpenRequest>> {
+        self.write(move |c| {
+            let sql = "SELECT q.turn, q.id, q.body FROM request q JOIN turn t ON t.id = q.turn
+                       WHERE q.verdict IS NULL AND t.state = 'open'
+                         AND EXISTS (SELECT 1 FROM consumed k WHERE k.run = ?1 AND k.turn = q.turn AND k.id = q.id)
+                       ORDER BY q.at, q.id";
+            let mut rows = c.prepare(sql)?;
+            let rows = rows.query_map([run.as_str()], |r| {
+                Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?))
+            })?;
+            rows.map(|row| {
+                let (turn, letter, body) = row?;
+                Ok(OpenRequest { turn: TurnId(id(turn)), id: parse("request.id", &letter)?, body })
+            })
+            .collect()
+        })
+        .await
+    }
+}
+
+fn given_turn(c: &Connection, run: &RunId, lane: &Lane) -> Result<Option<(TurnId, ChatId)>> {
+    let Some(open) = turns::open_of_lane(c, lane)? else { return Ok(None) };
+    let sql = "SELECT count(*) FROM to_agent WHERE run = ?1 AND turn = ?2 AND kind = 'input'";
+    let inputs: i64 = c.query_row(sql, params![run.as_str(), int(open.turn.0)], |r| r.get(0))?;
+    Ok((inputs > 0).then_some((open.turn, open.chat)))
+}
+
+fn interrupted(c: &Connection, run: &RunId, turn: TurnId) -> Result<Option<InterruptWhy>> {
+    let sql = "SELECT json_extract(CAST(bytes AS TEXT), '$.body.why') FROM to_agent
+               WHERE run = ?1 AND turn = ?2 AND kind = 'interrupt' ORDER BY n DESC LIMIT 1";
+    let why: Option<String> =
+        c.query_row(sql, params![run.as_str(), int(turn.0)], |r| r.get(0)).optional()?;
+    why.map(|why| {
+        serde_json::from_value(serde_json::Value::String(why))
+            .map_err(|e| StoreError::Row { what: "to_agent.why".into(), why: e.to_string() })
+    })
+    .transpose()
+}

@@ -1,0 +1,278 @@
+//! The checker: were the promises kept? It reads the platform's log and the final database, and trusts neither's
+//! author: what the platform accepted must have been answered, or have a notice that says why not, once, in its chat,
+//! in order; and the database must say of itself that nothing is left to do.
+
+mod facts;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde::Serialize;
+
+pub use facts::{DATABASE, Evidence, FACTS, Facts, NoEvidence, unfinished};
+use facts::{Outbox, Stored};
+
+use super::log::{Line, What};
+use super::token::{ANSWER, INTERIM, REST, Token, tokens};
+
+/// The verdict: the last line that a run prints.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// How often something was killed.
+    pub kills: u64,
+    /// Messages that the platform was told are taken over.
+    pub messages: u64,
+    /// Messages without an answer and without a notice that says why.
+    pub lost: u64,
+    /// Texts that stand more often than they may, and messages that were answered twice.
+    pub duplicated: u64,
+    /// Sends of which the host says that they may have arrived twice.
+    pub uncertain: u64,
+    /// Copies that this accounts for.
+    pub extra_copies: u64,
+    /// Messages that never got a text: claims of an id for one that came elsewhere.
+    pub placeholders: u64,
+    /// Texts before an earlier one.
+    pub out_of_order: u64,
+    /// Texts in a chat that is not theirs.
+    pub wrong_chat: u64,
+    /// Turns, runs, messages and parts that are still to be done.
+    pub unfinished: u64,
+    /// What SQLite says against its file.
+    pub damage: u64,
+    /// Boxes that are left.
+    pub boxes_left: u64,
+    /// Hosts that did not come up.
+    pub start_failures: u64,
+    /// What was broken, in words. Not part of the line.
+    #[serde(skip)]
+    pub broken: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether every promise was kept.
+    pub fn holds(&self) -> bool {
+        self.broken.is_empty()
+    }
+
+    fn break_(&mut self, count: impl FnOnce(&mut Self) -> &mut u64, what: String) {
+        *count(self) += 1;
+        self.broken.push(what);
+    }
+}
+
+/// Judges.
+pub fn check(evidence: &Evidence) -> Verdict {
+    let mut verdict = Verdict {
+        kills: evidence.facts.kills,
+        boxes_left: evidence.facts.boxes_left,
+        start_failures: evidence.facts.start_failures,
+        unfinished: evidence.unfinished.len() as u64,
+        damage: evidence.damage.len() as u64,
+        uncertain: evidence.outbox.iter().map(|row| row.uncertain).sum(),
+        ..Verdict::default()
+    };
+    verdict.broken.extend(evidence.unfinished.iter().map(|what| format!("unfinished: {what}")));
+    verdict.broken.extend(evidence.damage.iter().map(|what| format!("damage: {what}")));
+    for (count, what) in
+        [(verdict.boxes_left, "boxes are left"), (verdict.start_failures, "hosts did not start")]
+    {
+        if count > 0 {
+            verdict.broken.push(format!("{count} {what}"));
+        }
+    }
+    let chats = Chats::read(&evidence.log, &mut verdict);
+    every_message_has_an_end(evidence, &chats, &mut verdict);
+    no_text_twice(evidence, &chats, &mut verdict);
+    every_chat_in_order(evidence, &chats, &mut verdict);
+    verdict
+}
+
+/// A text in a chat, as it stands in the end.
+struct Shown<'a> {
+    id: &'a str,
+    text: &'a str,
+}
+
+/// The log, sorted by chat.
+struct Chats<'a> {
+    /// By chat, in the order in which they appeared.
+    shown: BTreeMap<&'a str, Vec<Shown<'a>>>,
+    /// Accepted messages once each: chat and id.
+    accepted: BTreeSet<(&'a str, &'a str, &'a str)>,
+    /// The chat of each label.
+    of_label: HashMap<String, &'a str>,
+}
+
+impl<'a> Chats<'a> {
+    fn read(log: &'a [Line], verdict: &mut Verdict) -> Self {
+        let mut shown: BTreeMap<&str, Vec<Shown<'_>>> = BTreeMap::new();
+        let mut accepted = BTreeSet::new();
+        let mut of_label = HashMap::new();
+        for line in log {
+            match line.what {
+                What::Said => {
+                    of_label.extend(tokens(&line.text).into_iter().map(|t| (t.label, line.chat.as_str())));
+                }
+                What::Accepted => {
+                    accepted.insert((line.chat.as_str(), line.id.as_str(), line.text.as_str()));
+                }
+                What::Delivered { .. } => {
+                    let here = shown.entry(&line.chat).or_default();
+                    // An id has one place, where it appeared first, and the text that it was given last.
+                    match here.iter_mut().find(|earlier| earlier.id == line.id) {
+                        Some(earlier) => {
+                            if words(earlier.text) && earlier.text != line.text {
+                                let (chat, from, to) = (&line.chat, earlier.text, &line.text);
+                                let what = format!("{chat}: {} said {from:?}, and then {to:?}", line.id);
+                                verdict.break_(|v| &mut v.duplicated, what);
+                            }
+                            earlier.text = &line.text;
+                        }
+                        None => here.push(Shown { id: &line.id, text: &line.text }),
+                    }
+                }
+            }
+        }
+        for here in shown.values_mut() {
+            let all = here.len();
+            here.retain(|shown| words(shown.text));
+            verdict.placeholders += (all - here.len()) as u64;
+        }
+        verdict.messages = accepted.len() as u64;
+        Self { shown, accepted, of_label }
+    }
+}
+
+/// A placeholder has none.
+fn words(text: &str) -> bool {
+    text.chars().any(char::is_alphanumeric)
+}
+
+fn every_message_has_an_end(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
+    let mut answers: HashMap<Token, HashSet<&str>> = HashMap::new();
+    for (chat, shown) in &chats.shown {
+        for text in shown.iter().map(|s| s.text) {
+            let named = tokens(text);
+            for token in &named {
+                if chats.of_label.get(&token.label) != Some(chat) {
+                    let what = format!("{chat}: {token} belongs elsewhere: {:.80}", text);
+                    verdict.break_(|v| &mut v.wrong_chat, what);
+                }
+            }
+            if text.starts_with(ANSWER) {
+                // Only the first line names what is answered; a long answer's rest repeats it.
+                for token in tokens(text.lines().next().unwrap_or_default()) {
+                    answers.entry(token).or_default().insert(text);
+                }
+            }
+        }
+    }
+    for (chat, id, text) in &chats.accepted {
+        let stored = evidence.messages.get(&((*chat).to_owned(), (*id).to_owned()));
+        let Some(stored) = stored else {
+            verdict.break_(|v| &mut v.lost, format!("{chat}: message {id} ({text}) was never stored"));
+            continue;
+        };
+        match tokens(text).first() {
+            None if stored.outcome.is_some() => {}
+            None => verdict.break_(|v| &mut v.lost, format!("{chat}: the order {text:?} came to nothing")),
+            Some(token) => match answers.get(token).map_or(0, HashSet::len) {
+                1 => {}
+                0 if explained(evidence, chats, chat, stored) => {}
+                0 => {
+                    let turn = stored.turn.map_or("no turn".into(), |t| format!("t-{t}"));
+                    let what =
+                        format!("{chat}: {token} (m-{}, {turn}) has no answer and no notice", stored.seq);
+                    verdict.break_(|v| &mut v.lost, what);
+                }
+                n => {
+                    verdict.break_(|v| &mut v.duplicated, format!("{chat}: {token} is answered {n} times"));
+                }
+            },
+        }
+    }
+}
+
+/// A notice of the message's turn, about its end, stands in the chat.
+fn explained(evidence: &Evidence, chats: &Chats<'_>, chat: &str, stored: &Stored) -> bool {
+    let ends = |row: &&Outbox| {
+        row.turn == stored.turn
+            && row.turn.is_some()
+            && row.notice
+            && row.key.starts_with("notice:")
+            && row.ends()
+    };
+    evidence.outbox.iter().filter(ends).any(|row| {
+        let here = chats.shown.get(chat).map(Vec::as_slice).unwrap_or_default();
+        here.iter().any(|shown| row.receipt.as_deref() == Some(shown.id))
+    })
+}
+
+/// Each reply stands once, each notice as often as it was meant; what stands more often must be accounted for by the
+/// host as uncertain. (In a keyed channel a repeat has the id of the first, and is none.)
+fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
+    for (chat, shown) in &chats.shown {
+        let here: Vec<&Outbox> = evidence.outbox.iter().filter(|row| row.chat == **chat).collect();
+        let mut copies: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for s in shown {
+            copies.entry(s.text).or_default().push(s.id);
+        }
+        for (text, ids) in copies {
+            // By the receipt too: what people read of a notice is not always its Markdown.
+            let received = |row: &&Outbox| row.receipt.as_deref().is_some_and(|id| ids.contains(&id));
+            let of_text = |row: &&&Outbox| received(row) || text.ends_with(row.text.trim());
+            let rows: Vec<&Outbox> = here.iter().filter(of_text).copied().collect();
+            let meant = rows.iter().copied().filter(received).count();
+            let once = tokens(text).is_empty() && rows.iter().all(|row| row.notice);
+            let meant = if once { meant.max(1) } else { 1 };
+            let uncertain = rows.iter().map(|row| row.uncertain).sum::<u64>();
+            let extra = ids.len().saturating_sub(meant) as u64;
+            verdict.extra_copies += extra.min(uncertain);
+            for _ in uncertain..extra {
+                let what = format!("{chat}: {} copies, {uncertain} uncertain: {text:.80}", ids.len());
+                verdict.break_(|v| &mut v.duplicated, what);
+            }
+        }
+    }
+}
+
+fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
+    for (chat, shown) in &chats.shown {
+        let mut known = HashSet::new();
+        // (lowest token, what kind of text) must not fall behind (highest token, kind) of what stands before.
+        let mut last: Option<(u64, u64, &str)> = None;
+        for text in shown.iter().map(|s| s.text).filter(|text| known.insert(*text)) {
+            let kind = match text {
+                t if t.starts_with(INTERIM) => 0,
+                t if t.starts_with(ANSWER) => 1,
+                t if t.starts_with(REST) => 2,
+                _ => continue,
+            };
+            let numbers: Vec<u64> = tokens(text).iter().map(|token| token.n).collect();
+            let (Some(low), Some(high)) = (numbers.iter().min(), numbers.iter().max()) else { continue };
+            if let Some((before, kind_before, earlier)) = last {
+                // The rest of an answer repeats all that its first part names.
+                let rest = kind == 2 && kind_before == 1 && *high == before;
+                if !rest && (*low < before || (*low == before && kind <= kind_before)) {
+                    let what = format!("{chat}: {text:.60} stands behind {earlier:.60}");
+                    verdict.break_(|v| &mut v.out_of_order, what);
+                }
+            }
+            // What is being worked on may be answered together with what came meanwhile, and with what came before.
+            last = Some((if kind == 0 { *low } else { *high }, kind, text));
+        }
+        // The host's own order: parts of a chat as they were queued, by their receipts.
+        let places: HashMap<&str, usize> = shown.iter().enumerate().map(|(at, s)| (s.id, at)).collect();
+        let rows = evidence.outbox.iter().filter(|row| row.chat == **chat);
+        let mut reached = 0;
+        for (row, at) in rows.filter_map(|row| Some((row, *places.get(row.receipt.as_deref()?)?))) {
+            if at < reached {
+                let what = format!("{chat}: part {} stands before an earlier one: {:.60}", row.id, row.text);
+                verdict.break_(|v| &mut v.out_of_order, what);
+            }
+            reached = reached.max(at);
+        }
+    }
+}

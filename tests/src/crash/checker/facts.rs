@@ -1,0 +1,181 @@
+//! What the checker reads: a directory with the platform's log, the final database and the driver's counts.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::crash::log::{self, Line};
+
+/// The database's name in a directory of evidence.
+pub const DATABASE: &str = "lazaret.db";
+/// The driver's counts.
+pub const FACTS: &str = "facts.json";
+
+/// What only the driver can count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// How often it killed the host, a box or the engine.
+    pub kills: u64,
+    /// Boxes that the engine still had at the end.
+    pub boxes_left: u64,
+    /// Hosts that did not come up, although nothing killed them.
+    pub start_failures: u64,
+}
+
+/// Everything that is judged.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// The platform's log.
+    pub log: Vec<Line>,
+    /// The driver's counts.
+    pub facts: Facts,
+    /// Messages by chat and platform id.
+    pub messages: HashMap<(String, String), Stored>,
+    /// The outbox in its order.
+    pub outbox: Vec<Outbox>,
+    /// Turns, runs, messages and parts that are not done, in words.
+    pub unfinished: Vec<String>,
+    /// What SQLite's own checks found.
+    pub damage: Vec<String>,
+}
+
+/// A stored message.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    /// Its number.
+    pub seq: i64,
+    /// The turn that took it.
+    pub turn: Option<i64>,
+    /// What a command came to.
+    pub outcome: Option<String>,
+}
+
+/// A row of the outbox.
+#[derive(Debug, Clone, Default)]
+pub struct Outbox {
+    /// Its number.
+    pub id: i64,
+    /// Its chat.
+    pub chat: String,
+    /// Whether the host itself speaks.
+    pub notice: bool,
+    /// Its turn.
+    pub turn: Option<i64>,
+    /// What it is, within the turn.
+    pub key: String,
+    /// Its text.
+    pub text: String,
+    /// The platform's id of it.
+    pub receipt: Option<String>,
+    /// How often it may have arrived without a receipt.
+    pub uncertain: u64,
+}
+
+impl Outbox {
+    /// Whether it tells of its turn's end: a notice that a box is late, or that a slot is waited for, does not.
+    pub fn ends(&self) -> bool {
+        matches!(self.key.as_str(), "notice:end" | "notice:silent")
+    }
+}
+
+/// There is nothing to judge.
+#[derive(Debug)]
+pub struct NoEvidence(String);
+
+impl std::fmt::Display for NoEvidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoEvidence {}
+
+impl From<rusqlite::Error> for NoEvidence {
+    fn from(e: rusqlite::Error) -> Self {
+        Self(format!("the database cannot be read: {e}"))
+    }
+}
+
+impl Evidence {
+    /// Reads a directory.
+    ///
+    /// # Errors
+    /// Which part is missing or cannot be read.
+    pub fn read(dir: &Path) -> Result<Self, NoEvidence> {
+        let missing =
+            |name: &str, e: &dyn std::fmt::Display| NoEvidence(format!("{}: {e}", dir.join(name).display()));
+        let log = log::read(dir).map_err(|e| missing(log::FILE, &e))?;
+        let facts = std::fs::read(dir.join(FACTS)).map_err(|e| missing(FACTS, &e))?;
+        let facts = serde_json::from_slice(&facts).map_err(|e| missing(FACTS, &e))?;
+        let path = dir.join(DATABASE);
+        // Not read-only: a write-ahead log that a killed host left is taken in first, as the next host would.
+        let database = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .map_err(|e| missing(DATABASE, &e))?;
+        Ok(Self {
+            log,
+            facts,
+            messages: messages(&database)?,
+            outbox: outbox(&database)?,
+            unfinished: unfinished(&database)?,
+            damage: damage(&database)?,
+        })
+    }
+}
+
+fn messages(c: &Connection) -> rusqlite::Result<HashMap<(String, String), Stored>> {
+    let mut rows = c.prepare("SELECT chat, message_id, seq, turn, outcome FROM message")?;
+    let rows = rows.query_map([], |r| {
+        Ok(((r.get(0)?, r.get(1)?), Stored { seq: r.get(2)?, turn: r.get(3)?, outcome: r.get(4)? }))
+    })?;
+    rows.collect()
+}
+
+fn outbox(c: &Connection) -> rusqlite::Result<Vec<Outbox>> {
+    let sql =
+        "SELECT id, chat, voice = 'notice', turn, key, text, receipt, uncertain FROM outbox ORDER BY id";
+    let mut rows = c.prepare(sql)?;
+    let rows = rows.query_map([], |r| {
+        Ok(Outbox {
+            id: r.get(0)?,
+            chat: r.get(1)?,
+            notice: r.get(2)?,
+            turn: r.get(3)?,
+            key: r.get(4)?,
+            text: r.get(5)?,
+            receipt: r.get(6)?,
+            uncertain: r.get::<_, i64>(7)?.unsigned_abs(),
+        })
+    })?;
+    rows.collect()
+}
+
+/// What is still to be done, in words.
+///
+/// # Errors
+/// What SQLite says.
+pub fn unfinished(c: &Connection) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT 'turn t-' || id || ' of ' || lane || ' is open' FROM turn WHERE state = 'open'
+         UNION ALL SELECT 'run ' || id || ' is ' || state FROM run WHERE state <> 'ended'
+         UNION ALL SELECT 'message m-' || seq || ' is ' || state FROM message WHERE role <> 'context' AND state <> 'done'
+         UNION ALL SELECT 'part ' || id || ' in ' || chat || ' is ' || state FROM outbox
+                   WHERE state NOT IN ('sent', 'failed', 'expired')
+         UNION ALL SELECT 'request ' || id || ' of t-' || turn || ' has no verdict' FROM request r
+                   WHERE verdict IS NULL AND EXISTS (SELECT 1 FROM turn t WHERE t.id = r.turn AND t.state = 'open')";
+    let mut rows = c.prepare(sql)?;
+    let rows = rows.query_map([], |r| r.get(0))?;
+    rows.collect()
+}
+
+fn damage(c: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut rows = c.prepare("PRAGMA integrity_check")?;
+    let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
+    let mut found: Vec<String> = rows.collect::<rusqlite::Result<_>>()?;
+    found.retain(|line| line != "ok");
+    let mut rows = c.prepare("PRAGMA foreign_key_check")?;
+    let rows =
+        rows.query_map([], |r| Ok(format!("a row of {} refers to nothing", r.get::<_, String>(0)?)))?;
+    found.extend(rows.collect::<rusqlite::Result<Vec<String>>>()?);
+    Ok(found)
+}

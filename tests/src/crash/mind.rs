@@ -1,0 +1,69 @@
+//! The model of the crash program: it answers any conversation, always the same one in the same way.
+
+use serde_json::json;
+
+use super::token::{ANSWER, INTERIM, REST, Token, naming, tokens};
+use crate::model::{Conversation, Does, Role, TalkEntry};
+
+/// The runner's own words for messages that an ended turn left without an answer.
+const STILL_WAITING: &str = "Still waiting for an answer:";
+
+/// What the model does next.
+///
+/// It answers what came after its last answer, in the chat of the newest message only: a session is shared by all
+/// chats of a group, and what an earlier turn left unanswered in another chat is not for this one's ears. What it does
+/// before it answers follows from the number of the newest message.
+pub fn mind(conversation: &Conversation) -> Does {
+    if conversation.system.contains("You summarise the older part of a conversation") {
+        return Does::Says("Earlier messages were answered.".to_owned());
+    }
+    let entries = &conversation.entries;
+    let answered = |entry: &TalkEntry| entry.role == Role::Assistant && entry.calls().next().is_none();
+    let from = entries.iter().rposition(answered).map_or(0, |at| at + 1);
+    let open = entries.get(from..).unwrap_or_default();
+    let asked = asked(entries, open);
+    let Some(newest) = asked.last().cloned() else {
+        return Does::Says("Nothing was asked.".to_owned());
+    };
+    let mut named: Vec<Token> = asked.into_iter().filter(|token| token.label == newest.label).collect();
+    named.sort();
+    named.dedup();
+    let begun = open.iter().any(|entry| entry.role == Role::Assistant);
+    match newest.n % 10 {
+        _ if begun => Does::Says(answer(&named)),
+        1 | 6 => Does::Runs("run_command", json!({ "command": format!("echo {newest}; sleep 0.05") })),
+        3 => Does::Runs("send_message", json!({ "text": naming(INTERIM, &named) })),
+        8 => Does::Runs("update_personality", json!({ "text": format!("You know {newest}.\n") })),
+        _ => Does::Says(answer(&named)),
+    }
+}
+
+/// Tokens of people's words after the last answer, and of those that the runner says are still waiting.
+fn asked(all: &[TalkEntry], open: &[TalkEntry]) -> Vec<Token> {
+    let mut found = Vec::new();
+    for entry in open.iter().filter(|entry| entry.role == Role::User) {
+        let text = entry.text();
+        for id in text.split(STILL_WAITING).skip(1).flat_map(|rest| {
+            rest.split(']').next().unwrap_or_default().split([',', ' ']).filter(|word| word.starts_with("m-"))
+        }) {
+            let frame = format!("id=\"{id}\"");
+            let told = all
+                .iter()
+                .map(TalkEntry::text)
+                .find_map(|text| Some(tokens(text.split(&frame).nth(1)?.split("</message>").next()?)));
+            found.extend(told.unwrap_or_default());
+        }
+        found.extend(tokens(&text));
+    }
+    found
+}
+
+/// Every twelfth answer is too long for one part on platforms that have a limit.
+fn answer(named: &[Token]) -> String {
+    let first = naming(ANSWER, named);
+    if named.last().is_some_and(|newest| newest.n % 12 == 5) {
+        let padding = "so it goes, ".repeat(250);
+        return format!("{first}\n\n{padding}\n\n{} {padding}", naming(REST, named));
+    }
+    first
+}

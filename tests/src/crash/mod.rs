@@ -1,0 +1,20 @@
+//! Nothing lost, nothing said twice: a town of chats, a host that is killed again and again, and a checker.
+//!
+//! [`sweep`] meets every failpoint on its own; [`random`] kills the host, the boxes and the engine at random under
+//! load; [`shows`] asks the questions of an operator. Each ends with the [`checker`], which knows nothing of how it was
+//! done: it reads the [platform's log](log) and the final database, and says whether the promises were kept.
+
+pub mod checker;
+mod keyed;
+pub mod log;
+pub mod mind;
+pub mod random;
+pub mod shows;
+pub mod sweep;
+mod token;
+mod town;
+
+pub use checker::{Evidence, Facts, Verdict};
+pub use log::PlatformLog;
+pub use token::{Token, tokens};
+pub use town::{Channel, Plan, Town};

@@ -1,0 +1,184 @@
+//! What an operator asks: may I restart it at any time, how soon is it back, and what if I start it twice?
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, kill_process};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStderr};
+
+use super::{Plan, Town, Verdict, checker};
+use crate::world::{Engine, World};
+
+/// A host starts and ends within this.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `rounds` restarts by SIGTERM under load. Returns the verdict, and the longest time for which a chat heard nothing
+/// after it said something, in milliseconds.
+pub async fn rolling(rounds: u64, plan: Plan, dir: &Path) -> (Verdict, u64) {
+    let mut chance = fastrand::Rng::with_seed(plan.seed);
+    let mut town = Town::build(Engine::stand_in().await, plan).await;
+    town.up().await;
+    for round in 1..=rounds {
+        let until = Instant::now() + Duration::from_millis(chance.u64(200..1200));
+        while Instant::now() < until {
+            if town.waiting() < 2 * town.chats() {
+                town.says(chance.usize(..town.chats()), None);
+            }
+            tokio::time::sleep(Duration::from_millis(chance.u64(5..40))).await;
+        }
+        town.world.stop_host().await;
+        town.up().await;
+        if round % 10 == 0 {
+            eprintln!(
+                "{round} restarts, {} messages, longest pause {} ms",
+                town.said(),
+                town.longest_pause()
+            );
+        }
+    }
+    // What still waits is a part of the pauses.
+    let settled = town.settle().await;
+    town.waiting();
+    let longest = town.longest_pause();
+    let mut verdict = town.judge(dir).await;
+    verdict.broken.extend(settled.err());
+    (verdict, longest)
+}
+
+/// Starts with `groups` groups and `messages` stored messages: milliseconds from the process's start to its first poll,
+/// several times.
+///
+/// # Panics
+/// When the install cannot be filled.
+pub async fn starts(groups: usize, messages: usize) -> Value {
+    let mut world = World::on(Engine::stand_in().await).await;
+    for n in 1..groups {
+        world.write(&format!("groups/g{n}/group.toml"), &format!("chats = [\"telegram:{}\"]\n", 1000 + n));
+    }
+    world.up().await.stop_host().await;
+    if let Err(e) = fill(&world, messages) {
+        panic!("the database cannot be filled: {e}");
+    }
+    let mut took = Vec::new();
+    for _ in 0..10 {
+        let polls = world.telegram.polls();
+        let begun = Instant::now();
+        world.up().await.telegram.polled(polls + 1).await;
+        took.push(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        world.stop_host().await;
+    }
+    took.sort_unstable();
+    json!({ "groups": groups, "messages": messages, "starts": took.len(), "median_ms": took.get(took.len() / 2),
+            "longest_ms": took.last() })
+}
+
+/// Old messages, answered long ago.
+fn fill(world: &World, messages: usize) -> rusqlite::Result<()> {
+    let mut database = rusqlite::Connection::open(world.root().join("state").join(checker::DATABASE))?;
+    let transaction = database.transaction()?;
+    let chats: Vec<String> = {
+        let mut rows = transaction.prepare("SELECT id FROM chat ORDER BY id")?;
+        let rows = rows.query_map([], |r| r.get(0))?;
+        rows.collect::<rusqlite::Result<_>>()?
+    };
+    for n in 0..messages {
+        let turn = i64::try_from(n).unwrap_or(i64::MAX) + 1;
+        let chat = chats.get(n % chats.len().max(1)).map(String::as_str).unwrap_or_default();
+        transaction.execute(
+            "INSERT INTO turn(id, grp, lane, chat, state, opened_at, closed_at, why)
+             SELECT ?1, grp, grp || '/conversation', id, 'done', ?1, ?1, 'finished' FROM chat WHERE id = ?2",
+            rusqlite::params![turn, chat],
+        )?;
+        transaction.execute(
+            "INSERT INTO message(chat, message_id, version, role, state, turn, sender, sender_name, owner, text,
+                                 attachments, sent_at, stored_at)
+             VALUES (?2, 'old-' || ?1, 0, 'wake', 'done', ?1, 'telegram:1', 'Ann', 0, 'an old message', '[]', ?1, ?1)",
+            rusqlite::params![turn, chat],
+        )?;
+        transaction.execute(
+            "INSERT INTO outbox(chat, voice, turn, key, part, text, state, not_before, created_at, sent_at, receipt)
+             VALUES (?2, 'reply', ?1, 'e', 0, 'an old answer', 'sent', 0, ?1, ?1, 'r-' || ?1)",
+            rusqlite::params![turn, chat],
+        )?;
+    }
+    transaction.commit()
+}
+
+/// Two hosts started together, `rounds` times: how often exactly one ran, and how often the other named the lock and
+/// the one that holds it.
+///
+/// # Panics
+/// When no host can be started.
+pub async fn rivals(rounds: u64) -> Value {
+    let mut world = World::on(Engine::stand_in().await).await;
+    world.up().await.stop_host().await;
+    let lock = world.root().join("state/host.lock").display().to_string();
+    let (mut one_ran, mut named_lock, mut named_pid) = (0, 0, 0);
+    for _ in 0..rounds {
+        let mut rivals = [Rival::start(&world), Rival::start(&world)];
+        let [one, other] = &mut rivals;
+        let first_lost = tokio::select! {
+            _ = one.child.wait() => true,
+            _ = other.child.wait() => false,
+            () = tokio::time::sleep(PATIENCE) => panic!("both run, or neither ends"),
+        };
+        let [one, other] = rivals;
+        let (lost, won) = if first_lost { (one, other) } else { (other, one) };
+        let told = lost.last_words().await;
+        let pid = won.child.id().unwrap_or_default();
+        named_lock += u64::from(told.contains(&lock));
+        named_pid += u64::from(told.contains(&format!("(pid {pid})")));
+        one_ran += u64::from(won.runs_and_ends().await);
+    }
+    json!({ "rounds": rounds, "exactly_one_ran": one_ran, "named_the_lock": named_lock, "named_the_pid": named_pid })
+}
+
+struct Rival {
+    child: Child,
+    stderr: ChildStderr,
+}
+
+impl Rival {
+    fn start(world: &World) -> Self {
+        let mut command = world.command(&["up"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let started =
+            command.spawn().map(|mut child| child.stderr.take().map(|stderr| Self { child, stderr }));
+        match started {
+            Ok(Some(rival)) => rival,
+            other => panic!("the host cannot be run: {:?}", other.err()),
+        }
+    }
+
+    async fn last_words(mut self) -> String {
+        let mut text = String::new();
+        // What cannot be read is not told.
+        let _ = self.stderr.read_to_string(&mut text).await;
+        text
+    }
+
+    /// It came up, and ends well when it is told to.
+    async fn runs_and_ends(self) -> bool {
+        let Self { mut child, stderr } = self;
+        let mut lines = BufReader::new(stderr).lines();
+        let up = async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains("lazaret is up") {
+                    return true;
+                }
+            }
+            false
+        };
+        let up = tokio::time::timeout(PATIENCE, up).await.unwrap_or(false);
+        if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+            let _ = kill_process(pid, rustix::process::Signal::TERM);
+        }
+        // Its log must be read to its end, or it would wait at a full pipe.
+        let drained = async { while let Ok(Some(_)) = lines.next_line().await {} };
+        let ended = tokio::time::timeout(PATIENCE, async { tokio::join!(drained, child.wait()).1 }).await;
+        up && matches!(ended, Ok(Ok(status)) if status.success())
+    }
+}

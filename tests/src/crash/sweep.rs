@@ -1,0 +1,253 @@
+//! The sweep: each failpoint × 1st, 2nd, 10th hit × everything that can be done there, each in a town of its own.
+
+mod report;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use failpoint::{Kind, Point, Side, TABLE};
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+
+pub use report::Report;
+
+use super::town::fired;
+use super::{Channel, Plan, Town};
+use crate::world::Engine;
+
+/// Which hits.
+const HITS: [u64; 3] = [1, 2, 10];
+/// Rounds of talk that a place is given to be reached.
+const ROUNDS: usize = 4;
+/// A message that is not answered in this time holds the talk up no longer; in the end it must be.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is swept.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// Only places whose name holds this.
+    pub only: String,
+    /// On this machine's Docker engine, and there only the kill at the first hit.
+    pub docker: bool,
+    /// So many towns at once.
+    pub at_once: usize,
+}
+
+/// One case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Case {
+    /// Where.
+    pub point: Point,
+    /// At which hit.
+    pub hit: u64,
+    /// What.
+    pub action: &'static str,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The promises were kept.
+    Held,
+    /// The talk did not come there so often.
+    NotReached,
+    /// They were not.
+    Broken(String),
+}
+
+fn actions(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Step => &["kill", "delay(300)"],
+        Kind::Call => &["kill", "delay(300)", "error"],
+        Kind::Disk => &["kill", "delay(300)", "error", "enospc", "eio"],
+    }
+}
+
+fn cases(sweep: &Sweep) -> VecDeque<Case> {
+    let points = TABLE.iter().filter(|point| point.name.contains(&sweep.only));
+    let all = points.flat_map(|point| {
+        let of_action = move |action| HITS.map(|hit| Case { point: *point, hit, action });
+        actions(point.kind).iter().copied().flat_map(of_action)
+    });
+    all.filter(|case| !sweep.docker || (case.hit == 1 && case.action == "kill")).collect()
+}
+
+/// Sweeps; evidence of what is broken stays below `dir`.
+pub async fn sweep(sweep: Sweep, dir: &Path) -> Report {
+    let (begun, left) = (Instant::now(), Arc::new(Mutex::new(cases(&sweep))));
+    let mut workers = JoinSet::new();
+    for _ in 0..sweep.at_once {
+        let (left, dir, docker) = (Arc::clone(&left), dir.to_owned(), sweep.docker);
+        workers.spawn(async move {
+            let mut done = Vec::new();
+            let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            while let Some(case) = next() {
+                let outcome = outcome(case, docker, &dir).await;
+                let Case { point, hit, action } = case;
+                eprintln!("{} {hit}*{action}: {outcome:?}", point.name);
+                done.push((case, outcome));
+            }
+            done
+        });
+    }
+    let mut done = Vec::new();
+    while let Some(some) = workers.join_next().await {
+        done.extend(some.unwrap_or_default());
+    }
+    Report::new(done, begun.elapsed())
+}
+
+/// A town that panics is a broken case, not the end of the sweep.
+async fn outcome(case: Case, docker: bool, dir: &Path) -> Outcome {
+    let dir = dir.join(format!("{}-{}-{}", case.point.name, case.hit, case.action));
+    let living = tokio::spawn(live(case, docker, dir.clone()));
+    let outcome = living.await.unwrap_or_else(|panic| Outcome::Broken(format!("the town fell: {panic}")));
+    if !matches!(outcome, Outcome::Broken(_)) {
+        // Evidence of what held is not missed.
+        let _ = std::fs::remove_dir_all(dir);
+    }
+    outcome
+}
+
+/// What the talk must do so that a place is reached.
+struct Talk {
+    /// Numbers of tokens end in these; the model does by them what it does.
+    digits: &'static [u64],
+    /// A listening box closes at once: one box per turn.
+    one_turn_boxes: bool,
+    /// The host is killed in mid-turn, again and again.
+    restarts: bool,
+    /// The operator is impatient: two signals end every box.
+    ends_now: bool,
+    /// The model's window, where the talk must outgrow it.
+    window: Option<&'static str>,
+    /// A rule that makes the situation in which the place lies.
+    before: &'static str,
+}
+
+impl Talk {
+    fn of(point: &Point) -> Self {
+        let begins = |any: &[&str]| any.iter().any(|start| point.name.starts_with(start));
+        Self {
+            digits: if begins(&["run.request", "runner.request", "store.verdict"]) {
+                &[8]
+            } else if begins(&["runner.tool", "runner.compact"]) {
+                &[1, 6, 5]
+            } else {
+                &[1, 2, 3, 4, 5, 6, 7, 8]
+            },
+            one_turn_boxes: begins(&[
+                "run.born",
+                "run.close",
+                "run.collect",
+                "sandbox",
+                "store.collect",
+                "store.new_run",
+                "store.letter",
+                "runner.close",
+                "runner.ready",
+            ]),
+            restarts: begins(&[
+                "supervisor.recover",
+                "daemon.recover",
+                "run.adopt",
+                "run.reap",
+                "sandbox.state",
+            ]),
+            ends_now: begins(&["sandbox.signal"]),
+            window: begins(&["runner.compact"]).then_some("7000"),
+            before: if begins(&["run.reap"]) { "sandbox.remove.before=1*error;" } else { "" },
+        }
+    }
+}
+
+async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
+    let engine = if docker { Engine::docker() } else { Engine::stand_in().await };
+    let plan = Plan {
+        channel: Channel::Telegram,
+        policy: None,
+        groups: 2,
+        chats: 3,
+        lost: 0.0,
+        busy: 0.0,
+        down: 0.0,
+        seed: 1,
+    };
+    let talk = Talk::of(&case.point);
+    let mut town = Town::build(engine, plan).await;
+    if talk.one_turn_boxes {
+        town.world.set("LAZARET_LIMITS_IDLE_WINDOW", "0s");
+    }
+    if let Some(window) = talk.window {
+        town.world.set("LAZARET_MODEL_WINDOW", window);
+    }
+    let rule = format!("{}={}*{}", case.point.name, case.hit, case.action);
+    let trace = match case.point.side {
+        Side::Host => {
+            town.arm(Some(&format!("{}{rule}", talk.before)));
+            town.world.root().join("failpoints.trace")
+        }
+        Side::Runner => {
+            let session = "state/sessions/main";
+            town.world.write(&format!("{session}/{}", failpoint::RULES_FILE), &rule);
+            town.world.root().join(session).join(failpoint::TRACE_FILE)
+        }
+    };
+    let has_fired = || fired(&trace) > usize::from(!talk.before.is_empty());
+    town.up().await;
+    for _ in 0..ROUNDS {
+        round(&mut town, &talk, &has_fired).await;
+        if has_fired() {
+            break;
+        }
+    }
+    let verdict = town.judge_and(&dir, &has_fired).await;
+    match verdict {
+        (verdict, _) if !verdict.holds() => Outcome::Broken(verdict.broken.join("; ")),
+        (_, true) => Outcome::Held,
+        (_, false) => Outcome::NotReached,
+    }
+}
+
+/// Everyone talks: two messages at once, so that the second follows up the first, and orders in between.
+async fn round(town: &mut Town, talk: &Talk, has_fired: &impl Fn() -> bool) {
+    for pair in talk.digits.chunks(2) {
+        for chat in 0..town.chats() {
+            pair.iter().for_each(|digit| town.says_like(chat, None, Some(*digit)));
+        }
+        if talk.restarts {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                if town.world.is_up() {
+                    town.world.kill_host().await;
+                }
+                town.up().await;
+            }
+        }
+        if talk.ends_now {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            for _ in 0..2 {
+                if town.world.is_up() {
+                    town.world.host().signal(Signal::TERM);
+                }
+            }
+            let asked = Instant::now();
+            while town.world.is_up() && asked.elapsed() < PATIENCE {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        let asked = Instant::now();
+        while town.waiting() > 0 && asked.elapsed() < PATIENCE {
+            town.up().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        town.says(0, Some("/status"));
+        if has_fired() {
+            break;
+        }
+    }
+    town.says(0, Some("/new"));
+    town.says(1, Some("/new"));
+}

@@ -1,0 +1,79 @@
+//! How many journeys begin: a host that is up, and somebody it knows.
+
+use std::path::PathBuf;
+
+use super::{Engine, World};
+use crate::telegram::{Chat, Person};
+
+impl World {
+    /// A host that is up on `engine`, with these variables set, and Ann, who talks to `main` in her own chat.
+    ///
+    /// # Panics
+    /// As [`World::on`] and [`World::up`].
+    pub async fn ann_at_home(engine: Engine, settings: &[(&str, &str)]) -> (Self, Person, Chat) {
+        let mut world = Self::on(engine).await;
+        for (name, value) in settings {
+            world.set(name, value);
+        }
+        let ann = world.telegram.person(5, "Ann");
+        let direct = ann.direct();
+        world.up().await;
+        ann.says(&direct, "hello?");
+        world.admit(&direct.address(), "main").await;
+        (world, ann, direct)
+    }
+
+    /// The next text that comes in a chat.
+    ///
+    /// # Panics
+    /// When none comes in time.
+    pub async fn hears(&self, chat: &Chat) -> String {
+        self.soon(&format!("{} hears something", chat.address()), chat.hears()).await
+    }
+
+    /// Waits until everything that was said has its receipt. Telegram takes no id of ours: a host that is killed
+    /// before that may say it again, and owns up to it.
+    ///
+    /// # Panics
+    /// When it does not come in time.
+    pub async fn delivered(&self) {
+        let unsent = "SELECT count(*) FROM outbox WHERE state NOT IN ('sent', 'failed', 'expired')";
+        let sent = async || {
+            let database = self.database();
+            database.query_row(unsent, [], |r| r.get::<_, i64>(0)).is_ok_and(|n| n == 0).then_some(())
+        };
+        self.patiently("everything said has its receipt", sent).await;
+    }
+
+    /// The install's database, read from outside.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub fn database(&self) -> rusqlite::Connection {
+        let path = self.root().join("state/lazaret.db");
+        match rusqlite::Connection::open(&path) {
+            Ok(database) => database,
+            Err(e) => panic!("{}: {e}", path.display()),
+        }
+    }
+
+    /// How many runs a group has had, by their letters.
+    pub fn runs_of(&self, group: &str) -> usize {
+        let letters = self.root().join("state/letters").join(group);
+        std::fs::read_dir(letters).into_iter().flatten().count()
+    }
+
+    /// A file in a group's workspace.
+    pub fn in_workspace(&self, group: &str, name: &str) -> PathBuf {
+        self.root().join("state/workspaces").join(group).join(name)
+    }
+
+    /// Waits until a command in a box has made this file in its workspace.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub async fn made_in_workspace(&self, group: &str, name: &str) {
+        let path = self.in_workspace(group, name);
+        self.patiently(&format!("the box has made {name}"), async || path.exists().then_some(())).await;
+    }
+}
