@@ -16,23 +16,28 @@ use crate::channels::Channels;
 use crate::channels::telegram::Telegram;
 use crate::channels::terminal::{self, Terminal};
 use crate::clock::Clock;
+use crate::clockwork;
 use crate::config::{ConfigError, Install, Root, first};
 use crate::delivery;
+use crate::disk;
 use crate::dispatch::{Settings, Unfinished};
 use crate::domain::{ChannelName, ChatKind, GroupName};
 use crate::gateway::Gateway;
 use crate::intake;
 use crate::mailbox::Mailbox;
-use crate::parts::{Bell, Parts, Runner};
+use crate::parts::{Bell, Gate, Parts, Runner};
 use crate::run;
 use crate::sandbox::Engine;
-use crate::store::{Admission, Store, StoreError};
+use crate::store::{Admission, BALLAST, Store, StoreError};
 use crate::supervisor::{self, Signal, Supervisor, Wires};
 
 /// The gid of the group that host and boxes share, where root starts without a group `lazaret`.
 const FALLBACK_GID: u32 = 20_000;
 /// What is still to be said when the boxes are gone is sent within this time; the rest is sent by the next host.
 const LAST_REPLIES: Duration = Duration::from_secs(10);
+
+/// With less than this, in bytes, a start would fail somewhere on its way.
+const LITTLE: u64 = 4 << 20;
 
 /// Why the host did not start.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +129,7 @@ impl Host {
                 .map_err(|why| StartError::machine("runner.missing", "the runner", why))?,
             id: install_id(&root.state().join("install"))?,
             bell: Bell::default(),
+            gate: Gate::default(),
             store,
             clock,
             install,
@@ -167,6 +173,9 @@ impl Host {
 
     fn spawn(&mut self, supervisor: Supervisor) {
         self.work.spawn(supervisor.run());
+        // Before the first poll: a host that starts on a full disk reads nothing.
+        let watch = clockwork::Watch::begin(&self.parts);
+        tokio::spawn(clockwork::run(Arc::clone(&self.parts), watch, self.polling.clone()));
         for channel in self.parts.channels.all() {
             let (parts, channel) = (Arc::clone(&self.parts), Arc::clone(channel));
             let delivering =
@@ -180,6 +189,17 @@ impl Host {
     pub async fn collapsed(&mut self) {
         self.work.join_next().await;
         tracing::error!(code = "host.collapsed", "the supervisor has ended; start the host again");
+    }
+
+    /// Returns when the database is found damaged: what is stored from then on may be lost, so the host ends.
+    pub fn damaged(&self) -> impl Future<Output = ()> + use<> {
+        let mut trouble = self.parts.store.trouble();
+        async move {
+            // A store that is gone cannot be found damaged any more.
+            if trouble.wait_for(|t| t.damaged.is_some()).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Stops polling and lets turns finish.
@@ -204,6 +224,7 @@ impl Host {
         if tokio::time::timeout(LAST_REPLIES, sent).await.is_err() {
             tracing::warn!(code = "delivery.left", "some replies wait for the next start");
         }
+        self.parts.store.close().await;
     }
 }
 
@@ -211,12 +232,33 @@ impl Host {
 fn prepare(root: &Root) -> Result<(), StartError> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let failed = |path: &Path, e: io::Error| StartError::machine("state.dir", path.display().to_string(), e);
+    make_room(root)?;
     first::lay_out(root).map_err(|e| failed(root.path(), e))?;
     let state = root.state();
     fs::create_dir_all(&state).map_err(|e| failed(&state, e))?;
     let private = root.host_socket_dir();
     fs::create_dir_all(&private).map_err(|e| failed(&private, e))?;
     fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).map_err(|e| failed(&private, e))
+}
+
+/// A disk that may not be written is told before anything fails on it; one that is full gets its ballast back, which is
+/// room enough to start in and to say so.
+fn make_room(root: &Root) -> Result<(), StartError> {
+    let state = root.state();
+    let there = [state.as_path(), root.path()].into_iter().find(|path| path.exists());
+    let Some(Ok(room)) = there.map(disk::room) else { return Ok(()) };
+    if room.read_only {
+        let why =
+            "lies on a disk that is mounted read-only; make it writable, or choose another LAZARET_ROOT";
+        return Err(StartError::machine("disk.read_only", root.path().display().to_string(), why));
+    }
+    let ballast = state.join(BALLAST);
+    if room.free < LITTLE && ballast.exists() {
+        tracing::warn!(code = "disk.full", "the disk is full: the ballast is given back");
+        disk::remove(&ballast)
+            .map_err(|e| StartError::machine("disk.full", ballast.display().to_string(), e))?;
+    }
+    Ok(())
 }
 
 /// The lock that makes this the only host of its state; the kernel lets it go with the process.
@@ -244,6 +286,18 @@ fn holder_of(file: &File) -> Option<u32> {
         let ours = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&place.as_str());
         ours.then(|| fields.get(4)?.parse().ok()).flatten()
     })
+}
+
+/// Holds the lock of an install's state, for a command that must not meet a host. Makes the directory where there is none.
+///
+/// # Errors
+/// A host that runs; what the filesystem said.
+pub fn hold(root: &Root) -> Result<File, StartError> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+    let state = root.state();
+    fs::create_dir_all(&state)
+        .map_err(|e| StartError::machine("state.dir", state.display().to_string(), e))?;
+    take_lock(&root.lock())
 }
 
 /// The group that host and boxes share. Root makes it `lazaret`'s (or a number of its own where there is none); a host

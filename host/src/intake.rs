@@ -61,6 +61,11 @@ pub async fn poll(
 ) {
     let name = channel.name();
     loop {
+        // What cannot be stored is not asked for: it waits at the platform.
+        tokio::select! {
+            () = parts.gate.opened() => {}
+            () = stop.cancelled() => return,
+        }
         let position = match parts.store.position(name).await {
             Ok(position) => position,
             Err(e) => {
@@ -72,6 +77,7 @@ pub async fn poll(
         // What a cancelled read had received is not acknowledged: the platform hands it over again.
         let read = tokio::select! {
             read = read(&channel, position) => read,
+            () = parts.gate.shut() => continue,
             () = stop.cancelled() => return,
         };
         match read {
@@ -128,7 +134,7 @@ async fn take_in(
         let group = group_of(parts, &inbound).await?;
         match (admission::admit(&inbound, group.as_ref(), &owners), group) {
             (Admission::Take(role), Some(Group { name: group, .. })) => {
-                let attachments = fetch_all(parts, channel, &group, &inbound.attachments).await;
+                let attachments = fetch_all(parts, channel, &group, &inbound.attachments).await?;
                 let owner = owners.contains(&inbound.sender.id);
                 stored_as.push(Some(admitted.len()));
                 admitted.push(Admitted { group, role, owner, inbound, attachments });
@@ -221,17 +227,17 @@ async fn fetch_all(
     channel: &Arc<dyn Channel>,
     group: &GroupName,
     offered: &[Offered],
-) -> Vec<Attachment> {
+) -> Result<Vec<Attachment>, StoreError> {
     let mut stored = Vec::new();
     for (i, file) in offered.iter().enumerate() {
         let attachment = if i < ATTACHMENTS {
-            fetch(parts, channel, group, file).await
+            fetch(parts, channel, group, file).await?
         } else {
             unfetched(file, format!("not stored: a message may carry {ATTACHMENTS} files"))
         };
         stored.push(attachment);
     }
-    stored
+    Ok(stored)
 }
 
 fn unfetched(file: &Offered, problem: String) -> Attachment {
@@ -244,17 +250,22 @@ fn unfetched(file: &Offered, problem: String) -> Attachment {
     }
 }
 
-async fn fetch(parts: &Parts, channel: &Arc<dyn Channel>, group: &GroupName, file: &Offered) -> Attachment {
+async fn fetch(
+    parts: &Parts,
+    channel: &Arc<dyn Channel>,
+    group: &GroupName,
+    file: &Offered,
+) -> Result<Attachment, StoreError> {
     let most = parts.install.file.host.attachment_mib << 20;
     if let Some(bytes) = file.bytes.filter(|b| *b > most) {
-        return unfetched(file, say::not_stored(bytes, most));
+        return Ok(unfetched(file, say::not_stored(bytes, most)));
     }
     let bytes = match channel.fetch(file, most).await {
         Ok(bytes) => bytes,
-        Err(FetchError::TooBig { bytes }) => return unfetched(file, say::not_stored(bytes, most)),
-        Err(FetchError::Failed(why)) => return unfetched(file, format!("not stored: {why}")),
+        Err(FetchError::TooBig { bytes }) => return Ok(unfetched(file, say::not_stored(bytes, most))),
+        Err(FetchError::Failed(why)) => return Ok(unfetched(file, format!("not stored: {why}"))),
     };
-    match keep(parts, group, file, &bytes) {
+    Ok(match keep(parts, group, file, &bytes) {
         Ok(name) => Attachment {
             file: Some(name),
             name: file.name.clone(),
@@ -262,11 +273,13 @@ async fn fetch(parts: &Parts, channel: &Arc<dyn Channel>, group: &GroupName, fil
             bytes: bytes.len() as u64,
             problem: None,
         },
+        // The message waits at the platform with its file, instead of being stored without it.
+        Err(e) if crate::disk::refuses_everything(&e) => return Err(StoreError::Full(e.to_string())),
         Err(e) => {
             tracing::error!(%group, code = "inbox.write", "an attachment was not stored: {e}");
             unfetched(file, "not stored: the host could not write it".to_owned())
         }
-    }
+    })
 }
 
 /// The sender's name is a label only; of it no more than a short plain extension reaches the disk.

@@ -1,18 +1,21 @@
 //! `lazaret`: the trusted host process and its command line.
 //!
-//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery` and their `parts`, beside `gateway`;
-//! `channels`, `store`, `sandbox`, `mailbox`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
+//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, `clockwork` and their
+//! `parts`, beside `gateway` and `backup`; `channels`, `store`, `sandbox`, `mailbox`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
 //! down only, and `tests/tests/house.rs` holds it.
 
 #[macro_use]
 mod failpoint;
 
+mod backup;
 mod channels;
 mod cli;
 mod clock;
+mod clockwork;
 mod config;
 mod daemon;
 mod delivery;
+mod disk;
 mod dispatch;
 mod domain;
 mod gateway;

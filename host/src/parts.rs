@@ -34,6 +34,8 @@ pub struct Parts {
     pub channels: Channels,
     /// Tells delivery that something was queued.
     pub bell: Bell,
+    /// Whether messages may be taken in.
+    pub gate: Gate,
     /// What makes this install's boxes ours.
     pub id: String,
     /// The group that host and boxes share.
@@ -73,6 +75,38 @@ impl Bell {
     /// Rings.
     pub fn ring(&self) {
         self.0.send_modify(|rings| *rings = rings.wrapping_add(1));
+    }
+}
+
+/// Whether messages may be taken in: shut while nothing can be stored.
+#[derive(Debug, Clone)]
+pub struct Gate(watch::Sender<bool>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(watch::Sender::new(true))
+    }
+}
+
+impl Gate {
+    /// Opens or shuts it.
+    pub fn set(&self, open: bool) {
+        self.0.send_if_modified(|was| std::mem::replace(was, open) != open);
+    }
+
+    /// Returns when it is open.
+    pub async fn opened(&self) {
+        self.becomes(true).await;
+    }
+
+    /// Returns when it is shut.
+    pub async fn shut(&self) {
+        self.becomes(false).await;
+    }
+
+    async fn becomes(&self, open: bool) {
+        // The sender is this gate.
+        let _ = self.0.subscribe().wait_for(|now| *now == open).await;
     }
 }
 

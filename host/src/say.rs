@@ -49,6 +49,32 @@ fn defuse(text: &str) -> String {
     out
 }
 
+/// Nothing can be stored.
+pub fn disk_full() -> String {
+    "The disk is full. I read no messages until there is room: what you write waits at the platform and is not lost."
+        .into()
+}
+
+/// Little is left, in MiB.
+pub fn disk_low(free: u64, floor: u64) -> String {
+    format!(
+        "The disk is nearly full ({free} MiB left, I need {floor}). What is being worked on goes on; I read no new \
+         messages until there is room. They wait at the platform and are not lost."
+    )
+}
+
+/// The disk may not be written.
+pub fn disk_read_only() -> String {
+    "The disk has become read-only. I read no messages until it can be written: they wait at the platform and are not \
+     lost."
+        .into()
+}
+
+/// It is over.
+pub fn disk_again() -> String {
+    "The disk has room again. I go on.".into()
+}
+
 /// A box could not be made; it goes on trying.
 pub fn cannot_start(why: &str) -> String {
     format!("The agent cannot start: {} Your message is kept, and I keep trying for a day.", ended(why))

@@ -3,6 +3,7 @@
 
 pub mod crash;
 pub mod engine;
+pub mod images;
 pub mod model;
 pub mod telegram;
 pub mod world;

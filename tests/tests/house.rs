@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Every room with its floor. Two rooms on one floor do not import each other.
 /// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
-const FLOORS: [(&str, u32); 23] = [
+const FLOORS: [(&str, u32); 26] = [
     ("main", 60),
     ("cli", 55),
     ("daemon", 50),
@@ -17,8 +17,10 @@ const FLOORS: [(&str, u32); 23] = [
     ("intake", 42),
     ("run", 42),
     ("delivery", 42),
+    ("clockwork", 42),
     ("parts", 41),
     ("gateway", 40),
+    ("backup", 40),
     ("channels", 30),
     ("store", 30),
     ("sandbox", 30),
@@ -28,6 +30,7 @@ const FLOORS: [(&str, u32); 23] = [
     ("policy", 21),
     ("say", 20),
     ("telemetry", 10),
+    ("disk", 10),
     ("report", 10),
     ("clock", 10),
     ("unix_socket", 10),

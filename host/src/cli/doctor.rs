@@ -1,14 +1,22 @@
 //! `lazaret doctor`: what can be checked without starting anything. Each line that is not in order says what to do.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{Done, Here};
+use crate::backup;
+use crate::clock::Clock;
 use crate::config::{Install, personality};
 use crate::daemon;
+use crate::disk;
 use crate::policy::sandbox_plan::machine_architecture;
-use crate::store::Store;
+use crate::say;
+use crate::store::{self, BALLAST, Store};
+
+/// A copy that is older was not made last night, nor the night before.
+const TWO_DAYS: Duration = Duration::from_secs(48 * 3600);
 
 struct Finding {
     ok: bool,
@@ -50,12 +58,15 @@ pub(super) async fn run(here: &Here) -> Done {
     });
     found.add("runner", runner, |path| path.display().to_string());
     if here.root.database().exists() {
-        found
-            .add("store", Store::open(&here.root.database()), |_| here.root.database().display().to_string());
+        let path = here.root.database();
+        let checked = Store::beside(&path).and_then(|store| store::check(&path).map(|()| store));
+        found.add("store", checked, |_| format!("{}, every page and reference checked", path.display()));
+        found.add("copy", copy(here), String::clone);
     }
     let install =
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));
     if let Some(install) = install {
+        disk(&install, &mut found);
         groups(&install, &mut found);
         engine(here, &install, &mut found).await;
     }
@@ -69,6 +80,48 @@ pub(super) async fn run(here: &Here) -> Done {
         found.0.iter().map(|f| json!({ "ok": f.ok, "what": f.what, "told": f.told })).collect();
     here.print(&json!(json), lines.join("\n"));
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The newest verified copy. An install that is two days old has one, or its host is not running by night.
+fn copy(here: &Here) -> Result<String, String> {
+    let now = Clock::new().wall();
+    let made = std::fs::metadata(here.root.database()).and_then(|m| m.created()).ok();
+    let age = made.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+    match backup::newest(&here.root) {
+        Some((path, at)) if now.since(at) < TWO_DAYS => {
+            Ok(format!("{}, {} old, verified", path.display(), say::duration(now.since(at))))
+        }
+        Some((path, at)) => Err(format!(
+            "the newest, {}, is {} old; the log of the host says why, `lazaret backup` makes one now",
+            path.display(),
+            say::duration(now.since(at))
+        )),
+        None if age < TWO_DAYS => Ok("none yet; the host makes one each night".into()),
+        None => Err("there is none; the log of the host says why, `lazaret backup` makes one now".into()),
+    }
+}
+
+fn disk(install: &Install, found: &mut Findings) {
+    let (state, host) = (install.root.state(), &install.file.host);
+    let place = if state.exists() { state.as_path() } else { install.root.path() };
+    let checked = disk::room(place).map_err(|e| format!("{}: {e}", place.display())).and_then(|room| {
+        let (free, floor) = (room.free >> 20, host.free_floor_mib);
+        match (room.read_only, free < floor) {
+            (true, _) => Err(format!("{} is mounted read-only; make it writable", place.display())),
+            (_, true) => Err(format!(
+                "{free} MiB are free, below host.free_floor_mib = {floor}: no messages are read; make room on {}",
+                place.display()
+            )),
+            _ => Ok(free),
+        }
+    });
+    let held = disk::holds(&state.join(BALLAST), host.ballast_mib << 20);
+    let ballast = match (host.ballast_mib, held) {
+        (0, _) => "no ballast by the settings".to_owned(),
+        (mib, true) => format!("{mib} MiB of ballast"),
+        (_, false) => "the ballast is made while the host runs".to_owned(),
+    };
+    found.add("disk", checked, |free| format!("{free} MiB free, {ballast}"));
 }
 
 fn groups(install: &Install, found: &mut Findings) {

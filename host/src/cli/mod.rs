@@ -1,5 +1,6 @@
 //! The command line: one file per verb.
 
+mod backup;
 mod chat;
 mod config;
 mod doctor;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::backup::BackupError;
 use crate::config::{ConfigError, Install, Root};
 use crate::daemon::StartError;
 use crate::store::{Store, StoreError};
@@ -51,6 +53,10 @@ enum Verb {
     Ipc(ipc::Ipc),
     /// Look at the settings.
     Config(config::Config),
+    /// Copy the database, or the whole install, while the host runs.
+    Backup(backup::Backup),
+    /// Put back a copy.
+    Restore(backup::Restore),
 }
 
 impl Args {
@@ -75,6 +81,9 @@ pub enum CliError {
     /// A setting.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A copy.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// What was asked for is not there, or not possible.
     #[error("{0}")]
     Plain(String),
@@ -87,6 +96,7 @@ impl CliError {
             Self::Start(e) => e.code(),
             Self::Store(e) => e.code(),
             Self::Config(e) => e.code(),
+            Self::Backup(e) => e.code(),
             Self::Plain(_) => "cli",
         }
     }
@@ -114,6 +124,8 @@ pub async fn run(args: Args) -> Done {
         Verb::Trace(trace) => trace::run(&here, &trace).await,
         Verb::Ipc(ipc) => ipc::run(&here, ipc).await,
         Verb::Config(config) => config::run(&here, config),
+        Verb::Backup(backup) => backup::run(&here, backup).await,
+        Verb::Restore(restore) => backup::restore(&here, restore).await,
     }
 }
 
@@ -139,7 +151,7 @@ impl Here {
                 self.root.path().display()
             )));
         }
-        Ok(Store::open(&path)?)
+        Ok(Store::beside(&path)?)
     }
 
     /// Prints JSON where it was asked for, and else the text.

@@ -5,11 +5,21 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Done, Here};
+use crate::backup;
 use crate::channels::terminal::wire::SOCKET;
+use crate::clock::Clock;
+use crate::disk;
+use crate::say;
+use crate::store;
 use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
     let summary = here.store()?.summary().await?;
+    let damage = store::known_damage(&here.root.database());
+    let now = Clock::new().wall();
+    let copy = backup::newest(&here.root).map(|(path, at)| (path, now.since(at)));
+    let room = disk::room(&here.root.state()).ok();
+    let ballast = std::fs::metadata(here.root.state().join(store::BALLAST)).map_or(0, |m| m.len() >> 20);
     let up = unix_socket::connect(&here.root.host_socket_dir(), SOCKET).await.is_ok();
     let json = json!({
         "host": if up { "up" } else { "down" },
@@ -22,6 +32,9 @@ pub(super) async fn run(here: &Here) -> Done {
             "failed": summary.delivery.failed,
             "uncertain": summary.delivery.uncertain,
         },
+        "damaged": damage,
+        "copy": copy.as_ref().map(|(path, age)| json!({"file": path, "age_s": age.as_secs()})),
+        "disk": room.map(|r| json!({"free_mib": r.free >> 20, "read_only": r.read_only, "ballast_mib": ballast})),
         "counters": summary.numbers.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
     });
     let mut text =
@@ -34,6 +47,17 @@ pub(super) async fn run(here: &Here) -> Done {
     );
     let d = summary.delivery;
     text += &format!("outbox    {} waiting, {} failed, {} uncertain\n", d.waiting, d.failed, d.uncertain);
+    if let Some(damage) = &damage {
+        text += &format!("DAMAGED   the database: {damage}; `lazaret doctor` says what to do\n");
+    }
+    match &copy {
+        Some((path, age)) => text += &format!("copy      {}, {} old\n", path.display(), say::duration(*age)),
+        None => text += "copy      none yet\n",
+    }
+    if let Some(room) = room {
+        let written = if room.read_only { ", READ-ONLY" } else { "" };
+        text += &format!("disk      {} MiB free, {ballast} MiB of ballast{written}\n", room.free >> 20);
+    }
     for (run, lane, state) in &summary.runs {
         text += &format!("run       {run}  {lane}  {state}\n");
     }

@@ -36,9 +36,12 @@ pub(super) async fn run(here: &Here, up: &Up) -> Done {
             false => std::future::pending().await,
         }
     };
+    let damaged = host.damaged();
     tokio::select! {
         ended = chatting => code = ended?,
         () = signals.next() => {}
+        // The store has said what is wrong, and the command that mends it.
+        () = damaged => code = ExitCode::FAILURE,
         () = host.collapsed() => return Ok(ExitCode::FAILURE),
     }
     // A host that chats is somebody's evening: nothing of it stays behind. Any other is restarted, and its boxes go on.

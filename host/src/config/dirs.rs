@@ -49,6 +49,10 @@ impl Root {
     pub fn database(&self) -> PathBuf {
         self.state().join("lazaret.db")
     }
+    /// The nightly copies of the database.
+    pub fn backups(&self) -> PathBuf {
+        self.state().join("backups")
+    }
     /// The lock of the one host.
     pub fn lock(&self) -> PathBuf {
         self.state().join("host.lock")

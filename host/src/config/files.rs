@@ -30,6 +30,8 @@ pub struct InstallFile {
     pub model: ModelFile,
     /// How much may happen at once.
     pub host: HostFile,
+    /// How long things are kept.
+    pub keep: KeepFile,
     /// The container engine.
     pub engine: EngineFile,
     /// Limits of every run. Groups may name others, but no more memory, processors or processes than these.
@@ -54,6 +56,7 @@ impl Default for InstallFile {
             image: "lazaret-agent".into(),
             model: ModelFile::default(),
             host: HostFile::default(),
+            keep: KeepFile::default(),
             engine: EngineFile::default(),
             limits: LimitsFile::default(),
             context: ContextFile::default(),
@@ -149,6 +152,12 @@ pub struct HostFile {
     pub question_wait: Span,
     /// How long a question can be answered.
     pub question_expiry: Span,
+    /// Room that is kept to be given back when the disk is full, in MiB.
+    pub ballast_mib: u64,
+    /// With less than this free, in MiB, no messages are read; what runs may finish.
+    pub free_floor_mib: u64,
+    /// The hour of the night, in the install's zone, at which a copy of the database is made and old things go.
+    pub night_hour: u8,
 }
 
 impl Default for HostFile {
@@ -161,7 +170,33 @@ impl Default for HostFile {
             drain: Span(Duration::from_secs(30)),
             question_wait: Span(Duration::from_secs(60)),
             question_expiry: Span(Duration::from_secs(24 * 3600)),
+            ballast_mib: 64,
+            free_floor_mib: 256,
+            night_hour: 3,
         }
+    }
+}
+
+/// How long things are kept that nothing needs any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeepFile {
+    /// Copies of letters, and the rows that belong to them.
+    pub letters: Span,
+    /// All copies of letters together, in MiB; the oldest go first.
+    pub letters_mib: u64,
+    /// Attachments.
+    pub media: Span,
+    /// Transcripts that were ended or shortened, and what model calls cost.
+    pub transcripts: Span,
+    /// Nightly copies of the database.
+    pub copies: usize,
+}
+
+impl Default for KeepFile {
+    fn default() -> Self {
+        let days = |n: u64| Span(Duration::from_secs(n * 24 * 3600));
+        Self { letters: days(14), letters_mib: 1024, media: days(30), transcripts: days(90), copies: 7 }
     }
 }
 

@@ -2,5 +2,8 @@
 
 pub mod admission;
 pub mod authorize;
+pub mod night;
+pub mod pressure;
+pub mod retention;
 pub mod retry;
 pub mod sandbox_plan;

@@ -4,36 +4,48 @@
 //! `README.md` beside this file is the table page for whoever opens the file by hand.
 
 mod adoption;
+mod copy;
 mod inbox;
+mod keep;
 mod letters;
 mod migrations;
+mod open;
 mod outbox;
 mod questions;
+mod restore;
 mod runs;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod trouble;
 mod turns;
+mod upgrade;
 mod usage;
 mod writer;
 
 pub use adoption::{OpenRequest, RunRow};
+pub use copy::{Copied, back_up, check};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
+pub use keep::Cleared;
+pub use open::{copies, known_damage};
 pub use outbox::{Head, LIFETIME, Sent};
 pub use questions::{AnswerTaken, NewQuestion, Suspended};
+pub use restore::{Around, Restored, begin_restore, restore, verify};
 pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
 pub use trace::{MessageTrace, OutboxTrace, StageRow};
+pub use trouble::{BALLAST, Trouble};
 pub use turns::{BeginState, InputState};
 pub use usage::UsageRow;
 
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
+use tokio::sync::watch;
 
+use trouble::Reporter;
+use upgrade::Step;
 use writer::Writer;
 
 /// Why the store did not do what it was asked.
@@ -60,22 +72,80 @@ pub enum StoreError {
         /// This binary's.
         known: i64,
     },
-    /// The file is no database of ours, or is damaged.
+    /// An older host has written this file, and a command may not migrate it.
     #[error(
-        "the database {path} is damaged or not Lazaret's ({why}): put back a copy of yours, or move it away to begin anew"
+        "the database {path} has schema {found}, this lazaret knows {known}: \
+         the next start of the host (`lazaret up`) brings it there. Nothing was changed"
     )]
+    Older {
+        /// Which file.
+        path: PathBuf,
+        /// The file's schema.
+        found: i64,
+        /// This binary's.
+        known: i64,
+    },
+    /// The file could not be brought to this binary's schema.
+    #[error(
+        "the database {path} has schema {from} and could not be brought to {to} (at {step:?}: {why}). \
+         It is as it was: the earlier lazaret can go on with it"
+    )]
+    Upgrade {
+        /// Which file.
+        path: PathBuf,
+        /// Its schema.
+        from: i64,
+        /// This binary's.
+        to: i64,
+        /// How far it came.
+        step: Step,
+        /// What was found.
+        why: String,
+    },
+    /// The file is no database of ours, or is damaged.
+    #[error("the database {path} is damaged or not Lazaret's ({why}). Nothing was changed; {remedy}")]
     Damaged {
         /// Which file.
         path: PathBuf,
         /// What was found.
         why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A restore was cut.
+    #[error("{path} is not opened: {why}")]
+    Unfinished {
+        /// Which file.
+        path: PathBuf,
+        /// What was being done, and what to do.
+        why: String,
     },
     /// One statement failed; its transaction left no trace.
     #[error("the database refused: {0}")]
-    Sql(#[from] rusqlite::Error),
-    /// The commit failed: disk full, read-only, I/O error.
+    Sql(rusqlite::Error),
+    /// A statement came upon a page that makes no sense.
+    #[error("the database is damaged: {0}")]
+    Corrupt(String),
+    /// There is no room on the disk. Nothing was stored.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// The disk may not be written.
+    #[error("the disk is read-only: {0}")]
+    ReadOnly(String),
+    /// Another program held the database longer than is waited for.
+    #[error("another program holds the database: {0}")]
+    Busy(String),
+    /// The commit failed: an I/O error.
     #[error("the database could not commit: {0}")]
     Commit(String),
+    /// A file beside the database could not be read or written.
+    #[error("{path}: {why}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
     /// A row holds what this binary cannot read.
     #[error("row {what} cannot be read: {why}")]
     Row {
@@ -98,12 +168,58 @@ impl StoreError {
         match self {
             Self::Open { .. } => "store.open",
             Self::Newer { .. } => "store.newer",
-            Self::Damaged { .. } => "store.damaged",
+            Self::Older { .. } => "store.older",
+            Self::Upgrade { .. } => "store.upgrade",
+            Self::Damaged { .. } | Self::Corrupt(_) => "store.damaged",
+            Self::Unfinished { .. } => "store.unfinished",
+            Self::Full(_) => "store.full",
+            Self::ReadOnly(_) => "store.read_only",
+            Self::Busy(_) => "store.busy",
+            Self::File { .. } => "store.file",
             Self::Sql(_) => "store.sql",
             Self::Commit(_) => "store.commit",
             Self::Row { .. } => "store.row",
             Self::Rule(_) => "store.rule",
             Self::Closed => "store.closed",
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    /// What the host does about an error depends on these few; the rest is a mistake of ours.
+    fn from(e: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        match e.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full(e.to_string()),
+            Some(ErrorCode::ReadOnly) => Self::ReadOnly(e.to_string()),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(e.to_string()),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt(e.to_string()),
+            Some(ErrorCode::SystemIoFailure) => Self::Commit(e.to_string()),
+            _ => Self::Sql(e),
+        }
+    }
+}
+
+impl StoreError {
+    fn damaged(path: &Path, why: String) -> Self {
+        Self::Damaged { path: path.to_owned(), why, remedy: open::remedy(path) }
+    }
+
+    /// What a file beside the database says.
+    fn file(path: &Path, e: &std::io::Error) -> Self {
+        let told = format!("{}: {e}", path.display());
+        match e.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full(told),
+            std::io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly(told),
+            _ => Self::File { path: path.to_owned(), why: e.to_string() },
+        }
+    }
+
+    /// Damage that a statement met, told of the file.
+    fn of_file(self, path: &Path) -> Self {
+        match self {
+            Self::Corrupt(why) => Self::damaged(path, why),
+            other => other,
         }
     }
 }
@@ -115,17 +231,51 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 #[derive(Debug, Clone)]
 pub struct Store {
     writer: Writer,
+    trouble: Reporter,
 }
 
 impl Store {
-    /// Opens (or creates) the database, brings it to this binary's schema and starts the writer thread.
+    /// Opens the database for the host, which holds the lock of the state: makes it where there is none, brings it to
+    /// this binary's schema as a checked copy, and starts the writer thread. Where the last host did not close it, the
+    /// full check runs beside what is done now, and tells of damage as [`Trouble`].
     ///
     /// # Errors
-    /// [`StoreError::Newer`] and [`StoreError::Damaged`] before anything is written; [`StoreError::Open`].
+    /// [`StoreError::Newer`], [`StoreError::Damaged`] and [`StoreError::Unfinished`] before anything is written;
+    /// [`StoreError::Upgrade`]; [`StoreError::ReadOnly`], [`StoreError::Full`], [`StoreError::Open`].
     pub fn open(path: &Path) -> Result<Self> {
-        let mut connection = connect(path)?;
-        migrations::bring_up(&mut connection)?;
-        Ok(Self { writer: Writer::start(connection)? })
+        let opened = open::for_host(path)?;
+        let trouble = Reporter::new(path);
+        if opened.unclean {
+            tracing::info!(
+                code = "store.unclean",
+                "the last host did not close the database; it is being checked"
+            );
+            trouble.check_beside()?;
+        }
+        let writer = Writer::start(opened.connection, trouble.clone(), true)?;
+        Ok(Self { writer, trouble })
+    }
+
+    /// Opens the database for a command, beside a host that may be running.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and [`StoreError::Older`]: only the host migrates.
+    pub fn beside(path: &Path) -> Result<Self> {
+        let connection = open::for_command(path)?;
+        let trouble = Reporter::new(path);
+        let writer = Writer::start(connection, trouble.clone(), false)?;
+        Ok(Self { writer, trouble })
+    }
+
+    /// Closes the file when everything that waits is committed. After it every call is answered
+    /// [`StoreError::Closed`]. A host that ends without it is taken for one that died: the next start checks the file.
+    pub async fn close(&self) {
+        self.writer.close().await;
+    }
+
+    /// Tells of a full disk, a read-only one, damage.
+    pub fn trouble(&self) -> watch::Receiver<Trouble> {
+        self.trouble.listen()
     }
 
     /// Runs `work` as one transaction on the writer thread; the answer comes after the commit.
@@ -134,28 +284,12 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        self.writer.run(work).await
+        let done = self.writer.run(work).await;
+        if let Err(e) = &done {
+            self.trouble.met(e);
+        }
+        done
     }
-}
-
-fn connect(path: &Path) -> Result<Connection> {
-    let open = |source| StoreError::Open { path: path.to_owned(), source };
-    // SQLite gives its side files the mode of the database. Where this fails, the open below says why.
-    let _ = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(open)?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(open)?;
-    // The first statement that reads the file: a foreign file is told from a database here.
-    if let Err(e) = connection.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0)) {
-        return Err(StoreError::Damaged { path: path.to_owned(), why: e.to_string() });
-    }
-    // Whose file it is comes before the first pragma that would write into it.
-    migrations::check(&connection, path)?;
-    connection.pragma_update(None, "journal_mode", "wal").map_err(open)?;
-    connection.pragma_update(None, "synchronous", "full").map_err(open)?;
-    connection.pragma_update(None, "foreign_keys", true).map_err(open)?;
-    Ok(connection)
 }
 
 /// Turns a stored text back into a checked type.
@@ -175,7 +309,7 @@ fn injected(error: std::io::Error) -> StoreError {
         _ if error.raw_os_error().is_some() => ffi::SQLITE_IOERR,
         _ => ffi::SQLITE_BUSY,
     };
-    StoreError::Sql(rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string())))
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string())).into()
 }
 
 /// Row ids are SQLite's signed integers; ours are never negative.

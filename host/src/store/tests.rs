@@ -1,5 +1,8 @@
 //! The store's three transactions, told as stories.
 
+mod keeping;
+mod opening;
+
 use ipc_schema::RefusalCode;
 use ipc_schema::letters::request::AskPerson;
 use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};

@@ -8,28 +8,48 @@ use std::thread;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::trouble::{Fault, Reporter};
 use super::{Result, StoreError};
 
 /// How many callers one commit may carry.
 const BATCH: usize = 256;
 
 /// Gives the caller its answer, once the commit's fate is known.
-type Answer = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
-/// Does the work inside a savepoint. `Err` means: roll this one back; the answer is given all the same.
-type Job = Box<dyn FnOnce(&Connection) -> (Answer, bool) + Send>;
+type Answer = Box<dyn FnOnce(std::result::Result<(), Fault>) + Send>;
+/// Does the work inside a savepoint. `Err` means: roll this one back; the answer is given all the same. Without a
+/// connection there is no transaction to work in, and the caller is told the commit's fate alone.
+type Job = Box<dyn FnOnce(Option<&Connection>) -> (Answer, bool) + Send>;
+
+enum Order {
+    Work(Job),
+    Close(oneshot::Sender<()>),
+}
 
 /// The queue's sending end.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
-    queue: Sender<Job>,
+    queue: Sender<Order>,
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Result<Self> {
-        let (queue, jobs) = channel::<Job>();
+    /// `owner`: the file is this process's to close, and its clean end is noted.
+    pub(super) fn start(connection: Connection, trouble: Reporter, owner: bool) -> Result<Self> {
+        let (queue, orders) = channel::<Order>();
         thread::Builder::new()
             .name("store".into())
-            .spawn(move || serve(&connection, &jobs))
+            .spawn(move || {
+                let told = serve(&connection, &trouble, &orders);
+                // Closing takes in the WAL; only then was it a clean end.
+                match connection.close() {
+                    Ok(()) if owner => trouble.closed(),
+                    Ok(()) => {}
+                    Err((_, e)) => tracing::warn!(code = "store.close", "the database was not closed: {e}"),
+                }
+                drop(orders);
+                if let Some(told) = told {
+                    let _ = told.send(());
+                }
+            })
             .map_err(|e| StoreError::Rule(format!("no thread for the store: {e}")))?;
         Ok(Self { queue })
     }
@@ -41,63 +61,90 @@ impl Writer {
     {
         let (tell, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let result = work(connection);
-            let keep = result.is_ok();
+            let result = connection.map(work);
+            let keep = result.as_ref().is_some_and(std::result::Result::is_ok);
             let answer: Answer = Box::new(move |committed| {
-                let result = match committed {
-                    Ok(()) => result,
-                    Err(why) => result.and(Err(StoreError::Commit(why))),
+                let result = match (committed, result) {
+                    (Ok(()), Some(result)) => result,
+                    (Ok(()), None) => Err(StoreError::Closed),
+                    (Err(fault), result) => {
+                        result.unwrap_or_else(|| Err(fault.clone().into())).and(Err(fault.into()))
+                    }
                 };
                 // A caller that stopped waiting has lost nothing: its work is in the store.
                 let _ = tell.send(result);
             });
             (answer, keep)
         });
-        self.queue.send(job).map_err(|_| StoreError::Closed)?;
+        self.queue.send(Order::Work(job)).map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
-}
 
-fn serve(connection: &Connection, jobs: &Receiver<Job>) {
-    while let Ok(first) = jobs.recv() {
-        let mut batch = vec![first];
-        while batch.len() < BATCH {
-            match jobs.try_recv() {
-                Ok(job) => batch.push(job),
-                Err(_) => break,
-            }
+    pub(super) async fn close(&self) {
+        let (tell, closed) = oneshot::channel();
+        if self.queue.send(Order::Close(tell)).is_ok() {
+            let _ = closed.await;
         }
-        commit_together(connection, batch);
     }
 }
 
-fn commit(connection: &Connection) -> std::result::Result<(), String> {
-    failpoint!("store.commit.before", |e| super::injected(e).to_string());
-    connection.execute_batch("COMMIT").map_err(|e| e.to_string())
+/// Works until nobody is left to ask, or somebody closes; whoever closed is to be told.
+fn serve(
+    connection: &Connection,
+    trouble: &Reporter,
+    orders: &Receiver<Order>,
+) -> Option<oneshot::Sender<()>> {
+    loop {
+        let mut next = orders.recv().ok();
+        let mut batch = Vec::new();
+        while let Some(Order::Work(job)) = next {
+            batch.push(job);
+            next = if batch.len() < BATCH { orders.try_recv().ok() } else { None };
+        }
+        let worked = !batch.is_empty();
+        if worked {
+            commit_together(connection, trouble, batch);
+        }
+        match next {
+            Some(Order::Close(told)) => return Some(told),
+            None if !worked => return None,
+            _ => {}
+        }
+    }
 }
 
-fn commit_together(connection: &Connection, batch: Vec<Job>) {
-    let began = connection.execute_batch("BEGIN IMMEDIATE");
+fn commit(connection: &Connection, trouble: &Reporter) -> std::result::Result<(), Fault> {
+    failpoint!("store.commit.before", |e| trouble.fault(super::injected(e)));
+    connection.execute_batch("COMMIT").map_err(|e| trouble.fault(e.into()))
+}
+
+fn commit_together(connection: &Connection, trouble: &Reporter, batch: Vec<Job>) {
+    let run = |sql: &str| connection.execute_batch(sql).map_err(|e| trouble.fault(e.into()));
+    let mut fate = run("BEGIN IMMEDIATE");
     let mut answers = Vec::with_capacity(batch.len());
-    let mut fate = began.map_err(|e| e.to_string());
     for job in batch {
         if fate.is_ok() {
-            fate = connection.execute_batch("SAVEPOINT one").map_err(|e| e.to_string());
+            fate = run("SAVEPOINT one");
         }
-        // The job runs even when the transaction cannot: the caller must be answered by someone who has its type.
-        let (answer, keep) = job(connection);
+        // Outside the transaction a job would commit by itself, and its caller be told that it had failed.
+        let (answer, keep) = job(fate.is_ok().then_some(connection));
         answers.push(answer);
         if fate.is_ok() {
-            let end = if keep { "RELEASE one" } else { "ROLLBACK TO one; RELEASE one" };
-            fate = connection.execute_batch(end).map_err(|e| e.to_string());
+            // A full disk, an I/O error or damage makes SQLite roll back the whole transaction by itself, and the
+            // savepoint with it (https://sqlite.org/lang_transaction.html, section 2.1).
+            fate = match connection.is_autocommit() {
+                true => Err(trouble.look_around("the transaction was rolled back")),
+                false if keep => run("RELEASE one"),
+                false => run("ROLLBACK TO one; RELEASE one"),
+            };
         }
     }
     if fate.is_ok() {
-        fate = commit(connection);
+        fate = commit(connection, trouble);
     }
     failpoint!("store.commit.after");
-    if let Err(why) = &fate {
-        tracing::error!(code = "store.commit", "a commit of {} callers failed: {why}", answers.len());
+    if let Err(fault) = &fate {
+        tracing::error!(code = fault.code(), "a commit of {} callers failed: {fault}", answers.len());
         if !connection.is_autocommit() {
             // Nothing of this batch may be found later: every caller is told that it failed.
             if let Err(e) = connection.execute_batch("ROLLBACK") {
@@ -117,7 +164,7 @@ mod tests {
     fn writer() -> Writer {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE t(x INTEGER UNIQUE)").unwrap();
-        Writer::start(connection).unwrap()
+        Writer::start(connection, Reporter::new(std::path::Path::new("/nowhere/lazaret.db")), false).unwrap()
     }
 
     #[tokio::test]

@@ -75,6 +75,9 @@ impl World {
         set("LAZARET_ROOT", &root.path().to_string_lossy());
         set("LAZARET_RUNNER", &runner().to_string_lossy());
         set("LAZARET_IMAGE", engine.image());
+        // Many worlds at once must not fill the disk with what they keep free.
+        set("LAZARET_HOST_BALLAST_MIB", "1");
+        set("LAZARET_HOST_FREE_FLOOR_MIB", "16");
         set("DOCKER_HOST", &engine.socket());
         set("ANTHROPIC_API_KEY", KEY);
         set("ANTHROPIC_BASE_URL", &model.anthropic_url());

@@ -1,0 +1,414 @@
+//! One file that holds an install: settings, groups, the database, and what agents keep.
+//!
+//! Files go in first and the database last. A transcript that knew of later messages than the database would make the
+//! runner pass over the next ones, whose numbers it knows already; one that knows of fewer has forgotten something, no more.
+//!
+//! The last entry lists every file with its digest: an archive without it was cut.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tar::{Builder, EntryType, Header};
+
+use super::tree::{Found, Tree, What};
+use super::{BackupError, stamp};
+use crate::config::Root;
+use crate::disk;
+use crate::domain::WallMs;
+use crate::store::{self, Around, Restored};
+
+/// The list at the end.
+const MANIFEST: &str = "manifest.json";
+/// The database's name in the archive.
+const DATABASE: &str = "state/lazaret.db";
+/// What else of `state/` belongs to an install: what agents keep. Letters on their way are made again from rows; runners
+/// and users' lists are made by the next start; the install's own id stays with the place, so that two places with one
+/// past never take each other's boxes for their own.
+const KEPT: [&str; 4] = ["sessions", "inbox", "workspaces", "global"];
+/// The settings, and groups' settings and personalities.
+const SETTINGS: [&str; 2] = ["lazaret.toml", "groups"];
+
+/// What an archive says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// Of this list.
+    v: u32,
+    /// When it was written.
+    pub at: String,
+    /// The database's schema.
+    pub schema: i64,
+    /// Rows of all its tables.
+    pub rows: u64,
+    /// What could not be taken in, or is a secret.
+    pub left_out: Vec<String>,
+    /// Digest of each file.
+    files: BTreeMap<String, String>,
+}
+
+impl Contents {
+    /// How many files it holds.
+    pub fn files(&self) -> usize {
+        self.files.len()
+    }
+}
+
+/// An archive that was written and read again.
+#[derive(Debug)]
+pub struct Archived {
+    /// Where.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// What is in it.
+    pub contents: Contents,
+}
+
+/// Writes an install to `to`, while its host may be running, and reads it again.
+///
+/// # Errors
+/// A file that is there already, what the disk says, a database that is not sound.
+pub fn write(root: &Root, to: &Path, now: WallMs) -> Result<Archived, BackupError> {
+    if to.exists() {
+        return Err(BackupError::file(to, "it is there already; a copy overwrites nothing"));
+    }
+    let (part, copy) = (disk::beside(to, ".part"), disk::beside(to, ".db.part"));
+    let written = written(root, &part, &copy, now).and_then(|contents| {
+        disk::sync(&part).map_err(|e| BackupError::file(&part, e))?;
+        let read = read(&part)?;
+        if read != contents {
+            return Err(BackupError::archive(&part, "it does not hold what was written"));
+        }
+        fs::rename(&part, to)
+            .and_then(|()| disk::sync_dir(to.parent().unwrap_or(Path::new("."))))
+            .map_err(|e| BackupError::file(to, e))?;
+        let bytes = fs::metadata(to).map_or(0, |m| m.len());
+        Ok(Archived { path: to.to_owned(), bytes, contents })
+    });
+    for left in [&copy, &part] {
+        let _ = disk::remove(left);
+    }
+    written
+}
+
+fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Contents, BackupError> {
+    let failed = |e: io::Error| BackupError::file(part, e);
+    for left in [copy, part] {
+        disk::remove(left).map_err(|e| BackupError::file(left, e))?;
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part).map_err(failed)?;
+    let mut tar = Tar {
+        builder: Builder::new(BufWriter::new(file)),
+        files: BTreeMap::new(),
+        left_out: Vec::new(),
+        secrets: secrets(root),
+    };
+    for name in SETTINGS {
+        tar.add(&root.path().join(name), Path::new(name)).map_err(failed)?;
+    }
+    for name in KEPT {
+        tar.add(&root.state().join(name), &Path::new("state").join(name)).map_err(failed)?;
+    }
+    let copied = store::back_up(&root.database(), copy)?;
+    tar.add(copy, Path::new(DATABASE)).map_err(failed)?;
+    let contents = Contents {
+        v: 1,
+        at: now.rfc3339(),
+        schema: copied.schema,
+        rows: copied.rows,
+        left_out: tar.left_out,
+        files: tar.files,
+    };
+    let text = serde_json::to_vec_pretty(&contents).map_err(|e| BackupError::file(part, e))?;
+    let mut header = Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o600);
+    // Other tools refuse a header without an owner.
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(u64::try_from(now.0 / 1000).unwrap_or(0));
+    header.set_entry_type(EntryType::Regular);
+    tar.builder.append_data(&mut header, MANIFEST, text.as_slice()).map_err(failed)?;
+    tar.builder.into_inner().and_then(|mut file| file.flush()).map_err(failed)?;
+    Ok(contents)
+}
+
+/// Files of keys and tokens that the settings name.
+fn secrets(root: &Root) -> Vec<PathBuf> {
+    fn named(value: &toml::Value, key: &str, found: &mut Vec<String>) {
+        match value {
+            toml::Value::Table(table) => table.iter().for_each(|(k, v)| named(v, k, found)),
+            toml::Value::String(file) if key.ends_with("_file") => found.push(file.clone()),
+            _ => {}
+        }
+    }
+    let text = fs::read_to_string(root.install_file()).unwrap_or_default();
+    let mut found = Vec::new();
+    if let Ok(table) = text.parse::<toml::Table>() {
+        named(&toml::Value::Table(table), "", &mut found);
+    }
+    found.into_iter().map(|file| root.path().join(file)).collect()
+}
+
+struct Tar<W: Write> {
+    builder: Builder<W>,
+    files: BTreeMap<String, String>,
+    left_out: Vec<String>,
+    secrets: Vec<PathBuf>,
+}
+
+impl<W: Write> Tar<W> {
+    /// Adds a file or a tree under a name. What is not there is not added.
+    fn add(&mut self, path: &Path, name: &Path) -> io::Result<()> {
+        let Ok(seen) = fs::symlink_metadata(path) else { return Ok(()) };
+        if seen.is_dir() {
+            use std::os::unix::fs::MetadataExt;
+            let top = Found {
+                path: PathBuf::new(),
+                what: What::Folder,
+                mode: seen.mode() & 0o7777,
+                uid: seen.uid(),
+                gid: seen.gid(),
+                mtime: u64::try_from(seen.mtime()).unwrap_or(0),
+            };
+            self.one(top, path, name)?;
+            let mut tree = Tree::open(path)?;
+            while let Some(found) = tree.next() {
+                self.one(found, path, name)?;
+            }
+            let left_out = tree.left_out.into_iter().map(|left| format!("{}/{left}", name.display()));
+            self.left_out.extend(left_out);
+            return Ok(());
+        }
+        let (Some(dir), Some(file)) = (path.parent(), path.file_name()) else { return Ok(()) };
+        let found = Tree::open(dir)?.one(Path::new(file))?;
+        let found = Found { path: PathBuf::new(), ..found };
+        self.one(found, path, name)
+    }
+
+    fn one(&mut self, found: Found, under: &Path, name: &Path) -> io::Result<()> {
+        let (inside, path) = (joined(name, &found.path), joined(under, &found.path));
+        if self.secrets.contains(&path) {
+            self.left_out.push(format!("{} (a secret)", inside.display()));
+            return Ok(());
+        }
+        let mut header = Header::new_gnu();
+        header.set_mode(found.mode);
+        header.set_uid(found.uid.into());
+        header.set_gid(found.gid.into());
+        header.set_mtime(found.mtime);
+        header.set_size(0);
+        match found.what {
+            What::Folder => {
+                header.set_entry_type(EntryType::Directory);
+                self.builder.append_data(&mut header, inside, io::empty())
+            }
+            What::Link(target) => {
+                header.set_entry_type(EntryType::Symlink);
+                self.builder.append_link(&mut header, inside, target)
+            }
+            What::File { file, bytes } => {
+                header.set_entry_type(EntryType::Regular);
+                header.set_size(bytes);
+                let mut exact = Exact { file: BufReader::new(file), left: bytes, digest: Sha256::new() };
+                self.builder.append_data(&mut header, &inside, &mut exact)?;
+                self.files.insert(inside.to_string_lossy().into_owned(), hex(exact.digest));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// `join` with nothing would add a slash, which makes a file's path a folder's.
+fn joined(base: &Path, more: &Path) -> PathBuf {
+    if more.as_os_str().is_empty() { base.to_owned() } else { base.join(more) }
+}
+
+/// Exactly as many bytes as the header says, whatever happens to the file meanwhile: more are not taken, missing ones
+/// are zeros.
+struct Exact {
+    file: BufReader<File>,
+    left: u64,
+    digest: Sha256,
+}
+
+impl Read for Exact {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(buffer) = buffer.get_mut(..most) else { return Ok(0) };
+        let read = match self.file.read(buffer)? {
+            0 => {
+                buffer.fill(0);
+                most
+            }
+            read => read,
+        };
+        self.digest.update(buffer.get(..read).unwrap_or_default());
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+fn hex(digest: Sha256) -> String {
+    digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Whether a file looks like an archive of ours, and not like a database.
+pub fn is_archive(path: &Path) -> bool {
+    let mut header = [0; 262];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    read.is_ok() && header.get(257..262) == Some(b"ustar".as_slice())
+}
+
+/// Reads an archive from end to end and holds every file against the list.
+fn read(path: &Path) -> Result<Contents, BackupError> {
+    let wrong = |why: String| BackupError::archive(path, why);
+    let file = File::open(path).map_err(|e| BackupError::file(path, e))?;
+    let mut archive = tar::Archive::new(BufReader::new(file));
+    let mut digests = BTreeMap::new();
+    let mut contents = None;
+    for entry in archive.entries().map_err(|e| wrong(e.to_string()))? {
+        let mut entry = entry.map_err(|e| wrong(e.to_string()))?;
+        let name = entry.path().map_err(|e| wrong(e.to_string()))?.to_string_lossy().into_owned();
+        if !belongs(&name) {
+            return Err(wrong(format!("{name} does not belong in it")));
+        }
+        match entry.header().entry_type() {
+            EntryType::Directory | EntryType::Symlink => {}
+            EntryType::Regular if name == MANIFEST => {
+                let mut text = Vec::new();
+                entry.read_to_end(&mut text).map_err(|e| wrong(e.to_string()))?;
+                contents = Some(serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?);
+            }
+            EntryType::Regular => {
+                let mut digest = Digesting(Sha256::new());
+                io::copy(&mut entry, &mut digest).map_err(|e| wrong(e.to_string()))?;
+                digests.insert(name, hex(digest.0));
+            }
+            other => return Err(wrong(format!("{name} is a {other:?}"))),
+        }
+    }
+    let contents: Contents =
+        contents.ok_or_else(|| wrong("it was cut: the list at its end is missing".into()))?;
+    if contents.v != 1 {
+        return Err(wrong(format!("it is of version {}, this lazaret knows 1", contents.v)));
+    }
+    if let Some((name, _)) = contents.files.iter().find(|(name, digest)| digests.get(*name) != Some(digest)) {
+        return Err(wrong(format!("{name} is missing or not what was put in")));
+    }
+    if let Some(name) = digests.keys().find(|name| !contents.files.contains_key(*name)) {
+        return Err(wrong(format!("{name} is not on its list")));
+    }
+    Ok(contents)
+}
+
+fn belongs(name: &str) -> bool {
+    let in_state =
+        |rest: &str| KEPT.iter().any(|kept| rest == *kept || rest.starts_with(&format!("{kept}/")));
+    name == MANIFEST
+        || name == DATABASE
+        || name == "lazaret.toml"
+        || name == "groups"
+        || name.starts_with("groups/")
+        || name.strip_prefix("state/").is_some_and(|rest| in_state(rest.trim_end_matches('/')))
+}
+
+struct Digesting(Sha256);
+
+impl Write for Digesting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Puts an install back from an archive. What was there is kept below `replaced-<time>`, beside where it was. The
+/// caller holds the lock of the state.
+///
+/// # Errors
+/// An archive that is not whole, before anything is changed; what the disk says.
+pub fn restore(root: &Root, from: &Path, now: WallMs) -> Result<(Contents, Restored), BackupError> {
+    let contents = read(from)?;
+    // Two places, because `state/` may be a file system of its own, and what is renamed cannot change that.
+    let (top, state) = (root.path().join(".restored"), root.state().join(".restored"));
+    for staged in [&top, &state] {
+        clear(staged)?;
+        fs::create_dir_all(staged).map_err(|e| BackupError::file(staged, e))?;
+    }
+    unpack(from, &top, &state)?;
+    let database = state.join(DATABASE);
+    store::verify(&database)?;
+    let stamp = stamp(now);
+    store::begin_restore(&root.database(), from)?;
+    let moves = SETTINGS.map(|name| (top.join(name), root.path(), name)).into_iter();
+    let state_root = root.state();
+    let in_state = KEPT.map(|name| (state.join("state").join(name), state_root.as_path(), name)).into_iter();
+    for (staged, place, name) in moves.chain(in_state) {
+        exchange(&staged, place, name, &stamp)?;
+    }
+    let restored = store::restore(&root.database(), &database, Around::Fitting, &stamp)?;
+    for staged in [&top, &state] {
+        clear(staged)?;
+    }
+    Ok((contents, restored))
+}
+
+fn unpack(from: &Path, top: &Path, state: &Path) -> Result<(), BackupError> {
+    let failed = |e: io::Error| BackupError::file(from, e);
+    let file = File::open(from).map_err(failed)?;
+    let mut archive = tar::Archive::new(BufReader::new(file));
+    archive.set_preserve_permissions(true);
+    // Box users are numbers, not names: they are what the rows of groups say, on any machine.
+    archive.set_preserve_ownerships(rustix::process::geteuid().is_root());
+    let mut folders = Vec::new();
+    for entry in archive.entries().map_err(failed)? {
+        let mut entry = entry.map_err(failed)?;
+        if entry.path().map_err(failed)?.as_ref() == Path::new(MANIFEST) {
+            continue;
+        }
+        let below_state = entry.path().map_err(failed)?.starts_with("state");
+        let place = if below_state { state } else { top };
+        if entry.header().entry_type() == EntryType::Directory {
+            // A folder that nothing may be written into gets its own rights when it is full.
+            folders.push((entry, place));
+        } else {
+            let inside = entry.path().map_err(failed)?.into_owned();
+            let parent = place.join(inside.parent().unwrap_or(Path::new("")));
+            fs::create_dir_all(&parent).map_err(|e| BackupError::file(&parent, e))?;
+            entry.unpack_in(place).map_err(failed)?;
+        }
+    }
+    for (mut folder, place) in folders.into_iter().rev() {
+        folder.unpack_in(place).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The staged thing takes its place; what was there goes to `replaced-<time>`.
+fn exchange(staged: &Path, place: &Path, name: &str, stamp: &str) -> Result<(), BackupError> {
+    let present = place.join(name);
+    if present.symlink_metadata().is_ok() {
+        let replaced = place.join(format!("replaced-{stamp}"));
+        fs::create_dir_all(&replaced)
+            .and_then(|()| fs::rename(&present, replaced.join(name)))
+            .map_err(|e| BackupError::file(&present, e))?;
+    }
+    if staged.exists() {
+        fs::rename(staged, &present).map_err(|e| BackupError::file(&present, e))?;
+    }
+    Ok(())
+}
+
+fn clear(dir: &Path) -> Result<(), BackupError> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(BackupError::file(dir, e)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,115 @@
+//! `lazaret backup` and `lazaret restore`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{CliError, Done, Here};
+use crate::backup;
+use crate::clock::Clock;
+use crate::config::shown_path;
+use crate::daemon;
+use crate::store::{self, Around};
+
+/// Copy the database, or the whole install, while the host runs. The copy is read again before it gets its name.
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Where to; nothing is overwritten. Without it: `state/backups/`, where the oldest make room for the newest.
+    file: Option<PathBuf>,
+    /// One archive with settings, groups, database, sessions, inbox and workspaces. Keys and tokens are left out.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Put back a copy that `backup` or the host made. The host must be down; what is replaced is kept.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// A copy of the database, or an archive.
+    file: PathBuf,
+}
+
+pub(super) async fn run(here: &Here, wanted: Backup) -> Done {
+    let root = here.root.clone();
+    let now = Clock::new().wall();
+    if !root.database().exists() {
+        let there = root.path().display();
+        return Err(CliError::Plain(format!("there is no install at {there}; set LAZARET_ROOT")));
+    }
+    let done = tokio::task::spawn_blocking(move || {
+        let named = |ending: &str| match &wanted.file {
+            Some(file) => Ok(file.clone()),
+            None => {
+                backup::folder(&root).map(|dir| dir.join(format!("lazaret-{}.{ending}", backup::stamp(now))))
+            }
+        };
+        if wanted.all {
+            let archived = backup::write(&root, &named("tar")?, now)?;
+            let (path, contents) = (shown_path(&archived.path), archived.contents);
+            let mut text = format!(
+                "{path}: {} files and a database of schema {} with {} rows, {} KiB, verified",
+                contents.files(),
+                contents.schema,
+                contents.rows,
+                archived.bytes >> 10
+            );
+            for left in &contents.left_out {
+                text += &format!("\nleft out: {left}");
+            }
+            let json = json!({
+                "file": archived.path, "bytes": archived.bytes, "files": contents.files(), "schema": contents.schema,
+                "rows": contents.rows, "left_out": contents.left_out,
+            });
+            return Ok((json, text));
+        }
+        let copied = store::back_up(&root.database(), &named("db")?)?;
+        let text = format!(
+            "{}: schema {}, {} rows, {} KiB, verified",
+            shown_path(&copied.path),
+            copied.schema,
+            copied.rows,
+            copied.bytes >> 10
+        );
+        let json = json!({ "file": copied.path, "bytes": copied.bytes, "schema": copied.schema, "rows": copied.rows });
+        Ok::<_, backup::BackupError>((json, text))
+    });
+    let (json, text) = done.await.map_err(|e| CliError::Plain(e.to_string()))??;
+    here.print(&json, text);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
+    // The same lock that makes a host the only one: neither starts while the other is at work.
+    let _lock = daemon::hold(&here.root)?;
+    let (root, now) = (here.root.clone(), Clock::new().wall());
+    let done = tokio::task::spawn_blocking(move || {
+        if backup::is_archive(&wanted.file) {
+            let (contents, restored) = backup::restore(&root, &wanted.file, now)?;
+            let left_out = contents.left_out.clone();
+            return Ok((restored, Some((contents.files(), contents.at)), left_out));
+        }
+        // In an empty place no transcript can know of later messages than the copy.
+        let empty = !root.database().exists() && !root.state().join("sessions").exists();
+        let around = if empty { Around::Fitting } else { Around::Newer };
+        let restored = store::restore(&root.database(), &wanted.file, around, &backup::stamp(now))?;
+        Ok::<_, backup::BackupError>((restored, None, Vec::new()))
+    });
+    let (restored, archive, left_out) = done.await.map_err(|e| CliError::Plain(e.to_string()))??;
+    let mut text = format!("restored: a database of schema {} with {} rows", restored.schema, restored.rows);
+    if let Some((files, at)) = &archive {
+        text += &format!(", and {files} files of {at}");
+    }
+    if let Some(replaced) = &restored.replaced {
+        text += &format!("\nwhat was there is kept: {}", shown_path(replaced));
+    }
+    for left in &left_out {
+        text += &format!("\nnot in it: {left}");
+    }
+    let json = json!({
+        "schema": restored.schema, "rows": restored.rows, "replaced": restored.replaced,
+        "files": archive.map(|(files, _)| files), "left_out": left_out,
+    });
+    here.print(&json, text);
+    Ok(ExitCode::SUCCESS)
+}

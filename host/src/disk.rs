@@ -1,0 +1,134 @@
+//! What the host asks of a disk: how much room there is, whether it may be written, and a ballast that is given back
+//! when it is full.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, StatVfsMountFlags, fallocate, statvfs};
+use rustix::io::Errno;
+
+/// What a file system has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that may still be written.
+    pub free: u64,
+    /// Whether it is mounted read-only.
+    pub read_only: bool,
+}
+
+/// The room of the file system that holds `path`.
+///
+/// # Errors
+/// What statvfs(3) says.
+pub fn room(path: &Path) -> io::Result<Room> {
+    let told = statvfs(path)?;
+    let read_only = told.f_flag.contains(StatVfsMountFlags::RDONLY);
+    Ok(Room { free: told.f_bavail.saturating_mul(told.f_frsize), read_only })
+}
+
+/// Whether an error says that nothing more can be stored, whoever tries: no room, no quota, a read-only disk.
+pub fn refuses_everything(e: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(e.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
+}
+
+/// Writes a file's bytes to the disk, and then the name that it has.
+///
+/// # Errors
+/// What fsync(2) says.
+pub fn sync(file: &Path) -> io::Result<()> {
+    File::open(file)?.sync_all()?;
+    sync_dir(file.parent().unwrap_or(Path::new(".")))
+}
+
+/// Writes a directory's names to the disk.
+///
+/// # Errors
+/// What fsync(2) says.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// A path with something more at the end of its name: `lazaret.db` and `-wal`.
+pub fn beside(path: &Path, more: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(more);
+    name.into()
+}
+
+/// Removes a file; one that is gone is no error.
+///
+/// # Errors
+/// What unlink(2) says.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Whether the ballast at `path` really holds `bytes` of the disk.
+pub fn holds(path: &Path, bytes: u64) -> bool {
+    // Blocks count 512 bytes each, whatever the file system's own size is (stat(2)).
+    fs::metadata(path).is_ok_and(|m| m.len() == bytes && m.blocks().saturating_mul(512) >= bytes)
+}
+
+/// Makes the ballast: blocks that are really taken, not a hole. Nothing is left of one that did not fit.
+///
+/// # Errors
+/// What fallocate(2) says.
+pub fn make_ballast(path: &Path, bytes: u64) -> io::Result<()> {
+    if bytes == 0 || holds(path, bytes) {
+        return if bytes == 0 { remove(path) } else { Ok(()) };
+    }
+    remove(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let made = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill(&mut file, bytes),
+        made => made.map_err(io::Error::from),
+    };
+    made.and_then(|()| file.sync_all()).inspect_err(|_| drop(remove(path)))
+}
+
+/// For file systems that cannot reserve: zeros do it everywhere that does not compress them.
+fn fill(file: &mut File, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut left = bytes;
+    while left > 0 {
+        let piece = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
+        file.write_all(zeros.get(..piece).unwrap_or_default())?;
+        left -= piece as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ballast_takes_the_room_that_it_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ballast");
+        make_ballast(&path, 3 << 20).unwrap();
+        assert!(holds(&path, 3 << 20));
+        // A hole of the same length would give nothing back.
+        fs::remove_file(&path).unwrap();
+        File::create(&path).unwrap().set_len(3 << 20).unwrap();
+        assert!(!holds(&path, 3 << 20));
+        make_ballast(&path, 3 << 20).unwrap();
+        assert!(holds(&path, 3 << 20));
+        make_ballast(&path, 0).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_ballast_that_does_not_fit_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ballast");
+        assert!(make_ballast(&path, 1 << 60).is_err());
+        assert!(!path.exists());
+    }
+}

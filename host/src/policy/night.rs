@@ -1,0 +1,109 @@
+//! When the nightly work is due.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Days, LocalResult, NaiveDate, TimeZone};
+use chrono_tz::Tz;
+
+use crate::domain::WallMs;
+
+/// A copy older than this is made up for at once.
+const OVERDUE: Duration = Duration::from_secs(24 * 3600);
+/// Hosts that share a disk, or a machine, do not all copy in the same minute.
+pub const SPREAD: Duration = Duration::from_secs(30 * 60);
+
+/// When the next copy is due: tonight at `hour` in `zone` and `spread` later, once per night; at once where the last one
+/// is more than a day old, or there is none. `last` may lie in the future, because the clock was wrong then: it counts
+/// as none.
+pub fn due(now: WallMs, zone: Tz, hour: u8, spread: Duration, last: Option<WallMs>) -> bool {
+    let Some(last) = last.filter(|last| *last <= now) else { return true };
+    if now.since(last) > OVERDUE {
+        return true;
+    }
+    let tonight = begin_of_night(now, zone, hour).plus(spread);
+    // Before tonight's hour it is yesterday's that counts, and a copy of less than a day ago was made since.
+    last < tonight && now >= tonight
+}
+
+/// The night's hour on the day that it is in the zone.
+fn begin_of_night(now: WallMs, zone: Tz, hour: u8) -> WallMs {
+    let local = DateTime::from_timestamp_millis(now.0).unwrap_or_default().with_timezone(&zone);
+    at_hour(local.date_naive(), zone, hour)
+}
+
+/// An hour that the clocks skip begins with the next; one that comes twice is its first.
+fn at_hour(day: NaiveDate, zone: Tz, hour: u8) -> WallMs {
+    let later = |hours: u32| {
+        let (day, hour) = match u32::from(hour) + hours {
+            hour if hour < 24 => (Some(day), hour),
+            hour => (day.checked_add_days(Days::new(1)), hour - 24),
+        };
+        let naive = day.and_then(|day| day.and_hms_opt(hour, 0, 0))?;
+        match zone.from_local_datetime(&naive) {
+            LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => Some(WallMs(at.timestamp_millis())),
+            LocalResult::None => None,
+        }
+    };
+    // No zone skips more than a day, and those that did skipped it whole.
+    (0..24).find_map(later).unwrap_or(WallMs(0))
+}
+
+/// How much later than the hour this install works, from its id.
+pub fn spread(install: &str) -> Duration {
+    let sum = install.bytes().fold(0_u64, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+    Duration::from_secs(sum % SPREAD.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono_tz::Europe::Berlin;
+
+    const ZERO: Duration = Duration::ZERO;
+
+    fn at(text: &str) -> WallMs {
+        WallMs(DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis())
+    }
+
+    #[test]
+    fn once_a_night_at_three_in_the_zone() {
+        let last = Some(at("2026-11-20T03:00:10+01:00"));
+        let due = |now: &str, last| due(at(now), Berlin, 3, ZERO, last);
+        assert!(!due("2026-11-20T03:01:00+01:00", last));
+        assert!(!due("2026-11-21T02:59:59+01:00", last));
+        assert!(due("2026-11-21T03:00:00+01:00", last));
+        assert!(!due("2026-11-21T03:01:00+01:00", Some(at("2026-11-21T03:00:20+01:00"))));
+        // A copy made by hand yesterday evening is not tonight's.
+        assert!(due("2026-11-21T03:00:00+01:00", Some(at("2026-11-20T22:00:00+01:00"))));
+    }
+
+    #[test]
+    fn what_was_missed_is_made_up_for() {
+        let due = |now: &str, last: Option<&str>| due(at(now), Berlin, 3, ZERO, last.map(at));
+        assert!(due("2026-11-21T12:00:00+01:00", None));
+        assert!(due("2026-11-21T12:00:00+01:00", Some("2026-11-20T03:00:00+01:00")));
+        assert!(!due("2026-11-21T12:00:00+01:00", Some("2026-11-21T03:00:00+01:00")));
+        // The clock was a year ahead when that one was made.
+        assert!(due("2026-11-21T12:00:00+01:00", Some("2027-11-21T03:00:00+01:00")));
+    }
+
+    #[test]
+    fn the_night_that_has_no_three_o_clock_and_the_one_that_has_two_have_one_copy_each() {
+        // 29 March 2026: 02:00 is 03:00. 25 October 2026: 03:00 is 02:00.
+        for (hour, night) in [(2, "2026-03-29T03:00:00+02:00"), (2, "2026-10-25T02:00:00+02:00")] {
+            let night = at(night);
+            let before = Some(WallMs(night.0 - 20 * 3_600_000));
+            assert!(!due(WallMs(night.0 - 1), Berlin, hour, ZERO, before));
+            assert!(due(night, Berlin, hour, ZERO, before));
+            assert!(!due(night.plus(Duration::from_secs(3_600)), Berlin, hour, ZERO, Some(night)));
+        }
+    }
+
+    #[test]
+    fn installs_do_not_all_begin_at_once() {
+        assert!(spread("a") != spread("b") && spread("019ab000") < SPREAD);
+        let last = Some(at("2026-11-20T12:00:00+01:00"));
+        assert!(!due(at("2026-11-21T03:04:59+01:00"), Berlin, 3, Duration::from_secs(300), last));
+        assert!(due(at("2026-11-21T03:05:00+01:00"), Berlin, 3, Duration::from_secs(300), last));
+    }
+}

@@ -1,0 +1,137 @@
+//! What a disk that fills up means: whether messages are taken in, whether the ballast is made, what the owner is told.
+
+/// How it stands with the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pressure {
+    /// There is room.
+    #[default]
+    Fine,
+    /// Less than the floor is left: what runs may finish, nothing new comes in.
+    Low,
+    /// A commit found no room.
+    Full,
+    /// The disk may not be written.
+    ReadOnly,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// Bytes that may be written.
+    pub free: u64,
+    /// The file system is mounted read-only.
+    pub read_only: bool,
+    /// The ballast is in its place.
+    pub ballast: bool,
+    /// A commit found no room since the last reading.
+    pub full: bool,
+    /// A commit was not allowed to write since the last reading.
+    pub refused: bool,
+}
+
+/// The settings, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Below this nothing new comes in.
+    pub floor: u64,
+    /// What is kept to be given back.
+    pub ballast: u64,
+}
+
+/// What follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// How it stands now.
+    pub now: Pressure,
+    /// Whether the ballast is to be made.
+    pub make_ballast: bool,
+    /// Whether this is news for the owner.
+    pub tell: bool,
+}
+
+impl Pressure {
+    /// Whether messages may be taken in.
+    pub fn takes_in(self) -> bool {
+        self == Self::Fine
+    }
+
+    /// The machine's word.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Fine => "disk.fine",
+            Self::Low => "disk.low",
+            Self::Full => "disk.full",
+            Self::ReadOnly => "disk.read_only",
+        }
+    }
+}
+
+/// Decides from what was and what is seen.
+///
+/// The way back is longer than the way there: an eighth above the floor, and room for the ballast as well, or a disk at
+/// the brim would open and shut with every message.
+pub fn decide(was: Pressure, seen: Reading, limits: Limits) -> Verdict {
+    let above = limits.floor.saturating_add(limits.floor / 8);
+    let missing = if seen.ballast { 0 } else { limits.ballast };
+    let roomy = seen.free >= above.saturating_add(missing);
+    let now = match was {
+        _ if seen.read_only || seen.refused => Pressure::ReadOnly,
+        _ if seen.full => Pressure::Full,
+        Pressure::Full if !roomy => Pressure::Full,
+        Pressure::Low if seen.free < above => Pressure::Low,
+        _ if seen.free < limits.floor => Pressure::Low,
+        _ => Pressure::Fine,
+    };
+    let make_ballast = now == Pressure::Fine && missing > 0 && roomy;
+    Verdict { now, make_ballast, tell: now != was }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const LIMITS: Limits = Limits { floor: 256 * MIB, ballast: 64 * MIB };
+
+    fn seen(free: u64, ballast: bool) -> Reading {
+        Reading { free: free * MIB, read_only: false, ballast, full: false, refused: false }
+    }
+
+    fn now(was: Pressure, seen: Reading) -> Pressure {
+        decide(was, seen, LIMITS).now
+    }
+
+    #[test]
+    fn a_disk_fills_up_and_is_emptied() {
+        use Pressure::{Fine, Full, Low};
+        assert!(decide(Fine, seen(1000, false), LIMITS).make_ballast);
+        assert!(!decide(Fine, seen(300, false), LIMITS).make_ballast, "it would eat up the floor");
+        assert_eq!(now(Fine, seen(256, true)), Fine);
+        assert_eq!(now(Fine, seen(255, true)), Low);
+        assert_eq!(now(Low, seen(270, true)), Low, "not at the brim");
+        assert_eq!(now(Low, seen(288, true)), Fine);
+        assert_eq!(now(Low, Reading { full: true, ..seen(64, false) }), Full);
+        // The ballast that was given back is room, but no reason to go on.
+        assert_eq!(now(Full, seen(320, false)), Full);
+        let back = decide(Full, seen(352, false), LIMITS);
+        assert_eq!(back, Verdict { now: Fine, make_ballast: true, tell: true });
+        assert!(!decide(Full, seen(60, false), LIMITS).tell, "it is told once");
+    }
+
+    #[test]
+    fn a_disk_that_may_not_be_written_is_told_from_a_full_one() {
+        let refused = Reading { refused: true, full: true, ..seen(900, true) };
+        assert_eq!(now(Pressure::Fine, refused), Pressure::ReadOnly);
+        let mounted = Reading { read_only: true, ..seen(900, true) };
+        assert_eq!(now(Pressure::ReadOnly, mounted), Pressure::ReadOnly);
+        assert_eq!(now(Pressure::ReadOnly, seen(900, true)), Pressure::Fine);
+    }
+
+    #[test]
+    fn without_a_floor_only_a_commit_that_fails_shuts() {
+        let none = Limits { floor: 0, ballast: 0 };
+        assert_eq!(decide(Pressure::Fine, seen(0, false), none).now, Pressure::Fine);
+        let full = Reading { full: true, ..seen(0, false) };
+        assert_eq!(decide(Pressure::Fine, full, none).now, Pressure::Full);
+    }
+}

@@ -1,0 +1,91 @@
+//! Rows that go, the file that stops growing, and times that move with the clock.
+
+use super::*;
+
+const DAY: i64 = 24 * 3_600_000;
+
+async fn cleared(store: &Store, before: WallMs) -> u64 {
+    let mut cleared = Cleared::default();
+    while !cleared.is_done() {
+        cleared = store.clear(cleared, before, before).await.unwrap();
+    }
+    cleared.rows
+}
+
+async fn number(house: &House, sql: &'static str) -> i64 {
+    house.store.write(move |c| Ok(c.query_row(sql, [], |r| r.get(0))?)).await.unwrap()
+}
+
+/// A turn with a long letter and many steps, at a time of its own.
+async fn a_day(house: &mut House, day: i64) {
+    let now = WallMs(T.0 + day * DAY);
+    let run: RunId = format!("019ab000-0000-7000-8000-{day:012}").parse().unwrap();
+    house.wakes("telegram:-1", "a question").await;
+    let new =
+        NewRun { run: run.clone(), lane: lane(), session: "conversation-1".into(), image: "i".into(), now };
+    house.store.new_run(new).await.unwrap();
+    let begin = |_| Ok(vec![b'x'; 60_000]);
+    house.store.add_letter(run.clone(), None, "begin", now, begin).await.unwrap();
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 700)
+               INSERT INTO stage SELECT NULL, NULL, NULL, 'step', ?1, 0 FROM n";
+    house.store.write(move |c| Ok(c.execute(sql, [now.0]).map(drop)?)).await.unwrap();
+    house.store.collect(run, lane(), Ending::Finished, now).await.unwrap();
+    let end = TurnEnd { state: "done", why: "finished".into() };
+    house.store.end_turn(lane(), end, "done".into(), now).await.unwrap();
+}
+
+#[tokio::test]
+async fn old_rows_go_in_handfuls_and_the_file_stops_growing() {
+    let mut house = house().await;
+    let mut pages = Vec::new();
+    for day in 0..40 {
+        a_day(&mut house, day).await;
+        cleared(&house.store, WallMs(T.0 + (day - 5) * DAY)).await;
+        pages.push(number(&house, "SELECT page_count FROM pragma_page_count").await);
+    }
+    // What stays for good (messages, turns, what was said) is small; letters and steps are not.
+    assert!(pages[39] - pages[9] <= 12, "it grew from {} to {} pages", pages[9], pages[39]);
+    assert_eq!(number(&house, "SELECT count(*) FROM to_agent").await, 6);
+    assert_eq!(number(&house, "SELECT count(*) FROM stage WHERE name = 'step'").await, 6 * 700);
+    assert_eq!(number(&house, "SELECT count(*) FROM message").await, 40);
+    assert_eq!(number(&house, "SELECT count(*) FROM turn").await, 40);
+    assert_eq!(number(&house, "SELECT count(*) FROM run").await, 40);
+}
+
+#[tokio::test]
+async fn what_belongs_to_an_open_turn_stays_whatever_its_age() {
+    let mut house = house().await;
+    house.wakes("telegram:-1", "a question").await;
+    house.starts(RUN).await;
+    house.store.collect(RUN.parse().unwrap(), lane(), Ending::Killed, T).await.unwrap();
+    let turn = house.store.open_turns().await.unwrap()[0].turn;
+    house
+        .store
+        .write(move |c| {
+            Ok(c.execute("INSERT INTO stage VALUES (?1, NULL, NULL, 'start', 0, 0)", [int(turn.0)])
+                .map(drop)?)
+        })
+        .await
+        .unwrap();
+    assert_eq!(house.store.runs_in_use().await.unwrap(), [RUN.parse::<RunId>().unwrap()]);
+    assert_eq!(cleared(&house.store, WallMs(T.0 + 400 * DAY)).await, 0);
+    let end = TurnEnd { state: "stopped", why: "stop".into() };
+    house.store.end_turn(lane(), end, "stopped".into(), T).await.unwrap();
+    assert_eq!(cleared(&house.store, WallMs(T.0 + 400 * DAY)).await, 2);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_a_year_behind_makes_nothing_old() {
+    const YEAR: i64 = 365 * DAY;
+    let mut house = house().await;
+    house.wakes("telegram:-1", "a question").await;
+    house.store.say(None, Saying::notice(&chat("telegram:-1"), "x", "waits".into()), T).await.unwrap();
+    house.store.move_times(YEAR).await.unwrap();
+    let now = WallMs(T.0 + YEAR + 1_000);
+    let Head::Part(part) = house.store.claim(chat("telegram:-1"), now).await.unwrap() else {
+        panic!("nothing waits")
+    };
+    assert_eq!(now.since(part.created).as_secs(), 1);
+    let open = house.store.open_turns().await.unwrap();
+    assert_eq!(now.since(open[0].opened_at).as_secs(), 1);
+}
