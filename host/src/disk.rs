@@ -89,7 +89,7 @@ pub fn make_ballast(path: &Path, bytes: u64) -> io::Result<()> {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill(&mut file, bytes),
         made => made.map_err(io::Error::from),
     };
-    made.and_then(|()| file.sync_all()).inspect_err(|_| drop(remove(path)))
+    made.inspect_err(|_| drop(remove(path)))
 }
 
 /// For file systems that cannot reserve: zeros do it everywhere that does not compress them.

@@ -264,6 +264,44 @@ async fn what_a_crash_would_leave_opens_at_any_moment() {
     world.finish().await;
 }
 
+#[tokio::test]
+async fn damage_that_only_a_full_check_sees_ends_the_host_with_the_command() {
+    let (mut world, ann, direct) = ann_at_home(&[]).await;
+    world.model.on("hello again").says("hello");
+    ann.says(&direct, "hello again");
+    hears(&world, &direct, "hello").await;
+    world.lazaret(&["backup"]).await;
+    world.kill_host().await;
+    let spoil = "PRAGMA foreign_keys = off; UPDATE message SET turn = 4711 WHERE turn IS NOT NULL";
+    Connection::open(database(world.root())).unwrap().execute_batch(spoil).unwrap();
+    world.up().await;
+    logged(&world, "refers to a row of turn that is not there").await;
+    assert!(world.log().contains("lazaret restore "), "{}", world.log());
+    let told = async || {
+        let told = world.run(&["status"], "").await;
+        String::from_utf8_lossy(&told.stdout).contains("host      down").then_some(())
+    };
+    world.patiently("the host has ended by itself", told).await;
+    assert!(world.lazaret(&["status"]).await.contains("DAMAGED"));
+    world.kill_host().await;
+    assert!(refused(&world, &["up"]).await.contains("store.damaged"));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_host_without_a_copy_makes_one() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    world.up().await;
+    assert!(world.lazaret(&["status"]).await.contains("none yet"));
+    logged(&world, "verified").await;
+    let status = world.lazaret(&["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let copy = PathBuf::from(status["copy"]["file"].as_str().unwrap());
+    let there = rows(&copy);
+    assert!(there["grp"].len() == 1 && there.contains_key("message"));
+    world.finish().await;
+}
+
 // The disk
 
 /// A small disk of its own for a world's state.

@@ -412,3 +412,87 @@ fn clear(dir: &Path) -> Result<(), BackupError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    const NOW: WallMs = WallMs(1_795_000_000_000);
+
+    fn write_file(root: &Root, name: &str, text: &str) {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    async fn install() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(&dir.path().join("a")).unwrap();
+        write_file(&root, "lazaret.toml", "[channels.telegram]\ntoken_file = \"groups/token\"\n");
+        write_file(&root, "groups/main/CLAUDE.md", "You are Laz.");
+        write_file(&root, "groups/token", "4242:secret");
+        write_file(&root, "state/sessions/main/conversation-1.jsonl", "{}\n");
+        write_file(&root, "state/letters/main/x/to-agent/0000000001-begin.json", "{}");
+        let long = format!("state/workspaces/main/{}/{}", "d".repeat(150), "f".repeat(150));
+        write_file(&root, &long, "a name that is too long for an old header");
+        Store::open(&root.database()).unwrap().close().await;
+        (dir, root)
+    }
+
+    #[tokio::test]
+    async fn an_archive_holds_an_install_without_its_secrets_and_its_transport() {
+        let (dir, root) = install().await;
+        let tar = dir.path().join("a.tar");
+        let archived = write(&root, &tar, NOW).unwrap();
+        assert_eq!(archived.contents.left_out, ["groups/token (a secret)"]);
+        assert!(is_archive(&tar) && !is_archive(&root.database()));
+        let there = Root::new(&dir.path().join("b")).unwrap();
+        fs::create_dir_all(there.state()).unwrap();
+        let (contents, restored) = restore(&there, &tar, NOW).unwrap();
+        assert_eq!((contents.files(), restored.replaced), (5, None));
+        for name in ["groups/main/CLAUDE.md", "state/sessions/main/conversation-1.jsonl", "state/lazaret.db"]
+        {
+            assert!(there.path().join(name).exists(), "{name}");
+        }
+        for name in ["groups/token", "state/letters", ".restored", "state/.restored", "manifest.json"] {
+            assert!(!there.path().join(name).exists(), "{name}");
+        }
+        drop(Store::open(&there.database()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_was_there_is_kept_beside() {
+        let (dir, root) = install().await;
+        let tar = dir.path().join("a.tar");
+        write(&root, &tar, NOW).unwrap();
+        write_file(&root, "groups/main/CLAUDE.md", "You are somebody else.");
+        write_file(&root, "state/inbox/main/later.jpg", "came after the copy");
+        restore(&root, &tar, NOW).unwrap();
+        let read = |name: &str| fs::read_to_string(root.path().join(name)).unwrap();
+        assert_eq!(read("groups/main/CLAUDE.md"), "You are Laz.");
+        let stamp = stamp(NOW);
+        assert_eq!(read(&format!("replaced-{stamp}/groups/main/CLAUDE.md")), "You are somebody else.");
+        assert_eq!(read(&format!("state/replaced-{stamp}/inbox/main/later.jpg")), "came after the copy");
+        assert!(root.state().join(format!("lazaret.db.replaced-{stamp}")).exists());
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_was_changed_or_cut_replaces_nothing() {
+        let (dir, root) = install().await;
+        let tar = dir.path().join("a.tar");
+        write(&root, &tar, NOW).unwrap();
+        let whole = fs::read(&tar).unwrap();
+        let at = whole.windows(12).position(|w| w == b"You are Laz.").unwrap();
+        let mut changed = whole.clone();
+        changed[at] = b'Y' + 1;
+        let cut = &whole[..whole.len() / 2];
+        for (bytes, why) in [(changed.as_slice(), "groups/main/CLAUDE.md"), (cut, "")] {
+            fs::write(&tar, bytes).unwrap();
+            let error = restore(&root, &tar, NOW).unwrap_err();
+            assert!(error.code() == "backup.archive" && error.to_string().contains(why), "{error}");
+            assert!(root.path().join("groups/token").exists());
+            drop(Store::open(&root.database()).unwrap());
+        }
+    }
+}

@@ -11,6 +11,7 @@ use crate::domain::WallMs;
 use crate::parts::Parts;
 use crate::policy::night;
 use crate::say;
+use crate::store;
 
 /// How often the wall clock is asked whether it is night. A sleep until then would miss a clock that is set.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -73,6 +74,9 @@ async fn copy(parts: &Parts, now: WallMs) -> bool {
         }
         Ok(Err(e)) => {
             tracing::error!(code = e.code(), "there is no copy of the database tonight: {e}");
+            if e.code() == "store.damaged" {
+                examine(parts).await;
+            }
             // `status` shows the counter; where it cannot be stored either, the log has said it.
             let _ = parts.store.count("backup.failed", 1).await;
             false
@@ -81,6 +85,14 @@ async fn copy(parts: &Parts, now: WallMs) -> bool {
             tracing::error!(code = "backup.failed", "the copy was not made: {e}");
             false
         }
+    }
+}
+
+/// A copy that is not sound may be the copy's fault: the database itself is asked.
+async fn examine(parts: &Parts) {
+    let path = parts.install.root.database();
+    if let Ok(Err(e)) = tokio::task::spawn_blocking(move || store::check(&path)).await {
+        parts.store.is_damaged(&e);
     }
 }
 

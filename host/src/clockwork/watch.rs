@@ -31,12 +31,13 @@ impl Watch {
     pub fn begin(parts: &Parts) -> Self {
         let trouble = parts.store.trouble();
         let mut watch = Self { pressure: Pressure::Fine, trouble, met: Trouble::default(), untold: None };
-        watch.look(parts);
+        watch.look(parts, false);
         watch
     }
 
     pub(super) async fn run(mut self, parts: &Parts, stop: &CancellationToken) {
         loop {
+            self.look(parts, true);
             if let Some((word, text)) = &self.untold {
                 match tell_owner(parts, word, text).await {
                     Ok(()) => self.untold = None,
@@ -50,11 +51,11 @@ impl Watch {
                 _ = self.trouble.changed() => {}
                 () = stop.cancelled() => return,
             }
-            self.look(parts);
         }
     }
 
-    fn look(&mut self, parts: &Parts) {
+    /// `with_ballast`: there is time to make it.
+    fn look(&mut self, parts: &Parts, with_ballast: bool) {
         let state = parts.install.root.state();
         let host = &parts.install.file.host;
         let limits = Limits { floor: host.free_floor_mib << 20, ballast: host.ballast_mib << 20 };
@@ -80,7 +81,8 @@ impl Watch {
         if verdict.tell {
             self.news(parts, room.free);
         }
-        if verdict.make_ballast || (limits.ballast == 0 && ballast.exists()) {
+        let make = with_ballast && verdict.make_ballast;
+        if make || (limits.ballast == 0 && ballast.exists()) {
             // It is made in its place: a kill leaves one that does not hold what it should, which is made anew.
             if let Err(e) = disk::make_ballast(&ballast, limits.ballast) {
                 tracing::warn!(code = "disk.ballast", "{}: {e}", ballast.display());

@@ -155,18 +155,18 @@ pub struct HostFile {
     pub delivery_retry: Span,
     /// A reply older than this is not sent any more; its chat is told.
     pub reply_lifetime: Span,
-    /// How long turns may go on when the host is told to stop; what is not finished then is left to its box.
-    pub drain: Span,
-    /// How long a box waits for a person's answer before its turn is suspended.
-    pub question_wait: Span,
-    /// How long a question can be answered.
-    pub question_expiry: Span,
     /// Room that is kept to be given back when the disk is full, in MiB.
     pub ballast_mib: u64,
     /// With less than this free, in MiB, no messages are read; what runs may finish.
     pub free_floor_mib: u64,
     /// The hour of the night, in the install's zone, at which a copy of the database is made and old things go.
     pub night_hour: u8,
+    /// How long turns may go on when the host is told to stop; what is not finished then is left to its box.
+    pub drain: Span,
+    /// How long a box waits for a person's answer before its turn is suspended.
+    pub question_wait: Span,
+    /// How long a question can be answered.
+    pub question_expiry: Span,
 }
 
 impl Default for HostFile {
@@ -178,12 +178,12 @@ impl Default for HostFile {
             model_retry: Span(Duration::from_secs(120)),
             delivery_retry: Span(Duration::from_secs(24 * 3600)),
             reply_lifetime: Span(Duration::from_secs(24 * 3600)),
-            drain: Span(Duration::from_secs(30)),
-            question_wait: Span(Duration::from_secs(60)),
-            question_expiry: Span(Duration::from_secs(24 * 3600)),
             ballast_mib: 64,
             free_floor_mib: 256,
             night_hour: 3,
+            drain: Span(Duration::from_secs(30)),
+            question_wait: Span(Duration::from_secs(60)),
+            question_expiry: Span(Duration::from_secs(24 * 3600)),
         }
     }
 }

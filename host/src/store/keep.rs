@@ -95,6 +95,9 @@ impl Store {
             );
             c.execute(&sql, [by])?;
             c.execute("UPDATE turn SET opened_at = opened_at + ?1 WHERE state = 'open'", [by])?;
+            let sql = "UPDATE question SET asked_at = asked_at + ?1, expires_at = expires_at + ?1
+                       WHERE state IN ('open', 'pending')";
+            c.execute(sql, [by])?;
             Ok(())
         })
         .await

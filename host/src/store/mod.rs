@@ -281,6 +281,13 @@ impl Store {
         self.writer.close().await;
     }
 
+    /// Says that a check has found damage, as a statement of the host's own would.
+    pub fn is_damaged(&self, e: &StoreError) {
+        if let StoreError::Damaged { why, .. } = e {
+            self.trouble.met(&StoreError::Corrupt(why.clone()));
+        }
+    }
+
     /// Tells of a full disk, a read-only one, damage.
     pub fn trouble(&self) -> watch::Receiver<Trouble> {
         self.trouble.listen()

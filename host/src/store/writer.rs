@@ -113,9 +113,9 @@ fn serve(
     }
 }
 
-fn commit(connection: &Connection, trouble: &Reporter) -> std::result::Result<(), Fault> {
-    failpoint!("store.commit.before", |e| trouble.fault(super::injected(e)));
-    connection.execute_batch("COMMIT").map_err(|e| trouble.fault(e.into()))
+fn commit(connection: &Connection) -> Result<()> {
+    failpoint!("store.commit.before", super::injected);
+    Ok(connection.execute_batch("COMMIT")?)
 }
 
 fn commit_together(connection: &Connection, trouble: &Reporter, batch: Vec<Job>) {
@@ -140,7 +140,7 @@ fn commit_together(connection: &Connection, trouble: &Reporter, batch: Vec<Job>)
         }
     }
     if fate.is_ok() {
-        fate = commit(connection, trouble);
+        fate = commit(connection).map_err(|e| trouble.fault(e));
     }
     failpoint!("store.commit.after");
     if let Err(fault) = &fate {
@@ -197,6 +197,48 @@ mod tests {
             })
             .await;
         assert!(failed.is_err());
+        let rows: i64 =
+            writer.run(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))?)).await.unwrap();
+        assert_eq!(rows, 0);
+    }
+
+    #[tokio::test]
+    async fn what_found_the_file_held_by_another_program_is_not_done_behind_its_callers_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("held.db");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("CREATE TABLE t(x INTEGER UNIQUE)").unwrap();
+        connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let writer = Writer::start(connection, Reporter::new(&path), false).unwrap();
+        let theirs = Connection::open(&path).unwrap();
+        theirs.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let ours = |x: i64| writer.run(move |c| Ok(c.execute("INSERT INTO t VALUES (?1)", [x])?));
+        let refused = ours(1).await.unwrap_err();
+        assert_eq!(refused.code(), "store.busy", "{refused}");
+        theirs.execute_batch("ROLLBACK").unwrap();
+        ours(2).await.unwrap();
+        let rows: i64 = theirs.query_row("SELECT sum(x) FROM t", [], |r| r.get(0)).unwrap();
+        assert_eq!(rows, 2);
+    }
+
+    #[tokio::test]
+    async fn a_full_file_fails_the_whole_batch_and_gives_the_ballast_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("full.db");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("CREATE TABLE t(x)").unwrap();
+        // SQLite answers as on a disk without room.
+        connection.execute_batch("PRAGMA max_page_count = 3").unwrap();
+        let ballast = dir.path().join("ballast");
+        std::fs::write(&ballast, "room").unwrap();
+        let reporter = Reporter::new(&path);
+        let mut trouble = reporter.listen();
+        let writer = Writer::start(connection, reporter.clone(), false).unwrap();
+        let work = writer.run(|c| Ok(c.execute("INSERT INTO t VALUES (zeroblob(100000))", [])?));
+        let refused = work.await.unwrap_err();
+        reporter.met(&refused);
+        assert_eq!(refused.code(), "store.full", "{refused}");
+        assert!(trouble.wait_for(|t| t.full > 0).await.is_ok() && !ballast.exists());
         let rows: i64 =
             writer.run(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))?)).await.unwrap();
         assert_eq!(rows, 0);

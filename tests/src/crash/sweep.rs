@@ -148,6 +148,7 @@ impl Talk {
                 "store.letter",
                 "runner.close",
                 "runner.ready",
+                "run.reap",
             ]),
             restarts: begins(&[
                 "supervisor.recover",
@@ -214,16 +215,16 @@ async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
 /// Everyone talks: two messages at once, so that the second follows up the first, and orders in between.
 async fn round(town: &mut Town, talk: &Talk, has_fired: &impl Fn() -> bool) {
     for pair in talk.digits.chunks(2) {
+        if talk.restarts {
+            kill_and_start(town).await;
+        }
         for chat in 0..town.chats() {
             pair.iter().for_each(|digit| town.says_like(chat, None, Some(*digit)));
         }
         if talk.restarts {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_millis(150)).await;
-                if town.world.is_up() {
-                    town.world.kill_host().await;
-                }
-                town.up().await;
+                kill_and_start(town).await;
             }
         }
         if talk.ends_now {
@@ -250,4 +251,11 @@ async fn round(town: &mut Town, talk: &Talk, has_fired: &impl Fn() -> bool) {
     }
     town.says(0, Some("/new"));
     town.says(1, Some("/new"));
+}
+
+async fn kill_and_start(town: &mut Town) {
+    if town.world.is_up() {
+        town.world.kill_host().await;
+    }
+    town.up().await;
 }

@@ -89,3 +89,74 @@ async fn a_clock_that_was_a_year_behind_makes_nothing_old() {
     let open = house.store.open_turns().await.unwrap();
     assert_eq!(now.since(open[0].opened_at).as_secs(), 1);
 }
+
+// Copies that are put back
+
+#[tokio::test]
+async fn numbers_go_on_from_where_the_replaced_database_was() {
+    for readable in [true, false] {
+        let mut house = house().await;
+        let path = house._dir.path().join("lazaret.db");
+        let copy = house._dir.path().join("copy.db");
+        house.wakes("telegram:-1", "before the copy").await;
+        back_up(&path, &copy).unwrap();
+        for _ in 0..3 {
+            house.wakes("telegram:-1", "after it: a transcript may know this one").await;
+        }
+        house.store.close().await;
+        if !readable {
+            std::fs::write(&path, "nothing that a database would be").unwrap();
+        }
+        let restored = restore(&path, &copy, Around::Newer, "T").unwrap();
+        assert!(restored.replaced.unwrap().ends_with("lazaret.db.replaced-T"));
+        house.store = Store::open(&path).unwrap();
+        let next = house.writes("telegram:-1", "the next one", Role::Wake).await;
+        assert_eq!(next.seq, MessageSeq(if readable { 5 } else { 1_000_002 }));
+        assert_eq!(number(&house, "SELECT count(*) FROM message").await, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_was_cut_is_done_again_before_anything_opens() {
+    let mut house = house().await;
+    let path = house._dir.path().join("lazaret.db");
+    let copy = house._dir.path().join("copy.db");
+    house.wakes("telegram:-1", "before the copy").await;
+    back_up(&path, &copy).unwrap();
+    house.store.close().await;
+    begin_restore(&path, &copy).unwrap();
+    for error in [Store::open(&path).unwrap_err(), Store::beside(&path).unwrap_err()] {
+        let command = format!("lazaret restore {}", copy.display());
+        assert!(error.code() == "store.unfinished" && error.to_string().contains(&command), "{error}");
+    }
+    restore(&path, &copy, Around::Newer, "T").unwrap();
+    drop(Store::open(&path).unwrap());
+}
+
+#[tokio::test]
+async fn a_copy_with_its_log_beside_it_is_put_back_whole() {
+    let mut house = house().await;
+    let (path, copy) = (house._dir.path().join("lazaret.db"), house._dir.path().join("by-hand.db"));
+    house.wakes("telegram:-1", "only in the log").await;
+    std::fs::copy(&path, &copy).unwrap();
+    std::fs::copy(crate::disk::beside(&path, "-wal"), crate::disk::beside(&copy, "-wal")).unwrap();
+    house.store.close().await;
+    restore(&path, &copy, Around::Newer, "T").unwrap();
+    house.store = Store::open(&path).unwrap();
+    assert_eq!(number(&house, "SELECT count(*) FROM message").await, 1);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_newer_host_is_refused_and_nothing_is_changed() {
+    let house = house().await;
+    let path = house._dir.path().join("lazaret.db");
+    house.store.close().await;
+    let copy = house._dir.path().join("newer.db");
+    std::fs::copy(&path, &copy).unwrap();
+    rusqlite::Connection::open(&copy).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let error = restore(&path, &copy, Around::Newer, "T").unwrap_err();
+    assert!(error.code() == "store.newer" && error.to_string().contains("schema 99"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    drop(Store::open(&path).unwrap());
+}
