@@ -89,7 +89,7 @@ impl Store {
         self.write(move |c| {
             let sql = "UPDATE outbox SET created_at = created_at + ?1,
                               not_before = CASE not_before WHEN 0 THEN 0 ELSE max(not_before + ?1, 1) END
-                       WHERE state IN ('ready', 'sending')";
+                       WHERE state NOT IN ('sent', 'failed', 'expired')";
             c.execute(sql, [by])?;
             c.execute("UPDATE turn SET opened_at = opened_at + ?1 WHERE state = 'open'", [by])?;
             let sql = "UPDATE question SET asked_at = asked_at + ?1, expires_at = expires_at + ?1
