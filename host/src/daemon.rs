@@ -117,7 +117,7 @@ impl Host {
                 })?;
         channels.add(Arc::new(terminal));
         if let Some(settings) = &install.telegram {
-            let telegram = Telegram::new(settings.token.clone(), settings.base_url.clone())
+            let telegram = Telegram::new(settings.token.clone(), settings.base_url.clone(), settings.pace)
                 .map_err(|e| StartError::machine("telegram.start", "telegram", e))?;
             channels.add(Arc::new(telegram));
         }
@@ -139,13 +139,7 @@ impl Host {
         admit_configured(&parts).await?;
         let recovered = supervisor::recover(&parts).await?;
         failpoint!("daemon.recover.sending");
-        let uncertain = parts.store.recover_sending().await?;
-        if uncertain > 0 {
-            tracing::warn!(
-                code = "delivery.uncertain",
-                "{uncertain} parts may arrive twice: the host died while it sent them"
-            );
-        }
+        delivery::recover(&parts).await?;
         let settings = Settings {
             working: parts.install.file.host.working_runs,
             boxes: parts.install.file.host.live_boxes,

@@ -1,38 +1,92 @@
 //! From the outbox to the platforms: one queue per chat, in order, each part with its receipt.
+//!
+//! One turn of a worker is one call of the platform: wait for the pace, claim the head of the chat's queue, call,
+//! write what came of it. Everything that a crash may find lies between the claim and the writing; what it means then
+//! is `policy::delivery`'s to say.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Channel, SendError};
-use crate::domain::outbound::{Part, Voice};
-use crate::domain::{ChatId, WallMs};
+use crate::domain::ChatId;
+use crate::domain::outbound::{Part, Way};
 use crate::parts::Parts;
-use crate::policy::retry;
-use crate::store::{Head, LIFETIME, Sent, StoreError};
+use crate::policy::delivery::{Happened, Next, Terms};
+use crate::policy::pace::{Pacer, Place, Wait};
+use crate::policy::retry::LONGEST_WAIT;
+use crate::store::{Head, StoreError};
 
 /// After the store failed.
 const STORE_RETRY: Duration = Duration::from_secs(5);
+/// How long after the stop a call may still begin.
+const LAST_CALLS: Duration = Duration::from_secs(3);
+/// How long a call that is under way at the stop may take.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
+/// The shortest wait for a part that is not due: never a busy loop.
+const SHORTEST: Duration = Duration::from_millis(10);
 
-/// Delivers for one channel until it is told to stop; what is being sent then is finished.
+/// At boot, before anything is sent: what an earlier host was sending when it died.
+///
+/// # Errors
+/// When the store fails.
+pub async fn recover(parts: &Parts) -> Result<(), StoreError> {
+    let cut = parts.store.recover_sending(parts.clock.wall()).await?;
+    if cut.uncertain + cut.held + cut.strays > 0 {
+        tracing::warn!(
+            code = "delivery.uncertain",
+            "the host died while it sent: {} parts may arrive twice, {} are asked about, {} placeholders may stand empty",
+            cut.uncertain,
+            cut.held,
+            cut.strays
+        );
+    }
+    Ok(())
+}
+
+/// A channel's post office.
+struct Post {
+    parts: Arc<Parts>,
+    channel: Arc<dyn Channel>,
+    pacer: Mutex<Pacer>,
+    /// A call has ended.
+    ended: Notify,
+    /// The host drains: what can go at once still goes, and what must wait is left to the next host.
+    stop: CancellationToken,
+    /// No call begins any more.
+    closed: CancellationToken,
+}
+
+/// Delivers for one channel until it is told to stop. Then what is being sent is finished, and what can go at once
+/// goes; the rest stays for the next host.
 pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: CancellationToken) {
+    let mut rings = parts.bell.listen();
+    let pacer = Mutex::new(Pacer::new(channel.pace()));
+    let post = Arc::new(Post {
+        parts,
+        channel,
+        pacer,
+        ended: Notify::new(),
+        stop,
+        closed: CancellationToken::new(),
+    });
     let mut workers = JoinSet::new();
     let mut busy = BTreeSet::new();
-    let mut rings = parts.bell.listen();
     loop {
-        match parts.store.chats_waiting(channel.name()).await {
+        match post.parts.store.chats_waiting(post.channel.name()).await {
             Ok(chats) => {
                 for chat in chats {
                     if busy.insert(chat.clone()) {
-                        workers.spawn(drain(Arc::clone(&parts), Arc::clone(&channel), chat, stop.clone()));
+                        workers.spawn(drain(Arc::clone(&post), chat));
                     }
                 }
             }
             Err(e) => {
-                tracing::error!(channel = %channel.name(), code = e.code(), "the outbox cannot be read: {e}");
+                tracing::error!(channel = %post.channel.name(), code = e.code(), "the outbox cannot be read: {e}");
                 tokio::time::sleep(STORE_RETRY).await;
             }
         }
@@ -44,8 +98,24 @@ pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: Cancell
                     busy.remove(&chat);
                 }
             }
-            () = stop.cancelled() => break,
+            () = post.stop.cancelled() => break,
         }
+    }
+    tokio::select! {
+        () = last_calls(&post, workers) => {}
+        () = async {
+            tokio::time::sleep(LAST_CALLS).await;
+            post.closed.cancel();
+            std::future::pending().await
+        } => {}
+    }
+}
+
+async fn last_calls(post: &Arc<Post>, mut workers: JoinSet<ChatId>) {
+    while workers.join_next().await.is_some() {}
+    // What was queued while the last worker of its chat was ending.
+    for chat in post.parts.store.chats_waiting(post.channel.name()).await.unwrap_or_default() {
+        workers.spawn(drain(Arc::clone(post), chat));
     }
     while workers.join_next().await.is_some() {}
 }
@@ -53,75 +123,191 @@ pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: Cancell
 /// Sends what waits in a chat, one part after the other, until nothing waits or the host drains.
 ///
 /// A part that may not go yet holds back what is behind it: order is kept through an outage.
-async fn drain(
-    parts: Arc<Parts>,
-    channel: Arc<dyn Channel>,
-    chat: ChatId,
-    stop: CancellationToken,
-) -> ChatId {
-    while !stop.is_cancelled() {
-        let wait = match send_head(&parts, &channel, &chat, &stop).await {
-            Ok(Next::Go) => continue,
-            Ok(Next::Empty) => break,
-            Ok(Next::Wait(wait)) => wait,
-            Err(e) => {
-                tracing::error!(%chat, code = e.code(), "delivery waits for the store: {e}");
-                STORE_RETRY
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = stop.cancelled() => break,
+async fn drain(post: Arc<Post>, chat: ChatId) -> ChatId {
+    let place = Place { chat: chat.to_string(), room: post.channel.room(&chat) };
+    // A change of the group's policy holds from the next time that something waits here.
+    let terms = match post.terms(&chat).await {
+        Ok(terms) => terms,
+        Err(e) => {
+            tracing::error!(%chat, code = e.code(), "delivery waits for the store: {e}");
+            post.rest(STORE_RETRY).await;
+            return chat;
+        }
+    };
+    // The pace comes before the claim: a part that waits for it is not marked, and no attempt is counted.
+    while post.may_call(&place).await {
+        let (turn, called) = post.turn(&chat, &place, &terms).await;
+        post.has_called(&place, called);
+        match turn {
+            Turn::Go => {}
+            Turn::Empty => break,
+            Turn::Wait(_) if post.stop.is_cancelled() => break,
+            Turn::Wait(wait) => post.rest(wait).await,
         }
     }
     chat
 }
 
-enum Next {
+enum Turn {
     Go,
     Wait(Duration),
     Empty,
 }
 
-async fn send_head(
-    parts: &Parts,
-    channel: &Arc<dyn Channel>,
-    chat: &ChatId,
-    stop: &CancellationToken,
-) -> Result<Next, StoreError> {
-    let now = parts.clock.wall();
-    let part = match parts.store.claim(chat.clone(), now).await? {
-        Head::Empty => return Ok(Next::Empty),
-        Head::NotBefore(at) => return Ok(Next::Wait(at.since(now).max(Duration::from_millis(10)))),
-        Head::Part(part) => part,
-    };
-    if part.voice == Voice::Reply && now.since(part.created) > LIFETIME {
-        parts.store.sent(part.id, Sent::Expired, now).await?;
-        tracing::warn!(%chat, code = "delivery.expired", "a reply grew too old to be said");
-        return Ok(Next::Go);
+impl Post {
+    async fn terms(&self, chat: &ChatId) -> Result<Terms, StoreError> {
+        let install = &self.parts.install;
+        let group = self.parts.store.group_of(chat).await?;
+        // A group whose file is broken is delivered by the channel's setting.
+        let own = group.and_then(|name| install.group(&name).ok()).and_then(|group| group.delivery);
+        Ok(Terms {
+            delivery: own.unwrap_or_else(|| install.delivery(self.channel.name())),
+            abilities: self.channel.abilities(),
+            lifetime: install.file.host.reply_lifetime.0,
+            retry: install.file.host.delivery_retry.0,
+        })
     }
-    let sent = tokio::select! {
-        sent = send(channel, &part) => sent,
-        within = out_of_patience(channel.patience()) => {
-            Err(SendError::Later { why: format!("no answer within {} s", within.as_secs()), after: None })
+
+    fn pacer(&self) -> MutexGuard<'_, Pacer> {
+        self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the platform may be called there. `false` when the host drains and there is something to wait for.
+    async fn may_call(&self, place: &Place) -> bool {
+        while !self.closed.is_cancelled() {
+            // Listened for before the question: an end in between is not missed.
+            let ended = self.ended.notified();
+            let now = self.parts.clock.now().mono;
+            let asked = self.pacer().begin(place, now);
+            match asked {
+                Ok(()) => return true,
+                Err(_) if self.stop.is_cancelled() => return false,
+                Err(Wait::Until(until)) => self.rest(until.saturating_sub(now)).await,
+                Err(Wait::AnEnd) => tokio::select! {
+                    () = ended => {}
+                    () = self.stop.cancelled() => {}
+                },
+            }
         }
-        // Only a send that waits for a person (an empty terminal) is still here when the drain is over.
-        () = late(stop) => return Ok(Next::Wait(Duration::ZERO)),
-    };
-    let outcome = match sent {
-        Ok(receipt) => Sent::Receipt(receipt),
-        Err(SendError::Never { why }) => Sent::Failed(why),
-        Err(SendError::Later { why, after }) => later(&part, now, why, after),
-    };
-    settle(parts, &part, outcome).await?;
-    Ok(Next::Go)
+        false
+    }
+
+    fn has_called(&self, place: &Place, called: bool) {
+        let now = self.parts.clock.now().mono;
+        self.pacer().end(place, now, called);
+        self.ended.notify_waiters();
+    }
+
+    async fn rest(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// One call at most, and whether it was made.
+    async fn turn(&self, chat: &ChatId, place: &Place, terms: &Terms) -> (Turn, bool) {
+        let now = self.parts.clock.wall();
+        let part = match self.parts.store.claim(chat.clone(), *terms, now).await {
+            Ok(Head::Part(part)) => part,
+            Ok(Head::Empty) => return (Turn::Empty, false),
+            Ok(Head::NotBefore(at)) => return (Turn::Wait(at.since(now).max(SHORTEST)), false),
+            Ok(Head::Expired(row)) => {
+                tracing::warn!(%chat, code = "delivery.expired", "reply {row} grew too old to be said");
+                return (Turn::Go, false);
+            }
+            Err(e) => {
+                tracing::error!(%chat, code = e.code(), "delivery waits for the store: {e}");
+                return (Turn::Wait(STORE_RETRY), false);
+            }
+        };
+        let happened = tokio::select! {
+            happened = call(&self.channel, &part) => happened,
+            within = out_of_patience(self.channel.patience()) => {
+                Happened::Cut { why: format!("no answer within {} s", within.as_secs()) }
+            }
+            // A platform that does not answer, or an empty terminal. The row stays as it is: whoever finds it next
+            // finds it cut off.
+            () = late(&self.stop) => return (Turn::Empty, true),
+        };
+        if let Happened::NotArrived { after: Some(after), .. } = &happened {
+            // The whole room is left alone, not only the chat that asked.
+            self.pacer().shut(place, self.parts.clock.now().mono, (*after).min(LONGEST_WAIT));
+        }
+        self.settle(part, happened, terms.retry).await;
+        (Turn::Go, true)
+    }
+
+    /// Writes what came of a call, and does not stop trying: what is known here of the platform is known nowhere else.
+    async fn settle(&self, part: Part, happened: Happened, retry: Duration) {
+        loop {
+            let now = self.parts.clock.wall();
+            match self.parts.store.settle(part.clone(), happened.clone(), retry, now).await {
+                Ok(next) => return self.tell(&part, &next),
+                Err(e) => tracing::error!(chat = %part.chat, code = e.code(), "part {}: {e}", part.id),
+            }
+            if self.stop.is_cancelled() {
+                return;
+            }
+            self.rest(STORE_RETRY).await;
+        }
+    }
+
+    fn tell(&self, part: &Part, next: &Next) {
+        let (chat, row) = (&part.chat, part.id);
+        match next {
+            Next::Sent { .. } => {
+                self.parts.store.stage(part.turn, None, None, "sent", self.parts.clock.now())
+            }
+            Next::Fill { .. } => {}
+            Next::Again { doubt, why, .. } if doubt.copies > 0 => {
+                tracing::warn!(%chat, code = "delivery.uncertain", "part {row} may arrive twice: {why}");
+            }
+            Next::Again { why, .. } => {
+                tracing::warn!(%chat, code = "delivery.later", "part {row} waits: {why}");
+            }
+            Next::Ask { why } => {
+                tracing::warn!(%chat, code = "delivery.held", "part {row} waits for a person: {why}");
+            }
+            Next::GiveUp { why, gone, .. } => {
+                let code = if *gone { "delivery.unreachable" } else { "delivery.failed" };
+                tracing::error!(%chat, code, "part {row}: {why}");
+                // The owner's chat has something to say now.
+                self.parts.bell.ring();
+            }
+        }
+    }
 }
 
-async fn send(channel: &Arc<dyn Channel>, part: &Part) -> Result<String, SendError> {
-    failpoint!("delivery.send.before", |e| SendError::Later { why: e.to_string(), after: None });
-    let sent = channel.send(part).await;
+/// The one call that a part needs next.
+async fn call(channel: &Arc<dyn Channel>, part: &Part) -> Happened {
+    made(channel, part).await.unwrap_or_else(|error| {
+        tracing::debug!(chat = %part.chat, code = error.code(), "part {}: {error}", part.id);
+        happened(error)
+    })
+}
+
+async fn made(channel: &Arc<dyn Channel>, part: &Part) -> Result<Happened, SendError> {
+    failpoint!("delivery.send.before", |e| SendError::NotArrived { why: e.to_string(), after: None });
+    let made = match (part.way, &part.placeholder) {
+        (Way::Edit, None) => channel.claim(part).await.map(Happened::Claimed),
+        (Way::Edit, Some(placeholder)) => {
+            channel.fill(part, placeholder).await.map(|()| Happened::Arrived(placeholder.clone()))
+        }
+        (Way::Keyed | Way::Resend | Way::Hold, _) => channel.send(part).await.map(Happened::Arrived),
+    };
     failpoint!("delivery.send.after");
-    sent
+    made
+}
+
+fn happened(error: SendError) -> Happened {
+    match error {
+        SendError::NotArrived { why, after } => Happened::NotArrived { why, after },
+        SendError::Cut { why } => Happened::Cut { why },
+        SendError::Lost { why, stands } => Happened::Lost { why, stands },
+        SendError::Refused { why } => Happened::Refused { why },
+        SendError::Gone { why } => Happened::Gone { why },
+    }
 }
 
 async fn out_of_patience(patience: Option<Duration>) -> Duration {
@@ -137,26 +323,5 @@ async fn out_of_patience(patience: Option<Duration>) -> Duration {
 /// Some seconds after the host began to drain.
 async fn late(stop: &CancellationToken) {
     stop.cancelled().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-}
-
-fn later(part: &Part, now: WallMs, why: String, after: Option<Duration>) -> Sent {
-    if now.since(part.created) > retry::SEND_DAY {
-        return Sent::Failed(format!("given up after a day: {why}"));
-    }
-    Sent::Later { at: now.plus(retry::next_send(part.attempts + 1, after)), error: why }
-}
-
-async fn settle(parts: &Parts, part: &Part, outcome: Sent) -> Result<(), StoreError> {
-    match &outcome {
-        Sent::Receipt(_) => parts.store.stage(part.turn, None, None, "sent", parts.clock.now()),
-        Sent::Later { error, .. } => {
-            tracing::warn!(chat = %part.chat, code = "delivery.later", "part {} waits: {error}", part.id);
-        }
-        Sent::Failed(why) => {
-            tracing::error!(chat = %part.chat, code = "delivery.failed", "part {}: {why}", part.id)
-        }
-        Sent::Expired => {}
-    }
-    parts.store.sent(part.id, outcome, parts.clock.wall()).await
+    tokio::time::sleep(LAST_ANSWER).await;
 }

@@ -175,6 +175,78 @@ pub fn waiting_for_slot(working: usize) -> String {
     format!("All {working} working places are taken; yours is next in line and will start by itself.")
 }
 
+/// The place of a text that is about to be there.
+pub fn placeholder() -> String {
+    "…".to_owned()
+}
+
+/// What was not delivered.
+#[derive(Debug, Clone, Copy)]
+pub struct Undelivered<'a> {
+    /// Nothing of it was delivered; else an earlier part was.
+    pub whole: bool,
+    /// It grew too old; else the platform did not take it.
+    pub too_old: bool,
+    /// It may have arrived all the same.
+    pub doubtful: bool,
+    /// What the platform said.
+    pub why: &'a str,
+}
+
+/// A reply was given up.
+pub fn undelivered(u: &Undelivered<'_>) -> String {
+    let what = if u.whole { "A reply" } else { "The rest of a reply" };
+    let may = if u.doubtful { "may not have been delivered" } else { "could not be delivered" };
+    if u.too_old {
+        return format!("{what} {may} in time, and is too old now. Ask again if you still need it.");
+    }
+    format!("{what} {may}: {} Ask again if you still need it.", ended(&one_line(u.why)))
+}
+
+/// Nobody knows whether a part arrived.
+pub fn held(text: &str, code: &str) -> String {
+    let begins: String = one_line(text).chars().take(60).collect();
+    format!(
+        "A part may or may not have arrived; it begins \"{begins}\". /resend {code} sends it again, /drop {code} leaves it."
+    )
+}
+
+/// `/resend` was obeyed.
+pub fn resending(code: &str) -> String {
+    format!("{code} is sent again.")
+}
+
+/// `/drop` was obeyed.
+pub fn dropped(code: &str) -> String {
+    format!("{code} is not sent again.")
+}
+
+/// `/resend` or `/drop` of something that is not held.
+pub fn nothing_held(code: &str) -> String {
+    let code: String = code.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+    if code.is_empty() {
+        return "Which one? Write /resend CODE or /drop CODE, with the code of the question.".to_owned();
+    }
+    format!("Nothing is held here under {code}; it may have been answered already.")
+}
+
+/// A chat takes nothing any more. `title` was chosen by people there, `why` is the platform's word.
+pub fn unreachable(title: &str, chat: &str, why: &str) -> String {
+    let title = defuse(&label(title));
+    let name = if title.trim().is_empty() { chat.to_owned() } else { format!("{title} ({chat})") };
+    format!(
+        "Replies to {name} cannot be delivered: {} What waited for it is given up. As soon as a message comes from there, replies go there again.",
+        ended(&one_line(why))
+    )
+}
+
+/// Words of others inside a notice: one line, short, and they cannot speak as a notice of their own.
+fn one_line(text: &str) -> String {
+    let text: String = text.chars().filter(|c| !is_invisible(*c)).collect();
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
+    defuse(&line)
+}
+
 /// A message was longer than a letter can carry.
 pub fn too_long(bytes: usize, most: usize) -> String {
     format!(
@@ -197,6 +269,7 @@ pub fn help(persona: &str) -> String {
          /new - begin a new session\n\
          /status - what is going on\n\
          /answer - answer a question of {persona}\n\
+         /resend CODE, /drop CODE - when I asked whether a part arrived\n\
          /help - this text"
     )
 }

@@ -13,6 +13,8 @@ use tokio::sync::oneshot;
 use crate::domain::message::{Inbound, Offered};
 use crate::domain::outbound::Part;
 use crate::domain::{ChannelName, ChatId, MessageSeq, RunId, TurnId};
+use crate::policy::delivery::Abilities;
+use crate::policy::pace::Limits;
 
 /// The channels of this host.
 #[derive(Clone, Default)]
@@ -69,23 +71,56 @@ pub enum ChannelError {
     },
 }
 
-/// Why a part was not taken.
-#[derive(Debug, Clone, thiserror::Error)]
+/// Why a call did not do what it should; above all, whether it may have done it all the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// Try again: the platform is away, or asks for patience.
+    /// It is certain that nothing arrived: no connection, or the platform said no for now.
     #[error("{why}")]
-    Later {
+    NotArrived {
         /// What happened.
         why: String,
-        /// The platform's own wish.
+        /// How long the platform wants to be left alone.
         after: Option<Duration>,
     },
-    /// Never: the bot was removed from the chat, the chat is gone.
+    /// The call was made and no answer came that says what it did: nobody knows.
     #[error("{why}")]
-    Never {
+    Cut {
         /// What happened.
         why: String,
     },
+    /// The placeholder cannot be filled any more.
+    #[error("{why}")]
+    Lost {
+        /// What happened.
+        why: String,
+        /// Whether it still stands there; else somebody has deleted it.
+        stands: bool,
+    },
+    /// The platform will never take this text.
+    #[error("{why}")]
+    Refused {
+        /// What happened.
+        why: String,
+    },
+    /// The platform will take nothing for this chat: the bot was removed, the chat is gone.
+    #[error("{why}")]
+    Gone {
+        /// What happened.
+        why: String,
+    },
+}
+
+impl SendError {
+    /// The machine's word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotArrived { .. } => "delivery.later",
+            Self::Cut { .. } => "delivery.cut",
+            Self::Lost { .. } => "delivery.placeholder",
+            Self::Refused { .. } => "delivery.refused",
+            Self::Gone { .. } => "delivery.unreachable",
+        }
+    }
 }
 
 /// Why an attachment was not fetched.
@@ -142,8 +177,33 @@ pub trait Channel: Send + Sync {
         Some(Duration::from_secs(60))
     }
 
-    /// Sends one part; returns the platform's id of it.
+    /// What it can do about a call that may be repeated.
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
+
+    /// How fast it may be called.
+    fn pace(&self) -> Limits {
+        Limits::default()
+    }
+
+    /// The room that a chat belongs to, where the platform limits rooms.
+    fn room(&self, _chat: &ChatId) -> Option<String> {
+        None
+    }
+
+    /// Sends one part; returns the platform's id of it. A channel that takes our own id gives it [`Part::ours`].
     async fn send(&self, part: &Part) -> Result<String, SendError>;
+
+    /// Sends a placeholder for a part; returns the platform's id of it. Called only where [`Abilities::edits`] is set.
+    async fn claim(&self, _part: &Part) -> Result<String, SendError> {
+        Err(SendError::Refused { why: "this channel has no placeholders".into() })
+    }
+
+    /// Gives a placeholder the text of its part, however often it is told to.
+    async fn fill(&self, _part: &Part, _placeholder: &str) -> Result<(), SendError> {
+        Err(SendError::Refused { why: "this channel has no placeholders".into() })
+    }
 
     /// Shows that the agent works; lasts a few seconds on most platforms and is repeated while it does.
     async fn typing(&self, chat: &ChatId);

@@ -2,15 +2,16 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Done, Here};
 use crate::backup;
 use crate::channels::terminal::wire::SOCKET;
 use crate::clock::Clock;
 use crate::disk;
+use crate::report::safe;
 use crate::say;
-use crate::store;
+use crate::store::{self, DeliveryCount};
 use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
@@ -27,11 +28,7 @@ pub(super) async fn run(here: &Here) -> Done {
         "messages": summary.messages,
         "turns": summary.turns.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "runs": summary.runs.iter().map(|(run, lane, state)| json!({"run": run, "lane": lane, "state": state})).collect::<Vec<_>>(),
-        "outbox": {
-            "waiting": summary.delivery.waiting,
-            "failed": summary.delivery.failed,
-            "uncertain": summary.delivery.uncertain,
-        },
+        "outbox": outbox(&summary.delivery),
         "damaged": damage,
         "copy": copy.as_ref().map(|(path, age)| json!({"file": path, "age_s": age.as_secs()})),
         "disk": room.map(|r| json!({"free_mib": r.free >> 20, "read_only": r.read_only, "ballast_mib": ballast})),
@@ -45,8 +42,7 @@ pub(super) async fn run(here: &Here) -> Done {
         summary.messages,
         if turns.is_empty() { "none".into() } else { turns.join(", ") }
     );
-    let d = summary.delivery;
-    text += &format!("outbox    {} waiting, {} failed, {} uncertain\n", d.waiting, d.failed, d.uncertain);
+    text += &tell_outbox(&summary.delivery);
     if let Some(damage) = &damage {
         text += &format!("DAMAGED   the database: {damage}; `lazaret doctor` says what to do\n");
     }
@@ -66,4 +62,42 @@ pub(super) async fn run(here: &Here) -> Done {
     }
     here.print(&json, text.trim_end());
     Ok(ExitCode::SUCCESS)
+}
+
+fn outbox(d: &DeliveryCount) -> Value {
+    json!({
+        "waiting": d.waiting,
+        "deferred": d.deferred,
+        "uncertain": d.uncertain,
+        "strays": d.strays,
+        "failed": d.failed,
+        "expired": d.expired,
+        "held": d.held.iter().map(|h| json!({ "code": h.code, "chat": h.chat, "text": h.text })).collect::<Vec<_>>(),
+        "unreachable": d.unreachable.iter().map(|u| json!({
+            "chat": u.chat, "why": u.why, "since": u.since.rfc3339(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// One line of numbers; what needs a person has a line of its own.
+fn tell_outbox(d: &DeliveryCount) -> String {
+    let mut text = format!(
+        "outbox    {} waiting, {} deferred, {} held, {} failed, {} expired, {} uncertain, {} strays\n",
+        d.waiting,
+        d.deferred,
+        d.held.len(),
+        d.failed,
+        d.expired,
+        d.uncertain,
+        d.strays
+    );
+    for held in &d.held {
+        let begins: String = held.text.chars().take(60).collect();
+        let code = &held.code;
+        text += &format!("held      {}  /resend {code} or /drop {code}: {}\n", held.chat, safe(&begins));
+    }
+    for chat in &d.unreachable {
+        text += &format!("cut off   {}  since {}: {}\n", chat.chat, chat.since, safe(&chat.why));
+    }
+    text
 }

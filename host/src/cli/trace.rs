@@ -94,9 +94,19 @@ fn tell(here: &Here, t: &MessageTrace) -> String {
 
 fn tell_part(said: &OutboxTrace) -> String {
     let when = said.sent_at.map_or_else(String::new, |at| format!(" {at}"));
-    let mut out = format!("{} {}{when}: {}\n", said.voice, said.state, safe(&first_line(&said.text)));
+    let state = if said.code.is_some() { "held" } else { &said.state };
+    let mut out = format!("{} {state}{when}: {}\n", said.voice, safe(&first_line(&said.text)));
     if let Some(error) = &said.error {
         out += &format!("  after {} attempts: {}\n", said.attempts, safe(error));
+    }
+    if let Some(code) = &said.code {
+        out += &format!("  it may have arrived: /resend {code} or /drop {code}\n");
+    }
+    if said.uncertain > 0 {
+        out += &format!("  uncertain: up to {} more may stand there\n", said.uncertain);
+    }
+    if said.strays > 0 {
+        out += &format!("  strays: up to {} empty placeholders may stand there\n", said.strays);
     }
     out
 }
@@ -124,6 +134,7 @@ fn to_json(t: &MessageTrace) -> Value {
             "usage": { "calls": turn.usage.0, "input": turn.usage.1, "output": turn.usage.2 },
             "said": turn.outbox.iter().map(|o| json!({
                 "voice": o.voice, "state": o.state, "text": o.text, "receipt": o.receipt, "error": o.error,
+                "attempts": o.attempts, "held": o.code, "uncertain": o.uncertain, "strays": o.strays,
                 "sent_at": o.sent_at.map(|at| at.rfc3339()),
             })).collect::<Vec<_>>(),
         })),

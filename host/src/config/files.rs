@@ -11,7 +11,9 @@ use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 pub use super::value::{Span, Zone};
 use crate::domain::group::{Priority, Trigger};
 use crate::domain::limits::{ContextLimits, RunLimits};
+use crate::domain::outbound::Delivery;
 use crate::domain::{ChatId, SenderId};
+use crate::policy::pace::{Limit, Limits};
 
 /// `lazaret.toml`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -114,6 +116,9 @@ pub struct GroupFile {
     /// Tool policy of this group, instead of the install's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tools: Option<ToolsFile>,
+    /// What is done here about a part of which nobody knows whether it arrived, instead of the channel's setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryFile>,
 }
 
 /// A model.
@@ -146,6 +151,10 @@ pub struct HostFile {
     pub attachment_mib: u64,
     /// How long a model that is busy or away is asked again before the turn is told.
     pub model_retry: Span,
+    /// How long a reply is tried while the platform is away.
+    pub delivery_retry: Span,
+    /// A reply older than this is not sent any more; its chat is told.
+    pub reply_lifetime: Span,
     /// Room that is kept to be given back when the disk is full, in MiB.
     pub ballast_mib: u64,
     /// With less than this free, in MiB, no messages are read; what runs may finish.
@@ -167,6 +176,8 @@ impl Default for HostFile {
             live_boxes: 12,
             attachment_mib: 20,
             model_retry: Span(Duration::from_secs(120)),
+            delivery_retry: Span(Duration::from_secs(24 * 3600)),
+            reply_lifetime: Span(Duration::from_secs(24 * 3600)),
             ballast_mib: 64,
             free_floor_mib: 256,
             night_hour: 3,
@@ -359,11 +370,65 @@ pub struct TelegramFile {
     pub token_file: Option<String>,
     /// The Bot API's address.
     pub base_url: String,
+    /// What is done about a part of which nobody knows whether it arrived: `"resend"` (never lost, seldom doubled),
+    /// `"edit"` (a placeholder comes first; text is never doubled) or `"hold"` (the chat is asked).
+    pub delivery: DeliveryFile,
+    /// Calls in one chat that may follow each other at once; on average it is one a second.
+    pub chat_burst: u32,
+    /// Calls a minute in one room, all of its topics together.
+    pub room_per_minute: u32,
+    /// Calls a second in all chats together.
+    pub bot_per_second: u32,
 }
 
 impl Default for TelegramFile {
     fn default() -> Self {
-        Self { enabled: true, token_file: None, base_url: "https://api.telegram.org".into() }
+        Self {
+            enabled: true,
+            token_file: None,
+            base_url: "https://api.telegram.org".into(),
+            delivery: DeliveryFile::default(),
+            // https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
+            chat_burst: 3,
+            room_per_minute: 20,
+            bot_per_second: 30,
+        }
+    }
+}
+
+impl TelegramFile {
+    /// How fast Telegram is called.
+    pub fn pace(&self) -> Limits {
+        let limit =
+            |calls: u32, seconds| Some(Limit { calls: calls.max(1), within: Duration::from_secs(seconds) });
+        Limits {
+            chat: limit(self.chat_burst, self.chat_burst.max(1).into()),
+            room: limit(self.room_per_minute, 60),
+            all: limit(self.bot_per_second, 1),
+        }
+    }
+}
+
+/// A delivery policy in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryFile {
+    /// It is sent again.
+    #[default]
+    Resend,
+    /// A placeholder comes first, and the text is an edit of it.
+    Edit,
+    /// The chat is asked.
+    Hold,
+}
+
+impl From<DeliveryFile> for Delivery {
+    fn from(file: DeliveryFile) -> Self {
+        match file {
+            DeliveryFile::Resend => Self::Resend,
+            DeliveryFile::Edit => Self::Edit,
+            DeliveryFile::Hold => Self::Hold,
+        }
     }
 }
 

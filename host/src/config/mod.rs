@@ -20,7 +20,9 @@ use serde::de::DeserializeOwned;
 
 use crate::domain::group::{Group, ModelChoice};
 use crate::domain::limits::{ContextLimits, RunLimits};
-use crate::domain::{ChatId, GroupName, Secret, SenderId};
+use crate::domain::outbound::Delivery;
+use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
+use crate::policy::pace::Limits;
 pub use dirs::Root;
 use files::{GroupFile, InstallFile, LimitsFile, ProviderKind};
 pub use show::{Shown, schema_of_group, schema_of_install};
@@ -79,6 +81,8 @@ pub struct Telegram {
     pub token: Secret,
     /// The Bot API's address.
     pub base_url: String,
+    /// How fast it is called.
+    pub pace: Limits,
 }
 
 /// The install's settings, checked.
@@ -149,6 +153,15 @@ impl Install {
                 tokens: self.file.context.tokens.unwrap_or(context.tokens),
             },
             tools: self.file.tools.clone().into(),
+            delivery: None,
+        }
+    }
+
+    /// The delivery policy of a channel's chats, where their group names none.
+    pub fn delivery(&self, channel: ChannelName) -> Delivery {
+        match channel {
+            ChannelName::Telegram => self.file.channels.telegram.delivery.into(),
+            ChannelName::Terminal => Delivery::default(),
         }
     }
 
@@ -190,6 +203,7 @@ impl Install {
                 tokens: file.context.tokens.unwrap_or(base.context.tokens),
             },
             tools: file.tools.map_or(base.tools, Into::into),
+            delivery: file.delivery.map(Into::into),
             name: base.name,
         })
     }

@@ -81,7 +81,7 @@ pub(super) fn telegram(file: &InstallFile, root: &Root, env: &Env) -> Result<Opt
         None => set(env, "TELEGRAM_BOT_TOKEN").map(Secret::new),
     };
     let base_url = settings.base_url.trim_end_matches('/').to_owned();
-    Ok(token.map(|token| Telegram { token, base_url }))
+    Ok(token.map(|token| Telegram { token, base_url, pace: settings.pace() }))
 }
 
 fn set<'a>(env: &'a Env, name: &str) -> Option<&'a str> {

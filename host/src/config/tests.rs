@@ -123,3 +123,29 @@ fn a_group_narrows_and_cannot_widen() {
     let error = load("[model]\nprovider = \"elsewhere\"").unwrap_err();
     assert!(error.to_string().contains("tour"), "{error}");
 }
+
+#[test]
+fn the_owner_chooses_what_happens_to_a_part_in_doubt_and_a_group_for_itself() {
+    let text = "[channels.telegram]\ndelivery = \"hold\"";
+    let by_file = install(text, &[]).unwrap();
+    assert_eq!(by_file.delivery(ChannelName::Telegram), Delivery::Hold);
+    let by_env = install(text, &[("LAZARET_CHANNELS_TELEGRAM_DELIVERY", "edit")]).unwrap();
+    assert_eq!(by_env.delivery(ChannelName::Telegram), Delivery::Edit);
+    let family: GroupName = "family".parse().unwrap();
+    let group = |file: GroupFile| by_file.narrowed_by(&family, file).unwrap().delivery;
+    assert_eq!(group(GroupFile::default()), None);
+    assert_eq!(group(toml::from_str("delivery = \"resend\"").unwrap()), Some(Delivery::Resend));
+    assert!(complaint("[channels.telegram]\ndelivery = \"twice\"").contains("`resend`, `edit`, `hold`"));
+}
+
+#[test]
+fn telegram_is_called_no_faster_than_it_documents() {
+    let pace = install("", &[]).unwrap().file.channels.telegram.pace();
+    let limit = |calls, seconds| {
+        Some(crate::policy::pace::Limit { calls, within: std::time::Duration::from_secs(seconds) })
+    };
+    assert_eq!((pace.chat, pace.room, pace.all), (limit(3, 3), limit(20, 60), limit(30, 1)));
+    let none =
+        install("[channels.telegram]\nroom_per_minute = 0", &[]).unwrap().file.channels.telegram.pace();
+    assert_eq!(none.room, limit(1, 60), "a limit of none would silence every room");
+}

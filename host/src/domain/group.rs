@@ -1,6 +1,7 @@
 //! A group as the rooms above see it: its file, checked, with the install's values where it is silent.
 
 use super::limits::{ContextLimits, RunLimits};
+use super::outbound::Delivery;
 use super::{GroupName, SenderId};
 
 /// When a message wakes the agent.
@@ -52,6 +53,8 @@ pub struct Group {
     pub context: ContextLimits,
     /// Tool policy, as the runner gets it.
     pub tools: ipc_schema::letters::to_agent::ToolPolicy,
+    /// What is done about a part of which nobody knows whether it arrived; the channel's setting where it is silent.
+    pub delivery: Option<Delivery>,
 }
 
 /// A model behind a provider.
@@ -84,6 +87,7 @@ impl Group {
             limits: RunLimits::default(),
             context: ContextLimits::default(),
             tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
+            delivery: None,
         }
     }
 }

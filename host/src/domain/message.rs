@@ -88,7 +88,7 @@ pub enum Role {
     Wake,
     /// It is kept, and given with the next wake.
     Context,
-    /// It is for the host: `/stop`, `/new`, `/status`, `/help`.
+    /// It is for the host: `/stop`, `/new`, `/status`, `/help`, `/resend`, `/drop`.
     Command(Command),
 }
 
@@ -105,11 +105,16 @@ pub enum Command {
     Help,
     /// Answer a question of the agent.
     Answer,
+    /// Send a part again of which nobody knows whether it arrived.
+    Resend,
+    /// Leave such a part as it is.
+    Drop,
 }
 
 impl Command {
     /// Every command.
-    pub const ALL: [Command; 5] = [Self::Stop, Self::New, Self::Status, Self::Help, Self::Answer];
+    pub const ALL: [Command; 7] =
+        [Self::Stop, Self::New, Self::Status, Self::Help, Self::Answer, Self::Resend, Self::Drop];
 
     /// Its word, without the slash.
     pub fn word(self) -> &'static str {
@@ -119,6 +124,8 @@ impl Command {
             Self::Status => "status",
             Self::Help => "help",
             Self::Answer => "answer",
+            Self::Resend => "resend",
+            Self::Drop => "drop",
         }
     }
 }

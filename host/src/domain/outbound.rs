@@ -1,5 +1,7 @@
 //! What the host sends: rows of the outbox.
 
+use std::str::FromStr;
+
 use super::{ChatId, MessageSeq, TurnId, WallMs};
 
 /// Who speaks.
@@ -18,6 +20,56 @@ impl Voice {
             Self::Reply => "reply",
             Self::Notice => "notice",
         }
+    }
+}
+
+/// What the owner wants done about a part of which nobody knows whether it arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// It is sent again: never lost, seldom doubled, every possible double counted.
+    #[default]
+    Resend,
+    /// A placeholder claims its place first, and the text is an edit that may be repeated: text is never doubled.
+    Edit,
+    /// A person is asked.
+    Hold,
+}
+
+/// How a row is delivered: the owner's wish as far as the channel can follow it. Fixed by the row's first claim, so
+/// that whoever finds it cut off knows what may stand on the platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The platform takes our own id and drops a repeat.
+    Keyed,
+    /// As [`Delivery::Resend`].
+    Resend,
+    /// As [`Delivery::Edit`].
+    Edit,
+    /// As [`Delivery::Hold`].
+    Hold,
+}
+
+impl Way {
+    /// As it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Keyed => "keyed",
+            Self::Resend => "resend",
+            Self::Edit => "edit",
+            Self::Hold => "hold",
+        }
+    }
+}
+
+impl FromStr for Way {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Keyed, Self::Resend, Self::Edit, Self::Hold];
+        known
+            .into_iter()
+            .find(|way| way.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is no way to deliver"))
     }
 }
 
@@ -41,18 +93,26 @@ pub struct Saying {
 pub struct Part {
     /// The row.
     pub id: i64,
+    /// Our own id of it: the same at every repeat, and after a restored copy of the database no other part's.
+    pub ours: String,
     /// Where.
     pub chat: ChatId,
     /// Who speaks.
     pub voice: Voice,
     /// The turn it belongs to; notices outside turns have none.
     pub turn: Option<TurnId>,
+    /// The [`Saying`]'s key: parts of one text share it.
+    pub key: String,
     /// The message it answers.
     pub answers: Option<MessageSeq>,
     /// Markdown.
     pub text: String,
+    /// How it is delivered.
+    pub way: Way,
+    /// The message of ours that an edit will fill, once it was sent.
+    pub placeholder: Option<String>,
     /// How often it was tried before.
     pub attempts: u32,
-    /// When it was written. A reply older than its lifetime is never sent.
-    pub created: WallMs,
+    /// When its lifetime began. A reply older than that is never sent.
+    pub lives_from: WallMs,
 }

@@ -46,16 +46,28 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
 /// `/word` alone or before arguments. In a room it must be addressed to us: other bots have commands too.
 fn command(message: &Inbound) -> Option<Command> {
     let mut words = message.text.trim().strip_prefix('/')?.split_whitespace();
-    let (word, code) = (words.next()?, words.next());
+    let (word, code, more) = (words.next()?, words.next(), words.next());
     let (word, at_us) = match word.split_once('@') {
         // Whose name follows the sign is for the channel to know; it said whether that is us.
         Some((word, _)) => (word, message.addresses_us),
         None => (word, message.kind == ChatKind::Direct || message.addresses_us),
     };
     let word = word.to_lowercase();
+    let command = Command::ALL.into_iter().find(|c| c.word() == word)?;
     // A code is ours: who types it in a room means us.
-    let with_code = code.is_some_and(|code| (2..=3).contains(&code.chars().count()));
-    Command::ALL.into_iter().find(|c| c.word() == word && (at_us || *c == Command::Answer && with_code))
+    let answers = match command {
+        Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
+        Command::Resend | Command::Drop => {
+            !message.text.contains('@') && more.is_none() && code.is_some_and(is_code)
+        }
+        Command::Stop | Command::New | Command::Status | Command::Help => false,
+    };
+    (at_us || answers).then_some(command)
+}
+
+/// Two or more hexadecimal digits, as `/resend` and `/drop` name a part.
+fn is_code(word: &str) -> bool {
+    (2..=8).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn wakes(message: &Inbound, group: &Group) -> bool {
@@ -172,6 +184,20 @@ mod tests {
         let stop = Admission::Take(Role::Command(Command::Stop));
         assert_eq!(admit(&direct, Some(&group(Trigger::Addressed)), &[]), stop);
         assert_eq!(verdict("/unknown", Trigger::Addressed), CONTEXT);
+    }
+
+    #[test]
+    fn the_hosts_own_question_is_answered_as_it_asks() {
+        let order = |command| Admission::Take(Role::Command(command));
+        assert_eq!(verdict("/resend 7F", Trigger::Addressed), order(Command::Resend));
+        assert_eq!(verdict("/drop 7fa", Trigger::Addressed), order(Command::Drop));
+        for other in ["/drop", "/drop it", "/drop 7F now", "/drop@other_bot 7F", "/stop 7F"] {
+            assert_eq!(verdict(other, Trigger::Addressed), CONTEXT, "{other}");
+        }
+        assert_eq!(
+            admit(&message("telegram:5", "/drop"), Some(&group(Trigger::Always)), &[]),
+            order(Command::Drop)
+        );
     }
 
     #[test]

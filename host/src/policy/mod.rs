@@ -2,7 +2,9 @@
 
 pub mod admission;
 pub mod authorize;
+pub mod delivery;
 pub mod night;
+pub mod pace;
 pub mod pressure;
 pub mod retention;
 pub mod retry;

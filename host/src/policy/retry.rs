@@ -10,8 +10,8 @@ use crate::say;
 pub const ATTEMPTS: u32 = 3;
 /// A box that never comes up is tried again for this long after the turn was opened.
 pub const START_DAY: Duration = Duration::from_secs(24 * 3600);
-/// A message is sent again for this long.
-pub const SEND_DAY: Duration = Duration::from_secs(24 * 3600);
+/// The longest wait before a part is sent again, whatever the platform asks for.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// The verdict on a turn whose run has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,9 +68,9 @@ pub fn doubling(first: Duration, tries: u32, longest: Duration) -> Duration {
 }
 
 /// How long to wait before a part that was not taken is sent again: what the platform asked for, else doubling
-/// from one second to an hour.
+/// from one second; an hour at most.
 pub fn next_send(attempts: u32, asked: Option<Duration>) -> Duration {
-    asked.unwrap_or_else(|| doubling(Duration::from_secs(1), attempts, Duration::from_secs(3600)))
+    asked.unwrap_or_else(|| doubling(Duration::from_secs(1), attempts, LONGEST_WAIT)).min(LONGEST_WAIT)
 }
 
 #[cfg(test)]
@@ -123,6 +123,7 @@ mod tests {
         assert_eq!(next_send(1, Some(Duration::from_secs(7))), Duration::from_secs(7));
         assert_eq!(next_send(1, None), Duration::from_secs(1));
         assert_eq!(next_send(5, None), Duration::from_secs(16));
-        assert_eq!(next_send(60, None), Duration::from_secs(3600));
+        assert_eq!(next_send(60, None), LONGEST_WAIT);
+        assert_eq!(next_send(1, Some(30 * HOUR)), LONGEST_WAIT, "no platform silences a chat for a day");
     }
 }

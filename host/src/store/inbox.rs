@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::settings::bump;
-use super::{Result, Store, StoreError, id, parse, questions, turns};
+use super::{Result, Store, StoreError, id, parse, questions, turns, undelivered};
 use crate::domain::message::{Admitted, Command, Role};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, TurnId, WallMs};
 
@@ -224,6 +224,7 @@ pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepte
             c.query_row(sql, params![chat.as_str(), m.inbound.message_id, m.inbound.version], |r| r.get(0))?;
         return Ok(Accepted { seq: MessageSeq(id(seq)), lane, chat, placement: Placement::Duplicate });
     };
+    undelivered::reached(c, &chat)?;
     if m.inbound.version > 0 {
         replace_ungiven(c, m, seq)?;
     }

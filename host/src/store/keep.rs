@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, params};
 
+use super::outbox::DUE;
 use super::{Result, Store, parse};
 use crate::domain::message::Attachment;
 use crate::domain::{GroupName, RunId, WallMs};
@@ -87,10 +88,12 @@ impl Store {
     /// The clock went on by `by` milliseconds without that much having passed: what waits is as old as before.
     pub async fn move_times(&self, by: i64) -> Result<()> {
         self.write(move |c| {
-            let sql = "UPDATE outbox SET created_at = created_at + ?1,
-                              not_before = CASE not_before WHEN 0 THEN 0 ELSE max(not_before + ?1, 1) END
-                       WHERE state IN ('ready', 'sending')";
-            c.execute(sql, [by])?;
+            let sql = format!(
+                "UPDATE outbox SET created_at = created_at + ?1, lives_from = lives_from + ?1,
+                        not_before = CASE not_before WHEN 0 THEN 0 ELSE max(not_before + ?1, 1) END
+                 WHERE {DUE}"
+            );
+            c.execute(&sql, [by])?;
             c.execute("UPDATE turn SET opened_at = opened_at + ?1 WHERE state = 'open'", [by])?;
             let sql = "UPDATE question SET asked_at = asked_at + ?1, expires_at = expires_at + ?1
                        WHERE state IN ('open', 'pending')";

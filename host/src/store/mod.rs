@@ -5,9 +5,15 @@
 
 mod adoption;
 mod copy;
+#[cfg(test)]
+mod delivery_model;
+#[cfg(test)]
+mod delivery_tests;
 mod inbox;
 mod keep;
 mod letters;
+#[cfg(test)]
+mod migration_tests;
 mod migrations;
 mod open;
 mod outbox;
@@ -20,6 +26,7 @@ mod tests;
 mod trace;
 mod trouble;
 mod turns;
+mod undelivered;
 mod upgrade;
 mod usage;
 mod writer;
@@ -29,14 +36,15 @@ pub use copy::{Copied, back_up, check};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use keep::Cleared;
 pub use open::{copies, known_damage};
-pub use outbox::{Head, LIFETIME, Sent};
+pub use outbox::Head;
 pub use questions::{AnswerTaken, NewQuestion, Suspended};
 pub use restore::{Around, Restored, begin_restore, restore, verify};
 pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
-pub use trace::{MessageTrace, OutboxTrace, StageRow};
+pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
 pub use trouble::{BALLAST, Trouble};
 pub use turns::{BeginState, InputState};
+pub use undelivered::Word;
 pub use usage::UsageRow;
 
 use std::path::{Path, PathBuf};

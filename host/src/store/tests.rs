@@ -3,19 +3,28 @@
 mod keeping;
 mod opening;
 
+use std::time::Duration;
+
 use ipc_schema::RefusalCode;
 use ipc_schema::letters::request::AskPerson;
 use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
 
 use super::*;
 use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
-use crate::domain::outbound::{Saying, Voice};
+use crate::domain::outbound::{Delivery, Saying, Voice};
 use crate::domain::run::TurnEnd;
 use crate::domain::{
     ChannelName, ChatId, ChatKind, Ending, GroupName, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs,
 };
+use crate::policy::delivery::{Abilities, Happened, Terms};
 
 const T: WallMs = WallMs(1_795_000_000_000);
+const TERMS: Terms = Terms {
+    delivery: Delivery::Resend,
+    abilities: Abilities { own_id: false, edits: true },
+    lifetime: Duration::from_secs(24 * 3600),
+    retry: Duration::from_secs(24 * 3600),
+};
 const RUN: &str = "019ab000-0000-7000-8000-000000000001";
 const RUN2: &str = "019ab000-0000-7000-8000-000000000002";
 
@@ -146,9 +155,9 @@ impl House {
 
     async fn said(&self, in_chat: &str) -> Vec<String> {
         let mut texts = Vec::new();
-        while let Head::Part(part) = self.store.claim(chat(in_chat), T).await.unwrap() {
-            self.store.sent(part.id, Sent::Receipt("1".into()), T).await.unwrap();
-            texts.push(part.text);
+        while let Head::Part(part) = self.store.claim(chat(in_chat), TERMS, T).await.unwrap() {
+            texts.push(part.text.clone());
+            self.store.settle(part, Happened::Arrived("1".into()), TERMS.retry, T).await.unwrap();
         }
         texts
     }
@@ -371,28 +380,6 @@ async fn a_command_is_carried_out_until_it_has_an_outcome() {
     assert_eq!((open.len(), open[0].command, open[0].seq), (1, Command::Stop, placed.seq));
     h.store.command_done(placed.seq, "stopping".into()).await.unwrap();
     assert!(h.store.open_commands().await.unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn order_holds_behind_a_part_that_waits() {
-    let h = house().await;
-    for text in ["first", "second"] {
-        let saying = Saying { key: text.into(), ..reply(text, "k") };
-        h.store.say(None, saying, T).await.unwrap();
-    }
-    let here = || chat("telegram:-1");
-    let Head::Part(first) = h.store.claim(here(), T).await.unwrap() else { panic!() };
-    let later = Sent::Later { at: WallMs(T.0 + 5000), error: "429".into() };
-    h.store.sent(first.id, later, T).await.unwrap();
-    assert_eq!(h.store.claim(here(), T).await.unwrap(), Head::NotBefore(WallMs(T.0 + 5000)));
-    let Head::Part(again) = h.store.claim(here(), WallMs(T.0 + 5000)).await.unwrap() else { panic!() };
-    assert_eq!((again.text.as_str(), again.attempts), ("first", 1));
-    // The host dies here: whether it arrived is not known.
-    assert_eq!(h.store.recover_sending().await.unwrap(), 1);
-    let repeated = Saying { key: "second".into(), ..reply("second", "k") };
-    h.store.say(None, repeated, T).await.unwrap();
-    assert_eq!(h.said("telegram:-1").await, ["first", "second"]);
-    assert_eq!(h.store.summary().await.unwrap().delivery.uncertain, 1);
 }
 
 #[tokio::test]

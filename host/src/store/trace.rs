@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::outbox::DeliveryCount;
+use super::outbox::DUE;
+use super::undelivered::{self, Held, Unreachable};
 use super::{Result, Store, id, int};
 use crate::domain::{GroupName, MessageSeq, Moment, RunId, TurnId, WallMs};
 
@@ -91,8 +92,14 @@ pub struct OutboxTrace {
     pub voice: String,
     /// Its text.
     pub text: String,
-    /// ready, sending, sent, failed, expired.
+    /// ready, sending, sent, deferred, uncertain, failed, expired.
     pub state: String,
+    /// What `/resend` and `/drop` name, while it is held.
+    pub code: Option<String>,
+    /// Copies that may stand on the platform beside the one receipt.
+    pub uncertain: u64,
+    /// Placeholders that may stand there beside the claimed one.
+    pub strays: u64,
     /// How often it was tried.
     pub attempts: u32,
     /// When it was sent.
@@ -101,6 +108,27 @@ pub struct OutboxTrace {
     pub receipt: Option<String>,
     /// What the platform said.
     pub error: Option<String>,
+}
+
+/// The outbox in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeliveryCount {
+    /// Rows that wait for their turn or are being sent.
+    pub waiting: u64,
+    /// Rows that will be tried again.
+    pub deferred: u64,
+    /// Copies that may stand on a platform beside the one that was meant.
+    pub uncertain: u64,
+    /// Placeholders that may stand there with nothing in them.
+    pub strays: u64,
+    /// Rows that failed for good.
+    pub failed: u64,
+    /// Replies that grew too old to be said.
+    pub expired: u64,
+    /// Parts that wait for a person's word.
+    pub held: Vec<Held>,
+    /// Chats that cannot be reached.
+    pub unreachable: Vec<Unreachable>,
 }
 
 /// Numbers of the whole store.
@@ -235,9 +263,18 @@ impl Store {
                 runs: runs.collect::<std::result::Result<_, _>>()?,
                 numbers: numbers.collect::<std::result::Result<_, _>>()?,
                 delivery: DeliveryCount {
-                    waiting: count("SELECT count(*) FROM outbox WHERE state IN ('ready', 'sending')")?,
-                    failed: count("SELECT count(*) FROM outbox WHERE state = 'failed'")?,
+                    waiting: count(&format!(
+                        "SELECT count(*) FROM outbox WHERE {DUE} AND state IN ('ready', 'sending')"
+                    ))?,
+                    deferred: count(&format!(
+                        "SELECT count(*) FROM outbox WHERE {DUE} AND state IN ('deferred', 'uncertain') AND code IS NULL"
+                    ))?,
                     uncertain: count("SELECT coalesce(sum(uncertain), 0) FROM outbox")?,
+                    strays: count("SELECT coalesce(sum(strays), 0) FROM outbox")?,
+                    failed: count("SELECT count(*) FROM outbox WHERE state = 'failed'")?,
+                    expired: count("SELECT count(*) FROM outbox WHERE state = 'expired'")?,
+                    held: undelivered::held(c)?,
+                    unreachable: undelivered::all_unreachable(c)?,
                 },
             })
         })
@@ -266,7 +303,8 @@ fn turn_trace(c: &Connection, turn: i64) -> Result<TurnTrace> {
     let runs = runs.query_map([turn], |r| {
         Ok(RunTrace { run: r.get(0)?, group: r.get(1)?, ending: r.get(2)?, why: r.get(3)? })
     })?;
-    let sql = "SELECT id, voice, text, state, attempts, sent_at, receipt, error FROM outbox WHERE turn = ?1 ORDER BY id";
+    let sql = "SELECT id, voice, text, state, attempts, sent_at, receipt, error, code, uncertain, strays
+               FROM outbox WHERE turn = ?1 ORDER BY id";
     let mut said = c.prepare(sql)?;
     let said = said.query_map([turn], |r| {
         Ok(OutboxTrace {
@@ -278,6 +316,9 @@ fn turn_trace(c: &Connection, turn: i64) -> Result<TurnTrace> {
             sent_at: r.get::<_, Option<i64>>(5)?.map(WallMs),
             receipt: r.get(6)?,
             error: r.get(7)?,
+            code: r.get(8)?,
+            uncertain: id(r.get(9)?),
+            strays: id(r.get(10)?),
         })
     })?;
     let sql = "SELECT count(*), coalesce(sum(input + cache_read + cache_write), 0), coalesce(sum(output), 0)

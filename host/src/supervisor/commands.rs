@@ -10,7 +10,7 @@ use crate::domain::outbound::Saying;
 use crate::intake::News;
 use crate::parts::Parts;
 use crate::say::{self, StatusFacts};
-use crate::store::{AnswerTaken, CommandRow};
+use crate::store::{AnswerTaken, CommandRow, Word};
 
 impl Supervisor {
     /// Carries out a command: its event for dispatch, and its answer from a worker.
@@ -45,6 +45,14 @@ impl Supervisor {
             }
             Command::Answer => {
                 self.take_answer(row);
+                None
+            }
+            Command::Resend => {
+                self.resolve_held(row, Word::Resend);
+                None
+            }
+            Command::Drop => {
+                self.resolve_held(row, Word::Drop);
                 None
             }
         }
@@ -83,6 +91,17 @@ impl Supervisor {
                     finish(&parts, row, say::new_session(number), format!("session {number}")).await
                 }
                 Err(e) => tracing::error!(code = e.code(), "no new session: {e}"),
+            }
+        });
+    }
+
+    fn resolve_held(&self, row: CommandRow, word: Word) {
+        let parts = Arc::clone(&self.parts);
+        tokio::spawn(async move {
+            let now = parts.clock.wall();
+            match parts.store.resolve_held(row.seq, row.group, row.chat, word, now).await {
+                Ok(_) => parts.bell.ring(),
+                Err(e) => tracing::error!(code = e.code(), "{} was not carried out: {e}", row.seq),
             }
         });
     }

@@ -99,8 +99,9 @@ fn fill(world: &World, messages: usize) -> rusqlite::Result<()> {
             rusqlite::params![turn, chat],
         )?;
         transaction.execute(
-            "INSERT INTO outbox(chat, voice, turn, key, part, text, state, not_before, created_at, sent_at, receipt)
-             VALUES (?2, 'reply', ?1, 'e', 0, 'an old answer', 'sent', 0, ?1, ?1, 'r-' || ?1)",
+            "INSERT INTO outbox(ours, chat, voice, turn, key, part, text, state, not_before, created_at, lives_from, sent_at,
+                                receipt)
+             VALUES ('o-' || ?1, ?2, 'reply', ?1, 'e', 0, 'an old answer', 'sent', 0, ?1, ?1, ?1, 'r-' || ?1)",
             rusqlite::params![turn, chat],
         )?;
     }

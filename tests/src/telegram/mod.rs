@@ -18,11 +18,13 @@
 //! It holds the bot to the rules: the token, the length of a message after its markup is read, balanced HTML, known
 //! chats, one poller. What breaks them fails the test in [`TelegramServer::finish`].
 
+mod edits;
 mod html;
 mod people;
 mod server;
+mod trouble;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,7 +35,8 @@ use tokio::task::JoinHandle;
 
 use crate::crash::PlatformLog;
 
-pub use people::{Chat, Person, Photo};
+pub use people::{Chat, PLACEHOLDER, Person, Photo};
+pub use trouble::Trouble;
 
 /// The bot's token.
 pub const TOKEN: &str = "4242:journeys-canary-token";
@@ -46,7 +49,8 @@ pub const BOT_NAME: &str = "laz_bot";
 pub struct TelegramServer {
     shared: Arc<Shared>,
     address: SocketAddr,
-    accepting: JoinHandle<()>,
+    /// Absent while Telegram is away.
+    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// How often Telegram is in trouble, as parts of one.
@@ -75,6 +79,10 @@ pub struct SentMessage {
     pub raw: String,
     /// Its id.
     pub message_id: i64,
+    /// How often its text was changed.
+    pub edits: u32,
+    /// Whether somebody has deleted it.
+    pub deleted: bool,
 }
 
 /// An error that the next call of a method is answered with.
@@ -104,6 +112,10 @@ struct State {
     heard: HashMap<(i64, Option<i64>), usize>,
     typing: HashMap<i64, usize>,
     refusals: Vec<Refusal>,
+    planned: Vec<trouble::Planned>,
+    watch: trouble::Watch,
+    /// Rooms that the bot was removed from.
+    kicked: HashSet<i64>,
     polls: u64,
     polling: u64,
     foreign_poller: bool,
@@ -161,8 +173,62 @@ impl TelegramServer {
             Err(e) => panic!("no address for Telegram: {e}"),
         };
         let shared = Arc::new(Shared { state: Mutex::default(), changes: watch::Sender::new(0) });
-        let accepting = tokio::spawn(server::accept(listener, Arc::clone(&shared)));
+        let accepting = Mutex::new(Some(tokio::spawn(server::accept(listener, Arc::clone(&shared)))));
         Self { shared, address, accepting }
+    }
+
+    fn accepting(&self) -> Option<JoinHandle<()>> {
+        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// From now on nobody listens at its address: connections are refused, those that are open break.
+    pub async fn goes_away(&self) {
+        if let Some(accepting) = self.accepting() {
+            accepting.abort();
+            // It ends by being aborted.
+            let _ = accepting.await;
+        }
+    }
+
+    /// It listens again.
+    ///
+    /// # Panics
+    /// When its port is taken.
+    pub async fn comes_back(&self) {
+        let listener = match TcpListener::bind(self.address).await {
+            Ok(listener) => listener,
+            Err(e) => panic!("Telegram cannot come back: {e}"),
+        };
+        let accepting = tokio::spawn(server::accept(listener, Arc::clone(&self.shared)));
+        *self.accepting.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepting);
+    }
+
+    /// The next call of `method` whose text holds `words` meets this trouble.
+    pub fn plan(&self, method: &'static str, words: &str, trouble: Trouble) {
+        let words = words.to_owned();
+        self.shared.state().planned.push(trouble::Planned { method, words, trouble });
+    }
+
+    /// Waits until every planned trouble and refusal has been met.
+    pub async fn troubled(&self) {
+        let met = |state: &mut State| (state.planned.is_empty() && state.refusals.is_empty()).then_some(());
+        self.shared.wait_for(met).await;
+    }
+
+    /// From now on more calls than Telegram documents are a broken rule: 3 in 3 seconds in a chat, 20 a minute in a
+    /// room, 30 a second in all, by its own watch.
+    pub fn holds_to_pace(&self) {
+        self.shared.state().watch.holds_to_pace = true;
+    }
+
+    /// The bot is removed from a room, or let in again.
+    pub fn kicks(&self, room: &Chat, out: bool) {
+        let mut state = self.shared.state();
+        if out {
+            state.kicked.insert(room.id());
+        } else {
+            state.kicked.remove(&room.id());
+        }
     }
 
     /// Its address, for `channels.telegram.base_url`.
@@ -239,7 +305,7 @@ impl TelegramServer {
     /// # Panics
     /// When a rule of the Bot API was broken.
     pub fn finish(self) {
-        self.accepting.abort();
+        self.accepting().iter().for_each(JoinHandle::abort);
         let violations = std::mem::take(&mut self.shared.state().violations);
         assert!(violations.is_empty(), "the bot broke rules of the Bot API:\n{}", violations.join("\n"));
     }
@@ -247,6 +313,6 @@ impl TelegramServer {
 
 impl Drop for TelegramServer {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accepting().iter().for_each(JoinHandle::abort);
     }
 }

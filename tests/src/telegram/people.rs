@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use super::{BOT_NAME, SentMessage, Shared};
 
+/// What the bot sends before a text that it will put there: nobody hears it.
+pub const PLACEHOLDER: &str = "…";
+
 /// A chat, or one topic of it.
 #[derive(Clone)]
 pub struct Chat {
@@ -59,7 +62,7 @@ impl Chat {
         self.shared
             .wait_for(|state| {
                 let from = state.heard.get(&place).copied().unwrap_or(0);
-                let here = |m: &&SentMessage| (m.chat, m.topic) == place;
+                let here = |m: &&SentMessage| (m.chat, m.topic) == place && m.text != PLACEHOLDER;
                 let message = state.sent.iter().filter(here).nth(from)?.clone();
                 state.heard.insert(place, from + 1);
                 Some(message)
@@ -71,8 +74,26 @@ impl Chat {
     pub fn unheard(&self) -> Vec<String> {
         let state = self.shared.state();
         let from = state.heard.get(&(self.id, self.topic)).copied().unwrap_or(0);
-        let here = state.sent.iter().filter(|m| (m.chat, m.topic) == (self.id, self.topic));
-        here.skip(from).map(|m| m.text.clone()).collect()
+        let here = |m: &&SentMessage| (m.chat, m.topic) == (self.id, self.topic) && m.text != PLACEHOLDER;
+        state.sent.iter().filter(here).skip(from).map(|m| m.text.clone()).collect()
+    }
+
+    /// Everything of the bot's that stands here now, placeholders included.
+    pub fn shows(&self) -> Vec<String> {
+        let state = self.shared.state();
+        let here = state.sent.iter().filter(|m| (m.chat, m.topic) == (self.id, self.topic) && !m.deleted);
+        here.map(|m| m.text.clone()).collect()
+    }
+
+    /// Waits until a message of the bot stands here that holds `words`.
+    pub async fn comes_to_show(&self, words: &str) -> SentMessage {
+        let place = (self.id, self.topic);
+        let here = |m: &&SentMessage| (m.chat, m.topic) == place && !m.deleted && m.text.contains(words);
+        self.shared.wait_for(|state| state.sent.iter().find(here).cloned()).await
+    }
+
+    pub(super) fn id(&self) -> i64 {
+        self.id
     }
 
     /// Waits until the bot was shown typing here.

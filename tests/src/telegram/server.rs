@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::{BOT_ID, BOT_NAME, SentMessage, Shared, TOKEN, html};
+use super::trouble::Trouble;
+use super::{BOT_ID, BOT_NAME, SentMessage, Shared, State, TOKEN, edits, html};
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
@@ -40,11 +41,11 @@ fn whole(status: u16, body: Vec<u8>) -> Answer {
     answer
 }
 
-fn ok(result: Value) -> Answer {
+pub(super) fn ok(result: Value) -> Answer {
     whole(200, json!({ "ok": true, "result": result }).to_string().into_bytes())
 }
 
-fn refused(code: u16, description: &str, retry_after: Option<u64>) -> Answer {
+pub(super) fn refused(code: u16, description: &str, retry_after: Option<u64>) -> Answer {
     let mut body = json!({ "ok": false, "error_code": code, "description": description });
     if let Some(seconds) = retry_after {
         body["parameters"] = json!({ "retry_after": seconds });
@@ -54,46 +55,36 @@ fn refused(code: u16, description: &str, retry_after: Option<u64>) -> Answer {
 
 /// An error cuts the connection.
 async fn serve(shared: &Shared, request: Request<Incoming>) -> io::Result<Answer> {
-    let sends = request.uri().path().ends_with("/sendMessage");
-    let trouble = if sends { trouble(shared) } else { Trouble::None };
-    match trouble {
-        Trouble::Busy => return Ok(refused(429, "Too Many Requests: retry after 1", Some(1))),
-        Trouble::Down => return Ok(whole(502, b"<html>Bad Gateway</html>".to_vec())),
-        Trouble::None | Trouble::Lost => {}
-    }
-    let answer = answer(shared, request).await;
-    if matches!(trouble, Trouble::Lost) { Err(io::Error::other("the answer is lost")) } else { Ok(answer) }
-}
-
-enum Trouble {
-    None,
-    Busy,
-    Down,
-    Lost,
-}
-
-fn trouble(shared: &Shared) -> Trouble {
-    let mut state = shared.state();
-    let Some(troubles) = &mut state.troubles else { return Trouble::None };
-    let roll = troubles.chance.f64();
-    if roll < troubles.lost {
-        Trouble::Lost
-    } else if roll < troubles.lost + troubles.busy {
-        Trouble::Busy
-    } else if roll < troubles.lost + troubles.busy + troubles.down {
-        Trouble::Down
-    } else {
-        Trouble::None
-    }
-}
-
-async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let body = match request.into_body().collect().await {
         Ok(body) => body.to_bytes(),
-        Err(_) => return refused(400, "Bad Request: the body was cut", None),
+        Err(_) => return Ok(refused(400, "Bad Request: the body was cut", None)),
     };
     let ask: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let method = path.rsplit('/').next().unwrap_or_default();
+    let trouble = shared.state().trouble(method, ask["text"].as_str().unwrap_or_default());
+    let Some(trouble) = trouble else { return Ok(answer(shared, &path, &ask).await) };
+    shared.changed();
+    if trouble.is_done() {
+        answer(shared, &path, &ask).await;
+    }
+    match trouble {
+        Trouble::CutAfter | Trouble::CutBefore => Err(io::Error::other("the connection is cut")),
+        Trouble::BadGatewayAfter | Trouble::BadGatewayBefore => {
+            Ok(whole(502, b"<html>Bad Gateway</html>".to_vec()))
+        }
+        Trouble::HangsAfter => std::future::pending().await,
+        Trouble::DeletedBefore => {
+            let number = |name: &str| ask[name].as_i64().unwrap_or(0);
+            shared.state().delete(number("chat_id"), number("message_id"));
+            Ok(answer(shared, &path, &ask).await)
+        }
+        Trouble::Busy => Ok(refused(429, "Too Many Requests: retry after 1", Some(1))),
+        Trouble::Refused(code, what) => Ok(refused(code, &what, None)),
+    }
+}
+
+async fn answer(shared: &Shared, path: &str, ask: &Value) -> Answer {
     if shared.state().token_refused {
         return refused(401, "Unauthorized", None);
     }
@@ -107,13 +98,14 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
         shared.state().violations.push("a call without the token".into());
         return refused(404, "Not Found", None);
     };
-    if let Some(refusal) = planned(shared, method) {
+    if let Some(refusal) = planned(shared, method, ask) {
         return refusal;
     }
     match method {
         "getMe" => ok(json!({ "id": BOT_ID, "is_bot": true, "first_name": "Laz", "username": BOT_NAME })),
-        "getUpdates" => get_updates(shared, &ask).await,
-        "sendMessage" => send_message(shared, &ask),
+        "getUpdates" => get_updates(shared, ask).await,
+        "sendMessage" => send_message(shared, ask),
+        "editMessageText" => edits::edit_message(shared, ask),
         "sendChatAction" => {
             let chat = ask["chat_id"].as_i64().unwrap_or(0);
             *shared.state().typing.entry(chat).or_default() += 1;
@@ -134,10 +126,14 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
     }
 }
 
-fn planned(shared: &Shared, method: &str) -> Option<Answer> {
+fn planned(shared: &Shared, method: &str, ask: &Value) -> Option<Answer> {
     let mut state = shared.state();
     let at = state.refusals.iter().position(|r| r.method == method)?;
     let refusal = state.refusals.remove(at);
+    shared.changed();
+    if let (Some(seconds), Some(chat)) = (refusal.retry_after, ask["chat_id"].as_i64()) {
+        state.asks_for_patience(chat, seconds);
+    }
     Some(refused(refusal.code, &refusal.description, refusal.retry_after))
 }
 
@@ -184,9 +180,14 @@ async fn get_updates(shared: &Shared, ask: &Value) -> Answer {
 
 /// A message's chat as the host knows it.
 fn address(message: &Value) -> String {
-    match message["message_thread_id"].as_i64() {
-        Some(topic) => format!("telegram:{}/{topic}", message["chat"]["id"]),
-        None => format!("telegram:{}", message["chat"]["id"]),
+    place(message["chat"]["id"].as_i64().unwrap_or(0), message["message_thread_id"].as_i64())
+}
+
+/// A chat as the host knows it.
+pub(super) fn place(chat: i64, topic: Option<i64>) -> String {
+    match topic {
+        Some(topic) => format!("telegram:{chat}/{topic}"),
+        None => format!("telegram:{chat}"),
     }
 }
 
@@ -204,37 +205,45 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
     let topic = ask["message_thread_id"].as_i64();
     let raw = ask["text"].as_str().unwrap_or_default().to_owned();
     let mut state = shared.state();
+    state.sees_call(chat, topic);
+    if state.kicked.contains(&chat) {
+        return refused(403, "Forbidden: bot was kicked from the supergroup chat", None);
+    }
     let Some(about) = state.chats.get(&chat).cloned() else {
         return refused(400, "Bad Request: chat not found", None);
     };
+    let text = match read_text(&mut state, ask) {
+        Ok(text) => text,
+        Err(what) => return refused(400, &what, None),
+    };
+    state.next_message += 1;
+    let message_id = state.next_message;
+    if let Some(log) = &state.log {
+        log.delivered(&place(chat, topic), &message_id.to_string(), &text, false);
+    }
+    let sent = SentMessage { chat, topic, text: text.clone(), raw, message_id, edits: 0, deleted: false };
+    state.sent.push(sent);
+    drop(state);
+    shared.changed();
+    ok(json!({ "message_id": message_id, "date": 1_795_000_000, "chat": about, "text": text }))
+}
+
+/// The text of a message or an edit as people will read it, or what is wrong with it.
+pub(super) fn read_text(state: &mut State, ask: &Value) -> Result<String, String> {
+    let raw = ask["text"].as_str().unwrap_or_default();
     let text = if ask["parse_mode"] == "HTML" {
-        match html::read(&raw) {
-            Ok(text) => text,
-            Err(e) => return refused(400, &format!("Bad Request: {e}"), None),
-        }
+        html::read(raw).map_err(|e| format!("Bad Request: {e}"))?
     } else {
-        raw.clone()
+        raw.to_owned()
     };
     let units = text.encode_utf16().count();
     if text.trim().is_empty() {
         state.violations.push("an empty message".into());
-        return refused(400, "Bad Request: message text is empty", None);
+        return Err("Bad Request: message text is empty".into());
     }
     if units > 4096 {
         state.violations.push(format!("a message of {units} units"));
-        return refused(400, "Bad Request: message is too long", None);
+        return Err("Bad Request: message is too long".into());
     }
-    state.next_message += 1;
-    let message_id = state.next_message;
-    if let Some(log) = &state.log {
-        let chat = match topic {
-            Some(topic) => format!("telegram:{chat}/{topic}"),
-            None => format!("telegram:{chat}"),
-        };
-        log.delivered(&chat, &message_id.to_string(), &text, false);
-    }
-    state.sent.push(SentMessage { chat, topic, text: text.clone(), raw, message_id });
-    drop(state);
-    shared.changed();
-    ok(json!({ "message_id": message_id, "date": 1_795_000_000, "chat": about, "text": text }))
+    Ok(text)
 }

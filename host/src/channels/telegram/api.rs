@@ -32,11 +32,21 @@ pub(super) enum ApiError {
         retry_after: Option<Duration>,
     },
     /// No answer.
-    #[error("{0}")]
-    Unreachable(String),
+    #[error("{why}")]
+    Unreachable {
+        /// What was seen.
+        why: String,
+        /// Whether the call may have been written: then it may have been obeyed.
+        written: bool,
+    },
     /// An answer that is none.
-    #[error("{0}")]
-    Garbage(String),
+    #[error("{why}")]
+    Garbage {
+        /// What was seen.
+        why: String,
+        /// Its HTTP status.
+        status: u16,
+    },
 }
 
 #[derive(Deserialize)]
@@ -81,13 +91,17 @@ impl Api {
         let status = answer.status();
         let bytes = answer.bytes().await.map_err(unreachable)?;
         let answer: Answer<T> = serde_json::from_slice(&bytes).map_err(|e| match status.as_u16() {
-            // A proxy in between, or a server in trouble, does not speak the Bot API.
-            500.. => ApiError::Unreachable(format!("HTTP {status}")),
-            _ => ApiError::Garbage(format!("HTTP {status}, and no answer of the Bot API: {e}")),
+            // A proxy in between, or a server in trouble, does not speak the Bot API. It may have passed the call on.
+            500.. => ApiError::Unreachable { why: format!("HTTP {status}"), written: true },
+            status => {
+                ApiError::Garbage { why: format!("HTTP {status}, and no answer of the Bot API: {e}"), status }
+            }
         })?;
         match (answer.ok, answer.result) {
             (true, Some(result)) => Ok(result),
-            (true, None) => Err(ApiError::Garbage("ok without a result".into())),
+            (true, None) => {
+                Err(ApiError::Garbage { why: "ok without a result".into(), status: status.as_u16() })
+            }
             (false, _) => Err(ApiError::Refused {
                 code: answer.error_code.unwrap_or(status.as_u16()),
                 what: answer.description.unwrap_or_else(|| "no reason given".into()),
@@ -119,14 +133,16 @@ impl Api {
     }
 }
 
-/// The error without its URL, with what caused it.
+/// The error without its URL, with what caused it. Only before there is a connection is it certain that nothing was
+/// written: one that breaks later may have carried the call.
 fn unreachable(error: reqwest::Error) -> ApiError {
     let error = error.without_url();
+    let written = !(error.is_connect() || error.is_builder());
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);
     while let Some(e) = cause {
         text = format!("{text}: {e}");
         cause = e.source();
     }
-    ApiError::Unreachable(text)
+    ApiError::Unreachable { why: text, written }
 }

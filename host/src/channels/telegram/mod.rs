@@ -6,6 +6,7 @@
 
 mod api;
 mod markdown;
+mod send;
 mod split;
 mod update;
 
@@ -18,10 +19,11 @@ use tokio::sync::OnceCell;
 
 use super::{Batch, Channel, ChannelError, FetchError, SendError};
 use crate::domain::message::Offered;
-use crate::domain::outbound::{Part, Voice};
+use crate::domain::outbound::Part;
 use crate::domain::{ChannelName, ChatId, Secret};
+use crate::policy::delivery::Abilities;
+use crate::policy::pace::Limits;
 use crate::policy::retry::doubling;
-use crate::say;
 use api::{Api, ApiError};
 use update::Me;
 
@@ -35,16 +37,17 @@ pub struct Telegram {
     api: Api,
     me: OnceCell<Me>,
     failures: AtomicU32,
+    pace: Limits,
 }
 
 impl Telegram {
-    /// A client for one bot. Nothing is asked yet.
+    /// A client for one bot, which calls no faster than `pace`. Nothing is asked yet.
     ///
     /// # Errors
     /// When no HTTPS client can be built: no CA certificates on this machine.
-    pub fn new(token: Secret, base_url: String) -> Result<Self, String> {
+    pub fn new(token: Secret, base_url: String, pace: Limits) -> Result<Self, String> {
         let api = Api::new(token, base_url)?;
-        Ok(Self { api, me: OnceCell::new(), failures: AtomicU32::new(0) })
+        Ok(Self { api, me: OnceCell::new(), failures: AtomicU32::new(0), pace })
     }
 
     async fn me(&self) -> Result<&Me, ApiError> {
@@ -100,24 +103,13 @@ impl Telegram {
             ApiError::Refused { what, retry_after, .. } => {
                 later(format!("Telegram refused: {what}"), "telegram.refused", retry_after.unwrap_or(patient))
             }
-            ApiError::Unreachable(why) => {
+            ApiError::Unreachable { why, .. } => {
                 later(format!("Telegram cannot be reached: {why}"), "telegram.unreachable", patient)
             }
-            ApiError::Garbage(why) => {
+            ApiError::Garbage { why, .. } => {
                 later(format!("Telegram answered strangely: {why}"), "telegram.garbage", patient)
             }
         }
-    }
-
-    async fn send_text(&self, chat: &ChatId, text: &str, html: bool) -> Result<String, ApiError> {
-        let mut ask = address(chat);
-        ask["text"] = json!(text);
-        ask["link_preview_options"] = json!({ "is_disabled": true });
-        if html {
-            ask["parse_mode"] = json!("HTML");
-        }
-        let sent: update::Sent = self.api.call("sendMessage", &ask, api::QUICK).await?;
-        Ok(sent.message_id.to_string())
     }
 }
 
@@ -151,31 +143,31 @@ impl Channel for Telegram {
         split::parts(markdown)
     }
 
-    /// As HTML first. Should Telegram not take that, the text itself matters more than its looks.
+    /// It takes no id of ours.
+    fn abilities(&self) -> Abilities {
+        Abilities { own_id: false, edits: true }
+    }
+
+    fn pace(&self) -> Limits {
+        self.pace
+    }
+
+    /// Groups have negative ids, and their topics share one limit.
+    fn room(&self, chat: &ChatId) -> Option<String> {
+        let room = chat.local().split('/').next().unwrap_or_default();
+        room.starts_with('-').then(|| room.to_owned())
+    }
+
     async fn send(&self, part: &Part) -> Result<String, SendError> {
-        let text = say::voiced(part.voice, &part.text);
-        let html = markdown::to_html(&text);
-        // Markup can spell the notices' prefix so that only the reader sees it. Such a reply loses its looks.
-        let visible = markdown::visible(&html);
-        let html = if part.voice == Voice::Reply && say::imitates(&visible) {
-            visible.replace(['[', ']', '<', '>', '&'], " ")
-        } else {
-            html
-        };
-        let sent = match self.send_text(&part.chat, &html, true).await {
-            Err(ApiError::Refused { code: 400, what, .. }) if what.contains("can't parse entities") => {
-                tracing::warn!(chat = %part.chat, code = "telegram.entities", "sent as plain text: {what}");
-                self.send_text(&part.chat, &text, false).await
-            }
-            sent => sent,
-        };
-        sent.map_err(|e| match e {
-            ApiError::Refused { code: 400 | 403 | 404, what, retry_after: None } => {
-                SendError::Never { why: what }
-            }
-            ApiError::Refused { what, retry_after, .. } => SendError::Later { why: what, after: retry_after },
-            ApiError::Unreachable(why) | ApiError::Garbage(why) => SendError::Later { why, after: None },
-        })
+        self.send_part(part).await
+    }
+
+    async fn claim(&self, part: &Part) -> Result<String, SendError> {
+        self.send_placeholder(part).await
+    }
+
+    async fn fill(&self, part: &Part, placeholder: &str) -> Result<(), SendError> {
+        self.fill_placeholder(part, placeholder).await
     }
 
     async fn typing(&self, chat: &ChatId) {

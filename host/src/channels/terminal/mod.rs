@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::domain::message::{Inbound, Offered, Sender};
 use crate::domain::outbound::{Part, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq};
+use crate::policy::delivery::Abilities;
 use crate::say;
 use crate::unix_socket;
 use wire::{FromClient, SOCKET, ToClient};
@@ -255,6 +256,11 @@ impl Channel for Terminal {
         None
     }
 
+    /// The row is the id: a client shows each row once.
+    fn abilities(&self) -> Abilities {
+        Abilities { own_id: true, edits: false }
+    }
+
     /// Waits until somebody is there to read: what is said to an empty room is kept.
     async fn send(&self, part: &Part) -> Result<String, SendError> {
         let line = ToClient::Part {
@@ -314,13 +320,17 @@ mod tests {
     fn part_in(chat: &str, id: i64) -> Part {
         Part {
             id,
+            ours: id.to_string(),
             chat: chat.parse().unwrap(),
             voice: Voice::Reply,
             turn: None,
+            key: "k".into(),
             answers: None,
             text: "hello".into(),
+            way: crate::domain::outbound::Way::Keyed,
+            placeholder: None,
             attempts: 0,
-            created: WallMs(0),
+            lives_from: WallMs(0),
         }
     }
 

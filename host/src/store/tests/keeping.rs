@@ -82,10 +82,10 @@ async fn a_clock_that_was_a_year_behind_makes_nothing_old() {
     house.store.say(None, Saying::notice(&chat("telegram:-1"), "x", "waits".into()), T).await.unwrap();
     house.store.move_times(YEAR).await.unwrap();
     let now = WallMs(T.0 + YEAR + 1_000);
-    let Head::Part(part) = house.store.claim(chat("telegram:-1"), now).await.unwrap() else {
+    let Head::Part(part) = house.store.claim(chat("telegram:-1"), TERMS, now).await.unwrap() else {
         panic!("nothing waits")
     };
-    assert_eq!(now.since(part.created).as_secs(), 1);
+    assert_eq!(now.since(part.lives_from).as_secs(), 1);
     let open = house.store.open_turns().await.unwrap();
     assert_eq!(now.since(open[0].opened_at).as_secs(), 1);
 }

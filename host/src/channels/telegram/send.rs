@@ -1,0 +1,196 @@
+//! What is said: a part as a message, as a placeholder, or as the text of a placeholder, and what Telegram's errors
+//! mean for it (<https://core.telegram.org/bots/api#sendmessage>, <https://core.telegram.org/bots/api#editmessagetext>).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::api::{self, ApiError};
+use super::{Telegram, address, markdown, update};
+use crate::channels::SendError;
+use crate::domain::outbound::{Part, Voice};
+use crate::say;
+
+impl Telegram {
+    pub(super) async fn send_part(&self, part: &Part) -> Result<String, SendError> {
+        self.say("sendMessage", address(&part.chat), part).await.map_err(|e| meaning(e, part))
+    }
+
+    pub(super) async fn send_placeholder(&self, part: &Part) -> Result<String, SendError> {
+        let mut ask = address(&part.chat);
+        ask["text"] = json!(say::placeholder());
+        let sent: Result<update::Sent, _> = self.api.call("sendMessage", &ask, api::QUICK).await;
+        sent.map(|sent| sent.message_id.to_string()).map_err(|e| meaning(e, part))
+    }
+
+    pub(super) async fn fill_placeholder(&self, part: &Part, placeholder: &str) -> Result<(), SendError> {
+        let mut ask = address(&part.chat);
+        // An edit knows its message's topic by itself.
+        if let Some(ask) = ask.as_object_mut() {
+            ask.remove("message_thread_id");
+        }
+        ask["message_id"] = json!(placeholder.parse::<i64>().unwrap_or(0));
+        match self.say("editMessageText", ask, part).await {
+            Ok(_) => Ok(()),
+            // An earlier edit has arrived after all.
+            Err(ApiError::Refused { what, .. }) if holds(&what, "message is not modified") => Ok(()),
+            Err(ApiError::Refused { code: 400, what, .. })
+                if GONE_MESSAGE.iter().any(|w| holds(&what, w)) =>
+            {
+                Err(SendError::Lost { why: what, stands: false })
+            }
+            Err(ApiError::Refused { code: 400, what, .. }) if holds(&what, "message can't be edited") => {
+                Err(SendError::Lost { why: what, stands: true })
+            }
+            Err(e) => Err(meaning(e, part)),
+        }
+    }
+
+    /// As HTML first. Should Telegram not take that, the text itself matters more than its looks.
+    async fn say(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, ApiError> {
+        let text = say::voiced(part.voice, &part.text);
+        let html = markdown::to_html(&text);
+        // Markup can spell the notices' prefix so that only the reader sees it. Such a reply loses its looks.
+        let visible = markdown::visible(&html);
+        let html = if part.voice == Voice::Reply && say::imitates(&visible) {
+            visible.replace(['[', ']', '<', '>', '&'], " ")
+        } else {
+            html
+        };
+        ask["text"] = json!(html);
+        ask["parse_mode"] = json!("HTML");
+        ask["link_preview_options"] = json!({ "is_disabled": true });
+        let sent: Result<update::Sent, _> = self.api.call(method, &ask, api::QUICK).await;
+        let sent = match sent {
+            Err(ApiError::Refused { code: 400, what, .. }) if holds(&what, "can't parse entities") => {
+                tracing::warn!(chat = %part.chat, code = "telegram.entities", "sent as plain text: {what}");
+                ask["text"] = json!(text);
+                if let Some(ask) = ask.as_object_mut() {
+                    ask.remove("parse_mode");
+                }
+                self.api.call::<update::Sent>(method, &ask, api::QUICK).await?
+            }
+            sent => sent?,
+        };
+        Ok(sent.message_id.to_string())
+    }
+}
+
+/// A placeholder that somebody has deleted.
+const GONE_MESSAGE: [&str; 3] = ["message to edit not found", "MESSAGE_ID_INVALID", "message not found"];
+
+/// 400s that are about the chat, not about the text. (A 403 always is.)
+const GONE_CHAT: [&str; 13] = [
+    "chat not found",
+    "user not found",
+    "PEER_ID_INVALID",
+    "chat_id is empty",
+    "group chat was deactivated",
+    "group chat was upgraded to a supergroup",
+    "chat is deactivated",
+    "message thread not found",
+    "TOPIC_DELETED",
+    "TOPIC_CLOSED",
+    "CHAT_WRITE_FORBIDDEN",
+    "have no rights to send a message",
+    "not enough rights to send text messages",
+];
+
+/// Telegram's words change their case between methods and years.
+fn holds(what: &str, words: &str) -> bool {
+    what.to_ascii_lowercase().contains(&words.to_ascii_lowercase())
+}
+
+/// What an error means for the part: above all, whether it may have arrived.
+fn meaning(error: ApiError, part: &Part) -> SendError {
+    match error {
+        ApiError::Refused { code: 500.., what, .. } => {
+            SendError::Cut { why: format!("Telegram is in trouble: {what}") }
+        }
+        ApiError::Refused { code: 403, what, .. } => SendError::Gone { why: what },
+        ApiError::Refused { code: 400, what, retry_after: None } => {
+            if GONE_CHAT.iter().any(|words| holds(&what, words)) {
+                SendError::Gone { why: what }
+            } else {
+                SendError::Refused { why: what }
+            }
+        }
+        // 404 without more is about the token, as 401 is: what waits can go when that is mended.
+        ApiError::Refused { code, what, retry_after } => {
+            let after = retry_after.map(|after| after.max(Duration::from_secs(1)));
+            if code != 429 {
+                tracing::warn!(chat = %part.chat, code = "telegram.refused", "Telegram refuses the call itself: {what} ({code})");
+            }
+            SendError::NotArrived { why: format!("{what} ({code})"), after }
+        }
+        ApiError::Unreachable { why, written: false } => SendError::NotArrived { why, after: None },
+        ApiError::Unreachable { why, written: true } => SendError::Cut { why },
+        ApiError::Garbage { why, status: 400..500 } => SendError::NotArrived { why, after: None },
+        ApiError::Garbage { why, .. } => SendError::Cut { why },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::WallMs;
+    use crate::domain::outbound::Way;
+
+    fn part() -> Part {
+        Part {
+            id: 1,
+            ours: "o".into(),
+            chat: "telegram:5".parse().unwrap(),
+            voice: Voice::Reply,
+            turn: None,
+            key: "k".into(),
+            answers: None,
+            text: "hello".into(),
+            way: Way::Resend,
+            placeholder: None,
+            attempts: 0,
+            lives_from: WallMs(0),
+        }
+    }
+
+    fn refused(code: u16, what: &str, after: Option<u64>) -> &'static str {
+        let retry_after = after.map(Duration::from_secs);
+        meaning(ApiError::Refused { code, what: what.into(), retry_after }, &part()).code()
+    }
+
+    #[test]
+    fn each_refusal_says_whether_the_part_may_have_arrived() {
+        for (code, what, expected) in [
+            (400, "Bad Request: message is too long", "delivery.refused"),
+            (400, "Bad Request: chat not found", "delivery.unreachable"),
+            (400, "Bad Request: message thread not found", "delivery.unreachable"),
+            (400, "Bad Request: group chat was upgraded to a supergroup chat", "delivery.unreachable"),
+            (400, "Bad Request: not enough rights to send text messages to the chat", "delivery.unreachable"),
+            (401, "Unauthorized", "delivery.later"),
+            (403, "Forbidden: bot was kicked from the supergroup chat", "delivery.unreachable"),
+            (403, "Forbidden: bot was blocked by the user", "delivery.unreachable"),
+            (404, "Not Found", "delivery.later"),
+            (429, "Too Many Requests: retry after 7", "delivery.later"),
+            (500, "Internal Server Error", "delivery.cut"),
+            (502, "Bad Gateway", "delivery.cut"),
+        ] {
+            assert_eq!(refused(code, what, None), expected, "{code} {what}");
+        }
+        let asked = ApiError::Refused {
+            code: 429,
+            what: "Too Many Requests".into(),
+            retry_after: Some(Duration::from_secs(7)),
+        };
+        let SendError::NotArrived { after, .. } = meaning(asked, &part()) else { panic!() };
+        assert_eq!(after, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn no_answer_is_certain_only_where_nothing_was_written() {
+        let cut = |written| meaning(ApiError::Unreachable { why: "x".into(), written }, &part()).code();
+        assert_eq!((cut(false), cut(true)), ("delivery.later", "delivery.cut"));
+        let garbage = |status| meaning(ApiError::Garbage { why: "x".into(), status }, &part()).code();
+        assert_eq!(garbage(200), "delivery.cut", "it may have done what was asked");
+        assert_eq!((garbage(413), garbage(502)), ("delivery.later", "delivery.cut"));
+    }
+}

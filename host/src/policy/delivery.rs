@@ -1,0 +1,311 @@
+//! What becomes of a part of the outbox after what happened to it: the one table that says what is repeated, what is
+//! asked, what is given up, and what must be counted because it may stand on the platform twice.
+
+use std::time::Duration;
+
+use super::retry;
+use crate::domain::outbound::{Delivery, Voice, Way};
+
+/// What a channel can do about repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Abilities {
+    /// It takes an id of ours and drops a second message that has it.
+    pub own_id: bool,
+    /// What was sent can be given another text.
+    pub edits: bool,
+}
+
+/// The terms on which a chat's parts are delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The owner's wish.
+    pub delivery: Delivery,
+    /// What the channel can do.
+    pub abilities: Abilities,
+    /// How old a reply may grow before it is too stale to be said.
+    pub lifetime: Duration,
+    /// How long a reply is tried.
+    pub retry: Duration,
+}
+
+impl Terms {
+    /// How a part is delivered that nobody has tried yet.
+    ///
+    /// A notice is never held: the question about a held part is itself a notice, and would ask about itself.
+    pub fn way(&self, voice: Voice) -> Way {
+        match (self.abilities, self.delivery, voice) {
+            (Abilities { own_id: true, .. }, ..) => Way::Keyed,
+            (Abilities { edits: true, .. }, Delivery::Edit, _) => Way::Edit,
+            (_, Delivery::Hold, Voice::Reply) => Way::Hold,
+            (_, Delivery::Resend | Delivery::Edit | Delivery::Hold, _) => Way::Resend,
+        }
+    }
+
+    /// Whether a part has waited for too long. Only replies grow stale: a notice that says why no reply came must
+    /// outlive the outage that was the reason.
+    pub fn stale(&self, voice: Voice, age: Duration) -> bool {
+        voice == Voice::Reply && age > self.lifetime
+    }
+}
+
+/// A part, as far as the decision needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// How it is delivered.
+    pub way: Way,
+    /// Who speaks.
+    pub voice: Voice,
+    /// Whether a placeholder of it was claimed: then the call was an edit.
+    pub placeholder: bool,
+    /// How often it was tried, this time included.
+    pub attempts: u32,
+    /// How old it is.
+    pub age: Duration,
+}
+
+/// What happened to a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happened {
+    /// The platform has the text, under this id.
+    Arrived(String),
+    /// The platform has the placeholder, under this id.
+    Claimed(String),
+    /// It is certain that nothing arrived.
+    NotArrived {
+        /// What was said.
+        why: String,
+        /// How long the platform wants to be left alone.
+        after: Option<Duration>,
+    },
+    /// The call was made and its answer did not come: nobody knows.
+    Cut {
+        /// What was seen.
+        why: String,
+    },
+    /// The host died in the call: nobody knows.
+    Died,
+    /// The placeholder cannot be filled any more.
+    Lost {
+        /// What was said.
+        why: String,
+        /// Whether it still stands there; else somebody has deleted it.
+        stands: bool,
+    },
+    /// The platform will never take this text.
+    Refused {
+        /// What was said.
+        why: String,
+    },
+    /// The platform will take nothing for this chat.
+    Gone {
+        /// What was said.
+        why: String,
+    },
+}
+
+/// What is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// It is sent.
+    Sent {
+        /// The platform's id.
+        receipt: String,
+    },
+    /// Its placeholder stands; the text goes next.
+    Fill {
+        /// The platform's id of the placeholder.
+        placeholder: String,
+    },
+    /// It is tried again. What is behind it in the chat waits.
+    Again {
+        /// After this time.
+        wait: Duration,
+        /// What to count.
+        doubt: Doubt,
+        /// Its placeholder is of no use any more.
+        forget: bool,
+        /// Why.
+        why: String,
+    },
+    /// It is not repeated on our own: the chat is asked, and what is behind it goes on.
+    Ask {
+        /// Why.
+        why: String,
+    },
+    /// It fails for good.
+    GiveUp {
+        /// Why.
+        why: String,
+        /// What to count.
+        doubt: Doubt,
+        /// The whole chat cannot be reached.
+        gone: bool,
+    },
+}
+
+/// What may stand on the platform beyond what the row's receipt names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Doubt {
+    /// Copies of the text.
+    pub copies: u32,
+    /// Placeholders.
+    pub strays: u32,
+}
+
+/// A placeholder that somebody deletes is sent again at once, this often; then like everything that does not work.
+const AT_ONCE: u32 = 3;
+
+/// Decides. `retry` is how long a reply is tried.
+pub fn next(facts: Facts, happened: Happened, retry: Duration) -> Next {
+    let none = Doubt::default();
+    let wait = retry::next_send(facts.attempts, None);
+    match happened {
+        Happened::Arrived(receipt) => Next::Sent { receipt },
+        Happened::Claimed(placeholder) => Next::Fill { placeholder },
+        Happened::NotArrived { why, after } => {
+            again(facts, retry, retry::next_send(facts.attempts, after), none, why)
+        }
+        Happened::Cut { why } if facts.way == Way::Hold => Next::Ask { why },
+        Happened::Cut { why } => again(facts, retry, wait, doubt(facts), why),
+        Happened::Died if facts.way == Way::Hold => Next::Ask { why: DIED.to_owned() },
+        // Whether it has grown stale is for the next claim to say, on a clock that has settled.
+        Happened::Died => {
+            let (doubt, why) = (doubt(facts), DIED.to_owned());
+            Next::Again { wait: Duration::ZERO, doubt, forget: false, why }
+        }
+        Happened::Lost { why, stands } => {
+            let wait = if facts.attempts <= AT_ONCE { Duration::ZERO } else { wait };
+            // One that stands may hold the text, if an earlier edit was cut off.
+            let left = u32::from(stands);
+            Next::Again { wait, doubt: Doubt { copies: left, strays: left }, forget: true, why }
+        }
+        Happened::Refused { why } => Next::GiveUp { why, doubt: none, gone: false },
+        Happened::Gone { why } => Next::GiveUp { why, doubt: none, gone: true },
+    }
+}
+
+const DIED: &str = "the host died while it was sent";
+
+fn again(facts: Facts, retry: Duration, wait: Duration, doubt: Doubt, why: String) -> Next {
+    if facts.voice == Voice::Reply && facts.age > retry {
+        let why = format!("given up after {}: {why}", crate::say::duration(retry));
+        return Next::GiveUp { why, doubt, gone: false };
+    }
+    Next::Again { wait, doubt, forget: false, why }
+}
+
+/// What a call of unknown outcome may have left there.
+fn doubt(facts: Facts) -> Doubt {
+    match facts.way {
+        Way::Keyed => Doubt::default(),
+        Way::Resend | Way::Hold => Doubt { copies: 1, strays: 0 },
+        // The text goes only into the claimed placeholder: however often, it stands there once.
+        Way::Edit if facts.placeholder => Doubt::default(),
+        Way::Edit => Doubt { copies: 0, strays: 1 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn reply(way: Way, placeholder: bool) -> Facts {
+        Facts { way, voice: Voice::Reply, placeholder, attempts: 3, age: S(60) }
+    }
+
+    fn cut() -> Happened {
+        Happened::Cut { why: "cut".into() }
+    }
+
+    #[test]
+    fn the_owners_wish_is_followed_as_far_as_the_channel_can() {
+        let can = |own_id, edits| Abilities { own_id, edits };
+        let way =
+            |abilities, delivery, voice| Terms { delivery, abilities, lifetime: DAY, retry: DAY }.way(voice);
+        use Delivery::{Edit, Hold, Resend};
+        for (abilities, delivery, voice, expected) in [
+            (can(false, true), Resend, Voice::Reply, Way::Resend),
+            (can(false, true), Edit, Voice::Reply, Way::Edit),
+            (can(false, true), Edit, Voice::Notice, Way::Edit),
+            (can(false, false), Edit, Voice::Reply, Way::Resend),
+            (can(false, true), Hold, Voice::Reply, Way::Hold),
+            (can(false, true), Hold, Voice::Notice, Way::Resend),
+            (can(true, false), Hold, Voice::Reply, Way::Keyed),
+            (can(true, true), Edit, Voice::Reply, Way::Keyed),
+        ] {
+            assert_eq!(way(abilities, delivery, voice), expected, "{abilities:?} {delivery:?} {voice:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_of_unknown_outcome_counts_what_it_may_have_left() {
+        for (way, placeholder, copies, strays) in [
+            (Way::Keyed, false, 0, 0),
+            (Way::Resend, false, 1, 0),
+            (Way::Edit, false, 0, 1),
+            (Way::Edit, true, 0, 0),
+        ] {
+            for (happened, wait) in [(cut(), S(4)), (Happened::Died, S(0))] {
+                let Next::Again { wait: waits, doubt, forget: false, .. } =
+                    next(reply(way, placeholder), happened.clone(), DAY)
+                else {
+                    panic!("{way:?} {happened:?}");
+                };
+                assert_eq!((waits, doubt), (wait, Doubt { copies, strays }), "{way:?} {happened:?}");
+            }
+        }
+        for happened in [cut(), Happened::Died] {
+            assert!(matches!(next(reply(Way::Hold, false), happened, DAY), Next::Ask { .. }));
+        }
+    }
+
+    #[test]
+    fn what_certainly_did_not_arrive_is_no_doubt_under_any_policy() {
+        for way in [Way::Keyed, Way::Resend, Way::Edit, Way::Hold] {
+            let asked = Happened::NotArrived { why: "429".into(), after: Some(S(7)) };
+            let expected =
+                Next::Again { wait: S(7), doubt: Doubt::default(), forget: false, why: "429".into() };
+            assert_eq!(next(reply(way, false), asked, DAY), expected);
+        }
+    }
+
+    #[test]
+    fn a_reply_is_given_up_after_a_day_and_a_notice_is_not() {
+        let old = Facts { age: DAY + S(1), ..reply(Way::Resend, false) };
+        let away = || Happened::NotArrived { why: "away".into(), after: None };
+        let Next::GiveUp { why, gone: false, .. } = next(old, away(), DAY) else { panic!() };
+        assert_eq!(why, "given up after 1 d 0 h: away");
+        assert!(matches!(next(Facts { age: DAY, ..old }, away(), DAY), Next::Again { .. }));
+        assert!(matches!(next(Facts { voice: Voice::Notice, ..old }, away(), DAY), Next::Again { .. }));
+        let Next::GiveUp { doubt, .. } = next(old, cut(), DAY) else { panic!() };
+        assert_eq!(doubt.copies, 1, "the last try may have arrived");
+    }
+
+    #[test]
+    fn a_deleted_placeholder_is_sent_again_and_one_that_stands_is_counted() {
+        let lost = |stands, attempts| {
+            let happened = Happened::Lost { why: "not found".into(), stands };
+            next(Facts { attempts, ..reply(Way::Edit, true) }, happened, DAY)
+        };
+        let again = |wait, left| Next::Again {
+            wait,
+            doubt: Doubt { copies: left, strays: left },
+            forget: true,
+            why: "not found".into(),
+        };
+        assert_eq!(lost(false, 1), again(S(0), 0));
+        assert_eq!(lost(true, 1), again(S(0), 1));
+        assert_eq!(lost(false, 5), again(S(16), 0), "somebody deletes it each time");
+    }
+
+    #[test]
+    fn never_is_never() {
+        let refused = next(reply(Way::Edit, true), Happened::Refused { why: "too long".into() }, DAY);
+        assert!(matches!(refused, Next::GiveUp { gone: false, .. }));
+        let gone = next(reply(Way::Hold, false), Happened::Gone { why: "kicked".into() }, DAY);
+        assert!(matches!(gone, Next::GiveUp { gone: true, .. }));
+    }
+}

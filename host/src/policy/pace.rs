@@ -1,0 +1,263 @@
+//! How fast a platform may be called: per chat, per room and for the whole install, each over a sliding window.
+//!
+//! A window counts a call from its end, not from its beginning: the platform has seen it by then, so whatever time it
+//! took on the way, the platform never sees more calls in a window than are allowed. Times are monotonic.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+/// Windows of quiet chats are let go when there are more than this many.
+const KEPT: usize = 1024;
+
+/// At most `calls` within any time of this length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// How many; at least one.
+    pub calls: u32,
+    /// In which time.
+    pub within: Duration,
+}
+
+/// A channel's limits; absent ones do not limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// In one chat.
+    pub chat: Option<Limit>,
+    /// In one room, all of its topics together.
+    pub room: Option<Limit>,
+    /// In all chats of the channel.
+    pub all: Option<Limit>,
+}
+
+/// Where a call goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The chat.
+    pub chat: String,
+    /// The room it belongs to, where the platform limits rooms.
+    pub room: Option<String>,
+}
+
+/// What to wait for before asking again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// This time.
+    Until(Duration),
+    /// The end of a call that is under way.
+    AnEnd,
+}
+
+/// Who may call now.
+#[derive(Debug, Default)]
+pub struct Pacer {
+    limits: Limits,
+    chats: HashMap<String, Window>,
+    rooms: HashMap<String, Window>,
+    all: Window,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    under_way: u32,
+    ended: VecDeque<Duration>,
+    /// The platform asked to be left alone until then.
+    shut_until: Duration,
+}
+
+impl Window {
+    fn wait(&self, limit: Option<Limit>, now: Duration) -> Option<Wait> {
+        if self.shut_until > now {
+            return Some(Wait::Until(self.shut_until));
+        }
+        let Limit { calls, within } = limit?;
+        let calls = usize::try_from(calls.max(1)).unwrap_or(usize::MAX);
+        let under_way = usize::try_from(self.under_way).unwrap_or(usize::MAX);
+        let first = self.ended.partition_point(|end| *end + within <= now);
+        let counted = self.ended.len() - first + under_way;
+        if counted < calls {
+            return None;
+        }
+        // So many of those that have ended must leave the window; where they are too few, a call must end first.
+        match self.ended.get(first + counted - calls) {
+            Some(end) => Some(Wait::Until(*end + within)),
+            None => Some(Wait::AnEnd),
+        }
+    }
+
+    fn end(&mut self, limit: Option<Limit>, now: Duration, called: bool) {
+        self.under_way = self.under_way.saturating_sub(1);
+        let Some(limit) = limit else { return };
+        if called {
+            self.ended.push_back(now);
+        }
+        while self.ended.front().is_some_and(|end| *end + limit.within <= now) {
+            self.ended.pop_front();
+        }
+    }
+
+    fn idle(&self, limit: Option<Limit>, now: Duration) -> bool {
+        let over = |end: &Duration| limit.is_none_or(|limit| *end + limit.within <= now);
+        self.under_way == 0 && self.shut_until <= now && self.ended.back().is_none_or(over)
+    }
+}
+
+impl Pacer {
+    /// A pacer that has seen no call.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Begins a call, or says what to wait for before asking again.
+    ///
+    /// # Errors
+    /// What stands in the way; nothing was counted.
+    pub fn begin(&mut self, place: &Place, now: Duration) -> Result<(), Wait> {
+        let chat = self.chats.entry(place.chat.clone()).or_default();
+        let room = place.room.as_ref().map(|room| self.rooms.entry(room.clone()).or_default());
+        let mut waits = vec![chat.wait(self.limits.chat, now), self.all.wait(self.limits.all, now)];
+        waits.extend(room.as_ref().map(|room| room.wait(self.limits.room, now)));
+        let until = waits.iter().filter_map(|wait| match wait {
+            Some(Wait::Until(until)) => Some(*until),
+            _ => None,
+        });
+        if let Some(until) = until.max() {
+            return Err(Wait::Until(until));
+        }
+        if waits.contains(&Some(Wait::AnEnd)) {
+            return Err(Wait::AnEnd);
+        }
+        chat.under_way += 1;
+        self.all.under_way += 1;
+        if let Some(room) = room {
+            room.under_way += 1;
+        }
+        Ok(())
+    }
+
+    /// A call has ended. `called` is false when it was not made after all.
+    pub fn end(&mut self, place: &Place, now: Duration, called: bool) {
+        let Limits { chat, room, all } = self.limits;
+        if let Some(window) = self.chats.get_mut(&place.chat) {
+            window.end(chat, now, called);
+        }
+        if let Some(window) = place.room.as_ref().and_then(|name| self.rooms.get_mut(name)) {
+            window.end(room, now, called);
+        }
+        self.all.end(all, now, called);
+        if self.chats.len() > KEPT {
+            self.chats.retain(|_, window| !window.idle(chat, now));
+        }
+        if self.rooms.len() > KEPT {
+            self.rooms.retain(|_, window| !window.idle(room, now));
+        }
+    }
+
+    /// The platform asked to be left alone. It does not say for whom: that is taken for the room (or the direct chat),
+    /// and for the whole channel when another one is shut already.
+    pub fn shut(&mut self, place: &Place, now: Duration, wait: Duration) {
+        let until = now + wait;
+        let here = match &place.room {
+            Some(room) => self.rooms.entry(room.clone()).or_default(),
+            None => self.chats.entry(place.chat.clone()).or_default(),
+        };
+        here.shut_until = here.shut_until.max(until);
+        let shut =
+            |windows: &HashMap<String, Window>| windows.values().filter(|w| w.shut_until > now).count();
+        if shut(&self.chats) + shut(&self.rooms) > 1 {
+            self.all.shut_until = self.all.shut_until.max(until);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn place(chat: &str, room: Option<&str>) -> Place {
+        Place { chat: chat.into(), room: room.map(str::to_owned) }
+    }
+
+    fn limit(calls: u32, seconds: u64) -> Option<Limit> {
+        Some(Limit { calls, within: S(seconds) })
+    }
+
+    /// Calls as fast as the pacer lets, each of them taking `took`; returns when they ended.
+    fn calls(pacer: &mut Pacer, place: &Place, count: usize, took: Duration) -> Vec<Duration> {
+        let (mut now, mut ends) = (Duration::ZERO, Vec::new());
+        while ends.len() < count {
+            match pacer.begin(place, now) {
+                Ok(()) => {
+                    now += took;
+                    pacer.end(place, now, true);
+                    ends.push(now);
+                }
+                Err(Wait::Until(until)) => {
+                    assert!(until > now, "a wait that is over is a busy loop");
+                    now = until;
+                }
+                Err(Wait::AnEnd) => panic!("none is under way"),
+            }
+        }
+        ends
+    }
+
+    #[test]
+    fn no_window_ever_holds_more_than_is_allowed() {
+        let limits = Limits { chat: limit(3, 3), room: limit(20, 60), all: limit(30, 1) };
+        for took in [Duration::ZERO, Duration::from_millis(400), S(2)] {
+            let ends = calls(&mut Pacer::new(limits), &place("r/1", Some("r")), 70, took);
+            for (calls, within) in [(3, S(3)), (20, S(60))] {
+                // The platform sees a call somewhere between its beginning and its end.
+                for window in ends.windows(calls + 1) {
+                    assert!(window[calls] - took >= window[0] + within, "{took:?} {window:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_burst_goes_at_once() {
+        let mut pacer = Pacer::new(Limits { chat: limit(3, 3), ..Limits::default() });
+        let ends = calls(&mut pacer, &place("a", None), 4, Duration::ZERO);
+        assert_eq!(ends, [S(0), S(0), S(0), S(3)]);
+    }
+
+    #[test]
+    fn topics_share_their_room_and_chats_the_channel() {
+        let mut pacer = Pacer::new(Limits { chat: None, room: limit(1, 60), all: limit(2, 5) });
+        let (one, two, other) = (place("r/1", Some("r")), place("r/2", Some("r")), place("direct", None));
+        assert_eq!(pacer.begin(&one, S(0)), Ok(()));
+        assert_eq!(pacer.begin(&two, S(0)), Err(Wait::AnEnd), "the call of the other topic may still arrive");
+        assert_eq!(pacer.begin(&other, S(0)), Ok(()));
+        pacer.end(&one, S(1), true);
+        assert_eq!(pacer.begin(&two, S(1)), Err(Wait::Until(S(61))));
+        assert_eq!(pacer.begin(&other, S(1)), Err(Wait::Until(S(6))));
+        pacer.end(&other, S(2), false);
+        assert_eq!(pacer.begin(&other, S(2)), Ok(()), "a call that was not made counts nowhere");
+    }
+
+    #[test]
+    fn a_room_that_asked_for_patience_is_shut_and_two_of_them_shut_the_channel() {
+        let mut pacer = Pacer::new(Limits::default());
+        let (one, two, other) = (place("r/1", Some("r")), place("r/2", Some("r")), place("direct", None));
+        pacer.shut(&one, S(10), S(7));
+        assert_eq!(pacer.begin(&two, S(16)), Err(Wait::Until(S(17))));
+        assert_eq!(pacer.begin(&other, S(16)), Ok(()));
+        pacer.shut(&other, S(16), S(30));
+        assert_eq!(pacer.begin(&two, S(17)), Err(Wait::Until(S(46))));
+        assert_eq!(pacer.begin(&two, S(46)), Ok(()));
+    }
+
+    #[test]
+    fn quiet_chats_are_let_go() {
+        let mut pacer = Pacer::new(Limits { chat: limit(3, 3), ..Limits::default() });
+        for n in 0..5_000u64 {
+            let chat = place(&n.to_string(), None);
+            pacer.begin(&chat, S(n)).unwrap();
+            pacer.end(&chat, S(n), true);
+        }
+        assert!(pacer.chats.len() <= KEPT + 1, "{}", pacer.chats.len());
+    }
+}

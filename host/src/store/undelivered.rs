@@ -1,0 +1,202 @@
+//! What was not delivered: told once, held for a person, or in a chat that cannot be reached.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::outbox::{DUE, say};
+use super::{Result, Store, int, parse};
+use crate::domain::outbound::{Part, Saying, Voice};
+use crate::domain::{ChatId, GroupName, MessageSeq, WallMs};
+use crate::say;
+
+/// The shortest code of a held part.
+const CODE: usize = 2;
+
+/// A part that waits for a person's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// What `/resend` and `/drop` name.
+    pub code: String,
+    /// Its chat.
+    pub chat: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// A chat that cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreachable {
+    /// The chat.
+    pub chat: String,
+    /// What the platform said.
+    pub why: String,
+    /// Since when.
+    pub since: WallMs,
+}
+
+/// What a person wants done with a held part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Send it again: it did not arrive.
+    Resend,
+    /// Leave it: it arrived, or is not worth it.
+    Drop,
+}
+
+impl Store {
+    /// Carries out `/resend CODE` or `/drop CODE`, order and answer in one transaction: an order that is handed over
+    /// again does nothing. A group resolves what is held in its own chats, `main` everywhere. Returns the outcome;
+    /// `None` when it was carried out before.
+    pub async fn resolve_held(
+        &self,
+        order: MessageSeq,
+        group: GroupName,
+        chat: ChatId,
+        word: Word,
+        now: WallMs,
+    ) -> Result<Option<String>> {
+        self.write(move |c| {
+            let sql =
+                "SELECT text FROM message WHERE seq = ?1 AND role = 'command' AND state = 'waiting'";
+            let text = c.query_row(sql, [int(order.0)], |r| r.get::<_, String>(0)).optional()?;
+            let Some(text) = text else { return Ok(None) };
+            let code = text.split_whitespace().nth(1).unwrap_or_default().to_ascii_uppercase();
+            let sql = format!(
+                "SELECT id FROM outbox WHERE {DUE} AND code = ?1
+                   AND (?2 OR chat IN (SELECT id FROM chat WHERE grp = ?3))"
+            );
+            let row: Option<i64> = c
+                .query_row(&sql, params![code, group.is_main(), group.as_str()], |r| r.get(0))
+                .optional()?;
+            let answer = match (row, word) {
+                (None, _) => say::nothing_held(&code),
+                (Some(row), Word::Resend) => {
+                    // A person wants it now, whatever its age.
+                    let sql = "UPDATE outbox SET state = 'ready', code = NULL, not_before = 0, lives_from = ?2
+                               WHERE id = ?1";
+                    c.execute(sql, params![row, now.0])?;
+                    say::resending(&code)
+                }
+                (Some(row), Word::Drop) => {
+                    let sql = "UPDATE outbox SET state = 'failed', code = NULL, error = 'dropped by a person' WHERE id = ?1";
+                    c.execute(sql, [row])?;
+                    say::dropped(&code)
+                }
+            };
+            let key = format!("held:{order}");
+            let saying = Saying { answers: Some(order), ..Saying::notice(&chat, &key, answer.clone()) };
+            say(c, None, &saying, now)?;
+            let sql = "UPDATE message SET state = 'done', outcome = ?2 WHERE seq = ?1";
+            c.execute(sql, params![int(order.0), answer])?;
+            Ok(Some(answer))
+        })
+        .await
+    }
+}
+
+/// Keeps a part for a person's word, and asks for it. What is behind it in the chat goes on.
+pub(super) fn hold(c: &Connection, part: &Part, why: &str, now: WallMs) -> Result<()> {
+    // The row's own count, this attempt included: a part that was found cut off knows it, one that was claimed does not.
+    let sql = "SELECT attempts FROM outbox WHERE id = ?1";
+    let attempt: u32 = c.query_row(sql, [part.id], |r| r.get(0))?;
+    let code = free_code(c, part, attempt)?;
+    let sql = "UPDATE outbox SET state = 'uncertain', code = ?2, error = ?3 WHERE id = ?1";
+    c.execute(sql, params![part.id, code, why])?;
+    // A part that is sent again and cut off again is asked about again.
+    let word = format!("held:{}:{attempt}", part.id);
+    say(c, part.turn, &Saying::notice(&part.chat, &word, say::held(&part.text, &code)), now)
+}
+
+/// Short, and no other held part's. It changes with each attempt, so that an old question does not name a new one.
+fn free_code(c: &Connection, part: &Part, attempt: u32) -> Result<String> {
+    let digest = format!("{}/{attempt}", part.ours);
+    let digest = ipc_schema::sha256_hex(digest.as_bytes()).to_ascii_uppercase();
+    for length in CODE..digest.len() {
+        let code = digest.get(..length).unwrap_or(&digest);
+        let sql = "SELECT count(*) FROM outbox WHERE code = ?1";
+        if c.query_row(sql, [code], |r| r.get::<_, i64>(0))? == 0 {
+            return Ok(code.to_owned());
+        }
+    }
+    Ok(digest)
+}
+
+/// Ends a row as `failed` or `expired`. The later parts of its text end with it: nobody is sent a torn rest. The chat is
+/// told, once per turn; where it cannot be reached, everything that waits for it ends, and the owner is told once.
+pub(super) fn give_up(
+    c: &Connection,
+    part: &Part,
+    state: &'static str,
+    why: &str,
+    gone: bool,
+    now: WallMs,
+) -> Result<()> {
+    let sql = "UPDATE outbox SET state = ?2, error = ?3, code = NULL WHERE id = ?1";
+    c.execute(sql, params![part.id, state, why])?;
+    if gone {
+        unreachable(c, &part.chat, why, now)?;
+    } else if part.voice == Voice::Reply {
+        let sql = format!(
+            "UPDATE outbox SET state = ?3, error = 'an earlier part of this text was not delivered'
+             WHERE chat = ?4 AND turn IS ?5 AND key = ?2 AND {DUE} AND code IS NULL
+               AND part > (SELECT part FROM outbox WHERE id = ?1)"
+        );
+        let turn = part.turn.map(|t| int(t.0));
+        c.execute(&sql, params![part.id, part.key, state, part.chat.as_str(), turn])?;
+        let sql = "SELECT part, uncertain FROM outbox WHERE id = ?1";
+        let (before, doubts): (i64, i64) = c.query_row(sql, [part.id], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        let whole = before == 0;
+        let too_old = state == "expired";
+        let text = say::undelivered(&say::Undelivered { whole, too_old, doubtful: doubts > 0, why });
+        let word = match part.turn {
+            Some(_) => "undelivered".to_owned(),
+            None => format!("undelivered:{}", part.key),
+        };
+        say(c, part.turn, &Saying::notice(&part.chat, &word, text), now)?;
+    }
+    Ok(())
+}
+
+/// Marks a chat; what waits for it fails now rather than one by one, and is told to `main` once per chat and reason.
+fn unreachable(c: &Connection, chat: &ChatId, why: &str, now: WallMs) -> Result<()> {
+    let sql =
+        format!("UPDATE outbox SET state = 'failed', error = ?2, code = NULL WHERE chat = ?1 AND {DUE}");
+    c.execute(&sql, params![chat.as_str(), why])?;
+    let sql = "INSERT INTO unreachable(chat, why, since) VALUES (?1, ?2, ?3)
+               ON CONFLICT(chat) DO UPDATE SET why = ?2, since = ?3 WHERE why <> ?2";
+    if c.execute(sql, params![chat.as_str(), why, now.0])? == 0 {
+        return Ok(());
+    }
+    let sql = "SELECT title FROM chat WHERE id = ?1";
+    let title: Option<String> = c.query_row(sql, [chat.as_str()], |r| r.get(0)).optional()?;
+    let sql = "SELECT id FROM chat WHERE grp = ?1 AND id NOT IN (SELECT chat FROM unreachable)";
+    let mut owners = c.prepare(sql)?;
+    let owners = owners.query_map([GroupName::main().as_str()], |r| r.get::<_, String>(0))?;
+    for owner in owners {
+        let owner: ChatId = parse("chat.id", &owner?)?;
+        let text = say::unreachable(title.as_deref().unwrap_or_default(), chat.as_str(), why);
+        say(c, None, &Saying::notice(&owner, &format!("unreachable:{chat}:{}", now.0), text), now)?;
+    }
+    Ok(())
+}
+
+/// Something came from this chat, or went there.
+pub(super) fn reached(c: &Connection, chat: &ChatId) -> Result<()> {
+    c.prepare_cached("DELETE FROM unreachable WHERE chat = ?1")?.execute([chat.as_str()])?;
+    Ok(())
+}
+
+/// Parts that wait for a person, the oldest first.
+pub(super) fn held(c: &Connection) -> Result<Vec<Held>> {
+    let sql = format!("SELECT code, chat, text FROM outbox WHERE {DUE} AND code IS NOT NULL ORDER BY id");
+    let mut rows = c.prepare(&sql)?;
+    let rows = rows.query_map([], |r| Ok(Held { code: r.get(0)?, chat: r.get(1)?, text: r.get(2)? }))?;
+    Ok(rows.collect::<std::result::Result<_, _>>()?)
+}
+
+/// Chats that cannot be reached.
+pub(super) fn all_unreachable(c: &Connection) -> Result<Vec<Unreachable>> {
+    let mut rows = c.prepare("SELECT chat, why, since FROM unreachable ORDER BY since, chat")?;
+    let rows = rows
+        .query_map([], |r| Ok(Unreachable { chat: r.get(0)?, why: r.get(1)?, since: WallMs(r.get(2)?) }))?;
+    Ok(rows.collect::<std::result::Result<_, _>>()?)
+}
