@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use failpoint::{Kind, Point, Side, TABLE};
-use rustix::process::Signal;
 use tokio::task::JoinSet;
 
 pub use report::Report;
@@ -20,7 +19,7 @@ use crate::world::Engine;
 /// Which hits.
 const HITS: [u64; 3] = [1, 2, 10];
 /// Rounds of talk that a place is given to be reached.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 12;
 /// A message that is not answered in this time holds the talk up no longer; in the end it must be.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -119,12 +118,10 @@ struct Talk {
     one_turn_boxes: bool,
     /// The host is killed in mid-turn, again and again.
     restarts: bool,
-    /// The operator is impatient: two signals end every box.
-    ends_now: bool,
     /// The model's window, where the talk must outgrow it.
     window: Option<&'static str>,
-    /// A rule that makes the situation in which the place lies.
-    before: &'static str,
+    /// A place that must fail as often, or this one is not reached at all.
+    before: Option<&'static str>,
 }
 
 impl Talk {
@@ -157,9 +154,15 @@ impl Talk {
                 "run.reap",
                 "sandbox.state",
             ]),
-            ends_now: begins(&["sandbox.signal"]),
-            window: begins(&["runner.compact"]).then_some("7000"),
-            before: if begins(&["run.reap"]) { "sandbox.remove.before=1*error;" } else { "" },
+            window: begins(&["runner.compact"]).then_some("3500"),
+            before: if begins(&["run.reap"]) {
+                Some("sandbox.remove.before")
+            } else if begins(&["sandbox.signal"]) {
+                // A box that cannot be fed is killed.
+                Some("store.input.begin")
+            } else {
+                None
+            },
         }
     }
 }
@@ -187,7 +190,9 @@ async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
     let rule = format!("{}={}*{}", case.point.name, case.hit, case.action);
     let trace = match case.point.side {
         Side::Host => {
-            town.arm(Some(&format!("{}{rule}", talk.before)));
+            let before = |name| (1..=case.hit).map(move |at| format!("{name}={at}*error;"));
+            let before: String = talk.before.into_iter().flat_map(before).collect();
+            town.arm(Some(&format!("{before}{rule}")));
             town.world.root().join("failpoints.trace")
         }
         Side::Runner => {
@@ -196,7 +201,7 @@ async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
             town.world.root().join(session).join(failpoint::TRACE_FILE)
         }
     };
-    let has_fired = || fired(&trace) > usize::from(!talk.before.is_empty());
+    let has_fired = || fired(&trace, case.point.name) > 0;
     town.up().await;
     for _ in 0..ROUNDS {
         round(&mut town, &talk, &has_fired).await;
@@ -227,18 +232,6 @@ async fn round(town: &mut Town, talk: &Talk, has_fired: &impl Fn() -> bool) {
                 kill_and_start(town).await;
             }
         }
-        if talk.ends_now {
-            tokio::time::sleep(Duration::from_millis(150)).await;
-            for _ in 0..2 {
-                if town.world.is_up() {
-                    town.world.host().signal(Signal::TERM);
-                }
-            }
-            let asked = Instant::now();
-            while town.world.is_up() && asked.elapsed() < PATIENCE {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
         let asked = Instant::now();
         while town.waiting() > 0 && asked.elapsed() < PATIENCE {
             town.up().await;
@@ -249,8 +242,10 @@ async fn round(town: &mut Town, talk: &Talk, has_fired: &impl Fn() -> bool) {
             break;
         }
     }
-    town.says(0, Some("/new"));
-    town.says(1, Some("/new"));
+    if talk.window.is_none() {
+        town.says(0, Some("/new"));
+        town.says(1, Some("/new"));
+    }
 }
 
 async fn kill_and_start(town: &mut Town) {
