@@ -45,6 +45,8 @@ pub struct Verdict {
     pub boxes_left: u64,
     /// Hosts that did not come up.
     pub start_failures: u64,
+    /// How often the town stood still at the end and was given another host.
+    pub nudges: u64,
     /// What was broken, in words. Not part of the line.
     #[serde(skip)]
     pub broken: Vec<String>,
@@ -68,6 +70,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
         kills: evidence.facts.kills,
         boxes_left: evidence.facts.boxes_left,
         start_failures: evidence.facts.start_failures,
+        nudges: evidence.facts.nudges,
         unfinished: evidence.unfinished.len() as u64,
         damage: evidence.damage.len() as u64,
         uncertain: evidence.outbox.iter().map(|row| row.uncertain).sum(),

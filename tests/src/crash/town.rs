@@ -262,6 +262,11 @@ impl Town {
         panic!("the host does not start");
     }
 
+    /// The platform's log, which goes on being written.
+    pub fn log(&self) -> PlatformLog {
+        self.log.clone()
+    }
+
     /// What is left to do, as the database has it; the host may be up.
     pub fn unfinished(&self) -> Vec<String> {
         let path = self.world.root().join("state/lazaret.db");
@@ -296,6 +301,8 @@ impl Town {
             }
             if self.moved.1.elapsed() > NUDGE && !nudged {
                 nudged = true;
+                self.facts.nudges += 1;
+                eprintln!("it stands still, and is given another host: {left:#?}");
                 self.world.stop_host().await;
                 continue;
             }
