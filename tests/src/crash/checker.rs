@@ -243,6 +243,11 @@ fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) 
 
 fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
     for (chat, shown) in &chats.shown {
+        let rows = || evidence.outbox.iter().filter(|row| row.chat == **chat);
+        // What a person had sent again stands where they asked for it.
+        let resent: HashSet<&str> =
+            rows().filter(|row| row.resent).filter_map(|row| row.receipt.as_deref()).collect();
+        let shown: Vec<&Shown<'_>> = shown.iter().filter(|s| !resent.contains(s.id)).collect();
         let mut known = HashSet::new();
         // (lowest token, what kind of text) must not fall behind (highest token, kind) of what stands before.
         let mut last: Option<(u64, u64, &str)> = None;
@@ -268,9 +273,8 @@ fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Ver
         }
         // The host's own order: parts of a chat as they were queued, by their receipts.
         let places: HashMap<&str, usize> = shown.iter().enumerate().map(|(at, s)| (s.id, at)).collect();
-        let rows = evidence.outbox.iter().filter(|row| row.chat == **chat);
         let mut reached = 0;
-        for (row, at) in rows.filter_map(|row| Some((row, *places.get(row.receipt.as_deref()?)?))) {
+        for (row, at) in rows().filter_map(|row| Some((row, *places.get(row.receipt.as_deref()?)?))) {
             if at < reached {
                 let what = format!("{chat}: part {} stands before an earlier one: {:.60}", row.id, row.text);
                 verdict.break_(|v| &mut v.out_of_order, what);

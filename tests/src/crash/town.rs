@@ -209,6 +209,8 @@ impl Town {
                         for token in tokens(&line.text) {
                             self.waiting.remove(&token);
                         }
+                    } else if let Some(code) = asked_about(&line.text) {
+                        self.looks_for_held(&line.chat, &code);
                     } else if line.text.starts_with("[lazaret]") {
                         let here = self.residents.iter().find(|r| r.address == line.chat);
                         self.waiting.retain(|token| here.is_none_or(|r| r.label != token.label));
@@ -217,6 +219,28 @@ impl Town {
             }
         }
         self.waiting.len()
+    }
+
+    /// Somebody was asked whether a part arrived: they look, and say so.
+    fn looks_for_held(&mut self, chat: &str, code: &str) {
+        let path = self.world.root().join("state/lazaret.db");
+        let held = || {
+            let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            database.busy_timeout(Duration::from_secs(5))?;
+            let sql = "SELECT text FROM outbox WHERE chat = ?1 AND code = ?2";
+            database.query_row(sql, [chat, code], |r| r.get::<_, String>(0))
+        };
+        // One that was answered already is asked about no more.
+        let Ok(text) = held() else { return };
+        let arrived = self.log.since(0).iter().any(|line| {
+            line.chat == chat
+                && matches!(line.what, What::Delivered { .. })
+                && line.text.contains(text.trim())
+        });
+        let order = format!("/{} {code}", if arrived { "drop" } else { "resend" });
+        if let Some(number) = self.residents.iter().position(|resident| resident.address == chat) {
+            self.says(number, Some(&order));
+        }
     }
 
     /// Arms the host that is started next, and all after it; without a rule, none.
@@ -363,6 +387,12 @@ impl Town {
         verdict.broken.extend(asked.take(3));
         (verdict, look())
     }
+}
+
+/// The code of a question about a part that may not have arrived.
+fn asked_about(text: &str) -> Option<String> {
+    let code = text.strip_prefix("[lazaret]")?.split_once(". /resend ")?.1.split_whitespace().next()?;
+    Some(code.to_owned())
 }
 
 /// How many rules of places whose name begins so have fired, by a trace.

@@ -75,6 +75,8 @@ pub struct Outbox {
     pub receipt: Option<String>,
     /// How often it may have arrived without a receipt.
     pub uncertain: u64,
+    /// Whether a person was asked about it, and had it sent again behind what came meanwhile.
+    pub resent: bool,
 }
 
 impl Outbox {
@@ -137,8 +139,7 @@ fn messages(c: &Connection) -> rusqlite::Result<HashMap<(String, String), Stored
 }
 
 fn outbox(c: &Connection) -> rusqlite::Result<Vec<Outbox>> {
-    let sql =
-        "SELECT id, chat, voice = 'notice', turn, key, text, receipt, uncertain FROM outbox ORDER BY id";
+    let sql = "SELECT id, chat, voice = 'notice', turn, key, text, receipt, uncertain, way = 'hold' FROM outbox ORDER BY id";
     let mut rows = c.prepare(sql)?;
     let rows = rows.query_map([], |r| {
         Ok(Outbox {
@@ -150,6 +151,7 @@ fn outbox(c: &Connection) -> rusqlite::Result<Vec<Outbox>> {
             text: r.get(5)?,
             receipt: r.get(6)?,
             uncertain: r.get::<_, i64>(7)?.unsigned_abs(),
+            resent: r.get::<_, Option<bool>>(8)?.unwrap_or(false) && r.get::<_, i64>(7)? > 0,
         })
     })?;
     rows.collect()

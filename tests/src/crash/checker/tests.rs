@@ -50,6 +50,7 @@ fn said(run: &mut Evidence, id: i64, chat: &str, turn: Option<i64>, text: &str) 
         text: text.trim_start_matches("[lazaret] ").to_owned(),
         receipt: Some(id.to_string()),
         uncertain: 0,
+        resent: false,
     });
     run.outbox.sort_by_key(|row| row.id);
 }
