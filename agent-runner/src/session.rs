@@ -1,7 +1,5 @@
 //! One run, from `begin` to the exit.
 
-use std::time::Duration;
-
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{Activity, Failed, Ready, Status};
 use ipc_schema::letters::to_agent::Begin;
@@ -17,10 +15,6 @@ use crate::tools::{Shell, Toolbox};
 use crate::transcript::Transcript;
 use crate::turn::step::{self, Step};
 use crate::turn::{Agent, Parted};
-
-/// How long a turn that only has its end to say waits for the host to give its messages again. They come at once
-/// if they come; without them `turn_done` still goes, and what it does not acknowledge is the next turn.
-const FIRST_INPUT: Duration = Duration::from_secs(5);
 
 /// Lives one run and returns its exit code: 0 when the host closed it, 1 when it could not go on.
 pub async fn run<M: Model>(places: Places, model: impl FnOnce(&Places) -> M) -> u8 {
@@ -101,6 +95,10 @@ const IDLE: Status = Status { state: Activity::Idle, tool: None, detail: None, d
 
 /// Repeats the letters of the open turn, and its end if all that is left of it is to say so. Else the turn goes on
 /// with its first input, like any other.
+///
+/// The end waits for the turn's messages, which the host always gives again: it tells by its ack which of them it
+/// answers, and one that it does not acknowledge is the next turn's. However long the host is away, they come before
+/// anything else.
 async fn resume<M: Model>(agent: &mut Agent<M>, turn: TurnId) -> Result<Parted, Fatal> {
     tracing::info!(%turn, "resumes");
     agent.repeat(turn).await?;
@@ -114,10 +112,10 @@ async fn resume<M: Model>(agent: &mut Agent<M>, turn: TurnId) -> Result<Parted, 
         }
         Ok(())
     };
-    match tokio::time::timeout(FIRST_INPUT, input).await {
-        Ok(Err(fatal)) => Err(fatal),
-        Ok(Ok(())) if agent.post.closing() => Ok(Parted::Closing),
-        _ => agent.work(turn).await,
+    match input.await {
+        Err(fatal) => Err(fatal),
+        Ok(()) if agent.post.closing() => Ok(Parted::Closing),
+        Ok(()) => agent.work(turn).await,
     }
 }
 

@@ -6,7 +6,7 @@
 //! - `crash starts [GROUPS=100] [MESSAGES=10000]`: from the start to the first poll
 //! - `crash rivals [N=100]`: two hosts started together
 //! - `crash moments [N=1000]`: copies of the database and its log under load, each opened and judged
-//! - `crash check DIR`: judges evidence again; what a run leaves lies in `target/crash/evidence`
+//! - `crash check DIR`: judges evidence again; what a run leaves lies in `target/crash/evidence`, or `EVIDENCE`
 //!
 //! Each ends with one line of JSON, and fails when a promise was broken. `make crash` builds what it needs; settings can
 //! come from the environment, too.
@@ -77,7 +77,10 @@ async fn run() -> Result<ExitCode, String> {
         }
     }
     let settings = Settings(settings);
-    let evidence = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/crash/evidence");
+    let evidence = settings.text("EVIDENCE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/crash/evidence"),
+        PathBuf::from,
+    );
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["storm"] => {
             let plan = Storm {

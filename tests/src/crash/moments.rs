@@ -84,10 +84,11 @@ pub async fn moments(count: usize, plan: Plan, dir: &Path) -> (Verdict, usize) {
     let (tell, over) = (Arc::clone(&found), Arc::clone(&done));
     let taking = tokio::task::spawn_blocking(move || {
         // What the platform counted as handed over before the copy was taken.
-        let (accepted, read) = (RefCell::new(BTreeSet::new()), RefCell::new(0));
+        let accepted = RefCell::new(BTreeSet::new());
+        let mut read = 0;
         let pause = || {
-            for line in log.since(*read.borrow()) {
-                *read.borrow_mut() += 1;
+            for line in log.since(read) {
+                read += 1;
                 if line.what == What::Accepted {
                     accepted.borrow_mut().insert((line.chat, line.id));
                 }

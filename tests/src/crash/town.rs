@@ -233,9 +233,9 @@ impl Town {
         // One that was answered already is asked about no more.
         let Ok(text) = held() else { return };
         let arrived = self.log.since(0).iter().any(|line| {
-            line.chat == chat
-                && matches!(line.what, What::Delivered { .. })
-                && line.text.contains(text.trim())
+            // The question quotes the part.
+            let said = matches!(line.what, What::Delivered { .. }) && !line.text.starts_with("[lazaret]");
+            said && line.chat == chat && line.text.contains(text.trim())
         });
         let order = format!("/{} {code}", if arrived { "drop" } else { "resend" });
         if let Some(number) = self.residents.iter().position(|resident| resident.address == chat) {

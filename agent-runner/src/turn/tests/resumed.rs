@@ -37,11 +37,18 @@ async fn killed_between_final_text_and_its_letter_says_the_end_without_a_call() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_is_said_even_when_no_input_comes() {
+async fn an_end_waits_for_its_messages_however_long_the_host_is_away() {
     let host = left_with(script::says("the end"));
     host.begin_with(begin_open(&[]));
     live(&host, &Script::default(), async {
-        assert_eq!(host.done(TURN).await.1.text, "the end");
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        host.says(TURN, &[(1, "go")]);
+        let (letter, done) = host.done(TURN).await;
+        assert_eq!(
+            (done.text.as_str(), letter.ack),
+            ("the end", 2),
+            "it answers the message: nobody asks again"
+        );
         host.close();
     })
     .await;
