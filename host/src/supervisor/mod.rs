@@ -153,7 +153,14 @@ impl Supervisor {
                 let facts = self.parts.facts(&lane.group);
                 Some(Event::Wake { lane, facts })
             }
-            News::FollowUp(lane) => Some(Event::FollowUp { lane }),
+            News::FollowUp(lane) => {
+                let facts = self.parts.facts(&lane.group);
+                Some(Event::FollowUp { lane, facts })
+            }
+            News::Suspended(lane, left) => {
+                let facts = self.parts.facts(&lane.group);
+                Some(Event::Suspended { lane, left, facts })
+            }
             News::Answered(lane) => {
                 let facts = self.parts.facts(&lane.group);
                 Some(Event::Answered { lane, facts })
@@ -201,15 +208,13 @@ impl Supervisor {
         let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
         tokio::spawn(async move {
             let end = TurnEnd { state: "stopped", why: "stop".to_owned() };
-            let now = parts.clock.wall();
-            match parts.store.end_turn(lane.clone(), end, say::stopped(), now).await {
-                Ok(next) => {
-                    parts.bell.ring();
-                    if next.is_some() {
-                        let _ = own.send(News::Wake(lane));
-                    }
-                }
-                Err(e) => tracing::error!(%lane, code = e.code(), "the turn could not be ended: {e}"),
+            let next = patiently("a turn that was stopped waits", || {
+                parts.store.end_turn(lane.clone(), end.clone(), say::stopped(), parts.clock.wall())
+            });
+            let next = next.await;
+            parts.bell.ring();
+            if next.is_some() {
+                let _ = own.send(News::Wake(lane));
             }
         });
     }
@@ -217,15 +222,14 @@ impl Supervisor {
     fn expire_questions(&self) {
         let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
         tokio::spawn(async move {
-            let lanes = loop {
-                match parts.store.expire_questions(parts.clock.wall()).await {
-                    Ok(lanes) => break lanes,
-                    Err(e) => tracing::error!(code = e.code(), "questions that expired wait: {e}"),
-                }
-                tokio::time::sleep(STORE_RETRY).await;
-            };
-            for lane in lanes {
+            let what = "questions that expired wait";
+            for lane in patiently(what, || parts.store.expire_questions(parts.clock.wall())).await {
                 let _ = own.send(News::Answered(lane));
+            }
+            // A wall clock that fell behind says that there is time left: they are asked about again.
+            for Suspended { lane, until } in patiently(what, || parts.store.suspended()).await {
+                let left = until.since(parts.clock.wall()).max(Duration::from_secs(1));
+                let _ = own.send(News::Suspended(lane, left));
             }
         });
     }
@@ -240,6 +244,17 @@ impl Supervisor {
                 Err(e) => tracing::error!(%lane, code = e.code(), "the wait was not told: {e}"),
             }
         });
+    }
+}
+
+/// Asks the store until it can answer: what dispatch has decided must not be lost for a full disk.
+async fn patiently<T, F: Future<Output = crate::store::Result<T>>>(what: &str, ask: impl Fn() -> F) -> T {
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(e) => tracing::error!(code = e.code(), "{what}: {e}"),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
     }
 }
 
@@ -271,7 +286,7 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
                 in_use.insert(run.to_string());
                 recovered.adopted.push(adopted);
             }
-            Err(run::Never { code, why }) => {
+            Err(run::Never { code, why, .. }) => {
                 tracing::warn!(%run, %lane, code, "a run of an earlier host cannot go on: {why}");
                 run::give_up(parts, &row).await?;
             }
