@@ -238,9 +238,13 @@ fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) 
     }
 }
 
+/// A part that a person was asked about stands where that person wanted it.
 fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
+    let asked: HashSet<i64> = evidence.outbox.iter().filter_map(Outbox::asks_about).collect();
     for (chat, shown) in &chats.shown {
-        let mut known = HashSet::new();
+        let of_chat = |row: &&Outbox| row.chat == **chat;
+        let held = evidence.outbox.iter().filter(of_chat).filter(|row| asked.contains(&row.id));
+        let mut known: HashSet<&str> = held.map(|row| row.text.trim()).collect();
         // (lowest token, what kind of text) must not fall behind (highest token, kind) of what stands before.
         let mut last: Option<(u64, u64, &str)> = None;
         for text in shown.iter().map(|s| s.text).filter(|text| known.insert(*text)) {
@@ -265,7 +269,7 @@ fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Ver
         }
         // The host's own order: parts of a chat as they were queued, by their receipts.
         let places: HashMap<&str, usize> = shown.iter().enumerate().map(|(at, s)| (s.id, at)).collect();
-        let rows = evidence.outbox.iter().filter(|row| row.chat == **chat);
+        let rows = evidence.outbox.iter().filter(of_chat).filter(|row| !asked.contains(&row.id));
         let mut reached = 0;
         for (row, at) in rows.filter_map(|row| Some((row, *places.get(row.receipt.as_deref()?)?))) {
             if at < reached {

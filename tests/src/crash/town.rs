@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::checker::{self, Evidence, Facts, Verdict};
 use super::keyed::Keyed;
-use super::log::What;
+use super::log::{Line, What};
 use super::mind::mind;
 use super::token::{ANSWER, Token, tokens};
 use super::{PlatformLog, log};
@@ -111,6 +111,9 @@ impl Town {
             ("LAZARET_HOST_LIVE_BOXES", "10"),
             ("LAZARET_LIMITS_IDLE_WINDOW", "3s"),
             ("LAZARET_MODEL_WINDOW", "16000"),
+            // The platform's own pace is for people; a storm says more.
+            ("LAZARET_CHANNELS_TELEGRAM_CHAT_BURST", "10000"),
+            ("LAZARET_CHANNELS_TELEGRAM_BOT_PER_SECOND", "1000"),
         ] {
             world.set(name, value);
         }
@@ -197,6 +200,7 @@ impl Town {
     pub fn waiting(&mut self) -> usize {
         for line in self.log.since(self.read) {
             self.read += 1;
+            self.answer_question(&line);
             match line.what {
                 What::Said if tokens(&line.text).is_empty() => {}
                 What::Said => drop(self.since.entry(line.chat).or_insert(line.at)),
@@ -219,13 +223,32 @@ impl Town {
         self.waiting.len()
     }
 
+    /// Where a part is held, its person looks at the chat and says what to do.
+    fn answer_question(&mut self, line: &Line) {
+        let code = line.text.split_once("/resend ").and_then(|(_, rest)| rest.split(' ').next());
+        let begins = line.text.split('"').nth(1);
+        let (Some(code), Some(begins), What::Delivered { .. }) = (code, begins, line.what) else { return };
+        let begins = begins.trim_end_matches('…').trim_end();
+        let stands = |earlier: &Line| {
+            matches!(earlier.what, What::Delivered { .. })
+                && earlier.chat == line.chat
+                && earlier.text.replace('\n', " ").starts_with(begins)
+        };
+        let verb = if self.log.since(0).iter().any(stands) { "drop" } else { "resend" };
+        if let Some(here) = self.residents.iter().position(|r| r.address == line.chat) {
+            self.says(here, Some(&format!("/{verb} {code}")));
+        }
+    }
+
     /// Arms the host that is started next, and all after it; without a rule, none.
     pub fn arm(&mut self, rules: Option<&str>) {
-        // Hits are counted from here on.
-        let _ = std::fs::remove_file(self.trace());
         let trace = self.trace().to_string_lossy().into_owned();
         match rules {
-            Some(rules) => drop(self.world.set(failpoint::RULES, rules).set(failpoint::TRACE, &trace)),
+            Some(rules) => {
+                // Hits are counted from here on.
+                let _ = std::fs::remove_file(&trace);
+                self.world.set(failpoint::RULES, rules).set(failpoint::TRACE, &trace);
+            }
             None => drop(self.world.unset(failpoint::RULES).unset(failpoint::TRACE)),
         }
     }
@@ -262,6 +285,16 @@ impl Town {
         panic!("the host does not start");
     }
 
+    /// Ends the host as an operator would; whether it ended well. Its own rule may have been quicker.
+    async fn stop(&mut self) -> bool {
+        if !self.world.is_up() {
+            return true;
+        }
+        let ended_well = self.world.try_stop().await == Some(0);
+        self.facts.kills += u64::from(!ended_well);
+        ended_well
+    }
+
     /// What is left to do, as the database has it; the host may be up.
     pub fn unfinished(&self) -> Vec<String> {
         let path = self.world.root().join("state/lazaret.db");
@@ -296,7 +329,7 @@ impl Town {
             }
             if self.moved.1.elapsed() > NUDGE && !nudged {
                 nudged = true;
-                self.world.stop_host().await;
+                self.stop().await;
                 continue;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -318,8 +351,11 @@ impl Town {
     pub async fn judge_and<T>(mut self, dir: &Path, look: &impl Fn() -> T) -> (Verdict, T) {
         self.troubles(false);
         let settled = self.settle().await;
-        if self.world.is_up() {
-            self.world.stop_host().await;
+        if !self.stop().await {
+            // Its rule ended it while it stopped; this one has none.
+            self.arm(None);
+            self.up().await;
+            self.stop().await;
         }
         self.facts.boxes_left = self.world.boxes().await.len() as u64;
         let root = self.world.root().to_owned();

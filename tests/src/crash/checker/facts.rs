@@ -74,6 +74,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// The part that this one asks a person about: whether it arrived is not known, and the owner wants to be asked.
+    pub fn asks_about(&self) -> Option<i64> {
+        self.key.strip_prefix("notice:held:")?.split(':').next()?.parse().ok()
+    }
+
     /// Whether it tells of its turn's end: a notice that a box is late, or that a slot is waited for, does not.
     pub fn ends(&self) -> bool {
         matches!(self.key.as_str(), "notice:end" | "notice:silent")
