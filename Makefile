@@ -32,7 +32,7 @@ check: test ## What CI runs: the tests, formatting and lints
 # A test build of its own: host and runner with failpoints, the journeys' programs beside them.
 CRASH := $(CURDIR)/target/crash
 SHOW ?= $(if $(KILLS)$(MESSAGES),storm,sweep storm)
-crash: toolchain ## Kill it everywhere, then judge (KILLS=500 CHANNEL=keyed|telegram POLICY=edit, or SHOW=sweep|storm|rolling|starts|rivals)
+crash: toolchain ## Kill it everywhere, then judge (KILLS=500 CHANNEL=keyed|telegram POLICY=edit, or SHOW=sweep|storm|moments|rolling|starts|rivals)
 	@cargo build --quiet --target-dir $(CRASH) --package lazaret --features failpoints
 	@cargo build --quiet --target-dir $(CRASH) --package journeys --bins
 	@RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" cargo build --quiet --target-dir $(CRASH) --target $(TRIPLE) --package agent-runner --features failpoints

@@ -28,6 +28,18 @@ pub fn room(path: &Path) -> io::Result<Room> {
     Ok(Room { free: told.f_bavail.saturating_mul(told.f_frsize), read_only })
 }
 
+/// Tries to write in a directory. A file system that has shut itself after an error of its disk (ext4's `emergency_ro`) still
+/// calls itself writable in statvfs(3); only who writes is told.
+///
+/// # Errors
+/// What open(2) and write(2) say.
+pub fn probe(dir: &Path) -> io::Result<()> {
+    let path = dir.join(".probe");
+    let written = fs::write(&path, [0; 4096]);
+    let removed = remove(&path);
+    written.and(removed)
+}
+
 /// Whether an error says that nothing more can be stored, whoever tries: no room, no quota, a read-only disk.
 pub fn refuses_everything(e: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};

@@ -400,6 +400,32 @@ async fn a_full_disk_loses_nothing_and_the_host_goes_on_by_itself() {
     world.finish().await;
 }
 
+/// Without a ballast not even the notice finds room. It is tried now and then, and the host waits in peace.
+#[tokio::test]
+async fn a_full_disk_without_a_ballast_is_waited_for_in_peace() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    let disk = SmallDisk::under(&world, 128);
+    world.set("LAZARET_HOST_BALLAST_MIB", "0").set("LAZARET_HOST_FREE_FLOOR_MIB", "1");
+    let ann = world.telegram.person(5, "Ann");
+    let direct = ann.direct();
+    world.up().await;
+    ann.says(&direct, "hello?");
+    world.admit(&direct.address(), "main").await;
+    let filler = disk.fill();
+    world.model.on("number").says("counted");
+    for n in 0..12 {
+        ann.says(&direct, &format!("number {n} {}", "x".repeat(3_900)));
+    }
+    logged(&world, "the owner is not told yet").await;
+    fs::remove_file(filler).unwrap();
+    world.model.on("after").says("all of it");
+    ann.says(&direct, "after");
+    hears(&world, &direct, "all of it").await;
+    let tries = world.log().matches("the owner is not told yet").count();
+    assert!(tries <= 3, "{tries} tries:\n{}", world.log());
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn below_the_floor_nothing_comes_in_and_what_runs_may_finish() {
     let mut world = World::on(Engine::stand_in().await).await;

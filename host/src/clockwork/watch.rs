@@ -17,6 +17,9 @@ const CALM: Duration = Duration::from_secs(15);
 /// And while there is none.
 const TENSE: Duration = Duration::from_secs(2);
 
+/// After a notice that could not be stored.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
+
 /// What was last known of the disk.
 pub struct Watch {
     pressure: Pressure,
@@ -24,13 +27,16 @@ pub struct Watch {
     met: Trouble,
     /// What the owner has not been told yet, because it could not be stored.
     untold: Option<(String, String)>,
+    tell_at: Duration,
 }
 
 impl Watch {
     /// Looks for the first time, before anything is taken in.
     pub fn begin(parts: &Parts) -> Self {
         let trouble = parts.store.trouble();
-        let mut watch = Self { pressure: Pressure::Fine, trouble, met: Trouble::default(), untold: None };
+        let met = Trouble::default();
+        let mut watch =
+            Self { pressure: Pressure::Fine, trouble, met, untold: None, tell_at: Duration::ZERO };
         watch.look(parts, false);
         watch
     }
@@ -38,18 +44,30 @@ impl Watch {
     pub(super) async fn run(mut self, parts: &Parts, stop: &CancellationToken) {
         loop {
             self.look(parts, true);
-            if let Some((word, text)) = &self.untold {
-                match tell_owner(parts, word, text).await {
-                    Ok(()) => self.untold = None,
-                    Err(e) => tracing::warn!(code = e.code(), "the owner is not told yet: {e}"),
-                }
-            }
+            self.tell(parts).await;
             let pause = if self.pressure == Pressure::Fine { CALM } else { TENSE };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // The store is in `parts`: it does not go before this.
-                _ = self.trouble.changed() => {}
+                // The store is in `parts`: it does not go before this. Once it is known, more of the same is no news; and
+                // what is tried here fails like everything else.
+                _ = self.trouble.changed(), if self.pressure == Pressure::Fine => {}
                 () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Tells what is untold, unless nothing can be stored anyway.
+    async fn tell(&mut self, parts: &Parts) {
+        let now = parts.clock.now().mono;
+        let Some((word, text)) = &self.untold else { return };
+        if self.pressure == Pressure::ReadOnly || now < self.tell_at {
+            return;
+        }
+        match tell_owner(parts, word, text).await {
+            Ok(()) => self.untold = None,
+            Err(e) => {
+                tracing::warn!(code = e.code(), "the owner is not told yet: {e}");
+                self.tell_at = now + TELL_AGAIN;
             }
         }
     }
@@ -68,9 +86,11 @@ impl Watch {
         };
         let ballast = state.join(BALLAST);
         let met = self.trouble.borrow_and_update().clone();
+        // What a commit was refused is only over when something can be written again.
+        let shut = self.pressure == Pressure::ReadOnly && disk::probe(&state).is_err();
         let seen = Reading {
             free: room.free,
-            read_only: room.read_only,
+            read_only: room.read_only || shut,
             ballast: disk::holds(&ballast, limits.ballast),
             full: met.full > self.met.full,
             refused: met.read_only > self.met.read_only,
@@ -107,5 +127,6 @@ impl Watch {
         }
         let since = parts.clock.wall().0;
         self.untold = Some((format!("{code}:{since}"), text));
+        self.tell_at = Duration::ZERO;
     }
 }

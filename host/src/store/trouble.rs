@@ -91,6 +91,7 @@ impl Reporter {
             StoreError::Corrupt(why) => Fault::Corrupt(why),
             // SQLite tells one I/O error from another poorly (a quota and a disk that became read-only look like a
             // broken one): the disk itself is asked.
+            StoreError::Commit(why) => return self.look_around(&why),
             other => return self.look_around(&other.to_string()),
         };
         self.tell(&fault);
@@ -99,10 +100,15 @@ impl Reporter {
 
     /// The same for an error of which nothing more is known.
     pub(super) fn look_around(&self, why: &str) -> Fault {
-        let fault = match disk::room(self.path.parent().unwrap_or(Path::new("."))) {
-            Ok(room) if room.read_only => Fault::ReadOnly(why.to_owned()),
-            // A file system hands out whole blocks; what is left of the last ones is no room.
-            Ok(room) if room.free < 64 << 10 => Fault::Full(why.to_owned()),
+        use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let probed = disk::probe(dir).map_err(|e| e.kind());
+        // A file system hands out whole blocks; what is left of the last ones is no room.
+        let little = disk::room(dir).is_ok_and(|room| room.free < 64 << 10);
+        let fault = match probed {
+            Err(ReadOnlyFilesystem) => Fault::ReadOnly(why.to_owned()),
+            Err(StorageFull | QuotaExceeded) => Fault::Full(why.to_owned()),
+            _ if little => Fault::Full(why.to_owned()),
             _ => Fault::Other(why.to_owned()),
         };
         self.tell(&fault);

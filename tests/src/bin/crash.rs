@@ -5,6 +5,7 @@
 //! - `crash rolling [N=100] [CHANNEL=…]`: restarts under load, and the longest pause of a chat
 //! - `crash starts [GROUPS=100] [MESSAGES=10000]`: from the start to the first poll
 //! - `crash rivals [N=100]`: two hosts started together
+//! - `crash moments [N=1000]`: copies of the database and its log under load, each opened and judged
 //! - `crash check DIR`: judges evidence again; what a run leaves lies in `target/crash/evidence`
 //!
 //! Each ends with one line of JSON, and fails when a promise was broken. `make crash` builds what it needs; settings can
@@ -14,12 +15,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use journeys::crash::moments::moments;
 use journeys::crash::random::{Storm, storm};
 use journeys::crash::sweep::{Sweep, sweep};
 use journeys::crash::{Channel, Evidence, Plan, Verdict, checker, shows};
 use serde_json::json;
 
-const USAGE: &str = "usage: crash sweep|storm|rolling|starts|rivals|check DIR [NAME=VALUE…]";
+const USAGE: &str = "usage: crash sweep|storm|moments|rolling|starts|rivals|check DIR [NAME=VALUE…]";
 
 /// `NAME=VALUE` arguments, over the environment's.
 struct Settings(HashMap<String, String>);
@@ -101,6 +103,14 @@ async fn run() -> Result<ExitCode, String> {
             let (verdict, longest) =
                 shows::rolling(settings.number("N", 100)?, plan, &evidence.join("rolling")).await;
             println!("{}", json!({ "longest_pause_ms": longest }));
+            told(&verdict)
+        }
+        ["moments"] => {
+            let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..settings.plan()? };
+            let count = settings.number("N", 1000)?;
+            let many = usize::try_from(count).unwrap_or(usize::MAX);
+            let (verdict, replayed) = moments(many, plan, &evidence.join("moments")).await;
+            println!("{}", json!({ "copies": count, "with_a_log_to_replay": replayed }));
             told(&verdict)
         }
         ["starts"] => {

@@ -45,6 +45,8 @@ pub struct Verdict {
     pub boxes_left: u64,
     /// Hosts that did not come up.
     pub start_failures: u64,
+    /// How often the town stood still at the end and was given another host.
+    pub nudges: u64,
     /// What was broken, in words. Not part of the line.
     #[serde(skip)]
     pub broken: Vec<String>,
@@ -68,6 +70,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
         kills: evidence.facts.kills,
         boxes_left: evidence.facts.boxes_left,
         start_failures: evidence.facts.start_failures,
+        nudges: evidence.facts.nudges,
         unfinished: evidence.unfinished.len() as u64,
         damage: evidence.damage.len() as u64,
         uncertain: evidence.outbox.iter().map(|row| row.uncertain).sum(),
@@ -238,13 +241,14 @@ fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) 
     }
 }
 
-/// A part that a person was asked about stands where that person wanted it.
 fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
-    let asked: HashSet<i64> = evidence.outbox.iter().filter_map(Outbox::asks_about).collect();
     for (chat, shown) in &chats.shown {
-        let of_chat = |row: &&Outbox| row.chat == **chat;
-        let held = evidence.outbox.iter().filter(of_chat).filter(|row| asked.contains(&row.id));
-        let mut known: HashSet<&str> = held.map(|row| row.text.trim()).collect();
+        let rows = || evidence.outbox.iter().filter(|row| row.chat == **chat);
+        // What a person had sent again stands where they asked for it.
+        let resent: HashSet<&str> =
+            rows().filter(|row| row.resent).filter_map(|row| row.receipt.as_deref()).collect();
+        let shown: Vec<&Shown<'_>> = shown.iter().filter(|s| !resent.contains(s.id)).collect();
+        let mut known = HashSet::new();
         // (lowest token, what kind of text) must not fall behind (highest token, kind) of what stands before.
         let mut last: Option<(u64, u64, &str)> = None;
         for text in shown.iter().map(|s| s.text).filter(|text| known.insert(*text)) {
@@ -269,9 +273,8 @@ fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Ver
         }
         // The host's own order: parts of a chat as they were queued, by their receipts.
         let places: HashMap<&str, usize> = shown.iter().enumerate().map(|(at, s)| (s.id, at)).collect();
-        let rows = evidence.outbox.iter().filter(of_chat).filter(|row| !asked.contains(&row.id));
         let mut reached = 0;
-        for (row, at) in rows.filter_map(|row| Some((row, *places.get(row.receipt.as_deref()?)?))) {
+        for (row, at) in rows().filter_map(|row| Some((row, *places.get(row.receipt.as_deref()?)?))) {
             if at < reached {
                 let what = format!("{chat}: part {} stands before an earlier one: {:.60}", row.id, row.text);
                 verdict.break_(|v| &mut v.out_of_order, what);

@@ -1,13 +1,14 @@
 //! Nothing lost, nothing said twice: a town of chats, a host that is killed again and again, and a checker.
 //!
 //! [`sweep`] meets every failpoint on its own; [`random`] kills the host, the boxes and the engine at random under
-//! load; [`shows`] asks the questions of an operator. Each ends with the [`checker`], which knows nothing of how it was
+//! load; [`moments`] looks at what a crash would have left; [`shows`] asks the questions of an operator. Each ends with the [`checker`], which knows nothing of how it was
 //! done: it reads the [platform's log](log) and the final database, and says whether the promises were kept.
 
 pub mod checker;
 mod keyed;
 pub mod log;
 pub mod mind;
+pub mod moments;
 pub mod random;
 pub mod shows;
 pub mod sweep;

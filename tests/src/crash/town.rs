@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::checker::{self, Evidence, Facts, Verdict};
 use super::keyed::Keyed;
-use super::log::{Line, What};
+use super::log::What;
 use super::mind::mind;
 use super::token::{ANSWER, Token, tokens};
 use super::{PlatformLog, log};
@@ -200,7 +200,6 @@ impl Town {
     pub fn waiting(&mut self) -> usize {
         for line in self.log.since(self.read) {
             self.read += 1;
-            self.answer_question(&line);
             match line.what {
                 What::Said if tokens(&line.text).is_empty() => {}
                 What::Said => drop(self.since.entry(line.chat).or_insert(line.at)),
@@ -213,6 +212,8 @@ impl Town {
                         for token in tokens(&line.text) {
                             self.waiting.remove(&token);
                         }
+                    } else if let Some(code) = asked_about(&line.text) {
+                        self.looks_for_held(&line.chat, &code);
                     } else if line.text.starts_with("[lazaret]") {
                         let here = self.residents.iter().find(|r| r.address == line.chat);
                         self.waiting.retain(|token| here.is_none_or(|r| r.label != token.label));
@@ -223,20 +224,25 @@ impl Town {
         self.waiting.len()
     }
 
-    /// Where a part is held, its person looks at the chat and says what to do.
-    fn answer_question(&mut self, line: &Line) {
-        let code = line.text.split_once("/resend ").and_then(|(_, rest)| rest.split(' ').next());
-        let begins = line.text.split('"').nth(1);
-        let (Some(code), Some(begins), What::Delivered { .. }) = (code, begins, line.what) else { return };
-        let begins = begins.trim_end_matches('…').trim_end();
-        let stands = |earlier: &Line| {
-            matches!(earlier.what, What::Delivered { .. })
-                && earlier.chat == line.chat
-                && earlier.text.replace('\n', " ").starts_with(begins)
+    /// Somebody was asked whether a part arrived: they look, and say so.
+    fn looks_for_held(&mut self, chat: &str, code: &str) {
+        let path = self.world.root().join("state/lazaret.db");
+        let held = || {
+            let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            database.busy_timeout(Duration::from_secs(5))?;
+            let sql = "SELECT text FROM outbox WHERE chat = ?1 AND code = ?2";
+            database.query_row(sql, [chat, code], |r| r.get::<_, String>(0))
         };
-        let verb = if self.log.since(0).iter().any(stands) { "drop" } else { "resend" };
-        if let Some(here) = self.residents.iter().position(|r| r.address == line.chat) {
-            self.says(here, Some(&format!("/{verb} {code}")));
+        // One that was answered already is asked about no more.
+        let Ok(text) = held() else { return };
+        let arrived = self.log.since(0).iter().any(|line| {
+            line.chat == chat
+                && matches!(line.what, What::Delivered { .. })
+                && line.text.contains(text.trim())
+        });
+        let order = format!("/{} {code}", if arrived { "drop" } else { "resend" });
+        if let Some(number) = self.residents.iter().position(|resident| resident.address == chat) {
+            self.says(number, Some(&order));
         }
     }
 
@@ -295,6 +301,11 @@ impl Town {
         ended_well
     }
 
+    /// The platform's log, which goes on being written.
+    pub fn log(&self) -> PlatformLog {
+        self.log.clone()
+    }
+
     /// What is left to do, as the database has it; the host may be up.
     pub fn unfinished(&self) -> Vec<String> {
         let path = self.world.root().join("state/lazaret.db");
@@ -329,6 +340,8 @@ impl Town {
             }
             if self.moved.1.elapsed() > NUDGE && !nudged {
                 nudged = true;
+                self.facts.nudges += 1;
+                eprintln!("it stands still, and is given another host: {left:#?}");
                 self.stop().await;
                 continue;
             }
@@ -392,6 +405,12 @@ impl Town {
         verdict.broken.extend(asked.take(3));
         (verdict, look())
     }
+}
+
+/// The code of a question about a part that may not have arrived.
+fn asked_about(text: &str) -> Option<String> {
+    let code = text.strip_prefix("[lazaret]")?.split_once(". /resend ")?.1.split_whitespace().next()?;
+    Some(code.to_owned())
 }
 
 /// How many rules of places whose name begins so have fired, by a trace.

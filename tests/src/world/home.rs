@@ -63,6 +63,24 @@ impl World {
         std::fs::read_dir(letters).into_iter().flatten().count()
     }
 
+    /// How many inputs the group's living run has been written.
+    pub fn inputs(&self, group: &str) -> usize {
+        let ipc = self.root().join("state/ipc").join(group);
+        let runs = std::fs::read_dir(ipc).into_iter().flatten().flatten();
+        let letters =
+            runs.flat_map(|run| std::fs::read_dir(run.path().join("to-agent")).into_iter().flatten());
+        letters.flatten().filter(|l| l.file_name().to_string_lossy().ends_with("-input.json")).count()
+    }
+
+    /// Waits until there are so many.
+    ///
+    /// # Panics
+    /// When that does not come in time.
+    pub async fn given(&self, group: &str, inputs: usize) {
+        let written = async || (self.inputs(group) >= inputs).then_some(());
+        self.patiently(&format!("{group} is given {inputs} inputs"), written).await;
+    }
+
     /// A file in a group's workspace.
     pub fn in_workspace(&self, group: &str, name: &str) -> PathBuf {
         self.root().join("state/workspaces").join(group).join(name)

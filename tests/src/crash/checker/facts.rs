@@ -22,6 +22,10 @@ pub struct Facts {
     pub boxes_left: u64,
     /// Hosts that did not come up, although nothing killed them.
     pub start_failures: u64,
+    /// How often the town stood still at the end and was given another host. One whose engine was killed under starting
+    /// boxes waits for up to ten minutes before it tries again; nobody may wait for ever.
+    #[serde(default)]
+    pub nudges: u64,
 }
 
 /// Everything that is judged.
@@ -71,14 +75,11 @@ pub struct Outbox {
     pub receipt: Option<String>,
     /// How often it may have arrived without a receipt.
     pub uncertain: u64,
+    /// Whether a person was asked about it, and had it sent again behind what came meanwhile.
+    pub resent: bool,
 }
 
 impl Outbox {
-    /// The part that this one asks a person about: whether it arrived is not known, and the owner wants to be asked.
-    pub fn asks_about(&self) -> Option<i64> {
-        self.key.strip_prefix("notice:held:")?.split(':').next()?.parse().ok()
-    }
-
     /// Whether it tells of its turn's end: a notice that a box is late, or that a slot is waited for, does not.
     pub fn ends(&self) -> bool {
         matches!(self.key.as_str(), "notice:end" | "notice:silent")
@@ -138,8 +139,7 @@ fn messages(c: &Connection) -> rusqlite::Result<HashMap<(String, String), Stored
 }
 
 fn outbox(c: &Connection) -> rusqlite::Result<Vec<Outbox>> {
-    let sql =
-        "SELECT id, chat, voice = 'notice', turn, key, text, receipt, uncertain FROM outbox ORDER BY id";
+    let sql = "SELECT id, chat, voice = 'notice', turn, key, text, receipt, uncertain, way = 'hold' FROM outbox ORDER BY id";
     let mut rows = c.prepare(sql)?;
     let rows = rows.query_map([], |r| {
         Ok(Outbox {
@@ -151,6 +151,7 @@ fn outbox(c: &Connection) -> rusqlite::Result<Vec<Outbox>> {
             text: r.get(5)?,
             receipt: r.get(6)?,
             uncertain: r.get::<_, i64>(7)?.unsigned_abs(),
+            resent: r.get::<_, Option<bool>>(8)?.unwrap_or(false) && r.get::<_, i64>(7)? > 0,
         })
     })?;
     rows.collect()
