@@ -235,10 +235,11 @@ impl Town {
         };
         // One that was answered already is asked about no more.
         let Ok(text) = held() else { return };
+        // The whole text: the question itself quotes how it begins.
         let arrived = self.log.since(0).iter().any(|line| {
             line.chat == chat
                 && matches!(line.what, What::Delivered { .. })
-                && line.text.contains(text.trim())
+                && line.text.trim() == text.trim()
         });
         let order = format!("/{} {code}", if arrived { "drop" } else { "resend" });
         if let Some(number) = self.residents.iter().position(|resident| resident.address == chat) {
