@@ -239,6 +239,11 @@ impl RunBox {
         remove_run_dir(&self.dir);
     }
 
+    /// Whether the directories are still there.
+    pub fn stands(&self) -> bool {
+        self.dir.join(TO_AGENT).is_dir()
+    }
+
     /// Whether `_close` was written.
     pub fn closes(&self) -> bool {
         self.dir.join(TO_AGENT).join(ipc_schema::layout::CLOSE).exists()

@@ -16,7 +16,7 @@ use crate::domain::{Lane, RunId};
 use crate::mailbox::{Archive, RunBox, shared_dir};
 use crate::parts::Parts;
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, Sources, plan};
-use crate::sandbox::EngineError;
+use crate::sandbox::{BoxState, EngineError};
 use crate::store::{BeginState, NewRun};
 use ipc_schema::ToAgentLetter;
 use ipc_schema::letters::ToAgent;
@@ -183,13 +183,24 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
 async fn remove_earlier(run: &Run) -> Result<(), EngineError> {
     let engine = &run.parts.engine;
     for _ in 0..REMOVALS {
-        let earlier = engine.boxes_of_lane(&run.parts.id, &run.lane).await?;
-        if earlier.is_empty() {
-            return Ok(());
-        }
-        for earlier in earlier {
+        let mut alive = false;
+        for earlier in engine.boxes_of_lane(&run.parts.id, &run.lane).await? {
             tracing::warn!(run = earlier.run, lane = %run.lane, "an earlier box of this lane is removed");
-            engine.remove(&earlier.container).await?;
+            let removed = engine.remove(&earlier.container).await;
+            match engine.state(&earlier.container).await? {
+                BoxState::Absent => {}
+                // It writes nothing any more; the reaper has it.
+                BoxState::Ended(_) | BoxState::Created => {
+                    tracing::warn!(run = earlier.run, "what is left of an earlier box stays: {removed:?}");
+                }
+                BoxState::Running | BoxState::Paused => {
+                    removed?;
+                    alive = true;
+                }
+            }
+        }
+        if !alive {
+            return Ok(());
         }
         tokio::time::sleep(REMOVAL).await;
     }

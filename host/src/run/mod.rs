@@ -94,9 +94,10 @@ struct Run {
     owed: Owed,
 }
 
-/// What waits for the store.
+/// What waits for the store, or for room on the disk.
 #[derive(Debug, Default)]
 struct Owed {
+    letters: bool,
     feed: bool,
     verdicts: bool,
 }
@@ -279,6 +280,21 @@ impl Run {
         }
     }
 
+    /// Every letter that the agent has not acknowledged; one that lies there already is no error.
+    async fn write_again(&mut self) {
+        match self.parts.store.unacknowledged(self.run.clone()).await {
+            Ok(letters) => letters.iter().for_each(|letter| self.put(&letter.name, &letter.bytes)),
+            Err(e) => {
+                tracing::error!(run = %self.run, code = e.code(), "letters wait: {e}");
+                self.owed.letters = true;
+            }
+        }
+        if self.owed.letters && !self.wall.stands() {
+            tracing::error!(run = %self.run, code = "ipc.gone", "the letter directory was removed: the box is ended");
+            self.kill(Ending::Killed).await;
+        }
+    }
+
     /// The store could not be asked: the next scan asks again.
     fn owe_feed(&mut self, why: &StoreError) {
         tracing::error!(run = %self.run, code = why.code(), "the box is fed later: {why}");
@@ -287,7 +303,10 @@ impl Run {
 
     /// What could not be done when it was to be done, because the store could not take it.
     async fn settle_debts(&mut self) {
-        let Owed { feed, verdicts } = std::mem::take(&mut self.owed);
+        let Owed { letters, feed, verdicts } = std::mem::take(&mut self.owed);
+        if letters {
+            self.write_again().await;
+        }
         if verdicts {
             self.perform_open_requests().await;
         }
@@ -343,9 +362,11 @@ impl Run {
         }
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) {
+    /// Writes a letter whose row is stored. One that cannot be written now is written from its row by a later scan.
+    fn put(&mut self, name: &str, bytes: &[u8]) {
         if let Err(e) = self.wall.write(name, bytes) {
-            tracing::error!(run = %self.run, code = "ipc.write", "{e}");
+            tracing::error!(run = %self.run, code = "ipc.write", "a letter waits: {e}");
+            self.owed.letters = true;
         }
     }
 

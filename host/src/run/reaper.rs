@@ -38,10 +38,13 @@ async fn reap_once(parts: &Parts) -> Result<(), Later> {
     let boxes = parts.engine.boxes(&parts.id).await?;
     let rows = parts.store.unended_runs().await?;
     let alive: HashSet<&str> = rows.iter().map(|row| row.run.as_str()).collect();
+    let mut stays = Ok(());
     for found in boxes.iter().filter(|found| !alive.contains(found.run.as_str())) {
         tracing::info!(run = found.run, "a box without a run is removed");
         failpoint!("run.reap.box");
-        parts.engine.remove(&found.container).await?;
+        if let Err(e) = parts.engine.remove(&found.container).await {
+            stays = Err(e.into());
+        }
     }
-    Ok(())
+    stays
 }

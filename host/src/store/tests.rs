@@ -575,3 +575,26 @@ async fn who_writes_while_the_box_closes_for_its_question_is_heard_by_the_next()
     let (texts, _) = h.is_given(RUN2).await.unwrap();
     assert_eq!(texts, ["one", "never mind"]);
 }
+
+#[tokio::test]
+async fn a_chat_that_moves_to_another_group_takes_its_waiting_messages_along() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    assert_eq!(h.wakes("telegram:-2", "two").await, Placement::Waiting);
+    let other: GroupName = "other".parse().unwrap();
+    h.store.group(&other, T).await.unwrap();
+    let admission = Admission {
+        chat: chat("telegram:-2"),
+        group: other.clone(),
+        kind: ChatKind::Room,
+        title: "Other".into(),
+        by: "test".into(),
+        now: T,
+    };
+    h.store.admit_chat(admission).await.unwrap();
+    h.store.open_forgotten(T).await.unwrap();
+    h.store.open_forgotten(T).await.unwrap();
+    let open = h.store.open_turns().await.unwrap();
+    let lanes: Vec<Lane> = open.into_iter().map(|turn| turn.lane).collect();
+    assert_eq!(lanes, [lane(), Lane::conversation(other)]);
+}

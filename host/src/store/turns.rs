@@ -126,6 +126,25 @@ impl Store {
         self.write(move |c| open_of_lane(c, &lane)).await
     }
 
+    /// Opens a turn for every lane where somebody waits and none is open. None is left behind by what the host does
+    /// itself; a chat that moved to another group takes its waiting messages along.
+    pub async fn open_forgotten(&self, now: WallMs) -> Result<()> {
+        self.write(move |c| {
+            let sql = "SELECT DISTINCT h.grp FROM message m JOIN chat h ON h.id = m.chat
+                       WHERE m.role = 'wake' AND m.state = 'waiting'";
+            let mut rows = c.prepare(sql)?;
+            let groups = rows.query_map([], |r| r.get::<_, String>(0))?;
+            for group in groups {
+                let lane = Lane::conversation(parse("chat.grp", &group?)?);
+                if open_of_lane(c, &lane)?.is_none() {
+                    next(c, &lane, now)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Every open turn: at boot each is a lane that wants a run.
     pub async fn open_turns(&self) -> Result<Vec<OpenTurnRow>> {
         self.write(|c| {

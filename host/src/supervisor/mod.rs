@@ -296,6 +296,7 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
     sweep(parts, &in_use);
     let busy =
         |lane: &Lane| recovered.adopted.iter().any(|a| a.lane() == lane && a.found() != Found::Listening);
+    parts.store.open_forgotten(parts.clock.wall()).await?;
     let (open, suspended) = (parts.store.open_turns().await?, parts.store.suspended().await?);
     failpoint!("supervisor.recover.turns");
     let asks = |lane: &Lane| suspended.iter().any(|s| s.lane == *lane);

@@ -66,19 +66,26 @@ impl Telegram {
         let updates: Vec<Box<serde_json::value::RawValue>> =
             self.api.call("getUpdates", &ask, within).await?;
         let mut inbound = Vec::new();
-        let mut next = offset;
+        let mut newest = None;
         for raw in updates {
             let read = update::read(raw.get(), &me);
-            if let Some(id) = read.update_id {
-                next = next.max(id + 1);
-            }
+            newest = newest.max(read.update_id);
             match read.message {
                 Ok(Some(message)) => inbound.push(message),
                 Ok(None) => {}
                 Err(e) => tracing::warn!(code = "telegram.update", "an update was passed over: {e}"),
             }
         }
-        let position = (next > offset).then(|| next.to_string());
+        let next = newest.map_or(offset, |id| id + 1);
+        if next < offset {
+            // After a quiet week update ids begin anew at random (Bot API, Update). The old offset would acknowledge
+            // nothing for ever; what came before comes again, and is known by its message ids.
+            tracing::warn!(
+                code = "telegram.renumbered",
+                "updates are numbered anew, from {next} after {offset}"
+            );
+        }
+        let position = (next != offset).then(|| next.to_string());
         Ok(Batch { inbound, position, committed: None })
     }
 
