@@ -8,7 +8,7 @@ use super::{
     After, CLOSE_GRACE, Dispatch, Effect, Facts, Found, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT,
     TIME_GRACE, Unfinished,
 };
-use crate::domain::{Ending, Lane};
+use crate::domain::{Ending, Lane, MessageSeq};
 
 /// Where a lane stands. An idle lane has no state at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,7 +261,13 @@ impl Dispatch {
         }
     }
 
-    pub(super) fn stop(&mut self, now: Duration, lane: &Lane, effects: &mut Vec<Effect>) {
+    pub(super) fn stop(
+        &mut self,
+        now: Duration,
+        lane: &Lane,
+        order: Option<MessageSeq>,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(record) = self.lanes.get_mut(lane) else { return };
         match &mut record.state {
             LaneState::Working { run, stopping: stopping @ None, .. } => {
@@ -270,14 +276,14 @@ impl Dispatch {
             }
             LaneState::Queued { held: None, .. } | LaneState::Backoff { .. } | LaneState::Waiting { .. } => {
                 self.lanes.remove(lane);
-                effects.push(Effect::EndTurn { lane: lane.clone() });
+                effects.push(Effect::EndTurn { lane: lane.clone(), order });
             }
             LaneState::Queued { held: Some((run, born)), .. } => {
                 record.state = LaneState::Listening { run: *run, born: *born, since: now };
-                effects.push(Effect::EndTurn { lane: lane.clone() });
+                effects.push(Effect::EndTurn { lane: lane.clone(), order });
             }
             LaneState::Starting { .. } => {
-                effects.push(Effect::EndTurn { lane: lane.clone() });
+                effects.push(Effect::EndTurn { lane: lane.clone(), order });
                 record.kill(Ending::Killed, effects);
             }
             LaneState::Working { .. } | LaneState::Listening { .. } | LaneState::Closing { .. } => {}

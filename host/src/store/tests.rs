@@ -2,6 +2,7 @@
 
 mod keeping;
 mod opening;
+mod orders;
 
 use std::time::Duration;
 

@@ -19,6 +19,7 @@ impl Supervisor {
         let state = self.dispatch.lanes().find(|(l, _)| **l == lane).map(|(_, state)| state.clone());
         match row.command {
             Command::Stop => {
+                let order = Some(row.seq);
                 let busy =
                     !matches!(state, None | Some(LaneState::Listening { .. } | LaneState::Closing { .. }));
                 let (text, outcome) = if busy {
@@ -27,7 +28,7 @@ impl Supervisor {
                     (say::nothing_to_stop(), "nothing to stop")
                 };
                 self.answer(row, text, outcome);
-                busy.then_some(Event::Stop { lane })
+                busy.then_some(Event::Stop { lane, order })
             }
             Command::New => {
                 self.new_session(row);

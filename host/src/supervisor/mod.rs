@@ -15,8 +15,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::dispatch::{Dispatch, Effect, Event, Found, RunNo, Settings, Unfinished};
-use crate::domain::Lane;
 use crate::domain::run::TurnEnd;
+use crate::domain::{Lane, MessageSeq};
 use crate::intake::News;
 use crate::parts::Parts;
 use crate::run::{self, Adopted, Order};
@@ -89,7 +89,7 @@ impl Supervisor {
             let facts = self.parts.facts(&lane.group);
             self.handle(Event::Adopt { lane: lane.clone(), facts, found });
             if stopping {
-                self.handle(Event::Stop { lane });
+                self.handle(Event::Stop { lane, order: None });
             }
         }
         for Suspended { lane, until } in recovered.suspended {
@@ -184,7 +184,7 @@ impl Supervisor {
             Effect::Terminate { run } => self.order(run, Order::Terminate),
             Effect::Kill { run, ending } => self.order(run, Order::Kill(ending)),
             Effect::Expire { .. } => self.expire_questions(),
-            Effect::EndTurn { lane } => self.end_turn(lane),
+            Effect::EndTurn { lane, order } => self.end_turn(lane, order),
             Effect::TellWaiting { lane } => self.tell_waiting(lane),
             Effect::Drained => {}
         }
@@ -197,12 +197,12 @@ impl Supervisor {
         }
     }
 
-    fn end_turn(&self, lane: Lane) {
+    fn end_turn(&self, lane: Lane, order: Option<MessageSeq>) {
         let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
         tokio::spawn(async move {
             let end = TurnEnd { state: "stopped", why: "stop".to_owned() };
             let now = parts.clock.wall();
-            match parts.store.end_turn(lane.clone(), end, say::stopped(), now).await {
+            match parts.store.end_turn(lane.clone(), order, end, say::stopped(), now).await {
                 Ok(next) => {
                     parts.bell.ring();
                     if next.is_some() {
