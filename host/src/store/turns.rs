@@ -136,6 +136,15 @@ impl Store {
         .await
     }
 
+    /// Whether the lane's open turn is one that a `/stop` can mean: it holds something that was written before it.
+    pub async fn is_meant(&self, lane: Lane, order: MessageSeq) -> Result<bool> {
+        self.write(move |c| match open_of_lane(c, &lane)? {
+            Some(open) => began_before(c, open.turn, order),
+            None => Ok(false),
+        })
+        .await
+    }
+
     /// Closes the lane's open turn from the host's side, without a letter, and says why in its chat. What was written
     /// after `order` is the next turn; a turn that holds nothing else is not what was meant, and stays open. Returns
     /// the turn that wants a run now.

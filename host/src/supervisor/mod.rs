@@ -5,6 +5,7 @@
 
 mod commands;
 
+use commands::insist;
 pub use commands::unfinished;
 
 use std::collections::{HashMap, HashSet};
@@ -85,11 +86,16 @@ impl Supervisor {
     pub fn take_over(&mut self, recovered: Recovered) {
         for adopted in recovered.adopted {
             let (lane, found, stopping) = (adopted.lane().clone(), adopted.found(), adopted.is_stopping());
+            let outdated = adopted.is_outdated();
             self.adopted.insert(lane.clone(), adopted);
             let facts = self.parts.facts(&lane.group);
             self.handle(Event::Adopt { lane: lane.clone(), facts, found });
             if stopping {
-                self.handle(Event::Stop { lane, order: None });
+                self.handle(Event::Stop { lane: lane.clone(), order: None });
+            }
+            // Before any wake: a message that was stored after `/new` is for the next box.
+            if outdated {
+                self.handle(Event::Renew { lane });
             }
         }
         for Suspended { lane, until } in recovered.suspended {
@@ -201,15 +207,14 @@ impl Supervisor {
         let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
         tokio::spawn(async move {
             let end = TurnEnd { state: "stopped", why: "stop".to_owned() };
-            let now = parts.clock.wall();
-            match parts.store.end_turn(lane.clone(), order, end, say::stopped(), now).await {
-                Ok(next) => {
-                    parts.bell.ring();
-                    if next.is_some() {
-                        let _ = own.send(News::Wake(lane));
-                    }
-                }
-                Err(e) => tracing::error!(%lane, code = e.code(), "the turn could not be ended: {e}"),
+            let stop = || {
+                let now = parts.clock.wall();
+                parts.store.end_turn(lane.clone(), order, end.clone(), say::stopped(), now)
+            };
+            let Some(next) = insist(format!("/stop in {lane}"), stop).await else { return };
+            parts.bell.ring();
+            if next.is_some() {
+                let _ = own.send(News::Wake(lane));
             }
         });
     }
