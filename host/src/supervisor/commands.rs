@@ -113,7 +113,7 @@ impl Supervisor {
                     image: group.image,
                     up: parts.clock.now().mono,
                 }),
-                Err(e) => format!("The group's settings cannot be used: {e}"),
+                Err(e) => say::settings_unusable(&e.to_string()),
             };
             finish(&parts, row, text, "told".to_owned()).await;
         });
