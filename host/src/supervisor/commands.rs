@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{STORE_RETRY, Supervisor};
 use crate::dispatch::{Event, LaneState};
+use crate::domain::Lane;
 use crate::domain::message::Command;
 use crate::domain::outbound::Saying;
-use crate::domain::{Lane, MessageSeq};
 use crate::intake::News;
 use crate::parts::Parts;
 use crate::say::{self, StatusFacts};
@@ -181,6 +181,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::domain::MessageSeq;
 
     #[tokio::test]
     async fn an_order_waits_for_the_store_and_for_nothing_else() {
