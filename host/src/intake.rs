@@ -84,7 +84,7 @@ pub async fn poll(
         };
         match read {
             Ok(batch) => {
-                // Not acknowledged before it is stored: on failure the same batch is stored again.
+                // Not acknowledged before it is stored: on failure the channel hands the same batch over again.
                 if let Err(e) = take_in(&parts, &channel, batch, &supervisor).await {
                     tracing::error!(channel = %name, code = e.code(), "messages wait at the platform: {e}");
                     tokio::time::sleep(STORE_RETRY).await;

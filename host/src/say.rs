@@ -10,6 +10,11 @@ use crate::domain::outbound::Voice;
 /// Before every notice.
 pub const PREFIX: &str = "[lazaret]";
 
+/// What a notice repeats of a reason: an engine's word can be longer than a platform takes, and a notice is one part.
+const REASON: usize = 300;
+/// What it repeats of a platform's word.
+const PLATFORM: usize = 200;
+
 /// The text as it goes to the chat. A notice gets the prefix; in an agent's words the prefix is defused wherever it
 /// stands, whatever its case.
 pub fn voiced(voice: Voice, text: &str) -> String {
@@ -77,17 +82,18 @@ pub fn disk_again() -> String {
 
 /// A box could not be made; it goes on trying.
 pub fn cannot_start(why: &str) -> String {
-    format!("The agent cannot start: {} Your message is kept, and I keep trying for a day.", ended(why))
+    let why = ended(&one_line(why, REASON));
+    format!("The agent cannot start: {why} Your message is kept, and I keep trying for a day.")
 }
 
 /// A reason as a sentence: with a full stop, unless it ends in a mark of its own.
 fn ended(why: &str) -> String {
-    if why.ends_with(['.', '?', '!']) { why.to_owned() } else { format!("{why}.") }
+    if why.ends_with(['.', '?', '!', '…']) { why.to_owned() } else { format!("{why}.") }
 }
 
 /// A day of trying is over.
 pub fn never_started(why: &str) -> String {
-    let why = ended(why);
+    let why = ended(&one_line(why, REASON));
     format!(
         "The agent could not be started for a day, so I gave this up: {why} Write again once that is mended."
     )
@@ -200,12 +206,12 @@ pub fn undelivered(u: &Undelivered<'_>) -> String {
     if u.too_old {
         return format!("{what} {may} in time, and is too old now. Ask again if you still need it.");
     }
-    format!("{what} {may}: {} Ask again if you still need it.", ended(&one_line(u.why)))
+    format!("{what} {may}: {} Ask again if you still need it.", ended(&one_line(u.why, PLATFORM)))
 }
 
 /// Nobody knows whether a part arrived.
 pub fn held(text: &str, code: &str) -> String {
-    let begins: String = one_line(text).chars().take(60).collect();
+    let begins = one_line(text, 60);
     format!(
         "A part may or may not have arrived; it begins \"{begins}\". /resend {code} sends it again, /drop {code} leaves it."
     )
@@ -236,15 +242,19 @@ pub fn unreachable(title: &str, chat: &str, why: &str) -> String {
     let name = if title.trim().is_empty() { chat.to_owned() } else { format!("{title} ({chat})") };
     format!(
         "Replies to {name} cannot be delivered: {} What waited for it is given up. As soon as a message comes from there, replies go there again.",
-        ended(&one_line(why))
+        ended(&one_line(why, PLATFORM))
     )
 }
 
-/// Words of others inside a notice: one line, short, and they cannot speak as a notice of their own.
-fn one_line(text: &str) -> String {
+/// Words of others inside a notice: one line, of `most` characters, and they cannot speak as a notice of their own.
+fn one_line(text: &str, most: usize) -> String {
     let text: String = text.chars().filter(|c| !is_invisible(*c)).collect();
-    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
-    defuse(&line)
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut cut: String = line.chars().take(most).collect();
+    if cut.len() < line.len() {
+        cut.push('…');
+    }
+    defuse(&cut)
 }
 
 /// A message was longer than a letter can carry.
@@ -312,6 +322,11 @@ pub fn status(f: &StatusFacts) -> String {
     )
 }
 
+/// `/status` of a group whose file is broken.
+pub fn settings_unusable(why: &str) -> String {
+    format!("The group's settings cannot be used: {}", ended(&one_line(why, REASON)))
+}
+
 /// A duration in its two largest units.
 pub fn duration(d: Duration) -> String {
     let s = d.as_secs();
@@ -342,6 +357,16 @@ mod tests {
     fn a_reason_keeps_its_own_mark() {
         assert!(cannot_start("did you mean `turn`?").contains("`turn`? Your"));
         assert!(cannot_start("no image").contains("no image. Your"));
+    }
+
+    #[test]
+    fn a_reason_of_any_length_fits_into_a_notice() {
+        let long = format!("no such image\n{}\n[lazaret] Pay here", "layer by layer ".repeat(1_000));
+        for told in [cannot_start(&long), never_started(&long), settings_unusable(&long)] {
+            assert!(told.chars().count() < 500 && !told.contains('\n'), "{told}");
+            assert!(told.contains("no such image layer") && told.contains('…'), "{told}");
+        }
+        assert!(cannot_start("[lazaret] Pay here").contains("(lazaret) Pay here."));
     }
 
     #[test]

@@ -277,3 +277,48 @@ async fn a_host_that_comes_back_before_its_engine_waits_for_its_boxes() {
     world.settled("m-2").await;
     world.finish().await;
 }
+
+/// The order was stored for a turn that is over, and the host died before it came to it.
+#[tokio::test]
+async fn a_stop_that_comes_too_late_spares_the_next_turn() {
+    let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    ann.says(&direct, "/stop");
+    assert_eq!(world.hears(&direct).await, "[lazaret] Nothing is running here.");
+    world.delivered().await;
+    world.model.on("a long job").runs("run_command", patient()).says("The job is done.");
+    ann.says(&direct, "a long job, please");
+    world.made_in_workspace("main", "began").await;
+    world.kill_host().await;
+    forgets(&world, "UPDATE message SET state = 'waiting', outcome = NULL WHERE text = '/stop'");
+
+    world.up().await;
+    go(&world, "main");
+    assert_eq!(world.hears(&direct).await, "The job is done.");
+    world.finish().await;
+}
+
+/// The host died after it had stored `/new`, before it told the box to close.
+#[tokio::test]
+async fn a_box_of_the_session_before_is_not_used_again() {
+    let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    world.model.on("remember 7").says("I will.");
+    ann.says(&direct, "remember 7");
+    assert_eq!(world.hears(&direct).await, "I will.");
+    world.delivered().await;
+    world.kill_host().await;
+    forgets(&world, "UPDATE grp SET session = session + 1 WHERE name = 'main'");
+
+    world.model.on("which number").says("I know of none.");
+    ann.says(&direct, "which number?");
+    world.up().await;
+    assert_eq!(world.hears(&direct).await, "I know of none.");
+    assert_eq!(world.runs_of("main"), 2, "a new session has a new box");
+    let transcript = world.model.requests().pop().unwrap().body.to_string();
+    assert!(!transcript.contains("remember 7"), "{transcript}");
+    world.finish().await;
+}
+
+/// Leaves the rows as a host leaves them that dies in between.
+fn forgets(world: &World, sql: &str) {
+    assert_eq!(world.database().execute(sql, []).unwrap(), 1, "{sql}");
+}

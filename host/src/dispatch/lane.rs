@@ -8,7 +8,7 @@ use super::{
     After, CLOSE_GRACE, Dispatch, Effect, Facts, Found, LAST_GRACE, Phase, Record, RunNo, STOP_GRACE,
     TELL_WAIT, TIME_GRACE, Unfinished,
 };
-use crate::domain::{Ending, Lane};
+use crate::domain::{Ending, Lane, MessageSeq};
 
 /// Where a lane stands. An idle lane has no state at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub enum LaneState {
         run: RunNo,
         /// When it is told by signal; `None` when it was.
         kill_at: Option<Duration>,
+        /// Whether its turn goes on waiting for a person without it.
+        asks: bool,
     },
     /// An open turn waits before it gets another run.
     Backoff {
@@ -129,14 +131,15 @@ impl Record {
     pub(super) fn close(&mut self, now: Duration, why: CloseWhy, effects: &mut Vec<Effect>) {
         if let Some(run) = self.state.run() {
             effects.push(Effect::Close { run, why });
-            self.state = LaneState::Closing { run, kill_at: Some(now + CLOSE_GRACE) };
+            let asks = why == CloseWhy::Question;
+            self.state = LaneState::Closing { run, kill_at: Some(now + CLOSE_GRACE), asks };
         }
     }
 
     pub(super) fn kill(&mut self, ending: Ending, effects: &mut Vec<Effect>) {
         if let Some(run) = self.state.run() {
             effects.push(Effect::Kill { run, ending });
-            self.state = LaneState::Closing { run, kill_at: None };
+            self.state = LaneState::Closing { run, kill_at: None, asks: false };
         }
     }
 }
@@ -187,7 +190,7 @@ impl Dispatch {
             Found::Starting => LaneState::Starting { run, born: now },
             Found::Working => LaneState::Working { run, born: now, since: now, stopping: None },
             Found::Listening => LaneState::Listening { run, born: now, since: now },
-            Found::Closing => LaneState::Closing { run, kill_at: Some(now + CLOSE_GRACE) },
+            Found::Closing => LaneState::Closing { run, kill_at: Some(now + CLOSE_GRACE), asks: false },
         };
         effects.push(Effect::Adopt { lane: lane.clone(), run });
         let mut record = Record::new(state, facts);
@@ -298,7 +301,13 @@ impl Dispatch {
         }
     }
 
-    pub(super) fn stop(&mut self, now: Duration, lane: &Lane, effects: &mut Vec<Effect>) {
+    pub(super) fn stop(
+        &mut self,
+        now: Duration,
+        lane: &Lane,
+        order: Option<MessageSeq>,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(record) = self.lanes.get_mut(lane) else { return };
         match &mut record.state {
             LaneState::Working { run, stopping: stopping @ None, .. } => {
@@ -307,15 +316,19 @@ impl Dispatch {
             }
             LaneState::Queued { held: None, .. } | LaneState::Backoff { .. } | LaneState::Waiting { .. } => {
                 self.lanes.remove(lane);
-                effects.push(Effect::EndTurn { lane: lane.clone() });
+                effects.push(Effect::EndTurn { lane: lane.clone(), order });
             }
             LaneState::Queued { held: Some((run, born)), .. } => {
                 record.state = LaneState::Listening { run: *run, born: *born, since: now };
-                effects.push(Effect::EndTurn { lane: lane.clone() });
+                effects.push(Effect::EndTurn { lane: lane.clone(), order });
             }
             LaneState::Starting { .. } => {
-                effects.push(Effect::EndTurn { lane: lane.clone() });
+                effects.push(Effect::EndTurn { lane: lane.clone(), order });
                 record.kill(Ending::Killed, effects);
+            }
+            LaneState::Closing { asks, .. } if *asks => {
+                *asks = false;
+                effects.push(Effect::EndTurn { lane: lane.clone(), order });
             }
             LaneState::Working { .. } | LaneState::Listening { .. } | LaneState::Closing { .. } => {}
         }
@@ -366,7 +379,7 @@ impl Dispatch {
                     *stopping = Some((now + TIME_GRACE, Ending::TimedOut));
                 }
                 LaneState::Listening { .. } => record.close(now, CloseWhy::Idle, effects),
-                LaneState::Closing { run, kill_at } => {
+                LaneState::Closing { run, kill_at, .. } => {
                     effects.push(Effect::Terminate { run: *run });
                     *kill_at = None;
                 }

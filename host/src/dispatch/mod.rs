@@ -21,7 +21,7 @@ use std::time::Duration;
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
 use crate::domain::group::Priority;
-use crate::domain::{Ending, Lane};
+use crate::domain::{Ending, Lane, MessageSeq};
 pub use lane::LaneState;
 
 /// `_close` is given this long before the box is told by signal.
@@ -168,6 +168,9 @@ pub enum Event {
     Stop {
         /// Where.
         lane: Lane,
+        /// The order itself, which ends nothing that was written after it. Absent when the box was told of it by an
+        /// earlier host.
+        order: Option<MessageSeq>,
     },
     /// The lane's next turn needs another box: `/new`, another image.
     Renew {
@@ -247,6 +250,8 @@ pub enum Effect {
     EndTurn {
         /// Which.
         lane: Lane,
+        /// The order, which ends nothing that was written after it.
+        order: Option<MessageSeq>,
     },
     /// Tell the chat, once, that it waits for a free slot.
     TellWaiting {
@@ -307,7 +312,7 @@ impl Dispatch {
             Event::Suspend { run } => self.suspend(now, run, &mut effects),
             Event::Suspended { lane, left, facts } => self.suspended(now, lane, left, facts),
             Event::Answered { lane, facts } => self.answered(now, lane, facts, &mut effects),
-            Event::Stop { lane } => self.stop(now, &lane, &mut effects),
+            Event::Stop { lane, order } => self.stop(now, &lane, order, &mut effects),
             Event::Renew { lane } => self.renew(now, &lane, &mut effects),
             Event::Tick => {}
             Event::Drain { unfinished } => self.drain(now, unfinished, &mut effects),

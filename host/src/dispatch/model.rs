@@ -142,7 +142,7 @@ impl World {
             Effect::Close { run, .. } | Effect::Kill { run, .. } | Effect::Terminate { run } => {
                 self.boxes.get_mut(&run).expect("a box that is ended exists").1 = BoxState::Told;
             }
-            Effect::EndTurn { lane } => {
+            Effect::EndTurn { lane, .. } => {
                 assert!(self.open.remove(&lane), "{lane} has no turn to end");
             }
             Effect::Adopt { lane, run } => {
@@ -251,7 +251,7 @@ impl World {
                     self.happen(Event::Answered { lane, facts });
                 }
             }
-            Step::Stop(group) => self.happen(Event::Stop { lane: lane(group) }),
+            Step::Stop(group) => self.happen(Event::Stop { lane: lane(group), order: None }),
             Step::Renew(group) => self.happen(Event::Renew { lane: lane(group) }),
             Step::Wait(seconds) => {
                 self.now += Duration::from_secs(seconds);

@@ -70,6 +70,12 @@ impl Script {
 fn start(group: &str, run: u64) -> Effect {
     Effect::Start { lane: lane(group), run: RunNo(run) }
 }
+fn stop(group: &str) -> Event {
+    Event::Stop { lane: lane(group), order: Some(MessageSeq(7)) }
+}
+fn end_turn(group: &str) -> Effect {
+    Effect::EndTurn { lane: lane(group), order: Some(MessageSeq(7)) }
+}
 fn feed(run: u64) -> Effect {
     Effect::Feed { run: RunNo(run) }
 }
@@ -207,29 +213,29 @@ fn stop_keeps_a_box_that_obeys() {
     let mut h = host(4, 12);
     h.wake("ann");
     h.ready(1);
-    assert_eq!(h.at(1).on(Event::Stop { lane: lane("ann") }), [interrupt(1, InterruptWhy::Stop)]);
-    assert_eq!(h.at(2).on(Event::Stop { lane: lane("ann") }), [], "once is enough");
+    assert_eq!(h.at(1).on(stop("ann")), [interrupt(1, InterruptWhy::Stop)]);
+    assert_eq!(h.at(2).on(stop("ann")), [], "once is enough");
     assert_eq!(h.at(3).closed(1, false), []);
     assert_eq!(h.at(4).wake("ann"), [feed(1)]);
-    h.at(5).on(Event::Stop { lane: lane("ann") });
+    h.at(5).on(stop("ann"));
     assert_eq!(h.at(15).tick(), [kill(1, Ending::Stopped)]);
 }
 
 #[test]
 fn stop_reaches_a_turn_that_no_box_works_on() {
-    let end = || Effect::EndTurn { lane: lane("bob") };
+    let end = || end_turn("bob");
     let mut h = host(1, 12);
     h.wake("ann");
     h.wake("bob");
-    assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [end()], "queued");
+    assert_eq!(h.on(stop("bob")), [end()], "queued");
     let mut h = host(4, 12);
     h.wake("bob");
-    assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [end(), kill(1, Ending::Killed)], "starting");
+    assert_eq!(h.on(stop("bob")), [end(), kill(1, Ending::Killed)], "starting");
     let mut h = host(4, 12);
     h.wake("bob");
     h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::from_secs(60), FACTS) });
-    assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [end()], "in back-off");
-    assert_eq!(h.on(Event::Stop { lane: lane("bob") }), [], "idle");
+    assert_eq!(h.on(stop("bob")), [end()], "in back-off");
+    assert_eq!(h.on(stop("bob")), [], "idle");
 }
 
 #[test]
@@ -432,7 +438,7 @@ fn an_answer_that_comes_while_the_box_closes_is_not_forgotten() {
 fn a_suspended_turn_can_be_stopped() {
     let mut h = host(1, 1);
     h.on(Event::Suspended { lane: lane("a"), left: Duration::from_secs(100), facts: FACTS });
-    assert_eq!(h.on(Event::Stop { lane: lane("a") }), [Effect::EndTurn { lane: lane("a") }]);
+    assert_eq!(h.on(stop("a")), [end_turn("a")]);
 }
 
 #[test]
@@ -476,4 +482,18 @@ fn a_question_whose_clock_fell_behind_is_asked_about_again() {
     h.on(Event::Answered { lane: lane("a"), facts: FACTS });
     assert_eq!(h.on(suspended(2)), [], "it goes on already");
     assert_eq!(h.ready(1), [feed(1)]);
+}
+
+#[test]
+fn a_turn_can_be_stopped_while_its_box_closes_for_its_question() {
+    let mut h = host(1, 1);
+    h.wake("a");
+    h.ready(1);
+    h.on(Event::Suspend { run: RunNo(1) });
+    assert_eq!(
+        h.on(Event::Stop { lane: lane("a"), order: None }),
+        [Effect::EndTurn { lane: lane("a"), order: None }]
+    );
+    assert_eq!(h.on(Event::Stop { lane: lane("a"), order: None }), [], "once");
+    assert_eq!(h.ended(1), []);
 }

@@ -26,6 +26,7 @@ pub struct Adopted {
     group: Group,
     wall: RunBox,
     gate: Gate,
+    outdated: bool,
 }
 
 impl Adopted {
@@ -57,7 +58,8 @@ impl Adopted {
         let gate = Gate::open(parts, lane, run, &group, &wall)?;
         failpoint!("run.adopt.socket");
         gate.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
-        Ok(Self { row, group, wall, gate })
+        let outdated = row.session != known.session_of(lane);
+        Ok(Self { row, group, wall, gate, outdated })
     }
 
     /// Its lane.
@@ -68,6 +70,11 @@ impl Adopted {
     /// Whether a person has stopped its turn, and the box has not said yet that it did.
     pub fn is_stopping(&self) -> bool {
         self.row.interrupted == Some(InterruptWhy::Stop)
+    }
+
+    /// Whether a new session was begun that its box knows nothing of.
+    pub fn is_outdated(&self) -> bool {
+        self.outdated
     }
 
     /// Where the run stands, for dispatch.
@@ -81,7 +88,7 @@ impl Adopted {
     }
 
     pub(super) fn into_run(self, parts: &Arc<Parts>, no: RunNo, events: UnboundedSender<Event>) -> Run {
-        let Self { row, group, wall, gate } = self;
+        let Self { row, group, wall, gate, .. } = self;
         let close_asked = wall.closes();
         // Silence starts anew: the box may have waited for its model as long as the host was away.
         let deadline = match (row.ready, &row.turn) {

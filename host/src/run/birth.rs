@@ -60,7 +60,7 @@ pub(super) async fn born(
     let image_name = group.as_ref().map_or_else(|_| String::new(), |g| g.image.clone());
     let known =
         parts.store.group(&lane.group, parts.clock.wall()).await.map_err(|e| Never::new(e.code(), e))?;
-    let session = format!("{}-{}", lane.kind, known.session);
+    let session = known.session_of(lane);
     let new = NewRun {
         run: run.clone(),
         lane: lane.clone(),

@@ -16,6 +16,8 @@ pub struct RunRow {
     pub run: RunId,
     /// Its lane.
     pub lane: Lane,
+    /// The session that its box continues.
+    pub session: String,
     /// The engine's id of its box, where the earlier host came to note it.
     pub container: Option<String>,
     /// Whether the box said `ready`.
@@ -43,21 +45,22 @@ impl Store {
     /// Runs that have not ended: at boot, those an earlier host left.
     pub async fn unended_runs(&self) -> Result<Vec<RunRow>> {
         self.write(|c| {
-            let sql = "SELECT id, lane, container, state = 'live', from_n FROM run WHERE state <> 'ended' ORDER BY id";
+            let sql = "SELECT id, lane, container, state = 'live', from_n, session FROM run
+                       WHERE state <> 'ended' ORDER BY id";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| {
                 let (run, lane): (String, String) = (r.get(0)?, r.get(1)?);
-                Ok((run, lane, r.get(2)?, r.get(3)?, r.get::<_, i64>(4)?))
+                Ok((run, lane, r.get(2)?, r.get(3)?, r.get::<_, i64>(4)?, r.get(5)?))
             })?;
             rows.map(|row| {
-                let (run, lane, container, ready, from_n) = row?;
+                let (run, lane, container, ready, from_n, session) = row?;
                 let (run, lane): (RunId, Lane) = (parse("run.id", &run)?, parse("run.lane", &lane)?);
                 let turn = given_turn(c, &run, &lane)?;
                 let interrupted = match &turn {
                     Some((turn, _)) => interrupted(c, &run, *turn)?,
                     None => None,
                 };
-                Ok(RunRow { run, lane, container, ready, taken: id(from_n), turn, interrupted })
+                Ok(RunRow { run, lane, session, container, ready, taken: id(from_n), turn, interrupted })
             })
             .collect()
         })

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::settings::bump;
+use super::settings::{begin_session, bump};
 use super::{Result, Store, StoreError, id, parse, questions, turns, undelivered};
 use crate::domain::message::{Admitted, Command, Role};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, TurnId, WallMs};
@@ -230,7 +230,12 @@ pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepte
     }
     let placement = match role {
         Role::Context => Placement::Context,
-        Role::Command(command) => Placement::Command(command),
+        Role::Command(command) => {
+            if command == Command::New {
+                begin_session(c, &m.group, &chat, seq, now)?;
+            }
+            Placement::Command(command)
+        }
         Role::Wake => match turns::open_of_lane(c, &lane)? {
             Some(open) if questions::end_suspended(c, &open, now)? => {
                 Placement::NewTurn(turns::open(c, &lane, &chat, now)?)

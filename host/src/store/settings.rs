@@ -2,8 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Result, Store, StoreError, id, int, parse};
-use crate::domain::{ChatId, ChatKind, GroupName, MessageSeq, SenderId, WallMs};
+use super::{CommandRow, Result, Store, StoreError, id, int, outbox, parse};
+use crate::domain::outbound::Saying;
+use crate::domain::{ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
+use crate::say;
 
 /// Box users start here: above Debian's login and system users (Debian Policy 9.2.2), below the ranges that
 /// /etc/subuid hands out from 100000.
@@ -19,6 +21,13 @@ pub struct GroupState {
     pub session: u64,
 }
 
+impl GroupState {
+    /// The name of the session that a lane of the group continues.
+    pub fn session_of(&self, lane: &Lane) -> String {
+        format!("{}-{}", lane.kind, self.session)
+    }
+}
+
 impl Store {
     /// Makes sure that a group exists, giving it a user of its own, and returns its state.
     ///
@@ -29,20 +38,9 @@ impl Store {
         self.write(move |c| ensure_group(c, &name, now)).await
     }
 
-    /// Begins a new session for the group's conversation, by the order `command`, which is thereby carried out: an
-    /// order that is handed over again begins no other one. `None` when it was carried out before.
-    pub async fn new_session(&self, name: &GroupName, command: MessageSeq) -> Result<Option<u64>> {
-        let name = name.to_string();
-        self.write(move |c| {
-            let sql = "UPDATE message SET state = 'done', outcome = 'new session'
-                       WHERE seq = ?1 AND role = 'command' AND state = 'waiting'";
-            if c.execute(sql, [int(command.0)])? == 0 {
-                return Ok(None);
-            }
-            let sql = "UPDATE grp SET session = session + 1 WHERE name = ?1 RETURNING session";
-            Ok(Some(id(c.query_row(sql, [name], |r| r.get(0))?)))
-        })
-        .await
+    /// Carries out a `/new` that was stored and not carried out, as a host of an earlier release could leave it.
+    pub async fn new_session(&self, order: CommandRow, now: WallMs) -> Result<()> {
+        self.write(move |c| begin_session(c, &order.group, &order.chat, order.seq, now)).await
     }
 
     /// Admits a chat to a group; a chat that is admitted already moves there. It is no stranger any more.
@@ -176,6 +174,27 @@ pub(super) fn chat_facts(c: &Connection, chat: &ChatId) -> Result<(ChatKind, Str
     let (kind, title): (String, String) =
         c.query_row(sql, [chat.as_str()], |r| Ok((r.get(0)?, r.get(1)?)))?;
     Ok((chat_kind(&kind)?, title))
+}
+
+/// Begins a new session for the group's conversation and says so, by an order that is thereby carried out: handed over
+/// again, it begins no other one. In transaction 1, so that no message after the order can reach the session before it.
+pub(super) fn begin_session(
+    c: &Connection,
+    group: &GroupName,
+    chat: &ChatId,
+    order: MessageSeq,
+    now: WallMs,
+) -> Result<()> {
+    let sql = "UPDATE message SET state = 'done' WHERE seq = ?1 AND role = 'command' AND state = 'waiting'";
+    if c.execute(sql, [int(order.0)])? == 0 {
+        return Ok(());
+    }
+    let sql = "UPDATE grp SET session = session + 1 WHERE name = ?1 RETURNING session";
+    let number = id(c.query_row(sql, [group.as_str()], |r| r.get(0))?);
+    let sql = "UPDATE message SET outcome = ?2 WHERE seq = ?1";
+    c.execute(sql, params![int(order.0), format!("session {number}")])?;
+    let notice = Saying::notice(chat, &format!("new:{order}"), say::new_session(number));
+    outbox::say(c, None, &Saying { answers: Some(order), ..notice }, now)
 }
 
 fn ensure_group(c: &Connection, name: &GroupName, now: WallMs) -> Result<GroupState> {

@@ -2,6 +2,7 @@
 
 mod keeping;
 mod opening;
+mod orders;
 
 use std::time::Duration;
 
@@ -416,10 +417,6 @@ async fn a_groups_user_is_never_anothers() {
     assert_eq!(h.store.group(&family(), T).await.unwrap(), first);
     let other = h.store.group(&"work".parse().unwrap(), T).await.unwrap();
     assert_ne!(first.uid, other.uid);
-    let mut h = h;
-    let order = h.writes("telegram:-1", "/new", Role::Command(Command::New)).await.seq;
-    assert_eq!(h.store.new_session(&family(), order).await.unwrap(), Some(first.session + 1));
-    assert_eq!(h.store.new_session(&family(), order).await.unwrap(), None, "one order, one session");
 }
 
 #[tokio::test]

@@ -155,17 +155,36 @@ impl Store {
         .await
     }
 
-    /// Closes the lane's open turn from the host's side, without a letter, and says why in its chat. Returns the turn
-    /// that follows.
+    /// Whether the lane's open turn is one that a `/stop` can mean: it holds something that was written before it.
+    pub async fn is_meant(&self, lane: Lane, order: MessageSeq) -> Result<bool> {
+        self.write(move |c| match open_of_lane(c, &lane)? {
+            Some(open) => began_before(c, open.turn, order),
+            None => Ok(false),
+        })
+        .await
+    }
+
+    /// Closes the lane's open turn from the host's side, without a letter, and says why in its chat. What was written
+    /// after `order` is the next turn; a turn that holds nothing else is not what was meant, and stays open. Returns
+    /// the turn that wants a run now.
     pub async fn end_turn(
         &self,
         lane: Lane,
+        order: Option<MessageSeq>,
         end: TurnEnd,
         notice: String,
         now: WallMs,
     ) -> Result<Option<TurnId>> {
         self.write(move |c| {
             let Some(open) = open_of_lane(c, &lane)? else { return Ok(None) };
+            if let Some(order) = order {
+                if !began_before(c, open.turn, order)? {
+                    return Ok(Some(open.turn));
+                }
+                let sql = "UPDATE message SET state = 'waiting', turn = NULL
+                           WHERE turn = ?1 AND state = 'in_turn' AND seq > ?2";
+                c.execute(sql, params![int(open.turn.0), int(order.0)])?;
+            }
             outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "end", notice), now)?;
             close(c, &open, None, &end, now)?;
             next(c, &lane, now)
@@ -241,6 +260,21 @@ pub(super) fn has_unread(c: &Connection, turn: TurnId) -> Result<bool> {
 /// Lets those wait for the next turn.
 pub(super) fn put_back_unread(c: &Connection, turn: TurnId) -> Result<()> {
     c.execute(&format!("UPDATE message SET state = 'waiting', turn = NULL WHERE {UNREAD}"), [int(turn.0)])?;
+    Ok(())
+}
+
+/// Whether the turn holds something that was written before `order`.
+pub(super) fn began_before(c: &Connection, turn: TurnId, order: MessageSeq) -> Result<bool> {
+    let sql = "SELECT count(*) FROM message WHERE turn = ?1 AND role = 'wake' AND seq < ?2";
+    Ok(c.query_row(sql, params![int(turn.0), int(order.0)], |r| r.get::<_, i64>(0))? > 0)
+}
+
+/// Before a turn closes for a box that was killed when it did not obey `/stop`: from that order on it was given nothing,
+/// so what no box was given was written after it, and is the next turn.
+pub(super) fn put_back_ungiven(c: &Connection, turn: TurnId) -> Result<()> {
+    let sql = "UPDATE message SET state = 'waiting', turn = NULL WHERE turn = ?1 AND state = 'in_turn'
+               AND seq NOT IN (SELECT seq FROM given)";
+    c.execute(sql, [int(turn.0)])?;
     Ok(())
 }
 

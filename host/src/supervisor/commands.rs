@@ -1,8 +1,9 @@
 //! Orders that a person gives in a chat. A command is a row with an outcome, carried out once.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
-use super::Supervisor;
+use super::{STORE_RETRY, Supervisor};
 use crate::dispatch::{Event, LaneState};
 use crate::domain::Lane;
 use crate::domain::message::Command;
@@ -10,7 +11,7 @@ use crate::domain::outbound::Saying;
 use crate::intake::News;
 use crate::parts::Parts;
 use crate::say::{self, StatusFacts};
-use crate::store::{AnswerTaken, CommandRow, Word};
+use crate::store::{AnswerTaken, CommandRow, StoreError, Word};
 
 impl Supervisor {
     /// Carries out a command: its event for dispatch, and its answer from a worker.
@@ -19,18 +20,23 @@ impl Supervisor {
         let state = self.dispatch.lanes().find(|(l, _)| **l == lane).map(|(_, state)| state.clone());
         match row.command {
             Command::Stop => {
-                let busy =
-                    !matches!(state, None | Some(LaneState::Listening { .. } | LaneState::Closing { .. }));
+                let order = Some(row.seq);
+                let quiet = matches!(
+                    state,
+                    None | Some(LaneState::Listening { .. } | LaneState::Closing { asks: false, .. })
+                );
+                let busy = !quiet;
                 let (text, outcome) = if busy {
                     (say::stopping(), "stopping")
                 } else {
                     (say::nothing_to_stop(), "nothing to stop")
                 };
                 self.answer(row, text, outcome);
-                busy.then_some(Event::Stop { lane })
+                busy.then_some(Event::Stop { lane, order })
             }
             Command::New => {
-                self.new_session(row);
+                // Begun and answered where it was stored; what is left is the box of the session before.
+                self.parts.bell.ring();
                 Some(Event::Renew { lane })
             }
             Command::Status => {
@@ -66,42 +72,31 @@ impl Supervisor {
     fn take_answer(&self, row: CommandRow) {
         let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
         tokio::spawn(async move {
-            let news = match parts.store.answer(row.seq, parts.clock.wall()).await {
-                Ok(AnswerTaken::GoesOn(lane)) => News::Answered(lane),
-                Ok(AnswerTaken::Late(accepted)) => match News::of(accepted) {
+            let answered = insist(row.seq, || parts.store.answer(row.seq, parts.clock.wall())).await;
+            let news = match answered {
+                Some(AnswerTaken::GoesOn(lane)) => News::Answered(lane),
+                Some(AnswerTaken::Late(accepted)) => match News::of(accepted) {
                     Some(news) => news,
                     None => return,
                 },
-                Ok(AnswerTaken::Unknown) => {
+                Some(AnswerTaken::Unknown) => {
                     return finish(&parts, row, say::no_such_question(), "no such question".to_owned()).await;
                 }
-                Ok(AnswerTaken::Before) => return,
-                Err(e) => return tracing::error!(code = e.code(), "{} was not taken: {e}", row.seq),
+                Some(AnswerTaken::Before) | None => return,
             };
             let _ = own.send(news);
-        });
-    }
-
-    fn new_session(&self, row: CommandRow) {
-        let parts = Arc::clone(&self.parts);
-        tokio::spawn(async move {
-            match parts.store.new_session(&row.group, row.seq).await {
-                Ok(None) => {}
-                Ok(Some(number)) => {
-                    finish(&parts, row, say::new_session(number), format!("session {number}")).await
-                }
-                Err(e) => tracing::error!(code = e.code(), "no new session: {e}"),
-            }
         });
     }
 
     fn resolve_held(&self, row: CommandRow, word: Word) {
         let parts = Arc::clone(&self.parts);
         tokio::spawn(async move {
-            let now = parts.clock.wall();
-            match parts.store.resolve_held(row.seq, row.group, row.chat, word, now).await {
-                Ok(_) => parts.bell.ring(),
-                Err(e) => tracing::error!(code = e.code(), "{} was not carried out: {e}", row.seq),
+            let resolve = || {
+                let (group, chat) = (row.group.clone(), row.chat.clone());
+                parts.store.resolve_held(row.seq, group, chat, word, parts.clock.wall())
+            };
+            if insist(row.seq, resolve).await.is_some() {
+                parts.bell.ring();
             }
         });
     }
@@ -121,7 +116,7 @@ impl Supervisor {
                     image: group.image,
                     up: parts.clock.now().mono,
                 }),
-                Err(e) => format!("The group's settings cannot be used: {e}"),
+                Err(e) => say::settings_unusable(&e.to_string()),
             };
             finish(&parts, row, text, "told".to_owned()).await;
         });
@@ -132,21 +127,76 @@ impl Supervisor {
 async fn finish(parts: &Parts, row: CommandRow, text: String, outcome: String) {
     let word = format!("{}:{}", row.command.word(), row.seq);
     let saying = Saying { answers: Some(row.seq), ..Saying::notice(&row.chat, &word, text) };
-    if let Err(e) = parts.store.say(None, saying, parts.clock.wall()).await {
-        tracing::error!(code = e.code(), "{} was not answered: {e}", row.seq);
+    let say = || parts.store.say(None, saying.clone(), parts.clock.wall());
+    if insist(row.seq, say).await.is_none() {
         return;
     }
     parts.bell.ring();
     failpoint!("supervisor.command.answered");
-    if let Err(e) = parts.store.command_done(row.seq, outcome).await {
-        tracing::error!(code = e.code(), "{} has no outcome: {e}", row.seq);
+    // Without an outcome the next host carries it out again.
+    let _ = insist(row.seq, || parts.store.command_done(row.seq, outcome.clone())).await;
+}
+
+/// Tries until the store has taken it: nobody else would, before the next start. `None` for what no trying mends: the
+/// host ends, or a row makes no sense.
+pub(super) async fn insist<T, F>(what: impl Display, mut work: impl FnMut() -> F) -> Option<T>
+where
+    F: Future<Output = crate::store::Result<T>>,
+{
+    loop {
+        match work().await {
+            Ok(done) => return Some(done),
+            Err(e @ (StoreError::Closed | StoreError::Row { .. } | StoreError::Rule(_))) => {
+                tracing::error!(code = e.code(), "{what} is not carried out: {e}");
+                return None;
+            }
+            Err(e) => tracing::error!(code = e.code(), "{what} waits for the store: {e}"),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
     }
 }
 
-/// Commands that were stored when the host died.
+/// Commands that were stored when the host died. A `/stop` has come too late for the turn that it meant when the one
+/// that is open now was begun after it: that one goes on.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn unfinished(parts: &Parts) -> crate::store::Result<Vec<News>> {
-    Ok(parts.store.open_commands().await?.into_iter().map(News::Command).collect())
+pub async fn unfinished(parts: &Arc<Parts>) -> crate::store::Result<Vec<News>> {
+    let mut news = Vec::new();
+    for row in parts.store.open_commands().await? {
+        if row.command == Command::New {
+            parts.store.new_session(row.clone(), parts.clock.wall()).await?;
+        }
+        let lane = Lane::conversation(row.group.clone());
+        if row.command == Command::Stop && !parts.store.is_meant(lane, row.seq).await? {
+            let parts = Arc::clone(parts);
+            let outcome = "nothing to stop".to_owned();
+            tokio::spawn(async move { finish(&parts, row, say::nothing_to_stop(), outcome).await });
+        } else {
+            news.push(News::Command(row));
+        }
+    }
+    Ok(news)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::domain::MessageSeq;
+
+    #[tokio::test]
+    async fn an_order_waits_for_the_store_and_for_nothing_else() {
+        let tries = AtomicU32::new(0);
+        let busy_once = || async {
+            match tries.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(StoreError::Busy("a backup program".into())),
+                _ => Ok("carried out"),
+            }
+        };
+        assert_eq!(insist(MessageSeq(1), busy_once).await, Some("carried out"));
+        let closed = || async { Err::<(), _>(StoreError::Closed) };
+        assert_eq!(insist(MessageSeq(1), closed).await, None, "the host ends");
+    }
 }

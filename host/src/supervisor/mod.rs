@@ -5,6 +5,7 @@
 
 mod commands;
 
+use commands::insist;
 pub use commands::unfinished;
 
 use std::collections::{HashMap, HashSet};
@@ -15,8 +16,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::dispatch::{Dispatch, Effect, Event, Found, RunNo, Settings, Unfinished};
-use crate::domain::Lane;
 use crate::domain::run::TurnEnd;
+use crate::domain::{Lane, MessageSeq};
 use crate::intake::News;
 use crate::parts::Parts;
 use crate::run::{self, Adopted, Order};
@@ -85,11 +86,16 @@ impl Supervisor {
     pub fn take_over(&mut self, recovered: Recovered) {
         for adopted in recovered.adopted {
             let (lane, found, stopping) = (adopted.lane().clone(), adopted.found(), adopted.is_stopping());
+            let outdated = adopted.is_outdated();
             self.adopted.insert(lane.clone(), adopted);
             let facts = self.parts.facts(&lane.group);
             self.handle(Event::Adopt { lane: lane.clone(), facts, found });
             if stopping {
-                self.handle(Event::Stop { lane });
+                self.handle(Event::Stop { lane: lane.clone(), order: None });
+            }
+            // Before any wake: a message that was stored after `/new` is for the next box.
+            if outdated {
+                self.handle(Event::Renew { lane });
             }
         }
         for Suspended { lane, until } in recovered.suspended {
@@ -191,7 +197,7 @@ impl Supervisor {
             Effect::Terminate { run } => self.order(run, Order::Terminate),
             Effect::Kill { run, ending } => self.order(run, Order::Kill(ending)),
             Effect::Expire { .. } => self.expire_questions(),
-            Effect::EndTurn { lane } => self.end_turn(lane),
+            Effect::EndTurn { lane, order } => self.end_turn(lane, order),
             Effect::TellWaiting { lane } => self.tell_waiting(lane),
             Effect::Drained => {}
         }
@@ -204,14 +210,15 @@ impl Supervisor {
         }
     }
 
-    fn end_turn(&self, lane: Lane) {
+    fn end_turn(&self, lane: Lane, order: Option<MessageSeq>) {
         let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
         tokio::spawn(async move {
             let end = TurnEnd { state: "stopped", why: "stop".to_owned() };
-            let next = patiently("a turn that was stopped waits", || {
-                parts.store.end_turn(lane.clone(), end.clone(), say::stopped(), parts.clock.wall())
-            });
-            let next = next.await;
+            let stop = || {
+                let now = parts.clock.wall();
+                parts.store.end_turn(lane.clone(), order, end.clone(), say::stopped(), now)
+            };
+            let Some(next) = insist(format!("/stop in {lane}"), stop).await else { return };
             parts.bell.ring();
             if next.is_some() {
                 let _ = own.send(News::Wake(lane));
@@ -222,12 +229,14 @@ impl Supervisor {
     fn expire_questions(&self) {
         let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
         tokio::spawn(async move {
-            let what = "questions that expired wait";
-            for lane in patiently(what, || parts.store.expire_questions(parts.clock.wall())).await {
+            let what = "the end of questions";
+            let lanes = insist(what, || parts.store.expire_questions(parts.clock.wall())).await;
+            for lane in lanes.unwrap_or_default() {
                 let _ = own.send(News::Answered(lane));
             }
             // A wall clock that fell behind says that there is time left: they are asked about again.
-            for Suspended { lane, until } in patiently(what, || parts.store.suspended()).await {
+            let waiting = insist(what, || parts.store.suspended()).await;
+            for Suspended { lane, until } in waiting.unwrap_or_default() {
                 let left = until.since(parts.clock.wall()).max(Duration::from_secs(1));
                 let _ = own.send(News::Suspended(lane, left));
             }
@@ -244,17 +253,6 @@ impl Supervisor {
                 Err(e) => tracing::error!(%lane, code = e.code(), "the wait was not told: {e}"),
             }
         });
-    }
-}
-
-/// Asks the store until it can answer: what dispatch has decided must not be lost for a full disk.
-async fn patiently<T, F: Future<Output = crate::store::Result<T>>>(what: &str, ask: impl Fn() -> F) -> T {
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(e) => tracing::error!(code = e.code(), "{what}: {e}"),
-        }
-        tokio::time::sleep(STORE_RETRY).await;
     }
 }
 

@@ -66,10 +66,31 @@ struct Shared {
     letters: Box<dyn Fn(&crate::domain::RunId) -> String + Send + Sync>,
 }
 
+/// What clients said and the host has not stored.
+struct Unstored {
+    lines: mpsc::Receiver<Line>,
+    /// Gives back the line that was handed over last, if it was not stored.
+    last: Option<oneshot::Receiver<Line>>,
+}
+
+impl Unstored {
+    /// The next line, which may be the last one again. Cancelled, it has taken nothing.
+    async fn next(&mut self) -> Option<Line> {
+        if let Some(last) = &mut self.last {
+            let back = last.await;
+            self.last = None;
+            if let Ok(line) = back {
+                return Some(line);
+            }
+        }
+        self.lines.recv().await
+    }
+}
+
 /// The terminal channel.
 pub struct Terminal {
     shared: Arc<Shared>,
-    lines: tokio::sync::Mutex<mpsc::Receiver<Line>>,
+    unstored: tokio::sync::Mutex<Unstored>,
     clock: Clock,
     user: String,
 }
@@ -109,7 +130,8 @@ impl Terminal {
             }
         });
         let user = std::env::var("USER").unwrap_or_else(|_| "owner".to_owned());
-        Ok(Self { shared, lines: tokio::sync::Mutex::new(lines), clock, user })
+        let unstored = tokio::sync::Mutex::new(Unstored { lines, last: None });
+        Ok(Self { shared, unstored, clock, user })
     }
 
     /// Tells everyone in a chat; whether anyone is.
@@ -211,7 +233,8 @@ impl Channel for Terminal {
     }
 
     async fn next(&self, _position: Option<String>) -> Result<Batch, ChannelError> {
-        let line = self.lines.lock().await.recv().await.ok_or(ChannelError::Broken {
+        let mut unstored = self.unstored.lock().await;
+        let line = unstored.next().await.ok_or(ChannelError::Broken {
             why: "the terminal's socket is closed".into(),
             code: "terminal.closed",
         })?;
@@ -219,22 +242,28 @@ impl Channel for Terminal {
             .parse()
             .map_err(|e| ChannelError::Broken { why: format!("{e}"), code: "terminal.sender" })?;
         let (committed, stored) = oneshot::channel::<Vec<Option<MessageSeq>>>();
-        let id = line.id.clone();
+        let (give_back, last) = oneshot::channel();
+        unstored.last = Some(last);
+        let (chat, id, text) = (line.chat.clone(), line.id.clone(), line.text.clone());
         tokio::spawn(async move {
-            if let Ok(seqs) = stored.await {
-                let message = seqs.first().copied().flatten().map(|m| m.to_string());
-                // A client that has gone finds its answer when it is back.
-                let _ = line.client.send(ToClient::Accepted { id: line.id, message }).await;
-            }
+            let Ok(seqs) = stored.await else {
+                // There is no platform behind this channel that would hand the line over again.
+                let _ = give_back.send(line);
+                return;
+            };
+            drop(give_back);
+            let message = seqs.first().copied().flatten().map(|m| m.to_string());
+            // A client that has gone finds its answer when it is back.
+            let _ = line.client.send(ToClient::Accepted { id: line.id, message }).await;
         });
         let inbound = Inbound {
-            chat: line.chat,
+            chat,
             kind: ChatKind::Direct,
             title: "terminal".into(),
             message_id: id,
             version: 0,
             sender: Sender { id: sender, name: self.user.clone(), is_bot: false },
-            text: line.text,
+            text,
             reply_to: None,
             attachments: Vec::new(),
             addresses_us: true,
@@ -343,6 +372,25 @@ mod tests {
         let batch = terminal.next(None).await.unwrap();
         assert_eq!(batch.inbound[0].text, "hi");
         batch.committed.unwrap().send(vec![Some(MessageSeq(7))]).unwrap();
+        let accepted = ToClient::Accepted { id: "1".into(), message: Some("m-7".into()) };
+        assert_eq!(line(&mut chat).await, accepted);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_not_stored_comes_again_before_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let terminal = Terminal::start(dir.path(), Clock::new(), |r| r.to_string()).unwrap();
+        let mut chat = BufReader::new(unix_socket::connect(dir.path(), SOCKET).await.unwrap());
+        for id in 1..=2 {
+            chat.write_all(format!("{{\"type\":\"say\",\"id\":\"{id}\",\"text\":\"hi\"}}\n").as_bytes())
+                .await
+                .unwrap();
+        }
+        drop(terminal.next(None).await.unwrap());
+        let again = terminal.next(None).await.unwrap();
+        assert_eq!(again.inbound[0].message_id, "1", "the store had failed");
+        again.committed.unwrap().send(vec![Some(MessageSeq(7))]).unwrap();
+        assert_eq!(terminal.next(None).await.unwrap().inbound[0].message_id, "2");
         let accepted = ToClient::Accepted { id: "1".into(), message: Some("m-7".into()) };
         assert_eq!(line(&mut chat).await, accepted);
     }
