@@ -37,7 +37,7 @@ fn another_program(path: &Path, does: &str) -> String {
     String::from_utf8(told.stderr).unwrap().trim().to_owned()
 }
 
-/// SQLite before 3.51 removes the log when it finds nobody else there, as it does here when it is told to.
+/// Whoever asks for a database without a log is refused while a host has it open, also after a copy and a check.
 #[tokio::test]
 async fn a_host_that_copies_and_checks_keeps_its_log() {
     let mut h = house().await;
