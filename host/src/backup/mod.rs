@@ -65,17 +65,10 @@ pub fn stamp(now: WallMs) -> String {
     format!("{}Z", seconds.replace(['-', ':'], ""))
 }
 
-/// When the copy of this name was made.
-pub fn made_at(copy: &std::path::Path) -> Option<WallMs> {
-    let name = copy.file_stem()?.to_str()?.strip_prefix("lazaret-")?;
-    let time = chrono::NaiveDateTime::parse_from_str(name, "%Y%m%dT%H%M%SZ").ok()?;
-    Some(WallMs(time.and_utc().timestamp_millis()))
-}
-
-/// The newest copy in the folder of copies. What has its name there was verified.
-pub fn newest(root: &Root) -> Option<(PathBuf, WallMs)> {
-    let copies = store::copies(&root.backups());
-    copies.into_iter().rev().find_map(|path| made_at(&path).map(|at| (path, at)))
+/// The newest copy in the folder of copies, of those whose time has come. What has its name there was verified.
+pub fn newest(root: &Root, now: WallMs) -> Option<(PathBuf, WallMs)> {
+    let copies = store::copies(&root.backups(), now).into_iter().rev();
+    copies.filter_map(|path| store::made_at(&path).map(|at| (path, at))).find(|(_, at)| *at <= now)
 }
 
 /// Makes a verified copy in the folder of copies.
@@ -87,12 +80,13 @@ pub fn nightly(root: &Root, now: WallMs) -> Result<Copied, BackupError> {
     Ok(store::back_up(&root.database(), &folder.join(format!("lazaret-{}.db", stamp(now))))?)
 }
 
-/// Removes the oldest copies above `keep`, and what a kill left half-made. Returns how many went.
+/// Removes the oldest copies above `keep`, those of a time to come first, and what a kill left half-made. Returns how
+/// many went.
 ///
 /// # Errors
 /// What unlink(2) says.
-pub fn rotate(root: &Root, keep: usize) -> Result<usize, BackupError> {
-    let copies = store::copies(&root.backups());
+pub fn rotate(root: &Root, keep: usize, now: WallMs) -> Result<usize, BackupError> {
+    let copies = store::copies(&root.backups(), now);
     // The newest stays, whatever the setting says: it is what a damaged database is mended with.
     let gone = copies.len().saturating_sub(keep.max(1));
     for copy in copies.iter().take(gone) {
@@ -123,13 +117,17 @@ pub fn folder(root: &Root) -> Result<PathBuf, BackupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::night;
+
+    /// 21 November 2026, 11:33 in the morning.
+    const NOW: WallMs = WallMs(1_795_260_780_000);
 
     #[test]
     fn a_copys_name_is_its_time() {
         let at = WallMs(1_795_000_000_000);
         assert_eq!(stamp(at), "20261118T110640Z");
-        assert_eq!(made_at(std::path::Path::new("/x/lazaret-20261118T110640Z.db")), Some(at));
-        assert_eq!(made_at(std::path::Path::new("/x/lazaret-mine.db")), None);
+        assert_eq!(store::made_at(std::path::Path::new("/x/lazaret-20261118T110640Z.db")), Some(at));
+        assert_eq!(store::made_at(std::path::Path::new("/x/lazaret-mine.db")), None);
     }
 
     #[test]
@@ -141,10 +139,37 @@ mod tests {
             fs::write(folder.join(format!("lazaret-202611{day}T030000Z.db")), day).unwrap();
         }
         fs::write(folder.join("mine.db"), "kept").unwrap();
-        assert_eq!(rotate(&root, 2).unwrap(), 1);
+        assert_eq!(rotate(&root, 2, NOW).unwrap(), 1);
         assert!(!folder.join("lazaret-20261119T030000Z.db").exists());
-        assert_eq!(rotate(&root, 0).unwrap(), 1);
-        assert!(newest(&root).unwrap().0.ends_with("lazaret-20261121T030000Z.db"));
+        assert_eq!(rotate(&root, 0, NOW).unwrap(), 1);
+        assert!(newest(&root, NOW).unwrap().0.ends_with("lazaret-20261121T030000Z.db"));
         assert!(folder.join("mine.db").exists());
+    }
+
+    #[test]
+    fn a_copy_of_next_year_costs_no_other_copy_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path()).unwrap();
+        fs::create_dir_all(root.state()).unwrap();
+        drop(store::Store::open(&root.database()).unwrap());
+        let folder = folder(&root).unwrap();
+        let of_next_year = folder.join("lazaret-20271118T030000Z.db");
+        fs::write(&of_next_year, "").unwrap();
+        for day in 15..=20 {
+            fs::write(folder.join(format!("lazaret-202611{day}T030000Z.db")), "").unwrap();
+        }
+        let mut made = 0;
+        for minute in 0..10 {
+            let now = NOW.plus(Duration::from_secs(60 * minute));
+            let last = newest(&root, now).map(|(_, at)| at);
+            if night::due(now, chrono_tz::UTC, 3, Duration::ZERO, last) {
+                nightly(&root, now).unwrap();
+                rotate(&root, 7, now).unwrap();
+                made += 1;
+            }
+        }
+        assert_eq!(made, 1, "it is made up for once");
+        let left = store::copies(&folder, NOW);
+        assert!(left.len() == 7 && !of_next_year.exists(), "{left:?}");
     }
 }

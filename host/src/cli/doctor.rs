@@ -87,7 +87,7 @@ fn copy(here: &Here) -> Result<String, String> {
     let now = Clock::new().wall();
     let made = std::fs::metadata(here.root.database()).and_then(|m| m.created()).ok();
     let age = made.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-    match backup::newest(&here.root) {
+    match backup::newest(&here.root, now) {
         Some((path, at)) if now.since(at) < TWO_DAYS => {
             Ok(format!("{}, {} old, verified", path.display(), say::duration(now.since(at))))
         }

@@ -53,7 +53,7 @@ pub(super) async fn run(parts: &Parts, stop: &CancellationToken) {
 }
 
 fn copy_is_due(parts: &Parts, now: WallMs) -> bool {
-    let last = backup::newest(&parts.install.root).map(|(_, at)| at);
+    let last = backup::newest(&parts.install.root, now).map(|(_, at)| at);
     let file = &parts.install.file;
     night::due(now, file.zone.0, file.host.night_hour.min(23), night::spread(&parts.id), last)
 }
@@ -63,7 +63,7 @@ async fn copy(parts: &Parts, now: WallMs) -> bool {
     let (root, keep) = (parts.install.root.clone(), parts.install.file.keep.copies);
     let made = tokio::task::spawn_blocking(move || {
         let copied = backup::nightly(&root, now)?;
-        backup::rotate(&root, keep)?;
+        backup::rotate(&root, keep, now)?;
         Ok::<_, backup::BackupError>(copied)
     });
     match made.await {
@@ -107,7 +107,9 @@ async fn follow(parts: &Parts, stepped: Stepped) {
         );
         return;
     }
-    match parts.store.move_times(stepped.by).await {
+    // What is being stored meanwhile is stamped a little later.
+    let before = parts.clock.wall().plus(MINUTE);
+    match parts.store.move_times(stepped.by, before).await {
         Ok(()) => {
             parts.clock.adopt(stepped.by);
             parts.bell.ring();

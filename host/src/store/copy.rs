@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Result, StoreError, open};
+use super::{Result, StoreError, migrations};
 use crate::disk;
 
 /// How many findings of a check are told.
@@ -48,10 +48,10 @@ pub fn back_up(database: &Path, to: &Path) -> Result<Copied> {
             to.display()
         )));
     }
-    open::look(database)?;
+    let reader = ours(database)?;
     let part = disk::beside(to, ".part");
     disk::remove(&part).map_err(|e| StoreError::file(&part, &e))?;
-    let done = copied(database, &part).and_then(|copied| {
+    let done = copied(database, reader, &part).and_then(|copied| {
         put(&part, to)?;
         Ok(Copied { path: to.to_owned(), ..copied })
     });
@@ -61,8 +61,7 @@ pub fn back_up(database: &Path, to: &Path) -> Result<Copied> {
     done
 }
 
-fn copied(database: &Path, part: &Path) -> Result<Copied> {
-    let reader = reader(database)?;
+fn copied(database: &Path, reader: Connection, part: &Path) -> Result<Copied> {
     // One read transaction over the counts and the pages: both are of the same moment, whatever is written meanwhile.
     reader.execute_batch("BEGIN")?;
     let rows = counts(&reader)?;
@@ -99,10 +98,22 @@ fn put(part: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// [`StoreError::Damaged`] with what was found.
 pub fn check(database: &Path) -> Result<()> {
-    open::look(database)?;
-    match unsound(&reader(database)?)? {
+    match unsound(&ours(database)?)? {
         Some(why) => Err(StoreError::damaged(database, why)),
         None => Ok(()),
+    }
+}
+
+/// A connection that reads beside the host, to a database of ours and of no newer schema.
+///
+/// The process may be the host's, so nothing but SQLite opens the file: POSIX takes every lock that a process has on a file
+/// when it closes any descriptor of it (https://sqlite.org/howtocorrupt.html, section 2.2). The next program that closes
+/// the database would find nobody there, and remove the log under the host, which would go on writing to it.
+fn ours(database: &Path) -> Result<Connection> {
+    let reader = reader(database)?;
+    match migrations::check(&reader, database).map_err(|e| e.of_file(database))? {
+        0 => Err(StoreError::damaged(database, "it is empty".into())),
+        _ => Ok(reader),
     }
 }
 

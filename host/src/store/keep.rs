@@ -85,19 +85,22 @@ impl Store {
         .await
     }
 
-    /// The clock went on by `by` milliseconds without that much having passed: what waits is as old as before.
-    pub async fn move_times(&self, by: i64) -> Result<()> {
+    /// The clock went on by `by` milliseconds without that much having passed: what waits is as old as before. `now` is
+    /// what the clock said until then. A row of a later time was stamped by an earlier host with another clock, whose
+    /// time it keeps: a machine that begins in 1970 finds rows of this year.
+    pub async fn move_times(&self, by: i64, now: WallMs) -> Result<()> {
         self.write(move |c| {
             let sql = format!(
                 "UPDATE outbox SET created_at = created_at + ?1, lives_from = lives_from + ?1,
                         not_before = CASE not_before WHEN 0 THEN 0 ELSE max(not_before + ?1, 1) END
-                 WHERE {DUE}"
+                 WHERE {DUE} AND lives_from <= ?2"
             );
-            c.execute(&sql, [by])?;
-            c.execute("UPDATE turn SET opened_at = opened_at + ?1 WHERE state = 'open'", [by])?;
+            c.execute(&sql, [by, now.0])?;
+            let sql = "UPDATE turn SET opened_at = opened_at + ?1 WHERE state = 'open' AND opened_at <= ?2";
+            c.execute(sql, [by, now.0])?;
             let sql = "UPDATE question SET asked_at = asked_at + ?1, expires_at = expires_at + ?1
-                       WHERE state IN ('open', 'pending')";
-            c.execute(sql, [by])?;
+                       WHERE state IN ('open', 'pending') AND asked_at <= ?2";
+            c.execute(sql, [by, now.0])?;
             Ok(())
         })
         .await

@@ -35,7 +35,7 @@ pub use adoption::{OpenRequest, RunRow};
 pub use copy::{Copied, back_up, check};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use keep::Cleared;
-pub use open::{copies, known_damage};
+pub use open::{copies, known_damage, made_at};
 pub use outbox::Head;
 pub use questions::{AnswerTaken, NewQuestion, Suspended};
 pub use restore::{Around, Restored, begin_restore, restore, verify};

@@ -23,7 +23,9 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Result, StoreError, copy, migrations, upgrade};
+use crate::clock::Clock;
 use crate::disk;
+use crate::domain::WallMs;
 
 /// A file up to this size is read whole by SQLite's quick check at every start; it takes milliseconds.
 const QUICK: u64 = 8 << 20;
@@ -210,22 +212,30 @@ pub fn known_damage(database: &Path) -> Option<String> {
     fs::read_to_string(beside(database, Beside::Damaged)).ok()
 }
 
-/// Copies in the folder of copies, oldest first. Their names are their times.
-pub fn copies(folder: &Path) -> Vec<PathBuf> {
+/// Copies in the folder of copies, oldest first. Their names are their times. Those of a time to come are before all
+/// others: the clock was wrong then, and how old they are is not known.
+pub fn copies(folder: &Path, now: WallMs) -> Vec<PathBuf> {
     let name_fits = |path: &PathBuf| {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         name.starts_with("lazaret-") && name.ends_with(".db")
     };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries.map(|e| e.path()).filter(name_fits).collect();
-    found.sort();
+    found.sort_by_cached_key(|path| (made_at(path).is_none_or(|at| at <= now), path.clone()));
     found
+}
+
+/// When the copy of this name was made.
+pub fn made_at(copy: &Path) -> Option<WallMs> {
+    let name = copy.file_stem()?.to_str()?.strip_prefix("lazaret-")?;
+    let time = chrono::NaiveDateTime::parse_from_str(name, "%Y%m%dT%H%M%SZ").ok()?;
+    Some(WallMs(time.and_utc().timestamp_millis()))
 }
 
 /// What to do about a damaged database.
 pub(super) fn remedy(path: &Path) -> String {
     let folder = path.with_file_name("backups");
-    match copies(&folder).pop() {
+    match copies(&folder, Clock::new().wall()).pop() {
         Some(newest) => format!("put back the newest copy: lazaret restore {}", newest.display()),
         None => format!(
             "there is no copy in {}; put back one of yours: lazaret restore FILE, or move it away to begin anew",

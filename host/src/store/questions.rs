@@ -1,7 +1,8 @@
 //! Questions that agents ask people, and what becomes of them.
 //!
 //! A question is open until somebody answers it, time is over, or somebody writes something else; then its request
-//! has its verdict. While it is open and its lane has no run, its turn is *suspended*.
+//! has its verdict. Written past, it can still be answered until its time is over. While it is open and its lane has no
+//! run, its turn is *suspended*.
 
 use ipc_schema::letters::request::{Answer, AskPerson};
 use ipc_schema::letters::to_agent::Verdict;
@@ -19,6 +20,10 @@ use crate::domain::{ChatId, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
 
 /// Letters and digits that nobody mistakes for another.
 const CODE: &[u8; 31] = b"ABCDEFGHJKLMNPQRSTUVWXYZ2345678";
+/// The longest code, in characters: there are 887 million of them.
+const LONGEST: u32 = 6;
+/// How many codes of one length are tried.
+const TRIES: u32 = 31;
 /// How much of a question a late answer quotes.
 const QUOTE: usize = 200;
 
@@ -76,6 +81,7 @@ impl Store {
             }
             let choices = serde_json::to_string(&ask.choices)
                 .map_err(|e| StoreError::Rule(format!("choices cannot be written as JSON: {e}")))?;
+            lapse(c, now)?;
             let code = free_code(c)?;
             let sql =
                 "INSERT INTO question(code, turn, request, chat, text, choices, state, asked_at, expires_at)
@@ -116,6 +122,7 @@ impl Store {
             let mut words = line.splitn(3, char::is_whitespace).skip(1);
             let code = words.next().unwrap_or_default().to_uppercase();
             let words = words.next().unwrap_or_default().trim();
+            lapse(c, now)?;
             let taken = take_answer(c, &chat, &code, words, sender, now)?;
             if taken != AnswerTaken::Unknown {
                 let sql = "UPDATE message SET state = 'done', outcome = 'answered' WHERE seq = ?1";
@@ -129,6 +136,7 @@ impl Store {
     /// Ends every question whose time is over. Returns the lanes that go on.
     pub async fn expire_questions(&self, now: WallMs) -> Result<Vec<Lane>> {
         self.write(move |c| {
+            lapse(c, now)?;
             let sql = "SELECT q.turn, q.request, t.lane FROM question q JOIN turn t ON t.id = q.turn
                        WHERE q.state = 'open' AND q.expires_at <= ?1";
             let mut rows = c.prepare(sql)?;
@@ -269,6 +277,14 @@ pub(super) fn pend(c: &Connection, turn: TurnId, now: WallMs) -> Result<()> {
     requests.iter().try_for_each(|request| end(c, int(turn.0), request, "pending", &Answer::Pending, now))
 }
 
+/// Also a late answer comes in time, or not at all. The request has its verdict long since.
+fn lapse(c: &Connection, now: WallMs) -> Result<()> {
+    let sql =
+        "UPDATE question SET state = 'expired', ended_at = ?1 WHERE state = 'pending' AND expires_at <= ?1";
+    c.execute(sql, [now.0])?;
+    Ok(())
+}
+
 /// The turn is over: nobody can answer its questions any more.
 pub(super) fn over(c: &Connection, turn: TurnId, now: WallMs) -> Result<()> {
     let sql = "UPDATE question SET state = 'over', ended_at = ?2 WHERE turn = ?1 AND state = 'open'";
@@ -290,21 +306,20 @@ pub(super) fn end_suspended(c: &Connection, open: &OpenTurnRow, now: WallMs) -> 
     Ok(true)
 }
 
-/// Two characters, three where those are all taken.
+/// Two characters, and one more each time that so many in a row are taken: it never looks for long.
 fn free_code(c: &Connection) -> Result<String> {
-    loop {
-        let n = usize::try_from(bump(c, "question", 1)?).unwrap_or(0);
-        // 387 shares no factor with 31²: the codes come in an order that nobody takes for a count.
-        let scrambled = n * 387;
-        let round = n / CODE.len().pow(2);
-        let at = |place: u32| CODE.get(scrambled / CODE.len().pow(place) % CODE.len());
-        let mut code: String = [at(1), at(0)].into_iter().flatten().map(|b| char::from(*b)).collect();
-        if round % 2 == 1 {
-            code.push(char::from(*CODE.get(round % CODE.len()).unwrap_or(&b'X')));
-        }
-        let taken = "SELECT count(*) FROM question WHERE code = ?1 AND state IN ('open', 'pending')";
-        if c.query_row(taken, [&code], |r| r.get::<_, i64>(0))? == 0 {
-            return Ok(code);
+    for length in 2..=LONGEST {
+        for _ in 0..TRIES {
+            let n = usize::try_from(bump(c, "question", 1)?).unwrap_or(0);
+            // 387 shares no factor with 31: the codes come in an order that nobody takes for a count.
+            let scrambled = n.wrapping_mul(387);
+            let at = |place: u32| CODE.get(scrambled / CODE.len().pow(place) % CODE.len());
+            let code: String = (0..length).rev().filter_map(at).map(|b| char::from(*b)).collect();
+            let taken = "SELECT count(*) FROM question WHERE code = ?1 AND state IN ('open', 'pending')";
+            if c.query_row(taken, [&code], |r| r.get::<_, i64>(0))? == 0 {
+                return Ok(code);
+            }
         }
     }
+    Err(StoreError::Rule("too many questions are open; one more cannot be asked".into()))
 }

@@ -63,8 +63,8 @@ pub fn restore(database: &Path, from: &Path, around: Around, stamp: &str) -> Res
     if !begun {
         begin_restore(database, from)?;
     }
-    let replaced = match set_aside(database, stamp) {
-        Ok(replaced) => replaced,
+    let (replaced, held) = match set_aside(database, stamp) {
+        Ok(aside) => aside,
         Err(e) if begun => return Err(e),
         Err(e) => {
             let told = beside(database, Beside::Restoring);
@@ -75,6 +75,7 @@ pub fn restore(database: &Path, from: &Path, around: Around, stamp: &str) -> Res
     let failed = |e| StoreError::file(database, &e);
     fs::rename(&staged, database).map_err(failed)?;
     disk::sync_dir(database.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+    drop(held);
     for sign in [Beside::Damaged, Beside::Open, Beside::Restoring] {
         let sign = beside(database, sign);
         disk::remove(&sign).map_err(|e| StoreError::file(&sign, &e))?;
@@ -192,14 +193,15 @@ impl Numbers {
     }
 }
 
-/// The present database under another name, complete with its log. It keeps its own name until the copy takes it.
-fn set_aside(database: &Path, stamp: &str) -> Result<Option<PathBuf>> {
+/// The present database under another name, complete with its log. It keeps its own name until the copy takes it, and
+/// until then the connection holds it: what another program wrote to it would be lost with the name.
+pub(super) fn set_aside(database: &Path, stamp: &str) -> Result<(Option<PathBuf>, Option<Connection>)> {
     let (wal, shm) = (disk::beside(database, "-wal"), disk::beside(database, "-shm"));
     let gone = |path: &Path| disk::remove(path).map_err(|e| StoreError::file(path, &e));
     if !database.exists() {
         gone(&wal)?;
         gone(&shm)?;
-        return Ok(None);
+        return Ok((None, None));
     }
     let held = match upgrade::settle(database) {
         Ok(held) => Some(held),
@@ -208,12 +210,13 @@ fn set_aside(database: &Path, stamp: &str) -> Result<Option<PathBuf>> {
         Err(_) => None,
     };
     let replaced = disk::beside(database, &format!(".replaced-{stamp}"));
-    upgrade::keep_as(database, &replaced)?;
+    upgrade::keep_as(database, &replaced, held.as_ref())?;
     if held.is_none() && wal.exists() {
-        upgrade::keep_as(&wal, &disk::beside(&replaced, "-wal"))?;
+        upgrade::keep_as(&wal, &disk::beside(&replaced, "-wal"), None)?;
     }
-    disk::sync(&replaced).map_err(|e| StoreError::file(&replaced, &e))?;
+    disk::sync_dir(database.parent().unwrap_or(Path::new(".")))
+        .map_err(|e| StoreError::file(&replaced, &e))?;
     gone(&wal)?;
     gone(&shm)?;
-    Ok(Some(replaced))
+    Ok((Some(replaced), held))
 }

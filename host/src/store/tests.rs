@@ -1,5 +1,6 @@
 //! The store's three transactions, told as stories.
 
+mod beside;
 mod keeping;
 mod opening;
 mod orders;
@@ -540,6 +541,42 @@ async fn who_writes_past_a_question_is_the_next_turn_and_a_late_answer_is_one_to
     let AnswerTaken::Late(accepted) = h.answers(&format!("/answer {code} 1")).await else { panic!() };
     assert_eq!((accepted.chat, accepted.placement), (chat("telegram:-1"), Placement::Waiting));
     assert_eq!(h.answers(&format!("/answer {code} 1")).await, AnswerTaken::Unknown, "once");
+}
+
+#[tokio::test]
+async fn a_late_answer_comes_in_time_or_not_at_all() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    h.asks(RUN).await;
+    h.store.collect(RUN.parse().unwrap(), lane(), Ending::Finished, T).await.unwrap();
+    let code = h.said("telegram:-1").await.remove(0);
+    h.wakes("telegram:-2", "two").await;
+    let line = format!("/answer {code} 1");
+    let late = h.writes("telegram:-1", &line, Role::Command(Command::Answer)).await.seq;
+    let until = T.plus(std::time::Duration::from_secs(60));
+    assert_eq!(h.store.answer(late, until).await.unwrap(), AnswerTaken::Unknown);
+}
+
+#[tokio::test]
+async fn a_question_finds_a_code_of_its_own_when_every_short_one_is_taken() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    let all_of_two_and_three = "
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 31),
+             sign(s) AS (SELECT substr('ABCDEFGHJKLMNPQRSTUVWXYZ2345678', i, 1) FROM n),
+             two(s) AS (SELECT a.s || b.s FROM sign a, sign b)
+        INSERT INTO question(code, turn, request, chat, text, choices, state, asked_at, expires_at)
+        SELECT s, 1, s, 'telegram:-1', '', '[]', 'pending', ?1, ?1 + 60000
+        FROM (SELECT s FROM two UNION ALL SELECT two.s || sign.s FROM two, sign) WHERE true";
+    let taken = h.store.write(|c| Ok(c.execute(all_of_two_and_three, [T.0])?)).await.unwrap();
+    assert_eq!(taken, 31 * 31 + 31 * 31 * 31);
+    h.asks(RUN).await;
+    let code = h.said("telegram:-1").await.remove(0);
+    assert_eq!(code.len(), 4, "{code}");
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@
 //!
 //! The log of the old file is the one thing that could spoil this: SQLite finds a WAL by its name, and would replay that of
 //! the old file into the new one. So the old file is first made complete in itself, and then held under SQLite's
-//! exclusive lock, so that no other program can begin a new log, until the new one is in its place.
+//! exclusive lock, so that no other program can begin a new log, until the new one is in its place. The lock lasts as long
+//! as this process closes no descriptor of that file, by whatever name it was opened
+//! (https://sqlite.org/howtocorrupt.html, section 2.2): all that is done to the old file is done by names or through SQLite.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -183,11 +185,11 @@ impl Upgrade<'_> {
             return Ok(());
         }
         let (kept, staged) = (kept(self.path, self.from), disk::beside(self.path, ".keeping"));
-        keep_as(self.path, &staged)?;
+        keep_as(self.path, &staged, self.old.as_ref())?;
         // Where both are names of one file already (an attempt was cut here), rename(2) leaves both.
         fs::rename(&staged, &kept)
             .and_then(|()| disk::remove(&staged))
-            .and_then(|()| disk::sync(&kept))
+            .and_then(|()| disk::sync_dir(self.path.parent().unwrap_or(Path::new("."))))
             .map_err(|e| StoreError::file(&kept, &e))
     }
 
@@ -205,15 +207,19 @@ impl Upgrade<'_> {
     }
 }
 
-/// Gives a file a second name; where the file system knows no hard links, a second self.
-pub(super) fn keep_as(path: &Path, second: &Path) -> Result<()> {
+/// Gives a file a second name; where the file system knows no hard links, a second self. Its bytes are on the disk then,
+/// its name is not yet. A database that is `held` is read through that connection only, and was synced by it.
+pub(super) fn keep_as(path: &Path, second: &Path, held: Option<&Connection>) -> Result<()> {
     let failed = |e: std::io::Error| StoreError::file(second, &e);
     disk::remove(second).map_err(failed)?;
-    match fs::hard_link(path, second) {
-        Ok(()) => Ok(()),
-        Err(e) if disk::refuses_everything(&e) => Err(failed(e)),
-        Err(_) => fs::copy(path, second).map(drop).map_err(failed),
+    match (fs::hard_link(path, second), held) {
+        (Ok(()), Some(_)) => return Ok(()),
+        (Ok(()), None) => {}
+        (Err(e), _) if disk::refuses_everything(&e) => return Err(failed(e)),
+        (Err(_), Some(held)) => copy::pages(held, second)?,
+        (Err(_), None) => fs::copy(path, second).map(drop).map_err(failed)?,
     }
+    disk::sync(second).map_err(failed)
 }
 
 pub(super) fn writer(path: &Path) -> Result<Connection> {
@@ -224,7 +230,8 @@ pub(super) fn writer(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Makes the file complete in itself, without side files, and holds it against every other program.
+/// Makes the file complete in itself, without side files, and holds it against every other program for as long as the
+/// connection lives and nothing else in this process opens the file.
 pub(super) fn settle(path: &Path) -> Result<Connection> {
     let held = || StoreError::Busy(format!("another program has {} open; end it first", path.display()));
     let old = writer(path)?;

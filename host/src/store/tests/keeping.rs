@@ -80,7 +80,7 @@ async fn a_clock_that_was_a_year_behind_makes_nothing_old() {
     let mut house = house().await;
     house.wakes("telegram:-1", "a question").await;
     house.store.say(None, Saying::notice(&chat("telegram:-1"), "x", "waits".into()), T).await.unwrap();
-    house.store.move_times(YEAR).await.unwrap();
+    house.store.move_times(YEAR, T).await.unwrap();
     let now = WallMs(T.0 + YEAR + 1_000);
     let Head::Part(part) = house.store.claim(chat("telegram:-1"), TERMS, now).await.unwrap() else {
         panic!("nothing waits")
@@ -88,6 +88,29 @@ async fn a_clock_that_was_a_year_behind_makes_nothing_old() {
     assert_eq!(now.since(part.lives_from).as_secs(), 1);
     let open = house.store.open_turns().await.unwrap();
     assert_eq!(now.since(open[0].opened_at).as_secs(), 1);
+}
+
+/// The machine came up in 1970, and a time server set it right a minute later.
+#[tokio::test]
+async fn what_an_earlier_host_stamped_with_the_right_time_keeps_it() {
+    let mut house = house().await;
+    house.wakes("telegram:-1", "one").await;
+    house.starts(RUN).await;
+    house.is_given(RUN).await;
+    house.asks(RUN).await;
+    house.store.collect(RUN.parse().unwrap(), lane(), Ending::Finished, T).await.unwrap();
+    let boot = WallMs(60_000);
+    house.store.say(None, Saying::notice(&chat("telegram:-2"), "x", "waits".into()), boot).await.unwrap();
+    house.store.move_times(T.0, boot).await.unwrap();
+    let until = T.plus(Duration::from_secs(60));
+    assert_eq!(house.store.suspended().await.unwrap(), [Suspended { lane: lane(), until }]);
+    assert_eq!(house.store.open_turns().await.unwrap()[0].opened_at, T);
+    for (waits, since) in [("telegram:-1", T), ("telegram:-2", until)] {
+        let Head::Part(part) = house.store.claim(chat(waits), TERMS, until).await.unwrap() else {
+            panic!("nothing waits in {waits}")
+        };
+        assert_eq!(part.lives_from, since);
+    }
 }
 
 // Copies that are put back

@@ -25,18 +25,18 @@ const REBUILD: &str = "
 const ADD: &str = "CREATE TABLE task(id INTEGER PRIMARY KEY) STRICT; ALTER TABLE grp ADD COLUMN colour TEXT;";
 
 /// The schemas to come.
-fn to_come() -> Vec<&'static str> {
+pub(super) fn to_come() -> Vec<&'static str> {
     MIGRATIONS.into_iter().chain([REBUILD, ADD]).collect()
 }
 
-fn place() -> (tempfile::TempDir, PathBuf) {
+pub(super) fn place() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lazaret.db");
     (dir, path)
 }
 
 /// A database of an earlier schema, with rows in every table of the first.
-fn filled(path: &Path, migrations: &[&str]) -> Connection {
+pub(super) fn filled(path: &Path, migrations: &[&str]) -> Connection {
     let c = Connection::open(path).unwrap();
     c.pragma_update(None, "foreign_keys", false).unwrap();
     c.pragma_update(None, "synchronous", "off").unwrap();
@@ -161,7 +161,7 @@ fn damage_is_refused_with_the_command_that_mends_it() {
         let (dir, path) = place();
         drop(filled(&path, &MIGRATIONS));
         std::fs::create_dir(dir.path().join("backups")).unwrap();
-        let copy = dir.path().join("backups/lazaret-20261121T030000Z.db");
+        let copy = dir.path().join("backups/lazaret-20201121T030000Z.db");
         back_up(&path, &copy).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         spoil(&mut bytes);
