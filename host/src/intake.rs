@@ -28,6 +28,8 @@ pub enum News {
     Command(CommandRow),
     /// A question of the lane's open turn has its answer.
     Answered(Lane),
+    /// It has none yet, and waits for this long at most.
+    Suspended(Lane, Duration),
 }
 
 impl News {

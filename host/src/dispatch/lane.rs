@@ -5,8 +5,8 @@ use std::time::Duration;
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
 use super::{
-    After, CLOSE_GRACE, Dispatch, Effect, Facts, Found, Phase, Record, RunNo, STOP_GRACE, TELL_WAIT,
-    TIME_GRACE, Unfinished,
+    After, CLOSE_GRACE, Dispatch, Effect, Facts, Found, LAST_GRACE, Phase, Record, RunNo, STOP_GRACE,
+    TELL_WAIT, TIME_GRACE, Unfinished,
 };
 use crate::domain::{Ending, Lane, MessageSeq};
 
@@ -100,7 +100,7 @@ impl LaneState {
 
 impl Record {
     pub(super) fn new(state: LaneState, facts: Facts) -> Self {
-        Self { state, facts, renew: false, told: false, again: false }
+        Self { state, facts, renew: false, told: false, again: false, feeds: 0 }
     }
 
     /// When time alone changes something.
@@ -114,6 +114,14 @@ impl Record {
             LaneState::Backoff { until } => Some(*until),
             LaneState::Waiting { until } => *until,
             LaneState::Starting { .. } => None,
+        }
+    }
+
+    /// Writes what the open turn holds to the lane's box.
+    pub(super) fn feed(&mut self, effects: &mut Vec<Effect>) {
+        if let Some(run) = self.state.run() {
+            self.feeds += 1;
+            effects.push(Effect::Feed { run });
         }
     }
 
@@ -182,15 +190,30 @@ impl Dispatch {
             Found::Closing => LaneState::Closing { run, kill_at: Some(now + CLOSE_GRACE) },
         };
         effects.push(Effect::Adopt { lane: lane.clone(), run });
+        let mut record = Record::new(state, facts);
         if found == Found::Working {
-            effects.push(Effect::Feed { run });
+            record.feed(effects);
         }
-        self.lanes.insert(lane, Record::new(state, facts));
+        self.lanes.insert(lane, record);
     }
 
-    pub(super) fn follow_up(&mut self, lane: &Lane, effects: &mut Vec<Effect>) {
-        if let Some(LaneState::Working { run, stopping: None, .. }) = self.lanes.get(lane).map(|r| &r.state) {
-            effects.push(Effect::Feed { run: *run });
+    /// A lane that is idle and has an open turn was forgotten somewhere on the way: it is woken.
+    pub(super) fn follow_up(&mut self, now: Duration, lane: Lane, facts: Facts, effects: &mut Vec<Effect>) {
+        match self.lanes.get_mut(&lane) {
+            Some(record) if matches!(record.state, LaneState::Working { stopping: None, .. }) => {
+                record.feed(effects);
+            }
+            Some(_) => {}
+            None => self.wake(now, lane, facts),
+        }
+    }
+
+    /// A lane that does something else by now has its answer.
+    pub(super) fn suspended(&mut self, now: Duration, lane: Lane, left: Duration, facts: Facts) {
+        let waits = |record: &Record| matches!(record.state, LaneState::Waiting { .. });
+        if !self.draining() && self.lanes.get(&lane).is_none_or(waits) {
+            let state = LaneState::Waiting { until: Some(now + left) };
+            self.lanes.insert(lane, Record::new(state, facts));
         }
     }
 
@@ -198,14 +221,26 @@ impl Dispatch {
         let Some((_, record)) = self.by_run(run) else { return };
         if let LaneState::Starting { born, .. } = record.state {
             record.state = LaneState::Working { run, born, since: now, stopping: None };
-            effects.push(Effect::Feed { run });
+            record.feed(effects);
         }
     }
 
-    pub(super) fn turn_closed(&mut self, now: Duration, run: RunNo, next: bool, effects: &mut Vec<Effect>) {
+    /// A `Feed` on its way to the run may give it the next turn already; what is said before it is obeyed is about the
+    /// turn before. The run speaks again when it has obeyed.
+    pub(super) fn turn_closed(
+        &mut self,
+        now: Duration,
+        run: RunNo,
+        next: bool,
+        fed: u64,
+        effects: &mut Vec<Effect>,
+    ) {
         let draining = self.draining();
         let Some((_, record)) = self.by_run(run) else { return };
         let LaneState::Working { born, .. } = record.state else { return };
+        if fed < record.feeds {
+            return;
+        }
         let old = now.saturating_sub(born) >= record.facts.run_limit;
         let next = next || record.again;
         if draining {
@@ -255,8 +290,10 @@ impl Dispatch {
     }
 
     pub(super) fn answered(&mut self, now: Duration, lane: Lane, facts: Facts, effects: &mut Vec<Effect>) {
-        match self.lanes.get(&lane).map(|record| &record.state) {
-            Some(LaneState::Working { run, stopping: None, .. }) => effects.push(Effect::Feed { run: *run }),
+        match self.lanes.get_mut(&lane) {
+            Some(record) if matches!(record.state, LaneState::Working { stopping: None, .. }) => {
+                record.feed(effects);
+            }
             _ => self.wake(now, lane, facts),
         }
     }
@@ -306,11 +343,16 @@ impl Dispatch {
 
     /// Everything that time alone does. Runs after every event, so that a late tick changes nothing.
     pub(super) fn pass_time(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        if let Phase::Draining { until, unfinished, told } = self.phase
+        if let Phase::Draining { until, unfinished, told, over } = self.phase
             && now >= until
         {
-            self.phase = Phase::Draining { until: Duration::MAX, unfinished, told };
-            self.drain_over(now, unfinished, effects);
+            let until = if over { Duration::MAX } else { now + CLOSE_GRACE + LAST_GRACE };
+            self.phase = Phase::Draining { until, unfinished, told, over: true };
+            match over {
+                false => self.drain_over(now, unfinished, effects),
+                // Boxes that cannot be ended, because the engine is away, must not hold the host.
+                true => self.leave(|_| true, effects),
+            }
         }
         for (lane, record) in &mut self.lanes {
             if record.due().is_none_or(|due| due > now) {
@@ -348,19 +390,21 @@ impl Dispatch {
     /// has bound its socket. One that closes ends after the tool in hand.
     fn drain_over(&mut self, now: Duration, unfinished: Unfinished, effects: &mut Vec<Effect>) {
         match unfinished {
-            Unfinished::GoesOn => {
-                // One that was told to close ends by itself, or by its own deadline.
-                self.lanes.retain(|_, record| {
-                    let left = record.state.run().filter(|_| record.state.holds_slot());
-                    effects.extend(left.map(|run| Effect::Leave { run }));
-                    left.is_none()
-                });
-            }
+            // One that was told to close ends by itself.
+            Unfinished::GoesOn => self.leave(LaneState::holds_slot, effects),
             Unfinished::Closes => {
                 for record in self.lanes.values_mut().filter(|record| record.state.holds_slot()) {
                     record.close(now, CloseWhy::Drain, effects);
                 }
             }
         }
+    }
+
+    fn leave(&mut self, which: impl Fn(&LaneState) -> bool, effects: &mut Vec<Effect>) {
+        self.lanes.retain(|_, record| {
+            let left = record.state.run().filter(|_| which(&record.state));
+            effects.extend(left.map(|run| Effect::Leave { run }));
+            left.is_none()
+        });
     }
 }

@@ -26,6 +26,8 @@ pub use lane::LaneState;
 
 /// `_close` is given this long before the box is told by signal.
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
+/// A box that was told to close, told by signal, and killed is gone this long after the grace.
+const LAST_GRACE: Duration = Duration::from_secs(5);
 /// After the time limit's `interrupt`, before SIGKILL.
 const TIME_GRACE: Duration = Duration::from_secs(2);
 /// After `/stop`'s `interrupt`: a person asked, the box is worth keeping if it obeys.
@@ -117,6 +119,8 @@ pub enum Event {
     FollowUp {
         /// Which.
         lane: Lane,
+        /// What to know of it.
+        facts: Facts,
     },
     /// The box said `ready`.
     Ready {
@@ -129,6 +133,8 @@ pub enum Event {
         run: RunNo,
         /// Whether more work waits.
         next: bool,
+        /// How many `Feed`s the run had obeyed when it said so.
+        fed: u64,
     },
     /// The box is gone and collected.
     Ended {
@@ -142,7 +148,7 @@ pub enum Event {
         /// Which run.
         run: RunNo,
     },
-    /// At boot: the lane's turn waits for a person, and for this long at most.
+    /// The lane's turn waits for a person, and for this long at most: found at boot, or when its time seemed over.
     Suspended {
         /// Which.
         lane: Lane,
@@ -260,7 +266,7 @@ pub enum Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Up,
-    Draining { until: Duration, unfinished: Unfinished, told: bool },
+    Draining { until: Duration, unfinished: Unfinished, told: bool, over: bool },
 }
 
 /// One lane that is not idle.
@@ -274,6 +280,8 @@ struct Record {
     told: bool,
     /// A wake came that may belong to the turn after this one.
     again: bool,
+    /// How many `Feed`s the lane's run was sent. What it says of its turn before it obeyed the last is out of date.
+    feeds: u64,
 }
 
 /// The state of all lanes. Lanes that are not in the map are idle.
@@ -297,15 +305,12 @@ impl Dispatch {
         match event {
             Event::Wake { lane, facts } => self.wake(now, lane, facts),
             Event::Adopt { lane, facts, found } => self.adopt(now, lane, facts, found, &mut effects),
-            Event::FollowUp { lane } => self.follow_up(&lane, &mut effects),
+            Event::FollowUp { lane, facts } => self.follow_up(now, lane, facts, &mut effects),
             Event::Ready { run } => self.ready(now, run, &mut effects),
-            Event::TurnClosed { run, next } => self.turn_closed(now, run, next, &mut effects),
+            Event::TurnClosed { run, next, fed } => self.turn_closed(now, run, next, fed, &mut effects),
             Event::Ended { run, after } => self.ended(now, run, after),
             Event::Suspend { run } => self.suspend(now, run, &mut effects),
-            Event::Suspended { lane, left, facts } => {
-                let state = LaneState::Waiting { until: Some(now + left) };
-                self.lanes.insert(lane, Record::new(state, facts));
-            }
+            Event::Suspended { lane, left, facts } => self.suspended(now, lane, left, facts),
             Event::Answered { lane, facts } => self.answered(now, lane, facts, &mut effects),
             Event::Stop { lane, order } => self.stop(now, &lane, order, &mut effects),
             Event::Renew { lane } => self.renew(now, &lane, &mut effects),
@@ -352,7 +357,8 @@ impl Dispatch {
         if self.draining() {
             return;
         }
-        self.phase = Phase::Draining { until: now + self.settings.drain, unfinished, told: false };
+        self.phase =
+            Phase::Draining { until: now + self.settings.drain, unfinished, told: false, over: false };
         self.lanes.retain(|_, record| record.state.run().is_some());
         for record in self.lanes.values_mut() {
             if matches!(record.state, LaneState::Listening { .. } | LaneState::Queued { .. }) {
@@ -363,7 +369,8 @@ impl Dispatch {
 
     fn end_now(&mut self, effects: &mut Vec<Effect>) {
         let told = matches!(self.phase, Phase::Draining { told: true, .. });
-        self.phase = Phase::Draining { until: Duration::MAX, unfinished: Unfinished::Closes, told };
+        self.phase =
+            Phase::Draining { until: Duration::MAX, unfinished: Unfinished::Closes, told, over: true };
         self.lanes.retain(|_, record| record.state.run().is_some());
         for record in self.lanes.values_mut() {
             record.kill(Ending::Killed, effects);

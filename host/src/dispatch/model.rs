@@ -114,6 +114,12 @@ impl World {
         self.check();
     }
 
+    /// The run has obeyed every feed and says that its turn is over.
+    fn closed(&mut self, run: RunNo) {
+        let fed = self.dispatch.by_run(run).map_or(0, |(_, record)| record.feeds);
+        self.happen(Event::TurnClosed { run, next: false, fed });
+    }
+
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Start { lane, run } => {
@@ -130,7 +136,7 @@ impl World {
                     self.served.insert(lane.clone());
                 } else {
                     // What the run does when it finds nothing to write.
-                    self.happen(Event::TurnClosed { run, next: false });
+                    self.closed(run);
                 }
             }
             Effect::Close { run, .. } | Effect::Kill { run, .. } | Effect::Terminate { run } => {
@@ -197,7 +203,8 @@ impl World {
                     let facts = Self::facts(&lane);
                     self.happen(Event::Wake { lane, facts });
                 } else {
-                    self.happen(Event::FollowUp { lane });
+                    let facts = Self::facts(&lane);
+                    self.happen(Event::FollowUp { lane, facts });
                 }
             }
             Step::Ready(n) => {
@@ -211,7 +218,7 @@ impl World {
                     let lane = self.boxes[&run].0.clone();
                     self.boxes.get_mut(&run).unwrap().1 = BoxState::Up { fed: false };
                     self.open.remove(&lane);
-                    self.happen(Event::TurnClosed { run, next: false });
+                    self.closed(run);
                 }
             }
             Step::End(n, crash) => {

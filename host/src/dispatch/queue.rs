@@ -30,7 +30,7 @@ impl Dispatch {
             match held {
                 Some((run, born)) => {
                     record.state = LaneState::Working { run, born, since: now, stopping: None };
-                    effects.push(Effect::Feed { run });
+                    record.feed(effects);
                 }
                 None if room => {
                     self.next_run += 1;

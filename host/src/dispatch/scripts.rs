@@ -49,7 +49,9 @@ impl Script {
         self.on(Event::Ready { run: RunNo(run) })
     }
     fn closed(&mut self, run: u64, next: bool) -> Vec<Effect> {
-        self.on(Event::TurnClosed { run: RunNo(run), next })
+        let run = RunNo(run);
+        let fed = self.dispatch.by_run(run).map_or(0, |(_, record)| record.feeds);
+        self.on(Event::TurnClosed { run, next, fed })
     }
     fn ended(&mut self, run: u64) -> Vec<Effect> {
         self.on(Event::Ended { run: RunNo(run), after: After::Idle })
@@ -92,9 +94,17 @@ fn a_message_starts_a_box_and_the_next_one_finds_it_listening() {
     let mut h = host(4, 12);
     h.listening("ann", 1);
     assert_eq!(h.at(10).wake("ann"), [feed(1)]);
-    assert_eq!(h.on(Event::FollowUp { lane: lane("ann") }), [feed(1)], "a follow-up joins the turn");
+    assert_eq!(
+        h.on(Event::FollowUp { lane: lane("ann"), facts: FACTS }),
+        [feed(1)],
+        "a follow-up joins the turn"
+    );
     assert_eq!(h.closed(1, false), []);
-    assert_eq!(h.on(Event::FollowUp { lane: lane("ann") }), [], "nobody works: nothing to follow up");
+    assert_eq!(
+        h.on(Event::FollowUp { lane: lane("ann"), facts: FACTS }),
+        [],
+        "nobody works: nothing to follow up"
+    );
     assert_eq!(h.at(310).tick(), [close(1, CloseWhy::Idle)], "the idle window counts from the last turn");
     assert_eq!(h.ended(1), []);
     assert_eq!(h.dispatch.load(), (0, 0));
@@ -186,7 +196,11 @@ fn a_turn_has_its_time_and_then_two_seconds() {
     h.at(5).ready(1);
     assert_eq!(h.at(904).tick(), []);
     assert_eq!(h.at(905).tick(), [interrupt(1, InterruptWhy::Time)]);
-    assert_eq!(h.at(906).on(Event::FollowUp { lane: lane("ann") }), [], "too late for this turn");
+    assert_eq!(
+        h.at(906).on(Event::FollowUp { lane: lane("ann"), facts: FACTS }),
+        [],
+        "too late for this turn"
+    );
     assert_eq!(h.at(907).tick(), [kill(1, Ending::TimedOut)]);
     assert_eq!(
         h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, FACTS) }),
@@ -425,4 +439,47 @@ fn a_suspended_turn_can_be_stopped() {
     let mut h = host(1, 1);
     h.on(Event::Suspended { lane: lane("a"), left: Duration::from_secs(100), facts: FACTS });
     assert_eq!(h.on(stop("a")), [end_turn("a")]);
+}
+
+#[test]
+fn what_a_run_says_before_it_obeyed_its_last_feed_is_out_of_date() {
+    let mut h = host(1, 1);
+    h.wake("a");
+    h.ready(1);
+    assert_eq!(h.on(Event::FollowUp { lane: lane("a"), facts: FACTS }), [feed(1)]);
+    // It closed the turn before the second feed reached it; that one may have given it the next.
+    assert_eq!(h.on(Event::TurnClosed { run: RunNo(1), next: false, fed: 1 }), []);
+    assert!(matches!(h.dispatch.lanes().next(), Some((_, LaneState::Working { .. }))));
+    assert_eq!(h.on(Event::TurnClosed { run: RunNo(1), next: false, fed: 2 }), []);
+    assert!(matches!(h.dispatch.lanes().next(), Some((_, LaneState::Listening { .. }))));
+}
+
+#[test]
+fn a_drain_ends_although_the_engine_is_away() {
+    let mut h = host(1, 2);
+    h.listening("a", 1);
+    assert_eq!(h.at(10).on(Event::Drain { unfinished: Unfinished::GoesOn }), [close(1, CloseWhy::Drain)]);
+    assert_eq!(h.at(20).tick(), [Effect::Terminate { run: RunNo(1) }]);
+    assert_eq!(h.at(40).tick(), []);
+    assert_eq!(h.at(55).tick(), [Effect::Leave { run: RunNo(1) }, Effect::Drained]);
+}
+
+#[test]
+fn a_follow_up_wakes_a_lane_that_was_forgotten() {
+    let mut h = host(1, 1);
+    assert_eq!(h.on(Event::FollowUp { lane: lane("a"), facts: FACTS }), [start("a", 1)]);
+}
+
+#[test]
+fn a_question_whose_clock_fell_behind_is_asked_about_again() {
+    let mut h = host(1, 1);
+    let suspended =
+        |left| Event::Suspended { lane: lane("a"), left: Duration::from_secs(left), facts: FACTS };
+    h.on(suspended(100));
+    assert_eq!(h.at(100).tick(), [Effect::Expire { lane: lane("a") }]);
+    assert_eq!(h.on(suspended(2)), []);
+    assert_eq!(h.at(102).tick(), [Effect::Expire { lane: lane("a") }]);
+    h.on(Event::Answered { lane: lane("a"), facts: FACTS });
+    assert_eq!(h.on(suspended(2)), [], "it goes on already");
+    assert_eq!(h.ready(1), [feed(1)]);
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::birth::Never;
 use super::end::LAST_PASSES;
 use super::gate::Gate;
-use super::{READY_WITHIN, Run, SILENCE};
+use super::{Owed, READY_WITHIN, Run, SILENCE};
 use crate::dispatch::{Event, Found, RunNo};
 use crate::domain::group::Group;
 use crate::domain::{Ending, Lane};
@@ -116,6 +116,8 @@ impl Adopted {
             die_at: None,
             failed: None,
             suspend_at: None,
+            fed: 0,
+            owed: Owed::default(),
         }
     }
 }

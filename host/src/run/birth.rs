@@ -3,12 +3,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::gate::Gate;
-use super::{READY_WITHIN, Run, begin};
+use super::{Owed, READY_WITHIN, Run, begin};
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
 use crate::domain::{Lane, RunId};
@@ -23,6 +24,10 @@ use ipc_schema::letters::ToAgent;
 /// The engine's own default allows more than a box needs; ours is part of the posture.
 const SECCOMP: &str = include_str!("../../../container/seccomp.json");
 
+/// So often an earlier box of the lane is looked for, and after so long each time.
+const REMOVALS: u32 = 20;
+const REMOVAL: Duration = Duration::from_secs(1);
+
 /// Why there is no box, or no wall around it.
 #[derive(Debug)]
 pub struct Never {
@@ -30,11 +35,13 @@ pub struct Never {
     pub code: &'static str,
     /// The reason with what to do, for a person.
     pub why: String,
+    /// Whether the engine may still have a box of it.
+    pub left: bool,
 }
 
 impl Never {
     pub(super) fn new(code: &'static str, why: impl ToString) -> Self {
-        Self { code, why: why.to_string() }
+        Self { code, why: why.to_string(), left: false }
     }
 }
 
@@ -93,13 +100,15 @@ pub(super) async fn born(
         turn: turn.clone(),
         gate,
         ready: false,
-        deadline: Some(Instant::now() + READY_WITHIN),
+        deadline: None,
         interrupted: None,
         close_asked: false,
         killed: None,
         die_at: None,
         failed: None,
         suspend_at: None,
+        fed: 0,
+        owed: Owed::default(),
     };
     start(box_run, &spec, &stage).await
 }
@@ -164,27 +173,40 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
         return Err(run.unborn(Never::new(e.code(), e)).await);
     }
     stage("started");
+    run.deadline = Some(Instant::now() + READY_WITHIN);
     Ok(run)
 }
 
 /// Two boxes of a lane would write one transcript. An earlier box that could not be removed in its time (the engine
-/// was away, or hung) goes now, before the next one is made.
+/// was away, or hung) goes now, before the next one is made. A removal that is under way already is no answer: the
+/// box is gone when it is listed no more.
 async fn remove_earlier(run: &Run) -> Result<(), EngineError> {
     let engine = &run.parts.engine;
-    for earlier in engine.boxes_of_lane(&run.parts.id, &run.lane).await? {
-        tracing::warn!(run = earlier.run, lane = %run.lane, "an earlier box of this lane is removed");
-        engine.remove(&earlier.container).await?;
+    for _ in 0..REMOVALS {
+        let earlier = engine.boxes_of_lane(&run.parts.id, &run.lane).await?;
+        if earlier.is_empty() {
+            return Ok(());
+        }
+        for earlier in earlier {
+            tracing::warn!(run = earlier.run, lane = %run.lane, "an earlier box of this lane is removed");
+            engine.remove(&earlier.container).await?;
+        }
+        tokio::time::sleep(REMOVAL).await;
     }
-    Ok(())
+    Err(EngineError::Hangs {
+        what: "remove an earlier box of the lane",
+        seconds: u64::from(REMOVALS) * REMOVAL.as_secs(),
+    })
 }
 
 impl Run {
     /// Takes back what was made for a box that did not start. An engine that gave no answer may have made it all the
     /// same: it is removed by its name then.
-    async fn unborn(self, never: Never) -> Never {
+    async fn unborn(self, mut never: Never) -> Never {
         self.gate.close();
         if let Err(e) = self.parts.engine.remove(&self.container).await {
-            tracing::warn!(run = %self.run, code = e.code(), "a box that did not start stays: {e}");
+            tracing::warn!(run = %self.run, code = e.code(), "a box that did not start stays for now: {e}");
+            never.left = true;
         }
         self.wall.remove();
         never

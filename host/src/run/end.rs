@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::time::Instant;
 
 use super::Run;
@@ -88,6 +89,12 @@ impl Run {
             let line = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").trim();
             line.chars().filter(|c| !c.is_control()).take(LAST_WORDS).collect::<String>()
         };
+        // A turn that was told to stop has stopped, however its box ended; also over the death of a host.
+        match (&self.turn, self.interrupted) {
+            (Some(_), Some(InterruptWhy::Stop)) => return Ending::Stopped,
+            (Some(_), Some(InterruptWhy::Time)) => return Ending::TimedOut,
+            _ => {}
+        }
         let why = self.failed.clone().unwrap_or_else(last_words);
         if self.ready {
             return Ending::Crashed { code: exit.code, oom: exit.oom, why };

@@ -130,8 +130,13 @@ impl Run {
     }
 
     fn saying(&self, voice: Voice, key: &str, text: &str) -> Option<Saying> {
-        let (channel, chat) = self.channel()?;
-        let parts = channel.split(text);
+        let (_, chat) = self.turn.as_ref()?;
+        let chat = chat.clone();
+        // A channel that is off today (its token is missing) may be on tomorrow: what was said is kept as it is.
+        let parts = match self.parts.channels.of(&chat) {
+            Some(channel) => channel.split(text),
+            None => Some(text.trim().to_owned()).filter(|text| !text.is_empty()).into_iter().collect(),
+        };
         (!parts.is_empty()).then(|| Saying { chat, voice, key: key.to_owned(), parts, answers: None })
     }
 
@@ -218,7 +223,7 @@ impl Run {
         }
         self.end_turn();
         self.parts.bell.ring();
-        let _ = self.events.send(Event::TurnClosed { run: self.no, next: next.is_some() });
+        let _ = self.events.send(Event::TurnClosed { run: self.no, next: next.is_some(), fed: self.fed });
     }
 
     fn status(&mut self, status: &Status) {

@@ -28,7 +28,7 @@ use crate::domain::{ChatId, Ending, Lane, LetterId, RunId, TurnId};
 use crate::mailbox::RunBox;
 use crate::parts::Parts;
 use crate::sandbox::Exit;
-use crate::store::RunRow;
+use crate::store::{RunRow, StoreError};
 pub use adoption::Adopted;
 use begin::input_letter;
 pub use birth::Never;
@@ -89,6 +89,16 @@ struct Run {
     failed: Option<String>,
     /// When a question has waited for as long as a box does.
     suspend_at: Option<Instant>,
+    /// How many `Feed`s it has obeyed: dispatch tells by it what it says of its turn in time from what is out of date.
+    fed: u64,
+    owed: Owed,
+}
+
+/// What waits for the store.
+#[derive(Debug, Default)]
+struct Owed {
+    feed: bool,
+    verdicts: bool,
 }
 
 /// Lives a run from the first to the last step and reports its end.
@@ -106,6 +116,9 @@ pub async fn live(
             tracing::warn!(%run, %lane, code = never.code, "the box did not start: {}", never.why);
             let ending = Ending::NeverStarted { code: never.code.to_owned(), why: never.why };
             let after = end::settle(&parts, &run, &lane, ending).await;
+            if never.left {
+                tokio::spawn(reap(Arc::clone(&parts)));
+            }
             // The receiver is gone only when the host is ending: there is nobody left to tell.
             let _ = events.send(Event::Ended { run: no, after });
         }
@@ -198,6 +211,7 @@ impl Run {
                 Happened::Silence => self.fell_silent().await,
                 Happened::Typing => self.show_typing(),
                 Happened::Letters => {
+                    self.settle_debts().await;
                     if self.take_letters().await {
                         self.wall.again();
                     }
@@ -208,7 +222,10 @@ impl Run {
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Feed => self.feed().await,
+            Order::Feed => {
+                self.fed += 1;
+                self.feed().await;
+            }
             Order::Interrupt(why) => {
                 self.interrupted = Some(why);
                 let turn = self.turn.as_ref().map(|(turn, _)| *turn);
@@ -242,6 +259,7 @@ impl Run {
                     failpoint!("run.input.written");
                 }
                 Ok(None) => break,
+                Err(e) if e.passes() => return self.owe_feed(&e),
                 Err(e) => {
                     // The messages are in the store; a box that cannot be fed must not keep its lane.
                     tracing::error!(run = %self.run, code = e.code(), "the box cannot be fed: {e}");
@@ -251,10 +269,30 @@ impl Run {
             }
         }
         self.tell_verdicts().await;
-        let open = self.parts.store.open_turn(self.lane.clone()).await;
-        if matches!(open, Ok(None)) {
-            self.end_turn();
-            let _ = self.events.send(Event::TurnClosed { run: self.no, next: false });
+        match self.parts.store.open_turn(self.lane.clone()).await {
+            Ok(None) => {
+                self.end_turn();
+                let _ = self.events.send(Event::TurnClosed { run: self.no, next: false, fed: self.fed });
+            }
+            Ok(Some(_)) => {}
+            Err(e) => self.owe_feed(&e),
+        }
+    }
+
+    /// The store could not be asked: the next scan asks again.
+    fn owe_feed(&mut self, why: &StoreError) {
+        tracing::error!(run = %self.run, code = why.code(), "the box is fed later: {why}");
+        self.owed.feed = true;
+    }
+
+    /// What could not be done when it was to be done, because the store could not take it.
+    async fn settle_debts(&mut self) {
+        let Owed { feed, verdicts } = std::mem::take(&mut self.owed);
+        if verdicts {
+            self.perform_open_requests().await;
+        }
+        if feed {
+            self.feed().await;
         }
     }
 

@@ -113,7 +113,10 @@ impl Run {
         let now = self.parts.clock.wall();
         match self.parts.store.verdict(self.run.clone(), turn, id, verdict, now).await {
             Ok(response) => self.put(&response.name, &response.bytes),
-            Err(e) => tracing::error!(run = %self.run, code = e.code(), "a verdict was not stored: {e}"),
+            Err(e) => {
+                tracing::error!(run = %self.run, code = e.code(), "a verdict waits, because it cannot be stored: {e}");
+                self.owed.verdicts = true;
+            }
         }
         failpoint!("run.request.answered");
     }
@@ -124,6 +127,7 @@ impl Run {
             Ok(open) => open,
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "open requests cannot be read: {e}");
+                self.owed.verdicts = true;
                 return;
             }
         };

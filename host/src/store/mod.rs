@@ -171,6 +171,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the same may succeed later: the disk has room again, another program lets go.
+    pub fn passes(&self) -> bool {
+        !matches!(self, Self::Row { .. } | Self::Rule(_))
+    }
+
     /// The machine's word.
     pub fn code(&self) -> &'static str {
         match self {

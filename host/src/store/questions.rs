@@ -285,6 +285,7 @@ pub(super) fn end_suspended(c: &Connection, open: &OpenTurnRow, now: WallMs) -> 
         return Ok(false);
     }
     pend(c, open.turn, now)?;
+    turns::put_back_unread(c, open.turn)?;
     turns::close(c, open, None, &TurnEnd { state: "done", why: "pending".into() }, now)?;
     Ok(true)
 }

@@ -249,6 +249,11 @@ impl Store {
                 let Some(open) = turns::open_of_lane(c, &lane)? else { return next(c, &lane, now) };
                 let settled = settle(c, &lane, &open, &ending, now)?;
                 let Some(until) = questions::open_of_turn(c, open.turn)? else { return Ok(settled) };
+                // Somebody wrote while the box was closing: that goes before what they were asked.
+                if turns::has_unread(c, open.turn)? {
+                    questions::pend(c, open.turn, now)?;
+                    return Ok(settled);
+                }
                 // Somebody has written in another chat of the group meanwhile: that does not wait for the answer.
                 if turns::others_wait(c, &lane)? && questions::end_suspended(c, &open, now)? {
                     return next(c, &lane, now);

@@ -449,7 +449,7 @@ impl House {
     async fn asks(&self, run: &str) {
         let id: LetterId = "t-1:toolu_1".parse().unwrap();
         let body = TakenEffect::Request { kind: "ask_person".into(), body: "{}".into(), limit: 9 };
-        let taken = self.takes_from(run, 1, 1, Some(TurnId(1)), id.as_str(), body).await;
+        let taken = self.takes_from(run, 1, 2, Some(TurnId(1)), id.as_str(), body).await;
         assert_eq!(taken, Taken::Perform);
         self.asks_again(T).await;
     }
@@ -553,4 +553,22 @@ async fn who_writes_while_the_box_still_waits_is_heard_before_the_answer() {
     h.is_given(RUN).await;
     let told = h.told(RUN).await;
     assert!(told.len() == 1 && told[0].contains("pending"), "{told:?}");
+}
+
+#[tokio::test]
+async fn who_writes_while_the_box_closes_for_its_question_is_heard_by_the_next() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    h.asks(RUN).await;
+    h.takes(2, 2, None, TakenEffect::Nothing).await;
+    // The box has its `_close`: what comes now is in no letter.
+    assert_eq!(h.wakes("telegram:-1", "never mind").await, Placement::FollowUp(TurnId(1)));
+    let collected = h.store.collect(RUN.parse().unwrap(), lane(), Ending::Finished, T).await.unwrap();
+    assert_eq!(collected, Collected::Next(TurnId(1), std::time::Duration::ZERO));
+    assert_eq!(h.store.suspended().await.unwrap(), [], "it waits for nobody");
+    h.starts(RUN2).await;
+    let (texts, _) = h.is_given(RUN2).await.unwrap();
+    assert_eq!(texts, ["one", "never mind"]);
 }

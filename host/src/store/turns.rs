@@ -243,6 +243,22 @@ pub(super) fn put_back_ungiven(c: &Connection, turn: TurnId) -> Result<()> {
     Ok(())
 }
 
+/// Messages of a turn that reached no agent: in no letter, or in one that its run never acknowledged.
+const UNREAD: &str = "turn = ?1 AND state = 'in_turn' AND role = 'wake' AND NOT EXISTS
+    (SELECT 1 FROM given g JOIN run r ON r.id = g.run WHERE g.seq = message.seq AND g.n <= r.ack)";
+
+/// Whether somebody wrote in the turn what no agent has read.
+pub(super) fn has_unread(c: &Connection, turn: TurnId) -> Result<bool> {
+    let sql = format!("SELECT count(*) FROM message WHERE {UNREAD}");
+    Ok(c.query_row(&sql, [int(turn.0)], |r| r.get::<_, i64>(0))? > 0)
+}
+
+/// Lets those wait for the next turn.
+pub(super) fn put_back_unread(c: &Connection, turn: TurnId) -> Result<()> {
+    c.execute(&format!("UPDATE message SET state = 'waiting', turn = NULL WHERE {UNREAD}"), [int(turn.0)])?;
+    Ok(())
+}
+
 /// Whether a message that wakes the lane waits beside its open turn.
 pub(super) fn others_wait(c: &Connection, lane: &Lane) -> Result<bool> {
     let sql = "SELECT count(*) FROM message m JOIN chat h ON h.id = m.chat

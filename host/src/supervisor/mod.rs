@@ -5,7 +5,6 @@
 
 mod commands;
 
-use commands::insist;
 pub use commands::unfinished;
 
 use std::collections::{HashMap, HashSet};
@@ -159,7 +158,14 @@ impl Supervisor {
                 let facts = self.parts.facts(&lane.group);
                 Some(Event::Wake { lane, facts })
             }
-            News::FollowUp(lane) => Some(Event::FollowUp { lane }),
+            News::FollowUp(lane) => {
+                let facts = self.parts.facts(&lane.group);
+                Some(Event::FollowUp { lane, facts })
+            }
+            News::Suspended(lane, left) => {
+                let facts = self.parts.facts(&lane.group);
+                Some(Event::Suspended { lane, left, facts })
+            }
             News::Answered(lane) => {
                 let facts = self.parts.facts(&lane.group);
                 Some(Event::Answered { lane, facts })
@@ -207,11 +213,11 @@ impl Supervisor {
         let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
         tokio::spawn(async move {
             let end = TurnEnd { state: "stopped", why: "stop".to_owned() };
-            let stop = || {
+            let next = patiently("a turn that was stopped waits", || {
                 let now = parts.clock.wall();
                 parts.store.end_turn(lane.clone(), order, end.clone(), say::stopped(), now)
-            };
-            let Some(next) = insist(format!("/stop in {lane}"), stop).await else { return };
+            });
+            let next = next.await;
             parts.bell.ring();
             if next.is_some() {
                 let _ = own.send(News::Wake(lane));
@@ -222,15 +228,14 @@ impl Supervisor {
     fn expire_questions(&self) {
         let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
         tokio::spawn(async move {
-            let lanes = loop {
-                match parts.store.expire_questions(parts.clock.wall()).await {
-                    Ok(lanes) => break lanes,
-                    Err(e) => tracing::error!(code = e.code(), "questions that expired wait: {e}"),
-                }
-                tokio::time::sleep(STORE_RETRY).await;
-            };
-            for lane in lanes {
+            let what = "questions that expired wait";
+            for lane in patiently(what, || parts.store.expire_questions(parts.clock.wall())).await {
                 let _ = own.send(News::Answered(lane));
+            }
+            // A wall clock that fell behind says that there is time left: they are asked about again.
+            for Suspended { lane, until } in patiently(what, || parts.store.suspended()).await {
+                let left = until.since(parts.clock.wall()).max(Duration::from_secs(1));
+                let _ = own.send(News::Suspended(lane, left));
             }
         });
     }
@@ -245,6 +250,17 @@ impl Supervisor {
                 Err(e) => tracing::error!(%lane, code = e.code(), "the wait was not told: {e}"),
             }
         });
+    }
+}
+
+/// Asks the store until it can answer: what dispatch has decided must not be lost for a full disk.
+async fn patiently<T, F: Future<Output = crate::store::Result<T>>>(what: &str, ask: impl Fn() -> F) -> T {
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(e) => tracing::error!(code = e.code(), "{what}: {e}"),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
     }
 }
 
@@ -276,7 +292,7 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
                 in_use.insert(run.to_string());
                 recovered.adopted.push(adopted);
             }
-            Err(run::Never { code, why }) => {
+            Err(run::Never { code, why, .. }) => {
                 tracing::warn!(%run, %lane, code, "a run of an earlier host cannot go on: {why}");
                 run::give_up(parts, &row).await?;
             }

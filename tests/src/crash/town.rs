@@ -111,6 +111,9 @@ impl Town {
             ("LAZARET_HOST_LIVE_BOXES", "10"),
             ("LAZARET_LIMITS_IDLE_WINDOW", "3s"),
             ("LAZARET_MODEL_WINDOW", "16000"),
+            // The platform's own pace is for people; a storm says more.
+            ("LAZARET_CHANNELS_TELEGRAM_CHAT_BURST", "10000"),
+            ("LAZARET_CHANNELS_TELEGRAM_BOT_PER_SECOND", "1000"),
         ] {
             world.set(name, value);
         }
@@ -232,10 +235,11 @@ impl Town {
         };
         // One that was answered already is asked about no more.
         let Ok(text) = held() else { return };
+        // The whole text: the question itself quotes how it begins.
         let arrived = self.log.since(0).iter().any(|line| {
-            // The question quotes the part.
-            let said = matches!(line.what, What::Delivered { .. }) && !line.text.starts_with("[lazaret]");
-            said && line.chat == chat && line.text.contains(text.trim())
+            line.chat == chat
+                && matches!(line.what, What::Delivered { .. })
+                && line.text.trim() == text.trim()
         });
         let order = format!("/{} {code}", if arrived { "drop" } else { "resend" });
         if let Some(number) = self.residents.iter().position(|resident| resident.address == chat) {
@@ -245,11 +249,13 @@ impl Town {
 
     /// Arms the host that is started next, and all after it; without a rule, none.
     pub fn arm(&mut self, rules: Option<&str>) {
-        // Hits are counted from here on.
-        let _ = std::fs::remove_file(self.trace());
         let trace = self.trace().to_string_lossy().into_owned();
         match rules {
-            Some(rules) => drop(self.world.set(failpoint::RULES, rules).set(failpoint::TRACE, &trace)),
+            Some(rules) => {
+                // Hits are counted from here on.
+                let _ = std::fs::remove_file(&trace);
+                self.world.set(failpoint::RULES, rules).set(failpoint::TRACE, &trace);
+            }
             None => drop(self.world.unset(failpoint::RULES).unset(failpoint::TRACE)),
         }
     }
@@ -284,6 +290,16 @@ impl Town {
             }
         }
         panic!("the host does not start");
+    }
+
+    /// Ends the host as an operator would; whether it ended well. Its own rule may have been quicker.
+    async fn stop(&mut self) -> bool {
+        if !self.world.is_up() {
+            return true;
+        }
+        let ended_well = self.world.try_stop().await == Some(0);
+        self.facts.kills += u64::from(!ended_well);
+        ended_well
     }
 
     /// The platform's log, which goes on being written.
@@ -327,7 +343,7 @@ impl Town {
                 nudged = true;
                 self.facts.nudges += 1;
                 eprintln!("it stands still, and is given another host: {left:#?}");
-                self.world.stop_host().await;
+                self.stop().await;
                 continue;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -349,8 +365,11 @@ impl Town {
     pub async fn judge_and<T>(mut self, dir: &Path, look: &impl Fn() -> T) -> (Verdict, T) {
         self.troubles(false);
         let settled = self.settle().await;
-        if self.world.is_up() {
-            self.world.stop_host().await;
+        if !self.stop().await {
+            // Its rule ended it while it stopped; this one has none.
+            self.arm(None);
+            self.up().await;
+            self.stop().await;
         }
         self.facts.boxes_left = self.world.boxes().await.len() as u64;
         let root = self.world.root().to_owned();

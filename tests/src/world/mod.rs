@@ -202,8 +202,16 @@ impl World {
     /// # Panics
     /// When it was not started, does not end in time, or ends badly.
     pub async fn stop_host(&mut self) {
+        assert_eq!(self.try_stop().await, Some(0), "{}", self.log());
+    }
+
+    /// The same for a host that may end otherwise. Returns its exit code; none when a signal ended it.
+    ///
+    /// # Panics
+    /// When it was not started, or does not end in time.
+    pub async fn try_stop(&mut self) -> Option<i32> {
         match self.host.take() {
-            Some(host) => assert_eq!(host.stop().await, Some(0), "{}", self.log()),
+            Some(host) => host.stop().await,
             None => panic!("the host was not started"),
         }
     }
