@@ -76,7 +76,8 @@ pub fn write(root: &Root, to: &Path, now: WallMs) -> Result<Archived, BackupErro
     if to.exists() {
         return Err(BackupError::file(to, "it is there already; a copy overwrites nothing"));
     }
-    let (part, copy) = (disk::beside(to, ".part"), disk::beside(to, ".db.part"));
+    let part = disk::beside(to, &format!(".{}.part", std::process::id()));
+    let copy = disk::beside(to, &format!(".db.{}.part", std::process::id()));
     let written = written(root, &part, &copy, now).and_then(|contents| {
         disk::sync(&part).map_err(|e| BackupError::file(&part, e))?;
         let read = read(&part)?;

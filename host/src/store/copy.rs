@@ -49,7 +49,8 @@ pub fn back_up(database: &Path, to: &Path) -> Result<Copied> {
         )));
     }
     let reader = ours(database)?;
-    let part = disk::beside(to, ".part");
+    // Two copies made at once to one name must not write into one file.
+    let part = disk::beside(to, &format!(".{}.part", std::process::id()));
     disk::remove(&part).map_err(|e| StoreError::file(&part, &e))?;
     let done = copied(database, reader, &part).and_then(|copied| {
         put(&part, to)?;

@@ -1,13 +1,12 @@
 //! Orders that a person gives in a chat. A command is a row with an outcome, carried out once.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
 use super::{STORE_RETRY, Supervisor};
 use crate::dispatch::{Event, LaneState};
-use crate::domain::Lane;
 use crate::domain::message::Command;
 use crate::domain::outbound::Saying;
+use crate::domain::{Lane, MessageSeq};
 use crate::intake::News;
 use crate::parts::Parts;
 use crate::say::{self, StatusFacts};
@@ -139,7 +138,7 @@ async fn finish(parts: &Parts, row: CommandRow, text: String, outcome: String) {
 
 /// Tries until the store has taken it: nobody else would, before the next start. `None` for what no trying mends: the
 /// host ends, or a row makes no sense.
-pub(super) async fn insist<T, F>(what: impl Display, mut work: impl FnMut() -> F) -> Option<T>
+async fn insist<T, F>(order: MessageSeq, mut work: impl FnMut() -> F) -> Option<T>
 where
     F: Future<Output = crate::store::Result<T>>,
 {
@@ -147,10 +146,10 @@ where
         match work().await {
             Ok(done) => return Some(done),
             Err(e @ (StoreError::Closed | StoreError::Row { .. } | StoreError::Rule(_))) => {
-                tracing::error!(code = e.code(), "{what} is not carried out: {e}");
+                tracing::error!(code = e.code(), "{order} is not carried out: {e}");
                 return None;
             }
-            Err(e) => tracing::error!(code = e.code(), "{what} waits for the store: {e}"),
+            Err(e) => tracing::error!(code = e.code(), "{order} waits for the store: {e}"),
         }
         tokio::time::sleep(STORE_RETRY).await;
     }
@@ -184,7 +183,6 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::domain::MessageSeq;
 
     #[tokio::test]
     async fn an_order_waits_for_the_store_and_for_nothing_else() {
