@@ -1,12 +1,13 @@
 //! Orders that a person gives in a chat. A command is a row with an outcome, carried out once.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use super::{STORE_RETRY, Supervisor};
 use crate::dispatch::{Event, LaneState};
+use crate::domain::Lane;
 use crate::domain::message::Command;
 use crate::domain::outbound::Saying;
-use crate::domain::{Lane, MessageSeq};
 use crate::intake::News;
 use crate::parts::Parts;
 use crate::say::{self, StatusFacts};
@@ -138,7 +139,7 @@ async fn finish(parts: &Parts, row: CommandRow, text: String, outcome: String) {
 
 /// Tries until the store has taken it: nobody else would, before the next start. `None` for what no trying mends: the
 /// host ends, or a row makes no sense.
-async fn insist<T, F>(order: MessageSeq, mut work: impl FnMut() -> F) -> Option<T>
+pub(super) async fn insist<T, F>(what: impl Display, mut work: impl FnMut() -> F) -> Option<T>
 where
     F: Future<Output = crate::store::Result<T>>,
 {
@@ -146,10 +147,10 @@ where
         match work().await {
             Ok(done) => return Some(done),
             Err(e @ (StoreError::Closed | StoreError::Row { .. } | StoreError::Rule(_))) => {
-                tracing::error!(code = e.code(), "{order} is not carried out: {e}");
+                tracing::error!(code = e.code(), "{what} is not carried out: {e}");
                 return None;
             }
-            Err(e) => tracing::error!(code = e.code(), "{order} waits for the store: {e}"),
+            Err(e) => tracing::error!(code = e.code(), "{what} waits for the store: {e}"),
         }
         tokio::time::sleep(STORE_RETRY).await;
     }
@@ -193,8 +194,8 @@ mod tests {
                 _ => Ok("carried out"),
             }
         };
-        assert_eq!(insist(MessageSeq(1), busy_once).await, Some("carried out"));
+        assert_eq!(insist("m-1", busy_once).await, Some("carried out"));
         let closed = || async { Err::<(), _>(StoreError::Closed) };
-        assert_eq!(insist(MessageSeq(1), closed).await, None, "the host ends");
+        assert_eq!(insist("m-1", closed).await, None, "the host ends");
     }
 }
