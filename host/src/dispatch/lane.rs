@@ -260,12 +260,15 @@ impl Dispatch {
         }
     }
 
-    pub(super) fn ended(&mut self, now: Duration, run: RunNo, after: After) {
+    pub(super) fn ended(&mut self, now: Duration, run: RunNo, after: After, fed: u64) {
         let draining = self.draining();
         let Some((lane, record)) = self.by_run(run) else { return };
-        // A wake, or an answer, that came after the store had collected the run.
+        // A wake, or an answer, that came after the store had collected the run; one may have been handed to it as a
+        // `Feed` that it did not live to obey.
+        let waits = matches!(record.state, LaneState::Queued { .. });
+        let overtaken = record.again || waits || fed < record.feeds;
         let after = match after {
-            After::Idle | After::Suspended(..) if record.again => After::Wake(Duration::ZERO, record.facts),
+            After::Idle | After::Suspended(..) if overtaken => After::Wake(Duration::ZERO, record.facts),
             after => after,
         };
         let lane = lane.clone();

@@ -142,6 +142,8 @@ pub enum Event {
         run: RunNo,
         /// What its lane does next.
         after: After,
+        /// How many `Feed`s it had obeyed.
+        fed: u64,
     },
     /// What the turn asked a person has not been answered for longer than a box waits.
     Suspend {
@@ -308,7 +310,7 @@ impl Dispatch {
             Event::FollowUp { lane, facts } => self.follow_up(now, lane, facts, &mut effects),
             Event::Ready { run } => self.ready(now, run, &mut effects),
             Event::TurnClosed { run, next, fed } => self.turn_closed(now, run, next, fed, &mut effects),
-            Event::Ended { run, after } => self.ended(now, run, after),
+            Event::Ended { run, after, fed } => self.ended(now, run, after, fed),
             Event::Suspend { run } => self.suspend(now, run, &mut effects),
             Event::Suspended { lane, left, facts } => self.suspended(now, lane, left, facts),
             Event::Answered { lane, facts } => self.answered(now, lane, facts, &mut effects),

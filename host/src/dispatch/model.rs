@@ -234,7 +234,7 @@ impl World {
                         (true, false) => After::Wake(wait, facts),
                         (false, _) => After::Idle,
                     };
-                    self.happen(Event::Ended { run, after });
+                    self.happen(Event::Ended { run, after, fed: u64::MAX });
                 }
             }
             Step::Ask(n) => {

@@ -54,7 +54,7 @@ impl Script {
         self.on(Event::TurnClosed { run, next, fed })
     }
     fn ended(&mut self, run: u64) -> Vec<Effect> {
-        self.on(Event::Ended { run: RunNo(run), after: After::Idle })
+        self.on(Event::Ended { run: RunNo(run), after: After::Idle, fed: u64::MAX })
     }
     fn tick(&mut self) -> Vec<Effect> {
         self.on(Event::Tick)
@@ -118,7 +118,7 @@ fn with_no_idle_window_every_turn_has_its_own_box() {
     h.ready(1);
     assert_eq!(h.closed(1, true), [close(1, CloseWhy::Idle)]);
     assert_eq!(
-        h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, facts) }),
+        h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, facts), fed: u64::MAX }),
         [start("ann", 2)]
     );
 }
@@ -203,7 +203,7 @@ fn a_turn_has_its_time_and_then_two_seconds() {
     );
     assert_eq!(h.at(907).tick(), [kill(1, Ending::TimedOut)]);
     assert_eq!(
-        h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, FACTS) }),
+        h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, FACTS), fed: u64::MAX }),
         [start("ann", 2)]
     );
 }
@@ -233,7 +233,7 @@ fn stop_reaches_a_turn_that_no_box_works_on() {
     assert_eq!(h.on(stop("bob")), [end(), kill(1, Ending::Killed)], "starting");
     let mut h = host(4, 12);
     h.wake("bob");
-    h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::from_secs(60), FACTS) });
+    h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::from_secs(60), FACTS), fed: u64::MAX });
     assert_eq!(h.on(stop("bob")), [end()], "in back-off");
     assert_eq!(h.on(stop("bob")), [], "idle");
 }
@@ -243,7 +243,10 @@ fn a_box_that_never_came_up_waits_before_the_next() {
     let mut h = host(4, 12);
     h.wake("ann");
     let wait = Duration::from_secs(5);
-    assert_eq!(h.at(1).on(Event::Ended { run: RunNo(1), after: After::Wake(wait, FACTS) }), []);
+    assert_eq!(
+        h.at(1).on(Event::Ended { run: RunNo(1), after: After::Wake(wait, FACTS), fed: u64::MAX }),
+        []
+    );
     assert_eq!(h.at(5).tick(), []);
     assert_eq!(h.at(6).tick(), [start("ann", 2)]);
 }
@@ -315,7 +318,7 @@ fn a_turn_that_outlasts_the_drain_is_left_to_the_next_host() {
     assert_eq!(h.at(40).tick(), [close(1, CloseWhy::Drain)]);
     assert_eq!(h.at(50).tick(), [Effect::Terminate { run: RunNo(1) }]);
     assert_eq!(
-        h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, FACTS) }),
+        h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, FACTS), fed: u64::MAX }),
         [Effect::Drained]
     );
 }
@@ -340,7 +343,7 @@ fn an_idle_host_is_drained_at_once() {
 fn a_late_word_of_an_ended_run_changes_nothing() {
     let mut h = host(4, 12);
     h.wake("ann");
-    h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, FACTS) });
+    h.on(Event::Ended { run: RunNo(1), after: After::Wake(Duration::ZERO, FACTS), fed: u64::MAX });
     assert_eq!(h.ready(1), []);
     assert_eq!(h.closed(1, false), []);
     assert_eq!(h.ended(1), []);
@@ -401,7 +404,7 @@ fn a_turn_that_waits_for_a_person_gives_its_slot_away_until_the_answer() {
     assert_eq!(h.at(1).wake("b"), [], "the only slot is taken");
     assert_eq!(h.at(50).on(Event::Suspend { run: RunNo(1) }), [close(1, CloseWhy::Question)]);
     let after = After::Suspended(Duration::from_secs(1000), FACTS);
-    assert_eq!(h.at(51).on(Event::Ended { run: RunNo(1), after }), [start("b", 2)]);
+    assert_eq!(h.at(51).on(Event::Ended { run: RunNo(1), after, fed: u64::MAX }), [start("b", 2)]);
     h.ready(2);
     let answered = || Event::Answered { lane: lane("a"), facts: FACTS };
     assert_eq!(h.at(70).on(answered()), [], "it waits for a slot again");
@@ -431,7 +434,7 @@ fn an_answer_that_comes_while_the_box_closes_is_not_forgotten() {
     h.on(Event::Suspend { run: RunNo(1) });
     assert_eq!(h.on(Event::Answered { lane: lane("a"), facts: FACTS }), []);
     let after = After::Suspended(Duration::from_secs(1000), FACTS);
-    assert_eq!(h.on(Event::Ended { run: RunNo(1), after }), [start("a", 2)]);
+    assert_eq!(h.on(Event::Ended { run: RunNo(1), after, fed: u64::MAX }), [start("a", 2)]);
 }
 
 #[test]
@@ -496,4 +499,14 @@ fn a_turn_can_be_stopped_while_its_box_closes_for_its_question() {
     );
     assert_eq!(h.on(Event::Stop { lane: lane("a"), order: None }), [], "once");
     assert_eq!(h.ended(1), []);
+}
+
+#[test]
+fn a_message_that_was_handed_to_a_box_that_had_just_died_is_not_forgotten() {
+    let mut h = host(1, 1);
+    h.listening("a", 1);
+    // The store has collected the run, and its end is on the way; the next message opens a turn and overtakes it.
+    assert_eq!(h.wake("a"), [feed(1)]);
+    let ended = Event::Ended { run: RunNo(1), after: After::Idle, fed: 1 };
+    assert_eq!(h.on(ended), [start("a", 2)]);
 }

@@ -121,7 +121,7 @@ pub async fn live(
                 tokio::spawn(reap(Arc::clone(&parts)));
             }
             // The receiver is gone only when the host is ending: there is nobody left to tell.
-            let _ = events.send(Event::Ended { run: no, after });
+            let _ = events.send(Event::Ended { run: no, after, fed: 0 });
         }
     }
 }
@@ -151,8 +151,9 @@ async fn to_its_end(mut box_run: Run, orders: &mut UnboundedReceiver<Order>, eve
     let no = box_run.no;
     // Without an exit the box is left to the next host: nothing of it is touched.
     if let Some(exit) = box_run.listen(orders).await {
+        let fed = box_run.fed;
         let after = box_run.collect(exit).await;
-        let _ = events.send(Event::Ended { run: no, after });
+        let _ = events.send(Event::Ended { run: no, after, fed });
     }
 }
 
