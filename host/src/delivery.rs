@@ -18,11 +18,9 @@ use crate::domain::outbound::{Part, Way};
 use crate::parts::Parts;
 use crate::policy::delivery::{Happened, Next, Terms};
 use crate::policy::pace::{Pacer, Place, Wait};
-use crate::policy::retry::LONGEST_WAIT;
+use crate::policy::retry::{LONGEST_WAIT, STORE_AGAIN};
 use crate::store::{Head, StoreError};
 
-/// After the store failed.
-const STORE_RETRY: Duration = Duration::from_secs(5);
 /// How long after the stop a call may still begin.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 /// How long a call that is under way at the stop may take.
@@ -87,7 +85,7 @@ pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: Cancell
             }
             Err(e) => {
                 tracing::error!(channel = %post.channel.name(), code = e.code(), "the outbox cannot be read: {e}");
-                tokio::time::sleep(STORE_RETRY).await;
+                tokio::time::sleep(STORE_AGAIN).await;
             }
         }
         tokio::select! {
@@ -130,7 +128,7 @@ async fn drain(post: Arc<Post>, chat: ChatId) -> ChatId {
         Ok(terms) => terms,
         Err(e) => {
             tracing::error!(%chat, code = e.code(), "delivery waits for the store: {e}");
-            post.rest(STORE_RETRY).await;
+            post.rest(STORE_AGAIN).await;
             return chat;
         }
     };
@@ -218,7 +216,7 @@ impl Post {
             }
             Err(e) => {
                 tracing::error!(%chat, code = e.code(), "delivery waits for the store: {e}");
-                return (Turn::Wait(STORE_RETRY), false);
+                return (Turn::Wait(STORE_AGAIN), false);
             }
         };
         let happened = tokio::select! {
@@ -249,7 +247,7 @@ impl Post {
             if self.stop.is_cancelled() {
                 return;
             }
-            self.rest(STORE_RETRY).await;
+            self.rest(STORE_AGAIN).await;
         }
     }
 

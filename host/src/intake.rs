@@ -14,6 +14,7 @@ use crate::domain::{GroupName, Lane, MessageSeq, SenderId};
 use crate::mailbox::shared_dir;
 use crate::parts::Parts;
 use crate::policy::admission::{self, Admission};
+use crate::policy::retry::STORE_AGAIN;
 use crate::say;
 use crate::store::{Accepted, CommandRow, Intake, Placement, StoreError, StrangerSeen};
 
@@ -47,8 +48,6 @@ impl News {
     }
 }
 
-/// After an error that names no wait of its own.
-const STORE_RETRY: Duration = Duration::from_secs(5);
 /// Files of one message that are looked at.
 const ATTACHMENTS: usize = 10;
 /// The quoted beginning of what a message answers.
@@ -72,7 +71,7 @@ pub async fn poll(
             Ok(position) => position,
             Err(e) => {
                 tracing::error!(channel = %name, code = e.code(), "where to read on is not known: {e}");
-                tokio::time::sleep(STORE_RETRY).await;
+                tokio::time::sleep(STORE_AGAIN).await;
                 continue;
             }
         };
@@ -87,7 +86,7 @@ pub async fn poll(
                 // Not acknowledged before it is stored: on failure the channel hands the same batch over again.
                 if let Err(e) = take_in(&parts, &channel, batch, &supervisor).await {
                     tracing::error!(channel = %name, code = e.code(), "messages wait at the platform: {e}");
-                    tokio::time::sleep(STORE_RETRY).await;
+                    tokio::time::sleep(STORE_AGAIN).await;
                 }
             }
             Err(ChannelError::Later { why, code, wait }) => {

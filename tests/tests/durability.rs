@@ -9,25 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use journeys::images;
-use journeys::telegram::{Chat, Person};
+use journeys::telegram::Chat;
 use journeys::world::{Engine, World};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
-
-/// A host that is up, and Ann, who talks to `main` in her own chat.
-async fn ann_at_home(settings: &[(&str, &str)]) -> (World, Person, Chat) {
-    let mut world = World::on(Engine::stand_in().await).await;
-    for (name, value) in settings {
-        world.set(name, value);
-    }
-    let ann = world.telegram.person(5, "Ann");
-    let direct = ann.direct();
-    world.up().await;
-    ann.says(&direct, "hello?");
-    world.admit(&direct.address(), "main").await;
-    (world, ann, direct)
-}
 
 async fn hears(world: &World, chat: &Chat, text: &str) {
     world.soon(&format!("{text:?} is heard"), async { while chat.hears().await != text {} }).await;
@@ -91,7 +77,7 @@ const KEPT: [&str; 3] = ["state/sessions", "state/workspaces", "groups"];
 
 #[tokio::test]
 async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_on() {
-    let (mut world, ann, direct) = ann_at_home(&[]).await;
+    let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
     world.model.on("line ").says("noted");
     let notes = serde_json::json!({ "command": "ln -s /etc/passwd link; mkfifo pipe; echo Tom > cat" });
     world.model.on("my cat is").runs("run_command", notes).says("Tom!");
@@ -177,7 +163,7 @@ async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_
 
 #[tokio::test]
 async fn a_damaged_database_is_refused_with_the_command_and_the_copy_brings_the_talk_back() {
-    let (mut world, ann, direct) = ann_at_home(&[]).await;
+    let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
     world.model.on("").says("noted");
     ann.says(&direct, "remember the milk");
     hears(&world, &direct, "noted").await;
@@ -238,7 +224,7 @@ async fn a_database_of_a_newer_host_is_left_alone() {
 
 #[tokio::test]
 async fn what_a_crash_would_leave_opens_at_any_moment() {
-    let (mut world, ann, direct) = ann_at_home(&[]).await;
+    let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
     world.model.on("").says("noted");
     for n in 0..60 {
         ann.says(&direct, &format!("line {n}"));
@@ -266,7 +252,7 @@ async fn what_a_crash_would_leave_opens_at_any_moment() {
 
 #[tokio::test]
 async fn damage_that_only_a_full_check_sees_ends_the_host_with_the_command() {
-    let (mut world, ann, direct) = ann_at_home(&[]).await;
+    let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
     world.model.on("hello again").says("hello");
     ann.says(&direct, "hello again");
     hears(&world, &direct, "hello").await;
@@ -499,7 +485,7 @@ async fn a_full_disk_at_the_start_gives_the_ballast_back_and_waits() {
 
 #[tokio::test]
 async fn a_database_that_another_program_holds_is_waited_for() {
-    let (world, ann, direct) = ann_at_home(&[]).await;
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
     let theirs = Connection::open(database(world.root())).unwrap();
     theirs.execute_batch("BEGIN IMMEDIATE").unwrap();
     world.model.on("are you there").says("I am");

@@ -13,7 +13,7 @@ use crate::domain::{Ending, Lane, MessageSeq};
 /// Where a lane stands. An idle lane has no state at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LaneState {
-    /// An open turn waits for a slot; `run` when a listening box waits with it.
+    /// An open turn waits for a slot; `held` when a listening box waits with it.
     Queued {
         /// Since when.
         since: Duration,

@@ -6,6 +6,8 @@ use crate::domain::Ending;
 use crate::domain::run::TurnEnd;
 use crate::say;
 
+/// A store that failed (a full disk, another program's lock) is asked again after this.
+pub const STORE_AGAIN: Duration = Duration::from_secs(5);
 /// A turn gets this many runs that crash before it is given up.
 pub const ATTEMPTS: u32 = 3;
 /// A box that never comes up is tried again for this long after the turn was opened.

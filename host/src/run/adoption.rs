@@ -26,6 +26,8 @@ pub struct Adopted {
     group: Group,
     wall: RunBox,
     gate: Gate,
+    /// Whether it was told to close.
+    closes: bool,
     outdated: bool,
 }
 
@@ -59,7 +61,8 @@ impl Adopted {
         failpoint!("run.adopt.socket");
         gate.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
         let outdated = row.session != known.session_of(lane);
-        Ok(Self { row, group, wall, gate, outdated })
+        let closes = wall.closes();
+        Ok(Self { row, group, wall, gate, closes, outdated })
     }
 
     /// Its lane.
@@ -80,7 +83,7 @@ impl Adopted {
     /// Where the run stands, for dispatch.
     pub fn found(&self) -> Found {
         match () {
-            () if self.wall.closes() => Found::Closing,
+            () if self.closes => Found::Closing,
             () if !self.row.ready => Found::Starting,
             () if self.row.turn.is_some() => Found::Working,
             () => Found::Listening,
@@ -88,8 +91,7 @@ impl Adopted {
     }
 
     pub(super) fn into_run(self, parts: &Arc<Parts>, no: RunNo, events: UnboundedSender<Event>) -> Run {
-        let Self { row, group, wall, gate, .. } = self;
-        let close_asked = wall.closes();
+        let Self { row, group, wall, gate, closes: close_asked, .. } = self;
         // Silence starts anew: the box may have waited for its model as long as the host was away.
         let deadline = match (row.ready, &row.turn) {
             (false, _) => Some(Instant::now() + READY_WITHIN),

@@ -10,6 +10,7 @@ use super::Run;
 use crate::dispatch::After;
 use crate::domain::{Ending, Lane, RunId};
 use crate::parts::Parts;
+use crate::policy::retry::STORE_AGAIN;
 use crate::sandbox::Exit;
 use crate::store::Collected;
 
@@ -17,10 +18,10 @@ use crate::store::Collected;
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// A box that is still there after SIGKILL gets it again.
 const KILL_AGAIN: Duration = Duration::from_secs(5);
-/// How much of stdout and stderr is kept.
-const LOG_BYTES: usize = 64 * 1024;
 /// A box may leave this many passes of letters behind; its budget is 4,096 names, a pass takes 64.
 pub(super) const LAST_PASSES: u32 = 200;
+/// How much of stdout and stderr is kept.
+const LOG_BYTES: usize = 64 * 1024;
 /// How much of it a person sees when a box dies.
 const LAST_WORDS: usize = 300;
 
@@ -116,7 +117,7 @@ pub(super) async fn settle(parts: &Parts, run: &RunId, lane: &Lane, ending: Endi
             Ok(collected) => break collected,
             Err(e) => {
                 tracing::error!(%run, code = e.code(), "the run's end waits, because it cannot be stored: {e}");
-                tokio::time::sleep(Duration::from_secs(5)).await;
+                tokio::time::sleep(STORE_AGAIN).await;
             }
         }
     };

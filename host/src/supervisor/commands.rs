@@ -3,13 +3,14 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::{STORE_RETRY, Supervisor};
+use super::Supervisor;
 use crate::dispatch::{Event, LaneState};
 use crate::domain::Lane;
 use crate::domain::message::Command;
 use crate::domain::outbound::Saying;
 use crate::intake::News;
 use crate::parts::Parts;
+use crate::policy::retry::STORE_AGAIN;
 use crate::say::{self, StatusFacts};
 use crate::store::{AnswerTaken, CommandRow, StoreError, Word};
 
@@ -152,7 +153,7 @@ where
             }
             Err(e) => tracing::error!(code = e.code(), "{what} waits for the store: {e}"),
         }
-        tokio::time::sleep(STORE_RETRY).await;
+        tokio::time::sleep(STORE_AGAIN).await;
     }
 }
 

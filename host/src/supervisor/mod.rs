@@ -24,9 +24,6 @@ use crate::run::{self, Adopted, Order};
 use crate::say;
 use crate::store::Suspended;
 
-/// After the store failed.
-const STORE_RETRY: Duration = Duration::from_secs(5);
-
 /// What the operator wants of the whole host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
