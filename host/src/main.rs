@@ -20,6 +20,7 @@ mod dispatch;
 mod domain;
 mod gateway;
 mod http;
+mod images;
 mod intake;
 mod mailbox;
 mod parts;

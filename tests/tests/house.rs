@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Every room with its floor. Two rooms on one floor do not import each other.
 /// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
-const FLOORS: [(&str, u32); 26] = [
+const FLOORS: [(&str, u32); 27] = [
     ("main", 60),
     ("cli", 55),
     ("daemon", 50),
@@ -21,6 +21,7 @@ const FLOORS: [(&str, u32); 26] = [
     ("parts", 41),
     ("gateway", 40),
     ("backup", 40),
+    ("images", 40),
     ("channels", 30),
     ("store", 30),
     ("sandbox", 30),

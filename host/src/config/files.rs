@@ -10,6 +10,7 @@ use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
 pub use super::value::{Span, Zone};
 use crate::domain::group::{Priority, Trigger};
+use crate::domain::image::DEFAULT_IMAGE;
 use crate::domain::limits::{ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChatId, SenderId};
@@ -55,7 +56,7 @@ impl Default for InstallFile {
             persona: "Laz".into(),
             zone: Zone(chrono_tz::UTC),
             owners: Vec::new(),
-            image: "lazaret-agent".into(),
+            image: DEFAULT_IMAGE.into(),
             model: ModelFile::default(),
             host: HostFile::default(),
             keep: KeepFile::default(),

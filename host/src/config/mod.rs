@@ -5,6 +5,7 @@
 //! at the start. Every error names the file, the line and column, what was expected, and the nearest right name.
 
 pub mod dirs;
+pub mod edit;
 pub mod files;
 pub mod first;
 mod paths;

@@ -12,11 +12,13 @@ use super::gate::Gate;
 use super::{Owed, READY_WITHIN, Run, begin};
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
-use crate::domain::{Lane, RunId};
+use crate::domain::outbound::Saying;
+use crate::domain::{ChatId, GroupName, Lane, RunId};
 use crate::mailbox::{Archive, RunBox, shared_dir};
 use crate::parts::Parts;
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, Sources, plan};
 use crate::sandbox::{BoxState, EngineError};
+use crate::say;
 use crate::store::{BeginState, NewRun};
 use ipc_schema::ToAgentLetter;
 use ipc_schema::letters::ToAgent;
@@ -77,7 +79,7 @@ pub(super) async fn born(
         parts.store.stage(turn.as_ref().map(|(t, _)| *t), None, Some(run), name, parts.clock.now());
     };
     stage("start");
-    let image = parts.engine.image(&image_name).await.map_err(|e| Never::new(e.code(), e))?;
+    let image = image(parts, &lane.group, &image_name, turn.as_ref().map(|(_, chat)| chat)).await?;
     let wall = open_wall(parts, lane, run, known.uid)?;
     let newborn = Newborn { parts, lane, run, uid: known.uid, group: &group, session, state, image };
     let (gate, spec) = match newborn.furnish(&wall).await {
@@ -111,6 +113,26 @@ pub(super) async fn born(
         owed: Owed::default(),
     };
     start(box_run, &spec, &stage).await
+}
+
+/// The image of the run. Where another one was named and did not pass, the chat is told once, and the run goes on.
+async fn image(
+    parts: &Parts,
+    group: &GroupName,
+    wanted: &str,
+    chat: Option<&ChatId>,
+) -> Result<ImageFacts, Never> {
+    let image = parts.images.for_run(group, wanted).await.map_err(|e| Never::new(e.code(), e))?;
+    if let (Some(kept), Some(chat)) = (image.kept, chat) {
+        let now = parts.clock.wall();
+        let text = say::image_kept(&kept.name, &kept.why, &kept.serves);
+        let saying = Saying::notice(chat, &format!("image:{}", now.0), text);
+        if let Err(e) = parts.store.say(None, saying, now).await {
+            tracing::warn!(code = e.code(), "the chat is not told of its image: {e}");
+        }
+        parts.bell.ring();
+    }
+    Ok(image.facts)
 }
 
 /// What a box needs before it is made.

@@ -17,6 +17,7 @@ mod migration_tests;
 mod migrations;
 mod open;
 mod outbox;
+mod pins;
 mod questions;
 mod restore;
 mod runs;
