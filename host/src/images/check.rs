@@ -84,6 +84,7 @@ impl Images {
             image: about.facts.clone(),
             runner: place.runner.clone(),
             sources: sources(&place.runner_dir, dir, passwd),
+            extra: Vec::new(),
             limits: RunLimits::default(),
             seccomp: SECCOMP.to_owned(),
             zone: "UTC".into(),

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod authorize;
 pub mod delivery;
 pub mod image;
+pub mod mounts;
 pub mod night;
 pub mod pace;
 pub mod pressure;

@@ -16,8 +16,9 @@ use crate::domain::outbound::Saying;
 use crate::domain::{ChatId, GroupName, Lane, RunId};
 use crate::mailbox::{Archive, RunBox, shared_dir};
 use crate::parts::Parts;
+use crate::policy::mounts::MountError;
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, Sources, plan};
-use crate::sandbox::{BoxState, EngineError};
+use crate::sandbox::{BoxState, EngineError, check_source};
 use crate::say;
 use crate::store::{BeginState, NewRun};
 use ipc_schema::ToAgentLetter;
@@ -152,6 +153,9 @@ impl Newborn<'_> {
     async fn furnish(self, wall: &RunBox) -> Result<(Gate, ContainerSpec), Never> {
         let Self { parts, lane, run, uid, group, session, state, image } = self;
         failpoint!("run.born.wall");
+        for mount in &group.mounts {
+            check_source(&mount.source).map_err(|e| Never::new(e.code(), e))?;
+        }
         let sources = sources(parts, lane, wall, &image, uid).await?;
         let spec = plan(&PlanInput {
             install: parts.id.clone(),
@@ -162,6 +166,7 @@ impl Newborn<'_> {
             image,
             runner: parts.runner.digest.clone(),
             sources,
+            extra: group.mounts.clone(),
             limits: group.limits.clone(),
             seccomp: SECCOMP.to_owned(),
             zone: group.zone.name().to_owned(),
@@ -183,7 +188,10 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     }
     match engine.create(spec).await {
         Ok(container) => run.container = container,
-        Err(e) => return Err(run.unborn(Never::new(e.code(), e)).await),
+        Err(e) => {
+            let never = of_mount(&run.group, e);
+            return Err(run.unborn(never).await);
+        }
     }
     stage("created");
     let noted = run.parts.store.run_container(run.run.clone(), run.container.clone()).await;
@@ -192,11 +200,25 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     }
     failpoint!("run.born.noted");
     if let Err(e) = engine.start(&run.container).await {
-        return Err(run.unborn(Never::new(e.code(), e)).await);
+        let never = of_mount(&run.group, e);
+        return Err(run.unborn(never).await);
     }
     stage("started");
     run.deadline = Some(Instant::now() + READY_WITHIN);
     Ok(run)
+}
+
+/// What the engine says of a mount of the settings, in our words: it went between the look at it and the box.
+fn of_mount(group: &Group, e: EngineError) -> Never {
+    let EngineError::Refused { why, .. } = &e else { return Never::new(e.code(), e) };
+    let mount = group.mounts.iter().find(|m| why.contains(&*m.source.to_string_lossy()));
+    match mount {
+        Some(m) if why.contains("does not exist") || why.contains("no such file") => {
+            let gone = MountError::Gone { source_path: m.source.clone() };
+            Never::new(gone.code(), gone)
+        }
+        _ => Never::new(e.code(), e),
+    }
 }
 
 /// Two boxes of a lane would write one transcript. An earlier box that could not be removed in its time (the engine

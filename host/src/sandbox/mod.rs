@@ -5,6 +5,7 @@
 
 mod fetch;
 mod image;
+mod source;
 mod translate;
 mod trial;
 
@@ -26,6 +27,7 @@ use futures_util::StreamExt;
 use crate::domain::Lane;
 use crate::policy::sandbox_plan::{ContainerSpec, label};
 pub use fetch::Recipe;
+pub use source::check_source;
 pub use trial::Trial;
 
 /// The oldest engine whose posture we know: 20.10 speaks API 1.41.
