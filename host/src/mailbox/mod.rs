@@ -8,7 +8,8 @@ mod archive;
 mod sweep;
 mod take;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::layout::{self, FROM_AGENT, Name, TO_AGENT};
 use ipc_schema::untrusted_fs::UntrustedDir;
 use ipc_schema::write::{LetterDir, WriteError, Written};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -129,6 +130,7 @@ impl Mailbox {
             move |source| MailboxError::Dir { path, source }
         };
         let (to, from) = (dir.join(TO_AGENT), dir.join(FROM_AGENT));
+        let lying = lying(&to).map_err(failed(&to))?;
         let to = LetterDir::open(&to).map_err(failed(&to))?;
         let from_handle = UntrustedDir::open(&from).map_err(failed(&from))?;
         let bell = Arc::new(Notify::new());
@@ -154,6 +156,8 @@ impl Mailbox {
             bell,
             watched,
             archive,
+            lying,
+            stuck: HashSet::new(),
         })
     }
 }
@@ -184,6 +188,19 @@ pub fn shared_dir(path: &Path, gid: u32, mode: u32) -> io::Result<()> {
     fs::create_dir_all(path)?;
     chown(path, None, Some(gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// The letters that an earlier host wrote into a directory.
+fn lying(to: &Path) -> io::Result<BTreeMap<u64, String>> {
+    let names = fs::read_dir(to)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter_map(|name| Some((number(&name)?, name))).collect())
+}
+
+fn number(name: &str) -> Option<u64> {
+    match layout::parse_name(name.as_bytes()) {
+        Ok(Name::Letter { n, .. }) => Some(n),
+        _ => None,
+    }
 }
 
 fn on_event(bells: &Bells, event: notify::Result<notify::Event>) {
@@ -226,6 +243,10 @@ pub struct RunBox {
     bell: Arc<Notify>,
     watched: bool,
     archive: Archive,
+    /// Letters to the agent that are files now, by number.
+    lying: BTreeMap<u64, String>,
+    /// Names that were refused and could not be removed.
+    stuck: HashSet<OsString>,
 }
 
 impl RunBox {
@@ -268,12 +289,28 @@ impl RunBox {
     ///
     /// # Errors
     /// What [`LetterDir::put`] says.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<Written, WriteError> {
+    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<Written, WriteError> {
         failpoint!("mailbox.write.before", |source| WriteError::Io { name: name.to_owned(), source });
         self.archive.keep(TO_AGENT, name, bytes);
         let written = self.to.put(name, bytes);
         failpoint!("mailbox.write.after");
+        if let (Ok(_), Some(n)) = (&written, number(name)) {
+            self.lying.insert(n, name.to_owned());
+        }
         written
+    }
+
+    /// Removes letters that the agent has settled, up to its acknowledgement; their copies stay.
+    pub fn prune(&mut self, ack: u64) {
+        let kept = self.lying.split_off(&ack.saturating_add(1));
+        for name in std::mem::replace(&mut self.lying, kept).into_values() {
+            let path = self.dir.join(TO_AGENT).join(&name);
+            if let Err(e) = fs::remove_file(&path)
+                && e.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(run = %self.run, code = "mailbox.prune", "{}: {e}", path.display());
+            }
+        }
     }
 
     /// Lets the next [`RunBox::ring`] return at once: there is more to take.

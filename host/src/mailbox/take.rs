@@ -8,6 +8,7 @@ use ipc_schema::layout::{self, FROM_AGENT, Name, letter_name};
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode, sha256_hex};
 
 use super::RunBox;
+use crate::say;
 
 /// At most this many letters are taken in one pass, so that runs take turns.
 const PASS_LETTERS: usize = 64;
@@ -67,16 +68,21 @@ impl RunBox {
         let listing = self.from.names(limit)?;
         let mut pass = Pass::default();
         if listing.truncated {
-            pass.flood = Some(format!("more than {names_max} files in {FROM_AGENT}"));
+            pass.flood = Some(format!("left more than {names_max} files in {FROM_AGENT}"));
             return Ok(pass);
         }
         let bytes = self.from.disk_usage(&listing.names);
         if bytes > bytes_max {
-            pass.flood = Some(format!("{} MiB in {FROM_AGENT}, of {} MiB", bytes >> 20, bytes_max >> 20));
+            pass.flood = Some(format!("left {} in {FROM_AGENT}, of {}", say::size(bytes), say::size(bytes_max)));
             return Ok(pass);
         }
+        // A directory that is not empty stays, and so does what a host without root may not remove: it was told and
+        // counted once, and goes on counting against the budget.
+        if !self.stuck.is_empty() {
+            self.stuck.retain(|name| listing.names.contains(name));
+        }
         let mut numbers: Vec<(u64, String)> = Vec::new();
-        for name in listing.names {
+        for name in listing.names.into_iter().filter(|name| !self.stuck.contains(name)) {
             match layout::parse_name(name.as_bytes()) {
                 Ok(Name::Letter { n, kind }) => numbers.push((n, kind.to_owned())),
                 Ok(Name::Draft) => {}
@@ -196,11 +202,12 @@ impl RunBox {
     }
 
     /// Removes a name whose fate is stored.
-    pub fn done(&self, name: &OsStr) {
+    pub fn done(&mut self, name: &OsStr) {
         failpoint!("mailbox.unlink.before");
         if let Err(e) = self.from.unlink(name) {
             let shown = ipc_schema::refusal::quote(&name.to_string_lossy(), 80);
-            tracing::warn!(run = %self.run, code = "ipc.unlink", "{shown} stays: {e}");
+            tracing::debug!(run = %self.run, code = "ipc.unlink", "{shown} stays: {e}");
+            self.stuck.insert(name.to_owned());
         }
         failpoint!("mailbox.unlink.after");
     }
@@ -341,6 +348,21 @@ mod tests {
         codes.sort();
         assert_eq!(codes, [(None, "ipc.name"), (None, "ipc.name"), (Some(1), "ipc.json")]);
         assert_eq!(std::fs::read_dir(&w.rejected).unwrap().count(), 1, "its bytes are kept for the operator");
+    }
+
+    #[test]
+    fn a30_what_cannot_be_removed_is_refused_once() {
+        let mut w = wall();
+        std::fs::create_dir_all(w.from.join("0000000001-message.json/deep")).unwrap();
+        w.put(2);
+        let pass = w.run.pass(4096, MIB16).unwrap();
+        assert_eq!(pass.refused[0].refusal.code, RefusalCode::NotRegular);
+        w.run.done(&pass.refused[0].name);
+        pass.letters.iter().for_each(|l| w.run.done(OsStr::new(&l.name)));
+        let quiet = w.run.pass(4096, MIB16).unwrap();
+        assert!(quiet.refused.is_empty() && quiet.letters.is_empty(), "{quiet:?}");
+        w.put(3);
+        assert_eq!(w.numbers(), [3], "and nothing waits for it");
     }
 
     #[test]

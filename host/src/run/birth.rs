@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::refusals::Telling;
 use super::{Owed, READY_WITHIN, Run, begin};
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
@@ -16,6 +17,7 @@ use crate::domain::{Lane, RunId};
 use crate::mailbox::{Archive, RunBox, shared_dir};
 use crate::parts::Parts;
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, Sources, plan};
+use crate::policy::tally::Tally;
 use crate::sandbox::{BoxState, EngineError};
 use crate::store::{BeginState, NewRun};
 use ipc_schema::ToAgentLetter;
@@ -78,9 +80,9 @@ pub(super) async fn born(
     };
     stage("start");
     let image = parts.engine.image(&image_name).await.map_err(|e| Never::new(e.code(), e))?;
-    let wall = open_wall(parts, lane, run, known.uid)?;
+    let mut wall = open_wall(parts, lane, run, known.uid)?;
     let newborn = Newborn { parts, lane, run, uid: known.uid, group: &group, session, state, image };
-    let (gate, spec) = match newborn.furnish(&wall).await {
+    let (gate, spec) = match newborn.furnish(&mut wall).await {
         Ok(furnished) => furnished,
         Err(never) => {
             wall.remove();
@@ -109,6 +111,8 @@ pub(super) async fn born(
         suspend_at: None,
         fed: 0,
         owed: Owed::default(),
+        tally: Tally::default(),
+        telling: Telling::default(),
     };
     start(box_run, &spec, &stage).await
 }
@@ -127,7 +131,7 @@ struct Newborn<'a> {
 
 impl Newborn<'_> {
     /// Sockets, directories, the first letter, and the plan of the box.
-    async fn furnish(self, wall: &RunBox) -> Result<(Gate, ContainerSpec), Never> {
+    async fn furnish(self, wall: &mut RunBox) -> Result<(Gate, ContainerSpec), Never> {
         let Self { parts, lane, run, uid, group, session, state, image } = self;
         failpoint!("run.born.wall");
         let sources = sources(parts, lane, wall, &image, uid).await?;
@@ -267,7 +271,7 @@ async fn sources(
 async fn write_begin(
     parts: &Parts,
     run: &RunId,
-    wall: &RunBox,
+    wall: &mut RunBox,
     body: ipc_schema::letters::to_agent::Begin,
 ) -> Result<(), Never> {
     let (id, at) = (run.clone(), parts.clock.wall());
