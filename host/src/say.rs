@@ -192,8 +192,14 @@ pub fn model_failed(code: &str, reason: &str) -> String {
 
 /// Messages that no turn has read.
 pub fn unread(messages: u64) -> String {
-    let what = if messages == 1 { "Your last message was".to_owned() } else { format!("Your last {messages} messages were") };
-    format!("{what} handed to the agent three times, and it did not read that. I gave it up; write again to retry.")
+    let what = if messages == 1 {
+        "Your last message was".to_owned()
+    } else {
+        format!("Your last {messages} messages were")
+    };
+    format!(
+        "{what} handed to the agent three times, and it did not read that. I gave it up; write again to retry."
+    )
 }
 
 /// The agent ended its turn without a word.

@@ -10,7 +10,7 @@ use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
 pub use super::value::{Span, Zone};
 use crate::domain::group::{Priority, Trigger};
-use crate::domain::limits::{ContextLimits, RunLimits};
+use crate::domain::limits::{Budget, ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChatId, SenderId};
 use crate::policy::pace::{Limit, Limits};
@@ -304,8 +304,10 @@ impl LimitsFile {
             memory: mib(self.memory_mib, base.memory),
             milli_cpus: self.milli_cpus.unwrap_or(base.milli_cpus),
             pids: self.pids.unwrap_or(base.pids),
-            letters_bytes: mib(self.letters_mib, base.letters_bytes),
-            letters_names: self.letters_names.unwrap_or(base.letters_names),
+            letters: Budget {
+                bytes: mib(self.letters_mib, base.letters.bytes),
+                names: self.letters_names.unwrap_or(base.letters.names),
+            },
             turn_bytes: mib(self.turn_mib, base.turn_bytes),
             turn_letters: self.turn_letters.unwrap_or(base.turn_letters),
             workspace: mib(self.workspace_mib, base.workspace),
@@ -329,8 +331,8 @@ impl From<RunLimits> for LimitsFile {
             memory_mib: Some(l.memory >> 20),
             milli_cpus: Some(l.milli_cpus),
             pids: Some(l.pids),
-            letters_mib: Some(l.letters_bytes >> 20),
-            letters_names: Some(l.letters_names),
+            letters_mib: Some(l.letters.bytes >> 20),
+            letters_names: Some(l.letters.names),
             turn_mib: Some(l.turn_bytes >> 20),
             turn_letters: Some(l.turn_letters),
             workspace_mib: Some(l.workspace >> 20),

@@ -29,10 +29,8 @@ pub struct RunLimits {
     pub milli_cpus: u64,
     /// Processes and threads in the box.
     pub pids: u32,
-    /// Bytes that the box may leave in from-agent.
-    pub letters_bytes: u64,
-    /// Names that the box may leave in from-agent.
-    pub letters_names: u64,
+    /// What the box may leave in from-agent at one time.
+    pub letters: Budget,
     /// Bytes of letters that a turn may write, all together.
     pub turn_bytes: u64,
     /// Letters, and files that are none, that a turn may write.
@@ -58,14 +56,22 @@ impl Default for RunLimits {
             memory: 1 << 30,
             milli_cpus: 1000,
             pids: 256,
-            letters_bytes: 16 << 20,
-            letters_names: 4096,
+            letters: Budget { bytes: 16 << 20, names: 4096 },
             turn_bytes: 64 << 20,
             turn_letters: 10_000,
             workspace: 2 << 30,
             session: 256 << 20,
         }
     }
+}
+
+/// Room in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Names of any kind.
+    pub names: u64,
 }
 
 /// How much of the unanswered talk goes with a wake.

@@ -5,6 +5,7 @@
 //! order; everything else in the directory is refused, removed and counted.
 
 mod archive;
+mod cover;
 mod sweep;
 mod take;
 
@@ -24,7 +25,10 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use crate::domain::RunId;
+use crate::domain::limits::Budget;
 pub use archive::{Archive, MODEL};
+use cover::Cover;
+pub use cover::Uncovered;
 pub use take::{Pass, Refused, Stamped};
 
 /// The folder of the gateway's socket, beside the letter directories.
@@ -63,6 +67,18 @@ type Bells = Arc<Mutex<HashMap<PathBuf, Arc<Notify>>>>;
 pub struct Mailbox {
     watch: Arc<Watch>,
     gid: u32,
+    limits: Arc<Mutex<Limited>>,
+}
+
+/// Whether the kernel limits what runs leave in their directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Limited {
+    /// It is asked to; whether the engine sees that is not known yet.
+    Tried,
+    /// A box has written through it.
+    Proved,
+    /// It cannot.
+    Never(Uncovered),
 }
 
 #[derive(Debug)]
@@ -80,7 +96,15 @@ impl Mailbox {
         let bells: Bells = Arc::default();
         let ring = Arc::clone(&bells);
         let watcher = notify::recommended_watcher(move |event| on_event(&ring, event))?;
-        Ok(Self { watch: Arc::new(Watch { watcher: Mutex::new(watcher), bells }), gid })
+        let limits = Arc::new(Mutex::new(Limited::Never(Uncovered::Off)));
+        Ok(Self { watch: Arc::new(Watch { watcher: Mutex::new(watcher), bells }), gid, limits })
+    }
+
+    /// The same, with a memory filesystem of a run's budget for each run where this host may mount one.
+    #[must_use]
+    pub fn with_limits(self) -> Self {
+        *lock(&self.limits) = Limited::Tried;
+        self
     }
 
     /// Makes a run's directories, opens their handles (before the box starts: from then on no path below them is
@@ -88,7 +112,14 @@ impl Mailbox {
     ///
     /// # Errors
     /// [`MailboxError::Dir`].
-    pub fn open(&self, dir: &Path, run: RunId, uid: u32, archive: Archive) -> Result<RunBox, MailboxError> {
+    pub fn open(
+        &self,
+        dir: &Path,
+        run: RunId,
+        uid: u32,
+        budget: Budget,
+        archive: Archive,
+    ) -> Result<RunBox, MailboxError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| MailboxError::Dir { path, source }
@@ -98,7 +129,23 @@ impl Mailbox {
         shared_dir(&to, self.gid, 0o2750).map_err(failed(&to))?;
         shared_dir(&from, self.gid, 0o2770).map_err(failed(&from))?;
         shared_dir(&socket, self.gid, 0o2750).map_err(failed(&socket))?;
-        self.stand(dir, run, uid, 1, archive)
+        let cover = self.cover(&from, budget);
+        let mut wall = self.stand(dir, run, uid, 1, budget, archive)?;
+        wall.cover = cover;
+        Ok(wall)
+    }
+
+    fn cover(&self, from: &Path, budget: Budget) -> Option<Cover> {
+        if matches!(*lock(&self.limits), Limited::Never(_)) {
+            return None;
+        }
+        match Cover::over(from, self.gid, budget) {
+            Ok(cover) => Some(cover),
+            Err(e) => {
+                self.watch.goes_without(&self.limits, Uncovered::NotAllowed(e.to_string()));
+                None
+            }
+        }
     }
 
     /// Stands at the wall of a run that an earlier host began: both directories are there, below a parent that only
@@ -112,9 +159,10 @@ impl Mailbox {
         run: RunId,
         uid: u32,
         taken: u64,
+        budget: Budget,
         archive: Archive,
     ) -> Result<RunBox, MailboxError> {
-        self.stand(dir, run, uid, taken + 1, archive)
+        self.stand(dir, run, uid, taken + 1, budget, archive)
     }
 
     fn stand(
@@ -123,6 +171,7 @@ impl Mailbox {
         run: RunId,
         uid: u32,
         next: u64,
+        budget: Budget,
         archive: Archive,
     ) -> Result<RunBox, MailboxError> {
         let failed = |path: &Path| {
@@ -135,14 +184,7 @@ impl Mailbox {
         let from_handle = UntrustedDir::open(&from).map_err(failed(&from))?;
         let bell = Arc::new(Notify::new());
         lock(&self.watch.bells).insert(from.clone(), Arc::clone(&bell));
-        // A directory that cannot be watched is looked at instead: slower, never deaf.
-        let watched = match lock(&self.watch.watcher).watch(&from, RecursiveMode::NonRecursive) {
-            Ok(()) => true,
-            Err(e) => {
-                tracing::warn!(%run, code = "mailbox.watch", "letters are polled, because they cannot be watched: {e}");
-                false
-            }
-        };
+        let watched = self.watch.look_at(&from);
         Ok(RunBox {
             to,
             from: from_handle,
@@ -156,9 +198,37 @@ impl Mailbox {
             bell,
             watched,
             archive,
+            budget,
             lying,
             stuck: HashSet::new(),
+            cover: None,
+            limits: Arc::clone(&self.limits),
         })
+    }
+}
+
+impl Watch {
+    /// A directory that cannot be watched is looked at instead: slower, never deaf.
+    fn look_at(&self, from: &Path) -> bool {
+        match lock(&self.watcher).watch(from, RecursiveMode::NonRecursive) {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::warn!(
+                    code = "mailbox.watch",
+                    "letters are polled, because {} cannot be watched: {e}",
+                    from.display()
+                );
+                false
+            }
+        }
+    }
+
+    fn goes_without(&self, limits: &Mutex<Limited>, why: Uncovered) {
+        tracing::warn!(
+            code = "mailbox.cover",
+            "letters lie on the disk and are held to their budget by looking: {why}"
+        );
+        *lock(limits) = Limited::Never(why);
     }
 }
 
@@ -243,6 +313,10 @@ pub struct RunBox {
     bell: Arc<Notify>,
     watched: bool,
     archive: Archive,
+    budget: Budget,
+    /// What lies over from-agent, until the box has shown that it sees it.
+    cover: Option<Cover>,
+    limits: Arc<Mutex<Limited>>,
     /// Letters to the agent that are files now, by number.
     lying: BTreeMap<u64, String>,
     /// Names that were refused and could not be removed.

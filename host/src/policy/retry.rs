@@ -98,7 +98,8 @@ mod tests {
     #[test]
     fn memory_is_named_with_its_limit() {
         let why = "out of memory at 1 GiB".to_owned();
-        let AfterRun::GiveUp { tell, .. } = after_run(&Ending::Crashed { code: Some(137), oom: true, why }, 3, 0, HOUR)
+        let AfterRun::GiveUp { tell, .. } =
+            after_run(&Ending::Crashed { code: Some(137), oom: true, why }, 3, 0, HOUR)
         else {
             panic!()
         };

@@ -53,7 +53,14 @@ impl Adopted {
             Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
         let mut wall = parts
             .mailbox
-            .reopen(&root.run_ipc(&lane.group, run), run.clone(), known.uid, row.taken, archive)
+            .reopen(
+                &root.run_ipc(&lane.group, run),
+                run.clone(),
+                known.uid,
+                row.taken,
+                group.limits.letters,
+                archive,
+            )
             .map_err(|e| Never::new(e.code(), e))?;
         for letter in parts.store.unacknowledged(run.clone()).await.map_err(|e| Never::new(e.code(), e))? {
             failpoint!("run.adopt.letter");

@@ -80,7 +80,7 @@ pub(super) async fn born(
     };
     stage("start");
     let image = parts.engine.image(&image_name).await.map_err(|e| Never::new(e.code(), e))?;
-    let mut wall = open_wall(parts, lane, run, known.uid)?;
+    let mut wall = open_wall(parts, &group, lane, run, known.uid)?;
     let newborn = Newborn { parts, lane, run, uid: known.uid, group: &group, session, state, image };
     let (gate, spec) = match newborn.furnish(&mut wall).await {
         Ok(furnished) => furnished,
@@ -228,14 +228,17 @@ impl Run {
     }
 }
 
-fn open_wall(parts: &Parts, lane: &Lane, run: &RunId, uid: u32) -> Result<RunBox, Never> {
+fn open_wall(parts: &Parts, group: &Group, lane: &Lane, run: &RunId, uid: u32) -> Result<RunBox, Never> {
     let root = &parts.install.root;
     let archive = Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
     let parent = root.ipc().join(lane.group.as_str());
     shared_dir(&parent, parts.gid, 0o2750)
         .map_err(|e| Never::new("mailbox.dir", format!("{}: {e}", parent.display())))?;
     let dir = root.run_ipc(&lane.group, run);
-    parts.mailbox.open(&dir, run.clone(), uid, archive).map_err(|e| Never::new(e.code(), e))
+    parts
+        .mailbox
+        .open(&dir, run.clone(), uid, group.limits.letters, archive)
+        .map_err(|e| Never::new(e.code(), e))
 }
 
 /// The group's directories, made by the host and shared with the box by the group id.

@@ -26,7 +26,7 @@ impl Run {
     /// Takes one pass of what is there; whether there is more. Between two passes the run hears its orders, its
     /// deadlines and the box's exit: a box that never stops writing can be stopped.
     pub(super) async fn take_letters(&mut self) -> bool {
-        let pass = match self.wall.pass(self.group.limits.letters_names, self.group.limits.letters_bytes) {
+        let pass = match self.wall.pass() {
             Ok(pass) => pass,
             Err(e) => {
                 tracing::error!(run = %self.run, code = "ipc.io", "letters cannot be listed: {e}");
@@ -140,9 +140,7 @@ impl Run {
             FromAgent::Draft(_) | FromAgent::Status(_) | FromAgent::Failed(_) => TakenEffect::Nothing,
             FromAgent::Ready(_) => TakenEffect::Ready,
             FromAgent::Message(message) => match self.saying(Voice::Reply, key, &message.text) {
-                Some(saying) => {
-                    TakenEffect::Message { saying, limit: self.group.limits.messages }
-                }
+                Some(saying) => TakenEffect::Message { saying, limit: self.group.limits.messages },
                 None => TakenEffect::Nothing,
             },
             FromAgent::Request(request) => TakenEffect::Request {

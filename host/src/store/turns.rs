@@ -336,9 +336,11 @@ fn give_back(c: &Connection, open: &OpenTurnRow, run: &RunId, ack: u64, now: Wal
         "UPDATE message SET returned = returned + 1 WHERE turn = ?1 AND state = 'in_turn' AND role = 'wake' AND {given}"
     );
     c.execute(&sql, params![turn, run.as_str(), int(ack)])?;
-    let unread = "turn = ?1 AND state = 'in_turn' AND seq NOT IN (SELECT seq FROM given WHERE run = ?2 AND n <= ?3)";
+    let unread =
+        "turn = ?1 AND state = 'in_turn' AND seq NOT IN (SELECT seq FROM given WHERE run = ?2 AND n <= ?3)";
     let sql = format!("SELECT count(*) FROM message WHERE {unread} AND returned >= ?4");
-    let lost: u64 = c.query_row(&sql, params![turn, run.as_str(), int(ack), RETURNS], |r| Ok(id(r.get(0)?)))?;
+    let lost: u64 =
+        c.query_row(&sql, params![turn, run.as_str(), int(ack), RETURNS], |r| Ok(id(r.get(0)?)))?;
     if lost > 0 {
         outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "unread", say::unread(lost)), now)?;
     }

@@ -11,7 +11,11 @@ async fn a_message_that_no_box_reads_comes_back_three_times_and_is_then_given_up
     for turn in 1..=2 {
         h.is_given(RUN).await;
         let closed = h.takes(turn, 0, Some(TurnId(turn)), done("")).await;
-        assert_eq!(closed, Taken::Closed { next: Some(TurnId(turn + 1)) }, "it may have crossed with the end");
+        assert_eq!(
+            closed,
+            Taken::Closed { next: Some(TurnId(turn + 1)) },
+            "it may have crossed with the end"
+        );
     }
     h.is_given(RUN).await;
     assert_eq!(h.takes(3, 0, Some(TurnId(3)), done("")).await, Taken::Closed { next: None });
@@ -54,5 +58,9 @@ async fn a_turn_does_not_talk_without_end_before_its_end() {
         }
     }
     assert_eq!(h.takes(6, 2, Some(TurnId(1)), done("the end")).await, Taken::Closed { next: None });
-    assert_eq!(h.said("telegram:-1").await, ["and", "and", "and", "the end"], "the reply itself is not refused");
+    assert_eq!(
+        h.said("telegram:-1").await,
+        ["and", "and", "and", "the end"],
+        "the reply itself is not refused"
+    );
 }
