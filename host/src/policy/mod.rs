@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod authorize;
 pub mod delivery;
+pub mod disk_budget;
 pub mod night;
 pub mod pace;
 pub mod pressure;

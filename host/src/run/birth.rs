@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::refusals::Telling;
+use super::watchdog::Watchdog;
 use super::{Owed, READY_WITHIN, Run, begin};
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
@@ -90,6 +91,8 @@ pub(super) async fn born(
         }
     };
     gate.open_turn.send_replace(turn.as_ref().map(|(t, _)| *t));
+    let last_chat = turn.as_ref().map(|(_, chat)| chat.clone());
+    let watchdog = Watchdog::watch(parts, lane, &group, gate.open_turn.subscribe());
     let box_run = Run {
         parts: Arc::clone(parts),
         no,
@@ -113,6 +116,8 @@ pub(super) async fn born(
         owed: Owed::default(),
         tally: Tally::default(),
         telling: Telling::default(),
+        last_chat,
+        watchdog,
     };
     start(box_run, &spec, &stage).await
 }
