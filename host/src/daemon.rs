@@ -130,7 +130,9 @@ impl Host {
         let parts = Arc::new(Parts {
             images: Images::new(engine.clone(), store.clone(), clock, place),
             engine,
-            mailbox: Mailbox::new(gid).map_err(|e| StartError::machine(e.code(), "letters", e))?,
+            mailbox: Mailbox::new(gid)
+                .map_err(|e| StartError::machine(e.code(), "letters", e))?
+                .with_limits(),
             gateway: gateway(&install)?,
             runner,
             id,
