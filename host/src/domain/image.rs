@@ -15,8 +15,11 @@ pub struct Named {
 }
 
 impl Named {
-    /// `python:3.12 (0123456789ab)`
+    /// `python:3.12 (0123456789ab)`, or the name alone where nobody knows the id.
     pub fn shown(&self) -> String {
+        if self.id.is_empty() {
+            return self.name.clone();
+        }
         format!("{} ({})", self.name, short(&self.id))
     }
 }

@@ -14,8 +14,10 @@ use super::watchdog::Watchdog;
 use super::{Owed, READY_WITHIN, Run, begin};
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
+use crate::domain::image::Named;
 use crate::domain::outbound::Saying;
 use crate::domain::{ChatId, GroupName, Lane, RunId};
+use crate::images::ImageError;
 use crate::mailbox::{Archive, RunBox, shared_dir};
 use crate::parts::Parts;
 use crate::policy::mounts::MountError;
@@ -198,7 +200,7 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     match engine.create(spec).await {
         Ok(container) => run.container = container,
         Err(e) => {
-            let never = of_mount(&run.group, e);
+            let never = of_what_went(&run.group, e);
             return Err(run.unborn(never).await);
         }
     }
@@ -209,7 +211,7 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     }
     failpoint!("run.born.noted");
     if let Err(e) = engine.start(&run.container).await {
-        let never = of_mount(&run.group, e);
+        let never = of_what_went(&run.group, e);
         return Err(run.unborn(never).await);
     }
     stage("started");
@@ -217,9 +219,15 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     Ok(run)
 }
 
-/// What the engine says of a mount of the settings, in our words: it went between the look at it and the box.
-fn of_mount(group: &Group, e: EngineError) -> Never {
+/// What the engine says of a mount of the settings, or of the image, in our words: it went between the look at it and
+/// the box.
+fn of_what_went(group: &Group, e: EngineError) -> Never {
     let EngineError::Refused { why, .. } = &e else { return Never::new(e.code(), e) };
+    if why.to_lowercase().contains("no such image") {
+        let image = Named { name: group.image.clone(), id: String::new() };
+        let gone = ImageError::Gone { group: group.name.clone(), image };
+        return Never::new(gone.code(), gone);
+    }
     let mount = group.mounts.iter().find(|m| why.contains(&*m.source.to_string_lossy()));
     match mount {
         Some(m) if why.contains("does not exist") || why.contains("no such file") => {
