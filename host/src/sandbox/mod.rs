@@ -60,8 +60,8 @@ pub enum EngineError {
     },
     /// There is no such image.
     #[error(
-        "the image {image} is not on this machine; `lazaret image set GROUP {image}` fetches it (or `docker pull {image}`), \
-         `lazaret image build` makes the default one"
+        "the image {image} is not on this machine; build it (`lazaret image build` makes the default one) or pull it \
+         (`lazaret image set GROUP {image}`, or `docker pull {image}`)"
     )]
     NoImage {
         /// Which.
