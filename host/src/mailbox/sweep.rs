@@ -11,6 +11,7 @@ const ENTRIES: u64 = 1_000_000;
 /// Removes the tree at `dir`, which lies in a folder of the host's; one that is gone is no error.
 pub(super) fn remove(dir: &Path) {
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return };
+    super::cover::uncover(&dir.join(ipc_schema::layout::FROM_AGENT));
     match UntrustedDir::open(parent).and_then(|parent| parent.remove_tree(name, ENTRIES)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(code = "mailbox.dir", "{} is left behind: {e}", dir.display());

@@ -9,3 +9,4 @@ pub mod pressure;
 pub mod retention;
 pub mod retry;
 pub mod sandbox_plan;
+pub mod tally;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::birth::Never;
 use super::end::LAST_PASSES;
 use super::gate::Gate;
+use super::refusals::Telling;
 use super::{Owed, READY_WITHIN, Run, SILENCE};
 use crate::dispatch::{Event, Found, RunNo};
 use crate::domain::group::Group;
@@ -17,6 +18,7 @@ use crate::domain::{Ending, Lane};
 use crate::mailbox::{Archive, RunBox};
 use crate::parts::Parts;
 use crate::policy::sandbox_plan;
+use crate::policy::tally::Tally;
 use crate::sandbox::BoxState;
 use crate::store::RunRow;
 
@@ -49,9 +51,16 @@ impl Adopted {
         let root = &parts.install.root;
         let archive =
             Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
-        let wall = parts
+        let mut wall = parts
             .mailbox
-            .reopen(&root.run_ipc(&lane.group, run), run.clone(), known.uid, row.taken, archive)
+            .reopen(
+                &root.run_ipc(&lane.group, run),
+                run.clone(),
+                known.uid,
+                row.taken,
+                group.limits.letters,
+                archive,
+            )
             .map_err(|e| Never::new(e.code(), e))?;
         for letter in parts.store.unacknowledged(run.clone()).await.map_err(|e| Never::new(e.code(), e))? {
             failpoint!("run.adopt.letter");
@@ -120,6 +129,8 @@ impl Adopted {
             suspend_at: None,
             fed: 0,
             owed: Owed::default(),
+            tally: Tally::default(),
+            telling: Telling::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod files;
 mod gate;
 mod letters;
 mod reaper;
+mod refusals;
 mod requests;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::domain::group::Group;
 use crate::domain::{ChatId, Ending, Lane, LetterId, RunId, TurnId};
 use crate::mailbox::RunBox;
 use crate::parts::Parts;
+use crate::policy::tally::Tally;
 use crate::sandbox::Exit;
 use crate::store::{RunRow, StoreError};
 pub use adoption::Adopted;
@@ -35,6 +37,7 @@ use begin::input_letter;
 pub use birth::Never;
 use gate::Gate;
 pub use reaper::reap;
+use refusals::Telling;
 
 /// A box that is up this long without `ready` will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -93,6 +96,9 @@ struct Run {
     /// How many `Feed`s it has obeyed: dispatch tells by it what it says of its turn in time from what is out of date.
     fed: u64,
     owed: Owed,
+    /// What the turn has written so far.
+    tally: Tally,
+    telling: Telling,
 }
 
 /// What waits for the store, or for room on the disk.
@@ -320,6 +326,7 @@ impl Run {
     fn begin_turn(&mut self, turn: TurnId, chat: ChatId) {
         if self.turn.as_ref().is_none_or(|(now, _)| *now != turn) {
             self.interrupted = None;
+            self.tally = Tally::default();
         }
         self.turn = Some((turn, chat));
         self.gate.open_turn.send_replace(Some(turn));
