@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Every room with its floor. Two rooms on one floor do not import each other.
 /// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
-const FLOORS: [(&str, u32); 28] = [
+const FLOORS: [(&str, u32); 29] = [
     ("main", 65),
     ("lib", 60),
     ("doors", 57),
@@ -27,6 +27,7 @@ const FLOORS: [(&str, u32); 28] = [
     ("store", 30),
     ("sandbox", 30),
     ("mailbox", 30),
+    ("spool", 30),
     ("config", 30),
     ("dispatch", 22),
     ("policy", 21),
