@@ -23,6 +23,7 @@ const FLOORS: [(&str, u32); 29] = [
     ("parts", 41),
     ("gateway", 40),
     ("backup", 40),
+    ("images", 40),
     ("channels", 30),
     ("store", 30),
     ("sandbox", 30),

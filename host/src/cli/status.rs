@@ -16,7 +16,11 @@ use crate::store::{self, DeliveryCount};
 use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
-    let summary = here.store()?.summary().await?;
+    let store = here.store()?;
+    let summary = store.summary().await?;
+    let pins = store.pins().await?;
+    let kept: Vec<_> =
+        pins.iter().filter_map(|(group, pin)| Some((group, pin, pin.refused.as_ref()?))).collect();
     let damage = store::known_damage(&here.root.database());
     let now = Clock::new().wall();
     let copy = backup::newest(&here.root, now).map(|(path, at)| (path, now.since(at)));
@@ -32,6 +36,9 @@ pub(super) async fn run(here: &Here) -> Done {
         "outbox": outbox(&summary.delivery),
         "damaged": damage,
         "copy": copy.as_ref().map(|(path, age)| json!({"file": path, "age_s": age.as_secs()})),
+        "images_not_taken": kept.iter().map(|(group, pin, refused)| json!({
+            "group": group.as_str(), "image": refused.name, "why": refused.why, "serves": pin.now.name,
+        })).collect::<Vec<_>>(),
         "disk": room.map(|r| json!({"free_mib": r.free >> 20, "read_only": r.read_only, "ballast_mib": ballast})),
         "counters": summary.numbers.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
     });
@@ -57,6 +64,13 @@ pub(super) async fn run(here: &Here) -> Done {
     }
     for (run, lane, state) in &summary.runs {
         text += &format!("run       {run}  {lane}  {state}  letters {}\n", letters(here, run, lane));
+    }
+    for (group, pin, refused) in &kept {
+        let (name, why) = (safe(&refused.name), safe(&refused.why));
+        text += &format!(
+            "image     {group} goes on with {}; {name} is not taken: {why}\n",
+            safe(&pin.now.shown())
+        );
     }
     for (name, value) in &summary.numbers {
         text += &format!("counter   {name} {value}\n");

@@ -18,6 +18,7 @@ mod migration_tests;
 mod migrations;
 mod open;
 mod outbox;
+mod pins;
 mod questions;
 mod restore;
 mod runs;
