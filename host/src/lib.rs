@@ -32,6 +32,7 @@ mod report;
 mod run;
 mod sandbox;
 mod say;
+mod spool;
 mod store;
 mod supervisor;
 mod telemetry;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use ipc_schema::letters::from_agent::*;
-use ipc_schema::letters::request::{AskPerson, UpdatePersonality};
+use ipc_schema::letters::request::{AskPerson, SendFile, UpdatePersonality};
 use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
 use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
 use proptest::prelude::*;
@@ -51,6 +51,7 @@ fn begin() -> to_agent::Begin {
                 verdict: to_agent::ToolVerdict::Deny,
             }],
         },
+        files: true,
         network: "There is no network here.".into(),
         zone: "Europe/Berlin".into(),
         claude_md_global: Some(to_agent::Text { text: "Be brief.\n".into(), sha256: "ab".repeat(32) }),
@@ -171,8 +172,18 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
                 choices: vec!["whole".into(), "skimmed".into()],
             })),
         ),
-        block(
+        letter(
             7,
+            LetterId::of_request(TURN, "toolu_01C").unwrap(),
+            Some(TURN),
+            FromAgent::Request(Request::SendFile(SendFile {
+                path: "/workspace/out/list.pdf".into(),
+                caption: Some("What we need.".into()),
+                name: Some("shopping list.pdf".into()),
+            })),
+        ),
+        block(
+            8,
             21,
             0,
             FromAgent::TurnDone(TurnDone {
@@ -187,7 +198,7 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
             }),
         ),
         run(
-            8,
+            9,
             None,
             FromAgent::Failed(Failed {
                 code: "session.unreadable".into(),
@@ -280,7 +291,7 @@ proptest! {
     }
 
     #[test]
-    fn a_golden_letter_with_one_byte_changed_is_read_or_refused(which in 0usize..8, at in any::<usize>(), byte: u8) {
+    fn a_golden_letter_with_one_byte_changed_is_read_or_refused(which in 0usize..9, at in any::<usize>(), byte: u8) {
         let mut bytes = from_agent_letters()[which].to_bytes().unwrap();
         let at = at % bytes.len();
         bytes[at] = byte;

@@ -28,6 +28,7 @@ const FLOORS: [(&str, u32); 29] = [
     ("store", 30),
     ("sandbox", 30),
     ("mailbox", 30),
+    ("spool", 30),
     ("config", 30),
     ("dispatch", 22),
     ("policy", 21),

@@ -9,6 +9,7 @@ use crate::backup;
 use crate::channels::terminal::wire::SOCKET;
 use crate::clock::Clock;
 use crate::disk;
+use crate::mailbox;
 use crate::report::safe;
 use crate::say;
 use crate::store::{self, DeliveryCount};
@@ -31,7 +32,7 @@ pub(super) async fn run(here: &Here) -> Done {
         "root": here.root.path(),
         "messages": summary.messages,
         "turns": summary.turns.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-        "runs": summary.runs.iter().map(|(run, lane, state)| json!({"run": run, "lane": lane, "state": state})).collect::<Vec<_>>(),
+        "runs": summary.runs.iter().map(|(run, lane, state)| json!({"run": run, "lane": lane, "state": state, "letters": letters(here, run, lane)})).collect::<Vec<_>>(),
         "outbox": outbox(&summary.delivery),
         "damaged": damage,
         "copy": copy.as_ref().map(|(path, age)| json!({"file": path, "age_s": age.as_secs()})),
@@ -62,7 +63,7 @@ pub(super) async fn run(here: &Here) -> Done {
         text += &format!("disk      {} MiB free, {ballast} MiB of ballast{written}\n", room.free >> 20);
     }
     for (run, lane, state) in &summary.runs {
-        text += &format!("run       {run}  {lane}  {state}\n");
+        text += &format!("run       {run}  {lane}  {state}  letters {}\n", letters(here, run, lane));
     }
     for (group, pin, refused) in &kept {
         let (name, why) = (safe(&refused.name), safe(&refused.why));
@@ -76,6 +77,13 @@ pub(super) async fn run(here: &Here) -> Done {
     }
     here.print(&json, text.trim_end());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who holds the box to its budget of letters: the kernel, or the host by looking.
+fn letters(here: &Here, run: &str, lane: &str) -> &'static str {
+    let group = lane.split('/').next().unwrap_or_default();
+    let from = here.root.ipc().join(group).join(run).join(ipc_schema::layout::FROM_AGENT);
+    if mailbox::is_covered(&from) { "limited" } else { "watched" }
 }
 
 fn outbox(d: &DeliveryCount) -> Value {

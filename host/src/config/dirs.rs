@@ -77,6 +77,10 @@ impl Root {
     pub fn global(&self) -> PathBuf {
         self.state().join("global")
     }
+    /// Files that agents send, until they are sent: the host's own copies, outside every mount.
+    pub fn spool(&self) -> PathBuf {
+        self.state().join("spool")
+    }
     /// Letters on their way.
     pub fn ipc(&self) -> PathBuf {
         self.state().join("ipc")

@@ -9,6 +9,7 @@ mod copy;
 mod delivery_model;
 #[cfg(test)]
 mod delivery_tests;
+mod files;
 mod inbox;
 mod keep;
 mod letters;

@@ -1,23 +1,6 @@
--- Schema 5: which image a group's boxes are made of, by id, and what was seen in it.
+-- Schema 5: files that agents send. A part of the outbox may be a file of the spool; its text is the caption.
 
-CREATE TABLE image (                             -- images that passed the check, by the runner that looked
-    id          TEXT NOT NULL,                   -- the engine's: sha256:…
-    runner      TEXT NOT NULL,                   -- its digest
-    checked_at  INTEGER NOT NULL,
-    offers      TEXT NOT NULL,                   -- JSON: what the runner found in it
-    PRIMARY KEY (id, runner)
-) STRICT;
-
-CREATE TABLE pin (
-    grp             TEXT PRIMARY KEY REFERENCES grp(name),
-    name            TEXT NOT NULL,               -- as the settings name it
-    image           TEXT NOT NULL,               -- what every run uses
-    pinned_at       INTEGER NOT NULL,
-    before_name     TEXT,                        -- what a rollback goes back to
-    before_image    TEXT,
-    passed_over     TEXT,                        -- an image that was rolled back from, and is not taken by itself
-    refused_name    TEXT,                        -- what was named later and not taken, and why
-    refused_image   TEXT,
-    refused_why     TEXT,
-    refused_at      INTEGER
-) STRICT;
+ALTER TABLE outbox ADD COLUMN file TEXT;         -- SHA-256, the file's name in the spool
+ALTER TABLE outbox ADD COLUMN file_name TEXT;    -- what it is called in the chat: a label
+ALTER TABLE outbox ADD COLUMN file_bytes INTEGER;
+CREATE INDEX outbox_file ON outbox(turn, file) WHERE file IS NOT NULL;
