@@ -47,12 +47,16 @@ impl Offers {
         let mut offers: Self = serde_json::from_slice(bytes)
             .map_err(|e| Refusal::new(RefusalCode::Json, quote(&e.to_string(), WORDS)))?;
         offers.programs.retain(|name| PROGRAMS.contains(&name.as_str()));
-        let plain = |text: &str| text.chars().filter(|c| !c.is_control()).take(WORDS).collect::<String>();
         offers.runner = plain(&offers.runner);
         offers.system = offers.system.as_deref().map(plain);
         offers.shell = offers.shell.as_deref().map(plain);
         Ok(offers)
     }
+}
+
+/// Words that a terminal and a table can take.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(WORDS).collect()
 }
 
 #[cfg(test)]
