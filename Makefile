@@ -2,7 +2,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test check crash image live toolchain engine
+.PHONY: help run build test check crash bench image live toolchain engine
 
 ROOT ?= $(CURDIR)/.lazaret
 BIN := $(CURDIR)/target/release
@@ -38,6 +38,11 @@ crash: toolchain ## Kill it everywhere, then judge (KILLS=500 CHANNEL=keyed|tele
 	@RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" cargo build --quiet --target-dir $(CRASH) --target $(TRIPLE) --package agent-runner --features failpoints
 	@export LAZARET_BIN=$(CRASH)/debug/lazaret LAZARET_RUNNER_BIN=$(CRASH)/$(TRIPLE)/debug/agent-runner; \
 		for show in $(SHOW); do $(CRASH)/debug/crash $$show $(foreach name,KILLS MESSAGES CHANNEL POLICY SEED N ONLY SWEEP AT_ONCE,$(if $($(name)),$(name)="$($(name))")); done
+
+bench: engine build image ## Measure what the goals say, one line of JSON each (N=30 IMAGE=lazaret-agent VERBOSE=1)
+	@cargo build --quiet --release --package journeys --bin bench
+	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
+		"$(BIN)/bench" $(foreach name,N IMAGE,$(if $($(name)),$(name)="$($(name))")) $(if $(VERBOSE),--verbose)
 
 live: engine build image ## One real turn with a real key (ANTHROPIC_API_KEY or OPENAI_BASE_URL); never in CI
 	@if [ -z "$${ANTHROPIC_API_KEY:-}$${OPENAI_BASE_URL:-}" ]; then echo "set ANTHROPIC_API_KEY or OPENAI_BASE_URL" >&2; exit 1; fi

@@ -23,7 +23,7 @@ use crate::disk;
 use crate::dispatch::{Settings, Unfinished};
 use crate::domain::{ChannelName, ChatKind, GroupName};
 use crate::gateway::Gateway;
-use crate::images::{Images, Place};
+use crate::images::{self, Images, Place};
 use crate::intake;
 use crate::mailbox::Mailbox;
 use crate::parts::{Bell, Gate, Parts, Runner};
@@ -156,6 +156,7 @@ impl Host {
         let (mut supervisor, wires) = Supervisor::new(Arc::clone(&parts), settings);
         supervisor.take_over(recovered);
         tokio::spawn(run::reap(Arc::clone(&parts)));
+        images::sweep(&root);
         failpoint!("daemon.recover.commands");
         for command in supervisor::unfinished(&parts).await? {
             let _ = wires.news.send(command);
@@ -364,7 +365,11 @@ fn place(root: &Root, id: &str, gid: u32, runner: &Runner) -> Place {
 ///
 /// # Errors
 /// When there is no runner, or the install was never started.
-pub fn images(install: &Install, env: &BTreeMap<String, String>, store: Store) -> Result<Images, StartError> {
+pub fn images_of(
+    install: &Install,
+    env: &BTreeMap<String, String>,
+    store: Store,
+) -> Result<Images, StartError> {
     let (root, state) = (&install.root, install.root.state());
     let failed = |e: io::Error| StartError::machine("state.gid", state.display().to_string(), e);
     let gid = fs::metadata(&state).map_err(failed)?.gid();

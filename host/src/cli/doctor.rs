@@ -150,16 +150,27 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
     if known.is_none() {
         return;
     }
-    let mut images: Vec<String> = install
+    let pins = match here.store() {
+        Ok(store) => store.pins().await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
+    // What is pinned under the name that the settings have is what serves, whatever the name means by now.
+    let mut images: Vec<(String, String)> = install
         .group_names()
         .iter()
-        .filter_map(|name| install.group(name).ok().map(|group| group.image))
-        .chain([install.file.image.clone()])
+        .filter_map(|name| {
+            let wanted = install.group(name).ok()?.image;
+            let pin = pins.iter().find(|(group, pin)| group == name && pin.now.name == wanted);
+            Some((pin.map_or_else(|| wanted.clone(), |(_, pin)| pin.now.id.clone()), wanted))
+        })
         .collect();
+    if images.is_empty() {
+        images.push((install.file.image.clone(), install.file.image.clone()));
+    }
     images.sort();
     images.dedup();
-    for image in images {
-        let checked = match engine.image(&image).await {
+    for (serves, image) in images {
+        let checked = match engine.image(&serves).await {
             Ok(facts) if facts.architecture != machine_architecture() => Err(format!(
                 "{image} is for {}, this machine is {}",
                 facts.architecture,

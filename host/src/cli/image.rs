@@ -154,7 +154,7 @@ async fn check(here: &Here, name: Option<String>, group: &GroupName) -> Done {
     };
     check_name(&name).map_err(CliError::Plain)?;
     let about = daemon::engine(&install, &here.env).about_image(&name).await?;
-    let verdict = daemon::images(&install, &here.env, store)?.check(&about).await?;
+    let verdict = daemon::images_of(&install, &here.env, store)?.check(&about).await?;
     here.print(&verdict_json(&name, &about, &verdict), verdict_text(&name, &about, &verdict));
     Ok(if verdict.broken().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -163,7 +163,7 @@ async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
     check_name(name).map_err(CliError::Plain)?;
     let install = known_group(here, group)?;
     let (store, engine) = (here.store()?, daemon::engine(&install, &here.env));
-    let images = daemon::images(&install, &here.env, store.clone())?;
+    let images = daemon::images_of(&install, &here.env, store.clone())?;
     if pull {
         fetch(&engine, name).await?;
     }

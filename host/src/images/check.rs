@@ -10,6 +10,7 @@ use ipc_schema::offers::{FILE, Offers};
 use ipc_schema::untrusted_fs::UntrustedDir;
 
 use super::{ImageError, Images};
+use crate::config::Root;
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
 use crate::mailbox::shared_dir;
@@ -167,11 +168,57 @@ impl TrialDir {
 
 impl Drop for TrialDir {
     fn drop(&mut self) {
-        // The runner made this one file and nothing else: what is not empty stays, and the log says so.
-        let _ = self.from.unlink(FILE.as_ref());
-        let emptied = DIRS.iter().try_for_each(|(name, _)| fs::remove_dir(self.path.join(name)));
-        if let Err(e) = emptied.and_then(|()| fs::remove_dir(&self.path)) {
-            tracing::warn!(code = "image.check", "{} stays: {e}", self.path.display());
+        remove(&self.path, &self.from);
+    }
+}
+
+/// The runner made this one file and nothing else: what is not empty stays, and the log says so.
+fn remove(path: &Path, from: &UntrustedDir) {
+    let _ = from.unlink(format!(".{FILE}").as_ref());
+    let _ = from.unlink(FILE.as_ref());
+    let emptied = DIRS.iter().try_for_each(|(name, _)| match fs::remove_dir(path.join(name)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    });
+    if let Err(e) = emptied.and_then(|()| fs::remove_dir(path)) {
+        tracing::warn!(code = "image.check", "{} stays: {e}", path.display());
+    }
+}
+
+/// Removes what is left of trials whose host or command was killed. A trial that is under way is younger.
+pub fn sweep(root: &Root) {
+    const OVER: Duration = Duration::from_secs(3600);
+    for entry in fs::read_dir(root.trials()).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        if age.is_none_or(|age| age < OVER) {
+            continue;
         }
+        match UntrustedDir::open(&entry.path().join(FROM_AGENT)) {
+            Ok(from) => remove(&entry.path(), &from),
+            Err(e) => tracing::warn!(code = "image.check", "{} stays: {e}", entry.path().display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn what_a_killed_trial_left_goes_when_no_trial_can_be_so_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path()).unwrap();
+        let gid = rustix::process::getgid().as_raw();
+        for name in ["old", "new"] {
+            let trial = TrialDir::make(&root.trials().join(name), gid).unwrap();
+            fs::write(trial.path.join(FROM_AGENT).join(FILE), "{}").unwrap();
+            std::mem::forget(trial);
+        }
+        let long_ago = SystemTime::now() - Duration::from_secs(7200);
+        fs::File::open(root.trials().join("old")).unwrap().set_modified(long_ago).unwrap();
+        sweep(&root);
+        assert!(!root.trials().join("old").exists() && root.trials().join("new").exists());
     }
 }

@@ -19,6 +19,7 @@ use crate::policy::image::{Choice, ImageAbout, Verdict, choose, is_followed};
 use crate::policy::sandbox_plan::ImageFacts;
 use crate::sandbox::{Engine, EngineError};
 use crate::store::{Store, StoreError};
+pub use check::sweep;
 pub use recipe::{BASE, Built, packages, recipe};
 
 /// A pull over a slow line.

@@ -50,33 +50,31 @@ pub async fn start(image: &str, n: usize, parts: bool) {
     let engine = Engine::docker();
     let socket = PathBuf::from(engine.socket().trim_start_matches("unix://"));
     let between = Between::new(&engine.socket(), |_| {});
-    let mut world = World::on(engine).await;
-    world.set("DOCKER_HOST", &between.socket()).set("LAZARET_IMAGE", image);
-    world.up().await;
+    let settings = [("DOCKER_HOST", between.socket()), ("LAZARET_IMAGE", image.to_owned())];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let (world, ann, direct) = World::ann_at_home(engine, &settings).await;
     let gate = Gate::new();
     world.model.on("hold").waits_for(&gate).says("Done.");
-    let measured = async {
-        gate.arrived().await;
-        // The first was on trial, the last is the turn's.
-        let Some(body) = between.created().pop() else { panic!("the host has made no box") };
-        let hardened = with(body, "Entrypoint", json!(["/bin/true"]));
-        let plain = json!({
-            "Image": hardened["Image"], "Entrypoint": ["/bin/true"], "Cmd": [],
-            "HostConfig": { "NetworkMode": "none" },
-        });
-        let bare = with(plain.clone(), "NetworkDisabled", json!(true));
-        let mut kinds =
-            vec![Kind::new("plain", plain), Kind::new("hardened", hardened), Kind::new("bare", bare)];
-        if parts {
-            kinds.extend(one_more(&kinds[2].body, &kinds[1].body));
-            kinds.extend(one_less(&kinds[1].body));
-        }
-        in_turns(&socket, &mut kinds, n).await;
-        gate.open();
-        kinds
-    };
-    let (said, kinds) = tokio::join!(world.chat("hold\n"), measured);
-    assert!(said.contains("Done."), "{said}");
+    ann.says(&direct, "hold");
+    world.soon("the turn is open", gate.arrived()).await;
+    // The first was on trial, the last is the turn's.
+    let Some(body) = between.created().pop() else { panic!("the host has made no box") };
+    let hardened = with(body, "Entrypoint", json!(["/bin/true"]));
+    // The labels by which what a broken run leaves is found and removed.
+    let plain = json!({
+        "Labels": hardened["Labels"],
+        "Image": hardened["Image"], "Entrypoint": ["/bin/true"], "Cmd": [],
+        "HostConfig": { "NetworkMode": "none" },
+    });
+    let bare = with(plain.clone(), "NetworkDisabled", json!(true));
+    let mut kinds = vec![Kind::new("plain", plain), Kind::new("hardened", hardened), Kind::new("bare", bare)];
+    if parts {
+        kinds.extend(one_more(&kinds[2].body, &kinds[1].body));
+        kinds.extend(one_less(&kinds[1].body));
+    }
+    in_turns(&socket, &mut kinds, n).await;
+    gate.open();
+    assert_eq!(world.hears(&direct).await, "Done.");
     world.finish().await;
     tell(image, &kinds, n);
 }
@@ -146,7 +144,8 @@ async fn in_turns(socket: &Path, kinds: &mut [Kind], n: usize) {
             order.reverse();
         }
         for at in order {
-            let took = one_start(socket, &kinds[at].body, &format!("lazaret-bench-{round}-{at}")).await;
+            let took =
+                one_start(socket, &kinds[at].body, &format!("lazaret-bench-{}", uuid::Uuid::now_v7())).await;
             if round >= WARM {
                 kinds[at].took.push(took);
             }
