@@ -19,6 +19,7 @@ mod outbox;
 mod places;
 mod policy;
 mod post;
+mod probe;
 mod prompt;
 mod proxy;
 mod session;
@@ -57,13 +58,23 @@ enum Command {
         #[arg(long, default_value = "/")]
         root: PathBuf,
     },
+    /// Report what this box is, from inside, and wait to be removed.
+    Probe {
+        /// Where /ipc is found; for tests.
+        #[arg(long, default_value = "/")]
+        root: PathBuf,
+    },
 }
 
 /// What a shell reports of a process that SIGTERM ended.
 const TERMINATED: u8 = 128 + 15;
 
 fn main() -> ExitCode {
-    let Command::Run { root } = Args::parse().command;
+    let root = match Args::parse().command {
+        Command::Run { root } => root,
+        // Before anything starts a thread: what it tries holds for a thread, and some of it for a lone one only.
+        Command::Probe { root } => return probe::run(&Places::below(root)),
+    };
     // Files are shared with the host through the group, and with nobody else.
     umask(Mode::from_raw_mode(0o007));
     log_to_stderr();

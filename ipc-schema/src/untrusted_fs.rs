@@ -51,6 +51,20 @@ impl UntrustedDir {
         Ok(Self { fd, dev })
     }
 
+    /// A directory below, by a relative path without links and on the same filesystem.
+    ///
+    /// # Errors
+    /// What `openat2(2)` says.
+    pub fn folder(&self, path: &Path) -> io::Result<Self> {
+        let resolve = ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_XDEV;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = retry_again(|| fs::openat2(&self.fd, path, flags, Mode::empty(), resolve))?;
+        Ok(Self { fd, dev: self.dev })
+    }
+
     /// Reads the whole file at `name` (a relative path without links), which must belong to `owner`.
     ///
     /// # Errors
