@@ -15,7 +15,8 @@ use crate::store::{self, DeliveryCount};
 use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
-    let summary = here.store()?.summary().await?;
+    let store = here.store()?;
+    let (summary, losses) = (store.summary().await?, store.losses().await?);
     let damage = store::known_damage(&here.root.database());
     let now = Clock::new().wall();
     let copy = backup::newest(&here.root, now).map(|(path, at)| (path, now.since(at)));
@@ -29,6 +30,9 @@ pub(super) async fn run(here: &Here) -> Done {
         "turns": summary.turns.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "runs": summary.runs.iter().map(|(run, lane, state)| json!({"run": run, "lane": lane, "state": state})).collect::<Vec<_>>(),
         "outbox": outbox(&summary.delivery),
+        "losses": losses.iter().map(|(group, l)| json!({
+            "group": group, "line": l.name, "why": l.why, "expected": l.expected, "seen": l.seen, "fix": l.fix,
+        })).collect::<Vec<_>>(),
         "damaged": damage,
         "copy": copy.as_ref().map(|(path, age)| json!({"file": path, "age_s": age.as_secs()})),
         "disk": room.map(|r| json!({"free_mib": r.free >> 20, "read_only": r.read_only, "ballast_mib": ballast})),
@@ -53,6 +57,15 @@ pub(super) async fn run(here: &Here) -> Done {
     if let Some(room) = room {
         let written = if room.read_only { ", READ-ONLY" } else { "" };
         text += &format!("disk      {} MiB free, {ballast} MiB of ballast{written}\n", room.free >> 20);
+    }
+    for (group, l) in &losses {
+        text += &format!(
+            "loss      {group}  {}: {} ({}); asked for {}\n",
+            l.name,
+            safe(&l.seen),
+            l.why,
+            safe(&l.expected)
+        );
     }
     for (run, lane, state) in &summary.runs {
         text += &format!("run       {run}  {lane}  {state}\n");

@@ -53,6 +53,8 @@ pub struct Group {
     pub context: ContextLimits,
     /// Tool policy, as the runner gets it.
     pub tools: ipc_schema::letters::to_agent::ToolPolicy,
+    /// The engine's runtime of its boxes; the engine's default where there is none.
+    pub runtime: Option<String>,
     /// What is done about a part of which nobody knows whether it arrived; the channel's setting where it is silent.
     pub delivery: Option<Delivery>,
 }
@@ -87,6 +89,7 @@ impl Group {
             limits: RunLimits::default(),
             context: ContextLimits::default(),
             tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
+            runtime: None,
             delivery: None,
         }
     }

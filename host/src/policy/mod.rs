@@ -5,6 +5,7 @@ pub mod authorize;
 pub mod delivery;
 pub mod night;
 pub mod pace;
+pub mod posture;
 pub mod pressure;
 pub mod retention;
 pub mod retry;

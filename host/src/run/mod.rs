@@ -9,6 +9,7 @@ mod birth;
 mod end;
 mod gate;
 mod letters;
+mod probe;
 mod reaper;
 mod requests;
 
@@ -31,8 +32,9 @@ use crate::sandbox::Exit;
 use crate::store::{RunRow, StoreError};
 pub use adoption::Adopted;
 use begin::input_letter;
-pub use birth::Never;
+pub use birth::{Never, spec_of};
 use gate::Gate;
+pub use probe::{Ground, Walls, possible};
 pub use reaper::reap;
 
 /// A box that is up this long without `ready` will not get there.
@@ -157,7 +159,8 @@ async fn to_its_end(mut box_run: Run, orders: &mut UnboundedReceiver<Order>, eve
     }
 }
 
-fn new_run_id() -> RunId {
+/// An id for a run that is about to begin.
+pub fn new_run_id() -> RunId {
     let text = uuid::Uuid::now_v7().hyphenated().to_string();
     match text.parse() {
         Ok(run) => run,
