@@ -423,7 +423,9 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
 fn posture(spec: &ContainerSpec) -> String {
     let mut same = ContainerSpec { name: String::new(), image: String::new(), ..spec.clone() };
     same.labels.clear();
-    same.mounts.iter_mut().for_each(|mount| mount.source = PathBuf::new());
+    // What lies in directories of the run is another place each time; what the settings mount is the same in each.
+    let per_run = |target: &str| target.starts_with(box_path::IPC) || target == box_path::RUN;
+    same.mounts.iter_mut().filter(|m| per_run(&m.target)).for_each(|m| m.source = PathBuf::new());
     // Plain data: there is nothing in it that JSON cannot say.
     let bytes = serde_json::to_vec(&same).unwrap_or_default();
     ipc_schema::sha256_hex(&bytes).chars().take(16).collect()

@@ -1,12 +1,3 @@
--- Schema 4: what a group's boxes lack of the posture, as the last probe found it.
+-- Schema 4: how often a message came back from a box that did not acknowledge it.
 
-CREATE TABLE loss (
-    grp         TEXT NOT NULL REFERENCES grp(name),
-    name        TEXT NOT NULL,                   -- the line of the posture
-    why         TEXT NOT NULL CHECK (why IN ('accepted', 'runtime', 'named')),
-    expected    TEXT NOT NULL,
-    seen        TEXT NOT NULL,
-    fix         TEXT NOT NULL,
-    found_at    INTEGER NOT NULL,
-    PRIMARY KEY (grp, name)
-) STRICT;
+ALTER TABLE message ADD COLUMN returned INTEGER NOT NULL DEFAULT 0;
