@@ -245,19 +245,21 @@ pub fn judge(
 
 /// Why there is no run, with what to do; nothing when every line that must hold does.
 pub fn refusal(findings: &[Finding]) -> Option<String> {
-    let lost: Vec<String> = findings
-        .iter()
-        .filter(|f| f.standing == Standing::Lost)
-        .map(|f| {
-            let accept = if f.acceptable {
-                format!("; or accept it in lazaret.toml: [engine] accept = [\"{}\"]", f.name)
-            } else {
-                String::new()
-            };
-            format!("{}: asked for {}, found {} ({}{accept})", f.name, f.expected, f.seen, f.fix)
-        })
-        .collect();
-    (!lost.is_empty()).then(|| format!("the box would not be what it must be. {}", lost.join(". ")))
+    let lost: Vec<&Finding> = findings.iter().filter(|f| f.standing == Standing::Lost).collect();
+    let told = |f: &&Finding| format!("{}: asked for {}, found {} ({})", f.name, f.expected, f.seen, f.fix);
+    let told: Vec<String> = lost.iter().map(told).collect();
+    let names: Vec<String> = lost.iter().map(|f| format!("\"{}\"", f.name)).collect();
+    let accept = if lost.iter().all(|f| f.acceptable) {
+        format!(
+            ", and what it takes to accept this: [engine] accept = [{}] in lazaret.toml",
+            names.join(", ")
+        )
+    } else {
+        String::new()
+    };
+    let why = "the engine does not make the box that it is asked for";
+    (!lost.is_empty())
+        .then(|| format!("{why}; `lazaret box check` shows every line{accept}. {}", told.join(". ")))
 }
 
 /// What to do for a runtime that the engine does not know. gVisor's own socket rule is closed by default, and the box's
