@@ -22,6 +22,7 @@ mod outbox;
 mod places;
 mod policy;
 mod post;
+mod probe;
 mod prompt;
 mod proxy;
 mod session;
@@ -62,6 +63,12 @@ enum Command {
     },
     /// Say what this image offers, in a file for the host. No letter is read and no model is asked.
     Look,
+    /// Report what this box is, from inside, and wait to be removed.
+    Probe {
+        /// Where /ipc is found; for tests.
+        #[arg(long, default_value = "/")]
+        root: PathBuf,
+    },
 }
 
 /// What a shell reports of a process that SIGTERM ended.
@@ -70,11 +77,15 @@ const TERMINATED: u8 = 128 + 15;
 /// The whole program, from its arguments to its exit code.
 pub fn main() -> ExitCode {
     let command = Args::parse().command;
+    if let Command::Probe { root } = &command {
+        // Before anything starts a thread: what it tries holds for a thread, and some of it for a lone one only.
+        return probe::run(&Places::below(root));
+    }
     // Files are shared with the host through the group, and with nobody else.
     umask(Mode::from_raw_mode(0o007));
     log_to_stderr();
     let root = match command {
-        Command::Run { root } => root,
+        Command::Run { root } | Command::Probe { root } => root,
         Command::Look => return look_around(),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

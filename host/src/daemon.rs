@@ -26,7 +26,7 @@ use crate::gateway::Gateway;
 use crate::images::{self, Images, Place};
 use crate::intake;
 use crate::mailbox::Mailbox;
-use crate::parts::{Bell, Gate, Parts, Runner};
+use crate::parts::{Bell, Gate, Parts, Probes, Runner};
 use crate::run;
 use crate::sandbox::Engine;
 use crate::store::{Admission, BALLAST, Store, StoreError};
@@ -138,6 +138,7 @@ impl Host {
             id,
             bell: Bell::default(),
             gate: Gate::default(),
+            probes: Probes::default(),
             store,
             clock,
             install,
@@ -301,6 +302,14 @@ pub fn hold(root: &Root) -> Result<File, StartError> {
     fs::create_dir_all(&state)
         .map_err(|e| StartError::machine("state.dir", state.display().to_string(), e))?;
     take_lock(&root.lock())
+}
+
+/// An install's id, and the group that its host shares with boxes, for a command that stands beside the host.
+///
+/// # Errors
+/// What the filesystem said.
+pub fn identity(root: &Root) -> Result<(String, u32), StartError> {
+    Ok((install_id(&root.state().join("install"))?, shared_gid(&root.state())?))
 }
 
 /// The group that host and boxes share. Root makes it `lazaret`'s (or a number of its own where there is none); a host

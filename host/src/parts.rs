@@ -1,16 +1,17 @@
 //! What intake, run, delivery and supervisor share: handles to the rooms below them.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipc_schema::layout::RUNNER;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use crate::channels::Channels;
 use crate::clock::Clock;
 use crate::config::Install;
 use crate::dispatch::Facts;
-use crate::domain::GroupName;
+use crate::domain::{GroupName, RunId};
 use crate::gateway::Gateway;
 use crate::images::Images;
 use crate::mailbox::Mailbox;
@@ -45,6 +46,8 @@ pub struct Parts {
     pub gid: u32,
     /// Digest and folder of the runner.
     pub runner: Runner,
+    /// Postures that were found to hold.
+    pub probes: Probes,
 }
 
 impl Parts {
@@ -116,6 +119,49 @@ impl Gate {
         // The sender is this gate.
         let _ = self.0.subscribe().wait_for(|now| *now == open).await;
     }
+}
+
+/// Which postures were found to hold in this host's life, and which boxes are probes.
+#[derive(Debug, Default)]
+pub struct Probes {
+    known: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
+    alive: Mutex<HashSet<RunId>>,
+}
+
+impl Probes {
+    /// The one place where the answer to a question is, or comes to be: everyone who asks waits at the same.
+    pub fn of(&self, question: String) -> Arc<OnceCell<()>> {
+        Arc::clone(locked(&self.known).entry(question).or_default())
+    }
+
+    /// From now on this is a probe's box, until what is returned is dropped.
+    pub fn begin(&self, run: &RunId) -> Probing<'_> {
+        locked(&self.alive).insert(run.clone());
+        Probing { probes: self, run: run.clone() }
+    }
+
+    /// Whether a box of this name is a probe of this host: it has no row, and is no leftover.
+    pub fn is_alive(&self, run: &str) -> bool {
+        locked(&self.alive).iter().any(|alive| alive.as_str() == run)
+    }
+}
+
+/// A probe's box that lives.
+#[derive(Debug)]
+pub struct Probing<'a> {
+    probes: &'a Probes,
+    run: RunId,
+}
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        locked(&self.probes.alive).remove(&self.run);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every use is one call: a panic in between leaves nothing half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The runner, in a folder named by its digest: boxes of an older one keep theirs.

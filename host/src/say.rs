@@ -11,7 +11,7 @@ use crate::domain::outbound::Voice;
 pub const PREFIX: &str = "[lazaret]";
 
 /// What a notice repeats of a reason: an engine's word can be longer than a platform takes, and a notice is one part.
-const REASON: usize = 300;
+const REASON: usize = 700;
 /// What it repeats of a platform's word.
 const PLATFORM: usize = 200;
 

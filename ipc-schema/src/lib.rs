@@ -14,6 +14,7 @@ pub mod ids;
 pub mod layout;
 pub mod letters;
 pub mod offers;
+pub mod probe;
 pub mod refusal;
 pub mod untrusted_fs;
 pub mod write;

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Install, personality};
 use crate::daemon;
 use crate::disk;
+use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
 use crate::say;
@@ -147,8 +148,18 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
     let known = found.add("engine", facts, |f| {
         format!("{} (API {}, cgroup v{}, runtimes {})", f.version, f.api, f.cgroups, f.runtimes.join(", "))
     });
-    if known.is_none() {
-        return;
+    let Some(facts) = known else { return };
+    found.add("box", losses(here).await, String::clone);
+    for name in install.group_names() {
+        // What is wrong with a file of settings is told above.
+        let Ok(group) = install.group(&name) else { continue };
+        let limits = &group.limits;
+        let above = above_machine(limits.memory, limits.milli_cpus, facts.memory, facts.cpus);
+        let unknown = group.runtime.as_ref().filter(|name| !facts.runtimes.contains(name));
+        let why = above.or_else(|| unknown.map(|name| no_runtime(name)));
+        if let Some(why) = why {
+            found.add("box", Err::<(), _>(format!("{name}: {why}")), |()| String::new());
+        }
     }
     let pins = match here.store() {
         Ok(store) => store.pins().await.unwrap_or_default(),
@@ -180,5 +191,21 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
             Err(e) => Err(e.to_string()),
         };
         found.add("image", checked, |facts| format!("{image} = {}", facts.id));
+    }
+}
+
+/// What the last probes found that runs live with: the owner has accepted it, and is reminded here.
+async fn losses(here: &Here) -> Result<String, String> {
+    if !here.root.database().exists() {
+        return Ok("nothing was probed yet; `lazaret box check` does".into());
+    }
+    let losses = async { here.store()?.losses().await.map_err(super::CliError::from) };
+    let losses = losses.await.map_err(|e| e.to_string())?;
+    let told: Vec<String> =
+        losses.iter().map(|(group, l)| format!("{group} lives without {} ({})", l.name, l.why)).collect();
+    if told.is_empty() {
+        Ok("no loss is known; `lazaret box check` looks anew".into())
+    } else {
+        Ok(told.join(", "))
     }
 }

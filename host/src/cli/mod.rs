@@ -1,6 +1,8 @@
 //! The command line: one file per verb.
 
 mod backup;
+mod box_check;
+mod canary;
 mod chat;
 mod config;
 mod doctor;
@@ -48,6 +50,8 @@ enum Verb {
     Status,
     /// Check what an install needs.
     Doctor,
+    /// Look at what boxes are.
+    Box(box_check::Box),
     /// Groups and the chats that belong to them.
     Groups(groups::Groups),
     /// What boxes are made of: build, check, set, roll back.
@@ -133,6 +137,7 @@ pub async fn run(args: Args) -> Done {
         Verb::Chat(chat) => chat::run(&here, &chat).await,
         Verb::Status => status::run(&here).await,
         Verb::Doctor => doctor::run(&here).await,
+        Verb::Box(verb) => box_check::run(&here, verb).await,
         Verb::Groups(groups) => groups::run(&here, groups).await,
         Verb::Image(image) => image::run(&here, image).await,
         Verb::Trace(trace) => trace::run(&here, &trace).await,

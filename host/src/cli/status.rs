@@ -17,7 +17,7 @@ use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
     let store = here.store()?;
-    let summary = store.summary().await?;
+    let (summary, losses) = (store.summary().await?, store.losses().await?);
     let pins = store.pins().await?;
     let kept: Vec<_> =
         pins.iter().filter_map(|(group, pin)| Some((group, pin, pin.refused.as_ref()?))).collect();
@@ -34,6 +34,9 @@ pub(super) async fn run(here: &Here) -> Done {
         "turns": summary.turns.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "runs": summary.runs.iter().map(|(run, lane, state)| json!({"run": run, "lane": lane, "state": state, "letters": letters(here, run, lane)})).collect::<Vec<_>>(),
         "outbox": outbox(&summary.delivery),
+        "losses": losses.iter().map(|(group, l)| json!({
+            "group": group, "line": l.name, "why": l.why, "expected": l.expected, "seen": l.seen, "fix": l.fix,
+        })).collect::<Vec<_>>(),
         "damaged": damage,
         "copy": copy.as_ref().map(|(path, age)| json!({"file": path, "age_s": age.as_secs()})),
         "images_not_taken": kept.iter().map(|(group, pin, refused)| json!({
@@ -61,6 +64,15 @@ pub(super) async fn run(here: &Here) -> Done {
     if let Some(room) = room {
         let written = if room.read_only { ", READ-ONLY" } else { "" };
         text += &format!("disk      {} MiB free, {ballast} MiB of ballast{written}\n", room.free >> 20);
+    }
+    for (group, l) in &losses {
+        text += &format!(
+            "loss      {group}  {}: {} ({}); asked for {}\n",
+            l.name,
+            safe(&l.seen),
+            l.why,
+            safe(&l.expected)
+        );
     }
     for (run, lane, state) in &summary.runs {
         text += &format!("run       {run}  {lane}  {state}  letters {}\n", letters(here, run, lane));

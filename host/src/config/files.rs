@@ -109,6 +109,9 @@ pub struct GroupFile {
     /// The image of this group's boxes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// The engine's runtime of this group's boxes, such as `"runsc"` (gVisor); one of the install's `engine.runtimes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// The model of this group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelFile>,
@@ -226,11 +229,20 @@ impl Default for KeepFile {
 pub struct EngineFile {
     /// The engine's socket. `DOCKER_HOST` is used where this is not set.
     pub socket: String,
+    /// Runtimes that a group may name: `["runc", "runsc"]`.
+    pub runtimes: Vec<String>,
+    /// Losses of the posture that you accept, by name: `["memory-limit"]`. Without this a box that is not what it was
+    /// asked to be is refused; `lazaret box check` names the lines.
+    pub accept: Vec<String>,
 }
 
 impl Default for EngineFile {
     fn default() -> Self {
-        Self { socket: "unix:///var/run/docker.sock".into() }
+        Self {
+            socket: "unix:///var/run/docker.sock".into(),
+            runtimes: vec!["runc".into(), "runsc".into()],
+            accept: Vec::new(),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
 use crate::policy::mounts::Allowed;
 use crate::policy::pace::Limits;
+use crate::policy::posture::acceptable;
 pub use dirs::Root;
 use files::{GroupFile, InstallFile, LimitsFile, ProviderKind};
 pub use show::{Shown, schema_of_group, schema_of_install};
@@ -119,6 +120,9 @@ impl Install {
         let (file, shown) = show::with_overrides(&path, &text, env, InstallFile::filled)?;
         let providers = secrets::providers(&file, &root, env)?;
         let model = model_choice(&file, &providers)?;
+        for name in &file.engine.accept {
+            acceptable(name).map_err(|why| ConfigError::new("lazaret.toml: engine.accept", why))?;
+        }
         let telegram = secrets::telegram(&file, &root, env)?;
         let allowed_mounts = mounts::allowed(&path, &text, &file, &root)?;
         let shown = show::with_choice(shown, &model);
@@ -171,6 +175,7 @@ impl Install {
             },
             tools: self.file.tools.clone().into(),
             mounts: Vec::new(),
+            runtime: None,
             delivery: None,
         }
     }
@@ -222,9 +227,24 @@ impl Install {
             },
             tools: file.tools.map_or(base.tools, Into::into),
             mounts: base.mounts,
+            runtime: self.runtime(&place(), file.runtime)?,
             delivery: file.delivery.map(Into::into),
             name: base.name,
         })
+    }
+
+    /// A group names a runtime; the install says which may be named. A runtime decides what a box is, so a group's own
+    /// file is not enough.
+    fn runtime(&self, place: &str, wanted: Option<String>) -> Result<Option<String>, ConfigError> {
+        let known = &self.file.engine.runtimes;
+        match wanted {
+            Some(name) if !known.contains(&name) => {
+                Err(ConfigError::new(place, format!("runtime = {name:?} is not one of this install's")).hint(
+                    format!("add it to engine.runtimes in lazaret.toml; there are: {}", known.join(", ")),
+                ))
+            }
+            wanted => Ok(wanted),
+        }
     }
 
     /// The groups that have a folder, `main` first. A folder that is no group's name is passed over.

@@ -68,6 +68,8 @@ pub struct Group {
     pub tools: ipc_schema::letters::to_agent::ToolPolicy,
     /// What its boxes see beside their own; each is allowed by the install.
     pub mounts: Vec<ExtraMount>,
+    /// The engine's runtime of its boxes; the engine's default where there is none.
+    pub runtime: Option<String>,
     /// What is done about a part of which nobody knows whether it arrived; the channel's setting where it is silent.
     pub delivery: Option<Delivery>,
 }
@@ -103,6 +105,7 @@ impl Group {
             context: ContextLimits::default(),
             tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
             mounts: vec![],
+            runtime: None,
             delivery: None,
         }
     }

@@ -89,6 +89,7 @@ impl Images {
             limits: RunLimits::default(),
             seccomp: SECCOMP.to_owned(),
             zone: "UTC".into(),
+            runtime: None,
         };
         if let Err(e) = plan(&input(PathBuf::new())) {
             return Ok(Err(e));

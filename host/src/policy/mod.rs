@@ -8,6 +8,7 @@ pub mod image;
 pub mod mounts;
 pub mod night;
 pub mod pace;
+pub mod posture;
 pub mod pressure;
 pub mod retention;
 pub mod retry;

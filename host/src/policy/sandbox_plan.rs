@@ -64,6 +64,8 @@ pub struct PlanInput {
     pub seccomp: String,
     /// IANA zone.
     pub zone: String,
+    /// The engine's runtime; its default where there is none.
+    pub runtime: Option<String>,
 }
 
 /// What the plan must know of an image.
@@ -135,6 +137,93 @@ pub struct ContainerSpec {
     pub ulimits: Vec<(&'static str, u64)>,
     /// Security options as the engine takes them.
     pub security: Vec<String>,
+    /// The engine's runtime; its default where there is none.
+    pub runtime: Option<String>,
+    /// What is the same for every box.
+    pub fixed: Fixed,
+}
+
+/// The part of the posture that no setting reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Fixed {
+    /// The box's name for itself.
+    pub hostname: &'static str,
+    /// No network card but the loopback.
+    pub network: &'static str,
+    /// Shared memory and queues of its own.
+    pub ipc: &'static str,
+    /// A view of control groups of its own.
+    pub cgroup_namespace: &'static str,
+    /// Never: it would undo all the rest.
+    pub privileged: bool,
+    /// Capabilities that are taken away.
+    pub capabilities_dropped: &'static [&'static str],
+    /// The image cannot be written.
+    pub read_only_root: bool,
+    /// The engine's init reaps orphans.
+    pub init: bool,
+    /// The image's health check is not run.
+    pub health_check: &'static [&'static str],
+    /// What asks the runner to end.
+    pub stop_signal: &'static str,
+    /// Where stdout and stderr go.
+    pub log_driver: &'static str,
+    /// How much of them is kept.
+    pub log_options: &'static [(&'static str, &'static str)],
+    /// The engine keeps a box that has ended: its exit is read first.
+    pub auto_remove: bool,
+    /// A box is never started twice.
+    pub restart: &'static str,
+    /// Nothing is written to a box or read from it but through its directories.
+    pub attached: bool,
+}
+
+const FIXED: Fixed = Fixed {
+    hostname: "box",
+    network: "none",
+    ipc: "private",
+    cgroup_namespace: "private",
+    privileged: false,
+    capabilities_dropped: &["ALL"],
+    read_only_root: true,
+    init: true,
+    health_check: &["NONE"],
+    stop_signal: "SIGTERM",
+    log_driver: "local",
+    log_options: &[("max-file", "2"), ("max-size", "1m")],
+    auto_remove: false,
+    restart: "no",
+    attached: false,
+};
+
+impl ContainerSpec {
+    /// The same box for a probe: another name, other directories for letters, and the runner's `probe` for a program.
+    /// Its lane is its own, so that nobody takes it for an earlier box of the group.
+    pub fn for_probe(&self, run: &RunId, to_agent: PathBuf, from_agent: PathBuf, socket: PathBuf) -> Self {
+        let mut probe = self.clone();
+        probe.name = box_name(run);
+        probe.labels.insert(label::RUN.to_owned(), run.to_string());
+        let group = self.labels.get(label::GROUP).map_or("", String::as_str);
+        probe.labels.insert(label::LANE.to_owned(), format!("{group}/probe"));
+        if let Some(command) = probe.entrypoint.last_mut() {
+            "probe".clone_into(command);
+        }
+        let letters = |direction: &str| format!("{}/{direction}", box_path::IPC);
+        for mount in &mut probe.mounts {
+            match mount.target.as_str() {
+                target if target == letters(layout::TO_AGENT) => mount.source.clone_from(&to_agent),
+                target if target == letters(layout::FROM_AGENT) => mount.source.clone_from(&from_agent),
+                target if target == box_path::RUN => mount.source.clone_from(&socket),
+                _ => {}
+            }
+        }
+        probe
+    }
+
+    /// The digest that its label says.
+    pub fn posture(&self) -> &str {
+        self.labels.get(label::POSTURE).map_or("", String::as_str)
+    }
 }
 
 /// A bind mount, non-recursive.
@@ -233,6 +322,8 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
         shm_bytes: SHM_BYTES,
         ulimits: vec![("nofile", OPEN_FILES), ("fsize", FILE_BYTES), ("core", 0)],
         security: vec!["no-new-privileges".into(), format!("seccomp={}", input.seccomp)],
+        runtime: input.runtime.clone(),
+        fixed: FIXED,
     };
     spec.labels = labels(input, &spec);
     Ok(spec)
@@ -328,45 +419,37 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
         (label::GROUP, input.lane.group.to_string()),
         (label::LANE, input.lane.to_string()),
         (label::RUNNER, input.runner.clone()),
-        (label::POSTURE, posture(spec, &input.extra)),
+        (label::POSTURE, posture(spec)),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect()
 }
 
-/// A digest of what can differ between two postures (user, mounts, limits, security options), and of nothing that
-/// differs between two runs of one group. What `sandbox::translate` sets for every box alike is not in it.
-fn posture(spec: &ContainerSpec, extra: &[ExtraMount]) -> String {
-    let mut parts = Vec::new();
-    let mut part = |text: &str| {
-        parts.extend_from_slice(text.as_bytes());
-        parts.push(0);
-    };
-    part(&spec.user);
-    for mount in &spec.mounts {
-        part(&format!("{} {}", mount.target, mount.writable));
-    }
-    // Ours lie in directories of the run; those of the settings are the same in every run.
-    for mount in extra {
-        part(&format!("{} {}", mount.source.display(), mount.target));
-    }
-    for tmpfs in &spec.tmpfs {
-        part(&format!("{} {}", tmpfs.target, tmpfs.options));
-    }
-    for (name, value) in &spec.ulimits {
-        part(&format!("{name} {value}"));
-    }
-    part(&format!("{} {} {} {}", spec.memory, spec.nano_cpus, spec.pids, spec.shm_bytes));
-    spec.security.iter().for_each(|s| part(s));
-    ipc_schema::sha256_hex(&parts).chars().take(16).collect()
+/// A digest of the whole value but for what differs between two runs of one group, and but for the image: what the
+/// engine is asked for is in it, so two boxes of one digest are held to the same.
+fn posture(spec: &ContainerSpec) -> String {
+    let mut same = ContainerSpec { name: String::new(), image: String::new(), ..spec.clone() };
+    same.labels.clear();
+    // What lies in directories of the run is another place each time; what the settings mount is the same in each.
+    let per_run = |target: &str| target.starts_with(box_path::IPC) || target == box_path::RUN;
+    same.mounts.iter_mut().filter(|m| per_run(&m.target)).for_each(|m| m.source = PathBuf::new());
+    // Plain data: there is nothing in it that JSON cannot say.
+    let bytes = serde_json::to_vec(&same).unwrap_or_default();
+    ipc_schema::sha256_hex(&bytes).chars().take(16).collect()
+}
+
+/// A planned box with every default.
+#[cfg(test)]
+pub fn for_tests(limits: &RunLimits) -> ContainerSpec {
+    plan(&PlanInput { limits: limits.clone(), ..tests::input() }).unwrap()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn input() -> PlanInput {
+    pub(super) fn input() -> PlanInput {
         let at = |name: &str| PathBuf::from("/srv/lazaret/state").join(name);
         PlanInput {
             install: "i-1".into(),
@@ -396,6 +479,7 @@ mod tests {
             limits: RunLimits::default(),
             seccomp: "{}".into(),
             zone: "UTC".into(),
+            runtime: None,
         }
     }
 
@@ -487,6 +571,24 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_differs_from_a_run_in_name_letters_and_program_only() {
+        let spec = plan(&input()).unwrap();
+        let run = "019ab000-0000-7000-8000-000000000009".parse().unwrap();
+        let probe = spec.for_probe(&run, "/p/to".into(), "/p/from".into(), "/p/gateway".into());
+        assert_eq!(probe.entrypoint, ["/lazaret/agent-runner", "probe"]);
+        assert_eq!(probe.name, "lazaret-019ab000-0000-7000-8000-000000000009");
+        assert_eq!(probe.labels[label::INSTALL], spec.labels[label::INSTALL], "the reaper finds it");
+        assert_eq!(probe.labels[label::LANE], "family/probe", "no run is taken for it");
+        assert_eq!(probe.posture(), spec.posture());
+        let moved: Vec<&str> =
+            probe.mounts.iter().filter(|m| m.source.starts_with("/p")).map(|m| m.target.as_str()).collect();
+        assert_eq!(moved, ["/ipc/to-agent", "/ipc/from-agent", "/run/lazaret"]);
+        let mut same = ContainerSpec { name: spec.name.clone(), labels: spec.labels.clone(), ..probe };
+        (same.entrypoint, same.mounts) = (spec.entrypoint.clone(), spec.mounts.clone());
+        assert_eq!(same, spec);
+    }
+
+    #[test]
     fn two_runs_of_a_group_have_one_posture() {
         let mut other = input();
         other.run = "019ab000-0000-7000-8000-000000000002".parse().unwrap();
@@ -494,5 +596,7 @@ mod tests {
         assert_eq!(posture(&input()), posture(&other));
         other.limits.memory *= 2;
         assert_ne!(posture(&input()), posture(&other));
+        let runsc = PlanInput { runtime: Some("runsc".into()), ..input() };
+        assert_ne!(posture(&input()), posture(&runsc));
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::probe::{self, Ground, Walls};
 use super::refusals::Telling;
 use super::watchdog::Watchdog;
 use super::{Owed, READY_WITHIN, Run, begin};
@@ -167,22 +168,9 @@ impl Newborn<'_> {
         for mount in &group.mounts {
             check_source(&mount.source).map_err(|e| Never::new(e.code(), e))?;
         }
-        let sources = sources(parts, lane, wall, &image, uid).await?;
-        let spec = plan(&PlanInput {
-            install: parts.id.clone(),
-            run: run.clone(),
-            lane: lane.clone(),
-            uid,
-            gid: parts.gid,
-            image,
-            runner: parts.runner.digest.clone(),
-            sources,
-            extra: group.mounts.clone(),
-            limits: group.limits.clone(),
-            seccomp: SECCOMP.to_owned(),
-            zone: group.zone.name().to_owned(),
-        })
-        .map_err(|e| Never::new(e.code(), &e))?;
+        let spec =
+            spec_of(parts.as_ref().into(), lane, run, uid, group, image, Walls::below(wall.dir())).await?;
+        probe::held(parts, &spec, &lane.group, uid).await?;
         let letter = begin::begin(parts, lane, session, group, state);
         write_begin(parts, run, wall, letter).await?;
         failpoint!("run.born.begin");
@@ -190,6 +178,38 @@ impl Newborn<'_> {
         failpoint!("run.born.socket");
         Ok((gate, spec))
     }
+}
+
+/// The box of a group's next run, as a value.
+///
+/// # Errors
+/// What cannot be made, or cannot be a box.
+pub async fn spec_of(
+    ground: Ground<'_>,
+    lane: &Lane,
+    run: &RunId,
+    uid: u32,
+    group: &Group,
+    image: ImageFacts,
+    walls: Walls,
+) -> Result<ContainerSpec, Never> {
+    let sources = sources(ground, lane, walls, &image, uid).await?;
+    plan(&PlanInput {
+        install: ground.id.to_owned(),
+        run: run.clone(),
+        lane: lane.clone(),
+        uid,
+        gid: ground.gid,
+        image,
+        runner: ground.runner.digest.clone(),
+        sources,
+        extra: group.mounts.clone(),
+        limits: group.limits.clone(),
+        seccomp: SECCOMP.to_owned(),
+        zone: group.zone.name().to_owned(),
+        runtime: group.runtime.clone(),
+    })
+    .map_err(|e| Never::new(e.code(), &e))
 }
 
 async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)) -> Result<Run, Never> {
@@ -300,26 +320,29 @@ fn open_wall(parts: &Parts, group: &Group, lane: &Lane, run: &RunId, uid: u32) -
 
 /// The group's directories, made by the host and shared with the box by the group id.
 async fn sources(
-    parts: &Parts,
+    ground: Ground<'_>,
     lane: &Lane,
-    wall: &RunBox,
+    walls: Walls,
     image: &ImageFacts,
     uid: u32,
 ) -> Result<Sources, Never> {
-    let root = &parts.install.root;
+    let root = &ground.install.root;
     let made = |path: PathBuf, mode: u32| {
-        shared_dir(&path, parts.gid, mode)
+        shared_dir(&path, ground.gid, mode)
             .map(|()| path.clone())
             .map_err(|e| Never::new("state.dir", format!("{} cannot be made: {e}", path.display())))
     };
     let passwd_dir = made(root.passwd(), 0o2750)?;
-    let passwd =
-        parts.engine.passwd(image, uid, parts.gid, &passwd_dir).await.map_err(|e| Never::new(e.code(), e))?;
+    let passwd = ground
+        .engine
+        .passwd(image, uid, ground.gid, &passwd_dir)
+        .await
+        .map_err(|e| Never::new(e.code(), e))?;
     Ok(Sources {
-        runner: parts.runner.dir.clone(),
-        to_agent: wall.dir().join(ipc_schema::layout::TO_AGENT),
-        from_agent: wall.dir().join(ipc_schema::layout::FROM_AGENT),
-        socket: wall.socket_dir(),
+        runner: ground.runner.dir.clone(),
+        to_agent: walls.to_agent,
+        from_agent: walls.from_agent,
+        socket: walls.socket,
         session: made(root.sessions(&lane.group), 0o2770)?,
         workspace: made(root.workspace(&lane.group), 0o2770)?,
         inbox: made(root.inbox(&lane.group), 0o2750)?,

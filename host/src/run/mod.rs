@@ -10,6 +10,7 @@ mod end;
 mod files;
 mod gate;
 mod letters;
+mod probe;
 mod reaper;
 mod refusals;
 mod requests;
@@ -35,8 +36,9 @@ use crate::sandbox::Exit;
 use crate::store::{RunRow, StoreError};
 pub use adoption::Adopted;
 use begin::input_letter;
-pub use birth::Never;
+pub use birth::{Never, spec_of};
 use gate::Gate;
+pub use probe::{Ground, Walls, possible};
 pub use reaper::reap;
 use refusals::Telling;
 use watchdog::Watchdog;
@@ -169,7 +171,8 @@ async fn to_its_end(mut box_run: Run, orders: &mut UnboundedReceiver<Order>, eve
     }
 }
 
-fn new_run_id() -> RunId {
+/// An id for a run that is about to begin.
+pub fn new_run_id() -> RunId {
     let text = uuid::Uuid::now_v7().hyphenated().to_string();
     match text.parse() {
         Ok(run) => run,

@@ -39,7 +39,8 @@ async fn reap_once(parts: &Parts) -> Result<(), Later> {
     let rows = parts.store.unended_runs().await?;
     let alive: HashSet<&str> = rows.iter().map(|row| row.run.as_str()).collect();
     let mut stays = Ok(());
-    for found in boxes.iter().filter(|found| !alive.contains(found.run.as_str())) {
+    let left = |run: &str| !alive.contains(run) && !parts.probes.is_alive(run);
+    for found in boxes.iter().filter(|found| left(&found.run)) {
         tracing::info!(run = found.run, "a box without a run is removed");
         failpoint!("run.reap.box");
         if let Err(e) = parts.engine.remove(&found.container).await {

@@ -5,6 +5,9 @@
 
 mod fetch;
 mod image;
+mod inspect;
+mod kernel;
+mod probe;
 mod source;
 mod translate;
 mod trial;
@@ -27,6 +30,7 @@ use futures_util::StreamExt;
 use crate::domain::Lane;
 use crate::policy::sandbox_plan::{ContainerSpec, label};
 pub use fetch::Recipe;
+pub use probe::{ProbeError, Probed};
 pub use source::check_source;
 pub use trial::Trial;
 
@@ -66,6 +70,12 @@ pub enum EngineError {
     NoImage {
         /// Which.
         image: String,
+    },
+    /// The engine does not know the runtime.
+    #[error("{}", crate::policy::posture::no_runtime(runtime))]
+    NoRuntime {
+        /// Which.
+        runtime: String,
     },
     /// The engine refused.
     #[error("the engine refused to {what}: {why}")]
@@ -109,6 +119,7 @@ impl EngineError {
             Self::TooOld { .. } => "engine.too_old",
             Self::NoImage { .. } => "image.missing",
             Self::NotFetched { .. } => "image.fetch",
+            Self::NoRuntime { .. } => "box.runtime",
             Self::Refused { .. } => "engine.refused",
             Self::Hangs { .. } => "engine.hangs",
             Self::File { .. } => "engine.file",
@@ -131,6 +142,10 @@ pub struct EngineFacts {
     pub security: Vec<String>,
     /// `1` or `2`
     pub cgroups: String,
+    /// Processors of its machine; 0 where it does not say.
+    pub cpus: u64,
+    /// Memory of its machine in bytes; 0 where it does not say.
+    pub memory: u64,
 }
 
 /// How a box ended.
@@ -210,9 +225,28 @@ impl Engine {
             api,
             architecture: version.arch.unwrap_or_default(),
             runtimes,
+            cpus: info.ncpu.and_then(|n| n.try_into().ok()).unwrap_or_default(),
+            memory: info.mem_total.and_then(|n| n.try_into().ok()).unwrap_or_default(),
             security: info.security_options.unwrap_or_default(),
             cgroups: info.cgroup_version.map(|v| v.to_string()).unwrap_or_default(),
         })
+    }
+
+    /// Which engine this is: its version and those of its parts, and so of what a box is made by. One call, and quick.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn identity(&self) -> Result<String, EngineError> {
+        let told = self.ask("say its version", QUICK, self.docker()?.version()).await?;
+        let mut parts: Vec<String> = told
+            .components
+            .unwrap_or_default()
+            .into_iter()
+            .map(|c| format!("{} {}", c.name, c.version))
+            .collect();
+        parts.push(told.version.unwrap_or_default());
+        parts.push(told.git_commit.unwrap_or_default());
+        Ok(parts.join(", "))
     }
 
     /// Makes a box. It does not run yet. Returns the engine's id of it.
@@ -281,6 +315,16 @@ impl Engine {
             (_, Some(true)) => BoxState::Running,
             _ => BoxState::Ended(Exit { code: state.exit_code, oom: state.oom_killed == Some(true) }),
         })
+    }
+
+    /// Everything that the engine says of a box, as JSON.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn account(&self, container: &str) -> Result<Vec<u8>, EngineError> {
+        let told =
+            self.ask("look at the box", QUICK, self.docker()?.inspect_container(container, None)).await?;
+        Ok(serde_json::to_vec(&told).unwrap_or_default())
     }
 
     /// Thaws a frozen box.
@@ -404,11 +448,23 @@ impl Engine {
                 let found = message.rsplit(' ').next().unwrap_or_default().to_owned();
                 EngineError::TooOld { socket: self.socket.clone(), found }
             }
+            // "Unknown runtime specified runsc", "unknown or invalid runtime name: runsc"
+            Bollard::DockerResponseServerError { message, .. }
+                if message.to_lowercase().contains("nknown runtime")
+                    || message.contains("invalid runtime name") =>
+            {
+                EngineError::NoRuntime { runtime: runtime_named(&message) }
+            }
             Bollard::DockerResponseServerError { message, .. } => EngineError::Refused { what, why: message },
             Bollard::RequestTimeoutError => EngineError::Hangs { what, seconds: within.as_secs() },
             other => EngineError::Away { socket: self.socket.clone(), why: chain(&other) },
         })
     }
+}
+
+/// The engine names the runtime last.
+fn runtime_named(message: &str) -> String {
+    message.trim_end().rsplit(' ').next().unwrap_or_default().trim_matches(['"', '.']).to_owned()
 }
 
 /// An error and what caused it, in one line.

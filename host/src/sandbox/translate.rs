@@ -1,7 +1,5 @@
 //! Our spec in the engine's words. `policy::sandbox_plan` says why each value is what it is.
 
-use std::collections::HashMap;
-
 use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
     Mount as EngineMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType, ResourcesUlimits,
@@ -11,6 +9,7 @@ use bollard::models::{
 use crate::policy::sandbox_plan::{ContainerSpec, Mount};
 
 pub(super) fn container(spec: &ContainerSpec) -> ContainerCreateBody {
+    let fixed = &spec.fixed;
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         entrypoint: Some(spec.entrypoint.clone()),
@@ -20,15 +19,15 @@ pub(super) fn container(spec: &ContainerSpec) -> ContainerCreateBody {
         working_dir: Some(spec.working_dir.clone()),
         env: Some(spec.env.clone()),
         labels: Some(spec.labels.clone().into_iter().collect()),
-        hostname: Some("box".into()),
-        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
-        stop_signal: Some("SIGTERM".into()),
-        network_disabled: Some(true),
-        attach_stdin: Some(false),
-        attach_stdout: Some(false),
-        attach_stderr: Some(false),
-        open_stdin: Some(false),
-        tty: Some(false),
+        hostname: Some(fixed.hostname.into()),
+        healthcheck: Some(HealthConfig { test: Some(words(fixed.health_check)), ..Default::default() }),
+        stop_signal: Some(fixed.stop_signal.into()),
+        network_disabled: Some(fixed.network == "none"),
+        attach_stdin: Some(fixed.attached),
+        attach_stdout: Some(fixed.attached),
+        attach_stderr: Some(fixed.attached),
+        open_stdin: Some(fixed.attached),
+        tty: Some(fixed.attached),
         host_config: Some(host_config(spec)),
         ..Default::default()
     }
@@ -36,15 +35,17 @@ pub(super) fn container(spec: &ContainerSpec) -> ContainerCreateBody {
 
 fn host_config(spec: &ContainerSpec) -> HostConfig {
     let signed = |n: u64| Some(i64::try_from(n).unwrap_or(i64::MAX));
+    let fixed = &spec.fixed;
     HostConfig {
-        network_mode: Some("none".into()),
-        ipc_mode: Some("private".into()),
-        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
-        privileged: Some(false),
-        cap_drop: Some(vec!["ALL".into()]),
+        runtime: spec.runtime.clone(),
+        network_mode: Some(fixed.network.into()),
+        ipc_mode: Some(fixed.ipc.into()),
+        cgroupns_mode: fixed.cgroup_namespace.parse::<HostConfigCgroupnsModeEnum>().ok(),
+        privileged: Some(fixed.privileged),
+        cap_drop: Some(words(fixed.capabilities_dropped)),
         security_opt: Some(spec.security.clone()),
-        readonly_rootfs: Some(true),
-        init: Some(true),
+        readonly_rootfs: Some(fixed.read_only_root),
+        init: Some(fixed.init),
         mounts: Some(spec.mounts.iter().map(mount).collect()),
         tmpfs: Some(spec.tmpfs.iter().map(|t| (t.target.clone(), t.options.clone())).collect()),
         memory: signed(spec.memory),
@@ -63,16 +64,22 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
                 .collect(),
         ),
         log_config: Some(HostConfigLogConfig {
-            typ: Some("local".into()),
-            config: Some(HashMap::from([("max-size".into(), "1m".into()), ("max-file".into(), "2".into())])),
+            typ: Some(fixed.log_driver.into()),
+            config: Some(
+                fixed.log_options.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            ),
         }),
-        auto_remove: Some(false),
+        auto_remove: Some(fixed.auto_remove),
         restart_policy: Some(RestartPolicy {
-            name: Some(RestartPolicyNameEnum::NO),
+            name: fixed.restart.parse::<RestartPolicyNameEnum>().ok(),
             maximum_retry_count: None,
         }),
         ..Default::default()
     }
+}
+
+fn words(all: &[&str]) -> Vec<String> {
+    all.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// A bind by `Mounts`, never by `Binds`: a missing source is an error, not a directory made by root.

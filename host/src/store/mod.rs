@@ -13,6 +13,7 @@ mod files;
 mod inbox;
 mod keep;
 mod letters;
+mod losses;
 #[cfg(test)]
 mod migration_tests;
 mod migrations;
@@ -37,6 +38,7 @@ pub use adoption::{OpenRequest, RunRow};
 pub use copy::{Copied, back_up, check};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use keep::Cleared;
+pub use losses::Loss;
 pub use open::{copies, known_damage, made_at};
 pub use outbox::Head;
 pub use questions::{AnswerTaken, NewQuestion, Suspended};

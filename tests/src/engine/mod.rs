@@ -45,6 +45,9 @@ pub use inside::live as live_in_box;
 use image::Image;
 use registry::Registry;
 
+/// What its boxes lack of the posture, by the names that a host finds: an owner who uses it has accepted that.
+pub const LACKS: [&str; 6] = ["seccomp", "syscalls", "memory-limit", "swap-limit", "pids-limit", "cpu-limit"];
+
 /// Why the stand-in does not serve.
 #[derive(Debug)]
 pub struct NotServing {

@@ -132,6 +132,11 @@ impl Engine {
         }
     }
 
+    /// What an owner must accept to have boxes on it, as a list of TOML.
+    pub(super) fn accepted(&self) -> Option<String> {
+        matches!(&self.own, Some(Own::StandIn(_))).then(|| format!("{:?}", engine::LACKS))
+    }
+
     /// Its address.
     pub fn socket(&self) -> String {
         self.socket.clone()

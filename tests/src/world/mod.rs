@@ -92,6 +92,9 @@ impl World {
         set("LAZARET_HOST_BALLAST_MIB", "1");
         set("LAZARET_HOST_FREE_FLOOR_MIB", "16");
         set("DOCKER_HOST", &engine.socket());
+        if let Some(lacks) = engine.accepted() {
+            set("LAZARET_ENGINE_ACCEPT", &lacks);
+        }
         set("ANTHROPIC_API_KEY", KEY);
         set("ANTHROPIC_BASE_URL", &model.anthropic_url());
         set("TELEGRAM_BOT_TOKEN", TOKEN);

@@ -1,0 +1,136 @@
+//! `agent-runner probe`: what this box is, from inside. Started by the host in a box with the posture of a group's runs,
+//! before an agent is let into one. It is given a nonce, says it again with its report, and waits to be removed, so
+//! that the host can look at the living box from its side too.
+//!
+//! It does nothing that it is not sure to be stopped from without being able to bear the success: the box that it may
+//! damage is its own, and nothing of it is used again. What has no safe wrapper (`bpf`, `ptrace`, `keyctl`,
+//! `userfaultfd`) is not tried here.
+
+mod calls;
+mod files;
+mod kernel;
+mod network;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ipc_schema::probe::{FILE, Order, Report};
+use ipc_schema::write::LetterDir;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::umask;
+
+use crate::places::Places;
+
+/// A host that does not remove the box in this time has died: its successor does.
+const LIFE: Duration = Duration::from_secs(120);
+
+/// Looks, tries, reports, and waits.
+pub fn run(places: &Places) -> ExitCode {
+    umask(Mode::from_raw_mode(0o007));
+    match report(places) {
+        Ok(()) => {
+            std::thread::sleep(LIFE);
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("probe: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(places: &Places) -> Result<(), String> {
+    let path = places.ipc_to_agent().join(FILE);
+    let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let bytes = std::fs::read(&path).map_err(|e| failed(&e))?;
+    let order: Order = serde_json::from_slice(&bytes).map_err(|e| failed(&e))?;
+    let seen = serde_json::to_vec(&look(order)).map_err(|e| e.to_string())?;
+    let out = places.ipc_from_agent();
+    let written = LetterDir::open(&out)
+        .map_err(|e| e.to_string())
+        .and_then(|dir| dir.put(FILE, &seen).map_err(|e| e.to_string()));
+    written.map(drop).map_err(|why| format!("{}: {why}", out.display()))
+}
+
+/// First what only looks, last what would change the box if it were done.
+fn look(order: Order) -> Report {
+    let mounts = files::mounts();
+    Report {
+        nonce: order.nonce,
+        identity: kernel::identity(),
+        rights: kernel::rights(),
+        interfaces: network::interfaces(),
+        network: network::ways_out(&order.host_addresses),
+        places: files::places(&mounts),
+        secrets: files::secrets(),
+        cgroup: kernel::cgroup(),
+        rlimits: kernel::rlimits(),
+        machine_swap: kernel::machine_swap(),
+        devices: files::names("/dev"),
+        environment: std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect(),
+        processes: kernel::processes(),
+        confinement: kernel::confinement(),
+        mounts,
+        calls: calls::all(),
+    }
+}
+
+/// What came of something that was tried.
+fn attempt<T>(what: impl Into<String>, done: Result<T, Errno>) -> ipc_schema::probe::Attempt {
+    ipc_schema::probe::Attempt { what: what.into(), refused: done.err().map(errno) }
+}
+
+/// An error by its name, as errno(3) has it; one that no box is expected to meet by its number.
+fn errno(error: Errno) -> String {
+    const NAMES: [(Errno, &str); 24] = [
+        (Errno::PERM, "EPERM"),
+        (Errno::NOENT, "ENOENT"),
+        (Errno::IO, "EIO"),
+        (Errno::NXIO, "ENXIO"),
+        (Errno::BADF, "EBADF"),
+        (Errno::AGAIN, "EAGAIN"),
+        (Errno::ACCESS, "EACCES"),
+        (Errno::BUSY, "EBUSY"),
+        (Errno::NODEV, "ENODEV"),
+        (Errno::NOTDIR, "ENOTDIR"),
+        (Errno::ISDIR, "EISDIR"),
+        (Errno::INVAL, "EINVAL"),
+        (Errno::ROFS, "EROFS"),
+        (Errno::NOSYS, "ENOSYS"),
+        (Errno::NODATA, "ENODATA"),
+        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+        (Errno::AFNOSUPPORT, "EAFNOSUPPORT"),
+        (Errno::PROTONOSUPPORT, "EPROTONOSUPPORT"),
+        (Errno::SOCKTNOSUPPORT, "ESOCKTNOSUPPORT"),
+        (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL"),
+        (Errno::NETUNREACH, "ENETUNREACH"),
+        (Errno::NETDOWN, "ENETDOWN"),
+        (Errno::NOSPC, "ENOSPC"),
+        (Errno::NOEXEC, "ENOEXEC"),
+    ];
+    let name = NAMES.iter().find(|(known, _)| *known == error);
+    name.map_or_else(|| format!("errno {}", error.raw_os_error()), |(_, name)| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_says_why_and_what_was_done_says_nothing() {
+        assert_eq!(attempt("mount", Err::<(), _>(Errno::PERM)).refused.as_deref(), Some("EPERM"));
+        assert_eq!(attempt("mount", Err::<(), _>(Errno::XDEV)).refused.as_deref(), Some("errno 18"));
+        assert_eq!(attempt("mount", Ok(())).refused, None);
+    }
+
+    #[test]
+    fn an_order_that_is_none_is_no_report() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::below(dir.path());
+        assert!(report(&places).unwrap_err().contains(FILE));
+        std::fs::create_dir_all(places.ipc_to_agent()).unwrap();
+        std::fs::write(places.ipc_to_agent().join(FILE), r#"{"nonce":"n"}"#).unwrap();
+        assert!(report(&places).unwrap_err().contains("host_addresses"));
+    }
+}

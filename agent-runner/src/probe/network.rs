@@ -1,0 +1,92 @@
+//! Ways to others. A box has a loopback and nothing else, so each of these ends at once with "no way there". A refused
+//! connection is no refusal of the box's: somebody was reached who did not want to talk.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use ipc_schema::probe::Attempt;
+
+use super::files::names;
+
+/// A way that takes this long leads somewhere.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+/// Addresses that answer on most networks, and those at which clouds tell secrets to their machines.
+const OUTSIDE: [&str; 7] = [
+    "1.1.1.1:443",
+    "8.8.8.8:53",
+    "[2606:4700:4700::1111]:443",
+    "169.254.169.254:80",
+    "[fd00:ec2::254]:80",
+    "10.0.0.1:80",
+    "192.168.1.1:80",
+];
+
+/// Public resolvers; a box's own are tried too.
+const RESOLVERS: [&str; 2] = ["1.1.1.1", "8.8.8.8"];
+
+pub(super) fn interfaces() -> Vec<String> {
+    let listed = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let mut found = names("/sys/class/net");
+    found.extend(listed.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())));
+    found.sort();
+    found.dedup();
+    found
+}
+
+pub(super) fn ways_out(host: &[String]) -> Vec<Attempt> {
+    let outside = OUTSIDE.into_iter().filter_map(|address| address.parse().ok());
+    let to_host = host.iter().filter_map(|address| Some(SocketAddr::new(address.parse().ok()?, 22)));
+    let mut tried: Vec<Attempt> = outside.chain(to_host).map(connect).collect();
+    let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let own = own.lines().filter_map(|line| line.strip_prefix("nameserver")).map(|a| a.trim().to_owned());
+    let mut resolvers: Vec<String> = own.chain(RESOLVERS.map(str::to_owned)).collect();
+    resolvers.sort();
+    resolvers.dedup();
+    tried.extend(resolvers.iter().filter_map(|address| address.parse().ok()).map(ask_for_a_name));
+    tried
+}
+
+fn connect(address: SocketAddr) -> Attempt {
+    let outcome = TcpStream::connect_timeout(&address, PATIENCE).map(drop);
+    Attempt { what: format!("tcp {address}"), refused: outcome.err().and_then(refusal) }
+}
+
+/// "lazaret.invalid, A?": a datagram that a resolver would answer, to see whether one can be sent at all.
+fn ask_for_a_name(address: std::net::IpAddr) -> Attempt {
+    const QUESTION: &[u8] =
+        b"\x13\x37\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07lazaret\x07invalid\x00\x00\x01\x00\x01";
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let ask = || {
+        let socket = UdpSocket::bind(any)?;
+        socket.connect((address, 53))?;
+        socket.send(QUESTION)
+    };
+    Attempt { what: format!("dns {address}"), refused: ask().err().and_then(refusal) }
+}
+
+/// What says that there is no way; anything else says that there is one.
+fn refusal(error: io::Error) -> Option<String> {
+    let errno = rustix::io::Errno::from_io_error(&error)?;
+    use rustix::io::Errno;
+    let none = [Errno::NETUNREACH, Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT, Errno::PERM, Errno::ACCESS];
+    none.contains(&errno).then(|| super::errno(errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_who_does_not_want_to_talk_was_reached() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(connect(address).refused, None);
+        drop(listener);
+        assert_eq!(connect(address).refused, None, "refused by a peer, not by the box");
+        let unreachable = io::Error::from_raw_os_error(rustix::io::Errno::NETUNREACH.raw_os_error());
+        assert_eq!(refusal(unreachable).as_deref(), Some("ENETUNREACH"));
+        assert_eq!(refusal(io::Error::from(io::ErrorKind::TimedOut)), None);
+    }
+}

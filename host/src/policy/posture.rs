@@ -1,0 +1,521 @@
+//! Whether a box is what was asked for. An engine may take a limit and not keep it, and may ignore what it does not
+//! know; so a probe box is looked at from inside, from the engine's side and from the kernel's, and held against the
+//! plan line by line. What a box is planned to be says [`super::sandbox_plan`]; this page says what follows when it is
+//! not.
+
+use ipc_schema::probe::{Attempt, Cgroup, NO_LIMIT, Report};
+use serde::Serialize;
+
+use super::sandbox_plan::ContainerSpec;
+
+/// What follows when a line does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// No run, whatever the owner says: without it there is no box.
+    Wall,
+    /// No run, unless the owner has accepted the loss by name.
+    Owner,
+    /// It is named.
+    Named,
+}
+
+/// One line of the posture.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    name: &'static str,
+    weight: Weight,
+    /// What to do when it is lost.
+    fix: &'static str,
+}
+
+const fn line(name: &'static str, weight: Weight, fix: &'static str) -> Line {
+    Line { name, weight, fix }
+}
+
+const CGROUPS: &str = "give the engine its control groups (cgroup v2, or v1 with this controller; not rootless without \
+                       delegation), and let the runtime keep them";
+
+const AS_ASKED: Line = line(
+    "as-asked",
+    Weight::Wall,
+    "look at what else changes containers on this engine (a proxy before its socket, an authorization plugin)",
+);
+const LETTERS: Line =
+    line("letters", Weight::Wall, "the engine must run on this machine and see the state directory");
+const USER: Line = line("user", Weight::Wall, "the engine must not remap or ignore a container's user");
+const CAPABILITIES: Line = line("capabilities", Weight::Wall, "the runtime must honour cap-drop ALL");
+const NO_NEW_PRIVILEGES: Line =
+    line("no-new-privileges", Weight::Wall, "the runtime must honour no-new-privileges");
+const SECCOMP: Line =
+    line("seccomp", Weight::Owner, "use an engine and a kernel with seccomp (`docker info` lists it)");
+const SYSCALLS: Line =
+    line("syscalls", Weight::Owner, "the runtime must load the seccomp profile that it is given");
+const INTERFACES: Line = line("interfaces", Weight::Wall, "the engine must honour the network mode `none`");
+const NETWORK: Line = line("network", Weight::Wall, "the engine must honour the network mode `none`");
+const NAMESPACES: Line =
+    line("namespaces", Weight::Wall, "the engine must give a container namespaces of its own");
+const PLACES: Line =
+    line("writable-places", Weight::Wall, "the runtime must honour read-only mounts and a read-only root");
+const SECRETS: Line =
+    line("kernel-files", Weight::Wall, "the engine must mask the kernel's files, and mount no socket");
+const DEVICES: Line = line("devices", Weight::Wall, "the engine must give a container no device of the host");
+const TMPFS: Line =
+    line("memory-filesystems", Weight::Owner, "the runtime must honour the size and options of a tmpfs");
+const MEMORY: Line = line("memory-limit", Weight::Owner, CGROUPS);
+const SWAP: Line =
+    line("swap-limit", Weight::Owner, "boot with `swapaccount=1`, or turn swap off on this machine");
+const PIDS: Line = line("pids-limit", Weight::Owner, CGROUPS);
+const CPUS: Line = line("cpu-limit", Weight::Owner, CGROUPS);
+const ULIMITS: Line = line("ulimits", Weight::Owner, "the runtime must honour ulimits");
+const PROCESSES: Line =
+    line("processes", Weight::Wall, "the engine must give a container a pid namespace of its own");
+const ENVIRONMENT: Line =
+    line("environment", Weight::Named, "look at what the engine adds to a container's environment");
+const HOST_PATHS: Line = line(
+    "host-paths",
+    Weight::Named,
+    "put the install where no name is in the path, such as /var/lib/lazaret (a box sees its mounts' sources)",
+);
+const CONFINEMENT: Line =
+    line("apparmor", Weight::Named, "load the engine's AppArmor profile (`aa-status` lists it)");
+
+const LINES: [Line; 23] = [
+    AS_ASKED,
+    LETTERS,
+    USER,
+    CAPABILITIES,
+    NO_NEW_PRIVILEGES,
+    SECCOMP,
+    SYSCALLS,
+    INTERFACES,
+    NETWORK,
+    NAMESPACES,
+    PLACES,
+    SECRETS,
+    DEVICES,
+    TMPFS,
+    MEMORY,
+    SWAP,
+    PIDS,
+    CPUS,
+    ULIMITS,
+    PROCESSES,
+    ENVIRONMENT,
+    HOST_PATHS,
+    CONFINEMENT,
+];
+
+/// What gVisor loses by its nature: its own kernel answers the box's system calls instead of a filter before ours, and
+/// with Debian's `--ignore-cgroups` nobody counts. A group that names it has chosen that; each is named all the same.
+const LOST_UNDER_GVISOR: [Line; 4] = [SECCOMP, MEMORY, PIDS, CPUS];
+
+/// What says no. Any other answer means that the kernel has looked at the arguments.
+const REFUSALS: [&str; 6] =
+    ["EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"];
+
+/// What every container finds in /dev: nothing of the host.
+const HARMLESS: [&str; 16] = [
+    "console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin",
+    "stdout", "tty", "urandom", "zero",
+];
+
+/// Memory filesystems of every container that anybody in it may write.
+const OF_THE_ENGINE: [&str; 3] = ["/dev/shm", "/dev/mqueue", "/dev/pts"];
+
+/// More processes than a probe and its init are somebody else's.
+const PROCESSES_AT_MOST: u32 = 4;
+
+/// Whether an owner may accept the loss of this line, and what could be accepted if not.
+///
+/// # Errors
+/// The names that can be accepted.
+pub fn acceptable(name: &str) -> Result<(), String> {
+    let names: Vec<&str> = LINES.iter().filter(|l| l.weight != Weight::Wall).map(|l| l.name).collect();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    let wall = LINES.iter().any(|l| l.name == name);
+    let what = if wall { "cannot be done without" } else { "is no line of the posture" };
+    Err(format!("{name:?} {what}; what can be accepted is: {}", names.join(", ")))
+}
+
+/// A box from the host's side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outside {
+    /// What the engine says of it that was not asked for.
+    pub differences: Vec<Difference>,
+    /// Names of the environment, by the engine's word.
+    pub environment: Vec<String>,
+    /// What the kernel says, where the host may look.
+    pub kernel: Option<KernelView>,
+}
+
+/// A field of the engine's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Which.
+    pub field: String,
+    /// What it was asked for.
+    pub asked: String,
+    /// What it says.
+    pub told: String,
+}
+
+/// A box's first process, as the host's /proc shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KernelView {
+    /// Its users: real, effective, saved, of the filesystem.
+    pub uids: Vec<u32>,
+    /// What it could ever be allowed, in hexadecimal.
+    pub bounding: String,
+    /// Whether it can gain rights.
+    pub no_new_privileges: bool,
+    /// As in a report.
+    pub seccomp: u32,
+    /// Namespaces that it shares with the host.
+    pub shared: Vec<String>,
+    /// Limits of its control group.
+    pub cgroup: Cgroup,
+}
+
+/// What judging needs beside what was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Circumstances {
+    /// What the probe was told to say again.
+    pub nonce: String,
+    /// Losses that the owner has accepted.
+    pub accepted: Vec<String>,
+    /// Names that no path in a box may hold: other groups, people.
+    pub names: Vec<String>,
+    /// Whether the engine says that it has AppArmor.
+    pub apparmor: bool,
+}
+
+/// How a line stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// As asked.
+    Held,
+    /// It could not be looked at from here.
+    Unknown,
+    /// Lost, and the owner has accepted that.
+    Accepted,
+    /// Lost by the nature of the runtime that the group has chosen.
+    Runtime,
+    /// Lost, and named; the run goes on.
+    Named,
+    /// Lost: there is no run.
+    Lost,
+}
+
+/// One line, held against the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The line's name.
+    pub name: &'static str,
+    /// How it stands.
+    pub standing: Standing,
+    /// What was asked for.
+    pub expected: String,
+    /// What was found.
+    pub seen: String,
+    /// What to do about it.
+    pub fix: &'static str,
+    /// Whether the owner could accept it.
+    pub acceptable: bool,
+}
+
+/// Holds a box against its plan.
+pub fn judge(
+    spec: &ContainerSpec,
+    inside: &Report,
+    outside: &Outside,
+    about: &Circumstances,
+) -> Vec<Finding> {
+    let mut all = Findings { spec, about, found: Vec::new() };
+    all.identity(inside, outside);
+    all.rights(inside, outside);
+    all.reach(inside, outside);
+    all.files(inside);
+    all.limits(inside, outside);
+    all.leaks(inside, outside);
+    all.found
+}
+
+/// Why there is no run, with what to do; nothing when every line that must hold does.
+pub fn refusal(findings: &[Finding]) -> Option<String> {
+    let lost: Vec<&Finding> = findings.iter().filter(|f| f.standing == Standing::Lost).collect();
+    let told = |f: &&Finding| format!("{}: asked for {}, found {} ({})", f.name, f.expected, f.seen, f.fix);
+    let told: Vec<String> = lost.iter().map(told).collect();
+    let names: Vec<String> = lost.iter().map(|f| format!("\"{}\"", f.name)).collect();
+    let accept = if lost.iter().all(|f| f.acceptable) {
+        format!(
+            ", and what it takes to accept this: [engine] accept = [{}] in lazaret.toml",
+            names.join(", ")
+        )
+    } else {
+        String::new()
+    };
+    let why = "the engine does not make the box that it is asked for";
+    (!lost.is_empty())
+        .then(|| format!("{why}; `lazaret box check` shows every line{accept}. {}", told.join(". ")))
+}
+
+/// What to do for a runtime that the engine does not know. gVisor's own socket rule is closed by default, and the box's
+/// only way to its host is a socket; Debian's build can neither do networks nor every kind of control group.
+pub fn no_runtime(name: &str) -> String {
+    let (path, arguments) = if name.starts_with("runsc") {
+        ("/usr/bin/runsc", r#", "runtimeArgs": ["--host-uds=open", "--network=none", "--ignore-cgroups"]"#)
+    } else {
+        ("/path/to/it", "")
+    };
+    format!(
+        "the engine does not know the runtime {name}; install it, put {{\"runtimes\": {{\"{name}\": {{\"path\": \"{path}\"{arguments}}}}}}} \
+         into /etc/docker/daemon.json, and run `systemctl reload docker`"
+    )
+}
+
+/// A limit that the machine cannot fill, and so does not keep. Numbers of 0 are not known. Memory is in bytes,
+/// processors of the box are in thousandths.
+pub fn above_machine(memory: u64, milli_cpus: u64, has_memory: u64, has_cpus: u64) -> Option<String> {
+    let above = |name: &str, wanted: u64, has: u64, what: &str| {
+        format!(
+            "limits.{name} = {wanted} is above the {has}{what} of this machine; lower it in lazaret.toml or the group's group.toml"
+        )
+    };
+    if has_memory > 0 && memory > has_memory {
+        return Some(above("memory_mib", memory >> 20, has_memory >> 20, " MiB"));
+    }
+    let has = has_cpus.saturating_mul(1000);
+    (has > 0 && milli_cpus > has).then(|| above("milli_cpus", milli_cpus, has, " thousandths of processors"))
+}
+
+/// Lines that do not hold and are lived with: what `status` names.
+pub fn losses(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
+    let lived_with = [Standing::Accepted, Standing::Runtime, Standing::Named];
+    findings.iter().filter(move |f| lived_with.contains(&f.standing))
+}
+
+struct Findings<'a> {
+    spec: &'a ContainerSpec,
+    about: &'a Circumstances,
+    found: Vec<Finding>,
+}
+
+impl Findings<'_> {
+    /// One line: held, lost, or (`None`) not to be seen.
+    fn add(&mut self, line: Line, held: Option<bool>, expected: impl Into<String>, seen: impl Into<String>) {
+        let gvisor = self.spec.runtime.as_deref().is_some_and(|name| name.starts_with("runsc"));
+        let standing = match held {
+            Some(true) => Standing::Held,
+            None => Standing::Unknown,
+            Some(false) if self.about.accepted.iter().any(|name| name == line.name) => Standing::Accepted,
+            Some(false) if gvisor && LOST_UNDER_GVISOR.iter().any(|l| l.name == line.name) => {
+                Standing::Runtime
+            }
+            Some(false) if line.weight == Weight::Named => Standing::Named,
+            Some(false) => Standing::Lost,
+        };
+        self.found.push(Finding {
+            name: line.name,
+            standing,
+            expected: expected.into(),
+            seen: seen.into(),
+            fix: line.fix,
+            acceptable: line.weight != Weight::Wall,
+        });
+    }
+
+    /// A line that holds when nothing is on a list.
+    fn none(&mut self, line: Line, expected: &str, astray: &[String]) {
+        self.add(
+            line,
+            Some(astray.is_empty()),
+            expected,
+            if astray.is_empty() { expected.into() } else { astray.join(", ") },
+        );
+    }
+
+    fn identity(&mut self, inside: &Report, outside: &Outside) {
+        let differs: Vec<String> = outside
+            .differences
+            .iter()
+            .map(|d| format!("{}: asked {}, told {}", d.field, d.asked, d.told))
+            .collect();
+        self.none(AS_ASKED, "the engine's account is the plan", &differs);
+        let read = inside.nonce == self.about.nonce;
+        self.add(LETTERS, Some(read), "the host's nonce", if read { "the same" } else { "another" });
+        let who = &inside.identity;
+        let uid = self.spec.user.split(':').next().and_then(|uid| uid.parse::<u32>().ok());
+        let told: Vec<u32> = outside.kernel.iter().flat_map(|k| k.uids.clone()).collect();
+        let own = format!("{}:{}", who.uid, who.gid) == self.spec.user
+            && !who.groups.contains(&0)
+            && told.iter().all(|seen| Some(*seen) == uid);
+        self.add(
+            USER,
+            Some(own),
+            self.spec.user.clone(),
+            format!("{}:{} {:?}", who.uid, who.gid, who.groups),
+        );
+    }
+
+    fn rights(&mut self, inside: &Report, outside: &Outside) {
+        let zero = |set: &str| u64::from_str_radix(set, 16) == Ok(0);
+        let sets = &inside.rights.capabilities;
+        let bounding = outside.kernel.as_ref().map(|k| k.bounding.as_str());
+        let known = sets.iter().flatten().map(String::as_str).chain(bounding);
+        let held = sets.iter().any(Option::is_some).then(|| known.clone().all(zero));
+        self.add(CAPABILITIES, held, "none", known.collect::<Vec<_>>().join(" "));
+        let kernel = outside.kernel.as_ref();
+        let closed = inside.rights.no_new_privileges && kernel.is_none_or(|k| k.no_new_privileges);
+        self.add(NO_NEW_PRIVILEGES, Some(closed), "on", if closed { "on" } else { "off" });
+        let mode = kernel.map_or(inside.rights.seccomp, |k| k.seccomp.min(inside.rights.seccomp));
+        self.add(SECCOMP, Some(mode == 2), "a filter", if mode == 2 { "a filter" } else { "none" });
+        let reached = |call: &&Attempt| call.refused.as_deref().is_none_or(|why| !REFUSALS.contains(&why));
+        let reached: Vec<String> = inside.calls.iter().filter(reached).map(told).collect();
+        let expected = format!("{} calls refused", inside.calls.len());
+        self.add(
+            SYSCALLS,
+            Some(reached.is_empty()),
+            expected.clone(),
+            if reached.is_empty() { expected } else { reached.join(", ") },
+        );
+    }
+
+    fn reach(&mut self, inside: &Report, outside: &Outside) {
+        let cards: Vec<String> = inside.interfaces.iter().filter(|name| *name != "lo").cloned().collect();
+        self.none(INTERFACES, "lo alone", &cards);
+        let reached: Vec<String> = inside.network.iter().filter(|a| a.refused.is_none()).map(told).collect();
+        self.none(NETWORK, &format!("none of {} reached", inside.network.len()), &reached);
+        match &outside.kernel {
+            Some(kernel) => self.none(NAMESPACES, "none shared with the host", &kernel.shared),
+            None => self.add(NAMESPACES, None, "none shared with the host", "not to be seen from here"),
+        }
+        let many = inside.processes > PROCESSES_AT_MOST;
+        self.add(PROCESSES, Some(!many), "its own", format!("{} are seen", inside.processes));
+    }
+
+    fn files(&mut self, inside: &Report) {
+        let mine = self.spec.mounts.iter().filter(|m| m.writable).map(|m| m.target.as_str());
+        let free = self.spec.tmpfs.iter().map(|t| t.target.as_str()).chain(OF_THE_ENGINE);
+        let writable: Vec<&str> = mine.clone().chain(free).collect();
+        let mut astray: Vec<String> = inside
+            .places
+            .iter()
+            .filter(|place| place.refused.is_none() && !writable.contains(&place.what.as_str()))
+            .map(|place| format!("{} can be written", place.what))
+            .collect();
+        astray.extend(mine.filter_map(|target| {
+            let place = inside.places.iter().find(|place| place.what == target);
+            match place.map(|p| p.refused.as_deref()) {
+                Some(None) => None,
+                Some(Some(why)) => Some(format!("{target} cannot be written: {why}")),
+                None => Some(format!("{target} is not there")),
+            }
+        }));
+        self.none(PLACES, "the box's own and no other", &astray);
+        let open: Vec<String> = inside.secrets.iter().filter(|s| s.refused.is_none()).map(told).collect();
+        self.none(SECRETS, "none can be read", &open);
+        let devices: Vec<String> =
+            inside.devices.iter().filter(|d| !HARMLESS.contains(&d.as_str())).cloned().collect();
+        self.none(DEVICES, "those of every container", &devices);
+        self.memory_filesystems(inside);
+    }
+
+    fn memory_filesystems(&mut self, inside: &Report) {
+        let sized = self.spec.tmpfs.iter().map(|tmpfs| {
+            let bytes = tmpfs.options.rsplit("size=").next().and_then(|size| size.parse().ok());
+            (tmpfs.target.as_str(), bytes.unwrap_or(NO_LIMIT), true)
+        });
+        let all: Vec<_> = sized.chain([("/dev/shm", self.spec.shm_bytes, false)]).collect();
+        let mut astray = Vec::new();
+        for (target, most, guarded) in &all {
+            // A later mount covers an earlier one.
+            let Some(mount) = inside.mounts.iter().rfind(|m| m.target == *target) else {
+                astray.push(format!("{target} is not mounted"));
+                continue;
+            };
+            let options: Vec<&str> = mount.options.split(',').collect();
+            if mount.bytes.is_none_or(|bytes| bytes > *most) {
+                astray
+                    .push(format!("{target}: {}", mount.bytes.map_or("no limit".into(), |b| shown_bytes(b))));
+            }
+            if *guarded && !["nosuid", "nodev"].iter().all(|option| options.contains(option)) {
+                astray.push(format!("{target}: {}", mount.options));
+            }
+        }
+        let expected: Vec<String> =
+            all.iter().map(|(target, most, _)| format!("{target} {}", shown_bytes(*most))).collect();
+        self.none(TMPFS, &expected.join(", "), &astray);
+    }
+
+    fn limits(&mut self, inside: &Report, outside: &Outside) {
+        let kernel = outside.kernel.as_ref().map(|k| k.cgroup).unwrap_or_default();
+        let spec = self.spec;
+        // Both views are of one group of processes; where they differ, the looser one counts.
+        let of = |pick: fn(&Cgroup) -> Option<u64>| pick(&kernel).max(pick(&inside.cgroup));
+        let mut limit = |line, seen: Option<u64>, most: u64, shown: fn(u64) -> String| {
+            let told = seen.map_or("nothing that keeps it".into(), |n| {
+                if n == NO_LIMIT { "no limit".into() } else { shown(n) }
+            });
+            self.add(line, Some(seen.is_some_and(|n| n <= most)), shown(most), told);
+        };
+        limit(MEMORY, of(|c| c.memory), spec.memory, shown_bytes);
+        limit(PIDS, of(|c| c.pids), spec.pids.into(), |n| n.to_string());
+        limit(CPUS, of(|c| c.milli_cpus), spec.nano_cpus / 1_000_000, |n| format!("{n} thousandths"));
+        // A machine without swap keeps a limit on swap by itself.
+        let swap = if inside.machine_swap { of(|c| c.swap) } else { Some(0) };
+        limit(SWAP, swap, 0, shown_bytes);
+        let r = inside.rlimits;
+        let seen = [("nofile", r.nofile), ("fsize", r.fsize), ("core", r.core)];
+        let astray: Vec<String> = spec
+            .ulimits
+            .iter()
+            .filter(|(name, most)| seen.iter().find(|(n, _)| n == name).is_none_or(|(_, value)| value > most))
+            .map(|(name, most)| format!("{name} is above {most}"))
+            .collect();
+        let expected: Vec<String> =
+            spec.ulimits.iter().map(|(name, most)| format!("{name} {most}")).collect();
+        self.none(ULIMITS, &expected.join(", "), &astray);
+    }
+
+    fn leaks(&mut self, inside: &Report, outside: &Outside) {
+        let known = |name: &String| outside.environment.contains(name) || name == "HOSTNAME";
+        let strange: Vec<String> = inside.environment.iter().filter(|name| !known(name)).cloned().collect();
+        self.none(ENVIRONMENT, "what was asked for", &strange);
+        let holds = |root: &str| root.split('/').any(|part| self.about.names.iter().any(|name| name == part));
+        let mut paths: Vec<String> =
+            inside.mounts.iter().filter(|m| holds(&m.root)).map(|m| m.root.clone()).collect();
+        paths.dedup();
+        self.none(HOST_PATHS, "no name of a person or of another group", &paths);
+        if self.about.apparmor {
+            let held = inside.confinement.as_deref().is_some_and(|c| !c.starts_with("unconfined"));
+            self.add(
+                CONFINEMENT,
+                Some(held),
+                "confined",
+                inside.confinement.clone().unwrap_or_else(|| "unconfined".into()),
+            );
+        }
+    }
+}
+
+fn told(attempt: &Attempt) -> String {
+    match &attempt.refused {
+        Some(why) => format!("{}: {why}", attempt.what),
+        None => format!("{}: done", attempt.what),
+    }
+}
+
+fn shown_bytes(bytes: u64) -> String {
+    match bytes {
+        NO_LIMIT => "no limit".into(),
+        _ if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+#[path = "posture_tests.rs"]
+mod tests;

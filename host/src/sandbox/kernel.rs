@@ -1,0 +1,121 @@
+//! A box's first process, as this machine's /proc and control groups show it: the last word on what an engine did.
+
+use std::fs;
+use std::path::Path;
+
+use ipc_schema::probe::Cgroup;
+
+use crate::policy::posture::KernelView;
+
+/// Namespaces that a box has of its own.
+const NAMESPACES: [&str; 6] = ["net", "ipc", "pid", "uts", "mnt", "cgroup"];
+
+/// What this host may see of the process, if it is the box's: where the engine counts processes in another namespace,
+/// the number is somebody else's.
+pub(super) fn view(pid: i64, container: &str) -> Option<KernelView> {
+    let base = Path::new("/proc").join(pid.to_string());
+    let groups = fs::read_to_string(base.join("cgroup")).ok()?;
+    if container.is_empty() || !groups.contains(container) {
+        return None;
+    }
+    let status = fs::read_to_string(base.join("status")).ok()?;
+    let shared = NAMESPACES
+        .into_iter()
+        .filter(|name| {
+            let of = |process: &Path| fs::read_link(process.join("ns").join(name));
+            match (of(&base), of(Path::new("/proc/self"))) {
+                (Ok(its), Ok(ours)) => its == ours,
+                // A kernel without such a namespace, or a host that may not look.
+                _ => false,
+            }
+        })
+        .map(str::to_owned)
+        .collect();
+    let seen = |name: &str| field(&status, name);
+    Some(KernelView {
+        uids: seen("Uid").split_whitespace().filter_map(|uid| uid.parse().ok()).collect(),
+        bounding: seen("CapBnd").to_owned(),
+        no_new_privileges: seen("NoNewPrivs") == "1",
+        seccomp: seen("Seccomp").parse().unwrap_or_default(),
+        shared,
+        cgroup: Cgroup::read(|controller, name| limit(&groups, controller, name)),
+    })
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.map_or("", str::trim)
+}
+
+/// A file of a process's control group (cgroups(7)): `hierarchy:controllers:path`, the controllers empty in version 2.
+fn limit(groups: &str, controller: &str, name: &str) -> Option<String> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let base = match controllers {
+            "" => "/sys/fs/cgroup".to_owned(),
+            list if list.split(',').any(|c| c == controller) => format!("/sys/fs/cgroup/{controller}"),
+            _ => return None,
+        };
+        fs::read_to_string(format!("{base}{path}/{name}")).ok()
+    })
+}
+
+/// What the processes of a box could tell a reader of /proc: environments and command lines, by the name of the place.
+pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let base = entry.path();
+        let groups = fs::read_to_string(base.join("cgroup")).unwrap_or_default();
+        if !groups.lines().any(|line| line.contains(container)) {
+            continue;
+        }
+        for file in ["environ", "cmdline"] {
+            if let Ok(bytes) = fs::read(base.join(file)) {
+                found.push((format!("{}/{file}", base.display()), bytes));
+            }
+        }
+    }
+    found
+}
+
+/// This machine's own addresses but the loopback's, at most eight: what a box must not reach.
+pub(super) fn addresses() -> Vec<String> {
+    let table = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    own_addresses(&table)
+}
+
+/// An address stands on the line before `/32 host LOCAL`.
+fn own_addresses(table: &str) -> Vec<String> {
+    let lines: Vec<&str> = table.lines().map(str::trim).collect();
+    let mut own: Vec<String> = lines
+        .windows(2)
+        .filter(|pair| matches!(pair, [_, next] if next.starts_with("/32 host LOCAL")))
+        .filter_map(|pair| pair.first()?.strip_prefix("|-- ").map(str::to_owned))
+        .filter(|address| !address.starts_with("127."))
+        .collect();
+    own.sort();
+    own.dedup();
+    own.truncate(8);
+    own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_own_addresses_are_read_from_the_routing_table() {
+        let table = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     |-- 10.0.0.7\n        \
+                     /32 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\nLocal:\n     |-- 10.0.0.7\n        /32 host LOCAL\n";
+        assert_eq!(own_addresses(table), ["10.0.0.7"]);
+        assert_eq!(own_addresses(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_process_that_is_not_the_boxs_is_not_looked_at() {
+        let own = std::process::id().into();
+        assert_eq!(view(own, "0123456789abcdef"), None);
+        assert_eq!(view(own, ""), None);
+    }
+}
