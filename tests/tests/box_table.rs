@@ -76,6 +76,7 @@ async fn a_running_box_is_the_table_row_by_row() {
     let report = world.model.tool_results().pop().unwrap();
 
     as_the_engine_says(&inspected[0], &names[0]);
+    c11_c12_it_is_the_golden_profile(&world, &inspected[0]);
     as_the_host_sees(&inspected[0]);
     as_the_box_finds(&report);
     no_key_anywhere(&world, &inspected.to_string(), &names[0]).await;
@@ -156,6 +157,56 @@ fn as_the_engine_says(b: &Value, name: &str) {
         json!({ "Type": "local", "Config": { "max-size": "1m", "max-file": "2" } })
     );
     assert_eq!((&host["AutoRemove"], &host["RestartPolicy"]["Name"]), (&json!(false), &json!("no")));
+}
+
+/// Everything that is not nothing in the engine's account, against the committed file (`UPDATE_GOLDEN=1` writes it): a
+/// device, a capability or a namespace that somebody adds is a difference, whatever it is called.
+fn c11_c12_it_is_the_golden_profile(world: &World, b: &Value) {
+    /// Filled in by each version of the engine as it likes; what they are for is looked at from inside.
+    const ENGINES_OWN: [&str; 5] = ["ConsoleSize", "Isolation", "MaskedPaths", "ReadonlyPaths", "Runtime"];
+    let mut host = b["HostConfig"].clone();
+    ENGINES_OWN.iter().for_each(|name| drop(host.as_object_mut().unwrap().remove(*name)));
+    let mut profile = something(&json!({ "Config": b["Config"], "HostConfig": host }));
+    let seccomp = &mut profile["HostConfig"]["SecurityOpt"][1];
+    let ours = include_str!("../../container/seccomp.json");
+    assert_eq!(seccomp, &json!(format!("seccomp={ours}")), "our own profile, byte by byte");
+    *seccomp = "seccomp=container/seccomp.json".into();
+    let mut shown = serde_json::to_string_pretty(&profile).unwrap() + "\n";
+    let labels = b["Config"]["Labels"].as_object().unwrap();
+    for name in ["run", "install", "posture", "runner"] {
+        let value = labels[&format!("lazaret.{name}")].as_str().unwrap();
+        shown = shown.replace(value, &name.to_uppercase());
+    }
+    let image = b["Config"]["Image"].as_str().unwrap();
+    let short: String = image.trim_start_matches("sha256:").chars().take(20).collect();
+    let root = world.root().to_str().unwrap();
+    let user = b["Config"]["User"].as_str().unwrap();
+    let uid = user.split(':').next().unwrap();
+    for (value, name) in
+        [(image, "IMAGE"), (&short, "IMAGE"), (root, "ROOT"), (user, "UID:GID"), (uid, "UID")]
+    {
+        shown = shown.replace(value, name);
+    }
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/inspected.json");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(golden, &shown).unwrap();
+    }
+    assert_eq!(shown, read(golden));
+}
+
+/// A value without what says nothing: engines add members of that kind with every version.
+fn something(value: &Value) -> Value {
+    let says = |value: &Value| {
+        let nothing = [json!(null), json!(""), json!(0), json!(false), json!([]), json!({})];
+        !nothing.contains(value)
+    };
+    match value {
+        Value::Object(map) => {
+            map.iter().map(|(k, v)| (k.clone(), something(v))).filter(|(_, v)| says(v)).collect()
+        }
+        Value::Array(list) => list.iter().map(something).collect(),
+        other => other.clone(),
+    }
 }
 
 /// The engine may claim what it likes: the kernel has the last word.

@@ -83,7 +83,7 @@ fn attempt<T>(what: impl Into<String>, done: Result<T, Errno>) -> ipc_schema::pr
 
 /// An error by its name, as errno(3) has it; one that no box is expected to meet by its number.
 fn errno(error: Errno) -> String {
-    const NAMES: [(Errno, &str); 24] = [
+    const NAMES: [(Errno, &str); 28] = [
         (Errno::PERM, "EPERM"),
         (Errno::NOENT, "ENOENT"),
         (Errno::IO, "EIO"),
@@ -106,6 +106,10 @@ fn errno(error: Errno) -> String {
         (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL"),
         (Errno::NETUNREACH, "ENETUNREACH"),
         (Errno::NETDOWN, "ENETDOWN"),
+        (Errno::HOSTUNREACH, "EHOSTUNREACH"),
+        (Errno::CONNREFUSED, "ECONNREFUSED"),
+        (Errno::CONNRESET, "ECONNRESET"),
+        (Errno::TIMEDOUT, "ETIMEDOUT"),
         (Errno::NOSPC, "ENOSPC"),
         (Errno::NOEXEC, "ENOEXEC"),
     ];

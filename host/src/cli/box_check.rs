@@ -145,7 +145,7 @@ fn told(finding: &Finding) -> String {
         Standing::Held => ("ok  ", false),
         Standing::Unknown => ("?   ", false),
         Standing::Accepted => ("acc ", true),
-        Standing::Runtime => ("run ", true),
+        Standing::Runtime => ("run ", false),
         Standing::Named => ("loss", true),
         Standing::Lost => ("LOST", true),
     };

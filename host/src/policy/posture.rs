@@ -105,13 +105,24 @@ const LINES: [Line; 23] = [
     CONFINEMENT,
 ];
 
-/// What gVisor loses by its nature: its own kernel answers the box's system calls instead of a filter before ours, and
-/// with Debian's `--ignore-cgroups` nobody counts. A group that names it has chosen that; each is named all the same.
-const LOST_UNDER_GVISOR: [Line; 4] = [SECCOMP, MEMORY, PIDS, CPUS];
+/// What gVisor loses by its nature: a kernel of its own answers the box's system calls, so that no filter of ours stands
+/// before it and its answers are its own (a namespace or a device node that is granted there is nothing of the host's);
+/// its memory filesystems take a size and no other option; and with Debian's `--ignore-cgroups` nobody counts. A group
+/// that names it has chosen that; each is named all the same.
+const LOST_UNDER_GVISOR: [Line; 6] = [SECCOMP, SYSCALLS, TMPFS, MEMORY, PIDS, CPUS];
+
+/// Names that gVisor's own kernel puts into /dev.
+const DEVICES_OF_GVISOR: [&str; 2] = ["fuse", "net"];
 
 /// What says no. Any other answer means that the kernel has looked at the arguments.
 const REFUSALS: [&str; 6] =
     ["EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"];
+
+/// What says that there is no way to somebody. A connection that is refused is none: somebody was reached.
+const NO_WAY: [&str; 5] = ["ENETUNREACH", "EADDRNOTAVAIL", "EAFNOSUPPORT", "EPERM", "EACCES"];
+
+/// Linux says so of a neighbour that does not answer, and so of a network; gVisor of a network that is not there.
+const NO_WAY_WITHOUT_CARDS: &str = "EHOSTUNREACH";
 
 /// What every container finds in /dev: nothing of the host.
 const HARMLESS: [&str; 16] = [
@@ -306,7 +317,7 @@ struct Findings<'a> {
 impl Findings<'_> {
     /// One line: held, lost, or (`None`) not to be seen.
     fn add(&mut self, line: Line, held: Option<bool>, expected: impl Into<String>, seen: impl Into<String>) {
-        let gvisor = self.spec.runtime.as_deref().is_some_and(|name| name.starts_with("runsc"));
+        let gvisor = self.gvisor();
         let standing = match held {
             Some(true) => Standing::Held,
             None => Standing::Unknown,
@@ -325,6 +336,10 @@ impl Findings<'_> {
             fix: line.fix,
             acceptable: line.weight != Weight::Wall,
         });
+    }
+
+    fn gvisor(&self) -> bool {
+        self.spec.runtime.as_deref().is_some_and(|name| name.starts_with("runsc"))
     }
 
     /// A line that holds when nothing is on a list.
@@ -386,7 +401,9 @@ impl Findings<'_> {
     fn reach(&mut self, inside: &Report, outside: &Outside) {
         let cards: Vec<String> = inside.interfaces.iter().filter(|name| *name != "lo").cloned().collect();
         self.none(INTERFACES, "lo alone", &cards);
-        let reached: Vec<String> = inside.network.iter().filter(|a| a.refused.is_none()).map(told).collect();
+        let no_way = |why: &str| NO_WAY.contains(&why) || (why == NO_WAY_WITHOUT_CARDS && cards.is_empty());
+        let reached = |a: &&Attempt| !a.refused.as_deref().is_some_and(no_way);
+        let reached: Vec<String> = inside.network.iter().filter(reached).map(told).collect();
         self.none(NETWORK, &format!("none of {} reached", inside.network.len()), &reached);
         match &outside.kernel {
             Some(kernel) => self.none(NAMESPACES, "none shared with the host", &kernel.shared),
@@ -417,8 +434,8 @@ impl Findings<'_> {
         self.none(PLACES, "the box's own and no other", &astray);
         let open: Vec<String> = inside.secrets.iter().filter(|s| s.refused.is_none()).map(told).collect();
         self.none(SECRETS, "none can be read", &open);
-        let devices: Vec<String> =
-            inside.devices.iter().filter(|d| !HARMLESS.contains(&d.as_str())).cloned().collect();
+        let harmless = |d: &str| HARMLESS.contains(&d) || (self.gvisor() && DEVICES_OF_GVISOR.contains(&d));
+        let devices: Vec<String> = inside.devices.iter().filter(|d| !harmless(d)).cloned().collect();
         self.none(DEVICES, "those of every container", &devices);
         self.memory_filesystems(inside);
     }

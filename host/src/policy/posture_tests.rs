@@ -110,6 +110,7 @@ fn each_line_is_lost_by_itself_and_there_is_no_run() {
         found("syscalls", |i, _| i.calls[0].refused = Some("EINVAL".into())),
         found("interfaces", |i, _| i.interfaces.push("eth0".into())),
         found("network", |i, _| i.network.push(done("tcp 169.254.169.254:80"))),
+        found("network", |i, _| i.network[0].refused = Some("ECONNREFUSED".into())),
         found("namespaces", |_, o| o.kernel.as_mut().unwrap().shared.push("net".into())),
         found("writable-places", |i, _| i.places.push(done("/lazaret"))),
         found("writable-places", |i, _| i.places[2] = refused("/session")),
@@ -191,11 +192,18 @@ fn what_gvisor_loses_by_its_nature_is_named_and_the_rest_must_hold() {
     let (mut inside, mut outside) = (sound(), outside());
     outside.kernel = None;
     inside.rights.seccomp = 0;
+    inside.calls.push(done("unshare user"));
+    inside.devices.push("fuse".into());
+    inside.mounts[0].options = "rw,mode=1777,size=268435456".into();
+    inside.network[0].refused = Some("EHOSTUNREACH".into());
     (inside.cgroup, inside.machine_swap) = (Cgroup::default(), false);
     let all = judge(&gvisor, &inside, &outside, &about());
     assert_eq!(refusal(&all), None);
     let named: Vec<_> = losses(&all).map(|f| f.name).collect();
-    assert_eq!(named, ["seccomp", "memory-limit", "pids-limit", "cpu-limit"]);
+    assert_eq!(
+        named,
+        ["seccomp", "syscalls", "memory-filesystems", "memory-limit", "pids-limit", "cpu-limit"]
+    );
     assert_eq!(standing(&all, "namespaces"), Standing::Unknown);
     assert!(refusal(&judge(&spec(), &inside, &outside, &about())).is_some(), "runc has no such excuse");
     inside.network.push(done("tcp 1.1.1.1:443"));

@@ -12,6 +12,9 @@ use crate::policy::posture::Difference;
 const ENGINES_OWN: [&str; 6] =
     ["CgroupParent", "ConsoleSize", "Isolation", "MaskedPaths", "ReadonlyPaths", "Runtime"];
 
+/// Objects to which the engine adds what the image says: its labels, and the rhythm of a health check that is not run.
+const IMAGES_TOO: [&str; 2] = ["Labels", "Healthcheck"];
+
 /// What the engine says differently, or in addition.
 pub(super) fn differences(asked: &ContainerCreateBody, told: &ContainerInspectResponse) -> Vec<Difference> {
     let object = |value: Result<Value, _>| match value {
@@ -65,7 +68,7 @@ fn holds(name: &str, asked: &Value, told: &Value) -> bool {
         _ if is_nothing(asked) && is_nothing(told) => true,
         (Value::Object(asked), Value::Object(told)) => {
             asked.iter().all(|(key, value)| holds(key, value, told.get(key).unwrap_or(&Value::Null)))
-                && (name == "Labels"
+                && (IMAGES_TOO.contains(&name)
                     || told.iter().all(|(key, value)| asked.contains_key(key) || is_nothing(value)))
         }
         (Value::Array(asked), Value::Array(told)) if name == "Env" => {
@@ -128,6 +131,7 @@ mod tests {
             t["HostConfig"]["RestartPolicy"]["MaximumRetryCount"] = json!(0);
             t["Config"]["Domainname"] = json!("");
             t["Config"]["Labels"]["of.the.image"] = json!("yes");
+            t["Config"]["Healthcheck"]["Interval"] = json!(1_000_000_000);
             t["Config"]["Env"].as_array_mut().unwrap().push(json!("PYTHON_VERSION=3.12"));
         });
         assert_eq!(by_default, Vec::<String>::new());

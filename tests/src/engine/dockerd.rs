@@ -27,11 +27,22 @@ impl Dockerd {
     /// # Panics
     /// When it cannot be run, or does not answer.
     pub fn start(live_restore: bool) -> Self {
+        Self::configured(live_restore, "{}")
+    }
+
+    /// The same with settings of its own, as a `daemon.json` has them.
+    ///
+    /// # Panics
+    /// As [`Dockerd::start`].
+    pub fn configured(live_restore: bool, settings: &str) -> Self {
         // A short name: containerd's sockets lie below it (unix(7): 107 bytes).
         let dir = match tempfile::Builder::new().prefix("lzd-").tempdir() {
             Ok(dir) => dir,
             Err(e) => panic!("no place for an engine: {e}"),
         };
+        if let Err(e) = std::fs::write(dir.path().join("daemon.json"), settings) {
+            panic!("no settings for an engine: {e}");
+        }
         let engine = Self { dir, live_restore, process: Mutex::default() };
         engine.again();
         engine
@@ -55,6 +66,7 @@ impl Dockerd {
         let mut command = Command::new("unshare");
         command.args(["--net", "dockerd", "--bridge=none", "--iptables=false", "--ip6tables=false"]);
         command.arg(format!("--live-restore={}", self.live_restore));
+        command.arg("--config-file").arg(dir.join("daemon.json"));
         command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
         command.arg("--pidfile").arg(dir.join("pid"));
         command.arg("--host").arg(format!("unix://{}", self.socket().display()));

@@ -11,6 +11,9 @@ use crate::engine::{self, Answered, Dockerd, StandIn};
 /// The image of one static binary, made once per machine.
 const BUSYBOX: &str = "lazaret-journeys-busybox";
 
+/// What Debian's gVisor needs to be told: the box's only way to its host is a socket of the host's.
+const GVISOR: [&str; 3] = ["--host-uds=open", "--network=none", "--ignore-cgroups"];
+
 /// This machine's engine, or one of a world's own: a stand-in or a real one. A clone is the same engine; an own one
 /// ends with the last.
 #[derive(Debug, Clone)]
@@ -45,6 +48,26 @@ impl Engine {
     /// When it cannot be run.
     pub fn own_docker(live_restore: bool) -> Self {
         let engine = Dockerd::start(live_restore);
+        let socket = format!("unix://{}", engine.socket().display());
+        make_busybox_image(&socket);
+        Self { socket, image: BUSYBOX.to_owned(), own: Some(Own::Docker(Arc::new(engine))) }
+    }
+
+    /// A Docker engine of the world's own that knows gVisor, as the host's refusal says how to teach it.
+    ///
+    /// # Panics
+    /// When it cannot be run, or gVisor is not to be had.
+    pub fn own_docker_with_gvisor() -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/runsc.sh");
+        let path = match std::process::Command::new(script).output() {
+            Ok(output) if output.status.success() => {
+                String::from_utf8_lossy(&output.stdout).trim().to_owned()
+            }
+            other => panic!("no gVisor: {other:?}"),
+        };
+        let runsc = serde_json::json!({ "path": path, "runtimeArgs": GVISOR });
+        let settings = serde_json::json!({ "runtimes": { "runsc": runsc } });
+        let engine = Dockerd::configured(false, &settings.to_string());
         let socket = format!("unix://{}", engine.socket().display());
         make_busybox_image(&socket);
         Self { socket, image: BUSYBOX.to_owned(), own: Some(Own::Docker(Arc::new(engine))) }
