@@ -7,11 +7,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Batch, Channel, ChannelError, FetchError};
+use crate::disk;
 use crate::domain::group::Group;
 use crate::domain::message::{Admitted, Attachment, Inbound, Offered};
 use crate::domain::outbound::Saying;
 use crate::domain::{GroupName, Lane, MessageSeq, SenderId};
-use crate::mailbox::shared_dir;
 use crate::parts::Parts;
 use crate::policy::admission::{self, Admission};
 use crate::policy::retry::STORE_AGAIN;
@@ -275,7 +275,7 @@ async fn fetch(
             problem: None,
         },
         // The message waits at the platform with its file, instead of being stored without it.
-        Err(e) if crate::disk::refuses_everything(&e) => return Err(StoreError::Full(e.to_string())),
+        Err(e) if disk::refuses_everything(&e) => return Err(StoreError::Full(e.to_string())),
         Err(e) => {
             tracing::error!(%group, code = "inbox.write", "an attachment was not stored: {e}");
             unfetched(file, "not stored: the host could not write it".to_owned())
@@ -285,9 +285,8 @@ async fn fetch(
 
 /// The sender's name is a label only; of it no more than a short plain extension reaches the disk.
 fn keep(parts: &Parts, group: &GroupName, file: &Offered, bytes: &[u8]) -> std::io::Result<String> {
-    use std::os::unix::fs::{PermissionsExt, chown};
     let dir = parts.install.root.inbox(group);
-    shared_dir(&dir, parts.gid, 0o2750)?;
+    disk::shared_dir(&dir, parts.gid, 0o2750)?;
     let extension: String = file
         .name
         .rsplit_once('.')
@@ -298,10 +297,6 @@ fn keep(parts: &Parts, group: &GroupName, file: &Offered, bytes: &[u8]) -> std::
         .map_or_else(String::new, |e| format!(".{e}"));
     let short: String = ipc_schema::sha256_hex(bytes).chars().take(20).collect();
     let name = format!("{short}{extension}");
-    let staged = dir.join(format!(".{name}"));
-    std::fs::write(&staged, bytes)?;
-    std::fs::set_permissions(&staged, std::fs::Permissions::from_mode(0o640))?;
-    chown(&staged, None, Some(parts.gid))?;
-    std::fs::rename(&staged, dir.join(&name))?;
+    disk::put(&dir.join(&name), bytes, 0o640, Some(parts.gid))?;
     Ok(name)
 }

@@ -7,6 +7,8 @@
 //! It is a library so that the fuzz targets (`tests/fuzz`) can knock at `doors`; every room is private, so nothing
 //! else can be built upon it, and what no one calls is still found by the compiler.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make and read files as they like"))]
+
 #[macro_use]
 mod failpoint;
 
