@@ -14,6 +14,7 @@ use crate::domain::outbound::Saying;
 use crate::domain::{GroupName, Lane, MessageSeq, SenderId};
 use crate::parts::Parts;
 use crate::policy::admission::{self, Admission};
+use crate::policy::media;
 use crate::policy::retry::STORE_AGAIN;
 use crate::say;
 use crate::store::{Accepted, CommandRow, Intake, Placement, StoreError, StrangerSeen};
@@ -48,8 +49,6 @@ impl News {
     }
 }
 
-/// Files of one message that are looked at.
-const ATTACHMENTS: usize = 10;
 /// The quoted beginning of what a message answers.
 const QUOTE: usize = 500;
 
@@ -230,13 +229,12 @@ async fn fetch_all(
     offered: &[Offered],
 ) -> Result<Vec<Attachment>, StoreError> {
     let mut stored = Vec::new();
-    for (i, file) in offered.iter().enumerate() {
-        let attachment = if i < ATTACHMENTS {
-            fetch(parts, channel, group, file).await?
-        } else {
-            unfetched(file, format!("not stored: a message may carry {ATTACHMENTS} files"))
-        };
-        stored.push(attachment);
+    for file in offered.iter().take(media::FILES) {
+        stored.push(fetch(parts, channel, group, file).await?);
+    }
+    // One line for all the others: ten thousand would not fit into a letter.
+    if let Some(next) = offered.get(media::FILES) {
+        stored.push(unfetched(next, media::beyond(offered.len() - media::FILES)));
     }
     Ok(stored)
 }
@@ -244,7 +242,7 @@ async fn fetch_all(
 fn unfetched(file: &Offered, problem: String) -> Attachment {
     Attachment {
         file: None,
-        name: file.name.clone(),
+        name: say::label(&file.name),
         mime: say::label(&file.mime),
         bytes: file.bytes.unwrap_or(0),
         problem: Some(problem),
@@ -269,7 +267,7 @@ async fn fetch(
     Ok(match keep(parts, group, file, &bytes) {
         Ok(name) => Attachment {
             file: Some(name),
-            name: file.name.clone(),
+            name: say::label(&file.name),
             mime: say::label(&file.mime),
             bytes: bytes.len() as u64,
             problem: None,
@@ -287,16 +285,7 @@ async fn fetch(
 fn keep(parts: &Parts, group: &GroupName, file: &Offered, bytes: &[u8]) -> std::io::Result<String> {
     let dir = parts.install.root.inbox(group);
     disk::shared_dir(&dir, parts.gid, 0o2750)?;
-    let extension: String = file
-        .name
-        .rsplit_once('.')
-        .map(|(_, e)| {
-            e.chars().filter(char::is_ascii_alphanumeric).take(8).collect::<String>().to_lowercase()
-        })
-        .filter(|e| !e.is_empty())
-        .map_or_else(String::new, |e| format!(".{e}"));
-    let short: String = ipc_schema::sha256_hex(bytes).chars().take(20).collect();
-    let name = format!("{short}{extension}");
+    let name = media::file_name(&ipc_schema::sha256_hex(bytes), &file.name);
     disk::put(&dir.join(&name), bytes, 0o640, Some(parts.gid))?;
     Ok(name)
 }

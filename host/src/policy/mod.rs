@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod authorize;
 pub mod delivery;
+pub mod media;
 pub mod night;
 pub mod pace;
 pub mod pressure;
