@@ -63,6 +63,29 @@ async fn a_file_arrives_whole_and_in_order_between_the_texts() {
     world.finish().await;
 }
 
+/// In a real box: what it has made itself, as its own user.
+#[tokio::test]
+async fn a_box_sends_what_it_has_made() {
+    let (world, ann, direct) = World::ann_at_home(Engine::docker(), &[]).await;
+    let make = "mkdir -p out && seq 1 1000 > out/numbers && chmod 600 out/numbers && ln -s /etc out/etc";
+    world
+        .model
+        .on("count for me")
+        .runs("run_command", json!({ "command": make }))
+        .runs("send_file", json!({ "path": "/workspace/out/numbers", "caption": "1 to 1000" }))
+        .runs("send_file", json!({ "path": "out/etc/passwd" }))
+        .says("Counted.");
+    ann.says(&direct, "count for me");
+    let sent = hears_file(&world, &direct).await;
+    assert_eq!(sent.text, "1 to 1000 [file numbers]");
+    let numbers: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(sent.file.unwrap().bytes, numbers.as_bytes());
+    assert_eq!(world.hears(&direct).await, "Counted.");
+    let told = world.model.tool_results();
+    assert!(told[2].starts_with("refused (file.not_regular)"), "{told:?}");
+    world.finish().await;
+}
+
 /// Every way out of the workspace that a path can name, and everything in it that is no plain file.
 #[tokio::test]
 async fn a37_what_is_no_file_of_the_workspace_is_refused_and_nothing_is_sent() {
