@@ -111,6 +111,12 @@ pub fn cannot_start(why: &str) -> String {
     format!("The agent cannot start: {why} Your message is kept, and I keep trying for a day.")
 }
 
+/// Another image was named for the group's boxes, and the one before it stays.
+pub fn image_kept(name: &str, why: &str, serves: &str) -> String {
+    let why = ended(&one_line(why, REASON));
+    format!("I do not use the image {name}: {why} I go on with {serves}.")
+}
+
 /// A reason as a sentence: with a full stop, unless it ends in a mark of its own.
 fn ended(why: &str) -> String {
     if why.ends_with(['.', '?', '!', '…']) { why.to_owned() } else { format!("{why}.") }

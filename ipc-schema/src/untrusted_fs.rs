@@ -44,7 +44,8 @@ pub struct UntrustedDir {
 pub struct Wanted {
     /// Whose it must be; anybody's, if this is absent.
     pub owner: Option<u32>,
-    /// Whether a second hard link counts against it.
+    /// Whether a second hard link counts against it. That tells a replay; it is no wall, because a box may take the link
+    /// away again before it is counted. The wall is the mount: no link leads out of it (link(2), EXDEV).
     pub one_link: bool,
     /// The most bytes that it may have.
     pub cap: u64,
@@ -428,6 +429,12 @@ mod tests {
     /// Plays over and over beside `tries` looks, and more until one look has seen the file: a machine with other things to
     /// do may give the players their turns as it likes.
     fn race(tries: u32, play: impl Fn() + Sync, mut look: impl FnMut() -> bool) {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
         let stop = AtomicBool::new(false);
         std::thread::scope(|s| {
             s.spawn(|| {
@@ -435,12 +442,13 @@ mod tests {
                     play();
                 }
             });
+            // A look that fails must not leave the player playing.
+            let _stop = Stop(&stop);
             let (mut tried, mut seen) = (0, false);
             while tried < tries || !seen {
                 seen |= look();
                 tried += 1;
             }
-            stop.store(true, Ordering::Relaxed);
         });
     }
 
@@ -476,12 +484,10 @@ mod tests {
     #[test]
     fn a15_a_file_may_become_a_fifo_or_a_second_name_under_the_hand() {
         let w = wall();
-        let outside = tempfile::NamedTempFile::new_in(w.dir.path().parent().unwrap()).unwrap();
-        std::fs::write(outside.path(), b"host secret").unwrap();
-        std::fs::write(w.path("mine"), b"mine").unwrap();
+        std::fs::write(w.path("twin"), b"mine").unwrap();
         let play = || {
             let _ = std::fs::remove_file(w.path("f"));
-            let _ = std::fs::hard_link(outside.path(), w.path("f"));
+            let _ = std::fs::hard_link(w.path("twin"), w.path("f"));
             let _ = std::fs::remove_file(w.path("f"));
             let _ = fs::mknodat(fs::CWD, w.path("f"), FileType::Fifo, Mode::from_raw_mode(0o600), 0);
             let _ = std::fs::remove_file(w.path("f"));

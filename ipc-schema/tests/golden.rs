@@ -299,3 +299,50 @@ proptest! {
         let _ = FromAgentLetter::parse(&bytes);
     }
 }
+
+/// B9: what a box sees of the machine is said in files of the owner's, and no letter has a word for it.
+#[test]
+fn b9_no_letter_of_an_agent_can_carry_a_mount() {
+    let schema = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/from-agent.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    fn names(value: &serde_json::Value, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(map) => {
+                if let Some(properties) = map.get("properties").and_then(|p| p.as_object()) {
+                    found.extend(properties.keys().cloned());
+                }
+                map.values().for_each(|v| names(v, found));
+            }
+            serde_json::Value::Array(list) => list.iter().for_each(|v| names(v, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    names(&schema, &mut found);
+    assert!(found.contains(&"question".to_owned()), "the schema was read");
+    for word in ["mount", "bind", "volume", "source", "target", "container", "privileged", "image", "runtime"]
+    {
+        assert!(
+            !found.iter().any(|name| name.to_lowercase().contains(word)),
+            "a letter has a field like {word}"
+        );
+    }
+    let request = |body: &str| {
+        format!(
+            r#"{{"v":1,"id":"t-41:2.0","run":"{RUN}","turn":"t-41","n":6,"ack":2,"at":"2026-11-21T13:03:00.250Z","type":"request","body":{body}}}"#
+        )
+    };
+    let plain = request(r##"{"kind":"update_personality","args":{"text":"# x"}}"##);
+    FromAgentLetter::parse(plain.as_bytes()).unwrap();
+    for forged in [
+        r##"{"kind":"update_personality","args":{"text":"# x","mounts":[{"source":"/"}]}}"##,
+        r##"{"kind":"update_personality","args":{"text":"# x"},"containerConfig":{"additionalMounts":[]}}"##,
+    ] {
+        let refused = FromAgentLetter::parse(request(forged).as_bytes()).unwrap_err();
+        assert_eq!(refused.code, ipc_schema::RefusalCode::Schema, "{forged}");
+    }
+    let unknown = request(r#"{"kind":"register_group","args":{"name":"x","mounts":["/root/.ssh"]}}"#);
+    let parsed = FromAgentLetter::parse(unknown.as_bytes()).unwrap();
+    let FromAgent::Request(Request::Unsupported { kind }) = parsed.body else { panic!("{parsed:?}") };
+    assert_eq!(kind, "register_group", "its arguments are dropped unread");
+}

@@ -97,6 +97,10 @@ impl Root {
     pub fn runners(&self) -> PathBuf {
         self.state().join("runner")
     }
+    /// Directories of boxes on trial.
+    pub fn trials(&self) -> PathBuf {
+        self.state().join("trials")
+    }
     /// Copies of images' `/etc/passwd` with one line more.
     pub fn passwd(&self) -> PathBuf {
         self.state().join("passwd")

@@ -7,6 +7,11 @@
 //! A host in a mount namespace of its own mounts where no engine sees it. The box then writes beneath the cover, into
 //! the directory itself: [`Cover::missed`] finds that with the first letter, and the mailbox goes without from then on.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the run's folder and its cover: whether they are the same filesystem"
+)]
+
 use std::ffi::CString;
 use std::fmt;
 use std::io;
@@ -74,6 +79,15 @@ pub(super) fn uncover(dir: &Path) {
     }
 }
 
+/// Whether the kernel limits what a box leaves in `from-agent`.
+pub fn is_covered(from: &Path) -> bool {
+    /// tmpfs (statfs(2)).
+    const TMPFS: i64 = 0x0102_1994;
+    let below = |path: &Path| rustix::fs::stat(path).map(|s| s.st_dev).ok();
+    let own = from.parent().and_then(below) != below(from);
+    own && rustix::fs::statfs(from).is_ok_and(|told| told.f_type == TMPFS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,8 +117,9 @@ mod tests {
         fs::remove_file(dir.path().join("big")).unwrap();
         let made = (0..200).take_while(|n| fs::write(dir.path().join(n.to_string()), b"").is_ok()).count();
         assert!((64..100).contains(&made), "{made} names");
-        assert!(!cover.missed());
+        assert!(!cover.missed() && is_covered(dir.path()));
         uncover(dir.path());
+        assert!(!is_covered(dir.path()));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it is gone with all that was in it");
         uncover(dir.path());
     }

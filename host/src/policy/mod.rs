@@ -3,7 +3,10 @@
 pub mod admission;
 pub mod authorize;
 pub mod delivery;
+pub mod disk_budget;
+pub mod image;
 pub mod media;
+pub mod mounts;
 pub mod night;
 pub mod pace;
 pub mod pressure;

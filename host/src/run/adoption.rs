@@ -11,6 +11,7 @@ use super::birth::Never;
 use super::end::LAST_PASSES;
 use super::gate::Gate;
 use super::refusals::Telling;
+use super::watchdog::Watchdog;
 use super::{Owed, READY_WITHIN, Run, SILENCE};
 use crate::dispatch::{Event, Found, RunNo};
 use crate::domain::group::Group;
@@ -107,6 +108,8 @@ impl Adopted {
             (true, Some(_)) if !close_asked => Some(Instant::now() + SILENCE),
             (true, _) => None,
         };
+        let last_chat = row.turn.as_ref().map(|(_, chat)| chat.clone());
+        let watchdog = Watchdog::watch(parts, &row.lane, &group, gate.open_turn.subscribe());
         Run {
             parts: Arc::clone(parts),
             no,
@@ -131,6 +134,8 @@ impl Adopted {
             owed: Owed::default(),
             tally: Tally::default(),
             telling: Telling::default(),
+            last_chat,
+            watchdog,
         }
     }
 }

@@ -57,8 +57,20 @@ impl Run {
             if let Err(e) = self.parts.store.count(code, 1).await {
                 tracing::warn!(run = %self.run, code = e.code(), "the end was not counted: {e}");
             }
+            self.tell_between_turns(say::over_limit(what)).await;
         }
         self.kill(ending).await;
+    }
+
+    /// The end of an open turn says why in its chat. Between two turns nobody else would: what went on in the box was left
+    /// there by the last one.
+    async fn tell_between_turns(&mut self, text: String) {
+        let (None, Some(chat)) = (&self.turn, &self.last_chat) else { return };
+        let saying = Saying::notice(chat, &format!("over:{}", self.run), text);
+        match self.parts.store.say(None, saying, self.parts.clock.wall()).await {
+            Ok(()) => self.parts.bell.ring(),
+            Err(e) => tracing::warn!(run = %self.run, code = e.code(), "the chat was not told: {e}"),
+        }
     }
 
     async fn take_pass(&mut self, pass: Pass) -> bool {

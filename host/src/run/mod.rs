@@ -13,6 +13,7 @@ mod letters;
 mod reaper;
 mod refusals;
 mod requests;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use birth::Never;
 use gate::Gate;
 pub use reaper::reap;
 use refusals::Telling;
+use watchdog::Watchdog;
 
 /// A box that is up this long without `ready` will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -78,6 +80,8 @@ struct Run {
     events: UnboundedSender<Event>,
     /// The turn this box was given, and its chat.
     turn: Option<(TurnId, ChatId)>,
+    /// The chat of its newest turn.
+    last_chat: Option<ChatId>,
     /// The gateway, which counts tokens per turn.
     gate: Gate,
     ready: bool,
@@ -99,6 +103,7 @@ struct Run {
     /// What the turn has written so far.
     tally: Tally,
     telling: Telling,
+    watchdog: Watchdog,
 }
 
 /// What waits for the store, or for room on the disk.
@@ -178,6 +183,7 @@ enum Happened {
     StillThere,
     StillAsking,
     Silence,
+    OverLimit(Ending),
     Typing,
     Letters,
 }
@@ -204,6 +210,7 @@ impl Run {
                 () = tokio::time::sleep_until(die_at), if self.die_at.is_some() => Happened::StillThere,
                 () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => Happened::Silence,
                 () = tokio::time::sleep_until(suspend_at), if self.suspend_at.is_some() => Happened::StillAsking,
+                ending = self.watchdog.bites() => Happened::OverLimit(ending),
                 _ = typing.tick(), if self.turn.is_some() && self.ready => Happened::Typing,
                 () = self.wall.ring(scan) => Happened::Letters,
             };
@@ -218,6 +225,7 @@ impl Run {
                     let _ = self.events.send(Event::Suspend { run: self.no });
                 }
                 Happened::Silence => self.fell_silent().await,
+                Happened::OverLimit(ending) => self.end_over_limit(ending).await,
                 Happened::Typing => self.show_typing(),
                 Happened::Letters => {
                     self.settle_debts().await;
@@ -328,6 +336,7 @@ impl Run {
             self.interrupted = None;
             self.tally = Tally::default();
         }
+        self.last_chat = Some(chat.clone());
         self.turn = Some((turn, chat));
         self.gate.open_turn.send_replace(Some(turn));
         self.deadline = Some(Instant::now() + SILENCE);

@@ -20,6 +20,7 @@ mod migration_tests;
 mod migrations;
 mod open;
 mod outbox;
+mod pins;
 mod questions;
 mod restore;
 mod runs;

@@ -1,0 +1,28 @@
+//! `make bench`: what the goals say, measured here and now, one line of JSON each.
+//!
+//! `bench [start] [N=30] [IMAGE=lazaret-agent] [--verbose]`
+
+use std::process::ExitCode;
+
+use journeys::bench;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let (mut n, mut image, mut verbose) = (30, "lazaret-agent".to_owned(), false);
+    for argument in std::env::args().skip(1) {
+        match argument.split_once('=') {
+            Some(("N", number)) if number.parse().is_ok_and(|n: usize| n > 0) => {
+                n = number.parse().unwrap_or(n)
+            }
+            Some(("IMAGE", name)) => name.clone_into(&mut image),
+            None if argument == "start" => {}
+            None if argument == "--verbose" => verbose = true,
+            _ => {
+                eprintln!("bench: {argument:?} is none of: start, N=30, IMAGE=lazaret-agent, --verbose");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    bench::start(&image, n, verbose).await;
+    ExitCode::SUCCESS
+}
