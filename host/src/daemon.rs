@@ -1,5 +1,7 @@
 //! The wiring, on one page: build, recover, announce, spawn, wait, drain.
 
+#![allow(clippy::disallowed_methods, reason = "the state folder itself, and what the machine says of it")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};

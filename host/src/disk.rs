@@ -1,9 +1,15 @@
-//! What the host asks of a disk: how much room there is, whether it may be written, and a ballast that is given back
-//! when it is full.
+//! What the host asks of a disk: how much room there is, whether it may be written, a ballast that is given back when it
+//! is full, and files and folders by their names. The names are the host's own: what an agent may write is
+//! `ipc_schema::untrusted_fs`'s.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "paths of the host's own, for rooms that should not open any by themselves"
+)]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, StatVfsMountFlags, fallocate, statvfs};
@@ -79,6 +85,67 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
+}
+
+/// Whether something has this name.
+pub fn there(path: &Path) -> bool {
+    path.exists()
+}
+
+/// A whole file.
+///
+/// # Errors
+/// What read(2) says.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    fs::read(path)
+}
+
+/// When a file was last changed.
+///
+/// # Errors
+/// What stat(2) says.
+pub fn changed(path: &Path) -> io::Result<std::time::SystemTime> {
+    fs::metadata(path)?.modified()
+}
+
+/// The paths in a folder; none where there is no such folder.
+pub fn inside(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Puts a file in its place with these rights, under a name of its own first: nobody ever sees half of it, and of two that
+/// put the same the last one stands. It is given to a group where one is named.
+///
+/// # Errors
+/// What open(2), write(2), chown(2) and rename(2) say.
+pub fn put(path: &Path, bytes: &[u8], mode: u32, gid: Option<u32>) -> io::Result<()> {
+    let staged = path.with_file_name(format!(".{}.part", uuid::Uuid::new_v4()));
+    let put = fs::write(&staged, bytes)
+        .and_then(|()| fs::set_permissions(&staged, fs::Permissions::from_mode(mode)))
+        .and_then(|()| chown(&staged, None, gid))
+        .and_then(|()| fs::rename(&staged, path));
+    put.inspect_err(|_| drop(remove(&staged)))
+}
+
+/// Makes a folder with these rights, whatever the umask is.
+///
+/// # Errors
+/// What mkdir(2) and chmod(2) say.
+pub fn dir(path: &Path, mode: u32) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Makes a folder that the group may use. The set-group-id bit gives its group to every file that the host makes in it
+/// (inode(7)).
+///
+/// # Errors
+/// What mkdir(2), chown(2) and chmod(2) say.
+pub fn shared_dir(path: &Path, gid: u32, mode: u32) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    // Before the rights: chown(2) may take the set-group-id bit away.
+    chown(path, None, Some(gid))?;
+    dir(path, mode)
 }
 
 /// Whether the ballast at `path` really holds `bytes` of the disk.

@@ -7,13 +7,14 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Batch, Channel, ChannelError, FetchError};
+use crate::disk;
 use crate::domain::group::Group;
 use crate::domain::message::{Admitted, Attachment, Inbound, Offered};
 use crate::domain::outbound::Saying;
 use crate::domain::{GroupName, Lane, MessageSeq, SenderId};
-use crate::mailbox::shared_dir;
 use crate::parts::Parts;
 use crate::policy::admission::{self, Admission};
+use crate::policy::media;
 use crate::policy::retry::STORE_AGAIN;
 use crate::say;
 use crate::store::{Accepted, CommandRow, Intake, Placement, StoreError, StrangerSeen};
@@ -48,8 +49,6 @@ impl News {
     }
 }
 
-/// Files of one message that are looked at.
-const ATTACHMENTS: usize = 10;
 /// The quoted beginning of what a message answers.
 const QUOTE: usize = 500;
 
@@ -230,13 +229,12 @@ async fn fetch_all(
     offered: &[Offered],
 ) -> Result<Vec<Attachment>, StoreError> {
     let mut stored = Vec::new();
-    for (i, file) in offered.iter().enumerate() {
-        let attachment = if i < ATTACHMENTS {
-            fetch(parts, channel, group, file).await?
-        } else {
-            unfetched(file, format!("not stored: a message may carry {ATTACHMENTS} files"))
-        };
-        stored.push(attachment);
+    for file in offered.iter().take(media::FILES) {
+        stored.push(fetch(parts, channel, group, file).await?);
+    }
+    // One line for all the others: ten thousand would not fit into a letter.
+    if let Some(next) = offered.get(media::FILES) {
+        stored.push(unfetched(next, media::beyond(offered.len() - media::FILES)));
     }
     Ok(stored)
 }
@@ -244,7 +242,7 @@ async fn fetch_all(
 fn unfetched(file: &Offered, problem: String) -> Attachment {
     Attachment {
         file: None,
-        name: file.name.clone(),
+        name: say::label(&file.name),
         mime: say::label(&file.mime),
         bytes: file.bytes.unwrap_or(0),
         problem: Some(problem),
@@ -269,13 +267,13 @@ async fn fetch(
     Ok(match keep(parts, group, file, &bytes) {
         Ok(name) => Attachment {
             file: Some(name),
-            name: file.name.clone(),
+            name: say::label(&file.name),
             mime: say::label(&file.mime),
             bytes: bytes.len() as u64,
             problem: None,
         },
         // The message waits at the platform with its file, instead of being stored without it.
-        Err(e) if crate::disk::refuses_everything(&e) => return Err(StoreError::Full(e.to_string())),
+        Err(e) if disk::refuses_everything(&e) => return Err(StoreError::Full(e.to_string())),
         Err(e) => {
             tracing::error!(%group, code = "inbox.write", "an attachment was not stored: {e}");
             unfetched(file, "not stored: the host could not write it".to_owned())
@@ -285,23 +283,9 @@ async fn fetch(
 
 /// The sender's name is a label only; of it no more than a short plain extension reaches the disk.
 fn keep(parts: &Parts, group: &GroupName, file: &Offered, bytes: &[u8]) -> std::io::Result<String> {
-    use std::os::unix::fs::{PermissionsExt, chown};
     let dir = parts.install.root.inbox(group);
-    shared_dir(&dir, parts.gid, 0o2750)?;
-    let extension: String = file
-        .name
-        .rsplit_once('.')
-        .map(|(_, e)| {
-            e.chars().filter(char::is_ascii_alphanumeric).take(8).collect::<String>().to_lowercase()
-        })
-        .filter(|e| !e.is_empty())
-        .map_or_else(String::new, |e| format!(".{e}"));
-    let short: String = ipc_schema::sha256_hex(bytes).chars().take(20).collect();
-    let name = format!("{short}{extension}");
-    let staged = dir.join(format!(".{name}"));
-    std::fs::write(&staged, bytes)?;
-    std::fs::set_permissions(&staged, std::fs::Permissions::from_mode(0o640))?;
-    chown(&staged, None, Some(parts.gid))?;
-    std::fs::rename(&staged, dir.join(&name))?;
+    disk::shared_dir(&dir, parts.gid, 0o2750)?;
+    let name = media::file_name(&ipc_schema::sha256_hex(bytes), &file.name);
+    disk::put(&dir.join(&name), bytes, 0o640, Some(parts.gid))?;
     Ok(name)
 }

@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, watch};
 use crate::channels::Channels;
 use crate::clock::Clock;
 use crate::config::Install;
+use crate::disk;
 use crate::dispatch::Facts;
 use crate::domain::{GroupName, RunId};
 use crate::gateway::Gateway;
@@ -179,20 +180,14 @@ impl Runner {
     /// # Errors
     /// What the filesystem said, with the path.
     pub fn install(binary: &Path, runners: &Path) -> Result<Self, String> {
-        use std::os::unix::fs::PermissionsExt;
         let failed = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
-        let bytes = std::fs::read(binary).map_err(|e| failed(binary, e))?;
+        let bytes = disk::read(binary).map_err(|e| failed(binary, e))?;
         let digest: String = ipc_schema::sha256_hex(&bytes).chars().take(16).collect();
         let dir = runners.join(&digest);
         let target = dir.join(RUNNER);
-        if !target.exists() {
-            let open = std::fs::Permissions::from_mode(0o755);
-            std::fs::create_dir_all(&dir).map_err(|e| failed(&dir, e))?;
-            std::fs::set_permissions(&dir, open.clone()).map_err(|e| failed(&dir, e))?;
-            let staged = dir.join(format!(".{RUNNER}"));
-            std::fs::write(&staged, bytes).map_err(|e| failed(&staged, e))?;
-            std::fs::set_permissions(&staged, open).map_err(|e| failed(&staged, e))?;
-            std::fs::rename(&staged, &target).map_err(|e| failed(&target, e))?;
+        if !disk::there(&target) {
+            disk::dir(&dir, 0o755).map_err(|e| failed(&dir, e))?;
+            disk::put(&target, &bytes, 0o755, None).map_err(|e| failed(&target, e))?;
         }
         Ok(Self { digest, dir })
     }

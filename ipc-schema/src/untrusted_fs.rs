@@ -14,6 +14,8 @@
 //! What is too large for a buffer is copied in the same single pass to a file of the host's ([`UntrustedFile::copy`]).
 //! Whole trees are walked, measured and removed by [`Walk`].
 
+#![allow(clippy::disallowed_methods, reason = "this is the way")]
+
 mod walk;
 
 use std::ffi::{OsStr, OsString};
@@ -42,7 +44,8 @@ pub struct UntrustedDir {
 pub struct Wanted {
     /// Whose it must be; anybody's, if this is absent.
     pub owner: Option<u32>,
-    /// Whether a second hard link counts against it.
+    /// Whether a second hard link counts against it. That tells a replay; it is no wall, because a box may take the link
+    /// away again before it is counted. The wall is the mount: no link leads out of it (link(2), EXDEV).
     pub one_link: bool,
     /// The most bytes that it may have.
     pub cap: u64,
@@ -421,6 +424,113 @@ mod tests {
             stop.store(true, Ordering::Relaxed);
             assert!(reads > 0, "the race never let a plain file through");
         });
+    }
+
+    /// Plays over and over beside `tries` looks, and more until one look has seen the file: a machine with other things to
+    /// do may give the players their turns as it likes.
+    fn race(tries: u32, play: impl Fn() + Sync, mut look: impl FnMut() -> bool) {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    play();
+                }
+            });
+            // A look that fails must not leave the player playing.
+            let _stop = Stop(&stop);
+            let (mut tried, mut seen) = (0, false);
+            while tried < tries || !seen {
+                seen |= look();
+                tried += 1;
+            }
+        });
+    }
+
+    #[test]
+    fn a15_a_folder_in_the_middle_of_a_path_may_be_swapped_for_a_link() {
+        let w = wall();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(outside.path().join("b")).unwrap();
+        std::fs::write(outside.path().join("b/f"), b"host secret").unwrap();
+        std::fs::create_dir_all(w.path("a/b")).unwrap();
+        std::fs::write(w.path("a/b/f"), b"mine").unwrap();
+        symlink(outside.path(), w.path("link")).unwrap();
+        let swap = || {
+            let (one, two) = (w.path("a"), w.path("link"));
+            let _ = fs::renameat_with(fs::CWD, one, fs::CWD, two, fs::RenameFlags::EXCHANGE);
+        };
+        let look = || match w.read("a/b/f") {
+            Ok(bytes) => {
+                assert_eq!(bytes, b"mine");
+                true
+            }
+            Err(code) => {
+                assert!(
+                    [RefusalCode::NotRegular, RefusalCode::Gone, RefusalCode::Io].contains(&code),
+                    "{code}"
+                );
+                false
+            }
+        };
+        race(4_000, swap, look);
+    }
+
+    #[test]
+    fn a15_a_file_may_become_a_fifo_or_a_second_name_under_the_hand() {
+        let w = wall();
+        std::fs::write(w.path("twin"), b"mine").unwrap();
+        let play = || {
+            let _ = std::fs::remove_file(w.path("f"));
+            let _ = std::fs::hard_link(w.path("twin"), w.path("f"));
+            let _ = std::fs::remove_file(w.path("f"));
+            let _ = fs::mknodat(fs::CWD, w.path("f"), FileType::Fifo, Mode::from_raw_mode(0o600), 0);
+            let _ = std::fs::remove_file(w.path("f"));
+            let _ = std::fs::write(w.path("new"), b"mine");
+            let _ = std::fs::rename(w.path("new"), w.path("f"));
+        };
+        let look = || match w.read("f") {
+            Ok(bytes) => {
+                assert_eq!(bytes, b"mine");
+                true
+            }
+            Err(_) => false,
+        };
+        race(4_000, play, look);
+    }
+
+    #[test]
+    fn a14_a16_what_grows_and_shrinks_while_it_is_read_is_cut_at_the_cap() {
+        let w = wall();
+        let file = File::create(w.path("f")).unwrap();
+        let play = || {
+            for length in [0, 900, 1 << 20, 1024, 3] {
+                let _ = file.set_len(length);
+            }
+        };
+        let look = || match w.read("f") {
+            Ok(bytes) => {
+                assert!(bytes.len() <= 1024);
+                true
+            }
+            Err(code) => {
+                assert_eq!(code, RefusalCode::TooBig);
+                false
+            }
+        };
+        race(4_000, play, look);
+        file.set_len(1024).unwrap();
+        let wanted = Wanted { owner: None, one_link: true, cap: 1024 };
+        let looked_at = w.inside.file(Path::new("f"), wanted).unwrap();
+        file.set_len(1 << 30).unwrap();
+        let mut taken = Vec::new();
+        assert_eq!(looked_at.copy(&mut taken).unwrap_err().code, RefusalCode::TooBig);
+        assert!(taken.len() <= 1024, "nothing beyond the cap was written");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! `UPDATE_GOLDEN=1 cargo test -p ipc-schema` writes them anew; a change of theirs is a change of the protocol.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "the golden files of this repository")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use journeys::telegram::{Chat, SentMessage, Trouble};
+use journeys::telegram::{Chat, Document, SentMessage, Trouble};
 use journeys::world::{Engine, World};
 use serde_json::{Value, json};
 
@@ -60,6 +60,29 @@ async fn a_file_arrives_whole_and_in_order_between_the_texts() {
     );
     let trace = world.settled("m-1").await;
     assert!(trace.to_string().contains("[file shopping list.pdf]"), "{trace}");
+    world.finish().await;
+}
+
+/// In a real box: what it has made itself, as its own user.
+#[tokio::test]
+async fn a_box_sends_what_it_has_made() {
+    let (world, ann, direct) = World::ann_at_home(Engine::docker(), &[]).await;
+    let make = "mkdir -p out && seq 1 1000 > out/numbers && chmod 600 out/numbers && ln -s /etc out/etc";
+    world
+        .model
+        .on("count for me")
+        .runs("run_command", json!({ "command": make }))
+        .runs("send_file", json!({ "path": "/workspace/out/numbers", "caption": "1 to 1000" }))
+        .runs("send_file", json!({ "path": "out/etc/passwd" }))
+        .says("Counted.");
+    ann.says(&direct, "count for me");
+    let sent = hears_file(&world, &direct).await;
+    assert_eq!(sent.text, "1 to 1000 [file numbers]");
+    let numbers: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(sent.file.unwrap().bytes, numbers.as_bytes());
+    assert_eq!(world.hears(&direct).await, "Counted.");
+    let told = world.model.tool_results();
+    assert!(told[2].starts_with("refused (file.not_regular)"), "{told:?}");
     world.finish().await;
 }
 
@@ -134,6 +157,41 @@ async fn a_file_survives_the_host_and_is_sent_by_the_owners_policy() {
         assert_eq!(spool(&world).len(), 1, "it stays where a terminal could open it");
         world.finish().await;
     }
+}
+
+/// What somebody sends is read no further than the limit, whatever it claims, and lies under a name made of its bytes.
+#[tokio::test]
+async fn d2_a_file_that_lies_about_itself_costs_no_more_than_an_honest_one() {
+    let (world, ann, direct) =
+        World::ann_at_home(Engine::stand_in().await, &[("LAZARET_HOST_ATTACHMENT_MIB", "1")]).await;
+    let lies = |bytes: usize, claims: Option<usize>| Document {
+        bytes: vec![7; bytes],
+        claims,
+        name: "../../\u{1b}[31m holiday.jpg.sh".into(),
+        mime: "image/jpeg\n".into(),
+    };
+    for (n, document, stored) in [
+        (1, lies(1 << 20, Some(10)), true),
+        (2, lies((1 << 20) + 1, Some(10)), false),
+        (3, lies((1 << 20) + 2, None), false),
+        (4, lies(20, Some(1 << 40)), false),
+        (5, lies(30, Some(0)), true),
+    ] {
+        let caption = format!("look at number {n}");
+        world.model.on(&caption).says("Seen.");
+        ann.sends(&direct, document, &caption);
+        assert_eq!(world.hears(&direct).await, "Seen.");
+        let asked = world.model.last_request_text();
+        let asked = &asked[asked.rfind("<attachment").unwrap()..];
+        assert_eq!(asked.contains("not stored: "), !stored, "{n}: {asked}");
+        assert!(!asked.contains('\u{1b}'), "{asked}");
+    }
+    let inbox = fs::read_dir(world.root().join("state/inbox/main")).unwrap().flatten();
+    let names: Vec<String> = inbox.map(|e| e.file_name().into_string().unwrap()).collect();
+    assert_eq!(names.len(), 2);
+    let plain = |name: &String| name.len() == 23 && name.ends_with(".sh");
+    assert!(names.iter().all(plain), "{names:?}");
+    world.finish().await;
 }
 
 #[tokio::test]

@@ -3,8 +3,6 @@
 mod archive;
 mod tree;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -94,12 +92,11 @@ pub fn rotate(root: &Root, keep: usize, now: WallMs) -> Result<usize, BackupErro
     }
     let cut = |path: &PathBuf| path.extension().is_some_and(|e| e == "part");
     let old = |path: &PathBuf| {
-        let age = fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        let age = disk::changed(path).ok().and_then(|at| at.elapsed().ok());
         // A younger one may still be written: a copy by hand has the same folder.
         age.is_some_and(|age| age > Duration::from_secs(24 * 3600))
     };
-    let entries = fs::read_dir(root.backups()).into_iter().flatten().flatten().map(|e| e.path());
-    for left in entries.filter(cut).filter(old) {
+    for left in disk::inside(&root.backups()).into_iter().filter(cut).filter(old) {
         disk::remove(&left).map_err(|e| BackupError::file(&left, e))?;
     }
     Ok(gone)
@@ -108,9 +105,7 @@ pub fn rotate(root: &Root, keep: usize, now: WallMs) -> Result<usize, BackupErro
 /// The folder of copies: nobody else's to read.
 pub fn folder(root: &Root) -> Result<PathBuf, BackupError> {
     let folder = root.backups();
-    fs::create_dir_all(&folder)
-        .and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)))
-        .map_err(|e| BackupError::file(&folder, e))?;
+    disk::dir(&folder, 0o700).map_err(|e| BackupError::file(&folder, e))?;
     Ok(folder)
 }
 
@@ -118,6 +113,7 @@ pub fn folder(root: &Root) -> Result<PathBuf, BackupError> {
 mod tests {
     use super::*;
     use crate::policy::night;
+    use std::fs;
 
     /// 21 November 2026, 11:33 in the morning.
     const NOW: WallMs = WallMs(1_795_260_780_000);

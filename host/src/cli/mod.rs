@@ -1,5 +1,10 @@
 //! The command line: one file per verb.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "settings, state and copies of letters, for the operator who called"
+)]
+
 mod backup;
 mod box_check;
 mod canary;

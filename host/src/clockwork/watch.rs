@@ -102,7 +102,7 @@ impl Watch {
             self.news(parts, room.free);
         }
         let make = with_ballast && verdict.make_ballast;
-        if make || (limits.ballast == 0 && ballast.exists()) {
+        if make || (limits.ballast == 0 && disk::there(&ballast)) {
             // It is made in its place: a kill leaves one that does not hold what it should, which is made anew.
             if let Err(e) = disk::make_ballast(&ballast, limits.ballast) {
                 tracing::warn!(code = "disk.ballast", "{}: {e}", ballast.display());

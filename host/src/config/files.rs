@@ -159,7 +159,7 @@ pub struct HostFile {
     pub working_runs: usize,
     /// Boxes that live, listening ones included.
     pub live_boxes: usize,
-    /// The largest attachment that is stored, in MiB.
+    /// The largest file that is stored for an agent or sent for one, in MiB.
     pub attachment_mib: u64,
     /// How long a model that is busy or away is asked again before the turn is told.
     pub model_retry: Span,

@@ -4,6 +4,8 @@
 //! A group's file is read anew for every run, so that a change holds without a restart; the install's file is read
 //! at the start. Every error names the file, the line and column, what was expected, and the nearest right name.
 
+#![allow(clippy::disallowed_methods, reason = "settings and personalities: the owner's files, in no mount")]
+
 pub mod dirs;
 pub mod edit;
 pub mod files;

@@ -11,9 +11,9 @@ use ipc_schema::untrusted_fs::UntrustedDir;
 
 use super::{ImageError, Images};
 use crate::config::Root;
+use crate::disk::shared_dir;
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
-use crate::mailbox::shared_dir;
 use crate::policy::image::{ImageAbout, Verdict};
 use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, Sources, label, plan};
 use crate::sandbox::Trial;

@@ -1,5 +1,7 @@
 //! `state/letters/<group>/<run>/`: the exact bytes of every letter, host only, during and after.
 
+#![allow(clippy::disallowed_methods, reason = "state/letters, which no box sees")]
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};

@@ -11,9 +11,7 @@ mod take;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +22,7 @@ use ipc_schema::write::{LetterDir, WriteError, Written};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
+use crate::disk::{self, shared_dir};
 use crate::domain::RunId;
 use crate::domain::limits::Budget;
 pub use archive::{Archive, MODEL};
@@ -179,7 +178,7 @@ impl Mailbox {
             move |source| MailboxError::Dir { path, source }
         };
         let (to, from) = (dir.join(TO_AGENT), dir.join(FROM_AGENT));
-        let lying = lying(&to).map_err(failed(&to))?;
+        let lying = lying(&to);
         let to = LetterDir::open(&to).map_err(failed(&to))?;
         let from_handle = UntrustedDir::open(&from).map_err(failed(&from))?;
         let bell = Arc::new(Notify::new());
@@ -249,21 +248,10 @@ pub fn remove_run_dir(dir: &Path) {
     }
 }
 
-/// Makes a directory that the group may use, whatever the umask is. The set-group-id bit gives its group to every
-/// file that the host makes in it (inode(7)).
-///
-/// # Errors
-/// What mkdir(2), chown(2) and chmod(2) say.
-pub fn shared_dir(path: &Path, gid: u32, mode: u32) -> io::Result<()> {
-    fs::create_dir_all(path)?;
-    chown(path, None, Some(gid))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
 /// The letters that an earlier host wrote into a directory.
-fn lying(to: &Path) -> io::Result<BTreeMap<u64, String>> {
-    let names = fs::read_dir(to)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names.filter_map(|name| Some((number(&name)?, name))).collect())
+fn lying(to: &Path) -> BTreeMap<u64, String> {
+    let names = disk::inside(to).into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+    names.filter_map(|name| Some((number(&name)?, name))).collect()
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -336,12 +324,12 @@ impl RunBox {
 
     /// Whether the directories are still there.
     pub fn stands(&self) -> bool {
-        self.dir.join(TO_AGENT).is_dir()
+        disk::there(&self.dir.join(TO_AGENT))
     }
 
     /// Whether `_close` was written.
     pub fn closes(&self) -> bool {
-        self.dir.join(TO_AGENT).join(ipc_schema::layout::CLOSE).exists()
+        disk::there(&self.dir.join(TO_AGENT).join(ipc_schema::layout::CLOSE))
     }
 
     /// The run's own folder.
@@ -379,9 +367,7 @@ impl RunBox {
         let kept = self.lying.split_off(&ack.saturating_add(1));
         for name in std::mem::replace(&mut self.lying, kept).into_values() {
             let path = self.dir.join(TO_AGENT).join(&name);
-            if let Err(e) = fs::remove_file(&path)
-                && e.kind() != io::ErrorKind::NotFound
-            {
+            if let Err(e) = disk::remove(&path) {
                 tracing::warn!(run = %self.run, code = "mailbox.prune", "{}: {e}", path.display());
             }
         }

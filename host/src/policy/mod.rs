@@ -5,6 +5,7 @@ pub mod authorize;
 pub mod delivery;
 pub mod disk_budget;
 pub mod image;
+pub mod media;
 pub mod mounts;
 pub mod night;
 pub mod pace;

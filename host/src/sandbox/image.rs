@@ -84,7 +84,7 @@ impl Engine {
     ) -> Result<PathBuf, EngineError> {
         let short: String = image.id.trim_start_matches("sha256:").chars().take(20).collect();
         let path = dir.join(format!("{short}-{uid}"));
-        if path.exists() {
+        if crate::disk::there(&path) {
             return Ok(path);
         }
         let mut text = self.image_passwd(&image.id).await?;

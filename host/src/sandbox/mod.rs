@@ -483,12 +483,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Writes a file that boxes read, under a name of its own first, so that a box never sees half of it.
 fn write_shared(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
-    use std::os::unix::fs::PermissionsExt;
     let failed =
         |e: std::io::Error| EngineError::File { path: path.display().to_string(), why: e.to_string() };
-    let mut staged = path.as_os_str().to_owned();
-    staged.push(format!(".{}", std::process::id()));
-    std::fs::write(&staged, bytes).map_err(failed)?;
-    std::fs::set_permissions(&staged, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
-    std::fs::rename(&staged, path).map_err(failed)
+    crate::disk::put(path, bytes, mode, None).map_err(failed)
 }

@@ -4,6 +4,8 @@
 //! and the host could put a link into it in between: each directory above the source belongs to one of them, and others
 //! may not write it (or it is sticky, and the next part belongs to one of them: then they may not move that).
 
+#![allow(clippy::disallowed_methods, reason = "sources of extra mounts, from the root down and by handles")]
+
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 

@@ -47,7 +47,6 @@ impl Store {
         now: WallMs,
     ) -> Result<ToWrite> {
         self.write(move |c| {
-            failpoint!("store.send_file.begin", super::injected);
             if runs::decide(c, turn, &request, &verdict)? {
                 outbox::say(c, Some(turn), &saying, now)?;
                 let sql = "UPDATE outbox SET file = ?3, file_name = ?4, file_bytes = ?5 WHERE turn = ?1 AND key = ?2";

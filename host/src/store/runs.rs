@@ -226,7 +226,6 @@ impl Store {
         now: WallMs,
     ) -> Result<ToWrite> {
         self.write(move |c| {
-            failpoint!("store.verdict.begin", super::injected);
             decide(c, turn, &request, &verdict)?;
             respond(c, &run, turn, request, verdict, now)
         })
@@ -270,6 +269,7 @@ impl Store {
 
 /// Writes the verdict on a request, once; whether it was this one.
 pub(super) fn decide(c: &Connection, turn: TurnId, request: &LetterId, verdict: &Verdict) -> Result<bool> {
+    failpoint!("store.verdict.begin", super::injected);
     let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
     let text = serde_json::to_string(verdict)
         .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;

@@ -2,6 +2,7 @@
 
 mod beside;
 mod enough;
+mod files;
 mod keeping;
 mod opening;
 mod orders;

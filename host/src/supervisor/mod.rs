@@ -303,10 +303,8 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
 
 /// Removes the letter directories of runs that have ended: the earlier host died before it came to that.
 fn sweep(parts: &Parts, in_use: &HashSet<String>) {
-    let groups = std::fs::read_dir(parts.install.root.ipc()).into_iter().flatten().flatten();
-    for dir in groups.flat_map(|group| std::fs::read_dir(group.path()).into_iter().flatten().flatten()) {
-        // A removal that was cut short has left `<run>.gone`.
-        let path = dir.path().with_extension("");
+    let groups = crate::disk::inside(&parts.install.root.ipc());
+    for path in groups.iter().flat_map(|group| crate::disk::inside(group)) {
         if !path.file_name().is_some_and(|name| in_use.contains(&*name.to_string_lossy())) {
             crate::mailbox::remove_run_dir(&path);
         }

@@ -37,7 +37,7 @@ use tokio::task::JoinHandle;
 use crate::crash::PlatformLog;
 
 pub use files::SentFile;
-pub use people::{Chat, PLACEHOLDER, Person, Photo};
+pub use people::{Chat, Document, PLACEHOLDER, Person, Photo};
 pub use trouble::Trouble;
 
 /// The bot's token.

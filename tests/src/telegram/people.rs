@@ -33,6 +33,18 @@ pub struct Photo {
     pub caption: String,
 }
 
+/// A file that somebody sends, and what it says of itself.
+pub struct Document {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// How many it claims to have.
+    pub claims: Option<usize>,
+    /// What it is called.
+    pub name: String,
+    /// What it claims to be.
+    pub mime: String,
+}
+
 impl Chat {
     pub(super) fn new(shared: Arc<Shared>, id: i64, topic: Option<i64>) -> Self {
         Self { shared, id, topic }
@@ -165,6 +177,21 @@ impl Person {
             { "file_id": format!("{file_id}-small"), "width": 90, "height": 90, "file_size": 800 },
             { "file_id": file_id, "width": 1280, "height": 960, "file_size": size },
         ]);
+        self.send("message", message)
+    }
+
+    /// Sends a file with words under it.
+    pub fn sends(&self, chat: &Chat, document: Document, caption: &str) -> i64 {
+        let file_id = format!("document-{}-{}", self.id, document.bytes.len());
+        self.shared.state().files.insert(file_id.clone(), document.bytes);
+        let mut message = self.message(chat);
+        message["caption"] = json!(caption);
+        message["caption_entities"] = entities(caption);
+        message["document"] =
+            json!({ "file_id": file_id, "file_name": document.name, "mime_type": document.mime });
+        if let Some(bytes) = document.claims {
+            message["document"]["file_size"] = json!(bytes);
+        }
         self.send("message", message)
     }
 
