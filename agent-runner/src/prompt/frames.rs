@@ -228,7 +228,7 @@ mod tests {
 
     /// `FRAMES=1000000` asks for a million; the usual number takes seconds.
     fn cases() -> u32 {
-        std::env::var("FRAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000)
+        std::env::var("FRAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000)
     }
 
     proptest! {

@@ -8,6 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(any(test, fuzzing))]
+pub use archive::knock;
 pub use archive::{is_archive, restore, write};
 
 use crate::config::Root;

@@ -7,6 +7,8 @@
 pub mod dirs;
 pub mod files;
 pub mod first;
+#[cfg(any(test, fuzzing))]
+pub mod knocks;
 mod paths;
 pub mod personality;
 mod secrets;

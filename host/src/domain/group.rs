@@ -70,7 +70,7 @@ pub struct ModelChoice {
     pub window: u32,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Group {
     /// A group with every default.
     pub fn for_tests(name: &str) -> Self {

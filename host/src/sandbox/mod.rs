@@ -23,6 +23,8 @@ use futures_util::StreamExt;
 
 use crate::domain::Lane;
 use crate::policy::sandbox_plan::{ContainerSpec, label};
+#[cfg(any(test, fuzzing))]
+pub use image::first_file;
 
 /// The oldest engine whose posture we know: 20.10 speaks API 1.41.
 const OLDEST_API: (u32, u32) = (1, 41);

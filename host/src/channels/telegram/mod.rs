@@ -5,8 +5,11 @@
 //! over and cannot stick the queue.
 
 mod api;
+#[cfg(any(test, fuzzing))]
+pub mod knocks;
 mod markdown;
 mod send;
+mod shown;
 mod split;
 mod update;
 

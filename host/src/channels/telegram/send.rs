@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{self, ApiError};
-use super::{Telegram, address, markdown, update};
+use super::shown::Shown;
+use super::{Telegram, address, update};
 use crate::channels::SendError;
-use crate::domain::outbound::{Part, Voice};
+use crate::domain::outbound::Part;
 use crate::say;
 
 impl Telegram {
@@ -48,15 +49,7 @@ impl Telegram {
 
     /// As HTML first. Should Telegram not take that, the text itself matters more than its looks.
     async fn say(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, ApiError> {
-        let text = say::voiced(part.voice, &part.text);
-        let html = markdown::to_html(&text);
-        // Markup can spell the notices' prefix so that only the reader sees it. Such a reply loses its looks.
-        let visible = markdown::visible(&html);
-        let html = if part.voice == Voice::Reply && say::imitates(&visible) {
-            visible.replace(['[', ']', '<', '>', '&'], " ")
-        } else {
-            html
-        };
+        let Shown { html, plain } = Shown::of(part.voice, &part.text);
         ask["text"] = json!(html);
         ask["parse_mode"] = json!("HTML");
         ask["link_preview_options"] = json!({ "is_disabled": true });
@@ -64,7 +57,7 @@ impl Telegram {
         let sent = match sent {
             Err(ApiError::Refused { code: 400, what, .. }) if holds(&what, "can't parse entities") => {
                 tracing::warn!(chat = %part.chat, code = "telegram.entities", "sent as plain text: {what}");
-                ask["text"] = json!(text);
+                ask["text"] = json!(plain);
                 if let Some(ask) = ask.as_object_mut() {
                     ask.remove("parse_mode");
                 }
@@ -134,7 +127,7 @@ fn meaning(error: ApiError, part: &Part) -> SendError {
 mod tests {
     use super::*;
     use crate::domain::WallMs;
-    use crate::domain::outbound::Way;
+    use crate::domain::outbound::{Voice, Way};
 
     fn part() -> Part {
         Part {
