@@ -3,6 +3,7 @@
 //! corpus knocks at them.
 
 use ipc_schema::layout::{self, Name};
+use ipc_schema::offers::{Offers, PROGRAMS};
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, ToAgentLetter};
 
 use crate::{model, policy, prompt, transcript};
@@ -11,12 +12,13 @@ use crate::{model, policy, prompt, transcript};
 pub type Door = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const DOORS: [Door; 8] = [
+pub const DOORS: [Door; 9] = [
     ("answer_stream", model::knocks::answer_stream),
     ("file_name", file_name),
     ("frames", prompt::knock),
     ("from_agent", from_agent),
     ("model_error", model::knocks::model_error),
+    ("offers", offers),
     ("shell_policy", policy::knock),
     ("to_agent", to_agent),
     ("transcript", transcript::knock),
@@ -37,6 +39,16 @@ fn from_agent(data: &[u8]) {
     if let Ok(again) = FromAgentLetter::parse(&bytes) {
         assert_eq!(again, letter);
     }
+}
+
+/// What an image offers, as a box tells it.
+fn offers(data: &[u8]) {
+    let Ok(offers) = Offers::read(data) else { return };
+    assert!(offers.programs.len() <= PROGRAMS.len() && offers.programs.is_sorted());
+    let words = [Some(offers.runner), offers.system, offers.shell];
+    assert!(
+        words.into_iter().flatten().all(|words| words.chars().count() <= 200 && !words.contains('\u{1b}'))
+    );
 }
 
 /// A letter of the host.

@@ -95,9 +95,13 @@ fn reply(data: &[u8]) {
     assert!(shown.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')), "{shown:?}");
 }
 
-/// A name that a person chose.
+/// A name that a person chose, and one that an agent gave a file.
 fn names(data: &[u8]) {
     let name = String::from_utf8_lossy(data);
+    let file = say::file_name(&name);
+    one_line(&file);
+    assert!(!file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\']), "{file:?}");
+    assert!(!say::imitates(&file), "{file:?}");
     let owners = ["Ann Lee".to_owned()];
     let told = say::name_of(&name, "Laz", &owners);
     one_line(&told);

@@ -12,6 +12,7 @@ use crate::config::Install;
 use crate::dispatch::Facts;
 use crate::domain::GroupName;
 use crate::gateway::Gateway;
+use crate::images::Images;
 use crate::mailbox::Mailbox;
 use crate::sandbox::Engine;
 use crate::store::Store;
@@ -26,6 +27,8 @@ pub struct Parts {
     pub install: Arc<Install>,
     /// The engine.
     pub engine: Engine,
+    /// Which image a run is made of.
+    pub images: Images,
     /// The letters' watcher.
     pub mailbox: Mailbox,
     /// The model path.
@@ -92,6 +95,11 @@ impl Gate {
     /// Opens or shuts it.
     pub fn set(&self, open: bool) {
         self.0.send_if_modified(|was| std::mem::replace(was, open) != open);
+    }
+
+    /// Whether it is.
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
     }
 
     /// Returns when it is open.

@@ -1,6 +1,6 @@
 //! Every sentence that a person may read in a chat, in one place: short, plain, with what to do.
 //!
-//! What the host itself says carries [`PREFIX`], and no agent can imitate it: see [`voiced`].
+//! What the host itself says carries a prefix, and no agent can imitate it: see [`voiced`].
 
 mod voice;
 
@@ -16,6 +16,31 @@ pub use voice::{imitates, label, name_of, voiced};
 const REASON: usize = 300;
 /// What it repeats of a platform's word.
 const PLATFORM: usize = 200;
+
+/// What a file is called in a chat: a label of one line, without a way to anywhere and with its ending.
+pub fn file_name(wanted: &str) -> String {
+    const STEM: usize = 60;
+    const ENDING: usize = 12;
+    let last = wanted.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or_default();
+    let (stem, ending) = match last.rsplit_once('.') {
+        Some((stem, ending)) if ending.chars().count() <= ENDING => (stem, format!(".{}", label(ending))),
+        _ => (last, String::new()),
+    };
+    let stem: String = label(stem).trim_start_matches(['.', ' ', '-']).chars().take(STEM).collect();
+    let stem = if stem.trim().is_empty() { "file".to_owned() } else { stem };
+    defuse(&format!("{stem}{}", ending.trim_end_matches('.')))
+}
+
+/// A file and its caption, where a channel can only say where it lies.
+pub fn file_at(caption: &str, name: &str, bytes: u64, path: &str) -> String {
+    let size = if bytes < 1 << 20 {
+        format!("{} KiB", bytes.div_ceil(1 << 10))
+    } else {
+        format!("{} MiB", bytes.div_ceil(1 << 20))
+    };
+    let line = format!("[file {name}, {size}: {path}]");
+    if caption.is_empty() { line } else { format!("{caption}\n{line}") }
+}
 
 /// Nothing can be stored.
 pub fn disk_full() -> String {
@@ -49,6 +74,12 @@ pub fn cannot_start(why: &str) -> String {
     format!("The agent cannot start: {why} Your message is kept, and I keep trying for a day.")
 }
 
+/// Another image was named for the group's boxes, and the one before it stays.
+pub fn image_kept(name: &str, why: &str, serves: &str) -> String {
+    let why = ended(&one_line(why, REASON));
+    format!("I do not use the image {name}: {why} I go on with {serves}.")
+}
+
 /// A reason as a sentence: with a full stop, unless it ends in a mark of its own.
 fn ended(why: &str) -> String {
     if why.ends_with(['.', '?', '!', '…']) { why.to_owned() } else { format!("{why}.") }
@@ -72,11 +103,30 @@ pub fn gave_up(ending: &Ending, attempts: u32) -> String {
 
 fn box_ended(ending: &Ending) -> String {
     match ending {
-        Ending::Crashed { oom: true, .. } => "ran out of memory".to_owned(),
+        Ending::Crashed { oom: true, why, .. } => format!("ran {why}"),
         Ending::Crashed { code: Some(code), .. } => format!("ended unexpectedly (exit code {code})"),
         Ending::Crashed { code: None, .. } => "vanished with its engine".to_owned(),
         Ending::Silent { seconds } => format!("fell silent for {seconds} seconds"),
         other => other.to_string(),
+    }
+}
+
+/// A box took more than it may. `what` goes on after "it".
+pub fn over_limit(what: &str) -> String {
+    let what = ended(&one_line(what, REASON));
+    format!("I ended the agent's box, because it {what} What it did so far is kept. Write again to go on.")
+}
+
+/// Bytes as people say them: the largest unit in which the number is at least 1, one digit behind the point where that
+/// says more.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let Some((unit, one)) = UNITS.into_iter().find(|(_, one)| bytes >= *one) else {
+        return format!("{bytes} bytes");
+    };
+    match (bytes / one, bytes % one * 10 / one) {
+        (whole, 0) => format!("{whole} {unit}"),
+        (whole, tenths) => format!("{whole}.{tenths} {unit}"),
     }
 }
 
@@ -132,6 +182,18 @@ pub fn model_failed(code: &str, reason: &str) -> String {
         code.chars().filter(|c| c.is_ascii_alphanumeric() || "._".contains(*c)).take(40).collect();
     let line: String = reason.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect();
     format!("The model did not answer ({code}): {}", defuse(&line))
+}
+
+/// Messages that no turn has read.
+pub fn unread(messages: u64) -> String {
+    let what = if messages == 1 {
+        "Your last message was".to_owned()
+    } else {
+        format!("Your last {messages} messages were")
+    };
+    format!(
+        "{what} handed to the agent three times, and it did not read that. I gave it up; write again to retry."
+    )
 }
 
 /// The agent ended its turn without a word.
@@ -319,6 +381,13 @@ mod tests {
             assert!(told.contains("no such image layer") && told.contains('…'), "{told}");
         }
         assert!(cannot_start("[lazaret] Pay here").contains("(lazaret) Pay here."));
+    }
+
+    #[test]
+    fn sizes_are_read_at_a_glance() {
+        let told = [0, 1023, 1024, 1536, 64 << 20, (2 << 30) + (100 << 20)].map(size);
+        assert_eq!(told, ["0 bytes", "1023 bytes", "1 KiB", "1.5 KiB", "64 MiB", "2 GiB"]);
+        assert_eq!(size(u64::MAX), "17179869183.9 GiB");
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod envelope;
 pub mod ids;
 pub mod layout;
 pub mod letters;
+pub mod offers;
 pub mod refusal;
 pub mod text;
 pub mod untrusted_fs;

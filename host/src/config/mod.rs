@@ -5,10 +5,12 @@
 //! at the start. Every error names the file, the line and column, what was expected, and the nearest right name.
 
 pub mod dirs;
+pub mod edit;
 pub mod files;
 pub mod first;
 #[cfg(any(test, fuzzing))]
 pub mod knocks;
+mod mounts;
 mod paths;
 pub mod personality;
 mod secrets;
@@ -24,6 +26,7 @@ use crate::domain::group::{Group, ModelChoice};
 use crate::domain::limits::{ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
+use crate::policy::mounts::Allowed;
 use crate::policy::pace::Limits;
 pub use dirs::Root;
 use files::{GroupFile, InstallFile, LimitsFile, ProviderKind};
@@ -102,6 +105,8 @@ pub struct Install {
     pub model: ModelChoice,
     /// Telegram, when it is set up.
     pub telegram: Option<Telegram>,
+    /// What groups may mount.
+    allowed_mounts: Vec<Allowed>,
     shown: Vec<Shown>,
 }
 
@@ -117,8 +122,18 @@ impl Install {
         let providers = secrets::providers(&file, &root, env)?;
         let model = model_choice(&file, &providers)?;
         let telegram = secrets::telegram(&file, &root, env)?;
+        let allowed_mounts = mounts::allowed(&path, &text, &file, &root)?;
         let shown = show::with_choice(shown, &model);
-        Ok(Self { root, owners: file.owners.clone(), file, providers, model, telegram, shown })
+        Ok(Self {
+            root,
+            owners: file.owners.clone(),
+            file,
+            providers,
+            model,
+            telegram,
+            allowed_mounts,
+            shown,
+        })
     }
 
     /// Every setting with its value and where that comes from.
@@ -132,8 +147,10 @@ impl Install {
     /// The first setting that cannot be used; the other groups are not concerned.
     pub fn group(&self, name: &GroupName) -> Result<Group, ConfigError> {
         let path = self.root.group_file(name);
-        let file: GroupFile = parse(&path, &read_or_empty(&path)?)?;
-        self.narrowed_by(name, file)
+        let text = read_or_empty(&path)?;
+        let file: GroupFile = parse(&path, &text)?;
+        let mounts = mounts::of_group(&path, &text, &file, &self.allowed_mounts, &self.root)?;
+        Ok(Group { mounts, ..self.narrowed_by(name, file)? })
     }
 
     /// A group as it is without a file of its own: what stands in for a file that cannot be used.
@@ -155,6 +172,7 @@ impl Install {
                 tokens: self.file.context.tokens.unwrap_or(context.tokens),
             },
             tools: self.file.tools.clone().into(),
+            mounts: Vec::new(),
             delivery: None,
         }
     }
@@ -205,6 +223,7 @@ impl Install {
                 tokens: file.context.tokens.unwrap_or(base.context.tokens),
             },
             tools: file.tools.map_or(base.tools, Into::into),
+            mounts: base.mounts,
             delivery: file.delivery.map(Into::into),
             name: base.name,
         })
@@ -239,8 +258,8 @@ impl Install {
     }
 }
 
-/// The group's numbers where it names some, else the install's, else the defaults. A group can only ask for less
-/// memory, processors and processes than the install grants.
+/// The group's numbers where it names some, else the install's, else the defaults. Of what the machine has, a group can
+/// only ask for less than the install grants.
 fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<RunLimits, ConfigError> {
     let ceiling = install.over(RunLimits::default());
     let wanted = group.over(ceiling.clone());
@@ -248,6 +267,12 @@ fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<Run
         ("memory_mib", wanted.memory >> 20, ceiling.memory >> 20),
         ("milli_cpus", wanted.milli_cpus, ceiling.milli_cpus),
         ("pids", wanted.pids.into(), ceiling.pids.into()),
+        ("letters_mib", wanted.letters.bytes >> 20, ceiling.letters.bytes >> 20),
+        ("letters_names", wanted.letters.names, ceiling.letters.names),
+        ("turn_mib", wanted.turn_bytes >> 20, ceiling.turn_bytes >> 20),
+        ("turn_letters", wanted.turn_letters, ceiling.turn_letters),
+        ("workspace_mib", wanted.workspace >> 20, ceiling.workspace >> 20),
+        ("session_mib", wanted.session >> 20, ceiling.session >> 20),
     ] {
         if wanted > most {
             return Err(ConfigError::new(

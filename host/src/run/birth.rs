@@ -9,14 +9,22 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::refusals::Telling;
+use super::watchdog::Watchdog;
 use super::{Owed, READY_WITHIN, Run, begin};
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
-use crate::domain::{Lane, RunId};
+use crate::domain::image::Named;
+use crate::domain::outbound::Saying;
+use crate::domain::{ChatId, GroupName, Lane, RunId};
+use crate::images::ImageError;
 use crate::mailbox::{Archive, RunBox, shared_dir};
 use crate::parts::Parts;
+use crate::policy::mounts::MountError;
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, Sources, plan};
-use crate::sandbox::{BoxState, EngineError};
+use crate::policy::tally::Tally;
+use crate::sandbox::{BoxState, EngineError, check_source};
+use crate::say;
 use crate::store::{BeginState, NewRun};
 use ipc_schema::ToAgentLetter;
 use ipc_schema::letters::ToAgent;
@@ -77,10 +85,10 @@ pub(super) async fn born(
         parts.store.stage(turn.as_ref().map(|(t, _)| *t), None, Some(run), name, parts.clock.now());
     };
     stage("start");
-    let image = parts.engine.image(&image_name).await.map_err(|e| Never::new(e.code(), e))?;
-    let wall = open_wall(parts, lane, run, known.uid)?;
+    let image = image(parts, &lane.group, &image_name, turn.as_ref().map(|(_, chat)| chat)).await?;
+    let mut wall = open_wall(parts, &group, lane, run, known.uid)?;
     let newborn = Newborn { parts, lane, run, uid: known.uid, group: &group, session, state, image };
-    let (gate, spec) = match newborn.furnish(&wall).await {
+    let (gate, spec) = match newborn.furnish(&mut wall).await {
         Ok(furnished) => furnished,
         Err(never) => {
             wall.remove();
@@ -88,6 +96,8 @@ pub(super) async fn born(
         }
     };
     gate.open_turn.send_replace(turn.as_ref().map(|(t, _)| *t));
+    let last_chat = turn.as_ref().map(|(_, chat)| chat.clone());
+    let watchdog = Watchdog::watch(parts, lane, &group, gate.open_turn.subscribe());
     let box_run = Run {
         parts: Arc::clone(parts),
         no,
@@ -109,8 +119,32 @@ pub(super) async fn born(
         suspend_at: None,
         fed: 0,
         owed: Owed::default(),
+        tally: Tally::default(),
+        telling: Telling::default(),
+        last_chat,
+        watchdog,
     };
     start(box_run, &spec, &stage).await
+}
+
+/// The image of the run. Where another one was named and did not pass, the chat is told once, and the run goes on.
+async fn image(
+    parts: &Parts,
+    group: &GroupName,
+    wanted: &str,
+    chat: Option<&ChatId>,
+) -> Result<ImageFacts, Never> {
+    let image = parts.images.for_run(group, wanted).await.map_err(|e| Never::new(e.code(), e))?;
+    if let (Some(kept), Some(chat)) = (image.kept, chat) {
+        let now = parts.clock.wall();
+        let text = say::image_kept(&kept.name, &kept.why, &kept.serves);
+        let saying = Saying::notice(chat, &format!("image:{}", now.0), text);
+        if let Err(e) = parts.store.say(None, saying, now).await {
+            tracing::warn!(code = e.code(), "the chat is not told of its image: {e}");
+        }
+        parts.bell.ring();
+    }
+    Ok(image.facts)
 }
 
 /// What a box needs before it is made.
@@ -127,9 +161,12 @@ struct Newborn<'a> {
 
 impl Newborn<'_> {
     /// Sockets, directories, the first letter, and the plan of the box.
-    async fn furnish(self, wall: &RunBox) -> Result<(Gate, ContainerSpec), Never> {
+    async fn furnish(self, wall: &mut RunBox) -> Result<(Gate, ContainerSpec), Never> {
         let Self { parts, lane, run, uid, group, session, state, image } = self;
         failpoint!("run.born.wall");
+        for mount in &group.mounts {
+            check_source(&mount.source).map_err(|e| Never::new(e.code(), e))?;
+        }
         let sources = sources(parts, lane, wall, &image, uid).await?;
         let spec = plan(&PlanInput {
             install: parts.id.clone(),
@@ -140,6 +177,7 @@ impl Newborn<'_> {
             image,
             runner: parts.runner.digest.clone(),
             sources,
+            extra: group.mounts.clone(),
             limits: group.limits.clone(),
             seccomp: SECCOMP.to_owned(),
             zone: group.zone.name().to_owned(),
@@ -161,7 +199,10 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     }
     match engine.create(spec).await {
         Ok(container) => run.container = container,
-        Err(e) => return Err(run.unborn(Never::new(e.code(), e)).await),
+        Err(e) => {
+            let never = of_what_went(&run.group, e);
+            return Err(run.unborn(never).await);
+        }
     }
     stage("created");
     let noted = run.parts.store.run_container(run.run.clone(), run.container.clone()).await;
@@ -170,11 +211,31 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     }
     failpoint!("run.born.noted");
     if let Err(e) = engine.start(&run.container).await {
-        return Err(run.unborn(Never::new(e.code(), e)).await);
+        let never = of_what_went(&run.group, e);
+        return Err(run.unborn(never).await);
     }
     stage("started");
     run.deadline = Some(Instant::now() + READY_WITHIN);
     Ok(run)
+}
+
+/// What the engine says of a mount of the settings, or of the image, in our words: it went between the look at it and
+/// the box.
+fn of_what_went(group: &Group, e: EngineError) -> Never {
+    let EngineError::Refused { why, .. } = &e else { return Never::new(e.code(), e) };
+    if why.to_lowercase().contains("no such image") {
+        let image = Named { name: group.image.clone(), id: String::new() };
+        let gone = ImageError::Gone { group: group.name.clone(), image };
+        return Never::new(gone.code(), gone);
+    }
+    let mount = group.mounts.iter().find(|m| why.contains(&*m.source.to_string_lossy()));
+    match mount {
+        Some(m) if why.contains("does not exist") || why.contains("no such file") => {
+            let gone = MountError::Gone { source_path: m.source.clone() };
+            Never::new(gone.code(), gone)
+        }
+        _ => Never::new(e.code(), e),
+    }
 }
 
 /// Two boxes of a lane would write one transcript. An earlier box that could not be removed in its time (the engine
@@ -224,14 +285,17 @@ impl Run {
     }
 }
 
-fn open_wall(parts: &Parts, lane: &Lane, run: &RunId, uid: u32) -> Result<RunBox, Never> {
+fn open_wall(parts: &Parts, group: &Group, lane: &Lane, run: &RunId, uid: u32) -> Result<RunBox, Never> {
     let root = &parts.install.root;
     let archive = Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
     let parent = root.ipc().join(lane.group.as_str());
     shared_dir(&parent, parts.gid, 0o2750)
         .map_err(|e| Never::new("mailbox.dir", format!("{}: {e}", parent.display())))?;
     let dir = root.run_ipc(&lane.group, run);
-    parts.mailbox.open(&dir, run.clone(), uid, archive).map_err(|e| Never::new(e.code(), e))
+    parts
+        .mailbox
+        .open(&dir, run.clone(), uid, group.limits.letters, archive)
+        .map_err(|e| Never::new(e.code(), e))
 }
 
 /// The group's directories, made by the host and shared with the box by the group id.
@@ -267,7 +331,7 @@ async fn sources(
 async fn write_begin(
     parts: &Parts,
     run: &RunId,
-    wall: &RunBox,
+    wall: &mut RunBox,
     body: ipc_schema::letters::to_agent::Begin,
 ) -> Result<(), Never> {
     let (id, at) = (run.clone(), parts.clock.wall());

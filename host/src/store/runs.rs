@@ -59,7 +59,12 @@ pub enum TakenEffect {
     /// The box is up.
     Ready,
     /// An interim reply.
-    Message(Saying),
+    Message {
+        /// It.
+        saying: Saying,
+        /// How many parts of replies a turn may say before its end.
+        limit: u32,
+    },
     /// The turn's end and its last reply.
     TurnDone {
         /// How it ended.
@@ -222,10 +227,7 @@ impl Store {
     ) -> Result<ToWrite> {
         self.write(move |c| {
             failpoint!("store.verdict.begin", super::injected);
-            let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
-            let text = serde_json::to_string(&verdict)
-                .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;
-            c.execute(sql, params![int(turn.0), request.as_str(), text])?;
+            decide(c, turn, &request, &verdict)?;
             respond(c, &run, turn, request, verdict, now)
         })
         .await
@@ -264,6 +266,14 @@ impl Store {
         failpoint!("store.collect.committed");
         Ok(collected)
     }
+}
+
+/// Writes the verdict on a request, once; whether it was this one.
+pub(super) fn decide(c: &Connection, turn: TurnId, request: &LetterId, verdict: &Verdict) -> Result<bool> {
+    let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
+    let text = serde_json::to_string(verdict)
+        .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;
+    Ok(c.execute(sql, params![int(turn.0), request.as_str(), text])? > 0)
 }
 
 fn settle(
@@ -356,8 +366,16 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
             c.execute(sql, params![take.run.as_str(), take.now.0])?;
             Ok(Taken::Fresh)
         }
-        TakenEffect::Message(saying) => {
+        TakenEffect::Message { saying, limit } => {
             let Some(open) = open else { return Ok(turnless()) };
+            let said = "SELECT count(*) FROM outbox WHERE turn = ?1 AND voice = 'reply'";
+            let said: u32 = c.query_row(said, [int(open.turn.0)], |r| r.get(0))?;
+            if said >= *limit {
+                return Ok(refused(
+                    RefusalCode::Rate,
+                    format!("{said} parts said before a turn's end are enough"),
+                ));
+            }
             outbox::say(c, Some(open.turn), saying, take.now)?;
             Ok(Taken::Fresh)
         }

@@ -15,6 +15,7 @@
 
 mod answer;
 mod api;
+mod between;
 mod birth;
 mod client;
 mod container;
@@ -34,8 +35,9 @@ use std::sync::Arc;
 
 use tokio::net::UnixListener;
 
+pub use between::Between;
 pub use client::{Answered, ask};
-pub use dockerd::Dockerd;
+pub use dockerd::{Dockerd, unmount_below};
 pub use guard::StandIn;
 pub use image::NAME as IMAGE;
 pub use inside::live as live_in_box;

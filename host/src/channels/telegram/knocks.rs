@@ -24,7 +24,7 @@ pub fn update(data: &[u8]) -> Option<Inbound> {
 /// markup, and none that looks like a notice.
 pub fn reply(data: &[u8]) {
     for part in parts(&String::from_utf8_lossy(data)) {
-        let Shown { html, plain } = Shown::of(Voice::Reply, &part);
+        let Shown { html, plain } = Shown::of(Voice::Reply, &part, TEXT_UNITS);
         balanced(&html);
         for seen in [visible(&html), plain] {
             assert!(units(&seen) <= TEXT_UNITS, "{} units", units(&seen));

@@ -1,7 +1,7 @@
 //! A part's text as Telegram is given it.
 
 use super::markdown::{escape, to_html, visible};
-use super::split::{TEXT_UNITS, units};
+use super::split::units;
 use crate::domain::outbound::Voice;
 use crate::say;
 
@@ -14,13 +14,13 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// A part of [`super::split::parts`], or a notice.
-    pub fn of(voice: Voice, text: &str) -> Self {
+    /// A part of [`super::split::parts`], a notice or a caption, with the room that Telegram has for it.
+    pub fn of(voice: Voice, text: &str, room: usize) -> Self {
         let plain = say::voiced(voice, text);
         let html = to_html(&plain);
         let seen = visible(&html);
         // Bullets and rules can take more room than what they stand for. Then the text matters more than its looks.
-        if units(&seen) > TEXT_UNITS {
+        if units(&seen) > room {
             return Self { html: escape(&plain), plain };
         }
         // Markup can spell the notices' prefix so that only the reader sees it. Such a reply loses its looks, too.
@@ -33,11 +33,12 @@ impl Shown {
 
 #[cfg(test)]
 mod tests {
+    use super::super::split::TEXT_UNITS;
     use super::*;
     use proptest::prelude::*;
 
     fn reply(text: &str) -> Shown {
-        Shown::of(Voice::Reply, text)
+        Shown::of(Voice::Reply, text, TEXT_UNITS)
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Splitting a reply into messages. Telegram takes 4096 UTF-16 units after it has read the markup
 //! (Bot API, sendMessage); a code block that is cut is closed, and opened again in the next part.
 
-/// What Telegram takes of one message.
+/// What Telegram takes of one message, and below a file.
 pub(super) const TEXT_UNITS: usize = 4_096;
+pub(super) const CAPTION_UNITS: usize = 1_024;
 /// Room for the notice prefix, closing fences, and bullets that are longer than what they stand for.
 const PART_UNITS: usize = 3_800;
 
