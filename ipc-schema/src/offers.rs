@@ -38,6 +38,10 @@ pub struct Offers {
     pub zones: bool,
 }
 
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(WORDS).collect()
+}
+
 impl Offers {
     /// Reads the answer. The bytes come out of a box: names that nobody asked for are not taken, and words are cut.
     ///
@@ -49,7 +53,6 @@ impl Offers {
         // Each once and in our order, however often it was named.
         let named = |program: &&str| offers.programs.iter().any(|name| name == program);
         offers.programs = PROGRAMS.iter().copied().filter(named).map(str::to_owned).collect();
-        let plain = |text: &str| text.chars().filter(|c| !c.is_control()).take(WORDS).collect::<String>();
         offers.runner = plain(&offers.runner);
         offers.system = offers.system.as_deref().map(plain);
         offers.shell = offers.shell.as_deref().map(plain);

@@ -13,13 +13,13 @@ counters="-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=3
 
 mkdir -p "$work/crashes"
 if command -v c++ >/dev/null && COUNTERS=$counters CARGO_TARGET_DIR=$work/guided \
-    cargo build --quiet --locked --release --bin guided --features coverage 2>"$work/guided.log"; then
+    cargo build --quiet --release --bin guided --features coverage 2>"$work/guided.log"; then
     how=guided
 else
     # No C++ compiler, or libFuzzer does not link here: the same targets, corpus and time without coverage.
     how=plain
     echo "fuzz: without coverage, since libFuzzer cannot be built here (target/fuzz/guided.log)" >&2
-    CARGO_TARGET_DIR=$work/plain cargo build --quiet --locked --release --bin plain
+    CARGO_TARGET_DIR=$work/plain cargo build --quiet --release --bin plain
 fi
 bin=$work/$how/release
 
