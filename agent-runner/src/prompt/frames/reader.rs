@@ -115,10 +115,10 @@ fn message(n: u64, fields: &[&str]) -> Message {
     Message {
         id: MessageSeq(n),
         wakes: n % 2 == 1,
-        from: Person { id: field(1), name: field(2), owner: n % 3 == 0 },
+        from: Person { id: field(1), name: field(2), owner: n.is_multiple_of(3) },
         at: field(3),
         text: field(0),
-        edited: n % 5 == 0,
+        edited: n.is_multiple_of(5),
         reply_to: some(4).map(|text| Quote { from: field(2), text }),
         attachments: if fields.len() > 5 { vec![file] } else { vec![] },
     }
