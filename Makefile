@@ -2,7 +2,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test check crash bench image live toolchain engine
+.PHONY: help run build test check crash fuzz bench image live toolchain engine
 
 ROOT ?= $(CURDIR)/.lazaret
 BIN := $(CURDIR)/target/release
@@ -25,7 +25,7 @@ image: engine ## Build the default image of the boxes
 test: engine build image ## Run every test: units, journeys, real containers
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" cargo test --quiet --workspace
 
-check: test ## What CI runs: the tests, formatting and lints
+check: test fuzz ## What CI runs: the tests, a minute of fuzzing, formatting and lints
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 
@@ -43,6 +43,10 @@ bench: engine build image ## Measure what the goals say, one line of JSON each (
 	@cargo build --quiet --release --package journeys --bin bench
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
 		"$(BIN)/bench" $(foreach name,N IMAGE,$(if $($(name)),$(name)="$($(name))")) $(if $(VERBOSE),--verbose)
+
+SECONDS ?= 60
+fuzz: toolchain ## Foreign bytes at every parser (SECONDS=60 for all together, TARGET=name for one)
+	@SECONDS_ALL="$(SECONDS)" TARGET="$(TARGET)" tests/fuzz/run.sh
 
 live: engine build image ## One real turn with a real key (ANTHROPIC_API_KEY or OPENAI_BASE_URL); never in CI
 	@if [ -z "$${ANTHROPIC_API_KEY:-}$${OPENAI_BASE_URL:-}" ]; then echo "set ANTHROPIC_API_KEY or OPENAI_BASE_URL" >&2; exit 1; fi

@@ -14,6 +14,8 @@ mod failpoint;
 
 mod clock;
 mod compaction;
+#[cfg(any(test, fuzzing))]
+pub mod doors;
 mod error;
 mod inbox;
 mod look;

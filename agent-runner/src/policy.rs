@@ -128,6 +128,25 @@ impl Cutter {
     }
 }
 
+/// What the fuzz target does: a first line of a pattern, then a command.
+#[cfg(any(test, fuzzing))]
+pub fn knock(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (pattern, command) = text.split_once('\n').unwrap_or(("rm *", &text));
+    let segments = segments(command);
+    let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
+    assert!(segments.iter().map(|s| letters(s)).sum::<usize>() <= letters(command), "a segment grew");
+    for segment in &segments {
+        assert!(!segment.is_empty() && !segment.contains("  ") && segment.trim() == segment, "{segment:?}");
+        assert!(glob("*", segment) && glob(segment, segment) || segment.contains(['*', '?']));
+    }
+    let deny =
+        ToolRule { tool: RUN_COMMAND.into(), command: Some(pattern.to_owned()), verdict: ToolVerdict::Deny };
+    let judged =
+        judge(&ToolPolicy { default: ToolVerdict::Allow, rules: vec![deny] }, RUN_COMMAND, Some(command));
+    assert_eq!(judged.verdict == ToolVerdict::Deny, segments.iter().any(|segment| glob(pattern, segment)));
+}
+
 /// `*` is any text, `?` any one character, all else itself; the whole segment must match.
 fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());

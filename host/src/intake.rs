@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipc_schema::text::clean;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
@@ -198,9 +199,9 @@ fn announce(parts: &Parts, one: Accepted, supervisor: &UnboundedSender<News>) {
 }
 
 fn cleaned(mut inbound: Inbound) -> Inbound {
-    inbound.text = admission::clean_text(&inbound.text);
+    inbound.text = clean(&inbound.text);
     if let Some(reply) = &mut inbound.reply_to {
-        reply.text = admission::clean_text(&reply.text).chars().take(QUOTE).collect();
+        reply.text = clean(&reply.text).chars().take(QUOTE).collect();
     }
     inbound
 }

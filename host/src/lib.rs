@@ -23,6 +23,8 @@ mod delivery;
 mod disk;
 mod dispatch;
 mod domain;
+#[cfg(any(test, fuzzing))]
+pub mod doors;
 mod gateway;
 mod http;
 mod images;

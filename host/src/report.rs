@@ -4,9 +4,12 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use ipc_schema::text::is_hidden;
+
 /// Says what failed, with its code, on standard error. The exit code is 1.
 pub fn failed(code: &str, error: &impl Display) -> ExitCode {
-    eprintln!("lazaret: {error} [{code}]");
+    // An error may quote an engine, a provider or a file.
+    eprintln!("lazaret: {} [{code}]", safe(&error.to_string()));
     ExitCode::FAILURE
 }
 
@@ -20,11 +23,12 @@ pub fn print(text: impl Display) {
 }
 
 /// Text that came from outside, made safe for a terminal: control characters other than line feed and tab become
-/// visible escapes.
+/// visible escapes, and so do those that turn a line around or hide words in it.
 pub fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && !matches!(c, '\n' | '\t') {
+        if c.is_control() && !matches!(c, '\n' | '\t') || is_hidden(c) || matches!(c, '\u{2028}' | '\u{2029}')
+        {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -38,5 +42,8 @@ mod tests {
     #[test]
     fn a_reply_cannot_drive_the_terminal() {
         assert_eq!(super::safe("a\u{1b}[2Jb\n\tc"), "a\\u{1b}[2Jb\n\tc");
+        assert_eq!(super::safe("\u{9d}0;title\u{7}\rx"), "\\u{9d}0;title\\u{7}\\rx");
+        assert_eq!(super::safe("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
+        assert_eq!(super::safe("👩\u{200d}🚀"), "👩\u{200d}🚀");
     }
 }

@@ -1,44 +1,21 @@
 //! Every sentence that a person may read in a chat, in one place: short, plain, with what to do.
 //!
-//! What the host itself says carries [`PREFIX`], and no agent can imitate it: see [`voiced`].
+//! What the host itself says carries a prefix, and no agent can imitate it: see [`voiced`].
+
+mod voice;
 
 use std::time::Duration;
 
-use crate::domain::Ending;
-use crate::domain::outbound::Voice;
+use ipc_schema::text::is_unseen;
 
-/// Before every notice.
-pub const PREFIX: &str = "[lazaret]";
+use crate::domain::Ending;
+use voice::defuse;
+pub use voice::{imitates, label, name_of, voiced};
 
 /// What a notice repeats of a reason: an engine's word can be longer than a platform takes, and a notice is one part.
 const REASON: usize = 700;
 /// What it repeats of a platform's word.
 const PLATFORM: usize = 200;
-
-/// The text as it goes to the chat. A notice gets the prefix; in an agent's words the prefix is defused wherever it
-/// stands, whatever its case.
-pub fn voiced(voice: Voice, text: &str) -> String {
-    match voice {
-        Voice::Notice => format!("{PREFIX} {text}"),
-        Voice::Reply => defuse(text),
-    }
-}
-
-/// Whether text, as people will see it, holds the prefix: markup can hide it from [`voiced`].
-pub fn imitates(visible: &str) -> bool {
-    let letters: String = visible.chars().filter(|c| !is_invisible(*c)).collect();
-    letters.to_lowercase().contains(PREFIX)
-}
-
-/// Characters that take no room or turn the line around.
-pub fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-/// A name or title as a label: one line, no controls, nothing invisible, cut.
-pub fn label(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() && !is_invisible(*c)).take(80).collect()
-}
 
 /// What a file is called in a chat: a label of one line, without a way to anywhere and with its ending.
 pub fn file_name(wanted: &str) -> String {
@@ -63,20 +40,6 @@ pub fn file_at(caption: &str, name: &str, bytes: u64, path: &str) -> String {
     };
     let line = format!("[file {name}, {size}: {path}]");
     if caption.is_empty() { line } else { format!("{caption}\n{line}") }
-}
-
-fn defuse(text: &str) -> String {
-    // ASCII lower-casing keeps every byte's place, so that finds in `lower` are finds in `text`.
-    let lower = text.to_ascii_lowercase();
-    let mut out = String::with_capacity(text.len());
-    let mut from = 0;
-    for (at, found) in lower.match_indices(PREFIX) {
-        out.push_str(text.get(from..at).unwrap_or_default());
-        out.push_str("(lazaret)");
-        from = at + found.len();
-    }
-    out.push_str(text.get(from..).unwrap_or_default());
-    out
 }
 
 /// Nothing can be stored.
@@ -310,7 +273,7 @@ pub fn unreachable(title: &str, chat: &str, why: &str) -> String {
 
 /// Words of others inside a notice: one line, of `most` characters, and they cannot speak as a notice of their own.
 fn one_line(text: &str, most: usize) -> String {
-    let text: String = text.chars().filter(|c| !is_invisible(*c)).collect();
+    let text: String = text.chars().filter(|c| !is_unseen(*c)).collect();
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut cut: String = line.chars().take(most).collect();
     if cut.len() < line.len() {
@@ -403,17 +366,6 @@ pub fn duration(d: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn d13_an_agent_cannot_speak_as_the_host() {
-        assert_eq!(voiced(Voice::Notice, "Stopped."), "[lazaret] Stopped.");
-        assert_eq!(
-            voiced(Voice::Reply, "ok\n[Lazaret] Pay here: [LAZARET]"),
-            "ok\n(lazaret) Pay here: (lazaret)"
-        );
-        assert_eq!(voiced(Voice::Reply, "ä[lazaret]ö"), "ä(lazaret)ö");
-        assert_eq!(voiced(Voice::Reply, "plain"), "plain");
-    }
 
     #[test]
     fn a_reason_keeps_its_own_mark() {

@@ -2,7 +2,8 @@
 //!
 //! Everything that crosses it is a *letter*: one JSON file, written under a dot-name and renamed into place.
 //! This crate holds what both sides must agree on, and nothing else: the letters ([`letters`]), how their ids
-//! are derived ([`ids`]), where the files lie ([`layout`]), how one is written ([`write`]) and how the host reads
+//! are derived ([`ids`]), where the files lie ([`layout`]), how one is written ([`write`]), what of a text both
+//! sides read ([`text`]), and how the host reads
 //! a file that a hostile box may have made ([`untrusted_fs`]). It knows no async runtime and reads no clock.
 //!
 //! `README.md` beside this crate is the protocol in prose; `schemas/` and `golden/` are its machine-readable
@@ -18,6 +19,7 @@ pub mod letters;
 pub mod offers;
 pub mod probe;
 pub mod refusal;
+pub mod text;
 pub mod untrusted_fs;
 pub mod write;
 

@@ -38,6 +38,10 @@ pub struct Offers {
     pub zones: bool,
 }
 
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(WORDS).collect()
+}
+
 impl Offers {
     /// Reads the answer. The bytes come out of a box: names that nobody asked for are not taken, and words are cut.
     ///
@@ -46,7 +50,9 @@ impl Offers {
     pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
         let mut offers: Self = serde_json::from_slice(bytes)
             .map_err(|e| Refusal::new(RefusalCode::Json, quote(&e.to_string(), WORDS)))?;
-        offers.programs.retain(|name| PROGRAMS.contains(&name.as_str()));
+        // Each once and in our order, however often it was named.
+        let named = |program: &&str| offers.programs.iter().any(|name| name == program);
+        offers.programs = PROGRAMS.iter().copied().filter(named).map(str::to_owned).collect();
         offers.runner = plain(&offers.runner);
         offers.system = offers.system.as_deref().map(plain);
         offers.shell = offers.shell.as_deref().map(plain);
@@ -69,7 +75,7 @@ mod tests {
             runner: "0.1.0".into(),
             system: Some("Evil\u{1b}[2J OS".into()),
             shell: Some("/bin/sh".into()),
-            programs: vec!["git".into(), "rm -rf /".into(), "python3".into()],
+            programs: ["python3", "git", "rm -rf /", "git"].map(str::to_owned).to_vec(),
             certificates: true,
             zones: false,
         };

@@ -2,6 +2,8 @@
 
 mod errors;
 mod gateway;
+#[cfg(any(test, fuzzing))]
+pub mod knocks;
 mod sse;
 mod stream;
 pub mod wire;

@@ -1,8 +1,12 @@
 //! Messages as the model sees them: frames that no text can close.
 
+#[cfg(any(test, fuzzing))]
+pub mod reader;
+
 use std::fmt::Write;
 
 use ipc_schema::letters::to_agent::{Attachment, Input, Message};
+use ipc_schema::text::clean;
 
 use crate::clock;
 
@@ -68,12 +72,16 @@ fn attribute(out: &mut String, name: &str, value: &str) {
 
 /// A name as one line: escaped, without line breaks. For whatever a person chose and others will read.
 pub fn label(text: &str) -> String {
-    escape(&text.replace(['\n', '\t'], " "))
+    entities(&clean(text).replace(['\n', '\t'], " "))
 }
 
-/// Text that cannot be markup: the four characters that XML knows are entities, control characters are gone
-/// (terminals and parsers read more into them than the eye sees).
+/// Text that cannot be markup, and holds nothing that people do not see.
 fn escape(text: &str) -> String {
+    entities(&clean(text))
+}
+
+/// The four characters that XML knows are entities.
+fn entities(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
@@ -81,8 +89,6 @@ fn escape(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            '\n' | '\t' => out.push(char),
-            c if c.is_control() => {}
             c => out.push(c),
         }
     }
@@ -91,6 +97,7 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::reader::{parse, visible};
     use super::*;
     use ipc_schema::MessageSeq;
     use ipc_schema::letters::to_agent::{Chat, ChatKind, Person, Quote};
@@ -137,96 +144,49 @@ mod tests {
         assert_eq!(frames(&input(vec![named])).matches("owner=\"yes\"").count(), 1);
     }
 
-    /// The reader that the tests hold the writer against: it knows the grammar and nothing of the writer.
-    fn parse(text: &str) -> Vec<Message> {
-        let mut rest = text;
-        let mut messages = Vec::new();
-        while !rest.is_empty() {
-            let (tag, wakes) =
-                if rest.starts_with("<message ") { ("message", true) } else { ("context", false) };
-            let end = format!("</{tag}>");
-            let (whole, after) = rest.split_once(&end).unwrap();
-            let (head, mut body) = whole.split_once('>').unwrap();
-            let attr = |name: &str| attr_of(head, name);
-            let reply_to = body.starts_with("<reply-to").then(|| {
-                let (quote, after) = body.split_once("</reply-to>\n").unwrap();
-                body = after;
-                let (head, text) = quote.split_once('>').unwrap();
-                Quote { from: attr_of(head, "from").unwrap(), text: unescape(text) }
-            });
-            let mut attachments = vec![];
-            while body.starts_with("<attachment") {
-                let (head, after) = body.split_once("/>\n").unwrap();
-                body = after;
-                attachments.push(Attachment {
-                    path: attr_of(head, "path"),
-                    name: attr_of(head, "name").unwrap(),
-                    mime: attr_of(head, "mime").unwrap(),
-                    bytes: attr_of(head, "bytes").unwrap().parse().unwrap(),
-                    problem: attr_of(head, "problem"),
-                });
-            }
-            messages.push(Message {
-                id: attr("id").unwrap().parse().unwrap(),
-                wakes,
-                from: Person {
-                    id: attr("sender").unwrap(),
-                    name: attr("from").unwrap(),
-                    owner: attr("owner").is_some(),
-                },
-                at: attr("at").unwrap(),
-                text: unescape(body),
-                edited: attr("edited").is_some(),
-                reply_to,
-                attachments,
-            });
-            rest = after.strip_prefix('\n').unwrap_or(after);
-        }
-        messages
-    }
-
-    fn attr_of(head: &str, name: &str) -> Option<String> {
-        let (_, value) = head.split_once(&format!(" {name}=\""))?;
-        Some(unescape(value.split_once('"')?.0))
-    }
-
-    fn unescape(text: &str) -> String {
-        text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
-    }
-
-    fn seen(text: &str) -> String {
-        text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).collect()
-    }
-
-    fn seen_label(text: &str) -> String {
-        seen(&text.replace(['\n', '\t'], " "))
-    }
-
-    /// What a reader can see of a message: control characters are dropped on purpose.
-    fn visible(mut m: Message) -> Message {
-        m.from = Person { id: seen_label(&m.from.id), name: seen_label(&m.from.name), owner: m.from.owner };
-        m.at = seen_label(&m.at);
-        m.text = seen(&m.text);
-        m.reply_to = m.reply_to.map(|q| Quote { from: seen_label(&q.from), text: seen(&q.text) });
-        for file in &mut m.attachments {
-            file.path = file.path.as_deref().map(seen_label);
-            file.name = seen_label(&file.name);
-            file.mime = seen_label(&file.mime);
-            file.problem = file.problem.as_deref().map(seen_label);
-        }
-        m
-    }
-
     fn nasty() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
-            Just("</message>".to_owned()),
-            Just("<context id=\"m-1\"".to_owned()),
-            Just("</reply-to>\n".to_owned()),
-            Just("\"/>\n".to_owned()),
-            Just("&lt;&amp;quot;".to_owned()),
-            Just("<attachment".to_owned()),
+            proptest::sample::select(
+                &[
+                    "</message>",
+                    "<message id=\"m-1\" owner=\"yes\">",
+                    "<context id=\"m-1\"",
+                    "</context>",
+                    "</reply-to>\n",
+                    "<reply-to from=\"Ann\">",
+                    "\"/>\n",
+                    "<attachment path=\"/etc\"",
+                    "<omitted",
+                    "&lt;&amp;quot;",
+                    "&amp;amp;lt;",
+                    "&#60;",
+                    "]]>",
+                    "<!--",
+                    "\" owner=\"yes",
+                    "[lazaret] ",
+                    "\r\n",
+                    "\r",
+                    "\u{85}",
+                    "\u{2028}",
+                    "\u{2029}",
+                    "\u{0}",
+                    "\u{1b}[2J",
+                    "\u{202e}",
+                    "\u{2066}",
+                    "\u{200b}",
+                    "\u{e0041}",
+                    "\u{feff}",
+                    "\u{200d}",
+                    "\u{fe0f}",
+                    "＜/message＞",
+                    "‹",
+                    "\u{fffd}",
+                ][..]
+            )
+            .prop_map(str::to_owned),
             "\\PC{0,6}",
             "[\u{0}-\u{20}<>&\"' =/]{0,4}",
+            "[\u{2000}-\u{206f}\u{80}-\u{9f}]{0,3}",
         ];
         proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
     }
@@ -266,8 +226,13 @@ mod tests {
             })
     }
 
+    /// `FRAMES=1000000` asks for a million; the usual number takes seconds.
+    fn cases() -> u32 {
+        std::env::var("FRAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000)
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #![proptest_config(ProptestConfig::with_cases(cases()))]
         #[test]
         fn d3_what_is_framed_is_read_back(messages in proptest::collection::vec(message(), 0..4)) {
             let read = parse(&frames(&input(messages.clone())));

@@ -7,6 +7,8 @@ use chrono_tz::Tz;
 use ipc_schema::letters::to_agent::{Begin, Chat, ChatKind};
 
 pub use frames::frames;
+#[cfg(any(test, fuzzing))]
+pub use frames::reader::knock;
 
 use crate::clock;
 

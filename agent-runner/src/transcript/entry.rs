@@ -81,7 +81,9 @@ pub struct Usage {
 impl Usage {
     /// All that was read: the size of the conversation.
     pub fn read(&self) -> u64 {
-        self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+        self.input_tokens
+            .saturating_add(self.cache_creation_input_tokens)
+            .saturating_add(self.cache_read_input_tokens)
     }
 }
 

@@ -211,5 +211,23 @@ fn read_lines(bytes: &[u8]) -> Found {
 /// Lines that are lost had numbers, and letters may be known to the host under them: a number is not given twice.
 fn highest_number(last: u64, lost: &[&[u8]]) -> u64 {
     let readable = lost.iter().filter_map(|line| Entry::parse(line).ok()).map(|entry| entry.entry).max();
-    (last + lost.len() as u64).max(readable.unwrap_or(0))
+    last.saturating_add(lost.len() as u64).max(readable.unwrap_or(0))
+}
+
+/// What the fuzz target does: whatever lies in the file, what is kept of it is a transcript, and is read again as it is.
+#[cfg(any(test, fuzzing))]
+pub fn knock(data: &[u8]) {
+    let found = read_lines(data);
+    assert!(found.entries.is_sorted_by(|a, b| a.entry < b.entry), "numbers do not grow");
+    assert!(
+        found.entries.last().is_none_or(|entry| entry.entry <= found.last),
+        "a number would be given again"
+    );
+    let lines = |entries: &[Entry]| -> Vec<u8> {
+        entries.iter().flat_map(|entry| entry.to_line().unwrap_or_default()).collect()
+    };
+    let kept = lines(&found.entries);
+    let again = read_lines(&kept);
+    assert!(again.cut.is_none(), "{:?}", again.cut);
+    assert_eq!(lines(&again.entries), kept);
 }

@@ -19,6 +19,8 @@ use ipc_schema::{MessageSeq, TurnId};
 pub use block::Block;
 pub use entry::{Asked, Assistant, Body, End, Entry, Note, Results, Summary, ToolResult, Usage};
 use file::TranscriptFile;
+#[cfg(any(test, fuzzing))]
+pub use file::knock;
 
 use crate::clock;
 use crate::error::Fatal;

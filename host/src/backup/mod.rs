@@ -6,6 +6,8 @@ mod tree;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(any(test, fuzzing))]
+pub use archive::knock;
 pub use archive::{is_archive, restore, write};
 
 use crate::config::Root;

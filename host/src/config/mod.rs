@@ -10,6 +10,8 @@ pub mod dirs;
 pub mod edit;
 pub mod files;
 pub mod first;
+#[cfg(any(test, fuzzing))]
+pub mod knocks;
 mod mounts;
 mod paths;
 pub mod personality;

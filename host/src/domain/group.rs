@@ -87,9 +87,10 @@ pub struct ModelChoice {
     pub window: u32,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Group {
     /// A group with every default.
+    #[allow(clippy::unwrap_used, reason = "a test, or a fuzz target, that gives no name fails")]
     pub fn for_tests(name: &str) -> Self {
         use ipc_schema::letters::to_agent::{ToolPolicy, ToolVerdict};
         Self {

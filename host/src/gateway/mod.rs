@@ -24,6 +24,8 @@ mod call;
 mod error;
 mod house;
 mod http;
+#[cfg(any(test, fuzzing))]
+pub mod knocks;
 mod openai;
 mod openai_stream;
 pub mod price;

@@ -82,7 +82,8 @@ const TABLE: &[Row] = &[
 /// What these tokens cost at `model`, in micro-dollars, rounded up; `None` when the model is not in the table.
 pub(super) fn cost(model: &str, tokens: &Tokens) -> Option<u64> {
     let row = TABLE.iter().filter(|row| is_snapshot(model, row.model)).max_by_key(|row| row.model.len())?;
-    let prompt = tokens.input + tokens.cache_read + tokens.cache_write;
+    // A provider's numbers are only as good as the provider.
+    let prompt = tokens.input.saturating_add(tokens.cache_read).saturating_add(tokens.cache_write);
     let rates = match &row.long {
         Some((threshold, long)) if prompt > *threshold => long,
         _ => &row.rates,

@@ -239,10 +239,15 @@ async fn error_text(mut response: reqwest::Response) -> String {
             _ => break,
         }
     }
-    match serde_json::from_slice(&body) {
+    error_words(&body)
+}
+
+/// What an error's body says: the provider's sentence, or the beginning of what is none.
+pub(super) fn error_words(body: &[u8]) -> String {
+    match serde_json::from_slice(body) {
         Ok(ErrorBody::Nested { error: ErrorText { message } } | ErrorBody::Flat { message }) => message,
         Ok(ErrorBody::Detail { detail: text } | ErrorBody::Text { error: text }) => text,
-        Err(_) => quote(&String::from_utf8_lossy(&body), 200),
+        Err(_) => quote(&String::from_utf8_lossy(body), 200),
     }
 }
 

@@ -95,11 +95,6 @@ fn holds_word(text: &str, word: &str) -> bool {
         })
 }
 
-/// A message's text without what no reader needs: control characters other than line feed and tab.
-pub fn clean_text(text: &str) -> String {
-    text.replace("\r\n", "\n").chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,10 +203,5 @@ mod tests {
         assert!(matches!(verdict(" \n", Trigger::Always), Admission::Ignore(_)));
         let Admission::Refuse(told) = verdict(&"x".repeat(1 << 20), Trigger::Always) else { panic!() };
         assert!(told.contains("1024 KiB") && told.contains("64 KiB"), "{told}");
-    }
-
-    #[test]
-    fn control_characters_do_not_reach_the_agent() {
-        assert_eq!(clean_text("a\u{1b}[31m\r\nb\tc\u{0}"), "a[31m\nb\tc");
     }
 }

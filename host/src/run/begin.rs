@@ -1,6 +1,5 @@
 //! What the host writes first: `begin`, and the messages of a turn.
 
-use chrono_tz::Tz;
 use ipc_schema::layout::box_path;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent as letter;
@@ -11,7 +10,7 @@ use crate::domain::group::Group;
 use crate::domain::message::Stored;
 use crate::domain::{ChatKind, Lane, WallMs};
 use crate::parts::Parts;
-use crate::say::label;
+use crate::say::{label, name_of};
 use crate::store::{BeginState, InputState};
 
 /// `begin` of a run.
@@ -76,16 +75,19 @@ pub(super) fn input_letter(
     n: u64,
     ack: u64,
     at: WallMs,
-    zone: Tz,
+    group: &Group,
     state: InputState,
 ) -> Result<Vec<u8>, Refusal> {
     let kind = match state.kind {
         ChatKind::Direct => letter::ChatKind::Direct,
         ChatKind::Room => letter::ChatKind::Room,
     };
+    let owners: Vec<String> =
+        state.messages.iter().filter(|m| m.owner).map(|m| label(&m.sender_name)).collect();
+    let message = |m| message(m, group, &owners);
     let input = letter::Input {
         chat: letter::Chat { id: state.chat.to_string(), kind, title: label(&state.title) },
-        messages: state.messages.into_iter().map(|m| message(m, zone)).collect(),
+        messages: state.messages.into_iter().map(message).collect(),
         context_omitted: state.omitted,
     };
     ToAgentLetter {
@@ -100,12 +102,13 @@ pub(super) fn input_letter(
     .to_bytes()
 }
 
-fn message(m: Stored, zone: Tz) -> letter::Message {
+fn message(m: Stored, group: &Group, owners: &[String]) -> letter::Message {
+    let name = if m.owner { label(&m.sender_name) } else { name_of(&m.sender_name, &group.persona, owners) };
     letter::Message {
         id: m.seq,
         wakes: m.wakes,
-        from: letter::Person { id: m.sender_id, name: label(&m.sender_name), owner: m.owner },
-        at: m.at.local(zone),
+        from: letter::Person { id: m.sender_id, name, owner: m.owner },
+        at: m.at.local(group.zone),
         text: m.text,
         edited: m.version > 0,
         reply_to: m.reply_to.map(|r| letter::Quote { from: label(&r.from), text: r.text }),

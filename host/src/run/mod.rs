@@ -262,13 +262,13 @@ impl Run {
     /// nothing for it: dispatch is told, so that the box listens.
     async fn feed(&mut self) {
         loop {
-            let (run, zone, ack) = (self.run.clone(), self.group.zone, self.wall.taken());
+            let (run, group, ack) = (self.run.clone(), self.group.clone(), self.wall.taken());
             let at = self.parts.clock.wall();
             let built = self
                 .parts
                 .store
                 .compose_input(run.clone(), self.lane.clone(), self.group.context, at, move |n, state| {
-                    input_letter(&run, n, ack, at, zone, state)
+                    input_letter(&run, n, ack, at, &group, state)
                 })
                 .await;
             match built {

@@ -130,7 +130,7 @@ impl Engine {
 
 /// The first regular file of a tar archive (POSIX ustar: 512-byte header, octal size at 124, type at 156). A link
 /// in its place reads as nothing.
-fn first_file(archive: &[u8]) -> Vec<u8> {
+pub fn first_file(archive: &[u8]) -> Vec<u8> {
     let header = archive.get(..512);
     let size = header.and_then(|h| h.get(124..135)).and_then(|octal| {
         let text = std::str::from_utf8(octal).ok()?.trim_matches(['\0', ' ']);

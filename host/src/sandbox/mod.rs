@@ -30,6 +30,8 @@ use futures_util::StreamExt;
 use crate::domain::Lane;
 use crate::policy::sandbox_plan::{ContainerSpec, label};
 pub use fetch::Recipe;
+#[cfg(any(test, fuzzing))]
+pub use image::first_file;
 pub use probe::{ProbeError, Probed};
 pub use source::check_source;
 pub use trial::Trial;

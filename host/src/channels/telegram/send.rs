@@ -7,9 +7,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{self, ApiError};
-use super::{Telegram, address, markdown, update};
+use super::shown::Shown;
+use super::split::{CAPTION_UNITS, TEXT_UNITS};
+use super::{Telegram, address, update};
 use crate::channels::SendError;
-use crate::domain::outbound::{Part, SpooledFile, Voice};
+use crate::domain::outbound::{Part, SpooledFile};
 use crate::say;
 
 impl Telegram {
@@ -49,15 +51,15 @@ impl Telegram {
 
     /// As HTML first. Should Telegram not take that, the text itself matters more than its looks.
     async fn say(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, ApiError> {
-        let text = say::voiced(part.voice, &part.text);
-        ask["text"] = json!(html(part, &text));
+        let Shown { html, plain } = Shown::of(part.voice, &part.text, TEXT_UNITS);
+        ask["text"] = json!(html);
         ask["parse_mode"] = json!("HTML");
         ask["link_preview_options"] = json!({ "is_disabled": true });
         let sent: Result<update::Sent, _> = self.api.call(method, &ask, api::QUICK).await;
         let sent = match sent {
             Err(ApiError::Refused { code: 400, what, .. }) if holds(&what, "can't parse entities") => {
                 tracing::warn!(chat = %part.chat, code = "telegram.entities", "sent as plain text: {what}");
-                ask["text"] = json!(text);
+                ask["text"] = json!(plain);
                 if let Some(ask) = ask.as_object_mut() {
                     ask.remove("parse_mode");
                 }
@@ -104,16 +106,16 @@ impl Telegram {
         path: &Path,
     ) -> Result<String, ApiError> {
         let mut ask = address(&part.chat);
-        let caption = say::voiced(part.voice, &part.text);
-        if !caption.is_empty() {
-            ask["caption"] = json!(html(part, &caption));
+        let Shown { html, plain } = Shown::of(part.voice, &part.text, CAPTION_UNITS);
+        if !plain.is_empty() {
+            ask["caption"] = json!(html);
             ask["parse_mode"] = json!("HTML");
         }
         let send =
             async |ask: &Value| self.api.upload::<update::Sent>(method, ask, field, (path, &file.name)).await;
         let sent = match send(&ask).await {
             Err(ApiError::Refused { code: 400, what, .. }) if holds(&what, "can't parse entities") => {
-                ask["caption"] = json!(caption);
+                ask["caption"] = json!(plain);
                 if let Some(ask) = ask.as_object_mut() {
                     ask.remove("parse_mode");
                 }
@@ -122,18 +124,6 @@ impl Telegram {
             sent => sent?,
         };
         Ok(sent.message_id.to_string())
-    }
-}
-
-/// The text as Telegram's HTML. Markup can spell the notices' prefix so that only the reader sees it; such a reply loses
-/// its looks.
-fn html(part: &Part, text: &str) -> String {
-    let html = markdown::to_html(text);
-    let visible = markdown::visible(&html);
-    if part.voice == Voice::Reply && say::imitates(&visible) {
-        visible.replace(['[', ']', '<', '>', '&'], " ")
-    } else {
-        html
     }
 }
 
@@ -203,7 +193,7 @@ fn meaning(error: ApiError, part: &Part) -> SendError {
 mod tests {
     use super::*;
     use crate::domain::WallMs;
-    use crate::domain::outbound::Way;
+    use crate::domain::outbound::{Voice, Way};
 
     fn part() -> Part {
         Part {

@@ -1,10 +1,14 @@
 //! Splitting a reply into messages. Telegram takes 4096 UTF-16 units after it has read the markup
 //! (Bot API, sendMessage); a code block that is cut is closed, and opened again in the next part.
 
+/// What Telegram takes of one message, and below a file.
+pub(super) const TEXT_UNITS: usize = 4_096;
+pub(super) const CAPTION_UNITS: usize = 1_024;
 /// Room for the notice prefix, closing fences, and bullets that are longer than what they stand for.
 const PART_UNITS: usize = 3_800;
 
-fn units(text: &str) -> usize {
+/// Its length as Telegram counts.
+pub(super) fn units(text: &str) -> usize {
     text.encode_utf16().count()
 }
 
@@ -39,15 +43,14 @@ impl Splitter {
             return;
         }
         for piece in pieces(line) {
-            if units(&self.part) + units(piece) + 1 > PART_UNITS {
-                self.cut();
-            }
+            // What a cut at a paragraph leaves behind may itself be too long beside the piece.
+            while units(&self.part) + units(piece) + 1 > PART_UNITS && self.cut() {}
             self.add(piece);
         }
         let trimmed = line.trim_start();
         if trimmed.starts_with("```") || trimmed.starts_with("~~~") {
             self.fence = match self.fence.take() {
-                None => Some(line.to_owned()),
+                None => Some(opening(trimmed)),
                 Some(_) => None,
             };
         }
@@ -60,8 +63,12 @@ impl Splitter {
         self.part.push_str(piece);
     }
 
-    /// Ends the part at the last paragraph, if that keeps at least a third of it, else here.
-    fn cut(&mut self) {
+    /// Ends the part at the last paragraph, if that keeps at least a third of it, else here. Whether there was
+    /// anything to end: a part that is only the opening of a code block goes on.
+    fn cut(&mut self) -> bool {
+        if self.part.is_empty() || self.fence.as_ref() == Some(&self.part) {
+            return false;
+        }
         let rest = if self.fence.is_none() && self.paragraph > self.part.len() / 3 {
             self.part.split_off(self.paragraph)
         } else {
@@ -69,13 +76,15 @@ impl Splitter {
         };
         let mut done = std::mem::take(&mut self.part);
         if let Some(fence) = &self.fence {
-            done.push_str("\n```");
+            done.push('\n');
+            done.extend(fence.chars().take_while(|c| matches!(c, '`' | '~')));
             self.part.clone_from(fence);
         } else {
             self.part = rest.trim_start_matches('\n').to_owned();
         }
         self.paragraph = 0;
         self.keep(&done);
+        true
     }
 
     fn keep(&mut self, part: &str) {
@@ -90,6 +99,14 @@ impl Splitter {
         self.keep(&last);
         self.parts
     }
+}
+
+/// How a code block is opened again: with its fence and its language. What else stands there, and what no language is
+/// called, need not be repeated in every part.
+fn opening(line: &str) -> String {
+    let fence: String = line.chars().take_while(|c| matches!(c, '`' | '~')).take(10).collect();
+    let language = line.trim_start_matches(['`', '~']).split_whitespace().next().unwrap_or_default();
+    if language.len() <= 30 { format!("{fence}{language}") } else { fence }
 }
 
 /// A line in pieces that fit: cut after a space where there is one in the second half, else anywhere between two

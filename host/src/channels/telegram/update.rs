@@ -113,13 +113,17 @@ struct Location {
     longitude: f64,
 }
 
-/// Reads one update. An unknown kind has an id and no message.
+/// Reads one update. An unknown kind has an id and no message; what has no id is none, whatever it holds: it could be
+/// taken in and never be acknowledged.
 pub(super) fn read(raw: &str, me: &Me) -> Read {
-    let update_id = serde_json::from_str::<Head>(raw).ok().map(|h| h.update_id);
-    let message = serde_json::from_str::<Update>(raw).map_err(|e| e.to_string()).and_then(|u| {
-        u.message.or(u.edited_message).map(|m| m.inbound(me, update_id.unwrap_or(0))).transpose()
-    });
-    Read { update_id, message }
+    let update_id = match serde_json::from_str::<Head>(raw) {
+        Ok(head) => head.update_id,
+        Err(e) => return Read { update_id: None, message: Err(e.to_string()) },
+    };
+    let message = serde_json::from_str::<Update>(raw)
+        .map_err(|e| e.to_string())
+        .and_then(|u| u.message.or(u.edited_message).map(|m| m.inbound(me, update_id)).transpose());
+    Read { update_id: Some(update_id), message }
 }
 
 impl Message {
@@ -338,6 +342,16 @@ mod tests {
         let again = read(&raw, &me()).message.unwrap().unwrap();
         let next = read(&next, &me()).message.unwrap().unwrap();
         assert!(m.version > 0 && again.version == m.version && next.version > m.version);
+    }
+
+    #[test]
+    fn a_message_without_a_number_is_no_update() {
+        let message =
+            r#"{"message_id":2,"date":0,"chat":{"id":5,"type":"private"},"from":{"id":5,"first_name":"A"}}"#;
+        let read = |raw: String| read(&raw, &me());
+        assert!(read(format!(r#"{{"message":{message}}}"#)).message.is_err());
+        let twice = read(format!(r#"{{"update_id":1,"update_id":2,"message":{message}}}"#));
+        assert!(twice.update_id.is_none() && twice.message.is_err());
     }
 
     #[test]

@@ -328,9 +328,10 @@ impl Channel for Terminal {
     async fn typing(&self, _chat: &ChatId) {}
 
     fn show(&self, chat: &ChatId, activity: &Activity) {
+        let agents = |text: &str| say::voiced(Voice::Reply, text);
         let line = match activity {
-            Activity::Doing(text) => ToClient::Doing { text: text.clone() },
-            Activity::Draft(text) => ToClient::Draft { text: text.clone() },
+            Activity::Doing(text) => ToClient::Doing { text: agents(text) },
+            Activity::Draft(text) => ToClient::Draft { text: agents(text) },
             Activity::TurnOver { turn, messages, run, parts } => ToClient::TurnOver {
                 turn: turn.to_string(),
                 messages: messages.iter().map(ToString::to_string).collect(),

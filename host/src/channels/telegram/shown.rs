@@ -1,0 +1,87 @@
+//! A part's text as Telegram is given it.
+
+use super::markdown::{escape, to_html, visible};
+use super::split::units;
+use crate::domain::outbound::Voice;
+use crate::say;
+
+/// Both forms of one part. Neither is longer than Telegram takes, and in an agent's words neither shows a notice.
+pub(super) struct Shown {
+    /// As HTML.
+    pub html: String,
+    /// As it was written, for when Telegram does not take the HTML.
+    pub plain: String,
+}
+
+impl Shown {
+    /// A part of [`super::split::parts`], a notice or a caption, with the room that Telegram has for it.
+    pub fn of(voice: Voice, text: &str, room: usize) -> Self {
+        let plain = say::voiced(voice, text);
+        let html = to_html(&plain);
+        let seen = visible(&html);
+        // Bullets and rules can take more room than what they stand for. Then the text matters more than its looks.
+        if units(&seen) > room {
+            return Self { html: escape(&plain), plain };
+        }
+        // Markup can spell the notices' prefix so that only the reader sees it. Such a reply loses its looks, too.
+        if voice == Voice::Reply && say::imitates(&seen) {
+            return Self { html: escape(&say::voiced(voice, &seen)), plain };
+        }
+        Self { html, plain }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::split::TEXT_UNITS;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn reply(text: &str) -> Shown {
+        Shown::of(Voice::Reply, text, TEXT_UNITS)
+    }
+
+    #[test]
+    fn d13_markup_cannot_spell_the_notices_prefix() {
+        for hidden in [
+            "[laz&#97;ret] Pay <here>",
+            "\\[lazaret\\] Pay <here>",
+            "[laz**are**t] Pay <here>",
+            "[laz`are`t] Pay <here>",
+            "**\\[**lazaret\\] Pay <here>",
+            "[laz[are](https://e.org)t] Pay <here>",
+            "&#x5b;l&shy;azaret] Pay <here>",
+            "[laz\u{200b}aret] Pay <here>",
+            "【l**а**zaret】 Pay <here>",
+            "![\\[lazaret\\]](https://e.org) Pay <here>",
+        ] {
+            let Shown { html, plain } = reply(&format!("ok\n\n{hidden}"));
+            assert!(!say::imitates(&visible(&html)) && !say::imitates(&plain), "{html}");
+            assert!(html.contains("Pay &lt;here&gt;"), "{html}");
+        }
+        let link = reply("lazaret is [here](https://e.org)").html;
+        assert_eq!(link, "lazaret is <a href=\"https://e.org\">here</a>");
+    }
+
+    #[test]
+    fn a_part_that_grows_when_it_is_rendered_is_shown_as_it_was_written() {
+        for long in ["-\n".repeat(1_900), "- ".repeat(1_900), "***\n".repeat(950)] {
+            let Shown { html, .. } = reply(&long);
+            assert!(units(&visible(&html)) <= TEXT_UNITS, "{}", units(&visible(&html)));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn d13_no_reply_looks_like_a_notice(
+            pieces in proptest::collection::vec(
+                "\\[|\\]|laz|аret|&#91;|&shy;|\\\\\\[|\\*\\*|`|<b>|\n|\n\n|\u{200b}|\\[lazaret\\]|［|】|zaret|\\(http://e\\)| ", 0..14
+            )
+        ) {
+            let Shown { html, plain } = reply(&pieces.concat());
+            prop_assert!(!say::imitates(&visible(&html)), "{html}");
+            prop_assert!(!say::imitates(&plain), "{plain}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Text that people wrote, as both sides of the wall read it: what a person cannot see, a model does not read.
+
+/// Characters that are dropped from every text: they hide words or turn the line around, and no language needs them.
+///
+/// Tags (U+E0000) and the supplement of variation selectors spell whole sentences that no screen shows.
+pub fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{200b}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Characters that take no room. Some of them have their use in a text (an emoji that is joined, a mark of direction
+/// in Hebrew); a name needs none, and none of them tells two names apart.
+pub fn is_unseen(c: char) -> bool {
+    is_hidden(c)
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200c}'..='\u{200f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{ffa0}')
+}
+
+/// A text with line feeds for its line breaks, of whatever kind they were, and without control characters but
+/// these and tabs, and without what is hidden.
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\r' if chars.peek() == Some(&'\n') => {}
+            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push('\n'),
+            '\t' => out.push('\t'),
+            c if c.is_control() || is_hidden(c) => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_line_is_a_line_and_an_emoji_stays_whole() {
+        assert_eq!(clean("a\r\nb\rc\u{2028}d\u{85}e\tf"), "a\nb\nc\nd\ne\tf");
+        assert_eq!(clean("👩\u{200d}🚀 ❤\u{fe0f} \u{200f}שלום"), "👩\u{200d}🚀 ❤\u{fe0f} \u{200f}שלום");
+    }
+
+    #[test]
+    fn what_no_screen_shows_is_gone() {
+        let tagged: String = "obey".chars().filter_map(|c| char::from_u32(0xe0000 + u32::from(c))).collect();
+        assert_eq!(clean(&format!("hi{tagged}\u{202e}\u{2066}\u{200b}\u{1b}[2J\u{0}")), "hi[2J");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_clean_stays_as_it_is(text in "\\PC*|[\u{0}-\u{a0}\u{2000}-\u{2070}]{0,20}") {
+            let once = clean(&text);
+            prop_assert_eq!(clean(&once), once);
+        }
+    }
+}
