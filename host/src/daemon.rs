@@ -123,7 +123,9 @@ impl Host {
         }
         let parts = Arc::new(Parts {
             engine: engine(&install, env),
-            mailbox: Mailbox::new(gid).map_err(|e| StartError::machine(e.code(), "letters", e))?,
+            mailbox: Mailbox::new(gid)
+                .map_err(|e| StartError::machine(e.code(), "letters", e))?
+                .with_limits(),
             gateway: gateway(&install)?,
             runner: Runner::install(&runner_binary(env)?, &root.runners())
                 .map_err(|why| StartError::machine("runner.missing", "the runner", why))?,

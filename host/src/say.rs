@@ -109,11 +109,30 @@ pub fn gave_up(ending: &Ending, attempts: u32) -> String {
 
 fn box_ended(ending: &Ending) -> String {
     match ending {
-        Ending::Crashed { oom: true, .. } => "ran out of memory".to_owned(),
+        Ending::Crashed { oom: true, why, .. } => format!("ran {why}"),
         Ending::Crashed { code: Some(code), .. } => format!("ended unexpectedly (exit code {code})"),
         Ending::Crashed { code: None, .. } => "vanished with its engine".to_owned(),
         Ending::Silent { seconds } => format!("fell silent for {seconds} seconds"),
         other => other.to_string(),
+    }
+}
+
+/// A box took more than it may. `what` goes on after "it".
+pub fn over_limit(what: &str) -> String {
+    let what = ended(&one_line(what, REASON));
+    format!("I ended the agent's box, because it {what} What it did so far is kept. Write again to go on.")
+}
+
+/// Bytes as people say them: the largest unit in which the number is at least 1, one digit behind the point where that
+/// says more.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let Some((unit, one)) = UNITS.into_iter().find(|(_, one)| bytes >= *one) else {
+        return format!("{bytes} bytes");
+    };
+    match (bytes / one, bytes % one * 10 / one) {
+        (whole, 0) => format!("{whole} {unit}"),
+        (whole, tenths) => format!("{whole}.{tenths} {unit}"),
     }
 }
 
@@ -169,6 +188,18 @@ pub fn model_failed(code: &str, reason: &str) -> String {
         code.chars().filter(|c| c.is_ascii_alphanumeric() || "._".contains(*c)).take(40).collect();
     let line: String = reason.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect();
     format!("The model did not answer ({code}): {}", defuse(&line))
+}
+
+/// Messages that no turn has read.
+pub fn unread(messages: u64) -> String {
+    let what = if messages == 1 {
+        "Your last message was".to_owned()
+    } else {
+        format!("Your last {messages} messages were")
+    };
+    format!(
+        "{what} handed to the agent three times, and it did not read that. I gave it up; write again to retry."
+    )
 }
 
 /// The agent ended its turn without a word.
@@ -367,6 +398,13 @@ mod tests {
             assert!(told.contains("no such image layer") && told.contains('…'), "{told}");
         }
         assert!(cannot_start("[lazaret] Pay here").contains("(lazaret) Pay here."));
+    }
+
+    #[test]
+    fn sizes_are_read_at_a_glance() {
+        let told = [0, 1023, 1024, 1536, 64 << 20, (2 << 30) + (100 << 20)].map(size);
+        assert_eq!(told, ["0 bytes", "1023 bytes", "1 KiB", "1.5 KiB", "64 MiB", "2 GiB"]);
+        assert_eq!(size(u64::MAX), "17179869183.9 GiB");
     }
 
     #[test]

@@ -10,16 +10,23 @@
 //! 3. reopen `/proc/self/fd/N` for reading: the same inode that was looked at.
 //! 4. read at most cap + 1 bytes, once, into a private buffer. Only that buffer is parsed: no `mmap` (a truncation
 //!    would raise SIGBUS), no second read (the writer may still hold the file open).
+//!
+//! What is too large for a buffer is copied in the same single pass to a file of the host's ([`UntrustedFile::copy`]).
+//! Whole trees are walked, measured and removed by [`Walk`].
 
-use std::ffi::OsString;
+mod walk;
+
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+pub use walk::{Entry, Kind, Step, Usage, Walk};
 
 use crate::refusal::{Refusal, RefusalCode, quote};
 
@@ -28,6 +35,17 @@ use crate::refusal::{Refusal, RefusalCode, quote};
 pub struct UntrustedDir {
     fd: OwnedFd,
     dev: u64,
+}
+
+/// What a file must be to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whose it must be; anybody's, if this is absent.
+    pub owner: Option<u32>,
+    /// Whether a second hard link counts against it.
+    pub one_link: bool,
+    /// The most bytes that it may have.
+    pub cap: u64,
 }
 
 /// One pass over a directory.
@@ -51,6 +69,16 @@ impl UntrustedDir {
         Ok(Self { fd, dev })
     }
 
+    /// A directory below, by a relative path without links and on the same filesystem.
+    ///
+    /// # Errors
+    /// What `openat2(2)` says.
+    pub fn folder(&self, path: &Path) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = retry_again(|| fs::openat2(&self.fd, path, flags, Mode::empty(), BENEATH))?;
+        Ok(Self { fd, dev: self.dev })
+    }
+
     /// Reads the whole file at `name` (a relative path without links), which must belong to `owner`.
     ///
     /// # Errors
@@ -58,50 +86,18 @@ impl UntrustedDir {
     /// [`RefusalCode::Owner`], [`RefusalCode::Device`] or [`RefusalCode::TooBig`] for a file that is not taken;
     /// [`RefusalCode::Io`] when the host itself failed.
     pub fn read(&self, name: &Path, owner: u32, cap: u64) -> Result<Vec<u8>, Refusal> {
-        let resolve = ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let looked_at = retry_again(|| fs::openat2(&self.fd, name, flags, Mode::empty(), resolve))
-            .map_err(|e| refuse_open(name, e))?;
-        let stat = fs::fstat(&looked_at).map_err(|e| io_refusal(name, e))?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::RegularFile {
-            return Err(refuse(RefusalCode::NotRegular, name, &format!("is a {}", kind_name(kind))));
-        }
-        if stat.st_dev != self.dev {
-            return Err(refuse(RefusalCode::Device, name, "lies on another filesystem"));
-        }
-        match stat.st_nlink {
-            0 => return Err(refuse(RefusalCode::Gone, name, "is gone")),
-            1 => {}
-            links => return Err(refuse(RefusalCode::Nlink, name, &format!("has {links} hard links"))),
-        }
-        if stat.st_uid != owner {
-            let reason = format!("belongs to user {}, not to the box's user {owner}", stat.st_uid);
-            return Err(refuse(RefusalCode::Owner, name, &reason));
-        }
-        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
-        if size > cap {
-            return Err(refuse(RefusalCode::TooBig, name, &format!("has {size} bytes, at most {cap}")));
-        }
-        // A reopened descriptor refers to the inode that was checked, whatever the name means by now.
-        let again = format!("/proc/self/fd/{}", looked_at.as_raw_fd());
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = File::from(fs::open(again, flags, Mode::empty()).map_err(|e| refuse_open(name, e))?);
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        file.take(cap.saturating_add(1))
-            .read_to_end(&mut bytes)
-            .map_err(|e| Refusal::new(RefusalCode::Io, format!("{} cannot be read: {e}", shown(name))))?;
-        if bytes.len() as u64 > cap {
-            return Err(refuse(
-                RefusalCode::TooBig,
-                name,
-                &format!("grew past {cap} bytes while it was read"),
-            ));
-        }
+        let file = self.file(name, Wanted { owner: Some(owner), one_link: true, cap })?;
+        let mut bytes = Vec::with_capacity(usize::try_from(file.size).unwrap_or(0));
+        file.copy(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Opens the file at `name` (a relative path without links), if it is what is wanted.
+    ///
+    /// # Errors
+    /// As [`UntrustedDir::read`].
+    pub fn file(&self, name: &Path, wanted: Wanted) -> Result<UntrustedFile, Refusal> {
+        open_file(&self.fd, self.dev, name, wanted)
     }
 
     /// Lists at most `limit` names. The work is bounded however many there are.
@@ -142,17 +138,116 @@ impl UntrustedDir {
     ///
     /// # Errors
     /// What `unlinkat(2)` says.
-    pub fn unlink(&self, name: &std::ffi::OsStr) -> io::Result<()> {
-        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::ISDIR | Errno::PERM) => match fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(e) => Err(e.into()),
-            },
-            Err(e) => Err(e.into()),
-        }
+    pub fn unlink(&self, name: &OsStr) -> io::Result<()> {
+        unlink(&self.fd, name)
     }
 }
+
+/// Beneath the handle, over no link of any kind, on the same filesystem.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+fn open_file(dir: impl AsFd, dev: u64, name: &Path, wanted: Wanted) -> Result<UntrustedFile, Refusal> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let looked_at = retry_again(|| fs::openat2(&dir, name, flags, Mode::empty(), BENEATH))
+        .map_err(|e| refuse_open(name, e))?;
+    let stat = fs::fstat(&looked_at).map_err(|e| io_refusal(name, e))?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::RegularFile {
+        return Err(refuse(RefusalCode::NotRegular, name, &format!("is a {}", kind_name(kind))));
+    }
+    if stat.st_dev != dev {
+        return Err(refuse(RefusalCode::Device, name, "lies on another filesystem"));
+    }
+    match stat.st_nlink {
+        0 => return Err(refuse(RefusalCode::Gone, name, "is gone")),
+        links if links > 1 && wanted.one_link => {
+            return Err(refuse(RefusalCode::Nlink, name, &format!("has {links} hard links")));
+        }
+        _ => {}
+    }
+    if let Some(owner) = wanted.owner
+        && stat.st_uid != owner
+    {
+        let reason = format!("belongs to user {}, not to the box's user {owner}", stat.st_uid);
+        return Err(refuse(RefusalCode::Owner, name, &reason));
+    }
+    let (size, cap) = (u64::try_from(stat.st_size).unwrap_or(u64::MAX), wanted.cap);
+    if size > cap {
+        return Err(refuse(RefusalCode::TooBig, name, &format!("has {size} bytes, at most {cap}")));
+    }
+    // A reopened descriptor refers to the inode that was checked, whatever the name means by now.
+    let again = format!("/proc/self/fd/{}", looked_at.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(fs::open(again, flags, Mode::empty()).map_err(|e| refuse_open(name, e))?);
+    Ok(UntrustedFile { file, shown: shown(name), size, cap })
+}
+
+fn unlink(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    match fs::unlinkat(&dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => match fs::unlinkat(&dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        },
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A file of the box's that was looked at and may be read, once.
+#[derive(Debug)]
+pub struct UntrustedFile {
+    file: File,
+    shown: String,
+    size: u64,
+    cap: u64,
+}
+
+impl UntrustedFile {
+    /// Its length when it was looked at. It may grow or shrink while it is read.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Copies it in one pass and in pieces; returns how many bytes. What is copied, and nothing that is read again, is the
+    /// file from now on.
+    ///
+    /// # Errors
+    /// [`RefusalCode::TooBig`] when it grew past its cap meanwhile; [`RefusalCode::Io`] when it cannot be read, or `to`
+    /// not be written. What was copied until then is of no use.
+    pub fn copy(self, to: &mut impl Write) -> Result<u64, Refusal> {
+        let failed = |what: &str, e: io::Error| {
+            Refusal::new(RefusalCode::Io, format!("{} cannot be {what}: {e}", self.shown))
+        };
+        let mut from = (&self.file).take(self.cap.saturating_add(1));
+        let mut piece = vec![0; usize::try_from(self.size).unwrap_or(PIECE).clamp(1, PIECE)];
+        let mut copied = 0;
+        loop {
+            let read = match from.read(&mut piece) {
+                Ok(0) => return Ok(copied),
+                Ok(read) => read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(failed("read", e)),
+            };
+            copied += read as u64;
+            if copied > self.cap {
+                let reason = format!("{} grew past {} bytes while it was read", self.shown, self.cap);
+                return Err(Refusal::new(RefusalCode::TooBig, reason));
+            }
+            to.write_all(piece.get(..read).unwrap_or_default()).map_err(|e| failed("copied", e))?;
+        }
+    }
+
+    /// The open file itself, for a reader that bounds what it takes by itself.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+}
+
+/// How much is copied at a time.
+const PIECE: usize = 64 << 10;
 
 /// `openat2` answers EAGAIN when a rename raced with its check (openat2(2)); a bounded retry decides.
 fn retry_again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {

@@ -3,6 +3,7 @@
 
 pub mod crash;
 pub mod engine;
+pub mod hostile;
 pub mod images;
 pub mod model;
 pub mod telegram;

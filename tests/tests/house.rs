@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 /// Every room with its floor. Two rooms on one floor do not import each other.
 /// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
-const FLOORS: [(&str, u32); 26] = [
-    ("main", 60),
+const FLOORS: [(&str, u32); 28] = [
+    ("main", 65),
+    ("lib", 60),
+    ("doors", 57),
     ("cli", 55),
     ("daemon", 50),
     ("supervisor", 45),

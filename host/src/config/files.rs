@@ -10,7 +10,7 @@ use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
 pub use super::value::{Span, Zone};
 use crate::domain::group::{Priority, Trigger};
-use crate::domain::limits::{ContextLimits, RunLimits};
+use crate::domain::limits::{Budget, ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChatId, SenderId};
 use crate::policy::pace::{Limit, Limits};
@@ -36,7 +36,8 @@ pub struct InstallFile {
     pub keep: KeepFile,
     /// The container engine.
     pub engine: EngineFile,
-    /// Limits of every run. Groups may name others, but no more memory, processors or processes than these.
+    /// Limits of every run. Groups may name others, but no more of the machine (memory, processors, processes, disk)
+    /// than these.
     pub limits: LimitsFile,
     /// Talk that goes with a wake.
     pub context: ContextFile,
@@ -109,7 +110,7 @@ pub struct GroupFile {
     /// The group's time zone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<Zone>,
-    /// Limits of this group's runs; not more memory, processors or processes than the install's.
+    /// Limits of this group's runs; not more memory, processors, processes or disk than the install's.
     pub limits: LimitsFile,
     /// Talk that goes with a wake.
     pub context: ContextFile,
@@ -244,6 +245,9 @@ pub struct LimitsFile {
     /// Requests to the host per turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests: Option<u32>,
+    /// Interim replies per turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<u32>,
     /// A command's time when the model names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Span>,
@@ -262,25 +266,52 @@ pub struct LimitsFile {
     /// Processes and threads of a box.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
+    /// Letters that lie in the box's letter directory at one time, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub letters_mib: Option<u64>,
+    /// Names that lie there at one time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub letters_names: Option<u64>,
+    /// Letters of a turn all together, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn_mib: Option<u64>,
+    /// Letters of a turn, by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn_letters: Option<u64>,
+    /// The group's workspace, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspace_mib: Option<u64>,
+    /// The group's transcripts, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_mib: Option<u64>,
 }
 
 impl LimitsFile {
     /// These values over `base`.
     pub fn over(&self, base: RunLimits) -> RunLimits {
         let span = |own: Option<Span>, base| own.map_or(base, |s| s.0);
+        let mib = |own: Option<u64>, base| own.map_or(base, |m| m.saturating_mul(1 << 20));
         RunLimits {
             idle_window: span(self.idle_window, base.idle_window),
             turn: span(self.turn, base.turn),
             run: span(self.run, base.run),
             model_calls: self.model_calls.unwrap_or(base.model_calls),
             requests: self.requests.unwrap_or(base.requests),
+            messages: self.messages.unwrap_or(base.messages),
             command: span(self.command, base.command),
             command_max: span(self.command_max, base.command_max),
             output_bytes: self.output_bytes.unwrap_or(base.output_bytes),
-            memory: self.memory_mib.map_or(base.memory, |m| m << 20),
+            memory: mib(self.memory_mib, base.memory),
             milli_cpus: self.milli_cpus.unwrap_or(base.milli_cpus),
             pids: self.pids.unwrap_or(base.pids),
-            ..base
+            letters: Budget {
+                bytes: mib(self.letters_mib, base.letters.bytes),
+                names: self.letters_names.unwrap_or(base.letters.names),
+            },
+            turn_bytes: mib(self.turn_mib, base.turn_bytes),
+            turn_letters: self.turn_letters.unwrap_or(base.turn_letters),
+            workspace: mib(self.workspace_mib, base.workspace),
+            session: mib(self.session_mib, base.session),
         }
     }
 }
@@ -293,12 +324,19 @@ impl From<RunLimits> for LimitsFile {
             run: Some(Span(l.run)),
             model_calls: Some(l.model_calls),
             requests: Some(l.requests),
+            messages: Some(l.messages),
             command: Some(Span(l.command)),
             command_max: Some(Span(l.command_max)),
             output_bytes: Some(l.output_bytes),
             memory_mib: Some(l.memory >> 20),
             milli_cpus: Some(l.milli_cpus),
             pids: Some(l.pids),
+            letters_mib: Some(l.letters.bytes >> 20),
+            letters_names: Some(l.letters.names),
+            turn_mib: Some(l.turn_bytes >> 20),
+            turn_letters: Some(l.turn_letters),
+            workspace_mib: Some(l.workspace >> 20),
+            session_mib: Some(l.session >> 20),
         }
     }
 }

@@ -237,8 +237,8 @@ impl Install {
     }
 }
 
-/// The group's numbers where it names some, else the install's, else the defaults. A group can only ask for less
-/// memory, processors and processes than the install grants.
+/// The group's numbers where it names some, else the install's, else the defaults. Of what the machine has, a group can
+/// only ask for less than the install grants.
 fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<RunLimits, ConfigError> {
     let ceiling = install.over(RunLimits::default());
     let wanted = group.over(ceiling.clone());
@@ -246,6 +246,12 @@ fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<Run
         ("memory_mib", wanted.memory >> 20, ceiling.memory >> 20),
         ("milli_cpus", wanted.milli_cpus, ceiling.milli_cpus),
         ("pids", wanted.pids.into(), ceiling.pids.into()),
+        ("letters_mib", wanted.letters.bytes >> 20, ceiling.letters.bytes >> 20),
+        ("letters_names", wanted.letters.names, ceiling.letters.names),
+        ("turn_mib", wanted.turn_bytes >> 20, ceiling.turn_bytes >> 20),
+        ("turn_letters", wanted.turn_letters, ceiling.turn_letters),
+        ("workspace_mib", wanted.workspace >> 20, ceiling.workspace >> 20),
+        ("session_mib", wanted.session >> 20, ceiling.session >> 20),
     ] {
         if wanted > most {
             return Err(ConfigError::new(

@@ -15,6 +15,8 @@ pub struct RunLimits {
     pub model_calls: u32,
     /// Requests to the host per turn.
     pub requests: u32,
+    /// Interim replies per turn.
+    pub messages: u32,
     /// A command's time when the model names none.
     pub command: Duration,
     /// The longest time the model may ask for.
@@ -27,10 +29,16 @@ pub struct RunLimits {
     pub milli_cpus: u64,
     /// Processes and threads in the box.
     pub pids: u32,
-    /// Bytes that the box may leave in from-agent.
-    pub letters_bytes: u64,
-    /// Names that the box may leave in from-agent.
-    pub letters_names: u64,
+    /// What the box may leave in from-agent at one time.
+    pub letters: Budget,
+    /// Bytes of letters that a turn may write, all together.
+    pub turn_bytes: u64,
+    /// Letters, and files that are none, that a turn may write.
+    pub turn_letters: u64,
+    /// Bytes of the group's workspace.
+    pub workspace: u64,
+    /// Bytes of the group's transcripts.
+    pub session: u64,
 }
 
 impl Default for RunLimits {
@@ -41,16 +49,29 @@ impl Default for RunLimits {
             run: Duration::from_secs(6 * 3600),
             model_calls: 40,
             requests: 200,
+            messages: 50,
             command: Duration::from_secs(120),
             command_max: Duration::from_secs(600),
             output_bytes: 30_000,
             memory: 1 << 30,
             milli_cpus: 1000,
             pids: 256,
-            letters_bytes: 16 << 20,
-            letters_names: 4096,
+            letters: Budget { bytes: 16 << 20, names: 4096 },
+            turn_bytes: 64 << 20,
+            turn_letters: 10_000,
+            workspace: 2 << 30,
+            session: 256 << 20,
         }
     }
+}
+
+/// Room in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Names of any kind.
+    pub names: u64,
 }
 
 /// How much of the unanswered talk goes with a wake.

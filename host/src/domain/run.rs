@@ -27,6 +27,14 @@ pub enum Ending {
         /// What the runner's `failed` letter or the end of its log said.
         why: String,
     },
+    /// It took more than it may: letters, disk. What it did so far is kept; doing it again would end the same way, so
+    /// its turn ends with it.
+    OverLimit {
+        /// A machine's word: `ipc.flood`, `disk.workspace`, …
+        code: &'static str,
+        /// What it did and the limit, as it goes on after "it": "wrote 64 MiB of letters in one turn, of 64 MiB".
+        what: String,
+    },
     /// It never said `ready`: no engine, no image, wrong architecture, refused posture.
     NeverStarted {
         /// A machine's word for the reason, such as `image.missing`.
@@ -56,6 +64,7 @@ impl Ending {
             Self::Silent { .. } => "silent",
             Self::Crashed { oom: true, .. } => "out_of_memory",
             Self::Crashed { .. } => "crashed",
+            Self::OverLimit { .. } => "over_limit",
             Self::NeverStarted { .. } => "never_started",
         }
     }
@@ -65,7 +74,8 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent { seconds } => write!(f, "silent for {seconds} s"),
-            Self::Crashed { oom: true, .. } => f.write_str("out of memory"),
+            Self::Crashed { oom: true, why, .. } => f.write_str(why),
+            Self::OverLimit { code, what } => write!(f, "was ended ({code}): it {what}"),
             Self::Crashed { code: Some(code), why, .. } => write!(f, "ended with exit code {code}: {why}"),
             Self::Crashed { code: None, why, .. } => write!(f, "vanished: {why}"),
             Self::NeverStarted { code, why } => write!(f, "did not start ({code}): {why}"),

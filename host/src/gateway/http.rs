@@ -49,6 +49,10 @@ pub(super) async fn answer(run: &Arc<Run>, request: Request<Incoming>) -> Respon
 async fn messages(run: &Arc<Run>, request: Request<Incoming>) -> Response<Body> {
     // Before the body is read, so that the bodies in memory are bounded with the calls.
     let Ok(permit) = Arc::clone(&run.calls).acquire_owned().await else { return ended() };
+    if let Err(error) = run.may_call() {
+        tracing::warn!(run = %run.scope.run, group = %run.scope.group, code = "gateway.calls", "{}", error.message);
+        return answer::error(&error);
+    }
     let version = anthropic::version(request.headers().get("anthropic-version"));
     let body = match read_body(request.into_body()).await {
         Ok(body) => body,

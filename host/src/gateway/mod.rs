@@ -41,7 +41,7 @@ mod wire_tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -60,6 +60,7 @@ pub use provider::{ProviderKind, ProviderSettings};
 pub use retry::RetryLimits;
 pub use usage::Usage;
 
+use error::ApiError;
 use provider::Provider;
 use record::Recorder;
 use redact::Redactor;
@@ -70,6 +71,10 @@ const CONNECTIONS_PER_RUN: usize = 16;
 /// Model calls of one run at the same time; a runner makes one. Each may hold a body of [`http::BODY_MAX_BYTES`], so this and the
 /// number of live boxes bound the host's memory.
 const CALLS_PER_RUN: usize = 2;
+
+/// A runner keeps to its limit of model calls per turn, and may need some more for what it repeats after a cut and for
+/// shortening its transcript. A box that makes so many times its limit is no runner, and gets no more of its turn.
+const CALLS_BEYOND: u32 = 2;
 
 /// Header bytes and header lines of one request from a box.
 const HEADER_MAX_BYTES: usize = 64 * 1024;
@@ -126,6 +131,8 @@ pub struct RunScope {
     pub fail_over: Vec<ModelChoice>,
     /// The turn that is open in the run, if any: a call counts for the turn in which it began.
     pub open_turn: watch::Receiver<Option<TurnId>>,
+    /// Model calls that a runner makes in one turn.
+    pub model_calls: u32,
     /// Where exchanges are recorded: `state/letters/<group>/<run>/model`. Created with the first call.
     pub exchanges_dir: PathBuf,
     /// Where usage goes.
@@ -156,7 +163,28 @@ struct Run {
     scope: Arc<RunScope>,
     recorder: Arc<Recorder>,
     calls: Arc<Semaphore>,
+    /// The newest turn that was seen, and its calls.
+    spent: Mutex<(Option<TurnId>, u32)>,
     tasks: TaskTracker,
+}
+
+impl Run {
+    /// Counts a call, unless its turn has had enough. Between two turns the earlier one's count goes on.
+    fn may_call(&self) -> Result<(), ApiError> {
+        // A panic while the lock was held cannot leave the two half-changed.
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = *self.scope.open_turn.borrow();
+        if open.is_some() && open != spent.0 {
+            *spent = (open, 0);
+        }
+        let most = self.scope.model_calls.saturating_mul(CALLS_BEYOND);
+        if spent.1 >= most {
+            let why = format!("this turn has made {most} model calls, and gets no more of them");
+            return Err(ApiError::of_status(403, why));
+        }
+        spent.1 += 1;
+        Ok(())
+    }
 }
 
 impl Gateway {
@@ -179,6 +207,7 @@ impl Gateway {
             scope: Arc::clone(&scope),
             recorder,
             calls: Arc::new(Semaphore::new(CALLS_PER_RUN)),
+            spent: Mutex::default(),
             tasks: TaskTracker::new(),
         });
         let connections = Arc::new(Semaphore::new(CONNECTIONS_PER_RUN));

@@ -5,10 +5,12 @@
 //! order; everything else in the directory is refused, removed and counted.
 
 mod archive;
+mod cover;
 mod sweep;
 mod take;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -16,14 +18,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::layout::{self, FROM_AGENT, Name, TO_AGENT};
 use ipc_schema::untrusted_fs::UntrustedDir;
 use ipc_schema::write::{LetterDir, WriteError, Written};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use crate::domain::RunId;
+use crate::domain::limits::Budget;
 pub use archive::{Archive, MODEL};
+use cover::Cover;
+pub use cover::Uncovered;
 pub use take::{Pass, Refused, Stamped};
 
 /// The folder of the gateway's socket, beside the letter directories.
@@ -62,6 +67,18 @@ type Bells = Arc<Mutex<HashMap<PathBuf, Arc<Notify>>>>;
 pub struct Mailbox {
     watch: Arc<Watch>,
     gid: u32,
+    limits: Arc<Mutex<Limited>>,
+}
+
+/// Whether the kernel limits what runs leave in their directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Limited {
+    /// It is asked to; whether the engine sees that is not known yet.
+    Tried,
+    /// A box has written through it.
+    Proved,
+    /// It cannot.
+    Never(Uncovered),
 }
 
 #[derive(Debug)]
@@ -79,7 +96,15 @@ impl Mailbox {
         let bells: Bells = Arc::default();
         let ring = Arc::clone(&bells);
         let watcher = notify::recommended_watcher(move |event| on_event(&ring, event))?;
-        Ok(Self { watch: Arc::new(Watch { watcher: Mutex::new(watcher), bells }), gid })
+        let limits = Arc::new(Mutex::new(Limited::Never(Uncovered::Off)));
+        Ok(Self { watch: Arc::new(Watch { watcher: Mutex::new(watcher), bells }), gid, limits })
+    }
+
+    /// The same, with a memory filesystem of a run's budget for each run where this host may mount one.
+    #[must_use]
+    pub fn with_limits(self) -> Self {
+        *lock(&self.limits) = Limited::Tried;
+        self
     }
 
     /// Makes a run's directories, opens their handles (before the box starts: from then on no path below them is
@@ -87,7 +112,14 @@ impl Mailbox {
     ///
     /// # Errors
     /// [`MailboxError::Dir`].
-    pub fn open(&self, dir: &Path, run: RunId, uid: u32, archive: Archive) -> Result<RunBox, MailboxError> {
+    pub fn open(
+        &self,
+        dir: &Path,
+        run: RunId,
+        uid: u32,
+        budget: Budget,
+        archive: Archive,
+    ) -> Result<RunBox, MailboxError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| MailboxError::Dir { path, source }
@@ -97,7 +129,23 @@ impl Mailbox {
         shared_dir(&to, self.gid, 0o2750).map_err(failed(&to))?;
         shared_dir(&from, self.gid, 0o2770).map_err(failed(&from))?;
         shared_dir(&socket, self.gid, 0o2750).map_err(failed(&socket))?;
-        self.stand(dir, run, uid, 1, archive)
+        let cover = self.cover(&from, budget);
+        let mut wall = self.stand(dir, run, uid, 1, budget, archive)?;
+        wall.cover = cover;
+        Ok(wall)
+    }
+
+    fn cover(&self, from: &Path, budget: Budget) -> Option<Cover> {
+        if matches!(*lock(&self.limits), Limited::Never(_)) {
+            return None;
+        }
+        match Cover::over(from, self.gid, budget) {
+            Ok(cover) => Some(cover),
+            Err(e) => {
+                self.watch.goes_without(&self.limits, Uncovered::NotAllowed(e.to_string()));
+                None
+            }
+        }
     }
 
     /// Stands at the wall of a run that an earlier host began: both directories are there, below a parent that only
@@ -111,9 +159,10 @@ impl Mailbox {
         run: RunId,
         uid: u32,
         taken: u64,
+        budget: Budget,
         archive: Archive,
     ) -> Result<RunBox, MailboxError> {
-        self.stand(dir, run, uid, taken + 1, archive)
+        self.stand(dir, run, uid, taken + 1, budget, archive)
     }
 
     fn stand(
@@ -122,6 +171,7 @@ impl Mailbox {
         run: RunId,
         uid: u32,
         next: u64,
+        budget: Budget,
         archive: Archive,
     ) -> Result<RunBox, MailboxError> {
         let failed = |path: &Path| {
@@ -129,18 +179,12 @@ impl Mailbox {
             move |source| MailboxError::Dir { path, source }
         };
         let (to, from) = (dir.join(TO_AGENT), dir.join(FROM_AGENT));
+        let lying = lying(&to).map_err(failed(&to))?;
         let to = LetterDir::open(&to).map_err(failed(&to))?;
         let from_handle = UntrustedDir::open(&from).map_err(failed(&from))?;
         let bell = Arc::new(Notify::new());
         lock(&self.watch.bells).insert(from.clone(), Arc::clone(&bell));
-        // A directory that cannot be watched is looked at instead: slower, never deaf.
-        let watched = match lock(&self.watch.watcher).watch(&from, RecursiveMode::NonRecursive) {
-            Ok(()) => true,
-            Err(e) => {
-                tracing::warn!(%run, code = "mailbox.watch", "letters are polled, because they cannot be watched: {e}");
-                false
-            }
-        };
+        let watched = self.watch.look_at(&from);
         Ok(RunBox {
             to,
             from: from_handle,
@@ -154,7 +198,37 @@ impl Mailbox {
             bell,
             watched,
             archive,
+            budget,
+            lying,
+            stuck: HashSet::new(),
+            cover: None,
+            limits: Arc::clone(&self.limits),
         })
+    }
+}
+
+impl Watch {
+    /// A directory that cannot be watched is looked at instead: slower, never deaf.
+    fn look_at(&self, from: &Path) -> bool {
+        match lock(&self.watcher).watch(from, RecursiveMode::NonRecursive) {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::warn!(
+                    code = "mailbox.watch",
+                    "letters are polled, because {} cannot be watched: {e}",
+                    from.display()
+                );
+                false
+            }
+        }
+    }
+
+    fn goes_without(&self, limits: &Mutex<Limited>, why: Uncovered) {
+        tracing::warn!(
+            code = "mailbox.cover",
+            "letters lie on the disk and are held to their budget by looking: {why}"
+        );
+        *lock(limits) = Limited::Never(why);
     }
 }
 
@@ -184,6 +258,19 @@ pub fn shared_dir(path: &Path, gid: u32, mode: u32) -> io::Result<()> {
     fs::create_dir_all(path)?;
     chown(path, None, Some(gid))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// The letters that an earlier host wrote into a directory.
+fn lying(to: &Path) -> io::Result<BTreeMap<u64, String>> {
+    let names = fs::read_dir(to)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter_map(|name| Some((number(&name)?, name))).collect())
+}
+
+fn number(name: &str) -> Option<u64> {
+    match layout::parse_name(name.as_bytes()) {
+        Ok(Name::Letter { n, .. }) => Some(n),
+        _ => None,
+    }
 }
 
 fn on_event(bells: &Bells, event: notify::Result<notify::Event>) {
@@ -226,6 +313,14 @@ pub struct RunBox {
     bell: Arc<Notify>,
     watched: bool,
     archive: Archive,
+    budget: Budget,
+    /// What lies over from-agent, until the box has shown that it sees it.
+    cover: Option<Cover>,
+    limits: Arc<Mutex<Limited>>,
+    /// Letters to the agent that are files now, by number.
+    lying: BTreeMap<u64, String>,
+    /// Names that were refused and could not be removed.
+    stuck: HashSet<OsString>,
 }
 
 impl RunBox {
@@ -268,12 +363,28 @@ impl RunBox {
     ///
     /// # Errors
     /// What [`LetterDir::put`] says.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<Written, WriteError> {
+    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<Written, WriteError> {
         failpoint!("mailbox.write.before", |source| WriteError::Io { name: name.to_owned(), source });
         self.archive.keep(TO_AGENT, name, bytes);
         let written = self.to.put(name, bytes);
         failpoint!("mailbox.write.after");
+        if let (Ok(_), Some(n)) = (&written, number(name)) {
+            self.lying.insert(n, name.to_owned());
+        }
         written
+    }
+
+    /// Removes letters that the agent has settled, up to its acknowledgement; their copies stay.
+    pub fn prune(&mut self, ack: u64) {
+        let kept = self.lying.split_off(&ack.saturating_add(1));
+        for name in std::mem::replace(&mut self.lying, kept).into_values() {
+            let path = self.dir.join(TO_AGENT).join(&name);
+            if let Err(e) = fs::remove_file(&path)
+                && e.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(run = %self.run, code = "mailbox.prune", "{}: {e}", path.display());
+            }
+        }
     }
 
     /// Lets the next [`RunBox::ring`] return at once: there is more to take.

@@ -12,6 +12,7 @@ const ENTRIES: u64 = 1_000_000;
 
 /// Removes the tree at `dir`; one that is gone is no error.
 pub(super) fn remove(dir: &Path) {
+    super::cover::uncover(&dir.join(ipc_schema::layout::FROM_AGENT));
     match flatten(dir) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -5,9 +5,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ipc_schema::layout::{self, FROM_AGENT, Name, letter_name};
+use ipc_schema::untrusted_fs::UntrustedDir;
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode, sha256_hex};
 
-use super::RunBox;
+use super::cover::{self, Cover, Uncovered};
+use notify::Watcher;
+
+use super::{Limited, RunBox, lock};
+use crate::domain::limits::Budget;
+use crate::say;
 
 /// At most this many letters are taken in one pass, so that runs take turns.
 const PASS_LETTERS: usize = 64;
@@ -61,22 +67,30 @@ impl RunBox {
     ///
     /// # Errors
     /// When the directory cannot be listed.
-    pub fn pass(&mut self, names_max: u64, bytes_max: u64) -> std::io::Result<Pass> {
+    pub fn pass(&mut self) -> std::io::Result<Pass> {
         failpoint!("mailbox.list.before", |e| e);
-        let limit = usize::try_from(names_max).unwrap_or(usize::MAX).saturating_add(1);
-        let listing = self.from.names(limit)?;
+        self.look_beneath();
         let mut pass = Pass::default();
-        if listing.truncated {
-            pass.flood = Some(format!("more than {names_max} files in {FROM_AGENT}"));
+        let Budget { bytes, names } = self.budget;
+        let used = self.from.usage(names)?;
+        if used.truncated {
+            pass.flood = Some(format!("left more than {names} files in {FROM_AGENT}"));
             return Ok(pass);
         }
-        let bytes = self.from.disk_usage(&listing.names);
-        if bytes > bytes_max {
-            pass.flood = Some(format!("{} MiB in {FROM_AGENT}, of {} MiB", bytes >> 20, bytes_max >> 20));
+        if used.bytes > bytes {
+            pass.flood =
+                Some(format!("left {} in {FROM_AGENT}, of {}", say::size(used.bytes), say::size(bytes)));
             return Ok(pass);
+        }
+        let limit = usize::try_from(names).unwrap_or(usize::MAX);
+        let listing = self.from.names(limit)?;
+        // A directory that is not empty stays, and so does what a host without root may not remove: it was told and
+        // counted once, and goes on counting against the budget.
+        if !self.stuck.is_empty() {
+            self.stuck.retain(|name| listing.names.contains(name));
         }
         let mut numbers: Vec<(u64, String)> = Vec::new();
-        for name in listing.names {
+        for name in listing.names.into_iter().filter(|name| !self.stuck.contains(name)) {
             match layout::parse_name(name.as_bytes()) {
                 Ok(Name::Letter { n, kind }) => numbers.push((n, kind.to_owned())),
                 Ok(Name::Draft) => {}
@@ -94,6 +108,23 @@ impl RunBox {
         numbers.sort();
         self.take_in_order(numbers, &mut pass);
         Ok(pass)
+    }
+
+    /// Finds out, once, whether the box sees the memory filesystem that lies over its directory.
+    fn look_beneath(&mut self) {
+        if self.cover.as_ref().is_some_and(Cover::missed) {
+            self.cover = None;
+            self.watch.goes_without(&self.limits, Uncovered::NotSeen);
+            let _ = lock(&self.watch.watcher).unwatch(&self.from_path);
+            cover::uncover(&self.from_path);
+            match UntrustedDir::open(&self.from_path) {
+                Ok(from) => self.from = from,
+                Err(e) => {
+                    tracing::error!(run = %self.run, code = "ipc.io", "its letters cannot be reached: {e}")
+                }
+            }
+            self.watched = self.watch.look_at(&self.from_path);
+        }
     }
 
     fn take_in_order(&mut self, numbers: Vec<(u64, String)>, pass: &mut Pass) {
@@ -138,7 +169,7 @@ impl RunBox {
         }
     }
 
-    fn read_one(&self, n: u64, kind: &str, name: String, pass: &mut Pass) -> Read {
+    fn read_one(&mut self, n: u64, kind: &str, name: String, pass: &mut Pass) -> Read {
         let refuse = |pass: &mut Pass, refusal: Refusal| {
             pass.refused.push(Refused { n: Some(n), name: name.clone().into(), refusal });
             Read::Refused
@@ -156,6 +187,10 @@ impl RunBox {
         let parsed = FromAgentLetter::parse(&bytes).and_then(|letter| self.same_as_its_name(letter, n, kind));
         match parsed {
             Ok(letter) => {
+                // It came through what lies over the directory.
+                if self.cover.take().is_some() {
+                    *lock(&self.limits) = Limited::Proved;
+                }
                 let taken = Read::Taken(bytes.len());
                 let sha256 = sha256_hex(&bytes);
                 pass.letters.push(Stamped { letter, name, bytes, sha256 });
@@ -196,11 +231,12 @@ impl RunBox {
     }
 
     /// Removes a name whose fate is stored.
-    pub fn done(&self, name: &OsStr) {
+    pub fn done(&mut self, name: &OsStr) {
         failpoint!("mailbox.unlink.before");
         if let Err(e) = self.from.unlink(name) {
             let shown = ipc_schema::refusal::quote(&name.to_string_lossy(), 80);
-            tracing::warn!(run = %self.run, code = "ipc.unlink", "{shown} stays: {e}");
+            tracing::debug!(run = %self.run, code = "ipc.unlink", "{shown} stays: {e}");
+            self.stuck.insert(name.to_owned());
         }
         failpoint!("mailbox.unlink.after");
     }
@@ -228,7 +264,7 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
-    const MIB16: u64 = 16 << 20;
+    const BUDGET: Budget = Budget { bytes: 16 << 20, names: 4096 };
     const RUN: &str = "019ab000-0000-7000-8000-000000000001";
 
     struct Wall {
@@ -244,7 +280,8 @@ mod tests {
         let me = std::fs::metadata(dir.path()).unwrap();
         let mailbox = Mailbox::new(me.gid()).unwrap();
         let archive = Archive::open(&dir.path().join("letters")).unwrap();
-        let run = mailbox.open(&dir.path().join("ipc"), RUN.parse().unwrap(), me.uid(), archive).unwrap();
+        let run =
+            mailbox.open(&dir.path().join("ipc"), RUN.parse().unwrap(), me.uid(), BUDGET, archive).unwrap();
         let (from, rejected) = (dir.path().join("ipc/from-agent"), dir.path().join("letters/rejected"));
         Wall { _dir: dir, from, rejected, run, _mailbox: mailbox }
     }
@@ -268,7 +305,7 @@ mod tests {
             std::fs::write(self.from.join(name), bytes).unwrap();
         }
         fn numbers(&mut self) -> Vec<u64> {
-            let pass = self.run.pass(4096, MIB16).unwrap();
+            let pass = self.run.pass().unwrap();
             pass.letters
                 .iter()
                 .map(|l| {
@@ -308,7 +345,7 @@ mod tests {
         for n in 1..=100 {
             w.put(n);
         }
-        let pass = w.run.pass(4096, MIB16).unwrap();
+        let pass = w.run.pass().unwrap();
         assert!(pass.more && pass.letters.len() == PASS_LETTERS);
         w.run.rewind(1);
         assert_eq!(w.numbers().len(), PASS_LETTERS, "what could not be stored is found again");
@@ -321,10 +358,17 @@ mod tests {
         for i in 0..30 {
             std::fs::write(w.from.join(format!("junk{i}")), b"").unwrap();
         }
-        assert!(w.run.pass(20, MIB16).unwrap().flood.is_some());
-        assert!(w.run.pass(40, MIB16).unwrap().flood.is_none());
+        w.run.budget.names = 20;
+        assert!(w.run.pass().unwrap().flood.is_some());
+        w.run.budget.names = 40;
+        assert!(w.run.pass().unwrap().flood.is_none());
+        w.run.budget.bytes = 1 << 20;
         std::fs::write(w.from.join(".draft"), vec![1u8; 2 << 20]).unwrap();
-        assert!(w.run.pass(40, 1 << 20).unwrap().flood.is_some_and(|f| f.contains("2 MiB")), "drafts count");
+        assert!(w.run.pass().unwrap().flood.is_some_and(|f| f.contains("2 MiB")), "drafts count");
+        std::fs::remove_file(w.from.join(".draft")).unwrap();
+        std::fs::create_dir_all(w.from.join(".x/y")).unwrap();
+        std::fs::write(w.from.join(".x/y/z"), vec![1u8; 2 << 20]).unwrap();
+        assert!(w.run.pass().unwrap().flood.is_some_and(|f| f.contains("2 MiB")), "and what lies deeper");
     }
 
     #[test]
@@ -335,7 +379,7 @@ mod tests {
         std::fs::write(w.from.join("_close"), b"").unwrap();
         std::fs::write(w.from.join(".0000000009-message.json.part"), b"").unwrap();
         w.put(2);
-        let pass = w.run.pass(4096, MIB16).unwrap();
+        let pass = w.run.pass().unwrap();
         assert_eq!(pass.letters.len(), 1);
         let mut codes: Vec<_> = pass.refused.iter().map(|r| (r.n, r.refusal.code.as_str())).collect();
         codes.sort();
@@ -344,12 +388,27 @@ mod tests {
     }
 
     #[test]
+    fn a30_what_cannot_be_removed_is_refused_once() {
+        let mut w = wall();
+        std::fs::create_dir_all(w.from.join("0000000001-message.json/deep")).unwrap();
+        w.put(2);
+        let pass = w.run.pass().unwrap();
+        assert_eq!(pass.refused[0].refusal.code, RefusalCode::NotRegular);
+        w.run.done(&pass.refused[0].name);
+        pass.letters.iter().for_each(|l| w.run.done(OsStr::new(&l.name)));
+        let quiet = w.run.pass().unwrap();
+        assert!(quiet.refused.is_empty() && quiet.letters.is_empty(), "{quiet:?}");
+        w.put(3);
+        assert_eq!(w.numbers(), [3], "and nothing waits for it");
+    }
+
+    #[test]
     fn a27_a_letter_of_another_run_is_refused() {
         let mut w = wall();
         let (name, bytes) = letter(1, "hi");
         let forged = String::from_utf8(bytes).unwrap().replace("000000000001", "000000000002");
         std::fs::write(w.from.join(name), forged).unwrap();
-        let pass = w.run.pass(4096, MIB16).unwrap();
+        let pass = w.run.pass().unwrap();
         assert_eq!(pass.refused[0].refusal.code, RefusalCode::Envelope);
     }
 

@@ -3,9 +3,11 @@
 pub mod admission;
 pub mod authorize;
 pub mod delivery;
+pub mod disk_budget;
 pub mod night;
 pub mod pace;
 pub mod pressure;
 pub mod retention;
 pub mod retry;
 pub mod sandbox_plan;
+pub mod tally;

@@ -46,6 +46,7 @@ pub fn after_run(ending: &Ending, attempt: u32, failed_starts: u32, age: Duratio
         Ending::Finished | Ending::Killed => free,
         Ending::TimedOut => give_up("stopped", "time", say::time_is_up()),
         Ending::Stopped => give_up("stopped", "stop", say::stopped()),
+        Ending::OverLimit { code, what } => give_up("failed", code, say::over_limit(what)),
         Ending::Silent { .. } | Ending::Crashed { .. } if attempt >= ATTEMPTS => {
             give_up("failed", "attempts", say::gave_up(ending, attempt))
         }
@@ -83,6 +84,26 @@ mod tests {
 
     fn crash() -> Ending {
         Ending::Crashed { code: Some(1), oom: false, why: "x".into() }
+    }
+
+    #[test]
+    fn what_took_too_much_is_not_done_again() {
+        let what = "wrote 65 MiB of letters in one turn, of 64 MiB".to_owned();
+        let ending = Ending::OverLimit { code: "ipc.flood", what };
+        let AfterRun::GiveUp { end, tell } = after_run(&ending, 1, 0, HOUR) else { panic!() };
+        assert_eq!((end.state, end.why.as_str()), ("failed", "ipc.flood"));
+        assert!(tell.contains("it wrote 65 MiB of letters"), "{tell}");
+    }
+
+    #[test]
+    fn memory_is_named_with_its_limit() {
+        let why = "out of memory at 1 GiB".to_owned();
+        let AfterRun::GiveUp { tell, .. } =
+            after_run(&Ending::Crashed { code: Some(137), oom: true, why }, 3, 0, HOUR)
+        else {
+            panic!()
+        };
+        assert!(tell.contains("ran out of memory at 1 GiB"), "{tell}");
     }
 
     #[test]

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::birth::Never;
 use super::end::LAST_PASSES;
 use super::gate::Gate;
+use super::refusals::Telling;
+use super::watchdog::Watchdog;
 use super::{Owed, READY_WITHIN, Run, SILENCE};
 use crate::dispatch::{Event, Found, RunNo};
 use crate::domain::group::Group;
@@ -17,6 +19,7 @@ use crate::domain::{Ending, Lane};
 use crate::mailbox::{Archive, RunBox};
 use crate::parts::Parts;
 use crate::policy::sandbox_plan;
+use crate::policy::tally::Tally;
 use crate::sandbox::BoxState;
 use crate::store::RunRow;
 
@@ -49,9 +52,16 @@ impl Adopted {
         let root = &parts.install.root;
         let archive =
             Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
-        let wall = parts
+        let mut wall = parts
             .mailbox
-            .reopen(&root.run_ipc(&lane.group, run), run.clone(), known.uid, row.taken, archive)
+            .reopen(
+                &root.run_ipc(&lane.group, run),
+                run.clone(),
+                known.uid,
+                row.taken,
+                group.limits.letters,
+                archive,
+            )
             .map_err(|e| Never::new(e.code(), e))?;
         for letter in parts.store.unacknowledged(run.clone()).await.map_err(|e| Never::new(e.code(), e))? {
             failpoint!("run.adopt.letter");
@@ -98,6 +108,8 @@ impl Adopted {
             (true, Some(_)) if !close_asked => Some(Instant::now() + SILENCE),
             (true, _) => None,
         };
+        let last_chat = row.turn.as_ref().map(|(_, chat)| chat.clone());
+        let watchdog = Watchdog::watch(parts, &row.lane, &group, gate.open_turn.subscribe());
         Run {
             parts: Arc::clone(parts),
             no,
@@ -120,6 +132,10 @@ impl Adopted {
             suspend_at: None,
             fed: 0,
             owed: Owed::default(),
+            tally: Tally::default(),
+            telling: Telling::default(),
+            last_chat,
+            watchdog,
         }
     }
 }

@@ -9,6 +9,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::refusals::Telling;
+use super::watchdog::Watchdog;
 use super::{Owed, READY_WITHIN, Run, begin};
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
@@ -16,6 +18,7 @@ use crate::domain::{Lane, RunId};
 use crate::mailbox::{Archive, RunBox, shared_dir};
 use crate::parts::Parts;
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, Sources, plan};
+use crate::policy::tally::Tally;
 use crate::sandbox::{BoxState, EngineError};
 use crate::store::{BeginState, NewRun};
 use ipc_schema::ToAgentLetter;
@@ -78,9 +81,9 @@ pub(super) async fn born(
     };
     stage("start");
     let image = parts.engine.image(&image_name).await.map_err(|e| Never::new(e.code(), e))?;
-    let wall = open_wall(parts, lane, run, known.uid)?;
+    let mut wall = open_wall(parts, &group, lane, run, known.uid)?;
     let newborn = Newborn { parts, lane, run, uid: known.uid, group: &group, session, state, image };
-    let (gate, spec) = match newborn.furnish(&wall).await {
+    let (gate, spec) = match newborn.furnish(&mut wall).await {
         Ok(furnished) => furnished,
         Err(never) => {
             wall.remove();
@@ -88,6 +91,8 @@ pub(super) async fn born(
         }
     };
     gate.open_turn.send_replace(turn.as_ref().map(|(t, _)| *t));
+    let last_chat = turn.as_ref().map(|(_, chat)| chat.clone());
+    let watchdog = Watchdog::watch(parts, lane, &group, gate.open_turn.subscribe());
     let box_run = Run {
         parts: Arc::clone(parts),
         no,
@@ -109,6 +114,10 @@ pub(super) async fn born(
         suspend_at: None,
         fed: 0,
         owed: Owed::default(),
+        tally: Tally::default(),
+        telling: Telling::default(),
+        last_chat,
+        watchdog,
     };
     start(box_run, &spec, &stage).await
 }
@@ -127,7 +136,7 @@ struct Newborn<'a> {
 
 impl Newborn<'_> {
     /// Sockets, directories, the first letter, and the plan of the box.
-    async fn furnish(self, wall: &RunBox) -> Result<(Gate, ContainerSpec), Never> {
+    async fn furnish(self, wall: &mut RunBox) -> Result<(Gate, ContainerSpec), Never> {
         let Self { parts, lane, run, uid, group, session, state, image } = self;
         failpoint!("run.born.wall");
         let sources = sources(parts, lane, wall, &image, uid).await?;
@@ -224,14 +233,17 @@ impl Run {
     }
 }
 
-fn open_wall(parts: &Parts, lane: &Lane, run: &RunId, uid: u32) -> Result<RunBox, Never> {
+fn open_wall(parts: &Parts, group: &Group, lane: &Lane, run: &RunId, uid: u32) -> Result<RunBox, Never> {
     let root = &parts.install.root;
     let archive = Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
     let parent = root.ipc().join(lane.group.as_str());
     shared_dir(&parent, parts.gid, 0o2750)
         .map_err(|e| Never::new("mailbox.dir", format!("{}: {e}", parent.display())))?;
     let dir = root.run_ipc(&lane.group, run);
-    parts.mailbox.open(&dir, run.clone(), uid, archive).map_err(|e| Never::new(e.code(), e))
+    parts
+        .mailbox
+        .open(&dir, run.clone(), uid, group.limits.letters, archive)
+        .map_err(|e| Never::new(e.code(), e))
 }
 
 /// The group's directories, made by the host and shared with the box by the group id.
@@ -267,7 +279,7 @@ async fn sources(
 async fn write_begin(
     parts: &Parts,
     run: &RunId,
-    wall: &RunBox,
+    wall: &mut RunBox,
     body: ipc_schema::letters::to_agent::Begin,
 ) -> Result<(), Never> {
     let (id, at) = (run.clone(), parts.clock.wall());

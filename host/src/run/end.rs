@@ -12,6 +12,7 @@ use crate::domain::{Ending, Lane, RunId};
 use crate::parts::Parts;
 use crate::policy::retry::STORE_AGAIN;
 use crate::sandbox::Exit;
+use crate::say;
 use crate::store::Collected;
 
 /// SIGTERM is given this long.
@@ -96,7 +97,10 @@ impl Run {
             (Some(_), Some(InterruptWhy::Time)) => return Ending::TimedOut,
             _ => {}
         }
-        let why = self.failed.clone().unwrap_or_else(last_words);
+        let why = match exit.oom {
+            true => format!("out of memory at {}", say::size(self.group.limits.memory)),
+            false => self.failed.clone().unwrap_or_else(last_words),
+        };
         if self.ready {
             return Ending::Crashed { code: exit.code, oom: exit.oom, why };
         }

@@ -46,6 +46,7 @@ impl Gate {
             },
             fail_over: Vec::new(),
             open_turn: seen,
+            model_calls: group.limits.model_calls,
             exchanges_dir: wall.archive().dir().join(MODEL),
             ledger: Arc::new(parts.store.clone()),
             cancel: cancel.clone(),

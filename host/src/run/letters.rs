@@ -26,7 +26,7 @@ impl Run {
     /// Takes one pass of what is there; whether there is more. Between two passes the run hears its orders, its
     /// deadlines and the box's exit: a box that never stops writing can be stopped.
     pub(super) async fn take_letters(&mut self) -> bool {
-        let pass = match self.wall.pass(self.group.limits.letters_names, self.group.limits.letters_bytes) {
+        let pass = match self.wall.pass() {
             Ok(pass) => pass,
             Err(e) => {
                 tracing::error!(run = %self.run, code = "ipc.io", "letters cannot be listed: {e}");
@@ -34,21 +34,59 @@ impl Run {
             }
         };
         if let Some(what) = pass.flood {
-            tracing::warn!(run = %self.run, code = RefusalCode::Flood.as_str(), "{what}: the box is ended");
-            let why = format!("it flooded its letter box ({what})");
-            self.kill(Ending::Crashed { code: None, oom: false, why }).await;
+            self.end_over_limit(Ending::OverLimit { code: RefusalCode::Flood.as_str(), what }).await;
             return false;
         }
         let more = pass.more;
-        self.take_pass(pass).await && more
+        let went_on = self.take_pass(pass).await;
+        if let Some(ending) = self.tally.over(&self.group.limits) {
+            self.end_over_limit(ending).await;
+            return false;
+        }
+        went_on && more
+    }
+
+    /// Ends the box for what it took. After the first time there is nothing to decide any more.
+    pub(super) async fn end_over_limit(&mut self, ending: Ending) {
+        if self.killed.is_some() {
+            return;
+        }
+        if let Ending::OverLimit { code, what } = &ending {
+            tracing::warn!(run = %self.run, code, "the box is ended: it {what}");
+            let code = *code;
+            if let Err(e) = self.parts.store.count(code, 1).await {
+                tracing::warn!(run = %self.run, code = e.code(), "the end was not counted: {e}");
+            }
+            self.tell_between_turns(say::over_limit(what)).await;
+        }
+        self.kill(ending).await;
+    }
+
+    /// The end of an open turn says why in its chat. Between two turns nobody else would: what went on in the box was left
+    /// there by the last one.
+    async fn tell_between_turns(&mut self, text: String) {
+        let (None, Some(chat)) = (&self.turn, &self.last_chat) else { return };
+        let saying = Saying::notice(chat, &format!("over:{}", self.run), text);
+        match self.parts.store.say(None, saying, self.parts.clock.wall()).await {
+            Ok(()) => self.parts.bell.ring(),
+            Err(e) => tracing::warn!(run = %self.run, code = e.code(), "the chat was not told: {e}"),
+        }
     }
 
     async fn take_pass(&mut self, pass: Pass) -> bool {
-        let mut refused = pass.refused.into_iter().peekable();
+        let (numbered, nameless): (Vec<Refused>, Vec<Refused>) =
+            pass.refused.into_iter().partition(|r| r.n.is_some());
+        nameless.iter().chain(&numbered).for_each(|_| self.tally.wrote(0));
+        self.sweep_out(&nameless).await;
+        let mut refused = numbered.into_iter().peekable();
         for stamped in pass.letters {
             // Refusals are worked off in number order too: a number that is used up makes way for the next.
             while let Some(r) = refused.next_if(|r| r.n.is_none_or(|n| n < stamped.letter.n)) {
                 self.refuse(r).await;
+            }
+            self.tally.wrote(stamped.bytes.len() as u64);
+            if matches!(stamped.letter.body, FromAgent::Request(_)) {
+                self.tally.asked();
             }
             if let Err(e) = self.take_one(stamped.clone()).await {
                 tracing::error!(run = %self.run, code = e.code(), "a letter waits, because it cannot be stored: {e}");
@@ -64,16 +102,10 @@ impl Run {
     }
 
     async fn refuse(&mut self, r: Refused) {
-        let shown = ipc_schema::refusal::quote(&r.name.to_string_lossy(), 80);
-        tracing::warn!(run = %self.run, code = r.refusal.code.as_str(), "{shown} refused: {}", r.refusal.reason);
-        let counted = match r.n {
-            Some(n) => self.parts.store.pass_over(self.run.clone(), n, r.refusal.code).await,
-            None => self.parts.store.count(r.refusal.code.as_str(), 1).await,
-        };
-        if let Err(e) = counted {
-            tracing::warn!(run = %self.run, code = e.code(), "the refusal was not counted: {e}");
+        match r.n {
+            Some(n) => self.pass_over(n, &r).await,
+            None => self.sweep_out(&[r]).await,
         }
-        self.wall.done(&r.name);
     }
 
     async fn take_one(&mut self, stamped: Stamped) -> Result<(), StoreError> {
@@ -104,7 +136,10 @@ impl Run {
         match &taken {
             Taken::Refused(..) => self.wall.reject(&stamped),
             // A repeat too: the host may have died between the transaction and the copy.
-            _ => self.wall.keep(&stamped),
+            _ => {
+                self.wall.keep(&stamped);
+                self.wall.prune(stamped.letter.ack);
+            }
         }
         self.wall.done(OsStr::new(&stamped.name));
         self.follow(stamped, taken).await;
@@ -117,7 +152,7 @@ impl Run {
             FromAgent::Draft(_) | FromAgent::Status(_) | FromAgent::Failed(_) => TakenEffect::Nothing,
             FromAgent::Ready(_) => TakenEffect::Ready,
             FromAgent::Message(message) => match self.saying(Voice::Reply, key, &message.text) {
-                Some(saying) => TakenEffect::Message(saying),
+                Some(saying) => TakenEffect::Message { saying, limit: self.group.limits.messages },
                 None => TakenEffect::Nothing,
             },
             FromAgent::Request(request) => TakenEffect::Request {

@@ -10,7 +10,9 @@ mod end;
 mod gate;
 mod letters;
 mod reaper;
+mod refusals;
 mod requests;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use crate::domain::group::Group;
 use crate::domain::{ChatId, Ending, Lane, LetterId, RunId, TurnId};
 use crate::mailbox::RunBox;
 use crate::parts::Parts;
+use crate::policy::tally::Tally;
 use crate::sandbox::Exit;
 use crate::store::{RunRow, StoreError};
 pub use adoption::Adopted;
@@ -34,6 +37,8 @@ use begin::input_letter;
 pub use birth::Never;
 use gate::Gate;
 pub use reaper::reap;
+use refusals::Telling;
+use watchdog::Watchdog;
 
 /// A box that is up this long without `ready` will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -74,6 +79,8 @@ struct Run {
     events: UnboundedSender<Event>,
     /// The turn this box was given, and its chat.
     turn: Option<(TurnId, ChatId)>,
+    /// The chat of its newest turn.
+    last_chat: Option<ChatId>,
     /// The gateway, which counts tokens per turn.
     gate: Gate,
     ready: bool,
@@ -92,6 +99,10 @@ struct Run {
     /// How many `Feed`s it has obeyed: dispatch tells by it what it says of its turn in time from what is out of date.
     fed: u64,
     owed: Owed,
+    /// What the turn has written so far.
+    tally: Tally,
+    telling: Telling,
+    watchdog: Watchdog,
 }
 
 /// What waits for the store, or for room on the disk.
@@ -171,6 +182,7 @@ enum Happened {
     StillThere,
     StillAsking,
     Silence,
+    OverLimit(Ending),
     Typing,
     Letters,
 }
@@ -197,6 +209,7 @@ impl Run {
                 () = tokio::time::sleep_until(die_at), if self.die_at.is_some() => Happened::StillThere,
                 () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => Happened::Silence,
                 () = tokio::time::sleep_until(suspend_at), if self.suspend_at.is_some() => Happened::StillAsking,
+                ending = self.watchdog.bites() => Happened::OverLimit(ending),
                 _ = typing.tick(), if self.turn.is_some() && self.ready => Happened::Typing,
                 () = self.wall.ring(scan) => Happened::Letters,
             };
@@ -211,6 +224,7 @@ impl Run {
                     let _ = self.events.send(Event::Suspend { run: self.no });
                 }
                 Happened::Silence => self.fell_silent().await,
+                Happened::OverLimit(ending) => self.end_over_limit(ending).await,
                 Happened::Typing => self.show_typing(),
                 Happened::Letters => {
                     self.settle_debts().await;
@@ -319,7 +333,9 @@ impl Run {
     fn begin_turn(&mut self, turn: TurnId, chat: ChatId) {
         if self.turn.as_ref().is_none_or(|(now, _)| *now != turn) {
             self.interrupted = None;
+            self.tally = Tally::default();
         }
+        self.last_chat = Some(chat.clone());
         self.turn = Some((turn, chat));
         self.gate.open_turn.send_replace(Some(turn));
         self.deadline = Some(Instant::now() + SILENCE);

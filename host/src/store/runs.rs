@@ -59,7 +59,12 @@ pub enum TakenEffect {
     /// The box is up.
     Ready,
     /// An interim reply.
-    Message(Saying),
+    Message {
+        /// It.
+        saying: Saying,
+        /// How many parts of replies a turn may say before its end.
+        limit: u32,
+    },
     /// The turn's end and its last reply.
     TurnDone {
         /// How it ended.
@@ -356,8 +361,16 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
             c.execute(sql, params![take.run.as_str(), take.now.0])?;
             Ok(Taken::Fresh)
         }
-        TakenEffect::Message(saying) => {
+        TakenEffect::Message { saying, limit } => {
             let Some(open) = open else { return Ok(turnless()) };
+            let said = "SELECT count(*) FROM outbox WHERE turn = ?1 AND voice = 'reply'";
+            let said: u32 = c.query_row(said, [int(open.turn.0)], |r| r.get(0))?;
+            if said >= *limit {
+                return Ok(refused(
+                    RefusalCode::Rate,
+                    format!("{said} parts said before a turn's end are enough"),
+                ));
+            }
             outbox::say(c, Some(open.turn), saying, take.now)?;
             Ok(Taken::Fresh)
         }

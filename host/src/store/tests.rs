@@ -1,6 +1,7 @@
 //! The store's three transactions, told as stories.
 
 mod beside;
+mod enough;
 mod keeping;
 mod opening;
 mod orders;
@@ -254,7 +255,7 @@ async fn a_letter_is_taken_once_whatever_is_sent_again() {
     h.wakes("telegram:-1", "one").await;
     h.starts(RUN).await;
     h.is_given(RUN).await;
-    let say = || TakenEffect::Message(reply("working", "t-1:3.0"));
+    let say = || TakenEffect::Message { saying: reply("working", "t-1:3.0"), limit: 50 };
     assert_eq!(h.takes(1, 1, Some(TurnId(1)), say()).await, Taken::Fresh);
     assert_eq!(h.takes(1, 1, Some(TurnId(1)), say()).await, Taken::Repeat);
     let other = h.takes_from(RUN, 1, 1, Some(TurnId(1)), "t-1:4.0", say()).await;
@@ -329,7 +330,7 @@ async fn a_request_is_performed_once_and_answered_again() {
 async fn three_crashes_cost_three_attempts_and_end_in_a_notice() {
     let mut h = house().await;
     h.wakes("telegram:-1", "one").await;
-    let crash = Ending::Crashed { code: Some(137), oom: true, why: String::new() };
+    let crash = Ending::Crashed { code: Some(137), oom: true, why: "out of memory at 1 GiB".into() };
     for attempt in 1..=3u32 {
         let run: RunId = RUN.replace("0001", &format!("000{attempt}")).parse().unwrap();
         h.starts(run.as_str()).await;

@@ -10,6 +10,7 @@ use crate::domain::message::Stored;
 use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
+use crate::say;
 
 /// A letter is at most 256 KiB, and context comes on top. The rest of a burst goes into the next letter.
 const INPUT_BYTES: usize = 150 * 1024;
@@ -17,6 +18,9 @@ const INPUT_BYTES: usize = 150 * 1024;
 const CONTEXT_BYTES: usize = 60 * 1024;
 /// How many closed turns `begin` lists.
 const CLOSED_LISTED: i64 = 20;
+
+/// So often a message may come back from a box that had it in a letter and did not acknowledge that.
+const RETURNS: u32 = 3;
 
 /// The lane's open turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -309,9 +313,7 @@ pub(super) fn close(
     }
     questions::over(c, open.turn, now)?;
     if let Some((run, ack)) = settled {
-        let sql = "UPDATE message SET state = 'waiting', turn = NULL WHERE turn = ?1 AND state = 'in_turn'
-                   AND seq NOT IN (SELECT seq FROM given WHERE run = ?2 AND n <= ?3)";
-        c.execute(sql, params![turn, run.as_str(), int(ack)])?;
+        give_back(c, open, run, ack, now)?;
         // The box ignores letters of a turn it has ended: what lay in those was not given after all.
         c.execute("DELETE FROM given WHERE run = ?1 AND n > ?2", params![run.as_str(), int(ack)])?;
     }
@@ -321,6 +323,29 @@ pub(super) fn close(
                  AND seq < (SELECT coalesce(max(seq), 0) FROM message WHERE turn = ?1 AND state = 'in_turn')";
     c.execute(sql, params![turn, open.chat.as_str()])?;
     c.execute("UPDATE message SET state = 'done' WHERE turn = ?1 AND state = 'in_turn'", [turn])?;
+    Ok(())
+}
+
+/// Lets the messages that a box left unread wait for the next turn. A letter that crosses with the turn's end comes back
+/// once and is read by the next turn; what comes back time and again is a box that reads nothing, and would have a turn
+/// after the other until somebody looks.
+fn give_back(c: &Connection, open: &OpenTurnRow, run: &RunId, ack: u64, now: WallMs) -> Result<()> {
+    let turn = int(open.turn.0);
+    let given = "seq IN (SELECT seq FROM given WHERE run = ?2 AND n > ?3)";
+    let sql = format!(
+        "UPDATE message SET returned = returned + 1 WHERE turn = ?1 AND state = 'in_turn' AND role = 'wake' AND {given}"
+    );
+    c.execute(&sql, params![turn, run.as_str(), int(ack)])?;
+    let unread =
+        "turn = ?1 AND state = 'in_turn' AND seq NOT IN (SELECT seq FROM given WHERE run = ?2 AND n <= ?3)";
+    let sql = format!("SELECT count(*) FROM message WHERE {unread} AND returned >= ?4");
+    let lost: u64 =
+        c.query_row(&sql, params![turn, run.as_str(), int(ack), RETURNS], |r| Ok(id(r.get(0)?)))?;
+    if lost > 0 {
+        outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "unread", say::unread(lost)), now)?;
+    }
+    let sql = format!("UPDATE message SET state = 'waiting', turn = NULL WHERE {unread} AND returned < ?4");
+    c.execute(&sql, params![turn, run.as_str(), int(ack), RETURNS])?;
     Ok(())
 }
 

@@ -123,9 +123,7 @@ impl Drop for Dockerd {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        for path in mounts_below(&root) {
-            let _ = unmount(&path, UnmountFlags::DETACH);
-        }
+        unmount_below(&root);
     }
 }
 
@@ -149,8 +147,8 @@ fn processes_of(root: &Path) -> Vec<Pid> {
     found
 }
 
-/// Mount points below `root`, the deepest first.
-fn mounts_below(root: &Path) -> Vec<PathBuf> {
+/// Unmounts what is mounted below `root`, the deepest first.
+pub fn unmount_below(root: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut below: Vec<PathBuf> = mounts
         .lines()
@@ -159,6 +157,7 @@ fn mounts_below(root: &Path) -> Vec<PathBuf> {
         .filter(|path| path.starts_with(root))
         .collect();
     below.sort();
-    below.reverse();
-    below
+    for path in below.iter().rev() {
+        let _ = unmount(path, UnmountFlags::DETACH);
+    }
 }

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use tokio::net::UnixListener;
 
 pub use client::{Answered, ask};
-pub use dockerd::Dockerd;
+pub use dockerd::{Dockerd, unmount_below};
 pub use guard::StandIn;
 pub use image::NAME as IMAGE;
 pub use inside::live as live_in_box;

@@ -28,7 +28,11 @@ fn places() -> Vec<Case> {
         own(
             "b1_personality_and_memory_are_links",
             "CLAUDE.md, memory and transcripts become links to the host's files",
-            vec![Fact("made", |n| n.as_u64().is_some_and(|n| n >= 5)), Check("never read", nothing_of_the_host_was_read), Quiet],
+            vec![
+                Fact("made", |n| n.as_u64().is_some_and(|n| n >= 5)),
+                Check("never read", nothing_of_the_host_was_read),
+                Quiet,
+            ],
         )
         .with("limits.idle_window = 0"),
         shared(
@@ -47,8 +51,10 @@ fn places() -> Vec<Case> {
             vec![Fact("signal", |n| *n == 25), Check("512 MiB", big_file_is_bounded)],
         )
         .with("limits.idle_window = 0"),
-        own("b5_workspace_without_end", "the workspace is filled", disk("mib")).with("limits.idle_window = 0\nlimits.workspace_mib = 64"),
-        own("b5_session_without_end", "the transcripts' place is filled", disk("mib")).with("limits.idle_window = 0\nlimits.session_mib = 16"),
+        own("b5_workspace_without_end", "the workspace is filled", disk("mib"))
+            .with("limits.idle_window = 0\nlimits.workspace_mib = 64"),
+        own("b5_session_without_end", "the transcripts' place is filled", disk("mib"))
+            .with("limits.idle_window = 0\nlimits.session_mib = 16"),
         shared(
             "b6_read_only_places",
             "files are made in every place that is not the box's",
@@ -191,7 +197,11 @@ fn hogs() -> Vec<Case> {
         own(
             "c25_core_dump",
             "a program aborts",
-            vec![Fact("signal", |n| *n == 6), Fact("core", |core| *core == false), Fact("files", |n| *n == 0)],
+            vec![
+                Fact("signal", |n| *n == 6),
+                Fact("core", |core| *core == false),
+                Fact("files", |n| *n == 0),
+            ],
         ),
         own("c25_abort", "a program aborts, and the agent goes on", vec![Fact("signal", |n| *n == 6), Quiet]),
     ]
@@ -202,7 +212,9 @@ fn networks() -> Vec<Case> {
     let unreachable = || {
         vec![
             Fact("reached", is_empty),
-            Fact("errors", |all| all.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(|e| *e != 0))),
+            Fact("errors", |all| {
+                all.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(|e| *e != 0))
+            }),
         ]
     };
     vec![
@@ -234,7 +246,8 @@ fn gateway() -> Vec<Case> {
     let refused = || {
         vec![
             Fact("statuses", |all| {
-                let refused = |status: &Value| status.as_u64().is_some_and(|s| s == 0 || (400..600).contains(&s));
+                let refused =
+                    |status: &Value| status.as_u64().is_some_and(|s| s == 0 || (400..600).contains(&s));
                 all.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(refused))
             }),
             Fact("healthy", |status| *status == 200),
@@ -244,7 +257,11 @@ fn gateway() -> Vec<Case> {
     let healthy = || vec![Fact("healthy", |status| *status == 200)];
     vec![
         shared("c7_metadata_through_the_gateway", "metadata by CONNECT and in absolute form", refused()),
-        shared("c18_other_paths", "paths that the gateway does not have, and disguises of the one it has", refused()),
+        shared(
+            "c18_other_paths",
+            "paths that the gateway does not have, and disguises of the one it has",
+            refused(),
+        ),
         shared("c18_connect_to_another_host", "CONNECT", refused()),
         shared("c18_absolute_form", "whole addresses as a request's target", refused()),
         shared("c18_smuggled_request", "two lengths, chunks in disguise, folded headers", refused()),
@@ -258,7 +275,10 @@ fn gateway() -> Vec<Case> {
         own(
             "c18_a_body_without_end",
             "chunk after chunk",
-            vec![Fact("stopped", |stopped| *stopped == true), Check("<= 128 MiB more", |seen| grew_less(seen, 128 << 10))],
+            vec![
+                Fact("stopped", |stopped| *stopped == true),
+                Check("<= 128 MiB more", |seen| grew_less(seen, 128 << 10)),
+            ],
         ),
         shared(
             "c18_keys_of_the_box_are_not_forwarded",
@@ -340,7 +360,8 @@ fn is_empty(value: &Value) -> bool {
 fn own_socket(path: &Value) -> bool {
     // What earlier cases bound themselves is the box's own.
     let own = ["/run/lazaret/", "/workspace/", "/ipc/from-agent/", "/tmp/", "@"];
-    path.as_str().is_some_and(|path| path == "/gateway.sock" || own.iter().any(|place| path.starts_with(place)))
+    path.as_str()
+        .is_some_and(|path| path == "/gateway.sock" || own.iter().any(|place| path.starts_with(place)))
 }
 
 fn no_fact_is_true(seen: &Seen) -> Result<(), String> {
@@ -373,14 +394,21 @@ fn no_other_group_is_named(seen: &Seen) -> Result<(), String> {
 fn no_key_outside(seen: &Seen) -> Result<(), String> {
     for name in seen.harbour.boxes_of(&seen.quay.group) {
         for verb in ["inspect", "logs"] {
-            let output = std::process::Command::new("docker").args([verb, &name]).output().map_err(|e| e.to_string())?;
+            let output = std::process::Command::new("docker")
+                .args([verb, &name])
+                .output()
+                .map_err(|e| e.to_string())?;
             let text = [output.stdout, output.stderr].concat();
             if text.windows(KEY.len()).any(|window| window == KEY.as_bytes()) {
                 return Err(format!("the key stands in docker {verb}"));
             }
         }
     }
-    if seen.harbour.world.log().contains(KEY) { Err("the key stands in the host's log".to_owned()) } else { Ok(()) }
+    if seen.harbour.world.log().contains(KEY) {
+        Err("the key stands in the host's log".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 fn out_of_memory_is_told(seen: &Seen) -> Result<(), String> {
@@ -398,8 +426,13 @@ fn resumed(seen: &Seen) -> Result<(), String> {
 }
 
 fn one_processor(seen: &Seen) -> Result<(), String> {
-    let (cpu, wall) = (seen.facts["cpu_ms"].as_f64().unwrap_or(0.0), seen.facts["wall_ms"].as_f64().unwrap_or(1.0));
-    if cpu > 0.0 && cpu <= wall * 1.3 { Ok(()) } else { Err(format!("{cpu} ms of processor time in {wall} ms")) }
+    let (cpu, wall) =
+        (seen.facts["cpu_ms"].as_f64().unwrap_or(0.0), seen.facts["wall_ms"].as_f64().unwrap_or(1.0));
+    if cpu > 0.0 && cpu <= wall * 1.3 {
+        Ok(())
+    } else {
+        Err(format!("{cpu} ms of processor time in {wall} ms"))
+    }
 }
 
 /// What the engine keeps of the box's output on the host's disk.
@@ -413,7 +446,8 @@ fn engine_log_is_small(seen: &Seen) -> Result<(), String> {
         .map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&inspected.stdout).into_owned();
     let id = text.split(' ').next().unwrap_or_default();
-    let output = std::process::Command::new("docker").args(["info", "--format", "{{.DockerRootDir}}"]).output();
+    let output =
+        std::process::Command::new("docker").args(["info", "--format", "{{.DockerRootDir}}"]).output();
     let root = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
     let dir = std::path::Path::new(&root).join("containers").join(id);
     let (mut bytes, mut dirs) = (0, vec![dir.clone()]);
@@ -434,7 +468,9 @@ fn engine_log_is_small(seen: &Seen) -> Result<(), String> {
 
 fn no_forged_line(seen: &Seen) -> Result<(), String> {
     let forged = seen.harbour.world.log().lines().any(|line| {
-        line.contains("code=\"ipc.forged\"") && !line.contains("said") && line.trim_start().starts_with("WARN")
+        line.contains("code=\"ipc.forged\"")
+            && !line.contains("said")
+            && line.trim_start().starts_with("WARN")
     });
     if forged { Err("a box has written a line of the host's log".to_owned()) } else { resumed(seen) }
 }
@@ -456,7 +492,8 @@ fn what_the_provider_saw(seen: &Seen) -> Result<(), String> {
     if let Some((name, value)) = foreign {
         return Err(format!("the provider was sent {name}: {value}"));
     }
-    let right = request.body["model"] != "evil-model" && request.body["max_tokens"].as_u64().is_some_and(|n| n <= 8_192);
+    let right = request.body["model"] != "evil-model"
+        && request.body["max_tokens"].as_u64().is_some_and(|n| n <= 8_192);
     if right { Ok(()) } else { Err(format!("the provider was asked for {}", request.body)) }
 }
 

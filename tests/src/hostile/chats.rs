@@ -12,7 +12,8 @@ const FLOOD: u32 = 2_000;
 
 pub fn cases() -> Vec<Case> {
     let own = Case::own;
-    let story = |name, what, story| Case { name, what, home: Home::Own, deed: Deed::Story(story), needs: Vec::new() };
+    let story =
+        |name, what, story| Case { name, what, home: Home::Own, deed: Deed::Story(story), needs: Vec::new() };
     vec![
         story("d1_a_chat_is_flooded", "2,000 messages in one chat: few turns, and others go on", |h, q| Box::pin(flooded(h, q))),
         story("d2_a_message_of_a_mebibyte", "a message longer than any platform's: refused with a notice", |h, q| Box::pin(too_long(h, q))),
@@ -62,7 +63,9 @@ async fn flooded(harbour: &Harbour, quay: &Quay) -> Result<(), String> {
     let turns = async || {
         let database = harbour.world.database();
         let of = |sql: &str| database.query_row(sql, [&quay.group], |r| r.get::<_, i64>(0)).unwrap_or(-1);
-        let left = of("SELECT count(*) FROM message m JOIN chat c ON c.id = m.chat WHERE c.grp = ?1 AND m.state <> 'done'");
+        let left = of(
+            "SELECT count(*) FROM message m JOIN chat c ON c.id = m.chat WHERE c.grp = ?1 AND m.state <> 'done'",
+        );
         let read = of("SELECT count(*) FROM message m JOIN chat c ON c.id = m.chat WHERE c.grp = ?1");
         (read >= i64::from(FLOOD) && left == 0).then(|| of("SELECT count(*) FROM turn WHERE grp = ?1"))
     };
@@ -79,7 +82,8 @@ async fn flooded(harbour: &Harbour, quay: &Quay) -> Result<(), String> {
         Some(turns) => Err(format!("{FLOOD} messages made {turns} turns")),
         None => {
             let counted = harbour.counters();
-            let dropped: Vec<_> = counted.iter().filter(|(name, _)| name.contains("drop") || name.contains("rate")).collect();
+            let dropped: Vec<_> =
+                counted.iter().filter(|(name, _)| name.contains("drop") || name.contains("rate")).collect();
             if quay.chat.unheard().iter().any(|text| text.starts_with("[lazaret]")) {
                 return Ok(());
             }
@@ -124,13 +128,21 @@ async fn stranger(harbour: &Harbour, quay: &Quay) -> Result<(), String> {
     let sql = "SELECT count(*) FROM turn WHERE grp = ?1";
     let turns: i64 = database.query_row(sql, [&quay.group], |r| r.get(0)).map_err(|e| e.to_string())?;
     let heard = quay.chat.shows();
-    if turns == 0 && heard.is_empty() { Ok(()) } else { Err(format!("{turns} turns, and the chat heard {heard:?}")) }
+    if turns == 0 && heard.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{turns} turns, and the chat heard {heard:?}"))
+    }
 }
 
 fn the_sender_is_the_sender(seen: &Seen) -> Result<(), String> {
     let from = seen.list("from");
     let expected = seen.quay.chat.address();
-    if from == [expected.as_str()] { Ok(()) } else { Err(format!("the box was told of {from:?}, not of {expected}")) }
+    if from == [expected.as_str()] {
+        Ok(())
+    } else {
+        Err(format!("the box was told of {from:?}, not of {expected}"))
+    }
 }
 
 fn whole_in_parts(seen: &Seen) -> Result<(), String> {

@@ -13,17 +13,34 @@ pub fn cases() -> Vec<Case> {
     vec![
         own("a1_symlink_to_host_file", "a letter is a link to /etc/shadow", link()),
         own("a1_symlink_relative", "a letter is a link that climbs to /etc/passwd", link()),
-        own("a1_symlink_to_a_host_path", "a letter is a link to a file of the install", link()).words("{canary}"),
-        own("a1_symlink_to_a_letter_of_its_own", "a letter is a link to a valid letter in the workspace", link()),
+        own("a1_symlink_to_a_host_path", "a letter is a link to a file of the install", link())
+            .words("{canary}"),
+        own(
+            "a1_symlink_to_a_letter_of_its_own",
+            "a letter is a link to a valid letter in the workspace",
+            link(),
+        ),
         own("a1_symlink_in_a_chain", "a letter is a link to a link to a link", link()),
-        own("a2_symlink_to_the_hosts_environment", "a letter is a link to /proc/self/environ, where keys are", link()),
-        own("a2_symlink_to_a_host_descriptor", "a letter is a link to an open descriptor of its reader", link()),
+        own(
+            "a2_symlink_to_the_hosts_environment",
+            "a letter is a link to /proc/self/environ, where keys are",
+            link(),
+        ),
+        own(
+            "a2_symlink_to_a_host_descriptor",
+            "a letter is a link to an open descriptor of its reader",
+            link(),
+        ),
         own(
             "a4_letter_directory_is_replaced",
             "rename, rmdir, exchange and links over the letter directories",
             vec![Check("EBUSY|EROFS|EXDEV", every_fact_is_refused), Quiet],
         ),
-        own("a5_hard_links_of_one_letter", "one letter under many names", vec![Code("ipc.nlink"), Gone, Quiet]),
+        own(
+            "a5_hard_links_of_one_letter",
+            "one letter under many names",
+            vec![Code("ipc.nlink"), Gone, Quiet],
+        ),
         own(
             "a5_hard_link_from_another_mount",
             "a file of the workspace is linked into the letter directory",
@@ -46,7 +63,11 @@ pub fn cases() -> Vec<Case> {
             "a directory with files under a name that is no letter's",
             vec![Code("ipc.name"), Quiet, Check("told once", told_seldom)],
         ),
-        own("a8_character_device", "a letter is a node of /dev/zero's kind", vec![Errno("made", &[1]), Quiet]),
+        own(
+            "a8_character_device",
+            "a letter is a node of /dev/zero's kind",
+            vec![Errno("made", &[1]), Quiet],
+        ),
         own("a8_block_device", "a letter is a node of the host's disk", vec![Errno("made", &[1]), Quiet]),
         own(
             "a10_setuid_root_binary",
@@ -54,9 +75,17 @@ pub fn cases() -> Vec<Case> {
             vec![Errno("chown", DENIED), Check("never root's", nothing_of_roots)],
         ),
         own("a10_file_capability", "a file is given capabilities", vec![Errno("errno", DENIED)]),
-        own("a11_sparse_file", "a letter claims 400 MiB and takes none", vec![Code("ipc.too_big"), Gone, Quiet]),
+        own(
+            "a11_sparse_file",
+            "a letter claims 400 MiB and takes none",
+            vec![Code("ipc.too_big"), Gone, Quiet],
+        ),
         own("a12_two_mebibytes", "a letter of 2 MiB", vec![Code("ipc.too_big"), Gone, Quiet]),
-        own("a12_one_byte_too_many", "a valid letter of 256 KiB and one byte", vec![Code("ipc.too_big"), Gone, Quiet]),
+        own(
+            "a12_one_byte_too_many",
+            "a valid letter of 256 KiB and one byte",
+            vec![Code("ipc.too_big"), Gone, Quiet],
+        ),
         own(
             "a12_the_largest_letter_is_taken",
             "a valid letter of exactly 256 KiB: the limit is no lower than it says",
@@ -114,7 +143,11 @@ pub fn cases() -> Vec<Case> {
             "the gateway's socket is unlinked, renamed, bound beside",
             vec![Check("EROFS", every_fact_is_refused)],
         ),
-        own("a30_file_without_rights", "a letter of mode 000", vec![Check("taken or refused", one_way_or_the_other), Gone]),
+        own(
+            "a30_file_without_rights",
+            "a letter of mode 000",
+            vec![Check("taken or refused", one_way_or_the_other), Gone],
+        ),
         own(
             "a30_directory_without_rights",
             "trees of mode 000 among the letters and in the workspace",
@@ -125,7 +158,11 @@ pub fn cases() -> Vec<Case> {
             "half a letter under its final name, the other half later",
             vec![AnyCode(&["ipc.json", "ipc.schema"]), Gone, Quiet],
         ),
-        own("a36_removed_before_it_is_read", "letters that are there and gone again, 2,000 times", vec![Quiet]),
+        own(
+            "a36_removed_before_it_is_read",
+            "letters that are there and gone again, 2,000 times",
+            vec![Quiet],
+        ),
         own(
             "a38_a_letter_that_is_the_runner",
             "the host's runner is linked into the letter directory",
@@ -164,7 +201,11 @@ pub fn every_fact_is_refused(seen: &Seen) -> Result<(), String> {
 }
 
 fn refused_or_not_made(seen: &Seen) -> Result<(), String> {
-    if seen.facts["made"] == 0 { Need::Code("ipc.not_regular").met(seen) } else { Need::Errno("made", DENIED).met(seen) }
+    if seen.facts["made"] == 0 {
+        Need::Code("ipc.not_regular").met(seen)
+    } else {
+        Need::Errno("made", DENIED).met(seen)
+    }
 }
 
 fn told_seldom(seen: &Seen) -> Result<(), String> {
@@ -213,14 +254,20 @@ pub fn the_log_is_printable(seen: &Seen) -> Result<(), String> {
     let odd = log.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
     match odd {
         Some(c) => Err(format!("the log holds {c:?}")),
-        None if log.lines().any(|line| line.starts_with("line.json")) => Err("a name broke a log line".to_owned()),
+        None if log.lines().any(|line| line.starts_with("line.json")) => {
+            Err("a name broke a log line".to_owned())
+        }
         None => Ok(()),
     }
 }
 
 fn one_way_or_the_other(seen: &Seen) -> Result<(), String> {
     // A host that is root reads it; another cannot, and must not wait for it.
-    if seen.times("unreadable") == 1 { Ok(()) } else { Need::AnyCode(&["ipc.io", "ipc.not_regular"]).met(seen) }
+    if seen.times("unreadable") == 1 {
+        Ok(())
+    } else {
+        Need::AnyCode(&["ipc.io", "ipc.not_regular"]).met(seen)
+    }
 }
 
 /// The run's directories go with its box, whatever stands in them.

@@ -10,13 +10,16 @@ const ENDED: &str = "I ended the agent's box";
 
 pub fn cases() -> Vec<Case> {
     let own = Case::own;
-    let flood = || {
-        vec![Code("ipc.flood"), Ended(ENDED), Check("nothing is left", few_files_are_left)]
-    };
+    let flood =
+        || vec![Check("ipc.flood or ENOSPC", ended_or_full), Check("nothing is left", few_files_are_left)];
     vec![
         own("a17_bytes_in_drafts", "dot-files of 4 MiB, one after the other", flood()),
         own("a17_one_draft_that_grows", "one dot-file, 4 MiB more each time", flood()),
-        own("a17_bytes_below_a_dot_directory", "the same below a directory, where no name is a letter's", flood()),
+        own(
+            "a17_bytes_below_a_dot_directory",
+            "the same below a directory, where no name is a letter's",
+            flood(),
+        ),
         own("a18_empty_files", "empty files, as fast as the kernel makes them", flood()),
         own("a18_empty_drafts", "empty dot-files", flood()),
         own("a18_names_below_a_dot_directory", "empty files below a directory", flood()),
@@ -37,7 +40,11 @@ pub fn cases() -> Vec<Case> {
         own("a19_drafts_of_the_largest_size", "100 drafts of 200 KiB: coalesced", vec![Gone, Quiet]),
         own("a19_status_letters", "3,000 status letters: coalesced", vec![Gone, Quiet]),
         own("a19_a_deadline_for_ever", "a status that announces 136 years of silence", vec![Gone, Quiet]),
-        own("a19_letters_without_end", "valid letters, until the host has had enough", vec![Code("ipc.flood"), Ended(ENDED)]),
+        own(
+            "a19_letters_without_end",
+            "valid letters, until the host has had enough",
+            vec![Code("ipc.flood"), Ended(ENDED)],
+        ),
         own(
             "a19_requests",
             "1,000 requests in one turn",
@@ -67,6 +74,16 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+/// Where the host may mount, the box meets the end of a filesystem of its own and can make room; elsewhere a watchdog
+/// ends it.
+fn ended_or_full(seen: &Seen) -> Result<(), String> {
+    match seen.facts["errno"].as_i64() {
+        Some(28) => Ok(()),
+        Some(_) => Err(format!("nothing stopped it: {}", seen.facts)),
+        None => Need::Ended(ENDED).met(seen),
+    }
+}
+
 fn at_most(found: usize, most: usize, what: &str) -> Result<(), String> {
     if found <= most { Ok(()) } else { Err(format!("{found} {what}, at most {most}")) }
 }
@@ -78,7 +95,8 @@ fn log_is_bounded(seen: &Seen) -> Result<(), String> {
 /// The host's letters to the group, by their copies: what a box can make it write.
 fn answers(seen: &Seen) -> usize {
     let runs = std::fs::read_dir(seen.letters()).into_iter().flatten().flatten();
-    let letters = runs.flat_map(|run| std::fs::read_dir(run.path().join("to-agent")).into_iter().flatten().flatten());
+    let letters =
+        runs.flat_map(|run| std::fs::read_dir(run.path().join("to-agent")).into_iter().flatten().flatten());
     letters.filter(|e| e.file_name().to_string_lossy().contains("-response")).count()
 }
 

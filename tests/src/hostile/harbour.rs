@@ -52,7 +52,6 @@ pub struct Harbour {
     berths: Mutex<Vec<Berth>>,
     free: Semaphore,
     own: BTreeMap<&'static str, Quay>,
-    settings: String,
 }
 
 /// How a case went.
@@ -128,12 +127,19 @@ impl Harbour {
         world.up().await;
         let pid = world.host().pid().unwrap_or(0);
         let berths = Mutex::new(berths);
-        Self { world, pid, berths, free: Semaphore::new(BERTHS), own, settings: settings.to_owned() }
+        Self { world, pid, berths, free: Semaphore::new(BERTHS), own }
     }
 
-    /// The settings that every group has.
-    pub fn settings(&self) -> &str {
-        &self.settings
+    /// A group that no case of the table uses, by its number.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn a_quay(&self, number: usize) -> Quay {
+        let berths = self.berths.lock().unwrap_or_else(PoisonError::into_inner);
+        match berths.iter().flat_map(|berth| &berth.shared).nth(number) {
+            Some(quay) => quay.clone(),
+            None => panic!("there is no group number {number}"),
+        }
     }
 
     /// The install's folder.
@@ -197,13 +203,17 @@ impl Harbour {
     /// The host's log lines that name one of these runs, after the first `from` bytes.
     fn log_of(&self, group: &str, from: usize) -> String {
         let runs = std::fs::read_dir(self.root().join("state/letters").join(group));
-        let runs: Vec<String> =
-            runs.into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        let runs: Vec<String> = runs
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
         let log = self.world.log();
         let new = log.get(from.min(log.len())..).unwrap_or_default();
-        new.lines().filter(|line| runs.iter().any(|run| line.contains(run))).fold(String::new(), |all, line| {
-            all + line + "\n"
-        })
+        new.lines()
+            .filter(|line| runs.iter().any(|run| line.contains(run)))
+            .fold(String::new(), |all, line| all + line + "\n")
     }
 
     /// Asks for a turn that ends with a report. Returns the report, and what the chat heard before it. A notice ends
@@ -258,7 +268,8 @@ impl Harbour {
     }
 
     async fn run_in(&self, case: &Case, berth: &mut Berth) -> Outcome {
-        let quay = self.own.get(case.name).or_else(|| berth.shared.last()).unwrap_or(&berth.neighbour).clone();
+        let quay =
+            self.own.get(case.name).or_else(|| berth.shared.last()).unwrap_or(&berth.neighbour).clone();
         let mut outcome =
             Outcome { name: case.name, required: case.required(), next_ms: 0, neighbour_ms: 0, broken: None };
         // Its box is up before it counts.
@@ -292,7 +303,9 @@ impl Harbour {
             outcome.broken = Some(format!("the host died:\n{}", tail(&self.world.log())));
         }
         if outcome.broken.is_none() {
-            for (what, took) in [("the next letter", outcome.next_ms), ("another group", outcome.neighbour_ms)] {
+            for (what, took) in
+                [("the next letter", outcome.next_ms), ("another group", outcome.neighbour_ms)]
+            {
                 if took > SOON {
                     outcome.broken = Some(format!("{what} waited {took} ms"));
                 }

@@ -58,7 +58,9 @@ impl Need {
             }
             Self::Fact(name, holds) => {
                 let found = &seen.facts[*name];
-                holds(found).then_some(()).ok_or_else(|| format!("the box saw {name} = {found}: {}", seen.facts))
+                holds(found)
+                    .then_some(())
+                    .ok_or_else(|| format!("the box saw {name} = {found}: {}", seen.facts))
             }
             Self::Gone => {
                 let gone = &seen.facts["gone"];
@@ -122,7 +124,11 @@ impl Seen<'_> {
     fn refused_with(&self, codes: &[&str]) -> Result<(), String> {
         let told = |code: &str| self.log.contains(&format!("code=\"{code}\""));
         let Some(code) = codes.iter().find(|code| told(code)) else {
-            return Err(format!("the operator was not told {}; the log says:\n{}", codes.join(" or "), self.lines()));
+            return Err(format!(
+                "the operator was not told {}; the log says:\n{}",
+                codes.join(" or "),
+                self.lines()
+            ));
         };
         // Codes of the host's own troubles are no refusals, and are not counted.
         let counted = !code.starts_with("ipc.") || self.counted.get(*code).is_some_and(|by| *by > 0);
@@ -141,7 +147,9 @@ impl Seen<'_> {
         }
         Err(match (&self.facts, self.resumed) {
             (Value::Null, _) => format!("the chat was told {:?}, without {words:?}", self.heard),
-            (_, true) => format!("the box was ended, and the chat was not told of it; the log says:\n{}", self.lines()),
+            (_, true) => {
+                format!("the box was ended, and the chat was not told of it; the log says:\n{}", self.lines())
+            }
             (facts, false) => format!("nobody ended the box, which saw {facts}"),
         })
     }

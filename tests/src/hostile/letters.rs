@@ -40,7 +40,11 @@ pub fn cases() -> Vec<Case> {
             vec![Gone, Check("stripped", chat_is_printable), Check("", the_log_is_printable)],
         ),
         own("a24_type_and_name_differ", "the name says draft, the letter message", refused("ipc.envelope")),
-        own("a24_number_and_name_differ", "two numbers", vec![AnyCode(&["ipc.schema", "ipc.envelope"]), Gone, Quiet]),
+        own(
+            "a24_number_and_name_differ",
+            "two numbers",
+            vec![AnyCode(&["ipc.schema", "ipc.envelope"]), Gone, Quiet],
+        ),
         own("a25_empty_file", "a letter without a byte", refused("ipc.json")),
         own("a25_null", "a letter that is null", refused("ipc.schema")),
         own("a25_another_version", "version 2 of the protocol", refused("ipc.version")),
@@ -83,7 +87,11 @@ pub fn cases() -> Vec<Case> {
             "update_personality with the name of another group",
             vec![Code("ipc.schema"), Gone, Check("main's stays", mains_personality_stays)],
         ),
-        own("a27_register_a_group", "a group with mounts of /", vec![Gone, Fact("verdict", is_refused), Check("no group", no_new_group)]),
+        own(
+            "a27_register_a_group",
+            "a group with mounts of /",
+            vec![Gone, Fact("verdict", is_refused), Check("no group", no_new_group)],
+        ),
         own("a27_a_huge_personality", "65 KiB of instructions", vec![Gone, Fact("verdict", is_refused)]),
         own("a29_acknowledges_what_was_not_written", "ack 1000", refused("ipc.ack")),
         own(
@@ -123,7 +131,8 @@ pub fn cases() -> Vec<Case> {
         ("a37_send_file_through_a_link", "send_file through a directory that is a link"),
         ("a37_send_file_that_is_a_link", "send_file of a link to /proc/self/environ"),
     ] {
-        let needs = vec![Gone, Fact("verdict", is_refused), Quiet, Check("refused", nothing_of_the_host_was_read)];
+        let needs =
+            vec![Gone, Fact("verdict", is_refused), Quiet, Check("refused", nothing_of_the_host_was_read)];
         all.push(own(name, what, needs));
     }
     for case in &mut all {
@@ -149,9 +158,11 @@ fn is_refused(verdict: &Value) -> bool {
 }
 
 fn chat_is_printable(seen: &Seen) -> Result<(), String> {
-    let odd = seen.heard.iter().flat_map(|text| text.chars()).find(|c| {
-        (c.is_control() && !['\n', '\t'].contains(c)) || ('\u{202a}'..='\u{202e}').contains(c)
-    });
+    let odd = seen
+        .heard
+        .iter()
+        .flat_map(|text| text.chars())
+        .find(|c| (c.is_control() && !['\n', '\t'].contains(c)) || ('\u{202a}'..='\u{202e}').contains(c));
     match odd {
         Some(c) => Err(format!("the chat was sent {c:?}")),
         None if seen.heard.is_empty() => Err("the chat heard nothing".to_owned()),

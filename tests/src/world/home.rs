@@ -65,10 +65,13 @@ impl World {
 
     /// How many inputs the group's living run has been written.
     pub fn inputs(&self, group: &str) -> usize {
-        let ipc = self.root().join("state/ipc").join(group);
-        let runs = std::fs::read_dir(ipc).into_iter().flatten().flatten();
-        let letters =
-            runs.flat_map(|run| std::fs::read_dir(run.path().join("to-agent")).into_iter().flatten());
+        let runs =
+            std::fs::read_dir(self.root().join("state/ipc").join(group)).into_iter().flatten().flatten();
+        // What the agent has settled is gone from the letter box; the copies stay.
+        let copies = self.root().join("state/letters").join(group);
+        let letters = runs.flat_map(|run| {
+            std::fs::read_dir(copies.join(run.file_name()).join("to-agent")).into_iter().flatten()
+        });
         letters.flatten().filter(|l| l.file_name().to_string_lossy().ends_with("-input.json")).count()
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
+use crate::engine::unmount_below;
 use crate::model::{KEY, ModelServer};
 use crate::telegram::{TOKEN, TelegramServer};
 
@@ -46,15 +47,17 @@ pub struct World {
 
 /// Removes what a test that failed in mid-turn left on this machine's engine.
 struct Leftovers {
-    install: PathBuf,
+    root: PathBuf,
     engine: Engine,
 }
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
-        if let Ok(install) = std::fs::read_to_string(&self.install) {
+        if let Ok(install) = std::fs::read_to_string(self.root.join("state/install")) {
             self.engine.remove_boxes(install.trim());
         }
+        // A host that was killed has not taken its letter directories away.
+        unmount_below(&self.root);
     }
 }
 
@@ -97,7 +100,7 @@ impl World {
         for limit in PACE {
             set(limit, "100000");
         }
-        let leftovers = Leftovers { install: root.path().join("state/install"), engine: engine.clone() };
+        let leftovers = Leftovers { root: root.path().to_owned(), engine: engine.clone() };
         Self { host: None, _leftovers: leftovers, model, telegram, env, engine, root }
     }
 
@@ -356,6 +359,11 @@ impl World {
 /// The host's binary: as `make test` built it, else beside the test's own.
 pub(crate) fn lazaret() -> PathBuf {
     built("LAZARET_BIN", "lazaret")
+}
+
+/// The evil agent, a static binary that takes the runner's place.
+pub(crate) fn evil_agent() -> PathBuf {
+    built("LAZARET_EVIL_BIN", "evil-agent")
 }
 
 /// The static runner.

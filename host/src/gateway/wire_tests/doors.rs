@@ -90,3 +90,15 @@ async fn what_is_no_request_is_refused_and_costs_nothing() {
     let (records, rows) = world.end().await;
     assert!(records.is_empty() && rows.is_empty());
 }
+
+#[tokio::test]
+async fn c21_a_turn_gets_no_more_calls_than_twice_what_its_runner_may_make() {
+    let (world, upstream) = world().await;
+    for _ in 0..80 {
+        assert_eq!(world.ask(&question(true)).await.status, 200);
+    }
+    let answer = world.ask(&question(true)).await;
+    assert_eq!((answer.status, answer.error().0.as_str()), (403, "permission_error"));
+    assert!(answer.error().1.contains("80 model calls"), "{:?}", answer.error());
+    assert_eq!(upstream.seen().len(), 80, "nothing more was spent");
+}

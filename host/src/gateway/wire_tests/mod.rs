@@ -122,6 +122,7 @@ impl World {
             model: choice(&settings.providers[0]),
             fail_over: settings.providers[1..].iter().map(choice).collect(),
             open_turn: watch::channel(Some(TurnId(7))).1,
+            model_calls: 40,
             exchanges_dir: directory.path().join("model"),
             ledger: Arc::new(Book(books)),
             cancel: CancellationToken::new(),

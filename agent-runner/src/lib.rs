@@ -1,0 +1,123 @@
+//! The program inside the box: it reads the host's letters, lets a model work with tools, and writes letters back.
+//!
+//! It has no settings and expects nothing of the image, not even a shell: everything it must know is in the
+//! `begin` letter, and everything it remembers is in the session's transcript. It may be killed at any moment.
+//!
+//! It is a library so that the fuzz targets (`tests/fuzz`) can knock at `doors`; every module is private.
+//!
+//! To read it in order: [`session`] (one run, from `begin` to the exit), [`turn`] (one turn; [`turn::step`] decides,
+//! the rest performs), [`transcript`] (what is remembered), [`post`] with [`inbox`] and [`outbox`] (letters),
+//! [`model`], [`tools`], [`prompt`].
+
+#[macro_use]
+mod failpoint;
+
+mod clock;
+mod compaction;
+mod error;
+mod inbox;
+mod model;
+mod outbox;
+mod places;
+mod policy;
+mod post;
+mod prompt;
+mod proxy;
+mod session;
+#[cfg(test)]
+mod tests_support;
+mod tools;
+mod transcript;
+mod turn;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use rustix::fs::Mode;
+use rustix::process::umask;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::model::Gateway;
+use crate::places::Places;
+
+/// The agent inside the box. It is started by the host, and told what to do by letters below /ipc.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Live one run: from the host's `begin` letter to its `_close`.
+    Run {
+        /// Where /ipc, /session, /workspace and /run/lazaret are found; for tests.
+        #[arg(long, default_value = "/")]
+        root: PathBuf,
+    },
+}
+
+/// What a shell reports of a process that SIGTERM ended.
+const TERMINATED: u8 = 128 + 15;
+
+/// The whole program, from its arguments to its exit code.
+pub fn main() -> ExitCode {
+    let Command::Run { root } = Args::parse().command;
+    // Files are shared with the host through the group, and with nobody else.
+    umask(Mode::from_raw_mode(0o007));
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no event loop can be had; are there limits on file descriptors?");
+            return ExitCode::FAILURE;
+        }
+    };
+    let places = Places::below(&root);
+    #[cfg(feature = "failpoints")]
+    if let Err(why) = ::failpoint::arm_by_directory(&places.session()) {
+        tracing::error!(why, "no failpoints");
+        return ExitCode::FAILURE;
+    }
+    if root == Path::new("/") {
+        // Elsewhere (in tests) the loopback is the machine's own.
+        let gateway = places.socket();
+        runtime.spawn(async move { proxy::serve(&gateway).await });
+    }
+    let code = runtime.block_on(run_until_told(places));
+    // A file tool may still sit on its thread; the process ends without it.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+/// SIGTERM ends it at once, between two steps: the transcript is written whole lines at a time and never from
+/// elsewhere. What was being waited for is dropped, and a command in hand is killed by that.
+async fn run_until_told(places: Places) -> u8 {
+    let mut term = match signal(SignalKind::terminate()) {
+        Ok(term) => term,
+        Err(error) => {
+            tracing::error!(%error, "SIGTERM cannot be caught");
+            return 1;
+        }
+    };
+    tokio::select! {
+        code = session::run(places, |places| Gateway::new(places.socket())) => code,
+        _ = term.recv() => {
+            tracing::info!("told to end");
+            TERMINATED
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter)
+        .init();
+}

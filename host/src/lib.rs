@@ -1,0 +1,58 @@
+//! `lazaret`: the trusted host process and its command line.
+//!
+//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, `clockwork` and their
+//! `parts`, beside `gateway` and `backup`; `channels`, `store`, `sandbox`, `mailbox`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
+//! down only, and `tests/tests/house.rs` holds it.
+//!
+//! It is a library so that the fuzz targets (`tests/fuzz`) can knock at `doors`; every room is private, so nothing
+//! else can be built upon it, and what no one calls is still found by the compiler.
+
+#[macro_use]
+mod failpoint;
+
+mod backup;
+mod channels;
+mod cli;
+mod clock;
+mod clockwork;
+mod config;
+mod daemon;
+mod delivery;
+mod disk;
+mod dispatch;
+mod domain;
+mod gateway;
+mod http;
+mod intake;
+mod mailbox;
+mod parts;
+mod policy;
+mod report;
+mod run;
+mod sandbox;
+mod say;
+mod store;
+mod supervisor;
+mod telemetry;
+mod unix_socket;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The whole program, from its arguments to its exit code.
+pub fn main() -> ExitCode {
+    let args = cli::Args::parse();
+    telemetry::start(args.quiet());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return report::failed("host.runtime", &e),
+    };
+    let ended = runtime.block_on(cli::run(args));
+    // A worker that reads standard input cannot be interrupted; it must not hold back the exit.
+    runtime.shutdown_background();
+    match ended {
+        Ok(code) => code,
+        Err(e) => report::failed(e.code(), &e),
+    }
+}

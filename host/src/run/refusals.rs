@@ -1,0 +1,88 @@
+//! What the box wrote that is no letter: removed, counted, and told to the operator without letting the box write the
+//! operator's log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Run;
+use crate::mailbox::Refused;
+
+/// So many refusals of a run are told one by one within a [`WINDOW`]; the others are counted.
+const TOLD: u32 = 20;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// How much of a run's refusals was told lately.
+#[derive(Debug, Default)]
+pub(super) struct Telling {
+    since: Option<Instant>,
+    told: u32,
+    untold: u64,
+}
+
+impl Telling {
+    /// Whether one more may be told now, and how many were not told before it.
+    fn turn(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now - since >= WINDOW) {
+            (self.since, self.told) = (Some(now), 0);
+        }
+        if self.told == TOLD {
+            self.untold += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+impl Run {
+    /// Removes and counts what has no number. A box makes such names faster than a disk stores commits, so a pass costs
+    /// one transaction per code.
+    pub(super) async fn sweep_out(&mut self, refused: &[Refused]) {
+        let mut codes: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for r in refused {
+            self.tell_refused(r);
+            *codes.entry(r.refusal.code.as_str()).or_default() += 1;
+            self.wall.done(&r.name);
+        }
+        for (code, count) in codes {
+            if let Err(e) = self.parts.store.count(code, count).await {
+                tracing::warn!(run = %self.run, code = e.code(), "refusals were not counted: {e}");
+            }
+        }
+    }
+
+    /// Uses up the number of a letter that could not be taken.
+    pub(super) async fn pass_over(&mut self, n: u64, r: &Refused) {
+        self.tell_refused(r);
+        if let Err(e) = self.parts.store.pass_over(self.run.clone(), n, r.refusal.code).await {
+            tracing::warn!(run = %self.run, code = e.code(), "the refusal was not counted: {e}");
+        }
+        self.wall.done(&r.name);
+    }
+
+    fn tell_refused(&mut self, r: &Refused) {
+        let Some(untold) = self.telling.turn(Instant::now()) else { return };
+        let shown = ipc_schema::refusal::quote(&r.name.to_string_lossy(), 80);
+        let code = r.refusal.code.as_str();
+        tracing::warn!(run = %self.run, code, "{shown} refused: {}", r.refusal.reason);
+        if untold > 0 {
+            tracing::warn!(run = %self.run, code, "{untold} refusals before this one were counted and not told");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn n4_a_box_does_not_write_the_operators_log() {
+        let (mut telling, start) = (Telling::default(), Instant::now());
+        let told = (0..1_000).filter(|_| telling.turn(start).is_some()).count();
+        assert_eq!(told, 20);
+        assert_eq!(telling.turn(start + WINDOW), Some(980), "and says how much it kept to itself");
+        assert_eq!(telling.turn(start + WINDOW), Some(0));
+    }
+}
