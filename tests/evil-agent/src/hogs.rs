@@ -27,6 +27,11 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("c4_output_flood", output),
     ("c4_output_with_escapes", escapes),
     ("c5_names_in_tmp", tmp_names),
+    ("c5_tmp_can_be_used", |_, _| {
+        let path = "/tmp/used";
+        let used = fs::write(path, "x").and_then(|()| fs::remove_file(path));
+        fact("errno", errno(&used))
+    }),
     ("c12_descriptors", descriptors),
     ("c25_core_dump", core_dump),
     ("c25_abort", |_, _| in_child("abort", "")),
