@@ -16,6 +16,7 @@ mod clock;
 mod compaction;
 mod error;
 mod inbox;
+mod look;
 mod model;
 mod outbox;
 mod places;
@@ -59,6 +60,8 @@ enum Command {
         #[arg(long, default_value = "/")]
         root: PathBuf,
     },
+    /// Say what this image offers, in a file for the host. No letter is read and no model is asked.
+    Look,
 }
 
 /// What a shell reports of a process that SIGTERM ended.
@@ -66,10 +69,14 @@ const TERMINATED: u8 = 128 + 15;
 
 /// The whole program, from its arguments to its exit code.
 pub fn main() -> ExitCode {
-    let Command::Run { root } = Args::parse().command;
+    let command = Args::parse().command;
     // Files are shared with the host through the group, and with nobody else.
     umask(Mode::from_raw_mode(0o007));
     log_to_stderr();
+    let root = match command {
+        Command::Run { root } => root,
+        Command::Look => return look_around(),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -92,6 +99,16 @@ pub fn main() -> ExitCode {
     // A file tool may still sit on its thread; the process ends without it.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+fn look_around() -> ExitCode {
+    match look::look(&Places::below("/")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "what the image offers cannot be told");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// SIGTERM ends it at once, between two steps: the transcript is written whole lines at a time and never from

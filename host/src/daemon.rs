@@ -23,6 +23,7 @@ use crate::disk;
 use crate::dispatch::{Settings, Unfinished};
 use crate::domain::{ChannelName, ChatKind, GroupName};
 use crate::gateway::Gateway;
+use crate::images::{Images, Place};
 use crate::intake;
 use crate::mailbox::Mailbox;
 use crate::parts::{Bell, Gate, Parts, Runner};
@@ -121,15 +122,20 @@ impl Host {
                 .map_err(|e| StartError::machine("telegram.start", "telegram", e))?;
             channels.add(Arc::new(telegram));
         }
+        let engine = engine(&install, env);
+        let runner = Runner::install(&runner_binary(env)?, &root.runners())
+            .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
+        let id = install_id(&root.state().join("install"))?;
+        let place = place(&root, &id, gid, &runner);
         let parts = Arc::new(Parts {
-            engine: engine(&install, env),
+            images: Images::new(engine.clone(), store.clone(), clock, place),
+            engine,
             mailbox: Mailbox::new(gid)
                 .map_err(|e| StartError::machine(e.code(), "letters", e))?
                 .with_limits(),
             gateway: gateway(&install)?,
-            runner: Runner::install(&runner_binary(env)?, &root.runners())
-                .map_err(|why| StartError::machine("runner.missing", "the runner", why))?,
-            id: install_id(&root.state().join("install"))?,
+            runner,
+            id,
             bell: Bell::default(),
             gate: Gate::default(),
             store,
@@ -342,6 +348,31 @@ pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Engine {
     let socket =
         env.get("DOCKER_HOST").filter(|host| by_default && host.starts_with("unix://")).unwrap_or(configured);
     Engine::new(socket)
+}
+
+fn place(root: &Root, id: &str, gid: u32, runner: &Runner) -> Place {
+    Place {
+        root: root.clone(),
+        install: id.to_owned(),
+        gid,
+        runner: runner.digest.clone(),
+        runner_dir: runner.dir.clone(),
+    }
+}
+
+/// What a command needs to check images and pin them, beside a host that may be running.
+///
+/// # Errors
+/// When there is no runner, or the install was never started.
+pub fn images(install: &Install, env: &BTreeMap<String, String>, store: Store) -> Result<Images, StartError> {
+    let (root, state) = (&install.root, install.root.state());
+    let failed = |e: io::Error| StartError::machine("state.gid", state.display().to_string(), e);
+    let gid = fs::metadata(&state).map_err(failed)?.gid();
+    let runner = Runner::install(&runner_binary(env)?, &root.runners())
+        .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
+    let id = install_id(&state.join("install"))?;
+    let place = place(root, &id, gid, &runner);
+    Ok(Images::new(engine(install, env), store, Clock::new(), place))
 }
 
 fn gateway(install: &Install) -> Result<Arc<Gateway>, StartError> {

@@ -19,12 +19,15 @@ use crate::parts::Parts;
 use crate::policy::delivery::{Happened, Next, Terms};
 use crate::policy::pace::{Pacer, Place, Wait};
 use crate::policy::retry::{LONGEST_WAIT, STORE_AGAIN};
+use crate::spool::Spool;
 use crate::store::{Head, StoreError};
 
 /// How long after the stop a call may still begin.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 /// How long a call that is under way at the stop may take.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
+/// How much longer a call with a file may take.
+const FILE: Duration = Duration::from_secs(240);
 /// The shortest wait for a part that is not due: never a busy loop.
 const SHORTEST: Duration = Duration::from_millis(10);
 
@@ -50,6 +53,7 @@ pub async fn recover(parts: &Parts) -> Result<(), StoreError> {
 struct Post {
     parts: Arc<Parts>,
     channel: Arc<dyn Channel>,
+    spool: Spool,
     pacer: Mutex<Pacer>,
     /// A call has ended.
     ended: Notify,
@@ -64,9 +68,11 @@ struct Post {
 pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: CancellationToken) {
     let mut rings = parts.bell.listen();
     let pacer = Mutex::new(Pacer::new(channel.pace()));
+    let spool = Spool::at(parts.install.root.spool());
     let post = Arc::new(Post {
         parts,
         channel,
+        spool,
         pacer,
         ended: Notify::new(),
         stop,
@@ -220,8 +226,8 @@ impl Post {
             }
         };
         let happened = tokio::select! {
-            happened = call(&self.channel, &part) => happened,
-            within = out_of_patience(self.channel.patience()) => {
+            happened = self.call(&part) => happened,
+            within = out_of_patience(self.patience(&part)) => {
                 Happened::Cut { why: format!("no answer within {} s", within.as_secs()) }
             }
             // A platform that does not answer, or an empty terminal. The row stays as it is: whoever finds it next
@@ -234,6 +240,20 @@ impl Post {
         }
         self.settle(part, happened, terms.retry).await;
         (Turn::Go, true)
+    }
+
+    /// A large file over a slow line takes its time.
+    fn patience(&self, part: &Part) -> Option<Duration> {
+        let more = if part.file.is_some() { FILE } else { Duration::ZERO };
+        self.channel.patience().map(|patience| patience + more)
+    }
+
+    /// The one call that a part needs next.
+    async fn call(&self, part: &Part) -> Happened {
+        made(&self.channel, &self.spool, part).await.unwrap_or_else(|error| {
+            tracing::debug!(chat = %part.chat, code = error.code(), "part {}: {error}", part.id);
+            happened(error)
+        })
     }
 
     /// Writes what came of a call, and does not stop trying: what is known here of the platform is known nowhere else.
@@ -277,22 +297,17 @@ impl Post {
     }
 }
 
-/// The one call that a part needs next.
-async fn call(channel: &Arc<dyn Channel>, part: &Part) -> Happened {
-    made(channel, part).await.unwrap_or_else(|error| {
-        tracing::debug!(chat = %part.chat, code = error.code(), "part {}: {error}", part.id);
-        happened(error)
-    })
-}
-
-async fn made(channel: &Arc<dyn Channel>, part: &Part) -> Result<Happened, SendError> {
+async fn made(channel: &Arc<dyn Channel>, spool: &Spool, part: &Part) -> Result<Happened, SendError> {
     failpoint!("delivery.send.before", |e| SendError::NotArrived { why: e.to_string(), after: None });
-    let made = match (part.way, &part.placeholder) {
-        (Way::Edit, None) => channel.claim(part).await.map(Happened::Claimed),
-        (Way::Edit, Some(placeholder)) => {
+    let made = match (&part.file, part.way, &part.placeholder) {
+        (Some(file), ..) => {
+            channel.send_file(part, file, &spool.path(&file.sha256)).await.map(Happened::Arrived)
+        }
+        (None, Way::Edit, None) => channel.claim(part).await.map(Happened::Claimed),
+        (None, Way::Edit, Some(placeholder)) => {
             channel.fill(part, placeholder).await.map(|()| Happened::Arrived(placeholder.clone()))
         }
-        (Way::Keyed | Way::Resend | Way::Hold, _) => channel.send(part).await.map(Happened::Arrived),
+        (None, Way::Keyed | Way::Resend | Way::Hold, _) => channel.send(part).await.map(Happened::Arrived),
     };
     failpoint!("delivery.send.after");
     made

@@ -1,7 +1,7 @@
 //! `lazaret`: the trusted host process and its command line.
 //!
 //! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, `clockwork` and their
-//! `parts`, beside `gateway` and `backup`; `channels`, `store`, `sandbox`, `mailbox`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
+//! `parts`, beside `gateway`, `backup` and `images`; `channels`, `store`, `sandbox`, `mailbox`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
 //! down only, and `tests/tests/house.rs` holds it.
 //!
 //! It is a library so that the fuzz targets (`tests/fuzz`) can knock at `doors`; every room is private, so nothing
@@ -23,6 +23,7 @@ mod dispatch;
 mod domain;
 mod gateway;
 mod http;
+mod images;
 mod intake;
 mod mailbox;
 mod parts;
@@ -31,6 +32,7 @@ mod report;
 mod run;
 mod sandbox;
 mod say;
+mod spool;
 mod store;
 mod supervisor;
 mod telemetry;

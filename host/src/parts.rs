@@ -12,6 +12,7 @@ use crate::config::Install;
 use crate::dispatch::Facts;
 use crate::domain::GroupName;
 use crate::gateway::Gateway;
+use crate::images::Images;
 use crate::mailbox::Mailbox;
 use crate::sandbox::Engine;
 use crate::store::Store;
@@ -26,6 +27,8 @@ pub struct Parts {
     pub install: Arc<Install>,
     /// The engine.
     pub engine: Engine,
+    /// Which image a run is made of.
+    pub images: Images,
     /// The letters' watcher.
     pub mailbox: Mailbox,
     /// The model path.

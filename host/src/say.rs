@@ -40,6 +40,31 @@ pub fn label(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() && !is_invisible(*c)).take(80).collect()
 }
 
+/// What a file is called in a chat: a label of one line, without a way to anywhere and with its ending.
+pub fn file_name(wanted: &str) -> String {
+    const STEM: usize = 60;
+    const ENDING: usize = 12;
+    let last = wanted.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or_default();
+    let (stem, ending) = match last.rsplit_once('.') {
+        Some((stem, ending)) if ending.chars().count() <= ENDING => (stem, format!(".{}", label(ending))),
+        _ => (last, String::new()),
+    };
+    let stem: String = label(stem).trim_start_matches(['.', ' ', '-']).chars().take(STEM).collect();
+    let stem = if stem.trim().is_empty() { "file".to_owned() } else { stem };
+    defuse(&format!("{stem}{}", ending.trim_end_matches('.')))
+}
+
+/// A file and its caption, where a channel can only say where it lies.
+pub fn file_at(caption: &str, name: &str, bytes: u64, path: &str) -> String {
+    let size = if bytes < 1 << 20 {
+        format!("{} KiB", bytes.div_ceil(1 << 10))
+    } else {
+        format!("{} MiB", bytes.div_ceil(1 << 20))
+    };
+    let line = format!("[file {name}, {size}: {path}]");
+    if caption.is_empty() { line } else { format!("{caption}\n{line}") }
+}
+
 fn defuse(text: &str) -> String {
     // ASCII lower-casing keeps every byte's place, so that finds in `lower` are finds in `text`.
     let lower = text.to_ascii_lowercase();
@@ -84,6 +109,12 @@ pub fn disk_again() -> String {
 pub fn cannot_start(why: &str) -> String {
     let why = ended(&one_line(why, REASON));
     format!("The agent cannot start: {why} Your message is kept, and I keep trying for a day.")
+}
+
+/// Another image was named for the group's boxes, and the one before it stays.
+pub fn image_kept(name: &str, why: &str, serves: &str) -> String {
+    let why = ended(&one_line(why, REASON));
+    format!("I do not use the image {name}: {why} I go on with {serves}.")
 }
 
 /// A reason as a sentence: with a full stop, unless it ends in a mark of its own.

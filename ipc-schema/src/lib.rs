@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod ids;
 pub mod layout;
 pub mod letters;
+pub mod offers;
 pub mod refusal;
 pub mod untrusted_fs;
 pub mod write;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use ipc_schema::letters::from_agent::*;
-use ipc_schema::letters::request::{AskPerson, UpdatePersonality};
+use ipc_schema::letters::request::{AskPerson, SendFile, UpdatePersonality};
 use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
 use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
 use proptest::prelude::*;
@@ -51,6 +51,7 @@ fn begin() -> to_agent::Begin {
                 verdict: to_agent::ToolVerdict::Deny,
             }],
         },
+        files: true,
         network: "There is no network here.".into(),
         zone: "Europe/Berlin".into(),
         claude_md_global: Some(to_agent::Text { text: "Be brief.\n".into(), sha256: "ab".repeat(32) }),
@@ -171,8 +172,18 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
                 choices: vec!["whole".into(), "skimmed".into()],
             })),
         ),
-        block(
+        letter(
             7,
+            LetterId::of_request(TURN, "toolu_01C").unwrap(),
+            Some(TURN),
+            FromAgent::Request(Request::SendFile(SendFile {
+                path: "/workspace/out/list.pdf".into(),
+                caption: Some("What we need.".into()),
+                name: Some("shopping list.pdf".into()),
+            })),
+        ),
+        block(
+            8,
             21,
             0,
             FromAgent::TurnDone(TurnDone {
@@ -187,7 +198,7 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
             }),
         ),
         run(
-            8,
+            9,
             None,
             FromAgent::Failed(Failed {
                 code: "session.unreadable".into(),
@@ -280,10 +291,57 @@ proptest! {
     }
 
     #[test]
-    fn a_golden_letter_with_one_byte_changed_is_read_or_refused(which in 0usize..8, at in any::<usize>(), byte: u8) {
+    fn a_golden_letter_with_one_byte_changed_is_read_or_refused(which in 0usize..9, at in any::<usize>(), byte: u8) {
         let mut bytes = from_agent_letters()[which].to_bytes().unwrap();
         let at = at % bytes.len();
         bytes[at] = byte;
         let _ = FromAgentLetter::parse(&bytes);
     }
+}
+
+/// B9: what a box sees of the machine is said in files of the owner's, and no letter has a word for it.
+#[test]
+fn b9_no_letter_of_an_agent_can_carry_a_mount() {
+    let schema = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/from-agent.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    fn names(value: &serde_json::Value, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(map) => {
+                if let Some(properties) = map.get("properties").and_then(|p| p.as_object()) {
+                    found.extend(properties.keys().cloned());
+                }
+                map.values().for_each(|v| names(v, found));
+            }
+            serde_json::Value::Array(list) => list.iter().for_each(|v| names(v, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    names(&schema, &mut found);
+    assert!(found.contains(&"question".to_owned()), "the schema was read");
+    for word in ["mount", "bind", "volume", "source", "target", "container", "privileged", "image", "runtime"]
+    {
+        assert!(
+            !found.iter().any(|name| name.to_lowercase().contains(word)),
+            "a letter has a field like {word}"
+        );
+    }
+    let request = |body: &str| {
+        format!(
+            r#"{{"v":1,"id":"t-41:2.0","run":"{RUN}","turn":"t-41","n":6,"ack":2,"at":"2026-11-21T13:03:00.250Z","type":"request","body":{body}}}"#
+        )
+    };
+    let plain = request(r##"{"kind":"update_personality","args":{"text":"# x"}}"##);
+    FromAgentLetter::parse(plain.as_bytes()).unwrap();
+    for forged in [
+        r##"{"kind":"update_personality","args":{"text":"# x","mounts":[{"source":"/"}]}}"##,
+        r##"{"kind":"update_personality","args":{"text":"# x"},"containerConfig":{"additionalMounts":[]}}"##,
+    ] {
+        let refused = FromAgentLetter::parse(request(forged).as_bytes()).unwrap_err();
+        assert_eq!(refused.code, ipc_schema::RefusalCode::Schema, "{forged}");
+    }
+    let unknown = request(r#"{"kind":"register_group","args":{"name":"x","mounts":["/root/.ssh"]}}"#);
+    let parsed = FromAgentLetter::parse(unknown.as_bytes()).unwrap();
+    let FromAgent::Request(Request::Unsupported { kind }) = parsed.body else { panic!("{parsed:?}") };
+    assert_eq!(kind, "register_group", "its arguments are dropped unread");
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Every room with its floor. Two rooms on one floor do not import each other.
 /// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
-const FLOORS: [(&str, u32); 28] = [
+const FLOORS: [(&str, u32); 29] = [
     ("main", 65),
     ("lib", 60),
     ("doors", 57),
@@ -23,10 +23,12 @@ const FLOORS: [(&str, u32); 28] = [
     ("parts", 41),
     ("gateway", 40),
     ("backup", 40),
+    ("images", 40),
     ("channels", 30),
     ("store", 30),
     ("sandbox", 30),
     ("mailbox", 30),
+    ("spool", 30),
     ("config", 30),
     ("dispatch", 22),
     ("policy", 21),

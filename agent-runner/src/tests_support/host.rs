@@ -31,6 +31,7 @@ pub fn begin() -> Begin {
             compaction_percent: 80,
         },
         tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
+        files: true,
         network: "off for this group".into(),
         zone: "Europe/Berlin".into(),
         claude_md_global: None,

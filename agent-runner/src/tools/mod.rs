@@ -10,17 +10,19 @@ mod output;
 mod read_file;
 mod run_command;
 mod search;
+mod send_file;
 mod shell;
 mod write_file;
 
 use std::time::Duration;
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::request::{AskPerson, UpdatePersonality};
+use ipc_schema::letters::request::{AskPerson, SendFile, UpdatePersonality};
 use ipc_schema::letters::to_agent::Limits;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub use send_file::told as file_sent;
 pub use shell::Shell;
 
 use crate::places::Places;
@@ -68,6 +70,8 @@ pub enum Wanted {
     Personality(NewPersonality),
     /// `ask_person`
     Person(AskPerson),
+    /// `send_file`
+    File(SendFile),
 }
 
 impl Wanted {
@@ -79,6 +83,7 @@ impl Wanted {
         match self {
             Self::Personality(text) => text.request(base_sha256).map(Request::UpdatePersonality),
             Self::Person(question) => checked(question).map(Request::AskPerson),
+            Self::File(file) => send_file::checked(file).map(Request::SendFile),
         }
     }
 }
@@ -165,7 +170,7 @@ pub const ASK_PERSON: &str = "ask_person";
 /// Whether a call of this tool goes to the host by a letter. Such a call can be repeated after a crash; a local
 /// one cannot, since nobody knows how far it came.
 pub fn is_by_letter(name: &str) -> bool {
-    matches!(name, SEND_MESSAGE | UPDATE_PERSONALITY | ASK_PERSON)
+    matches!(name, SEND_MESSAGE | UPDATE_PERSONALITY | ASK_PERSON | send_file::NAME)
 }
 
 impl Call {
@@ -184,6 +189,7 @@ impl Call {
             SEND_MESSAGE => Self::SendMessage(args(name, input)?),
             UPDATE_PERSONALITY => Self::Ask(Wanted::Personality(args(name, input)?)),
             ASK_PERSON => Self::Ask(Wanted::Person(args(name, input)?)),
+            send_file::NAME => Self::Ask(Wanted::File(args(name, input)?)),
             _ => {
                 let known: Vec<_> = DEFINED.iter().map(|tool| tool.0).collect();
                 return Err(format!("there is no tool {name:?}; there are: {}", known.join(", ")));
@@ -211,6 +217,7 @@ impl Call {
             Self::SendMessage(SendMessage { text })
             | Self::Ask(Wanted::Personality(NewPersonality { text })) => text,
             Self::Ask(Wanted::Person(ask)) => &ask.question,
+            Self::Ask(Wanted::File(file)) => &file.path,
         };
         one_line(text)
     }
@@ -301,7 +308,7 @@ impl Toolbox {
 /// Name, description, properties, required ones.
 type Definition = (&'static str, &'static str, fn() -> Value, &'static [&'static str]);
 
-const DEFINED: [Definition; 9] = [
+const DEFINED: [Definition; 10] = [
     (RUN_COMMAND, run_command::ABOUT, run_command::properties, &["command"]),
     ("read_file", read_file::ABOUT, read_file::properties, &["path"]),
     ("write_file", write_file::ABOUT, write_file::properties, &["path", "content"]),
@@ -335,11 +342,13 @@ const DEFINED: [Definition; 9] = [
         },
         &["question"],
     ),
+    (send_file::NAME, send_file::ABOUT, send_file::properties, &["path"]),
 ];
 
-/// The `tools` of a request.
-pub fn definitions() -> Value {
-    let tools = DEFINED.iter().map(|(name, about, properties, required)| {
+/// The `tools` of a request. Files are offered where the chat takes them.
+pub fn definitions(files: bool) -> Value {
+    let offered = DEFINED.iter().filter(|tool| files || tool.0 != send_file::NAME);
+    let tools = offered.map(|(name, about, properties, required)| {
         json!({
             "name": name,
             "description": about,
@@ -360,7 +369,7 @@ mod tests {
 
     #[test]
     fn every_tool_that_is_offered_is_understood() {
-        for tool in definitions().as_array().unwrap() {
+        for tool in definitions(true).as_array().unwrap() {
             let name = tool["name"].as_str().unwrap();
             let required = tool["input_schema"]["required"].as_array().unwrap();
             let input: serde_json::Map<_, _> =
@@ -376,7 +385,7 @@ mod tests {
 
     #[test]
     fn every_property_that_is_offered_is_taken() {
-        for tool in definitions().as_array().unwrap() {
+        for tool in definitions(true).as_array().unwrap() {
             let properties = tool["input_schema"]["properties"].as_object().unwrap();
             let input: serde_json::Map<_, _> = properties
                 .iter()
@@ -395,6 +404,14 @@ mod tests {
             let call = Call::parse(name, &Value::Object(input).to_string());
             assert!(call.is_ok(), "{name}: {call:?}");
         }
+    }
+
+    #[test]
+    fn files_are_offered_where_the_chat_takes_them() {
+        let names = |files| {
+            definitions(files).as_array().unwrap().iter().filter(|t| t["name"] == "send_file").count()
+        };
+        assert_eq!((names(true), names(false)), (1, 0));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `write_file`: a whole file.
 
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use rustix::fs::OFlags;
 use serde::Deserialize;
@@ -40,16 +43,52 @@ pub fn run(places: &Places, args: &Args) -> Result<Output, String> {
     Ok(Output::ok(format!("wrote {} bytes to {}", args.content.len(), places.shown(&path))))
 }
 
-/// In place, not by rename: rights, owner and links of an existing file stay, and a program that watches it sees
-/// what it expects. A crash in the middle is told as "it may have run".
+/// Written beside and renamed: a box that is killed in the middle leaves the old text or the new one, whole. Rights are
+/// kept, and a link is followed to what it names. What a rename would take from somebody (another owner, a second hard
+/// link, a directory that takes no new names) is written in place.
 ///
 /// # Errors
 /// What the system says; [`files::NotRegular`] for what is no file.
-pub fn overwrite(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = files::open_with(path, OFlags::WRONLY | OFlags::CREATE)?;
+pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (path, there) = match files::open_with(path, OFlags::WRONLY) {
+        Ok(file) => (fs::canonicalize(path)?, Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => (path.to_owned(), None),
+        Err(e) => return Err(e),
+    };
+    let seen = there.as_ref().map(File::metadata).transpose()?;
+    let ours = rustix::process::geteuid().as_raw();
+    if seen.as_ref().is_none_or(|seen| seen.nlink() == 1 && seen.uid() == ours) {
+        match replace(&path, seen.map(|seen| seen.permissions()), bytes) {
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidFilename) => {}
+            done => return done,
+        }
+    }
+    let mut file = match there {
+        Some(file) => file,
+        None => files::open_with(&path, OFlags::WRONLY | OFlags::CREATE)?,
+    };
     // Only after the look at what it is: O_TRUNC would already have acted.
     file.set_len(0)?;
     file.write_all(bytes)
+}
+
+fn replace(path: &Path, rights: Option<fs::Permissions>, bytes: &[u8]) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let part = path.with_file_name(format!(".{name}.part"));
+    // What a box that was killed has left.
+    match fs::remove_file(&part) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let written = File::create_new(&part).and_then(|mut file| {
+        file.write_all(bytes)?;
+        if let Some(rights) = rights {
+            file.set_permissions(rights)?;
+        }
+        fs::rename(&part, path)
+    });
+    written.inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
 #[cfg(test)]
@@ -72,6 +111,33 @@ mod tests {
         write(&places, "a/b/run.sh", "2").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "2");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o750);
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_its_links_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::below(dir.path());
+        let path = |name: &str| places.resolve(name);
+        write(&places, "a", "one").unwrap();
+        // Whoever has it open reads on in what it was.
+        let mut open = File::open(path("a")).unwrap();
+        std::os::unix::fs::symlink("a", path("link")).unwrap();
+        write(&places, "link", "two").unwrap();
+        assert!(path("link").is_symlink());
+        assert_eq!(io::read_to_string(&mut open).unwrap(), "one");
+        assert_eq!(fs::read_to_string(path("a")).unwrap(), "two");
+        fs::hard_link(path("a"), path("twin")).unwrap();
+        write(&places, "a", "three").unwrap();
+        assert_eq!(fs::read_to_string(path("twin")).unwrap(), "three", "in place");
+        std::os::unix::fs::symlink("nowhere", path("dangling")).unwrap();
+        write(&places, "dangling", "x").unwrap();
+        fs::write(path(".a.part"), "of a box that was killed").unwrap();
+        fs::remove_file(path("twin")).unwrap();
+        write(&places, "a", "four").unwrap();
+        assert_eq!(fs::read_to_string(path("a")).unwrap(), "four");
+        assert!(!path(".a.part").exists());
+        let long = "n".repeat(255);
+        write(&places, &long, "a name that leaves no room for another").unwrap();
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl<M: Model> Agent<M> {
             Personality { text: Some(text.text), sha256: Some(text.sha256) }
         });
         let clock = Clock::new(&begin.zone);
-        let offered = tools::definitions();
+        let offered = tools::definitions(begin.files);
         Self { begin, post, transcript, model, socket, tools, offered, clock, personality }
     }
 

@@ -222,6 +222,7 @@ impl<M: Model> Agent<M> {
             (_, Verdict::Refused { code, reason }) => Output::error(format!("refused ({code}): {reason}")),
             (Wanted::Personality(text), Verdict::Ok { result }) => self.take_over(text, &result),
             (Wanted::Person(_), Verdict::Ok { result }) => answer(result),
+            (Wanted::File(_), Verdict::Ok { result }) => Output::ok(tools::file_sent(&result)),
         }
     }
 

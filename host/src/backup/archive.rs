@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use super::tree::{Found, Tree, What};
+use super::tree::{self, Found, Tree, What};
 use super::{BackupError, stamp};
 use crate::config::Root;
 use crate::disk;
@@ -26,10 +26,10 @@ use crate::store::{self, Around, Restored};
 const MANIFEST: &str = "manifest.json";
 /// The database's name in the archive.
 const DATABASE: &str = "state/lazaret.db";
-/// What else of `state/` belongs to an install: what agents keep. Letters on their way are made again from rows; runners
+/// What else of `state/` belongs to an install: what agents keep, and the files that rows of the outbox wait to send. Letters on their way are made again from rows; runners
 /// and users' lists are made by the next start; the install's own id stays with the place, so that two places with one
 /// past never take each other's boxes for their own.
-const KEPT: [&str; 4] = ["sessions", "inbox", "workspaces", "global"];
+const KEPT: [&str; 5] = ["sessions", "inbox", "workspaces", "global", "spool"];
 /// The settings, and groups' settings and personalities.
 const SETTINGS: [&str; 2] = ["lazaret.toml", "groups"];
 
@@ -186,8 +186,7 @@ impl<W: Write> Tar<W> {
             return Ok(());
         }
         let (Some(dir), Some(file)) = (path.parent(), path.file_name()) else { return Ok(()) };
-        let found = Tree::open(dir)?.one(Path::new(file))?;
-        let found = Found { path: PathBuf::new(), ..found };
+        let found = tree::one(dir, file)?;
         self.one(found, path, name)
     }
 

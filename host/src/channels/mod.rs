@@ -4,6 +4,7 @@ pub mod telegram;
 pub mod terminal;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use crate::domain::message::{Inbound, Offered};
-use crate::domain::outbound::Part;
+use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, MessageSeq, RunId, TurnId};
 use crate::policy::delivery::Abilities;
 use crate::policy::pace::Limits;
@@ -194,6 +195,17 @@ pub trait Channel: Send + Sync {
 
     /// Sends one part; returns the platform's id of it. A channel that takes our own id gives it [`Part::ours`].
     async fn send(&self, part: &Part) -> Result<String, SendError>;
+
+    /// Whether it can send files.
+    fn takes_files(&self) -> bool {
+        false
+    }
+
+    /// Sends a part that is a file, which lies at `path` in the host's spool; returns the platform's id of it. Called only
+    /// where [`Channel::takes_files`] says so.
+    async fn send_file(&self, _part: &Part, _file: &SpooledFile, _path: &Path) -> Result<String, SendError> {
+        Err(SendError::Refused { why: "this channel takes no files".into() })
+    }
 
     /// Sends a placeholder for a part; returns the platform's id of it. Called only where [`Abilities::edits`] is set.
     async fn claim(&self, _part: &Part) -> Result<String, SendError> {

@@ -12,6 +12,7 @@ use crate::config::{Install, personality};
 use crate::daemon;
 use crate::disk;
 use crate::policy::sandbox_plan::machine_architecture;
+use crate::sandbox::check_source;
 use crate::say;
 use crate::store::{self, BALLAST, Store};
 
@@ -127,6 +128,7 @@ fn disk(install: &Install, found: &mut Findings) {
 fn groups(install: &Install, found: &mut Findings) {
     for name in install.group_names() {
         let checked = install.group(&name).map_err(|e| e.to_string()).and_then(|group| {
+            group.mounts.iter().try_for_each(|m| check_source(&m.source)).map_err(|e| e.to_string())?;
             personality::read(&install.root.personality(&name)).map(|text| (group, text.is_some()))
         });
         found.add("group", checked, |(group, text)| {

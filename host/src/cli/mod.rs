@@ -5,6 +5,7 @@ mod chat;
 mod config;
 mod doctor;
 mod groups;
+mod image;
 mod ipc;
 mod status;
 mod trace;
@@ -19,6 +20,8 @@ use clap::{Parser, Subcommand};
 use crate::backup::BackupError;
 use crate::config::{ConfigError, Install, Root};
 use crate::daemon::StartError;
+use crate::images::ImageError;
+use crate::sandbox::EngineError;
 use crate::store::{Store, StoreError};
 
 /// A trusted host for agents in sealed containers.
@@ -47,6 +50,8 @@ enum Verb {
     Doctor,
     /// Groups and the chats that belong to them.
     Groups(groups::Groups),
+    /// What boxes are made of: build, check, set, roll back.
+    Image(image::Image),
     /// Tell the whole way of a message.
     Trace(trace::Trace),
     /// Look at letters.
@@ -84,6 +89,12 @@ pub enum CliError {
     /// A copy.
     #[error(transparent)]
     Backup(#[from] BackupError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// What was asked for is not there, or not possible.
     #[error("{0}")]
     Plain(String),
@@ -97,6 +108,8 @@ impl CliError {
             Self::Store(e) => e.code(),
             Self::Config(e) => e.code(),
             Self::Backup(e) => e.code(),
+            Self::Engine(e) => e.code(),
+            Self::Image(e) => e.code(),
             Self::Plain(_) => "cli",
         }
     }
@@ -121,6 +134,7 @@ pub async fn run(args: Args) -> Done {
         Verb::Status => status::run(&here).await,
         Verb::Doctor => doctor::run(&here).await,
         Verb::Groups(groups) => groups::run(&here, groups).await,
+        Verb::Image(image) => image::run(&here, image).await,
         Verb::Trace(trace) => trace::run(&here, &trace).await,
         Verb::Ipc(ipc) => ipc::run(&here, ipc).await,
         Verb::Config(config) => config::run(&here, config),

@@ -9,13 +9,18 @@ use crate::backup;
 use crate::channels::terminal::wire::SOCKET;
 use crate::clock::Clock;
 use crate::disk;
+use crate::mailbox;
 use crate::report::safe;
 use crate::say;
 use crate::store::{self, DeliveryCount};
 use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
-    let summary = here.store()?.summary().await?;
+    let store = here.store()?;
+    let summary = store.summary().await?;
+    let pins = store.pins().await?;
+    let kept: Vec<_> =
+        pins.iter().filter_map(|(group, pin)| Some((group, pin, pin.refused.as_ref()?))).collect();
     let damage = store::known_damage(&here.root.database());
     let now = Clock::new().wall();
     let copy = backup::newest(&here.root, now).map(|(path, at)| (path, now.since(at)));
@@ -27,10 +32,13 @@ pub(super) async fn run(here: &Here) -> Done {
         "root": here.root.path(),
         "messages": summary.messages,
         "turns": summary.turns.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-        "runs": summary.runs.iter().map(|(run, lane, state)| json!({"run": run, "lane": lane, "state": state})).collect::<Vec<_>>(),
+        "runs": summary.runs.iter().map(|(run, lane, state)| json!({"run": run, "lane": lane, "state": state, "letters": letters(here, run, lane)})).collect::<Vec<_>>(),
         "outbox": outbox(&summary.delivery),
         "damaged": damage,
         "copy": copy.as_ref().map(|(path, age)| json!({"file": path, "age_s": age.as_secs()})),
+        "images_not_taken": kept.iter().map(|(group, pin, refused)| json!({
+            "group": group.as_str(), "image": refused.name, "why": refused.why, "serves": pin.now.name,
+        })).collect::<Vec<_>>(),
         "disk": room.map(|r| json!({"free_mib": r.free >> 20, "read_only": r.read_only, "ballast_mib": ballast})),
         "counters": summary.numbers.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
     });
@@ -55,13 +63,27 @@ pub(super) async fn run(here: &Here) -> Done {
         text += &format!("disk      {} MiB free, {ballast} MiB of ballast{written}\n", room.free >> 20);
     }
     for (run, lane, state) in &summary.runs {
-        text += &format!("run       {run}  {lane}  {state}\n");
+        text += &format!("run       {run}  {lane}  {state}  letters {}\n", letters(here, run, lane));
+    }
+    for (group, pin, refused) in &kept {
+        let (name, why) = (safe(&refused.name), safe(&refused.why));
+        text += &format!(
+            "image     {group} goes on with {}; {name} is not taken: {why}\n",
+            safe(&pin.now.shown())
+        );
     }
     for (name, value) in &summary.numbers {
         text += &format!("counter   {name} {value}\n");
     }
     here.print(&json, text.trim_end());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who holds the box to its budget of letters: the kernel, or the host by looking.
+fn letters(here: &Here, run: &str, lane: &str) -> &'static str {
+    let group = lane.split('/').next().unwrap_or_default();
+    let from = here.root.ipc().join(group).join(run).join(ipc_schema::layout::FROM_AGENT);
+    if mailbox::is_covered(&from) { "limited" } else { "watched" }
 }
 
 fn outbox(d: &DeliveryCount) -> Value {

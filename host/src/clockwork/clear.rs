@@ -3,17 +3,24 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat, unlinkat};
+use ipc_schema::untrusted_fs::{Kind, UntrustedDir};
 
 use crate::config::Root;
 use crate::config::files::KeepFile;
 use crate::domain::WallMs;
 use crate::policy::retention::{Kept, Rule, gone};
+use crate::spool::Spool;
 use crate::store::{Cleared, Store, StoreError};
+
+/// Names of a group's transcripts that are looked at in one night.
+const NAMES: usize = 100_000;
+/// Files that were sent may take this much until they are as old as other media.
+const SPOOL: u64 = 1 << 30;
+/// Younger files of the spool may be on their way to their row.
+const ON_ITS_WAY: Duration = Duration::from_secs(3600);
 
 /// What went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,9 +41,11 @@ pub(super) async fn all(
     let runs = letters(root, store, keep, now).await?;
     let used: BTreeSet<String> = store.media_in_use().await?.into_iter().collect();
     let sessions = store.sessions().await?;
+    let waiting = store.spool_in_use().await?;
     let (root, rules) = (root.clone(), keep.clone());
     let files = tokio::task::spawn_blocking(move || {
-        let media = media(&root, &used, rules.media.0, now);
+        let spooled = spooled(&Spool::at(root.spool()), &waiting, rules.media.0, now);
+        let media = media(&root, &used, rules.media.0, now) + spooled;
         let transcripts: usize = sessions
             .iter()
             .map(|(group, newest)| transcripts(&root.sessions(group), *newest, rules.transcripts.0, now))
@@ -100,36 +109,47 @@ fn media(root: &Root, used: &BTreeSet<String>, longest: Duration, now: WallMs) -
     gone.iter().filter_map(|at| files.get(*at)).filter(|file| done(file, fs::remove_file(file))).count()
 }
 
+/// Files that agents sent, once nothing waits for them: a terminal's reader opens them where they lie.
+fn spooled(spool: &Spool, waiting: &BTreeSet<String>, longest: Duration, now: WallMs) -> usize {
+    let files = spool.files();
+    let things: Vec<Kept> = files
+        .iter()
+        .map(|(name, seen)| {
+            let age = now.since(seen.modified().map_or(now, wall));
+            Kept { bytes: seen.len(), age, in_use: waiting.contains(name) || age < ON_ITS_WAY }
+        })
+        .collect();
+    let gone = gone(&things, Rule { longest, budget: Some(SPOOL) });
+    let names = gone.iter().filter_map(|at| files.get(*at)).map(|(name, _)| name);
+    names.filter(|name| done(&spool.path(name), spool.remove(name))).count()
+}
+
 /// Transcripts of sessions that were ended, and the texts that compaction put away. The folder is the agent's: names are
 /// read and unlinked through a handle of it, and nothing in it is followed.
 fn transcripts(sessions: &Path, newest: u64, longest: Duration, now: WallMs) -> usize {
     let cleared = |folder: &Path, ending: &str| -> io::Result<usize> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // `sessions` is in a folder of the host's; `archive` is below it, and must be no link.
-        let mut handle = openat(CWD, sessions, flags, Mode::empty())?;
+        let mut handle = UntrustedDir::open(sessions)?;
         if !folder.as_os_str().is_empty() {
-            handle = openat(&handle, folder, flags, Mode::empty())?;
+            handle = handle.folder(folder)?;
         }
         let (mut names, mut things) = (Vec::new(), Vec::new());
-        for entry in Dir::read_from(&handle)? {
-            let entry = entry?;
-            let name = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
+        for name in handle.names(NAMES)?.names {
             let text = name.to_string_lossy().into_owned();
-            let Ok(seen) = statat(&handle, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            if !text.ends_with(ending) || FileType::from_raw_mode(seen.st_mode) != FileType::RegularFile {
+            let Ok(seen) = handle.look(&name) else { continue };
+            if !text.ends_with(ending) || seen.kind != Kind::File {
                 continue;
             }
-            let changed = WallMs(seen.st_mtime.saturating_mul(1000));
+            let changed = WallMs(seen.mtime.saturating_mul(1000));
             let in_use = ending == ".jsonl" && is_current(&text, newest);
-            let bytes = u64::try_from(seen.st_size).unwrap_or(0);
-            things.push(Kept { bytes, age: now.since(changed), in_use });
+            things.push(Kept { bytes: seen.len, age: now.since(changed), in_use });
             names.push(name);
         }
         let gone = gone(&things, Rule { longest, budget: None });
-        let removed = gone.iter().filter_map(|at| names.get(*at)).filter(|name| {
-            let unlinked = unlinkat(&handle, *name, AtFlags::empty()).map_err(io::Error::from);
-            done(&sessions.join(folder).join(name), unlinked)
-        });
+        let removed = gone
+            .iter()
+            .filter_map(|at| names.get(*at))
+            .filter(|name| done(&sessions.join(folder).join(name), handle.unlink(name)));
         Ok(removed.count())
     };
     // A group without a folder, or without an archive, has nothing to clear.

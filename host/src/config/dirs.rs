@@ -77,6 +77,10 @@ impl Root {
     pub fn global(&self) -> PathBuf {
         self.state().join("global")
     }
+    /// Files that agents send, until they are sent: the host's own copies, outside every mount.
+    pub fn spool(&self) -> PathBuf {
+        self.state().join("spool")
+    }
     /// Letters on their way.
     pub fn ipc(&self) -> PathBuf {
         self.state().join("ipc")
@@ -92,6 +96,10 @@ impl Root {
     /// Runners by digest.
     pub fn runners(&self) -> PathBuf {
         self.state().join("runner")
+    }
+    /// Directories of boxes on trial.
+    pub fn trials(&self) -> PathBuf {
+        self.state().join("trials")
     }
     /// Copies of images' `/etc/passwd` with one line more.
     pub fn passwd(&self) -> PathBuf {

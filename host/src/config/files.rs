@@ -1,6 +1,7 @@
 //! The settings files as types. Their field docs are the text of the JSON Schemas.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -10,6 +11,7 @@ use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
 pub use super::value::{Span, Zone};
 use crate::domain::group::{Priority, Trigger};
+use crate::domain::image::DEFAULT_IMAGE;
 use crate::domain::limits::{Budget, ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChatId, SenderId};
@@ -43,6 +45,8 @@ pub struct InstallFile {
     pub context: ContextFile,
     /// Tool policy: a guard rail for the model, not a wall.
     pub tools: ToolsFile,
+    /// What groups may mount.
+    pub mounts: MountsFile,
     /// Chat platforms.
     pub channels: ChannelsFile,
     /// Model providers by name. Without any, the environment decides: `ANTHROPIC_API_KEY`, `OPENAI_BASE_URL`, else
@@ -56,7 +60,7 @@ impl Default for InstallFile {
             persona: "Laz".into(),
             zone: Zone(chrono_tz::UTC),
             owners: Vec::new(),
-            image: "lazaret-agent".into(),
+            image: DEFAULT_IMAGE.into(),
             model: ModelFile::default(),
             host: HostFile::default(),
             keep: KeepFile::default(),
@@ -64,6 +68,7 @@ impl Default for InstallFile {
             limits: LimitsFile::default(),
             context: ContextFile::default(),
             tools: ToolsFile::default(),
+            mounts: MountsFile::default(),
             channels: ChannelsFile::default(),
             providers: BTreeMap::new(),
         }
@@ -117,6 +122,9 @@ pub struct GroupFile {
     /// Tool policy of this group, instead of the install's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tools: Option<ToolsFile>,
+    /// Directories and files of the machine that the agent sees, as far as the install allows them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountFile>,
     /// What is done here about a part of which nobody knows whether it arrived, instead of the channel's setting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery: Option<DeliveryFile>,
@@ -224,6 +232,38 @@ impl Default for EngineFile {
     fn default() -> Self {
         Self { socket: "unix:///var/run/docker.sock".into() }
     }
+}
+
+/// What groups may mount.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MountsFile {
+    /// Directories; a group may mount them, and what lies in them.
+    pub allow: Vec<AllowedMountFile>,
+}
+
+/// A directory that groups may mount.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedMountFile {
+    /// Its absolute path, without links.
+    pub path: PathBuf,
+    /// Whether groups may ask to write there.
+    #[serde(default)]
+    pub writable: bool,
+}
+
+/// A mount of a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MountFile {
+    /// The absolute path on this machine, without links.
+    pub source: PathBuf,
+    /// Where the agent sees it: below `/mnt/`.
+    pub target: String,
+    /// Whether the agent may write there.
+    #[serde(default)]
+    pub writable: bool,
 }
 
 /// Limits. In a group's file: only what differs.

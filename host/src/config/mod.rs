@@ -5,8 +5,10 @@
 //! at the start. Every error names the file, the line and column, what was expected, and the nearest right name.
 
 pub mod dirs;
+pub mod edit;
 pub mod files;
 pub mod first;
+mod mounts;
 mod paths;
 pub mod personality;
 mod secrets;
@@ -22,6 +24,7 @@ use crate::domain::group::{Group, ModelChoice};
 use crate::domain::limits::{ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
+use crate::policy::mounts::Allowed;
 use crate::policy::pace::Limits;
 pub use dirs::Root;
 use files::{GroupFile, InstallFile, LimitsFile, ProviderKind};
@@ -100,6 +103,8 @@ pub struct Install {
     pub model: ModelChoice,
     /// Telegram, when it is set up.
     pub telegram: Option<Telegram>,
+    /// What groups may mount.
+    allowed_mounts: Vec<Allowed>,
     shown: Vec<Shown>,
 }
 
@@ -115,8 +120,18 @@ impl Install {
         let providers = secrets::providers(&file, &root, env)?;
         let model = model_choice(&file, &providers)?;
         let telegram = secrets::telegram(&file, &root, env)?;
+        let allowed_mounts = mounts::allowed(&path, &text, &file, &root)?;
         let shown = show::with_choice(shown, &model);
-        Ok(Self { root, owners: file.owners.clone(), file, providers, model, telegram, shown })
+        Ok(Self {
+            root,
+            owners: file.owners.clone(),
+            file,
+            providers,
+            model,
+            telegram,
+            allowed_mounts,
+            shown,
+        })
     }
 
     /// Every setting with its value and where that comes from.
@@ -130,8 +145,10 @@ impl Install {
     /// The first setting that cannot be used; the other groups are not concerned.
     pub fn group(&self, name: &GroupName) -> Result<Group, ConfigError> {
         let path = self.root.group_file(name);
-        let file: GroupFile = parse(&path, &read_or_empty(&path)?)?;
-        self.narrowed_by(name, file)
+        let text = read_or_empty(&path)?;
+        let file: GroupFile = parse(&path, &text)?;
+        let mounts = mounts::of_group(&path, &text, &file, &self.allowed_mounts, &self.root)?;
+        Ok(Group { mounts, ..self.narrowed_by(name, file)? })
     }
 
     /// A group as it is without a file of its own: what stands in for a file that cannot be used.
@@ -153,6 +170,7 @@ impl Install {
                 tokens: self.file.context.tokens.unwrap_or(context.tokens),
             },
             tools: self.file.tools.clone().into(),
+            mounts: Vec::new(),
             delivery: None,
         }
     }
@@ -203,6 +221,7 @@ impl Install {
                 tokens: file.context.tokens.unwrap_or(base.context.tokens),
             },
             tools: file.tools.map_or(base.tools, Into::into),
+            mounts: base.mounts,
             delivery: file.delivery.map(Into::into),
             name: base.name,
         })

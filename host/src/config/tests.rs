@@ -149,3 +149,46 @@ fn telegram_is_called_no_faster_than_it_documents() {
         install("[channels.telegram]\nroom_per_minute = 0", &[]).unwrap().file.channels.telegram.pace();
     assert_eq!(none.room, limit(1, 60), "a limit of none would silence every room");
 }
+
+#[test]
+fn b9_mounts_are_the_installs_to_allow_and_a_refusal_names_the_line_and_the_fix() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let main = || {
+        let install = Install::load(Root::new(dir.path()).unwrap(), &BTreeMap::new())?;
+        install.group(&GroupName::main()).map(|group| group.mounts)
+    };
+    let group = "groups/main/group.toml";
+    write(
+        group,
+        "priority = \"high\"\nmounts = [\n  { source = \"/srv/photos/2024\", target = \"/mnt/p\" },\n]\n",
+    );
+    let refused = main().unwrap_err();
+    assert_eq!(refused.code(), "mount.not_allowed");
+    let told = refused.to_string();
+    assert!(
+        told.contains("group.toml:3: /srv/photos/2024 lies below nothing") && told.contains("add { path ="),
+        "{told}"
+    );
+
+    write("lazaret.toml", "[mounts]\nallow = [{ path = \"/srv/photos\" }]\n");
+    let mounts = main().unwrap();
+    assert_eq!((mounts[0].target.as_str(), mounts[0].writable), ("/mnt/p", false));
+
+    write(group, "[[mounts]]\nsource = \"/srv/photos\"\ntarget = \"/mnt/p\"\nwritable = true\n");
+    let refused = main().unwrap_err();
+    assert_eq!(refused.code(), "mount.read_only");
+    assert!(refused.to_string().contains("group.toml:1: "), "{refused}");
+
+    write("lazaret.toml", "[mounts]\nallow = [\n  { path = \"/srv/photos\" },\n  { path = \"/etc\" },\n]\n");
+    let refused = main().unwrap_err();
+    assert_eq!(refused.code(), "mount.secret");
+    assert!(refused.to_string().contains("lazaret.toml:4: /etc"), "{refused}");
+    let own = format!("[mounts]\nallow = [{{ path = {:?} }}]\n", dir.path());
+    write("lazaret.toml", &own);
+    assert!(main().unwrap_err().to_string().contains("this install"));
+}

@@ -1,5 +1,7 @@
 //! A group as the rooms above see it: its file, checked, with the install's values where it is silent.
 
+use std::path::PathBuf;
+
 use super::limits::{ContextLimits, RunLimits};
 use super::outbound::Delivery;
 use super::{GroupName, SenderId};
@@ -28,6 +30,17 @@ pub enum Priority {
     High,
 }
 
+/// A directory or file of the machine that a group's boxes see beside their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtraMount {
+    /// On the host.
+    pub source: PathBuf,
+    /// In the box, below `/mnt/`.
+    pub target: String,
+    /// Whether the box may write.
+    pub writable: bool,
+}
+
 /// A group's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -53,6 +66,8 @@ pub struct Group {
     pub context: ContextLimits,
     /// Tool policy, as the runner gets it.
     pub tools: ipc_schema::letters::to_agent::ToolPolicy,
+    /// What its boxes see beside their own; each is allowed by the install.
+    pub mounts: Vec<ExtraMount>,
     /// What is done about a part of which nobody knows whether it arrived; the channel's setting where it is silent.
     pub delivery: Option<Delivery>,
 }
@@ -87,6 +102,7 @@ impl Group {
             limits: RunLimits::default(),
             context: ContextLimits::default(),
             tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
+            mounts: vec![],
             delivery: None,
         }
     }

@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod chat;
 pub mod group;
+pub mod image;
 pub mod lane;
 pub mod limits;
 pub mod message;

@@ -88,6 +88,17 @@ pub struct Saying {
     pub answers: Option<MessageSeq>,
 }
 
+/// A file that is said: the host's own copy of what an agent named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpooledFile {
+    /// The digest of its bytes in lower-case hex, which is its name in the spool.
+    pub sha256: String,
+    /// What it is called in the chat: a label, never a path.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
 /// A part that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
@@ -105,8 +116,10 @@ pub struct Part {
     pub key: String,
     /// The message it answers.
     pub answers: Option<MessageSeq>,
-    /// Markdown.
+    /// Markdown; of a file, its caption, which may be empty.
     pub text: String,
+    /// The file, where the part is one.
+    pub file: Option<Box<SpooledFile>>,
     /// How it is delivered.
     pub way: Way,
     /// The message of ours that an edit will fill, once it was sent.
@@ -115,4 +128,14 @@ pub struct Part {
     pub attempts: u32,
     /// When its lifetime began. A reply older than that is never sent.
     pub lives_from: WallMs,
+}
+
+impl Part {
+    /// What is said, on paper: a file stands there by its name.
+    pub fn shown(&self) -> String {
+        match &self.file {
+            None => self.text.clone(),
+            Some(file) => format!("{} [file {}]", self.text, file.name).trim_start().to_owned(),
+        }
+    }
 }

@@ -28,7 +28,7 @@ use crate::domain::RunId;
 use crate::domain::limits::Budget;
 pub use archive::{Archive, MODEL};
 use cover::Cover;
-pub use cover::Uncovered;
+pub use cover::{Uncovered, is_covered};
 pub use take::{Pass, Refused, Stamped};
 
 /// The folder of the gateway's socket, beside the letter directories.

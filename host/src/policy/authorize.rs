@@ -1,7 +1,7 @@
 //! Who may ask for what: one exhaustive match. The performer accepts only the [`Allowed`] that it makes.
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::request::{AskPerson, UpdatePersonality};
+use ipc_schema::letters::request::{AskPerson, SendFile, UpdatePersonality};
 use ipc_schema::{GroupName, Refusal, RefusalCode};
 
 use crate::domain::Authority;
@@ -14,6 +14,10 @@ const QUESTION_MAX: usize = 4_000;
 const CHOICES_MAX: usize = 9;
 /// The longest choice, in characters.
 const CHOICE_MAX: usize = 200;
+/// The longest caption, in characters: what every platform takes below a file.
+const CAPTION_MAX: usize = 1_000;
+/// The longest path, in bytes (path_resolution(7)).
+const PATH_MAX: usize = 4_095;
 
 /// A request that was authorized. There is no other way to make one.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub enum Action {
     UpdatePersonality(Allowed<UpdatePersonality>),
     /// Ask the people of the turn's own chat.
     AskPerson(Allowed<AskPerson>),
+    /// Send a file of the asker's own workspace to the turn's own chat.
+    SendFile(Allowed<SendFile>),
 }
 
 /// Decides about one request of the group that the letter's directory belongs to.
@@ -80,6 +86,20 @@ pub fn authorize(authority: &Authority, request: Request) -> Result<Action, Refu
             }
             Ok(Action::AskPerson(Allowed { request, group: own }))
         }
+        Request::SendFile(request) => {
+            let caption = request.caption.as_deref().unwrap_or_default().chars().count();
+            if caption > CAPTION_MAX {
+                let why = format!(
+                    "the caption has {caption} characters, at most {CAPTION_MAX}; say the rest in a message of its own"
+                );
+                return Err(Refusal::new(RefusalCode::TooBig, why));
+            }
+            if request.path.is_empty() || request.path.len() > PATH_MAX {
+                let why = format!("a path has 1 to {PATH_MAX} bytes");
+                return Err(Refusal::new(RefusalCode::Forbidden, why));
+            }
+            Ok(Action::SendFile(Allowed { request, group: own }))
+        }
         Request::Unsupported { kind } => {
             let why = format!("this host has no request {kind:?}; go on without it");
             Err(Refusal::new(RefusalCode::Unsupported, why))
@@ -111,6 +131,12 @@ mod tests {
         let code = |r| authorize(&Authority::Main, r).unwrap_err().code;
         assert_eq!(code(update(&"x".repeat(PERSONALITY_MAX + 1))), RefusalCode::TooBig);
         assert_eq!(code(update("  ")), RefusalCode::Forbidden);
+        let file = |path: &str, caption: usize| {
+            Request::SendFile(SendFile { path: path.into(), caption: Some("é".repeat(caption)), name: None })
+        };
+        assert!(authorize(&Authority::Main, file("a", CAPTION_MAX)).is_ok());
+        assert_eq!(code(file("a", CAPTION_MAX + 1)), RefusalCode::TooBig);
+        assert_eq!(code(file("", 0)), RefusalCode::Forbidden);
         assert_eq!(code(Request::Unsupported { kind: "fly".into() }), RefusalCode::Unsupported);
     }
 }

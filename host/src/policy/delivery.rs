@@ -41,6 +41,15 @@ impl Terms {
         }
     }
 
+    /// The same for a file. A placeholder is a text, and cannot become a file everywhere: where the owner wants edits, a
+    /// file is sent again in doubt, and counted.
+    pub fn way_of_a_file(&self, voice: Voice) -> Way {
+        match self.way(voice) {
+            Way::Edit => Way::Resend,
+            way => way,
+        }
+    }
+
     /// Whether a part has waited for too long. Only replies grow stale: a notice that says why no reply came must
     /// outlive the outage that was the reason.
     pub fn stale(&self, voice: Voice, age: Duration) -> bool {

@@ -4,6 +4,8 @@ pub mod admission;
 pub mod authorize;
 pub mod delivery;
 pub mod disk_budget;
+pub mod image;
+pub mod mounts;
 pub mod night;
 pub mod pace;
 pub mod pressure;

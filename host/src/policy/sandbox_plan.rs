@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use ipc_schema::layout::{self, box_path};
 use serde::Serialize;
 
+use crate::domain::group::ExtraMount;
 use crate::domain::limits::RunLimits;
 use crate::domain::{Lane, RunId};
 
@@ -55,6 +56,8 @@ pub struct PlanInput {
     pub runner: String,
     /// Mount sources, all of them made by the host and outside any agent's reach.
     pub sources: Sources,
+    /// What the settings mount beside ours.
+    pub extra: Vec<ExtraMount>,
     /// Numbers.
     pub limits: RunLimits,
     /// The seccomp profile's JSON.
@@ -260,6 +263,11 @@ fn mounts(input: &PlanInput) -> Vec<Mount> {
     ]
     .into_iter()
     .map(|(source, target, writable)| Mount { source: source.clone(), target, writable })
+    .chain(input.extra.iter().map(|m| Mount {
+        source: m.source.clone(),
+        target: m.target.clone(),
+        writable: m.writable,
+    }))
     .collect()
 }
 
@@ -320,7 +328,7 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
         (label::GROUP, input.lane.group.to_string()),
         (label::LANE, input.lane.to_string()),
         (label::RUNNER, input.runner.clone()),
-        (label::POSTURE, posture(spec)),
+        (label::POSTURE, posture(spec, &input.extra)),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
@@ -329,7 +337,7 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
 
 /// A digest of what can differ between two postures (user, mounts, limits, security options), and of nothing that
 /// differs between two runs of one group. What `sandbox::translate` sets for every box alike is not in it.
-fn posture(spec: &ContainerSpec) -> String {
+fn posture(spec: &ContainerSpec, extra: &[ExtraMount]) -> String {
     let mut parts = Vec::new();
     let mut part = |text: &str| {
         parts.extend_from_slice(text.as_bytes());
@@ -338,6 +346,10 @@ fn posture(spec: &ContainerSpec) -> String {
     part(&spec.user);
     for mount in &spec.mounts {
         part(&format!("{} {}", mount.target, mount.writable));
+    }
+    // Ours lie in directories of the run; those of the settings are the same in every run.
+    for mount in extra {
+        part(&format!("{} {}", mount.source.display(), mount.target));
     }
     for tmpfs in &spec.tmpfs {
         part(&format!("{} {}", tmpfs.target, tmpfs.options));
@@ -380,6 +392,7 @@ mod tests {
                 global: at("global"),
                 passwd: at("passwd/abc-70001"),
             },
+            extra: vec![],
             limits: RunLimits::default(),
             seccomp: "{}".into(),
             zone: "UTC".into(),
@@ -412,6 +425,29 @@ mod tests {
         let mut main = input();
         main.lane = Lane::conversation("main".parse().unwrap());
         assert!(writable(&main).contains(&"/global".to_owned()));
+    }
+
+    #[test]
+    fn mounts_of_the_settings_come_last_and_are_part_of_the_posture() {
+        let with = |source: &str, writable| {
+            let extra = ExtraMount { source: source.into(), target: "/mnt/photos".into(), writable };
+            plan(&PlanInput { extra: vec![extra], ..input() }).unwrap()
+        };
+        let spec = with("/srv/photos", false);
+        assert_eq!(spec.mounts.last().map(|m| (m.target.as_str(), m.writable)), Some(("/mnt/photos", false)));
+        let digest = |spec: &ContainerSpec| spec.labels[label::POSTURE].clone();
+        let digests =
+            [&plan(&input()).unwrap(), &spec, &with("/srv/photos", true), &with("/srv/films", false)];
+        let digests: std::collections::BTreeSet<_> = digests.into_iter().map(digest).collect();
+        assert_eq!(digests.len(), 4, "source, target and right are in it");
+        let mut volume = PlanInput { extra: vec![], ..input() };
+        volume.image.volumes = vec!["/mnt".into()];
+        volume.extra.push(ExtraMount {
+            source: "/srv/photos".into(),
+            target: "/mnt/photos".into(),
+            writable: false,
+        });
+        assert_eq!(plan(&volume).unwrap_err().code(), "image.volume");
     }
 
     #[test]

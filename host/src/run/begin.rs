@@ -52,12 +52,21 @@ pub(super) fn begin(
             compaction_percent: 80,
         },
         tools: group.tools.clone(),
+        files: takes_files(parts, &state),
         network: "There is no network here: egress is off for this group, and this version of Lazaret opens no way out of a box.".to_owned(),
         zone: group.zone.name().to_owned(),
         claude_md_global: text(&parts.install.root.global_personality()),
         claude_md_group: text(&parts.install.root.personality(&lane.group)),
         open: state.open.map(|(open, consumed)| letter::OpenTurn { turn: open.turn, consumed }),
         closed: state.closed,
+    }
+}
+
+/// Whether the chat of the open turn can be sent files; between turns, whether any chat can. A request says it for good.
+fn takes_files(parts: &Parts, state: &BeginState) -> bool {
+    match &state.open {
+        Some((open, _)) => parts.channels.of(&open.chat).is_some_and(|channel| channel.takes_files()),
+        None => parts.channels.all().any(|channel| channel.takes_files()),
     }
 }
 

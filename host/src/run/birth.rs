@@ -14,12 +14,17 @@ use super::watchdog::Watchdog;
 use super::{Owed, READY_WITHIN, Run, begin};
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
-use crate::domain::{Lane, RunId};
+use crate::domain::image::Named;
+use crate::domain::outbound::Saying;
+use crate::domain::{ChatId, GroupName, Lane, RunId};
+use crate::images::ImageError;
 use crate::mailbox::{Archive, RunBox, shared_dir};
 use crate::parts::Parts;
+use crate::policy::mounts::MountError;
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, Sources, plan};
 use crate::policy::tally::Tally;
-use crate::sandbox::{BoxState, EngineError};
+use crate::sandbox::{BoxState, EngineError, check_source};
+use crate::say;
 use crate::store::{BeginState, NewRun};
 use ipc_schema::ToAgentLetter;
 use ipc_schema::letters::ToAgent;
@@ -80,7 +85,7 @@ pub(super) async fn born(
         parts.store.stage(turn.as_ref().map(|(t, _)| *t), None, Some(run), name, parts.clock.now());
     };
     stage("start");
-    let image = parts.engine.image(&image_name).await.map_err(|e| Never::new(e.code(), e))?;
+    let image = image(parts, &lane.group, &image_name, turn.as_ref().map(|(_, chat)| chat)).await?;
     let mut wall = open_wall(parts, &group, lane, run, known.uid)?;
     let newborn = Newborn { parts, lane, run, uid: known.uid, group: &group, session, state, image };
     let (gate, spec) = match newborn.furnish(&mut wall).await {
@@ -122,6 +127,26 @@ pub(super) async fn born(
     start(box_run, &spec, &stage).await
 }
 
+/// The image of the run. Where another one was named and did not pass, the chat is told once, and the run goes on.
+async fn image(
+    parts: &Parts,
+    group: &GroupName,
+    wanted: &str,
+    chat: Option<&ChatId>,
+) -> Result<ImageFacts, Never> {
+    let image = parts.images.for_run(group, wanted).await.map_err(|e| Never::new(e.code(), e))?;
+    if let (Some(kept), Some(chat)) = (image.kept, chat) {
+        let now = parts.clock.wall();
+        let text = say::image_kept(&kept.name, &kept.why, &kept.serves);
+        let saying = Saying::notice(chat, &format!("image:{}", now.0), text);
+        if let Err(e) = parts.store.say(None, saying, now).await {
+            tracing::warn!(code = e.code(), "the chat is not told of its image: {e}");
+        }
+        parts.bell.ring();
+    }
+    Ok(image.facts)
+}
+
 /// What a box needs before it is made.
 struct Newborn<'a> {
     parts: &'a Arc<Parts>,
@@ -139,6 +164,9 @@ impl Newborn<'_> {
     async fn furnish(self, wall: &mut RunBox) -> Result<(Gate, ContainerSpec), Never> {
         let Self { parts, lane, run, uid, group, session, state, image } = self;
         failpoint!("run.born.wall");
+        for mount in &group.mounts {
+            check_source(&mount.source).map_err(|e| Never::new(e.code(), e))?;
+        }
         let sources = sources(parts, lane, wall, &image, uid).await?;
         let spec = plan(&PlanInput {
             install: parts.id.clone(),
@@ -149,6 +177,7 @@ impl Newborn<'_> {
             image,
             runner: parts.runner.digest.clone(),
             sources,
+            extra: group.mounts.clone(),
             limits: group.limits.clone(),
             seccomp: SECCOMP.to_owned(),
             zone: group.zone.name().to_owned(),
@@ -170,7 +199,10 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     }
     match engine.create(spec).await {
         Ok(container) => run.container = container,
-        Err(e) => return Err(run.unborn(Never::new(e.code(), e)).await),
+        Err(e) => {
+            let never = of_what_went(&run.group, e);
+            return Err(run.unborn(never).await);
+        }
     }
     stage("created");
     let noted = run.parts.store.run_container(run.run.clone(), run.container.clone()).await;
@@ -179,11 +211,31 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     }
     failpoint!("run.born.noted");
     if let Err(e) = engine.start(&run.container).await {
-        return Err(run.unborn(Never::new(e.code(), e)).await);
+        let never = of_what_went(&run.group, e);
+        return Err(run.unborn(never).await);
     }
     stage("started");
     run.deadline = Some(Instant::now() + READY_WITHIN);
     Ok(run)
+}
+
+/// What the engine says of a mount of the settings, or of the image, in our words: it went between the look at it and
+/// the box.
+fn of_what_went(group: &Group, e: EngineError) -> Never {
+    let EngineError::Refused { why, .. } = &e else { return Never::new(e.code(), e) };
+    if why.to_lowercase().contains("no such image") {
+        let image = Named { name: group.image.clone(), id: String::new() };
+        let gone = ImageError::Gone { group: group.name.clone(), image };
+        return Never::new(gone.code(), gone);
+    }
+    let mount = group.mounts.iter().find(|m| why.contains(&*m.source.to_string_lossy()));
+    match mount {
+        Some(m) if why.contains("does not exist") || why.contains("no such file") => {
+            let gone = MountError::Gone { source_path: m.source.clone() };
+            Never::new(gone.code(), gone)
+        }
+        _ => Never::new(e.code(), e),
+    }
 }
 
 /// Two boxes of a lane would write one transcript. An earlier box that could not be removed in its time (the engine

@@ -7,6 +7,7 @@ mod adoption;
 mod begin;
 mod birth;
 mod end;
+mod files;
 mod gate;
 mod letters;
 mod reaper;

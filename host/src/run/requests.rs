@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Run;
+use super::files::Enclosed;
 use crate::config::personality::{self, ChangeError};
 use crate::domain::Authority;
 use crate::domain::outbound::{Saying, Voice};
@@ -18,13 +19,23 @@ use crate::store::{NewQuestion, OpenRequest};
 impl Run {
     /// Authorizes and performs one request. What it may do follows from the lane that this box was made for.
     ///
-    /// `None` when the verdict comes later: it is a person's.
-    async fn perform(&mut self, turn: TurnId, id: &LetterId, request: Request) -> Option<Verdict> {
-        match authorize(&Authority::of(&self.lane.group), request) {
-            Ok(Action::UpdatePersonality(allowed)) => Some(self.update_personality(allowed).await),
-            Ok(Action::AskPerson(allowed)) => self.ask_person(turn, id, allowed).await,
-            Err(refusal) => Some(Verdict::Refused { code: refusal.code.to_string(), reason: refusal.reason }),
-        }
+    /// `None` when the verdict comes later: it is a person's. A file goes out with its verdict.
+    async fn perform(
+        &mut self,
+        turn: TurnId,
+        id: &LetterId,
+        request: Request,
+    ) -> Option<(Verdict, Option<Enclosed>)> {
+        let verdict = match authorize(&Authority::of(&self.lane.group), request) {
+            Ok(Action::UpdatePersonality(allowed)) => self.update_personality(allowed).await,
+            Ok(Action::AskPerson(allowed)) => self.ask_person(turn, id, allowed).await?,
+            Ok(Action::SendFile(allowed)) => match self.send_file(turn, id, allowed).await {
+                Ok((verdict, file)) => return Some((verdict, Some(file))),
+                Err(verdict) => verdict,
+            },
+            Err(refusal) => Verdict::Refused { code: refusal.code.to_string(), reason: refusal.reason },
+        };
+        Some((verdict, None))
     }
 
     /// Asks in the chat of the turn. The box waits for a while; then the turn is suspended.
@@ -101,7 +112,7 @@ impl Run {
     pub(super) async fn perform_and_answer(&mut self, turn: TurnId, id: LetterId, request: Request) {
         let kind = request.kind().to_owned();
         failpoint!("run.request.before");
-        let Some(verdict) = self.perform(turn, &id, request).await else {
+        let Some((verdict, file)) = self.perform(turn, &id, request).await else {
             tracing::info!(run = %self.run, %turn, "request {kind}: waits for a person");
             return;
         };
@@ -111,7 +122,16 @@ impl Run {
             Verdict::Refused { code, .. } => code.as_str(),
         });
         let now = self.parts.clock.wall();
-        match self.parts.store.verdict(self.run.clone(), turn, id, verdict, now).await {
+        let (run, store) = (self.run.clone(), &self.parts.store);
+        let stored = match file {
+            None => store.verdict(run, turn, id, verdict, now).await,
+            Some(file) => {
+                let stored = store.send_file(run, turn, id, verdict, file, now).await;
+                self.parts.bell.ring();
+                stored
+            }
+        };
+        match stored {
             Ok(response) => self.put(&response.name, &response.bytes),
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "a verdict waits, because it cannot be stored: {e}");

@@ -7,6 +7,7 @@ use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures_util::TryStreamExt;
 
 use super::{Engine, EngineError, QUICK, SLOW, write_shared};
+use crate::policy::image::ImageAbout;
 use crate::policy::sandbox_plan::ImageFacts;
 
 /// No image's passwd is larger.
@@ -19,6 +20,14 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoImage`], or what the engine said.
     pub async fn image(&self, name: &str) -> Result<ImageFacts, EngineError> {
+        self.about_image(name).await.map(|about| about.facts)
+    }
+
+    /// The same with everything that a check looks at.
+    ///
+    /// # Errors
+    /// As [`Engine::image`].
+    pub async fn about_image(&self, name: &str) -> Result<ImageAbout, EngineError> {
         failpoint!("sandbox.image.before", |e| self.away(&e));
         let told = match self.ask("look at the image", QUICK, self.docker()?.inspect_image(name)).await {
             Err(EngineError::Refused { why, .. }) if why.to_lowercase().contains("no such image") => {
@@ -29,12 +38,36 @@ impl Engine {
         let config = told.config.unwrap_or_default();
         let path =
             config.env.unwrap_or_default().iter().find_map(|e| e.strip_prefix("PATH=").map(str::to_owned));
-        Ok(ImageFacts {
-            id: told.id.unwrap_or_default(),
-            architecture: told.architecture.unwrap_or_default(),
-            volumes: config.volumes.unwrap_or_default().into_iter().collect(),
-            path,
+        let check = config.healthcheck.and_then(|check| check.test).unwrap_or_default();
+        Ok(ImageAbout {
+            facts: ImageFacts {
+                id: told.id.unwrap_or_default(),
+                architecture: told.architecture.unwrap_or_default(),
+                volumes: config.volumes.unwrap_or_default().into_iter().collect(),
+                path,
+            },
+            os: told.os.unwrap_or_default(),
+            size: told.size.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            created: told.created.map(|at| at.to_string()).unwrap_or_default(),
+            user: config.user.unwrap_or_default(),
+            entrypoint: config.entrypoint.unwrap_or_default(),
+            working_dir: config.working_dir.unwrap_or_default(),
+            health_check: check.first().is_some_and(|first| first != "NONE"),
+            on_build: config.on_build.is_some_and(|lines| !lines.is_empty()),
         })
+    }
+
+    /// One label of an image.
+    ///
+    /// # Errors
+    /// As [`Engine::image`].
+    pub async fn label_of_image(&self, name: &str, label: &str) -> Result<Option<String>, EngineError> {
+        match self.ask("look at the image", QUICK, self.docker()?.inspect_image(name)).await {
+            Err(EngineError::Refused { why, .. }) if why.to_lowercase().contains("no such image") => {
+                Err(EngineError::NoImage { image: name.to_owned() })
+            }
+            told => Ok(told?.config.and_then(|c| c.labels).and_then(|mut labels| labels.remove(label))),
+        }
     }
 
     /// The file to mount over `/etc/passwd`: the image's own, and a line for the box's user, so that `whoami`, git

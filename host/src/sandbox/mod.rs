@@ -3,8 +3,11 @@
 //! This room translates a [`ContainerSpec`] and reports what the engine says; it decides nothing. Every call has a
 //! time-out, so that an engine that hangs degrades the host and does not stop the channels.
 
+mod fetch;
 mod image;
+mod source;
 mod translate;
+mod trial;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,6 +26,9 @@ use futures_util::StreamExt;
 
 use crate::domain::Lane;
 use crate::policy::sandbox_plan::{ContainerSpec, label};
+pub use fetch::Recipe;
+pub use source::check_source;
+pub use trial::Trial;
 
 /// The oldest engine whose posture we know: 20.10 speaks API 1.41.
 const OLDEST_API: (u32, u32) = (1, 41);
@@ -54,7 +60,8 @@ pub enum EngineError {
     },
     /// There is no such image.
     #[error(
-        "the image {image} is not on this machine; build it (`make image` makes the default one) or pull it (`docker pull {image}`)"
+        "the image {image} is not on this machine; `lazaret image set GROUP {image}` fetches it (or `docker pull {image}`), \
+         `lazaret image build` makes the default one"
     )]
     NoImage {
         /// Which.
@@ -66,6 +73,14 @@ pub enum EngineError {
         /// What it was asked.
         what: &'static str,
         /// What it said.
+        why: String,
+    },
+    /// An image could not be fetched or built.
+    #[error("the image {image} could not be had: {why}")]
+    NotFetched {
+        /// Which.
+        image: String,
+        /// What the engine said.
         why: String,
     },
     /// The engine did not answer in time.
@@ -93,6 +108,7 @@ impl EngineError {
             Self::Away { .. } => "engine.away",
             Self::TooOld { .. } => "engine.too_old",
             Self::NoImage { .. } => "image.missing",
+            Self::NotFetched { .. } => "image.fetch",
             Self::Refused { .. } => "engine.refused",
             Self::Hangs { .. } => "engine.hangs",
             Self::File { .. } => "engine.file",

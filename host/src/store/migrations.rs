@@ -11,11 +11,13 @@ use super::{Result, StoreError};
 pub(super) const APPLICATION_ID: i64 = 0x4c7a_7274;
 /// One after the other, from an empty file. How they are applied is `upgrade`'s: to a copy, one transaction each, with
 /// references checked when all are done.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
     include_str!("migrations/0003.sql"),
     include_str!("migrations/0004.sql"),
+    include_str!("migrations/0005.sql"),
+    include_str!("migrations/0006.sql"),
 ];
 
 /// The schema that a list of migrations leads to.

@@ -9,6 +9,7 @@ mod copy;
 mod delivery_model;
 #[cfg(test)]
 mod delivery_tests;
+mod files;
 mod inbox;
 mod keep;
 mod letters;
@@ -17,6 +18,7 @@ mod migration_tests;
 mod migrations;
 mod open;
 mod outbox;
+mod pins;
 mod questions;
 mod restore;
 mod runs;

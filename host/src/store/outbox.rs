@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::settings::bump;
 use super::undelivered;
 use super::{Result, Store, id, int, parse};
-use crate::domain::outbound::{Part, Saying, Voice, Way};
+use crate::domain::outbound::{Part, Saying, SpooledFile, Voice, Way};
 use crate::domain::{ChannelName, ChatId, MessageSeq, TurnId, WallMs};
 use crate::policy::delivery::{self, Doubt, Facts, Happened, Next, Terms};
 use crate::policy::retry::LONGEST_WAIT;
@@ -128,7 +128,8 @@ impl Store {
 
 /// The columns that [`part`] reads.
 const FIELDS: &str =
-    "id, ours, chat, voice, turn, answers, text, way, placeholder, attempts, lives_from, key";
+    "id, ours, chat, voice, turn, answers, text, way, placeholder, attempts, lives_from, key, file, file_name,
+     file_bytes";
 
 fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
     let (chat, voice, way): (String, String, Option<String>) = (r.get(2)?, r.get(3)?, r.get(7)?);
@@ -137,6 +138,10 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
     let turn = r.get::<_, Option<i64>>(4)?.map(|t| TurnId(id(t)));
     let answers = r.get::<_, Option<i64>>(5)?.map(|m| MessageSeq(id(m)));
     let key = r.get(11)?;
+    let file = match r.get(12)? {
+        Some(sha256) => Some(Box::new(SpooledFile { sha256, name: r.get(13)?, bytes: id(r.get(14)?) })),
+        None => None,
+    };
     Ok((|| {
         Ok(Part {
             id: row,
@@ -147,6 +152,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
             key,
             answers,
             text,
+            file,
             // A row that nobody has claimed has none: the claim decides.
             way: way.as_deref().map_or(Ok(Way::Resend), |way| parse("outbox.way", way))?,
             placeholder,
@@ -164,7 +170,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Hea
     );
     let row = c
         .query_row(&sql, [chat.as_str()], |r| {
-            Ok((part(r)?, WallMs(r.get(12)?), r.get::<_, String>(13)?, r.get::<_, bool>(14)?))
+            Ok((part(r)?, WallMs(r.get(15)?), r.get::<_, String>(16)?, r.get::<_, bool>(17)?))
         })
         .optional()?;
     let Some((part, not_before, state, fresh)) = row else { return Ok(Head::Empty) };
@@ -183,7 +189,11 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Hea
         undelivered::give_up(c, &part, "expired", &why, false, now)?;
         return Ok(Head::Expired(part.id));
     }
-    let way = if fresh { terms.way(part.voice) } else { part.way };
+    let way = match (fresh, &part.file) {
+        (false, _) => part.way,
+        (true, None) => terms.way(part.voice),
+        (true, Some(_)) => terms.way_of_a_file(part.voice),
+    };
     let sql = "UPDATE outbox SET state = 'sending', attempts = attempts + 1, way = ?2 WHERE id = ?1";
     c.execute(sql, params![part.id, way.as_str()])?;
     Ok(Head::Part(Part { way, ..part }))

@@ -227,10 +227,7 @@ impl Store {
     ) -> Result<ToWrite> {
         self.write(move |c| {
             failpoint!("store.verdict.begin", super::injected);
-            let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
-            let text = serde_json::to_string(&verdict)
-                .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;
-            c.execute(sql, params![int(turn.0), request.as_str(), text])?;
+            decide(c, turn, &request, &verdict)?;
             respond(c, &run, turn, request, verdict, now)
         })
         .await
@@ -269,6 +266,14 @@ impl Store {
         failpoint!("store.collect.committed");
         Ok(collected)
     }
+}
+
+/// Writes the verdict on a request, once; whether it was this one.
+pub(super) fn decide(c: &Connection, turn: TurnId, request: &LetterId, verdict: &Verdict) -> Result<bool> {
+    let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
+    let text = serde_json::to_string(verdict)
+        .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;
+    Ok(c.execute(sql, params![int(turn.0), request.as_str(), text])? > 0)
 }
 
 fn settle(

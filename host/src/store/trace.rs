@@ -303,7 +303,7 @@ fn turn_trace(c: &Connection, turn: i64) -> Result<TurnTrace> {
     let runs = runs.query_map([turn], |r| {
         Ok(RunTrace { run: r.get(0)?, group: r.get(1)?, ending: r.get(2)?, why: r.get(3)? })
     })?;
-    let sql = "SELECT id, voice, text, state, attempts, sent_at, receipt, error, code, uncertain, strays
+    let sql = "SELECT id, voice, trim(text || coalesce(' [file ' || file_name || ']', '')), state, attempts, sent_at, receipt, error, code, uncertain, strays
                FROM outbox WHERE turn = ?1 ORDER BY id";
     let mut said = c.prepare(sql)?;
     let said = said.query_map([turn], |r| {

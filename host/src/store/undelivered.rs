@@ -103,7 +103,7 @@ pub(super) fn hold(c: &Connection, part: &Part, why: &str, now: WallMs) -> Resul
     c.execute(sql, params![part.id, code, why])?;
     // A part that is sent again and cut off again is asked about again.
     let word = format!("held:{}:{attempt}", part.id);
-    say(c, part.turn, &Saying::notice(&part.chat, &word, say::held(&part.text, &code)), now)
+    say(c, part.turn, &Saying::notice(&part.chat, &word, say::held(&part.shown(), &code)), now)
 }
 
 /// Short, and no other held part's. It changes with each attempt, so that an old question does not name a new one.
@@ -187,7 +187,9 @@ pub(super) fn reached(c: &Connection, chat: &ChatId) -> Result<()> {
 
 /// Parts that wait for a person, the oldest first.
 pub(super) fn held(c: &Connection) -> Result<Vec<Held>> {
-    let sql = format!("SELECT code, chat, text FROM outbox WHERE {DUE} AND code IS NOT NULL ORDER BY id");
+    let sql = format!(
+        "SELECT code, chat, trim(text || coalesce(' [file ' || file_name || ']', '')) FROM outbox WHERE {DUE} AND code IS NOT NULL ORDER BY id"
+    );
     let mut rows = c.prepare(&sql)?;
     let rows = rows.query_map([], |r| Ok(Held { code: r.get(0)?, chat: r.get(1)?, text: r.get(2)? }))?;
     Ok(rows.collect::<std::result::Result<_, _>>()?)

@@ -15,6 +15,8 @@ pub enum Request {
     UpdatePersonality(UpdatePersonality),
     /// Ask the people of the turn's chat.
     AskPerson(AskPerson),
+    /// Send a file of the workspace to the turn's chat.
+    SendFile(SendFile),
     /// A kind that this build does not know. Its arguments are dropped unread.
     Unsupported {
         /// What was asked for, cut to 64 characters.
@@ -28,6 +30,7 @@ impl Request {
         match self {
             Self::UpdatePersonality(_) => "update_personality",
             Self::AskPerson(_) => "ask_person",
+            Self::SendFile(_) => "send_file",
             Self::Unsupported { kind } => kind,
         }
     }
@@ -54,6 +57,22 @@ pub struct AskPerson {
     /// Answers to choose from, at most 9, each at most 200 characters; none for a free answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<String>,
+}
+
+/// Sends a file of the workspace to the turn's chat, in order with what else is said there. Answered with
+/// `{"sha256": …, "bytes": …}` once the host has copied it: what was copied is what is sent, whatever happens to the file
+/// afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendFile {
+    /// Below `/workspace`: absolute, or relative to it. A regular file with one name, over no link.
+    pub path: String,
+    /// Markdown, at most 1,000 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption: Option<String>,
+    /// What it is called in the chat; the path's last part if this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// What became of a question: the `result` of its verdict.
@@ -90,6 +109,7 @@ impl<'de> Deserialize<'de> for Request {
                 serde_json::from_str(args.get()).map(Self::UpdatePersonality).map_err(de::Error::custom)
             }
             "ask_person" => serde_json::from_str(args.get()).map(Self::AskPerson).map_err(de::Error::custom),
+            "send_file" => serde_json::from_str(args.get()).map(Self::SendFile).map_err(de::Error::custom),
             _ => Ok(Self::Unsupported { kind: kind.chars().take(64).collect() }),
         }
     }
@@ -102,6 +122,7 @@ impl Serialize for Request {
         match self {
             Self::UpdatePersonality(args) => parts.serialize_field("args", args)?,
             Self::AskPerson(args) => parts.serialize_field("args", args)?,
+            Self::SendFile(args) => parts.serialize_field("args", args)?,
             Self::Unsupported { .. } => parts.serialize_field("args", &serde_json::Map::new())?,
         }
         parts.end()
@@ -117,6 +138,8 @@ enum Known {
     UpdatePersonality(UpdatePersonality),
     /// Ask the people of the turn's chat.
     AskPerson(AskPerson),
+    /// Send a file of the workspace to the turn's chat.
+    SendFile(SendFile),
 }
 
 impl JsonSchema for Request {

@@ -55,6 +55,9 @@ pub struct Begin {
     pub limits: Limits,
     /// A guard rail for the model, not a wall.
     pub tools: ToolPolicy,
+    /// Whether files can be sent to the chat that woke the agent.
+    #[serde(default)]
+    pub files: bool,
     /// What the network is for this group, in one sentence that also says how to ask for more.
     pub network: String,
     /// The group's IANA time zone, such as `Europe/Berlin`.

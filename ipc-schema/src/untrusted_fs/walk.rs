@@ -149,6 +149,17 @@ impl UntrustedDir {
         Ok(usage)
     }
 
+    /// What one name is, by itself: a link is not followed. `name` must be one name, not a path.
+    ///
+    /// # Errors
+    /// What `fstatat(2)` says; a path, or what lies on another filesystem, is no name here.
+    pub fn look(&self, name: &OsStr) -> io::Result<Entry> {
+        if name.as_bytes().contains(&b'/') {
+            return Err(Errno::INVAL.into());
+        }
+        Ok(look(&self.fd, self.dev, name)?)
+    }
+
     /// Removes a name, and if it is a directory everything below it: at most `most` entries, nothing followed. A name
     /// that is gone is no error. What is cut short goes on with the next call.
     ///
@@ -280,30 +291,11 @@ impl Walk {
     }
 
     fn look(&mut self) -> Result<Entry, Errno> {
-        let seen = statat(&self.here, &self.name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if seen.st_dev != self.dev {
-            return Err(Errno::XDEV);
-        }
-        let kind = match FileType::from_raw_mode(seen.st_mode) {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Folder,
-            FileType::Symlink => Kind::Link,
-            _ => Kind::Other,
-        };
-        if let (Kind::Folder, Some(frame)) = (kind, self.frames.last_mut()) {
+        let entry = look(&self.here, self.dev, &self.name)?;
+        if let (Kind::Folder, Some(frame)) = (entry.kind, self.frames.last_mut()) {
             frame.folders.push(self.name.clone());
         }
-        Ok(Entry {
-            kind,
-            mode: seen.st_mode & 0o7777,
-            uid: seen.st_uid,
-            gid: seen.st_gid,
-            mtime: seen.st_mtime,
-            len: u64::try_from(seen.st_size).unwrap_or(0),
-            on_disk: u64::try_from(seen.st_blocks).unwrap_or(0).saturating_mul(512),
-            links: seen.st_nlink,
-            inode: seen.st_ino,
-        })
+        Ok(entry)
     }
 
     fn enter(&mut self, name: OsString) -> Result<(), Errno> {
@@ -346,6 +338,30 @@ impl Walk {
         self.frames.truncate(found);
         Err(Errno::NOENT)
     }
+}
+
+fn look(dir: &OwnedFd, dev: u64, name: &OsStr) -> Result<Entry, Errno> {
+    let seen = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if seen.st_dev != dev {
+        return Err(Errno::XDEV);
+    }
+    let kind = match FileType::from_raw_mode(seen.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Folder,
+        FileType::Symlink => Kind::Link,
+        _ => Kind::Other,
+    };
+    Ok(Entry {
+        kind,
+        mode: seen.st_mode & 0o7777,
+        uid: seen.st_uid,
+        gid: seen.st_gid,
+        mtime: seen.st_mtime,
+        len: u64::try_from(seen.st_size).unwrap_or(0),
+        on_disk: u64::try_from(seen.st_blocks).unwrap_or(0).saturating_mul(512),
+        links: seen.st_nlink,
+        inode: seen.st_ino,
+    })
 }
 
 fn list(dir: &OwnedFd) -> Result<Dir, Errno> {

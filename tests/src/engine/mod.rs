@@ -15,6 +15,7 @@
 
 mod answer;
 mod api;
+mod between;
 mod birth;
 mod client;
 mod container;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use tokio::net::UnixListener;
 
+pub use between::Between;
 pub use client::{Answered, ask};
 pub use dockerd::{Dockerd, unmount_below};
 pub use guard::StandIn;

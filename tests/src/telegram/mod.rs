@@ -19,6 +19,7 @@
 //! chats, one poller. What breaks them fails the test in [`TelegramServer::finish`].
 
 mod edits;
+mod files;
 mod html;
 mod people;
 mod server;
@@ -35,6 +36,7 @@ use tokio::task::JoinHandle;
 
 use crate::crash::PlatformLog;
 
+pub use files::SentFile;
 pub use people::{Chat, PLACEHOLDER, Person, Photo};
 pub use trouble::Trouble;
 
@@ -77,6 +79,8 @@ pub struct SentMessage {
     pub text: String,
     /// As it was sent.
     pub raw: String,
+    /// The file that came with it; then the text is its caption, and its name in brackets.
+    pub file: Option<SentFile>,
     /// Its id.
     pub message_id: i64,
     /// How often its text was changed.

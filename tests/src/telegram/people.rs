@@ -85,6 +85,13 @@ impl Chat {
         here.map(|m| m.text.clone()).collect()
     }
 
+    /// The same with everything about them.
+    pub fn messages(&self) -> Vec<SentMessage> {
+        let state = self.shared.state();
+        let here = state.sent.iter().filter(|m| (m.chat, m.topic) == (self.id, self.topic) && !m.deleted);
+        here.cloned().collect()
+    }
+
     /// Waits until a message of the bot stands here that holds `words`.
     pub async fn comes_to_show(&self, words: &str) -> SentMessage {
         let place = (self.id, self.topic);

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::trouble::Trouble;
-use super::{BOT_ID, BOT_NAME, SentMessage, Shared, State, TOKEN, edits, html};
+use super::{BOT_ID, BOT_NAME, SentFile, SentMessage, Shared, State, TOKEN, edits, files, html};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -56,17 +56,21 @@ pub(super) fn refused(code: u16, description: &str, retry_after: Option<u64>) ->
 /// An error cuts the connection.
 async fn serve(shared: &Shared, request: Request<Incoming>) -> io::Result<Answer> {
     let path = request.uri().path().to_owned();
+    let content_type = request.headers().get(hyper::header::CONTENT_TYPE).cloned();
+    let content_type = content_type.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let body = match request.into_body().collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => return Ok(refused(400, "Bad Request: the body was cut", None)),
     };
-    let ask: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let (ask, file) = files::read_form(content_type, &body)
+        .unwrap_or_else(|| (serde_json::from_slice(&body).unwrap_or_default(), None));
     let method = path.rsplit('/').next().unwrap_or_default();
-    let trouble = shared.state().trouble(method, ask["text"].as_str().unwrap_or_default());
-    let Some(trouble) = trouble else { return Ok(answer(shared, &path, &ask).await) };
+    let words = ask["text"].as_str().or(file.as_ref().map(|file| file.name.as_str())).unwrap_or_default();
+    let trouble = shared.state().trouble(method, words);
+    let Some(trouble) = trouble else { return Ok(answer(shared, &path, &ask, file).await) };
     shared.changed();
     if trouble.is_done() {
-        answer(shared, &path, &ask).await;
+        answer(shared, &path, &ask, file.clone()).await;
     }
     match trouble {
         Trouble::CutAfter | Trouble::CutBefore => Err(io::Error::other("the connection is cut")),
@@ -77,14 +81,14 @@ async fn serve(shared: &Shared, request: Request<Incoming>) -> io::Result<Answer
         Trouble::DeletedBefore => {
             let number = |name: &str| ask[name].as_i64().unwrap_or(0);
             shared.state().delete(number("chat_id"), number("message_id"));
-            Ok(answer(shared, &path, &ask).await)
+            Ok(answer(shared, &path, &ask, file).await)
         }
         Trouble::Busy => Ok(refused(429, "Too Many Requests: retry after 1", Some(1))),
         Trouble::Refused(code, what) => Ok(refused(code, &what, None)),
     }
 }
 
-async fn answer(shared: &Shared, path: &str, ask: &Value) -> Answer {
+async fn answer(shared: &Shared, path: &str, ask: &Value, sent: Option<SentFile>) -> Answer {
     if shared.state().token_refused {
         return refused(401, "Unauthorized", None);
     }
@@ -105,6 +109,7 @@ async fn answer(shared: &Shared, path: &str, ask: &Value) -> Answer {
         "getMe" => ok(json!({ "id": BOT_ID, "is_bot": true, "first_name": "Laz", "username": BOT_NAME })),
         "getUpdates" => get_updates(shared, ask).await,
         "sendMessage" => send_message(shared, ask),
+        "sendDocument" | "sendPhoto" => files::send_file(shared, method, ask, sent),
         "editMessageText" => edits::edit_message(shared, ask),
         "sendChatAction" => {
             let chat = ask["chat_id"].as_i64().unwrap_or(0);
@@ -221,7 +226,16 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
     if let Some(log) = &state.log {
         log.delivered(&place(chat, topic), &message_id.to_string(), &text, false);
     }
-    let sent = SentMessage { chat, topic, text: text.clone(), raw, message_id, edits: 0, deleted: false };
+    let sent = SentMessage {
+        chat,
+        topic,
+        text: text.clone(),
+        raw,
+        file: None,
+        message_id,
+        edits: 0,
+        deleted: false,
+    };
     state.sent.push(sent);
     drop(state);
     shared.changed();

@@ -3,9 +3,12 @@
 //!
 //! The token is part of every URL, so no URL and no error that holds one leaves this file.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use reqwest::multipart::{Form, Part};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -15,6 +18,8 @@ use crate::domain::Secret;
 
 /// Calls that are answered at once.
 pub(super) const QUICK: Duration = Duration::from_secs(30);
+/// An upload of 20 MiB over a slow line.
+const UPLOAD: Duration = Duration::from_secs(240);
 /// A download of 20 MiB over a slow line.
 const DOWNLOAD: Duration = Duration::from_secs(120);
 
@@ -38,6 +43,12 @@ pub(super) enum ApiError {
         why: String,
         /// Whether the call may have been written: then it may have been obeyed.
         written: bool,
+    },
+    /// The file that should go cannot be read here; nothing was called.
+    #[error("{why}")]
+    Unreadable {
+        /// What was seen.
+        why: String,
     },
     /// An answer that is none.
     #[error("{why}")]
@@ -86,8 +97,35 @@ impl Api {
         ask: &serde_json::Value,
         within: Duration,
     ) -> Result<T, ApiError> {
-        let url = format!("{}/bot{}/{method}", self.base_url, self.token.expose());
-        let answer = self.client.post(url).json(ask).timeout(within).send().await.map_err(unreachable)?;
+        self.answered(self.post(method).json(ask).timeout(within)).await
+    }
+
+    /// The same with a file, which is read from the disk as it goes out. `field` is where the method wants it.
+    pub(super) async fn upload<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        ask: &serde_json::Value,
+        field: &'static str,
+        (path, name): (&Path, &str),
+    ) -> Result<T, ApiError> {
+        let unread =
+            |e: io::Error| ApiError::Unreadable { why: format!("the spool's copy cannot be read: {e}") };
+        let part = Part::file(path).await.map_err(unread)?.file_name(name.to_owned());
+        // Telegram reads a name as it stands; a name that is encoded by RFC 5987 reaches people encoded.
+        let mut form = Form::new().percent_encode_noop();
+        for (key, value) in ask.as_object().into_iter().flatten() {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            form = form.text(key.clone(), text);
+        }
+        self.answered(self.post(method).multipart(form.part(field, part)).timeout(UPLOAD)).await
+    }
+
+    fn post(&self, method: &str) -> reqwest::RequestBuilder {
+        self.client.post(format!("{}/bot{}/{method}", self.base_url, self.token.expose()))
+    }
+
+    async fn answered<T: DeserializeOwned>(&self, call: reqwest::RequestBuilder) -> Result<T, ApiError> {
+        let answer = call.send().await.map_err(unreachable)?;
         let status = answer.status();
         let bytes = answer.bytes().await.map_err(unreachable)?;
         let answer: Answer<T> = serde_json::from_slice(&bytes).map_err(|e| match status.as_u16() {

@@ -10,6 +10,7 @@ mod send;
 mod split;
 mod update;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tokio::sync::OnceCell;
 
 use super::{Batch, Channel, ChannelError, FetchError, SendError};
 use crate::domain::message::Offered;
-use crate::domain::outbound::Part;
+use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, Secret};
 use crate::policy::delivery::Abilities;
 use crate::policy::pace::Limits;
@@ -110,7 +111,7 @@ impl Telegram {
             ApiError::Refused { what, retry_after, .. } => {
                 later(format!("Telegram refused: {what}"), "telegram.refused", retry_after.unwrap_or(patient))
             }
-            ApiError::Unreachable { why, .. } => {
+            ApiError::Unreachable { why, .. } | ApiError::Unreadable { why } => {
                 later(format!("Telegram cannot be reached: {why}"), "telegram.unreachable", patient)
             }
             ApiError::Garbage { why, .. } => {
@@ -167,6 +168,14 @@ impl Channel for Telegram {
 
     async fn send(&self, part: &Part) -> Result<String, SendError> {
         self.send_part(part).await
+    }
+
+    fn takes_files(&self) -> bool {
+        true
+    }
+
+    async fn send_file(&self, part: &Part, file: &SpooledFile, path: &Path) -> Result<String, SendError> {
+        self.upload_part(part, file, path).await
     }
 
     async fn claim(&self, part: &Part) -> Result<String, SendError> {

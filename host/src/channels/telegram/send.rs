@@ -1,6 +1,7 @@
 //! What is said: a part as a message, as a placeholder, or as the text of a placeholder, and what Telegram's errors
 //! mean for it (<https://core.telegram.org/bots/api#sendmessage>, <https://core.telegram.org/bots/api#editmessagetext>).
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use super::api::{self, ApiError};
 use super::{Telegram, address, markdown, update};
 use crate::channels::SendError;
-use crate::domain::outbound::{Part, Voice};
+use crate::domain::outbound::{Part, SpooledFile, Voice};
 use crate::say;
 
 impl Telegram {
@@ -49,15 +50,7 @@ impl Telegram {
     /// As HTML first. Should Telegram not take that, the text itself matters more than its looks.
     async fn say(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, ApiError> {
         let text = say::voiced(part.voice, &part.text);
-        let html = markdown::to_html(&text);
-        // Markup can spell the notices' prefix so that only the reader sees it. Such a reply loses its looks.
-        let visible = markdown::visible(&html);
-        let html = if part.voice == Voice::Reply && say::imitates(&visible) {
-            visible.replace(['[', ']', '<', '>', '&'], " ")
-        } else {
-            html
-        };
-        ask["text"] = json!(html);
+        ask["text"] = json!(html(part, &text));
         ask["parse_mode"] = json!("HTML");
         ask["link_preview_options"] = json!({ "is_disabled": true });
         let sent: Result<update::Sent, _> = self.api.call(method, &ask, api::QUICK).await;
@@ -74,6 +67,78 @@ impl Telegram {
         };
         Ok(sent.message_id.to_string())
     }
+}
+
+/// Pictures that Telegram shows as such.
+const PICTURES: [&str; 3] = [".jpg", ".jpeg", ".png"];
+/// The largest of them, in bytes.
+const PICTURE_MAX: u64 = 10 << 20;
+
+impl Telegram {
+    /// A picture as a picture, anything else as a document. What it is, only its name says: nothing here looks into it.
+    pub(super) async fn upload_part(
+        &self,
+        part: &Part,
+        file: &SpooledFile,
+        path: &Path,
+    ) -> Result<String, SendError> {
+        let name = file.name.to_lowercase();
+        if file.bytes <= PICTURE_MAX && PICTURES.iter().any(|ending| name.ends_with(ending)) {
+            match self.upload("sendPhoto", "photo", part, file, path).await {
+                // Not a picture after all, or one of a shape that Telegram does not show.
+                Err(ApiError::Refused { code: 400, what, .. }) if !is_about_the_chat(&what) => {
+                    tracing::info!(chat = %part.chat, code = "telegram.picture", "sent as a document: {what}");
+                }
+                sent => return sent.map_err(|e| meaning(e, part)),
+            }
+        }
+        self.upload("sendDocument", "document", part, file, path).await.map_err(|e| meaning(e, part))
+    }
+
+    async fn upload(
+        &self,
+        method: &str,
+        field: &'static str,
+        part: &Part,
+        file: &SpooledFile,
+        path: &Path,
+    ) -> Result<String, ApiError> {
+        let mut ask = address(&part.chat);
+        let caption = say::voiced(part.voice, &part.text);
+        if !caption.is_empty() {
+            ask["caption"] = json!(html(part, &caption));
+            ask["parse_mode"] = json!("HTML");
+        }
+        let send =
+            async |ask: &Value| self.api.upload::<update::Sent>(method, ask, field, (path, &file.name)).await;
+        let sent = match send(&ask).await {
+            Err(ApiError::Refused { code: 400, what, .. }) if holds(&what, "can't parse entities") => {
+                ask["caption"] = json!(caption);
+                if let Some(ask) = ask.as_object_mut() {
+                    ask.remove("parse_mode");
+                }
+                send(&ask).await?
+            }
+            sent => sent?,
+        };
+        Ok(sent.message_id.to_string())
+    }
+}
+
+/// The text as Telegram's HTML. Markup can spell the notices' prefix so that only the reader sees it; such a reply loses
+/// its looks.
+fn html(part: &Part, text: &str) -> String {
+    let html = markdown::to_html(text);
+    let visible = markdown::visible(&html);
+    if part.voice == Voice::Reply && say::imitates(&visible) {
+        visible.replace(['[', ']', '<', '>', '&'], " ")
+    } else {
+        html
+    }
+}
+
+fn is_about_the_chat(what: &str) -> bool {
+    GONE_CHAT.iter().any(|words| holds(what, words))
 }
 
 /// A placeholder that somebody has deleted.
@@ -109,12 +174,16 @@ fn meaning(error: ApiError, part: &Part) -> SendError {
         }
         ApiError::Refused { code: 403, what, .. } => SendError::Gone { why: what },
         ApiError::Refused { code: 400, what, retry_after: None } => {
-            if GONE_CHAT.iter().any(|words| holds(&what, words)) {
+            if is_about_the_chat(&what) {
                 SendError::Gone { why: what }
             } else {
                 SendError::Refused { why: what }
             }
         }
+        // Too large for Telegram: it will not shrink.
+        ApiError::Refused { code: 413, what, .. } => SendError::Refused { why: what },
+        ApiError::Garbage { why, status: 413 } if part.file.is_some() => SendError::Refused { why },
+        ApiError::Unreadable { why } => SendError::Refused { why },
         // 404 without more is about the token, as 401 is: what waits can go when that is mended.
         ApiError::Refused { code, what, retry_after } => {
             let after = retry_after.map(|after| after.max(Duration::from_secs(1)));
@@ -146,6 +215,7 @@ mod tests {
             key: "k".into(),
             answers: None,
             text: "hello".into(),
+            file: None,
             way: Way::Resend,
             placeholder: None,
             attempts: 0,

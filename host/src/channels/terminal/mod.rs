@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::{Activity, Batch, Channel, ChannelError, FetchError, SendError};
 use crate::clock::Clock;
 use crate::domain::message::{Inbound, Offered, Sender};
-use crate::domain::outbound::{Part, Voice};
+use crate::domain::outbound::{Part, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq};
 use crate::policy::delivery::Abilities;
 use crate::say;
@@ -314,6 +314,17 @@ impl Channel for Terminal {
         }
     }
 
+    fn takes_files(&self) -> bool {
+        true
+    }
+
+    /// Who chats here may open the host's own socket, and so its spool: the file is shown by its place. It stays for as long
+    /// as media are kept.
+    async fn send_file(&self, part: &Part, file: &SpooledFile, path: &Path) -> Result<String, SendError> {
+        let text = say::file_at(&part.text, &file.name, file.bytes, &path.to_string_lossy());
+        self.send(&Part { text, ..part.clone() }).await
+    }
+
     async fn typing(&self, _chat: &ChatId) {}
 
     fn show(&self, chat: &ChatId, activity: &Activity) {
@@ -356,6 +367,7 @@ mod tests {
             key: "k".into(),
             answers: None,
             text: "hello".into(),
+            file: None,
             way: crate::domain::outbound::Way::Keyed,
             placeholder: None,
             attempts: 0,

@@ -1,0 +1,360 @@
+//! `lazaret image`: what boxes are made of. All of it works beside a running host, and changes new runs only.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{CliError, Done, Here};
+use crate::clock::Clock;
+use crate::config::{Install, edit};
+use crate::daemon;
+use crate::domain::GroupName;
+use crate::domain::image::{DEFAULT_IMAGE, Named, Pin, short};
+use crate::images::{self, BASE, Built};
+use crate::policy::image::{ImageAbout, Verdict, Weight, check_name};
+use crate::report::safe;
+use crate::sandbox::{Engine, EngineError};
+
+/// What boxes are made of.
+#[derive(Debug, Args)]
+pub struct Image {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build the default image. Groups that use it take it up with their next run, if it passes the check.
+    Build {
+        /// The image below it; debian:bookworm-slim unless you name another Debian.
+        #[arg(long, value_name = "IMAGE")]
+        base: Option<String>,
+        /// Build it although it is there already.
+        #[arg(long)]
+        again: bool,
+    },
+    /// Look at an image from outside and, in a box of the whole posture, from inside. Nothing is changed.
+    Check {
+        /// Its name or id; what the group uses where it is left out.
+        name: Option<String>,
+        /// The group whose image is meant.
+        #[arg(long, default_value = "main")]
+        group: GroupName,
+    },
+    /// Fetch an image if it is not there, check it, and make it a group's from the next run on.
+    Set {
+        /// The group.
+        group: GroupName,
+        /// The image's name.
+        name: String,
+        /// Ask the registry even if there is an image under this name.
+        #[arg(long)]
+        pull: bool,
+    },
+    /// Go back to the image that a group used before. Doing it again takes that back.
+    Rollback {
+        /// The group.
+        group: GroupName,
+    },
+    /// Groups, their images, and what was refused.
+    List,
+}
+
+pub(super) async fn run(here: &Here, image: Image) -> Done {
+    match image.verb {
+        Verb::Build { base, again } => build(here, base, again).await,
+        Verb::Check { name, group } => check(here, name, &group).await,
+        Verb::Set { group, name, pull } => set(here, &group, &name, pull).await,
+        Verb::Rollback { group } => rollback(here, &group).await,
+        Verb::List => list(here).await,
+    }
+}
+
+/// Steps on standard error, so that standard output is the result alone. A step that only counts on is left out.
+fn teller() -> impl FnMut(&str) {
+    let mut last = String::new();
+    move |step: &str| {
+        let words: String =
+            step.trim_end_matches([' ', '%']).trim_end_matches(|c: char| c.is_ascii_digit()).into();
+        let ends = step.ends_with("100 %");
+        if !step.trim().is_empty() && (words != last || ends) {
+            eprintln!("  {}", safe(step));
+            last = words;
+        }
+    }
+}
+
+async fn build(here: &Here, base: Option<String>, again: bool) -> Done {
+    let engine = daemon::engine(&here.install()?, &here.env);
+    let plain = |e: std::io::Error| CliError::Plain(e.to_string());
+    let built = images::recipe(BASE).map_err(plain)?;
+    if base.is_none() && !again && built.is_there(&engine).await? {
+        here.print(
+            &json!({ "image": DEFAULT_IMAGE, "built": false }),
+            "lazaret-agent is there, and nothing has changed since",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let base = match base {
+        Some(base) => base,
+        None => base_of(&engine, &built).await?,
+    };
+    eprintln!("building {DEFAULT_IMAGE} from {}", safe(&base));
+    let recipe = images::recipe(&base).map_err(plain)?.recipe;
+    let name = recipe.name.clone();
+    engine.build(recipe, images::FETCH_WITHIN, teller()).await?;
+    let id = engine.image(&name).await?.id;
+    let text = format!(
+        "{DEFAULT_IMAGE} is {}; groups take it up with their next run, if it passes the check",
+        short(&id)
+    );
+    here.print(&json!({ "image": DEFAULT_IMAGE, "id": id, "base": base, "built": true }), text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The base that is there; else what the registry has; else what `make image` would have made, with the words that
+/// make it.
+async fn base_of(engine: &Engine, built: &Built) -> Result<String, CliError> {
+    /// A registry that is far away answers within this, or there is none.
+    const REGISTRY: Duration = Duration::from_secs(120);
+    for base in [BASE, built.offline_base.as_str()] {
+        match engine.image(base).await {
+            Ok(_) => return Ok(base.to_owned()),
+            Err(EngineError::NoImage { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    eprintln!("pulling {BASE}");
+    match engine.pull(BASE, REGISTRY, teller()).await {
+        Ok(()) => Ok(BASE.to_owned()),
+        Err(EngineError::NotFetched { why, .. }) => Err(CliError::Plain(format!(
+            "there is no base to build from: {BASE} is not on this machine, and the registry says: {}\n\
+             make one from a Debian mirror, as root:\n  \
+             apt-get install mmdebstrap\n  \
+             mmdebstrap --variant=minbase --include={} bookworm - | docker import - {}\n  \
+             lazaret image build",
+            safe(why.trim()),
+            images::packages(),
+            built.offline_base,
+        ))),
+        Err(e) => Err(e.into()),
+    }
+}
+
+async fn check(here: &Here, name: Option<String>, group: &GroupName) -> Done {
+    let install = here.install()?;
+    let store = here.store()?;
+    let pin = store.pin(group).await?;
+    let name = match (name, pin) {
+        (Some(name), _) => name,
+        (None, Some(pin)) => pin.now.id,
+        (None, None) => install.group(group)?.image,
+    };
+    check_name(&name).map_err(CliError::Plain)?;
+    let about = daemon::engine(&install, &here.env).about_image(&name).await?;
+    let verdict = daemon::images(&install, &here.env, store)?.check(&about).await?;
+    here.print(&verdict_json(&name, &about, &verdict), verdict_text(&name, &about, &verdict));
+    Ok(if verdict.broken().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
+    check_name(name).map_err(CliError::Plain)?;
+    let install = known_group(here, group)?;
+    let (store, engine) = (here.store()?, daemon::engine(&install, &here.env));
+    let images = daemon::images(&install, &here.env, store.clone())?;
+    if pull {
+        fetch(&engine, name).await?;
+    }
+    let about = match engine.about_image(name).await {
+        Err(EngineError::NoImage { .. }) if !pull => {
+            fetch(&engine, name).await?;
+            engine.about_image(name).await?
+        }
+        about => about?,
+    };
+    let verdict = images.check(&about).await?;
+    if verdict.broken().is_some() {
+        here.print(&verdict_json(name, &about, &verdict), verdict_text(name, &about, &verdict));
+        return Err(CliError::Plain(format!("nothing was changed: group {group} keeps its image")));
+    }
+    let now = Clock::new().wall();
+    store.group(group, now).await?;
+    // First the file, then the pin: a run in between reads the new name, checks it and pins the same image.
+    edit::set_image(&here.root, group, name)?;
+    let to = Named { name: name.to_owned(), id: about.facts.id.clone() };
+    store.pin_image(group, to.clone(), "terminal", now).await?;
+    let text = format!(
+        "{}\n\ngroup {group} uses {} from its next run on; `lazaret image rollback {group}` takes that back",
+        verdict_text(name, &about, &verdict),
+        to.shown()
+    );
+    let mut json = verdict_json(name, &about, &verdict);
+    json["group"] = json!(group.as_str());
+    here.print(&json, text);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn fetch(engine: &Engine, name: &str) -> Result<(), CliError> {
+    eprintln!("pulling {}", safe(name));
+    Ok(engine.pull(name, images::FETCH_WITHIN, teller()).await?)
+}
+
+async fn rollback(here: &Here, group: &GroupName) -> Done {
+    let install = known_group(here, group)?;
+    let (store, engine) = (here.store()?, daemon::engine(&install, &here.env));
+    let Some(Pin { now: from, before: Some(to), .. }) = store.pin(group).await? else {
+        return Err(CliError::Plain(format!("group {group} has used no other image before this one")));
+    };
+    // What is gone cannot be gone back to; it is found here and not by the next run.
+    engine.image(&to.id).await.map_err(|e| match e {
+        EngineError::NoImage { .. } => CliError::Plain(format!(
+            "{} is gone from this machine; group {group} keeps {}",
+            to.shown(),
+            from.shown()
+        )),
+        e => e.into(),
+    })?;
+    if to.name != from.name {
+        edit::set_image(&here.root, group, &to.name)?;
+    }
+    if !store.pin_back(group, to.clone(), "terminal", Clock::new().wall()).await? {
+        return Err(CliError::Plain(format!("the image of group {group} was changed meanwhile; look again")));
+    }
+    let text = format!(
+        "group {group} uses {} again from its next run on, instead of {}; doing this again takes it back",
+        to.shown(),
+        from.shown()
+    );
+    here.print(&json!({ "group": group.as_str(), "now": named(&to), "before": named(&from) }), text);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(here: &Here) -> Done {
+    let install = here.install()?;
+    let pins = here.store()?.pins().await?;
+    let engine = daemon::engine(&install, &here.env);
+    let (mut text, mut groups) = (String::new(), Vec::new());
+    for group in install.group_names() {
+        let wanted = install.group(&group).map(|g| g.image).unwrap_or_else(|_| "?".into());
+        let pin = pins.iter().find(|(of, _)| *of == group).map(|(_, pin)| pin);
+        let about = match pin {
+            Some(pin) => engine.about_image(&pin.now.id).await.ok(),
+            None => None,
+        };
+        text += &row(group.as_str(), &wanted, pin, about.as_ref());
+        groups.push(json!({
+            "group": group.as_str(),
+            "named": wanted,
+            "pinned": pin.map(|pin| named(&pin.now)),
+            "since": pin.map(|pin| pin.at.rfc3339()),
+            "there": pin.map(|_| about.is_some()),
+            "mib": about.as_ref().map(|a| a.size >> 20),
+            "created": about.as_ref().map(|a| &a.created),
+            "before": pin.and_then(|pin| pin.before.as_ref()).map(named),
+            "refused": pin.and_then(|pin| pin.refused.as_ref()).map(|r| json!({
+                "name": r.name, "id": r.id, "why": r.why, "at": r.at.rfc3339(),
+            })),
+        }));
+    }
+    here.print(&json!(groups), text.trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(group: &str, wanted: &str, pin: Option<&Pin>, about: Option<&ImageAbout>) -> String {
+    let Some(pin) = pin else {
+        return format!("{group:<16} {} (checked and pinned at its first run)\n", safe(wanted));
+    };
+    let there = match about {
+        Some(about) => {
+            format!("{} MiB, made {}", about.size >> 20, safe(about.created.get(..10).unwrap_or("?")))
+        }
+        None => format!("GONE from this machine; lazaret image set {group} NAME"),
+    };
+    let mut text = format!("{group:<16} {}, {there}\n", safe(&pin.now.shown()));
+    if let Some(before) = &pin.before {
+        text += &format!("{:<16} before: {}\n", "", safe(&before.shown()));
+    }
+    if let Some(refused) = &pin.refused {
+        text += &format!("{:<16} not taken: {}: {}\n", "", safe(&refused.name), safe(&refused.why));
+    }
+    text
+}
+
+/// The install, once the group is known to be one of its groups and its file can be read.
+fn known_group(here: &Here, group: &GroupName) -> Result<Install, CliError> {
+    let install = here.install()?;
+    if !install.group_names().contains(group) {
+        let why = format!("there is no group {group}; `lazaret groups list` shows those there are");
+        return Err(CliError::Plain(why));
+    }
+    install.group(group)?;
+    Ok(install)
+}
+
+fn named(image: &Named) -> Value {
+    json!({ "name": image.name, "id": image.id })
+}
+
+fn verdict_json(name: &str, about: &ImageAbout, verdict: &Verdict) -> Value {
+    let findings = verdict.findings.iter();
+    json!({
+        "image": name,
+        "id": about.facts.id,
+        "architecture": about.facts.architecture,
+        "mib": about.size >> 20,
+        "usable": verdict.broken().is_none(),
+        "findings": findings.map(|f| json!({
+            "weight": f.weight.as_str(), "what": f.what, "told": f.told,
+        })).collect::<Vec<_>>(),
+        "offers": verdict.offers,
+    })
+}
+
+fn verdict_text(name: &str, about: &ImageAbout, verdict: &Verdict) -> String {
+    let system =
+        verdict.offers.as_ref().and_then(|o| o.system.clone()).map(|s| format!(", {s}")).unwrap_or_default();
+    let mut text = safe(&format!(
+        "{name} ({}), {}/{}, {} MiB{system}\n",
+        short(&about.facts.id),
+        about.os,
+        about.facts.architecture,
+        about.size >> 20
+    ));
+    for f in &verdict.findings {
+        text += &format!("{:<7} {:<13} {}\n", f.weight.as_str(), f.what, safe(&f.told));
+    }
+    let loses = verdict.findings.iter().filter(|f| f.weight == Weight::Loses).count();
+    text += &match (verdict.broken(), loses) {
+        (Some(_), _) => "it cannot be used".to_owned(),
+        (None, 0) => "it can be used".to_owned(),
+        (None, n) => format!("it can be used, with {n} thing{} lost", if n == 1 { "" } else { "s" }),
+    };
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::WallMs;
+
+    #[test]
+    fn a_row_says_what_serves_and_what_was_not_taken() {
+        let pin = Pin {
+            now: Named { name: "busybox".into(), id: "sha256:0123456789abcdef".into() },
+            at: WallMs(0),
+            before: None,
+            passed_over: None,
+            refused: Some(crate::domain::image::NotTaken {
+                name: "evil\u{1b}[2J".into(),
+                id: None,
+                why: "no".into(),
+                at: WallMs(0),
+            }),
+        };
+        let row = row("family", "busybox", Some(&pin), None);
+        assert!(row.contains("busybox (0123456789ab), GONE"), "{row}");
+        assert!(row.contains(r"not taken: evil\u{1b}[2J: no"), "{row}");
+    }
+}

@@ -1,0 +1,177 @@
+//! The check: an image is looked at from outside, and then from inside, by the runner, in a box of the whole posture
+//! whose directories are empty ones of its own. Nothing of the image runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipc_schema::layout::{FROM_AGENT, RUNNER, TO_AGENT, box_path};
+use ipc_schema::offers::{FILE, Offers};
+use ipc_schema::untrusted_fs::UntrustedDir;
+
+use super::{ImageError, Images};
+use crate::domain::limits::RunLimits;
+use crate::domain::{GroupName, Lane, RunId};
+use crate::mailbox::shared_dir;
+use crate::policy::image::{ImageAbout, Verdict};
+use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, Sources, label, plan};
+use crate::sandbox::Trial;
+
+const SECCOMP: &str = include_str!("../../../container/seccomp.json");
+/// The user of boxes on trial: the one below all groups' (see `store::settings`).
+const UID: u32 = 70_000;
+/// A busy machine starts a box and a runner in this time.
+const WITHIN: Duration = Duration::from_secs(45);
+/// No honest answer is longer.
+const ANSWER: u64 = 16 * 1024;
+
+impl Images {
+    /// Checks an image now, whatever is known of it. One that passes is noted as such.
+    ///
+    /// # Errors
+    /// When the check could not be carried out: that says nothing about the image.
+    pub async fn check(&self, about: &ImageAbout) -> Result<Verdict, ImageError> {
+        let trial = uuid::Uuid::now_v7().to_string();
+        let dir = TrialDir::make(&self.place.root.trials().join(&trial), self.place.gid)?;
+        let spec = match self.spec(&trial, &dir.path, about).await? {
+            Ok(spec) => spec,
+            Err(e) => return Ok(Verdict::breaks(about, e.code(), e.to_string())),
+        };
+        let tried = self.engine.on_trial(&spec, WITHIN).await?;
+        let answer = match tried {
+            Trial::Ended { exit, .. } if exit.code == Some(0) => dir.answer(),
+            Trial::Ended { exit, words } => {
+                let code = exit.code.map_or_else(|| "none".into(), |c| c.to_string());
+                let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+                let last: String = last.chars().filter(|c| !c.is_control()).take(200).collect();
+                Err(format!("it ended with exit code {code}: {last}"))
+            }
+            Trial::NotStarted(why) => Err(why),
+            Trial::StillRunning => Err(format!("it did not end within {} s", WITHIN.as_secs())),
+        };
+        match answer {
+            Ok(offers) => {
+                let json = serde_json::to_string(&offers).unwrap_or_default();
+                let (id, runner) = (&about.facts.id, &self.place.runner);
+                self.store.image_passed(id, runner, json, self.clock.wall()).await?;
+                Ok(Verdict::of(about, offers))
+            }
+            Err(why) => {
+                let told = format!("the runner does not start in the image {}: {why}", about.facts.id);
+                Ok(Verdict::breaks(about, "image.runner", told))
+            }
+        }
+    }
+
+    /// The plan of any box, with another program, and with labels by which the lane's own boxes are not confused with
+    /// it: a reaper finds no run for it and removes it.
+    async fn spec(
+        &self,
+        trial: &str,
+        dir: &Path,
+        about: &ImageAbout,
+    ) -> Result<Result<ContainerSpec, PlanError>, ImageError> {
+        let place = &self.place;
+        let passwd_dir = place.root.passwd();
+        made(&passwd_dir, place.gid, 0o2750)?;
+        // Before anything is asked of the engine that only a fitting image can answer.
+        let input = |passwd: PathBuf| PlanInput {
+            install: place.install.clone(),
+            run: trial_run(trial),
+            lane: Lane::conversation(GroupName::main()),
+            uid: UID,
+            gid: place.gid,
+            image: about.facts.clone(),
+            runner: place.runner.clone(),
+            sources: sources(&place.runner_dir, dir, passwd),
+            extra: Vec::new(),
+            limits: RunLimits::default(),
+            seccomp: SECCOMP.to_owned(),
+            zone: "UTC".into(),
+        };
+        if let Err(e) = plan(&input(PathBuf::new())) {
+            return Ok(Err(e));
+        }
+        let passwd = self.engine.passwd(&about.facts, UID, place.gid, &passwd_dir).await?;
+        Ok(plan(&input(passwd)).map(|mut spec| {
+            spec.name = format!("lazaret-trial-{trial}");
+            spec.entrypoint = vec![format!("{}/{RUNNER}", box_path::RUNNER_DIR), "look".into()];
+            spec.labels.retain(|name, _| name == label::INSTALL || name == label::RUN);
+            spec
+        }))
+    }
+}
+
+fn trial_run(trial: &str) -> RunId {
+    match trial.parse() {
+        Ok(run) => run,
+        Err(e) => unreachable!("a UUID is a run id: {e}"),
+    }
+}
+
+fn sources(runner: &Path, dir: &Path, passwd: PathBuf) -> Sources {
+    Sources {
+        runner: runner.to_owned(),
+        to_agent: dir.join(TO_AGENT),
+        from_agent: dir.join(FROM_AGENT),
+        socket: dir.join("socket"),
+        session: dir.join("session"),
+        workspace: dir.join("workspace"),
+        inbox: dir.join("inbox"),
+        global: dir.join("global"),
+        passwd,
+    }
+}
+
+fn made(path: &Path, gid: u32, mode: u32) -> Result<(), ImageError> {
+    shared_dir(path, gid, mode)
+        .map_err(|e| ImageError::Check { path: path.display().to_string(), why: e.to_string() })
+}
+
+/// Directories of one trial, gone when it is over.
+struct TrialDir {
+    path: PathBuf,
+    from: UntrustedDir,
+}
+
+/// All of them, with what the box may do there.
+const DIRS: [(&str, u32); 7] = [
+    (TO_AGENT, 0o2750),
+    (FROM_AGENT, 0o2770),
+    ("socket", 0o2750),
+    ("session", 0o2770),
+    ("workspace", 0o2770),
+    ("inbox", 0o2750),
+    ("global", 0o2750),
+];
+
+impl TrialDir {
+    fn make(path: &Path, gid: u32) -> Result<Self, ImageError> {
+        made(path, gid, 0o2750)?;
+        for (name, mode) in DIRS {
+            made(&path.join(name), gid, mode)?;
+        }
+        let from = path.join(FROM_AGENT);
+        let opened = UntrustedDir::open(&from);
+        let from =
+            opened.map_err(|e| ImageError::Check { path: from.display().to_string(), why: e.to_string() })?;
+        Ok(Self { path: path.to_owned(), from })
+    }
+
+    /// What the runner told. It is read like any file that comes out of a box.
+    fn answer(&self) -> Result<Offers, String> {
+        let bytes = self.from.read(Path::new(FILE), UID, ANSWER).map_err(|e| e.to_string())?;
+        Offers::read(&bytes).map_err(|e| e.to_string())
+    }
+}
+
+impl Drop for TrialDir {
+    fn drop(&mut self) {
+        // The runner made this one file and nothing else: what is not empty stays, and the log says so.
+        let _ = self.from.unlink(FILE.as_ref());
+        let emptied = DIRS.iter().try_for_each(|(name, _)| fs::remove_dir(self.path.join(name)));
+        if let Err(e) = emptied.and_then(|()| fs::remove_dir(&self.path)) {
+            tracing::warn!(code = "image.check", "{} stays: {e}", self.path.display());
+        }
+    }
+}

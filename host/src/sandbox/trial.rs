@@ -1,0 +1,74 @@
+//! A box on trial: made by a plan like any other, left to its end, and removed.
+
+use std::time::Duration;
+
+use bollard::query_parameters::CreateContainerOptions;
+
+use super::{Engine, EngineError, Exit, SLOW, translate};
+use crate::policy::sandbox_plan::ContainerSpec;
+
+/// The end of a box's own words that is kept when it failed.
+const WORDS: usize = 2000;
+
+/// How a trial went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trial {
+    /// The engine would not make or start the box, and said this.
+    NotStarted(String),
+    /// It did not end in its time.
+    StillRunning,
+    /// It ended.
+    Ended {
+        /// How.
+        exit: Exit,
+        /// The end of what it wrote.
+        words: String,
+    },
+}
+
+impl Engine {
+    /// Makes a box, starts it, waits at most `within` for its end, and removes it whatever came of it. It carries the
+    /// install's label, so that one whose host or command was killed meanwhile is removed at the next start.
+    ///
+    /// # Errors
+    /// An engine that is away or hangs; what it says against this one box is a [`Trial`].
+    pub async fn on_trial(&self, spec: &ContainerSpec, within: Duration) -> Result<Trial, EngineError> {
+        let options = CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
+        let body = translate::container(spec);
+        let made = self.ask("make a box", SLOW, self.docker()?.create_container(Some(options), body)).await;
+        let made = match made {
+            Ok(made) => made,
+            Err(EngineError::Refused { why, .. }) => return Ok(Trial::NotStarted(why)),
+            Err(e) => {
+                // It may have made it all the same.
+                self.tidy(&spec.name).await;
+                return Err(e);
+            }
+        };
+        let trial = self.tried(&made.id, within).await;
+        self.tidy(&made.id).await;
+        trial
+    }
+
+    async fn tried(&self, container: &str, within: Duration) -> Result<Trial, EngineError> {
+        match self.ask("start a box", SLOW, self.docker()?.start_container(container, None)).await {
+            Ok(()) => {}
+            Err(EngineError::Refused { why, .. }) => return Ok(Trial::NotStarted(why)),
+            Err(e) => return Err(e),
+        }
+        let Ok(exit) = tokio::time::timeout(within, self.wait(container)).await else {
+            return Ok(Trial::StillRunning);
+        };
+        let words = match exit.code {
+            Some(0) => Vec::new(),
+            _ => self.log_tail(container, WORDS).await.unwrap_or_default(),
+        };
+        Ok(Trial::Ended { exit, words: String::from_utf8_lossy(&words).into_owned() })
+    }
+
+    async fn tidy(&self, container: &str) {
+        if let Err(e) = self.remove(container).await {
+            tracing::warn!(code = e.code(), "a box on trial stays until the next start: {e}");
+        }
+    }
+}

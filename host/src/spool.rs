@@ -1,0 +1,245 @@
+//! `state/spool/`: the host's own copies of files that agents send, under the digests of their bytes, in no mount.
+//!
+//! What an agent names is copied once, before its request has a verdict; the copy is what is sent. The folder is the
+//! host's alone, so its files are opened by path like the host's other files.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "state/spool is the host's alone; workspaces are read by untrusted_fs"
+)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ipc_schema::layout::box_path;
+use ipc_schema::untrusted_fs::{UntrustedDir, Wanted};
+use ipc_schema::{Refusal, RefusalCode};
+use sha2::{Digest, Sha256};
+
+use crate::disk;
+
+/// Why a file was not taken. The text reaches the agent.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// The path does not lead to a file that may be sent.
+    #[error("{}", .0.reason)]
+    Refused(#[from] Refusal),
+    /// An absolute path that is not the workspace's.
+    #[error("{shown} is not below {}; copy it there first", box_path::WORKSPACE)]
+    Outside {
+        /// The path, quoted.
+        shown: String,
+    },
+    /// The host itself failed.
+    #[error("the host could not keep a copy ({0}); try it again later")]
+    Io(#[from] io::Error),
+}
+
+impl NotTaken {
+    /// The machine's word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Outside { .. } => "file.outside",
+            Self::Io(_) => "file.io",
+            Self::Refused(refusal) => match refusal.code {
+                RefusalCode::Gone => "file.missing",
+                RefusalCode::NotRegular => "file.not_regular",
+                RefusalCode::Nlink => "file.link",
+                RefusalCode::Device => "file.outside",
+                RefusalCode::TooBig => "file.too_big",
+                _ => "file.io",
+            },
+        }
+    }
+}
+
+/// A copy that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    /// The digest of its bytes, which is its name here.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    dir: PathBuf,
+}
+
+impl Spool {
+    /// The folder at `dir`, which is made when something comes into it.
+    pub fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Where the copy with this digest lies.
+    pub fn path(&self, sha256: &str) -> PathBuf {
+        self.dir.join(sha256)
+    }
+
+    /// Copies the file that an agent calls `path` out of its workspace. When it returns, the bytes and their name are on
+    /// the disk. A copy that is there already is made anew: it counts as young again.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub fn take(&self, workspace: &Path, path: &str, most: u64) -> Result<Copied, NotTaken> {
+        let below = beneath(path)?;
+        let wanted = Wanted { owner: None, one_link: true, cap: most };
+        let file = UntrustedDir::open(workspace)?.file(below, wanted)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        let part = self.dir.join(format!(".{}.part", uuid::Uuid::new_v4()));
+        let copied = self.copy(file, &part);
+        if copied.is_err() {
+            disk::remove(&part)?;
+        }
+        copied
+    }
+
+    fn copy(&self, file: ipc_schema::untrusted_fs::UntrustedFile, part: &Path) -> Result<Copied, NotTaken> {
+        let mut to = Digesting {
+            file: OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?,
+            digest: Sha256::new(),
+        };
+        let bytes = file.copy(&mut to)?;
+        let sha256: String = to.digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        to.file.sync_all()?;
+        fs::rename(part, self.path(&sha256))?;
+        disk::sync_dir(&self.dir)?;
+        Ok(Copied { sha256, bytes })
+    }
+
+    /// Every file here with its age by the disk's clock: copies, and what a kill left half-made.
+    pub fn files(&self) -> Vec<(String, fs::Metadata)> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let seen = entries.filter_map(|e| Some((e.file_name().into_string().ok()?, e.metadata().ok()?)));
+        seen.collect()
+    }
+
+    /// Removes one of them.
+    ///
+    /// # Errors
+    /// What unlink(2) says.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        disk::remove(&self.dir.join(name))
+    }
+}
+
+/// The path below the workspace. What climbs out of it by `..` or a link is for the kernel to refuse.
+fn beneath(path: &str) -> Result<&Path, NotTaken> {
+    let path = Path::new(path);
+    let below = path.strip_prefix(box_path::WORKSPACE).unwrap_or(path);
+    if below.is_absolute() {
+        let shown = ipc_schema::refusal::quote(&path.to_string_lossy(), 80);
+        return Err(NotTaken::Outside { shown });
+    }
+    Ok(if below.as_os_str().is_empty() { Path::new(".") } else { below })
+}
+
+struct Digesting {
+    file: File,
+    digest: Sha256,
+}
+
+impl Write for Digesting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.digest.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    const MIB: u64 = 1 << 20;
+
+    struct Place {
+        dir: tempfile::TempDir,
+        spool: Spool,
+    }
+
+    fn place() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("workspace/out")).unwrap();
+        fs::write(dir.path().join("secret"), "of the host").unwrap();
+        let spool = Spool::at(dir.path().join("spool"));
+        Place { dir, spool }
+    }
+
+    impl Place {
+        fn inside(&self, name: &str) -> PathBuf {
+            self.dir.path().join("workspace").join(name)
+        }
+        fn take(&self, path: &str) -> Result<Copied, &'static str> {
+            self.spool.take(&self.dir.path().join("workspace"), path, 20 * MIB).map_err(|e| e.code())
+        }
+        fn kept(&self) -> Vec<String> {
+            self.spool.files().into_iter().map(|(name, _)| name).collect()
+        }
+    }
+
+    #[test]
+    fn what_is_copied_is_what_is_kept() {
+        let p = place();
+        fs::write(p.inside("out/a.txt"), "first").unwrap();
+        let copied = p.take("out/a.txt").unwrap();
+        assert_eq!(copied, Copied { sha256: ipc_schema::sha256_hex(b"first"), bytes: 5 });
+        fs::write(p.inside("out/a.txt"), "second").unwrap();
+        assert_eq!(fs::read_to_string(p.spool.path(&copied.sha256)).unwrap(), "first");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&p.spool.dir), mode(&p.spool.path(&copied.sha256))), (0o700, 0o600));
+        fs::write(p.inside("b"), "first").unwrap();
+        for same in ["/workspace/b", "./b", "out/../b"] {
+            assert_eq!(p.take(same).unwrap(), copied, "{same}");
+        }
+        assert_eq!(p.kept(), [copied.sha256]);
+    }
+
+    #[test]
+    fn a37_what_is_no_file_of_the_workspace_is_refused_with_its_code_and_leaves_nothing() {
+        let p = place();
+        fs::write(p.inside("a"), "x").unwrap();
+        fs::hard_link(p.inside("a"), p.inside("twin")).unwrap();
+        fs::hard_link(p.dir.path().join("secret"), p.inside("of-the-host")).unwrap();
+        symlink(p.dir.path().join("secret"), p.inside("link")).unwrap();
+        symlink(p.dir.path(), p.inside("up")).unwrap();
+        symlink("/proc/self", p.inside("proc")).unwrap();
+        mknodat(CWD, p.inside("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        File::create(p.inside("big")).unwrap().set_len(21 * MIB).unwrap();
+        File::create(p.inside("sparse")).unwrap().set_len(1 << 40).unwrap();
+        for (path, code) in [
+            ("../secret", "file.outside"),
+            ("../../etc/shadow", "file.outside"),
+            ("out/../../secret", "file.outside"),
+            ("/workspace/../secret", "file.outside"),
+            ("/etc/shadow", "file.outside"),
+            ("/workspaces/main/a", "file.outside"),
+            ("missing", "file.missing"),
+            ("", "file.not_regular"),
+            ("/workspace", "file.not_regular"),
+            ("out", "file.not_regular"),
+            ("link", "file.not_regular"),
+            ("up/secret", "file.not_regular"),
+            ("proc/environ", "file.not_regular"),
+            ("fifo", "file.not_regular"),
+            ("a/b", "file.not_regular"),
+            ("twin", "file.link"),
+            ("of-the-host", "file.link"),
+            ("big", "file.too_big"),
+            ("sparse", "file.too_big"),
+        ] {
+            assert_eq!(p.take(path), Err(code), "{path}");
+        }
+        assert_eq!(p.kept(), Vec::<String>::new());
+    }
+}

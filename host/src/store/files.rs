@@ -1,0 +1,71 @@
+//! Files that agents send: parts of the outbox whose bytes lie in the spool.
+//!
+//! A file is in the spool before its row is written and stays while a row needs it, so that no row is without its file.
+
+use std::collections::BTreeSet;
+
+use ipc_schema::LetterId;
+use ipc_schema::letters::to_agent::Verdict;
+use rusqlite::params;
+
+use super::letters::{ToWrite, respond};
+use super::outbox::{self, DUE};
+use super::{Result, Store, id, int, runs};
+use crate::domain::outbound::{Saying, SpooledFile};
+use crate::domain::{RunId, TurnId, WallMs};
+
+/// What a turn has sent so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FilesSent {
+    /// How many files.
+    pub files: u64,
+    /// All their bytes.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// The files of a turn.
+    pub async fn files_sent(&self, turn: TurnId) -> Result<FilesSent> {
+        self.write(move |c| {
+            let sql = "SELECT count(*), coalesce(sum(file_bytes), 0) FROM outbox WHERE turn = ?1 AND file IS NOT NULL";
+            Ok(c.query_row(sql, [int(turn.0)], |r| {
+                Ok(FilesSent { files: id(r.get(0)?), bytes: id(r.get(1)?) })
+            })?)
+        })
+        .await
+    }
+
+    /// Stores the verdict on a `send_file` together with the part that it sends: both or neither, so that a host that dies
+    /// sends it once. A request that has its verdict sends nothing again.
+    pub async fn send_file(
+        &self,
+        run: RunId,
+        turn: TurnId,
+        request: LetterId,
+        verdict: Verdict,
+        (saying, file): (Saying, SpooledFile),
+        now: WallMs,
+    ) -> Result<ToWrite> {
+        self.write(move |c| {
+            failpoint!("store.send_file.begin", super::injected);
+            if runs::decide(c, turn, &request, &verdict)? {
+                outbox::say(c, Some(turn), &saying, now)?;
+                let sql = "UPDATE outbox SET file = ?3, file_name = ?4, file_bytes = ?5 WHERE turn = ?1 AND key = ?2";
+                c.execute(sql, params![int(turn.0), saying.key, file.sha256, file.name, int(file.bytes)])?;
+            }
+            respond(c, &run, turn, request, verdict, now)
+        })
+        .await
+    }
+
+    /// Digests of the files that a part still waits to send.
+    pub async fn spool_in_use(&self) -> Result<BTreeSet<String>> {
+        self.write(move |c| {
+            let mut rows =
+                c.prepare(&format!("SELECT DISTINCT file FROM outbox WHERE {DUE} AND file IS NOT NULL"))?;
+            let rows = rows.query_map([], |r| r.get(0))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+}

@@ -1,0 +1,378 @@
+//! What boxes are made of: any image serves, what serves is pinned, another one is looked at before it takes its
+//! place, and one command goes back. And directories of the machine that the owner lets a group see.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use journeys::engine::Between;
+use journeys::world::{Engine, World};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+#[track_caller]
+fn has(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in:\n{text}");
+    }
+}
+
+/// The engine's command line on an engine of the test's choice.
+async fn docker(engine: &Engine, args: &[&str], input: &[u8]) -> String {
+    let mut command = Command::new("docker");
+    command.args(args).env("DOCKER_HOST", engine.socket()).env("DOCKER_BUILDKIT", "0");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A command that does not read its input has closed it.
+    let _ = child.stdin.take().unwrap().write_all(input).await;
+    let output = child.wait_with_output().await.unwrap();
+    assert!(
+        output.status.success(),
+        "docker {}: {}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// busybox with one more line of a Dockerfile.
+async fn built(engine: &Engine, name: &str, line: &str) -> String {
+    let dockerfile = format!("FROM {}\n{line}\n", engine.image());
+    docker(engine, &["build", "--quiet", "--tag", name, "-"], dockerfile.as_bytes()).await
+}
+
+/// An image without a file, with one setting of its own (POSIX ustar: two empty blocks are the end of an archive).
+async fn empty(engine: &Engine, name: &str, change: &str) {
+    docker(engine, &["import", "--change", change, "-", name], &[0; 1024]).await;
+}
+
+/// Each turn has a box of its own.
+fn one_box_per_turn(world: &World, more: &str) {
+    world.write("groups/main/group.toml", &format!("{more}\n[limits]\nidle_window = 0\n"));
+}
+
+async fn asked(world: &World, ask: &str) -> String {
+    world.model.on(ask).says(&format!("Here: {ask}"));
+    let said = world.chat(&format!("{ask}\n")).await;
+    has(&said, &[&format!("Here: {ask}")]);
+    said
+}
+
+/// A command in `main`'s box, and what the model is told of it.
+async fn run_in_box(world: &World, ask: &str, command: &str) -> String {
+    world.model.on(ask).runs("run_command", json!({ "command": command })).says("Done.");
+    has(&world.chat(&format!("{ask}\n")).await, &["Done."]);
+    world.model.tool_results().pop().unwrap()
+}
+
+async fn listed(world: &World) -> Value {
+    let listed: Value = serde_json::from_str(&world.lazaret(&["image", "list", "--json"]).await).unwrap();
+    listed.as_array().unwrap().iter().find(|row| row["group"] == "main").unwrap().clone()
+}
+
+fn group_file(world: &World) -> String {
+    fs::read_to_string(world.root().join("groups/main/group.toml")).unwrap()
+}
+
+#[tokio::test]
+async fn busybox_an_empty_image_debian_and_a_crooked_one_each_serve_a_group_unchanged() {
+    let engine = Engine::docker();
+    empty(&engine, "lazaret-journeys-bare", "LABEL bare=yes").await;
+    let crooked = "ENTRYPOINT [\"false\"]\nUSER nobody\nWORKDIR /made/then/gone\nUSER root\nRUN rm -r /made\nUSER nobody";
+    built(&engine, "lazaret-journeys-crooked", crooked).await;
+    let mut world = World::on(engine).await;
+    world.up().await;
+    one_box_per_turn(&world, "");
+    for (image, shell) in [
+        ("lazaret-journeys-busybox", true),
+        ("lazaret-agent", true),
+        ("lazaret-journeys-crooked", true),
+        ("lazaret-journeys-bare", false),
+    ] {
+        let told = world.lazaret(&["image", "set", "main", image]).await;
+        has(&told, &[image, "starts in it, in the whole posture", "from its next run on"]);
+        let result = run_in_box(&world, &format!("try {image}"), "pwd; id -u").await;
+        match shell {
+            true => has(&result, &["/workspace\n7"]),
+            false => has(&result, &["this image has no shell"]),
+        }
+        let row = listed(&world).await;
+        assert_eq!((&row["pinned"]["name"], &row["there"]), (&json!(image), &json!(true)), "{row}");
+    }
+    let report = world.lazaret(&["image", "check", "lazaret-journeys-crooked"]).await;
+    has(
+        &report,
+        &["false is not run", "nobody is not used", "/made/then/gone is not used", "it can be used"],
+    );
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_tag_that_moves_changes_nothing_until_somebody_says_so_and_one_command_goes_back() {
+    let engine = Engine::docker();
+    let name = "lazaret-journeys-moving";
+    let first = built(&engine, name, "ENV WHICH=first").await;
+    let mut world = World::on(engine.clone()).await;
+    world.set("LAZARET_IMAGE", name);
+    world.up().await;
+    one_box_per_turn(&world, "# ours, and it stays");
+    assert_eq!(listed(&world).await["pinned"], Value::Null);
+    asked(&world, "hello").await;
+    assert_eq!(listed(&world).await["pinned"], json!({ "name": name, "id": first }));
+
+    let second = built(&engine, name, "ENV WHICH=second").await;
+    asked(&world, "and now?").await;
+    assert_eq!(listed(&world).await["pinned"]["id"], json!(first), "the tag moved, the group did not");
+    world.lazaret(&["image", "set", "main", name]).await;
+    asked(&world, "after set").await;
+    let row = listed(&world).await;
+    assert_eq!((&row["pinned"]["id"], &row["before"]["id"]), (&json!(second), &json!(first)));
+
+    has(&world.lazaret(&["image", "rollback", "main"]).await, &["again from its next run on"]);
+    asked(&world, "after going back").await;
+    let row = listed(&world).await;
+    assert_eq!((&row["pinned"]["id"], &row["before"]["id"]), (&json!(first), &json!(second)));
+    world.lazaret(&["image", "rollback", "main"]).await;
+    assert_eq!(listed(&world).await["pinned"]["id"], json!(second), "going back was taken back");
+
+    world.lazaret(&["image", "set", "main", engine.image()]).await;
+    has(&group_file(&world), &["# ours, and it stays", &format!("image = {:?}", engine.image())]);
+    world.lazaret(&["image", "rollback", "main"]).await;
+    has(&group_file(&world), &[&format!("image = {name:?}")]);
+    asked(&world, "the file and the pin agree").await;
+    let row = listed(&world).await;
+    assert_eq!((&row["named"], &row["pinned"]["id"]), (&json!(name), &json!(second)));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_a_box_does_not_take_the_place_of_one_that_serves() {
+    let engine = Engine::docker();
+    empty(&engine, "lazaret-journeys-overlap", "VOLUME /workspace/x").await;
+    let mut world = World::on(engine.clone()).await;
+    world.up().await;
+    one_box_per_turn(&world, "");
+    asked(&world, "hello").await;
+    let row = listed(&world).await;
+    assert_eq!(row["pinned"]["name"], json!(engine.image()));
+
+    for (bad, why) in [
+        ("lazaret-journeys-overlap", "declares VOLUME /workspace/x"),
+        ("lazaret-journeys-no-such", "is not on this machine"),
+    ] {
+        one_box_per_turn(&world, &format!("image = {bad:?}"));
+        let first = asked(&world, &format!("first with {bad}")).await;
+        has(&first, &[&format!("[lazaret] I do not use the image {bad}: "), why, "I go on with"]);
+        let second = asked(&world, &format!("second with {bad}")).await;
+        assert!(!second.contains("I do not use"), "it is said once:\n{second}");
+        has(&world.lazaret(&["status"]).await, &[&format!("main goes on with {}", engine.image()), bad, why]);
+        assert_eq!(listed(&world).await["pinned"], row["pinned"]);
+    }
+    let set = world.run(&["image", "set", "main", "lazaret-journeys-overlap"], "").await;
+    assert_eq!(set.status.code(), Some(1));
+    has(&String::from_utf8_lossy(&set.stdout), &["BREAKS", "image.volume", "it cannot be used"]);
+    has(&String::from_utf8_lossy(&set.stderr), &["nothing was changed: group main keeps its image"]);
+
+    one_box_per_turn(&world, &format!("image = {:?}", engine.image()));
+    asked(&world, "good again").await;
+    world.lazaret(&["image", "set", "main", engine.image()]).await;
+    assert!(!world.lazaret(&["status"]).await.contains("goes on with"));
+    world.finish().await;
+}
+
+/// On an engine of its own, where the default image may be rebuilt and removed.
+#[tokio::test]
+async fn the_default_image_is_taken_up_when_it_is_rebuilt_and_not_after_it_was_rolled_back() {
+    let engine = Engine::own_docker(false);
+    let rebuilt = async |mark: &str| built(&engine, "lazaret-agent", &format!("ENV WHICH={mark}")).await;
+    let first = rebuilt("first").await;
+    let mut world = World::on(engine.clone()).await;
+    world.set("LAZARET_IMAGE", "lazaret-agent");
+    world.up().await;
+    one_box_per_turn(&world, "");
+    let pinned = async |ask: &str| {
+        asked(&world, ask).await;
+        listed(&world).await["pinned"]["id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(pinned("one").await, first);
+    let second = rebuilt("second").await;
+    assert_eq!(pinned("two").await, second, "an upgrade reaches every group");
+    world.lazaret(&["image", "rollback", "main"]).await;
+    assert_eq!(pinned("three").await, first, "what was rolled back from does not come back by itself");
+    let third = rebuilt("third").await;
+    assert_eq!(pinned("four").await, third);
+    empty(&engine, "lazaret-agent", "VOLUME /ipc").await;
+    assert_eq!(pinned("five").await, third, "a rebuild that cannot be a box is not taken");
+
+    // Gone from the machine: refused with the command, which mends it.
+    docker(&engine, &["tag", &first, "lazaret-agent"], b"").await;
+    world.lazaret(&["image", "rollback", "main"]).await;
+    let serving = listed(&world).await["pinned"]["id"].as_str().unwrap().to_owned();
+    docker(&engine, &["rmi", "--force", &serving], b"").await;
+    world.model.on("still there?").says("I am.");
+    let mend = async {
+        let gone = async || world.log().contains("image.gone").then_some(());
+        world.patiently("the run is refused", gone).await;
+        has(&world.lazaret(&["image", "list"]).await, &["GONE from this machine"]);
+        world.lazaret(&["image", "set", "main", engine.image()]).await;
+    };
+    let (said, ()) = tokio::join!(world.chat("still there?\n"), mend);
+    has(&said, &["is gone from this machine", "lazaret image set main", "Your message is kept", "I am."]);
+    world.finish().await;
+}
+
+/// Whether a call makes a run's box, and not one on trial.
+fn makes_a_run(call: &str) -> bool {
+    call.contains("/containers/create?name=lazaret-") && !call.contains("lazaret-trial-")
+}
+
+/// A host whose engine is reached through somebody who does `deed` when the first box of a run is about to be made.
+async fn world_with(engine: Engine, deed: impl Fn() + Send + Sync + 'static) -> (World, Between) {
+    let done = AtomicBool::new(false);
+    let between = Between::new(&engine.socket(), move |call| {
+        if makes_a_run(call) && !done.swap(true, Ordering::SeqCst) {
+            deed();
+        }
+    });
+    let mut world = World::on(engine).await;
+    world.set("DOCKER_HOST", &between.socket());
+    (world, between)
+}
+
+#[tokio::test]
+async fn an_image_that_goes_between_the_check_and_the_box_is_refused_and_costs_no_attempt() {
+    let engine = Engine::docker();
+    let name = "lazaret-journeys-fleeting";
+    built(&engine, name, "ENV WHICH=fleeting").await;
+    let socket = engine.socket();
+    let (mut world, _between) = world_with(engine.clone(), move || {
+        let mut rmi = std::process::Command::new("docker");
+        rmi.env("DOCKER_HOST", &socket).args(["rmi", "--force", name]).stdout(Stdio::null());
+        assert!(rmi.status().unwrap().success());
+    })
+    .await;
+    world.set("LAZARET_IMAGE", name);
+    world.up().await;
+    world.model.on("hello").says("Hello.");
+    let mend = async {
+        let gone = async || world.log().contains("image.gone").then_some(());
+        world.patiently("the run is refused", gone).await;
+        world.lazaret(&["image", "set", "main", engine.image()]).await;
+    };
+    let (said, ()) = tokio::join!(world.chat("hello\n"), mend);
+    has(&said, &["[lazaret] The agent cannot start", "lazaret image set main", "Hello."]);
+    let trace: Value = serde_json::from_str(&world.lazaret(&["trace", "m-1", "--json"]).await).unwrap();
+    assert_eq!(trace["turn"]["attempt"], json!(1), "{trace}");
+    world.finish().await;
+}
+
+/// A directory of the owner's, which is no temporary file of the world's.
+fn photos() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::Builder::new().prefix("lazaret-photos-").tempdir().unwrap();
+    let path = dir.path().canonicalize().unwrap();
+    for name in ["album", "new"] {
+        fs::create_dir(path.join(name)).unwrap();
+    }
+    fs::write(path.join("album/summer.txt"), "the sea").unwrap();
+    for name in ["", "album", "new"] {
+        use std::os::unix::fs::PermissionsExt;
+        // Boxes are other users.
+        let mode = if name == "new" { 0o777 } else { 0o755 };
+        fs::set_permissions(path.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    (dir, path)
+}
+
+fn allow(world: &World, root: &Path) {
+    let (album, new) = (root.join("album"), root.join("new"));
+    world.write(
+        "lazaret.toml",
+        &format!("[mounts]\nallow = [{{ path = {album:?} }}, {{ path = {new:?}, writable = true }}]\n"),
+    );
+}
+
+fn mounts(world: &World, root: &Path, more: &str) {
+    let (album, new) = (root.join("album"), root.join("new"));
+    one_box_per_turn(
+        world,
+        &format!(
+            "mounts = [\n  {{ source = {album:?}, target = \"/mnt/album\" }},\n  {{ source = {new:?}, target = \
+             \"/mnt/new\", writable = true }},\n{more}]"
+        ),
+    );
+}
+
+#[tokio::test]
+async fn a_group_sees_what_both_files_say_and_writes_only_where_both_say_so() {
+    let (_photos, root) = photos();
+    let mut world = World::new().await;
+    world.write("groups/main/CLAUDE.md", "");
+    allow(&world, &root);
+    mounts(&world, &root, "");
+    world.up().await;
+    let told = run_in_box(
+        &world,
+        "look",
+        "cat /mnt/album/summer.txt; touch /mnt/album/x 2>&1; echo made > /mnt/new/y; ln -s /etc/shadow /mnt/new/link; \
+         grep -c ' /mnt/' /proc/self/mountinfo",
+    )
+    .await;
+    has(&told, &["the sea", "Read-only file system", "\n2"]);
+    assert_eq!(fs::read_to_string(root.join("new/y")).unwrap(), "made\n");
+    assert!(!root.join("album/x").exists());
+
+    // B2: what a box makes of a directory that it may write is not followed by the next one.
+    let link = root.join("new/link");
+    mounts(&world, &root, &format!("  {{ source = {link:?}, target = \"/mnt/other\" }},\n"));
+    let doctor = world.run(&["doctor"], "").await;
+    has(&String::from_utf8_lossy(&doctor.stdout), &["overlaps with a mount that this group may write"]);
+    one_box_per_turn(&world, &format!("mounts = [{{ source = {link:?}, target = \"/mnt/other\" }}]"));
+    let doctor = world.run(&["doctor"], "").await;
+    has(&String::from_utf8_lossy(&doctor.stdout), &["is a symbolic link"]);
+    world.model.on("through the link?").says("It was refused.");
+    let refused = async {
+        let told = async || world.log().contains("mount.link").then_some(());
+        world.patiently("the run is refused", told).await;
+        mounts(&world, &root, "");
+    };
+    let (said, ()) = tokio::join!(world.chat("through the link?\n"), refused);
+    has(&said, &["is a symbolic link", "It was refused."]);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn b4_a_mount_that_goes_between_the_check_and_the_box_is_refused_and_costs_no_attempt() {
+    let (_photos, root) = photos();
+    let album = root.join("album");
+    let taken = album.clone();
+    let (mut world, _between) = world_with(Engine::docker(), move || {
+        fs::remove_dir_all(&taken).unwrap();
+    })
+    .await;
+    allow(&world, &root);
+    mounts(&world, &root, "");
+    world.up().await;
+    world.model.on("hello").says("Hello.");
+    let back = async {
+        let told = async || world.log().contains("mount.gone").then_some(());
+        world.patiently("the run is refused", told).await;
+        assert!(!album.exists(), "the engine has made nothing in its place");
+        fs::create_dir(&album).unwrap();
+    };
+    let (said, ()) = tokio::join!(world.chat("hello\n"), back);
+    has(
+        &said,
+        &[
+            "[lazaret] The agent cannot start: the mount source",
+            "is not there; make it, or take it out",
+            "Hello.",
+        ],
+    );
+    let trace: Value = serde_json::from_str(&world.lazaret(&["trace", "m-1", "--json"]).await).unwrap();
+    assert_eq!(trace["turn"]["attempt"], json!(1), "{trace}");
+    world.finish().await;
+}
