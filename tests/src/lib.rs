@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod crash;
 pub mod engine;
+pub mod hostile;
 pub mod images;
 pub mod model;
 pub mod telegram;

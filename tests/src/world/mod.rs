@@ -364,6 +364,11 @@ pub(crate) fn lazaret() -> PathBuf {
     built("LAZARET_BIN", "lazaret")
 }
 
+/// The evil agent, a static binary that takes the runner's place.
+pub(crate) fn evil_agent() -> PathBuf {
+    built("LAZARET_EVIL_BIN", "evil-agent")
+}
+
 /// The static runner.
 pub(crate) fn runner() -> PathBuf {
     built("LAZARET_RUNNER_BIN", "agent-runner")

@@ -1,0 +1,355 @@
+//! The box's only socket, spoken to by bytes; and the networks that are not there.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketType, socket};
+
+use crate::Attack;
+use crate::facts::{Facts, and, code, errno, fact};
+use crate::wall::Wall;
+
+const SOCKET: &str = "/run/lazaret/gateway.sock";
+
+pub const ATTACKS: &[(&str, Attack)] = &[
+    ("c6_tcp_to_the_internet", |_, _| {
+        reach(&["1.1.1.1:443", "8.8.8.8:53", "93.184.216.34:80", "[2606:4700::1111]:443"])
+    }),
+    ("c6_a_name_server_as_a_tunnel", dns),
+    ("c6_only_loopback", interfaces),
+    ("c7_metadata_service", |_, _| {
+        reach(&["169.254.169.254:80", "[fd00:ec2::254]:80", "100.100.100.200:80"])
+    }),
+    ("c7_metadata_through_the_gateway", |_, _| {
+        statuses(&[
+            "CONNECT 169.254.169.254:80 HTTP/1.1\r\nHost: 169.254.169.254:80\r\n\r\n",
+            "GET http://169.254.169.254/latest/meta-data/ HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n",
+            "GET http://metadata.google.internal/ HTTP/1.1\r\nHost: metadata.google.internal\r\n\r\n",
+            "CONNECT [::ffff:169.254.169.254]:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+        ])
+    }),
+    ("c7_private_ranges", |_, _| {
+        reach(&[
+            "10.0.0.1:80",
+            "172.16.0.1:80",
+            "192.168.0.1:80",
+            "192.168.1.1:443",
+            "100.64.0.1:80",
+            "[fe80::1]:80",
+        ])
+    }),
+    ("c8_services_of_the_host", |_, words| {
+        let mut places = vec!["172.17.0.1:22", "172.17.0.1:2375", "127.0.0.1:2375", "127.0.0.1:7373"];
+        places.extend(words);
+        reach(&places)
+    }),
+    ("c9_other_boxes", |_, _| reach(&["172.17.0.2:80", "172.17.0.3:80", "172.18.0.2:80"])),
+    ("c18_other_paths", |_, _| {
+        statuses(&[
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+            "POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+            "POST /v1/messages/../files HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+            "POST //v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+            "POST /v1/messages%2f..%2ffiles HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+            "DELETE /v1/messages HTTP/1.1\r\nHost: x\r\n\r\n",
+            "TRACE /v1/messages HTTP/1.1\r\nHost: x\r\n\r\n",
+        ])
+    }),
+    ("c18_connect_to_another_host", |_, _| {
+        statuses(&[
+            "CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n",
+            "CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\n\r\n",
+            "CONNECT localhost:2375 HTTP/1.1\r\nHost: localhost:2375\r\n\r\n",
+        ])
+    }),
+    ("c18_absolute_form", |_, _| {
+        statuses(&[
+            "GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\n\r\n",
+            "POST http://127.0.0.1/v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+            "GET file:///etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
+        ])
+    }),
+    ("c18_smuggled_request", |_, _| {
+        statuses(&[
+            "POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
+            "POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 4\r\n\r\n{}{}",
+            "POST /v1/messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+            "POST /v1/messages HTTP/1.1\r\nHost: x\r\n Content-Length: 2\r\n\r\n{}",
+            "POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: -2\r\n\r\n{}",
+            "POST /v1/messages HTTP/1.1\nHost: x\nX: a\rb\nContent-Length: 2\n\n{}",
+        ])
+    }),
+    ("c18_bytes_that_are_no_http", |_, _| {
+        statuses(&[
+            "\0\u{1}\u{2}\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "\u{16}\u{3}\u{1}\0\u{5}hello\r\n\r\n",
+        ])
+    }),
+    ("c18_a_header_of_a_mebibyte", |_, _| {
+        let big = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Big: {}\r\n\r\n", "a".repeat(1 << 20));
+        let many = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(10_000));
+        statuses(&[&big, &many])
+    }),
+    ("c18_a_body_of_forty_mebibytes", |_, _| body(40 << 20)),
+    ("c18_a_body_without_end", endless_body),
+    ("c18_keys_of_the_box_are_not_forwarded", |_, _| {
+        model(
+            "authorization: Bearer evil-key\r\nx-api-key: evil-key\r\nanthropic-beta: evil-beta\r\nx-forwarded-host: evil.example\r\n",
+            r#"{"model":"evil-model","max_tokens":4000000,"messages":[{"role":"user","content":"attack headers"}]}"#,
+        )
+    }),
+    ("c18_a_model_that_says_the_key", |_, _| {
+        model(
+            "",
+            r#"{"model":"m","max_tokens":100,"messages":[{"role":"user","content":"attack say the key"}]}"#,
+        )
+    }),
+    ("c18_a_tool_at_the_provider", |_, _| {
+        model(
+            "",
+            r#"{"model":"m","max_tokens":100,"tools":[{"type":"web_fetch_20250910","name":"web_fetch"}],"messages":[{"role":"user","content":"x"}]}"#,
+        )
+    }),
+    ("c18_an_image_by_url", |_, _| {
+        model(
+            "",
+            r#"{"model":"m","max_tokens":100,"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"http://169.254.169.254/"}}]}]}"#,
+        )
+    }),
+    ("c18_an_unknown_field", |_, _| {
+        model(
+            "",
+            r#"{"model":"m","max_tokens":100,"mcp_servers":[{"type":"url","url":"http://evil.example","name":"e"}],"messages":[{"role":"user","content":"x"}]}"#,
+        )
+    }),
+    ("c18_connections_without_end", |w, _| connections(w, "")),
+    ("c18_slow_headers", |w, _| connections(w, "POST /v1/messages HTTP/1.1\r\nHost: ")),
+    ("c18_slow_bodies", |w, _| {
+        connections(w, "POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
+    }),
+    ("c18_a_thousand_requests_in_one_breath", pipeline),
+    ("c18_answers_that_are_not_read", unread),
+    ("c21_calls_in_parallel", |_, _| parallel()),
+];
+
+fn reach(places: &[&str]) -> Facts {
+    let mut reached = Vec::new();
+    let mut errors = Vec::new();
+    for place in places {
+        let Ok(address) = place.parse::<SocketAddr>() else { continue };
+        let tried = TcpStream::connect_timeout(&address, Duration::from_millis(700));
+        match &tried {
+            Ok(_) => reached.push(*place),
+            Err(_) => errors.push(errno(&tried)),
+        }
+    }
+    and(and(fact("reached", reached), "errors", errors), "tried", places.len())
+}
+
+fn dns(_: &mut Wall, _: &[&str]) -> Facts {
+    let query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04evil\x07example\x00\x00\x10\x00\x01";
+    let mut answers = 0;
+    let mut sent = 0;
+    for server in ["8.8.8.8:53", "1.1.1.1:53", "127.0.0.11:53", "172.17.0.1:53", "169.254.169.253:53"] {
+        let Ok(socket) = UdpSocket::bind("0.0.0.0:0") else { continue };
+        let _ = socket.set_read_timeout(Some(Duration::from_millis(200)));
+        if socket.connect(server).is_ok() && socket.send(query).is_ok() {
+            sent += 1;
+            answers += u32::from(socket.recv(&mut [0; 512]).is_ok());
+        }
+    }
+    let names: Vec<String> = ["example.org:80", "host.docker.internal:80", "gateway.docker.internal:80"]
+        .into_iter()
+        .filter(|name| std::net::ToSocketAddrs::to_socket_addrs(name).is_ok_and(|mut a| a.next().is_some()))
+        .map(str::to_owned)
+        .collect();
+    and(and(fact("sent", sent), "answers", answers), "resolved", names)
+}
+
+fn interfaces(_: &mut Wall, _: &[&str]) -> Facts {
+    let table = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let names: Vec<String> = table
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split(':').next())
+        .map(|name| name.trim().to_owned())
+        .collect();
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default().lines().count();
+    let raw = socket(AddressFamily::INET, SocketType::RAW, Some(rustix::net::ipproto::ICMP));
+    and(and(fact("names", names), "routes", routes), "raw", code(&raw))
+}
+
+/// Sends bytes on a new connection; the status of the first answer, 0 for none.
+fn status(bytes: &[u8]) -> (u16, String) {
+    let Ok(mut stream) = UnixStream::connect(SOCKET) else { return (0, "no socket".to_owned()) };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let _ = stream.set_write_timeout(Some(Duration::from_secs(5)));
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(n) if n > 0 => answer.extend_from_slice(&chunk[..n]),
+            _ => break,
+        }
+        // What is open for more requests does not end; one answer is enough.
+        if answer.len() > 64 << 10 || ends(&answer) {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let status = text.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    (status, text)
+}
+
+/// Whether an answer is whole, by its length.
+fn ends(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    match length {
+        Some(length) => body.len() >= length,
+        None => body.ends_with("0\r\n\r\n"),
+    }
+}
+
+fn statuses(requests: &[&str]) -> Facts {
+    let statuses: Vec<u16> = requests.iter().map(|request| status(request.as_bytes()).0).collect();
+    let healthy = status(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").0;
+    and(fact("statuses", statuses), "healthy", healthy)
+}
+
+fn post(headers: &str, body: &str) -> String {
+    format!(
+        "POST /v1/messages HTTP/1.1\r\nHost: x\r\nconnection: close\r\nanthropic-version: 2023-06-01\r\n{headers}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn model(headers: &str, body: &str) -> Facts {
+    let (status, text) = status(post(headers, body).as_bytes());
+    let key = ["sk-journeys", "-canary-7f3a9c51"].concat();
+    let words: String = text.split("\r\n\r\n").nth(1).unwrap_or_default().chars().take(300).collect();
+    let key_seen = text.contains(&key);
+    // The report goes to a chat: it tells that the key was there, and not the key.
+    and(and(fact("status", status), "key_seen", key_seen), "words", words.replace(&key, "(the key)"))
+}
+
+fn body(bytes: usize) -> Facts {
+    let Ok(mut stream) = UnixStream::connect(SOCKET) else { return fact("status", 0) };
+    let _ = stream.set_write_timeout(Some(Duration::from_secs(10)));
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    let head = format!("POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\n\r\n");
+    let chunk = vec![b'x'; 1 << 20];
+    let mut written = stream.write_all(head.as_bytes());
+    for _ in 0..bytes >> 20 {
+        written = written.and_then(|()| stream.write_all(&chunk));
+    }
+    let mut answer = [0; 64];
+    let read = stream.read(&mut answer).unwrap_or(0);
+    let text = String::from_utf8_lossy(&answer[..read]).into_owned();
+    let status: u16 = text.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    and(fact("status", status), "written", errno(&written))
+}
+
+/// Chunk after chunk, until the host has had enough.
+fn endless_body(_: &mut Wall, _: &[&str]) -> Facts {
+    let Ok(mut stream) = UnixStream::connect(SOCKET) else { return fact("stopped", false) };
+    let _ = stream.set_write_timeout(Some(Duration::from_secs(5)));
+    let _ = stream.write_all(b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunk = [b"100000\r\n".to_vec(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
+    let mut mib = 0;
+    while mib < 512 && stream.write_all(&chunk).is_ok() {
+        mib += 1;
+    }
+    and(fact("mib", mib), "stopped", mib < 512)
+}
+
+/// Hundreds of connections that say so much and no more; the gateway must still serve other runs, and this one again
+/// when they are gone.
+fn connections(_: &mut Wall, beginning: &str) -> Facts {
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        let Ok(mut stream) = nonblocking_connect() else { break };
+        let _ = stream.write_all(beginning.as_bytes());
+        held.push(stream);
+    }
+    let opened = held.len();
+    std::thread::sleep(Duration::from_secs(1));
+    drop(held);
+    let healthy = status(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").0;
+    and(fact("opened", opened), "healthy", healthy)
+}
+
+/// A full backlog makes a plain connect wait (unix(7)); one that does not wait is refused with EAGAIN.
+fn nonblocking_connect() -> std::io::Result<UnixStream> {
+    use rustix::net::{SocketAddrUnix, SocketFlags, connect, socket_with};
+    let made = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+        None,
+    )?;
+    connect(&made, &SocketAddrUnix::new(SOCKET)?)?;
+    Ok(UnixStream::from(made))
+}
+
+fn pipeline(_: &mut Wall, _: &[&str]) -> Facts {
+    let Ok(mut stream) = UnixStream::connect(SOCKET) else { return fact("answers", 0) };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let _ = stream.set_write_timeout(Some(Duration::from_secs(5)));
+    let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
+    let written = stream.write_all(request.as_bytes());
+    let (mut answers, mut chunk, mut tail) = (0, vec![0; 64 << 10], String::new());
+    while answers < 1_000 {
+        match stream.read(&mut chunk) {
+            Ok(n) if n > 0 => {
+                tail.push_str(&String::from_utf8_lossy(&chunk[..n]));
+                answers = tail.matches("HTTP/1.1 200").count();
+            }
+            _ => break,
+        }
+    }
+    and(fact("answers", answers), "written", errno(&written))
+}
+
+/// Asks, and never reads.
+fn unread(_: &mut Wall, _: &[&str]) -> Facts {
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let Ok(mut stream) = nonblocking_connect() else { break };
+        let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(5_000);
+        let mut sent = 0;
+        while sent < request.len() {
+            match stream.write(&request.as_bytes()[sent..]) {
+                Ok(n) if n > 0 => sent += n,
+                _ => break,
+            }
+        }
+        held.push(stream);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    drop(held);
+    fact("healthy", status(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").0)
+}
+
+fn parallel() -> Facts {
+    let began = Instant::now();
+    let ask =
+        post("", r#"{"model":"m","max_tokens":10,"messages":[{"role":"user","content":"attack headers"}]}"#);
+    let threads: Vec<_> = (0..12)
+        .map(|_| {
+            let ask = ask.clone();
+            std::thread::spawn(move || status(ask.as_bytes()).0)
+        })
+        .collect();
+    let statuses: Vec<u16> = threads.into_iter().map(|t| t.join().unwrap_or(0)).collect();
+    let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(0);
+    and(fact("statuses", statuses), "ms", took)
+}

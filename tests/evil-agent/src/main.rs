@@ -1,0 +1,138 @@
+//! The evil agent: it takes the runner's place in a real box and does what an agent does that was turned against its
+//! owner.
+//!
+//! The host starts it as it starts its runner (`agent-runner run`). It speaks the letters itself, byte by byte: a
+//! message `attack CASE [ARGUMENTS]` makes it perform that case with all the rights a box has, and the turn ends with
+//! a valid `turn_done` whose text is a report, one JSON object. That last letter is also the proof that the host still
+//! reads: every case ends with a letter that must be taken.
+//!
+//! `evil-agent CASE` performs a case by hand, where there is no host, and prints the report. It holds no exploit:
+//! each attack asks the kernel or the host for something that must be refused.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`wall`] | letters, valid and otherwise |
+//! | [`files`] | what stands where a letter should (THREATS part A) |
+//! | [`letters`] | letters that lie |
+//! | [`floods`] | too much of everything |
+//! | [`places`] | mounts, other people's bytes (parts A and B) |
+//! | [`syscalls`] | what the kernel must not do for a box (part C) |
+//! | [`hogs`] | memory, processors, processes, disk |
+//! | [`gateway`] | the box's only socket |
+//! | [`outlive`] | not ending |
+
+mod facts;
+mod files;
+mod floods;
+mod gateway;
+mod hogs;
+mod letters;
+mod outlive;
+mod places;
+mod syscalls;
+mod wall;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use facts::{Facts, fact};
+use wall::{Heard, Wall};
+
+/// One attack: what it does, with the words behind its name.
+type Attack = fn(&mut Wall, &[&str]) -> Facts;
+
+const TABLES: [&[(&str, Attack)]; 7] = [
+    files::ATTACKS,
+    letters::ATTACKS,
+    floods::ATTACKS,
+    places::ATTACKS,
+    hogs::ATTACKS,
+    gateway::ATTACKS,
+    outlive::ATTACKS,
+];
+
+fn perform(wall: &mut Wall, name: &str, words: &[&str]) -> Facts {
+    if name == "ping" {
+        return Facts::new();
+    }
+    if let Some((_, attack)) = TABLES.iter().flat_map(|table| table.iter()).find(|(known, _)| *known == name)
+    {
+        return attack(wall, words);
+    }
+    syscalls::perform(name).unwrap_or_else(|| fact("error", format!("there is no attack {name}")))
+}
+
+/// A turn: attack, then report. A box that comes after one that was ended does not repeat what ended it.
+fn turn(wall: &mut Wall, text: &str) {
+    let mut words = text.split_whitespace().skip_while(|word| *word != "attack").skip(1);
+    let Some(name) = words.next() else { return wall.done("ping", Facts::new()) };
+    let words: Vec<&str> = words.collect();
+    if name != "ping" && !wall.first_time() {
+        return wall.done(name, fact("resumed", true));
+    }
+    let facts = perform(wall, name, &words);
+    wall.done(name, facts);
+}
+
+fn live(mut wall: Wall) -> ExitCode {
+    wall.ready();
+    loop {
+        match wall.hear() {
+            Heard::Input(text) => turn(&mut wall, &text),
+            Heard::Close => return ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// The host asks what an image offers before it takes it; there is no agent in that box yet, so the answer is a plain
+/// one.
+fn look() -> ExitCode {
+    let offers = ipc_schema::offers::Offers {
+        runner: "evil".to_owned(),
+        system: None,
+        shell: None,
+        programs: Vec::new(),
+        certificates: false,
+        zones: false,
+    };
+    let dir = Path::new("/ipc/from-agent");
+    let draft = dir.join(".offers");
+    let written = serde_json::to_vec(&offers)
+        .map_err(std::io::Error::from)
+        .and_then(|bytes| std::fs::write(&draft, bytes))
+        .and_then(|()| std::fs::rename(draft, dir.join(ipc_schema::offers::FILE)));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("evil-agent: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    // Letters are shared with the host through the group, as the runner's are.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["run"] => match Wall::stand() {
+            Ok(wall) => live(wall),
+            Err(why) => {
+                eprintln!("evil-agent: {why}");
+                ExitCode::FAILURE
+            }
+        },
+        ["look"] => look(),
+        ["child", what, rest @ ..] => hogs::child(what, rest),
+        ["stubborn", rest @ ..] => outlive::stubborn(rest),
+        [name, rest @ ..] => {
+            println!("{}", serde_json::Value::Object(perform(&mut Wall::nowhere(), name, rest)));
+            ExitCode::SUCCESS
+        }
+        [] => {
+            eprintln!("usage: evil-agent CASE [ARGUMENTS]");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The box under attack: the proof. See [`journeys::hostile`].
+//!
+//! - `hostile cases [ONLY=a15] [RUNTIME=runsc]`: every case, one line each, and last `N of N held`
+//! - `hostile race [SECONDS=60]`: a file and four other things change places under a reader's hands
+//! - `hostile flood`: how long a flooding box lives, what it leaves, and what another group feels of it
+//!
+//! The last two end with one line of JSON. Each fails when a promise was broken. `make hostile` builds what it needs.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use journeys::hostile::{Harbour, cases, shows};
+use tokio::task::JoinSet;
+
+const USAGE: &str = "usage: hostile cases|race|flood [ONLY=words] [RUNTIME=name] [SECONDS=60]";
+
+struct Settings(HashMap<String, String>);
+
+impl Settings {
+    fn text(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned().or_else(|| std::env::var(name).ok()).filter(|value| !value.is_empty())
+    }
+
+    /// Lines of each group's settings.
+    fn of_groups(&self) -> String {
+        self.text("RUNTIME").map(|name| format!("runtime = {name:?}")).unwrap_or_default()
+    }
+}
+
+/// Every case whose name holds one of `only`; a case that is broken tells so on its line.
+async fn all(settings: &str, only: &str) -> Result<ExitCode, String> {
+    let chosen = |name: &str| only.split([',', ' ']).any(|word| name.contains(word));
+    let harbour = Arc::new(Harbour::open(settings).await);
+    let mut running = JoinSet::new();
+    for case in cases().into_iter().filter(|case| chosen(case.name)) {
+        let harbour = Arc::clone(&harbour);
+        running.spawn(async move { harbour.run(&case).await });
+    }
+    let (mut held, mut of) = (0, 0);
+    let mut broken = Vec::new();
+    while let Some(outcome) = running.join_next().await {
+        let outcome = outcome.map_err(|e| e.to_string())?;
+        println!("{}", outcome.line());
+        of += 1;
+        if outcome.broken.is_some() { broken.push(outcome.name) } else { held += 1 }
+    }
+    match Arc::into_inner(harbour) {
+        Some(harbour) => harbour.close().await,
+        None => return Err("a case is still running".to_owned()),
+    }
+    if of == 0 {
+        return Err(format!("no case's name holds {only:?}"));
+    }
+    if !broken.is_empty() {
+        println!("broken: {}", broken.join(" "));
+    }
+    println!("{held} of {of} held");
+    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run() -> Result<ExitCode, String> {
+    let mut words = Vec::new();
+    let mut settings = HashMap::new();
+    for argument in std::env::args().skip(1) {
+        match argument.split_once('=') {
+            Some((name, value)) => drop(settings.insert(name.to_owned(), value.to_owned())),
+            None => words.push(argument),
+        }
+    }
+    let settings = Settings(settings);
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["cases"] => all(&settings.of_groups(), &settings.text("ONLY").unwrap_or_default()).await,
+        ["race"] => {
+            let seconds = settings.text("SECONDS").unwrap_or_else(|| "60".to_owned());
+            let seconds = seconds.parse().map_err(|_| format!("SECONDS={seconds} is no number"))?;
+            let told = shows::race(seconds, &settings.of_groups()).await;
+            println!("{told}");
+            let held = told["leaks"] == 0 && told["taken"].as_u64().is_some_and(|n| n > 0);
+            Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        ["flood"] => {
+            let told = shows::flood(&settings.of_groups()).await;
+            println!("{told}");
+            Ok(if told["host_alive"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        _ => Err(USAGE.to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    // What a case requires may wait on a thread: there are more threads than cases at one time.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("hostile: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run()) {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("hostile: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The box under attack: one table of cases, each with what is required, acted by the evil agent in real boxes.
+//!
+//! The [`harbour`] is a host with many groups whose runner is the evil agent. A [`case`](Case) is one message,
+//! `attack NAME`; what the box saw comes back as the reply, and what the host did is read from its log, its counters,
+//! its disk and its chats. Beside what a case requires itself, every case requires that the letter behind the attack
+//! is taken soon, that another group is answered meanwhile, and that the host lives.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`table`] | all cases: [`files`], [`letters`], [`boxes`], [`kernel`], [`chats`] |
+//! | [`harbour`] | the host, its groups, and how one case is run |
+//! | [`judge`] | what a case may require |
+//! | [`shows`] | the race and the flood, measured |
+
+mod boxes;
+mod chats;
+mod files;
+mod floods;
+mod harbour;
+mod judge;
+mod kernel;
+mod letters;
+pub mod shows;
+mod table;
+
+pub use harbour::{Harbour, Outcome};
+pub use judge::{Need, Seen};
+pub use table::{Case, Deed, Home, cases};
