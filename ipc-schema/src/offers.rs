@@ -38,6 +38,7 @@ pub struct Offers {
     pub zones: bool,
 }
 
+/// Words that a terminal and a table can take.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(WORDS).collect()
 }
@@ -58,11 +59,6 @@ impl Offers {
         offers.shell = offers.shell.as_deref().map(plain);
         Ok(offers)
     }
-}
-
-/// Words that a terminal and a table can take.
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(WORDS).collect()
 }
 
 #[cfg(test)]

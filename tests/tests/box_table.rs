@@ -181,10 +181,16 @@ fn c11_c12_it_is_the_golden_profile(world: &World, b: &Value) {
     let short: String = image.trim_start_matches("sha256:").chars().take(20).collect();
     let root = world.root().to_str().unwrap();
     let user = b["Config"]["User"].as_str().unwrap();
-    let uid = user.split(':').next().unwrap();
-    for (value, name) in
-        [(image, "IMAGE"), (&short, "IMAGE"), (root, "ROOT"), (user, "UID:GID"), (uid, "UID")]
-    {
+    let (uid, gid) = user.split_once(':').unwrap();
+    let gid = format!("gid={gid}");
+    for (value, name) in [
+        (image, "IMAGE"),
+        (&short, "IMAGE"),
+        (root, "ROOT"),
+        (user, "UID:GID"),
+        (uid, "UID"),
+        (&gid, "gid=GID"),
+    ] {
         shown = shown.replace(value, name);
     }
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/inspected.json");

@@ -11,7 +11,7 @@ use ipc_schema::untrusted_fs::UntrustedDir;
 
 use super::{ImageError, Images};
 use crate::config::Root;
-use crate::disk::shared_dir;
+use crate::disk::{self, shared_dir};
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
 use crate::policy::image::{ImageAbout, Verdict};
@@ -189,14 +189,14 @@ fn remove(path: &Path, from: &UntrustedDir) {
 /// Removes what is left of trials whose host or command was killed. A trial that is under way is younger.
 pub fn sweep(root: &Root) {
     const OVER: Duration = Duration::from_secs(3600);
-    for entry in fs::read_dir(root.trials()).into_iter().flatten().flatten() {
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+    for trial in disk::inside(&root.trials()) {
+        let age = disk::changed(&trial).ok().and_then(|at| at.elapsed().ok());
         if age.is_none_or(|age| age < OVER) {
             continue;
         }
-        match UntrustedDir::open(&entry.path().join(FROM_AGENT)) {
-            Ok(from) => remove(&entry.path(), &from),
-            Err(e) => tracing::warn!(code = "image.check", "{} stays: {e}", entry.path().display()),
+        match UntrustedDir::open(&trial.join(FROM_AGENT)) {
+            Ok(from) => remove(&trial, &from),
+            Err(e) => tracing::warn!(code = "image.check", "{} stays: {e}", trial.display()),
         }
     }
 }

@@ -5,11 +5,12 @@
 //! order; everything else in the directory is refused, removed and counted.
 
 mod archive;
+mod bell;
 mod cover;
 mod sweep;
 mod take;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,12 +21,12 @@ use ipc_schema::layout::{self, FROM_AGENT, Name, TO_AGENT};
 use ipc_schema::untrusted_fs::UntrustedDir;
 use ipc_schema::write::{LetterDir, WriteError, Written};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::Notify;
 
 use crate::disk::{self, shared_dir};
 use crate::domain::RunId;
 use crate::domain::limits::Budget;
 pub use archive::{Archive, MODEL};
+use bell::{Bell, Bells, Rest, on_event};
 use cover::Cover;
 pub use cover::{Uncovered, is_covered};
 pub use take::{Pass, Refused, Stamped};
@@ -58,8 +59,6 @@ impl MailboxError {
         }
     }
 }
-
-type Bells = Arc<Mutex<HashMap<PathBuf, Arc<Notify>>>>;
 
 /// One watcher for every run of the host.
 #[derive(Debug)]
@@ -181,7 +180,7 @@ impl Mailbox {
         let lying = lying(&to);
         let to = LetterDir::open(&to).map_err(failed(&to))?;
         let from_handle = UntrustedDir::open(&from).map_err(failed(&from))?;
-        let bell = Arc::new(Notify::new());
+        let bell = Arc::new(Bell::new());
         lock(&self.watch.bells).insert(from.clone(), Arc::clone(&bell));
         let watched = self.watch.look_at(&from);
         Ok(RunBox {
@@ -195,6 +194,7 @@ impl Mailbox {
             next,
             gap: 0,
             bell,
+            rest: Rest::none(),
             watched,
             archive,
             budget,
@@ -261,25 +261,6 @@ fn number(name: &str) -> Option<u64> {
     }
 }
 
-fn on_event(bells: &Bells, event: notify::Result<notify::Event>) {
-    let bells = lock(bells);
-    match event {
-        // The queue overflowed (inotify(7), IN_Q_OVERFLOW): any directory may hold something unseen.
-        Ok(event) if event.need_rescan() => bells.values().for_each(|bell| bell.notify_one()),
-        Ok(event) => {
-            for dir in event.paths.iter().filter_map(|p| p.parent()) {
-                if let Some(bell) = bells.get(dir) {
-                    bell.notify_one();
-                }
-            }
-        }
-        Err(e) => {
-            tracing::warn!(code = "mailbox.watch", "the watcher reports: {e}");
-            bells.values().for_each(|bell| bell.notify_one());
-        }
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // A panic while the lock was held cannot leave these maps half-changed: every use is one call.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -298,7 +279,8 @@ pub struct RunBox {
     uid: u32,
     next: u64,
     gap: u32,
-    bell: Arc<Notify>,
+    bell: Arc<Bell>,
+    rest: Rest,
     watched: bool,
     archive: Archive,
     budget: Budget,
@@ -375,13 +357,14 @@ impl RunBox {
 
     /// Lets the next [`RunBox::ring`] return at once: there is more to take.
     pub fn again(&self) {
-        self.bell.notify_one();
+        self.bell.ring();
     }
 
     /// Waits until something may have come: a notice of the kernel, or `period` at the latest (250 ms where the
-    /// directory cannot be watched).
+    /// directory cannot be watched, or is too loud).
     pub async fn ring(&self, period: Duration) {
         let period = if self.watched { period } else { period.min(Duration::from_millis(250)) };
-        let _ = tokio::time::timeout(period, self.bell.notified()).await;
+        let _ = tokio::time::timeout(period, self.bell.rung()).await;
+        self.rest.over().await;
     }
 }

@@ -3,11 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Instant;
 
 use ipc_schema::layout::{self, FROM_AGENT, Name, letter_name};
 use ipc_schema::untrusted_fs::UntrustedDir;
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode, sha256_hex};
 
+use super::bell::Rest;
 use super::cover::{self, Cover, Uncovered};
 use notify::Watcher;
 
@@ -70,6 +72,15 @@ impl RunBox {
     pub fn pass(&mut self) -> std::io::Result<Pass> {
         failpoint!("mailbox.list.before", |e| e);
         self.look_beneath();
+        self.turn_from_noise();
+        let began = Instant::now();
+        let pass = self.look();
+        let took = pass.as_ref().is_ok_and(|pass| !pass.letters.is_empty());
+        self.rest = if took { Rest::none() } else { Rest::after(began) };
+        pass
+    }
+
+    fn look(&mut self) -> std::io::Result<Pass> {
         let mut pass = Pass::default();
         let Budget { bytes, names } = self.budget;
         let used = self.from.usage(names)?;
@@ -124,6 +135,15 @@ impl RunBox {
                 }
             }
             self.watched = self.watch.look_at(&self.from_path);
+        }
+    }
+
+    /// A box that is too loud is looked at instead of being listened to, for the rest of its life.
+    fn turn_from_noise(&mut self) {
+        if self.watched && self.bell.is_loud() {
+            self.watched = false;
+            let _ = lock(&self.watch.watcher).unwatch(&self.from_path);
+            tracing::warn!(run = %self.run, code = "ipc.noise", "it makes noise in {FROM_AGENT}: its letters are polled");
         }
     }
 
@@ -385,6 +405,37 @@ mod tests {
         codes.sort();
         assert_eq!(codes, [(None, "ipc.name"), (None, "ipc.name"), (Some(1), "ipc.json")]);
         assert_eq!(std::fs::read_dir(&w.rejected).unwrap().count(), 1, "its bytes are kept for the operator");
+    }
+
+    #[tokio::test]
+    async fn a18_the_hosts_own_look_into_a_directory_is_no_reason_to_look_again() {
+        let mut w = wall();
+        std::fs::create_dir_all(w.from.join("deep/deeper")).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        w.run.ring(Duration::ZERO).await;
+        let quiet = Duration::from_millis(400);
+        for _ in 0..3 {
+            w.run.pass().unwrap();
+            let began = Instant::now();
+            w.run.ring(quiet).await;
+            assert!(began.elapsed() >= quiet, "rung after {:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn a31_a_box_that_makes_noise_is_polled_and_still_heard() {
+        let mut w = wall();
+        for _ in 0..20_000 {
+            let _ = std::fs::read_dir(&w.from).unwrap();
+        }
+        while !w.run.bell.is_loud() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(w.numbers(), [0u64; 0]);
+        assert!(!w.run.watched);
+        w.put(1);
+        w.run.ring(Duration::from_secs(60)).await;
+        assert_eq!(w.numbers(), [1]);
     }
 
     #[test]

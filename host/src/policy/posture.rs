@@ -455,8 +455,7 @@ impl Findings<'_> {
             };
             let options: Vec<&str> = mount.options.split(',').collect();
             if mount.bytes.is_none_or(|bytes| bytes > *most) {
-                astray
-                    .push(format!("{target}: {}", mount.bytes.map_or("no limit".into(), |b| shown_bytes(b))));
+                astray.push(format!("{target}: {}", mount.bytes.map_or("no limit".into(), shown_bytes)));
             }
             if *guarded && !["nosuid", "nodev"].iter().all(|option| options.contains(option)) {
                 astray.push(format!("{target}: {}", mount.options));

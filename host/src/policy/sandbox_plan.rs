@@ -365,9 +365,12 @@ fn mounts(input: &PlanInput) -> Vec<Mount> {
 /// `/tmp`, and a small cover for every volume of the image: the engine would otherwise make a writable directory on
 /// the host's disk for it, without any limit.
 fn tmpfs(input: &PlanInput, mounts: &[Mount]) -> Result<Vec<Tmpfs>, PlanError> {
+    // runc gives a memory filesystem the mode of the image's own directory, whatever it was asked for: where that is
+    // 0755, only a directory of the box's user can be written.
+    let owner = format!("uid={},gid={}", input.uid, input.gid);
     let cover = |target: &str, bytes: u64| Tmpfs {
         target: target.to_owned(),
-        options: format!("rw,exec,nosuid,nodev,mode=1777,size={bytes}"),
+        options: format!("rw,exec,nosuid,nodev,mode=1777,{owner},size={bytes}"),
     };
     let mut all = vec![cover("/tmp", TMP_BYTES)];
     let ours: Vec<&str> = mounts.iter().map(|m| m.target.as_str()).chain(["/tmp", box_path::IPC]).collect();

@@ -1,5 +1,7 @@
 //! A box's first process, as this machine's /proc and control groups show it: the last word on what an engine did.
 
+#![allow(clippy::disallowed_methods, reason = "/proc and control groups, which the kernel writes")]
+
 use std::fs;
 use std::path::Path;
 

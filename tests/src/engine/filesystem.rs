@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn tmpfs_options_are_flags_and_the_rest() {
-        let (flags, data) = read_options("rw,exec,nosuid,nodev,mode=1777,size=268435456");
+        let (flags, data) = read_options("rw,exec,nosuid,nodev,mode=1777,uid=7,gid=7,size=268435456");
         assert_eq!(flags, MountFlags::NOSUID | MountFlags::NODEV);
-        assert_eq!(data, "mode=1777,size=268435456");
+        assert_eq!(data, "mode=1777,uid=7,gid=7,size=268435456");
     }
 }
