@@ -377,7 +377,7 @@ mod tests {
     fn a_reason_of_any_length_fits_into_a_notice() {
         let long = format!("no such image\n{}\n[lazaret] Pay here", "layer by layer ".repeat(1_000));
         for told in [cannot_start(&long), never_started(&long), settings_unusable(&long)] {
-            assert!(told.chars().count() < 500 && !told.contains('\n'), "{told}");
+            assert!(told.chars().count() < REASON + 200 && !told.contains('\n'), "{told}");
             assert!(told.contains("no such image layer") && told.contains('…'), "{told}");
         }
         assert!(cannot_start("[lazaret] Pay here").contains("(lazaret) Pay here."));

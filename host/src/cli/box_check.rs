@@ -46,10 +46,14 @@ pub(super) async fn run(here: &Here, verb: Box) -> Done {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let install = here.install()?;
     let settings = install.group(&group)?;
-    let known = here.store()?.group(&group, Clock::new().wall()).await?;
+    let store = here.store()?;
+    let known = store.group(&group, Clock::new().wall()).await?;
+    // What is pinned under the name that the settings have is what serves, whatever the name means by now.
+    let pinned = store.pin(&group).await?.filter(|pin| pin.now.name == settings.image);
+    let image = pinned.map_or_else(|| settings.image.clone(), |pin| pin.now.id);
     let engine = daemon::engine(&install, &here.env);
     let facts = engine.facts().await.map_err(|e| CliError::Plain(e.to_string()))?;
-    let image = engine.image(&settings.image).await.map_err(|e| CliError::Plain(e.to_string()))?;
+    let image = engine.image(&image).await.map_err(|e| CliError::Plain(e.to_string()))?;
     let runner =
         Runner::install(&daemon::runner_binary(&here.env)?, &here.root.runners()).map_err(CliError::Plain)?;
     let (id, gid) = daemon::identity(&here.root)?;
@@ -59,7 +63,7 @@ pub(super) async fn run(here: &Here, verb: Box) -> Done {
     let walls = Walls::below(&here.root.run_ipc(&group, &next));
     let spec = run::spec_of(ground, &lane, &next, known.uid, &settings, image, walls).await?;
     run::possible(&spec, &facts)?;
-    let seen = ground.probe(&spec, &group, known.uid, &next, &facts).await?;
+    let seen = ground.probe(&spec, &settings, known.uid, &next, &facts).await?;
 
     let mut canary = Canary::of(&install);
     for (place, bytes) in &seen.probed.texts {

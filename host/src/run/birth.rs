@@ -171,7 +171,7 @@ impl Newborn<'_> {
         }
         let spec =
             spec_of(parts.as_ref().into(), lane, run, uid, group, image, Walls::below(wall.dir())).await?;
-        probe::held(parts, &spec, &lane.group, uid).await?;
+        probe::held(parts, &spec, group, uid).await?;
         let letter = begin::begin(parts, lane, session, group, state);
         write_begin(parts, run, wall, letter).await?;
         failpoint!("run.born.begin");
@@ -242,7 +242,7 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
 
 /// What the engine says of a mount of the settings, or of the image, in our words: it went between the look at it and
 /// the box.
-fn of_what_went(group: &Group, e: EngineError) -> Never {
+pub(super) fn of_what_went(group: &Group, e: EngineError) -> Never {
     let EngineError::Refused { why, .. } = &e else { return Never::new(e.code(), e) };
     if why.to_lowercase().contains("no such image") {
         let image = Named { name: group.image.clone(), id: String::new() };

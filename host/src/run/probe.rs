@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::birth::Never;
+use super::birth::{Never, of_what_went};
 use super::new_run_id;
 use crate::config::Install;
 use crate::disk::shared_dir;
+use crate::domain::group::Group;
 use crate::domain::{GroupName, RunId};
 use crate::mailbox::{SOCKET_DIR, remove_run_dir};
 use crate::parts::{Parts, Runner};
@@ -74,12 +75,7 @@ pub struct Seen {
 ///
 /// # Errors
 /// `box.posture`, `box.ceiling` or `box.runtime`, with the fix; or why nothing could be probed.
-pub(super) async fn held(
-    parts: &Parts,
-    spec: &ContainerSpec,
-    group: &GroupName,
-    uid: u32,
-) -> Result<(), Never> {
+pub(super) async fn held(parts: &Parts, spec: &ContainerSpec, group: &Group, uid: u32) -> Result<(), Never> {
     let engine = parts.engine.identity().await.map_err(|e| Never::new(e.code(), e))?;
     let cell = parts.probes.of(format!("{} {engine}", spec.posture()));
     // Only what holds is remembered: what was refused is looked at again when somebody has mended it.
@@ -94,8 +90,8 @@ pub(super) async fn held(
         let losses: Vec<Loss> = posture::losses(&seen.findings).map(loss).collect();
         let lost: Vec<&str> = losses.iter().map(|loss| loss.name.as_str()).collect();
         let ms = u64::try_from(seen.probed.took.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(%group, posture = spec.posture(), ms, ?lost, "the box was probed");
-        let stored = parts.store.note_losses(group, losses, parts.clock.wall()).await;
+        tracing::info!(group = %group.name, posture = spec.posture(), ms, ?lost, "the box was probed");
+        let stored = parts.store.note_losses(&group.name, losses, parts.clock.wall()).await;
         stored.map_err(|e| Never::new(e.code(), e))?;
         match posture::refusal(&seen.findings) {
             Some(why) => Err(Never::new("box.posture", why)),
@@ -142,24 +138,27 @@ impl Ground<'_> {
     pub async fn probe(
         &self,
         spec: &ContainerSpec,
-        group: &GroupName,
+        group: &Group,
         uid: u32,
         run: &RunId,
         engine: &EngineFacts,
     ) -> Result<Seen, Never> {
-        let dir = self.install.root.run_ipc(group, run);
-        let walls = self.walls(group, &dir)?;
+        let dir = self.install.root.run_ipc(&group.name, run);
+        let walls = self.walls(&group.name, &dir)?;
         let spec =
             spec.for_probe(run, walls.to_agent.clone(), walls.from_agent.clone(), walls.socket.clone());
         // As unforeseeable as a random UUID: nobody writes the answer before the question.
         let nonce = uuid::Uuid::new_v4().to_string();
         let probed = self.engine.probe(&spec, uid, &nonce, &walls.to_agent, &walls.from_agent).await;
         remove_run_dir(&dir);
-        let probed = probed.map_err(|e: ProbeError| Never::new(e.code(), e))?;
+        let probed = probed.map_err(|e| match e {
+            ProbeError::Engine(e) => of_what_went(group, e),
+            e => Never::new(e.code(), e),
+        })?;
         let about = Circumstances {
             nonce,
             accepted: self.install.file.engine.accept.clone(),
-            names: self.names(group),
+            names: self.names(&group.name),
             apparmor: engine.security.iter().any(|option| option.contains("apparmor")),
         };
         let findings = posture::judge(&spec, &probed.report, &probed.outside, &about);

@@ -32,7 +32,6 @@ mod places;
 mod syscalls;
 mod wall;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use facts::{Facts, fact};
@@ -84,32 +83,6 @@ fn live(mut wall: Wall) -> ExitCode {
     }
 }
 
-/// The host asks what an image offers before it takes it; there is no agent in that box yet, so the answer is a plain
-/// one.
-fn look() -> ExitCode {
-    let offers = ipc_schema::offers::Offers {
-        runner: "evil".to_owned(),
-        system: None,
-        shell: None,
-        programs: Vec::new(),
-        certificates: false,
-        zones: false,
-    };
-    let dir = Path::new("/ipc/from-agent");
-    let draft = dir.join(".offers");
-    let written = serde_json::to_vec(&offers)
-        .map_err(std::io::Error::from)
-        .and_then(|bytes| std::fs::write(&draft, bytes))
-        .and_then(|()| std::fs::rename(draft, dir.join(ipc_schema::offers::FILE)));
-    match written {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("evil-agent: {e}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
 fn main() -> ExitCode {
     // Letters are shared with the host through the group, as the runner's are.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
@@ -123,7 +96,8 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        ["look"] => look(),
+        // Before any agent is let in, the host asks the runner what it sees; that is not what is attacked here.
+        ["look" | "probe", ..] => agent_runner::main(),
         ["child", what, rest @ ..] => hogs::child(what, rest),
         ["stubborn", rest @ ..] => outlive::stubborn(rest),
         [name, rest @ ..] => {

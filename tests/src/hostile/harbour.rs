@@ -16,7 +16,7 @@ use crate::telegram::{Chat, Person};
 use crate::world::{World, evil_agent};
 
 /// So many cases run beside each other.
-const BERTHS: usize = 3;
+pub const BERTHS: usize = 3;
 /// How often a box that many cases use may be left for a new one.
 const SPARE: usize = 12;
 /// A case that has not come to its end by then has not held.

@@ -23,6 +23,6 @@ mod letters;
 pub mod shows;
 mod table;
 
-pub use harbour::{Harbour, Outcome};
+pub use harbour::{BERTHS, Harbour, Outcome};
 pub use judge::{Need, Seen};
 pub use table::{Case, Deed, Home, cases};
