@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::refusal::{Refusal, RefusalCode, quote};
+use crate::text::line;
 
 /// The file in from-agent that holds the answer.
 pub const FILE: &str = "0000000001-offers.json";
@@ -40,7 +41,7 @@ pub struct Offers {
 
 /// Words that a terminal and a table can take.
 fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(WORDS).collect()
+    line(text, WORDS)
 }
 
 impl Offers {

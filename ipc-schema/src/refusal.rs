@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text::is_unseen;
+
 /// The codes of refused letters. The text is an interface: it stands in responses, counters, logs and the
 /// `rejected/` folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -123,7 +125,16 @@ impl Refusal {
 pub fn quote(text: &str, max: usize) -> String {
     let cut: String = text.chars().take(max).collect();
     let more = if text.chars().nth(max).is_some() { "…" } else { "" };
-    format!("{cut:?}{more}")
+    // Rust's own escapes stop at control characters; a mark that turns the line around is as bad in a log.
+    let escaped = format!("{cut:?}").chars().fold(String::new(), |mut out, c| {
+        if is_unseen(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+        out
+    });
+    format!("{escaped}{more}")
 }
 
 #[cfg(test)]
@@ -141,6 +152,7 @@ mod tests {
     #[test]
     fn a_quoted_name_cannot_reach_the_terminal() {
         assert_eq!(quote("a\u{1b}[31m\nb", 10), r#""a\u{1b}[31m\nb""#);
+        assert_eq!(quote("a\u{202e}b\u{200b}", 10), r#""a\u{202e}b\u{200b}""#);
         assert_eq!(quote("abcdef", 3), r#""abc"…"#);
     }
 }

@@ -36,6 +36,12 @@ pub fn clean(text: &str) -> String {
     out
 }
 
+/// One line of at most `max` characters, for a log, a table or a terminal: without control characters and without what is
+/// unseen.
+pub fn line(text: &str, max: usize) -> String {
+    text.chars().filter(|c| !c.is_control() && !is_unseen(*c)).take(max).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -304,6 +304,7 @@ fn c13_c14_c15_c25_what_leads_out_is_not() {
             "vhangup",
             "nfsservctl",
             "clone3",
+            "fallocate",
             "move_pages",
             "mbind",
             "set_mempolicy",

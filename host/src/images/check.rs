@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipc_schema::layout::{FROM_AGENT, RUNNER, TO_AGENT, box_path};
 use ipc_schema::offers::{FILE, Offers};
+use ipc_schema::text;
 use ipc_schema::untrusted_fs::UntrustedDir;
 
 use super::{ImageError, Images};
@@ -44,7 +45,7 @@ impl Images {
             Trial::Ended { exit, words } => {
                 let code = exit.code.map_or_else(|| "none".into(), |c| c.to_string());
                 let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-                let last: String = last.chars().filter(|c| !c.is_control()).take(200).collect();
+                let last = text::line(last, 200);
                 Err(format!("it ended with exit code {code}: {last}"))
             }
             Trial::NotStarted(why) => Err(why),

@@ -34,6 +34,11 @@ pub use take::{Pass, Refused, Stamped};
 /// The folder of the gateway's socket, beside the letter directories.
 pub const SOCKET_DIR: &str = "gateway";
 
+/// How often a directory is looked at that the kernel gives no watch for; every run may be one of these.
+const BLIND_PERIOD: Duration = Duration::from_millis(250);
+/// And one that is too loud to be listened to: no slower than it would have been heard, for it may be innocent.
+const LOUD_PERIOD: Duration = Duration::from_millis(20);
+
 /// Why a run has no letter directories.
 #[derive(Debug, thiserror::Error)]
 pub enum MailboxError {
@@ -360,10 +365,14 @@ impl RunBox {
         self.bell.ring();
     }
 
-    /// Waits until something may have come: a notice of the kernel, or `period` at the latest (250 ms where the
-    /// directory cannot be watched, or is too loud).
+    /// Waits until something may have come: a notice of the kernel, or `period` at the latest ([`BLIND_PERIOD`] where
+    /// the directory cannot be watched).
     pub async fn ring(&self, period: Duration) {
-        let period = if self.watched { period } else { period.min(Duration::from_millis(250)) };
+        let period = match self.watched {
+            true => period,
+            false if self.bell.is_loud() => period.min(LOUD_PERIOD),
+            false => period.min(BLIND_PERIOD),
+        };
         let _ = tokio::time::timeout(period, self.bell.rung()).await;
         self.rest.over().await;
     }

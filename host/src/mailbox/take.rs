@@ -20,7 +20,7 @@ use crate::say;
 /// At most this many letters are taken in one pass, so that runs take turns.
 const PASS_LETTERS: usize = 64;
 /// At most this many bytes.
-const PASS_BYTES: usize = 1 << 20;
+const PASS_BYTES: u64 = 1 << 20;
 /// A number may be this far ahead of the next one: as many as the directory may hold names.
 const FAR_AHEAD: u64 = 4096;
 /// A missing number is passed over after this many whole scans that did not find it.
@@ -48,6 +48,15 @@ pub struct Refused {
     pub name: OsString,
     /// Why.
     pub refusal: Refusal,
+    /// How much of it was read, in bytes.
+    pub bytes: u64,
+}
+
+impl Refused {
+    /// Something that was not read.
+    pub fn unread(n: Option<u64>, name: OsString, refusal: Refusal) -> Self {
+        Self { n, name, refusal, bytes: 0 }
+    }
 }
 
 /// What one pass found.
@@ -107,13 +116,9 @@ impl RunBox {
                 Ok(Name::Draft) => {}
                 Ok(Name::Close) => {
                     let why = "only the host writes _close";
-                    pass.refused.push(Refused {
-                        n: None,
-                        name,
-                        refusal: Refusal::new(RefusalCode::Name, why),
-                    });
+                    pass.refused.push(Refused::unread(None, name, Refusal::new(RefusalCode::Name, why)));
                 }
-                Err(refusal) => pass.refused.push(Refused { n: None, name, refusal }),
+                Err(refusal) => pass.refused.push(Refused::unread(None, name, refusal)),
             }
         }
         numbers.sort();
@@ -151,10 +156,15 @@ impl RunBox {
         let mut bytes_taken = 0;
         for (n, kind) in numbers {
             let name = letter_name(n, &kind);
+            // What was used before counts too: a number can be written again and again, and each time it is read.
+            if pass.letters.len() + pass.refused.len() >= PASS_LETTERS || bytes_taken >= PASS_BYTES {
+                pass.more = true;
+                return;
+            }
             if n < self.next {
                 // A number that was used: the letter of a pass that died before its unlink, or a replay. The store
                 // knows which; it is asked, whatever the bytes are.
-                self.read_one(n, &kind, name, pass);
+                bytes_taken += self.read_one(n, &kind, name, pass).bytes();
                 continue;
             }
             if n > self.next {
@@ -162,7 +172,7 @@ impl RunBox {
                     // No runner counts like that; passing over so many numbers would cost it all its own.
                     let why = format!("number {n} is far beyond {}", self.next);
                     let refusal = Refusal::new(RefusalCode::Envelope, why);
-                    pass.refused.push(Refused { n: None, name: name.into(), refusal });
+                    pass.refused.push(Refused::unread(None, name.into(), refusal));
                     continue;
                 }
                 self.gap += 1;
@@ -173,26 +183,20 @@ impl RunBox {
                 }
                 tracing::warn!(run = %self.run, code = "ipc.gap", "letters {} to {} never came", self.next, n - 1);
             }
-            if pass.letters.len() + pass.refused.len() >= PASS_LETTERS || bytes_taken >= PASS_BYTES {
-                pass.more = true;
-                return;
-            }
             self.gap = 0;
-            match self.read_one(n, &kind, name, pass) {
-                Read::Taken(bytes) => {
-                    bytes_taken += bytes;
-                    self.next = n + 1;
-                }
-                Read::Refused => self.next = n + 1,
+            let read = self.read_one(n, &kind, name, pass);
+            bytes_taken += read.bytes();
+            match read {
+                Read::Used(_) => self.next = n + 1,
                 Read::NotNow => return,
             }
         }
     }
 
     fn read_one(&mut self, n: u64, kind: &str, name: String, pass: &mut Pass) -> Read {
-        let refuse = |pass: &mut Pass, refusal: Refusal| {
-            pass.refused.push(Refused { n: Some(n), name: name.clone().into(), refusal });
-            Read::Refused
+        let refuse = |pass: &mut Pass, refusal: Refusal, bytes: u64| {
+            pass.refused.push(Refused { n: Some(n), name: name.clone().into(), refusal, bytes });
+            Read::Used(bytes)
         };
         failpoint!("mailbox.read.before");
         let bytes = match self.from.read(Path::new(&name), self.uid, LETTER_MAX_BYTES) {
@@ -202,8 +206,9 @@ impl RunBox {
                 tracing::debug!(run = %self.run, code = r.code.as_str(), "{r}");
                 return Read::NotNow;
             }
-            Err(refusal) => return refuse(pass, refusal),
+            Err(refusal) => return refuse(pass, refusal, 0),
         };
+        let read = bytes.len() as u64;
         let parsed = FromAgentLetter::parse(&bytes).and_then(|letter| self.same_as_its_name(letter, n, kind));
         match parsed {
             Ok(letter) => {
@@ -211,14 +216,13 @@ impl RunBox {
                 if self.cover.take().is_some() {
                     *lock(&self.limits) = Limited::Proved;
                 }
-                let taken = Read::Taken(bytes.len());
                 let sha256 = sha256_hex(&bytes);
                 pass.letters.push(Stamped { letter, name, bytes, sha256 });
-                taken
+                Read::Used(read)
             }
             Err(refusal) => {
                 self.archive.reject(&name, &bytes);
-                refuse(pass, refusal)
+                refuse(pass, refusal, read)
             }
         }
     }
@@ -268,9 +272,18 @@ impl RunBox {
 }
 
 enum Read {
-    Taken(usize),
-    Refused,
+    /// Its number is used, for a letter or for what is none; so many bytes of it were read.
+    Used(u64),
     NotNow,
+}
+
+impl Read {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Used(bytes) => *bytes,
+            Self::NotNow => 0,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -370,6 +383,20 @@ mod tests {
         w.run.rewind(1);
         assert_eq!(w.numbers().len(), PASS_LETTERS, "what could not be stored is found again");
         assert_eq!(w.numbers(), (65..=100).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn a26_numbers_that_were_used_are_read_in_shares_too() {
+        let mut w = wall();
+        w.put(1);
+        assert_eq!(w.numbers(), [1]);
+        for kind in 'a'..='z' {
+            let sparse = std::fs::File::create(w.from.join(format!("0000000001-{kind}.json"))).unwrap();
+            sparse.set_len(LETTER_MAX_BYTES).unwrap();
+        }
+        let pass = w.run.pass().unwrap();
+        assert!(pass.more && pass.refused.len() == 4, "{} in one pass", pass.refused.len());
+        assert!(pass.refused.iter().all(|r| r.bytes == LETTER_MAX_BYTES), "what was read is counted");
     }
 
     #[test]

@@ -442,7 +442,8 @@ impl Findings<'_> {
 
     fn memory_filesystems(&mut self, inside: &Report) {
         let sized = self.spec.tmpfs.iter().map(|tmpfs| {
-            let bytes = tmpfs.options.rsplit("size=").next().and_then(|size| size.parse().ok());
+            let size = tmpfs.options.split(',').find_map(|option| option.strip_prefix("size="));
+            let bytes = size.and_then(|size| size.parse().ok());
             (tmpfs.target.as_str(), bytes.unwrap_or(NO_LIMIT), true)
         });
         let all: Vec<_> = sized.chain([("/dev/shm", self.spec.shm_bytes, false)]).collect();

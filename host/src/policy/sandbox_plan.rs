@@ -31,6 +31,8 @@ pub mod label {
 
 const MIB: u64 = 1 << 20;
 const TMP_BYTES: u64 = 256 * MIB;
+/// Names in `/tmp` and in each cover: a package tree has a hundred thousand, and each takes a kilobyte of the kernel's.
+const TMP_NAMES: u64 = 1 << 18;
 const VOLUME_BYTES: u64 = 16 * MIB;
 const SHM_BYTES: u64 = 16 * MIB;
 const FILE_BYTES: u64 = 512 * MIB;
@@ -262,6 +264,17 @@ pub enum PlanError {
         /// Ours.
         target: String,
     },
+    /// The image has a volume whose path is not plain.
+    #[error(
+        "the image {image} declares VOLUME {volume:?}, which is no plain absolute path; use an image without it \
+         (a Dockerfile cannot take a VOLUME back: build from the image's own base)"
+    )]
+    VolumePath {
+        /// The image.
+        image: String,
+        /// Its volume.
+        volume: String,
+    },
     /// The image is for another processor.
     #[error(
         "the image {image} is for {image_arch}, this machine is {machine}; pull or build it for {machine}"
@@ -280,7 +293,7 @@ impl PlanError {
     /// The machine's word.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Volume { .. } => "image.volume",
+            Self::Volume { .. } | Self::VolumePath { .. } => "image.volume",
             Self::Architecture { .. } => "image.architecture",
         }
     }
@@ -370,12 +383,15 @@ fn tmpfs(input: &PlanInput, mounts: &[Mount]) -> Result<Vec<Tmpfs>, PlanError> {
     let owner = format!("uid={},gid={}", input.uid, input.gid);
     let cover = |target: &str, bytes: u64| Tmpfs {
         target: target.to_owned(),
-        options: format!("rw,exec,nosuid,nodev,mode=1777,{owner},size={bytes}"),
+        options: format!("rw,exec,nosuid,nodev,mode=1777,{owner},size={bytes},nr_inodes={TMP_NAMES}"),
     };
     let mut all = vec![cover("/tmp", TMP_BYTES)];
     let ours: Vec<&str> = mounts.iter().map(|m| m.target.as_str()).chain(["/tmp", box_path::IPC]).collect();
     for volume in &input.image.volumes {
         let volume = volume.trim_end_matches('/');
+        if !is_plain(volume) {
+            return Err(PlanError::VolumePath { image: input.image.id.clone(), volume: volume.to_owned() });
+        }
         if ours.contains(&volume) && volume != box_path::IPC {
             continue;
         }
@@ -389,6 +405,15 @@ fn tmpfs(input: &PlanInput, mounts: &[Mount]) -> Result<Vec<Tmpfs>, PlanError> {
         all.push(cover(volume, VOLUME_BYTES));
     }
     Ok(all)
+}
+
+/// An absolute path that is written in one way only. The engine cleans a volume's path and not what covers it: with any
+/// other, a volume on the host's disk and its cover would lie in one place, in a random order.
+fn is_plain(path: &str) -> bool {
+    path.is_empty()
+        || path
+            .strip_prefix('/')
+            .is_some_and(|rest| !rest.split('/').any(|part| ["", ".", ".."].contains(&part)))
 }
 
 fn overlaps(a: &str, b: &str) -> bool {
@@ -562,6 +587,9 @@ mod tests {
             assert_eq!(with(&[bad]).unwrap_err().code(), "image.volume", "{bad}");
         }
         assert!(with(&["/workspaces"]).is_ok(), "a longer name is another place");
+        for odd in ["data", "/data/../evil", "//data", "/data//deep", "/a/./b", "/.."] {
+            assert!(matches!(with(&[odd]), Err(PlanError::VolumePath { .. })), "{odd}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipc_schema::letters::to_agent::InterruptWhy;
+use ipc_schema::text;
 use tokio::time::Instant;
 
 use super::Run;
@@ -87,9 +88,9 @@ impl Run {
             return Ending::Finished;
         }
         let last_words = || {
-            let text = String::from_utf8_lossy(log);
-            let line = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").trim();
-            line.chars().filter(|c| !c.is_control()).take(LAST_WORDS).collect::<String>()
+            let log = String::from_utf8_lossy(log);
+            let line = log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").trim();
+            text::line(line, LAST_WORDS)
         };
         // A turn that was told to stop has stopped, however its box ended; also over the death of a host.
         match (&self.turn, self.interrupted) {

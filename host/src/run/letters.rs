@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{Outcome, Status, TurnDone};
 use ipc_schema::letters::to_agent::InterruptWhy;
-use ipc_schema::{Refusal, RefusalCode, TurnId};
+use ipc_schema::{Refusal, RefusalCode, TurnId, text};
 use tokio::time::Instant;
 
 use super::{Run, SILENCE};
@@ -26,6 +26,10 @@ impl Run {
     /// Takes one pass of what is there; whether there is more. Between two passes the run hears its orders, its
     /// deadlines and the box's exit: a box that never stops writing can be stopped.
     pub(super) async fn take_letters(&mut self) -> bool {
+        // What a box has written beyond what it may is not taken any more; it dies while this is asked.
+        if matches!(self.killed, Some(Ending::OverLimit { .. })) {
+            return false;
+        }
         let pass = match self.wall.pass() {
             Ok(pass) => pass,
             Err(e) => {
@@ -76,7 +80,7 @@ impl Run {
     async fn take_pass(&mut self, pass: Pass) -> bool {
         let (numbered, nameless): (Vec<Refused>, Vec<Refused>) =
             pass.refused.into_iter().partition(|r| r.n.is_some());
-        nameless.iter().chain(&numbered).for_each(|_| self.tally.wrote(0));
+        nameless.iter().chain(&numbered).for_each(|r| self.tally.wrote(r.bytes));
         self.sweep_out(&nameless).await;
         let mut refused = numbered.into_iter().peekable();
         for stamped in pass.letters {
@@ -115,7 +119,7 @@ impl Run {
         {
             let refusal = Refusal::new(RefusalCode::Stale, format!("{turn} is not this box's turn"));
             self.wall.reject(&stamped);
-            self.refuse(Refused { n: Some(letter.n), name: stamped.name.into(), refusal }).await;
+            self.refuse(Refused::unread(Some(letter.n), stamped.name.into(), refusal)).await;
             return Ok(());
         }
         let effect = self.effect(&letter.body, letter.id.as_str());
@@ -231,7 +235,7 @@ impl Run {
             FromAgent::Draft(draft) => self.show(&Activity::Draft(draft.text)),
             FromAgent::Status(status) => self.status(&status),
             FromAgent::Failed(failed) => {
-                let why: String = format!("{}: {}", failed.code, failed.reason).chars().take(500).collect();
+                let why = text::line(&format!("{}: {}", failed.code, failed.reason), 500);
                 tracing::warn!(run = %self.run, code = "run.failed", "the runner gave up: {why}");
                 self.failed = Some(why);
             }
@@ -267,8 +271,7 @@ impl Run {
         }
         if let Some(tool) = &status.tool {
             let detail = status.detail.as_deref().unwrap_or_default();
-            let line: String =
-                format!("{tool} {detail}").chars().filter(|c| !c.is_control()).take(200).collect();
+            let line = text::line(&format!("{tool} {detail}"), 200);
             self.show(&Activity::Doing(line.trim_end().to_owned()));
         }
     }

@@ -5,7 +5,7 @@
 //! what it leaves out (brackets, small capitals, letters in boxes) is added here. Nothing is decided by it but looks:
 //! rights hang on ids alone.
 
-use ipc_schema::text::is_unseen;
+use ipc_schema::text::{clean, is_unseen};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::confusable_detection::skeleton;
@@ -28,7 +28,8 @@ const MARKS: usize = 2;
 pub fn voiced(voice: Voice, text: &str) -> String {
     match voice {
         Voice::Notice => format!("{PREFIX} {text}"),
-        Voice::Reply => defuse(text),
+        // What a person cannot see, a person is not told: escapes for a terminal, marks that turn the line around.
+        Voice::Reply => defuse(&clean(text)),
     }
 }
 

@@ -275,7 +275,7 @@ fn names(w: &mut Wall, _: &[&str]) -> Facts {
         b"0000000009-message.json\n",
         b"\x1b]0;evil\x07\x1b[31m.json",
         b"-rf",
-        b"..%2f..%2fetc.json",
+        b"%2e%2e%2f..%2fetc.json",
         b"\xff\xfe.json",
         long.as_bytes(),
         b"0000000000-message.json",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ipc_schema::ToAgentLetter;
 use ipc_schema::layout::letter_name;
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::ToAgent;
@@ -240,12 +241,12 @@ fn ack_falls(w: &mut Wall, _: &[&str]) -> Facts {
 fn never_reads(w: &mut Wall, _: &[&str]) -> Facts {
     let began = std::time::Instant::now();
     let mut turns = 0;
-    let mut read = w.ack;
+    let (mut read, mut before) = (w.ack, w.ack);
     // The host has seen an acknowledgement of `begin`, and of nothing behind it.
     w.ack = 1;
     while began.elapsed() < Duration::from_secs(4) {
         turns += 1;
-        w.end(String::new());
+        w.end("I did not look.".to_owned());
         let asked = std::time::Instant::now();
         let next = loop {
             let newest = w.letters_of_host().into_iter().rev().find(|name| name.ends_with("-input.json"));
@@ -259,18 +260,25 @@ fn never_reads(w: &mut Wall, _: &[&str]) -> Facts {
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        match next.and_then(|name| w.read(&name)).and_then(|letter| letter.turn) {
+        match next.and_then(|name| w.read(&name)).filter(repeats_it).and_then(|letter| letter.turn) {
             Some(turn) => w.turn = turn,
-            // No more turns: the host has seen through it, and nothing is open to report in.
+            // Not the same message again: the host has seen through it, and nothing is open to report in. What came instead
+            // is read as usual.
             None => {
                 w.silent = true;
-                w.ack = read;
+                w.ack = before;
                 return Facts::new();
             }
         }
+        before = read;
     }
     w.ack = read;
     fact("turns", turns)
+}
+
+fn repeats_it(letter: &ToAgentLetter) -> bool {
+    let ToAgent::Input(input) = &letter.body else { return false };
+    input.messages.iter().any(|message| message.text.contains("a29_a_turn_that_never_reads"))
 }
 
 fn two_ends(w: &mut Wall, _: &[&str]) -> Facts {

@@ -257,7 +257,7 @@ fn devices(_: &mut Wall, _: &[&str]) -> Facts {
 }
 
 fn kernel_settings(_: &mut Wall, _: &[&str]) -> Facts {
-    const FILES: [&str; 14] = [
+    const FILES: [&str; 13] = [
         "/proc/sys/kernel/core_pattern",
         "/proc/sys/kernel/hostname",
         "/proc/sys/kernel/modprobe",
@@ -267,7 +267,6 @@ fn kernel_settings(_: &mut Wall, _: &[&str]) -> Facts {
         "/proc/sys/net/ipv4/ping_group_range",
         "/proc/sysrq-trigger",
         "/proc/irq/0/smp_affinity",
-        "/proc/1/oom_score_adj",
         "/sys/kernel/uevent_helper",
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
         "/sys/fs/cgroup/memory.max",
@@ -333,8 +332,9 @@ fn masked(_: &mut Wall, _: &[&str]) -> Facts {
 
 /// The canaries of the journeys' keys, put together here so that this program does not hold them.
 fn needles() -> Vec<Vec<u8>> {
-    let both = [["sk-journeys", "-canary-7f3a"], ["4242:journeys", "-canary-token"]];
-    both.into_iter().map(|parts| parts.concat().into_bytes()).collect()
+    // From behind: a compiler lays constants that are named in order in that order.
+    let both = [["7f3a", "canary", "sk-journeys"], ["token", "canary", "4242:journeys"]];
+    both.into_iter().map(|parts| parts.into_iter().rev().collect::<Vec<_>>().join("-").into_bytes()).collect()
 }
 
 fn keys(_: &mut Wall, _: &[&str]) -> Facts {
@@ -391,6 +391,6 @@ fn processes(_: &mut Wall, _: &[&str]) -> Facts {
 fn abstract_sockets(_: &mut Wall, _: &[&str]) -> Facts {
     let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let named: Vec<String> =
-        table.lines().filter_map(|line| line.split_whitespace().nth(7)).map(str::to_owned).collect();
+        table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(7)).map(str::to_owned).collect();
     and(fact("named", named), "read", !table.is_empty())
 }

@@ -44,7 +44,8 @@ pub fn cases() -> Vec<Case> {
             "a19_letters_without_end",
             "valid letters, until the host has had enough",
             vec![Code("ipc.flood"), Ended(ENDED)],
-        ),
+        )
+        .with("limits.turn_letters = 2000\nlimits.idle_window = 0"),
         own(
             "a19_requests",
             "1,000 requests in one turn",

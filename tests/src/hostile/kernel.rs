@@ -109,7 +109,6 @@ const CALLS: &[(&str, &str)] = &[
     ("c15_larger_files", "files without limit"),
     ("c15_core_files", "core files"),
     ("c15_prctl_set_mm", "its memory's layout"),
-    ("c15_x32_calls", "a call by the x32 numbers, which a filter of names must know"),
 ];
 
 pub fn cases() -> Vec<Case> {
@@ -117,6 +116,12 @@ pub fn cases() -> Vec<Case> {
         Case::shared(name, what, vec![Need::Errno("errno", DENIED)])
     };
     let mut all: Vec<Case> = CALLS.iter().map(denied).collect();
+    // Another architecture's numbers: the filter has no answer for these and ends the program (255).
+    all.push(Case::shared(
+        "c15_x32_calls",
+        "a call by the x32 numbers, which a filter of names must know",
+        vec![Need::Errno("errno", &[1, 38, 255])],
+    ));
     // There is no terminal to type into.
     for (name, what) in [
         ("c15_terminal_injection", "TIOCSTI: to type in another's terminal"),
