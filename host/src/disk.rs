@@ -20,6 +20,10 @@ use rustix::io::Errno;
 pub struct Room {
     /// Bytes that may still be written.
     pub free: u64,
+    /// Names that may still be made; many where the file system makes room for them as it goes.
+    pub names: u64,
+    /// All that it was made for, taken or not.
+    pub all_names: u64,
     /// Whether it is mounted read-only.
     pub read_only: bool,
 }
@@ -31,7 +35,13 @@ pub struct Room {
 pub fn room(path: &Path) -> io::Result<Room> {
     let told = statvfs(path)?;
     let read_only = told.f_flag.contains(StatVfsMountFlags::RDONLY);
-    Ok(Room { free: told.f_bavail.saturating_mul(told.f_frsize), read_only })
+    let limited = |names: u64| if told.f_files == 0 { u64::MAX } else { names };
+    Ok(Room {
+        free: told.f_bavail.saturating_mul(told.f_frsize),
+        names: limited(told.f_favail),
+        all_names: limited(told.f_files),
+        read_only,
+    })
 }
 
 /// Tries to write in a directory. A file system that has shut itself after an error of its disk (ext4's `emergency_ro`) still

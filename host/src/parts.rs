@@ -101,11 +101,6 @@ impl Gate {
         self.0.send_if_modified(|was| std::mem::replace(was, open) != open);
     }
 
-    /// Whether it is.
-    pub fn is_open(&self) -> bool {
-        *self.0.borrow()
-    }
-
     /// Returns when it is open.
     pub async fn opened(&self) {
         self.becomes(true).await;

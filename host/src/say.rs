@@ -117,6 +117,19 @@ pub fn over_limit(what: &str) -> String {
     format!("I ended the agent's box, because it {what} What it did so far is kept. Write again to go on.")
 }
 
+/// The newest files were removed, because they were beyond what a directory may hold.
+pub fn taken_back(files: u64, bytes: u64) -> String {
+    let (files, them) = if files == 1 {
+        ("the newest file".to_owned(), "it")
+    } else {
+        (format!("the {files} newest files"), "them")
+    };
+    format!(
+        "Of what the agent wrote, {files} ({}) went beyond what may be kept: I removed {them}, so that there is room for all.",
+        size(bytes)
+    )
+}
+
 /// Bytes as people say them: the largest unit in which the number is at least 1, one digit behind the point where that
 /// says more.
 pub fn size(bytes: u64) -> String {

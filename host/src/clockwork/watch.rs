@@ -90,6 +90,7 @@ impl Watch {
         let shut = self.pressure == Pressure::ReadOnly && disk::probe(&state).is_err();
         let seen = Reading {
             free: room.free,
+            names: room.names,
             read_only: room.read_only || shut,
             ballast: disk::holds(&ballast, limits.ballast),
             full: met.full > self.met.full,

@@ -1,68 +1,159 @@
 //! When to look: what the kernel says of a directory, no oftener than a run may have the host look.
+//!
+//! The watcher reads its queue to the end before it hears anything else, and a box that makes noise faster than it is
+//! read keeps it from the end. So nobody waits for the watcher: a thread tells it where to listen, a run that is not
+//! listened to yet is polled, and a box whose noise lasts is ended, which is the only thing that stops it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use notify::EventKind;
 use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::lock;
 
-/// Notices about one directory in a second, of any kind. A letter makes five; a runner that streams its status makes a
-/// hundred a second.
+/// Notices about one directory in a second, of any kind, that are noise. A letter makes five; a runner that streams its
+/// status makes a hundred a second.
 const LOUD: u32 = 5_000;
+/// So many seconds of noise in a row are no accident any more.
+const LASTING: u32 = 3;
 /// A pass that took nothing is followed by so many times its own length of rest: a box can have a fifth of one thread.
 const REST: u32 = 4;
 /// A rest is never longer: it delays the next letter.
 const REST_MAX: Duration = Duration::from_millis(250);
+/// How often a directory is looked at that nobody listens to; every run may be one of these.
+pub(super) const UNHEARD: Duration = Duration::from_millis(250);
 
 /// One run's bell.
 #[derive(Debug)]
 pub(super) struct Bell {
     notice: Notify,
-    second: Mutex<(Instant, u32)>,
-    loud: AtomicBool,
+    heard: AtomicBool,
+    noise: Mutex<Noise>,
 }
 
 impl Bell {
     pub(super) fn new() -> Self {
-        Self { notice: Notify::new(), second: Mutex::new((Instant::now(), 0)), loud: AtomicBool::new(false) }
+        Self { notice: Notify::new(), heard: AtomicBool::new(false), noise: Mutex::new(Noise::default()) }
     }
 
     pub(super) fn ring(&self) {
         self.notice.notify_one();
     }
 
-    pub(super) async fn rung(&self) {
-        self.notice.notified().await;
+    /// Waits for the kernel's notice, or `period` at the latest.
+    pub(super) async fn rung(&self, period: Duration) {
+        let period = if self.heard.load(Ordering::Relaxed) { period } else { period.min(UNHEARD) };
+        let _ = tokio::time::timeout(period, self.notice.notified()).await;
     }
 
-    /// Whether the box made more noise than anybody needs. Reading its notices costs the thread that every run's
-    /// notices come by, so it is not listened to any longer.
-    pub(super) fn is_loud(&self) -> bool {
-        self.loud.load(Ordering::Relaxed)
+    /// Whether the box has made more noise than anybody needs, for longer than by accident.
+    pub(super) fn is_noise(&self) -> bool {
+        lock(&self.noise).lasts(Instant::now())
+    }
+}
+
+/// How many notices a directory makes.
+#[derive(Debug, Default)]
+struct Noise {
+    since: Option<Instant>,
+    notices: u32,
+    loud: u32,
+}
+
+impl Noise {
+    fn count(&mut self, now: Instant) {
+        self.pass(now);
+        self.notices = self.notices.saturating_add(1);
     }
 
-    fn count(&self) {
-        let mut second = lock(&self.second);
-        if second.0.elapsed() >= Duration::from_secs(1) {
-            *second = (Instant::now(), 0);
+    fn lasts(&mut self, now: Instant) -> bool {
+        self.pass(now);
+        self.loud >= LASTING
+    }
+
+    /// Closes the second that is over. One without a notice after it is a pause.
+    fn pass(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let over = now.saturating_duration_since(since).as_secs();
+        if over == 0 {
+            return;
         }
-        second.1 += 1;
-        if second.1 > LOUD {
-            self.loud.store(true, Ordering::Relaxed);
+        let loud = self.notices > LOUD;
+        self.loud = if loud && over == 1 { self.loud + 1 } else { 0 };
+        (self.since, self.notices) = (Some(now), 0);
+    }
+}
+
+type Bells = Arc<Mutex<HashMap<PathBuf, Arc<Bell>>>>;
+
+/// One watcher for all runs: a user has few instances of inotify (128 by default).
+#[derive(Debug)]
+pub(super) struct Watch {
+    bells: Bells,
+    orders: mpsc::Sender<Order>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Listen(PathBuf, Arc<Bell>),
+    Leave(PathBuf),
+}
+
+impl Watch {
+    pub(super) fn new() -> notify::Result<Self> {
+        let bells: Bells = Arc::default();
+        let ring = Arc::clone(&bells);
+        let watcher = notify::recommended_watcher(move |event| on_event(&ring, event))?;
+        let (orders, taken) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("watch".into())
+            .spawn(move || obey(watcher, &taken))
+            .map_err(notify::Error::io)?;
+        Ok(Self { bells, orders })
+    }
+
+    /// Rings `bell` for what comes into `dir`, once the watcher has heard of it.
+    pub(super) fn listen(&self, dir: PathBuf, bell: &Arc<Bell>) {
+        bell.heard.store(false, Ordering::Relaxed);
+        lock(&self.bells).insert(dir.clone(), Arc::clone(bell));
+        // The thread lives as long as its orders can come.
+        let _ = self.orders.send(Order::Listen(dir, Arc::clone(bell)));
+    }
+
+    pub(super) fn leave(&self, dir: PathBuf) {
+        lock(&self.bells).remove(&dir);
+        let _ = self.orders.send(Order::Leave(dir));
+    }
+}
+
+fn obey(mut watcher: RecommendedWatcher, orders: &mpsc::Receiver<Order>) {
+    while let Ok(order) = orders.recv() {
+        match order {
+            Order::Listen(dir, bell) => match watcher.watch(&dir, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    bell.heard.store(true, Ordering::Relaxed);
+                    // What came before it was heard is not said again.
+                    bell.ring();
+                }
+                Err(e) => tracing::warn!(
+                    code = "mailbox.watch",
+                    "letters are polled, because {} cannot be watched: {e}",
+                    dir.display()
+                ),
+            },
+            // A directory that is gone already is not watched any more either.
+            Order::Leave(dir) => drop(watcher.unwatch(&dir)),
         }
     }
 }
 
-pub(super) type Bells = Arc<Mutex<HashMap<PathBuf, Arc<Bell>>>>;
-
 /// What the watcher calls on its own thread.
-pub(super) fn on_event(bells: &Bells, event: notify::Result<notify::Event>) {
+fn on_event(bells: &Bells, event: notify::Result<notify::Event>) {
     let bells = lock(bells);
     match event {
         // The queue overflowed (inotify(7), IN_Q_OVERFLOW): any directory may hold something unseen.
@@ -71,7 +162,7 @@ pub(super) fn on_event(bells: &Bells, event: notify::Result<notify::Event>) {
             for path in &event.paths {
                 let inside = path.parent().and_then(|dir| bells.get(dir));
                 let Some(bell) = inside.or_else(|| bells.get(path)) else { continue };
-                bell.count();
+                lock(&bell.noise).count(Instant::now());
                 if inside.is_some() && brings(event.kind) {
                     bell.ring();
                 }
@@ -114,5 +205,27 @@ impl Rest {
 
     pub(super) async fn over(&self) {
         tokio::time::sleep_until(self.until.into()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(seconds: &[u32]) -> bool {
+        let (mut noise, began) = (Noise::default(), Instant::now());
+        for (second, notices) in (0..).zip(seconds) {
+            (0..*notices).for_each(|_| noise.count(began + Duration::from_millis(second * 1_000)));
+        }
+        noise.lasts(began + Duration::from_millis(1_000 * seconds.len() as u64))
+    }
+
+    #[test]
+    fn a_burst_is_an_accident_and_noise_that_lasts_is_none() {
+        assert!(!after(&[60_000]));
+        assert!(!after(&[60_000, 10, 60_000, 60_000]), "a pause");
+        assert!(after(&[10, 6_000, 6_000, 6_000]));
+        assert!(!after(&[100; 60]), "a runner that streams");
+        assert!(!after(&[60_000, 60_000, 0, 60_000, 60_000]), "a second without a word is a pause, too");
     }
 }

@@ -20,24 +20,18 @@ use std::time::Duration;
 use ipc_schema::layout::{self, FROM_AGENT, Name, TO_AGENT};
 use ipc_schema::untrusted_fs::UntrustedDir;
 use ipc_schema::write::{LetterDir, WriteError, Written};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::disk::{self, shared_dir};
 use crate::domain::RunId;
 use crate::domain::limits::Budget;
 pub use archive::{Archive, MODEL};
-use bell::{Bell, Bells, Rest, on_event};
+use bell::{Bell, Rest, Watch};
 use cover::Cover;
 pub use cover::{Uncovered, is_covered};
 pub use take::{Pass, Refused, Stamped};
 
 /// The folder of the gateway's socket, beside the letter directories.
 pub const SOCKET_DIR: &str = "gateway";
-
-/// How often a directory is looked at that the kernel gives no watch for; every run may be one of these.
-const BLIND_PERIOD: Duration = Duration::from_millis(250);
-/// And one that is too loud to be listened to: no slower than it would have been heard, for it may be innocent.
-const LOUD_PERIOD: Duration = Duration::from_millis(20);
 
 /// Why a run has no letter directories.
 #[derive(Debug, thiserror::Error)]
@@ -84,23 +78,15 @@ enum Limited {
     Never(Uncovered),
 }
 
-#[derive(Debug)]
-struct Watch {
-    watcher: Mutex<RecommendedWatcher>,
-    bells: Bells,
-}
-
 impl Mailbox {
     /// Starts the watcher. Directories are shared with boxes through group `gid`.
     ///
     /// # Errors
     /// [`MailboxError::Watch`] when the kernel gives no inotify instance.
     pub fn new(gid: u32) -> Result<Self, MailboxError> {
-        let bells: Bells = Arc::default();
-        let ring = Arc::clone(&bells);
-        let watcher = notify::recommended_watcher(move |event| on_event(&ring, event))?;
+        let watch = Arc::new(Watch::new()?);
         let limits = Arc::new(Mutex::new(Limited::Never(Uncovered::Off)));
-        Ok(Self { watch: Arc::new(Watch { watcher: Mutex::new(watcher), bells }), gid, limits })
+        Ok(Self { watch, gid, limits })
     }
 
     /// The same, with a memory filesystem of a run's budget for each run where this host may mount one.
@@ -145,7 +131,7 @@ impl Mailbox {
         match Cover::over(from, self.gid, budget) {
             Ok(cover) => Some(cover),
             Err(e) => {
-                self.watch.goes_without(&self.limits, Uncovered::NotAllowed(e.to_string()));
+                go_without(&self.limits, Uncovered::NotAllowed(e.to_string()));
                 None
             }
         }
@@ -186,8 +172,7 @@ impl Mailbox {
         let to = LetterDir::open(&to).map_err(failed(&to))?;
         let from_handle = UntrustedDir::open(&from).map_err(failed(&from))?;
         let bell = Arc::new(Bell::new());
-        lock(&self.watch.bells).insert(from.clone(), Arc::clone(&bell));
-        let watched = self.watch.look_at(&from);
+        self.watch.listen(from.clone(), &bell);
         Ok(RunBox {
             to,
             from: from_handle,
@@ -200,7 +185,6 @@ impl Mailbox {
             gap: 0,
             bell,
             rest: Rest::none(),
-            watched,
             archive,
             budget,
             lying,
@@ -211,36 +195,17 @@ impl Mailbox {
     }
 }
 
-impl Watch {
-    /// A directory that cannot be watched is looked at instead: slower, never deaf.
-    fn look_at(&self, from: &Path) -> bool {
-        match lock(&self.watcher).watch(from, RecursiveMode::NonRecursive) {
-            Ok(()) => true,
-            Err(e) => {
-                tracing::warn!(
-                    code = "mailbox.watch",
-                    "letters are polled, because {} cannot be watched: {e}",
-                    from.display()
-                );
-                false
-            }
-        }
-    }
-
-    fn goes_without(&self, limits: &Mutex<Limited>, why: Uncovered) {
-        tracing::warn!(
-            code = "mailbox.cover",
-            "letters lie on the disk and are held to their budget by looking: {why}"
-        );
-        *lock(limits) = Limited::Never(why);
-    }
+fn go_without(limits: &Mutex<Limited>, why: Uncovered) {
+    tracing::warn!(
+        code = "mailbox.cover",
+        "letters lie on the disk and are held to their budget by looking: {why}"
+    );
+    *lock(limits) = Limited::Never(why);
 }
 
 impl Drop for RunBox {
     fn drop(&mut self) {
-        lock(&self.watch.bells).remove(&self.from_path);
-        // A directory that is gone already is not watched any more either.
-        let _ = lock(&self.watch.watcher).unwatch(&self.from_path);
+        self.watch.leave(self.from_path.clone());
     }
 }
 
@@ -286,7 +251,6 @@ pub struct RunBox {
     gap: u32,
     bell: Arc<Bell>,
     rest: Rest,
-    watched: bool,
     archive: Archive,
     budget: Budget,
     /// What lies over from-agent, until the box has shown that it sees it.
@@ -365,15 +329,10 @@ impl RunBox {
         self.bell.ring();
     }
 
-    /// Waits until something may have come: a notice of the kernel, or `period` at the latest ([`BLIND_PERIOD`] where
-    /// the directory cannot be watched).
+    /// Waits until something may have come: a notice of the kernel, or `period` at the latest: sooner
+    /// where nobody listens to the directory.
     pub async fn ring(&self, period: Duration) {
-        let period = match self.watched {
-            true => period,
-            false if self.bell.is_loud() => period.min(LOUD_PERIOD),
-            false => period.min(BLIND_PERIOD),
-        };
-        let _ = tokio::time::timeout(period, self.bell.rung()).await;
+        self.bell.rung(period).await;
         self.rest.over().await;
     }
 }

@@ -19,6 +19,8 @@ pub enum Pressure {
 pub struct Reading {
     /// Bytes that may be written.
     pub free: u64,
+    /// Names that may be made.
+    pub names: u64,
     /// The file system is mounted read-only.
     pub read_only: bool,
     /// The ballast is in its place.
@@ -28,6 +30,9 @@ pub struct Reading {
     /// A commit was not allowed to write since the last reading.
     pub refused: bool,
 }
+
+/// Below so many names nothing new comes in: a file system runs out of them as it does of bytes.
+pub const NAMES_FLOOR: u64 = 20_000;
 
 /// The settings, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,13 +78,14 @@ impl Pressure {
 pub fn decide(was: Pressure, seen: Reading, limits: Limits) -> Verdict {
     let above = limits.floor.saturating_add(limits.floor / 8);
     let missing = if seen.ballast { 0 } else { limits.ballast };
-    let roomy = seen.free >= above.saturating_add(missing);
+    let names_again = seen.names >= NAMES_FLOOR + NAMES_FLOOR / 8;
+    let roomy = names_again && seen.free >= above.saturating_add(missing);
     let now = match was {
         _ if seen.read_only || seen.refused => Pressure::ReadOnly,
         _ if seen.full => Pressure::Full,
         Pressure::Full if !roomy => Pressure::Full,
-        Pressure::Low if seen.free < above => Pressure::Low,
-        _ if seen.free < limits.floor => Pressure::Low,
+        Pressure::Low if seen.free < above || !names_again => Pressure::Low,
+        _ if seen.free < limits.floor || seen.names < NAMES_FLOOR => Pressure::Low,
         _ => Pressure::Fine,
     };
     let make_ballast = now == Pressure::Fine && missing > 0 && roomy;
@@ -94,7 +100,7 @@ mod tests {
     const LIMITS: Limits = Limits { floor: 256 * MIB, ballast: 64 * MIB };
 
     fn seen(free: u64, ballast: bool) -> Reading {
-        Reading { free: free * MIB, read_only: false, ballast, full: false, refused: false }
+        Reading { free: free * MIB, names: 1 << 20, read_only: false, ballast, full: false, refused: false }
     }
 
     fn now(was: Pressure, seen: Reading) -> Pressure {
@@ -111,6 +117,9 @@ mod tests {
         assert_eq!(now(Low, seen(270, true)), Low, "not at the brim");
         assert_eq!(now(Low, seen(288, true)), Fine);
         assert_eq!(now(Low, Reading { full: true, ..seen(64, false) }), Full);
+        let crowded = |names| Reading { names, ..seen(1000, true) };
+        assert_eq!((now(Fine, crowded(19_999)), now(Low, crowded(22_499))), (Low, Low));
+        assert_eq!((now(Fine, crowded(20_000)), now(Low, crowded(22_500))), (Fine, Fine));
         // The ballast that was given back is room, but no reason to go on.
         assert_eq!(now(Full, seen(320, false)), Full);
         let back = decide(Full, seen(352, false), LIMITS);

@@ -11,7 +11,6 @@ use super::birth::Never;
 use super::end::LAST_PASSES;
 use super::gate::Gate;
 use super::refusals::Telling;
-use super::watchdog::Watchdog;
 use super::{Owed, READY_WITHIN, Run, SILENCE};
 use crate::dispatch::{Event, Found, RunNo};
 use crate::domain::group::Group;
@@ -109,7 +108,6 @@ impl Adopted {
             (true, _) => None,
         };
         let last_chat = row.turn.as_ref().map(|(_, chat)| chat.clone());
-        let watchdog = Watchdog::watch(parts, &row.lane, &group, gate.open_turn.subscribe());
         Run {
             parts: Arc::clone(parts),
             no,
@@ -135,7 +133,7 @@ impl Adopted {
             tally: Tally::default(),
             telling: Telling::default(),
             last_chat,
-            watchdog,
+            reclaim: None,
         }
     }
 }

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::gate::Gate;
 use super::probe::{self, Ground, Walls};
 use super::refusals::Telling;
-use super::watchdog::Watchdog;
 use super::{Owed, READY_WITHIN, Run, begin};
 use crate::disk::shared_dir;
 use crate::dispatch::{Event, RunNo};
@@ -99,7 +98,6 @@ pub(super) async fn born(
     };
     gate.open_turn.send_replace(turn.as_ref().map(|(t, _)| *t));
     let last_chat = turn.as_ref().map(|(_, chat)| chat.clone());
-    let watchdog = Watchdog::watch(parts, lane, &group, gate.open_turn.subscribe());
     let box_run = Run {
         parts: Arc::clone(parts),
         no,
@@ -124,7 +122,7 @@ pub(super) async fn born(
         tally: Tally::default(),
         telling: Telling::default(),
         last_chat,
-        watchdog,
+        reclaim: None,
     };
     start(box_run, &spec, &stage).await
 }

@@ -12,10 +12,12 @@ mod gate;
 mod letters;
 mod probe;
 mod reaper;
+mod reclaim;
 mod refusals;
 mod requests;
 mod watchdog;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ use crate::domain::group::Group;
 use crate::domain::{ChatId, Ending, Lane, LetterId, RunId, TurnId};
 use crate::mailbox::RunBox;
 use crate::parts::Parts;
+use crate::policy::disk_budget::Held;
 use crate::policy::tally::Tally;
 use crate::sandbox::Exit;
 use crate::store::{RunRow, StoreError};
@@ -41,7 +44,7 @@ use gate::Gate;
 pub use probe::{Ground, Walls, possible};
 pub use reaper::reap;
 use refusals::Telling;
-use watchdog::Watchdog;
+use watchdog::{Bite, Watchdog};
 
 /// A box that is up this long without `ready` will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -105,7 +108,8 @@ struct Run {
     /// What the turn has written so far.
     tally: Tally,
     telling: Telling,
-    watchdog: Watchdog,
+    /// A directory that holds more than it may, and what may stay of it once the box is gone.
+    reclaim: Option<(PathBuf, Held)>,
 }
 
 /// What waits for the store, or for room on the disk.
@@ -186,7 +190,7 @@ enum Happened {
     StillThere,
     StillAsking,
     Silence,
-    OverLimit(Ending),
+    OverLimit(Bite),
     Typing,
     Letters,
 }
@@ -197,6 +201,8 @@ impl Run {
     async fn listen(&mut self, orders: &mut UnboundedReceiver<Order>) -> Option<Exit> {
         let engine = self.parts.engine.clone();
         let container = self.container.clone();
+        let open_turn = self.gate.open_turn.subscribe();
+        let mut watchdog = Watchdog::watch(&self.parts, &self.lane, &self.group, &container, open_turn);
         let mut exit = std::pin::pin!(async move { engine.wait(&container).await });
         let mut typing = tokio::time::interval(TYPING_EVERY);
         typing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -213,7 +219,7 @@ impl Run {
                 () = tokio::time::sleep_until(die_at), if self.die_at.is_some() => Happened::StillThere,
                 () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => Happened::Silence,
                 () = tokio::time::sleep_until(suspend_at), if self.suspend_at.is_some() => Happened::StillAsking,
-                ending = self.watchdog.bites() => Happened::OverLimit(ending),
+                bite = watchdog.bites() => Happened::OverLimit(bite),
                 _ = typing.tick(), if self.turn.is_some() && self.ready => Happened::Typing,
                 () = self.wall.ring(scan) => Happened::Letters,
             };
@@ -228,7 +234,10 @@ impl Run {
                     let _ = self.events.send(Event::Suspend { run: self.no });
                 }
                 Happened::Silence => self.fell_silent().await,
-                Happened::OverLimit(ending) => self.end_over_limit(ending).await,
+                Happened::OverLimit(bite) => {
+                    self.reclaim = bite.reclaim;
+                    self.end_over_limit(bite.ending).await;
+                }
                 Happened::Typing => self.show_typing(),
                 Happened::Letters => {
                     self.settle_debts().await;

@@ -2,8 +2,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "/proc and control groups, which the kernel writes")]
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use ipc_schema::probe::Cgroup;
 
@@ -66,12 +68,7 @@ fn limit(groups: &str, controller: &str, name: &str) -> Option<String> {
 /// What the processes of a box could tell a reader of /proc: environments and command lines, by the name of the place.
 pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let base = entry.path();
-        let groups = fs::read_to_string(base.join("cgroup")).unwrap_or_default();
-        if !groups.lines().any(|line| line.contains(container)) {
-            continue;
-        }
+    for base in processes(container) {
         for file in ["environ", "cmdline"] {
             if let Ok(bytes) = fs::read(base.join(file)) {
                 found.push((format!("{}/{file}", base.display()), bytes));
@@ -79,6 +76,37 @@ pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
         }
     }
     found
+}
+
+/// The processes of a box that this host sees.
+fn processes(container: &str) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(move |base| {
+        let groups = fs::read_to_string(base.join("cgroup")).unwrap_or_default();
+        !container.is_empty() && groups.contains(container)
+    })
+}
+
+/// Bytes on the file system of `beside` that a box holds in files without a name: what its processes have open or mapped
+/// and is in no directory any more. A host that is not root sees none of it.
+pub fn unlinked(container: &str, beside: &Path) -> u64 {
+    let Ok(dev) = fs::metadata(beside).map(|about| about.dev()) else { return 0 };
+    let mut files = HashMap::new();
+    for base in processes(container) {
+        for table in ["fd", "map_files"] {
+            for entry in fs::read_dir(base.join(table)).into_iter().flatten().flatten() {
+                // It is looked at, never opened.
+                if let Ok(about) = fs::metadata(entry.path())
+                    && about.is_file()
+                    && about.nlink() == 0
+                    && about.dev() == dev
+                {
+                    files.insert(about.ino(), about.blocks().saturating_mul(512));
+                }
+            }
+        }
+    }
+    files.into_values().fold(0, u64::saturating_add)
 }
 
 /// This machine's own addresses but the loopback's, at most eight: what a box must not reach.

@@ -32,6 +32,7 @@ use crate::policy::sandbox_plan::{ContainerSpec, label};
 pub use fetch::Recipe;
 #[cfg(any(test, fuzzing))]
 pub use image::first_file;
+pub use kernel::unlinked;
 pub use probe::{ProbeError, Probed};
 pub use source::check_source;
 pub use trial::Trial;

@@ -3,8 +3,8 @@
 //! Its depth and its breadth are the box's choice. So nothing recurses and no path grows: the walk stands in one
 //! directory, by a handle, and keeps of those above it the names and the inode numbers. It goes down by one name
 //! beneath the handle and back up by `..`, which counts only if it leads to the inode that the walk came from; a
-//! directory that was moved meanwhile is looked for again from the top, or given up. Three descriptors are open at
-//! most, whatever the depth, and the work is bounded by the number of entries asked for.
+//! directory that was moved meanwhile is looked for again from the top, or given up. Few descriptors are open, whatever
+//! the depth, and the work is bounded by the number of entries asked for.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -61,6 +61,8 @@ pub struct Entry {
     pub gid: u32,
     /// Seconds since 1970 of its last change.
     pub mtime: i64,
+    /// Seconds since 1970 of its last change of any kind, which nobody can set.
+    pub ctime: i64,
     /// Its length in bytes, as it claims.
     pub len: u64,
     /// The bytes that it takes on the disk.
@@ -82,6 +84,12 @@ pub enum Step {
     Unread(io::Error),
 }
 
+/// So many folders may wait to be gone into: their names lie in this process's memory. Beyond that a folder is gone into
+/// as soon as it is met, with the listing above it left open.
+const WAITING: usize = 20_000;
+/// So many listings may be open that way, which costs descriptors; more end the walk.
+const OPEN: usize = 64;
+
 #[derive(Debug)]
 struct Frame {
     name: OsString,
@@ -99,6 +107,9 @@ pub struct Walk {
     frames: Vec<Frame>,
     name: OsString,
     left: u64,
+    waiting: usize,
+    /// The folder to go into before anything else.
+    next: Option<OsString>,
     truncated: bool,
 }
 
@@ -119,7 +130,17 @@ impl UntrustedDir {
             folders: Vec::new(),
         };
         let (frames, name) = (vec![frame], OsString::new());
-        Ok(Walk { top, here, dev: self.dev, frames, name, left: most, truncated: false })
+        Ok(Walk {
+            top,
+            here,
+            dev: self.dev,
+            frames,
+            name,
+            left: most,
+            waiting: 0,
+            next: None,
+            truncated: false,
+        })
     }
 
     /// What everything below takes of the disk, looking at no more than `most` entries. Nothing is followed, and other
@@ -202,6 +223,13 @@ impl Walk {
             if self.truncated {
                 return None;
             }
+            if let Some(folder) = self.next.take() {
+                match self.enter(folder) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(e) => return Some(Step::Unread(e.into())),
+                }
+                continue;
+            }
             let frame = self.frames.last_mut()?;
             if let Some(listing) = &mut frame.listing {
                 match listing.next() {
@@ -231,10 +259,8 @@ impl Walk {
                 continue;
             }
             if let Some(folder) = frame.folders.pop() {
-                match self.enter(folder) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(e) => return Some(Step::Unread(e.into())),
-                }
+                self.waiting -= 1;
+                self.next = Some(folder);
                 continue;
             }
             let done = self.frames.pop()?;
@@ -292,10 +318,23 @@ impl Walk {
 
     fn look(&mut self) -> Result<Entry, Errno> {
         let entry = look(&self.here, self.dev, &self.name)?;
-        if let (Kind::Folder, Some(frame)) = (entry.kind, self.frames.last_mut()) {
-            frame.folders.push(self.name.clone());
+        if entry.kind == Kind::Folder {
+            self.remember_folder();
         }
         Ok(entry)
+    }
+
+    fn remember_folder(&mut self) {
+        if self.waiting < WAITING {
+            if let Some(frame) = self.frames.last_mut() {
+                frame.folders.push(self.name.clone());
+                self.waiting += 1;
+            }
+        } else if self.frames.iter().filter(|frame| frame.listing.is_some()).count() < OPEN {
+            self.next = Some(self.name.clone());
+        } else {
+            self.truncated = true;
+        }
     }
 
     fn enter(&mut self, name: OsString) -> Result<(), Errno> {
@@ -335,7 +374,8 @@ impl Walk {
         if found == self.frames.len() {
             return Ok(());
         }
-        self.frames.truncate(found);
+        let given_up = self.frames.drain(found..).map(|frame| frame.folders.len()).sum::<usize>();
+        self.waiting -= given_up;
         Err(Errno::NOENT)
     }
 }
@@ -357,6 +397,7 @@ fn look(dir: &OwnedFd, dev: u64, name: &OsStr) -> Result<Entry, Errno> {
         uid: seen.st_uid,
         gid: seen.st_gid,
         mtime: seen.st_mtime,
+        ctime: seen.st_ctime,
         len: u64::try_from(seen.st_size).unwrap_or(0),
         on_disk: u64::try_from(seen.st_blocks).unwrap_or(0).saturating_mul(512),
         links: seen.st_nlink,
@@ -399,6 +440,20 @@ mod tests {
             fs::rename(&deep, outer.join("d")).unwrap();
             fs::rename(&outer, &deep).unwrap();
         }
+    }
+
+    #[test]
+    fn more_folders_than_may_wait_are_walked_all_the_same() {
+        let (dir, inside) = tree();
+        for n in 0..WAITING + 50 {
+            fs::create_dir(dir.path().join(n.to_string())).unwrap();
+        }
+        for n in 0..100 {
+            fs::write(dir.path().join(format!("{n}/file")), b"").unwrap();
+            fs::write(dir.path().join(format!("{}/file", WAITING + 49 - n)), b"").unwrap();
+        }
+        let usage = inside.usage(1_000_000).unwrap();
+        assert_eq!((usage.entries, usage.truncated), (WAITING as u64 + 250, false));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Timespec, Timestamps, XattrFlags, setxattr, utimensat};
+use rustix::fs::{CWD, FallocateFlags, Timespec, Timestamps, XattrFlags, fallocate, setxattr, utimensat};
 
 use crate::Attack;
 use crate::facts::{Facts, and, code, errno, fact};
@@ -24,6 +24,8 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("b5_a_file_beyond_the_limit", |_, _| crate::hogs::in_child("big_file", "")),
     ("b5_workspace_without_end", |w, _| disk(w, "/workspace")),
     ("b5_session_without_end", |w, _| disk(w, "/session")),
+    ("b5_a_file_without_a_name", nameless),
+    ("b5_room_without_writing", allocate),
     ("b6_read_only_places", read_only),
     ("b8_workspace_with_a_tree_of_traps", traps),
     ("c11_no_engine_socket", sockets),
@@ -161,6 +163,32 @@ fn disk(_: &mut Wall, place: &str) -> Facts {
         std::thread::sleep(Duration::from_millis(2));
     }
     and(fact("went_on", written), "errno", 0)
+}
+
+/// A file that no directory holds: its name is gone, its descriptor is not.
+fn nameless(_: &mut Wall, _: &[&str]) -> Facts {
+    let path = Path::new("/workspace/nameless");
+    let opened = File::create(path);
+    let _ = fs::remove_file(path);
+    let Ok(mut file) = opened else { return fact("error", "no file can be made") };
+    let chunk = vec![b'x'; 1 << 20];
+    for written in 0..256u32 {
+        if let Err(e) = file.write_all(&chunk) {
+            return and(fact("mib", written), "errno", e.raw_os_error().unwrap_or(-1));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::thread::sleep(Duration::from_secs(15));
+    and(fact("went_on", 256), "errno", 0)
+}
+
+/// Room of any size in one call.
+fn allocate(_: &mut Wall, _: &[&str]) -> Facts {
+    let path = Path::new("/workspace/allocated");
+    let Ok(file) = File::create(path) else { return fact("error", "no file can be made") };
+    let done = fallocate(&file, FallocateFlags::empty(), 0, 256 << 20);
+    let _ = fs::remove_file(path);
+    fact("errno", code(&done))
 }
 
 fn read_only(_: &mut Wall, _: &[&str]) -> Facts {

@@ -51,10 +51,29 @@ fn places() -> Vec<Case> {
             vec![Fact("signal", |n| *n == 25), Check("512 MiB", big_file_is_bounded)],
         )
         .with("limits.idle_window = 0"),
-        own("b5_workspace_without_end", "the workspace is filled", disk("mib"))
-            .with("limits.idle_window = 0\nlimits.workspace_mib = 64"),
-        own("b5_session_without_end", "the transcripts' place is filled", disk("mib"))
-            .with("limits.idle_window = 0\nlimits.session_mib = 16"),
+        own(
+            "b5_workspace_without_end",
+            "the workspace is filled",
+            filled("the limit is left", |seen| left(seen, 64)),
+        )
+        .with("limits.idle_window = 0\nlimits.workspace_mib = 64"),
+        own(
+            "b5_session_without_end",
+            "the transcripts' place is filled",
+            filled("told", |seen| told_of(seen, "transcripts")),
+        )
+        .with("limits.idle_window = 0\nlimits.session_mib = 16"),
+        own(
+            "b5_a_file_without_a_name",
+            "a file grows that is in no directory any more",
+            vec![Need::Ended(ENDED), Check("", |seen| told_of(seen, "filled its workspace"))],
+        )
+        .with("limits.idle_window = 0\nlimits.workspace_mib = 64"),
+        own(
+            "b5_room_without_writing",
+            "256 MiB of the disk are taken in one call",
+            vec![Errno("errno", &[1, 38, 95]), Quiet],
+        ),
         shared(
             "b6_read_only_places",
             "files are made in every place that is not the box's",
@@ -348,14 +367,35 @@ fn ends() -> Vec<Case> {
     ]
 }
 
-fn disk(_: &str) -> Vec<Need> {
-    vec![Check("stopped", |seen| {
-        // A quota answers with ENOSPC or EDQUOT; where there is none, a watchdog ends the box.
-        if seen.facts.is_null() {
-            return Need::Ended(ENDED).met(seen);
+fn filled(word: &'static str, more: super::judge::Check) -> Vec<Need> {
+    // A quota answers with ENOSPC or EDQUOT; where there is none, a watchdog ends the box, and what went beyond is taken
+    // back.
+    let stopped = |seen: &Seen| match seen.facts.is_null() {
+        true => Need::Ended(ENDED).met(seen),
+        false => Errno("errno", &[28, 122]).met(seen),
+    };
+    vec![Check("stopped", stopped), Check(word, more)]
+}
+
+fn told_of(seen: &Seen, words: &str) -> Result<(), String> {
+    let told = seen.heard.iter().any(|text| text.contains(words)) || !seen.facts.is_null();
+    if told { Ok(()) } else { Err(format!("the chat was told {:?}", seen.heard)) }
+}
+
+/// No more than the limit stays in the workspace, once the newest files were taken back.
+fn left(seen: &Seen, mib: u64) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        let entries = std::fs::read_dir(seen.workspace()).into_iter().flatten().flatten();
+        let bytes: u64 = entries.filter_map(|entry| entry.metadata().ok()).map(|about| about.len()).sum();
+        if bytes <= mib << 20 {
+            return Ok(());
         }
-        Errno("errno", &[28, 122]).met(seen)
-    })]
+        if began.elapsed() > Duration::from_secs(20) {
+            return Err(format!("{} MiB are left, of {mib}", bytes >> 20));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn is_empty(value: &Value) -> bool {

@@ -1,0 +1,121 @@
+//! Takes back what a box wrote beyond what it may: the newest files of a directory, once the box is gone.
+//!
+//! Without it the limit would end boxes and bound nothing: what the first of them wrote would go on taking the room of
+//! all. Older files are not touched. What is new is told by the time of a file's last change, which nobody can set.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use ipc_schema::untrusted_fs::{Kind, Step, UntrustedDir};
+
+use crate::policy::disk_budget::Held;
+
+/// So many names are looked at; what is behind them stays.
+const NAMES: u64 = 4_000_000;
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Reclaimed {
+    /// Files, and whatever else is no folder.
+    pub files: u64,
+    /// What they took of the disk.
+    pub bytes: u64,
+}
+
+/// Removes the newest files below `path` until no more than `keep` is left; none that was last changed before `since`
+/// (seconds since 1970).
+///
+/// # Errors
+/// When the directory cannot be opened.
+pub(super) fn reclaim(path: &Path, since: i64, keep: Held) -> io::Result<Reclaimed> {
+    let dir = UntrustedDir::open(path)?;
+    // By the second: no list of a million paths lies in memory.
+    let mut seconds: BTreeMap<i64, Held> = BTreeMap::new();
+    let mut all = Held { bytes: 0, names: 0 };
+    let mut walk = dir.walk(NAMES)?;
+    while let Some(step) = walk.next() {
+        let Step::Entry(entry) = step else { continue };
+        let bytes = entry.on_disk / entry.links.max(1);
+        all = Held { bytes: all.bytes.saturating_add(bytes), names: all.names + 1 };
+        if entry.kind != Kind::Folder && entry.ctime >= since {
+            let second = seconds.entry(entry.ctime).or_insert(Held { bytes: 0, names: 0 });
+            *second = Held { bytes: second.bytes.saturating_add(bytes), names: second.names + 1 };
+        }
+    }
+    let mut from = None;
+    for (second, held) in seconds.into_iter().rev() {
+        if all.bytes <= keep.bytes && all.names <= keep.names {
+            break;
+        }
+        all =
+            Held { bytes: all.bytes.saturating_sub(held.bytes), names: all.names.saturating_sub(held.names) };
+        from = Some(second);
+    }
+    let Some(from) = from else { return Ok(Reclaimed::default()) };
+    let mut taken = Reclaimed::default();
+    let mut walk = dir.walk(NAMES)?;
+    while let Some(step) = walk.next() {
+        let Step::Entry(entry) = step else { continue };
+        if entry.kind != Kind::Folder && entry.ctime >= from && walk.unlink().is_ok() {
+            taken.files += 1;
+            taken.bytes = taken.bytes.saturating_add(entry.on_disk / entry.links.max(1));
+        }
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::time::Duration;
+
+    fn second() {
+        std::thread::sleep(Duration::from_millis(1_100));
+    }
+
+    fn changed(path: &Path) -> i64 {
+        fs::symlink_metadata(path).unwrap().ctime()
+    }
+
+    #[test]
+    fn b5_the_newest_go_and_what_was_there_before_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        fs::create_dir_all(at("deep/er")).unwrap();
+        fs::write(at("deep/old"), vec![1; 3 << 20]).unwrap();
+        second();
+        fs::write(at("deep/er/first"), vec![1; 1 << 20]).unwrap();
+        let since = changed(&at("deep/er/first"));
+        second();
+        fs::write(at("deep/er/last"), vec![1; 2 << 20]).unwrap();
+        symlink(outside.path(), at("link")).unwrap();
+        // A forged date helps nobody.
+        fs::File::open(at("deep/er/last")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+
+        let keep = |mib: u64| Held { bytes: mib << 20, names: 1_000 };
+        assert_eq!(reclaim(dir.path(), since, keep(7)).unwrap(), Reclaimed::default());
+        let taken = reclaim(dir.path(), since, keep(5)).unwrap();
+        assert!(taken.files == 2 && taken.bytes >= 2 << 20, "{taken:?}");
+        assert!(at("deep/er/first").exists() && !at("deep/er/last").exists());
+        assert!(outside.path().exists(), "a link is removed, not followed");
+        let taken = reclaim(dir.path(), since, keep(0)).unwrap();
+        assert_eq!(taken.files, 1);
+        assert!(at("deep/old").exists(), "it was there before the box");
+    }
+
+    #[test]
+    fn names_are_taken_back_like_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("old"), b"x").unwrap();
+        second();
+        (0..50).for_each(|n| fs::write(dir.path().join(format!("n{n}")), b"").unwrap());
+        let since = changed(&dir.path().join("n0"));
+        let taken = reclaim(dir.path(), since, Held { bytes: u64::MAX, names: 10 }).unwrap();
+        assert!(taken.files >= 41, "{taken:?}");
+        assert!(dir.path().join("old").exists());
+    }
+}
