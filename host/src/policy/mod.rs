@@ -15,3 +15,4 @@ pub mod retention;
 pub mod retry;
 pub mod sandbox_plan;
 pub mod tally;
+pub mod telling;

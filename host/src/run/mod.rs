@@ -32,6 +32,7 @@ use crate::domain::{ChatId, Ending, Lane, LetterId, RunId, TurnId};
 use crate::mailbox::RunBox;
 use crate::parts::Parts;
 use crate::policy::tally::Tally;
+use crate::policy::telling::Telling;
 use crate::sandbox::Exit;
 use crate::store::{RunRow, StoreError};
 pub use adoption::Adopted;
@@ -40,7 +41,6 @@ pub use birth::{Never, spec_of};
 use gate::Gate;
 pub use probe::{Ground, Walls, possible};
 pub use reaper::reap;
-use refusals::Telling;
 use watchdog::Watchdog;
 
 /// A box that is up this long without `ready` will not get there.
