@@ -9,6 +9,7 @@ pub mod media;
 pub mod mounts;
 pub mod night;
 pub mod pace;
+pub mod patience;
 pub mod posture;
 pub mod pressure;
 pub mod retention;
