@@ -34,6 +34,14 @@ impl Run {
         self.wall.done(&r.name);
     }
 
+    /// Says at the end how many were not told since the last one that was.
+    pub(super) fn tell_rest(&mut self) {
+        let untold = self.telling.rest();
+        if untold > 0 {
+            tracing::warn!(run = %self.run, "{untold} more refusals were counted and not told");
+        }
+    }
+
     fn tell_refused(&mut self, r: &Refused) {
         let Some(untold) = self.telling.turn(Instant::now().into_std()) else { return };
         let shown = ipc_schema::refusal::quote(&r.name.to_string_lossy(), 80);
