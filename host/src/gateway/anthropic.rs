@@ -39,7 +39,9 @@ pub(super) fn body(
         entries = kept.collect::<Result<_, _>>()?;
         forwarded.messages = List(entries.iter().map(AsRef::as_ref).collect());
     }
-    serde_json::to_vec(&forwarded).map_err(failed)
+    let mut written = Vec::with_capacity(request.length());
+    serde_json::to_writer(&mut written, &forwarded).map_err(failed)?;
+    Ok(written)
 }
 
 /// Whether a refusal says that a thought in the transcript is another model's.

@@ -6,15 +6,17 @@ use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{HeaderName, HeaderValue};
 use ipc_schema::TurnId;
+use ipc_schema::refusal::quote;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::answer::{self, Body, Frames, StreamEnd};
+use super::bodies::Asked;
 use super::error::ApiError;
 use super::price::TOUR_MODEL;
 use super::provider::{Provider, Remote};
-use super::record::{Exchange, Recorded};
+use super::record::{self, Exchange, Recorded};
 use super::request::ModelRequest;
 use super::retry::{self, Verdict};
 use super::upstream::{self, Begun, Content, Question};
@@ -30,11 +32,11 @@ const CUT: u16 = 502;
 /// One call that is about to be made.
 pub(super) struct Call {
     run: Arc<Run>,
-    body: Bytes,
+    /// The length of its body.
+    characters: usize,
     version: Option<HeaderValue>,
     turn: Option<TurnId>,
     started: Instant,
-    /// Given back with the body's memory.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -47,6 +49,14 @@ struct Tally {
     estimated: bool,
 }
 
+/// What the first reading of a request gives.
+struct Opened {
+    /// Whether the answer is to be streamed.
+    stream: bool,
+    /// What is recorded of it.
+    shown: Vec<u8>,
+}
+
 /// How the part of a call before its answer ended.
 enum Opening {
     Begun(Begun),
@@ -55,61 +65,67 @@ enum Opening {
 }
 
 impl Call {
-    /// A call with this body.
+    /// A call with a body of so many bytes.
     pub fn new(
         run: Arc<Run>,
-        body: Bytes,
+        characters: usize,
         version: Option<HeaderValue>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let turn = *run.scope.open_turn.borrow();
-        Self { run, body, version, turn, started: Instant::now(), _permit: permit }
+        Self { run, characters, version, turn, started: Instant::now(), _permit: permit }
     }
 
     /// Makes the call: checks, attempts, answer, record, usage.
-    pub async fn run(self, reply: oneshot::Sender<Response<Body>>) {
+    pub async fn run(self, asked: Asked, reply: oneshot::Sender<Response<Body>>) {
         let settings = &self.run.gateway.settings;
-        let request = match ModelRequest::parse(&self.body) {
-            Ok(request) => request,
+        let choice = &self.run.scope.model;
+        let Opened { stream, shown } = match self.read(&asked, choice).await {
+            Ok(opened) => opened,
             Err(error) => {
+                self.run.tell("gateway.request", &quote(&error.message, 200));
                 let _ = reply.send(answer::error(&error));
                 return;
             }
         };
         let question = Question {
-            request: &request,
+            asked,
+            stream,
             version: self.version.clone(),
             max_tokens: settings.max_tokens,
-            characters: self.body.len(),
+            characters: self.characters,
             silence: settings.silence,
             thinking: true,
         };
-        let mut tally = Tally {
-            choice: self.run.scope.model.clone(),
-            sent: false,
-            meter: Meter::default(),
-            estimated: false,
-        };
-        let exchange = self.record(&question, &tally.choice);
+        let mut tally =
+            Tally { choice: choice.clone(), sent: false, meter: Meter::default(), estimated: false };
+        let exchange = self.run.recorder.request(shown);
         let status = self.answer(question, &mut tally, reply, exchange).await;
         self.book(&tally, status).await;
     }
 
-    fn record(&self, question: &Question<'_>, choice: &ModelChoice) -> Exchange {
-        let shown = anthropic::body(question.request, &choice.model, question.max_tokens, true);
-        let shown = shown.map_or_else(|_| self.body.clone(), Bytes::from);
-        self.run.recorder.request(&self.run.gateway.redactor.whole(shown))
+    /// Reads the request for the first time: checks it, and writes down what the record shows.
+    async fn read(&self, asked: &Asked, choice: &ModelChoice) -> Result<Opened, ApiError> {
+        let (gateway, model) = (Arc::clone(&self.run.gateway), choice.model.clone());
+        let read = move |body: &Bytes| {
+            let request = ModelRequest::parse(body)?;
+            let shown = anthropic::body(&request, &model, gateway.settings.max_tokens, true);
+            let shown = shown.map_or_else(|_| body.clone(), Bytes::from);
+            let shown = record::beginning(&gateway.redactor.whole(shown));
+            Ok(Opened { stream: request.stream, shown })
+        };
+        self.run.gateway.bodies.work(asked, read).await
     }
 
     /// Gets an answer and passes it on; returns the status for the ledger.
     async fn answer(
         &self,
-        question: Question<'_>,
+        question: Question,
         tally: &mut Tally,
         mut reply: oneshot::Sender<Response<Body>>,
         exchange: Exchange,
     ) -> u16 {
-        let streamed = question.request.stream;
+        let streamed = question.stream;
         match self.open(question, tally, &mut reply).await {
             Opening::HungUp => HUNG_UP,
             Opening::Failed(error) => {
@@ -139,7 +155,7 @@ impl Call {
     /// Everything before the first byte of an answer. The one deadline holds for all attempts together.
     async fn open(
         &self,
-        question: Question<'_>,
+        question: Question,
         tally: &mut Tally,
         reply: &mut oneshot::Sender<Response<Body>>,
     ) -> Opening {
@@ -157,8 +173,8 @@ impl Call {
         }
     }
 
-    /// The group's model, then those that stand in for it.
-    async fn begin(&self, mut question: Question<'_>, tally: &mut Tally) -> Result<Begun, ApiError> {
+    /// The group's model, then those that stand in for it. The request goes when this ends, and the room that it took.
+    async fn begin(&self, mut question: Question, tally: &mut Tally) -> Result<Begun, ApiError> {
         let scope = &self.run.scope;
         let mut earlier = String::new();
         for (at, choice) in std::iter::once(&scope.model).chain(&scope.fail_over).enumerate() {
@@ -181,27 +197,31 @@ impl Call {
     async fn exhaust(
         &self,
         choice: &ModelChoice,
-        question: &mut Question<'_>,
+        question: &mut Question,
         tally: &mut Tally,
     ) -> Result<Begun, ApiError> {
+        let bodies = &self.run.gateway.bodies;
         let remote = match self.run.gateway.providers.get(&choice.provider) {
             Some(Provider::Remote(remote)) => remote,
             Some(Provider::Tour) => {
                 // Booked as what it is, at no cost, whatever model the group has.
                 TOUR_MODEL.clone_into(&mut tally.choice.model);
-                return tour::answer(question.request, question.characters).map(Begun::of_tour);
+                let told = |body: &Bytes| tour::answer(&ModelRequest::again(body)?, body.len());
+                return bodies.work(&question.asked, told).await.map(Begun::of_tour);
             }
             None => return Err(unknown_provider(choice)),
         };
         let started = Instant::now();
         let mut attempt = 1;
+        let mut body = upstream::body(bodies, remote, question, &choice.model).await?;
         loop {
-            let error = match ask(remote, question, choice, tally).await {
+            let error = match ask(remote, question, choice, body.clone(), tally).await {
                 Ok(begun) => return Ok(begun),
                 Err(error) => error,
             };
             if question.thinking && anthropic::refuses_thinking(&error) {
                 question.thinking = false;
+                body = upstream::body(bodies, remote, question, &choice.model).await?;
                 continue;
             }
             let limits = &self.run.gateway.settings.retry;
@@ -250,7 +270,7 @@ impl Call {
 
     async fn book(&self, tally: &Tally, status: u16) {
         failpoint!("gateway.book.before");
-        let (tokens, incomplete) = tally.meter.settle(tally.sent.then_some(self.body.len()));
+        let (tokens, incomplete) = tally.meter.settle(tally.sent.then_some(self.characters));
         let scope = &self.run.scope;
         let usage = Usage {
             run: scope.run.clone(),
@@ -276,13 +296,14 @@ impl Call {
 /// One attempt, with the tally of whether the provider holds a request that it may charge for.
 async fn ask(
     remote: &Remote,
-    question: &Question<'_>,
+    question: &Question,
     choice: &ModelChoice,
+    body: Bytes,
     tally: &mut Tally,
 ) -> Result<Begun, ApiError> {
     failpoint!("gateway.upstream.before", |e| ApiError::of_status(503, e.to_string()));
     tally.sent = true;
-    let asked = upstream::ask(remote, question, &choice.model).await;
+    let asked = upstream::ask(remote, question, &choice.model, body).await;
     failpoint!("gateway.upstream.after");
     // A provider that fell silent may still be working on it, at our cost; one that told an error is not.
     tally.sent = asked.as_ref().err().is_none_or(|error| error.status == 504);
@@ -308,12 +329,13 @@ fn unknown_provider(choice: &ModelChoice) -> ApiError {
 
 /// A whole message in the form that the box asked for, and the same for the record.
 fn whole(message: Bytes, streamed: bool) -> (Response<Body>, Recorded, Bytes) {
-    match serde_json::from_slice(&message) {
-        Ok(parsed) if streamed => {
+    let parsed = if streamed { serde_json::from_slice(&message).ok() } else { None };
+    match parsed {
+        Some(parsed) => {
             let events = Bytes::from(sse::of_message(&parsed));
             (answer::events(events.clone()), Recorded::Stream, events)
         }
-        _ => (answer::json(hyper::StatusCode::OK, message.clone()), Recorded::Json, message),
+        None => (answer::json(hyper::StatusCode::OK, message.clone()), Recorded::Json, message),
     }
 }
 

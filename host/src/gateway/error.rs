@@ -55,6 +55,19 @@ impl GatewayError {
     }
 }
 
+/// The longest message of an error, in characters. What a box or a provider sent is quoted in some, and every one may
+/// reach the log.
+const MESSAGE_MAX_CHARS: usize = 4_000;
+
+fn shortened(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(MESSAGE_MAX_CHARS) {
+        message.truncate(end);
+        message.push('…');
+        message.shrink_to_fit();
+    }
+    message
+}
+
 /// Why a call got no answer, in the shape that the Anthropic wire gives to errors
 /// (<https://docs.anthropic.com/en/api/errors>). `unreachable_error` is our own addition: no provider answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +85,7 @@ pub(super) struct ApiError {
 impl ApiError {
     /// An error whose type is the usual one of its status.
     pub fn of_status(status: u16, message: impl Into<String>) -> Self {
-        Self { status, kind: kind_of(status), message: message.into(), retry_after: None }
+        Self { status, kind: kind_of(status), message: shortened(message.into()), retry_after: None }
     }
 
     /// The box's request cannot be forwarded.
@@ -82,7 +95,8 @@ impl ApiError {
 
     /// No byte of an answer came.
     pub fn unreachable(message: impl Into<String>) -> Self {
-        Self { status: 502, kind: "unreachable_error", message: message.into(), retry_after: None }
+        let message = shortened(message.into());
+        Self { status: 502, kind: "unreachable_error", message, retry_after: None }
     }
 
     /// The error as the body of an answer.
@@ -109,7 +123,7 @@ pub(super) fn kind_of(status: u16) -> &'static str {
         404 => "not_found_error",
         413 => "request_too_large",
         429 => "rate_limit_error",
-        504 => "timeout_error",
+        408 | 504 => "timeout_error",
         529 => "overloaded_error",
         400..=499 => "invalid_request_error",
         _ => "api_error",
@@ -150,6 +164,15 @@ mod tests {
         let body = ApiError::of_status(529, "busy").body();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(value, json!({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}));
+    }
+
+    #[test]
+    fn an_error_gives_nobody_room_to_write() {
+        for error in [ApiError::of_status(502, "ä".repeat(10_000)), ApiError::unreachable("ä".repeat(10_000))]
+        {
+            assert_eq!(error.message.chars().count(), MESSAGE_MAX_CHARS + 1);
+            assert!(error.message.ends_with("ä…"));
+        }
     }
 
     #[test]

@@ -50,4 +50,9 @@ impl Ledger for Store {
             tracing::error!(code = e.code(), "a model call was not booked: {e}");
         }
     }
+    async fn refused(&self, code: &'static str, count: u64) {
+        if let Err(e) = self.count(code, count).await {
+            tracing::warn!(code = e.code(), "{count} refusals of {code} were not counted: {e}");
+        }
+    }
 }

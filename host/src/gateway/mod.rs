@@ -9,6 +9,8 @@
 //! |---|---|
 //! | [`house`] | its settings out of the install's, its ledger in the store |
 //! | [`http`] | the routes that exist, and the refusals |
+//! | [`refusals`] | what the refusals cost, and how much of them is told |
+//! | [`bodies`] | the memory and the processors that requests may have |
 //! | [`request`] | reading the box's request: hostile bytes |
 //! | [`call`] | one model call from request to usage row: attempts, fail-over, hang-up |
 //! | [`upstream`] | one attempt at one provider |
@@ -20,6 +22,7 @@
 
 mod answer;
 mod anthropic;
+mod bodies;
 mod call;
 mod error;
 mod house;
@@ -32,6 +35,7 @@ pub mod price;
 mod provider;
 mod record;
 mod redact;
+mod refusals;
 mod request;
 mod retry;
 mod sse;
@@ -62,16 +66,17 @@ pub use provider::{ProviderKind, ProviderSettings};
 pub use retry::RetryLimits;
 pub use usage::Usage;
 
+use bodies::{Bodies, Share};
 use error::ApiError;
 use provider::Provider;
 use record::Recorder;
 use redact::Redactor;
+use refusals::{Refusals, Refused};
 
 /// Connections that one box may hold open. Its runner needs one or two; a box that opens more waits.
 const CONNECTIONS_PER_RUN: usize = 16;
 
-/// Model calls of one run at the same time; a runner makes one. Each may hold a body of [`http::BODY_MAX_BYTES`], so this and the
-/// number of live boxes bound the host's memory.
+/// Model calls of one run at the same time; a runner makes one.
 const CALLS_PER_RUN: usize = 2;
 
 /// A runner keeps to its limit of model calls per turn, and may need some more for what it repeats after a cut and for
@@ -96,10 +101,13 @@ pub struct GatewaySettings {
     /// The longest silence of a provider, before and within a streamed answer. An answer that is not streamed is
     /// silent until it is whole, so only `call_time` limits it.
     pub silence: Duration,
+    /// How long a request's body may take to arrive, once there is room for it. A box is on the same machine: 30
+    /// seconds are a thousand times what the greatest body takes.
+    pub body_time: Duration,
 }
 
 impl Default for GatewaySettings {
-    /// No provider; 8,192 tokens, 2 minutes of attempts, 10 minutes per call, 120 seconds of silence.
+    /// No provider; 8,192 tokens, 2 minutes of attempts, 10 minutes per call, 120 seconds of silence, 30 for a body.
     fn default() -> Self {
         Self {
             providers: Vec::new(),
@@ -107,6 +115,7 @@ impl Default for GatewaySettings {
             retry: RetryLimits::default(),
             call_time: Duration::from_secs(600),
             silence: Duration::from_secs(120),
+            body_time: Duration::from_secs(30),
         }
     }
 }
@@ -149,6 +158,9 @@ pub trait Ledger: Send + Sync {
     /// Books one model call. Called exactly once per call that reached the point of being tried, failed and
     /// cancelled ones included, after the last byte of its answer.
     async fn usage(&self, usage: Usage);
+
+    /// Counts requests that were refused, by the refusal's code. Called a few times a minute, however many there are.
+    async fn refused(&self, code: &'static str, count: u64);
 }
 
 /// The model path of all runs: the providers with their keys, and the HTTP clients.
@@ -157,6 +169,7 @@ pub struct Gateway {
     providers: HashMap<String, Provider>,
     /// Hides every provider's key in what is recorded.
     redactor: Redactor,
+    bodies: Bodies,
 }
 
 /// What the connections and calls of one run share.
@@ -165,6 +178,8 @@ struct Run {
     scope: Arc<RunScope>,
     recorder: Arc<Recorder>,
     calls: Arc<Semaphore>,
+    share: Share,
+    refusals: Refusals,
     /// The newest turn that was seen, and its calls.
     spent: Mutex<(Option<TurnId>, u32)>,
     tasks: TaskTracker,
@@ -198,7 +213,7 @@ impl Gateway {
     pub fn new(settings: GatewaySettings) -> Result<Self, GatewayError> {
         let providers = provider::build(&settings.providers)?;
         let redactor = Redactor::new(settings.providers.iter().filter_map(|p| p.key.as_ref()));
-        Ok(Self { settings, providers, redactor })
+        Ok(Self { settings, providers, redactor, bodies: Bodies::new() })
     }
 
     /// Serves one run's socket until `scope.cancel` fires; returns when the last call has booked its usage.
@@ -209,6 +224,8 @@ impl Gateway {
             scope: Arc::clone(&scope),
             recorder,
             calls: Arc::new(Semaphore::new(CALLS_PER_RUN)),
+            share: Share::default(),
+            refusals: Refusals::default(),
             spent: Mutex::default(),
             tasks: TaskTracker::new(),
         });
@@ -239,23 +256,33 @@ impl Gateway {
         drop(listener);
         run.tasks.close();
         run.tasks.wait().await;
+        run.settle_refusals().await;
     }
 }
 
 /// One connection, request after request. No time limit: a box that stalls its own connections stalls itself.
 async fn serve_connection(run: Arc<Run>, stream: UnixStream) {
+    let refused = Refused::default();
     let service = service_fn(|request| {
-        let run = Arc::clone(&run);
-        async move { Ok::<_, std::convert::Infallible>(http::answer(&run, request).await) }
+        let (run, refused) = (&run, &refused);
+        async move { Ok::<_, std::convert::Infallible>(http::answer(run, refused, request).await) }
     });
     let connection = http1::Builder::new()
         .max_buf_size(HEADER_MAX_BYTES)
         .max_headers(HEADER_MAX_LINES)
         .serve_connection(TokioIo::new(stream), service);
+    let served = async {
+        match connection.await {
+            Err(error) if error.is_parse() => run.refuse_garbage(&error).await,
+            Err(error) => {
+                tracing::debug!(run = %run.scope.run, %error, "a connection of the box ended early")
+            }
+            Ok(()) => {}
+        }
+        run.pace_connections().await;
+    };
     tokio::select! {
-        ended = connection => if let Err(error) = ended {
-            tracing::debug!(run = %run.scope.run, %error, "a connection of the box ended early");
-        },
+        () = served => {}
         () = run.scope.cancel.cancelled() => {}
     }
 }

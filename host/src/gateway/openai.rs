@@ -25,7 +25,7 @@ struct ChatRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    tools: Vec<Value>,
+    tools: Vec<ChatTool<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_choice: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,26 +109,51 @@ pub(super) fn body(
         stream_options: request.stream.then(|| json!({ "include_usage": true })),
         max_tokens: (!settings.max_completion_tokens).then_some(limit),
         max_completion_tokens: settings.max_completion_tokens.then_some(limit),
-        tools: request.tools()?.iter().map(function).collect(),
+        tools: request.tools()?.into_iter().map(function).collect(),
         parallel_tool_calls: choice.as_ref().filter(|choice| choice.disable_parallel_tool_use).map(|_| false),
         tool_choice: choice.map(tool_choice),
         temperature: request.temperature,
         top_p: request.top_p,
         stop: request.stop_sequences,
     };
-    serde_json::to_vec(&chat).map_err(|e| ApiError::invalid(format!("the request cannot be written: {e}")))
+    let mut written = Vec::with_capacity(request.length());
+    let failed = |e: serde_json::Error| ApiError::invalid(format!("the request cannot be written: {e}"));
+    serde_json::to_writer(&mut written, &chat).map_err(failed)?;
+    Ok(written)
 }
 
-fn function(tool: &Tool<'_>) -> Value {
-    let parameters = tool.input_schema.and_then(|raw| serde_json::from_str(raw.get()).ok());
-    json!({
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description.as_deref().unwrap_or_default(),
-            "parameters": parameters.unwrap_or_else(|| json!({ "type": "object", "properties": {} })),
-        },
-    })
+/// A tool as this wire has it. Its schema passes as it is written: as a tree it would take a hundred times its bytes.
+#[derive(Serialize)]
+struct ChatTool<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: ToolFunction<'a>,
+}
+
+#[derive(Serialize)]
+struct ToolFunction<'a> {
+    name: String,
+    description: String,
+    parameters: Parameters<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Parameters<'a> {
+    Told(&'a RawValue),
+    Any { r#type: &'static str, properties: Empty },
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+fn function(tool: Tool<'_>) -> ChatTool<'_> {
+    let parameters = match tool.input_schema {
+        Some(schema) => Parameters::Told(schema),
+        None => Parameters::Any { r#type: "object", properties: Empty {} },
+    };
+    let description = tool.description.unwrap_or_default();
+    ChatTool { kind: "function", function: ToolFunction { name: tool.name, description, parameters } }
 }
 
 fn tool_choice(choice: ToolChoice) -> Value {
@@ -149,7 +174,8 @@ fn messages<'a>(
     if !system.is_empty() {
         messages.push(ChatMessage::System { content: system });
     }
-    for entry in request.entries()? {
+    for entry in request.entries() {
+        let entry = entry?;
         match entry.role {
             Role::Assistant => messages.push(assistant(entry)),
             Role::User => user(entry, settings, &mut messages),

@@ -14,6 +14,11 @@ use super::error::ApiError;
 use super::openai::{ChatUsage, call_id, message_id, stop_reason, usage};
 use super::sse::{self, Event, Parser};
 
+/// What is kept of one answer until its end: tool calls, and the bytes of their arguments. A model's greatest answer is
+/// some hundred kilobytes; a server that sends more without end is broken.
+const CALLS_MAX: usize = 1_000;
+const ARGUMENTS_MAX_BYTES: usize = 8 * 1024 * 1024;
+
 #[derive(Deserialize)]
 struct Chunk {
     #[serde(default)]
@@ -102,6 +107,8 @@ pub(super) struct Translator {
     open: Open,
     blocks: usize,
     calls: Vec<Call>,
+    /// The bytes of all their arguments.
+    kept: usize,
     answered: usize,
     finish_reason: Option<String>,
     told: Option<ChatUsage>,
@@ -120,6 +127,7 @@ impl Translator {
             open: Open::Nothing,
             blocks: 0,
             calls: Vec::new(),
+            kept: 0,
             answered: 0,
             finish_reason: None,
             told: None,
@@ -175,6 +183,9 @@ impl Translator {
         self.told = chunk.usage.or(self.told.take());
         if let Some(choice) = chunk.choices.into_iter().flatten().next() {
             self.delta(choice.delta.unwrap_or_default());
+            if self.calls.len() > CALLS_MAX || self.kept > ARGUMENTS_MAX_BYTES {
+                return Err(ApiError::of_status(502, "the answer calls tools without end"));
+            }
             self.finish_reason = choice.finish_reason.or(self.finish_reason.take());
         }
         Ok(())
@@ -234,6 +245,7 @@ impl Translator {
         };
         let arguments = function.arguments.unwrap_or_default();
         self.answered += arguments.chars().count();
+        self.kept += arguments.len();
         self.calls[at].arguments.push_str(&arguments);
         self.show(at);
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::Url;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
@@ -88,7 +89,7 @@ pub(super) struct Remote {
 
 impl Remote {
     /// The request for this body. Nothing of the box's headers is in it but, checked, the wire's version.
-    pub fn request(&self, version: Option<&HeaderValue>, body: Vec<u8>) -> reqwest::RequestBuilder {
+    pub fn request(&self, version: Option<&HeaderValue>, body: Bytes) -> reqwest::RequestBuilder {
         let mut headers = self.headers.clone();
         if let (ProviderKind::Anthropic, Some(version)) = (self.settings.kind, version) {
             headers.insert(HeaderName::from_static("anthropic-version"), version.clone());

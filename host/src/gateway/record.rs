@@ -44,6 +44,12 @@ pub(super) enum Recorded {
     Stream,
 }
 
+/// A copy of what is written of a body, so that a large one does not wait in memory for a slow disk. The byte too many
+/// lets the file say that it was cut.
+pub(super) fn beginning(body: &[u8]) -> Vec<u8> {
+    body[..body.len().min(FILE_MAX_BYTES + 1)].to_vec()
+}
+
 impl Recorder {
     /// For this directory, which is created when it is needed.
     pub fn new(directory: PathBuf) -> Self {
@@ -52,11 +58,8 @@ impl Recorder {
 
     /// Records a request and gives the call its number, beside the call: a slow disk does not hold the model up,
     /// and one that refuses costs the record, not the call.
-    pub fn request(self: &Arc<Self>, body: &[u8]) -> Exchange {
+    pub fn request(self: &Arc<Self>, body: Vec<u8>) -> Exchange {
         let recorder = Arc::clone(self);
-        // A copy of what is written, so that a large body does not wait in memory for a slow disk. The byte too
-        // many lets the file say that it was cut.
-        let body = body[..body.len().min(FILE_MAX_BYTES + 1)].to_vec();
         let number = tokio::task::spawn_blocking(move || {
             let number = recorder.last.get_or_init(|| recorder.prepare()).fetch_add(1, Ordering::Relaxed) + 1;
             recorder.write(&format!("{number:06}-request.json"), &body);
@@ -141,9 +144,9 @@ mod tests {
         let directory = root.path().join("main/run/model");
         for _host in 0..2 {
             let recorder = Arc::new(Recorder::new(directory.clone()));
-            let exchange = recorder.request(b"{}");
+            let exchange = recorder.request(b"{}".to_vec());
             exchange.response(Recorded::Stream, Bytes::from_static(b"data: 1\n\n")).await;
-            recorder.request(b"{}").number.await.unwrap();
+            recorder.request(b"{}".to_vec()).number.await.unwrap();
         }
         let expected = [
             "000001-request.json",
@@ -163,7 +166,7 @@ mod tests {
     async fn a_large_exchange_is_cut_and_says_so() {
         let root = tempfile::tempdir().unwrap();
         let recorder = Arc::new(Recorder::new(root.path().to_owned()));
-        recorder.request(&vec![b'x'; FILE_MAX_BYTES + 1]).number.await.unwrap();
+        recorder.request(beginning(&vec![b'x'; FILE_MAX_BYTES + 9])).number.await.unwrap();
         let text = std::fs::read_to_string(root.path().join("000001-request.json")).unwrap();
         assert!(text.ends_with("only the first 1048576 bytes are recorded\n"));
     }
@@ -172,6 +175,6 @@ mod tests {
     async fn a_directory_that_cannot_be_made_costs_the_record_and_not_the_call() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let recorder = Arc::new(Recorder::new(file.path().join("model")));
-        recorder.request(b"{}").response(Recorded::Json, Bytes::new()).await;
+        recorder.request(b"{}".to_vec()).response(Recorded::Json, Bytes::new()).await;
     }
 }

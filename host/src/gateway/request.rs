@@ -8,14 +8,23 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use ipc_schema::refusal::quote;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
 
-/// The most elements of one list: messages, blocks, tools. As many messages as the provider takes.
-const LIST_MAX: usize = 100_000;
+/// The most parts of one request: messages, blocks on every level, and tools together.
+///
+/// A block of 13 bytes, `{"type":"a"}`, becomes a value of more than a hundred, and up to a thousand where it is
+/// written for another wire: 32 MiB of such blocks took more than a gigabyte. The bound makes that 20 MiB beside the
+/// body. No conversation comes near it: a part costs the model some 50 tokens at the least, so this many would
+/// fill a context of a million.
+const PARTS_MAX: usize = 20_000;
+
+/// The most of an error's text that is passed on. Some quote what they could not read, which may be all of a body.
+const WORDS_MAX: usize = 400;
 
 /// The most levels of content within content: an entry, a tool's result, a document, its blocks.
 const DEPTH_MAX: usize = 4;
@@ -119,31 +128,45 @@ pub(super) struct Tool<'a> {
 impl<'a> ModelRequest<'a> {
     /// Reads and checks a body.
     pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
-        let request: Self = serde_json::from_slice(body).map_err(|error| bad("the request", &error))?;
+        let request = Self::again(body)?;
+        let mut parts = Parts::default();
+        parts.take(request.messages.0.len())?;
+        parts.take(request.tools.as_ref().map_or(0, |tools| tools.0.len()))?;
         for entry in &request.messages.0 {
-            check_content(RawEntry::parse(entry)?.content, DEPTH_MAX)?;
+            check_content(RawEntry::parse(entry)?.content, DEPTH_MAX, &mut parts)?;
         }
         if let Some(system) = request.system {
-            check_content(system, DEPTH_MAX)?;
+            check_content(system, DEPTH_MAX, &mut parts)?;
         }
         for tool in request.tools()? {
             if tool.kind.as_deref().is_some_and(|kind| kind != "custom") {
                 return Err(ApiError::invalid(format!(
-                    "tool `{}` would run at the provider, which has a network; only the runner's own tools pass",
-                    tool.name
+                    "tool {} would run at the provider, which has a network; only the runner's own tools pass",
+                    quote(&tool.name, 80)
                 )));
             }
         }
         Ok(request)
     }
 
-    /// The transcript's entries, for providers that speak another wire.
-    pub fn entries(&self) -> Result<Vec<Entry<'a>>, ApiError> {
-        let entry = |raw| {
+    /// Reads a body that has been checked.
+    pub fn again(body: &'a [u8]) -> Result<Self, ApiError> {
+        serde_json::from_slice(body).map_err(|error| bad("the request", &error))
+    }
+
+    /// The transcript's entries, for providers that speak another wire: one at a time, since each is a copy.
+    pub fn entries(&self) -> impl Iterator<Item = Result<Entry<'a>, ApiError>> {
+        self.messages.0.iter().map(|raw| {
             let RawEntry { role, content } = RawEntry::parse(raw)?;
             Ok(Entry { role, blocks: blocks(content, DEPTH_MAX)? })
-        };
-        self.messages.0.iter().copied().map(entry).collect()
+        })
+    }
+
+    /// About its length when it is written again: a buffer that grows to it by doubling would take more.
+    pub fn length(&self) -> usize {
+        let lists = std::iter::once(&self.messages).chain(&self.tools);
+        let elements: usize = lists.flat_map(|list| &list.0).map(|raw| raw.get().len() + 1).sum();
+        elements + self.system.map_or(0, |raw| raw.get().len()) + 4096
     }
 
     /// The system prompt as one text.
@@ -179,13 +202,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for List<'a> {
         impl<'de> Visitor<'de> for Elements {
             type Value = Vec<&'de RawValue>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a list of at most {LIST_MAX} elements")
+                write!(f, "a list of at most {PARTS_MAX} elements")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut elements = Vec::new();
                 while let Some(element) = seq.next_element()? {
-                    if elements.len() == LIST_MAX {
-                        return Err(serde::de::Error::invalid_length(LIST_MAX + 1, &self));
+                    if elements.len() == PARTS_MAX {
+                        return Err(serde::de::Error::invalid_length(PARTS_MAX + 1, &self));
                     }
                     elements.push(element);
                 }
@@ -236,6 +259,12 @@ struct RawBlock<'a> {
     source: Option<&'a RawValue>,
 }
 
+impl<'a> RawBlock<'a> {
+    fn parse(raw: &'a RawValue) -> Result<Self, ApiError> {
+        serde_json::from_str(raw.get()).map_err(|error| bad("a block", &error))
+    }
+}
+
 /// Where a picture or document comes from.
 #[derive(Deserialize)]
 struct Source<'a> {
@@ -249,30 +278,51 @@ struct Source<'a> {
     content: Option<&'a RawValue>,
 }
 
-/// Walks content and refuses what would make the provider fetch something.
-fn check_content(content: &RawValue, depth: usize) -> Result<(), ApiError> {
-    for block in raw_blocks(content, depth)? {
+/// The parts of a request that were seen so far.
+#[derive(Default)]
+struct Parts(usize);
+
+impl Parts {
+    /// Before they are made into values.
+    fn take(&mut self, more: usize) -> Result<(), ApiError> {
+        self.0 += more;
+        if self.0 > PARTS_MAX {
+            return Err(ApiError::invalid(format!(
+                "the request has more than {PARTS_MAX} messages, blocks and tools together"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Walks content and refuses what would make the provider fetch something, and what is too much.
+fn check_content(content: &RawValue, depth: usize, parts: &mut Parts) -> Result<(), ApiError> {
+    let list = list(content, depth)?;
+    parts.take(list.len())?;
+    for block in list {
+        let block = RawBlock::parse(block)?;
         if let Some(nested) = block.content.filter(|raw| is_list(raw)) {
-            check_content(nested, depth - 1)?;
+            check_content(nested, depth - 1, parts)?;
         }
         let Some(source) = block.source.filter(|raw| raw.get().starts_with('{')) else { continue };
         let source = parse_source(source)?;
         if !matches!(source.kind.as_str(), "base64" | "text" | "content") {
             return Err(ApiError::invalid(format!(
-                "a block of type `{}` names a source of type `{}`, which the provider would fetch; only inline \
+                "a block of type {} names a source of type {}, which the provider would fetch; only inline \
                  content passes: put the bytes in as base64",
-                block.kind, source.kind
+                quote(&block.kind, 80),
+                quote(&source.kind, 80)
             )));
         }
         if let Some(nested) = source.content.filter(|raw| is_list(raw)) {
-            check_content(nested, depth - 1)?;
+            check_content(nested, depth - 1, parts)?;
         }
     }
     Ok(())
 }
 
-/// The blocks of content, where a text alone has none.
-fn raw_blocks(content: &RawValue, depth: usize) -> Result<Vec<RawBlock<'_>>, ApiError> {
+/// The blocks of content, still as text; a text alone has none.
+fn list(content: &RawValue, depth: usize) -> Result<Vec<&RawValue>, ApiError> {
     if !is_list(content) {
         return Ok(Vec::new());
     }
@@ -280,14 +330,14 @@ fn raw_blocks(content: &RawValue, depth: usize) -> Result<Vec<RawBlock<'_>>, Api
         return Err(ApiError::invalid("content is nested too deeply"));
     }
     let List(list) = serde_json::from_str(content.get()).map_err(|error| bad("content", &error))?;
-    list.into_iter().map(|raw| serde_json::from_str(raw.get()).map_err(|e| bad("a block", &e))).collect()
+    Ok(list)
 }
 
 fn blocks(content: &RawValue, depth: usize) -> Result<Vec<Block<'_>>, ApiError> {
     if !is_list(content) {
         return Ok(vec![Block::Text(text_of(Some(content))?)]);
     }
-    raw_blocks(content, depth)?.into_iter().map(|raw| block(raw, depth)).collect()
+    list(content, depth)?.into_iter().map(|raw| block(RawBlock::parse(raw)?, depth)).collect()
 }
 
 fn block(raw: RawBlock<'_>, depth: usize) -> Result<Block<'_>, ApiError> {
@@ -328,13 +378,14 @@ fn is_list(raw: &RawValue) -> bool {
 }
 
 fn bad(what: &str, error: &serde_json::Error) -> ApiError {
-    ApiError::invalid(format!("{what} is not of the Messages wire as the gateway passes it: {error}"))
+    let why: String = error.to_string().chars().take(WORDS_MAX).collect();
+    ApiError::invalid(format!("{what} is not of the Messages wire as the gateway passes it: {why}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn parse(value: serde_json::Value) -> Result<(), String> {
         let body = value.to_string();
@@ -388,10 +439,42 @@ mod tests {
             block = json!({ "type": "tool_result", "tool_use_id": "t", "content": [block] });
         }
         assert!(with_blocks(json!([block])).unwrap_err().contains("too deeply"));
-        let many = format!("{{\"messages\":[{}0]}}", "0,".repeat(LIST_MAX));
+        let many = format!("{{\"messages\":[{}0]}}", "0,".repeat(PARTS_MAX));
         assert!(ModelRequest::parse(many.as_bytes()).is_err());
         let deep = format!("{{\"messages\":{}", "[".repeat(1_000_000));
         assert!(ModelRequest::parse(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_parts_of_a_request_are_bounded_over_all_its_lists() {
+        let entry = |blocks: usize| {
+            let list = vec![r#"{"type":"a"}"#; blocks].join(",");
+            format!(r#"{{"role":"user","content":[{list}]}}"#)
+        };
+        let body = |entries: usize, blocks: usize| {
+            format!(r#"{{"messages":[{}]}}"#, vec![entry(blocks); entries].join(","))
+        };
+        let refused = |text: &str| ModelRequest::parse(text.as_bytes()).err().map(|error| error.message);
+        assert_eq!(refused(&body(100, 199)), None, "100 messages and 19,900 blocks");
+        let many = refused(&body(100, 200)).unwrap();
+        assert!(many.contains("more than 20000 messages, blocks and tools together"), "{many}");
+        assert!(refused(&body(27, 90_000)).is_some(), "a list alone can be too long");
+
+        let nested: Value = serde_json::from_str(&entry(10_000)).unwrap();
+        let nested = json!({ "type": "tool_result", "tool_use_id": "t", "content": nested["content"] });
+        assert!(with_blocks(json!([nested, nested])).unwrap_err().contains("more than 20000"));
+        let tools = format!(r#"{{"messages":[],"tools":[{}{{}}]}}"#, "{},".repeat(20_000));
+        assert!(refused(&tools).is_some());
+    }
+
+    #[test]
+    fn an_error_does_not_give_a_body_back() {
+        let words = "x".repeat(1_000_000);
+        let field = format!(r#"{{"messages":[],"{words}":1}}"#);
+        let tool = format!(r#"{{"messages":[],"tools":[{{"type":"t","name":"{words}"}}]}}"#);
+        for body in [field, tool] {
+            assert!(ModelRequest::parse(body.as_bytes()).err().unwrap().message.len() < 1_000);
+        }
     }
 
     #[test]
@@ -410,7 +493,7 @@ mod tests {
         .to_string();
         let request = ModelRequest::parse(body.as_bytes()).unwrap();
         assert_eq!(request.system_text().unwrap(), "be\n\nkind");
-        let entries = request.entries().unwrap();
+        let entries: Vec<_> = request.entries().map(Result::unwrap).collect();
         assert_eq!(plain_text(&entries[0].blocks), "hi");
         assert!(
             matches!(entries[1].blocks[..], [Block::Thinking, Block::ToolUse { input, .. }] if input.get() == r#"{"a":[1]}"#)

@@ -35,7 +35,12 @@ impl Parser {
             self.end_line(&mut events);
         }
         self.line.extend_from_slice(rest);
-        if self.line.len() + self.data.len() > EVENT_MAX_BYTES { Err(TooLong) } else { Ok(events) }
+        if self.line.len() + self.data.len() > EVENT_MAX_BYTES {
+            // Forgotten, for a reader that reads on all the same: the meter does.
+            *self = Self::default();
+            return Err(TooLong);
+        }
+        Ok(events)
     }
 
     /// The event that the end of the stream completes: some servers leave out the last empty line.

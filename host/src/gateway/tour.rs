@@ -34,7 +34,7 @@ enum Step {
 
 /// The next message of the transcript, in the Messages wire.
 pub(super) fn answer(request: &ModelRequest<'_>, characters: usize) -> Result<Bytes, ApiError> {
-    let entries = request.entries()?;
+    let entries = request.entries().collect::<Result<Vec<_>, _>>()?;
     let offered: Vec<String> = request.tools()?.into_iter().map(|tool| tool.name).collect();
     let (wish, done) = read(&entries);
     let offers = |tool: &str| offered.iter().any(|name| name == tool);

@@ -9,6 +9,7 @@ use hyper::header::{CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER}
 use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
+use super::bodies::{Asked, Bodies};
 use super::error::ApiError;
 use super::openai_stream::Translator;
 use super::provider::{ProviderKind, Remote, reason};
@@ -16,8 +17,9 @@ use super::redact::Redactor;
 use super::request::ModelRequest;
 use super::{anthropic, openai, retry};
 
-/// The greatest answer that is not streamed.
-const ANSWER_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// The greatest answer that is not streamed: forty times what the longest answers of models are. It is read into a tree
+/// where the box wants it as a stream, or the wire is another, which may take a hundred times its bytes.
+const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The most that is read of an error's body.
 const ERROR_MAX_BYTES: usize = 64 * 1024;
@@ -26,9 +28,11 @@ const ERROR_MAX_BYTES: usize = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// One call as every attempt at it sees it.
-pub(super) struct Question<'a> {
-    /// What the box asked.
-    pub request: &'a ModelRequest<'a>,
+pub(super) struct Question {
+    /// What the box asked; it has been checked.
+    pub asked: Asked,
+    /// Whether the answer is streamed.
+    pub stream: bool,
     /// The wire's version, if the box named one.
     pub version: Option<HeaderValue>,
     /// The most `max_tokens`.
@@ -73,15 +77,36 @@ pub(super) enum Broken {
     Told(ApiError),
 }
 
-/// Asks once.
-pub(super) async fn ask(remote: &Remote, question: &Question<'_>, model: &str) -> Result<Begun, ApiError> {
-    let body = match remote.settings.kind {
-        ProviderKind::OpenAi => openai::body(question.request, &remote.settings, model, question.max_tokens)?,
-        ProviderKind::Anthropic | ProviderKind::Tour => {
-            anthropic::body(question.request, model, question.max_tokens, question.thinking)?
-        }
+/// The request as this provider takes it. Written once for all attempts.
+pub(super) async fn body(
+    bodies: &Bodies,
+    remote: &Remote,
+    question: &Question,
+    model: &str,
+) -> Result<Bytes, ApiError> {
+    let (settings, model) = (remote.settings.clone(), model.to_owned());
+    let (max_tokens, thinking) = (question.max_tokens, question.thinking);
+    let write = move |body: &Bytes| {
+        let request = ModelRequest::again(body)?;
+        let written = match settings.kind {
+            ProviderKind::OpenAi => openai::body(&request, &settings, &model, max_tokens)?,
+            ProviderKind::Anthropic | ProviderKind::Tour => {
+                anthropic::body(&request, &model, max_tokens, thinking)?
+            }
+        };
+        Ok(Bytes::from(written))
     };
-    let silence = question.request.stream.then_some(question.silence);
+    bodies.work(&question.asked, write).await
+}
+
+/// Asks once.
+pub(super) async fn ask(
+    remote: &Remote,
+    question: &Question,
+    model: &str,
+    body: Bytes,
+) -> Result<Begun, ApiError> {
+    let silence = question.stream.then_some(question.silence);
     let sending = remote.request(question.version.as_ref(), body).send();
     let response = within(silence, sending).await.map_err(|trouble| trouble.told(remote))?;
     if !response.status().is_success() {
@@ -90,7 +115,7 @@ pub(super) async fn ask(remote: &Remote, question: &Question<'_>, model: &str) -
     check_encoding(remote, response.headers())?;
     let request_id = request_id(&remote.redactor, response.headers());
     let mut source = Source { response, redactor: remote.redactor.clone(), silence, label: remote.label() };
-    let content = if question.request.stream {
+    let content = if question.stream {
         begin_stream(remote, question, model, source).await?
     } else {
         let body = source.rest(BytesMut::new()).await?;
@@ -102,7 +127,7 @@ pub(super) async fn ask(remote: &Remote, question: &Question<'_>, model: &str) -
 /// Waits for the first event. A server that ignores `stream` shows by its first byte that it sends a whole message.
 async fn begin_stream(
     remote: &Remote,
-    question: &Question<'_>,
+    question: &Question,
     model: &str,
     mut source: Source,
 ) -> Result<Content, ApiError> {
@@ -135,7 +160,7 @@ async fn begin_stream(
 }
 
 /// A whole answer in the Messages wire.
-fn whole(remote: &Remote, question: &Question<'_>, model: &str, body: &Bytes) -> Result<Content, ApiError> {
+fn whole(remote: &Remote, question: &Question, model: &str, body: &Bytes) -> Result<Content, ApiError> {
     match remote.settings.kind {
         ProviderKind::OpenAi => {
             let (message, estimated) =

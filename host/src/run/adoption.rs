@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::birth::Never;
 use super::end::LAST_PASSES;
 use super::gate::Gate;
-use super::refusals::Telling;
 use super::{Owed, READY_WITHIN, Run, SILENCE};
 use crate::dispatch::{Event, Found, RunNo};
 use crate::domain::group::Group;
@@ -19,6 +18,7 @@ use crate::mailbox::{Archive, RunBox};
 use crate::parts::Parts;
 use crate::policy::sandbox_plan;
 use crate::policy::tally::Tally;
+use crate::policy::telling::Telling;
 use crate::sandbox::BoxState;
 use crate::store::RunRow;
 

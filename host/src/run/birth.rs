@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::probe::{self, Ground, Walls};
-use super::refusals::Telling;
 use super::{Owed, READY_WITHIN, Run, begin};
 use crate::disk::shared_dir;
 use crate::dispatch::{Event, RunNo};
@@ -24,6 +23,7 @@ use crate::parts::Parts;
 use crate::policy::mounts::MountError;
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, Sources, plan};
 use crate::policy::tally::Tally;
+use crate::policy::telling::Telling;
 use crate::sandbox::{BoxState, EngineError, check_source};
 use crate::say;
 use crate::store::{BeginState, NewRun};

@@ -87,6 +87,7 @@ impl Run {
                 break;
             }
         }
+        self.tell_rest();
         failpoint!("run.collect.letters");
         let log = self.parts.engine.log_tail(&self.container, LOG_BYTES).await.unwrap_or_else(|e| {
             tracing::debug!(run = %self.run, code = e.code(), "no log: {e}");

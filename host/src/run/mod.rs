@@ -35,6 +35,7 @@ use crate::mailbox::RunBox;
 use crate::parts::Parts;
 use crate::policy::disk_budget::Held;
 use crate::policy::tally::Tally;
+use crate::policy::telling::Telling;
 use crate::sandbox::Exit;
 use crate::store::{RunRow, StoreError};
 pub use adoption::Adopted;
@@ -43,7 +44,6 @@ pub use birth::{Never, spec_of};
 use gate::Gate;
 pub use probe::{Ground, Walls, possible};
 pub use reaper::reap;
-use refusals::Telling;
 use watchdog::{Bite, Watchdog};
 
 /// A box that is up this long without `ready` will not get there.

@@ -2,39 +2,11 @@
 //! operator's log.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Run;
 use crate::mailbox::Refused;
-
-/// So many refusals of a run are told one by one within a [`WINDOW`]; the others are counted.
-const TOLD: u32 = 20;
-const WINDOW: Duration = Duration::from_secs(60);
-
-/// How much of a run's refusals was told lately.
-#[derive(Debug, Default)]
-pub(super) struct Telling {
-    since: Option<Instant>,
-    told: u32,
-    untold: u64,
-}
-
-impl Telling {
-    /// Whether one more may be told now, and how many were not told before it.
-    fn turn(&mut self, now: Instant) -> Option<u64> {
-        if self.since.is_none_or(|since| now - since >= WINDOW) {
-            (self.since, self.told) = (Some(now), 0);
-        }
-        if self.told == TOLD {
-            self.untold += 1;
-            return None;
-        }
-        self.told += 1;
-        Some(std::mem::take(&mut self.untold))
-    }
-}
 
 impl Run {
     /// Removes and counts what has no number. A box makes such names faster than a disk stores commits, so a pass costs
@@ -62,27 +34,21 @@ impl Run {
         self.wall.done(&r.name);
     }
 
+    /// Says at the end how many were not told since the last one that was.
+    pub(super) fn tell_rest(&mut self) {
+        let untold = self.telling.rest();
+        if untold > 0 {
+            tracing::warn!(run = %self.run, "{untold} more refusals were counted and not told");
+        }
+    }
+
     fn tell_refused(&mut self, r: &Refused) {
-        let Some(untold) = self.telling.turn(Instant::now()) else { return };
+        let Some(untold) = self.telling.turn(Instant::now().into_std()) else { return };
         let shown = ipc_schema::refusal::quote(&r.name.to_string_lossy(), 80);
         let code = r.refusal.code.as_str();
         tracing::warn!(run = %self.run, code, "{shown} refused: {}", r.refusal.reason);
         if untold > 0 {
             tracing::warn!(run = %self.run, code, "{untold} refusals before this one were counted and not told");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn n4_a_box_does_not_write_the_operators_log() {
-        let (mut telling, start) = (Telling::default(), Instant::now());
-        let told = (0..1_000).filter(|_| telling.turn(start).is_some()).count();
-        assert_eq!(told, 20);
-        assert_eq!(telling.turn(start + WINDOW), Some(980), "and says how much it kept to itself");
-        assert_eq!(telling.turn(start + WINDOW), Some(0));
     }
 }

@@ -186,3 +186,15 @@ fn errors_and_garbage_are_told() {
     assert!(told(r#"{"error":"quota"}"#).message.ends_with("quota"));
     assert!(told("<html>").message.contains("no chunk"));
 }
+
+#[test]
+fn an_answer_that_calls_tools_without_end_is_refused_before_it_fills_the_memory() {
+    let mut translator = Translator::new("gpt", 40);
+    let piece = format!("data: {}\n\n", call(json!(0), "a", None, &"x".repeat(1024 * 1024)));
+    let refused = (0..16).position(|_| translator.feed(piece.as_bytes()).is_err());
+    assert_eq!(refused, Some(8));
+    let mut translator = Translator::new("gpt", 40);
+    let one = |n: u64| format!("data: {}\n\n", call(json!(n), "a", Some("t"), "{}"));
+    let refused = (0..2_000).position(|n| translator.feed(one(n).as_bytes()).is_err());
+    assert_eq!(refused, Some(1_000));
+}

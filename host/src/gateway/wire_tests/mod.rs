@@ -1,5 +1,6 @@
 //! The real gateway over a real unix socket, against a provider that is scripted byte by byte.
 
+mod crowds;
 mod doors;
 mod openai;
 mod passing;
@@ -7,8 +8,9 @@ mod provider;
 mod tour;
 mod trouble;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,19 +43,29 @@ const CANARY: &str = "sk-canary-0123456789abcdef";
 struct World {
     directory: tempfile::TempDir,
     scope: Arc<RunScope>,
+    gateway: Arc<Gateway>,
     booked: mpsc::UnboundedReceiver<Usage>,
+    refused: Counts,
     serving: JoinHandle<()>,
     /// Gets a permit with the first bytes of every answer: a provider that waits for one goes on only when the box
     /// has seen what came before.
     arrived: Arc<Semaphore>,
 }
 
-struct Book(mpsc::UnboundedSender<Usage>);
+/// Counts of refusals, by code.
+type Counts = Arc<Mutex<BTreeMap<&'static str, u64>>>;
+
+struct Book(mpsc::UnboundedSender<Usage>, Counts);
 
 #[async_trait]
 impl Ledger for Book {
     async fn usage(&self, usage: Usage) {
         let _ = self.0.send(usage);
+    }
+
+    async fn refused(&self, code: &'static str, count: u64) {
+        let mut refused = self.1.lock().unwrap();
+        *refused.entry(code).or_default() += count;
     }
 }
 
@@ -110,8 +122,15 @@ fn once(providers: Vec<ProviderSettings>) -> GatewaySettings {
 impl World {
     /// The first provider answers; the others stand in for it, in order.
     fn start(settings: GatewaySettings) -> Self {
+        Self::beside(Arc::new(Gateway::new(settings).unwrap()))
+    }
+
+    /// One more run of this gateway.
+    fn beside(gateway: Arc<Gateway>) -> Self {
+        let settings = &gateway.settings;
         let directory = tempfile::tempdir().unwrap();
         let (books, booked) = mpsc::unbounded_channel();
+        let refused = Counts::default();
         let choice = |p: &ProviderSettings| ModelChoice {
             provider: p.name.clone(),
             model: format!("model-of-{}", p.name),
@@ -124,13 +143,12 @@ impl World {
             open_turn: watch::channel(Some(TurnId(7))).1,
             model_calls: 40,
             exchanges_dir: directory.path().join("model"),
-            ledger: Arc::new(Book(books)),
+            ledger: Arc::new(Book(books, Arc::clone(&refused))),
             cancel: CancellationToken::new(),
         });
         let listener = crate::unix_socket::bind(directory.path(), "gateway.sock", 0o660, None).unwrap();
-        let gateway = Arc::new(Gateway::new(settings).unwrap());
-        let serving = tokio::spawn(gateway.serve(listener, Arc::clone(&scope)));
-        Self { directory, scope, booked, serving, arrived: Arc::new(Semaphore::new(0)) }
+        let serving = tokio::spawn(Arc::clone(&gateway).serve(listener, Arc::clone(&scope)));
+        Self { directory, scope, gateway, booked, refused, serving, arrived: Arc::new(Semaphore::new(0)) }
     }
 
     fn socket(&self) -> PathBuf {
