@@ -111,10 +111,12 @@ fn box_ended(ending: &Ending) -> String {
     }
 }
 
-/// A box took more than it may. `what` goes on after "it".
-pub fn over_limit(what: &str) -> String {
+/// A box took more than it may. `what` goes on after "it". What of a full disk is kept is told when it is known
+/// ([`taken_back`]).
+pub fn over_limit(code: &str, what: &str) -> String {
     let what = ended(&one_line(what, REASON));
-    format!("I ended the agent's box, because it {what} What it did so far is kept. Write again to go on.")
+    let kept = if code.starts_with("disk.") { "" } else { "What it did so far is kept. " };
+    format!("I ended the agent's box, because it {what} {kept}Write again to go on.")
 }
 
 /// The newest files were removed, because they were beyond what a directory may hold.

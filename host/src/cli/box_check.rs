@@ -131,7 +131,7 @@ async fn running(engine: &Engine, install: &str, canary: &mut Canary) -> Result<
 }
 
 fn key_line(canary: &Canary) -> Finding {
-    let expected = format!("{} secrets in none of {} places", canary.secrets(), canary.read);
+    let expected = format!("{} secrets, found in none of {} places", canary.secrets(), canary.read);
     let clean = canary.hits.is_empty();
     Finding {
         name: "key-canary",

@@ -16,9 +16,9 @@ use tokio::sync::Notify;
 
 use super::lock;
 
-/// Notices about one directory in a second, of any kind, that are noise. A letter makes five; a runner that streams its
-/// status makes a hundred a second.
-const LOUD: u32 = 5_000;
+/// Notices about one directory in a second, of any kind, that are noise. A letter makes five, and a thousand letters a
+/// second are more than any store takes; the watcher reads ten times as many as this.
+const LOUD: u32 = 20_000;
 /// So many seconds of noise in a row are no accident any more.
 const LASTING: u32 = 3;
 /// A pass that took nothing is followed by so many times its own length of rest: a box can have a fifth of one thread.
@@ -224,8 +224,8 @@ mod tests {
     fn a_burst_is_an_accident_and_noise_that_lasts_is_none() {
         assert!(!after(&[60_000]));
         assert!(!after(&[60_000, 10, 60_000, 60_000]), "a pause");
-        assert!(after(&[10, 6_000, 6_000, 6_000]));
-        assert!(!after(&[100; 60]), "a runner that streams");
+        assert!(after(&[10, 21_000, 21_000, 21_000]));
+        assert!(!after(&[6_000; 20]), "letters as fast as they are taken");
         assert!(!after(&[60_000, 60_000, 0, 60_000, 60_000]), "a second without a word is a pause, too");
     }
 }

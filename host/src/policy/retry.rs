@@ -46,7 +46,7 @@ pub fn after_run(ending: &Ending, attempt: u32, failed_starts: u32, age: Duratio
         Ending::Finished | Ending::Killed => free,
         Ending::TimedOut => give_up("stopped", "time", say::time_is_up()),
         Ending::Stopped => give_up("stopped", "stop", say::stopped()),
-        Ending::OverLimit { code, what } => give_up("failed", code, say::over_limit(what)),
+        Ending::OverLimit { code, what } => give_up("failed", code, say::over_limit(code, what)),
         Ending::Silent { .. } | Ending::Crashed { .. } if attempt >= ATTEMPTS => {
             give_up("failed", "attempts", say::gave_up(ending, attempt))
         }

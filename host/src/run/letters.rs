@@ -61,7 +61,7 @@ impl Run {
             if let Err(e) = self.parts.store.count(code, 1).await {
                 tracing::warn!(run = %self.run, code = e.code(), "the end was not counted: {e}");
             }
-            self.tell_between_turns(say::over_limit(what)).await;
+            self.tell_between_turns(say::over_limit(code, what)).await;
         }
         self.kill(ending).await;
     }
