@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use ipc_schema::text::{is_hidden, is_unseen};
+pub use ipc_schema::text::safe_line;
+
+use ipc_schema::text::is_hidden;
 
 /// Says what failed, with its code, on standard error. The exit code is 1.
 pub fn failed(code: &str, error: &impl Display) -> ExitCode {
@@ -37,24 +39,6 @@ pub fn safe(text: &str) -> String {
     out
 }
 
-/// As [`safe`], for a row of a table or a list: line feeds, tabs and whatever takes no room become escapes too, so that
-/// no text makes a line of its own.
-pub fn safe_line(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if drives(c) {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
-        }
-        out
-    })
-}
-
-/// Whether a character does something to a terminal's line beside standing in it.
-pub fn drives(c: char) -> bool {
-    c.is_control() || is_unseen(c) || matches!(c, '\u{2028}' | '\u{2029}')
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
@@ -63,14 +47,5 @@ mod tests {
         assert_eq!(super::safe("\u{9d}0;title\u{7}\rx"), "\\u{9d}0;title\\u{7}\\rx");
         assert_eq!(super::safe("a\u{202e}b\u{2028}c"), "a\\u{202e}b\\u{2028}c");
         assert_eq!(super::safe("👩\u{200d}🚀"), "👩\u{200d}🚀");
-    }
-
-    #[test]
-    fn a_row_of_a_list_is_one_line() {
-        assert_eq!(
-            super::safe_line("a\nforged: all good\t\u{1b}[2J\u{200f}b"),
-            "a\\nforged: all good\\t\\u{1b}[2J\\u{200f}b"
-        );
-        assert_eq!(super::safe_line("plain ä 王"), "plain ä 王");
     }
 }

@@ -2,13 +2,12 @@
 
 use std::fmt::Debug;
 
+use ipc_schema::text::safe_line;
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{self, FmtSpan, Writer};
-
-use crate::report::safe_line;
 
 /// Starts logging. `LAZARET_LOG` takes a filter such as `debug` or `lazaret=debug,bollard=warn`.
 ///
@@ -81,7 +80,7 @@ mod tests {
         let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         let line = text.trim_end_matches('\n');
-        assert!(!line.contains(crate::report::drives), "{line:?}");
+        assert!(!line.contains(ipc_schema::text::drives), "{line:?}");
         assert!(line.contains(r"it gave up: a\n2026-11-21T16:03:00Z  INFO forged\r\u{1b}[2J"), "{line}");
         assert!(line.contains(r#"code="run.failed""#), "{line}");
     }
