@@ -19,9 +19,9 @@ impl Shown {
     /// A part of [`super::split::parts`], a notice or a caption, with the room that Telegram has for it.
     pub fn of(voice: Voice, text: &str, room: usize) -> Self {
         let plain = say::voiced(voice, text);
-        // A notice may quote anybody: what stands between its quotation marks has no looks and leads nowhere.
+        // A notice may quote anybody: but for commands and names in backticks, it has no looks, and it leads nowhere.
         if voice == Voice::Notice {
-            return Self { html: escape(&plain), plain };
+            return Self { html: code_spans(&escape(&plain)), plain };
         }
         let html = to_html(&plain);
         let seen = visible(&html);
@@ -36,6 +36,23 @@ impl Shown {
         }
         Self { html, plain }
     }
+}
+
+/// What stands in backticks as code. The text is escaped already: these are the only tags in it.
+fn code_spans(escaped: &str) -> String {
+    let mut out = String::with_capacity(escaped.len());
+    let mut rest = escaped;
+    while let Some((before, (code, after))) =
+        rest.split_once('`').and_then(|(before, after)| Some((before, after.split_once('`')?)))
+    {
+        out.push_str(before);
+        match code {
+            "" => out.push_str("``"),
+            code => out.extend(["<code>", code, "</code>"]),
+        }
+        rest = after;
+    }
+    out + rest
 }
 
 #[cfg(test)]
@@ -85,6 +102,8 @@ mod tests {
         let Shown { html, plain } = Shown::of(Voice::Notice, quoting, TEXT_UNITS);
         assert_eq!(plain, format!("[lazaret] {quoting}"));
         assert!(!html.contains("<a") && !html.contains("<b>") && html.contains("&amp;quot;"), "{html}");
+        let told = Shown::of(Voice::Notice, "did you mean `turn`? Run `a <b>`, `` or `c", TEXT_UNITS).html;
+        assert_eq!(told, "[lazaret] did you mean <code>turn</code>? Run <code>a &lt;b&gt;</code>, `` or `c");
     }
 
     #[test]
