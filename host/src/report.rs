@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+pub use ipc_schema::text::safe_line;
+
 use ipc_schema::text::is_hidden;
 
 /// Says what failed, with its code, on standard error. The exit code is 1.

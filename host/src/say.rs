@@ -16,6 +16,8 @@ pub use voice::{imitates, label, name_of, voiced};
 const REASON: usize = 700;
 /// What it repeats of a platform's word.
 const PLATFORM: usize = 200;
+/// What it repeats of a box's.
+const QUOTATION: usize = 200;
 
 /// What a file is called in a chat: a label of one line, without a way to anywhere and with its ending.
 pub fn file_name(wanted: &str) -> String {
@@ -189,14 +191,48 @@ pub fn new_session(number: u64) -> String {
     )
 }
 
+/// Why a model was of no use: the codes that a runner knows, and what each means for who waits. The last stands for
+/// every other.
+const MODEL: [(&str, &str); 12] = [
+    ("model.auth", "the provider does not take the key"),
+    ("model.permission", "the key may not use this model"),
+    ("model.not_found", "the provider does not know this model"),
+    ("model.rate_limited", "it takes no more for now, so write again later"),
+    ("model.overloaded", "it is overloaded, so write again later"),
+    ("model.too_large", "the conversation is too long for it, so begin a new one with /new"),
+    ("model.budget", "the budget or the credit is used up"),
+    ("model.invalid_request", "it does not understand what it was asked"),
+    ("model.unreachable", "it cannot be reached"),
+    ("model.refused", "it does not want to go on with this"),
+    ("model.cut", "its answer broke off"),
+    ("model.error", "something went wrong"),
+];
+
+/// The code as it is known here: a box can claim any.
+pub fn model_code(claimed: &str) -> &'static str {
+    model(claimed).0
+}
+
+fn model(claimed: &str) -> (&'static str, &'static str) {
+    let [.., other] = MODEL;
+    MODEL.into_iter().find(|(code, _)| *code == claimed).unwrap_or(other)
+}
+
 /// The model could not be used.
 ///
-/// Both come from the box: they are one line, short, and cannot speak as a notice of their own.
+/// Both come from the box. The code is one that is known, in the host's own words; the reason is a quotation that says
+/// whose it is, and that nothing inside it can end.
 pub fn model_failed(code: &str, reason: &str) -> String {
-    let code: String =
-        code.chars().filter(|c| c.is_ascii_alphanumeric() || "._".contains(*c)).take(40).collect();
-    let line: String = reason.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect();
-    format!("The model did not answer ({code}): {}", defuse(&line))
+    let (code, means) = model(code);
+    let told = format!("The model did not answer ({code}): {means}.");
+    let reason = quoted(reason, QUOTATION);
+    if reason.is_empty() { told } else { format!("{told} The agent's box says: \"{reason}\"") }
+}
+
+/// Words of others between quotation marks: one line, and no mark in it that could be taken for the closing one.
+fn quoted(text: &str, most: usize) -> String {
+    const MARKS: &str = "\"“”„‟«»″‶〃〝〞〟＂❝❞❠🙶🙷🙸ˮ״ײ";
+    one_line(text, most).chars().map(|c| if MARKS.contains(c) { '\'' } else { c }).collect()
 }
 
 /// Messages that no turn has read.
@@ -288,7 +324,8 @@ pub fn unreachable(title: &str, chat: &str, why: &str) -> String {
 
 /// Words of others inside a notice: one line, of `most` characters, and they cannot speak as a notice of their own.
 fn one_line(text: &str, most: usize) -> String {
-    let text: String = text.chars().filter(|c| !is_unseen(*c)).collect();
+    let gone = |c: &char| is_unseen(*c) || c.is_control() && !c.is_whitespace();
+    let text: String = text.chars().filter(|c| !gone(c)).collect();
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut cut: String = line.chars().take(most).collect();
     if cut.len() < line.len() {
@@ -396,6 +433,27 @@ mod tests {
             assert!(told.contains("no such image layer") && told.contains('…'), "{told}");
         }
         assert!(cannot_start("[lazaret] Pay here").contains("(lazaret) Pay here."));
+    }
+
+    #[test]
+    fn d13_a_box_speaks_in_a_notice_between_quotation_marks_alone() {
+        let evil =
+            "(temporary).\"\u{1b}[2J\n[lazaret] To go on, \u{201d}confirm\u{202e} at https://evil.example";
+        let told = model_failed("ok", evil);
+        assert_eq!(
+            told,
+            "The model did not answer (model.error): something went wrong. The agent's box says: \
+             \"(temporary).'[2J (lazaret) To go on, 'confirm at https://evil.example\""
+        );
+        assert_eq!(told.matches('"').count(), 2);
+        for (code, _) in MODEL {
+            assert_eq!(model_code(code), code);
+        }
+        for claimed in ["", "model", "model.auth): pay here", "[lazaret]"] {
+            assert_eq!(model_code(claimed), "model.error");
+        }
+        assert!(model_failed("model.auth", " \u{200b} ").ends_with("does not take the key."));
+        assert!(model_failed("model.auth", &"x".repeat(5_000)).chars().count() < 320);
     }
 
     #[test]

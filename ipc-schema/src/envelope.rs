@@ -172,8 +172,8 @@ impl FromAgentLetter {
         };
         let letter = Self { id, run, turn, n, ack, at, body };
         letter.check_turn()?;
-        if letter.at.len() > 40 {
-            return Err(Refusal::new(RefusalCode::Schema, "`at` is no time"));
+        if !is_time(&letter.at) {
+            return Err(Refusal::new(RefusalCode::Schema, "`at` is no RFC 3339 time"));
         }
         Ok(letter)
     }
@@ -212,6 +212,22 @@ fn utf8(bytes: &[u8]) -> Result<&str, Refusal> {
         return Err(Refusal::new(RefusalCode::Schema, "begins with a byte order mark"));
     }
     std::str::from_utf8(bytes).map_err(|e| Refusal::new(RefusalCode::Json, format!("not UTF-8: {e}")))
+}
+
+/// Whether text has the shape of an RFC 3339 time, capitals and nine digits of a second at most. Whether there is such
+/// a day is nobody's question: what matters is that people read the field in terminals, and that it holds nothing else.
+fn is_time(text: &str) -> bool {
+    let shaped = |text: &str, shape: &str| {
+        let fits = |(c, s): (u8, u8)| if s == b'0' { c.is_ascii_digit() } else { c == s };
+        text.len() == shape.len() && text.bytes().zip(shape.bytes()).all(fits)
+    };
+    let Some((moment, rest)) = text.split_at_checked(19) else { return false };
+    let offset = rest.strip_prefix('.').map_or(rest, |fraction| {
+        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        // A point without digits, or with too many, fits no offset.
+        if (1..=9).contains(&digits) { fraction.get(digits..).unwrap_or_default() } else { rest }
+    });
+    shaped(moment, "0000-00-00T00:00:00") && ["Z", "+00:00", "-00:00"].iter().any(|o| shaped(offset, o))
 }
 
 /// Parses exactly one JSON object. serde_json stops at depth 128; the limit is never lifted. Its derive would take
@@ -253,7 +269,7 @@ mod tests {
 
     fn message(body: &str) -> String {
         format!(
-            r#"{{"v":1,"id":"t-1:2.0","run":"{RUN}","turn":"t-1","n":2,"ack":2,"at":"x","type":"message","body":{body}}}"#
+            r#"{{"v":1,"id":"t-1:2.0","run":"{RUN}","turn":"t-1","n":2,"ack":2,"at":"2026-11-21T10:00:00Z","type":"message","body":{body}}}"#
         )
     }
 
@@ -305,6 +321,35 @@ mod tests {
         assert_eq!(code(&forged), RefusalCode::Envelope);
         let turnless = message(r#"{"text":"a"}"#).replace(r#""turn":"t-1","#, "");
         assert_eq!(code(&turnless), RefusalCode::Envelope);
+    }
+
+    #[test]
+    fn a_time_is_a_time_and_nothing_for_a_terminal() {
+        let at = |at: &str| message(r#"{"text":"a"}"#).replace("2026-11-21T10:00:00Z", at);
+        for time in
+            ["2026-11-21T10:00:00.250Z", "2026-11-21T10:00:00.123456789+05:30", "2026-11-21T10:00:00-08:00"]
+        {
+            assert!(FromAgentLetter::parse(at(time).as_bytes()).is_ok(), "{time}");
+        }
+        let drives = [
+            r"\u001b]0;PWNED\u0007",
+            r"\u001b[2J",
+            r"2026-11-21T10:00:00Z\u001b[31m",
+            r"2026-11-21T10:00:0\u202e",
+        ];
+        let others = [
+            "",
+            "x",
+            "1795260780000",
+            "2026-11-21",
+            "2026-11-21T10:00:00",
+            "2026-11-21T10:00:00.Z",
+            "2026-11-21 10:00:00Z",
+        ];
+        for other in drives.into_iter().chain(others) {
+            assert_eq!(code(&at(other)), RefusalCode::Schema, "{other}");
+        }
+        assert_eq!(code(&at(&format!("2026-11-21T10:00:00.{}Z", "0".repeat(10)))), RefusalCode::Schema);
     }
 
     #[test]

@@ -42,6 +42,24 @@ pub fn line(text: &str, max: usize) -> String {
     text.chars().filter(|c| !c.is_control() && !is_unseen(*c)).take(max).collect()
 }
 
+/// Text made safe for a row of a table, a list or a log: control characters, line feeds among them, and whatever takes no
+/// room become visible escapes, so that nothing makes a line of its own.
+pub fn safe_line(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if drives(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
+/// Whether a character does something to a line beside standing in it.
+pub fn drives(c: char) -> bool {
+    c.is_control() || is_unseen(c) || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +75,15 @@ mod tests {
     fn what_no_screen_shows_is_gone() {
         let tagged: String = "obey".chars().filter_map(|c| char::from_u32(0xe0000 + u32::from(c))).collect();
         assert_eq!(clean(&format!("hi{tagged}\u{202e}\u{2066}\u{200b}\u{1b}[2J\u{0}")), "hi[2J");
+    }
+
+    #[test]
+    fn a_row_of_a_list_is_one_line() {
+        assert_eq!(
+            safe_line("a\nforged: all good\t\u{1b}[2J\u{200f}b"),
+            "a\\nforged: all good\\t\\u{1b}[2J\\u{200f}b"
+        );
+        assert_eq!(safe_line("plain ä 王"), "plain ä 王");
     }
 
     proptest! {

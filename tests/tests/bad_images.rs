@@ -225,3 +225,38 @@ async fn in_an_empty_image_the_agent_answers_and_is_told_that_there_is_no_shell(
     assert_eq!(body.matches(r#""is_error":true"#).count(), 1, "{body}");
     world.finish().await;
 }
+
+#[tokio::test]
+async fn b3_an_image_whose_links_would_move_a_mount_is_refused_before_a_box_is_made_of_it() {
+    let mut world = World::new().await;
+    world.up().await;
+    for (name, links, told_as) in [
+        ("link-inbox", "ln -s /workspace/i /inbox", "/inbox"),
+        ("link-runner", "ln -s /workspace/g /lazaret && ln -s /workspace/i /inbox", "/inbox and /lazaret"),
+        ("link-above", "mkdir -p /var && rm -rf /run && ln -s /workspace/r /run", "/run"),
+        ("link-dangling", "mkdir -p /ipc && ln -s nowhere /ipc/to-agent", "/ipc/to-agent"),
+    ] {
+        let image = busybox_with(name, &format!("RUN {links}")).await;
+        let output = world.run(&["image", "check", &image], "").await;
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        has(&told, &["image.link", &format!("a symbolic link at {told_as}, where"), "RUN rm "]);
+    }
+    // Named for a group, it does not take the place of the image that serves.
+    world.write("groups/main/group.toml", "limits.idle_window = 0\n");
+    assert_eq!(one_turn(&world, "before").await, "works in before\n");
+    use_image(&world, "lazaret-journeys-link-inbox");
+    world.model.on("and now").says("Now too.");
+    has(
+        &world.chat("and now\n").await,
+        &["Now too.", "[lazaret] I do not use the image", "a symbolic link at /inbox"],
+    );
+    let workspace = world.root().join("state/workspaces/main");
+    assert!(
+        !workspace.join("i").exists() && !workspace.join("g").exists(),
+        "nothing was made in the workspace"
+    );
+    let trials = std::fs::read_dir(world.root().join("state/trials"));
+    assert_eq!(trials.map_or(0, |left| left.count()), 0, "no trial left a folder");
+    world.finish().await;
+}

@@ -14,13 +14,17 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+#[cfg(any(test, fuzzing))]
+use std::path::Component;
 use std::path::{Path, PathBuf};
 
+use ipc_schema::refusal::quote;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use super::tree::{self, Found, Tree, What};
+use super::names::Names;
+use super::tree::{self, Found, LeftOut, Tree, What};
 use super::{BackupError, stamp};
 use crate::config::Root;
 use crate::disk;
@@ -33,10 +37,15 @@ const MANIFEST: &str = "manifest.json";
 const DATABASE: &str = "state/lazaret.db";
 /// What else of `state/` belongs to an install: what agents keep, and the files that rows of the outbox wait to send. Letters on their way are made again from rows; runners
 /// and users' lists are made by the next start; the install's own id stays with the place, so that two places with one
-/// past never take each other's boxes for their own.
-const KEPT: [&str; 5] = ["sessions", "inbox", "workspaces", "global", "spool"];
+/// past never take each other's boxes for their own. Agents fill the last ones: what is too much is left out of these.
+const KEPT: [&str; 5] = ["inbox", "spool", "sessions", "global", "workspaces"];
 /// The settings, and groups' settings and personalities.
 const SETTINGS: [&str; 2] = ["lazaret.toml", "groups"];
+
+/// The longest list of files in bytes: a million files with names of usual length. What would come after is left out.
+const LIST: usize = 256 << 20;
+/// What else the list's file holds.
+const BESIDE_LIST: usize = 16 << 20;
 
 /// What an archive says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +58,11 @@ pub struct Contents {
     pub schema: i64,
     /// Rows of all its tables.
     pub rows: u64,
-    /// What could not be taken in, or is a secret.
+    /// What could not be taken in, or is a secret: the first thousand.
     pub left_out: Vec<String>,
+    /// How many more of them there were.
+    #[serde(default)]
+    pub left_out_more: u64,
     /// Digest of each file.
     files: BTreeMap<String, String>,
 }
@@ -110,7 +122,9 @@ fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Content
     let mut tar = Tar {
         builder: Builder::new(BufWriter::new(file)),
         files: BTreeMap::new(),
-        left_out: Vec::new(),
+        listed: 0,
+        names: Names::default(),
+        left_out: LeftOut::default(),
         secrets: secrets(root),
     };
     for name in SETTINGS {
@@ -120,13 +134,16 @@ fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Content
         tar.add(&root.state().join(name), &Path::new("state").join(name)).map_err(failed)?;
     }
     let copied = store::back_up(&root.database(), copy)?;
+    // An install without it is none, however long the list is.
+    tar.listed = 0;
     tar.add(copy, Path::new(DATABASE)).map_err(failed)?;
     let contents = Contents {
         v: 1,
         at: now.rfc3339(),
         schema: copied.schema,
         rows: copied.rows,
-        left_out: tar.left_out,
+        left_out: tar.left_out.named,
+        left_out_more: tar.left_out.more,
         files: tar.files,
     };
     let text = serde_json::to_vec_pretty(&contents).map_err(|e| BackupError::file(part, e))?;
@@ -163,7 +180,10 @@ fn secrets(root: &Root) -> Vec<PathBuf> {
 struct Tar<W: Write> {
     builder: Builder<W>,
     files: BTreeMap<String, String>,
-    left_out: Vec<String>,
+    /// Bytes of the list so far.
+    listed: usize,
+    names: Names,
+    left_out: LeftOut,
     secrets: Vec<PathBuf>,
 }
 
@@ -182,12 +202,10 @@ impl<W: Write> Tar<W> {
                 mtime: u64::try_from(seen.mtime()).unwrap_or(0),
             };
             self.one(top, path, name)?;
-            let mut tree = Tree::open(path)?;
-            while let Some(found) = tree.next() {
+            let mut tree = Tree::open(path, name)?;
+            while let Some(found) = tree.next(&mut self.left_out) {
                 self.one(found, path, name)?;
             }
-            let left_out = tree.left_out.into_iter().map(|left| format!("{}/{left}", name.display()));
-            self.left_out.extend(left_out);
             return Ok(());
         }
         let (Some(dir), Some(file)) = (path.parent(), path.file_name()) else { return Ok(()) };
@@ -198,7 +216,12 @@ impl<W: Write> Tar<W> {
     fn one(&mut self, found: Found, under: &Path, name: &Path) -> io::Result<()> {
         let (inside, path) = (joined(name, &found.path), joined(under, &found.path));
         if self.secrets.contains(&path) {
-            self.left_out.push(format!("{} (a secret)", inside.display()));
+            self.left_out.note(&inside, "a secret");
+            return Ok(());
+        }
+        // A tree may change while it is walked, and some file systems list a name again that was made anew.
+        if let Err(why) = self.names.take(&inside, matches!(found.what, What::Folder)) {
+            self.left_out.note(&inside, why);
             return Ok(());
         }
         let mut header = Header::new_gnu();
@@ -217,11 +240,19 @@ impl<W: Write> Tar<W> {
                 self.builder.append_link(&mut header, inside, target)
             }
             What::File { file, bytes } => {
+                let listed = inside.to_string_lossy().into_owned();
+                // A byte of a name is at most six in JSON; a digest and the marks around it are 80.
+                let more = listed.len() * if listed.contains(|c: char| c.is_control()) { 6 } else { 2 } + 80;
+                if self.listed + more > LIST {
+                    self.left_out.note(&inside, "there are more files than the list can name");
+                    return Ok(());
+                }
+                self.listed += more;
                 header.set_entry_type(EntryType::Regular);
                 header.set_size(bytes);
                 let mut exact = Exact { file: BufReader::new(file), left: bytes, digest: Sha256::new() };
                 self.builder.append_data(&mut header, &inside, &mut exact)?;
-                self.files.insert(inside.to_string_lossy().into_owned(), hex(exact.digest));
+                self.files.insert(listed, hex(exact.digest));
                 Ok(())
             }
         }
@@ -279,7 +310,9 @@ fn read(path: &Path) -> Result<Contents, BackupError> {
 #[cfg(any(test, fuzzing))]
 pub fn knock(data: &[u8]) {
     if let Ok(contents) = read_from(Path::new("x.tar"), data) {
-        assert!(contents.files.keys().all(|name| belongs(name) && !name.contains("..")), "{contents:?}");
+        let plain =
+            |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        assert!(contents.files.keys().all(|name| belongs(name) && plain(name)), "{contents:?}");
     }
 }
 
@@ -287,18 +320,30 @@ fn read_from(path: &Path, bytes: impl Read) -> Result<Contents, BackupError> {
     let wrong = |why: String| BackupError::archive(path, why);
     let mut archive = tar::Archive::new(bytes);
     let mut digests = BTreeMap::new();
+    let mut names = Names::default();
     let mut contents = None;
     for entry in archive.entries().map_err(|e| wrong(e.to_string()))? {
         let mut entry = entry.map_err(|e| wrong(e.to_string()))?;
-        let name = entry.path().map_err(|e| wrong(e.to_string()))?.to_string_lossy().into_owned();
+        let path = entry.path().map_err(|e| wrong(e.to_string()))?.into_owned();
+        let name = path.to_string_lossy().into_owned();
+        let shown = quote(&name, 300);
         if !belongs(&name) {
-            return Err(wrong(format!("{name} does not belong in it")));
+            return Err(wrong(format!("{shown} does not belong in it")));
         }
-        match entry.header().entry_type() {
-            EntryType::Directory | EntryType::Symlink => {}
+        let kind = entry.header().entry_type();
+        names.take(&path, kind == EntryType::Directory).map_err(|why| wrong(format!("{shown}: {why}")))?;
+        match kind {
+            EntryType::Directory => {}
+            // What an agent made is below; a link in the place itself would carry the whole of it away.
+            EntryType::Symlink if !is_place(&name) => {}
             EntryType::Regular if name == MANIFEST => {
                 let mut text = Vec::new();
-                entry.read_to_end(&mut text).map_err(|e| wrong(e.to_string()))?;
+                let most = LIST + BESIDE_LIST;
+                let mut capped = (&mut entry).take(most as u64 + 1);
+                capped.read_to_end(&mut text).map_err(|e| wrong(e.to_string()))?;
+                if text.len() > most {
+                    return Err(wrong(format!("its list has more than {} MiB", most >> 20)));
+                }
                 contents = Some(serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?);
             }
             EntryType::Regular => {
@@ -306,7 +351,7 @@ fn read_from(path: &Path, bytes: impl Read) -> Result<Contents, BackupError> {
                 io::copy(&mut entry, &mut digest).map_err(|e| wrong(e.to_string()))?;
                 digests.insert(name, hex(digest.0));
             }
-            other => return Err(wrong(format!("{name} is a {other:?}"))),
+            other => return Err(wrong(format!("{shown} is a {other:?}"))),
         }
     }
     let contents: Contents =
@@ -315,10 +360,10 @@ fn read_from(path: &Path, bytes: impl Read) -> Result<Contents, BackupError> {
         return Err(wrong(format!("it is of version {}, this lazaret knows 1", contents.v)));
     }
     if let Some((name, _)) = contents.files.iter().find(|(name, digest)| digests.get(*name) != Some(digest)) {
-        return Err(wrong(format!("{name} is missing or not what was put in")));
+        return Err(wrong(format!("{} is missing or not what was put in", quote(name, 300))));
     }
     if let Some(name) = digests.keys().find(|name| !contents.files.contains_key(*name)) {
-        return Err(wrong(format!("{name} is not on its list")));
+        return Err(wrong(format!("{} is not on its list", quote(name, 300))));
     }
     Ok(contents)
 }
@@ -332,6 +377,16 @@ fn belongs(name: &str) -> bool {
         || name == "groups"
         || name.starts_with("groups/")
         || name.strip_prefix("state/").is_some_and(|rest| in_state(rest.trim_end_matches('/')))
+}
+
+/// Whether a name is a place that a restore exchanges, and not something inside one.
+fn is_place(name: &str) -> bool {
+    let name = name.trim_end_matches('/');
+    let kept = |rest: &str| KEPT.contains(&rest);
+    SETTINGS.contains(&name)
+        || name == DATABASE
+        || name == MANIFEST
+        || name.strip_prefix("state/").is_some_and(kept)
 }
 
 struct Digesting(Sha256);
@@ -462,7 +517,7 @@ mod tests {
         let (dir, root) = install().await;
         let tar = dir.path().join("a.tar");
         let archived = write(&root, &tar, NOW).unwrap();
-        assert_eq!(archived.contents.left_out, ["groups/token (a secret)"]);
+        assert_eq!(archived.contents.left_out, [r#""groups/token" (a secret)"#]);
         assert!(is_archive(&tar) && !is_archive(&root.database()));
         let there = Root::new(&dir.path().join("b")).unwrap();
         fs::create_dir_all(there.state()).unwrap();
@@ -511,5 +566,72 @@ mod tests {
             assert!(root.path().join("groups/token").exists());
             drop(Store::open(&root.database()).unwrap());
         }
+    }
+
+    /// A whole archive with more in it, as somebody would make it by hand: links first, then files.
+    fn planted(from: &[u8], links: &[(&str, &Path)], files: &[&str]) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        for entry in tar::Archive::new(from).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let (mut header, path) = (entry.header().clone(), entry.path().unwrap().into_owned());
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            if path == Path::new(MANIFEST) {
+                let plain = |kind| {
+                    let mut header = Header::new_gnu();
+                    header.set_entry_type(kind);
+                    header.set_mode(0o644);
+                    header.set_size(0);
+                    header.set_uid(rustix::process::getuid().as_raw().into());
+                    header.set_gid(rustix::process::getgid().as_raw().into());
+                    header.set_mtime(0);
+                    header
+                };
+                for (name, target) in links {
+                    builder.append_link(&mut plain(EntryType::Symlink), name, target).unwrap();
+                }
+                let mut list: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+                for name in files {
+                    builder.append_data(&mut plain(EntryType::Regular), name, io::empty()).unwrap();
+                    list["files"][name] = hex(Sha256::new()).into();
+                }
+                bytes = serde_json::to_vec(&list).unwrap();
+                header.set_size(bytes.len() as u64);
+            }
+            builder.append_data(&mut header, path, bytes.as_slice()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_an_archive_planted_carries_nothing_elsewhere() {
+        let (dir, root) = install().await;
+        let tar = dir.path().join("a.tar");
+        write(&root, &tar, NOW).unwrap();
+        let whole = fs::read(&tar).unwrap();
+        let outside = dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        let sessions = Path::new("../../sessions");
+        let (a, b) = ("state/workspaces/main/a", "state/workspaces/main/b");
+        type Planted<'a> = (&'a [(&'a str, &'a Path)], &'a [&'a str], &'a str);
+        let cases: [Planted<'_>; 5] = [
+            (&[(a, &outside)], &["state/workspaces/main/a/newdir/x"], "below a link"),
+            (&[(b, sessions)], &["state/workspaces/main/b/other/planted.jsonl"], "below a link"),
+            (&[(a, &outside), (a, sessions)], &[], "comes twice"),
+            (&[(a, &outside)], &[a], "comes twice"),
+            (&[("state/global", &outside)], &[], "is a Symlink"),
+        ];
+        for (links, files, why) in cases {
+            fs::write(&tar, planted(&whole, links, files)).unwrap();
+            let error = restore(&root, &tar, NOW).unwrap_err();
+            assert!(error.code() == "backup.archive" && error.to_string().contains(why), "{error}");
+            assert!(error.to_string().contains("take another one"), "{error}");
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+            assert!(!root.state().join("sessions/other").exists());
+        }
+        // What an agent may link to is its own matter: it is put back, and nobody follows it.
+        fs::write(&tar, planted(&whole, &[(a, &outside)], &["state/workspaces/main/ab"])).unwrap();
+        restore(&root, &tar, NOW).unwrap();
+        assert!(root.state().join("workspaces/main/a").is_symlink());
     }
 }

@@ -1,6 +1,7 @@
 //! Copies of an install: of its database, each night and by hand, and of everything that it is, in one archive.
 
 mod archive;
+mod names;
 mod tree;
 
 use std::path::PathBuf;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ipc_schema::refusal::quote;
 use ipc_schema::untrusted_fs::{Entry, Kind, Step, UntrustedDir, UntrustedFile, Walk, Wanted};
 
 /// More entries than this are more than a copy is for.
@@ -13,6 +14,31 @@ const ENTRIES: u64 = 20_000_000;
 const PATH_MAX: usize = 3_000;
 /// Holes that a copy takes in, all together, in bytes: they are zeros in an archive, and a box can claim any length.
 const HOLES: u64 = 1 << 30;
+
+/// What was passed over is named so often; the rest is counted. An agent chooses how many there are.
+const NAMED: usize = 1_000;
+/// Characters of a path that are named.
+const NAMED_LENGTH: usize = 300;
+
+/// What could not be taken in, or is a secret.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    /// The first of them, and why.
+    pub(super) named: Vec<String>,
+    /// How many came after those.
+    pub(super) more: u64,
+}
+
+impl LeftOut {
+    /// Notes one. The name is an agent's choice: it is quoted.
+    pub(super) fn note(&mut self, path: &Path, why: &str) {
+        if self.named.len() < NAMED {
+            self.named.push(format!("{} ({why})", quote(&path.to_string_lossy(), NAMED_LENGTH)));
+        } else {
+            self.more += 1;
+        }
+    }
+}
 
 /// One thing in a tree.
 #[derive(Debug)]
@@ -39,35 +65,35 @@ pub(super) enum What {
 }
 
 /// A directory that is walked.
-pub(super) struct Tree {
+pub(super) struct Tree<'a> {
     walk: Walk,
     holes: u64,
-    /// What was passed over, and why.
-    pub(super) left_out: Vec<String>,
+    /// Its name in the copy.
+    name: &'a Path,
 }
 
-impl Tree {
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Self { walk: UntrustedDir::open(dir)?.walk(ENTRIES)?, holes: 0, left_out: Vec::new() })
+impl<'a> Tree<'a> {
+    pub(super) fn open(dir: &Path, name: &'a Path) -> io::Result<Self> {
+        Ok(Self { walk: UntrustedDir::open(dir)?.walk(ENTRIES)?, holes: 0, name })
     }
 
     /// The next thing. What cannot be read is noted, not fatal: an agent's unreadable file must not cost the copy.
-    pub(super) fn next(&mut self) -> Option<Found> {
+    pub(super) fn next(&mut self, left_out: &mut LeftOut) -> Option<Found> {
         loop {
             let Some(step) = self.walk.next() else {
                 if self.walk.truncated() {
-                    self.leave(&format!("more than {ENTRIES} entries: the rest"));
+                    self.leave(left_out, &format!("more than {ENTRIES} entries: the rest"));
                 }
                 return None;
             };
             match step {
                 Step::Left => {}
-                Step::Unread(e) => self.leave(&e.to_string()),
+                Step::Unread(e) => self.leave(left_out, &e.to_string()),
                 Step::Entry(entry) => match self.what(&entry) {
                     Ok(Some(what)) => return Some(found(self.walk.path(), what, &entry)),
                     // It went while the tree was walked.
                     Ok(None) => {}
-                    Err(why) => self.leave(&why),
+                    Err(why) => self.leave(left_out, &why),
                 },
             }
         }
@@ -96,9 +122,8 @@ impl Tree {
         }
     }
 
-    fn leave(&mut self, why: &str) {
-        let path: String = self.walk.path().to_string_lossy().chars().take(PATH_MAX).collect();
-        self.left_out.push(format!("{path} ({why})"));
+    fn leave(&self, left_out: &mut LeftOut, why: &str) {
+        left_out.note(&self.name.join(self.walk.path()), why);
     }
 }
 
@@ -136,9 +161,9 @@ mod tests {
         symlink(outside.path(), dir.path().join("link")).unwrap();
         File::create(dir.path().join("sparse")).unwrap().set_len(1 << 40).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
-        let mut tree = Tree::open(dir.path()).unwrap();
-        let mut kept = Vec::new();
-        while let Some(found) = tree.next() {
+        let mut tree = Tree::open(dir.path(), Path::new("t")).unwrap();
+        let (mut kept, mut left_out) = (Vec::new(), LeftOut::default());
+        while let Some(found) = tree.next(&mut left_out) {
             let what = match found.what {
                 What::Folder => "folder",
                 What::Link(_) => "link",
@@ -149,9 +174,30 @@ mod tests {
         kept.sort();
         let expected = [("a", "folder"), ("a/b", "folder"), ("a/b/f", "file"), ("link", "link")];
         assert_eq!(kept, expected.map(|(path, what)| (path.to_owned(), what)));
-        tree.left_out.sort();
-        let [socket, sparse] = tree.left_out.as_slice() else { panic!("{:?}", tree.left_out) };
-        assert!(socket.starts_with("socket (no file") || sparse.starts_with("socket (no file"));
-        assert!(tree.left_out.iter().any(|left| left.starts_with("sparse (it claims 1099511627776")));
+        left_out.named.sort();
+        let [socket, sparse] = left_out.named.as_slice() else { panic!("{left_out:?}") };
+        assert!(socket.starts_with(r#""t/socket" (no file"#), "{socket}");
+        assert!(sparse.starts_with(r#""t/sparse" (it claims 1099511627776"#), "{sparse}");
+    }
+
+    #[test]
+    fn names_of_what_is_left_out_are_quoted_and_their_number_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "f\u{1b}]0;PWNED\u{7}\u{202e}\nforged: all good";
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join(name)).unwrap();
+        let mut left_out = LeftOut::default();
+        assert!(Tree::open(dir.path(), Path::new("t")).unwrap().next(&mut left_out).is_none());
+        let [told] = left_out.named.as_slice() else { panic!("{left_out:?}") };
+        assert!(
+            told.starts_with(r#""t/f\u{1b}]0;"#) && told.chars().all(|c| c.is_ascii_graphic() || c == ' '),
+            "{told}"
+        );
+        let long = "d/".repeat(1_400);
+        for _ in 0..5_000 {
+            left_out.note(Path::new(&long), "no file, folder or link");
+        }
+        let bytes: usize = left_out.named.iter().map(String::len).sum();
+        assert_eq!((left_out.named.len(), left_out.more), (1_000, 4_001));
+        assert!(bytes < 1_000 * 400, "{bytes}");
     }
 }

@@ -11,6 +11,7 @@ use crate::backup;
 use crate::clock::Clock;
 use crate::config::shown_path;
 use crate::daemon;
+use crate::report::safe_line;
 use crate::store::{self, Around};
 
 /// Copy the database, or the whole install, while the host runs. The copy is read again before it gets its name.
@@ -54,12 +55,10 @@ pub(super) async fn run(here: &Here, wanted: Backup) -> Done {
                 contents.rows,
                 archived.bytes >> 10
             );
-            for left in &contents.left_out {
-                text += &format!("\nleft out: {left}");
-            }
+            text += &listed("left out", &contents.left_out, contents.left_out_more);
             let json = json!({
                 "file": archived.path, "bytes": archived.bytes, "files": contents.files(), "schema": contents.schema,
-                "rows": contents.rows, "left_out": contents.left_out,
+                "rows": contents.rows, "left_out": contents.left_out, "left_out_more": contents.left_out_more,
             });
             return Ok((json, text));
         }
@@ -86,30 +85,46 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
     let done = tokio::task::spawn_blocking(move || {
         if backup::is_archive(&wanted.file) {
             let (contents, restored) = backup::restore(&root, &wanted.file, now)?;
-            let left_out = contents.left_out.clone();
-            return Ok((restored, Some((contents.files(), contents.at)), left_out));
+            let (files, left_out) = (contents.files(), (contents.left_out, contents.left_out_more));
+            return Ok((restored, Some((files, contents.at)), left_out));
         }
         // In an empty place no transcript can know of later messages than the copy.
         let empty = !root.database().exists() && !root.state().join("sessions").exists();
         let around = if empty { Around::Fitting } else { Around::Newer };
         let restored = store::restore(&root.database(), &wanted.file, around, &backup::stamp(now))?;
-        Ok::<_, backup::BackupError>((restored, None, Vec::new()))
+        Ok::<_, backup::BackupError>((restored, None, (Vec::new(), 0)))
     });
-    let (restored, archive, left_out) = done.await.map_err(|e| CliError::Plain(e.to_string()))??;
+    let (restored, archive, (left_out, more)) = done.await.map_err(|e| CliError::Plain(e.to_string()))??;
     let mut text = format!("restored: a database of schema {} with {} rows", restored.schema, restored.rows);
     if let Some((files, at)) = &archive {
-        text += &format!(", and {files} files of {at}");
+        text += &format!(", and {files} files of {}", safe_line(at));
     }
     if let Some(replaced) = &restored.replaced {
         text += &format!("\nwhat was there is kept: {}", shown_path(replaced));
     }
-    for left in &left_out {
-        text += &format!("\nnot in it: {left}");
-    }
+    text += &listed("not in it", &left_out, more);
     let json = json!({
         "schema": restored.schema, "rows": restored.rows, "replaced": restored.replaced,
-        "files": archive.map(|(files, _)| files), "left_out": left_out,
+        "files": archive.map(|(files, _)| files), "left_out": left_out, "left_out_more": more,
     });
     here.print(&json, text);
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line for each. What is on an archive's list, somebody wrote who may not be this host.
+fn listed(what: &str, left_out: &[String], more: u64) -> String {
+    let mut text: String = left_out.iter().map(|left| format!("\n{what}: {}", safe_line(left))).collect();
+    if more > 0 {
+        text += &format!("\n{what}: {more} more");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_archives_list_makes_no_line_of_its_own() {
+        let told = super::listed("not in it", &["f\u{1b}[2J\nrestored: all".to_owned()], 3);
+        assert_eq!(told, "\nnot in it: f\\u{1b}[2J\\nrestored: all\nnot in it: 3 more");
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};
 use crate::config::shown_path;
-use crate::report::safe;
+use crate::report::{safe, safe_line};
 
 /// Look at letters.
 #[derive(Debug, Args)]
@@ -89,10 +89,11 @@ impl Shown {
         let arrow = if self.direction == TO_AGENT { "host  →" } else { "agent ←" };
         if full {
             let body = serde_json::to_string_pretty(&self.body).unwrap_or_default();
-            return format!("{arrow} {}\n{}", safe(&self.name), safe(&body));
+            return format!("{arrow} {}\n{}", safe_line(&self.name), safe(&body));
         }
         let gist: String = self.gist().replace('\n', " ").chars().take(90).collect();
-        format!("{} {arrow} {}  {}", self.at, safe(&self.name), safe(&gist))
+        // Letters that an older host took in may hold anything for a time.
+        format!("{} {arrow} {}  {}", safe_line(&self.at), safe_line(&self.name), safe_line(&gist))
     }
 
     /// What a letter says in a few words.
@@ -120,6 +121,28 @@ impl Shown {
             "close" | "failed" => text(body, "reason"),
             "interrupt" => text(body, "why"),
             _ => text(body, "text"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_field_of_a_letter_drives_the_terminal() {
+        let escape = "\u{1b}]0;PWNED\u{7}\u{202e}\nx";
+        let body = json!({ "at": escape, "type": "status", "body": { "state": escape, "detail": escape } });
+        for full in [false, true] {
+            let letter = Shown {
+                direction: FROM_AGENT,
+                name: escape.to_owned(),
+                at: body["at"].as_str().unwrap().to_owned(),
+                body: body.clone(),
+            };
+            let told = letter.tell(full);
+            assert!(!told.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{told:?}");
+            assert!(full || told.lines().count() == 1, "a line of its own was made: {told:?}");
         }
     }
 }

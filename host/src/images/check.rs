@@ -39,6 +39,11 @@ impl Images {
             Ok(spec) => spec,
             Err(e) => return Ok(Verdict::breaks(about, e.code(), e.to_string())),
         };
+        // Before a box is started: a link would make its mounts elsewhere, and folders there.
+        let links = self.engine.links(&about.facts, spec.ways()).await?;
+        if !links.is_empty() {
+            return Ok(Verdict::linked(about, &links));
+        }
         let tried = self.engine.on_trial(&spec, WITHIN).await?;
         let answer = match tried {
             Trial::Ended { exit, .. } if exit.code == Some(0) => dir.answer(),

@@ -142,6 +142,18 @@ impl Verdict {
         Self { findings, offers: None }
     }
 
+    /// One with links where the box's directories are mounted.
+    pub fn linked(about: &ImageAbout, links: &[String]) -> Self {
+        let told = format!(
+            "the image {} has a symbolic link at {}, where this host mounts its own: with it, that would lie elsewhere, \
+             where the agent could exchange it; use an image without it (a Dockerfile takes it away: RUN rm {})",
+            about.facts.id,
+            links.join(" and "),
+            links.join(" ")
+        );
+        Self::breaks(about, "image.link", told)
+    }
+
     /// One with what the runner told from inside.
     pub fn of(about: &ImageAbout, offers: Offers) -> Self {
         let mut findings = outside(about);
@@ -342,6 +354,9 @@ mod tests {
         assert_eq!(of(Weight::Loses), ["shell", "certificates", "zones"]);
         let broken = Verdict::breaks(&about(), "image.volume", "why".into());
         assert_eq!(broken.broken().map(|f| f.what), Some("image.volume"));
+        let linked = Verdict::linked(&about(), &["/inbox".into(), "/run".into()]);
+        let told = linked.broken().filter(|f| f.what == "image.link").map(|f| f.told.clone()).unwrap();
+        assert!(told.contains("at /inbox and /run,") && told.contains("RUN rm /inbox /run"), "{told}");
     }
 
     #[test]

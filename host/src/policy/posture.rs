@@ -56,6 +56,12 @@ const NAMESPACES: Line =
     line("namespaces", Weight::Wall, "the engine must give a container namespaces of its own");
 const PLACES: Line =
     line("writable-places", Weight::Wall, "the runtime must honour read-only mounts and a read-only root");
+const MOUNTS: Line = line(
+    "mounts",
+    Weight::Wall,
+    "use an image in which none of these paths is or lies below a symbolic link (`lazaret image check` names them); \
+     else the engine must mount where it is told to",
+);
 const SECRETS: Line =
     line("kernel-files", Weight::Wall, "the engine must mask the kernel's files, and mount no socket");
 const DEVICES: Line = line("devices", Weight::Wall, "the engine must give a container no device of the host");
@@ -79,7 +85,7 @@ const HOST_PATHS: Line = line(
 const CONFINEMENT: Line =
     line("apparmor", Weight::Named, "load the engine's AppArmor profile (`aa-status` lists it)");
 
-const LINES: [Line; 23] = [
+const LINES: [Line; 24] = [
     AS_ASKED,
     LETTERS,
     USER,
@@ -91,6 +97,7 @@ const LINES: [Line; 23] = [
     NETWORK,
     NAMESPACES,
     PLACES,
+    MOUNTS,
     SECRETS,
     DEVICES,
     TMPFS,
@@ -432,12 +439,34 @@ impl Findings<'_> {
             }
         }));
         self.none(PLACES, "the box's own and no other", &astray);
+        self.mounts(inside);
         let open: Vec<String> = inside.secrets.iter().filter(|s| s.refused.is_none()).map(told).collect();
         self.none(SECRETS, "none can be read", &open);
         let harmless = |d: &str| HARMLESS.contains(&d) || (self.gvisor() && DEVICES_OF_GVISOR.contains(&d));
         let devices: Vec<String> = inside.devices.iter().filter(|d| !harmless(d)).cloned().collect();
         self.none(DEVICES, "those of every container", &devices);
         self.memory_filesystems(inside);
+    }
+
+    /// A link of the image moves a mount, and into the agent's own tree just as well: there it could be exchanged. So
+    /// each must lie where it was asked for, by the kernel's own word, which knows no links.
+    fn mounts(&mut self, inside: &Report) {
+        let astray: Vec<String> = self
+            .spec
+            .mounts
+            .iter()
+            .filter_map(|mount| {
+                let target = &mount.target;
+                // A later mount covers an earlier one.
+                let Some(seen) = inside.mounts.iter().rfind(|m| as_written(&m.target) == *target) else {
+                    return Some(format!("{target} is not mounted there"));
+                };
+                let read_only = seen.options.split(',').any(|option| option == "ro");
+                let right = |read_only: bool| if read_only { "read-only" } else { "writable" };
+                (read_only == mount.writable).then(|| format!("{target} is {}", right(read_only)))
+            })
+            .collect();
+        self.none(MOUNTS, "each at its own path, with its right", &astray);
     }
 
     fn memory_filesystems(&mut self, inside: &Report) {
@@ -516,6 +545,12 @@ impl Findings<'_> {
             );
         }
     }
+}
+
+/// A path as it was before mountinfo wrote blanks and backslashes in octal (proc_pid_mountinfo(5)).
+fn as_written(path: &str) -> String {
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes.iter().fold(path.to_owned(), |path, (octal, plain)| path.replace(octal, plain))
 }
 
 fn told(attempt: &Attempt) -> String {

@@ -25,6 +25,14 @@ fn sound() -> Report {
         options: "rw,nosuid,nodev,rw".into(),
         bytes: Some(bytes),
     };
+    let mounted = |mount: &sandbox_plan::Mount| Mounted {
+        target: mount.target.clone(),
+        root: "/somewhere".into(),
+        kind: "ext4".into(),
+        options: if mount.writable { "rw,relatime,rw" } else { "ro,relatime,rw" }.into(),
+        bytes: None,
+    };
+    let own = spec().mounts.iter().map(mounted).collect::<Vec<_>>();
     Report {
         nonce: "n".into(),
         identity: Identity { uid: 70_001, gid: 20_000, groups: vec![20_000] },
@@ -43,7 +51,7 @@ fn sound() -> Report {
             done("/tmp"),
         ],
         secrets: vec![refused("/proc/kcore")],
-        mounts: vec![tmpfs("/tmp", 256 << 20), tmpfs("/dev/shm", 16 << 20)],
+        mounts: [tmpfs("/tmp", 256 << 20), tmpfs("/dev/shm", 16 << 20)].into_iter().chain(own).collect(),
         cgroup: Cgroup { memory: Some(1 << 30), swap: Some(0), pids: Some(256), milli_cpus: Some(1000) },
         rlimits: Rlimits { nofile: 1024, fsize: 512 << 20, core: 0 },
         machine_swap: true,
@@ -52,6 +60,10 @@ fn sound() -> Report {
         processes: 2,
         confinement: None,
     }
+}
+
+fn mount<'a>(report: &'a mut Report, target: &str) -> &'a mut Mounted {
+    report.mounts.iter_mut().find(|m| m.target == target).unwrap_or_else(|| panic!("no mount {target}"))
 }
 
 fn outside() -> Outside {
@@ -115,6 +127,14 @@ fn each_line_is_lost_by_itself_and_there_is_no_run() {
         found("writable-places", |i, _| i.places.push(done("/lazaret"))),
         found("writable-places", |i, _| i.places[2] = refused("/session")),
         found("writable-places", |i, _| drop(i.places.remove(3))),
+        found("mounts", |i, _| mount(i, "/inbox").target = "/workspace/i".into()),
+        found("mounts", |i, _| mount(i, "/lazaret").options = "rw,relatime,rw".into()),
+        found("mounts", |i, _| mount(i, "/session").options = "ro,relatime,rw".into()),
+        found("mounts", |i, _| i.mounts.retain(|m| m.target != "/run/lazaret")),
+        found("mounts", |i, _| {
+            let over = Mounted { options: "rw,rw".into(), ..mount(i, "/etc/passwd").clone() };
+            i.mounts.push(over);
+        }),
         found("kernel-files", |i, _| i.secrets.push(done("/run/docker.sock"))),
         found("devices", |i, _| i.devices.push("sda".into())),
         found("memory-filesystems", |i, _| i.mounts[0].bytes = Some(1 << 40)),

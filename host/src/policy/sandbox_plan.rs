@@ -3,7 +3,7 @@
 //! There is no field for a network, a capability, a device, a privilege or a mount by request: what is not
 //! expressible cannot be asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use ipc_schema::layout::{self, box_path};
@@ -220,6 +220,16 @@ impl ContainerSpec {
             }
         }
         probe
+    }
+
+    /// Every path that must be no link, so that the mounts lie where they are meant to: their targets and all above
+    /// those, the upper ones first.
+    pub fn ways(&self) -> BTreeSet<String> {
+        let above = |target: &str| {
+            let cuts = target.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
+            cuts.filter_map(|at| target.get(..at).map(str::to_owned)).collect::<Vec<_>>()
+        };
+        self.mounts.iter().flat_map(|m| above(&m.target).into_iter().chain([m.target.clone()])).collect()
     }
 
     /// The digest that its label says.
@@ -629,5 +639,13 @@ mod tests {
         assert_ne!(posture(&input()), posture(&other));
         let runsc = PlanInput { runtime: Some("runsc".into()), ..input() };
         assert_ne!(posture(&input()), posture(&runsc));
+    }
+
+    #[test]
+    fn b3_the_ways_to_all_mounts_are_known() {
+        let ways: Vec<String> = for_tests(&RunLimits::default()).ways().into_iter().collect();
+        let known = ["/etc", "/etc/passwd", "/global", "/inbox", "/ipc", "/ipc/from-agent", "/ipc/to-agent"];
+        let more = ["/lazaret", "/run", "/run/lazaret", "/session", "/workspace"];
+        assert_eq!(ways, [known.as_slice(), more.as_slice()].concat());
     }
 }

@@ -183,11 +183,10 @@ impl Run {
         // A box may claim what it likes; only a turn that was interrupted is called so.
         let (state, why, notice) = match (done.outcome, self.interrupted, &done.error) {
             (Outcome::Failed, _, Some(trouble)) => {
-                ("failed", trouble.code.as_str(), Some(say::model_failed(&trouble.code, &trouble.reason)))
+                let notice = say::model_failed(&trouble.code, &trouble.reason);
+                ("failed", say::model_code(&trouble.code), Some(notice))
             }
-            (Outcome::Failed, _, None) => {
-                ("failed", "model", Some(say::model_failed("model", "no reason was given")))
-            }
+            (Outcome::Failed, _, None) => ("failed", say::model_code(""), Some(say::model_failed("", ""))),
             (Outcome::Interrupted, Some(InterruptWhy::Stop), _) => ("stopped", "stop", Some(say::stopped())),
             (Outcome::Interrupted, Some(InterruptWhy::Time), _) => {
                 ("stopped", "time", Some(say::time_is_up()))

@@ -1,5 +1,5 @@
 //! Before the first run of a posture on an engine: is the box what it is asked to be? Asked once in a host's life for
-//! each posture and each engine, by a box that is made for it; whoever is born meanwhile waits for the same answer.
+//! each posture, each image and each engine, by a box that is made for it; whoever is born meanwhile waits for the same answer.
 
 use std::path::{Path, PathBuf};
 
@@ -77,7 +77,8 @@ pub struct Seen {
 /// `box.posture`, `box.ceiling` or `box.runtime`, with the fix; or why nothing could be probed.
 pub(super) async fn held(parts: &Parts, spec: &ContainerSpec, group: &Group, uid: u32) -> Result<(), Never> {
     let engine = parts.engine.identity().await.map_err(|e| Never::new(e.code(), e))?;
-    let cell = parts.probes.of(format!("{} {engine}", spec.posture()));
+    // What an image holds can change what the same plan comes to: a link moves a mount.
+    let cell = parts.probes.of(format!("{} {} {engine}", spec.posture(), spec.image));
     // Only what holds is remembered: what was refused is looked at again when somebody has mended it.
     let probing = async {
         let facts = parts.engine.facts().await.map_err(|e| Never::new(e.code(), e))?;

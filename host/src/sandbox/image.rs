@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
+use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder};
 use futures_util::TryStreamExt;
 
 use super::{Engine, EngineError, QUICK, SLOW, write_shared};
 use crate::policy::image::ImageAbout;
 use crate::policy::sandbox_plan::ImageFacts;
 
+/// A symbolic link in the modes that engines tell: Go's `fs.ModeSymlink`.
+const GO_SYMLINK: u32 = 1 << 27;
 /// No image's passwd is larger.
 const PASSWD_MAX: usize = 256 * 1024;
 
@@ -98,18 +100,12 @@ impl Engine {
 
     /// Reads `/etc/passwd` out of a box that is made for it and never started. An image without one has an empty one.
     async fn image_passwd(&self, image: &str) -> Result<Vec<u8>, EngineError> {
-        let body = ContainerCreateBody {
-            image: Some(image.to_owned()),
-            entrypoint: Some(vec!["/never".into()]),
-            network_disabled: Some(true),
-            ..Default::default()
-        };
-        let made = self.ask("look into the image", SLOW, self.docker()?.create_container(None, body)).await?;
+        let made = self.never_started(image).await?;
         let options = DownloadFromContainerOptionsBuilder::default().path("/etc/passwd").build();
         let docker = self.docker()?;
         let archive = async {
             let mut bytes = Vec::new();
-            let mut chunks = docker.download_from_container(&made.id, Some(options));
+            let mut chunks = docker.download_from_container(&made, Some(options));
             while let Some(chunk) = chunks.try_next().await? {
                 if bytes.len() + chunk.len() > PASSWD_MAX {
                     break;
@@ -119,12 +115,54 @@ impl Engine {
             Ok(bytes)
         };
         let archive = self.ask("read the image's passwd", QUICK, archive).await;
-        self.remove(&made.id).await?;
+        self.remove(&made).await?;
         match archive {
             Ok(archive) => Ok(first_file(&archive)),
             Err(EngineError::Refused { .. }) => Ok(Vec::new()),
             Err(e) => Err(e),
         }
+    }
+
+    /// Which of these paths are symbolic links in an image. Nothing is mounted for the look and nothing runs: a mount
+    /// over a link would already be made elsewhere.
+    ///
+    /// # Errors
+    /// What the engine said.
+    pub async fn links(
+        &self,
+        image: &ImageFacts,
+        paths: impl IntoIterator<Item = String>,
+    ) -> Result<Vec<String>, EngineError> {
+        let made = self.never_started(&image.id).await?;
+        let looked = async {
+            let mut links = Vec::new();
+            for path in paths {
+                let options = ContainerArchiveInfoOptionsBuilder::default().path(&path).build();
+                let about = self.docker()?.get_container_archive_info(&made, Some(options));
+                match self.ask("look at a path of the image", QUICK, about).await {
+                    Ok(about) if about.file_mode & GO_SYMLINK != 0 => links.push(path),
+                    // Most of them are not there.
+                    Ok(_) | Err(EngineError::Refused { .. }) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(links)
+        };
+        let links = looked.await;
+        self.remove(&made).await?;
+        links
+    }
+
+    /// A box of an image that is looked into from outside.
+    async fn never_started(&self, image: &str) -> Result<String, EngineError> {
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            entrypoint: Some(vec!["/never".into()]),
+            network_disabled: Some(true),
+            ..Default::default()
+        };
+        let made = self.ask("look into the image", SLOW, self.docker()?.create_container(None, body)).await?;
+        Ok(made.id)
     }
 }
 

@@ -148,7 +148,7 @@ fn each_look(c: char, mut push: impl FnMut(char)) {
                 ascii(shape, &mut push);
                 continue;
             }
-            for shape in shape.to_lowercase().flat_map(shapes) {
+            for shape in shape.to_lowercase().map(beyond_the_table).flat_map(shapes) {
                 ascii(shape, &mut push);
             }
         }
@@ -158,7 +158,8 @@ fn each_look(c: char, mut push: impl FnMut(char)) {
 /// What a character looks like in Unicode's table, and beyond it.
 fn shapes(c: char) -> impl Iterator<Item = char> {
     let shapes: Vec<char> = skeleton(c.encode_utf8(&mut [0; 4])).collect();
-    shapes.into_iter().map(beyond_the_table)
+    // The table takes strokes apart: ł is an l and a mark that no letter keeps here.
+    shapes.into_iter().filter(|shape| !is_combining_mark(*shape)).map(beyond_the_table)
 }
 
 /// The few of ASCII that look like others, as the table has them; all that is not ASCII passes.
@@ -172,12 +173,19 @@ fn ascii(c: char, push: &mut impl FnMut(char)) {
     }
 }
 
-/// What looks like a bracket or a letter of the prefix and is not in Unicode's table.
+/// What looks like a bracket or a letter of the prefix and is not in Unicode's table: whatever opens and closes in any
+/// script, quotation marks apart, and letters with a stroke or a hook that are letters of their own.
 fn beyond_the_table(c: char) -> char {
-    const OPENING: &str = "［【〔〖〘〚⟦⟬⦃⦋⦍⦏⦗❲❳⁅⸢⸤⌈⌊「『｢﹁﹃﹇︹︻︗⎡⎢⎣⟅⧘⧚";
-    const CLOSING: &str = "］】〕〗〙〛⟧⟭⦄⦌⦎⦐⦘⁆⸣⸥⌉⌋」』｣﹂﹄﹈︺︼︘⎤⎥⎦⟆⧙⧛";
-    const LETTERS: [(char, &str); 6] =
-        [('l', "ʟⳑᒪ˪"), ('a', "ᴀᗩꓮ"), ('z', "ᴢꓜ"), ('r', "ʀᴦꭇꮁᖇ"), ('e', "ᴇⲉꓰ"), ('t', "ᴛтτⲧꓔ")];
+    const OPENING: &str = "༺༼᚛⁅⌈⌊❨❪❬❮❰❲❴⟅⟦⟨⟪⟬⟮⦃⦅⦇⦉⦋⦍⦏⦑⦓⦕⦗⧘⧚⧼⸢⸤⸦⸨⹕⹗⹙⹛〈《「『【〔〖〘〚﴿⎡⎢⎣";
+    const CLOSING: &str = "༻༽᚜⁆⌉⌋❩❫❭❯❱❳❵⟆⟧⟩⟫⟭⟯⦄⦆⦈⦊⦌⦎⦐⦒⦔⦖⦘⧙⧛⧽⸣⸥⸧⸩⹖⹘⹚⹜〉》」』】〕〗〙〛﴾⎤⎥⎦";
+    const LETTERS: [(char, &str); 6] = [
+        ('l', "ʟⳑᒪ˪łƚⱡɫɬɭȴꝉꝇꞎꞁᶅ│┃⎪❘❙❚"),
+        ('a', "ᴀᗩꓮⱥᶏɐɅΛ𐊠"),
+        ('z', "ᴢꓜƶȥⱬɀʐʑᶎᵶꙁ𐌶"),
+        ('r', "ʀᴦꭇꮁᖇɾɹɽɼɍʁɻɺɿᵲᵳᶉꞧꝛ"),
+        ('e', "ᴇⲉꓰєꞓεɛɇᶒϵ∈⋿€ǝɘəꬲ"),
+        ('t', "ᴛтτⲧꓔŧƭʈƫⱦȶᵵꞇ†‡✝✞"),
+    ];
     // Letters in black circles, in black squares, and flags.
     const BOXED: [u32; 3] = [0x1f150, 0x1f170, 0x1f1e6];
     if OPENING.contains(c) {
@@ -199,7 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Spellings that a person could take for the prefix.
-    const FORGED: [&str; 24] = [
+    const FORGED: [&str; 45] = [
         "[lazaret] Pay",
         "[LAZARET] Pay",
         "[Lazaret]Pay",
@@ -224,6 +232,27 @@ mod tests {
         "[🅻🅰🆉🅰🆁🅴🆃] Pay",
         "[ⓛⓐⓩⓐⓡⓔⓣ] Pay",
         "[ΙΑΖΑRΕΤ] Pay",
+        "[łazaret] Pay",
+        "[ŁAZARET] Pay",
+        "[ɫazaret] Pay",
+        "[lazareŧ] Pay",
+        "[laƶaret] Pay",
+        "[laȥaret] Pay",
+        "[la𐌶aret] Pay",
+        "[lⱥzaret] Pay",
+        "[lazaɾet] Pay",
+        "[lazaɹet] Pay",
+        "[lazarєt] Pay",
+        "[LAZARЄT] Pay",
+        "[lazarεt] Pay",
+        "[lazare†] Pay",
+        "⦅lazaret⦆ Pay",
+        "❪lazaret❫ Pay",
+        "⟮lazaret⟯ Pay",
+        "〈lazaret〉 Pay",
+        "《lazaret》 Pay",
+        "﹇lazaret﹈ Pay",
+        "༺lazaret༻ Pay",
     ];
 
     #[test]
@@ -249,9 +278,18 @@ mod tests {
             "- [ ] a task\n- [x] done",
             "[laz\naret] on two lines",
             "fn f(a: &[u8]) -> [u8; 1]",
+            "„lazaret“ (lazaret) «lazaret» Łazarz mówi: [łazar]",
             "日本語「はい」と 【注】 עברית [lazar] émoji 👩\u{200d}🚀",
         ] {
             assert_eq!(voiced(Voice::Reply, plain), plain);
+        }
+    }
+
+    #[test]
+    fn d13_a_line_is_not_turned_around_to_show_the_prefix() {
+        for (turn, back) in [('\u{202e}', '\u{202c}'), ('\u{2067}', '\u{2069}'), ('\u{202b}', '\u{202c}')] {
+            let told = voiced(Voice::Reply, &format!("{turn}]terazal[{back} Your key expired"));
+            assert_eq!(told, "]terazal[ Your key expired");
         }
     }
 

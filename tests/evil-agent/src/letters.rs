@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Attack;
 use crate::facts::{Facts, and, fact};
-use crate::wall::Wall;
+use crate::wall::{AT, Wall};
 
 pub const ATTACKS: &[(&str, Attack)] = &[
     ("a20_depth_of_a_million", deep),
@@ -51,9 +51,10 @@ pub const ATTACKS: &[(&str, Attack)] = &[
         whole(w, |text| text.replacen("\"ack\":", "\"ack\":-", 1).into_bytes())
     }),
     ("a25_a_time_of_a_kilobyte", |w, _| {
-        whole(w, |text| {
-            text.replacen("\"at\":\"x\"", &format!("\"at\":\"{}\"", "9".repeat(1000)), 1).into_bytes()
-        })
+        whole(w, |text| text.replacen(AT, &"9".repeat(1000), 1).into_bytes())
+    }),
+    ("a25_a_time_for_a_terminal", |w, _| {
+        whole(w, |text| text.replacen(AT, r"\u001b]0;owned\u0007\u001b[2J", 1).into_bytes())
     }),
     ("a26_the_same_letter_again", |w, _| replay(w, false)),
     ("a26_other_bytes_under_a_used_number", |w, _| replay(w, true)),

@@ -9,7 +9,7 @@ use ipc_schema::letters::from_agent::Message;
 
 use crate::Attack;
 use crate::facts::{Facts, errno, fact};
-use crate::wall::Wall;
+use crate::wall::{AT, Wall};
 
 pub const ATTACKS: &[(&str, Attack)] = &[
     ("c22_close_and_sigterm_are_ignored", ignore),
@@ -94,7 +94,7 @@ pub fn late(words: &[&str]) {
     std::thread::sleep(Duration::from_millis(500));
     for n in first..first + 20 {
         let letter = format!(
-            r#"{{"v":1,"id":"{turn}:{}.0","run":"{run}","turn":"{turn}","n":{n},"ack":{ack},"at":"x","type":"message","body":{{"text":"a late word"}}}}"#,
+            r#"{{"v":1,"id":"{turn}:{}.0","run":"{run}","turn":"{turn}","n":{n},"ack":{ack},"at":"{AT}","type":"message","body":{{"text":"a late word"}}}}"#,
             1_000 + n
         );
         let part = format!("/ipc/from-agent/.late{n}");

@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long it waits for the host to take something away.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// When every letter of it says that it was written: nothing is decided by that.
+pub const AT: &str = "2026-11-21T10:00:00Z";
+
 /// What came from the host.
 pub enum Heard {
     /// The newest message of a turn.
@@ -158,7 +161,7 @@ impl Wall {
             turn,
             n: self.n + 1,
             ack: self.ack,
-            at: now_ms().to_string(),
+            at: AT.to_owned(),
             body,
         };
         for _ in 0..100 {
@@ -217,7 +220,7 @@ impl Wall {
         let id = self.next_id();
         let (run, turn, ack) = (&self.run, self.turn, self.ack);
         format!(
-            r#"{{"v":1,"id":"{id}","run":"{run}","turn":"{turn}","n":{n},"ack":{ack},"at":"x","type":"{kind}","body":{body}}}"#
+            r#"{{"v":1,"id":"{id}","run":"{run}","turn":"{turn}","n":{n},"ack":{ack},"at":"{AT}","type":"{kind}","body":{body}}}"#
         )
     }
 

@@ -56,6 +56,7 @@ pub fn cases() -> Vec<Case> {
         ),
         own("a25_a_negative_acknowledgement", "ack -2", refused("ipc.schema")),
         own("a25_a_time_of_a_kilobyte", "a time that is none", refused("ipc.schema")),
+        own("a25_a_time_for_a_terminal", "a time that drives terminals", refused("ipc.schema")),
         own(
             "a26_the_same_letter_again",
             "a taken letter, byte by byte",

@@ -1,5 +1,7 @@
 //! A part's text as Telegram is given it.
 
+use ipc_schema::text::clean;
+
 use super::markdown::{escape, to_html, visible};
 use super::split::units;
 use crate::domain::outbound::Voice;
@@ -17,18 +19,40 @@ impl Shown {
     /// A part of [`super::split::parts`], a notice or a caption, with the room that Telegram has for it.
     pub fn of(voice: Voice, text: &str, room: usize) -> Self {
         let plain = say::voiced(voice, text);
+        // A notice may quote anybody: but for commands and names in backticks, it has no looks, and it leads nowhere.
+        if voice == Voice::Notice {
+            return Self { html: code_spans(&escape(&plain)), plain };
+        }
         let html = to_html(&plain);
         let seen = visible(&html);
         // Bullets and rules can take more room than what they stand for. Then the text matters more than its looks.
         if units(&seen) > room {
             return Self { html: escape(&plain), plain };
         }
-        // Markup can spell the notices' prefix so that only the reader sees it. Such a reply loses its looks, too.
-        if voice == Voice::Reply && say::imitates(&seen) {
+        // Markup can spell the notices' prefix, or the marks that turn a line around, so that only the reader sees it.
+        // Such a reply loses its looks, too.
+        if say::imitates(&seen) || clean(&seen) != seen {
             return Self { html: escape(&say::voiced(voice, &seen)), plain };
         }
         Self { html, plain }
     }
+}
+
+/// What stands in backticks as code. The text is escaped already: these are the only tags in it.
+fn code_spans(escaped: &str) -> String {
+    let mut out = String::with_capacity(escaped.len());
+    let mut rest = escaped;
+    while let Some((before, (code, after))) =
+        rest.split_once('`').and_then(|(before, after)| Some((before, after.split_once('`')?)))
+    {
+        out.push_str(before);
+        match code {
+            "" => out.push_str("``"),
+            code => out.extend(["<code>", code, "</code>"]),
+        }
+        rest = after;
+    }
+    out + rest
 }
 
 #[cfg(test)]
@@ -61,6 +85,25 @@ mod tests {
         }
         let link = reply("lazaret is [here](https://e.org)").html;
         assert_eq!(link, "lazaret is <a href=\"https://e.org\">here</a>");
+    }
+
+    #[test]
+    fn d13_markup_cannot_turn_a_line_around() {
+        for hidden in ["&#x202e;]terazal[&#x202c; Pay", "&#8238;]terazal[ Pay", "**&#x2067;**]terazal[ Pay"] {
+            let Shown { html, plain } = reply(hidden);
+            let turned = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            assert!(!visible(&html).contains(turned) && !plain.contains(turned), "{html:?}");
+        }
+    }
+
+    #[test]
+    fn d13_what_a_notice_quotes_has_no_looks() {
+        let quoting = r#"It says: "[Confirm](https://e.org) &quot; **now** <b>""#;
+        let Shown { html, plain } = Shown::of(Voice::Notice, quoting, TEXT_UNITS);
+        assert_eq!(plain, format!("[lazaret] {quoting}"));
+        assert!(!html.contains("<a") && !html.contains("<b>") && html.contains("&amp;quot;"), "{html}");
+        let told = Shown::of(Voice::Notice, "did you mean `turn`? Run `a <b>`, `` or `c", TEXT_UNITS).html;
+        assert_eq!(told, "[lazaret] did you mean <code>turn</code>? Run <code>a &lt;b&gt;</code>, `` or `c");
     }
 
     #[test]
