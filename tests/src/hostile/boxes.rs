@@ -439,10 +439,7 @@ fn no_other_group_is_named(seen: &Seen) -> Result<(), String> {
 fn no_key_outside(seen: &Seen) -> Result<(), String> {
     for name in seen.harbour.boxes_of(&seen.quay.group) {
         for verb in ["inspect", "logs"] {
-            let output = std::process::Command::new("docker")
-                .args([verb, &name])
-                .output()
-                .map_err(|e| e.to_string())?;
+            let output = seen.harbour.docker().args([verb, &name]).output().map_err(|e| e.to_string())?;
             let text = [output.stdout, output.stderr].concat();
             if text.windows(KEY.len()).any(|window| window == KEY.as_bytes()) {
                 return Err(format!("the key stands in docker {verb}"));
@@ -485,14 +482,15 @@ fn engine_log_is_small(seen: &Seen) -> Result<(), String> {
     let kib = seen.facts["kib"].as_u64().unwrap_or(0);
     let names = seen.harbour.boxes_of(&seen.quay.group);
     let Some(name) = names.first() else { return Err("the box is gone".to_owned()) };
-    let inspected = std::process::Command::new("docker")
+    let inspected = seen
+        .harbour
+        .docker()
         .args(["inspect", "--format", "{{.Id}} {{.HostConfig.LogConfig}}", name])
         .output()
         .map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&inspected.stdout).into_owned();
     let id = text.split(' ').next().unwrap_or_default();
-    let output =
-        std::process::Command::new("docker").args(["info", "--format", "{{.DockerRootDir}}"]).output();
+    let output = seen.harbour.docker().args(["info", "--format", "{{.DockerRootDir}}"]).output();
     let root = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
     let dir = std::path::Path::new(&root).join("containers").join(id);
     let (mut bytes, mut dirs) = (0, vec![dir.clone()]);

@@ -13,7 +13,7 @@ use super::judge::Seen;
 use super::table::{Case, Deed, Home, cases};
 use crate::model::KEY;
 use crate::telegram::{Chat, Person};
-use crate::world::{World, evil_agent};
+use crate::world::{Engine, World, evil_agent};
 
 /// So many cases run beside each other.
 pub const BERTHS: usize = 3;
@@ -49,6 +49,7 @@ pub struct Harbour {
     /// The install.
     pub world: World,
     pid: u32,
+    socket: String,
     berths: Mutex<Vec<Berth>>,
     free: Semaphore,
     own: BTreeMap<&'static str, Quay>,
@@ -83,13 +84,16 @@ impl Outcome {
 }
 
 impl Harbour {
-    /// A host that is up, with a group for every case. `settings` are lines of each group's `group.toml`, such as
-    /// another runtime.
+    /// A host that is up, with a group for every case. `settings` are lines of each group's `group.toml`; one that names
+    /// gVisor's runtime brings an engine of its own, which knows it.
     ///
     /// # Panics
     /// When it does not come up.
     pub async fn open(settings: &str) -> Self {
-        let mut world = World::new().await;
+        let engine =
+            if settings.contains("\"runsc\"") { Engine::own_docker_with_gvisor() } else { Engine::docker() };
+        let socket = engine.socket();
+        let mut world = World::on(engine).await;
         world.set("LAZARET_RUNNER", &evil_agent().to_string_lossy());
         for (name, value) in [("LAZARET_HOST_WORKING_RUNS", "16"), ("LAZARET_HOST_LIVE_BOXES", "32")] {
             world.set(name, value);
@@ -127,7 +131,7 @@ impl Harbour {
         world.up().await;
         let pid = world.host().pid().unwrap_or(0);
         let berths = Mutex::new(berths);
-        Self { world, pid, berths, free: Semaphore::new(BERTHS), own }
+        Self { world, pid, socket, berths, free: Semaphore::new(BERTHS), own }
     }
 
     /// A group that no case of the table uses, by its number.
@@ -188,13 +192,20 @@ impl Harbour {
         read().unwrap_or_default()
     }
 
+    /// The engine's own program, for this harbour's engine.
+    pub fn docker(&self) -> std::process::Command {
+        let mut docker = std::process::Command::new("docker");
+        docker.env("DOCKER_HOST", &self.socket).stdin(std::process::Stdio::null());
+        docker
+    }
+
     /// The names of a group's boxes that the engine still has.
     pub fn boxes_of(&self, group: &str) -> Vec<String> {
         let install = std::fs::read_to_string(self.root().join("state/install")).unwrap_or_default();
-        let output = std::process::Command::new("docker")
+        let output = self
+            .docker()
             .args(["ps", "--all", "--filter", &format!("label=lazaret.install={}", install.trim())])
             .args(["--filter", &format!("label=lazaret.group={group}"), "--format", "{{.Names}}"])
-            .stdin(std::process::Stdio::null())
             .output();
         let listed = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
         listed.lines().map(str::to_owned).collect()
