@@ -44,11 +44,18 @@ pub(super) struct Tree {
     holes: u64,
     /// What was passed over, and why.
     pub(super) left_out: Vec<String>,
+    /// Other file systems directly inside, which are not entered.
+    pub(super) mounted: Vec<PathBuf>,
 }
 
 impl Tree {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Self { walk: UntrustedDir::open(dir)?.walk(ENTRIES)?, holes: 0, left_out: Vec::new() })
+        Ok(Self {
+            walk: UntrustedDir::open(dir)?.walk(ENTRIES)?,
+            holes: 0,
+            left_out: Vec::new(),
+            mounted: Vec::new(),
+        })
     }
 
     /// The next thing. What cannot be read is noted, not fatal: an agent's unreadable file must not cost the copy.
@@ -62,6 +69,9 @@ impl Tree {
             };
             match step {
                 Step::Left => {}
+                Step::Unread(e) if e.kind() == io::ErrorKind::CrossesDevices && self.walk.depth() == 1 => {
+                    self.mounted.push(self.walk.path());
+                }
                 Step::Unread(e) => self.leave(&e.to_string()),
                 Step::Entry(entry) => match self.what(&entry) {
                     Ok(Some(what)) => return Some(found(self.walk.path(), what, &entry)),
