@@ -183,6 +183,7 @@ impl Volume {
         let io = |e: io::Error| VolumeError::io(&self.dir, e);
         let lock = self.lock()?;
         if self.mounted()?.is_none() {
+            let began = Instant::now();
             self.possible()?;
             if !self.image.exists() {
                 self.make(limit, gid, &lock)?;
@@ -190,6 +191,8 @@ impl Volume {
             self.not_smaller(limit)?;
             self.grow(limit, &lock)?;
             self.mount(&lock)?;
+            let (image, mib) = (self.image.display(), limit >> 20);
+            tracing::info!(%image, mib, ms = began.elapsed().as_millis(), "a disk image is mounted");
         }
         self.not_smaller(limit)?;
         self.not_larger(limit)?;
@@ -207,14 +210,19 @@ impl Volume {
     /// # Errors
     /// As [`Volume::have`].
     pub fn open(&self) -> Result<(), VolumeError> {
-        if self.image.exists() && self.mounted()?.is_none() {
-            let lock = self.lock()?;
-            if self.mounted()?.is_none() {
-                self.possible()?;
-                self.mount(&lock)?;
-            }
+        let readable = || match self.mounted() {
+            Err(VolumeError::Shut { .. }) => Ok(true),
+            mounted => mounted.map(|mount| mount.is_some()),
+        };
+        if !self.image.exists() || readable()? {
+            return Ok(());
         }
-        Ok(())
+        let lock = self.lock()?;
+        if readable()? {
+            return Ok(());
+        }
+        self.possible()?;
+        self.mount(&lock)
     }
 
     /// Takes the mount away, if there is one of this image.

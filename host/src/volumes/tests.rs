@@ -159,6 +159,22 @@ fn what_somebody_else_mounted_is_not_taken_for_ours() {
 }
 
 #[test]
+fn one_that_has_shut_itself_is_refused_and_can_still_be_read() {
+    let Some(place) = held(16) else { return };
+    let Place { volume, gid, .. } = &place;
+    fs::write(volume.dir.join("file"), "kept").unwrap();
+    rustix::mount::mount_remount(&volume.dir, rustix::mount::MountFlags::RDONLY, "").unwrap();
+    for refused in [volume.have(16 * MIB, *gid), volume.look(16 * MIB)] {
+        assert!(told(refused).contains("has shut itself after an error"));
+    }
+    volume.open().unwrap();
+    assert_eq!(fs::read(volume.dir.join("file")).unwrap(), b"kept");
+    volume.close().unwrap();
+    volume.have(16 * MIB, *gid).unwrap();
+    fs::write(volume.dir.join("file"), "again").unwrap();
+}
+
+#[test]
 fn many_at_once_mount_it_once_and_a_half_made_image_is_made_anew() {
     let place = place();
     if !rustix::process::geteuid().is_root() {
