@@ -63,3 +63,126 @@ async fn a_stream_of_letters_is_named_with_its_limit() {
     assert!(log.matches("is no letter's name").count() <= 25, "the box wrote the operator's log:\n{log}");
     goes_on(world, &ann, &direct).await;
 }
+
+/// What of the host's disk is taken by an image.
+fn taken(world: &World, image: &str) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(world.root().join("state/volumes").join(image)).unwrap().blocks() * 512
+}
+
+/// The agent of `main` runs a command; what it was told of it.
+async fn does(world: &World, ann: &Person, direct: &Chat, order: &str, command: &str) -> String {
+    world.model.on(order).runs("run_command", json!({ "command": command })).says("It is done.");
+    ann.says(direct, order);
+    assert_eq!(world.hears(direct).await, "It is done.");
+    // A host that is killed before its receipt would say it again.
+    world.delivered().await;
+    world.model.tool_results().pop().unwrap()
+}
+
+const IMAGES: [(&str, &str); 2] =
+    [("LAZARET_LIMITS_DISK_IMAGES", "true"), ("LAZARET_LIMITS_WORKSPACE_MIB", "64")];
+
+/// THREATS B5: the kernel says no at the limit, to the agent, which can do something about it.
+#[tokio::test]
+async fn b5_in_a_file_system_of_its_own_a_full_workspace_ends_nothing() {
+    let (mut world, ann, direct) = World::ann_at_home(Engine::docker(), &IMAGES).await;
+    let fill = "cd /workspace; echo mine > kept; dd if=/dev/zero of=fill bs=1M count=400; ls -l";
+    let told = does(&world, &ann, &direct, "fill it", fill).await;
+    has(&told, &["No space left on device", "kept", "fill"]);
+    let written = std::fs::metadata(world.in_workspace("main", "fill")).unwrap().len();
+    assert!((64 << 20..70 << 20).contains(&written), "{written} bytes fit");
+    let image = "main.workspace.ext4";
+    assert!((64 << 20..78 << 20).contains(&taken(&world, image)), "the host's disk holds no more than that");
+    let full =
+        does(&world, &ann, &direct, "what of more", "dd if=/dev/zero of=/workspace/more bs=1M count=8").await;
+    has(&full, &["No space left on device"]);
+
+    let found = "cd /workspace; cat kept; rm fill; sync; dd if=/dev/zero of=again bs=1M count=30 && rm again";
+    has(&does(&world, &ann, &direct, "clear up", found).await, &["mine", "30+0 records out"]);
+    // Freed blocks are given back when the file system's journal is written.
+    let given_back = async || (taken(&world, image) < 40 << 20).then_some(());
+    world.patiently("the host's disk has its room back", given_back).await;
+
+    // Neither a host that is killed nor one that stops, with the box that it ends, takes anything away.
+    world.kill_host().await;
+    assert_eq!(std::fs::read_to_string(world.in_workspace("main", "kept")).unwrap(), "mine\n");
+    world.up().await;
+    has(&does(&world, &ann, &direct, "still there?", "cat /workspace/kept").await, &["mine"]);
+    let archive = world.root().join("all.tar").to_string_lossy().into_owned();
+    let told = world.lazaret(&["backup", "--all", &archive]).await;
+    assert!(!told.contains("left out"), "{told}");
+    world.stop_host().await;
+    // As after a reboot: nothing is mounted, and the next run, or the next copy, mounts it again.
+    journeys::engine::unmount_below(world.root());
+    assert!(!world.in_workspace("main", "kept").exists());
+    let cold = world.root().join("cold.tar").to_string_lossy().into_owned();
+    world.lazaret(&["backup", "--all", &cold]).await;
+    for archive in [&archive, &cold] {
+        let list = std::process::Command::new("tar")
+            .args(["-xOf", archive, "state/workspaces/main/kept"])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(list.stdout).unwrap(), "mine\n", "{archive}");
+    }
+    journeys::engine::unmount_below(world.root());
+    world.up().await;
+    has(&does(&world, &ann, &direct, "and now?", "cat /workspace/kept").await, &["mine"]);
+    has(&world.lazaret(&["box", "check"]).await, &["held"]);
+    goes_on(world, &ann, &direct).await;
+}
+
+/// A limit that cannot be had is no run without it.
+#[tokio::test]
+async fn files_that_an_image_would_hide_are_told_with_the_way_out() {
+    let (mut world, ann, direct) = World::ann_at_home(Engine::docker(), &[]).await;
+    does(&world, &ann, &direct, "note it", "echo Tom > /workspace/cat").await;
+    world.stop_host().await;
+    for (name, value) in IMAGES {
+        world.set(name, value);
+    }
+    world.up().await;
+    ann.says(&direct, "are you there?");
+    let told = world.hears(&direct).await;
+    has(&told, &["[lazaret]", "state/workspaces/main holds files", "move them away, start it"]);
+    assert!(!told.contains(&*world.root().to_string_lossy()), "{told}");
+    let doctor = String::from_utf8(world.run(&["doctor"], "").await.stdout).unwrap();
+    has(&doctor, &["main: ", "holds files"]);
+
+    // The way out, step by step.
+    world.stop_host().await;
+    let (place, away) = (world.root().join("state/workspaces/main"), world.root().join("away"));
+    let moved = |from: &std::path::Path, to: &std::path::Path| {
+        std::fs::create_dir_all(to).unwrap();
+        let script = "cp -a \"$1\"/. \"$2\" && find \"$1\" -mindepth 1 -delete";
+        let done = std::process::Command::new("sh").args(["-c", script, "sh"]).args([from, to]).status();
+        assert!(done.unwrap().success());
+    };
+    let sessions = world.root().join("state/sessions/main");
+    moved(&place, &away.join("w"));
+    moved(&sessions, &away.join("s"));
+    world.up().await;
+    does(&world, &ann, &direct, "once", "true").await;
+    world.stop_host().await;
+    moved(&away.join("w"), &place);
+    world.up().await;
+    has(&does(&world, &ann, &direct, "my cat?", "cat /workspace/cat").await, &["Tom"]);
+
+    // Switched off again, the files would be out of sight.
+    world.stop_host().await;
+    world.set("LAZARET_LIMITS_DISK_IMAGES", "false").up().await;
+    ann.says(&direct, "hello?");
+    has(&world.hears(&direct).await, &["limits.disk_images is off", "switch it on again"]);
+    world.stop_host().await;
+
+    // An archive is put back as files; the images of before are kept with what was replaced.
+    let archive = world.root().join("all.tar").to_string_lossy().into_owned();
+    world.lazaret(&["backup", "--all", &archive]).await;
+    world.lazaret(&["restore", &archive]).await;
+    assert_eq!(std::fs::read_to_string(world.in_workspace("main", "cat")).unwrap(), "Tom\n");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&*world.root().to_string_lossy()), "{mounts}");
+    assert!(!world.root().join("state/volumes").exists());
+    world.up().await;
+    goes_on(world, &ann, &direct).await;
+}

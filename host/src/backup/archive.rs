@@ -28,8 +28,9 @@ use super::tree::{self, Found, LeftOut, Tree, What};
 use super::{BackupError, stamp};
 use crate::config::Root;
 use crate::disk;
-use crate::domain::WallMs;
+use crate::domain::{GroupName, WallMs};
 use crate::store::{self, Around, Restored};
+use crate::volumes::Volume;
 
 /// The list at the end.
 const MANIFEST: &str = "manifest.json";
@@ -39,6 +40,10 @@ const DATABASE: &str = "state/lazaret.db";
 /// and users' lists are made by the next start; the install's own id stays with the place, so that two places with one
 /// past never take each other's boxes for their own. Agents fill the last ones: what is too much is left out of these.
 const KEPT: [&str; 5] = ["inbox", "spool", "sessions", "global", "workspaces"];
+/// Groups' file systems, of which an archive has the files.
+const VOLUMES: &str = "volumes";
+/// Where they are mounted, by the names of groups.
+const OF_GROUPS: [&str; 2] = ["state/sessions", "state/workspaces"];
 /// The settings, and groups' settings and personalities.
 const SETTINGS: [&str; 2] = ["lazaret.toml", "groups"];
 
@@ -130,6 +135,9 @@ fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Content
     for name in SETTINGS {
         tar.add(&root.path().join(name), Path::new(name)).map_err(failed)?;
     }
+    for volume in volumes(root) {
+        volume.open().map_err(|e| BackupError::file(&volume.dir, e))?;
+    }
     for name in KEPT {
         tar.add(&root.state().join(name), &Path::new("state").join(name)).map_err(failed)?;
     }
@@ -158,6 +166,16 @@ fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Content
     tar.builder.append_data(&mut header, MANIFEST, text.as_slice()).map_err(failed)?;
     tar.builder.into_inner().and_then(|mut file| file.flush()).map_err(failed)?;
     Ok(contents)
+}
+
+/// The file systems of groups, as their images are named.
+fn volumes(root: &Root) -> Vec<Volume> {
+    let names = disk::inside(&root.volumes());
+    let mut groups: Vec<GroupName> =
+        names.iter().filter_map(|path| path.file_name()?.to_str()?.split('.').next()?.parse().ok()).collect();
+    groups.sort();
+    groups.dedup();
+    groups.iter().flat_map(|group| root.volumes_of(group)).map(Volume::from).collect()
 }
 
 /// Files of keys and tokens that the settings name.
@@ -205,6 +223,16 @@ impl<W: Write> Tar<W> {
             let mut tree = Tree::open(path, name)?;
             while let Some(found) = tree.next(&mut self.left_out) {
                 self.one(found, path, name)?;
+            }
+            // A walk enters no other file system: each that a group has is a tree by itself. What is mounted further
+            // down is nobody's of ours, and its way is the agent's.
+            let of_groups = OF_GROUPS.iter().any(|own| name == Path::new(own));
+            for mounted in tree.mounted {
+                if of_groups {
+                    self.add(&path.join(&mounted), &name.join(&mounted))?;
+                } else {
+                    self.left_out.note(&name.join(&mounted), "another file system");
+                }
             }
             return Ok(());
         }
@@ -417,11 +445,17 @@ pub fn restore(root: &Root, from: &Path, now: WallMs) -> Result<(Contents, Resto
     unpack(from, &top, &state)?;
     let database = state.join(DATABASE);
     store::verify(&database)?;
+    // Moved while they are mounted, they would go on being what they are in the folder of what was replaced.
+    for volume in volumes(root) {
+        volume.close().map_err(|e| BackupError::file(&volume.dir, e))?;
+    }
     let stamp = stamp(now);
     store::begin_restore(&root.database(), from)?;
     let moves = SETTINGS.map(|name| (top.join(name), root.path(), name)).into_iter();
     let state_root = root.state();
-    let in_state = KEPT.map(|name| (state.join("state").join(name), state_root.as_path(), name)).into_iter();
+    // Images have nothing in the archive: what was in them is there as files.
+    let in_state = KEPT.into_iter().chain([VOLUMES]);
+    let in_state = in_state.map(|name| (state.join("state").join(name), state_root.as_path(), name));
     for (staged, place, name) in moves.chain(in_state) {
         exchange(&staged, place, name, &stamp)?;
     }

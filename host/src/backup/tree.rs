@@ -70,11 +70,14 @@ pub(super) struct Tree<'a> {
     holes: u64,
     /// Its name in the copy.
     name: &'a Path,
+    /// Other file systems directly inside, which are not entered.
+    pub(super) mounted: Vec<PathBuf>,
 }
 
 impl<'a> Tree<'a> {
     pub(super) fn open(dir: &Path, name: &'a Path) -> io::Result<Self> {
-        Ok(Self { walk: UntrustedDir::open(dir)?.walk(ENTRIES)?, holes: 0, name })
+        let walk = UntrustedDir::open(dir)?.walk(ENTRIES)?;
+        Ok(Self { walk, holes: 0, name, mounted: Vec::new() })
     }
 
     /// The next thing. What cannot be read is noted, not fatal: an agent's unreadable file must not cost the copy.
@@ -88,6 +91,9 @@ impl<'a> Tree<'a> {
             };
             match step {
                 Step::Left => {}
+                Step::Unread(e) if e.kind() == io::ErrorKind::CrossesDevices && self.walk.depth() == 1 => {
+                    self.mounted.push(self.walk.path());
+                }
                 Step::Unread(e) => self.leave(left_out, &e.to_string()),
                 Step::Entry(entry) => match self.what(&entry) {
                     Ok(Some(what)) => return Some(found(self.walk.path(), what, &entry)),

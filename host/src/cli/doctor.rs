@@ -11,11 +11,13 @@ use crate::clock::Clock;
 use crate::config::{Install, personality};
 use crate::daemon;
 use crate::disk;
+use crate::domain::group::Group;
 use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
 use crate::say;
 use crate::store::{self, BALLAST, Store};
+use crate::volumes::{Volume, VolumeError};
 
 /// A copy that is older was not made last night, nor the night before.
 const TWO_DAYS: Duration = Duration::from_secs(48 * 3600);
@@ -130,6 +132,7 @@ fn groups(install: &Install, found: &mut Findings) {
     for name in install.group_names() {
         let checked = install.group(&name).map_err(|e| e.to_string()).and_then(|group| {
             group.mounts.iter().try_for_each(|m| check_source(&m.source)).map_err(|e| e.to_string())?;
+            volumes(install, &group).map_err(|e| format!("{name}: {e}"))?;
             personality::read(&install.root.personality(&name)).map(|text| (group, text.is_some()))
         });
         found.add("group", checked, |(group, text)| {
@@ -140,6 +143,15 @@ fn groups(install: &Install, found: &mut Findings) {
             )
         });
     }
+}
+
+/// Whether the group's next run gets its directories.
+fn volumes(install: &Install, group: &Group) -> Result<(), VolumeError> {
+    let limits = [group.limits.workspace, group.limits.session];
+    let volumes = install.root.volumes_of(&group.name).map(Volume::from);
+    volumes.iter().zip(limits).try_for_each(|(volume, limit)| {
+        if group.limits.disk_images { volume.look(limit) } else { volume.absent() }
+    })
 }
 
 async fn engine(here: &Here, install: &Install, found: &mut Findings) {

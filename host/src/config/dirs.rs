@@ -69,6 +69,16 @@ impl Root {
     pub fn sessions(&self, group: &GroupName) -> PathBuf {
         self.state().join("sessions").join(group.as_str())
     }
+    /// Images of groups' file systems: outside every mount.
+    pub fn volumes(&self) -> PathBuf {
+        self.state().join("volumes")
+    }
+    /// What of a group is a file system of its own where the settings say so: workspace and transcripts, each with its
+    /// image.
+    pub fn volumes_of(&self, group: &GroupName) -> [(PathBuf, PathBuf); 2] {
+        let image = |what: &str| self.volumes().join(format!("{group}.{what}.ext4"));
+        [(self.workspace(group), image("workspace")), (self.sessions(group), image("sessions"))]
+    }
     /// A group's attachments.
     pub fn inbox(&self, group: &GroupName) -> PathBuf {
         self.state().join("inbox").join(group.as_str())

@@ -304,6 +304,10 @@ fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<Run
             .hint(format!("raise limits.{name} in lazaret.toml, or ask for less here")));
         }
     }
+    if ceiling.disk_images && !wanted.disk_images {
+        let what = "limits.disk_images = false takes away what the install has set for all";
+        return Err(ConfigError::new(place, what).hint("take it out here, or out of lazaret.toml"));
+    }
     Ok(wanted)
 }
 

@@ -118,6 +118,12 @@ fn a_group_narrows_and_cannot_widen() {
     assert_eq!((group.image.as_str(), group.limits.memory), ("python:3.12", 256 << 20));
     let error = load("[limits]\nmemory_mib = 4096").unwrap_err();
     assert!(error.to_string().contains("above the install's 1024"), "{error}");
+    assert!(load("[limits]\ndisk_images = true").unwrap().limits.disk_images);
+    std::fs::write(root.install_file(), "[limits]\ndisk_images = true").unwrap();
+    assert!(load("").unwrap().limits.disk_images);
+    let error = load("[limits]\ndisk_images = false").unwrap_err();
+    assert!(error.to_string().contains("takes away what the install has set for all"), "{error}");
+    std::fs::remove_file(root.install_file()).unwrap();
     let error = load("network = \"open\"").unwrap_err();
     assert_eq!(error.code(), "config.unknown_key");
     let error = load("[model]\nprovider = \"elsewhere\"").unwrap_err();

@@ -39,6 +39,8 @@ pub struct RunLimits {
     pub workspace: u64,
     /// Bytes of the group's transcripts.
     pub session: u64,
+    /// Whether these two are each a file system of its own, of that size.
+    pub disk_images: bool,
 }
 
 impl Default for RunLimits {
@@ -61,6 +63,7 @@ impl Default for RunLimits {
             turn_letters: 10_000,
             workspace: 2 << 30,
             session: 256 << 20,
+            disk_images: false,
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod authorize;
 pub mod delivery;
 pub mod disk_budget;
+pub mod disk_image;
 pub mod image;
 pub mod media;
 pub mod mounts;

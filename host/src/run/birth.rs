@@ -27,6 +27,7 @@ use crate::policy::telling::Telling;
 use crate::sandbox::{BoxState, EngineError, check_source};
 use crate::say;
 use crate::store::{BeginState, NewRun};
+use crate::volumes::Volume;
 use ipc_schema::ToAgentLetter;
 use ipc_schema::letters::ToAgent;
 
@@ -192,7 +193,7 @@ pub async fn spec_of(
     image: ImageFacts,
     walls: Walls,
 ) -> Result<ContainerSpec, Never> {
-    let sources = sources(ground, lane, walls, &image, uid).await?;
+    let sources = sources(ground, group, walls, &image, uid).await?;
     plan(&PlanInput {
         install: ground.id.to_owned(),
         run: run.clone(),
@@ -320,12 +321,13 @@ fn open_wall(parts: &Parts, group: &Group, lane: &Lane, run: &RunId, uid: u32) -
 /// The group's directories, made by the host and shared with the box by the group id.
 async fn sources(
     ground: Ground<'_>,
-    lane: &Lane,
+    group: &Group,
     walls: Walls,
     image: &ImageFacts,
     uid: u32,
 ) -> Result<Sources, Never> {
     let root = &ground.install.root;
+    let [workspace, session] = filled(ground, group).await?;
     let made = |path: PathBuf, mode: u32| {
         shared_dir(&path, ground.gid, mode)
             .map(|()| path.clone())
@@ -342,12 +344,36 @@ async fn sources(
         to_agent: walls.to_agent,
         from_agent: walls.from_agent,
         socket: walls.socket,
-        session: made(root.sessions(&lane.group), 0o2770)?,
-        workspace: made(root.workspace(&lane.group), 0o2770)?,
-        inbox: made(root.inbox(&lane.group), 0o2750)?,
+        session,
+        workspace,
+        inbox: made(root.inbox(&group.name), 0o2750)?,
         global: made(root.global(), 0o2770)?,
         passwd,
     })
+}
+
+/// The two that a box fills: each a file system of its own where the settings say so.
+async fn filled(ground: Ground<'_>, group: &Group) -> Result<[PathBuf; 2], Never> {
+    let (root, gid, limits) = (&ground.install.root, ground.gid, group.limits.clone());
+    let volumes = root.volumes_of(&group.name).map(Volume::from);
+    let dirs = volumes.clone().map(|volume| volume.dir);
+    let had = tokio::task::spawn_blocking(move || {
+        for (volume, limit) in volumes.iter().zip([limits.workspace, limits.session]) {
+            let had = if limits.disk_images { volume.have(limit, gid) } else { volume.absent() };
+            had.map_err(|e| Never::new(e.code(), e))?;
+            if !limits.disk_images {
+                shared_dir(&volume.dir, gid, 0o2770).map_err(|e| {
+                    Never::new("state.dir", format!("{} cannot be made: {e}", volume.dir.display()))
+                })?;
+            }
+        }
+        Ok(())
+    });
+    let had = had.await.unwrap_or_else(|e| Err(Never::new("disk.image", e)));
+    // As with the group's file: where the install is kept is not told.
+    let place = format!("{}/", root.path().display());
+    had.map_err(|never: Never| Never { why: never.why.replace(&place, ""), ..never })?;
+    Ok(dirs)
 }
 
 async fn write_begin(

@@ -76,9 +76,12 @@ impl Watchdog {
             setting,
             limit: Held { bytes, names: names_limit(names) },
         };
+        // In a file system of its own a full workspace is the agent's to clear up, in the same turn. Transcripts are
+        // not: nobody could write the next one.
+        let workspace = if limits.disk_images { u64::MAX } else { limits.workspace };
         let mut places = vec![
             (
-                place("disk.workspace", "workspace", "limits.workspace_mib", limits.workspace),
+                place("disk.workspace", "workspace", "limits.workspace_mib", workspace),
                 root.workspace(&lane.group),
             ),
             (
