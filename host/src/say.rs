@@ -50,6 +50,14 @@ pub fn disk_full() -> String {
         .into()
 }
 
+/// The file system has room for few names, whatever is left of it in bytes.
+pub fn names_low(names: u64) -> String {
+    format!(
+        "The disk has room for {names} more files only, however large. What is being worked on goes on; I read no new \
+         messages until some are removed. They wait at the platform and are not lost."
+    )
+}
+
 /// Little is left, in MiB.
 pub fn disk_low(free: u64, floor: u64) -> String {
     format!(
@@ -113,12 +121,16 @@ fn box_ended(ending: &Ending) -> String {
     }
 }
 
-/// A box took more than it may. `what` goes on after "it". What of a full disk is kept is told when it is known
+/// A box took more than it may. `what` goes on after "it". What is removed of what it wrote is told by itself
 /// ([`taken_back`]).
 pub fn over_limit(code: &str, what: &str) -> String {
     let what = ended(&one_line(what, REASON));
-    let kept = if code.starts_with("disk.") { "" } else { "What it did so far is kept. " };
-    format!("I ended the agent's box, because it {what} {kept}Write again to go on.")
+    let next = match code {
+        "disk.low" => "Write again once there is room; the owner has been told.",
+        code if code.starts_with("disk.") => "Write again to go on.",
+        _ => "What it did so far is kept. Write again to go on.",
+    };
+    format!("I ended the agent's box, because it {what} {next}")
 }
 
 /// The newest files were removed, because they were beyond what a directory may hold.
@@ -129,7 +141,7 @@ pub fn taken_back(files: u64, bytes: u64) -> String {
         (format!("the {files} newest files"), "them")
     };
     format!(
-        "Of what the agent wrote, {files} ({}) went beyond what may be kept: I removed {them}, so that there is room for all.",
+        "Of what the agent changed last, {files} ({}) went beyond what may be kept: I removed {them}, so that there is room for all.",
         size(bytes)
     )
 }

@@ -126,16 +126,6 @@ impl UntrustedDir {
         Ok(seen)
     }
 
-    /// Bytes on disk of the given names, links not followed; what is gone counts nothing. A sparse file counts what it
-    /// takes, not what it claims.
-    pub fn disk_usage(&self, names: &[OsString]) -> u64 {
-        names
-            .iter()
-            .filter_map(|name| fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok())
-            .map(|stat| u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
-            .sum()
-    }
-
     /// Removes one name. A directory is removed only when empty; a name that is gone is no error. Nothing is
     /// followed, and nothing below a directory is touched.
     ///

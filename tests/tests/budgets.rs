@@ -35,7 +35,10 @@ async fn a_full_workspace_is_named_with_its_limit() {
     let fill =
         "echo hello >/workspace/note; sleep 2; dd if=/dev/zero of=/workspace/fill bs=1M count=200; sleep 60";
     let (world, ann, direct, told) = runs(&settings, fill).await;
-    has(&told, &["[lazaret]", "it filled its workspace with", "of 16 MiB (limits.workspace_mib)"]);
+    has(
+        &told,
+        &["[lazaret]", "it filled its workspace with", "and 16 MiB may be kept (limits.workspace_mib)"],
+    );
     // Its limit would bound nothing if what went beyond it stayed.
     has(&world.hears(&direct).await, &["[lazaret]", "the newest file", "I removed it"]);
     assert!(!world.in_workspace("main", "fill").exists());
@@ -58,7 +61,7 @@ async fn a_stream_of_letters_is_named_with_its_limit() {
     let settings = [("LAZARET_LIMITS_TURN_LETTERS", "300")];
     let flood = "cd /ipc/from-agent; i=0; while i=$((i+1)); do : >junk; usleep 2000; done";
     let (world, ann, direct, told) = runs(&settings, flood).await;
-    has(&told, &["letters in one turn, of 300"]);
+    has(&told, &["letters in one turn, and may write 300"]);
     let log = world.log();
     assert!(log.matches("is no letter's name").count() <= 25, "the box wrote the operator's log:\n{log}");
     goes_on(world, &ann, &direct).await;

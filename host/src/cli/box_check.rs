@@ -1,6 +1,7 @@
 //! `lazaret box check`: a box of a group's real posture, looked at from inside and outside, line by line, with the fix for
 //! each loss; and this install's keys, which must be nowhere in it.
 
+use ipc_schema::text::safe_line;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -13,7 +14,7 @@ use crate::daemon;
 use crate::domain::{GroupName, Lane};
 use crate::parts::Runner;
 use crate::policy::posture::{Finding, Standing};
-use crate::report::safe;
+
 use crate::run::{self, Ground, Never, Walls};
 use crate::sandbox::Engine;
 
@@ -97,7 +98,7 @@ pub(super) async fn run(here: &Here, verb: Box) -> Done {
         text += &told(finding);
     }
     for place in &canary.unread {
-        text += &format!("      not read for keys: {}\n", safe(place));
+        text += &format!("      not read for keys: {}\n", safe_line(place));
     }
     text += &format!("\n{score} held");
     for (count, what) in [
@@ -131,8 +132,18 @@ async fn running(engine: &Engine, install: &str, canary: &mut Canary) -> Result<
 }
 
 fn key_line(canary: &Canary) -> Finding {
-    let expected = format!("{} secrets, found in none of {} places", canary.secrets(), canary.read);
+    let expected = format!("{} keys and tokens, found in none of {} places", canary.secrets(), canary.read);
     let clean = canary.hits.is_empty();
+    if canary.secrets() == 0 {
+        return Finding {
+            name: "key-canary",
+            standing: Standing::Unknown,
+            seen: "no key or token is set here, so there is nothing to look for".into(),
+            expected: "the keys that the host has".into(),
+            fix: "run it with the environment that the host runs with",
+            acceptable: false,
+        };
+    }
     Finding {
         name: "key-canary",
         standing: if clean { Standing::Held } else { Standing::Lost },
@@ -154,7 +165,7 @@ fn told(finding: &Finding) -> String {
         Standing::Lost => ("LOST", true),
     };
     let Finding { name, expected, seen, .. } = finding;
-    let (expected, seen) = (safe(expected), safe(seen));
+    let (expected, seen) = (safe_line(expected), safe_line(seen));
     let mut line = if seen == expected {
         format!("{mark}  {name:<18}  {seen}\n")
     } else {

@@ -158,8 +158,12 @@ impl Canary {
         for path in [root.state().join("letters"), root.runners(), root.passwd(), root.inbox(group)] {
             self.own(&path);
         }
-        for path in [root.workspace(group), root.sessions(group), root.global()] {
+        for path in [root.workspace(group), root.sessions(group)] {
             self.of_agent(&path, uid);
+        }
+        // Only the agent of `main` writes there; another group's box reads it.
+        if group.is_main() {
+            self.of_agent(&root.global(), uid);
         }
         // What a host that crashed would leave, where it was started and where it lives.
         let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));

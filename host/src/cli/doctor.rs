@@ -13,6 +13,7 @@ use crate::daemon;
 use crate::disk;
 use crate::domain::group::Group;
 use crate::policy::posture::{above_machine, no_runtime};
+use crate::policy::pressure::names_floor;
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
 use crate::say;
@@ -110,7 +111,13 @@ fn disk(install: &Install, found: &mut Findings) {
     let place = if state.exists() { state.as_path() } else { install.root.path() };
     let checked = disk::room(place).map_err(|e| format!("{}: {e}", place.display())).and_then(|room| {
         let (free, floor) = (room.free >> 20, host.free_floor_mib);
+        let names = room.names < names_floor(room.all_names);
         match (room.read_only, free < floor) {
+            (false, false) if names => Err(format!(
+                "there is room for {} more files only: no messages are read; remove some on {}",
+                room.names,
+                place.display()
+            )),
             (true, _) => Err(format!("{} is mounted read-only; make it writable", place.display())),
             (_, true) => Err(format!(
                 "{free} MiB are free, below host.free_floor_mib = {floor}: no messages are read; make room on {}",

@@ -1,5 +1,6 @@
 //! `lazaret image`: what boxes are made of. All of it works beside a running host, and changes new runs only.
 
+use ipc_schema::text::safe_line;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -272,12 +273,12 @@ fn row(group: &str, wanted: &str, pin: Option<&Pin>, about: Option<&ImageAbout>)
         }
         None => format!("GONE from this machine; lazaret image set {group} NAME"),
     };
-    let mut text = format!("{group:<16} {}, {there}\n", safe(&pin.now.shown()));
+    let mut text = format!("{group:<16} {}, {there}\n", safe_line(&pin.now.shown()));
     if let Some(before) = &pin.before {
-        text += &format!("{:<16} before: {}\n", "", safe(&before.shown()));
+        text += &format!("{:<16} before: {}\n", "", safe_line(&before.shown()));
     }
     if let Some(refused) = &pin.refused {
-        text += &format!("{:<16} not taken: {}: {}\n", "", safe(&refused.name), safe(&refused.why));
+        text += &format!("{:<16} not taken: {}: {}\n", "", safe_line(&refused.name), safe_line(&refused.why));
     }
     text
 }
@@ -315,15 +316,15 @@ fn verdict_json(name: &str, about: &ImageAbout, verdict: &Verdict) -> Value {
 fn verdict_text(name: &str, about: &ImageAbout, verdict: &Verdict) -> String {
     let system =
         verdict.offers.as_ref().and_then(|o| o.system.clone()).map(|s| format!(", {s}")).unwrap_or_default();
-    let mut text = safe(&format!(
-        "{name} ({}), {}/{}, {} MiB{system}\n",
+    let mut text = safe_line(&format!(
+        "{name} ({}), {}/{}, {} MiB{system}",
         short(&about.facts.id),
         about.os,
         about.facts.architecture,
         about.size >> 20
-    ));
+    )) + "\n";
     for f in &verdict.findings {
-        text += &format!("{:<7} {:<13} {}\n", f.weight.as_str(), f.what, safe(&f.told));
+        text += &format!("{:<7} {:<13} {}\n", f.weight.as_str(), f.what, safe_line(&f.told));
     }
     let loses = verdict.findings.iter().filter(|f| f.weight == Weight::Loses).count();
     text += &match (verdict.broken(), loses) {

@@ -1,5 +1,6 @@
 //! `lazaret status`
 
+use ipc_schema::text::safe_line;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -10,7 +11,8 @@ use crate::channels::terminal::wire::SOCKET;
 use crate::clock::Clock;
 use crate::disk;
 use crate::mailbox;
-use crate::report::safe;
+use crate::policy::pressure::names_floor;
+
 use crate::say;
 use crate::store::{self, DeliveryCount};
 use crate::unix_socket;
@@ -63,25 +65,28 @@ pub(super) async fn run(here: &Here) -> Done {
     }
     if let Some(room) = room {
         let written = if room.read_only { ", READ-ONLY" } else { "" };
-        text += &format!("disk      {} MiB free, {ballast} MiB of ballast{written}\n", room.free >> 20);
+        let few = room.names < names_floor(room.all_names);
+        let names = if few { format!(", room for {} MORE FILES ONLY", room.names) } else { String::new() };
+        text +=
+            &format!("disk      {} MiB free, {ballast} MiB of ballast{written}{names}\n", room.free >> 20);
     }
     for (group, l) in &losses {
         text += &format!(
             "loss      {group}  {}: {} ({}); asked for {}\n",
             l.name,
-            safe(&l.seen),
+            safe_line(&l.seen),
             l.why,
-            safe(&l.expected)
+            safe_line(&l.expected)
         );
     }
     for (run, lane, state) in &summary.runs {
         text += &format!("run       {run}  {lane}  {state}  letters {}\n", letters(here, run, lane));
     }
     for (group, pin, refused) in &kept {
-        let (name, why) = (safe(&refused.name), safe(&refused.why));
+        let (name, why) = (safe_line(&refused.name), safe_line(&refused.why));
         text += &format!(
             "image     {group} goes on with {}; {name} is not taken: {why}\n",
-            safe(&pin.now.shown())
+            safe_line(&pin.now.shown())
         );
     }
     for (name, value) in &summary.numbers {
@@ -128,10 +133,10 @@ fn tell_outbox(d: &DeliveryCount) -> String {
     for held in &d.held {
         let begins: String = held.text.chars().take(60).collect();
         let code = &held.code;
-        text += &format!("held      {}  /resend {code} or /drop {code}: {}\n", held.chat, safe(&begins));
+        text += &format!("held      {}  /resend {code} or /drop {code}: {}\n", held.chat, safe_line(&begins));
     }
     for chat in &d.unreachable {
-        text += &format!("cut off   {}  since {}: {}\n", chat.chat, chat.since, safe(&chat.why));
+        text += &format!("cut off   {}  since {}: {}\n", chat.chat, chat.since, safe_line(&chat.why));
     }
     text
 }

@@ -6,9 +6,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::tell_owner;
-use crate::disk;
+use crate::disk::{self, Room};
 use crate::parts::Parts;
-use crate::policy::pressure::{Limits, Pressure, Reading, decide};
+use crate::policy::pressure::{Limits, Pressure, Reading, decide, names_floor};
 use crate::say;
 use crate::store::{BALLAST, Trouble};
 
@@ -76,7 +76,6 @@ impl Watch {
     fn look(&mut self, parts: &Parts, with_ballast: bool) {
         let state = parts.install.root.state();
         let host = &parts.install.file.host;
-        let limits = Limits { floor: host.free_floor_mib << 20, ballast: host.ballast_mib << 20 };
         let room = match disk::room(&state) {
             Ok(room) => room,
             Err(e) => {
@@ -84,6 +83,8 @@ impl Watch {
                 return;
             }
         };
+        let (floor, ballast) = (host.free_floor_mib << 20, host.ballast_mib << 20);
+        let limits = Limits { floor, names: names_floor(room.all_names), ballast };
         let ballast = state.join(BALLAST);
         let met = self.trouble.borrow_and_update().clone();
         // What a commit was refused is only over when something can be written again.
@@ -100,7 +101,7 @@ impl Watch {
         let verdict = decide(self.pressure, seen, limits);
         self.pressure = verdict.now;
         if verdict.tell {
-            self.news(parts, room.free);
+            self.news(parts, &room);
         }
         let make = with_ballast && verdict.make_ballast;
         if make || (limits.ballast == 0 && disk::there(&ballast)) {
@@ -113,11 +114,13 @@ impl Watch {
         parts.gate.set(verdict.now.takes_in());
     }
 
-    fn news(&mut self, parts: &Parts, free: u64) {
-        let (code, free) = (self.pressure.code(), free >> 20);
+    fn news(&mut self, parts: &Parts, room: &Room) {
+        let (code, free) = (self.pressure.code(), room.free >> 20);
+        let floor = parts.install.file.host.free_floor_mib;
         let text = match self.pressure {
             Pressure::Fine => say::disk_again(),
-            Pressure::Low => say::disk_low(free, parts.install.file.host.free_floor_mib),
+            Pressure::Low if free >= floor => say::names_low(room.names),
+            Pressure::Low => say::disk_low(free, floor),
             Pressure::Full => say::disk_full(),
             Pressure::ReadOnly => say::disk_read_only(),
         };

@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 
 use super::lock;
 
-/// Notices about one directory in a second, of any kind, that are noise. A letter makes five, and a thousand letters a
-/// second are more than any store takes; the watcher reads ten times as many as this.
+/// Notices about one directory in a second, of any kind, that are noise: four times what a thousand letters make, which
+/// are more than a store takes.
 const LOUD: u32 = 20_000;
 /// So many seconds of noise in a row are no accident any more.
 const LASTING: u32 = 3;

@@ -66,15 +66,22 @@ pub fn over(place: &Place, before: Held, lately: Option<Held>, now: Held) -> Opt
     let (room, keep) = (limit.or(before.and(SLACK)), limit.or(before));
     if now.bytes > room.bytes {
         let (holds, most) = (say::size(now.bytes), say::size(limit.bytes));
-        return ended(code, format!("filled its {name} with {holds}, of {most} ({setting})"), keep);
+        return ended(
+            code,
+            format!("filled its {name} with {holds}, and {most} may be kept ({setting})"),
+            keep,
+        );
     }
     if now.names > room.names {
-        let what = format!("filled its {name} with more than {} files", limit.names);
+        let what = format!(
+            "filled its {name} with more than {} files, which is its share of what the disk has room for",
+            limit.names
+        );
         return ended(code, what, keep);
     }
-    let room = lately?.and(SLACK);
+    let lately = lately?;
+    let room = lately.and(SLACK);
     if now.bytes > room.bytes || now.names > room.names {
-        let lately = lately.unwrap_or(now);
         let (wrote, made) =
             (say::size(now.bytes.saturating_sub(lately.bytes)), now.names.saturating_sub(lately.names));
         let what = format!("wrote {wrote} and {made} files into its {name} while the disk is nearly full");
@@ -86,7 +93,7 @@ pub fn over(place: &Place, before: Held, lately: Option<Held>, now: Held) -> Opt
 /// Every box is ended when the disk is as good as full and stays so: one of them holds on to the room, and by no name
 /// that could be looked at.
 pub fn nobody_goes_on() -> Ending {
-    let what = "was at work while the disk is as good as full, and nobody can work until there is room";
+    let what = "was at work while the disk is as good as full";
     Ending::OverLimit { code: "disk.low", what: what.to_owned() }
 }
 
@@ -120,7 +127,7 @@ mod tests {
         let (what, keep) = told(held(10), None, held(1025)).unwrap();
         assert_eq!(
             what,
-            "was ended (disk.workspace): it filled its workspace with 1 GiB, of 1 GiB (limits.workspace_mib)"
+            "was ended (disk.workspace): it filled its workspace with 1 GiB, and 1 GiB may be kept (limits.workspace_mib)"
         );
         assert_eq!(keep.bytes, 1024 * MIB, "what is beyond the limit goes");
     }

@@ -31,14 +31,18 @@ pub struct Reading {
     pub refused: bool,
 }
 
-/// Below so many names nothing new comes in: a file system runs out of them as it does of bytes.
-pub const NAMES_FLOOR: u64 = 20_000;
+/// Below so many names nothing new comes in: a file system, made for `all`, runs out of them as it does of bytes.
+pub fn names_floor(all: u64) -> u64 {
+    (all / 50).min(20_000)
+}
 
-/// The settings, in bytes.
+/// The settings, in bytes, and what follows for names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Below this nothing new comes in.
     pub floor: u64,
+    /// And below so many names.
+    pub names: u64,
     /// What is kept to be given back.
     pub ballast: u64,
 }
@@ -78,14 +82,14 @@ impl Pressure {
 pub fn decide(was: Pressure, seen: Reading, limits: Limits) -> Verdict {
     let above = limits.floor.saturating_add(limits.floor / 8);
     let missing = if seen.ballast { 0 } else { limits.ballast };
-    let names_again = seen.names >= NAMES_FLOOR + NAMES_FLOOR / 8;
+    let names_again = seen.names >= limits.names + limits.names / 8;
     let roomy = names_again && seen.free >= above.saturating_add(missing);
     let now = match was {
         _ if seen.read_only || seen.refused => Pressure::ReadOnly,
         _ if seen.full => Pressure::Full,
         Pressure::Full if !roomy => Pressure::Full,
         Pressure::Low if seen.free < above || !names_again => Pressure::Low,
-        _ if seen.free < limits.floor || seen.names < NAMES_FLOOR => Pressure::Low,
+        _ if seen.free < limits.floor || seen.names < limits.names => Pressure::Low,
         _ => Pressure::Fine,
     };
     let make_ballast = now == Pressure::Fine && missing > 0 && roomy;
@@ -97,7 +101,7 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const LIMITS: Limits = Limits { floor: 256 * MIB, ballast: 64 * MIB };
+    const LIMITS: Limits = Limits { floor: 256 * MIB, names: 20_000, ballast: 64 * MIB };
 
     fn seen(free: u64, ballast: bool) -> Reading {
         Reading { free: free * MIB, names: 1 << 20, read_only: false, ballast, full: false, refused: false }
@@ -138,7 +142,7 @@ mod tests {
 
     #[test]
     fn without_a_floor_only_a_commit_that_fails_shuts() {
-        let none = Limits { floor: 0, ballast: 0 };
+        let none = Limits { floor: 0, names: 0, ballast: 0 };
         assert_eq!(decide(Pressure::Fine, seen(0, false), none).now, Pressure::Fine);
         let full = Reading { full: true, ..seen(0, false) };
         assert_eq!(decide(Pressure::Fine, full, none).now, Pressure::Full);

@@ -37,15 +37,15 @@ impl Tally {
         let (code, what) = match self {
             t if t.bytes > limits.turn_bytes => {
                 let (wrote, most) = (say::size(t.bytes), say::size(limits.turn_bytes));
-                ("ipc.flood", format!("wrote {wrote} of letters in one turn, of {most}"))
+                ("ipc.flood", format!("wrote {wrote} of letters in one turn, and may write {most}"))
             }
             t if t.letters > limits.turn_letters => {
                 let (wrote, most) = (t.letters, limits.turn_letters);
-                ("ipc.flood", format!("wrote {wrote} letters in one turn, of {most}"))
+                ("ipc.flood", format!("wrote {wrote} letters in one turn, and may write {most}"))
             }
             t if t.requests > requests => {
                 let (asked, most) = (t.requests, limits.requests);
-                ("ipc.rate", format!("asked {asked} times in one turn, of {most}"))
+                ("ipc.rate", format!("asked the host {asked} times in one turn, and may ask {most} times"))
             }
             _ => return None,
         };
@@ -71,7 +71,10 @@ mod tests {
         assert_eq!(told(&tally), None, "64 MiB are allowed");
         tally.wrote(1 << 20);
         let (code, what) = told(&tally).unwrap();
-        assert_eq!((code, what.as_str()), ("ipc.flood", "wrote 65 MiB of letters in one turn, of 64 MiB"));
+        assert_eq!(
+            (code, what.as_str()),
+            ("ipc.flood", "wrote 65 MiB of letters in one turn, and may write 64 MiB")
+        );
     }
 
     #[test]
@@ -80,7 +83,7 @@ mod tests {
         (0..10_000).for_each(|_| tally.wrote(0));
         assert_eq!(told(&tally), None);
         tally.wrote(0);
-        assert_eq!(told(&tally).unwrap().1, "wrote 10001 letters in one turn, of 10000");
+        assert_eq!(told(&tally).unwrap().1, "wrote 10001 letters in one turn, and may write 10000");
     }
 
     #[test]

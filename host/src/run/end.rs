@@ -1,5 +1,6 @@
 //! The end of a run: signals, last letters, the log, the box's removal, and the one decision about its turn.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ use crate::store::Collected;
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// A box that is still there after SIGKILL gets it again.
 const KILL_AGAIN: Duration = Duration::from_secs(5);
-/// A box may leave this many passes of letters behind; its budget is 4,096 names, a pass takes 64.
-pub(super) const LAST_PASSES: u32 = 200;
+/// A box may leave this many passes of letters behind; a pass takes 64, and more names than a directory's budget end the
+/// box.
+pub(super) const LAST_PASSES: u32 = 400;
 /// How much of stdout and stderr is kept.
 const LOG_BYTES: usize = 64 * 1024;
 /// How much of it a person sees when a box dies.
@@ -51,8 +53,13 @@ impl Run {
     async fn take_back(&mut self) {
         let Some((path, keep)) = self.reclaim.take() else { return };
         let since = begun(&self.run);
+        let known = self.parts.store.group(&self.lane.group, self.parts.clock.wall()).await;
+        let transcript = known.ok().map(|known| format!("{}.jsonl", known.session_of(&self.lane)));
         let shown = path.display().to_string();
-        let taken = tokio::task::spawn_blocking(move || reclaim(&path, since, keep)).await;
+        let taken = tokio::task::spawn_blocking(move || {
+            reclaim(&path, since, keep, transcript.as_deref().map(OsStr::new))
+        })
+        .await;
         let taken = match taken {
             Ok(Ok(taken)) => taken,
             Ok(Err(e)) => return tracing::warn!(run = %self.run, code = "disk.reclaim", "{shown}: {e}"),

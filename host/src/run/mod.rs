@@ -318,7 +318,7 @@ impl Run {
             }
         }
         if self.owed.letters && !self.wall.stands() {
-            tracing::error!(run = %self.run, code = "ipc.gone", "the letter directory was removed: the box is ended");
+            tracing::error!(run = %self.run, code = "ipc.dir_gone", "the letter directory was removed: the box is ended");
             self.kill(Ending::Killed).await;
         }
     }

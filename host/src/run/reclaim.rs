@@ -1,13 +1,15 @@
-//! Takes back what a box wrote beyond what it may: the newest files of a directory, once the box is gone.
+//! Takes back what a box wrote beyond what it may: the files of a directory that it changed last, once the box is gone.
 //!
 //! Without it the limit would end boxes and bound nothing: what the first of them wrote would go on taking the room of
-//! all. Older files are not touched. What is new is told by the time of a file's last change, which nobody can set.
+//! all. What the box did not change stays, and so does the transcript that its lane continues. When a file was changed is
+//! told by a time that nobody can set; a change of its name or its rights counts as one of the file.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use ipc_schema::untrusted_fs::{Kind, Step, UntrustedDir};
+use ipc_schema::untrusted_fs::{Entry, Kind, Step, UntrustedDir, Walk};
 
 use crate::policy::disk_budget::Held;
 
@@ -24,12 +26,16 @@ pub(super) struct Reclaimed {
 }
 
 /// Removes the newest files below `path` until no more than `keep` is left; none that was last changed before `since`
-/// (seconds since 1970).
+/// (seconds since 1970), and not the one directly inside that is called `spare`, unless it takes half of all by itself.
 ///
 /// # Errors
 /// When the directory cannot be opened.
-pub(super) fn reclaim(path: &Path, since: i64, keep: Held) -> io::Result<Reclaimed> {
+pub(super) fn reclaim(path: &Path, since: i64, keep: Held, spare: Option<&OsStr>) -> io::Result<Reclaimed> {
     let dir = UntrustedDir::open(path)?;
+    let may_go = |walk: &Walk, entry: &Entry| {
+        let spared = walk.depth() == 1 && walk.path().as_os_str() == spare.unwrap_or_default();
+        entry.kind != Kind::Folder && !(spared && entry.on_disk <= keep.bytes / 2)
+    };
     // By the second: no list of a million paths lies in memory.
     let mut seconds: BTreeMap<i64, Held> = BTreeMap::new();
     let mut all = Held { bytes: 0, names: 0 };
@@ -38,7 +44,7 @@ pub(super) fn reclaim(path: &Path, since: i64, keep: Held) -> io::Result<Reclaim
         let Step::Entry(entry) = step else { continue };
         let bytes = entry.on_disk / entry.links.max(1);
         all = Held { bytes: all.bytes.saturating_add(bytes), names: all.names + 1 };
-        if entry.kind != Kind::Folder && entry.ctime >= since {
+        if entry.ctime >= since && may_go(&walk, &entry) {
             let second = seconds.entry(entry.ctime).or_insert(Held { bytes: 0, names: 0 });
             *second = Held { bytes: second.bytes.saturating_add(bytes), names: second.names + 1 };
         }
@@ -57,7 +63,7 @@ pub(super) fn reclaim(path: &Path, since: i64, keep: Held) -> io::Result<Reclaim
     let mut walk = dir.walk(NAMES)?;
     while let Some(step) = walk.next() {
         let Step::Entry(entry) = step else { continue };
-        if entry.kind != Kind::Folder && entry.ctime >= from && walk.unlink().is_ok() {
+        if entry.ctime >= from && may_go(&walk, &entry) && walk.unlink().is_ok() {
             taken.files += 1;
             taken.bytes = taken.bytes.saturating_add(entry.on_disk / entry.links.max(1));
         }
@@ -97,14 +103,29 @@ mod tests {
         fs::File::open(at("deep/er/last")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
 
         let keep = |mib: u64| Held { bytes: mib << 20, names: 1_000 };
-        assert_eq!(reclaim(dir.path(), since, keep(7)).unwrap(), Reclaimed::default());
-        let taken = reclaim(dir.path(), since, keep(5)).unwrap();
+        assert_eq!(reclaim(dir.path(), since, keep(7), None).unwrap(), Reclaimed::default());
+        let taken = reclaim(dir.path(), since, keep(5), None).unwrap();
         assert!(taken.files == 2 && taken.bytes >= 2 << 20, "{taken:?}");
         assert!(at("deep/er/first").exists() && !at("deep/er/last").exists());
         assert!(outside.path().exists(), "a link is removed, not followed");
-        let taken = reclaim(dir.path(), since, keep(0)).unwrap();
+        let taken = reclaim(dir.path(), since, keep(0), None).unwrap();
         assert_eq!(taken.files, 1);
         assert!(at("deep/old").exists(), "it was there before the box");
+    }
+
+    #[test]
+    fn the_transcript_that_is_continued_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("deep")).unwrap();
+        for (name, mib) in [("junk", 4), ("deep/one-1.jsonl", 1), ("one-1.jsonl", 1)] {
+            fs::write(at(name), vec![1; mib << 20]).unwrap();
+        }
+        let since = changed(&at("junk"));
+        let keep = |mib: u64| Held { bytes: mib << 20, names: 1_000 };
+        assert_eq!(reclaim(dir.path(), since, keep(2), Some("one-1.jsonl".as_ref())).unwrap().files, 2);
+        assert!(at("one-1.jsonl").exists(), "it was changed last");
+        assert_eq!(reclaim(dir.path(), since, keep(0), Some("one-1.jsonl".as_ref())).unwrap().files, 1);
     }
 
     #[test]
@@ -114,7 +135,7 @@ mod tests {
         second();
         (0..50).for_each(|n| fs::write(dir.path().join(format!("n{n}")), b"").unwrap());
         let since = changed(&dir.path().join("n0"));
-        let taken = reclaim(dir.path(), since, Held { bytes: u64::MAX, names: 10 }).unwrap();
+        let taken = reclaim(dir.path(), since, Held { bytes: u64::MAX, names: 10 }, None).unwrap();
         assert!(taken.files >= 41, "{taken:?}");
         assert!(dir.path().join("old").exists());
     }

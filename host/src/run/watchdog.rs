@@ -1,7 +1,8 @@
 //! Looks at what a box's writable directories hold for as long as it lives.
 //!
 //! Most file systems give a directory no limit of its own, so it is measured: at once when the disk has lost much since
-//! the last time, else every ten seconds of work. Measuring a large tree takes time: as long as nothing is lost it takes
+//! the last time, else every ten seconds of work
+//! and every minute of listening. Measuring a large tree takes time: as long as nothing is lost it takes
 //! at most a twentieth of it.
 //!
 //! A file that has no name any more, and is kept by a descriptor or a mapping, is in no directory. It is found in the
@@ -24,7 +25,7 @@ use crate::domain::group::Group;
 use crate::domain::{Ending, Lane};
 use crate::parts::Parts;
 use crate::policy::disk_budget::{Held, Place, SLACK, names_limit, nobody_goes_on, over};
-use crate::policy::pressure::NAMES_FLOOR;
+use crate::policy::pressure::names_floor;
 use crate::sandbox::unlinked;
 
 /// How often the file system is asked for its free room, which is one system call: while a turn is worked on, and while
@@ -154,7 +155,11 @@ async fn watch(
         // Before the watch on the turn: one that begins meanwhile is seen by the next round.
         let busy = open_turn.borrow_and_update().is_some();
         let room = disk::room(&state).ok();
-        let low = room.as_ref().is_some_and(|room| room.free < floor || room.names < NAMES_FLOOR);
+        let full = room
+            .as_ref()
+            .is_some_and(|room| room.free < floor / 2 || room.names < names_floor(room.all_names) / 2);
+        let low =
+            room.as_ref().is_some_and(|room| room.free < floor || room.names < names_floor(room.all_names));
         let lost = matches!((&then, &room), (Some(then), Some(now))
             if then.free.saturating_sub(now.free) > LOST.bytes || then.names.saturating_sub(now.names) > LOST.names);
         let period = if busy { BUSY } else { QUIET };
@@ -172,7 +177,6 @@ async fn watch(
             looked = Instant::now();
             pause = began.elapsed();
         }
-        let full = disk::room(&state).is_ok_and(|room| room.free < floor / 2 || room.names < NAMES_FLOOR / 2);
         full_since = full.then(|| full_since.unwrap_or_else(Instant::now));
         if full_since.is_some_and(|since| since.elapsed() > AS_GOOD_AS_FULL) {
             let _ = tell.send(Bite { ending: nobody_goes_on(), reclaim: None }).await;

@@ -32,7 +32,7 @@ impl Engine {
     pub async fn about_image(&self, name: &str) -> Result<ImageAbout, EngineError> {
         failpoint!("sandbox.image.before", |e| self.away(&e));
         let told = match self.ask("look at the image", QUICK, self.docker()?.inspect_image(name)).await {
-            Err(EngineError::Refused { why, .. }) if why.to_lowercase().contains("no such image") => {
+            Err(EngineError::Refused { status: 404, .. }) => {
                 return Err(EngineError::NoImage { image: name.to_owned() });
             }
             told => told?,
@@ -65,7 +65,7 @@ impl Engine {
     /// As [`Engine::image`].
     pub async fn label_of_image(&self, name: &str, label: &str) -> Result<Option<String>, EngineError> {
         match self.ask("look at the image", QUICK, self.docker()?.inspect_image(name)).await {
-            Err(EngineError::Refused { why, .. }) if why.to_lowercase().contains("no such image") => {
+            Err(EngineError::Refused { status: 404, .. }) => {
                 Err(EngineError::NoImage { image: name.to_owned() })
             }
             told => Ok(told?.config.and_then(|c| c.labels).and_then(|mut labels| labels.remove(label))),
@@ -142,7 +142,7 @@ impl Engine {
                 match self.ask("look at a path of the image", QUICK, about).await {
                     Ok(about) if about.file_mode & GO_SYMLINK != 0 => links.push(path),
                     // Most of them are not there.
-                    Ok(_) | Err(EngineError::Refused { .. }) => {}
+                    Ok(_) | Err(EngineError::Refused { status: 404, .. }) => {}
                     Err(e) => return Err(e),
                 }
             }

@@ -85,6 +85,8 @@ pub enum EngineError {
     Refused {
         /// What it was asked.
         what: &'static str,
+        /// Its HTTP status.
+        status: u16,
         /// What it said.
         why: String,
     },
@@ -306,7 +308,7 @@ impl Engine {
         let told =
             match self.ask("look at the box", QUICK, self.docker()?.inspect_container(container, None)).await
             {
-                Err(EngineError::Refused { why, .. }) if why.contains("No such container") => {
+                Err(EngineError::Refused { status: 404, .. }) => {
                     return Ok(BoxState::Absent);
                 }
                 told => told?,
@@ -458,7 +460,9 @@ impl Engine {
             {
                 EngineError::NoRuntime { runtime: runtime_named(&message) }
             }
-            Bollard::DockerResponseServerError { message, .. } => EngineError::Refused { what, why: message },
+            Bollard::DockerResponseServerError { message, status_code } => {
+                EngineError::Refused { what, status: status_code, why: message }
+            }
             Bollard::RequestTimeoutError => EngineError::Hangs { what, seconds: within.as_secs() },
             other => EngineError::Away { socket: self.socket.clone(), why: chain(&other) },
         })

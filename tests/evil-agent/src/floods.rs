@@ -173,7 +173,7 @@ fn junk(w: &mut Wall, _: &[&str]) -> Facts {
     fact("made", 3_000)
 }
 
-/// 20,000 directories within each other, built upside down.
+/// 2,000 directories within each other, built upside down.
 fn deep_tree(w: &mut Wall, _: &[&str]) -> Facts {
     let root = w.from.join(".tree");
     let mut made = fs::create_dir(&root);
