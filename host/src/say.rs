@@ -7,6 +7,7 @@ mod voice;
 use std::time::Duration;
 
 use ipc_schema::text::is_unseen;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::domain::Ending;
 use voice::defuse;
@@ -23,6 +24,8 @@ const QUOTATION: usize = 200;
 pub fn file_name(wanted: &str) -> String {
     const STEM: usize = 60;
     const ENDING: usize = 12;
+    // First in plain letters, as a label is: a slash of full width is one in the label.
+    let wanted: String = wanted.nfkc().collect();
     let last = wanted.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or_default();
     let (stem, ending) = match last.rsplit_once('.') {
         Some((stem, ending)) if ending.chars().count() <= ENDING => (stem, format!(".{}", label(ending))),

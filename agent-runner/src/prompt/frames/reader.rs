@@ -62,9 +62,17 @@ fn split<'a>(text: &'a str, at: &str) -> (&'a str, &'a str) {
     text.split_once(at).unwrap_or_else(|| panic!("no {at:?} in {text:?}"))
 }
 
+/// Attributes are read one after the other: what stands in a value is no name, whatever it looks like.
 fn attr_of(head: &str, name: &str) -> Option<String> {
-    let (_, value) = head.split_once(&format!(" {name}=\""))?;
-    Some(unescape(value.split_once('"')?.0))
+    let mut rest = head.split_once(' ')?.1;
+    while let Some((found, after)) = rest.split_once("=\"") {
+        let (value, after) = split(after, "\"");
+        if found.trim_start() == name {
+            return Some(unescape(value));
+        }
+        rest = after;
+    }
+    None
 }
 
 fn needed(head: &str, name: &str) -> String {
