@@ -38,9 +38,9 @@ pub enum RefusalCode {
     Stale,
     /// An acknowledgement that falls, or that exceeds what was written.
     Ack,
-    /// Too many: requests in a turn, names or bytes in the directory.
+    /// Too many requests or messages in a turn.
     Rate,
-    /// The directory passed its budget; the run is ended.
+    /// Too much in the directory, or too much that passed through it in a turn; the run is ended.
     Flood,
     /// The group may not do this.
     Forbidden,

@@ -86,7 +86,7 @@ async fn does(world: &World, ann: &Person, direct: &Chat, order: &str, command: 
 const IMAGES: [(&str, &str); 2] =
     [("LAZARET_LIMITS_DISK_IMAGES", "true"), ("LAZARET_LIMITS_WORKSPACE_MIB", "64")];
 
-/// THREATS B5: the kernel says no at the limit, to the agent, which can do something about it.
+/// The kernel says no at the limit, to the agent, which can do something about it.
 #[tokio::test]
 async fn b5_in_a_file_system_of_its_own_a_full_workspace_ends_nothing() {
     let (mut world, ann, direct) = World::ann_at_home(Engine::docker(), &IMAGES).await;

@@ -1,4 +1,4 @@
-//! Reading a box's request. The bytes are hostile (T1): nothing is parsed into a tree, counts and depths are
+//! Reading a box's request. The bytes are hostile: nothing is parsed into a tree, counts and depths are
 //! bounded, and what would make the *provider* reach out for the box is refused.
 //!
 //! The box has no network, but a provider has: an image or document given by URL, a tool that runs at the provider,

@@ -1,6 +1,6 @@
 //! The source of an extra mount, looked at on the disk before each box.
 //!
-//! The engine walks the path itself, later, and follows links (THREATS B2). So a path is taken only if nobody but root
+//! The engine walks the path itself, later, and follows links. So a path is taken only if nobody but root
 //! and the host could put a link into it in between: each directory above the source belongs to one of them, and others
 //! may not write it (or it is sticky, and the next part belongs to one of them: then they may not move that).
 

@@ -12,11 +12,11 @@
 //! | file | what |
 //! |---|---|
 //! | [`wall`] | letters, valid and otherwise |
-//! | [`files`] | what stands where a letter should (THREATS part A) |
+//! | [`files`] | what stands where a letter should |
 //! | [`letters`] | letters that lie |
 //! | [`floods`] | too much of everything |
-//! | [`places`] | mounts, other people's bytes (parts A and B) |
-//! | [`syscalls`] | what the kernel must not do for a box (part C) |
+//! | [`places`] | mounts, other people's bytes |
+//! | [`syscalls`] | what the kernel must not do for a box |
 //! | [`hogs`] | memory, processors, processes, disk |
 //! | [`gateway`] | the box's only socket |
 //! | [`outlive`] | not ending |

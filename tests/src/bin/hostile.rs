@@ -76,13 +76,17 @@ async fn run() -> Result<ExitCode, String> {
             let seconds = seconds.parse().map_err(|_| format!("SECONDS={seconds} is no number"))?;
             let told = shows::race(seconds, &settings.of_groups()).await;
             println!("{told}");
-            let held = told["leaks"] == 0 && told["taken"].as_u64().is_some_and(|n| n > 0);
+            let some = |name: &str| told[name].as_u64().is_some_and(|n| n > 0);
+            let held = told["leaks"] == 0 && some("taken") && some("letters_swapped_in_a_box");
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         ["flood"] => {
             let told = shows::flood(&settings.of_groups()).await;
             println!("{told}");
-            Ok(if told["host_alive"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            let floods = told["floods"].as_array().cloned().unwrap_or_default();
+            let cleared = floods.iter().all(|flood| flood["files_left"].as_u64().is_some_and(|n| n <= 64));
+            let held = told["host_alive"] == true && !floods.is_empty() && cleared;
+            Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         _ => Err(USAGE.to_owned()),
     }

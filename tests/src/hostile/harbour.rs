@@ -90,12 +90,21 @@ impl Harbour {
     /// # Panics
     /// When it does not come up.
     pub async fn open(settings: &str) -> Self {
+        Self::with_ceiling(settings, &[]).await
+    }
+
+    /// The same where the install itself allows more: settings of its own, as its environment has them.
+    ///
+    /// # Panics
+    /// As [`Harbour::open`].
+    pub async fn with_ceiling(settings: &str, ceiling: &[(&str, &str)]) -> Self {
         let engine =
             if settings.contains("\"runsc\"") { Engine::own_docker_with_gvisor() } else { Engine::docker() };
         let socket = engine.socket();
         let mut world = World::on(engine).await;
         world.set("LAZARET_RUNNER", &evil_agent().to_string_lossy());
-        for (name, value) in [("LAZARET_HOST_WORKING_RUNS", "16"), ("LAZARET_HOST_LIVE_BOXES", "32")] {
+        let many = [("LAZARET_HOST_WORKING_RUNS", "16"), ("LAZARET_HOST_LIVE_BOXES", "32")];
+        for (name, value) in many.iter().chain(ceiling) {
             world.set(name, value);
         }
         world.write(CANARY, "this is the host's own canary\n");
