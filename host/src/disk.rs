@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, StatVfsMountFlags, fallocate, statvfs};
 use rustix::io::Errno;
+use sha2::{Digest, Sha256};
 
 /// What a file system has to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +122,40 @@ pub fn changed(path: &Path) -> io::Result<std::time::SystemTime> {
 /// The paths in a folder; none where there is no such folder.
 pub fn inside(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Passes on what is written through it, and takes its SHA-256.
+pub struct Digesting<W> {
+    to: W,
+    digest: Sha256,
+}
+
+impl<W> Digesting<W> {
+    /// On the way to `to`.
+    pub fn new(to: W) -> Self {
+        Self { to, digest: Sha256::new() }
+    }
+
+    /// Where it went, and the digest in lower-case hex.
+    pub fn done(self) -> (W, String) {
+        (self.to, hex(self.digest))
+    }
+}
+
+impl<W: Write> Write for Digesting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.digest.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// A digest in lower-case hex.
+pub fn hex(digest: Sha256) -> String {
+    digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Puts a file in its place with these rights, under a name of its own first: nobody ever sees half of it, and of two that

@@ -12,7 +12,8 @@ use crate::clock::Clock;
 use crate::config::Install;
 use crate::disk;
 use crate::dispatch::Facts;
-use crate::domain::{GroupName, RunId};
+use crate::domain::outbound::Saying;
+use crate::domain::{ChatId, GroupName, RunId};
 use crate::gateway::Gateway;
 use crate::images::Images;
 use crate::mailbox::Mailbox;
@@ -52,6 +53,16 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// Says something that belongs to no turn: once under one `key`. What cannot be stored is lost but for the log; nothing
+    /// waits for it.
+    pub async fn notice(&self, chat: &ChatId, key: &str, text: String) {
+        let saying = Saying::notice(chat, key, text);
+        match self.store.say(None, saying, self.clock.wall()).await {
+            Ok(()) => self.bell.ring(),
+            Err(e) => tracing::warn!(code = e.code(), key, "the chat was not told: {e}"),
+        }
+    }
+
     /// What dispatch must know of a group. A group whose file is broken gets the defaults here; its run will be
     /// refused with the file, line and column.
     pub fn facts(&self, group: &GroupName) -> Facts {

@@ -8,17 +8,16 @@
     reason = "state/spool is the host's alone; workspaces are read by untrusted_fs"
 )]
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ipc_schema::layout::box_path;
 use ipc_schema::untrusted_fs::{UntrustedDir, Wanted};
 use ipc_schema::{Refusal, RefusalCode};
-use sha2::{Digest, Sha256};
 
-use crate::disk;
+use crate::disk::{self, Digesting};
 
 /// Why a file was not taken. The text reaches the agent.
 #[derive(Debug, thiserror::Error)]
@@ -100,13 +99,11 @@ impl Spool {
     }
 
     fn copy(&self, file: ipc_schema::untrusted_fs::UntrustedFile, part: &Path) -> Result<Copied, NotTaken> {
-        let mut to = Digesting {
-            file: OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?,
-            digest: Sha256::new(),
-        };
+        let part_file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
+        let mut to = Digesting::new(part_file);
         let bytes = file.copy(&mut to)?;
-        let sha256: String = to.digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        to.file.sync_all()?;
+        let (part_file, sha256) = to.done();
+        part_file.sync_all()?;
         fs::rename(part, self.path(&sha256))?;
         disk::sync_dir(&self.dir)?;
         Ok(Copied { sha256, bytes })
@@ -139,26 +136,11 @@ fn beneath(path: &str) -> Result<&Path, NotTaken> {
     Ok(if below.as_os_str().is_empty() { Path::new(".") } else { below })
 }
 
-struct Digesting {
-    file: File,
-    digest: Sha256,
-}
-
-impl Write for Digesting {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.digest.update(bytes.get(..written).unwrap_or_default());
-        Ok(written)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::fs::File;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     const MIB: u64 = 1 << 20;

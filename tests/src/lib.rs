@@ -7,5 +7,6 @@ pub mod engine;
 pub mod hostile;
 pub mod images;
 pub mod model;
+pub mod settings;
 pub mod telegram;
 pub mod world;

@@ -27,7 +27,7 @@ use super::names::Names;
 use super::tree::{self, Found, LeftOut, Tree, What};
 use super::{BackupError, stamp};
 use crate::config::Root;
-use crate::disk;
+use crate::disk::{self, Digesting, hex};
 use crate::domain::{GroupName, WallMs};
 use crate::store::{self, Around, Restored};
 use crate::volumes::Volume;
@@ -317,10 +317,6 @@ impl Read for Exact {
     }
 }
 
-fn hex(digest: Sha256) -> String {
-    digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// Whether a file looks like an archive of ours, and not like a database.
 pub fn is_archive(path: &Path) -> bool {
     let mut header = [0; 262];
@@ -375,9 +371,9 @@ fn read_from(path: &Path, bytes: impl Read) -> Result<Contents, BackupError> {
                 contents = Some(serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?);
             }
             EntryType::Regular => {
-                let mut digest = Digesting(Sha256::new());
+                let mut digest = Digesting::new(io::sink());
                 io::copy(&mut entry, &mut digest).map_err(|e| wrong(e.to_string()))?;
-                digests.insert(name, hex(digest.0));
+                digests.insert(name, digest.done().1);
             }
             other => return Err(wrong(format!("{shown} is a {other:?}"))),
         }
@@ -415,18 +411,6 @@ fn is_place(name: &str) -> bool {
         || name == DATABASE
         || name == MANIFEST
         || name.strip_prefix("state/").is_some_and(kept)
-}
-
-struct Digesting(Sha256);
-
-impl Write for Digesting {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Puts an install back from an archive. What was there is kept below `replaced-<time>`, beside where it was. The

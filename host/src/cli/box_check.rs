@@ -49,12 +49,11 @@ pub(super) async fn run(here: &Here, verb: Box) -> Done {
     let settings = install.group(&group)?;
     let store = here.store()?;
     let known = store.group(&group, Clock::new().wall()).await?;
-    // What is pinned under the name that the settings have is what serves, whatever the name means by now.
-    let pinned = store.pin(&group).await?.filter(|pin| pin.now.name == settings.image);
-    let image = pinned.map_or_else(|| settings.image.clone(), |pin| pin.now.id);
+    let pin = store.pin(&group).await?;
+    let image = pin.as_ref().and_then(|pin| pin.serves(&settings.image)).unwrap_or(&settings.image);
     let engine = daemon::engine(&install, &here.env);
     let facts = engine.facts().await.map_err(|e| CliError::Plain(e.to_string()))?;
-    let image = engine.image(&image).await.map_err(|e| CliError::Plain(e.to_string()))?;
+    let image = engine.image(image).await.map_err(|e| CliError::Plain(e.to_string()))?;
     let runner =
         Runner::install(&daemon::runner_binary(&here.env)?, &here.root.runners()).map_err(CliError::Plain)?;
     let (id, gid) = daemon::identity(&here.root)?;

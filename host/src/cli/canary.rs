@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use ipc_schema::untrusted_fs::UntrustedDir;
 
 use crate::config::Install;
+use crate::disk;
 use crate::domain::GroupName;
 
 /// A secret that is shorter could be a word.
@@ -151,9 +152,7 @@ impl Canary {
         let root = &install.root;
         let database = root.database();
         for side in ["", "-wal", "-shm"] {
-            let mut path = database.clone().into_os_string();
-            path.push(side);
-            self.own(Path::new(&path));
+            self.own(&disk::beside(&database, side));
         }
         for path in [root.state().join("letters"), root.runners(), root.passwd(), root.inbox(group)] {
             self.own(&path);

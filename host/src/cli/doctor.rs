@@ -184,14 +184,14 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
         Ok(store) => store.pins().await.unwrap_or_default(),
         Err(_) => Vec::new(),
     };
-    // What is pinned under the name that the settings have is what serves, whatever the name means by now.
     let mut images: Vec<(String, String)> = install
         .group_names()
         .iter()
         .filter_map(|name| {
             let wanted = install.group(name).ok()?.image;
-            let pin = pins.iter().find(|(group, pin)| group == name && pin.now.name == wanted);
-            Some((pin.map_or_else(|| wanted.clone(), |(_, pin)| pin.now.id.clone()), wanted))
+            let pin = pins.iter().find(|(group, _)| group == name);
+            let serves = pin.and_then(|(_, pin)| pin.serves(&wanted)).unwrap_or(&wanted).to_owned();
+            Some((serves, wanted))
         })
         .collect();
     if images.is_empty() {

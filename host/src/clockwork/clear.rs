@@ -15,6 +15,7 @@ use ipc_schema::untrusted_fs::{Kind, UntrustedDir};
 
 use crate::config::Root;
 use crate::config::files::KeepFile;
+use crate::disk::inside;
 use crate::domain::WallMs;
 use crate::policy::retention::{Kept, Rule, gone};
 use crate::spool::Spool;
@@ -167,10 +168,6 @@ fn is_current(name: &str, newest: u64) -> bool {
     let stem = name.strip_suffix(".jsonl").unwrap_or(name);
     let number = stem.rsplit_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
     !stem.contains('.') && number.is_none_or(|number| number >= newest)
-}
-
-fn inside(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// The size of a run's copies, and when the last was made. The folders are the host's own, two deep.

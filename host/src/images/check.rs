@@ -16,10 +16,9 @@ use crate::disk::{self, shared_dir};
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
 use crate::policy::image::{ImageAbout, Verdict};
-use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, Sources, label, plan};
+use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, label, plan};
 use crate::sandbox::Trial;
 
-const SECCOMP: &str = include_str!("../../../container/seccomp.json");
 /// The user of boxes on trial: the one below all groups' (see `store::settings`).
 const UID: u32 = 70_000;
 /// A busy machine starts a box and a runner in this time.

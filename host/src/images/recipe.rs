@@ -2,8 +2,6 @@
 
 use std::io;
 
-use sha2::{Digest, Sha256};
-
 use crate::domain::image::DEFAULT_IMAGE;
 use crate::sandbox::{Engine, EngineError, Recipe};
 
@@ -66,9 +64,7 @@ impl Built {
 
 /// The same sixteen digits that `image.sh` takes of its files.
 fn digest(texts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    texts.iter().for_each(|text| hash.update(text.as_bytes()));
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    ipc_schema::sha256_hex(texts.concat().as_bytes()).chars().take(16).collect()
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub mod label {
     pub const POSTURE: &str = "lazaret.posture";
 }
 
+/// The engine's own default allows more than a box needs; ours is part of the posture.
+pub const SECCOMP: &str = include_str!("../../../container/seccomp.json");
+
 const MIB: u64 = 1 << 20;
 const TMP_BYTES: u64 = 256 * MIB;
 /// Names in `/tmp` and in each cover: a package tree has a hundred thousand, and each takes a kilobyte of the kernel's.

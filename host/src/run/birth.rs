@@ -15,13 +15,12 @@ use crate::disk::shared_dir;
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
 use crate::domain::image::Named;
-use crate::domain::outbound::Saying;
 use crate::domain::{ChatId, GroupName, Lane, RunId};
 use crate::images::ImageError;
 use crate::mailbox::{Archive, RunBox};
 use crate::parts::Parts;
 use crate::policy::mounts::MountError;
-use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, Sources, plan};
+use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, SECCOMP, Sources, plan};
 use crate::policy::tally::Tally;
 use crate::policy::telling::Telling;
 use crate::sandbox::{BoxState, EngineError, check_source};
@@ -30,9 +29,6 @@ use crate::store::{BeginState, NewRun};
 use crate::volumes::Volume;
 use ipc_schema::ToAgentLetter;
 use ipc_schema::letters::ToAgent;
-
-/// The engine's own default allows more than a box needs; ours is part of the posture.
-const SECCOMP: &str = include_str!("../../../container/seccomp.json");
 
 /// So often an earlier box of the lane is looked for, and after so long each time.
 const REMOVALS: u32 = 20;
@@ -137,13 +133,8 @@ async fn image(
 ) -> Result<ImageFacts, Never> {
     let image = parts.images.for_run(group, wanted).await.map_err(|e| Never::new(e.code(), e))?;
     if let (Some(kept), Some(chat)) = (image.kept, chat) {
-        let now = parts.clock.wall();
         let text = say::image_kept(&kept.name, &kept.why, &kept.serves);
-        let saying = Saying::notice(chat, &format!("image:{}", now.0), text);
-        if let Err(e) = parts.store.say(None, saying, now).await {
-            tracing::warn!(code = e.code(), "the chat is not told of its image: {e}");
-        }
-        parts.bell.ring();
+        parts.notice(chat, &format!("image:{}", parts.clock.wall().0), text).await;
     }
     Ok(image.facts)
 }

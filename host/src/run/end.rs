@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::Run;
 use super::reclaim::{Reclaimed, reclaim};
 use crate::dispatch::After;
-use crate::domain::outbound::Saying;
 use crate::domain::{Ending, Lane, RunId};
 use crate::parts::Parts;
 use crate::policy::retry::STORE_AGAIN;
@@ -71,11 +70,8 @@ impl Run {
         let Reclaimed { files, bytes } = taken;
         tracing::warn!(run = %self.run, code = "disk.reclaim", files, bytes, "the newest files of {shown} were removed");
         let Some(chat) = &self.last_chat else { return };
-        let saying = Saying::notice(chat, &format!("reclaim:{}", self.run), say::taken_back(files, bytes));
-        match self.parts.store.say(None, saying, self.parts.clock.wall()).await {
-            Ok(()) => self.parts.bell.ring(),
-            Err(e) => tracing::warn!(run = %self.run, code = e.code(), "the chat was not told: {e}"),
-        }
+        let text = say::taken_back(files, bytes);
+        self.parts.notice(chat, &format!("reclaim:{}", self.run), text).await;
     }
 
     async fn signal(&self, signal: &str) {

@@ -70,23 +70,24 @@ impl Run {
     /// there by the last one.
     async fn tell_between_turns(&mut self, text: String) {
         let (None, Some(chat)) = (&self.turn, &self.last_chat) else { return };
-        let saying = Saying::notice(chat, &format!("over:{}", self.run), text);
-        match self.parts.store.say(None, saying, self.parts.clock.wall()).await {
-            Ok(()) => self.parts.bell.ring(),
-            Err(e) => tracing::warn!(run = %self.run, code = e.code(), "the chat was not told: {e}"),
-        }
+        self.parts.notice(chat, &format!("over:{}", self.run), text).await;
     }
 
     async fn take_pass(&mut self, pass: Pass) -> bool {
-        let (numbered, nameless): (Vec<Refused>, Vec<Refused>) =
-            pass.refused.into_iter().partition(|r| r.n.is_some());
-        nameless.iter().chain(&numbered).for_each(|r| self.tally.wrote(r.bytes));
+        let (mut numbered, mut nameless) = (Vec::new(), Vec::new());
+        for r in pass.refused {
+            self.tally.wrote(r.bytes);
+            match r.n {
+                Some(n) => numbered.push((n, r)),
+                None => nameless.push(r),
+            }
+        }
         self.sweep_out(&nameless).await;
         let mut refused = numbered.into_iter().peekable();
         for stamped in pass.letters {
             // Refusals are worked off in number order too: a number that is used up makes way for the next.
-            while let Some(r) = refused.next_if(|r| r.n.is_none_or(|n| n < stamped.letter.n)) {
-                self.refuse(r).await;
+            while let Some((n, r)) = refused.next_if(|(n, _)| *n < stamped.letter.n) {
+                self.pass_over(n, &r).await;
             }
             self.tally.wrote(stamped.bytes.len() as u64);
             if matches!(stamped.letter.body, FromAgent::Request(_)) {
@@ -99,17 +100,10 @@ impl Run {
                 return false;
             }
         }
-        for r in refused {
-            self.refuse(r).await;
+        for (n, r) in refused {
+            self.pass_over(n, &r).await;
         }
         true
-    }
-
-    async fn refuse(&mut self, r: Refused) {
-        match r.n {
-            Some(n) => self.pass_over(n, &r).await,
-            None => self.sweep_out(&[r]).await,
-        }
     }
 
     async fn take_one(&mut self, stamped: Stamped) -> Result<(), StoreError> {
@@ -119,7 +113,8 @@ impl Run {
         {
             let refusal = Refusal::new(RefusalCode::Stale, format!("{turn} is not this box's turn"));
             self.wall.reject(&stamped);
-            self.refuse(Refused::unread(Some(letter.n), stamped.name.into(), refusal)).await;
+            let refused = Refused::unread(Some(letter.n), stamped.name.into(), refusal);
+            self.pass_over(letter.n, &refused).await;
             return Ok(());
         }
         let effect = self.effect(&letter.body, letter.id.as_str());

@@ -11,7 +11,6 @@
 //! Each ends with one line of JSON, and fails when a promise was broken. `make crash` builds what it needs; settings can
 //! come from the environment, too.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,43 +18,30 @@ use journeys::crash::moments::moments;
 use journeys::crash::random::{Storm, storm};
 use journeys::crash::sweep::{Sweep, sweep};
 use journeys::crash::{Channel, Evidence, Plan, Verdict, checker, shows};
+use journeys::settings::Settings;
 use serde_json::json;
 
 const USAGE: &str = "usage: crash sweep|storm|moments|rolling|starts|rivals|check DIR [NAME=VALUE…]";
 
-/// `NAME=VALUE` arguments, over the environment's.
-struct Settings(HashMap<String, String>);
-
-impl Settings {
-    fn text(&self, name: &str) -> Option<String> {
-        self.0.get(name).cloned().or_else(|| std::env::var(name).ok()).filter(|value| !value.is_empty())
-    }
-
-    fn number(&self, name: &str, default: u64) -> Result<u64, String> {
-        let Some(text) = self.text(name) else { return Ok(default) };
-        text.parse().map_err(|_| format!("{name}={text} is no number"))
-    }
-
-    fn plan(&self) -> Result<Plan, String> {
-        let channel = match self.text("CHANNEL").as_deref() {
-            None | Some("telegram") => Channel::Telegram,
-            Some("keyed") => Channel::Keyed,
-            Some(other) => return Err(format!("CHANNEL={other}: telegram or keyed")),
-        };
-        let (groups, chats) = if channel == Channel::Keyed { (16, 16) } else { (12, 20) };
-        let seed = self.number("SEED", fastrand::u64(1..1_000_000))?;
-        eprintln!("SEED={seed}");
-        Ok(Plan {
-            channel,
-            policy: self.text("POLICY"),
-            groups,
-            chats,
-            lost: 0.01,
-            busy: 0.05,
-            down: 0.01,
-            seed,
-        })
-    }
+fn plan_of(settings: &Settings) -> Result<Plan, String> {
+    let channel = match settings.text("CHANNEL").as_deref() {
+        None | Some("telegram") => Channel::Telegram,
+        Some("keyed") => Channel::Keyed,
+        Some(other) => return Err(format!("CHANNEL={other}: telegram or keyed")),
+    };
+    let (groups, chats) = if channel == Channel::Keyed { (16, 16) } else { (12, 20) };
+    let seed = settings.number("SEED", fastrand::u64(1..1_000_000))?;
+    eprintln!("SEED={seed}");
+    Ok(Plan {
+        channel,
+        policy: settings.text("POLICY"),
+        groups,
+        chats,
+        lost: 0.01,
+        busy: 0.05,
+        down: 0.01,
+        seed,
+    })
 }
 
 /// The verdict's line last, what was broken before it.
@@ -68,15 +54,7 @@ fn told(verdict: &Verdict) -> Result<ExitCode, String> {
 }
 
 async fn run() -> Result<ExitCode, String> {
-    let mut words = Vec::new();
-    let mut settings = HashMap::new();
-    for argument in std::env::args().skip(1) {
-        match argument.split_once('=') {
-            Some((name, value)) => drop(settings.insert(name.to_owned(), value.to_owned())),
-            None => words.push(argument),
-        }
-    }
-    let settings = Settings(settings);
+    let (settings, words) = Settings::of_arguments();
     let evidence = settings.text("EVIDENCE").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/crash/evidence"),
         PathBuf::from,
@@ -84,7 +62,7 @@ async fn run() -> Result<ExitCode, String> {
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["storm"] => {
             let plan = Storm {
-                town: settings.plan()?,
+                town: plan_of(&settings)?,
                 kills: settings.number("KILLS", 25)?,
                 messages: settings.number("MESSAGES", 0)?,
             };
@@ -102,14 +80,14 @@ async fn run() -> Result<ExitCode, String> {
             Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         ["rolling"] => {
-            let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..settings.plan()? };
+            let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..plan_of(&settings)? };
             let (verdict, longest) =
                 shows::rolling(settings.number("N", 100)?, plan, &evidence.join("rolling")).await;
             println!("{}", json!({ "longest_pause_ms": longest }));
             told(&verdict)
         }
         ["moments"] => {
-            let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..settings.plan()? };
+            let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..plan_of(&settings)? };
             let count = settings.number("N", 1000)?;
             let many = usize::try_from(count).unwrap_or(usize::MAX);
             let (verdict, replayed) = moments(many, plan, &evidence.join("moments")).await;

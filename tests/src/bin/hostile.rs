@@ -6,26 +6,18 @@
 //!
 //! The last two end with one line of JSON. Each fails when a promise was broken. `make hostile` builds what it needs.
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use journeys::hostile::{Harbour, cases, shows};
+use journeys::settings::Settings;
 use tokio::task::JoinSet;
 
 const USAGE: &str = "usage: hostile cases|race|flood [ONLY=words] [RUNTIME=name] [SECONDS=60]";
 
-struct Settings(HashMap<String, String>);
-
-impl Settings {
-    fn text(&self, name: &str) -> Option<String> {
-        self.0.get(name).cloned().or_else(|| std::env::var(name).ok()).filter(|value| !value.is_empty())
-    }
-
-    /// Lines of each group's settings.
-    fn of_groups(&self) -> String {
-        self.text("RUNTIME").map(|name| format!("runtime = {name:?}")).unwrap_or_default()
-    }
+/// Lines of each group's settings.
+fn of_groups(settings: &Settings) -> String {
+    settings.text("RUNTIME").map(|name| format!("runtime = {name:?}")).unwrap_or_default()
 }
 
 /// Every case whose name holds one of `only`; a case that is broken tells so on its line.
@@ -60,28 +52,19 @@ async fn all(settings: &str, only: &str) -> Result<ExitCode, String> {
 }
 
 async fn run() -> Result<ExitCode, String> {
-    let mut words = Vec::new();
-    let mut settings = HashMap::new();
-    for argument in std::env::args().skip(1) {
-        match argument.split_once('=') {
-            Some((name, value)) => drop(settings.insert(name.to_owned(), value.to_owned())),
-            None => words.push(argument),
-        }
-    }
-    let settings = Settings(settings);
+    let (settings, words) = Settings::of_arguments();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["cases"] => all(&settings.of_groups(), &settings.text("ONLY").unwrap_or_default()).await,
+        ["cases"] => all(&of_groups(&settings), &settings.text("ONLY").unwrap_or_default()).await,
         ["race"] => {
-            let seconds = settings.text("SECONDS").unwrap_or_else(|| "60".to_owned());
-            let seconds = seconds.parse().map_err(|_| format!("SECONDS={seconds} is no number"))?;
-            let told = shows::race(seconds, &settings.of_groups()).await;
+            let seconds = settings.number("SECONDS", 60)?;
+            let told = shows::race(seconds, &of_groups(&settings)).await;
             println!("{told}");
             let some = |name: &str| told[name].as_u64().is_some_and(|n| n > 0);
             let held = told["leaks"] == 0 && some("taken") && some("letters_swapped_in_a_box");
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         ["flood"] => {
-            let told = shows::flood(&settings.of_groups()).await;
+            let told = shows::flood(&of_groups(&settings)).await;
             println!("{told}");
             let floods = told["floods"].as_array().cloned().unwrap_or_default();
             let cleared = floods.iter().all(|flood| flood["files_left"].as_u64().is_some_and(|n| n <= 64));

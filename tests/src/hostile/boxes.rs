@@ -5,13 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::files::{every_fact_is_refused, nothing_of_the_host_was_read, the_log_is_printable};
-use super::judge::{Need, Seen};
+use super::judge::{ENDED, Need, Seen};
 use super::table::Case;
 use crate::model::KEY;
 use Need::{Check, Errno, Fact, Quiet};
-
-/// How a notice says that a box took more than it may.
-const ENDED: &str = "I ended the agent's box";
 
 pub fn cases() -> Vec<Case> {
     let mut all = places();
@@ -301,7 +298,7 @@ fn gateway() -> Vec<Case> {
             "chunk after chunk",
             vec![
                 Fact("stopped", |stopped| *stopped == true),
-                Check("<= 128 MiB more", |seen| grew_less(seen, 128 << 10)),
+                Check("<= 128 MiB more", |seen| seen.grew_less(128 << 10)),
             ],
         ),
         shared(
@@ -516,10 +513,6 @@ fn no_forged_line(seen: &Seen) -> Result<(), String> {
             && line.trim_start().starts_with("WARN")
     });
     if forged { Err("a box has written a line of the host's log".to_owned()) } else { resumed(seen) }
-}
-
-fn grew_less(seen: &Seen, kib: i64) -> Result<(), String> {
-    if seen.grown <= kib { Ok(()) } else { Err(format!("the host grew by {} KiB", seen.grown)) }
 }
 
 /// The provider saw the host's key, the group's model, the host's limit, and nothing of the box's.

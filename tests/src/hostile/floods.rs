@@ -1,12 +1,9 @@
 //! Too much of what a box may write: each budget ends the box with a notice, or is a limit that holds.
 
 use super::files::nothing_is_left_of_the_run;
-use super::judge::{Need, Seen};
+use super::judge::{ENDED, Need, Seen};
 use super::table::Case;
 use Need::{Check, Code, Ended, Fact, Gone, Quiet};
-
-/// How a notice says that a box took more than it may.
-const ENDED: &str = "I ended the agent's box";
 
 pub fn cases() -> Vec<Case> {
     let own = Case::own;

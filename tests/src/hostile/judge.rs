@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::harbour::{Harbour, Quay};
 
+/// How a notice says that a box took more than it may.
+pub const ENDED: &str = "I ended the agent's box";
+
 /// A requirement of a case's own, in code: why it is broken, where it is.
 pub type Check = fn(&Seen) -> Result<(), String>;
 
@@ -121,6 +124,11 @@ pub struct Seen<'a> {
 }
 
 impl Seen<'_> {
+    /// The host's memory has grown by no more than this, in KiB.
+    pub fn grew_less(&self, kib: i64) -> Result<(), String> {
+        if self.grown <= kib { Ok(()) } else { Err(format!("the host grew by {} KiB", self.grown)) }
+    }
+
     fn refused_with(&self, codes: &[&str]) -> Result<(), String> {
         let told = |code: &str| self.log.contains(&format!("code=\"{code}\""));
         let Some(code) = codes.iter().find(|code| told(code)) else {
