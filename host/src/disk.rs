@@ -119,6 +119,14 @@ pub fn changed(path: &Path) -> io::Result<std::time::SystemTime> {
     fs::metadata(path)?.modified()
 }
 
+/// A file's length in bytes.
+///
+/// # Errors
+/// What stat(2) says.
+pub fn size(path: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(path)?.len())
+}
+
 /// The paths in a folder; none where there is no such folder.
 pub fn inside(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()

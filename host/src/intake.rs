@@ -1,4 +1,5 @@
-//! From a channel to the store: admission, attachments, transaction 1, and the wake that follows.
+//! From a channel to the store: admission, transaction 1, and the wake that follows. Nothing is fetched here: a slow file
+//! would keep every chat of the channel waiting, and one that no agent will read costs nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +8,11 @@ use ipc_schema::text::clean;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use crate::channels::{Batch, Channel, ChannelError, FetchError};
-use crate::disk;
+use crate::channels::{Batch, Channel, ChannelError};
 use crate::domain::group::Group;
-use crate::domain::message::{Admitted, Attachment, Inbound, Offered};
+use crate::domain::message::{Admitted, Inbound};
 use crate::domain::outbound::Saying;
-use crate::domain::{GroupName, Lane, MessageSeq, SenderId};
+use crate::domain::{ChannelName, Lane, MessageSeq, SenderId};
 use crate::parts::Parts;
 use crate::policy::admission::{self, Admission};
 use crate::policy::media;
@@ -84,7 +84,7 @@ pub async fn poll(
         match read {
             Ok(batch) => {
                 // Not acknowledged before it is stored: on failure the channel hands the same batch over again.
-                if let Err(e) = take_in(&parts, &channel, batch, &supervisor).await {
+                if let Err(e) = take_in(&parts, channel.name(), batch, &supervisor).await {
                     tracing::error!(channel = %name, code = e.code(), "messages wait at the platform: {e}");
                     tokio::time::sleep(STORE_AGAIN).await;
                 }
@@ -118,7 +118,7 @@ async fn read(channel: &Arc<dyn Channel>, position: Option<String>) -> Result<Ba
 /// One batch to its end.
 async fn take_in(
     parts: &Parts,
-    channel: &Arc<dyn Channel>,
+    channel: ChannelName,
     batch: Batch,
     supervisor: &UnboundedSender<News>,
 ) -> Result<(), StoreError> {
@@ -135,7 +135,8 @@ async fn take_in(
         let group = group_of(parts, &inbound).await?;
         match (admission::admit(&inbound, group.as_ref(), &owners), group) {
             (Admission::Take(role), Some(Group { name: group, .. })) => {
-                let attachments = fetch_all(parts, channel, &group, &inbound.attachments).await?;
+                let most = parts.install.file.host.attachment_mib << 20;
+                let attachments = media::offered(&inbound.attachments, most);
                 let owner = owners.contains(&inbound.sender.id);
                 stored_as.push(Some(admitted.len()));
                 admitted.push(Admitted { group, role, owner, inbound, attachments });
@@ -154,7 +155,7 @@ async fn take_in(
     for s in &strangers {
         tracing::info!(chat = %s.chat, code = "chat.unknown", "a chat that is not admitted wrote; `lazaret groups list` shows it");
     }
-    let intake = Intake { channel: channel.name(), position: batch.position, admitted, strangers, now };
+    let intake = Intake { channel, position: batch.position, admitted, strangers, now };
     let accepted = parts.store.accept(intake).await?;
     let seqs: Vec<Option<MessageSeq>> =
         stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
@@ -220,73 +221,4 @@ fn stranger(inbound: &Inbound) -> StrangerSeen {
         sender_name: say::label(&inbound.sender.name),
         code,
     }
-}
-
-/// Fetches a message's files into the group's inbox, under names made of their content.
-async fn fetch_all(
-    parts: &Parts,
-    channel: &Arc<dyn Channel>,
-    group: &GroupName,
-    offered: &[Offered],
-) -> Result<Vec<Attachment>, StoreError> {
-    let mut stored = Vec::new();
-    for file in offered.iter().take(media::FILES) {
-        stored.push(fetch(parts, channel, group, file).await?);
-    }
-    // One line for all the others: ten thousand would not fit into a letter.
-    if let Some(next) = offered.get(media::FILES) {
-        stored.push(unfetched(next, media::beyond(offered.len() - media::FILES)));
-    }
-    Ok(stored)
-}
-
-fn unfetched(file: &Offered, problem: String) -> Attachment {
-    Attachment {
-        file: None,
-        name: say::label(&file.name),
-        mime: say::label(&file.mime),
-        bytes: file.bytes.unwrap_or(0),
-        problem: Some(problem),
-    }
-}
-
-async fn fetch(
-    parts: &Parts,
-    channel: &Arc<dyn Channel>,
-    group: &GroupName,
-    file: &Offered,
-) -> Result<Attachment, StoreError> {
-    let most = parts.install.file.host.attachment_mib << 20;
-    if let Some(bytes) = file.bytes.filter(|b| *b > most) {
-        return Ok(unfetched(file, say::not_stored(bytes, most)));
-    }
-    let bytes = match channel.fetch(file, most).await {
-        Ok(bytes) => bytes,
-        Err(FetchError::TooBig { bytes }) => return Ok(unfetched(file, say::not_stored(bytes, most))),
-        Err(FetchError::Failed(why)) => return Ok(unfetched(file, format!("not stored: {why}"))),
-    };
-    Ok(match keep(parts, group, file, &bytes) {
-        Ok(name) => Attachment {
-            file: Some(name),
-            name: say::label(&file.name),
-            mime: say::label(&file.mime),
-            bytes: bytes.len() as u64,
-            problem: None,
-        },
-        // The message waits at the platform with its file, instead of being stored without it.
-        Err(e) if disk::refuses_everything(&e) => return Err(StoreError::Full(e.to_string())),
-        Err(e) => {
-            tracing::error!(%group, code = "inbox.write", "an attachment was not stored: {e}");
-            unfetched(file, "not stored: the host could not write it".to_owned())
-        }
-    })
-}
-
-/// The sender's name is a label only; of it no more than a short plain extension reaches the disk.
-fn keep(parts: &Parts, group: &GroupName, file: &Offered, bytes: &[u8]) -> std::io::Result<String> {
-    let dir = parts.install.root.inbox(group);
-    disk::shared_dir(&dir, parts.gid, 0o2750)?;
-    let name = media::file_name(&ipc_schema::sha256_hex(bytes), &file.name);
-    disk::put(&dir.join(&name), bytes, 0o640, Some(parts.gid))?;
-    Ok(name)
 }

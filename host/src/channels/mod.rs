@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use crate::domain::message::{Inbound, Offered};
+use crate::domain::message::Inbound;
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, MessageSeq, RunId, TurnId};
 use crate::policy::delivery::Abilities;
@@ -133,7 +133,15 @@ pub enum FetchError {
         /// Its size, as far as known.
         bytes: u64,
     },
-    /// The platform did not give it.
+    /// The platform did not give it for now.
+    #[error("{why}")]
+    Away {
+        /// What happened.
+        why: String,
+        /// How long the platform wants to be left alone.
+        after: Option<Duration>,
+    },
+    /// The platform will not give it.
     #[error("{0}")]
     Failed(String),
 }
@@ -167,8 +175,8 @@ pub trait Channel: Send + Sync {
     /// Waits for messages after `position` (as a batch gave it and the store kept it).
     async fn next(&self, position: Option<String>) -> Result<Batch, ChannelError>;
 
-    /// Fetches an attachment, at most `most` bytes.
-    async fn fetch(&self, offered: &Offered, most: u64) -> Result<Vec<u8>, FetchError>;
+    /// Fetches an attachment by its handle, at most `most` bytes.
+    async fn fetch(&self, handle: &str, most: u64) -> Result<Vec<u8>, FetchError>;
 
     /// Splits Markdown into parts that the platform takes. A text without anything to say has no parts.
     fn split(&self, markdown: &str) -> Vec<String>;

@@ -336,6 +336,10 @@ pub struct LimitsFile {
     /// The group's transcripts, in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_mib: Option<u64>,
+    /// Files that people have sent to the group, all together, in MiB; what comes beyond is not stored, and the agent is
+    /// told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inbox_mib: Option<u64>,
     /// Whether workspace and transcripts each get a file system of their own, in an image of their limit's size: a box
     /// that fills one is told by the kernel, and is not ended. Needs root, loop devices and `mkfs.ext4`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -368,6 +372,7 @@ impl LimitsFile {
             turn_letters: self.turn_letters.unwrap_or(base.turn_letters),
             workspace: mib(self.workspace_mib, base.workspace),
             session: mib(self.session_mib, base.session),
+            inbox: mib(self.inbox_mib, base.inbox),
             disk_images: self.disk_images.unwrap_or(base.disk_images),
         }
     }
@@ -394,6 +399,7 @@ impl From<RunLimits> for LimitsFile {
             turn_letters: Some(l.turn_letters),
             workspace_mib: Some(l.workspace >> 20),
             session_mib: Some(l.session >> 20),
+            inbox_mib: Some(l.inbox >> 20),
             disk_images: Some(l.disk_images),
         }
     }

@@ -295,6 +295,7 @@ fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<Run
         ("turn_letters", wanted.turn_letters, ceiling.turn_letters),
         ("workspace_mib", wanted.workspace >> 20, ceiling.workspace >> 20),
         ("session_mib", wanted.session >> 20, ceiling.session >> 20),
+        ("inbox_mib", wanted.inbox >> 20, ceiling.inbox >> 20),
     ] {
         if wanted > most {
             return Err(ConfigError::new(

@@ -315,7 +315,7 @@ impl Dispatch {
         match &mut record.state {
             LaneState::Working { run, stopping: stopping @ None, .. } => {
                 *stopping = Some((now + STOP_GRACE, Ending::Stopped));
-                effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Stop });
+                effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Stop, order });
             }
             LaneState::Queued { held: None, .. } | LaneState::Backoff { .. } | LaneState::Waiting { .. } => {
                 self.lanes.remove(lane);
@@ -378,7 +378,7 @@ impl Dispatch {
                     record.kill(ending, effects);
                 }
                 LaneState::Working { run, stopping, .. } => {
-                    effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Time });
+                    effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Time, order: None });
                     *stopping = Some((now + TIME_GRACE, Ending::TimedOut));
                 }
                 LaneState::Listening { .. } => record.close(now, CloseWhy::Idle, effects),

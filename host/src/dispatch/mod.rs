@@ -223,6 +223,8 @@ pub enum Effect {
         run: RunNo,
         /// Who stops it.
         why: InterruptWhy,
+        /// A person's order, which means no turn that was begun after it.
+        order: Option<MessageSeq>,
     },
     /// Write `_close`.
     Close {

@@ -83,7 +83,8 @@ fn close(run: u64, why: CloseWhy) -> Effect {
     Effect::Close { run: RunNo(run), why }
 }
 fn interrupt(run: u64, why: InterruptWhy) -> Effect {
-    Effect::Interrupt { run: RunNo(run), why }
+    let order = (why == InterruptWhy::Stop).then_some(MessageSeq(7));
+    Effect::Interrupt { run: RunNo(run), why, order }
 }
 fn kill(run: u64, ending: Ending) -> Effect {
     Effect::Kill { run: RunNo(run), ending }

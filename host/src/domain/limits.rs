@@ -39,7 +39,9 @@ pub struct RunLimits {
     pub workspace: u64,
     /// Bytes of the group's transcripts.
     pub session: u64,
-    /// Whether these two are each a file system of its own, of that size.
+    /// Bytes of the files that people have sent to the group.
+    pub inbox: u64,
+    /// Whether workspace and transcripts are each a file system of its own, of that size.
     pub disk_images: bool,
 }
 
@@ -63,6 +65,7 @@ impl Default for RunLimits {
             turn_letters: 10_000,
             workspace: 2 << 30,
             session: 256 << 20,
+            inbox: 1 << 30,
             disk_images: false,
         }
     }

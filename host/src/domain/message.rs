@@ -64,21 +64,38 @@ pub struct Offered {
     pub bytes: Option<u64>,
 }
 
-/// A file after the host stored it, or failed to.
+/// A file of a message: not yet fetched, stored by the host, or neither for a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// File name below the group's inbox; absent when it was not stored.
+    /// What the channel needs to fetch it; absent once that was tried, or when it will not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle: Option<String>,
+    /// File name below the group's inbox; absent when it is not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// The sender's label.
     pub name: String,
     /// The media type the platform named.
     pub mime: String,
-    /// Size in bytes.
+    /// Size in bytes; before it is stored what the platform said, 0 where it said nothing.
     pub bytes: u64,
     /// Why it was not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+impl Attachment {
+    /// It, as it lies in the inbox.
+    #[must_use]
+    pub fn stored(self, file: String, bytes: u64) -> Self {
+        Self { handle: None, file: Some(file), bytes, ..self }
+    }
+
+    /// It, given up.
+    #[must_use]
+    pub fn given_up(self, problem: String) -> Self {
+        Self { handle: None, problem: Some(problem), ..self }
+    }
 }
 
 /// What an admitted message does.
@@ -152,7 +169,7 @@ pub struct Admitted {
     pub owner: bool,
     /// The message itself.
     pub inbound: Inbound,
-    /// Its files, fetched or not.
+    /// Its files, of which none was fetched.
     pub attachments: Vec<Attachment>,
 }
 

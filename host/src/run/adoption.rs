@@ -108,6 +108,7 @@ impl Adopted {
             (true, _) => None,
         };
         let last_chat = row.turn.as_ref().map(|(_, chat)| chat.clone());
+        let reads = row.turn.as_ref().map(|(turn, _)| *turn);
         Run {
             parts: Arc::clone(parts),
             no,
@@ -128,6 +129,8 @@ impl Adopted {
             die_at: None,
             failed: None,
             suspend_at: None,
+            fetching: None,
+            reads,
             fed: 0,
             owed: Owed::default(),
             tally: Tally::default(),

@@ -114,6 +114,8 @@ pub(super) async fn born(
         die_at: None,
         failed: None,
         suspend_at: None,
+        fetching: None,
+        reads: None,
         fed: 0,
         owed: Owed::default(),
         tally: Tally::default(),

@@ -4,6 +4,7 @@
 //! with dispatch's events; the last one is always `Ended`.
 
 mod adoption;
+mod attachments;
 mod begin;
 mod birth;
 mod end;
@@ -30,15 +31,18 @@ use tokio::time::Instant;
 use crate::channels::Channel;
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
-use crate::domain::{ChatId, Ending, Lane, LetterId, RunId, TurnId};
+use crate::domain::run::TurnEnd;
+use crate::domain::{ChatId, Ending, Lane, LetterId, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunBox;
 use crate::parts::Parts;
 use crate::policy::disk_budget::Held;
 use crate::policy::tally::Tally;
 use crate::policy::telling::Telling;
 use crate::sandbox::Exit;
-use crate::store::{RunRow, StoreError};
+use crate::say;
+use crate::store::{Composed, RunRow, StoreError};
 pub use adoption::Adopted;
+use attachments::Fetching;
 use begin::input_letter;
 pub use birth::{Never, spec_of};
 use gate::Gate;
@@ -61,8 +65,8 @@ const SCAN_QUIET: Duration = Duration::from_secs(30);
 pub enum Order {
     /// Write what the open turn holds.
     Feed,
-    /// Write `interrupt`.
-    Interrupt(InterruptWhy),
+    /// Write `interrupt`; a person's order means no turn that was begun after it.
+    Interrupt(InterruptWhy, Option<MessageSeq>),
     /// Write `_close`.
     Close(CloseWhy),
     /// SIGTERM, five seconds, SIGKILL.
@@ -102,6 +106,10 @@ struct Run {
     failed: Option<String>,
     /// When a question has waited for as long as a box does.
     suspend_at: Option<Instant>,
+    /// Files on their way that its next letter names.
+    fetching: Option<Fetching>,
+    /// The turn that it has read something of; a box that has not is owed a word, and owes none.
+    reads: Option<TurnId>,
     /// How many `Feed`s it has obeyed: dispatch tells by it what it says of its turn in time from what is out of date.
     fed: u64,
     owed: Owed,
@@ -192,12 +200,13 @@ enum Happened {
     Silence,
     OverLimit(Bite),
     Typing,
+    Fetched(crate::store::Result<()>),
     Letters,
 }
 
 impl Run {
-    /// From start to exit; `None` when the box is left to the next host. Every branch only names what happened; what follows from it is done outside the select,
-    /// so that nothing is cancelled half-way.
+    /// From start to exit; `None` when the box is left to the next host. Every branch only names what happened; what
+    /// follows from it is done outside the select, so that nothing is cancelled half-way.
     async fn listen(&mut self, orders: &mut UnboundedReceiver<Order>) -> Option<Exit> {
         let engine = self.parts.engine.clone();
         let container = self.container.clone();
@@ -221,6 +230,7 @@ impl Run {
                 () = tokio::time::sleep_until(suspend_at), if self.suspend_at.is_some() => Happened::StillAsking,
                 bite = watchdog.bites() => Happened::OverLimit(bite),
                 _ = typing.tick(), if self.turn.is_some() && self.ready => Happened::Typing,
+                done = attachments::arrival(&mut self.fetching) => Happened::Fetched(done),
                 () = self.wall.ring(scan) => Happened::Letters,
             };
             match happened {
@@ -239,6 +249,7 @@ impl Run {
                     self.end_over_limit(bite.ending).await;
                 }
                 Happened::Typing => self.show_typing(),
+                Happened::Fetched(done) => self.fetched(done).await,
                 Happened::Letters => {
                     self.settle_debts().await;
                     if self.take_letters().await {
@@ -255,11 +266,7 @@ impl Run {
                 self.fed += 1;
                 self.feed().await;
             }
-            Order::Interrupt(why) => {
-                self.interrupted = Some(why);
-                let turn = self.turn.as_ref().map(|(turn, _)| *turn);
-                self.write(turn, ToAgent::Interrupt(Interrupt { why })).await;
-            }
+            Order::Interrupt(why, order) => self.interrupt(why, order).await,
             Order::Close(why) => self.ask_to_close(why).await,
             Order::Terminate => self.terminate().await,
             Order::Kill(ending) => self.kill(ending).await,
@@ -267,10 +274,54 @@ impl Run {
         }
     }
 
+    async fn interrupt(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
+        if let Some(order) = order {
+            // What waits for its files was meant too, and would be the next turn's.
+            match self.parts.store.stop(self.lane.clone(), order).await {
+                Ok(true) => {}
+                // The turn that was meant has ended while the order was on its way.
+                Ok(false) => return,
+                Err(e) => tracing::error!(run = %self.run, code = e.code(), "a /stop was not stored: {e}"),
+            }
+        }
+        match (&self.fetching, self.turn.as_ref().map(|(turn, _)| *turn)) {
+            (Some(fetching), _) if self.reads != Some(fetching.turn) => self.end_unread(why, order).await,
+            (_, Some(turn)) => {
+                self.interrupted = Some(why);
+                self.write(Some(turn), ToAgent::Interrupt(Interrupt { why })).await;
+            }
+            // Its end is on its way to dispatch.
+            (_, None) => {}
+        }
+    }
+
+    /// Ends a turn that the box has read nothing of; a box that was born for it may wait for nothing else, and goes too.
+    async fn end_unread(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
+        let (word, notice, ending) = match why {
+            InterruptWhy::Stop => ("stop", say::stopped(), Ending::Stopped),
+            InterruptWhy::Time => ("time", say::time_is_up(), Ending::TimedOut),
+        };
+        let end = TurnEnd { state: "stopped", why: word.to_owned() };
+        let now = self.parts.clock.wall();
+        self.fetching = None;
+        match self.parts.store.end_turn(self.lane.clone(), order, end, notice, now).await {
+            Ok(_) => {
+                self.end_turn();
+                self.kill(Ending::Killed).await;
+            }
+            // Then its run's end decides.
+            Err(e) => {
+                tracing::error!(run = %self.run, code = e.code(), "a turn ends with its box: {e}");
+                self.kill(ending).await;
+            }
+        }
+    }
+
     /// Writes every message of the open turn that this box has not been given. A lane without an open turn has
     /// nothing for it: dispatch is told, so that the box listens.
     async fn feed(&mut self) {
-        loop {
+        // Files of the next letter are on their way: with them all of it is made, and what came meanwhile.
+        while self.fetching.is_none() {
             let (run, group, ack) = (self.run.clone(), self.group.clone(), self.wall.taken());
             let at = self.parts.clock.wall();
             let built = self
@@ -281,20 +332,16 @@ impl Run {
                 })
                 .await;
             match built {
-                Ok(Some((turn, chat, letter))) => {
+                Ok(Composed::Letter(turn, chat, letter)) => {
                     self.begin_turn(turn, chat);
+                    self.reads = Some(turn);
                     self.stage("input");
                     self.put(&letter.name, &letter.bytes);
                     failpoint!("run.input.written");
                 }
-                Ok(None) => break,
-                Err(e) if e.passes() => return self.owe_feed(&e),
-                Err(e) => {
-                    // The messages are in the store; a box that cannot be fed must not keep its lane.
-                    tracing::error!(run = %self.run, code = e.code(), "the box cannot be fed: {e}");
-                    self.kill(Ending::Crashed { code: None, oom: false, why: e.to_string() }).await;
-                    return;
-                }
+                Ok(Composed::Files(turn, files)) => self.fetch(turn, files),
+                Ok(Composed::Nothing) => break,
+                Err(e) => return self.not_fed(&e).await,
             }
         }
         self.tell_verdicts().await;
@@ -321,6 +368,15 @@ impl Run {
             tracing::error!(run = %self.run, code = "ipc.dir_gone", "the letter directory was removed: the box is ended");
             self.kill(Ending::Killed).await;
         }
+    }
+
+    async fn not_fed(&mut self, why: &StoreError) {
+        if why.passes() {
+            return self.owe_feed(why);
+        }
+        // The messages are in the store; a box that cannot be fed must not keep its lane.
+        tracing::error!(run = %self.run, code = why.code(), "the box cannot be fed: {why}");
+        self.kill(Ending::Crashed { code: None, oom: false, why: why.to_string() }).await;
     }
 
     /// The store could not be asked: the next scan asks again.
@@ -434,7 +490,10 @@ impl Run {
     }
 
     async fn fell_silent(&mut self) {
-        if self.ready {
+        if self.ready && self.fetching.as_ref().is_some_and(|fetching| self.reads != Some(fetching.turn)) {
+            // It waits for us.
+            self.deadline = Some(Instant::now() + SILENCE);
+        } else if self.ready {
             let ending = Ending::Silent { seconds: SILENCE.as_secs() };
             tracing::warn!(run = %self.run, code = "run.silent", "the box {ending}");
             self.kill(ending).await;

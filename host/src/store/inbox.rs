@@ -267,7 +267,7 @@ fn replace_ungiven(c: &Connection, m: &Admitted, by: MessageSeq) -> Result<()> {
 fn insert(c: &Connection, m: &Admitted, role: Role, now: WallMs) -> Result<Option<MessageSeq>> {
     let json = |e: serde_json::Error| StoreError::Rule(format!("a message cannot be written as JSON: {e}"));
     let reply_to = m.inbound.reply_to.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
-    let attachments = serde_json::to_string(&m.attachments).map_err(json)?;
+    let attachments = super::attachments::as_json(&m.attachments)?;
     let i = &m.inbound;
     let sql = "INSERT INTO message(chat, message_id, version, role, state, sender, sender_name, owner, text,
                                    reply_to, attachments, sent_at, stored_at)

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "the database and what lies beside it")]
 
 mod adoption;
+mod attachments;
 mod copy;
 #[cfg(test)]
 mod delivery_model;
@@ -37,6 +38,7 @@ mod usage;
 mod writer;
 
 pub use adoption::{OpenRequest, RunRow};
+pub use attachments::Waiting;
 pub use copy::{Copied, back_up, check};
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use keep::Cleared;
@@ -49,7 +51,7 @@ pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
 pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
 pub use trouble::{BALLAST, Trouble};
-pub use turns::{BeginState, InputState};
+pub use turns::{BeginState, Composed, InputState};
 pub use undelivered::Word;
 pub use usage::UsageRow;
 

@@ -128,7 +128,7 @@ impl House {
             })
             .await
             .unwrap();
-        letter.map(|_| texts.recv().unwrap())
+        matches!(letter, Composed::Letter(..)).then(|| texts.recv().unwrap())
     }
 
     async fn takes(&self, n: u64, ack: u64, turn: Option<TurnId>, effect: TakenEffect) -> Taken {

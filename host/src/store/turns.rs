@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::attachments::{self, Waiting};
 use super::letters::{ToWrite, next_letter};
 use super::settings::chat_facts;
 use super::{Result, Store, StoreError, id, int, outbox, parse, questions};
@@ -63,6 +64,17 @@ pub struct InputState {
     pub omitted: u64,
 }
 
+/// What came of making an input letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Composed {
+    /// There is nothing that the run was not given.
+    Nothing,
+    /// Its row is stored.
+    Letter(TurnId, ChatId, ToWrite),
+    /// It would name these files of the turn, and nobody has tried to fetch them.
+    Files(TurnId, Vec<Waiting>),
+}
+
 impl Store {
     /// What `begin` must say for a lane.
     pub async fn begin_state(&self, lane: Lane) -> Result<BeginState> {
@@ -87,7 +99,7 @@ impl Store {
     }
 
     /// Makes the next input letter for a run from what its lane's open turn holds and the run was not given:
-    /// a row before it is a file. `None` when there is nothing new. Call again until it is `None`.
+    /// a row before it is a file. Call again until there is nothing new.
     pub async fn compose_input<F>(
         &self,
         run: RunId,
@@ -95,17 +107,21 @@ impl Store {
         limits: ContextLimits,
         now: WallMs,
         build: F,
-    ) -> Result<Option<(TurnId, ChatId, ToWrite)>>
+    ) -> Result<Composed>
     where
         F: FnOnce(u64, InputState) -> std::result::Result<Vec<u8>, ipc_schema::Refusal> + Send + 'static,
     {
         let composed = self
             .write(move |c| {
                 failpoint!("store.input.begin", super::injected);
-                let Some(open) = open_of_lane(c, &lane)? else { return Ok(None) };
+                let Some(open) = open_of_lane(c, &lane)? else { return Ok(Composed::Nothing) };
                 let (messages, omitted) = ungiven(c, &run, &open, limits)?;
                 if !messages.iter().any(|m| m.wakes) {
-                    return Ok(None);
+                    return Ok(Composed::Nothing);
+                }
+                let files = attachments::waiting(&messages);
+                if !files.is_empty() {
+                    return Ok(Composed::Files(open.turn, files));
                 }
                 let (kind, title) = chat_facts(c, &open.chat)?;
                 let given: Vec<MessageSeq> = messages.iter().map(|m| m.seq).collect();
@@ -118,7 +134,7 @@ impl Store {
                 }
                 // What they wrote goes before what they were asked.
                 questions::pend(c, open.turn, now)?;
-                Ok(Some((open.turn, open.chat, letter)))
+                Ok(Composed::Letter(open.turn, open.chat, letter))
             })
             .await?;
         failpoint!("store.input.committed");
@@ -164,6 +180,25 @@ impl Store {
         self.write(move |c| match open_of_lane(c, &lane)? {
             Some(open) => began_before(c, open.turn, order),
             None => Ok(false),
+        })
+        .await
+    }
+
+    /// What a `/stop` means that a box is told of: whatever the open turn holds of before it, and no box was given, ends
+    /// here. Whether the open turn is one that it can mean.
+    pub async fn stop(&self, lane: Lane, order: MessageSeq) -> Result<bool> {
+        self.write(move |c| {
+            let Some(open) = open_of_lane(c, &lane)? else { return Ok(false) };
+            if !began_before(c, open.turn, order)? {
+                return Ok(false);
+            }
+            // A turn that no box was given anything of is ended as a whole.
+            let sql = "UPDATE message SET state = 'done', outcome = 'stopped before an agent read it'
+                       WHERE turn = ?1 AND state = 'in_turn' AND role = 'wake' AND seq < ?2
+                         AND seq NOT IN (SELECT seq FROM given)
+                         AND EXISTS (SELECT 1 FROM message o JOIN given g ON g.seq = o.seq WHERE o.turn = ?1)";
+            c.execute(sql, params![int(open.turn.0), int(order.0)])?;
+            Ok(true)
         })
         .await
     }

@@ -189,7 +189,7 @@ impl Supervisor {
             }
             Effect::Leave { run } => self.order(run, Order::Leave),
             Effect::Feed { run } => self.order(run, Order::Feed),
-            Effect::Interrupt { run, why } => self.order(run, Order::Interrupt(why)),
+            Effect::Interrupt { run, why, order } => self.order(run, Order::Interrupt(why, order)),
             Effect::Close { run, why } => self.order(run, Order::Close(why)),
             Effect::Terminate { run } => self.order(run, Order::Terminate),
             Effect::Kill { run, ending } => self.order(run, Order::Kill(ending)),

@@ -115,3 +115,15 @@ pub(super) fn send_file(shared: &Shared, method: &str, ask: &Value, file: Option
     shared.changed();
     ok(json!({ "message_id": message_id, "date": 1_795_000_000, "chat": about, "caption": caption }))
 }
+
+/// `getFile`, when files are given.
+pub(super) async fn get_file(shared: &Shared, ask: &Value) -> Answer {
+    let id = ask["file_id"].as_str().unwrap_or_default();
+    shared.state().asked_for.push(id.to_owned());
+    shared.changed();
+    shared.wait_for(|state| (!state.holds_files).then_some(())).await;
+    match shared.state().files.get(id) {
+        Some(bytes) => ok(json!({ "file_id": id, "file_size": bytes.len(), "file_path": id })),
+        None => refused(400, "Bad Request: invalid file_id", None),
+    }
+}

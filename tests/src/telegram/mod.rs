@@ -111,6 +111,9 @@ struct State {
     next_message: i64,
     chats: HashMap<i64, Value>,
     files: HashMap<String, Vec<u8>>,
+    /// Files that the bot has asked for, in order.
+    asked_for: Vec<String>,
+    holds_files: bool,
     sent: Vec<SentMessage>,
     /// How far each chat's listener has heard.
     heard: HashMap<(i64, Option<i64>), usize>,
@@ -282,6 +285,22 @@ impl TelegramServer {
     /// From now on sends meet trouble; `None` ends it.
     pub fn troubles(&self, troubles: Option<Troubles>) {
         self.shared.state().troubles = troubles;
+    }
+
+    /// From now on no file is given, however long the bot waits; or they are given again.
+    pub fn holds_files(&self, holds: bool) {
+        self.shared.state().holds_files = holds;
+        self.shared.changed();
+    }
+
+    /// Files that the bot has asked for, in order.
+    pub fn asked_for(&self) -> Vec<String> {
+        self.shared.state().asked_for.clone()
+    }
+
+    /// Waits until the bot has asked for so many files.
+    pub async fn comes_to_ask_for(&self, files: usize) {
+        self.shared.wait_for(|state| (state.asked_for.len() >= files).then_some(())).await;
     }
 
     /// Everything the bot has sent.

@@ -117,13 +117,7 @@ async fn answer(shared: &Shared, path: &str, ask: &Value, sent: Option<SentFile>
             shared.changed();
             ok(json!(true))
         }
-        "getFile" => {
-            let id = ask["file_id"].as_str().unwrap_or_default();
-            match shared.state().files.get(id) {
-                Some(bytes) => ok(json!({ "file_id": id, "file_size": bytes.len(), "file_path": id })),
-                None => refused(400, "Bad Request: invalid file_id", None),
-            }
-        }
+        "getFile" => files::get_file(shared, ask).await,
         other => {
             shared.state().violations.push(format!("an unknown method: {other}"));
             refused(404, "Not Found", None)

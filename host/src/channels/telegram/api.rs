@@ -150,24 +150,41 @@ impl Api {
 
     /// `getFile`, then the file itself, read no further than `most` bytes.
     pub(super) async fn download(&self, file_id: &str, most: u64) -> Result<Vec<u8>, FetchError> {
-        let failed = |e: ApiError| FetchError::Failed(e.to_string());
-        let file: File = self.call("getFile", &json!({ "file_id": file_id }), QUICK).await.map_err(failed)?;
+        let file: File =
+            self.call("getFile", &json!({ "file_id": file_id }), QUICK).await.map_err(not_given)?;
         let path = file.file_path.ok_or_else(|| FetchError::Failed("Telegram gave no path for it".into()))?;
         let url = format!("{}/file/bot{}/{path}", self.base_url, self.token.expose());
         let answer =
-            self.client.get(url).timeout(DOWNLOAD).send().await.map_err(unreachable).map_err(failed)?;
+            self.client.get(url).timeout(DOWNLOAD).send().await.map_err(unreachable).map_err(not_given)?;
         if !answer.status().is_success() {
-            return Err(FetchError::Failed(format!("Telegram answered HTTP {}", answer.status())));
+            let why = format!("Telegram answered HTTP {}", answer.status());
+            let passes = answer.status().is_server_error();
+            return Err(if passes { FetchError::Away { why, after: None } } else { FetchError::Failed(why) });
         }
         let mut bytes = Vec::new();
         let mut chunks = answer.bytes_stream();
         while let Some(chunk) = chunks.next().await {
-            bytes.extend_from_slice(&chunk.map_err(unreachable).map_err(failed)?);
+            bytes.extend_from_slice(&chunk.map_err(unreachable).map_err(not_given)?);
             if bytes.len() as u64 > most {
                 return Err(FetchError::TooBig { bytes: bytes.len() as u64 });
             }
         }
         Ok(bytes)
+    }
+}
+
+/// What a failed call means for a file: whether asking again can help.
+fn not_given(error: ApiError) -> FetchError {
+    let why = error.to_string();
+    match error {
+        ApiError::Unreachable { .. } => FetchError::Away { why, after: None },
+        ApiError::Refused { retry_after: Some(after), .. } => FetchError::Away { why, after: Some(after) },
+        ApiError::Refused { code: 500.., .. } | ApiError::Garbage { status: 500.., .. } => {
+            FetchError::Away { why, after: None }
+        }
+        ApiError::Refused { .. } | ApiError::Garbage { .. } | ApiError::Unreadable { .. } => {
+            FetchError::Failed(why)
+        }
     }
 }
 

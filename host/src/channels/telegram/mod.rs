@@ -22,7 +22,6 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::{Batch, Channel, ChannelError, FetchError, SendError};
-use crate::domain::message::Offered;
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, Secret};
 use crate::policy::delivery::Abilities;
@@ -146,8 +145,8 @@ impl Channel for Telegram {
         Ok(batch)
     }
 
-    async fn fetch(&self, offered: &Offered, most: u64) -> Result<Vec<u8>, FetchError> {
-        self.api.download(&offered.handle, most).await
+    async fn fetch(&self, handle: &str, most: u64) -> Result<Vec<u8>, FetchError> {
+        self.api.download(handle, most).await
     }
 
     fn split(&self, markdown: &str) -> Vec<String> {

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{Activity, Batch, Channel, ChannelError, FetchError, SendError};
 use crate::clock::Clock;
-use crate::domain::message::{Inbound, Offered, Sender};
+use crate::domain::message::{Inbound, Sender};
 use crate::domain::outbound::{Part, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq};
 use crate::policy::delivery::Abilities;
@@ -272,7 +272,7 @@ impl Channel for Terminal {
         Ok(Batch { inbound: vec![inbound], position: None, committed: Some(committed) })
     }
 
-    async fn fetch(&self, _offered: &Offered, _most: u64) -> Result<Vec<u8>, FetchError> {
+    async fn fetch(&self, _handle: &str, _most: u64) -> Result<Vec<u8>, FetchError> {
         Err(FetchError::Failed("the terminal sends no files".into()))
     }
 

@@ -56,6 +56,25 @@ async fn what_is_written_after_a_stop_is_not_killed_with_the_box() {
     assert_eq!(h.is_given(RUN2).await, Some((vec!["do something else".into()], 0)));
 }
 
+/// A follow-up waits for its file while the box works on what came before.
+#[tokio::test]
+async fn what_no_box_was_given_before_a_stop_ends_with_the_turn() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    h.starts(RUN).await;
+    h.is_given(RUN).await;
+    h.wakes("telegram:-1", "and this picture").await;
+    let order = h.writes("telegram:-1", "/stop", stop()).await.seq;
+    h.wakes("telegram:-1", "do something else").await;
+    assert!(h.store.stop(lane(), order).await.unwrap());
+    assert_eq!((h.state_of(2).await.as_str(), h.state_of(4).await.as_str()), ("done", "in_turn"));
+    let collected = h.store.collect(RUN.parse().unwrap(), lane(), Ending::Stopped, T).await.unwrap();
+    assert_eq!(collected, Collected::Next(TurnId(2), Duration::ZERO));
+    h.starts(RUN2).await;
+    assert_eq!(h.is_given(RUN2).await, Some((vec!["do something else".into()], 0)));
+    assert!(!h.store.stop(lane(), order).await.unwrap(), "this one was begun after it");
+}
+
 #[tokio::test]
 async fn the_stop_of_an_earlier_host_does_not_mean_a_later_turn() {
     let mut h = house().await;

@@ -1,0 +1,166 @@
+//! Files that people sent: fetched for the box that is to read of them, while the box starts and everything else goes on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Run;
+use crate::channels::FetchError;
+use crate::disk;
+use crate::domain::limits::Budget;
+use crate::domain::message::Attachment;
+use crate::domain::{GroupName, TurnId};
+use crate::parts::Parts;
+use crate::policy::media;
+use crate::store::{Result, StoreError, Waiting};
+
+/// Files of one letter that are not there after this are given up: the turn's own time runs.
+const ALL_WITHIN: Duration = Duration::from_secs(5 * 60);
+/// How often a file is asked for that a platform did not give for now, and how long it is left alone where it did not say.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The files of one letter on their way. With the run it is given up; what was not written down by then, the next run
+/// fetches again, and puts under the same name.
+pub(super) struct Fetching {
+    /// The turn that the letter is of.
+    pub(super) turn: TurnId,
+    task: AbortOnDropHandle<Result<()>>,
+}
+
+impl Run {
+    /// Begins to fetch. The letter that names these files is made when all of them are there, or given up.
+    pub(super) fn fetch(&mut self, turn: TurnId, files: Vec<Waiting>) {
+        self.parts.store.stage(Some(turn), None, Some(&self.run), "files", self.parts.clock.now());
+        let fetch = Fetch {
+            parts: Arc::clone(&self.parts),
+            inbox: self.parts.install.root.inbox(&self.lane.group),
+            group: self.lane.group.clone(),
+            limit: media::inbox(self.group.limits.inbox),
+            until: Instant::now() + ALL_WITHIN,
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(fetch.all(files)));
+        self.fetching = Some(Fetching { turn, task });
+    }
+
+    /// The files of the letter that waits are there, or given up; or the store or the disk could not take one.
+    pub(super) async fn fetched(&mut self, done: Result<()>) {
+        self.fetching = None;
+        match done {
+            // A box that closes reads no more; the next one finds the files where they are.
+            Ok(()) if self.close_asked => {}
+            Ok(()) => self.feed().await,
+            Err(e) => self.not_fed(&e).await,
+        }
+    }
+}
+
+/// Returns when what is being fetched is there; never where nothing is.
+pub(super) async fn arrival(fetching: &mut Option<Fetching>) -> Result<()> {
+    let Some(Fetching { task, .. }) = fetching else { return std::future::pending().await };
+    task.await.unwrap_or_else(|e| Err(StoreError::Rule(format!("fetching files ended: {e}"))))
+}
+
+struct Fetch {
+    parts: Arc<Parts>,
+    inbox: PathBuf,
+    group: GroupName,
+    limit: Budget,
+    until: Instant,
+}
+
+impl Fetch {
+    async fn all(self, files: Vec<Waiting>) -> Result<()> {
+        let dir = self.inbox.clone();
+        let mut held = blocking(move || Ok(held(&dir))).await.map_err(|e| StoreError::Rule(e.to_string()))?;
+        let mut of_context = 0;
+        for waiting in files {
+            of_context += usize::from(!waiting.wakes);
+            let file = if of_context > media::FILES_OF_CONTEXT && !waiting.wakes {
+                waiting.file.given_up(media::of_context())
+            } else {
+                self.one(&waiting, held).await?
+            };
+            if file.file.is_some() {
+                held = Budget { bytes: held.bytes + file.bytes, names: held.names + 1 };
+            }
+            failpoint!("run.attachment.kept");
+            self.parts.store.fetched(waiting.seq, waiting.at, file).await?;
+        }
+        Ok(())
+    }
+
+    /// One file, stored or given up.
+    async fn one(&self, waiting: &Waiting, held: Budget) -> Result<Attachment> {
+        let file = waiting.file.clone();
+        let bytes = match tokio::time::timeout_at(self.until, self.ask(waiting, held)).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(problem)) => return Ok(file.given_up(problem)),
+            Err(_) => {
+                let minutes = ALL_WITHIN.as_secs() / 60;
+                return Ok(file.given_up(format!(
+                    "not stored: the files of this turn took longer than {minutes} minutes; ask for it to be sent again"
+                )));
+            }
+        };
+        let (dir, gid, label, length) =
+            (self.inbox.clone(), self.parts.gid, file.name.clone(), bytes.len() as u64);
+        match blocking(move || keep(&dir, gid, &label, &bytes)).await {
+            Ok(name) => Ok(file.stored(name, length)),
+            // The message waits for its file, instead of being given without it.
+            Err(e) if disk::refuses_everything(&e) => Err(StoreError::Full(e.to_string())),
+            Err(e) => {
+                tracing::error!(group = %self.group, code = "inbox.write", "an attachment was not stored: {e}");
+                Ok(file.given_up("not stored: the host could not write it".to_owned()))
+            }
+        }
+    }
+
+    async fn ask(&self, waiting: &Waiting, held: Budget) -> std::result::Result<Vec<u8>, String> {
+        let largest = self.parts.install.file.host.attachment_mib << 20;
+        let most = media::room(held, self.limit, largest)?;
+        let gone = || "not stored: its chat cannot be reached any more".to_owned();
+        let channel = self.parts.channels.of(&waiting.chat).ok_or_else(gone)?;
+        let handle = waiting.file.handle.as_deref().unwrap_or_default();
+        for tried in 1.. {
+            match channel.fetch(handle, most).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(FetchError::TooBig { bytes }) => {
+                    return Err(media::too_large(bytes, held, self.limit, largest));
+                }
+                Err(FetchError::Away { after, .. }) if tried < TRIES => {
+                    tokio::time::sleep(after.unwrap_or(PAUSE)).await;
+                }
+                Err(FetchError::Away { why, .. } | FetchError::Failed(why)) => {
+                    return Err(format!("not stored: {why}"));
+                }
+            }
+        }
+        Err(gone())
+    }
+}
+
+/// What an inbox holds. It is the host's own folder, and flat.
+fn held(dir: &Path) -> Budget {
+    let sizes = disk::inside(dir).into_iter().filter_map(|path| disk::size(&path).ok());
+    sizes.fold(Budget { bytes: 0, names: 0 }, |held, bytes| Budget {
+        bytes: held.bytes + bytes,
+        names: held.names + 1,
+    })
+}
+
+/// The sender's name is a label only; of it no more than a short plain extension reaches the disk.
+fn keep(dir: &Path, gid: u32, label: &str, bytes: &[u8]) -> io::Result<String> {
+    disk::shared_dir(dir, gid, 0o2750)?;
+    let name = media::file_name(&ipc_schema::sha256_hex(bytes), label);
+    disk::put(&dir.join(&name), bytes, 0o640, Some(gid))?;
+    Ok(name)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+}

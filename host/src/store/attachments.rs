@@ -1,0 +1,64 @@
+//! Files of messages: which have to be fetched before a letter can name them, and what came of it.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Result, Store, StoreError, int};
+use crate::domain::message::{Attachment, Stored};
+use crate::domain::{ChatId, MessageSeq};
+
+/// A file that a letter would name and that nobody has tried to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its message.
+    pub seq: MessageSeq,
+    /// Its place among the message's files.
+    pub at: usize,
+    /// Where it was sent.
+    pub chat: ChatId,
+    /// Whether its message is for the agent.
+    pub wakes: bool,
+    /// The file, with its handle.
+    pub file: Attachment,
+}
+
+impl Store {
+    /// Writes down what came of a file. A message whose rows have gone, or that has fewer files, is left as it is.
+    pub async fn fetched(&self, seq: MessageSeq, at: usize, file: Attachment) -> Result<()> {
+        self.write(move |c| {
+            let Some(mut files) = of_message(c, seq)? else { return Ok(()) };
+            let Some(place) = files.get_mut(at) else { return Ok(()) };
+            *place = file;
+            let text = as_json(&files)?;
+            c.execute("UPDATE message SET attachments = ?2 WHERE seq = ?1", params![int(seq.0), text])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Files of these messages that wait to be fetched: in the order in which they are worth it, first those of messages that
+/// are for the agent, then the newest.
+pub(super) fn waiting(messages: &[Stored]) -> Vec<Waiting> {
+    let of_message = |m: &Stored| {
+        let (seq, chat, wakes) = (m.seq, m.chat.clone(), m.wakes);
+        let files = m.attachments.clone().into_iter().enumerate().filter(|(_, file)| file.handle.is_some());
+        files.map(move |(at, file)| Waiting { seq, at, chat: chat.clone(), wakes, file }).collect::<Vec<_>>()
+    };
+    let mut all: Vec<Waiting> = messages.iter().flat_map(of_message).collect();
+    all.sort_by_key(|w| (!w.wakes, std::cmp::Reverse(w.seq), w.at));
+    all
+}
+
+/// As they stand in a row.
+pub(super) fn as_json(files: &[Attachment]) -> Result<String> {
+    serde_json::to_string(files)
+        .map_err(|e| StoreError::Rule(format!("files cannot be written as JSON: {e}")))
+}
+
+fn of_message(c: &Connection, seq: MessageSeq) -> Result<Option<Vec<Attachment>>> {
+    let sql = "SELECT attachments FROM message WHERE seq = ?1";
+    let text: Option<String> = c.query_row(sql, [int(seq.0)], |r| r.get(0)).optional()?;
+    let wrong =
+        |e: serde_json::Error| StoreError::Row { what: format!("message {}", seq.0), why: e.to_string() };
+    text.map(|text| serde_json::from_str(&text).map_err(wrong)).transpose()
+}

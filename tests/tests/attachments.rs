@@ -1,0 +1,198 @@
+//! People send files: fetched for whoever is to read of them, within a measure, and at nobody else's cost.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+
+use journeys::telegram::{Chat, Document, Person};
+use journeys::world::{Engine, World};
+
+fn document(bytes: usize) -> Document {
+    Document {
+        bytes: vec![7; bytes],
+        claims: Some(bytes),
+        name: "list.txt".into(),
+        mime: "text/plain".into(),
+    }
+}
+
+/// What the agent last read of files, from the first to the last.
+fn read_of_files(world: &World) -> Vec<String> {
+    let asked = world.model.last_request_text();
+    asked.split("<attachment").skip(1).filter_map(|rest| Some(rest.split('>').next()?.to_owned())).collect()
+}
+
+fn inbox(world: &World, group: &str) -> Vec<String> {
+    let entries = fs::read_dir(world.root().join("state/inbox").join(group)).into_iter().flatten().flatten();
+    entries.map(|e| e.file_name().into_string().unwrap()).collect()
+}
+
+/// Bob and a room of his, which is admitted as `family`.
+async fn bob_and_a_room(world: &World) -> (Person, Chat) {
+    let bob = world.telegram.person(6, "Bob");
+    let room = world.telegram.room(-100_123, "Family");
+    bob.says(&room, "hello?");
+    world.admit(&room.address(), "family").await;
+    (bob, room)
+}
+
+/// What somebody sends is read no further than the limit, whatever it claims, and lies under a name made of its bytes.
+#[tokio::test]
+async fn d2_a_file_that_lies_about_itself_costs_no_more_than_an_honest_one() {
+    let (world, ann, direct) =
+        World::ann_at_home(Engine::stand_in().await, &[("LAZARET_HOST_ATTACHMENT_MIB", "1")]).await;
+    let lies = |bytes: usize, claims: Option<usize>| Document {
+        bytes: vec![7; bytes],
+        claims,
+        name: "../../\u{1b}[31m holiday.jpg.sh".into(),
+        mime: "image/jpeg\n".into(),
+    };
+    for (n, document, stored) in [
+        (1, lies(1 << 20, Some(10)), true),
+        (2, lies((1 << 20) + 1, Some(10)), false),
+        (3, lies((1 << 20) + 2, None), false),
+        (4, lies(20, Some(1 << 40)), false),
+        (5, lies(30, Some(0)), true),
+    ] {
+        let caption = format!("look at number {n}");
+        world.model.on(&caption).says("Seen.");
+        ann.sends(&direct, document, &caption);
+        assert_eq!(world.hears(&direct).await, "Seen.");
+        let asked = world.model.last_request_text();
+        let asked = &asked[asked.rfind("<attachment").unwrap()..];
+        assert_eq!(asked.contains("not stored: "), !stored, "{n}: {asked}");
+        assert!(!asked.contains('\u{1b}'), "{asked}");
+    }
+    let inbox = fs::read_dir(world.root().join("state/inbox/main")).unwrap().flatten();
+    let names: Vec<String> = inbox.map(|e| e.file_name().into_string().unwrap()).collect();
+    assert_eq!(names.len(), 2);
+    let plain = |name: &String| name.len() == 23 && name.ends_with(".sh");
+    assert!(names.iter().all(plain), "{names:?}");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_slow_file_keeps_nobody_waiting_but_its_own_turn() {
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    let (bob, room) = bob_and_a_room(&world).await;
+    world.telegram.holds_files(true);
+    world.model.on("read this").says("Read.");
+    world.model.on("and you").says("I am well.");
+    ann.sends(&direct, document(1234), "read this");
+    world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
+
+    bob.says(&room, "@laz_bot and you?");
+    assert_eq!(world.hears(&room).await, "I am well.");
+    ann.says(&direct, "all of it");
+    world.soon("it is stored", world.telegram.acknowledged()).await;
+    assert!(direct.unheard().is_empty());
+
+    world.telegram.holds_files(false);
+    assert_eq!(world.hears(&direct).await, "Read.");
+    let asked = world.model.last_request_text();
+    assert!(asked.contains("/inbox/") && asked.contains("all of it"), "{asked}");
+    let steps = world.settled("m-1").await.to_string();
+    assert!(steps.contains("\"files\""), "a trace tells what the message waited for: {steps}");
+    world.finish().await;
+}
+
+/// Whoever may write in a room and never wakes the agent, makes the host fetch nothing, and at most ten files when
+/// somebody else does.
+#[tokio::test]
+async fn d2_talk_that_wakes_nobody_costs_ten_files_when_it_is_read() {
+    let (world, ann, _) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    let (bob, room) = bob_and_a_room(&world).await;
+    for n in 1..=15 {
+        bob.sends(&room, document(n), "look");
+    }
+    world.soon("all of it is stored", world.telegram.acknowledged()).await;
+    assert!(world.telegram.asked_for().is_empty() && inbox(&world, "family").is_empty());
+
+    world.model.on("what did he send").says("Lists.");
+    ann.says(&room, "@laz_bot what did he send?");
+    assert_eq!(world.hears(&room).await, "Lists.");
+    let newest: Vec<String> = (6..=15).rev().map(|n| format!("document-6-{n}")).collect();
+    assert_eq!(world.telegram.asked_for(), newest);
+    let read = read_of_files(&world);
+    let missing = read.iter().filter(|file| file.contains("not fetched: ")).count();
+    assert_eq!((read.len(), missing, inbox(&world, "family").len()), (15, 5, 10), "{read:?}");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn d2_an_inbox_that_is_full_takes_no_more_and_the_agent_is_told_why() {
+    let settings = [("LAZARET_LIMITS_INBOX_MIB", "2")];
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &settings).await;
+    let mib = 1 << 20;
+    for (n, bytes, stored) in
+        [(1, mib, true), (2, mib + 1, false), (3, mib - 1, true), (4, 2, false), (5, 1, true), (6, 3, false)]
+    {
+        let caption = format!("look at number {n}");
+        world.model.on(&caption).says("Seen.");
+        ann.sends(&direct, Document { claims: None, ..document(bytes) }, &caption);
+        assert_eq!(world.hears(&direct).await, "Seen.");
+        let read = read_of_files(&world).pop().unwrap();
+        assert_eq!(read.contains("/inbox/"), stored, "{n}: {read}");
+        assert_eq!(read.contains("limits.inbox_mib"), !stored, "{n}: {read}");
+    }
+    assert_eq!(inbox(&world, "main").len(), 3);
+    assert_eq!(world.telegram.asked_for().len(), 5, "what cannot be kept is not asked for");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_host_that_dies_while_a_file_is_on_its_way_fetches_it_again() {
+    let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    world.telegram.holds_files(true);
+    world.model.on("read this").says("Read.");
+    ann.sends(&direct, document(1234), "read this");
+    world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
+    world.kill_host().await;
+    world.up().await;
+    world.soon("it is asked for again", world.telegram.comes_to_ask_for(2)).await;
+    world.telegram.holds_files(false);
+    assert_eq!(world.hears(&direct).await, "Read.");
+    assert!(read_of_files(&world)[0].contains("/inbox/"));
+    assert_eq!(inbox(&world, "main").len(), 1);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_turn_is_stopped_while_its_file_is_on_its_way() {
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    world.telegram.holds_files(true);
+    ann.sends(&direct, document(1234), "read this");
+    world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
+    // Starting boxes are stopped as such; this one is up, and owed the message.
+    world
+        .patiently("the box is ready", async || world.log().contains("the box is ready").then_some(()))
+        .await;
+    ann.says(&direct, "/stop");
+    assert_eq!(world.hears(&direct).await, "[lazaret] Stopping.");
+    assert_eq!(world.hears(&direct).await, "[lazaret] Stopped.");
+    world.telegram.holds_files(false);
+    world.model.on("are you there").says("Yes.");
+    ann.says(&direct, "are you there?");
+    assert_eq!(world.hears(&direct).await, "Yes.");
+    assert!(!world.model.last_request_text().contains("read this"), "it was stopped");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_platform_that_stumbles_is_asked_again_and_one_that_refuses_is_not() {
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    world.telegram.refuse_next("getFile", 502, "Bad Gateway", None);
+    world.telegram.refuse_next("getFile", 429, "Too Many Requests", Some(1));
+    world.model.on("read this").says("Read.");
+    ann.sends(&direct, document(1234), "read this");
+    assert_eq!(world.hears(&direct).await, "Read.");
+    assert!(read_of_files(&world)[0].contains("/inbox/"));
+
+    world.telegram.refuse_next("getFile", 400, "Bad Request: file is too big", None);
+    world.model.on("and this").says("I cannot.");
+    ann.sends(&direct, document(12), "and this");
+    assert_eq!(world.hears(&direct).await, "I cannot.");
+    let read = read_of_files(&world).pop().unwrap();
+    assert!(read.contains("not stored: Bad Request: file is too big"), "{read}");
+    world.finish().await;
+}
