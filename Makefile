@@ -33,6 +33,7 @@ test: engine build evil image ## Run every test: units, journeys, real container
 check: test fuzz ## What CI runs: the tests, a minute of fuzzing, formatting and lints
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+	@cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 
 # A test build of its own: host and runner with failpoints, the journeys' programs beside them.
 CRASH := $(CURDIR)/target/crash

@@ -34,6 +34,12 @@ impl Clock {
         Moment { wall: self.wall(), mono: self.zero.elapsed() }
     }
 
+    /// When it was made, by what is known of the time now.
+    pub fn began(&self) -> WallMs {
+        let since = i64::try_from(self.zero.elapsed().as_millis()).unwrap_or(i64::MAX);
+        WallMs(self.wall().0.saturating_sub(since))
+    }
+
     /// Now, for rows and people.
     pub fn wall(&self) -> WallMs {
         WallMs(since_boot().saturating_add(OFFSET.load(Ordering::Acquire)).max(0))

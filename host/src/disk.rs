@@ -103,12 +103,25 @@ pub fn there(path: &Path) -> bool {
     path.exists()
 }
 
+/// Whether it is a folder, or a link to one.
+pub fn is_dir(path: &Path) -> bool {
+    path.is_dir()
+}
+
 /// A whole file.
 ///
 /// # Errors
 /// What read(2) says.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
+}
+
+/// A whole file of text.
+///
+/// # Errors
+/// What read(2) says, or that it is no UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path)
 }
 
 /// When a file was last changed.
@@ -119,6 +132,14 @@ pub fn changed(path: &Path) -> io::Result<std::time::SystemTime> {
     fs::metadata(path)?.modified()
 }
 
+/// When a file was made; not every file system knows.
+///
+/// # Errors
+/// What statx(2) says.
+pub fn born(path: &Path) -> io::Result<std::time::SystemTime> {
+    fs::metadata(path)?.created()
+}
+
 /// A file's length in bytes.
 ///
 /// # Errors
@@ -127,9 +148,17 @@ pub fn size(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.len())
 }
 
-/// The paths in a folder; none where there is no such folder.
+/// The paths in a folder.
+///
+/// # Errors
+/// What opendir(3) says.
+pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(fs::read_dir(dir)?.flatten().map(|entry| entry.path()).collect())
+}
+
+/// The same; none where there is no such folder.
 pub fn inside(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    list(dir).unwrap_or_default()
 }
 
 /// Passes on what is written through it, and takes its SHA-256.

@@ -1,6 +1,6 @@
 //! What intake, run, delivery and supervisor share: handles to the rooms below them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use crate::config::Install;
 use crate::disk;
 use crate::dispatch::Facts;
 use crate::domain::outbound::Saying;
-use crate::domain::{ChatId, GroupName, RunId};
+use crate::domain::{ChatId, GroupName};
 use crate::gateway::Gateway;
 use crate::images::Images;
 use crate::mailbox::Mailbox;
@@ -128,41 +128,16 @@ impl Gate {
     }
 }
 
-/// Which postures were found to hold in this host's life, and which boxes are probes.
+/// Which postures were found to hold in this host's life.
 #[derive(Debug, Default)]
 pub struct Probes {
     known: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
-    alive: Mutex<HashSet<RunId>>,
 }
 
 impl Probes {
     /// The one place where the answer to a question is, or comes to be: everyone who asks waits at the same.
     pub fn of(&self, question: String) -> Arc<OnceCell<()>> {
         Arc::clone(locked(&self.known).entry(question).or_default())
-    }
-
-    /// From now on this is a probe's box, until what is returned is dropped.
-    pub fn begin(&self, run: &RunId) -> Probing<'_> {
-        locked(&self.alive).insert(run.clone());
-        Probing { probes: self, run: run.clone() }
-    }
-
-    /// Whether a box of this name is a probe of this host: it has no row, and is no leftover.
-    pub fn is_alive(&self, run: &str) -> bool {
-        locked(&self.alive).iter().any(|alive| alive.as_str() == run)
-    }
-}
-
-/// A probe's box that lives.
-#[derive(Debug)]
-pub struct Probing<'a> {
-    probes: &'a Probes,
-    run: RunId,
-}
-
-impl Drop for Probing<'_> {
-    fn drop(&mut self) {
-        locked(&self.probes.alive).remove(&self.run);
     }
 }
 

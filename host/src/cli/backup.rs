@@ -11,6 +11,7 @@ use crate::backup;
 use crate::clock::Clock;
 use crate::config::shown_path;
 use crate::daemon;
+use crate::disk;
 use crate::report::safe_line;
 use crate::store::{self, Around};
 
@@ -35,7 +36,7 @@ pub struct Restore {
 pub(super) async fn run(here: &Here, wanted: Backup) -> Done {
     let root = here.root.clone();
     let now = Clock::new().wall();
-    if !root.database().exists() {
+    if !disk::there(&root.database()) {
         let there = root.path().display();
         return Err(CliError::Plain(format!("there is no install at {there}; set LAZARET_ROOT")));
     }
@@ -90,7 +91,7 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
             return Ok((restored, Some((files, contents.at)), left_out));
         }
         // In an empty place no transcript can know of later messages than the copy.
-        let empty = !root.database().exists() && !root.state().join("sessions").exists();
+        let empty = !disk::there(&root.database()) && !disk::there(&root.state().join("sessions"));
         let around = if empty { Around::Fitting } else { Around::Newer };
         let restored = store::restore(&root.database(), &wanted.file, around, &backup::stamp(now))?;
         Ok::<_, backup::BackupError>((restored, None, (Vec::new(), 0)))

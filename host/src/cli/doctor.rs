@@ -55,14 +55,14 @@ impl Findings {
 pub(super) async fn run(here: &Here) -> Done {
     let mut found = Findings::default();
     let runner = daemon::runner_binary(&here.env).map_err(|e| e.to_string()).and_then(|path| {
-        if path.exists() {
+        if disk::there(&path) {
             Ok(path)
         } else {
             Err(format!("{} is missing; `make build` makes it", path.display()))
         }
     });
     found.add("runner", runner, |path| path.display().to_string());
-    if here.root.database().exists() {
+    if disk::there(&here.root.database()) {
         let path = here.root.database();
         let checked = Store::beside(&path).and_then(|store| store::check(&path).map(|()| store));
         found.add("store", checked, |_| format!("{}, every page and reference checked", path.display()));
@@ -90,7 +90,7 @@ pub(super) async fn run(here: &Here) -> Done {
 /// The newest verified copy. An install that is two days old has one, or its host is not running by night.
 fn copy(here: &Here) -> Result<String, String> {
     let now = Clock::new().wall();
-    let made = std::fs::metadata(here.root.database()).and_then(|m| m.created()).ok();
+    let made = disk::born(&here.root.database()).ok();
     let age = made.and_then(|at| at.elapsed().ok()).unwrap_or_default();
     match backup::newest(&here.root, now) {
         Some((path, at)) if now.since(at) < TWO_DAYS => {
@@ -108,7 +108,7 @@ fn copy(here: &Here) -> Result<String, String> {
 
 fn disk(install: &Install, found: &mut Findings) {
     let (state, host) = (install.root.state(), &install.file.host);
-    let place = if state.exists() { state.as_path() } else { install.root.path() };
+    let place = if disk::there(&state) { state.as_path() } else { install.root.path() };
     let checked = disk::room(place).map_err(|e| format!("{}: {e}", place.display())).and_then(|room| {
         let (free, floor) = (room.free >> 20, host.free_floor_mib);
         let names = room.names < names_floor(room.all_names);
@@ -215,7 +215,7 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
 
 /// What the last probes found that runs live with: the owner has accepted it, and is reminded here.
 async fn losses(here: &Here) -> Result<String, String> {
-    if !here.root.database().exists() {
+    if !disk::there(&here.root.database()) {
         return Ok("nothing was probed yet; `lazaret box check` does".into());
     }
     let losses = async { here.store()?.losses().await.map_err(super::CliError::from) };

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{CliError, Done, Here};
 use crate::clock::Clock;
 use crate::config::{first, personality};
+use crate::disk;
 use crate::domain::GroupName;
 
 /// Groups and the chats that belong to them.
@@ -100,7 +101,7 @@ async fn list(here: &Here) -> Done {
 
 async fn admit(here: &Here, code: String, group: GroupName) -> Done {
     let store = here.store()?;
-    if !group.is_main() && !here.root.groups().join(group.as_str()).exists() {
+    if !group.is_main() && !disk::there(&here.root.groups().join(group.as_str())) {
         first::add_group(&here.root, &group).map_err(|e| CliError::Plain(format!("group {group}: {e}")))?;
     }
     let now = Clock::new().wall();

@@ -1,6 +1,5 @@
 //! `lazaret ipc`: a run's letters as a dialogue.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};
 use crate::config::shown_path;
+use crate::disk;
 use crate::report::{safe, safe_line};
 
 /// Look at letters.
@@ -51,9 +51,7 @@ pub(super) async fn run(here: &Here, ipc: Ipc) -> Done {
 
 /// The folder of the run whose id begins so; run ids sort by their birth.
 fn find(letters: &Path, wanted: Option<&str>) -> Result<PathBuf, CliError> {
-    let list =
-        |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
-    let mut runs: Vec<PathBuf> = list(letters).iter().flat_map(|group| list(group)).collect();
+    let mut runs: Vec<PathBuf> = disk::inside(letters).iter().flat_map(|group| disk::inside(group)).collect();
     runs.sort_by_key(|run| run.file_name().map(ToOwned::to_owned));
     let fits = |run: &&PathBuf| {
         let name = run.file_name().unwrap_or_default().to_string_lossy();
@@ -72,11 +70,11 @@ struct Shown {
 }
 
 fn read(dir: &Path, direction: &'static str) -> Result<Vec<Shown>, CliError> {
-    let entries = fs::read_dir(dir).map_err(|e| CliError::Plain(format!("{}: {e}", dir.display())))?;
+    let paths = disk::list(dir).map_err(|e| CliError::Plain(format!("{}: {e}", dir.display())))?;
     let mut letters = Vec::new();
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Ok(text) = fs::read_to_string(entry.path()) else { continue };
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Ok(text) = disk::read_text(&path) else { continue };
         let body: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
         let at = body.get("at").and_then(Value::as_str).unwrap_or_default().to_owned();
         letters.push(Shown { direction, name, at, body });

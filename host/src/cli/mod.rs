@@ -1,10 +1,5 @@
 //! The command line: one file per verb.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "settings, state and copies of letters, for the operator who called"
-)]
-
 mod backup;
 mod box_check;
 mod canary;
@@ -27,6 +22,7 @@ use clap::{Parser, Subcommand};
 use crate::backup::BackupError;
 use crate::config::{ConfigError, Install, Root};
 use crate::daemon::StartError;
+use crate::disk;
 use crate::images::ImageError;
 use crate::sandbox::EngineError;
 use crate::store::{Store, StoreError};
@@ -168,7 +164,7 @@ impl Here {
     /// Opens the store beside a host that may be running: SQLite's own locks order the two.
     fn store(&self) -> Result<Store, CliError> {
         let path = self.root.database();
-        if !path.exists() {
+        if !disk::there(&path) {
             let hint = "start the host once (`lazaret up`), or set LAZARET_ROOT";
             return Err(CliError::Plain(format!(
                 "there is no install at {}; {hint}",
@@ -192,7 +188,7 @@ impl Here {
 /// Specification).
 fn default_root() -> Result<PathBuf, CliError> {
     let service = PathBuf::from("/var/lib/lazaret");
-    if service.exists() {
+    if disk::there(&service) {
         return Ok(service);
     }
     let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);

@@ -27,7 +27,7 @@ pub(super) async fn run(here: &Here) -> Done {
     let now = Clock::new().wall();
     let copy = backup::newest(&here.root, now).map(|(path, at)| (path, now.since(at)));
     let room = disk::room(&here.root.state()).ok();
-    let ballast = std::fs::metadata(here.root.state().join(store::BALLAST)).map_or(0, |m| m.len() >> 20);
+    let ballast = disk::size(&here.root.state().join(store::BALLAST)).map_or(0, |bytes| bytes >> 20);
     let up = unix_socket::connect(&here.root.host_socket_dir(), SOCKET).await.is_ok();
     let json = json!({
         "host": if up { "up" } else { "down" },

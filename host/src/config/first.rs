@@ -1,10 +1,13 @@
 //! What a new install starts with: the repository's `groups/`, copied once and never overwritten.
 
+#![allow(clippy::disallowed_methods, reason = "the first settings, in no mount")]
+
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use super::Root;
+use crate::disk;
 
 const FILES: [(&str, &str); 7] = [
     ("lazaret.toml", include_str!("../../lazaret.example.toml")),
@@ -21,7 +24,7 @@ const FILES: [(&str, &str); 7] = [
 /// # Errors
 /// What the filesystem said.
 pub fn lay_out(root: &Root) -> io::Result<()> {
-    if root.groups().exists() {
+    if disk::there(&root.groups()) {
         return Ok(());
     }
     for (name, text) in FILES {

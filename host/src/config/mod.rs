@@ -4,8 +4,6 @@
 //! A group's file is read anew for every run, so that a change holds without a restart; the install's file is read
 //! at the start. Every error names the file, the line and column, what was expected, and the nearest right name.
 
-#![allow(clippy::disallowed_methods, reason = "settings and personalities: the owner's files, in no mount")]
-
 pub mod dirs;
 pub mod edit;
 pub mod files;
@@ -24,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::disk;
 use crate::domain::group::{Group, ModelChoice};
 use crate::domain::limits::{ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
@@ -253,11 +252,9 @@ impl Install {
 
     /// The groups that have a folder, `main` first. A folder that is no group's name is passed over.
     pub fn group_names(&self) -> Vec<GroupName> {
-        let entries = std::fs::read_dir(self.root.groups()).into_iter().flatten().flatten();
-        let mut names: Vec<GroupName> = entries
-            .filter(|e| e.path().is_dir())
-            .filter_map(|e| e.file_name().to_str().and_then(|n| n.parse().ok()))
-            .collect();
+        let folders = disk::inside(&self.root.groups()).into_iter().filter(|path| disk::is_dir(path));
+        let mut names: Vec<GroupName> =
+            folders.filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect();
         names.sort_by_key(|n| (!n.is_main(), n.clone()));
         names
     }
@@ -337,7 +334,7 @@ fn model_choice(
 }
 
 fn read_or_empty(path: &Path) -> Result<String, ConfigError> {
-    match std::fs::read_to_string(path) {
+    match disk::read_text(path) {
         Ok(text) => Ok(text),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         Err(e) => Err(ConfigError::new(path.display().to_string(), format!("cannot be read: {e}"))),

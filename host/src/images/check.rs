@@ -16,7 +16,9 @@ use crate::disk::{self, shared_dir};
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
 use crate::policy::image::{ImageAbout, Verdict};
-use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, label, plan};
+use crate::policy::sandbox_plan::{
+    ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, labels_of_look, plan,
+};
 use crate::sandbox::Trial;
 
 /// The user of boxes on trial: the one below all groups' (see `store::settings`).
@@ -39,7 +41,7 @@ impl Images {
             Err(e) => return Ok(Verdict::breaks(about, e.code(), e.to_string())),
         };
         // Before a box is started: a link would make its mounts elsewhere, and folders there.
-        let links = self.engine.links(&about.facts, spec.ways()).await?;
+        let links = self.engine.links(&self.place.install, &about.facts, spec.ways()).await?;
         if !links.is_empty() {
             return Ok(Verdict::linked(about, &links));
         }
@@ -99,11 +101,11 @@ impl Images {
         if let Err(e) = plan(&input(PathBuf::new())) {
             return Ok(Err(e));
         }
-        let passwd = self.engine.passwd(&about.facts, UID, place.gid, &passwd_dir).await?;
+        let passwd = self.engine.passwd(&place.install, &about.facts, UID, place.gid, &passwd_dir).await?;
         Ok(plan(&input(passwd)).map(|mut spec| {
             spec.name = format!("lazaret-trial-{trial}");
             spec.entrypoint = vec![format!("{}/{RUNNER}", box_path::RUNNER_DIR), "look".into()];
-            spec.labels.retain(|name, _| name == label::INSTALL || name == label::RUN);
+            spec.labels = labels_of_look(&place.install, trial, std::process::id());
             spec
         }))
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipc_schema::layout::{self, box_path};
 use serde::Serialize;
@@ -27,6 +28,18 @@ pub mod label {
     pub const RUNNER: &str = "lazaret.runner";
     /// Digest of the posture.
     pub const POSTURE: &str = "lazaret.posture";
+    /// It is made for a look, has no run, and goes within [`super::LOOKS`]. The value is the process that looks.
+    pub const LOOK: &str = "lazaret.look";
+}
+
+/// A box that is made for a look is gone after this, or whoever made it has died.
+pub const LOOKS: Duration = Duration::from_secs(5 * 60);
+
+/// Labels of a box that the process `looker` makes for a look: a reaper finds it by its install's.
+pub fn labels_of_look(install: &str, look: &str, looker: u32) -> BTreeMap<String, String> {
+    let looker = looker.to_string();
+    let labels = [(label::INSTALL, install), (label::RUN, look), (label::LOOK, &looker)];
+    labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// The engine's own default allows more than a box needs; ours is part of the posture.
@@ -204,12 +217,20 @@ const FIXED: Fixed = Fixed {
 impl ContainerSpec {
     /// The same box for a probe: another name, other directories for letters, and the runner's `probe` for a program.
     /// Its lane is its own, so that nobody takes it for an earlier box of the group.
-    pub fn for_probe(&self, run: &RunId, to_agent: PathBuf, from_agent: PathBuf, socket: PathBuf) -> Self {
+    pub fn for_probe(
+        &self,
+        run: &RunId,
+        looker: u32,
+        to_agent: PathBuf,
+        from_agent: PathBuf,
+        socket: PathBuf,
+    ) -> Self {
         let mut probe = self.clone();
         probe.name = box_name(run);
         probe.labels.insert(label::RUN.to_owned(), run.to_string());
         let group = self.labels.get(label::GROUP).map_or("", String::as_str);
         probe.labels.insert(label::LANE.to_owned(), format!("{group}/probe"));
+        probe.labels.insert(label::LOOK.to_owned(), looker.to_string());
         if let Some(command) = probe.entrypoint.last_mut() {
             "probe".clone_into(command);
         }
@@ -618,7 +639,7 @@ mod tests {
     fn a_probe_differs_from_a_run_in_name_letters_and_program_only() {
         let spec = plan(&input()).unwrap();
         let run = "019ab000-0000-7000-8000-000000000009".parse().unwrap();
-        let probe = spec.for_probe(&run, "/p/to".into(), "/p/from".into(), "/p/gateway".into());
+        let probe = spec.for_probe(&run, 7, "/p/to".into(), "/p/from".into(), "/p/gateway".into());
         assert_eq!(probe.entrypoint, ["/lazaret/agent-runner", "probe"]);
         assert_eq!(probe.name, "lazaret-019ab000-0000-7000-8000-000000000009");
         assert_eq!(probe.labels[label::INSTALL], spec.labels[label::INSTALL], "the reaper finds it");

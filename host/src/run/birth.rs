@@ -329,7 +329,7 @@ async fn sources(
     let passwd_dir = made(root.passwd(), 0o2750)?;
     let passwd = ground
         .engine
-        .passwd(image, uid, ground.gid, &passwd_dir)
+        .passwd(ground.id, image, uid, ground.gid, &passwd_dir)
         .await
         .map_err(|e| Never::new(e.code(), e))?;
     Ok(Sources {

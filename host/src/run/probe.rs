@@ -84,10 +84,7 @@ pub(super) async fn held(parts: &Parts, spec: &ContainerSpec, group: &Group, uid
         let facts = parts.engine.facts().await.map_err(|e| Never::new(e.code(), e))?;
         possible(spec, &facts)?;
         let run = new_run_id();
-        let probe = parts.probes.begin(&run);
-        let seen = Ground::from(parts).probe(spec, group, uid, &run, &facts).await;
-        drop(probe);
-        let seen = seen?;
+        let seen = Ground::from(parts).probe(spec, group, uid, &run, &facts).await?;
         let losses: Vec<Loss> = posture::losses(&seen.findings).map(loss).collect();
         let lost: Vec<&str> = losses.iter().map(|loss| loss.name.as_str()).collect();
         let ms = u64::try_from(seen.probed.took.as_millis()).unwrap_or(u64::MAX);
@@ -146,8 +143,13 @@ impl Ground<'_> {
     ) -> Result<Seen, Never> {
         let dir = self.install.root.run_ipc(&group.name, run);
         let walls = self.walls(&group.name, &dir)?;
-        let spec =
-            spec.for_probe(run, walls.to_agent.clone(), walls.from_agent.clone(), walls.socket.clone());
+        let spec = spec.for_probe(
+            run,
+            std::process::id(),
+            walls.to_agent.clone(),
+            walls.from_agent.clone(),
+            walls.socket.clone(),
+        );
         // As unforeseeable as a random UUID: nobody writes the answer before the question.
         let nonce = uuid::Uuid::new_v4().to_string();
         let probed = self.engine.probe(&spec, uid, &nonce, &walls.to_agent, &walls.from_agent).await;

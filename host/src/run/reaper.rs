@@ -1,12 +1,16 @@
 //! Boxes that belong to no run: their host died, or the engine was away, between a run's end and its box's.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::disk;
+use crate::domain::WallMs;
 use crate::parts::Parts;
 use crate::policy::retry::doubling;
-use crate::sandbox::EngineError;
+use crate::policy::sandbox_plan::LOOKS;
+use crate::sandbox::{EngineError, Found};
 use crate::store::StoreError;
 
 /// An engine that is away is asked again at first after this, at last after [`LONGEST`].
@@ -19,6 +23,8 @@ enum Later {
     Engine(#[from] EngineError),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("{0} were made for a look, and not long ago")]
+    Looked(usize),
 }
 
 /// Removes every box of this install whose run has ended, as soon as the engine can be asked.
@@ -26,6 +32,7 @@ pub async fn reap(parts: Arc<Parts>) {
     for tries in 1.. {
         match reap_once(&parts).await {
             Ok(()) => return,
+            Err(e @ Later::Looked(_)) => tracing::debug!("boxes without a run stay for now: {e}"),
             Err(e) => tracing::warn!(code = "run.reap", "boxes without a run stay for now: {e}"),
         }
         tokio::time::sleep(doubling(FIRST, tries, LONGEST)).await;
@@ -38,9 +45,12 @@ async fn reap_once(parts: &Parts) -> Result<(), Later> {
     let boxes = parts.engine.boxes(&parts.id).await?;
     let rows = parts.store.unended_runs().await?;
     let alive: HashSet<&str> = rows.iter().map(|row| row.run.as_str()).collect();
-    let mut stays = Ok(());
-    let left = |run: &str| !alive.contains(run) && !parts.probes.is_alive(run);
-    for found in boxes.iter().filter(|found| left(&found.run)) {
+    let (looks, left): (Vec<_>, Vec<_>) = boxes
+        .iter()
+        .filter(|found| !alive.contains(found.run.as_str()))
+        .partition(|found| somebody_looks(found, parts.clock.began(), parts.clock.wall()));
+    let mut stays = if looks.is_empty() { Ok(()) } else { Err(Later::Looked(looks.len())) };
+    for found in left {
         tracing::info!(run = found.run, "a box without a run is removed");
         failpoint!("run.reap.box");
         if let Err(e) = parts.engine.remove(&found.container).await {
@@ -48,4 +58,34 @@ async fn reap_once(parts: &Parts) -> Result<(), Later> {
         }
     }
     stays
+}
+
+/// Whether a box is made for a look that goes on: of this host's, or of a command's that runs beside it. A number of a
+/// process is used again, and a host in a container has always the same; nothing that was made before this host is its own.
+fn somebody_looks(found: &Found, started: WallMs, now: WallMs) -> bool {
+    let Some(looker) = found.looker else { return false };
+    let lives = match looker == std::process::id() {
+        // The engine's time is in whole seconds.
+        true => found.made.0 + 1_000 > started.0,
+        false => disk::there(&Path::new("/proc").join(looker.to_string())),
+    };
+    lives && now.since(found.made) < LOOKS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_goes_on_is_left_alone_and_what_a_dead_process_left_is_not() {
+        let found = |looker| Found { container: "c".into(), run: "r".into(), made: WallMs(100_000), looker };
+        let looks = |looker, started, now| somebody_looks(&found(looker), WallMs(started), WallMs(now));
+        let me = Some(std::process::id());
+        assert!(looks(me, 100_999, 101_000), "made in the second in which this host began");
+        assert!(looks(Some(1), 200_000, 201_000), "a command beside this host");
+        assert!(!looks(me, 101_000, 102_000), "an earlier host with the same number");
+        assert!(!looks(Some(u32::MAX), 1, 101_000), "its process is gone");
+        assert!(!looks(Some(1), 1, 100_000 + 300_000), "no look takes so long");
+        assert!(!looks(None, 1, 101_000), "a run's");
+    }
 }

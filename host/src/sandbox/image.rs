@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 
 use super::{Engine, EngineError, QUICK, SLOW, write_shared};
 use crate::policy::image::ImageAbout;
-use crate::policy::sandbox_plan::ImageFacts;
+use crate::policy::sandbox_plan::{ImageFacts, labels_of_look};
 
 /// A symbolic link in the modes that engines tell: Go's `fs.ModeSymlink`.
 const GO_SYMLINK: u32 = 1 << 27;
@@ -79,6 +79,7 @@ impl Engine {
     /// What the engine or the filesystem said.
     pub async fn passwd(
         &self,
+        install: &str,
         image: &ImageFacts,
         uid: u32,
         gid: u32,
@@ -89,7 +90,7 @@ impl Engine {
         if crate::disk::there(&path) {
             return Ok(path);
         }
-        let mut text = self.image_passwd(&image.id).await?;
+        let mut text = self.image_passwd(install, &image.id).await?;
         if !text.is_empty() && !text.ends_with(b"\n") {
             text.push(b'\n');
         }
@@ -99,8 +100,8 @@ impl Engine {
     }
 
     /// Reads `/etc/passwd` out of a box that is made for it and never started. An image without one has an empty one.
-    async fn image_passwd(&self, image: &str) -> Result<Vec<u8>, EngineError> {
-        let made = self.never_started(image).await?;
+    async fn image_passwd(&self, install: &str, image: &str) -> Result<Vec<u8>, EngineError> {
+        let made = self.never_started(install, image).await?;
         let options = DownloadFromContainerOptionsBuilder::default().path("/etc/passwd").build();
         let docker = self.docker()?;
         let archive = async {
@@ -118,7 +119,7 @@ impl Engine {
         self.remove(&made).await?;
         match archive {
             Ok(archive) => Ok(first_file(&archive)),
-            Err(EngineError::Refused { .. }) => Ok(Vec::new()),
+            Err(EngineError::Refused { status: 404, .. }) => Ok(Vec::new()),
             Err(e) => Err(e),
         }
     }
@@ -130,10 +131,11 @@ impl Engine {
     /// What the engine said.
     pub async fn links(
         &self,
+        install: &str,
         image: &ImageFacts,
         paths: impl IntoIterator<Item = String>,
     ) -> Result<Vec<String>, EngineError> {
-        let made = self.never_started(&image.id).await?;
+        let made = self.never_started(install, &image.id).await?;
         let looked = async {
             let mut links = Vec::new();
             for path in paths {
@@ -154,11 +156,13 @@ impl Engine {
     }
 
     /// A box of an image that is looked into from outside.
-    async fn never_started(&self, image: &str) -> Result<String, EngineError> {
+    async fn never_started(&self, install: &str, image: &str) -> Result<String, EngineError> {
+        let look = uuid::Uuid::now_v7().to_string();
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             entrypoint: Some(vec!["/never".into()]),
             network_disabled: Some(true),
+            labels: Some(labels_of_look(install, &look, std::process::id()).into_iter().collect()),
             ..Default::default()
         };
         let made = self.ask("look into the image", SLOW, self.docker()?.create_container(None, body)).await?;

@@ -27,7 +27,7 @@ use bollard::query_parameters::{
 use bollard::{ClientVersion, Docker};
 use futures_util::StreamExt;
 
-use crate::domain::Lane;
+use crate::domain::{Lane, WallMs};
 use crate::policy::sandbox_plan::{ContainerSpec, label};
 pub use fetch::Recipe;
 #[cfg(any(test, fuzzing))]
@@ -184,6 +184,10 @@ pub struct Found {
     pub container: String,
     /// The run its label names.
     pub run: String,
+    /// By the engine's clock, to the second.
+    pub made: WallMs,
+    /// The process that made it for a look, where it is no run's.
+    pub looker: Option<u32>,
 }
 
 /// The engine.
@@ -427,7 +431,9 @@ impl Engine {
             .into_iter()
             .filter_map(|b| {
                 let labels = b.labels.unwrap_or_default();
-                Some(Found { container: b.id?, run: labels.get(label::RUN)?.clone() })
+                let made = b.created.map_or(WallMs(0), |seconds| WallMs(seconds.saturating_mul(1000)));
+                let looker = labels.get(label::LOOK).map(|pid| pid.parse().unwrap_or(0));
+                Some(Found { container: b.id?, run: labels.get(label::RUN)?.clone(), made, looker })
             })
             .collect())
     }

@@ -4,6 +4,8 @@
 //! disagrees with its table is healed in the copy and stays broken in the original. Pages copied as they are make
 //! the check of the copy a check of the original, which the host itself never has to pause for.
 
+#![allow(clippy::disallowed_methods, reason = "the database and its copies")]
+
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;

@@ -3,8 +3,6 @@
 //! Every public function is one transaction. Rows become domain types in here; nothing outside knows SQL.
 //! `README.md` beside this file is the table page for whoever opens the file by hand.
 
-#![allow(clippy::disallowed_methods, reason = "the database and what lies beside it")]
-
 mod adoption;
 mod attachments;
 mod copy;

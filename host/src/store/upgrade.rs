@@ -9,6 +9,8 @@
 //! as this process closes no descriptor of that file, by whatever name it was opened
 //! (https://sqlite.org/howtocorrupt.html, section 2.2): all that is done to the old file is done by names or through SQLite.
 
+#![allow(clippy::disallowed_methods, reason = "the database and the copy that is upgraded")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

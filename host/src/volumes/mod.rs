@@ -12,11 +12,6 @@
 //! An image promises more than the disk may have. When the host's disk is full, writing in it fails like writing to a
 //! disk that is broken: ext4 shuts itself, and is refused until somebody has made room and mounts it anew.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "images, and the host's directories that they are mounted over; what lies in one goes through untrusted_fs"
-)]
-
 mod mounts;
 mod tools;
 
@@ -172,6 +167,10 @@ impl From<(PathBuf, PathBuf)> for Volume {
     }
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "images, and the host's directories that they are mounted over; what lies in one goes through untrusted_fs"
+)]
 impl Volume {
     /// Sees to it that the directory is a file system of its own, in which `limit` bytes are usable, and that the group
     /// `gid` may write it. Makes the image, lets it grow, and mounts it, whatever of that is left to do. Waits for the
@@ -185,7 +184,7 @@ impl Volume {
         if self.mounted()?.is_none() {
             let began = Instant::now();
             self.possible()?;
-            if !self.image.exists() {
+            if !disk::there(&self.image) {
                 self.make(limit, gid, &lock)?;
             }
             self.not_smaller(limit)?;
@@ -214,7 +213,7 @@ impl Volume {
             Err(VolumeError::Shut { .. }) => Ok(true),
             mounted => mounted.map(|mount| mount.is_some()),
         };
-        if !self.image.exists() || readable()? {
+        if !disk::there(&self.image) || readable()? {
             return Ok(());
         }
         let lock = self.lock()?;
@@ -247,7 +246,7 @@ impl Volume {
         if !mounted {
             self.possible()?;
         }
-        if self.image.exists() {
+        if disk::there(&self.image) {
             self.not_smaller(limit)?;
         }
         if mounted { self.not_larger(limit) } else { Ok(()) }
@@ -258,7 +257,7 @@ impl Volume {
     /// # Errors
     /// [`VolumeError::Off`].
     pub fn absent(&self) -> Result<(), VolumeError> {
-        if self.image.exists() {
+        if disk::there(&self.image) {
             return Err(VolumeError::Off { dir: self.dir.clone(), image: self.image.clone() });
         }
         Ok(())
@@ -304,7 +303,7 @@ impl Volume {
         if !rustix::process::geteuid().is_root() {
             return Err(VolumeError::NotRoot);
         }
-        if !Path::new("/dev/loop-control").exists() {
+        if !disk::there(Path::new("/dev/loop-control")) {
             return Err(VolumeError::NoLoop);
         }
         match UntrustedDir::open(&self.dir) {
@@ -395,7 +394,7 @@ impl Volume {
     }
 
     fn len(&self) -> Result<u64, VolumeError> {
-        fs::metadata(&self.image).map(|about| about.len()).map_err(|e| VolumeError::io(&self.image, e))
+        disk::size(&self.image).map_err(|e| VolumeError::io(&self.image, e))
     }
 
     /// The bytes that the file system in it knows of: its superblock stands a kilobyte from the beginning and holds the
@@ -413,6 +412,7 @@ impl Volume {
 }
 
 /// Links in the way to a directory are in no table of mounts.
+#[allow(clippy::disallowed_methods, reason = "a directory of the host's")]
 fn resolved(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
