@@ -56,7 +56,7 @@ async fn a_key_that_got_into_a_workspace_is_found_and_not_printed() {
     let check = world.run(&["box", "check"], "").await;
     assert_eq!(check.status.code(), Some(1));
     let told = String::from_utf8_lossy(&check.stdout);
-    let line = told.lines().find(|line| line.starts_with("LOST  key-canary")).unwrap();
+    let line = told.lines().find(|line| line.starts_with("LOST      key-canary")).unwrap();
     assert!(line.contains("notes/deep/key.txt"), "{line}");
     assert!(
         line.contains("letters/main") && line.contains("sessions/main"),

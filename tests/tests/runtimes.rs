@@ -51,7 +51,13 @@ async fn a_group_under_gvisor_is_served_and_what_is_lost_there_is_named() {
     let check = world.lazaret(&["box", "check"]).await;
     has(
         &check,
-        &["runsc", "ok    network", "ok    capabilities", "ok    key-canary", "lost under this runtime"],
+        &[
+            "runsc",
+            "ok        network",
+            "ok        capabilities",
+            "ok        key-canary",
+            "lost by the nature of this runtime",
+        ],
     );
     world.finish().await;
 }
@@ -126,7 +132,7 @@ async fn an_engine_that_does_not_do_what_it_is_asked_is_found_and_refused_and_an
     has(&world.lazaret(&["doctor"]).await, &["main lives without memory-limit (accepted)"]);
     let check = world.run(&["box", "check"], "").await;
     assert_eq!(check.status.code(), Some(0), "a loss that was accepted by name is none");
-    has(&String::from_utf8_lossy(&check.stdout), &["acc   memory-limit"]);
+    has(&String::from_utf8_lossy(&check.stdout), &["accepted  memory-limit"]);
     world.finish().await;
 }
 

@@ -1,11 +1,11 @@
 //! `lazaret box check`: a box of a group's real posture, looked at from inside and outside, line by line, with the fix for
 //! each loss; and this install's keys, which must be nowhere in it.
 
-use ipc_schema::text::safe_line;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use ipc_schema::text::safe_line;
+use serde_json::{Value, json};
 
 use super::canary::Canary;
 use super::{CliError, Done, Here};
@@ -13,10 +13,11 @@ use crate::clock::Clock;
 use crate::daemon;
 use crate::domain::{GroupName, Lane};
 use crate::parts::Runner;
+use crate::policy::image::of_next_run;
 use crate::policy::posture::{Finding, Standing};
-
-use crate::run::{self, Ground, Never, Walls};
-use crate::sandbox::Engine;
+use crate::policy::sandbox_plan::ContainerSpec;
+use crate::run::{self, Ground, Never, Seen, Walls};
+use crate::sandbox::{Engine, Probed};
 
 /// Look at what boxes are.
 #[derive(Debug, Args)]
@@ -43,6 +44,24 @@ impl From<Never> for CliError {
 
 pub(super) async fn run(here: &Here, verb: Box) -> Done {
     let Verb::Check { group } = verb.verb;
+    let looked = look(here, group).await?;
+    here.print(&looked.json(), looked.table());
+    Ok(if looked.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the look at a group's box has shown.
+struct Looked {
+    group: GroupName,
+    spec: ContainerSpec,
+    /// The engine's version.
+    engine: String,
+    probed: Probed,
+    canary: Canary,
+    /// The box's lines, and the keys'.
+    lines: Vec<Finding>,
+}
+
+async fn look(here: &Here, group: GroupName) -> Result<Looked, CliError> {
     // As the host sets it: what is made here is the host's.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let install = here.install()?;
@@ -50,7 +69,7 @@ pub(super) async fn run(here: &Here, verb: Box) -> Done {
     let store = here.store()?;
     let known = store.group(&group, Clock::new().wall()).await?;
     let pin = store.pin(&group).await?;
-    let image = pin.as_ref().and_then(|pin| pin.serves(&settings.image)).unwrap_or(&settings.image);
+    let image = of_next_run(&settings.image, pin.as_ref());
     let engine = daemon::engine(&install, &here.env);
     let facts = engine.facts().await.map_err(|e| CliError::Plain(e.to_string()))?;
     let image = engine.image(image).await.map_err(|e| CliError::Plain(e.to_string()))?;
@@ -63,57 +82,85 @@ pub(super) async fn run(here: &Here, verb: Box) -> Done {
     let walls = Walls::below(&here.root.run_ipc(&group, &next));
     let spec = run::spec_of(ground, &lane, &next, known.uid, &settings, image, walls).await?;
     run::possible(&spec, &facts)?;
-    let seen = ground.probe(&spec, &settings, known.uid, &next, &facts).await?;
+    let Seen { findings: mut lines, probed } =
+        ground.probe(&spec, &settings, known.uid, &next, &facts).await?;
 
     let mut canary = Canary::of(&install);
-    for (place, bytes) in &seen.probed.texts {
+    for (place, bytes) in &probed.texts {
         canary.bytes(place, bytes);
     }
     running(&engine, &id, &mut canary).await?;
-    canary.install(&install, &group, known.uid);
-    let keys = key_line(&canary);
+    canary.install(&install, &group);
+    lines.push(key_line(&canary));
+    Ok(Looked { group, spec, engine: facts.version, probed, canary, lines })
+}
 
-    let all: Vec<&Finding> = seen.findings.iter().chain([&keys]).collect();
-    let count = |standing| all.iter().filter(|f| f.standing == standing).count();
-    let (held, unknown, lost) = (count(Standing::Held), count(Standing::Unknown), count(Standing::Lost));
-    let score = format!("{held} of {}", all.len());
-    let calls = &seen.probed.report.calls;
-    let json = json!({
-        "group": group.as_str(),
-        "posture": spec.posture(),
-        "engine": facts.version,
-        "runtime": spec.runtime,
-        "lines": all,
-        "syscalls": calls,
-        "network": seen.probed.report.network,
-        "canary": { "secrets": canary.secrets(), "places": canary.read, "unread": canary.unread, "hits": canary.hits },
-        "held": held, "unknown": unknown, "lost": lost, "of": all.len(),
-        "ms": u64::try_from(seen.probed.took.as_millis()).unwrap_or(u64::MAX),
-    });
-    let runtime = spec.runtime.as_deref().unwrap_or("the engine's default runtime");
-    let mut text =
-        format!("box of group {group}, engine {}, {runtime}, posture {}\n\n", facts.version, spec.posture());
-    for finding in &all {
-        text += &told(finding);
+impl Looked {
+    fn count(&self, standing: Standing) -> usize {
+        self.lines.iter().filter(|line| line.standing == standing).count()
     }
-    for place in &canary.unread {
-        text += &format!("      not read for keys: {}\n", safe_line(place));
+
+    /// A loss that nobody has accepted by name is one, also where runs go on.
+    fn is_whole(&self) -> bool {
+        self.count(Standing::Lost) + self.count(Standing::Named) == 0
     }
-    text += &format!("\n{score} held");
-    for (count, what) in [
-        (lost, "lost"),
-        (unknown, "not to be seen from here"),
-        (count(Standing::Accepted), "accepted"),
-        (count(Standing::Runtime), "lost under this runtime"),
-        (count(Standing::Named), "named"),
-    ] {
-        if count > 0 {
-            text += &format!(", {count} {what}");
+
+    fn json(&self) -> Value {
+        let Self { canary, probed, .. } = self;
+        json!({
+            "group": self.group.as_str(),
+            "posture": self.spec.posture(),
+            "engine": self.engine,
+            "runtime": self.spec.runtime,
+            "lines": self.lines,
+            "syscalls": probed.report.calls,
+            "network": probed.report.network,
+            "canary": {
+                "secrets": canary.secrets(),
+                "places": canary.read,
+                "unread": canary.unread.named,
+                "unread_more": canary.unread.more,
+                "hits": canary.hits.named,
+                "hits_more": canary.hits.more,
+            },
+            "held": self.count(Standing::Held),
+            "unknown": self.count(Standing::Unknown),
+            "lost": self.count(Standing::Lost),
+            "of": self.lines.len(),
+            "ms": u64::try_from(probed.took.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    fn table(&self) -> String {
+        let runtime = self.spec.runtime.as_deref().unwrap_or("the engine's default runtime");
+        let mut text = format!(
+            "box of group {}, engine {}, {runtime}, posture {}\n\n",
+            self.group,
+            self.engine,
+            self.spec.posture()
+        );
+        self.lines.iter().for_each(|line| text += &told(line));
+        for place in &self.canary.unread.named {
+            text += &format!("{:<10}not read for keys: {}\n", "", safe_line(place));
         }
+        if self.canary.unread.more > 0 {
+            text += &format!("{:<10}not read for keys: {} more\n", "", self.canary.unread.more);
+        }
+        text += &format!("\n{} of {} held", self.count(Standing::Held), self.lines.len());
+        for (standing, what) in [
+            (Standing::Lost, "lost: no run of this group begins before that is mended"),
+            (Standing::Unknown, "not to be seen from here"),
+            (Standing::Accepted, "lost and accepted by the owner"),
+            (Standing::Runtime, "lost by the nature of this runtime"),
+            (Standing::Named, "lost, which `lazaret status` names; runs go on"),
+        ] {
+            let count = self.count(standing);
+            if count > 0 {
+                text += &format!(", {count} {what}");
+            }
+        }
+        text
     }
-    here.print(&json, text);
-    // A loss that nobody has accepted by name is one, also where runs go on.
-    Ok(if lost + count(Standing::Named) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Boxes that live now: their account and their log.
@@ -131,7 +178,7 @@ async fn running(engine: &Engine, install: &str, canary: &mut Canary) -> Result<
 }
 
 fn key_line(canary: &Canary) -> Finding {
-    let expected = format!("{} keys and tokens, found in none of {} places", canary.secrets(), canary.read);
+    let expected = format!("{} keys and tokens, in none of {} places", canary.secrets(), canary.read);
     let clean = canary.hits.is_empty();
     if canary.secrets() == 0 {
         return Finding {
@@ -146,7 +193,7 @@ fn key_line(canary: &Canary) -> Finding {
     Finding {
         name: "key-canary",
         standing: if clean { Standing::Held } else { Standing::Lost },
-        seen: if clean { expected.clone() } else { format!("found in {}", canary.hits.join(", ")) },
+        seen: if clean { expected.clone() } else { format!("found in {}", canary.hits.shown()) },
         expected,
         fix: "make that key invalid where it was issued, set a new one, and take it out of the place named",
         acceptable: false,
@@ -155,23 +202,23 @@ fn key_line(canary: &Canary) -> Finding {
 
 /// One line of the table; where there is something to do, another with the fix.
 fn told(finding: &Finding) -> String {
-    let (mark, fix) = match finding.standing {
-        Standing::Held => ("ok  ", false),
-        Standing::Unknown => ("?   ", false),
-        Standing::Accepted => ("acc ", true),
-        Standing::Runtime => ("run ", false),
-        Standing::Named => ("loss", true),
+    let (word, fix) = match finding.standing {
+        Standing::Held => ("ok", false),
+        Standing::Unknown => ("?", true),
+        Standing::Accepted => ("accepted", true),
+        Standing::Runtime => ("runtime", true),
+        Standing::Named => ("named", true),
         Standing::Lost => ("LOST", true),
     };
     let Finding { name, expected, seen, .. } = finding;
     let (expected, seen) = (safe_line(expected), safe_line(seen));
-    let mut line = if seen == expected {
-        format!("{mark}  {name:<18}  {seen}\n")
-    } else {
-        format!("{mark}  {name:<18}  {seen}; asked for {expected}\n")
+    let mut line = match finding.standing {
+        Standing::Held => format!("{word:<8}  {name:<18}  {expected}"),
+        _ if seen == expected => format!("{word:<8}  {name:<18}  {seen}"),
+        _ => format!("{word:<8}  {name:<18}  {seen}; asked for: {expected}"),
     };
     if fix {
-        line += &format!("      {:<18}  fix: {}\n", "", finding.fix);
+        line += &format!("\n{:<30}fix: {}", "", finding.fix);
     }
-    line
+    line + "\n"
 }

@@ -6,12 +6,14 @@
     reason = "the host's own files and folders; what an agent may write is walked by untrusted_fs"
 )]
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use ipc_schema::untrusted_fs::UntrustedDir;
+use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::untrusted_fs::{Kind, Step, UntrustedDir, Walk};
 
 use crate::config::Install;
 use crate::disk;
@@ -22,9 +24,37 @@ const SHORTEST: usize = 8;
 /// Files below an agent's directories are read whole, up to this size.
 const FILE_MAX: u64 = 16 << 20;
 /// So many names of an agent's are looked at: a million files must not hold the operator up.
-const NAMES_MAX: usize = 20_000;
+const NAMES_MAX: u64 = 20_000;
+/// So many places are told by their name; an agent can make more than anybody reads.
+const NAMED: usize = 20;
 /// Host-owned files are read in pieces of this size.
 const PIECE: usize = 1 << 20;
+
+/// Places: the first by their names, the others by their number.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Places {
+    /// As many as are read.
+    pub(super) named: Vec<String>,
+    /// The rest.
+    pub(super) more: usize,
+}
+
+impl Places {
+    fn note(&mut self, place: String) {
+        if self.named.len() < NAMED { self.named.push(place) } else { self.more += 1 }
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    /// In a line.
+    pub(super) fn shown(&self) -> String {
+        let more = (self.more > 0).then(|| format!(" and {} more", self.more));
+        format!("{}{}", self.named.join(", "), more.unwrap_or_default())
+    }
+}
 
 /// What was looked for, and where.
 #[derive(Debug)]
@@ -33,9 +63,9 @@ pub(super) struct Canary {
     /// Places that were read to their end.
     pub(super) read: usize,
     /// What could not be read, and why.
-    pub(super) unread: Vec<String>,
+    pub(super) unread: Places,
     /// Where a secret was found.
-    pub(super) hits: Vec<String>,
+    pub(super) hits: Places,
 }
 
 impl Canary {
@@ -47,8 +77,8 @@ impl Canary {
         Self {
             secrets: secrets.filter(|secret| secret.len() >= SHORTEST).collect(),
             read: 0,
-            unread: Vec::new(),
-            hits: Vec::new(),
+            unread: Places::default(),
+            hits: Places::default(),
         }
     }
 
@@ -60,10 +90,14 @@ impl Canary {
     /// Looks through bytes.
     pub(super) fn bytes(&mut self, place: &str, bytes: &[u8]) {
         self.read += 1;
-        let found = |secret: &Vec<u8>| bytes.windows(secret.len()).any(|window| window == secret);
-        if self.secrets.iter().any(found) {
-            self.hits.push(place.to_owned());
+        if self.stands_in(bytes) {
+            self.hits.note(place.to_owned());
         }
+    }
+
+    fn stands_in(&self, bytes: &[u8]) -> bool {
+        let found = |secret: &Vec<u8>| bytes.windows(secret.len()).any(|window| window == secret);
+        self.secrets.iter().any(found)
     }
 
     /// Looks through what the host alone writes, links not followed.
@@ -76,9 +110,9 @@ impl Canary {
             below.iter().for_each(|path| self.own(path));
         } else if about.is_file() {
             match self.file(path) {
-                Ok(true) => self.hits.push(path.display().to_string()),
+                Ok(true) => self.hits.note(path.display().to_string()),
                 Ok(false) => {}
-                Err(e) => self.unread.push(format!("{}: {e}", path.display())),
+                Err(e) => self.unread.note(format!("{}: {e}", path.display())),
             }
         }
     }
@@ -91,8 +125,7 @@ impl Canary {
             let kept = window.len().min(overlap);
             window.drain(..window.len() - kept);
             let read = (&mut file).take(PIECE as u64).read_to_end(&mut window)?;
-            let found = |secret: &Vec<u8>| window.windows(secret.len()).any(|w| w == secret);
-            if self.secrets.iter().any(found) {
+            if self.stands_in(&window) {
                 self.read += 1;
                 return Ok(true);
             }
@@ -103,71 +136,60 @@ impl Canary {
         }
     }
 
-    /// Looks through a directory that an agent may write, by the one way that is safe. `owner` is the box's user.
-    pub(super) fn of_agent(&mut self, path: &Path, owner: u32) {
-        let top = match UntrustedDir::open(path) {
-            Ok(top) => top,
+    /// Looks through a directory that an agent may write, by the one way that is safe: files, names, and where links lead
+    /// to, which are not followed.
+    pub(super) fn of_agent(&mut self, path: &Path) {
+        let walk = UntrustedDir::open(path).and_then(|top| top.walk(NAMES_MAX));
+        let mut walk = match walk {
+            Ok(walk) => walk,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
-            Err(e) => return self.unread.push(format!("{}: {e}", path.display())),
+            Err(e) => return self.unread.note(format!("{}: {e}", path.display())),
         };
-        let mut left = NAMES_MAX;
-        let mut folders = vec![PathBuf::new()];
-        while let Some(folder) = folders.pop() {
-            let shown = |name: &Path| format!("{}/{}", path.display(), name.display());
-            let opened = if folder.as_os_str().is_empty() { None } else { Some(top.folder(&folder)) };
-            let listed = match &opened {
-                None => top.names(left),
-                Some(Ok(dir)) => dir.names(left),
-                // No directory, and then it is a file; or one that nobody but the agent may enter.
-                Some(Err(_)) => continue,
-            };
-            let Ok(names) = listed else {
-                self.unread.push(shown(&folder));
-                continue;
-            };
-            left = left.saturating_sub(names.names.len());
-            if names.truncated {
-                self.unread.push(format!("{}: more than {NAMES_MAX} names", path.display()));
+        while let Some(step) = walk.next() {
+            let place = || format!("{}/{}", path.display(), walk.path().display());
+            match step {
+                Step::Entry(entry) => {
+                    if self.stands_in(walk.path().file_name().unwrap_or(OsStr::new("")).as_bytes()) {
+                        self.hits.note(format!("a name in {}", path.display()));
+                    }
+                    match of_entry(&walk, entry.kind) {
+                        Ok(Some(bytes)) => self.bytes(&place(), &bytes),
+                        Ok(None) => {}
+                        Err(why) => self.unread.note(format!("{}: {why}", place())),
+                    }
+                }
+                Step::Left => {}
+                Step::Unread(e) => self.unread.note(format!("{}: {e}", place())),
             }
-            for name in names.names {
-                self.name_of_agent(&top, &folder, &name, owner, &mut folders, path);
-            }
+        }
+        if walk.truncated() {
+            self.unread.note(format!("{}: more than {NAMES_MAX} names", path.display()));
         }
     }
 
-    fn name_of_agent(
-        &mut self,
-        top: &UntrustedDir,
-        folder: &Path,
-        name: &OsString,
-        owner: u32,
-        folders: &mut Vec<PathBuf>,
-        path: &Path,
-    ) {
-        let name = folder.join(name);
-        match top.read(&name, owner, FILE_MAX) {
-            Ok(bytes) => self.bytes(&format!("{}/{}", path.display(), name.display()), &bytes),
-            Err(_) if top.folder(&name).is_ok() => folders.push(name),
-            Err(refusal) => self.unread.push(refusal.reason),
+    /// Letters that lie in a group's directories now.
+    fn letters(&mut self, runs: &Path) {
+        for run in disk::inside(runs) {
+            self.own(&run.join(TO_AGENT));
+            self.of_agent(&run.join(FROM_AGENT));
         }
     }
 
     /// Everything of an install that a group's box, or a reader of it, comes upon.
-    pub(super) fn install(&mut self, install: &Install, group: &GroupName, uid: u32) {
+    pub(super) fn install(&mut self, install: &Install, group: &GroupName) {
         let root = &install.root;
         let database = root.database();
         for side in ["", "-wal", "-shm"] {
             self.own(&disk::beside(&database, side));
         }
-        for path in [root.state().join("letters"), root.runners(), root.passwd(), root.inbox(group)] {
+        for path in
+            [root.state().join("letters"), root.spool(), root.runners(), root.passwd(), root.inbox(group)]
+        {
             self.own(&path);
         }
-        for path in [root.workspace(group), root.sessions(group)] {
-            self.of_agent(&path, uid);
-        }
-        // Only the agent of `main` writes there; another group's box reads it.
-        if group.is_main() {
-            self.of_agent(&root.global(), uid);
+        self.letters(&root.ipc().join(group.as_str()));
+        for path in [root.workspace(group), root.sessions(group), root.global()] {
+            self.of_agent(&path);
         }
         // What a host that crashed would leave, where it was started and where it lives.
         let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
@@ -185,13 +207,34 @@ impl Canary {
     }
 }
 
+/// What there is to read of an entry.
+fn of_entry(walk: &Walk, kind: Kind) -> Result<Option<Vec<u8>>, String> {
+    match kind {
+        Kind::Folder | Kind::Other => Ok(None),
+        Kind::Link => {
+            walk.link().map(|to| Some(to.as_os_str().as_bytes().to_vec())).map_err(|e| e.to_string())
+        }
+        Kind::File => {
+            let mut bytes = Vec::new();
+            let file = walk.file(FILE_MAX).map_err(|refusal| refusal.reason)?;
+            file.copy(&mut bytes).map_err(|e| e.to_string())?;
+            Ok(Some(bytes))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::symlink;
 
     fn canary() -> Canary {
-        Canary { secrets: vec![b"sk-a-long-secret".to_vec()], read: 0, unread: vec![], hits: vec![] }
+        Canary {
+            secrets: vec![b"sk-a-long-secret".to_vec()],
+            read: 0,
+            unread: Places::default(),
+            hits: Places::default(),
+        }
     }
 
     #[test]
@@ -204,20 +247,45 @@ mod tests {
         std::fs::write(dir.path().join("clean"), "sk-a-long-secre").unwrap();
         let mut own = canary();
         own.own(dir.path());
-        assert_eq!((own.read, own.hits.len()), (2, 1), "{own:?}");
-        assert!(own.hits[0].ends_with("over-the-edge"));
+        assert_eq!((own.read, own.hits.named.len()), (2, 1), "{own:?}");
+        assert!(own.hits.named[0].ends_with("over-the-edge"));
         let mut agents = canary();
-        agents.of_agent(dir.path(), std::fs::metadata(dir.path()).unwrap().uid());
-        assert_eq!((agents.read, agents.hits.len(), agents.unread.len()), (2, 1, 0), "{agents:?}");
+        agents.of_agent(dir.path());
+        assert_eq!((agents.read, agents.hits.named.len()), (2, 1), "{agents:?}");
+        assert!(agents.unread.is_empty(), "{agents:?}");
     }
 
     #[test]
-    fn an_agents_link_leads_nowhere_and_is_told() {
+    fn an_agents_link_leads_nowhere_and_its_words_are_read() {
         let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
         std::fs::write(outside.path(), "sk-a-long-secret").unwrap();
         symlink(outside.path(), dir.path().join("link")).unwrap();
+        let mut clean = canary();
+        clean.of_agent(dir.path());
+        assert_eq!(
+            (clean.read, clean.hits.is_empty(), clean.unread.is_empty()),
+            (1, true, true),
+            "{clean:?}"
+        );
+        symlink("to/sk-a-long-secret", dir.path().join("words")).unwrap();
+        std::fs::create_dir(dir.path().join("is-sk-a-long-secret")).unwrap();
         let mut canary = canary();
-        canary.of_agent(dir.path(), std::fs::metadata(dir.path()).unwrap().uid());
-        assert_eq!((canary.read, canary.hits.len(), canary.unread.len()), (0, 0, 1), "{canary:?}");
+        canary.of_agent(dir.path());
+        assert_eq!(canary.hits.named.len(), 2, "{canary:?}");
+    }
+
+    #[test]
+    fn an_agent_cannot_fill_the_table() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..30 {
+            std::fs::write(dir.path().join(n.to_string()), "sk-a-long-secret").unwrap();
+            std::fs::File::create(dir.path().join(format!("{n}-large"))).unwrap().set_len(17 << 20).unwrap();
+        }
+        let mut canary = canary();
+        canary.of_agent(dir.path());
+        for places in [&canary.hits, &canary.unread] {
+            assert_eq!((places.named.len(), places.more), (20, 10));
+            assert!(places.shown().ends_with(" and 10 more"));
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::config::{Install, personality};
 use crate::daemon;
 use crate::disk;
 use crate::domain::group::Group;
+use crate::policy::image::of_next_run;
 use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::pressure::names_floor;
 use crate::policy::sandbox_plan::machine_architecture;
@@ -190,7 +191,7 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
         .filter_map(|name| {
             let wanted = install.group(name).ok()?.image;
             let pin = pins.iter().find(|(group, _)| group == name);
-            let serves = pin.and_then(|(_, pin)| pin.serves(&wanted)).unwrap_or(&wanted).to_owned();
+            let serves = of_next_run(&wanted, pin.map(|(_, pin)| pin)).to_owned();
             Some((serves, wanted))
         })
         .collect();

@@ -14,7 +14,7 @@ use crate::daemon;
 use crate::domain::GroupName;
 use crate::domain::image::{DEFAULT_IMAGE, Named, Pin, short};
 use crate::images::{self, BASE, Built};
-use crate::policy::image::{ImageAbout, Verdict, Weight, check_name};
+use crate::policy::image::{ImageAbout, Verdict, Weight, check_name, of_next_run};
 use crate::report::safe;
 use crate::sandbox::{Engine, EngineError};
 
@@ -148,10 +148,9 @@ async fn check(here: &Here, name: Option<String>, group: &GroupName) -> Done {
     let install = here.install()?;
     let store = here.store()?;
     let pin = store.pin(group).await?;
-    let name = match (name, pin) {
-        (Some(name), _) => name,
-        (None, Some(pin)) => pin.now.id,
-        (None, None) => install.group(group)?.image,
+    let name = match name {
+        Some(name) => name,
+        None => of_next_run(&install.group(group)?.image, pin.as_ref()).to_owned(),
     };
     check_name(&name).map_err(CliError::Plain)?;
     let about = daemon::engine(&install, &here.env).about_image(&name).await?;

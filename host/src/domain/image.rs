@@ -45,13 +45,6 @@ pub struct Pin {
     pub refused: Option<NotTaken>,
 }
 
-impl Pin {
-    /// What serves whom the settings give `wanted`: what is pinned under that name, whatever it means by now.
-    pub fn serves(&self, wanted: &str) -> Option<&str> {
-        (self.now.name == wanted).then_some(self.now.id.as_str())
-    }
-}
-
 /// An image that was named and not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotTaken {

@@ -1,6 +1,6 @@
 //! The host's side of the wall: one watcher for all runs, and for each run both letter directories.
 //!
-//! A letter is noticed through inotify, but nothing depends on that: [`RunBox::ring`] also returns after a period
+//! A letter is noticed through inotify, but nothing depends on that: [`RunBox::rung`] also returns after a period
 //! of the caller's choice, and what counts is what [`RunBox::pass`] finds. Letters are taken strictly in number
 //! order; everything else in the directory is refused, removed and counted.
 
@@ -324,14 +324,14 @@ impl RunBox {
         }
     }
 
-    /// Lets the next [`RunBox::ring`] return at once: there is more to take.
-    pub fn again(&self) {
+    /// Lets the next [`RunBox::rung`] return at once: there is more to take.
+    pub fn ring(&self) {
         self.bell.ring();
     }
 
     /// Waits until something may have come: a notice of the kernel, or `period` at the latest: sooner
     /// where nobody listens to the directory.
-    pub async fn ring(&self, period: Duration) {
+    pub async fn rung(&self, period: Duration) {
         self.bell.rung(period).await;
         self.rest.over().await;
     }

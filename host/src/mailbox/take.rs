@@ -440,12 +440,12 @@ mod tests {
         let mut w = wall();
         std::fs::create_dir_all(w.from.join("deep/deeper")).unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        w.run.ring(Duration::ZERO).await;
+        w.run.rung(Duration::ZERO).await;
         let quiet = Duration::from_millis(400);
         for _ in 0..3 {
             w.run.pass().unwrap();
             let began = Instant::now();
-            w.run.ring(quiet).await;
+            w.run.rung(quiet).await;
             assert!(began.elapsed() >= quiet, "rung after {:?}", began.elapsed());
         }
     }
@@ -483,6 +483,6 @@ mod tests {
         std::fs::write(&part, bytes).unwrap();
         std::fs::rename(part, w.from.join(name)).unwrap();
         // The period would be an hour: only the bell can end this wait in time.
-        tokio::time::timeout(Duration::from_secs(10), w.run.ring(Duration::from_secs(3600))).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), w.run.rung(Duration::from_secs(3600))).await.unwrap();
     }
 }

@@ -61,6 +61,17 @@ pub fn choose(wanted: &str, found: Option<&str>, pin: Option<&Pin>, now: WallMs)
     }
 }
 
+/// What the engine is to be asked for, to look at the image of a group's next run: an id where one is settled, else the
+/// name, by which the run will look too.
+pub fn of_next_run<'a>(wanted: &'a str, pin: Option<&'a Pin>) -> &'a str {
+    let Some(pin) = pin else { return wanted };
+    if pin.now.name == wanted {
+        let looks_again = is_followed(wanted) && pin.passed_over.is_none();
+        return if looks_again { wanted } else { &pin.now.id };
+    }
+    pin.before.as_ref().filter(|before| before.name == wanted).map_or(wanted, |before| &before.id)
+}
+
 /// What an image says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageAbout {
@@ -306,6 +317,20 @@ mod tests {
         assert!(
             is_followed("lazaret-agent:latest") && !is_followed("lazaret-agent:1") && !is_followed("debian")
         );
+    }
+
+    #[test]
+    fn a_look_is_at_the_image_of_the_next_run() {
+        let mut pinned = pin("busybox", "b");
+        pinned.before = Some(named("python", "old"));
+        assert_eq!(of_next_run("busybox", Some(&pinned)), "b", "whatever the name means by now");
+        assert_eq!(of_next_run("python", Some(&pinned)), "old", "it is gone back to");
+        assert_eq!(of_next_run("debian", Some(&pinned)), "debian");
+        assert_eq!(of_next_run("debian", None), "debian");
+        let mut followed = pin(DEFAULT_IMAGE, "a");
+        assert_eq!(of_next_run(DEFAULT_IMAGE, Some(&followed)), DEFAULT_IMAGE, "it was built anew");
+        followed.passed_over = Some("c".into());
+        assert_eq!(of_next_run(DEFAULT_IMAGE, Some(&followed)), "a", "the owner has gone back");
     }
 
     #[test]

@@ -46,7 +46,7 @@ use attachments::Fetching;
 use begin::input_letter;
 pub use birth::{Never, spec_of};
 use gate::Gate;
-pub use probe::{Ground, Walls, possible};
+pub use probe::{Ground, Seen, Walls, possible};
 pub use reaper::reap;
 use watchdog::{Bite, Watchdog};
 
@@ -231,7 +231,7 @@ impl Run {
                 bite = watchdog.bites() => Happened::OverLimit(bite),
                 _ = typing.tick(), if self.turn.is_some() && self.ready => Happened::Typing,
                 done = attachments::arrival(&mut self.fetching) => Happened::Fetched(done),
-                () = self.wall.ring(scan) => Happened::Letters,
+                () = self.wall.rung(scan) => Happened::Letters,
             };
             match happened {
                 Happened::Exit(exit) => return Some(exit),
@@ -253,7 +253,7 @@ impl Run {
                 Happened::Letters => {
                     self.settle_debts().await;
                     if self.take_letters().await {
-                        self.wall.again();
+                        self.wall.ring();
                     }
                 }
             }
