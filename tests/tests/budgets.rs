@@ -2,6 +2,9 @@
 
 #![cfg(test)]
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use journeys::telegram::{Chat, Person};
 use journeys::world::{Engine, World};
 use serde_json::json;
@@ -65,6 +68,45 @@ async fn a_stream_of_letters_is_named_with_its_limit() {
     let log = world.log();
     assert!(log.matches("is no letter's name").count() <= 25, "the box wrote the operator's log:\n{log}");
     goes_on(world, &ann, &direct).await;
+}
+
+/// A small file system over a directory, for as long as this lives.
+struct Small(PathBuf);
+
+impl Small {
+    fn over(dir: PathBuf, options: &str) -> Self {
+        std::fs::create_dir_all(&dir).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(&dir).status();
+        assert!(mounted.unwrap().success());
+        Self(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        journeys::engine::unmount_below(&self.0);
+    }
+}
+
+/// Files without a byte in them take from all what nobody counts in bytes.
+#[tokio::test]
+async fn b5_a_box_that_takes_the_disks_names_is_ended_and_most_of_them_come_back() {
+    let mut world = World::on(Engine::docker()).await;
+    let state = Small::over(world.root().join("state"), "nr_inodes=40000,size=2g,mode=2770");
+    let ann = world.telegram.person(5, "Ann");
+    let direct = ann.direct();
+    world.up().await;
+    ann.says(&direct, "hello?");
+    world.admit(&direct.address(), "main").await;
+    let flood = "mkdir /workspace/many; cd /workspace/many; seq 1 25000 | xargs touch; sleep 60";
+    world.model.on("do it").runs("run_command", json!({ "command": flood })).says("It is done.");
+    ann.says(&direct, "do it");
+    has(&world.hears(&direct).await, &["[lazaret]", "it filled its workspace with more than 10000 files"]);
+    has(&world.hears(&direct).await, &["[lazaret]", "newest files", "I removed them"]);
+    let left = std::fs::read_dir(world.in_workspace("main", "many")).unwrap().count();
+    assert!((9_000..=10_000).contains(&left), "{left} are left");
+    goes_on(world, &ann, &direct).await;
+    drop(state);
 }
 
 /// What of the host's disk is taken by an image.

@@ -34,6 +34,15 @@ pub struct Held {
 }
 
 impl Held {
+    /// An empty directory.
+    pub const NOTHING: Self = Self { bytes: 0, names: 0 };
+
+    /// What it is more than `most`.
+    #[must_use]
+    pub fn beyond(self, most: Self) -> Self {
+        Self { bytes: self.bytes.saturating_sub(most.bytes), names: self.names.saturating_sub(most.names) }
+    }
+
     fn and(self, more: Self) -> Self {
         Self { bytes: self.bytes.saturating_add(more.bytes), names: self.names.saturating_add(more.names) }
     }

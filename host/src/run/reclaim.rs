@@ -36,7 +36,7 @@ pub(super) fn reclaim(path: &Path, since: i64, keep: Held, spare: Option<&OsStr>
         let spared = walk.depth() == 1 && walk.path().as_os_str() == spare.unwrap_or_default();
         entry.kind != Kind::Folder && !(spared && entry.on_disk <= keep.bytes / 2)
     };
-    // By the second: no list of a million paths lies in memory.
+    // By the second: no list of a million paths lies in memory. A box changes a thousand files in one.
     let mut seconds: BTreeMap<i64, Held> = BTreeMap::new();
     let mut all = Held { bytes: 0, names: 0 };
     let mut walk = dir.walk(NAMES)?;
@@ -49,23 +49,29 @@ pub(super) fn reclaim(path: &Path, since: i64, keep: Held, spare: Option<&OsStr>
             *second = Held { bytes: second.bytes.saturating_add(bytes), names: second.names + 1 };
         }
     }
-    let mut from = None;
+    // The oldest second that something is taken of, and what of it must go: the rest of it stays.
+    let mut oldest = None;
     for (second, held) in seconds.into_iter().rev() {
-        if all.bytes <= keep.bytes && all.names <= keep.names {
+        let must = all.beyond(keep);
+        if must == Held::NOTHING {
             break;
         }
         all =
             Held { bytes: all.bytes.saturating_sub(held.bytes), names: all.names.saturating_sub(held.names) };
-        from = Some(second);
+        oldest = Some((second, must));
     }
-    let Some(from) = from else { return Ok(Reclaimed::default()) };
+    let Some((oldest, mut must)) = oldest else { return Ok(Reclaimed::default()) };
     let mut taken = Reclaimed::default();
     let mut walk = dir.walk(NAMES)?;
     while let Some(step) = walk.next() {
         let Step::Entry(entry) = step else { continue };
-        if entry.ctime >= from && may_go(&walk, &entry) && walk.unlink().is_ok() {
-            taken.files += 1;
-            taken.bytes = taken.bytes.saturating_add(entry.on_disk / entry.links.max(1));
+        let goes = entry.ctime > oldest || (entry.ctime == oldest && must != Held::NOTHING);
+        if goes && may_go(&walk, &entry) && walk.unlink().is_ok() {
+            let bytes = entry.on_disk / entry.links.max(1);
+            taken = Reclaimed { files: taken.files + 1, bytes: taken.bytes.saturating_add(bytes) };
+            if entry.ctime == oldest {
+                must = must.beyond(Held { bytes, names: 1 });
+            }
         }
     }
     Ok(taken)
@@ -136,7 +142,7 @@ mod tests {
         (0..50).for_each(|n| fs::write(dir.path().join(format!("n{n}")), b"").unwrap());
         let since = changed(&dir.path().join("n0"));
         let taken = reclaim(dir.path(), since, Held { bytes: u64::MAX, names: 10 }, None).unwrap();
-        assert!(taken.files >= 41, "{taken:?}");
+        assert_eq!(taken.files, 41, "no more of a second than must go");
         assert!(dir.path().join("old").exists());
     }
 }
