@@ -284,14 +284,19 @@ impl Run {
                 Err(e) => tracing::error!(run = %self.run, code = e.code(), "a /stop was not stored: {e}"),
             }
         }
-        match (&self.fetching, self.turn.as_ref().map(|(turn, _)| *turn)) {
-            (Some(fetching), _) if self.reads != Some(fetching.turn) => self.end_unread(why, order).await,
-            (_, Some(turn)) => {
-                self.interrupted = Some(why);
-                self.write(Some(turn), ToAgent::Interrupt(Interrupt { why })).await;
-            }
-            // Its end is on its way to dispatch.
-            (_, None) => {}
+        let open = self.turn.as_ref().map(|(turn, _)| *turn);
+        let unread = self.fetching.as_ref().is_some_and(|fetching| match open {
+            Some(open) => self.reads != Some(open),
+            // Without an order the turn that was meant may have ended, and another be open that nobody means.
+            None => order.is_some() || self.reads != Some(fetching.turn),
+        });
+        if unread {
+            return self.end_unread(why, order).await;
+        }
+        // Without an open turn its end is on its way to dispatch.
+        if let Some(turn) = open {
+            self.interrupted = Some(why);
+            self.write(Some(turn), ToAgent::Interrupt(Interrupt { why })).await;
         }
     }
 
