@@ -12,13 +12,21 @@ use super::log::What;
 use super::mind::mind;
 use super::token::{ANSWER, Token, tokens};
 use super::{PlatformLog, log};
-use crate::telegram::{Chat, Person, Troubles};
+use crate::telegram::{Chat, Document, Person, Troubles};
 use crate::world::{Engine, World};
 
 /// A town that has not moved for so long is stuck.
 const STUCK: Duration = Duration::from_secs(90);
 /// One that has not moved for so long is given another host: waits that grow begin anew with it.
 const NUDGE: Duration = Duration::from_secs(25);
+
+/// A token whose number ends in this comes with a file.
+const WITH_A_FILE: u64 = 3;
+
+fn enclosure(n: u64) -> Document {
+    let bytes = vec![7; usize::try_from(n % 1_000).unwrap_or_default() + 1];
+    Document { claims: Some(bytes.len()), bytes, name: "list.txt".into(), mime: "text/plain".into() }
+}
 
 /// Which platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +177,11 @@ impl Town {
             token.as_ref().map_or(order.unwrap_or_default().to_owned(), |token| format!("hello {token}"));
         match &resident.home {
             Home::Telegram(person, chat) => {
-                let id = person.says(chat, &text).to_string();
+                let id = match token.as_ref().filter(|token| token.n % 10 == WITH_A_FILE) {
+                    Some(token) => person.sends(chat, enclosure(token.n), &text),
+                    None => person.says(chat, &text),
+                };
+                let id = id.to_string();
                 self.log.said(&resident.address, &id, &text);
             }
             Home::Keyed(client) => {
