@@ -159,7 +159,7 @@ fn told(finding: &Finding) -> String {
         Standing::Held => ("ok  ", false),
         Standing::Unknown => ("?   ", false),
         Standing::Accepted => ("acc ", true),
-        Standing::Runtime => ("run ", false),
+        Standing::Runtime => ("run ", true),
         Standing::Named => ("loss", true),
         Standing::Lost => ("LOST", true),
     };
