@@ -111,11 +111,15 @@ fn is_shim(base: &Path, container: &str) -> bool {
     let line = fs::read(base.join("cmdline")).unwrap_or_default();
     let names = || line.split(|byte| *byte == 0).any(|word| word == container.as_bytes());
     let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
-    let user = |process: &Path| fs::metadata(process).map(|about| about.uid()).ok();
+    // Not the owner of the directory, which is root for anybody's process that hides its memory.
+    let users = |process: &Path| {
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        field(&status, "Uid").split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
     let ours = Path::new("/proc/self");
-    names()
-        && namespace(base).is_some_and(|its| namespace(ours) == Some(its))
-        && user(base).is_some_and(|its| its == 0 || user(ours) == Some(its))
+    let trusted =
+        |all: Vec<String>| !all.is_empty() && (all.iter().all(|uid| uid == "0") || all == users(ours));
+    names() && namespace(base).is_some_and(|its| namespace(ours) == Some(its)) && trusted(users(base))
 }
 
 fn number(base: &Path) -> String {
