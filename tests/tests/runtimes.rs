@@ -44,7 +44,11 @@ async fn a_group_under_gvisor_is_served_and_what_is_lost_there_is_named() {
         status["losses"].as_array().unwrap().iter().map(|l| l["line"].as_str().unwrap()).collect();
     assert_eq!(losses, ["memory-filesystems", "room-at-once", "seccomp", "syscalls"], "{status}");
     assert!(status["losses"].as_array().unwrap().iter().all(|l| l["why"] == "runtime"), "{status}");
-    has(&world.lazaret(&["status"]).await, &["loss      main  room-at-once: any size in one call (runtime)"]);
+    let told = world.lazaret(&["status"]).await;
+    has(
+        &told,
+        &["loss      main  room-at-once: any size in one call (runtime)", "fix: set `limits.disk_images"],
+    );
 
     let check = world.lazaret(&["box", "check"]).await;
     has(

@@ -72,11 +72,12 @@ pub(super) async fn run(here: &Here) -> Done {
     }
     for (group, l) in &losses {
         text += &format!(
-            "loss      {group}  {}: {} ({}); asked for {}\n",
+            "loss      {group}  {}: {} ({}); asked for {}; fix: {}\n",
             l.name,
             safe_line(&l.seen),
             l.why,
-            safe_line(&l.expected)
+            safe_line(&l.expected),
+            l.fix
         );
     }
     for (run, lane, state) in &summary.runs {

@@ -187,7 +187,8 @@ fn hogs() -> Vec<Case> {
             "c3_processor_spin",
             "four processes spin for two seconds",
             vec![Check("one processor", one_processor)],
-        ),
+        )
+        .with("limits.idle_window = \"1m\""),
         own(
             "c3_a_turn_without_end",
             "a turn of a minute, where four seconds are allowed, that does not hear",
