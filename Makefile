@@ -49,7 +49,7 @@ bench: engine build image ## Measure what the goals say, one line of JSON each (
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
 		"$(BIN)/bench" $(foreach name,N IMAGE,$(if $($(name)),$(name)="$($(name))")) $(if $(VERBOSE),--verbose)
 
-hostile: engine build evil ## An agent that is turned against its owner (SHOW=cases|race|flood, ONLY=a15, RUNTIME=runsc, SECONDS=60)
+hostile: engine build evil ## An agent that is turned against its owner (SHOW=cases|race|flood, ONLY=a15, RUNTIME=runsc|runsc-uncounted, SECONDS=60)
 	@cargo build --quiet --release --package journeys --bin hostile
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" LAZARET_EVIL_BIN="$(BIN)/evil-agent" \
 		"$(BIN)/hostile" $(or $(SHOW),cases) $(foreach name,ONLY RUNTIME SECONDS,$(if $($(name)),$(name)="$($(name))"))

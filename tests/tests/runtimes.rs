@@ -17,7 +17,8 @@ fn has(text: &str, words: &[&str]) {
 /// Within gVisor a watch on a directory sees nothing of what the host writes: letters are polled there.
 #[tokio::test]
 async fn a_group_under_gvisor_is_served_and_what_is_lost_there_is_named() {
-    let (world, ann, direct) = World::ann_at_home(Engine::own_docker_with_gvisor(), &[]).await;
+    let known = [("LAZARET_ENGINE_RUNTIMES", "[\"runsc\", \"runsc-uncounted\"]")];
+    let (world, ann, direct) = World::ann_at_home(Engine::own_docker_with_gvisor(), &known).await;
     world.write("groups/main/group.toml", "runtime = \"runsc\"\n");
     let gate = Gate::new();
     world
@@ -41,11 +42,12 @@ async fn a_group_under_gvisor_is_served_and_what_is_lost_there_is_named() {
     let status: Value = serde_json::from_str(&world.lazaret(&["status", "--json"]).await).unwrap();
     let losses: Vec<&str> =
         status["losses"].as_array().unwrap().iter().map(|l| l["line"].as_str().unwrap()).collect();
-    assert!(losses.contains(&"memory-limit") && losses.contains(&"seccomp"), "{losses:?}");
+    assert_eq!(losses, ["memory-filesystems", "room-at-once", "seccomp", "syscalls"], "{status}");
     assert!(status["losses"].as_array().unwrap().iter().all(|l| l["why"] == "runtime"), "{status}");
+    let told = world.lazaret(&["status"]).await;
     has(
-        &world.lazaret(&["status"]).await,
-        &["loss      main  memory-limit: nothing that keeps it (runtime)"],
+        &told,
+        &["loss      main  room-at-once: any size in one call (runtime)", "fix: set `limits.disk_images"],
     );
 
     let check = world.lazaret(&["box", "check"]).await;
@@ -55,10 +57,25 @@ async fn a_group_under_gvisor_is_served_and_what_is_lost_there_is_named() {
             "runsc",
             "ok        network",
             "ok        capabilities",
+            "ok        memory-limit",
             "ok        key-canary",
             "lost by the nature of this runtime",
+            "limits.disk_images = true",
         ],
     );
+
+    // The same where nobody counts.
+    world.write("groups/main/group.toml", "runtime = \"runsc-uncounted\"\nlimits.idle_window = 0\n");
+    world.model.on("uncounted").says("As before.");
+    ann.says(&direct, "/new");
+    world.hears(&direct).await;
+    ann.says(&direct, "uncounted");
+    assert_eq!(world.hears(&direct).await, "As before.");
+    has(
+        &world.lazaret(&["status"]).await,
+        &["loss      main  memory-limit: nothing that keeps it (runtime)", "pids-limit", "cpu-limit"],
+    );
+    has(&world.lazaret(&["box", "check"]).await, &["--ignore-cgroups"]);
     world.finish().await;
 }
 
@@ -123,7 +140,7 @@ async fn an_engine_that_does_not_do_what_it_is_asked_is_found_and_refused_and_an
     );
     world.set(
         "LAZARET_ENGINE_ACCEPT",
-        "[\"seccomp\", \"syscalls\", \"memory-limit\", \"pids-limit\", \"cpu-limit\", \"swap-limit\"]",
+        "[\"seccomp\", \"syscalls\", \"room-at-once\", \"memory-limit\", \"pids-limit\", \"cpu-limit\", \"swap-limit\"]",
     );
     world.model.on("hello").says("Hello.");
     world.up().await;

@@ -2,8 +2,9 @@
 
 use std::os::fd::AsFd;
 
-use ipc_schema::probe::Attempt;
-use rustix::fs::{self, CWD, FileType, Mode, OFlags};
+use ipc_schema::layout::{FROM_AGENT, box_path};
+use ipc_schema::probe::{Attempt, ROOM_AT_ONCE};
+use rustix::fs::{self, CWD, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, MountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::net::{AddressFamily, Protocol, SocketType, socket};
@@ -27,12 +28,16 @@ const FAMILIES: [(&str, u16); 9] = [
     ("AF_XDP", 44),
 ];
 
+/// What is asked for in one call: too little to be missed, and given only by a system that would give more.
+const ROOM: u64 = 1 << 20;
+
 /// Each call with its outcome; those that would change this process come last.
 pub(super) fn all() -> Vec<Attempt> {
     let mut tried = Vec::new();
     sockets(&mut tried);
     system_wide(&mut tried);
     filesystems(&mut tried);
+    room(&mut tried);
     itself(&mut tried);
     tried
 }
@@ -81,6 +86,16 @@ fn filesystems(tried: &mut Vec<Attempt>) {
             let _ = fs::unlink("/tmp/lazaret-probe-node");
         }
         tried.push(attempt(name, made));
+    }
+}
+
+/// Room on the disk without writing it. A file that cannot be made says nothing of that: then nothing is reported.
+fn room(tried: &mut Vec<Attempt>) {
+    let path = format!("{}/{FROM_AGENT}/.room", box_path::IPC);
+    let made = fs::open(&path, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR);
+    if let Ok(file) = made {
+        tried.push(attempt(ROOM_AT_ONCE, fs::fallocate(&file, FallocateFlags::empty(), 0, ROOM)));
+        let _ = fs::unlink(&path);
     }
 }
 

@@ -3,10 +3,10 @@
 //! plan line by line. What a box is planned to be says [`super::sandbox_plan`]; this page says what follows when it is
 //! not.
 
-use ipc_schema::probe::{Attempt, Cgroup, NO_LIMIT, Report};
+use ipc_schema::probe::{Attempt, Cgroup, NO_LIMIT, ROOM_AT_ONCE, Report};
 use serde::Serialize;
 
-use super::sandbox_plan::ContainerSpec;
+use super::sandbox_plan::{ContainerSpec, is_gvisor};
 
 /// What follows when a line does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ const fn line(name: &'static str, weight: Weight, fix: &'static str) -> Line {
 }
 
 const CGROUPS: &str = "give the engine its control groups (cgroup v2, or v1 with this controller; not rootless without \
-                       delegation), and let the runtime keep them";
+                       delegation), and let the runtime keep them (gVisor: no `--ignore-cgroups` among its runtimeArgs)";
 
 const AS_ASKED: Line = line(
     "as-asked",
@@ -67,6 +67,11 @@ const SECRETS: Line =
 const DEVICES: Line = line("devices", Weight::Wall, "the engine must give a container no device of the host");
 const TMPFS: Line =
     line("memory-filesystems", Weight::Owner, "the runtime must honour the size and options of a tmpfs");
+const ROOM: Line = line(
+    "room-at-once",
+    Weight::Named,
+    "set `limits.disk_images = true`: workspace and transcripts are file systems of their own, which end where they end",
+);
 const MEMORY: Line = line("memory-limit", Weight::Owner, CGROUPS);
 const SWAP: Line =
     line("swap-limit", Weight::Owner, "boot with `swapaccount=1`, or turn swap off on this machine");
@@ -85,7 +90,7 @@ const HOST_PATHS: Line = line(
 const CONFINEMENT: Line =
     line("apparmor", Weight::Named, "load the engine's AppArmor profile (`aa-status` lists it)");
 
-const LINES: [Line; 24] = [
+const LINES: [Line; 25] = [
     AS_ASKED,
     LETTERS,
     USER,
@@ -101,6 +106,7 @@ const LINES: [Line; 24] = [
     SECRETS,
     DEVICES,
     TMPFS,
+    ROOM,
     MEMORY,
     SWAP,
     PIDS,
@@ -113,10 +119,22 @@ const LINES: [Line; 24] = [
 ];
 
 /// What gVisor loses by its nature: a kernel of its own answers the box's system calls, so that no filter of ours stands
-/// before it and its answers are its own (a namespace or a device node that is granted there is nothing of the host's);
-/// its memory filesystems take a size and no other option; and with Debian's `--ignore-cgroups` nobody counts. A group
-/// that names it has chosen that; each is named all the same.
-const LOST_UNDER_GVISOR: [Line; 6] = [SECCOMP, SYSCALLS, TMPFS, MEMORY, PIDS, CPUS];
+/// before it and its answers are its own (a namespace or a device node that is granted there is nothing of the host's),
+/// room that is asked for in one call among them; its memory filesystems take a size and no other option; and with
+/// `--ignore-cgroups` nobody counts. A group that names it has chosen that; each is named all the same.
+const LOST_UNDER_GVISOR: [Line; 7] = [
+    Line { fix: GVISORS_NATURE, ..SECCOMP },
+    Line { fix: GVISORS_NATURE, ..SYSCALLS },
+    Line { fix: GVISORS_NATURE, ..TMPFS },
+    ROOM,
+    MEMORY,
+    PIDS,
+    CPUS,
+];
+const GVISORS_NATURE: &str = "none under gVisor; a group without `runtime` has it";
+
+/// Namespaces that gVisor's process on the host may share with it: it makes the box's own ones itself.
+const SHARED_BY_GVISOR: [&str; 2] = ["pid", "cgroup"];
 
 /// Names that gVisor's own kernel puts into /dev.
 const DEVICES_OF_GVISOR: [&str; 2] = ["fuse", "net"];
@@ -281,16 +299,22 @@ pub fn refusal(findings: &[Finding]) -> Option<String> {
 }
 
 /// What to do for a runtime that the engine does not know. gVisor's own socket rule is closed by default, and the box's
-/// only way to its host is a socket; Debian's build can neither do networks nor every kind of control group.
+/// only way to its host is a socket; Debian's build cannot do networks. Where the machine lacks a control group that it
+/// wants, its boxes start with one argument more, and without limits.
 pub fn no_runtime(name: &str) -> String {
-    let (path, arguments) = if name.starts_with("runsc") {
-        ("/usr/bin/runsc", r#", "runtimeArgs": ["--host-uds=open", "--network=none", "--ignore-cgroups"]"#)
+    let (path, arguments) = if is_gvisor(Some(name)) {
+        ("/usr/bin/runsc", r#", "runtimeArgs": ["--host-uds=open", "--network=none"]"#)
     } else {
         ("/path/to/it", "")
     };
+    let uncounted = if is_gvisor(Some(name)) {
+        "; should no box start then, add \"--ignore-cgroups\" to its runtimeArgs, and nobody counts memory, processes and processors"
+    } else {
+        ""
+    };
     format!(
         "the engine does not know the runtime {name}; install it, put {{\"runtimes\": {{\"{name}\": {{\"path\": \"{path}\"{arguments}}}}}}} \
-         into /etc/docker/daemon.json, and run `systemctl reload docker`"
+         into /etc/docker/daemon.json, and run `systemctl reload docker`{uncounted}"
     )
 }
 
@@ -324,14 +348,14 @@ struct Findings<'a> {
 impl Findings<'_> {
     /// One line: held, lost, or (`None`) not to be seen.
     fn add(&mut self, line: Line, held: Option<bool>, expected: impl Into<String>, seen: impl Into<String>) {
-        let gvisor = self.gvisor();
+        let by_nature = LOST_UNDER_GVISOR
+            .iter()
+            .find(|lost| self.gvisor() && held == Some(false) && lost.name == line.name);
         let standing = match held {
             Some(true) => Standing::Held,
             None => Standing::Unknown,
             Some(false) if self.about.accepted.iter().any(|name| name == line.name) => Standing::Accepted,
-            Some(false) if gvisor && LOST_UNDER_GVISOR.iter().any(|l| l.name == line.name) => {
-                Standing::Runtime
-            }
+            Some(false) if by_nature.is_some() => Standing::Runtime,
             Some(false) if line.weight == Weight::Named => Standing::Named,
             Some(false) => Standing::Lost,
         };
@@ -340,13 +364,19 @@ impl Findings<'_> {
             standing,
             expected: expected.into(),
             seen: seen.into(),
-            fix: line.fix,
+            fix: by_nature.unwrap_or(&line).fix,
             acceptable: line.weight != Weight::Wall,
         });
     }
 
     fn gvisor(&self) -> bool {
-        self.spec.runtime.as_deref().is_some_and(|name| name.starts_with("runsc"))
+        is_gvisor(self.spec.runtime.as_deref())
+    }
+
+    /// The host's view of the box's own user and rights. Under gVisor what the host sees is gVisor's process, which is
+    /// nobody and serves the box; the box's are in the report alone.
+    fn of_the_box<'k>(&self, outside: &'k Outside) -> Option<&'k KernelView> {
+        outside.kernel.as_ref().filter(|_| !self.gvisor())
     }
 
     /// A line that holds when nothing is on a list.
@@ -370,7 +400,7 @@ impl Findings<'_> {
         self.add(LETTERS, Some(read), "the host's nonce", if read { "the same" } else { "another" });
         let who = &inside.identity;
         let uid = self.spec.user.split(':').next().and_then(|uid| uid.parse::<u32>().ok());
-        let told: Vec<u32> = outside.kernel.iter().flat_map(|k| k.uids.clone()).collect();
+        let told: Vec<u32> = self.of_the_box(outside).map(|k| k.uids.clone()).unwrap_or_default();
         let own = format!("{}:{}", who.uid, who.gid) == self.spec.user
             && !who.groups.contains(&0)
             && told.iter().all(|seen| Some(*seen) == uid);
@@ -385,7 +415,7 @@ impl Findings<'_> {
     fn rights(&mut self, inside: &Report, outside: &Outside) {
         let zero = |set: &str| u64::from_str_radix(set, 16) == Ok(0);
         let sets = &inside.rights.capabilities;
-        let bounding = outside.kernel.as_ref().map(|k| k.bounding.as_str());
+        let bounding = self.of_the_box(outside).map(|k| k.bounding.as_str());
         let known = sets.iter().flatten().map(String::as_str).chain(bounding);
         let held = sets.iter().any(Option::is_some).then(|| known.clone().all(zero));
         self.add(CAPABILITIES, held, "none", known.collect::<Vec<_>>().join(" "));
@@ -394,7 +424,9 @@ impl Findings<'_> {
         self.add(NO_NEW_PRIVILEGES, Some(closed), "on", if closed { "on" } else { "off" });
         let mode = kernel.map_or(inside.rights.seccomp, |k| k.seccomp.min(inside.rights.seccomp));
         self.add(SECCOMP, Some(mode == 2), "a filter", if mode == 2 { "a filter" } else { "none" });
-        let reached = |call: &&Attempt| call.refused.as_deref().is_none_or(|why| !REFUSALS.contains(&why));
+        let reached = |call: &&Attempt| {
+            call.what != ROOM_AT_ONCE && call.refused.as_deref().is_none_or(|why| !REFUSALS.contains(&why))
+        };
         let reached: Vec<String> = inside.calls.iter().filter(reached).map(told).collect();
         let expected = format!("{} calls refused", inside.calls.len());
         self.add(
@@ -413,7 +445,12 @@ impl Findings<'_> {
         let reached: Vec<String> = inside.network.iter().filter(reached).map(told).collect();
         self.none(NETWORK, &format!("none of {} reached", inside.network.len()), &reached);
         match &outside.kernel {
-            Some(kernel) => self.none(NAMESPACES, "none shared with the host", &kernel.shared),
+            Some(kernel) => {
+                let gvisor = self.gvisor();
+                let own = |name: &&String| !(gvisor && SHARED_BY_GVISOR.contains(&name.as_str()));
+                let shared: Vec<String> = kernel.shared.iter().filter(own).cloned().collect();
+                self.none(NAMESPACES, "none shared with the host", &shared);
+            }
             None => self.add(NAMESPACES, None, "none shared with the host", "not to be seen from here"),
         }
         let many = inside.processes > PROCESSES_AT_MOST;
@@ -446,6 +483,10 @@ impl Findings<'_> {
         let devices: Vec<String> = inside.devices.iter().filter(|d| !harmless(d)).cloned().collect();
         self.none(DEVICES, "those of every container", &devices);
         self.memory_filesystems(inside);
+        let at_once = inside.calls.iter().find(|call| call.what == ROOM_AT_ONCE);
+        let taken = at_once.map(|call| call.refused.is_none());
+        let seen = if taken == Some(true) { "any size in one call" } else { "not in one call" };
+        self.add(ROOM, taken.map(|taken| !taken), "the disk is filled no faster than it is written", seen);
     }
 
     /// A link of the image moves a mount, and into the agent's own tree just as well: there it could be exchanged. So

@@ -40,6 +40,7 @@ fn sound() -> Report {
         calls: vec![
             refused("mount"),
             Attempt { what: "socket".into(), refused: Some("EAFNOSUPPORT".into()) },
+            Attempt { what: ROOM_AT_ONCE.into(), refused: Some("EOPNOTSUPP".into()) },
         ],
         interfaces: vec!["lo".into()],
         network: vec![Attempt { what: "tcp 1.1.1.1:443".into(), refused: Some("ENETUNREACH".into()) }],
@@ -210,24 +211,52 @@ fn an_owner_accepts_a_loss_by_its_name_and_no_other() {
 fn what_gvisor_loses_by_its_nature_is_named_and_the_rest_must_hold() {
     let gvisor = ContainerSpec { runtime: Some("runsc".into()), ..spec() };
     let (mut inside, mut outside) = (sound(), outside());
-    outside.kernel = None;
+    let kernel = outside.kernel.take();
     inside.rights.seccomp = 0;
     inside.calls.push(done("unshare user"));
+    inside.calls[2] = done(ROOM_AT_ONCE);
     inside.devices.push("fuse".into());
     inside.mounts[0].options = "rw,mode=1777,size=268435456".into();
     inside.network[0].refused = Some("EHOSTUNREACH".into());
     (inside.cgroup, inside.machine_swap) = (Cgroup::default(), false);
     let all = judge(&gvisor, &inside, &outside, &about());
     assert_eq!(refusal(&all), None);
-    let named: Vec<_> = losses(&all).map(|f| f.name).collect();
-    assert_eq!(
-        named,
-        ["seccomp", "syscalls", "memory-filesystems", "memory-limit", "pids-limit", "cpu-limit"]
-    );
+    let named = |all: &[Finding]| losses(all).map(|f| f.name).collect::<Vec<_>>().join(" ");
+    let by_nature = "seccomp syscalls memory-filesystems room-at-once";
+    assert_eq!(named(&all), format!("{by_nature} memory-limit pids-limit cpu-limit"));
     assert_eq!(standing(&all, "namespaces"), Standing::Unknown);
     assert!(refusal(&judge(&spec(), &inside, &outside, &about())).is_some(), "runc has no such excuse");
+
+    // Where gVisor keeps the control group, its limits are the box's, and its process on the host is not.
+    outside.kernel = kernel.map(|kernel| KernelView {
+        uids: vec![65_534; 4],
+        bounding: "000001ffffffffff".into(),
+        shared: vec!["pid".into(), "cgroup".into()],
+        ..kernel
+    });
+    let counted = judge(&gvisor, &inside, &outside, &about());
+    assert_eq!((refusal(&counted), named(&counted)), (None, by_nature.to_owned()));
+    assert_eq!(standing(&counted, "namespaces"), Standing::Held);
+    outside.kernel.as_mut().unwrap().shared.push("net".into());
+    assert!(refusal(&judge(&gvisor, &inside, &outside, &about())).unwrap().contains("namespaces"));
+
+    outside.kernel = None;
     inside.network.push(done("tcp 1.1.1.1:443"));
     assert!(refusal(&judge(&gvisor, &inside, &outside, &about())).is_some());
+}
+
+#[test]
+fn room_that_is_taken_in_one_call_is_named_and_ends_no_run() {
+    let mut inside = sound();
+    assert_eq!(standing(&judge(&spec(), &inside, &outside(), &about()), "room-at-once"), Standing::Held);
+    inside.calls[2] = done(ROOM_AT_ONCE);
+    let all = judge(&spec(), &inside, &outside(), &about());
+    assert_eq!(standing(&all, "room-at-once"), Standing::Named);
+    assert_eq!(standing(&all, "syscalls"), Standing::Held, "one thing is one line");
+    assert_eq!(refusal(&all), None);
+    assert!(losses(&all).all(|loss| loss.fix.contains("limits.disk_images")));
+    inside.calls.truncate(2);
+    assert_eq!(standing(&judge(&spec(), &inside, &outside(), &about()), "room-at-once"), Standing::Unknown);
 }
 
 #[test]
@@ -269,6 +298,8 @@ fn an_unknown_runtime_is_told_with_the_line_to_add() {
     let (_, rest) = told.split_once("put ").unwrap();
     let (json, _) = rest.split_once(" into ").unwrap();
     let json: serde_json::Value = serde_json::from_str(json).unwrap();
-    assert_eq!(json["runtimes"]["runsc"]["runtimeArgs"][0], "--host-uds=open");
+    let arguments = &json["runtimes"]["runsc"]["runtimeArgs"];
+    assert_eq!(arguments, &serde_json::json!(["--host-uds=open", "--network=none"]));
+    assert!(told.contains("--ignore-cgroups") && told.contains("nobody counts"), "{told}");
     assert!(!no_runtime("kata").contains("host-uds"));
 }

@@ -53,6 +53,10 @@ const VOLUME_BYTES: u64 = 16 * MIB;
 const SHM_BYTES: u64 = 16 * MIB;
 const FILE_BYTES: u64 = 512 * MIB;
 const OPEN_FILES: u64 = 1024;
+/// Tasks of the host's that a process in gVisor may take, at the most that was seen of boxes with one to two hundred; and
+/// what its kernel has while nothing happens in it.
+const GVISOR_TASKS: u32 = 12;
+const GVISOR_TASKS_IDLE: u32 = 128;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the plan is made from.
@@ -147,7 +151,7 @@ pub struct ContainerSpec {
     pub memory: u64,
     /// Processors, in billionths.
     pub nano_cpus: u64,
-    /// Processes and threads.
+    /// Processes and threads that the host sees: under gVisor, those of its kernel.
     pub pids: u32,
     /// /dev/shm.
     pub shm_bytes: u64,
@@ -365,7 +369,7 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
         tmpfs,
         memory: input.limits.memory,
         nano_cpus: input.limits.milli_cpus * 1_000_000,
-        pids: input.limits.pids,
+        pids: tasks(input),
         shm_bytes: SHM_BYTES,
         ulimits: vec![("nofile", OPEN_FILES), ("fsize", FILE_BYTES), ("core", 0)],
         security: vec!["no-new-privileges".into(), format!("seccomp={}", input.seccomp)],
@@ -374,6 +378,22 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
     };
     spec.labels = labels(input, &spec);
     Ok(spec)
+}
+
+/// Whether a runtime is gVisor, by the name that it has in everybody's settings; more than one may be set up.
+pub fn is_gvisor(runtime: Option<&str>) -> bool {
+    runtime.is_some_and(|name| name.starts_with("runsc"))
+}
+
+/// What the engine is asked to count. gVisor's kernel is a process of the host with threads of its own, and spends some
+/// ten on each of the box's; at the limit it gives no error to who asked, but dies. So a box of it gets as many as let it
+/// have the processes of its settings.
+fn tasks(input: &PlanInput) -> u32 {
+    let pids = input.limits.pids;
+    match is_gvisor(input.runtime.as_deref()) {
+        true => pids.saturating_mul(GVISOR_TASKS).saturating_add(GVISOR_TASKS_IDLE),
+        false => pids,
+    }
 }
 
 /// The engine's word for this machine's processor.
@@ -663,6 +683,17 @@ mod tests {
         assert_ne!(posture(&input()), posture(&other));
         let runsc = PlanInput { runtime: Some("runsc".into()), ..input() };
         assert_ne!(posture(&input()), posture(&runsc));
+    }
+
+    #[test]
+    fn gvisor_gets_room_for_the_threads_that_each_process_costs_it() {
+        let pids = |runtime: Option<&str>| {
+            plan(&PlanInput { runtime: runtime.map(str::to_owned), ..input() }).unwrap().pids
+        };
+        assert_eq!(pids(None), RunLimits::default().pids);
+        assert_eq!(pids(Some("runc")), pids(None));
+        assert!(pids(Some("runsc")) > 10 * pids(None), "or a box of twenty processes would die");
+        assert_eq!(pids(Some("runsc-uncounted")), pids(Some("runsc")));
     }
 
     #[test]

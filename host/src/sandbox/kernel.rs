@@ -78,13 +78,52 @@ pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// The processes of a box that this host sees.
-fn processes(container: &str) -> impl Iterator<Item = PathBuf> {
+/// The processes of a box that this host sees: those of its control group; and, for a runtime that leaves them in
+/// another (gVisor's with `--ignore-cgroups`), the children of the engine's shim, which names the container on its command
+/// line. gVisor's hold what the box has open.
+fn processes(container: &str) -> Vec<PathBuf> {
+    if container.is_empty() {
+        return Vec::new();
+    }
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.filter(move |base| {
-        let groups = fs::read_to_string(base.join("cgroup")).unwrap_or_default();
-        !container.is_empty() && groups.contains(container)
-    })
+    let numbered = |base: &PathBuf| {
+        base.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<u32>().is_ok())
+    };
+    let all: Vec<PathBuf> = entries.filter(numbered).collect();
+    let (mut own, others): (Vec<PathBuf>, Vec<PathBuf>) = all
+        .into_iter()
+        .partition(|base| fs::read_to_string(base.join("cgroup")).unwrap_or_default().contains(container));
+    let shims: Vec<String> =
+        others.iter().filter(|base| is_shim(base, container)).map(|b| number(b)).collect();
+    let held = |base: &PathBuf| {
+        let status = fs::read_to_string(base.join("status")).unwrap_or_default();
+        shims.iter().any(|shim| shim == field(&status, "PPid"))
+    };
+    if !shims.is_empty() {
+        own.extend(others.into_iter().filter(held));
+    }
+    own
+}
+
+/// Whether a process is the engine's shim of a container: in this host's own process namespace (a program of a box, which
+/// could give itself any command line, is in one of its own or in gVisor's) and of root or the host's own user.
+fn is_shim(base: &Path, container: &str) -> bool {
+    let line = fs::read(base.join("cmdline")).unwrap_or_default();
+    let names = || line.split(|byte| *byte == 0).any(|word| word == container.as_bytes());
+    let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
+    // Not the owner of the directory, which is root for anybody's process that hides its memory.
+    let users = |process: &Path| {
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        field(&status, "Uid").split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let ours = Path::new("/proc/self");
+    let trusted =
+        |all: Vec<String>| !all.is_empty() && (all.iter().all(|uid| uid == "0") || all == users(ours));
+    names() && namespace(base).is_some_and(|its| namespace(ours) == Some(its)) && trusted(users(base))
+}
+
+fn number(base: &Path) -> String {
+    base.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Bytes on the file system of `beside` that a box holds in files without a name: what its processes have open or mapped
@@ -140,6 +179,33 @@ mod tests {
                      /32 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\nLocal:\n     |-- 10.0.0.7\n        /32 host LOCAL\n";
         assert_eq!(own_addresses(table), ["10.0.0.7"]);
         assert_eq!(own_addresses(""), Vec::<String>::new());
+    }
+
+    /// A shell whose command line names the container stands for the engine's shim, and its child for what serves the box.
+    #[test]
+    fn a_file_without_a_name_is_found_where_the_runtime_keeps_its_processes_in_no_control_group() {
+        use std::process::{Command, Stdio};
+        let (dir, container) = (tempfile::tempdir().unwrap(), "feedfacefeedface0123456789abcdef");
+        let file = dir.path().join("file");
+        let serves = "exec 3>\"$0\"; rm \"$0\"; head -c 1048576 /dev/zero >&3; echo ready; read line; :";
+        let mut shim = Command::new("sh")
+            .args(["-c", "sh -c \"$2\" \"$1\"; :", container])
+            .arg(&file)
+            .arg(serves)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut told = std::io::BufReader::new(shim.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut told, &mut said).unwrap();
+        assert_eq!(said.trim(), "ready");
+        assert!(unlinked(container, dir.path()) >= 1 << 20);
+        assert_eq!(unlinked("feedface", dir.path()), 0, "a part of the name is no name");
+        assert_eq!(unlinked("", dir.path()), 0);
+        drop(shim.stdin.take());
+        shim.wait().unwrap();
+        assert_eq!(unlinked(container, dir.path()), 0, "it went with who held it");
     }
 
     #[test]

@@ -182,11 +182,14 @@ fn nameless(_: &mut Wall, _: &[&str]) -> Facts {
     and(fact("went_on", 256), "errno", 0)
 }
 
-/// Room of any size in one call.
+/// Room of any size in one call. Where it is given it is held on to, as long as a watch on the disk may take.
 fn allocate(_: &mut Wall, _: &[&str]) -> Facts {
     let path = Path::new("/workspace/allocated");
     let Ok(file) = File::create(path) else { return fact("error", "no file can be made") };
     let done = fallocate(&file, FallocateFlags::empty(), 0, 256 << 20);
+    if done.is_ok() {
+        std::thread::sleep(Duration::from_secs(15));
+    }
     let _ = fs::remove_file(path);
     fact("errno", code(&done))
 }

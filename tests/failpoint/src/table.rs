@@ -72,6 +72,7 @@ pub const TABLE: &[Point] = &[
     host("sandbox.start.after", Step),
     host("store.input.begin", Disk),
     host("store.input.committed", Step),
+    host("run.attachment.kept", Step),
     host("run.input.written", Step),
     host("gateway.accept.after", Step),
     host("gateway.upstream.before", Call),

@@ -1,11 +1,13 @@
 //! The box under attack: the proof. See [`journeys::hostile`].
 //!
-//! - `hostile cases [ONLY=a15] [RUNTIME=runsc]`: every case, one line each, and last `N of N held`
+//! - `hostile cases [ONLY=a15] [RUNTIME=runsc]`: every case, one line each, and last `N of N held`. `runsc` is gVisor;
+//!   `runsc-uncounted` is gVisor where it keeps no control group, so that nobody counts memory, processes and processors
 //! - `hostile race [SECONDS=60]`: a file and four other things change places under a reader's hands
 //! - `hostile flood`: how long a flooding box lives, what it leaves, and what another group feels of it
 //!
 //! The last two end with one line of JSON. Each fails when a promise was broken. `make hostile` builds what it needs.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -31,11 +33,19 @@ async fn all(settings: &str, only: &str) -> Result<ExitCode, String> {
     }
     let (mut held, mut of) = (0, 0);
     let mut broken = Vec::new();
+    let mut losses: BTreeMap<&str, usize> = BTreeMap::new();
     while let Some(outcome) = running.join_next().await {
         let outcome = outcome.map_err(|e| e.to_string())?;
         println!("{}", outcome.line());
         of += 1;
-        if outcome.broken.is_some() { broken.push(outcome.name) } else { held += 1 }
+        if outcome.broken.is_some() {
+            broken.push(outcome.name);
+            continue;
+        }
+        held += 1;
+        if let Some(line) = outcome.loss {
+            *losses.entry(line).or_default() += 1;
+        }
     }
     match Arc::into_inner(harbour) {
         Some(harbour) => harbour.close().await,
@@ -46,6 +56,14 @@ async fn all(settings: &str, only: &str) -> Result<ExitCode, String> {
     }
     if !broken.is_empty() {
         println!("broken: {}", broken.join(" "));
+    }
+    if !losses.is_empty() {
+        let lines: Vec<String> = losses.iter().map(|(line, n)| format!("{line} {n}")).collect();
+        println!(
+            "{} of them by a loss that status names: {}",
+            losses.values().sum::<usize>(),
+            lines.join(", ")
+        );
     }
     println!("{held} of {of} held");
     Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

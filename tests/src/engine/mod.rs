@@ -46,7 +46,8 @@ use image::Image;
 use registry::Registry;
 
 /// What its boxes lack of the posture, by the names that a host finds: an owner who uses it has accepted that.
-pub const LACKS: [&str; 6] = ["seccomp", "syscalls", "memory-limit", "swap-limit", "pids-limit", "cpu-limit"];
+pub const LACKS: [&str; 7] =
+    ["seccomp", "syscalls", "room-at-once", "memory-limit", "swap-limit", "pids-limit", "cpu-limit"];
 
 /// Why the stand-in does not serve.
 #[derive(Debug)]

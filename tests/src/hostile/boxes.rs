@@ -70,7 +70,8 @@ fn places() -> Vec<Case> {
             "b5_room_without_writing",
             "256 MiB of the disk are taken in one call",
             vec![Errno("errno", &[1, 38, 95]), Quiet],
-        ),
+        )
+        .with("limits.idle_window = 0\nlimits.workspace_mib = 64"),
         shared(
             "b6_read_only_places",
             "files are made in every place that is not the box's",
@@ -186,7 +187,8 @@ fn hogs() -> Vec<Case> {
             "c3_processor_spin",
             "four processes spin for two seconds",
             vec![Check("one processor", one_processor)],
-        ),
+        )
+        .with("limits.idle_window = \"1m\""),
         own(
             "c3_a_turn_without_end",
             "a turn of a minute, where four seconds are allowed, that does not hear",
@@ -380,7 +382,7 @@ fn told_of(seen: &Seen, words: &str) -> Result<(), String> {
 }
 
 /// No more than the limit stays in the workspace, once the newest files were taken back.
-fn left(seen: &Seen, mib: u64) -> Result<(), String> {
+pub(super) fn left(seen: &Seen, mib: u64) -> Result<(), String> {
     let began = Instant::now();
     loop {
         let entries = std::fs::read_dir(seen.workspace()).into_iter().flatten().flatten();
@@ -395,7 +397,7 @@ fn left(seen: &Seen, mib: u64) -> Result<(), String> {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+pub(super) fn is_empty(value: &Value) -> bool {
     value.as_array().is_some_and(Vec::is_empty)
 }
 
@@ -459,7 +461,7 @@ fn out_of_memory_is_told(seen: &Seen) -> Result<(), String> {
 }
 
 /// A turn whose box died is taken up by the next, or ends with a notice; nobody waits for ever.
-fn resumed(seen: &Seen) -> Result<(), String> {
+pub(super) fn resumed(seen: &Seen) -> Result<(), String> {
     let told = seen.heard.iter().any(|text| text.starts_with("[lazaret]"));
     if seen.resumed || told { Ok(()) } else { Err(format!("the turn was not taken up: {}", seen.facts)) }
 }

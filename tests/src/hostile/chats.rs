@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harbour::{Harbour, Quay};
 use super::judge::{Need, Seen};
-use super::table::{Case, Deed, Home};
+use super::table::{Case, Deed};
 use Need::{Check, Fact, Gone};
 
 /// Every message of the flood.
@@ -12,8 +12,7 @@ const FLOOD: u32 = 2_000;
 
 pub fn cases() -> Vec<Case> {
     let own = Case::own;
-    let story =
-        |name, what, story| Case { name, what, home: Home::Own, deed: Deed::Story(story), needs: Vec::new() };
+    let story = |name, what, story| Case { deed: Deed::Story(story), ..Case::own(name, what, Vec::new()) };
     vec![
         story("d1_a_chat_is_flooded", "2,000 messages in one chat: few turns, and others go on", |h, q| Box::pin(flooded(h, q))),
         story("d2_a_message_of_a_mebibyte", "a message longer than any platform's: refused with a notice", |h, q| Box::pin(too_long(h, q))),

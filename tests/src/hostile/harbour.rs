@@ -50,6 +50,8 @@ pub struct Harbour {
     pub world: World,
     pid: u32,
     socket: String,
+    /// The runtime that the groups name; the engine's own where they name none.
+    runtime: Option<String>,
     berths: Mutex<Vec<Berth>>,
     free: Semaphore,
     own: BTreeMap<&'static str, Quay>,
@@ -62,6 +64,8 @@ pub struct Outcome {
     pub name: &'static str,
     /// What was required of it, in a word.
     pub required: String,
+    /// The line of the posture that its box had lost, as `status` names it, and that no more was required for.
+    pub loss: Option<&'static str>,
     /// From the box's writing of the letter behind the attack to the chat's hearing of it.
     pub next_ms: u64,
     /// How long the neighbour's turn took that was asked for meanwhile.
@@ -99,9 +103,14 @@ impl Harbour {
     /// As [`Harbour::open`].
     pub async fn with_ceiling(settings: &str, ceiling: &[(&str, &str)]) -> Self {
         let engine =
-            if settings.contains("\"runsc\"") { Engine::own_docker_with_gvisor() } else { Engine::docker() };
+            if settings.contains("\"runsc") { Engine::own_docker_with_gvisor() } else { Engine::docker() };
         let socket = engine.socket();
+        let named = settings.lines().find_map(|line| line.trim().strip_prefix("runtime = "));
+        let runtime = named.map(|name| name.trim_matches('"').to_owned());
         let mut world = World::on(engine).await;
+        if let Some(runtime) = &runtime {
+            world.set("LAZARET_ENGINE_RUNTIMES", &format!("[{runtime:?}]"));
+        }
         world.set("LAZARET_RUNNER", &evil_agent().to_string_lossy());
         let many = [("LAZARET_HOST_WORKING_RUNS", "16"), ("LAZARET_HOST_LIVE_BOXES", "32")];
         for (name, value) in many.iter().chain(ceiling) {
@@ -140,7 +149,7 @@ impl Harbour {
         world.up().await;
         let pid = world.host().pid().unwrap_or(0);
         let berths = Mutex::new(berths);
-        Self { world, pid, socket, berths, free: Semaphore::new(BERTHS), own }
+        Self { world, pid, socket, runtime, berths, free: Semaphore::new(BERTHS), own }
     }
 
     /// A group that no case of the table uses, by its number.
@@ -290,14 +299,21 @@ impl Harbour {
     async fn run_in(&self, case: &Case, berth: &mut Berth) -> Outcome {
         let quay =
             self.own.get(case.name).or_else(|| berth.shared.last()).unwrap_or(&berth.neighbour).clone();
-        let mut outcome =
-            Outcome { name: case.name, required: case.required(), next_ms: 0, neighbour_ms: 0, broken: None };
+        let mut outcome = Outcome {
+            name: case.name,
+            required: String::new(),
+            loss: None,
+            next_ms: 0,
+            neighbour_ms: 0,
+            broken: None,
+        };
+        let mut lost = Vec::new();
         // Its box is up before it counts.
         let mut trouble = self.ping(&berth.neighbour).await.err();
         let acted = tokio::time::timeout(PATIENCE, async {
             match case.deed {
                 Deed::Story(story) => story(self, &quay).await,
-                Deed::Attack(words) => self.attack(case, &quay, words, &mut outcome.next_ms).await,
+                Deed::Attack(words) => self.attack(case, &quay, words, &mut outcome.next_ms, &mut lost).await,
             }
         });
         let neighbour = async {
@@ -318,6 +334,8 @@ impl Harbour {
                 tail(&self.log_of(&quay.group, 0))
             ))
         });
+        let terms = case.terms(self.runtime.as_deref(), &lost);
+        (outcome.required, outcome.loss) = (terms.word(), terms.loss);
         outcome.broken = trouble.or(acted.err());
         if !self.lives() {
             outcome.broken = Some(format!("the host died:\n{}", tail(&self.world.log())));
@@ -338,7 +356,33 @@ impl Harbour {
         outcome
     }
 
-    async fn attack(&self, case: &Case, quay: &Quay, words: &str, next_ms: &mut u64) -> Result<(), String> {
+    /// Lines of the posture that a group's boxes have lost by the nature of their runtime, or by the owner's word, and
+    /// that `lazaret status` names with what to do.
+    ///
+    /// # Errors
+    /// When it tells nothing, or a loss without its reason or its fix.
+    pub async fn lost(&self, group: &str) -> Result<Vec<String>, String> {
+        let told = self.world.lazaret(&["status", "--json"]).await;
+        let status: Value = serde_json::from_str(&told).map_err(|e| format!("status tells no JSON: {e}"))?;
+        let losses = status["losses"].as_array().ok_or("status tells no losses")?;
+        let own = losses.iter().filter(|loss| loss["group"] == group);
+        own.map(|loss| {
+            let whole =
+                ["line", "why", "fix"].iter().all(|part| loss[*part].as_str().is_some_and(|s| !s.is_empty()));
+            let line = loss["line"].as_str().filter(|_| whole);
+            line.map(str::to_owned).ok_or_else(|| format!("a loss is not named in full: {loss}"))
+        })
+        .collect()
+    }
+
+    async fn attack(
+        &self,
+        case: &Case,
+        quay: &Quay,
+        words: &str,
+        next_ms: &mut u64,
+        lost: &mut Vec<String>,
+    ) -> Result<(), String> {
         let canary = self.root().join(CANARY);
         let model = self.world.model.anthropic_url();
         let port = model.trim_start_matches("http://").trim_end_matches('/');
@@ -363,6 +407,9 @@ impl Harbour {
                 *next_ms = millis(began.elapsed());
             }
         }
+        if case.differs(self.runtime.as_deref()) {
+            *lost = self.lost(&quay.group).await?;
+        }
         let log = self.log_of(&quay.group, logged);
         let mut counted = self.counters();
         counted.iter_mut().for_each(|(name, value)| *value -= counters.get(name).copied().unwrap_or(0));
@@ -375,13 +422,15 @@ impl Harbour {
             logged: log.len(),
             log,
             counted,
+            lost: lost.clone(),
             grown: self.memory() - memory,
         };
         if let Some(error) = seen.facts["error"].as_str() {
             return Err(format!("the attack could not be made: {error}"));
         }
         // A requirement may wait for the engine, and asks it in a program of its own.
-        tokio::task::block_in_place(|| case.needs.iter().try_for_each(|need| need.met(&seen)))
+        let terms = case.terms(self.runtime.as_deref(), lost);
+        tokio::task::block_in_place(|| terms.needs.iter().try_for_each(|need| need.met(&seen)))
     }
 }
 

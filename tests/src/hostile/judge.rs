@@ -30,6 +30,8 @@ pub enum Need {
     Quiet,
     /// The run was ended, and the chat was told so in a notice with these words.
     Ended(&'static str),
+    /// `status` names no loss of this line of the posture for the group: the kernel was seen to keep it.
+    Kept(&'static str),
     /// Something else; the word is for the table.
     Check(&'static str, Check),
 }
@@ -42,6 +44,7 @@ impl Need {
             Self::AnyCode(codes) => codes.join("|"),
             Self::Errno(_, numbers) => numbers.iter().map(|n| name_of(*n)).collect::<Vec<_>>().join("|"),
             Self::Ended(_) => "ended with a notice".to_owned(),
+            Self::Kept(line) => format!("{line} is kept"),
             Self::Check(word, _) => (*word).to_owned(),
             Self::Fact(..) | Self::Gone | Self::Quiet => String::new(),
         }
@@ -73,6 +76,10 @@ impl Need {
                 seen.heard.is_empty().then_some(()).ok_or_else(|| format!("the chat heard {:?}", seen.heard))
             }
             Self::Ended(words) => seen.ended_with(words),
+            Self::Kept(line) => {
+                let lost = seen.lost.iter().any(|lost| lost == line);
+                (!lost).then_some(()).ok_or_else(|| format!("the loss of {line} is named"))
+            }
             Self::Check(_, check) => check(seen),
         }
     }
@@ -83,11 +90,15 @@ pub fn name_of(errno: i64) -> String {
     let name = match errno {
         0 => "success",
         1 => "EPERM",
+        2 => "ENOENT",
         5 => "EIO",
+        9 => "EBADF",
         11 => "EAGAIN",
+        12 => "ENOMEM",
         13 => "EACCES",
         16 => "EBUSY",
         18 => "EXDEV",
+        19 => "ENODEV",
         22 => "EINVAL",
         24 => "EMFILE",
         25 => "ENOTTY",
@@ -95,6 +106,7 @@ pub fn name_of(errno: i64) -> String {
         28 => "ENOSPC",
         30 => "EROFS",
         38 => "ENOSYS",
+        95 => "EOPNOTSUPP",
         97 => "EAFNOSUPPORT",
         other => return format!("error {other}"),
     };
@@ -117,6 +129,8 @@ pub struct Seen<'a> {
     pub log: String,
     /// By how much each counter of the store has grown. Cases run beside each other: it is at least this case's part.
     pub counted: BTreeMap<String, i64>,
+    /// Lines of the posture that `status` names as lost for the group; of a case that differs under the runtime alone.
+    pub lost: Vec<String>,
     /// By how much the host's memory has grown, in KiB.
     pub grown: i64,
     /// By how much its log has grown, in bytes.

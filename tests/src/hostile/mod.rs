@@ -8,6 +8,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`table`] | all cases: [`files`], [`letters`], [`boxes`], [`kernel`], [`chats`] |
+//! | [`gvisor`] | what is required instead where the runtime is gVisor's |
 //! | [`harbour`] | the host, its groups, and how one case is run |
 //! | [`judge`] | what a case may require |
 //! | [`shows`] | the race and the flood, measured |
@@ -16,6 +17,7 @@ mod boxes;
 mod chats;
 mod files;
 mod floods;
+mod gvisor;
 mod harbour;
 mod judge;
 mod kernel;
@@ -25,4 +27,4 @@ mod table;
 
 pub use harbour::{BERTHS, Harbour, Outcome};
 pub use judge::{Need, Seen};
-pub use table::{Case, Deed, Home, cases};
+pub use table::{Case, Deed, Elsewhere, Home, Terms, cases};

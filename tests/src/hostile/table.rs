@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use super::harbour::{Harbour, Quay};
 use super::judge::Need;
-use super::{boxes, chats, files, floods, kernel, letters};
+use super::{boxes, chats, files, floods, gvisor, kernel, letters};
 
 /// Where a case is acted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +45,33 @@ pub struct Case {
     pub deed: Deed,
     /// What is required, beside what is always required.
     pub needs: Vec<Need>,
+    /// What is required in its place where another runtime has another answer.
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// What a case requires under another runtime than the engine's own.
+pub struct Elsewhere {
+    /// What the runtime's name begins with, as a group's settings have it.
+    pub runtime: &'static str,
+    /// The line of the posture without which this is all that can be required: it counts only where `status` names the
+    /// loss of that line for the case's group.
+    pub loss: Option<&'static str>,
+    /// What is required.
+    pub needs: Vec<Need>,
+}
+
+/// What is required of a case as it was acted.
+pub struct Terms<'a> {
+    /// Beside what is always required.
+    pub needs: &'a [Need],
+    /// The line of the posture whose loss is the reason that no more is.
+    pub loss: Option<&'static str>,
 }
 
 impl Case {
     /// An attack in a box of its own.
     pub fn own(name: &'static str, what: &'static str, needs: Vec<Need>) -> Self {
-        Self { name, what, home: Home::Own, deed: Deed::Attack(""), needs }
+        Self { name, what, home: Home::Own, deed: Deed::Attack(""), needs, elsewhere: Vec::new() }
     }
 
     /// One in the shared box.
@@ -68,10 +89,45 @@ impl Case {
         Self { deed: Deed::Attack(words), ..self }
     }
 
-    /// What is required, in a word.
-    pub fn required(&self) -> String {
-        let words: Vec<String> = self.needs.iter().map(Need::word).filter(|word| !word.is_empty()).collect();
-        if words.is_empty() { "goes on".to_owned() } else { words.join(", ") }
+    /// The same where this runtime's answer is another, and as safe: these are required there.
+    pub fn under(mut self, runtime: &'static str, needs: Vec<Need>) -> Self {
+        self.elsewhere.push(Elsewhere { runtime, loss: None, needs });
+        self
+    }
+
+    /// The same where this runtime may lack a line of the posture: where `status` names that loss, these are required.
+    pub fn by_loss(mut self, runtime: &'static str, line: &'static str, needs: Vec<Need>) -> Self {
+        self.elsewhere.push(Elsewhere { runtime, loss: Some(line), needs });
+        self
+    }
+
+    /// Whether anything but the case's own requirement can count under this runtime.
+    pub fn differs(&self, runtime: Option<&str>) -> bool {
+        self.of(runtime).next().is_some()
+    }
+
+    /// What is required under this runtime (none: the engine's own), where `status` names these lines as lost.
+    pub fn terms(&self, runtime: Option<&str>, lost: &[String]) -> Terms<'_> {
+        let named = |e: &&Elsewhere| e.loss.is_some_and(|line| lost.iter().any(|l| l == line));
+        let found = self.of(runtime).find(named).or_else(|| self.of(runtime).find(|e| e.loss.is_none()));
+        found.map_or(Terms { needs: &self.needs, loss: None }, |e| Terms { needs: &e.needs, loss: e.loss })
+    }
+
+    fn of<'a, 'n>(&'a self, runtime: Option<&'n str>) -> impl Iterator<Item = &'a Elsewhere> + use<'a, 'n> {
+        self.elsewhere.iter().filter(move |e| runtime.is_some_and(|name| name.starts_with(e.runtime)))
+    }
+}
+
+impl Terms<'_> {
+    /// They in a word.
+    pub fn word(&self) -> String {
+        let mut words: Vec<String> =
+            self.needs.iter().map(Need::word).filter(|word| !word.is_empty()).collect();
+        if words.is_empty() {
+            words.push("goes on".to_owned());
+        }
+        words.extend(self.loss.map(|line| format!("the loss of {line} is named")));
+        words.join(", ")
     }
 }
 
@@ -83,7 +139,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(boxes::cases());
     all.extend(kernel::cases());
     all.extend(chats::cases());
-    all
+    all.into_iter().map(gvisor::answers).collect()
 }
 
 #[cfg(test)]
@@ -99,5 +155,23 @@ mod tests {
             assert!(!case.what.is_empty());
         }
         assert!(seen.len() >= 80, "only {} cases", seen.len());
+    }
+
+    #[test]
+    fn another_runtime_has_terms_of_its_own_and_the_engines_own_keeps_the_cases() {
+        let case = Case::own("c0_case", "what it does", vec![Need::Gone, Need::Code("c.zero")])
+            .by_loss("runsc", "memory-limit", vec![])
+            .under("runsc", vec![Need::Quiet]);
+        let lost = ["memory-limit".to_owned()];
+        for runtime in [None, Some("runc"), Some("kata")] {
+            let terms = case.terms(runtime, &lost);
+            assert_eq!((terms.needs.len(), terms.loss, terms.word().as_str()), (2, None, "c.zero"));
+            assert!(!case.differs(runtime));
+        }
+        let terms = case.terms(Some("runsc"), &["pids-limit".to_owned()]);
+        assert!(matches!(terms.needs, [Need::Quiet]) && terms.loss.is_none());
+        let terms = case.terms(Some("runsc-uncounted"), &lost);
+        assert_eq!((terms.needs.len(), terms.loss), (0, Some("memory-limit")));
+        assert_eq!(terms.word(), "goes on, the loss of memory-limit is named");
     }
 }

@@ -11,8 +11,10 @@ use crate::engine::{self, Answered, Dockerd, StandIn};
 /// The image of one static binary, made once per machine.
 const BUSYBOX: &str = "lazaret-journeys-busybox";
 
-/// What Debian's gVisor needs to be told: the box's only way to its host is a socket of the host's.
-const GVISOR: [&str; 3] = ["--host-uds=open", "--network=none", "--ignore-cgroups"];
+/// What Debian's gVisor needs to be told, as the host's refusal says: the box's only way to its host is a socket of the
+/// host's. And what makes nobody count, which is how it runs where a machine lacks a control group that it wants.
+const GVISOR: [&str; 2] = ["--host-uds=open", "--network=none"];
+const UNCOUNTED: &str = "--ignore-cgroups";
 
 /// This machine's engine, or one of a world's own: a stand-in or a real one. A clone is the same engine; an own one
 /// ends with the last.
@@ -53,7 +55,8 @@ impl Engine {
         Self { socket, image: BUSYBOX.to_owned(), own: Some(Own::Docker(Arc::new(engine))) }
     }
 
-    /// A Docker engine of the world's own that knows gVisor, as the host's refusal says how to teach it.
+    /// A Docker engine of the world's own that knows gVisor by the name `runsc`; and by `runsc-uncounted`, where it keeps
+    /// no limit.
     ///
     /// # Panics
     /// When it cannot be run, or gVisor is not to be had.
@@ -65,8 +68,11 @@ impl Engine {
             }
             other => panic!("no gVisor: {other:?}"),
         };
-        let runsc = serde_json::json!({ "path": path, "runtimeArgs": GVISOR });
-        let settings = serde_json::json!({ "runtimes": { "runsc": runsc } });
+        let uncounted: Vec<&str> = GVISOR.into_iter().chain([UNCOUNTED]).collect();
+        let settings = serde_json::json!({ "runtimes": {
+            "runsc": { "path": path, "runtimeArgs": GVISOR },
+            "runsc-uncounted": { "path": path, "runtimeArgs": uncounted },
+        } });
         let engine = Dockerd::configured(false, &settings.to_string());
         let socket = format!("unix://{}", engine.socket().display());
         make_busybox_image(&socket);
