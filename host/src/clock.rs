@@ -1,8 +1,8 @@
 //! The one clock. `domain` and the pure rooms never read it: they are given a [`Moment`].
 //!
-//! Wall time is not asked of the system each time. It is the system's time at the start plus what has passed since, sleep
-//! included: somebody who sets the machine's clock, or a time server that corrects it, does not make a waiting reply a
-//! year old between two lines. How the system's clock is followed all the same is [`Follower`]'s.
+//! Wall time is not asked of the system each time. It is the system's time at the start plus what has passed since,
+//! sleep included: somebody who sets the machine's clock, or a time server that corrects it, does not make a waiting
+//! reply a year old between two lines. How the system's clock is followed all the same is [`Follower`]'s.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::domain::moment::{Moment, WallMs};
 
-/// Wall time less the time since the machine was booted, in milliseconds. One for the process, because there is one truth.
+/// Wall time less the time since the machine was booted, in milliseconds. One for the process, because there is one
+/// truth.
 static OFFSET: AtomicI64 = AtomicI64::new(UNSET);
 const UNSET: i64 = i64::MIN;
 
@@ -80,10 +81,10 @@ const SMALL: i64 = 2_000;
 
 /// How the system's clock is followed.
 ///
-/// Up to two seconds: at once. More was done by somebody, and it is not known who was wrong, the clock before (a machine
-/// without a battery starts in 1970) or the clock now (a slip of the operator's, mended in a minute). So it is told at once,
-/// and followed when the next look finds the same difference. The one who follows then moves the times of what
-/// waits along, so that nothing has grown old by it.
+/// Up to two seconds: at once. More was done by somebody, and it is not known who was wrong, the clock before (a
+/// machine without a battery starts in 1970) or the clock now (a slip of the operator's, mended in a minute). So it
+/// is told at once, and followed when the next look finds the same difference. The one who follows then moves the
+/// times of what waits along, so that nothing has grown old by it.
 #[derive(Debug, Default)]
 pub struct Follower {
     seen: Option<i64>,

@@ -294,7 +294,8 @@ fn holder_of(file: &File) -> Option<u32> {
     })
 }
 
-/// Holds the lock of an install's state, for a command that must not meet a host. Makes the directory where there is none.
+/// Holds the lock of an install's state, for a command that must not meet a host. Makes the directory where there is
+/// none.
 ///
 /// # Errors
 /// A host that runs; what the filesystem said.

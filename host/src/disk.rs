@@ -1,5 +1,5 @@
-//! What the host asks of a disk: how much room there is, whether it may be written, a ballast that is given back when it
-//! is full, and files and folders by their names. The names are the host's own: what an agent may write is
+//! What the host asks of a disk: how much room there is, whether it may be written, a ballast that is given back when
+//! it is full, and files and folders by their names. The names are the host's own: what an agent may write is
 //! `ipc_schema::untrusted_fs`'s.
 
 #![allow(
@@ -45,8 +45,8 @@ pub fn room(path: &Path) -> io::Result<Room> {
     })
 }
 
-/// Tries to write in a directory. A file system that has shut itself after an error of its disk (ext4's `emergency_ro`) still
-/// calls itself writable in statvfs(3); only who writes is told.
+/// Tries to write in a directory. A file system that has shut itself after an error of its disk (ext4's
+/// `emergency_ro`) still calls itself writable in statvfs(3); only who writes is told.
 ///
 /// # Errors
 /// What open(2) and write(2) say.
@@ -195,8 +195,8 @@ pub fn hex(digest: Sha256) -> String {
     digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Puts a file in its place with these rights, under a name of its own first: nobody ever sees half of it, and of two that
-/// put the same the last one stands. It is given to a group where one is named.
+/// Puts a file in its place with these rights, under a name of its own first: nobody ever sees half of it, and of two
+/// that put the same the last one stands. It is given to a group where one is named.
 ///
 /// # Errors
 /// What open(2), write(2), chown(2) and rename(2) say.

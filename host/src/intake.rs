@@ -1,5 +1,5 @@
-//! From a channel to the store: admission, transaction 1, and the wake that follows. Nothing is fetched here: a slow file
-//! would keep every chat of the channel waiting, and one that no agent will read costs nothing.
+//! From a channel to the store: admission, transaction 1, and the wake that follows. Nothing is fetched here: a slow
+//! file would keep every chat of the channel waiting, and one that no agent will read costs nothing.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! `lazaret`: the trusted host process and its command line.
 //!
 //! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, `clockwork` and their
-//! `parts`, beside `gateway`, `backup` and `images`; `channels`, `store`, `sandbox`, `mailbox`, `spool`, `volumes`, `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point
-//! down only, and `tests/tests/house.rs` holds it.
+//! `parts`, beside `gateway`, `backup` and `images`; `channels`, `store`, `sandbox`, `mailbox`, `spool`, `volumes`,
+//! `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point down only, and `tests/tests/house.rs`
+//! holds it.
 //!
 //! It is a library so that the fuzz targets (`tests/fuzz`) can knock at `doors`; every room is private, so nothing
 //! else can be built upon it, and what no one calls is still found by the compiler.

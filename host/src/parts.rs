@@ -53,8 +53,8 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Says something that belongs to no turn: once under one `key`. What cannot be stored is lost but for the log; nothing
-    /// waits for it.
+    /// Says something that belongs to no turn: once under one `key`. What cannot be stored is lost but for the log;
+    /// nothing waits for it.
     pub async fn notice(&self, chat: &ChatId, key: &str, text: String) {
         let saying = Saying::notice(chat, key, text);
         match self.store.say(None, saying, self.clock.wall()).await {

@@ -80,8 +80,8 @@ impl Spool {
         self.dir.join(sha256)
     }
 
-    /// Copies the file that an agent calls `path` out of its workspace. When it returns, the bytes and their name are on
-    /// the disk. A copy that is there already is made anew: it counts as young again.
+    /// Copies the file that an agent calls `path` out of its workspace. When it returns, the bytes and their name are
+    /// on the disk. A copy that is there already is made anew: it counts as young again.
     ///
     /// # Errors
     /// Why it was not taken.

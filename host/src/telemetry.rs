@@ -26,8 +26,8 @@ pub fn start(quiet: bool) {
     let _ = logs.try_init();
 }
 
-/// The message and the fields of an event or a span. Each stays on its line and cannot drive the terminal, whatever a box,
-/// an engine or a platform put into it: no place that logs has to remember that.
+/// The message and the fields of an event or a span. Each stays on its line and cannot drive the terminal, whatever a
+/// box, an engine or a platform put into it: no place that logs has to remember that.
 fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync {
     format::debug_fn(field).delimited(" ")
 }

@@ -141,8 +141,8 @@ pub struct Rlimits {
 }
 
 impl Cgroup {
-    /// Reads the limits through `file`, which is given a controller and a file's name, and knows which version and which
-    /// directory that means: version 1 has a tree for each controller, version 2 one for all.
+    /// Reads the limits through `file`, which is given a controller and a file's name, and knows which version and
+    /// which directory that means: version 1 has a tree for each controller, version 2 one for all.
     pub fn read(file: impl Fn(&str, &str) -> Option<String>) -> Self {
         let number = |controller: &str, name: &str| file(controller, name).and_then(|text| limit(&text));
         let memory =

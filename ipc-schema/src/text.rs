@@ -36,14 +36,14 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-/// One line of at most `max` characters, for a log, a table or a terminal: without control characters and without what is
-/// unseen.
+/// One line of at most `max` characters, for a log, a table or a terminal: without control characters and without
+/// what is unseen.
 pub fn line(text: &str, max: usize) -> String {
     text.chars().filter(|c| !c.is_control() && !is_unseen(*c)).take(max).collect()
 }
 
-/// Text made safe for a row of a table, a list or a log: control characters, line feeds among them, and whatever takes no
-/// room become visible escapes, so that nothing makes a line of its own.
+/// Text made safe for a row of a table, a list or a log: control characters, line feeds among them, and whatever
+/// takes no room become visible escapes, so that nothing makes a line of its own.
 pub fn safe_line(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         if drives(c) {

@@ -44,8 +44,8 @@ pub struct UntrustedDir {
 pub struct Wanted {
     /// Whose it must be; anybody's, if this is absent.
     pub owner: Option<u32>,
-    /// Whether a second hard link counts against it. That tells a replay; it is no wall, because a box may take the link
-    /// away again before it is counted. The wall is the mount: no link leads out of it (link(2), EXDEV).
+    /// Whether a second hard link counts against it. That tells a replay; it is no wall, because a box may take the
+    /// link away again before it is counted. The wall is the mount: no link leads out of it (link(2), EXDEV).
     pub one_link: bool,
     /// The most bytes that it may have.
     pub cap: u64,
@@ -204,8 +204,8 @@ impl UntrustedFile {
         self.size
     }
 
-    /// Copies it in one pass and in pieces; returns how many bytes. What is copied, and nothing that is read again, is the
-    /// file from now on.
+    /// Copies it in one pass and in pieces; returns how many bytes. What is copied, and nothing that is read again,
+    /// is the file from now on.
     ///
     /// # Errors
     /// [`RefusalCode::TooBig`] when it grew past its cap meanwhile; [`RefusalCode::Io`] when it cannot be read, or `to`
@@ -416,8 +416,8 @@ mod tests {
         });
     }
 
-    /// Plays over and over beside `tries` looks, and more until one look has seen the file: a machine with other things to
-    /// do may give the players their turns as it likes.
+    /// Plays over and over beside `tries` looks, and more until one look has seen the file: a machine with other
+    /// things to do may give the players their turns as it likes.
     fn race(tries: u32, play: impl Fn() + Sync, mut look: impl FnMut() -> bool) {
         struct Stop<'a>(&'a AtomicBool);
         impl Drop for Stop<'_> {

@@ -201,6 +201,30 @@ fn every_file_can_be_read_in_one_sitting() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
+/// The formatter leaves comments as they are, and one that grows line by line is read by nobody.
+#[test]
+fn comments_fit_on_a_screen() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut all = Vec::new();
+    for package in
+        ["host/src", "agent-runner/src", "ipc-schema/src", "tests/src", "tests/tests", "tests/evil-agent/src"]
+    {
+        rust_files(&root.join(package), &mut all);
+    }
+    let mut long = Vec::new();
+    for path in &all {
+        for (n, line) in fs::read_to_string(path).unwrap().lines().enumerate() {
+            let comment =
+                line.trim_start().strip_prefix("//").map(|text| text.trim_start_matches(['/', '!', ' ']));
+            let table = comment.is_some_and(|text| text.starts_with('|'));
+            if comment.is_some() && !table && line.chars().count() > 120 {
+                long.push(format!("{}:{}", path.display(), n + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "wrap these:\n{}", long.join("\n"));
+}
+
 /// Files that open paths by name. Each says which paths of the host's own these are; everything else goes
 /// through `untrusted_fs`, or asks `disk`, and clippy holds it (`disallowed-methods` in `.clippy.toml`).
 const OPENERS: [&str; 24] = [

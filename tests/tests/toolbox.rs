@@ -1,5 +1,5 @@
-//! What people do with an agent, in a box of Debian: shells, git, Python, Node and a C compiler live with the posture, and
-//! with our seccomp profile, as the box's user.
+//! What people do with an agent, in a box of Debian: shells, git, Python, Node and a C compiler live with the
+//! posture, and with our seccomp profile, as the box's user.
 
 #![cfg(test)]
 

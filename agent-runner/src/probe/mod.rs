@@ -1,6 +1,6 @@
-//! `agent-runner probe`: what this box is, from inside. Started by the host in a box with the posture of a group's runs,
-//! before an agent is let into one. It is given a nonce, says it again with its report, and waits to be removed, so
-//! that the host can look at the living box from its side too.
+//! `agent-runner probe`: what this box is, from inside. Started by the host in a box with the posture of a group's
+//! runs, before an agent is let into one. It is given a nonce, says it again with its report, and waits to be
+//! removed, so that the host can look at the living box from its side too.
 //!
 //! It does nothing that it is not sure to be stopped from without being able to bear the success: the box that it may
 //! damage is its own, and nothing of it is used again. What has no safe wrapper (`bpf`, `ptrace`, `keyctl`,

@@ -1,5 +1,5 @@
-//! `send_file`: a file of the workspace to the chat, by a request. The host copies it and answers; what it does not take
-//! it says why.
+//! `send_file`: a file of the workspace to the chat, by a request. The host copies it and answers; what it does not
+//! take it says why.
 
 use ipc_schema::letters::request::SendFile;
 use serde_json::{Value, json};

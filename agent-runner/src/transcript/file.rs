@@ -214,7 +214,8 @@ fn highest_number(last: u64, lost: &[&[u8]]) -> u64 {
     last.saturating_add(lost.len() as u64).max(readable.unwrap_or(0))
 }
 
-/// What the fuzz target does: whatever lies in the file, what is kept of it is a transcript, and is read again as it is.
+/// What the fuzz target does: whatever lies in the file, what is kept of it is a transcript, and is read again as it
+/// is.
 #[cfg(any(test, fuzzing))]
 pub fn knock(data: &[u8]) {
     let found = read_lines(data);

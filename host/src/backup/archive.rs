@@ -1,7 +1,8 @@
 //! One file that holds an install: settings, groups, the database, and what agents keep.
 //!
 //! Files go in first and the database last. A transcript that knew of later messages than the database would make the
-//! runner pass over the next ones, whose numbers it knows already; one that knows of fewer has forgotten something, no more.
+//! runner pass over the next ones, whose numbers it knows already; one that knows of fewer has forgotten something,
+//! no more.
 //!
 //! The last entry lists every file with its digest: an archive without it was cut.
 
@@ -36,9 +37,10 @@ use crate::volumes::Volume;
 const MANIFEST: &str = "manifest.json";
 /// The database's name in the archive.
 const DATABASE: &str = "state/lazaret.db";
-/// What else of `state/` belongs to an install: what agents keep, and the files that rows of the outbox wait to send. Letters on their way are made again from rows; runners
-/// and users' lists are made by the next start; the install's own id stays with the place, so that two places with one
-/// past never take each other's boxes for their own. Agents fill the last ones: what is too much is left out of these.
+/// What else of `state/` belongs to an install: what agents keep, and the files that rows of the outbox wait to send.
+/// Letters on their way are made again from rows; runners and users' lists are made by the next start; the install's
+/// own id stays with the place, so that two places with one past never take each other's boxes for their own. Agents
+/// fill the last ones: what is too much is left out of these.
 const KEPT: [&str; 5] = ["inbox", "spool", "sessions", "global", "workspaces"];
 /// Groups' file systems, of which an archive has the files.
 const VOLUMES: &str = "volumes";

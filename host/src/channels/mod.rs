@@ -209,8 +209,8 @@ pub trait Channel: Send + Sync {
         false
     }
 
-    /// Sends a part that is a file, which lies at `path` in the host's spool; returns the platform's id of it. Called only
-    /// where [`Channel::takes_files`] says so.
+    /// Sends a part that is a file, which lies at `path` in the host's spool; returns the platform's id of it. Called
+    /// only where [`Channel::takes_files`] says so.
     async fn send_file(&self, _part: &Part, _file: &SpooledFile, _path: &Path) -> Result<String, SendError> {
         Err(SendError::Refused { why: "this channel takes no files".into() })
     }

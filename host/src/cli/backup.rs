@@ -20,8 +20,8 @@ use crate::store::{self, Around};
 pub struct Backup {
     /// Where to; nothing is overwritten. Without it: `state/backups/`, where the oldest make room for the newest.
     file: Option<PathBuf>,
-    /// One archive with settings, groups, database, sessions, inbox, shared folder, workspaces and files to be sent. Keys and
-    /// tokens are left out.
+    /// One archive with settings, groups, database, sessions, inbox, shared folder, workspaces and files to be sent.
+    /// Keys and tokens are left out.
     #[arg(long)]
     all: bool,
 }

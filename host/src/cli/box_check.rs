@@ -1,5 +1,5 @@
-//! `lazaret box check`: a box of a group's real posture, looked at from inside and outside, line by line, with the fix for
-//! each loss; and this install's keys, which must be nowhere in it.
+//! `lazaret box check`: a box of a group's real posture, looked at from inside and outside, line by line, with the
+//! fix for each loss; and this install's keys, which must be nowhere in it.
 
 use std::process::ExitCode;
 
@@ -28,7 +28,8 @@ pub struct Box {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Start a box as a group's runs get it, look at it from inside and outside, and hold it against what was asked for.
+    /// Start a box as a group's runs get it, look at it from inside and outside, and hold it against what was asked
+    /// for.
     Check {
         /// Whose.
         #[arg(default_value = "main")]

@@ -1,5 +1,6 @@
-//! The key canary: this install's own secrets are looked for, byte by byte, wherever a box or its reader could come upon
-//! them. What is found is told by place; a secret is never printed, and never goes into a box to be looked for there.
+//! The key canary: this install's own secrets are looked for, byte by byte, wherever a box or its reader could come
+//! upon them. What is found is told by place; a secret is never printed, and never goes into a box to be looked for
+//! there.
 
 #![allow(
     clippy::disallowed_methods,
@@ -136,8 +137,8 @@ impl Canary {
         }
     }
 
-    /// Looks through a directory that an agent may write, by the one way that is safe: files, names, and where links lead
-    /// to, which are not followed.
+    /// Looks through a directory that an agent may write, by the one way that is safe: files, names, and where links
+    /// lead to, which are not followed.
     pub(super) fn of_agent(&mut self, path: &Path) {
         let walk = UntrustedDir::open(path).and_then(|top| top.walk(NAMES_MAX));
         let mut walk = match walk {

@@ -130,8 +130,8 @@ fn spooled(spool: &Spool, waiting: &BTreeSet<String>, longest: Duration, now: Wa
     names.filter(|name| done(&spool.path(name), spool.remove(name))).count()
 }
 
-/// Transcripts of sessions that were ended, and the texts that compaction put away. The folder is the agent's: names are
-/// read and unlinked through a handle of it, and nothing in it is followed.
+/// Transcripts of sessions that were ended, and the texts that compaction put away. The folder is the agent's: names
+/// are read and unlinked through a handle of it, and nothing in it is followed.
 fn transcripts(sessions: &Path, newest: u64, longest: Duration, now: WallMs) -> usize {
     let cleared = |folder: &Path, ending: &str| -> io::Result<usize> {
         // `sessions` is in a folder of the host's; `archive` is below it, and must be no link.

@@ -1,5 +1,5 @@
-//! What the host does by the clock: it watches the disk and the time, and by night makes a copy and clears away what has
-//! been kept long enough.
+//! What the host does by the clock: it watches the disk and the time, and by night makes a copy and clears away what
+//! has been kept long enough.
 
 mod clear;
 mod night;

@@ -96,7 +96,8 @@ async fn examine(parts: &Parts) {
     }
 }
 
-/// What waits moves along with the clock that is followed, and first: a kill in between makes it younger, never too old.
+/// What waits moves along with the clock that is followed, and first: a kill in between makes it younger, never too
+/// old.
 async fn follow(parts: &Parts, stepped: Stepped) {
     let by = say::duration(Duration::from_millis(stepped.by.unsigned_abs()));
     let way = if stepped.by > 0 { "forward" } else { "back" };

@@ -32,7 +32,8 @@ pub enum Ending {
     OverLimit {
         /// A machine's word: `ipc.flood`, `disk.workspace`, …
         code: &'static str,
-        /// What it did and the limit, as it goes on after "it": "wrote 65 MiB of letters in one turn, and may write 64 MiB".
+        /// What it did and the limit, as it goes on after "it": "wrote 65 MiB of letters in one turn, and may write
+        /// 64 MiB".
         what: String,
     },
     /// It never said `ready`: no engine, no image, wrong architecture, refused posture.

@@ -20,7 +20,8 @@
 //!   body when the box hangs up: who hangs up and calls again waits for its own earlier job.
 //!
 //! Together: twice the room and [`AT_WORK`] times three bodies of [`BODY_MAX_BYTES`], 448 MiB, whatever the boxes do,
-//! and 6 MiB per live box for small bodies and records. What a byte may cost when it is parsed is bounded in [`super::request`].
+//! and 6 MiB per live box for small bodies and records. What a byte may cost when it is parsed is bounded in
+//! [`super::request`].
 //!
 //! Not taken: to refuse when there is no room, for a runner would tell people that the model failed; and to keep
 //! bodies in files, for the disk is the slower and the scarcer place.

@@ -260,8 +260,8 @@ impl Gateway {
     }
 }
 
-/// One connection, request after request. It may be idle as long as it likes: a box that stalls its own connections stalls
-/// itself. Only a body has a time limit, because it holds room that all share.
+/// One connection, request after request. It may be idle as long as it likes: a box that stalls its own connections
+/// stalls itself. Only a body has a time limit, because it holds room that all share.
 async fn serve_connection(run: Arc<Run>, stream: UnixStream) {
     let refused = Refused::default();
     let service = service_fn(|request| {

@@ -41,8 +41,8 @@ impl Terms {
         }
     }
 
-    /// The same for a file. A placeholder is a text, and cannot become a file everywhere: where the owner wants edits, a
-    /// file is sent again in doubt, and counted.
+    /// The same for a file. A placeholder is a text, and cannot become a file everywhere: where the owner wants
+    /// edits, a file is sent again in doubt, and counted.
     pub fn way_of_a_file(&self, voice: Voice) -> Way {
         match self.way(voice) {
             Way::Edit => Way::Resend,

@@ -1,5 +1,5 @@
-//! Files that people send: which are fetched, how much room they have, and what a stored one is called. Nobody here looks
-//! into one: what it claims to be is a label, and its name on the disk is made of its bytes.
+//! Files that people send: which are fetched, how much room they have, and what a stored one is called. Nobody here
+//! looks into one: what it claims to be is a label, and its name on the disk is made of its bytes.
 
 use crate::domain::limits::Budget;
 use crate::domain::message::{Attachment, Offered};
@@ -7,8 +7,8 @@ use crate::say::{self, label};
 
 /// Files of one message that are looked at.
 const FILES: usize = 10;
-/// Files that one letter brings along with talk that was not for the agent, newest first: whoever may write in a room, and
-/// never wakes the agent, costs the host no more than these.
+/// Files that one letter brings along with talk that was not for the agent, newest first: whoever may write in a
+/// room, and never wakes the agent, costs the host no more than these.
 pub const FILES_OF_CONTEXT: usize = 10;
 /// Files in a group's inbox. Each is at least a block of the disk and a name.
 const INBOX_NAMES: u64 = 20_000;

@@ -12,9 +12,9 @@ const OVERDUE: Duration = Duration::from_secs(24 * 3600);
 /// Hosts that share a disk, or a machine, do not all copy in the same minute.
 pub const SPREAD: Duration = Duration::from_secs(30 * 60);
 
-/// When the next copy is due: tonight at `hour` in `zone` and `spread` later, once per night; at once where the last one
-/// is more than a day old, or there is none. `last` may lie in the future, because the clock was wrong then: it counts
-/// as none.
+/// When the next copy is due: tonight at `hour` in `zone` and `spread` later, once per night; at once where the last
+/// one is more than a day old, or there is none. `last` may lie in the future, because the clock was wrong then: it
+/// counts as none.
 pub fn due(now: WallMs, zone: Tz, hour: u8, spread: Duration, last: Option<WallMs>) -> bool {
     let Some(last) = last.filter(|last| *last <= now) else { return true };
     if now.since(last) > OVERDUE {

@@ -40,33 +40,74 @@ const AS_ASKED: Line = line(
     Weight::Wall,
     "look at what else changes containers on this engine (a proxy before its socket, an authorization plugin)",
 );
-const LETTERS: Line =
-    line("letters", Weight::Wall, "the engine must run on this machine and see the state directory");
-const USER: Line = line("user", Weight::Wall, "the engine must not remap or ignore a container's user");
-const CAPABILITIES: Line = line("capabilities", Weight::Wall, "the runtime must honour cap-drop ALL");
-const NO_NEW_PRIVILEGES: Line =
-    line("no-new-privileges", Weight::Wall, "the runtime must honour no-new-privileges");
+const LETTERS: Line = line(
+    "letters",
+    Weight::Wall,
+    "run the engine on this machine, where it sees the state directory: not in another mount namespace, nor in a virtual machine",
+);
+const USER: Line = line(
+    "user",
+    Weight::Wall,
+    "take `userns-remap` out of /etc/docker/daemon.json and restart the engine; boxes have users of their own already",
+);
+const CAPABILITIES: Line = line(
+    "capabilities",
+    Weight::Wall,
+    "use a runtime that keeps cap-drop ALL: runc, crun, or gVisor's runsc",
+);
+const NO_NEW_PRIVILEGES: Line = line(
+    "no-new-privileges",
+    Weight::Wall,
+    "use a runtime that keeps no-new-privileges: runc, crun, or gVisor's runsc",
+);
 const SECCOMP: Line =
     line("seccomp", Weight::Owner, "use an engine and a kernel with seccomp (`docker info` lists it)");
-const SYSCALLS: Line =
-    line("syscalls", Weight::Owner, "the runtime must load the seccomp profile that it is given");
-const INTERFACES: Line = line("interfaces", Weight::Wall, "the engine must honour the network mode `none`");
-const NETWORK: Line = line("network", Weight::Wall, "the engine must honour the network mode `none`");
-const NAMESPACES: Line =
-    line("namespaces", Weight::Wall, "the engine must give a container namespaces of its own");
-const PLACES: Line =
-    line("writable-places", Weight::Wall, "the runtime must honour read-only mounts and a read-only root");
+const SYSCALLS: Line = line(
+    "syscalls",
+    Weight::Owner,
+    "use a runtime that loads the seccomp profile it is given: runc or crun, built with seccomp",
+);
+const INTERFACES: Line = line(
+    "interfaces",
+    Weight::Wall,
+    "look at what gives boxes a network (a plugin, hooks of the runtime): they are made with the network mode `none`",
+);
+const NETWORK: Line = line(
+    "network",
+    Weight::Wall,
+    "look at what gives boxes a network (a plugin, hooks of the runtime): they are made with the network mode `none`",
+);
+const NAMESPACES: Line = line(
+    "namespaces",
+    Weight::Wall,
+    "take what shares namespaces of the host out of the engine's settings and the runtime's arguments",
+);
+const PLACES: Line = line(
+    "writable-places",
+    Weight::Wall,
+    "use a runtime that keeps read-only mounts and a read-only root: runc, crun, or gVisor's runsc",
+);
 const MOUNTS: Line = line(
     "mounts",
     Weight::Wall,
     "use an image in which none of these paths is or lies below a symbolic link (`lazaret image check` names them); \
-     else the engine must mount where it is told to",
+     where none is, the engine mounts elsewhere than it is told to: use another",
 );
-const SECRETS: Line =
-    line("kernel-files", Weight::Wall, "the engine must mask the kernel's files, and mount no socket");
-const DEVICES: Line = line("devices", Weight::Wall, "the engine must give a container no device of the host");
-const TMPFS: Line =
-    line("memory-filesystems", Weight::Owner, "the runtime must honour the size and options of a tmpfs");
+const SECRETS: Line = line(
+    "kernel-files",
+    Weight::Wall,
+    "take out of the engine's settings what unmasks /proc and /sys or mounts a socket into containers",
+);
+const DEVICES: Line = line(
+    "devices",
+    Weight::Wall,
+    "take devices out of the engine's settings and the runtime's hooks (a default GPU runtime adds some)",
+);
+const TMPFS: Line = line(
+    "memory-filesystems",
+    Weight::Owner,
+    "use a runtime that keeps the size and the options of a tmpfs: runc or crun",
+);
 const ROOM: Line = line(
     "room-at-once",
     Weight::Named,
@@ -77,9 +118,12 @@ const SWAP: Line =
     line("swap-limit", Weight::Owner, "boot with `swapaccount=1`, or turn swap off on this machine");
 const PIDS: Line = line("pids-limit", Weight::Owner, CGROUPS);
 const CPUS: Line = line("cpu-limit", Weight::Owner, CGROUPS);
-const ULIMITS: Line = line("ulimits", Weight::Owner, "the runtime must honour ulimits");
-const PROCESSES: Line =
-    line("processes", Weight::Wall, "the engine must give a container a pid namespace of its own");
+const ULIMITS: Line = line("ulimits", Weight::Owner, "use a runtime that keeps ulimits: runc or crun");
+const PROCESSES: Line = line(
+    "processes",
+    Weight::Wall,
+    "take what shares the host's processes out of the engine's settings and the runtime's arguments",
+);
 const ENVIRONMENT: Line =
     line("environment", Weight::Named, "look at what the engine adds to a container's environment");
 const HOST_PATHS: Line = line(
@@ -118,10 +162,10 @@ const LINES: [Line; 25] = [
     CONFINEMENT,
 ];
 
-/// What gVisor loses by its nature: a kernel of its own answers the box's system calls, so that no filter of ours stands
-/// before it and its answers are its own (a namespace or a device node that is granted there is nothing of the host's),
-/// room that is asked for in one call among them; its memory filesystems take a size and no other option; and with
-/// `--ignore-cgroups` nobody counts. A group that names it has chosen that; each is named all the same.
+/// What gVisor loses by its nature: a kernel of its own answers the box's system calls, so that no filter of ours
+/// stands before it and its answers are its own (a namespace or a device node that is granted there is nothing of the
+/// host's), room that is asked for in one call among them; its memory filesystems take a size and no other option;
+/// and with `--ignore-cgroups` nobody counts. A group that names it has chosen that; each is named all the same.
 const LOST_UNDER_GVISOR: [Line; 7] = [
     Line { fix: GVISORS_NATURE, ..SECCOMP },
     Line { fix: GVISORS_NATURE, ..SYSCALLS },

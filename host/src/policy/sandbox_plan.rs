@@ -53,8 +53,8 @@ const VOLUME_BYTES: u64 = 16 * MIB;
 const SHM_BYTES: u64 = 16 * MIB;
 const FILE_BYTES: u64 = 512 * MIB;
 const OPEN_FILES: u64 = 1024;
-/// Tasks of the host's that a process in gVisor may take, at the most that was seen of boxes with one to two hundred; and
-/// what its kernel has while nothing happens in it.
+/// Tasks of the host's that a process in gVisor may take, at the most that was seen of boxes with one to two hundred;
+/// and what its kernel has while nothing happens in it.
 const GVISOR_TASKS: u32 = 12;
 const GVISOR_TASKS_IDLE: u32 = 128;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -385,9 +385,9 @@ pub fn is_gvisor(runtime: Option<&str>) -> bool {
     runtime.is_some_and(|name| name.starts_with("runsc"))
 }
 
-/// What the engine is asked to count. gVisor's kernel is a process of the host with threads of its own, and spends some
-/// ten on each of the box's; at the limit it gives no error to who asked, but dies. So a box of it gets as many as let it
-/// have the processes of its settings.
+/// What the engine is asked to count. gVisor's kernel is a process of the host with threads of its own, and spends
+/// some ten on each of the box's; at the limit it gives no error to who asked, but dies. So a box of it gets as many
+/// as let it have the processes of its settings.
 fn tasks(input: &PlanInput) -> u32 {
     let pids = input.limits.pids;
     match is_gvisor(input.runtime.as_deref()) {

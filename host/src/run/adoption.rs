@@ -1,5 +1,5 @@
-//! A box that an earlier host left: this host's wall around it first, then what it wrote meanwhile, and only then a look
-//! at the box itself.
+//! A box that an earlier host left: this host's wall around it first, then what it wrote meanwhile, and only then a
+//! look at the box itself.
 
 use std::sync::Arc;
 

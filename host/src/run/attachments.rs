@@ -1,4 +1,5 @@
-//! Files that people sent: fetched for the box that is to read of them, while the box starts and everything else goes on.
+//! Files that people sent: fetched for the box that is to read of them, while the box starts and everything else goes
+//! on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ use crate::store::{Result, StoreError, Waiting};
 
 /// Files of one letter that are not there after this are given up: the turn's own time runs.
 const ALL_WITHIN: Duration = Duration::from_secs(5 * 60);
-/// How often a file is asked for that a platform did not give for now, and how long it is left alone where it did not say.
+/// How often a file is asked for that a platform did not give for now, and how long it is left alone where it did not
+/// say.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 

@@ -61,7 +61,8 @@ pub(super) fn begin(
     }
 }
 
-/// Whether the chat of the open turn can be sent files; between turns, whether any chat can. A request says it for good.
+/// Whether the chat of the open turn can be sent files; between turns, whether any chat can. A request says it for
+/// good.
 fn takes_files(parts: &Parts, state: &BeginState) -> bool {
     match &state.open {
         Some((open, _)) => parts.channels.of(&open.chat).is_some_and(|channel| channel.takes_files()),

@@ -22,8 +22,8 @@ use crate::store::Collected;
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// A box that is still there after SIGKILL gets it again.
 const KILL_AGAIN: Duration = Duration::from_secs(5);
-/// A box may leave this many passes of letters behind; a pass takes 64, and more names than a directory's budget end the
-/// box.
+/// A box may leave this many passes of letters behind; a pass takes 64, and more names than a directory's budget end
+/// the box.
 pub(super) const LAST_PASSES: u32 = 400;
 /// How much of stdout and stderr is kept.
 const LOG_BYTES: usize = 64 * 1024;

@@ -66,8 +66,8 @@ impl Run {
         self.kill(ending).await;
     }
 
-    /// The end of an open turn says why in its chat. Between two turns nobody else would: what went on in the box was left
-    /// there by the last one.
+    /// The end of an open turn says why in its chat. Between two turns nobody else would: what went on in the box was
+    /// left there by the last one.
     async fn tell_between_turns(&mut self, text: String) {
         let (None, Some(chat)) = (&self.turn, &self.last_chat) else { return };
         self.parts.notice(chat, &format!("over:{}", self.run), text).await;

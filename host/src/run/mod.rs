@@ -300,7 +300,8 @@ impl Run {
         }
     }
 
-    /// Ends a turn that the box has read nothing of; a box that was born for it may wait for nothing else, and goes too.
+    /// Ends a turn that the box has read nothing of; a box that was born for it may wait for nothing else, and goes
+    /// too.
     async fn end_unread(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
         let (word, notice, ending) = match why {
             InterruptWhy::Stop => ("stop", say::stopped(), Ending::Stopped),

@@ -1,5 +1,6 @@
 //! Before the first run of a posture on an engine: is the box what it is asked to be? Asked once in a host's life for
-//! each posture, each image and each engine, by a box that is made for it; whoever is born meanwhile waits for the same answer.
+//! each posture, each image and each engine, by a box that is made for it; whoever is born meanwhile waits for the
+//! same answer.
 
 use std::path::{Path, PathBuf};
 

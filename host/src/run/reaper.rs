@@ -60,8 +60,9 @@ async fn reap_once(parts: &Parts) -> Result<(), Later> {
     stays
 }
 
-/// Whether a box is made for a look that goes on: of this host's, or of a command's that runs beside it. A number of a
-/// process is used again, and a host in a container has always the same; nothing that was made before this host is its own.
+/// Whether a box is made for a look that goes on: of this host's, or of a command's that runs beside it. A number of
+/// a process is used again, and a host in a container has always the same; nothing that was made before this host is
+/// its own.
 fn somebody_looks(found: &Found, started: WallMs, now: WallMs) -> bool {
     let Some(looker) = found.looker else { return false };
     let lives = match looker == std::process::id() {

@@ -1,8 +1,8 @@
 //! Takes back what a box wrote beyond what it may: the files of a directory that it changed last, once the box is gone.
 //!
-//! Without it the limit would end boxes and bound nothing: what the first of them wrote would go on taking the room of
-//! all. What the box did not change stays, and so does the transcript that its lane continues. When a file was changed is
-//! told by a time that nobody can set; a change of its name or its rights counts as one of the file.
+//! Without it the limit would end boxes and bound nothing: what the first of them wrote would go on taking the room
+//! of all. What the box did not change stays, and so does the transcript that its lane continues. When a file was
+//! changed is told by a time that nobody can set; a change of its name or its rights counts as one of the file.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -6,9 +6,9 @@
 //! at most a twentieth of it.
 //!
 //! A file that has no name any more, and is kept by a descriptor or a mapping, is in no directory. It is found in the
-//! tables of the box's processes (under gVisor, of those that serve it), and counts to the workspace. There are hiding places behind that one (a descriptor in
-//! the queue of a socket): so when the disk is as good as full and stays so, every box is ended, and takes with it what
-//! it holds.
+//! tables of the box's processes (under gVisor, of those that serve it), and counts to the workspace. There are
+//! hiding places behind that one (a descriptor in the queue of a socket): so when the disk is as good as full and
+//! stays so, every box is ended, and takes with it what it holds.
 
 use std::path::PathBuf;
 use std::sync::Arc;

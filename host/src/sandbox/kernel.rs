@@ -79,8 +79,8 @@ pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// The processes of a box that this host sees: those of its control group; and, for a runtime that leaves them in
-/// another (gVisor's with `--ignore-cgroups`), the children of the engine's shim, which names the container on its command
-/// line. gVisor's hold what the box has open.
+/// another (gVisor's with `--ignore-cgroups`), the children of the engine's shim, which names the container on its
+/// command line. gVisor's hold what the box has open.
 fn processes(container: &str) -> Vec<PathBuf> {
     if container.is_empty() {
         return Vec::new();
@@ -105,8 +105,8 @@ fn processes(container: &str) -> Vec<PathBuf> {
     own
 }
 
-/// Whether a process is the engine's shim of a container: in this host's own process namespace (a program of a box, which
-/// could give itself any command line, is in one of its own or in gVisor's) and of root or the host's own user.
+/// Whether a process is the engine's shim of a container: in this host's own process namespace (a program of a box,
+/// which could give itself any command line, is in one of its own or in gVisor's) and of root or the host's own user.
 fn is_shim(base: &Path, container: &str) -> bool {
     let line = fs::read(base.join("cmdline")).unwrap_or_default();
     let names = || line.split(|byte| *byte == 0).any(|word| word == container.as_bytes());
@@ -126,8 +126,8 @@ fn number(base: &Path) -> String {
     base.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Bytes on the file system of `beside` that a box holds in files without a name: what its processes have open or mapped
-/// and is in no directory any more. A host that is not root sees none of it.
+/// Bytes on the file system of `beside` that a box holds in files without a name: what its processes have open or
+/// mapped and is in no directory any more. A host that is not root sees none of it.
 pub fn unlinked(container: &str, beside: &Path) -> u64 {
     let Ok(dev) = fs::metadata(beside).map(|about| about.dev()) else { return 0 };
     let mut files = HashMap::new();
@@ -181,7 +181,8 @@ mod tests {
         assert_eq!(own_addresses(""), Vec::<String>::new());
     }
 
-    /// A shell whose command line names the container stands for the engine's shim, and its child for what serves the box.
+    /// A shell whose command line names the container stands for the engine's shim, and its child for what serves the
+    /// box.
     #[test]
     fn a_file_without_a_name_is_found_where_the_runtime_keeps_its_processes_in_no_control_group() {
         use std::process::{Command, Stdio};

@@ -36,8 +36,8 @@ impl Store {
     }
 }
 
-/// Files of these messages that wait to be fetched: in the order in which they are worth it, first those of messages that
-/// are for the agent, then the newest.
+/// Files of these messages that wait to be fetched: in the order in which they are worth it, first those of messages
+/// that are for the agent, then the newest.
 pub(super) fn waiting(messages: &[Stored]) -> Vec<Waiting> {
     let of_message = |m: &Stored| {
         let (seq, chat, wakes) = (m.seq, m.chat.clone(), m.wakes);

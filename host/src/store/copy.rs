@@ -109,9 +109,10 @@ pub fn check(database: &Path) -> Result<()> {
 
 /// A connection that reads beside the host, to a database of ours and of no newer schema.
 ///
-/// The process may be the host's, so nothing but SQLite opens the file: POSIX takes every lock that a process has on a file
-/// when it closes any descriptor of it (https://sqlite.org/howtocorrupt.html, section 2.2). The next program that closes
-/// the database would find nobody there, and remove the log under the host, which would go on writing to it.
+/// The process may be the host's, so nothing but SQLite opens the file: POSIX takes every lock that a process has on
+/// a file when it closes any descriptor of it (https://sqlite.org/howtocorrupt.html, section 2.2). The next program
+/// that closes the database would find nobody there, and remove the log under the host, which would go on writing to
+/// it.
 fn ours(database: &Path) -> Result<Connection> {
     let reader = reader(database)?;
     match migrations::check(&reader, database).map_err(|e| e.of_file(database))? {
@@ -122,7 +123,8 @@ fn ours(database: &Path) -> Result<Connection> {
 
 /// A connection that reads beside the host.
 pub(super) fn reader(path: &Path) -> Result<Connection> {
-    // Read-write, because a read-only connection that comes first leaves its side files behind; and then held to reading.
+    // Read-write, because a read-only connection that comes first leaves its side files behind; and then held to
+    // reading.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)
         .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;

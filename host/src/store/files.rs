@@ -35,8 +35,8 @@ impl Store {
         .await
     }
 
-    /// Stores the verdict on a `send_file` together with the part that it sends: both or neither, so that a host that dies
-    /// sends it once. A request that has its verdict sends nothing again.
+    /// Stores the verdict on a `send_file` together with the part that it sends: both or neither, so that a host that
+    /// dies sends it once. A request that has its verdict sends nothing again.
     pub async fn send_file(
         &self,
         run: RunId,

@@ -72,8 +72,8 @@ impl Store {
     }
 
     /// Removes a handful of rows: letters of runs that ended before `letters`, steps before it, model calls before
-    /// `usage`. Messages, turns, what was said and the audit trail stay. Called again with what it returned until that is
-    /// done; the pages are used again, the file grows no more.
+    /// `usage`. Messages, turns, what was said and the audit trail stay. Called again with what it returned until
+    /// that is done; the pages are used again, the file grows no more.
     pub async fn clear(&self, from: Cleared, letters: WallMs, usage: WallMs) -> Result<Cleared> {
         self.write(move |c| {
             let (runs, after) = of_runs(c, &from.after, letters)?;

@@ -1,5 +1,5 @@
-//! What a group's boxes lack of the posture, as the last probe found it: the owner has accepted it, the runtime loses it
-//! by its nature, or it is only named.
+//! What a group's boxes lack of the posture, as the last probe found it: the owner has accepted it, the runtime loses
+//! it by its nature, or it is only named.
 
 use rusqlite::params;
 

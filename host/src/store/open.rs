@@ -12,8 +12,8 @@
 //! | `.before-N` | the database as it was with schema N |
 //! | `.replaced-T` | the database that a restore took the place of |
 //!
-//! The `.open` file, and not a WAL that is not empty, tells a crash: any `lazaret status` after the crash is the last to
-//! close the database, and would tidy the WAL and the sign away.
+//! The `.open` file, and not a WAL that is not empty, tells a crash: any `lazaret status` after the crash is the last
+//! to close the database, and would tidy the WAL and the sign away.
 
 #![allow(clippy::disallowed_methods, reason = "the database and what lies beside it")]
 

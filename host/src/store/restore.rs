@@ -1,10 +1,10 @@
 //! A copy takes the database's place. The host is down and its lock is held by whoever calls this.
 //!
-//! The same one rename as an upgrade's, with two more dangers. The present file may be so damaged that its log cannot be
-//! taken in: then file and log are kept together under a new name, and a note refuses every opening until the new
-//! file is in place. And the copy is older than what lies around it: a transcript may hold messages that it does not know,
-//! whose numbers it would give to other messages, which the runner would then pass over as known. So the numbers go on
-//! from where the replaced database was.
+//! The same one rename as an upgrade's, with two more dangers. The present file may be so damaged that its log cannot
+//! be taken in: then file and log are kept together under a new name, and a note refuses every opening until the new
+//! file is in place. And the copy is older than what lies around it: a transcript may hold messages that it does not
+//! know, whose numbers it would give to other messages, which the runner would then pass over as known. So the
+//! numbers go on from where the replaced database was.
 
 #![allow(clippy::disallowed_methods, reason = "the database and what takes its place")]
 

@@ -386,7 +386,8 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
             }
             let said = "SELECT count(*) FROM outbox WHERE turn = ?1";
             let said: i64 = c.query_row(said, [int(open.turn.0)], |r| r.get(0))?;
-            // In a room an agent may rightly hold its tongue; a person who asked alone is told that nothing will follow.
+            // In a room an agent may rightly hold its tongue; a person who asked alone is told that nothing will
+            // follow.
             let direct = chat_facts(c, &open.chat)?.0 == ChatKind::Direct;
             if let (true, 0, Some(saying)) = (direct, said, if_silent) {
                 outbox::say(c, Some(open.turn), saying, take.now)?;

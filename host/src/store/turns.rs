@@ -184,8 +184,8 @@ impl Store {
         .await
     }
 
-    /// What a `/stop` means that a box is told of: whatever the open turn holds of before it, and no box was given, ends
-    /// here. Whether the open turn is one that it can mean.
+    /// What a `/stop` means that a box is told of: whatever the open turn holds of before it, and no box was given,
+    /// ends here. Whether the open turn is one that it can mean.
     pub async fn stop(&self, lane: Lane, order: MessageSeq) -> Result<bool> {
         self.write(move |c| {
             let Some(open) = open_of_lane(c, &lane)? else { return Ok(false) };
@@ -308,8 +308,8 @@ pub(super) fn began_before(c: &Connection, turn: TurnId, order: MessageSeq) -> R
     Ok(c.query_row(sql, params![int(turn.0), int(order.0)], |r| r.get::<_, i64>(0))? > 0)
 }
 
-/// Before a turn closes for a box that was killed when it did not obey `/stop`: from that order on it was given nothing,
-/// so what no box was given was written after it, and is the next turn.
+/// Before a turn closes for a box that was killed when it did not obey `/stop`: from that order on it was given
+/// nothing, so what no box was given was written after it, and is the next turn.
 pub(super) fn put_back_ungiven(c: &Connection, turn: TurnId) -> Result<()> {
     let sql = "UPDATE message SET state = 'waiting', turn = NULL WHERE turn = ?1 AND state = 'in_turn'
                AND seq NOT IN (SELECT seq FROM given)";
@@ -361,9 +361,9 @@ pub(super) fn close(
     Ok(())
 }
 
-/// Lets the messages that a box left unread wait for the next turn. A letter that crosses with the turn's end comes back
-/// once and is read by the next turn; what comes back time and again is a box that reads nothing, and would have a turn
-/// after the other until somebody looks.
+/// Lets the messages that a box left unread wait for the next turn. A letter that crosses with the turn's end comes
+/// back once and is read by the next turn; what comes back time and again is a box that reads nothing, and would have
+/// a turn after the other until somebody looks.
 fn give_back(c: &Connection, open: &OpenTurnRow, run: &RunId, ack: u64, now: WallMs) -> Result<()> {
     let turn = int(open.turn.0);
     let given = "seq IN (SELECT seq FROM given WHERE run = ?2 AND n > ?3)";

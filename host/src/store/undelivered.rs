@@ -95,7 +95,8 @@ impl Store {
 
 /// Keeps a part for a person's word, and asks for it. What is behind it in the chat goes on.
 pub(super) fn hold(c: &Connection, part: &Part, why: &str, now: WallMs) -> Result<()> {
-    // The row's own count, this attempt included: a part that was found cut off knows it, one that was claimed does not.
+    // The row's own count, this attempt included: a part that was found cut off knows it, one that was claimed does
+    // not.
     let sql = "SELECT attempts FROM outbox WHERE id = ?1";
     let attempt: u32 = c.query_row(sql, [part.id], |r| r.get(0))?;
     let code = free_code(c, part, attempt)?;
@@ -120,8 +121,8 @@ fn free_code(c: &Connection, part: &Part, attempt: u32) -> Result<String> {
     Ok(digest)
 }
 
-/// Ends a row as `failed` or `expired`. The later parts of its text end with it: nobody is sent a torn rest. The chat is
-/// told, once per turn; where it cannot be reached, everything that waits for it ends, and the owner is told once.
+/// Ends a row as `failed` or `expired`. The later parts of its text end with it: nobody is sent a torn rest. The chat
+/// is told, once per turn; where it cannot be reached, everything that waits for it ends, and the owner is told once.
 pub(super) fn give_up(
     c: &Connection,
     part: &Part,

@@ -3,11 +3,12 @@
 //! One rename is the whole change. Before it the old file is as it was, after it the new one is complete, and a kill
 //! anywhere leaves one or the other under the name. What a kill can leave beside them is a copy that is thrown away.
 //!
-//! The log of the old file is the one thing that could spoil this: SQLite finds a WAL by its name, and would replay that of
-//! the old file into the new one. So the old file is first made complete in itself, and then held under SQLite's
-//! exclusive lock, so that no other program can begin a new log, until the new one is in its place. The lock lasts as long
-//! as this process closes no descriptor of that file, by whatever name it was opened
-//! (https://sqlite.org/howtocorrupt.html, section 2.2): all that is done to the old file is done by names or through SQLite.
+//! The log of the old file is the one thing that could spoil this: SQLite finds a WAL by its name, and would replay
+//! that of the old file into the new one. So the old file is first made complete in itself, and then held under
+//! SQLite's exclusive lock, so that no other program can begin a new log, until the new one is in its place. The lock
+//! lasts as long as this process closes no descriptor of that file, by whatever name it was opened
+//! (https://sqlite.org/howtocorrupt.html, section 2.2): all that is done to the old file is done by names or through
+//! SQLite.
 
 #![allow(clippy::disallowed_methods, reason = "the database and the copy that is upgraded")]
 
@@ -209,8 +210,8 @@ impl Upgrade<'_> {
     }
 }
 
-/// Gives a file a second name; where the file system knows no hard links, a second self. Its bytes are on the disk then,
-/// its name is not yet. A database that is `held` is read through that connection only, and was synced by it.
+/// Gives a file a second name; where the file system knows no hard links, a second self. Its bytes are on the disk
+/// then, its name is not yet. A database that is `held` is read through that connection only, and was synced by it.
 pub(super) fn keep_as(path: &Path, second: &Path, held: Option<&Connection>) -> Result<()> {
     let failed = |e: std::io::Error| StoreError::file(second, &e);
     disk::remove(second).map_err(failed)?;

@@ -1,7 +1,8 @@
 //! Event → `dispatch` → effects → do. The one worker that owns the state of all lanes.
 //!
-//! Everything that can start, stop or end a box arrives here: news from intake, events of runs, signals; dispatch decides; this room performs.
-//! It never waits for a box, a platform or a model: what takes time is a worker of its own that reports back.
+//! Everything that can start, stop or end a box arrives here: news from intake, events of runs, signals; dispatch
+//! decides; this room performs. It never waits for a box, a platform or a model: what takes time is a worker of its
+//! own that reports back.
 
 mod commands;
 

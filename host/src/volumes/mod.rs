@@ -5,9 +5,9 @@
 //! back (`discard` makes holes in the image). A mount outlives the host that made it, and the boxes in it do; after a
 //! reboot it comes back with the group's next run.
 //!
-//! Nobody goes without the limit unknowingly. What cannot be had is a refusal; and the directory beneath the mount can be
-//! entered by nobody but root, so that a box of an engine which does not see the mount (it lives in another mount
-//! namespace) finds a locked door and not the host's disk.
+//! Nobody goes without the limit unknowingly. What cannot be had is a refusal; and the directory beneath the mount
+//! can be entered by nobody but root, so that a box of an engine which does not see the mount (it lives in another
+//! mount namespace) finds a locked door and not the host's disk.
 //!
 //! An image promises more than the disk may have. When the host's disk is full, writing in it fails like writing to a
 //! disk that is broken: ext4 shuts itself, and is refused until somebody has made room and mounts it anew.

@@ -15,8 +15,8 @@ pub(super) struct Mount {
     pub(super) dir: PathBuf,
     /// The block device's numbers: `7:0`.
     pub(super) numbers: String,
-    /// Whether nothing can be written any more: ext4 shuts itself after an error of what is beneath it, such as a host's
-    /// disk that is full, and says so here and not in statvfs(3).
+    /// Whether nothing can be written any more: ext4 shuts itself after an error of what is beneath it, such as a
+    /// host's disk that is full, and says so here and not in statvfs(3).
     pub(super) shut: bool,
 }
 

@@ -17,8 +17,8 @@ const GLANCE: Duration = Duration::from_millis(2);
 /// So much of what it said is quoted.
 const QUOTED: u64 = 600;
 
-/// Runs a program to its end. It reads nothing: its input is the empty lock file, so that one which outlives a host that
-/// is killed keeps the lock until it is done.
+/// Runs a program to its end. It reads nothing: its input is the empty lock file, so that one which outlives a host
+/// that is killed keeps the lock until it is done.
 pub(super) fn run(program: &'static str, args: &[&OsStr], lock: &File) -> Result<(), VolumeError> {
     let failed = |why: String| VolumeError::Program { program, why };
     let io = |e: io::Error| failed(e.to_string());

@@ -60,8 +60,8 @@ pub struct AskPerson {
 }
 
 /// Sends a file of the workspace to the turn's chat, in order with what else is said there. Answered with
-/// `{"sha256": …, "bytes": …}` once the host has copied it: what was copied is what is sent, whatever happens to the file
-/// afterwards.
+/// `{"sha256": …, "bytes": …}` once the host has copied it: what was copied is what is sent, whatever happens to the
+/// file afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SendFile {

@@ -84,8 +84,8 @@ pub enum Step {
     Unread(io::Error),
 }
 
-/// So many folders may wait to be gone into: their names lie in this process's memory. Beyond that a folder is gone into
-/// as soon as it is met, with the listing above it left open.
+/// So many folders may wait to be gone into: their names lie in this process's memory. Beyond that a folder is gone
+/// into as soon as it is met, with the listing above it left open.
 const WAITING: usize = 20_000;
 /// So many listings may be open that way, which costs descriptors; more end the walk.
 const OPEN: usize = 64;

@@ -263,8 +263,8 @@ fn never_reads(w: &mut Wall, _: &[&str]) -> Facts {
         };
         match next.and_then(|name| w.read(&name)).filter(repeats_it).and_then(|letter| letter.turn) {
             Some(turn) => w.turn = turn,
-            // Not the same message again: the host has seen through it, and nothing is open to report in. What came instead
-            // is read as usual.
+            // Not the same message again: the host has seen through it, and nothing is open to report in. What came
+            // instead is read as usual.
             None => {
                 w.silent = true;
                 w.ack = before;

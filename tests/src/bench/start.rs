@@ -1,8 +1,9 @@
 //! What the posture costs a box's start, against `docker run --network none` of the same image.
 //!
 //! The hardened box is the host's own: its body is taken from the call with which a real host makes the box of a turn
-//! that is held open meanwhile, so that its mounts are real. Both sides are asked for through the same API, run the same
-//! program (`/bin/true`), and are measured from the call that makes the box until its end is known, as `docker run` is.
+//! that is held open meanwhile, so that its mounts are real. Both sides are asked for through the same API, run the
+//! same program (`/bin/true`), and are measured from the call that makes the box until its end is known, as
+//! `docker run` is.
 //!
 //! The engine makes a network sandbox even for `none`, by running itself once more in a hook of runc. The host says
 //! `NetworkDisabled`, which gives the box the same empty namespace without that. So that this does not hide what the

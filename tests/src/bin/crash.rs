@@ -8,8 +8,8 @@
 //! - `crash moments [N=1000]`: copies of the database and its log under load, each opened and judged
 //! - `crash check DIR`: judges evidence again; what a run leaves lies in `target/crash/evidence`, or `EVIDENCE`
 //!
-//! Each ends with one line of JSON, and fails when a promise was broken. `make crash` builds what it needs; settings can
-//! come from the environment, too.
+//! Each ends with one line of JSON, and fails when a promise was broken. `make crash` builds what it needs; settings
+//! can come from the environment, too.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,7 +1,8 @@
 //! The box under attack: the proof. See [`journeys::hostile`].
 //!
 //! - `hostile cases [ONLY=a15] [RUNTIME=runsc]`: every case, one line each, and last `N of N held`. `runsc` is gVisor;
-//!   `runsc-uncounted` is gVisor where it keeps no control group, so that nobody counts memory, processes and processors
+//!   `runsc-uncounted` is gVisor where it keeps no control group, so that nobody counts memory, processes and
+//!   processors
 //! - `hostile race [SECONDS=60]`: a file and four other things change places under a reader's hands
 //! - `hostile flood`: how long a flooding box lives, what it leaves, and what another group feels of it
 //!

@@ -367,8 +367,8 @@ fn ends() -> Vec<Case> {
 }
 
 fn filled(word: &'static str, more: super::judge::Check) -> Vec<Need> {
-    // A quota answers with ENOSPC or EDQUOT; where there is none, a watchdog ends the box, and what went beyond is taken
-    // back.
+    // A quota answers with ENOSPC or EDQUOT; where there is none, a watchdog ends the box, and what went beyond is
+    // taken back.
     let stopped = |seen: &Seen| match seen.facts.is_null() {
         true => Need::Ended(ENDED).met(seen),
         false => Errno("errno", &[28, 122]).met(seen),

@@ -1,10 +1,10 @@
 //! gVisor: what is required of a case where its kernel answers instead of the host's, and its answer is another.
 //!
-//! Three things are told apart. Another answer that is as safe is an error number, or "done" by a kernel that has nothing
-//! of the host's to give: then the host looks at the processes that serve the box ([`confined`]). A limit that counts
-//! other things than Linux does must be kept all the same ([`Need::Kept`]). And a limit that is lost must be a loss that
-//! `status` names ([`Case::by_loss`]): with the box's processes in no control group nobody counts. A case that is not here
-//! has one requirement under every runtime.
+//! Three things are told apart. Another answer that is as safe is an error number, or "done" by a kernel that has
+//! nothing of the host's to give: then the host looks at the processes that serve the box ([`confined`]). A limit
+//! that counts other things than Linux does must be kept all the same ([`Need::Kept`]). And a limit that is lost must
+//! be a loss that `status` names ([`Case::by_loss`]): with the box's processes in no control group nobody counts. A
+//! case that is not here has one requirement under every runtime.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -105,8 +105,8 @@ pub fn answers(case: Case) -> Case {
         "c1_thread_bomb" => case
             .by_loss(RUNSC, "pids-limit", vec![Check("goes on", bounded_or_over)])
             .under(RUNSC, vec![Kept("pids-limit"), Kept("memory-limit"), Check("goes on", bounded_or_over)]),
-        // The box's memory is one process of the host's: when it is out, the box ends and not a child. The engine may hear
-        // of that end before it hears why.
+        // The box's memory is one process of the host's: when it is out, the box ends and not a child. The engine may
+        // hear of that end before it hears why.
         "c2_memory_bomb" | "c2_memory_bomb_in_a_child" => case
             .by_loss(RUNSC, "memory-limit", vec![Check("goes on", bounded_or_over)])
             .under(RUNSC, vec![Kept("memory-limit"), Check("ended, and goes on", killed)]),
@@ -185,8 +185,8 @@ fn held_back(seen: &Seen) -> Result<(), String> {
 
 /// What was granted stays in gVisor's kernel. Of the processes that serve the box, as the host sees them, each has
 /// namespaces for network and mounts of its own, a filter before its system calls, and no device but those of every
-/// container; the one that runs the box's code is not root, also by the host's reckoning. And no node of a device lies on
-/// the host's disk.
+/// container; the one that runs the box's code is not root, also by the host's reckoning. And no node of a device
+/// lies on the host's disk.
 fn confined(seen: &Seen) -> Result<(), String> {
     nothing_odd(seen)?;
     let (kernel, all) = serving(seen)?;

@@ -88,8 +88,8 @@ impl Outcome {
 }
 
 impl Harbour {
-    /// A host that is up, with a group for every case. `settings` are lines of each group's `group.toml`; one that names
-    /// gVisor's runtime brings an engine of its own, which knows it.
+    /// A host that is up, with a group for every case. `settings` are lines of each group's `group.toml`; one that
+    /// names gVisor's runtime brings an engine of its own, which knows it.
     ///
     /// # Panics
     /// When it does not come up.

@@ -34,8 +34,9 @@ pub enum Deed {
 
 /// One case.
 pub struct Case {
-    /// Its name: a letter for what is attacked (a: letters and files, b: what a group's box writes for good, c: the box and
-    /// its gateway, d: chats, n: what an operator sees), a number for the attack, and what it is. Unit tests bear them too.
+    /// Its name: a letter for what is attacked (a: letters and files, b: what a group's box writes for good, c: the
+    /// box and its gateway, d: chats, n: what an operator sees), a number for the attack, and what it is. Unit tests
+    /// bear them too.
     pub name: &'static str,
     /// What is done, in words.
     pub what: &'static str,

@@ -55,8 +55,8 @@ impl Engine {
         Self { socket, image: BUSYBOX.to_owned(), own: Some(Own::Docker(Arc::new(engine))) }
     }
 
-    /// A Docker engine of the world's own that knows gVisor by the name `runsc`; and by `runsc-uncounted`, where it keeps
-    /// no limit.
+    /// A Docker engine of the world's own that knows gVisor by the name `runsc`; and by `runsc-uncounted`, where it
+    /// keeps no limit.
     ///
     /// # Panics
     /// When it cannot be run, or gVisor is not to be had.

@@ -1,5 +1,6 @@
 //! What is said: a part as a message, as a placeholder, or as the text of a placeholder, and what Telegram's errors
-//! mean for it (<https://core.telegram.org/bots/api#sendmessage>, <https://core.telegram.org/bots/api#editmessagetext>).
+//! mean for it (<https://core.telegram.org/bots/api#sendmessage>,
+//! <https://core.telegram.org/bots/api#editmessagetext>).
 
 use std::path::Path;
 use std::time::Duration;

@@ -318,8 +318,8 @@ impl Channel for Terminal {
         true
     }
 
-    /// Who chats here may open the host's own socket, and so its spool: the file is shown by its place. It stays for as long
-    /// as media are kept.
+    /// Who chats here may open the host's own socket, and so its spool: the file is shown by its place. It stays for
+    /// as long as media are kept.
     async fn send_file(&self, part: &Part, file: &SpooledFile, path: &Path) -> Result<String, SendError> {
         let text = say::file_at(&part.text, &file.name, file.bytes, &path.to_string_lossy());
         self.send(&Part { text, ..part.clone() }).await
