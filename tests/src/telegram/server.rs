@@ -152,7 +152,7 @@ async fn get_updates(shared: &Shared, ask: &Value) -> Answer {
         while state.updates.front().is_some_and(acknowledged) {
             let update = state.updates.pop_front();
             if let (Some(log), Some(message)) = (&state.log, update.as_ref().and_then(|u| u.get("message"))) {
-                let text = message["text"].as_str().unwrap_or_default();
+                let text = message["text"].as_str().or(message["caption"].as_str()).unwrap_or_default();
                 log.accepted(&address(message), &message["message_id"].to_string(), text);
             }
         }
