@@ -225,6 +225,18 @@ impl ContainerSpec {
         probe
     }
 
+    /// The same box with one of the runner's short programs, which ends by itself. Its labels say whose install it is and
+    /// name a run that no row has: nobody takes it for an earlier box of the lane, and a reaper removes it.
+    #[must_use]
+    pub fn on_trial(mut self, name: String, program: &str) -> Self {
+        self.name = name;
+        if let Some(command) = self.entrypoint.last_mut() {
+            program.clone_into(command);
+        }
+        self.labels.retain(|name, _| name == label::INSTALL || name == label::RUN);
+        self
+    }
+
     /// Every path that must be no link, so that the mounts lie where they are meant to: their targets and all above
     /// those, the upper ones first.
     pub fn ways(&self) -> BTreeSet<String> {
