@@ -1,5 +1,5 @@
-//! A host that is not root, and boxes that shut it out: what it may not look into is opened by a box when the agent's is
-//! gone.
+//! A host that is not root, and boxes that shut it out: what it may not look into is opened by a box when the agent's
+//! is gone.
 
 #![cfg(test)]
 
@@ -163,5 +163,29 @@ async fn what_a_killed_host_left_shut_is_opened_by_the_next() {
     std::fs::set_permissions(from.join("x"), PermissionsExt::from_mode(0o700)).unwrap();
     world.up().await;
     world.patiently("what was left is gone", async || (!left[0].exists()).then_some(())).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_killed_while_the_box_opens_leaves_both_to_the_next() {
+    let (mut world, ann, direct) = World::ann_at_home_without_root(&[]).await;
+    let shut = "cd /ipc/from-agent && mkdir .x && i=0 && while [ $i -lt 2000 ]; do \
+                mkdir .x/$i; : > .x/$i/f; i=$((i+1)); done \
+                && chmod 550 .x/* .x";
+    does(&world, &ann, &direct, "keep it", shut).await;
+    ann.says(&direct, "/new");
+    has(&world.hears(&direct).await, &["[lazaret]"]);
+    world.delivered().await;
+    // Wherever the kill falls, the outcome is the same.
+    let opening = async || {
+        let boxes = world.boxes().await;
+        let seen = boxes.iter().any(|name| name.starts_with("lazaret-open-"));
+        (seen || runs(&world).is_empty()).then_some(())
+    };
+    world.patiently("a box opens what is shut", opening).await;
+    world.kill_host().await;
+    world.up().await;
+    no_run_is_left(&world).await;
+    world.patiently("no box is left", async || world.boxes().await.is_empty().then_some(())).await;
     world.finish().await;
 }

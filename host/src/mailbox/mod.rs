@@ -209,8 +209,8 @@ impl Drop for RunBox {
     }
 }
 
-/// Removes the directories of a run in which no agent has lived, on a thread of its own. The box is gone, so nobody races
-/// with this.
+/// Removes the directories of a run in which no agent has lived, on a thread of its own. The box is gone, so nobody
+/// races with this.
 pub fn remove_run_dir(dir: &Path) {
     let dir = dir.to_owned();
     let removing = std::thread::Builder::new().name("sweep".into()).spawn(move || {

@@ -225,8 +225,8 @@ impl ContainerSpec {
         probe
     }
 
-    /// The same box with one of the runner's short programs, which ends by itself. Its labels say whose install it is and
-    /// name a run that no row has: nobody takes it for an earlier box of the lane, and a reaper removes it.
+    /// The same box with one of the runner's short programs, which ends by itself. Its labels say whose install it is
+    /// and name a run that no row has: nobody takes it for an earlier box of the lane, and a reaper removes it.
     #[must_use]
     pub fn on_trial(mut self, name: String, program: &str) -> Self {
         self.name = name;

@@ -1,19 +1,19 @@
 //! What is left to do on the disk when a box is gone: what it has shut is opened, what went beyond its share is taken
 //! back, and its letters' directories go.
 //!
-//! A box makes folders as its group's user, and may shut them to everybody else (mode 0700). Root walks in all the same;
-//! a host that is not root can neither count nor take back nor remove what lies in them, and only their owner can change
-//! that. So the owner is asked: a box of the same posture and user, in which no agent lives, opens them
+//! A box makes folders as its group's user, and may shut them to everybody else (mode 0700). Root walks in all the
+//! same; a host that is not root can neither count nor take back nor remove what lies in them, and only their owner can
+//! change that. So the owner is asked: a box of the same posture and user, in which no agent lives, opens them
 //! (`agent-runner open`). It is made only when something was found shut, once in a run's end.
 //!
 //! The run's end waits for it, and so does the lane's next box: one that filled its workspace behind a shut folder
-//! meanwhile would be counted with it, and its files are the newest. What is not waited for is the removal of the letters'
-//! directories, which no other box mounts. A box of the group's other lane may live on meanwhile: it sees its own folders
-//! opened to a group that it is a member of, and nothing else.
+//! meanwhile would be counted with it, and its files are the newest. What is not waited for is the removal of the
+//! letters' directories, which no other box mounts. A box of the group's other lane may live on meanwhile: it sees its
+//! own folders opened to a group that it is a member of, and nothing else.
 //!
-//! Not taken: a host that makes these boxes ahead, or keeps one (there is nothing shut after most runs, and a box is up in
-//! half a second); user namespaces with the box's user mapped (they need a helper that is root, and the subordinate ids
-//! of every group).
+//! Not taken: a host that makes these boxes ahead, or keeps one (there is nothing shut after most runs, and a box is up
+//! in half a second); user namespaces with the box's user mapped (they need a helper that is root, and the subordinate
+//! ids of every group).
 
 use std::ffi::OsStr;
 use std::io;
@@ -45,22 +45,20 @@ const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
 
 impl Run {
-    /// Leaves the disk as the next run may find it. A host that dies in it leaves the letters' directory, which the next
-    /// host finds; what it has not taken back it leaves to the owner, who finds it by the size.
+    /// Leaves the disk as the next run may find it. A host that dies in it leaves the letters' directory, which the
+    /// next host finds; what it has not taken back it leaves to the owner, who finds it by the size.
     pub(super) async fn tidy_up(mut self) {
         let mut beyond: Vec<(PathBuf, Held)> = self.reclaim.take().into_iter().collect();
-        let mut asked = false;
-        // Root finds nothing shut, and is spared the walk.
-        if !rustix::process::geteuid().is_root() && self.is_shut().await {
-            asked = true;
-            self.open_up().await;
+        // Nobody shuts root out: what it may not do is for its machine's owner to mend, and the walk is spared.
+        let mut asked = rustix::process::geteuid().is_root();
+        if !asked && self.is_shut().await {
+            asked = self.open_up().await;
             beyond.extend(self.beyond().await);
         }
         let mut taken = self.take_back(&beyond).await;
         // A folder can be looked into, and keep its names all the same.
         if taken.shut && !asked {
-            asked = true;
-            self.open_up().await;
+            asked = self.open_up().await;
             taken = taken.and(self.take_back(&beyond).await);
         }
         self.tell_taken(taken).await;
@@ -79,11 +77,11 @@ impl Run {
         false
     }
 
-    /// What stays shut all the same is named, with what can be done.
-    async fn open_up(&self) {
-        let Err(Never { code, why, .. }) = open(&self.parts, &self.group, self.wall.dir()).await else {
-            return;
-        };
+    /// What stays shut all the same is named, with what can be done. Returns whether the engine could be asked: where
+    /// not, the letters' directory asks again.
+    async fn open_up(&self) -> bool {
+        let Err(never) = open(&self.parts, &self.group, self.wall.dir()).await else { return true };
+        let Never { code, why, .. } = &never;
         let workspace = self.parts.install.root.workspace(&self.lane.group);
         let dir = workspace.display();
         tracing::warn!(
@@ -91,10 +89,11 @@ impl Run {
             "what lies in folders that the box has shut is not counted: {why}. The end of the group's next run tries \
              again; as root, `chmod -R g+rwX {dir}` opens them"
         );
+        !is_away(&never)
     }
 
-    /// What holds more than it may, now that all of it can be counted: the rule of a living box. What was there before is
-    /// not this run's, also where the host sees it now for the first time.
+    /// What holds more than it may, now that all of it can be counted: the rule of a living box. What was there before
+    /// is not this run's, also where the host sees it now for the first time.
     async fn beyond(&self) -> Vec<(PathBuf, Held)> {
         let mut beyond = Vec::new();
         for (n, (place, path)) in places(&self.parts, &self.group).into_iter().enumerate() {
@@ -102,7 +101,8 @@ impl Run {
             let before = self.before.get(n).copied().flatten().map_or(old, |before| before.or(old));
             if let Some(over) = over(&place, before, None, all) {
                 let Held { bytes, names } = all;
-                tracing::warn!(run = %self.run, code = place.code, bytes, names, "a box had shut more than it may keep");
+                let code = place.code;
+                tracing::warn!(run = %self.run, code, bytes, names, "a box had shut more than it may keep");
                 beyond.push((path, over.keep));
             }
         }
@@ -125,7 +125,10 @@ impl Run {
                 Ok(Ok(taken)) => {
                     let Reclaimed { files, bytes, .. } = taken;
                     if files > 0 {
-                        tracing::warn!(run = %self.run, code = "disk.reclaim", files, bytes, "the newest files of {shown} were removed");
+                        tracing::warn!(
+                            run = %self.run, code = "disk.reclaim", files, bytes,
+                            "the newest files of {shown} were removed"
+                        );
                     }
                     all = all.and(taken);
                 }
@@ -163,13 +166,14 @@ fn begun(run: &RunId) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
 }
 
-/// Removes the directories of ended runs that an earlier host left. Where a box has shut one, the boxes that were left are
-/// reaped before it is opened: one that still lives could shut it again.
+/// Removes the directories of ended runs that an earlier host left. Where a box has shut one, the boxes that were left
+/// are reaped before it is opened: one that still lives could shut it again.
 pub async fn sweep(parts: Arc<Parts>, left: Vec<PathBuf>) {
+    let root = rustix::process::geteuid().is_root();
     let mut shut = Vec::new();
     for dir in left {
         match cleared(&dir).await {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => shut.push(dir),
+            Err(e) if !root && e.kind() == io::ErrorKind::PermissionDenied => shut.push(dir),
             Err(e) => stays(&dir, &e),
             Ok(()) => {}
         }
@@ -199,7 +203,7 @@ async fn clear(parts: Arc<Parts>, group: GroupName, dir: PathBuf, mut asked: boo
         let settings = parts.install.group(&group);
         let settings = settings.unwrap_or_else(|_| parts.install.default_group(group.clone()));
         match open(&parts, &settings, &dir).await {
-            Err(never) if matches!(never.code, "engine.away" | "engine.hangs") => {
+            Err(never) if is_away(&never) => {
                 tracing::warn!(code = never.code, "{} stays for now: {}", dir.display(), never.why);
                 tokio::time::sleep(doubling(FIRST, tries, LONGEST)).await;
             }
@@ -211,6 +215,10 @@ async fn clear(parts: Arc<Parts>, group: GroupName, dir: PathBuf, mut asked: boo
             }
         }
     }
+}
+
+fn is_away(never: &Never) -> bool {
+    matches!(never.code, "engine.away" | "engine.hangs")
 }
 
 async fn cleared(dir: &Path) -> io::Result<()> {
@@ -230,7 +238,8 @@ fn stays(dir: &Path, why: &io::Error) {
 
 /// Opens what the agent of a group has shut, below its own places and below `dir`, the directories of an ended run. The
 /// box is the group's next one with another program, and without what the settings mount beside: none of that is the
-/// host's to count. Nothing of the image runs in it, so the one that the group's runs are made of will do as it was pinned.
+/// host's to count. Nothing of the image runs in it, so the one that the group's runs are made of will do as it was
+/// pinned.
 async fn open(parts: &Parts, group: &Group, dir: &Path) -> Result<(), Never> {
     let failed = |why: String| Never::new("box.open", why);
     let known =

@@ -10,8 +10,8 @@
 //! the queue of a socket): so when the disk is as good as full and stays so, every box is ended, and takes with it what
 //! it holds.
 //!
-//! A host that is not root sees neither those tables nor what lies in folders that the box has shut. The folders it opens
-//! and counts when the box is gone ([`super::opening`]).
+//! A host that is not root sees neither those tables nor what lies in folders that the box has shut. The folders it
+//! opens and counts when the box is gone ([`super::opening`]).
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};

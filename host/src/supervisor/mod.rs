@@ -301,8 +301,8 @@ pub async fn recover(parts: &Arc<Parts>) -> crate::store::Result<Recovered> {
     Ok(recovered)
 }
 
-/// Removes the letter directories of runs that have ended: the earlier host died before it came to that. They are listed
-/// here, before this host makes any.
+/// Removes the letter directories of runs that have ended: the earlier host died before it came to that. They are
+/// listed here, before this host makes any.
 fn sweep(parts: &Arc<Parts>, in_use: &HashSet<String>) {
     let groups = crate::disk::inside(&parts.install.root.ipc());
     let all = groups.iter().flat_map(|group| crate::disk::inside(group));

@@ -334,17 +334,18 @@ impl Walk {
         Ok(look(&self.here, self.dev, &self.name)?.uid)
     }
 
-    /// Lets owner and group of the folder of the last step list, enter and change it, before the walk goes in: all rights
-    /// for both, the group handed down to what is made in it, no sticky bit (it keeps the group from removing names),
-    /// and no access list (with one, the group's bits are a mask over entries that may still say no: acl(5)). A folder
-    /// that is so already is left as it is. Only its owner can, and root.
+    /// Lets owner and group of the folder of the last step list, enter and change it, before the walk goes in: all
+    /// rights for both, the group handed down to what is made in it, no sticky bit (it keeps the group from removing
+    /// names), and no access list (with one, the group's bits are a mask over entries that may still say no: acl(5)). A
+    /// folder that is so already is left as it is. Only its owner can, and root.
     ///
     /// # Errors
-    /// What `openat2(2)`, `removexattr(2)` and `chmod(2)` say; no folder, and a link least of all, is [`Errno::NOTDIR`].
+    /// What `openat2(2)`, `removexattr(2)` and `chmod(2)` say; no folder, and a link least of all, is
+    /// [`Errno::NOTDIR`].
     pub fn share(&self) -> io::Result<()> {
         let (folder, _) = step_into(&self.here, &self.name)?;
-        // fchmod(2) takes no such handle, and a handle that can read is what the rights do not give yet. This link leads
-        // to the inode that was opened, whatever its name means by now.
+        // fchmod(2) takes no such handle, and a handle that can read is what the rights do not give yet. This link
+        // leads to the inode that was opened, whatever its name means by now.
         let folder_itself = format!("/proc/self/fd/{}", folder.as_raw_fd());
         for list in ACCESS_LISTS {
             match removexattr(&folder_itself, list) {
