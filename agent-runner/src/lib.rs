@@ -20,6 +20,7 @@ mod error;
 mod inbox;
 mod look;
 mod model;
+mod open;
 mod outbox;
 mod places;
 mod policy;
@@ -65,6 +66,8 @@ enum Command {
     },
     /// Say what this image offers, in a file for the host. No letter is read and no model is asked.
     Look,
+    /// Open the folders that an agent has shut to the group that host and boxes share.
+    Open,
     /// Report what this box is, from inside, and wait to be removed.
     Probe {
         /// Where /ipc is found; for tests.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
     let root = match command {
         Command::Run { root } | Command::Probe { root } => root,
         Command::Look => return look_around(),
+        Command::Open => return open_up(),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -119,6 +123,17 @@ fn look_around() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "what the image offers cannot be told");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn open_up() -> ExitCode {
+    match open::open(&Places::below("/")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The host keeps the last line.
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

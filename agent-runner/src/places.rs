@@ -41,6 +41,11 @@ impl Places {
         self.absolute(box_path::WORKSPACE)
     }
 
+    /// What all groups share.
+    pub fn global(&self) -> PathBuf {
+        self.absolute(box_path::GLOBAL)
+    }
+
     /// `$HOME`.
     pub fn home(&self) -> PathBuf {
         self.workspace().join(".home")

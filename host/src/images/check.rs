@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipc_schema::layout::{FROM_AGENT, RUNNER, TO_AGENT, box_path};
+use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
 use ipc_schema::offers::{FILE, Offers};
 use ipc_schema::text;
 use ipc_schema::untrusted_fs::UntrustedDir;
@@ -16,9 +16,7 @@ use crate::disk::{self, shared_dir};
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
 use crate::policy::image::{ImageAbout, Verdict};
-use crate::policy::sandbox_plan::{
-    ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, labels_of_look, plan,
-};
+use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::Trial;
 
 /// The user of boxes on trial: the one below all groups' (see `store::settings`).
@@ -71,8 +69,7 @@ impl Images {
         }
     }
 
-    /// The plan of any box, with another program, and with labels by which the lane's own boxes are not confused with
-    /// it: a reaper finds no run for it and removes it.
+    /// The plan of any box, with another program.
     async fn spec(
         &self,
         trial: &str,
@@ -102,12 +99,8 @@ impl Images {
             return Ok(Err(e));
         }
         let passwd = self.engine.passwd(&place.install, &about.facts, UID, place.gid, &passwd_dir).await?;
-        Ok(plan(&input(passwd)).map(|mut spec| {
-            spec.name = format!("lazaret-trial-{trial}");
-            spec.entrypoint = vec![format!("{}/{RUNNER}", box_path::RUNNER_DIR), "look".into()];
-            spec.labels = labels_of_look(&place.install, trial, std::process::id());
-            spec
-        }))
+        let name = format!("lazaret-trial-{trial}");
+        Ok(plan(&input(passwd)).map(|spec| spec.on_trial(name, std::process::id(), "look")))
     }
 }
 

@@ -209,13 +209,27 @@ impl Drop for RunBox {
     }
 }
 
-/// Removes what an ended run left, on a thread of its own. The box is gone, so nobody races with this.
+/// Removes the directories of a run in which no agent has lived, on a thread of its own. The box is gone, so nobody
+/// races with this.
 pub fn remove_run_dir(dir: &Path) {
     let dir = dir.to_owned();
-    let removing = std::thread::Builder::new().name("sweep".into()).spawn(move || sweep::remove(&dir));
+    let removing = std::thread::Builder::new().name("sweep".into()).spawn(move || {
+        if let Err(e) = clear_run_dir(&dir) {
+            tracing::warn!(code = "mailbox.dir", "{} is left behind: {e}", dir.display());
+        }
+    });
     if let Err(e) = removing {
         tracing::warn!(code = "mailbox.dir", "what a run left stays until the next start: {e}");
     }
+}
+
+/// Removes what an ended run left, and says what could not be removed. It waits for the disk.
+///
+/// # Errors
+/// The first thing that could not be removed, after all others were. `PermissionDenied`: an agent has shut a host out
+/// that is not root.
+pub fn clear_run_dir(dir: &Path) -> io::Result<()> {
+    sweep::remove(dir)
 }
 
 /// The letters that an earlier host wrote into a directory.
@@ -268,7 +282,7 @@ impl RunBox {
         self.dir.join(SOCKET_DIR)
     }
 
-    /// Removes the directories: the box is gone.
+    /// Removes the directories of a box that no agent has lived in.
     pub fn remove(self) {
         remove_run_dir(&self.dir);
     }
@@ -281,6 +295,11 @@ impl RunBox {
     /// Whether `_close` was written.
     pub fn closes(&self) -> bool {
         disk::there(&self.dir.join(TO_AGENT).join(ipc_schema::layout::CLOSE))
+    }
+
+    /// The box's user.
+    pub fn uid(&self) -> u32 {
+        self.uid
     }
 
     /// The run's own folder.

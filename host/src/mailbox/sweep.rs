@@ -9,14 +9,12 @@ use ipc_schema::untrusted_fs::UntrustedDir;
 const ENTRIES: u64 = 1_000_000;
 
 /// Removes the tree at `dir`, which lies in a folder of the host's; one that is gone is no error.
-pub(super) fn remove(dir: &Path) {
-    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return };
+pub(super) fn remove(dir: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
     super::cover::uncover(&dir.join(ipc_schema::layout::FROM_AGENT));
     match UntrustedDir::open(parent).and_then(|parent| parent.remove_tree(name, ENTRIES)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(code = "mailbox.dir", "{} is left behind: {e}", dir.display());
-        }
-        _ => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
@@ -32,10 +30,10 @@ mod tests {
         fs::create_dir_all(run.join("from-agent/a/b/c")).unwrap();
         fs::write(run.join("from-agent/a/b/f"), b"").unwrap();
         std::os::unix::fs::symlink("/etc", run.join("from-agent/link")).unwrap();
-        remove(&run);
+        remove(&run).unwrap();
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
         assert!(Path::new("/etc/passwd").exists());
-        remove(&run);
-        remove(&root.path().join("no/such"));
+        remove(&run).unwrap();
+        remove(&root.path().join("no/such")).unwrap();
     }
 }

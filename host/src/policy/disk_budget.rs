@@ -43,11 +43,15 @@ impl Held {
         Self { bytes: self.bytes.saturating_sub(most.bytes), names: self.names.saturating_sub(most.names) }
     }
 
-    fn and(self, more: Self) -> Self {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, more: Self) -> Self {
         Self { bytes: self.bytes.saturating_add(more.bytes), names: self.names.saturating_add(more.names) }
     }
 
-    fn or(self, other: Self) -> Self {
+    /// The larger of each.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
         Self { bytes: self.bytes.max(other.bytes), names: self.names.max(other.names) }
     }
 }

@@ -133,8 +133,13 @@ const HOST_PATHS: Line = line(
 );
 const CONFINEMENT: Line =
     line("apparmor", Weight::Named, "load the engine's AppArmor profile (`aa-status` lists it)");
+const DISK_WATCH: Line = line(
+    "disk-watch",
+    Weight::Named,
+    "run the host as root, and with limits.disk_images = true if a workspace must never be larger than its limit",
+);
 
-const LINES: [Line; 25] = [
+const LINES: [Line; 26] = [
     AS_ASKED,
     LETTERS,
     USER,
@@ -160,6 +165,7 @@ const LINES: [Line; 25] = [
     ENVIRONMENT,
     HOST_PATHS,
     CONFINEMENT,
+    DISK_WATCH,
 ];
 
 /// What gVisor loses by its nature: a kernel of its own answers the box's system calls, so that no filter of ours
@@ -269,6 +275,8 @@ pub struct Circumstances {
     pub names: Vec<String>,
     /// Whether the engine says that it has AppArmor.
     pub apparmor: bool,
+    /// Whether the host is root, and so may look into everything that a box has made.
+    pub root: bool,
 }
 
 /// How a line stands.
@@ -320,6 +328,7 @@ pub fn judge(
     all.files(inside);
     all.limits(inside, outside);
     all.leaks(inside, outside);
+    all.watch();
     all.found
 }
 
@@ -629,6 +638,18 @@ impl Findings<'_> {
                 inside.confinement.clone().unwrap_or_else(|| "unconfined".into()),
             );
         }
+    }
+
+    /// What the kernel denies a host that is not root: folders that an agent has shut, and the tables of open files.
+    fn watch(&mut self) {
+        let expected = "all that a living box has written is counted";
+        let seen = if self.about.root {
+            expected
+        } else {
+            "folders that an agent shuts are counted after its run, not during it; files that it has deleted and holds \
+             open are not"
+        };
+        self.add(DISK_WATCH, Some(self.about.root), expected, seen);
     }
 }
 

@@ -83,7 +83,7 @@ fn outside() -> Outside {
 }
 
 fn about() -> Circumstances {
-    Circumstances { nonce: "n".into(), ..Circumstances::default() }
+    Circumstances { nonce: "n".into(), root: true, ..Circumstances::default() }
 }
 
 fn standing(findings: &[Finding], name: &str) -> Standing {
@@ -279,6 +279,15 @@ fn apparmor_is_asked_for_where_the_engine_has_it() {
     assert_eq!(found(&inside), Standing::Named);
     inside.confinement = Some("docker-default (enforce)".into());
     assert_eq!(found(&inside), Standing::Held);
+}
+
+#[test]
+fn a_host_without_root_counts_what_is_shut_later_and_says_so() {
+    let user = Circumstances { root: false, ..about() };
+    let all = judge(&spec(), &sound(), &outside(), &user);
+    assert_eq!((standing(&all, "disk-watch"), refusal(&all)), (Standing::Named, None));
+    let lost: Vec<_> = losses(&all).map(|f| f.seen.as_str()).collect();
+    assert!(lost.len() == 1 && lost[0].contains("counted after its run, not during it"), "{lost:?}");
 }
 
 #[test]

@@ -250,6 +250,19 @@ impl ContainerSpec {
         probe
     }
 
+    /// The same box, made by the process `looker` for one of the runner's short programs, which ends by itself. Its
+    /// labels say whose install it is and name a run that no row has: nobody takes it for an earlier box of the lane.
+    #[must_use]
+    pub fn on_trial(mut self, name: String, looker: u32, program: &str) -> Self {
+        self.name = name;
+        if let Some(command) = self.entrypoint.last_mut() {
+            program.clone_into(command);
+        }
+        let of = |label| self.labels.get(label).map_or("", String::as_str);
+        self.labels = labels_of_look(of(label::INSTALL), of(label::RUN), looker);
+        self
+    }
+
     /// Every path that must be no link, so that the mounts lie where they are meant to: their targets and all above
     /// those, the upper ones first.
     pub fn ways(&self) -> BTreeSet<String> {

@@ -137,6 +137,7 @@ impl Adopted {
             telling: Telling::default(),
             last_chat,
             reclaim: None,
+            before: Vec::new(),
         }
     }
 }

@@ -122,6 +122,7 @@ pub(super) async fn born(
         telling: Telling::default(),
         last_chat,
         reclaim: None,
+        before: Vec::new(),
     };
     start(box_run, &spec, &stage).await
 }

@@ -1,6 +1,5 @@
 //! The end of a run: signals, last letters, the log, the box's removal, and the one decision about its turn.
 
-use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use ipc_schema::text;
 use tokio::time::Instant;
 
 use super::Run;
-use super::reclaim::{Reclaimed, reclaim};
 use crate::dispatch::After;
 use crate::domain::{Ending, Lane, RunId};
 use crate::parts::Parts;
@@ -47,33 +45,6 @@ impl Run {
         self.die_at = Some(Instant::now() + KILL_AGAIN);
     }
 
-    /// Takes back the newest of what the box wrote beyond what it may, and says so in its chat. A host that dies here
-    /// leaves that to the owner, who finds it by the size.
-    async fn take_back(&mut self) {
-        let Some((path, keep)) = self.reclaim.take() else { return };
-        let since = begun(&self.run);
-        let known = self.parts.store.group(&self.lane.group, self.parts.clock.wall()).await;
-        let transcript = known.ok().map(|known| format!("{}.jsonl", known.session_of(&self.lane)));
-        let shown = path.display().to_string();
-        let taken = tokio::task::spawn_blocking(move || {
-            reclaim(&path, since, keep, transcript.as_deref().map(OsStr::new))
-        })
-        .await;
-        let taken = match taken {
-            Ok(Ok(taken)) => taken,
-            Ok(Err(e)) => return tracing::warn!(run = %self.run, code = "disk.reclaim", "{shown}: {e}"),
-            Err(_) => return,
-        };
-        if taken.files == 0 {
-            return;
-        }
-        let Reclaimed { files, bytes } = taken;
-        tracing::warn!(run = %self.run, code = "disk.reclaim", files, bytes, "the newest files of {shown} were removed");
-        let Some(chat) = &self.last_chat else { return };
-        let text = say::taken_back(files, bytes);
-        self.parts.notice(chat, &format!("reclaim:{}", self.run), text).await;
-    }
-
     async fn signal(&self, signal: &str) {
         if let Err(e) = self.parts.engine.signal(&self.container, signal).await {
             tracing::warn!(run = %self.run, code = e.code(), "the box was not signalled: {e}");
@@ -107,8 +78,7 @@ impl Run {
             tracing::warn!(run = %self.run, code = e.code(), "the box was not removed yet: {e}");
             tokio::spawn(super::reap(Arc::clone(&self.parts)));
         }
-        self.take_back().await;
-        self.wall.remove();
+        self.tidy_up().await;
         after
     }
 
@@ -143,13 +113,6 @@ impl Run {
             why: format!("the box ended with exit code {code}: {why}"),
         }
     }
-}
-
-/// When a run began, in seconds since 1970: its id says so (RFC 9562, version 7).
-fn begun(run: &RunId) -> i64 {
-    let id = uuid::Uuid::parse_str(run.as_str()).ok();
-    let at = id.and_then(|id| id.get_timestamp()).map_or(u64::MAX, |at| at.to_unix().0);
-    i64::try_from(at).unwrap_or(i64::MAX)
 }
 
 /// Stores a run's end. Returns what its lane does next.

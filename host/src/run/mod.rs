@@ -11,6 +11,7 @@ mod end;
 mod files;
 mod gate;
 mod letters;
+mod opening;
 mod probe;
 mod reaper;
 mod reclaim;
@@ -46,6 +47,7 @@ use attachments::Fetching;
 use begin::input_letter;
 pub use birth::{Never, spec_of};
 use gate::Gate;
+pub use opening::sweep;
 pub use probe::{Ground, Seen, Walls, possible};
 pub use reaper::reap;
 use watchdog::{Bite, Watchdog};
@@ -118,6 +120,8 @@ struct Run {
     telling: Telling,
     /// A directory that holds more than it may, and what may stay of it once the box is gone.
     reclaim: Option<(PathBuf, Held)>,
+    /// What its directories held when its watch began, as far as the host could see.
+    before: Vec<Option<Held>>,
 }
 
 /// What waits for the store, or for room on the disk.
@@ -211,7 +215,7 @@ impl Run {
         let engine = self.parts.engine.clone();
         let container = self.container.clone();
         let open_turn = self.gate.open_turn.subscribe();
-        let mut watchdog = Watchdog::watch(&self.parts, &self.lane, &self.group, &container, open_turn);
+        let mut watchdog = Watchdog::watch(&self.parts, &self.group, &container, open_turn);
         let mut exit = std::pin::pin!(async move { engine.wait(&container).await });
         let mut typing = tokio::time::interval(TYPING_EVERY);
         typing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -234,7 +238,10 @@ impl Run {
                 () = self.wall.rung(scan) => Happened::Letters,
             };
             match happened {
-                Happened::Exit(exit) => return Some(exit),
+                Happened::Exit(exit) => {
+                    self.before = watchdog.before();
+                    return Some(exit);
+                }
                 // A supervisor that is gone leaves its boxes as a killed host does.
                 Happened::Order(None | Some(Order::Leave)) => return None,
                 Happened::Order(Some(order)) => self.obey(order).await,

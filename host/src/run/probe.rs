@@ -164,12 +164,14 @@ impl Ground<'_> {
             accepted: self.install.file.engine.accept.clone(),
             names: self.names(&group.name),
             apparmor: engine.security.iter().any(|option| option.contains("apparmor")),
+            root: rustix::process::geteuid().is_root(),
         };
         let findings = posture::judge(&spec, &probed.report, &probed.outside, &about);
         Ok(Seen { findings, probed })
     }
 
-    fn walls(&self, group: &GroupName, dir: &Path) -> Result<Walls, Never> {
+    /// Makes what of a run's directories is not there.
+    pub(super) fn walls(&self, group: &GroupName, dir: &Path) -> Result<Walls, Never> {
         let walls = Walls::below(dir);
         let parent = self.install.root.ipc().join(group.as_str());
         for (path, mode) in [

@@ -23,6 +23,61 @@ pub(super) struct Reclaimed {
     pub files: u64,
     /// What they took of the disk.
     pub bytes: u64,
+    /// Whether something was shut, to a look or to a removal, as it can be to a host that is not root.
+    pub shut: bool,
+}
+
+impl Reclaimed {
+    /// Both together.
+    pub(super) fn and(self, more: Self) -> Self {
+        Self {
+            files: self.files + more.files,
+            bytes: self.bytes.saturating_add(more.bytes),
+            shut: self.shut || more.shut,
+        }
+    }
+}
+
+/// What a directory holds, and how much of it was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count {
+    /// All of it.
+    pub all: Held,
+    /// What was not changed since.
+    pub old: Held,
+    /// Whether there are folders that could not be looked into.
+    pub shut: bool,
+}
+
+/// Counts what lies below `path`, and what of it was last changed before `since` (seconds since 1970). What others than
+/// `uid`, the box's user, have shut is theirs.
+///
+/// # Errors
+/// When the directory cannot be opened.
+pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
+    let none = Held { bytes: 0, names: 0 };
+    let mut count = Count { all: none, old: none, shut: false };
+    let mut walk = UntrustedDir::open(path)?.walk(NAMES)?;
+    while let Some(step) = walk.next() {
+        match step {
+            Step::Entry(entry) => {
+                let one = Held { bytes: entry.on_disk / entry.links.max(1), names: 1 };
+                count.all = count.all.and(one);
+                // A folder is never taken back.
+                if entry.ctime < since || entry.kind == Kind::Folder {
+                    count.old = count.old.and(one);
+                }
+            }
+            // Below a folder whose names may be listed, but not looked at, nobody's owner is told.
+            Step::Unread(e) => count.shut |= is_shut(&e) && walk.owner().map_or(true, |owner| owner == uid),
+            Step::Left => {}
+        }
+    }
+    Ok(count)
+}
+
+fn is_shut(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Removes the newest files below `path` until no more than `keep` is left; none that was last changed before `since`
@@ -64,14 +119,28 @@ pub(super) fn reclaim(path: &Path, since: i64, keep: Held, spare: Option<&OsStr>
     let mut taken = Reclaimed::default();
     let mut walk = dir.walk(NAMES)?;
     while let Some(step) = walk.next() {
-        let Step::Entry(entry) = step else { continue };
-        let goes = entry.ctime > oldest || (entry.ctime == oldest && must != Held::NOTHING);
-        if goes && may_go(&walk, &entry) && walk.unlink().is_ok() {
-            let bytes = entry.on_disk / entry.links.max(1);
-            taken = Reclaimed { files: taken.files + 1, bytes: taken.bytes.saturating_add(bytes) };
-            if entry.ctime == oldest {
-                must = must.beyond(Held { bytes, names: 1 });
+        let entry = match step {
+            Step::Entry(entry) => entry,
+            Step::Unread(e) => {
+                taken.shut |= is_shut(&e);
+                continue;
             }
+            Step::Left => continue,
+        };
+        let goes = entry.ctime > oldest || (entry.ctime == oldest && must != Held::NOTHING);
+        if !goes || !may_go(&walk, &entry) {
+            continue;
+        }
+        match walk.unlink() {
+            Ok(()) => {
+                let bytes = entry.on_disk / entry.links.max(1);
+                taken.files += 1;
+                taken.bytes = taken.bytes.saturating_add(bytes);
+                if entry.ctime == oldest {
+                    must = must.beyond(Held { bytes, names: 1 });
+                }
+            }
+            Err(e) => taken.shut |= is_shut(&e),
         }
     }
     Ok(taken)
@@ -117,6 +186,19 @@ mod tests {
         let taken = reclaim(dir.path(), since, keep(0), None).unwrap();
         assert_eq!(taken.files, 1);
         assert!(at("deep/old").exists(), "it was there before the box");
+    }
+
+    #[test]
+    fn what_was_there_before_is_counted_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("deep")).unwrap();
+        fs::write(at("deep/old"), vec![1; 3 << 20]).unwrap();
+        second();
+        fs::write(at("new"), vec![1; 1 << 20]).unwrap();
+        let Count { all, old, shut } = count(dir.path(), changed(&at("new")), 0).unwrap();
+        assert_eq!((all.names, old.names, shut), (3, 2, false));
+        assert!(all.bytes >= 4 << 20 && (3 << 20..4 << 20).contains(&old.bytes), "{all:?} {old:?}");
     }
 
     #[test]

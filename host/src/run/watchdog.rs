@@ -9,9 +9,12 @@
 //! tables of the box's processes (under gVisor, of those that serve it), and counts to the workspace. There are
 //! hiding places behind that one (a descriptor in the queue of a socket): so when the disk is as good as full and
 //! stays so, every box is ended, and takes with it what it holds.
+//!
+//! A host that is not root sees neither those tables nor what lies in folders that the box has shut. The folders it
+//! opens and counts when the box is gone ([`super::opening`]).
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ipc_schema::TurnId;
@@ -21,8 +24,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::disk::{self, Room};
+use crate::domain::Ending;
 use crate::domain::group::Group;
-use crate::domain::{Ending, Lane};
 use crate::parts::Parts;
 use crate::policy::disk_budget::{Held, Place, SLACK, names_limit, nobody_goes_on, over};
 use crate::policy::pressure::names_floor;
@@ -57,47 +60,59 @@ pub(super) struct Bite {
 pub(super) struct Watchdog {
     bites: mpsc::Receiver<Bite>,
     watching: AbortHandle,
+    before: Vec<Arc<OnceLock<Held>>>,
+}
+
+/// The directories that a group's box may fill, with their limits.
+pub(super) fn places(parts: &Parts, group: &Group) -> Vec<(Place, PathBuf)> {
+    let (root, limits) = (&parts.install.root, &group.limits);
+    let names = disk::room(&root.state()).map_or(u64::MAX, |room| room.all_names);
+    let place = |code, name, setting, bytes| Place {
+        code,
+        name,
+        setting,
+        limit: Held { bytes, names: names_limit(names) },
+    };
+    // In a file system of its own a full workspace is the agent's to clear up, in the same turn. Transcripts are
+    // not: nobody could write the next one.
+    let workspace = if limits.disk_images { u64::MAX } else { limits.workspace };
+    let mut places = vec![
+        (
+            place("disk.workspace", "workspace", "limits.workspace_mib", workspace),
+            root.workspace(&group.name),
+        ),
+        (
+            place("disk.session", "transcripts", "limits.session_mib", limits.session),
+            root.sessions(&group.name),
+        ),
+    ];
+    if group.name.is_main() {
+        let shared = place("disk.global", "shared folder", "limits.workspace_mib", limits.workspace);
+        places.push((shared, root.global()));
+    }
+    places
 }
 
 impl Watchdog {
-    /// Begins to watch the directories that the lane's box may write.
+    /// Begins to watch the directories that a box of the group may write.
     pub(super) fn watch(
         parts: &Arc<Parts>,
-        lane: &Lane,
         group: &Group,
         container: &str,
         open_turn: watch::Receiver<Option<TurnId>>,
     ) -> Self {
-        let root = &parts.install.root;
-        let limits = &group.limits;
-        let names = disk::room(&root.state()).map_or(u64::MAX, |room| room.all_names);
-        let place = |code, name, setting, bytes| Place {
-            code,
-            name,
-            setting,
-            limit: Held { bytes, names: names_limit(names) },
-        };
-        // In a file system of its own a full workspace is the agent's to clear up, in the same turn. Transcripts are
-        // not: nobody could write the next one.
-        let workspace = if limits.disk_images { u64::MAX } else { limits.workspace };
-        let mut places = vec![
-            (
-                place("disk.workspace", "workspace", "limits.workspace_mib", workspace),
-                root.workspace(&lane.group),
-            ),
-            (
-                place("disk.session", "transcripts", "limits.session_mib", limits.session),
-                root.sessions(&lane.group),
-            ),
-        ];
-        if lane.group.is_main() {
-            let shared = place("disk.global", "shared folder", "limits.workspace_mib", limits.workspace);
-            places.push((shared, root.global()));
-        }
+        let watched = |(place, path)| Watched { place, path, before: Arc::default(), marks: None };
+        let places: Vec<Watched> = places(parts, group).into_iter().map(watched).collect();
+        let before = places.iter().map(|watched| Arc::clone(&watched.before)).collect();
         let (tell, bites) = mpsc::channel(1);
         let watching = tokio::spawn(watch(Arc::clone(parts), places, container.to_owned(), open_turn, tell))
             .abort_handle();
-        Self { bites, watching }
+        Self { bites, watching, before }
+    }
+
+    /// What each of [`places`] held at the first look, where there was one.
+    pub(super) fn before(&self) -> Vec<Option<Held>> {
+        self.before.iter().map(|before| before.get().copied()).collect()
     }
 
     /// Waits until the box has filled too much. It says so once.
@@ -120,7 +135,7 @@ struct Watched {
     place: Place,
     path: PathBuf,
     /// When the box was made.
-    before: Option<Held>,
+    before: Arc<OnceLock<Held>>,
     /// A minute or two ago, and at most a minute ago.
     marks: Option<[(Instant, Held); 2]>,
 }
@@ -138,13 +153,11 @@ impl Watched {
 
 async fn watch(
     parts: Arc<Parts>,
-    places: Vec<(Place, PathBuf)>,
+    mut places: Vec<Watched>,
     container: String,
     mut open_turn: watch::Receiver<Option<TurnId>>,
     tell: mpsc::Sender<Bite>,
 ) {
-    let watched = |(place, path)| Watched { place, path, before: None, marks: None };
-    let mut places: Vec<Watched> = places.into_iter().map(watched).collect();
     let state = parts.install.root.state();
     let floor = parts.install.file.host.free_floor_mib << 20;
     let mut pause = Duration::ZERO;
@@ -192,7 +205,8 @@ async fn look(watched: &mut Watched, container: &str, low: bool) -> Option<Bite>
     let (path, container) = (watched.path.clone(), container.to_owned());
     let is_workspace = watched.place.code == "disk.workspace";
     // One more than may be there is enough to know.
-    let most = watched.place.limit.names.max(watched.before.map_or(0, |held| held.names)) + SLACK.names + 1;
+    let most =
+        watched.place.limit.names.max(watched.before.get().map_or(0, |held| held.names)) + SLACK.names + 1;
     // The parent is the host's own; from the directory itself on, nothing is followed.
     let measured = tokio::task::spawn_blocking(move || {
         let used = UntrustedDir::open(&path).and_then(|dir| dir.usage(most))?;
@@ -208,7 +222,7 @@ async fn look(watched: &mut Watched, container: &str, low: bool) -> Option<Bite>
         }
         Err(_) => return None,
     };
-    let before = *watched.before.get_or_insert(now);
+    let before = *watched.before.get_or_init(|| now);
     let lately = watched.lately(now);
     let over = over(&watched.place, before, low.then_some(lately), now)?;
     Some(Bite { ending: over.ending, reclaim: Some((watched.path.clone(), over.keep)) })

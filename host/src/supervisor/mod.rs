@@ -270,7 +270,7 @@ pub struct Recovered {
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
+pub async fn recover(parts: &Arc<Parts>) -> crate::store::Result<Recovered> {
     failpoint!("supervisor.recover.begin");
     let mut recovered = Recovered::default();
     let mut in_use = HashSet::new();
@@ -302,12 +302,12 @@ pub async fn recover(parts: &Parts) -> crate::store::Result<Recovered> {
     Ok(recovered)
 }
 
-/// Removes the letter directories of runs that have ended: the earlier host died before it came to that.
-fn sweep(parts: &Parts, in_use: &HashSet<String>) {
+/// Removes the letter directories of runs that have ended: the earlier host died before it came to that. They are
+/// listed here, before this host makes any.
+fn sweep(parts: &Arc<Parts>, in_use: &HashSet<String>) {
     let groups = crate::disk::inside(&parts.install.root.ipc());
-    for path in groups.iter().flat_map(|group| crate::disk::inside(group)) {
-        if !path.file_name().is_some_and(|name| in_use.contains(&*name.to_string_lossy())) {
-            crate::mailbox::remove_run_dir(&path);
-        }
-    }
+    let all = groups.iter().flat_map(|group| crate::disk::inside(group));
+    let left =
+        all.filter(|path| !path.file_name().is_some_and(|name| in_use.contains(&*name.to_string_lossy())));
+    tokio::spawn(run::sweep(Arc::clone(parts), left.collect()));
 }

@@ -9,11 +9,13 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, openat2, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, chmod, fstat, openat, openat2, readlinkat, removexattr, statat,
+};
 use rustix::io::Errno;
 
 use super::{BENEATH, UntrustedDir, UntrustedFile, Wanted, retry_again};
@@ -80,7 +82,7 @@ pub enum Step {
     Entry(Entry),
     /// A directory whose entries have all been passed; [`Walk::unlink`] is about it.
     Left,
-    /// Something that could not be looked at or into.
+    /// Something that could not be looked at or into; [`Walk::path`] and [`Walk::owner`] are about it.
     Unread(io::Error),
 }
 
@@ -89,6 +91,11 @@ pub enum Step {
 const WAITING: usize = 20_000;
 /// So many listings may be open that way, which costs descriptors; more end the walk.
 const OPEN: usize = 64;
+
+/// As the host makes folders that it shares with boxes.
+const SHARED: u32 = 0o2770;
+/// Where Linux keeps access lists (xattr(7)).
+const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
 #[derive(Debug)]
 struct Frame {
@@ -224,9 +231,12 @@ impl Walk {
                 return None;
             }
             if let Some(folder) = self.next.take() {
-                match self.enter(folder) {
+                match self.enter(folder.clone()) {
                     Ok(()) | Err(Errno::NOENT) => {}
-                    Err(e) => return Some(Step::Unread(e.into())),
+                    Err(e) => {
+                        self.name = folder;
+                        return Some(Step::Unread(e.into()));
+                    }
                 }
                 continue;
             }
@@ -314,6 +324,41 @@ impl Walk {
     /// What `unlinkat(2)` says.
     pub fn unlink(&self) -> io::Result<()> {
         super::unlink(&self.here, &self.name)
+    }
+
+    /// Whose the last step's name is, also one that could not be looked into.
+    ///
+    /// # Errors
+    /// What `fstatat(2)` says.
+    pub fn owner(&self) -> io::Result<u32> {
+        Ok(look(&self.here, self.dev, &self.name)?.uid)
+    }
+
+    /// Lets owner and group of the folder of the last step list, enter and change it, before the walk goes in: all
+    /// rights for both, the group handed down to what is made in it, no sticky bit (it keeps the group from removing
+    /// names), and no access list (with one, the group's bits are a mask over entries that may still say no: acl(5)). A
+    /// folder that is so already is left as it is. Only its owner can, and root.
+    ///
+    /// # Errors
+    /// What `openat2(2)`, `removexattr(2)` and `chmod(2)` say; no folder, and a link least of all, is
+    /// [`Errno::NOTDIR`].
+    pub fn share(&self) -> io::Result<()> {
+        let (folder, _) = step_into(&self.here, &self.name)?;
+        // fchmod(2) takes no such handle, and a handle that can read is what the rights do not give yet. This link
+        // leads to the inode that was opened, whatever its name means by now.
+        let folder_itself = format!("/proc/self/fd/{}", folder.as_raw_fd());
+        for list in ACCESS_LISTS {
+            match removexattr(&folder_itself, list) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let mode = fstat(&folder)?.st_mode & 0o7777;
+        let shared = (mode | SHARED) & !Mode::SVTX.bits();
+        if mode != shared {
+            chmod(&folder_itself, Mode::from_raw_mode(shared))?;
+        }
+        Ok(())
     }
 
     fn look(&mut self) -> Result<Entry, Errno> {
@@ -500,6 +545,45 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(Path::new("/etc/passwd").exists());
         inside.remove_tree(OsStr::new("deep"), 1).unwrap();
+    }
+
+    #[test]
+    fn a_folder_is_shared_before_the_walk_goes_in_and_nothing_else_is() {
+        use std::os::unix::fs::PermissionsExt;
+        let (dir, inside) = tree();
+        let outside = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        fs::create_dir_all(at("a/b")).unwrap();
+        fs::write(at("a/b/f"), b"").unwrap();
+        fs::write(at("a/secret"), b"").unwrap();
+        symlink(outside.path(), at("a/link")).unwrap();
+        set(outside.path(), 0o700);
+        set(&at("a/secret"), 0o600);
+        // Entries of an access list: owner and mask may do all, the group nothing (acl(5), linux/posix_acl_xattr.h).
+        let list = [(1_u16, 7_u16), (4, 0), (16, 7), (32, 0)].map(|(tag, rights)| {
+            [tag.to_le_bytes().as_slice(), &rights.to_le_bytes(), &u32::MAX.to_le_bytes()].concat()
+        });
+        let list = [2_u32.to_le_bytes().as_slice(), &list.concat()].concat();
+        let listed = rustix::fs::setxattr(at("a/b"), ACCESS_LISTS[0], &list, rustix::fs::XattrFlags::empty());
+        assert!(matches!(listed, Ok(()) | Err(Errno::OPNOTSUPP)), "{listed:?}");
+        set(&at("a/b"), 0o1070);
+        set(&at("a"), 0o500);
+        let mut walk = inside.walk(100).unwrap();
+        let mut seen = Vec::new();
+        while let Some(step) = walk.next() {
+            let Step::Entry(entry) = step else { continue };
+            seen.push(walk.path());
+            assert_eq!(walk.share().is_ok(), entry.kind == Kind::Folder, "{}", walk.path().display());
+        }
+        seen.sort();
+        assert_eq!(seen, ["a", "a/b", "a/b/f", "a/link", "a/secret"].map(PathBuf::from));
+        assert_eq!([mode(&at("a")), mode(&at("a/b")), mode(&at("a/secret"))], [0o2770, 0o2770, 0o600]);
+        assert_eq!(mode(outside.path()), 0o700, "a link is not followed");
+        let mut found = [0_u8; 100];
+        let left = rustix::fs::getxattr(at("a/b"), ACCESS_LISTS[0], &mut found);
+        assert!(matches!(left, Err(Errno::NODATA | Errno::OPNOTSUPP)), "{left:?}");
     }
 
     #[test]

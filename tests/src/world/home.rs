@@ -11,16 +11,27 @@ impl World {
     /// # Panics
     /// As [`World::on`] and [`World::up`].
     pub async fn ann_at_home(engine: Engine, settings: &[(&str, &str)]) -> (Self, Person, Chat) {
-        let mut world = Self::on(engine).await;
+        Self::on(engine).await.with_ann(settings).await
+    }
+
+    /// The same with a host that root does not run.
+    ///
+    /// # Panics
+    /// As [`World::ann_at_home`] and [`World::without_root`].
+    pub async fn ann_at_home_without_root(settings: &[(&str, &str)]) -> (Self, Person, Chat) {
+        Self::on(Engine::docker()).await.without_root().with_ann(settings).await
+    }
+
+    async fn with_ann(mut self, settings: &[(&str, &str)]) -> (Self, Person, Chat) {
         for (name, value) in settings {
-            world.set(name, value);
+            self.set(name, value);
         }
-        let ann = world.telegram.person(5, "Ann");
+        let ann = self.telegram.person(5, "Ann");
         let direct = ann.direct();
-        world.up().await;
+        self.up().await;
         ann.says(&direct, "hello?");
-        world.admit(&direct.address(), "main").await;
-        (world, ann, direct)
+        self.admit(&direct.address(), "main").await;
+        (self, ann, direct)
     }
 
     /// The next text that comes in a chat.

@@ -1,6 +1,5 @@
 //! The host as a process.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
-use super::{PATIENCE, lazaret};
+use super::PATIENCE;
 
 /// A running host. Dropped without [`HostProcess::stop`], it is killed.
 pub struct HostProcess {
@@ -19,16 +18,14 @@ pub struct HostProcess {
 
 impl HostProcess {
     /// Starts it and waits until it is up; an error tells of one that ended before, with its log.
-    pub(super) async fn start(env: &BTreeMap<String, String>, root: &Path) -> Result<Self, String> {
+    pub(super) async fn start(mut command: Command, root: &Path) -> Result<Self, String> {
         let log = root.join("host.log");
         let file = match std::fs::OpenOptions::new().create(true).append(true).open(&log) {
             Ok(file) => file,
             Err(e) => panic!("{}: {e}", log.display()),
         };
         let before = std::fs::read_to_string(&log).unwrap_or_default().len();
-        let mut command = Command::new(lazaret());
-        command.arg("up").env_clear().envs(env).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        let child = match command.kill_on_drop(true).spawn() {
+        let child = match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn() {
             Ok(child) => child,
             Err(e) => panic!("the host cannot be run: {e}"),
         };
@@ -87,9 +84,8 @@ impl HostProcess {
     }
 }
 
-pub(super) async fn run(env: &BTreeMap<String, String>, args: &[&str], stdin: &str) -> Output {
-    let mut command = Command::new(lazaret());
-    command.args(args).env_clear().envs(env).kill_on_drop(true);
+/// Runs a command to its end; `args` are for the message when it does not come to one.
+pub(super) async fn run(mut command: Command, args: &[&str], stdin: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Ok(child) => child,

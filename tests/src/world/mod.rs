@@ -3,6 +3,7 @@
 mod engine;
 mod home;
 mod host;
+mod user;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,6 +17,7 @@ use crate::telegram::{TOKEN, TelegramServer};
 
 pub use engine::{Engine, docker};
 pub use host::HostProcess;
+use user::User;
 
 /// Long enough for a busy machine; a step that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,6 +44,8 @@ pub struct World {
     pub telegram: TelegramServer,
     env: BTreeMap<String, String>,
     engine: Engine,
+    /// Who runs the host, where root does not.
+    user: Option<User>,
     root: tempfile::TempDir,
 }
 
@@ -104,7 +108,7 @@ impl World {
             set(limit, "100000");
         }
         let leftovers = Leftovers { root: root.path().to_owned(), engine: engine.clone() };
-        Self { host: None, _leftovers: leftovers, model, telegram, env, engine, root }
+        Self { host: None, _leftovers: leftovers, model, telegram, env, engine, user: None, root }
     }
 
     /// Sets an environment variable of the host and of every command.
@@ -121,7 +125,10 @@ impl World {
 
     /// A command line of the host, for a test that must hold the process itself.
     pub fn command(&self, args: &[&str]) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(lazaret());
+        let mut command = match &self.user {
+            Some(user) => user.command(),
+            None => tokio::process::Command::new(lazaret()),
+        };
         command.args(args).env_clear().envs(&self.env).kill_on_drop(true);
         command
     }
@@ -164,7 +171,7 @@ impl World {
     /// When one is up already, or it neither comes up nor ends.
     pub async fn try_up(&mut self) -> Result<(), String> {
         assert!(self.host.is_none(), "the host is up already");
-        self.host = Some(HostProcess::start(&self.env, self.root()).await?);
+        self.host = Some(HostProcess::start(self.command(&["up"]), self.root()).await?);
         Ok(())
     }
 
@@ -238,7 +245,7 @@ impl World {
     /// # Panics
     /// When it cannot be run or does not end in time.
     pub async fn run(&self, args: &[&str], stdin: &str) -> Output {
-        host::run(&self.env, args, stdin).await
+        host::run(self.command(args), args, stdin).await
     }
 
     /// Runs a command that must succeed, and returns what it printed.
