@@ -189,3 +189,13 @@ async fn a_host_that_is_killed_while_the_box_opens_leaves_both_to_the_next() {
     world.patiently("no box is left", async || world.boxes().await.is_empty().then_some(())).await;
     world.finish().await;
 }
+
+#[tokio::test]
+async fn file_systems_of_their_own_need_root_and_are_not_silently_done_without() {
+    let images = [("LAZARET_LIMITS_DISK_IMAGES", "true")];
+    let (world, ann, direct) = World::ann_at_home_without_root(&images).await;
+    ann.says(&direct, "who are you");
+    has(&world.hears(&direct).await, &["[lazaret]", "disk images", "root", "limits.disk_images"]);
+    assert!(world.model.requests().is_empty(), "no run without the limit that was asked for");
+    world.finish().await;
+}
