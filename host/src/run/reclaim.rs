@@ -1,10 +1,11 @@
-//! Takes back what a box wrote beyond what it may: the files of a directory that it changed last, once the box is gone.
+//! Takes back what a box wrote beyond what it may: the files of a directory that it changed last, and folders that are
+//! empty then, once the box is gone.
 //!
 //! Without it the limit would end boxes and bound nothing: what the first of them wrote would go on taking the room
 //! of all. What the box did not change stays, and so does the transcript that its lane continues. When a file was
 //! changed is told by a time that nobody can set; a change of its name or its rights counts as one of the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -19,7 +20,7 @@ const NAMES: u64 = 4_000_000;
 /// What was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Reclaimed {
-    /// Files, and whatever else is no folder.
+    /// Files, and whatever else is no folder; folders that were empty are not counted.
     pub files: u64,
     /// What they took of the disk.
     pub bytes: u64,
@@ -61,9 +62,9 @@ pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
     while let Some(step) = walk.next() {
         match step {
             Step::Entry(entry) => {
-                let one = Held { bytes: entry.on_disk / entry.links.max(1), names: 1 };
+                let one = Held { bytes: entry.on_disk / names_of(&entry), names: 1 };
                 count.all = count.all.and(one);
-                // A folder is never taken back.
+                // A folder goes only when it is empty.
                 if entry.ctime < since || entry.kind == Kind::Folder {
                     count.old = count.old.and(one);
                 }
@@ -74,6 +75,11 @@ pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
         }
     }
     Ok(count)
+}
+
+/// How many names share what an entry takes of the disk: a folder's links are those to itself.
+fn names_of(entry: &Entry) -> u64 {
+    if entry.kind == Kind::Folder { 1 } else { entry.links.max(1) }
 }
 
 fn is_shut(e: &io::Error) -> bool {
@@ -87,21 +93,26 @@ fn is_shut(e: &io::Error) -> bool {
 /// When the directory cannot be opened.
 pub(super) fn reclaim(path: &Path, since: i64, keep: Held, spare: Option<&OsStr>) -> io::Result<Reclaimed> {
     let dir = UntrustedDir::open(path)?;
-    let may_go = |walk: &Walk, entry: &Entry| {
-        let spared = walk.depth() == 1 && walk.path().as_os_str() == spare.unwrap_or_default();
-        entry.kind != Kind::Folder && !(spared && entry.on_disk <= keep.bytes / 2)
+    let spared = |walk: &Walk, entry: &Entry| {
+        let named = walk.depth() == 1 && walk.path().as_os_str() == spare.unwrap_or_default();
+        named && entry.on_disk <= keep.bytes / 2
     };
     // By the second: no list of a million paths lies in memory. A box changes a thousand files in one.
     let mut seconds: BTreeMap<i64, Held> = BTreeMap::new();
+    // Folders by their numbers, because taking something out of one changes it.
+    let mut folders: HashMap<u64, i64> = HashMap::new();
     let mut all = Held { bytes: 0, names: 0 };
     let mut walk = dir.walk(NAMES)?;
     while let Some(step) = walk.next() {
         let Step::Entry(entry) = step else { continue };
-        let bytes = entry.on_disk / entry.links.max(1);
-        all = Held { bytes: all.bytes.saturating_add(bytes), names: all.names + 1 };
-        if entry.ctime >= since && may_go(&walk, &entry) {
-            let second = seconds.entry(entry.ctime).or_insert(Held { bytes: 0, names: 0 });
-            *second = Held { bytes: second.bytes.saturating_add(bytes), names: second.names + 1 };
+        let one = Held { bytes: entry.on_disk / names_of(&entry), names: 1 };
+        all = all.and(one);
+        if entry.ctime >= since && !spared(&walk, &entry) {
+            let second = seconds.entry(entry.ctime).or_insert(Held::NOTHING);
+            *second = second.and(one);
+            if entry.kind == Kind::Folder {
+                folders.insert(entry.inode, entry.ctime);
+            }
         }
     }
     // The oldest second that something is taken of, and what of it must go: the rest of it stays.
@@ -111,32 +122,35 @@ pub(super) fn reclaim(path: &Path, since: i64, keep: Held, spare: Option<&OsStr>
         if must == Held::NOTHING {
             break;
         }
-        all =
-            Held { bytes: all.bytes.saturating_sub(held.bytes), names: all.names.saturating_sub(held.names) };
+        all = all.beyond(held);
         oldest = Some((second, must));
     }
     let Some((oldest, mut must)) = oldest else { return Ok(Reclaimed::default()) };
     let mut taken = Reclaimed::default();
     let mut walk = dir.walk(NAMES)?;
     while let Some(step) = walk.next() {
-        let entry = match step {
-            Step::Entry(entry) => entry,
+        // When it was changed, what it leaves, and whether it is a file to people.
+        let (ctime, bytes, file) = match step {
+            Step::Entry(entry) if entry.kind == Kind::Folder || spared(&walk, &entry) => continue,
+            // The room of a file comes back with its last name.
+            Step::Entry(entry) => (entry.ctime, if entry.links <= 1 { entry.on_disk } else { 0 }, 1),
+            Step::Left => match folders.get(&walk.left_inode()) {
+                Some(ctime) => (*ctime, 0, 0),
+                None => continue,
+            },
             Step::Unread(e) => {
                 taken.shut |= is_shut(&e);
                 continue;
             }
-            Step::Left => continue,
         };
-        let goes = entry.ctime > oldest || (entry.ctime == oldest && must != Held::NOTHING);
-        if !goes || !may_go(&walk, &entry) {
+        if ctime < oldest || (ctime == oldest && must == Held::NOTHING) {
             continue;
         }
         match walk.unlink() {
             Ok(()) => {
-                let bytes = entry.on_disk / entry.links.max(1);
-                taken.files += 1;
+                taken.files += file;
                 taken.bytes = taken.bytes.saturating_add(bytes);
-                if entry.ctime == oldest {
+                if ctime == oldest {
                     must = must.beyond(Held { bytes, names: 1 });
                 }
             }
@@ -226,5 +240,37 @@ mod tests {
         let taken = reclaim(dir.path(), since, Held { bytes: u64::MAX, names: 10 }, None).unwrap();
         assert_eq!(taken.files, 41, "no more of a second than must go");
         assert!(dir.path().join("old").exists());
+    }
+
+    /// A file's room comes back with its last name, and not in parts with each.
+    #[test]
+    fn b5_a_file_of_many_names_is_taken_back_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("big"), vec![1; 8 << 20]).unwrap();
+        let since = changed(&dir.path().join("big"));
+        (0..99)
+            .for_each(|n| fs::hard_link(dir.path().join("big"), dir.path().join(format!("l{n}"))).unwrap());
+        let taken = reclaim(dir.path(), since, Held { bytes: 4 << 20, names: 1_000 }, None).unwrap();
+        let left = UntrustedDir::open(dir.path()).unwrap().usage(10_000).unwrap();
+        assert!(left.bytes <= 4 << 20 && taken.bytes >= 8 << 20, "{taken:?}, and left are {left:?}");
+    }
+
+    #[test]
+    fn b5_folders_go_too_but_none_that_holds_something() {
+        let dir = tempfile::tempdir().unwrap();
+        (0..500).for_each(|n| fs::create_dir_all(dir.path().join(format!("n{n}/deep"))).unwrap());
+        fs::write(dir.path().join("n7/old"), b"x").unwrap();
+        second();
+        let since = changed(&dir.path().join("n7")) + 1;
+        assert_eq!(
+            reclaim(dir.path(), since, Held::NOTHING, None).unwrap(),
+            Reclaimed::default(),
+            "before it"
+        );
+        let since = since - 3_600;
+        let taken = reclaim(dir.path(), since, Held { bytes: u64::MAX, names: 10 }, None).unwrap();
+        let left = UntrustedDir::open(dir.path()).unwrap().usage(10_000).unwrap();
+        assert!((2..=11).contains(&left.entries), "{taken:?}, and left are {left:?}");
+        assert!(dir.path().join("n7").exists() == dir.path().join("n7/old").exists());
     }
 }

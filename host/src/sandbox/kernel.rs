@@ -3,7 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "/proc and control groups, which the kernel writes")]
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,11 @@ use crate::policy::posture::KernelView;
 
 /// Namespaces that a box has of its own.
 const NAMESPACES: [&str; 6] = ["net", "ipc", "pid", "uts", "mnt", "cgroup"];
+
+/// What is read of a shim's command line, which is shorter than one page.
+const COMMAND_LINE: u64 = 16 * 1024;
+/// What is read of an environment or a command line of a box: more than execve(2) takes.
+const TEXT: u64 = 8 << 20;
 
 /// What this host may see of the process, if it is the box's: where the engine counts processes in another namespace,
 /// the number is somebody else's.
@@ -70,12 +76,20 @@ pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for base in processes(container) {
         for file in ["environ", "cmdline"] {
-            if let Ok(bytes) = fs::read(base.join(file)) {
+            if let Ok(bytes) = beginning(&base.join(file), TEXT) {
                 found.push((format!("{}/{file}", base.display()), bytes));
             }
         }
     }
     found
+}
+
+/// The beginning of a file. What /proc tells of a process's memory (its command line, its environment) has the size that
+/// the process says: prctl(2), `PR_SET_MM`, needs no right.
+fn beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The processes of a box that this host sees: those of its control group; and, for a runtime that leaves them in
@@ -107,9 +121,8 @@ fn processes(container: &str) -> Vec<PathBuf> {
 
 /// Whether a process is the engine's shim of a container: in this host's own process namespace (a program of a box,
 /// which could give itself any command line, is in one of its own or in gVisor's) and of root or the host's own user.
+/// Only of such a process is the command line read.
 fn is_shim(base: &Path, container: &str) -> bool {
-    let line = fs::read(base.join("cmdline")).unwrap_or_default();
-    let names = || line.split(|byte| *byte == 0).any(|word| word == container.as_bytes());
     let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
     // Not the owner of the directory, which is root for anybody's process that hides its memory.
     let users = |process: &Path| {
@@ -119,7 +132,11 @@ fn is_shim(base: &Path, container: &str) -> bool {
     let ours = Path::new("/proc/self");
     let trusted =
         |all: Vec<String>| !all.is_empty() && (all.iter().all(|uid| uid == "0") || all == users(ours));
-    names() && namespace(base).is_some_and(|its| namespace(ours) == Some(its)) && trusted(users(base))
+    if namespace(base).is_none_or(|its| namespace(ours) != Some(its)) || !trusted(users(base)) {
+        return false;
+    }
+    let line = beginning(&base.join("cmdline"), COMMAND_LINE).unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|word| word == container.as_bytes())
 }
 
 fn number(base: &Path) -> String {
@@ -207,6 +224,13 @@ mod tests {
         drop(shim.stdin.take());
         shim.wait().unwrap();
         assert_eq!(unlinked(container, dir.path()), 0, "it went with who held it");
+    }
+
+    #[test]
+    fn c4_what_a_process_says_of_its_own_length_is_not_believed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 40).unwrap();
+        assert_eq!(beginning(file.path(), 4096).unwrap().len(), 4096);
     }
 
     #[test]

@@ -117,6 +117,7 @@ pub struct Walk {
     waiting: usize,
     /// The folder to go into before anything else.
     next: Option<OsString>,
+    left_inode: u64,
     truncated: bool,
 }
 
@@ -146,6 +147,7 @@ impl UntrustedDir {
             left: most,
             waiting: 0,
             next: None,
+            left_inode: 0,
             truncated: false,
         })
     }
@@ -278,6 +280,7 @@ impl Walk {
                 return None;
             }
             self.name = done.name;
+            self.left_inode = done.at.1;
             return Some(match self.up() {
                 Ok(()) => Step::Left,
                 Err(e) => Step::Unread(e.into()),
@@ -288,6 +291,11 @@ impl Walk {
     /// Whether the walk ended before the tree did.
     pub fn truncated(&self) -> bool {
         self.truncated
+    }
+
+    /// The number of the directory that the last [`Step::Left`] was about.
+    pub fn left_inode(&self) -> u64 {
+        self.left_inode
     }
 
     /// How far down the last step was; 1 is directly inside.
