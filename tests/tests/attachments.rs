@@ -198,3 +198,108 @@ async fn a_platform_that_stumbles_is_asked_again_and_one_that_refuses_is_not() {
     assert!(read.contains("not stored: Bad Request: file is too big"), "{read}");
     world.finish().await;
 }
+
+/// The box of Ann's turn works, with a follow-up's file on its way, and hears nothing any more.
+async fn works_and_is_deaf(world: &World, ann: &Person, direct: &Chat) {
+    let command = serde_json::json!({ "command": "touch /workspace/watching; sleep 1000" });
+    world.model.on("watch the pot").runs("run_command", command).says("Boiled.");
+    ann.says(direct, "watch the pot");
+    world.made_in_workspace("main", "watching").await;
+    let boxes = world.boxes().await;
+    let about = format!("/containers/{}/json", boxes[0]);
+    let pid = world.engine().ask(hyper::Method::GET, &about, None).await.json()["State"]["Pid"].to_string();
+    let freeze = format!("for child in $(cat /proc/{pid}/task/*/children); do kill -STOP $child; done");
+    assert!(std::process::Command::new("sh").args(["-c", &freeze]).status().unwrap().success());
+}
+
+/// A box that does not obey is killed; what was written after the order is the next turn, also when a file or another
+/// host has come in between.
+#[tokio::test]
+async fn what_is_written_after_a_stop_is_answered_whatever_comes_in_between() {
+    for crash in [false, true] {
+        let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+        works_and_is_deaf(&world, &ann, &direct).await;
+        world.telegram.holds_files(true);
+        ann.sends(&direct, document(1234), "and read this");
+        world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
+        ann.says(&direct, "/stop");
+        assert_eq!(world.hears(&direct).await, "[lazaret] Stopping.");
+        world.model.on("something else").says("Done.");
+        ann.says(&direct, "do something else");
+        world.soon("it is stored", world.telegram.acknowledged()).await;
+        if crash {
+            world.delivered().await;
+            world.kill_host().await;
+            world.up().await;
+        }
+        world.telegram.holds_files(false);
+        assert_eq!(world.hears(&direct).await, "[lazaret] Stopped.", "{crash}");
+        assert_eq!(world.hears(&direct).await, "Done.", "{crash}");
+        assert!(!world.model.last_request_text().contains("and read this"), "it was stopped");
+        world.finish().await;
+    }
+}
+
+/// The box obeys; the file that was stopped stays away for good.
+#[tokio::test]
+async fn nothing_waits_for_a_file_that_was_stopped() {
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    let command = serde_json::json!({ "command": "touch /workspace/watching; sleep 1000" });
+    world.model.on("watch the pot").runs("run_command", command).says("Boiled.");
+    ann.says(&direct, "watch the pot");
+    world.made_in_workspace("main", "watching").await;
+    world.telegram.holds_files(true);
+    ann.sends(&direct, document(1234), "and read this");
+    world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
+    ann.says(&direct, "/stop");
+    let mut told = [world.hears(&direct).await, world.hears(&direct).await];
+    told.sort();
+    assert_eq!(told, ["[lazaret] Stopped.", "[lazaret] Stopping."]);
+    world.model.on("something else").says("Done.");
+    ann.says(&direct, "do something else");
+    assert_eq!(world.hears(&direct).await, "Done.");
+    world.telegram.holds_files(false);
+    world.finish().await;
+}
+
+/// Without room for its file a message waits, and is stopped like any other.
+#[tokio::test]
+async fn a_turn_is_stopped_that_waits_for_room_on_the_disk() {
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    let inbox = world.root().join("state/inbox");
+    fs::create_dir_all(&inbox).unwrap();
+    let mut mount = std::process::Command::new("mount");
+    assert!(mount.args(["-t", "tmpfs", "-o", "size=64k", "none"]).arg(&inbox).status().unwrap().success());
+    ann.sends(&direct, document(1 << 20), "read this");
+    let full = async || world.log().contains("the box is fed later").then_some(());
+    world.patiently("there is no room", full).await;
+    ann.says(&direct, "/stop");
+    let mut told = [world.hears(&direct).await, world.hears(&direct).await];
+    told.sort();
+    assert_eq!(told, ["[lazaret] Stopped.", "[lazaret] Stopping."]);
+    journeys::engine::unmount_below(&inbox);
+    world.model.on("are you there").says("Yes.");
+    ann.says(&direct, "are you there?");
+    assert_eq!(world.hears(&direct).await, "Yes.");
+    assert!(!world.model.last_request_text().contains("read this"), "it was stopped");
+    world.finish().await;
+}
+
+/// One file after the other, each while the one before is on its way: what was asked first is not kept waiting by them.
+#[tokio::test]
+async fn d2_a_question_does_not_wait_for_files_that_come_after_it() {
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    world.telegram.holds_files(true);
+    world.model.on("what is in it").says("Seen.");
+    ann.sends(&direct, document(1), "what is in it?");
+    world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
+    ann.sends(&direct, document(2), "and in this");
+    world.soon("it is stored", world.telegram.acknowledged()).await;
+    world.telegram.gives_one_file();
+    assert_eq!(world.hears(&direct).await, "Seen.");
+    assert!(!world.model.last_request_text().contains("and in this"), "its file is still on its way");
+    world.model.on("and in this").says("That too.");
+    world.telegram.holds_files(false);
+    assert_eq!(world.hears(&direct).await, "That too.");
+    world.finish().await;
+}

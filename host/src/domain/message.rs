@@ -133,6 +133,17 @@ impl Command {
     pub const ALL: [Command; 7] =
         [Self::Stop, Self::New, Self::Status, Self::Help, Self::Answer, Self::Resend, Self::Drop];
 
+    /// The command that a text orders: `/stop`, `/stop@laz_bot`, `/answer 7F yes`.
+    pub fn of(text: &str) -> Option<Self> {
+        let word = text
+            .trim()
+            .strip_prefix('/')?
+            .split(|c: char| c.is_whitespace() || c == '@')
+            .next()?
+            .to_lowercase();
+        Self::ALL.into_iter().find(|command| command.word() == word)
+    }
+
     /// Its word, without the slash.
     pub fn word(self) -> &'static str {
         match self {

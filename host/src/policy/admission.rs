@@ -47,13 +47,12 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
 fn command(message: &Inbound) -> Option<Command> {
     let mut words = message.text.trim().strip_prefix('/')?.split_whitespace();
     let (word, code, more) = (words.next()?, words.next(), words.next());
-    let (word, at_us) = match word.split_once('@') {
+    let at_us = match word.contains('@') {
         // Whose name follows the sign is for the channel to know; it said whether that is us.
-        Some((word, _)) => (word, message.addresses_us),
-        None => (word, message.kind == ChatKind::Direct || message.addresses_us),
+        true => message.addresses_us,
+        false => message.kind == ChatKind::Direct || message.addresses_us,
     };
-    let word = word.to_lowercase();
-    let command = Command::ALL.into_iter().find(|c| c.word() == word)?;
+    let command = Command::of(&message.text)?;
     // A code is ours: who types it in a room means us.
     let answers = match command {
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),

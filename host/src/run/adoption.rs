@@ -20,7 +20,7 @@ use crate::policy::sandbox_plan;
 use crate::policy::tally::Tally;
 use crate::policy::telling::Telling;
 use crate::sandbox::BoxState;
-use crate::store::RunRow;
+use crate::store::{Patience, RunRow};
 
 /// A run of an earlier host, with this host's wall and gateway around its box.
 pub struct Adopted {
@@ -130,6 +130,7 @@ impl Adopted {
             failed: None,
             suspend_at: None,
             fetching: None,
+            patience: Patience::Whole,
             reads,
             fed: 0,
             owed: Owed::default(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipc_schema::text;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -17,7 +18,7 @@ use crate::domain::message::Attachment;
 use crate::domain::{GroupName, TurnId};
 use crate::parts::Parts;
 use crate::policy::media;
-use crate::store::{Result, StoreError, Waiting};
+use crate::store::{Patience, Result, StoreError, Waiting};
 
 /// Files of one letter that are not there after this are given up: the turn's own time runs.
 const ALL_WITHIN: Duration = Duration::from_secs(5 * 60);
@@ -55,7 +56,10 @@ impl Run {
         match done {
             // A box that closes reads no more; the next one finds the files where they are.
             Ok(()) if self.close_asked => {}
-            Ok(()) => self.feed().await,
+            Ok(()) => {
+                self.patience = Patience::Spent;
+                self.feed().await;
+            }
             Err(e) => self.not_fed(&e).await,
         }
     }
@@ -138,7 +142,7 @@ impl Fetch {
                     tokio::time::sleep(after.unwrap_or(PAUSE)).await;
                 }
                 Err(FetchError::Away { why, .. } | FetchError::Failed(why)) => {
-                    return Err(format!("not stored: {why}"));
+                    return Err(format!("not stored: {}", text::line(&why, 200)));
                 }
             }
         }

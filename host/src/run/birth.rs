@@ -25,7 +25,7 @@ use crate::policy::tally::Tally;
 use crate::policy::telling::Telling;
 use crate::sandbox::{BoxState, EngineError, check_source};
 use crate::say;
-use crate::store::{BeginState, NewRun};
+use crate::store::{BeginState, NewRun, Patience};
 use crate::volumes::Volume;
 use ipc_schema::ToAgentLetter;
 use ipc_schema::letters::ToAgent;
@@ -115,6 +115,7 @@ pub(super) async fn born(
         failed: None,
         suspend_at: None,
         fetching: None,
+        patience: Patience::Whole,
         reads: None,
         fed: 0,
         owed: Owed::default(),

@@ -41,7 +41,7 @@ use crate::policy::tally::Tally;
 use crate::policy::telling::Telling;
 use crate::sandbox::Exit;
 use crate::say;
-use crate::store::{Composed, RunRow, StoreError};
+use crate::store::{Composed, Patience, RunRow, StoreError};
 pub use adoption::Adopted;
 use attachments::Fetching;
 use begin::input_letter;
@@ -110,6 +110,7 @@ struct Run {
     suspend_at: Option<Instant>,
     /// Files on their way that its next letter names.
     fetching: Option<Fetching>,
+    patience: Patience,
     /// The turn that it has read something of; a box that has not is owed a word, and owes none.
     reads: Option<TurnId>,
     /// How many `Feed`s it has obeyed: dispatch tells by it what it says of its turn in time from what is out of date.
@@ -292,11 +293,14 @@ impl Run {
             }
         }
         let open = self.turn.as_ref().map(|(turn, _)| *turn);
-        let unread = self.fetching.as_ref().is_some_and(|fetching| match open {
+        let waits = self.fetching.as_ref().map(|fetching| Some(fetching.turn));
+        let unread = waits.or(self.owed.feed.then_some(None)).is_some_and(|waits| match open {
             Some(open) => self.reads != Some(open),
             // Without an order the turn that was meant may have ended, and another be open that nobody means.
-            None => order.is_some() || self.reads != Some(fetching.turn),
+            None => order.is_some() || waits.is_some_and(|turn| self.reads != Some(turn)),
         });
+        // What waits was stopped, or is the next turn's.
+        (self.fetching, self.owed.feed) = (None, false);
         if unread {
             return self.end_unread(why, order).await;
         }
@@ -316,7 +320,6 @@ impl Run {
         };
         let end = TurnEnd { state: "stopped", why: word.to_owned() };
         let now = self.parts.clock.wall();
-        self.fetching = None;
         match self.parts.store.end_turn(self.lane.clone(), order, end, notice, now).await {
             Ok(_) => {
                 self.end_turn();
@@ -333,6 +336,11 @@ impl Run {
     /// Writes every message of the open turn that this box has not been given. A lane without an open turn has
     /// nothing for it: dispatch is told, so that the box listens.
     async fn feed(&mut self) {
+        // Dispatch feeds no box that it stops; files that arrive, and a store that comes back, ask nobody. What is not
+        // given now is given when the turn's end is known, to this box or the next.
+        if self.killed.is_some() || (self.turn.is_some() && self.interrupted.is_some()) {
+            return;
+        }
         // Files of the next letter are on their way: with them all of it is made, and what came meanwhile.
         while self.fetching.is_none() {
             let (run, group, ack) = (self.run.clone(), self.group.clone(), self.wall.taken());
@@ -340,14 +348,19 @@ impl Run {
             let built = self
                 .parts
                 .store
-                .compose_input(run.clone(), self.lane.clone(), self.group.context, at, move |n, state| {
-                    input_letter(&run, n, ack, at, &group, state)
-                })
+                .compose_input(
+                    run.clone(),
+                    self.lane.clone(),
+                    self.group.context,
+                    self.patience,
+                    at,
+                    move |n, state| input_letter(&run, n, ack, at, &group, state),
+                )
                 .await;
             match built {
                 Ok(Composed::Letter(turn, chat, letter)) => {
                     self.begin_turn(turn, chat);
-                    self.reads = Some(turn);
+                    (self.reads, self.patience) = (Some(turn), Patience::Whole);
                     self.stage("input");
                     self.put(&letter.name, &letter.bytes);
                     failpoint!("run.input.written");

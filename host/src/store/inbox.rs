@@ -176,9 +176,7 @@ impl Store {
             let mut commands = Vec::new();
             for row in rows {
                 let (seq, group, chat, text) = row?;
-                let word =
-                    text.trim_start_matches('/').split([' ', '@']).next().unwrap_or_default().to_lowercase();
-                if let Some(command) = Command::ALL.into_iter().find(|c| c.word() == word) {
+                if let Some(command) = Command::of(&text) {
                     let (group, chat) = (parse("chat.grp", &group)?, parse("message.chat", &chat)?);
                     commands.push(CommandRow { seq: MessageSeq(id(seq)), group, chat, command });
                 }

@@ -49,7 +49,7 @@ pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
 pub use settings::Admission;
 pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
 pub use trouble::{BALLAST, Trouble};
-pub use turns::{BeginState, Composed, InputState};
+pub use turns::{BeginState, Composed, InputState, Patience};
 pub use undelivered::Word;
 pub use usage::UsageRow;
 

@@ -300,7 +300,7 @@ fn settle(
         retry::AfterRun::GiveUp { end, tell } => {
             outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "end", tell), now)?;
             if *ending == Ending::Stopped {
-                turns::put_back_ungiven(c, open.turn)?;
+                turns::put_back_later(c, open)?;
             }
             turns::close(c, open, None, &end, now)?;
             next(c, lane, now)

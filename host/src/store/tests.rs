@@ -121,7 +121,7 @@ impl House {
         let limits = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
         let letter = self
             .store
-            .compose_input(run.parse().unwrap(), lane(), limits, T, move |_, state| {
+            .compose_input(run.parse().unwrap(), lane(), limits, Patience::Whole, T, move |_, state| {
                 let texts: Vec<String> = state.messages.into_iter().map(|m| m.text).collect();
                 told.send((texts, state.omitted)).unwrap();
                 Ok(vec![])

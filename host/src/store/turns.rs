@@ -7,7 +7,7 @@ use super::letters::{ToWrite, next_letter};
 use super::settings::chat_facts;
 use super::{Result, Store, StoreError, id, int, outbox, parse, questions};
 use crate::domain::limits::ContextLimits;
-use crate::domain::message::Stored;
+use crate::domain::message::{Command, Stored};
 use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
@@ -64,6 +64,15 @@ pub struct InputState {
     pub omitted: u64,
 }
 
+/// Whether a letter may wait for files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// What belongs together goes together.
+    Whole,
+    /// It has waited once: messages whose files came meanwhile go with the next letter, or one would wait for ever.
+    Spent,
+}
+
 /// What came of making an input letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Composed {
@@ -105,6 +114,7 @@ impl Store {
         run: RunId,
         lane: Lane,
         limits: ContextLimits,
+        patience: Patience,
         now: WallMs,
         build: F,
     ) -> Result<Composed>
@@ -115,7 +125,10 @@ impl Store {
             .write(move |c| {
                 failpoint!("store.input.begin", super::injected);
                 let Some(open) = open_of_lane(c, &lane)? else { return Ok(Composed::Nothing) };
-                let (messages, omitted) = ungiven(c, &run, &open, limits)?;
+                let (mut messages, omitted) = ungiven(c, &run, &open, limits)?;
+                if patience == Patience::Spent {
+                    attachments::leave_later(&mut messages);
+                }
                 if !messages.iter().any(|m| m.wakes) {
                     return Ok(Composed::Nothing);
                 }
@@ -308,13 +321,31 @@ pub(super) fn began_before(c: &Connection, turn: TurnId, order: MessageSeq) -> R
     Ok(c.query_row(sql, params![int(turn.0), int(order.0)], |r| r.get::<_, i64>(0))? > 0)
 }
 
-/// Before a turn closes for a box that was killed when it did not obey `/stop`: from that order on it was given
-/// nothing, so what no box was given was written after it, and is the next turn.
-pub(super) fn put_back_ungiven(c: &Connection, turn: TurnId) -> Result<()> {
-    let sql = "UPDATE message SET state = 'waiting', turn = NULL WHERE turn = ?1 AND state = 'in_turn'
-               AND seq NOT IN (SELECT seq FROM given)";
-    c.execute(sql, [int(turn.0)])?;
+/// Before a turn closes for a box that was killed when it did not obey `/stop`: what was written after that order, and
+/// that no agent has acknowledged, is the next turn.
+pub(super) fn put_back_later(c: &Connection, open: &OpenTurnRow) -> Result<()> {
+    let order = last_stop(c, &open.lane)?.map_or(0, |order| int(order.0));
+    c.execute(
+        &format!("UPDATE message SET state = 'waiting', turn = NULL WHERE {UNREAD} AND seq > ?2"),
+        params![int(open.turn.0), order],
+    )?;
     Ok(())
+}
+
+/// The newest `/stop` of a lane's people, whichever chat of the group it was written in.
+fn last_stop(c: &Connection, lane: &Lane) -> Result<Option<MessageSeq>> {
+    let sql = "SELECT m.seq, m.text FROM message m JOIN chat h ON h.id = m.chat
+               WHERE h.grp = ?1 AND m.role = 'command' ORDER BY m.seq DESC";
+    let mut rows = c.prepare(sql)?;
+    let rows =
+        rows.query_map([lane.group.as_str()], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?)))?;
+    for row in rows {
+        let (seq, text) = row?;
+        if Command::of(&text) == Some(Command::Stop) {
+            return Ok(Some(MessageSeq(id(seq))));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a message that wakes the lane waits beside its open turn.

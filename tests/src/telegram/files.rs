@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::server::{Answer, ok, place, refused};
-use super::{SentMessage, Shared, html};
+use super::{SentMessage, Shared, State, html};
 
 /// The largest file, and the largest picture, that a bot may send (<https://core.telegram.org/bots/api#sending-files>).
 const DOCUMENT: usize = 50 << 20;
@@ -121,7 +121,12 @@ pub(super) async fn get_file(shared: &Shared, ask: &Value) -> Answer {
     let id = ask["file_id"].as_str().unwrap_or_default();
     shared.state().asked_for.push(id.to_owned());
     shared.changed();
-    shared.wait_for(|state| (!state.holds_files).then_some(())).await;
+    let given = |state: &mut State| {
+        let one = state.holds_files && state.files_given > 0;
+        state.files_given -= usize::from(one);
+        (one || !state.holds_files).then_some(())
+    };
+    shared.wait_for(given).await;
     match shared.state().files.get(id) {
         Some(bytes) => ok(json!({ "file_id": id, "file_size": bytes.len(), "file_path": id })),
         None => refused(400, "Bad Request: invalid file_id", None),

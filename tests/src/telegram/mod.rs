@@ -114,6 +114,8 @@ struct State {
     /// Files that the bot has asked for, in order.
     asked_for: Vec<String>,
     holds_files: bool,
+    /// Files that are given all the same.
+    files_given: usize,
     sent: Vec<SentMessage>,
     /// How far each chat's listener has heard.
     heard: HashMap<(i64, Option<i64>), usize>,
@@ -290,6 +292,12 @@ impl TelegramServer {
     /// From now on no file is given, however long the bot waits; or they are given again.
     pub fn holds_files(&self, holds: bool) {
         self.shared.state().holds_files = holds;
+        self.shared.changed();
+    }
+
+    /// Of the files that are held, the next one is given.
+    pub fn gives_one_file(&self) {
+        self.shared.state().files_given += 1;
         self.shared.changed();
     }
 
