@@ -158,7 +158,7 @@ impl Host {
         };
         let (mut supervisor, wires) = Supervisor::new(Arc::clone(&parts), settings);
         supervisor.take_over(recovered);
-        tokio::spawn(run::reap(Arc::clone(&parts)));
+        tokio::spawn(run::keep_reaping(Arc::clone(&parts)));
         images::sweep(&root);
         failpoint!("daemon.recover.commands");
         for command in supervisor::unfinished(&parts).await? {

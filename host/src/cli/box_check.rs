@@ -191,14 +191,21 @@ fn key_line(canary: &Canary) -> Finding {
             acceptable: false,
         };
     }
-    Finding {
-        name: "key-canary",
-        standing: if clean { Standing::Held } else { Standing::Lost },
-        seen: if clean { expected.clone() } else { format!("found in {}", canary.hits.shown()) },
-        expected,
-        fix: "make that key invalid where it was issued, set a new one, and take it out of the place named",
-        acceptable: false,
-    }
+    let unread = canary.unread.named.len() + canary.unread.more;
+    let (standing, seen, fix) = match (clean, unread) {
+        (false, _) => (
+            Standing::Lost,
+            format!("found in {}", canary.hits.shown()),
+            "make that key invalid where it was issued, set a new one, and take it out of the place named",
+        ),
+        (true, 0) => (Standing::Held, expected.clone(), ""),
+        (true, _) => (
+            Standing::Unknown,
+            format!("{expected}, and {unread} places could not be read"),
+            "look at the places below yourself; as root, more can be read",
+        ),
+    };
+    Finding { name: "key-canary", standing, seen, expected, fix, acceptable: false }
 }
 
 /// One line of the table; where there is something to do, another with the fix.

@@ -7,6 +7,7 @@
     reason = "the host's own files and folders; what an agent may write is walked by untrusted_fs"
 )]
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::text;
 use ipc_schema::untrusted_fs::{Kind, Step, UntrustedDir, Walk};
 
 use crate::config::Install;
@@ -26,8 +28,12 @@ const SHORTEST: usize = 8;
 const FILE_MAX: u64 = 16 << 20;
 /// So many names of an agent's are looked at: a million files must not hold the operator up.
 const NAMES_MAX: u64 = 20_000;
-/// So many places are told by their name; an agent can make more than anybody reads.
+/// And so many bytes of its files.
+const BYTES_MAX: u64 = 512 << 20;
+/// So many places are told by their name, in so many characters; an agent can make more, and longer ones, than anybody
+/// reads.
 const NAMED: usize = 20;
+const NAME_MAX: usize = 200;
 /// Host-owned files are read in pieces of this size.
 const PIECE: usize = 1 << 20;
 
@@ -41,8 +47,8 @@ pub(super) struct Places {
 }
 
 impl Places {
-    fn note(&mut self, place: String) {
-        if self.named.len() < NAMED { self.named.push(place) } else { self.more += 1 }
+    fn note(&mut self, place: &str) {
+        if self.named.len() < NAMED { self.named.push(text::line(place, NAME_MAX)) } else { self.more += 1 }
     }
 
     /// Whether there is none.
@@ -92,7 +98,7 @@ impl Canary {
     pub(super) fn bytes(&mut self, place: &str, bytes: &[u8]) {
         self.read += 1;
         if self.stands_in(bytes) {
-            self.hits.note(place.to_owned());
+            self.hits.note(place);
         }
     }
 
@@ -111,9 +117,9 @@ impl Canary {
             below.iter().for_each(|path| self.own(path));
         } else if about.is_file() {
             match self.file(path) {
-                Ok(true) => self.hits.note(path.display().to_string()),
+                Ok(true) => self.hits.note(&path.display().to_string()),
                 Ok(false) => {}
-                Err(e) => self.unread.note(format!("{}: {e}", path.display())),
+                Err(e) => self.unread.note(&format!("{}: {e}", path.display())),
             }
         }
     }
@@ -144,27 +150,52 @@ impl Canary {
         let mut walk = match walk {
             Ok(walk) => walk,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
-            Err(e) => return self.unread.note(format!("{}: {e}", path.display())),
+            Err(e) => return self.unread.note(&format!("{}: {e}", path.display())),
         };
+        let (mut left, mut seen) = (BYTES_MAX, HashSet::new());
         while let Some(step) = walk.next() {
-            let place = || format!("{}/{}", path.display(), walk.path().display());
-            match step {
+            let read = match step {
                 Step::Entry(entry) => {
-                    if self.stands_in(walk.path().file_name().unwrap_or(OsStr::new("")).as_bytes()) {
-                        self.hits.note(format!("a name in {}", path.display()));
+                    let name = walk.path();
+                    if self.stands_in(name.file_name().unwrap_or(OsStr::new("")).as_bytes()) {
+                        self.hits.note(&format!("a name in {}", path.display()));
                     }
-                    match of_entry(&walk, entry.kind) {
-                        Ok(Some(bytes)) => self.bytes(&place(), &bytes),
-                        Ok(None) => {}
-                        Err(why) => self.unread.note(format!("{}: {why}", place())),
+                    // One file of many names is read once.
+                    if entry.kind == Kind::File && !seen.insert(entry.inode) {
+                        continue;
+                    }
+                    of_entry(&walk, entry.kind, left)
+                }
+                Step::Left => Ok(None),
+                Step::Unread(e) => Err(e.to_string()),
+            };
+            match read {
+                Ok(Some(bytes)) => {
+                    left = left.saturating_sub(bytes.len() as u64);
+                    self.read += 1;
+                    if self.stands_in(&bytes) {
+                        let place = self.place(path, &walk);
+                        self.hits.note(&place);
                     }
                 }
-                Step::Left => {}
-                Step::Unread(e) => self.unread.note(format!("{}: {e}", place())),
+                Ok(None) => {}
+                Err(why) => {
+                    let place = self.place(path, &walk);
+                    self.unread.note(&format!("{place}: {why}"));
+                }
             }
         }
         if walk.truncated() {
-            self.unread.note(format!("{}: more than {NAMES_MAX} names", path.display()));
+            self.unread.note(&format!("{}: more than {NAMES_MAX} names", path.display()));
+        }
+    }
+
+    /// Where a walk is; a name that holds a secret is not told.
+    fn place(&self, top: &Path, walk: &Walk) -> String {
+        let inside = walk.path();
+        match self.stands_in(inside.as_os_str().as_bytes()) {
+            true => format!("{}, below a name that holds it", top.display()),
+            false => format!("{}/{}", top.display(), inside.display()),
         }
     }
 
@@ -208,8 +239,8 @@ impl Canary {
     }
 }
 
-/// What there is to read of an entry.
-fn of_entry(walk: &Walk, kind: Kind) -> Result<Option<Vec<u8>>, String> {
+/// What there is to read of an entry, where so many bytes may be read.
+fn of_entry(walk: &Walk, kind: Kind, left: u64) -> Result<Option<Vec<u8>>, String> {
     match kind {
         Kind::Folder | Kind::Other => Ok(None),
         Kind::Link => {
@@ -217,7 +248,10 @@ fn of_entry(walk: &Walk, kind: Kind) -> Result<Option<Vec<u8>>, String> {
         }
         Kind::File => {
             let mut bytes = Vec::new();
-            let file = walk.file(FILE_MAX).map_err(|refusal| refusal.reason)?;
+            if left == 0 {
+                return Err(format!("beyond the {} MiB that are read", BYTES_MAX >> 20));
+            }
+            let file = walk.file(FILE_MAX.min(left)).map_err(|refusal| refusal.reason)?;
             file.copy(&mut bytes).map_err(|e| e.to_string())?;
             Ok(Some(bytes))
         }
@@ -288,5 +322,34 @@ mod tests {
             assert_eq!((places.named.len(), places.more), (20, 10));
             assert!(places.shown().ends_with(" and 10 more"));
         }
+    }
+
+    #[test]
+    fn a_secret_is_not_printed_as_a_name_nor_a_name_at_any_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = dir.path().join("sk-a-long-secret");
+        std::fs::create_dir(&named).unwrap();
+        std::fs::write(named.join("copy"), "sk-a-long-secret").unwrap();
+        std::fs::File::create(named.join("large")).unwrap().set_len(17 << 20).unwrap();
+        let deep = (0..30).fold(dir.path().to_owned(), |path, _| path.join("d".repeat(100)));
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(deep.join("\u{202e}key"), "sk-a-long-secret").unwrap();
+        let mut canary = canary();
+        canary.of_agent(dir.path());
+        let all = format!("{:?} {:?}", canary.hits, canary.unread);
+        assert!(!all.contains("sk-a-long-secret") && all.len() < 2_000 && !all.contains('\u{202e}'), "{all}");
+        assert_eq!((canary.hits.named.len(), canary.unread.named.len()), (3, 1), "{all}");
+    }
+
+    #[test]
+    fn one_file_of_many_names_is_read_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("one"), "nothing").unwrap();
+        (0..50).for_each(|n| {
+            std::fs::hard_link(dir.path().join("one"), dir.path().join(n.to_string())).unwrap()
+        });
+        let mut canary = canary();
+        canary.of_agent(dir.path());
+        assert_eq!(canary.read, 1);
     }
 }

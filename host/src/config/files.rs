@@ -336,8 +336,7 @@ pub struct LimitsFile {
     /// The group's transcripts, in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_mib: Option<u64>,
-    /// Files that people have sent to the group, all together, in MiB; what comes beyond is not stored, and the agent
-    /// is told.
+    /// Files that people have sent to the group, all together, in MiB; the oldest go first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inbox_mib: Option<u64>,
     /// Whether workspace and transcripts each get a file system of their own, in an image of their limit's size: a box

@@ -56,7 +56,7 @@ pub fn too_large(bytes: u64, held: Budget, inbox: Budget, most: u64) -> String {
 
 fn full(held: Budget, inbox: Budget) -> String {
     format!(
-        "not stored: there is no room for it in this group's inbox ({} files, {} MiB; at most {} files and {} MiB, limits.inbox_mib). Files leave it after the owner's keep.media",
+        "not stored: there is no room for it in this group's inbox ({} files, {} MiB; at most {} files and {} MiB, limits.inbox_mib), all of it for messages that are not answered yet",
         held.names,
         held.bytes >> 20,
         inbox.names,

@@ -28,7 +28,8 @@ pub mod label {
     pub const RUNNER: &str = "lazaret.runner";
     /// Digest of the posture.
     pub const POSTURE: &str = "lazaret.posture";
-    /// It is made for a look, has no run, and goes within [`super::LOOKS`]. The value is the process that looks.
+    /// It is made for a look, has no run, and goes within [`super::LOOKS`]. The value is the process that looks;
+    /// a run's has none.
     pub const LOOK: &str = "lazaret.look";
 }
 
@@ -515,6 +516,8 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
         (label::LANE, input.lane.to_string()),
         (label::RUNNER, input.runner.clone()),
         (label::POSTURE, posture(spec)),
+        // An image's own label of that name would come through.
+        (label::LOOK, String::new()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))

@@ -1,6 +1,7 @@
 //! Files that people sent: fetched for the box that is to read of them, while the box starts and everything else goes
 //! on.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,23 +82,33 @@ struct Fetch {
 
 impl Fetch {
     async fn all(self, files: Vec<Waiting>) -> Result<()> {
-        let dir = self.inbox.clone();
-        let mut held = blocking(move || Ok(held(&dir))).await.map_err(|e| StoreError::Rule(e.to_string()))?;
+        // What people are still to be answered for stays, and what this letter names.
+        let mut needed: HashSet<String> = self.parts.store.media_in_use().await?.into_iter().collect();
         let mut of_context = 0;
         for waiting in files {
             of_context += usize::from(!waiting.wakes);
             let file = if of_context > media::FILES_OF_CONTEXT && !waiting.wakes {
                 waiting.file.given_up(media::of_context())
             } else {
+                let held = self.make_room(waiting.file.bytes, &needed).await?;
                 self.one(&waiting, held).await?
             };
-            if file.file.is_some() {
-                held = Budget { bytes: held.bytes + file.bytes, names: held.names + 1 };
-            }
+            needed.extend(file.file.clone());
             failpoint!("run.attachment.kept");
             self.parts.store.fetched(waiting.seq, waiting.at, file).await?;
         }
         Ok(())
+    }
+
+    /// What the inbox holds, once the oldest files that nobody waits for have made room for one of so many bytes; for
+    /// the largest, where nobody has said how many.
+    async fn make_room(&self, bytes: u64, needed: &HashSet<String>) -> Result<Budget> {
+        let largest = self.parts.install.file.host.attachment_mib << 20;
+        let room = if bytes == 0 { largest } else { bytes.min(largest) };
+        let (dir, limit, needed) = (self.inbox.clone(), self.limit, needed.clone());
+        blocking(move || Ok(without_the_oldest(&dir, limit, room, &needed)))
+            .await
+            .map_err(|e| StoreError::Rule(e.to_string()))
     }
 
     /// One file, stored or given up.
@@ -150,13 +161,24 @@ impl Fetch {
     }
 }
 
-/// What an inbox holds. It is the host's own folder, and flat.
-fn held(dir: &Path) -> Budget {
-    let sizes = disk::inside(dir).into_iter().filter_map(|path| disk::size(&path).ok());
-    sizes.fold(Budget { bytes: 0, names: 0 }, |held, bytes| Budget {
-        bytes: held.bytes + bytes,
-        names: held.names + 1,
-    })
+/// Removes the oldest files of an inbox until it has room for one more; returns what it holds then. It is the host's
+/// own folder, and flat.
+fn without_the_oldest(dir: &Path, limit: Budget, room: u64, needed: &HashSet<String>) -> Budget {
+    let about = |path: PathBuf| Some((disk::changed(&path).ok()?, disk::size(&path).ok()?, path));
+    let mut files: Vec<_> = disk::inside(dir).into_iter().filter_map(about).collect();
+    files.sort();
+    let bytes = files.iter().map(|(_, bytes, _)| bytes).sum();
+    let mut held = Budget { bytes, names: files.len() as u64 };
+    for (_, bytes, path) in files {
+        if held.bytes.saturating_add(room) <= limit.bytes && held.names < limit.names {
+            break;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !needed.contains(&*name) && disk::remove(&path).is_ok() {
+            held = Budget { bytes: held.bytes - bytes, names: held.names - 1 };
+        }
+    }
+    held
 }
 
 /// The sender's name is a label only; of it no more than a short plain extension reaches the disk.
@@ -169,4 +191,28 @@ fn keep(dir: &Path, gid: u32, label: &str, bytes: &[u8]) -> io::Result<String> {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inbox_makes_room_with_what_is_old_and_nobody_waits_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for (age, name) in ["old", "needed", "new"].iter().enumerate() {
+            let path = dir.path().join(name);
+            std::fs::write(&path, [7; 100]).unwrap();
+            let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(age as u64);
+            std::fs::File::options().append(true).open(path).unwrap().set_modified(at).unwrap();
+        }
+        let needed = HashSet::from(["needed".to_owned()]);
+        let held = |limit: u64, room: u64| {
+            without_the_oldest(dir.path(), Budget { bytes: limit, names: 10 }, room, &needed)
+        };
+        assert_eq!(held(350, 50), Budget { bytes: 300, names: 3 });
+        assert_eq!(held(350, 100), Budget { bytes: 200, names: 2 });
+        assert!(!dir.path().join("old").exists() && dir.path().join("new").exists());
+        assert_eq!(held(50, 100), Budget { bytes: 100, names: 1 }, "what is needed stays, whatever it takes");
+    }
 }

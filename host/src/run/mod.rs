@@ -49,7 +49,7 @@ pub use birth::{Never, spec_of};
 use gate::Gate;
 pub use opening::sweep;
 pub use probe::{Ground, Seen, Walls, possible};
-pub use reaper::reap;
+pub use reaper::{keep_reaping, reap};
 use watchdog::{Bite, Watchdog};
 
 /// A box that is up this long without `ready` will not get there.

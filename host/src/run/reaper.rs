@@ -27,6 +27,17 @@ enum Later {
     Looked(usize),
 }
 
+/// What a command left that was ended in the middle of a look goes after this at the latest.
+const EVERY: Duration = Duration::from_secs(3600);
+
+/// Reaps at once, and then every hour.
+pub async fn keep_reaping(parts: Arc<Parts>) {
+    loop {
+        reap(Arc::clone(&parts)).await;
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
 /// Removes every box of this install whose run has ended, as soon as the engine can be asked.
 pub async fn reap(parts: Arc<Parts>) {
     for tries in 1.. {
@@ -70,7 +81,8 @@ fn somebody_looks(found: &Found, started: WallMs, now: WallMs) -> bool {
         true => found.made.0 + 1_000 > started.0,
         false => disk::there(&Path::new("/proc").join(looker.to_string())),
     };
-    lives && now.since(found.made) < LOOKS
+    // A clock that was set back makes it older than it can be, and never younger.
+    lives && found.made.0 <= now.0 + 1_000 && now.since(found.made) < LOOKS
 }
 
 #[cfg(test)]
@@ -88,5 +100,6 @@ mod tests {
         assert!(!looks(Some(u32::MAX), 1, 101_000), "its process is gone");
         assert!(!looks(Some(1), 1, 100_000 + 300_000), "no look takes so long");
         assert!(!looks(None, 1, 101_000), "a run's");
+        assert!(!looks(Some(1), 1, 50_000), "made in a time that has not come");
     }
 }

@@ -84,8 +84,8 @@ pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// The beginning of a file. What /proc tells of a process's memory (its command line, its environment) has the size that
-/// the process says: prctl(2), `PR_SET_MM`, needs no right.
+/// The beginning of a file. What /proc tells of a process's memory (its command line, its environment) has the size
+/// that the process says: prctl(2), `PR_SET_MM`, needs no right.
 fn beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(most).read_to_end(&mut bytes)?;

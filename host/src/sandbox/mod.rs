@@ -432,7 +432,7 @@ impl Engine {
             .filter_map(|b| {
                 let labels = b.labels.unwrap_or_default();
                 let made = b.created.map_or(WallMs(0), |seconds| WallMs(seconds.saturating_mul(1000)));
-                let looker = labels.get(label::LOOK).map(|pid| pid.parse().unwrap_or(0));
+                let looker = labels.get(label::LOOK).and_then(|pid| pid.parse().ok());
                 Some(Found { container: b.id?, run: labels.get(label::RUN)?.clone(), made, looker })
             })
             .collect())

@@ -49,8 +49,8 @@ pub(super) fn waiting(messages: &[Stored]) -> Vec<Waiting> {
     all
 }
 
-/// Leaves the first message for the agent that waits for a file, and what comes after it, to a later letter, if there is
-/// one for the agent before it. They are in order.
+/// Leaves the first message for the agent that waits for a file, and what comes after it, to a later letter, if there
+/// is one for the agent before it. They are in order.
 pub(super) fn leave_later(messages: &mut Vec<Stored>) {
     let waits = |m: &Stored| m.wakes && m.attachments.iter().any(|file| file.handle.is_some());
     let first = messages.iter().position(waits).unwrap_or(messages.len());
