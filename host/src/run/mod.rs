@@ -366,7 +366,10 @@ impl Run {
                     failpoint!("run.input.written");
                 }
                 Ok(Composed::Files(turn, files)) => self.fetch(turn, files),
-                Ok(Composed::Nothing) => break,
+                Ok(Composed::Nothing) => {
+                    self.patience = Patience::Whole;
+                    break;
+                }
                 Err(e) => return self.not_fed(&e).await,
             }
         }
