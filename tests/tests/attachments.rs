@@ -27,6 +27,23 @@ fn inbox(world: &World, group: &str) -> Vec<String> {
     entries.map(|e| e.file_name().into_string().unwrap()).collect()
 }
 
+/// Ann stops the turn: the order's answer, and the turn's end, in either order.
+async fn is_stopped(world: &World, ann: &Person, direct: &Chat) {
+    ann.says(direct, "/stop");
+    let mut told = [world.hears(direct).await, world.hears(direct).await];
+    told.sort();
+    assert_eq!(told, ["[lazaret] Stopped.", "[lazaret] Stopping."]);
+}
+
+/// The next message is answered, and what was stopped stays so.
+async fn goes_on(world: World, ann: &Person, direct: &Chat) {
+    world.model.on("are you there").says("Yes.");
+    ann.says(direct, "are you there?");
+    assert_eq!(world.hears(direct).await, "Yes.");
+    assert!(!world.model.last_request_text().contains("read this"), "it was stopped");
+    world.finish().await;
+}
+
 /// Bob and a room of his, which is admitted as `family`.
 async fn bob_and_a_room(world: &World) -> (Person, Chat) {
     let bob = world.telegram.person(6, "Bob");
@@ -169,17 +186,9 @@ async fn a_turn_is_stopped_while_its_file_is_on_its_way() {
     world
         .patiently("the box is ready", async || world.log().contains("the box is ready").then_some(()))
         .await;
-    ann.says(&direct, "/stop");
-    // The answer to the order, and the turn's end, which nothing has to be waited for.
-    let mut told = [world.hears(&direct).await, world.hears(&direct).await];
-    told.sort();
-    assert_eq!(told, ["[lazaret] Stopped.", "[lazaret] Stopping."]);
+    is_stopped(&world, &ann, &direct).await;
     world.telegram.holds_files(false);
-    world.model.on("are you there").says("Yes.");
-    ann.says(&direct, "are you there?");
-    assert_eq!(world.hears(&direct).await, "Yes.");
-    assert!(!world.model.last_request_text().contains("read this"), "it was stopped");
-    world.finish().await;
+    goes_on(world, &ann, &direct).await;
 }
 
 #[tokio::test]
@@ -201,12 +210,16 @@ async fn a_platform_that_stumbles_is_asked_again_and_one_that_refuses_is_not() {
     world.finish().await;
 }
 
-/// The box of Ann's turn works, with a follow-up's file on its way, and hears nothing any more.
-async fn works_and_is_deaf(world: &World, ann: &Person, direct: &Chat) {
+/// The box of Ann's turn works.
+async fn works(world: &World, ann: &Person, direct: &Chat) {
     let command = serde_json::json!({ "command": "touch /workspace/watching; sleep 1000" });
     world.model.on("watch the pot").runs("run_command", command).says("Boiled.");
     ann.says(direct, "watch the pot");
     world.made_in_workspace("main", "watching").await;
+}
+
+/// It hears nothing any more.
+async fn is_deaf(world: &World) {
     let boxes = world.boxes().await;
     let about = format!("/containers/{}/json", boxes[0]);
     let pid = world.engine().ask(hyper::Method::GET, &about, None).await.json()["State"]["Pid"].to_string();
@@ -220,7 +233,8 @@ async fn works_and_is_deaf(world: &World, ann: &Person, direct: &Chat) {
 async fn what_is_written_after_a_stop_is_answered_whatever_comes_in_between() {
     for crash in [false, true] {
         let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
-        works_and_is_deaf(&world, &ann, &direct).await;
+        works(&world, &ann, &direct).await;
+        is_deaf(&world).await;
         world.telegram.holds_files(true);
         ann.sends(&direct, document(1234), "and read this");
         world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
@@ -246,17 +260,11 @@ async fn what_is_written_after_a_stop_is_answered_whatever_comes_in_between() {
 #[tokio::test]
 async fn nothing_waits_for_a_file_that_was_stopped() {
     let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
-    let command = serde_json::json!({ "command": "touch /workspace/watching; sleep 1000" });
-    world.model.on("watch the pot").runs("run_command", command).says("Boiled.");
-    ann.says(&direct, "watch the pot");
-    world.made_in_workspace("main", "watching").await;
+    works(&world, &ann, &direct).await;
     world.telegram.holds_files(true);
     ann.sends(&direct, document(1234), "and read this");
     world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
-    ann.says(&direct, "/stop");
-    let mut told = [world.hears(&direct).await, world.hears(&direct).await];
-    told.sort();
-    assert_eq!(told, ["[lazaret] Stopped.", "[lazaret] Stopping."]);
+    is_stopped(&world, &ann, &direct).await;
     world.model.on("something else").says("Done.");
     ann.says(&direct, "do something else");
     assert_eq!(world.hears(&direct).await, "Done.");
@@ -275,16 +283,9 @@ async fn a_turn_is_stopped_that_waits_for_room_on_the_disk() {
     ann.sends(&direct, document(1 << 20), "read this");
     let full = async || world.log().contains("the box is fed later").then_some(());
     world.patiently("there is no room", full).await;
-    ann.says(&direct, "/stop");
-    let mut told = [world.hears(&direct).await, world.hears(&direct).await];
-    told.sort();
-    assert_eq!(told, ["[lazaret] Stopped.", "[lazaret] Stopping."]);
+    is_stopped(&world, &ann, &direct).await;
     journeys::engine::unmount_below(&inbox);
-    world.model.on("are you there").says("Yes.");
-    ann.says(&direct, "are you there?");
-    assert_eq!(world.hears(&direct).await, "Yes.");
-    assert!(!world.model.last_request_text().contains("read this"), "it was stopped");
-    world.finish().await;
+    goes_on(world, &ann, &direct).await;
 }
 
 /// One file after the other, each while the one before is on its way: what was asked first is not kept waiting by them.
