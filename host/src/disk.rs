@@ -161,6 +161,16 @@ pub fn inside(dir: &Path) -> Vec<PathBuf> {
     list(dir).unwrap_or_default()
 }
 
+/// Work that waits for the disk, on a thread that may.
+///
+/// # Errors
+/// The work's own; or that it panicked.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
 /// Passes on what is written through it, and takes its SHA-256.
 pub struct Digesting<W> {
     to: W,

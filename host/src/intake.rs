@@ -135,7 +135,7 @@ async fn take_in(
         let group = group_of(parts, &inbound).await?;
         match (admission::admit(&inbound, group.as_ref(), &owners), group) {
             (Admission::Take(role), Some(Group { name: group, .. })) => {
-                let most = parts.install.file.host.attachment_mib << 20;
+                let most = parts.install.file.host.attachment_bytes();
                 let attachments = media::offered(&inbound.attachments, most);
                 let owner = owners.contains(&inbound.sender.id);
                 stored_as.push(Some(admitted.len()));

@@ -4,7 +4,6 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use ipc_schema::text::safe_line;
 use serde_json::{Value, json};
 
 use super::canary::Canary;
@@ -16,6 +15,7 @@ use crate::parts::Runner;
 use crate::policy::image::of_next_run;
 use crate::policy::posture::{Finding, Standing};
 use crate::policy::sandbox_plan::ContainerSpec;
+use crate::report::safe_line;
 use crate::run::{self, Ground, Never, Seen, Walls};
 use crate::sandbox::{Engine, Probed};
 
@@ -142,7 +142,7 @@ impl Looked {
         );
         self.lines.iter().for_each(|line| text += &told(line));
         for place in &self.canary.unread.named {
-            text += &format!("{:<10}not read for keys: {}\n", "", safe_line(place));
+            text += &format!("{:<10}not read for keys: {place}\n", "");
         }
         if self.canary.unread.more > 0 {
             text += &format!("{:<10}not read for keys: {} more\n", "", self.canary.unread.more);

@@ -1,6 +1,5 @@
 //! `lazaret status`
 
-use ipc_schema::text::safe_line;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use crate::clock::Clock;
 use crate::disk;
 use crate::mailbox;
 use crate::policy::pressure::names_floor;
-
+use crate::report::safe_line;
 use crate::say;
 use crate::store::{self, DeliveryCount};
 use crate::unix_socket;

@@ -181,6 +181,13 @@ pub struct HostFile {
     pub question_expiry: Span,
 }
 
+impl HostFile {
+    /// Bytes that one file may have, from people and to them.
+    pub fn attachment_bytes(&self) -> u64 {
+        self.attachment_mib << 20
+    }
+}
+
 impl Default for HostFile {
     fn default() -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! Files that people sent: fetched for the box that is to read of them, while the box starts and everything else goes
 //! on.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +45,7 @@ impl Run {
             inbox: self.parts.install.root.inbox(&self.lane.group),
             group: self.lane.group.clone(),
             limit: media::inbox(self.group.limits.inbox),
+            largest: self.parts.install.file.host.attachment_bytes(),
             until: Instant::now() + ALL_WITHIN,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(fetch.all(files)));
@@ -77,38 +78,38 @@ struct Fetch {
     inbox: PathBuf,
     group: GroupName,
     limit: Budget,
+    /// Bytes of one file.
+    largest: u64,
     until: Instant,
 }
 
 impl Fetch {
     async fn all(self, files: Vec<Waiting>) -> Result<()> {
-        // What people are still to be answered for stays, and what this letter names.
-        let mut needed: HashSet<String> = self.parts.store.media_in_use().await?.into_iter().collect();
+        // What people are still to be answered for stays.
+        let needed: HashSet<String> = self.parts.store.media_in_use().await?.into_iter().collect();
+        let dir = self.inbox.clone();
+        let failed = |e: io::Error| StoreError::Rule(e.to_string());
+        let mut inbox = disk::blocking(move || Ok(Inbox::list(&dir, &needed))).await.map_err(failed)?;
         let mut of_context = 0;
         for waiting in files {
             of_context += usize::from(!waiting.wakes);
             let file = if of_context > media::FILES_OF_CONTEXT && !waiting.wakes {
                 waiting.file.given_up(media::of_context())
             } else {
-                let held = self.make_room(waiting.file.bytes, &needed).await?;
-                self.one(&waiting, held).await?
+                // For the largest, where nobody has said how many bytes it has.
+                let room =
+                    if waiting.file.bytes == 0 { self.largest } else { waiting.file.bytes.min(self.largest) };
+                let limit = self.limit;
+                inbox = disk::blocking(move || Ok(inbox.with_room(limit, room))).await.map_err(failed)?;
+                self.one(&waiting, inbox.held).await?
             };
-            needed.extend(file.file.clone());
+            if let Some(name) = &file.file {
+                inbox.took(name, file.bytes);
+            }
             failpoint!("run.attachment.kept");
             self.parts.store.fetched(waiting.seq, waiting.at, file).await?;
         }
         Ok(())
-    }
-
-    /// What the inbox holds, once the oldest files that nobody waits for have made room for one of so many bytes; for
-    /// the largest, where nobody has said how many.
-    async fn make_room(&self, bytes: u64, needed: &HashSet<String>) -> Result<Budget> {
-        let largest = self.parts.install.file.host.attachment_mib << 20;
-        let room = if bytes == 0 { largest } else { bytes.min(largest) };
-        let (dir, limit, needed) = (self.inbox.clone(), self.limit, needed.clone());
-        blocking(move || Ok(without_the_oldest(&dir, limit, room, &needed)))
-            .await
-            .map_err(|e| StoreError::Rule(e.to_string()))
     }
 
     /// One file, stored or given up.
@@ -126,7 +127,7 @@ impl Fetch {
         };
         let (dir, gid, label, length) =
             (self.inbox.clone(), self.parts.gid, file.name.clone(), bytes.len() as u64);
-        match blocking(move || keep(&dir, gid, &label, &bytes)).await {
+        match disk::blocking(move || keep(&dir, gid, &label, &bytes)).await {
             Ok(name) => Ok(file.stored(name, length)),
             // The message waits for its file, instead of being given without it.
             Err(e) if disk::refuses_everything(&e) => Err(StoreError::Full(e.to_string())),
@@ -138,8 +139,7 @@ impl Fetch {
     }
 
     async fn ask(&self, waiting: &Waiting, held: Budget) -> std::result::Result<Vec<u8>, String> {
-        let largest = self.parts.install.file.host.attachment_mib << 20;
-        let most = media::room(held, self.limit, largest)?;
+        let most = media::room(held, self.limit, self.largest)?;
         let gone = || "not stored: its chat cannot be reached any more".to_owned();
         let channel = self.parts.channels.of(&waiting.chat).ok_or_else(gone)?;
         let handle = waiting.file.handle.as_deref().unwrap_or_default();
@@ -147,7 +147,7 @@ impl Fetch {
             match channel.fetch(handle, most).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(FetchError::TooBig { bytes }) => {
-                    return Err(media::too_large(bytes, held, self.limit, largest));
+                    return Err(media::too_large(bytes, held, self.limit, self.largest));
                 }
                 Err(FetchError::Away { after, .. }) if tried < TRIES => {
                     tokio::time::sleep(after.unwrap_or(PAUSE)).await;
@@ -161,24 +161,48 @@ impl Fetch {
     }
 }
 
-/// Removes the oldest files of an inbox until it has room for one more; returns what it holds then. It is the host's
-/// own folder, and flat.
-fn without_the_oldest(dir: &Path, limit: Budget, room: u64, needed: &HashSet<String>) -> Budget {
-    let about = |path: PathBuf| Some((disk::changed(&path).ok()?, disk::size(&path).ok()?, path));
-    let mut files: Vec<_> = disk::inside(dir).into_iter().filter_map(about).collect();
-    files.sort();
-    let bytes = files.iter().map(|(_, bytes, _)| bytes).sum();
-    let mut held = Budget { bytes, names: files.len() as u64 };
-    for (_, bytes, path) in files {
-        if held.bytes.saturating_add(room) <= limit.bytes && held.names < limit.names {
-            break;
+/// A group's inbox: the host's own folder, and flat.
+struct Inbox {
+    held: Budget,
+    names: HashSet<String>,
+    /// Files that nobody waits for, and their bytes, the oldest first.
+    spare: VecDeque<(u64, PathBuf)>,
+}
+
+impl Inbox {
+    fn list(dir: &Path, needed: &HashSet<String>) -> Self {
+        let about = |path: PathBuf| Some((disk::changed(&path).ok()?, disk::size(&path).ok()?, path));
+        let mut files: Vec<_> = disk::inside(dir).into_iter().filter_map(about).collect();
+        files.sort();
+        let held = Budget { bytes: files.iter().map(|(_, bytes, _)| bytes).sum(), names: files.len() as u64 };
+        let names = files.iter().map(|(_, _, path)| name_of(path)).collect();
+        let spare = files.into_iter().map(|(_, bytes, path)| (bytes, path));
+        Self { held, names, spare: spare.filter(|(_, path)| !needed.contains(&name_of(path))).collect() }
+    }
+
+    /// It without its oldest files, as many as make room for one more of so many bytes.
+    fn with_room(mut self, limit: Budget, room: u64) -> Self {
+        while self.held.bytes.saturating_add(room) > limit.bytes || self.held.names >= limit.names {
+            let Some((bytes, path)) = self.spare.pop_front() else { break };
+            if disk::remove(&path).is_ok() {
+                self.held = Budget { bytes: self.held.bytes - bytes, names: self.held.names - 1 };
+                self.names.remove(&name_of(&path));
+            }
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if !needed.contains(&*name) && disk::remove(&path).is_ok() {
-            held = Budget { bytes: held.bytes - bytes, names: held.names - 1 };
+        self
+    }
+
+    /// A file has come: under the name of its bytes, which may have been there before.
+    fn took(&mut self, name: &str, bytes: u64) {
+        self.spare.retain(|(_, path)| name_of(path) != name);
+        if self.names.insert(name.to_owned()) {
+            self.held = Budget { bytes: self.held.bytes + bytes, names: self.held.names + 1 };
         }
     }
-    held
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The sender's name is a label only; of it no more than a short plain extension reaches the disk.
@@ -187,10 +211,6 @@ fn keep(dir: &Path, gid: u32, label: &str, bytes: &[u8]) -> io::Result<String> {
     let name = media::file_name(&ipc_schema::sha256_hex(bytes), label);
     disk::put(&dir.join(&name), bytes, 0o640, Some(gid))?;
     Ok(name)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
 }
 
 #[cfg(test)]
@@ -208,11 +228,24 @@ mod tests {
         }
         let needed = HashSet::from(["needed".to_owned()]);
         let held = |limit: u64, room: u64| {
-            without_the_oldest(dir.path(), Budget { bytes: limit, names: 10 }, room, &needed)
+            Inbox::list(dir.path(), &needed).with_room(Budget { bytes: limit, names: 10 }, room).held
         };
         assert_eq!(held(350, 50), Budget { bytes: 300, names: 3 });
         assert_eq!(held(350, 100), Budget { bytes: 200, names: 2 });
         assert!(!dir.path().join("old").exists() && dir.path().join("new").exists());
         assert_eq!(held(50, 100), Budget { bytes: 100, names: 1 }, "what is needed stays, whatever it takes");
+    }
+
+    #[test]
+    fn what_comes_again_is_counted_once_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        ["a", "b"].iter().for_each(|name| std::fs::write(dir.path().join(name), [7; 100]).unwrap());
+        let mut inbox = Inbox::list(dir.path(), &HashSet::new());
+        for (name, bytes) in [("a", 100), ("c", 50), ("c", 50)] {
+            inbox.took(name, bytes);
+        }
+        assert_eq!(inbox.held, Budget { bytes: 250, names: 3 });
+        inbox.with_room(Budget { bytes: 1, names: 10 }, 1);
+        assert!(dir.path().join("a").exists() && !dir.path().join("b").exists());
     }
 }

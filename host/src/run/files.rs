@@ -38,7 +38,7 @@ impl Run {
                 "this chat takes no files; say in words what matters, or where the file is".to_owned();
             return Err(refused("file.unsupported", reason));
         }
-        let most = self.parts.install.file.host.attachment_mib << 20;
+        let most = self.parts.install.file.host.attachment_bytes();
         let sent = match self.parts.store.files_sent(turn).await {
             Ok(sent) => sent,
             Err(e) => return Err(refused(e.code(), "the host's store failed; try it again later".into())),

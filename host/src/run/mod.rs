@@ -293,12 +293,13 @@ impl Run {
             }
         }
         let open = self.turn.as_ref().map(|(turn, _)| *turn);
-        let waits = self.fetching.as_ref().map(|fetching| Some(fetching.turn));
-        let unread = waits.or(self.owed.feed.then_some(None)).is_some_and(|waits| match open {
-            Some(open) => self.reads != Some(open),
+        let waits = self.fetching.is_some() || self.owed.feed;
+        let unread = match open {
+            Some(open) => waits && self.reads != Some(open),
+            None if order.is_some() => waits,
             // Without an order the turn that was meant may have ended, and another be open that nobody means.
-            None => order.is_some() || waits.is_some_and(|turn| self.reads != Some(turn)),
-        });
+            None => self.fetching.as_ref().is_some_and(|fetching| self.reads != Some(fetching.turn)),
+        };
         // What waits was stopped, or is the next turn's.
         (self.fetching, self.owed.feed) = (None, false);
         if unread {

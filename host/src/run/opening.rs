@@ -29,6 +29,7 @@ use super::probe::Ground;
 use super::reclaim::{Count, Reclaimed, count, reclaim};
 use super::watchdog::places;
 use super::{Run, new_run_id, reap};
+use crate::disk;
 use crate::domain::group::Group;
 use crate::domain::{GroupName, Lane, RunId};
 use crate::mailbox::clear_run_dir;
@@ -121,8 +122,8 @@ impl Run {
         for (path, keep) in beyond.iter().cloned() {
             let (shown, transcript) = (path.display().to_string(), transcript.clone());
             let taking = move || reclaim(&path, since, keep, transcript.as_deref().map(OsStr::new));
-            match tokio::task::spawn_blocking(taking).await {
-                Ok(Ok(taken)) => {
+            match disk::blocking(taking).await {
+                Ok(taken) => {
                     let Reclaimed { files, bytes, .. } = taken;
                     if files > 0 {
                         tracing::warn!(
@@ -132,8 +133,7 @@ impl Run {
                     }
                     all = all.and(taken);
                 }
-                Ok(Err(e)) => tracing::warn!(run = %self.run, code = "disk.reclaim", "{shown}: {e}"),
-                Err(_) => {}
+                Err(e) => tracing::warn!(run = %self.run, code = "disk.reclaim", "{shown}: {e}"),
             }
         }
         all
@@ -142,13 +142,12 @@ impl Run {
     /// Counts on a thread that may wait for the disk.
     async fn counted(&self, path: PathBuf) -> Option<Count> {
         let (since, uid, shown) = (begun(&self.run), self.wall.uid(), path.display().to_string());
-        match tokio::task::spawn_blocking(move || count(&path, since, uid)).await {
-            Ok(Ok(count)) => Some(count),
-            Ok(Err(e)) => {
+        match disk::blocking(move || count(&path, since, uid)).await {
+            Ok(count) => Some(count),
+            Err(e) => {
                 tracing::warn!(run = %self.run, code = "disk.usage", "{shown}: {e}");
                 None
             }
-            Err(_) => None,
         }
     }
 
@@ -223,9 +222,7 @@ fn is_away(never: &Never) -> bool {
 
 async fn cleared(dir: &Path) -> io::Result<()> {
     let dir = dir.to_owned();
-    tokio::task::spawn_blocking(move || clear_run_dir(&dir))
-        .await
-        .unwrap_or_else(|e| Err(io::Error::other(e)))
+    disk::blocking(move || clear_run_dir(&dir)).await
 }
 
 fn stays(dir: &Path, why: &io::Error) {

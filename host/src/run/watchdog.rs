@@ -168,11 +168,12 @@ async fn watch(
         // Before the watch on the turn: one that begins meanwhile is seen by the next round.
         let busy = open_turn.borrow_and_update().is_some();
         let room = disk::room(&state).ok();
-        let full = room
-            .as_ref()
-            .is_some_and(|room| room.free < floor / 2 || room.names < names_floor(room.all_names) / 2);
-        let low =
-            room.as_ref().is_some_and(|room| room.free < floor || room.names < names_floor(room.all_names));
+        let below = |part: u64| {
+            room.as_ref().is_some_and(|room| {
+                room.free < floor / part || room.names < names_floor(room.all_names) / part
+            })
+        };
+        let (low, full) = (below(1), below(2));
         let lost = matches!((&then, &room), (Some(then), Some(now))
             if then.free.saturating_sub(now.free) > LOST.bytes || then.names.saturating_sub(now.names) > LOST.names);
         let period = if busy { BUSY } else { QUIET };
