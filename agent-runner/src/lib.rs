@@ -3,7 +3,7 @@
 //! It has no settings and expects nothing of the image, not even a shell: everything it must know is in the
 //! `begin` letter, and everything it remembers is in the session's transcript. It may be killed at any moment.
 //!
-//! It is a library so that the fuzz targets (`tests/fuzz`) can knock at `doors`; every module is private.
+//! It is a library so that the fuzz targets (`tests/fuzz`) can fuzz at `fuzz_targets`; every module is private.
 //!
 //! To read it in order: [`session`] (one run, from `begin` to the exit), [`turn`] (one turn; [`turn::step`] decides,
 //! the rest performs), [`transcript`] (what is remembered), [`post`] with [`inbox`] and [`outbox`] (letters),
@@ -12,28 +12,28 @@
 #[macro_use]
 mod failpoint;
 
-mod clock;
 mod compaction;
-#[cfg(any(test, fuzzing))]
-pub mod doors;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_targets;
 mod inbox;
-mod look;
+mod inspect_image;
+mod local_time;
+mod mailbox;
 mod model;
-mod open;
 mod outbox;
-mod places;
+mod paths;
 mod policy;
-mod post;
 mod probe;
 mod prompt;
 mod proxy;
-mod session;
+mod run_loop;
 #[cfg(test)]
 mod tests_support;
 mod tools;
 mod transcript;
 mod turn;
+mod unlock_dirs;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::model::Gateway;
-use crate::places::Places;
+use crate::paths::Places;
 
 /// The agent inside the box. It is started by the host, and told what to do by letters below /ipc.
 #[derive(Parser)]
@@ -119,7 +119,7 @@ pub fn main() -> ExitCode {
 }
 
 fn look_around() -> ExitCode {
-    match look::look(&Places::below("/")) {
+    match inspect_image::look(&Places::below("/")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "what the image offers cannot be told");
@@ -129,7 +129,7 @@ fn look_around() -> ExitCode {
 }
 
 fn open_up() -> ExitCode {
-    match open::open(&Places::below("/")) {
+    match unlock_dirs::open(&Places::below("/")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The host keeps the last line.
@@ -150,7 +150,7 @@ async fn run_until_told(places: Places) -> u8 {
         }
     };
     tokio::select! {
-        code = session::run(places, |places| Gateway::new(places.socket())) => code,
+        code = run_loop::run(places, |places| Gateway::new(places.socket())) => code,
         _ = term.recv() => {
             tracing::info!("told to end");
             TERMINATED

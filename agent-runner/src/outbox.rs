@@ -9,8 +9,8 @@ use ipc_schema::letters::from_agent::{Draft, Status};
 use ipc_schema::write::{LetterDir, WriteError};
 use ipc_schema::{FromAgentLetter, LetterId, RunId, TurnId};
 
-use crate::clock;
 use crate::error::Fatal;
+use crate::local_time;
 
 /// A full directory empties as the host reads on. After this many tries, one second apart, it does not.
 const WRITE_TRIES: u32 = 60;
@@ -118,7 +118,7 @@ impl Outbox {
             turn,
             n: self.written + 1,
             ack: self.settled.all_through,
-            at: clock::stamp(),
+            at: local_time::stamp(),
             body,
         };
         let bytes = letter.to_bytes().map_err(Fatal::OwnLetter)?;
@@ -238,7 +238,7 @@ mod tests {
                 turn: Some(TurnId(4)),
                 n: 1,
                 ack: 0,
-                at: clock::stamp(),
+                at: local_time::stamp(),
                 body: message(&text),
             };
             let read = FromAgentLetter::parse(&letter.to_bytes().unwrap()).unwrap();

@@ -130,7 +130,7 @@ impl Cutter {
 
 /// What the fuzz target does: a first line of a pattern, then a command.
 #[cfg(any(test, fuzzing))]
-pub fn knock(data: &[u8]) {
+pub fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (pattern, command) = text.split_once('\n').unwrap_or(("rm *", &text));
     let segments = segments(command);

@@ -18,7 +18,6 @@ use crate::channels::Channels;
 use crate::channels::telegram::Telegram;
 use crate::channels::terminal::{self, Terminal};
 use crate::clock::Clock;
-use crate::clockwork;
 use crate::config::{ConfigError, Install, Root, first};
 use crate::delivery;
 use crate::disk;
@@ -28,9 +27,10 @@ use crate::gateway::Gateway;
 use crate::images::{self, Images, Place};
 use crate::intake;
 use crate::mailbox::Mailbox;
-use crate::parts::{Bell, Gate, Parts, Probes, Runner};
+use crate::maintenance;
 use crate::run;
 use crate::sandbox::Engine;
+use crate::services::{Bell, Gate, Probes, Runner, Services};
 use crate::store::{Admission, BALLAST, Store, StoreError};
 use crate::supervisor::{self, Signal, Supervisor, Wires};
 
@@ -90,7 +90,7 @@ impl StartError {
 /// A host that runs.
 pub struct Host {
     /// Everything the rooms share.
-    pub parts: Arc<Parts>,
+    pub services: Arc<Services>,
     wires: Wires,
     work: JoinSet<()>,
     replies: JoinSet<()>,
@@ -129,7 +129,7 @@ impl Host {
             .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
         let id = install_id(&root.state().join("install"))?;
         let place = place(&root, &id, gid, &runner);
-        let parts = Arc::new(Parts {
+        let services = Arc::new(Services {
             images: Images::new(engine.clone(), store.clone(), clock, place),
             engine,
             mailbox: Mailbox::new(gid)
@@ -147,25 +147,25 @@ impl Host {
             channels,
             gid,
         });
-        admit_configured(&parts).await?;
-        let recovered = supervisor::recover(&parts).await?;
+        admit_configured(&services).await?;
+        let recovered = supervisor::recover(&services).await?;
         failpoint!("daemon.recover.sending");
-        delivery::recover(&parts).await?;
+        delivery::recover(&services).await?;
         let settings = Settings {
-            working: parts.install.file.host.working_runs,
-            boxes: parts.install.file.host.live_boxes,
-            drain: parts.install.file.host.drain.0,
+            working: services.install.file.host.working_runs,
+            boxes: services.install.file.host.live_boxes,
+            drain: services.install.file.host.drain.0,
         };
-        let (mut supervisor, wires) = Supervisor::new(Arc::clone(&parts), settings);
+        let (mut supervisor, wires) = Supervisor::new(Arc::clone(&services), settings);
         supervisor.take_over(recovered);
-        tokio::spawn(run::keep_reaping(Arc::clone(&parts)));
+        tokio::spawn(run::keep_reaping(Arc::clone(&services)));
         images::sweep(&root);
         failpoint!("daemon.recover.commands");
-        for command in supervisor::unfinished(&parts).await? {
+        for command in supervisor::unfinished(&services).await? {
             let _ = wires.news.send(command);
         }
         let mut host = Self {
-            parts,
+            services,
             wires,
             work: JoinSet::new(),
             replies: JoinSet::new(),
@@ -180,14 +180,14 @@ impl Host {
     fn spawn(&mut self, supervisor: Supervisor) {
         self.work.spawn(supervisor.run());
         // Before the first poll: a host that starts on a full disk reads nothing.
-        let watch = clockwork::Watch::begin(&self.parts);
-        tokio::spawn(clockwork::run(Arc::clone(&self.parts), watch, self.polling.clone()));
-        for channel in self.parts.channels.all() {
-            let (parts, channel) = (Arc::clone(&self.parts), Arc::clone(channel));
+        let watch = maintenance::Watch::begin(&self.services);
+        tokio::spawn(maintenance::run(Arc::clone(&self.services), watch, self.polling.clone()));
+        for channel in self.services.channels.all() {
+            let (services, channel) = (Arc::clone(&self.services), Arc::clone(channel));
             let delivering =
-                delivery::deliver(Arc::clone(&parts), Arc::clone(&channel), self.delivering.clone());
+                delivery::deliver(Arc::clone(&services), Arc::clone(&channel), self.delivering.clone());
             self.replies.spawn(delivering);
-            tokio::spawn(intake::poll(parts, channel, self.wires.news.clone(), self.polling.clone()));
+            tokio::spawn(intake::poll(services, channel, self.wires.news.clone(), self.polling.clone()));
         }
     }
 
@@ -199,7 +199,7 @@ impl Host {
 
     /// Returns when the database is found damaged: what is stored from then on may be lost, so the host ends.
     pub fn damaged(&self) -> impl Future<Output = ()> + use<> {
-        let mut trouble = self.parts.store.trouble();
+        let mut trouble = self.services.store.trouble();
         async move {
             // A store that is gone cannot be found damaged any more.
             if trouble.wait_for(|t| t.damaged.is_some()).await.is_err() {
@@ -230,7 +230,7 @@ impl Host {
         if tokio::time::timeout(LAST_REPLIES, sent).await.is_err() {
             tracing::warn!(code = "delivery.left", "some replies wait for the next start");
         }
-        self.parts.store.close().await;
+        self.services.store.close().await;
     }
 }
 
@@ -357,7 +357,7 @@ fn install_id(path: &Path) -> Result<String, StartError> {
 /// The engine: the setting, or `DOCKER_HOST` where the setting is the default.
 pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Engine {
     let configured = &install.file.engine.socket;
-    let by_default = *configured == crate::config::files::EngineFile::default().socket;
+    let by_default = *configured == crate::config::schema::EngineFile::default().socket;
     let socket =
         env.get("DOCKER_HOST").filter(|host| by_default && host.starts_with("unix://")).unwrap_or(configured);
     Engine::new(socket)
@@ -407,15 +407,15 @@ pub fn runner_binary(env: &BTreeMap<String, String>) -> Result<PathBuf, StartErr
 }
 
 /// Chats that files name, and the terminal.
-async fn admit_configured(parts: &Parts) -> Result<(), StartError> {
-    let now = parts.clock.wall();
-    let known = parts.store.chats().await?;
-    let others = parts.install.group_names().into_iter().filter(|group| !group.is_main());
+async fn admit_configured(services: &Services) -> Result<(), StartError> {
+    let now = services.clock.wall();
+    let known = services.store.chats().await?;
+    let others = services.install.group_names().into_iter().filter(|group| !group.is_main());
     let groups = std::iter::once(GroupName::main()).chain(others);
     let terminals = groups.filter_map(|group| Some((terminal::chat_of(&group)?, group)));
     let mut wanted: Vec<_> =
         terminals.map(|(chat, group)| (chat, group, ChatKind::Direct, "terminal")).collect();
-    for (chat, group) in parts.install.chats() {
+    for (chat, group) in services.install.chats() {
         let kind = if chat.channel() == ChannelName::Telegram && chat.local().starts_with('-') {
             ChatKind::Room
         } else {
@@ -427,9 +427,12 @@ async fn admit_configured(parts: &Parts) -> Result<(), StartError> {
         if known.iter().any(|(c, g, _)| *c == chat && *g == group) {
             continue;
         }
-        parts.store.group(&group, now).await?;
+        services.store.group(&group, now).await?;
         let title = title.to_owned();
-        parts.store.admit_chat(Admission { chat, group, kind, title, by: "group.toml".into(), now }).await?;
+        services
+            .store
+            .admit_chat(Admission { chat, group, kind, title, by: "group.toml".into(), now })
+            .await?;
     }
     Ok(())
 }

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::channels::{Channel, SendError};
 use crate::domain::ChatId;
 use crate::domain::outbound::{Part, Way};
-use crate::parts::Parts;
 use crate::policy::delivery::{Happened, Next, Terms};
-use crate::policy::pace::{Pacer, Place, Wait};
+use crate::policy::rate_limit::{Pacer, Place, Wait};
 use crate::policy::retry::{LONGEST_WAIT, STORE_AGAIN};
+use crate::services::Services;
 use crate::spool::Spool;
 use crate::store::{Head, StoreError};
 
@@ -35,8 +35,8 @@ const SHORTEST: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// When the store fails.
-pub async fn recover(parts: &Parts) -> Result<(), StoreError> {
-    let cut = parts.store.recover_sending(parts.clock.wall()).await?;
+pub async fn recover(services: &Services) -> Result<(), StoreError> {
+    let cut = services.store.recover_sending(services.clock.wall()).await?;
     if cut.uncertain + cut.held + cut.strays > 0 {
         tracing::warn!(
             code = "delivery.uncertain",
@@ -51,7 +51,7 @@ pub async fn recover(parts: &Parts) -> Result<(), StoreError> {
 
 /// A channel's post office.
 struct Post {
-    parts: Arc<Parts>,
+    services: Arc<Services>,
     channel: Arc<dyn Channel>,
     spool: Spool,
     pacer: Mutex<Pacer>,
@@ -65,12 +65,12 @@ struct Post {
 
 /// Delivers for one channel until it is told to stop. Then what is being sent is finished, and what can go at once
 /// goes; the rest stays for the next host.
-pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: CancellationToken) {
-    let mut rings = parts.bell.listen();
+pub async fn deliver(services: Arc<Services>, channel: Arc<dyn Channel>, stop: CancellationToken) {
+    let mut rings = services.bell.listen();
     let pacer = Mutex::new(Pacer::new(channel.pace()));
-    let spool = Spool::at(parts.install.root.spool());
+    let spool = Spool::at(services.install.root.spool());
     let post = Arc::new(Post {
-        parts,
+        services,
         channel,
         spool,
         pacer,
@@ -81,7 +81,7 @@ pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: Cancell
     let mut workers = JoinSet::new();
     let mut busy = BTreeSet::new();
     loop {
-        match post.parts.store.chats_waiting(post.channel.name()).await {
+        match post.services.store.chats_waiting(post.channel.name()).await {
             Ok(chats) => {
                 for chat in chats {
                     if busy.insert(chat.clone()) {
@@ -95,7 +95,7 @@ pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: Cancell
             }
         }
         tokio::select! {
-            // The bell outlives its listeners: `parts` holds it.
+            // The bell outlives its listeners: `services` holds it.
             _ = rings.changed() => {}
             Some(done) = workers.join_next(), if !workers.is_empty() => {
                 if let Ok(chat) = done {
@@ -118,7 +118,7 @@ pub async fn deliver(parts: Arc<Parts>, channel: Arc<dyn Channel>, stop: Cancell
 async fn last_calls(post: &Arc<Post>, mut workers: JoinSet<ChatId>) {
     while workers.join_next().await.is_some() {}
     // What was queued while the last worker of its chat was ending.
-    for chat in post.parts.store.chats_waiting(post.channel.name()).await.unwrap_or_default() {
+    for chat in post.services.store.chats_waiting(post.channel.name()).await.unwrap_or_default() {
         workers.spawn(drain(Arc::clone(post), chat));
     }
     while workers.join_next().await.is_some() {}
@@ -160,8 +160,8 @@ enum Turn {
 
 impl Post {
     async fn terms(&self, chat: &ChatId) -> Result<Terms, StoreError> {
-        let install = &self.parts.install;
-        let group = self.parts.store.group_of(chat).await?;
+        let install = &self.services.install;
+        let group = self.services.store.group_of(chat).await?;
         // A group whose file is broken is delivered by the channel's setting.
         let own = group.and_then(|name| install.group(&name).ok()).and_then(|group| group.delivery);
         Ok(Terms {
@@ -181,7 +181,7 @@ impl Post {
         while !self.closed.is_cancelled() {
             // Listened for before the question: an end in between is not missed.
             let ended = self.ended.notified();
-            let now = self.parts.clock.now().mono;
+            let now = self.services.clock.now().mono;
             let asked = self.pacer().begin(place, now);
             match asked {
                 Ok(()) => return true,
@@ -197,7 +197,7 @@ impl Post {
     }
 
     fn has_called(&self, place: &Place, called: bool) {
-        let now = self.parts.clock.now().mono;
+        let now = self.services.clock.now().mono;
         self.pacer().end(place, now, called);
         self.ended.notify_waiters();
     }
@@ -211,8 +211,8 @@ impl Post {
 
     /// One call at most, and whether it was made.
     async fn turn(&self, chat: &ChatId, place: &Place, terms: &Terms) -> (Turn, bool) {
-        let now = self.parts.clock.wall();
-        let part = match self.parts.store.claim(chat.clone(), *terms, now).await {
+        let now = self.services.clock.wall();
+        let part = match self.services.store.claim(chat.clone(), *terms, now).await {
             Ok(Head::Part(part)) => part,
             Ok(Head::Empty) => return (Turn::Empty, false),
             Ok(Head::NotBefore(at)) => return (Turn::Wait(at.since(now).max(SHORTEST)), false),
@@ -236,7 +236,7 @@ impl Post {
         };
         if let Happened::NotArrived { after: Some(after), .. } = &happened {
             // The whole room is left alone, not only the chat that asked.
-            self.pacer().shut(place, self.parts.clock.now().mono, (*after).min(LONGEST_WAIT));
+            self.pacer().shut(place, self.services.clock.now().mono, (*after).min(LONGEST_WAIT));
         }
         self.settle(part, happened, terms.retry).await;
         (Turn::Go, true)
@@ -259,8 +259,8 @@ impl Post {
     /// Writes what came of a call, and does not stop trying: what is known here of the platform is known nowhere else.
     async fn settle(&self, part: Part, happened: Happened, retry: Duration) {
         loop {
-            let now = self.parts.clock.wall();
-            match self.parts.store.settle(part.clone(), happened.clone(), retry, now).await {
+            let now = self.services.clock.wall();
+            match self.services.store.settle(part.clone(), happened.clone(), retry, now).await {
                 Ok(next) => return self.tell(&part, &next),
                 Err(e) => tracing::error!(chat = %part.chat, code = e.code(), "part {}: {e}", part.id),
             }
@@ -275,7 +275,7 @@ impl Post {
         let (chat, row) = (&part.chat, part.id);
         match next {
             Next::Sent { .. } => {
-                self.parts.store.stage(part.turn, None, None, "sent", self.parts.clock.now())
+                self.services.store.stage(part.turn, None, None, "sent", self.services.clock.now())
             }
             Next::Fill { .. } => {}
             Next::Again { doubt, why, .. } if doubt.copies > 0 => {
@@ -291,7 +291,7 @@ impl Post {
                 let code = if *gone { "delivery.unreachable" } else { "delivery.failed" };
                 tracing::error!(%chat, code, "part {row}: {why}");
                 // The owner's chat has something to say now.
-                self.parts.bell.ring();
+                self.services.bell.ring();
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_schema::text::clean;
+use ipc_schema::text_sanitize::clean;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
@@ -13,12 +13,12 @@ use crate::domain::group::Group;
 use crate::domain::message::{Admitted, Inbound};
 use crate::domain::outbound::Saying;
 use crate::domain::{ChannelName, Lane, MessageSeq, SenderId};
-use crate::parts::Parts;
 use crate::policy::admission::{self, Admission};
 use crate::policy::media;
 use crate::policy::retry::STORE_AGAIN;
-use crate::say;
+use crate::services::Services;
 use crate::store::{Accepted, CommandRow, Intake, Placement, StoreError, StrangerSeen};
+use crate::text;
 
 /// What a stored message means for the lanes.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ const QUOTE: usize = 500;
 
 /// Reads a channel until the host drains.
 pub async fn poll(
-    parts: Arc<Parts>,
+    services: Arc<Services>,
     channel: Arc<dyn Channel>,
     supervisor: UnboundedSender<News>,
     stop: CancellationToken,
@@ -64,10 +64,10 @@ pub async fn poll(
     loop {
         // What cannot be stored is not asked for: it waits at the platform.
         tokio::select! {
-            () = parts.gate.opened() => {}
+            () = services.gate.opened() => {}
             () = stop.cancelled() => return,
         }
-        let position = match parts.store.position(name).await {
+        let position = match services.store.position(name).await {
             Ok(position) => position,
             Err(e) => {
                 tracing::error!(channel = %name, code = e.code(), "where to read on is not known: {e}");
@@ -78,19 +78,19 @@ pub async fn poll(
         // What a cancelled read had received is not acknowledged: the platform hands it over again.
         let read = tokio::select! {
             read = read(&channel, position) => read,
-            () = parts.gate.shut() => continue,
+            () = services.gate.shut() => continue,
             () = stop.cancelled() => return,
         };
         match read {
             Ok(batch) => {
                 // Not acknowledged before it is stored: on failure the channel hands the same batch over again.
-                if let Err(e) = take_in(&parts, channel.name(), batch, &supervisor).await {
+                if let Err(e) = take_in(&services, channel.name(), batch, &supervisor).await {
                     tracing::error!(channel = %name, code = e.code(), "messages wait at the platform: {e}");
                     tokio::time::sleep(STORE_AGAIN).await;
                 }
             }
             Err(ChannelError::Later { why, code, wait }) => {
-                tracing::warn!(channel = %name, code, "{why}; again in {}", say::duration(wait));
+                tracing::warn!(channel = %name, code, "{why}; again in {}", text::duration(wait));
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     () = stop.cancelled() => return,
@@ -117,14 +117,14 @@ async fn read(channel: &Arc<dyn Channel>, position: Option<String>) -> Result<Ba
 
 /// One batch to its end.
 async fn take_in(
-    parts: &Parts,
+    services: &Services,
     channel: ChannelName,
     batch: Batch,
     supervisor: &UnboundedSender<News>,
 ) -> Result<(), StoreError> {
-    let now = parts.clock.wall();
-    let mut owners = parts.install.owners.clone();
-    owners.extend(parts.store.owners().await?);
+    let now = services.clock.wall();
+    let mut owners = services.install.owners.clone();
+    owners.extend(services.store.owners().await?);
     // The terminal is whoever may open the host's own socket.
     owners.extend("terminal:local".parse::<SenderId>());
     let mut admitted = Vec::new();
@@ -132,10 +132,10 @@ async fn take_in(
     let mut stored_as = Vec::with_capacity(batch.inbound.len());
     for inbound in batch.inbound {
         let inbound = cleaned(inbound);
-        let group = group_of(parts, &inbound).await?;
+        let group = group_of(services, &inbound).await?;
         match (admission::admit(&inbound, group.as_ref(), &owners), group) {
             (Admission::Take(role), Some(Group { name: group, .. })) => {
-                let most = parts.install.file.host.attachment_bytes();
+                let most = services.install.file.host.attachment_bytes();
                 let attachments = media::offered(&inbound.attachments, most);
                 let owner = owners.contains(&inbound.sender.id);
                 stored_as.push(Some(admitted.len()));
@@ -145,8 +145,8 @@ async fn take_in(
             (Admission::Stranger, _) | (Admission::Take(_), None) => strangers.push(stranger(&inbound)),
             (Admission::Refuse(text), _) => {
                 let word = format!("refused:{}", inbound.message_id);
-                parts.store.say(None, Saying::notice(&inbound.chat, &word, text), now).await?;
-                parts.bell.ring();
+                services.store.say(None, Saying::notice(&inbound.chat, &word, text), now).await?;
+                services.bell.ring();
             }
             (Admission::Ignore(why), _) => tracing::debug!(chat = %inbound.chat, "ignored: {why}"),
         }
@@ -156,7 +156,7 @@ async fn take_in(
         tracing::info!(chat = %s.chat, code = "chat.unknown", "a chat that is not admitted wrote; `lazaret groups list` shows it");
     }
     let intake = Intake { channel, position: batch.position, admitted, strangers, now };
-    let accepted = parts.store.accept(intake).await?;
+    let accepted = services.store.accept(intake).await?;
     let seqs: Vec<Option<MessageSeq>> =
         stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
     failpoint!("channel.committed.before");
@@ -166,32 +166,32 @@ async fn take_in(
     }
     failpoint!("channel.committed.after");
     for one in accepted {
-        announce(parts, one, supervisor);
+        announce(services, one, supervisor);
     }
     Ok(())
 }
 
-async fn group_of(parts: &Parts, inbound: &Inbound) -> Result<Option<Group>, StoreError> {
-    let Some(name) = parts.store.group_of(&inbound.chat).await? else { return Ok(None) };
-    match parts.install.group(&name) {
+async fn group_of(services: &Services, inbound: &Inbound) -> Result<Option<Group>, StoreError> {
+    let Some(name) = services.store.group_of(&inbound.chat).await? else { return Ok(None) };
+    match services.install.group(&name) {
         Ok(group) => Ok(Some(group)),
         Err(e) => {
             // The message must not be lost for a typing error in a file: it is taken by the defaults, and the run
             // that it wakes tells the chat which file, line and column.
             tracing::error!(group = %name, code = e.code(), "{e}");
-            Ok(Some(parts.install.default_group(name)))
+            Ok(Some(services.install.default_group(name)))
         }
     }
 }
 
-fn announce(parts: &Parts, one: Accepted, supervisor: &UnboundedSender<News>) {
+fn announce(services: &Services, one: Accepted, supervisor: &UnboundedSender<News>) {
     let turn = match &one.placement {
         Placement::NewTurn(turn) | Placement::FollowUp(turn) => Some(*turn),
         _ => None,
     };
     failpoint!("intake.announce.before");
     if one.placement != Placement::Duplicate {
-        parts.store.stage(turn, Some(one.seq), None, "stored", parts.clock.now());
+        services.store.stage(turn, Some(one.seq), None, "stored", services.clock.now());
     }
     if let Some(news) = News::of(one) {
         // The supervisor is gone only when the host ends; the store remembers.
@@ -216,9 +216,9 @@ fn stranger(inbound: &Inbound) -> StrangerSeen {
     StrangerSeen {
         chat: inbound.chat.clone(),
         kind: inbound.kind,
-        title: say::label(&inbound.title),
+        title: text::label(&inbound.title),
         sender: inbound.sender.id.clone(),
-        sender_name: say::label(&inbound.sender.name),
+        sender_name: text::label(&inbound.sender.name),
         code,
     }
 }

@@ -1,11 +1,11 @@
 //! `lazaret`: the trusted host process and its command line.
 //!
-//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, `clockwork` and their
-//! `parts`, beside `gateway`, `backup` and `images`; `channels`, `store`, `sandbox`, `mailbox`, `spool`, `volumes`,
-//! `config`; the pure `dispatch`, `policy` and `say`; `domain`. Imports point down only, and `tests/tests/house.rs`
+//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, `maintenance` and their
+//! `services`, beside `gateway`, `backup` and `images`; `channels`, `store`, `sandbox`, `mailbox`, `spool`, `volumes`,
+//! `config`; the pure `dispatch`, `policy` and `text`; `domain`. Imports point down only, and `tests/tests/layers.rs`
 //! holds it.
 //!
-//! It is a library so that the fuzz targets (`tests/fuzz`) can knock at `doors`; every room is private, so nothing
+//! It is a library so that the fuzz targets (`tests/fuzz`) can fuzz at `fuzz_targets`; every room is private, so nothing
 //! else can be built upon it, and what no one calls is still found by the compiler.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make and read files as they like"))]
@@ -17,7 +17,6 @@ mod backup;
 mod channels;
 mod cli;
 mod clock;
-mod clockwork;
 mod config;
 mod daemon;
 mod delivery;
@@ -25,22 +24,23 @@ mod disk;
 mod dispatch;
 mod domain;
 #[cfg(any(test, fuzzing))]
-pub mod doors;
+pub mod fuzz_targets;
 mod gateway;
 mod http;
 mod images;
 mod intake;
 mod mailbox;
-mod parts;
+mod maintenance;
 mod policy;
 mod report;
 mod run;
 mod sandbox;
-mod say;
+mod services;
 mod spool;
 mod store;
 mod supervisor;
 mod telemetry;
+mod text;
 mod unix_socket;
 mod volumes;
 

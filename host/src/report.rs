@@ -4,9 +4,9 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-pub use ipc_schema::text::safe_line;
+pub use ipc_schema::text_sanitize::safe_line;
 
-use ipc_schema::text::is_hidden;
+use ipc_schema::text_sanitize::is_hidden;
 
 /// Says what failed, with its code, on standard error. The exit code is 1.
 pub fn failed(code: &str, error: &impl Display) -> ExitCode {

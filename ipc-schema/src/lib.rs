@@ -14,12 +14,12 @@
 pub mod digest;
 pub mod envelope;
 pub mod ids;
+pub mod image_inventory;
 pub mod layout;
 pub mod letters;
-pub mod offers;
 pub mod probe;
 pub mod refusal;
-pub mod text;
+pub mod text_sanitize;
 pub mod untrusted_fs;
 pub mod write;
 

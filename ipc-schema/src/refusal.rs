@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::text::is_unseen;
+use crate::text_sanitize::is_unseen;
 
 /// The codes of refused letters. The text is an interface: it stands in responses, counters, logs and the
 /// `rejected/` folder.

@@ -1,12 +1,12 @@
 //! The model behind the gateway.
 
 mod errors;
-mod gateway;
 #[cfg(any(test, fuzzing))]
-pub mod knocks;
+pub mod fuzz_targets;
+mod gateway;
+pub mod request;
 mod sse;
 mod stream;
-pub mod wire;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -20,7 +20,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::umask;
 
-use crate::places::Places;
+use crate::paths::Places;
 
 /// A host that does not remove the box in this time has died: its successor does.
 const LIFE: Duration = Duration::from_secs(120);

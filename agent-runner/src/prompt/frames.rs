@@ -6,9 +6,9 @@ pub mod reader;
 use std::fmt::Write;
 
 use ipc_schema::letters::to_agent::{Attachment, Input, Message};
-use ipc_schema::text::clean;
+use ipc_schema::text_sanitize::clean;
 
-use crate::clock;
+use crate::local_time;
 
 /// One input: what was left out, then every message in its frame, context first as the host ordered it.
 pub fn frames(input: &Input) -> String {
@@ -32,7 +32,7 @@ fn frame(message: &Message) -> String {
     attribute(&mut out, "id", &message.id.to_string());
     attribute(&mut out, "from", &message.from.name);
     attribute(&mut out, "sender", &message.from.id);
-    attribute(&mut out, "at", &clock::minute(&message.at));
+    attribute(&mut out, "at", &local_time::minute(&message.at));
     if message.from.owner {
         attribute(&mut out, "owner", "yes");
     }

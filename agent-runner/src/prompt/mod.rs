@@ -8,9 +8,9 @@ use ipc_schema::letters::to_agent::{Begin, Chat, ChatKind};
 
 pub use frames::frames;
 #[cfg(any(test, fuzzing))]
-pub use frames::reader::knock;
+pub use frames::reader::fuzz;
 
-use crate::clock;
+use crate::local_time;
 
 const BASE: &str = include_str!("base.md");
 
@@ -38,7 +38,7 @@ pub fn stable(begin: &Begin, personality: Option<&str>) -> String {
 
 /// What is so at the turn's beginning. Kept for the whole turn: each change of it would cost the prompt cache.
 pub fn facts(begin: &Begin, chat: Option<&Chat>, now: DateTime<Tz>, shell: Option<&str>) -> String {
-    let mut lines = vec![format!("Now: {}", clock::spoken(now))];
+    let mut lines = vec![format!("Now: {}", local_time::spoken(now))];
     if let Some(Chat { id, kind, title }) = chat {
         let kind = match kind {
             ChatKind::Direct => "a direct chat with",
@@ -63,7 +63,7 @@ pub fn facts(begin: &Begin, chat: Option<&Chat>, now: DateTime<Tz>, shell: Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use crate::local_time::Clock;
     use crate::tests_support::host;
     use ipc_schema::letters::to_agent::Text;
 

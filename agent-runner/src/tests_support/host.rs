@@ -8,7 +8,7 @@ use ipc_schema::letters::{FromAgent, ToAgent};
 use ipc_schema::write::LetterDir;
 use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, RunId, ToAgentLetter, TurnId, layout};
 
-use crate::places::Places;
+use crate::paths::Places;
 use crate::transcript::Transcript;
 
 /// A `begin` with nothing special in it.

@@ -4,7 +4,7 @@ pub mod host;
 pub mod protocol;
 pub mod script;
 
-use crate::places::Places;
+use crate::paths::Places;
 use crate::tools::{Shell, Toolbox};
 use crate::transcript::Transcript;
 

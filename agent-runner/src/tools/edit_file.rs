@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Output, files, write_file};
-use crate::places::Places;
+use crate::paths::Places;
 
 /// What the model is told of it.
 pub const ABOUT: &str = "Replaces text in a file. `old` must stand in the file exactly as given, white space included, and only once; with `all`, every occurrence is replaced.";

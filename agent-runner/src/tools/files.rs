@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ignore::{DirEntry, WalkBuilder};
 use rustix::fs::{self, FileType, Mode, OFlags};
 
-use crate::places::Places;
+use crate::paths::Places;
 
 /// How much of a file is looked at to tell text from binary.
 const SNIFF_BYTES: usize = 8 * 1024;

@@ -11,7 +11,7 @@ mod read_file;
 mod run_command;
 mod search;
 mod send_file;
-mod shell;
+mod shell_detect;
 mod write_file;
 
 use std::time::Duration;
@@ -23,9 +23,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub use send_file::told as file_sent;
-pub use shell::Shell;
+pub use shell_detect::Shell;
 
-use crate::places::Places;
+use crate::paths::Places;
 use crate::policy::RUN_COMMAND;
 
 /// Above what a tool may take by itself, before a silence looks like a death.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Output, files};
-use crate::places::Places;
+use crate::paths::Places;
 
 /// What the model is told of it.
 pub const ABOUT: &str = "Reads a text file, at most 30 kB at once, and says how to go on when there is more. Relative paths are below /workspace.";

@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use super::output::HeadAndTail;
 use super::{Output, Shell};
-use crate::places::Places;
+use crate::paths::Places;
 
 /// What the model is told of it.
 pub const ABOUT: &str = "Runs a command line in the image's shell, in /workspace unless `cwd` says otherwise. No terminal, no input. Answers with stdout and stderr together, in order, and the exit code. Long output keeps its head and tail. With `background` it answers at once with the process id and the log file; such a process lives until the container closes.";

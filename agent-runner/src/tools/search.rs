@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Output, files};
-use crate::places::Places;
+use crate::paths::Places;
 
 /// What the model is told of `list_files`.
 pub const LIST_ABOUT: &str = "Lists files and directories with their sizes, sorted. What .gitignore names, .git, node_modules and such are left out unless `path` is inside them. With `glob`, only files that match.";

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Output, files};
-use crate::places::Places;
+use crate::paths::Places;
 
 /// What the model is told of it.
 pub const ABOUT: &str = "Writes a whole text file and the directories above it; what the file held is replaced. Relative paths are below /workspace.";

@@ -217,7 +217,7 @@ fn highest_number(last: u64, lost: &[&[u8]]) -> u64 {
 /// What the fuzz target does: whatever lies in the file, what is kept of it is a transcript, and is read again as it
 /// is.
 #[cfg(any(test, fuzzing))]
-pub fn knock(data: &[u8]) {
+pub fn fuzz(data: &[u8]) {
     let found = read_lines(data);
     assert!(found.entries.is_sorted_by(|a, b| a.entry < b.entry), "numbers do not grow");
     assert!(

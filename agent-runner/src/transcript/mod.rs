@@ -20,10 +20,10 @@ pub use block::Block;
 pub use entry::{Asked, Assistant, Body, End, Entry, Note, Results, Summary, ToolResult, Usage};
 use file::TranscriptFile;
 #[cfg(any(test, fuzzing))]
-pub use file::knock;
+pub use file::fuzz;
 
-use crate::clock;
 use crate::error::Fatal;
+use crate::local_time;
 
 /// A session's transcript, in memory and on disk alike.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Transcript {
     /// # Errors
     /// [`Fatal::SessionUnwritable`].
     pub fn append(&mut self, turn: TurnId, body: Body) -> Result<u64, Fatal> {
-        let entry = Entry { entry: self.last + 1, turn, at: clock::stamp(), body };
+        let entry = Entry { entry: self.last + 1, turn, at: local_time::stamp(), body };
         self.file.append(&entry)?;
         self.last = entry.entry;
         self.held.extend(entry.held());
@@ -147,7 +147,7 @@ impl Transcript {
         let head = Entry {
             entry: replaced.entry,
             turn: replaced.turn,
-            at: clock::stamp(),
+            at: local_time::stamp(),
             body: Body::Summary(summary),
         };
         let kept = self.entries.iter().skip(count).cloned();

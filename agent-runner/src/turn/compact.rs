@@ -6,7 +6,7 @@ use ipc_schema::letters::from_agent::Activity;
 use super::{Agent, Called, Course};
 use crate::compaction::{self, Aim};
 use crate::error::Fatal;
-use crate::model::{Model, wire};
+use crate::model::{Model, request};
 use crate::transcript::{Body, Entry, Summary};
 
 /// Messages that a summary remembers having seen.
@@ -63,7 +63,8 @@ impl<M: Model> Agent<M> {
         let mut summary = None;
         for piece in compaction::pieces(entries, self.begin.model.window) {
             let question = compaction::question(summary.as_deref(), &piece);
-            let Ok(body) = wire::plain_request(&self.begin.model, compaction::INSTRUCTIONS, &question) else {
+            let Ok(body) = request::plain_request(&self.begin.model, compaction::INSTRUCTIONS, &question)
+            else {
                 break;
             };
             let text = match self.call(course.turn, Activity::Compacting, body).await? {

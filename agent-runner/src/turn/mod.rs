@@ -1,12 +1,12 @@
 //! One turn: model, tools, model, until there is nothing left to do or a limit says stop.
 //!
-//! [`step::next`] decides from the transcript, this module performs, and everything performed is in the transcript
+//! [`decide::next`] decides from the transcript, this module performs, and everything performed is in the transcript
 //! before the next decision. Whatever ends a run early therefore costs at most the thing in hand.
 
-mod attend;
 mod compact;
+pub mod decide;
 mod resume;
-pub mod step;
+mod supervise;
 #[cfg(test)]
 mod tests;
 mod tool_use;
@@ -20,15 +20,15 @@ use ipc_schema::letters::from_agent::{Activity, Outcome, Trouble, TurnDone};
 use ipc_schema::letters::to_agent::Begin;
 use tokio::time::sleep;
 
-use attend::{Attended, Doing, attend};
-use step::{Ending, Step};
+use decide::{Ending, Step};
+use supervise::{Attended, Doing, attend};
 
-use crate::clock::Clock;
 use crate::compaction::Aim;
 use crate::error::Fatal;
-use crate::model::{Answer, CallError, Draft, Failure, Model, wire};
+use crate::local_time::Clock;
+use crate::mailbox::Post;
+use crate::model::{Answer, CallError, Draft, Failure, Model, request};
 use crate::outbox::fit;
-use crate::post::Post;
 use crate::prompt::{self, System};
 use crate::tools::{self, Toolbox};
 use crate::transcript::{Body, End, Note, Transcript};
@@ -137,7 +137,7 @@ impl<M: Model> Agent<M> {
         let mut course = Course::new(turn);
         tracing::info!(%turn, "works");
         loop {
-            let parted = match step::next(&self.transcript, turn) {
+            let parted = match decide::next(&self.transcript, turn) {
                 Step::Call => self.ask_model(&mut course).await?,
                 Step::Tool(call) => self.use_tool(&mut course, call).await?,
                 Step::GoOn => {
@@ -204,9 +204,9 @@ impl<M: Model> Agent<M> {
         if self.post.closing() {
             return Ok(Some(Parted::Closing));
         }
-        let calls = step::model_calls(&self.transcript, turn);
+        let calls = decide::model_calls(&self.transcript, turn);
         if calls >= self.begin.limits.model_calls {
-            let text = limit_text(calls, step::last_words(&self.transcript, turn));
+            let text = limit_text(calls, decide::last_words(&self.transcript, turn));
             self.end(turn, Outcome::Limit, text)?;
             return Ok(None);
         }
@@ -259,7 +259,7 @@ impl<M: Model> Agent<M> {
                 facts: prompt::facts(&self.begin, chat, self.clock.now(), self.shell().as_deref()),
             }
         });
-        wire::request(&self.begin.model, system, &self.offered, self.transcript.entries())
+        request::request(&self.begin.model, system, &self.offered, self.transcript.entries())
     }
 
     /// Appends the turn's waiting inputs. They are settled by that: the transcript holds them.
@@ -285,7 +285,7 @@ impl<M: Model> Agent<M> {
                 self.transcript.turn_of(**id).is_some_and(|earlier| {
                     earlier != turn
                         && !matches!(
-                            step::next(&self.transcript, earlier),
+                            decide::next(&self.transcript, earlier),
                             Step::Done(Ending { outcome: Outcome::Finished | Outcome::Limit, .. })
                         )
                 })

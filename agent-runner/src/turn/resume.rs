@@ -4,7 +4,7 @@ use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::Outcome;
 use ipc_schema::{LetterId, TurnId};
 
-use super::step::{self, Step};
+use super::decide::{self, Step};
 use super::tool_use::PENDING;
 use super::{Agent, Course};
 use crate::error::Fatal;
@@ -20,7 +20,7 @@ impl<M: Model> Agent<M> {
     /// [`Fatal::SessionUnwritable`].
     pub fn repair(&mut self) -> Result<Option<TurnId>, Fatal> {
         let Some(last) = self.transcript.last_turn() else { return Ok(None) };
-        let has_end = matches!(step::next(&self.transcript, last), Step::Done(_));
+        let has_end = matches!(decide::next(&self.transcript, last), Step::Done(_));
         let open = self.begin.open.as_ref().filter(|open| open.turn == last && !self.post.has_ended(last));
         if let Some(open) = open {
             for id in open.consumed.clone() {
@@ -42,7 +42,7 @@ impl<M: Model> Agent<M> {
     /// Calls ran one after another and each result was written before the next call began: so of the calls without
     /// a result only the first can have begun.
     fn answer_lost_calls(&mut self, turn: TurnId, which: impl Fn(&str) -> bool) -> Result<(), Fatal> {
-        let lost = step::unanswered_in(&self.transcript, turn).into_iter().enumerate();
+        let lost = decide::unanswered_in(&self.transcript, turn).into_iter().enumerate();
         let results: Vec<_> = lost
             .filter(|(_, call)| which(&call.name))
             .map(|(index, call)| ToolResult {
@@ -72,11 +72,11 @@ impl<M: Model> Agent<M> {
             self.say_message(turn, entry, block, &message).await?;
         }
         let mut course = Course::new(turn);
-        while let Step::Tool(call) = step::next(&self.transcript, turn)
+        while let Step::Tool(call) = decide::next(&self.transcript, turn)
             && call.name == tools::SEND_MESSAGE
             && self.use_tool(&mut course, call).await?.is_none()
         {}
-        for call in step::unanswered_in(&self.transcript, turn) {
+        for call in decide::unanswered_in(&self.transcript, turn) {
             let asked = self.transcript.asked_by(turn, &call.id).map(|asked| asked.request.clone());
             if let (Some(request), Ok(id)) = (asked, LetterId::of_request(turn, &call.id)) {
                 self.post.outbox.ask(turn, id, FromAgent::Request(request)).await?;

@@ -8,8 +8,8 @@ use ipc_schema::letters::to_agent::{InterruptWhy, ToolVerdict, Verdict};
 use ipc_schema::letters::{FromAgent, Request};
 use ipc_schema::{LetterId, TurnId};
 
-use super::attend::{Attended, Doing, attend, await_verdict};
-use super::step::{self, ToolUse};
+use super::decide::{self, ToolUse};
+use super::supervise::{Attended, Doing, attend, await_verdict};
 use super::{Agent, Course, Parted};
 use crate::error::Fatal;
 use crate::model::Model;
@@ -83,7 +83,7 @@ impl<M: Model> Agent<M> {
             InterruptWhy::Stop => "interrupted by the person",
             InterruptWhy::Time => "interrupted: the turn's time is up",
         };
-        let calls = step::unanswered_in(&self.transcript, turn).into_iter().enumerate();
+        let calls = decide::unanswered_in(&self.transcript, turn).into_iter().enumerate();
         let results = calls.map(|(index, call)| {
             let content = if begun && index == 0 { by.to_owned() } else { format!("not run: {by}") };
             ToolResult { tool_use_id: call.id, content, is_error: true }
@@ -95,7 +95,7 @@ impl<M: Model> Agent<M> {
     /// Before the run closes: local calls that have not begun are said not to have run, which the next run could
     /// not know. Calls by letter stay open, it makes them.
     fn leave_calls(&mut self, turn: TurnId) -> Result<(), Fatal> {
-        let results: Vec<_> = step::unanswered_in(&self.transcript, turn)
+        let results: Vec<_> = decide::unanswered_in(&self.transcript, turn)
             .into_iter()
             .filter(|call| !tools::is_by_letter(&call.name))
             .map(|call| ToolResult {

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use super::names::Names;
+use super::entry_names::Names;
 use super::tree::{self, Found, LeftOut, Tree, What};
 use super::{BackupError, stamp};
 use crate::config::Root;
@@ -334,7 +334,7 @@ fn read(path: &Path) -> Result<Contents, BackupError> {
 
 /// What the fuzz target does: an archive that is whole lists what is in it, and nothing but an install's files.
 #[cfg(any(test, fuzzing))]
-pub fn knock(data: &[u8]) {
+pub fn fuzz(data: &[u8]) {
     if let Ok(contents) = read_from(Path::new("x.tar"), data) {
         let plain =
             |name: &str| Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));

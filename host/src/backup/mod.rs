@@ -1,14 +1,14 @@
 //! Copies of an install: of its database, each night and by hand, and of everything that it is, in one archive.
 
 mod archive;
-mod names;
+mod entry_names;
 mod tree;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(any(test, fuzzing))]
-pub use archive::knock;
+pub use archive::fuzz;
 pub use archive::{is_archive, restore, write};
 
 use crate::config::Root;
@@ -115,7 +115,7 @@ pub fn folder(root: &Root) -> Result<PathBuf, BackupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::night;
+    use crate::policy::nightly;
     use std::fs;
 
     /// 21 November 2026, 11:33 in the morning.
@@ -161,7 +161,7 @@ mod tests {
         for minute in 0..10 {
             let now = NOW.plus(Duration::from_secs(60 * minute));
             let last = newest(&root, now).map(|(_, at)| at);
-            if night::due(now, chrono_tz::UTC, 3, Duration::ZERO, last) {
+            if nightly::due(now, chrono_tz::UTC, 3, Duration::ZERO, last) {
                 nightly(&root, now).unwrap();
                 rotate(&root, 7, now).unwrap();
                 made += 1;

@@ -15,7 +15,7 @@ use crate::domain::message::Inbound;
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, MessageSeq, RunId, TurnId};
 use crate::policy::delivery::Abilities;
-use crate::policy::pace::Limits;
+use crate::policy::rate_limit::Limits;
 
 /// The channels of this host.
 #[derive(Clone, Default)]

@@ -6,18 +6,18 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::canary::Canary;
+use super::secret_scan::Canary;
 use super::{CliError, Done, Here};
 use crate::clock::Clock;
 use crate::daemon;
 use crate::domain::{GroupName, Lane};
-use crate::parts::Runner;
 use crate::policy::image::of_next_run;
 use crate::policy::posture::{Finding, Standing};
 use crate::policy::sandbox_plan::ContainerSpec;
 use crate::report::safe_line;
 use crate::run::{self, Ground, Never, Seen, Walls};
 use crate::sandbox::{Engine, Probed};
+use crate::services::Runner;
 
 /// Look at what boxes are.
 #[derive(Debug, Args)]

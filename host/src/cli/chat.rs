@@ -20,8 +20,8 @@ use crate::domain::outbound::Voice;
 use crate::domain::{ChatKind, GroupName};
 use crate::policy::admission::TEXT_MAX;
 use crate::report::{print, safe};
-use crate::say;
 use crate::store::Admission;
+use crate::text;
 use crate::unix_socket;
 
 /// How often a person's chat looks for the next host.
@@ -274,7 +274,7 @@ async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) 
 
 /// The host would refuse it in these words; it need not travel for that.
 fn too_long(line: &str) -> Option<String> {
-    let told = || say::voiced(Voice::Notice, &say::too_long(line.len(), TEXT_MAX));
+    let told = || text::voiced(Voice::Notice, &text::too_long(line.len(), TEXT_MAX));
     (line.len() > TEXT_MAX).then(told)
 }
 

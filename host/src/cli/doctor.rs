@@ -12,13 +12,13 @@ use crate::config::{Install, personality};
 use crate::daemon;
 use crate::disk;
 use crate::domain::group::Group;
+use crate::policy::disk_pressure::names_floor;
 use crate::policy::image::of_next_run;
 use crate::policy::posture::{above_machine, no_runtime};
-use crate::policy::pressure::names_floor;
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
-use crate::say;
 use crate::store::{self, BALLAST, Store};
+use crate::text;
 use crate::volumes::{Volume, VolumeError};
 
 /// A copy that is older was not made last night, nor the night before.
@@ -95,12 +95,12 @@ fn copy(here: &Here) -> Result<String, String> {
     let age = made.and_then(|at| at.elapsed().ok()).unwrap_or_default();
     match backup::newest(&here.root, now) {
         Some((path, at)) if now.since(at) < TWO_DAYS => {
-            Ok(format!("{}, {} old, verified", path.display(), say::duration(now.since(at))))
+            Ok(format!("{}, {} old, verified", path.display(), text::duration(now.since(at))))
         }
         Some((path, at)) => Err(format!(
             "the newest, {}, is {} old; the log of the host says why, `lazaret backup` makes one now",
             path.display(),
-            say::duration(now.since(at))
+            text::duration(now.since(at))
         )),
         None if age < TWO_DAYS => Ok("none yet; the host makes one each night".into()),
         None => Err("there is none; the log of the host says why, `lazaret backup` makes one now".into()),

@@ -1,6 +1,6 @@
 //! `lazaret image`: what boxes are made of. All of it works beside a running host, and changes new runs only.
 
-use ipc_schema::text::safe_line;
+use ipc_schema::text_sanitize::safe_line;
 use std::process::ExitCode;
 use std::time::Duration;
 

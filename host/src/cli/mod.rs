@@ -2,13 +2,13 @@
 
 mod backup;
 mod box_check;
-mod canary;
 mod chat;
 mod config;
 mod doctor;
 mod groups;
 mod image;
 mod ipc;
+mod secret_scan;
 mod status;
 mod trace;
 mod up;

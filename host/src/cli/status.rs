@@ -10,10 +10,10 @@ use crate::channels::terminal::wire::SOCKET;
 use crate::clock::Clock;
 use crate::disk;
 use crate::mailbox;
-use crate::policy::pressure::names_floor;
+use crate::policy::disk_pressure::names_floor;
 use crate::report::safe_line;
-use crate::say;
 use crate::store::{self, DeliveryCount};
+use crate::text;
 use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
@@ -59,7 +59,7 @@ pub(super) async fn run(here: &Here) -> Done {
         text += &format!("DAMAGED   the database: {damage}; `lazaret doctor` says what to do\n");
     }
     match &copy {
-        Some((path, age)) => text += &format!("copy      {}, {} old\n", path.display(), say::duration(*age)),
+        Some((path, age)) => text += &format!("copy      {}, {} old\n", path.display(), text::duration(*age)),
         None => text += "copy      none yet\n",
     }
     if let Some(room) = room {

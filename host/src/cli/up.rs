@@ -27,7 +27,7 @@ pub(super) async fn run(here: &Here, up: &Up) -> Done {
     ::failpoint::arm_by_environment().map_err(CliError::Plain)?;
     let mut host = Host::start(here.root.clone(), &here.env).await?;
     let mut signals = Signals::new()?;
-    let install = &host.parts.install;
+    let install = &host.services.install;
     tracing::info!(root = %here.root.path().display(), model = %install.model.model, "lazaret is up");
     let mut code = ExitCode::SUCCESS;
     let chatting = async {

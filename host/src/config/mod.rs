@@ -5,17 +5,17 @@
 //! at the start. Every error names the file, the line and column, what was expected, and the nearest right name.
 
 pub mod dirs;
+mod dotted_keys;
 pub mod edit;
-pub mod files;
 pub mod first;
 #[cfg(any(test, fuzzing))]
-pub mod knocks;
+pub mod fuzz_targets;
 mod mounts;
-mod paths;
 pub mod personality;
+pub mod schema;
 mod secrets;
 mod show;
-mod value;
+mod typed_values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,10 +28,10 @@ use crate::domain::limits::{ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
 use crate::policy::mounts::Allowed;
-use crate::policy::pace::Limits;
 use crate::policy::posture::acceptable;
+use crate::policy::rate_limit::Limits;
 pub use dirs::Root;
-use files::{GroupFile, InstallFile, LimitsFile, ProviderKind};
+use schema::{GroupFile, InstallFile, LimitsFile, ProviderKind};
 pub use show::{Shown, schema_of_group, schema_of_install};
 
 /// A setting that cannot be used.

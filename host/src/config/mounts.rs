@@ -4,7 +4,7 @@ use std::path::Path;
 
 use toml_edit::{Document, Item};
 
-use super::files::{GroupFile, InstallFile};
+use super::schema::{GroupFile, InstallFile};
 use super::{ConfigError, Root};
 use crate::domain::group::ExtraMount;
 use crate::policy::mounts::{self, Allowed, MountError};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::files::{InstallFile, ProviderFile, ProviderKind};
+use super::schema::{InstallFile, ProviderFile, ProviderKind};
 use super::{ConfigError, Provider, Root, Telegram};
 use crate::domain::Secret;
 

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::files::{GroupFile, InstallFile};
-use super::{ConfigError, nearest, parse, paths};
+use super::schema::{GroupFile, InstallFile};
+use super::{ConfigError, dotted_keys, nearest, parse};
 use crate::domain::group::ModelChoice;
 
 /// Variables that begin like an override and are something else.
@@ -55,13 +55,13 @@ where
     // Once as the type, so that an error has its place in the file.
     let as_written: T = parse(path, text)?;
     let mut table: Table = parse(path, text)?;
-    let from_file = paths::leaves(&table);
-    let known = paths::of_schema(schemars::schema_for!(T).as_value());
+    let from_file = dotted_keys::leaves(&table);
+    let known = dotted_keys::of_schema(schemars::schema_for!(T).as_value());
     let mut overrides = BTreeMap::new();
     for (variable, value) in env.iter().filter(|(v, _)| is_override(v)) {
-        let setting = known.iter().find(|path| paths::variable(path) == **variable);
+        let setting = known.iter().find(|path| dotted_keys::variable(path) == **variable);
         let Some(setting) = setting else {
-            let names: Vec<String> = known.iter().map(|p| paths::variable(p)).collect();
+            let names: Vec<String> = known.iter().map(|p| dotted_keys::variable(p)).collect();
             let error =
                 ConfigError::new(variable.as_str(), "overrides no setting").coded("config.unknown_key");
             return Err(match nearest(variable, names.iter().map(String::as_str)) {
@@ -69,7 +69,7 @@ where
                 None => error.hint("`lazaret config show` lists every setting"),
             });
         };
-        paths::set(&mut table, setting, typed(value));
+        dotted_keys::set(&mut table, setting, typed(value));
         let now: Result<T, _> = table.clone().try_into();
         now.map_err(|e| ConfigError::new(variable.as_str(), e.message().to_owned()))?;
         overrides.insert(setting.join("."), variable.clone());
@@ -84,7 +84,7 @@ where
     let settings = filled(settings);
     let effective = Table::try_from(&settings)
         .map_err(|e| ConfigError::new(path.display().to_string(), format!("cannot be shown: {e}")))?;
-    let shown = paths::leaves(&effective)
+    let shown = dotted_keys::leaves(&effective)
         .into_iter()
         .map(|(name, value)| {
             let source = match overrides.get(&name) {

@@ -148,7 +148,7 @@ fn the_owner_chooses_what_happens_to_a_part_in_doubt_and_a_group_for_itself() {
 fn telegram_is_called_no_faster_than_it_documents() {
     let pace = install("", &[]).unwrap().file.channels.telegram.pace();
     let limit = |calls, seconds| {
-        Some(crate::policy::pace::Limit { calls, within: std::time::Duration::from_secs(seconds) })
+        Some(crate::policy::rate_limit::Limit { calls, within: std::time::Duration::from_secs(seconds) })
     };
     assert_eq!((pace.chat, pace.room, pace.all), (limit(3, 3), limit(20, 60), limit(30, 1)));
     let none =

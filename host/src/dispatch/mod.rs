@@ -10,7 +10,7 @@
 
 mod lane;
 #[cfg(test)]
-mod model;
+mod proptest_model;
 mod queue;
 #[cfg(test)]
 mod scripts;

@@ -13,9 +13,9 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
 
+use super::attempt::{Broken, LiveStream};
 use super::error::ApiError;
-use super::record;
-use super::upstream::{Broken, LiveStream};
+use super::exchange_log;
 use super::usage::Meter;
 
 /// A response's body: whole, or as it comes.
@@ -129,7 +129,7 @@ impl Frames {
 
     async fn send(&mut self, bytes: Bytes) -> bool {
         // One byte beyond the record's limit lets the record say that it was cut.
-        let room = (record::FILE_MAX_BYTES + 1).saturating_sub(self.copy.len());
+        let room = (exchange_log::FILE_MAX_BYTES + 1).saturating_sub(self.copy.len());
         self.copy.extend_from_slice(&bytes[..bytes.len().min(room)]);
         self.frames.send(bytes).await.is_ok()
     }

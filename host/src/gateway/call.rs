@@ -12,16 +12,16 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::answer::{self, Body, Frames, StreamEnd};
-use super::bodies::Asked;
+use super::attempt::{self, Begun, Content, Question};
+use super::body_limits::Asked;
 use super::error::ApiError;
+use super::exchange_log::{self, Exchange, Recorded};
 use super::price::TOUR_MODEL;
 use super::provider::{Provider, Remote};
-use super::record::{self, Exchange, Recorded};
 use super::request::ModelRequest;
-use super::retry::{self, Verdict};
-use super::upstream::{self, Begun, Content, Question};
+use super::retry_policy::{self, Verdict};
 use super::usage::{Meter, Usage};
-use super::{ModelChoice, Run, anthropic, sse, tour};
+use super::{ModelChoice, Run, anthropic, demo_model, sse};
 
 /// The status of a call that nobody waits for any more (as nginx has it).
 const HUNG_UP: u16 = 499;
@@ -111,7 +111,7 @@ impl Call {
             let request = ModelRequest::parse(body)?;
             let shown = anthropic::body(&request, &model, gateway.settings.max_tokens, true);
             let shown = shown.map_or_else(|_| body.clone(), Bytes::from);
-            let shown = record::beginning(&gateway.redactor.whole(shown));
+            let shown = exchange_log::beginning(&gateway.redactor.whole(shown));
             Ok(Opened { stream: request.stream, shown })
         };
         self.run.gateway.bodies.work(asked, read).await
@@ -184,7 +184,7 @@ impl Call {
                 Err(error) => error,
             };
             error.message = format!("{earlier}{}", error.message);
-            if at == scope.fail_over.len() || !retry::is_transient(error.status) {
+            if at == scope.fail_over.len() || !retry_policy::is_transient(error.status) {
                 return Err(error);
             }
             tracing::warn!(run = %scope.run, group = %scope.group, why = %error.message, "failing over");
@@ -206,14 +206,14 @@ impl Call {
             Some(Provider::Tour) => {
                 // Booked as what it is, at no cost, whatever model the group has.
                 TOUR_MODEL.clone_into(&mut tally.choice.model);
-                let told = |body: &Bytes| tour::answer(&ModelRequest::again(body)?, body.len());
+                let told = |body: &Bytes| demo_model::answer(&ModelRequest::again(body)?, body.len());
                 return bodies.work(&question.asked, told).await.map(Begun::of_tour);
             }
             None => return Err(unknown_provider(choice)),
         };
         let started = Instant::now();
         let mut attempt = 1;
-        let mut body = upstream::body(bodies, remote, question, &choice.model).await?;
+        let mut body = attempt::body(bodies, remote, question, &choice.model).await?;
         loop {
             let error = match ask(remote, question, choice, body.clone(), tally).await {
                 Ok(begun) => return Ok(begun),
@@ -221,12 +221,12 @@ impl Call {
             };
             if question.thinking && anthropic::refuses_thinking(&error) {
                 question.thinking = false;
-                body = upstream::body(bodies, remote, question, &choice.model).await?;
+                body = attempt::body(bodies, remote, question, &choice.model).await?;
                 continue;
             }
             let limits = &self.run.gateway.settings.retry;
             let elapsed = started.elapsed();
-            match retry::after(limits, attempt, error.status, error.retry_after, elapsed, random()) {
+            match retry_policy::after(limits, attempt, error.status, error.retry_after, elapsed, random()) {
                 Verdict::GiveUp => return Err(after_attempts(error, attempt, elapsed.as_secs())),
                 Verdict::Retry { wait } => {
                     tracing::info!(run = %self.run.scope.run, attempt, status = error.status, ?wait,
@@ -242,7 +242,7 @@ impl Call {
     async fn pump(
         &self,
         mut frames: Frames,
-        live: &mut upstream::LiveStream,
+        live: &mut attempt::LiveStream,
         meter: &mut Meter,
     ) -> (u16, Bytes) {
         let limit = self.run.gateway.settings.call_time;
@@ -303,7 +303,7 @@ async fn ask(
 ) -> Result<Begun, ApiError> {
     failpoint!("gateway.upstream.before", |e| ApiError::of_status(503, e.to_string()));
     tally.sent = true;
-    let asked = upstream::ask(remote, question, &choice.model, body).await;
+    let asked = attempt::ask(remote, question, &choice.model, body).await;
     failpoint!("gateway.upstream.after");
     // A provider that fell silent may still be working on it, at our cost; one that told an error is not.
     tally.sent = asked.as_ref().err().is_none_or(|error| error.status == 504);

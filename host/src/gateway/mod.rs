@@ -20,27 +20,27 @@
 //! | [`record`] | the exchanges kept for people to read |
 //! | [`error`] | what can go wrong, in the wire's words |
 
+mod adapters;
 mod answer;
 mod anthropic;
-mod bodies;
+mod attempt;
+mod body_limits;
 mod call;
+mod demo_model;
 mod error;
-mod house;
-mod http;
+mod exchange_log;
 #[cfg(any(test, fuzzing))]
-pub mod knocks;
+pub mod fuzz_targets;
 mod openai;
 mod openai_stream;
 pub mod price;
 mod provider;
-mod record;
 mod redact;
-mod refusals;
 mod request;
-mod retry;
+mod retry_policy;
+mod routes;
 mod sse;
-mod tour;
-mod upstream;
+mod throttle;
 mod usage;
 #[cfg(test)]
 mod wire_tests;
@@ -60,18 +60,18 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use adapters::settings_of;
 pub use error::GatewayError;
-pub use house::settings_of;
 pub use provider::{ProviderKind, ProviderSettings};
-pub use retry::RetryLimits;
+pub use retry_policy::RetryLimits;
 pub use usage::Usage;
 
-use bodies::{Bodies, Share};
+use body_limits::{Bodies, Share};
 use error::ApiError;
+use exchange_log::Recorder;
 use provider::Provider;
-use record::Recorder;
 use redact::Redactor;
-use refusals::{Refusals, Refused};
+use throttle::{Refusals, Refused};
 
 /// Connections that one box may hold open. Its runner needs one or two; a box that opens more waits.
 const CONNECTIONS_PER_RUN: usize = 16;
@@ -266,7 +266,7 @@ async fn serve_connection(run: Arc<Run>, stream: UnixStream) {
     let refused = Refused::default();
     let service = service_fn(|request| {
         let (run, refused) = (&run, &refused);
-        async move { Ok::<_, std::convert::Infallible>(http::answer(run, refused, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(run, refused, request).await) }
     });
     let connection = http1::Builder::new()
         .max_buf_size(HEADER_MAX_BYTES)

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_models_of_a_new_install_have_a_price() {
-        use crate::config::files::ProviderKind;
+        use crate::config::schema::ProviderKind;
         for kind in [ProviderKind::Anthropic, ProviderKind::Openai, ProviderKind::Tour] {
             assert!(cost(kind.default_model(), &tokens(1, 1)).is_some(), "{kind:?}");
         }

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipc_schema::image_inventory::{FILE, Offers};
 use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
-use ipc_schema::offers::{FILE, Offers};
-use ipc_schema::text;
+use ipc_schema::text_sanitize;
 use ipc_schema::untrusted_fs::UntrustedDir;
 
 use super::{ImageError, Images};
@@ -49,7 +49,7 @@ impl Images {
             Trial::Ended { exit, words } => {
                 let code = exit.code.map_or_else(|| "none".into(), |c| c.to_string());
                 let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-                let last = text::line(last, 200);
+                let last = text_sanitize::line(last, 200);
                 Err(format!("it ended with exit code {code}: {last}"))
             }
             Trial::NotStarted(why) => Err(why),

@@ -5,10 +5,10 @@
 //! order; everything else in the directory is refused, removed and counted.
 
 mod archive;
-mod bell;
-mod cover;
-mod sweep;
-mod take;
+mod notifier;
+mod remove_tree;
+mod scan;
+mod tmpfs_mount;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -25,10 +25,10 @@ use crate::disk::{self, shared_dir};
 use crate::domain::RunId;
 use crate::domain::limits::Budget;
 pub use archive::{Archive, MODEL};
-use bell::{Bell, Rest, Watch};
-use cover::Cover;
-pub use cover::{Uncovered, is_covered};
-pub use take::{Pass, Refused, Stamped};
+use notifier::{Bell, Rest, Watch};
+pub use scan::{Pass, Refused, Stamped};
+use tmpfs_mount::Cover;
+pub use tmpfs_mount::{Uncovered, is_covered};
 
 /// The folder of the gateway's socket, beside the letter directories.
 pub const SOCKET_DIR: &str = "gateway";
@@ -229,7 +229,7 @@ pub fn remove_run_dir(dir: &Path) {
 /// The first thing that could not be removed, after all others were. `PermissionDenied`: an agent has shut a host out
 /// that is not root.
 pub fn clear_run_dir(dir: &Path) -> io::Result<()> {
-    sweep::remove(dir)
+    remove_tree::remove(dir)
 }
 
 /// The letters that an earlier host wrote into a directory.

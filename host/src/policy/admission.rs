@@ -3,7 +3,7 @@
 use crate::domain::group::{Group, Trigger};
 use crate::domain::message::{Command, Inbound, Role};
 use crate::domain::{ChatKind, SenderId};
-use crate::say;
+use crate::text;
 
 /// The longest text of one message in bytes: more would not fit into a letter with its escapes.
 pub const TEXT_MAX: usize = 64 * 1024;
@@ -31,7 +31,7 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
         return Admission::Ignore("empty");
     }
     if message.text.len() > TEXT_MAX {
-        return Admission::Refuse(say::too_long(message.text.len(), TEXT_MAX));
+        return Admission::Refuse(text::too_long(message.text.len(), TEXT_MAX));
     }
     let owner = owners.contains(&message.sender.id);
     let may_order = owner || group.senders.as_ref().is_none_or(|list| list.contains(&message.sender.id));

@@ -197,7 +197,7 @@ const DIED: &str = "the host died while it was sent";
 
 fn again(facts: Facts, retry: Duration, wait: Duration, doubt: Doubt, why: String) -> Next {
     if facts.voice == Voice::Reply && facts.age > retry {
-        let why = format!("given up after {}: {why}", crate::say::duration(retry));
+        let why = format!("given up after {}: {why}", crate::text::duration(retry));
         return Next::GiveUp { why, doubt, gone: false };
     }
     Next::Again { wait, doubt, forget: false, why }

@@ -1,7 +1,7 @@
 //! When a box has filled too much of the disk, and how much of it may stay.
 
 use crate::domain::Ending;
-use crate::say;
+use crate::text;
 
 /// What a box may still write in a directory that was over its limit when the box was made: room to clear up in, for an
 /// agent too. And what it may write in a minute once the disk itself is nearly full.
@@ -78,7 +78,7 @@ pub fn over(place: &Place, before: Held, lately: Option<Held>, now: Held) -> Opt
     let ended = |code, what, keep| Some(Overrun { ending: Ending::OverLimit { code, what }, keep });
     let (room, keep) = (limit.or(before.and(SLACK)), limit.or(before));
     if now.bytes > room.bytes {
-        let (holds, most) = (say::size(now.bytes), say::size(limit.bytes));
+        let (holds, most) = (text::size(now.bytes), text::size(limit.bytes));
         return ended(
             code,
             format!("filled its {name} with {holds}, and {most} may be kept ({setting})"),
@@ -96,7 +96,7 @@ pub fn over(place: &Place, before: Held, lately: Option<Held>, now: Held) -> Opt
     let room = lately.and(SLACK);
     if now.bytes > room.bytes || now.names > room.names {
         let (wrote, made) =
-            (say::size(now.bytes.saturating_sub(lately.bytes)), now.names.saturating_sub(lately.names));
+            (text::size(now.bytes.saturating_sub(lately.bytes)), now.names.saturating_sub(lately.names));
         let what = format!("wrote {wrote} and {made} files into its {name} while the disk is nearly full");
         return ended("disk.low", what, room);
     }

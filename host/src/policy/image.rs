@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use ipc_schema::offers::Offers;
+use ipc_schema::image_inventory::Offers;
 
 use super::sandbox_plan::ImageFacts;
 use crate::domain::WallMs;

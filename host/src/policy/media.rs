@@ -3,7 +3,7 @@
 
 use crate::domain::limits::Budget;
 use crate::domain::message::{Attachment, Offered};
-use crate::say::{self, label};
+use crate::text::{self, label};
 
 /// Files of one message that are looked at.
 const FILES: usize = 10;
@@ -24,7 +24,7 @@ pub fn offered(files: &[Offered], most: u64) -> Vec<Attachment> {
         problem: None,
     };
     let fetched = files.iter().take(FILES).map(|file| match file.bytes {
-        Some(bytes) if bytes > most => one(file).given_up(say::not_stored(bytes, most)),
+        Some(bytes) if bytes > most => one(file).given_up(text::not_stored(bytes, most)),
         _ => one(file),
     });
     // One line for all the others: ten thousand would not fit into a letter.
@@ -51,7 +51,7 @@ pub fn room(held: Budget, inbox: Budget, most: u64) -> Result<u64, String> {
 
 /// What the agent reads about a file that had more bytes than [`room`] left it.
 pub fn too_large(bytes: u64, held: Budget, inbox: Budget, most: u64) -> String {
-    if bytes > most { say::not_stored(bytes, most) } else { full(held, inbox) }
+    if bytes > most { text::not_stored(bytes, most) } else { full(held, inbox) }
 }
 
 fn full(held: Budget, inbox: Budget) -> String {

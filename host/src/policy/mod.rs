@@ -2,19 +2,19 @@
 
 pub mod admission;
 pub mod authorize;
+pub mod backoff;
 pub mod delivery;
 pub mod disk_budget;
 pub mod disk_image;
+pub mod disk_pressure;
 pub mod image;
+pub mod log_limiter;
 pub mod media;
 pub mod mounts;
-pub mod night;
-pub mod pace;
-pub mod patience;
+pub mod nightly;
 pub mod posture;
-pub mod pressure;
+pub mod rate_limit;
 pub mod retention;
 pub mod retry;
 pub mod sandbox_plan;
-pub mod tally;
-pub mod telling;
+pub mod turn_quota;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::domain::Ending;
 use crate::domain::run::TurnEnd;
-use crate::say;
+use crate::text;
 
 /// A store that failed (a full disk, another program's lock) is asked again after this.
 pub const STORE_AGAIN: Duration = Duration::from_secs(5);
@@ -44,22 +44,22 @@ pub fn after_run(ending: &Ending, attempt: u32, failed_starts: u32, age: Duratio
         |state, why: &str, tell| AfterRun::GiveUp { end: TurnEnd { state, why: why.to_owned() }, tell };
     match ending {
         Ending::Finished | Ending::Killed => free,
-        Ending::TimedOut => give_up("stopped", "time", say::time_is_up()),
-        Ending::Stopped => give_up("stopped", "stop", say::stopped()),
-        Ending::OverLimit { code, what } => give_up("failed", code, say::over_limit(code, what)),
+        Ending::TimedOut => give_up("stopped", "time", text::time_is_up()),
+        Ending::Stopped => give_up("stopped", "stop", text::stopped()),
+        Ending::OverLimit { code, what } => give_up("failed", code, text::over_limit(code, what)),
         Ending::Silent { .. } | Ending::Crashed { .. } if attempt >= ATTEMPTS => {
-            give_up("failed", "attempts", say::gave_up(ending, attempt))
+            give_up("failed", "attempts", text::gave_up(ending, attempt))
         }
         Ending::Silent { .. } | Ending::Crashed { .. } => {
             let wait = if attempt == 1 { Duration::from_secs(1) } else { Duration::from_secs(5) };
             AfterRun::Again { costs: 1, wait, tell: None }
         }
         Ending::NeverStarted { why, .. } if age >= START_DAY => {
-            give_up("failed", "never_started", say::never_started(why))
+            give_up("failed", "never_started", text::never_started(why))
         }
         Ending::NeverStarted { why, .. } => {
             let wait = doubling(Duration::from_secs(5), failed_starts, Duration::from_secs(600));
-            AfterRun::Again { costs: 0, wait, tell: Some(say::cannot_start(why)) }
+            AfterRun::Again { costs: 0, wait, tell: Some(text::cannot_start(why)) }
         }
     }
 }

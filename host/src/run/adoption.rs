@@ -7,19 +7,19 @@ use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-use super::birth::Never;
 use super::end::LAST_PASSES;
-use super::gate::Gate;
+use super::gateway_session::Gate;
+use super::launch::Never;
 use super::{Owed, READY_WITHIN, Run, SILENCE};
 use crate::dispatch::{Event, Found, RunNo};
 use crate::domain::group::Group;
 use crate::domain::{Ending, Lane};
 use crate::mailbox::{Archive, RunBox};
-use crate::parts::Parts;
+use crate::policy::log_limiter::Telling;
 use crate::policy::sandbox_plan;
-use crate::policy::tally::Tally;
-use crate::policy::telling::Telling;
+use crate::policy::turn_quota::Tally;
 use crate::sandbox::BoxState;
+use crate::services::Services;
 use crate::store::{Patience, RunRow};
 
 /// A run of an earlier host, with this host's wall and gateway around its box.
@@ -39,19 +39,22 @@ impl Adopted {
     ///
     /// # Errors
     /// When the run cannot go on: its directories are gone, or were never made.
-    pub async fn stand(parts: &Parts, row: RunRow) -> Result<Self, Never> {
+    pub async fn stand(services: &Services, row: RunRow) -> Result<Self, Never> {
         let (lane, run) = (&row.lane, &row.run);
         // Its file may have been broken since; the box goes on, and the next run says which line.
-        let group = parts
+        let group = services
             .install
             .group(&lane.group)
-            .unwrap_or_else(|_| parts.install.default_group(lane.group.clone()));
-        let known =
-            parts.store.group(&lane.group, parts.clock.wall()).await.map_err(|e| Never::new(e.code(), e))?;
-        let root = &parts.install.root;
+            .unwrap_or_else(|_| services.install.default_group(lane.group.clone()));
+        let known = services
+            .store
+            .group(&lane.group, services.clock.wall())
+            .await
+            .map_err(|e| Never::new(e.code(), e))?;
+        let root = &services.install.root;
         let archive =
             Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
-        let mut wall = parts
+        let mut wall = services
             .mailbox
             .reopen(
                 &root.run_ipc(&lane.group, run),
@@ -62,11 +65,11 @@ impl Adopted {
                 archive,
             )
             .map_err(|e| Never::new(e.code(), e))?;
-        for letter in parts.store.unacknowledged(run.clone()).await.map_err(|e| Never::new(e.code(), e))? {
+        for letter in services.store.unacknowledged(run.clone()).await.map_err(|e| Never::new(e.code(), e))? {
             failpoint!("run.adopt.letter");
             wall.write(&letter.name, &letter.bytes).map_err(|e| Never::new("ipc.write", e))?;
         }
-        let gate = Gate::open(parts, lane, run, &group, &wall)?;
+        let gate = Gate::open(services, lane, run, &group, &wall)?;
         failpoint!("run.adopt.socket");
         gate.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
         let outdated = row.session != known.session_of(lane);
@@ -99,7 +102,7 @@ impl Adopted {
         }
     }
 
-    pub(super) fn into_run(self, parts: &Arc<Parts>, no: RunNo, events: UnboundedSender<Event>) -> Run {
+    pub(super) fn into_run(self, services: &Arc<Services>, no: RunNo, events: UnboundedSender<Event>) -> Run {
         let Self { row, group, wall, gate, closes: close_asked, .. } = self;
         // Silence starts anew: the box may have waited for its model as long as the host was away.
         let deadline = match (row.ready, &row.turn) {
@@ -110,7 +113,7 @@ impl Adopted {
         let last_chat = row.turn.as_ref().map(|(_, chat)| chat.clone());
         let reads = row.turn.as_ref().map(|(turn, _)| *turn);
         Run {
-            parts: Arc::clone(parts),
+            services: Arc::clone(services),
             no,
             // An engine finds a box by its name too: the host may have died before it noted the id.
             container: row.container.unwrap_or_else(|| sandbox_plan::box_name(&row.run)),
@@ -156,9 +159,9 @@ impl Run {
             }
         }
         failpoint!("run.adopt.caught_up");
-        match self.parts.engine.state(&self.container).await {
+        match self.services.engine.state(&self.container).await {
             Ok(BoxState::Paused) => {
-                if let Err(e) = self.parts.engine.unpause(&self.container).await {
+                if let Err(e) = self.services.engine.unpause(&self.container).await {
                     tracing::warn!(run = %self.run, code = e.code(), "a frozen box was not thawed: {e}");
                 }
             }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_schema::text;
+use ipc_schema::text_sanitize;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -17,8 +17,8 @@ use crate::disk;
 use crate::domain::limits::Budget;
 use crate::domain::message::Attachment;
 use crate::domain::{GroupName, TurnId};
-use crate::parts::Parts;
 use crate::policy::media;
+use crate::services::Services;
 use crate::store::{Patience, Result, StoreError, Waiting};
 
 /// Files of one letter that are not there after this are given up: the turn's own time runs.
@@ -39,13 +39,13 @@ pub(super) struct Fetching {
 impl Run {
     /// Begins to fetch. The letter that names these files is made when all of them are there, or given up.
     pub(super) fn fetch(&mut self, turn: TurnId, files: Vec<Waiting>) {
-        self.parts.store.stage(Some(turn), None, Some(&self.run), "files", self.parts.clock.now());
+        self.services.store.stage(Some(turn), None, Some(&self.run), "files", self.services.clock.now());
         let fetch = Fetch {
-            parts: Arc::clone(&self.parts),
-            inbox: self.parts.install.root.inbox(&self.lane.group),
+            services: Arc::clone(&self.services),
+            inbox: self.services.install.root.inbox(&self.lane.group),
             group: self.lane.group.clone(),
             limit: media::inbox(self.group.limits.inbox),
-            largest: self.parts.install.file.host.attachment_bytes(),
+            largest: self.services.install.file.host.attachment_bytes(),
             until: Instant::now() + ALL_WITHIN,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(fetch.all(files)));
@@ -74,7 +74,7 @@ pub(super) async fn arrival(fetching: &mut Option<Fetching>) -> Result<()> {
 }
 
 struct Fetch {
-    parts: Arc<Parts>,
+    services: Arc<Services>,
     inbox: PathBuf,
     group: GroupName,
     limit: Budget,
@@ -86,7 +86,7 @@ struct Fetch {
 impl Fetch {
     async fn all(self, files: Vec<Waiting>) -> Result<()> {
         // What people are still to be answered for stays.
-        let needed: HashSet<String> = self.parts.store.media_in_use().await?.into_iter().collect();
+        let needed: HashSet<String> = self.services.store.media_in_use().await?.into_iter().collect();
         let dir = self.inbox.clone();
         let failed = |e: io::Error| StoreError::Rule(e.to_string());
         let mut inbox = disk::blocking(move || Ok(Inbox::list(&dir, &needed))).await.map_err(failed)?;
@@ -107,7 +107,7 @@ impl Fetch {
                 inbox.took(name, file.bytes);
             }
             failpoint!("run.attachment.kept");
-            self.parts.store.fetched(waiting.seq, waiting.at, file).await?;
+            self.services.store.fetched(waiting.seq, waiting.at, file).await?;
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Fetch {
             }
         };
         let (dir, gid, label, length) =
-            (self.inbox.clone(), self.parts.gid, file.name.clone(), bytes.len() as u64);
+            (self.inbox.clone(), self.services.gid, file.name.clone(), bytes.len() as u64);
         match disk::blocking(move || keep(&dir, gid, &label, &bytes)).await {
             Ok(name) => Ok(file.stored(name, length)),
             // The message waits for its file, instead of being given without it.
@@ -141,7 +141,7 @@ impl Fetch {
     async fn ask(&self, waiting: &Waiting, held: Budget) -> std::result::Result<Vec<u8>, String> {
         let most = media::room(held, self.limit, self.largest)?;
         let gone = || "not stored: its chat cannot be reached any more".to_owned();
-        let channel = self.parts.channels.of(&waiting.chat).ok_or_else(gone)?;
+        let channel = self.services.channels.of(&waiting.chat).ok_or_else(gone)?;
         let handle = waiting.file.handle.as_deref().unwrap_or_default();
         for tried in 1.. {
             match channel.fetch(handle, most).await {
@@ -153,7 +153,7 @@ impl Fetch {
                     tokio::time::sleep(after.unwrap_or(PAUSE)).await;
                 }
                 Err(FetchError::Away { why, .. } | FetchError::Failed(why)) => {
-                    return Err(format!("not stored: {}", text::line(&why, 200)));
+                    return Err(format!("not stored: {}", text_sanitize::line(&why, 200)));
                 }
             }
         }

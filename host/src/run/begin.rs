@@ -9,13 +9,13 @@ use crate::config::personality;
 use crate::domain::group::Group;
 use crate::domain::message::Stored;
 use crate::domain::{ChatKind, Lane, WallMs};
-use crate::parts::Parts;
-use crate::say::{label, name_of};
+use crate::services::Services;
 use crate::store::{BeginState, InputState};
+use crate::text::{label, name_of};
 
 /// `begin` of a run.
 pub(super) fn begin(
-    parts: &Parts,
+    services: &Services,
     lane: &Lane,
     session: String,
     group: &Group,
@@ -51,11 +51,11 @@ pub(super) fn begin(
             compaction_percent: 80,
         },
         tools: group.tools.clone(),
-        files: takes_files(parts, &state),
+        files: takes_files(services, &state),
         network: "There is no network here: egress is off for this group, and this version of Lazaret opens no way out of a box.".to_owned(),
         zone: group.zone.name().to_owned(),
-        claude_md_global: text(&parts.install.root.global_personality()),
-        claude_md_group: text(&parts.install.root.personality(&lane.group)),
+        claude_md_global: text(&services.install.root.global_personality()),
+        claude_md_group: text(&services.install.root.personality(&lane.group)),
         open: state.open.map(|(open, consumed)| letter::OpenTurn { turn: open.turn, consumed }),
         closed: state.closed,
     }
@@ -63,10 +63,10 @@ pub(super) fn begin(
 
 /// Whether the chat of the open turn can be sent files; between turns, whether any chat can. A request says it for
 /// good.
-fn takes_files(parts: &Parts, state: &BeginState) -> bool {
+fn takes_files(services: &Services, state: &BeginState) -> bool {
     match &state.open {
-        Some((open, _)) => parts.channels.of(&open.chat).is_some_and(|channel| channel.takes_files()),
-        None => parts.channels.all().any(|channel| channel.takes_files()),
+        Some((open, _)) => services.channels.of(&open.chat).is_some_and(|channel| channel.takes_files()),
+        None => services.channels.all().any(|channel| channel.takes_files()),
     }
 }
 

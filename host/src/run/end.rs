@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipc_schema::letters::to_agent::InterruptWhy;
-use ipc_schema::text;
+use ipc_schema::text_sanitize;
 use tokio::time::Instant;
 
 use super::Run;
 use crate::dispatch::After;
 use crate::domain::{Ending, Lane, RunId};
-use crate::parts::Parts;
 use crate::policy::retry::STORE_AGAIN;
 use crate::sandbox::Exit;
-use crate::say;
+use crate::services::Services;
 use crate::store::Collected;
+use crate::text;
 
 /// SIGTERM is given this long.
 const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ impl Run {
     }
 
     async fn signal(&self, signal: &str) {
-        if let Err(e) = self.parts.engine.signal(&self.container, signal).await {
+        if let Err(e) = self.services.engine.signal(&self.container, signal).await {
             tracing::warn!(run = %self.run, code = e.code(), "the box was not signalled: {e}");
         }
     }
@@ -63,7 +63,7 @@ impl Run {
         }
         self.tell_rest();
         failpoint!("run.collect.letters");
-        let log = self.parts.engine.log_tail(&self.container, LOG_BYTES).await.unwrap_or_else(|e| {
+        let log = self.services.engine.log_tail(&self.container, LOG_BYTES).await.unwrap_or_else(|e| {
             tracing::debug!(run = %self.run, code = e.code(), "no log: {e}");
             Vec::new()
         });
@@ -73,10 +73,10 @@ impl Run {
         self.gate.close();
         // First the row, then the box: a host that dies in between finds a box without a run, which it removes; the
         // other way round it would find a run whose box is gone, and no exit code to decide by.
-        let after = settle(&self.parts, &self.run, &self.lane, ending).await;
-        if let Err(e) = self.parts.engine.remove(&self.container).await {
+        let after = settle(&self.services, &self.run, &self.lane, ending).await;
+        if let Err(e) = self.services.engine.remove(&self.container).await {
             tracing::warn!(run = %self.run, code = e.code(), "the box was not removed yet: {e}");
-            tokio::spawn(super::reap(Arc::clone(&self.parts)));
+            tokio::spawn(super::reap(Arc::clone(&self.services)));
         }
         self.tidy_up().await;
         after
@@ -92,7 +92,7 @@ impl Run {
         let last_words = || {
             let log = String::from_utf8_lossy(log);
             let line = log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").trim();
-            text::line(line, LAST_WORDS)
+            text_sanitize::line(line, LAST_WORDS)
         };
         // A turn that was told to stop has stopped, however its box ended; also over the death of a host.
         match (&self.turn, self.interrupted) {
@@ -101,7 +101,7 @@ impl Run {
             _ => {}
         }
         let why = match exit.oom {
-            true => format!("out of memory at {}", say::size(self.group.limits.memory)),
+            true => format!("out of memory at {}", text::size(self.group.limits.memory)),
             false => self.failed.clone().unwrap_or_else(last_words),
         };
         if self.ready {
@@ -118,9 +118,9 @@ impl Run {
 /// Stores a run's end. Returns what its lane does next.
 ///
 /// This must not be lost: while the store cannot take it, it is tried again.
-pub(super) async fn settle(parts: &Parts, run: &RunId, lane: &Lane, ending: Ending) -> After {
+pub(super) async fn settle(services: &Services, run: &RunId, lane: &Lane, ending: Ending) -> After {
     let collected = loop {
-        match parts.store.collect(run.clone(), lane.clone(), ending.clone(), parts.clock.wall()).await {
+        match services.store.collect(run.clone(), lane.clone(), ending.clone(), services.clock.wall()).await {
             Ok(collected) => break collected,
             Err(e) => {
                 tracing::error!(%run, code = e.code(), "the run's end waits, because it cannot be stored: {e}");
@@ -128,11 +128,11 @@ pub(super) async fn settle(parts: &Parts, run: &RunId, lane: &Lane, ending: Endi
             }
         }
     };
-    parts.bell.ring();
-    let facts = parts.facts(&lane.group);
+    services.bell.ring();
+    let facts = services.facts(&lane.group);
     match collected {
         Collected::Idle => After::Idle,
         Collected::Next(_, wait) => After::Wake(wait, facts),
-        Collected::Suspended(until) => After::Suspended(until.since(parts.clock.wall()), facts),
+        Collected::Suspended(until) => After::Suspended(until.since(services.clock.wall()), facts),
     }
 }

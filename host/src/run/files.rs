@@ -8,8 +8,8 @@ use serde_json::json;
 use super::Run;
 use crate::domain::outbound::{Saying, SpooledFile, Voice};
 use crate::policy::authorize::Allowed;
-use crate::say;
 use crate::spool::Spool;
+use crate::text;
 
 /// Files that one turn may send.
 const FILES: u64 = 20;
@@ -38,8 +38,8 @@ impl Run {
                 "this chat takes no files; say in words what matters, or where the file is".to_owned();
             return Err(refused("file.unsupported", reason));
         }
-        let most = self.parts.install.file.host.attachment_bytes();
-        let sent = match self.parts.store.files_sent(turn).await {
+        let most = self.services.install.file.host.attachment_bytes();
+        let sent = match self.services.store.files_sent(turn).await {
             Ok(sent) => sent,
             Err(e) => return Err(refused(e.code(), "the host's store failed; try it again later".into())),
         };
@@ -53,9 +53,9 @@ impl Run {
             );
             return Err(refused("file.rate", reason));
         }
-        let root = &self.parts.install.root;
+        let root = &self.services.install.root;
         let (spool, workspace) = (Spool::at(root.spool()), root.workspace(&group));
-        let (path, name) = (ask.path.clone(), say::file_name(ask.name.as_deref().unwrap_or(&ask.path)));
+        let (path, name) = (ask.path.clone(), text::file_name(ask.name.as_deref().unwrap_or(&ask.path)));
         let taken = tokio::task::spawn_blocking(move || spool.take(&workspace, &path, most.min(left))).await;
         let copied = match taken {
             Ok(Ok(copied)) => copied,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{Outcome, Status, TurnDone};
 use ipc_schema::letters::to_agent::InterruptWhy;
-use ipc_schema::{Refusal, RefusalCode, TurnId, text};
+use ipc_schema::{Refusal, RefusalCode, TurnId, text_sanitize};
 use tokio::time::Instant;
 
 use super::{Run, SILENCE};
@@ -16,8 +16,8 @@ use crate::domain::Ending;
 use crate::domain::outbound::{Saying, Voice};
 use crate::domain::run::TurnEnd;
 use crate::mailbox::{Pass, Refused, Stamped};
-use crate::say;
 use crate::store::{StoreError, Take, Taken, TakenEffect};
+use crate::text;
 
 /// The longest silence that a status letter may announce: the longest command, and what it takes to end it.
 const DEADLINE_MAX: Duration = Duration::from_secs(660);
@@ -58,10 +58,10 @@ impl Run {
         if let Ending::OverLimit { code, what } = &ending {
             tracing::warn!(run = %self.run, code, "the box is ended: it {what}");
             let code = *code;
-            if let Err(e) = self.parts.store.count(code, 1).await {
+            if let Err(e) = self.services.store.count(code, 1).await {
                 tracing::warn!(run = %self.run, code = e.code(), "the end was not counted: {e}");
             }
-            self.tell_between_turns(say::over_limit(code, what)).await;
+            self.tell_between_turns(text::over_limit(code, what)).await;
         }
         self.kill(ending).await;
     }
@@ -70,7 +70,7 @@ impl Run {
     /// left there by the last one.
     async fn tell_between_turns(&mut self, text: String) {
         let (None, Some(chat)) = (&self.turn, &self.last_chat) else { return };
-        self.parts.notice(chat, &format!("over:{}", self.run), text).await;
+        self.services.notice(chat, &format!("over:{}", self.run), text).await;
     }
 
     async fn take_pass(&mut self, pass: Pass) -> bool {
@@ -119,7 +119,7 @@ impl Run {
         }
         let effect = self.effect(&letter.body, letter.id.as_str());
         let taken = self
-            .parts
+            .services
             .store
             .take(Take {
                 run: self.run.clone(),
@@ -129,7 +129,7 @@ impl Run {
                 ack: letter.ack,
                 sha256: stamped.sha256.clone(),
                 effect,
-                now: self.parts.clock.wall(),
+                now: self.services.clock.wall(),
             })
             .await?;
         match &taken {
@@ -167,7 +167,7 @@ impl Run {
         let (_, chat) = self.turn.as_ref()?;
         let chat = chat.clone();
         // A channel that is off today (its token is missing) may be on tomorrow: what was said is kept as it is.
-        let parts = match self.parts.channels.of(&chat) {
+        let parts = match self.services.channels.of(&chat) {
             Some(channel) => channel.split(text),
             None => Some(text.trim().to_owned()).filter(|text| !text.is_empty()).into_iter().collect(),
         };
@@ -178,13 +178,13 @@ impl Run {
         // A box may claim what it likes; only a turn that was interrupted is called so.
         let (state, why, notice) = match (done.outcome, self.interrupted, &done.error) {
             (Outcome::Failed, _, Some(trouble)) => {
-                let notice = say::model_failed(&trouble.code, &trouble.reason);
-                ("failed", say::model_code(&trouble.code), Some(notice))
+                let notice = text::model_failed(&trouble.code, &trouble.reason);
+                ("failed", text::model_code(&trouble.code), Some(notice))
             }
-            (Outcome::Failed, _, None) => ("failed", say::model_code(""), Some(say::model_failed("", ""))),
-            (Outcome::Interrupted, Some(InterruptWhy::Stop), _) => ("stopped", "stop", Some(say::stopped())),
+            (Outcome::Failed, _, None) => ("failed", text::model_code(""), Some(text::model_failed("", ""))),
+            (Outcome::Interrupted, Some(InterruptWhy::Stop), _) => ("stopped", "stop", Some(text::stopped())),
             (Outcome::Interrupted, Some(InterruptWhy::Time), _) => {
-                ("stopped", "time", Some(say::time_is_up()))
+                ("stopped", "time", Some(text::time_is_up()))
             }
             (Outcome::Limit, ..) => ("done", "limit", None),
             (Outcome::Finished | Outcome::Interrupted, ..) => ("done", "finished", None),
@@ -192,7 +192,7 @@ impl Run {
         let reply = self.saying(Voice::Reply, key, &done.text);
         let notice = notice.and_then(|text| self.saying(Voice::Notice, "notice:end", &text));
         let end = TurnEnd { state, why: why.chars().take(80).collect() };
-        let if_silent = self.saying(Voice::Notice, "notice:silent", &say::nothing_said());
+        let if_silent = self.saying(Voice::Notice, "notice:silent", &text::nothing_said());
         TakenEffect::TurnDone { end, sayings: reply.into_iter().chain(notice).collect(), if_silent }
     }
 
@@ -229,13 +229,13 @@ impl Run {
             FromAgent::Draft(draft) => self.show(&Activity::Draft(draft.text)),
             FromAgent::Status(status) => self.status(&status),
             FromAgent::Failed(failed) => {
-                let why = text::line(&format!("{}: {}", failed.code, failed.reason), 500);
+                let why = text_sanitize::line(&format!("{}: {}", failed.code, failed.reason), 500);
                 tracing::warn!(run = %self.run, code = "run.failed", "the runner gave up: {why}");
                 self.failed = Some(why);
             }
             FromAgent::Message(_) => {
                 self.stage("message");
-                self.parts.bell.ring();
+                self.services.bell.ring();
             }
             FromAgent::Request(_) | FromAgent::TurnDone(_) => {}
         }
@@ -245,7 +245,7 @@ impl Run {
         failpoint!("run.turn_over.before");
         self.stage("turn_done");
         if let Some(turn) = turn {
-            match self.parts.store.turn_messages(turn).await {
+            match self.services.store.turn_messages(turn).await {
                 Ok((messages, parts)) => {
                     self.show(&Activity::TurnOver { turn, messages, run: Some(self.run.clone()), parts });
                 }
@@ -255,7 +255,7 @@ impl Run {
             }
         }
         self.end_turn();
-        self.parts.bell.ring();
+        self.services.bell.ring();
         let _ = self.events.send(Event::TurnClosed { run: self.no, next: next.is_some(), fed: self.fed });
     }
 
@@ -265,7 +265,7 @@ impl Run {
         }
         if let Some(tool) = &status.tool {
             let detail = status.detail.as_deref().unwrap_or_default();
-            let line = text::line(&format!("{tool} {detail}"), 200);
+            let line = text_sanitize::line(&format!("{tool} {detail}"), 200);
             self.show(&Activity::Doing(line.trim_end().to_owned()));
         }
     }

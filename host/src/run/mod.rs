@@ -6,18 +6,18 @@
 mod adoption;
 mod attachments;
 mod begin;
-mod birth;
+mod disk_cleanup;
+mod disk_watch;
 mod end;
 mod files;
-mod gate;
+mod gateway_session;
+mod launch;
 mod letters;
-mod opening;
 mod probe;
 mod reaper;
 mod reclaim;
-mod refusals;
+mod rejected_files;
 mod requests;
-mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,22 +35,22 @@ use crate::domain::group::Group;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, Ending, Lane, LetterId, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunBox;
-use crate::parts::Parts;
 use crate::policy::disk_budget::Held;
-use crate::policy::tally::Tally;
-use crate::policy::telling::Telling;
+use crate::policy::log_limiter::Telling;
+use crate::policy::turn_quota::Tally;
 use crate::sandbox::Exit;
-use crate::say;
+use crate::services::Services;
 use crate::store::{Composed, Patience, RunRow, StoreError};
+use crate::text;
 pub use adoption::Adopted;
 use attachments::Fetching;
 use begin::input_letter;
-pub use birth::{Never, spec_of};
-use gate::Gate;
-pub use opening::sweep;
+pub use disk_cleanup::sweep;
+use disk_watch::{Bite, Watchdog};
+use gateway_session::Gate;
+pub use launch::{Never, spec_of};
 pub use probe::{Ground, Seen, Walls, possible};
 pub use reaper::{keep_reaping, reap};
-use watchdog::{Bite, Watchdog};
 
 /// A box that is up this long without `ready` will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -81,7 +81,7 @@ pub enum Order {
 
 /// A run that has a box.
 struct Run {
-    parts: Arc<Parts>,
+    services: Arc<Services>,
     no: RunNo,
     run: RunId,
     lane: Lane,
@@ -135,21 +135,21 @@ struct Owed {
 
 /// Lives a run from the first to the last step and reports its end.
 pub async fn live(
-    parts: Arc<Parts>,
+    services: Arc<Services>,
     lane: Lane,
     no: RunNo,
     mut orders: UnboundedReceiver<Order>,
     events: UnboundedSender<Event>,
 ) {
     let run = new_run_id();
-    match birth::born(&parts, &lane, &run, no, &events).await {
+    match launch::born(&services, &lane, &run, no, &events).await {
         Ok(box_run) => to_its_end(box_run, &mut orders, events).await,
         Err(never) => {
             tracing::warn!(%run, %lane, code = never.code, "the box did not start: {}", never.why);
             let ending = Ending::NeverStarted { code: never.code.to_owned(), why: never.why };
-            let after = end::settle(&parts, &run, &lane, ending).await;
+            let after = end::settle(&services, &run, &lane, ending).await;
             if never.left {
-                tokio::spawn(reap(Arc::clone(&parts)));
+                tokio::spawn(reap(Arc::clone(&services)));
             }
             // The receiver is gone only when the host is ending: there is nobody left to tell.
             let _ = events.send(Event::Ended { run: no, after, fed: 0 });
@@ -159,13 +159,13 @@ pub async fn live(
 
 /// Lives on with a run of an earlier host.
 pub async fn go_on(
-    parts: Arc<Parts>,
+    services: Arc<Services>,
     adopted: Adopted,
     no: RunNo,
     mut orders: UnboundedReceiver<Order>,
     events: UnboundedSender<Event>,
 ) {
-    let mut box_run = adopted.into_run(&parts, no, events.clone());
+    let mut box_run = adopted.into_run(&services, no, events.clone());
     box_run.catch_up().await;
     to_its_end(box_run, &mut orders, events).await;
 }
@@ -174,8 +174,12 @@ pub async fn go_on(
 ///
 /// # Errors
 /// When its end cannot be stored.
-pub async fn give_up(parts: &Parts, row: &RunRow) -> crate::store::Result<()> {
-    parts.store.collect(row.run.clone(), row.lane.clone(), Ending::Killed, parts.clock.wall()).await.map(drop)
+pub async fn give_up(services: &Services, row: &RunRow) -> crate::store::Result<()> {
+    services
+        .store
+        .collect(row.run.clone(), row.lane.clone(), Ending::Killed, services.clock.wall())
+        .await
+        .map(drop)
 }
 
 async fn to_its_end(mut box_run: Run, orders: &mut UnboundedReceiver<Order>, events: UnboundedSender<Event>) {
@@ -213,10 +217,10 @@ impl Run {
     /// From start to exit; `None` when the box is left to the next host. Every branch only names what happened; what
     /// follows from it is done outside the select, so that nothing is cancelled half-way.
     async fn listen(&mut self, orders: &mut UnboundedReceiver<Order>) -> Option<Exit> {
-        let engine = self.parts.engine.clone();
+        let engine = self.services.engine.clone();
         let container = self.container.clone();
         let open_turn = self.gate.open_turn.subscribe();
-        let mut watchdog = Watchdog::watch(&self.parts, &self.group, &container, open_turn);
+        let mut watchdog = Watchdog::watch(&self.services, &self.group, &container, open_turn);
         let mut exit = std::pin::pin!(async move { engine.wait(&container).await });
         let mut typing = tokio::time::interval(TYPING_EVERY);
         typing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -285,7 +289,7 @@ impl Run {
     async fn interrupt(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
         if let Some(order) = order {
             // What waits for its files was meant too, and would be the next turn's.
-            match self.parts.store.stop(self.lane.clone(), order).await {
+            match self.services.store.stop(self.lane.clone(), order).await {
                 Ok(true) => {}
                 // The turn that was meant has ended while the order was on its way.
                 Ok(false) => return,
@@ -316,12 +320,12 @@ impl Run {
     /// too.
     async fn end_unread(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
         let (word, notice, ending) = match why {
-            InterruptWhy::Stop => ("stop", say::stopped(), Ending::Stopped),
-            InterruptWhy::Time => ("time", say::time_is_up(), Ending::TimedOut),
+            InterruptWhy::Stop => ("stop", text::stopped(), Ending::Stopped),
+            InterruptWhy::Time => ("time", text::time_is_up(), Ending::TimedOut),
         };
         let end = TurnEnd { state: "stopped", why: word.to_owned() };
-        let now = self.parts.clock.wall();
-        match self.parts.store.end_turn(self.lane.clone(), order, end, notice, now).await {
+        let now = self.services.clock.wall();
+        match self.services.store.end_turn(self.lane.clone(), order, end, notice, now).await {
             Ok(_) => {
                 self.end_turn();
                 self.kill(Ending::Killed).await;
@@ -345,9 +349,9 @@ impl Run {
         // Files of the next letter are on their way: with them all of it is made, and what came meanwhile.
         while self.fetching.is_none() {
             let (run, group, ack) = (self.run.clone(), self.group.clone(), self.wall.taken());
-            let at = self.parts.clock.wall();
+            let at = self.services.clock.wall();
             let built = self
-                .parts
+                .services
                 .store
                 .compose_input(
                     run.clone(),
@@ -375,7 +379,7 @@ impl Run {
             }
         }
         self.tell_verdicts().await;
-        match self.parts.store.open_turn(self.lane.clone()).await {
+        match self.services.store.open_turn(self.lane.clone()).await {
             Ok(None) => {
                 self.end_turn();
                 let _ = self.events.send(Event::TurnClosed { run: self.no, next: false, fed: self.fed });
@@ -387,7 +391,7 @@ impl Run {
 
     /// Every letter that the agent has not acknowledged; one that lies there already is no error.
     async fn write_again(&mut self) {
-        match self.parts.store.unacknowledged(self.run.clone()).await {
+        match self.services.store.unacknowledged(self.run.clone()).await {
             Ok(letters) => letters.iter().for_each(|letter| self.put(&letter.name, &letter.bytes)),
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "letters wait: {e}");
@@ -449,7 +453,7 @@ impl Run {
 
     fn channel(&self) -> Option<(Arc<dyn Channel>, ChatId)> {
         let (_, chat) = self.turn.as_ref()?;
-        Some((self.parts.channels.of(chat)?, chat.clone()))
+        Some((self.services.channels.of(chat)?, chat.clone()))
     }
 
     fn show_typing(&self) {
@@ -460,10 +464,10 @@ impl Run {
 
     /// Makes a letter, as a row and then as a file.
     async fn write(&mut self, turn: Option<TurnId>, body: ToAgent) {
-        let (run, ack, at) = (self.run.clone(), self.wall.taken(), self.parts.clock.wall());
+        let (run, ack, at) = (self.run.clone(), self.wall.taken(), self.services.clock.wall());
         let kind = body.kind();
         let made = self
-            .parts
+            .services
             .store
             .add_letter(self.run.clone(), turn, kind, at, move |n| {
                 ToAgentLetter { id: LetterId::of_host(n), run, turn, n, ack, at: at.rfc3339(), body }
@@ -489,7 +493,7 @@ impl Run {
     async fn ask_to_close(&mut self, why: CloseWhy) {
         self.close_asked = true;
         self.deadline = None;
-        let highest = match self.parts.store.highest_written(self.run.clone()).await {
+        let highest = match self.services.store.highest_written(self.run.clone()).await {
             Ok(n) => n,
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "_close was not written: {e}");
@@ -509,7 +513,7 @@ impl Run {
             turn: None,
             n: highest,
             ack: self.wall.taken(),
-            at: self.parts.clock.wall().rfc3339(),
+            at: self.services.clock.wall().rfc3339(),
             body: ToAgent::Close(Close { why, reason: reason.to_owned() }),
         };
         match letter.to_bytes() {
@@ -535,6 +539,6 @@ impl Run {
 
     fn stage(&self, name: &'static str) {
         let turn = self.turn.as_ref().map(|(turn, _)| *turn);
-        self.parts.store.stage(turn, None, Some(&self.run), name, self.parts.clock.now());
+        self.services.store.stage(turn, None, Some(&self.run), name, self.services.clock.now());
     }
 }

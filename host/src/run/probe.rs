@@ -4,17 +4,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::birth::{Never, of_what_went};
+use super::launch::{Never, of_what_went};
 use super::new_run_id;
 use crate::config::Install;
 use crate::disk::shared_dir;
 use crate::domain::group::Group;
 use crate::domain::{GroupName, RunId};
 use crate::mailbox::{SOCKET_DIR, remove_run_dir};
-use crate::parts::{Parts, Runner};
 use crate::policy::posture::{self, Circumstances, Finding};
 use crate::policy::sandbox_plan::ContainerSpec;
 use crate::sandbox::{Engine, EngineFacts, ProbeError, Probed};
+use crate::services::{Runner, Services};
 use crate::store::Loss;
 use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
 
@@ -33,14 +33,14 @@ pub struct Ground<'a> {
     pub runner: &'a Runner,
 }
 
-impl<'a> From<&'a Parts> for Ground<'a> {
-    fn from(parts: &'a Parts) -> Self {
+impl<'a> From<&'a Services> for Ground<'a> {
+    fn from(services: &'a Services) -> Self {
         Self {
-            engine: &parts.engine,
-            install: &parts.install,
-            id: &parts.id,
-            gid: parts.gid,
-            runner: &parts.runner,
+            engine: &services.engine,
+            install: &services.install,
+            id: &services.id,
+            gid: services.gid,
+            runner: &services.runner,
         }
     }
 }
@@ -76,21 +76,26 @@ pub struct Seen {
 ///
 /// # Errors
 /// `box.posture`, `box.ceiling` or `box.runtime`, with the fix; or why nothing could be probed.
-pub(super) async fn held(parts: &Parts, spec: &ContainerSpec, group: &Group, uid: u32) -> Result<(), Never> {
-    let engine = parts.engine.identity().await.map_err(|e| Never::new(e.code(), e))?;
+pub(super) async fn held(
+    services: &Services,
+    spec: &ContainerSpec,
+    group: &Group,
+    uid: u32,
+) -> Result<(), Never> {
+    let engine = services.engine.identity().await.map_err(|e| Never::new(e.code(), e))?;
     // What an image holds can change what the same plan comes to: a link moves a mount.
-    let cell = parts.probes.of(format!("{} {} {engine}", spec.posture(), spec.image));
+    let cell = services.probes.of(format!("{} {} {engine}", spec.posture(), spec.image));
     // Only what holds is remembered: what was refused is looked at again when somebody has mended it.
     let probing = async {
-        let facts = parts.engine.facts().await.map_err(|e| Never::new(e.code(), e))?;
+        let facts = services.engine.facts().await.map_err(|e| Never::new(e.code(), e))?;
         possible(spec, &facts)?;
         let run = new_run_id();
-        let seen = Ground::from(parts).probe(spec, group, uid, &run, &facts).await?;
+        let seen = Ground::from(services).probe(spec, group, uid, &run, &facts).await?;
         let losses: Vec<Loss> = posture::losses(&seen.findings).map(loss).collect();
         let lost: Vec<&str> = losses.iter().map(|loss| loss.name.as_str()).collect();
         let ms = u64::try_from(seen.probed.took.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(group = %group.name, posture = spec.posture(), ms, ?lost, "the box was probed");
-        let stored = parts.store.note_losses(&group.name, losses, parts.clock.wall()).await;
+        let stored = services.store.note_losses(&group.name, losses, services.clock.wall()).await;
         stored.map_err(|e| Never::new(e.code(), e))?;
         match posture::refusal(&seen.findings) {
             Some(why) => Err(Never::new("box.posture", why)),

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::disk;
 use crate::domain::WallMs;
-use crate::parts::Parts;
 use crate::policy::retry::doubling;
 use crate::policy::sandbox_plan::LOOKS;
 use crate::sandbox::{EngineError, Found};
+use crate::services::Services;
 use crate::store::StoreError;
 
 /// An engine that is away is asked again at first after this, at last after [`LONGEST`].
@@ -31,17 +31,17 @@ enum Later {
 const EVERY: Duration = Duration::from_secs(3600);
 
 /// Reaps at once, and then every hour.
-pub async fn keep_reaping(parts: Arc<Parts>) {
+pub async fn keep_reaping(services: Arc<Services>) {
     loop {
-        reap(Arc::clone(&parts)).await;
+        reap(Arc::clone(&services)).await;
         tokio::time::sleep(EVERY).await;
     }
 }
 
 /// Removes every box of this install whose run has ended, as soon as the engine can be asked.
-pub async fn reap(parts: Arc<Parts>) {
+pub async fn reap(services: Arc<Services>) {
     for tries in 1.. {
-        match reap_once(&parts).await {
+        match reap_once(&services).await {
             Ok(()) => return,
             Err(e @ Later::Looked(_)) => tracing::debug!("boxes without a run stay for now: {e}"),
             Err(e) => tracing::warn!(code = "run.reap", "boxes without a run stay for now: {e}"),
@@ -52,19 +52,19 @@ pub async fn reap(parts: Arc<Parts>) {
 
 /// First the boxes, then the rows: a run is a row before it has a box, so a box that is listed and has no living row
 /// has ended.
-async fn reap_once(parts: &Parts) -> Result<(), Later> {
-    let boxes = parts.engine.boxes(&parts.id).await?;
-    let rows = parts.store.unended_runs().await?;
+async fn reap_once(services: &Services) -> Result<(), Later> {
+    let boxes = services.engine.boxes(&services.id).await?;
+    let rows = services.store.unended_runs().await?;
     let alive: HashSet<&str> = rows.iter().map(|row| row.run.as_str()).collect();
     let (looks, left): (Vec<_>, Vec<_>) = boxes
         .iter()
         .filter(|found| !alive.contains(found.run.as_str()))
-        .partition(|found| somebody_looks(found, parts.clock.began(), parts.clock.wall()));
+        .partition(|found| somebody_looks(found, services.clock.began(), services.clock.wall()));
     let mut stays = if looks.is_empty() { Ok(()) } else { Err(Later::Looked(looks.len())) };
     for found in left {
         tracing::info!(run = found.run, "a box without a run is removed");
         failpoint!("run.reap.box");
-        if let Err(e) = parts.engine.remove(&found.container).await {
+        if let Err(e) = services.engine.remove(&found.container).await {
             stays = Err(e.into());
         }
     }

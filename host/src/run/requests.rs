@@ -13,8 +13,8 @@ use crate::config::personality::{self, ChangeError};
 use crate::domain::Authority;
 use crate::domain::outbound::{Saying, Voice};
 use crate::policy::authorize::{Action, Allowed, authorize};
-use crate::say;
 use crate::store::{NewQuestion, OpenRequest};
+use crate::text;
 
 impl Run {
     /// Authorizes and performs one request. What it may do follows from the lane that this box was made for.
@@ -53,26 +53,26 @@ impl Run {
         let (key, in_chat) = (id.to_string(), chat.clone());
         let (question, choices) = (ask.question.clone(), ask.choices.clone());
         let say = move |code: &str| {
-            let parts = channel.split(&say::question(&question, &choices, code));
+            let parts = channel.split(&text::question(&question, &choices, code));
             Some(Saying { chat: in_chat, voice: Voice::Reply, key, parts, answers: None })
         };
-        let host = &self.parts.install.file.host;
-        let now = self.parts.clock.wall();
+        let host = &self.services.install.file.host;
+        let now = self.services.clock.wall();
         let expires = now.plus(host.question_expiry.0);
         let new = NewQuestion { turn, request: id.clone(), chat, ask, expires, now };
-        if let Err(e) = self.parts.store.ask(new, say).await {
+        if let Err(e) = self.services.store.ask(new, say).await {
             tracing::error!(run = %self.run, code = e.code(), "a question was not asked: {e}");
             let reason = "the host could not store the question; ask again later".to_owned();
             return Some(Verdict::Refused { code: e.code().to_owned(), reason });
         }
         self.suspend_at = Some(Instant::now() + host.question_wait.0);
-        self.parts.bell.ring();
+        self.services.bell.ring();
         None
     }
 
     /// Writes verdicts that came from elsewhere: a person's answer, or its end.
     pub(super) async fn tell_verdicts(&mut self) {
-        match self.parts.store.untold_verdicts(self.run.clone(), self.parts.clock.wall()).await {
+        match self.services.store.untold_verdicts(self.run.clone(), self.services.clock.wall()).await {
             Ok(responses) => {
                 for response in responses {
                     self.suspend_at = None;
@@ -85,13 +85,13 @@ impl Run {
 
     async fn update_personality(&self, allowed: Allowed<UpdatePersonality>) -> Verdict {
         let (change, group) = allowed.into_parts();
-        let path = self.parts.install.root.personality(&group);
+        let path = self.services.install.root.personality(&group);
         match personality::replace(&path, &change.text, change.base_sha256.as_deref()) {
             Ok(sha256) => {
-                let now = self.parts.clock.wall();
+                let now = self.services.clock.wall();
                 let detail = format!("{group}: {sha256}");
                 if let Err(e) =
-                    self.parts.store.audit(now, format!("agent:{group}"), "personality", detail).await
+                    self.services.store.audit(now, format!("agent:{group}"), "personality", detail).await
                 {
                     tracing::error!(run = %self.run, code = e.code(), "the change was not audited: {e}");
                 }
@@ -121,13 +121,13 @@ impl Run {
             Verdict::Ok { .. } => "done",
             Verdict::Refused { code, .. } => code.as_str(),
         });
-        let now = self.parts.clock.wall();
-        let (run, store) = (self.run.clone(), &self.parts.store);
+        let now = self.services.clock.wall();
+        let (run, store) = (self.run.clone(), &self.services.store);
         let stored = match file {
             None => store.verdict(run, turn, id, verdict, now).await,
             Some(file) => {
                 let stored = store.send_file(run, turn, id, verdict, file, now).await;
-                self.parts.bell.ring();
+                self.services.bell.ring();
                 stored
             }
         };
@@ -143,7 +143,7 @@ impl Run {
 
     /// Requests over which an earlier host died.
     pub(super) async fn perform_open_requests(&mut self) {
-        let open = match self.parts.store.open_requests(self.run.clone()).await {
+        let open = match self.services.store.open_requests(self.run.clone()).await {
             Ok(open) => open,
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "open requests cannot be read: {e}");

@@ -6,11 +6,11 @@
 mod fetch;
 mod image;
 mod inspect;
-mod kernel;
+mod mount_source;
+mod one_shot;
 mod probe;
-mod source;
+mod procfs;
 mod translate;
-mod trial;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -32,10 +32,10 @@ use crate::policy::sandbox_plan::{ContainerSpec, label};
 pub use fetch::Recipe;
 #[cfg(any(test, fuzzing))]
 pub use image::first_file;
-pub use kernel::unlinked;
+pub use mount_source::check_source;
+pub use one_shot::Trial;
 pub use probe::{ProbeError, Probed};
-pub use source::check_source;
-pub use trial::Trial;
+pub use procfs::unlinked;
 
 /// The oldest engine whose posture we know: 20.10 speaks API 1.41.
 const OLDEST_API: (u32, u32) = (1, 41);

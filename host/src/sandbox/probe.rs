@@ -10,7 +10,7 @@ use ipc_schema::untrusted_fs::UntrustedDir;
 use ipc_schema::write::LetterDir;
 use tokio::time::Instant;
 
-use super::{BoxState, Engine, EngineError, QUICK, inspect, kernel, translate};
+use super::{BoxState, Engine, EngineError, QUICK, inspect, procfs, translate};
 use crate::policy::posture::Outside;
 use crate::policy::sandbox_plan::ContainerSpec;
 
@@ -101,7 +101,7 @@ impl Engine {
             why: why.to_string(),
         };
         let begun = Instant::now();
-        let order = Order { nonce: nonce.to_owned(), host_addresses: kernel::addresses() };
+        let order = Order { nonce: nonce.to_owned(), host_addresses: procfs::addresses() };
         let order = serde_json::to_vec(&order).map_err(|e| failed(to_agent, &e))?;
         LetterDir::open(to_agent)
             .map_err(|e| failed(to_agent, &e))?
@@ -133,7 +133,7 @@ impl Engine {
         let outside = Outside {
             differences: inspect::differences(&translate::container(spec), &told),
             environment: inspect::environment(&told),
-            kernel: kernel::view(pid, &container),
+            kernel: procfs::view(pid, &container),
         };
         let mut texts = vec![
             ("the report".to_owned(), bytes),
@@ -141,7 +141,7 @@ impl Engine {
             ("the box's log".to_owned(), self.log_tail(&container, 1 << 20).await?),
         ];
         if outside.kernel.is_some() {
-            texts.extend(kernel::texts(&container));
+            texts.extend(procfs::texts(&container));
         }
         Ok((report, outside, texts))
     }

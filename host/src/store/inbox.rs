@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::settings::{begin_session, bump};
-use super::{Result, Store, StoreError, id, parse, questions, turns, undelivered};
+use super::groups::{begin_session, bump};
+use super::{Result, Store, StoreError, agent_questions, id, parse, turns, undelivered};
 use crate::domain::message::{Admitted, Command, Role};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, TurnId, WallMs};
 
@@ -235,7 +235,7 @@ pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepte
             Placement::Command(command)
         }
         Role::Wake => match turns::open_of_lane(c, &lane)? {
-            Some(open) if questions::end_suspended(c, &open, now)? => {
+            Some(open) if agent_questions::end_suspended(c, &open, now)? => {
                 Placement::NewTurn(turns::open(c, &lane, &chat, now)?)
             }
             None => {

@@ -4,51 +4,51 @@
 //! `README.md` beside this file is the table page for whoever opens the file by hand.
 
 mod adoption;
+mod agent_questions;
 mod attachments;
 mod copy;
 #[cfg(test)]
 mod delivery_model;
 #[cfg(test)]
 mod delivery_tests;
+mod disk_faults;
 mod files;
+mod groups;
 mod inbox;
-mod keep;
 mod letters;
-mod losses;
 #[cfg(test)]
 mod migration_tests;
 mod migrations;
 mod open;
 mod outbox;
 mod pins;
-mod questions;
+mod posture_gaps;
 mod restore;
+mod retention;
 mod runs;
-mod settings;
+mod schema_upgrade;
 #[cfg(test)]
 mod tests;
 mod trace;
-mod trouble;
 mod turns;
 mod undelivered;
-mod upgrade;
 mod usage;
 mod writer;
 
 pub use adoption::{OpenRequest, RunRow};
+pub use agent_questions::{AnswerTaken, NewQuestion, Suspended};
 pub use attachments::Waiting;
 pub use copy::{Copied, back_up, check};
+pub use disk_faults::{BALLAST, Trouble};
+pub use groups::Admission;
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
-pub use keep::Cleared;
-pub use losses::Loss;
 pub use open::{copies, known_damage, made_at};
 pub use outbox::Head;
-pub use questions::{AnswerTaken, NewQuestion, Suspended};
+pub use posture_gaps::Loss;
 pub use restore::{Around, Restored, begin_restore, restore, verify};
+pub use retention::Cleared;
 pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
-pub use settings::Admission;
 pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
-pub use trouble::{BALLAST, Trouble};
 pub use turns::{BeginState, Composed, InputState, Patience};
 pub use undelivered::Word;
 pub use usage::UsageRow;
@@ -58,8 +58,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use trouble::Reporter;
-use upgrade::Step;
+use disk_faults::Reporter;
+use schema_upgrade::Step;
 use writer::Writer;
 
 /// Why the store did not do what it was asked.

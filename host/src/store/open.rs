@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Result, StoreError, copy, migrations, upgrade};
+use super::{Result, StoreError, copy, migrations, schema_upgrade};
 use crate::clock::Clock;
 use crate::disk;
 use crate::domain::WallMs;
@@ -57,11 +57,11 @@ pub(super) fn for_host(path: &Path) -> Result<Opened> {
     let unclean = beside(path, Beside::Open).exists();
     refuse_unfinished(path)?;
     match look(path)? {
-        Look::Nothing => upgrade::create(path, &migrations::MIGRATIONS)?,
+        Look::Nothing => schema_upgrade::create(path, &migrations::MIGRATIONS)?,
         Look::Ours(schema) => {
             recheck(path)?;
             if schema < known {
-                upgrade::run(path, schema, &migrations::MIGRATIONS, &mut |_| Ok(()))?;
+                schema_upgrade::run(path, schema, &migrations::MIGRATIONS, &mut |_| Ok(()))?;
             }
         }
     }

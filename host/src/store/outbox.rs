@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::settings::bump;
+use super::groups::bump;
 use super::undelivered;
 use super::{Result, Store, id, int, parse};
 use crate::domain::outbound::{Part, Saying, SpooledFile, Voice, Way};
@@ -185,7 +185,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Hea
         return Ok(Head::NotBefore(not_before));
     }
     if terms.stale(part.voice, now.since(part.lives_from)) {
-        let why = format!("older than {}", crate::say::duration(terms.lifetime));
+        let why = format!("older than {}", crate::text::duration(terms.lifetime));
         undelivered::give_up(c, &part, "expired", &why, false, now)?;
         return Ok(Head::Expired(part.id));
     }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::settings::audit;
+use super::groups::audit;
 use super::{Result, Store, StoreError, parse};
 use crate::domain::image::{Named, NotTaken, Pin};
 use crate::domain::{GroupName, WallMs};

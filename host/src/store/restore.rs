@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::open::{Beside, Look, beside, look, note};
-use super::{Result, StoreError, copy, migrations, upgrade};
+use super::{Result, StoreError, copy, migrations, schema_upgrade};
 use crate::disk;
 
 /// How far numbers go on when the replaced database does not tell where it was: further than one comes between two
@@ -128,14 +128,14 @@ fn stage(from: &Path, staged: &Path) -> Result<()> {
                 .map_err(|e| StoreError::file(&file, &e))?;
         }
     }
-    drop(upgrade::settle(staged)?);
+    drop(schema_upgrade::settle(staged)?);
     Ok(())
 }
 
 /// Checks the staged copy and puts it on the disk, with its numbers where they must be.
 fn prepare(staged: &Path, numbers: Option<Numbers>) -> Result<copy::Examined> {
     if let Some(numbers) = numbers {
-        let copy = upgrade::writer(staged)?;
+        let copy = schema_upgrade::writer(staged)?;
         numbers.go_on_in(&copy)?;
         copy.close().map_err(|(_, e)| StoreError::from(e))?;
     }
@@ -205,16 +205,16 @@ pub(super) fn set_aside(database: &Path, stamp: &str) -> Result<(Option<PathBuf>
         gone(&shm)?;
         return Ok((None, None));
     }
-    let held = match upgrade::settle(database) {
+    let held = match schema_upgrade::settle(database) {
         Ok(held) => Some(held),
         Err(e @ StoreError::Busy(_)) => return Err(e),
         // Too damaged for SQLite: the files are kept as they are.
         Err(_) => None,
     };
     let replaced = disk::beside(database, &format!(".replaced-{stamp}"));
-    upgrade::keep_as(database, &replaced, held.as_ref())?;
+    schema_upgrade::keep_as(database, &replaced, held.as_ref())?;
     if held.is_none() && wal.exists() {
-        upgrade::keep_as(&wal, &disk::beside(&replaced, "-wal"), None)?;
+        schema_upgrade::keep_as(&wal, &disk::beside(&replaced, "-wal"), None)?;
     }
     disk::sync_dir(database.parent().unwrap_or(Path::new(".")))
         .map_err(|e| StoreError::file(&replaced, &e))?;

@@ -6,10 +6,10 @@ use ipc_schema::letters::to_agent::Verdict;
 use ipc_schema::{Refusal, RefusalCode};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::groups::chat_facts;
 use super::letters::{ToWrite, next_letter, respond};
-use super::settings::chat_facts;
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, StoreError, id, int, outbox, parse, questions};
+use super::{Result, Store, StoreError, agent_questions, id, int, outbox, parse};
 use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatKind, Ending, Lane, LetterId, RunId, TurnId, WallMs};
@@ -188,7 +188,7 @@ impl Store {
                 mark_consumed(c, &take, refused.is_none())?;
                 failpoint!("store.tx2.before_commit");
                 let Some(refusal) = refused else { return Ok(taken) };
-                super::settings::bump(c, refusal.code.as_str(), 1)?;
+                super::groups::bump(c, refusal.code.as_str(), 1)?;
                 let response = match (&take.effect, take.turn) {
                     (TakenEffect::Request { .. }, Some(turn)) if known_run(c, &take.run)? => {
                         let code = refusal.code.to_string();
@@ -211,7 +211,7 @@ impl Store {
                 "UPDATE run SET from_n = max(from_n, ?2) WHERE id = ?1",
                 params![run.as_str(), int(n)],
             )?;
-            super::settings::bump(c, code.as_str(), 1).map(drop)
+            super::groups::bump(c, code.as_str(), 1).map(drop)
         })
         .await
     }
@@ -249,14 +249,14 @@ impl Store {
                 }
                 let Some(open) = turns::open_of_lane(c, &lane)? else { return next(c, &lane, now) };
                 let settled = settle(c, &lane, &open, &ending, now)?;
-                let Some(until) = questions::open_of_turn(c, open.turn)? else { return Ok(settled) };
+                let Some(until) = agent_questions::open_of_turn(c, open.turn)? else { return Ok(settled) };
                 // Somebody wrote while the box was closing: that goes before what they were asked.
                 if turns::has_unread(c, open.turn)? {
-                    questions::pend(c, open.turn, now)?;
+                    agent_questions::pend(c, open.turn, now)?;
                     return Ok(settled);
                 }
                 // Somebody has written in another chat of the group meanwhile: that does not wait for the answer.
-                if turns::others_wait(c, &lane)? && questions::end_suspended(c, &open, now)? {
+                if turns::others_wait(c, &lane)? && agent_questions::end_suspended(c, &open, now)? {
                     return next(c, &lane, now);
                 }
                 Ok(Collected::Suspended(until))

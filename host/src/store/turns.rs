@@ -3,15 +3,15 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::attachments::{self, Waiting};
+use super::groups::chat_facts;
 use super::letters::{ToWrite, next_letter};
-use super::settings::chat_facts;
-use super::{Result, Store, StoreError, id, int, outbox, parse, questions};
+use super::{Result, Store, StoreError, agent_questions, id, int, outbox, parse};
 use crate::domain::limits::ContextLimits;
 use crate::domain::message::{Command, Stored};
 use crate::domain::outbound::Saying;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
-use crate::say;
+use crate::text;
 
 /// A letter is at most 256 KiB, and context comes on top. The rest of a burst goes into the next letter.
 const INPUT_BYTES: usize = 150 * 1024;
@@ -146,7 +146,7 @@ impl Store {
                     c.execute(sql, params![run.as_str(), int(seq.0), int(letter.n)])?;
                 }
                 // What they wrote goes before what they were asked.
-                questions::pend(c, open.turn, now)?;
+                agent_questions::pend(c, open.turn, now)?;
                 Ok(Composed::Letter(open.turn, open.chat, letter))
             })
             .await?;
@@ -377,7 +377,7 @@ pub(super) fn close(
     if c.execute(sql, params![turn, end.state, end.why, now.0])? != 1 {
         return Err(StoreError::Rule(format!("{} is not open", open.turn)));
     }
-    questions::over(c, open.turn, now)?;
+    agent_questions::over(c, open.turn, now)?;
     if let Some((run, ack)) = settled {
         give_back(c, open, run, ack, now)?;
         // The box ignores letters of a turn it has ended: what lay in those was not given after all.
@@ -408,7 +408,7 @@ fn give_back(c: &Connection, open: &OpenTurnRow, run: &RunId, ack: u64, now: Wal
     let lost: u64 =
         c.query_row(&sql, params![turn, run.as_str(), int(ack), RETURNS], |r| Ok(id(r.get(0)?)))?;
     if lost > 0 {
-        outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "unread", say::unread(lost)), now)?;
+        outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "unread", text::unread(lost)), now)?;
     }
     let sql = format!("UPDATE message SET state = 'waiting', turn = NULL WHERE {unread} AND returned < ?4");
     c.execute(&sql, params![turn, run.as_str(), int(ack), RETURNS])?;

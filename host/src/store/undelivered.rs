@@ -6,7 +6,7 @@ use super::outbox::{DUE, say};
 use super::{Result, Store, int, parse};
 use crate::domain::outbound::{Part, Saying, Voice};
 use crate::domain::{ChatId, GroupName, MessageSeq, WallMs};
-use crate::say;
+use crate::text;
 
 /// The shortest code of a held part.
 const CODE: usize = 2;
@@ -68,18 +68,18 @@ impl Store {
                 .query_row(&sql, params![code, group.is_main(), group.as_str()], |r| r.get(0))
                 .optional()?;
             let answer = match (row, word) {
-                (None, _) => say::nothing_held(&code),
+                (None, _) => text::nothing_held(&code),
                 (Some(row), Word::Resend) => {
                     // A person wants it now, whatever its age.
                     let sql = "UPDATE outbox SET state = 'ready', code = NULL, not_before = 0, lives_from = ?2
                                WHERE id = ?1";
                     c.execute(sql, params![row, now.0])?;
-                    say::resending(&code)
+                    text::resending(&code)
                 }
                 (Some(row), Word::Drop) => {
                     let sql = "UPDATE outbox SET state = 'failed', code = NULL, error = 'dropped by a person' WHERE id = ?1";
                     c.execute(sql, [row])?;
-                    say::dropped(&code)
+                    text::dropped(&code)
                 }
             };
             let key = format!("held:{order}");
@@ -104,7 +104,7 @@ pub(super) fn hold(c: &Connection, part: &Part, why: &str, now: WallMs) -> Resul
     c.execute(sql, params![part.id, code, why])?;
     // A part that is sent again and cut off again is asked about again.
     let word = format!("held:{}:{attempt}", part.id);
-    say(c, part.turn, &Saying::notice(&part.chat, &word, say::held(&part.shown(), &code)), now)
+    say(c, part.turn, &Saying::notice(&part.chat, &word, text::held(&part.shown(), &code)), now)
 }
 
 /// Short, and no other held part's. It changes with each attempt, so that an old question does not name a new one.
@@ -147,7 +147,7 @@ pub(super) fn give_up(
         let (before, doubts): (i64, i64) = c.query_row(sql, [part.id], |r| Ok((r.get(0)?, r.get(1)?)))?;
         let whole = before == 0;
         let too_old = state == "expired";
-        let text = say::undelivered(&say::Undelivered { whole, too_old, doubtful: doubts > 0, why });
+        let text = text::undelivered(&text::Undelivered { whole, too_old, doubtful: doubts > 0, why });
         let word = match part.turn {
             Some(_) => "undelivered".to_owned(),
             None => format!("undelivered:{}", part.key),
@@ -174,7 +174,7 @@ fn unreachable(c: &Connection, chat: &ChatId, why: &str, now: WallMs) -> Result<
     let owners = owners.query_map([GroupName::main().as_str()], |r| r.get::<_, String>(0))?;
     for owner in owners {
         let owner: ChatId = parse("chat.id", &owner?)?;
-        let text = say::unreachable(title.as_deref().unwrap_or_default(), chat.as_str(), why);
+        let text = text::unreachable(title.as_deref().unwrap_or_default(), chat.as_str(), why);
         say(c, None, &Saying::notice(&owner, &format!("unreachable:{chat}:{}", now.0), text), now)?;
     }
     Ok(())

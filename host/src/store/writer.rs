@@ -8,7 +8,7 @@ use std::thread;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::trouble::{Fault, Reporter};
+use super::disk_faults::{Fault, Reporter};
 use super::{Result, StoreError};
 
 /// How many callers one commit may carry.

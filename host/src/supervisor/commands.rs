@@ -9,10 +9,10 @@ use crate::domain::Lane;
 use crate::domain::message::Command;
 use crate::domain::outbound::Saying;
 use crate::intake::News;
-use crate::parts::Parts;
 use crate::policy::retry::STORE_AGAIN;
-use crate::say::{self, StatusFacts};
+use crate::services::Services;
 use crate::store::{AnswerTaken, CommandRow, StoreError, Word};
+use crate::text::{self, StatusFacts};
 
 impl Supervisor {
     /// Carries out a command: its event for dispatch, and its answer from a worker.
@@ -28,16 +28,16 @@ impl Supervisor {
                 );
                 let busy = !quiet;
                 let (text, outcome) = if busy {
-                    (say::stopping(), "stopping")
+                    (text::stopping(), "stopping")
                 } else {
-                    (say::nothing_to_stop(), "nothing to stop")
+                    (text::nothing_to_stop(), "nothing to stop")
                 };
                 self.answer(row, text, outcome);
                 busy.then_some(Event::Stop { lane, order })
             }
             Command::New => {
                 // Begun and answered where it was stored; what is left is the box of the session before.
-                self.parts.bell.ring();
+                self.services.bell.ring();
                 Some(Event::Renew { lane })
             }
             Command::Status => {
@@ -45,9 +45,12 @@ impl Supervisor {
                 None
             }
             Command::Help => {
-                let persona =
-                    self.parts.install.group(&row.group).map_or_else(|_| "The agent".into(), |g| g.persona);
-                self.answer(row, say::help(&persona), "told");
+                let persona = self
+                    .services
+                    .install
+                    .group(&row.group)
+                    .map_or_else(|_| "The agent".into(), |g| g.persona);
+                self.answer(row, text::help(&persona), "told");
                 None
             }
             Command::Answer => {
@@ -66,14 +69,14 @@ impl Supervisor {
     }
 
     fn answer(&self, row: CommandRow, text: String, outcome: &'static str) {
-        let parts = Arc::clone(&self.parts);
-        tokio::spawn(async move { finish(&parts, row, text, outcome.to_owned()).await });
+        let services = Arc::clone(&self.services);
+        tokio::spawn(async move { finish(&services, row, text, outcome.to_owned()).await });
     }
 
     fn take_answer(&self, row: CommandRow) {
-        let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
+        let (services, own) = (Arc::clone(&self.services), self.own.clone());
         tokio::spawn(async move {
-            let answered = insist(row.seq, || parts.store.answer(row.seq, parts.clock.wall())).await;
+            let answered = insist(row.seq, || services.store.answer(row.seq, services.clock.wall())).await;
             let news = match answered {
                 Some(AnswerTaken::GoesOn(lane)) => News::Answered(lane),
                 Some(AnswerTaken::Late(accepted)) => match News::of(accepted) {
@@ -81,7 +84,8 @@ impl Supervisor {
                     None => return,
                 },
                 Some(AnswerTaken::Unknown) => {
-                    return finish(&parts, row, say::no_such_question(), "no such question".to_owned()).await;
+                    return finish(&services, row, text::no_such_question(), "no such question".to_owned())
+                        .await;
                 }
                 Some(AnswerTaken::Before) | None => return,
             };
@@ -90,24 +94,24 @@ impl Supervisor {
     }
 
     fn resolve_held(&self, row: CommandRow, word: Word) {
-        let parts = Arc::clone(&self.parts);
+        let services = Arc::clone(&self.services);
         tokio::spawn(async move {
             let resolve = || {
                 let (group, chat) = (row.group.clone(), row.chat.clone());
-                parts.store.resolve_held(row.seq, group, chat, word, parts.clock.wall())
+                services.store.resolve_held(row.seq, group, chat, word, services.clock.wall())
             };
             if insist(row.seq, resolve).await.is_some() {
-                parts.bell.ring();
+                services.bell.ring();
             }
         });
     }
 
     fn status(&self, row: CommandRow, lane: &'static str) {
-        let (parts, load, settings) = (Arc::clone(&self.parts), self.dispatch.load(), self.settings);
+        let (services, load, settings) = (Arc::clone(&self.services), self.dispatch.load(), self.settings);
         tokio::spawn(async move {
-            let waiting = parts.store.waiting(&row.group).await.unwrap_or_default();
-            let text = match parts.install.group(&row.group) {
-                Ok(group) => say::status(&StatusFacts {
+            let waiting = services.store.waiting(&row.group).await.unwrap_or_default();
+            let text = match services.install.group(&row.group) {
+                Ok(group) => text::status(&StatusFacts {
                     group: group.name.to_string(),
                     lane,
                     waiting,
@@ -115,27 +119,27 @@ impl Supervisor {
                     boxes: (load.1, settings.boxes),
                     model: format!("{} at {}", group.model.model, group.model.provider),
                     image: group.image,
-                    up: parts.clock.now().mono,
+                    up: services.clock.now().mono,
                 }),
-                Err(e) => say::settings_unusable(&e.to_string()),
+                Err(e) => text::settings_unusable(&e.to_string()),
             };
-            finish(&parts, row, text, "told".to_owned()).await;
+            finish(&services, row, text, "told".to_owned()).await;
         });
     }
 }
 
 /// The answer first, then the outcome: a crash in between repeats the command, and its answer has the same key.
-async fn finish(parts: &Parts, row: CommandRow, text: String, outcome: String) {
+async fn finish(services: &Services, row: CommandRow, text: String, outcome: String) {
     let word = format!("{}:{}", row.command.word(), row.seq);
     let saying = Saying { answers: Some(row.seq), ..Saying::notice(&row.chat, &word, text) };
-    let say = || parts.store.say(None, saying.clone(), parts.clock.wall());
+    let say = || services.store.say(None, saying.clone(), services.clock.wall());
     if insist(row.seq, say).await.is_none() {
         return;
     }
-    parts.bell.ring();
+    services.bell.ring();
     failpoint!("supervisor.command.answered");
     // Without an outcome the next host carries it out again.
-    let _ = insist(row.seq, || parts.store.command_done(row.seq, outcome.clone())).await;
+    let _ = insist(row.seq, || services.store.command_done(row.seq, outcome.clone())).await;
 }
 
 /// Tries until the store has taken it: nobody else would, before the next start. `None` for what no trying mends: the
@@ -162,17 +166,17 @@ where
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn unfinished(parts: &Arc<Parts>) -> crate::store::Result<Vec<News>> {
+pub async fn unfinished(services: &Arc<Services>) -> crate::store::Result<Vec<News>> {
     let mut news = Vec::new();
-    for row in parts.store.open_commands().await? {
+    for row in services.store.open_commands().await? {
         if row.command == Command::New {
-            parts.store.new_session(row.clone(), parts.clock.wall()).await?;
+            services.store.new_session(row.clone(), services.clock.wall()).await?;
         }
         let lane = Lane::conversation(row.group.clone());
-        if row.command == Command::Stop && !parts.store.is_meant(lane, row.seq).await? {
-            let parts = Arc::clone(parts);
+        if row.command == Command::Stop && !services.store.is_meant(lane, row.seq).await? {
+            let services = Arc::clone(services);
             let outcome = "nothing to stop".to_owned();
-            tokio::spawn(async move { finish(&parts, row, say::nothing_to_stop(), outcome).await });
+            tokio::spawn(async move { finish(&services, row, text::nothing_to_stop(), outcome).await });
         } else {
             news.push(News::Command(row));
         }

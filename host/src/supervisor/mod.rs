@@ -20,10 +20,10 @@ use crate::dispatch::{Dispatch, Effect, Event, Found, RunNo, Settings, Unfinishe
 use crate::domain::run::TurnEnd;
 use crate::domain::{Lane, MessageSeq};
 use crate::intake::News;
-use crate::parts::Parts;
 use crate::run::{self, Adopted, Order};
-use crate::say;
+use crate::services::Services;
 use crate::store::Suspended;
+use crate::text;
 
 /// What the operator wants of the whole host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Wires {
 
 /// The supervisor's end of the wires.
 pub struct Supervisor {
-    parts: Arc<Parts>,
+    services: Arc<Services>,
     dispatch: Dispatch,
     settings: Settings,
     news: UnboundedReceiver<News>,
@@ -61,12 +61,12 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// A supervisor with nothing to do yet, and the wires that reach it.
-    pub fn new(parts: Arc<Parts>, settings: Settings) -> (Self, Wires) {
+    pub fn new(services: Arc<Services>, settings: Settings) -> (Self, Wires) {
         let (own, news) = unbounded_channel();
         let (signal_sender, signals) = unbounded_channel();
         let (event_sender, events) = unbounded_channel();
         let supervisor = Self {
-            parts,
+            services,
             dispatch: Dispatch::new(settings),
             settings,
             news,
@@ -86,7 +86,7 @@ impl Supervisor {
             let (lane, found, stopping) = (adopted.lane().clone(), adopted.found(), adopted.is_stopping());
             let outdated = adopted.is_outdated();
             self.adopted.insert(lane.clone(), adopted);
-            let facts = self.parts.facts(&lane.group);
+            let facts = self.services.facts(&lane.group);
             self.handle(Event::Adopt { lane: lane.clone(), facts, found });
             if stopping {
                 self.handle(Event::Stop { lane: lane.clone(), order: None });
@@ -97,12 +97,12 @@ impl Supervisor {
             }
         }
         for Suspended { lane, until } in recovered.suspended {
-            let facts = self.parts.facts(&lane.group);
-            let left = until.since(self.parts.clock.wall());
+            let facts = self.services.facts(&lane.group);
+            let left = until.since(self.services.clock.wall());
             self.handle(Event::Suspended { lane, left, facts });
         }
         for lane in recovered.waiting {
-            let facts = self.parts.facts(&lane.group);
+            let facts = self.services.facts(&lane.group);
             self.handle(Event::Wake { lane, facts });
         }
     }
@@ -114,7 +114,7 @@ impl Supervisor {
             let tick = async {
                 match due {
                     Some(due) => {
-                        let left = due.saturating_sub(self.parts.clock.now().mono);
+                        let left = due.saturating_sub(self.services.clock.now().mono);
                         tokio::time::sleep_until(Instant::now() + left).await;
                     }
                     None => std::future::pending().await,
@@ -142,7 +142,7 @@ impl Supervisor {
     /// One event to its end. `true` when the host is drained.
     fn handle(&mut self, event: Event) -> bool {
         tracing::debug!(?event, "event");
-        let effects = self.dispatch.handle(self.parts.clock.now().mono, event);
+        let effects = self.dispatch.handle(self.services.clock.now().mono, event);
         let drained = effects.contains(&Effect::Drained);
         for effect in effects {
             tracing::debug!(?effect, "effect");
@@ -154,19 +154,19 @@ impl Supervisor {
     fn event_of(&mut self, news: News) -> Option<Event> {
         match news {
             News::Wake(lane) => {
-                let facts = self.parts.facts(&lane.group);
+                let facts = self.services.facts(&lane.group);
                 Some(Event::Wake { lane, facts })
             }
             News::FollowUp(lane) => {
-                let facts = self.parts.facts(&lane.group);
+                let facts = self.services.facts(&lane.group);
                 Some(Event::FollowUp { lane, facts })
             }
             News::Suspended(lane, left) => {
-                let facts = self.parts.facts(&lane.group);
+                let facts = self.services.facts(&lane.group);
                 Some(Event::Suspended { lane, left, facts })
             }
             News::Answered(lane) => {
-                let facts = self.parts.facts(&lane.group);
+                let facts = self.services.facts(&lane.group);
                 Some(Event::Answered { lane, facts })
             }
             News::Command(row) => self.command(row),
@@ -178,15 +178,15 @@ impl Supervisor {
             Effect::Start { lane, run } => {
                 let (orders, receiver) = unbounded_channel();
                 self.runs.insert(run, orders);
-                let (parts, events) = (Arc::clone(&self.parts), self.event_sender.clone());
-                tokio::spawn(run::live(parts, lane, run, receiver, events));
+                let (services, events) = (Arc::clone(&self.services), self.event_sender.clone());
+                tokio::spawn(run::live(services, lane, run, receiver, events));
             }
             Effect::Adopt { lane, run } => {
                 let Some(adopted) = self.adopted.remove(&lane) else { return };
                 let (orders, receiver) = unbounded_channel();
                 self.runs.insert(run, orders);
-                let (parts, events) = (Arc::clone(&self.parts), self.event_sender.clone());
-                tokio::spawn(run::go_on(parts, adopted, run, receiver, events));
+                let (services, events) = (Arc::clone(&self.services), self.event_sender.clone());
+                tokio::spawn(run::go_on(services, adopted, run, receiver, events));
             }
             Effect::Leave { run } => self.order(run, Order::Leave),
             Effect::Feed { run } => self.order(run, Order::Feed),
@@ -209,15 +209,15 @@ impl Supervisor {
     }
 
     fn end_turn(&self, lane: Lane, order: Option<MessageSeq>) {
-        let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
+        let (services, own) = (Arc::clone(&self.services), self.own.clone());
         tokio::spawn(async move {
             let end = TurnEnd { state: "stopped", why: "stop".to_owned() };
             let stop = || {
-                let now = parts.clock.wall();
-                parts.store.end_turn(lane.clone(), order, end.clone(), say::stopped(), now)
+                let now = services.clock.wall();
+                services.store.end_turn(lane.clone(), order, end.clone(), text::stopped(), now)
             };
             let Some(next) = insist(format!("/stop in {lane}"), stop).await else { return };
-            parts.bell.ring();
+            services.bell.ring();
             if next.is_some() {
                 let _ = own.send(News::Wake(lane));
             }
@@ -225,29 +225,29 @@ impl Supervisor {
     }
 
     fn expire_questions(&self) {
-        let (parts, own) = (Arc::clone(&self.parts), self.own.clone());
+        let (services, own) = (Arc::clone(&self.services), self.own.clone());
         tokio::spawn(async move {
             let what = "the end of questions";
-            let lanes = insist(what, || parts.store.expire_questions(parts.clock.wall())).await;
+            let lanes = insist(what, || services.store.expire_questions(services.clock.wall())).await;
             for lane in lanes.unwrap_or_default() {
                 let _ = own.send(News::Answered(lane));
             }
             // A wall clock that fell behind says that there is time left: they are asked about again.
-            let waiting = insist(what, || parts.store.suspended()).await;
+            let waiting = insist(what, || services.store.suspended()).await;
             for Suspended { lane, until } in waiting.unwrap_or_default() {
-                let left = until.since(parts.clock.wall()).max(Duration::from_secs(1));
+                let left = until.since(services.clock.wall()).max(Duration::from_secs(1));
                 let _ = own.send(News::Suspended(lane, left));
             }
         });
     }
 
     fn tell_waiting(&self, lane: Lane) {
-        let (parts, working) = (Arc::clone(&self.parts), self.settings.working);
+        let (services, working) = (Arc::clone(&self.services), self.settings.working);
         tokio::spawn(async move {
-            let text = say::waiting_for_slot(working);
-            let now = parts.clock.wall();
-            match parts.store.tell_open_turn(lane.clone(), "waiting", text, now).await {
-                Ok(()) => parts.bell.ring(),
+            let text = text::waiting_for_slot(working);
+            let now = services.clock.wall();
+            match services.store.tell_open_turn(lane.clone(), "waiting", text, now).await {
+                Ok(()) => services.bell.ring(),
                 Err(e) => tracing::error!(%lane, code = e.code(), "the wait was not told: {e}"),
             }
         });
@@ -270,30 +270,30 @@ pub struct Recovered {
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub async fn recover(parts: &Arc<Parts>) -> crate::store::Result<Recovered> {
+pub async fn recover(services: &Arc<Services>) -> crate::store::Result<Recovered> {
     failpoint!("supervisor.recover.begin");
     let mut recovered = Recovered::default();
     let mut in_use = HashSet::new();
-    for row in parts.store.unended_runs().await? {
+    for row in services.store.unended_runs().await? {
         failpoint!("supervisor.recover.run");
         let (run, lane) = (row.run.clone(), row.lane.clone());
-        match Adopted::stand(parts, row.clone()).await {
+        match Adopted::stand(services, row.clone()).await {
             Ok(adopted) => {
                 in_use.insert(run.to_string());
                 recovered.adopted.push(adopted);
             }
             Err(run::Never { code, why, .. }) => {
                 tracing::warn!(%run, %lane, code, "a run of an earlier host cannot go on: {why}");
-                run::give_up(parts, &row).await?;
+                run::give_up(services, &row).await?;
             }
         }
     }
     failpoint!("supervisor.recover.sweep");
-    sweep(parts, &in_use);
+    sweep(services, &in_use);
     let busy =
         |lane: &Lane| recovered.adopted.iter().any(|a| a.lane() == lane && a.found() != Found::Listening);
-    parts.store.open_forgotten(parts.clock.wall()).await?;
-    let (open, suspended) = (parts.store.open_turns().await?, parts.store.suspended().await?);
+    services.store.open_forgotten(services.clock.wall()).await?;
+    let (open, suspended) = (services.store.open_turns().await?, services.store.suspended().await?);
     failpoint!("supervisor.recover.turns");
     let asks = |lane: &Lane| suspended.iter().any(|s| s.lane == *lane);
     recovered.waiting =
@@ -304,10 +304,10 @@ pub async fn recover(parts: &Arc<Parts>) -> crate::store::Result<Recovered> {
 
 /// Removes the letter directories of runs that have ended: the earlier host died before it came to that. They are
 /// listed here, before this host makes any.
-fn sweep(parts: &Arc<Parts>, in_use: &HashSet<String>) {
-    let groups = crate::disk::inside(&parts.install.root.ipc());
+fn sweep(services: &Arc<Services>, in_use: &HashSet<String>) {
+    let groups = crate::disk::inside(&services.install.root.ipc());
     let all = groups.iter().flat_map(|group| crate::disk::inside(group));
     let left =
         all.filter(|path| !path.file_name().is_some_and(|name| in_use.contains(&*name.to_string_lossy())));
-    tokio::spawn(run::sweep(Arc::clone(parts), left.collect()));
+    tokio::spawn(run::sweep(Arc::clone(services), left.collect()));
 }

@@ -14,7 +14,7 @@ use ipc_schema::layout::{box_path, letter_name};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 
 use crate::Attack;
-use crate::facts::{Facts, and, code, errno, fact};
+use crate::evidence::{Facts, and, code, errno, fact};
 use crate::wall::Wall;
 
 pub const ATTACKS: &[(&str, Attack)] = &[

@@ -11,7 +11,7 @@ use ipc_schema::letters::from_agent::{Activity, Draft, Message, Status};
 use rustix::fs::inotify;
 
 use crate::Attack;
-use crate::facts::{Facts, and, code, errno, fact};
+use crate::evidence::{Facts, and, code, errno, fact};
 use crate::wall::Wall;
 
 pub const ATTACKS: &[(&str, Attack)] = &[

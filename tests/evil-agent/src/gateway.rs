@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::Attack;
-use crate::facts::{Facts, and, code, errno, fact};
+use crate::evidence::{Facts, and, code, errno, fact};
 use crate::wall::Wall;
 
 const SOCKET: &str = "/run/lazaret/gateway.sock";

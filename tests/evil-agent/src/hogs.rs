@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Attack;
-use crate::facts::{Facts, and, errno, fact};
+use crate::evidence::{Facts, and, errno, fact};
 use crate::wall::Wall;
 
 pub const ATTACKS: &[(&str, Attack)] = &[

@@ -11,7 +11,7 @@ use ipc_schema::letters::to_agent::Verdict;
 use serde_json::{Value, json};
 
 use crate::Attack;
-use crate::facts::{Facts, and, fact};
+use crate::evidence::{Facts, and, fact};
 use crate::wall::{AT, Wall};
 
 pub const ATTACKS: &[(&str, Attack)] = &[

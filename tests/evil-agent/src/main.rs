@@ -21,7 +21,7 @@
 //! | [`gateway`] | the box's only socket |
 //! | [`outlive`] | not ending |
 
-mod facts;
+mod evidence;
 mod files;
 mod floods;
 mod gateway;
@@ -34,7 +34,7 @@ mod wall;
 
 use std::process::ExitCode;
 
-use facts::{Facts, fact};
+use evidence::{Facts, fact};
 use wall::{Heard, Wall};
 
 /// One attack: what it does, with the words behind its name.

@@ -8,7 +8,7 @@ use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::Message;
 
 use crate::Attack;
-use crate::facts::{Facts, errno, fact};
+use crate::evidence::{Facts, errno, fact};
 use crate::wall::{AT, Wall};
 
 pub const ATTACKS: &[(&str, Attack)] = &[

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FallocateFlags, Timespec, Timestamps, XattrFlags, fallocate, setxattr, utimensat};
 
 use crate::Attack;
-use crate::facts::{Facts, and, code, errno, fact};
+use crate::evidence::{Facts, and, code, errno, fact};
 use crate::wall::Wall;
 
 pub const ATTACKS: &[(&str, Attack)] = &[

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::facts::{Facts, and, fact};
+use crate::evidence::{Facts, and, fact};
 
 /// Where the program lies in its memory, and what it can point to.
 const BASE: u64 = 0x40_0000;

@@ -13,7 +13,7 @@ use ipc_schema::write::LetterDir;
 use ipc_schema::{FromAgentLetter, LetterId, RunId, ToAgentLetter, TurnId};
 use serde_json::Value;
 
-use crate::facts::{Facts, now_ms};
+use crate::evidence::{Facts, now_ms};
 
 /// How often the box looks for letters.
 const LOOK: Duration = Duration::from_millis(5);

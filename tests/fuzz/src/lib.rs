@@ -5,6 +5,6 @@ pub type Door = fn(&[u8]);
 
 /// The door of a target.
 pub fn door(name: &str) -> Option<Door> {
-    let all = lazaret_host::doors::DOORS.iter().chain(&agent_runner::doors::DOORS);
+    let all = lazaret_host::fuzz_targets::FUZZ_TARGETS.iter().chain(&agent_runner::fuzz_targets::FUZZ_TARGETS);
     all.copied().find(|(its, _)| *its == name).map(|(_, door)| door)
 }

@@ -14,10 +14,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use journeys::crash::moments::moments;
-use journeys::crash::random::{Storm, storm};
+use journeys::crash::invariants::moments;
+use journeys::crash::soak::{Storm, storm};
 use journeys::crash::sweep::{Sweep, sweep};
-use journeys::crash::{Channel, Evidence, Plan, Verdict, checker, shows};
+use journeys::crash::{Channel, Evidence, Plan, Verdict, checker, measurements};
 use journeys::settings::Settings;
 use serde_json::json;
 
@@ -82,7 +82,7 @@ async fn run() -> Result<ExitCode, String> {
         ["rolling"] => {
             let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..plan_of(&settings)? };
             let (verdict, longest) =
-                shows::rolling(settings.number("N", 100)?, plan, &evidence.join("rolling")).await;
+                measurements::rolling(settings.number("N", 100)?, plan, &evidence.join("rolling")).await;
             println!("{}", json!({ "longest_pause_ms": longest }));
             told(&verdict)
         }
@@ -98,12 +98,12 @@ async fn run() -> Result<ExitCode, String> {
             let count = |name, default| {
                 settings.number(name, default).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
             };
-            println!("{}", shows::starts(count("GROUPS", 100)?, count("MESSAGES", 10_000)?).await);
+            println!("{}", measurements::starts(count("GROUPS", 100)?, count("MESSAGES", 10_000)?).await);
             Ok(ExitCode::SUCCESS)
         }
         ["rivals"] => {
             let rounds = settings.number("N", 100)?;
-            let came = shows::rivals(rounds).await;
+            let came = measurements::rivals(rounds).await;
             println!("{came}");
             let held = came["exactly_one_ran"] == rounds && came["named_the_lock"] == rounds;
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })

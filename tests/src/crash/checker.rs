@@ -2,7 +2,7 @@
 //! author: what the platform accepted must have been answered, or have a notice that says why not, once, in its chat,
 //! in order; and the database must say of itself that nothing is left to do.
 
-mod facts;
+mod evidence;
 #[cfg(test)]
 mod tests;
 
@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
-pub use facts::{DATABASE, Evidence, FACTS, Facts, NoEvidence, unfinished};
-use facts::{Outbox, Stored};
+pub use evidence::{DATABASE, Evidence, FACTS, Facts, NoEvidence, unfinished};
+use evidence::{Outbox, Stored};
 
 use super::log::{Line, What};
 use super::token::{ANSWER, INTERIM, REST, Token, tokens};

@@ -6,17 +6,17 @@
 //! database, and says whether the promises were kept.
 
 pub mod checker;
-mod keyed;
+pub mod invariants;
 pub mod log;
-pub mod mind;
-pub mod moments;
-pub mod random;
-pub mod shows;
+pub mod measurements;
+pub mod scripted_agent;
+mod simulation;
+pub mod soak;
 pub mod sweep;
+mod terminal_clients;
 mod token;
-mod town;
 
 pub use checker::{Evidence, Facts, Verdict};
 pub use log::PlatformLog;
+pub use simulation::{Channel, Plan, Town};
 pub use token::{Token, tokens};
-pub use town::{Channel, Plan, Town};

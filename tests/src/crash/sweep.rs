@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 pub use report::Report;
 
-use super::town::fired;
+use super::simulation::fired;
 use super::{Channel, Plan, Town};
 use crate::world::Engine;
 

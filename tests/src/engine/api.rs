@@ -16,10 +16,10 @@ use tokio::task::JoinSet;
 
 use super::answer::{self, Answer, Refused};
 use super::container::Container;
+use super::containers::Registry;
 use super::image::{self, Image};
 use super::log::Stream;
 use super::query::{Query, decoded};
-use super::registry::Registry;
 
 /// The version that Docker Engine 20.10 speaks: the oldest that the host takes.
 const API: (u32, u32) = (1, 41);

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::House;
 use super::answer::Refused;
-use super::birth::{self, Line};
 use super::log::{Lines, Log, Stream};
+use super::spawn::{self, Line};
 use super::spec::BoxSpec;
 
 /// Where a container stands.
@@ -91,7 +91,7 @@ impl Container {
             let why = "container is marked for removal and cannot be started";
             return Err(Refused::new(409, why));
         }
-        let born = birth::born(house, &self.spec).await.map_err(|why| {
+        let born = spawn::born(house, &self.spec).await.map_err(|why| {
             Refused::new(
                 400,
                 format!("failed to create shim task: OCI runtime create failed: {why}: unknown"),

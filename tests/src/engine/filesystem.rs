@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 use rustix::process::{chdir, pivot_root, umask};
 
-use super::birth::Order;
+use super::spawn::Order;
 use super::spec::BoxSpec;
 
 /// Something that could not be made, and why.

@@ -15,18 +15,18 @@
 
 mod answer;
 mod api;
-mod between;
-mod birth;
 mod client;
 mod container;
+mod containers;
 mod dockerd;
 mod filesystem;
-mod guard;
 mod image;
-mod inside;
+mod init;
 mod log;
+mod process;
+mod proxy;
 mod query;
-mod registry;
+mod spawn;
 mod spec;
 
 use std::fmt;
@@ -35,15 +35,15 @@ use std::sync::Arc;
 
 use tokio::net::UnixListener;
 
-pub use between::Between;
 pub use client::{Answered, ask};
 pub use dockerd::{Dockerd, unmount_below};
-pub use guard::StandIn;
 pub use image::NAME as IMAGE;
-pub use inside::live as live_in_box;
+pub use init::live as live_in_box;
+pub use process::StandIn;
+pub use proxy::Between;
 
+use containers::Registry;
 use image::Image;
-use registry::Registry;
 
 /// What its boxes lack of the posture, by the names that a host finds: an owner who uses it has accepted that.
 pub const LACKS: [&str; 7] =

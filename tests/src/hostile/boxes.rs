@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::expectations::{ENDED, Need, Seen};
 use super::files::{every_fact_is_refused, nothing_of_the_host_was_read, the_log_is_printable};
-use super::judge::{ENDED, Need, Seen};
 use super::table::Case;
 use crate::model::KEY;
 use Need::{Check, Errno, Fact, Quiet};
@@ -366,7 +366,7 @@ fn ends() -> Vec<Case> {
     ]
 }
 
-fn filled(word: &'static str, more: super::judge::Check) -> Vec<Need> {
+fn filled(word: &'static str, more: super::expectations::Check) -> Vec<Need> {
     // A quota answers with ENOSPC or EDQUOT; where there is none, a watchdog ends the box, and what went beyond is
     // taken back.
     let stopped = |seen: &Seen| match seen.facts.is_null() {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::harbour::{Harbour, Quay};
-use super::judge::{Need, Seen};
+use super::expectations::{Need, Seen};
+use super::harness::{Harbour, Quay};
 use super::table::{Case, Deed};
 use Need::{Check, Fact, Gone};
 

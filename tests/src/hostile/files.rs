@@ -1,6 +1,6 @@
 //! Part A, the files: what stands where a letter should.
 
-use super::judge::{Need, Seen};
+use super::expectations::{Need, Seen};
 use super::table::Case;
 use Need::{AnyCode, Check, Code, Errno, Fact, Gone, Quiet};
 

@@ -1,7 +1,7 @@
 //! Too much of what a box may write: each budget ends the box with a notice, or is a limit that holds.
 
+use super::expectations::{ENDED, Need, Seen};
 use super::files::nothing_is_left_of_the_run;
-use super::judge::{ENDED, Need, Seen};
 use super::table::Case;
 use Need::{Check, Code, Ended, Fact, Gone, Quiet};
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::boxes::{is_empty, left, resumed};
-use super::judge::{ENDED, Need, Seen};
+use super::expectations::{ENDED, Need, Seen};
 use super::table::Case;
 use Need::{AnyCode, Check, Code, Errno, Fact, Gone, Kept, Quiet};
 

@@ -1,7 +1,7 @@
 //! Part C, one system call each: what the kernel must not do for a box.
 
+use super::expectations::Need;
 use super::files::DENIED;
-use super::judge::Need;
 use super::table::Case;
 
 /// Cases whose answer is one of [`DENIED`]. The words say what is asked for.

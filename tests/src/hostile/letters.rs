@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use super::expectations::{Need, Seen};
 use super::files::{nothing_of_the_host_was_read, nothing_was_refused, the_log_is_printable};
-use super::judge::{Need, Seen};
 use super::table::Case;
 use Need::{AnyCode, Check, Code, Fact, Gone, Quiet};
 

@@ -15,16 +15,16 @@
 
 mod boxes;
 mod chats;
+mod expectations;
 mod files;
 mod floods;
 mod gvisor;
-mod harbour;
-mod judge;
+mod harness;
 mod kernel;
 mod letters;
-pub mod shows;
+pub mod measurements;
 mod table;
 
-pub use harbour::{BERTHS, Harbour, Outcome};
-pub use judge::{Need, Seen};
+pub use expectations::{Need, Seen};
+pub use harness::{BERTHS, Harbour, Outcome};
 pub use table::{Case, Deed, Elsewhere, Home, Terms, cases};

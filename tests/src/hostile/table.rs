@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use super::harbour::{Harbour, Quay};
-use super::judge::Need;
+use super::expectations::Need;
+use super::harness::{Harbour, Quay};
 use super::{boxes, chats, files, floods, gvisor, kernel, letters};
 
 /// Where a case is acted.

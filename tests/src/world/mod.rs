@@ -1,9 +1,9 @@
 //! A whole install in a temporary directory: settings, a host that really runs, a model and Telegram.
 
 mod engine;
-mod home;
+mod fixtures;
 mod host;
-mod user;
+mod host_user;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::telegram::{TOKEN, TelegramServer};
 
 pub use engine::{Engine, docker};
 pub use host::HostProcess;
-use user::User;
+use host_user::User;
 
 /// Long enough for a busy machine; a step that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -2,10 +2,10 @@
 
 use ipc_schema::MessageSeq;
 use ipc_schema::letters::to_agent::{Attachment, Chat, ChatKind, Input, Message, Person, Quote};
-use ipc_schema::text::clean;
+use ipc_schema::text_sanitize::clean;
 
 use super::frames;
-use crate::clock;
+use crate::local_time;
 
 /// Reads frames as a strict reader of the grammar would.
 ///
@@ -94,7 +94,7 @@ fn seen_label(text: &str) -> String {
 /// What a reader can see of a message: what is hidden is dropped on purpose, times are cut to the minute.
 pub fn visible(mut m: Message) -> Message {
     m.from = Person { id: seen_label(&m.from.id), name: seen_label(&m.from.name), owner: m.from.owner };
-    m.at = seen_label(&clock::minute(&m.at));
+    m.at = seen_label(&local_time::minute(&m.at));
     m.text = clean(&m.text);
     m.reply_to = m.reply_to.map(|q| Quote { from: seen_label(&q.from), text: clean(&q.text) });
     for file in &mut m.attachments {
@@ -107,7 +107,7 @@ pub fn visible(mut m: Message) -> Message {
 }
 
 /// What the fuzz target does: fields between record separators become messages, are framed, and are read back.
-pub fn knock(data: &[u8]) {
+pub fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let fields: Vec<&str> = text.split('\u{1e}').collect();
     let messages: Vec<Message> = fields.chunks(8).zip(1..).map(|(fields, n)| message(n, fields)).collect();

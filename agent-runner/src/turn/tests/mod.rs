@@ -13,7 +13,7 @@ use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{Activity, Outcome};
 use ipc_schema::letters::to_agent::{Begin, OpenTurn};
 
-use crate::session;
+use crate::run_loop;
 use crate::tests_support::host::{self, Host};
 use crate::tests_support::script::{self, Play, Script};
 use crate::transcript::{Body, Transcript};
@@ -23,7 +23,7 @@ const NEXT: TurnId = TurnId(42);
 
 /// Lives a run while `dialogue` plays the host's part; the run's exit code.
 async fn live(host: &Host, script: &Script, dialogue: impl Future<Output = ()>) -> u8 {
-    let run = session::run(host.places(), |_| script.clone());
+    let run = run_loop::run(host.places(), |_| script.clone());
     let both = async { tokio::join!(run, dialogue).0 };
     // Only so that a broken test ends; long enough for half an hour of patience on a paused clock.
     tokio::time::timeout(Duration::from_secs(4000), both).await.expect("the run or its host waits for ever")
@@ -32,7 +32,7 @@ async fn live(host: &Host, script: &Script, dialogue: impl Future<Output = ()>) 
 /// Lives a run that is killed when `dialogue` ends.
 async fn killed_after(host: &Host, script: &Script, dialogue: impl Future<Output = ()>) {
     tokio::select! {
-        code = session::run(host.places(), |_| script.clone()) => panic!("ended by itself with {code}"),
+        code = run_loop::run(host.places(), |_| script.clone()) => panic!("ended by itself with {code}"),
         () = dialogue => {}
     }
 }

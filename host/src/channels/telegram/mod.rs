@@ -6,7 +6,7 @@
 
 mod api;
 #[cfg(any(test, fuzzing))]
-pub mod knocks;
+pub mod fuzz_targets;
 mod markdown;
 mod send;
 mod shown;
@@ -25,7 +25,7 @@ use super::{Batch, Channel, ChannelError, FetchError, SendError};
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, Secret};
 use crate::policy::delivery::Abilities;
-use crate::policy::pace::Limits;
+use crate::policy::rate_limit::Limits;
 use crate::policy::retry::doubling;
 use api::{Api, ApiError};
 use update::Me;

@@ -13,7 +13,7 @@ use super::split::{CAPTION_UNITS, TEXT_UNITS};
 use super::{Telegram, address, update};
 use crate::channels::SendError;
 use crate::domain::outbound::{Part, SpooledFile};
-use crate::say;
+use crate::text;
 
 impl Telegram {
     pub(super) async fn send_part(&self, part: &Part) -> Result<String, SendError> {
@@ -22,7 +22,7 @@ impl Telegram {
 
     pub(super) async fn send_placeholder(&self, part: &Part) -> Result<String, SendError> {
         let mut ask = address(&part.chat);
-        ask["text"] = json!(say::placeholder());
+        ask["text"] = json!(text::placeholder());
         let sent: Result<update::Sent, _> = self.api.call("sendMessage", &ask, api::QUICK).await;
         sent.map(|sent| sent.message_id.to_string()).map_err(|e| meaning(e, part))
     }

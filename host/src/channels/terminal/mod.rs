@@ -22,7 +22,7 @@ use crate::domain::message::{Inbound, Sender};
 use crate::domain::outbound::{Part, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq};
 use crate::policy::delivery::Abilities;
-use crate::say;
+use crate::text;
 use crate::unix_socket;
 use wire::{FromClient, SOCKET, ToClient};
 
@@ -297,7 +297,7 @@ impl Channel for Terminal {
             notice: part.voice == Voice::Notice,
             turn: part.turn.map(|t| t.to_string()),
             answers: part.answers.map(|m| m.to_string()),
-            text: say::voiced(part.voice, &part.text),
+            text: text::voiced(part.voice, &part.text),
         };
         let (receipt, mut shown) = oneshot::channel();
         lock(&self.shared.awaited).insert(part.id, (part.chat.clone(), receipt));
@@ -321,14 +321,14 @@ impl Channel for Terminal {
     /// Who chats here may open the host's own socket, and so its spool: the file is shown by its place. It stays for
     /// as long as media are kept.
     async fn send_file(&self, part: &Part, file: &SpooledFile, path: &Path) -> Result<String, SendError> {
-        let text = say::file_at(&part.text, &file.name, file.bytes, &path.to_string_lossy());
+        let text = text::file_at(&part.text, &file.name, file.bytes, &path.to_string_lossy());
         self.send(&Part { text, ..part.clone() }).await
     }
 
     async fn typing(&self, _chat: &ChatId) {}
 
     fn show(&self, chat: &ChatId, activity: &Activity) {
-        let agents = |text: &str| say::voiced(Voice::Reply, text);
+        let agents = |text: &str| text::voiced(Voice::Reply, text);
         let line = match activity {
             Activity::Doing(text) => ToClient::Doing { text: agents(text) },
             Activity::Draft(text) => ToClient::Draft { text: agents(text) },

@@ -6,7 +6,7 @@ use hyper::Method;
 
 use super::provider::{Provider, Reply, anthropic};
 use super::*;
-use crate::gateway::bodies::{BODY_MAX_BYTES, SMALL_BYTES};
+use crate::gateway::body_limits::{BODY_MAX_BYTES, SMALL_BYTES};
 
 async fn world(body_time: Duration) -> (World, Provider) {
     let upstream = Provider::start(vec![Reply::stream(&anthropic("hi"))]).await;

@@ -7,7 +7,7 @@ use std::process::Command;
 use rusqlite::Connection;
 
 use super::super::migrations::MIGRATIONS;
-use super::super::upgrade::{self, Step};
+use super::super::schema_upgrade::{self, Step};
 use super::opening::{filled, place, to_come};
 use super::*;
 
@@ -65,7 +65,7 @@ fn nobody_writes_to_a_database_on_its_way_to_a_newer_schema() {
     let (_dir, path) = place();
     drop(filled(&path, &MIGRATIONS));
     let mut tried = 0;
-    upgrade::run(&path, MIGRATIONS.len() as i64, &to_come(), &mut |step| {
+    schema_upgrade::run(&path, MIGRATIONS.len() as i64, &to_come(), &mut |step| {
         let expected = if matches!(step, Step::Tidy | Step::Swap) { "written" } else { LOCKED };
         assert_eq!(another_program(&path, WRITE), expected, "behind {step:?}");
         tried += 1;
@@ -92,8 +92,8 @@ fn a_database_is_held_also_while_a_second_self_is_made_of_it() {
     drop(filled(&path, &MIGRATIONS));
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
     let second = elsewhere.path().join("lazaret.db");
-    let held = upgrade::settle(&path).unwrap();
-    upgrade::keep_as(&path, &second, Some(&held)).unwrap();
+    let held = schema_upgrade::settle(&path).unwrap();
+    schema_upgrade::keep_as(&path, &second, Some(&held)).unwrap();
     assert_eq!(another_program(&path, WRITE), LOCKED);
     assert_eq!(another_program(&second, COUNT), "401 messages");
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rusqlite::Connection;
 
 use super::super::migrations::{APPLICATION_ID, MIGRATIONS};
-use super::super::upgrade::{self, Step};
+use super::super::schema_upgrade::{self, Step};
 use super::super::*;
 use crate::disk;
 
@@ -246,7 +246,7 @@ fn every_migration_is_tried_on_a_filled_database_of_the_version_before() {
         let (dir, path) = place();
         let all = to_come();
         drop(filled(&path, &all[..from]));
-        upgrade::run(&path, from as i64, &all, &mut |_| Ok(())).unwrap();
+        schema_upgrade::run(&path, from as i64, &all, &mut |_| Ok(())).unwrap();
         assert_eq!(opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
         let kept = format!("lazaret.db.before-{from}");
         assert_eq!(names(dir.path()), ["lazaret.db".to_owned(), kept.clone()]);
@@ -268,7 +268,7 @@ fn the_rows_of_the_old_log_are_in_the_new_database() {
     drop(c);
     std::fs::write(&path, db).unwrap();
     std::fs::write(disk::beside(&path, "-wal"), wal).unwrap();
-    upgrade::run(&path, MIGRATIONS.len() as i64, &to_come(), &mut |_| Ok(())).unwrap();
+    schema_upgrade::run(&path, MIGRATIONS.len() as i64, &to_come(), &mut |_| Ok(())).unwrap();
     let c = Connection::open(&path).unwrap();
     let text: String = c.query_row("SELECT text FROM message WHERE seq = 401", [], |r| r.get(0)).unwrap();
     assert_eq!(text, "only in the log");
@@ -284,7 +284,7 @@ fn a_migration_that_loses_rows_or_references_is_refused_and_the_old_file_stays()
         let (_dir, path) = place();
         drop(filled(&path, &MIGRATIONS));
         let all: Vec<&str> = MIGRATIONS.into_iter().chain([bad]).collect();
-        let error = upgrade::run(&path, MIGRATIONS.len() as i64, &all, &mut |_| Ok(())).unwrap_err();
+        let error = schema_upgrade::run(&path, MIGRATIONS.len() as i64, &all, &mut |_| Ok(())).unwrap_err();
         assert!(error.to_string().contains(why) && error.code() == "store.upgrade", "{error}");
         opens_whole(&path, [MIGRATIONS.len() as i64; 2]);
         drop(Store::open(&path).unwrap());
@@ -298,12 +298,12 @@ fn while_another_program_has_it_open_it_is_not_migrated() {
     let mut statement = theirs.prepare("SELECT seq FROM message").unwrap();
     let mut rows = statement.query([]).unwrap();
     rows.next().unwrap();
-    let error = upgrade::run(&path, MIGRATIONS.len() as i64, &to_come(), &mut |_| Ok(())).unwrap_err();
+    let error = schema_upgrade::run(&path, MIGRATIONS.len() as i64, &to_come(), &mut |_| Ok(())).unwrap_err();
     assert_eq!(error.code(), "store.busy", "{error}");
     drop(rows);
     drop(statement);
     drop(theirs);
-    upgrade::run(&path, MIGRATIONS.len() as i64, &to_come(), &mut |_| Ok(())).unwrap();
+    schema_upgrade::run(&path, MIGRATIONS.len() as i64, &to_come(), &mut |_| Ok(())).unwrap();
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn cut_after_any_step_it_is_the_old_or_the_new_database_and_goes_on() {
         let (dir, path) = place();
         drop(filled(&path, &MIGRATIONS));
         let mut left = cut;
-        let done = upgrade::run(&path, from, &all, &mut |_| match left {
+        let done = schema_upgrade::run(&path, from, &all, &mut |_| match left {
             0 => Err(StoreError::Rule("cut".into())),
             _ => {
                 left -= 1;
@@ -327,7 +327,7 @@ fn cut_after_any_step_it_is_the_old_or_the_new_database_and_goes_on() {
         cuts += 1;
         let schema = opens_whole(&path, [from, all.len() as i64]);
         if schema == from {
-            upgrade::run(&path, from, &all, &mut |_| Ok(())).unwrap();
+            schema_upgrade::run(&path, from, &all, &mut |_| Ok(())).unwrap();
         }
         assert_eq!(opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
         let kept = format!("lazaret.db.before-{from}");
@@ -350,7 +350,7 @@ fn the_process_that_migrates() {
         }
         Ok(())
     };
-    upgrade::run(Path::new(&path), MIGRATIONS.len() as i64, &to_come(), &mut tell).unwrap();
+    schema_upgrade::run(Path::new(&path), MIGRATIONS.len() as i64, &to_come(), &mut tell).unwrap();
 }
 
 fn migrating(path: &Path, step_by_step: bool) -> std::process::Child {
@@ -398,7 +398,7 @@ fn killed_at_every_step_and_at_random_moments_it_opens() {
         let schema = opens_whole(&path, [from, all.len() as i64]);
         seen.insert(schema);
         if schema == from {
-            upgrade::run(&path, from, &all, &mut |_| Ok(())).unwrap();
+            schema_upgrade::run(&path, from, &all, &mut |_| Ok(())).unwrap();
         }
         assert_eq!(opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
         let c = Connection::open(&path).unwrap();

@@ -1,0 +1,88 @@
+//! The doors for the fuzz targets: one for every parser of the runner that meets foreign bytes, and those of the wall.
+//! Each panics where something does not hold that must. They are open in fuzz builds and in tests, where the committed
+//! corpus knocks at them.
+
+use ipc_schema::image_inventory::{Offers, PROGRAMS};
+use ipc_schema::layout::{self, Name};
+use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, ToAgentLetter};
+
+use crate::{model, policy, prompt, transcript};
+
+/// A door, by the name of its target.
+pub type Door = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const FUZZ_TARGETS: [Door; 9] = [
+    ("answer_stream", model::fuzz_targets::answer_stream),
+    ("file_name", file_name),
+    ("frames", prompt::fuzz),
+    ("from_agent", from_agent),
+    ("model_error", model::fuzz_targets::model_error),
+    ("image_inventory", offers),
+    ("shell_policy", policy::fuzz),
+    ("to_agent", to_agent),
+    ("transcript", transcript::fuzz),
+];
+
+/// A letter of the box: what is taken is written again and is the same letter, and holds no NUL.
+fn from_agent(data: &[u8]) {
+    let Ok(letter) = FromAgentLetter::parse(data) else { return };
+    assert!(data.len() as u64 <= LETTER_MAX_BYTES);
+    assert!(
+        layout::parse_name(letter.file_name().as_bytes()).is_ok()
+            || letter.n == 0
+            || letter.n > 9_999_999_999
+    );
+    let Ok(bytes) = letter.to_bytes() else { return };
+    assert!(!bytes.contains(&0) && !String::from_utf8_lossy(&bytes).replace("\\\\", "").contains("\\u0000"));
+    // What an unknown request carried is dropped, so what is written may be no letter any more; it is never another.
+    if let Ok(again) = FromAgentLetter::parse(&bytes) {
+        assert_eq!(again, letter);
+    }
+}
+
+/// What an image offers, as a box tells it.
+fn offers(data: &[u8]) {
+    let Ok(offers) = Offers::read(data) else { return };
+    assert!(offers.programs.len() <= PROGRAMS.len() && offers.programs.is_sorted());
+    let words = [Some(offers.runner), offers.system, offers.shell];
+    assert!(
+        words.into_iter().flatten().all(|words| words.chars().count() <= 200 && !words.contains('\u{1b}'))
+    );
+}
+
+/// A letter of the host.
+fn to_agent(data: &[u8]) {
+    let Ok(letter) = ToAgentLetter::parse(data) else { return };
+    if let Ok(bytes) = letter.to_bytes() {
+        assert_eq!(ToAgentLetter::parse(&bytes).ok(), Some(letter));
+    }
+}
+
+/// A name in a directory that the box can write.
+fn file_name(data: &[u8]) {
+    if let Ok(Name::Letter { n, kind }) = layout::parse_name(data) {
+        assert_eq!(layout::letter_name(n, kind).as_bytes(), data);
+        assert!(n > 0 && (1..=32).contains(&kind.len()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a fuzz run has found once stays found: every file of the corpus knocks at its door.
+    #[test]
+    fn the_corpus_knocks_at_every_door() {
+        for (name, door) in FUZZ_TARGETS {
+            let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus");
+            let files: Vec<_> = std::fs::read_dir(format!("{corpus}/{name}")).unwrap().collect();
+            assert!(files.len() >= 2, "{name} has no corpus");
+            for file in files {
+                door(&std::fs::read(file.unwrap().path()).unwrap());
+            }
+            door(b"");
+            door(&[0xff; 64]);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `agent-runner open`: folders that an agent has shut are opened to the group, so that a host without root can count
+//! what lies in them, take it back and remove it. The host starts it in a box of the agent's own user when the agent's
+//! is gone: nobody but root and the owner may change a folder's rights.
+//!
+//! Folders only. A file is counted and removed by the rights of the folder it lies in; and when a file was changed last
+//! is told by a time that a change of its rights moves too, so that the host, which takes back what was changed last,
+//! would begin with files that no run has touched.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ipc_schema::untrusted_fs::{Kind, Step, UntrustedDir};
+use rustix::fs::{Access, access};
+use rustix::process::geteuid;
+
+use crate::paths::Places;
+
+/// Entries that are passed in one place: the most that the host takes back from.
+const ENTRIES: u64 = 4_000_000;
+/// Time for all places together. The lane's next box waits for this one.
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// Why some of it may still be shut.
+#[derive(Debug, thiserror::Error)]
+pub enum Shut {
+    /// More entries than are passed, or too little time for them.
+    #[error("{0} holds more than could be passed in {within} s", within = WITHIN.as_secs())]
+    More(String),
+    /// A folder that could not be opened.
+    #[error("{path}: {source}")]
+    Folder {
+        /// Where, as the agent knows it.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Opens every folder of this user below the places that the box may write.
+///
+/// # Errors
+/// The first that could not be opened, after all others were.
+pub fn open(places: &Places) -> Result<(), Shut> {
+    let until = Instant::now() + WITHIN;
+    let all = [places.ipc_from_agent(), places.workspace(), places.session(), places.global()];
+    // What is not there, or is read-only here, is no place of this agent's.
+    let mine = all.iter().filter(|place| access(place.as_path(), Access::WRITE_OK).is_ok());
+    mine.map(|place| below(places, place, ENTRIES, until)).fold(Ok(()), Result::and)
+}
+
+fn below(places: &Places, place: &Path, most: u64, until: Instant) -> Result<(), Shut> {
+    let shown = |inside: &Path| places.shown(&place.join(inside));
+    let failed = |inside: &Path, source| Shut::Folder { path: shown(inside), source };
+    let me = geteuid().as_raw();
+    let mut walk =
+        UntrustedDir::open(place).and_then(|dir| dir.walk(most)).map_err(|e| failed(Path::new(""), e))?;
+    let mut first = Ok(());
+    while let Some(step) = walk.next() {
+        if Instant::now() > until {
+            return Err(Shut::More(shown(Path::new(""))));
+        }
+        let opened = match step {
+            Step::Entry(entry) if entry.kind == Kind::Folder && entry.uid == me => walk.share(),
+            // What lies on another file system, or is somebody else's, this agent has not shut.
+            Step::Unread(e) if walk.owner().is_ok_and(|owner| owner == me) => Err(e),
+            _ => Ok(()),
+        };
+        if let Err(e) = opened
+            && first.is_ok()
+        {
+            first = Err(failed(&walk.path(), e));
+        }
+    }
+    if walk.truncated() { Err(Shut::More(shown(Path::new("")))) } else { first }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn set(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn agents() -> (tempfile::TempDir, Places) {
+        let root = tempfile::tempdir().unwrap();
+        let places = Places::below(root.path());
+        for place in [places.ipc_from_agent(), places.workspace(), places.session()] {
+            fs::create_dir_all(place).unwrap();
+        }
+        (root, places)
+    }
+
+    #[test]
+    fn shut_folders_are_opened_wherever_the_agent_may_write() {
+        let (_root, places) = agents();
+        let outside = tempfile::tempdir().unwrap();
+        fs::create_dir(outside.path().join("theirs")).unwrap();
+        set(&outside.path().join("theirs"), 0o700);
+        let (letters, deep) = (places.ipc_from_agent().join("x"), places.workspace().join("a"));
+        let transcripts = places.session().join("s");
+        fs::create_dir_all(deep.join("b/c")).unwrap();
+        for (file, rights) in [("b/c/key", 0o600), ("b/run.sh", 0o4750)] {
+            fs::write(deep.join(file), b"x").unwrap();
+            set(&deep.join(file), rights);
+        }
+        symlink(outside.path(), deep.join("b/link")).unwrap();
+        symlink(outside.path().join("theirs"), places.workspace().join("link")).unwrap();
+        for (folder, rights) in [(deep.join("b/c"), 0o1777), (deep.join("b"), 0o500), (deep.clone(), 0)] {
+            set(&folder, rights);
+        }
+        for folder in [&letters, &transcripts] {
+            fs::create_dir(folder).unwrap();
+            set(folder, 0o700);
+        }
+        open(&places).unwrap();
+        let opened = |folder: &Path| mode(folder) & 0o1770 == 0o770;
+        for folder in [&letters, &transcripts, &deep, &deep.join("b"), &deep.join("b/c")] {
+            assert!(opened(folder), "{}: {:o}", folder.display(), mode(folder));
+        }
+        assert_eq!((mode(&deep.join("b/c/key")), mode(&deep.join("b/run.sh"))), (0o600, 0o4750));
+        assert_eq!(mode(&outside.path().join("theirs")), 0o700, "what a link leads to is not the agent's");
+        open(&places).unwrap();
+    }
+
+    #[test]
+    fn more_than_may_be_passed_is_told_with_the_place() {
+        let (_root, places) = agents();
+        let workspace = places.workspace();
+        for n in 0..10 {
+            fs::create_dir(workspace.join(n.to_string())).unwrap();
+        }
+        let later = Instant::now() + WITHIN;
+        below(&places, &workspace, 10, later).unwrap();
+        let told = |shut: Result<(), Shut>| shut.unwrap_err().to_string();
+        assert_eq!(
+            told(below(&places, &workspace, 9, later)),
+            "/workspace holds more than could be passed in 20 s"
+        );
+        let past = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        assert!(told(below(&places, &workspace, 10, past)).starts_with("/workspace holds more"));
+    }
+}

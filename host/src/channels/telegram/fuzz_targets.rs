@@ -1,0 +1,46 @@
+//! What the fuzz targets do to what Telegram sends and is sent, and what must hold of it.
+
+use super::markdown::visible;
+use super::shown::Shown;
+use super::split::{TEXT_UNITS, parts, units};
+use super::update::{self, Me};
+use crate::domain::ChannelName;
+use crate::domain::message::Inbound;
+use crate::domain::outbound::Voice;
+use crate::text;
+
+/// An update as the poll reads it: a message of this channel, or a reason why it is none.
+pub fn update(data: &[u8]) -> Option<Inbound> {
+    let text = String::from_utf8_lossy(data);
+    let read = update::read(&text, &Me { id: 7, username: "laz_bot".into() });
+    let inbound = read.message.ok().flatten()?;
+    assert!(read.update_id.is_some(), "a message in what is no update");
+    assert_eq!(inbound.chat.channel(), ChannelName::Telegram);
+    assert_eq!(inbound.sender.id.as_str().split(':').next(), Some("telegram"));
+    Some(inbound)
+}
+
+/// An agent's words on their way to a chat: cut into parts that fit, every tag closed in its order, no text lost to
+/// markup, and none that looks like a notice.
+pub fn reply(data: &[u8]) {
+    for part in parts(&String::from_utf8_lossy(data)) {
+        let Shown { html, plain } = Shown::of(Voice::Reply, &part, TEXT_UNITS);
+        balanced(&html);
+        for seen in [visible(&html), plain] {
+            assert!(units(&seen) <= TEXT_UNITS, "{} units", units(&seen));
+            assert!(!text::imitates(&seen), "{seen}");
+        }
+    }
+}
+
+fn balanced(html: &str) {
+    let mut open = Vec::new();
+    for tag in html.split('<').skip(1) {
+        let Some((tag, _)) = tag.split_once('>') else { panic!("a tag has no end in {html}") };
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name), "{html}"),
+            None => open.push(tag.split(' ').next().unwrap_or_default()),
+        }
+    }
+    assert!(open.is_empty(), "{open:?} stay open in {html}");
+}

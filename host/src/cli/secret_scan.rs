@@ -1,0 +1,359 @@
+//! The key canary: this install's own secrets are looked for, byte by byte, wherever a box or its reader could come
+//! upon them. What is found is told by place; a secret is never printed, and never goes into a box to be looked for
+//! there.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the host's own files and folders; what an agent may write is walked by untrusted_fs"
+)]
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::text_sanitize;
+use ipc_schema::untrusted_fs::{Kind, Step, UntrustedDir, Walk};
+
+use crate::config::Install;
+use crate::disk;
+use crate::domain::GroupName;
+
+/// A secret that is shorter could be a word.
+const SHORTEST: usize = 8;
+/// Files below an agent's directories are read whole, up to this size.
+const FILE_MAX: u64 = 16 << 20;
+/// So many names of an agent's are looked at: a million files must not hold the operator up.
+const NAMES_MAX: u64 = 20_000;
+/// And so many bytes of its files.
+const BYTES_MAX: u64 = 512 << 20;
+/// So many places are told by their name, in so many characters; an agent can make more, and longer ones, than anybody
+/// reads.
+const NAMED: usize = 20;
+const NAME_MAX: usize = 200;
+/// Host-owned files are read in pieces of this size.
+const PIECE: usize = 1 << 20;
+
+/// Places: the first by their names, the others by their number.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Places {
+    /// As many as are read.
+    pub(super) named: Vec<String>,
+    /// The rest.
+    pub(super) more: usize,
+}
+
+impl Places {
+    fn note(&mut self, place: &str) {
+        if self.named.len() < NAMED {
+            self.named.push(text_sanitize::line(place, NAME_MAX))
+        } else {
+            self.more += 1
+        }
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    /// In a line.
+    pub(super) fn shown(&self) -> String {
+        let more = (self.more > 0).then(|| format!(" and {} more", self.more));
+        format!("{}{}", self.named.join(", "), more.unwrap_or_default())
+    }
+}
+
+/// What was looked for, and where.
+#[derive(Debug)]
+pub(super) struct Canary {
+    secrets: Vec<Vec<u8>>,
+    /// Places that were read to their end.
+    pub(super) read: usize,
+    /// What could not be read, and why.
+    pub(super) unread: Places,
+    /// Where a secret was found.
+    pub(super) hits: Places,
+}
+
+impl Canary {
+    /// Of every key and token that the install knows.
+    pub(super) fn of(install: &Install) -> Self {
+        let keys = install.providers.values().filter_map(|provider| provider.key.as_ref());
+        let tokens = install.telegram.as_ref().map(|telegram| &telegram.token);
+        let secrets = keys.chain(tokens).map(|secret| secret.expose().as_bytes().to_vec());
+        Self {
+            secrets: secrets.filter(|secret| secret.len() >= SHORTEST).collect(),
+            read: 0,
+            unread: Places::default(),
+            hits: Places::default(),
+        }
+    }
+
+    /// How many secrets there are to find.
+    pub(super) fn secrets(&self) -> usize {
+        self.secrets.len()
+    }
+
+    /// Looks through bytes.
+    pub(super) fn bytes(&mut self, place: &str, bytes: &[u8]) {
+        self.read += 1;
+        if self.stands_in(bytes) {
+            self.hits.note(place);
+        }
+    }
+
+    fn stands_in(&self, bytes: &[u8]) -> bool {
+        let found = |secret: &Vec<u8>| bytes.windows(secret.len()).any(|window| window == secret);
+        self.secrets.iter().any(found)
+    }
+
+    /// Looks through what the host alone writes, links not followed.
+    pub(super) fn own(&mut self, path: &Path) {
+        let Ok(about) = fs::symlink_metadata(path) else { return };
+        if about.is_dir() {
+            let mut below: Vec<PathBuf> =
+                fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            below.sort();
+            below.iter().for_each(|path| self.own(path));
+        } else if about.is_file() {
+            match self.file(path) {
+                Ok(true) => self.hits.note(&path.display().to_string()),
+                Ok(false) => {}
+                Err(e) => self.unread.note(&format!("{}: {e}", path.display())),
+            }
+        }
+    }
+
+    /// Pieces overlap by a secret's length, so that none falls between two.
+    fn file(&mut self, path: &Path) -> std::io::Result<bool> {
+        let overlap = self.secrets.iter().map(Vec::len).max().unwrap_or(1);
+        let (mut file, mut window) = (File::open(path)?, Vec::new());
+        loop {
+            let kept = window.len().min(overlap);
+            window.drain(..window.len() - kept);
+            let read = (&mut file).take(PIECE as u64).read_to_end(&mut window)?;
+            if self.stands_in(&window) {
+                self.read += 1;
+                return Ok(true);
+            }
+            if read == 0 {
+                self.read += 1;
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Looks through a directory that an agent may write, by the one way that is safe: files, names, and where links
+    /// lead to, which are not followed.
+    pub(super) fn of_agent(&mut self, path: &Path) {
+        let walk = UntrustedDir::open(path).and_then(|top| top.walk(NAMES_MAX));
+        let mut walk = match walk {
+            Ok(walk) => walk,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,
+            Err(e) => return self.unread.note(&format!("{}: {e}", path.display())),
+        };
+        let (mut left, mut seen) = (BYTES_MAX, HashSet::new());
+        while let Some(step) = walk.next() {
+            let read = match step {
+                Step::Entry(entry) => {
+                    let name = walk.path();
+                    if self.stands_in(name.file_name().unwrap_or(OsStr::new("")).as_bytes()) {
+                        self.hits.note(&format!("a name in {}", path.display()));
+                    }
+                    // One file of many names is read once.
+                    if entry.kind == Kind::File && !seen.insert(entry.inode) {
+                        continue;
+                    }
+                    of_entry(&walk, entry.kind, left)
+                }
+                Step::Left => Ok(None),
+                Step::Unread(e) => Err(e.to_string()),
+            };
+            match read {
+                Ok(Some(bytes)) => {
+                    left = left.saturating_sub(bytes.len() as u64);
+                    self.read += 1;
+                    if self.stands_in(&bytes) {
+                        let place = self.place(path, &walk);
+                        self.hits.note(&place);
+                    }
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    let place = self.place(path, &walk);
+                    self.unread.note(&format!("{place}: {why}"));
+                }
+            }
+        }
+        if walk.truncated() {
+            self.unread.note(&format!("{}: more than {NAMES_MAX} names", path.display()));
+        }
+    }
+
+    /// Where a walk is; a name that holds a secret is not told.
+    fn place(&self, top: &Path, walk: &Walk) -> String {
+        let inside = walk.path();
+        match self.stands_in(inside.as_os_str().as_bytes()) {
+            true => format!("{}, below a name that holds it", top.display()),
+            false => format!("{}/{}", top.display(), inside.display()),
+        }
+    }
+
+    /// Letters that lie in a group's directories now.
+    fn letters(&mut self, runs: &Path) {
+        for run in disk::inside(runs) {
+            self.own(&run.join(TO_AGENT));
+            self.of_agent(&run.join(FROM_AGENT));
+        }
+    }
+
+    /// Everything of an install that a group's box, or a reader of it, comes upon.
+    pub(super) fn install(&mut self, install: &Install, group: &GroupName) {
+        let root = &install.root;
+        let database = root.database();
+        for side in ["", "-wal", "-shm"] {
+            self.own(&disk::beside(&database, side));
+        }
+        for path in
+            [root.state().join("letters"), root.spool(), root.runners(), root.passwd(), root.inbox(group)]
+        {
+            self.own(&path);
+        }
+        self.letters(&root.ipc().join(group.as_str()));
+        for path in [root.workspace(group), root.sessions(group), root.global()] {
+            self.of_agent(&path);
+        }
+        // What a host that crashed would leave, where it was started and where it lives.
+        let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        for dir in [root.path(), root.state().as_path(), here.as_path()] {
+            let names = fs::read_dir(dir).into_iter().flatten().flatten();
+            let cores = names.filter(|e| {
+                let name = e.file_name();
+                let name = name.to_string_lossy();
+                name == "core" || name.strip_prefix("core.").is_some_and(|pid| pid.parse::<u32>().is_ok())
+            });
+            for core in cores {
+                self.own(&core.path());
+            }
+        }
+    }
+}
+
+/// What there is to read of an entry, where so many bytes may be read.
+fn of_entry(walk: &Walk, kind: Kind, left: u64) -> Result<Option<Vec<u8>>, String> {
+    match kind {
+        Kind::Folder | Kind::Other => Ok(None),
+        Kind::Link => {
+            walk.link().map(|to| Some(to.as_os_str().as_bytes().to_vec())).map_err(|e| e.to_string())
+        }
+        Kind::File => {
+            let mut bytes = Vec::new();
+            if left == 0 {
+                return Err(format!("beyond the {} MiB that are read", BYTES_MAX >> 20));
+            }
+            let file = walk.file(FILE_MAX.min(left)).map_err(|refusal| refusal.reason)?;
+            file.copy(&mut bytes).map_err(|e| e.to_string())?;
+            Ok(Some(bytes))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn canary() -> Canary {
+        Canary {
+            secrets: vec![b"sk-a-long-secret".to_vec()],
+            read: 0,
+            unread: Places::default(),
+            hits: Places::default(),
+        }
+    }
+
+    #[test]
+    fn a_secret_is_found_wherever_it_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut far = vec![b'x'; PIECE - 5];
+        far.extend_from_slice(b"sk-a-long-secret");
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        std::fs::write(dir.path().join("sub/over-the-edge"), far).unwrap();
+        std::fs::write(dir.path().join("clean"), "sk-a-long-secre").unwrap();
+        let mut own = canary();
+        own.own(dir.path());
+        assert_eq!((own.read, own.hits.named.len()), (2, 1), "{own:?}");
+        assert!(own.hits.named[0].ends_with("over-the-edge"));
+        let mut agents = canary();
+        agents.of_agent(dir.path());
+        assert_eq!((agents.read, agents.hits.named.len()), (2, 1), "{agents:?}");
+        assert!(agents.unread.is_empty(), "{agents:?}");
+    }
+
+    #[test]
+    fn an_agents_link_leads_nowhere_and_its_words_are_read() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        std::fs::write(outside.path(), "sk-a-long-secret").unwrap();
+        symlink(outside.path(), dir.path().join("link")).unwrap();
+        let mut clean = canary();
+        clean.of_agent(dir.path());
+        assert_eq!(
+            (clean.read, clean.hits.is_empty(), clean.unread.is_empty()),
+            (1, true, true),
+            "{clean:?}"
+        );
+        symlink("to/sk-a-long-secret", dir.path().join("words")).unwrap();
+        std::fs::create_dir(dir.path().join("is-sk-a-long-secret")).unwrap();
+        let mut canary = canary();
+        canary.of_agent(dir.path());
+        assert_eq!(canary.hits.named.len(), 2, "{canary:?}");
+    }
+
+    #[test]
+    fn an_agent_cannot_fill_the_table() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..30 {
+            std::fs::write(dir.path().join(n.to_string()), "sk-a-long-secret").unwrap();
+            std::fs::File::create(dir.path().join(format!("{n}-large"))).unwrap().set_len(17 << 20).unwrap();
+        }
+        let mut canary = canary();
+        canary.of_agent(dir.path());
+        for places in [&canary.hits, &canary.unread] {
+            assert_eq!((places.named.len(), places.more), (20, 10));
+            assert!(places.shown().ends_with(" and 10 more"));
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_printed_as_a_name_nor_a_name_at_any_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = dir.path().join("sk-a-long-secret");
+        std::fs::create_dir(&named).unwrap();
+        std::fs::write(named.join("copy"), "sk-a-long-secret").unwrap();
+        std::fs::File::create(named.join("large")).unwrap().set_len(17 << 20).unwrap();
+        let deep = (0..30).fold(dir.path().to_owned(), |path, _| path.join("d".repeat(100)));
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(deep.join("\u{202e}key"), "sk-a-long-secret").unwrap();
+        let mut canary = canary();
+        canary.of_agent(dir.path());
+        let all = format!("{:?} {:?}", canary.hits, canary.unread);
+        assert!(!all.contains("sk-a-long-secret") && all.len() < 2_000 && !all.contains('\u{202e}'), "{all}");
+        assert_eq!((canary.hits.named.len(), canary.unread.named.len()), (3, 1), "{all}");
+    }
+
+    #[test]
+    fn one_file_of_many_names_is_read_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("one"), "nothing").unwrap();
+        (0..50).for_each(|n| {
+            std::fs::hard_link(dir.path().join("one"), dir.path().join(n.to_string())).unwrap()
+        });
+        let mut canary = canary();
+        canary.of_agent(dir.path());
+        assert_eq!(canary.read, 1);
+    }
+}

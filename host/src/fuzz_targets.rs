@@ -1,0 +1,153 @@
+//! The doors for the fuzz targets: one for every parser of the host that meets foreign bytes. Each does with the bytes
+//! what the host does, and panics where something does not hold that must. They are open in fuzz builds and in tests,
+//! where the committed corpus knocks at them.
+
+use ipc_schema::text_sanitize::clean;
+
+use crate::channels::telegram;
+use crate::channels::terminal::wire::{FromClient, ToClient};
+use crate::domain::group::{Group, Trigger};
+use crate::domain::message::{Inbound, Role, Sender};
+use crate::domain::{ChatKind, SenderId, WallMs};
+use crate::policy::admission::{self, Admission};
+use crate::{backup, config, gateway, report, sandbox, text};
+
+/// A door, by the name of its target.
+pub type Door = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const FUZZ_TARGETS: [Door; 16] = [
+    ("admission", admission),
+    ("anthropic_stream", gateway::fuzz_targets::anthropic_stream),
+    ("archive", backup::fuzz),
+    ("events", gateway::fuzz_targets::events),
+    ("group_toml", config::fuzz_targets::group),
+    ("image_passwd", image_passwd),
+    ("install_toml", config::fuzz_targets::install),
+    ("model_request", gateway::fuzz_targets::model_request),
+    ("names", names),
+    ("openai_answer", gateway::fuzz_targets::openai_answer),
+    ("openai_stream", gateway::fuzz_targets::openai_stream),
+    ("provider_error", gateway::fuzz_targets::provider_error),
+    ("redaction", gateway::fuzz_targets::redaction),
+    ("reply", reply),
+    ("telegram_update", telegram_update),
+    ("terminal_line", terminal_line),
+];
+
+/// An update, and admission after it.
+fn telegram_update(data: &[u8]) {
+    let Some(mut inbound) = telegram::fuzz_targets::update(data) else { return };
+    inbound.text = clean(&inbound.text);
+    let _ = admitted(&inbound, Trigger::Addressed);
+    one_line(&text::label(&inbound.sender.name));
+    one_line(&text::label(&inbound.title));
+}
+
+/// First line the trigger's word, then a message: it wakes exactly when the word stands in it by itself.
+fn admission(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (word, text) = text.split_once('\n').unwrap_or(("laz", &text));
+    let (Ok(chat), Ok(sender)) = ("telegram:-1".parse(), "telegram:5".parse()) else { return };
+    let message = Inbound {
+        chat,
+        kind: ChatKind::Room,
+        title: "Family".into(),
+        message_id: "1".into(),
+        version: 0,
+        sender: Sender { id: sender, name: "Ann".into(), is_bot: false },
+        text: clean(text),
+        reply_to: None,
+        attachments: Vec::new(),
+        addresses_us: false,
+        at: WallMs(0),
+    };
+    let role = admitted(&message, Trigger::Words(vec![word.to_owned()]));
+    if role == Some(Role::Wake) {
+        assert!(message.text.to_lowercase().contains(&word.to_lowercase()));
+    }
+}
+
+/// In a chat that is admitted, whoever may order is heard; a stranger never is.
+fn admitted(message: &Inbound, trigger: Trigger) -> Option<Role> {
+    let nobody: [SenderId; 0] = [];
+    assert!(matches!(admission::admit(message, None, &nobody), Admission::Stranger | Admission::Ignore(_)));
+    let group = Group { trigger, senders: Some(Vec::new()), ..Group::for_tests("family") };
+    let unheard = admission::admit(message, Some(&group), &nobody);
+    assert!(
+        !matches!(unheard, Admission::Take(Role::Wake | Role::Command(_))),
+        "who may not order was obeyed"
+    );
+    let group = Group { senders: None, ..group };
+    match admission::admit(message, Some(&group), &nobody) {
+        Admission::Take(role) => Some(role),
+        _ => None,
+    }
+}
+
+/// What an agent says, on a platform and on a terminal.
+fn reply(data: &[u8]) {
+    telegram::fuzz_targets::reply(data);
+    let text = String::from_utf8_lossy(data);
+    let told = text::voiced(crate::domain::outbound::Voice::Reply, &text);
+    let shown = report::safe(&told);
+    assert!(!text::imitates(&told) && !text::imitates(&shown), "{shown}");
+    assert!(shown.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')), "{shown:?}");
+}
+
+/// A name that a person chose, and one that an agent gave a file.
+fn names(data: &[u8]) {
+    let name = String::from_utf8_lossy(data);
+    let file = text::file_name(&name);
+    one_line(&file);
+    assert!(!file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\']), "{file:?}");
+    assert!(!text::imitates(&file), "{file:?}");
+    let owners = ["Ann Lee".to_owned()];
+    let told = text::name_of(&name, "Laz", &owners);
+    one_line(&told);
+    for taken in ["Laz", "Ann Lee", "[lazaret]"] {
+        assert!(told != taken, "{name:?} wears {taken}");
+    }
+}
+
+fn one_line(label: &str) {
+    assert!(label.chars().count() <= 100 && label == label.trim(), "{label:?}");
+    assert!(label.chars().all(|c| !c.is_control() && !ipc_schema::text_sanitize::is_unseen(c)), "{label:?}");
+}
+
+/// A line of a chat's client, and of the host.
+fn terminal_line(data: &[u8]) {
+    if let Ok(line) = serde_json::from_slice::<FromClient>(data) {
+        let again = serde_json::to_vec(&line).and_then(|text| serde_json::from_slice::<FromClient>(&text));
+        assert_eq!(again.ok(), Some(line));
+    }
+    if let Ok(line) = serde_json::from_slice::<ToClient>(data) {
+        let again = serde_json::to_vec(&line).and_then(|text| serde_json::from_slice::<ToClient>(&text));
+        assert_eq!(again.ok(), Some(line));
+    }
+}
+
+/// An archive of an image's passwd: never more than was in it.
+fn image_passwd(data: &[u8]) {
+    assert!(sandbox::first_file(data).len() <= data.len().saturating_sub(512));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a fuzz run has found once stays found: every file of the corpus knocks at its door.
+    #[test]
+    fn the_corpus_knocks_at_every_door() {
+        for (name, door) in FUZZ_TARGETS {
+            let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus");
+            let files: Vec<_> = std::fs::read_dir(format!("{corpus}/{name}")).unwrap().collect();
+            assert!(files.len() >= 2, "{name} has no corpus");
+            for file in files {
+                door(&std::fs::read(file.unwrap().path()).unwrap());
+            }
+            door(b"");
+            door(&[0xff; 64]);
+        }
+    }
+}

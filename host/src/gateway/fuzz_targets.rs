@@ -1,0 +1,154 @@
+//! What the fuzz targets do to the gateway's parsers, and what must hold of every answer.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::anthropic::{self, PassThrough};
+use super::openai_stream::Translator;
+use super::provider::ProviderSettings;
+use super::redact::Redactor;
+use super::request::ModelRequest;
+use super::sse::{self, Parser};
+use super::usage::Meter;
+use super::{ProviderKind, attempt, openai, retry_policy};
+use crate::domain::secret::Secret;
+
+/// Bytes as a network would hand them over: the first byte says how many at a time.
+fn pieces(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (step, rest) = data.split_first().map_or((1, data), |(step, rest)| (usize::from(*step).max(1), rest));
+    rest.chunks(step)
+}
+
+/// A box's request: what passes is written again for each kind of provider, and asks no provider to fetch a thing.
+pub fn model_request(data: &[u8]) {
+    let Ok(request) = ModelRequest::parse(data) else { return };
+    let settings = ProviderSettings::new("p", ProviderKind::OpenAi);
+    let bodies = [
+        anthropic::body(&request, "m", 100, true),
+        anthropic::body(&request, "m", 100, false),
+        openai::body(&request, &settings, "m", 100),
+    ];
+    for (wire, body) in bodies.iter().enumerate() {
+        let Ok(body) = body else { continue };
+        let Ok(value) = serde_json::from_slice::<Value>(body) else { panic!("what is forwarded is no JSON") };
+        assert_eq!(value["model"], "m", "the host chooses the model");
+        if wire < 2 {
+            assert!(value["max_tokens"].as_u64().is_some_and(|most| most <= 100));
+            assert!(ModelRequest::parse(body).is_ok(), "what was forwarded would not pass again");
+            let sources =
+                value["messages"].as_array().into_iter().flatten().flat_map(blocks).map(|b| &b["source"]);
+            for source in sources.filter(|source| source.is_object()) {
+                assert!(
+                    source["type"] != "url" && source["type"] != "file",
+                    "the provider would fetch {source}"
+                );
+            }
+        }
+    }
+}
+
+fn blocks(entry: &Value) -> impl Iterator<Item = &Value> {
+    entry["content"].as_array().into_iter().flatten()
+}
+
+/// Server-sent events are the same however the network cuts them.
+pub fn events(data: &[u8]) {
+    let whole = {
+        let mut parser = Parser::default();
+        let mut events = parser.feed(data.get(1..).unwrap_or_default()).unwrap_or_default();
+        events.extend(parser.finish());
+        events
+    };
+    let mut parser = Parser::default();
+    let mut cut: Vec<_> = pieces(data).flat_map(|piece| parser.feed(piece).unwrap_or_default()).collect();
+    cut.extend(parser.finish());
+    assert_eq!(cut, whole);
+}
+
+/// An Anthropic stream on its way to the box: nothing is lost or added once it has begun, and the meter reads along.
+pub fn anthropic_stream(data: &[u8]) {
+    let (mut pass, mut meter, mut passed) = (PassThrough::default(), Meter::default(), Vec::new());
+    for piece in pieces(data) {
+        let Ok(bytes) = pass.feed(Bytes::copy_from_slice(piece)) else { return };
+        meter.stream(&bytes);
+        passed.extend_from_slice(&bytes);
+    }
+    let sent = data.get(1..).unwrap_or_default();
+    assert!(passed.is_empty() || passed == sent, "bytes were lost on the way");
+    let (tokens, _) = meter.settle(Some(sent.len()));
+    let _ = tokens.cost("claude-sonnet-4-5");
+}
+
+/// A stream of chat completion chunks: whatever comes, what is passed on is the Messages wire, block after block.
+pub fn openai_stream(data: &[u8]) {
+    let (mut translator, mut out) = (Translator::new("m", 40), Vec::new());
+    let fed: Result<(), _> =
+        pieces(data).try_for_each(|piece| translator.feed(piece).map(|bytes| out.extend_from_slice(&bytes)));
+    let whole = fed.and_then(|()| translator.finish()).map(|rest| out.extend_from_slice(&rest)).is_ok();
+    let told = as_told(&out);
+    let kinds: Vec<&str> = told.iter().filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(kinds.len(), told.len());
+    assert!(kinds.first().is_none_or(|kind| *kind == "message_start"), "{kinds:?}");
+    let ends = kinds.iter().filter(|kind| **kind == "message_stop").count();
+    assert!(ends <= 1 && (ends == 0 || kinds.last() == Some(&"message_stop")), "{kinds:?}");
+    let (mut open, mut next) = (None, 0);
+    for event in &told {
+        let index = event["index"].as_u64();
+        match event["type"].as_str().unwrap_or_default() {
+            "content_block_start" => {
+                assert_eq!((open, index), (None, Some(next)), "blocks overlap");
+                open = index;
+            }
+            "content_block_delta" => assert_eq!(index, open),
+            "content_block_stop" => {
+                assert_eq!(index, open.take());
+                next += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(ends == 0 || (whole && open.is_none()), "a block stayed open");
+}
+
+fn as_told(wire: &[u8]) -> Vec<Value> {
+    let events = Parser::default().feed(wire).unwrap_or_default();
+    events.iter().map(|event| serde_json::from_str(&event.data).unwrap_or(Value::Null)).collect()
+}
+
+/// A completion that was not streamed becomes a message, and its events carry the same counts.
+pub fn openai_answer(data: &[u8]) {
+    let Ok((message, _)) = openai::message(data, "m", 40) else { return };
+    let (mut streamed, mut whole) = (Meter::default(), Meter::default());
+    streamed.stream(&sse::of_message(&message));
+    whole.whole(message.to_string().as_bytes());
+    assert!(streamed.ended());
+    assert_eq!(streamed.settle(None), whole.settle(None));
+    let _ = whole.settle(None).0.cost("gpt-5");
+}
+
+/// A provider's error becomes words, and its wish to be left alone a time.
+pub fn provider_error(data: &[u8]) {
+    let told = attempt::error_words(data);
+    assert!(told.len() <= data.len().max(1_000));
+    let text = String::from_utf8_lossy(data);
+    let (value, date) = text.split_once('\n').unwrap_or((&text, ""));
+    let _ = retry_policy::parse_retry_after(Some(value), Some(date));
+}
+
+/// No key leaves, however the stream is cut, and what holds none is left as it was.
+pub fn redaction(data: &[u8]) {
+    const KEYS: [&str; 3] = ["sk-ant-0123456789", "0123456789-sk-ant-", "aaaaaaaaaaaab"];
+    let keys = KEYS.map(Secret::new);
+    let mut redactor = Redactor::new(&keys);
+    let mut out = Vec::new();
+    for piece in pieces(data) {
+        out.extend_from_slice(&redactor.feed(Bytes::copy_from_slice(piece)));
+    }
+    out.extend_from_slice(&redactor.finish());
+    let holds =
+        |bytes: &[u8]| KEYS.iter().any(|key| bytes.windows(key.len()).any(|window| window == key.as_bytes()));
+    let sent = data.get(1..).unwrap_or_default();
+    assert!(!holds(&out), "a key went out");
+    assert!(!holds(&redactor.whole(Bytes::copy_from_slice(sent))), "a key went out whole");
+    assert!(holds(sent) || out == sent, "bytes were changed that are no key");
+}

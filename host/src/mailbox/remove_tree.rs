@@ -1,0 +1,39 @@
+//! Removing a tree that a box has made: its depth and its breadth were the box's choice.
+
+use std::io;
+use std::path::Path;
+
+use ipc_schema::untrusted_fs::UntrustedDir;
+
+/// A tree larger than this is left for the operator: the letter budget is far below.
+const ENTRIES: u64 = 1_000_000;
+
+/// Removes the tree at `dir`, which lies in a folder of the host's; one that is gone is no error.
+pub(super) fn remove(dir: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
+    super::tmpfs_mount::uncover(&dir.join(ipc_schema::layout::FROM_AGENT));
+    match UntrustedDir::open(parent).and_then(|parent| parent.remove_tree(name, ENTRIES)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a30_what_a_run_left_is_removed_and_nothing_is_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let run = root.path().join("run");
+        fs::create_dir_all(run.join("from-agent/a/b/c")).unwrap();
+        fs::write(run.join("from-agent/a/b/f"), b"").unwrap();
+        std::os::unix::fs::symlink("/etc", run.join("from-agent/link")).unwrap();
+        remove(&run).unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        assert!(Path::new("/etc/passwd").exists());
+        remove(&run).unwrap();
+        remove(&root.path().join("no/such")).unwrap();
+    }
+}

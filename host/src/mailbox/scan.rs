@@ -1,0 +1,488 @@
+//! One pass over what a box has written.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Instant;
+
+use ipc_schema::layout::{self, FROM_AGENT, Name, letter_name};
+use ipc_schema::untrusted_fs::UntrustedDir;
+use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode, sha256_hex};
+
+use super::notifier::Rest;
+use super::tmpfs_mount::{self, Cover, Uncovered};
+use super::{Limited, RunBox, go_without, lock};
+use crate::domain::limits::Budget;
+use crate::text;
+
+/// At most this many letters are taken in one pass, so that runs take turns.
+const PASS_LETTERS: usize = 64;
+/// At most this many bytes.
+const PASS_BYTES: u64 = 1 << 20;
+/// A number may be this far ahead of the next one: as many as the directory may hold names.
+const FAR_AHEAD: u64 = 4096;
+/// A missing number is passed over after this many whole scans that did not find it.
+const GAP_SCANS: u32 = 2;
+
+/// A letter that was read safely. Identity is the directory it was read from.
+#[derive(Debug, Clone)]
+pub struct Stamped {
+    /// The letter.
+    pub letter: FromAgentLetter,
+    /// Its file name.
+    pub name: String,
+    /// Its bytes, as they were read once.
+    pub bytes: Vec<u8>,
+    /// SHA-256 of them, hex.
+    pub sha256: String,
+}
+
+/// Something in the directory that is no letter.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Its number, when the name has one: it is used up.
+    pub n: Option<u64>,
+    /// The name.
+    pub name: OsString,
+    /// Why.
+    pub refusal: Refusal,
+    /// How much of it was read, in bytes.
+    pub bytes: u64,
+}
+
+impl Refused {
+    /// Something that was not read.
+    pub fn unread(n: Option<u64>, name: OsString, refusal: Refusal) -> Self {
+        Self { n, name, refusal, bytes: 0 }
+    }
+}
+
+/// What one pass found.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// Letters, in number order.
+    pub letters: Vec<Stamped>,
+    /// Everything that was refused.
+    pub refused: Vec<Refused>,
+    /// Whether there is more to take at once.
+    pub more: bool,
+    /// The directory holds more names or bytes than a run may leave.
+    pub flood: Option<String>,
+}
+
+impl RunBox {
+    /// Takes what is there: letters in number order, as many as one pass may. The caller stores each and then calls
+    /// [`RunBox::done`]; a letter that was not done is found again by [`RunBox::rewind`].
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn pass(&mut self) -> std::io::Result<Pass> {
+        failpoint!("mailbox.list.before", |e| e);
+        self.look_beneath();
+        if self.bell.is_noise() {
+            let flood =
+                Some(format!("changed files in {FROM_AGENT} many thousand times a second, without end"));
+            return Ok(Pass { flood, ..Pass::default() });
+        }
+        let began = Instant::now();
+        let pass = self.look();
+        let took = pass.as_ref().is_ok_and(|pass| !pass.letters.is_empty());
+        self.rest = if took { Rest::none() } else { Rest::after(began) };
+        pass
+    }
+
+    fn look(&mut self) -> std::io::Result<Pass> {
+        let mut pass = Pass::default();
+        let Budget { bytes, names } = self.budget;
+        let used = self.from.usage(names)?;
+        if used.truncated {
+            pass.flood = Some(format!("left more than {names} files in {FROM_AGENT}"));
+            return Ok(pass);
+        }
+        if used.bytes > bytes {
+            pass.flood = Some(format!(
+                "left {} in {FROM_AGENT}, where {} may lie",
+                text::size(used.bytes),
+                text::size(bytes)
+            ));
+            return Ok(pass);
+        }
+        if used.unread > 0 {
+            // What a host without root may not look into could hold anything.
+            pass.flood = Some(format!("made folders in {FROM_AGENT} that the host may not look into"));
+            return Ok(pass);
+        }
+        let limit = usize::try_from(names).unwrap_or(usize::MAX);
+        let listing = self.from.names(limit)?;
+        // A directory that is not empty stays, and so does what a host without root may not remove: it was told and
+        // counted once, and goes on counting against the budget.
+        if !self.stuck.is_empty() {
+            self.stuck.retain(|name| listing.names.contains(name));
+        }
+        let mut numbers: Vec<(u64, String)> = Vec::new();
+        for name in listing.names.into_iter().filter(|name| !self.stuck.contains(name)) {
+            match layout::parse_name(name.as_bytes()) {
+                Ok(Name::Letter { n, kind }) => numbers.push((n, kind.to_owned())),
+                Ok(Name::Draft) => {}
+                Ok(Name::Close) => {
+                    let why = "only the host writes _close";
+                    pass.refused.push(Refused::unread(None, name, Refusal::new(RefusalCode::Name, why)));
+                }
+                Err(refusal) => pass.refused.push(Refused::unread(None, name, refusal)),
+            }
+        }
+        numbers.sort();
+        self.take_in_order(numbers, &mut pass);
+        Ok(pass)
+    }
+
+    /// Finds out, once, whether the box sees the memory filesystem that lies over its directory.
+    fn look_beneath(&mut self) {
+        if self.cover.as_ref().is_some_and(Cover::missed) {
+            self.cover = None;
+            go_without(&self.limits, Uncovered::NotSeen);
+            self.watch.leave(self.from_path.clone());
+            tmpfs_mount::uncover(&self.from_path);
+            match UntrustedDir::open(&self.from_path) {
+                Ok(from) => self.from = from,
+                Err(e) => {
+                    tracing::error!(run = %self.run, code = "ipc.io", "its letters cannot be reached: {e}")
+                }
+            }
+            self.watch.listen(self.from_path.clone(), &self.bell);
+        }
+    }
+
+    fn take_in_order(&mut self, numbers: Vec<(u64, String)>, pass: &mut Pass) {
+        let mut bytes_taken = 0;
+        for (n, kind) in numbers {
+            let name = letter_name(n, &kind);
+            // What was used before counts too: a number can be written again and again, and each time it is read.
+            if pass.letters.len() + pass.refused.len() >= PASS_LETTERS || bytes_taken >= PASS_BYTES {
+                pass.more = true;
+                return;
+            }
+            if n < self.next {
+                // A number that was used: the letter of a pass that died before its unlink, or a replay. The store
+                // knows which; it is asked, whatever the bytes are.
+                bytes_taken += self.read_one(n, &kind, name, pass).bytes();
+                continue;
+            }
+            if n > self.next {
+                if n - self.next > FAR_AHEAD {
+                    // No runner counts like that; passing over so many numbers would cost it all its own.
+                    let why = format!("number {n} is far beyond {}", self.next);
+                    let refusal = Refusal::new(RefusalCode::Envelope, why);
+                    pass.refused.push(Refused::unread(None, name.into(), refusal));
+                    continue;
+                }
+                self.gap += 1;
+                if self.gap <= GAP_SCANS {
+                    // A file can be missed by one listing that raced with its rename (readdir(3)). The next scan
+                    // comes by the clock or with the next letter.
+                    return;
+                }
+                tracing::warn!(run = %self.run, code = "ipc.gap", "letters {} to {} never came", self.next, n - 1);
+            }
+            self.gap = 0;
+            let read = self.read_one(n, &kind, name, pass);
+            bytes_taken += read.bytes();
+            match read {
+                Read::Used(_) => self.next = n + 1,
+                Read::NotNow => return,
+            }
+        }
+    }
+
+    fn read_one(&mut self, n: u64, kind: &str, name: String, pass: &mut Pass) -> Read {
+        let refuse = |pass: &mut Pass, refusal: Refusal, bytes: u64| {
+            pass.refused.push(Refused { n: Some(n), name: name.clone().into(), refusal, bytes });
+            Read::Used(bytes)
+        };
+        failpoint!("mailbox.read.before");
+        let bytes = match self.from.read(Path::new(&name), self.uid, LETTER_MAX_BYTES) {
+            Ok(bytes) => bytes,
+            // Gone: renamed away between listing and reading; Io: the host's own trouble. Both are looked at again.
+            Err(r) if matches!(r.code, RefusalCode::Gone | RefusalCode::Io) => {
+                tracing::debug!(run = %self.run, code = r.code.as_str(), "{r}");
+                return Read::NotNow;
+            }
+            Err(refusal) => return refuse(pass, refusal, 0),
+        };
+        let read = bytes.len() as u64;
+        let parsed = FromAgentLetter::parse(&bytes).and_then(|letter| self.same_as_its_name(letter, n, kind));
+        match parsed {
+            Ok(letter) => {
+                // It came through what lies over the directory.
+                if self.cover.take().is_some() {
+                    *lock(&self.limits) = Limited::Proved;
+                }
+                let sha256 = sha256_hex(&bytes);
+                pass.letters.push(Stamped { letter, name, bytes, sha256 });
+                Read::Used(read)
+            }
+            Err(refusal) => {
+                self.archive.reject(&name, &bytes);
+                refuse(pass, refusal, read)
+            }
+        }
+    }
+
+    fn same_as_its_name(
+        &self,
+        letter: FromAgentLetter,
+        n: u64,
+        kind: &str,
+    ) -> Result<FromAgentLetter, Refusal> {
+        let refused = |why: String| Err(Refusal::new(RefusalCode::Envelope, why));
+        if letter.run != self.run {
+            return refused(format!("it names run {}, and lies in that of {}", letter.run, self.run));
+        }
+        if letter.n != n || letter.body.kind() != kind {
+            return refused(format!("it says {} number {}, its name another", letter.body.kind(), letter.n));
+        }
+        Ok(letter)
+    }
+
+    /// Keeps a copy of a letter that was taken.
+    pub fn keep(&self, stamped: &Stamped) {
+        failpoint!("mailbox.keep.before");
+        self.archive.keep_first(FROM_AGENT, &stamped.name, &stamped.bytes);
+    }
+
+    /// Keeps a copy of a letter that was read and then refused.
+    pub fn reject(&self, stamped: &Stamped) {
+        self.archive.reject(&stamped.name, &stamped.bytes);
+    }
+
+    /// Removes a name whose fate is stored.
+    pub fn done(&mut self, name: &OsStr) {
+        failpoint!("mailbox.unlink.before");
+        if let Err(e) = self.from.unlink(name) {
+            let shown = ipc_schema::refusal::quote(&name.to_string_lossy(), 80);
+            tracing::debug!(run = %self.run, code = "ipc.unlink", "{shown} stays: {e}");
+            self.stuck.insert(name.to_owned());
+        }
+        failpoint!("mailbox.unlink.after");
+    }
+
+    /// Takes letters from `n` on again: their fate could not be stored.
+    pub fn rewind(&mut self, n: u64) {
+        self.next = self.next.min(n);
+    }
+}
+
+enum Read {
+    /// Its number is used, for a letter or for what is none; so many bytes of it were read.
+    Used(u64),
+    NotNow,
+}
+
+impl Read {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Used(bytes) => *bytes,
+            Self::NotNow => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::{Archive, Mailbox};
+    use ipc_schema::letters::FromAgent;
+    use ipc_schema::letters::from_agent::Message;
+    use ipc_schema::{LetterId, TurnId};
+    use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    const BUDGET: Budget = Budget { bytes: 16 << 20, names: 4096 };
+    const RUN: &str = "019ab000-0000-7000-8000-000000000001";
+
+    struct Wall {
+        _dir: tempfile::TempDir,
+        from: PathBuf,
+        rejected: PathBuf,
+        run: RunBox,
+        _mailbox: Mailbox,
+    }
+
+    fn wall() -> Wall {
+        let dir = tempfile::tempdir().unwrap();
+        let me = std::fs::metadata(dir.path()).unwrap();
+        let mailbox = Mailbox::new(me.gid()).unwrap();
+        let archive = Archive::open(&dir.path().join("letters")).unwrap();
+        let run =
+            mailbox.open(&dir.path().join("ipc"), RUN.parse().unwrap(), me.uid(), BUDGET, archive).unwrap();
+        let (from, rejected) = (dir.path().join("ipc/from-agent"), dir.path().join("letters/rejected"));
+        Wall { _dir: dir, from, rejected, run, _mailbox: mailbox }
+    }
+
+    fn letter(n: u64, text: &str) -> (String, Vec<u8>) {
+        let letter = FromAgentLetter {
+            id: LetterId::of_block(TurnId(1), n, 0),
+            run: RUN.parse().unwrap(),
+            turn: Some(TurnId(1)),
+            n,
+            ack: 1,
+            at: "2026-11-21T10:00:00Z".into(),
+            body: FromAgent::Message(Message { text: text.into() }),
+        };
+        (letter.file_name(), letter.to_bytes().unwrap())
+    }
+
+    impl Wall {
+        fn put(&self, n: u64) {
+            let (name, bytes) = letter(n, "hi");
+            std::fs::write(self.from.join(name), bytes).unwrap();
+        }
+        fn numbers(&mut self) -> Vec<u64> {
+            let pass = self.run.pass().unwrap();
+            pass.letters
+                .iter()
+                .map(|l| {
+                    self.run.done(OsStr::new(&l.name));
+                    l.letter.n
+                })
+                .collect()
+        }
+    }
+
+    #[test]
+    fn letters_come_in_number_order_whatever_the_listing_says() {
+        let mut w = wall();
+        for n in [3, 1, 2] {
+            w.put(n);
+        }
+        assert_eq!(w.numbers(), [1, 2, 3]);
+        assert_eq!(w.numbers(), [0u64; 0]);
+        assert_eq!(std::fs::read_dir(&w.from).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_gap_waits_two_scans_and_is_then_passed_over() {
+        let mut w = wall();
+        w.put(2);
+        assert_eq!(w.numbers(), [0u64; 0]);
+        w.put(1);
+        assert_eq!(w.numbers(), [1, 2], "it was only late");
+        w.put(4);
+        assert_eq!((w.numbers(), w.numbers()), (vec![], vec![]));
+        assert_eq!(w.numbers(), [4], "it never came");
+    }
+
+    #[test]
+    fn one_pass_takes_no_more_than_its_share() {
+        let mut w = wall();
+        for n in 1..=100 {
+            w.put(n);
+        }
+        let pass = w.run.pass().unwrap();
+        assert!(pass.more && pass.letters.len() == PASS_LETTERS);
+        w.run.rewind(1);
+        assert_eq!(w.numbers().len(), PASS_LETTERS, "what could not be stored is found again");
+        assert_eq!(w.numbers(), (65..=100).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn a26_numbers_that_were_used_are_read_in_shares_too() {
+        let mut w = wall();
+        w.put(1);
+        assert_eq!(w.numbers(), [1]);
+        for kind in 'a'..='z' {
+            let sparse = std::fs::File::create(w.from.join(format!("0000000001-{kind}.json"))).unwrap();
+            sparse.set_len(LETTER_MAX_BYTES).unwrap();
+        }
+        let pass = w.run.pass().unwrap();
+        assert!(pass.more && pass.refused.len() == 4, "{} in one pass", pass.refused.len());
+        assert!(pass.refused.iter().all(|r| r.bytes == LETTER_MAX_BYTES), "what was read is counted");
+    }
+
+    #[test]
+    fn a18_a_flood_is_counted_not_listed() {
+        let mut w = wall();
+        for i in 0..30 {
+            std::fs::write(w.from.join(format!("junk{i}")), b"").unwrap();
+        }
+        w.run.budget.names = 20;
+        assert!(w.run.pass().unwrap().flood.is_some());
+        w.run.budget.names = 40;
+        assert!(w.run.pass().unwrap().flood.is_none());
+        w.run.budget.bytes = 1 << 20;
+        std::fs::write(w.from.join(".draft"), vec![1u8; 2 << 20]).unwrap();
+        assert!(w.run.pass().unwrap().flood.is_some_and(|f| f.contains("2 MiB")), "drafts count");
+        std::fs::remove_file(w.from.join(".draft")).unwrap();
+        std::fs::create_dir_all(w.from.join(".x/y")).unwrap();
+        std::fs::write(w.from.join(".x/y/z"), vec![1u8; 2 << 20]).unwrap();
+        assert!(w.run.pass().unwrap().flood.is_some_and(|f| f.contains("2 MiB")), "and what lies deeper");
+    }
+
+    #[test]
+    fn a24_a34_what_is_no_letter_is_refused_and_uses_up_its_number() {
+        let mut w = wall();
+        std::fs::write(w.from.join("0000000001-message.json"), b"{ torn").unwrap();
+        std::fs::write(w.from.join("evil\n.json"), b"").unwrap();
+        std::fs::write(w.from.join("_close"), b"").unwrap();
+        std::fs::write(w.from.join(".0000000009-message.json.part"), b"").unwrap();
+        w.put(2);
+        let pass = w.run.pass().unwrap();
+        assert_eq!(pass.letters.len(), 1);
+        let mut codes: Vec<_> = pass.refused.iter().map(|r| (r.n, r.refusal.code.as_str())).collect();
+        codes.sort();
+        assert_eq!(codes, [(None, "ipc.name"), (None, "ipc.name"), (Some(1), "ipc.json")]);
+        assert_eq!(std::fs::read_dir(&w.rejected).unwrap().count(), 1, "its bytes are kept for the operator");
+    }
+
+    #[tokio::test]
+    async fn a18_the_hosts_own_look_into_a_directory_is_no_reason_to_look_again() {
+        let mut w = wall();
+        std::fs::create_dir_all(w.from.join("deep/deeper")).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        w.run.rung(Duration::ZERO).await;
+        let quiet = Duration::from_millis(400);
+        for _ in 0..3 {
+            w.run.pass().unwrap();
+            let began = Instant::now();
+            w.run.rung(quiet).await;
+            assert!(began.elapsed() >= quiet, "rung after {:?}", began.elapsed());
+        }
+    }
+
+    #[test]
+    fn a30_what_cannot_be_removed_is_refused_once() {
+        let mut w = wall();
+        std::fs::create_dir_all(w.from.join("0000000001-message.json/deep")).unwrap();
+        w.put(2);
+        let pass = w.run.pass().unwrap();
+        assert_eq!(pass.refused[0].refusal.code, RefusalCode::NotRegular);
+        w.run.done(&pass.refused[0].name);
+        pass.letters.iter().for_each(|l| w.run.done(OsStr::new(&l.name)));
+        let quiet = w.run.pass().unwrap();
+        assert!(quiet.refused.is_empty() && quiet.letters.is_empty(), "{quiet:?}");
+        w.put(3);
+        assert_eq!(w.numbers(), [3], "and nothing waits for it");
+    }
+
+    #[test]
+    fn a27_a_letter_of_another_run_is_refused() {
+        let mut w = wall();
+        let (name, bytes) = letter(1, "hi");
+        let forged = String::from_utf8(bytes).unwrap().replace("000000000001", "000000000002");
+        std::fs::write(w.from.join(name), forged).unwrap();
+        let pass = w.run.pass().unwrap();
+        assert_eq!(pass.refused[0].refusal.code, RefusalCode::Envelope);
+    }
+
+    #[tokio::test]
+    async fn the_bell_rings_when_a_letter_is_renamed_into_place() {
+        let w = wall();
+        let (name, bytes) = letter(1, "hi");
+        let part = w.from.join(".x.part");
+        std::fs::write(&part, bytes).unwrap();
+        std::fs::rename(part, w.from.join(name)).unwrap();
+        // The period would be an hour: only the bell can end this wait in time.
+        tokio::time::timeout(Duration::from_secs(10), w.run.rung(Duration::from_secs(3600))).await.unwrap();
+    }
+}

@@ -1,0 +1,300 @@
+//! What has been kept long enough goes: copies of letters, attachments, transcripts that no lane continues, rows.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "state/letters and state/inbox, which no box writes; sessions go through untrusted_fs"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ipc_schema::untrusted_fs::{Kind, UntrustedDir};
+
+use crate::config::Root;
+use crate::config::schema::KeepFile;
+use crate::disk::inside;
+use crate::domain::WallMs;
+use crate::policy::retention::{Kept, Rule, gone};
+use crate::spool::Spool;
+use crate::store::{Cleared, Store, StoreError};
+
+/// Names of a group's transcripts that are looked at in one night.
+const NAMES: usize = 100_000;
+/// Files that were sent may take this much until they are as old as other media.
+const SPOOL: u64 = 1 << 30;
+/// Younger files of the spool may be on their way to their row.
+const ON_ITS_WAY: Duration = Duration::from_secs(3600);
+
+/// What went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Gone {
+    pub(super) runs: usize,
+    pub(super) media: usize,
+    pub(super) transcripts: usize,
+    pub(super) rows: u64,
+}
+
+/// Clears everything by its rule.
+pub(super) async fn all(
+    root: &Root,
+    store: &Store,
+    keep: &KeepFile,
+    now: WallMs,
+) -> Result<Gone, StoreError> {
+    let runs = letters(root, store, keep, now).await?;
+    let used: BTreeSet<String> = store.media_in_use().await?.into_iter().collect();
+    let sessions = store.sessions().await?;
+    let waiting = store.spool_in_use().await?;
+    let (root, rules) = (root.clone(), keep.clone());
+    let files = tokio::task::spawn_blocking(move || {
+        let spooled = spooled(&Spool::at(root.spool()), &waiting, rules.media.0, now);
+        let media = media(&root, &used, rules.media.0, now) + spooled;
+        let transcripts: usize = sessions
+            .iter()
+            .map(|(group, newest)| transcripts(&root.sessions(group), *newest, rules.transcripts.0, now))
+            .sum();
+        (media, transcripts)
+    });
+    let (media, transcripts) = files.await.unwrap_or_default();
+    let before = |span: Duration| WallMs(now.0 - i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
+    let mut cleared = Cleared::default();
+    while !cleared.is_done() {
+        cleared = store.clear(cleared, before(keep.letters.0), before(keep.transcripts.0)).await?;
+        // Between two handfuls whoever waits for the store has its turn.
+        tokio::task::yield_now().await;
+    }
+    Ok(Gone { runs, media, transcripts, rows: cleared.rows })
+}
+
+/// Copies of letters, by run. A run that the store does not know any more is nobody's.
+pub(super) async fn letters(
+    root: &Root,
+    store: &Store,
+    keep: &KeepFile,
+    now: WallMs,
+) -> Result<usize, StoreError> {
+    let used: BTreeSet<String> = store.runs_in_use().await?.into_iter().map(|run| run.to_string()).collect();
+    let rule = Rule { longest: keep.letters.0, budget: Some(keep.letters_mib << 20) };
+    let root = root.state().join("letters");
+    let cleared = tokio::task::spawn_blocking(move || {
+        let runs: Vec<PathBuf> = inside(&root).iter().flat_map(|group| inside(group)).collect();
+        let things: Vec<Kept> = runs
+            .iter()
+            .map(|run| {
+                let (bytes, changed) = extent(run);
+                let name = run.file_name().unwrap_or_default().to_string_lossy();
+                Kept { bytes, age: now.since(changed), in_use: used.contains(name.as_ref()) }
+            })
+            .collect();
+        let gone = gone(&things, rule);
+        let removed =
+            gone.iter().filter_map(|at| runs.get(*at)).filter(|run| done(run, fs::remove_dir_all(run)));
+        removed.count()
+    });
+    Ok(cleared.await.unwrap_or_default())
+}
+
+/// Attachments: the host's own files, under names made of their content.
+fn media(root: &Root, used: &BTreeSet<String>, longest: Duration, now: WallMs) -> usize {
+    let groups = inside(&root.state().join("inbox"));
+    let files: Vec<PathBuf> = groups.iter().flat_map(|group| inside(group)).collect();
+    let things: Vec<Kept> = files
+        .iter()
+        .map(|file| {
+            let seen = fs::symlink_metadata(file);
+            let changed = seen.as_ref().map_or(now, |m| wall(m.modified().unwrap_or(SystemTime::now())));
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let in_use = used.contains(name.as_ref());
+            Kept { bytes: seen.map_or(0, |m| m.len()), age: now.since(changed), in_use }
+        })
+        .collect();
+    let gone = gone(&things, Rule { longest, budget: None });
+    gone.iter().filter_map(|at| files.get(*at)).filter(|file| done(file, fs::remove_file(file))).count()
+}
+
+/// Files that agents sent, once nothing waits for them: a terminal's reader opens them where they lie.
+fn spooled(spool: &Spool, waiting: &BTreeSet<String>, longest: Duration, now: WallMs) -> usize {
+    let files = spool.files();
+    let things: Vec<Kept> = files
+        .iter()
+        .map(|(name, seen)| {
+            let age = now.since(seen.modified().map_or(now, wall));
+            Kept { bytes: seen.len(), age, in_use: waiting.contains(name) || age < ON_ITS_WAY }
+        })
+        .collect();
+    let gone = gone(&things, Rule { longest, budget: Some(SPOOL) });
+    let names = gone.iter().filter_map(|at| files.get(*at)).map(|(name, _)| name);
+    names.filter(|name| done(&spool.path(name), spool.remove(name))).count()
+}
+
+/// Transcripts of sessions that were ended, and the texts that compaction put away. The folder is the agent's: names
+/// are read and unlinked through a handle of it, and nothing in it is followed.
+fn transcripts(sessions: &Path, newest: u64, longest: Duration, now: WallMs) -> usize {
+    let cleared = |folder: &Path, ending: &str| -> io::Result<usize> {
+        // `sessions` is in a folder of the host's; `archive` is below it, and must be no link.
+        let mut handle = UntrustedDir::open(sessions)?;
+        if !folder.as_os_str().is_empty() {
+            handle = handle.folder(folder)?;
+        }
+        let (mut names, mut things) = (Vec::new(), Vec::new());
+        for name in handle.names(NAMES)?.names {
+            let text = name.to_string_lossy().into_owned();
+            let Ok(seen) = handle.look(&name) else { continue };
+            if !text.ends_with(ending) || seen.kind != Kind::File {
+                continue;
+            }
+            let changed = WallMs(seen.mtime.saturating_mul(1000));
+            let in_use = ending == ".jsonl" && is_current(&text, newest);
+            things.push(Kept { bytes: seen.len, age: now.since(changed), in_use });
+            names.push(name);
+        }
+        let gone = gone(&things, Rule { longest, budget: None });
+        let removed = gone
+            .iter()
+            .filter_map(|at| names.get(*at))
+            .filter(|name| done(&sessions.join(folder).join(name), handle.unlink(name)));
+        Ok(removed.count())
+    };
+    // A group without a folder, or without an archive, has nothing to clear.
+    cleared(Path::new(""), ".jsonl").unwrap_or(0) + cleared(Path::new("archive"), ".md").unwrap_or(0)
+}
+
+/// Whether a lane may continue this transcript: of the newest session or a later one. What was set aside as damaged is
+/// continued by nobody.
+fn is_current(name: &str, newest: u64) -> bool {
+    let stem = name.strip_suffix(".jsonl").unwrap_or(name);
+    let number = stem.rsplit_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
+    !stem.contains('.') && number.is_none_or(|number| number >= newest)
+}
+
+/// The size of a run's copies, and when the last was made. The folders are the host's own, two deep.
+fn extent(run: &Path) -> (u64, WallMs) {
+    let below = inside(run).into_iter().flat_map(|folder| {
+        let files = inside(&folder);
+        files.into_iter().chain([folder])
+    });
+    let seen = below.chain([run.to_owned()]).filter_map(|path| fs::symlink_metadata(path).ok());
+    seen.fold((0, WallMs(0)), |(bytes, changed), m| {
+        (bytes + m.len(), changed.max(m.modified().map_or(WallMs(0), wall)))
+    })
+}
+
+fn wall(time: SystemTime) -> WallMs {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// What cannot be removed is tried again the next night.
+fn done(path: &Path, removed: io::Result<()>) -> bool {
+    if let Err(e) = &removed {
+        tracing::warn!(code = "clear.file", "{} stays: {e}", path.display());
+    }
+    removed.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * 3600;
+    /// Long after what is written now.
+    fn in_days(days: u64) -> WallMs {
+        wall(SystemTime::now() + Duration::from_secs(days * DAY))
+    }
+
+    fn write(path: &Path, bytes: usize) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, vec![b'x'; bytes]).unwrap();
+    }
+
+    fn install() -> (tempfile::TempDir, Root, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path()).unwrap();
+        fs::create_dir_all(root.state()).unwrap();
+        let store = Store::open(&root.database()).unwrap();
+        (dir, root, store)
+    }
+
+    #[tokio::test]
+    async fn letters_go_by_age_and_by_size_and_those_of_a_living_run_stay() {
+        let (_dir, root, store) = install();
+        let main = crate::domain::GroupName::main();
+        store.group(&main, in_days(0)).await.unwrap();
+        let run = |n: u32| {
+            format!("019ab000-0000-7000-8000-00000000000{n}").parse::<crate::domain::RunId>().unwrap()
+        };
+        let new = crate::store::NewRun {
+            run: run(1),
+            lane: crate::domain::Lane::conversation(main.clone()),
+            session: "conversation-1".into(),
+            image: "i".into(),
+            now: in_days(0),
+        };
+        store.new_run(new).await.unwrap();
+        for n in 1..=3 {
+            write(&root.letters(&main, &run(n)).join("to-agent/0000000001-begin.json"), 700 << 10);
+        }
+        let keep = KeepFile { letters_mib: 1, ..KeepFile::default() };
+        assert_eq!(letters(&root, &store, &KeepFile::default(), in_days(13)).await.unwrap(), 0);
+        assert_eq!(letters(&root, &store, &keep, in_days(1)).await.unwrap(), 2, "1 MiB holds one of three");
+        assert!(root.letters(&main, &run(1)).exists(), "the one that is alive");
+        write(&root.letters(&main, &run(2)).join("runner.log"), 10);
+        let gone = all(&root, &store, &KeepFile::default(), in_days(15)).await.unwrap();
+        assert_eq!(gone.runs, 1);
+        assert!(root.letters(&main, &run(1)).exists());
+    }
+
+    #[tokio::test]
+    async fn old_transcripts_go_and_the_newest_session_stays_whatever_its_age() {
+        let (dir, root, store) = install();
+        let main = crate::domain::GroupName::main();
+        store.group(&main, in_days(0)).await.unwrap();
+        let sessions = root.sessions(&main);
+        for name in [
+            "conversation-1.jsonl",
+            "conversation-1.damaged-7.jsonl",
+            "archive/conversation-1-1-9.md",
+            "notes.txt",
+        ] {
+            write(&sessions.join(name), 10);
+        }
+        // An agent's links lead nowhere.
+        let outside = dir.path().join("outside.jsonl");
+        write(&outside, 10);
+        std::os::unix::fs::symlink(&outside, sessions.join("conversation-0.jsonl")).unwrap();
+        let names = || {
+            let mut names: Vec<String> = inside(&sessions)
+                .iter()
+                .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        let gone = all(&root, &store, &KeepFile::default(), in_days(89)).await.unwrap();
+        assert_eq!(gone.transcripts, 0);
+        let gone = all(&root, &store, &KeepFile::default(), in_days(91)).await.unwrap();
+        assert_eq!(gone.transcripts, 2);
+        assert_eq!(names(), ["archive", "conversation-0.jsonl", "conversation-1.jsonl", "notes.txt"]);
+        assert!(outside.exists());
+        fs::rename(sessions.join("archive"), dir.path().join("elsewhere")).unwrap();
+        write(&dir.path().join("elsewhere/a.md"), 10);
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), sessions.join("archive")).unwrap();
+        assert_eq!(all(&root, &store, &KeepFile::default(), in_days(91)).await.unwrap().transcripts, 0);
+        assert!(dir.path().join("elsewhere/a.md").exists());
+    }
+
+    #[tokio::test]
+    async fn attachments_go_after_thirty_days() {
+        let (_dir, root, store) = install();
+        let main = crate::domain::GroupName::main();
+        write(&root.inbox(&main).join("abc.jpg"), 10);
+        assert_eq!(all(&root, &store, &KeepFile::default(), in_days(29)).await.unwrap().media, 0);
+        assert_eq!(all(&root, &store, &KeepFile::default(), in_days(31)).await.unwrap().media, 1);
+        let used = BTreeSet::from(["def.jpg".to_owned()]);
+        write(&root.inbox(&main).join("def.jpg"), 10);
+        assert_eq!(media(&root, &used, Duration::ZERO, in_days(31)), 0);
+    }
+}

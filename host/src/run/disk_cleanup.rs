@@ -1,0 +1,276 @@
+//! What is left to do on the disk when a box is gone: what it has shut is opened, what went beyond its share is taken
+//! back, and its letters' directories go.
+//!
+//! A box makes folders as its group's user, and may shut them to everybody else (mode 0700). Root walks in all the
+//! same; a host that is not root can neither count nor take back nor remove what lies in them, and only their owner can
+//! change that. So the owner is asked: a box of the same posture and user, in which no agent lives, opens them
+//! (`agent-runner open`). It is made only when something was found shut, once in a run's end.
+//!
+//! The run's end waits for it, and so does the lane's next box: one that filled its workspace behind a shut folder
+//! meanwhile would be counted with it, and its files are the newest. What is not waited for is the removal of the
+//! letters' directories, which no other box mounts. A box of the group's other lane may live on meanwhile: it sees its
+//! own folders opened to a group that it is a member of, and nothing else.
+//!
+//! Not taken: a host that makes these boxes ahead, or keeps one (there is nothing shut after most runs, and a box is up
+//! in half a second); user namespaces with the box's user mapped (they need a helper that is root, and the subordinate
+//! ids of every group).
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipc_schema::layout::FROM_AGENT;
+use ipc_schema::text_sanitize;
+
+use super::disk_watch::places;
+use super::launch::{Never, spec_of};
+use super::probe::Ground;
+use super::reclaim::{Count, Reclaimed, count, reclaim};
+use super::{Run, new_run_id, reap};
+use crate::disk;
+use crate::domain::group::Group;
+use crate::domain::{GroupName, Lane, RunId};
+use crate::mailbox::clear_run_dir;
+use crate::policy::disk_budget::{Held, over};
+use crate::policy::retry::doubling;
+use crate::sandbox::Trial;
+use crate::services::Services;
+use crate::text;
+
+/// A busy machine starts a box in a third of it; the rest is more than the runner gives itself.
+const WITHIN: Duration = Duration::from_secs(45);
+/// An engine that is away is asked again at first after this, at last after [`LONGEST`].
+const FIRST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(60);
+
+impl Run {
+    /// Leaves the disk as the next run may find it. A host that dies in it leaves the letters' directory, which the
+    /// next host finds; what it has not taken back it leaves to the owner, who finds it by the size.
+    pub(super) async fn tidy_up(mut self) {
+        let mut beyond: Vec<(PathBuf, Held)> = self.reclaim.take().into_iter().collect();
+        // Nobody shuts root out: what it may not do is for its machine's owner to mend, and the walk is spared.
+        let mut asked = rustix::process::geteuid().is_root();
+        if !asked && self.is_shut().await {
+            asked = self.open_up().await;
+            beyond.extend(self.beyond().await);
+        }
+        let mut taken = self.take_back(&beyond).await;
+        // A folder can be looked into, and keep its names all the same.
+        if taken.shut && !asked {
+            asked = self.open_up().await;
+            taken = taken.and(self.take_back(&beyond).await);
+        }
+        self.tell_taken(taken).await;
+        let (dir, group) = (self.wall.dir().to_owned(), self.lane.group.clone());
+        tokio::spawn(clear(Arc::clone(&self.services), group, dir, asked));
+    }
+
+    /// Whether the box has shut the host out of something that it may write.
+    async fn is_shut(&self) -> bool {
+        let dirs = places(&self.services, &self.group).into_iter().map(|(_, path)| path);
+        for path in dirs.chain([self.wall.dir().join(FROM_AGENT)]) {
+            if self.counted(path).await.is_some_and(|count| count.shut) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What stays shut all the same is named, with what can be done. Returns whether the engine could be asked: where
+    /// not, the letters' directory asks again.
+    async fn open_up(&self) -> bool {
+        let Err(never) = open(&self.services, &self.group, self.wall.dir()).await else { return true };
+        let Never { code, why, .. } = &never;
+        let workspace = self.services.install.root.workspace(&self.lane.group);
+        let dir = workspace.display();
+        tracing::warn!(
+            run = %self.run, code,
+            "what lies in folders that the box has shut is not counted: {why}. The end of the group's next run tries \
+             again; as root, `chmod -R g+rwX {dir}` opens them"
+        );
+        !is_away(&never)
+    }
+
+    /// What holds more than it may, now that all of it can be counted: the rule of a living box. What was there before
+    /// is not this run's, also where the host sees it now for the first time.
+    async fn beyond(&self) -> Vec<(PathBuf, Held)> {
+        let mut beyond = Vec::new();
+        for (n, (place, path)) in places(&self.services, &self.group).into_iter().enumerate() {
+            let Some(Count { all, old, .. }) = self.counted(path.clone()).await else { continue };
+            let before = self.before.get(n).copied().flatten().map_or(old, |before| before.or(old));
+            if let Some(over) = over(&place, before, None, all) {
+                let Held { bytes, names } = all;
+                let code = place.code;
+                tracing::warn!(run = %self.run, code, bytes, names, "a box had shut more than it may keep");
+                beyond.push((path, over.keep));
+            }
+        }
+        beyond
+    }
+
+    /// Takes back the newest of what the box wrote beyond what it may.
+    async fn take_back(&self, beyond: &[(PathBuf, Held)]) -> Reclaimed {
+        let mut all = Reclaimed::default();
+        if beyond.is_empty() {
+            return all;
+        }
+        let since = begun(&self.run);
+        let known = self.services.store.group(&self.lane.group, self.services.clock.wall()).await;
+        let transcript = known.ok().map(|known| format!("{}.jsonl", known.session_of(&self.lane)));
+        for (path, keep) in beyond.iter().cloned() {
+            let (shown, transcript) = (path.display().to_string(), transcript.clone());
+            let taking = move || reclaim(&path, since, keep, transcript.as_deref().map(OsStr::new));
+            match disk::blocking(taking).await {
+                Ok(taken) => {
+                    let Reclaimed { files, bytes, .. } = taken;
+                    if files > 0 {
+                        tracing::warn!(
+                            run = %self.run, code = "disk.reclaim", files, bytes,
+                            "the newest files of {shown} were removed"
+                        );
+                    }
+                    all = all.and(taken);
+                }
+                Err(e) => tracing::warn!(run = %self.run, code = "disk.reclaim", "{shown}: {e}"),
+            }
+        }
+        all
+    }
+
+    /// Counts on a thread that may wait for the disk.
+    async fn counted(&self, path: PathBuf) -> Option<Count> {
+        let (since, uid, shown) = (begun(&self.run), self.wall.uid(), path.display().to_string());
+        match disk::blocking(move || count(&path, since, uid)).await {
+            Ok(count) => Some(count),
+            Err(e) => {
+                tracing::warn!(run = %self.run, code = "disk.usage", "{shown}: {e}");
+                None
+            }
+        }
+    }
+
+    async fn tell_taken(&self, taken: Reclaimed) {
+        let (Some(chat), Reclaimed { files: 1.., .. }) = (&self.last_chat, taken) else { return };
+        let text = text::taken_back(taken.files, taken.bytes);
+        self.services.notice(chat, &format!("reclaim:{}", self.run), text).await;
+    }
+}
+
+/// When a run began, in seconds since 1970: its id says so (RFC 9562, version 7).
+fn begun(run: &RunId) -> i64 {
+    let id = uuid::Uuid::parse_str(run.as_str()).ok();
+    let at = id.and_then(|id| id.get_timestamp()).map_or(u64::MAX, |at| at.to_unix().0);
+    i64::try_from(at).unwrap_or(i64::MAX)
+}
+
+/// Removes the directories of ended runs that an earlier host left. Where a box has shut one, the boxes that were left
+/// are reaped before it is opened: one that still lives could shut it again.
+pub async fn sweep(services: Arc<Services>, left: Vec<PathBuf>) {
+    let root = rustix::process::geteuid().is_root();
+    let mut shut = Vec::new();
+    for dir in left {
+        match cleared(&dir).await {
+            Err(e) if !root && e.kind() == io::ErrorKind::PermissionDenied => shut.push(dir),
+            Err(e) => stays(&dir, &e),
+            Ok(()) => {}
+        }
+    }
+    if shut.is_empty() {
+        return;
+    }
+    reap(Arc::clone(&services)).await;
+    for dir in shut {
+        let group = dir.parent().and_then(|group| group.file_name()?.to_str()?.parse().ok());
+        // A folder of no group's name was never a run's.
+        if let Some(group) = group {
+            clear(Arc::clone(&services), group, dir, false).await;
+        }
+    }
+}
+
+/// Removes the directory of an ended run. What an agent has shut there is opened first, unless a box was asked to
+/// already; an engine that is away is waited for.
+async fn clear(services: Arc<Services>, group: GroupName, dir: PathBuf, mut asked: bool) {
+    for tries in 1.. {
+        match cleared(&dir).await {
+            Ok(()) => return,
+            Err(e) if asked || e.kind() != io::ErrorKind::PermissionDenied => return stays(&dir, &e),
+            Err(_) => {}
+        }
+        let settings = services.install.group(&group);
+        let settings = settings.unwrap_or_else(|_| services.install.default_group(group.clone()));
+        match open(&services, &settings, &dir).await {
+            Err(never) if is_away(&never) => {
+                tracing::warn!(code = never.code, "{} stays for now: {}", dir.display(), never.why);
+                tokio::time::sleep(doubling(FIRST, tries, LONGEST)).await;
+            }
+            opened => {
+                if let Err(never) = opened {
+                    tracing::warn!(code = never.code, "{} is shut: {}", dir.display(), never.why);
+                }
+                asked = true;
+            }
+        }
+    }
+}
+
+fn is_away(never: &Never) -> bool {
+    matches!(never.code, "engine.away" | "engine.hangs")
+}
+
+async fn cleared(dir: &Path) -> io::Result<()> {
+    let dir = dir.to_owned();
+    disk::blocking(move || clear_run_dir(&dir)).await
+}
+
+fn stays(dir: &Path, why: &io::Error) {
+    let dir = dir.display();
+    tracing::warn!(
+        code = "mailbox.dir",
+        "{dir} is left behind: {why}. The next start tries again; as root, `rm -r {dir}` removes it"
+    );
+}
+
+/// Opens what the agent of a group has shut, below its own places and below `dir`, the directories of an ended run. The
+/// box is the group's next one with another program, and without what the settings mount beside: none of that is the
+/// host's to count. Nothing of the image runs in it, so the one that the group's runs are made of will do as it was
+/// pinned.
+async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Never> {
+    let failed = |why: String| Never::new("box.open", why);
+    let known = services
+        .store
+        .group(&group.name, services.clock.wall())
+        .await
+        .map_err(|e| Never::new(e.code(), e))?;
+    let pin = services.store.pin(&group.name).await.map_err(|e| Never::new(e.code(), e))?;
+    let image = pin.as_ref().map_or(group.image.as_str(), |pin| &pin.now.id);
+    let image = services.engine.image(image).await.map_err(|e| Never::new(e.code(), e))?;
+    let ground = Ground::from(services);
+    // Some of them may have been removed.
+    let walls = ground.walls(&group.name, dir)?;
+    let group = Group { mounts: Vec::new(), ..group.clone() };
+    let (lane, run) = (Lane::conversation(group.name.clone()), new_run_id());
+    let spec = spec_of(ground, &lane, &run, known.uid, &group, image, walls).await?;
+    let spec = spec.on_trial(format!("lazaret-open-{run}"), std::process::id(), "open");
+    let tried = services.engine.on_trial(&spec, WITHIN).await.map_err(|e| Never::new(e.code(), e))?;
+    match tried {
+        Trial::Ended { exit, .. } if exit.code == Some(0) => {
+            tracing::info!(group = %group.name, "what an agent has shut was opened");
+            Ok(())
+        }
+        Trial::Ended { exit, words } => {
+            let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+            let code = exit.code.map_or_else(|| "none".to_owned(), |code| code.to_string());
+            Err(failed(format!(
+                "the box that opens them ended with exit code {code}: {}",
+                text_sanitize::line(last, 200)
+            )))
+        }
+        Trial::NotStarted(why) => Err(failed(format!("the box that opens them did not start: {why}"))),
+        Trial::StillRunning => {
+            Err(failed(format!("the box that opens them did not end within {} s", WITHIN.as_secs())))
+        }
+    }
+}

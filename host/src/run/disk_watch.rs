@@ -1,0 +1,231 @@
+//! Looks at what a box's writable directories hold for as long as it lives.
+//!
+//! Most file systems give a directory no limit of its own, so it is measured: at once when the disk has lost much since
+//! the last time, else every ten seconds of work
+//! and every minute of listening. Measuring a large tree takes time: as long as nothing is lost it takes
+//! at most a twentieth of it.
+//!
+//! A file that has no name any more, and is kept by a descriptor or a mapping, is in no directory. It is found in the
+//! tables of the box's processes (under gVisor, of those that serve it), and counts to the workspace. There are
+//! hiding places behind that one (a descriptor in the queue of a socket): so when the disk is as good as full and
+//! stays so, every box is ended, and takes with it what it holds.
+//!
+//! A host that is not root sees neither those tables nor what lies in folders that the box has shut. The folders it
+//! opens and counts when the box is gone ([`super::disk_cleanup`]).
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ipc_schema::TurnId;
+use ipc_schema::untrusted_fs::UntrustedDir;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::disk::{self, Room};
+use crate::domain::Ending;
+use crate::domain::group::Group;
+use crate::policy::disk_budget::{Held, Place, SLACK, names_limit, nobody_goes_on, over};
+use crate::policy::disk_pressure::names_floor;
+use crate::sandbox::unlinked;
+use crate::services::Services;
+
+/// How often the file system is asked for its free room, which is one system call: while a turn is worked on, and while
+/// the box listens and may write all the same.
+const GLANCE: Duration = Duration::from_millis(250);
+const GLANCE_QUIET: Duration = Duration::from_secs(1);
+/// So much less room than at the last look makes the next one due.
+const LOST: Held = Held { bytes: 64 << 20, names: 10_000 };
+/// A look is due after so long while a turn is worked on, and while the box listens.
+const BUSY: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(60);
+/// A look may take this part of the time while nothing is lost, and half of it while the disk fills.
+const SHARE: u32 = 20;
+/// What a directory held is remembered for one to two of these.
+const LATELY: Duration = Duration::from_secs(60);
+/// With less than half of the floor left for so long, nobody goes on.
+const AS_GOOD_AS_FULL: Duration = Duration::from_secs(30);
+
+/// A box has filled too much.
+#[derive(Debug)]
+pub(super) struct Bite {
+    /// How its run ends.
+    pub ending: Ending,
+    /// The directory, and what may stay in it.
+    pub reclaim: Option<(PathBuf, Held)>,
+}
+
+/// Watches until it is dropped.
+pub(super) struct Watchdog {
+    bites: mpsc::Receiver<Bite>,
+    watching: AbortHandle,
+    before: Vec<Arc<OnceLock<Held>>>,
+}
+
+/// The directories that a group's box may fill, with their limits.
+pub(super) fn places(services: &Services, group: &Group) -> Vec<(Place, PathBuf)> {
+    let (root, limits) = (&services.install.root, &group.limits);
+    let names = disk::room(&root.state()).map_or(u64::MAX, |room| room.all_names);
+    let place = |code, name, setting, bytes| Place {
+        code,
+        name,
+        setting,
+        limit: Held { bytes, names: names_limit(names) },
+    };
+    // In a file system of its own a full workspace is the agent's to clear up, in the same turn. Transcripts are
+    // not: nobody could write the next one.
+    let workspace = if limits.disk_images { u64::MAX } else { limits.workspace };
+    let mut places = vec![
+        (
+            place("disk.workspace", "workspace", "limits.workspace_mib", workspace),
+            root.workspace(&group.name),
+        ),
+        (
+            place("disk.session", "transcripts", "limits.session_mib", limits.session),
+            root.sessions(&group.name),
+        ),
+    ];
+    if group.name.is_main() {
+        let shared = place("disk.global", "shared folder", "limits.workspace_mib", limits.workspace);
+        places.push((shared, root.global()));
+    }
+    places
+}
+
+impl Watchdog {
+    /// Begins to watch the directories that a box of the group may write.
+    pub(super) fn watch(
+        services: &Arc<Services>,
+        group: &Group,
+        container: &str,
+        open_turn: watch::Receiver<Option<TurnId>>,
+    ) -> Self {
+        let watched = |(place, path)| Watched { place, path, before: Arc::default(), marks: None };
+        let places: Vec<Watched> = places(services, group).into_iter().map(watched).collect();
+        let before = places.iter().map(|watched| Arc::clone(&watched.before)).collect();
+        let (tell, bites) = mpsc::channel(1);
+        let watching =
+            tokio::spawn(watch(Arc::clone(services), places, container.to_owned(), open_turn, tell))
+                .abort_handle();
+        Self { bites, watching, before }
+    }
+
+    /// What each of [`places`] held at the first look, where there was one.
+    pub(super) fn before(&self) -> Vec<Option<Held>> {
+        self.before.iter().map(|before| before.get().copied()).collect()
+    }
+
+    /// Waits until the box has filled too much. It says so once.
+    pub(super) async fn bites(&mut self) -> Bite {
+        match self.bites.recv().await {
+            Some(bite) => bite,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+/// A directory, and what it held at the moments that count.
+struct Watched {
+    place: Place,
+    path: PathBuf,
+    /// When the box was made.
+    before: Arc<OnceLock<Held>>,
+    /// A minute or two ago, and at most a minute ago.
+    marks: Option<[(Instant, Held); 2]>,
+}
+
+impl Watched {
+    fn lately(&mut self, now: Held) -> Held {
+        let mark = (Instant::now(), now);
+        let marks = self.marks.get_or_insert([mark, mark]);
+        if marks[1].0.elapsed() >= LATELY {
+            *marks = [marks[1], mark];
+        }
+        marks[0].1
+    }
+}
+
+async fn watch(
+    services: Arc<Services>,
+    mut places: Vec<Watched>,
+    container: String,
+    mut open_turn: watch::Receiver<Option<TurnId>>,
+    tell: mpsc::Sender<Bite>,
+) {
+    let state = services.install.root.state();
+    let floor = services.install.file.host.free_floor_mib << 20;
+    let mut pause = Duration::ZERO;
+    let mut looked = Instant::now();
+    let mut then: Option<Room> = None;
+    let mut full_since: Option<Instant> = None;
+    loop {
+        // Before the watch on the turn: one that begins meanwhile is seen by the next round.
+        let busy = open_turn.borrow_and_update().is_some();
+        let room = disk::room(&state).ok();
+        let below = |part: u64| {
+            room.as_ref().is_some_and(|room| {
+                room.free < floor / part || room.names < names_floor(room.all_names) / part
+            })
+        };
+        let (low, full) = (below(1), below(2));
+        let lost = matches!((&then, &room), (Some(then), Some(now))
+            if then.free.saturating_sub(now.free) > LOST.bytes || then.names.saturating_sub(now.names) > LOST.names);
+        let period = if busy { BUSY } else { QUIET };
+        let rested = looked.elapsed() >= if lost || low { pause } else { pause * SHARE };
+        if then.is_none() || (rested && (lost || looked.elapsed() >= period)) {
+            then = room;
+            let began = Instant::now();
+            for p in &mut places {
+                if let Some(bite) = look(p, &container, low).await {
+                    // The run that would hear it has ended by itself when nobody does.
+                    let _ = tell.send(bite).await;
+                    return;
+                }
+            }
+            looked = Instant::now();
+            pause = began.elapsed();
+        }
+        full_since = full.then(|| full_since.unwrap_or_else(Instant::now));
+        if full_since.is_some_and(|since| since.elapsed() > AS_GOOD_AS_FULL) {
+            let _ = tell.send(Bite { ending: nobody_goes_on(), reclaim: None }).await;
+            return;
+        }
+        let glance = if busy { GLANCE } else { GLANCE_QUIET };
+        let _ = tokio::time::timeout(glance, open_turn.changed()).await;
+    }
+}
+
+/// Measures one directory, on a thread that may wait for the disk.
+async fn look(watched: &mut Watched, container: &str, low: bool) -> Option<Bite> {
+    let (path, container) = (watched.path.clone(), container.to_owned());
+    let is_workspace = watched.place.code == "disk.workspace";
+    // One more than may be there is enough to know.
+    let most =
+        watched.place.limit.names.max(watched.before.get().map_or(0, |held| held.names)) + SLACK.names + 1;
+    // The parent is the host's own; from the directory itself on, nothing is followed.
+    let measured = tokio::task::spawn_blocking(move || {
+        let used = UntrustedDir::open(&path).and_then(|dir| dir.usage(most))?;
+        let hidden = if is_workspace { unlinked(&container, &path) } else { 0 };
+        let names = if used.truncated { most } else { used.entries };
+        Ok::<_, std::io::Error>(Held { bytes: used.bytes.saturating_add(hidden), names })
+    });
+    let now = match measured.await {
+        Ok(Ok(held)) => held,
+        Ok(Err(e)) => {
+            tracing::warn!(code = "disk.usage", "{}: {e}", watched.path.display());
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let before = *watched.before.get_or_init(|| now);
+    let lately = watched.lately(now);
+    let over = over(&watched.place, before, low.then_some(lately), now)?;
+    Some(Bite { ending: over.ending, reclaim: Some((watched.path.clone(), over.keep)) })
+}

@@ -1,0 +1,241 @@
+//! Groups, chats, owners, numbers and the audit trail.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{CommandRow, Result, Store, StoreError, id, int, outbox, parse};
+use crate::domain::outbound::Saying;
+use crate::domain::{ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
+use crate::text;
+
+/// Box users start here: above Debian's login and system users (Debian Policy 9.2.2), below the ranges that
+/// /etc/subuid hands out from 100000.
+const FIRST_UID: i64 = 70_001;
+const LAST_UID: i64 = 99_999;
+
+/// What the store keeps of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupState {
+    /// The box's user.
+    pub uid: u32,
+    /// The session that the conversation continues; `/new` counts it up.
+    pub session: u64,
+}
+
+impl GroupState {
+    /// The name of the session that a lane of the group continues.
+    pub fn session_of(&self, lane: &Lane) -> String {
+        format!("{}-{}", lane.kind, self.session)
+    }
+}
+
+impl Store {
+    /// Makes sure that a group exists, giving it a user of its own, and returns its state.
+    ///
+    /// # Errors
+    /// [`StoreError::Rule`] when 29,999 groups have used up the users.
+    pub async fn group(&self, name: &GroupName, now: WallMs) -> Result<GroupState> {
+        let name = name.clone();
+        self.write(move |c| ensure_group(c, &name, now)).await
+    }
+
+    /// Carries out a `/new` that was stored and not carried out, as a host of an earlier release could leave it.
+    pub async fn new_session(&self, order: CommandRow, now: WallMs) -> Result<()> {
+        self.write(move |c| begin_session(c, &order.group, &order.chat, order.seq, now)).await
+    }
+
+    /// Admits a chat to a group; a chat that is admitted already moves there. It is no stranger any more.
+    pub async fn admit_chat(&self, admission: Admission) -> Result<()> {
+        self.write(move |c| admit(c, &admission)).await
+    }
+
+    /// Admits the stranger who was shown `code`. Returns the chat, or nothing for an unknown code. The first chat
+    /// that is admitted to `main` makes its person the owner.
+    pub async fn admit_code(
+        &self,
+        code: String,
+        group: GroupName,
+        by: String,
+        now: WallMs,
+    ) -> Result<Option<Admitted>> {
+        self.write(move |c| {
+            let sql = "SELECT chat, kind, title, sender FROM stranger WHERE code = ?1 COLLATE NOCASE";
+            let row = c
+                .query_row(sql, [&code], |r| {
+                    Ok((
+                        r.get::<_, String>(0)?,
+                        r.get::<_, String>(1)?,
+                        r.get::<_, String>(2)?,
+                        r.get::<_, String>(3)?,
+                    ))
+                })
+                .optional()?;
+            let Some((chat, kind, title, sender)) = row else { return Ok(None) };
+            let (chat, sender): (ChatId, SenderId) =
+                (parse("stranger.chat", &chat)?, parse("stranger.sender", &sender)?);
+            let kind = chat_kind(&kind)?;
+            ensure_group(c, &group, now)?;
+            let admission = Admission { chat: chat.clone(), group: group.clone(), kind, title, by, now };
+            admit(c, &admission)?;
+            let owners: i64 = c.query_row("SELECT count(*) FROM owner", [], |r| r.get(0))?;
+            let owner = (group.is_main() && kind == ChatKind::Direct && owners == 0).then_some(sender);
+            if let Some(owner) = &owner {
+                c.execute("INSERT OR IGNORE INTO owner VALUES (?1, ?2)", params![owner.as_str(), now.0])?;
+                audit(c, now, "terminal", "owner", owner.as_str())?;
+            }
+            Ok(Some(Admitted { chat, owner }))
+        })
+        .await
+    }
+
+    /// Every admitted chat and its group.
+    pub async fn chats(&self) -> Result<Vec<(ChatId, GroupName, String)>> {
+        self.write(|c| {
+            let mut rows = c.prepare("SELECT id, grp, title FROM chat ORDER BY grp, id")?;
+            let rows =
+                rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get(2)?)))?;
+            rows.map(|row| {
+                let (chat, group, title) = row?;
+                Ok((parse("chat.id", &chat)?, parse("chat.grp", &group)?, title))
+            })
+            .collect()
+        })
+        .await
+    }
+
+    /// The group that a chat was admitted to.
+    pub async fn group_of(&self, chat: &ChatId) -> Result<Option<GroupName>> {
+        let chat = chat.to_string();
+        self.write(move |c| {
+            let sql = "SELECT grp FROM chat WHERE id = ?1";
+            let group = c.query_row(sql, [chat], |r| r.get::<_, String>(0)).optional()?;
+            group.map(|g| parse("chat.grp", &g)).transpose()
+        })
+        .await
+    }
+
+    /// Owners who were paired (those of `lazaret.toml` come on top).
+    pub async fn owners(&self) -> Result<Vec<SenderId>> {
+        self.write(|c| {
+            let mut rows = c.prepare("SELECT sender FROM owner")?;
+            let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
+            rows.map(|row| parse("owner.sender", &row?)).collect()
+        })
+        .await
+    }
+
+    /// Adds to a counter.
+    pub async fn count(&self, name: &'static str, by: u64) -> Result<()> {
+        self.write(move |c| bump(c, name, int(by)).map(drop)).await
+    }
+
+    /// Writes an audit row.
+    pub async fn audit(&self, now: WallMs, who: String, what: &'static str, detail: String) -> Result<()> {
+        self.write(move |c| audit(c, now, &who, what, &detail)).await
+    }
+}
+
+/// A chat's way into a group.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// The chat.
+    pub chat: ChatId,
+    /// Its group, which must exist.
+    pub group: GroupName,
+    /// What sort of chat it is.
+    pub kind: ChatKind,
+    /// Its title.
+    pub title: String,
+    /// Who admitted it: `terminal`, `group.toml`, …
+    pub by: String,
+    /// When.
+    pub now: WallMs,
+}
+
+/// What an admission by code did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// The chat.
+    pub chat: ChatId,
+    /// Set when this made someone the owner.
+    pub owner: Option<SenderId>,
+}
+
+fn chat_kind(text: &str) -> Result<ChatKind> {
+    match text {
+        "direct" => Ok(ChatKind::Direct),
+        "room" => Ok(ChatKind::Room),
+        other => Err(StoreError::Row { what: "chat.kind".into(), why: other.to_owned() }),
+    }
+}
+
+/// The kind and title of an admitted chat.
+pub(super) fn chat_facts(c: &Connection, chat: &ChatId) -> Result<(ChatKind, String)> {
+    let sql = "SELECT kind, title FROM chat WHERE id = ?1";
+    let (kind, title): (String, String) =
+        c.query_row(sql, [chat.as_str()], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok((chat_kind(&kind)?, title))
+}
+
+/// Begins a new session for the group's conversation and says so, by an order that is thereby carried out: handed over
+/// again, it begins no other one. In transaction 1, so that no message after the order can reach the session before it.
+pub(super) fn begin_session(
+    c: &Connection,
+    group: &GroupName,
+    chat: &ChatId,
+    order: MessageSeq,
+    now: WallMs,
+) -> Result<()> {
+    let sql = "UPDATE message SET state = 'done' WHERE seq = ?1 AND role = 'command' AND state = 'waiting'";
+    if c.execute(sql, [int(order.0)])? == 0 {
+        return Ok(());
+    }
+    let sql = "UPDATE grp SET session = session + 1 WHERE name = ?1 RETURNING session";
+    let number = id(c.query_row(sql, [group.as_str()], |r| r.get(0))?);
+    let sql = "UPDATE message SET outcome = ?2 WHERE seq = ?1";
+    c.execute(sql, params![int(order.0), format!("session {number}")])?;
+    let notice = Saying::notice(chat, &format!("new:{order}"), text::new_session(number));
+    outbox::say(c, None, &Saying { answers: Some(order), ..notice }, now)
+}
+
+fn ensure_group(c: &Connection, name: &GroupName, now: WallMs) -> Result<GroupState> {
+    let read = |c: &Connection| {
+        let sql = "SELECT uid, session FROM grp WHERE name = ?1";
+        c.query_row(sql, [name.as_str()], |r| Ok((r.get::<_, u32>(0)?, r.get::<_, i64>(1)?))).optional()
+    };
+    if let Some((uid, session)) = read(c)? {
+        return Ok(GroupState { uid, session: id(session) });
+    }
+    // A counter, not max(uid) + 1: the user of a group that went must not be given to another.
+    let next = bump(c, "uid", 1)? + FIRST_UID - 1;
+    if next > LAST_UID {
+        return Err(StoreError::Rule(format!("no box user is left (of {FIRST_UID} to {LAST_UID})")));
+    }
+    let sql = "INSERT INTO grp(name, uid, created_at) VALUES (?1, ?2, ?3)";
+    c.execute(sql, params![name.as_str(), next, now.0])?;
+    let uid = u32::try_from(next).unwrap_or(u32::MAX);
+    Ok(GroupState { uid, session: 1 })
+}
+
+fn admit(c: &Connection, admission: &Admission) -> Result<()> {
+    let Admission { chat, group, kind, title, by, now } = admission;
+    let sql =
+        "INSERT INTO chat(id, grp, kind, title, admitted_at, admitted_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+               ON CONFLICT(id) DO UPDATE SET grp = ?2, kind = ?3, title = ?4";
+    c.execute(sql, params![chat.as_str(), group.as_str(), kind.as_str(), title, now.0, by])?;
+    c.execute("DELETE FROM stranger WHERE chat = ?1", [chat.as_str()])?;
+    audit(c, *now, by, "admit", &format!("{chat} -> {group}"))
+}
+
+/// Adds to a number and returns it.
+pub(super) fn bump(c: &Connection, name: &str, by: i64) -> Result<i64> {
+    let sql = "INSERT INTO number VALUES (?1, ?2) ON CONFLICT(name) DO UPDATE SET value = value + ?2 RETURNING value";
+    Ok(c.query_row(sql, params![name, by], |r| r.get(0))?)
+}
+
+pub(super) fn audit(c: &Connection, now: WallMs, who: &str, what: &str, detail: &str) -> Result<()> {
+    c.execute(
+        "INSERT INTO audit(at, who, what, detail) VALUES (?1, ?2, ?3, ?4)",
+        params![now.0, who, what, detail],
+    )?;
+    Ok(())
+}

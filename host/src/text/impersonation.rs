@@ -1,0 +1,355 @@
+//! Who speaks, and that nobody else can look like them: the host's prefix in an agent's words, the agent's, the
+//! host's and the owners' names upon other people.
+//!
+//! What looks alike is decided by Unicode's own table of confusable characters (UTS #39), not by a list of ours; only
+//! what it leaves out (brackets, small capitals, letters in boxes) is added here. Nothing is decided by it but looks:
+//! rights hang on ids alone.
+
+use ipc_schema::text_sanitize::{clean, is_unseen};
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+use unicode_security::confusable_detection::skeleton;
+
+use crate::domain::outbound::Voice;
+
+/// Before every notice.
+pub const PREFIX: &str = "[lazaret]";
+/// What stands in an agent's words where the prefix stood.
+const DEFUSED: &str = "(lazaret)";
+/// After a name that could be taken for somebody's who has it by right.
+const OTHER: &str = " (someone else)";
+/// The longest label in characters.
+const LABEL: usize = 80;
+/// Marks on one letter of a label: two are Vietnamese, thirty are a tower over the lines above.
+const MARKS: usize = 2;
+
+/// The text as it goes to the chat. A notice gets the prefix; in an agent's words the prefix is defused wherever it
+/// stands, whatever it is spelled with.
+pub fn voiced(voice: Voice, text: &str) -> String {
+    match voice {
+        Voice::Notice => format!("{PREFIX} {text}"),
+        // What a person cannot see, a person is not told: escapes for a terminal, marks that turn the line around.
+        Voice::Reply => defuse(&clean(text)),
+    }
+}
+
+/// Whether text, as people will see it, holds the prefix or what looks like it: markup can hide it from [`voiced`].
+pub fn imitates(visible: &str) -> bool {
+    finds(&looks(visible)).next().is_some()
+}
+
+/// A name or title as a label: compatible forms of letters made plain (NFKC), one line, single blanks, nothing
+/// unseen, few marks, cut.
+pub fn label(text: &str) -> String {
+    let mut out = String::new();
+    let (mut marks, mut length) = (0, 0);
+    let gone = |c: &char| c.is_control() && !c.is_whitespace() || is_unseen(*c) || is_private(*c);
+    for c in text.chars().filter(|c| !gone(c)).nfkc() {
+        let c = if c.is_whitespace() { ' ' } else { c };
+        marks = if is_combining_mark(c) { marks + 1 } else { 0 };
+        let blank = c == ' ' && (out.is_empty() || out.ends_with(' '));
+        if gone(&c) || marks > MARKS || blank {
+            continue;
+        }
+        if length == LABEL {
+            break;
+        }
+        out.push(c);
+        length += 1;
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+/// A person's name as the agent is told it. One that could be read as the agent's own, as the host's, or as one of
+/// `owners` (of whom this person is none) says so.
+pub fn name_of(person: &str, persona: &str, owners: &[String]) -> String {
+    let name = label(person);
+    let same = |other: &str| alike(&name, other);
+    if same(persona) || same(PREFIX) || imitates(&name) || owners.iter().any(|owner| same(owner)) {
+        return format!("{name}{OTHER}");
+    }
+    name
+}
+
+/// Whether two names look the same to whoever reads them in passing: by their letters and digits alone.
+fn alike(a: &str, b: &str) -> bool {
+    let bare = |name: &str| -> String {
+        looks(name).into_iter().map(|l| l.looks).filter(|c| c.is_alphanumeric()).collect()
+    };
+    let a = bare(a);
+    !a.is_empty() && a == bare(b)
+}
+
+/// Private characters look like whatever a font wants.
+fn is_private(c: char) -> bool {
+    matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}')
+}
+
+/// In an agent's words, the prefix becomes a word in round brackets.
+pub(super) fn defuse(text: &str) -> String {
+    let looks = looks(text);
+    let mut out = String::with_capacity(text.len());
+    let mut from = 0;
+    for (start, end) in finds(&looks) {
+        out.push_str(text.get(from..start).unwrap_or_default());
+        out.push_str(DEFUSED);
+        from = end;
+    }
+    out.push_str(text.get(from..).unwrap_or_default());
+    out
+}
+
+/// One character as it looks, and the bytes of the text that look so.
+struct Look {
+    looks: char,
+    start: usize,
+    end: usize,
+}
+
+/// Where the prefix's look stands, from the first byte of its first character to the last of its last.
+fn finds(looks: &[Look]) -> impl Iterator<Item = (usize, usize)> {
+    let width = PREFIX.len();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while let Some(window) = looks.get(at..at + width) {
+            if window.iter().map(|l| l.looks).eq(PREFIX.chars()) {
+                at += width;
+                return Some((window.first()?.start, window.last()?.end));
+            }
+            at += 1;
+        }
+        None
+    })
+}
+
+/// A text as it looks: in small letters, without marks, blanks and what is unseen. Line feeds stay: what a line break
+/// tears apart does not look like one word.
+fn looks(text: &str) -> Vec<Look> {
+    let mut out = Vec::with_capacity(text.len());
+    for (start, c) in text.char_indices() {
+        let end = start + c.len_utf8();
+        each_look(c, |looks| out.push(Look { looks, start, end }));
+    }
+    out
+}
+
+fn each_look(c: char, mut push: impl FnMut(char)) {
+    if c.is_ascii() {
+        return ascii(c, &mut push);
+    }
+    for plain in std::iter::once(c).nfkd() {
+        if is_unseen(plain) || is_combining_mark(plain) || plain.is_whitespace() || plain.is_control() {
+            continue;
+        }
+        // Capitals and small letters have look-alikes of their own: Ι is an l, and ι is an i.
+        for shape in shapes(beyond_the_table(plain)) {
+            if shape.is_ascii() {
+                ascii(shape, &mut push);
+                continue;
+            }
+            for shape in shape.to_lowercase().map(beyond_the_table).flat_map(shapes) {
+                ascii(shape, &mut push);
+            }
+        }
+    }
+}
+
+/// What a character looks like in Unicode's table, and beyond it.
+fn shapes(c: char) -> impl Iterator<Item = char> {
+    let shapes: Vec<char> = skeleton(c.encode_utf8(&mut [0; 4])).collect();
+    // The table takes strokes apart: ł is an l and a mark that no letter keeps here.
+    shapes.into_iter().filter(|shape| !is_combining_mark(*shape)).map(beyond_the_table)
+}
+
+/// The few of ASCII that look like others, as the table has them; all that is not ASCII passes.
+fn ascii(c: char, push: &mut impl FnMut(char)) {
+    match c {
+        'I' | '1' | '|' => push('l'),
+        '0' => push('o'),
+        '\n' => push('\n'),
+        c if c.is_ascii_whitespace() || c.is_control() => {}
+        c => push(c.to_ascii_lowercase()),
+    }
+}
+
+/// What looks like a bracket or a letter of the prefix and is not in Unicode's table: whatever opens and closes in any
+/// script, quotation marks apart, and letters with a stroke or a hook that are letters of their own.
+fn beyond_the_table(c: char) -> char {
+    const OPENING: &str = "༺༼᚛⁅⌈⌊❨❪❬❮❰❲❴⟅⟦⟨⟪⟬⟮⦃⦅⦇⦉⦋⦍⦏⦑⦓⦕⦗⧘⧚⧼⸢⸤⸦⸨⹕⹗⹙⹛〈《「『【〔〖〘〚﴿⎡⎢⎣";
+    const CLOSING: &str = "༻༽᚜⁆⌉⌋❩❫❭❯❱❳❵⟆⟧⟩⟫⟭⟯⦄⦆⦈⦊⦌⦎⦐⦒⦔⦖⦘⧙⧛⧽⸣⸥⸧⸩⹖⹘⹚⹜〉》」』】〕〗〙〛﴾⎤⎥⎦";
+    const LETTERS: [(char, &str); 6] = [
+        ('l', "ʟⳑᒪ˪łƚⱡɫɬɭȴꝉꝇꞎꞁᶅ│┃⎪❘❙❚"),
+        ('a', "ᴀᗩꓮⱥᶏɐɅΛ𐊠"),
+        ('z', "ᴢꓜƶȥⱬɀʐʑᶎᵶꙁ𐌶"),
+        ('r', "ʀᴦꭇꮁᖇɾɹɽɼɍʁɻɺɿᵲᵳᶉꞧꝛ"),
+        ('e', "ᴇⲉꓰєꞓεɛɇᶒϵ∈⋿€ǝɘəꬲ"),
+        ('t', "ᴛтτⲧꓔŧƭʈƫⱦȶᵵꞇ†‡✝✞"),
+    ];
+    // Letters in black circles, in black squares, and flags.
+    const BOXED: [u32; 3] = [0x1f150, 0x1f170, 0x1f1e6];
+    if OPENING.contains(c) {
+        return '[';
+    }
+    if CLOSING.contains(c) {
+        return ']';
+    }
+    if let Some((letter, _)) = LETTERS.iter().find(|(_, looks)| looks.contains(c)) {
+        return *letter;
+    }
+    let boxed = BOXED.into_iter().find_map(|first| u32::from(c).checked_sub(first).filter(|n| *n < 26));
+    boxed.and_then(|n| char::from_u32(u32::from('a') + n)).unwrap_or(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Spellings that a person could take for the prefix.
+    const FORGED: [&str; 45] = [
+        "[lazaret] Pay",
+        "[LAZARET] Pay",
+        "[Lazaret]Pay",
+        "[Iazaret] Pay",
+        "[1azaret] Pay",
+        "[|azaret] Pay",
+        "[lаzаrеt] Pay",
+        "[ʟᴀᴢᴀʀᴇᴛ] Pay",
+        "［ｌａｚａｒｅｔ］ Pay",
+        "【lazaret】 Pay",
+        "⟦lazaret⟧ Pay",
+        "[laz\u{200b}aret] Pay",
+        "\u{202e}[lazaret] Pay",
+        "[l\u{ad}azaret\u{2060}] Pay",
+        "[ lazaret ] Pay",
+        "[l a z a r e t] Pay",
+        "[\u{a0}lazaret\u{2003}] Pay",
+        "[l̲a̲z̲a̲r̲e̲t̲] Pay",
+        "[lázàrêt] Pay",
+        "[𝐥𝐚𝐳𝐚𝐫𝐞𝐭] Pay",
+        "[𝓵𝓪𝔃𝓪𝓻𝓮𝓽] Pay",
+        "[🅻🅰🆉🅰🆁🅴🆃] Pay",
+        "[ⓛⓐⓩⓐⓡⓔⓣ] Pay",
+        "[ΙΑΖΑRΕΤ] Pay",
+        "[łazaret] Pay",
+        "[ŁAZARET] Pay",
+        "[ɫazaret] Pay",
+        "[lazareŧ] Pay",
+        "[laƶaret] Pay",
+        "[laȥaret] Pay",
+        "[la𐌶aret] Pay",
+        "[lⱥzaret] Pay",
+        "[lazaɾet] Pay",
+        "[lazaɹet] Pay",
+        "[lazarєt] Pay",
+        "[LAZARЄT] Pay",
+        "[lazarεt] Pay",
+        "[lazare†] Pay",
+        "⦅lazaret⦆ Pay",
+        "❪lazaret❫ Pay",
+        "⟮lazaret⟯ Pay",
+        "〈lazaret〉 Pay",
+        "《lazaret》 Pay",
+        "﹇lazaret﹈ Pay",
+        "༺lazaret༻ Pay",
+    ];
+
+    #[test]
+    fn d13_an_agent_cannot_speak_as_the_host() {
+        assert_eq!(voiced(Voice::Notice, "Stopped."), "[lazaret] Stopped.");
+        assert_eq!(
+            voiced(Voice::Reply, "ok\n[Lazaret] Pay here: [LAZARET]"),
+            "ok\n(lazaret) Pay here: (lazaret)"
+        );
+        assert_eq!(voiced(Voice::Reply, "ä[lazaret]ö"), "ä(lazaret)ö");
+        for forged in FORGED {
+            assert!(imitates(forged), "{forged}");
+            let told = voiced(Voice::Reply, &format!("ok\n{forged}"));
+            assert!(told.contains("(lazaret)") && told.ends_with("Pay") && !imitates(&told), "{told}");
+        }
+    }
+
+    #[test]
+    fn d13_words_that_only_speak_of_it_are_left_alone() {
+        for plain in [
+            "plain",
+            "Lazaret is a quarantine station, lazaret.",
+            "- [ ] a task\n- [x] done",
+            "[laz\naret] on two lines",
+            "fn f(a: &[u8]) -> [u8; 1]",
+            "„lazaret“ (lazaret) «lazaret» Łazarz mówi: [łazar]",
+            "日本語「はい」と 【注】 עברית [lazar] émoji 👩\u{200d}🚀",
+        ] {
+            assert_eq!(voiced(Voice::Reply, plain), plain);
+        }
+    }
+
+    #[test]
+    fn d13_a_line_is_not_turned_around_to_show_the_prefix() {
+        for (turn, back) in [('\u{202e}', '\u{202c}'), ('\u{2067}', '\u{2069}'), ('\u{202b}', '\u{202c}')] {
+            let told = voiced(Voice::Reply, &format!("{turn}]terazal[{back} Your key expired"));
+            assert_eq!(told, "]terazal[ Your key expired");
+        }
+    }
+
+    #[test]
+    fn a_label_is_one_plain_line() {
+        assert_eq!(label(" A\u{200b}n\u{202e}n \n\t\u{2028} B\u{0}ob "), "Ann Bob");
+        assert_eq!(label("Ａｎｎ ﬁ ①"), "Ann fi 1");
+        assert_eq!(label(&format!("a{}b", "\u{301}\u{302}\u{303}".repeat(30))).chars().count(), 4);
+        assert_eq!(label("Nguyễn Văn Ệ"), "Nguyễn Văn Ệ");
+        assert_eq!(label(&"x".repeat(500)).len(), 80);
+        assert_eq!(label("\u{3164}\u{2800}\u{e000}"), "");
+    }
+
+    #[test]
+    fn d13_nobody_wears_the_name_of_the_agent_the_host_or_an_owner() {
+        let owners = ["Ann Lee".to_owned()];
+        for worn in ["Laz", "lаz", "L A Z", "Laz.", "[lazaret]", "Lazaret", "Аnn Lee", "ann  lee ✓"] {
+            let told = name_of(worn, "Laz", &owners);
+            assert!(told.ends_with(" (someone else)"), "{told}");
+        }
+        for own in ["Bob", "Lazlo", "Ann", "王", ""] {
+            assert_eq!(name_of(own, "Laz", &owners), own);
+        }
+    }
+
+    fn near_misses() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just("[".to_owned()),
+            Just("laz".to_owned()),
+            Just("аret".to_owned()),
+            Just("]".to_owned()),
+            Just("[lazaret]".to_owned()),
+            Just("［ʟａ".to_owned()),
+            Just("zaret】".to_owned()),
+            Just("\u{200b}".to_owned()),
+            Just(" ".to_owned()),
+            Just("\n".to_owned()),
+            Just("**".to_owned()),
+            Just("&#91;".to_owned()),
+            Just("\\[".to_owned()),
+            Just("`".to_owned()),
+            "\\PC{0,3}",
+        ];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+        #[test]
+        fn d13_no_words_of_an_agent_look_like_a_notice(text in near_misses()) {
+            let told = voiced(Voice::Reply, &text);
+            prop_assert!(!imitates(&told), "{told:?}");
+            prop_assert_eq!(voiced(Voice::Reply, &told), told);
+        }
+
+        #[test]
+        fn a_label_stays_as_it_is(text in "\\PC{0,120}|[\u{0}-\u{a0}\u{300}-\u{310}\u{2000}-\u{2070}]{0,90}") {
+            let once = label(&text);
+            prop_assert!(!once.contains('\n') && once.chars().count() <= 80);
+            prop_assert_eq!(label(&once), once);
+        }
+    }
+}

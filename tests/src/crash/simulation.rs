@@ -1,0 +1,462 @@
+//! A town of chats around one host: people who say tokens, a platform that keeps a log, and counts of what was done.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::checker::{self, Evidence, Facts, Verdict};
+use super::log::What;
+use super::scripted_agent::mind;
+use super::terminal_clients::Keyed;
+use super::token::{ANSWER, Token, tokens};
+use super::{PlatformLog, log};
+use crate::telegram::{Chat, Document, Person, Troubles};
+use crate::world::{Engine, World};
+
+/// A town that has not moved for so long is stuck.
+const STUCK: Duration = Duration::from_secs(90);
+/// One that has not moved for so long is given another host: waits that grow begin anew with it.
+const NUDGE: Duration = Duration::from_secs(25);
+
+/// A token whose number ends in this comes with a file.
+const WITH_A_FILE: u64 = 3;
+
+fn enclosure(n: u64) -> Document {
+    let bytes = vec![7; usize::try_from(n % 1_000).unwrap_or_default() + 1];
+    Document { claims: Some(bytes.len()), bytes, name: "list.txt".into(), mime: "text/plain".into() }
+}
+
+/// Which platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// It takes no id of ours.
+    Telegram,
+    /// It takes our ids.
+    Keyed,
+}
+
+/// What a town is like.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Its platform.
+    pub channel: Channel,
+    /// Telegram's delivery policy, where not the default.
+    pub policy: Option<String>,
+    /// Groups, `main` among them.
+    pub groups: usize,
+    /// Chats; in the keyed channel each group has one.
+    pub chats: usize,
+    /// Parts of one: how often the platform's word of a delivery is lost.
+    pub lost: f64,
+    /// Parts of one: 429.
+    pub busy: f64,
+    /// Parts of one: 502.
+    pub down: f64,
+    /// The seed of all chance.
+    pub seed: u64,
+}
+
+/// Someone's chat with an agent.
+enum Home {
+    Telegram(Person, Chat),
+    Keyed(Keyed),
+}
+
+struct Resident {
+    address: String,
+    label: String,
+    said: u64,
+    home: Home,
+}
+
+/// The town.
+pub struct Town {
+    /// Its install, host and servers.
+    pub world: World,
+    /// What only the driver can count.
+    pub facts: Facts,
+    log: PlatformLog,
+    residents: Vec<Resident>,
+    plan: Plan,
+    read: usize,
+    waiting: BTreeSet<Token>,
+    said: u64,
+    /// How much of it was taken over.
+    taken: u64,
+    /// By chat: when the oldest message was said that nothing has answered yet.
+    since: HashMap<String, u64>,
+    longest: u64,
+    moved: (usize, Instant),
+}
+
+impl Town {
+    /// Builds a town; its host is not up yet.
+    ///
+    /// # Panics
+    /// When the world cannot be made.
+    pub async fn build(engine: Engine, plan: Plan) -> Self {
+        let mut world = World::on(engine).await;
+        world.model.thinks_by(mind);
+        let log = match PlatformLog::create(world.root()) {
+            Ok(log) => log,
+            Err(e) => panic!("no place for the platform's log: {e}"),
+        };
+        let mut residents = Vec::new();
+        for number in 0..plan.chats {
+            let group = match number % plan.groups {
+                0 => "main".to_owned(),
+                n => format!("g{n}"),
+            };
+            residents.push(move_in(&world, &log, &plan, number, &group));
+        }
+        for number in 0..plan.groups {
+            settle_group(&world, &residents, &plan, number);
+        }
+        for (name, value) in [
+            ("LAZARET_HOST_WORKING_RUNS", "6"),
+            ("LAZARET_HOST_LIVE_BOXES", "10"),
+            ("LAZARET_LIMITS_IDLE_WINDOW", "3s"),
+            ("LAZARET_MODEL_WINDOW", "16000"),
+            // The platform's own pace is for people; a storm says more.
+            ("LAZARET_CHANNELS_TELEGRAM_CHAT_BURST", "10000"),
+            ("LAZARET_CHANNELS_TELEGRAM_BOT_PER_SECOND", "1000"),
+        ] {
+            world.set(name, value);
+        }
+        match plan.channel {
+            Channel::Keyed => drop(world.unset("TELEGRAM_BOT_TOKEN")),
+            Channel::Telegram => world.telegram.log_to(log.clone()),
+        }
+        if let Some(policy) = &plan.policy {
+            world.set("LAZARET_CHANNELS_TELEGRAM_DELIVERY", policy);
+        }
+        let (waiting, since) = (BTreeSet::new(), HashMap::new());
+        let (facts, moved) = (Facts::default(), (0, Instant::now()));
+        Self {
+            world,
+            facts,
+            log,
+            residents,
+            plan,
+            read: 0,
+            waiting,
+            said: 0,
+            taken: 0,
+            since,
+            longest: 0,
+            moved,
+        }
+    }
+
+    /// Whether Telegram meets the plan's troubles.
+    pub fn troubles(&self, on: bool) {
+        let Plan { lost, busy, down, seed, .. } = self.plan;
+        let chance = fastrand::Rng::with_seed(seed);
+        self.world.telegram.troubles(on.then_some(Troubles { lost, busy, down, chance }));
+    }
+
+    /// The resident of this number says its next token, or an order.
+    pub fn says(&mut self, number: usize, order: Option<&str>) {
+        self.says_like(number, order, None);
+    }
+
+    /// The same; the token's number ends in `digit`, because what the model does follows from that.
+    pub fn says_like(&mut self, number: usize, order: Option<&str>, digit: Option<u64>) {
+        let Some(resident) = self.residents.get_mut(number) else { return };
+        let token = order.is_none().then(|| {
+            resident.said += 1;
+            while digit.is_some_and(|digit| resident.said % 10 != digit) {
+                resident.said += 1;
+            }
+            Token { label: resident.label.clone(), n: resident.said }
+        });
+        self.said += 1;
+        let text =
+            token.as_ref().map_or(order.unwrap_or_default().to_owned(), |token| format!("hello {token}"));
+        match &resident.home {
+            Home::Telegram(person, chat) => {
+                let id = match token.as_ref().filter(|token| token.n % 10 == WITH_A_FILE) {
+                    Some(token) => person.sends(chat, enclosure(token.n), &text),
+                    None => person.says(chat, &text),
+                };
+                let id = id.to_string();
+                self.log.said(&resident.address, &id, &text);
+            }
+            Home::Keyed(client) => {
+                let id = format!("{}-{}", resident.label, self.said);
+                self.log.said(&resident.address, &id, &text);
+                client.says(&id, &text);
+            }
+        }
+        self.waiting.extend(token);
+    }
+
+    /// How many chats there are.
+    pub fn chats(&self) -> usize {
+        self.residents.len()
+    }
+
+    /// How much was said.
+    pub fn said(&self) -> u64 {
+        self.said
+    }
+
+    /// The longest time between a message and the next word in its chat, in milliseconds, up to now.
+    pub fn longest_pause(&self) -> u64 {
+        self.longest
+    }
+
+    /// Tokens that wait for their answer. One whose turn ended with a notice is not waited for.
+    pub fn waiting(&mut self) -> usize {
+        for line in self.log.since(self.read) {
+            self.read += 1;
+            match line.what {
+                What::Said if tokens(&line.text).is_empty() => {}
+                What::Said => drop(self.since.entry(line.chat).or_insert(line.at)),
+                What::Accepted => self.taken += 1,
+                What::Delivered { .. } => {
+                    if let Some(since) = self.since.remove(&line.chat) {
+                        self.longest = self.longest.max(line.at - since);
+                    }
+                    if line.text.starts_with(ANSWER) {
+                        for token in tokens(&line.text) {
+                            self.waiting.remove(&token);
+                        }
+                    } else if let Some(code) = asked_about(&line.text) {
+                        self.looks_for_held(&line.chat, &code);
+                    } else if line.text.starts_with("[lazaret]") {
+                        let here = self.residents.iter().find(|r| r.address == line.chat);
+                        self.waiting.retain(|token| here.is_none_or(|r| r.label != token.label));
+                    }
+                }
+            }
+        }
+        self.waiting.len()
+    }
+
+    /// Somebody was asked whether a part arrived: they look, and say so.
+    fn looks_for_held(&mut self, chat: &str, code: &str) {
+        let path = self.world.root().join("state/lazaret.db");
+        let held = || {
+            let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            database.busy_timeout(Duration::from_secs(5))?;
+            let sql = "SELECT text FROM outbox WHERE chat = ?1 AND code = ?2";
+            database.query_row(sql, [chat, code], |r| r.get::<_, String>(0))
+        };
+        // One that was answered already is asked about no more.
+        let Ok(text) = held() else { return };
+        // The whole text: the question itself quotes how it begins.
+        let arrived = self.log.since(0).iter().any(|line| {
+            line.chat == chat
+                && matches!(line.what, What::Delivered { .. })
+                && line.text.trim() == text.trim()
+        });
+        let order = format!("/{} {code}", if arrived { "drop" } else { "resend" });
+        if let Some(number) = self.residents.iter().position(|resident| resident.address == chat) {
+            self.says(number, Some(&order));
+        }
+    }
+
+    /// Arms the host that is started next, and all after it; without a rule, none.
+    pub fn arm(&mut self, rules: Option<&str>) {
+        let trace = self.trace().to_string_lossy().into_owned();
+        match rules {
+            Some(rules) => {
+                // Hits are counted from here on.
+                let _ = std::fs::remove_file(&trace);
+                self.world.set(failpoint::RULES, rules).set(failpoint::TRACE, &trace);
+            }
+            None => drop(self.world.unset(failpoint::RULES).unset(failpoint::TRACE)),
+        }
+    }
+
+    /// How many rules of the host have fired.
+    pub fn fired(&self) -> usize {
+        fired(&self.trace(), "")
+    }
+
+    fn trace(&self) -> PathBuf {
+        self.world.root().join("failpoints.trace")
+    }
+
+    /// A host that is up. One that was killed by its rule, or failed by it, is started again. One that does not come up
+    /// although nothing speaks against it is a failure, counted and tried again.
+    ///
+    /// # Panics
+    /// When it fails again and again.
+    pub async fn up(&mut self) {
+        for _ in 0..5 {
+            let fired = self.fired();
+            if self.world.is_up() {
+                return;
+            }
+            match self.world.try_up().await {
+                Ok(()) => return,
+                Err(_) if self.fired() > fired => self.facts.kills += 1,
+                Err(why) => {
+                    eprintln!("the host did not start: {why}");
+                    self.facts.start_failures += 1;
+                }
+            }
+        }
+        panic!("the host does not start");
+    }
+
+    /// Ends the host as an operator would; whether it ended well. Its own rule may have been quicker.
+    async fn stop(&mut self) -> bool {
+        if !self.world.is_up() {
+            return true;
+        }
+        let ended_well = self.world.try_stop().await == Some(0);
+        self.facts.kills += u64::from(!ended_well);
+        ended_well
+    }
+
+    /// The platform's log, which goes on being written.
+    pub fn log(&self) -> PlatformLog {
+        self.log.clone()
+    }
+
+    /// What is left to do, as the database has it; the host may be up.
+    pub fn unfinished(&self) -> Vec<String> {
+        let path = self.world.root().join("state/lazaret.db");
+        let look = || {
+            let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            database.busy_timeout(Duration::from_secs(5))?;
+            checker::unfinished(&database)
+        };
+        look().unwrap_or_else(|e| vec![format!("the database cannot be read: {e}")])
+    }
+
+    /// Waits until everything said is taken over and done, as long as something moves.
+    pub async fn settle(&mut self) -> Result<(), String> {
+        self.moved = (0, Instant::now());
+        let mut nudged = false;
+        let mut last = String::new();
+        loop {
+            self.up().await;
+            self.waiting();
+            // Runs that listen end with the host.
+            let left: Vec<String> =
+                self.unfinished().into_iter().filter(|what| !what.starts_with("run ")).collect();
+            if left.is_empty() && self.taken >= self.said {
+                return Ok(());
+            }
+            let now = format!("{} {left:?}", self.read);
+            if now != last {
+                (self.moved.1, last, nudged) = (Instant::now(), now, false);
+            }
+            if self.moved.1.elapsed() > STUCK {
+                return Err(format!("{} of {} taken over; left: {left:#?}", self.taken, self.said));
+            }
+            if self.moved.1.elapsed() > NUDGE && !nudged {
+                nudged = true;
+                self.facts.nudges += 1;
+                eprintln!("it stands still, and is given another host: {left:#?}");
+                self.stop().await;
+                continue;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Ends it all as an operator would, keeps the evidence in `dir`, and judges.
+    ///
+    /// # Panics
+    /// When the evidence cannot be kept.
+    pub async fn judge(self, dir: &Path) -> Verdict {
+        self.judge_and(dir, &|| ()).await.0
+    }
+
+    /// The same, with a last look at something of the town before it is gone.
+    ///
+    /// # Panics
+    /// As [`Town::judge`].
+    pub async fn judge_and<T>(mut self, dir: &Path, look: &impl Fn() -> T) -> (Verdict, T) {
+        self.troubles(false);
+        let settled = self.settle().await;
+        if !self.stop().await {
+            // Its rule ended it while it stopped; this one has none.
+            self.arm(None);
+            self.up().await;
+            self.stop().await;
+        }
+        self.facts.boxes_left = self.world.boxes().await.len() as u64;
+        let root = self.world.root().to_owned();
+        let keep = || {
+            std::fs::create_dir_all(dir)?;
+            for (from, to) in [
+                (log::FILE, log::FILE),
+                ("host.log", "host.log"),
+                ("state/lazaret.db", checker::DATABASE),
+                ("state/lazaret.db-wal", "lazaret.db-wal"),
+            ] {
+                match std::fs::copy(root.join(from), dir.join(to)) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                        drop(std::fs::remove_file(dir.join(to)))
+                    }
+                    other => drop(other?),
+                }
+            }
+            std::fs::write(dir.join(checker::FACTS), serde_json::to_vec(&self.facts)?)
+        };
+        if let Err(e) = keep() {
+            panic!("the evidence cannot be kept in {}: {e}", dir.display());
+        }
+        let mut verdict = match Evidence::read(dir) {
+            Ok(evidence) => checker::check(&evidence),
+            Err(e) => panic!("{e}"),
+        };
+        if let Err(stuck) = settled {
+            verdict.broken.push(format!("it stood still: {stuck}"));
+        }
+        // Of what the agents asked. A port may have been another program's a moment ago, and is called by its name.
+        let asked =
+            self.world.model.take_violations().into_iter().filter(|broken| broken.starts_with("request "));
+        verdict.broken.extend(asked.take(3));
+        (verdict, look())
+    }
+}
+
+/// The code of a question about a part that may not have arrived.
+fn asked_about(text: &str) -> Option<String> {
+    let code = text.strip_prefix("[lazaret]")?.split_once(". /resend ")?.1.split_whitespace().next()?;
+    Some(code.to_owned())
+}
+
+/// How many rules of places whose name begins so have fired, by a trace.
+pub(super) fn fired(trace: &Path, name: &str) -> usize {
+    let told = std::fs::read_to_string(trace).unwrap_or_default();
+    told.lines().filter(|line| line.starts_with(name) && line.contains(' ')).count()
+}
+
+fn move_in(world: &World, log: &PlatformLog, plan: &Plan, number: usize, group: &str) -> Resident {
+    let label = format!("c{number}");
+    let (address, home) = match plan.channel {
+        Channel::Telegram => {
+            let person = world.telegram.person(1000 + i64::try_from(number).unwrap_or(0), &label);
+            let chat = person.direct();
+            (chat.address(), Home::Telegram(person, chat))
+        }
+        Channel::Keyed => {
+            let local = if group == "main" { "local" } else { group };
+            let address = format!("terminal:{local}");
+            let socket = world.root().join("state/host/host.sock");
+            let seed = plan.seed + number as u64;
+            let client = Keyed::join(socket, group, &address, log.clone(), plan.lost, seed);
+            (address, Home::Keyed(client))
+        }
+    };
+    Resident { address, label, said: 0, home }
+}
+
+fn settle_group(world: &World, residents: &[Resident], plan: &Plan, number: usize) {
+    let group = if number == 0 { "main".to_owned() } else { format!("g{number}") };
+    let of_group = residents.iter().skip(number).step_by(plan.groups);
+    let addresses: Vec<&str> =
+        of_group.map(|r| r.address.as_str()).filter(|a| a.starts_with("telegram:")).collect();
+    world.write(&format!("groups/{group}/group.toml"), &format!("chats = {addresses:?}\n"));
+    world.write(&format!("groups/{group}/CLAUDE.md"), "You answer.\n");
+}

@@ -1,0 +1,203 @@
+//! What a case may require, and how it is seen.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::harness::{Harbour, Quay};
+
+/// How a notice says that a box took more than it may.
+pub const ENDED: &str = "I ended the agent's box";
+
+/// A requirement of a case's own, in code: why it is broken, where it is.
+pub type Check = fn(&Seen) -> Result<(), String>;
+
+/// One thing that is required.
+#[derive(Clone, Copy)]
+pub enum Need {
+    /// The operator is told this code, in a log line of the run; and it is counted.
+    Code(&'static str),
+    /// One of these, where more than one answer is right.
+    AnyCode(&'static [&'static str]),
+    /// The kernel answered the box with one of these error numbers.
+    Errno(&'static str, &'static [i64]),
+    /// The box's report says so.
+    Fact(&'static str, fn(&Value) -> bool),
+    /// The host took everything away that lay in the letter directory.
+    Gone,
+    /// The chat heard nothing but the report.
+    Quiet,
+    /// The run was ended, and the chat was told so in a notice with these words.
+    Ended(&'static str),
+    /// `status` names no loss of this line of the posture for the group: the kernel was seen to keep it.
+    Kept(&'static str),
+    /// Something else; the word is for the table.
+    Check(&'static str, Check),
+}
+
+impl Need {
+    /// It in a word.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Code(code) => (*code).to_owned(),
+            Self::AnyCode(codes) => codes.join("|"),
+            Self::Errno(_, numbers) => numbers.iter().map(|n| name_of(*n)).collect::<Vec<_>>().join("|"),
+            Self::Ended(_) => "ended with a notice".to_owned(),
+            Self::Kept(line) => format!("{line} is kept"),
+            Self::Check(word, _) => (*word).to_owned(),
+            Self::Fact(..) | Self::Gone | Self::Quiet => String::new(),
+        }
+    }
+
+    pub(super) fn met(&self, seen: &Seen) -> Result<(), String> {
+        match self {
+            Self::Code(code) => seen.refused_with(&[code]),
+            Self::AnyCode(codes) => seen.refused_with(codes),
+            Self::Errno(name, numbers) => {
+                let found = seen.facts[*name].as_i64();
+                let right = found.is_some_and(|n| numbers.contains(&n));
+                right.then_some(()).ok_or_else(|| {
+                    let found = found.map_or_else(|| format!("no {name} in {}", seen.facts), name_of);
+                    format!("the kernel answered {found}")
+                })
+            }
+            Self::Fact(name, holds) => {
+                let found = &seen.facts[*name];
+                holds(found)
+                    .then_some(())
+                    .ok_or_else(|| format!("the box saw {name} = {found}: {}", seen.facts))
+            }
+            Self::Gone => {
+                let gone = &seen.facts["gone"];
+                (*gone == true).then_some(()).ok_or_else(|| format!("it was not taken away: {}", seen.facts))
+            }
+            Self::Quiet => {
+                seen.heard.is_empty().then_some(()).ok_or_else(|| format!("the chat heard {:?}", seen.heard))
+            }
+            Self::Ended(words) => seen.ended_with(words),
+            Self::Kept(line) => {
+                let lost = seen.lost.iter().any(|lost| lost == line);
+                (!lost).then_some(()).ok_or_else(|| format!("the loss of {line} is named"))
+            }
+            Self::Check(_, check) => check(seen),
+        }
+    }
+}
+
+/// An error number by its name.
+pub fn name_of(errno: i64) -> String {
+    let name = match errno {
+        0 => "success",
+        1 => "EPERM",
+        2 => "ENOENT",
+        5 => "EIO",
+        9 => "EBADF",
+        11 => "EAGAIN",
+        12 => "ENOMEM",
+        13 => "EACCES",
+        16 => "EBUSY",
+        18 => "EXDEV",
+        19 => "ENODEV",
+        22 => "EINVAL",
+        24 => "EMFILE",
+        25 => "ENOTTY",
+        27 => "EFBIG",
+        28 => "ENOSPC",
+        30 => "EROFS",
+        38 => "ENOSYS",
+        95 => "EOPNOTSUPP",
+        97 => "EAFNOSUPPORT",
+        other => return format!("error {other}"),
+    };
+    name.to_owned()
+}
+
+/// What a case has left behind.
+pub struct Seen<'a> {
+    /// The host and its groups.
+    pub harbour: &'a Harbour,
+    /// The case's group.
+    pub quay: &'a Quay,
+    /// The box's report; nothing where it was ended before it could report.
+    pub facts: Value,
+    /// Whether the report is of a box that came after one that was ended.
+    pub resumed: bool,
+    /// What the chat heard beside the report, in order.
+    pub heard: Vec<String>,
+    /// The host's log lines of the group's runs, since the case began.
+    pub log: String,
+    /// By how much each counter of the store has grown. Cases run beside each other: it is at least this case's part.
+    pub counted: BTreeMap<String, i64>,
+    /// Lines of the posture that `status` names as lost for the group; of a case that differs under the runtime alone.
+    pub lost: Vec<String>,
+    /// By how much the host's memory has grown, in KiB.
+    pub grown: i64,
+    /// By how much its log has grown, in bytes.
+    pub logged: usize,
+}
+
+impl Seen<'_> {
+    /// The host's memory has grown by no more than this, in KiB.
+    pub fn grew_less(&self, kib: i64) -> Result<(), String> {
+        if self.grown <= kib { Ok(()) } else { Err(format!("the host grew by {} KiB", self.grown)) }
+    }
+
+    fn refused_with(&self, codes: &[&str]) -> Result<(), String> {
+        let told = |code: &str| self.log.contains(&format!("code=\"{code}\""));
+        let Some(code) = codes.iter().find(|code| told(code)) else {
+            return Err(format!(
+                "the operator was not told {}; the log says:\n{}",
+                codes.join(" or "),
+                self.lines()
+            ));
+        };
+        // A number that never came is no refusal.
+        let counted = *code == "ipc.gap" || self.counted.get(*code).is_some_and(|by| *by > 0);
+        counted.then_some(()).ok_or_else(|| format!("{code} was told and not counted: {:?}", self.counted))
+    }
+
+    fn lines(&self) -> String {
+        let newest: Vec<&str> = self.log.lines().rev().take(8).collect();
+        newest.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    fn ended_with(&self, words: &str) -> Result<(), String> {
+        let notice = self.heard.iter().find(|text| text.starts_with("[lazaret]") && text.contains(words));
+        if notice.is_some() && self.facts.is_null() {
+            return Ok(());
+        }
+        Err(match (&self.facts, self.resumed) {
+            (Value::Null, _) => format!("the chat was told {:?}, without {words:?}", self.heard),
+            (_, true) => {
+                format!("the box was ended, and the chat was not told of it; the log says:\n{}", self.lines())
+            }
+            (facts, false) => format!("nobody ended the box, which saw {facts}"),
+        })
+    }
+
+    /// The folder of the group's run directories.
+    pub fn ipc(&self) -> PathBuf {
+        self.harbour.root().join("state/ipc").join(&self.quay.group)
+    }
+
+    /// The folder of the copies of its letters.
+    pub fn letters(&self) -> PathBuf {
+        self.harbour.root().join("state/letters").join(&self.quay.group)
+    }
+
+    /// The group's workspace.
+    pub fn workspace(&self) -> PathBuf {
+        self.harbour.root().join("state/workspaces").join(&self.quay.group)
+    }
+
+    /// A list of strings in the report.
+    pub fn list(&self, name: &str) -> Vec<&str> {
+        self.facts[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// How often the chat heard a text.
+    pub fn times(&self, words: &str) -> usize {
+        self.heard.iter().filter(|text| text.contains(words)).count()
+    }
+}

@@ -1,0 +1,448 @@
+//! A host with many groups whose runner is the evil agent, and one case of the table.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::expectations::Seen;
+use super::table::{Case, Deed, Home, cases};
+use crate::model::KEY;
+use crate::telegram::{Chat, Person};
+use crate::world::{Engine, World, evil_agent};
+
+/// So many cases run beside each other.
+pub const BERTHS: usize = 3;
+/// How often a box that many cases use may be left for a new one.
+const SPARE: usize = 12;
+/// A case that has not come to its end by then has not held.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// The letter behind an attack, and another group's turn, must be handled within this. The program prints what it
+/// took; the limit is for a machine that builds beside it.
+const SOON: u64 = 5_000;
+/// What the host's file is named that boxes try to get at.
+const CANARY: &str = "canary-of-the-host";
+
+/// A group and the chat of one person with it.
+#[derive(Clone)]
+pub struct Quay {
+    /// The group.
+    pub group: String,
+    /// The person.
+    pub person: Person,
+    /// Their chat.
+    pub chat: Chat,
+}
+
+/// What one case at a time uses.
+struct Berth {
+    neighbour: Quay,
+    shared: Vec<Quay>,
+}
+
+/// The host.
+pub struct Harbour {
+    /// The install.
+    pub world: World,
+    pid: u32,
+    socket: String,
+    /// The runtime that the groups name; the engine's own where they name none.
+    runtime: Option<String>,
+    berths: Mutex<Vec<Berth>>,
+    free: Semaphore,
+    own: BTreeMap<&'static str, Quay>,
+}
+
+/// How a case went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its name.
+    pub name: &'static str,
+    /// What was required of it, in a word.
+    pub required: String,
+    /// The line of the posture that its box had lost, as `status` names it, and that no more was required for.
+    pub loss: Option<&'static str>,
+    /// From the box's writing of the letter behind the attack to the chat's hearing of it.
+    pub next_ms: u64,
+    /// How long the neighbour's turn took that was asked for meanwhile.
+    pub neighbour_ms: u64,
+    /// Why it did not hold.
+    pub broken: Option<String>,
+}
+
+impl Outcome {
+    /// One line.
+    pub fn line(&self) -> String {
+        match &self.broken {
+            None => format!(
+                "held    {:<44} {}  {} ms (neighbour {} ms)",
+                self.name, self.required, self.next_ms, self.neighbour_ms
+            ),
+            Some(why) => format!("BROKEN  {:<44} {}  {why}", self.name, self.required),
+        }
+    }
+}
+
+impl Harbour {
+    /// A host that is up, with a group for every case. `settings` are lines of each group's `group.toml`; one that
+    /// names gVisor's runtime brings an engine of its own, which knows it.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn open(settings: &str) -> Self {
+        Self::with_ceiling(settings, &[]).await
+    }
+
+    /// The same where the install itself allows more: settings of its own, as its environment has them.
+    ///
+    /// # Panics
+    /// As [`Harbour::open`].
+    pub async fn with_ceiling(settings: &str, ceiling: &[(&str, &str)]) -> Self {
+        let engine =
+            if settings.contains("\"runsc") { Engine::own_docker_with_gvisor() } else { Engine::docker() };
+        let socket = engine.socket();
+        let named = settings.lines().find_map(|line| line.trim().strip_prefix("runtime = "));
+        let runtime = named.map(|name| name.trim_matches('"').to_owned());
+        let mut world = World::on(engine).await;
+        if let Some(runtime) = &runtime {
+            world.set("LAZARET_ENGINE_RUNTIMES", &format!("[{runtime:?}]"));
+        }
+        world.set("LAZARET_RUNNER", &evil_agent().to_string_lossy());
+        let many = [("LAZARET_HOST_WORKING_RUNS", "16"), ("LAZARET_HOST_LIVE_BOXES", "32")];
+        for (name, value) in many.iter().chain(ceiling) {
+            world.set(name, value);
+        }
+        world.write(CANARY, "this is the host's own canary\n");
+        // Calls that a hostile runner makes are rarely streamed, and mean nothing.
+        world.model.allow_unstreamed();
+        world.model.allow_unscripted();
+        world.model.on("attack headers").says("Fine.");
+        world.model.on("attack say the key").says(&format!("The key is {KEY}."));
+        let mut number = 1_000;
+        let mut quay = |group: &str, lines: &str| {
+            number += 1;
+            let person = world.telegram.person(number, "Mallory");
+            let chat = person.direct();
+            let toml = format!("chats = [{:?}]\n{settings}\n{lines}\n", chat.address());
+            world.write(&format!("groups/{group}/group.toml"), &toml);
+            Quay { group: group.to_owned(), person, chat }
+        };
+        let mut berths = Vec::new();
+        for n in 0..BERTHS {
+            let neighbour = quay(&format!("neighbour{n}"), "");
+            let shared = (0..SPARE).rev().map(|spare| quay(&format!("shared{n}-{spare}"), "")).collect();
+            berths.push(Berth { neighbour, shared });
+        }
+        let mut own = BTreeMap::new();
+        for (n, case) in cases().iter().enumerate() {
+            let lines = match case.home {
+                Home::Shared => continue,
+                Home::Own => "limits.idle_window = 0",
+                Home::With(lines) => lines,
+            };
+            own.insert(case.name, quay(&format!("c{n}"), lines));
+        }
+        world.up().await;
+        let pid = world.host().pid().unwrap_or(0);
+        let berths = Mutex::new(berths);
+        Self { world, pid, socket, runtime, berths, free: Semaphore::new(BERTHS), own }
+    }
+
+    /// A group that no case of the table uses, by its number.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn a_quay(&self, number: usize) -> Quay {
+        let berths = self.berths.lock().unwrap_or_else(PoisonError::into_inner);
+        match berths.iter().flat_map(|berth| &berth.shared).nth(number) {
+            Some(quay) => quay.clone(),
+            None => panic!("there is no group number {number}"),
+        }
+    }
+
+    /// The install's folder.
+    pub fn root(&self) -> &Path {
+        self.world.root()
+    }
+
+    /// The host's process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Ends the host as an operator would.
+    ///
+    /// # Panics
+    /// When it does not end well, or leaves boxes behind.
+    pub async fn close(self) {
+        // What a hostile box asks of the model is not held against its host; what the host says to Telegram is.
+        self.world.model.take_violations();
+        self.world.finish().await;
+    }
+
+    /// Whether the host lives.
+    pub fn lives(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|s| s != "Z")
+    }
+
+    /// Resident memory of the host, in KiB.
+    pub fn memory(&self) -> i64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0)
+    }
+
+    /// Counters of the store.
+    pub fn counters(&self) -> BTreeMap<String, i64> {
+        let read = || {
+            let path = self.root().join("state/lazaret.db");
+            let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            database.busy_timeout(Duration::from_secs(5))?;
+            let mut rows = database.prepare("SELECT name, value FROM number")?;
+            let rows = rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+            rows.collect::<rusqlite::Result<BTreeMap<String, i64>>>()
+        };
+        read().unwrap_or_default()
+    }
+
+    /// The engine's own program, for this harbour's engine.
+    pub fn docker(&self) -> std::process::Command {
+        let mut docker = std::process::Command::new("docker");
+        docker.env("DOCKER_HOST", &self.socket).stdin(std::process::Stdio::null());
+        docker
+    }
+
+    /// The names of a group's boxes that the engine still has.
+    pub fn boxes_of(&self, group: &str) -> Vec<String> {
+        let install = std::fs::read_to_string(self.root().join("state/install")).unwrap_or_default();
+        let output = self
+            .docker()
+            .args(["ps", "--all", "--filter", &format!("label=lazaret.install={}", install.trim())])
+            .args(["--filter", &format!("label=lazaret.group={group}"), "--format", "{{.Names}}"])
+            .output();
+        let listed = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    /// The host's log lines that name one of these runs, after the first `from` bytes.
+    fn log_of(&self, group: &str, from: usize) -> String {
+        let runs = std::fs::read_dir(self.root().join("state/letters").join(group));
+        let runs: Vec<String> = runs
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
+        let log = self.world.log();
+        let new = log.get(from.min(log.len())..).unwrap_or_default();
+        new.lines()
+            .filter(|line| runs.iter().any(|run| line.contains(run)))
+            .fold(String::new(), |all, line| all + line + "\n")
+    }
+
+    /// Asks for a turn that ends with a report. Returns the report, and what the chat heard before it. A notice ends
+    /// the turn, too: then there is no report.
+    pub async fn ask(&self, quay: &Quay, text: &str, case: &str) -> (Option<Value>, Vec<String>) {
+        quay.person.says(&quay.chat, text);
+        self.hear(quay, case, |heard| heard.starts_with("[lazaret]")).await
+    }
+
+    async fn hear(
+        &self,
+        quay: &Quay,
+        case: &str,
+        ends: impl Fn(&str) -> bool,
+    ) -> (Option<Value>, Vec<String>) {
+        let mut heard = Vec::new();
+        loop {
+            let text = quay.chat.hears().await;
+            let report: Option<Value> = serde_json::from_str(text.trim()).ok();
+            match report.filter(|report| report["case"] == case) {
+                Some(report) => return (Some(report), heard),
+                None if ends(&text) => {
+                    heard.push(text);
+                    return (None, heard);
+                }
+                None => heard.push(text),
+            }
+        }
+    }
+
+    /// A turn of a well-behaved group; how long it took.
+    ///
+    /// # Errors
+    /// When it was not answered.
+    pub async fn ping(&self, quay: &Quay) -> Result<u64, String> {
+        let began = tokio::time::Instant::now();
+        match tokio::time::timeout(PATIENCE, self.ask(quay, "attack ping", "ping")).await {
+            Ok((Some(_), _)) => Ok(millis(began.elapsed())),
+            Ok((None, heard)) => Err(format!("it was told {heard:?}")),
+            Err(_) => Err(format!("it was not answered in {} s", PATIENCE.as_secs())),
+        }
+    }
+
+    /// Runs one case.
+    pub async fn run(&self, case: &Case) -> Outcome {
+        let Ok(_permit) = self.free.acquire().await else { unreachable!("the semaphore is never closed") };
+        let taken = self.berths.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let Some(mut berth) = taken else { unreachable!("there are as many berths as permits") };
+        let outcome = self.run_in(case, &mut berth).await;
+        self.berths.lock().unwrap_or_else(PoisonError::into_inner).push(berth);
+        outcome
+    }
+
+    async fn run_in(&self, case: &Case, berth: &mut Berth) -> Outcome {
+        let quay =
+            self.own.get(case.name).or_else(|| berth.shared.last()).unwrap_or(&berth.neighbour).clone();
+        let mut outcome = Outcome {
+            name: case.name,
+            required: String::new(),
+            loss: None,
+            next_ms: 0,
+            neighbour_ms: 0,
+            broken: None,
+        };
+        let mut lost = Vec::new();
+        // Its box is up before it counts.
+        let mut trouble = self.ping(&berth.neighbour).await.err();
+        let acted = tokio::time::timeout(PATIENCE, async {
+            match case.deed {
+                Deed::Story(story) => story(self, &quay).await,
+                Deed::Attack(words) => self.attack(case, &quay, words, &mut outcome.next_ms, &mut lost).await,
+            }
+        });
+        let neighbour = async {
+            // In the midst of it, not before.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.ping(&berth.neighbour).await
+        };
+        let (acted, neighbour) = tokio::join!(acted, neighbour);
+        match neighbour {
+            Ok(took) => outcome.neighbour_ms = took,
+            Err(why) => drop(trouble.get_or_insert(format!("another group waits: {why}"))),
+        }
+        let acted = acted.unwrap_or_else(|_| {
+            let told = quay.chat.unheard();
+            Err(format!(
+                "nothing came to an end in {} s; unheard: {told:?}; the log says:\n{}",
+                PATIENCE.as_secs(),
+                tail(&self.log_of(&quay.group, 0))
+            ))
+        });
+        let terms = case.terms(self.runtime.as_deref(), &lost);
+        (outcome.required, outcome.loss) = (terms.word(), terms.loss);
+        outcome.broken = trouble.or(acted.err());
+        if !self.lives() {
+            outcome.broken = Some(format!("the host died:\n{}", tail(&self.world.log())));
+        }
+        if outcome.broken.is_none() {
+            for (what, took) in
+                [("the next letter", outcome.next_ms), ("another group", outcome.neighbour_ms)]
+            {
+                if took > SOON {
+                    outcome.broken = Some(format!("{what} waited {took} ms"));
+                }
+            }
+        }
+        if case.home == Home::Shared && outcome.broken.is_some() && berth.shared.len() > 1 {
+            // The next case must not pay for it.
+            berth.shared.pop();
+        }
+        outcome
+    }
+
+    /// Lines of the posture that a group's boxes have lost by the nature of their runtime, or by the owner's word, and
+    /// that `lazaret status` names with what to do.
+    ///
+    /// # Errors
+    /// When it tells nothing, or a loss without its reason or its fix.
+    pub async fn lost(&self, group: &str) -> Result<Vec<String>, String> {
+        let told = self.world.lazaret(&["status", "--json"]).await;
+        let status: Value = serde_json::from_str(&told).map_err(|e| format!("status tells no JSON: {e}"))?;
+        let losses = status["losses"].as_array().ok_or("status tells no losses")?;
+        let own = losses.iter().filter(|loss| loss["group"] == group);
+        own.map(|loss| {
+            let whole =
+                ["line", "why", "fix"].iter().all(|part| loss[*part].as_str().is_some_and(|s| !s.is_empty()));
+            let line = loss["line"].as_str().filter(|_| whole);
+            line.map(str::to_owned).ok_or_else(|| format!("a loss is not named in full: {loss}"))
+        })
+        .collect()
+    }
+
+    async fn attack(
+        &self,
+        case: &Case,
+        quay: &Quay,
+        words: &str,
+        next_ms: &mut u64,
+        lost: &mut Vec<String>,
+    ) -> Result<(), String> {
+        let canary = self.root().join(CANARY);
+        let model = self.world.model.anthropic_url();
+        let port = model.trim_start_matches("http://").trim_end_matches('/');
+        let words = words.replace("{canary}", &canary.to_string_lossy()).replace("{port}", port);
+        let (counters, memory, logged) = (self.counters(), self.memory(), self.world.log().len());
+        let (report, mut heard) = self.ask(quay, &format!("attack {} {words}", case.name), case.name).await;
+        if let Some(written) = report.as_ref().and_then(|report| report["written"].as_u64()) {
+            *next_ms = now_ms().saturating_sub(written);
+        }
+        let (facts, resumed) = match &report {
+            Some(report) => (report["facts"].clone(), report["facts"]["resumed"] == true),
+            None => (Value::Null, false),
+        };
+        // A box that was ended has said all it will; the group must have another. One that listens may have more to say
+        // behind its report.
+        if report.is_none() || matches!(case.home, Home::With(_)) {
+            quay.person.says(&quay.chat, "attack ping");
+            let began = tokio::time::Instant::now();
+            let (_, more) = self.hear(quay, "ping", |_| false).await;
+            heard.extend(more);
+            if report.is_none() {
+                *next_ms = millis(began.elapsed());
+            }
+        }
+        if case.differs(self.runtime.as_deref()) {
+            *lost = self.lost(&quay.group).await?;
+        }
+        let log = self.log_of(&quay.group, logged);
+        let mut counted = self.counters();
+        counted.iter_mut().for_each(|(name, value)| *value -= counters.get(name).copied().unwrap_or(0));
+        let seen = Seen {
+            harbour: self,
+            quay,
+            facts,
+            resumed,
+            heard,
+            logged: log.len(),
+            log,
+            counted,
+            lost: lost.clone(),
+            grown: self.memory() - memory,
+        };
+        if let Some(error) = seen.facts["error"].as_str() {
+            return Err(format!("the attack could not be made: {error}"));
+        }
+        // A requirement may wait for the engine, and asks it in a program of its own.
+        let terms = case.terms(self.runtime.as_deref(), lost);
+        tokio::task::block_in_place(|| terms.needs.iter().try_for_each(|need| need.met(&seen)))
+    }
+}
+
+fn tail(text: &str) -> String {
+    let newest: Vec<&str> = text.lines().rev().take(8).collect();
+    newest.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn now_ms() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
