@@ -5,8 +5,8 @@
 //! `config`; the pure `dispatch`, `policy` and `text`; `domain`. Imports point down only, and `tests/tests/layers.rs`
 //! holds it.
 //!
-//! It is a library so that the fuzz targets (`tests/fuzz`) can fuzz at `fuzz_targets`; every room is private, so nothing
-//! else can be built upon it, and what no one calls is still found by the compiler.
+//! It is a library so that the fuzz targets (`tests/fuzz`) can call `fuzz_targets`. Every room is private, so nothing
+//! else can be built upon it, and the compiler still finds code that no one calls.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make and read files as they like"))]
 

@@ -230,7 +230,6 @@ fn comments_fit_on_a_screen() {
 const OPENERS: [&str; 24] = [
     "host/src/backup/archive.rs",
     "host/src/cli/secret_scan.rs",
-    "host/src/maintenance/retention.rs",
     "host/src/config/edit.rs",
     "host/src/config/first.rs",
     "host/src/config/personality.rs",
@@ -240,8 +239,9 @@ const OPENERS: [&str; 24] = [
     "host/src/gateway/exchange_log.rs",
     "host/src/mailbox/archive.rs",
     "host/src/mailbox/tmpfs_mount.rs",
-    "host/src/sandbox/procfs.rs",
+    "host/src/maintenance/retention.rs",
     "host/src/sandbox/mount_source.rs",
+    "host/src/sandbox/procfs.rs",
     "host/src/spool.rs",
     "host/src/store/copy.rs",
     "host/src/store/open.rs",

@@ -48,8 +48,8 @@ impl Watch {
             let pause = if self.pressure == Pressure::Fine { CALM } else { TENSE };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // The store is in `services`: it does not go before this. Once it is known, more of the same is no news;
-                // and what is tried here fails like everything else.
+                // The store is in `services`: it does not go before this. Once the fault is known, more reports of
+                // it are no news: every retry here fails like everything else.
                 _ = self.trouble.changed(), if self.pressure == Pressure::Fine => {}
                 () = stop.cancelled() => return,
             }
