@@ -15,6 +15,7 @@ pub mod personality;
 pub mod schema;
 mod secrets;
 mod show;
+pub mod time_zones;
 mod typed_values;
 
 use std::collections::BTreeMap;
@@ -170,7 +171,7 @@ impl Install {
             priority: Default::default(),
             image: self.file.image.clone(),
             model: self.model.clone(),
-            zone: self.file.zone.0,
+            zone: self.file.zone.clone(),
             limits,
             context: ContextLimits {
                 messages: self.file.context.messages.unwrap_or(context.messages),
@@ -222,7 +223,7 @@ impl Install {
             priority: file.priority.into(),
             image: file.image.unwrap_or(base.image),
             model,
-            zone: file.zone.map_or(base.zone, |z| z.0),
+            zone: file.zone.unwrap_or(base.zone),
             limits: narrowed(&place(), &self.file.limits, &file.limits)?,
             context: ContextLimits {
                 messages: file.context.messages.unwrap_or(base.context.messages),
