@@ -59,7 +59,7 @@ async fn a_group_under_gvisor_is_served_and_what_is_lost_there_is_named() {
             "ok        capabilities",
             "ok        memory-limit",
             "ok        key-canary",
-            "lost by the nature of this runtime",
+            "not offered by this runtime",
             "limits.disk_images = true",
         ],
     );

@@ -640,7 +640,7 @@ mod tests {
             fs::write(&tar, planted(&whole, links, files)).unwrap();
             let error = restore(&root, &tar, NOW).unwrap_err();
             assert!(error.code() == "backup.archive" && error.to_string().contains(why), "{error}");
-            assert!(error.to_string().contains("take another one"), "{error}");
+            assert!(error.to_string().contains("use another archive"), "{error}");
             assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
             assert!(!root.state().join("sessions/other").exists());
         }

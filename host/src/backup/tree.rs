@@ -183,7 +183,7 @@ mod tests {
         left_out.named.sort();
         let [socket, sparse] = left_out.named.as_slice() else { panic!("{left_out:?}") };
         assert!(socket.starts_with(r#""t/socket" (no file"#), "{socket}");
-        assert!(sparse.starts_with(r#""t/sparse" (it claims 1099511627776"#), "{sparse}");
+        assert!(sparse.starts_with(r#""t/sparse" (its length is 1099511627776 bytes"#), "{sparse}");
     }
 
     #[test]
