@@ -27,7 +27,7 @@ use crate::domain::group::{Group, ModelChoice};
 use crate::domain::limits::{ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
-use crate::policy::mounts::Allowed;
+use crate::policy::mounts::AllowedRoot;
 use crate::policy::posture::acceptable;
 use crate::policy::rate_limit::Limits;
 pub use dirs::Root;
@@ -108,7 +108,7 @@ pub struct Install {
     /// Telegram, when it is set up.
     pub telegram: Option<Telegram>,
     /// What groups may mount.
-    allowed_mounts: Vec<Allowed>,
+    allowed_mounts: Vec<AllowedRoot>,
     shown: Vec<Shown>,
 }
 

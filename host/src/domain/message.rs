@@ -24,7 +24,7 @@ pub struct Inbound {
     /// What it answers.
     pub reply_to: Option<ReplyTo>,
     /// Files that came with it, not yet fetched.
-    pub attachments: Vec<Offered>,
+    pub attachments: Vec<OfferedFile>,
     /// Whether the platform says that this message speaks to us (mention by entity, reply to us, command for us).
     pub addresses_us: bool,
     /// The platform's time.
@@ -53,7 +53,7 @@ pub struct ReplyTo {
 
 /// A file on the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offered {
+pub struct OfferedFile {
     /// What the channel needs to fetch it.
     pub handle: String,
     /// The sender's label.
@@ -186,7 +186,7 @@ pub struct Admitted {
 
 /// A message as the store gives it back.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
+pub struct StoredMessage {
     /// Its place in the store's order: the trace id.
     pub seq: MessageSeq,
     /// Where it was written.

@@ -15,7 +15,7 @@ use crate::config::Root;
 use crate::disk::{self, shared_dir};
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
-use crate::policy::image::{ImageAbout, Verdict};
+use crate::policy::image::{ImageAbout, ImageCheck};
 use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::Trial;
 
@@ -31,17 +31,17 @@ impl Images {
     ///
     /// # Errors
     /// When the check could not be carried out: that says nothing about the image.
-    pub async fn check(&self, about: &ImageAbout) -> Result<Verdict, ImageError> {
+    pub async fn check(&self, about: &ImageAbout) -> Result<ImageCheck, ImageError> {
         let trial = uuid::Uuid::now_v7().to_string();
         let dir = TrialDir::make(&self.place.root.trials().join(&trial), self.place.gid)?;
         let spec = match self.spec(&trial, &dir.path, about).await? {
             Ok(spec) => spec,
-            Err(e) => return Ok(Verdict::breaks(about, e.code(), e.to_string())),
+            Err(e) => return Ok(ImageCheck::breaks(about, e.code(), e.to_string())),
         };
         // Before a box is started: a link would make its mounts elsewhere, and folders there.
         let links = self.engine.links(&self.place.install, &about.facts, spec.ways()).await?;
         if !links.is_empty() {
-            return Ok(Verdict::linked(about, &links));
+            return Ok(ImageCheck::linked(about, &links));
         }
         let tried = self.engine.on_trial(&spec, WITHIN).await?;
         let answer = match tried {
@@ -60,11 +60,11 @@ impl Images {
                 let json = serde_json::to_string(&offers).unwrap_or_default();
                 let (id, runner) = (&about.facts.id, &self.place.runner);
                 self.store.image_passed(id, runner, json, self.clock.wall()).await?;
-                Ok(Verdict::of(about, offers))
+                Ok(ImageCheck::of(about, offers))
             }
             Err(why) => {
                 let told = format!("the runner does not start in the image {}: {why}", about.facts.id);
-                Ok(Verdict::breaks(about, "image.runner", told))
+                Ok(ImageCheck::breaks(about, "image.runner", told))
             }
         }
     }

@@ -163,7 +163,7 @@ impl MountError {
 
 /// A root that the install allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Allowed {
+pub struct AllowedRoot {
     /// Where.
     pub path: PathBuf,
     /// Whether boxes may write there.
@@ -182,7 +182,11 @@ pub fn check_root(root: &Path, install: &Path) -> Result<(), MountError> {
 ///
 /// # Errors
 /// The first that it may not have.
-pub fn check(wanted: &[ExtraMount], allowed: &[Allowed], install: &Path) -> Result<(), (usize, MountError)> {
+pub fn check(
+    wanted: &[ExtraMount],
+    allowed: &[AllowedRoot],
+    install: &Path,
+) -> Result<(), (usize, MountError)> {
     for (n, mount) in wanted.iter().enumerate() {
         let before = wanted.get(..n).unwrap_or_default();
         check_one(mount, before, allowed, install).map_err(|e| (n, e))?;
@@ -193,7 +197,7 @@ pub fn check(wanted: &[ExtraMount], allowed: &[Allowed], install: &Path) -> Resu
 fn check_one(
     mount: &ExtraMount,
     before: &[ExtraMount],
-    allowed: &[Allowed],
+    allowed: &[AllowedRoot],
     install: &Path,
 ) -> Result<(), MountError> {
     let target = |why| Err(MountError::Target { target: mount.target.clone(), why });
@@ -291,16 +295,16 @@ mod tests {
         ExtraMount { source: source.into(), target: target.into(), writable }
     }
 
-    fn allowed() -> Vec<Allowed> {
+    fn allowed() -> Vec<AllowedRoot> {
         vec![
-            Allowed { path: "/srv/photos".into(), writable: false },
-            Allowed { path: "/srv/photos/inbox".into(), writable: true },
+            AllowedRoot { path: "/srv/photos".into(), writable: false },
+            AllowedRoot { path: "/srv/photos/inbox".into(), writable: true },
             // Somebody allows too much: the second line stands.
-            Allowed { path: "/".into(), writable: true },
+            AllowedRoot { path: "/".into(), writable: true },
         ]
     }
 
-    fn code(mounts: &[ExtraMount], allowed: &[Allowed]) -> &'static str {
+    fn code(mounts: &[ExtraMount], allowed: &[AllowedRoot]) -> &'static str {
         check(mounts, allowed, Path::new(INSTALL)).map_or_else(|(_, e)| e.code(), |()| "ok")
     }
 
@@ -397,7 +401,7 @@ mod tests {
         fn what_passes_is_below_an_allowed_root(
             source in "(/|/\\.\\.?|/srv|/photos|/etc|/[a-z.]{1,4}){1,5}/?", target in "(/mnt)?(/|/\\.\\.|/[a-z.]{1,3}){1,3}",
         ) {
-            let roots = [Allowed { path: "/srv/photos".into(), writable: true }];
+            let roots = [AllowedRoot { path: "/srv/photos".into(), writable: true }];
             if check(&[mount(&source, &target, true)], &roots, Path::new(INSTALL)).is_ok() {
                 prop_assert!(Path::new(&source).starts_with("/srv/photos"));
                 prop_assert!(!source.contains("..") && !target.contains(".."));

@@ -299,7 +299,7 @@ pub enum Standing {
 
 /// One line, held against the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct PostureFinding {
     /// The line's name.
     pub name: &'static str,
     /// How it stands.
@@ -320,7 +320,7 @@ pub fn judge(
     inside: &Report,
     outside: &Outside,
     about: &Circumstances,
-) -> Vec<Finding> {
+) -> Vec<PostureFinding> {
     let mut all = Findings { spec, about, found: Vec::new() };
     all.identity(inside, outside);
     all.rights(inside, outside);
@@ -333,9 +333,10 @@ pub fn judge(
 }
 
 /// Why there is no run, with what to do; nothing when every line that must hold does.
-pub fn refusal(findings: &[Finding]) -> Option<String> {
-    let lost: Vec<&Finding> = findings.iter().filter(|f| f.standing == Standing::Lost).collect();
-    let told = |f: &&Finding| format!("{}: asked for {}, found {} ({})", f.name, f.expected, f.seen, f.fix);
+pub fn refusal(findings: &[PostureFinding]) -> Option<String> {
+    let lost: Vec<&PostureFinding> = findings.iter().filter(|f| f.standing == Standing::Lost).collect();
+    let told =
+        |f: &&PostureFinding| format!("{}: asked for {}, found {} ({})", f.name, f.expected, f.seen, f.fix);
     let told: Vec<String> = lost.iter().map(told).collect();
     let names: Vec<String> = lost.iter().map(|f| format!("\"{}\"", f.name)).collect();
     let accept = if lost.iter().all(|f| f.acceptable) {
@@ -387,7 +388,7 @@ pub fn above_machine(memory: u64, milli_cpus: u64, has_memory: u64, has_cpus: u6
 }
 
 /// Lines that do not hold and are lived with: what `status` names.
-pub fn losses(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
+pub fn losses(findings: &[PostureFinding]) -> impl Iterator<Item = &PostureFinding> {
     let lived_with = [Standing::Accepted, Standing::Runtime, Standing::Named];
     findings.iter().filter(move |f| lived_with.contains(&f.standing))
 }
@@ -395,7 +396,7 @@ pub fn losses(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
 struct Findings<'a> {
     spec: &'a ContainerSpec,
     about: &'a Circumstances,
-    found: Vec<Finding>,
+    found: Vec<PostureFinding>,
 }
 
 impl Findings<'_> {
@@ -412,7 +413,7 @@ impl Findings<'_> {
             Some(false) if line.weight == Weight::Named => Standing::Named,
             Some(false) => Standing::Lost,
         };
-        self.found.push(Finding {
+        self.found.push(PostureFinding {
             name: line.name,
             standing,
             expected: expected.into(),

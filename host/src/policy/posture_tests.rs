@@ -86,16 +86,16 @@ fn about() -> Circumstances {
     Circumstances { nonce: "n".into(), root: true, ..Circumstances::default() }
 }
 
-fn standing(findings: &[Finding], name: &str) -> Standing {
+fn standing(findings: &[PostureFinding], name: &str) -> Standing {
     findings.iter().find(|f| f.name == name).unwrap_or_else(|| panic!("no line {name}")).standing
 }
 
 /// What a change of a sound box is found as.
-fn found(name: &str, change: impl FnOnce(&mut Report, &mut Outside)) -> Finding {
+fn found(name: &str, change: impl FnOnce(&mut Report, &mut Outside)) -> PostureFinding {
     let (mut inside, mut outside) = (sound(), outside());
     change(&mut inside, &mut outside);
     let all = judge(&spec(), &inside, &outside, &about());
-    let astray: Vec<&Finding> = all.iter().filter(|f| f.standing != Standing::Held).collect();
+    let astray: Vec<&PostureFinding> = all.iter().filter(|f| f.standing != Standing::Held).collect();
     assert_eq!(astray.iter().map(|f| f.name).collect::<Vec<_>>(), [name], "{astray:?}");
     astray[0].clone()
 }
@@ -221,7 +221,7 @@ fn what_gvisor_loses_by_its_nature_is_named_and_the_rest_must_hold() {
     (inside.cgroup, inside.machine_swap) = (Cgroup::default(), false);
     let all = judge(&gvisor, &inside, &outside, &about());
     assert_eq!(refusal(&all), None);
-    let named = |all: &[Finding]| losses(all).map(|f| f.name).collect::<Vec<_>>().join(" ");
+    let named = |all: &[PostureFinding]| losses(all).map(|f| f.name).collect::<Vec<_>>().join(" ");
     let by_nature = "seccomp syscalls memory-filesystems room-at-once";
     assert_eq!(named(&all), format!("{by_nature} memory-limit pids-limit cpu-limit"));
     assert_eq!(standing(&all, "namespaces"), Standing::Unknown);

@@ -7,7 +7,7 @@ use ipc_schema::{LetterId, Refusal, RunId, ToAgentLetter};
 
 use crate::config::personality;
 use crate::domain::group::Group;
-use crate::domain::message::Stored;
+use crate::domain::message::StoredMessage;
 use crate::domain::{ChatKind, Lane, WallMs};
 use crate::services::Services;
 use crate::store::{BeginState, InputState};
@@ -103,7 +103,7 @@ pub(super) fn input_letter(
     .to_bytes()
 }
 
-fn message(m: Stored, group: &Group, owners: &[String]) -> letter::Message {
+fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Message {
     let name = if m.owner { label(&m.sender_name) } else { name_of(&m.sender_name, &group.persona, owners) };
     letter::Message {
         id: m.seq,

@@ -33,7 +33,7 @@ use crate::disk;
 use crate::domain::group::Group;
 use crate::domain::{GroupName, Lane, RunId};
 use crate::mailbox::clear_run_dir;
-use crate::policy::disk_budget::{Held, over};
+use crate::policy::disk_budget::{DiskUsage, over};
 use crate::policy::retry::doubling;
 use crate::sandbox::Trial;
 use crate::services::Services;
@@ -49,7 +49,7 @@ impl Run {
     /// Leaves the disk as the next run may find it. A host that dies in it leaves the letters' directory, which the
     /// next host finds; what it has not taken back it leaves to the owner, who finds it by the size.
     pub(super) async fn tidy_up(mut self) {
-        let mut beyond: Vec<(PathBuf, Held)> = self.reclaim.take().into_iter().collect();
+        let mut beyond: Vec<(PathBuf, DiskUsage)> = self.reclaim.take().into_iter().collect();
         // Nobody shuts root out: what it may not do is for its machine's owner to mend, and the walk is spared.
         let mut asked = rustix::process::geteuid().is_root();
         if !asked && self.is_shut().await {
@@ -95,13 +95,13 @@ impl Run {
 
     /// What holds more than it may, now that all of it can be counted: the rule of a living box. What was there before
     /// is not this run's, also where the host sees it now for the first time.
-    async fn beyond(&self) -> Vec<(PathBuf, Held)> {
+    async fn beyond(&self) -> Vec<(PathBuf, DiskUsage)> {
         let mut beyond = Vec::new();
         for (n, (place, path)) in places(&self.services, &self.group).into_iter().enumerate() {
             let Some(Count { all, old, .. }) = self.counted(path.clone()).await else { continue };
             let before = self.before.get(n).copied().flatten().map_or(old, |before| before.or(old));
             if let Some(over) = over(&place, before, None, all) {
-                let Held { bytes, names } = all;
+                let DiskUsage { bytes, names } = all;
                 let code = place.code;
                 tracing::warn!(run = %self.run, code, bytes, names, "a box had shut more than it may keep");
                 beyond.push((path, over.keep));
@@ -111,7 +111,7 @@ impl Run {
     }
 
     /// Takes back the newest of what the box wrote beyond what it may.
-    async fn take_back(&self, beyond: &[(PathBuf, Held)]) -> Reclaimed {
+    async fn take_back(&self, beyond: &[(PathBuf, DiskUsage)]) -> Reclaimed {
         let mut all = Reclaimed::default();
         if beyond.is_empty() {
             return all;

@@ -11,7 +11,7 @@ use crate::disk::shared_dir;
 use crate::domain::group::Group;
 use crate::domain::{GroupName, RunId};
 use crate::mailbox::{SOCKET_DIR, remove_run_dir};
-use crate::policy::posture::{self, Circumstances, Finding};
+use crate::policy::posture::{self, Circumstances, PostureFinding};
 use crate::policy::sandbox_plan::ContainerSpec;
 use crate::sandbox::{Engine, EngineFacts, ProbeError, Probed};
 use crate::services::{Runner, Services};
@@ -67,7 +67,7 @@ impl Walls {
 #[derive(Debug)]
 pub struct Seen {
     /// Line by line.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<PostureFinding>,
     /// What they come from.
     pub probed: Probed,
 }
@@ -105,7 +105,7 @@ pub(super) async fn held(
     cell.get_or_try_init(|| probing).await.copied()
 }
 
-fn loss(finding: &Finding) -> Loss {
+fn loss(finding: &PostureFinding) -> Loss {
     Loss {
         name: finding.name.to_owned(),
         why: match finding.standing {

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Result, Store, StoreError, int};
-use crate::domain::message::{Attachment, Stored};
+use crate::domain::message::{Attachment, StoredMessage};
 use crate::domain::{ChatId, MessageSeq};
 
 /// A file that a letter would name and that nobody has tried to fetch.
@@ -38,8 +38,8 @@ impl Store {
 
 /// Files of these messages that wait to be fetched: in the order in which they are worth it, first those of messages
 /// that are for the agent, then the newest.
-pub(super) fn waiting(messages: &[Stored]) -> Vec<Waiting> {
-    let of_message = |m: &Stored| {
+pub(super) fn waiting(messages: &[StoredMessage]) -> Vec<Waiting> {
+    let of_message = |m: &StoredMessage| {
         let (seq, chat, wakes) = (m.seq, m.chat.clone(), m.wakes);
         let files = m.attachments.clone().into_iter().enumerate().filter(|(_, file)| file.handle.is_some());
         files.map(move |(at, file)| Waiting { seq, at, chat: chat.clone(), wakes, file }).collect::<Vec<_>>()
@@ -51,8 +51,8 @@ pub(super) fn waiting(messages: &[Stored]) -> Vec<Waiting> {
 
 /// Leaves the first message for the agent that waits for a file, and what comes after it, to a later letter, if there
 /// is one for the agent before it. They are in order.
-pub(super) fn leave_later(messages: &mut Vec<Stored>) {
-    let waits = |m: &Stored| m.wakes && m.attachments.iter().any(|file| file.handle.is_some());
+pub(super) fn leave_later(messages: &mut Vec<StoredMessage>) {
+    let waits = |m: &StoredMessage| m.wakes && m.attachments.iter().any(|file| file.handle.is_some());
     let first = messages.iter().position(waits).unwrap_or(messages.len());
     if messages.iter().take(first).any(|m| m.wakes) {
         messages.truncate(first);

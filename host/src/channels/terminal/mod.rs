@@ -361,7 +361,7 @@ mod tests {
     fn part_in(chat: &str, id: i64) -> Part {
         Part {
             id,
-            ours: id.to_string(),
+            idempotency_key: id.to_string(),
             chat: chat.parse().unwrap(),
             voice: Voice::Reply,
             turn: None,
@@ -369,7 +369,7 @@ mod tests {
             answers: None,
             text: "hello".into(),
             file: None,
-            way: crate::domain::outbound::Way::Keyed,
+            strategy: crate::domain::outbound::DeliveryStrategy::Keyed,
             placeholder: None,
             attempts: 0,
             lives_from: WallMs(0),
