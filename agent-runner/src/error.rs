@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use ipc_schema::write::WriteError;
+use ipc_schema::letter_writer::WriteError;
 use ipc_schema::{Refusal, RefusalCode};
 
 /// The end of this run: said in a `failed` letter and on stderr, then exit 1. The transcript is safe in every

@@ -92,9 +92,9 @@ fn admitted(message: &Inbound, trigger: Trigger) -> Option<Role> {
 fn reply(data: &[u8]) {
     telegram::fuzz_targets::reply(data);
     let text = String::from_utf8_lossy(data);
-    let told = text::voiced(crate::domain::outbound::Voice::Reply, &text);
+    let told = text::render(crate::domain::outbound::Voice::Reply, &text);
     let shown = report::safe(&told);
-    assert!(!text::imitates(&told) && !text::imitates(&shown), "{shown}");
+    assert!(!text::looks_like_notice(&told) && !text::looks_like_notice(&shown), "{shown}");
     assert!(shown.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')), "{shown:?}");
 }
 
@@ -104,9 +104,9 @@ fn names(data: &[u8]) {
     let file = text::file_name(&name);
     one_line(&file);
     assert!(!file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\']), "{file:?}");
-    assert!(!text::imitates(&file), "{file:?}");
+    assert!(!text::looks_like_notice(&file), "{file:?}");
     let owners = ["Ann Lee".to_owned()];
-    let told = text::name_of(&name, "Laz", &owners);
+    let told = text::unambiguous_name(&name, "Laz", &owners);
     one_line(&told);
     for taken in ["Laz", "Ann Lee", "[lazaret]"] {
         assert!(told != taken, "{name:?} wears {taken}");

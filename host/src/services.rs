@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ipc_schema::layout::RUNNER;
+use ipc_schema::directory_layout::RUNNER;
 use tokio::sync::{OnceCell, watch};
 
 use crate::channels::Channels;

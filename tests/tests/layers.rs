@@ -251,7 +251,7 @@ const OPENERS: [&str; 24] = [
     "host/src/volumes/mod.rs",
     "host/src/volumes/mounts.rs",
     "ipc-schema/src/untrusted_fs.rs",
-    "ipc-schema/src/write.rs",
+    "ipc-schema/src/letter_writer.rs",
 ];
 
 #[test]

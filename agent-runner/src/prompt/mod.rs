@@ -1,14 +1,14 @@
 //! What the model is told: the system prompt, and messages in their frames.
 
-mod frames;
+mod message_frames;
 
 use chrono::DateTime;
 use chrono_tz::Tz;
 use ipc_schema::letters::to_agent::{Begin, Chat, ChatKind};
 
-pub use frames::frames;
+pub use message_frames::frames;
 #[cfg(any(test, fuzzing))]
-pub use frames::reader::fuzz;
+pub use message_frames::test_parser::fuzz;
 
 use crate::local_time;
 
@@ -46,7 +46,11 @@ pub fn facts(begin: &Begin, chat: Option<&Chat>, now: DateTime<Tz>, shell: Optio
         };
         // People choose titles: a label, quoted and on one line.
         let title: String = title.chars().take(100).collect();
-        lines.push(format!("Chat: {kind} \"{}\" ({})", frames::label(&title), frames::label(id)));
+        lines.push(format!(
+            "Chat: {kind} \"{}\" ({})",
+            message_frames::label(&title),
+            message_frames::label(id)
+        ));
     }
     let owner = if begin.main { " (the owner's)" } else { "" };
     lines.push(format!("Group: {}{owner}, lane {}", begin.group, begin.lane));

@@ -9,7 +9,7 @@ use ipc_schema::{MessageSeq, TurnId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::block::Block;
+use super::content_block::Block;
 
 /// An entry: `{"entry":7,"turn":"t-41","at":"…","kind":"assistant","body":{…}}`.
 #[derive(Debug, Clone)]

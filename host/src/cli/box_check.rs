@@ -11,7 +11,7 @@ use super::{CliError, Done, Here};
 use crate::clock::Clock;
 use crate::daemon;
 use crate::domain::{GroupName, Lane};
-use crate::policy::image::of_next_run;
+use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{PostureFinding, Standing};
 use crate::policy::sandbox_plan::ContainerSpec;
 use crate::report::safe_line;

@@ -13,7 +13,7 @@ use crate::daemon;
 use crate::disk;
 use crate::domain::group::Group;
 use crate::policy::disk_pressure::names_floor;
-use crate::policy::image::of_next_run;
+use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;

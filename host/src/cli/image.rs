@@ -14,7 +14,7 @@ use crate::daemon;
 use crate::domain::GroupName;
 use crate::domain::image::{DEFAULT_IMAGE, Named, Pin, short};
 use crate::images::{self, BASE, Built};
-use crate::policy::image::{ImageAbout, ImageCheck, Severity, check_name, of_next_run};
+use crate::policy::image_selection::{ImageAbout, ImageCheck, Severity, check_name, of_next_run};
 use crate::report::safe;
 use crate::sandbox::{Engine, EngineError};
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipc_schema::image_inventory::{FILE, Offers};
-use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::image_inventory::{FILE, ImageInventory};
 use ipc_schema::text_sanitize;
 use ipc_schema::untrusted_fs::UntrustedDir;
 
@@ -15,7 +15,7 @@ use crate::config::Root;
 use crate::disk::{self, shared_dir};
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
-use crate::policy::image::{ImageAbout, ImageCheck};
+use crate::policy::image_selection::{ImageAbout, ImageCheck};
 use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::Trial;
 
@@ -100,7 +100,7 @@ impl Images {
         }
         let passwd = self.engine.passwd(&place.install, &about.facts, UID, place.gid, &passwd_dir).await?;
         let name = format!("lazaret-trial-{trial}");
-        Ok(plan(&input(passwd)).map(|spec| spec.on_trial(name, std::process::id(), "look")))
+        Ok(plan(&input(passwd)).map(|spec| spec.on_trial(name, std::process::id(), "inspect-image")))
     }
 }
 
@@ -161,9 +161,9 @@ impl TrialDir {
     }
 
     /// What the runner told. It is read like any file that comes out of a box.
-    fn answer(&self) -> Result<Offers, String> {
+    fn answer(&self) -> Result<ImageInventory, String> {
         let bytes = self.from.read(Path::new(FILE), UID, ANSWER).map_err(|e| e.to_string())?;
-        Offers::read(&bytes).map_err(|e| e.to_string())
+        ImageInventory::read(&bytes).map_err(|e| e.to_string())
     }
 }
 

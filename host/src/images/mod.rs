@@ -1,6 +1,6 @@
 //! Which image a group's boxes are made of: looked up, checked, pinned by its id, and kept until another one passes.
 //!
-//! `policy::image` holds the rule. A run never fetches an image: it uses what the engine has, and what it has not is
+//! `policy::image_selection` holds the rule. A run never fetches an image: it uses what the engine has, and what it has not is
 //! refused with the command that fetches it.
 
 mod check;
@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::Root;
 use crate::domain::GroupName;
 use crate::domain::image::{Named, NotTaken, Pin};
-use crate::policy::image::{ImageAbout, ImageCheck, ImageChoice, choose, is_followed};
+use crate::policy::image_selection::{ImageAbout, ImageCheck, ImageChoice, choose, is_followed};
 use crate::policy::sandbox_plan::ImageFacts;
 use crate::sandbox::{Engine, EngineError};
 use crate::store::{Store, StoreError};

@@ -8,7 +8,7 @@ pub mod delivery;
 pub mod disk_budget;
 pub mod disk_image;
 pub mod disk_pressure;
-pub mod image;
+pub mod image_selection;
 pub mod log_limiter;
 pub mod mounts;
 pub mod nightly;

@@ -3,7 +3,7 @@
 //! plan line by line. What a box is planned to be says [`super::sandbox_plan`]; this page says what follows when it is
 //! not.
 
-use ipc_schema::probe::{Attempt, Cgroup, NO_LIMIT, ROOM_AT_ONCE, Report};
+use ipc_schema::probe_report::{Attempt, Cgroup, NO_LIMIT, ProbeReport, ROOM_AT_ONCE};
 use serde::Serialize;
 
 use super::sandbox_plan::{ContainerSpec, is_gvisor};
@@ -317,7 +317,7 @@ pub struct PostureFinding {
 /// Holds a box against its plan.
 pub fn judge(
     spec: &ContainerSpec,
-    inside: &Report,
+    inside: &ProbeReport,
     outside: &Outside,
     about: &Circumstances,
 ) -> Vec<PostureFinding> {
@@ -443,7 +443,7 @@ impl Findings<'_> {
         );
     }
 
-    fn identity(&mut self, inside: &Report, outside: &Outside) {
+    fn identity(&mut self, inside: &ProbeReport, outside: &Outside) {
         let differs: Vec<String> = outside
             .differences
             .iter()
@@ -466,7 +466,7 @@ impl Findings<'_> {
         );
     }
 
-    fn rights(&mut self, inside: &Report, outside: &Outside) {
+    fn rights(&mut self, inside: &ProbeReport, outside: &Outside) {
         let zero = |set: &str| u64::from_str_radix(set, 16) == Ok(0);
         let sets = &inside.rights.capabilities;
         let bounding = self.of_the_box(outside).map(|k| k.bounding.as_str());
@@ -491,7 +491,7 @@ impl Findings<'_> {
         );
     }
 
-    fn reach(&mut self, inside: &Report, outside: &Outside) {
+    fn reach(&mut self, inside: &ProbeReport, outside: &Outside) {
         let cards: Vec<String> = inside.interfaces.iter().filter(|name| *name != "lo").cloned().collect();
         self.none(INTERFACES, "lo alone", &cards);
         let no_way = |why: &str| NO_WAY.contains(&why) || (why == NO_WAY_WITHOUT_CARDS && cards.is_empty());
@@ -511,7 +511,7 @@ impl Findings<'_> {
         self.add(PROCESSES, Some(!many), "its own", format!("{} are seen", inside.processes));
     }
 
-    fn files(&mut self, inside: &Report) {
+    fn files(&mut self, inside: &ProbeReport) {
         let mine = self.spec.mounts.iter().filter(|m| m.writable).map(|m| m.target.as_str());
         let free = self.spec.tmpfs.iter().map(|t| t.target.as_str()).chain(OF_THE_ENGINE);
         let writable: Vec<&str> = mine.clone().chain(free).collect();
@@ -545,7 +545,7 @@ impl Findings<'_> {
 
     /// A link of the image moves a mount, and into the agent's own tree just as well: there it could be exchanged. So
     /// each must lie where it was asked for, by the kernel's own word, which knows no links.
-    fn mounts(&mut self, inside: &Report) {
+    fn mounts(&mut self, inside: &ProbeReport) {
         let astray: Vec<String> = self
             .spec
             .mounts
@@ -564,7 +564,7 @@ impl Findings<'_> {
         self.none(MOUNTS, "each at its own path, with its right", &astray);
     }
 
-    fn memory_filesystems(&mut self, inside: &Report) {
+    fn memory_filesystems(&mut self, inside: &ProbeReport) {
         let sized = self.spec.tmpfs.iter().map(|tmpfs| {
             let size = tmpfs.options.split(',').find_map(|option| option.strip_prefix("size="));
             let bytes = size.and_then(|size| size.parse().ok());
@@ -591,7 +591,7 @@ impl Findings<'_> {
         self.none(TMPFS, &expected.join(", "), &astray);
     }
 
-    fn limits(&mut self, inside: &Report, outside: &Outside) {
+    fn limits(&mut self, inside: &ProbeReport, outside: &Outside) {
         let kernel = outside.kernel.as_ref().map(|k| k.cgroup).unwrap_or_default();
         let spec = self.spec;
         // Both views are of one group of processes; where they differ, the looser one counts.
@@ -621,7 +621,7 @@ impl Findings<'_> {
         self.none(ULIMITS, &expected.join(", "), &astray);
     }
 
-    fn leaks(&mut self, inside: &Report, outside: &Outside) {
+    fn leaks(&mut self, inside: &ProbeReport, outside: &Outside) {
         let known = |name: &String| outside.environment.contains(name) || name == "HOSTNAME";
         let strange: Vec<String> = inside.environment.iter().filter(|name| !known(name)).cloned().collect();
         self.none(ENVIRONMENT, "what was asked for", &strange);

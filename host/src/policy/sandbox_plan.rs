@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipc_schema::layout::{self, box_path};
+use ipc_schema::directory_layout::{self, box_path};
 use serde::Serialize;
 
 use crate::domain::group::ExtraMount;
@@ -242,8 +242,10 @@ impl ContainerSpec {
         let letters = |direction: &str| format!("{}/{direction}", box_path::IPC);
         for mount in &mut probe.mounts {
             match mount.target.as_str() {
-                target if target == letters(layout::TO_AGENT) => mount.source.clone_from(&to_agent),
-                target if target == letters(layout::FROM_AGENT) => mount.source.clone_from(&from_agent),
+                target if target == letters(directory_layout::TO_AGENT) => mount.source.clone_from(&to_agent),
+                target if target == letters(directory_layout::FROM_AGENT) => {
+                    mount.source.clone_from(&from_agent)
+                }
                 target if target == box_path::RUN => mount.source.clone_from(&socket),
                 _ => {}
             }
@@ -375,7 +377,7 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
         name: box_name(&input.run),
         image: input.image.id.clone(),
         labels: BTreeMap::new(),
-        entrypoint: vec![format!("{}/{}", box_path::RUNNER_DIR, layout::RUNNER), "run".into()],
+        entrypoint: vec![format!("{}/{}", box_path::RUNNER_DIR, directory_layout::RUNNER), "run".into()],
         user: format!("{}:{}", input.uid, input.gid),
         working_dir: "/".into(),
         env: env(input),
@@ -424,8 +426,8 @@ fn mounts(input: &PlanInput) -> Vec<Mount> {
     let main = input.lane.group.is_main();
     [
         (&s.runner, box_path::RUNNER_DIR.to_owned(), false),
-        (&s.to_agent, format!("{}/{}", box_path::IPC, layout::TO_AGENT), false),
-        (&s.from_agent, format!("{}/{}", box_path::IPC, layout::FROM_AGENT), true),
+        (&s.to_agent, format!("{}/{}", box_path::IPC, directory_layout::TO_AGENT), false),
+        (&s.from_agent, format!("{}/{}", box_path::IPC, directory_layout::FROM_AGENT), true),
         (&s.socket, box_path::RUN.to_owned(), false),
         (&s.session, box_path::SESSION.to_owned(), true),
         (&s.workspace, box_path::WORKSPACE.to_owned(), true),

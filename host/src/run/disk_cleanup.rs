@@ -4,7 +4,7 @@
 //! A box makes folders as its group's user, and may shut them to everybody else (mode 0700). Root walks in all the
 //! same; a host that is not root can neither count nor take back nor remove what lies in them, and only their owner can
 //! change that. So the owner is asked: a box of the same posture and user, in which no agent lives, opens them
-//! (`agent-runner open`). It is made only when something was found shut, once in a run's end.
+//! (`agent-runner unlock-dirs`). It is made only when something was found shut, once in a run's end.
 //!
 //! The run's end waits for it, and so does the lane's next box: one that filled its workspace behind a shut folder
 //! meanwhile would be counted with it, and its files are the newest. What is not waited for is the removal of the
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_schema::layout::FROM_AGENT;
+use ipc_schema::directory_layout::FROM_AGENT;
 use ipc_schema::text_sanitize;
 
 use super::disk_watch::places;
@@ -253,7 +253,7 @@ async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Neve
     let group = Group { mounts: Vec::new(), ..group.clone() };
     let (lane, run) = (Lane::conversation(group.name.clone()), new_run_id());
     let spec = spec_of(ground, &lane, &run, known.uid, &group, image, walls).await?;
-    let spec = spec.on_trial(format!("lazaret-open-{run}"), std::process::id(), "open");
+    let spec = spec.on_trial(format!("lazaret-open-{run}"), std::process::id(), "unlock-dirs");
     let tried = services.engine.on_trial(&spec, WITHIN).await.map_err(|e| Never::new(e.code(), e))?;
     match tried {
         Trial::Ended { exit, .. } if exit.code == Some(0) => {

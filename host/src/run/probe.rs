@@ -16,7 +16,7 @@ use crate::policy::sandbox_plan::ContainerSpec;
 use crate::sandbox::{Engine, EngineFacts, ProbeError, Probed};
 use crate::services::{Runner, Services};
 use crate::store::Loss;
-use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
 
 /// What boxes are made on: an install, whether its host runs or not.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use ipc_schema::untrusted_fs::{Entry, Kind, Step, UntrustedDir, Walk};
+use ipc_schema::untrusted_fs::{Entry, Kind, UntrustedDir, Walk, WalkStep};
 
 use crate::policy::disk_budget::DiskUsage;
 
@@ -61,7 +61,7 @@ pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
     let mut walk = UntrustedDir::open(path)?.walk(NAMES)?;
     while let Some(step) = walk.next() {
         match step {
-            Step::Entry(entry) => {
+            WalkStep::Entry(entry) => {
                 let one = DiskUsage { bytes: entry.on_disk / names_of(&entry), names: 1 };
                 count.all = count.all.and(one);
                 // A folder goes only when it is empty.
@@ -70,8 +70,10 @@ pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
                 }
             }
             // Below a folder whose names may be listed, but not looked at, nobody's owner is told.
-            Step::Unread(e) => count.shut |= is_shut(&e) && walk.owner().map_or(true, |owner| owner == uid),
-            Step::Left => {}
+            WalkStep::Unread(e) => {
+                count.shut |= is_shut(&e) && walk.owner().map_or(true, |owner| owner == uid)
+            }
+            WalkStep::Left => {}
         }
     }
     Ok(count)
@@ -109,7 +111,7 @@ pub(super) fn reclaim(
     let mut all = DiskUsage { bytes: 0, names: 0 };
     let mut walk = dir.walk(NAMES)?;
     while let Some(step) = walk.next() {
-        let Step::Entry(entry) = step else { continue };
+        let WalkStep::Entry(entry) = step else { continue };
         let one = DiskUsage { bytes: entry.on_disk / names_of(&entry), names: 1 };
         all = all.and(one);
         if entry.ctime >= since && !spared(&walk, &entry) {
@@ -136,14 +138,14 @@ pub(super) fn reclaim(
     while let Some(step) = walk.next() {
         // When it was changed, what it leaves, and whether it is a file to people.
         let (ctime, bytes, file) = match step {
-            Step::Entry(entry) if entry.kind == Kind::Folder || spared(&walk, &entry) => continue,
+            WalkStep::Entry(entry) if entry.kind == Kind::Folder || spared(&walk, &entry) => continue,
             // The room of a file comes back with its last name.
-            Step::Entry(entry) => (entry.ctime, if entry.links <= 1 { entry.on_disk } else { 0 }, 1),
-            Step::Left => match folders.get(&walk.left_inode()) {
+            WalkStep::Entry(entry) => (entry.ctime, if entry.links <= 1 { entry.on_disk } else { 0 }, 1),
+            WalkStep::Left => match folders.get(&walk.left_inode()) {
                 Some(ctime) => (*ctime, 0, 0),
                 None => continue,
             },
-            Step::Unread(e) => {
+            WalkStep::Unread(e) => {
                 taken.shut |= is_shut(&e);
                 continue;
             }

@@ -1,6 +1,6 @@
 //! What a new host must know of the runs that an earlier one left.
 
-use ipc_schema::layout::letter_name;
+use ipc_schema::directory_layout::letter_name;
 use ipc_schema::letters::to_agent::InterruptWhy;
 use rusqlite::{Connection, OptionalExtension, params};
 

@@ -1,6 +1,6 @@
 //! Letters to agents: rows before they are files.
 
-use ipc_schema::layout::letter_name;
+use ipc_schema::directory_layout::letter_name;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::{Response, Verdict};
 use ipc_schema::{LetterId, Refusal, ToAgentLetter};

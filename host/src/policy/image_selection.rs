@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use ipc_schema::image_inventory::Offers;
+use ipc_schema::image_inventory::ImageInventory;
 
 use super::sandbox_plan::ImageFacts;
 use crate::domain::WallMs;
@@ -137,7 +137,7 @@ pub struct ImageCheck {
     /// Line by line.
     pub findings: Vec<ImageFinding>,
     /// What the runner found inside, if it came so far.
-    pub offers: Option<Offers>,
+    pub offers: Option<ImageInventory>,
 }
 
 impl ImageCheck {
@@ -166,7 +166,7 @@ impl ImageCheck {
     }
 
     /// One with what the runner told from inside.
-    pub fn of(about: &ImageAbout, offers: Offers) -> Self {
+    pub fn of(about: &ImageAbout, offers: ImageInventory) -> Self {
         let mut findings = outside(about);
         findings.extend(inside(&offers));
         Self { findings, offers: Some(offers) }
@@ -203,7 +203,7 @@ fn outside(about: &ImageAbout) -> Vec<ImageFinding> {
 }
 
 /// What is seen from a box.
-fn inside(offers: &Offers) -> Vec<ImageFinding> {
+fn inside(offers: &ImageInventory) -> Vec<ImageFinding> {
     let line = |good: bool, what, yes: String, no: &str| ImageFinding {
         severity: if good { Severity::Good } else { Severity::Loses },
         what,
@@ -365,7 +365,7 @@ mod tests {
         image.entrypoint = vec!["false".into()];
         image.user = "nobody".into();
         image.working_dir = "/not/there".into();
-        let bare = Offers {
+        let bare = ImageInventory {
             runner: "0.1.0".into(),
             system: None,
             shell: None,
