@@ -16,22 +16,18 @@ impl BoxPaths {
         Self { root: root.into() }
     }
 
-    /// The host's letters.
     pub fn ipc_to_agent(&self) -> PathBuf {
         self.absolute(box_path::IPC).join(directory_layout::TO_AGENT)
     }
 
-    /// Our letters.
     pub fn ipc_from_agent(&self) -> PathBuf {
         self.absolute(box_path::IPC).join(directory_layout::FROM_AGENT)
     }
 
-    /// The gateway's socket.
     pub fn socket(&self) -> PathBuf {
         self.absolute(box_path::RUN).join(directory_layout::GATEWAY_SOCKET)
     }
 
-    /// The transcripts' directory.
     pub fn session(&self) -> PathBuf {
         self.absolute(box_path::SESSION)
     }

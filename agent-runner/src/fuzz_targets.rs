@@ -11,7 +11,6 @@ use crate::{model, prompt, tool_policy, transcript};
 /// A door, by the name of its target.
 pub type Door = (&'static str, fn(&[u8]));
 
-/// All of them.
 pub const FUZZ_TARGETS: [Door; 9] = [
     ("answer_stream", model::fuzz_targets::answer_stream),
     ("file_name", file_name),

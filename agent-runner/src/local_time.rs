@@ -19,7 +19,6 @@ impl Clock {
         Self { zone }
     }
 
-    /// Now.
     pub fn now(&self) -> DateTime<Tz> {
         Utc::now().with_timezone(&self.zone)
     }

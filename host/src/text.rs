@@ -76,7 +76,6 @@ pub fn disk_read_only() -> String {
         .into()
 }
 
-/// It is over.
 pub fn disk_again() -> String {
     "The disk has room again. I go on.".into()
 }
@@ -379,9 +378,7 @@ pub fn help(persona: &str) -> String {
 /// What `/status` says.
 #[derive(Debug, Clone)]
 pub struct StatusFacts {
-    /// The group.
     pub group: String,
-    /// The lane's state.
     pub lane: &'static str,
     /// Messages that wait for the next turn.
     pub waiting: u64,
@@ -389,9 +386,7 @@ pub struct StatusFacts {
     pub working: (usize, usize),
     /// Boxes alive, and how many may.
     pub boxes: (usize, usize),
-    /// The model.
     pub model: String,
-    /// The image.
     pub image: String,
     /// How long the host is up.
     pub up: Duration,

@@ -25,16 +25,12 @@ use crate::error::Fatal;
 const RESCAN: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(50);
 
-/// What came.
 #[derive(Debug, PartialEq)]
 pub enum Arrival {
     /// The next letter. `_close` is one too: its body says so, and its number is the highest that was written.
     Letter(Box<ToAgentLetter>),
     /// A letter of a type that a newer host knows; it counts as settled.
-    PassedOver {
-        /// Its number.
-        n: u64,
-    },
+    PassedOver { n: u64 },
 }
 
 /// The directory of the host's letters.

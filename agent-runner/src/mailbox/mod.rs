@@ -20,7 +20,6 @@ pub struct InputLetter {
     pub n: u64,
     /// The turn it belongs to.
     pub turn: TurnId,
-    /// The messages.
     pub input: Input,
 }
 

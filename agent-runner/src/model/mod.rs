@@ -38,7 +38,6 @@ pub trait Model {
 pub struct Draft(Rc<RefCell<String>>);
 
 impl Draft {
-    /// More text.
     pub fn push(&self, text: &str) {
         self.0.borrow_mut().push_str(text);
     }

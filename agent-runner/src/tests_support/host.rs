@@ -60,7 +60,6 @@ pub fn input(messages: &[(u64, &str)]) -> Input {
     }
 }
 
-/// Somebody says stop.
 pub fn interrupt() -> ToAgent {
     ToAgent::Interrupt(Interrupt { why: InterruptWhy::Stop })
 }
@@ -73,7 +72,6 @@ pub fn close() -> ToAgent {
 /// The directories of one run.
 pub struct Host {
     dir: tempfile::TempDir,
-    /// The run.
     pub run: RunId,
     letters: LetterDir,
     written: Cell<u64>,

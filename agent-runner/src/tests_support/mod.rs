@@ -13,7 +13,6 @@ pub fn toolbox() -> Toolbox {
     Toolbox::new(BoxPaths::below("/nonexistent"), Shell::probe(), host::begin().limits)
 }
 
-/// An empty transcript.
 pub fn transcript() -> (tempfile::TempDir, Transcript) {
     let dir = tempfile::tempdir().unwrap();
     let transcript = Transcript::load(dir.path().to_owned(), "s").unwrap();

@@ -12,13 +12,10 @@ pub const ABOUT: &str = "Replaces text in a file. `old` must stand in the file e
 /// A larger text file is work for a program.
 const FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
 
-/// Arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The file.
     pub path: String,
-    /// What stands there.
     pub old: String,
     /// What shall stand there.
     pub new: String,

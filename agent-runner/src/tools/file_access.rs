@@ -19,7 +19,6 @@ const SNIFF_BYTES: usize = 8 * 1024;
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Whether to end.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

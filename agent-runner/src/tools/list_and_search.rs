@@ -31,17 +31,13 @@ const FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
 /// Lines around a match.
 const CONTEXT_MAX: u32 = 10;
 
-/// Arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListArgs {
-    /// Where to begin.
     #[serde(default)]
     pub path: Option<String>,
-    /// Which files.
     #[serde(default)]
     pub glob: Option<String>,
-    /// How deep.
     #[serde(default)]
     pub depth: Option<u32>,
 }
@@ -55,16 +51,12 @@ pub fn list_properties() -> Value {
     })
 }
 
-/// Arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SearchArgs {
-    /// The regular expression.
     pub pattern: String,
-    /// Where to begin.
     #[serde(default)]
     pub path: Option<String>,
-    /// Which files.
     #[serde(default)]
     pub glob: Option<String>,
     /// Lines around each match.
@@ -162,7 +154,6 @@ pub fn search(paths: &BoxPaths, args: &SearchArgs, stop: &file_access::Stop) -> 
     Ok(Output::ok(found.text(&paths.shown(&root))))
 }
 
-/// Matches so far.
 struct Found {
     pattern: Regex,
     context: usize,

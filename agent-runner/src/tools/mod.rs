@@ -34,14 +34,11 @@ pub const MARGIN: Duration = Duration::from_secs(30);
 /// What a tool answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// For the model.
     pub text: String,
-    /// Whether it failed.
     pub is_error: bool,
 }
 
 impl Output {
-    /// It worked.
     pub fn ok(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_error: false }
     }
@@ -52,12 +49,10 @@ impl Output {
     }
 }
 
-/// A call, understood.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call {
     /// Done inside the box.
     Local(Local),
-    /// An interim reply.
     SendMessage(SendMessage),
     /// A request of the host.
     Ask(Wanted),

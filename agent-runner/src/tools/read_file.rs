@@ -11,19 +11,15 @@ use crate::box_paths::BoxPaths;
 /// What the model is told of it.
 pub const ABOUT: &str = "Reads a text file, at most 30 kB at once, and says how to go on when there is more. Relative paths are below /workspace.";
 
-/// One page.
 const PAGE_BYTES: usize = 30_000;
 
-/// Arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The file.
     pub path: String,
     /// The first line, from 1.
     #[serde(default)]
     pub offset: Option<u64>,
-    /// How many lines.
     #[serde(default)]
     pub limit: Option<u64>,
 }

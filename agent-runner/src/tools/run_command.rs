@@ -35,11 +35,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// for ever.
 const AFTER_EXIT: Duration = Duration::from_secs(1);
 
-/// Arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The command line.
     pub command: String,
     /// Seconds until it is stopped.
     #[serde(default)]
@@ -47,7 +45,6 @@ pub struct Args {
     /// Whether to go on without waiting for it.
     #[serde(default)]
     pub background: bool,
-    /// Where it runs.
     #[serde(default)]
     pub cwd: Option<String>,
 }
@@ -68,7 +65,6 @@ pub fn time_limit(args: &Args, limits: &Limits) -> Duration {
     Duration::from_secs(asked.clamp(1, limits.command_max_s.max(1)).into())
 }
 
-/// Runs it.
 pub async fn run(paths: &BoxPaths, shell: Option<&Shell>, limits: &Limits, args: Args) -> Output {
     let Some(shell) = shell else {
         return Output::error(

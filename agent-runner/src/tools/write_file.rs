@@ -15,11 +15,9 @@ use crate::box_paths::BoxPaths;
 /// What the model is told of it.
 pub const ABOUT: &str = "Writes a whole text file and the directories above it; what the file held is replaced. Relative paths are below /workspace.";
 
-/// Arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The file.
     pub path: String,
     /// All of its text.
     pub content: String,

@@ -19,9 +19,7 @@ const DRAFT_EVERY: Duration = Duration::from_secs(1);
 /// What is under way.
 #[derive(Debug, Clone, Copy)]
 pub struct Doing<'a> {
-    /// The turn.
     pub turn: TurnId,
-    /// In one word.
     pub state: Activity,
     /// The tool in hand.
     pub tool: Option<&'a str>,

@@ -51,9 +51,7 @@ const GO_ON: &str = "Continue.";
 pub struct Agent<M> {
     /// Who it is and what it may do.
     pub begin: Begin,
-    /// Letters.
     pub mailbox: Mailbox,
-    /// The session.
     pub transcript: Transcript,
     model: M,
     socket: PathBuf,

@@ -27,7 +27,6 @@ pub(super) const PENDING: &str = "No answer yet: somebody wrote something else, 
 
 /// What came of a call.
 enum Answered {
-    /// Its result.
     With(Output),
     /// Its result, made of the host's letter of this number: settled once the result is in the transcript.
     ByLetter(Output, u64),

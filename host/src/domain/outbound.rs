@@ -4,10 +4,8 @@ use std::str::FromStr;
 
 use super::{ChatId, MessageSeq, TurnId, WallMs};
 
-/// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Voice {
-    /// The agent.
     Reply,
     /// The host itself. Shown with a prefix that agents cannot imitate.
     Notice,
@@ -76,9 +74,7 @@ impl FromStr for DeliveryStrategy {
 /// Something to be said, before it has a row. One text makes one or more parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingText {
-    /// Where.
     pub chat: ChatId,
-    /// Who speaks.
     pub voice: Voice,
     /// Unique within the turn: the letter's id, or `notice:<word>`.
     pub key: String,
@@ -95,20 +91,16 @@ pub struct SpooledFile {
     pub sha256: String,
     /// What it is called in the chat: a label, never a path.
     pub name: String,
-    /// Its size.
     pub bytes: u64,
 }
 
 /// A part that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// The row.
     pub id: i64,
     /// Our own id of it: the same at every repeat, and after a restored copy of the database no other part's.
     pub idempotency_key: String,
-    /// Where.
     pub chat: ChatId,
-    /// Who speaks.
     pub voice: Voice,
     /// The turn it belongs to; notices outside turns have none.
     pub turn: Option<TurnId>,

@@ -18,7 +18,6 @@ pub struct Abilities {
 /// The terms on which a chat's parts are delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// The owner's wish.
     pub delivery: Delivery,
     /// What the channel can do.
     pub abilities: Abilities,
@@ -62,7 +61,6 @@ impl Terms {
 pub struct PartFacts {
     /// How it is delivered.
     pub strategy: DeliveryStrategy,
-    /// Who speaks.
     pub voice: Voice,
     /// Whether a placeholder of it was claimed: then the call was an edit.
     pub placeholder: bool,
@@ -81,43 +79,29 @@ pub enum SendOutcome {
     Claimed(String),
     /// It is certain that nothing arrived.
     NotArrived {
-        /// What was said.
         why: String,
         /// How long the platform wants to be left alone.
         after: Option<Duration>,
     },
     /// The call was made and its answer did not come: nobody knows.
-    Cut {
-        /// What was seen.
-        why: String,
-    },
+    Cut { why: String },
     /// The host died in the call: nobody knows.
     Died,
     /// The placeholder cannot be filled any more.
     Lost {
-        /// What was said.
         why: String,
         /// Whether it still stands there; else somebody has deleted it.
         stands: bool,
     },
     /// The platform will never take this text.
-    Refused {
-        /// What was said.
-        why: String,
-    },
+    Refused { why: String },
     /// The platform will take nothing for this chat.
-    Gone {
-        /// What was said.
-        why: String,
-    },
+    Gone { why: String },
 }
 
-/// What is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// It is sent.
     Sent {
-        /// The platform's id.
         receipt: String,
     },
     /// Its placeholder stands; the text goes next.
@@ -127,25 +111,19 @@ pub enum Next {
     },
     /// It is tried again. What is behind it in the chat waits.
     Again {
-        /// After this time.
         wait: Duration,
-        /// What to count.
         doubt: Doubt,
         /// Its placeholder is of no use any more.
         forget: bool,
-        /// Why.
         why: String,
     },
     /// It is not repeated on our own: the chat is asked, and what is behind it goes on.
     Ask {
-        /// Why.
         why: String,
     },
     /// It fails for good.
     GiveUp {
-        /// Why.
         why: String,
-        /// What to count.
         doubt: Doubt,
         /// The whole chat cannot be reached.
         gone: bool,
@@ -157,7 +135,6 @@ pub enum Next {
 pub struct Doubt {
     /// Copies of the text.
     pub copies: u32,
-    /// Placeholders.
     pub strays: u32,
 }
 

@@ -20,7 +20,6 @@ pub struct LimitedDir {
     pub name: &'static str,
     /// The setting that limits it: `limits.workspace_mib`.
     pub setting: &'static str,
-    /// Its limits.
     pub limit: DiskUsage,
 }
 
@@ -34,7 +33,6 @@ pub struct DiskUsage {
 }
 
 impl DiskUsage {
-    /// An empty directory.
     pub const NOTHING: Self = Self { bytes: 0, names: 0 };
 
     /// What it is more than `most`.
@@ -43,7 +41,6 @@ impl DiskUsage {
         Self { bytes: self.bytes.saturating_sub(most.bytes), names: self.names.saturating_sub(most.names) }
     }
 
-    /// Both together.
     #[must_use]
     pub fn and(self, more: Self) -> Self {
         Self { bytes: self.bytes.saturating_add(more.bytes), names: self.names.saturating_add(more.names) }

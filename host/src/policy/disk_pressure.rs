@@ -3,7 +3,6 @@
 /// How it stands with the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DiskPressure {
-    /// There is room.
     #[default]
     Fine,
     /// Less than the floor is left: what runs may finish, nothing new comes in.
@@ -14,7 +13,6 @@ pub enum DiskPressure {
     ReadOnly,
 }
 
-/// What was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskReading {
     /// Bytes that may be written.
@@ -47,7 +45,6 @@ pub struct DiskLimits {
     pub ballast: u64,
 }
 
-/// What follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskDecision {
     /// How it stands now.
@@ -64,7 +61,6 @@ impl DiskPressure {
         self == Self::Fine
     }
 
-    /// The machine's word.
     pub fn code(self) -> &'static str {
         match self {
             Self::Fine => "disk.fine",

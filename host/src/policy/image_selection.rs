@@ -100,7 +100,6 @@ pub struct ImageAbout {
 pub enum Severity {
     /// As it should be.
     Good,
-    /// Worth knowing.
     Note,
     /// Something that agents do will not work.
     Loses,
@@ -123,7 +122,6 @@ impl Severity {
 /// One line of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFinding {
-    /// How bad.
     pub severity: Severity,
     /// What was looked at; for what breaks, the machine's word.
     pub what: &'static str,
@@ -134,7 +132,6 @@ pub struct ImageFinding {
 /// What is thought of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageCheck {
-    /// Line by line.
     pub findings: Vec<ImageFinding>,
     /// What the runner found inside, if it came so far.
     pub offers: Option<ImageInventory>,

@@ -15,7 +15,6 @@ enum Weight {
     Wall,
     /// No run, unless the owner has accepted the loss by name.
     Owner,
-    /// It is named.
     Named,
 }
 
@@ -239,11 +238,9 @@ pub struct Outside {
 /// A field of the engine's account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Which.
     pub field: String,
     /// What it was asked for.
     pub asked: String,
-    /// What it says.
     pub told: String,
 }
 
@@ -283,7 +280,6 @@ pub struct Circumstances {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
-    /// As asked.
     Held,
     /// It could not be looked at from here.
     Unknown,
@@ -300,13 +296,10 @@ pub enum Standing {
 /// One line, held against the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PostureFinding {
-    /// The line's name.
     pub name: &'static str,
-    /// How it stands.
     pub standing: Standing,
     /// What was asked for.
     pub expected: String,
-    /// What was found.
     pub seen: String,
     /// What to do about it.
     pub fix: &'static str,

@@ -14,14 +14,12 @@ const KEPT: usize = 1024;
 pub struct Limit {
     /// How many; at least one.
     pub calls: u32,
-    /// In which time.
     pub within: Duration,
 }
 
 /// A channel's limits; absent ones do not limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// In one chat.
     pub chat: Option<Limit>,
     /// In one room, all of its topics together.
     pub room: Option<Limit>,
@@ -32,7 +30,6 @@ pub struct Limits {
 /// Where a call goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// The chat.
     pub chat: String,
     /// The room it belongs to, where the platform limits rooms.
     pub room: Option<String>,
@@ -41,7 +38,6 @@ pub struct Destination {
 /// What to wait for before asking again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// This time.
     Until(Duration),
     /// The end of a call that is under way.
     AnEnd,

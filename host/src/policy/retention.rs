@@ -5,7 +5,6 @@ use std::time::Duration;
 /// One thing that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetainedItem {
-    /// Its size.
     pub bytes: u64,
     /// How long ago it was last changed.
     pub age: Duration,

@@ -12,7 +12,6 @@ use unicode_security::confusable_detection::skeleton;
 
 use crate::domain::outbound::Voice;
 
-/// Before every notice.
 pub const PREFIX: &str = "[lazaret]";
 /// What stands in an agent's words where the prefix stood.
 const DEFUSED: &str = "(lazaret)";
