@@ -65,7 +65,7 @@ pub(super) async fn run(here: &Here) -> Done {
     found.add("runner", runner, |path| path.display().to_string());
     if disk::there(&here.root.database()) {
         let path = here.root.database();
-        let checked = Store::beside(&path).and_then(|store| store::check(&path).map(|()| store));
+        let checked = Store::open_for_command(&path).and_then(|store| store::check(&path).map(|()| store));
         found.add("store", checked, |_| format!("{}, every page and reference checked", path.display()));
         found.add("copy", copy(here), String::clone);
     }

@@ -44,7 +44,7 @@ pub struct OpenRequest {
 impl Store {
     /// Runs that have not ended: at boot, those an earlier host left.
     pub async fn unended_runs(&self) -> Result<Vec<RunRow>> {
-        self.write(|c| {
+        self.read(|c| {
             let sql = "SELECT id, lane, container, state = 'live', from_n, session FROM run
                        WHERE state <> 'ended' ORDER BY id";
             let mut rows = c.prepare(sql)?;
@@ -69,7 +69,7 @@ impl Store {
 
     /// Letters that the agent has not acknowledged: each is a file, or the earlier host died before it was.
     pub async fn unacknowledged(&self, run: RunId) -> Result<Vec<ToWrite>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT n, kind, bytes FROM to_agent WHERE run = ?1
                        AND n > (SELECT ack FROM run WHERE id = ?1) ORDER BY n";
             let mut rows = c.prepare(sql)?;
@@ -87,7 +87,7 @@ impl Store {
 
     /// Requests of the run's open turn that were taken and have no verdict.
     pub async fn open_requests(&self, run: RunId) -> Result<Vec<OpenRequest>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT q.turn, q.id, q.body FROM request q JOIN turn t ON t.id = q.turn
                        WHERE q.verdict IS NULL AND t.state = 'open'
                          AND EXISTS (SELECT 1 FROM consumed k WHERE k.run = ?1 AND k.turn = q.turn AND k.id = q.id)

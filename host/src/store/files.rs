@@ -26,7 +26,7 @@ pub struct FilesSent {
 impl Store {
     /// The files of a turn.
     pub async fn files_sent(&self, turn: TurnId) -> Result<FilesSent> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT count(*), coalesce(sum(file_bytes), 0) FROM outbox WHERE turn = ?1 AND file IS NOT NULL";
             Ok(c.query_row(sql, [int(turn.0)], |r| {
                 Ok(FilesSent { files: id(r.get(0)?), bytes: id(r.get(1)?) })
@@ -59,7 +59,7 @@ impl Store {
 
     /// Digests of the files that a part still waits to send.
     pub async fn spool_in_use(&self) -> Result<BTreeSet<String>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let mut rows =
                 c.prepare(&format!("SELECT DISTINCT file FROM outbox WHERE {DUE} AND file IS NOT NULL"))?;
             let rows = rows.query_map([], |r| r.get(0))?;

@@ -14,12 +14,12 @@ impl Store {
     /// What a group's runs use; nothing before its first.
     pub async fn pin(&self, group: &GroupName) -> Result<Option<Pin>> {
         let group = group.clone();
-        self.write(move |c| read(c, &group)).await
+        self.read(move |c| read(c, &group)).await
     }
 
     /// What every group's runs use.
     pub async fn pins(&self) -> Result<Vec<(GroupName, Pin)>> {
-        self.write(|c| {
+        self.read(|c| {
             let mut rows = c.prepare(&format!("SELECT {COLUMNS} FROM pin ORDER BY grp"))?;
             let rows = rows.query_map([], |r| Ok((r.get::<_, String>(0)?, pin_of(r)?)))?;
             rows.map(|row| {
@@ -91,7 +91,7 @@ impl Store {
     /// What an image that passed the check offers: JSON, as [`Store::image_passed`] was given it.
     pub async fn image_offers(&self, id: &str, runner: &str) -> Result<Option<String>> {
         let (id, runner) = (id.to_owned(), runner.to_owned());
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT offers FROM image WHERE id = ?1 AND runner = ?2";
             Ok(c.query_row(sql, params![id, runner], |r| r.get(0)).optional()?)
         })

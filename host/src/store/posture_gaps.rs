@@ -38,7 +38,7 @@ impl Store {
 
     /// Every group's.
     pub async fn losses(&self) -> Result<Vec<(String, Loss)>> {
-        self.write(|c| {
+        self.read(|c| {
             let mut rows =
                 c.prepare("SELECT grp, name, why, expected, seen, fix FROM loss ORDER BY grp, name")?;
             let rows = rows.query_map([], |r| {

@@ -31,7 +31,7 @@ impl Cleared {
 impl Store {
     /// Runs that have not ended, and those whose turn is still open: nothing of theirs may go.
     pub async fn runs_in_use(&self) -> Result<Vec<RunId>> {
-        self.write(|c| {
+        self.read(|c| {
             let sql = "SELECT id FROM run WHERE state <> 'ended' UNION
                        SELECT r.id FROM run r JOIN turn t ON t.lane = r.lane AND t.state = 'open'
                        WHERE r.ended_at >= t.opened_at";
@@ -44,7 +44,7 @@ impl Store {
 
     /// Attachments of messages that are not answered yet.
     pub async fn media_in_use(&self) -> Result<Vec<String>> {
-        self.write(|c| {
+        self.read(|c| {
             let sql = "SELECT attachments FROM message WHERE state <> 'done' AND attachments <> '[]'";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
@@ -60,7 +60,7 @@ impl Store {
 
     /// The number of each group's newest session.
     pub async fn sessions(&self) -> Result<Vec<(GroupName, u64)>> {
-        self.write(|c| {
+        self.read(|c| {
             let mut rows = c.prepare("SELECT name, session FROM grp")?;
             let rows = rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?)))?;
             rows.map(|row| {

@@ -176,7 +176,7 @@ impl Store {
 
     /// Everything about one message.
     pub async fn message_trace(&self, seq: MessageSeq) -> Result<Option<MessageTrace>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql =
                 "SELECT m.chat, h.grp, m.sender_name || ' (' || m.sender || ')', m.text, m.role, m.state,
                               m.outcome, m.sent_at, m.stored_at, m.turn
@@ -211,7 +211,7 @@ impl Store {
 
     /// The newest messages: for `trace` without an id.
     pub async fn newest_messages(&self, limit: u32) -> Result<Vec<(MessageSeq, String, String, String)>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let mut rows =
                 c.prepare("SELECT seq, chat, state, text FROM message ORDER BY seq DESC LIMIT ?1")?;
             let rows = rows
@@ -223,7 +223,7 @@ impl Store {
 
     /// Messages of a turn, for the terminal's "this turn is over".
     pub async fn turn_messages(&self, turn: TurnId) -> Result<(Vec<MessageSeq>, u64)> {
-        self.write(move |c| {
+        self.read(move |c| {
             let mut rows =
                 c.prepare("SELECT seq FROM message WHERE turn = ?1 AND role = 'wake' ORDER BY seq")?;
             let rows = rows.query_map([int(turn.0)], |r| Ok(MessageSeq(id(r.get(0)?))))?;
@@ -238,7 +238,7 @@ impl Store {
     /// Messages of a group that wait for its next turn.
     pub async fn waiting(&self, group: &GroupName) -> Result<u64> {
         let group = group.to_string();
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT count(*) FROM message m JOIN chat h ON h.id = m.chat
                        WHERE h.grp = ?1 AND m.role = 'wake' AND m.state = 'waiting'";
             Ok(id(c.query_row(sql, [group], |r| r.get(0))?))
@@ -248,7 +248,7 @@ impl Store {
 
     /// Numbers for `status`.
     pub async fn summary(&self) -> Result<Summary> {
-        self.write(|c| {
+        self.read(|c| {
             let count = |sql: &str| c.query_row(sql, [], |r| r.get::<_, i64>(0)).map(id);
             let mut turns = c.prepare("SELECT state, count(*) FROM turn GROUP BY state ORDER BY state")?;
             let turns = turns.query_map([], |r| Ok((r.get(0)?, id(r.get(1)?))))?;

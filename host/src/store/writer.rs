@@ -133,7 +133,7 @@ fn commit_together(connection: &Connection, trouble: &Reporter, batch: Vec<Job>)
             // A full disk, an I/O error or damage makes SQLite roll back the whole transaction by itself, and the
             // savepoint with it (https://sqlite.org/lang_transaction.html, section 2.1).
             fate = match connection.is_autocommit() {
-                true => Err(trouble.look_around("the transaction was rolled back")),
+                true => Err(trouble.fault_by_disk("the transaction was rolled back")),
                 false if keep => run("RELEASE one"),
                 false => run("ROLLBACK TO one; RELEASE one"),
             };
@@ -236,7 +236,7 @@ mod tests {
         let writer = Writer::start(connection, reporter.clone(), false).unwrap();
         let work = writer.run(|c| Ok(c.execute("INSERT INTO t VALUES (zeroblob(100000))", [])?));
         let refused = work.await.unwrap_err();
-        reporter.met(&refused);
+        reporter.report(&refused);
         assert_eq!(refused.code(), "store.full", "{refused}");
         assert!(trouble.wait_for(|t| t.full > 0).await.is_ok() && !ballast.exists());
         let rows: i64 =
