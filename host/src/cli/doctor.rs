@@ -219,7 +219,7 @@ async fn losses(here: &Here) -> Result<String, String> {
     if !disk::there(&here.root.database()) {
         return Ok("nothing was probed yet; `lazaret box check` does".into());
     }
-    let losses = async { here.store()?.losses().await.map_err(super::CliError::from) };
+    let losses = async { here.store()?.posture_gaps().await.map_err(super::CliError::from) };
     let losses = losses.await.map_err(|e| e.to_string())?;
     let told: Vec<String> =
         losses.iter().map(|(group, l)| format!("{group} lives without {} ({})", l.name, l.why)).collect();

@@ -1,6 +1,7 @@
-//! Files that agents send: parts of the outbox whose bytes lie in the spool.
+//! Files that agents send: outbox rows whose bytes are in the spool. The `send_file` request and the spool's cleanup call
+//! it.
 //!
-//! A file is in the spool before its row is written and stays while a row needs it, so that no row is without its file.
+//! A file is in the spool before its row is written and stays there while a row needs it: no row lacks its file.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,7 @@ use super::{Result, Store, id, int, runs};
 use crate::domain::outbound::{Saying, SpooledFile};
 use crate::domain::{RunId, TurnId, WallMs};
 
-/// What a turn has sent so far.
+/// The files that a turn has sent so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FilesSent {
     /// How many files.
@@ -24,7 +25,7 @@ pub struct FilesSent {
 }
 
 impl Store {
-    /// The files of a turn.
+    /// Counts the files of a turn. A snapshot is enough for the limit: a run handles one request of its turn at a time.
     pub async fn files_sent(&self, turn: TurnId) -> Result<FilesSent> {
         self.read(move |c| {
             let sql = "SELECT count(*), coalesce(sum(file_bytes), 0) FROM outbox WHERE turn = ?1 AND file IS NOT NULL";
@@ -35,8 +36,8 @@ impl Store {
         .await
     }
 
-    /// Stores the verdict on a `send_file` together with the part that it sends: both or neither, so that a host that
-    /// dies sends it once. A request that has its verdict sends nothing again.
+    /// Stores the verdict on a `send_file` and the outbox part in one transaction, so that a host that dies sends the file
+    /// once. A request that has its verdict sends nothing again.
     pub async fn send_file(
         &self,
         run: RunId,
@@ -57,7 +58,7 @@ impl Store {
         .await
     }
 
-    /// Digests of the files that a part still waits to send.
+    /// Digests of the files that the outbox has not sent yet.
     pub async fn spool_in_use(&self) -> Result<BTreeSet<String>> {
         self.read(move |c| {
             let mut rows =

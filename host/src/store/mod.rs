@@ -54,7 +54,7 @@ pub use handle::Store;
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
 pub use open::known_damage;
 pub use outbox::Head;
-pub use posture_gaps::Loss;
+pub use posture_gaps::PostureGap;
 pub use restore::{Restored, Transcripts, begin_restore, restore, verify};
 pub use retention::Cleared;
 pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
