@@ -1,7 +1,7 @@
 //! Which image a group's boxes are made of: looked up, checked, pinned by its id, and kept until another one passes.
 //!
-//! `policy::image_selection` holds the rule. A run never fetches an image: it uses what the engine has, and what it has not is
-//! refused with the command that fetches it.
+//! `policy::image_selection` holds the rule. A run never fetches an image: it uses what the engine has, and what it has
+//! not is refused with the command that fetches it.
 
 mod check;
 mod recipe;
