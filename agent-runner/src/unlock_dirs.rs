@@ -1,6 +1,6 @@
-//! `agent-runner unlock-dirs`: folders that an agent has shut are opened to the group, so that a host without root can count
-//! what lies in them, take it back and remove it. The host starts it in a box of the agent's own user when the agent's
-//! is gone: nobody but root and the owner may change a folder's rights.
+//! `agent-runner unlock-dirs`: folders that an agent has shut are opened to the group, so that a host without root can
+//! count what lies in them, take it back and remove it. The host starts it in a box of the agent's own user when the
+//! agent's is gone: nobody but root and the owner may change a folder's rights.
 //!
 //! Folders only. A file is counted and removed by the rights of the folder it lies in; and when a file was changed last
 //! is told by a time that a change of its rights moves too, so that the host, which takes back what was changed last,
