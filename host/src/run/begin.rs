@@ -113,7 +113,7 @@ fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Messag
         id: m.seq,
         wakes: m.wakes,
         from: letter::Person { id: m.sender_id, name, owner: m.owner },
-        at: m.at.local(group.zone),
+        at: m.at.local(&group.zone),
         text: m.text,
         edited: m.version > 0,
         reply_to: m.reply_to.map(|r| letter::Quote { from: label(&r.from), text: r.text }),
