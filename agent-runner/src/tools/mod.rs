@@ -1,8 +1,8 @@
-//! The tools: what the model is offered, and what it meant by a call.
+//! The tools that the model is offered, and the parsing of its calls. [`crate::turn`] calls it.
 //!
-//! Two kinds. *Local* tools act inside the box and are done by [`Toolbox`]; a local tool that fails, hangs or
-//! panics answers with what happened and what to do instead. The others ask something of the host by a letter;
-//! they are the turn's business, because letters are.
+//! *Local* tools act inside the box: [`Toolbox`] runs them, and one that fails, hangs or panics still answers with
+//! what happened and what to do. The other tools ask the host by a letter; [`crate::turn`] performs those. A new tool
+//! needs a line in [`DEFINED`] and an arm in [`Call::parse`].
 
 mod edit_file;
 mod file_access;
@@ -28,10 +28,10 @@ pub use shell_detect::Shell;
 use crate::box_paths::BoxPaths;
 use crate::tool_policy::RUN_COMMAND;
 
-/// Above what a tool may take by itself, before a silence looks like a death.
-pub const MARGIN: Duration = Duration::from_secs(30);
+/// Added to a tool's own time limit for the deadline in status letters.
+pub const TIME_LIMIT_MARGIN: Duration = Duration::from_secs(30);
 
-/// What a tool answers.
+/// The result of a tool call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     pub text: String,
@@ -43,7 +43,7 @@ impl Output {
         Self { text: text.into(), is_error: false }
     }
 
-    /// It did not; the text says what to do.
+    /// The text says what happened and what to do.
     pub fn error(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_error: true }
     }
@@ -51,29 +51,24 @@ impl Output {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call {
-    /// Done inside the box.
-    Local(Local),
+    Local(LocalCall),
     SendMessage(SendMessage),
-    /// A request of the host.
-    Ask(Wanted),
+    Ask(HostRequest),
 }
 
-/// A call that becomes a request.
+/// A call that becomes a request to the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// `update_personality`
+pub enum HostRequest {
     Personality(NewPersonality),
-    /// `ask_person`
     Person(AskPerson),
-    /// `send_file`
     File(SendFile),
 }
 
-impl Wanted {
-    /// The request; a personality is based on the text with this digest.
+impl HostRequest {
+    /// The wire request. `base_sha256` is the digest of the personality that a new one replaces.
     ///
     /// # Errors
-    /// What no letter carries or no host takes: what to do about it.
+    /// For arguments that no letter can carry or the host would refuse: what to do.
     pub fn request(self, base_sha256: Option<String>) -> Result<Request, String> {
         match self {
             Self::Personality(text) => text.request(base_sha256).map(Request::UpdatePersonality),
@@ -100,24 +95,16 @@ fn checked(ask: AskPerson) -> Result<AskPerson, String> {
     Ok(ask)
 }
 
-/// A call of a local tool.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Local {
-    /// `run_command`
+pub enum LocalCall {
     Run(run_command::Args),
-    /// `read_file`
     Read(read_file::Args),
-    /// `write_file`
     Write(write_file::Args),
-    /// `edit_file`
     Edit(edit_file::Args),
-    /// `list_files`
     List(list_and_search::ListArgs),
-    /// `search_files`
     Search(list_and_search::SearchArgs),
 }
 
-/// `send_message`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendMessage {
@@ -125,21 +112,20 @@ pub struct SendMessage {
     pub text: String,
 }
 
-/// `update_personality`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewPersonality {
-    /// The whole new text.
+    /// The complete new text.
     pub text: String,
 }
 
 impl NewPersonality {
     const MAX_BYTES: usize = 64 * 1024;
 
-    /// The request, based on the text with this digest.
+    /// The wire request. `base_sha256` is the digest of the personality that this one replaces.
     ///
     /// # Errors
-    /// When the text is longer than the host takes, or holds what no letter carries: what to do about it.
+    /// For a text that is too long or holds control characters: what to do.
     pub fn request(self, base_sha256: Option<String>) -> Result<UpdatePersonality, String> {
         if self.text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
             return Err("the text holds control characters; leave them out".into());
@@ -155,36 +141,33 @@ impl NewPersonality {
     }
 }
 
-/// The tool that sends an interim reply.
 pub const SEND_MESSAGE: &str = "send_message";
-/// The tool that asks for another personality.
 pub const UPDATE_PERSONALITY: &str = "update_personality";
-/// The tool that asks a person and waits.
 pub const ASK_PERSON: &str = "ask_person";
 
-/// Whether a call of this tool goes to the host by a letter. Such a call can be repeated after a crash; a local
-/// one cannot, since nobody knows how far it came.
+/// Whether a call of this tool goes to the host by a letter. Such a call can be repeated after a crash. A local one
+/// cannot, because nobody knows how far it came.
 pub fn is_by_letter(name: &str) -> bool {
     matches!(name, SEND_MESSAGE | UPDATE_PERSONALITY | ASK_PERSON | send_file::NAME)
 }
 
 impl Call {
-    /// Reads a call.
+    /// Parses a call: the tool's name and its arguments as JSON.
     ///
     /// # Errors
-    /// For an unknown tool or arguments that do not fit: what the model should correct.
+    /// For an unknown tool or invalid arguments: what the model should correct.
     pub fn parse(name: &str, input: &str) -> Result<Self, String> {
         Ok(match name {
-            RUN_COMMAND => Self::Local(Local::Run(args(name, input)?)),
-            "read_file" => Self::Local(Local::Read(args(name, input)?)),
-            "write_file" => Self::Local(Local::Write(args(name, input)?)),
-            "edit_file" => Self::Local(Local::Edit(args(name, input)?)),
-            "list_files" => Self::Local(Local::List(args(name, input)?)),
-            "search_files" => Self::Local(Local::Search(args(name, input)?)),
+            RUN_COMMAND => Self::Local(LocalCall::Run(args(name, input)?)),
+            "read_file" => Self::Local(LocalCall::Read(args(name, input)?)),
+            "write_file" => Self::Local(LocalCall::Write(args(name, input)?)),
+            "edit_file" => Self::Local(LocalCall::Edit(args(name, input)?)),
+            "list_files" => Self::Local(LocalCall::List(args(name, input)?)),
+            "search_files" => Self::Local(LocalCall::Search(args(name, input)?)),
             SEND_MESSAGE => Self::SendMessage(args(name, input)?),
-            UPDATE_PERSONALITY => Self::Ask(Wanted::Personality(args(name, input)?)),
-            ASK_PERSON => Self::Ask(Wanted::Person(args(name, input)?)),
-            send_file::NAME => Self::Ask(Wanted::File(args(name, input)?)),
+            UPDATE_PERSONALITY => Self::Ask(HostRequest::Personality(args(name, input)?)),
+            ASK_PERSON => Self::Ask(HostRequest::Person(args(name, input)?)),
+            send_file::NAME => Self::Ask(HostRequest::File(args(name, input)?)),
             _ => {
                 let known: Vec<_> = DEFINED.iter().map(|tool| tool.0).collect();
                 return Err(format!("there is no tool {name:?}; there are: {}", known.join(", ")));
@@ -192,33 +175,33 @@ impl Call {
         })
     }
 
-    /// The command, for the policy.
+    /// The command line of `run_command`, for the tool policy.
     pub fn command(&self) -> Option<&str> {
         match self {
-            Self::Local(Local::Run(args)) => Some(&args.command),
+            Self::Local(LocalCall::Run(args)) => Some(&args.command),
             _ => None,
         }
     }
 
-    /// One line for a person: what it is about.
+    /// One line for a person: the command, path or text of the call.
     pub fn detail(&self) -> String {
         let text = match self {
-            Self::Local(Local::Run(args)) => &args.command,
-            Self::Local(Local::Read(args)) => &args.path,
-            Self::Local(Local::Write(args)) => &args.path,
-            Self::Local(Local::Edit(args)) => &args.path,
-            Self::Local(Local::List(args)) => args.path.as_deref().unwrap_or("."),
-            Self::Local(Local::Search(args)) => &args.pattern,
+            Self::Local(LocalCall::Run(args)) => &args.command,
+            Self::Local(LocalCall::Read(args)) => &args.path,
+            Self::Local(LocalCall::Write(args)) => &args.path,
+            Self::Local(LocalCall::Edit(args)) => &args.path,
+            Self::Local(LocalCall::List(args)) => args.path.as_deref().unwrap_or("."),
+            Self::Local(LocalCall::Search(args)) => &args.pattern,
             Self::SendMessage(SendMessage { text })
-            | Self::Ask(Wanted::Personality(NewPersonality { text })) => text,
-            Self::Ask(Wanted::Person(ask)) => &ask.question,
-            Self::Ask(Wanted::File(file)) => &file.path,
+            | Self::Ask(HostRequest::Personality(NewPersonality { text })) => text,
+            Self::Ask(HostRequest::Person(ask)) => &ask.question,
+            Self::Ask(HostRequest::File(file)) => &file.path,
         };
         one_line(text)
     }
 }
 
-/// The greatest length of a status letter's detail, in characters.
+/// The longest detail of a status letter, in characters.
 const DETAIL_MAX: usize = 200;
 
 fn one_line(text: &str) -> String {
@@ -233,7 +216,7 @@ fn args<'a, T: Deserialize<'a>>(name: &str, input: &'a str) -> Result<T, String>
     serde_json::from_str(input).map_err(|e| format!("the arguments of {name} do not fit: {e}"))
 }
 
-/// Does the local tools.
+/// Runs local tools.
 #[derive(Debug)]
 pub struct Toolbox {
     paths: BoxPaths,
@@ -242,34 +225,35 @@ pub struct Toolbox {
 }
 
 impl Toolbox {
-    /// Tools for this box.
     pub fn new(paths: BoxPaths, shell: Option<Shell>, limits: Limits) -> Self {
         Self { paths, shell, limits }
     }
 
-    /// The shell that commands run in.
     pub fn shell(&self) -> Option<&Shell> {
         self.shell.as_ref()
     }
 
-    /// The longest that a call takes.
-    pub fn patience(&self, call: &Local) -> Duration {
+    /// The time limit of a call.
+    pub fn time_limit(&self, call: &LocalCall) -> Duration {
         match call {
-            Local::Run(args) => run_command::time_limit(args, &self.limits),
+            LocalCall::Run(args) => run_command::time_limit(args, &self.limits),
             _ => self.file_tool_limit(),
         }
     }
 
-    /// Does it. Dropping the future ends the command with its whole group, and leaves a file tool to end unseen.
-    pub async fn run(&self, call: Local) -> Output {
+    /// Runs a call. Dropping the future kills a command with its process group; a file tool ends on its thread
+    /// unseen.
+    pub async fn run(&self, call: LocalCall) -> Output {
         let paths = self.paths.clone();
         match call {
-            Local::Run(args) => run_command::run(&paths, self.shell.as_ref(), &self.limits, args).await,
-            Local::Read(args) => self.blocking(move |_| read_file::run(&paths, &args)).await,
-            Local::Write(args) => self.blocking(move |_| write_file::run(&paths, &args)).await,
-            Local::Edit(args) => self.blocking(move |_| edit_file::run(&paths, &args)).await,
-            Local::List(args) => self.blocking(move |stop| list_and_search::list(&paths, &args, stop)).await,
-            Local::Search(args) => {
+            LocalCall::Run(args) => run_command::run(&paths, self.shell.as_ref(), &self.limits, args).await,
+            LocalCall::Read(args) => self.blocking(move |_| read_file::run(&paths, &args)).await,
+            LocalCall::Write(args) => self.blocking(move |_| write_file::run(&paths, &args)).await,
+            LocalCall::Edit(args) => self.blocking(move |_| edit_file::run(&paths, &args)).await,
+            LocalCall::List(args) => {
+                self.blocking(move |stop| list_and_search::list(&paths, &args, stop)).await
+            }
+            LocalCall::Search(args) => {
                 self.blocking(move |stop| list_and_search::search(&paths, &args, stop)).await
             }
         }
@@ -279,7 +263,7 @@ impl Toolbox {
         Duration::from_secs(self.limits.command_s.into())
     }
 
-    /// File tools run on a thread of their own: a filesystem may take its time, and letters must not wait for it.
+    /// File tools run on a thread of their own, because letters must not wait for a slow filesystem.
     async fn blocking<F>(&self, work: F) -> Output
     where
         F: FnOnce(&file_access::Stop) -> Result<Output, String> + Send + 'static,
@@ -291,7 +275,7 @@ impl Toolbox {
         match tokio::time::timeout(limit, tokio::task::spawn_blocking(move || work(&theirs))).await {
             Ok(Ok(Ok(output))) => output,
             Ok(Ok(Err(problem))) => Output::error(problem),
-            // Where a panic unwinds. The release build aborts instead, and the next run answers the call with
+            // Only where a panic unwinds. The release build aborts, and the next run answers the call with
             // "interrupted".
             Ok(Err(_)) => Output::error("the tool broke down inside; try run_command for the same work"),
             Err(_) => Output::error(format!(
@@ -302,7 +286,7 @@ impl Toolbox {
     }
 }
 
-/// Name, description, properties, required ones.
+/// Name, description, properties of the arguments, required arguments.
 type Definition = (&'static str, &'static str, fn() -> Value, &'static [&'static str]);
 
 const DEFINED: [Definition; 10] = [
@@ -342,7 +326,7 @@ const DEFINED: [Definition; 10] = [
     (send_file::NAME, send_file::ABOUT, send_file::properties, &["path"]),
 ];
 
-/// The `tools` of a request. Files are offered where the chat takes them.
+/// The `tools` of an API request. `files` says whether the chat accepts files.
 pub fn definitions(files: bool) -> Value {
     let offered = DEFINED.iter().filter(|tool| files || tool.0 != send_file::NAME);
     let tools = offered.map(|(name, about, properties, required)| {
