@@ -254,7 +254,7 @@ impl<M: Model> Agent<M> {
             });
             System {
                 stable: prompt::stable(&self.begin, self.personality.text.as_deref()),
-                facts: prompt::facts(&self.begin, chat, self.clock.now(), self.shell().as_deref()),
+                facts: prompt::facts(&self.begin, chat, &self.clock.now(), self.shell().as_deref()),
             }
         });
         request::request(&self.begin.model, system, &self.offered, self.transcript.entries())

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Done, Here};
 use crate::backup;
 use crate::clock::Clock;
-use crate::config::{Install, personality};
+use crate::config::{Install, personality, time_zones};
 use crate::daemon;
 use crate::disk;
 use crate::domain::group::Group;
@@ -71,6 +71,7 @@ pub(super) async fn run(here: &Here) -> Done {
     }
     let install =
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));
+    found.add("time zones", Ok::<_, String>(time_zones::in_use()), |used| (*used).to_owned());
     if let Some(install) = install {
         disk(&install, &mut found);
         groups(&install, &mut found);
@@ -155,7 +156,7 @@ fn groups(install: &Install, found: &mut Findings) {
 
 /// Whether the group's next run gets its directories.
 fn volumes(install: &Install, group: &Group) -> Result<(), VolumeError> {
-    let limits = [group.limits.workspace, group.limits.session];
+    let limits = [group.limits.workspace(), group.limits.session()];
     let volumes = install.root.volumes_of(&group.name).map(Volume::from);
     volumes.iter().zip(limits).try_for_each(|(volume, limit)| {
         if group.limits.disk_images { volume.look(limit) } else { volume.absent() }
@@ -174,7 +175,7 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
         // What is wrong with a file of settings is told above.
         let Ok(group) = install.group(&name) else { continue };
         let limits = &group.limits;
-        let above = above_machine(limits.memory, limits.milli_cpus, facts.memory, facts.cpus);
+        let above = above_machine(limits.memory(), limits.milli_cpus, facts.memory, facts.cpus);
         let unknown = group.runtime.as_ref().filter(|name| !facts.runtimes.contains(name));
         let why = above.or_else(|| unknown.map(|name| no_runtime(name)));
         if let Some(why) = why {

@@ -22,6 +22,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Result, StoreError, copy, migrations, schema_upgrade};
@@ -230,8 +231,8 @@ pub fn copies(folder: &Path, now: WallMs) -> Vec<PathBuf> {
 /// When the copy of this name was made.
 pub fn made_at(copy: &Path) -> Option<WallMs> {
     let name = copy.file_stem()?.to_str()?.strip_prefix("lazaret-")?;
-    let time = chrono::NaiveDateTime::parse_from_str(name, "%Y%m%dT%H%M%SZ").ok()?;
-    Some(WallMs(time.and_utc().timestamp_millis()))
+    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", name).ok()?;
+    Some(WallMs(TimeZone::UTC.to_timestamp(time).ok()?.as_millisecond()))
 }
 
 /// What to do about a damaged database.
