@@ -1,8 +1,8 @@
-//! The tools: what the model is offered, and what it meant by a call.
+//! The tools that the model is offered, and the parsing of its calls. [`crate::turn`] calls it.
 //!
-//! Two kinds. *Local* tools act inside the box and are done by [`Toolbox`]; a local tool that fails, hangs or
-//! panics answers with what happened and what to do instead. The others ask something of the host by a letter;
-//! they are the turn's business, because letters are.
+//! *Local* tools act inside the box: [`Toolbox`] runs them, and one that fails, hangs or panics still answers with
+//! what happened and what to do. The other tools ask the host by a letter; [`crate::turn`] performs those. A new local
+//! tool needs a line in [`LOCAL`] and an arm in [`Call::parse`]; a new tool by letter needs a line in [`REQUESTS`].
 
 pub mod ask_person;
 mod edit_file;
@@ -28,10 +28,10 @@ pub use shell_detect::Shell;
 use crate::box_paths::BoxPaths;
 use crate::tool_policy::RUN_COMMAND;
 
-/// Above what a tool may take by itself, before a silence looks like a death.
-pub const MARGIN: Duration = Duration::from_secs(30);
+/// Added to a tool's own time limit for the deadline in status letters.
+pub const TIME_LIMIT_MARGIN: Duration = Duration::from_secs(30);
 
-/// What a tool answers.
+/// The result of a tool call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     pub text: String,
@@ -43,7 +43,7 @@ impl Output {
         Self { text: text.into(), is_error: false }
     }
 
-    /// It did not; the text says what to do.
+    /// The text says what happened and what to do.
     pub fn error(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_error: true }
     }
@@ -51,31 +51,22 @@ impl Output {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call {
-    /// Done inside the box.
-    Local(Local),
+    Local(LocalCall),
     SendMessage(SendMessage),
     /// A request of the host.
     Ask(Request),
 }
 
-/// A call of a local tool.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Local {
-    /// `run_command`
+pub enum LocalCall {
     Run(run_command::Args),
-    /// `read_file`
     Read(read_file::Args),
-    /// `write_file`
     Write(write_file::Args),
-    /// `edit_file`
     Edit(edit_file::Args),
-    /// `list_files`
     List(list_and_search::ListArgs),
-    /// `search_files`
     Search(list_and_search::SearchArgs),
 }
 
-/// `send_message`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendMessage {
@@ -86,25 +77,25 @@ pub struct SendMessage {
 /// The tool that sends an interim reply.
 pub const SEND_MESSAGE: &str = "send_message";
 
-/// Whether a call of this tool goes to the host by a letter. Such a call can be repeated after a crash; a local
-/// one cannot, since nobody knows how far it came.
+/// Whether a call of this tool goes to the host by a letter. Such a call can be repeated after a crash. A local one
+/// cannot, because nobody knows how far it came.
 pub fn is_by_letter(name: &str) -> bool {
     name == SEND_MESSAGE || request_tool(name).is_some()
 }
 
 impl Call {
-    /// Reads a call.
+    /// Parses a call: the tool's name and its arguments as JSON.
     ///
     /// # Errors
-    /// For an unknown tool or arguments that do not fit: what the model should correct.
+    /// For an unknown tool or invalid arguments: what the model should correct.
     pub fn parse(name: &str, input: &str) -> Result<Self, String> {
         Ok(match name {
-            RUN_COMMAND => Self::Local(Local::Run(args(name, input)?)),
-            "read_file" => Self::Local(Local::Read(args(name, input)?)),
-            "write_file" => Self::Local(Local::Write(args(name, input)?)),
-            "edit_file" => Self::Local(Local::Edit(args(name, input)?)),
-            "list_files" => Self::Local(Local::List(args(name, input)?)),
-            "search_files" => Self::Local(Local::Search(args(name, input)?)),
+            RUN_COMMAND => Self::Local(LocalCall::Run(args(name, input)?)),
+            "read_file" => Self::Local(LocalCall::Read(args(name, input)?)),
+            "write_file" => Self::Local(LocalCall::Write(args(name, input)?)),
+            "edit_file" => Self::Local(LocalCall::Edit(args(name, input)?)),
+            "list_files" => Self::Local(LocalCall::List(args(name, input)?)),
+            "search_files" => Self::Local(LocalCall::Search(args(name, input)?)),
             SEND_MESSAGE => Self::SendMessage(args(name, input)?),
             _ => match request_tool(name) {
                 Some(tool) => Self::Ask((tool.read)(input)?),
@@ -116,17 +107,17 @@ impl Call {
         })
     }
 
-    /// The command, for the policy.
+    /// The command line of `run_command`, for the tool policy.
     pub fn command(&self) -> Option<&str> {
         match self {
-            Self::Local(Local::Run(args)) => Some(&args.command),
+            Self::Local(LocalCall::Run(args)) => Some(&args.command),
             _ => None,
         }
     }
 }
 
-impl Local {
-    /// One line for a person: what it is about.
+impl LocalCall {
+    /// One line for a person: the command or the path of the call.
     pub fn detail(&self) -> String {
         one_line(match self {
             Self::Run(args) => &args.command,
@@ -139,7 +130,7 @@ impl Local {
     }
 }
 
-/// The greatest length of a status letter's detail, in characters.
+/// The longest detail of a status letter, in characters.
 const DETAIL_MAX: usize = 200;
 
 fn one_line(text: &str) -> String {
@@ -154,7 +145,7 @@ fn args<'a, T: Deserialize<'a>>(name: &str, input: &'a str) -> Result<T, String>
     serde_json::from_str(input).map_err(|e| format!("the arguments of {name} do not fit: {e}"))
 }
 
-/// Does the local tools.
+/// Runs local tools.
 #[derive(Debug)]
 pub struct Toolbox {
     paths: BoxPaths,
@@ -163,34 +154,35 @@ pub struct Toolbox {
 }
 
 impl Toolbox {
-    /// Tools for this box.
     pub fn new(paths: BoxPaths, shell: Option<Shell>, limits: Limits) -> Self {
         Self { paths, shell, limits }
     }
 
-    /// The shell that commands run in.
     pub fn shell(&self) -> Option<&Shell> {
         self.shell.as_ref()
     }
 
-    /// The longest that a call takes.
-    pub fn patience(&self, call: &Local) -> Duration {
+    /// The time limit of a call.
+    pub fn time_limit(&self, call: &LocalCall) -> Duration {
         match call {
-            Local::Run(args) => run_command::time_limit(args, &self.limits),
+            LocalCall::Run(args) => run_command::time_limit(args, &self.limits),
             _ => self.file_tool_limit(),
         }
     }
 
-    /// Does it. Dropping the future ends the command with its whole group, and leaves a file tool to end unseen.
-    pub async fn run(&self, call: Local) -> Output {
+    /// Runs a call. Dropping the future kills a command with its process group; a file tool ends on its thread
+    /// unseen.
+    pub async fn run(&self, call: LocalCall) -> Output {
         let paths = self.paths.clone();
         match call {
-            Local::Run(args) => run_command::run(&paths, self.shell.as_ref(), &self.limits, args).await,
-            Local::Read(args) => self.blocking(move |_| read_file::run(&paths, &args)).await,
-            Local::Write(args) => self.blocking(move |_| write_file::run(&paths, &args)).await,
-            Local::Edit(args) => self.blocking(move |_| edit_file::run(&paths, &args)).await,
-            Local::List(args) => self.blocking(move |stop| list_and_search::list(&paths, &args, stop)).await,
-            Local::Search(args) => {
+            LocalCall::Run(args) => run_command::run(&paths, self.shell.as_ref(), &self.limits, args).await,
+            LocalCall::Read(args) => self.blocking(move |_| read_file::run(&paths, &args)).await,
+            LocalCall::Write(args) => self.blocking(move |_| write_file::run(&paths, &args)).await,
+            LocalCall::Edit(args) => self.blocking(move |_| edit_file::run(&paths, &args)).await,
+            LocalCall::List(args) => {
+                self.blocking(move |stop| list_and_search::list(&paths, &args, stop)).await
+            }
+            LocalCall::Search(args) => {
                 self.blocking(move |stop| list_and_search::search(&paths, &args, stop)).await
             }
         }
@@ -200,7 +192,7 @@ impl Toolbox {
         Duration::from_secs(self.limits.command_s.into())
     }
 
-    /// File tools run on a thread of their own: a filesystem may take its time, and letters must not wait for it.
+    /// File tools run on a thread of their own, because letters must not wait for a slow filesystem.
     async fn blocking<F>(&self, work: F) -> Output
     where
         F: FnOnce(&file_access::Stop) -> Result<Output, String> + Send + 'static,
@@ -212,7 +204,7 @@ impl Toolbox {
         match tokio::time::timeout(limit, tokio::task::spawn_blocking(move || work(&theirs))).await {
             Ok(Ok(Ok(output))) => output,
             Ok(Ok(Err(problem))) => Output::error(problem),
-            // Where a panic unwinds. The release build aborts instead, and the next run answers the call with
+            // Only where a panic unwinds. The release build aborts, and the next run answers the call with
             // "interrupted".
             Ok(Err(_)) => Output::error("the tool broke down inside; try run_command for the same work"),
             Err(_) => Output::error(format!(

@@ -219,7 +219,7 @@ async fn rollback(here: &Here, group: &GroupName) -> Done {
     if to.name != from.name {
         edit::set_image(&here.root, group, &to.name)?;
     }
-    if !store.pin_back(group, to.clone(), "terminal", Clock::new().wall()).await? {
+    if !store.roll_back_pin(group, to.clone(), "terminal", Clock::new().wall()).await? {
         return Err(CliError::Plain(format!("the image of group {group} was changed meanwhile; look again")));
     }
     let text = format!(

@@ -18,7 +18,7 @@ use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
     let store = here.store()?;
-    let (summary, losses) = (store.summary().await?, store.losses().await?);
+    let (summary, losses) = (store.summary().await?, store.posture_gaps().await?);
     let pins = store.pins().await?;
     let kept: Vec<_> =
         pins.iter().filter_map(|(group, pin)| Some((group, pin, pin.refused.as_ref()?))).collect();

@@ -1,7 +1,7 @@
 //! Which image a group's boxes are made of: looked up, checked, pinned by its id, and kept until another one passes.
 //!
-//! `policy::image_selection` holds the rule. A run never fetches an image: it uses what the engine has, and what it has not is
-//! refused with the command that fetches it.
+//! `policy::image_selection` holds the rule. A run never fetches an image: it uses what the engine has, and what it has
+//! not is refused with the command that fetches it.
 
 mod check;
 mod recipe;
@@ -144,7 +144,7 @@ impl Images {
             (ImageChoice::Pinned | ImageChoice::Kept, Some(pin), _) => self.pinned(group, &pin.now).await,
             (ImageChoice::Back, Some(Pin { before: Some(before), .. }), _) => {
                 let run = self.pinned(group, &before).await?;
-                self.store.pin_back(group, before, "group.toml", self.clock.wall()).await?;
+                self.store.roll_back_pin(group, before, "group.toml", self.clock.wall()).await?;
                 Ok(run)
             }
             (ImageChoice::Take(_), pin, Some(about)) => self.take(group, wanted, about, pin).await,

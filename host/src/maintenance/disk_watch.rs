@@ -9,7 +9,7 @@ use super::tell_owner;
 use crate::disk::{self, Room};
 use crate::policy::disk_pressure::{DiskLimits, DiskPressure, DiskReading, decide, names_floor};
 use crate::services::Services;
-use crate::store::{BALLAST, Trouble};
+use crate::store::{BALLAST, StoreFaults};
 use crate::text;
 
 /// How often the disk is looked at while there is room.
@@ -23,8 +23,8 @@ const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// What was last known of the disk.
 pub struct Watch {
     pressure: DiskPressure,
-    trouble: watch::Receiver<Trouble>,
-    met: Trouble,
+    trouble: watch::Receiver<StoreFaults>,
+    met: StoreFaults,
     /// What the owner has not been told yet, because it could not be stored.
     untold: Option<(String, String)>,
     tell_at: Duration,
@@ -33,8 +33,8 @@ pub struct Watch {
 impl Watch {
     /// Looks for the first time, before anything is taken in.
     pub fn begin(services: &Services) -> Self {
-        let trouble = services.store.trouble();
-        let met = Trouble::default();
+        let trouble = services.store.faults();
+        let met = StoreFaults::default();
         let mut watch =
             Self { pressure: DiskPressure::Fine, trouble, met, untold: None, tell_at: Duration::ZERO };
         watch.look(services, false);

@@ -1,6 +1,7 @@
 //! The outbox against a platform that remembers: whatever happens to each call, and wherever the host dies, what
 //! stands on the platform is accounted for, in order, and nothing ends in silence.
 
+use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;

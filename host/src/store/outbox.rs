@@ -9,7 +9,8 @@
 //!                     │                                   └ with a code: held, until /resend or /drop
 //!                     └─ never, or a day of trying ────> failed        too old at a claim ──> expired
 //! ```
-//! A row that is found `sending` by somebody who did not send it (the next host) was cut off: see [`SendOutcome::Died`].
+//! A row that is found `sending` by somebody who did not send it (the next host) was cut off: see
+//! [`SendOutcome::Died`].
 
 use std::time::Duration;
 

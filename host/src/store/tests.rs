@@ -6,6 +6,7 @@ mod files;
 mod keeping;
 mod opening;
 mod orders;
+mod reading;
 
 use std::time::Duration;
 

@@ -109,7 +109,7 @@ impl Supervisor {
     fn status(&self, row: CommandRow, lane: &'static str) {
         let (services, load, settings) = (Arc::clone(&self.services), self.dispatch.load(), self.settings);
         tokio::spawn(async move {
-            let waiting = services.store.waiting(&row.group).await.unwrap_or_default();
+            let waiting = services.store.count_waiting(&row.group).await.unwrap_or_default();
             let text = match services.install.group(&row.group) {
                 Ok(group) => text::status(&StatusFacts {
                     group: group.name.to_string(),

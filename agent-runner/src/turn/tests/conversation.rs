@@ -1,4 +1,4 @@
-//! Turns that go well.
+//! Turns that finish: tools, follow-ups, requests, the tool policy.
 
 use super::*;
 use ipc_schema::letters::Request;

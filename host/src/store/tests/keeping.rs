@@ -134,7 +134,7 @@ async fn numbers_go_on_from_where_the_replaced_database_was() {
         if !readable {
             std::fs::write(&path, "nothing that a database would be").unwrap();
         }
-        let restored = restore(&path, &copy, Around::Newer, "T").unwrap();
+        let restored = restore(&path, &copy, Transcripts::MayBeNewer, "T").unwrap();
         assert!(restored.replaced.unwrap().ends_with("lazaret.db.replaced-T"));
         house.store = Store::open(&path).unwrap();
         let next = house.writes("telegram:-1", "the next one", Role::Wake).await;
@@ -152,11 +152,11 @@ async fn a_restore_that_was_cut_is_done_again_before_anything_opens() {
     back_up(&path, &copy).unwrap();
     house.store.close().await;
     begin_restore(&path, &copy).unwrap();
-    for error in [Store::open(&path).unwrap_err(), Store::beside(&path).unwrap_err()] {
+    for error in [Store::open(&path).unwrap_err(), Store::open_for_command(&path).unwrap_err()] {
         let command = format!("lazaret restore {}", copy.display());
         assert!(error.code() == "store.unfinished" && error.to_string().contains(&command), "{error}");
     }
-    restore(&path, &copy, Around::Newer, "T").unwrap();
+    restore(&path, &copy, Transcripts::MayBeNewer, "T").unwrap();
     drop(Store::open(&path).unwrap());
 }
 
@@ -168,7 +168,7 @@ async fn a_copy_with_its_log_beside_it_is_put_back_whole() {
     std::fs::copy(&path, &copy).unwrap();
     std::fs::copy(crate::disk::beside(&path, "-wal"), crate::disk::beside(&copy, "-wal")).unwrap();
     house.store.close().await;
-    restore(&path, &copy, Around::Newer, "T").unwrap();
+    restore(&path, &copy, Transcripts::MayBeNewer, "T").unwrap();
     house.store = Store::open(&path).unwrap();
     assert_eq!(number(&house, "SELECT count(*) FROM message").await, 1);
 }
@@ -182,7 +182,7 @@ async fn a_copy_of_a_newer_host_is_refused_and_nothing_is_changed() {
     std::fs::copy(&path, &copy).unwrap();
     rusqlite::Connection::open(&copy).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = std::fs::read(&path).unwrap();
-    let error = restore(&path, &copy, Around::Newer, "T").unwrap_err();
+    let error = restore(&path, &copy, Transcripts::MayBeNewer, "T").unwrap_err();
     assert!(error.code() == "store.newer" && error.to_string().contains("schema 99"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
     drop(Store::open(&path).unwrap());
