@@ -31,7 +31,7 @@ use crate::disk;
 use crate::domain::group::{Group, ModelChoice};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
-use crate::policy::mounts::Allowed;
+use crate::policy::mounts::AllowedRoot;
 use crate::policy::posture::acceptable;
 use crate::policy::rate_limit::Limits;
 pub use dirs::Root;
@@ -106,7 +106,7 @@ pub struct Install {
     pub model: ModelChoice,
     /// `None` where Telegram is off or has no token.
     pub telegram: Option<Telegram>,
-    allowed_mounts: Vec<Allowed>,
+    allowed_mounts: Vec<AllowedRoot>,
     shown: Vec<Shown>,
     groups: GroupCache,
 }

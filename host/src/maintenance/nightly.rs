@@ -92,7 +92,7 @@ async fn copy(services: &Services, now: WallMs) -> bool {
 async fn examine(services: &Services) {
     let path = services.install.root.database();
     if let Ok(Err(e)) = tokio::task::spawn_blocking(move || store::check(&path)).await {
-        services.store.is_damaged(&e);
+        services.store.report_damage(&e);
     }
 }
 
