@@ -1,4 +1,5 @@
-//! `lazaret image`: builds, checks and chooses the images of boxes. It works beside a running host; only new runs change.
+//! `lazaret image`: builds, checks and chooses the images of boxes. It works beside a running host; only new runs
+//! change.
 
 use ipc_schema::text_sanitize::safe_line;
 use std::process::ExitCode;
