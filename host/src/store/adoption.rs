@@ -67,7 +67,8 @@ impl Store {
         .await
     }
 
-    /// Letters that the agent has not acknowledged. The earlier host may have died before it wrote the file of the last.
+    /// Letters that the agent has not acknowledged. The earlier host may have died before it wrote the file of the
+    /// last.
     pub async fn unacknowledged(&self, run: RunId) -> Result<Vec<ToWrite>> {
         self.read(move |c| {
             let sql = "SELECT n, kind, bytes FROM to_agent WHERE run = ?1

@@ -1,9 +1,9 @@
 //! Copies a database page by page from one snapshot, and checks the copy before it gets its name. Backups, restores and
 //! upgrades call it.
 //!
-//! `VACUUM INTO` would give a smaller file, but it writes a new database from what it can read: it repairs in the copy an
-//! index that disagrees with its table, and the original stays broken. With unchanged pages, checking the copy checks
-//! the original, and the host does not pause for it.
+//! `VACUUM INTO` would give a smaller file, but it writes a new database from what it can read: it repairs in the copy
+//! an index that disagrees with its table, and the original stays broken. With unchanged pages, checking the copy
+//! checks the original, and the host does not pause for it.
 
 #![allow(clippy::disallowed_methods, reason = "the database and its copies")]
 
@@ -171,7 +171,8 @@ pub(super) struct Examined {
 /// Checks a file that nobody writes to. Creates no file beside it.
 pub(super) fn examine(path: &Path) -> Result<Examined> {
     let bytes = std::fs::metadata(path).map_err(|e| StoreError::file(path, &e))?.len();
-    // `immutable`: no locks and no side files. The path becomes part of a URI, so the URI's special characters are escaped.
+    // `immutable`: no locks and no side files. The path becomes part of a URI, so the URI's special characters are
+    // escaped.
     let uri = format!("file:{}?immutable=1", percent(path));
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;

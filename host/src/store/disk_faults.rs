@@ -1,5 +1,5 @@
-//! Reports a full disk, a read-only disk and a damaged file to the host, which then stops accepting messages. The writer and
-//! the readers call it with every error. It never ends the host by itself.
+//! Reports a full disk, a read-only disk and a damaged file to the host, which then stops accepting messages. The
+//! writer and the readers call it with every error. It never ends the host by itself.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

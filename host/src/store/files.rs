@@ -1,5 +1,5 @@
-//! Files that agents send: outbox rows whose bytes are in the spool. The `send_file` request and the spool's cleanup call
-//! it.
+//! Files that agents send: outbox rows whose bytes are in the spool. The `send_file` request and the spool's cleanup
+//! call it.
 //!
 //! A file is in the spool before its row is written and stays there while a row needs it: no row lacks its file.
 
@@ -36,8 +36,8 @@ impl Store {
         .await
     }
 
-    /// Stores the verdict on a `send_file` and the outbox part in one transaction, so that a host that dies sends the file
-    /// once. A request that has its verdict sends nothing again.
+    /// Stores the verdict on a `send_file` and the outbox part in one transaction, so that a host that dies sends the
+    /// file once. A request that has its verdict sends nothing again.
     pub async fn send_file(
         &self,
         run: RunId,

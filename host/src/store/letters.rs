@@ -1,5 +1,5 @@
-//! Letters to agents. The store writes a letter as a row first, and `run` writes its file afterwards: a host that dies in
-//! between finds the row and writes the file.
+//! Letters to agents. The store writes a letter as a row first, and `run` writes its file afterwards: a host that dies
+//! in between finds the row and writes the file.
 
 use ipc_schema::layout::letter_name;
 use ipc_schema::letters::ToAgent;

@@ -1,5 +1,5 @@
-//! Opens the database. [`super::Store`] calls it. It knows whose file it is, which schema it has and whether it is damaged before
-//! it writes a byte, and it never changes a file that it refuses.
+//! Opens the database. [`super::Store`] calls it. It knows whose file it is, which schema it has and whether it is
+//! damaged before it writes a byte, and it never changes a file that it refuses.
 //!
 //! The files beside `lazaret.db`:
 //!
@@ -13,8 +13,8 @@
 //! | `.before-N` | the database with schema N, before its upgrade |
 //! | `.replaced-T` | the database that a restore replaced |
 //!
-//! A crash shows in the `.open` file and not in a non-empty WAL: a `lazaret status` after the crash is the last program to
-//! close the database, so SQLite empties the WAL then.
+//! A crash shows in the `.open` file and not in a non-empty WAL: a `lazaret status` after the crash is the last program
+//! to close the database, so SQLite empties the WAL then.
 
 #![allow(clippy::disallowed_methods, reason = "the database and what lies beside it")]
 

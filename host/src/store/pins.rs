@@ -1,4 +1,5 @@
-//! The image of each group's boxes, pinned by id, and the images that have passed the check. `images` and `run` call it.
+//! The image of each group's boxes, pinned by id, and the images that have passed the check. `images` and `run` call
+//! it.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 

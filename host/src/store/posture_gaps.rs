@@ -11,8 +11,8 @@ use crate::domain::{GroupName, WallMs};
 pub struct PostureGap {
     /// The line's name.
     pub name: String,
-    /// Why runs start all the same: `accepted` by the owner, `runtime` (this container runtime cannot hold it), or `named`
-    /// (it is only reported).
+    /// Why runs start all the same: `accepted` by the owner, `runtime` (this container runtime cannot hold it), or
+    /// `named` (it is only reported).
     pub why: String,
     /// The required value.
     pub expected: String,

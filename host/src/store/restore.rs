@@ -2,8 +2,8 @@
 //!
 //! One rename is the whole change, as in an upgrade, with two more dangers:
 //!
-//! - The present file may be so damaged that SQLite cannot empty its WAL. Then file and WAL are kept together under a new
-//!   name, and a marker refuses every opening until the new file is in place.
+//! - The present file may be so damaged that SQLite cannot empty its WAL. Then file and WAL are kept together under a
+//!   new name, and a marker refuses every opening until the new file is in place.
 //! - Transcripts may be newer than the copy and hold messages that the copy does not know. The host would give the same
 //!   numbers to other messages, and the runner would skip those as already seen. So the numbers continue from where the
 //!   replaced database was.
@@ -88,8 +88,8 @@ pub fn restore(database: &Path, from: &Path, transcripts: Transcripts, stamp: &s
     Ok(Restored { schema: found.schema, rows, replaced })
 }
 
-/// Writes the marker that refuses every opening until a restore has finished. `lazaret restore` of a whole archive calls
-/// it before it changes the other files.
+/// Writes the marker that refuses every opening until a restore has finished. `lazaret restore` of a whole archive
+/// calls it before it changes the other files.
 ///
 /// # Errors
 /// [`StoreError::File`], [`StoreError::Full`], [`StoreError::ReadOnly`].

@@ -73,9 +73,9 @@ impl Store {
         .await
     }
 
-    /// Deletes a batch of rows: letters of runs that ended before `letters`, stages before `letters`, model calls before
-    /// `usage`. Messages, turns, the outbox and the audit trail stay. The caller passes the returned progress in again
-    /// until [`Cleared::is_done`]. SQLite reuses the freed pages, so the file stops growing.
+    /// Deletes a batch of rows: letters of runs that ended before `letters`, stages before `letters`, model calls
+    /// before `usage`. Messages, turns, the outbox and the audit trail stay. The caller passes the returned progress in
+    /// again until [`Cleared::is_done`]. SQLite reuses the freed pages, so the file stops growing.
     pub async fn clear(&self, from: Cleared, letters: WallMs, usage: WallMs) -> Result<Cleared> {
         self.write(move |c| {
             let (runs, after) = delete_of_runs(c, &from.after, letters)?;
@@ -88,8 +88,8 @@ impl Store {
     }
 
     /// Moves the times of everything that waits after the clock was set forward by `by` milliseconds, so that nothing
-    /// grows old by that. `now` is the time before the change. A row with a later time keeps it: an earlier host stamped
-    /// it with a correct clock, and this one started in 1970.
+    /// grows old by that. `now` is the time before the change. A row with a later time keeps it: an earlier host
+    /// stamped it with a correct clock, and this one started in 1970.
     pub async fn move_times(&self, by: i64, now: WallMs) -> Result<()> {
         self.write(move |c| {
             let sql = format!(

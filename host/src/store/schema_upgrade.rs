@@ -1,14 +1,14 @@
-//! Upgrades a database to a newer schema. `open` calls it. It migrates, checks and syncs a copy, and renames that over the
-//! old file.
+//! Upgrades a database to a newer schema. `open` calls it. It migrates, checks and syncs a copy, and renames that over
+//! the old file.
 //!
 //! The rename is the whole change: a kill at any moment leaves the unchanged old file or the complete new one under the
 //! name. The next start deletes a copy that a kill left behind.
 //!
 //! The WAL of the old file is the danger: SQLite finds a WAL by its name and would replay that of the old file into the
-//! new one. So the old file's WAL is emptied first. Then SQLite's exclusive lock keeps every other program from starting
-//! a new WAL until the new file is in place. POSIX drops that lock when this process closes any descriptor of the file,
-//! by whatever name it was opened (https://sqlite.org/howtocorrupt.html, section 2.2): so the old file is only renamed,
-//! linked, or read through SQLite.
+//! new one. So the old file's WAL is emptied first. Then SQLite's exclusive lock keeps every other program from
+//! starting a new WAL until the new file is in place. POSIX drops that lock when this process closes any descriptor of
+//! the file, by whatever name it was opened (https://sqlite.org/howtocorrupt.html, section 2.2): so the old file is
+//! only renamed, linked, or read through SQLite.
 
 #![allow(clippy::disallowed_methods, reason = "the database and the copy that is upgraded")]
 
@@ -63,8 +63,8 @@ fn plan(from: i64, to: i64) -> Vec<UpgradeStep> {
     before.into_iter().chain((from + 1..=to).map(UpgradeStep::Migrate)).chain(after).collect()
 }
 
-/// Upgrades the file from schema `from` to the last of `migrations`. Calls `done` after each step; an error of `done` ends
-/// the upgrade there (tests interrupt it this way).
+/// Upgrades the file from schema `from` to the last of `migrations`. Calls `done` after each step; an error of `done`
+/// ends the upgrade there (tests interrupt it this way).
 ///
 /// # Errors
 /// [`StoreError::Upgrade`], with the file unchanged, and errors of `done`.
@@ -235,8 +235,8 @@ impl Upgrade<'_> {
     }
 }
 
-/// Gives a file a second name, or copies it if the file system has no hard links. Syncs the bytes, not the name. A locked
-/// database is read through the connection `held` only, which has synced it.
+/// Gives a file a second name, or copies it if the file system has no hard links. Syncs the bytes, not the name. A
+/// locked database is read through the connection `held` only, which has synced it.
 pub(super) fn link_or_copy(path: &Path, second: &Path, held: Option<&Connection>) -> Result<()> {
     let failed = |e: std::io::Error| StoreError::file(second, &e);
     disk::remove(second).map_err(failed)?;
@@ -258,8 +258,8 @@ pub(super) fn writer(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Empties the file's WAL, removes its side files and locks the file against every other program. The lock lasts as long
-/// as the connection lives and nothing else in this process opens the file.
+/// Empties the file's WAL, removes its side files and locks the file against every other program. The lock lasts as
+/// long as the connection lives and nothing else in this process opens the file.
 pub(super) fn lock_exclusively(path: &Path) -> Result<Connection> {
     let held = || StoreError::Busy(format!("another program has {} open; stop it first", path.display()));
     let old = writer(path)?;

@@ -45,7 +45,7 @@ pub struct Verdict {
     pub boxes_left: u64,
     /// Hosts that did not come up.
     pub start_failures: u64,
-    /// How often the town stood still at the end and was given another host.
+    /// How often the simulation stood still at the end and was given another host.
     pub nudges: u64,
     /// What was broken, in words. Not part of the line.
     #[serde(skip)]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 
-use super::{Plan, Town, Verdict, checker};
+use super::{Plan, Simulation, Verdict, checker};
 use crate::world::{Engine, World};
 
 /// A host starts and ends within this.
@@ -19,31 +19,31 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// after it said something, in milliseconds.
 pub async fn rolling(rounds: u64, plan: Plan, dir: &Path) -> (Verdict, u64) {
     let mut chance = fastrand::Rng::with_seed(plan.seed);
-    let mut town = Town::build(Engine::stand_in().await, plan).await;
-    town.up().await;
+    let mut simulation = Simulation::build(Engine::stand_in().await, plan).await;
+    simulation.up().await;
     for round in 1..=rounds {
         let until = Instant::now() + Duration::from_millis(chance.u64(200..1200));
         while Instant::now() < until {
-            if town.waiting() < 2 * town.chats() {
-                town.says(chance.usize(..town.chats()), None);
+            if simulation.waiting() < 2 * simulation.chats() {
+                simulation.says(chance.usize(..simulation.chats()), None);
             }
             tokio::time::sleep(Duration::from_millis(chance.u64(5..40))).await;
         }
-        town.world.stop_host().await;
-        town.up().await;
+        simulation.world.stop_host().await;
+        simulation.up().await;
         if round % 10 == 0 {
             eprintln!(
                 "{round} restarts, {} messages, longest pause {} ms",
-                town.said(),
-                town.longest_pause()
+                simulation.said(),
+                simulation.longest_pause()
             );
         }
     }
     // What still waits is a part of the pauses.
-    let settled = town.settle().await;
-    town.waiting();
-    let longest = town.longest_pause();
-    let mut verdict = town.judge(dir).await;
+    let settled = simulation.settle().await;
+    simulation.waiting();
+    let longest = simulation.longest_pause();
+    let mut verdict = simulation.check(dir).await;
     verdict.broken.extend(settled.err());
     (verdict, longest)
 }

@@ -1,7 +1,7 @@
-//! Nothing lost, nothing said twice: a town of chats, a host that is killed again and again, and a checker.
+//! Nothing lost, nothing said twice: a simulation of chats, a host that is killed again and again, and a checker.
 //!
 //! [`sweep`] meets every failpoint on its own; [`random`] kills the host, the boxes and the engine at random under
-//! load; [`moments`] looks at what a crash would have left; [`shows`] asks the questions of an operator. Each ends
+//! load; [`invariants`] looks at what a crash would have left; [`shows`] asks the questions of an operator. Each ends
 //! with the [`checker`], which knows nothing of how it was done: it reads the [platform's log](log) and the final
 //! database, and says whether the promises were kept.
 
@@ -18,5 +18,5 @@ mod token;
 
 pub use checker::{Evidence, Facts, Verdict};
 pub use log::PlatformLog;
-pub use simulation::{Channel, Plan, Town};
+pub use simulation::{Channel, Plan, Simulation};
 pub use token::{Token, tokens};

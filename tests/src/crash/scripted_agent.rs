@@ -13,7 +13,7 @@ const STILL_WAITING: &str = "Still waiting for an answer:";
 /// It answers what came after its last answer, in the chat of the newest message only: a session is shared by all
 /// chats of a group, and what an earlier turn left unanswered in another chat is not for this one's ears. What it does
 /// before it answers follows from the number of the newest message.
-pub fn mind(conversation: &Conversation) -> Does {
+pub fn next_step(conversation: &Conversation) -> Does {
     if conversation.system.contains("You summarise the older part of a conversation") {
         return Does::Says("Earlier messages were answered.".to_owned());
     }

@@ -1,4 +1,4 @@
-//! A town of chats around one host: people who say tokens, a platform that keeps a log, and counts of what was done.
+//! A simulation of chats around one host: people who say tokens, a platform that keeps a log, and counts of what was done.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,22 +8,22 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::checker::{self, Evidence, Facts, Verdict};
 use super::log::What;
-use super::scripted_agent::mind;
-use super::terminal_clients::Keyed;
+use super::scripted_agent::next_step;
+use super::terminal_clients::TerminalClient;
 use super::token::{ANSWER, Token, tokens};
 use super::{PlatformLog, log};
 use crate::telegram::{Chat, Document, Person, Troubles};
 use crate::world::{Engine, World};
 
-/// A town that has not moved for so long is stuck.
-const STUCK: Duration = Duration::from_secs(90);
+/// A simulation that has not moved for so long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(90);
 /// One that has not moved for so long is given another host: waits that grow begin anew with it.
-const NUDGE: Duration = Duration::from_secs(25);
+const RESTART_AFTER: Duration = Duration::from_secs(25);
 
 /// A token whose number ends in this comes with a file.
-const WITH_A_FILE: u64 = 3;
+const FILE_DIGIT: u64 = 3;
 
-fn enclosure(n: u64) -> Document {
+fn attached_file(n: u64) -> Document {
     let bytes = vec![7; usize::try_from(n % 1_000).unwrap_or_default() + 1];
     Document { claims: Some(bytes.len()), bytes, name: "list.txt".into(), mime: "text/plain".into() }
 }
@@ -34,10 +34,10 @@ pub enum Channel {
     /// It takes no id of ours.
     Telegram,
     /// It takes our ids.
-    Keyed,
+    Terminal,
 }
 
-/// What a town is like.
+/// What a simulation is like.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Its platform.
@@ -59,26 +59,26 @@ pub struct Plan {
 }
 
 /// Someone's chat with an agent.
-enum Home {
+enum Client {
     Telegram(Person, Chat),
-    Keyed(Keyed),
+    Terminal(TerminalClient),
 }
 
-struct Resident {
+struct Participant {
     address: String,
     label: String,
     said: u64,
-    home: Home,
+    client: Client,
 }
 
-/// The town.
-pub struct Town {
+/// The simulation.
+pub struct Simulation {
     /// Its install, host and servers.
     pub world: World,
     /// What only the driver can count.
     pub facts: Facts,
     log: PlatformLog,
-    residents: Vec<Resident>,
+    participants: Vec<Participant>,
     plan: Plan,
     read: usize,
     waiting: BTreeSet<Token>,
@@ -91,42 +91,42 @@ pub struct Town {
     moved: (usize, Instant),
 }
 
-impl Town {
-    /// Builds a town; its host is not up yet.
+impl Simulation {
+    /// Builds a simulation; its host is not up yet.
     ///
     /// # Panics
     /// When the world cannot be made.
     pub async fn build(engine: Engine, plan: Plan) -> Self {
         let mut world = World::on(engine).await;
-        world.model.thinks_by(mind);
+        world.model.answer_with(next_step);
         let log = match PlatformLog::create(world.root()) {
             Ok(log) => log,
             Err(e) => panic!("no place for the platform's log: {e}"),
         };
-        let mut residents = Vec::new();
+        let mut participants = Vec::new();
         for number in 0..plan.chats {
             let group = match number % plan.groups {
                 0 => "main".to_owned(),
                 n => format!("g{n}"),
             };
-            residents.push(move_in(&world, &log, &plan, number, &group));
+            participants.push(add_participant(&world, &log, &plan, number, &group));
         }
         for number in 0..plan.groups {
-            settle_group(&world, &residents, &plan, number);
+            write_group(&world, &participants, &plan, number);
         }
         for (name, value) in [
             ("LAZARET_HOST_WORKING_RUNS", "6"),
             ("LAZARET_HOST_LIVE_BOXES", "10"),
             ("LAZARET_LIMITS_IDLE_WINDOW", "3s"),
             ("LAZARET_MODEL_WINDOW", "16000"),
-            // The platform's own pace is for people; a storm says more.
+            // The platform's own pace is for people; a soak says more.
             ("LAZARET_CHANNELS_TELEGRAM_CHAT_BURST", "10000"),
             ("LAZARET_CHANNELS_TELEGRAM_BOT_PER_SECOND", "1000"),
         ] {
             world.set(name, value);
         }
         match plan.channel {
-            Channel::Keyed => drop(world.unset("TELEGRAM_BOT_TOKEN")),
+            Channel::Terminal => drop(world.unset("TELEGRAM_BOT_TOKEN")),
             Channel::Telegram => world.telegram.log_to(log.clone()),
         }
         if let Some(policy) = &plan.policy {
@@ -138,7 +138,7 @@ impl Town {
             world,
             facts,
             log,
-            residents,
+            participants,
             plan,
             read: 0,
             waiting,
@@ -157,36 +157,36 @@ impl Town {
         self.world.telegram.troubles(on.then_some(Troubles { lost, busy, down, chance }));
     }
 
-    /// The resident of this number says its next token, or an order.
+    /// The participant of this number says its next token, or an order.
     pub fn says(&mut self, number: usize, order: Option<&str>) {
         self.says_like(number, order, None);
     }
 
     /// The same; the token's number ends in `digit`, because what the model does follows from that.
     pub fn says_like(&mut self, number: usize, order: Option<&str>, digit: Option<u64>) {
-        let Some(resident) = self.residents.get_mut(number) else { return };
+        let Some(participant) = self.participants.get_mut(number) else { return };
         let token = order.is_none().then(|| {
-            resident.said += 1;
-            while digit.is_some_and(|digit| resident.said % 10 != digit) {
-                resident.said += 1;
+            participant.said += 1;
+            while digit.is_some_and(|digit| participant.said % 10 != digit) {
+                participant.said += 1;
             }
-            Token { label: resident.label.clone(), n: resident.said }
+            Token { label: participant.label.clone(), n: participant.said }
         });
         self.said += 1;
         let text =
             token.as_ref().map_or(order.unwrap_or_default().to_owned(), |token| format!("hello {token}"));
-        match &resident.home {
-            Home::Telegram(person, chat) => {
-                let id = match token.as_ref().filter(|token| token.n % 10 == WITH_A_FILE) {
-                    Some(token) => person.sends(chat, enclosure(token.n), &text),
+        match &participant.client {
+            Client::Telegram(person, chat) => {
+                let id = match token.as_ref().filter(|token| token.n % 10 == FILE_DIGIT) {
+                    Some(token) => person.sends(chat, attached_file(token.n), &text),
                     None => person.says(chat, &text),
                 };
                 let id = id.to_string();
-                self.log.said(&resident.address, &id, &text);
+                self.log.said(&participant.address, &id, &text);
             }
-            Home::Keyed(client) => {
-                let id = format!("{}-{}", resident.label, self.said);
-                self.log.said(&resident.address, &id, &text);
+            Client::Terminal(client) => {
+                let id = format!("{}-{}", participant.label, self.said);
+                self.log.said(&participant.address, &id, &text);
                 client.says(&id, &text);
             }
         }
@@ -195,7 +195,7 @@ impl Town {
 
     /// How many chats there are.
     pub fn chats(&self) -> usize {
-        self.residents.len()
+        self.participants.len()
     }
 
     /// How much was said.
@@ -225,9 +225,9 @@ impl Town {
                             self.waiting.remove(&token);
                         }
                     } else if let Some(code) = asked_about(&line.text) {
-                        self.looks_for_held(&line.chat, &code);
+                        self.resolve_held(&line.chat, &code);
                     } else if line.text.starts_with("[lazaret]") {
-                        let here = self.residents.iter().find(|r| r.address == line.chat);
+                        let here = self.participants.iter().find(|r| r.address == line.chat);
                         self.waiting.retain(|token| here.is_none_or(|r| r.label != token.label));
                     }
                 }
@@ -237,7 +237,7 @@ impl Town {
     }
 
     /// Somebody was asked whether a part arrived: they look, and say so.
-    fn looks_for_held(&mut self, chat: &str, code: &str) {
+    fn resolve_held(&mut self, chat: &str, code: &str) {
         let path = self.world.root().join("state/lazaret.db");
         let held = || {
             let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -254,7 +254,7 @@ impl Town {
                 && line.text.trim() == text.trim()
         });
         let order = format!("/{} {code}", if arrived { "drop" } else { "resend" });
-        if let Some(number) = self.residents.iter().position(|resident| resident.address == chat) {
+        if let Some(number) = self.participants.iter().position(|participant| participant.address == chat) {
             self.says(number, Some(&order));
         }
     }
@@ -348,10 +348,10 @@ impl Town {
             if now != last {
                 (self.moved.1, last, nudged) = (Instant::now(), now, false);
             }
-            if self.moved.1.elapsed() > STUCK {
+            if self.moved.1.elapsed() > STUCK_AFTER {
                 return Err(format!("{} of {} taken over; left: {left:#?}", self.taken, self.said));
             }
-            if self.moved.1.elapsed() > NUDGE && !nudged {
+            if self.moved.1.elapsed() > RESTART_AFTER && !nudged {
                 nudged = true;
                 self.facts.nudges += 1;
                 eprintln!("it stands still, and is given another host: {left:#?}");
@@ -366,15 +366,15 @@ impl Town {
     ///
     /// # Panics
     /// When the evidence cannot be kept.
-    pub async fn judge(self, dir: &Path) -> Verdict {
-        self.judge_and(dir, &|| ()).await.0
+    pub async fn check(self, dir: &Path) -> Verdict {
+        self.check_and(dir, &|| ()).await.0
     }
 
-    /// The same, with a last look at something of the town before it is gone.
+    /// The same, with a last look at something of the simulation before it is gone.
     ///
     /// # Panics
-    /// As [`Town::judge`].
-    pub async fn judge_and<T>(mut self, dir: &Path, look: &impl Fn() -> T) -> (Verdict, T) {
+    /// As [`Simulation::check`].
+    pub async fn check_and<T>(mut self, dir: &Path, look: &impl Fn() -> T) -> (Verdict, T) {
         self.troubles(false);
         let settled = self.settle().await;
         if !self.stop().await {
@@ -432,29 +432,29 @@ pub(super) fn fired(trace: &Path, name: &str) -> usize {
     told.lines().filter(|line| line.starts_with(name) && line.contains(' ')).count()
 }
 
-fn move_in(world: &World, log: &PlatformLog, plan: &Plan, number: usize, group: &str) -> Resident {
+fn add_participant(world: &World, log: &PlatformLog, plan: &Plan, number: usize, group: &str) -> Participant {
     let label = format!("c{number}");
-    let (address, home) = match plan.channel {
+    let (address, client) = match plan.channel {
         Channel::Telegram => {
             let person = world.telegram.person(1000 + i64::try_from(number).unwrap_or(0), &label);
             let chat = person.direct();
-            (chat.address(), Home::Telegram(person, chat))
+            (chat.address(), Client::Telegram(person, chat))
         }
-        Channel::Keyed => {
+        Channel::Terminal => {
             let local = if group == "main" { "local" } else { group };
             let address = format!("terminal:{local}");
             let socket = world.root().join("state/host/host.sock");
             let seed = plan.seed + number as u64;
-            let client = Keyed::join(socket, group, &address, log.clone(), plan.lost, seed);
-            (address, Home::Keyed(client))
+            let client = TerminalClient::join(socket, group, &address, log.clone(), plan.lost, seed);
+            (address, Client::Terminal(client))
         }
     };
-    Resident { address, label, said: 0, home }
+    Participant { address, label, said: 0, client }
 }
 
-fn settle_group(world: &World, residents: &[Resident], plan: &Plan, number: usize) {
+fn write_group(world: &World, participants: &[Participant], plan: &Plan, number: usize) {
     let group = if number == 0 { "main".to_owned() } else { format!("g{number}") };
-    let of_group = residents.iter().skip(number).step_by(plan.groups);
+    let of_group = participants.iter().skip(number).step_by(plan.groups);
     let addresses: Vec<&str> =
         of_group.map(|r| r.address.as_str()).filter(|a| a.starts_with("telegram:")).collect();
     world.write(&format!("groups/{group}/group.toml"), &format!("chats = {addresses:?}\n"));

@@ -18,18 +18,18 @@ use super::PlatformLog;
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// A person at a terminal. Dropped, it leaves.
-pub struct Keyed {
+pub struct TerminalClient {
     says: UnboundedSender<(String, String)>,
     living: JoinHandle<()>,
 }
 
-impl Drop for Keyed {
+impl Drop for TerminalClient {
     fn drop(&mut self) {
         self.living.abort();
     }
 }
 
-impl Keyed {
+impl TerminalClient {
     /// Someone in the chat of `group`, known to the host as `chat`. Each receipt is lost with the chance `lost`, and
     /// the connection with it.
     pub fn join(socket: PathBuf, group: &str, chat: &str, log: PlatformLog, lost: f64, seed: u64) -> Self {

@@ -40,9 +40,9 @@ pub use dockerd::{Dockerd, unmount_below};
 pub use image::NAME as IMAGE;
 pub use init::live as live_in_box;
 pub use process::StandIn;
-pub use proxy::Between;
+pub use proxy::Proxy;
 
-use containers::Registry;
+use containers::Containers;
 use image::Image;
 
 /// What its boxes lack of the posture, by the names that a host finds: an owner who uses it has accepted that.
@@ -72,7 +72,7 @@ impl std::error::Error for NotServing {}
 
 /// What a box is made with.
 #[derive(Debug)]
-struct House {
+struct Setup {
     image: Image,
     /// An empty directory: each box mounts its root over it, in a mount namespace of its own.
     root: PathBuf,
@@ -94,11 +94,11 @@ pub async fn serve(socket: &Path, state: &Path, ended: impl Future<Output = ()>)
     // Where one stand-in was killed, the next takes its place.
     let _ = std::fs::remove_file(socket);
     let listener = UnixListener::bind(socket).map_err(|e| NotServing::new(shown(socket), e))?;
-    let registry = Arc::new(Registry::new(House { image, root }));
+    let containers = Arc::new(Containers::new(Setup { image, root }));
     tokio::select! {
-        () = api::accept(listener, Arc::clone(&registry)) => {}
+        () = api::accept(listener, Arc::clone(&containers)) => {}
         () = ended => {}
     }
-    registry.end_all().await;
+    containers.end_all().await;
     Ok(())
 }

@@ -14,25 +14,25 @@ use tokio::task::JoinHandle;
 type Hears = dyn Fn(&str) + Send + Sync;
 
 /// A socket that leads to an engine. Dropped, it is closed.
-pub struct Between {
+pub struct Proxy {
     dir: tempfile::TempDir,
     created: Arc<Mutex<Vec<Value>>>,
     accepting: JoinHandle<()>,
 }
 
-impl fmt::Debug for Between {
+impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Between").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Proxy").field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 
-impl Drop for Between {
+impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-impl Between {
+impl Proxy {
     /// Stands before the engine at `unix:///…`. `hears` is told the first line of each call before the engine is.
     ///
     /// # Panics

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-use super::House;
+use super::Setup;
 use super::spec::BoxSpec;
 
 /// What a box's PID 1 is told.
@@ -51,7 +51,7 @@ pub(super) type Line = BufReader<UnixStream>;
 
 /// A box that runs.
 #[derive(Debug)]
-pub(super) struct Born {
+pub(super) struct Spawned {
     pub pid: i32,
     /// `unshare`, which ends as the box's PID 1 ends.
     pub process: Child,
@@ -62,16 +62,16 @@ pub(super) struct Born {
 ///
 /// # Errors
 /// Why not, in words for the engine's error.
-pub(super) async fn born(house: &House, spec: &BoxSpec) -> Result<Born, String> {
+pub(super) async fn spawn(setup: &Setup, spec: &BoxSpec) -> Result<Spawned, String> {
     let failed = |e: io::Error| format!("unable to start the box: {e}");
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
     ours.set_nonblocking(true).map_err(failed)?;
     let mut line = BufReader::new(UnixStream::from_std(ours).map_err(failed)?);
     let mut process = namespaces(theirs).spawn().map_err(failed)?;
     let order = Order {
-        root: house.root.clone(),
-        image_bin: house.image.bin(),
-        image_passwd: house.image.passwd(),
+        root: setup.root.clone(),
+        image_bin: setup.image.bin(),
+        image_passwd: setup.image.passwd(),
         spec: spec.clone(),
     };
     let mut text = serde_json::to_vec(&order).map_err(|e| e.to_string())?;
@@ -82,7 +82,7 @@ pub(super) async fn born(house: &House, spec: &BoxSpec) -> Result<Born, String> 
         line.read_line(&mut report).await
     };
     match (told.await, serde_json::from_str(&report)) {
-        (Ok(_), Ok(Report::Started { pid })) => Ok(Born { pid, process, line }),
+        (Ok(_), Ok(Report::Started { pid })) => Ok(Spawned { pid, process, line }),
         (Ok(_), Ok(Report::Failed(why))) => Err(why),
         _ => Err(last_words(&mut process).await),
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::harness::{Harbour, Quay};
+use super::harness::{Harness, TestGroup};
 
 /// How a notice says that a box took more than it may.
 pub const ENDED: &str = "I ended the agent's box";
@@ -15,7 +15,7 @@ pub type Check = fn(&Seen) -> Result<(), String>;
 
 /// One thing that is required.
 #[derive(Clone, Copy)]
-pub enum Need {
+pub enum Expectation {
     /// The operator is told this code, in a log line of the run; and it is counted.
     Code(&'static str),
     /// One of these, where more than one answer is right.
@@ -36,7 +36,7 @@ pub enum Need {
     Check(&'static str, Check),
 }
 
-impl Need {
+impl Expectation {
     /// It in a word.
     pub fn word(&self) -> String {
         match self {
@@ -116,9 +116,9 @@ pub fn name_of(errno: i64) -> String {
 /// What a case has left behind.
 pub struct Seen<'a> {
     /// The host and its groups.
-    pub harbour: &'a Harbour,
+    pub harness: &'a Harness,
     /// The case's group.
-    pub quay: &'a Quay,
+    pub test_group: &'a TestGroup,
     /// The box's report; nothing where it was ended before it could report.
     pub facts: Value,
     /// Whether the report is of a box that came after one that was ended.
@@ -178,17 +178,17 @@ impl Seen<'_> {
 
     /// The folder of the group's run directories.
     pub fn ipc(&self) -> PathBuf {
-        self.harbour.root().join("state/ipc").join(&self.quay.group)
+        self.harness.root().join("state/ipc").join(&self.test_group.group)
     }
 
     /// The folder of the copies of its letters.
     pub fn letters(&self) -> PathBuf {
-        self.harbour.root().join("state/letters").join(&self.quay.group)
+        self.harness.root().join("state/letters").join(&self.test_group.group)
     }
 
     /// The group's workspace.
     pub fn workspace(&self) -> PathBuf {
-        self.harbour.root().join("state/workspaces").join(&self.quay.group)
+        self.harness.root().join("state/workspaces").join(&self.test_group.group)
     }
 
     /// A list of strings in the report.

@@ -1,13 +1,21 @@
 //! Part A, the files: what stands where a letter should.
 
-use super::expectations::{Need, Seen};
+use super::expectations::{Expectation, Seen};
 use super::table::Case;
-use Need::{AnyCode, Check, Code, Errno, Fact, Gone, Quiet};
+use Expectation::{AnyCode, Check, Code, Errno, Fact, Gone, Quiet};
 
 /// Error numbers of a kernel that refuses.
 pub const DENIED: &[i64] = &[1, 13, 38];
 
 pub fn cases() -> Vec<Case> {
+    let mut all = file_types();
+    all.extend(sizes_and_races());
+    all.extend(names_and_modes());
+    all
+}
+
+/// Links, FIFOs, sockets, directories and devices in a letter's place.
+fn file_types() -> Vec<Case> {
     let own = Case::own;
     let link = || vec![Code("ipc.not_regular"), Gone, Quiet, Check("", nothing_of_the_host_was_read)];
     vec![
@@ -56,12 +64,12 @@ pub fn cases() -> Vec<Case> {
         own(
             "a7_directory_with_files",
             "a letter is a directory that cannot be unlinked",
-            vec![Code("ipc.not_regular"), Quiet, Check("told once", told_seldom)],
+            vec![Code("ipc.not_regular"), Quiet, Check("told once", logged_at_most_thrice)],
         ),
         own(
             "a7_directory_without_a_number",
             "a directory with files under a name that is no letter's",
-            vec![Code("ipc.name"), Quiet, Check("told once", told_seldom)],
+            vec![Code("ipc.name"), Quiet, Check("told once", logged_at_most_thrice)],
         ),
         own(
             "a8_character_device",
@@ -75,6 +83,13 @@ pub fn cases() -> Vec<Case> {
             vec![Errno("chown", DENIED), Check("never root's", nothing_of_roots)],
         ),
         own("a10_file_capability", "a file is given capabilities", vec![Errno("errno", DENIED)]),
+    ]
+}
+
+/// Letters of every size, and letters that change while the host reads them.
+fn sizes_and_races() -> Vec<Case> {
+    let own = Case::own;
+    vec![
         own(
             "a11_sparse_file",
             "a letter claims 400 MiB and takes none",
@@ -121,6 +136,13 @@ pub fn cases() -> Vec<Case> {
             "letters are written over while they are read: what is kept is what was said",
             vec![Gone, Check("one read", said_is_what_was_kept)],
         ),
+    ]
+}
+
+/// Names, modes, and letters that are written, replaced or removed in the wrong way.
+fn names_and_modes() -> Vec<Case> {
+    let own = Case::own;
+    vec![
         own(
             "a24_a_name_of_every_kind",
             "newlines, escapes, -rf, ..%2f, no UTF-8, 255 bytes, foreign digits",
@@ -202,13 +224,13 @@ pub fn every_fact_is_refused(seen: &Seen) -> Result<(), String> {
 
 fn refused_or_not_made(seen: &Seen) -> Result<(), String> {
     if seen.facts["made"] == 0 {
-        Need::Code("ipc.not_regular").met(seen)
+        Expectation::Code("ipc.not_regular").met(seen)
     } else {
-        Need::Errno("made", DENIED).met(seen)
+        Expectation::Errno("made", DENIED).met(seen)
     }
 }
 
-fn told_seldom(seen: &Seen) -> Result<(), String> {
+fn logged_at_most_thrice(seen: &Seen) -> Result<(), String> {
     let told = seen.log.lines().filter(|line| line.contains(" refused")).count();
     // Passes come with every letter and every second; one thing is one line, with room for a second look.
     if told <= 3 { Ok(()) } else { Err(format!("one directory was refused {told} times")) }
@@ -250,7 +272,7 @@ fn said_is_what_was_kept(seen: &Seen) -> Result<(), String> {
 
 /// No byte of a name reaches the operator's terminal as it is.
 pub fn the_log_is_printable(seen: &Seen) -> Result<(), String> {
-    let log = seen.harbour.world.log();
+    let log = seen.harness.world.log();
     let odd = log.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
     match odd {
         Some(c) => Err(format!("the log holds {c:?}")),
@@ -266,7 +288,7 @@ fn one_way_or_the_other(seen: &Seen) -> Result<(), String> {
     if seen.times("unreadable") == 1 {
         Ok(())
     } else {
-        Need::AnyCode(&["ipc.io", "ipc.not_regular"]).met(seen)
+        Expectation::AnyCode(&["ipc.io", "ipc.not_regular"]).met(seen)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Too much of what a box may write: each budget ends the box with a notice, or is a limit that holds.
 
-use super::expectations::{ENDED, Need, Seen};
+use super::expectations::{ENDED, Expectation, Seen};
 use super::files::nothing_is_left_of_the_run;
 use super::table::Case;
-use Need::{Check, Code, Ended, Fact, Gone, Quiet};
+use Expectation::{Check, Code, Ended, Fact, Gone, Quiet};
 
 pub fn cases() -> Vec<Case> {
     let own = Case::own;
@@ -29,7 +29,7 @@ pub fn cases() -> Vec<Case> {
             "a19_interim_messages",
             "interim replies without end",
             vec![Check("ipc.rate, <= 100 heard", |seen| {
-                Need::AnyCode(&["ipc.rate", "ipc.flood"]).met(seen)?;
+                Expectation::AnyCode(&["ipc.rate", "ipc.flood"]).met(seen)?;
                 at_most(seen.times("message "), 100, "messages reached the chat")
             })],
         ),
@@ -72,13 +72,13 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Where the host may mount, the box meets the end of a filesystem of its own and can make room; elsewhere a watchdog
+/// Where the host may mount, the box meets the end of a filesystem of its own and can make room; variants a watchdog
 /// ends it.
 fn ended_or_full(seen: &Seen) -> Result<(), String> {
     match seen.facts["errno"].as_i64() {
         Some(28) => Ok(()),
         Some(_) => Err(format!("nothing stopped it: {}", seen.facts)),
-        None => Need::Ended(ENDED).met(seen),
+        None => Expectation::Ended(ENDED).met(seen),
     }
 }
 
@@ -103,7 +103,7 @@ fn answers_are_bounded(seen: &Seen) -> Result<(), String> {
 }
 
 fn requests_are_bounded(seen: &Seen) -> Result<(), String> {
-    Need::Code("ipc.rate").met(seen)?;
+    Expectation::Code("ipc.rate").met(seen)?;
     answers_are_bounded(seen)
 }
 

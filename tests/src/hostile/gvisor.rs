@@ -2,7 +2,7 @@
 //!
 //! Three things are told apart. Another answer that is as safe is an error number, or "done" by a kernel that has
 //! nothing of the host's to give: then the host looks at the processes that serve the box ([`confined`]). A limit
-//! that counts other things than Linux does must be kept all the same ([`Need::Kept`]). And a limit that is lost must
+//! that counts other things than Linux does must be kept all the same ([`Expectation::Kept`]). And a limit that is lost must
 //! be a loss that `status` names ([`Case::by_loss`]): with the box's processes in no control group nobody counts. A
 //! case that is not here has one requirement under every runtime.
 
@@ -11,9 +11,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::boxes::{is_empty, left, resumed};
-use super::expectations::{ENDED, Need, Seen};
+use super::expectations::{ENDED, Expectation, Seen};
 use super::table::Case;
-use Need::{AnyCode, Check, Code, Errno, Fact, Gone, Kept, Quiet};
+use Expectation::{AnyCode, Check, Code, Errno, Fact, Gone, Kept, Quiet};
 
 /// What gVisor is called: its name, and what other set-ups of it begin with.
 const RUNSC: &str = "runsc";
@@ -100,7 +100,7 @@ pub fn answers(case: Case) -> Case {
         "b5_room_without_writing" => case.by_loss(
             RUNSC,
             "room-at-once",
-            vec![Need::Ended(ENDED), Check("the limit is left", |seen| left(seen, 64))],
+            vec![Expectation::Ended(ENDED), Check("the limit is left", |seen| left(seen, 64))],
         ),
         "c1_fork_bomb" => case
             .by_loss(RUNSC, "pids-limit", vec![Check("goes on", bounded_or_over)])
@@ -140,7 +140,7 @@ pub fn answers(case: Case) -> Case {
                 Check("the host's killer is not moved", no_process_is_spared),
             ],
         ),
-        // More than is required elsewhere: it tells no source at all.
+        // More than is required variants: it tells no source at all.
         "c16_host_paths_tell_nothing" => case.under(RUNSC, vec![Fact("roots", is_empty)]),
         _ => case,
     }
@@ -254,9 +254,9 @@ fn no_process_is_spared(seen: &Seen) -> Result<(), String> {
 /// The process that the engine knows the group's box by, which is gVisor's kernel, and all that serve the box: the
 /// children of the engine's shim, which is the parent, and theirs.
 fn serving(seen: &Seen) -> Result<(PathBuf, Vec<PathBuf>), String> {
-    let boxes = seen.harbour.boxes_of(&seen.quay.group);
+    let boxes = seen.harness.boxes_of(&seen.test_group.group);
     let name = boxes.first().ok_or("the box is gone")?;
-    let output = seen.harbour.docker().args(["inspect", "--format", "{{.State.Pid}}", name]).output();
+    let output = seen.harness.docker().args(["inspect", "--format", "{{.State.Pid}}", name]).output();
     let pid = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
     let kernel = Path::new("/proc").join(&pid);
     let mut parents = vec![field(&kernel, "PPid")];
@@ -335,7 +335,7 @@ mod tests {
     fn nothing_is_required_less_without_a_named_loss() {
         for case in cases().iter().filter(|case| case.differs(Some(RUNSC))) {
             let terms = case.terms(Some(RUNSC), &[]);
-            assert!(terms.loss.is_none() && !terms.needs.is_empty(), "{} requires nothing", case.name);
+            assert!(terms.loss.is_none() && !terms.expectations.is_empty(), "{} requires nothing", case.name);
         }
     }
 }

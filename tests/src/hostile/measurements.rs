@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::expectations::name_of;
 use super::floods::count;
-use super::harness::{Harbour, Quay};
+use super::harness::{Harness, TestGroup};
 
 /// What a reader must never bring back.
 const SECRET: &[u8] = b"this is the host's own canary\n";
@@ -113,22 +113,22 @@ fn code(code: RefusalCode) -> &'static str {
 async fn race_in_a_box(seconds: u64, settings: &str) -> Value {
     // Letters that are refused are counted against a turn; the race is about what is read, so the turn may have many.
     let many = [("LAZARET_LIMITS_TURN_LETTERS", "100000000")];
-    let harbour = Harbour::with_ceiling(&format!("{settings}\nlimits.idle_window = \"1m\""), &many).await;
-    let quay = harbour.a_quay(0);
-    let canary = harbour.root().join("canary-of-the-host");
+    let harness = Harness::with_ceiling(&format!("{settings}\nlimits.idle_window = \"1m\""), &many).await;
+    let test_group = harness.spare_group(0);
+    let canary = harness.root().join("canary-of-the-host");
     let text = format!("attack a15_swapped_in_a_tight_loop {} {}", canary.display(), seconds * 1_000);
-    let before = harbour.counters();
-    let (report, heard) = harbour.ask(&quay, &text, "a15_swapped_in_a_tight_loop").await;
-    let after = harbour.counters();
+    let before = harness.counters();
+    let (report, heard) = harness.ask(&test_group, &text, "a15_swapped_in_a_tight_loop").await;
+    let after = harness.counters();
     let refused = RefusalCode::ALL.iter().fold(0, |sum, code| {
         let of = |counters: &std::collections::BTreeMap<String, i64>| {
             counters.get(code.as_str()).copied().unwrap_or(0)
         };
         sum + of(&after) - of(&before)
     });
-    let leaks = leaked(&harbour.root().join("state/letters"));
+    let leaks = leaked(&harness.root().join("state/letters"));
     let facts = report.map_or_else(|| json!({ "told": heard }), |report| report["facts"].clone());
-    harbour.close().await;
+    harness.close().await;
     json!({ "rounds": facts["rounds"], "swaps": facts["swaps"], "refused": refused, "leaks": leaks, "told": facts["told"] })
 }
 
@@ -153,24 +153,24 @@ fn leaked(dir: &Path) -> u64 {
 /// without, in one run.
 pub async fn flood(settings: &str) -> Value {
     const FLOODS: [&str; 3] = ["a18_empty_files", "a17_bytes_in_drafts", "a19_letters_without_end"];
-    let harbour = Harbour::open(&format!("{settings}\nlimits.idle_window = \"1m\"")).await;
-    let neighbour = harbour.a_quay(0);
-    let _ = harbour.ping(&neighbour).await;
+    let harness = Harness::open(&format!("{settings}\nlimits.idle_window = \"1m\"")).await;
+    let neighbour = harness.spare_group(0);
+    let _ = harness.ping(&neighbour).await;
     let mut calm = Vec::new();
     for _ in 0..100 {
-        calm.extend(harbour.ping(&neighbour).await);
+        calm.extend(harness.ping(&neighbour).await);
     }
     let mut floods = Vec::new();
     let mut stormy = Vec::new();
     for (number, name) in FLOODS.into_iter().enumerate() {
-        let quay = harbour.a_quay(number + 1);
+        let test_group = harness.spare_group(number + 1);
         // Its box is up before the clock runs.
-        let _ = harbour.ping(&quay).await;
+        let _ = harness.ping(&test_group).await;
         let running = AtomicBool::new(true);
         let watching = async {
             let mut times = Vec::new();
             while running.load(Ordering::Relaxed) || times.len() < 20 {
-                match harbour.ping(&neighbour).await {
+                match harness.ping(&neighbour).await {
                     Ok(took) => times.push(took),
                     Err(_) => break,
                 }
@@ -178,7 +178,7 @@ pub async fn flood(settings: &str) -> Value {
             times
         };
         let flooding = async {
-            let told = one_flood(&harbour, &quay, name).await;
+            let told = one_flood(&harness, &test_group, name).await;
             running.store(false, Ordering::Relaxed);
             told
         };
@@ -189,16 +189,16 @@ pub async fn flood(settings: &str) -> Value {
     let value = json!({
         "floods": floods,
         "another_group_ms": { "without": of(&mut calm), "meanwhile": of(&mut stormy) },
-        "host_alive": harbour.lives(),
+        "host_alive": harness.lives(),
     });
-    harbour.close().await;
+    harness.close().await;
     value
 }
 
-async fn one_flood(harbour: &Harbour, quay: &Quay, name: &str) -> Value {
-    let ipc = harbour.root().join("state/ipc").join(&quay.group);
+async fn one_flood(harness: &Harness, test_group: &TestGroup, name: &str) -> Value {
+    let ipc = harness.root().join("state/ipc").join(&test_group.group);
     let began = Instant::now();
-    let (report, heard) = harbour.ask(quay, &format!("attack {name}"), name).await;
+    let (report, heard) = harness.ask(test_group, &format!("attack {name}"), name).await;
     let answered = began.elapsed();
     let (mut files, mut bytes) = (0, 0);
     if report.is_none() {

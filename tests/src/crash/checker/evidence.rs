@@ -22,7 +22,7 @@ pub struct Facts {
     pub boxes_left: u64,
     /// Hosts that did not come up, although nothing killed them.
     pub start_failures: u64,
-    /// How often the town stood still at the end and was given another host. One whose engine was killed under starting
+    /// How often the simulation stood still at the end and was given another host. One whose engine was killed under starting
     /// boxes waits for up to ten minutes before it tries again; nobody may wait for ever.
     #[serde(default)]
     pub nudges: u64,

@@ -32,7 +32,7 @@ pub enum Heard {
 }
 
 /// The box's end of the wall.
-pub struct Wall {
+pub struct Mailbox {
     to: PathBuf,
     /// Where its letters go.
     pub from: PathBuf,
@@ -46,13 +46,13 @@ pub struct Wall {
     pub ack: u64,
     /// Letters of this turn that were given an id.
     pub entry: u64,
-    /// Whether [`Wall::done`] leaves the end of the turn to the attack.
+    /// Whether [`Mailbox::done`] leaves the end of the turn to the attack.
     pub silent: bool,
 }
 
-impl Wall {
+impl Mailbox {
     /// Reads `begin`.
-    pub fn stand() -> Result<Self, String> {
+    pub fn open() -> Result<Self, String> {
         let ipc = Path::new(box_path::IPC);
         let (to, from) = (ipc.join(layout::TO_AGENT), ipc.join(layout::FROM_AGENT));
         let begin = to.join(letter_name(1, "begin"));
@@ -69,7 +69,7 @@ impl Wall {
     }
 
     /// One that stands in a directory of its own, for attacks by hand.
-    pub fn nowhere() -> Self {
+    pub fn detached() -> Self {
         let run = "00000000-0000-7000-8000-000000000000".parse();
         let Ok(run) = run else { unreachable!("it is a run id") };
         let from = std::env::temp_dir().join(format!("evil-agent-{}", std::process::id()));
