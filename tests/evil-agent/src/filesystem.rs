@@ -1,4 +1,4 @@
-//! The box's places: what may be written, what is mounted, and bytes that are not the box's.
+//! Attacks on the box's view of the system: mounts, limits of the disk, devices, kernel files, and other people's data.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};

@@ -1,25 +1,23 @@
-//! The evil agent: it takes the runner's place in a real box and does what an agent does that was turned against its
-//! owner.
+//! The evil agent: it takes the runner's place in a real box and behaves like a compromised agent.
 //!
-//! The host starts it as it starts its runner (`agent-runner run`). It speaks the letters itself, byte by byte: a
-//! message `attack CASE [ARGUMENTS]` makes it perform that case with all the rights a box has, and the turn ends with
-//! a valid `turn_done` whose text is a report, one JSON object. That last letter is also the proof that the host still
-//! reads: every case ends with a letter that must be taken.
+//! The host starts it as it starts its runner (`agent-runner run`). It writes its letters itself, byte by byte. The
+//! message `attack CASE [ARGUMENTS]` makes it perform that case with all privileges of a box. The turn ends with a
+//! valid `turn_done` whose text is a report, one JSON object; it also shows that the host still reads letters.
 //!
 //! `evil-agent CASE` performs a case by hand, where there is no host, and prints the report. It holds no exploit:
 //! each attack asks the kernel or the host for something that must be refused.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`mailbox`] | letters, valid and otherwise |
-//! | [`files`] | what stands where a letter should |
-//! | [`letters`] | letters that lie |
-//! | [`floods`] | too much of everything |
-//! | [`filesystem`] | mounts, other people's bytes |
-//! | [`syscalls`] | what the kernel must not do for a box |
+//! | [`mailbox`] | reads and writes letters |
+//! | [`files`] | files of every kind in a letter's place |
+//! | [`letters`] | letters with hostile contents |
+//! | [`floods`] | floods |
+//! | [`filesystem`] | mounts, devices, other people's data |
+//! | [`syscalls`] | system calls that the kernel must refuse |
 //! | [`resources`] | memory, processors, processes, disk |
 //! | [`gateway`] | the box's only socket |
-//! | [`termination`] | not ending |
+//! | [`termination`] | boxes that do not end |
 
 mod evidence;
 mod files;

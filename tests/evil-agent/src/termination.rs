@@ -1,4 +1,4 @@
-//! Not ending: a box that does not hear, children that stay behind, deaths in mid-turn.
+//! Attacks on the end of a box: it ignores signals, leaves children behind, or dies in mid-turn.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -36,7 +36,7 @@ fn ignore(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     fact("error", failed.to_string())
 }
 
-/// Waits for ever.
+/// Sleeps for ever.
 pub fn stubborn(_: &[&str]) -> ExitCode {
     loop {
         std::thread::sleep(Duration::from_secs(600));

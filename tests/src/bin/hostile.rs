@@ -6,7 +6,8 @@
 //! - `hostile race [SECONDS=60]`: a file and four other things change places under a reader's hands
 //! - `hostile flood`: how long a flooding box lives, what it leaves, and what another group feels of it
 //!
-//! The last two end with one line of JSON. Each fails when a promise was broken. `make hostile` builds what it expectations.
+//! The last two end with one line of JSON. Each fails when a promise was broken. `make hostile` builds what it
+//! expectations.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

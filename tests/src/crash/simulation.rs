@@ -1,4 +1,5 @@
-//! A simulation of chats around one host: people who say tokens, a platform that keeps a log, and counts of what was done.
+//! Simulates chats around one host: people who write tokens, a platform that keeps a log, and counters of what the
+//! driver did.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,12 +16,12 @@ use super::{PlatformLog, log};
 use crate::telegram::{Chat, Document, Person, Troubles};
 use crate::world::{Engine, World};
 
-/// A simulation that has not moved for so long is stuck.
+/// The simulation fails after this time without progress.
 const STUCK_AFTER: Duration = Duration::from_secs(90);
-/// One that has not moved for so long is given another host: waits that grow begin anew with it.
+/// After this time without progress the host is restarted, which resets its backoffs.
 const RESTART_AFTER: Duration = Duration::from_secs(25);
 
-/// A token whose number ends in this comes with a file.
+/// A message whose number ends in this digit has a file attached.
 const FILE_DIGIT: u64 = 3;
 
 fn attached_file(n: u64) -> Document {
@@ -28,37 +29,37 @@ fn attached_file(n: u64) -> Document {
     Document { claims: Some(bytes.len()), bytes, name: "list.txt".into(), mime: "text/plain".into() }
 }
 
-/// Which platform.
+/// The simulated platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
-    /// It takes no id of ours.
+    /// It accepts no message id of the host.
     Telegram,
-    /// It takes our ids.
+    /// It accepts the host's message ids.
     Terminal,
 }
 
-/// What a simulation is like.
+/// The parameters of a simulation.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Its platform.
     pub channel: Channel,
-    /// Telegram's delivery policy, where not the default.
+    /// Telegram's delivery policy, if not the default.
     pub policy: Option<String>,
     /// Groups, `main` among them.
     pub groups: usize,
-    /// Chats; in the keyed channel each group has one.
+    /// Chats; on the terminal each group has one.
     pub chats: usize,
-    /// Parts of one: how often the platform's word of a delivery is lost.
+    /// The share of deliveries whose response is lost.
     pub lost: f64,
-    /// Parts of one: 429.
+    /// The share of calls answered with 429.
     pub busy: f64,
-    /// Parts of one: 502.
+    /// The share of calls answered with 502.
     pub down: f64,
-    /// The seed of all chance.
+    /// The seed of the random choices.
     pub seed: u64,
 }
 
-/// Someone's chat with an agent.
+/// A person's side of a chat.
 enum Client {
     Telegram(Person, Chat),
     Terminal(TerminalClient),
@@ -75,7 +76,7 @@ struct Participant {
 pub struct Simulation {
     /// Its install, host and servers.
     pub world: World,
-    /// What only the driver can count.
+    /// Counts that only the driver knows.
     pub facts: Facts,
     log: PlatformLog,
     participants: Vec<Participant>,
@@ -83,19 +84,19 @@ pub struct Simulation {
     read: usize,
     waiting: BTreeSet<Token>,
     said: u64,
-    /// How much of it was taken over.
+    /// How many messages the host has acknowledged.
     taken: u64,
-    /// By chat: when the oldest message was said that nothing has answered yet.
+    /// By chat: when the oldest message without a response was written.
     since: HashMap<String, u64>,
     longest: u64,
     moved: (usize, Instant),
 }
 
 impl Simulation {
-    /// Builds a simulation; its host is not up yet.
+    /// Builds a simulation without starting its host.
     ///
     /// # Panics
-    /// When the world cannot be made.
+    /// If the world cannot be built.
     pub async fn build(engine: Engine, plan: Plan) -> Self {
         let mut world = World::on(engine).await;
         world.model.answer_with(next_step);
@@ -119,7 +120,7 @@ impl Simulation {
             ("LAZARET_HOST_LIVE_BOXES", "10"),
             ("LAZARET_LIMITS_IDLE_WINDOW", "3s"),
             ("LAZARET_MODEL_WINDOW", "16000"),
-            // The platform's own pace is for people; a soak says more.
+            // The platform's rate limits suit people; a soak writes more.
             ("LAZARET_CHANNELS_TELEGRAM_CHAT_BURST", "10000"),
             ("LAZARET_CHANNELS_TELEGRAM_BOT_PER_SECOND", "1000"),
         ] {
@@ -150,19 +151,19 @@ impl Simulation {
         }
     }
 
-    /// Whether Telegram meets the plan's troubles.
+    /// Turns the plan's Telegram failures on or off.
     pub fn troubles(&self, on: bool) {
         let Plan { lost, busy, down, seed, .. } = self.plan;
         let chance = fastrand::Rng::with_seed(seed);
         self.world.telegram.troubles(on.then_some(Troubles { lost, busy, down, chance }));
     }
 
-    /// The participant of this number says its next token, or an order.
+    /// The participant with this number writes its next token, or a command.
     pub fn says(&mut self, number: usize, order: Option<&str>) {
         self.says_like(number, order, None);
     }
 
-    /// The same; the token's number ends in `digit`, because what the model does follows from that.
+    /// The same with a token whose number ends in `digit`, which decides what the scripted agent does.
     pub fn says_like(&mut self, number: usize, order: Option<&str>, digit: Option<u64>) {
         let Some(participant) = self.participants.get_mut(number) else { return };
         let token = order.is_none().then(|| {
@@ -198,17 +199,17 @@ impl Simulation {
         self.participants.len()
     }
 
-    /// How much was said.
+    /// How many messages were written.
     pub fn said(&self) -> u64 {
         self.said
     }
 
-    /// The longest time between a message and the next word in its chat, in milliseconds, up to now.
+    /// The longest time so far between a message and the next text in its chat, in milliseconds.
     pub fn longest_pause(&self) -> u64 {
         self.longest
     }
 
-    /// Tokens that wait for their answer. One whose turn ended with a notice is not waited for.
+    /// Counts the tokens without an answer. A token whose turn ended with a notice does not count.
     pub fn waiting(&mut self) -> usize {
         for line in self.log.since(self.read) {
             self.read += 1;
@@ -236,7 +237,7 @@ impl Simulation {
         self.waiting.len()
     }
 
-    /// Somebody was asked whether a part arrived: they look, and say so.
+    /// Answers the host's question whether a part arrived, by looking into the platform's log.
     fn resolve_held(&mut self, chat: &str, code: &str) {
         let path = self.world.root().join("state/lazaret.db");
         let held = || {
@@ -245,9 +246,9 @@ impl Simulation {
             let sql = "SELECT text FROM outbox WHERE chat = ?1 AND code = ?2";
             database.query_row(sql, [chat, code], |r| r.get::<_, String>(0))
         };
-        // One that was answered already is asked about no more.
+        // The question was answered already.
         let Ok(text) = held() else { return };
-        // The whole text: the question itself quotes how it begins.
+        // The whole text is compared, because the question quotes its beginning.
         let arrived = self.log.since(0).iter().any(|line| {
             line.chat == chat
                 && matches!(line.what, What::Delivered { .. })
@@ -259,12 +260,12 @@ impl Simulation {
         }
     }
 
-    /// Arms the host that is started next, and all after it; without a rule, none.
+    /// Sets the failpoint rules of the hosts that are started from now on.
     pub fn arm(&mut self, rules: Option<&str>) {
         let trace = self.trace().to_string_lossy().into_owned();
         match rules {
             Some(rules) => {
-                // Hits are counted from here on.
+                // A new trace counts hits from zero.
                 let _ = std::fs::remove_file(&trace);
                 self.world.set(failpoint::RULES, rules).set(failpoint::TRACE, &trace);
             }
@@ -272,7 +273,7 @@ impl Simulation {
         }
     }
 
-    /// How many rules of the host have fired.
+    /// How many failpoint rules have fired.
     pub fn fired(&self) -> usize {
         fired(&self.trace(), "")
     }
@@ -281,11 +282,11 @@ impl Simulation {
         self.world.root().join("failpoints.trace")
     }
 
-    /// A host that is up. One that was killed by its rule, or failed by it, is started again. One that does not come up
-    /// although nothing speaks against it is a failure, counted and tried again.
+    /// Starts the host if it is not up. If a failpoint ended it, it is started again. A start that fails without a
+    /// failpoint is counted as a failure and repeated.
     ///
     /// # Panics
-    /// When it fails again and again.
+    /// If five starts fail.
     pub async fn up(&mut self) {
         for _ in 0..5 {
             let fired = self.fired();
@@ -304,7 +305,7 @@ impl Simulation {
         panic!("the host does not start");
     }
 
-    /// Ends the host as an operator would; whether it ended well. Its own rule may have been quicker.
+    /// Stops the host with SIGTERM. Returns whether it ended with success; a failpoint may have killed it first.
     async fn stop(&mut self) -> bool {
         if !self.world.is_up() {
             return true;
@@ -314,12 +315,12 @@ impl Simulation {
         ended_well
     }
 
-    /// The platform's log, which goes on being written.
+    /// The platform's log.
     pub fn log(&self) -> PlatformLog {
         self.log.clone()
     }
 
-    /// What is left to do, as the database has it; the host may be up.
+    /// The unfinished work in the database, in words. The host may be running.
     pub fn unfinished(&self) -> Vec<String> {
         let path = self.world.root().join("state/lazaret.db");
         let look = || {
@@ -330,7 +331,7 @@ impl Simulation {
         look().unwrap_or_else(|e| vec![format!("the database cannot be read: {e}")])
     }
 
-    /// Waits until everything said is taken over and done, as long as something moves.
+    /// Waits until every message is acknowledged and done. Fails when nothing makes progress.
     pub async fn settle(&mut self) -> Result<(), String> {
         self.moved = (0, Instant::now());
         let mut nudged = false;
@@ -338,7 +339,7 @@ impl Simulation {
         loop {
             self.up().await;
             self.waiting();
-            // Runs that listen end with the host.
+            // Listening runs end with the host.
             let left: Vec<String> =
                 self.unfinished().into_iter().filter(|what| !what.starts_with("run ")).collect();
             if left.is_empty() && self.taken >= self.said {
@@ -362,15 +363,15 @@ impl Simulation {
         }
     }
 
-    /// Ends it all as an operator would, keeps the evidence in `dir`, and judges.
+    /// Stops everything, keeps the evidence in `dir` and checks it.
     ///
     /// # Panics
-    /// When the evidence cannot be kept.
+    /// If the evidence cannot be written.
     pub async fn check(self, dir: &Path) -> Verdict {
         self.check_and(dir, &|| ()).await.0
     }
 
-    /// The same, with a last look at something of the simulation before it is gone.
+    /// The same, and returns what `look` sees before the simulation is dropped.
     ///
     /// # Panics
     /// As [`Simulation::check`].
@@ -378,7 +379,7 @@ impl Simulation {
         self.troubles(false);
         let settled = self.settle().await;
         if !self.stop().await {
-            // Its rule ended it while it stopped; this one has none.
+            // A failpoint killed the host while it stopped; the next host has none.
             self.arm(None);
             self.up().await;
             self.stop().await;
@@ -426,7 +427,7 @@ fn asked_about(text: &str) -> Option<String> {
     Some(code.to_owned())
 }
 
-/// How many rules of places whose name begins so have fired, by a trace.
+/// Counts the fired rules in a trace whose failpoint begins with a prefix.
 pub(super) fn fired(trace: &Path, name: &str) -> usize {
     let told = std::fs::read_to_string(trace).unwrap_or_default();
     told.lines().filter(|line| line.starts_with(name) && line.contains(' ')).count()

@@ -1,4 +1,4 @@
-//! The random loop: steady load on a simulation whose host, boxes and engine are killed until enough is enough.
+//! The soak test: steady load on a simulation whose host, boxes and engine are killed at random.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,21 +10,21 @@ use rustix::process::Signal;
 use super::{Plan, Simulation, Verdict};
 use crate::world::Engine;
 
-/// How long it goes on, and what happens.
+/// The parameters of a soak test.
 #[derive(Debug, Clone)]
 pub struct Soak {
     /// The simulation.
     pub simulation: Plan,
-    /// So many kills.
+    /// The number of kills.
     pub kills: u64,
-    /// At least so many messages.
+    /// The least number of messages.
     pub messages: u64,
 }
 
-/// Messages that may wait at once, per chat.
+/// Unanswered messages per chat at most.
 const WAITING_PER_CHAT: usize = 4;
 
-/// Runs the loop, judges, and keeps the evidence in `dir`.
+/// Runs the test, keeps the evidence in `dir` and checks it.
 pub async fn soak(soak: Soak, dir: &Path) -> Verdict {
     let mut chance = fastrand::Rng::with_seed(soak.simulation.seed);
     let mut simulation = Simulation::build(Engine::stand_in().await, soak.simulation).await;
@@ -34,7 +34,7 @@ pub async fn soak(soak: Soak, dir: &Path) -> Verdict {
     let mut next_kill = Instant::now();
     while simulation.facts.kills < soak.kills || simulation.said() < soak.messages {
         if !simulation.world.is_up() {
-            // An armed point has fired.
+            // A failpoint has fired.
             simulation.facts.kills += 1;
             restart(&mut simulation, &mut chance).await;
         }
@@ -63,7 +63,7 @@ async fn kill_something(simulation: &mut Simulation, chance: &mut fastrand::Rng)
     simulation.facts.kills += 1;
     match chance.f64() {
         roll if roll < 0.12 => {
-            // As without live-restore: its boxes go with it.
+            // Its boxes end with it, as without live-restore.
             simulation.world.engine().stop();
             tokio::time::sleep(Duration::from_millis(chance.u64(0..1500))).await;
             simulation.world.engine().start().await;
@@ -76,7 +76,7 @@ async fn kill_something(simulation: &mut Simulation, chance: &mut fastrand::Rng)
     }
 }
 
-/// SIGKILL to the first process of a box.
+/// Kills the first process of a box.
 async fn kill_box(simulation: &Simulation, chance: &mut fastrand::Rng) {
     let boxes = simulation.world.boxes().await;
     let Some(name) = boxes.get(chance.usize(..boxes.len().max(1))) else { return };
@@ -84,12 +84,12 @@ async fn kill_box(simulation: &Simulation, chance: &mut fastrand::Rng) {
         simulation.world.engine().ask(Method::GET, &format!("/containers/{name}/json"), None).await.json();
     let pid = state["State"]["Pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
     if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
-        // One that has ended meanwhile needs no kill.
+        // The box may have ended meanwhile.
         let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
 }
 
-/// Another host after a while; every other one carries the end of its life in it.
+/// Starts another host after a while. Every other one has a failpoint that will kill it.
 async fn restart(simulation: &mut Simulation, chance: &mut fastrand::Rng) {
     tokio::time::sleep(Duration::from_millis(chance.u64(0..200))).await;
     let points: Vec<_> = TABLE.iter().filter(|point| point.side == Side::Host).collect();

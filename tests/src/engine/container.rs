@@ -1,4 +1,4 @@
-//! One container: made, run, ended.
+//! One container from creation to removal.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use super::log::{Lines, Log, Stream};
 use super::spawn::{self, Line};
 use super::spec::BoxSpec;
 
-/// Where a container stands.
+/// The state of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     Created,

@@ -1,4 +1,4 @@
-//! All containers.
+//! The list of containers: creates, finds and removes them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use super::container::{Container, New};
 use super::image::Image;
 use super::spec;
 
-/// A box that the kernel cannot end in this time is left to it.
+/// How long the stand-in waits for a killed box.
 const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 /// The containers, in the order in which they were made.

@@ -1,4 +1,5 @@
-//! Parts B and C, what is no single system call: places, memory, processes, networks, the gateway, not ending.
+//! Attacks of parts B and C that take more than one system call: the filesystem, resources, networks, the gateway, and
+//! boxes that do not end.
 
 use std::time::{Duration, Instant};
 
@@ -375,8 +376,8 @@ fn ends() -> Vec<Case> {
 }
 
 fn filled(word: &'static str, more: super::expectations::Check) -> Vec<Expectation> {
-    // A quota answers with ENOSPC or EDQUOT; where there is none, a watchdog ends the box, and what went beyond is
-    // taken back.
+    // A quota answers with ENOSPC or EDQUOT. Without a quota, a watchdog ends the box and removes what exceeds the
+    // limit.
     let stopped = |seen: &Seen| match seen.facts.is_null() {
         true => Expectation::Ended(ENDED).met(seen),
         false => Errno("errno", &[28, 122]).met(seen),
@@ -389,7 +390,7 @@ fn expect_notice(seen: &Seen, words: &str) -> Result<(), String> {
     if told { Ok(()) } else { Err(format!("the chat was told {:?}", seen.heard)) }
 }
 
-/// No more than the limit stays in the workspace, once the newest files were taken back.
+/// Checks that the workspace holds no more than the limit after the newest files were removed.
 pub(super) fn left(seen: &Seen, mib: u64) -> Result<(), String> {
     let began = Instant::now();
     loop {
@@ -410,7 +411,7 @@ pub(super) fn is_empty(value: &Value) -> bool {
 }
 
 fn own_socket(path: &Value) -> bool {
-    // What earlier cases bound themselves is the box's own.
+    // Sockets that earlier cases bound belong to the box.
     let own = ["/run/lazaret/", "/workspace/", "/ipc/from-agent/", "/tmp/", "@"];
     path.as_str()
         .is_some_and(|path| path == "/gateway.sock" || own.iter().any(|place| path.starts_with(place)))
@@ -442,7 +443,7 @@ fn no_other_group_is_named(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// From outside: what the engine knows and logged of the box.
+/// Checks from outside that neither the engine's description nor its log of the box holds a key.
 fn no_key_outside(seen: &Seen) -> Result<(), String> {
     for name in seen.harness.boxes_of(&seen.test_group.group) {
         for verb in ["inspect", "logs"] {
@@ -468,7 +469,7 @@ fn out_of_memory_is_told(seen: &Seen) -> Result<(), String> {
     resumed(seen)
 }
 
-/// A turn whose box died is taken up by the next, or ends with a notice; nobody waits for ever.
+/// Checks that the next box continues a turn whose box died, or that the turn ended with a notice.
 pub(super) fn resumed(seen: &Seen) -> Result<(), String> {
     let told = seen.heard.iter().any(|text| text.starts_with("[lazaret]"));
     if seen.resumed || told { Ok(()) } else { Err(format!("the turn was not taken up: {}", seen.facts)) }
@@ -484,7 +485,7 @@ fn one_processor(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// What the engine keeps of the box's output on the host's disk.
+/// Checks how much of the box's output the engine keeps on the host's disk.
 fn engine_log_is_small(seen: &Seen) -> Result<(), String> {
     let kib = seen.facts["kib"].as_u64().unwrap_or(0);
     let names = seen.harness.boxes_of(&seen.test_group.group);
@@ -525,7 +526,7 @@ fn no_forged_line(seen: &Seen) -> Result<(), String> {
     if forged { Err("a box has written a line of the host's log".to_owned()) } else { resumed(seen) }
 }
 
-/// The provider saw the host's key, the group's model, the host's limit, and nothing of the box's.
+/// Checks that the provider got the host's key, the group's model and the host's limit, and none of the box's headers.
 fn what_the_provider_saw(seen: &Seen) -> Result<(), String> {
     let requests = seen.harness.world.model.requests();
     let text = |r: &crate::model::Recorded| r.body["messages"].to_string();
@@ -557,7 +558,7 @@ fn wait_until_gone(seen: &Seen, seconds: u64) -> Result<(), String> {
     }
 }
 
-/// The children bear the install's path on their command line, which no process outside a box of this case does.
+/// The children have the install's path on their command line. No process outside this case's boxes has it.
 fn no_child_survives(seen: &Seen) -> Result<(), String> {
     wait_until_gone(seen, 25)?;
     let mark = seen.harness.root().join("canary-of-the-host").to_string_lossy().into_owned();

@@ -1,4 +1,4 @@
-//! Part D: what comes in by the chats, and what an agent says into them.
+//! Attacks of part D: hostile messages from chats, and hostile replies of an agent.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::harness::{Harness, TestGroup};
 use super::table::{Action, Case};
 use Expectation::{Check, Fact, Gone};
 
-/// Every message of the flood.
+/// The number of messages in the flood.
 const FLOOD: u32 = 2_000;
 
 pub fn cases() -> Vec<Case> {
@@ -61,7 +61,7 @@ async fn flooded(harness: &Harness, test_group: &TestGroup) -> Result<(), String
     for n in 0..FLOOD {
         test_group.person.says(&test_group.chat, &format!("attack ping {n}"));
     }
-    // The last of them is answered: then all that came before it were read.
+    // When the last message is done, all before it were read.
     let turns = async || {
         let database = harness.world.database();
         let of =
@@ -121,7 +121,7 @@ async fn unregistered(harness: &Harness) -> Result<(), String> {
     if heard.is_empty() { Ok(()) } else { Err(format!("a stranger was told {heard:?}")) }
 }
 
-/// The group takes orders from one person only, who is not the one of its chat.
+/// The group accepts messages from one person only, and the sender is another one.
 async fn stranger(harness: &Harness, test_group: &TestGroup) -> Result<(), String> {
     for _ in 0..5 {
         test_group.person.says(&test_group.chat, "attack ping");
@@ -156,7 +156,8 @@ fn whole_in_parts(seen: &Seen) -> Result<(), String> {
     Err(format!("{words} of 4,000 words came, in {} parts", seen.heard.len()))
 }
 
-/// The prefix of notices stands nowhere, as people see it: invisible characters do not count, nor does the case.
+/// Checks that no reply shows the prefix of a notice. Invisible characters and case are ignored, as a reader ignores
+/// them.
 fn nothing_imitates_a_notice(seen: &Seen) -> Result<(), String> {
     let visible = |text: &String| {
         let shown = text.chars().filter(|c| !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'));

@@ -1,10 +1,10 @@
-//! Part A, the files: what stands where a letter should.
+//! Attacks of part A: files of every kind in a letter's place.
 
 use super::expectations::{Expectation, Seen};
 use super::table::Case;
 use Expectation::{AnyCode, Check, Code, Errno, Fact, Gone, Quiet};
 
-/// Error numbers of a kernel that refuses.
+/// Error numbers with which a kernel refuses.
 pub const DENIED: &[i64] = &[1, 13, 38];
 
 pub fn cases() -> Vec<Case> {
@@ -193,7 +193,8 @@ fn names_and_modes() -> Vec<Case> {
     ]
 }
 
-/// What a reader that follows a link would have kept: `rejected/` holds the bytes of what was read and refused.
+/// Checks that the host kept no bytes of its own files. A reader that follows a link would have copied them to
+/// `rejected/`, which holds what was read and refused.
 pub fn nothing_of_the_host_was_read(seen: &Seen) -> Result<(), String> {
     let mut dirs = vec![seen.letters()];
     while let Some(dir) = dirs.pop() {
@@ -215,7 +216,7 @@ pub fn nothing_of_the_host_was_read(seen: &Seen) -> Result<(), String> {
     if leaked { Err("a host's file stands in the log".to_owned()) } else { Ok(()) }
 }
 
-/// Every fact is an error number, and none is 0.
+/// Checks that every fact is an error number other than 0.
 pub fn every_fact_is_refused(seen: &Seen) -> Result<(), String> {
     let facts = seen.facts.as_object().ok_or("the box said nothing")?;
     let done: Vec<&String> = facts.iter().filter(|(_, errno)| **errno == 0).map(|(name, _)| name).collect();
@@ -232,7 +233,7 @@ fn refused_or_not_made(seen: &Seen) -> Result<(), String> {
 
 fn logged_at_most_thrice(seen: &Seen) -> Result<(), String> {
     let told = seen.log.lines().filter(|line| line.contains(" refused")).count();
-    // Passes come with every letter and every second; one thing is one line, with room for a second look.
+    // The host looks at the directory with every letter and every second, and must not log the same file each time.
     if told <= 3 { Ok(()) } else { Err(format!("one directory was refused {told} times")) }
 }
 
@@ -249,7 +250,7 @@ pub fn nothing_was_refused(seen: &Seen) -> Result<(), String> {
     if seen.log.contains("refused") { Err(format!("refused:\n{}", seen.log)) } else { Ok(()) }
 }
 
-/// Each letter that was said has a copy with the very text.
+/// Checks that each text in the chat is the text of a kept letter.
 fn said_is_what_was_kept(seen: &Seen) -> Result<(), String> {
     let mut kept = Vec::new();
     for run in std::fs::read_dir(seen.letters()).into_iter().flatten().flatten() {
@@ -270,7 +271,7 @@ fn said_is_what_was_kept(seen: &Seen) -> Result<(), String> {
     if numbers.len() == said { Ok(()) } else { Err(format!("a letter was said twice: {rounds:?}")) }
 }
 
-/// No byte of a name reaches the operator's terminal as it is.
+/// Checks that no control character of a name reaches the operator's terminal.
 pub fn the_log_is_printable(seen: &Seen) -> Result<(), String> {
     let log = seen.harness.world.log();
     let odd = log.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
@@ -284,7 +285,7 @@ pub fn the_log_is_printable(seen: &Seen) -> Result<(), String> {
 }
 
 fn one_way_or_the_other(seen: &Seen) -> Result<(), String> {
-    // A host that is root reads it; another cannot, and must not wait for it.
+    // A host that runs as root reads it. Another host cannot, and must not wait for it.
     if seen.times("unreadable") == 1 {
         Ok(())
     } else {
@@ -292,7 +293,7 @@ fn one_way_or_the_other(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// The run's directories go with its box, whatever stands in them.
+/// Waits until the host has removed the run's directories.
 pub fn nothing_is_left_of_the_run(seen: &Seen) -> Result<(), String> {
     let mut left = Vec::new();
     for _ in 0..300 {

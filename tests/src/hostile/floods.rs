@@ -1,4 +1,4 @@
-//! Too much of what a box may write: each budget ends the box with a notice, or is a limit that holds.
+//! Floods: a box writes too much. Each budget ends the box with a notice, or is a limit that holds.
 
 use super::expectations::{ENDED, Expectation, Seen};
 use super::files::nothing_is_left_of_the_run;
@@ -72,8 +72,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Where the host may mount, the box meets the end of a filesystem of its own and can make room; variants a watchdog
-/// ends it.
+/// If the host may mount, the box fills a filesystem of its own and can free space. Otherwise a watchdog ends the box.
 fn ended_or_full(seen: &Seen) -> Result<(), String> {
     match seen.facts["errno"].as_i64() {
         Some(28) => Ok(()),
@@ -90,7 +89,7 @@ fn log_is_bounded(seen: &Seen) -> Result<(), String> {
     at_most(seen.logged, 256 << 10, "bytes of log")
 }
 
-/// The host's letters to the group, by their copies: what a box can make it write.
+/// Counts the host's letters to the group: a box must not make it write without limit.
 fn answers(seen: &Seen) -> usize {
     let runs = std::fs::read_dir(seen.letters()).into_iter().flatten().flatten();
     let letters =
@@ -107,7 +106,7 @@ fn requests_are_bounded(seen: &Seen) -> Result<(), String> {
     answers_are_bounded(seen)
 }
 
-/// What a flood left is removed with its run: nothing of it may be there for long.
+/// Waits until the host has removed the flood's files with the run.
 fn few_files_are_left(seen: &Seen) -> Result<(), String> {
     let mut left = 0;
     for _ in 0..200 {
@@ -120,7 +119,7 @@ fn few_files_are_left(seen: &Seen) -> Result<(), String> {
     Err(format!("{left} files are left"))
 }
 
-/// Everything below a directory.
+/// Counts everything below a directory.
 pub fn count(dir: &std::path::Path) -> usize {
     let (mut seen, mut dirs) = (0, vec![dir.to_owned()]);
     while let Some(dir) = dirs.pop() {

@@ -1,4 +1,5 @@
-//! A host with many groups whose runner is the evil agent, and one case of the table.
+//! The harness of the attacks: a host with many groups whose runner is the evil agent. It runs one case at a time in
+//! each slot.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,16 +16,16 @@ use crate::model::KEY;
 use crate::telegram::{Chat, Person};
 use crate::world::{Engine, World, evil_agent};
 
-/// So many cases run beside each other.
+/// Cases that run in parallel.
 pub const SLOTS: usize = 3;
-/// How often a box that many cases use may be left for a new one.
+/// Shared boxes in reserve: a case that fails leaves its shared box to no other case.
 const SPARE_BOXES: usize = 12;
-/// A case that has not come to its end by then has not held.
+/// A case that takes longer fails.
 const CASE_TIMEOUT: Duration = Duration::from_secs(90);
-/// The letter behind an attack, and another group's turn, must be handled within this. The program prints what it
-/// took; the limit is for a machine that builds beside it.
+/// The letter after an attack, and another group's turn, must be handled within this time. The limit is generous, for a
+/// busy machine; the program prints the measured times.
 const MAX_WAIT_MS: u64 = 5_000;
-/// What the host's file is named that boxes try to get at.
+/// The name of the host's file that boxes try to read.
 const CANARY: &str = "canary-of-the-host";
 
 /// A group and the chat of one person with it.
@@ -38,7 +39,7 @@ pub struct TestGroup {
     pub chat: Chat,
 }
 
-/// What one case at a time uses.
+/// The groups that one case at a time uses.
 struct Slot {
     neighbour: TestGroup,
     shared: Vec<TestGroup>,
@@ -50,27 +51,27 @@ pub struct Harness {
     pub world: World,
     pid: u32,
     socket: String,
-    /// The runtime that the groups name; the engine's own where they name none.
+    /// The runtime in the groups' settings. `None`: the engine's default.
     runtime: Option<String>,
     slots: Mutex<Vec<Slot>>,
     free: Semaphore,
     own: BTreeMap<&'static str, TestGroup>,
 }
 
-/// How a case went.
+/// The outcome of a case.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// Its name.
     pub name: &'static str,
-    /// What was required of it, in a word.
+    /// What was required, in a few words.
     pub required: String,
-    /// The line of the posture that its box had lost, as `status` names it, and that no more was required for.
+    /// The posture gap, as `status` names it, because of which less was required.
     pub loss: Option<&'static str>,
-    /// From the box's writing of the letter behind the attack to the chat's hearing of it.
+    /// From the box writing the letter after the attack to the chat getting it.
     pub next_ms: u64,
-    /// How long the neighbour's turn took that was asked for meanwhile.
+    /// The duration of the neighbour's turn during the attack.
     pub neighbour_ms: u64,
-    /// Why it did not hold.
+    /// Why the case failed.
     pub broken: Option<String>,
 }
 
@@ -88,16 +89,16 @@ impl Outcome {
 }
 
 impl Harness {
-    /// A host that is up, with a group for every case. `settings` are lines of each group's `group.toml`; one that
-    /// names gVisor's runtime brings an engine of its own, which knows it.
+    /// Starts a host with a group for every case. `settings` are lines of each group's `group.toml`. If they name
+    /// gVisor's runtime, the harness starts an engine of its own that has it.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// If the host does not start.
     pub async fn open(settings: &str) -> Self {
         Self::with_ceiling(settings, &[]).await
     }
 
-    /// The same where the install itself allows more: settings of its own, as its environment has them.
+    /// The same with settings of the install, given as environment variables.
     ///
     /// # Panics
     /// As [`Harness::open`].
@@ -117,7 +118,7 @@ impl Harness {
             world.set(name, value);
         }
         world.write(CANARY, "this is the host's own canary\n");
-        // Calls that a hostile runner makes are rarely streamed, and mean nothing.
+        // The model's checks do not apply to a hostile runner's calls.
         world.model.allow_unstreamed();
         world.model.allow_unscripted();
         world.model.on("attack headers").says("Fine.");
@@ -156,7 +157,7 @@ impl Harness {
     /// A group that no case of the table uses, by its number.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// If there is no such group.
     pub fn spare_group(&self, number: usize) -> TestGroup {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         match slots.iter().flat_map(|slot| &slot.shared).nth(number) {
@@ -178,9 +179,9 @@ impl Harness {
     /// Ends the host as an operator would.
     ///
     /// # Panics
-    /// When it does not end well, or leaves boxes behind.
+    /// If the host ends with an error or leaves boxes behind.
     pub async fn close(self) {
-        // What a hostile box asks of the model is not held against its host; what the host says to Telegram is.
+        // Faulty model calls are the hostile box's; faulty Telegram calls would be the host's.
         self.world.model.take_violations();
         self.world.finish().await;
     }
@@ -211,7 +212,7 @@ impl Harness {
         read().unwrap_or_default()
     }
 
-    /// The engine's own program, for this harness's engine.
+    /// The `docker` program, pointed at this harness's engine.
     pub fn docker(&self) -> std::process::Command {
         let mut docker = std::process::Command::new("docker");
         docker.env("DOCKER_HOST", &self.socket).stdin(std::process::Stdio::null());
@@ -246,8 +247,7 @@ impl Harness {
             .fold(String::new(), |all, line| all + line + "\n")
     }
 
-    /// Asks for a turn that ends with a report. Returns the report, and what the chat heard before it. A notice ends
-    /// the turn, too: then there is no report.
+    /// Asks for a turn and returns its report and the texts before it. A notice ends the turn without a report.
     pub async fn ask(&self, test_group: &TestGroup, text: &str, case: &str) -> (Option<Value>, Vec<String>) {
         test_group.person.says(&test_group.chat, text);
         self.hear(test_group, case, |heard| heard.starts_with("[lazaret]")).await
@@ -274,10 +274,10 @@ impl Harness {
         }
     }
 
-    /// A turn of a well-behaved group; how long it took.
+    /// Runs a harmless turn and returns its duration in milliseconds.
     ///
     /// # Errors
-    /// When it was not answered.
+    /// If the turn is not answered.
     pub async fn ping(&self, test_group: &TestGroup) -> Result<u64, String> {
         let began = tokio::time::Instant::now();
         match tokio::time::timeout(CASE_TIMEOUT, self.ask(test_group, "attack ping", "ping")).await {
@@ -309,7 +309,7 @@ impl Harness {
             broken: None,
         };
         let mut lost = Vec::new();
-        // Its box is up before it counts.
+        // The neighbour's box starts before the measurement.
         let mut trouble = self.ping(&slot.neighbour).await.err();
         let acted = tokio::time::timeout(CASE_TIMEOUT, async {
             match case.action {
@@ -320,7 +320,7 @@ impl Harness {
             }
         });
         let neighbour = async {
-            // In the midst of it, not before.
+            // During the attack, not before it.
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.ping(&slot.neighbour).await
         };
@@ -353,17 +353,16 @@ impl Harness {
             }
         }
         if case.box_use == BoxUse::Shared && outcome.broken.is_some() && slot.shared.len() > 1 {
-            // The next case must not pay for it.
+            // The next case gets a fresh box.
             slot.shared.pop();
         }
         outcome
     }
 
-    /// Lines of the posture that a group's boxes have lost by the nature of their runtime, or by the owner's word, and
-    /// that `lazaret status` names with what to do.
+    /// The posture gaps of a group, as `lazaret status` names them with their fixes.
     ///
     /// # Errors
-    /// When it tells nothing, or a loss without its reason or its fix.
+    /// If `status` prints no gaps, or a gap without reason or fix.
     pub async fn lost(&self, group: &str) -> Result<Vec<String>, String> {
         let told = self.world.lazaret(&["status", "--json"]).await;
         let status: Value = serde_json::from_str(&told).map_err(|e| format!("status tells no JSON: {e}"))?;
@@ -400,8 +399,8 @@ impl Harness {
             Some(report) => (report["facts"].clone(), report["facts"]["resumed"] == true),
             None => (Value::Null, false),
         };
-        // A box that was ended has said all it will; the group must have another. One that listens may have more to say
-        // behind its report.
+        // A box that ended says nothing more, and the group must get another. A listening box may say more after its
+        // report.
         if report.is_none() || matches!(case.box_use, BoxUse::With(_)) {
             test_group.person.says(&test_group.chat, "attack ping");
             let began = tokio::time::Instant::now();
@@ -432,7 +431,7 @@ impl Harness {
         if let Some(error) = seen.facts["error"].as_str() {
             return Err(format!("the attack could not be made: {error}"));
         }
-        // A requirement may wait for the engine, and asks it in a program of its own.
+        // A requirement may block on the `docker` program.
         let terms = case.terms(self.runtime.as_deref(), lost);
         tokio::task::block_in_place(|| terms.expectations.iter().try_for_each(|need| need.met(&seen)))
     }

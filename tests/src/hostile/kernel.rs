@@ -1,10 +1,10 @@
-//! Part C, one system call each: what the kernel must not do for a box.
+//! Attacks of part C with one system call each, which the kernel must refuse to a box.
 
 use super::expectations::Expectation;
 use super::files::DENIED;
 use super::table::Case;
 
-/// Cases whose answer is one of [`DENIED`]. The words say what is asked for.
+/// Cases whose answer must be one of [`DENIED`].
 const CALLS: &[(&str, &str)] = &[
     ("c13_unshare_user", "a user namespace"),
     ("c13_unshare_mount", "a mount namespace"),
@@ -122,7 +122,7 @@ pub fn cases() -> Vec<Case> {
         "a call by the x32 numbers, which a filter of names must know",
         vec![Expectation::Errno("errno", &[1, 38, 255])],
     ));
-    // There is no terminal to type into.
+    // The box has no terminal.
     for (name, what) in [
         ("c15_terminal_injection", "TIOCSTI: to type in another's terminal"),
         ("c15_console_paste", "TIOCLINUX: to paste into the console"),

@@ -1,4 +1,4 @@
-//! Part A, the letters: what they claim.
+//! Attacks of part A: letters with hostile contents.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::files::{nothing_of_the_host_was_read, nothing_was_refused, the_log_is
 use super::table::Case;
 use Expectation::{AnyCode, Check, Code, Fact, Gone, Quiet};
 
-/// The runs go on listening, for whoever speaks behind the end.
+/// The run keeps listening, so that a letter after the turn's end can arrive.
 const LISTENS: &str = "limits.idle_window = \"1m\"";
 
 pub fn cases() -> Vec<Case> {
@@ -180,7 +180,7 @@ fn said(seen: &Seen, words: &str, times: usize) -> Result<(), String> {
 }
 
 fn is_refused(verdict: &Value) -> bool {
-    // A request that is no letter is refused without a verdict.
+    // The host refuses a request that is no valid letter without a verdict.
     verdict["refused"].is_string() || *verdict == "none"
 }
 

@@ -1,4 +1,4 @@
-//! What a case is, and all of them.
+//! The table of attacks: what a case is, and the list of all cases.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,65 +7,64 @@ use super::expectations::Expectation;
 use super::harness::{Harness, TestGroup};
 use super::{boxes, chats, files, floods, gvisor, kernel, letters};
 
-/// Where a case is acted.
+/// Which box a case uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BoxUse {
-    /// In a box that many cases use one after the other.
+    /// A box that many cases use one after the other.
     Shared,
-    /// In a group of its own, whose box is closed after the turn.
+    /// A box of its own, which the host closes after the turn.
     Own,
-    /// In a group of its own, with these settings; its box listens after the turn.
+    /// A box of its own in a group with these settings.
     With(&'static str),
 }
 
-/// A scenario that is not one attack: what it says, or why the promise was broken.
+/// A scenario in code. The error says which promise was broken.
 pub type Scenario =
     for<'a> fn(&'a Harness, &'a TestGroup) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
 
-/// What is done.
+/// What a case does.
 #[derive(Clone, Copy)]
 pub enum Action {
-    /// The evil agent is told to; these words stand behind the case's name. `{canary}` is a file of the host's that
-    /// nobody else may read, `{port}` one of its own servers.
+    /// The evil agent performs the attack of the case's name. These words are its arguments: `{canary}` is a file of
+    /// the host that nobody else may read, `{port}` one of the host's servers.
     Attack(&'static str),
-    /// Something else.
+    /// Code performs the case.
     Scenario(Scenario),
 }
 
 /// One case.
 pub struct Case {
-    /// Its name: a letter for what is attacked (a: letters and files, b: what a group's box writes for good, c: the
-    /// box and its gateway, d: chats, n: what an operator sees), a number for the attack, and what it is. Unit tests
-    /// bear them too.
+    /// Its name: a letter for the target (a: letters and files, b: what a group's box keeps, c: the box and its
+    /// gateway, d: chats, n: what an operator sees), the attack's number, and words. Unit tests use these names too.
     pub name: &'static str,
-    /// What is done, in words.
+    /// What the case does, in words.
     pub what: &'static str,
-    /// Where.
+    /// Which box it uses.
     pub box_use: BoxUse,
-    /// How.
+    /// How it is performed.
     pub action: Action,
-    /// What is required, beside what is always required.
+    /// Its requirements, besides those of every case.
     pub expectations: Vec<Expectation>,
-    /// What is required in its place where another runtime has another answer.
+    /// Requirements that replace them under another runtime.
     pub variants: Vec<RuntimeVariant>,
 }
 
-/// What a case requires under another runtime than the engine's own.
+/// A case's requirements under another runtime.
 pub struct RuntimeVariant {
-    /// What the runtime's name begins with, as a group's settings have it.
+    /// The beginning of the runtime's name in a group's settings.
     pub runtime: &'static str,
-    /// The line of the posture without which this is all that can be required: it counts only where `status` names the
-    /// loss of that line for the case's group.
+    /// The posture line whose gap explains these requirements: they count only if `status` names that gap for the
+    /// case's group.
     pub loss: Option<&'static str>,
-    /// What is required.
+    /// The requirements.
     pub expectations: Vec<Expectation>,
 }
 
-/// What is required of a case as it was acted.
+/// The requirements that apply to a case in this run.
 pub struct Terms<'a> {
-    /// Beside what is always required.
+    /// Besides those of every case.
     pub expectations: &'a [Expectation],
-    /// The line of the posture whose loss is the reason that no more is.
+    /// The posture gap because of which less is required.
     pub loss: Option<&'static str>,
 }
 
@@ -82,28 +81,28 @@ impl Case {
         }
     }
 
-    /// One in the shared box.
+    /// An attack in a shared box.
     pub fn shared(name: &'static str, what: &'static str, expectations: Vec<Expectation>) -> Self {
         Self { box_use: BoxUse::Shared, ..Self::own(name, what, expectations) }
     }
 
-    /// The same in a group with these settings.
+    /// Gives the group these settings.
     pub fn with(self, settings: &'static str) -> Self {
         Self { box_use: BoxUse::With(settings), ..self }
     }
 
-    /// The same with these words behind its name.
+    /// Gives the attack these arguments.
     pub fn words(self, words: &'static str) -> Self {
         Self { action: Action::Attack(words), ..self }
     }
 
-    /// The same where this runtime's answer is another, and as safe: these are required there.
+    /// Replaces the requirements under a runtime that answers differently and as safely.
     pub fn under(mut self, runtime: &'static str, expectations: Vec<Expectation>) -> Self {
         self.variants.push(RuntimeVariant { runtime, loss: None, expectations });
         self
     }
 
-    /// The same where this runtime may lack a line of the posture: where `status` names that loss, these are required.
+    /// Replaces the requirements under a runtime that may lack a posture line, if `status` names that gap.
     pub fn by_loss(
         mut self,
         runtime: &'static str,
@@ -114,12 +113,12 @@ impl Case {
         self
     }
 
-    /// Whether anything but the case's own requirement can count under this runtime.
+    /// Whether the runtime has requirements of its own for this case.
     pub fn differs(&self, runtime: Option<&str>) -> bool {
         self.of(runtime).next().is_some()
     }
 
-    /// What is required under this runtime (none: the engine's own), where `status` names these lines as lost.
+    /// The requirements under this runtime (`None`: the engine's default) when `status` names these gaps.
     pub fn terms(&self, runtime: Option<&str>, lost: &[String]) -> Terms<'_> {
         let named = |e: &&RuntimeVariant| e.loss.is_some_and(|line| lost.iter().any(|l| l == line));
         let found = self.of(runtime).find(named).or_else(|| self.of(runtime).find(|e| e.loss.is_none()));
@@ -138,7 +137,7 @@ impl Case {
 }
 
 impl Terms<'_> {
-    /// They in a word.
+    /// The requirements in a few words.
     pub fn word(&self) -> String {
         let mut words: Vec<String> =
             self.expectations.iter().map(Expectation::word).filter(|word| !word.is_empty()).collect();
@@ -150,7 +149,7 @@ impl Terms<'_> {
     }
 }
 
-/// Every case.
+/// All cases.
 pub fn cases() -> Vec<Case> {
     let mut all = files::cases();
     all.extend(letters::cases());
