@@ -8,12 +8,12 @@ use serde_json::json;
 use super::{Done, Here};
 use crate::backup;
 use crate::clock::Clock;
-use crate::config::{Install, personality};
+use crate::config::{Install, personality, time_zones};
 use crate::daemon;
 use crate::disk;
 use crate::domain::group::Group;
 use crate::policy::disk_pressure::names_floor;
-use crate::policy::image::of_next_run;
+use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
@@ -71,6 +71,7 @@ pub(super) async fn run(here: &Here) -> Done {
     }
     let install =
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));
+    found.add("time zones", Ok::<_, String>(time_zones::in_use()), |used| (*used).to_owned());
     if let Some(install) = install {
         disk(&install, &mut found);
         groups(&install, &mut found);

@@ -99,7 +99,7 @@ pub(super) async fn run(here: &Here) -> Done {
 /// Who holds the box to its budget of letters: the kernel, or the host by looking.
 fn letters(here: &Here, run: &str, lane: &str) -> &'static str {
     let group = lane.split('/').next().unwrap_or_default();
-    let from = here.root.ipc().join(group).join(run).join(ipc_schema::layout::FROM_AGENT);
+    let from = here.root.ipc().join(group).join(run).join(ipc_schema::directory_layout::FROM_AGENT);
     if mailbox::is_covered(&from) { "limited" } else { "watched" }
 }
 

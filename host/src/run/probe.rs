@@ -11,12 +11,12 @@ use crate::disk::shared_dir;
 use crate::domain::group::Group;
 use crate::domain::{GroupName, RunId};
 use crate::mailbox::{SOCKET_DIR, remove_run_dir};
-use crate::policy::posture::{self, Circumstances, Finding};
+use crate::policy::posture::{self, Circumstances, PostureFinding};
 use crate::policy::sandbox_plan::ContainerSpec;
 use crate::sandbox::{Engine, EngineFacts, ProbeError, Probed};
 use crate::services::{Runner, Services};
 use crate::store::PostureGap;
-use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
 
 /// What boxes are made on: an install, whether its host runs or not.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +67,7 @@ impl Walls {
 #[derive(Debug)]
 pub struct Seen {
     /// Line by line.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<PostureFinding>,
     /// What they come from.
     pub probed: Probed,
 }
@@ -105,7 +105,7 @@ pub(super) async fn held(
     cell.get_or_try_init(|| probing).await.copied()
 }
 
-fn loss(finding: &Finding) -> PostureGap {
+fn loss(finding: &PostureFinding) -> PostureGap {
     PostureGap {
         name: finding.name.to_owned(),
         why: match finding.standing {

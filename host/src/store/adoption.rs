@@ -1,6 +1,6 @@
 //! What a starting host reads about the runs of the host before it. `daemon` and `run` adopt the containers with it.
 
-use ipc_schema::layout::letter_name;
+use ipc_schema::directory_layout::letter_name;
 use ipc_schema::letters::to_agent::InterruptWhy;
 use rusqlite::{Connection, OptionalExtension, params};
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Result, Store, StoreError, int};
-use crate::domain::message::{Attachment, Stored};
+use crate::domain::message::{Attachment, StoredMessage};
 use crate::domain::{ChatId, MessageSeq};
 
 /// A file that must be fetched before a letter can name it.
@@ -37,8 +37,8 @@ impl Store {
 }
 
 /// The files of these messages that must be fetched: first those of messages that wake the agent, then the newest.
-pub(super) fn waiting(messages: &[Stored]) -> Vec<Waiting> {
-    let of_message = |m: &Stored| {
+pub(super) fn waiting(messages: &[StoredMessage]) -> Vec<Waiting> {
+    let of_message = |m: &StoredMessage| {
         let (seq, chat, wakes) = (m.seq, m.chat.clone(), m.wakes);
         let files = m.attachments.clone().into_iter().enumerate().filter(|(_, file)| file.handle.is_some());
         files.map(move |(at, file)| Waiting { seq, at, chat: chat.clone(), wakes, file }).collect::<Vec<_>>()
@@ -50,8 +50,8 @@ pub(super) fn waiting(messages: &[Stored]) -> Vec<Waiting> {
 
 /// Cuts the list before the first waking message that waits for a file, if another waking message comes before it: a
 /// later letter carries the rest. The messages are in order.
-pub(super) fn leave_later(messages: &mut Vec<Stored>) {
-    let waits = |m: &Stored| m.wakes && m.attachments.iter().any(|file| file.handle.is_some());
+pub(super) fn leave_later(messages: &mut Vec<StoredMessage>) {
+    let waits = |m: &StoredMessage| m.wakes && m.attachments.iter().any(|file| file.handle.is_some());
     let first = messages.iter().position(waits).unwrap_or(messages.len());
     if messages.iter().take(first).any(|m| m.wakes) {
         messages.truncate(first);

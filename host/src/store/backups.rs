@@ -26,8 +26,8 @@ pub fn copies(folder: &Path, now: WallMs) -> Vec<PathBuf> {
 /// The time in a copy's name.
 pub fn made_at(copy: &Path) -> Option<WallMs> {
     let name = copy.file_stem()?.to_str()?.strip_prefix("lazaret-")?;
-    let time = chrono::NaiveDateTime::parse_from_str(name, "%Y%m%dT%H%M%SZ").ok()?;
-    Some(WallMs(time.and_utc().timestamp_millis()))
+    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", name).ok()?;
+    Some(WallMs(jiff::tz::TimeZone::UTC.to_timestamp(time).ok()?.as_millisecond()))
 }
 
 /// The command that replaces a damaged database.

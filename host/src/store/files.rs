@@ -12,7 +12,7 @@ use rusqlite::params;
 use super::letters::{ToWrite, respond};
 use super::outbox::{self, DUE};
 use super::{Result, Store, id, int, runs};
-use crate::domain::outbound::{Saying, SpooledFile};
+use crate::domain::outbound::{OutgoingText, SpooledFile};
 use crate::domain::{RunId, TurnId, WallMs};
 
 /// The files that a turn has sent so far.
@@ -44,14 +44,14 @@ impl Store {
         turn: TurnId,
         request: LetterId,
         verdict: Verdict,
-        (saying, file): (Saying, SpooledFile),
+        (outgoing, file): (OutgoingText, SpooledFile),
         now: WallMs,
     ) -> Result<ToWrite> {
         self.write(move |c| {
             if runs::decide(c, turn, &request, &verdict)? {
-                outbox::say(c, Some(turn), &saying, now)?;
+                outbox::say(c, Some(turn), &outgoing, now)?;
                 let sql = "UPDATE outbox SET file = ?3, file_name = ?4, file_bytes = ?5 WHERE turn = ?1 AND key = ?2";
-                c.execute(sql, params![int(turn.0), saying.key, file.sha256, file.name, int(file.bytes)])?;
+                c.execute(sql, params![int(turn.0), outgoing.key, file.sha256, file.name, int(file.bytes)])?;
             }
             respond(c, &run, turn, request, verdict, now)
         })

@@ -1,7 +1,7 @@
 //! Letters to agents. The store writes a letter as a row first, and `run` writes its file afterwards: a host that dies
 //! in between finds the row and writes the file.
 
-use ipc_schema::layout::letter_name;
+use ipc_schema::directory_layout::letter_name;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::{Response, Verdict};
 use ipc_schema::{LetterId, Refusal, ToAgentLetter};

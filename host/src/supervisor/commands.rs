@@ -7,7 +7,7 @@ use super::Supervisor;
 use crate::dispatch::{Event, LaneState};
 use crate::domain::Lane;
 use crate::domain::message::Command;
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::intake::News;
 use crate::policy::retry::STORE_AGAIN;
 use crate::services::Services;
@@ -131,8 +131,8 @@ impl Supervisor {
 /// The answer first, then the outcome: a crash in between repeats the command, and its answer has the same key.
 async fn finish(services: &Services, row: CommandRow, text: String, outcome: String) {
     let word = format!("{}:{}", row.command.word(), row.seq);
-    let saying = Saying { answers: Some(row.seq), ..Saying::notice(&row.chat, &word, text) };
-    let say = || services.store.say(None, saying.clone(), services.clock.wall());
+    let outgoing = OutgoingText { answers: Some(row.seq), ..OutgoingText::notice(&row.chat, &word, text) };
+    let say = || services.store.say(None, outgoing.clone(), services.clock.wall());
     if insist(row.seq, say).await.is_none() {
         return;
     }

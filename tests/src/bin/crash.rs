@@ -1,14 +1,14 @@
-//! Nothing lost, nothing said twice: the proof. See [`journeys::crash`].
+//! Runs the crash tests. See [`journeys::crash`].
 //!
-//! - `crash sweep [ONLY=store.] [SWEEP=docker] [AT_ONCE=3]`: each failpoint, each hit, each action
-//! - `crash soak [KILLS=25] [MESSAGES=0] [CHANNEL=telegram|terminal] [POLICY=resend|edit|hold] [SEED=…]`: a random loop
-//! - `crash rolling [N=100] [CHANNEL=…]`: restarts under load, and the longest pause of a chat
-//! - `crash starts [GROUPS=100] [MESSAGES=10000]`: from the start to the first poll
+//! - `crash sweep [ONLY=store.] [SWEEP=docker] [AT_ONCE=3]`: every failpoint, every hit, every action
+//! - `crash soak [KILLS=25] [MESSAGES=0] [CHANNEL=telegram|terminal] [POLICY=resend|edit|hold] [SEED=…]`: kills at random under load
+//! - `crash rolling [N=100] [CHANNEL=…]`: restarts under load; prints the longest pause of a chat
+//! - `crash starts [GROUPS=100] [MESSAGES=10000]`: measures the time from the start to the first poll
 //! - `crash rivals [N=100]`: two hosts started together
-//! - `crash invariants [N=1000]`: copies of the database and its log under load, each opened and judged
-//! - `crash check DIR`: judges evidence again; what a run leaves lies in `target/crash/evidence`, or `EVIDENCE`
+//! - `crash invariants [N=1000]`: copies the database and its WAL under load and checks each copy
+//! - `crash check DIR`: checks kept evidence again; a run keeps it in `target/crash/evidence` or `EVIDENCE`
 //!
-//! Each ends with one line of JSON, and fails when a promise was broken. `make crash` builds what it needs; settings
+//! Each ends with one line of JSON and fails if a promise was broken. `make crash` builds what it needs; settings
 //! can come from the environment, too.
 
 use std::path::{Path, PathBuf};
@@ -44,8 +44,8 @@ fn plan_of(settings: &Settings) -> Result<Plan, String> {
     })
 }
 
-/// The verdict's line last, what was broken before it.
-fn told(verdict: &Verdict) -> Result<ExitCode, String> {
+/// Prints what was broken, and last the verdict.
+fn print_verdict(verdict: &Verdict) -> Result<ExitCode, String> {
     for what in verdict.broken.iter().take(30) {
         eprintln!("broken: {what}");
     }
@@ -66,7 +66,7 @@ async fn run() -> Result<ExitCode, String> {
                 kills: settings.number("KILLS", 25)?,
                 messages: settings.number("MESSAGES", 0)?,
             };
-            told(&soak(plan, &evidence.join("soak")).await)
+            print_verdict(&soak(plan, &evidence.join("soak")).await)
         }
         ["sweep"] => {
             let what = Sweep {
@@ -84,7 +84,7 @@ async fn run() -> Result<ExitCode, String> {
             let (verdict, longest) =
                 measurements::rolling(settings.number("N", 100)?, plan, &evidence.join("rolling")).await;
             println!("{}", json!({ "longest_pause_ms": longest }));
-            told(&verdict)
+            print_verdict(&verdict)
         }
         ["invariants"] => {
             let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..plan_of(&settings)? };
@@ -92,7 +92,7 @@ async fn run() -> Result<ExitCode, String> {
             let many = usize::try_from(count).unwrap_or(usize::MAX);
             let (verdict, replayed) = invariants(many, plan, &evidence.join("invariants")).await;
             println!("{}", json!({ "copies": count, "with_a_log_to_replay": replayed }));
-            told(&verdict)
+            print_verdict(&verdict)
         }
         ["starts"] => {
             let count = |name, default| {
@@ -110,7 +110,7 @@ async fn run() -> Result<ExitCode, String> {
         }
         ["check", dir] => {
             let evidence = Evidence::read(&PathBuf::from(dir)).map_err(|e| e.to_string())?;
-            told(&checker::check(&evidence))
+            print_verdict(&checker::check(&evidence))
         }
         _ => Err(USAGE.to_owned()),
     }

@@ -1,13 +1,11 @@
-//! The box under attack: the proof. See [`journeys::hostile`].
+//! Runs the attacks on the box. See [`journeys::hostile`].
 //!
 //! - `hostile cases [ONLY=a15] [RUNTIME=runsc]`: every case, one line each, and last `N of N held`. `runsc` is gVisor;
-//!   `runsc-uncounted` is gVisor where it keeps no control group, so that nobody counts memory, processes and
-//!   processors
-//! - `hostile race [SECONDS=60]`: a file and four other things change places under a reader's hands
-//! - `hostile flood`: how long a flooding box lives, what it leaves, and what another group feels of it
+//!   `runsc-uncounted` is gVisor without control groups, which limits no memory, processes or processors
+//! - `hostile race [SECONDS=60]`: a file and four other kinds of files are swapped while a reader reads
+//! - `hostile flood`: how long a flooding box lives, what it leaves, and how it slows another group
 //!
-//! The last two end with one line of JSON. Each fails when a promise was broken. `make hostile` builds what it
-//! expectations.
+//! The last two end with one line of JSON. Each fails when a promise was broken. `make hostile` builds what it needs.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

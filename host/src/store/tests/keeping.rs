@@ -79,7 +79,7 @@ async fn a_clock_that_was_a_year_behind_makes_nothing_old() {
     const YEAR: i64 = 365 * DAY;
     let mut house = house().await;
     house.wakes("telegram:-1", "a question").await;
-    house.store.say(None, Saying::notice(&chat("telegram:-1"), "x", "waits".into()), T).await.unwrap();
+    house.store.say(None, OutgoingText::notice(&chat("telegram:-1"), "x", "waits".into()), T).await.unwrap();
     house.store.move_times(YEAR, T).await.unwrap();
     let now = WallMs(T.0 + YEAR + 1_000);
     let Head::Part(part) = house.store.claim(chat("telegram:-1"), TERMS, now).await.unwrap() else {
@@ -100,7 +100,11 @@ async fn what_an_earlier_host_stamped_with_the_right_time_keeps_it() {
     house.asks(RUN).await;
     house.store.collect(RUN.parse().unwrap(), lane(), Ending::Finished, T).await.unwrap();
     let boot = WallMs(60_000);
-    house.store.say(None, Saying::notice(&chat("telegram:-2"), "x", "waits".into()), boot).await.unwrap();
+    house
+        .store
+        .say(None, OutgoingText::notice(&chat("telegram:-2"), "x", "waits".into()), boot)
+        .await
+        .unwrap();
     house.store.move_times(T.0, boot).await.unwrap();
     let until = T.plus(Duration::from_secs(60));
     assert_eq!(house.store.suspended().await.unwrap(), [Suspended { lane: lane(), until }]);
