@@ -1,5 +1,5 @@
-//! Things that stand where a letter should: links, FIFOs, sockets, directories, devices, files that change while they
-//! are read.
+//! Files of every kind in a letter's place: links, FIFOs, sockets, directories, devices, files that change while the
+//! host reads them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

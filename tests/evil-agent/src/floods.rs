@@ -1,4 +1,4 @@
-//! Too much of everything a box may write.
+//! Floods: attacks that write too many or too large files and letters.
 
 use std::fs::{self, File};
 use std::io::Write;

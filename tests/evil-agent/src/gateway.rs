@@ -1,4 +1,4 @@
-//! The box's only socket, spoken to by bytes; and the networks that are not there.
+//! Attacks on the gateway's socket with raw bytes, and on networks that a box must not reach.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};

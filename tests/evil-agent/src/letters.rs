@@ -1,4 +1,4 @@
-//! Letters that lie: about their shape, their number, their turn, their sender.
+//! Letters with hostile contents: malformed, repeated, or claiming another number, turn, run or group.
 
 use std::time::Duration;
 

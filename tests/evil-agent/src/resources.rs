@@ -1,4 +1,4 @@
-//! Memory, processors, processes and disk: as much as the kernel gives.
+//! Attacks that use up memory, processors, processes, descriptors and output.
 
 use std::fs::{self, File};
 use std::io::Write;
