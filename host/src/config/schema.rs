@@ -213,8 +213,8 @@ pub struct MountFile {
 settings! {
     /// Which tools the model may use.
     ToolsFile {
-        /// What happens with tools that no rule names: allow, record, ask or deny. `ask` refuses until there is a way to
-        /// ask.
+        /// What happens with tools that no rule names: allow, record, ask or deny. `ask` refuses until there is a way
+        /// to ask.
         default: ToolVerdict = ToolVerdict::Record;
         /// The first rule that fits decides.
         #[schemars(example = [serde_json::json!({ "tool": "run_command", "command": "git push*", "verdict": "deny" })])]
