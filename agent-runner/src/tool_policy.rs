@@ -21,26 +21,20 @@ pub struct Judgement {
 /// wins.
 pub fn judge(policy: &ToolPolicy, tool: &str, command: Option<&str>) -> Judgement {
     let Some(command) = command.filter(|_| tool == RUN_COMMAND) else {
-        return Judgement { verdict: verdict(policy, tool, None), segment: None };
+        return Judgement { verdict: policy.verdict_on(tool), segment: None };
     };
     segments(command)
         .into_iter()
-        .map(|segment| Judgement { verdict: verdict(policy, tool, Some(&segment)), segment: Some(segment) })
+        .map(|segment| Judgement { verdict: verdict_on_segment(policy, &segment), segment: Some(segment) })
         .max_by_key(|judgement| strictness(judgement.verdict))
-        .unwrap_or_else(|| Judgement { verdict: verdict(policy, tool, None), segment: None })
+        .unwrap_or_else(|| Judgement { verdict: policy.verdict_on(tool), segment: None })
 }
 
-fn verdict(policy: &ToolPolicy, tool: &str, segment: Option<&str>) -> ToolVerdict {
-    policy.rules.iter().find(|rule| matches(rule, tool, segment)).map_or(policy.default, |rule| rule.verdict)
-}
-
-fn matches(rule: &ToolRule, tool: &str, segment: Option<&str>) -> bool {
-    rule.tool == tool
-        && match (&rule.command, segment) {
-            (None, _) => true,
-            (Some(pattern), Some(segment)) => glob(pattern, segment),
-            (Some(_), None) => false,
-        }
+fn verdict_on_segment(policy: &ToolPolicy, segment: &str) -> ToolVerdict {
+    let matches = |rule: &&ToolRule| {
+        rule.tool == RUN_COMMAND && rule.command.as_ref().is_none_or(|pattern| glob(pattern, segment))
+    };
+    policy.rules.iter().find(matches).map_or(policy.default, |rule| rule.verdict)
 }
 
 fn strictness(verdict: ToolVerdict) -> u8 {

@@ -1,9 +1,10 @@
 //! The tools that the model is offered, and the parsing of its calls. [`crate::turn`] calls it.
 //!
 //! *Local* tools act inside the box: [`Toolbox`] runs them, and one that fails, hangs or panics still answers with
-//! what happened and what to do. The other tools ask the host by a letter; [`crate::turn`] performs those. A new tool
-//! needs a line in [`DEFINED`] and an arm in [`Call::parse`].
+//! what happened and what to do. The other tools ask the host by a letter; [`crate::turn`] performs those. A new local
+//! tool needs a line in [`LOCAL`] and an arm in [`Call::parse`]; a new tool by letter needs a line in [`REQUESTS`].
 
+pub mod ask_person;
 mod edit_file;
 mod file_access;
 mod list_and_search;
@@ -12,17 +13,16 @@ mod read_file;
 mod run_command;
 mod send_file;
 mod shell_detect;
+mod update_personality;
 mod write_file;
 
 use std::time::Duration;
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::request::{AskPerson, SendFile, UpdatePersonality};
 use ipc_schema::letters::to_agent::Limits;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use send_file::told as file_sent;
 pub use shell_detect::Shell;
 
 use crate::box_paths::BoxPaths;
@@ -53,46 +53,8 @@ impl Output {
 pub enum Call {
     Local(LocalCall),
     SendMessage(SendMessage),
-    Ask(HostRequest),
-}
-
-/// A call that becomes a request to the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostRequest {
-    Personality(NewPersonality),
-    Person(AskPerson),
-    File(SendFile),
-}
-
-impl HostRequest {
-    /// The wire request. `base_sha256` is the digest of the personality that a new one replaces.
-    ///
-    /// # Errors
-    /// For arguments that no letter can carry or the host would refuse: what to do.
-    pub fn request(self, base_sha256: Option<String>) -> Result<Request, String> {
-        match self {
-            Self::Personality(text) => text.request(base_sha256).map(Request::UpdatePersonality),
-            Self::Person(question) => checked(question).map(Request::AskPerson),
-            Self::File(file) => send_file::checked(file).map(Request::SendFile),
-        }
-    }
-}
-
-fn checked(ask: AskPerson) -> Result<AskPerson, String> {
-    let texts = || ask.choices.iter().chain([&ask.question]);
-    if texts().any(|text| text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t'))) {
-        return Err("the question holds control characters; leave them out".into());
-    }
-    if texts().any(|text| text.trim().is_empty()) {
-        return Err("the question, or one of its choices, is empty".into());
-    }
-    if ask.question.chars().count() > 4_000 || ask.choices.len() > 9 {
-        return Err("at most 4,000 characters and 9 choices; ask shorter".into());
-    }
-    if ask.choices.iter().any(|choice| choice.chars().count() > 200) {
-        return Err("a choice has at most 200 characters; explain it in the question".into());
-    }
-    Ok(ask)
+    /// A request of the host.
+    Ask(Request),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -112,43 +74,13 @@ pub struct SendMessage {
     pub text: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewPersonality {
-    /// The complete new text.
-    pub text: String,
-}
-
-impl NewPersonality {
-    const MAX_BYTES: usize = 64 * 1024;
-
-    /// The wire request. `base_sha256` is the digest of the personality that this one replaces.
-    ///
-    /// # Errors
-    /// For a text that is too long or holds control characters: what to do.
-    pub fn request(self, base_sha256: Option<String>) -> Result<UpdatePersonality, String> {
-        if self.text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
-            return Err("the text holds control characters; leave them out".into());
-        }
-        let bytes = self.text.len();
-        if bytes > Self::MAX_BYTES {
-            return Err(format!(
-                "{bytes} bytes; at most {}. Shorten it, or keep details in a file.",
-                Self::MAX_BYTES
-            ));
-        }
-        Ok(UpdatePersonality { text: self.text, base_sha256 })
-    }
-}
-
+/// The tool that sends an interim reply.
 pub const SEND_MESSAGE: &str = "send_message";
-pub const UPDATE_PERSONALITY: &str = "update_personality";
-pub const ASK_PERSON: &str = "ask_person";
 
 /// Whether a call of this tool goes to the host by a letter. Such a call can be repeated after a crash. A local one
 /// cannot, because nobody knows how far it came.
 pub fn is_by_letter(name: &str) -> bool {
-    matches!(name, SEND_MESSAGE | UPDATE_PERSONALITY | ASK_PERSON | send_file::NAME)
+    name == SEND_MESSAGE || request_tool(name).is_some()
 }
 
 impl Call {
@@ -165,13 +97,13 @@ impl Call {
             "list_files" => Self::Local(LocalCall::List(args(name, input)?)),
             "search_files" => Self::Local(LocalCall::Search(args(name, input)?)),
             SEND_MESSAGE => Self::SendMessage(args(name, input)?),
-            UPDATE_PERSONALITY => Self::Ask(HostRequest::Personality(args(name, input)?)),
-            ASK_PERSON => Self::Ask(HostRequest::Person(args(name, input)?)),
-            send_file::NAME => Self::Ask(HostRequest::File(args(name, input)?)),
-            _ => {
-                let known: Vec<_> = DEFINED.iter().map(|tool| tool.0).collect();
-                return Err(format!("there is no tool {name:?}; there are: {}", known.join(", ")));
-            }
+            _ => match request_tool(name) {
+                Some(tool) => Self::Ask((tool.read)(input)?),
+                None => {
+                    let known: Vec<_> = all_definitions().map(|tool| tool.name).collect();
+                    return Err(format!("there is no tool {name:?}; there are: {}", known.join(", ")));
+                }
+            },
         })
     }
 
@@ -182,22 +114,19 @@ impl Call {
             _ => None,
         }
     }
+}
 
-    /// One line for a person: the command, path or text of the call.
+impl LocalCall {
+    /// One line for a person: the command or the path of the call.
     pub fn detail(&self) -> String {
-        let text = match self {
-            Self::Local(LocalCall::Run(args)) => &args.command,
-            Self::Local(LocalCall::Read(args)) => &args.path,
-            Self::Local(LocalCall::Write(args)) => &args.path,
-            Self::Local(LocalCall::Edit(args)) => &args.path,
-            Self::Local(LocalCall::List(args)) => args.path.as_deref().unwrap_or("."),
-            Self::Local(LocalCall::Search(args)) => &args.pattern,
-            Self::SendMessage(SendMessage { text })
-            | Self::Ask(HostRequest::Personality(NewPersonality { text })) => text,
-            Self::Ask(HostRequest::Person(ask)) => &ask.question,
-            Self::Ask(HostRequest::File(file)) => &file.path,
-        };
-        one_line(text)
+        one_line(match self {
+            Self::Run(args) => &args.command,
+            Self::Read(args) => &args.path,
+            Self::Write(args) => &args.path,
+            Self::Edit(args) => &args.path,
+            Self::List(args) => args.path.as_deref().unwrap_or("."),
+            Self::Search(args) => &args.pattern,
+        })
     }
 }
 
@@ -286,57 +215,97 @@ impl Toolbox {
     }
 }
 
-/// Name, description, properties of the arguments, required arguments.
-type Definition = (&'static str, &'static str, fn() -> Value, &'static [&'static str]);
+/// What the model is told of a tool.
+#[derive(Debug)]
+struct Definition {
+    name: &'static str,
+    about: &'static str,
+    properties: fn() -> Value,
+    required: &'static [&'static str],
+}
 
-const DEFINED: [Definition; 10] = [
-    (RUN_COMMAND, run_command::ABOUT, run_command::properties, &["command"]),
-    ("read_file", read_file::ABOUT, read_file::properties, &["path"]),
-    ("write_file", write_file::ABOUT, write_file::properties, &["path", "content"]),
-    ("edit_file", edit_file::ABOUT, edit_file::properties, &["path", "old", "new"]),
-    ("list_files", list_and_search::LIST_ABOUT, list_and_search::list_properties, &[]),
-    ("search_files", list_and_search::SEARCH_ABOUT, list_and_search::search_properties, &["pattern"]),
-    (
+const fn define(
+    name: &'static str,
+    about: &'static str,
+    properties: fn() -> Value,
+    required: &'static [&'static str],
+) -> Definition {
+    Definition { name, about, properties, required }
+}
+
+static LOCAL: [Definition; 7] = [
+    define(RUN_COMMAND, run_command::ABOUT, run_command::properties, &["command"]),
+    define("read_file", read_file::ABOUT, read_file::properties, &["path"]),
+    define("write_file", write_file::ABOUT, write_file::properties, &["path", "content"]),
+    define("edit_file", edit_file::ABOUT, edit_file::properties, &["path", "old", "new"]),
+    define("list_files", list_and_search::LIST_ABOUT, list_and_search::list_properties, &[]),
+    define("search_files", list_and_search::SEARCH_ABOUT, list_and_search::search_properties, &["pattern"]),
+    define(
         SEND_MESSAGE,
         "Posts an interim reply to the chat of this turn, now. Your final answer is posted by itself; do not repeat it here.",
         || json!({ "text": { "type": "string", "description": "Markdown" } }),
         &["text"],
     ),
-    (
-        UPDATE_PERSONALITY,
-        "Replaces the whole text that stands under \"This group\" in your instructions, from the next turn on. Give the complete new text: what you leave out is gone. The host keeps the previous one and may refuse.",
-        || json!({ "text": { "type": "string", "description": "the complete new text, Markdown, at most 64 KiB" } }),
-        &["text"],
-    ),
-    (
-        ASK_PERSON,
-        "Asks the people of this chat one question and waits for the answer, for up to a day. Use it only when you cannot go on without them. What else they write instead arrives as the next message.",
-        || {
-            json!({
-                "question": { "type": "string", "description": "Markdown, at most 4,000 characters" },
-                "choices": {
-                    "type": "array",
-                    "items": { "type": "string" },
-                    "description": "answers to choose from, at most 9; leave it out for a free answer",
-                },
-            })
-        },
-        &["question"],
-    ),
-    (send_file::NAME, send_file::ABOUT, send_file::properties, &["path"]),
 ];
 
-/// The `tools` of an API request. `files` says whether the chat accepts files.
+/// A tool whose calls become requests of the host. Its name is the request's kind.
+#[derive(Debug)]
+struct RequestTool {
+    definition: Definition,
+    /// Whether it is of use only in a chat that takes files.
+    needs_files: bool,
+    /// Reads the arguments of a call.
+    read: fn(&str) -> Result<Request, String>,
+    /// Says the host's answer in words.
+    told: fn(&Value) -> Output,
+}
+
+static REQUESTS: [&RequestTool; 3] = [&update_personality::TOOL, &ask_person::TOOL, &send_file::TOOL];
+
+fn request_tool(name: &str) -> Option<&'static RequestTool> {
+    REQUESTS.into_iter().find(|tool| tool.definition.name == name)
+}
+
+fn all_definitions() -> impl Iterator<Item = &'static Definition> {
+    LOCAL.iter().chain(REQUESTS.into_iter().map(|tool| &tool.definition))
+}
+
+/// The request, if a letter can carry it and the host can take it.
+///
+/// # Errors
+/// What the model can do about it.
+pub fn checked(request: Request) -> Result<Request, String> {
+    if serde_json::to_value(&request).is_ok_and(|value| holds_control_characters(&value)) {
+        return Err("an argument holds control characters; leave them out".into());
+    }
+    request.check().map(|()| request).map_err(|refusal| refusal.reason)
+}
+
+fn holds_control_characters(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')),
+        Value::Array(values) => values.iter().any(holds_control_characters),
+        Value::Object(fields) => fields.values().any(holds_control_characters),
+        _ => false,
+    }
+}
+
+/// What the host answered to a request, for the model.
+pub fn told(request: &Request, result: &Value) -> Output {
+    request_tool(request.kind()).map_or_else(|| Output::ok(result.to_string()), |tool| (tool.told)(result))
+}
+
+/// The `tools` of a request. Files are offered where the chat takes them.
 pub fn definitions(files: bool) -> Value {
-    let offered = DEFINED.iter().filter(|tool| files || tool.0 != send_file::NAME);
-    let tools = offered.map(|(name, about, properties, required)| {
+    let hidden = |name: &str| !files && request_tool(name).is_some_and(|tool| tool.needs_files);
+    let tools = all_definitions().filter(|tool| !hidden(tool.name)).map(|tool| {
         json!({
-            "name": name,
-            "description": about,
+            "name": tool.name,
+            "description": tool.about,
             "input_schema": {
                 "type": "object",
-                "properties": properties(),
-                "required": required,
+                "properties": (tool.properties)(),
+                "required": tool.required,
                 "additionalProperties": false,
             },
         })
@@ -346,6 +315,8 @@ pub fn definitions(files: bool) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use ipc_schema::requests::{AskPerson, SendFile};
+
     use super::*;
 
     #[test]
@@ -396,6 +367,18 @@ mod tests {
     }
 
     #[test]
+    fn what_no_letter_carries_is_told_before_it_is_asked() {
+        let file = |path: &str, caption: &str| {
+            checked(SendFile { path: path.into(), caption: Some(caption.into()), name: None }.into())
+        };
+        assert!(file("a b/ü.pdf", "one\ntwo").is_ok());
+        assert!(file("a\u{1b}[31m", "").unwrap_err().contains("control"));
+        assert!(file("a", &"x".repeat(1_001)).unwrap_err().contains("1,000"));
+        let choices = vec!["\u{7}".to_owned()];
+        assert!(checked(AskPerson { question: "Go?".into(), choices }.into()).is_err());
+    }
+
+    #[test]
     fn an_unknown_tool_is_answered_with_the_known_ones() {
         let refused = Call::parse("open_door", "{}").unwrap_err();
         assert!(refused.contains("open_door") && refused.contains("run_command"));
@@ -405,7 +388,8 @@ mod tests {
     fn a_detail_is_one_short_line() {
         let command = format!("echo a\n{}", "ä".repeat(300));
         let input = json!({ "command": command }).to_string();
-        let detail = Call::parse(RUN_COMMAND, &input).unwrap().detail();
+        let Ok(Call::Local(call)) = Call::parse(RUN_COMMAND, &input) else { panic!() };
+        let detail = call.detail();
         assert_eq!(detail.chars().count(), 200);
         assert!(detail.starts_with("echo a ä") && detail.ends_with('…'));
     }

@@ -6,11 +6,10 @@ use ipc_schema::letters::from_agent::Outcome;
 use ipc_schema::{LetterId, TurnId};
 
 use super::decide::{self, Step};
-use super::tool_use::PENDING;
 use super::{Agent, TurnProgress};
 use crate::error::Fatal;
 use crate::model::Model;
-use crate::tools::{self, Call};
+use crate::tools::{self, Call, ask_person};
 use crate::transcript::{Body, ToolResult};
 
 impl<M: Model> Agent<M> {
@@ -48,14 +47,14 @@ impl<M: Model> Agent<M> {
             .filter(|(_, call)| which(&call.name))
             .map(|(index, call)| ToolResult {
                 tool_use_id: call.id,
-                content: if call.name == tools::ASK_PERSON {
-                    PENDING.into()
+                content: if call.name == ask_person::NAME {
+                    ask_person::PENDING.into()
                 } else if index == 0 {
                     "interrupted; it may have run. Look before you repeat it.".into()
                 } else {
                     "not run: the container ended before; call it again if it is still needed".into()
                 },
-                is_error: call.name != tools::ASK_PERSON,
+                is_error: call.name != ask_person::NAME,
             })
             .collect();
         if results.is_empty() { Ok(()) } else { self.transcript.append_results(turn, results) }

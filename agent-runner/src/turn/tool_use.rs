@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use ipc_schema::letters::from_agent::{Activity, Message, Outcome};
-use ipc_schema::letters::request::Answer;
 use ipc_schema::letters::to_agent::{InterruptWhy, ToolVerdict, Verdict};
 use ipc_schema::letters::{FromAgent, Request};
 use ipc_schema::{LetterId, TurnId};
@@ -15,15 +14,11 @@ use crate::error::Fatal;
 use crate::mailbox::outbox::fit_to_letter;
 use crate::model::Model;
 use crate::tool_policy;
-use crate::tools::{self, Call, HostRequest, LocalCall, NewPersonality, Output, SendMessage};
+use crate::tools::{self, Call, LocalCall, Output, SendMessage};
 use crate::transcript::{Body, RecordedRequest, ToolResult};
 
 /// The deadline that status letters state while a request waits for its verdict.
 const VERDICT_LIMIT: Duration = Duration::from_secs(600);
-
-/// The result of a question when somebody wrote something else instead of an answer.
-pub(super) const PENDING: &str = "No answer yet: somebody wrote something else, which comes next; it may well be the \
-     answer. An answer to this very question may still come, as a message of its own.";
 
 enum Answered {
     With(Output),
@@ -119,11 +114,13 @@ impl<M: Model> Agent<M> {
         if let Some(refusal) = refusal(&call.name, &judged) {
             return Ok(Answered::With(refusal));
         }
-        let detail = (judged.verdict == ToolVerdict::Record).then(|| parsed.detail());
         match parsed {
-            Call::Local(local) => self.run_local(progress.turn, &call.name, detail, local).await,
+            Call::Local(local) => {
+                let detail = (judged.verdict == ToolVerdict::Record).then(|| local.detail());
+                self.run_local(progress.turn, &call.name, detail, local).await
+            }
             Call::SendMessage(message) => self.send_message(progress.turn, call, message).await,
-            Call::Ask(host_request) => self.ask(progress.turn, call, host_request).await,
+            Call::Ask(request) => self.ask(progress.turn, call, request).await,
         }
     }
 
@@ -171,19 +168,14 @@ impl<M: Model> Agent<M> {
         self.mailbox.outbox.say(turn, id, letter).await
     }
 
-    async fn ask(
-        &mut self,
-        turn: TurnId,
-        call: &ToolUse,
-        host_request: HostRequest,
-    ) -> Result<Answered, Fatal> {
+    async fn ask(&mut self, turn: TurnId, call: &ToolUse, request: Request) -> Result<Answered, Fatal> {
         let Ok(id) = LetterId::of_request(turn, &call.id) else {
             let problem = "not asked: the id of this call does not fit into a letter; call it again";
             return Ok(Answered::With(Output::error(problem)));
         };
         let request = match self.transcript.request_of(turn, &call.id) {
             Some(asked) => asked.request.clone(),
-            None => match self.new_request(turn, host_request.clone()) {
+            None => match self.new_request(turn, request) {
                 Ok(request) => {
                     let asked = RecordedRequest { tool_use_id: call.id.clone(), request: request.clone() };
                     self.transcript.append(turn, Body::Request(asked))?;
@@ -193,7 +185,7 @@ impl<M: Model> Agent<M> {
             },
         };
         failpoint!("runner.request.before");
-        self.mailbox.outbox.ask(turn, id.clone(), FromAgent::Request(request)).await?;
+        self.mailbox.outbox.ask(turn, id.clone(), FromAgent::Request(request.clone())).await?;
         let work = Work {
             turn,
             state: Activity::Waiting,
@@ -204,59 +196,40 @@ impl<M: Model> Agent<M> {
             ends_on_close: true,
         };
         Ok(match await_verdict(&mut self.mailbox, work, &id).await? {
-            Watched::Done((n, verdict)) => Answered::ByLetter(self.tool_output(host_request, verdict), n),
+            Watched::Done((n, verdict)) => Answered::ByLetter(self.tool_output(&request, verdict), n),
             Watched::Interrupted(why) => Answered::Interrupted(why),
             Watched::Closing => Answered::Closing,
         })
     }
 
-    fn new_request(&self, turn: TurnId, host_request: HostRequest) -> Result<Request, String> {
+    fn new_request(&self, turn: TurnId, mut request: Request) -> Result<Request, String> {
         let limit = self.begin.limits.requests;
         let made = self.transcript.of_turn(turn).filter(|e| matches!(e.body, Body::Request(_))).count();
         if made >= limit as usize {
             return Err(format!("this turn has made its {limit} requests; end it and go on in the next"));
         }
-        host_request.request(self.personality.sha256.clone())
-    }
-
-    fn tool_output(&mut self, host_request: HostRequest, verdict: Verdict) -> Output {
-        match (host_request, verdict) {
-            (_, Verdict::Refused { code, reason }) => Output::error(format!("refused ({code}): {reason}")),
-            (HostRequest::Personality(text), Verdict::Ok { result }) => self.take_over(text, &result),
-            (HostRequest::Person(_), Verdict::Ok { result }) => person_answer(result),
-            (HostRequest::File(_), Verdict::Ok { result }) => Output::ok(tools::file_sent(&result)),
+        if let Request::UpdatePersonality(change) = &mut request {
+            change.base_sha256 = self.personality.sha256.clone();
         }
+        tools::checked(request)
     }
 
-    fn take_over(&mut self, personality: NewPersonality, result: &serde_json::Value) -> Output {
-        let sha256 = result.get("sha256").and_then(|sha256| sha256.as_str()).map(str::to_owned);
-        self.personality.text = Some(personality.text);
-        self.personality.sha256 = sha256.or(self.personality.sha256.take());
-        Output::ok("done; it holds from the next turn on")
-    }
-}
-
-fn person_answer(result: serde_json::Value) -> Output {
-    match serde_json::from_value(result) {
-        Ok(Answer::Answered { text, from, name }) => Output::ok(format!("{name} ({from}) answers:\n{text}")),
-        Ok(Answer::Pending) => Output::ok(PENDING),
-        Ok(Answer::Expired) => Output::ok(
-            "Nobody answered in time. Decide without it where that is safe, or end with what you need to know.",
-        ),
-        Err(_) => Output::error("the host answered in a way that this agent does not know; go on without it"),
+    fn tool_output(&mut self, request: &Request, verdict: Verdict) -> Output {
+        match verdict {
+            Verdict::Refused { code, reason } => Output::error(format!("refused ({code}): {reason}")),
+            Verdict::Ok { result } => {
+                if let Request::UpdatePersonality(change) = request {
+                    let sha256 = result.get("sha256").and_then(|sha256| sha256.as_str()).map(str::to_owned);
+                    self.personality.text = Some(change.text.clone());
+                    self.personality.sha256 = sha256.or(self.personality.sha256.take());
+                }
+                tools::told(request, &result)
+            }
+        }
     }
 }
 
 fn refusal(tool: &str, judged: &tool_policy::Judgement) -> Option<Output> {
     let what = judged.segment.as_deref().unwrap_or(tool);
-    match judged.verdict {
-        ToolVerdict::Allow | ToolVerdict::Record => None,
-        ToolVerdict::Ask => Some(Output::error(format!(
-            "not run: the owner must allow `{what}`; there is no way to ask yet. Do without it, or say in your answer \
-             what you need."
-        ))),
-        ToolVerdict::Deny => Some(Output::error(format!(
-            "not run: the owner's rules for this group deny `{what}`. Do without it; do not try to get around the rule."
-        ))),
-    }
+    judged.verdict.refusal(what).map(|why| Output::error(format!("not run: {why}")))
 }

@@ -4,8 +4,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::request::Request;
 use crate::ids::TurnId;
+use crate::requests::Request;
 
 /// The body of a letter from the box.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
