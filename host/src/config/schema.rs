@@ -217,7 +217,7 @@ settings! {
         /// to ask.
         default: ToolVerdict = ToolVerdict::Record;
         /// The first rule that fits decides.
-        #[schemars(example = [serde_json::json!({ "tool": "run_command", "command": "git push*", "verdict": "deny" })])]
+        #[schemars(example = [ToolRuleFile::example()])]
         rules: Vec<ToolRuleFile> = Vec::new();
     }
 }
@@ -233,6 +233,13 @@ pub struct ToolRuleFile {
     pub command: Option<String>,
     /// What happens: allow, record, ask, deny.
     pub verdict: ToolVerdict,
+}
+
+impl ToolRuleFile {
+    fn example() -> Self {
+        let command = Some("git push*".into());
+        Self { tool: "run_command".into(), command, verdict: ToolVerdict::Deny }
+    }
 }
 
 impl From<ToolsFile> for ToolPolicy {
