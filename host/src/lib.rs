@@ -2,7 +2,7 @@
 //!
 //! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, `maintenance` and their
 //! `services`, beside `gateway`, `backup` and `images`; `channels`, `store`, `sandbox`, `mailbox`, `spool`, `volumes`,
-//! `config`; the pure `dispatch`, `policy` and `text`; `domain`. Imports point down only, and `tests/tests/layers.rs`
+//! `config`; the pure `dispatch`, `turns`, `policy` and `text`; `domain`. Imports point down only, and `tests/tests/layers.rs`
 //! holds it.
 //!
 //! It is a library so that the fuzz targets (`tests/fuzz`) can call `fuzz_targets`. Every room is private, so nothing
@@ -41,6 +41,7 @@ mod store;
 mod supervisor;
 mod telemetry;
 mod text;
+mod turns;
 mod unix_socket;
 mod volumes;
 

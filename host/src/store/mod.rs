@@ -7,6 +7,7 @@ mod adoption;
 mod agent_questions;
 mod attachments;
 mod copy;
+mod counters;
 #[cfg(test)]
 mod delivery_model;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod disk_faults;
 mod files;
 mod groups;
 mod inbox;
+mod input;
 mod letters;
 #[cfg(test)]
 mod migration_tests;
@@ -27,6 +29,7 @@ mod restore;
 mod retention;
 mod runs;
 mod schema_upgrade;
+mod sending;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -41,15 +44,15 @@ pub use attachments::Waiting;
 pub use copy::{Copied, back_up, check};
 pub use disk_faults::{BALLAST, Trouble};
 pub use groups::Admission;
-pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
+pub use inbox::{Accepted, CommandRow, Intake, StrangerSeen};
+pub use input::{BeginState, Composed, InputState, Patience};
 pub use open::{copies, known_damage, made_at};
-pub use outbox::Head;
 pub use posture_gaps::Loss;
 pub use restore::{Around, Restored, begin_restore, restore, verify};
 pub use retention::Cleared;
-pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
+pub use runs::{NewRun, Take, Taken, TakenEffect};
+pub use sending::Head;
 pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
-pub use turns::{BeginState, Composed, InputState, Patience};
 pub use undelivered::Word;
 pub use usage::UsageRow;
 

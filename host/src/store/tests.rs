@@ -21,6 +21,7 @@ use crate::domain::{
     ChannelName, ChatId, ChatKind, Ending, GroupName, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs,
 };
 use crate::policy::delivery::{Abilities, Happened, Terms};
+use crate::turns::{Collected, Placement};
 
 const T: WallMs = WallMs(1_795_000_000_000);
 const TERMS: Terms = Terms {
