@@ -1,9 +1,9 @@
 //! The model behind the gateway.
 
-mod errors;
+mod error_codes;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
-mod gateway;
+mod gateway_client;
 pub mod request;
 mod sse;
 mod stream;
@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use ipc_schema::letters::from_agent::Trouble;
 
-pub use gateway::Gateway;
+pub use gateway_client::Gateway;
 
 use crate::transcript::Assistant;
 
@@ -38,7 +38,6 @@ pub trait Model {
 pub struct Draft(Rc<RefCell<String>>);
 
 impl Draft {
-    /// More text.
     pub fn push(&self, text: &str) {
         self.0.borrow_mut().push_str(text);
     }

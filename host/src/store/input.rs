@@ -8,7 +8,7 @@ use super::letters::{ToWrite, next_letter};
 use super::turns::{self, OpenTurnRow};
 use super::{Result, Store, StoreError, id, int, parse};
 use crate::domain::limits::ContextLimits;
-use crate::domain::message::Stored;
+use crate::domain::message::StoredMessage;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::turns::Event;
 
@@ -40,7 +40,7 @@ pub struct InputState {
     /// The chat's title.
     pub title: String,
     /// Messages this run has not been given, in order.
-    pub messages: Vec<Stored>,
+    pub messages: Vec<StoredMessage>,
     /// Context that was left out.
     pub omitted: u64,
 }
@@ -141,7 +141,7 @@ fn ungiven(
     run: &RunId,
     open: &OpenTurnRow,
     limits: ContextLimits,
-) -> Result<(Vec<Stored>, u64)> {
+) -> Result<(Vec<StoredMessage>, u64)> {
     const FIELDS: &str =
         "seq, chat, role, sender, sender_name, owner, text, version, reply_to, attachments, sent_at";
     let sql = format!(
@@ -184,7 +184,7 @@ fn ungiven(
 }
 
 /// What a message takes in a letter: its texts as JSON, with their escapes, and room for names and punctuation.
-fn weight(m: &Stored) -> usize {
+fn weight(m: &StoredMessage) -> usize {
     let json = |text: &str| serde_json::to_string(text).map_or(text.len() * 6, |t| t.len());
     let quoted = m.reply_to.as_ref().map_or(0, |r| json(&r.text));
     let files: usize =
@@ -192,7 +192,7 @@ fn weight(m: &Stored) -> usize {
     json(&m.text) + quoted + files + 1_200
 }
 
-fn stored(r: &Row<'_>) -> rusqlite::Result<Result<Stored>> {
+fn stored(r: &Row<'_>) -> rusqlite::Result<Result<StoredMessage>> {
     let seq: i64 = r.get(0)?;
     let (chat, role): (String, String) = (r.get(1)?, r.get(2)?);
     let (reply_to, attachments): (Option<String>, String) = (r.get(8)?, r.get(9)?);
@@ -200,7 +200,7 @@ fn stored(r: &Row<'_>) -> rusqlite::Result<Result<Stored>> {
     let (sender_id, sender_name, owner, text, version, at) =
         (r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?, r.get(7)?, r.get(10)?);
     Ok((|| {
-        Ok(Stored {
+        Ok(StoredMessage {
             seq: MessageSeq(id(seq)),
             chat: parse("message.chat", &chat)?,
             wakes: role == "wake",

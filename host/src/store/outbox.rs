@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::{Result, Store, int};
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::{TurnId, WallMs};
 
 /// Rows that are not at an end, as the index `outbox_due` has them.
@@ -11,24 +11,24 @@ pub(super) const DUE: &str = "state IN ('ready', 'sending', 'deferred', 'uncerta
 
 impl Store {
     /// Queues something to be said.
-    pub async fn say(&self, turn: Option<TurnId>, saying: Saying, now: WallMs) -> Result<()> {
-        self.write(move |c| say(c, turn, &saying, now)).await
+    pub async fn say(&self, turn: Option<TurnId>, outgoing: OutgoingText, now: WallMs) -> Result<()> {
+        self.write(move |c| say(c, turn, &outgoing, now)).await
     }
 }
 
 /// Queues something to be said. What was said under its key before is not said again.
-pub(super) fn say(c: &Connection, turn: Option<TurnId>, saying: &Saying, now: WallMs) -> Result<()> {
+pub(super) fn say(c: &Connection, turn: Option<TurnId>, outgoing: &OutgoingText, now: WallMs) -> Result<()> {
     let sql =
         "INSERT INTO outbox(ours, chat, voice, turn, key, part, answers, text, state, not_before, created_at,
                                   lives_from)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'ready', 0, ?9, ?9) ON CONFLICT DO NOTHING";
-    for (part, text) in saying.parts.iter().enumerate() {
+    for (part, text) in outgoing.parts.iter().enumerate() {
         let part = i64::try_from(part).unwrap_or(i64::MAX);
         let turn = turn.map(|t| int(t.0));
-        let answers = saying.answers.map(|m| int(m.0));
-        let (chat, voice) = (saying.chat.as_str(), saying.voice.as_str());
-        let ours = our_id(chat, turn, &saying.key, part, now);
-        c.execute(sql, params![ours, chat, voice, turn, saying.key, part, answers, text, now.0])?;
+        let answers = outgoing.answers.map(|m| int(m.0));
+        let (chat, voice) = (outgoing.chat.as_str(), outgoing.voice.as_str());
+        let ours = our_id(chat, turn, &outgoing.key, part, now);
+        c.execute(sql, params![ours, chat, voice, turn, outgoing.key, part, answers, text, now.0])?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::counters::bump;
 use super::letters::{ToWrite, next_letter, respond, store_verdict};
 use super::turns::{self, OpenTurnRow};
 use super::{Result, Store, StoreError, id, int, outbox, parse};
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::run::TurnEnd;
 use crate::domain::{Ending, Lane, LetterId, RunId, TurnId, WallMs};
 use crate::turns::{Collected, Event};
@@ -59,7 +59,7 @@ pub enum TakenEffect {
     /// An interim reply.
     Message {
         /// It.
-        saying: Saying,
+        outgoing: OutgoingText,
         /// How many parts of replies a turn may say before its end.
         limit: u32,
     },
@@ -68,9 +68,9 @@ pub enum TakenEffect {
         /// How it ended.
         end: TurnEnd,
         /// The reply, and a notice where the host has to explain.
-        sayings: Vec<Saying>,
+        texts: Vec<OutgoingText>,
         /// Said in a direct chat when the whole turn has said nothing.
-        if_silent: Option<Saying>,
+        if_silent: Option<OutgoingText>,
     },
     /// Something is asked of the host.
     Request {
@@ -296,7 +296,7 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
             c.execute(sql, params![take.run.as_str(), take.now.0])?;
             Ok(Taken::Fresh)
         }
-        TakenEffect::Message { saying, limit } => {
+        TakenEffect::Message { outgoing, limit } => {
             let Some(open) = open else { return Ok(turnless()) };
             let said = "SELECT count(*) FROM outbox WHERE turn = ?1 AND voice = 'reply'";
             let said: u32 = c.query_row(said, [int(open.turn.0)], |r| r.get(0))?;
@@ -306,15 +306,15 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
                     format!("{said} parts said before a turn's end are enough"),
                 ));
             }
-            outbox::say(c, Some(open.turn), saying, take.now)?;
+            outbox::say(c, Some(open.turn), outgoing, take.now)?;
             Ok(Taken::Fresh)
         }
-        TakenEffect::TurnDone { end, sayings, if_silent } => {
+        TakenEffect::TurnDone { end, texts, if_silent } => {
             if open.is_none() {
                 return Ok(turnless());
             }
             let (run, if_silent) = (&take.run, if_silent.as_ref());
-            let event = Event::Done { run, ack: take.ack, end, sayings, if_silent };
+            let event = Event::Done { run, ack: take.ack, end, texts, if_silent };
             let changes = turns::happen(c, lane, &event, take.now)?;
             Ok(Taken::Closed { next: Collected::of(&changes).next() })
         }

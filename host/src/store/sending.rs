@@ -9,7 +9,7 @@
 //!                     │                                   └ with a code: held, until /resend or /drop
 //!                     └─ never, or a day of trying ────> failed        too old at a claim ──> expired
 //! ```
-//! A row that is found `sending` by somebody who did not send it (the next host) was cut off: see [`Happened::Died`].
+//! A row that is found `sending` by somebody who did not send it (the next host) was cut off: see [`SendOutcome::Died`].
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use super::counters::bump;
 use super::outbox::DUE;
 use super::undelivered;
 use super::{Result, Store, id, parse};
-use crate::domain::outbound::{Part, SpooledFile, Voice, Way};
+use crate::domain::outbound::{DeliveryStrategy, Part, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, MessageSeq, TurnId, WallMs};
-use crate::policy::delivery::{self, Doubt, Facts, Happened, Next, Terms};
+use crate::policy::delivery::{self, Doubt, Next, PartFacts, SendOutcome, Terms};
 use crate::policy::retry::LONGEST_WAIT;
 
 /// What a chat's queue offers.
@@ -71,7 +71,13 @@ impl Store {
 
     /// Transaction 3: writes what came of a claimed part, and returns what was decided. A part that is not being sent
     /// (the answer to an earlier call of this was lost) stays as it is. `retry` is how long a reply is tried.
-    pub async fn settle(&self, part: Part, happened: Happened, retry: Duration, now: WallMs) -> Result<Next> {
+    pub async fn settle(
+        &self,
+        part: Part,
+        happened: SendOutcome,
+        retry: Duration,
+        now: WallMs,
+    ) -> Result<Next> {
         let next = self
             .write(move |c| {
                 failpoint!("store.tx3.begin", super::injected);
@@ -94,7 +100,7 @@ impl Store {
             let mut found = Cut::default();
             for part in cut {
                 let part = part?;
-                let next = after(&part, Happened::Died, Duration::MAX, now);
+                let next = after(&part, SendOutcome::Died, Duration::MAX, now);
                 match &next {
                     Next::Ask { .. } => found.held += 1,
                     Next::Again { doubt, .. } => {
@@ -130,7 +136,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
     Ok((|| {
         Ok(Part {
             id: row,
-            ours,
+            idempotency_key: ours,
             chat: parse("outbox.chat", &chat)?,
             voice: if voice == "reply" { Voice::Reply } else { Voice::Notice },
             turn,
@@ -139,7 +145,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
             text,
             file,
             // A row that nobody has claimed has none: the claim decides.
-            way: way.as_deref().map_or(Ok(Way::Resend), |way| parse("outbox.way", way))?,
+            strategy: way.as_deref().map_or(Ok(DeliveryStrategy::Resend), |way| parse("outbox.way", way))?,
             placeholder,
             attempts,
             lives_from,
@@ -162,7 +168,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Hea
     let part = part?;
     if state == "sending" {
         // Whoever sent it has gone without a word. One worker serves a chat, so nobody sends it now.
-        perform(c, &part, after(&part, Happened::Died, Duration::MAX, now), now)?;
+        perform(c, &part, after(&part, SendOutcome::Died, Duration::MAX, now), now)?;
         return Ok(Head::NotBefore(now));
     }
     // No wait is longer than this: beyond it, the clock was set back since.
@@ -174,20 +180,20 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Hea
         undelivered::give_up(c, &part, "expired", &why, false, now)?;
         return Ok(Head::Expired(part.id));
     }
-    let way = match (fresh, &part.file) {
-        (false, _) => part.way,
-        (true, None) => terms.way(part.voice),
-        (true, Some(_)) => terms.way_of_a_file(part.voice),
+    let strategy = match (fresh, &part.file) {
+        (false, _) => part.strategy,
+        (true, None) => terms.strategy(part.voice),
+        (true, Some(_)) => terms.file_strategy(part.voice),
     };
     let sql = "UPDATE outbox SET state = 'sending', attempts = attempts + 1, way = ?2 WHERE id = ?1";
-    c.execute(sql, params![part.id, way.as_str()])?;
-    Ok(Head::Part(Part { way, ..part }))
+    c.execute(sql, params![part.id, strategy.as_str()])?;
+    Ok(Head::Part(Part { strategy, ..part }))
 }
 
 /// What `policy` says. The part is as it was before its claim, or (found cut off) as it is.
-fn after(part: &Part, happened: Happened, retry: Duration, now: WallMs) -> Next {
-    let facts = Facts {
-        way: part.way,
+fn after(part: &Part, happened: SendOutcome, retry: Duration, now: WallMs) -> Next {
+    let facts = PartFacts {
+        strategy: part.strategy,
         voice: part.voice,
         placeholder: part.placeholder.is_some(),
         attempts: part.attempts.saturating_add(1),

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use super::letters::store_verdict;
 use super::{Result, Store, StoreError, id, int, outbox, parse};
 use crate::domain::message::Command;
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, Lane, MessageSeq, TurnId, WallMs};
 use crate::turns::{
@@ -105,7 +105,9 @@ impl Store {
     ) -> Result<()> {
         self.write(move |c| match open_of_lane(c, &lane)? {
             None => Ok(()),
-            Some(open) => outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, word, notice), now),
+            Some(open) => {
+                outbox::say(c, Some(open.turn), &OutgoingText::notice(&open.chat, word, notice), now)
+            }
         })
         .await
     }
@@ -282,7 +284,7 @@ fn apply_one(c: &Connection, lane: &Lane, change: &Change, now: WallMs) -> Resul
         Change::Open { turn, chat, cause } => return open(c, lane, *turn, chat, *cause, now),
         Change::End { turn, end } => return close(c, *turn, end, now),
         Change::EndQuestion(question) => return end_question(c, question, now),
-        Change::Say { turn, saying } => return outbox::say(c, *turn, saying, now),
+        Change::Say { turn, outgoing } => return outbox::say(c, *turn, outgoing, now),
         // What a lane waits for follows from its rows: its open turn, its questions, its runs.
         Change::Resume { .. } | Change::Suspend { .. } => 0,
         Change::Join { message, turn } => {

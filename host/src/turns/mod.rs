@@ -24,7 +24,7 @@ use ipc_schema::letters::request::Answer;
 use ipc_schema::letters::to_agent::InterruptWhy;
 
 use crate::domain::message::{Command, Role};
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, Ending, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::text;
@@ -229,9 +229,9 @@ pub enum Event<'a> {
         /// How the turn ends.
         end: &'a TurnEnd,
         /// The last reply, and a notice where the host has to explain.
-        sayings: &'a [Saying],
+        texts: &'a [OutgoingText],
         /// Said in a direct chat when the whole turn has said nothing.
-        if_silent: Option<&'a Saying>,
+        if_silent: Option<&'a OutgoingText>,
     },
     /// The lane's run has ended.
     RunEnded {
@@ -368,7 +368,7 @@ pub enum Change {
         /// The turn it belongs to.
         turn: Option<TurnId>,
         /// What.
-        saying: Saying,
+        outgoing: OutgoingText,
     },
     /// The group's conversation continues the session of this number from now on.
     BeginSession {
@@ -455,8 +455,8 @@ pub fn decide(view: &View, event: &Event<'_>) -> Vec<Change> {
         }
         (Event::Stop { order }, Some(_)) => decision.stop(*order),
         (Event::Interrupt { why, order }, Some(open)) => decision.interrupt(open, *why, *order),
-        (Event::Done { run, ack, end, sayings, if_silent }, Some(open)) => {
-            decision.say_last(open, sayings, *if_silent);
+        (Event::Done { run, ack, end, texts, if_silent }, Some(open)) => {
+            decision.say_last(open, texts, *if_silent);
             decision.done(open, run, *ack, end);
         }
         (Event::RunEnded { ending, now }, Some(open)) => decision.run_ended(open, ending, *now),
@@ -508,11 +508,11 @@ impl Decision<'_> {
     /// In the transaction that stores the order, so that no message after it reaches the session before it.
     fn new_session(&mut self, order: MessageSeq, chat: &ChatId) {
         let number = self.view.details.session + 1;
-        let notice = Saying::notice(chat, &format!("new:{order}"), text::new_session(number));
+        let notice = OutgoingText::notice(chat, &format!("new:{order}"), text::new_session(number));
         self.changes.extend([
             Change::BeginSession { number },
             Change::Finish { message: order, outcome: format!("session {number}") },
-            Change::Say { turn: None, saying: Saying { answers: Some(order), ..notice } },
+            Change::Say { turn: None, outgoing: OutgoingText { answers: Some(order), ..notice } },
         ]);
     }
 
@@ -544,10 +544,10 @@ impl Decision<'_> {
     }
 
     /// In a room an agent may rightly hold its tongue; a person who asked alone is told that nothing will follow.
-    fn say_last(&mut self, open: &OpenTurn, sayings: &[Saying], if_silent: Option<&Saying>) {
-        let if_silent = if_silent.filter(|_| self.view.details.silent && sayings.is_empty());
-        for saying in sayings.iter().chain(if_silent) {
-            self.say(open, saying.clone());
+    fn say_last(&mut self, open: &OpenTurn, texts: &[OutgoingText], if_silent: Option<&OutgoingText>) {
+        let if_silent = if_silent.filter(|_| self.view.details.silent && texts.is_empty());
+        for outgoing in texts.iter().chain(if_silent) {
+            self.say(open, outgoing.clone());
         }
     }
 
@@ -562,7 +562,7 @@ impl Decision<'_> {
         let back = self.unread(kept);
         let lost = u64::try_from(unread - back.len()).unwrap_or(u64::MAX);
         if lost > 0 {
-            self.say(open, Saying::notice(&open.chat, "unread", text::unread(lost)));
+            self.say(open, OutgoingText::notice(&open.chat, "unread", text::unread(lost)));
         }
         if !returns.is_empty() {
             self.changes.push(Change::CountReturn { messages: returns });
@@ -592,7 +592,7 @@ impl Decision<'_> {
             self.changes.push(Change::CountAttempts { turn: open.turn, cost });
         }
         if let Some(text) = tell {
-            self.say(open, Saying::notice(&open.chat, "start", text));
+            self.say(open, OutgoingText::notice(&open.chat, "start", text));
         }
         let Some(until) = open.suspended_until() else {
             return self.changes.push(Change::Resume { turn: open.turn, wait });
@@ -627,7 +627,7 @@ impl Decision<'_> {
     }
 
     fn end_with_notice(&mut self, open: &OpenTurn, end: TurnEnd, notice: String) {
-        self.say(open, Saying::notice(&open.chat, "end", notice));
+        self.say(open, OutgoingText::notice(&open.chat, "end", notice));
         self.end(open, end);
         self.open_next();
     }
@@ -636,8 +636,8 @@ impl Decision<'_> {
         self.changes.push(Change::End { turn: open.turn, end });
     }
 
-    fn say(&mut self, open: &OpenTurn, saying: Saying) {
-        self.changes.push(Change::Say { turn: Some(open.turn), saying });
+    fn say(&mut self, open: &OpenTurn, outgoing: OutgoingText) {
+        self.changes.push(Change::Say { turn: Some(open.turn), outgoing });
     }
 
     fn unread(&self, which: impl Fn(&TurnMessage) -> bool) -> Vec<MessageSeq> {
