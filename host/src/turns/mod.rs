@@ -16,6 +16,8 @@ mod ending;
 mod proptest_model;
 mod retry;
 #[cfg(test)]
+mod rows;
+#[cfg(test)]
 mod scripts;
 
 use std::time::Duration;
