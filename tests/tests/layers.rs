@@ -36,6 +36,7 @@ const FLOORS: [(&str, u32); 32] = [
     ("volumes", 30),
     ("config", 30),
     ("dispatch", 22),
+    ("turns", 22),
     ("policy", 21),
     ("text", 20),
     ("telemetry", 10),

@@ -84,6 +84,14 @@ pub struct OutgoingText {
     pub answers: Option<MessageSeq>,
 }
 
+impl OutgoingText {
+    /// A notice of one part. `word` is unique within the turn, so that a repeat says nothing twice.
+    pub fn notice(chat: &ChatId, word: &str, text: String) -> Self {
+        let key = format!("notice:{word}");
+        Self { chat: chat.clone(), voice: Voice::Notice, key, parts: vec![text], answers: None }
+    }
+}
+
 /// A file that is said: the host's own copy of what an agent named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpooledFile {
