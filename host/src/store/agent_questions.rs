@@ -3,8 +3,8 @@
 //! A question is `open` until somebody answers it, its time is over, or somebody writes something else; then its request
 //! has its verdict. In the last case it is `pending`, and can still be answered until its time is over.
 
-use ipc_schema::letters::request::AskPerson;
 use ipc_schema::letters::to_agent::Verdict;
+use ipc_schema::requests::AskPerson;
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
 use super::counters::bump;

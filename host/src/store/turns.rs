@@ -1,8 +1,8 @@
 //! Turns as rows. `crate::turns` decides what becomes of a turn; this file loads what it decides by, and applies what
 //! it wants, in the transaction of the caller.
 
-use ipc_schema::letters::request::Answer;
 use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
+use ipc_schema::requests::Answer;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::letters::store_verdict;

@@ -1,6 +1,6 @@
 //! A person's `/answer CODE WORDS`.
 
-use ipc_schema::letters::request::Answer;
+use ipc_schema::requests::Answer;
 
 use super::{Change, QuestionEnd};
 use crate::domain::message::{Admitted, Inbound, ReplyTo, Role, Sender};

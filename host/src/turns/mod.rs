@@ -22,8 +22,8 @@ mod scripts;
 
 use std::time::Duration;
 
-use ipc_schema::letters::request::Answer;
 use ipc_schema::letters::to_agent::InterruptWhy;
+use ipc_schema::requests::Answer;
 
 use crate::domain::message::{Command, Role};
 use crate::domain::outbound::OutgoingText;
