@@ -24,7 +24,7 @@ pub const FUZZ_TARGETS: [FuzzTarget; 9] = [
     ("transcript", transcript::fuzz),
 ];
 
-/// A letter of the box: what is taken is written again and is the same letter, and holds no NUL.
+/// A letter of the box: an accepted letter serializes to the same letter and holds no NUL.
 fn from_agent(data: &[u8]) {
     let Ok(letter) = FromAgentLetter::parse(data) else { return };
     assert!(data.len() as u64 <= LETTER_MAX_BYTES);
@@ -51,7 +51,7 @@ fn offers(data: &[u8]) {
     );
 }
 
-/// A letter of the host.
+/// A letter of the host: an accepted letter serializes to the same letter.
 fn to_agent(data: &[u8]) {
     let Ok(letter) = ToAgentLetter::parse(data) else { return };
     if let Ok(bytes) = letter.to_bytes() {
@@ -59,7 +59,7 @@ fn to_agent(data: &[u8]) {
     }
 }
 
-/// A name in a directory that the box can write.
+/// A file name in a directory that the box can write.
 fn file_name(data: &[u8]) {
     if let Ok(FileName::Letter { n, kind }) = directory_layout::parse_name(data) {
         assert_eq!(directory_layout::letter_name(n, kind).as_bytes(), data);

@@ -115,7 +115,10 @@ fn names(data: &[u8]) {
 
 fn one_line(label: &str) {
     assert!(label.chars().count() <= 100 && label == label.trim(), "{label:?}");
-    assert!(label.chars().all(|c| !c.is_control() && !ipc_schema::text_sanitize::is_unseen(c)), "{label:?}");
+    assert!(
+        label.chars().all(|c| !c.is_control() && !ipc_schema::text_sanitize::is_zero_width(c)),
+        "{label:?}"
+    );
 }
 
 /// A line of a chat's client, and of the host.

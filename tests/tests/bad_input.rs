@@ -183,7 +183,7 @@ async fn a_secret_that_is_missing_or_open_to_others_is_refused_with_the_fix() {
     world.write("secrets/key", KEY);
     set_mode(&world.root().join("secrets/key"), 0o644);
     let told = refused(&world, &["up"]).await;
-    has(&told, &["others may read this secret (mode 0644)", "chmod 600 ", "secrets/key", "config.secret"]);
+    has(&told, &["others can read this secret (mode 0644)", "chmod 600 ", "secrets/key", "config.secret"]);
     assert!(!told.contains(KEY));
 
     set_mode(&world.root().join("secrets/key"), 0o600);

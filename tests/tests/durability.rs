@@ -98,7 +98,7 @@ async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_
         };
         let (told, ()) = tokio::join!(world.lazaret(args), talk);
         assert!(told.contains("verified"), "{told}");
-        assert!(n % 2 == 0 || told.contains("pipe\" (no file, folder or link)"), "{told}");
+        assert!(n % 2 == 0 || told.contains("pipe\" (neither a file nor a folder nor a link)"), "{told}");
         copies.push(file);
     }
     assert!(refused(&world, &["backup", &copies[0].to_string_lossy()]).await.contains("overwrites nothing"));

@@ -1,13 +1,15 @@
-//! Which time zone data the host uses: the system's or the data in the binary, whichever is newer.
+//! Which time zone data the host uses: the system's or those in the binary, whichever are newer.
 //!
-//! States change their clocks at short notice, so data of last year are wrong for some of them. The settings look up
-//! zones here and nowhere else; the choice is made once, when the first zone is looked up. Data that the system gets
-//! later are used from the next start on.
+//! States change their clocks at short notice, so data of last year are wrong for some of them. Zones are looked up here
+//! and nowhere else. The choice is made once, at the first look-up: data that the system gets later are used from the
+//! next start on.
 
 use std::path::Path;
 use std::sync::LazyLock;
 
 use jiff::tz::TimeZoneDatabase;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::disk;
 use crate::domain::Zone;
@@ -25,8 +27,8 @@ struct Data {
 }
 
 impl Data {
-    /// Releases are named `2026f`; their order is that of their names. Without a name of the system's release the
-    /// data in the binary are used.
+    /// Releases have names such as `2026f`, and the later name is the newer release. A system that names no release
+    /// counts as older.
     fn choose(dir: &Path, bundled: Option<&str>) -> Self {
         let system = release(dir);
         let bundled_name = bundled.unwrap_or("of an unknown release");
@@ -38,7 +40,7 @@ impl Data {
                 Self { zones, told }
             }
             None => {
-                let system = system.map_or_else(|| "none".to_owned(), |name| name);
+                let system = system.as_deref().unwrap_or("none");
                 let told = format!("{bundled_name} of the binary (the system has {system})");
                 Self { zones: TimeZoneDatabase::bundled(), told }
             }
@@ -72,6 +74,32 @@ pub fn get(name: &str) -> Option<Zone> {
 /// Which data are used, and which are not.
 pub fn in_use() -> &'static str {
     &CHOSEN.told
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(d)?;
+        get(&name).ok_or_else(|| {
+            de::Error::custom(format!(
+                "there is no time zone {name:?}; names look like \"Europe/Berlin\" or \"UTC\""
+            ))
+        })
+    }
+}
+
+impl Serialize for Zone {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.name())
+    }
+}
+
+impl JsonSchema for Zone {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Zone".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "An IANA time zone, such as Europe/Berlin" })
+    }
 }
 
 #[cfg(test)]

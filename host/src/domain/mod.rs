@@ -11,6 +11,7 @@ pub mod moment;
 pub mod outbound;
 pub mod run;
 pub mod secret;
+pub mod settings;
 
 pub use authority::Authority;
 pub use chat::{ChannelName, ChatId, ChatKind, SenderId};
