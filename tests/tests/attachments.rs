@@ -1,4 +1,4 @@
-//! People send files: fetched for whoever is to read of them, within a measure, and at nobody else's cost.
+//! People send files: the host fetches those that an agent will read, within limits, and no other group waits.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

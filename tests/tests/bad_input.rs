@@ -1,5 +1,5 @@
-//! Settings, files, engines, tokens and messages that are not as they should be. Each is told in the right place, the
-//! host lives, and what was kept is answered once the fault is mended.
+//! Wrong settings, files, engines, tokens and messages. The host reports each in the right place, survives, and answers
+//! stored messages once the fault is repaired.
 
 #![cfg(test)]
 

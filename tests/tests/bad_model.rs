@@ -1,5 +1,5 @@
-//! Models that refuse, break off, lie or never end, and tools that fail, hang or flood. The chat gets one notice that
-//! says what to do, the turn ends with a code, and the next message is answered.
+//! Models that refuse, break off, answer wrongly or never end, and tools that fail, hang or flood. The chat gets one
+//! notice that says what to do, the turn ends with an error code, and the next message is answered.
 
 #![cfg(test)]
 

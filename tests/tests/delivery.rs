@@ -1,5 +1,5 @@
-//! Journeys of replies over a line that breaks: outages, lost answers, hosts that die in the middle of a send, rooms
-//! that the bot was removed from. What people see is held against what the outbox has counted.
+//! Replies over a failing platform: outages, lost responses, hosts that die during a send, chats that removed the bot.
+//! What people see must match what the outbox has counted.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! What is stored stays: copies made under load and put back, files that are damaged, disks that are full.
+//! Durability of the database: copies under load and their restore, damaged files, full disks.
 
 #![cfg(test)]
 

@@ -1,5 +1,5 @@
-//! What boxes are made of: any image serves, what serves is pinned, another one is looked at before it takes its
-//! place, and one command goes back. And directories of the machine that the owner lets a group see.
+//! Images and mounts: the host pins a usable image, checks a new one before it replaces it, and one command rolls back.
+//! Directories of the machine that the owner mounts for a group.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! A host that is not root, and boxes that shut it out: what it may not look into is opened by a box when the agent's
-//! is gone.
+//! A host without root, and boxes that remove its permissions on their files: a helper container restores them after
+//! the agent's box has ended.
 
 #![cfg(test)]
 
