@@ -14,16 +14,12 @@ pub fn placeholder() -> String {
 /// What the notice about an undelivered reply must say.
 #[derive(Debug, Clone, Copy)]
 pub struct Undelivered<'a> {
-    /// Nothing of it was delivered; else an earlier part was.
     /// Nothing of it was delivered; otherwise an earlier part was.
     pub whole: bool,
-    /// It grew too old; else the platform did not take it.
     /// It exceeded its lifetime; otherwise the platform refused it.
     pub too_old: bool,
     /// It may have arrived all the same.
-    /// It may have arrived all the same.
     pub doubtful: bool,
-    /// What the platform said.
     /// The error of the platform.
     pub why: &'a str,
 }

@@ -42,7 +42,8 @@ fn box_ended(ending: &Ending) -> String {
     }
 }
 
-/// A box exceeded a limit. `what` continues the sentence after "it". [`taken_back`] reports files that the host removes.
+/// A box exceeded a limit. `what` continues the sentence after "it". [`taken_back`] reports files that the host
+/// removes.
 pub fn over_limit(code: &str, what: &str) -> String {
     let what = sentence(&one_line(what, REASON));
     let next = match code {
@@ -68,7 +69,8 @@ pub fn time_is_up() -> String {
         .to_owned()
 }
 
-/// The error codes of a model call, and what each means for the person who waits. The last one stands for every unknown code.
+/// The error codes of a model call, and what each means for the person who waits. The last one stands for every
+/// unknown code.
 pub(super) const MODEL: [(&str, &str); 12] = [
     ("model.auth", "the provider rejects the key"),
     ("model.permission", "the key may not use this model"),
@@ -94,7 +96,8 @@ fn model(claimed: &str) -> (&'static str, &'static str) {
     MODEL.into_iter().find(|(code, _)| *code == claimed).unwrap_or(other)
 }
 
-/// Both arguments come from the box. An unknown code becomes `model.error`. The reason is quoted as words of the box, and nothing inside it can end the quotation.
+/// Both arguments come from the box. An unknown code becomes `model.error`. The reason is quoted as words of the box,
+/// and nothing inside it can end the quotation.
 pub fn model_failed(code: &str, reason: &str) -> String {
     let (code, means) = model(code);
     let told = format!("The model did not answer ({code}): {means}.");
