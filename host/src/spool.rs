@@ -83,7 +83,7 @@ impl Spool {
     /// Why the file cannot be sent.
     pub fn take(&self, workspace: &Path, path: &str, most: u64) -> Result<Copied, NotTaken> {
         let below = beneath(path)?;
-        let wanted = FileRequirements { owner: None, one_link: true, cap: most };
+        let wanted = FileRequirements { owner: None, single_link: true, cap: most };
         let file = UntrustedDir::open(workspace)?.file(below, wanted)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let part = self.dir.join(format!(".{}.part", uuid::Uuid::new_v4()));

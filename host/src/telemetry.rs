@@ -79,7 +79,7 @@ mod tests {
         let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         let line = text.trim_end_matches('\n');
-        assert!(!line.contains(ipc_schema::text_sanitize::drives), "{line:?}");
+        assert!(!line.contains(ipc_schema::text_sanitize::breaks_line), "{line:?}");
         assert!(line.contains(r"it gave up: a\n2026-11-21T16:03:00Z  INFO forged\r\u{1b}[2J"), "{line}");
         assert!(line.contains(r#"code="run.failed""#), "{line}");
     }

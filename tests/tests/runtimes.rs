@@ -1,5 +1,4 @@
-//! Other runtimes, by name per group: gVisor, which answers a box's system calls with a kernel of its own. And those
-//! that an install or an engine does not know.
+//! Other container runtimes per group: gVisor, and runtimes that the install or the engine does not know.
 
 #![cfg(test)]
 

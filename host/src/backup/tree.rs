@@ -139,7 +139,7 @@ impl<'a> Tree<'a> {
 pub(super) fn one(dir: &Path, name: &std::ffi::OsStr) -> io::Result<Found> {
     let dir = UntrustedDir::open(dir)?;
     let entry = dir.look(name)?;
-    let wanted = FileRequirements { owner: None, one_link: false, cap: entry.len };
+    let wanted = FileRequirements { owner: None, single_link: false, cap: entry.len };
     let file = dir.file(name.as_ref(), wanted).map_err(io::Error::other)?;
     Ok(found(PathBuf::new(), of_file(file), &entry))
 }
