@@ -44,8 +44,8 @@ pub fn room(path: &Path) -> io::Result<Room> {
     })
 }
 
-/// Writes a file into a directory and removes it. After a disk error ext4 refuses writes (`emergency_ro`), but statvfs(3)
-/// still calls it writable; only a write finds out.
+/// Writes a file into a directory and removes it. After a disk error ext4 refuses writes (`emergency_ro`), but
+/// statvfs(3) still calls it writable; only a write finds out.
 ///
 /// # Errors
 /// What open(2) and write(2) say.
@@ -239,8 +239,8 @@ pub fn hex(digest: Sha256) -> String {
     digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Replaces a file in one step, so that nobody ever reads half of it. Of two callers the last one wins. The file belongs
-/// to `gid` where one is given.
+/// Replaces a file in one step, so that nobody ever reads half of it. Of two callers the last one wins. The file
+/// belongs to `gid` where one is given.
 ///
 /// # Errors
 /// What open(2), write(2), chown(2) and rename(2) say.
@@ -262,8 +262,8 @@ pub fn dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Makes a folder that the group `gid` may use. A set-group-id bit in `mode` gives that group to every file that the host
-/// makes in it (inode(7)).
+/// Makes a folder that the group `gid` may use. A set-group-id bit in `mode` gives that group to every file that the
+/// host makes in it (inode(7)).
 ///
 /// # Errors
 /// What mkdir(2), chown(2) and chmod(2) say.

@@ -76,8 +76,8 @@ impl Spool {
         self.dir.join(sha256)
     }
 
-    /// Copies the file that an agent calls `path` out of its workspace. When it returns, the copy is durable. An earlier
-    /// copy with the same bytes is replaced, so that its age begins anew.
+    /// Copies the file that an agent calls `path` out of its workspace. When it returns, the copy is durable. An
+    /// earlier copy with the same bytes is replaced, so that its age begins anew.
     ///
     /// # Errors
     /// Why the file cannot be sent.

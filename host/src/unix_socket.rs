@@ -19,8 +19,8 @@ fn through_handle(dir: &Path, name: &str) -> io::Result<(File, PathBuf)> {
     Ok((handle, path))
 }
 
-/// Binds `dir/name` with this mode and, where one is given, this group. It replaces a socket that an earlier host has left.
-/// The caller holds the host's lock, so no other host uses that socket.
+/// Binds `dir/name` with this mode and, where one is given, this group. It replaces a socket that an earlier host has
+/// left. The caller holds the host's lock, so no other host uses that socket.
 ///
 /// # Errors
 /// What bind(2), chown(2) and chmod(2) say.

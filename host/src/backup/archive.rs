@@ -38,8 +38,8 @@ const MANIFEST: &str = "manifest.json";
 /// The database's name in the archive.
 const DATABASE: &str = "state/lazaret.db";
 /// The folders of `state/` that go into an archive: what agents keep, and files that wait to be sent. The host makes
-/// letters, copies of the runner and user lists again. The install's id stays out, so that two installs from one archive
-/// never adopt each other's boxes. Agents fill the last folders: if there is too much, it is missing in these.
+/// letters, copies of the runner and user lists again. The install's id stays out, so that two installs from one
+/// archive never adopt each other's boxes. Agents fill the last folders: if there is too much, it is missing in these.
 const KEPT: [&str; 5] = ["inbox", "spool", "sessions", "global", "workspaces"];
 /// The folder of groups' image files. An archive has the files that are in the images.
 const VOLUMES: &str = "volumes";
@@ -289,8 +289,8 @@ fn joined(base: &Path, more: &Path) -> PathBuf {
     if more.as_os_str().is_empty() { base.to_owned() } else { base.join(more) }
 }
 
-/// Reads exactly as many bytes as the header says, although the file may change meanwhile: ignores more bytes, and fills
-/// missing ones with zeros.
+/// Reads exactly as many bytes as the header says, although the file may change meanwhile: ignores more bytes, and
+/// fills missing ones with zeros.
 struct Exact {
     file: BufReader<File>,
     left: u64,
@@ -410,8 +410,8 @@ fn is_place(name: &str) -> bool {
         || name.strip_prefix("state/").is_some_and(kept)
 }
 
-/// Restores an install from an archive. What was there is kept in `replaced-<time>` in the same folder. The caller holds
-/// the host's lock.
+/// Restores an install from an archive. What was there is kept in `replaced-<time>` in the same folder. The caller
+/// holds the host's lock.
 ///
 /// # Errors
 /// The archive is damaged: nothing was changed. Or the disk fails: the restore must be run again.

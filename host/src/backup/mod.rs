@@ -1,5 +1,5 @@
-//! Copies of an install: of its database (`maintenance` each night, `lazaret backup` by hand), and of the whole install in
-//! one archive (`lazaret backup --all`). Nothing here changes an install but [`restore`] and [`rotate`].
+//! Copies of an install: of its database (`maintenance` each night, `lazaret backup` by hand), and of the whole install
+//! in one archive (`lazaret backup --all`). Nothing here changes an install but [`restore`] and [`rotate`].
 
 mod archive;
 mod entry_names;
@@ -57,8 +57,8 @@ pub fn stamp(now: WallMs) -> String {
     format!("{}Z", seconds.replace(['-', ':'], ""))
 }
 
-/// The newest copy in the folder of copies. Copies with a time to come do not count: the clock was wrong then. A copy gets
-/// its name only after it was verified.
+/// The newest copy in the folder of copies. Copies with a time to come do not count: the clock was wrong then. A copy
+/// gets its name only after it was verified.
 pub fn newest(root: &Root, now: WallMs) -> Option<(PathBuf, WallMs)> {
     let copies = store::copies(&root.backups(), now).into_iter().rev();
     copies.filter_map(|path| store::made_at(&path).map(|at| (path, at))).find(|(_, at)| *at <= now)

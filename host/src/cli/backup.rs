@@ -21,8 +21,8 @@ pub struct Backup {
     /// The file to write; an existing file is never overwritten. Without it: a file in `state/backups/`, where the host
     /// removes the oldest copies.
     file: Option<PathBuf>,
-    /// Write one archive with settings, groups, database, sessions, inbox, shared folder, workspaces and files that wait
-    /// to be sent. Keys and tokens are left out.
+    /// Write one archive with settings, groups, database, sessions, inbox, shared folder, workspaces and files that
+    /// wait to be sent. Keys and tokens are left out.
     #[arg(long)]
     all: bool,
 }

@@ -1,4 +1,5 @@
-//! `lazaret image`: builds, checks and chooses the images of boxes. It works beside a running host; only new runs change.
+//! `lazaret image`: builds, checks and chooses the images of boxes. It works beside a running host; only new runs
+//! change.
 
 use ipc_schema::text_sanitize::safe_line;
 use std::process::ExitCode;
@@ -73,7 +74,8 @@ pub(super) async fn run(here: &Here, image: Image) -> Done {
     }
 }
 
-/// Prints steps to standard error, because standard output is the result. Leaves out steps that differ only in a number.
+/// Prints steps to standard error, because standard output is the result. Leaves out steps that differ only in a
+/// number.
 fn print_steps() -> impl FnMut(&str) {
     let mut last = String::new();
     move |step: &str| {
@@ -181,7 +183,8 @@ async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
     }
     let now = Clock::new().wall();
     store.group(group, now).await?;
-    // The file comes before the pin: a run that starts in between reads the new name, checks it and pins the same image.
+    // The file comes before the pin: a run that starts in between reads the new name, checks it and pins the same
+    // image.
     edit::set_image(&here.root, group, name)?;
     let to = Named { name: name.to_owned(), id: about.facts.id.clone() };
     store.pin_image(group, to.clone(), "terminal", now).await?;

@@ -1,4 +1,5 @@
-//! Changes one setting in a group's file for `lazaret image`. Comments and everything else in the file stay as they were.
+//! Changes one setting in a group's file for `lazaret image`. Comments and everything else in the file stay as they
+//! were.
 
 #![allow(clippy::disallowed_methods, reason = "settings of the owner, in no mount")]
 

@@ -265,7 +265,8 @@ impl Install {
         })
     }
 
-    /// The runtime that a group names. The install must allow it, because the runtime decides how strong the sandbox is.
+    /// The runtime that a group names. The install must allow it, because the runtime decides how strong the sandbox
+    /// is.
     fn runtime(
         &self,
         file: &GroupFile,

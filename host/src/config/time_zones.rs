@@ -1,8 +1,8 @@
 //! Which time zone data the host uses: the system's or those in the binary, whichever are newer.
 //!
-//! States change their clocks at short notice, so data of last year are wrong for some of them. Zones are looked up here
-//! and nowhere else. The choice is made once, at the first look-up: data that the system gets later are used from the
-//! next start on.
+//! States change their clocks at short notice, so data of last year are wrong for some of them. Zones are looked up
+//! here and nowhere else. The choice is made once, at the first look-up: data that the system gets later are used from
+//! the next start on.
 
 use std::path::Path;
 use std::sync::LazyLock;
