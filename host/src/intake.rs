@@ -17,8 +17,9 @@ use crate::policy::admission::{self, AdmissionDecision};
 use crate::policy::attachment_limits;
 use crate::policy::retry::STORE_AGAIN;
 use crate::services::Services;
-use crate::store::{Accepted, CommandRow, Intake, Placement, StoreError, StrangerSeen};
+use crate::store::{Accepted, CommandRow, Intake, StoreError, StrangerSeen};
 use crate::text;
+use crate::turns::Placement;
 
 /// What a stored message means for the lanes.
 #[derive(Debug)]

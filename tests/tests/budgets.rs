@@ -1,4 +1,4 @@
-//! A box that takes too much is ended, and its chat is told in plain words what it took and how much it may.
+//! The host ends a box that exceeds a limit, and a notice tells the chat what was used and what is allowed.
 
 #![cfg(test)]
 

@@ -86,6 +86,14 @@ pub struct OutgoingText {
     pub answers: Option<MessageSeq>,
 }
 
+impl OutgoingText {
+    /// A notice of one part. `word` is unique within the turn, so that a repeat says nothing twice.
+    pub fn notice(chat: &ChatId, word: &str, text: String) -> Self {
+        let key = format!("notice:{word}");
+        Self { chat: chat.clone(), voice: Voice::Notice, key, parts: vec![text], answers: None }
+    }
+}
+
 /// A file to send: the host's own copy in the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpooledFile {

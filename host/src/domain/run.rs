@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use ipc_schema::letters::to_agent::InterruptWhy;
+
 /// How a run ended. Decided once, when the run is collected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
@@ -51,6 +53,14 @@ pub struct TurnEnd {
 }
 
 impl Ending {
+    /// The end of a box that dies over the turn that was interrupted.
+    pub fn interrupted(why: InterruptWhy) -> Self {
+        match why {
+            InterruptWhy::Stop => Self::Stopped,
+            InterruptWhy::Time => Self::TimedOut,
+        }
+    }
+
     /// The name in the database and in `status`.
     pub fn word(&self) -> &'static str {
         match self {

@@ -22,6 +22,7 @@ use crate::domain::{
     ChannelName, ChatId, ChatKind, Ending, GroupName, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs,
 };
 use crate::policy::delivery::{Abilities, SendOutcome, Terms};
+use crate::turns::{Collected, Placement};
 
 const T: WallMs = WallMs(1_795_000_000_000);
 const TERMS: Terms = Terms {
