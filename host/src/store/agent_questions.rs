@@ -1,7 +1,7 @@
 //! Questions that agents ask people, as rows. `crate::turns` decides what becomes of them.
 //!
-//! A question is `open` until somebody answers it, its time is over, or somebody writes something else; then its request
-//! has its verdict. In the last case it is `pending`, and can still be answered until its time is over.
+//! A question is `open` until somebody answers it, its time is over, or somebody writes something else; then its
+//! request has its verdict. In the last case it is `pending`, and can still be answered until its time is over.
 
 use ipc_schema::letters::to_agent::Verdict;
 use ipc_schema::requests::AskPerson;

@@ -1,5 +1,5 @@
-//! Sending: a part of the outbox is claimed, handed to its channel, and gets what came of it. `policy::delivery` decides
-//! what becomes of a row; this file does it, each time in one transaction.
+//! Sending: `delivery` claims a part of the outbox, hands it to its channel, and records what came of it.
+//! `policy::delivery` decides what becomes of the row; this file stores it, each time in one transaction.
 //!
 //! ```text
 //! ready ── claim ──> sending ── receipt ──> sent
@@ -9,7 +9,8 @@
 //!                     │                                   └ with a code: held, until /resend or /drop
 //!                     └─ never, or a day of trying ────> failed        too old at a claim ──> expired
 //! ```
-//! A row that is found `sending` by somebody who did not send it (the next host) was cut off: see [`SendOutcome::Died`].
+//! A row that is found `sending` by somebody who did not send it (the next host) was cut off: see
+//! [`SendOutcome::Died`].
 
 use std::time::Duration;
 
