@@ -202,6 +202,50 @@ fn the_pure_rooms_do_no_io_and_read_no_clock() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What is decided, and what a person reads, comes from the pure rooms.
+#[test]
+fn the_store_composes_no_sentences() {
+    for path in files().iter().filter(|path| room(path) == "store") {
+        let tests = ["tests", "delivery_tests", "delivery_model"];
+        let test = path
+            .components()
+            .any(|part| tests.contains(&part.as_os_str().to_string_lossy().trim_end_matches(".rs")));
+        assert!(test || !imports(&code(path)).contains(&"text".to_owned()), "{}", path.display());
+    }
+}
+
+/// A file of the store can be read without the one that needs it.
+#[test]
+fn no_two_files_of_the_store_need_each_other() {
+    let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
+    let files: BTreeMap<String, String> = files()
+        .iter()
+        .filter(|path| path.parent() == Some(source().join("store").as_path()) && name(path) != "mod")
+        .map(|path| (name(path), code(path)))
+        .collect();
+    let needs = |file: &str| -> Vec<String> {
+        let beside = files.get(file).unwrap().split("super::").skip(1);
+        let named = beside.flat_map(|rest| match rest.strip_prefix('{') {
+            Some(list) => outermost(list),
+            None => vec![rest.to_owned()],
+        });
+        let word = |text: String| -> String {
+            text.trim_start().chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()
+        };
+        named.map(word).filter(|other| other != file && files.contains_key(other)).collect()
+    };
+    for file in files.keys() {
+        let (mut seen, mut next) = (Vec::new(), needs(file));
+        while let Some(other) = next.pop() {
+            assert_ne!(&other, file, "{file} needs files that need {file}: {seen:?}");
+            if !seen.contains(&other) {
+                next.extend(needs(&other));
+                seen.push(other);
+            }
+        }
+    }
+}
+
 #[test]
 fn no_platform_is_named_outside_its_folder() {
     for path in files() {
