@@ -6,7 +6,7 @@ mod impersonation;
 
 use std::time::Duration;
 
-use ipc_schema::text_sanitize::is_unseen;
+use ipc_schema::text_sanitize::is_zero_width;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::domain::Ending;
@@ -338,7 +338,7 @@ pub fn unreachable(title: &str, chat: &str, why: &str) -> String {
 
 /// Words of others inside a notice: one line, of `most` characters, and they cannot speak as a notice of their own.
 fn one_line(text: &str, most: usize) -> String {
-    let gone = |c: &char| is_unseen(*c) || c.is_control() && !c.is_whitespace();
+    let gone = |c: &char| is_zero_width(*c) || c.is_control() && !c.is_whitespace();
     let text: String = text.chars().filter(|c| !gone(c)).collect();
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut cut: String = line.chars().take(most).collect();

@@ -135,7 +135,7 @@ async fn what_a_killed_host_left_shut_is_opened_by_the_next() {
     ann.says(&direct, "shut it");
     world.made_in_workspace("main", "ready").await;
 
-    // Between the box's end and the helper's beginning there is no host.
+    // Proxy the box's end and the helper's beginning there is no host.
     world.kill_host().await;
     std::fs::write(world.in_workspace("main", "go"), "").unwrap();
     world.made_in_workspace("main", "done").await;

@@ -5,7 +5,7 @@
 //! what it leaves out (brackets, small capitals, letters in boxes) is added here. Nothing is decided by it but looks:
 //! rights hang on ids alone.
 
-use ipc_schema::text_sanitize::{clean, is_unseen};
+use ipc_schema::text_sanitize::{clean, is_zero_width};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::confusable_detection::skeleton;
@@ -42,7 +42,7 @@ pub fn looks_like_notice(visible: &str) -> bool {
 pub fn label(text: &str) -> String {
     let mut out = String::new();
     let (mut marks, mut length) = (0, 0);
-    let gone = |c: &char| c.is_control() && !c.is_whitespace() || is_unseen(*c) || is_private(*c);
+    let gone = |c: &char| c.is_control() && !c.is_whitespace() || is_zero_width(*c) || is_private(*c);
     for c in text.chars().filter(|c| !gone(c)).nfkc() {
         let c = if c.is_whitespace() { ' ' } else { c };
         marks = if is_combining_mark(c) { marks + 1 } else { 0 };
@@ -138,7 +138,7 @@ fn each_look(c: char, mut push: impl FnMut(char)) {
         return ascii(c, &mut push);
     }
     for plain in std::iter::once(c).nfkd() {
-        if is_unseen(plain) || is_combining_mark(plain) || plain.is_whitespace() || plain.is_control() {
+        if is_zero_width(plain) || is_combining_mark(plain) || plain.is_whitespace() || plain.is_control() {
             continue;
         }
         // Capitals and small letters have look-alikes of their own: Ι is an l, and ι is an i.
