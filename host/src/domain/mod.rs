@@ -20,4 +20,4 @@ pub use ipc_schema::{GroupName, LetterId, MessageSeq, RunId, TurnId};
 pub use lane::Lane;
 pub use moment::{Moment, WallMs, Zone};
 pub use run::Ending;
-pub use secret::Secret;
+pub use secret::{Secret, SecretSource};

@@ -74,7 +74,7 @@ impl Office {
         };
         let group = group.parse().unwrap();
         let admitted = vec![Admitted { group, role, owner: false, inbound, attachments: vec![] }];
-        let (channel, position) = (ChannelName::Telegram, None);
+        let (channel, position) = (ChannelName::new("telegram"), None);
         let intake = Intake { channel, position, admitted, strangers: vec![], now: T };
         self.store.accept(intake).await.unwrap().remove(0).seq
     }
@@ -372,7 +372,10 @@ async fn a_held_part_waits_for_a_persons_word() {
     let held = o.store.summary().await.unwrap().delivery.held;
     let codes: Vec<&str> = held.iter().map(|held| held.code.as_str()).collect();
     assert!(codes.len() == 2 && codes[0] != codes[1] && codes[0].len() >= 2, "{held:?}");
-    assert!(o.store.chats_waiting(ChannelName::Telegram).await.unwrap().is_empty(), "nobody is busy with it");
+    assert!(
+        o.store.chats_waiting(ChannelName::new("telegram")).await.unwrap().is_empty(),
+        "nobody is busy with it"
+    );
 
     let order = format!("/resend {}", codes[0]);
     let told = o.order("telegram:-2", "work", &order, HeldCommand::Resend).await.unwrap();
