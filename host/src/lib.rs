@@ -1,9 +1,9 @@
 //! `lazaret`: the trusted host process and its command line.
 //!
 //! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, `maintenance` and their
-//! `services`, beside `gateway`, `backup` and `images`; `channels`, `store`, `sandbox`, `mailbox`, `spool`, `volumes`,
-//! `config`; the pure `dispatch`, `policy` and `text`; `domain`. Imports point down only, and `tests/tests/layers.rs`
-//! holds it.
+//! `services`, beside `gateway`, `backup` and `images`; `channels`, `store`, `sandbox`, `mailbox`, `model`, `spool`,
+//! `volumes`, `config`; the pure `dispatch`, `policy` and `text`; `domain`. Imports point down only;
+//! `tests/tests/layers.rs` holds it.
 //!
 //! It is a library so that the fuzz targets (`tests/fuzz`) can call `fuzz_targets`. Every room is private, so nothing
 //! else can be built upon it, and the compiler still finds code that no one calls.
@@ -31,6 +31,7 @@ mod images;
 mod intake;
 mod mailbox;
 mod maintenance;
+mod model;
 mod policy;
 mod report;
 mod run;

@@ -4,7 +4,7 @@
 //! This crate holds what both sides must agree on, and nothing else: the letters ([`letters`]), how their ids
 //! are derived ([`ids`]), where the files lie ([`layout`]), how one is written ([`write`]), what of a text both
 //! sides read ([`text`]), and how the host reads
-//! a file that a hostile box may have made ([`untrusted_fs`]). It knows no async runtime and reads no clock.
+//! a file that a hostile box may have made ([`untrusted_fs`]) and a model's streamed answer ([`server_sent_events`]). It knows no async runtime and reads no clock.
 //!
 //! `README.md` beside this crate is the protocol in prose; `schemas/` and `golden/` are its machine-readable
 //! halves, both generated from these types and held to them by `tests/`.
@@ -19,6 +19,7 @@ pub mod layout;
 pub mod letters;
 pub mod probe;
 pub mod refusal;
+pub mod server_sent_events;
 pub mod text_sanitize;
 pub mod untrusted_fs;
 pub mod write;

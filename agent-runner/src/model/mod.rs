@@ -5,7 +5,6 @@ mod errors;
 pub mod fuzz_targets;
 mod gateway;
 pub mod request;
-mod sse;
 mod stream;
 
 use std::cell::RefCell;

@@ -26,12 +26,12 @@ use crate::disk;
 use crate::domain::group::{Group, ModelChoice};
 use crate::domain::limits::{ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
-use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
+use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, SenderId};
 use crate::policy::mounts::Allowed;
 use crate::policy::posture::acceptable;
 use crate::policy::rate_limit::Limits;
 pub use dirs::Root;
-use schema::{GroupFile, InstallFile, LimitsFile, ProviderKind};
+use schema::{GroupFile, InstallFile, LimitsFile};
 pub use show::{Shown, schema_of_group, schema_of_install};
 
 /// A setting that cannot be used.

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod message;
 pub mod moment;
 pub mod outbound;
+pub mod provider;
 pub mod run;
 pub mod secret;
 
@@ -17,5 +18,6 @@ pub use chat::{ChannelName, ChatId, ChatKind, SenderId};
 pub use ipc_schema::{GroupName, LetterId, MessageSeq, RunId, TurnId};
 pub use lane::Lane;
 pub use moment::{Moment, WallMs};
+pub use provider::ProviderKind;
 pub use run::Ending;
 pub use secret::Secret;
