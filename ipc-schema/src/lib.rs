@@ -1,10 +1,10 @@
 //! The wall between the trusted host and the box.
 //!
-//! Everything that crosses it is a *letter*: one JSON file, written under a dot-name and renamed into place.
-//! This crate holds what both sides must agree on, and nothing else: the letters ([`letters`]), how their ids
-//! are derived ([`ids`]), where the files lie ([`layout`]), how one is written ([`write`]), what of a text both
-//! sides read ([`text`]), and how the host reads
-//! a file that a hostile box may have made ([`untrusted_fs`]) and a model's streamed answer ([`server_sent_events`]). It knows no async runtime and reads no clock.
+//! Everything that crosses it is a *letter*: one JSON file, written under a dot-name and renamed into place. This crate
+//! holds what both sides must agree on, and nothing else: the letters ([`letters`]), how their ids are derived
+//! ([`ids`]), where the files lie ([`layout`]), how one is written ([`write`]), what of a text both sides read
+//! ([`text`]), and how the host reads a file that a hostile box may have made ([`untrusted_fs`]) and a model's streamed
+//! answer ([`server_sent_events`]). It knows no async runtime and reads no clock.
 //!
 //! `README.md` beside this crate is the protocol in prose; `schemas/` and `golden/` are its machine-readable
 //! halves, both generated from these types and held to them by `tests/`.

@@ -168,7 +168,7 @@ impl Looked {
 async fn running(engine: &Engine, install: &str, canary: &mut Canary) -> Result<(), CliError> {
     for found in engine.boxes(install).await.map_err(|e| CliError::Plain(e.to_string()))? {
         // One that ends between the list and the look has nothing more to tell.
-        if let Ok(account) = engine.account(&found.container).await {
+        if let Ok(account) = engine.inspect(&found.container).await {
             canary.bytes(&format!("inspect of run {}", found.run), &account);
         }
         if let Ok(log) = engine.log_tail(&found.container, 2 << 20).await {

@@ -58,8 +58,8 @@ fn with_type(status: StatusCode, kind: &'static str, body: Body) -> Response<Bod
     response
 }
 
-/// The sending end of a streamed response. Dropping it cuts the box's connection: only [`StreamedResponse::finish`] ends the
-/// response properly, so that the runner never takes half an answer for a whole one.
+/// The sending end of a streamed response. Dropping it cuts the box's connection: only [`StreamedResponse::finish`]
+/// ends the response properly, so that the runner never takes half an answer for a whole one.
 pub(super) struct StreamedResponse {
     frames: mpsc::Sender<Bytes>,
     finished: Arc<AtomicBool>,

@@ -6,19 +6,21 @@
 //!   reads the first byte; until there is room, the bytes stay in the box. The call waits and does not fail. If calls
 //!   reserved room as bytes arrive, many incomplete bodies could hold all of it and none could finish.
 //! - **A run's share.** A run may hold room for one body, a quarter of all room at most. So three boxes that hold their
-//!   share leave one to the others. More of them can make large bodies wait, but not for ever: room is given in the order
-//!   of the requests, a body has [`super::GatewaySettings::body_time`] to arrive, and its answer the call's time to begin.
+//!   share leave one to the others. More of them can make large bodies wait, but not for ever: room is given in the
+//!   order of the requests, a body has [`super::GatewaySettings::body_time`] to arrive, and its answer the call's time
+//!   to begin.
 //! - **Small bodies never wait.** Nearly every call of a runner is smaller than [`SMALL_BYTES`]. The calls per run
 //!   ([`super::CALLS_PER_RUN`]) and the number of live boxes bound these.
 //! - **Two copies at most.** During the attempts the host holds the body, and the body as written for the provider. It
 //!   releases both, and the room, when the answer begins: a long answer holds no room.
-//! - **Work.** Parsing or writing a body takes up to a second of a processor, and up to three times its bytes meanwhile.
-//!   Threads for blocking work do it, for [`AT_WORK`] bodies at a time: the runtime's workers, which serve all other runs
-//!   and the channels, never wait for it. A job cannot be stopped, so it keeps the room of its body when the box hangs up:
-//!   a box that calls again waits for its own earlier job.
+//! - **Work.** Parsing or writing a body takes up to a second of a processor, and up to three times its bytes
+//!   meanwhile. Threads for blocking work do it, for [`AT_WORK`] bodies at a time: the runtime's workers, which serve
+//!   all other runs and the channels, never wait for it. A job cannot be stopped, so it keeps the room of its body when
+//!   the box hangs up: a box that calls again waits for its own earlier job.
 //!
 //! Together: twice the room and [`AT_WORK`] times three bodies of [`BODY_MAX_BYTES`], 448 MiB, whatever the boxes do,
-//! and 6 MiB per live box for small bodies and records. `model::ModelRequest` bounds what a byte costs when it is parsed.
+//! and 6 MiB per live box for small bodies and records. `model::ModelRequest` bounds what a byte costs when it is
+//! parsed.
 //!
 //! Rejected: to refuse when there is no room, because the runner would tell people that the model failed; and to keep
 //! bodies in files, because disk is slower and scarcer than memory.

@@ -1,7 +1,7 @@
 //! Writes the exchanges of a run to files for people: `000001-request.json`, `000001-response.sse.txt` or `.json`.
 //!
-//! They show the box's side of each call: the runner's request, with the model that the host put in, and the response. The
-//! files hold no headers, keys are hidden, and no box sees them.
+//! They show the box's side of each call: the runner's request, with the model that the host put in, and the response.
+//! The files hold no headers, keys are hidden, and no box sees them.
 
 #![allow(clippy::disallowed_methods, reason = "state/letters, which no box sees")]
 
@@ -41,8 +41,8 @@ pub(super) enum Recorded {
     Stream,
 }
 
-/// Copies the part of a body that is recorded, so that a large body does not wait in memory for a slow disk. One byte more
-/// lets the file say that it is incomplete.
+/// Copies the part of a body that is recorded, so that a large body does not wait in memory for a slow disk. One byte
+/// more lets the file say that it is incomplete.
 pub(super) fn beginning(body: &[u8]) -> Vec<u8> {
     body[..body.len().min(FILE_MAX_BYTES + 1)].to_vec()
 }
@@ -53,8 +53,8 @@ impl Recorder {
         Self { directory, recorded: AtomicU64::new(0), last: OnceLock::new() }
     }
 
-    /// Records a request and numbers the call, beside the call: a slow disk does not delay the model, and a full one costs
-    /// the record, not the call.
+    /// Records a request and numbers the call, beside the call: a slow disk does not delay the model, and a full one
+    /// costs the record, not the call.
     pub fn request(self: &Arc<Self>, body: Vec<u8>) -> Exchange {
         let recorder = Arc::clone(self);
         let number = tokio::task::spawn_blocking(move || {

@@ -28,8 +28,8 @@ pub struct Usage {
     pub cost_micros: Option<u64>,
     /// Whether the counts are estimates, because the provider sent none or was cut off.
     pub estimated: bool,
-    /// 200 for a whole answer; 499 when the runner hung up or the run ended; 502 when the answer was cut after its first
-    /// byte; otherwise the status of the error that the runner received.
+    /// 200 for a whole answer; 499 when the runner hung up or the run ended; 502 when the answer was cut after its
+    /// first byte; otherwise the status of the error that the runner received.
     pub status: u16,
     /// From the whole request to the last byte of the answer.
     pub took: Duration,
@@ -38,8 +38,8 @@ pub struct Usage {
 /// Records usage and refusals. A trait, so that tests of the gateway need no store.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Records one model call. The gateway calls it exactly once for every call that it tried, failed and cancelled ones
-    /// included, after the last byte of the answer.
+    /// Records one model call. The gateway calls it exactly once for every call that it tried, failed and cancelled
+    /// ones included, after the last byte of the answer.
     async fn usage(&self, usage: Usage);
 
     /// Adds to the count of refused requests with this code. The gateway calls it a few times a minute at most.

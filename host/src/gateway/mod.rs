@@ -1,11 +1,12 @@
 //! The gateway: the host's end of a box's only socket.
 //!
-//! A box has no network and no key. Its runner asks for the model over one unix socket per run, in the Anthropic Messages
-//! wire. `run` opens the socket and calls [`Gateway::serve`]. The socket tells who calls, so the wire carries no token.
+//! A box has no network and no key. Its runner asks for the model over one unix socket per run, in the Anthropic
+//! Messages wire. `run` opens the socket and calls [`Gateway::serve`]. The socket tells who calls, so the wire carries
+//! no token.
 //!
-//! This room decides who may call and how often, bounds the memory and processor time of requests, and records exchanges
-//! and usage. `model` speaks to the providers. The gateway forwards nothing of a box's request but the conversation: URL,
-//! headers, key and model are the host's.
+//! This room decides who may call and how often, bounds the memory and processor time of requests, and records
+//! exchanges and usage. `model` speaks to the providers. The gateway forwards nothing of a box's request but the
+//! conversation: URL, headers, key and model are the host's.
 //!
 //! | file | what |
 //! |---|---|
@@ -57,8 +58,9 @@ const CONNECTIONS_PER_RUN: usize = 16;
 /// Model calls of one run at the same time; a runner makes one.
 const CALLS_PER_RUN: usize = 2;
 
-/// A runner keeps to its limit of model calls per turn. It may need some more, to repeat a call after a cut and to shorten
-/// its transcript. A box that makes this many times its limit is no runner: the gateway refuses the rest of the turn.
+/// A runner keeps to its limit of model calls per turn. It may need some more, to repeat a call after a cut and to
+/// shorten its transcript. A box that makes this many times its limit is no runner: the gateway refuses the rest of the
+/// turn.
 const CALLS_FACTOR: u32 = 2;
 
 /// Header bytes and header lines of one request from a box.
@@ -105,8 +107,8 @@ struct RunSession {
 }
 
 impl RunSession {
-    /// Counts a call, or refuses it when its turn has used up its calls. A call between two turns counts for the earlier
-    /// one.
+    /// Counts a call, or refuses it when its turn has used up its calls. A call between two turns counts for the
+    /// earlier one.
     fn count_call(&self) -> Result<(), ApiError> {
         // A panic while the lock was held cannot leave the two half-changed.
         let mut turn_calls = self.turn_calls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,7 +168,8 @@ impl Gateway {
                 }
                 Err(error) => {
                     tracing::warn!(run = %scope.run, %error, "the run's socket did not accept; trying again");
-                    // Most likely no descriptor is free. The listener stays readable, so without a pause this would spin.
+                    // Most likely no descriptor is free. The listener stays readable, so without a pause this would
+                    // spin.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -178,8 +181,8 @@ impl Gateway {
     }
 }
 
-/// Serves one connection, request after request. It has no idle limit: a box that stalls its own connections stalls itself.
-/// Only a body has a time limit, because it holds room that all runs share.
+/// Serves one connection, request after request. It has no idle limit: a box that stalls its own connections stalls
+/// itself. Only a body has a time limit, because it holds room that all runs share.
 async fn serve_connection(run: Arc<RunSession>, stream: UnixStream) {
     let refused = ConnectionRefusals::default();
     let service = service_fn(|request| {

@@ -1,4 +1,5 @@
-//! The routes that a box may use: `POST /v1/messages` and `GET /healthz`. The gateway refuses all others with the reason.
+//! The routes that a box may use: `POST /v1/messages` and `GET /healthz`. The gateway refuses all others with the
+//! reason.
 
 use std::sync::Arc;
 
@@ -58,8 +59,8 @@ async fn route(
     }
 }
 
-/// Makes one model call, as a task of its own: when the runner hangs up, hyper drops this future, and the call must still
-/// stop the provider, record its usage and close its files.
+/// Makes one model call, as a task of its own: when the runner hangs up, hyper drops this future, and the call must
+/// still stop the provider, record its usage and close its files.
 async fn messages(
     run: &Arc<RunSession>,
     head: &Parts,

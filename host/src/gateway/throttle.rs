@@ -1,6 +1,6 @@
-//! Limits what a box's refused requests cost the host. The gateway logs a few refusals per minute and counts the rest, and
-//! answers the more slowly the more requests it refuses. Otherwise one connection writes megabytes of log in a second and
-//! keeps a processor of the host busy.
+//! Limits what a box's refused requests cost the host. The gateway logs a few refusals per minute and counts the rest,
+//! and answers the more slowly the more requests it refuses. Otherwise one connection writes megabytes of log in a
+//! second and keeps a processor of the host busy.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,8 +18,8 @@ use super::answer::Body;
 use crate::policy::backoff::{ANSWER, Patience, REFUSAL};
 use crate::policy::log_limiter::Telling;
 
-/// After this many refusals the gateway closes the connection. The delay belongs to the run, so a new connection waits as
-/// long.
+/// After this many refusals the gateway closes the connection. The delay belongs to the run, so a new connection waits
+/// as long.
 const PER_CONNECTION: u32 = 100;
 
 /// The gateway reads this much of a refused body to find out whether the box still waits for the answer.
@@ -151,8 +151,8 @@ async fn pause(wait: Duration) {
     }
 }
 
-/// Resolves when the box hangs up in the middle of a body. Without a body, hyper notices by itself. It reads no more of the
-/// body than a box writes that hangs up at once.
+/// Resolves when the box hangs up in the middle of a body. Without a body, hyper notices by itself. It reads no more of
+/// the body than a box writes that hangs up at once.
 async fn hung_up(body: Option<Incoming>) {
     let mut seen = 0;
     if let Some(mut body) = body {

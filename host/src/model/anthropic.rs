@@ -20,8 +20,8 @@ pub fn version(asked: Option<&HeaderValue>) -> Option<HeaderValue> {
 
 /// Writes the body for a provider.
 ///
-/// With `thinking` false it leaves the thoughts in the transcript out. A thought is signed for the model that had it, and
-/// another model refuses the whole request because of it: this happens after an owner changes a group's model.
+/// With `thinking` false it leaves the thoughts in the transcript out. A thought is signed for the model that had it,
+/// and another model refuses the whole request because of it: this happens after an owner changes a group's model.
 ///
 /// # Errors
 /// When an entry of the transcript cannot be read or written.
@@ -47,8 +47,8 @@ pub fn body(
     Ok(written)
 }
 
-/// Whether a provider refused a request because of a thought of another model. The wire has no error type for it, so only
-/// the message tells.
+/// Whether a provider refused a request because of a thought of another model. The wire has no error type for it, so
+/// only the message tells.
 pub fn refuses_thinking(error: &ApiError) -> bool {
     error.status == 400 && error.message.contains("thinking") && error.message.contains("block")
 }

@@ -17,8 +17,8 @@ use super::request::ModelRequest;
 use super::{anthropic, openai, retry_policy};
 use crate::domain::ProviderKind;
 
-/// The greatest answer that is not streamed: forty times the longest answers of models. Where the box wants a stream, or
-/// the provider speaks another wire, the host parses it into a tree, which may take a hundred times its bytes.
+/// The greatest answer that is not streamed: forty times the longest answers of models. Where the box wants a stream,
+/// or the provider speaks another wire, the host parses it into a tree, which may take a hundred times its bytes.
 const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The host reads no more of an error's body.
@@ -74,8 +74,8 @@ pub enum StreamError {
     Reported(ApiError),
 }
 
-/// Writes the request of a box as this provider takes it. The caller does it once for all attempts, on a thread that may
-/// block: a large request takes up to a second.
+/// Writes the request of a box as this provider takes it. The caller does it once for all attempts, on a thread that
+/// may block: a large request takes up to a second.
 ///
 /// # Errors
 /// When the request cannot be written in the provider's wire.

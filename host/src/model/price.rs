@@ -1,5 +1,5 @@
-//! The prices of models. This table is the only place to edit when they change. A test here holds that the default model
-//! of each kind of provider (`domain::ProviderKind`) has a price.
+//! The prices of models. This table is the only place to edit when they change. A test here holds that the default
+//! model of each kind of provider (`domain::ProviderKind`) has a price.
 //!
 //! Prices are in micro-dollars per million tokens, which is dollars per million times 1,000,000. Sources:
 //! <https://platform.claude.com/docs/en/about-claude/pricing> and <https://platform.openai.com/docs/pricing>, as of

@@ -1,9 +1,9 @@
-//! Reads a request from a box. The bytes are hostile: the host parses nothing into a tree, bounds counts and depths, and
-//! refuses whatever would make the *provider* open a connection for the box.
+//! Reads a request from a box. The bytes are hostile: the host parses nothing into a tree, bounds counts and depths,
+//! and refuses whatever would make the *provider* open a connection for the box.
 //!
 //! The box has no network, but a provider has: an image or document by URL, a tool that runs at the provider, or an MCP
-//! server would carry bytes of the box to an address of its choice. So only inline content and tools of the runner pass,
-//! and an unknown field is refused, not forwarded.
+//! server would carry bytes of the box to an address of its choice. So only inline content and tools of the runner
+//! pass, and an unknown field is refused, not forwarded.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +19,8 @@ use super::error::ApiError;
 ///
 /// A block of 13 bytes, `{"type":"a"}`, becomes a value of more than 100 bytes, and up to 1,000 when it is written for
 /// another wire: 32 MiB of such blocks took more than a gigabyte. The bound makes that 20 MiB beside the body. No
-/// conversation comes near it: a part costs the model at least some 50 tokens, so this many fill a context of a million.
+/// conversation comes near it: a part costs the model at least some 50 tokens, so this many fill a context of a
+/// million.
 const PARTS_MAX: usize = 20_000;
 
 /// The most of a parser's error that is passed on. Some quote the text that they could not read, which may be all of a

@@ -29,8 +29,8 @@ pub enum RetryDecision {
     GiveUp,
 }
 
-/// Whether the cause of a status may pass: too many calls, overload, a broken or unreachable server. Proxies in front of
-/// a provider use 520 to 529, and 529 is Anthropic's "overloaded".
+/// Whether the cause of a status may pass: too many calls, overload, a broken or unreachable server. Proxies in front
+/// of a provider use 520 to 529, and 529 is Anthropic's "overloaded".
 fn is_transient(status: u16) -> bool {
     matches!(status, 429 | 500 | 502..=504 | 520..=529)
 }
