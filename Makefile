@@ -7,6 +7,8 @@ SHELL := /usr/bin/env bash
 ROOT ?= $(CURDIR)/.lazaret
 BIN := $(CURDIR)/target/release
 TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
+RUNNER = target/$(TRIPLE)/runner/agent-runner
+STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,14 +17,26 @@ run: engine build image ## Set everything up and chat (or: echo "a question" | m
 	@LAZARET_ROOT="$(ROOT)" "$(BIN)/lazaret" up --chat
 
 build: toolchain ## Build the host and the static runner
-	@cargo build --quiet --release --package lazaret
-	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile runner --package agent-runner --target $(TRIPLE)
-	@install -m 755 target/$(TRIPLE)/runner/agent-runner "$(BIN)/agent-runner"
+	$(call compile,the host,$(BIN)/lazaret,host ipc-schema groups,,--release --package lazaret)
+	$(call compile,the agent-runner,$(RUNNER),agent-runner ipc-schema,$(STATIC),--profile runner --package agent-runner --target $(TRIPLE))
+	@install -m 755 $(RUNNER) "$(BIN)/agent-runner"
 
 # What takes the runner's place where boxes are attacked: static like it, and nothing that anybody installs.
 evil: toolchain
-	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --profile runner --package evil-agent --target $(TRIPLE)
+	@$(STATIC) cargo build --quiet --profile runner --package evil-agent --target $(TRIPLE)
 	@install -m 755 target/$(TRIPLE)/runner/evil-agent "$(BIN)/evil-agent"
+
+# $(call compile,WHAT,BINARY,FOLDERS,ENVIRONMENT,ARGUMENTS) is silent when no source is newer than the binary. Else it
+# says what it builds, and on a terminal cargo shows its own progress; a log does not get a line for each crate.
+define compile
+@quiet=--quiet; \
+	if [ ! -e "$(2)" ] || [ -n "$$(find $(3) \( -name '*.rs' -o -name '*.toml' -o -name 'CLAUDE.md' \) -newer "$(2)" -print -quit)" ]; then \
+		if [ -e "$(2)" ]; then often=""; else often=" (first time: a few minutes)"; fi; \
+		echo "lazaret: building $(1)$$often..." >&2; \
+		if [ -t 2 ]; then quiet=""; fi; \
+	fi; \
+	$(4) cargo build $$quiet $(5)
+endef
 
 image: engine ## Build the default image of the boxes
 	@container/image.sh

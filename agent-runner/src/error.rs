@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use ipc_schema::write::WriteError;
+use ipc_schema::letter_writer::WriteError;
 use ipc_schema::{Refusal, RefusalCode};
 
 /// The end of this run: said in a `failed` letter and on stderr, then exit 1. The transcript is safe in every
@@ -13,7 +13,6 @@ pub enum Fatal {
     /// A letter of the host that this runner cannot take.
     #[error("the host's letter {name} cannot be used: {refusal}; `lazaret ipc show --full` shows it whole")]
     Letter {
-        /// Its file name.
         name: String,
         /// What is wrong with it.
         refusal: Refusal,
@@ -32,7 +31,6 @@ pub enum Fatal {
     /// The directory for our own letters cannot be opened.
     #[error("cannot open {path} for letters: {source}; the host mounts it writable for this user")]
     OutboxDir {
-        /// The directory.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -42,14 +40,10 @@ pub enum Fatal {
     OwnLetter(Refusal),
     /// `begin` names a session that is no file name.
     #[error("session {name:?} is not 1 to 64 of a-z, 0-9 and '-'")]
-    SessionName {
-        /// What it named.
-        name: String,
-    },
+    SessionName { name: String },
     /// The transcript cannot be read.
     #[error("cannot read the transcript {path}: {source}; move it aside to start anew")]
     SessionUnreadable {
-        /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -57,7 +51,6 @@ pub enum Fatal {
     /// The transcript cannot be written. Nothing may be said that it does not hold.
     #[error("cannot write the transcript {path}: {source}; is the session's disk budget used up?")]
     SessionUnwritable {
-        /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -67,9 +60,7 @@ pub enum Fatal {
     HostUnreachable {
         /// How often it was tried.
         tries: u32,
-        /// The socket.
         socket: PathBuf,
-        /// The last failure.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Places where the crash program ends, delays or fails this process; see the crate `failpoint`.
+//! BoxPaths where the crash program ends, delays or fails this process; see the crate `failpoint`.
 //!
 //! Without the feature `failpoints` a place is nothing at all: neither its name nor its error is compiled.
 

@@ -2,16 +2,15 @@
 //! Each panics where something does not hold that must. They are open in fuzz builds and in tests, where the committed
 //! corpus knocks at them.
 
-use ipc_schema::image_inventory::{Offers, PROGRAMS};
-use ipc_schema::layout::{self, Name};
+use ipc_schema::directory_layout::{self, FileName};
+use ipc_schema::image_inventory::{ImageInventory, PROGRAMS};
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, ToAgentLetter};
 
-use crate::{model, policy, prompt, transcript};
+use crate::{model, prompt, tool_policy, transcript};
 
 /// A door, by the name of its target.
 pub type Door = (&'static str, fn(&[u8]));
 
-/// All of them.
 pub const FUZZ_TARGETS: [Door; 9] = [
     ("answer_stream", model::fuzz_targets::answer_stream),
     ("file_name", file_name),
@@ -19,7 +18,7 @@ pub const FUZZ_TARGETS: [Door; 9] = [
     ("from_agent", from_agent),
     ("model_error", model::fuzz_targets::model_error),
     ("image_inventory", offers),
-    ("shell_policy", policy::fuzz),
+    ("shell_policy", tool_policy::fuzz),
     ("to_agent", to_agent),
     ("transcript", transcript::fuzz),
 ];
@@ -29,7 +28,7 @@ fn from_agent(data: &[u8]) {
     let Ok(letter) = FromAgentLetter::parse(data) else { return };
     assert!(data.len() as u64 <= LETTER_MAX_BYTES);
     assert!(
-        layout::parse_name(letter.file_name().as_bytes()).is_ok()
+        directory_layout::parse_name(letter.file_name().as_bytes()).is_ok()
             || letter.n == 0
             || letter.n > 9_999_999_999
     );
@@ -43,7 +42,7 @@ fn from_agent(data: &[u8]) {
 
 /// What an image offers, as a box tells it.
 fn offers(data: &[u8]) {
-    let Ok(offers) = Offers::read(data) else { return };
+    let Ok(offers) = ImageInventory::read(data) else { return };
     assert!(offers.programs.len() <= PROGRAMS.len() && offers.programs.is_sorted());
     let words = [Some(offers.runner), offers.system, offers.shell];
     assert!(
@@ -61,8 +60,8 @@ fn to_agent(data: &[u8]) {
 
 /// A name in a directory that the box can write.
 fn file_name(data: &[u8]) {
-    if let Ok(Name::Letter { n, kind }) = layout::parse_name(data) {
-        assert_eq!(layout::letter_name(n, kind).as_bytes(), data);
+    if let Ok(FileName::Letter { n, kind }) = directory_layout::parse_name(data) {
+        assert_eq!(directory_layout::letter_name(n, kind).as_bytes(), data);
         assert!(n > 0 && (1..=32).contains(&kind.len()));
     }
 }

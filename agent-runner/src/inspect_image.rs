@@ -1,13 +1,13 @@
-//! `agent-runner look`: what the image offers, told to the host in one file, before any agent lives in it.
+//! `agent-runner inspect-image`: what the image offers, told to the host in one file, before any agent lives in it.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use ipc_schema::image_inventory::{FILE, Offers, PROGRAMS};
+use ipc_schema::image_inventory::{FILE, ImageInventory, PROGRAMS};
 
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 use crate::tools::Shell;
 
 /// Where distributions keep the certificates that programs trust (Go's crypto/x509 has the same list).
@@ -26,10 +26,10 @@ const SYSTEM: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 ///
 /// # Errors
 /// When the host gave no place to write to.
-pub fn look(places: &Places) -> io::Result<()> {
+pub fn look(paths: &BoxPaths) -> io::Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
-    let offers = Offers {
+    let offers = ImageInventory {
         runner: env!("CARGO_PKG_VERSION").to_owned(),
         system: SYSTEM.iter().find_map(|file| pretty_name(&fs::read_to_string(file).ok()?)),
         shell: Shell::probe().map(|shell| shell.name()),
@@ -41,7 +41,7 @@ pub fn look(places: &Places) -> io::Result<()> {
         certificates: CERTIFICATES.iter().any(|file| fs::metadata(file).is_ok_and(|m| m.len() > 0)),
         zones: Path::new(ZONES).is_dir(),
     };
-    let dir = places.ipc_from_agent();
+    let dir = paths.ipc_from_agent();
     let draft = dir.join(format!(".{FILE}"));
     fs::write(&draft, serde_json::to_vec(&offers)?)?;
     fs::rename(draft, dir.join(FILE))
@@ -67,14 +67,14 @@ mod tests {
     #[test]
     fn the_answer_lies_where_the_host_looks_for_it() {
         let root = tempfile::tempdir().unwrap();
-        let places = Places::below(root.path());
-        assert!(look(&places).is_err(), "nowhere to write");
-        fs::create_dir_all(places.ipc_from_agent()).unwrap();
-        look(&places).unwrap();
+        let paths = BoxPaths::below(root.path());
+        assert!(look(&paths).is_err(), "nowhere to write");
+        fs::create_dir_all(paths.ipc_from_agent()).unwrap();
+        look(&paths).unwrap();
         let names: Vec<_> =
-            fs::read_dir(places.ipc_from_agent()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            fs::read_dir(paths.ipc_from_agent()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, [FILE]);
-        let offers = Offers::read(&fs::read(places.ipc_from_agent().join(FILE)).unwrap()).unwrap();
+        let offers = ImageInventory::read(&fs::read(paths.ipc_from_agent().join(FILE)).unwrap()).unwrap();
         assert_eq!(offers.runner, env!("CARGO_PKG_VERSION"));
     }
 

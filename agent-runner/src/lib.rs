@@ -6,30 +6,28 @@
 //! It is a library so that the fuzz targets (`tests/fuzz`) can fuzz at `fuzz_targets`; every module is private.
 //!
 //! To read it in order: [`session`] (one run, from `begin` to the exit), [`turn`] (one turn; [`turn::step`] decides,
-//! the rest performs), [`transcript`] (what is remembered), [`post`] with [`inbox`] and [`outbox`] (letters),
+//! the rest performs), [`transcript`] (what is remembered), [`mailbox`] with [`inbox`] and [`outbox`] (letters),
 //! [`model`], [`tools`], [`prompt`].
 
 #[macro_use]
 mod failpoint;
 
-mod compaction;
+mod box_paths;
+mod compaction_plan;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
-mod inbox;
 mod inspect_image;
 mod local_time;
+mod loopback_proxy;
 mod mailbox;
 mod model;
-mod outbox;
-mod paths;
-mod policy;
 mod probe;
 mod prompt;
-mod proxy;
 mod run_loop;
 #[cfg(test)]
 mod tests_support;
+mod tool_policy;
 mod tools;
 mod transcript;
 mod turn;
@@ -45,8 +43,8 @@ use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::box_paths::BoxPaths;
 use crate::model::Gateway;
-use crate::paths::Places;
 
 /// The agent inside the box. It is started by the host, and told what to do by letters below /ipc.
 #[derive(Parser)]
@@ -65,9 +63,9 @@ enum Command {
         root: PathBuf,
     },
     /// Say what this image offers, in a file for the host. No letter is read and no model is asked.
-    Look,
+    InspectImage,
     /// Open the folders that an agent has shut to the group that host and boxes share.
-    Open,
+    UnlockDirs,
     /// Report what this box is, from inside, and wait to be removed.
     Probe {
         /// Where /ipc is found; for tests.
@@ -84,15 +82,15 @@ pub fn main() -> ExitCode {
     let command = Args::parse().command;
     if let Command::Probe { root } = &command {
         // Before anything starts a thread: what it tries holds for a thread, and some of it for a lone one only.
-        return probe::run(&Places::below(root));
+        return probe::run(&BoxPaths::below(root));
     }
     // Files are shared with the host through the group, and with nobody else.
     umask(Mode::from_raw_mode(0o007));
     log_to_stderr();
     let root = match command {
         Command::Run { root } | Command::Probe { root } => root,
-        Command::Look => return look_around(),
-        Command::Open => return open_up(),
+        Command::InspectImage => return inspect_image(),
+        Command::UnlockDirs => return unlock_dirs(),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -101,25 +99,25 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let places = Places::below(&root);
+    let paths = BoxPaths::below(&root);
     #[cfg(feature = "failpoints")]
-    if let Err(why) = ::failpoint::arm_by_directory(&places.session()) {
+    if let Err(why) = ::failpoint::arm_by_directory(&paths.session()) {
         tracing::error!(why, "no failpoints");
         return ExitCode::FAILURE;
     }
     if root == Path::new("/") {
         // Elsewhere (in tests) the loopback is the machine's own.
-        let gateway = places.socket();
-        runtime.spawn(async move { proxy::serve(&gateway).await });
+        let gateway = paths.socket();
+        runtime.spawn(async move { loopback_proxy::serve(&gateway).await });
     }
-    let code = runtime.block_on(run_until_told(places));
+    let code = runtime.block_on(run_until_told(paths));
     // A file tool may still sit on its thread; the process ends without it.
     runtime.shutdown_background();
     ExitCode::from(code)
 }
 
-fn look_around() -> ExitCode {
-    match inspect_image::look(&Places::below("/")) {
+fn inspect_image() -> ExitCode {
+    match inspect_image::look(&BoxPaths::below("/")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "what the image offers cannot be told");
@@ -128,8 +126,8 @@ fn look_around() -> ExitCode {
     }
 }
 
-fn open_up() -> ExitCode {
-    match unlock_dirs::open(&Places::below("/")) {
+fn unlock_dirs() -> ExitCode {
+    match unlock_dirs::open(&BoxPaths::below("/")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The host keeps the last line.
@@ -141,7 +139,7 @@ fn open_up() -> ExitCode {
 
 /// SIGTERM ends it at once, between two steps: the transcript is written whole lines at a time and never from
 /// elsewhere. What was being waited for is dropped, and a command in hand is killed by that.
-async fn run_until_told(places: Places) -> u8 {
+async fn run_until_told(paths: BoxPaths) -> u8 {
     let mut term = match signal(SignalKind::terminate()) {
         Ok(term) => term,
         Err(error) => {
@@ -150,7 +148,7 @@ async fn run_until_told(places: Places) -> u8 {
         }
     };
     tokio::select! {
-        code = run_loop::run(places, |places| Gateway::new(places.socket())) => code,
+        code = run_loop::run(paths, |paths| Gateway::new(paths.socket())) => code,
         _ = term.recv() => {
             tracing::info!("told to end");
             TERMINATED

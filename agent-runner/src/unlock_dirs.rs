@@ -1,6 +1,6 @@
-//! `agent-runner open`: folders that an agent has shut are opened to the group, so that a host without root can count
-//! what lies in them, take it back and remove it. The host starts it in a box of the agent's own user when the agent's
-//! is gone: nobody but root and the owner may change a folder's rights.
+//! `agent-runner unlock-dirs`: folders that an agent has shut are opened to the group, so that a host without root can
+//! count what lies in them, take it back and remove it. The host starts it in a box of the agent's own user when the
+//! agent's is gone: nobody but root and the owner may change a folder's rights.
 //!
 //! Folders only. A file is counted and removed by the rights of the folder it lies in; and when a file was changed last
 //! is told by a time that a change of its rights moves too, so that the host, which takes back what was changed last,
@@ -10,11 +10,11 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ipc_schema::untrusted_fs::{Kind, Step, UntrustedDir};
+use ipc_schema::untrusted_fs::{Kind, UntrustedDir, WalkStep};
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 
 /// Entries that are passed in one place: the most that the host takes back from.
 const ENTRIES: u64 = 4_000_000;
@@ -41,7 +41,7 @@ pub enum Shut {
 ///
 /// # Errors
 /// The first that could not be opened, after all others were.
-pub fn open(places: &Places) -> Result<(), Shut> {
+pub fn open(places: &BoxPaths) -> Result<(), Shut> {
     let until = Instant::now() + WITHIN;
     let all = [places.ipc_from_agent(), places.workspace(), places.session(), places.global()];
     // What is not there, or is read-only here, is no place of this agent's.
@@ -49,7 +49,7 @@ pub fn open(places: &Places) -> Result<(), Shut> {
     mine.map(|place| below(places, place, ENTRIES, until)).fold(Ok(()), Result::and)
 }
 
-fn below(places: &Places, place: &Path, most: u64, until: Instant) -> Result<(), Shut> {
+fn below(places: &BoxPaths, place: &Path, most: u64, until: Instant) -> Result<(), Shut> {
     let shown = |inside: &Path| places.shown(&place.join(inside));
     let failed = |inside: &Path, source| Shut::Folder { path: shown(inside), source };
     let me = geteuid().as_raw();
@@ -61,9 +61,9 @@ fn below(places: &Places, place: &Path, most: u64, until: Instant) -> Result<(),
             return Err(Shut::More(shown(Path::new(""))));
         }
         let opened = match step {
-            Step::Entry(entry) if entry.kind == Kind::Folder && entry.uid == me => walk.share(),
+            WalkStep::Entry(entry) if entry.kind == Kind::Folder && entry.uid == me => walk.share(),
             // What lies on another file system, or is somebody else's, this agent has not shut.
-            Step::Unread(e) if walk.owner().is_ok_and(|owner| owner == me) => Err(e),
+            WalkStep::Unread(e) if walk.owner().is_ok_and(|owner| owner == me) => Err(e),
             _ => Ok(()),
         };
         if let Err(e) = opened
@@ -89,9 +89,9 @@ mod tests {
         fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
     }
 
-    fn agents() -> (tempfile::TempDir, Places) {
+    fn agents() -> (tempfile::TempDir, BoxPaths) {
         let root = tempfile::tempdir().unwrap();
-        let places = Places::below(root.path());
+        let places = BoxPaths::below(root.path());
         for place in [places.ipc_from_agent(), places.workspace(), places.session()] {
             fs::create_dir_all(place).unwrap();
         }

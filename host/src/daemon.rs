@@ -199,7 +199,7 @@ impl Host {
 
     /// Returns when the database is found damaged: what is stored from then on may be lost, so the host ends.
     pub fn damaged(&self) -> impl Future<Output = ()> + use<> {
-        let mut trouble = self.services.store.trouble();
+        let mut trouble = self.services.store.faults();
         async move {
             // A store that is gone cannot be found damaged any more.
             if trouble.wait_for(|t| t.damaged.is_some()).await.is_err() {
@@ -403,7 +403,7 @@ pub fn runner_binary(env: &BTreeMap<String, String>) -> Result<PathBuf, StartErr
         return Ok(PathBuf::from(path));
     }
     let here = std::env::current_exe().map_err(|e| StartError::machine("runner.missing", "the runner", e))?;
-    Ok(here.with_file_name(ipc_schema::layout::RUNNER))
+    Ok(here.with_file_name(ipc_schema::directory_layout::RUNNER))
 }
 
 /// Chats that files name, and the terminal.

@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{FallocateFlags, StatVfsMountFlags, fallocate, statvfs};
 use rustix::io::Errno;
@@ -128,7 +129,7 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 ///
 /// # Errors
 /// What stat(2) says.
-pub fn changed(path: &Path) -> io::Result<std::time::SystemTime> {
+pub fn changed(path: &Path) -> io::Result<SystemTime> {
     fs::metadata(path)?.modified()
 }
 
@@ -136,8 +137,44 @@ pub fn changed(path: &Path) -> io::Result<std::time::SystemTime> {
 ///
 /// # Errors
 /// What statx(2) says.
-pub fn born(path: &Path) -> io::Result<std::time::SystemTime> {
+pub fn born(path: &Path) -> io::Result<SystemTime> {
     fs::metadata(path)?.created()
+}
+
+/// What tells a file from the one that takes its place and from itself after a change, without reading it. The change
+/// time (ctime) cannot be set back, as the modification time can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    changed_ns: i128,
+}
+
+impl Version {
+    /// Whether every later change shows in the version. A file system may count time in steps of two seconds, so a
+    /// second change within such a step can leave the version as it is.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        i128::try_from(now).is_ok_and(|now| now - self.changed_ns > 2_000_000_000)
+    }
+}
+
+/// The version of a file; `None` where there is none.
+///
+/// # Errors
+/// What stat(2) says.
+pub fn version(path: &Path) -> io::Result<Option<Version>> {
+    match fs::metadata(path) {
+        Ok(m) => Ok(Some(Version {
+            device: m.dev(),
+            inode: m.ino(),
+            bytes: m.len(),
+            changed_ns: i128::from(m.ctime()) * 1_000_000_000 + i128::from(m.ctime_nsec()),
+        })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// A file's length in bytes.

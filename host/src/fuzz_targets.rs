@@ -9,7 +9,7 @@ use crate::channels::terminal::wire::{FromClient, ToClient};
 use crate::domain::group::{Group, Trigger};
 use crate::domain::message::{Inbound, Role, Sender};
 use crate::domain::{ChatKind, SenderId, WallMs};
-use crate::policy::admission::{self, Admission};
+use crate::policy::admission::{self, AdmissionDecision};
 use crate::{backup, config, model, report, sandbox, text};
 
 /// A door, by the name of its target.
@@ -71,16 +71,19 @@ fn admission(data: &[u8]) {
 /// In a chat that is admitted, whoever may order is heard; a stranger never is.
 fn admitted(message: &Inbound, trigger: Trigger) -> Option<Role> {
     let nobody: [SenderId; 0] = [];
-    assert!(matches!(admission::admit(message, None, &nobody), Admission::Stranger | Admission::Ignore(_)));
+    assert!(matches!(
+        admission::admit(message, None, &nobody),
+        AdmissionDecision::Stranger | AdmissionDecision::Ignore(_)
+    ));
     let group = Group { trigger, senders: Some(Vec::new()), ..Group::for_tests("family") };
     let unheard = admission::admit(message, Some(&group), &nobody);
     assert!(
-        !matches!(unheard, Admission::Take(Role::Wake | Role::Command(_))),
+        !matches!(unheard, AdmissionDecision::Take(Role::Wake | Role::Command(_))),
         "who may not order was obeyed"
     );
     let group = Group { senders: None, ..group };
     match admission::admit(message, Some(&group), &nobody) {
-        Admission::Take(role) => Some(role),
+        AdmissionDecision::Take(role) => Some(role),
         _ => None,
     }
 }
@@ -89,9 +92,9 @@ fn admitted(message: &Inbound, trigger: Trigger) -> Option<Role> {
 fn reply(data: &[u8]) {
     telegram::fuzz_targets::reply(data);
     let text = String::from_utf8_lossy(data);
-    let told = text::voiced(crate::domain::outbound::Voice::Reply, &text);
+    let told = text::render(crate::domain::outbound::Voice::Reply, &text);
     let shown = report::safe(&told);
-    assert!(!text::imitates(&told) && !text::imitates(&shown), "{shown}");
+    assert!(!text::looks_like_notice(&told) && !text::looks_like_notice(&shown), "{shown}");
     assert!(shown.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')), "{shown:?}");
 }
 
@@ -101,9 +104,9 @@ fn names(data: &[u8]) {
     let file = text::file_name(&name);
     one_line(&file);
     assert!(!file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\']), "{file:?}");
-    assert!(!text::imitates(&file), "{file:?}");
+    assert!(!text::looks_like_notice(&file), "{file:?}");
     let owners = ["Ann Lee".to_owned()];
-    let told = text::name_of(&name, "Laz", &owners);
+    let told = text::unambiguous_name(&name, "Laz", &owners);
     one_line(&told);
     for taken in ["Laz", "Ann Lee", "[lazaret]"] {
         assert!(told != taken, "{name:?} wears {taken}");

@@ -13,8 +13,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use ipc_schema::layout::box_path;
-use ipc_schema::untrusted_fs::{UntrustedDir, Wanted};
+use ipc_schema::directory_layout::box_path;
+use ipc_schema::untrusted_fs::{FileRequirements, UntrustedDir};
 use ipc_schema::{Refusal, RefusalCode};
 
 use crate::disk::{self, Digesting};
@@ -87,7 +87,7 @@ impl Spool {
     /// Why it was not taken.
     pub fn take(&self, workspace: &Path, path: &str, most: u64) -> Result<Copied, NotTaken> {
         let below = beneath(path)?;
-        let wanted = Wanted { owner: None, one_link: true, cap: most };
+        let wanted = FileRequirements { owner: None, one_link: true, cap: most };
         let file = UntrustedDir::open(workspace)?.file(below, wanted)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let part = self.dir.join(format!(".{}.part", uuid::Uuid::new_v4()));

@@ -1,6 +1,6 @@
 //! Every sentence that a person may read in a chat, in one place: short, plain, with what to do.
 //!
-//! What the host itself says carries a prefix, and no agent can imitate it: see [`voiced`].
+//! What the host itself says carries a prefix, and no agent can imitate it: see [`render`].
 
 mod impersonation;
 
@@ -10,8 +10,8 @@ use ipc_schema::text_sanitize::is_unseen;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::domain::Ending;
-use impersonation::defuse;
-pub use impersonation::{imitates, label, name_of, voiced};
+use impersonation::neutralize_prefix;
+pub use impersonation::{label, looks_like_notice, render, unambiguous_name};
 
 /// What a notice repeats of a reason: an engine's word can be longer than a platform takes, and a notice is one part.
 const REASON: usize = 700;
@@ -33,7 +33,7 @@ pub fn file_name(wanted: &str) -> String {
     };
     let stem: String = label(stem).trim_start_matches(['.', ' ', '-']).chars().take(STEM).collect();
     let stem = if stem.trim().is_empty() { "file".to_owned() } else { stem };
-    defuse(&format!("{stem}{}", ending.trim_end_matches('.')))
+    neutralize_prefix(&format!("{stem}{}", ending.trim_end_matches('.')))
 }
 
 /// A file and its caption, where a channel can only say where it lies.
@@ -76,7 +76,6 @@ pub fn disk_read_only() -> String {
         .into()
 }
 
-/// It is over.
 pub fn disk_again() -> String {
     "The disk has room again. I go on.".into()
 }
@@ -329,7 +328,7 @@ pub fn nothing_held(code: &str) -> String {
 
 /// A chat takes nothing any more. `title` was chosen by people there, `why` is the platform's word.
 pub fn unreachable(title: &str, chat: &str, why: &str) -> String {
-    let title = defuse(&label(title));
+    let title = neutralize_prefix(&label(title));
     let name = if title.trim().is_empty() { chat.to_owned() } else { format!("{title} ({chat})") };
     format!(
         "Replies to {name} cannot be delivered: {} What waited for it is given up. As soon as a message comes from there, replies go there again.",
@@ -346,7 +345,7 @@ fn one_line(text: &str, most: usize) -> String {
     if cut.len() < line.len() {
         cut.push('…');
     }
-    defuse(&cut)
+    neutralize_prefix(&cut)
 }
 
 /// A message was longer than a letter can carry.
@@ -379,9 +378,7 @@ pub fn help(persona: &str) -> String {
 /// What `/status` says.
 #[derive(Debug, Clone)]
 pub struct StatusFacts {
-    /// The group.
     pub group: String,
-    /// The lane's state.
     pub lane: &'static str,
     /// Messages that wait for the next turn.
     pub waiting: u64,
@@ -389,9 +386,7 @@ pub struct StatusFacts {
     pub working: (usize, usize),
     /// Boxes alive, and how many may.
     pub boxes: (usize, usize),
-    /// The model.
     pub model: String,
-    /// The image.
     pub image: String,
     /// How long the host is up.
     pub up: Duration,

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::ids::{LetterId, RunId, TurnId};
 use crate::letters::{FromAgent, ToAgent};
 use crate::refusal::{Refusal, RefusalCode, quote};
-use crate::{LETTER_MAX_BYTES, VERSION, layout};
+use crate::{LETTER_MAX_BYTES, VERSION, directory_layout};
 
 /// One letter: the envelope's fields, and a body of one direction.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,8 +105,8 @@ impl ToAgentLetter {
     /// The file name this letter goes under.
     pub fn file_name(&self) -> String {
         match self.body {
-            ToAgent::Close(_) => layout::CLOSE.to_owned(),
-            _ => layout::letter_name(self.n, self.body.kind()),
+            ToAgent::Close(_) => directory_layout::CLOSE.to_owned(),
+            _ => directory_layout::letter_name(self.n, self.body.kind()),
         }
     }
 
@@ -137,7 +137,7 @@ impl ToAgentLetter {
 impl FromAgentLetter {
     /// The file name this letter goes under.
     pub fn file_name(&self) -> String {
-        layout::letter_name(self.n, self.body.kind())
+        directory_layout::letter_name(self.n, self.body.kind())
     }
 
     /// Reads a letter of the box, strictly: unknown or doubled fields, NUL and trailing bytes are refused, and so

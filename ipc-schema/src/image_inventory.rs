@@ -24,7 +24,7 @@ const WORDS: usize = 120;
 /// What the runner found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Offers {
+pub struct ImageInventory {
     /// The runner's version.
     pub runner: String,
     /// What the image calls itself (`PRETTY_NAME` of os-release(5)).
@@ -44,7 +44,7 @@ fn plain(text: &str) -> String {
     line(text, WORDS)
 }
 
-impl Offers {
+impl ImageInventory {
     /// Reads the answer. The bytes come out of a box: names that nobody asked for are not taken, and words are cut.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_back_without_what_nobody_asked_for() {
-        let told = Offers {
+        let told = ImageInventory {
             runner: "0.1.0".into(),
             system: Some("Evil\u{1b}[2J OS".into()),
             shell: Some("/bin/sh".into()),
@@ -76,7 +76,7 @@ mod tests {
             certificates: true,
             zones: false,
         };
-        let read = Offers::read(&serde_json::to_vec(&told).unwrap()).unwrap();
+        let read = ImageInventory::read(&serde_json::to_vec(&told).unwrap()).unwrap();
         assert_eq!(read.programs, ["git", "python3"]);
         assert_eq!(read.system.as_deref(), Some("Evil[2J OS"));
         assert_eq!((read.shell, read.certificates, read.zones), (told.shell, true, false));
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_refused() {
         for bad in ["", "{}", "[]", r#"{"runner":"x","more":1}"#] {
-            assert_eq!(Offers::read(bad.as_bytes()).unwrap_err().code, RefusalCode::Json, "{bad}");
+            assert_eq!(ImageInventory::read(bad.as_bytes()).unwrap_err().code, RefusalCode::Json, "{bad}");
         }
     }
 

@@ -28,7 +28,7 @@ use std::path::Path;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-pub use walk::{Entry, Kind, Step, Usage, Walk};
+pub use walk::{Entry, Kind, Usage, Walk, WalkStep};
 
 use crate::refusal::{Refusal, RefusalCode, quote};
 
@@ -41,7 +41,7 @@ pub struct UntrustedDir {
 
 /// What a file must be to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct FileRequirements {
     /// Whose it must be; anybody's, if this is absent.
     pub owner: Option<u32>,
     /// Whether a second hard link counts against it. That tells a replay; it is no wall, because a box may take the
@@ -53,7 +53,7 @@ pub struct Wanted {
 
 /// One pass over a directory.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Names {
+pub struct Listing {
     /// The names that were seen, in no order; at most the limit asked for.
     pub names: Vec<OsString>,
     /// Whether there were more.
@@ -89,7 +89,7 @@ impl UntrustedDir {
     /// [`RefusalCode::Owner`], [`RefusalCode::Device`] or [`RefusalCode::TooBig`] for a file that is not taken;
     /// [`RefusalCode::Io`] when the host itself failed.
     pub fn read(&self, name: &Path, owner: u32, cap: u64) -> Result<Vec<u8>, Refusal> {
-        let file = self.file(name, Wanted { owner: Some(owner), one_link: true, cap })?;
+        let file = self.file(name, FileRequirements { owner: Some(owner), one_link: true, cap })?;
         let mut bytes = Vec::with_capacity(usize::try_from(file.size).unwrap_or(0));
         file.copy(&mut bytes)?;
         Ok(bytes)
@@ -99,7 +99,7 @@ impl UntrustedDir {
     ///
     /// # Errors
     /// As [`UntrustedDir::read`].
-    pub fn file(&self, name: &Path, wanted: Wanted) -> Result<UntrustedFile, Refusal> {
+    pub fn file(&self, name: &Path, wanted: FileRequirements) -> Result<UntrustedFile, Refusal> {
         open_file(&self.fd, self.dev, name, wanted)
     }
 
@@ -107,11 +107,11 @@ impl UntrustedDir {
     ///
     /// # Errors
     /// What `openat(2)` and `getdents(2)` say.
-    pub fn names(&self, limit: usize) -> io::Result<Names> {
+    pub fn names(&self, limit: usize) -> io::Result<Listing> {
         // A handle of its own: the kept one's position is shared by everyone who lists.
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let own = fs::openat(&self.fd, ".", flags, Mode::empty())?;
-        let mut seen = Names::default();
+        let mut seen = Listing::default();
         for entry in fs::Dir::new(own)? {
             let name = entry?.file_name().to_bytes().to_vec();
             if name == b"." || name == b".." {
@@ -142,7 +142,12 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
 
-fn open_file(dir: impl AsFd, dev: u64, name: &Path, wanted: Wanted) -> Result<UntrustedFile, Refusal> {
+fn open_file(
+    dir: impl AsFd,
+    dev: u64,
+    name: &Path,
+    wanted: FileRequirements,
+) -> Result<UntrustedFile, Refusal> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let looked_at = retry_again(|| fs::openat2(&dir, name, flags, Mode::empty(), BENEATH))
         .map_err(|e| refuse_open(name, e))?;
@@ -515,7 +520,7 @@ mod tests {
         };
         race(4_000, play, look);
         file.set_len(1024).unwrap();
-        let wanted = Wanted { owner: None, one_link: true, cap: 1024 };
+        let wanted = FileRequirements { owner: None, one_link: true, cap: 1024 };
         let looked_at = w.inside.file(Path::new("f"), wanted).unwrap();
         file.set_len(1 << 30).unwrap();
         let mut taken = Vec::new();

@@ -261,7 +261,7 @@ async fn damage_that_only_a_full_check_sees_ends_the_host_with_the_command() {
     let spoil = "PRAGMA foreign_keys = off; UPDATE message SET turn = 4711 WHERE turn IS NOT NULL";
     Connection::open(database(world.root())).unwrap().execute_batch(spoil).unwrap();
     world.up().await;
-    logged(&world, "refers to a row of turn that is not there").await;
+    logged(&world, "refers to a missing row of turn").await;
     assert!(world.log().contains("lazaret restore "), "{}", world.log());
     let told = async || {
         let told = world.run(&["status"], "").await;

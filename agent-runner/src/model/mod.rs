@@ -1,9 +1,9 @@
 //! The model behind the gateway.
 
-mod errors;
+mod error_codes;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
-mod gateway;
+mod gateway_client;
 pub mod request;
 mod stream;
 
@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use ipc_schema::letters::from_agent::Trouble;
 
-pub use gateway::Gateway;
+pub use gateway_client::Gateway;
 
 use crate::transcript::Assistant;
 
@@ -37,7 +37,6 @@ pub trait Model {
 pub struct Draft(Rc<RefCell<String>>);
 
 impl Draft {
-    /// More text.
     pub fn push(&self, text: &str) {
         self.0.borrow_mut().push_str(text);
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Answer, CallError, Draft, errors};
+use super::{Answer, CallError, Draft, error_codes};
 use crate::transcript::{Assistant, Block, Usage};
 
 /// What a stream has said so far.
@@ -113,7 +113,7 @@ impl Assembly {
                 }
             }
             "message_stop" => return self.finish().map(Some),
-            "error" => return Err(errors::in_stream(event.error.map_or("", RawValue::get))),
+            "error" => return Err(error_codes::in_stream(event.error.map_or("", RawValue::get))),
             // `ping`, and whatever the wire learns: its versioning rules say to pass over unknown events.
             _ => {}
         }

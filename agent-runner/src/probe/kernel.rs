@@ -3,7 +3,7 @@
 use std::fs::read_to_string;
 use std::path::Path;
 
-use ipc_schema::probe::{Cgroup, Identity, NO_LIMIT, Rights, Rlimits};
+use ipc_schema::probe_report::{Cgroup, Identity, NO_LIMIT, Rights, Rlimits};
 use rustix::process::{Resource, getegid, geteuid, getgroups, getrlimit};
 use rustix::thread::{SecureComputingMode, no_new_privs, secure_computing_mode};
 
@@ -53,7 +53,7 @@ pub(super) fn machine_swap() -> bool {
 }
 
 pub(super) fn processes() -> u32 {
-    let names = super::files::names("/proc");
+    let names = super::filesystem::names("/proc");
     let count = names.iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit())).count();
     u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -6,29 +6,29 @@
 //! damage is its own, and nothing of it is used again. What has no safe wrapper (`bpf`, `ptrace`, `keyctl`,
 //! `userfaultfd`) is not tried here.
 
-mod calls;
-mod files;
+mod filesystem;
 mod kernel;
 mod network;
+mod syscalls;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc_schema::probe::{FILE, Order, Report};
-use ipc_schema::write::LetterDir;
+use ipc_schema::letter_writer::LetterDir;
+use ipc_schema::probe_report::{FILE, ProbeOrder, ProbeReport};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::umask;
 
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 
 /// A host that does not remove the box in this time has died: its successor does.
 const LIFE: Duration = Duration::from_secs(120);
 
 /// Looks, tries, reports, and waits.
-pub fn run(places: &Places) -> ExitCode {
+pub fn run(paths: &BoxPaths) -> ExitCode {
     umask(Mode::from_raw_mode(0o007));
-    match report(places) {
+    match report(paths) {
         Ok(()) => {
             std::thread::sleep(LIFE);
             ExitCode::SUCCESS
@@ -40,13 +40,13 @@ pub fn run(places: &Places) -> ExitCode {
     }
 }
 
-fn report(places: &Places) -> Result<(), String> {
-    let path = places.ipc_to_agent().join(FILE);
+fn report(paths: &BoxPaths) -> Result<(), String> {
+    let path = paths.ipc_to_agent().join(FILE);
     let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let bytes = std::fs::read(&path).map_err(|e| failed(&e))?;
-    let order: Order = serde_json::from_slice(&bytes).map_err(|e| failed(&e))?;
+    let order: ProbeOrder = serde_json::from_slice(&bytes).map_err(|e| failed(&e))?;
     let seen = serde_json::to_vec(&look(order)).map_err(|e| e.to_string())?;
-    let out = places.ipc_from_agent();
+    let out = paths.ipc_from_agent();
     let written = LetterDir::open(&out)
         .map_err(|e| e.to_string())
         .and_then(|dir| dir.put(FILE, &seen).map_err(|e| e.to_string()));
@@ -54,31 +54,31 @@ fn report(places: &Places) -> Result<(), String> {
 }
 
 /// First what only looks, last what would change the box if it were done.
-fn look(order: Order) -> Report {
-    let mounts = files::mounts();
-    Report {
+fn look(order: ProbeOrder) -> ProbeReport {
+    let mounts = filesystem::mounts();
+    ProbeReport {
         nonce: order.nonce,
         identity: kernel::identity(),
         rights: kernel::rights(),
         interfaces: network::interfaces(),
         network: network::ways_out(&order.host_addresses),
-        places: files::places(&mounts),
-        secrets: files::secrets(),
+        places: filesystem::places(&mounts),
+        secrets: filesystem::secrets(),
         cgroup: kernel::cgroup(),
         rlimits: kernel::rlimits(),
         machine_swap: kernel::machine_swap(),
-        devices: files::names("/dev"),
+        devices: filesystem::names("/dev"),
         environment: std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect(),
         processes: kernel::processes(),
         confinement: kernel::confinement(),
         mounts,
-        calls: calls::all(),
+        calls: syscalls::all(),
     }
 }
 
 /// What came of something that was tried.
-fn attempt<T>(what: impl Into<String>, done: Result<T, Errno>) -> ipc_schema::probe::Attempt {
-    ipc_schema::probe::Attempt { what: what.into(), refused: done.err().map(errno) }
+fn attempt<T>(what: impl Into<String>, done: Result<T, Errno>) -> ipc_schema::probe_report::Attempt {
+    ipc_schema::probe_report::Attempt { what: what.into(), refused: done.err().map(errno) }
 }
 
 /// An error by its name, as errno(3) has it; one that no box is expected to meet by its number.
@@ -131,10 +131,10 @@ mod tests {
     #[test]
     fn an_order_that_is_none_is_no_report() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        assert!(report(&places).unwrap_err().contains(FILE));
-        std::fs::create_dir_all(places.ipc_to_agent()).unwrap();
-        std::fs::write(places.ipc_to_agent().join(FILE), r#"{"nonce":"n"}"#).unwrap();
-        assert!(report(&places).unwrap_err().contains("host_addresses"));
+        let paths = BoxPaths::below(dir.path());
+        assert!(report(&paths).unwrap_err().contains(FILE));
+        std::fs::create_dir_all(paths.ipc_to_agent()).unwrap();
+        std::fs::write(paths.ipc_to_agent().join(FILE), r#"{"nonce":"n"}"#).unwrap();
+        assert!(report(&paths).unwrap_err().contains("host_addresses"));
     }
 }

@@ -4,10 +4,10 @@ use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use ipc_schema::probe::Attempt;
+use ipc_schema::probe_report::Attempt;
 use rustix::io::Errno;
 
-use super::files::names;
+use super::filesystem::names;
 
 /// A way that takes this long leads somewhere.
 const PATIENCE: Duration = Duration::from_millis(700);

@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use ipc_schema::letter_writer::LetterDir;
 use ipc_schema::letters::to_agent::*;
 use ipc_schema::letters::{FromAgent, ToAgent};
-use ipc_schema::write::LetterDir;
-use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, RunId, ToAgentLetter, TurnId, layout};
+use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, RunId, ToAgentLetter, TurnId, directory_layout};
 
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 use crate::transcript::Transcript;
 
 /// A `begin` with nothing special in it.
@@ -60,7 +60,6 @@ pub fn input(messages: &[(u64, &str)]) -> Input {
     }
 }
 
-/// Somebody says stop.
 pub fn interrupt() -> ToAgent {
     ToAgent::Interrupt(Interrupt { why: InterruptWhy::Stop })
 }
@@ -73,7 +72,6 @@ pub fn close() -> ToAgent {
 /// The directories of one run.
 pub struct Host {
     dir: tempfile::TempDir,
-    /// The run.
     pub run: RunId,
     letters: LetterDir,
     written: Cell<u64>,
@@ -84,26 +82,26 @@ impl Host {
 
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        for made in [places.ipc_to_agent(), places.ipc_from_agent(), places.session(), places.workspace()] {
+        let paths = BoxPaths::below(dir.path());
+        for made in [paths.ipc_to_agent(), paths.ipc_from_agent(), paths.session(), paths.workspace()] {
             std::fs::create_dir_all(made).unwrap();
         }
-        let letters = LetterDir::open(&places.ipc_to_agent()).unwrap();
+        let letters = LetterDir::open(&paths.ipc_to_agent()).unwrap();
         Self { dir, run: Self::RUN.parse().unwrap(), letters, written: Cell::new(0) }
     }
 
     /// Another run on the same session and workspace.
     pub fn again(self) -> Self {
-        for dir in [self.places().ipc_to_agent(), self.places().ipc_from_agent()] {
+        for dir in [self.paths().ipc_to_agent(), self.paths().ipc_from_agent()] {
             std::fs::remove_dir_all(&dir).unwrap();
             std::fs::create_dir(&dir).unwrap();
         }
-        let letters = LetterDir::open(&self.places().ipc_to_agent()).unwrap();
+        let letters = LetterDir::open(&self.paths().ipc_to_agent()).unwrap();
         Self { letters, written: Cell::new(0), ..self }
     }
 
-    pub fn places(&self) -> Places {
-        Places::below(self.dir.path())
+    pub fn paths(&self) -> BoxPaths {
+        BoxPaths::below(self.dir.path())
     }
 
     pub fn begin(&self) {
@@ -116,7 +114,7 @@ impl Host {
 
     /// The session's transcript, as a run would load it.
     pub fn transcript(&self) -> Transcript {
-        Transcript::load(self.places().session(), "s").unwrap()
+        Transcript::load(self.paths().session(), "s").unwrap()
     }
 
     /// The next letter is an input of `turn`.
@@ -163,12 +161,15 @@ impl Host {
 
     /// All letters of the agent so far, in order. Each must be one that the host would take.
     pub fn letters(&self) -> Vec<FromAgentLetter> {
-        let mut letters: Vec<_> = std::fs::read_dir(self.places().ipc_from_agent())
+        let mut letters: Vec<_> = std::fs::read_dir(self.paths().ipc_from_agent())
             .unwrap()
             .map(|entry| entry.unwrap())
             .filter(|entry| {
                 let name = entry.file_name();
-                matches!(layout::parse_name(name.as_encoded_bytes()), Ok(layout::Name::Letter { .. }))
+                matches!(
+                    directory_layout::parse_name(name.as_encoded_bytes()),
+                    Ok(directory_layout::FileName::Letter { .. })
+                )
             })
             .map(|entry| {
                 let letter = FromAgentLetter::parse(&std::fs::read(entry.path()).unwrap()).unwrap();

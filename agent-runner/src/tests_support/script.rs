@@ -11,7 +11,6 @@ use super::protocol;
 use crate::model::{Answer, CallError, Draft, Failure, Model};
 use crate::transcript::{Assistant, Block, Usage};
 
-/// One call's answer.
 pub enum Play {
     Answers(Answer),
     Fails(CallError),
@@ -28,7 +27,6 @@ pub struct Script {
     requests: Rc<RefCell<Vec<Value>>>,
 }
 
-/// A final answer.
 pub fn says(text: &str) -> Assistant {
     let block = json!({"type": "text", "text": text});
     Assistant {

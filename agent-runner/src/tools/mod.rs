@@ -5,11 +5,11 @@
 //! they are the turn's business, because letters are.
 
 mod edit_file;
-mod files;
-mod output;
+mod file_access;
+mod list_and_search;
+mod output_limit;
 mod read_file;
 mod run_command;
-mod search;
 mod send_file;
 mod shell_detect;
 mod write_file;
@@ -25,8 +25,8 @@ use serde_json::{Value, json};
 pub use send_file::told as file_sent;
 pub use shell_detect::Shell;
 
-use crate::paths::Places;
-use crate::policy::RUN_COMMAND;
+use crate::box_paths::BoxPaths;
+use crate::tool_policy::RUN_COMMAND;
 
 /// Above what a tool may take by itself, before a silence looks like a death.
 pub const MARGIN: Duration = Duration::from_secs(30);
@@ -34,14 +34,11 @@ pub const MARGIN: Duration = Duration::from_secs(30);
 /// What a tool answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// For the model.
     pub text: String,
-    /// Whether it failed.
     pub is_error: bool,
 }
 
 impl Output {
-    /// It worked.
     pub fn ok(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_error: false }
     }
@@ -52,12 +49,10 @@ impl Output {
     }
 }
 
-/// A call, understood.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call {
     /// Done inside the box.
     Local(Local),
-    /// An interim reply.
     SendMessage(SendMessage),
     /// A request of the host.
     Ask(Wanted),
@@ -117,9 +112,9 @@ pub enum Local {
     /// `edit_file`
     Edit(edit_file::Args),
     /// `list_files`
-    List(search::ListArgs),
+    List(list_and_search::ListArgs),
     /// `search_files`
-    Search(search::SearchArgs),
+    Search(list_and_search::SearchArgs),
 }
 
 /// `send_message`
@@ -241,15 +236,15 @@ fn args<'a, T: Deserialize<'a>>(name: &str, input: &'a str) -> Result<T, String>
 /// Does the local tools.
 #[derive(Debug)]
 pub struct Toolbox {
-    places: Places,
+    paths: BoxPaths,
     shell: Option<Shell>,
     limits: Limits,
 }
 
 impl Toolbox {
     /// Tools for this box.
-    pub fn new(places: Places, shell: Option<Shell>, limits: Limits) -> Self {
-        Self { places, shell, limits }
+    pub fn new(paths: BoxPaths, shell: Option<Shell>, limits: Limits) -> Self {
+        Self { paths, shell, limits }
     }
 
     /// The shell that commands run in.
@@ -267,14 +262,16 @@ impl Toolbox {
 
     /// Does it. Dropping the future ends the command with its whole group, and leaves a file tool to end unseen.
     pub async fn run(&self, call: Local) -> Output {
-        let places = self.places.clone();
+        let paths = self.paths.clone();
         match call {
-            Local::Run(args) => run_command::run(&places, self.shell.as_ref(), &self.limits, args).await,
-            Local::Read(args) => self.blocking(move |_| read_file::run(&places, &args)).await,
-            Local::Write(args) => self.blocking(move |_| write_file::run(&places, &args)).await,
-            Local::Edit(args) => self.blocking(move |_| edit_file::run(&places, &args)).await,
-            Local::List(args) => self.blocking(move |stop| search::list(&places, &args, stop)).await,
-            Local::Search(args) => self.blocking(move |stop| search::search(&places, &args, stop)).await,
+            Local::Run(args) => run_command::run(&paths, self.shell.as_ref(), &self.limits, args).await,
+            Local::Read(args) => self.blocking(move |_| read_file::run(&paths, &args)).await,
+            Local::Write(args) => self.blocking(move |_| write_file::run(&paths, &args)).await,
+            Local::Edit(args) => self.blocking(move |_| edit_file::run(&paths, &args)).await,
+            Local::List(args) => self.blocking(move |stop| list_and_search::list(&paths, &args, stop)).await,
+            Local::Search(args) => {
+                self.blocking(move |stop| list_and_search::search(&paths, &args, stop)).await
+            }
         }
     }
 
@@ -285,9 +282,9 @@ impl Toolbox {
     /// File tools run on a thread of their own: a filesystem may take its time, and letters must not wait for it.
     async fn blocking<F>(&self, work: F) -> Output
     where
-        F: FnOnce(&files::Stop) -> Result<Output, String> + Send + 'static,
+        F: FnOnce(&file_access::Stop) -> Result<Output, String> + Send + 'static,
     {
-        let stop = files::Stop::default();
+        let stop = file_access::Stop::default();
         let _on_drop = stop.guard();
         let theirs = stop.clone();
         let limit = self.file_tool_limit();
@@ -313,8 +310,8 @@ const DEFINED: [Definition; 10] = [
     ("read_file", read_file::ABOUT, read_file::properties, &["path"]),
     ("write_file", write_file::ABOUT, write_file::properties, &["path", "content"]),
     ("edit_file", edit_file::ABOUT, edit_file::properties, &["path", "old", "new"]),
-    ("list_files", search::LIST_ABOUT, search::list_properties, &[]),
-    ("search_files", search::SEARCH_ABOUT, search::search_properties, &["pattern"]),
+    ("list_files", list_and_search::LIST_ABOUT, list_and_search::list_properties, &[]),
+    ("search_files", list_and_search::SEARCH_ABOUT, list_and_search::search_properties, &["pattern"]),
     (
         SEND_MESSAGE,
         "Posts an interim reply to the chat of this turn, now. Your final answer is posted by itself; do not repeat it here.",

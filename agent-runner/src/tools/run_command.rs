@@ -21,9 +21,9 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use super::output::HeadAndTail;
+use super::output_limit::HeadAndTail;
 use super::{Output, Shell};
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 
 /// What the model is told of it.
 pub const ABOUT: &str = "Runs a command line in the image's shell, in /workspace unless `cwd` says otherwise. No terminal, no input. Answers with stdout and stderr together, in order, and the exit code. Long output keeps its head and tail. With `background` it answers at once with the process id and the log file; such a process lives until the container closes.";
@@ -35,11 +35,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// for ever.
 const AFTER_EXIT: Duration = Duration::from_secs(1);
 
-/// Arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The command line.
     pub command: String,
     /// Seconds until it is stopped.
     #[serde(default)]
@@ -47,7 +45,6 @@ pub struct Args {
     /// Whether to go on without waiting for it.
     #[serde(default)]
     pub background: bool,
-    /// Where it runs.
     #[serde(default)]
     pub cwd: Option<String>,
 }
@@ -68,8 +65,7 @@ pub fn time_limit(args: &Args, limits: &Limits) -> Duration {
     Duration::from_secs(asked.clamp(1, limits.command_max_s.max(1)).into())
 }
 
-/// Runs it.
-pub async fn run(places: &Places, shell: Option<&Shell>, limits: &Limits, args: Args) -> Output {
+pub async fn run(paths: &BoxPaths, shell: Option<&Shell>, limits: &Limits, args: Args) -> Output {
     let Some(shell) = shell else {
         return Output::error(
             "this image has no shell, so no command can run. read_file, write_file, edit_file, list_files and \
@@ -77,9 +73,9 @@ pub async fn run(places: &Places, shell: Option<&Shell>, limits: &Limits, args: 
         );
     };
     let started = if args.background {
-        start_in_background(places, shell, &args)
+        start_in_background(paths, shell, &args)
     } else {
-        match start(places, shell, &args) {
+        match start(paths, shell, &args) {
             Ok((child, pipe)) => return attend(child, pipe, limits, &args).await,
             Err(problem) => Err(problem),
         }
@@ -100,16 +96,16 @@ enum NoStart {
     Log { dir: String, source: io::Error },
 }
 
-fn prepare(places: &Places, shell: &Shell, args: &Args, out: Stdio, err: Stdio) -> Result<Command, NoStart> {
-    let cwd = args.cwd.as_deref().map_or_else(|| places.workspace(), |path| places.resolve(path));
+fn prepare(paths: &BoxPaths, shell: &Shell, args: &Args, out: Stdio, err: Stdio) -> Result<Command, NoStart> {
+    let cwd = args.cwd.as_deref().map_or_else(|| paths.workspace(), |path| paths.resolve(path));
     if !cwd.is_dir() {
-        return Err(NoStart::Cwd { path: places.shown(&cwd) });
+        return Err(NoStart::Cwd { path: paths.shown(&cwd) });
     }
     let mut command = Command::new(shell.program());
     command
         .args(shell.arguments(&args.command))
         .current_dir(cwd)
-        .env("HOME", places.home())
+        .env("HOME", paths.home())
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)
@@ -121,10 +117,10 @@ fn spawn(mut command: Command, shell: &Shell) -> Result<Child, NoStart> {
     command.spawn().map_err(|source| NoStart::Spawn { shell: shell.name(), source })
 }
 
-fn start(places: &Places, shell: &Shell, args: &Args) -> Result<(Child, pipe::Receiver), NoStart> {
+fn start(paths: &BoxPaths, shell: &Shell, args: &Args) -> Result<(Child, pipe::Receiver), NoStart> {
     let (reader, writer) = io::pipe()?;
     let err = writer.try_clone()?;
-    let mut command = prepare(places, shell, args, writer.into(), err.into())?;
+    let mut command = prepare(paths, shell, args, writer.into(), err.into())?;
     command.kill_on_drop(true);
     // `spawn` consumes the command and with it our ends of the pipe: else it would never end.
     let child = spawn(command, shell)?;
@@ -263,14 +259,14 @@ impl Drop for Group {
     }
 }
 
-fn start_in_background(places: &Places, shell: &Shell, args: &Args) -> Result<Output, NoStart> {
-    let (log, path) = new_log(places)?;
-    let mut command = prepare(places, shell, args, log.try_clone()?.into(), log.try_clone()?.into())?;
+fn start_in_background(paths: &BoxPaths, shell: &Shell, args: &Args) -> Result<Output, NoStart> {
+    let (log, path) = new_log(paths)?;
+    let mut command = prepare(paths, shell, args, log.try_clone()?.into(), log.try_clone()?.into())?;
     command.kill_on_drop(false);
     let child = spawn(command, shell)?;
     let pid = child.id().unwrap_or_default();
     tokio::spawn(log_the_end(child, log));
-    let path = places.shown(&path);
+    let path = paths.shown(&path);
     Ok(Output::ok(format!(
         "started: process {pid}, output goes to {path}\nStop it and what it started with: kill -- -{pid}"
     )))
@@ -288,9 +284,9 @@ async fn log_the_end(mut child: Child, mut log: File) {
     }
 }
 
-fn new_log(places: &Places) -> Result<(File, PathBuf), NoStart> {
-    let dir = places.background();
-    let failed = |source| NoStart::Log { dir: places.shown(&dir), source };
+fn new_log(paths: &BoxPaths) -> Result<(File, PathBuf), NoStart> {
+    let dir = paths.background();
+    let failed = |source| NoStart::Log { dir: paths.shown(&dir), source };
     std::fs::create_dir_all(&dir).map_err(failed)?;
     for n in 1..=u32::MAX {
         let path = dir.join(format!("{n}.log"));
@@ -311,15 +307,15 @@ mod tests {
 
     struct Bench {
         dir: tempfile::TempDir,
-        places: Places,
+        paths: BoxPaths,
         limits: Limits,
     }
 
     fn bench() -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        std::fs::create_dir_all(places.home()).unwrap();
-        Bench { dir, places, limits: Limits { output_bytes: 1000, ..host::begin().limits } }
+        let paths = BoxPaths::below(dir.path());
+        std::fs::create_dir_all(paths.home()).unwrap();
+        Bench { dir, paths, limits: Limits { output_bytes: 1000, ..host::begin().limits } }
     }
 
     fn args(command: &str) -> Args {
@@ -328,13 +324,13 @@ mod tests {
 
     impl Bench {
         async fn run(&self, args: Args) -> Output {
-            run(&self.places, Shell::probe().as_ref(), &self.limits, args).await
+            run(&self.paths, Shell::probe().as_ref(), &self.limits, args).await
         }
 
         async fn read_until(&self, file: &str, text: &str) -> String {
             let look = async {
                 loop {
-                    let content = std::fs::read_to_string(self.places.resolve(file)).unwrap_or_default();
+                    let content = std::fs::read_to_string(self.paths.resolve(file)).unwrap_or_default();
                     if content.contains(text) {
                         return content;
                     }
@@ -373,7 +369,7 @@ mod tests {
     #[tokio::test]
     async fn a_command_runs_where_it_is_told_with_a_home() {
         let bench = bench();
-        std::fs::create_dir(bench.places.resolve("sub")).unwrap();
+        std::fs::create_dir(bench.paths.resolve("sub")).unwrap();
         let there = bench.run(Args { cwd: Some("sub".into()), ..args("pwd; echo $HOME") }).await.text;
         let expected = format!("{0}/workspace/sub\n{0}/workspace/.home\n", bench.dir.path().display());
         assert_eq!(there, expected);
@@ -461,7 +457,7 @@ mod tests {
     #[tokio::test]
     async fn an_image_without_a_shell_says_so_and_what_works() {
         let bench = bench();
-        let output = run(&bench.places, None, &bench.limits, args("ls")).await;
+        let output = run(&bench.paths, None, &bench.limits, args("ls")).await;
         assert!(output.is_error);
         assert!(output.text.contains("no shell") && output.text.contains("write_file"));
     }

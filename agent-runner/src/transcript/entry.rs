@@ -9,7 +9,7 @@ use ipc_schema::{MessageSeq, TurnId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::block::Block;
+use super::content_block::Block;
 
 /// An entry: `{"entry":7,"turn":"t-41","at":"…","kind":"assistant","body":{…}}`.
 #[derive(Debug, Clone)]
@@ -21,7 +21,6 @@ pub struct Entry {
     pub turn: TurnId,
     /// When it was written, for people.
     pub at: String,
-    /// What it holds.
     pub body: Body,
 }
 
@@ -50,10 +49,8 @@ pub enum Body {
 pub struct Assistant {
     /// Its content blocks, verbatim.
     pub blocks: Vec<Block>,
-    /// Why it stopped.
     #[serde(default)]
     pub stop_reason: Option<String>,
-    /// What it cost.
     #[serde(default)]
     pub usage: Usage,
     /// Tool calls whose arguments are no JSON, by block, with what the parser said. Their block holds `{}`.
@@ -67,7 +64,6 @@ pub struct Usage {
     /// Read, not from the cache.
     #[serde(default)]
     pub input_tokens: u64,
-    /// Written.
     #[serde(default)]
     pub output_tokens: u64,
     /// Read and put into the cache.
@@ -87,7 +83,6 @@ impl Usage {
     }
 }
 
-/// Results of tools.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Results {
     /// In the order of the calls.
@@ -97,11 +92,9 @@ pub struct Results {
 /// The result of one tool call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolResult {
-    /// The call.
     pub tool_use_id: String,
     /// What the tool says.
     pub content: String,
-    /// Whether it failed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_error: bool,
 }
@@ -111,26 +104,22 @@ pub struct ToolResult {
 pub struct Asked {
     /// The tool call that asks.
     pub tool_use_id: String,
-    /// The letter's body.
     pub request: Request,
 }
 
 /// The runner's own words to the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// What it says.
     pub text: String,
 }
 
 /// How a turn ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
-    /// In one word.
     pub outcome: Outcome,
     /// The text of its `turn_done`.
     #[serde(default)]
     pub text: String,
-    /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Trouble>,
 }
@@ -138,7 +127,6 @@ pub struct End {
 /// What stands for older entries. It carries the number of the last one that it replaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// For the model.
     pub text: String,
     /// The replaced entries, whole, as Markdown: a path in the box.
     pub archive: String,

@@ -4,9 +4,9 @@
 //! host or the world has seen, a later run finds here; and the numbers of entries never change, so a letter that
 //! is made again has the id that it had.
 
-mod block;
+mod content_block;
 mod entry;
-mod file;
+mod jsonl_file;
 #[cfg(test)]
 mod tests;
 
@@ -16,11 +16,11 @@ use std::path::PathBuf;
 use ipc_schema::letters::to_agent::Input;
 use ipc_schema::{MessageSeq, TurnId};
 
-pub use block::Block;
+pub use content_block::Block;
 pub use entry::{Asked, Assistant, Body, End, Entry, Note, Results, Summary, ToolResult, Usage};
-use file::TranscriptFile;
+use jsonl_file::TranscriptFile;
 #[cfg(any(test, fuzzing))]
-pub use file::fuzz;
+pub use jsonl_file::fuzz;
 
 use crate::error::Fatal;
 use crate::local_time;

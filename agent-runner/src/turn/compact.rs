@@ -1,10 +1,10 @@
 //! Shortening the conversation between two calls of the model.
 
-use ipc_schema::layout::box_path;
+use ipc_schema::directory_layout::box_path;
 use ipc_schema::letters::from_agent::Activity;
 
 use super::{Agent, Called, Course};
-use crate::compaction::{self, Aim};
+use crate::compaction_plan::{self, Aim};
 use crate::error::Fatal;
 use crate::model::{Model, request};
 use crate::transcript::{Body, Entry, Summary};
@@ -33,7 +33,8 @@ impl<M: Model> Agent<M> {
     /// stays too long would never be answered again. An interrupt or `_close` leaves everything as it is.
     pub(super) async fn shorten(&mut self, course: &mut Course, aim: Aim) -> Result<(), Fatal> {
         course.weighed = self.transcript.last_entry();
-        let count = compaction::plan(self.transcript.entries(), course.turn, self.begin.model.window, aim);
+        let count =
+            compaction_plan::plan(self.transcript.entries(), course.turn, self.begin.model.window, aim);
         let Some(replaced) = self.transcript.entries().get(..count).filter(|entries| !entries.is_empty())
         else {
             return Ok(());
@@ -42,13 +43,13 @@ impl<M: Model> Agent<M> {
         let Some(summary) = self.summarise(course, &replaced).await? else { return Ok(()) };
         let (Some(first), Some(last)) = (replaced.first(), replaced.last()) else { return Ok(()) };
         let name = format!("{}-{}-{}.md", self.begin.session, first.entry, last.entry);
-        self.transcript.archive(&name, &compaction::archive(&replaced))?;
+        self.transcript.archive(&name, &compaction_plan::archive(&replaced))?;
         failpoint!("runner.compact.archived");
         let archive = format!("{}/archive/{name}", box_path::SESSION);
         let mut held: Vec<_> = replaced.iter().flat_map(Entry::held).collect();
         held.sort_unstable();
         held.drain(..held.len().saturating_sub(HELD_MAX));
-        let text = compaction::stand_in(summary.as_deref(), &archive);
+        let text = compaction_plan::stand_in(summary.as_deref(), &archive);
         let made_at = self.transcript.last_entry();
         tracing::info!(count, archive, "the conversation is shortened");
         self.transcript.shorten(count, Summary { text, archive, made_at, held })
@@ -61,9 +62,10 @@ impl<M: Model> Agent<M> {
         entries: &[Entry],
     ) -> Result<Option<Option<String>>, Fatal> {
         let mut summary = None;
-        for piece in compaction::pieces(entries, self.begin.model.window) {
-            let question = compaction::question(summary.as_deref(), &piece);
-            let Ok(body) = request::plain_request(&self.begin.model, compaction::INSTRUCTIONS, &question)
+        for piece in compaction_plan::pieces(entries, self.begin.model.window) {
+            let question = compaction_plan::question(summary.as_deref(), &piece);
+            let Ok(body) =
+                request::plain_request(&self.begin.model, compaction_plan::INSTRUCTIONS, &question)
             else {
                 break;
             };

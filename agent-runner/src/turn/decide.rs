@@ -14,15 +14,12 @@ const CONTINUES: usize = 2;
 /// The next thing to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Ask the model.
     Call,
     /// Answer this tool call.
     Tool(ToolUse),
     /// The answer was cut by its size: ask to go on.
     GoOn,
-    /// The model refused.
     Refused {
-        /// What it said.
         text: String,
     },
     /// Nothing but to say so.
@@ -34,13 +31,10 @@ pub enum Step {
 pub struct ToolUse {
     /// The entry of its block.
     pub entry: u64,
-    /// Its block.
     pub block: u32,
     /// The model's id for it.
     pub id: String,
-    /// The tool.
     pub name: String,
-    /// Its arguments, JSON.
     pub input: String,
     /// Why it cannot be run as it is.
     pub problem: Option<String>,
@@ -51,15 +45,11 @@ pub struct ToolUse {
 pub struct Ending {
     /// Derived from the entry that ends the turn.
     pub id: LetterId,
-    /// In one word.
     pub outcome: Outcome,
-    /// The final text.
     pub text: String,
-    /// What went wrong.
     pub error: Option<Trouble>,
 }
 
-/// Decides.
 pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
     let entries: Vec<_> = transcript.of_turn(turn).filter(|e| !matches!(e.body, Body::Request(_))).collect();
     let Some((last, before)) = entries.split_last() else { return Step::Call };

@@ -5,8 +5,8 @@
 
 mod compact;
 pub mod decide;
+mod interruptible;
 mod resume;
-mod supervise;
 #[cfg(test)]
 mod tests;
 mod tool_use;
@@ -21,14 +21,14 @@ use ipc_schema::letters::to_agent::Begin;
 use tokio::time::sleep;
 
 use decide::{Ending, Step};
-use supervise::{Attended, Doing, attend};
+use interruptible::{Attended, Doing, attend};
 
-use crate::compaction::Aim;
+use crate::compaction_plan::Aim;
 use crate::error::Fatal;
 use crate::local_time::Clock;
-use crate::mailbox::Post;
+use crate::mailbox::Mailbox;
+use crate::mailbox::outbox::fit;
 use crate::model::{Answer, CallError, Draft, Failure, Model, request};
-use crate::outbox::fit;
 use crate::prompt::{self, System};
 use crate::tools::{self, Toolbox};
 use crate::transcript::{Body, End, Note, Transcript};
@@ -51,9 +51,7 @@ const GO_ON: &str = "Continue.";
 pub struct Agent<M> {
     /// Who it is and what it may do.
     pub begin: Begin,
-    /// Letters.
-    pub post: Post,
-    /// The session.
+    pub mailbox: Mailbox,
     pub transcript: Transcript,
     model: M,
     socket: PathBuf,
@@ -110,7 +108,7 @@ impl<M: Model> Agent<M> {
     /// An agent that has read `begin` and its transcript.
     pub fn new(
         begin: Begin,
-        post: Post,
+        mailbox: Mailbox,
         transcript: Transcript,
         tools: Toolbox,
         model: M,
@@ -121,7 +119,7 @@ impl<M: Model> Agent<M> {
         });
         let clock = Clock::new(&begin.zone);
         let offered = tools::definitions(begin.files);
-        Self { begin, post, transcript, model, socket, tools, offered, clock, personality }
+        Self { begin, mailbox, transcript, model, socket, tools, offered, clock, personality }
     }
 
     /// The shell that commands run in, as `ready` names it.
@@ -165,16 +163,16 @@ impl<M: Model> Agent<M> {
     async fn finish(&mut self, course: &Course, ending: Ending) -> Result<(), Fatal> {
         let turn = course.turn;
         let transcript = &self.transcript;
-        self.post.settle_held(turn, |input| transcript.holds(input));
-        self.post.ending(turn);
+        self.mailbox.settle_held(turn, |input| transcript.holds(input));
+        self.mailbox.ending(turn);
         let Ending { id, outcome, text, error } = ending;
         let (model_calls, tool_calls) = (course.model_calls, course.tool_calls);
         let error = error.map(|trouble| Trouble { reason: fit(&trouble.reason), ..trouble });
         let done = TurnDone { outcome, text: fit(&text), error, model_calls, tool_calls };
         failpoint!("runner.turn_done.before");
-        self.post.outbox.say(turn, id, FromAgent::TurnDone(done)).await?;
+        self.mailbox.outbox.say(turn, id, FromAgent::TurnDone(done)).await?;
         failpoint!("runner.turn_done.after");
-        self.post.ended(turn);
+        self.mailbox.ended(turn);
         Ok(())
     }
 
@@ -191,9 +189,9 @@ impl<M: Model> Agent<M> {
     /// Takes in what people wrote meanwhile, then asks the model, unless something speaks against it.
     async fn ask_model(&mut self, course: &mut Course) -> Result<Option<Parted>, Fatal> {
         let turn = course.turn;
-        self.post.receive_all().await?;
+        self.mailbox.receive_all().await?;
         self.take_inputs(turn)?;
-        if self.post.interrupted(turn).is_some() {
+        if self.mailbox.interrupted(turn).is_some() {
             self.end(turn, Outcome::Interrupted, String::new())?;
             return Ok(None);
         }
@@ -201,7 +199,7 @@ impl<M: Model> Agent<M> {
             self.end(turn, Outcome::Finished, String::new())?;
             return Ok(None);
         }
-        if self.post.closing() {
+        if self.mailbox.closing() {
             return Ok(Some(Parted::Closing));
         }
         let calls = decide::model_calls(&self.transcript, turn);
@@ -256,7 +254,7 @@ impl<M: Model> Agent<M> {
             });
             System {
                 stable: prompt::stable(&self.begin, self.personality.text.as_deref()),
-                facts: prompt::facts(&self.begin, chat, self.clock.now(), self.shell().as_deref()),
+                facts: prompt::facts(&self.begin, chat, &self.clock.now(), self.shell().as_deref()),
             }
         });
         request::request(&self.begin.model, system, &self.offered, self.transcript.entries())
@@ -264,14 +262,14 @@ impl<M: Model> Agent<M> {
 
     /// Appends the turn's waiting inputs. They are settled by that: the transcript holds them.
     fn take_inputs(&mut self, turn: TurnId) -> Result<(), Fatal> {
-        for letter in self.post.take_inputs(turn) {
+        for letter in self.mailbox.take_inputs(turn) {
             let ids: Vec<_> = letter.input.messages.iter().map(|message| message.id).collect();
             let new = self.transcript.append_input(turn, letter.input)?;
             failpoint!("runner.input.taken");
             if !new && self.transcript.of_turn(turn).next().is_none() {
                 self.recall_unanswered(turn, &ids)?;
             }
-            self.post.outbox.settle(letter.n);
+            self.mailbox.outbox.settle(letter.n);
         }
         Ok(())
     }
@@ -316,7 +314,7 @@ impl<M: Model> Agent<M> {
             };
             let call = self.model.call(body.clone(), &draft);
             let mut quick = false;
-            let pause = match attend(&mut self.post, doing, call).await? {
+            let pause = match attend(&mut self.mailbox, doing, call).await? {
                 Attended::Interrupted(_) => return Ok(Called::Interrupted),
                 Attended::Closing => return Ok(Called::Closing),
                 Attended::Done(Ok(answer)) => return Ok(Called::Answer(answer)),
@@ -354,7 +352,7 @@ impl<M: Model> Agent<M> {
                     () = self.model.back(), if quick => {}
                 }
             };
-            match attend(&mut self.post, Doing { draft: None, ..doing }, paused).await? {
+            match attend(&mut self.mailbox, Doing { draft: None, ..doing }, paused).await? {
                 Attended::Done(()) => {}
                 Attended::Interrupted(_) => return Ok(Called::Interrupted),
                 Attended::Closing => return Ok(Called::Closing),

@@ -21,10 +21,10 @@ impl<M: Model> Agent<M> {
     pub fn repair(&mut self) -> Result<Option<TurnId>, Fatal> {
         let Some(last) = self.transcript.last_turn() else { return Ok(None) };
         let has_end = matches!(decide::next(&self.transcript, last), Step::Done(_));
-        let open = self.begin.open.as_ref().filter(|open| open.turn == last && !self.post.has_ended(last));
+        let open = self.begin.open.as_ref().filter(|open| open.turn == last && !self.mailbox.has_ended(last));
         if let Some(open) = open {
             for id in open.consumed.clone() {
-                self.post.outbox.consumed(id);
+                self.mailbox.outbox.consumed(id);
             }
             if !has_end {
                 self.answer_lost_calls(last, |call| !tools::is_by_letter(call))?;
@@ -79,7 +79,7 @@ impl<M: Model> Agent<M> {
         for call in decide::unanswered_in(&self.transcript, turn) {
             let asked = self.transcript.asked_by(turn, &call.id).map(|asked| asked.request.clone());
             if let (Some(request), Ok(id)) = (asked, LetterId::of_request(turn, &call.id)) {
-                self.post.outbox.ask(turn, id, FromAgent::Request(request)).await?;
+                self.mailbox.outbox.ask(turn, id, FromAgent::Request(request)).await?;
             }
         }
         Ok(())

@@ -9,12 +9,12 @@ use ipc_schema::letters::{FromAgent, Request};
 use ipc_schema::{LetterId, TurnId};
 
 use super::decide::{self, ToolUse};
-use super::supervise::{Attended, Doing, attend, await_verdict};
+use super::interruptible::{Attended, Doing, attend, await_verdict};
 use super::{Agent, Course, Parted};
 use crate::error::Fatal;
+use crate::mailbox::outbox::fit;
 use crate::model::Model;
-use crate::outbox::fit;
-use crate::policy;
+use crate::tool_policy;
 use crate::tools::{self, Call, Local, NewPersonality, Output, SendMessage, Wanted};
 use crate::transcript::{Asked, Body, ToolResult};
 
@@ -27,7 +27,6 @@ pub(super) const PENDING: &str = "No answer yet: somebody wrote something else, 
 
 /// What came of a call.
 enum Answered {
-    /// Its result.
     With(Output),
     /// Its result, made of the host's letter of this number: settled once the result is in the transcript.
     ByLetter(Output, u64),
@@ -44,11 +43,11 @@ impl<M: Model> Agent<M> {
         call: ToolUse,
     ) -> Result<Option<Parted>, Fatal> {
         let turn = course.turn;
-        if let Some(why) = self.post.interrupted(turn) {
+        if let Some(why) = self.mailbox.interrupted(turn) {
             self.break_off(turn, why, false)?;
             return Ok(None);
         }
-        if self.post.closing() {
+        if self.mailbox.closing() {
             self.leave_calls(turn)?;
             return Ok(Some(Parted::Closing));
         }
@@ -61,7 +60,7 @@ impl<M: Model> Agent<M> {
             }
             Answered::ByLetter(output, n) => {
                 self.keep(turn, call.id, output)?;
-                self.post.outbox.settle(n);
+                self.mailbox.outbox.settle(n);
             }
             Answered::Interrupted(why) => self.break_off(turn, why, true)?,
             Answered::Closing => {
@@ -117,7 +116,7 @@ impl<M: Model> Agent<M> {
             Ok(parsed) => parsed,
             Err(problem) => return Ok(Answered::With(Output::error(problem))),
         };
-        let judged = policy::judge(&self.begin.tools, &call.name, parsed.command());
+        let judged = tool_policy::judge(&self.begin.tools, &call.name, parsed.command());
         if let Some(refusal) = refusal(&call.name, &judged) {
             return Ok(Answered::With(refusal));
         }
@@ -141,7 +140,7 @@ impl<M: Model> Agent<M> {
         let tool = Some(name);
         let state = Activity::Tool;
         let doing = Doing { turn, state, tool, detail, limit, draft: None, ends_on_close: false };
-        Ok(match attend(&mut self.post, doing, self.tools.run(local)).await? {
+        Ok(match attend(&mut self.mailbox, doing, self.tools.run(local)).await? {
             Attended::Done(output) => Answered::With(output),
             Attended::Interrupted(why) => Answered::Interrupted(why),
             Attended::Closing => Answered::Closing,
@@ -170,7 +169,7 @@ impl<M: Model> Agent<M> {
     ) -> Result<(), Fatal> {
         let id = LetterId::of_block(turn, entry, block);
         let letter = FromAgent::Message(Message { text: fit(&message.text) });
-        self.post.outbox.say(turn, id, letter).await
+        self.mailbox.outbox.say(turn, id, letter).await
     }
 
     async fn ask(&mut self, turn: TurnId, call: &ToolUse, wanted: Wanted) -> Result<Answered, Fatal> {
@@ -190,7 +189,7 @@ impl<M: Model> Agent<M> {
             },
         };
         failpoint!("runner.request.before");
-        self.post.outbox.ask(turn, id.clone(), FromAgent::Request(request)).await?;
+        self.mailbox.outbox.ask(turn, id.clone(), FromAgent::Request(request)).await?;
         let doing = Doing {
             turn,
             state: Activity::Waiting,
@@ -200,7 +199,7 @@ impl<M: Model> Agent<M> {
             draft: None,
             ends_on_close: true,
         };
-        Ok(match await_verdict(&mut self.post, doing, &id).await? {
+        Ok(match await_verdict(&mut self.mailbox, doing, &id).await? {
             Attended::Done((n, verdict)) => Answered::ByLetter(self.told(wanted, verdict), n),
             Attended::Interrupted(why) => Answered::Interrupted(why),
             Attended::Closing => Answered::Closing,
@@ -246,7 +245,7 @@ fn answer(result: serde_json::Value) -> Output {
     }
 }
 
-fn refusal(tool: &str, judged: &policy::Judgement) -> Option<Output> {
+fn refusal(tool: &str, judged: &tool_policy::Judgement) -> Option<Output> {
     let what = judged.segment.as_deref().unwrap_or(tool);
     match judged.verdict {
         ToolVerdict::Allow | ToolVerdict::Record => None,

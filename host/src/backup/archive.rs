@@ -30,7 +30,7 @@ use super::{BackupError, stamp};
 use crate::config::Root;
 use crate::disk::{self, Digesting, hex};
 use crate::domain::{GroupName, WallMs};
-use crate::store::{self, Around, Restored};
+use crate::store::{self, Restored, Transcripts};
 use crate::volumes::Volume;
 
 /// The list at the end.
@@ -445,7 +445,7 @@ pub fn restore(root: &Root, from: &Path, now: WallMs) -> Result<(Contents, Resto
     for (staged, place, name) in moves.chain(in_state) {
         exchange(&staged, place, name, &stamp)?;
     }
-    let restored = store::restore(&root.database(), &database, Around::Fitting, &stamp)?;
+    let restored = store::restore(&root.database(), &database, Transcripts::MatchCopy, &stamp)?;
     for staged in [&top, &state] {
         clear(staged)?;
     }

@@ -115,6 +115,7 @@ pub fn folder(root: &Root) -> Result<PathBuf, BackupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Zone;
     use crate::policy::nightly;
     use std::fs;
 
@@ -161,7 +162,7 @@ mod tests {
         for minute in 0..10 {
             let now = NOW.plus(Duration::from_secs(60 * minute));
             let last = newest(&root, now).map(|(_, at)| at);
-            if nightly::due(now, chrono_tz::UTC, 3, Duration::ZERO, last) {
+            if nightly::due(now, &Zone::utc(), 3, Duration::ZERO, last) {
                 nightly(&root, now).unwrap();
                 rotate(&root, 7, now).unwrap();
                 made += 1;

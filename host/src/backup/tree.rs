@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ipc_schema::refusal::quote;
-use ipc_schema::untrusted_fs::{Entry, Kind, Step, UntrustedDir, UntrustedFile, Walk, Wanted};
+use ipc_schema::untrusted_fs::{Entry, FileRequirements, Kind, UntrustedDir, UntrustedFile, Walk, WalkStep};
 
 /// More entries than this are more than a copy is for.
 const ENTRIES: u64 = 20_000_000;
@@ -90,12 +90,14 @@ impl<'a> Tree<'a> {
                 return None;
             };
             match step {
-                Step::Left => {}
-                Step::Unread(e) if e.kind() == io::ErrorKind::CrossesDevices && self.walk.depth() == 1 => {
+                WalkStep::Left => {}
+                WalkStep::Unread(e)
+                    if e.kind() == io::ErrorKind::CrossesDevices && self.walk.depth() == 1 =>
+                {
                     self.mounted.push(self.walk.path());
                 }
-                Step::Unread(e) => self.leave(left_out, &e.to_string()),
-                Step::Entry(entry) => match self.what(&entry) {
+                WalkStep::Unread(e) => self.leave(left_out, &e.to_string()),
+                WalkStep::Entry(entry) => match self.what(&entry) {
                     Ok(Some(what)) => return Some(found(self.walk.path(), what, &entry)),
                     // It went while the tree was walked.
                     Ok(None) => {}
@@ -137,7 +139,7 @@ impl<'a> Tree<'a> {
 pub(super) fn one(dir: &Path, name: &std::ffi::OsStr) -> io::Result<Found> {
     let dir = UntrustedDir::open(dir)?;
     let entry = dir.look(name)?;
-    let wanted = Wanted { owner: None, one_link: false, cap: entry.len };
+    let wanted = FileRequirements { owner: None, one_link: false, cap: entry.len };
     let file = dir.file(name.as_ref(), wanted).map_err(io::Error::other)?;
     Ok(found(PathBuf::new(), of_file(file), &entry))
 }

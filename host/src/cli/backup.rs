@@ -13,7 +13,7 @@ use crate::config::shown_path;
 use crate::daemon;
 use crate::disk;
 use crate::report::safe_line;
-use crate::store::{self, Around};
+use crate::store::{self, Transcripts};
 
 /// Copy the database, or the whole install, while the host runs. The copy is read again before it gets its name.
 #[derive(Debug, Args)]
@@ -92,8 +92,8 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
         }
         // In an empty place no transcript can know of later messages than the copy.
         let empty = !disk::there(&root.database()) && !disk::there(&root.state().join("sessions"));
-        let around = if empty { Around::Fitting } else { Around::Newer };
-        let restored = store::restore(&root.database(), &wanted.file, around, &backup::stamp(now))?;
+        let transcripts = if empty { Transcripts::MatchCopy } else { Transcripts::MayBeNewer };
+        let restored = store::restore(&root.database(), &wanted.file, transcripts, &backup::stamp(now))?;
         Ok::<_, backup::BackupError>((restored, None, (Vec::new(), 0)))
     });
     let (restored, archive, (left_out, more)) = done.await.map_err(|e| CliError::Plain(e.to_string()))??;

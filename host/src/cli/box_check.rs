@@ -11,8 +11,8 @@ use super::{CliError, Done, Here};
 use crate::clock::Clock;
 use crate::daemon;
 use crate::domain::{GroupName, Lane};
-use crate::policy::image::of_next_run;
-use crate::policy::posture::{Finding, Standing};
+use crate::policy::image_selection::of_next_run;
+use crate::policy::posture::{PostureFinding, Standing};
 use crate::policy::sandbox_plan::ContainerSpec;
 use crate::report::safe_line;
 use crate::run::{self, Ground, Never, Seen, Walls};
@@ -59,7 +59,7 @@ struct Looked {
     probed: Probed,
     canary: Canary,
     /// The box's lines, and the keys'.
-    lines: Vec<Finding>,
+    lines: Vec<PostureFinding>,
 }
 
 async fn look(here: &Here, group: GroupName) -> Result<Looked, CliError> {
@@ -178,11 +178,11 @@ async fn running(engine: &Engine, install: &str, canary: &mut Canary) -> Result<
     Ok(())
 }
 
-fn key_line(canary: &Canary) -> Finding {
+fn key_line(canary: &Canary) -> PostureFinding {
     let expected = format!("{} keys and tokens, in none of {} places", canary.secrets(), canary.read);
     let clean = canary.hits.is_empty();
     if canary.secrets() == 0 {
-        return Finding {
+        return PostureFinding {
             name: "key-canary",
             standing: Standing::Unknown,
             seen: "no key or token is set here, so there is nothing to look for".into(),
@@ -205,11 +205,11 @@ fn key_line(canary: &Canary) -> Finding {
             "look at the places below yourself; as root, more can be read",
         ),
     };
-    Finding { name: "key-canary", standing, seen, expected, fix, acceptable: false }
+    PostureFinding { name: "key-canary", standing, seen, expected, fix, acceptable: false }
 }
 
 /// One line of the table; where there is something to do, another with the fix.
-fn told(finding: &Finding) -> String {
+fn told(finding: &PostureFinding) -> String {
     let (word, fix) = match finding.standing {
         Standing::Held => ("ok", false),
         Standing::Unknown => ("?", true),
@@ -218,7 +218,7 @@ fn told(finding: &Finding) -> String {
         Standing::Named => ("named", true),
         Standing::Lost => ("LOST", true),
     };
-    let Finding { name, expected, seen, .. } = finding;
+    let PostureFinding { name, expected, seen, .. } = finding;
     let (expected, seen) = (safe_line(expected), safe_line(seen));
     let mut line = match finding.standing {
         Standing::Held => format!("{word:<8}  {name:<18}  {expected}"),

@@ -8,12 +8,12 @@ use serde_json::json;
 use super::{Done, Here};
 use crate::backup;
 use crate::clock::Clock;
-use crate::config::{Install, personality};
+use crate::config::{Install, personality, time_zones};
 use crate::daemon;
 use crate::disk;
 use crate::domain::group::Group;
 use crate::policy::disk_pressure::names_floor;
-use crate::policy::image::of_next_run;
+use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
@@ -65,12 +65,13 @@ pub(super) async fn run(here: &Here) -> Done {
     found.add("runner", runner, |path| path.display().to_string());
     if disk::there(&here.root.database()) {
         let path = here.root.database();
-        let checked = Store::beside(&path).and_then(|store| store::check(&path).map(|()| store));
+        let checked = Store::open_for_command(&path).and_then(|store| store::check(&path).map(|()| store));
         found.add("store", checked, |_| format!("{}, every page and reference checked", path.display()));
         found.add("copy", copy(here), String::clone);
     }
     let install =
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));
+    found.add("time zones", Ok::<_, String>(time_zones::in_use()), |used| (*used).to_owned());
     if let Some(install) = install {
         disk(&install, &mut found);
         groups(&install, &mut found);
@@ -219,7 +220,7 @@ async fn losses(here: &Here) -> Result<String, String> {
     if !disk::there(&here.root.database()) {
         return Ok("nothing was probed yet; `lazaret box check` does".into());
     }
-    let losses = async { here.store()?.losses().await.map_err(super::CliError::from) };
+    let losses = async { here.store()?.posture_gaps().await.map_err(super::CliError::from) };
     let losses = losses.await.map_err(|e| e.to_string())?;
     let told: Vec<String> =
         losses.iter().map(|(group, l)| format!("{group} lives without {} ({})", l.name, l.why)).collect();

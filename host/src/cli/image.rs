@@ -14,7 +14,7 @@ use crate::daemon;
 use crate::domain::GroupName;
 use crate::domain::image::{DEFAULT_IMAGE, Named, Pin, short};
 use crate::images::{self, BASE, Built};
-use crate::policy::image::{ImageAbout, Verdict, Weight, check_name, of_next_run};
+use crate::policy::image_selection::{ImageAbout, ImageCheck, Severity, check_name, of_next_run};
 use crate::report::safe;
 use crate::sandbox::{Engine, EngineError};
 
@@ -219,7 +219,7 @@ async fn rollback(here: &Here, group: &GroupName) -> Done {
     if to.name != from.name {
         edit::set_image(&here.root, group, &to.name)?;
     }
-    if !store.pin_back(group, to.clone(), "terminal", Clock::new().wall()).await? {
+    if !store.roll_back_pin(group, to.clone(), "terminal", Clock::new().wall()).await? {
         return Err(CliError::Plain(format!("the image of group {group} was changed meanwhile; look again")));
     }
     let text = format!(
@@ -297,7 +297,7 @@ fn named(image: &Named) -> Value {
     json!({ "name": image.name, "id": image.id })
 }
 
-fn verdict_json(name: &str, about: &ImageAbout, verdict: &Verdict) -> Value {
+fn verdict_json(name: &str, about: &ImageAbout, verdict: &ImageCheck) -> Value {
     let findings = verdict.findings.iter();
     json!({
         "image": name,
@@ -306,13 +306,13 @@ fn verdict_json(name: &str, about: &ImageAbout, verdict: &Verdict) -> Value {
         "mib": about.size >> 20,
         "usable": verdict.broken().is_none(),
         "findings": findings.map(|f| json!({
-            "weight": f.weight.as_str(), "what": f.what, "told": f.told,
+            "severity": f.severity.as_str(), "what": f.what, "told": f.told,
         })).collect::<Vec<_>>(),
         "offers": verdict.offers,
     })
 }
 
-fn verdict_text(name: &str, about: &ImageAbout, verdict: &Verdict) -> String {
+fn verdict_text(name: &str, about: &ImageAbout, verdict: &ImageCheck) -> String {
     let system =
         verdict.offers.as_ref().and_then(|o| o.system.clone()).map(|s| format!(", {s}")).unwrap_or_default();
     let mut text = safe_line(&format!(
@@ -323,9 +323,9 @@ fn verdict_text(name: &str, about: &ImageAbout, verdict: &Verdict) -> String {
         about.size >> 20
     )) + "\n";
     for f in &verdict.findings {
-        text += &format!("{:<7} {:<13} {}\n", f.weight.as_str(), f.what, safe_line(&f.told));
+        text += &format!("{:<7} {:<13} {}\n", f.severity.as_str(), f.what, safe_line(&f.told));
     }
-    let loses = verdict.findings.iter().filter(|f| f.weight == Weight::Loses).count();
+    let loses = verdict.findings.iter().filter(|f| f.severity == Severity::Loses).count();
     text += &match (verdict.broken(), loses) {
         (Some(_), _) => "it cannot be used".to_owned(),
         (None, 0) => "it can be used".to_owned(),

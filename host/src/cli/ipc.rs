@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
 use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};

@@ -10,11 +10,13 @@ pub mod edit;
 pub mod first;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
+mod group_cache;
 mod mounts;
 pub mod personality;
 pub mod schema;
 mod secrets;
 mod show;
+pub mod time_zones;
 mod typed_values;
 
 use std::collections::BTreeMap;
@@ -27,10 +29,11 @@ use crate::domain::group::{Group, ModelChoice};
 use crate::domain::limits::{ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, SenderId};
-use crate::policy::mounts::Allowed;
+use crate::policy::mounts::AllowedRoot;
 use crate::policy::posture::acceptable;
 use crate::policy::rate_limit::Limits;
 pub use dirs::Root;
+use group_cache::GroupCache;
 use schema::{GroupFile, InstallFile, LimitsFile};
 pub use show::{Shown, schema_of_group, schema_of_install};
 
@@ -108,8 +111,9 @@ pub struct Install {
     /// Telegram, when it is set up.
     pub telegram: Option<Telegram>,
     /// What groups may mount.
-    allowed_mounts: Vec<Allowed>,
+    allowed_mounts: Vec<AllowedRoot>,
     shown: Vec<Shown>,
+    groups: GroupCache,
 }
 
 impl Install {
@@ -138,6 +142,7 @@ impl Install {
             telegram,
             allowed_mounts,
             shown,
+            groups: GroupCache::default(),
         })
     }
 
@@ -146,15 +151,21 @@ impl Install {
         &self.shown
     }
 
-    /// Reads a group's file (a missing one means every default) and narrows the install's values by it.
+    /// A group's settings: those of its file, and the install's where the file is silent or missing. Each change of the
+    /// file holds from the next call on. A call costs one stat(2) while the file stays as it is.
     ///
     /// # Errors
-    /// The first setting that cannot be used; the other groups are not concerned.
+    /// The first setting that cannot be used. Other groups go on.
     pub fn group(&self, name: &GroupName) -> Result<Group, ConfigError> {
         let path = self.root.group_file(name);
-        let text = read_or_empty(&path)?;
-        let file: GroupFile = parse(&path, &text)?;
-        let mounts = mounts::of_group(&path, &text, &file, &self.allowed_mounts, &self.root)?;
+        let version = disk::version(&path).map_err(|e| unreadable(&path, &e))?;
+        self.groups.get(name, version, || self.parse_group(name, &path))
+    }
+
+    fn parse_group(&self, name: &GroupName, path: &Path) -> Result<Group, ConfigError> {
+        let text = read_or_empty(path)?;
+        let file: GroupFile = parse(path, &text)?;
+        let mounts = mounts::of_group(path, &text, &file, &self.allowed_mounts, &self.root)?;
         Ok(Group { mounts, ..self.narrowed_by(name, file)? })
     }
 
@@ -170,7 +181,7 @@ impl Install {
             priority: Default::default(),
             image: self.file.image.clone(),
             model: self.model.clone(),
-            zone: self.file.zone.0,
+            zone: self.file.zone.clone(),
             limits,
             context: ContextLimits {
                 messages: self.file.context.messages.unwrap_or(context.messages),
@@ -222,7 +233,7 @@ impl Install {
             priority: file.priority.into(),
             image: file.image.unwrap_or(base.image),
             model,
-            zone: file.zone.map_or(base.zone, |z| z.0),
+            zone: file.zone.unwrap_or(base.zone),
             limits: narrowed(&place(), &self.file.limits, &file.limits)?,
             context: ContextLimits {
                 messages: file.context.messages.unwrap_or(base.context.messages),
@@ -337,8 +348,12 @@ fn read_or_empty(path: &Path) -> Result<String, ConfigError> {
     match disk::read_text(path) {
         Ok(text) => Ok(text),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        Err(e) => Err(ConfigError::new(path.display().to_string(), format!("cannot be read: {e}"))),
+        Err(e) => Err(unreadable(path, &e)),
     }
+}
+
+fn unreadable(path: &Path, e: &std::io::Error) -> ConfigError {
+    ConfigError::new(path.display().to_string(), format!("cannot be read: {e}"))
 }
 
 /// Reads one settings file into its type.

@@ -7,7 +7,7 @@ use toml_edit::{Document, Item};
 use super::schema::{GroupFile, InstallFile};
 use super::{ConfigError, Root};
 use crate::domain::group::ExtraMount;
-use crate::policy::mounts::{self, Allowed, MountError};
+use crate::policy::mounts::{self, AllowedRoot, MountError};
 
 /// The roots that the install allows.
 pub(super) fn allowed(
@@ -15,11 +15,11 @@ pub(super) fn allowed(
     text: &str,
     file: &InstallFile,
     root: &Root,
-) -> Result<Vec<Allowed>, ConfigError> {
+) -> Result<Vec<AllowedRoot>, ConfigError> {
     let roots = file.mounts.allow.iter().enumerate().map(|(n, root_file)| {
         mounts::check_root(&root_file.path, root.path())
             .map_err(|e| refused(path, text, &["mounts", "allow"], n, &e))?;
-        Ok(Allowed { path: root_file.path.clone(), writable: root_file.writable })
+        Ok(AllowedRoot { path: root_file.path.clone(), writable: root_file.writable })
     });
     roots.collect()
 }
@@ -29,7 +29,7 @@ pub(super) fn of_group(
     path: &Path,
     text: &str,
     file: &GroupFile,
-    allowed: &[Allowed],
+    allowed: &[AllowedRoot],
     root: &Root,
 ) -> Result<Vec<ExtraMount>, ConfigError> {
     let wanted: Vec<ExtraMount> = file

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
-pub use super::typed_values::{Span, Zone};
+pub use super::typed_values::Span;
 use crate::domain::group::{Priority, Trigger};
 use crate::domain::image::DEFAULT_IMAGE;
 use crate::domain::limits::{Budget, ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
-use crate::domain::{ChatId, ProviderKind, SenderId};
+use crate::domain::{ChatId, ProviderKind, SenderId, Zone};
 use crate::policy::rate_limit::{Limit, Limits};
 
 /// `lazaret.toml`
@@ -58,7 +58,7 @@ impl Default for InstallFile {
     fn default() -> Self {
         Self {
             persona: "Laz".into(),
-            zone: Zone(chrono_tz::UTC),
+            zone: Zone::utc(),
             owners: Vec::new(),
             image: DEFAULT_IMAGE.into(),
             model: ModelFile::default(),

@@ -198,3 +198,60 @@ fn b9_mounts_are_the_installs_to_allow_and_a_refusal_names_the_line_and_the_fix(
     write("lazaret.toml", &own);
     assert!(main().unwrap_err().to_string().contains("this install"));
 }
+
+/// The change time of a file cannot be set back, so the test waits.
+fn wait_until_settled(root: &Root, group: &GroupName) {
+    let version = crate::disk::version(&root.group_file(group)).unwrap().unwrap();
+    while !version.is_settled(std::time::SystemTime::now()) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_group_file_is_parsed_when_it_changes_and_only_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path()).unwrap();
+    let family: GroupName = "family".parse().unwrap();
+    let path = root.group_file(&family);
+    let install = Install::load(root.clone(), &BTreeMap::new()).unwrap();
+    let persona = || install.group(&family).map(|group| group.persona).map_err(|e| e.code());
+    assert_eq!(persona().unwrap(), "Laz", "no file yet");
+
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // Many edits of the same length within one step of the clock: each is seen by the call after it.
+    for n in 0..2_000 {
+        let name = format!("A{:04}", n % 1000);
+        std::fs::write(&path, format!("persona = \"{name}\"")).unwrap();
+        assert_eq!(persona().unwrap(), name);
+    }
+    wait_until_settled(&root, &family);
+    assert_eq!(persona().unwrap(), "A0999");
+    let times_parsed = std::cell::Cell::new(0);
+    let ask = || {
+        let version = crate::disk::version(&path).unwrap();
+        install.groups.get(&family, version, || {
+            times_parsed.set(times_parsed.get() + 1);
+            install.parse_group(&family, &path)
+        })
+    };
+    (0..100).for_each(|_| drop(ask().unwrap()));
+    assert_eq!(times_parsed.get(), 0, "the file was remembered by the call before");
+
+    // A file of the same size and modification time takes its place in one step.
+    let staged = path.with_extension("new");
+    std::fs::write(&staged, "persona = \"B0999\"").unwrap();
+    let old = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::File::options().write(true).open(&staged).unwrap().set_modified(old).unwrap();
+    std::fs::rename(&staged, &path).unwrap();
+    assert_eq!(ask().unwrap().persona, "B0999");
+
+    std::fs::write(&path, "persona = ").unwrap();
+    wait_until_settled(&root, &family);
+    assert_eq!(
+        (persona(), persona()),
+        (Err("config.value"), Err("config.value")),
+        "an error is remembered too"
+    );
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(persona().unwrap(), "Laz");
+}

@@ -6,6 +6,9 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::time_zones;
+use crate::domain::Zone;
+
 /// A length of time: `"5m"`, `"1h 30m"`, or a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
@@ -48,16 +51,12 @@ impl JsonSchema for Span {
     }
 }
 
-/// An IANA time zone, such as `Europe/Berlin`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Zone(pub chrono_tz::Tz);
-
 impl<'de> Deserialize<'de> for Zone {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let name = String::deserialize(d)?;
-        name.parse().map(Zone).map_err(|_| {
+        time_zones::get(&name).ok_or_else(|| {
             de::Error::custom(format!(
-                "{name:?} is no time zone; names look like \"Europe/Berlin\" or \"UTC\""
+                "there is no time zone {name:?}; names look like \"Europe/Berlin\" or \"UTC\""
             ))
         })
     }
@@ -65,7 +64,7 @@ impl<'de> Deserialize<'de> for Zone {
 
 impl Serialize for Zone {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(self.0.name())
+        s.serialize_str(self.name())
     }
 }
 

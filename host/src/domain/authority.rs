@@ -5,9 +5,7 @@ use ipc_schema::GroupName;
 /// A group's authority. It follows from the directory a letter was read from, never from a letter's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authority {
-    /// The owner's group.
     Main,
-    /// Any other group.
     Member(GroupName),
 }
 

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A chat platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ChannelName {
     /// `lazaret chat`.
@@ -60,7 +59,6 @@ macro_rules! address {
         }
 
         impl $type {
-            /// The whole address.
             pub fn as_str(&self) -> &str {
                 &self.text
             }
@@ -104,7 +102,6 @@ address!(
 );
 
 impl ChatId {
-    /// The platform.
     pub fn channel(&self) -> ChannelName {
         self.channel
     }
@@ -121,7 +118,6 @@ impl ChatId {
 pub enum ChatKind {
     /// The agent and one person.
     Direct,
-    /// Several people.
     Room,
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::limits::{ContextLimits, RunLimits};
 use super::outbound::Delivery;
-use super::{GroupName, SenderId};
+use super::{GroupName, SenderId, Zone};
 
 /// When a message wakes the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,8 +58,8 @@ pub struct Group {
     pub image: String,
     /// Provider and model.
     pub model: ModelChoice,
-    /// IANA zone.
-    pub zone: chrono_tz::Tz,
+    /// Its time zone.
+    pub zone: Zone,
     /// Numbers.
     pub limits: RunLimits,
     /// Context given at a wake.
@@ -101,7 +101,7 @@ impl Group {
             priority: Priority::default(),
             image: "lazaret-agent".into(),
             model: ModelChoice { provider: "p".into(), model: "m".into(), max_tokens: 8192, window: 200_000 },
-            zone: chrono_tz::UTC,
+            zone: Zone::utc(),
             limits: RunLimits::default(),
             context: ContextLimits::default(),
             tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },

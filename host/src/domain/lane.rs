@@ -8,7 +8,6 @@ use ipc_schema::GroupName;
 /// One line of work of a group. A lane has at most one open turn and at most one run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane {
-    /// Whose work.
     pub group: GroupName,
     /// Which line of it.
     pub kind: LaneKind,
@@ -17,12 +16,10 @@ pub struct Lane {
 /// The lines of work a group can have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LaneKind {
-    /// What people write.
     Conversation,
 }
 
 impl Lane {
-    /// The group's conversation.
     pub fn conversation(group: GroupName) -> Self {
         Self { group, kind: LaneKind::Conversation }
     }

@@ -17,17 +17,14 @@ pub struct Inbound {
     pub message_id: String,
     /// 0 for the original; a platform's edit counter or edit time for a later version.
     pub version: i64,
-    /// Who wrote it.
     pub sender: Sender,
     /// The text or caption.
     pub text: String,
-    /// What it answers.
     pub reply_to: Option<ReplyTo>,
     /// Files that came with it, not yet fetched.
-    pub attachments: Vec<Offered>,
+    pub attachments: Vec<OfferedFile>,
     /// Whether the platform says that this message speaks to us (mention by entity, reply to us, command for us).
     pub addresses_us: bool,
-    /// The platform's time.
     pub at: WallMs,
 }
 
@@ -45,18 +42,15 @@ pub struct Sender {
 /// The message that another one answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTo {
-    /// Who wrote it.
     pub from: String,
-    /// Its beginning.
     pub text: String,
 }
 
 /// A file on the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offered {
+pub struct OfferedFile {
     /// What the channel needs to fetch it.
     pub handle: String,
-    /// The sender's label.
     pub name: String,
     /// The media type the platform named.
     pub mime: String,
@@ -73,7 +67,6 @@ pub struct Attachment {
     /// File name below the group's inbox; absent when it is not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// The sender's label.
     pub name: String,
     /// The media type the platform named.
     pub mime: String,
@@ -91,7 +84,6 @@ impl Attachment {
         Self { handle: None, file: Some(file), bytes, ..self }
     }
 
-    /// It, given up.
     #[must_use]
     pub fn given_up(self, problem: String) -> Self {
         Self { handle: None, problem: Some(problem), ..self }
@@ -112,7 +104,6 @@ pub enum Role {
 /// What a person may order the host to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Stop the turn.
     Stop,
     /// Begin a new session.
     New,
@@ -129,7 +120,6 @@ pub enum Command {
 }
 
 impl Command {
-    /// Every command.
     pub const ALL: [Command; 7] =
         [Self::Stop, Self::New, Self::Status, Self::Help, Self::Answer, Self::Resend, Self::Drop];
 
@@ -174,11 +164,9 @@ impl Role {
 pub struct Admitted {
     /// Whose message it now is.
     pub group: GroupName,
-    /// What it does.
     pub role: Role,
     /// Whether its sender is an owner.
     pub owner: bool,
-    /// The message itself.
     pub inbound: Inbound,
     /// Its files, of which none was fetched.
     pub attachments: Vec<Attachment>,
@@ -186,27 +174,21 @@ pub struct Admitted {
 
 /// A message as the store gives it back.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
+pub struct StoredMessage {
     /// Its place in the store's order: the trace id.
     pub seq: MessageSeq,
     /// Where it was written.
     pub chat: ChatId,
     /// Whether it woke the agent.
     pub wakes: bool,
-    /// Who wrote it.
     pub sender_id: String,
-    /// The sender's name.
     pub sender_name: String,
     /// Whether the sender is an owner.
     pub owner: bool,
-    /// The text.
     pub text: String,
     /// 0 for the original.
     pub version: i64,
-    /// What it answers.
     pub reply_to: Option<ReplyTo>,
-    /// Its files.
     pub attachments: Vec<Attachment>,
-    /// The platform's time.
     pub at: WallMs,
 }

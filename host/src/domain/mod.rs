@@ -17,7 +17,7 @@ pub use authority::Authority;
 pub use chat::{ChannelName, ChatId, ChatKind, SenderId};
 pub use ipc_schema::{GroupName, LetterId, MessageSeq, RunId, TurnId};
 pub use lane::Lane;
-pub use moment::{Moment, WallMs};
+pub use moment::{Moment, WallMs, Zone};
 pub use provider::ProviderKind;
 pub use run::Ending;
 pub use secret::Secret;

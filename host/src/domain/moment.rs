@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::{Timestamp, tz::TimeZone};
+
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallMs(pub i64);
@@ -20,23 +22,45 @@ impl WallMs {
 
     /// RFC 3339 in UTC with milliseconds, as it stands in letters and logs.
     pub fn rfc3339(self) -> String {
-        chrono::DateTime::from_timestamp_millis(self.0)
-            .unwrap_or_default()
-            .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+        format!("{:.3}", self.timestamp())
     }
 
-    /// RFC 3339 with the offset of `zone`, to the second: how a person there would say it.
-    pub fn local(self, zone: chrono_tz::Tz) -> String {
-        chrono::DateTime::from_timestamp_millis(self.0)
-            .unwrap_or_default()
-            .with_timezone(&zone)
-            .to_rfc3339_opts(chrono::SecondsFormat::Secs, false)
+    /// RFC 3339 with the offset of `zone`, to the second: the time that people there read on their clocks.
+    pub fn local(self, zone: &Zone) -> String {
+        self.timestamp().to_zoned(zone.0.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+    }
+
+    /// The same time for calculations with dates. A time that no calendar has is 1970.
+    pub fn timestamp(self) -> Timestamp {
+        Timestamp::from_millisecond(self.0).unwrap_or_default()
     }
 }
 
 impl fmt::Display for WallMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.rfc3339())
+    }
+}
+
+/// A time zone with its rules. `config` reads the rules; they are data from then on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone(pub TimeZone);
+
+impl Zone {
+    /// Universal time.
+    pub fn utc() -> Self {
+        Self(TimeZone::UTC)
+    }
+
+    /// Its IANA name.
+    pub fn name(&self) -> &str {
+        self.0.iana_name().unwrap_or("UTC")
+    }
+
+    /// A zone of the data in the binary.
+    #[cfg(test)]
+    pub fn bundled(name: &str) -> Self {
+        Self(jiff::tz::TimeZoneDatabase::bundled().get(name).unwrap())
     }
 }
 
@@ -64,6 +88,7 @@ mod tests {
     fn people_read_their_own_time() {
         let t = WallMs(1_795_000_000_000);
         assert_eq!(t.rfc3339(), "2026-11-18T11:06:40.000Z");
-        assert_eq!(t.local(chrono_tz::Europe::Berlin), "2026-11-18T12:06:40+01:00");
+        assert_eq!(t.local(&Zone::bundled("Europe/Berlin")), "2026-11-18T12:06:40+01:00");
+        assert_eq!(t.local(&Zone::utc()), "2026-11-18T11:06:40+00:00");
     }
 }

@@ -4,10 +4,8 @@ use std::str::FromStr;
 
 use super::{ChatId, MessageSeq, TurnId, WallMs};
 
-/// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Voice {
-    /// The agent.
     Reply,
     /// The host itself. Shown with a prefix that agents cannot imitate.
     Notice,
@@ -38,7 +36,7 @@ pub enum Delivery {
 /// How a row is delivered: the owner's wish as far as the channel can follow it. Fixed by the row's first claim, so
 /// that whoever finds it cut off knows what may stand on the platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum DeliveryStrategy {
     /// The platform takes our own id and drops a repeat.
     Keyed,
     /// As [`Delivery::Resend`].
@@ -49,7 +47,7 @@ pub enum Way {
     Hold,
 }
 
-impl Way {
+impl DeliveryStrategy {
     /// As it is stored.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,24 +59,22 @@ impl Way {
     }
 }
 
-impl FromStr for Way {
+impl FromStr for DeliveryStrategy {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = [Self::Keyed, Self::Resend, Self::Edit, Self::Hold];
         known
             .into_iter()
-            .find(|way| way.as_str() == text)
-            .ok_or_else(|| format!("{text:?} is no way to deliver"))
+            .find(|strategy| strategy.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is no delivery strategy"))
     }
 }
 
 /// Something to be said, before it has a row. One text makes one or more parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Saying {
-    /// Where.
+pub struct OutgoingText {
     pub chat: ChatId,
-    /// Who speaks.
     pub voice: Voice,
     /// Unique within the turn: the letter's id, or `notice:<word>`.
     pub key: String,
@@ -95,24 +91,20 @@ pub struct SpooledFile {
     pub sha256: String,
     /// What it is called in the chat: a label, never a path.
     pub name: String,
-    /// Its size.
     pub bytes: u64,
 }
 
 /// A part that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// The row.
     pub id: i64,
     /// Our own id of it: the same at every repeat, and after a restored copy of the database no other part's.
-    pub ours: String,
-    /// Where.
+    pub idempotency_key: String,
     pub chat: ChatId,
-    /// Who speaks.
     pub voice: Voice,
     /// The turn it belongs to; notices outside turns have none.
     pub turn: Option<TurnId>,
-    /// The [`Saying`]'s key: parts of one text share it.
+    /// The [`OutgoingText`]'s key: parts of one text share it.
     pub key: String,
     /// The message it answers.
     pub answers: Option<MessageSeq>,
@@ -121,7 +113,7 @@ pub struct Part {
     /// The file, where the part is one.
     pub file: Option<Box<SpooledFile>>,
     /// How it is delivered.
-    pub way: Way,
+    pub strategy: DeliveryStrategy,
     /// The message of ours that an edit will fill, once it was sent.
     pub placeholder: Option<String>,
     /// How often it was tried before.

@@ -15,8 +15,8 @@ use hyper::header::{CONNECTION, HeaderValue};
 
 use super::RunSession;
 use super::answer::Body;
-use crate::policy::backoff::{ANSWER, Patience, REFUSAL};
-use crate::policy::log_limiter::Telling;
+use crate::policy::answer_throttle::{ANSWER, AnswerThrottle, REFUSAL};
+use crate::policy::log_limiter::LogLimiter;
 
 /// After this many refusals the gateway closes the connection. The delay belongs to the run, so a new connection waits
 /// as long.
@@ -39,10 +39,10 @@ pub(super) struct Refusals(Mutex<RefusalState>);
 
 #[derive(Default)]
 struct RefusalState {
-    log: Telling,
-    answers: Patience,
+    log: LogLimiter,
+    answers: AnswerThrottle,
     /// Separate, so that connections which were opened in vain do not delay a later answer.
-    connections: Patience,
+    connections: AnswerThrottle,
     counts: BTreeMap<&'static str, u64>,
 }
 

@@ -15,7 +15,7 @@ use crate::dispatch::{Event, Found, RunNo};
 use crate::domain::group::Group;
 use crate::domain::{Ending, Lane};
 use crate::mailbox::{Archive, RunBox};
-use crate::policy::log_limiter::Telling;
+use crate::policy::log_limiter::LogLimiter;
 use crate::policy::sandbox_plan;
 use crate::policy::turn_quota::Tally;
 use crate::sandbox::BoxState;
@@ -138,7 +138,7 @@ impl Adopted {
             fed: 0,
             owed: Owed::default(),
             tally: Tally::default(),
-            telling: Telling::default(),
+            telling: LogLimiter::default(),
             last_chat,
             reclaim: None,
             before: Vec::new(),

@@ -1,17 +1,17 @@
 //! What the host writes first: `begin`, and the messages of a turn.
 
-use ipc_schema::layout::box_path;
+use ipc_schema::directory_layout::box_path;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent as letter;
 use ipc_schema::{LetterId, Refusal, RunId, ToAgentLetter};
 
 use crate::config::personality;
 use crate::domain::group::Group;
-use crate::domain::message::Stored;
+use crate::domain::message::StoredMessage;
 use crate::domain::{ChatKind, Lane, WallMs};
 use crate::services::Services;
 use crate::store::{BeginState, InputState};
-use crate::text::{label, name_of};
+use crate::text::{label, unambiguous_name};
 
 /// `begin` of a run.
 pub(super) fn begin(
@@ -103,13 +103,17 @@ pub(super) fn input_letter(
     .to_bytes()
 }
 
-fn message(m: Stored, group: &Group, owners: &[String]) -> letter::Message {
-    let name = if m.owner { label(&m.sender_name) } else { name_of(&m.sender_name, &group.persona, owners) };
+fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Message {
+    let name = if m.owner {
+        label(&m.sender_name)
+    } else {
+        unambiguous_name(&m.sender_name, &group.persona, owners)
+    };
     letter::Message {
         id: m.seq,
         wakes: m.wakes,
         from: letter::Person { id: m.sender_id, name, owner: m.owner },
-        at: m.at.local(group.zone),
+        at: m.at.local(&group.zone),
         text: m.text,
         edited: m.version > 0,
         reply_to: m.reply_to.map(|r| letter::Quote { from: label(&r.from), text: r.text }),

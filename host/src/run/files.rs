@@ -6,7 +6,7 @@ use ipc_schema::{LetterId, TurnId};
 use serde_json::json;
 
 use super::Run;
-use crate::domain::outbound::{Saying, SpooledFile, Voice};
+use crate::domain::outbound::{OutgoingText, SpooledFile, Voice};
 use crate::policy::authorize::Allowed;
 use crate::spool::Spool;
 use crate::text;
@@ -17,7 +17,7 @@ const FILES: u64 = 20;
 const LARGEST: u64 = 5;
 
 /// A file that goes out with its verdict.
-pub(super) type Enclosed = (Saying, SpooledFile);
+pub(super) type Enclosed = (OutgoingText, SpooledFile);
 
 impl Run {
     /// Copies the file, or says why not. Nothing is sent before the verdict is stored: a host that dies until then does
@@ -64,9 +64,14 @@ impl Run {
         };
         let result = json!({ "sha256": copied.sha256, "bytes": copied.bytes });
         let caption = ask.caption.unwrap_or_default().trim().to_owned();
-        let saying =
-            Saying { chat, voice: Voice::Reply, key: id.to_string(), parts: vec![caption], answers: None };
+        let outgoing = OutgoingText {
+            chat,
+            voice: Voice::Reply,
+            key: id.to_string(),
+            parts: vec![caption],
+            answers: None,
+        };
         let file = SpooledFile { sha256: copied.sha256, name, bytes: copied.bytes };
-        Ok((Verdict::Ok { result }, (saying, file)))
+        Ok((Verdict::Ok { result }, (outgoing, file)))
     }
 }

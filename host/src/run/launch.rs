@@ -18,7 +18,7 @@ use crate::domain::image::Named;
 use crate::domain::{ChatId, GroupName, Lane, RunId};
 use crate::images::ImageError;
 use crate::mailbox::{Archive, RunBox};
-use crate::policy::log_limiter::Telling;
+use crate::policy::log_limiter::LogLimiter;
 use crate::policy::mounts::MountError;
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, SECCOMP, Sources, plan};
 use crate::policy::turn_quota::Tally;
@@ -123,7 +123,7 @@ pub(super) async fn born(
         fed: 0,
         owed: Owed::default(),
         tally: Tally::default(),
-        telling: Telling::default(),
+        telling: LogLimiter::default(),
         last_chat,
         reclaim: None,
         before: Vec::new(),

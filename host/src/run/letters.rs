@@ -13,9 +13,9 @@ use super::{Run, SILENCE};
 use crate::channels::Activity;
 use crate::dispatch::Event;
 use crate::domain::Ending;
-use crate::domain::outbound::{Saying, Voice};
+use crate::domain::outbound::{OutgoingText, Voice};
 use crate::domain::run::TurnEnd;
-use crate::mailbox::{Pass, Refused, Stamped};
+use crate::mailbox::{Pass, ReceivedLetter, RefusedFile};
 use crate::store::{StoreError, Take, Taken, TakenEffect};
 use crate::text;
 
@@ -106,14 +106,14 @@ impl Run {
         true
     }
 
-    async fn take_one(&mut self, stamped: Stamped) -> Result<(), StoreError> {
+    async fn take_one(&mut self, stamped: ReceivedLetter) -> Result<(), StoreError> {
         let letter = &stamped.letter;
         if let (Some(turn), Some((given, _))) = (letter.turn, &self.turn)
             && turn != *given
         {
             let refusal = Refusal::new(RefusalCode::Stale, format!("{turn} is not this box's turn"));
             self.wall.reject(&stamped);
-            let refused = Refused::unread(Some(letter.n), stamped.name.into(), refusal);
+            let refused = RefusedFile::unread(Some(letter.n), stamped.name.into(), refusal);
             self.pass_over(letter.n, &refused).await;
             return Ok(());
         }
@@ -150,8 +150,8 @@ impl Run {
         match body {
             FromAgent::Draft(_) | FromAgent::Status(_) | FromAgent::Failed(_) => TakenEffect::Nothing,
             FromAgent::Ready(_) => TakenEffect::Ready,
-            FromAgent::Message(message) => match self.saying(Voice::Reply, key, &message.text) {
-                Some(saying) => TakenEffect::Message { saying, limit: self.group.limits.messages },
+            FromAgent::Message(message) => match self.outgoing(Voice::Reply, key, &message.text) {
+                Some(outgoing) => TakenEffect::Message { outgoing, limit: self.group.limits.messages },
                 None => TakenEffect::Nothing,
             },
             FromAgent::Request(request) => TakenEffect::Request {
@@ -163,7 +163,7 @@ impl Run {
         }
     }
 
-    fn saying(&self, voice: Voice, key: &str, text: &str) -> Option<Saying> {
+    fn outgoing(&self, voice: Voice, key: &str, text: &str) -> Option<OutgoingText> {
         let (_, chat) = self.turn.as_ref()?;
         let chat = chat.clone();
         // A channel that is off today (its token is missing) may be on tomorrow: what was said is kept as it is.
@@ -171,7 +171,7 @@ impl Run {
             Some(channel) => channel.split(text),
             None => Some(text.trim().to_owned()).filter(|text| !text.is_empty()).into_iter().collect(),
         };
-        (!parts.is_empty()).then(|| Saying { chat, voice, key: key.to_owned(), parts, answers: None })
+        (!parts.is_empty()).then(|| OutgoingText { chat, voice, key: key.to_owned(), parts, answers: None })
     }
 
     fn turn_end(&self, done: &TurnDone, key: &str) -> TakenEffect {
@@ -189,15 +189,15 @@ impl Run {
             (Outcome::Limit, ..) => ("done", "limit", None),
             (Outcome::Finished | Outcome::Interrupted, ..) => ("done", "finished", None),
         };
-        let reply = self.saying(Voice::Reply, key, &done.text);
-        let notice = notice.and_then(|text| self.saying(Voice::Notice, "notice:end", &text));
+        let reply = self.outgoing(Voice::Reply, key, &done.text);
+        let notice = notice.and_then(|text| self.outgoing(Voice::Notice, "notice:end", &text));
         let end = TurnEnd { state, why: why.chars().take(80).collect() };
-        let if_silent = self.saying(Voice::Notice, "notice:silent", &text::nothing_said());
-        TakenEffect::TurnDone { end, sayings: reply.into_iter().chain(notice).collect(), if_silent }
+        let if_silent = self.outgoing(Voice::Notice, "notice:silent", &text::nothing_said());
+        TakenEffect::TurnDone { end, texts: reply.into_iter().chain(notice).collect(), if_silent }
     }
 
     /// What follows from a letter once it is stored.
-    async fn follow(&mut self, stamped: Stamped, taken: Taken) {
+    async fn follow(&mut self, stamped: ReceivedLetter, taken: Taken) {
         let letter = stamped.letter;
         match taken {
             Taken::Repeat => return,

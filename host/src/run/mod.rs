@@ -35,8 +35,8 @@ use crate::domain::group::Group;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, Ending, Lane, LetterId, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunBox;
-use crate::policy::disk_budget::Held;
-use crate::policy::log_limiter::Telling;
+use crate::policy::disk_budget::DiskUsage;
+use crate::policy::log_limiter::LogLimiter;
 use crate::policy::turn_quota::Tally;
 use crate::sandbox::Exit;
 use crate::services::Services;
@@ -118,11 +118,11 @@ struct Run {
     owed: Owed,
     /// What the turn has written so far.
     tally: Tally,
-    telling: Telling,
+    telling: LogLimiter,
     /// A directory that holds more than it may, and what may stay of it once the box is gone.
-    reclaim: Option<(PathBuf, Held)>,
+    reclaim: Option<(PathBuf, DiskUsage)>,
     /// What its directories held when its watch began, as far as the host could see.
-    before: Vec<Option<Held>>,
+    before: Vec<Option<DiskUsage>>,
 }
 
 /// What waits for the store, or for room on the disk.

@@ -11,12 +11,12 @@ use crate::disk::shared_dir;
 use crate::domain::group::Group;
 use crate::domain::{GroupName, RunId};
 use crate::mailbox::{SOCKET_DIR, remove_run_dir};
-use crate::policy::posture::{self, Circumstances, Finding};
+use crate::policy::posture::{self, Circumstances, PostureFinding};
 use crate::policy::sandbox_plan::ContainerSpec;
 use crate::sandbox::{Engine, EngineFacts, ProbeError, Probed};
 use crate::services::{Runner, Services};
-use crate::store::Loss;
-use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use crate::store::PostureGap;
+use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
 
 /// What boxes are made on: an install, whether its host runs or not.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +67,7 @@ impl Walls {
 #[derive(Debug)]
 pub struct Seen {
     /// Line by line.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<PostureFinding>,
     /// What they come from.
     pub probed: Probed,
 }
@@ -91,11 +91,11 @@ pub(super) async fn held(
         possible(spec, &facts)?;
         let run = new_run_id();
         let seen = Ground::from(services).probe(spec, group, uid, &run, &facts).await?;
-        let losses: Vec<Loss> = posture::losses(&seen.findings).map(loss).collect();
+        let losses: Vec<PostureGap> = posture::losses(&seen.findings).map(loss).collect();
         let lost: Vec<&str> = losses.iter().map(|loss| loss.name.as_str()).collect();
         let ms = u64::try_from(seen.probed.took.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(group = %group.name, posture = spec.posture(), ms, ?lost, "the box was probed");
-        let stored = services.store.note_losses(&group.name, losses, services.clock.wall()).await;
+        let stored = services.store.set_posture_gaps(&group.name, losses, services.clock.wall()).await;
         stored.map_err(|e| Never::new(e.code(), e))?;
         match posture::refusal(&seen.findings) {
             Some(why) => Err(Never::new("box.posture", why)),
@@ -105,8 +105,8 @@ pub(super) async fn held(
     cell.get_or_try_init(|| probing).await.copied()
 }
 
-fn loss(finding: &Finding) -> Loss {
-    Loss {
+fn loss(finding: &PostureFinding) -> PostureGap {
+    PostureGap {
         name: finding.name.to_owned(),
         why: match finding.standing {
             posture::Standing::Accepted => "accepted",

@@ -11,7 +11,7 @@ use super::Run;
 use super::files::Enclosed;
 use crate::config::personality::{self, ChangeError};
 use crate::domain::Authority;
-use crate::domain::outbound::{Saying, Voice};
+use crate::domain::outbound::{OutgoingText, Voice};
 use crate::policy::authorize::{Action, Allowed, authorize};
 use crate::store::{NewQuestion, OpenRequest};
 use crate::text;
@@ -54,7 +54,7 @@ impl Run {
         let (question, choices) = (ask.question.clone(), ask.choices.clone());
         let say = move |code: &str| {
             let parts = channel.split(&text::question(&question, &choices, code));
-            Some(Saying { chat: in_chat, voice: Voice::Reply, key, parts, answers: None })
+            Some(OutgoingText { chat: in_chat, voice: Voice::Reply, key, parts, answers: None })
         };
         let host = &self.services.install.file.host;
         let now = self.services.clock.wall();

@@ -7,7 +7,7 @@ use bollard::query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuil
 use futures_util::{Stream, StreamExt};
 
 use super::{Engine, EngineError, with_causes};
-use crate::policy::image::with_tag;
+use crate::policy::image_selection::with_tag;
 
 /// A registry or build that is silent for so long has stalled.
 const SILENCE: Duration = Duration::from_secs(120);

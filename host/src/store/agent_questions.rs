@@ -14,7 +14,7 @@ use super::letters::{ToWrite, respond};
 use super::turns::{self, OpenTurnRow};
 use super::{Result, Store, StoreError, id, int, outbox, parse};
 use crate::domain::message::{Admitted, Inbound, ReplyTo, Role, Sender};
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
 
@@ -70,7 +70,7 @@ impl Store {
     /// Asks, once: a repeat of the request says nothing again. `say` makes what the chat reads, from the code.
     pub async fn ask<F>(&self, new: NewQuestion, say: F) -> Result<()>
     where
-        F: FnOnce(&str) -> Option<Saying> + Send + 'static,
+        F: FnOnce(&str) -> Option<OutgoingText> + Send + 'static,
     {
         self.write(move |c| {
             let NewQuestion { turn, request, chat, ask, expires, now } = new;
@@ -100,7 +100,7 @@ impl Store {
                 ],
             )?;
             match say(&code) {
-                Some(saying) => outbox::say(c, Some(turn), &saying, now),
+                Some(outgoing) => outbox::say(c, Some(turn), &outgoing, now),
                 None => Ok(()),
             }
         })

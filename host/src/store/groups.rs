@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{CommandRow, Result, Store, StoreError, id, int, outbox, parse};
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
 use crate::text;
 
@@ -193,8 +193,8 @@ pub(super) fn begin_session(
     let number = id(c.query_row(sql, [group.as_str()], |r| r.get(0))?);
     let sql = "UPDATE message SET outcome = ?2 WHERE seq = ?1";
     c.execute(sql, params![int(order.0), format!("session {number}")])?;
-    let notice = Saying::notice(chat, &format!("new:{order}"), text::new_session(number));
-    outbox::say(c, None, &Saying { answers: Some(order), ..notice }, now)
+    let notice = OutgoingText::notice(chat, &format!("new:{order}"), text::new_session(number));
+    outbox::say(c, None, &OutgoingText { answers: Some(order), ..notice }, now)
 }
 
 fn ensure_group(c: &Connection, name: &GroupName, now: WallMs) -> Result<GroupState> {

@@ -9,7 +9,8 @@
 //!                     │                                   └ with a code: held, until /resend or /drop
 //!                     └─ never, or a day of trying ────> failed        too old at a claim ──> expired
 //! ```
-//! A row that is found `sending` by somebody who did not send it (the next host) was cut off: see [`Happened::Died`].
+//! A row that is found `sending` by somebody who did not send it (the next host) was cut off: see
+//! [`SendOutcome::Died`].
 
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::groups::bump;
 use super::undelivered;
 use super::{Result, Store, id, int, parse};
-use crate::domain::outbound::{Part, Saying, SpooledFile, Voice, Way};
+use crate::domain::outbound::{DeliveryStrategy, OutgoingText, Part, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, MessageSeq, TurnId, WallMs};
-use crate::policy::delivery::{self, Doubt, Facts, Happened, Next, Terms};
+use crate::policy::delivery::{self, Doubt, Next, PartFacts, SendOutcome, Terms};
 use crate::policy::retry::LONGEST_WAIT;
 
 /// Rows that are not at an end, as the index `outbox_due` has them.
@@ -50,7 +51,7 @@ pub struct Cut {
     pub strays: u64,
 }
 
-impl Saying {
+impl OutgoingText {
     /// A notice of one part. `word` is unique within the turn, so that a repeat says nothing twice.
     pub fn notice(chat: &ChatId, word: &str, text: String) -> Self {
         let key = format!("notice:{word}");
@@ -60,8 +61,8 @@ impl Saying {
 
 impl Store {
     /// Queues something to be said.
-    pub async fn say(&self, turn: Option<TurnId>, saying: Saying, now: WallMs) -> Result<()> {
-        self.write(move |c| say(c, turn, &saying, now)).await
+    pub async fn say(&self, turn: Option<TurnId>, outgoing: OutgoingText, now: WallMs) -> Result<()> {
+        self.write(move |c| say(c, turn, &outgoing, now)).await
     }
 
     /// Chats of a channel that have something waiting. What is held waits for a person, not for the channel.
@@ -86,7 +87,13 @@ impl Store {
 
     /// Transaction 3: writes what came of a claimed part, and returns what was decided. A part that is not being sent
     /// (the answer to an earlier call of this was lost) stays as it is. `retry` is how long a reply is tried.
-    pub async fn settle(&self, part: Part, happened: Happened, retry: Duration, now: WallMs) -> Result<Next> {
+    pub async fn settle(
+        &self,
+        part: Part,
+        happened: SendOutcome,
+        retry: Duration,
+        now: WallMs,
+    ) -> Result<Next> {
         let next = self
             .write(move |c| {
                 failpoint!("store.tx3.begin", super::injected);
@@ -109,7 +116,7 @@ impl Store {
             let mut found = Cut::default();
             for part in cut {
                 let part = part?;
-                let next = after(&part, Happened::Died, Duration::MAX, now);
+                let next = after(&part, SendOutcome::Died, Duration::MAX, now);
                 match &next {
                     Next::Ask { .. } => found.held += 1,
                     Next::Again { doubt, .. } => {
@@ -145,7 +152,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
     Ok((|| {
         Ok(Part {
             id: row,
-            ours,
+            idempotency_key: ours,
             chat: parse("outbox.chat", &chat)?,
             voice: if voice == "reply" { Voice::Reply } else { Voice::Notice },
             turn,
@@ -154,7 +161,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
             text,
             file,
             // A row that nobody has claimed has none: the claim decides.
-            way: way.as_deref().map_or(Ok(Way::Resend), |way| parse("outbox.way", way))?,
+            strategy: way.as_deref().map_or(Ok(DeliveryStrategy::Resend), |way| parse("outbox.way", way))?,
             placeholder,
             attempts,
             lives_from,
@@ -177,7 +184,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Hea
     let part = part?;
     if state == "sending" {
         // Whoever sent it has gone without a word. One worker serves a chat, so nobody sends it now.
-        perform(c, &part, after(&part, Happened::Died, Duration::MAX, now), now)?;
+        perform(c, &part, after(&part, SendOutcome::Died, Duration::MAX, now), now)?;
         return Ok(Head::NotBefore(now));
     }
     // No wait is longer than this: beyond it, the clock was set back since.
@@ -189,20 +196,20 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Hea
         undelivered::give_up(c, &part, "expired", &why, false, now)?;
         return Ok(Head::Expired(part.id));
     }
-    let way = match (fresh, &part.file) {
-        (false, _) => part.way,
-        (true, None) => terms.way(part.voice),
-        (true, Some(_)) => terms.way_of_a_file(part.voice),
+    let strategy = match (fresh, &part.file) {
+        (false, _) => part.strategy,
+        (true, None) => terms.strategy(part.voice),
+        (true, Some(_)) => terms.file_strategy(part.voice),
     };
     let sql = "UPDATE outbox SET state = 'sending', attempts = attempts + 1, way = ?2 WHERE id = ?1";
-    c.execute(sql, params![part.id, way.as_str()])?;
-    Ok(Head::Part(Part { way, ..part }))
+    c.execute(sql, params![part.id, strategy.as_str()])?;
+    Ok(Head::Part(Part { strategy, ..part }))
 }
 
 /// What `policy` says. The part is as it was before its claim, or (found cut off) as it is.
-fn after(part: &Part, happened: Happened, retry: Duration, now: WallMs) -> Next {
-    let facts = Facts {
-        way: part.way,
+fn after(part: &Part, happened: SendOutcome, retry: Duration, now: WallMs) -> Next {
+    let facts = PartFacts {
+        strategy: part.strategy,
         voice: part.voice,
         placeholder: part.placeholder.is_some(),
         attempts: part.attempts.saturating_add(1),
@@ -266,18 +273,18 @@ fn count(c: &Connection, row: i64, doubt: Doubt) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn say(c: &Connection, turn: Option<TurnId>, saying: &Saying, now: WallMs) -> Result<()> {
+pub(super) fn say(c: &Connection, turn: Option<TurnId>, outgoing: &OutgoingText, now: WallMs) -> Result<()> {
     let sql =
         "INSERT INTO outbox(ours, chat, voice, turn, key, part, answers, text, state, not_before, created_at,
                                   lives_from)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'ready', 0, ?9, ?9) ON CONFLICT DO NOTHING";
-    for (part, text) in saying.parts.iter().enumerate() {
+    for (part, text) in outgoing.parts.iter().enumerate() {
         let part = i64::try_from(part).unwrap_or(i64::MAX);
         let turn = turn.map(|t| int(t.0));
-        let answers = saying.answers.map(|m| int(m.0));
-        let (chat, voice) = (saying.chat.as_str(), saying.voice.as_str());
-        let ours = our_id(chat, turn, &saying.key, part, now);
-        c.execute(sql, params![ours, chat, voice, turn, saying.key, part, answers, text, now.0])?;
+        let answers = outgoing.answers.map(|m| int(m.0));
+        let (chat, voice) = (outgoing.chat.as_str(), outgoing.voice.as_str());
+        let ours = our_id(chat, turn, &outgoing.key, part, now);
+        c.execute(sql, params![ours, chat, voice, turn, outgoing.key, part, answers, text, now.0])?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::groups::chat_facts;
 use super::letters::{ToWrite, next_letter, respond};
 use super::turns::{self, OpenTurnRow};
 use super::{Result, Store, StoreError, agent_questions, id, int, outbox, parse};
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatKind, Ending, Lane, LetterId, RunId, TurnId, WallMs};
 use crate::policy::retry;
@@ -61,7 +61,7 @@ pub enum TakenEffect {
     /// An interim reply.
     Message {
         /// It.
-        saying: Saying,
+        outgoing: OutgoingText,
         /// How many parts of replies a turn may say before its end.
         limit: u32,
     },
@@ -70,9 +70,9 @@ pub enum TakenEffect {
         /// How it ended.
         end: TurnEnd,
         /// The reply, and a notice where the host has to explain.
-        sayings: Vec<Saying>,
+        texts: Vec<OutgoingText>,
         /// Said in a direct chat when the whole turn has said nothing.
-        if_silent: Option<Saying>,
+        if_silent: Option<OutgoingText>,
     },
     /// Something is asked of the host.
     Request {
@@ -293,12 +293,12 @@ fn settle(
                 params![int(open.turn.0), costs],
             )?;
             if let Some(text) = tell {
-                outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "start", text), now)?;
+                outbox::say(c, Some(open.turn), &OutgoingText::notice(&open.chat, "start", text), now)?;
             }
             Ok(Collected::Next(open.turn, wait))
         }
         retry::AfterRun::GiveUp { end, tell } => {
-            outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "end", tell), now)?;
+            outbox::say(c, Some(open.turn), &OutgoingText::notice(&open.chat, "end", tell), now)?;
             if *ending == Ending::Stopped {
                 turns::put_back_later(c, open)?;
             }
@@ -366,7 +366,7 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
             c.execute(sql, params![take.run.as_str(), take.now.0])?;
             Ok(Taken::Fresh)
         }
-        TakenEffect::Message { saying, limit } => {
+        TakenEffect::Message { outgoing, limit } => {
             let Some(open) = open else { return Ok(turnless()) };
             let said = "SELECT count(*) FROM outbox WHERE turn = ?1 AND voice = 'reply'";
             let said: u32 = c.query_row(said, [int(open.turn.0)], |r| r.get(0))?;
@@ -376,21 +376,21 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
                     format!("{said} parts said before a turn's end are enough"),
                 ));
             }
-            outbox::say(c, Some(open.turn), saying, take.now)?;
+            outbox::say(c, Some(open.turn), outgoing, take.now)?;
             Ok(Taken::Fresh)
         }
-        TakenEffect::TurnDone { end, sayings, if_silent } => {
+        TakenEffect::TurnDone { end, texts, if_silent } => {
             let Some(open) = open else { return Ok(turnless()) };
-            for saying in sayings {
-                outbox::say(c, Some(open.turn), saying, take.now)?;
+            for outgoing in texts {
+                outbox::say(c, Some(open.turn), outgoing, take.now)?;
             }
             let said = "SELECT count(*) FROM outbox WHERE turn = ?1";
             let said: i64 = c.query_row(said, [int(open.turn.0)], |r| r.get(0))?;
             // In a room an agent may rightly hold its tongue; a person who asked alone is told that nothing will
             // follow.
             let direct = chat_facts(c, &open.chat)?.0 == ChatKind::Direct;
-            if let (true, 0, Some(saying)) = (direct, said, if_silent) {
-                outbox::say(c, Some(open.turn), saying, take.now)?;
+            if let (true, 0, Some(outgoing)) = (direct, said, if_silent) {
+                outbox::say(c, Some(open.turn), outgoing, take.now)?;
             }
             turns::close(c, &open, Some((&take.run, take.ack)), end, take.now)?;
             Ok(Taken::Closed { next: turns::next(c, lane, take.now)? })

@@ -7,8 +7,8 @@ use super::groups::chat_facts;
 use super::letters::{ToWrite, next_letter};
 use super::{Result, Store, StoreError, agent_questions, id, int, outbox, parse};
 use crate::domain::limits::ContextLimits;
-use crate::domain::message::{Command, Stored};
-use crate::domain::outbound::Saying;
+use crate::domain::message::{Command, StoredMessage};
+use crate::domain::outbound::OutgoingText;
 use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::text;
@@ -59,7 +59,7 @@ pub struct InputState {
     /// The chat's title.
     pub title: String,
     /// Messages this run has not been given, in order.
-    pub messages: Vec<Stored>,
+    pub messages: Vec<StoredMessage>,
     /// Context that was left out.
     pub omitted: u64,
 }
@@ -237,7 +237,7 @@ impl Store {
                            WHERE turn = ?1 AND state = 'in_turn' AND seq > ?2";
                 c.execute(sql, params![int(open.turn.0), int(order.0)])?;
             }
-            outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "end", notice), now)?;
+            outbox::say(c, Some(open.turn), &OutgoingText::notice(&open.chat, "end", notice), now)?;
             close(c, &open, None, &end, now)?;
             next(c, &lane, now)
         })
@@ -254,7 +254,9 @@ impl Store {
     ) -> Result<()> {
         self.write(move |c| match open_of_lane(c, &lane)? {
             None => Ok(()),
-            Some(open) => outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, word, notice), now),
+            Some(open) => {
+                outbox::say(c, Some(open.turn), &OutgoingText::notice(&open.chat, word, notice), now)
+            }
         })
         .await
     }
@@ -408,7 +410,12 @@ fn give_back(c: &Connection, open: &OpenTurnRow, run: &RunId, ack: u64, now: Wal
     let lost: u64 =
         c.query_row(&sql, params![turn, run.as_str(), int(ack), RETURNS], |r| Ok(id(r.get(0)?)))?;
     if lost > 0 {
-        outbox::say(c, Some(open.turn), &Saying::notice(&open.chat, "unread", text::unread(lost)), now)?;
+        outbox::say(
+            c,
+            Some(open.turn),
+            &OutgoingText::notice(&open.chat, "unread", text::unread(lost)),
+            now,
+        )?;
     }
     let sql = format!("UPDATE message SET state = 'waiting', turn = NULL WHERE {unread} AND returned < ?4");
     c.execute(&sql, params![turn, run.as_str(), int(ack), RETURNS])?;
@@ -421,7 +428,7 @@ fn ungiven(
     run: &RunId,
     open: &OpenTurnRow,
     limits: ContextLimits,
-) -> Result<(Vec<Stored>, u64)> {
+) -> Result<(Vec<StoredMessage>, u64)> {
     const FIELDS: &str =
         "seq, chat, role, sender, sender_name, owner, text, version, reply_to, attachments, sent_at";
     let sql = format!(
@@ -464,7 +471,7 @@ fn ungiven(
 }
 
 /// What a message takes in a letter: its texts as JSON, with their escapes, and room for names and punctuation.
-fn weight(m: &Stored) -> usize {
+fn weight(m: &StoredMessage) -> usize {
     let json = |text: &str| serde_json::to_string(text).map_or(text.len() * 6, |t| t.len());
     let quoted = m.reply_to.as_ref().map_or(0, |r| json(&r.text));
     let files: usize =
@@ -472,7 +479,7 @@ fn weight(m: &Stored) -> usize {
     json(&m.text) + quoted + files + 1_200
 }
 
-fn stored(r: &Row<'_>) -> rusqlite::Result<Result<Stored>> {
+fn stored(r: &Row<'_>) -> rusqlite::Result<Result<StoredMessage>> {
     let seq: i64 = r.get(0)?;
     let (chat, role): (String, String) = (r.get(1)?, r.get(2)?);
     let (reply_to, attachments): (Option<String>, String) = (r.get(8)?, r.get(9)?);
@@ -480,7 +487,7 @@ fn stored(r: &Row<'_>) -> rusqlite::Result<Result<Stored>> {
     let (sender_id, sender_name, owner, text, version, at) =
         (r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?, r.get(7)?, r.get(10)?);
     Ok((|| {
-        Ok(Stored {
+        Ok(StoredMessage {
             seq: MessageSeq(id(seq)),
             chat: parse("message.chat", &chat)?,
             wakes: role == "wake",

@@ -12,7 +12,6 @@ use unicode_security::confusable_detection::skeleton;
 
 use crate::domain::outbound::Voice;
 
-/// Before every notice.
 pub const PREFIX: &str = "[lazaret]";
 /// What stands in an agent's words where the prefix stood.
 const DEFUSED: &str = "(lazaret)";
@@ -25,16 +24,16 @@ const MARKS: usize = 2;
 
 /// The text as it goes to the chat. A notice gets the prefix; in an agent's words the prefix is defused wherever it
 /// stands, whatever it is spelled with.
-pub fn voiced(voice: Voice, text: &str) -> String {
+pub fn render(voice: Voice, text: &str) -> String {
     match voice {
         Voice::Notice => format!("{PREFIX} {text}"),
         // What a person cannot see, a person is not told: escapes for a terminal, marks that turn the line around.
-        Voice::Reply => defuse(&clean(text)),
+        Voice::Reply => neutralize_prefix(&clean(text)),
     }
 }
 
-/// Whether text, as people will see it, holds the prefix or what looks like it: markup can hide it from [`voiced`].
-pub fn imitates(visible: &str) -> bool {
+/// Whether text, as people will see it, holds the prefix or what looks like it: markup can hide it from [`render`].
+pub fn looks_like_notice(visible: &str) -> bool {
     finds(&looks(visible)).next().is_some()
 }
 
@@ -63,10 +62,10 @@ pub fn label(text: &str) -> String {
 
 /// A person's name as the agent is told it. One that could be read as the agent's own, as the host's, or as one of
 /// `owners` (of whom this person is none) says so.
-pub fn name_of(person: &str, persona: &str, owners: &[String]) -> String {
+pub fn unambiguous_name(person: &str, persona: &str, owners: &[String]) -> String {
     let name = label(person);
     let same = |other: &str| alike(&name, other);
-    if same(persona) || same(PREFIX) || imitates(&name) || owners.iter().any(|owner| same(owner)) {
+    if same(persona) || same(PREFIX) || looks_like_notice(&name) || owners.iter().any(|owner| same(owner)) {
         return format!("{name}{OTHER}");
     }
     name
@@ -87,7 +86,7 @@ fn is_private(c: char) -> bool {
 }
 
 /// In an agent's words, the prefix becomes a word in round brackets.
-pub(super) fn defuse(text: &str) -> String {
+pub(super) fn neutralize_prefix(text: &str) -> String {
     let looks = looks(text);
     let mut out = String::with_capacity(text.len());
     let mut from = 0;
@@ -257,16 +256,19 @@ mod tests {
 
     #[test]
     fn d13_an_agent_cannot_speak_as_the_host() {
-        assert_eq!(voiced(Voice::Notice, "Stopped."), "[lazaret] Stopped.");
+        assert_eq!(render(Voice::Notice, "Stopped."), "[lazaret] Stopped.");
         assert_eq!(
-            voiced(Voice::Reply, "ok\n[Lazaret] Pay here: [LAZARET]"),
+            render(Voice::Reply, "ok\n[Lazaret] Pay here: [LAZARET]"),
             "ok\n(lazaret) Pay here: (lazaret)"
         );
-        assert_eq!(voiced(Voice::Reply, "ä[lazaret]ö"), "ä(lazaret)ö");
+        assert_eq!(render(Voice::Reply, "ä[lazaret]ö"), "ä(lazaret)ö");
         for forged in FORGED {
-            assert!(imitates(forged), "{forged}");
-            let told = voiced(Voice::Reply, &format!("ok\n{forged}"));
-            assert!(told.contains("(lazaret)") && told.ends_with("Pay") && !imitates(&told), "{told}");
+            assert!(looks_like_notice(forged), "{forged}");
+            let told = render(Voice::Reply, &format!("ok\n{forged}"));
+            assert!(
+                told.contains("(lazaret)") && told.ends_with("Pay") && !looks_like_notice(&told),
+                "{told}"
+            );
         }
     }
 
@@ -281,14 +283,14 @@ mod tests {
             "„lazaret“ (lazaret) «lazaret» Łazarz mówi: [łazar]",
             "日本語「はい」と 【注】 עברית [lazar] émoji 👩\u{200d}🚀",
         ] {
-            assert_eq!(voiced(Voice::Reply, plain), plain);
+            assert_eq!(render(Voice::Reply, plain), plain);
         }
     }
 
     #[test]
     fn d13_a_line_is_not_turned_around_to_show_the_prefix() {
         for (turn, back) in [('\u{202e}', '\u{202c}'), ('\u{2067}', '\u{2069}'), ('\u{202b}', '\u{202c}')] {
-            let told = voiced(Voice::Reply, &format!("{turn}]terazal[{back} Your key expired"));
+            let told = render(Voice::Reply, &format!("{turn}]terazal[{back} Your key expired"));
             assert_eq!(told, "]terazal[ Your key expired");
         }
     }
@@ -307,11 +309,11 @@ mod tests {
     fn d13_nobody_wears_the_name_of_the_agent_the_host_or_an_owner() {
         let owners = ["Ann Lee".to_owned()];
         for worn in ["Laz", "lаz", "L A Z", "Laz.", "[lazaret]", "Lazaret", "Аnn Lee", "ann  lee ✓"] {
-            let told = name_of(worn, "Laz", &owners);
+            let told = unambiguous_name(worn, "Laz", &owners);
             assert!(told.ends_with(" (someone else)"), "{told}");
         }
         for own in ["Bob", "Lazlo", "Ann", "王", ""] {
-            assert_eq!(name_of(own, "Laz", &owners), own);
+            assert_eq!(unambiguous_name(own, "Laz", &owners), own);
         }
     }
 
@@ -340,9 +342,9 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
         #[test]
         fn d13_no_words_of_an_agent_look_like_a_notice(text in near_misses()) {
-            let told = voiced(Voice::Reply, &text);
-            prop_assert!(!imitates(&told), "{told:?}");
-            prop_assert_eq!(voiced(Voice::Reply, &told), told);
+            let told = render(Voice::Reply, &text);
+            prop_assert!(!looks_like_notice(&told), "{told:?}");
+            prop_assert_eq!(render(Voice::Reply, &told), told);
         }
 
         #[test]

@@ -18,7 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{BENEATH, UntrustedDir, UntrustedFile, Wanted, retry_again};
+use super::{BENEATH, FileRequirements, UntrustedDir, UntrustedFile, retry_again};
 use crate::refusal::Refusal;
 
 /// What a tree takes of the disk.
@@ -77,7 +77,7 @@ pub struct Entry {
 
 /// A step of a walk.
 #[derive(Debug)]
-pub enum Step {
+pub enum WalkStep {
     /// A name. [`Walk::path`], [`Walk::file`], [`Walk::link`] and [`Walk::unlink`] are about it until the next step.
     Entry(Entry),
     /// A directory whose entries have all been passed; [`Walk::unlink`] is about it.
@@ -163,7 +163,7 @@ impl UntrustedDir {
         let mut shared = HashSet::new();
         while let Some(step) = walk.next() {
             match step {
-                Step::Entry(entry) => {
+                WalkStep::Entry(entry) => {
                     usage.entries += 1;
                     usage.deepest = usage.deepest.max(walk.depth());
                     let once = entry.kind == Kind::Folder || entry.links < 2 || shared.insert(entry.inode);
@@ -171,8 +171,8 @@ impl UntrustedDir {
                         usage.bytes = usage.bytes.saturating_add(entry.on_disk);
                     }
                 }
-                Step::Left => {}
-                Step::Unread(_) => usage.unread += 1,
+                WalkStep::Left => {}
+                WalkStep::Unread(_) => usage.unread += 1,
             }
         }
         usage.truncated = walk.truncated();
@@ -206,9 +206,9 @@ impl UntrustedDir {
         let mut first = None;
         while let Some(step) = walk.next() {
             let removed = match step {
-                Step::Entry(entry) if entry.kind == Kind::Folder => Ok(()),
-                Step::Entry(_) | Step::Left => walk.unlink(),
-                Step::Unread(e) => Err(e),
+                WalkStep::Entry(entry) if entry.kind == Kind::Folder => Ok(()),
+                WalkStep::Entry(_) | WalkStep::Left => walk.unlink(),
+                WalkStep::Unread(e) => Err(e),
             };
             if let Err(e) = removed {
                 first.get_or_insert(e);
@@ -227,7 +227,7 @@ impl Walk {
         clippy::should_implement_trait,
         reason = "between two steps the walk is asked about the last one"
     )]
-    pub fn next(&mut self) -> Option<Step> {
+    pub fn next(&mut self) -> Option<WalkStep> {
         loop {
             if self.truncated {
                 return None;
@@ -237,7 +237,7 @@ impl Walk {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(e) => {
                         self.name = folder;
-                        return Some(Step::Unread(e.into()));
+                        return Some(WalkStep::Unread(e.into()));
                     }
                 }
                 continue;
@@ -257,14 +257,14 @@ impl Walk {
                             match self.look() {
                                 // It went while the tree was walked.
                                 Err(Errno::NOENT) => {}
-                                Err(e) => return Some(Step::Unread(e.into())),
-                                Ok(entry) => return Some(Step::Entry(entry)),
+                                Err(e) => return Some(WalkStep::Unread(e.into())),
+                                Ok(entry) => return Some(WalkStep::Entry(entry)),
                             }
                         }
                     }
                     Some(Err(e)) => {
                         frame.listing = None;
-                        return Some(Step::Unread(e.into()));
+                        return Some(WalkStep::Unread(e.into()));
                     }
                     None => frame.listing = None,
                 }
@@ -282,8 +282,8 @@ impl Walk {
             self.name = done.name;
             self.left_inode = done.at.1;
             return Some(match self.up() {
-                Ok(()) => Step::Left,
-                Err(e) => Step::Unread(e.into()),
+                Ok(()) => WalkStep::Left,
+                Err(e) => WalkStep::Unread(e.into()),
             });
         }
     }
@@ -293,7 +293,7 @@ impl Walk {
         self.truncated
     }
 
-    /// The number of the directory that the last [`Step::Left`] was about.
+    /// The number of the directory that the last [`WalkStep::Left`] was about.
     pub fn left_inode(&self) -> u64 {
         self.left_inode
     }
@@ -313,7 +313,7 @@ impl Walk {
     /// # Errors
     /// As [`UntrustedDir::file`]; it may be another thing by now.
     pub fn file(&self, cap: u64) -> Result<UntrustedFile, Refusal> {
-        let wanted = Wanted { owner: None, one_link: false, cap };
+        let wanted = FileRequirements { owner: None, one_link: false, cap };
         super::open_file(&self.here, self.dev, self.name.as_ref(), wanted)
     }
 
@@ -581,7 +581,7 @@ mod tests {
         let mut walk = inside.walk(100).unwrap();
         let mut seen = Vec::new();
         while let Some(step) = walk.next() {
-            let Step::Entry(entry) = step else { continue };
+            let WalkStep::Entry(entry) = step else { continue };
             seen.push(walk.path());
             assert_eq!(walk.share().is_ok(), entry.kind == Kind::Folder, "{}", walk.path().display());
         }
@@ -601,10 +601,10 @@ mod tests {
         fs::write(outside.path().join("secret"), b"x").unwrap();
         fs::create_dir(dir.path().join("a")).unwrap();
         let mut walk = inside.walk(100).unwrap();
-        assert!(matches!(walk.next(), Some(Step::Entry(e)) if e.kind == Kind::Folder));
+        assert!(matches!(walk.next(), Some(WalkStep::Entry(e)) if e.kind == Kind::Folder));
         fs::remove_dir(dir.path().join("a")).unwrap();
         symlink(outside.path(), dir.path().join("a")).unwrap();
-        assert!(matches!(walk.next(), Some(Step::Unread(_))));
+        assert!(matches!(walk.next(), Some(WalkStep::Unread(_))));
         assert!(walk.next().is_none());
         inside.remove_tree(OsStr::new("a"), 100).unwrap();
         assert!(outside.path().join("secret").exists() && !dir.path().join("a").is_symlink());
@@ -620,7 +620,7 @@ mod tests {
         let mut walk = inside.walk(100).unwrap();
         let mut seen = Vec::new();
         while let Some(step) = walk.next() {
-            if matches!(step, Step::Entry(_)) {
+            if matches!(step, WalkStep::Entry(_)) {
                 seen.push(walk.path());
                 if walk.path() == Path::new("a/b/f") {
                     // Its `..` is now a directory that the walk never came through.
@@ -635,11 +635,11 @@ mod tests {
         let mut walk = inside.walk(100).unwrap();
         while let Some(step) = walk.next() {
             match step {
-                Step::Entry(_) if walk.path() == Path::new("a/b/f") => {
+                WalkStep::Entry(_) if walk.path() == Path::new("a/b/f") => {
                     fs::rename(dir.path().join("a/b"), outside.path().join("c")).unwrap();
                 }
                 // Back in `a`, by its name from the top: what was moved away is not what is removed here.
-                Step::Left => drop(walk.unlink()),
+                WalkStep::Left => drop(walk.unlink()),
                 _ => {}
             }
         }

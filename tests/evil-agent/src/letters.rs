@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipc_schema::ToAgentLetter;
-use ipc_schema::layout::letter_name;
+use ipc_schema::directory_layout::letter_name;
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::from_agent::{Message, Outcome, TurnDone};

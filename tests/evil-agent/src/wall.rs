@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use ipc_schema::layout::{self, box_path, letter_name};
+use ipc_schema::directory_layout::{self, box_path, letter_name};
+use ipc_schema::letter_writer::LetterDir;
 use ipc_schema::letters::from_agent::{Outcome, Ready, TurnDone};
 use ipc_schema::letters::{FromAgent, ToAgent};
-use ipc_schema::write::LetterDir;
 use ipc_schema::{FromAgentLetter, LetterId, RunId, ToAgentLetter, TurnId};
 use serde_json::Value;
 
@@ -54,7 +54,7 @@ impl Wall {
     /// Reads `begin`.
     pub fn stand() -> Result<Self, String> {
         let ipc = Path::new(box_path::IPC);
-        let (to, from) = (ipc.join(layout::TO_AGENT), ipc.join(layout::FROM_AGENT));
+        let (to, from) = (ipc.join(directory_layout::TO_AGENT), ipc.join(directory_layout::FROM_AGENT));
         let begin = to.join(letter_name(1, "begin"));
         let asked = Instant::now();
         while !begin.exists() {
@@ -106,7 +106,7 @@ impl Wall {
 
     /// Whether `_close` lies there.
     pub fn closing(&self) -> bool {
-        self.to.join(layout::CLOSE).exists()
+        self.to.join(directory_layout::CLOSE).exists()
     }
 
     /// The names of the host's letters, oldest first.

@@ -64,7 +64,7 @@ impl Container {
             labels,
             spec,
             body,
-            created: chrono::Utc::now().timestamp(),
+            created: jiff::Timestamp::now().as_second(),
             phase: watch::Sender::new(Phase::Created),
             line: Mutex::default(),
             starting: tokio::sync::Mutex::new(()),
@@ -256,5 +256,5 @@ impl Container {
 }
 
 fn now() -> String {
-    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true)
+    format!("{:.9}", jiff::Timestamp::now())
 }

@@ -145,7 +145,7 @@ async fn a_local_tool_that_was_cut_off_may_have_run_and_the_one_after_it_has_not
     assert!(results[0].0.starts_with("interrupted; it may have run") && results[0].1);
     assert!(results[1].0.starts_with("not run") && results[1].1);
     assert_eq!(results[2], ("sent".into(), false));
-    assert!(!host.places().resolve("first").exists() && !host.places().resolve("second").exists());
+    assert!(!host.paths().resolve("first").exists() && !host.paths().resolve("second").exists());
 }
 
 #[tokio::test]

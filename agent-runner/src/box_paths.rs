@@ -2,36 +2,32 @@
 
 use std::path::{Path, PathBuf};
 
-use ipc_schema::layout::{self, box_path};
+use ipc_schema::directory_layout::{self, box_path};
 
 /// Where the protocol's paths lie.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct BoxPaths {
     root: PathBuf,
 }
 
-impl Places {
-    /// Places below `root`.
+impl BoxPaths {
+    /// BoxPaths below `root`.
     pub fn below(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// The host's letters.
     pub fn ipc_to_agent(&self) -> PathBuf {
-        self.absolute(box_path::IPC).join(layout::TO_AGENT)
+        self.absolute(box_path::IPC).join(directory_layout::TO_AGENT)
     }
 
-    /// Our letters.
     pub fn ipc_from_agent(&self) -> PathBuf {
-        self.absolute(box_path::IPC).join(layout::FROM_AGENT)
+        self.absolute(box_path::IPC).join(directory_layout::FROM_AGENT)
     }
 
-    /// The gateway's socket.
     pub fn socket(&self) -> PathBuf {
-        self.absolute(box_path::RUN).join(layout::GATEWAY_SOCKET)
+        self.absolute(box_path::RUN).join(directory_layout::GATEWAY_SOCKET)
     }
 
-    /// The transcripts' directory.
     pub fn session(&self) -> PathBuf {
         self.absolute(box_path::SESSION)
     }
@@ -85,17 +81,17 @@ mod tests {
 
     #[test]
     fn paths_of_the_model_land_below_the_root() {
-        let places = Places::below("/r");
+        let paths = BoxPaths::below("/r");
         for (written, meant, shown) in [
             ("notes/a.md", "/r/workspace/notes/a.md", "/workspace/notes/a.md"),
             ("/inbox/x", "/r/inbox/x", "/inbox/x"),
             ("~/b", "/r/workspace/.home/b", "/workspace/.home/b"),
             ("~", "/r/workspace/.home", "/workspace/.home"),
         ] {
-            assert_eq!(places.resolve(written), Path::new(meant));
-            assert_eq!(places.shown(Path::new(meant)), shown);
+            assert_eq!(paths.resolve(written), Path::new(meant));
+            assert_eq!(paths.shown(Path::new(meant)), shown);
         }
-        let real = Places::below("/");
+        let real = BoxPaths::below("/");
         assert_eq!(real.resolve("/etc/hosts"), Path::new("/etc/hosts"));
         assert_eq!(real.shown(Path::new("/etc/hosts")), "/etc/hosts");
         assert_eq!(real.socket(), Path::new("/run/lazaret/gateway.sock"));

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
-use ipc_schema::layout::{FROM_AGENT, box_path};
-use ipc_schema::probe::{Attempt, ROOM_AT_ONCE};
+use ipc_schema::directory_layout::{FROM_AGENT, box_path};
+use ipc_schema::probe_report::{Attempt, ROOM_AT_ONCE};
 use rustix::fs::{self, CWD, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, MountFlags, OpenTreeFlags, UnmountFlags};

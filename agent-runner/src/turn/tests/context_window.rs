@@ -39,7 +39,7 @@ async fn a_conversation_past_its_share_of_the_window_is_summarised() {
     let third = requests[2].to_string();
     assert!(third.contains("They wrote many x.") && !third.contains("xxxxx"));
     assert!(third.contains("/session/archive/s-1-2.md"));
-    let archive = std::fs::read_to_string(host.places().session().join("archive/s-1-2.md")).unwrap();
+    let archive = std::fs::read_to_string(host.paths().session().join("archive/s-1-2.md")).unwrap();
     assert!(archive.contains(&"x".repeat(90_000)) && archive.contains("long indeed"));
     let transcript = host.transcript();
     let numbers: Vec<_> = transcript.entries().iter().map(|entry| entry.entry).collect();
@@ -64,7 +64,7 @@ async fn without_a_summary_old_turns_go_all_the_same() {
     three_turns(&host, &script).await;
     let third = script.requests()[2].to_string();
     assert!(third.contains("was put away") && !third.contains("xxxxx"));
-    assert!(host.places().session().join("archive/s-1-2.md").exists());
+    assert!(host.paths().session().join("archive/s-1-2.md").exists());
 }
 
 #[tokio::test]

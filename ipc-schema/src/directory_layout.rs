@@ -38,7 +38,7 @@ pub fn letter_name(n: u64, kind: &str) -> String {
 
 /// What a file name in a letter directory says about the file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Name<'a> {
+pub enum FileName<'a> {
     /// A finished letter.
     Letter {
         /// Its number.
@@ -47,7 +47,7 @@ pub enum Name<'a> {
         kind: &'a str,
     },
     /// A file being written. Never read; it counts against the budget.
-    Draft,
+    Partial,
     /// `_close`.
     Close,
 }
@@ -56,12 +56,12 @@ pub enum Name<'a> {
 ///
 /// # Errors
 /// [`RefusalCode::Name`] for everything else, number 0 included.
-pub fn parse_name(name: &[u8]) -> Result<Name<'_>, Refusal> {
+pub fn parse_name(name: &[u8]) -> Result<FileName<'_>, Refusal> {
     if name == CLOSE.as_bytes() {
-        return Ok(Name::Close);
+        return Ok(FileName::Close);
     }
     if name.first() == Some(&b'.') {
-        return Ok(Name::Draft);
+        return Ok(FileName::Partial);
     }
     let parsed = std::str::from_utf8(name).ok().and_then(|text| {
         let (digits, rest) = text.split_at_checked(10)?;
@@ -69,7 +69,7 @@ pub fn parse_name(name: &[u8]) -> Result<Name<'_>, Refusal> {
         let n: u64 = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())??;
         let kind_fits =
             (1..=32).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        (n > 0 && kind_fits).then_some(Name::Letter { n, kind })
+        (n > 0 && kind_fits).then_some(FileName::Letter { n, kind })
     });
     parsed.ok_or_else(|| {
         Refusal::new(
@@ -89,10 +89,13 @@ mod tests {
 
     #[test]
     fn names_are_read_strictly() {
-        assert_eq!(parse_name(b"0000000003-message.json"), Ok(Name::Letter { n: 3, kind: "message" }));
-        assert_eq!(parse_name(b"0000000009-turn_done.json"), Ok(Name::Letter { n: 9, kind: "turn_done" }));
-        assert_eq!(parse_name(b"_close"), Ok(Name::Close));
-        assert_eq!(parse_name(b".0000000003-message.json.part"), Ok(Name::Draft));
+        assert_eq!(parse_name(b"0000000003-message.json"), Ok(FileName::Letter { n: 3, kind: "message" }));
+        assert_eq!(
+            parse_name(b"0000000009-turn_done.json"),
+            Ok(FileName::Letter { n: 9, kind: "turn_done" })
+        );
+        assert_eq!(parse_name(b"_close"), Ok(FileName::Close));
+        assert_eq!(parse_name(b".0000000003-message.json.part"), Ok(FileName::Partial));
         let long = format!("0000000001-{}.json", "a".repeat(33));
         for bad in [
             &b""[..],
@@ -124,7 +127,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(n in 1u64..=9_999_999_999, kind in "[a-z_]{1,32}") {
             let name = letter_name(n, &kind);
-            prop_assert_eq!(parse_name(name.as_bytes()), Ok(Name::Letter { n, kind: &kind }));
+            prop_assert_eq!(parse_name(name.as_bytes()), Ok(FileName::Letter { n, kind: &kind }));
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! Messages as the model sees them: frames that no text can close.
 
 #[cfg(any(test, fuzzing))]
-pub mod reader;
+pub mod test_parser;
 
 use std::fmt::Write;
 
@@ -97,7 +97,7 @@ fn entities(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::reader::{parse, visible};
+    use super::test_parser::{parse, visible};
     use super::*;
     use ipc_schema::MessageSeq;
     use ipc_schema::letters::to_agent::{Chat, ChatKind, Person, Quote};

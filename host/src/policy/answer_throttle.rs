@@ -21,11 +21,11 @@ const SPENT_MAX: Duration = Duration::from_secs(20);
 
 /// The patience that is left for one run: a bucket that leaks, kept as the time at which it will be empty.
 #[derive(Debug, Default)]
-pub struct Patience {
+pub struct AnswerThrottle {
     empty_at: Option<Instant>,
 }
 
-impl Patience {
+impl AnswerThrottle {
     /// Spends `cost`; how long the answer has to wait. `now` is monotonic.
     pub fn spend(&mut self, now: Instant, cost: Duration) -> Duration {
         let spent = self.empty_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_refused_a_few_times_does_not_wait() {
-        let (mut patience, now) = (Patience::default(), Instant::now());
+        let (mut patience, now) = (AnswerThrottle::default(), Instant::now());
         assert!((0..100).all(|_| patience.spend(now, REFUSAL).is_zero()));
         let later = |n: u64| now + Duration::from_secs(10) + Duration::from_millis(100 * n);
         assert!((0..1_000).all(|n| patience.spend(later(n), REFUSAL).is_zero()), "ten a second");
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn who_goes_on_waits_longer_and_longer_but_not_for_ever() {
-        let (mut patience, now) = (Patience::default(), Instant::now());
+        let (mut patience, now) = (AnswerThrottle::default(), Instant::now());
         patience.spend(now, 100 * REFUSAL);
         let waits: Vec<Duration> = (0..200).map(|_| patience.spend(now, REFUSAL)).collect();
         assert!(waits[0] > Duration::ZERO && waits.is_sorted());
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn what_is_served_is_a_hundred_times_cheaper() {
-        let (mut patience, now) = (Patience::default(), Instant::now());
+        let (mut patience, now) = (AnswerThrottle::default(), Instant::now());
         assert!((0..10_000).all(|_| patience.spend(now, ANSWER).is_zero()));
         assert!(patience.spend(now, ANSWER) > Duration::ZERO);
     }

@@ -30,7 +30,6 @@ impl HeadAndTail {
         self.cut += (lost.len() + overflow) as u64;
     }
 
-    /// Whether nothing came.
     pub fn is_empty(&self) -> bool {
         self.head.is_empty() && self.tail.is_empty()
     }

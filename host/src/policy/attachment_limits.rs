@@ -2,7 +2,7 @@
 //! looks into one: what it claims to be is a label, and its name on the disk is made of its bytes.
 
 use crate::domain::limits::Budget;
-use crate::domain::message::{Attachment, Offered};
+use crate::domain::message::{Attachment, OfferedFile};
 use crate::text::{self, label};
 
 /// Files of one message that are looked at.
@@ -14,8 +14,8 @@ pub const FILES_OF_CONTEXT: usize = 10;
 const INBOX_NAMES: u64 = 20_000;
 
 /// A message's files as they are stored with it: nothing is fetched before a box is to read the message.
-pub fn offered(files: &[Offered], most: u64) -> Vec<Attachment> {
-    let one = |file: &Offered| Attachment {
+pub fn offered(files: &[OfferedFile], most: u64) -> Vec<Attachment> {
+    let one = |file: &OfferedFile| Attachment {
         handle: Some(file.handle.clone()),
         file: None,
         name: label(&file.name),
@@ -99,8 +99,8 @@ mod tests {
         }
     }
 
-    fn photo(bytes: Option<u64>) -> Offered {
-        Offered { handle: "h".into(), name: "p\u{202e}.jpg".into(), mime: "image/jpeg".into(), bytes }
+    fn photo(bytes: Option<u64>) -> OfferedFile {
+        OfferedFile { handle: "h".into(), name: "p\u{202e}.jpg".into(), mime: "image/jpeg".into(), bytes }
     }
 
     #[test]

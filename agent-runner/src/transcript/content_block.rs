@@ -17,7 +17,6 @@ pub struct View<'a> {
     /// `text`, `thinking`, `tool_use`, …
     #[serde(rename = "type", borrow, default)]
     pub kind: Cow<'a, str>,
-    /// Of a text.
     #[serde(default)]
     pub text: Option<String>,
     /// Of a tool call.
@@ -40,7 +39,6 @@ impl Block {
         RawValue::from_string(json.replace(['\n', '\r'], " ")).map(Self)
     }
 
-    /// The JSON.
     pub fn raw(&self) -> &RawValue {
         &self.0
     }

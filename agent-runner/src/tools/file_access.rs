@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ignore::{DirEntry, WalkBuilder};
 use rustix::fs::{self, FileType, Mode, OFlags};
 
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 
 /// How much of a file is looked at to tell text from binary.
 const SNIFF_BYTES: usize = 8 * 1024;
@@ -19,7 +19,6 @@ const SNIFF_BYTES: usize = 8 * 1024;
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Whether to end.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -40,9 +39,9 @@ impl Stop {
 ///
 /// # Errors
 /// What it is instead and what to do, in a sentence for the model.
-pub fn open(places: &Places, path: &Path) -> Result<(File, u64), String> {
-    let file = open_with(path, OFlags::RDONLY).map_err(|e| problem(places, path, &e))?;
-    let size = file.metadata().map_err(|e| problem(places, path, &e))?.len();
+pub fn open(paths: &BoxPaths, path: &Path) -> Result<(File, u64), String> {
+    let file = open_with(path, OFlags::RDONLY).map_err(|e| problem(paths, path, &e))?;
+    let size = file.metadata().map_err(|e| problem(paths, path, &e))?.len();
     Ok((file, size))
 }
 
@@ -80,8 +79,8 @@ impl From<NotRegular> for io::Error {
 }
 
 /// An error in the model's words: the path as it knows it, what happened, what to do.
-pub fn problem(places: &Places, path: &Path, error: &io::Error) -> String {
-    let shown = places.shown(path);
+pub fn problem(paths: &BoxPaths, path: &Path, error: &io::Error) -> String {
+    let shown = paths.shown(path);
     match error.kind() {
         io::ErrorKind::NotFound => format!("{shown} does not exist; list_files shows what does"),
         io::ErrorKind::PermissionDenied => {
@@ -104,11 +103,11 @@ pub fn looks_binary(start: &[u8]) -> bool {
 ///
 /// # Errors
 /// As [`open`]; also for one that is too large, or no UTF-8 text.
-pub fn read_text(places: &Places, path: &Path, cap: u64) -> Result<String, String> {
-    let (file, size) = open(places, path)?;
-    let shown = places.shown(path);
+pub fn read_text(paths: &BoxPaths, path: &Path, cap: u64) -> Result<String, String> {
+    let (file, size) = open(paths, path)?;
+    let shown = paths.shown(path);
     let mut bytes = Vec::new();
-    file.take(cap + 1).read_to_end(&mut bytes).map_err(|e| problem(places, path, &e))?;
+    file.take(cap + 1).read_to_end(&mut bytes).map_err(|e| problem(paths, path, &e))?;
     if bytes.len() as u64 > cap {
         return Err(format!("{shown} has {size} bytes, more than {cap}; use run_command (sed, awk) for it"));
     }

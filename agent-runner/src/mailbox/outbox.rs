@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipc_schema::letter_writer::{LetterDir, WriteError};
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{Draft, Status};
-use ipc_schema::write::{LetterDir, WriteError};
 use ipc_schema::{FromAgentLetter, LetterId, RunId, TurnId};
 
 use crate::error::Fatal;
@@ -195,7 +195,7 @@ mod tests {
     #[tokio::test]
     async fn numbers_grow_by_one_and_carry_the_ack_of_their_moment() {
         let host = Host::new();
-        let mut outbox = Outbox::open(host.places().ipc_from_agent(), host.run.clone()).unwrap();
+        let mut outbox = Outbox::open(host.paths().ipc_from_agent(), host.run.clone()).unwrap();
         let turn = TurnId(4);
         outbox.settle(1);
         outbox.settle(3);
@@ -211,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_host_has_consumed_is_not_said_again() {
         let host = Host::new();
-        let mut outbox = Outbox::open(host.places().ipc_from_agent(), host.run.clone()).unwrap();
+        let mut outbox = Outbox::open(host.paths().ipc_from_agent(), host.run.clone()).unwrap();
         let id = |block| LetterId::of_block(TurnId(4), 2, block);
         outbox.consumed(id(0));
         for block in [0, 1, 1] {
@@ -223,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn a_text_that_is_too_long_is_cut_and_still_taken() {
         let host = Host::new();
-        let mut outbox = Outbox::open(host.places().ipc_from_agent(), host.run.clone()).unwrap();
+        let mut outbox = Outbox::open(host.paths().ipc_from_agent(), host.run.clone()).unwrap();
         let id = LetterId::of_block(TurnId(4), 2, 0);
         outbox.say(TurnId(4), id, message(&"\u{1}".repeat(300_000))).await.unwrap();
         assert!(matches!(&host.letters()[0].body, FromAgent::Message(m) if m.text.contains("cut")));

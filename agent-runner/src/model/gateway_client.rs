@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::{Answer, CallError, Draft, Model, errors, stream};
+use super::{Answer, CallError, Draft, Model, error_codes, stream};
 
 /// The wire's version, by the `anthropic-version` header.
 const VERSION: &str = "2023-06-01";
@@ -79,7 +79,7 @@ impl Model for Gateway {
         let (response, _connection) = self.ask(body).await?;
         let status = response.status();
         if !status.is_success() {
-            return Err(errors::of_status(status.as_u16(), &error_body(response.into_body()).await));
+            return Err(error_codes::of_status(status.as_u16(), &error_body(response.into_body()).await));
         }
         read_stream(response.into_body(), draft).await
     }

@@ -19,7 +19,7 @@ pub const NO_LIMIT: u64 = u64::MAX;
 /// What the host wants to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Order {
+pub struct ProbeOrder {
     /// The report says it again: whoever wrote it has read what the host wrote.
     pub nonce: String,
     /// Addresses of the host itself, which the box must not reach.
@@ -29,7 +29,7 @@ pub struct Order {
 /// What the box is, from inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct ProbeReport {
     /// The order's.
     pub nonce: String,
     /// Who the program is.

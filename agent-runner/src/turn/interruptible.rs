@@ -9,9 +9,9 @@ use ipc_schema::{LetterId, TurnId};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::error::Fatal;
-use crate::mailbox::Post;
+use crate::mailbox::Mailbox;
+use crate::mailbox::outbox::Mention;
 use crate::model::Draft;
-use crate::outbox::Mention;
 
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 const DRAFT_EVERY: Duration = Duration::from_secs(1);
@@ -19,9 +19,7 @@ const DRAFT_EVERY: Duration = Duration::from_secs(1);
 /// What is under way.
 #[derive(Debug, Clone, Copy)]
 pub struct Doing<'a> {
-    /// The turn.
     pub turn: TurnId,
-    /// In one word.
     pub state: Activity,
     /// The tool in hand.
     pub tool: Option<&'a str>,
@@ -51,11 +49,11 @@ pub enum Attended<T> {
 /// # Errors
 /// When letters cannot be read any more.
 pub async fn attend<T>(
-    post: &mut Post,
+    mailbox: &mut Mailbox,
     doing: Doing<'_>,
     work: impl Future<Output = T>,
 ) -> Result<Attended<T>, Fatal> {
-    watch(post, doing, work, |_| None).await
+    watch(mailbox, doing, work, |_| None).await
 }
 
 /// Waits for the verdict on a request; with it comes the number of the letter that held it.
@@ -63,48 +61,48 @@ pub async fn attend<T>(
 /// # Errors
 /// When letters cannot be read any more.
 pub async fn await_verdict(
-    post: &mut Post,
+    mailbox: &mut Mailbox,
     doing: Doing<'_>,
     request: &LetterId,
 ) -> Result<Attended<(u64, Verdict)>, Fatal> {
-    watch(post, doing, pending(), |post| post.take_verdict(request)).await
+    watch(mailbox, doing, pending(), |mailbox| mailbox.take_verdict(request)).await
 }
 
 async fn watch<T>(
-    post: &mut Post,
+    mailbox: &mut Mailbox,
     doing: Doing<'_>,
     work: impl Future<Output = T>,
-    mut look: impl FnMut(&mut Post) -> Option<T>,
+    mut look: impl FnMut(&mut Mailbox) -> Option<T>,
 ) -> Result<Attended<T>, Fatal> {
     let begun = Instant::now();
     // At once, not at the first tick: work that is done in no time is told of too.
-    post.outbox.mention(Some(doing.turn), Mention::Status(doing.status(begun)));
+    mailbox.outbox.mention(Some(doing.turn), Mention::Status(doing.status(begun)));
     let mut status = ticks(begun + STATUS_EVERY, STATUS_EVERY);
     let mut drafts = ticks(begun + DRAFT_EVERY, DRAFT_EVERY);
     let mut drafted = 0;
     tokio::pin!(work);
     loop {
-        if let Some(found) = look(post) {
+        if let Some(found) = look(mailbox) {
             return Ok(Attended::Done(found));
         }
-        if let Some(why) = post.interrupted(doing.turn) {
+        if let Some(why) = mailbox.interrupted(doing.turn) {
             return Ok(Attended::Interrupted(why));
         }
-        if doing.ends_on_close && post.closing() {
+        if doing.ends_on_close && mailbox.closing() {
             return Ok(Attended::Closing);
         }
         tokio::select! {
             // Letters first: an interrupt that lies there is not outrun by a tool that just ended.
             biased;
-            received = post.receive() => received?,
+            received = mailbox.receive() => received?,
             done = &mut work => return Ok(Attended::Done(done)),
             _ = status.tick() => {
-                post.outbox.mention(Some(doing.turn), Mention::Status(doing.status(begun)));
+                mailbox.outbox.mention(Some(doing.turn), Mention::Status(doing.status(begun)));
             }
             _ = drafts.tick(), if doing.draft.is_some() => {
                 if let Some(text) = doing.draft.and_then(|draft| draft.newer_than(drafted)) {
                     drafted = text.len();
-                    post.outbox.mention(Some(doing.turn), Mention::Draft(text));
+                    mailbox.outbox.mention(Some(doing.turn), Mention::Draft(text));
                 }
             }
         }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use ipc_schema::image_inventory::Offers;
+use ipc_schema::image_inventory::ImageInventory;
 
 use super::sandbox_plan::ImageFacts;
 use crate::domain::WallMs;
@@ -21,7 +21,7 @@ const LARGE: u64 = 4 << 30;
 
 /// What a run does about its image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
+pub enum ImageChoice {
     /// Use what is pinned.
     Pinned,
     /// The settings name what was used before this one: it is pinned again.
@@ -41,23 +41,23 @@ pub fn is_followed(name: &str) -> bool {
 }
 
 /// Decides. `found` is what the engine has under the name now; it is asked for only where it matters.
-pub fn choose(wanted: &str, found: Option<&str>, pin: Option<&Pin>, now: WallMs) -> Choice {
-    let take = |id: &str| Choice::Take(id.to_owned());
-    let Some(pin) = pin else { return found.map_or(Choice::Missing, take) };
+pub fn choose(wanted: &str, found: Option<&str>, pin: Option<&Pin>, now: WallMs) -> ImageChoice {
+    let take = |id: &str| ImageChoice::Take(id.to_owned());
+    let Some(pin) = pin else { return found.map_or(ImageChoice::Missing, take) };
     let moved = found.is_some_and(|id| id != pin.now.id && pin.passed_over.as_deref() != Some(id));
     if pin.now.name == wanted && !(is_followed(wanted) && moved) {
-        return Choice::Pinned;
+        return ImageChoice::Pinned;
     }
     if pin.now.name != wanted && pin.before.as_ref().is_some_and(|before| before.name == wanted) {
-        return Choice::Back;
+        return ImageChoice::Back;
     }
     let refused = pin.refused.as_ref().is_some_and(|refused| {
         refused.name == wanted && refused.id.as_deref() == found && now.since(refused.at) < AGAIN
     });
     match found {
-        Some(_) if refused => Choice::Kept,
+        Some(_) if refused => ImageChoice::Kept,
         Some(id) => take(id),
-        None => Choice::Missing,
+        None => ImageChoice::Missing,
     }
 }
 
@@ -97,10 +97,9 @@ pub struct ImageAbout {
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Weight {
+pub enum Severity {
     /// As it should be.
     Good,
-    /// Worth knowing.
     Note,
     /// Something that agents do will not work.
     Loses,
@@ -108,7 +107,7 @@ pub enum Weight {
     Breaks,
 }
 
-impl Weight {
+impl Severity {
     /// As tables show it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -122,9 +121,8 @@ impl Weight {
 
 /// One line of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// How bad.
-    pub weight: Weight,
+pub struct ImageFinding {
+    pub severity: Severity,
     /// What was looked at; for what breaks, the machine's word.
     pub what: &'static str,
     /// What was seen, and what to do.
@@ -133,23 +131,22 @@ pub struct Finding {
 
 /// What is thought of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// Line by line.
-    pub findings: Vec<Finding>,
+pub struct ImageCheck {
+    pub findings: Vec<ImageFinding>,
     /// What the runner found inside, if it came so far.
-    pub offers: Option<Offers>,
+    pub offers: Option<ImageInventory>,
 }
 
-impl Verdict {
+impl ImageCheck {
     /// What keeps it from being used.
-    pub fn broken(&self) -> Option<&Finding> {
-        self.findings.iter().find(|f| f.weight == Weight::Breaks)
+    pub fn broken(&self) -> Option<&ImageFinding> {
+        self.findings.iter().find(|f| f.severity == Severity::Breaks)
     }
 
     /// One that ends before a box was tried.
     pub fn breaks(about: &ImageAbout, code: &'static str, told: String) -> Self {
         let mut findings = outside(about);
-        findings.push(Finding { weight: Weight::Breaks, what: code, told });
+        findings.push(ImageFinding { severity: Severity::Breaks, what: code, told });
         Self { findings, offers: None }
     }
 
@@ -166,7 +163,7 @@ impl Verdict {
     }
 
     /// One with what the runner told from inside.
-    pub fn of(about: &ImageAbout, offers: Offers) -> Self {
+    pub fn of(about: &ImageAbout, offers: ImageInventory) -> Self {
         let mut findings = outside(about);
         findings.extend(inside(&offers));
         Self { findings, offers: Some(offers) }
@@ -174,9 +171,9 @@ impl Verdict {
 }
 
 /// What is seen without a box.
-fn outside(about: &ImageAbout) -> Vec<Finding> {
+fn outside(about: &ImageAbout) -> Vec<ImageFinding> {
     let mut found = Vec::new();
-    let mut note = |what, told: String| found.push(Finding { weight: Weight::Note, what, told });
+    let mut note = |what, told: String| found.push(ImageFinding { severity: Severity::Note, what, told });
     if !about.entrypoint.is_empty() {
         note("entrypoint", format!("{} is not run: the runner is", about.entrypoint.join(" ")));
     }
@@ -203,15 +200,15 @@ fn outside(about: &ImageAbout) -> Vec<Finding> {
 }
 
 /// What is seen from a box.
-fn inside(offers: &Offers) -> Vec<Finding> {
-    let line = |good: bool, what, yes: String, no: &str| Finding {
-        weight: if good { Weight::Good } else { Weight::Loses },
+fn inside(offers: &ImageInventory) -> Vec<ImageFinding> {
+    let line = |good: bool, what, yes: String, no: &str| ImageFinding {
+        severity: if good { Severity::Good } else { Severity::Loses },
         what,
         told: if good { yes } else { no.to_owned() },
     };
     let mut found = vec![
-        Finding {
-            weight: Weight::Good,
+        ImageFinding {
+            severity: Severity::Good,
             what: "runner",
             told: format!("version {} starts in it, in the whole posture", offers.runner),
         },
@@ -223,8 +220,8 @@ fn inside(offers: &Offers) -> Vec<Finding> {
         ),
     ];
     let programs = offers.programs.join(", ");
-    found.push(Finding {
-        weight: Weight::Note,
+    found.push(ImageFinding {
+        severity: Severity::Note,
         what: "programs",
         told: if programs.is_empty() { "none of those that are looked for".into() } else { programs },
     });
@@ -297,23 +294,23 @@ mod tests {
 
     #[test]
     fn the_first_use_takes_what_the_name_means_and_later_ones_use_that() {
-        assert_eq!(choose("python:3.12", Some("a"), None, T), Choice::Take("a".into()));
-        assert_eq!(choose("python:3.12", None, None, T), Choice::Missing);
+        assert_eq!(choose("python:3.12", Some("a"), None, T), ImageChoice::Take("a".into()));
+        assert_eq!(choose("python:3.12", None, None, T), ImageChoice::Missing);
         let pin = pin("python:3.12", "a");
-        assert_eq!(choose("python:3.12", Some("a"), Some(&pin), T), Choice::Pinned);
-        assert_eq!(choose("python:3.12", Some("b"), Some(&pin), T), Choice::Pinned, "a tag that moved");
-        assert_eq!(choose("python:3.12", None, Some(&pin), T), Choice::Pinned, "a tag that went");
+        assert_eq!(choose("python:3.12", Some("a"), Some(&pin), T), ImageChoice::Pinned);
+        assert_eq!(choose("python:3.12", Some("b"), Some(&pin), T), ImageChoice::Pinned, "a tag that moved");
+        assert_eq!(choose("python:3.12", None, Some(&pin), T), ImageChoice::Pinned, "a tag that went");
     }
 
     #[test]
     fn only_the_default_image_follows_a_rebuild_and_not_back_to_what_was_passed_over() {
         let mut pin = pin(DEFAULT_IMAGE, "a");
-        assert_eq!(choose(DEFAULT_IMAGE, Some("a"), Some(&pin), T), Choice::Pinned);
-        assert_eq!(choose(DEFAULT_IMAGE, Some("b"), Some(&pin), T), Choice::Take("b".into()));
-        assert_eq!(choose(DEFAULT_IMAGE, None, Some(&pin), T), Choice::Pinned);
+        assert_eq!(choose(DEFAULT_IMAGE, Some("a"), Some(&pin), T), ImageChoice::Pinned);
+        assert_eq!(choose(DEFAULT_IMAGE, Some("b"), Some(&pin), T), ImageChoice::Take("b".into()));
+        assert_eq!(choose(DEFAULT_IMAGE, None, Some(&pin), T), ImageChoice::Pinned);
         pin.passed_over = Some("b".into());
-        assert_eq!(choose(DEFAULT_IMAGE, Some("b"), Some(&pin), T), Choice::Pinned);
-        assert_eq!(choose(DEFAULT_IMAGE, Some("c"), Some(&pin), T), Choice::Take("c".into()));
+        assert_eq!(choose(DEFAULT_IMAGE, Some("b"), Some(&pin), T), ImageChoice::Pinned);
+        assert_eq!(choose(DEFAULT_IMAGE, Some("c"), Some(&pin), T), ImageChoice::Take("c".into()));
         assert!(
             is_followed("lazaret-agent:latest") && !is_followed("lazaret-agent:1") && !is_followed("debian")
         );
@@ -336,10 +333,14 @@ mod tests {
     #[test]
     fn another_name_is_taken_and_the_one_before_is_gone_back_to() {
         let mut pin = pin("busybox", "b");
-        assert_eq!(choose("python", Some("p"), Some(&pin), T), Choice::Take("p".into()));
-        assert_eq!(choose("python", None, Some(&pin), T), Choice::Missing);
+        assert_eq!(choose("python", Some("p"), Some(&pin), T), ImageChoice::Take("p".into()));
+        assert_eq!(choose("python", None, Some(&pin), T), ImageChoice::Missing);
         pin.before = Some(named("python", "old"));
-        assert_eq!(choose("python", Some("p"), Some(&pin), T), Choice::Back, "what it meant then, not now");
+        assert_eq!(
+            choose("python", Some("p"), Some(&pin), T),
+            ImageChoice::Back,
+            "what it meant then, not now"
+        );
     }
 
     #[test]
@@ -349,10 +350,10 @@ mod tests {
             |id: &str| NotTaken { name: "bad".into(), id: Some(id.into()), why: "no".into(), at: T };
         pin.refused = Some(refused("x"));
         let at = |minutes: i64| WallMs(T.0 + minutes * 60_000);
-        assert_eq!(choose("bad", Some("x"), Some(&pin), at(9)), Choice::Kept);
-        assert_eq!(choose("bad", Some("x"), Some(&pin), at(10)), Choice::Take("x".into()));
-        assert_eq!(choose("bad", Some("y"), Some(&pin), at(1)), Choice::Take("y".into()));
-        assert_eq!(choose("busybox", Some("b"), Some(&pin), at(1)), Choice::Pinned);
+        assert_eq!(choose("bad", Some("x"), Some(&pin), at(9)), ImageChoice::Kept);
+        assert_eq!(choose("bad", Some("x"), Some(&pin), at(10)), ImageChoice::Take("x".into()));
+        assert_eq!(choose("bad", Some("y"), Some(&pin), at(1)), ImageChoice::Take("y".into()));
+        assert_eq!(choose("busybox", Some("b"), Some(&pin), at(1)), ImageChoice::Pinned);
     }
 
     #[test]
@@ -361,7 +362,7 @@ mod tests {
         image.entrypoint = vec!["false".into()];
         image.user = "nobody".into();
         image.working_dir = "/not/there".into();
-        let bare = Offers {
+        let bare = ImageInventory {
             runner: "0.1.0".into(),
             system: None,
             shell: None,
@@ -369,17 +370,17 @@ mod tests {
             certificates: false,
             zones: false,
         };
-        let verdict = Verdict::of(&image, bare);
+        let verdict = ImageCheck::of(&image, bare);
         assert_eq!(verdict.broken(), None);
-        let of = |weight| {
-            let found = verdict.findings.iter().filter(move |f| f.weight == weight);
+        let of = |severity| {
+            let found = verdict.findings.iter().filter(move |f| f.severity == severity);
             found.map(|f| f.what).collect::<Vec<_>>()
         };
-        assert_eq!(of(Weight::Note), ["entrypoint", "user", "directory", "programs"]);
-        assert_eq!(of(Weight::Loses), ["shell", "certificates", "zones"]);
-        let broken = Verdict::breaks(&about(), "image.volume", "why".into());
+        assert_eq!(of(Severity::Note), ["entrypoint", "user", "directory", "programs"]);
+        assert_eq!(of(Severity::Loses), ["shell", "certificates", "zones"]);
+        let broken = ImageCheck::breaks(&about(), "image.volume", "why".into());
         assert_eq!(broken.broken().map(|f| f.what), Some("image.volume"));
-        let linked = Verdict::linked(&about(), &["/inbox".into(), "/run".into()]);
+        let linked = ImageCheck::linked(&about(), &["/inbox".into(), "/run".into()]);
         let told = linked.broken().filter(|f| f.what == "image.link").map(|f| f.told.clone()).unwrap();
         assert!(told.contains("at /inbox and /run,") && told.contains("RUN rm /inbox /run"), "{told}");
     }

@@ -12,7 +12,6 @@ pub const RUN_COMMAND: &str = "run_command";
 /// A verdict, and the part of the command that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
-    /// What happens.
     pub verdict: ToolVerdict,
     /// The segment that decided, for `run_command`.
     pub segment: Option<String>,

@@ -8,8 +8,8 @@ use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Output, files};
-use crate::paths::Places;
+use super::{Output, file_access};
+use crate::box_paths::BoxPaths;
 
 /// What the model is told of `list_files`.
 pub const LIST_ABOUT: &str = "Lists files and directories with their sizes, sorted. What .gitignore names, .git, node_modules and such are left out unless `path` is inside them. With `glob`, only files that match.";
@@ -31,17 +31,13 @@ const FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
 /// Lines around a match.
 const CONTEXT_MAX: u32 = 10;
 
-/// Arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListArgs {
-    /// Where to begin.
     #[serde(default)]
     pub path: Option<String>,
-    /// Which files.
     #[serde(default)]
     pub glob: Option<String>,
-    /// How deep.
     #[serde(default)]
     pub depth: Option<u32>,
 }
@@ -55,16 +51,12 @@ pub fn list_properties() -> Value {
     })
 }
 
-/// Arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SearchArgs {
-    /// The regular expression.
     pub pattern: String,
-    /// Where to begin.
     #[serde(default)]
     pub path: Option<String>,
-    /// Which files.
     #[serde(default)]
     pub glob: Option<String>,
     /// Lines around each match.
@@ -86,18 +78,18 @@ pub fn search_properties() -> Value {
 ///
 /// # Errors
 /// Why not, in a sentence for the model.
-pub fn list(places: &Places, args: &ListArgs, stop: &files::Stop) -> Result<Output, String> {
-    let root = places.resolve(args.path.as_deref().unwrap_or("."));
-    let meta = std::fs::metadata(&root).map_err(|e| files::problem(places, &root, &e))?;
+pub fn list(paths: &BoxPaths, args: &ListArgs, stop: &file_access::Stop) -> Result<Output, String> {
+    let root = paths.resolve(args.path.as_deref().unwrap_or("."));
+    let meta = std::fs::metadata(&root).map_err(|e| file_access::problem(paths, &root, &e))?;
     if !meta.is_dir() {
-        return Err(format!("{} is not a directory; use read_file", places.shown(&root)));
+        return Err(format!("{} is not a directory; use read_file", paths.shown(&root)));
     }
     let default_depth = if args.glob.is_some() { None } else { Some(3) };
     let depth = args.depth.map(|d| d.max(1) as usize).or(default_depth);
     let mut lines = Vec::new();
     let mut more = 0;
     let only_files = args.glob.is_some();
-    for entry in files::walk(&root, args.glob.as_deref(), depth, stop)? {
+    for entry in file_access::walk(&root, args.glob.as_deref(), depth, stop)? {
         let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
         if is_dir && only_files {
             continue;
@@ -112,7 +104,7 @@ pub fn list(places: &Places, args: &ListArgs, stop: &files::Stop) -> Result<Outp
         }
     }
     if lines.is_empty() {
-        return Ok(Output::ok(format!("nothing in {}", places.shown(&root))));
+        return Ok(Output::ok(format!("nothing in {}", paths.shown(&root))));
     }
     if more > 0 {
         let least = if more == COUNT_MAX { "at least " } else { "" };
@@ -140,29 +132,28 @@ fn list_line(root: &Path, entry: &DirEntry) -> String {
 ///
 /// # Errors
 /// Why not, in a sentence for the model.
-pub fn search(places: &Places, args: &SearchArgs, stop: &files::Stop) -> Result<Output, String> {
+pub fn search(paths: &BoxPaths, args: &SearchArgs, stop: &file_access::Stop) -> Result<Output, String> {
     let pattern = RegexBuilder::new(&args.pattern)
         .size_limit(4 * 1024 * 1024)
         .build()
         .map_err(|e| format!("the pattern cannot be used: {e}"))?;
-    let root = places.resolve(args.path.as_deref().unwrap_or("."));
-    let meta = std::fs::metadata(&root).map_err(|e| files::problem(places, &root, &e))?;
+    let root = paths.resolve(args.path.as_deref().unwrap_or("."));
+    let meta = std::fs::metadata(&root).map_err(|e| file_access::problem(paths, &root, &e))?;
     let mut found = Found::new(pattern, args.context.unwrap_or(0).min(CONTEXT_MAX) as usize);
     if meta.is_dir() {
-        for entry in files::walk(&root, args.glob.as_deref(), None, stop)? {
+        for entry in file_access::walk(&root, args.glob.as_deref(), None, stop)? {
             if entry.file_type().is_some_and(|kind| kind.is_file()) {
                 let shown = entry.path().strip_prefix(&root).unwrap_or(entry.path()).display().to_string();
                 found.search_file(entry.path(), &shown);
             }
         }
     } else {
-        files::open(places, &root)?;
-        found.search_file(&root, &places.shown(&root));
+        file_access::open(paths, &root)?;
+        found.search_file(&root, &paths.shown(&root));
     }
-    Ok(Output::ok(found.text(&places.shown(&root))))
+    Ok(Output::ok(found.text(&paths.shown(&root))))
 }
 
-/// Matches so far.
 struct Found {
     pattern: Regex,
     context: usize,
@@ -179,9 +170,9 @@ impl Found {
 
     /// A file that cannot be read is no match: a search over a tree does not stop at one of them.
     fn search_file(&mut self, path: &Path, shown: &str) {
-        let Ok(file) = files::open_with(path, rustix::fs::OFlags::RDONLY) else { return };
+        let Ok(file) = file_access::open_with(path, rustix::fs::OFlags::RDONLY) else { return };
         let mut reader = BufReader::new(file.take(FILE_MAX_BYTES));
-        if reader.fill_buf().map_or(true, files::looks_binary) {
+        if reader.fill_buf().map_or(true, file_access::looks_binary) {
             return;
         }
         self.files += 1;
@@ -245,26 +236,26 @@ mod tests {
 
     struct Tree {
         _dir: tempfile::TempDir,
-        places: Places,
+        paths: BoxPaths,
     }
 
     fn tree(files: &[(&str, &str)]) -> Tree {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
+        let paths = BoxPaths::below(dir.path());
         for (path, text) in files {
-            let path = places.resolve(path);
+            let path = paths.resolve(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        Tree { _dir: dir, places }
+        Tree { _dir: dir, paths }
     }
 
     impl Tree {
         fn list(&self, args: ListArgs) -> String {
-            list(&self.places, &args, &files::Stop::default()).unwrap().text
+            list(&self.paths, &args, &file_access::Stop::default()).unwrap().text
         }
         fn search(&self, args: SearchArgs) -> String {
-            search(&self.places, &args, &files::Stop::default()).unwrap().text
+            search(&self.paths, &args, &file_access::Stop::default()).unwrap().text
         }
     }
 
@@ -284,7 +275,7 @@ mod tests {
             (".home/.cache/x", ""),
             ("d/e/f/g/h", ""),
         ]);
-        std::os::unix::fs::symlink("/etc", tree.places.resolve("link")).unwrap();
+        std::os::unix::fs::symlink("/etc", tree.paths.resolve("link")).unwrap();
         let all = tree.list(ListArgs::default());
         let names: Vec<_> = all.lines().map(|l| l.split("  ").next().unwrap()).collect();
         assert_eq!(
@@ -303,7 +294,7 @@ mod tests {
     #[test]
     fn a_long_list_says_how_much_is_left_out() {
         let tree = tree(&[]);
-        let dir = tree.places.resolve("many");
+        let dir = tree.paths.resolve("many");
         std::fs::create_dir_all(&dir).unwrap();
         for n in 0..510 {
             std::fs::write(dir.join(n.to_string()), "").unwrap();
@@ -328,7 +319,9 @@ mod tests {
         assert_eq!(tree.search(context), expected);
         assert!(tree.search(pattern("zebra")).starts_with("no match in 2 text files"));
         assert!(
-            search(&tree.places, &pattern("("), &files::Stop::default()).unwrap_err().contains("pattern")
+            search(&tree.paths, &pattern("("), &file_access::Stop::default())
+                .unwrap_err()
+                .contains("pattern")
         );
     }
 
@@ -344,9 +337,9 @@ mod tests {
     #[test]
     fn a_walk_that_nobody_waits_for_ends() {
         let tree = tree(&[("a", "x")]);
-        let stop = files::Stop::default();
+        let stop = file_access::Stop::default();
         drop(stop.guard());
         assert!(stop.is_set());
-        assert!(list(&tree.places, &ListArgs::default(), &stop).unwrap().text.starts_with("nothing"));
+        assert!(list(&tree.paths, &ListArgs::default(), &stop).unwrap().text.starts_with("nothing"));
     }
 }

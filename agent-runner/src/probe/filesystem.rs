@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ipc_schema::probe::{Attempt, Mounted};
+use ipc_schema::probe_report::{Attempt, Mounted};
 use rustix::fs::{self, Access, Mode, OFlags};
 use rustix::io::Errno;
 

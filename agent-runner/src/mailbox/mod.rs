@@ -1,5 +1,8 @@
 //! Both directions of letters, sorted: what waits for whom, and what is settled when.
 
+pub mod inbox;
+pub mod outbox;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use ipc_schema::letters::ToAgent;
@@ -7,8 +10,8 @@ use ipc_schema::letters::to_agent::{Input, InterruptWhy, Verdict};
 use ipc_schema::{LetterId, ToAgentLetter, TurnId};
 
 use crate::error::Fatal;
-use crate::inbox::{Arrival, Inbox};
-use crate::outbox::Outbox;
+use crate::mailbox::inbox::{Arrival, Inbox};
+use crate::mailbox::outbox::Outbox;
 
 /// An input with the letter's number and turn.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,13 +20,12 @@ pub struct InputLetter {
     pub n: u64,
     /// The turn it belongs to.
     pub turn: TurnId,
-    /// The messages.
     pub input: Input,
 }
 
 /// Letters that came and are not yet dealt with, and the way out.
 #[derive(Debug)]
-pub struct Post {
+pub struct Mailbox {
     inbox: Inbox,
     /// Letters to the host.
     pub outbox: Outbox,
@@ -34,7 +36,7 @@ pub struct Post {
     closing: bool,
 }
 
-impl Post {
+impl Mailbox {
     /// Takes over both directories; `closed` turns count as ended.
     pub fn new(inbox: Inbox, outbox: Outbox, closed: impl IntoIterator<Item = TurnId>) -> Self {
         Self {

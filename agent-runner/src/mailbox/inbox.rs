@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ipc_schema::layout::{self, Name};
+use ipc_schema::directory_layout::{self, FileName};
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::Begin;
 use ipc_schema::{LETTER_MAX_BYTES, Refusal, RefusalCode, RunId, ToAgentLetter};
@@ -25,16 +25,12 @@ use crate::error::Fatal;
 const RESCAN: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(50);
 
-/// What came.
 #[derive(Debug, PartialEq)]
 pub enum Arrival {
     /// The next letter. `_close` is one too: its body says so, and its number is the highest that was written.
     Letter(Box<ToAgentLetter>),
     /// A letter of a type that a newer host knows; it counts as settled.
-    PassedOver {
-        /// Its number.
-        n: u64,
-    },
+    PassedOver { n: u64 },
 }
 
 /// The directory of the host's letters.
@@ -108,7 +104,7 @@ impl Inbox {
         struct Who {
             run: RunId,
         }
-        let bytes = std::fs::read(self.dir.join(layout::letter_name(1, "begin"))).ok()?;
+        let bytes = std::fs::read(self.dir.join(directory_layout::letter_name(1, "begin"))).ok()?;
         serde_json::from_slice::<Who>(&bytes).ok().map(|who| who.run)
     }
 
@@ -121,7 +117,7 @@ impl Inbox {
             return Ok(Some(arrival));
         }
         if self.close == Sentinel::Seen {
-            let arrival = self.read(layout::CLOSE)?;
+            let arrival = self.read(directory_layout::CLOSE)?;
             self.close = Sentinel::Told;
             return Ok(Some(arrival));
         }
@@ -145,12 +141,12 @@ impl Inbox {
         let mut found = false;
         for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            match layout::parse_name(name.as_encoded_bytes()) {
-                Ok(Name::Letter { n, .. }) if n >= self.next && !self.seen.contains_key(&n) => {
+            match directory_layout::parse_name(name.as_encoded_bytes()) {
+                Ok(FileName::Letter { n, .. }) if n >= self.next && !self.seen.contains_key(&n) => {
                     self.seen.insert(n, name.to_string_lossy().into_owned());
                     found = true;
                 }
-                Ok(Name::Close) if self.close == Sentinel::Absent => {
+                Ok(FileName::Close) if self.close == Sentinel::Absent => {
                     self.close = Sentinel::Seen;
                     found = true;
                 }
@@ -171,7 +167,7 @@ impl Inbox {
                 self.run.get_or_insert_with(|| letter.run.clone());
                 Ok(Arrival::Letter(Box::new(letter)))
             }
-            Err(refusal) if refusal.code == RefusalCode::Unsupported && name != layout::CLOSE => {
+            Err(refusal) if refusal.code == RefusalCode::Unsupported && name != directory_layout::CLOSE => {
                 tracing::warn!(name, %refusal, "passed over");
                 Ok(Arrival::PassedOver { n: self.next })
             }
@@ -323,7 +319,7 @@ mod tests {
         let host = Host::new();
         host.begin();
         host.put(3, Some(TurnId(1)), interrupt());
-        let mut inbox = Inbox::open(host.places().ipc_to_agent());
+        let mut inbox = Inbox::open(host.paths().ipc_to_agent());
         assert_eq!(kinds(&inbox.next().await.unwrap()), ("begin", 1));
         let gap = tokio::time::timeout(Duration::from_millis(100), inbox.next()).await;
         assert!(gap.is_err(), "letter 3 must wait for letter 2");
@@ -338,7 +334,7 @@ mod tests {
         host.begin();
         host.put(2, Some(TurnId(1)), interrupt());
         host.put(2, None, close());
-        let mut inbox = Inbox::open(host.places().ipc_to_agent());
+        let mut inbox = Inbox::open(host.paths().ipc_to_agent());
         assert_eq!(kinds(&inbox.next().await.unwrap()), ("begin", 1));
         assert_eq!(kinds(&inbox.next().await.unwrap()), ("interrupt", 2));
         assert_eq!(kinds(&inbox.next().await.unwrap()), ("close", 2));
@@ -353,7 +349,7 @@ mod tests {
             "0000000002-fanfare.json",
             &host.letter_text(2, None, interrupt()).replace("interrupt", "fanfare"),
         );
-        let mut inbox = Inbox::open(host.places().ipc_to_agent());
+        let mut inbox = Inbox::open(host.paths().ipc_to_agent());
         inbox.next().await.unwrap();
         assert_eq!(inbox.next().await.unwrap(), Arrival::PassedOver { n: 2 });
     }
@@ -366,13 +362,13 @@ mod tests {
         ] {
             let host = Host::new();
             host.raw(name, text);
-            let fatal = Inbox::open(host.places().ipc_to_agent()).next().await.unwrap_err();
+            let fatal = Inbox::open(host.paths().ipc_to_agent()).next().await.unwrap_err();
             assert_eq!(fatal.code(), code.as_str());
         }
         let host = Host::new();
         host.begin();
         host.raw("0000000002-interrupt.json", &host.letter_text(5, Some(TurnId(1)), interrupt()));
-        let mut inbox = Inbox::open(host.places().ipc_to_agent());
+        let mut inbox = Inbox::open(host.paths().ipc_to_agent());
         inbox.next().await.unwrap();
         assert_eq!(inbox.next().await.unwrap_err().code(), "ipc.envelope");
     }
@@ -381,7 +377,7 @@ mod tests {
     async fn the_run_is_known_even_when_begin_is_not() {
         let host = Host::new();
         host.raw("0000000001-begin.json", &format!("{{\"run\":\"{}\"}}", host.run));
-        let inbox = Inbox::open(host.places().ipc_to_agent());
+        let inbox = Inbox::open(host.paths().ipc_to_agent());
         assert_eq!(inbox.run_named_by_first().as_ref(), Some(&host.run));
     }
 
@@ -391,13 +387,13 @@ mod tests {
         let text = host.letter_text(1, Some(TurnId(1)), interrupt());
         host.raw("0000000001-interrupt.json", &text);
         assert_eq!(
-            Inbox::open(host.places().ipc_to_agent()).first().await.unwrap_err().code(),
+            Inbox::open(host.paths().ipc_to_agent()).first().await.unwrap_err().code(),
             "ipc.envelope"
         );
         let host = Host::new();
         host.raw("0000000001-fanfare.json", &text.replace("interrupt", "fanfare"));
         assert_eq!(
-            Inbox::open(host.places().ipc_to_agent()).first().await.unwrap_err().code(),
+            Inbox::open(host.paths().ipc_to_agent()).first().await.unwrap_err().code(),
             "ipc.envelope"
         );
     }
@@ -420,7 +416,7 @@ mod tests {
     async fn without_a_watch_letters_still_come() {
         let host = Host::new();
         host.begin();
-        let mut inbox = Inbox::open(host.places().ipc_to_agent());
+        let mut inbox = Inbox::open(host.paths().ipc_to_agent());
         inbox.watch._watcher = None;
         inbox.next().await.unwrap();
         let (arrival, ()) = tokio::join!(inbox.next(), async {
