@@ -13,7 +13,7 @@ use crate::config::{Install, edit};
 use crate::daemon;
 use crate::domain::GroupName;
 use crate::domain::image::{DEFAULT_IMAGE, Named, Pin, short};
-use crate::images::{self, BASE, Built};
+use crate::images::{self, BASE, DefaultImage};
 use crate::policy::image_selection::{ImageAbout, ImageCheck, Severity, check_name, of_next_run};
 use crate::report::safe;
 use crate::sandbox::{Engine, EngineError};
@@ -91,7 +91,7 @@ async fn build(here: &Here, base: Option<String>, again: bool) -> Done {
     let engine = daemon::engine(&here.install()?, &here.env);
     let plain = |e: std::io::Error| CliError::Plain(e.to_string());
     let built = images::recipe(BASE).map_err(plain)?;
-    if base.is_none() && !again && built.is_there(&engine).await? {
+    if base.is_none() && !again && built.is_built(&engine).await? {
         here.print(
             &json!({ "image": DEFAULT_IMAGE, "built": false }),
             "lazaret-agent is there, and nothing has changed since",
@@ -117,7 +117,7 @@ async fn build(here: &Here, base: Option<String>, again: bool) -> Done {
 
 /// The base that is there; else what the registry has; else what `make image` would have made, with the words that
 /// make it.
-async fn base_of(engine: &Engine, built: &Built) -> Result<String, CliError> {
+async fn base_of(engine: &Engine, built: &DefaultImage) -> Result<String, CliError> {
     /// A registry that is far away answers within this, or there is none.
     const REGISTRY: Duration = Duration::from_secs(120);
     for base in [BASE, built.offline_base.as_str()] {

@@ -361,7 +361,8 @@ async fn filled(ground: Ground<'_>, group: &Group) -> Result<[PathBuf; 2], Never
     let dirs = volumes.clone().map(|volume| volume.dir);
     let had = tokio::task::spawn_blocking(move || {
         for (volume, limit) in volumes.iter().zip([limits.workspace, limits.session]) {
-            let had = if limits.disk_images { volume.have(limit, gid) } else { volume.absent() };
+            let had =
+                if limits.disk_images { volume.ensure_mounted(limit, gid) } else { volume.check_absent() };
             had.map_err(|e| Never::new(e.code(), e))?;
             if !limits.disk_images {
                 shared_dir(&volume.dir, gid, 0o2770).map_err(|e| {
