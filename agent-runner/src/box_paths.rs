@@ -1,17 +1,19 @@
-//! The box's directories, below a root that is `/` everywhere but in tests.
+//! The paths of the box's directories, and the translation of paths that the model writes.
+//!
+//! Every module that touches the file system asks here. The root is `/` in a box and a temporary directory in tests;
+//! no other module may build an absolute path itself.
 
 use std::path::{Path, PathBuf};
 
 use ipc_schema::directory_layout::{self, box_path};
 
-/// Where the protocol's paths lie.
+/// The protocol's directories below one root.
 #[derive(Debug, Clone)]
 pub struct BoxPaths {
     root: PathBuf,
 }
 
 impl BoxPaths {
-    /// BoxPaths below `root`.
     pub fn below(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
@@ -32,12 +34,12 @@ impl BoxPaths {
         self.absolute(box_path::SESSION)
     }
 
-    /// The group's files, and where commands run.
+    /// The group's files. Commands run here.
     pub fn workspace(&self) -> PathBuf {
         self.absolute(box_path::WORKSPACE)
     }
 
-    /// What all groups share.
+    /// Files that all groups share.
     pub fn global(&self) -> PathBuf {
         self.absolute(box_path::GLOBAL)
     }
@@ -47,7 +49,7 @@ impl BoxPaths {
         self.workspace().join(".home")
     }
 
-    /// Outputs of background commands.
+    /// Log files of background commands.
     pub fn background(&self) -> PathBuf {
         self.home().join("background")
     }
@@ -62,7 +64,7 @@ impl BoxPaths {
         }
     }
 
-    /// The path as the model knows it: the root is cut off again.
+    /// The path as the model knows it: without the root.
     pub fn shown(&self, path: &Path) -> String {
         match path.strip_prefix(&self.root) {
             Ok(inside) => Path::new("/").join(inside).display().to_string(),

@@ -1,6 +1,8 @@
-//! The doors for the fuzz targets: one for every parser of the runner that meets foreign bytes, and those of the wall.
-//! Each panics where something does not hold that must. They are open in fuzz builds and in tests, where the committed
-//! corpus knocks at them.
+//! Entry points for the fuzz targets: one for each parser of the runner that reads foreign bytes, and those of the
+//! protocol crate.
+//!
+//! Each one panics when an invariant does not hold. They are compiled in fuzz builds and in tests, which run the
+//! committed corpus through them.
 
 use ipc_schema::directory_layout::{self, FileName};
 use ipc_schema::image_inventory::{ImageInventory, PROGRAMS};
@@ -8,9 +10,10 @@ use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, ToAgentLetter};
 
 use crate::{model, prompt, tool_policy, transcript};
 
-/// A door, by the name of its target.
+/// A fuzz target: its name and its entry point.
 pub type Door = (&'static str, fn(&[u8]));
 
+/// Every fuzz target of this crate, by name.
 pub const FUZZ_TARGETS: [Door; 9] = [
     ("answer_stream", model::fuzz_targets::answer_stream),
     ("file_name", file_name),
@@ -23,7 +26,7 @@ pub const FUZZ_TARGETS: [Door; 9] = [
     ("transcript", transcript::fuzz),
 ];
 
-/// A letter of the box: what is taken is written again and is the same letter, and holds no NUL.
+/// A letter of the box: an accepted letter serializes to the same letter and holds no NUL.
 fn from_agent(data: &[u8]) {
     let Ok(letter) = FromAgentLetter::parse(data) else { return };
     assert!(data.len() as u64 <= LETTER_MAX_BYTES);
@@ -50,7 +53,7 @@ fn offers(data: &[u8]) {
     );
 }
 
-/// A letter of the host.
+/// A letter of the host: an accepted letter serializes to the same letter.
 fn to_agent(data: &[u8]) {
     let Ok(letter) = ToAgentLetter::parse(data) else { return };
     if let Ok(bytes) = letter.to_bytes() {
@@ -58,7 +61,7 @@ fn to_agent(data: &[u8]) {
     }
 }
 
-/// A name in a directory that the box can write.
+/// A file name in a directory that the box can write.
 fn file_name(data: &[u8]) {
     if let Ok(FileName::Letter { n, kind }) = directory_layout::parse_name(data) {
         assert_eq!(directory_layout::letter_name(n, kind).as_bytes(), data);

@@ -1,23 +1,23 @@
-//! Times that the model and people read. Nothing in the runner is decided by a wall clock.
+//! Times for people and for letters. No decision in the runner may depend on the wall clock.
 //!
-//! The host writes each message's time in the group's zone; only the turn's "now" is worked out here. The zone data
-//! are those in the binary: an image may have none, or old ones, and the host's binary has the same.
+//! The host writes each message's time in the group's zone; only the turn's "now" is computed here. The zone data are
+//! those in the binary: an image may have none or old ones, and the host's binary has the same.
 
 use jiff::civil::DateTime;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{Timestamp, Zoned};
 
-/// The wall clock, with the group's zone.
+/// The wall clock in the group's zone.
 #[derive(Debug, Clone)]
 pub struct Clock {
     zone: TimeZone,
 }
 
 impl Clock {
-    /// A clock for an IANA zone. For an unknown one it shows UTC: a turn never fails for its date.
+    /// `zone` is an IANA name. An unknown one falls back to UTC, because a turn must not fail for its date.
     pub fn new(zone: &str) -> Self {
         let zone = TimeZoneDatabase::bundled().get(zone).unwrap_or_else(|_| {
-            tracing::warn!(zone, "unknown time zone, UTC is used");
+            tracing::warn!(zone, "unknown time zone; using UTC");
             TimeZone::UTC
         });
         Self { zone }
@@ -29,17 +29,17 @@ impl Clock {
 }
 
 /// The `at` of letters and transcript entries: RFC 3339, UTC, milliseconds.
-pub fn stamp() -> String {
+pub fn now_rfc3339() -> String {
     format!("{:.3}", Timestamp::now())
 }
 
 /// `Saturday, 2026-11-21 14:03 (Europe/Berlin, UTC+01:00)`
-pub fn spoken(at: &Zoned) -> String {
+pub fn long_form(at: &Zoned) -> String {
     at.strftime("%A, %Y-%m-%d %H:%M (%Q, UTC%:z)").to_string()
 }
 
 /// A message's time as its frame shows it: `2026-11-21 14:03`. A text that is not an RFC 3339 time stays as it is.
-pub fn minute(rfc3339: &str) -> String {
+pub fn to_the_minute(rfc3339: &str) -> String {
     match (rfc3339.parse::<Timestamp>(), rfc3339.parse::<DateTime>()) {
         (Ok(_), Ok(local)) => local.strftime("%Y-%m-%d %H:%M").to_string(),
         _ => rfc3339.to_owned(),
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     fn at(text: &str, zone: &str) -> String {
-        spoken(&text.parse::<Timestamp>().unwrap().to_zoned(Clock::new(zone).zone))
+        long_form(&text.parse::<Timestamp>().unwrap().to_zoned(Clock::new(zone).zone))
     }
 
     #[test]
@@ -80,8 +80,8 @@ mod tests {
 
     #[test]
     fn a_messages_time_keeps_its_own_offset() {
-        assert_eq!(minute("2026-11-21T14:03:59+01:00"), "2026-11-21 14:03");
-        assert_eq!(minute("2026-11-21T14:03:59"), "2026-11-21T14:03:59", "no offset: no time of ours");
-        assert_eq!(minute("at tea"), "at tea");
+        assert_eq!(to_the_minute("2026-11-21T14:03:59+01:00"), "2026-11-21 14:03");
+        assert_eq!(to_the_minute("2026-11-21T14:03:59"), "2026-11-21T14:03:59", "no offset: no time of ours");
+        assert_eq!(to_the_minute("at tea"), "at tea");
     }
 }

@@ -1,8 +1,8 @@
-//! The loopback end of the gateway's proxy.
+//! Forwards connections to 127.0.0.1:3128 to the gateway's socket.
 //!
-//! Programs in the box know proxies by `HTTPS_PROXY=http://127.0.0.1:3128`; few can use a unix socket. So this
-//! process listens there and hands the bytes on, unread, to the gateway, which decides and logs. It is a
-//! convenience and no wall: whatever else connects to the socket meets the same gateway.
+//! Programs in the box know proxies by `HTTPS_PROXY=http://127.0.0.1:3128`; few can use a unix socket. This listener
+//! hands their bytes on, unread. It is a convenience and no security boundary: whatever else connects to the socket
+//! meets the same gateway, which decides and logs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,17 +12,18 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
-/// Where the box's proxy variables point.
+/// The address in the box's proxy variables.
 const ADDRESS: &str = "127.0.0.1:3128";
-/// Connections at once; the gateway has a limit of its own.
+/// Concurrent connections. The gateway has a limit of its own.
 const CONNECTIONS: usize = 12;
 
-/// Serves until the process ends. A box without a loopback goes on without a proxy: it has no network either way.
+/// Serves until the process ends. Without a loopback the box has no proxy, and the run goes on: it has no network
+/// either way.
 pub async fn serve(gateway: &Path) {
     let listener = match TcpListener::bind(ADDRESS).await {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::warn!(%error, address = ADDRESS, "no proxy for programs in this box");
+            tracing::warn!(%error, address = ADDRESS, "cannot listen: programs in this container have no proxy");
             return;
         }
     };
@@ -39,19 +40,19 @@ pub async fn serve(gateway: &Path) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a program could not reach the proxy");
+                tracing::warn!(%error, "cannot accept a connection to the proxy");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-/// Either side may break off; the program sees that its connection ended.
+/// Either side may close early. The program then sees its connection end.
 async fn hand_on(mut program: TcpStream, gateway: &Path) {
     match UnixStream::connect(gateway).await {
         Ok(mut host) => {
             let _ = copy_bidirectional(&mut program, &mut host).await;
         }
-        Err(error) => tracing::debug!(%error, "the gateway is away"),
+        Err(error) => tracing::debug!(%error, "cannot reach the gateway"),
     }
 }

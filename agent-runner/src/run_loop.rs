@@ -1,4 +1,6 @@
-//! One run, from `begin` to the exit.
+//! One run, from the `begin` letter to the exit code. `main` calls it.
+//!
+//! It takes turn after turn until the host writes `_close`, and reports a fatal error in a `failed` letter.
 
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{Activity, Failed, Ready, Status};
@@ -9,14 +11,14 @@ use crate::box_paths::BoxPaths;
 use crate::error::Fatal;
 use crate::mailbox::Mailbox;
 use crate::mailbox::inbox::Inbox;
-use crate::mailbox::outbox::{Mention, Outbox, fit};
+use crate::mailbox::outbox::{Outbox, Transient, fit_to_letter};
 use crate::model::Model;
 use crate::tools::{Shell, Toolbox};
 use crate::transcript::Transcript;
 use crate::turn::decide::{self, Step};
-use crate::turn::{Agent, Parted};
+use crate::turn::{Agent, TurnExit};
 
-/// Lives one run and returns its exit code: 0 when the host closed it, 1 when it could not go on.
+/// Performs one run and returns its exit code: 0 when the host closed it, 1 after a fatal error.
 pub async fn run<M: Model>(paths: BoxPaths, model: impl FnOnce(&BoxPaths) -> M) -> u8 {
     let mut inbox = Inbox::open(paths.ipc_to_agent());
     let (run, begin) = match inbox.first().await {
@@ -27,7 +29,7 @@ pub async fn run<M: Model>(paths: BoxPaths, model: impl FnOnce(&BoxPaths) -> M) 
             return failed(outbox.and_then(Result::ok), &fatal).await;
         }
     };
-    tracing::info!(%run, group = %begin.group, lane = begin.lane, session = begin.session, "begins");
+    tracing::info!(%run, group = %begin.group, lane = begin.lane, session = begin.session, "the run starts");
     match prepare(&paths, run.clone(), inbox, begin, model) {
         Err(fatal) => failed(Outbox::open(paths.ipc_from_agent(), run).ok(), &fatal).await,
         Ok(mut agent) => match live(&mut agent).await {
@@ -45,8 +47,8 @@ fn prepare<M: Model>(
     model: impl FnOnce(&BoxPaths) -> M,
 ) -> Result<Agent<M>, Fatal> {
     if let Err(error) = std::fs::create_dir_all(paths.home()) {
-        // Commands miss it, letters do not.
-        tracing::warn!(%error, "$HOME cannot be made");
+        // Only commands need it.
+        tracing::warn!(%error, "cannot create $HOME; commands may miss it");
     }
     let outbox = Outbox::open(paths.ipc_from_agent(), run)?;
     let transcript = Transcript::load(paths.session(), &begin.session)?;
@@ -55,15 +57,15 @@ fn prepare<M: Model>(
     Ok(Agent::new(begin, mailbox, transcript, tools, model(paths), paths.socket()))
 }
 
-/// Says `ready`, ends what an earlier run left, then takes turn after turn until the host closes.
+/// Repairs what an earlier run left, writes `ready`, then works on turn after turn until the host closes the run.
 async fn live<M: Model>(agent: &mut Agent<M>) -> Result<(), Fatal> {
     let resumed = agent.repair()?;
-    agent.mailbox.outbox.settle(1);
+    agent.mailbox.outbox.acknowledge(1);
     failpoint!("runner.ready.before");
     let ready = agent.ready(resumed);
     agent.mailbox.outbox.announce(FromAgent::Ready(ready)).await?;
     if let Some(turn) = resumed
-        && resume(agent, turn).await? == Parted::Closing
+        && resume(agent, turn).await? == TurnExit::Closing
     {
         return Ok(());
     }
@@ -76,13 +78,13 @@ async fn live<M: Model>(agent: &mut Agent<M>) -> Result<(), Fatal> {
         match agent.mailbox.waiting_turn() {
             Some(turn) => {
                 said_idle = false;
-                if agent.work(turn).await? == Parted::Closing {
+                if agent.work(turn).await? == TurnExit::Closing {
                     return Ok(());
                 }
             }
             None => {
                 if !said_idle {
-                    agent.mailbox.outbox.mention(None, Mention::Status(IDLE));
+                    agent.mailbox.outbox.write_transient(None, Transient::Status(IDLE));
                     said_idle = true;
                 }
                 agent.mailbox.receive().await?;
@@ -93,17 +95,16 @@ async fn live<M: Model>(agent: &mut Agent<M>) -> Result<(), Fatal> {
 
 const IDLE: Status = Status { state: Activity::Idle, tool: None, detail: None, deadline_s: None };
 
-/// Repeats the letters of the open turn, and its end if all that is left of it is to say so. Else the turn goes on
-/// with its first input, like any other.
+/// Repeats the letters of the open turn. If the transcript already holds the turn's end, it also writes `turn_done`;
+/// otherwise the turn goes on with its first input, like any other.
 ///
-/// The end waits for the turn's messages, which the host always gives again: it tells by its ack which of them it
-/// answers, and one that it does not acknowledge is the next turn's. However long the host is away, they come before
-/// anything else.
-async fn resume<M: Model>(agent: &mut Agent<M>, turn: TurnId) -> Result<Parted, Fatal> {
-    tracing::info!(%turn, "resumes");
+/// `turn_done` waits for the turn's messages, which the host always writes again. Its `ack` says which of them it
+/// answers; the host moves the others to the next turn.
+async fn resume<M: Model>(agent: &mut Agent<M>, turn: TurnId) -> Result<TurnExit, Fatal> {
+    tracing::info!(%turn, "resuming the open turn");
     agent.repeat(turn).await?;
     if !matches!(decide::next(&agent.transcript, turn), Step::Done(_)) {
-        return Ok(Parted::Done);
+        return Ok(TurnExit::Done);
     }
     let mailbox = &mut agent.mailbox;
     let input = async {
@@ -114,7 +115,7 @@ async fn resume<M: Model>(agent: &mut Agent<M>, turn: TurnId) -> Result<Parted, 
     };
     match input.await {
         Err(fatal) => Err(fatal),
-        Ok(()) if agent.mailbox.closing() => Ok(Parted::Closing),
+        Ok(()) if agent.mailbox.closing() => Ok(TurnExit::Closing),
         Ok(()) => agent.work(turn).await,
     }
 }
@@ -132,14 +133,14 @@ impl<M: Model> Agent<M> {
     }
 }
 
-/// The last letter, if there is a way to write it, and the exit code.
+/// Writes the `failed` letter if it can, and returns the exit code.
 async fn failed(outbox: Option<Outbox>, fatal: &Fatal) -> u8 {
     tracing::error!(code = fatal.code(), "{fatal}");
-    let body = Failed { code: fatal.code().into(), reason: fit(&fatal.to_string()) };
+    let body = Failed { code: fatal.code().into(), reason: fit_to_letter(&fatal.to_string()) };
     if let Some(mut outbox) = outbox
         && let Err(error) = outbox.announce(FromAgent::Failed(body)).await
     {
-        tracing::error!(%error, "and that cannot be told either");
+        tracing::error!(%error, "cannot write the `failed` letter");
     }
     1
 }

@@ -1,46 +1,40 @@
-//! The owner's rules for tools.
+//! Applies the owner's tool policy (allow, record, ask, deny) to tool calls, before [`crate::turn`] runs them.
 //!
-//! A guard rail for the model, not a wall: it keeps an obliging agent from a habit that its owner dislikes. A
-//! command can always be spelled in a way that no pattern foresees (`sh -c "$(base64 -d …)"`), and everything in
-//! the box runs as the same user. What must hold is decided by the host, outside.
+//! It is a guard rail for the model and no security boundary: a command can always be spelled in a way that no
+//! pattern foresees (`sh -c "$(base64 -d …)"`), and everything in the box runs as the same user. The host enforces
+//! what must hold.
 
 use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
-/// The tool whose rules may look into the command.
+/// The only tool whose rules may match on the command line.
 pub const RUN_COMMAND: &str = "run_command";
 
-/// A verdict, and the part of the command that it is about.
+/// A verdict and the part of the command that caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     pub verdict: ToolVerdict,
-    /// The segment that decided, for `run_command`.
+    /// Set for `run_command` only.
     pub segment: Option<String>,
 }
 
-/// Decides over one call. Every segment of a command is judged by itself, by the first rule that matches; the
-/// strictest judgement stands.
+/// Judges one call. Each segment of a command is judged by the first rule that matches it; the strictest judgement
+/// wins.
 pub fn judge(policy: &ToolPolicy, tool: &str, command: Option<&str>) -> Judgement {
     let Some(command) = command.filter(|_| tool == RUN_COMMAND) else {
-        return Judgement { verdict: verdict(policy, tool, None), segment: None };
+        return Judgement { verdict: policy.verdict_on(tool), segment: None };
     };
     segments(command)
         .into_iter()
-        .map(|segment| Judgement { verdict: verdict(policy, tool, Some(&segment)), segment: Some(segment) })
+        .map(|segment| Judgement { verdict: verdict_on_segment(policy, &segment), segment: Some(segment) })
         .max_by_key(|judgement| strictness(judgement.verdict))
-        .unwrap_or_else(|| Judgement { verdict: verdict(policy, tool, None), segment: None })
+        .unwrap_or_else(|| Judgement { verdict: policy.verdict_on(tool), segment: None })
 }
 
-fn verdict(policy: &ToolPolicy, tool: &str, segment: Option<&str>) -> ToolVerdict {
-    policy.rules.iter().find(|rule| matches(rule, tool, segment)).map_or(policy.default, |rule| rule.verdict)
-}
-
-fn matches(rule: &ToolRule, tool: &str, segment: Option<&str>) -> bool {
-    rule.tool == tool
-        && match (&rule.command, segment) {
-            (None, _) => true,
-            (Some(pattern), Some(segment)) => glob(pattern, segment),
-            (Some(_), None) => false,
-        }
+fn verdict_on_segment(policy: &ToolPolicy, segment: &str) -> ToolVerdict {
+    let matches = |rule: &&ToolRule| {
+        rule.tool == RUN_COMMAND && rule.command.as_ref().is_none_or(|pattern| glob(pattern, segment))
+    };
+    policy.rules.iter().find(matches).map_or(policy.default, |rule| rule.verdict)
 }
 
 fn strictness(verdict: ToolVerdict) -> u8 {
@@ -52,58 +46,58 @@ fn strictness(verdict: ToolVerdict) -> u8 {
     }
 }
 
-/// Cuts a command line where a shell would begin another command: `;`, `&&`, `||`, `|`, `&` and line breaks
-/// outside of quotes, and brackets and substitutions, which also run inside double quotes. Runs of white space
-/// become one blank, so that patterns need not foresee them.
+/// Splits a command line where a shell would begin another command: at `;`, `&&`, `||`, `|`, `&` and line breaks
+/// outside of quotes, and at brackets and substitutions, which also run inside double quotes. White space is
+/// collapsed to one blank, so that patterns need not foresee it.
 fn segments(command: &str) -> Vec<String> {
-    let mut cutter = Cutter::default();
+    let mut splitter = Splitter::default();
     let mut chars = command.chars().peekable();
     while let Some(char) = chars.next() {
         let next = chars.peek().copied();
-        match (char, cutter.quote) {
-            ('\'', Some('\'')) => cutter.close(char),
-            (_, Some('\'')) => cutter.push(char),
+        match (char, splitter.quote) {
+            ('\'', Some('\'')) => splitter.close(char),
+            (_, Some('\'')) => splitter.push(char),
             ('\\', _) => {
-                cutter.push(char);
-                cutter.current.extend(chars.next());
+                splitter.push(char);
+                splitter.current.extend(chars.next());
             }
-            ('"', Some('"')) => cutter.close(char),
-            ('\'' | '"', None) => cutter.open(char),
-            ('`', _) => cutter.cut(),
+            ('"', Some('"')) => splitter.close(char),
+            ('\'' | '"', None) => splitter.open(char),
+            ('`', _) => splitter.cut(),
             ('$', _) if next == Some('(') => {
                 chars.next();
-                cutter.cut();
-                // Inside the substitution quoting begins anew.
-                cutter.outer.push(cutter.quote.take());
+                splitter.cut();
+                // Quoting starts fresh inside a substitution.
+                splitter.outer.push(splitter.quote.take());
             }
             (')', None) => {
-                cutter.cut();
-                cutter.quote = cutter.outer.pop().flatten();
+                splitter.cut();
+                splitter.quote = splitter.outer.pop().flatten();
             }
             ('(', None) => {
-                cutter.cut();
-                cutter.outer.push(None);
+                splitter.cut();
+                splitter.outer.push(None);
             }
-            (_, Some(_)) => cutter.push(char),
+            (_, Some(_)) => splitter.push(char),
             // `2>&1`, `>&2`, `<&3` and `&>file` redirect; they begin no command.
-            ('&', None) if cutter.current.ends_with(['>', '<']) || next == Some('>') => cutter.push(char),
-            (';' | '|' | '&' | '\n', None) => cutter.cut(),
-            (_, None) => cutter.push(char),
+            ('&', None) if splitter.current.ends_with(['>', '<']) || next == Some('>') => splitter.push(char),
+            (';' | '|' | '&' | '\n', None) => splitter.cut(),
+            (_, None) => splitter.push(char),
         }
     }
-    cutter.cut();
-    cutter.done
+    splitter.cut();
+    splitter.done
 }
 
 #[derive(Default)]
-struct Cutter {
+struct Splitter {
     done: Vec<String>,
     current: String,
     quote: Option<char>,
     outer: Vec<Option<char>>,
 }
 
-impl Cutter {
+impl Splitter {
     fn push(&mut self, char: char) {
         self.current.push(char);
     }
@@ -127,7 +121,7 @@ impl Cutter {
     }
 }
 
-/// What the fuzz target does: a first line of a pattern, then a command.
+/// The fuzz target: the first line is a pattern, the rest a command.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
@@ -146,11 +140,11 @@ pub fn fuzz(data: &[u8]) {
     assert_eq!(judged.verdict == ToolVerdict::Deny, segments.iter().any(|segment| glob(pattern, segment)));
 }
 
-/// `*` is any text, `?` any one character, all else itself; the whole segment must match.
+/// `*` matches any text, `?` any one character, everything else itself. The whole segment must match.
 fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
-    // Where the last star stood, and how much it has swallowed: only the last one ever needs to give back.
+    // The position of the last star and how much text it matched: backtracking only ever needs the last one.
     let mut star: Option<(usize, usize)> = None;
     while let Some(char) = text.get(t) {
         match pattern.get(p) {

@@ -70,7 +70,12 @@ impl Services {
             Ok(group) => (group.priority, group.limits),
             Err(_) => Default::default(),
         };
-        Facts { priority, idle_window: limits.idle_window, turn_limit: limits.turn, run_limit: limits.run }
+        Facts {
+            priority,
+            idle_window: limits.idle_window.0,
+            turn_limit: limits.turn.0,
+            run_limit: limits.run.0,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod letter_writer;
 pub mod letters;
 pub mod probe_report;
 pub mod refusal;
+pub mod requests;
 pub mod server_sent_events;
 pub mod sha256;
 pub mod text_sanitize;

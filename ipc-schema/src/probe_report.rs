@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub const FILE: &str = "0000000001-probe.json";
 
 /// Among the calls, the one that takes room on the disk without writing it (fallocate(2)).
-pub const ROOM_AT_ONCE: &str = "fallocate";
+pub const ALLOCATE_WITHOUT_WRITING: &str = "fallocate";
 
 /// A limit that is not there.
 pub const NO_LIMIT: u64 = u64::MAX;

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use ipc_schema::letters::from_agent::*;
-use ipc_schema::letters::request::{AskPerson, SendFile, UpdatePersonality};
 use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
+use ipc_schema::requests::{AskPerson, SendFile, UpdatePersonality};
 use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
 use proptest::prelude::*;
 

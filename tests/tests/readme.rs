@@ -311,18 +311,15 @@ fn every_path_that_a_page_names_exists() {
     assert!(checked >= 8, "only {checked} paths were found: are the pages read rightly?");
 }
 
-/// A setting or a table of the example without its comment mark.
-fn uncommented(line: &str) -> Option<&str> {
-    let bare = line.strip_prefix('#')?.trim_start();
-    let (name, rest) = bare.split_at(bare.find(|c: char| !c.is_ascii_lowercase() && !"_.".contains(c))?);
-    (bare.starts_with('[') || (!name.is_empty() && rest.trim_start().starts_with('='))).then_some(bare)
-}
-
 /// The example with every setting switched on, and the secrets that it names.
 #[test]
 fn every_setting_of_the_example_is_accepted() {
     let example = read("host/lazaret.example.toml");
-    let settings: Vec<&str> = example.lines().filter_map(uncommented).collect();
+    let settings: Vec<&str> = example
+        .lines()
+        .filter(|line| !line.starts_with("# "))
+        .map(|line| line.trim_start_matches('#'))
+        .collect();
     let names = settings.iter().filter(|line| !line.starts_with('[')).count();
     assert!(names >= 8, "only {names} settings were found in the example: {settings:#?}");
 

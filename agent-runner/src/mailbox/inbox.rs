@@ -1,8 +1,8 @@
-//! Letters from the host, strictly in number order.
+//! Reads the host's letters, strictly in number order. [`super::Mailbox`] calls it.
 //!
-//! A directory watch only says *when* to look; what there is, a listing says. So a lost or late event costs time,
-//! never a letter: the directory is listed anew each second, and each 50 ms once a letter turned up that the
-//! watch never announced (gVisor, network filesystems).
+//! The directory watch only says *when* to list the directory; the listing says what is there. So a lost or late
+//! event costs time, never a letter. The directory is listed each second, and each 50 ms once a letter arrived that
+//! the watch did not announce (gVisor, network filesystems).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,19 +27,18 @@ const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, PartialEq)]
 pub enum Arrival {
-    /// The next letter. `_close` is one too: its body says so, and its number is the highest that was written.
+    /// The next letter. `_close` is one too; its number is the highest that the host wrote.
     Letter(Box<ToAgentLetter>),
-    /// A letter of a type that a newer host knows; it counts as settled.
+    /// A letter of a type that only a newer host knows. The caller acknowledges it.
     PassedOver { n: u64 },
 }
 
-/// The directory of the host's letters.
 #[derive(Debug)]
 pub struct Inbox {
     dir: PathBuf,
     run: Option<RunId>,
     next: u64,
-    /// Names that a listing saw and that were not read yet.
+    /// Letters that a listing found and that were not read yet, by number.
     seen: BTreeMap<u64, String>,
     close: Sentinel,
     watch: Watch,
@@ -49,18 +48,18 @@ pub struct Inbox {
 enum Sentinel {
     Absent,
     Seen,
-    Told,
+    Delivered,
 }
 
 impl Inbox {
-    /// Watches `dir`, which the host made before it started the box.
+    /// Watches `dir`, which the host creates before it starts the box.
     pub fn open(dir: PathBuf) -> Self {
         let watch = Watch::on(&dir);
         Self { dir, run: None, next: 1, seen: BTreeMap::new(), close: Sentinel::Absent, watch }
     }
 
-    /// The next letter, when it is there. Letters that lie there come before `_close`; a gap does not hold it up.
-    /// Cancel safe: nothing is taken before it is returned.
+    /// Waits for the next letter. Letters that are there come before `_close`, which does not wait for a missing
+    /// number. Cancel safe: nothing is taken before it is returned.
     ///
     /// # Errors
     /// [`Fatal::Inbox`] when the directory cannot be read, [`Fatal::Letter`] for a letter that cannot be taken.
@@ -69,9 +68,9 @@ impl Inbox {
             if let Some(arrival) = self.take()? {
                 return Ok(arrival);
             }
-            let pings = self.watch.pings();
+            let events = self.watch.events();
             let found = self.scan()?;
-            self.watch.scanned(found, pings);
+            self.watch.scanned(found, events);
             if let Some(arrival) = self.take()? {
                 return Ok(arrival);
             }
@@ -79,7 +78,7 @@ impl Inbox {
         }
     }
 
-    /// The very first letter: `begin` with the run that it is of, or nothing when the host closes before.
+    /// The first letter: `begin` and its run, or `None` when the host closes the run before.
     ///
     /// # Errors
     /// As [`Inbox::next`]; also for a first letter of a type that only a newer runner knows.
@@ -97,8 +96,8 @@ impl Inbox {
         }
     }
 
-    /// The run that the letter at hand says it is of, even if the rest of it cannot be taken: a refusal of the
-    /// very first letter must be said to someone.
+    /// The run id in letter 1, even if the rest of it is invalid: without it the runner could not write a `failed`
+    /// letter.
     pub fn run_named_by_first(&self) -> Option<RunId> {
         #[derive(Deserialize)]
         struct Who {
@@ -108,7 +107,7 @@ impl Inbox {
         serde_json::from_slice::<Who>(&bytes).ok().map(|who| who.run)
     }
 
-    /// Takes what the last listing saw.
+    /// Takes the next letter from the last listing.
     fn take(&mut self) -> Result<Option<Arrival>, Fatal> {
         if let Some(name) = self.seen.get(&self.next) {
             let arrival = self.read(&name.clone())?;
@@ -118,19 +117,19 @@ impl Inbox {
         }
         if self.close == Sentinel::Seen {
             let arrival = self.read(directory_layout::CLOSE)?;
-            self.close = Sentinel::Told;
+            self.close = Sentinel::Delivered;
             return Ok(Some(arrival));
         }
         Ok(None)
     }
 
-    /// Lists the directory; true when there is something new.
+    /// Lists the directory; true when it holds something new.
     fn scan(&mut self) -> Result<bool, Fatal> {
         let sentinel = self.close;
         let mut found = self.list()?;
         if sentinel == Sentinel::Absent && self.close == Sentinel::Seen {
-            // A listing is no snapshot: it may hold `_close` and miss a letter that was renamed before it. One
-            // that begins after `_close` was seen holds them all.
+            // A listing is no snapshot: it may hold `_close` and miss a letter that was renamed earlier. A listing
+            // that begins after `_close` was seen holds all letters.
             found |= self.list()?;
         }
         Ok(found)
@@ -151,7 +150,9 @@ impl Inbox {
                     found = true;
                 }
                 Ok(_) => {}
-                Err(refusal) => tracing::warn!(%refusal, "a stray name among the host's letters"),
+                Err(refusal) => {
+                    tracing::warn!(%refusal, "ignoring an unexpected file among the host's letters")
+                }
             }
         }
         Ok(found)
@@ -168,14 +169,14 @@ impl Inbox {
                 Ok(Arrival::Letter(Box::new(letter)))
             }
             Err(refusal) if refusal.code == RefusalCode::Unsupported && name != directory_layout::CLOSE => {
-                tracing::warn!(name, %refusal, "passed over");
+                tracing::warn!(name, %refusal, "ignoring a letter of an unknown type");
                 Ok(Arrival::PassedOver { n: self.next })
             }
             Err(refusal) => Err(Fatal::Letter { name: name.to_owned(), refusal }),
         }
     }
 
-    /// Holds a letter against its own name and the run. A mix-up here is a fault of the host, and going on with
+    /// Checks a letter against its file name and the run. A mismatch is a fault of the host, and going on with
     /// another run's letters would be worse than stopping.
     fn check(&self, name: &str, letter: &ToAgentLetter, bytes: u64) -> Result<(), Refusal> {
         if bytes > LETTER_MAX_BYTES {
@@ -200,67 +201,67 @@ impl Inbox {
     }
 }
 
-/// When to look again.
+/// Decides when to list the directory again.
 #[derive(Debug)]
 struct Watch {
-    bell: Arc<Bell>,
-    eyes: Eyes,
+    wakeup: Arc<Wakeup>,
+    health: WatchHealth,
     next_scan: Instant,
-    /// Held for its drop.
+    /// Kept because dropping it ends the watch.
     _watcher: Option<RecommendedWatcher>,
 }
 
 #[derive(Debug, Default)]
-struct Bell {
-    pings: AtomicU64,
-    rung: Notify,
+struct Wakeup {
+    events: AtomicU64,
+    notify: Notify,
 }
 
-impl Bell {
-    fn ring(&self) {
-        self.pings.fetch_add(1, Ordering::Release);
-        // Keeps one permit: a ring between a listing and the wait ends the wait at once.
-        self.rung.notify_one();
+impl Wakeup {
+    fn wake(&self) {
+        self.events.fetch_add(1, Ordering::Release);
+        // Keeps one permit: an event between a listing and the wait ends the wait at once.
+        self.notify.notify_one();
     }
 }
 
 impl Watch {
     fn on(dir: &Path) -> Self {
-        let bell = Arc::new(Bell::default());
-        let ringer = Arc::clone(&bell);
+        let wakeup = Arc::new(Wakeup::default());
+        let waker = Arc::clone(&wakeup);
         let watcher = notify::recommended_watcher(move |event| {
             if is_news(&event) {
-                ringer.ring();
+                waker.wake();
             }
         })
         .and_then(|mut watcher| watcher.watch(dir, RecursiveMode::NonRecursive).map(|()| watcher));
         let watcher = watcher
-            .inspect_err(|error| tracing::warn!(%error, "no directory watch here, letters are polled"))
+            .inspect_err(|error| tracing::warn!(%error, "cannot watch the directory of letters; polling it"))
             .ok();
-        let eyes = Eyes { blind: watcher.is_none(), ..Eyes::default() };
-        Self { bell, eyes, next_scan: Instant::now() + RESCAN, _watcher: watcher }
+        let health = WatchHealth { polling: watcher.is_none(), ..WatchHealth::default() };
+        Self { wakeup, health, next_scan: Instant::now() + RESCAN, _watcher: watcher }
     }
 
-    fn pings(&self) -> u64 {
-        self.bell.pings.load(Ordering::Acquire)
+    fn events(&self) -> u64 {
+        self.wakeup.events.load(Ordering::Acquire)
     }
 
-    fn scanned(&mut self, found: bool, pings: u64) {
-        self.eyes.scanned(found, pings);
-        self.next_scan = Instant::now() + if self.eyes.blind { POLL } else { RESCAN };
+    fn scanned(&mut self, found: bool, events: u64) {
+        self.health.scanned(found, events);
+        self.next_scan = Instant::now() + if self.health.polling { POLL } else { RESCAN };
     }
 
-    /// The deadline is a field, not a local: whoever waits here is cancelled by other events all the time, and a
-    /// time-out that starts anew each time would never come.
+    /// The deadline is a field and not a local: other events cancel this wait all the time, and a timeout that starts
+    /// anew each time would never fire.
     async fn wait(&mut self) {
-        let on_time = tokio::time::timeout_at(self.next_scan, self.bell.rung.notified()).await.is_ok();
-        if !on_time && self.eyes.expired(self.pings()) {
-            tracing::info!("letters arrive unannounced, the directory is polled from now on");
+        let on_time = tokio::time::timeout_at(self.next_scan, self.wakeup.notify.notified()).await.is_ok();
+        if !on_time && self.health.expired(self.events()) {
+            tracing::info!("the directory watch reports nothing; polling from now on");
         }
     }
 }
 
-/// Reads that this process itself makes are events too; only what may be a new name is news.
+/// This process's own reads cause events too. Only events that may mean a new name count.
 fn is_news(event: &notify::Result<notify::Event>) -> bool {
     match event {
         Ok(event) => {
@@ -276,28 +277,28 @@ fn is_news(event: &notify::Result<notify::Event>) -> bool {
     }
 }
 
-/// Decides whether the watch sees. An event may come a moment after the listing that found its letter, so one
-/// unannounced find is only a doubt; it is settled when a whole second has passed without any event.
+/// Detects a watch that does not report events. An event may come a moment after the listing that found its letter,
+/// so one unannounced letter is only a suspicion. It is confirmed when a whole second passes without any event.
 #[derive(Debug, Default)]
-struct Eyes {
+struct WatchHealth {
     last: Option<u64>,
-    doubt: Option<u64>,
-    blind: bool,
+    suspected_at: Option<u64>,
+    polling: bool,
 }
 
-impl Eyes {
-    fn scanned(&mut self, found: bool, pings: u64) {
-        if found && self.last == Some(pings) {
-            self.doubt = Some(pings);
+impl WatchHealth {
+    fn scanned(&mut self, found: bool, events: u64) {
+        if found && self.last == Some(events) {
+            self.suspected_at = Some(events);
         }
-        self.last = Some(pings);
+        self.last = Some(events);
     }
 
-    /// A wait has run its full time; true when this is how blindness was found out.
-    fn expired(&mut self, pings: u64) -> bool {
-        let found_out = !self.blind && self.doubt.take() == Some(pings);
-        self.blind |= found_out;
-        found_out
+    /// Called when a wait timed out; true when this confirms that the watch does not work.
+    fn expired(&mut self, events: u64) -> bool {
+        let found_blind = !self.polling && self.suspected_at.take() == Some(events);
+        self.polling |= found_blind;
+        found_blind
     }
 }
 
@@ -400,16 +401,16 @@ mod tests {
 
     #[test]
     fn one_silent_find_is_a_doubt_and_a_silent_second_settles_it() {
-        let mut eyes = Eyes::default();
-        eyes.scanned(true, 0);
-        assert!(!eyes.expired(0), "what lay there before the watch proves nothing");
-        eyes.scanned(true, 0);
-        assert!(!eyes.expired(1), "the event was merely late");
-        eyes.scanned(true, 1);
-        assert!(!eyes.expired(1), "announced: a ping lies between the listings");
-        eyes.scanned(true, 1);
-        assert!(eyes.expired(1) && eyes.blind);
-        assert!(!eyes.expired(1), "said once");
+        let mut health = WatchHealth::default();
+        health.scanned(true, 0);
+        assert!(!health.expired(0), "what lay there before the watch proves nothing");
+        health.scanned(true, 0);
+        assert!(!health.expired(1), "the event was merely late");
+        health.scanned(true, 1);
+        assert!(!health.expired(1), "announced: a ping lies between the listings");
+        health.scanned(true, 1);
+        assert!(health.expired(1) && health.polling);
+        assert!(!health.expired(1), "said once");
     }
 
     #[tokio::test]

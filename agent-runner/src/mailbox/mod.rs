@@ -1,4 +1,7 @@
-//! Both directions of letters, sorted: what waits for whom, and what is settled when.
+//! Letters in both directions. It sorts the host's letters by what they are for, and knows which ones are
+//! acknowledged when. [`crate::run_loop`] and [`crate::turn`] use it.
+//!
+//! A letter is acknowledged only when the transcript holds its content or when it has none to keep.
 
 pub mod inbox;
 pub mod outbox;
@@ -13,21 +16,19 @@ use crate::error::Fatal;
 use crate::mailbox::inbox::{Arrival, Inbox};
 use crate::mailbox::outbox::Outbox;
 
-/// An input with the letter's number and turn.
+/// An `input` letter that no turn has taken yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputLetter {
-    /// Its number, to settle once its messages are in the transcript.
+    /// To acknowledge once the messages are in the transcript.
     pub n: u64,
-    /// The turn it belongs to.
     pub turn: TurnId,
     pub input: Input,
 }
 
-/// Letters that came and are not yet dealt with, and the way out.
+/// The letters that arrived and are not handled yet, and the outbox.
 #[derive(Debug)]
 pub struct Mailbox {
     inbox: Inbox,
-    /// Letters to the host.
     pub outbox: Outbox,
     inputs: VecDeque<InputLetter>,
     verdicts: HashMap<LetterId, (u64, Verdict)>,
@@ -37,7 +38,7 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Takes over both directories; `closed` turns count as ended.
+    /// `closed` turns count as ended: later letters of theirs are acknowledged and dropped.
     pub fn new(inbox: Inbox, outbox: Outbox, closed: impl IntoIterator<Item = TurnId>) -> Self {
         Self {
             inbox,
@@ -50,19 +51,19 @@ impl Mailbox {
         }
     }
 
-    /// Waits for one letter and puts it where it belongs. Cancel safe.
+    /// Waits for one letter and sorts it in. Cancel safe.
     ///
     /// # Errors
     /// What [`Inbox::next`] says.
     pub async fn receive(&mut self) -> Result<(), Fatal> {
         match self.inbox.next().await? {
-            Arrival::PassedOver { n } => self.outbox.settle(n),
+            Arrival::PassedOver { n } => self.outbox.acknowledge(n),
             Arrival::Letter(letter) => self.sort(*letter),
         }
         Ok(())
     }
 
-    /// Takes in what lies there now, without waiting.
+    /// Sorts in the letters that are there now, without waiting.
     ///
     /// # Errors
     /// What [`Inbox::next`] says.
@@ -76,66 +77,67 @@ impl Mailbox {
         }
     }
 
-    /// Whether `_close` has come: begin nothing more.
+    /// Whether `_close` arrived: the runner must begin nothing more.
     pub fn closing(&self) -> bool {
         self.closing
     }
 
-    /// Why this turn is to stop now, if it is.
+    /// Why this turn must stop now, if an interrupt arrived.
     pub fn interrupted(&self, turn: TurnId) -> Option<InterruptWhy> {
         self.interrupts.get(&turn).map(|(_, why)| *why)
     }
 
-    /// The turn of the oldest input that waits.
     pub fn waiting_turn(&self) -> Option<TurnId> {
         self.inputs.front().map(|letter| letter.turn)
     }
 
-    /// Takes the inputs of one turn: its first, and what followed up so far.
+    /// Takes the inputs of one turn, follow-ups included.
     pub fn take_inputs(&mut self, turn: TurnId) -> Vec<InputLetter> {
         let (taken, left) = self.inputs.drain(..).partition(|letter| letter.turn == turn);
         self.inputs = left;
         taken.into()
     }
 
-    /// Settles inputs of `turn` that hold nothing new, without taking the others.
-    pub fn settle_held(&mut self, turn: TurnId, held: impl Fn(&Input) -> bool) {
+    /// Acknowledges the inputs of `turn` whose messages are all in the transcript, and leaves the others.
+    pub fn acknowledge_repeats(&mut self, turn: TurnId, held: impl Fn(&Input) -> bool) {
         let outbox = &mut self.outbox;
         self.inputs.retain(|letter| {
             let nothing_new = letter.turn == turn && held(&letter.input);
             if nothing_new {
-                outbox.settle(letter.n);
+                outbox.acknowledge(letter.n);
             }
             !nothing_new
         });
     }
 
-    /// Takes the verdict on a request, with its letter's number. To settle it is the caller's part, once the
-    /// transcript holds the answer.
+    /// Takes the verdict on a request, with its letter's number. The caller acknowledges it once the transcript holds
+    /// the answer.
     pub fn take_verdict(&mut self, request: &LetterId) -> Option<(u64, Verdict)> {
         self.verdicts.remove(request)
     }
 
-    /// The transcript says that this turn has ended: its interrupts are settled *before* `turn_done` goes. Inputs
-    /// that came too late are not: `turn_done` tells the host, by its ack, to make them the next turn.
+    /// Called when the transcript holds the turn's end, before `turn_done` is written: acknowledges the turn's
+    /// interrupts. Late inputs stay unacknowledged, so that the `ack` of `turn_done` makes the host move them to the
+    /// next turn.
     pub fn ending(&mut self, turn: TurnId) {
         if let Some((letters, _)) = self.interrupts.remove(&turn) {
-            letters.into_iter().for_each(|n| self.outbox.settle(n));
+            letters.into_iter().for_each(|n| self.outbox.acknowledge(n));
         }
     }
 
-    /// `turn_done` is written: whatever is left of this turn, and whatever still comes, counts as settled.
+    /// Called after `turn_done` is written: acknowledges what is left of this turn, and whatever still arrives for
+    /// it.
     pub fn ended(&mut self, turn: TurnId) {
         self.ending(turn);
         self.ended.insert(turn);
         for late in self.take_inputs(turn) {
-            self.outbox.settle(late.n);
+            self.outbox.acknowledge(late.n);
         }
         let outbox = &mut self.outbox;
         self.verdicts.retain(|request, (n, _)| {
             let late = request.belongs_to(turn);
             if late {
-                outbox.settle(*n);
+                outbox.acknowledge(*n);
             }
             !late
         });
@@ -154,7 +156,7 @@ impl Mailbox {
                 failpoint!("runner.close.seen");
                 self.closing = true;
             }
-            (_, Some(turn)) if self.ended.contains(&turn) => self.outbox.settle(n),
+            (_, Some(turn)) if self.ended.contains(&turn) => self.outbox.acknowledge(n),
             (ToAgent::Input(input), Some(turn)) => self.inputs.push_back(InputLetter { n, turn, input }),
             (ToAgent::Interrupt(interrupt), Some(turn)) => {
                 let (letters, why) = self.interrupts.entry(turn).or_insert((Vec::new(), interrupt.why));
@@ -164,12 +166,12 @@ impl Mailbox {
             (ToAgent::Response(response), _) => {
                 // A second verdict on one request repeats the first.
                 if let Some((earlier, _)) = self.verdicts.insert(response.request, (n, response.verdict)) {
-                    self.outbox.settle(earlier);
+                    self.outbox.acknowledge(earlier);
                 }
             }
             (body @ (ToAgent::Begin(_) | ToAgent::Input(_) | ToAgent::Interrupt(_)), _) => {
-                tracing::warn!(n, kind = body.kind(), "a letter that names no turn is passed over");
-                self.outbox.settle(n);
+                tracing::warn!(n, kind = body.kind(), "ignoring a letter without a turn");
+                self.outbox.acknowledge(n);
             }
         }
     }

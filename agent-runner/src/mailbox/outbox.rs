@@ -1,4 +1,7 @@
-//! Letters to the host: numbered from 1 in each run, each with the acknowledgement of its moment.
+//! Writes letters to the host, numbered from 1 in each run, each with the acknowledgement of that moment.
+//!
+//! It must never write two letters with the same id and different content: a repeat after a crash has to equal the
+//! first.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -12,22 +15,20 @@ use ipc_schema::{FromAgentLetter, LetterId, RunId, TurnId};
 use crate::error::Fatal;
 use crate::local_time;
 
-/// A full directory empties as the host reads on. After this many tries, one second apart, it does not.
+/// Tries for one letter, one second apart. A full directory empties as the host reads; after this time it will not.
 const WRITE_TRIES: u32 = 60;
 
-/// Text in one letter, counted as JSON writes it; leaves room for the envelope in 256 KiB.
+/// Bytes of text in one letter, counted as JSON writes them. The rest of the 256 KiB is for the envelope.
 const TEXT_MAX_BYTES: usize = 200 * 1024;
 
-/// The directory of our letters.
 #[derive(Debug)]
 pub struct Outbox {
     dir: LetterDir,
     run: RunId,
     written: u64,
-    settled: Settled,
-    /// Ids that the host holds: consumed in an earlier run, or written in this one.
+    acknowledged: Acknowledged,
+    /// Ids that the host has: consumed in an earlier run or written in this one.
     said: HashSet<LetterId>,
-    /// Requests written in this run.
     asked: HashSet<LetterId>,
 }
 
@@ -42,23 +43,24 @@ impl Outbox {
             dir,
             run,
             written: 0,
-            settled: Settled::default(),
+            acknowledged: Acknowledged::default(),
             said: HashSet::new(),
             asked: HashSet::new(),
         })
     }
 
-    /// Letter `n` of the host is in the transcript, or has nothing to put there. Later letters acknowledge it.
-    pub fn settle(&mut self, n: u64) {
-        self.settled.add(n);
+    /// Marks letter `n` of the host as handled: the transcript holds it, or it has nothing to keep. Later letters
+    /// acknowledge it.
+    pub fn acknowledge(&mut self, n: u64) {
+        self.acknowledged.add(n);
     }
 
-    /// The host has consumed this letter in an earlier run.
+    /// The host consumed this letter in an earlier run, so it is not written again.
     pub fn consumed(&mut self, id: LetterId) {
         self.said.insert(id);
     }
 
-    /// Writes a letter that a transcript entry stands for, unless the host holds it already.
+    /// Writes a letter that is derived from a transcript entry, unless the host has it already.
     ///
     /// # Errors
     /// As [`Outbox::write`].
@@ -69,8 +71,8 @@ impl Outbox {
         self.write(Some(turn), id, body).await
     }
 
-    /// Writes a request, once in this run. An earlier run may have asked already: the host answers a repeat with
-    /// the verdict that stands.
+    /// Writes a request, once in this run. An earlier run may have asked already: the host answers a repeat with the
+    /// stored verdict.
     ///
     /// # Errors
     /// As [`Outbox::write`].
@@ -86,15 +88,15 @@ impl Outbox {
         self.write(None, LetterId::of_run(self.written + 1), body).await
     }
 
-    /// Writes a letter that the next of its kind replaces. One that cannot be written is not missed.
-    pub fn mention(&mut self, turn: Option<TurnId>, body: Mention) {
+    /// Writes a letter that the next of its kind replaces. A failure is only logged.
+    pub fn write_transient(&mut self, turn: Option<TurnId>, body: Transient) {
         let body = match body {
-            Mention::Draft(text) => FromAgent::Draft(Draft { text: fit(&text) }),
-            Mention::Status(status) => FromAgent::Status(status),
+            Transient::Draft(text) => FromAgent::Draft(Draft { text: fit_to_letter(&text) }),
+            Transient::Status(status) => FromAgent::Status(status),
         };
         let kind = body.kind();
         if let Err(error) = self.put(turn, LetterId::of_run(self.written + 1), body) {
-            tracing::warn!(%error, kind, "left out");
+            tracing::warn!(%error, kind, "cannot write a status or draft letter; skipping it");
         }
     }
 
@@ -102,7 +104,7 @@ impl Outbox {
         for _ in 1..WRITE_TRIES {
             match self.put(turn, id.clone(), body.clone()) {
                 Err(Fatal::Outbox(WriteError::Io { name, source })) => {
-                    tracing::warn!(name, %source, "the letter waits for room");
+                    tracing::warn!(name, %source, "cannot write the letter yet; retrying");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
                 other => return other,
@@ -117,8 +119,8 @@ impl Outbox {
             run: self.run.clone(),
             turn,
             n: self.written + 1,
-            ack: self.settled.all_through,
-            at: local_time::stamp(),
+            ack: self.acknowledged.all_through,
+            at: local_time::now_rfc3339(),
             body,
         };
         let bytes = letter.to_bytes().map_err(Fatal::OwnLetter)?;
@@ -134,23 +136,20 @@ impl Outbox {
     }
 }
 
-/// A letter that a newer one replaces.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Mention {
-    /// The reply so far.
+pub enum Transient {
     Draft(String),
-    /// What the runner does.
     Status(Status),
 }
 
-/// Which letters of the host are settled: all through one number, and some after it.
+/// The numbers of handled letters: all up to one number, and some after it.
 #[derive(Debug, Default)]
-struct Settled {
+struct Acknowledged {
     all_through: u64,
     after: BTreeSet<u64>,
 }
 
-impl Settled {
+impl Acknowledged {
     fn add(&mut self, n: u64) {
         if n > self.all_through {
             self.after.insert(n);
@@ -161,9 +160,9 @@ impl Settled {
     }
 }
 
-/// A text as a letter carries it: without NUL, which the wall refuses, and cut where the letter would be too big.
-/// The same text always fits the same way, so a repeated letter equals the first.
-pub fn fit(text: &str) -> String {
+/// A text as a letter can carry it: without NUL, which the protocol refuses, and cut at the size limit. The result
+/// depends on the text alone, so a repeated letter equals the first.
+pub fn fit_to_letter(text: &str) -> String {
     let mut kept = String::with_capacity(text.len().min(TEXT_MAX_BYTES));
     let mut bytes = 0;
     for char in text.chars().filter(|c| *c != '\0') {
@@ -189,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn message(text: &str) -> FromAgent {
-        FromAgent::Message(Message { text: fit(text) })
+        FromAgent::Message(Message { text: fit_to_letter(text) })
     }
 
     #[tokio::test]
@@ -197,12 +196,12 @@ mod tests {
         let host = Host::new();
         let mut outbox = Outbox::open(host.paths().ipc_from_agent(), host.run.clone()).unwrap();
         let turn = TurnId(4);
-        outbox.settle(1);
-        outbox.settle(3);
+        outbox.acknowledge(1);
+        outbox.acknowledge(3);
         outbox.say(turn, LetterId::of_block(turn, 2, 0), message("a")).await.unwrap();
-        outbox.settle(2);
+        outbox.acknowledge(2);
         let idle = Status { state: Activity::Idle, tool: None, detail: None, deadline_s: None };
-        outbox.mention(None, Mention::Status(idle));
+        outbox.write_transient(None, Transient::Status(idle));
         let letters = host.letters();
         assert_eq!(letters.iter().map(|l| (l.n, l.ack)).collect::<Vec<_>>(), [(1, 1), (2, 3)]);
         assert_eq!(letters[1].id, LetterId::of_run(2));
@@ -238,7 +237,7 @@ mod tests {
                 turn: Some(TurnId(4)),
                 n: 1,
                 ack: 0,
-                at: local_time::stamp(),
+                at: local_time::now_rfc3339(),
                 body: message(&text),
             };
             let read = FromAgentLetter::parse(&letter.to_bytes().unwrap()).unwrap();
@@ -247,7 +246,7 @@ mod tests {
 
         #[test]
         fn the_ack_is_the_longest_settled_row(order in Just((1u64..=12).collect::<Vec<_>>()).prop_shuffle(), take in 0usize..=12) {
-            let mut settled = Settled::default();
+            let mut settled = Acknowledged::default();
             let chosen = &order[..take];
             for n in chosen { settled.add(*n); }
             let expected = (1..=12).take_while(|n| chosen.contains(n)).count() as u64;

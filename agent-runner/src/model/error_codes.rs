@@ -1,4 +1,4 @@
-//! The model's refusals: Anthropic's error JSON, mapped to the codes of `turn_done`.
+//! Maps errors of the Anthropic Messages API to the error codes of `turn_done`. [`super::gateway_client`] calls it.
 
 use ipc_schema::letters::from_agent::Trouble;
 use serde::Deserialize;
@@ -18,7 +18,7 @@ struct Inner {
     message: String,
 }
 
-/// An answer with an error status. The gateway has made its own retries by then, so it stands.
+/// An answer with an error status. It is final, because the gateway has made its retries already.
 pub fn of_status(status: u16, body: &str) -> CallError {
     match serde_json::from_str::<Whole>(body) {
         Ok(Whole { error }) => CallError::Failed(failure(status, &error.kind, error.message)),
@@ -29,8 +29,8 @@ pub fn of_status(status: u16, body: &str) -> CallError {
     }
 }
 
-/// An `error` event within a stream. Trouble that passes is a cut: the gateway cannot repeat a call whose answer
-/// has begun, this runner can.
+/// An `error` event within a stream. A temporary error becomes [`CallError::Cut`], which this runner repeats: the
+/// gateway cannot repeat a call whose answer has begun.
 pub fn in_stream(error: &str) -> CallError {
     let Ok(Inner { kind, message }) = serde_json::from_str(error) else {
         return CallError::Cut { reason: "the answer broke off with an error without a name".into() };
@@ -50,8 +50,8 @@ fn failure(status: u16, kind: &str, message: String) -> Failure {
     Failure { trouble: Trouble { code: code.to_owned(), reason: message }, too_long }
 }
 
-/// The error's type decides; where it says nothing, the status does ("Errors" in Anthropic's API reference;
-/// `unreachable_error` is the gateway's own).
+/// The error's type decides; without one, the status does ("Errors" in Anthropic's API reference; `unreachable_error`
+/// is the gateway's own).
 fn code(status: u16, kind: &str) -> &'static str {
     match (kind, status) {
         ("authentication_error", _) | ("", 401) => "model.auth",
@@ -67,7 +67,7 @@ fn code(status: u16, kind: &str) -> &'static str {
     }
 }
 
-/// Providers say it in their own words: "prompt is too long: 210000 tokens > 200000 maximum", "input length and
+/// Providers have no error code for it: "prompt is too long: 210000 tokens > 200000 maximum", "input length and
 /// `max_tokens` exceed context limit", "maximum context length is 128000 tokens".
 fn speaks_of_length(message: &str) -> bool {
     let message = message.to_lowercase();

@@ -1,4 +1,5 @@
-//! The real model: HTTP over the run's unix socket. No TLS, no key, no name to resolve: the host adds all of it.
+//! The HTTP client of the gateway, over the run's unix socket. It has no TLS, no key and resolves no name: the host
+//! adds all of that.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -17,28 +18,30 @@ use tokio::time::{sleep, timeout};
 
 use super::{Answer, CallError, Draft, Model, error_codes, stream};
 
-/// The wire's version, by the `anthropic-version` header.
+/// The value of the `anthropic-version` header.
 const VERSION: &str = "2023-06-01";
 
-/// Silence within one answer. The gateway gives up on its provider sooner; this catches a gateway that hangs.
+/// The longest silence within one answer. The gateway gives up on its provider sooner; this catches a gateway that
+/// hangs.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// A host that is away is looked for this often; it is gone for a second when it is restarted.
+/// How often to look for a host that is away. A restart takes about a second.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// How much of an error's body is read.
+/// Bytes of an error's body that are read.
 const ERROR_MAX_BYTES: usize = 64 * 1024;
 
-/// The gateway at the end of a socket.
+/// The gateway behind a unix socket.
 ///
-/// A connection per call: a host that was replaced has closed its connections, and a pooled one would fail the next
-/// call. Nothing here can speak TLS, whatever else is built beside it.
+/// Each call makes a connection of its own: a host that was replaced has closed its connections, and a pooled one
+/// would fail the next call.
 #[derive(Debug)]
 pub struct Gateway {
     socket: PathBuf,
 }
 
-/// The task that drives a connection; it ends with the call, and the host sees a call that was cancelled hang up.
+/// The tokio task that drives a connection. It is aborted with the call, so that the host sees a cancelled call hang
+/// up.
 struct Connection(JoinHandle<()>);
 
 impl Drop for Connection {
@@ -48,7 +51,6 @@ impl Drop for Connection {
 }
 
 impl Gateway {
-    /// The gateway behind the socket at `path`. Nothing is connected yet.
     pub fn new(path: PathBuf) -> Self {
         Self { socket: path }
     }
@@ -58,11 +60,11 @@ impl Gateway {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| away(&e))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| away(&e))?;
         let connection = Connection(tokio::spawn(async move {
-            // What ends it ends the answer too, and is told there.
+            // An error here also ends the answer, which reports it.
             let _ = connection.await;
         }));
         let request = Request::post("/v1/messages")
-            // The name is ignored: the socket decides.
+            // The gateway ignores the name: the socket identifies the caller.
             .header("host", "gateway")
             .header("content-type", "application/json")
             .header("accept", "text/event-stream")
@@ -84,7 +86,7 @@ impl Model for Gateway {
         read_stream(response.into_body(), draft).await
     }
 
-    async fn back(&self) {
+    async fn wait_until_reachable(&self) {
         loop {
             sleep(LOOK_AGAIN).await;
             if UnixStream::connect(&self.socket).await.is_ok() {
@@ -94,7 +96,7 @@ impl Model for Gateway {
     }
 }
 
-/// The next bytes of an answer; nothing at its end.
+/// The next bytes of an answer; `None` at its end.
 async fn chunk(body: &mut Incoming) -> Result<Option<Bytes>, CallError> {
     loop {
         match timeout(SILENCE, body.frame()).await {
@@ -102,7 +104,7 @@ async fn chunk(body: &mut Incoming) -> Result<Option<Bytes>, CallError> {
             Ok(None) => return Ok(None),
             Ok(Some(Err(error))) => return Err(CallError::Cut { reason: chain(&error) }),
             Ok(Some(Ok(frame))) => {
-                // Trailers say nothing to us.
+                // Trailers are ignored.
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
                 }
@@ -138,7 +140,7 @@ async fn error_body(mut incoming: Incoming) -> String {
     String::from_utf8_lossy(&body).into_owned()
 }
 
-/// An error with its causes: "error sending request" alone says nothing.
+/// The error with its causes, because "error sending request" alone does not help.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

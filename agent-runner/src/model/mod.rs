@@ -1,4 +1,4 @@
-//! The model behind the gateway.
+//! The model behind the gateway, as a trait: [`Gateway`] in a box, a script in tests. [`crate::turn`] calls it.
 
 mod error_codes;
 #[cfg(any(test, fuzzing))]
@@ -16,10 +16,9 @@ pub use gateway_client::Gateway;
 
 use crate::transcript::Assistant;
 
-/// One whole answer, as the transcript keeps it.
+/// One complete answer, as the transcript stores it.
 pub type Answer = Assistant;
 
-/// Something that answers a conversation: the gateway, or a script in tests.
 pub trait Model {
     /// Makes one call. `body` is a request of the Anthropic Messages API (`POST /v1/messages`, streaming); text is
     /// pushed to `draft` as it comes. Dropping the future cancels the call.
@@ -29,10 +28,10 @@ pub trait Model {
     async fn call(&self, body: String, draft: &Draft) -> Result<Answer, CallError>;
 
     /// Waits until the host can be reached again. Cancel safe.
-    async fn back(&self);
+    async fn wait_until_reachable(&self);
 }
 
-/// The text of an answer as far as it has come. Shared between the call and who watches it.
+/// The text of an answer so far. The call writes it and the status loop reads it.
 #[derive(Debug, Clone, Default)]
 pub struct Draft(Rc<RefCell<String>>);
 
@@ -41,39 +40,32 @@ impl Draft {
         self.0.borrow_mut().push_str(text);
     }
 
-    /// The text so far, where it is longer than `seen` bytes.
+    /// The text so far, if it is longer than `seen` bytes.
     pub fn newer_than(&self, seen: usize) -> Option<String> {
         let text = self.0.borrow();
         (text.len() > seen).then(|| text.clone())
     }
 }
 
-/// Why a call gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Nobody answered on the socket: the host is away, and comes back.
+    /// Nothing answered on the socket. The host is restarting, so the call is repeated.
     #[error("no answer from the gateway: {reason}")]
-    HostAway {
-        /// What the connection said.
-        reason: String,
-    },
-    /// An answer began and did not end.
+    HostAway { reason: String },
+    /// The answer stopped before its end, so the call is repeated.
     #[error("{reason}")]
-    Cut {
-        /// What was seen of it.
-        reason: String,
-    },
-    /// The model's side refused.
+    Cut { reason: String },
+    /// The provider or the gateway refused the call. A repeat would fail too.
     #[error("{0}")]
     Failed(Failure),
 }
 
-/// A refusal of the model's side.
+/// A refusal by the provider or the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}", trouble.code, trouble.reason)]
 pub struct Failure {
-    /// Code and reason, as `turn_done` says them.
+    /// Code and reason, as `turn_done` carries them.
     pub trouble: Trouble,
-    /// Whether a shorter conversation would help.
+    /// Whether compaction may help.
     pub too_long: bool,
 }

@@ -1,4 +1,5 @@
-//! What is mounted, where something can be written, and what must not be opened.
+//! The file-system part of the probe: mounts, directories and files that must not be writable, and files that must
+//! not be readable.
 
 use std::path::Path;
 
@@ -8,10 +9,10 @@ use rustix::io::Errno;
 
 use super::attempt;
 
-/// A report is one small file, whatever an image holds.
+/// Bounds the report, whatever an image mounts.
 const MOST: usize = 200;
 
-/// Directories that are tried beside every mount point.
+/// Tried in addition to every mount point.
 const DIRECTORIES: [&str; 24] = [
     "/",
     "/bin",
@@ -39,8 +40,8 @@ const DIRECTORIES: [&str; 24] = [
     "/var/tmp",
 ];
 
-/// Files that would lead out if they could be written.
-const LEVERS: [&str; 11] = [
+/// Files that would let a container escape if it could write them.
+const ESCAPE_FILES: [&str; 11] = [
     "/etc/passwd",
     "/etc/shadow",
     "/etc/hosts",
@@ -54,7 +55,7 @@ const LEVERS: [&str; 11] = [
     "/sys/fs/cgroup/cgroup.procs",
 ];
 
-/// Files of the kernel and sockets of engines: the first tell of other processes' memory, the second are root.
+/// Kernel files that expose the memory of other processes, and engine sockets, which give root.
 const SECRETS: [&str; 12] = [
     "/proc/kcore",
     "/proc/kmsg",
@@ -87,13 +88,13 @@ fn mounted(line: &str) -> Option<Mounted> {
         target: target.to_owned(),
         root: root.to_owned(),
         kind: kind.to_owned(),
-        // Where a filesystem and its mount differ, either one's "read-only" holds; the mount's own comes first.
+        // If a filesystem and its mount differ, "read-only" of either one holds. The mount's own options come first.
         options: format!("{options},{superoptions}"),
         bytes: if kind == "tmpfs" { size() } else { None },
     })
 }
 
-/// Every mount point and the usual directories, tried for a new file; and files that would lead out, for writing.
+/// Tries to create a file in every mount point and usual directory, and to open the escape files for writing.
 pub(super) fn places(mounts: &[Mounted]) -> Vec<Attempt> {
     let mut all: Vec<&str> = mounts.iter().map(|m| m.target.as_str()).chain(DIRECTORIES).collect();
     all.sort_unstable();
@@ -102,18 +103,19 @@ pub(super) fn places(mounts: &[Mounted]) -> Vec<Attempt> {
         .into_iter()
         .filter(|place| Path::new(place).exists())
         .map(|place| {
-            attempt(place, if Path::new(place).is_dir() { new_file_in(place) } else { writing(place) })
+            attempt(place, if Path::new(place).is_dir() { new_file_in(place) } else { writable(place) })
         })
         .collect();
-    let levers =
-        LEVERS.into_iter().filter(|file| Path::new(file).exists() && !tried.iter().any(|t| t.what == *file));
-    let levers: Vec<Attempt> = levers.map(|file| attempt(file, writing(file))).collect();
-    tried.extend(levers);
+    let escapes = ESCAPE_FILES
+        .into_iter()
+        .filter(|file| Path::new(file).exists() && !tried.iter().any(|t| t.what == *file));
+    let escapes: Vec<Attempt> = escapes.map(|file| attempt(file, writable(file))).collect();
+    tried.extend(escapes);
     tried
 }
 
-/// A file without a name: nothing of it stays. Where the filesystem has no such thing, the permission is asked for;
-/// neither a group's workspace nor an image gets a file of ours that a sudden end would leave.
+/// Creates a file without a name, so that nothing stays behind. On a filesystem without `O_TMPFILE` it asks for the
+/// permission instead: a kill must not leave a file in a group's workspace.
 fn new_file_in(directory: &str) -> Result<(), Errno> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     match fs::open(directory, flags, Mode::from_raw_mode(0o600)) {
@@ -125,8 +127,9 @@ fn new_file_in(directory: &str) -> Result<(), Errno> {
     }
 }
 
-/// Opened for writing, and nothing written. A file that the engine has covered with `/dev/null` takes nothing.
-fn writing(file: &str) -> Result<(), Errno> {
+/// Opens a file for writing and writes nothing. A file that the engine covers with `/dev/null` counts as not
+/// writable.
+fn writable(file: &str) -> Result<(), Errno> {
     let open = fs::open(file, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     if is_null(&fs::fstat(&open)?) { Err(Errno::NODEV) } else { Ok(()) }
 }
@@ -135,19 +138,19 @@ fn is_null(about: &fs::Stat) -> bool {
     about.st_rdev != 0 && fs::stat("/dev/null").is_ok_and(|null| null.st_rdev == about.st_rdev)
 }
 
-/// One that is covered with `/dev/null` or an empty directory, as engines do, tells nothing.
+/// A file that the engine covers with `/dev/null` or an empty directory counts as unreadable.
 pub(super) fn secrets() -> Vec<Attempt> {
     SECRETS
         .into_iter()
         .filter(|file| Path::new(file).exists())
-        .map(|file| attempt(file, telling(file)))
+        .map(|file| attempt(file, readable(file)))
         .collect()
 }
 
-fn telling(file: &str) -> Result<(), Errno> {
+fn readable(file: &str) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let open = match fs::open(file, flags, Mode::empty()) {
-        // A socket cannot be opened; who can see it can mostly talk to it.
+        // A socket cannot be opened, but whoever sees it can usually connect.
         Err(Errno::NXIO) => return Ok(()),
         open => open?,
     };
@@ -192,15 +195,15 @@ mod tests {
         let path = dir.path().to_str().unwrap();
         assert_eq!(new_file_in(path), Ok(()));
         assert_eq!(std::fs::read_dir(path).unwrap().count(), 0);
-        assert!(writing(path).is_err(), "a directory is no file");
+        assert!(writable(path).is_err(), "a directory is no file");
     }
 
     #[test]
     fn a_covered_file_tells_nothing() {
-        assert_eq!((telling("/dev/null"), writing("/dev/null")), (Err(Errno::NODEV), Err(Errno::NODEV)));
+        assert_eq!((readable("/dev/null"), writable("/dev/null")), (Err(Errno::NODEV), Err(Errno::NODEV)));
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(telling(file.path().to_str().unwrap()), Err(Errno::NODATA));
+        assert_eq!(readable(file.path().to_str().unwrap()), Err(Errno::NODATA));
         std::fs::write(file.path(), "key").unwrap();
-        assert_eq!(telling(file.path().to_str().unwrap()), Ok(()));
+        assert_eq!(readable(file.path().to_str().unwrap()), Ok(()));
     }
 }

@@ -1,10 +1,11 @@
-//! `agent-runner probe`: what this box is, from inside. Started by the host in a box with the posture of a group's
-//! runs, before an agent is let into one. It is given a nonce, says it again with its report, and waits to be
-//! removed, so that the host can look at the living box from its side too.
+//! `agent-runner probe`: reports what this container can see and do, from inside.
 //!
-//! It does nothing that it is not sure to be stopped from without being able to bear the success: the box that it may
-//! damage is its own, and nothing of it is used again. What has no safe wrapper (`bpf`, `ptrace`, `keyctl`,
-//! `userfaultfd`) is not tried here.
+//! The host runs it in a container with the posture of a group's runs, before any agent runs in such a container. The
+//! report repeats the host's nonce. The probe then waits to be removed, so that the host can also inspect the running
+//! container from outside.
+//!
+//! It tries only what it can survive succeeding at: the container that it might damage is its own and is never used
+//! again. Calls without a safe wrapper (`bpf`, `ptrace`, `keyctl`, `userfaultfd`) are not tried.
 
 mod filesystem;
 mod kernel;
@@ -22,15 +23,14 @@ use rustix::process::umask;
 
 use crate::box_paths::BoxPaths;
 
-/// A host that does not remove the box in this time has died: its successor does.
-const LIFE: Duration = Duration::from_secs(120);
+/// How long the probe waits for its removal. If the host died, its successor removes the container.
+const LIFETIME: Duration = Duration::from_secs(120);
 
-/// Looks, tries, reports, and waits.
 pub fn run(paths: &BoxPaths) -> ExitCode {
     umask(Mode::from_raw_mode(0o007));
     match report(paths) {
         Ok(()) => {
-            std::thread::sleep(LIFE);
+            std::thread::sleep(LIFETIME);
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -53,7 +53,7 @@ fn report(paths: &BoxPaths) -> Result<(), String> {
     written.map(drop).map_err(|why| format!("{}: {why}", out.display()))
 }
 
-/// First what only looks, last what would change the box if it were done.
+/// Reads come first; attempts that would change the container if they succeeded come last.
 fn look(order: ProbeOrder) -> ProbeReport {
     let mounts = filesystem::mounts();
     ProbeReport {
@@ -76,12 +76,11 @@ fn look(order: ProbeOrder) -> ProbeReport {
     }
 }
 
-/// What came of something that was tried.
 fn attempt<T>(what: impl Into<String>, done: Result<T, Errno>) -> ipc_schema::probe_report::Attempt {
     ipc_schema::probe_report::Attempt { what: what.into(), refused: done.err().map(errno) }
 }
 
-/// An error by its name, as errno(3) has it; one that no box is expected to meet by its number.
+/// The error's name (errno(3)), or its number if no box is expected to meet it.
 fn errno(error: Errno) -> String {
     const NAMES: [(Errno, &str); 28] = [
         (Errno::PERM, "EPERM"),

@@ -1,9 +1,9 @@
-//! System calls that an agent has no use for, tried with arguments that do no harm outside a box of their own.
+//! Tries system calls that an agent does not need, with arguments that do no harm outside this container.
 
 use std::os::fd::AsFd;
 
 use ipc_schema::directory_layout::{FROM_AGENT, box_path};
-use ipc_schema::probe_report::{Attempt, ROOM_AT_ONCE};
+use ipc_schema::probe_report::{ALLOCATE_WITHOUT_WRITING, Attempt};
 use rustix::fs::{self, CWD, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, MountFlags, OpenTreeFlags, UnmountFlags};
@@ -15,7 +15,7 @@ use rustix::{process, system, thread, time};
 
 use super::attempt;
 
-/// Address families by number (`<linux/socket.h>`). AF_VSOCK leads out of a virtual machine to what runs it.
+/// Address families by number (`<linux/socket.h>`). AF_VSOCK connects a virtual machine to its hypervisor.
 const FAMILIES: [(&str, u16); 9] = [
     ("AF_AX25", 3),
     ("AF_KEY", 15),
@@ -28,17 +28,17 @@ const FAMILIES: [(&str, u16); 9] = [
     ("AF_XDP", 44),
 ];
 
-/// What is asked for in one call: too little to be missed, and given only by a system that would give more.
-const ROOM: u64 = 1 << 20;
+/// Bytes to allocate: too few to matter, and refused by a system that refuses more.
+const SPACE: u64 = 1 << 20;
 
-/// Each call with its outcome; those that would change this process come last.
+/// Tries all calls. Those that would change this process come last.
 pub(super) fn all() -> Vec<Attempt> {
     let mut tried = Vec::new();
     sockets(&mut tried);
     system_wide(&mut tried);
     filesystems(&mut tried);
-    room(&mut tried);
-    itself(&mut tried);
+    disk_space(&mut tried);
+    own_process(&mut tried);
     tried
 }
 
@@ -47,7 +47,7 @@ fn sockets(tried: &mut Vec<Attempt>) {
         let family = AddressFamily::from_raw(number);
         let kind = if name == "AF_ALG" { SocketType::SEQPACKET } else { SocketType::RAW };
         let made = match socket(family, kind, None) {
-            // A family has kinds of its own; this one is asked for its usual ones too.
+            // Each family supports its own socket types; try the usual ones too.
             Err(Errno::SOCKTNOSUPPORT | Errno::PROTONOSUPPORT | Errno::INVAL) => {
                 socket(family, SocketType::STREAM, None).or_else(|_| socket(family, SocketType::DGRAM, None))
             }
@@ -62,7 +62,7 @@ fn sockets(tried: &mut Vec<Attempt>) {
 fn system_wide(tried: &mut Vec<Attempt>) {
     tried.push(attempt("sethostname", system::sethostname(b"probe")));
     tried.push(attempt("setdomainname", system::setdomainname(b"probe")));
-    // No time at all: a kernel that looks at it has let the call through, and sets nothing.
+    // An invalid time: a kernel that rejects it has let the call through, and sets nothing.
     let never = Timespec { tv_sec: -1, tv_nsec: -1 };
     tried.push(attempt("clock_settime", time::clock_settime(ClockId::Realtime, never)));
     tried.push(attempt("init_module", system::init_module(&[], c"")));
@@ -89,21 +89,23 @@ fn filesystems(tried: &mut Vec<Attempt>) {
     }
 }
 
-/// Room on the disk without writing it. A file that cannot be made says nothing of that: then nothing is reported.
-fn room(tried: &mut Vec<Attempt>) {
+/// Tries to allocate disk space without writing. If the file cannot be created, nothing is known and nothing is
+/// reported.
+fn disk_space(tried: &mut Vec<Attempt>) {
     let path = format!("{}/{FROM_AGENT}/.room", box_path::IPC);
     let made = fs::open(&path, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR);
     if let Ok(file) = made {
-        tried.push(attempt(ROOM_AT_ONCE, fs::fallocate(&file, FallocateFlags::empty(), 0, ROOM)));
+        tried
+            .push(attempt(ALLOCATE_WITHOUT_WRITING, fs::fallocate(&file, FallocateFlags::empty(), 0, SPACE)));
         let _ = fs::unlink(&path);
     }
 }
 
-fn itself(tried: &mut Vec<Attempt>) {
+fn own_process(tried: &mut Vec<Attempt>) {
     let own = process::pidfd_open(process::getpid(), PidfdFlags::empty());
     let stolen = own.and_then(|own| process::pidfd_getfd(own, 0, PidfdGetfdFlags::empty()));
     tried.push(attempt("pidfd_getfd", stolen));
-    // A kernel that shows no namespaces has none to enter.
+    // Without namespace files there is no namespace to enter.
     if let Ok(uts) = fs::open("/proc/self/ns/uts", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         tried.push(attempt("setns", thread::move_into_link_name_space(uts.as_fd(), None)));
     }

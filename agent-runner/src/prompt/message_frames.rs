@@ -1,4 +1,7 @@
-//! Messages as the model sees them: frames that no text can close.
+//! Messages as the model sees them: each in an XML-like frame with its sender and time.
+//!
+//! People choose names and texts, so everything inside a frame is escaped: no text may close its frame or forge
+//! another.
 
 #[cfg(any(test, fuzzing))]
 pub mod test_parser;
@@ -10,12 +13,12 @@ use ipc_schema::text_sanitize::clean;
 
 use crate::local_time;
 
-/// One input: what was left out, then every message in its frame, context first as the host ordered it.
+/// One input: a note on omitted context, then each message in its frame, in the host's order.
 pub fn frames(input: &Input) -> String {
     let mut out = String::new();
     if input.context_omitted > 0 {
         let omitted = input.context_omitted;
-        // Writing to a String cannot fail; so below.
+        // Writing to a String cannot fail, here and below.
         let _ = writeln!(
             out,
             "<omitted messages=\"{omitted}\">older context was left out for its size</omitted>"
@@ -32,7 +35,7 @@ fn frame(message: &Message) -> String {
     attribute(&mut out, "id", &message.id.to_string());
     attribute(&mut out, "from", &message.from.name);
     attribute(&mut out, "sender", &message.from.id);
-    attribute(&mut out, "at", &local_time::minute(&message.at));
+    attribute(&mut out, "at", &local_time::to_the_minute(&message.at));
     if message.from.owner {
         attribute(&mut out, "owner", "yes");
     }
@@ -70,17 +73,17 @@ fn attribute(out: &mut String, name: &str, value: &str) {
     let _ = write!(out, " {name}=\"{}\"", label(value));
 }
 
-/// A name as one line: escaped, without line breaks. For whatever a person chose and others will read.
+/// A name or title on one line, escaped.
 pub fn label(text: &str) -> String {
     entities(&clean(text).replace(['\n', '\t'], " "))
 }
 
-/// Text that cannot be markup, and holds nothing that people do not see.
+/// Escaped text without invisible characters.
 fn escape(text: &str) -> String {
     entities(&clean(text))
 }
 
-/// The four characters that XML knows are entities.
+/// Replaces the characters that XML reserves.
 fn entities(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {

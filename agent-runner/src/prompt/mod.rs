@@ -1,4 +1,4 @@
-//! What the model is told: the system prompt, and messages in their frames.
+//! The system prompt, and messages as the model sees them. [`crate::turn`] and [`crate::model`] call it.
 
 mod message_frames;
 
@@ -13,18 +13,18 @@ use crate::local_time;
 
 const BASE: &str = include_str!("base.md");
 
-/// The system prompt in two parts, so that the first can be cached.
+/// The system prompt in two parts, so that the provider can cache the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct System {
-    /// The same for the whole run: the base, then the install's and the group's `CLAUDE.md`.
+pub struct SystemPrompt {
+    /// Constant for a run: `base.md`, then the install's and the group's `CLAUDE.md`.
     pub stable: String,
-    /// The same for one turn.
+    /// Constant for a turn.
     pub facts: String,
 }
 
-/// The part that is the same for the whole run. `personality` is the group's text as it stands now.
+/// The part that is constant for a run. `personality` is the group's current `CLAUDE.md`.
 pub fn stable(begin: &Begin, personality: Option<&str>) -> String {
-    // The network's sentence is put in first: a persona that spells a placeholder stays a persona.
+    // The network's sentence is replaced first, so that a persona named "{network}" is not expanded.
     let base = BASE.replace("{network}", &begin.network).replace("{persona}", &begin.persona);
     let everywhere = begin.claude_md_global.as_ref().map(|text| text.text.as_str());
     let sections = [("# Everywhere", everywhere), ("# This group", personality)];
@@ -35,15 +35,16 @@ pub fn stable(begin: &Begin, personality: Option<&str>) -> String {
     std::iter::once(base.trim_end().to_owned()).chain(texts).collect()
 }
 
-/// What is so at the turn's beginning. Kept for the whole turn: each change of it would cost the prompt cache.
+/// The facts at the turn's start. They stay the same for the whole turn, because each change would invalidate the
+/// prompt cache.
 pub fn facts(begin: &Begin, chat: Option<&Chat>, now: &Zoned, shell: Option<&str>) -> String {
-    let mut lines = vec![format!("Now: {}", local_time::spoken(now))];
+    let mut lines = vec![format!("Now: {}", local_time::long_form(now))];
     if let Some(Chat { id, kind, title }) = chat {
         let kind = match kind {
             ChatKind::Direct => "a direct chat with",
             ChatKind::Room => "a room called",
         };
-        // People choose titles: a label, quoted and on one line.
+        // People choose titles, so the title is quoted, escaped and on one line.
         let title: String = title.chars().take(100).collect();
         lines.push(format!(
             "Chat: {kind} \"{}\" ({})",

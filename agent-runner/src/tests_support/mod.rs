@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Test fixtures: a scripted model, a test host, a checker of API requests.
 
 pub mod host;
 pub mod protocol;
@@ -8,7 +8,7 @@ use crate::box_paths::BoxPaths;
 use crate::tools::{Shell, Toolbox};
 use crate::transcript::Transcript;
 
-/// A toolbox over nothing.
+/// A toolbox on an empty directory.
 pub fn toolbox() -> Toolbox {
     Toolbox::new(BoxPaths::below("/nonexistent"), Shell::probe(), host::begin().limits)
 }

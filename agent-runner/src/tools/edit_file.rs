@@ -1,4 +1,4 @@
-//! `edit_file`: one exact text for another.
+//! The tool `edit_file`: replaces one exact text by another.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::{Output, file_access, write_file};
 use crate::box_paths::BoxPaths;
 
-/// What the model is told of it.
+/// The description that the model sees.
 pub const ABOUT: &str = "Replaces text in a file. `old` must stand in the file exactly as given, white space included, and only once; with `all`, every occurrence is replaced.";
 
-/// A larger text file is work for a program.
+/// Larger text files need a program such as sed.
 const FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -17,14 +17,11 @@ const FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
 pub struct Args {
     pub path: String,
     pub old: String,
-    /// What shall stand there.
     pub new: String,
-    /// Whether to replace every occurrence.
     #[serde(default)]
     pub all: bool,
 }
 
-/// Its arguments, as JSON Schema.
 pub fn properties() -> Value {
     json!({
         "path": { "type": "string" },
@@ -37,7 +34,7 @@ pub fn properties() -> Value {
 /// Edits it.
 ///
 /// # Errors
-/// Why not, in a sentence for the model. Only a write that failed half-way leaves the file changed.
+/// For the model: what failed and what to do. Only a write that failed half-way changes the file.
 pub fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
     let path = paths.resolve(&args.path);
     let text = file_access::read_text(paths, &path, FILE_MAX_BYTES)?;
@@ -65,7 +62,7 @@ fn edit(text: &str, Args { old, new, all, .. }: &Args) -> Result<(String, usize)
     }
 }
 
-/// The most common slip is white space: say so when that is all.
+/// Says so if only the white space differs, which is the most common mistake.
 fn near_miss(text: &str, old: &str) -> String {
     let loose = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let wanted = loose(old);

@@ -1,4 +1,4 @@
-//! What the file tools share: opening without hanging, walking without drowning.
+//! What the file tools share: opening files without hanging, error texts for the model, and walking directories.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,10 +11,10 @@ use rustix::fs::{self, FileType, Mode, OFlags};
 
 use crate::box_paths::BoxPaths;
 
-/// How much of a file is looked at to tell text from binary.
+/// Bytes that are read to tell text from binary.
 const SNIFF_BYTES: usize = 8 * 1024;
 
-/// Told to walks that nobody waits for any more.
+/// Tells a walk on another thread that nobody waits for its result any more.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
@@ -23,7 +23,7 @@ impl Stop {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Says stop when it is dropped.
+    /// A guard that sets the flag when it is dropped.
     pub fn guard(&self) -> impl Drop + use<> {
         struct Guard(Stop);
         impl Drop for Guard {
@@ -35,10 +35,10 @@ impl Stop {
     }
 }
 
-/// A regular file, open for reading, and its size.
+/// Opens a regular file for reading. Returns it with its size in bytes.
 ///
 /// # Errors
-/// What it is instead and what to do, in a sentence for the model.
+/// For the model: what the path is instead, and what to do.
 pub fn open(paths: &BoxPaths, path: &Path) -> Result<(File, u64), String> {
     let file = open_with(path, OFlags::RDONLY).map_err(|e| problem(paths, path, &e))?;
     let size = file.metadata().map_err(|e| problem(paths, path, &e))?.len();
@@ -50,7 +50,7 @@ pub fn open(paths: &BoxPaths, path: &Path) -> Result<(File, u64), String> {
 /// # Errors
 /// What `open(2)` says, and [`NotRegular`] for anything but a regular file.
 pub fn open_with(path: &Path, flags: OFlags) -> io::Result<File> {
-    // Commands' umask holds for these files too.
+    // The process's umask applies.
     let mode = Mode::from_raw_mode(0o666);
     let file = match fs::open(path, flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, mode) {
         Ok(fd) => File::from(fd),
@@ -67,7 +67,7 @@ pub fn open_with(path: &Path, flags: OFlags) -> io::Result<File> {
     }
 }
 
-/// What stands where a file was expected.
+/// The path is not a regular file.
 #[derive(Debug, thiserror::Error)]
 #[error("it is {0}, not a file")]
 pub struct NotRegular(&'static str);
@@ -78,7 +78,7 @@ impl From<NotRegular> for io::Error {
     }
 }
 
-/// An error in the model's words: the path as it knows it, what happened, what to do.
+/// An error text for the model: the path as it knows it, what happened, what to do.
 pub fn problem(paths: &BoxPaths, path: &Path, error: &io::Error) -> String {
     let shown = paths.shown(path);
     match error.kind() {
@@ -94,7 +94,7 @@ pub fn problem(paths: &BoxPaths, path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Whether these first bytes are of a file that is no text.
+/// Whether a file that starts with these bytes is binary.
 pub fn looks_binary(start: &[u8]) -> bool {
     start.iter().take(SNIFF_BYTES).any(|b| *b == 0)
 }
@@ -117,14 +117,14 @@ pub fn read_text(paths: &BoxPaths, path: &Path, cap: u64) -> Result<String, Stri
     String::from_utf8(bytes).map_err(|_| format!("{shown} is not UTF-8 text; use run_command (iconv) for it"))
 }
 
-/// Directories full of what nobody looks for.
+/// Directories that walks leave out.
 const NOISE: [&str; 6] = [".git", "node_modules", "__pycache__", ".venv", ".cache", ".home"];
 
-/// A walk below `root` that leaves out what `.gitignore` names and well-known noise, unless the walk begins
-/// there. Links are listed, not followed. Sorted, so that an answer cut short is the same every time.
+/// A sorted walk below `root` that leaves out what `.gitignore` names and [`NOISE`], unless the walk begins there.
+/// Links are listed, not followed. Sorted, so that a truncated answer is the same every time.
 ///
 /// # Errors
-/// When the glob is none.
+/// When the glob is invalid.
 pub fn walk(
     root: &Path,
     glob: Option<&str>,

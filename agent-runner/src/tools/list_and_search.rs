@@ -1,4 +1,4 @@
-//! `list_files` and `search_files`.
+//! The tools `list_files` and `search_files`.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -11,14 +11,12 @@ use serde_json::{Value, json};
 use super::{Output, file_access};
 use crate::box_paths::BoxPaths;
 
-/// What the model is told of `list_files`.
 pub const LIST_ABOUT: &str = "Lists files and directories with their sizes, sorted. What .gitignore names, .git, node_modules and such are left out unless `path` is inside them. With `glob`, only files that match.";
-/// What the model is told of `search_files`.
 pub const SEARCH_ABOUT: &str = "Searches text files below `path` for a regular expression (Rust syntax: no look-around, no back-references; (?i) ignores case), line by line. Leaves out what list_files leaves out, and binary files.";
 
 /// Entries in one list.
 const LIST_MAX: usize = 500;
-/// After this many, what is left is no longer counted.
+/// Entries beyond the list that are counted before the count becomes "at least".
 const COUNT_MAX: usize = 100_000;
 /// Matching lines in one answer.
 const MATCHES_MAX: usize = 200;
@@ -42,7 +40,6 @@ pub struct ListArgs {
     pub depth: Option<u32>,
 }
 
-/// Its arguments, as JSON Schema.
 pub fn list_properties() -> Value {
     json!({
         "path": { "type": "string", "description": "directory; /workspace by default" },
@@ -64,7 +61,6 @@ pub struct SearchArgs {
     pub context: Option<u32>,
 }
 
-/// Its arguments, as JSON Schema.
 pub fn search_properties() -> Value {
     json!({
         "pattern": { "type": "string", "description": "regular expression" },
@@ -77,7 +73,7 @@ pub fn search_properties() -> Value {
 /// Lists.
 ///
 /// # Errors
-/// Why not, in a sentence for the model.
+/// For the model: what failed and what to do.
 pub fn list(paths: &BoxPaths, args: &ListArgs, stop: &file_access::Stop) -> Result<Output, String> {
     let root = paths.resolve(args.path.as_deref().unwrap_or("."));
     let meta = std::fs::metadata(&root).map_err(|e| file_access::problem(paths, &root, &e))?;
@@ -131,7 +127,7 @@ fn list_line(root: &Path, entry: &DirEntry) -> String {
 /// Searches.
 ///
 /// # Errors
-/// Why not, in a sentence for the model.
+/// For the model: what failed and what to do.
 pub fn search(paths: &BoxPaths, args: &SearchArgs, stop: &file_access::Stop) -> Result<Output, String> {
     let pattern = RegexBuilder::new(&args.pattern)
         .size_limit(4 * 1024 * 1024)
@@ -168,7 +164,7 @@ impl Found {
         Self { pattern, context, out: String::new(), shown: 0, matches: 0, files: 0 }
     }
 
-    /// A file that cannot be read is no match: a search over a tree does not stop at one of them.
+    /// Skips an unreadable file: it must not end a search over a tree.
     fn search_file(&mut self, path: &Path, shown: &str) {
         let Ok(file) = file_access::open_with(path, rustix::fs::OFlags::RDONLY) else { return };
         let mut reader = BufReader::new(file.take(FILE_MAX_BYTES));

@@ -1,8 +1,8 @@
-//! Output of a command, kept in constant memory: its head and its tail.
+//! Keeps the head and the tail of a command's output, in constant memory.
 
 use std::collections::VecDeque;
 
-/// Bytes as they come: the first half of the room is kept, then the last half.
+/// Keeps the first and the last bytes of a stream, each up to half of the limit.
 #[derive(Debug)]
 pub struct HeadAndTail {
     room: usize,
@@ -12,13 +12,12 @@ pub struct HeadAndTail {
 }
 
 impl HeadAndTail {
-    /// Room for `bytes` bytes in all.
+    /// `bytes` is the limit for head and tail together.
     pub fn new(bytes: u32) -> Self {
         let room = (bytes / 2) as usize;
         Self { room, head: Vec::new(), tail: VecDeque::new(), cut: 0 }
     }
 
-    /// Takes more.
     pub fn push(&mut self, bytes: &[u8]) {
         let (head, rest) = bytes.split_at(bytes.len().min(self.room - self.head.len()));
         self.head.extend_from_slice(head);
@@ -34,11 +33,10 @@ impl HeadAndTail {
         self.head.is_empty() && self.tail.is_empty()
     }
 
-    /// The text, with what is missing named in its place. Bytes that are no UTF-8 are replaced, and so is NUL,
-    /// which no JSON reader is glad of.
+    /// The text, with a note in place of the removed middle. Invalid UTF-8 and NUL are replaced.
     pub fn text(mut self) -> String {
         if self.cut == 0 {
-            // One piece: a character may lie across the seam.
+            // Joined first: a character may lie across the boundary.
             self.head.extend(self.tail);
             return clean(&self.head);
         }

@@ -1,4 +1,4 @@
-//! `read_file`: a page of a text file.
+//! The tool `read_file`: reads a text file page by page.
 
 use std::io::{BufRead, BufReader};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Output, file_access};
 use crate::box_paths::BoxPaths;
 
-/// What the model is told of it.
+/// The description that the model sees.
 pub const ABOUT: &str = "Reads a text file, at most 30 kB at once, and says how to go on when there is more. Relative paths are below /workspace.";
 
 const PAGE_BYTES: usize = 30_000;
@@ -24,7 +24,6 @@ pub struct Args {
     pub limit: Option<u64>,
 }
 
-/// Its arguments, as JSON Schema.
 pub fn properties() -> Value {
     json!({
         "path": { "type": "string" },
@@ -33,10 +32,10 @@ pub fn properties() -> Value {
     })
 }
 
-/// Reads a page. The file is streamed: its size does not matter.
+/// Reads a page. The file is streamed, so it may have any size.
 ///
 /// # Errors
-/// What stands there instead of a text file, in a sentence for the model.
+/// For the model: what the path is instead of a text file, and what to do.
 pub fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
     let path = paths.resolve(&args.path);
     let (file, size) = file_access::open(paths, &path)?;
@@ -71,7 +70,7 @@ struct Page {
     bytes: Vec<u8>,
     lines: u64,
     more: bool,
-    /// The page's only line did not fit into it.
+    /// The first line is longer than a page and was cut.
     line_cut: bool,
 }
 
@@ -79,7 +78,7 @@ fn read_page(reader: &mut impl BufRead, limit: u64) -> std::io::Result<Page> {
     let mut page = Page::default();
     while page.lines < limit {
         let mut line = Vec::new();
-        // One byte past the page is enough to know that a line does not fit, however long it is.
+        // One byte beyond the page is enough to know that a line does not fit.
         let room = (PAGE_BYTES + 1) as u64;
         let read = std::io::Read::take(&mut *reader, room).read_until(b'\n', &mut line)?;
         if read == 0 {

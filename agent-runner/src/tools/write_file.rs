@@ -1,4 +1,4 @@
-//! `write_file`: a whole file.
+//! The tool `write_file`: writes a whole file.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -12,18 +12,17 @@ use serde_json::{Value, json};
 use super::{Output, file_access};
 use crate::box_paths::BoxPaths;
 
-/// What the model is told of it.
+/// The description that the model sees.
 pub const ABOUT: &str = "Writes a whole text file and the directories above it; what the file held is replaced. Relative paths are below /workspace.";
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
     pub path: String,
-    /// All of its text.
+    /// The file's complete text.
     pub content: String,
 }
 
-/// Its arguments, as JSON Schema.
 pub fn properties() -> Value {
     json!({ "path": { "type": "string" }, "content": { "type": "string" } })
 }
@@ -31,7 +30,7 @@ pub fn properties() -> Value {
 /// Writes it.
 ///
 /// # Errors
-/// Why not, in a sentence for the model.
+/// For the model: what failed and what to do.
 pub fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
     let path = paths.resolve(&args.path);
     if let Some(parent) = path.parent() {
@@ -41,12 +40,12 @@ pub fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
     Ok(Output::ok(format!("wrote {} bytes to {}", args.content.len(), paths.shown(&path))))
 }
 
-/// Written beside and renamed: a box that is killed in the middle leaves the old text or the new one, whole. Rights are
-/// kept, and a link is followed to what it names. What a rename would take from somebody (another owner, a second hard
-/// link, a directory that takes no new names) is written in place.
+/// Replaces a file by writing a new one beside it and renaming it: a kill leaves the old text or the new one,
+/// complete. The mode is kept, and a link is followed. A file whose owner or hard link a rename would lose, or in a
+/// directory that takes no new names, is written in place.
 ///
 /// # Errors
-/// What the system says; [`file_access::NotRegular`] for what is no file.
+/// The error of the system; [`file_access::NotRegular`] for anything but a regular file.
 pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (path, there) = match file_access::open_with(path, OFlags::WRONLY) {
         Ok(file) => (fs::canonicalize(path)?, Some(file)),
@@ -66,7 +65,7 @@ pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Some(file) => file,
         None => file_access::open_with(&path, OFlags::WRONLY | OFlags::CREATE)?,
     };
-    // Only after the look at what it is: O_TRUNC would already have acted.
+    // Truncated only here, after the check of the file type: O_TRUNC would already have acted at the open.
     file.set_len(0)?;
     file.write_all(bytes)
 }
@@ -74,7 +73,7 @@ pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn replace(path: &Path, rights: Option<fs::Permissions>, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}.part"));
-    // What a box that was killed has left.
+    // Left by a container that was killed.
     match fs::remove_file(&part) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}

@@ -1,17 +1,17 @@
-//! Content blocks of the model, kept as they came.
+//! Content blocks of the model's answers, stored verbatim.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// One content block, verbatim: the provider checks signatures of thinking blocks, and refuses a conversation in
+/// One content block, verbatim: the provider checks the signatures of thinking blocks, and refuses a conversation in
 /// which one was changed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Block(Box<RawValue>);
 
-/// What the runner looks at in a block.
+/// The fields of a block that the runner reads.
 #[derive(Debug, Default, Deserialize)]
 pub struct View<'a> {
     /// `text`, `thinking`, `tool_use`, …
@@ -19,22 +19,23 @@ pub struct View<'a> {
     pub kind: Cow<'a, str>,
     #[serde(default)]
     pub text: Option<String>,
-    /// Of a tool call.
+    /// Set in a tool call only.
     #[serde(default)]
     pub id: Option<String>,
-    /// Of a tool call.
+    /// Set in a tool call only.
     #[serde(default)]
     pub name: Option<String>,
-    /// Of a tool call.
+    /// Set in a tool call only.
     #[serde(borrow, default)]
     pub input: Option<&'a RawValue>,
 }
 
 impl Block {
-    /// A block of raw JSON. A line break in JSON stands only between tokens, and a transcript's entry is one line.
+    /// Makes a block of raw JSON. Line breaks become blanks, because a transcript entry is one line; in JSON they
+    /// stand only between tokens.
     ///
     /// # Errors
-    /// When it is no JSON.
+    /// When `json` is not JSON.
     pub fn new(json: &str) -> serde_json::Result<Self> {
         RawValue::from_string(json.replace(['\n', '\r'], " ")).map(Self)
     }
@@ -43,18 +44,17 @@ impl Block {
         &self.0
     }
 
-    /// The parts that matter here. A block of an unknown shape has none.
+    /// A block of an unknown shape has an empty view.
     pub fn view(&self) -> View<'_> {
         serde_json::from_str(self.0.get()).unwrap_or_default()
     }
 
-    /// The text, where it is a text block.
+    /// `None` for other blocks than text.
     pub fn text(&self) -> Option<String> {
         let view = self.view();
         (view.kind == "text").then_some(view.text).flatten()
     }
 
-    /// Whether it is a tool call.
     pub fn is_tool_use(&self) -> bool {
         self.view().kind == "tool_use"
     }

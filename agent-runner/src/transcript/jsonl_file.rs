@@ -1,4 +1,4 @@
-//! The transcript's file: one JSON line per entry, on disk before anything acts on it.
+//! The transcript's file: one JSON line per entry, synced before anything acts on the entry.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,7 +12,6 @@ use crate::error::Fatal;
 
 const MODE: Mode = Mode::from_raw_mode(0o660);
 
-/// A transcript's file, open for appending.
 #[derive(Debug)]
 pub struct TranscriptFile {
     dir: PathBuf,
@@ -20,28 +19,28 @@ pub struct TranscriptFile {
     file: File,
 }
 
-/// What a file held.
+/// The readable part of a file.
 #[derive(Debug, Default)]
 struct Found {
     entries: Vec<Entry>,
-    /// The highest number that was ever given, as far as the file can tell.
+    /// The highest entry number that the file shows, or must assume, was ever given.
     last: u64,
-    /// The entries are not the whole file; why.
+    /// Why the entries are not the whole file.
     cut: Option<Cut>,
 }
 
 #[derive(Debug)]
 enum Cut {
-    /// The last append did not finish. Nothing acted on it.
+    /// The last append did not finish, so nothing acted on it.
     Torn,
-    /// A whole line cannot be understood.
+    /// A complete line is invalid.
     Damaged(String),
 }
 
 impl TranscriptFile {
-    /// Opens `<dir>/<session>.jsonl` and reads it. A torn last line is dropped; a damaged one ends the transcript
-    /// there, and the file as it was stays beside as `<session>.damaged-<n>.jsonl`. Returned with the entries: the
-    /// highest number that was ever given.
+    /// Opens `<dir>/<session>.jsonl`; returns its entries and the highest number that was ever given. A torn last
+    /// line is dropped. A damaged line ends the transcript there, and a copy of the file stays as
+    /// `<session>.damaged-<n>.jsonl`.
     ///
     /// # Errors
     /// [`Fatal::SessionName`], [`Fatal::SessionUnreadable`] or [`Fatal::SessionUnwritable`].
@@ -59,20 +58,20 @@ impl TranscriptFile {
         match cut {
             None => {}
             Some(Cut::Torn) => {
-                tracing::warn!(path = %path.display(), "the last line was torn; it is dropped");
+                tracing::warn!(path = %path.display(), "dropped an incomplete last line");
                 this.replace(&entries)?;
             }
             Some(Cut::Damaged(reason)) => {
                 let aside = this.keep_aside(session, &bytes)?;
                 let (path, aside) = (path.display(), aside.display());
-                tracing::error!(%path, %aside, reason, kept = entries.len(), "the transcript is damaged");
+                tracing::error!(%path, %aside, reason, kept = entries.len(), "the transcript is damaged; going on with its readable beginning");
                 this.replace(&entries)?;
             }
         }
         Ok((this, entries, last))
     }
 
-    /// Appends one entry and returns when it is on disk.
+    /// Appends one entry and syncs it.
     ///
     /// # Errors
     /// [`Fatal::SessionUnwritable`]. What may have been written of it is a torn last line for the next run.
@@ -87,8 +86,8 @@ impl TranscriptFile {
         written.map_err(|source| self.unwritable(source))
     }
 
-    /// Exchanges the whole file: a new one, synced, renamed over it, the directory synced. A crash leaves the old
-    /// or the new one.
+    /// Replaces the file: writes and syncs a new one, renames it, syncs the directory. A crash leaves the old file or
+    /// the new one.
     ///
     /// # Errors
     /// [`Fatal::SessionUnwritable`].
@@ -112,7 +111,7 @@ impl TranscriptFile {
         Ok(())
     }
 
-    /// Writes a file beside the transcript, on disk when this returns. One of this name is replaced.
+    /// Writes `archive/<name>` and syncs it. An existing file is replaced.
     ///
     /// # Errors
     /// [`Fatal::SessionUnwritable`].
@@ -158,8 +157,8 @@ fn check_name(session: &str) -> Result<(), Fatal> {
     if fits { Ok(()) } else { Err(Fatal::SessionName { name: session.chars().take(80).collect() }) }
 }
 
-/// Commands in the box can write this directory too. A FIFO under the transcript's name must be an error, not a
-/// wait for ever.
+/// Commands in the box can write this directory too. A FIFO under the transcript's name must be an error and must not
+/// block.
 fn open_regular(path: &Path, flags: OFlags) -> io::Result<File> {
     let fd: OwnedFd = fs::open(path, flags | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC, MODE)?;
     if FileType::from_raw_mode(fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
@@ -208,14 +207,13 @@ fn read_lines(bytes: &[u8]) -> Found {
     found
 }
 
-/// Lines that are lost had numbers, and letters may be known to the host under them: a number is not given twice.
+/// Lost lines had numbers, and the host may know letters with ids made of them, so these numbers are not reused.
 fn highest_number(last: u64, lost: &[&[u8]]) -> u64 {
     let readable = lost.iter().filter_map(|line| Entry::parse(line).ok()).map(|entry| entry.entry).max();
     last.saturating_add(lost.len() as u64).max(readable.unwrap_or(0))
 }
 
-/// What the fuzz target does: whatever lies in the file, what is kept of it is a transcript, and is read again as it
-/// is.
+/// The fuzz target: the readable part of any bytes is a valid transcript that reads back the same.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz(data: &[u8]) {
     let found = read_lines(data);

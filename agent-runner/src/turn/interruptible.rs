@@ -1,4 +1,5 @@
-//! Working with an eye on the door: while something is under way, letters come in, and the host hears what it is.
+//! Runs a piece of work while letters arrive: it drops the work on an interrupt or `_close`, and writes status and
+//! draft letters meanwhile. [`crate::turn`] runs model calls and tools with it.
 
 use std::future::{Future, pending};
 use std::time::Duration;
@@ -10,99 +11,95 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::error::Fatal;
 use crate::mailbox::Mailbox;
-use crate::mailbox::outbox::Mention;
+use crate::mailbox::outbox::Transient;
 use crate::model::Draft;
 
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 const DRAFT_EVERY: Duration = Duration::from_secs(1);
 
-/// What is under way.
+/// What status letters say about the work, and when it must be dropped.
 #[derive(Debug, Clone, Copy)]
-pub struct Doing<'a> {
+pub struct Work<'a> {
     pub turn: TurnId,
     pub state: Activity,
-    /// The tool in hand.
     pub tool: Option<&'a str>,
-    /// One line for a person.
     pub detail: Option<&'a str>,
-    /// The longest that it takes.
+    /// The time limit of the work: the deadline in status letters counts down from it.
     pub limit: Duration,
-    /// The answer that grows meanwhile.
+    /// The text to publish in draft letters.
     pub draft: Option<&'a Draft>,
-    /// Whether `_close` ends it. A tool in hand is let finish.
+    /// Whether `_close` drops the work. A running tool may finish.
     pub ends_on_close: bool,
 }
 
-/// How it came out.
 #[derive(Debug)]
-pub enum Attended<T> {
-    /// It ended by itself.
+pub enum Watched<T> {
     Done(T),
-    /// The turn was interrupted; the work was dropped.
+    /// The turn was interrupted and the work dropped.
     Interrupted(InterruptWhy),
-    /// The run is closed; the work was dropped.
+    /// The run closes and the work was dropped.
     Closing,
 }
 
-/// Does `work`, which is dropped when the turn is interrupted.
+/// Runs `work` until it ends, or drops it.
 ///
 /// # Errors
 /// When letters cannot be read any more.
-pub async fn attend<T>(
+pub async fn run_interruptible<T>(
     mailbox: &mut Mailbox,
-    doing: Doing<'_>,
+    info: Work<'_>,
     work: impl Future<Output = T>,
-) -> Result<Attended<T>, Fatal> {
-    watch(mailbox, doing, work, |_| None).await
+) -> Result<Watched<T>, Fatal> {
+    run_watched(mailbox, info, work, |_| None).await
 }
 
-/// Waits for the verdict on a request; with it comes the number of the letter that held it.
+/// Waits for the verdict on a request. Returns it with its letter's number.
 ///
 /// # Errors
 /// When letters cannot be read any more.
 pub async fn await_verdict(
     mailbox: &mut Mailbox,
-    doing: Doing<'_>,
+    info: Work<'_>,
     request: &LetterId,
-) -> Result<Attended<(u64, Verdict)>, Fatal> {
-    watch(mailbox, doing, pending(), |mailbox| mailbox.take_verdict(request)).await
+) -> Result<Watched<(u64, Verdict)>, Fatal> {
+    run_watched(mailbox, info, pending(), |mailbox| mailbox.take_verdict(request)).await
 }
 
-async fn watch<T>(
+async fn run_watched<T>(
     mailbox: &mut Mailbox,
-    doing: Doing<'_>,
+    info: Work<'_>,
     work: impl Future<Output = T>,
     mut look: impl FnMut(&mut Mailbox) -> Option<T>,
-) -> Result<Attended<T>, Fatal> {
+) -> Result<Watched<T>, Fatal> {
     let begun = Instant::now();
-    // At once, not at the first tick: work that is done in no time is told of too.
-    mailbox.outbox.mention(Some(doing.turn), Mention::Status(doing.status(begun)));
+    // At once and not at the first tick: very short work is reported too.
+    mailbox.outbox.write_transient(Some(info.turn), Transient::Status(info.status(begun)));
     let mut status = ticks(begun + STATUS_EVERY, STATUS_EVERY);
     let mut drafts = ticks(begun + DRAFT_EVERY, DRAFT_EVERY);
     let mut drafted = 0;
     tokio::pin!(work);
     loop {
         if let Some(found) = look(mailbox) {
-            return Ok(Attended::Done(found));
+            return Ok(Watched::Done(found));
         }
-        if let Some(why) = mailbox.interrupted(doing.turn) {
-            return Ok(Attended::Interrupted(why));
+        if let Some(why) = mailbox.interrupted(info.turn) {
+            return Ok(Watched::Interrupted(why));
         }
-        if doing.ends_on_close && mailbox.closing() {
-            return Ok(Attended::Closing);
+        if info.ends_on_close && mailbox.closing() {
+            return Ok(Watched::Closing);
         }
         tokio::select! {
-            // Letters first: an interrupt that lies there is not outrun by a tool that just ended.
+            // Letters first: a tool that just ended must not win against an interrupt that is already there.
             biased;
             received = mailbox.receive() => received?,
-            done = &mut work => return Ok(Attended::Done(done)),
+            done = &mut work => return Ok(Watched::Done(done)),
             _ = status.tick() => {
-                mailbox.outbox.mention(Some(doing.turn), Mention::Status(doing.status(begun)));
+                mailbox.outbox.write_transient(Some(info.turn), Transient::Status(info.status(begun)));
             }
-            _ = drafts.tick(), if doing.draft.is_some() => {
-                if let Some(text) = doing.draft.and_then(|draft| draft.newer_than(drafted)) {
+            _ = drafts.tick(), if info.draft.is_some() => {
+                if let Some(text) = info.draft.and_then(|draft| draft.newer_than(drafted)) {
                     drafted = text.len();
-                    mailbox.outbox.mention(Some(doing.turn), Mention::Draft(text));
+                    mailbox.outbox.write_transient(Some(info.turn), Transient::Draft(text));
                 }
             }
         }
@@ -111,12 +108,12 @@ async fn watch<T>(
 
 fn ticks(from: Instant, every: Duration) -> tokio::time::Interval {
     let mut ticks = interval_at(from, every);
-    // After a pause of the whole box one tick is enough.
+    // After a pause of the whole container one tick is enough.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
-impl Doing<'_> {
+impl Work<'_> {
     fn status(&self, begun: Instant) -> Status {
         let left = self.limit.saturating_sub(begun.elapsed());
         Status {

@@ -64,7 +64,7 @@ pub(super) fn run(here: &Here, config: Config) -> Done {
                 File::Install => schema_of_install(),
                 File::Group => schema_of_group(),
             };
-            print(serde_json::to_string_pretty(schema.as_value()).unwrap_or_default());
+            print(serde_json::to_string_pretty(&schema).unwrap_or_default());
         }
     }
     Ok(ExitCode::SUCCESS)

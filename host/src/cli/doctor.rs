@@ -156,7 +156,7 @@ fn groups(install: &Install, found: &mut Findings) {
 
 /// Whether the group's next run gets its directories.
 fn volumes(install: &Install, group: &Group) -> Result<(), VolumeError> {
-    let limits = [group.limits.workspace, group.limits.session];
+    let limits = [group.limits.workspace(), group.limits.session()];
     let volumes = install.root.volumes_of(&group.name).map(Volume::from);
     volumes.iter().zip(limits).try_for_each(|(volume, limit)| {
         if group.limits.disk_images { volume.check(limit) } else { volume.check_absent() }
@@ -175,7 +175,7 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
         // What is wrong with a file of settings is told above.
         let Ok(group) = install.group(&name) else { continue };
         let limits = &group.limits;
-        let above = above_machine(limits.memory, limits.milli_cpus, facts.memory, facts.cpus);
+        let above = above_machine(limits.memory(), limits.milli_cpus, facts.memory, facts.cpus);
         let unknown = group.runtime.as_ref().filter(|name| !facts.runtimes.contains(name));
         let why = above.or_else(|| unknown.map(|name| no_runtime(name)));
         if let Some(why) = why {

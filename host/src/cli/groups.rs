@@ -128,9 +128,9 @@ fn show(here: &Here, name: &GroupName) -> Done {
         "model": group.model.model,
         "provider": group.model.provider,
         "zone": group.zone.name(),
-        "idle_window_s": group.limits.idle_window.as_secs(),
-        "turn_s": group.limits.turn.as_secs(),
-        "memory_mib": group.limits.memory >> 20,
+        "idle_window_s": group.limits.idle_window.0.as_secs(),
+        "turn_s": group.limits.turn.0.as_secs(),
+        "memory_mib": group.limits.memory_mib,
         "personality": text.as_ref().map(|t| t.text.clone()),
     });
     let shown = format!(

@@ -4,20 +4,22 @@
 //! A group's file is read anew for every run, so that a change holds without a restart; the install's file is read
 //! at the start. Every error names the file, the line and column, what was expected, and the nearest right name.
 
+mod definitions;
 pub mod dirs;
-mod dotted_keys;
 pub mod edit;
+#[cfg(test)]
+mod example;
 pub mod first;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
 mod group_cache;
 mod mounts;
 pub mod personality;
+mod places;
 pub mod schema;
 mod secrets;
 mod show;
 pub mod time_zones;
-mod typed_values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,6 @@ use serde::de::DeserializeOwned;
 
 use crate::disk;
 use crate::domain::group::{Group, ModelChoice};
-use crate::domain::limits::{ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, SenderId};
 use crate::policy::mounts::AllowedRoot;
@@ -34,8 +35,8 @@ use crate::policy::posture::acceptable;
 use crate::policy::rate_limit::Limits;
 pub use dirs::Root;
 use group_cache::GroupCache;
-use schema::{GroupFile, InstallFile, LimitsFile};
-pub use show::{Shown, schema_of_group, schema_of_install};
+use schema::{GroupFile, InstallFile};
+pub use show::Shown;
 
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,11 +125,12 @@ impl Install {
     pub fn load(root: Root, env: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let path = root.install_file();
         let text = read_or_empty(&path)?;
-        let (file, shown) = show::with_overrides(&path, &text, env, InstallFile::filled)?;
+        let (file, shown) = show::with_overrides(&path, &text, env)?;
         let providers = secrets::providers(&file, &root, env)?;
         let model = model_choice(&file, &providers)?;
         for name in &file.engine.accept {
-            acceptable(name).map_err(|why| ConfigError::new("lazaret.toml: engine.accept", why))?;
+            acceptable(name)
+                .map_err(|why| ConfigError::new(places::of(&path, &text, &["engine", "accept"]), why))?;
         }
         let telegram = secrets::telegram(&file, &root, env)?;
         let allowed_mounts = mounts::allowed(&path, &text, &file, &root)?;
@@ -165,14 +167,32 @@ impl Install {
     fn parse_group(&self, name: &GroupName, path: &Path) -> Result<Group, ConfigError> {
         let text = read_or_empty(path)?;
         let file: GroupFile = parse(path, &text)?;
+        let place = |keys: &[&str]| places::of(path, &text, keys);
+        self.check_group(&parse(path, &text)?, place)?;
         let mounts = mounts::of_group(path, &text, &file, &self.allowed_mounts, &self.root)?;
-        Ok(Group { mounts, ..self.narrowed_by(name, file)? })
+        let runtime = self.runtime(&file, place)?;
+        let model = self.model_of(&file, place)?;
+        let base = self.default_group(name.clone());
+        Ok(Group {
+            persona: file.persona.unwrap_or(base.persona),
+            trigger: file.trigger.into(),
+            senders: file.senders,
+            priority: file.priority.into(),
+            image: file.image.unwrap_or(base.image),
+            model,
+            zone: file.zone.unwrap_or(base.zone),
+            limits: file.limits.over(&base.limits),
+            context: file.context.over(&base.context),
+            tools: file.tools.map_or(base.tools, Into::into),
+            mounts,
+            runtime,
+            delivery: file.delivery.map(Into::into),
+            name: base.name,
+        })
     }
 
     /// A group as it is without a file of its own: what stands in for a file that cannot be used.
     pub fn default_group(&self, name: GroupName) -> Group {
-        let limits = self.file.limits.over(RunLimits::default());
-        let context = ContextLimits::default();
         Group {
             name,
             persona: self.file.persona.clone(),
@@ -182,11 +202,8 @@ impl Install {
             image: self.file.image.clone(),
             model: self.model.clone(),
             zone: self.file.zone.clone(),
-            limits,
-            context: ContextLimits {
-                messages: self.file.context.messages.unwrap_or(context.messages),
-                tokens: self.file.context.tokens.unwrap_or(context.tokens),
-            },
+            limits: self.file.limits.clone(),
+            context: self.file.context,
             tools: self.file.tools.clone().into(),
             mounts: Vec::new(),
             runtime: None,
@@ -202,62 +219,74 @@ impl Install {
         }
     }
 
-    fn narrowed_by(&self, name: &GroupName, file: GroupFile) -> Result<Group, ConfigError> {
-        let base = self.default_group(name.clone());
-        let path = self.root.group_file(name);
-        let place = || path.display().to_string();
-        let model = match &file.model {
-            None => self.model.clone(),
-            Some(choice) => {
-                let provider = choice.provider.clone().unwrap_or_else(|| self.model.provider.clone());
-                let known = self.providers.get(&provider).ok_or_else(|| {
-                    let names: Vec<_> = self.providers.keys().map(String::as_str).collect();
-                    ConfigError::new(place(), format!("model.provider = {provider:?} is not set up"))
-                        .hint(format!("lazaret.toml has the providers: {}", names.join(", ")))
-                })?;
-                let named = (provider == self.model.provider).then(|| self.model.model.clone());
-                let model =
-                    choice.name.clone().or(named).unwrap_or_else(|| known.kind.default_model().to_owned());
-                ModelChoice {
-                    provider,
-                    model,
-                    max_tokens: choice.max_tokens.unwrap_or(self.model.max_tokens),
-                    window: choice.window.unwrap_or(self.model.window),
-                }
+    /// Checks the numbers of a group's file: whether they are allowed at all, and whether the install grants them.
+    fn check_group(&self, file: &toml::Table, place: impl Fn(&[&str]) -> String) -> Result<(), ConfigError> {
+        let granted = toml::Table::try_from(&self.file).unwrap_or_default();
+        for setting in definitions::settings::<GroupFile>() {
+            let Some(wanted) = setting.in_table(file) else { continue };
+            let keys: Vec<&str> = setting.path.iter().map(String::as_str).collect();
+            setting.check(wanted).map_err(|why| ConfigError::new(place(&keys), why))?;
+            let (name, most) = (setting.name(), setting.in_table(&granted));
+            if let Some(most) = most.filter(|_| setting.is_at_most_install())
+                && definitions::measure(wanted) > definitions::measure(most)
+            {
+                let what = format!("{name} = {wanted} is above the install's {most}");
+                let hint = format!("raise {name} in lazaret.toml, or ask for less here");
+                return Err(ConfigError::new(place(&keys), what).hint(hint));
             }
-        };
-        Ok(Group {
-            persona: file.persona.unwrap_or(base.persona),
-            trigger: file.trigger.into(),
-            senders: file.senders,
-            priority: file.priority.into(),
-            image: file.image.unwrap_or(base.image),
-            model,
-            zone: file.zone.unwrap_or(base.zone),
-            limits: narrowed(&place(), &self.file.limits, &file.limits)?,
-            context: ContextLimits {
-                messages: file.context.messages.unwrap_or(base.context.messages),
-                tokens: file.context.tokens.unwrap_or(base.context.tokens),
-            },
-            tools: file.tools.map_or(base.tools, Into::into),
-            mounts: base.mounts,
-            runtime: self.runtime(&place(), file.runtime)?,
-            delivery: file.delivery.map(Into::into),
-            name: base.name,
+            if name == "limits.disk_images" && self.file.limits.disk_images && wanted.as_bool() == Some(false)
+            {
+                let what = "limits.disk_images = false takes away what the install has set for all";
+                return Err(
+                    ConfigError::new(place(&keys), what).hint("take it out here, or out of lazaret.toml")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn model_of(
+        &self,
+        file: &GroupFile,
+        place: impl Fn(&[&str]) -> String,
+    ) -> Result<ModelChoice, ConfigError> {
+        let Some(wanted) = file.model.clone() else { return Ok(self.model.clone()) };
+        // The install's model belongs to the install's provider: another provider has its own default.
+        let own_name = wanted.name.clone().flatten();
+        let wanted = wanted.over(&self.file.model);
+        let provider = wanted.provider.unwrap_or_else(|| self.model.provider.clone());
+        let known = self.providers.get(&provider).ok_or_else(|| {
+            let names: Vec<_> = self.providers.keys().map(String::as_str).collect();
+            let what = format!("model.provider = {provider:?} is not set up");
+            ConfigError::new(place(&["model", "provider"]), what)
+                .hint(format!("lazaret.toml has the providers: {}", names.join(", ")))
+        })?;
+        let of_install = (provider == self.model.provider).then(|| self.model.model.clone());
+        let model = own_name.or(of_install);
+        Ok(ModelChoice {
+            model: model.unwrap_or_else(|| known.kind.default_model().to_owned()),
+            provider,
+            max_tokens: wanted.max_tokens,
+            window: wanted.window,
         })
     }
 
     /// A group names a runtime; the install says which may be named. A runtime decides what a box is, so a group's own
     /// file is not enough.
-    fn runtime(&self, place: &str, wanted: Option<String>) -> Result<Option<String>, ConfigError> {
+    fn runtime(
+        &self,
+        file: &GroupFile,
+        place: impl Fn(&[&str]) -> String,
+    ) -> Result<Option<String>, ConfigError> {
         let known = &self.file.engine.runtimes;
-        match wanted {
-            Some(name) if !known.contains(&name) => {
-                Err(ConfigError::new(place, format!("runtime = {name:?} is not one of this install's")).hint(
-                    format!("add it to engine.runtimes in lazaret.toml; there are: {}", known.join(", ")),
-                ))
+        match &file.runtime {
+            Some(name) if !known.contains(name) => {
+                let what = format!("runtime = {name:?} is not one of this install's");
+                let names = known.join(", ");
+                let hint = format!("add it to engine.runtimes in lazaret.toml; there are: {names}");
+                Err(ConfigError::new(place(&["runtime"]), what).hint(hint))
             }
-            wanted => Ok(wanted),
+            wanted => Ok(wanted.clone()),
         }
     }
 
@@ -288,36 +317,14 @@ impl Install {
     }
 }
 
-/// The group's numbers where it names some, else the install's, else the defaults. Of what the machine has, a group can
-/// only ask for less than the install grants.
-fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<RunLimits, ConfigError> {
-    let ceiling = install.over(RunLimits::default());
-    let wanted = group.over(ceiling.clone());
-    for (name, wanted, most) in [
-        ("memory_mib", wanted.memory >> 20, ceiling.memory >> 20),
-        ("milli_cpus", wanted.milli_cpus, ceiling.milli_cpus),
-        ("pids", wanted.pids.into(), ceiling.pids.into()),
-        ("letters_mib", wanted.letters.bytes >> 20, ceiling.letters.bytes >> 20),
-        ("letters_names", wanted.letters.names, ceiling.letters.names),
-        ("turn_mib", wanted.turn_bytes >> 20, ceiling.turn_bytes >> 20),
-        ("turn_letters", wanted.turn_letters, ceiling.turn_letters),
-        ("workspace_mib", wanted.workspace >> 20, ceiling.workspace >> 20),
-        ("session_mib", wanted.session >> 20, ceiling.session >> 20),
-        ("inbox_mib", wanted.inbox >> 20, ceiling.inbox >> 20),
-    ] {
-        if wanted > most {
-            return Err(ConfigError::new(
-                place,
-                format!("limits.{name} = {wanted} is above the install's {most}"),
-            )
-            .hint(format!("raise limits.{name} in lazaret.toml, or ask for less here")));
-        }
-    }
-    if ceiling.disk_images && !wanted.disk_images {
-        let what = "limits.disk_images = false takes away what the install has set for all";
-        return Err(ConfigError::new(place, what).hint("take it out here, or out of lazaret.toml"));
-    }
-    Ok(wanted)
+/// The JSON Schema of `lazaret.toml`.
+pub fn schema_of_install() -> serde_json::Value {
+    definitions::published::<InstallFile>()
+}
+
+/// The JSON Schema of `group.toml`.
+pub fn schema_of_group() -> serde_json::Value {
+    definitions::published::<GroupFile>()
 }
 
 fn model_choice(
@@ -339,8 +346,8 @@ fn model_choice(
     Ok(ModelChoice {
         provider: provider.name.clone(),
         model: file.model.name.clone().unwrap_or_else(|| provider.kind.default_model().to_owned()),
-        max_tokens: file.model.max_tokens.unwrap_or(8_192),
-        window: file.model.window.unwrap_or(200_000),
+        max_tokens: file.model.max_tokens,
+        window: file.model.window,
     })
 }
 
@@ -364,10 +371,7 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError>
 /// File, line, column, and the nearest right name.
 fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let at = error.span().map_or(0, |s| s.start).min(text.len());
-    let before = text.get(..at).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
-    let place = format!("{}:{line}:{column}", path.display());
+    let place = places::at(path, text.get(..at).unwrap_or_default());
     let message = error.message().lines().next().unwrap_or_default().to_owned();
     let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
     match unknown {

@@ -1,11 +1,9 @@
-//! Mounts of the two files, held against each other: an error names the file, the line and the fix.
+//! Checks a group's mounts against those that the install allows. An error names the file, the line and the fix.
 
 use std::path::Path;
 
-use toml_edit::{Document, Item};
-
 use super::schema::{GroupFile, InstallFile};
-use super::{ConfigError, Root};
+use super::{ConfigError, Root, places};
 use crate::domain::group::ExtraMount;
 use crate::policy::mounts::{self, AllowedRoot, MountError};
 
@@ -42,37 +40,5 @@ pub(super) fn of_group(
 }
 
 fn refused(path: &Path, text: &str, list: &[&str], n: usize, e: &MountError) -> ConfigError {
-    let line = line_of(text, list, n).map(|line| format!(":{line}")).unwrap_or_default();
-    ConfigError::new(format!("{}{line}", path.display()), e.to_string()).coded(e.code())
-}
-
-/// The line of a list's member, written in one of the two ways that TOML has. A list from the environment has none.
-fn line_of(text: &str, list: &[&str], n: usize) -> Option<usize> {
-    let file = Document::parse(text.to_owned()).ok()?;
-    let mut item: &Item = file.as_item();
-    for name in list {
-        item = item.get(name)?;
-    }
-    let span = match item {
-        Item::Value(value) => value.as_array()?.get(n)?.span()?,
-        Item::ArrayOfTables(tables) => tables.get(n)?.span()?,
-        _ => return None,
-    };
-    Some(text.get(..span.start)?.matches('\n').count() + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mount_is_found_in_its_file_however_it_is_written() {
-        let inline = "persona = \"x\"\nmounts = [\n  { source = \"/a\" },\n  { source = \"/b\" },\n]\n";
-        assert_eq!(line_of(inline, &["mounts"], 1), Some(4));
-        let tables = "[[mounts]]\nsource = \"/a\"\n\n[[mounts]]\nsource = \"/b\"\n";
-        assert_eq!(line_of(tables, &["mounts"], 1), Some(4));
-        let install = "[mounts]\nallow = [\n  { path = \"/a\" },\n]\n";
-        assert_eq!(line_of(install, &["mounts", "allow"], 0), Some(3));
-        assert_eq!(line_of("", &["mounts"], 0), None);
-    }
+    ConfigError::new(places::of_member(path, text, list, n), e.to_string()).coded(e.code())
 }

@@ -10,11 +10,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ipc_schema::letters::to_agent::Text;
+use ipc_schema::requests::UpdatePersonality;
 use ipc_schema::sha256_hex;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 /// The longest text that is given to an agent, and that it may write.
-pub use crate::policy::authorize::PERSONALITY_MAX as MAX_BYTES;
+const MAX_BYTES: usize = UpdatePersonality::TEXT_MAX_BYTES;
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use jiff::tz::TimeZoneDatabase;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::disk;
 use crate::domain::Zone;
@@ -72,6 +74,32 @@ pub fn get(name: &str) -> Option<Zone> {
 /// Which data are used, and which are not.
 pub fn in_use() -> &'static str {
     &CHOSEN.told
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(d)?;
+        get(&name).ok_or_else(|| {
+            de::Error::custom(format!(
+                "there is no time zone {name:?}; names look like \"Europe/Berlin\" or \"UTC\""
+            ))
+        })
+    }
+}
+
+impl Serialize for Zone {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.name())
+    }
+}
+
+impl JsonSchema for Zone {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Zone".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "An IANA time zone, such as Europe/Berlin" })
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod outbound;
 pub mod provider;
 pub mod run;
 pub mod secret;
+pub mod settings;
 
 pub use authority::Authority;
 pub use chat::{ChannelName, ChatId, ChatKind, SenderId};

@@ -33,13 +33,13 @@ impl Images {
     /// When the check could not be done, which says nothing about the image.
     pub async fn check(&self, about: &ImageAbout) -> Result<ImageCheck, ImageError> {
         let trial = uuid::Uuid::now_v7().to_string();
-        let dir = TrialDir::make(&self.place.root.trials().join(&trial), self.place.gid)?;
+        let dir = TrialDir::make(&self.context.root.trials().join(&trial), self.context.gid)?;
         let spec = match self.spec(&trial, &dir.path, about).await? {
             Ok(spec) => spec,
             Err(e) => return Ok(ImageCheck::breaks(about, e.code(), e.to_string())),
         };
         // Before the box starts: the engine would follow a link, and create mount points elsewhere.
-        let links = self.engine.links(&self.place.install, &about.facts, spec.ways()).await?;
+        let links = self.engine.links(&self.context.install, &about.facts, spec.ways()).await?;
         if !links.is_empty() {
             return Ok(ImageCheck::linked(about, &links));
         }
@@ -58,7 +58,7 @@ impl Images {
         match answer {
             Ok(offers) => {
                 let json = serde_json::to_string(&offers).unwrap_or_default();
-                let (id, runner) = (&about.facts.id, &self.place.runner);
+                let (id, runner) = (&about.facts.id, &self.context.runner);
                 self.store.image_passed(id, runner, json, self.clock.wall()).await?;
                 Ok(ImageCheck::of(about, offers))
             }
@@ -76,19 +76,19 @@ impl Images {
         dir: &Path,
         about: &ImageAbout,
     ) -> Result<Result<ContainerSpec, PlanError>, ImageError> {
-        let place = &self.place;
-        let passwd_dir = place.root.passwd();
-        make_dir(&passwd_dir, place.gid, 0o2750)?;
+        let context = &self.context;
+        let passwd_dir = context.root.passwd();
+        make_dir(&passwd_dir, context.gid, 0o2750)?;
         // Planned once without the passwd file: the engine can only read that from an image that has a valid plan.
         let input = |passwd: PathBuf| PlanInput {
-            install: place.install.clone(),
+            install: context.install.clone(),
             run: trial_run(trial),
             lane: Lane::conversation(GroupName::main()),
             uid: UID,
-            gid: place.gid,
+            gid: context.gid,
             image: about.facts.clone(),
-            runner: place.runner.clone(),
-            sources: sources(&place.runner_dir, dir, passwd),
+            runner: context.runner.clone(),
+            sources: sources(&context.runner_dir, dir, passwd),
             extra: Vec::new(),
             limits: RunLimits::default(),
             seccomp: SECCOMP.to_owned(),
@@ -98,7 +98,8 @@ impl Images {
         if let Err(e) = plan(&input(PathBuf::new())) {
             return Ok(Err(e));
         }
-        let passwd = self.engine.passwd(&place.install, &about.facts, UID, place.gid, &passwd_dir).await?;
+        let passwd =
+            self.engine.passwd(&context.install, &about.facts, UID, context.gid, &passwd_dir).await?;
         let name = format!("lazaret-trial-{trial}");
         Ok(plan(&input(passwd)).map(|spec| spec.on_trial(name, std::process::id(), "inspect-image")))
     }

@@ -80,14 +80,14 @@ pub struct Images {
     engine: Engine,
     store: Store,
     clock: Clock,
-    install: ImageInstall,
+    context: CheckContext,
     /// One check at a time: a second run that waits for the same image finds it checked.
     checking: Mutex<()>,
 }
 
 /// What a check needs to know of the install.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct CheckContext {
     pub root: Root,
     /// The install's id.
     pub install: String,
@@ -99,8 +99,8 @@ pub struct Place {
 }
 
 impl Images {
-    pub fn new(engine: Engine, store: Store, clock: Clock, place: Place) -> Self {
-        Self { engine, store, clock, place, checking: Mutex::default() }
+    pub fn new(engine: Engine, store: Store, clock: Clock, context: CheckContext) -> Self {
+        Self { engine, store, clock, context, checking: Mutex::default() }
     }
 
     /// The image of a group's next run, whose settings name `wanted`.
@@ -191,7 +191,7 @@ impl Images {
     /// Checks an image. One that has passed with this runner before is not run again.
     async fn checked(&self, about: &ImageAbout) -> Result<ImageCheck, ImageError> {
         let _one = self.checking.lock().await;
-        let known = self.store.image_offers(&about.facts.id, &self.place.runner).await?;
+        let known = self.store.image_offers(&about.facts.id, &self.context.runner).await?;
         // A stored inventory that cannot be parsed was written by another version.
         if let Some(offers) = known.and_then(|json| serde_json::from_str(&json).ok()) {
             return Ok(ImageCheck::of(about, offers));

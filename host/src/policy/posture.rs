@@ -3,7 +3,7 @@
 //! plan line by line. What a box is planned to be says [`super::sandbox_plan`]; this page says what follows when it is
 //! not.
 
-use ipc_schema::probe_report::{Attempt, Cgroup, NO_LIMIT, ProbeReport, ROOM_AT_ONCE};
+use ipc_schema::probe_report::{ALLOCATE_WITHOUT_WRITING, Attempt, Cgroup, NO_LIMIT, ProbeReport};
 use serde::Serialize;
 
 use super::sandbox_plan::{ContainerSpec, is_gvisor};
@@ -472,7 +472,8 @@ impl Findings<'_> {
         let mode = kernel.map_or(inside.rights.seccomp, |k| k.seccomp.min(inside.rights.seccomp));
         self.add(SECCOMP, Some(mode == 2), "a filter", if mode == 2 { "a filter" } else { "none" });
         let reached = |call: &&Attempt| {
-            call.what != ROOM_AT_ONCE && call.refused.as_deref().is_none_or(|why| !REFUSALS.contains(&why))
+            call.what != ALLOCATE_WITHOUT_WRITING
+                && call.refused.as_deref().is_none_or(|why| !REFUSALS.contains(&why))
         };
         let reached: Vec<String> = inside.calls.iter().filter(reached).map(told).collect();
         let expected = format!("{} calls refused", inside.calls.len());
@@ -530,7 +531,7 @@ impl Findings<'_> {
         let devices: Vec<String> = inside.devices.iter().filter(|d| !harmless(d)).cloned().collect();
         self.none(DEVICES, "those of every container", &devices);
         self.memory_filesystems(inside);
-        let at_once = inside.calls.iter().find(|call| call.what == ROOM_AT_ONCE);
+        let at_once = inside.calls.iter().find(|call| call.what == ALLOCATE_WITHOUT_WRITING);
         let taken = at_once.map(|call| call.refused.is_none());
         let seen = if taken == Some(true) { "any size in one call" } else { "not in one call" };
         self.add(ROOM, taken.map(|taken| !taken), "the disk is filled no faster than it is written", seen);

@@ -40,7 +40,7 @@ fn sound() -> ProbeReport {
         calls: vec![
             refused("mount"),
             Attempt { what: "socket".into(), refused: Some("EAFNOSUPPORT".into()) },
-            Attempt { what: ROOM_AT_ONCE.into(), refused: Some("EOPNOTSUPP".into()) },
+            Attempt { what: ALLOCATE_WITHOUT_WRITING.into(), refused: Some("EOPNOTSUPP".into()) },
         ],
         interfaces: vec!["lo".into()],
         network: vec![Attempt { what: "tcp 1.1.1.1:443".into(), refused: Some("ENETUNREACH".into()) }],
@@ -214,7 +214,7 @@ fn what_gvisor_loses_by_its_nature_is_named_and_the_rest_must_hold() {
     let kernel = outside.kernel.take();
     inside.rights.seccomp = 0;
     inside.calls.push(done("unshare user"));
-    inside.calls[2] = done(ROOM_AT_ONCE);
+    inside.calls[2] = done(ALLOCATE_WITHOUT_WRITING);
     inside.devices.push("fuse".into());
     inside.mounts[0].options = "rw,mode=1777,size=268435456".into();
     inside.network[0].refused = Some("EHOSTUNREACH".into());
@@ -249,7 +249,7 @@ fn what_gvisor_loses_by_its_nature_is_named_and_the_rest_must_hold() {
 fn room_that_is_taken_in_one_call_is_named_and_ends_no_run() {
     let mut inside = sound();
     assert_eq!(standing(&judge(&spec(), &inside, &outside(), &about()), "room-at-once"), Standing::Held);
-    inside.calls[2] = done(ROOM_AT_ONCE);
+    inside.calls[2] = done(ALLOCATE_WITHOUT_WRITING);
     let all = judge(&spec(), &inside, &outside(), &about());
     assert_eq!(standing(&all, "room-at-once"), Standing::Named);
     assert_eq!(standing(&all, "syscalls"), Standing::Held, "one thing is one line");

@@ -340,7 +340,7 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
         env: env(input),
         mounts,
         tmpfs,
-        memory: input.limits.memory,
+        memory: input.limits.memory(),
         nano_cpus: input.limits.milli_cpus * 1_000_000,
         pids: tasks(input),
         shm_bytes: SHM_BYTES,
@@ -654,7 +654,7 @@ mod tests {
         other.run = "019ab000-0000-7000-8000-000000000002".parse().unwrap();
         let posture = |i: &PlanInput| plan(i).unwrap().labels[label::POSTURE].clone();
         assert_eq!(posture(&input()), posture(&other));
-        other.limits.memory *= 2;
+        other.limits.memory_mib *= 2;
         assert_ne!(posture(&input()), posture(&other));
         let runsc = PlanInput { runtime: Some("runsc".into()), ..input() };
         assert_ne!(posture(&input()), posture(&runsc));

@@ -61,7 +61,7 @@ impl Adopted {
                 run.clone(),
                 known.uid,
                 row.taken,
-                group.limits.letters,
+                group.limits.letters(),
                 archive,
             )
             .map_err(|e| Never::new(e.code(), e))?;

@@ -44,7 +44,7 @@ impl Run {
             services: Arc::clone(&self.services),
             inbox: self.services.install.root.inbox(&self.lane.group),
             group: self.lane.group.clone(),
-            limit: attachment_limits::inbox(self.group.limits.inbox),
+            limit: attachment_limits::inbox(self.group.limits.inbox()),
             largest: self.services.install.file.host.attachment_bytes(),
             until: Instant::now() + ALL_WITHIN,
         };

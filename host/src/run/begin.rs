@@ -43,9 +43,9 @@ pub(super) fn begin(
         },
         limits: letter::Limits {
             model_calls: limits.model_calls,
-            turn_s: seconds(limits.turn),
-            command_s: seconds(limits.command),
-            command_max_s: seconds(limits.command_max),
+            turn_s: seconds(limits.turn.0),
+            command_s: seconds(limits.command.0),
+            command_max_s: seconds(limits.command_max.0),
             output_bytes: limits.output_bytes,
             requests: limits.requests,
             compaction_percent: 80,

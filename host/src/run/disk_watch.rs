@@ -75,19 +75,19 @@ pub(super) fn places(services: &Services, group: &Group) -> Vec<(LimitedDir, Pat
     };
     // In a file system of its own a full workspace is the agent's to clear up, in the same turn. Transcripts are
     // not: nobody could write the next one.
-    let workspace = if limits.disk_images { u64::MAX } else { limits.workspace };
+    let workspace = if limits.disk_images { u64::MAX } else { limits.workspace() };
     let mut places = vec![
         (
             place("disk.workspace", "workspace", "limits.workspace_mib", workspace),
             root.workspace(&group.name),
         ),
         (
-            place("disk.session", "transcripts", "limits.session_mib", limits.session),
+            place("disk.session", "transcripts", "limits.session_mib", limits.session()),
             root.sessions(&group.name),
         ),
     ];
     if group.name.is_main() {
-        let shared = place("disk.global", "shared folder", "limits.workspace_mib", limits.workspace);
+        let shared = place("disk.global", "shared folder", "limits.workspace_mib", limits.workspace());
         places.push((shared, root.global()));
     }
     places

@@ -101,7 +101,7 @@ impl Run {
             _ => {}
         }
         let why = match exit.oom {
-            true => format!("out of memory at {}", text::size(self.group.limits.memory)),
+            true => format!("out of memory at {}", text::size(self.group.limits.memory())),
             false => self.failed.clone().unwrap_or_else(last_words),
         };
         if self.ready {

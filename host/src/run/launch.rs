@@ -316,7 +316,7 @@ fn open_wall(
     let dir = root.run_ipc(&lane.group, run);
     services
         .mailbox
-        .open(&dir, run.clone(), uid, group.limits.letters, archive)
+        .open(&dir, run.clone(), uid, group.limits.letters(), archive)
         .map_err(|e| Never::new(e.code(), e))
 }
 
@@ -360,7 +360,7 @@ async fn filled(ground: Ground<'_>, group: &Group) -> Result<[PathBuf; 2], Never
     let volumes = root.volumes_of(&group.name).map(Volume::from);
     let dirs = volumes.clone().map(|volume| volume.dir);
     let had = tokio::task::spawn_blocking(move || {
-        for (volume, limit) in volumes.iter().zip([limits.workspace, limits.session]) {
+        for (volume, limit) in volumes.iter().zip([limits.workspace(), limits.session()]) {
             let had =
                 if limits.disk_images { volume.ensure_mounted(limit, gid) } else { volume.check_absent() };
             had.map_err(|e| Never::new(e.code(), e))?;

@@ -9,7 +9,6 @@ mod begin;
 mod disk_cleanup;
 mod disk_watch;
 mod end;
-mod files;
 mod gateway_session;
 mod launch;
 mod letters;

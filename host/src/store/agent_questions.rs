@@ -4,8 +4,8 @@
 //! has its verdict. Written past, it can still be answered until its time is over. While it is open and its lane has no
 //! run, its turn is *suspended*.
 
-use ipc_schema::letters::request::{Answer, AskPerson};
 use ipc_schema::letters::to_agent::Verdict;
+use ipc_schema::requests::{Answer, AskPerson};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::groups::{bump, chat_facts};

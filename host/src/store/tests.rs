@@ -11,8 +11,8 @@ mod reading;
 use std::time::Duration;
 
 use ipc_schema::RefusalCode;
-use ipc_schema::letters::request::AskPerson;
 use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
+use ipc_schema::requests::AskPerson;
 
 use super::*;
 use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::request::Request;
 use crate::ids::TurnId;
+use crate::requests::Request;
 
 /// A letter's body from the box.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

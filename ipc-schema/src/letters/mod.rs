@@ -5,9 +5,8 @@
 //! talk to a box that an older one started; the types in [`to_agent`] are lenient.
 
 pub mod from_agent;
-pub mod request;
 pub mod to_agent;
 
+pub use crate::requests::Request;
 pub use from_agent::FromAgent;
-pub use request::Request;
 pub use to_agent::ToAgent;

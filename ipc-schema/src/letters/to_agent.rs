@@ -126,6 +126,14 @@ pub struct ToolPolicy {
     pub rules: Vec<ToolRule>,
 }
 
+impl ToolPolicy {
+    /// The verdict on a tool as a whole. A rule with a command says nothing about it.
+    pub fn verdict_on(&self, tool: &str) -> ToolVerdict {
+        let rule = self.rules.iter().find(|rule| rule.tool == tool && rule.command.is_none());
+        rule.map_or(self.default, |rule| rule.verdict)
+    }
+}
+
 /// One rule of the tool policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolRule {
@@ -150,6 +158,22 @@ pub enum ToolVerdict {
     Ask,
     /// Refuse it.
     Deny,
+}
+
+impl ToolVerdict {
+    /// Why the agent may not do `what`, and what it can do instead; `None` where it may.
+    pub fn refusal(self, what: &str) -> Option<String> {
+        match self {
+            Self::Allow | Self::Record => None,
+            Self::Ask => Some(format!(
+                "the owner must allow `{what}`; there is no way to ask yet. Do without it, or say in your answer what \
+                 you need."
+            )),
+            Self::Deny => Some(format!(
+                "the owner's rules for this group deny `{what}`. Do without it; do not try to get around the rule."
+            )),
+        }
+    }
 }
 
 /// A turn that is open while this run begins.

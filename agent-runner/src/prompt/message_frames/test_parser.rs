@@ -1,4 +1,4 @@
-//! The reader that tests hold the writer of frames against: it knows the grammar and nothing of the writer.
+//! A strict parser of message frames, for tests and fuzzing. It knows the grammar and shares no code with the writer.
 
 use ipc_schema::MessageSeq;
 use ipc_schema::letters::to_agent::{Attachment, Chat, ChatKind, Input, Message, Person, Quote};
@@ -94,7 +94,7 @@ fn seen_label(text: &str) -> String {
 /// What a reader can see of a message: what is hidden is dropped on purpose, times are cut to the minute.
 pub fn visible(mut m: Message) -> Message {
     m.from = Person { id: seen_label(&m.from.id), name: seen_label(&m.from.name), owner: m.from.owner };
-    m.at = seen_label(&local_time::minute(&m.at));
+    m.at = seen_label(&local_time::to_the_minute(&m.at));
     m.text = clean(&m.text);
     m.reply_to = m.reply_to.map(|q| Quote { from: seen_label(&q.from), text: clean(&q.text) });
     for file in &mut m.attachments {

@@ -1,10 +1,10 @@
-//! Conversations that grow too long.
+//! Conversations that outgrow the context window: compaction.
 
 use super::*;
 use crate::transcript::Usage;
 use serde_json::json;
 
-/// An answer to a conversation of this size.
+/// An answer whose usage says that the conversation had this many tokens.
 fn after_reading(tokens: u64, text: &str) -> Play {
     let usage = Usage { cache_read_input_tokens: tokens, ..Usage::default() };
     Play::Answers(crate::transcript::Assistant { usage, ..script::says(text) })

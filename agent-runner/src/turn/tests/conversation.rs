@@ -1,10 +1,10 @@
-//! Turns that go well.
+//! Turns that finish: tools, follow-ups, requests, the tool policy.
 
 use super::*;
 use ipc_schema::letters::Request;
 use ipc_schema::letters::ToAgent;
-use ipc_schema::letters::request::Answer;
 use ipc_schema::letters::to_agent::{Response, Text, ToolRule, ToolVerdict, Verdict};
+use ipc_schema::requests::Answer;
 use serde_json::json;
 use std::rc::Rc;
 

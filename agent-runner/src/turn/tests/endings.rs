@@ -1,4 +1,4 @@
-//! Turns that are stopped, fail, or reach a limit; and runs that end.
+//! Turns that are stopped, fail or reach a limit, and how runs end.
 
 use super::*;
 use crate::model::CallError;

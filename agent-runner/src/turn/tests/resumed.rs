@@ -1,4 +1,4 @@
-//! Runs that go on where another one was killed.
+//! Runs that resume a transcript after a kill.
 
 use super::*;
 use crate::transcript::Assistant;
@@ -6,7 +6,7 @@ use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::{Response, Verdict};
 use serde_json::{Value, json};
 
-/// A transcript that ends with this answer of the model.
+/// A host whose session ends with this answer of the model.
 fn left_with(answer: Assistant) -> Host {
     let host = Host::new();
     let mut transcript = host.transcript();
