@@ -22,7 +22,7 @@ use crate::disk;
 use crate::dispatch::{Settings, Unfinished};
 use crate::domain::{ChatKind, GroupName};
 use crate::gateway::Gateway;
-use crate::images::{self, Images, Place};
+use crate::images::{self, CheckContext, Images};
 use crate::intake;
 use crate::mailbox::Mailbox;
 use crate::maintenance;
@@ -349,8 +349,8 @@ pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Engine {
     Engine::new(socket)
 }
 
-fn place(root: &Root, id: &str, gid: u32, runner: &Runner) -> Place {
-    Place {
+fn place(root: &Root, id: &str, gid: u32, runner: &Runner) -> CheckContext {
+    CheckContext {
         root: root.clone(),
         install: id.to_owned(),
         gid,

@@ -33,6 +33,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("store", 30),
     ("sandbox", 30),
     ("mailbox", 30),
+    ("model", 30),
     ("spool", 30),
     ("volumes", 30),
     ("config", 31),

@@ -31,12 +31,12 @@ use crate::channels::{ChannelSettings, ChannelsFile};
 use crate::disk;
 use crate::domain::group::{Group, ModelChoice};
 use crate::domain::outbound::Delivery;
-use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
+use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, SenderId};
 use crate::policy::mounts::AllowedRoot;
 use crate::policy::posture::acceptable;
 pub use dirs::Root;
 use group_cache::GroupCache;
-use schema::{GroupFile, InstallFile, ProviderKind};
+use schema::{GroupFile, InstallFile};
 pub use show::Shown;
 
 /// A setting that cannot be used.

@@ -15,7 +15,7 @@ use crate::domain::image::DEFAULT_IMAGE;
 use crate::domain::limits::{ContextFile, ContextLimits, LimitsFile, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::settings::{Span, settings};
-use crate::domain::{ChatId, SenderId, Zone};
+use crate::domain::{ChatId, ProviderKind, SenderId, Zone};
 
 settings! {
     /// `lazaret.toml`
@@ -263,47 +263,6 @@ pub struct ProviderFile {
     /// An environment variable that holds the key; the kind's own where neither is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_env: Option<String>,
-}
-
-/// The wires that a provider can speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ProviderKind {
-    /// Anthropic Messages.
-    Anthropic,
-    /// OpenAI chat completions, which many servers speak.
-    Openai,
-    /// The scripted model for a first look, without any key.
-    Tour,
-}
-
-impl ProviderKind {
-    /// The model when none is named.
-    pub fn default_model(self) -> &'static str {
-        match self {
-            Self::Anthropic => "claude-sonnet-5-5",
-            Self::Openai => "gpt-5.2",
-            Self::Tour => "tour",
-        }
-    }
-
-    /// The address when none is named.
-    pub fn default_base_url(self) -> &'static str {
-        match self {
-            Self::Anthropic => "https://api.anthropic.com",
-            Self::Openai => "https://api.openai.com/v1",
-            Self::Tour => "",
-        }
-    }
-
-    /// The environment variable of its key.
-    pub fn default_key_env(self) -> Option<&'static str> {
-        match self {
-            Self::Anthropic => Some("ANTHROPIC_API_KEY"),
-            Self::Openai => Some("OPENAI_API_KEY"),
-            Self::Tour => None,
-        }
-    }
 }
 
 /// A trigger in a file.

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::schema::{InstallFile, ProviderFile, ProviderKind};
+use super::schema::{InstallFile, ProviderFile};
 use super::{ConfigError, Provider, Root};
-use crate::domain::{ChannelName, Secret};
+use crate::domain::{ChannelName, ProviderKind, Secret};
 
 type Env = BTreeMap<String, String>;
 
