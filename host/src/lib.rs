@@ -43,6 +43,7 @@ mod telemetry;
 mod text;
 mod unix_socket;
 mod volumes;
+mod workers;
 
 use std::process::ExitCode;
 

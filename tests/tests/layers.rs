@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Every room with its floor. Two rooms on one floor do not import each other.
 /// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
-const FLOORS: [(&str, u32); 31] = [
+const FLOORS: [(&str, u32); 32] = [
     ("main", 65),
     ("lib", 60),
     ("fuzz_targets", 57),
@@ -31,6 +31,7 @@ const FLOORS: [(&str, u32); 31] = [
     ("spool", 30),
     ("volumes", 30),
     ("config", 30),
+    ("workers", 25),
     ("dispatch", 22),
     ("policy", 21),
     ("text", 20),

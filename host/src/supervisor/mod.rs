@@ -194,6 +194,7 @@ impl Supervisor {
             Effect::Close { run, why } => self.order(run, Order::Close(why)),
             Effect::Terminate { run } => self.order(run, Order::Terminate),
             Effect::Kill { run, ending } => self.order(run, Order::Kill(ending)),
+            Effect::GiveUp { .. } => {}
             Effect::Expire { .. } => self.expire_questions(),
             Effect::EndTurn { lane, order } => self.end_turn(lane, order),
             Effect::TellWaiting { lane } => self.tell_waiting(lane),
