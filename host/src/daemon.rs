@@ -33,6 +33,7 @@ use crate::sandbox::Engine;
 use crate::services::{Bell, Gate, Probes, Runner, Services};
 use crate::store::{Admission, BALLAST, Store, StoreError};
 use crate::supervisor::{self, Signal, Supervisor, Wires};
+use crate::workers::Workers;
 
 /// The gid of the group that host and boxes share, where root starts without a group `lazaret`.
 const FALLBACK_GID: u32 = 20_000;
@@ -141,6 +142,7 @@ impl Host {
             bell: Bell::default(),
             gate: Gate::default(),
             probes: Probes::default(),
+            workers: Workers::default(),
             store,
             clock,
             install,

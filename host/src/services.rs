@@ -19,6 +19,7 @@ use crate::images::Images;
 use crate::mailbox::Mailbox;
 use crate::sandbox::Engine;
 use crate::store::Store;
+use crate::workers::Workers;
 
 /// What the rooms of this floor share.
 pub struct Services {
@@ -50,6 +51,8 @@ pub struct Services {
     pub runner: Runner,
     /// Postures that were found to hold.
     pub probes: Probes,
+    /// The supervised set of workers.
+    pub workers: Workers,
 }
 
 impl Services {

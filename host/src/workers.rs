@@ -69,6 +69,16 @@ impl Workers {
         tokio::spawn(async move { workers.kept(&name, work).await })
     }
 
+    /// Spawns work that is done once. What follows a panic is up to whoever holds the handle.
+    pub fn once<T: Send + 'static>(
+        &self,
+        name: impl fmt::Display,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<Result<T, Panicked>> {
+        let (workers, name) = (self.clone(), name.to_string());
+        tokio::spawn(async move { workers.caught(&name, work).await })
+    }
+
     /// Does the work of a worker, from the start again after each panic. Never returns once the panics are too many.
     pub async fn kept<F: Future>(&self, name: &str, mut work: impl FnMut() -> F) -> F::Output {
         loop {

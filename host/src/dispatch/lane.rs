@@ -159,8 +159,8 @@ impl Record {
     }
 
     /// Gives up a run whose worker does not answer.
-    fn give_up(&mut self, run: RunNo, now: Duration, ending: Ending, effects: &mut Vec<Effect>) {
-        effects.push(Effect::GiveUp { run, ending: ending.clone() });
+    fn give_up(&mut self, lane: Lane, run: RunNo, now: Duration, ending: Ending, effects: &mut Vec<Effect>) {
+        effects.push(Effect::GiveUp { lane, run, ending: ending.clone() });
         self.end_by(run, now, ending, matches!(self.state, LaneState::Closing { asks: true, .. }));
     }
 
@@ -415,7 +415,7 @@ impl Dispatch {
                 }
                 LaneState::Closing { run, step: Closing::Ending(ending), .. } => {
                     let (run, ending) = (*run, ending.clone());
-                    record.give_up(run, now, ending, effects);
+                    record.give_up(lane.clone(), run, now, ending, effects);
                 }
                 LaneState::Backoff { .. } => record.state = LaneState::Queued { since: now, held: None },
                 LaneState::Waiting { until } => {
@@ -424,7 +424,7 @@ impl Dispatch {
                 }
                 LaneState::Starting { run, .. } => {
                     let run = *run;
-                    record.give_up(run, now, start_timed_out(), effects);
+                    record.give_up(lane.clone(), run, now, start_timed_out(), effects);
                 }
             }
         }

@@ -259,6 +259,8 @@ pub enum Effect {
     /// The run's worker no longer answers: drop it, store the run's end and remove its box. Answered by `Ended`, and
     /// repeated until it is.
     GiveUp {
+        /// Whose.
+        lane: Lane,
         /// Which.
         run: RunNo,
         /// What its end is called, unless it is stored already.
@@ -324,7 +326,7 @@ impl fmt::Display for Effect {
             Self::Close { run, .. } => write!(f, "close {run}"),
             Self::Terminate { run } => write!(f, "terminate {run}"),
             Self::Kill { run, ending } => write!(f, "kill {run}: {ending}"),
-            Self::GiveUp { run, ending } => write!(f, "give up {run}: {ending}"),
+            Self::GiveUp { run, ending, .. } => write!(f, "give up {run}: {ending}"),
             Self::Expire { lane } => write!(f, "end the questions of {lane}"),
             Self::EndTurn { lane, .. } => write!(f, "end the turn of {lane}"),
             Self::TellWaiting { lane } => write!(f, "tell {lane} that it waits"),

@@ -140,7 +140,7 @@ fn a_run_that_does_not_report_its_end_is_given_up_until_it_does() {
     h.listening("ann", 1);
     h.at(300).tick();
     h.at(310).tick();
-    let give_up = || Effect::GiveUp { run: RunNo(1), ending: Ending::Finished };
+    let give_up = || Effect::GiveUp { lane: lane("ann"), run: RunNo(1), ending: Ending::Finished };
     assert_eq!(h.at(909).tick(), []);
     assert_eq!(h.at(910).tick(), [give_up()], "ten minutes after the signal");
     assert_eq!(h.at(911).wake("ann"), [], "its box may still live");
@@ -151,7 +151,10 @@ fn a_run_that_does_not_report_its_end_is_given_up_until_it_does() {
     h.ready(1);
     h.on(stop("ann"));
     assert_eq!(h.at(10).tick(), [kill(1, Ending::Stopped)]);
-    assert_eq!(h.at(610).tick(), [Effect::GiveUp { run: RunNo(1), ending: Ending::Stopped }]);
+    assert_eq!(
+        h.at(610).tick(),
+        [Effect::GiveUp { lane: lane("ann"), run: RunNo(1), ending: Ending::Stopped }]
+    );
 }
 
 #[test]
@@ -161,7 +164,8 @@ fn a_start_that_hangs_is_given_up_after_its_limit() {
     assert_eq!(h.dispatch.next_due(), Some(Duration::from_secs(900)));
     assert_eq!(h.at(899).tick(), []);
     let effects = h.at(900).tick();
-    let [Effect::GiveUp { run: RunNo(1), ending: Ending::NeverStarted { code, why } }] = &effects[..] else {
+    let [Effect::GiveUp { run: RunNo(1), ending: Ending::NeverStarted { code, why }, .. }] = &effects[..]
+    else {
         panic!("{effects:?}")
     };
     assert!(code == "run.start_timeout" && why.contains("15 minutes"), "{code}: {why}");

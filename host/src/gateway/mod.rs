@@ -73,6 +73,8 @@ use provider::Provider;
 use redact::Redactor;
 use throttle::{Refusals, Refused};
 
+use crate::workers::Workers;
+
 /// Connections that one box may hold open. Its runner needs one or two; a box that opens more waits.
 const CONNECTIONS_PER_RUN: usize = 16;
 
@@ -150,6 +152,8 @@ pub struct RunScope {
     pub ledger: Arc<dyn Ledger>,
     /// Ends [`Gateway::serve`], and every call in it.
     pub cancel: CancellationToken,
+    /// Counts the panics of its connections and calls.
+    pub workers: Workers,
 }
 
 /// Where the usage of model calls is booked.
@@ -241,7 +245,9 @@ impl Gateway {
                     failpoint!("gateway.accept.after");
                     let run = Arc::clone(&run);
                     run.tasks.clone().spawn(async move {
-                        serve_connection(run, stream).await;
+                        let workers = run.scope.workers.clone();
+                        // A panic closes the connection, and the box asks again.
+                        let _ = workers.caught("a gateway connection", serve_connection(run, stream)).await;
                         drop(permit);
                     });
                 }

@@ -65,7 +65,7 @@ impl Run {
             let reason = "the host could not store the question; ask again later".to_owned();
             return Some(Verdict::Refused { code: e.code().to_owned(), reason });
         }
-        self.suspend_at = Some(Instant::now() + host.question_wait.0);
+        self.suspend_at_time(Some(Instant::now() + host.question_wait.0));
         self.services.bell.ring();
         None
     }
@@ -75,7 +75,7 @@ impl Run {
         match self.services.store.untold_verdicts(self.run.clone(), self.services.clock.wall()).await {
             Ok(responses) => {
                 for response in responses {
-                    self.suspend_at = None;
+                    self.suspend_at_time(None);
                     self.put(&response.name, &response.bytes);
                 }
             }
@@ -135,7 +135,7 @@ impl Run {
             Ok(response) => self.put(&response.name, &response.bytes),
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "a verdict waits, because it cannot be stored: {e}");
-                self.owed.verdicts = true;
+                self.deferred.verdicts = true;
             }
         }
         failpoint!("run.request.answered");
@@ -147,7 +147,7 @@ impl Run {
             Ok(open) => open,
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "open requests cannot be read: {e}");
-                self.owed.verdicts = true;
+                self.deferred.verdicts = true;
                 return;
             }
         };

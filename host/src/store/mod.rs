@@ -42,6 +42,7 @@ pub use copy::{Copied, back_up, check};
 pub use disk_faults::{BALLAST, Trouble};
 pub use groups::Admission;
 pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
+pub use letters::letter_to_agent;
 pub use open::{copies, known_damage, made_at};
 pub use outbox::Head;
 pub use posture_gaps::Loss;

@@ -32,6 +32,7 @@ use super::{
     Usage,
 };
 use crate::domain::secret::Secret;
+use crate::workers::Workers;
 
 /// Long enough for any machine; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -145,6 +146,7 @@ impl World {
             exchanges_dir: directory.path().join("model"),
             ledger: Arc::new(Book(books, Arc::clone(&refused))),
             cancel: CancellationToken::new(),
+            workers: Workers::default(),
         });
         let listener = crate::unix_socket::bind(directory.path(), "gateway.sock", 0o660, None).unwrap();
         let serving = tokio::spawn(Arc::clone(&gateway).serve(listener, Arc::clone(&scope)));
