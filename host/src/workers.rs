@@ -86,21 +86,23 @@ impl Workers {
             if let Ok(done) = self.caught(name, async { work().await }).await {
                 return done;
             }
-            let now = self.0.began.elapsed();
-            let decision = self.state().recent.note(now);
-            match decision {
-                AfterPanic::Restart(wait) => {
-                    tracing::warn!(code = "worker.restart", "{name} starts again in {} s", wait.as_secs());
-                    tokio::time::sleep(wait).await;
-                }
-                AfterPanic::EndHost => {
-                    tracing::error!(
-                        code = "worker.panics",
-                        "the host ends: too many panics, the last in {name}"
-                    );
-                    self.0.too_many.notify_one();
-                    std::future::pending().await
-                }
+            self.rest(name).await;
+        }
+    }
+
+    /// Waits, after a panic of the worker `name`, until it may start again. Never returns once the panics are too many.
+    pub async fn rest(&self, name: &str) {
+        let now = self.0.began.elapsed();
+        let decision = self.state().recent.note(now);
+        match decision {
+            AfterPanic::Restart(wait) => {
+                tracing::warn!(code = "worker.restart", "{name} starts again in {} s", wait.as_secs());
+                tokio::time::sleep(wait).await;
+            }
+            AfterPanic::EndHost => {
+                tracing::error!(code = "worker.panics", "the host ends: too many panics, the last in {name}");
+                self.0.too_many.notify_one();
+                std::future::pending().await
             }
         }
     }

@@ -21,6 +21,8 @@ pub struct Trouble {
     pub read_only: u64,
     /// The file is damaged: what was found, and what to do.
     pub damaged: Option<String>,
+    /// The writer panicked over a commit, which was rolled back.
+    pub panics: u64,
 }
 
 /// Why a commit failed, for every caller it carried.
@@ -113,6 +115,12 @@ impl Reporter {
         };
         self.tell(&fault);
         fault
+    }
+
+    /// The writer panicked over a commit.
+    pub(super) fn panicked(&self) -> Fault {
+        self.told.send_modify(|t| t.panics += 1);
+        Fault::Other("the host panicked over it".to_owned())
     }
 
     /// What one caller's statement met before there was a commit.
