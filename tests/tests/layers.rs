@@ -235,7 +235,7 @@ const OPENERS: [&str; 24] = [
     "host/src/config/first.rs",
     "host/src/config/personality.rs",
     "host/src/config/secrets.rs",
-    "host/src/daemon.rs",
+    "host/src/daemon/state.rs",
     "host/src/disk.rs",
     "host/src/gateway/exchange_log.rs",
     "host/src/mailbox/archive.rs",

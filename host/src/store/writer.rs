@@ -158,7 +158,11 @@ fn commit_together(connection: &Connection, trouble: &Reporter, batch: Vec<Job>)
     if fate.is_ok() {
         fate = match catch_unwind(AssertUnwindSafe(|| commit(connection))) {
             Ok(committed) => committed.map_err(|e| trouble.fault(e)),
-            Err(_) => Err(trouble.panicked()),
+            Err(_) => {
+                let fault = trouble.panicked();
+                // Without a transaction the commit was done before the panic.
+                if connection.is_autocommit() { Ok(()) } else { Err(fault) }
+            }
         };
     }
     if let Err(fault) = &fate {
