@@ -1,5 +1,5 @@
-//! Sends the outbox to the platforms: one queue per chat, in order, each part with its receipt. `daemon` runs one worker
-//! per channel, which runs one worker per chat that has something to send.
+//! Sends the outbox to the platforms: one queue per chat, in order, each part with its receipt. `daemon` runs one
+//! worker per channel, which runs one worker per chat that has something to send.
 //!
 //! A chat's worker makes one call of the platform after the other: it waits for the pace, claims the head of the chat's
 //! queue, calls, and stores the outcome. A crash or a panic between the claim and the outcome leaves the part
@@ -276,7 +276,7 @@ impl Delivery {
         })
     }
 
-    /// Stores the outcome of a call, and does not stop trying: what is known here of the platform is known nowhere else.
+    /// Stores the outcome of a call, and does not stop trying: nobody else knows it.
     async fn record(&self, part: Part, happened: Happened, retry: Duration) {
         loop {
             let now = self.services.clock.wall();

@@ -130,15 +130,14 @@ impl Workers {
         self.0.noted.notified().await;
     }
 
-    /// Panics that are not counted in the store yet.
-    pub fn uncounted(&self) -> u64 {
-        self.state().uncounted
+    /// Takes the panics that the store is to count.
+    pub fn take_uncounted(&self) -> u64 {
+        std::mem::take(&mut self.state().uncounted)
     }
 
-    /// The store has counted so many of them.
-    pub fn counted(&self, panics: u64) {
-        let mut state = self.state();
-        state.uncounted = state.uncounted.saturating_sub(panics);
+    /// Gives them back: the store did not count them.
+    pub fn give_back(&self, panics: u64) {
+        self.state().uncounted += panics;
     }
 
     /// Returns when the panics are too many for this host to go on.
@@ -170,10 +169,9 @@ mod tests {
             }
         });
         workers.noted().await;
-        assert_eq!(workers.uncounted(), 1);
+        assert_eq!(workers.take_uncounted(), 1);
         assert_eq!(kept.await.unwrap(), "done");
-        workers.counted(1);
-        assert_eq!((starts.load(Ordering::Relaxed), workers.uncounted()), (2, 0));
+        assert_eq!((starts.load(Ordering::Relaxed), workers.take_uncounted()), (2, 0));
     }
 
     #[tokio::test]
@@ -187,7 +185,7 @@ mod tests {
             };
             assert_eq!(workers.caught("a run", work).await, Err(Panicked));
         }
-        assert_eq!(workers.uncounted(), 20);
+        assert_eq!(workers.take_uncounted(), 20);
         assert!(tokio::time::timeout(Duration::from_millis(10), workers.too_many()).await.is_err());
     }
 

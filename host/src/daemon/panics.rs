@@ -19,12 +19,14 @@ pub(super) async fn count(services: Arc<Services>) {
 
 /// Counts the panics that are not counted yet, and waits for a store that cannot take them.
 pub(super) async fn count_now(services: &Services) {
-    let panics = services.workers.uncounted();
-    while panics > 0 {
-        match services.store.count(COUNTER, panics).await {
-            Ok(()) => return services.workers.counted(panics),
-            Err(e) => tracing::warn!(code = e.code(), "{panics} panics are not counted yet: {e}"),
+    loop {
+        let panics = services.workers.take_uncounted();
+        if panics == 0 {
+            return;
         }
+        let Err(e) = services.store.count(COUNTER, panics).await else { continue };
+        tracing::warn!(code = e.code(), "{panics} panics are not counted yet: {e}");
+        services.workers.give_back(panics);
         tokio::time::sleep(STORE_AGAIN).await;
     }
 }

@@ -9,8 +9,8 @@
 //! hiding places remain (a descriptor in the queue of a socket): so when the disk is as good as full and stays so, the
 //! host ends every box, and what the box holds goes with it.
 //!
-//! A host that is not root sees neither those tables nor what lies in folders that the box has shut. It opens and counts
-//! those folders when the box is gone ([`super::disk_cleanup`]).
+//! A host that is not root sees neither those tables nor what lies in folders that the box has shut. It opens and
+//! counts those folders when the box is gone ([`super::disk_cleanup`]).
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};

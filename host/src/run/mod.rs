@@ -1,8 +1,8 @@
 //! One run: the host makes a box, feeds it, takes its letters, ends it and collects it.
 //!
 //! `supervisor` spawns one worker per run. The worker obeys [`Order`]s, which dispatch has decided, and reports to
-//! dispatch with its events; the last one is `Ended`. It decides nothing about other runs. When the worker itself fails,
-//! [`supervised`] ends the run in its place.
+//! dispatch with its events; the last one is `Ended`. It decides nothing about other runs. When the worker itself
+//! fails, [`supervised`] ends the run in its place.
 
 mod adoption;
 mod attachments;
@@ -131,7 +131,7 @@ struct Parts {
 /// Does a run from its first to its last step and reports its end.
 pub async fn live(services: Arc<Services>, assignment: Assignment, mut orders: UnboundedReceiver<Order>) {
     match launch::launch(&services, &assignment).await {
-        Ok(run) => run.to_its_end(&mut orders).await,
+        Ok(run) => run.follow_to_end(&mut orders).await,
         Err(error) => {
             let Assignment { no, run, lane, .. } = &assignment;
             tracing::warn!(%run, %lane, code = error.code, "the box did not start: {}", error.why);
@@ -154,7 +154,7 @@ pub async fn go_on(
 ) {
     let mut run = adopted.into_run(&services, &assignment);
     run.catch_up().await;
-    run.to_its_end(&mut orders).await;
+    run.follow_to_end(&mut orders).await;
 }
 
 /// Ends a run of an earlier host that cannot go on. It costs its turn nothing, which the lane then begins anew.
@@ -225,7 +225,7 @@ impl Run {
         }
     }
 
-    async fn to_its_end(mut self, orders: &mut UnboundedReceiver<Order>) {
+    async fn follow_to_end(mut self, orders: &mut UnboundedReceiver<Order>) {
         // Without an exit the box is left to the next host: nothing of it is touched.
         let Some(exit) = self.listen(orders).await else { return self.gateway.leave() };
         let (assignment, fed) = (self.assignment.clone(), self.assignment.fed());

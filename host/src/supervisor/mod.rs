@@ -1,9 +1,9 @@
 //! Owns the state of all lanes. Everything that can start, stop or end a box arrives here: news from intake, events of
 //! runs, signals of the operator. `dispatch` decides, and this room performs.
 //!
-//! It never waits for a box, a platform, a model or the store: what takes time is a worker of its own that reports back.
-//! It is the one worker that cannot start again after a panic, because the state of the lanes is its own: the host then
-//! ends, and the next one recovers.
+//! It never waits for a box, a platform, a model or the store: what takes time is a worker of its own that reports
+//! back. It is the one worker that cannot start again after a panic, because the state of the lanes is its own: the
+//! host then ends, and the next one recovers.
 
 mod commands;
 

@@ -2,8 +2,8 @@
 //!
 //! [`sweep`] meets every failpoint on its own; [`soak`] kills the host, the boxes and the engine at random under load;
 //! [`panics`] makes the host's workers panic; [`invariants`] looks at what a crash would have left; [`measurements`]
-//! answers the questions of an operator. Most end with the [`checker`], which knows nothing of how it was done: it reads
-//! the [platform's log](log) and the final database, and says whether the promises were kept.
+//! answers the questions of an operator. Most end with the [`checker`], which knows nothing of how it was done: it
+//! reads the [platform's log](log) and the final database, and says whether the promises were kept.
 
 pub mod checker;
 pub mod invariants;
