@@ -12,6 +12,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -20,9 +21,10 @@ use crate::config::{Install, Root};
 use crate::delivery;
 use crate::dispatch::{Settings, Unfinished};
 use crate::images::{self, Images};
-use crate::intake;
+use crate::intake::{self, News};
 use crate::mailbox::Mailbox;
 use crate::maintenance;
+use crate::policy::retry::STORE_AGAIN;
 use crate::run;
 use crate::services::{IntakeGate, OutboxSignal, Probes, Runner, Services};
 use crate::store::Store;
@@ -103,8 +105,17 @@ impl Host {
             let own = workers.clone();
             self.replies.spawn(async move { own.kept(&name, deliver).await });
             let (own, from, stop) = (shared(), Arc::clone(channel), self.polling.clone());
-            let news = self.wires.news.clone();
-            let poll = move || intake::poll(Arc::clone(&own), Arc::clone(&from), news.clone(), stop.clone());
+            let (news, mut again) = (self.wires.news.clone(), false);
+            let poll = move || {
+                let missed = std::mem::replace(&mut again, true).then(|| (Arc::clone(&own), news.clone()));
+                let poll = intake::poll(Arc::clone(&own), Arc::clone(&from), news.clone(), stop.clone());
+                async move {
+                    if let Some((services, news)) = missed {
+                        announce_again(&services, &news).await;
+                    }
+                    poll.await;
+                }
+            };
             drop(workers.keep(format!("the poll of {}", channel.name()), poll));
         }
     }
@@ -165,6 +176,18 @@ impl Host {
             tracing::warn!(code = "delivery.left", "some replies wait for the next start");
         }
         self.services.store.close().await;
+    }
+}
+
+/// Announces what the store holds for the supervisor. A poll that panicked may have stored messages and not announced
+/// them, and the platform does not hand them over again. What was announced already does no harm a second time.
+async fn announce_again(services: &Arc<Services>, news: &UnboundedSender<News>) {
+    loop {
+        match supervisor::unannounced(services).await {
+            Ok(missed) => return missed.into_iter().for_each(|missed| drop(news.send(missed))),
+            Err(e) => tracing::error!(code = e.code(), "stored messages wait for the store: {e}"),
+        }
+        tokio::time::sleep(STORE_AGAIN).await;
     }
 }
 

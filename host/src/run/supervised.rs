@@ -87,8 +87,9 @@ async fn end(services: Arc<Services>, assignment: &Assignment, ending: Ending) {
     };
     if let Err(e) = services.engine.remove(&box_name(run)).await {
         tracing::warn!(%run, code = e.code(), "the box was not removed yet: {e}");
-        spawn_reaper(&services);
     }
+    // Also for a probe box that the worker was about to remove.
+    spawn_reaper(&services);
     let dir = services.install.root.run_ipc(&lane.group, run);
     clear(&services, lane.group.clone(), dir, false);
     assignment.report(Event::Ended { run: *no, after, fed: assignment.fed() });

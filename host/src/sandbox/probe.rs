@@ -108,12 +108,8 @@ impl Engine {
             .put(FILE, &order)
             .map_err(|e| failed(to_agent, &e))?;
         let wall = UntrustedDir::open(from_agent).map_err(|e| failed(from_agent, &e))?;
-        // By its name: an engine that gave no answer may have made it all the same.
-        let seen = self.live_through(spec, &wall, uid).await;
-        if let Err(e) = self.remove(&spec.name).await {
-            tracing::warn!(code = e.code(), "the probe box {} stays for now: {e}", spec.name);
-        }
-        let (report, outside, texts) = seen?;
+        let looked = self.removed_after(&spec.name, self.live_through(spec, &wall, uid)).await;
+        let (report, outside, texts) = looked?;
         Ok(Probed { report, outside, texts, took: begun.elapsed() })
     }
 

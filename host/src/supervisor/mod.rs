@@ -377,6 +377,19 @@ pub async fn recover(services: &Arc<Services>) -> crate::store::Result<Recovered
     Ok(recovered)
 }
 
+/// What this host has stored and may not have announced: open turns, and commands without an outcome.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub async fn unannounced(services: &Arc<Services>) -> crate::store::Result<Vec<News>> {
+    services.store.open_forgotten(services.clock.wall()).await?;
+    let (open, suspended) = (services.store.open_turns().await?, services.store.suspended().await?);
+    let mut news = unfinished(services).await?;
+    let lanes = open.into_iter().map(|turn| turn.lane);
+    news.extend(lanes.filter(|lane| !suspended.iter().any(|s| s.lane == *lane)).map(News::Wake));
+    Ok(news)
+}
+
 /// Removes the letter directories of runs that have ended: the earlier host died before it came to that. They are
 /// listed here, before this host makes any.
 fn sweep(services: &Arc<Services>, in_use: &HashSet<String>) {

@@ -222,6 +222,10 @@ async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
     match town.judge_and(&dir, &look).await {
         (verdict, _) if !verdict.holds() => Outcome::Broken(verdict.broken.join("; ")),
         (_, (false, _)) => Outcome::NotReached,
+        // Nothing may wait for another host because a worker of this one panicked.
+        (verdict, _) if case.action == "panic" && verdict.nudges > 0 => {
+            Outcome::Broken("it stood still until it was given another host".to_owned())
+        }
         // A panic while the host starts ends it, before it has workers.
         (verdict, (true, 0)) if case.action == "panic" && verdict.kills == 0 => {
             Outcome::Broken("the panic was not counted".to_owned())
