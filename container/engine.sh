@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that a container engine answers. One that answers already is used as it is.
-# Otherwise: on a terminal the commands are shown and asked about; without one, root runs them and says so.
+# Makes sure that a container engine answers. An engine that answers is used as it is. Otherwise this script shows the
+# commands that install and start Docker. As root it asks before it runs them; without a terminal it runs them at once.
 set -euo pipefail
 
 answers() { timeout 20 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
@@ -17,7 +17,7 @@ else
     commands+=("setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &")
 fi
 
-echo "lazaret: no container engine answers. These commands install and start one:" >&2
+echo "lazaret: no container engine answers. These commands install and start Docker:" >&2
 printf '    %s\n' "${commands[@]}" >&2
 
 if [ "$(id -u)" -ne 0 ]; then
@@ -28,14 +28,15 @@ if [ -t 0 ]; then
     read -r -p "Run them now? [y/N] " answer
     case "$answer" in [yY]*) ;; *) exit 1 ;; esac
 else
-    echo "lazaret: there is no terminal to ask on, so they are run now." >&2
+    echo "lazaret: there is no terminal to ask on, so they run now." >&2
 fi
 
 for command in "${commands[@]}"; do
-    # Package managers are talkative; their words are of use only when they fail.
+    echo "lazaret: running: $command" >&2
+    # A package manager's output helps only when the command fails.
     if ! output=$(eval "$command" 2>&1); then
         printf '%s\n' "$output" >&2
-        echo "lazaret: this failed: $command" >&2
+        echo "lazaret: this command failed: $command" >&2
         exit 1
     fi
 done
@@ -47,5 +48,5 @@ for _ in $(seq 60); do
     fi
     sleep 0.5
 done
-echo "lazaret: the engine was started and does not answer; its log is /var/log/dockerd.log, or: journalctl -u docker" >&2
+echo "lazaret: the engine does not answer 30 seconds after its start; read /var/log/dockerd.log or run: journalctl -u docker" >&2
 exit 1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the default image `lazaret-agent` from this folder. Does nothing when it is there already and nothing here
-# has changed since. The base is Debian's slim image; where no registry answers, it is made with mmdebstrap.
+# Builds the default image `lazaret-agent` from this folder. Does nothing when the image is up to date. The base is
+# Debian's slim image; where no registry answers, mmdebstrap makes one.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -12,10 +12,14 @@ built=$(docker image inspect --format '{{index .Config.Labels "lazaret.source"}}
 if [ "$built" = "$digest" ]; then exit 0; fi
 
 base=debian:bookworm-slim
-if ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout 60 docker pull -q "$base" >/dev/null 2>&1; then
+fetch() {
+    say "fetching $base (up to a minute)..."
+    timeout 60 docker pull -q "$base" >/dev/null 2>&1
+}
+if ! docker image inspect "$base" >/dev/null 2>&1 && ! fetch; then
     base=lazaret-base:$(sha256sum <packages.txt | cut -c1-16)
     if ! docker image inspect "$base" >/dev/null 2>&1; then
-        say "no registry answers; making a Debian base with mmdebstrap (about a minute)"
+        say "no registry answers; making a Debian base with mmdebstrap (about a minute)..."
         if ! command -v mmdebstrap >/dev/null; then
             if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
                 say "mmdebstrap is missing: install it as root with  apt-get install mmdebstrap"
@@ -30,11 +34,11 @@ if ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout 60 docker pull -q
     fi
 fi
 
-say "building the image $name from $base"
+say "building the image $name from $base (first time: about a minute)..."
 # The classic builder is asked for by name: it is there in every engine since 20.10.
 DOCKER_BUILDKIT=0 docker build --quiet --build-arg BASE_IMAGE="$base" --label "lazaret.source=$digest" \
     --tag "$name" . >/dev/null 2>&1 || {
-    say "the build failed; its words:"
+    say "the build failed:"
     DOCKER_BUILDKIT=0 docker build --build-arg BASE_IMAGE="$base" --tag "$name" . >&2
     exit 1
 }

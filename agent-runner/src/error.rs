@@ -1,77 +1,39 @@
-//! Why a run cannot go on. Everything else is answered inside its turn.
+//! The errors that end a run. Everything else is answered inside its turn.
+//!
+//! [`crate::run_loop`] reports a [`Fatal`] in a `failed` letter and on stderr, and exits with 1.
 
 use std::io;
 use std::path::PathBuf;
 
-use ipc_schema::write::WriteError;
+use ipc_schema::letter_writer::WriteError;
 use ipc_schema::{Refusal, RefusalCode};
 
-/// The end of this run: said in a `failed` letter and on stderr, then exit 1. The transcript is safe in every
-/// case, so the host may start another run on it.
+/// An error that ends the run. The transcript is intact in every case, so the host may start another run on it.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
-    /// A letter of the host that this runner cannot take.
-    #[error("the host's letter {name} cannot be used: {refusal}; `lazaret ipc show --full` shows it whole")]
-    Letter {
-        /// Its file name.
-        name: String,
-        /// What is wrong with it.
-        refusal: Refusal,
-    },
-    /// The directory of the host's letters, or one of them, cannot be read.
+    /// A letter of the host is invalid for this runner.
+    #[error("cannot use the host's letter {name}: {refusal}; `lazaret ipc show --full` shows all of it")]
+    Letter { name: String, refusal: Refusal },
     #[error("cannot read {path}: {source}; the host mounts it readable for this user")]
-    Inbox {
-        /// The directory or file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Our own letters cannot be written, for longer than a busy host explains.
+    Inbox { path: PathBuf, source: io::Error },
+    /// The outbox stayed unwritable for longer than a busy host explains.
     #[error("cannot write a letter: {0}; is /ipc/from-agent full or read-only?")]
     Outbox(#[from] WriteError),
-    /// The directory for our own letters cannot be opened.
     #[error("cannot open {path} for letters: {source}; the host mounts it writable for this user")]
-    OutboxDir {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A letter of ours does not fit the wall.
-    #[error("a letter of our own was refused by its writer: {0}")]
+    OutboxDir { path: PathBuf, source: io::Error },
+    /// This runner built a letter that the protocol refuses.
+    #[error("this runner built an invalid letter: {0}; please report this")]
     OwnLetter(Refusal),
-    /// `begin` names a session that is no file name.
+    /// `begin` names a session that is not a valid file name.
     #[error("session {name:?} is not 1 to 64 of a-z, 0-9 and '-'")]
-    SessionName {
-        /// What it named.
-        name: String,
-    },
-    /// The transcript cannot be read.
+    SessionName { name: String },
     #[error("cannot read the transcript {path}: {source}; move it aside to start anew")]
-    SessionUnreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The transcript cannot be written. Nothing may be said that it does not hold.
+    SessionUnreadable { path: PathBuf, source: io::Error },
+    /// The run must end, because it may send nothing that the transcript does not hold.
     #[error("cannot write the transcript {path}: {source}; is the session's disk budget used up?")]
-    SessionUnwritable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The gateway did not answer.
+    SessionUnwritable { path: PathBuf, source: io::Error },
     #[error("the host did not answer {tries} times in a row on {socket}: {reason}")]
-    HostUnreachable {
-        /// How often it was tried.
-        tries: u32,
-        /// The socket.
-        socket: PathBuf,
-        /// The last failure.
-        reason: String,
-    },
+    HostUnreachable { tries: u32, socket: PathBuf, reason: String },
 }
 
 impl Fatal {

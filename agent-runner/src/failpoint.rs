@@ -1,8 +1,9 @@
-//! Places where the crash program ends, delays or fails this process; see the crate `failpoint`.
+//! Points at which the crash tests kill, delay or fail this process; see the crate `failpoint`.
 //!
-//! Without the feature `failpoints` a place is nothing at all: neither its name nor its error is compiled.
+//! Without the feature `failpoints` the macro expands to nothing: neither the name nor the error is compiled.
 
-/// A place between two steps, or, with a way to say the error in the caller's type, one that can fail.
+/// Marks a point between two steps. With a second argument, which maps the injected error to the caller's type, the
+/// point can also fail.
 #[cfg(feature = "failpoints")]
 macro_rules! failpoint {
     ($name:literal) => {

@@ -1,35 +1,35 @@
-//! The doors for the fuzz targets: one for every parser of the runner that meets foreign bytes, and those of the wall.
-//! Each panics where something does not hold that must. They are open in fuzz builds and in tests, where the committed
-//! corpus knocks at them.
+//! The fuzz targets of the runner: one for every parser that reads foreign bytes, those of the protocol included.
+//! `tests/fuzz` calls them. Each does with the bytes what the runner does, and panics if a property does not hold. They
+//! exist in fuzz builds and in tests, which run them over the committed corpus.
 
-use ipc_schema::image_inventory::{Offers, PROGRAMS};
-use ipc_schema::layout::{self, Name};
+use ipc_schema::directory_layout::{self, FileName};
+use ipc_schema::image_inventory::{ImageInventory, PROGRAMS};
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, ToAgentLetter};
 
-use crate::{model, policy, prompt, transcript};
+use crate::{model, prompt, tool_policy, transcript};
 
-/// A door, by the name of its target.
-pub type Door = (&'static str, fn(&[u8]));
+/// A fuzz target with its name.
+pub type FuzzTarget = (&'static str, fn(&[u8]));
 
-/// All of them.
-pub const FUZZ_TARGETS: [Door; 9] = [
+/// All fuzz targets.
+pub const FUZZ_TARGETS: [FuzzTarget; 9] = [
     ("answer_stream", model::fuzz_targets::answer_stream),
     ("file_name", file_name),
     ("frames", prompt::fuzz),
     ("from_agent", from_agent),
     ("model_error", model::fuzz_targets::model_error),
     ("image_inventory", offers),
-    ("shell_policy", policy::fuzz),
+    ("shell_policy", tool_policy::fuzz),
     ("to_agent", to_agent),
     ("transcript", transcript::fuzz),
 ];
 
-/// A letter of the box: what is taken is written again and is the same letter, and holds no NUL.
+/// A letter of the box: an accepted letter serializes to the same letter and holds no NUL.
 fn from_agent(data: &[u8]) {
     let Ok(letter) = FromAgentLetter::parse(data) else { return };
     assert!(data.len() as u64 <= LETTER_MAX_BYTES);
     assert!(
-        layout::parse_name(letter.file_name().as_bytes()).is_ok()
+        directory_layout::parse_name(letter.file_name().as_bytes()).is_ok()
             || letter.n == 0
             || letter.n > 9_999_999_999
     );
@@ -43,7 +43,7 @@ fn from_agent(data: &[u8]) {
 
 /// What an image offers, as a box tells it.
 fn offers(data: &[u8]) {
-    let Ok(offers) = Offers::read(data) else { return };
+    let Ok(offers) = ImageInventory::read(data) else { return };
     assert!(offers.programs.len() <= PROGRAMS.len() && offers.programs.is_sorted());
     let words = [Some(offers.runner), offers.system, offers.shell];
     assert!(
@@ -51,7 +51,7 @@ fn offers(data: &[u8]) {
     );
 }
 
-/// A letter of the host.
+/// A letter of the host: an accepted letter serializes to the same letter.
 fn to_agent(data: &[u8]) {
     let Ok(letter) = ToAgentLetter::parse(data) else { return };
     if let Ok(bytes) = letter.to_bytes() {
@@ -59,10 +59,10 @@ fn to_agent(data: &[u8]) {
     }
 }
 
-/// A name in a directory that the box can write.
+/// A file name in a directory that the box can write.
 fn file_name(data: &[u8]) {
-    if let Ok(Name::Letter { n, kind }) = layout::parse_name(data) {
-        assert_eq!(layout::letter_name(n, kind).as_bytes(), data);
+    if let Ok(FileName::Letter { n, kind }) = directory_layout::parse_name(data) {
+        assert_eq!(directory_layout::letter_name(n, kind).as_bytes(), data);
         assert!(n > 0 && (1..=32).contains(&kind.len()));
     }
 }
@@ -71,18 +71,18 @@ fn file_name(data: &[u8]) {
 mod tests {
     use super::*;
 
-    /// What a fuzz run has found once stays found: every file of the corpus knocks at its door.
+    /// Inputs that a fuzz run has found once stay tested: every file of the corpus runs through its target.
     #[test]
-    fn the_corpus_knocks_at_every_door() {
-        for (name, door) in FUZZ_TARGETS {
+    fn every_target_accepts_its_corpus() {
+        for (name, target) in FUZZ_TARGETS {
             let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus");
             let files: Vec<_> = std::fs::read_dir(format!("{corpus}/{name}")).unwrap().collect();
             assert!(files.len() >= 2, "{name} has no corpus");
             for file in files {
-                door(&std::fs::read(file.unwrap().path()).unwrap());
+                target(&std::fs::read(file.unwrap().path()).unwrap());
             }
-            door(b"");
-            door(&[0xff; 64]);
+            target(b"");
+            target(&[0xff; 64]);
         }
     }
 }

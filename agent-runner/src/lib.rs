@@ -1,35 +1,34 @@
-//! The program inside the box: it reads the host's letters, lets a model work with tools, and writes letters back.
+//! The program inside the box. It reads the host's letters, lets a model work with tools, and writes letters back.
 //!
-//! It has no settings and expects nothing of the image, not even a shell: everything it must know is in the
-//! `begin` letter, and everything it remembers is in the session's transcript. It may be killed at any moment.
+//! The host starts it as the container's entrypoint. It has no settings and expects nothing of the image, not even a
+//! shell: the `begin` letter holds its configuration, and the session's transcript holds its state. It may be killed
+//! at any moment, so it must never act on something that the transcript does not hold yet.
 //!
-//! It is a library so that the fuzz targets (`tests/fuzz`) can fuzz at `fuzz_targets`; every module is private.
+//! It is a library so that the fuzz targets (`tests/fuzz`) can call `fuzz_targets`; every module is private.
 //!
-//! To read it in order: [`session`] (one run, from `begin` to the exit), [`turn`] (one turn; [`turn::step`] decides,
-//! the rest performs), [`transcript`] (what is remembered), [`post`] with [`inbox`] and [`outbox`] (letters),
-//! [`model`], [`tools`], [`prompt`].
+//! Reading order: [`run_loop`] (one run, from `begin` to the exit), [`turn`] (one turn: [`turn::decide`] decides, the
+//! rest performs), [`transcript`] (the stored conversation), [`mailbox`] (letters in both directions), [`model`],
+//! [`tools`], [`prompt`].
 
 #[macro_use]
 mod failpoint;
 
-mod compaction;
+mod box_paths;
+mod compaction_plan;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
-mod inbox;
 mod inspect_image;
 mod local_time;
+mod loopback_proxy;
 mod mailbox;
 mod model;
-mod outbox;
-mod paths;
-mod policy;
 mod probe;
 mod prompt;
-mod proxy;
 mod run_loop;
 #[cfg(test)]
 mod tests_support;
+mod tool_policy;
 mod tools;
 mod transcript;
 mod turn;
@@ -45,10 +44,10 @@ use rustix::process::umask;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::box_paths::BoxPaths;
 use crate::model::Gateway;
-use crate::paths::Places;
 
-/// The agent inside the box. It is started by the host, and told what to do by letters below /ipc.
+/// The agent inside the box. The host starts it and controls it by letters below /ipc.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -58,78 +57,79 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Live one run: from the host's `begin` letter to its `_close`.
+    /// Perform one run, from the host's `begin` letter to its `_close`
     Run {
-        /// Where /ipc, /session, /workspace and /run/lazaret are found; for tests.
+        /// Directory that holds /ipc, /session, /workspace and /run/lazaret; for tests
         #[arg(long, default_value = "/")]
         root: PathBuf,
     },
-    /// Say what this image offers, in a file for the host. No letter is read and no model is asked.
-    Look,
-    /// Open the folders that an agent has shut to the group that host and boxes share.
-    Open,
-    /// Report what this box is, from inside, and wait to be removed.
+    /// Write an inventory of this image to a file for the host, and exit
+    InspectImage,
+    /// Give the shared group access to directories that the agent made private, and exit
+    UnlockDirs,
+    /// Report what this box can see and do, and wait until the host removes it
     Probe {
-        /// Where /ipc is found; for tests.
+        /// Directory that holds /ipc; for tests
         #[arg(long, default_value = "/")]
         root: PathBuf,
     },
 }
 
-/// What a shell reports of a process that SIGTERM ended.
+/// The exit code that a shell reports for a process ended by SIGTERM.
 const TERMINATED: u8 = 128 + 15;
 
-/// The whole program, from its arguments to its exit code.
+/// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     let command = Args::parse().command;
     if let Command::Probe { root } = &command {
-        // Before anything starts a thread: what it tries holds for a thread, and some of it for a lone one only.
-        return probe::run(&Places::below(root));
+        // Before anything starts a thread: some of the system calls that it tries affect one thread only, and some
+        // work only in a process with one thread.
+        return probe::run(&BoxPaths::below(root));
     }
-    // Files are shared with the host through the group, and with nobody else.
+    // The host reads files through the shared group. Nobody else may.
     umask(Mode::from_raw_mode(0o007));
     log_to_stderr();
     let root = match command {
         Command::Run { root } | Command::Probe { root } => root,
-        Command::Look => return look_around(),
-        Command::Open => return open_up(),
+        Command::InspectImage => return inspect_image(),
+        Command::UnlockDirs => return unlock_dirs(),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!(%error, "no event loop can be had; are there limits on file descriptors?");
+            tracing::error!(%error, "cannot start the async runtime; check the limit on file descriptors");
             return ExitCode::FAILURE;
         }
     };
-    let places = Places::below(&root);
+    let paths = BoxPaths::below(&root);
     #[cfg(feature = "failpoints")]
-    if let Err(why) = ::failpoint::arm_by_directory(&places.session()) {
-        tracing::error!(why, "no failpoints");
+    if let Err(why) = ::failpoint::arm_by_directory(&paths.session()) {
+        tracing::error!(why, "cannot arm the failpoints");
         return ExitCode::FAILURE;
     }
     if root == Path::new("/") {
-        // Elsewhere (in tests) the loopback is the machine's own.
-        let gateway = places.socket();
-        runtime.spawn(async move { proxy::serve(&gateway).await });
+        // With another root (in tests) the loopback belongs to the machine.
+        let gateway = paths.socket();
+        runtime.spawn(async move { loopback_proxy::serve(&gateway).await });
     }
-    let code = runtime.block_on(run_until_told(places));
-    // A file tool may still sit on its thread; the process ends without it.
+    let code = runtime.block_on(run_until_told(paths));
+    // A file tool may still block its thread. The process does not wait for it.
     runtime.shutdown_background();
     ExitCode::from(code)
 }
 
-fn look_around() -> ExitCode {
-    match inspect_image::look(&Places::below("/")) {
+fn inspect_image() -> ExitCode {
+    match inspect_image::inspect(&BoxPaths::below("/")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "what the image offers cannot be told");
+            tracing::error!(%error, "cannot write the image inventory");
             ExitCode::FAILURE
         }
     }
 }
 
-fn open_up() -> ExitCode {
-    match unlock_dirs::open(&Places::below("/")) {
+fn unlock_dirs() -> ExitCode {
+    match unlock_dirs::unlock(&BoxPaths::below("/")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The host keeps the last line.
@@ -139,20 +139,20 @@ fn open_up() -> ExitCode {
     }
 }
 
-/// SIGTERM ends it at once, between two steps: the transcript is written whole lines at a time and never from
-/// elsewhere. What was being waited for is dropped, and a command in hand is killed by that.
-async fn run_until_told(places: Places) -> u8 {
+/// SIGTERM ends the run at once. That is safe because only this task writes the transcript, whole lines at a time.
+/// Dropping the run also kills the command that it waits for.
+async fn run_until_told(paths: BoxPaths) -> u8 {
     let mut term = match signal(SignalKind::terminate()) {
         Ok(term) => term,
         Err(error) => {
-            tracing::error!(%error, "SIGTERM cannot be caught");
+            tracing::error!(%error, "cannot listen for SIGTERM");
             return 1;
         }
     };
     tokio::select! {
-        code = run_loop::run(places, |places| Gateway::new(places.socket())) => code,
+        code = run_loop::run(paths, |paths| Gateway::new(paths.socket())) => code,
         _ = term.recv() => {
-            tracing::info!("told to end");
+            tracing::info!("ending on SIGTERM");
             TERMINATED
         }
     }

@@ -1,4 +1,4 @@
-//! The program inside the box: see the library.
+//! The `agent-runner` binary. The whole program is in the library.
 
 fn main() -> std::process::ExitCode {
     agent_runner::main()

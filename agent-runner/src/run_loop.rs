@@ -1,91 +1,93 @@
-//! One run, from `begin` to the exit.
+//! One run, from the `begin` letter to the exit code. `main` calls it.
+//!
+//! It takes turn after turn until the host writes `_close`, and reports a fatal error in a `failed` letter.
 
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{Activity, Failed, Ready, Status};
 use ipc_schema::letters::to_agent::Begin;
 use ipc_schema::{MINOR, RunId, TurnId};
 
+use crate::box_paths::BoxPaths;
 use crate::error::Fatal;
-use crate::inbox::Inbox;
-use crate::mailbox::Post;
+use crate::mailbox::Mailbox;
+use crate::mailbox::inbox::Inbox;
+use crate::mailbox::outbox::{Outbox, Transient, fit_to_letter};
 use crate::model::Model;
-use crate::outbox::{Mention, Outbox, fit};
-use crate::paths::Places;
 use crate::tools::{Shell, Toolbox};
 use crate::transcript::Transcript;
 use crate::turn::decide::{self, Step};
-use crate::turn::{Agent, Parted};
+use crate::turn::{Agent, TurnExit};
 
-/// Lives one run and returns its exit code: 0 when the host closed it, 1 when it could not go on.
-pub async fn run<M: Model>(places: Places, model: impl FnOnce(&Places) -> M) -> u8 {
-    let mut inbox = Inbox::open(places.ipc_to_agent());
+/// Performs one run and returns its exit code: 0 when the host closed it, 1 after a fatal error.
+pub async fn run<M: Model>(paths: BoxPaths, model: impl FnOnce(&BoxPaths) -> M) -> u8 {
+    let mut inbox = Inbox::open(paths.ipc_to_agent());
     let (run, begin) = match inbox.first().await {
         Ok(Some(begin)) => begin,
         Ok(None) => return 0,
         Err(fatal) => {
-            let outbox = inbox.run_named_by_first().map(|run| Outbox::open(places.ipc_from_agent(), run));
+            let outbox = inbox.run_named_by_first().map(|run| Outbox::open(paths.ipc_from_agent(), run));
             return failed(outbox.and_then(Result::ok), &fatal).await;
         }
     };
-    tracing::info!(%run, group = %begin.group, lane = begin.lane, session = begin.session, "begins");
-    match prepare(&places, run.clone(), inbox, begin, model) {
-        Err(fatal) => failed(Outbox::open(places.ipc_from_agent(), run).ok(), &fatal).await,
+    tracing::info!(%run, group = %begin.group, lane = begin.lane, session = begin.session, "the run starts");
+    match prepare(&paths, run.clone(), inbox, begin, model) {
+        Err(fatal) => failed(Outbox::open(paths.ipc_from_agent(), run).ok(), &fatal).await,
         Ok(mut agent) => match live(&mut agent).await {
             Ok(()) => 0,
-            Err(fatal) => failed(Some(agent.post.outbox), &fatal).await,
+            Err(fatal) => failed(Some(agent.mailbox.outbox), &fatal).await,
         },
     }
 }
 
 fn prepare<M: Model>(
-    places: &Places,
+    paths: &BoxPaths,
     run: RunId,
     inbox: Inbox,
     begin: Begin,
-    model: impl FnOnce(&Places) -> M,
+    model: impl FnOnce(&BoxPaths) -> M,
 ) -> Result<Agent<M>, Fatal> {
-    if let Err(error) = std::fs::create_dir_all(places.home()) {
-        // Commands miss it, letters do not.
-        tracing::warn!(%error, "$HOME cannot be made");
+    if let Err(error) = std::fs::create_dir_all(paths.home()) {
+        // Only commands need it.
+        tracing::warn!(%error, "cannot create $HOME; commands may miss it");
     }
-    let outbox = Outbox::open(places.ipc_from_agent(), run)?;
-    let transcript = Transcript::load(places.session(), &begin.session)?;
-    let post = Post::new(inbox, outbox, begin.closed.iter().copied());
-    let tools = Toolbox::new(places.clone(), Shell::probe(), begin.limits.clone());
-    Ok(Agent::new(begin, post, transcript, tools, model(places), places.socket()))
+    let outbox = Outbox::open(paths.ipc_from_agent(), run)?;
+    let transcript = Transcript::load(paths.session(), &begin.session)?;
+    let mailbox = Mailbox::new(inbox, outbox, begin.closed.iter().copied());
+    let tools = Toolbox::new(paths.clone(), Shell::probe(), begin.limits.clone());
+    Ok(Agent::new(begin, mailbox, transcript, tools, model(paths), paths.socket()))
 }
 
-/// Says `ready`, ends what an earlier run left, then takes turn after turn until the host closes.
+/// Repairs what an earlier run left, writes `ready`, then works on turn after turn until the host closes the run.
 async fn live<M: Model>(agent: &mut Agent<M>) -> Result<(), Fatal> {
     let resumed = agent.repair()?;
-    agent.post.outbox.settle(1);
+    agent.mailbox.outbox.acknowledge(1);
     failpoint!("runner.ready.before");
     let ready = agent.ready(resumed);
-    agent.post.outbox.announce(FromAgent::Ready(ready)).await?;
+    agent.mailbox.outbox.announce(FromAgent::Ready(ready)).await?;
     if let Some(turn) = resumed
-        && resume(agent, turn).await? == Parted::Closing
+        && resume(agent, turn).await? == TurnExit::Closing
     {
         return Ok(());
     }
     let mut said_idle = false;
     loop {
-        agent.post.receive_all().await?;
-        if agent.post.closing() {
+        agent.mailbox.receive_all().await?;
+        if agent.mailbox.closing() {
             return Ok(());
         }
-        match agent.post.waiting_turn() {
+        match agent.mailbox.waiting_turn() {
             Some(turn) => {
                 said_idle = false;
-                if agent.work(turn).await? == Parted::Closing {
+                if agent.work(turn).await? == TurnExit::Closing {
                     return Ok(());
                 }
             }
             None => {
                 if !said_idle {
-                    agent.post.outbox.mention(None, Mention::Status(IDLE));
+                    agent.mailbox.outbox.write_transient(None, Transient::Status(IDLE));
                     said_idle = true;
                 }
-                agent.post.receive().await?;
+                agent.mailbox.receive().await?;
             }
         }
     }
@@ -93,28 +95,27 @@ async fn live<M: Model>(agent: &mut Agent<M>) -> Result<(), Fatal> {
 
 const IDLE: Status = Status { state: Activity::Idle, tool: None, detail: None, deadline_s: None };
 
-/// Repeats the letters of the open turn, and its end if all that is left of it is to say so. Else the turn goes on
-/// with its first input, like any other.
+/// Repeats the letters of the open turn. If the transcript already holds the turn's end, it also writes `turn_done`;
+/// otherwise the turn goes on with its first input, like any other.
 ///
-/// The end waits for the turn's messages, which the host always gives again: it tells by its ack which of them it
-/// answers, and one that it does not acknowledge is the next turn's. However long the host is away, they come before
-/// anything else.
-async fn resume<M: Model>(agent: &mut Agent<M>, turn: TurnId) -> Result<Parted, Fatal> {
-    tracing::info!(%turn, "resumes");
+/// `turn_done` waits for the turn's messages, which the host always writes again. Its `ack` says which of them it
+/// answers; the host moves the others to the next turn.
+async fn resume<M: Model>(agent: &mut Agent<M>, turn: TurnId) -> Result<TurnExit, Fatal> {
+    tracing::info!(%turn, "resuming the open turn");
     agent.repeat(turn).await?;
     if !matches!(decide::next(&agent.transcript, turn), Step::Done(_)) {
-        return Ok(Parted::Done);
+        return Ok(TurnExit::Done);
     }
-    let post = &mut agent.post;
+    let mailbox = &mut agent.mailbox;
     let input = async {
-        while !post.closing() && post.waiting_turn() != Some(turn) {
-            post.receive().await?;
+        while !mailbox.closing() && mailbox.waiting_turn() != Some(turn) {
+            mailbox.receive().await?;
         }
         Ok(())
     };
     match input.await {
         Err(fatal) => Err(fatal),
-        Ok(()) if agent.post.closing() => Ok(Parted::Closing),
+        Ok(()) if agent.mailbox.closing() => Ok(TurnExit::Closing),
         Ok(()) => agent.work(turn).await,
     }
 }
@@ -132,14 +133,14 @@ impl<M: Model> Agent<M> {
     }
 }
 
-/// The last letter, if there is a way to write it, and the exit code.
+/// Writes the `failed` letter if it can, and returns the exit code.
 async fn failed(outbox: Option<Outbox>, fatal: &Fatal) -> u8 {
     tracing::error!(code = fatal.code(), "{fatal}");
-    let body = Failed { code: fatal.code().into(), reason: fit(&fatal.to_string()) };
+    let body = Failed { code: fatal.code().into(), reason: fit_to_letter(&fatal.to_string()) };
     if let Some(mut outbox) = outbox
         && let Err(error) = outbox.announce(FromAgent::Failed(body)).await
     {
-        tracing::error!(%error, "and that cannot be told either");
+        tracing::error!(%error, "cannot write the `failed` letter");
     }
     1
 }

@@ -1,69 +1,68 @@
-//! `agent-runner open`: folders that an agent has shut are opened to the group, so that a host without root can count
-//! what lies in them, take it back and remove it. The host starts it in a box of the agent's own user when the agent's
-//! is gone: nobody but root and the owner may change a folder's rights.
+//! `agent-runner unlock-dirs`: gives the shared group access to directories that an agent made private.
 //!
-//! Folders only. A file is counted and removed by the rights of the folder it lies in; and when a file was changed last
-//! is told by a time that a change of its rights moves too, so that the host, which takes back what was changed last,
-//! would begin with files that no run has touched.
+//! The host runs it in a container of the agent's user after the agent's container ended, so that a host without root
+//! can measure and remove what lies in them: only root and the owner may change a directory's mode.
+//!
+//! It changes directories only, never files. The directory's mode decides whether a file can be measured and removed;
+//! and changing a file's mode would change its ctime, by which the host finds the newest files to remove.
 
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ipc_schema::untrusted_fs::{Kind, Step, UntrustedDir};
+use ipc_schema::untrusted_fs::{Kind, UntrustedDir, WalkStep};
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 
-/// Entries that are passed in one place: the most that the host takes back from.
+/// Entries to visit below one directory: as many as the host visits when it removes files.
 const ENTRIES: u64 = 4_000_000;
-/// Time for all places together. The lane's next box waits for this one.
+/// The time for all directories together. The lane's next container waits for this one.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// Why some of it may still be shut.
+/// Why some directories may still be private.
 #[derive(Debug, thiserror::Error)]
-pub enum Shut {
-    /// More entries than are passed, or too little time for them.
-    #[error("{0} holds more than could be passed in {within} s", within = WITHIN.as_secs())]
-    More(String),
-    /// A folder that could not be opened.
+pub enum UnlockError {
+    /// The limit of entries or of time was reached below this directory.
+    #[error("{0} holds more entries than could be visited in {within} s", within = WITHIN.as_secs())]
+    TooMany(String),
     #[error("{path}: {source}")]
     Folder {
-        /// Where, as the agent knows it.
+        /// The path as the agent knows it.
         path: String,
         /// What the system said.
         source: io::Error,
     },
 }
 
-/// Opens every folder of this user below the places that the box may write.
+/// Unlocks every directory of this user below the directories that the box may write.
 ///
 /// # Errors
-/// The first that could not be opened, after all others were.
-pub fn open(places: &Places) -> Result<(), Shut> {
+/// The first directory that failed, after all others were unlocked.
+pub fn unlock(places: &BoxPaths) -> Result<(), UnlockError> {
     let until = Instant::now() + WITHIN;
     let all = [places.ipc_from_agent(), places.workspace(), places.session(), places.global()];
-    // What is not there, or is read-only here, is no place of this agent's.
+    // A directory that is missing or read-only here cannot hold anything of this agent.
     let mine = all.iter().filter(|place| access(place.as_path(), Access::WRITE_OK).is_ok());
     mine.map(|place| below(places, place, ENTRIES, until)).fold(Ok(()), Result::and)
 }
 
-fn below(places: &Places, place: &Path, most: u64, until: Instant) -> Result<(), Shut> {
+fn below(places: &BoxPaths, place: &Path, most: u64, until: Instant) -> Result<(), UnlockError> {
     let shown = |inside: &Path| places.shown(&place.join(inside));
-    let failed = |inside: &Path, source| Shut::Folder { path: shown(inside), source };
+    let failed = |inside: &Path, source| UnlockError::Folder { path: shown(inside), source };
     let me = geteuid().as_raw();
     let mut walk =
         UntrustedDir::open(place).and_then(|dir| dir.walk(most)).map_err(|e| failed(Path::new(""), e))?;
     let mut first = Ok(());
     while let Some(step) = walk.next() {
         if Instant::now() > until {
-            return Err(Shut::More(shown(Path::new(""))));
+            return Err(UnlockError::TooMany(shown(Path::new(""))));
         }
         let opened = match step {
-            Step::Entry(entry) if entry.kind == Kind::Folder && entry.uid == me => walk.share(),
-            // What lies on another file system, or is somebody else's, this agent has not shut.
-            Step::Unread(e) if walk.owner().is_ok_and(|owner| owner == me) => Err(e),
+            WalkStep::Entry(entry) if entry.kind == Kind::Folder && entry.uid == me => walk.share(),
+            // This agent cannot have locked what lies on another file system or belongs to another user.
+            WalkStep::Unread(e) if walk.owner().is_ok_and(|owner| owner == me) => Err(e),
             _ => Ok(()),
         };
         if let Err(e) = opened
@@ -72,7 +71,7 @@ fn below(places: &Places, place: &Path, most: u64, until: Instant) -> Result<(),
             first = Err(failed(&walk.path(), e));
         }
     }
-    if walk.truncated() { Err(Shut::More(shown(Path::new("")))) } else { first }
+    if walk.truncated() { Err(UnlockError::TooMany(shown(Path::new("")))) } else { first }
 }
 
 #[cfg(test)]
@@ -89,9 +88,9 @@ mod tests {
         fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
     }
 
-    fn agents() -> (tempfile::TempDir, Places) {
+    fn agents() -> (tempfile::TempDir, BoxPaths) {
         let root = tempfile::tempdir().unwrap();
-        let places = Places::below(root.path());
+        let places = BoxPaths::below(root.path());
         for place in [places.ipc_from_agent(), places.workspace(), places.session()] {
             fs::create_dir_all(place).unwrap();
         }
@@ -120,14 +119,14 @@ mod tests {
             fs::create_dir(folder).unwrap();
             set(folder, 0o700);
         }
-        open(&places).unwrap();
+        unlock(&places).unwrap();
         let opened = |folder: &Path| mode(folder) & 0o1770 == 0o770;
         for folder in [&letters, &transcripts, &deep, &deep.join("b"), &deep.join("b/c")] {
             assert!(opened(folder), "{}: {:o}", folder.display(), mode(folder));
         }
         assert_eq!((mode(&deep.join("b/c/key")), mode(&deep.join("b/run.sh"))), (0o600, 0o4750));
         assert_eq!(mode(&outside.path().join("theirs")), 0o700, "what a link leads to is not the agent's");
-        open(&places).unwrap();
+        unlock(&places).unwrap();
     }
 
     #[test]
@@ -139,10 +138,10 @@ mod tests {
         }
         let later = Instant::now() + WITHIN;
         below(&places, &workspace, 10, later).unwrap();
-        let told = |shut: Result<(), Shut>| shut.unwrap_err().to_string();
+        let told = |shut: Result<(), UnlockError>| shut.unwrap_err().to_string();
         assert_eq!(
             told(below(&places, &workspace, 9, later)),
-            "/workspace holds more than could be passed in 20 s"
+            "/workspace holds more entries than could be visited in 20 s"
         );
         let past = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
         assert!(told(below(&places, &workspace, 10, past)).starts_with("/workspace holds more"));

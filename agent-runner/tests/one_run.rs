@@ -15,11 +15,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use ipc_schema::letter_writer::LetterDir;
 use ipc_schema::letters::from_agent::Outcome;
 use ipc_schema::letters::to_agent::*;
 use ipc_schema::letters::{FromAgent, ToAgent};
-use ipc_schema::write::LetterDir;
-use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, ToAgentLetter, TurnId, layout};
+use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, ToAgentLetter, TurnId, directory_layout};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
@@ -131,8 +131,8 @@ impl Box_ {
                 let found = dir.map(|entry| entry.unwrap()).find_map(|entry| {
                     let name = entry.file_name();
                     let is_letter = matches!(
-                        layout::parse_name(name.as_encoded_bytes()),
-                        Ok(layout::Name::Letter { .. })
+                        directory_layout::parse_name(name.as_encoded_bytes()),
+                        Ok(directory_layout::FileName::Letter { .. })
                     );
                     let letter = is_letter.then(|| std::fs::read(entry.path()).unwrap())?;
                     wanted(&FromAgentLetter::parse(&letter).unwrap())

@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Channel, SendError};
 use crate::domain::ChatId;
-use crate::domain::outbound::{Part, Way};
-use crate::policy::delivery::{Happened, Next, Terms};
-use crate::policy::rate_limit::{Pacer, Place, Wait};
+use crate::domain::outbound::{DeliveryStrategy, Part};
+use crate::policy::delivery::{Next, SendOutcome, Terms};
+use crate::policy::rate_limit::{Destination, Pacer, Wait};
 use crate::policy::retry::{LONGEST_WAIT, STORE_AGAIN};
 use crate::services::Services;
 use crate::spool::Spool;
@@ -138,7 +138,7 @@ async fn drain(delivery: Arc<Delivery>, chat: ChatId) -> ChatId {
 ///
 /// A part that may not go yet holds back what is behind it: order is kept through an outage.
 async fn send_waiting(delivery: &Delivery, chat: &ChatId) {
-    let place = Place { chat: chat.to_string(), room: delivery.channel.room(chat) };
+    let place = Destination { chat: chat.to_string(), room: delivery.channel.room(chat) };
     // A change of the group's policy holds from the next time that something waits here.
     let terms = match delivery.terms(chat).await {
         Ok(terms) => terms,
@@ -170,7 +170,7 @@ enum Progress {
 /// The right to make one call. Dropped, also by a panic, it tells the pacer that the call has ended.
 struct CallSlot<'a> {
     delivery: &'a Delivery,
-    place: &'a Place,
+    place: &'a Destination,
     /// Whether the platform was called.
     called: bool,
 }
@@ -202,7 +202,7 @@ impl Delivery {
     }
 
     /// Waits until the platform may be called there. `None` when the host drains and there is something to wait for.
-    async fn may_call<'a>(&'a self, place: &'a Place) -> Option<CallSlot<'a>> {
+    async fn may_call<'a>(&'a self, place: &'a Destination) -> Option<CallSlot<'a>> {
         while !self.closed.is_cancelled() {
             // Listened for before the question: an end in between is not missed.
             let ended = self.ended.notified();
@@ -248,13 +248,13 @@ impl Delivery {
         let happened = tokio::select! {
             happened = self.call(&part) => happened,
             within = timed_out(self.time_limit(&part)) => {
-                Happened::Cut { why: format!("no answer within {} s", within.as_secs()) }
+                SendOutcome::Cut { why: format!("no answer within {} s", within.as_secs()) }
             }
             // A platform that does not answer, or an empty terminal. The row stays as it is: whoever finds it next
             // finds it cut off.
             () = late(&self.stop) => return Progress::Empty,
         };
-        if let Happened::NotArrived { after: Some(after), .. } = &happened {
+        if let SendOutcome::NotArrived { after: Some(after), .. } = &happened {
             // The whole room is left alone, not only the chat that asked.
             self.pacer().shut(slot.place, self.services.clock.now().mono, (*after).min(LONGEST_WAIT));
         }
@@ -269,7 +269,7 @@ impl Delivery {
     }
 
     /// The one call that a part needs next.
-    async fn call(&self, part: &Part) -> Happened {
+    async fn call(&self, part: &Part) -> SendOutcome {
         made(&self.channel, &self.spool, part).await.unwrap_or_else(|error| {
             tracing::debug!(chat = %part.chat, code = error.code(), "part {}: {error}", part.id);
             happened(error)
@@ -277,7 +277,7 @@ impl Delivery {
     }
 
     /// Stores the outcome of a call, and does not stop trying: nobody else knows it.
-    async fn record(&self, part: Part, happened: Happened, retry: Duration) {
+    async fn record(&self, part: Part, happened: SendOutcome, retry: Duration) {
         loop {
             let now = self.services.clock.wall();
             match self.services.store.settle(part.clone(), happened.clone(), retry, now).await {
@@ -317,29 +317,31 @@ impl Delivery {
     }
 }
 
-async fn made(channel: &Arc<dyn Channel>, spool: &Spool, part: &Part) -> Result<Happened, SendError> {
+async fn made(channel: &Arc<dyn Channel>, spool: &Spool, part: &Part) -> Result<SendOutcome, SendError> {
     failpoint!("delivery.send.before", |e| SendError::NotArrived { why: e.to_string(), after: None });
-    let made = match (&part.file, part.way, &part.placeholder) {
+    let made = match (&part.file, part.strategy, &part.placeholder) {
         (Some(file), ..) => {
-            channel.send_file(part, file, &spool.path(&file.sha256)).await.map(Happened::Arrived)
+            channel.send_file(part, file, &spool.path(&file.sha256)).await.map(SendOutcome::Arrived)
         }
-        (None, Way::Edit, None) => channel.claim(part).await.map(Happened::Claimed),
-        (None, Way::Edit, Some(placeholder)) => {
-            channel.fill(part, placeholder).await.map(|()| Happened::Arrived(placeholder.clone()))
+        (None, DeliveryStrategy::Edit, None) => channel.claim(part).await.map(SendOutcome::Claimed),
+        (None, DeliveryStrategy::Edit, Some(placeholder)) => {
+            channel.fill(part, placeholder).await.map(|()| SendOutcome::Arrived(placeholder.clone()))
         }
-        (None, Way::Keyed | Way::Resend | Way::Hold, _) => channel.send(part).await.map(Happened::Arrived),
+        (None, DeliveryStrategy::Keyed | DeliveryStrategy::Resend | DeliveryStrategy::Hold, _) => {
+            channel.send(part).await.map(SendOutcome::Arrived)
+        }
     };
     failpoint!("delivery.send.after");
     made
 }
 
-fn happened(error: SendError) -> Happened {
+fn happened(error: SendError) -> SendOutcome {
     match error {
-        SendError::NotArrived { why, after } => Happened::NotArrived { why, after },
-        SendError::Cut { why } => Happened::Cut { why },
-        SendError::Lost { why, stands } => Happened::Lost { why, stands },
-        SendError::Refused { why } => Happened::Refused { why },
-        SendError::Gone { why } => Happened::Gone { why },
+        SendError::NotArrived { why, after } => SendOutcome::NotArrived { why, after },
+        SendError::Cut { why } => SendOutcome::Cut { why },
+        SendError::Lost { why, stands } => SendOutcome::Lost { why, stands },
+        SendError::Refused { why } => SendOutcome::Refused { why },
+        SendError::Gone { why } => SendOutcome::Gone { why },
     }
 }
 

@@ -11,14 +11,15 @@ use tokio_util::sync::CancellationToken;
 use crate::channels::{Batch, Channel, ChannelError};
 use crate::domain::group::Group;
 use crate::domain::message::{Admitted, Inbound};
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChannelName, Lane, MessageSeq, SenderId};
-use crate::policy::admission::{self, Admission};
-use crate::policy::media;
+use crate::policy::admission::{self, AdmissionDecision};
+use crate::policy::attachment_limits;
 use crate::policy::retry::STORE_AGAIN;
 use crate::services::Services;
-use crate::store::{Accepted, CommandRow, Intake, Placement, StoreError, StrangerSeen};
+use crate::store::{Accepted, CommandRow, Intake, StoreError, StrangerSeen};
 use crate::text;
+use crate::turns::Placement;
 
 /// What a stored message means for the lanes.
 #[derive(Debug)]
@@ -134,21 +135,23 @@ async fn take_in(
         let inbound = cleaned(inbound);
         let group = group_of(services, &inbound).await?;
         match (admission::admit(&inbound, group.as_ref(), &owners), group) {
-            (Admission::Take(role), Some(Group { name: group, .. })) => {
+            (AdmissionDecision::Take(role), Some(Group { name: group, .. })) => {
                 let most = services.install.file.host.attachment_bytes();
-                let attachments = media::offered(&inbound.attachments, most);
+                let attachments = attachment_limits::offered(&inbound.attachments, most);
                 let owner = owners.contains(&inbound.sender.id);
                 stored_as.push(Some(admitted.len()));
                 admitted.push(Admitted { group, role, owner, inbound, attachments });
                 continue;
             }
-            (Admission::Stranger, _) | (Admission::Take(_), None) => strangers.push(stranger(&inbound)),
-            (Admission::Refuse(text), _) => {
+            (AdmissionDecision::Stranger, _) | (AdmissionDecision::Take(_), None) => {
+                strangers.push(stranger(&inbound))
+            }
+            (AdmissionDecision::Refuse(text), _) => {
                 let word = format!("refused:{}", inbound.message_id);
-                services.store.say(None, Saying::notice(&inbound.chat, &word, text), now).await?;
+                services.store.say(None, OutgoingText::notice(&inbound.chat, &word, text), now).await?;
                 services.bell.ring();
             }
-            (Admission::Ignore(why), _) => tracing::debug!(chat = %inbound.chat, "ignored: {why}"),
+            (AdmissionDecision::Ignore(why), _) => tracing::debug!(chat = %inbound.chat, "ignored: {why}"),
         }
         stored_as.push(None);
     }

@@ -1,9 +1,9 @@
 //! `lazaret`: the trusted host process and its command line.
 //!
-//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery`, `maintenance` and their
-//! `services`, beside `gateway`, `backup` and `images`; `channels`, `store`, `sandbox`, `mailbox`, `spool`, `volumes`,
-//! `config`; the pure `dispatch`, `policy` and `text`; `domain`. Imports point down only, and `tests/tests/layers.rs`
-//! holds it.
+//! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery` and `maintenance`;
+//! `actions` and `services`, beside `gateway`, `backup` and `images`; `config`; `channels`, `store`, `sandbox`,
+//! `mailbox`, `spool`, `volumes`; the pure `dispatch`, `turns`, `policy` and `text`; `domain`. Imports point down
+//! only, and `tests/tests/layers.rs` holds it.
 //!
 //! It is a library so that the fuzz targets (`tests/fuzz`) can call `fuzz_targets`. Every room is private, so nothing
 //! else can be built upon it, and the compiler still finds code that no one calls.
@@ -13,6 +13,7 @@
 #[macro_use]
 mod failpoint;
 
+mod actions;
 mod backup;
 mod channels;
 mod cli;
@@ -41,6 +42,7 @@ mod store;
 mod supervisor;
 mod telemetry;
 mod text;
+mod turns;
 mod unix_socket;
 mod volumes;
 mod workers;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ipc_schema::layout::RUNNER;
+use ipc_schema::directory_layout::RUNNER;
 use tokio::sync::{OnceCell, watch};
 
 use crate::channels::Channels;
@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::Install;
 use crate::disk;
 use crate::dispatch::Facts;
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChatId, GroupName};
 use crate::gateway::Gateway;
 use crate::images::Images;
@@ -59,8 +59,8 @@ impl Services {
     /// Says something that belongs to no turn: once under one `key`. What cannot be stored is lost but for the log;
     /// nothing waits for it.
     pub async fn notice(&self, chat: &ChatId, key: &str, text: String) {
-        let saying = Saying::notice(chat, key, text);
-        match self.store.say(None, saying, self.clock.wall()).await {
+        let outgoing = OutgoingText::notice(chat, key, text);
+        match self.store.say(None, outgoing, self.clock.wall()).await {
             Ok(()) => self.bell.ring(),
             Err(e) => tracing::warn!(code = e.code(), key, "the chat was not told: {e}"),
         }
@@ -73,7 +73,12 @@ impl Services {
             Ok(group) => (group.priority, group.limits),
             Err(_) => Default::default(),
         };
-        Facts { priority, idle_window: limits.idle_window, turn_limit: limits.turn, run_limit: limits.run }
+        Facts {
+            priority,
+            idle_window: limits.idle_window.0,
+            turn_limit: limits.turn.0,
+            run_limit: limits.run.0,
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use ipc_schema::letters::from_agent::*;
-use ipc_schema::letters::request::{AskPerson, SendFile, UpdatePersonality};
 use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
+use ipc_schema::requests::{AskPerson, SendFile, UpdatePersonality};
 use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
 use proptest::prelude::*;
 
@@ -190,7 +190,7 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
             FromAgent::TurnDone(TurnDone {
                 outcome: Outcome::Failed,
                 text: String::new(),
-                error: Some(Trouble {
+                error: Some(ErrorDetail {
                     code: "model.auth".into(),
                     reason: "the provider refused the key".into(),
                 }),

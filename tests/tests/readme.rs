@@ -1,4 +1,5 @@
-//! What the READMEs tell people to type and to read is there: commands, make targets, paths, settings.
+//! Every page of the repository tells the truth about what can be checked: commands, make targets, paths, links,
+//! settings. A page is a Markdown file that people read; what an agent reads (`CLAUDE.md`, prompts) is none.
 
 #![cfg(test)]
 
@@ -8,10 +9,35 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const READMES: [&str; 3] = ["README.md", "container/README.md", "ipc-schema/README.md"];
+/// The front page is read before anything else, so it stays short.
+const FRONT_PAGE_WORDS: usize = 1_400;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every page, by its path in the repository.
+fn pages() -> Vec<String> {
+    fn look(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if name == ".github" || !(name.starts_with('.') || name == "target") {
+                    look(&path, found);
+                }
+            } else if matches!(name.as_str(), "README.md" | "CONTRIBUTING.md") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    look(&repository(), &mut found);
+    let inside = |path: &PathBuf| path.strip_prefix(repository()).unwrap().to_string_lossy().into_owned();
+    let mut pages: Vec<String> = found.iter().map(inside).collect();
+    pages.sort();
+    assert!(pages.len() >= 10, "only these pages were found: {pages:?}");
+    pages
 }
 
 fn read(path: &str) -> String {
@@ -76,8 +102,8 @@ fn is_verb(word: &str) -> bool {
 #[test]
 fn every_command_line_is_one_that_the_program_knows() {
     let mut checked = 0;
-    for readme in READMES {
-        for line in calls(&code(&read(readme)), "lazaret") {
+    for readme in pages() {
+        for line in calls(&code(&read(&readme)), "lazaret") {
             let shown = format!("{readme}: `lazaret {}`", line.join(" "));
             let words: Vec<&str> = line.iter().map(String::as_str).collect();
             if !is_verb(words[0]) {
@@ -102,8 +128,8 @@ fn every_make_target_is_in_the_makefile() {
     let makefile = read("Makefile");
     let is_target = |name: &str| makefile.lines().any(|line| line.starts_with(&format!("{name}:")));
     let mut checked = 0;
-    for readme in READMES {
-        for line in calls(&code(&read(readme)), "make") {
+    for readme in pages() {
+        for line in calls(&code(&read(&readme)), "make") {
             for target in line.iter().filter(|word| is_verb(word)) {
                 assert!(is_target(target), "{readme}: `make {target}` is no target of the Makefile");
                 checked += 1;
@@ -113,41 +139,153 @@ fn every_make_target_is_in_the_makefile() {
     assert!(checked >= 3, "only {checked} make targets were found: are the pages read rightly?");
 }
 
-/// The part of a page under a heading that contains `words`.
-fn section<'a>(markdown: &'a str, words: &str) -> &'a str {
-    let parts = markdown.split("\n## ").skip(1);
-    let found = parts.into_iter().find(|part| part.lines().next().is_some_and(|title| title.contains(words)));
-    found.unwrap_or_else(|| panic!("README.md has no heading with {words:?}"))
+/// The verbs under `Commands:` in a help text.
+fn verbs(help: &str) -> Vec<String> {
+    let list =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = list.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    names.map(str::to_owned).collect()
 }
 
 #[test]
-fn the_map_is_of_this_house() {
-    let readme = read("README.md");
-    let map = section(&readme, "The house").split("```").nth(1).expect("the map is a fenced block");
-    let mut rooms = 0;
-    for line in map.lines().filter(|line| !line.trim().is_empty()) {
-        let room = line.split_whitespace().next().unwrap();
-        assert!(repository().join(room).exists(), "the map shows {room}");
-        let files =
-            line.split([' ', ';', ',']).filter(|word| word.ends_with(".md") || word.ends_with(".toml"));
-        for file in files {
-            let (beside, below) = (repository().join(file), repository().join(room).join(file));
-            assert!(beside.exists() || below.exists(), "the map shows {file} in {room}");
+fn every_command_is_in_the_operators_table() {
+    let described: BTreeSet<Vec<String>> = calls(&code(&read("host/README.md")), "lazaret");
+    let has = |words: &[&str]| {
+        described.iter().any(|line| line.len() >= words.len() && line.iter().zip(words).all(|(a, b)| a == b))
+    };
+    let all = verbs(&help(&[]).unwrap());
+    assert!(all.len() >= 12, "only {all:?} were found: is the help read rightly?");
+    for verb in all {
+        let below = verbs(&help(&[verb.as_str()]).unwrap());
+        assert!(has(&[verb.as_str()]), "host/README.md does not describe `lazaret {verb}`");
+        for second in below {
+            assert!(
+                has(&[verb.as_str(), second.as_str()]),
+                "host/README.md does not describe `lazaret {verb} {second}`"
+            );
         }
-        rooms += 1;
     }
-    assert!(rooms >= 5, "only {rooms} rooms are on the map");
 }
 
 #[test]
-fn the_eight_files_to_read_first_exist_and_are_eight() {
-    let readme = read("README.md");
-    let list = section(&readme, "eight files");
-    let links = list.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let links: BTreeSet<&str> = links.collect();
-    assert_eq!(links.len(), 8, "{links:?}");
-    for link in links {
-        assert!(repository().join(link).is_file(), "{link}");
+fn every_make_target_is_in_the_tests_table() {
+    let described = calls(&code(&read("tests/README.md")), "make");
+    let makefile = read("Makefile");
+    for line in makefile.lines().filter(|line| line.contains(": ## ") || line.contains(" ## ")) {
+        let Some((target, _)) = line.split_once(':').filter(|(name, _)| is_verb(name)) else { continue };
+        let known = target == "help" || described.iter().any(|words| words.iter().any(|word| word == target));
+        assert!(known, "tests/README.md does not describe `make {target}`");
+    }
+}
+
+#[test]
+fn every_key_of_a_groups_file_is_on_its_page() {
+    let output = lazaret(&["config", "schema", "group"], Path::new("/nonexistent"));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let page = code(&read("groups/README.md"));
+    let limits = schema["properties"]["limits"]["$ref"].as_str().and_then(|at| at.strip_prefix('#'));
+    let limits = limits.and_then(|at| schema.pointer(at)).expect("limits are a type of their own");
+    for keys in [&schema["properties"], &limits["properties"]] {
+        let keys = keys.as_object().unwrap();
+        assert!(keys.len() >= 10, "is the schema read rightly? {keys:?}");
+        for key in keys.keys() {
+            let known = page.iter().any(|span| span == key || *span == format!("[{key}]"));
+            assert!(known, "groups/README.md does not describe `{key}`");
+        }
+    }
+}
+
+#[test]
+fn the_front_page_is_short() {
+    let words = read("README.md").split_whitespace().count();
+    assert!(words <= FRONT_PAGE_WORDS, "README.md has {words} words, at most {FRONT_PAGE_WORDS}");
+}
+
+/// A page without its code, so that only links are left that a reader can follow.
+fn prose(markdown: &str) -> String {
+    let mut fenced = false;
+    let mut kept = String::new();
+    for line in markdown.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+/// The targets of `[text](target)` and `![text](target)`.
+fn links(markdown: &str) -> Vec<String> {
+    let prose = prose(markdown);
+    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.map(str::to_owned).collect()
+}
+
+/// The anchors of a page's headings: lower case, blanks to hyphens, punctuation away.
+fn anchors(markdown: &str) -> BTreeSet<String> {
+    let headings = prose(markdown);
+    let titles = headings.lines().filter(|line| line.starts_with('#'));
+    let slug = |title: &str| -> String {
+        let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+    };
+    titles.map(|line| slug(line.trim_start_matches('#').trim())).collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_every_anchor_to_a_heading() {
+    let mut checked = 0;
+    for readme in pages() {
+        let text = read(&readme);
+        for link in links(&text).into_iter().filter(|link| !link.contains("://")) {
+            let (path, anchor) = link.split_once('#').map_or((link.as_str(), None), |(p, a)| (p, Some(a)));
+            let beside = repository().join(&readme).parent().unwrap().to_owned();
+            let target = if path.is_empty() { repository().join(&readme) } else { beside.join(path) };
+            assert!(target.exists(), "{readme} links to {link}: there is no such file");
+            if let Some(anchor) = anchor {
+                let page = fs::read_to_string(&target).unwrap();
+                assert!(
+                    anchors(&page).contains(anchor),
+                    "{readme} links to {link}: there is no such heading"
+                );
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked >= 30, "only {checked} links were found: are the pages read rightly?");
+}
+
+#[test]
+fn every_page_can_be_reached_from_the_front_page() {
+    let mut open = vec!["README.md".to_owned()];
+    let mut reached = BTreeSet::new();
+    while let Some(page) = open.pop() {
+        if !reached.insert(repository().join(&page).canonicalize().unwrap()) {
+            continue;
+        }
+        let dir = Path::new(&page).parent().unwrap().to_owned();
+        let files = links(&read(&page)).into_iter().filter(|link| !link.contains("://"));
+        let files = files.map(|link| link.split('#').next().unwrap().to_owned());
+        let files = files.filter(|path| path.ends_with(".md"));
+        open.extend(files.map(|path| dir.join(path).to_string_lossy().into_owned()));
+    }
+    for page in pages() {
+        let path = repository().join(&page).canonicalize().unwrap();
+        assert!(reached.contains(&path), "no link leads to {page}");
+    }
+}
+
+#[test]
+fn every_folder_at_the_top_has_a_page() {
+    for entry in fs::read_dir(repository()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            assert!(path.join("README.md").is_file(), "{name}/ has no README.md");
+        }
     }
 }
 
@@ -157,11 +295,12 @@ fn every_path_that_a_page_names_exists() {
     let rooms =
         ["host/", "ipc-schema/", "agent-runner/", "container/", "tests/", "golden/", "schemas/", "src/"];
     let mut checked = 0;
-    for readme in READMES {
-        let text = read(readme);
-        let (repository, beside) = (repository(), repository().join(readme).parent().unwrap().to_owned());
+    for readme in pages() {
+        let text = read(&readme);
+        let (repository, beside) = (repository(), repository().join(&readme).parent().unwrap().to_owned());
         let spans = code(&text).into_iter().filter(|span| {
-            rooms.iter().any(|room| span.starts_with(room)) && !span.contains(['<', '{', ' ', '*', '…'])
+            let placeholder = span.contains(['<', '{', ' ', '*', '…']) || span.contains("NAME");
+            rooms.iter().any(|room| span.starts_with(room)) && !placeholder
         });
         for path in spans {
             let exists = repository.join(&path).exists() || beside.join(&path).exists();
@@ -172,18 +311,15 @@ fn every_path_that_a_page_names_exists() {
     assert!(checked >= 8, "only {checked} paths were found: are the pages read rightly?");
 }
 
-/// A setting or a table of the example without its comment mark.
-fn uncommented(line: &str) -> Option<&str> {
-    let bare = line.strip_prefix('#')?.trim_start();
-    let (name, rest) = bare.split_at(bare.find(|c: char| !c.is_ascii_lowercase() && !"_.".contains(c))?);
-    (bare.starts_with('[') || (!name.is_empty() && rest.trim_start().starts_with('='))).then_some(bare)
-}
-
 /// The example with every setting switched on, and the secrets that it names.
 #[test]
 fn every_setting_of_the_example_is_accepted() {
     let example = read("host/lazaret.example.toml");
-    let settings: Vec<&str> = example.lines().filter_map(uncommented).collect();
+    let settings: Vec<&str> = example
+        .lines()
+        .filter(|line| !line.starts_with("# "))
+        .map(|line| line.trim_start_matches('#'))
+        .collect();
     let names = settings.iter().filter(|line| !line.starts_with('[')).count();
     assert!(names >= 8, "only {names} settings were found in the example: {settings:#?}");
 
@@ -211,4 +347,11 @@ fn code_is_found_in_spans_and_in_blocks() {
     let lazaret = [words("groups admit CODE --group main"), words("trace m-1"), words("up")];
     assert_eq!(calls(&code, "lazaret"), lazaret.into());
     assert_eq!(calls(&code, "make"), [words("run"), words("test")].into());
+}
+
+#[test]
+fn links_and_anchors_are_found_outside_of_code() {
+    let page = "# A `first` title, really\n[x](a.md#b-c) ![y](../z.svg)\n```\n[no](link.md)\n# no title\n```\n## Two-part\n";
+    assert_eq!(links(page), ["a.md#b-c", "../z.svg"]);
+    assert_eq!(anchors(page), ["a-first-title-really".to_owned(), "two-part".to_owned()].into());
 }

@@ -1,6 +1,6 @@
 //! What the fuzz targets do to what the model's side sends, and what must hold of it.
 
-use super::errors;
+use super::error_codes;
 use super::sse::Parser;
 use super::stream::Assembly;
 use super::{Answer, CallError, Draft};
@@ -41,8 +41,10 @@ fn blocks(answer: &Result<Option<Answer>, CallError>) -> Option<Vec<String>> {
 pub fn model_error(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for status in [400, 401, 413, 429, 500, 529] {
-        let CallError::Failed(failure) = errors::of_status(status, &text) else { panic!("{status} passes") };
+        let CallError::Failed(failure) = error_codes::of_status(status, &text) else {
+            panic!("{status} passes")
+        };
         assert!(failure.trouble.code.starts_with("model."));
     }
-    let _ = errors::in_stream(&text);
+    let _ = error_codes::in_stream(&text);
 }

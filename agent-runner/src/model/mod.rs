@@ -1,9 +1,9 @@
-//! The model behind the gateway.
+//! The model behind the gateway, as a trait: [`Gateway`] in a box, a script in tests. [`crate::turn`] calls it.
 
-mod errors;
+mod error_codes;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
-mod gateway;
+mod gateway_client;
 pub mod request;
 mod sse;
 mod stream;
@@ -11,16 +11,15 @@ mod stream;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use ipc_schema::letters::from_agent::Trouble;
+use ipc_schema::letters::from_agent::ErrorDetail;
 
-pub use gateway::Gateway;
+pub use gateway_client::Gateway;
 
 use crate::transcript::Assistant;
 
-/// One whole answer, as the transcript keeps it.
+/// One complete answer, as the transcript stores it.
 pub type Answer = Assistant;
 
-/// Something that answers a conversation: the gateway, or a script in tests.
 pub trait Model {
     /// Makes one call. `body` is a request of the Anthropic Messages API (`POST /v1/messages`, streaming); text is
     /// pushed to `draft` as it comes. Dropping the future cancels the call.
@@ -30,52 +29,44 @@ pub trait Model {
     async fn call(&self, body: String, draft: &Draft) -> Result<Answer, CallError>;
 
     /// Waits until the host can be reached again. Cancel safe.
-    async fn back(&self);
+    async fn wait_until_reachable(&self);
 }
 
-/// The text of an answer as far as it has come. Shared between the call and who watches it.
+/// The text of an answer so far. The call writes it and the status loop reads it.
 #[derive(Debug, Clone, Default)]
 pub struct Draft(Rc<RefCell<String>>);
 
 impl Draft {
-    /// More text.
     pub fn push(&self, text: &str) {
         self.0.borrow_mut().push_str(text);
     }
 
-    /// The text so far, where it is longer than `seen` bytes.
+    /// The text so far, if it is longer than `seen` bytes.
     pub fn newer_than(&self, seen: usize) -> Option<String> {
         let text = self.0.borrow();
         (text.len() > seen).then(|| text.clone())
     }
 }
 
-/// Why a call gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Nobody answered on the socket: the host is away, and comes back.
+    /// Nothing answered on the socket. The host is restarting, so the call is repeated.
     #[error("no answer from the gateway: {reason}")]
-    HostAway {
-        /// What the connection said.
-        reason: String,
-    },
-    /// An answer began and did not end.
+    HostAway { reason: String },
+    /// The answer stopped before its end, so the call is repeated.
     #[error("{reason}")]
-    Cut {
-        /// What was seen of it.
-        reason: String,
-    },
-    /// The model's side refused.
+    Cut { reason: String },
+    /// The provider or the gateway refused the call. A repeat would fail too.
     #[error("{0}")]
     Failed(Failure),
 }
 
-/// A refusal of the model's side.
+/// A refusal by the provider or the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}", trouble.code, trouble.reason)]
 pub struct Failure {
-    /// Code and reason, as `turn_done` says them.
-    pub trouble: Trouble,
-    /// Whether a shorter conversation would help.
+    /// Code and reason, as `turn_done` carries them.
+    pub trouble: ErrorDetail,
+    /// Whether compaction may help.
     pub too_long: bool,
 }

@@ -1,9 +1,9 @@
-//! A request of the Anthropic Messages API, made from the transcript.
+//! Builds requests of the Anthropic Messages API from the transcript. [`crate::turn`] calls it.
 //!
 //! The API is strict about shape: user and assistant take turns, and each `tool_use` is answered exactly once by a
-//! `tool_result` in the very next user message. The transcript is an account of what happened, crashes included.
-//! So the shape is made *here*, every time, whatever the entries look like: a session can then not be wedged by
-//! one bad entry that every later request repeats.
+//! `tool_result` in the very next user message. The transcript records what happened, crashes included. So this
+//! module makes the shape anew for every request, whatever the entries look like: one bad entry must not make every
+//! later request of the session fail.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,16 +13,16 @@ use ipc_schema::letters::to_agent;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::prompt::{self, System};
+use crate::prompt::{self, SystemPrompt};
 use crate::transcript::{Body, Entry, ToolResult};
 
-/// Serialises a request for the next answer.
+/// Builds the request for the next answer.
 ///
 /// # Errors
-/// What serde_json says; no type here gives it a reason.
+/// Never in practice: every type here can be serialized.
 pub fn request(
     model: &to_agent::Model,
-    system: &System,
+    system: &SystemPrompt,
     tools: &serde_json::Value,
     entries: &[Entry],
 ) -> serde_json::Result<String> {
@@ -42,7 +42,7 @@ pub fn request(
     })
 }
 
-/// A request that shows the model one text and nothing else.
+/// A request with one user message, without tools.
 ///
 /// # Errors
 /// As [`request`].
@@ -79,7 +79,7 @@ struct SystemBlock<'a> {
     cache_control: Option<CacheControl>,
 }
 
-/// A prompt-cache breakpoint: all before it is cached together ("Prompt caching", at most 4 in a request).
+/// A prompt-cache breakpoint: the provider caches everything before it ("Prompt caching", at most 4 in a request).
 #[derive(Clone, Copy, Serialize)]
 struct CacheControl {
     #[serde(rename = "type")]
@@ -121,7 +121,7 @@ enum OurBlock<'a> {
     },
 }
 
-/// Said for a call whose result is lost. The repair at load leaves none; a damaged file may.
+/// The result for a call whose result is missing. The repair at the start leaves none; a damaged file may.
 const NO_RESULT: &str = "the result is lost; it may have run";
 
 fn messages(entries: &[Entry]) -> Vec<Message<'_>> {
@@ -130,7 +130,7 @@ fn messages(entries: &[Entry]) -> Vec<Message<'_>> {
         match &entry.body {
             Body::Input(input) => writer.texts.push(Cow::Owned(prompt::frames(input))),
             Body::Assistant(answer) => writer.assistant(answer.blocks.iter().filter_map(|block| {
-                // Texts of white space only are answered by the model and refused by the API.
+                // The API refuses blank texts, but the model sometimes writes them.
                 let blank = block.text().is_some_and(|text| text.trim().is_empty());
                 let call = block.is_tool_use().then(|| block.view().id.unwrap_or_default());
                 (!blank).then_some((block.raw(), call))
@@ -147,7 +147,7 @@ fn messages(entries: &[Entry]) -> Vec<Message<'_>> {
     writer.finish()
 }
 
-/// What the model should know of an ending that it did not write itself.
+/// A note for the model about a turn that did not end with its own final answer.
 fn ending_note(outcome: Outcome) -> Option<&'static str> {
     match outcome {
         Outcome::Finished => None,
@@ -157,11 +157,11 @@ fn ending_note(outcome: Outcome) -> Option<&'static str> {
     }
 }
 
-/// Messages being put into shape.
+/// Collects entries into messages of the shape that the API accepts.
 #[derive(Default)]
 struct Messages<'a> {
     done: Vec<Message<'a>>,
-    /// Calls of the last assistant message, in order.
+    /// Ids of the tool calls in the last assistant message, in order.
     calls: Vec<String>,
     results: HashMap<&'a str, &'a ToolResult>,
     texts: Vec<Cow<'a, str>>,
@@ -188,7 +188,7 @@ impl<'a> Messages<'a> {
         }
     }
 
-    /// Results first, in the order of their calls: the API wants them so.
+    /// Results come first, in the order of their calls: the API requires it.
     fn end_user(&mut self) {
         let results = std::mem::take(&mut self.results);
         let mut content: Vec<_> = std::mem::take(&mut self.calls)
@@ -216,7 +216,7 @@ impl<'a> Messages<'a> {
 
     fn finish(mut self) -> Vec<Message<'a>> {
         self.end_user();
-        // Two of the four breakpoints: this call writes the newest, and reads the one that the call before wrote.
+        // Two of the four breakpoints: this call writes the newest, and reads the one that the previous call wrote.
         for message in self.done.iter_mut().rev().filter(|m| m.role == "user").take(2) {
             if let Some(Content::Ours(block)) = message.content.last_mut() {
                 *block.cache_control() = Some(CacheControl::EPHEMERAL);
@@ -272,7 +272,7 @@ mod tests {
     fn made(bodies: Vec<Body>) -> Value {
         let entries: Vec<_> = bodies.into_iter().map(entry).collect();
         let model = to_agent::Model { name: "m".into(), max_tokens: 10, window: 100 };
-        let system = System { stable: "who".into(), facts: "now".into() };
+        let system = SystemPrompt { stable: "who".into(), facts: "now".into() };
         let text = request(&model, &system, &json!([{"name": "x"}]), &entries).unwrap();
         serde_json::from_str(&text).unwrap()
     }

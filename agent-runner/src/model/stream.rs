@@ -1,17 +1,18 @@
-//! One streamed answer, put together event by event.
+//! Assembles one streamed answer from its events ("Streaming Messages" in Anthropic's API reference).
+//! [`super::gateway_client`] feeds it.
 //!
-//! The events are those of "Streaming Messages" in Anthropic's API reference. A block's fields are kept as raw
-//! JSON; only those that arrive in pieces (text, thinking, signature, arguments, citations) are joined.
+//! A block's fields stay raw JSON; only fields that arrive in pieces (text, thinking, signature, arguments,
+//! citations) are joined.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Answer, CallError, Draft, errors};
+use super::{Answer, CallError, Draft, error_codes};
 use crate::transcript::{Assistant, Block, Usage};
 
-/// What a stream has said so far.
+/// The answer so far.
 #[derive(Debug, Default)]
 pub struct Assembly {
     open: BTreeMap<u32, Open>,
@@ -21,7 +22,6 @@ pub struct Assembly {
     usage: Usage,
 }
 
-/// A block that is not complete.
 #[derive(Debug, Default)]
 struct Open {
     fields: BTreeMap<String, Box<RawValue>>,
@@ -74,7 +74,7 @@ struct MessageStart {
     usage: UsageIn,
 }
 
-/// Counts of one event. Those that it does not name are known from an earlier one.
+/// The counts of one event. Missing ones keep their value from an earlier event.
 #[derive(Default, Deserialize)]
 struct UsageIn {
     #[serde(default)]
@@ -88,7 +88,7 @@ struct UsageIn {
 }
 
 impl Assembly {
-    /// Takes one event's data. The answer, when this was `message_stop`.
+    /// Takes one event's data. Returns the answer when the event is `message_stop`.
     ///
     /// # Errors
     /// [`CallError::Cut`] for what is not this wire, [`CallError::Failed`] or `Cut` for an `error` event.
@@ -113,8 +113,8 @@ impl Assembly {
                 }
             }
             "message_stop" => return self.finish().map(Some),
-            "error" => return Err(errors::in_stream(event.error.map_or("", RawValue::get))),
-            // `ping`, and whatever the wire learns: its versioning rules say to pass over unknown events.
+            "error" => return Err(error_codes::in_stream(event.error.map_or("", RawValue::get))),
+            // `ping` and future events: the API's versioning rules say to ignore unknown events.
             _ => {}
         }
         Ok(None)
@@ -171,7 +171,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// Blocks that never ended are left out: nobody vouches for them.
+    /// Refuses an answer with a block that never ended.
     fn finish(&mut self) -> Result<Answer, CallError> {
         let contiguous = self.done.keys().copied().eq(0..self.done.len() as u32);
         if !contiguous || !self.open.is_empty() {
@@ -187,7 +187,7 @@ impl Assembly {
 }
 
 impl Open {
-    /// The text that a piecewise field has so far, with what the block started with.
+    /// The joined text of a field that arrives in pieces, including what the block started with.
     fn joined(&mut self, field: &'static str) -> Result<&mut String, CallError> {
         let slot = match field {
             "text" => &mut self.text,
@@ -201,11 +201,11 @@ impl Open {
         Ok(slot.get_or_insert_default())
     }
 
-    /// The whole block, and what is wrong with its arguments.
+    /// The complete block, and the parse error of its arguments if they are no JSON object.
     fn close(mut self) -> Result<(Block, Option<String>), CallError> {
         let mut bad_input = None;
         if !self.input.is_empty() {
-            // Arguments are an object by the wire's rules; anything else would be refused when it is sent back.
+            // The API defines arguments as an object, and would refuse anything else in the next request.
             match serde_json::from_str::<BTreeMap<String, &RawValue>>(&self.input) {
                 Ok(_) => {
                     self.fields.insert("input".into(), raw(RawValue::from_string(self.input))?);

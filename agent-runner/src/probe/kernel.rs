@@ -1,13 +1,13 @@
-//! What the kernel says of this process and its control group.
+//! What the kernel reports about this process and its control group.
 
 use std::fs::read_to_string;
 use std::path::Path;
 
-use ipc_schema::probe::{Cgroup, Identity, NO_LIMIT, Rights, Rlimits};
+use ipc_schema::probe_report::{Cgroup, Identity, NO_LIMIT, Rights, Rlimits};
 use rustix::process::{Resource, getegid, geteuid, getgroups, getrlimit};
 use rustix::thread::{SecureComputingMode, no_new_privs, secure_computing_mode};
 
-/// Sets of capabilities, in the order of a report.
+/// Capability sets, in the order of the report.
 const SETS: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
 
 pub(super) fn identity() -> Identity {
@@ -32,7 +32,8 @@ pub(super) fn rights() -> Rights {
     }
 }
 
-/// The control group's own view: its directories are mounted read-only where the engine gives it a namespace.
+/// Reads the limits from the container's own cgroup view, which is mounted read-only where the engine gives it a
+/// namespace.
 pub(super) fn cgroup() -> Cgroup {
     let base = Path::new("/sys/fs/cgroup");
     Cgroup::read(|controller, name| {
@@ -53,7 +54,7 @@ pub(super) fn machine_swap() -> bool {
 }
 
 pub(super) fn processes() -> u32 {
-    let names = super::files::names("/proc");
+    let names = super::filesystem::names("/proc");
     let count = names.iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit())).count();
     u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -1,36 +1,36 @@
-//! `agent-runner probe`: what this box is, from inside. Started by the host in a box with the posture of a group's
-//! runs, before an agent is let into one. It is given a nonce, says it again with its report, and waits to be
-//! removed, so that the host can look at the living box from its side too.
+//! `agent-runner probe`: reports what this container can see and do, from inside.
 //!
-//! It does nothing that it is not sure to be stopped from without being able to bear the success: the box that it may
-//! damage is its own, and nothing of it is used again. What has no safe wrapper (`bpf`, `ptrace`, `keyctl`,
-//! `userfaultfd`) is not tried here.
+//! The host runs it in a container with the posture of a group's runs, before any agent runs in such a container. The
+//! report repeats the host's nonce. The probe then waits to be removed, so that the host can also inspect the running
+//! container from outside.
+//!
+//! It tries only what it can survive succeeding at: the container that it might damage is its own and is never used
+//! again. Calls without a safe wrapper (`bpf`, `ptrace`, `keyctl`, `userfaultfd`) are not tried.
 
-mod calls;
-mod files;
+mod filesystem;
 mod kernel;
 mod network;
+mod syscalls;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipc_schema::probe::{FILE, Order, Report};
-use ipc_schema::write::LetterDir;
+use ipc_schema::letter_writer::LetterDir;
+use ipc_schema::probe_report::{FILE, ProbeOrder, ProbeReport};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::umask;
 
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 
-/// A host that does not remove the box in this time has died: its successor does.
-const LIFE: Duration = Duration::from_secs(120);
+/// How long the probe waits for its removal. If the host died, its successor removes the container.
+const LIFETIME: Duration = Duration::from_secs(120);
 
-/// Looks, tries, reports, and waits.
-pub fn run(places: &Places) -> ExitCode {
+pub fn run(paths: &BoxPaths) -> ExitCode {
     umask(Mode::from_raw_mode(0o007));
-    match report(places) {
+    match report(paths) {
         Ok(()) => {
-            std::thread::sleep(LIFE);
+            std::thread::sleep(LIFETIME);
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -40,48 +40,47 @@ pub fn run(places: &Places) -> ExitCode {
     }
 }
 
-fn report(places: &Places) -> Result<(), String> {
-    let path = places.ipc_to_agent().join(FILE);
+fn report(paths: &BoxPaths) -> Result<(), String> {
+    let path = paths.ipc_to_agent().join(FILE);
     let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let bytes = std::fs::read(&path).map_err(|e| failed(&e))?;
-    let order: Order = serde_json::from_slice(&bytes).map_err(|e| failed(&e))?;
+    let order: ProbeOrder = serde_json::from_slice(&bytes).map_err(|e| failed(&e))?;
     let seen = serde_json::to_vec(&look(order)).map_err(|e| e.to_string())?;
-    let out = places.ipc_from_agent();
+    let out = paths.ipc_from_agent();
     let written = LetterDir::open(&out)
         .map_err(|e| e.to_string())
         .and_then(|dir| dir.put(FILE, &seen).map_err(|e| e.to_string()));
     written.map(drop).map_err(|why| format!("{}: {why}", out.display()))
 }
 
-/// First what only looks, last what would change the box if it were done.
-fn look(order: Order) -> Report {
-    let mounts = files::mounts();
-    Report {
+/// Reads come first; attempts that would change the container if they succeeded come last.
+fn look(order: ProbeOrder) -> ProbeReport {
+    let mounts = filesystem::mounts();
+    ProbeReport {
         nonce: order.nonce,
         identity: kernel::identity(),
         rights: kernel::rights(),
         interfaces: network::interfaces(),
         network: network::ways_out(&order.host_addresses),
-        places: files::places(&mounts),
-        secrets: files::secrets(),
+        places: filesystem::places(&mounts),
+        secrets: filesystem::secrets(),
         cgroup: kernel::cgroup(),
         rlimits: kernel::rlimits(),
         machine_swap: kernel::machine_swap(),
-        devices: files::names("/dev"),
+        devices: filesystem::names("/dev"),
         environment: std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect(),
         processes: kernel::processes(),
         confinement: kernel::confinement(),
         mounts,
-        calls: calls::all(),
+        calls: syscalls::all(),
     }
 }
 
-/// What came of something that was tried.
-fn attempt<T>(what: impl Into<String>, done: Result<T, Errno>) -> ipc_schema::probe::Attempt {
-    ipc_schema::probe::Attempt { what: what.into(), refused: done.err().map(errno) }
+fn attempt<T>(what: impl Into<String>, done: Result<T, Errno>) -> ipc_schema::probe_report::Attempt {
+    ipc_schema::probe_report::Attempt { what: what.into(), refused: done.err().map(errno) }
 }
 
-/// An error by its name, as errno(3) has it; one that no box is expected to meet by its number.
+/// The error's name (errno(3)), or its number if no box is expected to meet it.
 fn errno(error: Errno) -> String {
     const NAMES: [(Errno, &str); 28] = [
         (Errno::PERM, "EPERM"),
@@ -131,10 +130,10 @@ mod tests {
     #[test]
     fn an_order_that_is_none_is_no_report() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        assert!(report(&places).unwrap_err().contains(FILE));
-        std::fs::create_dir_all(places.ipc_to_agent()).unwrap();
-        std::fs::write(places.ipc_to_agent().join(FILE), r#"{"nonce":"n"}"#).unwrap();
-        assert!(report(&places).unwrap_err().contains("host_addresses"));
+        let paths = BoxPaths::below(dir.path());
+        assert!(report(&paths).unwrap_err().contains(FILE));
+        std::fs::create_dir_all(paths.ipc_to_agent()).unwrap();
+        std::fs::write(paths.ipc_to_agent().join(FILE), r#"{"nonce":"n"}"#).unwrap();
+        assert!(report(&paths).unwrap_err().contains("host_addresses"));
     }
 }

@@ -1,18 +1,19 @@
-//! Ways to others. A box has a loopback and nothing else, so each of these ends at once with "no way there".
+//! Tries ways out of the container. It has a loopback and nothing else, so each attempt must fail at once with
+//! "unreachable".
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use ipc_schema::probe::Attempt;
+use ipc_schema::probe_report::Attempt;
 use rustix::io::Errno;
 
-use super::files::names;
+use super::filesystem::names;
 
-/// A way that takes this long leads somewhere.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// An attempt that takes this long reached some network.
+const TIMEOUT: Duration = Duration::from_millis(700);
 
-/// Addresses that answer on most networks, and those at which clouds tell secrets to their machines.
+/// Addresses that answer on most networks, and the metadata addresses of clouds.
 const OUTSIDE: [&str; 7] = [
     "1.1.1.1:443",
     "8.8.8.8:53",
@@ -23,7 +24,7 @@ const OUTSIDE: [&str; 7] = [
     "192.168.1.1:80",
 ];
 
-/// Public resolvers; a box's own are tried too.
+/// Public resolvers, tried besides those in the container's resolv.conf.
 const RESOLVERS: [&str; 2] = ["1.1.1.1", "8.8.8.8"];
 
 pub(super) fn interfaces() -> Vec<String> {
@@ -44,17 +45,17 @@ pub(super) fn ways_out(host: &[String]) -> Vec<Attempt> {
     let mut resolvers: Vec<String> = own.chain(RESOLVERS.map(str::to_owned)).collect();
     resolvers.sort();
     resolvers.dedup();
-    tried.extend(resolvers.iter().filter_map(|address| address.parse().ok()).map(ask_for_a_name));
+    tried.extend(resolvers.iter().filter_map(|address| address.parse().ok()).map(query_dns));
     tried
 }
 
 fn connect(address: SocketAddr) -> Attempt {
-    let outcome = TcpStream::connect_timeout(&address, PATIENCE).map(drop);
+    let outcome = TcpStream::connect_timeout(&address, TIMEOUT).map(drop);
     Attempt { what: format!("tcp {address}"), refused: outcome.err().map(|e| refusal(&e)) }
 }
 
-/// "lazaret.invalid, A?": a datagram that a resolver would answer, to see whether one can be sent at all.
-fn ask_for_a_name(address: std::net::IpAddr) -> Attempt {
+/// Sends the query "lazaret.invalid A" to see whether a datagram can be sent at all.
+fn query_dns(address: std::net::IpAddr) -> Attempt {
     const QUESTION: &[u8] =
         b"\x13\x37\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07lazaret\x07invalid\x00\x00\x01\x00\x01";
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
@@ -66,7 +67,7 @@ fn ask_for_a_name(address: std::net::IpAddr) -> Attempt {
     Attempt { what: format!("dns {address}"), refused: ask().err().map(|e| refusal(&e)) }
 }
 
-/// Which answers say that there is no way, the host judges: here only what was answered is told.
+/// The host judges which errors mean "unreachable"; the probe only reports them.
 fn refusal(error: &io::Error) -> String {
     Errno::from_io_error(error).map_or_else(|| format!("{:?}", error.kind()), super::errno)
 }

@@ -1,17 +1,16 @@
-//! The host's side of a run, for tests: it writes letters in and reads letters out, strictly.
+//! A test host: writes letters to a run and reads its letters strictly.
 
 use std::cell::Cell;
 use std::time::Duration;
 
+use ipc_schema::letter_writer::LetterDir;
 use ipc_schema::letters::to_agent::*;
 use ipc_schema::letters::{FromAgent, ToAgent};
-use ipc_schema::write::LetterDir;
-use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, RunId, ToAgentLetter, TurnId, layout};
+use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, RunId, ToAgentLetter, TurnId, directory_layout};
 
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 use crate::transcript::Transcript;
 
-/// A `begin` with nothing special in it.
 pub fn begin() -> Begin {
     Begin {
         minor: 0,
@@ -41,7 +40,6 @@ pub fn begin() -> Begin {
     }
 }
 
-/// An input with messages of one person.
 pub fn input(messages: &[(u64, &str)]) -> Input {
     let message = |(id, text): &(u64, &str)| Message {
         id: MessageSeq(*id),
@@ -60,20 +58,17 @@ pub fn input(messages: &[(u64, &str)]) -> Input {
     }
 }
 
-/// Somebody says stop.
 pub fn interrupt() -> ToAgent {
     ToAgent::Interrupt(Interrupt { why: InterruptWhy::Stop })
 }
 
-/// The host ends the run.
 pub fn close() -> ToAgent {
     ToAgent::Close(Close { why: CloseWhy::Idle, reason: "quiet".into() })
 }
 
-/// The directories of one run.
+/// One run's directories in a temporary root.
 pub struct Host {
     dir: tempfile::TempDir,
-    /// The run.
     pub run: RunId,
     letters: LetterDir,
     written: Cell<u64>,
@@ -84,26 +79,26 @@ impl Host {
 
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        for made in [places.ipc_to_agent(), places.ipc_from_agent(), places.session(), places.workspace()] {
+        let paths = BoxPaths::below(dir.path());
+        for made in [paths.ipc_to_agent(), paths.ipc_from_agent(), paths.session(), paths.workspace()] {
             std::fs::create_dir_all(made).unwrap();
         }
-        let letters = LetterDir::open(&places.ipc_to_agent()).unwrap();
+        let letters = LetterDir::open(&paths.ipc_to_agent()).unwrap();
         Self { dir, run: Self::RUN.parse().unwrap(), letters, written: Cell::new(0) }
     }
 
-    /// Another run on the same session and workspace.
+    /// Starts another run on the same session and workspace.
     pub fn again(self) -> Self {
-        for dir in [self.places().ipc_to_agent(), self.places().ipc_from_agent()] {
+        for dir in [self.paths().ipc_to_agent(), self.paths().ipc_from_agent()] {
             std::fs::remove_dir_all(&dir).unwrap();
             std::fs::create_dir(&dir).unwrap();
         }
-        let letters = LetterDir::open(&self.places().ipc_to_agent()).unwrap();
+        let letters = LetterDir::open(&self.paths().ipc_to_agent()).unwrap();
         Self { letters, written: Cell::new(0), ..self }
     }
 
-    pub fn places(&self) -> Places {
-        Places::below(self.dir.path())
+    pub fn paths(&self) -> BoxPaths {
+        BoxPaths::below(self.dir.path())
     }
 
     pub fn begin(&self) {
@@ -114,17 +109,15 @@ impl Host {
         self.send(None, ToAgent::Begin(Box::new(begin)));
     }
 
-    /// The session's transcript, as a run would load it.
     pub fn transcript(&self) -> Transcript {
-        Transcript::load(self.places().session(), "s").unwrap()
+        Transcript::load(self.paths().session(), "s").unwrap()
     }
 
-    /// The next letter is an input of `turn`.
+    /// Writes an input of `turn`.
     pub fn says(&self, turn: TurnId, messages: &[(u64, &str)]) {
         self.send(Some(turn), ToAgent::Input(input(messages)));
     }
 
-    /// Writes the next letter.
     pub fn send(&self, turn: Option<TurnId>, body: ToAgent) {
         self.put(self.written.get() + 1, turn, body);
     }
@@ -140,7 +133,7 @@ impl Host {
         self.written.set(self.written.get().max(n));
     }
 
-    /// Puts any text under any name.
+    /// Writes any text under any file name.
     pub fn raw(&self, name: &str, text: &str) {
         self.letters.put(name, text.as_bytes()).unwrap();
     }
@@ -161,14 +154,17 @@ impl Host {
         }
     }
 
-    /// All letters of the agent so far, in order. Each must be one that the host would take.
+    /// All letters of the agent so far, in order. Panics on one that the host would refuse.
     pub fn letters(&self) -> Vec<FromAgentLetter> {
-        let mut letters: Vec<_> = std::fs::read_dir(self.places().ipc_from_agent())
+        let mut letters: Vec<_> = std::fs::read_dir(self.paths().ipc_from_agent())
             .unwrap()
             .map(|entry| entry.unwrap())
             .filter(|entry| {
                 let name = entry.file_name();
-                matches!(layout::parse_name(name.as_encoded_bytes()), Ok(layout::Name::Letter { .. }))
+                matches!(
+                    directory_layout::parse_name(name.as_encoded_bytes()),
+                    Ok(directory_layout::FileName::Letter { .. })
+                )
             })
             .map(|entry| {
                 let letter = FromAgentLetter::parse(&std::fs::read(entry.path()).unwrap()).unwrap();
@@ -182,14 +178,13 @@ impl Host {
         letters
     }
 
-    /// The letters that are not coalesced: all but drafts and status.
+    /// All letters but drafts and status.
     pub fn said(&self) -> Vec<FromAgentLetter> {
         let mut letters = self.letters();
         letters.retain(|letter| !matches!(letter.body, FromAgent::Draft(_) | FromAgent::Status(_)));
         letters
     }
 
-    /// Waits for a letter.
     pub async fn until(&self, wanted: impl Fn(&FromAgentLetter) -> bool) -> FromAgentLetter {
         // Ever slower: on a paused clock half an hour of patience is one short loop.
         let mut pause = Duration::from_millis(1);
@@ -202,7 +197,6 @@ impl Host {
         }
     }
 
-    /// Waits for the end of `turn`.
     pub async fn done(&self, turn: TurnId) -> (FromAgentLetter, ipc_schema::letters::from_agent::TurnDone) {
         let letter = self.until(|l| l.turn == Some(turn) && matches!(l.body, FromAgent::TurnDone(_))).await;
         match &letter.body {

@@ -1,19 +1,18 @@
-//! What the tests share.
+//! Test fixtures: a scripted model, a test host, a checker of API requests.
 
 pub mod host;
 pub mod protocol;
 pub mod script;
 
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 use crate::tools::{Shell, Toolbox};
 use crate::transcript::Transcript;
 
-/// A toolbox over nothing.
+/// A toolbox on an empty directory.
 pub fn toolbox() -> Toolbox {
-    Toolbox::new(Places::below("/nonexistent"), Shell::probe(), host::begin().limits)
+    Toolbox::new(BoxPaths::below("/nonexistent"), Shell::probe(), host::begin().limits)
 }
 
-/// An empty transcript.
 pub fn transcript() -> (tempfile::TempDir, Transcript) {
     let dir = tempfile::tempdir().unwrap();
     let transcript = Transcript::load(dir.path().to_owned(), "s").unwrap();

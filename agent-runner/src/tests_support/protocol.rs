@@ -1,10 +1,9 @@
-//! The Messages API's rules of shape, checked on every request that a test makes.
+//! Checks every request that a test makes against the Messages API's rules of shape.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-/// Panics when the API would refuse `request`.
 pub fn check(request: &Value) {
     assert!(request["max_tokens"].as_u64().unwrap() > 0);
     assert_eq!(request["stream"], true);

@@ -1,34 +1,31 @@
-//! A model that plays a script, and holds every request against the API's rules.
+//! A model that plays a script and checks every request against the API's rules.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use ipc_schema::letters::from_agent::Trouble;
+use ipc_schema::letters::from_agent::ErrorDetail;
 use serde_json::{Value, json};
 
 use super::protocol;
 use crate::model::{Answer, CallError, Draft, Failure, Model};
 use crate::transcript::{Assistant, Block, Usage};
 
-/// One call's answer.
 pub enum Play {
     Answers(Answer),
     Fails(CallError),
-    /// Something happens in the world while the model thinks.
+    /// Runs a callback while the model "thinks".
     Meanwhile(Box<dyn FnOnce()>, Answer),
-    /// Text appears, and no end.
+    /// Streams this text and never ends.
     Hangs(&'static str),
 }
 
-/// A script, shared with the test.
 #[derive(Clone, Default)]
 pub struct Script {
     plays: Rc<RefCell<VecDeque<Play>>>,
     requests: Rc<RefCell<Vec<Value>>>,
 }
 
-/// A final answer.
 pub fn says(text: &str) -> Assistant {
     let block = json!({"type": "text", "text": text});
     Assistant {
@@ -39,7 +36,7 @@ pub fn says(text: &str) -> Assistant {
     }
 }
 
-/// Tool calls: id, name, input.
+/// Tool calls as (id, name, input).
 pub fn calls(calls: &[(&str, &str, Value)]) -> Assistant {
     let block = |(id, name, input): &(&str, &str, Value)| {
         let block = json!({"type": "tool_use", "id": id, "name": name, "input": input});
@@ -48,9 +45,8 @@ pub fn calls(calls: &[(&str, &str, Value)]) -> Assistant {
     Assistant { blocks: calls.iter().map(block).collect(), stop_reason: Some("tool_use".into()), ..says("") }
 }
 
-/// A refusal of the model's side.
 pub fn refusal(code: &str, reason: &str, too_long: bool) -> CallError {
-    CallError::Failed(Failure { trouble: Trouble { code: code.into(), reason: reason.into() }, too_long })
+    CallError::Failed(Failure { trouble: ErrorDetail { code: code.into(), reason: reason.into() }, too_long })
 }
 
 impl Script {
@@ -68,17 +64,14 @@ impl Script {
         Play::Answers(calls(&[(id, name, input)]))
     }
 
-    /// The requests so far.
     pub fn requests(&self) -> Vec<Value> {
         self.requests.borrow().clone()
     }
 
-    /// The text of the last user message of the last request.
     pub fn last_user(&self) -> String {
         self.requests().last().unwrap()["messages"].as_array().unwrap().last().unwrap().to_string()
     }
 
-    /// How many plays are left.
     pub fn left(&self) -> usize {
         self.plays.borrow().len()
     }
@@ -105,7 +98,7 @@ impl Model for Script {
         }
     }
 
-    async fn back(&self) {
+    async fn wait_until_reachable(&self) {
         std::future::pending().await
     }
 }

@@ -1,33 +1,27 @@
-//! `edit_file`: one exact text for another.
+//! The tool `edit_file`: replaces one exact text by another.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Output, files, write_file};
-use crate::paths::Places;
+use super::{Output, file_access, write_file};
+use crate::box_paths::BoxPaths;
 
-/// What the model is told of it.
+/// The description that the model sees.
 pub const ABOUT: &str = "Replaces text in a file. `old` must stand in the file exactly as given, white space included, and only once; with `all`, every occurrence is replaced.";
 
-/// A larger text file is work for a program.
+/// Larger text files need a program such as sed.
 const FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
 
-/// Arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The file.
     pub path: String,
-    /// What stands there.
     pub old: String,
-    /// What shall stand there.
     pub new: String,
-    /// Whether to replace every occurrence.
     #[serde(default)]
     pub all: bool,
 }
 
-/// Its arguments, as JSON Schema.
 pub fn properties() -> Value {
     json!({
         "path": { "type": "string" },
@@ -40,15 +34,15 @@ pub fn properties() -> Value {
 /// Edits it.
 ///
 /// # Errors
-/// Why not, in a sentence for the model. Only a write that failed half-way leaves the file changed.
-pub fn run(places: &Places, args: &Args) -> Result<Output, String> {
-    let path = places.resolve(&args.path);
-    let text = files::read_text(places, &path, FILE_MAX_BYTES)?;
+/// For the model: what failed and what to do. Only a write that failed half-way changes the file.
+pub fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
+    let path = paths.resolve(&args.path);
+    let text = file_access::read_text(paths, &path, FILE_MAX_BYTES)?;
     let (edited, count) =
-        edit(&text, args).map_err(|problem| format!("{}: {problem}", places.shown(&path)))?;
-    write_file::overwrite(&path, edited.as_bytes()).map_err(|e| files::problem(places, &path, &e))?;
+        edit(&text, args).map_err(|problem| format!("{}: {problem}", paths.shown(&path)))?;
+    write_file::overwrite(&path, edited.as_bytes()).map_err(|e| file_access::problem(paths, &path, &e))?;
     let lines = lines_of(&text, &args.old);
-    Ok(Output::ok(format!("replaced {count} in {} at line {lines}", places.shown(&path))))
+    Ok(Output::ok(format!("replaced {count} in {} at line {lines}", paths.shown(&path))))
 }
 
 fn edit(text: &str, Args { old, new, all, .. }: &Args) -> Result<(String, usize), String> {
@@ -68,7 +62,7 @@ fn edit(text: &str, Args { old, new, all, .. }: &Args) -> Result<(String, usize)
     }
 }
 
-/// The most common slip is white space: say so when that is all.
+/// Says so if only the white space differs, which is the most common mistake.
 fn near_miss(text: &str, old: &str) -> String {
     let loose = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let wanted = loose(old);
@@ -129,13 +123,13 @@ mod tests {
     #[test]
     fn a_file_is_edited_where_it_stands() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        std::fs::create_dir_all(places.workspace()).unwrap();
-        std::fs::write(places.resolve("f"), "one\ntwo\n").unwrap();
-        let output = run(&places, &args("two", "2", false)).unwrap();
+        let paths = BoxPaths::below(dir.path());
+        std::fs::create_dir_all(paths.workspace()).unwrap();
+        std::fs::write(paths.resolve("f"), "one\ntwo\n").unwrap();
+        let output = run(&paths, &args("two", "2", false)).unwrap();
         assert_eq!(output.text, "replaced 1 in /workspace/f at line 2");
-        assert_eq!(std::fs::read_to_string(places.resolve("f")).unwrap(), "one\n2\n");
-        std::fs::write(places.resolve("f"), b"\xff").unwrap();
-        assert!(run(&places, &args("two", "2", false)).unwrap_err().contains("UTF-8"));
+        assert_eq!(std::fs::read_to_string(paths.resolve("f")).unwrap(), "one\n2\n");
+        std::fs::write(paths.resolve("f"), b"\xff").unwrap();
+        assert!(run(&paths, &args("two", "2", false)).unwrap_err().contains("UTF-8"));
     }
 }

@@ -1,128 +1,72 @@
-//! The tools: what the model is offered, and what it meant by a call.
+//! The tools that the model is offered, and the parsing of its calls. [`crate::turn`] calls it.
 //!
-//! Two kinds. *Local* tools act inside the box and are done by [`Toolbox`]; a local tool that fails, hangs or
-//! panics answers with what happened and what to do instead. The others ask something of the host by a letter;
-//! they are the turn's business, because letters are.
+//! *Local* tools act inside the box: [`Toolbox`] runs them, and one that fails, hangs or panics still answers with
+//! what happened and what to do. The other tools ask the host by a letter; [`crate::turn`] performs those. A new local
+//! tool needs a line in [`LOCAL`] and an arm in [`Call::parse`]; a new tool by letter needs a line in [`REQUESTS`].
 
+pub mod ask_person;
 mod edit_file;
-mod files;
-mod output;
+mod file_access;
+mod list_and_search;
+mod output_limit;
 mod read_file;
 mod run_command;
-mod search;
 mod send_file;
 mod shell_detect;
+mod update_personality;
 mod write_file;
 
 use std::time::Duration;
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::request::{AskPerson, SendFile, UpdatePersonality};
 use ipc_schema::letters::to_agent::Limits;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use send_file::told as file_sent;
 pub use shell_detect::Shell;
 
-use crate::paths::Places;
-use crate::policy::RUN_COMMAND;
+use crate::box_paths::BoxPaths;
+use crate::tool_policy::RUN_COMMAND;
 
-/// Above what a tool may take by itself, before a silence looks like a death.
-pub const MARGIN: Duration = Duration::from_secs(30);
+/// Added to a tool's own time limit for the deadline in status letters.
+pub const TIME_LIMIT_MARGIN: Duration = Duration::from_secs(30);
 
-/// What a tool answers.
+/// The result of a tool call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// For the model.
     pub text: String,
-    /// Whether it failed.
     pub is_error: bool,
 }
 
 impl Output {
-    /// It worked.
     pub fn ok(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_error: false }
     }
 
-    /// It did not; the text says what to do.
+    /// The text says what happened and what to do.
     pub fn error(text: impl Into<String>) -> Self {
         Self { text: text.into(), is_error: true }
     }
 }
 
-/// A call, understood.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Call {
-    /// Done inside the box.
-    Local(Local),
-    /// An interim reply.
+    Local(LocalCall),
     SendMessage(SendMessage),
     /// A request of the host.
-    Ask(Wanted),
+    Ask(Request),
 }
 
-/// A call that becomes a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// `update_personality`
-    Personality(NewPersonality),
-    /// `ask_person`
-    Person(AskPerson),
-    /// `send_file`
-    File(SendFile),
-}
-
-impl Wanted {
-    /// The request; a personality is based on the text with this digest.
-    ///
-    /// # Errors
-    /// What no letter carries or no host takes: what to do about it.
-    pub fn request(self, base_sha256: Option<String>) -> Result<Request, String> {
-        match self {
-            Self::Personality(text) => text.request(base_sha256).map(Request::UpdatePersonality),
-            Self::Person(question) => checked(question).map(Request::AskPerson),
-            Self::File(file) => send_file::checked(file).map(Request::SendFile),
-        }
-    }
-}
-
-fn checked(ask: AskPerson) -> Result<AskPerson, String> {
-    let texts = || ask.choices.iter().chain([&ask.question]);
-    if texts().any(|text| text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t'))) {
-        return Err("the question holds control characters; leave them out".into());
-    }
-    if texts().any(|text| text.trim().is_empty()) {
-        return Err("the question, or one of its choices, is empty".into());
-    }
-    if ask.question.chars().count() > 4_000 || ask.choices.len() > 9 {
-        return Err("at most 4,000 characters and 9 choices; ask shorter".into());
-    }
-    if ask.choices.iter().any(|choice| choice.chars().count() > 200) {
-        return Err("a choice has at most 200 characters; explain it in the question".into());
-    }
-    Ok(ask)
-}
-
-/// A call of a local tool.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Local {
-    /// `run_command`
+pub enum LocalCall {
     Run(run_command::Args),
-    /// `read_file`
     Read(read_file::Args),
-    /// `write_file`
     Write(write_file::Args),
-    /// `edit_file`
     Edit(edit_file::Args),
-    /// `list_files`
-    List(search::ListArgs),
-    /// `search_files`
-    Search(search::SearchArgs),
+    List(list_and_search::ListArgs),
+    Search(list_and_search::SearchArgs),
 }
 
-/// `send_message`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendMessage {
@@ -130,100 +74,63 @@ pub struct SendMessage {
     pub text: String,
 }
 
-/// `update_personality`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewPersonality {
-    /// The whole new text.
-    pub text: String,
-}
-
-impl NewPersonality {
-    const MAX_BYTES: usize = 64 * 1024;
-
-    /// The request, based on the text with this digest.
-    ///
-    /// # Errors
-    /// When the text is longer than the host takes, or holds what no letter carries: what to do about it.
-    pub fn request(self, base_sha256: Option<String>) -> Result<UpdatePersonality, String> {
-        if self.text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
-            return Err("the text holds control characters; leave them out".into());
-        }
-        let bytes = self.text.len();
-        if bytes > Self::MAX_BYTES {
-            return Err(format!(
-                "{bytes} bytes; at most {}. Shorten it, or keep details in a file.",
-                Self::MAX_BYTES
-            ));
-        }
-        Ok(UpdatePersonality { text: self.text, base_sha256 })
-    }
-}
-
 /// The tool that sends an interim reply.
 pub const SEND_MESSAGE: &str = "send_message";
-/// The tool that asks for another personality.
-pub const UPDATE_PERSONALITY: &str = "update_personality";
-/// The tool that asks a person and waits.
-pub const ASK_PERSON: &str = "ask_person";
 
-/// Whether a call of this tool goes to the host by a letter. Such a call can be repeated after a crash; a local
-/// one cannot, since nobody knows how far it came.
+/// Whether a call of this tool goes to the host by a letter. Such a call can be repeated after a crash. A local one
+/// cannot, because nobody knows how far it came.
 pub fn is_by_letter(name: &str) -> bool {
-    matches!(name, SEND_MESSAGE | UPDATE_PERSONALITY | ASK_PERSON | send_file::NAME)
+    name == SEND_MESSAGE || request_tool(name).is_some()
 }
 
 impl Call {
-    /// Reads a call.
+    /// Parses a call: the tool's name and its arguments as JSON.
     ///
     /// # Errors
-    /// For an unknown tool or arguments that do not fit: what the model should correct.
+    /// For an unknown tool or invalid arguments: what the model should correct.
     pub fn parse(name: &str, input: &str) -> Result<Self, String> {
         Ok(match name {
-            RUN_COMMAND => Self::Local(Local::Run(args(name, input)?)),
-            "read_file" => Self::Local(Local::Read(args(name, input)?)),
-            "write_file" => Self::Local(Local::Write(args(name, input)?)),
-            "edit_file" => Self::Local(Local::Edit(args(name, input)?)),
-            "list_files" => Self::Local(Local::List(args(name, input)?)),
-            "search_files" => Self::Local(Local::Search(args(name, input)?)),
+            RUN_COMMAND => Self::Local(LocalCall::Run(args(name, input)?)),
+            "read_file" => Self::Local(LocalCall::Read(args(name, input)?)),
+            "write_file" => Self::Local(LocalCall::Write(args(name, input)?)),
+            "edit_file" => Self::Local(LocalCall::Edit(args(name, input)?)),
+            "list_files" => Self::Local(LocalCall::List(args(name, input)?)),
+            "search_files" => Self::Local(LocalCall::Search(args(name, input)?)),
             SEND_MESSAGE => Self::SendMessage(args(name, input)?),
-            UPDATE_PERSONALITY => Self::Ask(Wanted::Personality(args(name, input)?)),
-            ASK_PERSON => Self::Ask(Wanted::Person(args(name, input)?)),
-            send_file::NAME => Self::Ask(Wanted::File(args(name, input)?)),
-            _ => {
-                let known: Vec<_> = DEFINED.iter().map(|tool| tool.0).collect();
-                return Err(format!("there is no tool {name:?}; there are: {}", known.join(", ")));
-            }
+            _ => match request_tool(name) {
+                Some(tool) => Self::Ask((tool.read)(input)?),
+                None => {
+                    let known: Vec<_> = all_definitions().map(|tool| tool.name).collect();
+                    return Err(format!("there is no tool {name:?}; there are: {}", known.join(", ")));
+                }
+            },
         })
     }
 
-    /// The command, for the policy.
+    /// The command line of `run_command`, for the tool policy.
     pub fn command(&self) -> Option<&str> {
         match self {
-            Self::Local(Local::Run(args)) => Some(&args.command),
+            Self::Local(LocalCall::Run(args)) => Some(&args.command),
             _ => None,
         }
     }
+}
 
-    /// One line for a person: what it is about.
+impl LocalCall {
+    /// One line for a person: the command or the path of the call.
     pub fn detail(&self) -> String {
-        let text = match self {
-            Self::Local(Local::Run(args)) => &args.command,
-            Self::Local(Local::Read(args)) => &args.path,
-            Self::Local(Local::Write(args)) => &args.path,
-            Self::Local(Local::Edit(args)) => &args.path,
-            Self::Local(Local::List(args)) => args.path.as_deref().unwrap_or("."),
-            Self::Local(Local::Search(args)) => &args.pattern,
-            Self::SendMessage(SendMessage { text })
-            | Self::Ask(Wanted::Personality(NewPersonality { text })) => text,
-            Self::Ask(Wanted::Person(ask)) => &ask.question,
-            Self::Ask(Wanted::File(file)) => &file.path,
-        };
-        one_line(text)
+        one_line(match self {
+            Self::Run(args) => &args.command,
+            Self::Read(args) => &args.path,
+            Self::Write(args) => &args.path,
+            Self::Edit(args) => &args.path,
+            Self::List(args) => args.path.as_deref().unwrap_or("."),
+            Self::Search(args) => &args.pattern,
+        })
     }
 }
 
-/// The greatest length of a status letter's detail, in characters.
+/// The longest detail of a status letter, in characters.
 const DETAIL_MAX: usize = 200;
 
 fn one_line(text: &str) -> String {
@@ -238,43 +145,46 @@ fn args<'a, T: Deserialize<'a>>(name: &str, input: &'a str) -> Result<T, String>
     serde_json::from_str(input).map_err(|e| format!("the arguments of {name} do not fit: {e}"))
 }
 
-/// Does the local tools.
+/// Runs local tools.
 #[derive(Debug)]
 pub struct Toolbox {
-    places: Places,
+    paths: BoxPaths,
     shell: Option<Shell>,
     limits: Limits,
 }
 
 impl Toolbox {
-    /// Tools for this box.
-    pub fn new(places: Places, shell: Option<Shell>, limits: Limits) -> Self {
-        Self { places, shell, limits }
+    pub fn new(paths: BoxPaths, shell: Option<Shell>, limits: Limits) -> Self {
+        Self { paths, shell, limits }
     }
 
-    /// The shell that commands run in.
     pub fn shell(&self) -> Option<&Shell> {
         self.shell.as_ref()
     }
 
-    /// The longest that a call takes.
-    pub fn patience(&self, call: &Local) -> Duration {
+    /// The time limit of a call.
+    pub fn time_limit(&self, call: &LocalCall) -> Duration {
         match call {
-            Local::Run(args) => run_command::time_limit(args, &self.limits),
+            LocalCall::Run(args) => run_command::time_limit(args, &self.limits),
             _ => self.file_tool_limit(),
         }
     }
 
-    /// Does it. Dropping the future ends the command with its whole group, and leaves a file tool to end unseen.
-    pub async fn run(&self, call: Local) -> Output {
-        let places = self.places.clone();
+    /// Runs a call. Dropping the future kills a command with its process group; a file tool ends on its thread
+    /// unseen.
+    pub async fn run(&self, call: LocalCall) -> Output {
+        let paths = self.paths.clone();
         match call {
-            Local::Run(args) => run_command::run(&places, self.shell.as_ref(), &self.limits, args).await,
-            Local::Read(args) => self.blocking(move |_| read_file::run(&places, &args)).await,
-            Local::Write(args) => self.blocking(move |_| write_file::run(&places, &args)).await,
-            Local::Edit(args) => self.blocking(move |_| edit_file::run(&places, &args)).await,
-            Local::List(args) => self.blocking(move |stop| search::list(&places, &args, stop)).await,
-            Local::Search(args) => self.blocking(move |stop| search::search(&places, &args, stop)).await,
+            LocalCall::Run(args) => run_command::run(&paths, self.shell.as_ref(), &self.limits, args).await,
+            LocalCall::Read(args) => self.blocking(move |_| read_file::run(&paths, &args)).await,
+            LocalCall::Write(args) => self.blocking(move |_| write_file::run(&paths, &args)).await,
+            LocalCall::Edit(args) => self.blocking(move |_| edit_file::run(&paths, &args)).await,
+            LocalCall::List(args) => {
+                self.blocking(move |stop| list_and_search::list(&paths, &args, stop)).await
+            }
+            LocalCall::Search(args) => {
+                self.blocking(move |stop| list_and_search::search(&paths, &args, stop)).await
+            }
         }
     }
 
@@ -282,19 +192,19 @@ impl Toolbox {
         Duration::from_secs(self.limits.command_s.into())
     }
 
-    /// File tools run on a thread of their own: a filesystem may take its time, and letters must not wait for it.
+    /// File tools run on a thread of their own, because letters must not wait for a slow filesystem.
     async fn blocking<F>(&self, work: F) -> Output
     where
-        F: FnOnce(&files::Stop) -> Result<Output, String> + Send + 'static,
+        F: FnOnce(&file_access::Stop) -> Result<Output, String> + Send + 'static,
     {
-        let stop = files::Stop::default();
+        let stop = file_access::Stop::default();
         let _on_drop = stop.guard();
         let theirs = stop.clone();
         let limit = self.file_tool_limit();
         match tokio::time::timeout(limit, tokio::task::spawn_blocking(move || work(&theirs))).await {
             Ok(Ok(Ok(output))) => output,
             Ok(Ok(Err(problem))) => Output::error(problem),
-            // Where a panic unwinds. The release build aborts instead, and the next run answers the call with
+            // Only where a panic unwinds. The release build aborts, and the next run answers the call with
             // "interrupted".
             Ok(Err(_)) => Output::error("the tool broke down inside; try run_command for the same work"),
             Err(_) => Output::error(format!(
@@ -305,57 +215,97 @@ impl Toolbox {
     }
 }
 
-/// Name, description, properties, required ones.
-type Definition = (&'static str, &'static str, fn() -> Value, &'static [&'static str]);
+/// What the model is told of a tool.
+#[derive(Debug)]
+struct Definition {
+    name: &'static str,
+    about: &'static str,
+    properties: fn() -> Value,
+    required: &'static [&'static str],
+}
 
-const DEFINED: [Definition; 10] = [
-    (RUN_COMMAND, run_command::ABOUT, run_command::properties, &["command"]),
-    ("read_file", read_file::ABOUT, read_file::properties, &["path"]),
-    ("write_file", write_file::ABOUT, write_file::properties, &["path", "content"]),
-    ("edit_file", edit_file::ABOUT, edit_file::properties, &["path", "old", "new"]),
-    ("list_files", search::LIST_ABOUT, search::list_properties, &[]),
-    ("search_files", search::SEARCH_ABOUT, search::search_properties, &["pattern"]),
-    (
+const fn define(
+    name: &'static str,
+    about: &'static str,
+    properties: fn() -> Value,
+    required: &'static [&'static str],
+) -> Definition {
+    Definition { name, about, properties, required }
+}
+
+static LOCAL: [Definition; 7] = [
+    define(RUN_COMMAND, run_command::ABOUT, run_command::properties, &["command"]),
+    define("read_file", read_file::ABOUT, read_file::properties, &["path"]),
+    define("write_file", write_file::ABOUT, write_file::properties, &["path", "content"]),
+    define("edit_file", edit_file::ABOUT, edit_file::properties, &["path", "old", "new"]),
+    define("list_files", list_and_search::LIST_ABOUT, list_and_search::list_properties, &[]),
+    define("search_files", list_and_search::SEARCH_ABOUT, list_and_search::search_properties, &["pattern"]),
+    define(
         SEND_MESSAGE,
         "Posts an interim reply to the chat of this turn, now. Your final answer is posted by itself; do not repeat it here.",
         || json!({ "text": { "type": "string", "description": "Markdown" } }),
         &["text"],
     ),
-    (
-        UPDATE_PERSONALITY,
-        "Replaces the whole text that stands under \"This group\" in your instructions, from the next turn on. Give the complete new text: what you leave out is gone. The host keeps the previous one and may refuse.",
-        || json!({ "text": { "type": "string", "description": "the complete new text, Markdown, at most 64 KiB" } }),
-        &["text"],
-    ),
-    (
-        ASK_PERSON,
-        "Asks the people of this chat one question and waits for the answer, for up to a day. Use it only when you cannot go on without them. What else they write instead arrives as the next message.",
-        || {
-            json!({
-                "question": { "type": "string", "description": "Markdown, at most 4,000 characters" },
-                "choices": {
-                    "type": "array",
-                    "items": { "type": "string" },
-                    "description": "answers to choose from, at most 9; leave it out for a free answer",
-                },
-            })
-        },
-        &["question"],
-    ),
-    (send_file::NAME, send_file::ABOUT, send_file::properties, &["path"]),
 ];
+
+/// A tool whose calls become requests of the host. Its name is the request's kind.
+#[derive(Debug)]
+struct RequestTool {
+    definition: Definition,
+    /// Whether it is of use only in a chat that takes files.
+    needs_files: bool,
+    /// Reads the arguments of a call.
+    read: fn(&str) -> Result<Request, String>,
+    /// Says the host's answer in words.
+    told: fn(&Value) -> Output,
+}
+
+static REQUESTS: [&RequestTool; 3] = [&update_personality::TOOL, &ask_person::TOOL, &send_file::TOOL];
+
+fn request_tool(name: &str) -> Option<&'static RequestTool> {
+    REQUESTS.into_iter().find(|tool| tool.definition.name == name)
+}
+
+fn all_definitions() -> impl Iterator<Item = &'static Definition> {
+    LOCAL.iter().chain(REQUESTS.into_iter().map(|tool| &tool.definition))
+}
+
+/// The request, if a letter can carry it and the host can take it.
+///
+/// # Errors
+/// What the model can do about it.
+pub fn checked(request: Request) -> Result<Request, String> {
+    if serde_json::to_value(&request).is_ok_and(|value| holds_control_characters(&value)) {
+        return Err("an argument holds control characters; leave them out".into());
+    }
+    request.check().map(|()| request).map_err(|refusal| refusal.reason)
+}
+
+fn holds_control_characters(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')),
+        Value::Array(values) => values.iter().any(holds_control_characters),
+        Value::Object(fields) => fields.values().any(holds_control_characters),
+        _ => false,
+    }
+}
+
+/// What the host answered to a request, for the model.
+pub fn told(request: &Request, result: &Value) -> Output {
+    request_tool(request.kind()).map_or_else(|| Output::ok(result.to_string()), |tool| (tool.told)(result))
+}
 
 /// The `tools` of a request. Files are offered where the chat takes them.
 pub fn definitions(files: bool) -> Value {
-    let offered = DEFINED.iter().filter(|tool| files || tool.0 != send_file::NAME);
-    let tools = offered.map(|(name, about, properties, required)| {
+    let hidden = |name: &str| !files && request_tool(name).is_some_and(|tool| tool.needs_files);
+    let tools = all_definitions().filter(|tool| !hidden(tool.name)).map(|tool| {
         json!({
-            "name": name,
-            "description": about,
+            "name": tool.name,
+            "description": tool.about,
             "input_schema": {
                 "type": "object",
-                "properties": properties(),
-                "required": required,
+                "properties": (tool.properties)(),
+                "required": tool.required,
                 "additionalProperties": false,
             },
         })
@@ -365,6 +315,8 @@ pub fn definitions(files: bool) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use ipc_schema::requests::{AskPerson, SendFile};
+
     use super::*;
 
     #[test]
@@ -415,6 +367,18 @@ mod tests {
     }
 
     #[test]
+    fn what_no_letter_carries_is_told_before_it_is_asked() {
+        let file = |path: &str, caption: &str| {
+            checked(SendFile { path: path.into(), caption: Some(caption.into()), name: None }.into())
+        };
+        assert!(file("a b/ü.pdf", "one\ntwo").is_ok());
+        assert!(file("a\u{1b}[31m", "").unwrap_err().contains("control"));
+        assert!(file("a", &"x".repeat(1_001)).unwrap_err().contains("1,000"));
+        let choices = vec!["\u{7}".to_owned()];
+        assert!(checked(AskPerson { question: "Go?".into(), choices }.into()).is_err());
+    }
+
+    #[test]
     fn an_unknown_tool_is_answered_with_the_known_ones() {
         let refused = Call::parse("open_door", "{}").unwrap_err();
         assert!(refused.contains("open_door") && refused.contains("run_command"));
@@ -424,7 +388,8 @@ mod tests {
     fn a_detail_is_one_short_line() {
         let command = format!("echo a\n{}", "ä".repeat(300));
         let input = json!({ "command": command }).to_string();
-        let detail = Call::parse(RUN_COMMAND, &input).unwrap().detail();
+        let Ok(Call::Local(call)) = Call::parse(RUN_COMMAND, &input) else { panic!() };
+        let detail = call.detail();
         assert_eq!(detail.chars().count(), 200);
         assert!(detail.starts_with("echo a ä") && detail.ends_with('…'));
     }

@@ -1,34 +1,29 @@
-//! `read_file`: a page of a text file.
+//! The tool `read_file`: reads a text file page by page.
 
 use std::io::{BufRead, BufReader};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Output, files};
-use crate::paths::Places;
+use super::{Output, file_access};
+use crate::box_paths::BoxPaths;
 
-/// What the model is told of it.
+/// The description that the model sees.
 pub const ABOUT: &str = "Reads a text file, at most 30 kB at once, and says how to go on when there is more. Relative paths are below /workspace.";
 
-/// One page.
 const PAGE_BYTES: usize = 30_000;
 
-/// Arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The file.
     pub path: String,
     /// The first line, from 1.
     #[serde(default)]
     pub offset: Option<u64>,
-    /// How many lines.
     #[serde(default)]
     pub limit: Option<u64>,
 }
 
-/// Its arguments, as JSON Schema.
 pub fn properties() -> Value {
     json!({
         "path": { "type": "string" },
@@ -37,25 +32,25 @@ pub fn properties() -> Value {
     })
 }
 
-/// Reads a page. The file is streamed: its size does not matter.
+/// Reads a page. The file is streamed, so it may have any size.
 ///
 /// # Errors
-/// What stands there instead of a text file, in a sentence for the model.
-pub fn run(places: &Places, args: &Args) -> Result<Output, String> {
-    let path = places.resolve(&args.path);
-    let (file, size) = files::open(places, &path)?;
+/// For the model: what the path is instead of a text file, and what to do.
+pub fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
+    let path = paths.resolve(&args.path);
+    let (file, size) = file_access::open(paths, &path)?;
     let mut reader = BufReader::new(file);
-    let failed = |e| files::problem(places, &path, &e);
-    if files::looks_binary(reader.fill_buf().map_err(failed)?) {
+    let failed = |e| file_access::problem(paths, &path, &e);
+    if file_access::looks_binary(reader.fill_buf().map_err(failed)?) {
         return Err(format!(
             "{} is binary ({size} bytes); look at it with run_command, for example `file` or `xxd | head`",
-            places.shown(&path)
+            paths.shown(&path)
         ));
     }
     let first = args.offset.unwrap_or(1).max(1);
     let skipped = skip_lines(&mut reader, first - 1).map_err(failed)?;
     if skipped < first - 1 {
-        return Err(format!("{} has only {skipped} lines", places.shown(&path)));
+        return Err(format!("{} has only {skipped} lines", paths.shown(&path)));
     }
     let page = read_page(&mut reader, args.limit.unwrap_or(u64::MAX)).map_err(failed)?;
     Ok(Output::ok(page.text(first, size)))
@@ -75,7 +70,7 @@ struct Page {
     bytes: Vec<u8>,
     lines: u64,
     more: bool,
-    /// The page's only line did not fit into it.
+    /// The first line is longer than a page and was cut.
     line_cut: bool,
 }
 
@@ -83,7 +78,7 @@ fn read_page(reader: &mut impl BufRead, limit: u64) -> std::io::Result<Page> {
     let mut page = Page::default();
     while page.lines < limit {
         let mut line = Vec::new();
-        // One byte past the page is enough to know that a line does not fit, however long it is.
+        // One byte beyond the page is enough to know that a line does not fit.
         let room = (PAGE_BYTES + 1) as u64;
         let read = std::io::Read::take(&mut *reader, room).read_until(b'\n', &mut line)?;
         if read == 0 {
@@ -137,25 +132,25 @@ mod tests {
     use super::*;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-    fn places() -> (tempfile::TempDir, Places) {
+    fn paths() -> (tempfile::TempDir, BoxPaths) {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        std::fs::create_dir_all(places.home()).unwrap();
-        (dir, places)
+        let paths = BoxPaths::below(dir.path());
+        std::fs::create_dir_all(paths.home()).unwrap();
+        (dir, paths)
     }
 
-    fn read(places: &Places, path: &str, offset: Option<u64>, limit: Option<u64>) -> Result<String, String> {
-        run(places, &Args { path: path.into(), offset, limit }).map(|output| output.text)
+    fn read(paths: &BoxPaths, path: &str, offset: Option<u64>, limit: Option<u64>) -> Result<String, String> {
+        run(paths, &Args { path: path.into(), offset, limit }).map(|output| output.text)
     }
 
     #[test]
     fn paging_by_the_answers_own_advice_gives_the_whole_file() {
-        let (_dir, places) = places();
+        let (_dir, paths) = paths();
         let whole: String = (0..9000).map(|n| format!("line {n} ä\n")).collect();
-        std::fs::write(places.resolve("big"), &whole).unwrap();
+        std::fs::write(paths.resolve("big"), &whole).unwrap();
         let (mut all, mut offset, mut pages) = (String::new(), None, 0);
         loop {
-            let page = read(&places, "big", offset, None).unwrap();
+            let page = read(&paths, "big", offset, None).unwrap();
             pages += 1;
             match page.split_once("[lines ") {
                 Some((text, advice)) => {
@@ -175,33 +170,33 @@ mod tests {
 
     #[test]
     fn a_slice_is_what_was_asked_for() {
-        let (_dir, places) = places();
-        std::fs::write(places.resolve("f"), "a\nb\nc\nd").unwrap();
+        let (_dir, paths) = paths();
+        std::fs::write(paths.resolve("f"), "a\nb\nc\nd").unwrap();
         assert_eq!(
-            read(&places, "f", Some(2), Some(2)).unwrap(),
+            read(&paths, "f", Some(2), Some(2)).unwrap(),
             "b\nc\n[lines 2 to 3 of a file of 7 bytes; go on with offset=4]"
         );
-        assert_eq!(read(&places, "f", Some(4), None).unwrap(), "d");
-        assert_eq!(read(&places, "f", Some(9), None).unwrap_err(), "/workspace/f has only 4 lines");
-        std::fs::write(places.resolve("e"), "").unwrap();
-        assert_eq!(read(&places, "e", None, None).unwrap(), "(the file is empty)");
+        assert_eq!(read(&paths, "f", Some(4), None).unwrap(), "d");
+        assert_eq!(read(&paths, "f", Some(9), None).unwrap_err(), "/workspace/f has only 4 lines");
+        std::fs::write(paths.resolve("e"), "").unwrap();
+        assert_eq!(read(&paths, "e", None, None).unwrap(), "(the file is empty)");
     }
 
     #[test]
     fn a_line_longer_than_a_page_is_cut_and_named() {
-        let (_dir, places) = places();
-        std::fs::write(places.resolve("f"), format!("{}\nshort\n", "x".repeat(100_000))).unwrap();
-        let page = read(&places, "f", None, None).unwrap();
+        let (_dir, paths) = paths();
+        std::fs::write(paths.resolve("f"), format!("{}\nshort\n", "x".repeat(100_000))).unwrap();
+        let page = read(&paths, "f", None, None).unwrap();
         assert!(page.len() < 31_000 && page.contains("offset=2"));
-        assert_eq!(read(&places, "f", Some(2), None).unwrap(), "short\n");
+        assert_eq!(read(&paths, "f", Some(2), None).unwrap(), "short\n");
     }
 
     #[test]
     fn what_is_no_text_file_is_named_and_hangs_nobody() {
-        let (dir, places) = places();
-        std::fs::write(places.resolve("bin"), b"ab\0cd").unwrap();
-        mknodat(CWD, places.resolve("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        std::os::unix::net::UnixListener::bind(places.resolve("sock")).unwrap();
+        let (dir, paths) = paths();
+        std::fs::write(paths.resolve("bin"), b"ab\0cd").unwrap();
+        mknodat(CWD, paths.resolve("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        std::os::unix::net::UnixListener::bind(paths.resolve("sock")).unwrap();
         std::fs::create_dir(dir.path().join("dev")).unwrap();
         std::os::unix::fs::symlink("/dev/zero", dir.path().join("dev/zero")).unwrap();
         for (path, expected) in [
@@ -212,7 +207,7 @@ mod tests {
             (".", "is a directory; use list_files"),
             ("missing", "does not exist"),
         ] {
-            let problem = read(&places, path, None, None).unwrap_err();
+            let problem = read(&paths, path, None, None).unwrap_err();
             assert!(problem.contains(expected), "{path}: {problem}");
         }
     }

@@ -1,8 +1,8 @@
-//! `run_command`: one command line in the image's shell.
+//! The tool `run_command`: runs one command line in the image's shell.
 //!
-//! Both streams share one pipe, so lines keep the order in which they were written. The command leads a process
-//! group of its own; what ends early is ended as a group. A process that makes itself another group escapes that,
-//! as it would a terminal's hang-up; the box's own limits hold it.
+//! Both streams share one pipe, so lines keep their order. The command leads a process group of its own, which is
+//! killed as a whole. A process that leaves the group escapes that, as it would escape a terminal's hang-up; the
+//! container's limits still hold it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -21,38 +21,32 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use super::output::HeadAndTail;
+use super::output_limit::HeadAndTail;
 use super::{Output, Shell};
-use crate::paths::Places;
+use crate::box_paths::BoxPaths;
 
-/// What the model is told of it.
+/// The description that the model sees.
 pub const ABOUT: &str = "Runs a command line in the image's shell, in /workspace unless `cwd` says otherwise. No terminal, no input. Answers with stdout and stderr together, in order, and the exit code. Long output keeps its head and tail. With `background` it answers at once with the process id and the log file; such a process lives until the container closes.";
 
-/// From TERM to KILL.
+/// The time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long output is read on after the command itself has ended: a process that it left behind may hold the pipe
-/// for ever.
+/// How long to read output after the command ended: a process that it left behind may hold the pipe for ever.
 const AFTER_EXIT: Duration = Duration::from_secs(1);
 
-/// Arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The command line.
     pub command: String,
-    /// Seconds until it is stopped.
+    /// Time limit in seconds.
     #[serde(default)]
     pub timeout_s: Option<u32>,
-    /// Whether to go on without waiting for it.
     #[serde(default)]
     pub background: bool,
-    /// Where it runs.
     #[serde(default)]
     pub cwd: Option<String>,
 }
 
-/// Its arguments, as JSON Schema.
 pub fn properties() -> Value {
     json!({
         "command": { "type": "string", "description": "passed to the shell with -c" },
@@ -62,14 +56,13 @@ pub fn properties() -> Value {
     })
 }
 
-/// The longest that a call takes: what the model asks for, within the group's limits.
+/// The time limit of a call: what the model asks for, within the group's limits.
 pub fn time_limit(args: &Args, limits: &Limits) -> Duration {
     let asked = args.timeout_s.unwrap_or(limits.command_s);
     Duration::from_secs(asked.clamp(1, limits.command_max_s.max(1)).into())
 }
 
-/// Runs it.
-pub async fn run(places: &Places, shell: Option<&Shell>, limits: &Limits, args: Args) -> Output {
+pub async fn run(paths: &BoxPaths, shell: Option<&Shell>, limits: &Limits, args: Args) -> Output {
     let Some(shell) = shell else {
         return Output::error(
             "this image has no shell, so no command can run. read_file, write_file, edit_file, list_files and \
@@ -77,9 +70,9 @@ pub async fn run(places: &Places, shell: Option<&Shell>, limits: &Limits, args: 
         );
     };
     let started = if args.background {
-        start_in_background(places, shell, &args)
+        start_in_background(paths, shell, &args)
     } else {
-        match start(places, shell, &args) {
+        match start(paths, shell, &args) {
             Ok((child, pipe)) => return attend(child, pipe, limits, &args).await,
             Err(problem) => Err(problem),
         }
@@ -87,9 +80,8 @@ pub async fn run(places: &Places, shell: Option<&Shell>, limits: &Limits, args: 
     started.unwrap_or_else(|problem| Output::error(problem.to_string()))
 }
 
-/// Why a command did not start.
 #[derive(Debug, thiserror::Error)]
-enum NoStart {
+enum StartError {
     #[error("{path} is no directory to run in; make it first, or name another `cwd`")]
     Cwd { path: String },
     #[error("cannot start {shell}: {source}")]
@@ -100,16 +92,22 @@ enum NoStart {
     Log { dir: String, source: io::Error },
 }
 
-fn prepare(places: &Places, shell: &Shell, args: &Args, out: Stdio, err: Stdio) -> Result<Command, NoStart> {
-    let cwd = args.cwd.as_deref().map_or_else(|| places.workspace(), |path| places.resolve(path));
+fn prepare(
+    paths: &BoxPaths,
+    shell: &Shell,
+    args: &Args,
+    out: Stdio,
+    err: Stdio,
+) -> Result<Command, StartError> {
+    let cwd = args.cwd.as_deref().map_or_else(|| paths.workspace(), |path| paths.resolve(path));
     if !cwd.is_dir() {
-        return Err(NoStart::Cwd { path: places.shown(&cwd) });
+        return Err(StartError::Cwd { path: paths.shown(&cwd) });
     }
     let mut command = Command::new(shell.program());
     command
         .args(shell.arguments(&args.command))
         .current_dir(cwd)
-        .env("HOME", places.home())
+        .env("HOME", paths.home())
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)
@@ -117,21 +115,22 @@ fn prepare(places: &Places, shell: &Shell, args: &Args, out: Stdio, err: Stdio) 
     Ok(command)
 }
 
-fn spawn(mut command: Command, shell: &Shell) -> Result<Child, NoStart> {
-    command.spawn().map_err(|source| NoStart::Spawn { shell: shell.name(), source })
+fn spawn(mut command: Command, shell: &Shell) -> Result<Child, StartError> {
+    command.spawn().map_err(|source| StartError::Spawn { shell: shell.name(), source })
 }
 
-fn start(places: &Places, shell: &Shell, args: &Args) -> Result<(Child, pipe::Receiver), NoStart> {
+fn start(paths: &BoxPaths, shell: &Shell, args: &Args) -> Result<(Child, pipe::Receiver), StartError> {
     let (reader, writer) = io::pipe()?;
     let err = writer.try_clone()?;
-    let mut command = prepare(places, shell, args, writer.into(), err.into())?;
+    let mut command = prepare(paths, shell, args, writer.into(), err.into())?;
     command.kill_on_drop(true);
-    // `spawn` consumes the command and with it our ends of the pipe: else it would never end.
+    // `spawn` consumes the command and thereby closes this process's ends of the pipe; otherwise reading would never
+    // end.
     let child = spawn(command, shell)?;
     Ok((child, pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?))
 }
 
-/// Waits for the end, whichever comes first, and tells of it.
+/// Waits until the command ends or its time is up, and reports how it ended.
 async fn attend(mut child: Child, mut pipe: pipe::Receiver, limits: &Limits, args: &Args) -> Output {
     let group = Group::of(&child);
     let mut output = HeadAndTail::new(limits.output_bytes);
@@ -147,12 +146,12 @@ async fn attend(mut child: Child, mut pipe: pipe::Receiver, limits: &Limits, arg
         }
     };
     let held = !read_rest(&mut pipe, &mut output).await;
-    // Ended by itself: processes that it left behind on purpose may live on.
+    // It ended by itself, so processes that it left behind on purpose may live on.
     group.forget();
     report(status, late.then_some(limit), held, output)
 }
 
-/// Reads until the command has ended, and what is in the pipe by then need not be all.
+/// Reads output until the command has ended. The pipe may still hold more then.
 async fn read_until_exit(
     child: &mut Child,
     pipe: &mut pipe::Receiver,
@@ -171,7 +170,7 @@ async fn read_until_exit(
     }
 }
 
-/// Reads what is left; false when the pipe is still held open after a while.
+/// Reads the rest of the output; false when another process still holds the pipe open after [`AFTER_EXIT`].
 async fn read_rest(pipe: &mut pipe::Receiver, output: &mut HeadAndTail) -> bool {
     let mut buffer = vec![0; 16 * 1024];
     let rest = async {
@@ -236,18 +235,18 @@ fn ending(status: ExitStatus) -> String {
     }
 }
 
-/// A process group that ends when this is dropped: an interrupted turn takes its command along.
+/// A process group that is killed when this value is dropped, so that an interrupted turn ends its command.
 struct Group(Option<Pid>);
 
 impl Group {
-    /// The child was started as the leader of its group.
+    /// The child must be the leader of its group.
     fn of(child: &Child) -> Self {
         Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
     }
 
     fn signal(&self, signal: Signal) {
         if let Some(leader) = self.0 {
-            // ESRCH: the whole group has ended by itself.
+            // ESRCH: the whole group has ended.
             let _ = kill_process_group(leader, signal);
         }
     }
@@ -263,20 +262,20 @@ impl Drop for Group {
     }
 }
 
-fn start_in_background(places: &Places, shell: &Shell, args: &Args) -> Result<Output, NoStart> {
-    let (log, path) = new_log(places)?;
-    let mut command = prepare(places, shell, args, log.try_clone()?.into(), log.try_clone()?.into())?;
+fn start_in_background(paths: &BoxPaths, shell: &Shell, args: &Args) -> Result<Output, StartError> {
+    let (log, path) = new_log(paths)?;
+    let mut command = prepare(paths, shell, args, log.try_clone()?.into(), log.try_clone()?.into())?;
     command.kill_on_drop(false);
     let child = spawn(command, shell)?;
     let pid = child.id().unwrap_or_default();
     tokio::spawn(log_the_end(child, log));
-    let path = places.shown(&path);
+    let path = paths.shown(&path);
     Ok(Output::ok(format!(
         "started: process {pid}, output goes to {path}\nStop it and what it started with: kill -- -{pid}"
     )))
 }
 
-/// Waiting for it keeps it from staying a zombie; its log tells how it ended.
+/// Waits for a background command, so that it does not stay a zombie, and appends how it ended to its log.
 async fn log_the_end(mut child: Child, mut log: File) {
     let line = match child.wait().await {
         Ok(status) if status.success() => "\n[exit code 0]\n".to_owned(),
@@ -288,9 +287,9 @@ async fn log_the_end(mut child: Child, mut log: File) {
     }
 }
 
-fn new_log(places: &Places) -> Result<(File, PathBuf), NoStart> {
-    let dir = places.background();
-    let failed = |source| NoStart::Log { dir: places.shown(&dir), source };
+fn new_log(paths: &BoxPaths) -> Result<(File, PathBuf), StartError> {
+    let dir = paths.background();
+    let failed = |source| StartError::Log { dir: paths.shown(&dir), source };
     std::fs::create_dir_all(&dir).map_err(failed)?;
     for n in 1..=u32::MAX {
         let path = dir.join(format!("{n}.log"));
@@ -311,15 +310,15 @@ mod tests {
 
     struct Bench {
         dir: tempfile::TempDir,
-        places: Places,
+        paths: BoxPaths,
         limits: Limits,
     }
 
     fn bench() -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        std::fs::create_dir_all(places.home()).unwrap();
-        Bench { dir, places, limits: Limits { output_bytes: 1000, ..host::begin().limits } }
+        let paths = BoxPaths::below(dir.path());
+        std::fs::create_dir_all(paths.home()).unwrap();
+        Bench { dir, paths, limits: Limits { output_bytes: 1000, ..host::begin().limits } }
     }
 
     fn args(command: &str) -> Args {
@@ -328,13 +327,13 @@ mod tests {
 
     impl Bench {
         async fn run(&self, args: Args) -> Output {
-            run(&self.places, Shell::probe().as_ref(), &self.limits, args).await
+            run(&self.paths, Shell::probe().as_ref(), &self.limits, args).await
         }
 
         async fn read_until(&self, file: &str, text: &str) -> String {
             let look = async {
                 loop {
-                    let content = std::fs::read_to_string(self.places.resolve(file)).unwrap_or_default();
+                    let content = std::fs::read_to_string(self.paths.resolve(file)).unwrap_or_default();
                     if content.contains(text) {
                         return content;
                     }
@@ -345,7 +344,7 @@ mod tests {
         }
     }
 
-    /// Only so that a broken test ends.
+    /// So that a broken test ends.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn lives(pid: &str) -> bool {
@@ -373,7 +372,7 @@ mod tests {
     #[tokio::test]
     async fn a_command_runs_where_it_is_told_with_a_home() {
         let bench = bench();
-        std::fs::create_dir(bench.places.resolve("sub")).unwrap();
+        std::fs::create_dir(bench.paths.resolve("sub")).unwrap();
         let there = bench.run(Args { cwd: Some("sub".into()), ..args("pwd; echo $HOME") }).await.text;
         let expected = format!("{0}/workspace/sub\n{0}/workspace/.home\n", bench.dir.path().display());
         assert_eq!(there, expected);
@@ -461,7 +460,7 @@ mod tests {
     #[tokio::test]
     async fn an_image_without_a_shell_says_so_and_what_works() {
         let bench = bench();
-        let output = run(&bench.places, None, &bench.limits, args("ls")).await;
+        let output = run(&bench.paths, None, &bench.limits, args("ls")).await;
         assert!(output.is_error);
         assert!(output.text.contains("no shell") && output.text.contains("write_file"));
     }

@@ -1,9 +1,9 @@
-//! Which shell the image has.
+//! Finds the shell of the image.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A shell, and how it takes a command.
+/// A shell and how to pass it a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shell {
     program: PathBuf,
@@ -24,7 +24,7 @@ const PLACES: [(&str, Option<&str>); 9] = [
 ];
 
 impl Shell {
-    /// Looks for a shell in the usual places, then along PATH (some images keep everything elsewhere).
+    /// Looks in the usual directories, then along PATH, because some images keep everything elsewhere.
     pub fn probe() -> Option<Self> {
         let usual = PLACES.into_iter().map(|(program, applet)| (PathBuf::from(program), applet));
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -42,17 +42,15 @@ impl Shell {
             .map(|(program, applet)| Self { program, applet })
     }
 
-    /// The program to start.
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Its arguments for one command line.
     pub fn arguments<'a>(&self, command: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.applet.into_iter().chain(["-c", command])
     }
 
-    /// As `ready` and the prompt name it.
+    /// The name in `ready` and in the prompt.
     pub fn name(&self) -> String {
         let program = self.program.display();
         self.applet.map_or_else(|| program.to_string(), |applet| format!("{program} {applet}"))

@@ -1,4 +1,4 @@
-//! `write_file`: a whole file.
+//! The tool `write_file`: writes a whole file.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,23 +9,20 @@ use rustix::fs::OFlags;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Output, files};
-use crate::paths::Places;
+use super::{Output, file_access};
+use crate::box_paths::BoxPaths;
 
-/// What the model is told of it.
+/// The description that the model sees.
 pub const ABOUT: &str = "Writes a whole text file and the directories above it; what the file held is replaced. Relative paths are below /workspace.";
 
-/// Arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The file.
     pub path: String,
-    /// All of its text.
+    /// The file's complete text.
     pub content: String,
 }
 
-/// Its arguments, as JSON Schema.
 pub fn properties() -> Value {
     json!({ "path": { "type": "string" }, "content": { "type": "string" } })
 }
@@ -33,24 +30,24 @@ pub fn properties() -> Value {
 /// Writes it.
 ///
 /// # Errors
-/// Why not, in a sentence for the model.
-pub fn run(places: &Places, args: &Args) -> Result<Output, String> {
-    let path = places.resolve(&args.path);
+/// For the model: what failed and what to do.
+pub fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
+    let path = paths.resolve(&args.path);
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(|e| files::problem(places, parent, &e))?;
+        std::fs::create_dir_all(parent).map_err(|e| file_access::problem(paths, parent, &e))?;
     }
-    overwrite(&path, args.content.as_bytes()).map_err(|e| files::problem(places, &path, &e))?;
-    Ok(Output::ok(format!("wrote {} bytes to {}", args.content.len(), places.shown(&path))))
+    overwrite(&path, args.content.as_bytes()).map_err(|e| file_access::problem(paths, &path, &e))?;
+    Ok(Output::ok(format!("wrote {} bytes to {}", args.content.len(), paths.shown(&path))))
 }
 
-/// Written beside and renamed: a box that is killed in the middle leaves the old text or the new one, whole. Rights are
-/// kept, and a link is followed to what it names. What a rename would take from somebody (another owner, a second hard
-/// link, a directory that takes no new names) is written in place.
+/// Replaces a file by writing a new one beside it and renaming it: a kill leaves the old text or the new one,
+/// complete. The mode is kept, and a link is followed. A file whose owner or hard link a rename would lose, or in a
+/// directory that takes no new names, is written in place.
 ///
 /// # Errors
-/// What the system says; [`files::NotRegular`] for what is no file.
+/// The error of the system; [`file_access::NotRegular`] for anything but a regular file.
 pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (path, there) = match files::open_with(path, OFlags::WRONLY) {
+    let (path, there) = match file_access::open_with(path, OFlags::WRONLY) {
         Ok(file) => (fs::canonicalize(path)?, Some(file)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => (path.to_owned(), None),
         Err(e) => return Err(e),
@@ -66,9 +63,9 @@ pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let mut file = match there {
         Some(file) => file,
-        None => files::open_with(&path, OFlags::WRONLY | OFlags::CREATE)?,
+        None => file_access::open_with(&path, OFlags::WRONLY | OFlags::CREATE)?,
     };
-    // Only after the look at what it is: O_TRUNC would already have acted.
+    // Truncated only here, after the check of the file type: O_TRUNC would already have acted at the open.
     file.set_len(0)?;
     file.write_all(bytes)
 }
@@ -76,7 +73,7 @@ pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn replace(path: &Path, rights: Option<fs::Permissions>, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}.part"));
-    // What a box that was killed has left.
+    // Left by a container that was killed.
     match fs::remove_file(&part) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -97,18 +94,18 @@ mod tests {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     use std::os::unix::fs::PermissionsExt;
 
-    fn write(places: &Places, path: &str, content: &str) -> Result<String, String> {
-        run(places, &Args { path: path.into(), content: content.into() }).map(|output| output.text)
+    fn write(paths: &BoxPaths, path: &str, content: &str) -> Result<String, String> {
+        run(paths, &Args { path: path.into(), content: content.into() }).map(|output| output.text)
     }
 
     #[test]
     fn directories_above_are_made_and_rights_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        assert_eq!(write(&places, "a/b/run.sh", "one").unwrap(), "wrote 3 bytes to /workspace/a/b/run.sh");
-        let path = places.resolve("a/b/run.sh");
+        let paths = BoxPaths::below(dir.path());
+        assert_eq!(write(&paths, "a/b/run.sh", "one").unwrap(), "wrote 3 bytes to /workspace/a/b/run.sh");
+        let path = paths.resolve("a/b/run.sh");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o750)).unwrap();
-        write(&places, "a/b/run.sh", "2").unwrap();
+        write(&paths, "a/b/run.sh", "2").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "2");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o750);
     }
@@ -116,39 +113,39 @@ mod tests {
     #[test]
     fn a_file_is_replaced_whole_and_its_links_stay() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        let path = |name: &str| places.resolve(name);
-        write(&places, "a", "one").unwrap();
+        let paths = BoxPaths::below(dir.path());
+        let path = |name: &str| paths.resolve(name);
+        write(&paths, "a", "one").unwrap();
         // Whoever has it open reads on in what it was.
         let mut open = File::open(path("a")).unwrap();
         std::os::unix::fs::symlink("a", path("link")).unwrap();
-        write(&places, "link", "two").unwrap();
+        write(&paths, "link", "two").unwrap();
         assert!(path("link").is_symlink());
         assert_eq!(io::read_to_string(&mut open).unwrap(), "one");
         assert_eq!(fs::read_to_string(path("a")).unwrap(), "two");
         fs::hard_link(path("a"), path("twin")).unwrap();
-        write(&places, "a", "three").unwrap();
+        write(&paths, "a", "three").unwrap();
         assert_eq!(fs::read_to_string(path("twin")).unwrap(), "three", "in place");
         std::os::unix::fs::symlink("nowhere", path("dangling")).unwrap();
-        write(&places, "dangling", "x").unwrap();
+        write(&paths, "dangling", "x").unwrap();
         fs::write(path(".a.part"), "of a box that was killed").unwrap();
         fs::remove_file(path("twin")).unwrap();
-        write(&places, "a", "four").unwrap();
+        write(&paths, "a", "four").unwrap();
         assert_eq!(fs::read_to_string(path("a")).unwrap(), "four");
         assert!(!path(".a.part").exists());
         let long = "n".repeat(255);
-        write(&places, &long, "a name that leaves no room for another").unwrap();
+        write(&paths, &long, "a name that leaves no room for another").unwrap();
     }
 
     #[test]
     fn what_is_no_file_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::below(dir.path());
-        std::fs::create_dir_all(places.workspace()).unwrap();
-        mknodat(CWD, places.resolve("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        std::fs::write(places.resolve("file"), "").unwrap();
+        let paths = BoxPaths::below(dir.path());
+        std::fs::create_dir_all(paths.workspace()).unwrap();
+        mknodat(CWD, paths.resolve("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        std::fs::write(paths.resolve("file"), "").unwrap();
         for (path, expected) in [("fifo", "FIFO"), (".", "is a directory"), ("file/x", "/workspace/file")] {
-            let problem = write(&places, path, "x").unwrap_err();
+            let problem = write(&paths, path, "x").unwrap_err();
             assert!(problem.contains(expected), "{path}: {problem}");
         }
     }

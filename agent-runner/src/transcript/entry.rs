@@ -1,85 +1,74 @@
-//! One line of a transcript.
+//! One entry of the transcript, and its form as a JSON line.
 
 use std::collections::BTreeMap;
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::from_agent::{Outcome, Trouble};
+use ipc_schema::letters::from_agent::{ErrorDetail, Outcome};
 use ipc_schema::letters::to_agent::Input;
 use ipc_schema::{MessageSeq, TurnId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::block::Block;
+use super::content_block::Block;
 
-/// An entry: `{"entry":7,"turn":"t-41","at":"…","kind":"assistant","body":{…}}`.
+/// On disk: `{"entry":7,"turn":"t-41","at":"…","kind":"assistant","body":{…}}`.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its number: it grows through the whole transcript and is never given again, because letters' ids are made
-    /// of it.
+    /// Grows through the whole transcript and is never reused, because letter ids are derived from it.
     pub entry: u64,
-    /// The turn it belongs to.
     pub turn: TurnId,
-    /// When it was written, for people.
+    /// RFC 3339, for people.
     pub at: String,
-    /// What it holds.
     pub body: Body,
 }
 
-/// What an entry holds.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Body {
-    /// Messages, as the host's letter gave them, without those that an earlier entry holds.
+    /// The messages of one input letter, without those that an earlier entry holds.
     Input(Input),
-    /// One answer of the model.
     Assistant(Assistant),
-    /// Results of its tools.
     Results(Results),
-    /// A request as it goes to the host, so that a repeat asks for the very same thing.
-    Request(Asked),
-    /// The runner's own words to the model.
+    /// A request to the host, recorded before it is written, so that a repeat asks for the same.
+    Request(RecordedRequest),
+    /// A text of the runner for the model.
     Note(Note),
-    /// The turn's end, where no final answer of the model says it.
+    /// The turn's end, if no final answer of the model marks it.
     End(End),
-    /// What stands for the entries before it.
+    /// Replaces the entries before it.
     Summary(Summary),
 }
 
-/// One answer of the model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Assistant {
-    /// Its content blocks, verbatim.
     pub blocks: Vec<Block>,
-    /// Why it stopped.
     #[serde(default)]
     pub stop_reason: Option<String>,
-    /// What it cost.
     #[serde(default)]
     pub usage: Usage,
-    /// Tool calls whose arguments are no JSON, by block, with what the parser said. Their block holds `{}`.
+    /// Parse errors of tool calls whose arguments are no JSON object, by block index. Those blocks hold `{}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bad_inputs: BTreeMap<u32, String>,
 }
 
-/// Tokens of one call, as the model's side counts them.
+/// Tokens of one call, as the provider counts them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Read, not from the cache.
+    /// Input tokens that did not come from the cache.
     #[serde(default)]
     pub input_tokens: u64,
-    /// Written.
     #[serde(default)]
     pub output_tokens: u64,
-    /// Read and put into the cache.
+    /// Input tokens that were written to the cache.
     #[serde(default)]
     pub cache_creation_input_tokens: u64,
-    /// Read from the cache.
+    /// Input tokens that came from the cache.
     #[serde(default)]
     pub cache_read_input_tokens: u64,
 }
 
 impl Usage {
-    /// All that was read: the size of the conversation.
+    /// All input tokens: the size of the conversation.
     pub fn read(&self) -> u64 {
         self.input_tokens
             .saturating_add(self.cache_creation_input_tokens)
@@ -87,64 +76,51 @@ impl Usage {
     }
 }
 
-/// Results of tools.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Results {
     /// In the order of the calls.
     pub blocks: Vec<ToolResult>,
 }
 
-/// The result of one tool call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolResult {
-    /// The call.
     pub tool_use_id: String,
-    /// What the tool says.
     pub content: String,
-    /// Whether it failed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_error: bool,
 }
 
-/// A request on its way.
+/// A request that was or will be written to the host.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Asked {
-    /// The tool call that asks.
+pub struct RecordedRequest {
     pub tool_use_id: String,
-    /// The letter's body.
     pub request: Request,
 }
 
-/// The runner's own words to the model.
+/// A text of the runner for the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// What it says.
     pub text: String,
 }
 
-/// How a turn ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
-    /// In one word.
     pub outcome: Outcome,
-    /// The text of its `turn_done`.
     #[serde(default)]
     pub text: String,
-    /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Trouble>,
+    pub error: Option<ErrorDetail>,
 }
 
-/// What stands for older entries. It carries the number of the last one that it replaces.
+/// Replaces older entries. Its entry number is that of the last entry that it replaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// For the model.
     pub text: String,
-    /// The replaced entries, whole, as Markdown: a path in the box.
+    /// Path in the box of the Markdown file with the replaced entries.
     pub archive: String,
-    /// The newest entry when this was written. What a call up to there cost says nothing about the size now.
+    /// The newest entry when this was written. Token counts up to it say nothing about the present size.
     pub made_at: u64,
-    /// Messages that the replaced entries held, the newest ones.
+    /// The newest messages of the replaced entries, so that they are not appended again.
     #[serde(default)]
     pub held: Vec<MessageSeq>,
 }
@@ -183,10 +159,10 @@ impl Body {
 }
 
 impl Entry {
-    /// The line, newline included.
+    /// The JSON line, newline included.
     ///
     /// # Errors
-    /// What serde_json says; no type here gives it a reason.
+    /// Never in practice: every type here can be serialized.
     pub fn to_line(&self) -> serde_json::Result<Vec<u8>> {
         let Self { entry, turn, at, body } = self;
         let mut line =
@@ -198,7 +174,7 @@ impl Entry {
     /// Reads a line. Unknown fields are ignored; an unknown kind is an error.
     ///
     /// # Errors
-    /// What serde_json says.
+    /// When the line is not an entry that this version knows.
     pub fn parse(line: &[u8]) -> serde_json::Result<Self> {
         let LineIn { entry, turn, at, kind, body } = serde_json::from_slice(line)?;
         let body = body.get();
@@ -218,7 +194,7 @@ impl Entry {
         Ok(Self { entry, turn, at, body })
     }
 
-    /// Messages that this entry holds.
+    /// The ids of the messages in this entry.
     pub fn held(&self) -> impl Iterator<Item = MessageSeq> + '_ {
         let (messages, summed) = match &self.body {
             Body::Input(input) => (input.messages.as_slice(), [].as_slice()),

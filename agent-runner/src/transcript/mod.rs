@@ -1,12 +1,12 @@
-//! The session's memory of itself: what came in, what the model said, what its tools answered, how turns ended.
+//! The session's transcript: the messages, the model's answers, tool results and how turns ended.
 //!
-//! Every rule of repetition rests on it. An entry is on disk before a tool runs or a letter goes, so whatever the
-//! host or the world has seen, a later run finds here; and the numbers of entries never change, so a letter that
-//! is made again has the id that it had.
+//! An entry is on disk before a tool runs or a letter is written, so a later run finds here whatever the host or the
+//! world has seen. Entry numbers never change, because letter ids are derived from them: a letter that is written
+//! again has the same id.
 
-mod block;
+mod content_block;
 mod entry;
-mod file;
+mod jsonl_file;
 #[cfg(test)]
 mod tests;
 
@@ -16,16 +16,16 @@ use std::path::PathBuf;
 use ipc_schema::letters::to_agent::Input;
 use ipc_schema::{MessageSeq, TurnId};
 
-pub use block::Block;
-pub use entry::{Asked, Assistant, Body, End, Entry, Note, Results, Summary, ToolResult, Usage};
-use file::TranscriptFile;
+pub use content_block::Block;
+pub use entry::{Assistant, Body, End, Entry, Note, RecordedRequest, Results, Summary, ToolResult, Usage};
+use jsonl_file::TranscriptFile;
 #[cfg(any(test, fuzzing))]
-pub use file::fuzz;
+pub use jsonl_file::fuzz;
 
 use crate::error::Fatal;
 use crate::local_time;
 
-/// A session's transcript, in memory and on disk alike.
+/// A session's transcript. Memory and disk hold the same.
 #[derive(Debug)]
 pub struct Transcript {
     file: TranscriptFile,
@@ -35,7 +35,7 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Reads `<dir>/<session>.jsonl`, or begins it.
+    /// Reads `<dir>/<session>.jsonl`, or creates it.
     ///
     /// # Errors
     /// [`Fatal::SessionName`], [`Fatal::SessionUnreadable`] or [`Fatal::SessionUnwritable`].
@@ -45,12 +45,12 @@ impl Transcript {
         Ok(Self { file, entries, held, last })
     }
 
-    /// Appends an entry; when this returns, it is on disk. Its number is returned.
+    /// Appends an entry and returns its number once it is on disk.
     ///
     /// # Errors
     /// [`Fatal::SessionUnwritable`].
     pub fn append(&mut self, turn: TurnId, body: Body) -> Result<u64, Fatal> {
-        let entry = Entry { entry: self.last + 1, turn, at: local_time::stamp(), body };
+        let entry = Entry { entry: self.last + 1, turn, at: local_time::now_rfc3339(), body };
         self.file.append(&entry)?;
         self.last = entry.entry;
         self.held.extend(entry.held());
@@ -58,7 +58,7 @@ impl Transcript {
         Ok(self.last)
     }
 
-    /// Appends what is new in `input`: messages that no entry holds yet. False when there was nothing new.
+    /// Appends the messages of `input` that no entry holds yet. False when there are none.
     ///
     /// # Errors
     /// [`Fatal::SessionUnwritable`].
@@ -71,35 +71,30 @@ impl Transcript {
         Ok(true)
     }
 
-    /// Appends results of tools.
-    ///
     /// # Errors
     /// [`Fatal::SessionUnwritable`].
     pub fn append_results(&mut self, turn: TurnId, blocks: Vec<ToolResult>) -> Result<(), Fatal> {
         self.append(turn, Body::Results(Results { blocks })).map(|_| ())
     }
 
-    /// All entries, oldest first.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The entries of one turn, oldest first.
     pub fn of_turn(&self, turn: TurnId) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.iter().filter(move |entry| entry.turn == turn && !matches!(entry.body, Body::Summary(_)))
     }
 
-    /// The turn of the newest entry.
     pub fn last_turn(&self) -> Option<TurnId> {
         self.entries.last().filter(|entry| !matches!(entry.body, Body::Summary(_))).map(|entry| entry.turn)
     }
 
-    /// Whether every message of `input` is in some entry.
+    /// Whether the transcript holds every message of `input`.
     pub fn holds(&self, input: &Input) -> bool {
         input.messages.iter().all(|message| self.held.contains(&message.id))
     }
 
-    /// The turn whose entry holds this message. None when it was never seen, or only a summary knows of it.
+    /// The turn whose entry holds this message. `None` when no entry does, or only a summary remembers it.
     pub fn turn_of(&self, message: MessageSeq) -> Option<TurnId> {
         self.entries.iter().rev().find_map(|entry| match &entry.body {
             Body::Input(input) if input.messages.iter().any(|m| m.id == message) => Some(entry.turn),
@@ -116,14 +111,14 @@ impl Transcript {
     }
 
     /// The request that a tool call of `turn` made, as it went to the host.
-    pub fn asked_by(&self, turn: TurnId, tool_use_id: &str) -> Option<&Asked> {
+    pub fn request_of(&self, turn: TurnId, tool_use_id: &str) -> Option<&RecordedRequest> {
         self.of_turn(turn).rev().find_map(|entry| match &entry.body {
             Body::Request(asked) if asked.tool_use_id == tool_use_id => Some(asked),
             _ => None,
         })
     }
 
-    /// The number of the newest entry.
+    /// The highest entry number that was ever given.
     pub fn last_entry(&self) -> u64 {
         self.last
     }
@@ -136,7 +131,7 @@ impl Transcript {
         self.file.archive(name, text)
     }
 
-    /// Puts `summary` in the place of the first `count` entries.
+    /// Replaces the first `count` entries by `summary`.
     ///
     /// # Errors
     /// [`Fatal::SessionUnwritable`]; then nothing has changed.
@@ -147,7 +142,7 @@ impl Transcript {
         let head = Entry {
             entry: replaced.entry,
             turn: replaced.turn,
-            at: local_time::stamp(),
+            at: local_time::now_rfc3339(),
             body: Body::Summary(summary),
         };
         let kept = self.entries.iter().skip(count).cloned();

@@ -1,65 +1,51 @@
-//! What comes next in a turn: a pure function of its transcript.
+//! Decides the next step of a turn: a pure function of the transcript.
 //!
-//! A run that goes on and a run that resumes after a crash ask the same question of the same entries, so they do
-//! the same; there is no state beside the transcript that a crash could lose.
+//! A run that goes on and a run that resumes after a crash call it with the same entries and do the same. No other
+//! state decides, so a crash loses none.
 
-use ipc_schema::letters::from_agent::{Outcome, Trouble};
+use ipc_schema::letters::from_agent::{ErrorDetail, Outcome};
 use ipc_schema::{LetterId, TurnId};
 
 use crate::transcript::{Assistant, Body, End, Entry, Transcript};
 
-/// How often a long answer is asked to go on.
+/// How often the runner asks the model to continue an answer that reached its size limit.
 const CONTINUES: usize = 2;
 
-/// The next thing to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Ask the model.
     Call,
-    /// Answer this tool call.
     Tool(ToolUse),
-    /// The answer was cut by its size: ask to go on.
+    /// The answer reached its size limit: ask the model to continue.
     GoOn,
-    /// The model refused.
     Refused {
-        /// What it said.
         text: String,
     },
-    /// Nothing but to say so.
+    /// The turn is over: write `turn_done`.
     Done(Ending),
 }
 
-/// A tool call that has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolUse {
-    /// The entry of its block.
+    /// The transcript entry that holds the call.
     pub entry: u64,
-    /// Its block.
     pub block: u32,
-    /// The model's id for it.
     pub id: String,
-    /// The tool.
     pub name: String,
-    /// Its arguments, JSON.
     pub input: String,
-    /// Why it cannot be run as it is.
+    /// Why the call cannot run. It becomes the result.
     pub problem: Option<String>,
 }
 
-/// The end of a turn, and the id of the letter that says it.
+/// The end of a turn, for `turn_done`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ending {
-    /// Derived from the entry that ends the turn.
+    /// The id of `turn_done`, derived from the entry that ends the turn.
     pub id: LetterId,
-    /// In one word.
     pub outcome: Outcome,
-    /// The final text.
     pub text: String,
-    /// What went wrong.
-    pub error: Option<Trouble>,
+    pub error: Option<ErrorDetail>,
 }
 
-/// Decides.
 pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
     let entries: Vec<_> = transcript.of_turn(turn).filter(|e| !matches!(e.body, Body::Request(_))).collect();
     let Some((last, before)) = entries.split_last() else { return Step::Call };
@@ -81,20 +67,20 @@ fn said_end(turn: TurnId, entry: &Entry) -> Option<Ending> {
     Some(Ending { id, outcome: *outcome, text: text.clone(), error: error.clone() })
 }
 
-/// Calls of the newest answer that have no result, in order. Results count only behind their answer: some
-/// providers give an id twice.
+/// The calls of the newest answer that have no result, in order. Only results after that answer count, because some
+/// providers reuse ids.
 pub fn unanswered_in(transcript: &Transcript, turn: TurnId) -> Vec<ToolUse> {
     let entries: Vec<_> = transcript.of_turn(turn).collect();
     unanswered(&entries)
 }
 
-/// Model calls made in a turn, over all its runs.
+/// Model calls of a turn, over all its runs.
 pub fn model_calls(transcript: &Transcript, turn: TurnId) -> u32 {
     let answers = transcript.of_turn(turn).filter(|entry| matches!(entry.body, Body::Assistant(_))).count();
     u32::try_from(answers).unwrap_or(u32::MAX)
 }
 
-/// The newest text of the model in a turn.
+/// The newest text that is not blank.
 pub fn last_words(transcript: &Transcript, turn: TurnId) -> Option<String> {
     transcript.of_turn(turn).rev().find_map(|entry| match &entry.body {
         Body::Assistant(answer) => Some(text_of(answer)).filter(|text| !text.trim().is_empty()),
@@ -146,7 +132,7 @@ fn calls<'a>(entry: &'a Entry, answer: &'a Assistant) -> impl Iterator<Item = To
 
 fn after_answer(turn: TurnId, entry: &Entry, answer: &Assistant, before: &[&Entry]) -> Step {
     match answer.stop_reason.as_deref() {
-        // The provider paused in work of its own; sending the answer back lets it go on.
+        // The provider paused in a tool of its own; sending the answer back lets it continue.
         Some("pause_turn") => return Step::Call,
         Some("refusal") => return Step::Refused { text: text_of(answer) },
         Some("max_tokens") if parts(before).count() < CONTINUES => return Step::GoOn,
@@ -164,7 +150,7 @@ fn after_answer(turn: TurnId, entry: &Entry, answer: &Assistant, before: &[&Entr
     })
 }
 
-/// Earlier parts of an answer that was asked to go on, newest first.
+/// Earlier parts of a continued answer, newest first.
 fn parts<'a>(before: &'a [&Entry]) -> impl Iterator<Item = &'a Assistant> {
     before
         .iter()

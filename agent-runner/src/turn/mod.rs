@@ -1,12 +1,12 @@
-//! One turn: model, tools, model, until there is nothing left to do or a limit says stop.
+//! One turn: model, tools, model, until the turn ends or reaches a limit. [`crate::run_loop`] calls it.
 //!
-//! [`decide::next`] decides from the transcript, this module performs, and everything performed is in the transcript
-//! before the next decision. Whatever ends a run early therefore costs at most the thing in hand.
+//! [`decide::next`] decides from the transcript, this module performs. Everything performed is in the transcript
+//! before the next decision, so a run that ends early loses at most the step in progress.
 
 mod compact;
 pub mod decide;
+mod interruptible;
 mod resume;
-mod supervise;
 #[cfg(test)]
 mod tests;
 mod tool_use;
@@ -16,44 +16,44 @@ use std::time::Duration;
 
 use ipc_schema::TurnId;
 use ipc_schema::letters::FromAgent;
-use ipc_schema::letters::from_agent::{Activity, Outcome, Trouble, TurnDone};
+use ipc_schema::letters::from_agent::{Activity, ErrorDetail, Outcome, TurnDone};
 use ipc_schema::letters::to_agent::Begin;
 use tokio::time::sleep;
 
 use decide::{Ending, Step};
-use supervise::{Attended, Doing, attend};
+use interruptible::{Watched, Work, run_interruptible};
 
-use crate::compaction::Aim;
+use crate::compaction_plan::CompactionTarget;
 use crate::error::Fatal;
 use crate::local_time::Clock;
-use crate::mailbox::Post;
+use crate::mailbox::Mailbox;
+use crate::mailbox::outbox::fit_to_letter;
 use crate::model::{Answer, CallError, Draft, Failure, Model, request};
-use crate::outbox::fit;
-use crate::prompt::{self, System};
+use crate::prompt::{self, SystemPrompt};
 use crate::tools::{self, Toolbox};
 use crate::transcript::{Body, End, Note, Transcript};
 
-/// The longest that a model call takes, the gateway's retries included.
+/// The time limit of a model call, the gateway's retries included.
 const MODEL_LIMIT: Duration = Duration::from_secs(600);
-/// A host that is away is tried this often, this far apart. Tries are counted, not time: a frozen box loses none.
+/// Tries to reach a host that is away, this far apart. Tries are counted instead of time, so that a frozen container
+/// does not lose them.
 const AWAY_TRIES: u32 = 180;
 const AWAY_PAUSE: Duration = Duration::from_secs(10);
-/// The first tries come as soon as the host can be reached; one that then answers nothing must not use up all.
+/// The first tries follow as soon as the socket can be reached. A host that accepts and then answers nothing must not
+/// use up all tries.
 const AWAY_QUICK: u32 = 20;
-/// An answer that breaks off is asked for again this often.
+/// How often an answer that broke off is requested again.
 const CUT_TRIES: u32 = 3;
 
-/// Asks for the rest of an answer.
+/// The note that asks for the rest of an answer that reached its size limit.
 const GO_ON: &str = "Continue.";
 
-/// A runner at work: all that outlives a turn.
+/// The state that outlives a turn.
 #[derive(Debug)]
 pub struct Agent<M> {
-    /// Who it is and what it may do.
+    /// The host's `begin` letter.
     pub begin: Begin,
-    /// Letters.
-    pub post: Post,
-    /// The session.
+    pub mailbox: Mailbox,
     pub transcript: Transcript,
     model: M,
     socket: PathBuf,
@@ -63,43 +63,42 @@ pub struct Agent<M> {
     personality: Personality,
 }
 
-/// The group's `CLAUDE.md` as this runner knows it.
+/// The group's `CLAUDE.md`, as of `begin` or of the last accepted `update_personality`.
 #[derive(Debug, Default)]
 struct Personality {
     text: Option<String>,
     sha256: Option<String>,
 }
 
-/// How a turn left this run.
+/// Why the work on a turn stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parted {
-    /// It is over, and `turn_done` says so.
+pub enum TurnExit {
+    /// `turn_done` is written.
     Done,
-    /// The run closes; another one resumes the turn.
+    /// The run closes. The next run resumes the turn.
     Closing,
 }
 
-/// A turn in this run.
+/// The state of a turn within this run.
 #[derive(Debug)]
-struct Course {
+struct TurnProgress {
     turn: TurnId,
-    system: Option<System>,
+    system: Option<SystemPrompt>,
     model_calls: u32,
     tool_calls: u32,
-    /// The conversation was shortened because the model found it too long: once is enough.
+    /// Set after a compaction because the model said that the conversation is too long. It happens once in a turn.
     shortened: bool,
-    /// The newest entry when the conversation's size was last acted on.
-    weighed: u64,
+    /// The newest entry at the last compaction attempt.
+    size_acted_on: u64,
 }
 
-impl Course {
+impl TurnProgress {
     fn new(turn: TurnId) -> Self {
-        Self { turn, system: None, model_calls: 0, tool_calls: 0, shortened: false, weighed: 0 }
+        Self { turn, system: None, model_calls: 0, tool_calls: 0, shortened: false, size_acted_on: 0 }
     }
 }
 
-/// What a call of the model came to.
-enum Called {
+enum CallOutcome {
     Answer(Answer),
     Failed(Failure),
     Interrupted,
@@ -107,10 +106,9 @@ enum Called {
 }
 
 impl<M: Model> Agent<M> {
-    /// An agent that has read `begin` and its transcript.
     pub fn new(
         begin: Begin,
-        post: Post,
+        mailbox: Mailbox,
         transcript: Transcript,
         tools: Toolbox,
         model: M,
@@ -121,10 +119,9 @@ impl<M: Model> Agent<M> {
         });
         let clock = Clock::new(&begin.zone);
         let offered = tools::definitions(begin.files);
-        Self { begin, post, transcript, model, socket, tools, offered, clock, personality }
+        Self { begin, mailbox, transcript, model, socket, tools, offered, clock, personality }
     }
 
-    /// The shell that commands run in, as `ready` names it.
     pub fn shell(&self) -> Option<String> {
         self.tools.shell().map(tools::Shell::name)
     }
@@ -132,49 +129,49 @@ impl<M: Model> Agent<M> {
     /// Works on `turn` until it ends or the run closes.
     ///
     /// # Errors
-    /// What ends the run.
-    pub async fn work(&mut self, turn: TurnId) -> Result<Parted, Fatal> {
-        let mut course = Course::new(turn);
-        tracing::info!(%turn, "works");
+    /// An error that ends the run.
+    pub async fn work(&mut self, turn: TurnId) -> Result<TurnExit, Fatal> {
+        let mut progress = TurnProgress::new(turn);
+        tracing::info!(%turn, "working on the turn");
         loop {
-            let parted = match decide::next(&self.transcript, turn) {
-                Step::Call => self.ask_model(&mut course).await?,
-                Step::Tool(call) => self.use_tool(&mut course, call).await?,
+            let exit = match decide::next(&self.transcript, turn) {
+                Step::Call => self.ask_model(&mut progress).await?,
+                Step::Tool(call) => self.use_tool(&mut progress, call).await?,
                 Step::GoOn => {
                     self.transcript.append(turn, Body::Note(Note { text: GO_ON.into() }))?;
                     None
                 }
                 Step::Refused { text } => {
                     let reason = format!("the model declined to answer. {text}").trim().to_owned();
-                    self.fail(turn, Trouble { code: "model.refused".into(), reason })?;
+                    self.fail(turn, ErrorDetail { code: "model.refused".into(), reason })?;
                     None
                 }
                 Step::Done(ending) => {
-                    self.finish(&course, ending).await?;
-                    Some(Parted::Done)
+                    self.finish(&progress, ending).await?;
+                    Some(TurnExit::Done)
                 }
             };
-            if let Some(parted) = parted {
-                tracing::info!(%turn, ?parted, "rests");
-                return Ok(parted);
+            if let Some(exit) = exit {
+                tracing::info!(%turn, done = exit == TurnExit::Done, "leaving the turn");
+                return Ok(exit);
             }
         }
     }
 
-    /// Says the end. A follow-up that came too late is not acknowledged by it.
-    async fn finish(&mut self, course: &Course, ending: Ending) -> Result<(), Fatal> {
-        let turn = course.turn;
+    /// Writes `turn_done`. It does not acknowledge a follow-up that came too late.
+    async fn finish(&mut self, progress: &TurnProgress, ending: Ending) -> Result<(), Fatal> {
+        let turn = progress.turn;
         let transcript = &self.transcript;
-        self.post.settle_held(turn, |input| transcript.holds(input));
-        self.post.ending(turn);
+        self.mailbox.acknowledge_repeats(turn, |input| transcript.holds(input));
+        self.mailbox.ending(turn);
         let Ending { id, outcome, text, error } = ending;
-        let (model_calls, tool_calls) = (course.model_calls, course.tool_calls);
-        let error = error.map(|trouble| Trouble { reason: fit(&trouble.reason), ..trouble });
-        let done = TurnDone { outcome, text: fit(&text), error, model_calls, tool_calls };
+        let (model_calls, tool_calls) = (progress.model_calls, progress.tool_calls);
+        let error = error.map(|trouble| ErrorDetail { reason: fit_to_letter(&trouble.reason), ..trouble });
+        let done = TurnDone { outcome, text: fit_to_letter(&text), error, model_calls, tool_calls };
         failpoint!("runner.turn_done.before");
-        self.post.outbox.say(turn, id, FromAgent::TurnDone(done)).await?;
+        self.mailbox.outbox.say(turn, id, FromAgent::TurnDone(done)).await?;
         failpoint!("runner.turn_done.after");
-        self.post.ended(turn);
+        self.mailbox.ended(turn);
         Ok(())
     }
 
@@ -182,18 +179,18 @@ impl<M: Model> Agent<M> {
         self.transcript.append(turn, Body::End(End { outcome, text, error: None })).map(|_| ())
     }
 
-    fn fail(&mut self, turn: TurnId, trouble: Trouble) -> Result<(), Fatal> {
+    fn fail(&mut self, turn: TurnId, trouble: ErrorDetail) -> Result<(), Fatal> {
         tracing::warn!(%turn, code = trouble.code, reason = trouble.reason, "the turn fails");
         let end = End { outcome: Outcome::Failed, text: String::new(), error: Some(trouble) };
         self.transcript.append(turn, Body::End(end)).map(|_| ())
     }
 
-    /// Takes in what people wrote meanwhile, then asks the model, unless something speaks against it.
-    async fn ask_model(&mut self, course: &mut Course) -> Result<Option<Parted>, Fatal> {
-        let turn = course.turn;
-        self.post.receive_all().await?;
+    /// Takes in follow-ups, then calls the model, unless the turn is interrupted, at a limit or due for compaction.
+    async fn ask_model(&mut self, progress: &mut TurnProgress) -> Result<Option<TurnExit>, Fatal> {
+        let turn = progress.turn;
+        self.mailbox.receive_all().await?;
         self.take_inputs(turn)?;
-        if self.post.interrupted(turn).is_some() {
+        if self.mailbox.interrupted(turn).is_some() {
             self.end(turn, Outcome::Interrupted, String::new())?;
             return Ok(None);
         }
@@ -201,8 +198,8 @@ impl<M: Model> Agent<M> {
             self.end(turn, Outcome::Finished, String::new())?;
             return Ok(None);
         }
-        if self.post.closing() {
-            return Ok(Some(Parted::Closing));
+        if self.mailbox.closing() {
+            return Ok(Some(TurnExit::Closing));
         }
         let calls = decide::model_calls(&self.transcript, turn);
         if calls >= self.begin.limits.model_calls {
@@ -210,74 +207,74 @@ impl<M: Model> Agent<M> {
             self.end(turn, Outcome::Limit, text)?;
             return Ok(None);
         }
-        if self.is_full(course) {
-            self.shorten(course, Aim::Room).await?;
+        if self.needs_compaction(progress) {
+            self.compact(progress, CompactionTarget::QuarterWindow).await?;
             return Ok(None);
         }
-        self.call_and_keep(course).await
+        self.call_and_keep(progress).await
     }
 
-    async fn call_and_keep(&mut self, course: &mut Course) -> Result<Option<Parted>, Fatal> {
-        let turn = course.turn;
-        let body = self.request(course);
+    async fn call_and_keep(&mut self, progress: &mut TurnProgress) -> Result<Option<TurnExit>, Fatal> {
+        let turn = progress.turn;
+        let body = self.request(progress);
         failpoint!("runner.model.before");
         let called = match body {
             Ok(body) => self.call(turn, Activity::Thinking, body).await?,
-            Err(error) => Called::Failed(Failure {
-                trouble: Trouble { code: "model.invalid_request".into(), reason: error.to_string() },
+            Err(error) => CallOutcome::Failed(Failure {
+                trouble: ErrorDetail { code: "model.invalid_request".into(), reason: error.to_string() },
                 too_long: false,
             }),
         };
         match called {
-            Called::Answer(answer) => {
+            CallOutcome::Answer(answer) => {
                 failpoint!("runner.model.after");
-                course.model_calls += 1;
+                progress.model_calls += 1;
                 self.transcript.append(turn, Body::Assistant(answer))?;
             }
-            Called::Failed(failure) if failure.too_long && !course.shortened => {
-                course.shortened = true;
+            CallOutcome::Failed(failure) if failure.too_long && !progress.shortened => {
+                progress.shortened = true;
                 tracing::warn!(reason = failure.trouble.reason, "the conversation is too long for the model");
-                self.shorten(course, Aim::Least).await?;
+                self.compact(progress, CompactionTarget::OpenTurnOnly).await?;
             }
-            Called::Failed(failure) => self.fail(turn, failure.trouble)?,
-            Called::Interrupted => self.end(turn, Outcome::Interrupted, String::new())?,
-            Called::Closing => return Ok(Some(Parted::Closing)),
+            CallOutcome::Failed(failure) => self.fail(turn, failure.trouble)?,
+            CallOutcome::Interrupted => self.end(turn, Outcome::Interrupted, String::new())?,
+            CallOutcome::Closing => return Ok(Some(TurnExit::Closing)),
         }
         Ok(None)
     }
 
-    /// The request for the next answer. The system prompt is made once per turn, see [`prompt::facts`].
-    fn request(&self, course: &mut Course) -> serde_json::Result<String> {
-        let system = course.system.get_or_insert_with(|| {
-            let entries = self.transcript.of_turn(course.turn).rev();
+    /// Builds the next request. The system prompt is built once per turn, see [`prompt::facts`].
+    fn request(&self, progress: &mut TurnProgress) -> serde_json::Result<String> {
+        let system = progress.system.get_or_insert_with(|| {
+            let entries = self.transcript.of_turn(progress.turn).rev();
             let chat = entries.into_iter().find_map(|entry| match &entry.body {
                 Body::Input(input) => Some(&input.chat),
                 _ => None,
             });
-            System {
+            SystemPrompt {
                 stable: prompt::stable(&self.begin, self.personality.text.as_deref()),
-                facts: prompt::facts(&self.begin, chat, self.clock.now(), self.shell().as_deref()),
+                facts: prompt::facts(&self.begin, chat, &self.clock.now(), self.shell().as_deref()),
             }
         });
         request::request(&self.begin.model, system, &self.offered, self.transcript.entries())
     }
 
-    /// Appends the turn's waiting inputs. They are settled by that: the transcript holds them.
+    /// Appends the turn's waiting inputs to the transcript and acknowledges them.
     fn take_inputs(&mut self, turn: TurnId) -> Result<(), Fatal> {
-        for letter in self.post.take_inputs(turn) {
+        for letter in self.mailbox.take_inputs(turn) {
             let ids: Vec<_> = letter.input.messages.iter().map(|message| message.id).collect();
             let new = self.transcript.append_input(turn, letter.input)?;
             failpoint!("runner.input.taken");
             if !new && self.transcript.of_turn(turn).next().is_none() {
                 self.recall_unanswered(turn, &ids)?;
             }
-            self.post.outbox.settle(letter.n);
+            self.mailbox.outbox.acknowledge(letter.n);
         }
         Ok(())
     }
 
-    /// A turn that brings nothing new: its messages were taken in by an earlier turn, whose run ended before the
-    /// host could know. If that turn came to no answer, this one owes it.
+    /// For a turn without new messages: an earlier turn took them in, and its run ended before the host learnt of it.
+    /// Messages that the earlier turn did not answer are named in a note, so that this turn answers them.
     fn recall_unanswered(&mut self, turn: TurnId, ids: &[ipc_schema::MessageSeq]) -> Result<(), Fatal> {
         let owed: Vec<_> = ids
             .iter()
@@ -299,13 +296,13 @@ impl<M: Model> Agent<M> {
         self.transcript.append(turn, Body::Note(Note { text })).map(|_| ())
     }
 
-    /// Calls the model until it answers, refuses, or the host stays away for good.
-    async fn call(&mut self, turn: TurnId, state: Activity, body: String) -> Result<Called, Fatal> {
+    /// Calls the model until it answers or refuses, or the tries are used up.
+    async fn call(&mut self, turn: TurnId, state: Activity, body: String) -> Result<CallOutcome, Fatal> {
         let (mut away, mut cuts) = (0, 0);
         loop {
             let draft = Draft::default();
             let shown = (state == Activity::Thinking).then_some(&draft);
-            let doing = Doing {
+            let work = Work {
                 turn,
                 state,
                 tool: None,
@@ -316,14 +313,14 @@ impl<M: Model> Agent<M> {
             };
             let call = self.model.call(body.clone(), &draft);
             let mut quick = false;
-            let pause = match attend(&mut self.post, doing, call).await? {
-                Attended::Interrupted(_) => return Ok(Called::Interrupted),
-                Attended::Closing => return Ok(Called::Closing),
-                Attended::Done(Ok(answer)) => return Ok(Called::Answer(answer)),
-                Attended::Done(Err(CallError::Failed(failure))) => return Ok(Called::Failed(failure)),
-                Attended::Done(Err(CallError::HostAway { reason })) => {
+            let pause = match run_interruptible(&mut self.mailbox, work, call).await? {
+                Watched::Interrupted(_) => return Ok(CallOutcome::Interrupted),
+                Watched::Closing => return Ok(CallOutcome::Closing),
+                Watched::Done(Ok(answer)) => return Ok(CallOutcome::Answer(answer)),
+                Watched::Done(Err(CallError::Failed(failure))) => return Ok(CallOutcome::Failed(failure)),
+                Watched::Done(Err(CallError::HostAway { reason })) => {
                     away += 1;
-                    // What was cut before, was cut because the host went away.
+                    // The earlier cuts happened because the host went away.
                     cuts = 0;
                     if away >= AWAY_TRIES {
                         return Err(Fatal::HostUnreachable {
@@ -336,13 +333,13 @@ impl<M: Model> Agent<M> {
                     quick = away <= AWAY_QUICK;
                     AWAY_PAUSE
                 }
-                Attended::Done(Err(CallError::Cut { reason })) => {
+                Watched::Done(Err(CallError::Cut { reason })) => {
                     away = 0;
                     cuts += 1;
                     if cuts > CUT_TRIES {
                         let reason = format!("the answer broke off {cuts} times: {reason}");
-                        let trouble = Trouble { code: "model.cut".into(), reason };
-                        return Ok(Called::Failed(Failure { trouble, too_long: false }));
+                        let trouble = ErrorDetail { code: "model.cut".into(), reason };
+                        return Ok(CallOutcome::Failed(Failure { trouble, too_long: false }));
                     }
                     tracing::warn!(cuts, reason, "the answer broke off");
                     Duration::from_secs(cuts.into())
@@ -351,13 +348,13 @@ impl<M: Model> Agent<M> {
             let paused = async {
                 tokio::select! {
                     () = sleep(pause) => {}
-                    () = self.model.back(), if quick => {}
+                    () = self.model.wait_until_reachable(), if quick => {}
                 }
             };
-            match attend(&mut self.post, Doing { draft: None, ..doing }, paused).await? {
-                Attended::Done(()) => {}
-                Attended::Interrupted(_) => return Ok(Called::Interrupted),
-                Attended::Closing => return Ok(Called::Closing),
+            match run_interruptible(&mut self.mailbox, Work { draft: None, ..work }, paused).await? {
+                Watched::Done(()) => {}
+                Watched::Interrupted(_) => return Ok(CallOutcome::Interrupted),
+                Watched::Closing => return Ok(CallOutcome::Closing),
             }
         }
     }

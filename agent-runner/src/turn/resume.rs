@@ -1,37 +1,37 @@
-//! What a new run owes to the one before it.
+//! Repairs the transcript after a run that ended early, and repeats letters that the host may not have.
+//! [`crate::run_loop`] calls it once per run.
 
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::Outcome;
 use ipc_schema::{LetterId, TurnId};
 
 use super::decide::{self, Step};
-use super::tool_use::PENDING;
-use super::{Agent, Course};
+use super::{Agent, TurnProgress};
 use crate::error::Fatal;
 use crate::model::Model;
-use crate::tools::{self, Call};
+use crate::tools::{self, Call, ask_person};
 use crate::transcript::{Body, ToolResult};
 
 impl<M: Model> Agent<M> {
-    /// Brings the transcript's last turn in order and returns it, if the host still holds it open. To be called
-    /// before `ready`.
+    /// Completes the transcript's last turn where the last run left it, and returns the turn if the host still holds
+    /// it open. Called before `ready`.
     ///
     /// # Errors
     /// [`Fatal::SessionUnwritable`].
     pub fn repair(&mut self) -> Result<Option<TurnId>, Fatal> {
         let Some(last) = self.transcript.last_turn() else { return Ok(None) };
         let has_end = matches!(decide::next(&self.transcript, last), Step::Done(_));
-        let open = self.begin.open.as_ref().filter(|open| open.turn == last && !self.post.has_ended(last));
+        let open = self.begin.open.as_ref().filter(|open| open.turn == last && !self.mailbox.has_ended(last));
         if let Some(open) = open {
             for id in open.consumed.clone() {
-                self.post.outbox.consumed(id);
+                self.mailbox.outbox.consumed(id);
             }
             if !has_end {
                 self.answer_lost_calls(last, |call| !tools::is_by_letter(call))?;
             }
             return Ok(Some(last));
         }
-        // The host has closed it, whatever the transcript thinks: nothing of it is repeated.
+        // The host has closed the turn, so nothing of it is repeated.
         if !has_end {
             self.answer_lost_calls(last, |_| true)?;
             self.end(last, Outcome::Interrupted, String::new())?;
@@ -39,31 +39,31 @@ impl<M: Model> Agent<M> {
         Ok(None)
     }
 
-    /// Calls ran one after another and each result was written before the next call began: so of the calls without
-    /// a result only the first can have begun.
+    /// Writes results for calls that the last run left open. Calls run one after another and each result is on disk
+    /// before the next call starts, so only the first open call can have started.
     fn answer_lost_calls(&mut self, turn: TurnId, which: impl Fn(&str) -> bool) -> Result<(), Fatal> {
         let lost = decide::unanswered_in(&self.transcript, turn).into_iter().enumerate();
         let results: Vec<_> = lost
             .filter(|(_, call)| which(&call.name))
             .map(|(index, call)| ToolResult {
                 tool_use_id: call.id,
-                content: if call.name == tools::ASK_PERSON {
-                    PENDING.into()
+                content: if call.name == ask_person::NAME {
+                    ask_person::PENDING.into()
                 } else if index == 0 {
                     "interrupted; it may have run. Look before you repeat it.".into()
                 } else {
                     "not run: the container ended before; call it again if it is still needed".into()
                 },
-                is_error: call.name != tools::ASK_PERSON,
+                is_error: call.name != ask_person::NAME,
             })
             .collect();
         if results.is_empty() { Ok(()) } else { self.transcript.append_results(turn, results) }
     }
 
-    /// Writes the letters of the open turn again that the host has not consumed. To be called after `ready`.
+    /// Writes the letters of the open turn again that the host has not consumed. Called after `ready`.
     ///
-    /// The end is not among them: `turn_done` tells by its ack which messages it answers, and the host gives them
-    /// again first.
+    /// `turn_done` is not among them: its `ack` says which messages it answers, and the host writes those again
+    /// first.
     ///
     /// # Errors
     /// When letters or entries cannot be written.
@@ -71,21 +71,21 @@ impl<M: Model> Agent<M> {
         for (entry, block, message) in self.sent_messages(turn) {
             self.say_message(turn, entry, block, &message).await?;
         }
-        let mut course = Course::new(turn);
+        let mut progress = TurnProgress::new(turn);
         while let Step::Tool(call) = decide::next(&self.transcript, turn)
             && call.name == tools::SEND_MESSAGE
-            && self.use_tool(&mut course, call).await?.is_none()
+            && self.use_tool(&mut progress, call).await?.is_none()
         {}
         for call in decide::unanswered_in(&self.transcript, turn) {
-            let asked = self.transcript.asked_by(turn, &call.id).map(|asked| asked.request.clone());
+            let asked = self.transcript.request_of(turn, &call.id).map(|asked| asked.request.clone());
             if let (Some(request), Ok(id)) = (asked, LetterId::of_request(turn, &call.id)) {
-                self.post.outbox.ask(turn, id, FromAgent::Request(request)).await?;
+                self.mailbox.outbox.ask(turn, id, FromAgent::Request(request)).await?;
             }
         }
         Ok(())
     }
 
-    /// Interim replies of a turn whose result says that they were sent.
+    /// The interim replies of a turn that the transcript records as sent.
     fn sent_messages(&self, turn: TurnId) -> Vec<(u64, u32, tools::SendMessage)> {
         let mut sent = Vec::new();
         for entry in self.transcript.of_turn(turn) {

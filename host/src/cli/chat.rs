@@ -274,7 +274,7 @@ async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) 
 
 /// The host would refuse it in these words; it need not travel for that.
 fn too_long(line: &str) -> Option<String> {
-    let told = || text::voiced(Voice::Notice, &text::too_long(line.len(), TEXT_MAX));
+    let told = || text::render(Voice::Notice, &text::too_long(line.len(), TEXT_MAX));
     (line.len() > TEXT_MAX).then(told)
 }
 

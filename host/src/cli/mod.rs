@@ -171,7 +171,7 @@ impl Here {
                 self.root.path().display()
             )));
         }
-        Ok(Store::beside(&path)?)
+        Ok(Store::open_for_command(&path)?)
     }
 
     /// Prints JSON where it was asked for, and else the text.

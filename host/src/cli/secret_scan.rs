@@ -14,9 +14,9 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
 use ipc_schema::text_sanitize;
-use ipc_schema::untrusted_fs::{Kind, Step, UntrustedDir, Walk};
+use ipc_schema::untrusted_fs::{Kind, UntrustedDir, Walk, WalkStep};
 
 use crate::config::Install;
 use crate::disk;
@@ -159,7 +159,7 @@ impl Canary {
         let (mut left, mut seen) = (BYTES_MAX, HashSet::new());
         while let Some(step) = walk.next() {
             let read = match step {
-                Step::Entry(entry) => {
+                WalkStep::Entry(entry) => {
                     let name = walk.path();
                     if self.stands_in(name.file_name().unwrap_or(OsStr::new("")).as_bytes()) {
                         self.hits.note(&format!("a name in {}", path.display()));
@@ -170,8 +170,8 @@ impl Canary {
                     }
                     of_entry(&walk, entry.kind, left)
                 }
-                Step::Left => Ok(None),
-                Step::Unread(e) => Err(e.to_string()),
+                WalkStep::Left => Ok(None),
+                WalkStep::Unread(e) => Err(e.to_string()),
             };
             match read {
                 Ok(Some(bytes)) => {

@@ -18,7 +18,7 @@ use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
     let store = here.store()?;
-    let (summary, losses) = (store.summary().await?, store.losses().await?);
+    let (summary, losses) = (store.summary().await?, store.posture_gaps().await?);
     let pins = store.pins().await?;
     let kept: Vec<_> =
         pins.iter().filter_map(|(group, pin)| Some((group, pin, pin.refused.as_ref()?))).collect();
@@ -99,7 +99,7 @@ pub(super) async fn run(here: &Here) -> Done {
 /// Who holds the box to its budget of letters: the kernel, or the host by looking.
 fn letters(here: &Here, run: &str, lane: &str) -> &'static str {
     let group = lane.split('/').next().unwrap_or_default();
-    let from = here.root.ipc().join(group).join(run).join(ipc_schema::layout::FROM_AGENT);
+    let from = here.root.ipc().join(group).join(run).join(ipc_schema::directory_layout::FROM_AGENT);
     if mailbox::is_covered(&from) { "limited" } else { "watched" }
 }
 

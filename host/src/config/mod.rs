@@ -1,21 +1,26 @@
-//! Files are the configuration. `lazaret.toml` and each group's `group.toml` are read into the types of
-//! [`files`], overridden from the environment, checked, and given out as domain values.
+//! The settings: `lazaret.toml` and each group's `group.toml`, read into the types of [`schema`], overridden from the
+//! environment, checked, and given to the other rooms as domain values.
 //!
-//! A group's file is read anew for every run, so that a change holds without a restart; the install's file is read
-//! at the start. Every error names the file, the line and column, what was expected, and the nearest right name.
+//! The host reads `lazaret.toml` at its start. It reads a group's file again when the file has changed, so a change
+//! holds without a restart. Every error names the file, the line and column, what was expected, and the nearest right
+//! name. Settings are the owner's: nothing here but [`edit`], [`first`] and [`personality`] writes a file.
 
+mod definitions;
 pub mod dirs;
-mod dotted_keys;
 pub mod edit;
+#[cfg(test)]
+mod example;
 pub mod first;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
+mod group_cache;
 mod mounts;
 pub mod personality;
+mod places;
 pub mod schema;
 mod secrets;
 mod show;
-mod typed_values;
+pub mod time_zones;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,15 +29,15 @@ use serde::de::DeserializeOwned;
 
 use crate::disk;
 use crate::domain::group::{Group, ModelChoice};
-use crate::domain::limits::{ContextLimits, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
-use crate::policy::mounts::Allowed;
+use crate::policy::mounts::AllowedRoot;
 use crate::policy::posture::acceptable;
 use crate::policy::rate_limit::Limits;
 pub use dirs::Root;
-use schema::{GroupFile, InstallFile, LimitsFile, ProviderKind};
-pub use show::{Shown, schema_of_group, schema_of_install};
+use group_cache::GroupCache;
+use schema::{GroupFile, InstallFile, ProviderKind};
+pub use show::Shown;
 
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,9 +45,8 @@ pub use show::{Shown, schema_of_group, schema_of_install};
 pub struct ConfigError {
     /// `lazaret.toml:3:7`, or the name of an environment variable.
     pub place: String,
-    /// What is wrong.
     pub what: String,
-    /// What to do.
+    /// What the person can do.
     pub hint: Option<String>,
     code: &'static str,
 }
@@ -62,7 +66,7 @@ impl ConfigError {
         self
     }
 
-    /// The machine's word.
+    /// The error code.
     pub fn code(&self) -> &'static str {
         self.code
     }
@@ -73,58 +77,54 @@ impl ConfigError {
 pub struct Provider {
     /// Its name in `[providers]`.
     pub name: String,
-    /// Which wire it speaks.
     pub kind: ProviderKind,
-    /// Its address, without the wire's own path.
+    /// Its address, without the path that the wire adds.
     pub base_url: String,
-    /// Its key.
     pub key: Option<Secret>,
 }
 
 /// The Telegram channel's settings.
 #[derive(Debug, Clone)]
 pub struct Telegram {
-    /// The bot's token.
     pub token: Secret,
     /// The Bot API's address.
     pub base_url: String,
-    /// How fast it is called.
+    /// How often the host may call it.
     pub pace: Limits,
 }
 
 /// The install's settings, checked.
 #[derive(Debug, Clone)]
 pub struct Install {
-    /// Where everything lies.
     pub root: Root,
-    /// The file's values, defaults filled in.
+    /// The values of the file and the environment, and the defaults of the others.
     pub file: InstallFile,
-    /// Owners by configuration.
+    /// The owners that the settings name. The store knows those who were paired.
     pub owners: Vec<SenderId>,
-    /// Providers by name.
     pub providers: BTreeMap<String, Provider>,
     /// The model that groups use unless they name one.
     pub model: ModelChoice,
-    /// Telegram, when it is set up.
+    /// `None` where Telegram is off or has no token.
     pub telegram: Option<Telegram>,
-    /// What groups may mount.
-    allowed_mounts: Vec<Allowed>,
+    allowed_mounts: Vec<AllowedRoot>,
     shown: Vec<Shown>,
+    groups: GroupCache,
 }
 
 impl Install {
-    /// Reads `lazaret.toml` below `root` (a missing one means every default) and the environment.
+    /// Reads `lazaret.toml` below `root` and the environment. A missing file means every default.
     ///
     /// # Errors
     /// The first setting that cannot be used.
     pub fn load(root: Root, env: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let path = root.install_file();
         let text = read_or_empty(&path)?;
-        let (file, shown) = show::with_overrides(&path, &text, env, InstallFile::filled)?;
+        let (file, shown) = show::with_overrides(&path, &text, env)?;
         let providers = secrets::providers(&file, &root, env)?;
         let model = model_choice(&file, &providers)?;
         for name in &file.engine.accept {
-            acceptable(name).map_err(|why| ConfigError::new("lazaret.toml: engine.accept", why))?;
+            acceptable(name)
+                .map_err(|why| ConfigError::new(places::of(&path, &text, &["engine", "accept"]), why))?;
         }
         let telegram = secrets::telegram(&file, &root, env)?;
         let allowed_mounts = mounts::allowed(&path, &text, &file, &root)?;
@@ -138,30 +138,55 @@ impl Install {
             telegram,
             allowed_mounts,
             shown,
+            groups: GroupCache::default(),
         })
     }
 
-    /// Every setting with its value and where that comes from.
+    /// Every setting with its value and the source of the value.
     pub fn shown(&self) -> &[Shown] {
         &self.shown
     }
 
-    /// Reads a group's file (a missing one means every default) and narrows the install's values by it.
+    /// A group's settings: those of its file, and the install's where the file is silent or missing. Each change of the
+    /// file holds from the next call on. A call costs one stat(2) while the file stays as it is.
     ///
     /// # Errors
-    /// The first setting that cannot be used; the other groups are not concerned.
+    /// The first setting that cannot be used. Other groups go on.
     pub fn group(&self, name: &GroupName) -> Result<Group, ConfigError> {
         let path = self.root.group_file(name);
-        let text = read_or_empty(&path)?;
-        let file: GroupFile = parse(&path, &text)?;
-        let mounts = mounts::of_group(&path, &text, &file, &self.allowed_mounts, &self.root)?;
-        Ok(Group { mounts, ..self.narrowed_by(name, file)? })
+        let version = disk::version(&path).map_err(|e| unreadable(&path, &e))?;
+        self.groups.get(name, version, || self.parse_group(name, &path))
     }
 
-    /// A group as it is without a file of its own: what stands in for a file that cannot be used.
+    fn parse_group(&self, name: &GroupName, path: &Path) -> Result<Group, ConfigError> {
+        let text = read_or_empty(path)?;
+        let file: GroupFile = parse(path, &text)?;
+        let place = |keys: &[&str]| places::of(path, &text, keys);
+        self.check_group(&parse(path, &text)?, place)?;
+        let mounts = mounts::of_group(path, &text, &file, &self.allowed_mounts, &self.root)?;
+        let runtime = self.runtime(&file, place)?;
+        let model = self.model_of(&file, place)?;
+        let base = self.default_group(name.clone());
+        Ok(Group {
+            persona: file.persona.unwrap_or(base.persona),
+            trigger: file.trigger.into(),
+            senders: file.senders,
+            priority: file.priority.into(),
+            image: file.image.unwrap_or(base.image),
+            model,
+            zone: file.zone.unwrap_or(base.zone),
+            limits: file.limits.over(&base.limits),
+            context: file.context.over(&base.context),
+            tools: file.tools.map_or(base.tools, Into::into),
+            mounts,
+            runtime,
+            delivery: file.delivery.map(Into::into),
+            name: base.name,
+        })
+    }
+
+    /// A group without a file of its own. It also stands in where the file cannot be used.
     pub fn default_group(&self, name: GroupName) -> Group {
-        let limits = self.file.limits.over(RunLimits::default());
-        let context = ContextLimits::default();
         Group {
             name,
             persona: self.file.persona.clone(),
@@ -170,12 +195,9 @@ impl Install {
             priority: Default::default(),
             image: self.file.image.clone(),
             model: self.model.clone(),
-            zone: self.file.zone.0,
-            limits,
-            context: ContextLimits {
-                messages: self.file.context.messages.unwrap_or(context.messages),
-                tokens: self.file.context.tokens.unwrap_or(context.tokens),
-            },
+            zone: self.file.zone.clone(),
+            limits: self.file.limits.clone(),
+            context: self.file.context,
             tools: self.file.tools.clone().into(),
             mounts: Vec::new(),
             runtime: None,
@@ -183,7 +205,7 @@ impl Install {
         }
     }
 
-    /// The delivery policy of a channel's chats, where their group names none.
+    /// The delivery policy of a channel's chats whose group names none.
     pub fn delivery(&self, channel: ChannelName) -> Delivery {
         match channel {
             ChannelName::Telegram => self.file.channels.telegram.delivery.into(),
@@ -191,66 +213,78 @@ impl Install {
         }
     }
 
-    fn narrowed_by(&self, name: &GroupName, file: GroupFile) -> Result<Group, ConfigError> {
-        let base = self.default_group(name.clone());
-        let path = self.root.group_file(name);
-        let place = || path.display().to_string();
-        let model = match &file.model {
-            None => self.model.clone(),
-            Some(choice) => {
-                let provider = choice.provider.clone().unwrap_or_else(|| self.model.provider.clone());
-                let known = self.providers.get(&provider).ok_or_else(|| {
-                    let names: Vec<_> = self.providers.keys().map(String::as_str).collect();
-                    ConfigError::new(place(), format!("model.provider = {provider:?} is not set up"))
-                        .hint(format!("lazaret.toml has the providers: {}", names.join(", ")))
-                })?;
-                let named = (provider == self.model.provider).then(|| self.model.model.clone());
-                let model =
-                    choice.name.clone().or(named).unwrap_or_else(|| known.kind.default_model().to_owned());
-                ModelChoice {
-                    provider,
-                    model,
-                    max_tokens: choice.max_tokens.unwrap_or(self.model.max_tokens),
-                    window: choice.window.unwrap_or(self.model.window),
-                }
+    /// Checks the numbers of a group's file: whether they are allowed at all, and whether the install grants them.
+    fn check_group(&self, file: &toml::Table, place: impl Fn(&[&str]) -> String) -> Result<(), ConfigError> {
+        let granted = toml::Table::try_from(&self.file).unwrap_or_default();
+        for setting in definitions::settings::<GroupFile>() {
+            let Some(wanted) = setting.in_table(file) else { continue };
+            let keys: Vec<&str> = setting.path.iter().map(String::as_str).collect();
+            setting.check(wanted).map_err(|why| ConfigError::new(place(&keys), why))?;
+            let (name, most) = (setting.name(), setting.in_table(&granted));
+            if let Some(most) = most.filter(|_| setting.is_at_most_install())
+                && definitions::measure(wanted) > definitions::measure(most)
+            {
+                let what = format!("{name} = {wanted} is above the install's {most}");
+                let hint = format!("raise {name} in lazaret.toml, or ask for less here");
+                return Err(ConfigError::new(place(&keys), what).hint(hint));
             }
-        };
-        Ok(Group {
-            persona: file.persona.unwrap_or(base.persona),
-            trigger: file.trigger.into(),
-            senders: file.senders,
-            priority: file.priority.into(),
-            image: file.image.unwrap_or(base.image),
-            model,
-            zone: file.zone.map_or(base.zone, |z| z.0),
-            limits: narrowed(&place(), &self.file.limits, &file.limits)?,
-            context: ContextLimits {
-                messages: file.context.messages.unwrap_or(base.context.messages),
-                tokens: file.context.tokens.unwrap_or(base.context.tokens),
-            },
-            tools: file.tools.map_or(base.tools, Into::into),
-            mounts: base.mounts,
-            runtime: self.runtime(&place(), file.runtime)?,
-            delivery: file.delivery.map(Into::into),
-            name: base.name,
+            if name == "limits.disk_images" && self.file.limits.disk_images && wanted.as_bool() == Some(false)
+            {
+                let what = "limits.disk_images = false takes away what the install has set for all";
+                return Err(
+                    ConfigError::new(place(&keys), what).hint("take it out here, or out of lazaret.toml")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn model_of(
+        &self,
+        file: &GroupFile,
+        place: impl Fn(&[&str]) -> String,
+    ) -> Result<ModelChoice, ConfigError> {
+        let Some(wanted) = file.model.clone() else { return Ok(self.model.clone()) };
+        // The install's model belongs to the install's provider: another provider has its own default.
+        let own_name = wanted.name.clone().flatten();
+        let wanted = wanted.over(&self.file.model);
+        let provider = wanted.provider.unwrap_or_else(|| self.model.provider.clone());
+        let known = self.providers.get(&provider).ok_or_else(|| {
+            let names: Vec<_> = self.providers.keys().map(String::as_str).collect();
+            let what = format!("model.provider = {provider:?} is not set up");
+            ConfigError::new(place(&["model", "provider"]), what)
+                .hint(format!("lazaret.toml has the providers: {}", names.join(", ")))
+        })?;
+        let of_install = (provider == self.model.provider).then(|| self.model.model.clone());
+        let model = own_name.or(of_install);
+        Ok(ModelChoice {
+            model: model.unwrap_or_else(|| known.kind.default_model().to_owned()),
+            provider,
+            max_tokens: wanted.max_tokens,
+            window: wanted.window,
         })
     }
 
-    /// A group names a runtime; the install says which may be named. A runtime decides what a box is, so a group's own
-    /// file is not enough.
-    fn runtime(&self, place: &str, wanted: Option<String>) -> Result<Option<String>, ConfigError> {
+    /// The runtime that a group names. The install must allow it, because the runtime decides how strong the sandbox
+    /// is.
+    fn runtime(
+        &self,
+        file: &GroupFile,
+        place: impl Fn(&[&str]) -> String,
+    ) -> Result<Option<String>, ConfigError> {
         let known = &self.file.engine.runtimes;
-        match wanted {
-            Some(name) if !known.contains(&name) => {
-                Err(ConfigError::new(place, format!("runtime = {name:?} is not one of this install's")).hint(
-                    format!("add it to engine.runtimes in lazaret.toml; there are: {}", known.join(", ")),
-                ))
+        match &file.runtime {
+            Some(name) if !known.contains(name) => {
+                let what = format!("runtime = {name:?} is not one of this install's");
+                let names = known.join(", ");
+                let hint = format!("add it to engine.runtimes in lazaret.toml; there are: {names}");
+                Err(ConfigError::new(place(&["runtime"]), what).hint(hint))
             }
-            wanted => Ok(wanted),
+            wanted => Ok(wanted.clone()),
         }
     }
 
-    /// The groups that have a folder, `main` first. A folder that is no group's name is passed over.
+    /// The groups that have a folder, `main` first. Folders whose name is not a group name are ignored.
     pub fn group_names(&self) -> Vec<GroupName> {
         let folders = disk::inside(&self.root.groups()).into_iter().filter(|path| disk::is_dir(path));
         let mut names: Vec<GroupName> =
@@ -259,7 +293,7 @@ impl Install {
         names
     }
 
-    /// Chats that group files name. A file that cannot be used names none: its own runs say what is wrong with it.
+    /// The chats that group files name. A file that cannot be used names none: the group's runs report its error.
     pub fn chats(&self) -> Vec<(ChatId, GroupName)> {
         let chats_of = |name: &GroupName| {
             let path = self.root.group_file(name);
@@ -277,36 +311,14 @@ impl Install {
     }
 }
 
-/// The group's numbers where it names some, else the install's, else the defaults. Of what the machine has, a group can
-/// only ask for less than the install grants.
-fn narrowed(place: &str, install: &LimitsFile, group: &LimitsFile) -> Result<RunLimits, ConfigError> {
-    let ceiling = install.over(RunLimits::default());
-    let wanted = group.over(ceiling.clone());
-    for (name, wanted, most) in [
-        ("memory_mib", wanted.memory >> 20, ceiling.memory >> 20),
-        ("milli_cpus", wanted.milli_cpus, ceiling.milli_cpus),
-        ("pids", wanted.pids.into(), ceiling.pids.into()),
-        ("letters_mib", wanted.letters.bytes >> 20, ceiling.letters.bytes >> 20),
-        ("letters_names", wanted.letters.names, ceiling.letters.names),
-        ("turn_mib", wanted.turn_bytes >> 20, ceiling.turn_bytes >> 20),
-        ("turn_letters", wanted.turn_letters, ceiling.turn_letters),
-        ("workspace_mib", wanted.workspace >> 20, ceiling.workspace >> 20),
-        ("session_mib", wanted.session >> 20, ceiling.session >> 20),
-        ("inbox_mib", wanted.inbox >> 20, ceiling.inbox >> 20),
-    ] {
-        if wanted > most {
-            return Err(ConfigError::new(
-                place,
-                format!("limits.{name} = {wanted} is above the install's {most}"),
-            )
-            .hint(format!("raise limits.{name} in lazaret.toml, or ask for less here")));
-        }
-    }
-    if ceiling.disk_images && !wanted.disk_images {
-        let what = "limits.disk_images = false takes away what the install has set for all";
-        return Err(ConfigError::new(place, what).hint("take it out here, or out of lazaret.toml"));
-    }
-    Ok(wanted)
+/// The JSON Schema of `lazaret.toml`.
+pub fn schema_of_install() -> serde_json::Value {
+    definitions::published::<InstallFile>()
+}
+
+/// The JSON Schema of `group.toml`.
+pub fn schema_of_group() -> serde_json::Value {
+    definitions::published::<GroupFile>()
 }
 
 fn model_choice(
@@ -318,7 +330,7 @@ fn model_choice(
         Some(name) => choose(name).ok_or_else(|| {
             ConfigError::new("lazaret.toml", format!("model.provider = {name:?} is not under [providers]"))
         })?,
-        // Real models before the tour, and the native wire before a translated one.
+        // Real models come before the tour, and the native wire before the translated one.
         None => ["anthropic", "openai", "tour"]
             .into_iter()
             .find_map(choose)
@@ -328,8 +340,8 @@ fn model_choice(
     Ok(ModelChoice {
         provider: provider.name.clone(),
         model: file.model.name.clone().unwrap_or_else(|| provider.kind.default_model().to_owned()),
-        max_tokens: file.model.max_tokens.unwrap_or(8_192),
-        window: file.model.window.unwrap_or(200_000),
+        max_tokens: file.model.max_tokens,
+        window: file.model.window,
     })
 }
 
@@ -337,8 +349,12 @@ fn read_or_empty(path: &Path) -> Result<String, ConfigError> {
     match disk::read_text(path) {
         Ok(text) => Ok(text),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        Err(e) => Err(ConfigError::new(path.display().to_string(), format!("cannot be read: {e}"))),
+        Err(e) => Err(unreadable(path, &e)),
     }
+}
+
+fn unreadable(path: &Path, e: &std::io::Error) -> ConfigError {
+    ConfigError::new(path.display().to_string(), format!("cannot be read: {e}"))
 }
 
 /// Reads one settings file into its type.
@@ -346,13 +362,10 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError>
     toml::from_str(text).map_err(|e| explain(path, text, &e))
 }
 
-/// File, line, column, and the nearest right name.
+/// Turns a parser's error into one with file, line, column and the nearest right name.
 fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let at = error.span().map_or(0, |s| s.start).min(text.len());
-    let before = text.get(..at).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
-    let place = format!("{}:{line}:{column}", path.display());
+    let place = places::at(path, text.get(..at).unwrap_or_default());
     let message = error.message().lines().next().unwrap_or_default().to_owned();
     let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
     match unknown {
@@ -369,7 +382,7 @@ fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     }
 }
 
-/// The known name that is closest, if it is close at all.
+/// The known name that is most like `name`, if one is.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|k| (strsim::damerau_levenshtein(name, k), k))
@@ -378,7 +391,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
         .map(|(_, k)| k)
 }
 
-/// Paths in messages are shown as the person knows them.
+/// A path as messages show it: relative to the current folder where it is below it.
 pub fn shown_path(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     path.strip_prefix(&here).unwrap_or(path).display().to_string()

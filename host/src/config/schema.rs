@@ -1,4 +1,5 @@
-//! The settings files as types. Their field docs are the text of the JSON Schemas.
+//! The settings files as `settings!` tables. A new setting is one entry here, or in `domain::limits`, and its use.
+//! `host/src/README.md` has the steps.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,260 +10,184 @@ use serde::{Deserialize, Serialize};
 
 use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
-pub use super::typed_values::{Span, Zone};
 use crate::domain::group::{Priority, Trigger};
 use crate::domain::image::DEFAULT_IMAGE;
-use crate::domain::limits::{Budget, ContextLimits, RunLimits};
+use crate::domain::limits::{ContextFile, ContextLimits, LimitsFile, RunLimits};
 use crate::domain::outbound::Delivery;
-use crate::domain::{ChatId, SenderId};
+use crate::domain::settings::{Span, settings};
+use crate::domain::{ChatId, SenderId, Zone};
 use crate::policy::rate_limit::{Limit, Limits};
 
-/// `lazaret.toml`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct InstallFile {
-    /// What people call the agent.
-    pub persona: String,
-    /// The time zone of groups that name none.
-    pub zone: Zone,
-    /// Who may do everything, by id: `["telegram:12345"]`. Whoever is paired first comes on top.
-    #[schemars(with = "Vec<String>")]
-    pub owners: Vec<SenderId>,
-    /// The image of groups that name none.
-    pub image: String,
-    /// The model of groups that name none.
-    pub model: ModelFile,
-    /// How much may happen at once.
-    pub host: HostFile,
-    /// How long things are kept.
-    pub keep: KeepFile,
-    /// The container engine.
-    pub engine: EngineFile,
-    /// Limits of every run. Groups may name others, but no more of the machine (memory, processors, processes, disk)
-    /// than these.
-    pub limits: LimitsFile,
-    /// Talk that goes with a wake.
-    pub context: ContextFile,
-    /// Tool policy: a guard rail for the model, not a wall.
-    pub tools: ToolsFile,
-    /// What groups may mount.
-    pub mounts: MountsFile,
-    /// Chat platforms.
-    pub channels: ChannelsFile,
-    /// Model providers by name. Without any, the environment decides: `ANTHROPIC_API_KEY`, `OPENAI_BASE_URL`, else
-    /// the tour.
-    pub providers: BTreeMap<String, ProviderFile>,
-}
-
-impl Default for InstallFile {
-    fn default() -> Self {
-        Self {
-            persona: "Laz".into(),
-            zone: Zone(chrono_tz::UTC),
-            owners: Vec::new(),
-            image: DEFAULT_IMAGE.into(),
-            model: ModelFile::default(),
-            host: HostFile::default(),
-            keep: KeepFile::default(),
-            engine: EngineFile::default(),
-            limits: LimitsFile::default(),
-            context: ContextFile::default(),
-            tools: ToolsFile::default(),
-            mounts: MountsFile::default(),
-            channels: ChannelsFile::default(),
-            providers: BTreeMap::new(),
-        }
+settings! {
+    /// `lazaret.toml`
+    InstallFile {
+        /// What people call the agent.
+        persona: String = "Laz".into();
+        /// The time zone of groups that name none, such as "Europe/Berlin".
+        zone: Zone = Zone::utc();
+        /// Who may do everything, by id. The person of the first chat that is admitted to `main` becomes an owner too.
+        #[schemars(with = "Vec<String>", example = ["telegram:12345"])]
+        owners: Vec<SenderId> = Vec::new();
+        /// The image of groups that name none.
+        image: String = DEFAULT_IMAGE.into();
+        /// The model of groups that name none.
+        model: ModelSettings = ModelSettings::default();
+        /// Model providers by name. Without any, the environment decides: `ANTHROPIC_API_KEY`, `OPENAI_BASE_URL`, else
+        /// the tour, which needs no key.
+        providers: BTreeMap<String, ProviderFile> = BTreeMap::new();
+        /// Chat platforms.
+        channels: ChannelsFile = ChannelsFile::default();
+        /// How much may happen at once, and how long the host waits.
+        host: HostFile = HostFile::default();
+        /// How long the host keeps what nothing needs any more.
+        keep: KeepFile = KeepFile::default();
+        /// The container engine.
+        engine: EngineFile = EngineFile::default();
+        /// What groups may mount beside their own files. A mount is read-only unless it says `writable = true` here and
+        /// in the group's file. The host refuses the usual places of secrets in any case. The agent can read the path:
+        /// put no names into it.
+        mounts: MountsFile = MountsFile::default();
+        /// Limits of every run. A group's file may name others. Of what the machine has (memory, processors, processes,
+        /// disk) a group may only take less.
+        limits: RunLimits = RunLimits::default();
+        /// Earlier messages that go along when a message wakes the agent.
+        context: ContextLimits = ContextLimits::default();
+        /// Which tools the model may use: a guard rail for the model, not a boundary.
+        tools: ToolsFile = ToolsFile::default();
     }
 }
 
-impl InstallFile {
-    /// The same with defaults for the settings that `[limits]` and `[context]` leave out.
-    pub fn filled(mut self) -> Self {
-        self.limits = LimitsFile::from(self.limits.over(RunLimits::default()));
-        let default = ContextLimits::default();
-        self.context.messages.get_or_insert(default.messages);
-        self.context.tokens.get_or_insert(default.tokens);
-        self.model.max_tokens.get_or_insert(8_192);
-        self.model.window.get_or_insert(200_000);
-        self
+settings! {
+    /// `groups/NAME/group.toml`
+    GroupFile {
+        /// Chats of this group, beside those that were admitted by code. A chat that is taken out stays admitted.
+        #[schemars(with = "Vec<String>")]
+        chats: Vec<ChatId> = Vec::new();
+        /// What people call the agent here.
+        persona: Option<String> = None;
+        /// When a message wakes the agent: `"addressed"` (default), `"always"`, or a list of words.
+        trigger: TriggerFile = TriggerFile::default();
+        /// Only these people (and owners) wake the agent; what others write is context.
+        #[schemars(with = "Option<Vec<String>>")]
+        senders: Option<Vec<SenderId>> = None;
+        /// Which group goes first when all slots are taken.
+        priority: PriorityFile = PriorityFile::default();
+        /// The image of this group's boxes.
+        image: Option<String> = None;
+        /// The engine's runtime of this group's boxes, such as `"runsc"` (gVisor); one of `engine.runtimes` in
+        /// lazaret.toml.
+        runtime: Option<String> = None;
+        /// The model of this group.
+        model: Option<ModelFile> = None;
+        /// The group's time zone.
+        zone: Option<Zone> = None;
+        /// Limits of this group's runs.
+        limits: LimitsFile = LimitsFile::default();
+        /// Earlier messages that go along when a message wakes the agent.
+        context: ContextFile = ContextFile::default();
+        /// Which tools the model may use here, instead of the install's rules.
+        tools: Option<ToolsFile> = None;
+        /// Directories and files of the machine that the agent sees, as far as `[mounts]` in lazaret.toml allows them.
+        mounts: Vec<MountFile> = Vec::new();
+        /// What the host does here with a part that may or may not have arrived, instead of the channel's setting.
+        delivery: Option<DeliveryFile> = None;
     }
 }
 
-/// `groups/NAME/group.toml`
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct GroupFile {
-    /// Chats of this group, beside those that were admitted by code. One that is taken out stays admitted.
-    #[schemars(with = "Vec<String>")]
-    pub chats: Vec<ChatId>,
-    /// What people call the agent here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub persona: Option<String>,
-    /// When a message wakes the agent: `"addressed"` (default), `"always"`, or a list of words.
-    pub trigger: TriggerFile,
-    /// Only these people (and owners) wake the agent; what others write is context.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Vec<String>>")]
-    pub senders: Option<Vec<SenderId>>,
-    /// Who waits for whom when slots are scarce.
-    pub priority: PriorityFile,
-    /// The image of this group's boxes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-    /// The engine's runtime of this group's boxes, such as `"runsc"` (gVisor); one of the install's `engine.runtimes`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub runtime: Option<String>,
-    /// The model of this group.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<ModelFile>,
-    /// The group's time zone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub zone: Option<Zone>,
-    /// Limits of this group's runs; not more memory, processors, processes or disk than the install's.
-    pub limits: LimitsFile,
-    /// Talk that goes with a wake.
-    pub context: ContextFile,
-    /// Tool policy of this group, instead of the install's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tools: Option<ToolsFile>,
-    /// Directories and files of the machine that the agent sees, as far as the install allows them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub mounts: Vec<MountFile>,
-    /// What is done here about a part of which nobody knows whether it arrived, instead of the channel's setting.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub delivery: Option<DeliveryFile>,
+settings! {
+    /// A model.
+    ModelSettings / ModelFile {
+        /// A name under `[providers]`.
+        #[schemars(example = &"anthropic")]
+        provider: Option<String> = None;
+        /// The model's name there.
+        #[schemars(example = &"claude-sonnet-5-5")]
+        name: Option<String> = None;
+        /// The longest answer, in tokens.
+        max_tokens: u32 = 8_192, in 1..;
+        /// The context window, in tokens.
+        window: u32 = 200_000, in 1..;
+    }
 }
 
-/// A model.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelFile {
-    /// A name under `[providers]`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub provider: Option<String>,
-    /// The model's name there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The longest answer, in tokens (8192).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_tokens: Option<u32>,
-    /// The context window, in tokens (200000).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub window: Option<u32>,
-}
-
-/// How much may happen at once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct HostFile {
-    /// Runs that start or work.
-    pub working_runs: usize,
-    /// Boxes that live, listening ones included.
-    pub live_boxes: usize,
-    /// The largest file that is stored for an agent or sent for one, in MiB.
-    pub attachment_mib: u64,
-    /// How long a model that is busy or away is asked again before the turn is told.
-    pub model_retry: Span,
-    /// How long a reply is tried while the platform is away.
-    pub delivery_retry: Span,
-    /// A reply older than this is not sent any more; its chat is told.
-    pub reply_lifetime: Span,
-    /// Room that is kept to be given back when the disk is full, in MiB.
-    pub ballast_mib: u64,
-    /// With less than this free, in MiB, no messages are read; what runs may finish.
-    pub free_floor_mib: u64,
-    /// The hour of the night, in the install's zone, at which a copy of the database is made and old things go.
-    pub night_hour: u8,
-    /// How long turns may go on when the host is told to stop; what is not finished then is left to its box.
-    pub drain: Span,
-    /// How long a box waits for a person's answer before its turn is suspended.
-    pub question_wait: Span,
-    /// How long a question can be answered.
-    pub question_expiry: Span,
+settings! {
+    /// How much may happen at once, and how long the host waits.
+    HostFile {
+        /// How many runs may start or work at one time.
+        working_runs: usize = 4, in 1..;
+        /// How many boxes may live at one time, those that listen included.
+        live_boxes: usize = 12, in 1..;
+        /// The largest file that people send an agent, or an agent sends them, in MiB.
+        attachment_mib: u64 = 20;
+        /// How long the host repeats a model call that the provider cannot answer now. Then the turn fails.
+        model_retry: Span = Span::minutes(2);
+        /// How long the host repeats a reply while the platform cannot be reached.
+        delivery_retry: Span = Span::hours(24);
+        /// The host does not send a reply that is older than this. It tells the chat.
+        reply_lifetime: Span = Span::hours(24);
+        /// How much disk the host keeps back, in MiB. It gives this up when the disk is full, so that it can still act.
+        ballast_mib: u64 = 64;
+        /// With less free disk than this, in MiB, the host reads no messages. They wait at the platform; runs go on.
+        free_floor_mib: u64 = 256;
+        /// The hour, in the zone above, at which the host copies the database and removes old things.
+        night_hour: u8 = 3, in 0..=23;
+        /// How long turns may go on when the host is told to stop. The next host takes over boxes that still work.
+        drain: Span = Span::seconds(30);
+        /// How long a box waits for a person's answer. Then the box is closed, and the answer starts another one.
+        question_wait: Span = Span::minutes(1);
+        /// How long a person can answer a question.
+        question_expiry: Span = Span::hours(24), in Span::seconds(1)..;
+    }
 }
 
 impl HostFile {
     /// Bytes that one file may have, from people and to them.
     pub fn attachment_bytes(&self) -> u64 {
-        self.attachment_mib << 20
+        self.attachment_mib.saturating_mul(1 << 20)
     }
 }
 
-impl Default for HostFile {
-    fn default() -> Self {
-        Self {
-            working_runs: 4,
-            live_boxes: 12,
-            attachment_mib: 20,
-            model_retry: Span(Duration::from_secs(120)),
-            delivery_retry: Span(Duration::from_secs(24 * 3600)),
-            reply_lifetime: Span(Duration::from_secs(24 * 3600)),
-            ballast_mib: 64,
-            free_floor_mib: 256,
-            night_hour: 3,
-            drain: Span(Duration::from_secs(30)),
-            question_wait: Span(Duration::from_secs(60)),
-            question_expiry: Span(Duration::from_secs(24 * 3600)),
-        }
+settings! {
+    /// How long the host keeps what nothing needs any more.
+    KeepFile {
+        /// Copies of letters, and the rows that belong to them.
+        letters: Span = Span::days(14);
+        /// The size of all copies of letters, in MiB. The host removes the oldest first.
+        letters_mib: u64 = 1024;
+        /// Attachments.
+        media: Span = Span::days(30);
+        /// Transcripts that were ended or shortened, and what model calls cost.
+        transcripts: Span = Span::days(90);
+        /// How many nightly copies of the database there are.
+        copies: usize = 7, in 1..;
     }
 }
 
-/// How long things are kept that nothing needs any more.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct KeepFile {
-    /// Copies of letters, and the rows that belong to them.
-    pub letters: Span,
-    /// All copies of letters together, in MiB; the oldest go first.
-    pub letters_mib: u64,
-    /// Attachments.
-    pub media: Span,
-    /// Transcripts that were ended or shortened, and what model calls cost.
-    pub transcripts: Span,
-    /// Nightly copies of the database.
-    pub copies: usize,
-}
-
-impl Default for KeepFile {
-    fn default() -> Self {
-        let days = |n: u64| Span(Duration::from_secs(n * 24 * 3600));
-        Self { letters: days(14), letters_mib: 1024, media: days(30), transcripts: days(90), copies: 7 }
+settings! {
+    /// The container engine.
+    EngineFile {
+        /// The engine's socket. `DOCKER_HOST` is used where this is not set.
+        socket: String = "unix:///var/run/docker.sock".into();
+        /// Runtimes that a group may name.
+        runtimes: Vec<String> = vec!["runc".into(), "runsc".into()];
+        /// Parts of the box's protection that you accept to lose, by name. `lazaret box check` shows the names. Without
+        /// an entry here, the host starts no box that lacks a part.
+        #[schemars(example = ["memory-limit"])]
+        accept: Vec<String> = Vec::new();
     }
 }
 
-/// The container engine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct EngineFile {
-    /// The engine's socket. `DOCKER_HOST` is used where this is not set.
-    pub socket: String,
-    /// Runtimes that a group may name: `["runc", "runsc"]`.
-    pub runtimes: Vec<String>,
-    /// Losses of the posture that you accept, by name: `["memory-limit"]`. Without this a box that is not what it was
-    /// asked to be is refused; `lazaret box check` names the lines.
-    pub accept: Vec<String>,
-}
-
-impl Default for EngineFile {
-    fn default() -> Self {
-        Self {
-            socket: "unix:///var/run/docker.sock".into(),
-            runtimes: vec!["runc".into(), "runsc".into()],
-            accept: Vec::new(),
-        }
+settings! {
+    /// What groups may mount.
+    MountsFile {
+        /// Directories; a group may mount them, and what lies in them.
+        #[schemars(example = [AllowedMountFile { path: "/srv/photos".into(), writable: false }])]
+        allow: Vec<AllowedMountFile> = Vec::new();
     }
-}
-
-/// What groups may mount.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct MountsFile {
-    /// Directories; a group may mount them, and what lies in them.
-    pub allow: Vec<AllowedMountFile>,
 }
 
 /// A directory that groups may mount.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AllowedMountFile {
     /// Its absolute path, without links.
@@ -273,7 +198,7 @@ pub struct AllowedMountFile {
 }
 
 /// A mount of a group.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MountFile {
     /// The absolute path on this machine, without links.
@@ -285,156 +210,20 @@ pub struct MountFile {
     pub writable: bool,
 }
 
-/// Limits. In a group's file: only what differs.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsFile {
-    /// A listening box closes after this much quiet; 0 gives one container per turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle_window: Option<Span>,
-    /// A turn's time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub turn: Option<Span>,
-    /// A run's time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run: Option<Span>,
-    /// Model calls per turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model_calls: Option<u32>,
-    /// Requests to the host per turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub requests: Option<u32>,
-    /// Interim replies per turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub messages: Option<u32>,
-    /// A command's time when the model names none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub command: Option<Span>,
-    /// The longest time the model may ask for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub command_max: Option<Span>,
-    /// Bytes of a command's output that reach the model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_bytes: Option<u32>,
-    /// Memory of a box in MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_mib: Option<u64>,
-    /// Processors of a box in thousandths.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub milli_cpus: Option<u64>,
-    /// Processes and threads of a box.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pids: Option<u32>,
-    /// Letters that lie in the box's letter directory at one time, in MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub letters_mib: Option<u64>,
-    /// Names that lie there at one time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub letters_names: Option<u64>,
-    /// Letters of a turn all together, in MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub turn_mib: Option<u64>,
-    /// Letters of a turn, by number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub turn_letters: Option<u64>,
-    /// The group's workspace, in MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub workspace_mib: Option<u64>,
-    /// The group's transcripts, in MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_mib: Option<u64>,
-    /// Files that people have sent to the group, all together, in MiB; the oldest go first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub inbox_mib: Option<u64>,
-    /// Whether workspace and transcripts each get a file system of their own, in an image of their limit's size: a box
-    /// that fills one is told by the kernel, and is not ended. Needs root, loop devices and `mkfs.ext4`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disk_images: Option<bool>,
-}
-
-impl LimitsFile {
-    /// These values over `base`.
-    pub fn over(&self, base: RunLimits) -> RunLimits {
-        let span = |own: Option<Span>, base| own.map_or(base, |s| s.0);
-        let mib = |own: Option<u64>, base| own.map_or(base, |m| m.saturating_mul(1 << 20));
-        RunLimits {
-            idle_window: span(self.idle_window, base.idle_window),
-            turn: span(self.turn, base.turn),
-            run: span(self.run, base.run),
-            model_calls: self.model_calls.unwrap_or(base.model_calls),
-            requests: self.requests.unwrap_or(base.requests),
-            messages: self.messages.unwrap_or(base.messages),
-            command: span(self.command, base.command),
-            command_max: span(self.command_max, base.command_max),
-            output_bytes: self.output_bytes.unwrap_or(base.output_bytes),
-            memory: mib(self.memory_mib, base.memory),
-            milli_cpus: self.milli_cpus.unwrap_or(base.milli_cpus),
-            pids: self.pids.unwrap_or(base.pids),
-            letters: Budget {
-                bytes: mib(self.letters_mib, base.letters.bytes),
-                names: self.letters_names.unwrap_or(base.letters.names),
-            },
-            turn_bytes: mib(self.turn_mib, base.turn_bytes),
-            turn_letters: self.turn_letters.unwrap_or(base.turn_letters),
-            workspace: mib(self.workspace_mib, base.workspace),
-            session: mib(self.session_mib, base.session),
-            inbox: mib(self.inbox_mib, base.inbox),
-            disk_images: self.disk_images.unwrap_or(base.disk_images),
-        }
+settings! {
+    /// Which tools the model may use.
+    ToolsFile {
+        /// What happens with tools that no rule names: allow, record, ask or deny. `ask` refuses until there is a way
+        /// to ask.
+        default: ToolVerdict = ToolVerdict::Record;
+        /// The first rule that fits decides.
+        #[schemars(example = [ToolRuleFile::example()])]
+        rules: Vec<ToolRuleFile> = Vec::new();
     }
-}
-
-impl From<RunLimits> for LimitsFile {
-    fn from(l: RunLimits) -> Self {
-        Self {
-            idle_window: Some(Span(l.idle_window)),
-            turn: Some(Span(l.turn)),
-            run: Some(Span(l.run)),
-            model_calls: Some(l.model_calls),
-            requests: Some(l.requests),
-            messages: Some(l.messages),
-            command: Some(Span(l.command)),
-            command_max: Some(Span(l.command_max)),
-            output_bytes: Some(l.output_bytes),
-            memory_mib: Some(l.memory >> 20),
-            milli_cpus: Some(l.milli_cpus),
-            pids: Some(l.pids),
-            letters_mib: Some(l.letters.bytes >> 20),
-            letters_names: Some(l.letters.names),
-            turn_mib: Some(l.turn_bytes >> 20),
-            turn_letters: Some(l.turn_letters),
-            workspace_mib: Some(l.workspace >> 20),
-            session_mib: Some(l.session >> 20),
-            inbox_mib: Some(l.inbox >> 20),
-            disk_images: Some(l.disk_images),
-        }
-    }
-}
-
-/// Talk that goes with a wake.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ContextFile {
-    /// At most this many messages, newest first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub messages: Option<usize>,
-    /// At most this many tokens, estimated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<usize>,
-}
-
-/// Tool policy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ToolsFile {
-    /// For tools that no rule names. `ask` refuses until there is a way to ask.
-    pub default: ToolVerdict,
-    /// The first rule that matches decides.
-    pub rules: Vec<ToolRuleFile>,
 }
 
 /// One rule of the tool policy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ToolRuleFile {
     /// The tool's name.
@@ -446,9 +235,10 @@ pub struct ToolRuleFile {
     pub verdict: ToolVerdict,
 }
 
-impl Default for ToolsFile {
-    fn default() -> Self {
-        Self { default: ToolVerdict::Record, rules: Vec::new() }
+impl ToolRuleFile {
+    fn example() -> Self {
+        let command = Some("git push*".into());
+        Self { tool: "run_command".into(), command, verdict: ToolVerdict::Deny }
     }
 }
 
@@ -459,48 +249,34 @@ impl From<ToolsFile> for ToolPolicy {
     }
 }
 
-/// Chat platforms.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ChannelsFile {
+settings! {
+    /// Chat platforms.
+    ChannelsFile {
+        /// Telegram. It is on when a token is found.
+        telegram: TelegramFile = TelegramFile::default();
+    }
+}
+
+settings! {
     /// Telegram. It is on when a token is found.
-    pub telegram: TelegramFile,
-}
-
-/// Telegram.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TelegramFile {
-    /// Off keeps it off even where a token is found.
-    pub enabled: bool,
-    /// A file of mode 0600 that holds the token; `TELEGRAM_BOT_TOKEN` is used where this is not set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_file: Option<String>,
-    /// The Bot API's address.
-    pub base_url: String,
-    /// What is done about a part of which nobody knows whether it arrived: `"resend"` (never lost, seldom doubled),
-    /// `"edit"` (a placeholder comes first; text is never doubled) or `"hold"` (the chat is asked).
-    pub delivery: DeliveryFile,
-    /// Calls in one chat that may follow each other at once; on average it is one a second.
-    pub chat_burst: u32,
-    /// Calls a minute in one room, all of its topics together.
-    pub room_per_minute: u32,
-    /// Calls a second in all chats together.
-    pub bot_per_second: u32,
-}
-
-impl Default for TelegramFile {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            token_file: None,
-            base_url: "https://api.telegram.org".into(),
-            delivery: DeliveryFile::default(),
-            // https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
-            chat_burst: 3,
-            room_per_minute: 20,
-            bot_per_second: 30,
-        }
+    TelegramFile {
+        /// `false` keeps it off even where a token is found.
+        enabled: bool = true;
+        /// A file of mode 0600 that holds the token; `TELEGRAM_BOT_TOKEN` is used where this is not set.
+        #[schemars(example = &"secrets/telegram")]
+        token_file: Option<String> = None;
+        /// The Bot API's address.
+        base_url: String = "https://api.telegram.org".into();
+        /// What the host does with a part that may or may not have arrived: "resend" (never lost, seldom doubled),
+        /// "edit" (a placeholder comes first, then its text; text is never doubled) or "hold" (the host asks the chat).
+        delivery: DeliveryFile = DeliveryFile::default();
+        // https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
+        /// How many calls in one chat may follow each other at once; on average it is one a second.
+        chat_burst: u32 = 3;
+        /// How many calls a minute one room gets, all of its topics together.
+        room_per_minute: u32 = 20;
+        /// How many calls a second all chats get together.
+        bot_per_second: u32 = 30;
     }
 }
 
@@ -541,7 +317,7 @@ impl From<DeliveryFile> for Delivery {
 }
 
 /// A model provider.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProviderFile {
     /// The wire it speaks.
@@ -599,7 +375,7 @@ impl ProviderKind {
 }
 
 /// A trigger in a file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "trigger is \"addressed\", \"always\" or a list of words")]
 pub enum TriggerFile {
     /// A word of ours.

@@ -1,15 +1,14 @@
-//! The environment over the file, every setting with its source, and the schemas.
+//! The environment over the file, and every setting with its source.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use schemars::JsonSchema;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::schema::{GroupFile, InstallFile};
-use super::{ConfigError, dotted_keys, nearest, parse};
+use super::definitions::{self, Setting};
+use super::schema::InstallFile;
+use super::{ConfigError, nearest, parse, places};
 use crate::domain::group::ModelChoice;
 
 /// Variables that begin like an override and are something else.
@@ -31,71 +30,68 @@ pub struct Shown {
     pub source: String,
 }
 
-/// The JSON Schema of `lazaret.toml`.
-pub fn schema_of_install() -> schemars::Schema {
-    schemars::schema_for!(InstallFile)
-}
-
-/// The JSON Schema of `group.toml`.
-pub fn schema_of_group() -> schemars::Schema {
-    schemars::schema_for!(GroupFile)
-}
-
-/// Reads a file, puts `LAZARET_…` variables over it and tells where each value comes from. `filled` puts defaults where
-/// a table of the file names only some of its settings.
-pub(super) fn with_overrides<T>(
+/// Reads `lazaret.toml`, puts `LAZARET_…` variables over it and tells where each value comes from.
+///
+/// # Errors
+/// The first setting that cannot be used, with its place in the file, or its variable.
+pub(super) fn with_overrides(
     path: &Path,
     text: &str,
     env: &BTreeMap<String, String>,
-    filled: impl Fn(T) -> T,
-) -> Result<(T, Vec<Shown>), ConfigError>
-where
-    T: DeserializeOwned + Serialize + JsonSchema,
-{
-    // Once as the type, so that an error has its place in the file.
-    let as_written: T = parse(path, text)?;
-    let mut table: Table = parse(path, text)?;
-    let from_file = dotted_keys::leaves(&table);
-    let known = dotted_keys::of_schema(schemars::schema_for!(T).as_value());
+) -> Result<(InstallFile, Vec<Shown>), ConfigError> {
+    // First as the type, so that an error has its place in the file.
+    let mut settings: InstallFile = parse(path, text)?;
+    let in_file: Table = parse(path, text)?;
+    let mut table = in_file.clone();
+    let known = definitions::settings::<InstallFile>();
     let mut overrides = BTreeMap::new();
     for (variable, value) in env.iter().filter(|(v, _)| is_override(v)) {
-        let setting = known.iter().find(|path| dotted_keys::variable(path) == **variable);
-        let Some(setting) = setting else {
-            let names: Vec<String> = known.iter().map(|p| dotted_keys::variable(p)).collect();
-            let error =
-                ConfigError::new(variable.as_str(), "overrides no setting").coded("config.unknown_key");
-            return Err(match nearest(variable, names.iter().map(String::as_str)) {
-                Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error.hint("`lazaret config show` lists every setting"),
-            });
-        };
-        dotted_keys::set(&mut table, setting, typed(value));
-        let now: Result<T, _> = table.clone().try_into();
-        now.map_err(|e| ConfigError::new(variable.as_str(), e.message().to_owned()))?;
-        overrides.insert(setting.join("."), variable.clone());
-    }
-    let settings: T = if overrides.is_empty() {
-        as_written
-    } else {
-        table
+        let setting = known.iter().find(|setting| setting.variable() == **variable);
+        let setting = setting.ok_or_else(|| unknown_variable(variable, &known))?;
+        setting.set(&mut table, typed(value));
+        settings = table
+            .clone()
             .try_into()
-            .map_err(|e: toml::de::Error| ConfigError::new("environment", e.message().to_owned()))?
-    };
-    let settings = filled(settings);
+            .map_err(|e: toml::de::Error| ConfigError::new(variable.as_str(), e.message().to_owned()))?;
+        overrides.insert(setting.name(), variable.clone());
+    }
+    for setting in &known {
+        let Some(value) = setting.in_table(&table) else { continue };
+        setting.check(value).map_err(|why| {
+            let keys: Vec<&str> = setting.path.iter().map(String::as_str).collect();
+            let place = overrides.get(&setting.name()).cloned();
+            ConfigError::new(place.unwrap_or_else(|| places::of(path, text, &keys)), why)
+        })?;
+    }
     let effective = Table::try_from(&settings)
         .map_err(|e| ConfigError::new(path.display().to_string(), format!("cannot be shown: {e}")))?;
-    let shown = dotted_keys::leaves(&effective)
-        .into_iter()
-        .map(|(name, value)| {
-            let source = match overrides.get(&name) {
-                Some(variable) => variable.clone(),
-                None if from_file.contains_key(&name) => path.display().to_string(),
-                None => "default".to_owned(),
-            };
-            Shown { name, value: value.to_string(), source }
-        })
-        .collect();
+    let show = |setting: &Setting| {
+        let name = setting.name();
+        let source = match overrides.get(&name) {
+            Some(variable) => variable.clone(),
+            None if setting.in_table(&in_file).is_some() => path.display().to_string(),
+            None => "default".to_owned(),
+        };
+        Some(Shown { value: setting.in_table(&effective)?.to_string(), name, source })
+    };
+    let mut shown: Vec<Shown> = known.iter().filter_map(show).collect();
+    let providers = effective.get("providers").and_then(Value::as_table);
+    for (provider, value) in providers.into_iter().flatten() {
+        for (key, value) in value.as_table().into_iter().flatten() {
+            let (name, source) = (format!("providers.{provider}.{key}"), path.display().to_string());
+            shown.push(Shown { name, value: value.to_string(), source });
+        }
+    }
     Ok((settings, shown))
+}
+
+fn unknown_variable(variable: &str, known: &[Setting]) -> ConfigError {
+    let names: Vec<String> = known.iter().map(Setting::variable).collect();
+    let error = ConfigError::new(variable, "overrides no setting").coded("config.unknown_key");
+    match nearest(variable, names.iter().map(String::as_str)) {
+        Some(near) => error.hint(format!("did you mean {near}?")),
+        None => error.hint("`lazaret config show` lists every setting"),
+    }
 }
 
 /// Adds what was chosen because nobody set it: the provider by what the environment offers, the model by its kind.

@@ -17,7 +17,7 @@ fn an_empty_file_is_a_whole_install() {
     let install = install("", &[]).unwrap();
     assert_eq!(install.model.provider, "tour");
     let main = install.group(&GroupName::main()).unwrap();
-    assert_eq!(main.limits, RunLimits::default());
+    assert_eq!(main.limits, crate::domain::limits::RunLimits::default());
     assert_eq!((main.context.messages, main.image.as_str()), (50, "lazaret-agent"));
 }
 
@@ -44,9 +44,50 @@ fn a_wrong_type_says_what_was_expected() {
 }
 
 #[test]
+fn a_value_that_is_not_allowed_is_shown_with_its_place_and_the_values_that_are() {
+    assert_eq!(
+        complaint("[host]\nnight_hour = 24"),
+        ":2:14: host.night_hour = 24 is not allowed; it is at least 0 and at most 23"
+    );
+    assert_eq!(
+        complaint("limits = { turn = \"0s\" }"),
+        ":1:19: limits.turn = \"0s\" is not allowed; it is at least \"1s\""
+    );
+    assert!(complaint("limits.turn = 0").contains("limits.turn = 0 is not allowed"));
+    let error = install("[host]\nnight_hour = 3", &[("LAZARET_HOST_NIGHT_HOUR", "30")]).unwrap_err();
+    assert!(error.to_string().starts_with("LAZARET_HOST_NIGHT_HOUR: host.night_hour = 30"), "{error}");
+    assert!(install("[limits]\nidle_window = 0", &[]).is_ok());
+}
+
+#[test]
+fn the_schema_speaks_the_words_of_json_schema_alone() {
+    let text = format!("{}{}", schema_of_install(), schema_of_group());
+    for word in ["\"order\":[", "\"range\":", "\"rule\":", "\"default\":null"] {
+        assert!(!text.contains(word), "{word}");
+    }
+    let host = &schema_of_install()["$defs"]["HostFile"]["properties"];
+    assert_eq!((&host["night_hour"]["minimum"], &host["night_hour"]["maximum"]), (&0.into(), &23.into()));
+    assert_eq!(host["drain"]["default"], "30s");
+    let limits = &schema_of_group()["$defs"]["LimitsFile"]["properties"];
+    assert_eq!(
+        limits["memory_mib"]["default"],
+        serde_json::Value::Null,
+        "a group's default is the install's"
+    );
+    let help = limits["turn"]["description"].as_str().unwrap();
+    assert_eq!(help, "How long a turn may take. At least \"1s\".");
+    assert!(
+        limits["pids"]["description"]
+            .as_str()
+            .unwrap()
+            .ends_with("A group may only have less than the install.")
+    );
+}
+
+#[test]
 fn zero_gives_one_container_per_turn() {
     let install = install("[limits]\nidle_window = 0", &[]).unwrap();
-    assert!(install.group(&GroupName::main()).unwrap().limits.idle_window.is_zero());
+    assert!(install.group(&GroupName::main()).unwrap().limits.idle_window.0.is_zero());
 }
 
 #[test]
@@ -115,9 +156,16 @@ fn a_group_narrows_and_cannot_widen() {
     let group =
         load("image = \"python:3.12\"\ntrigger = [\"laz\"]\npriority = \"low\"\n[limits]\nmemory_mib = 256")
             .unwrap();
-    assert_eq!((group.image.as_str(), group.limits.memory), ("python:3.12", 256 << 20));
-    let error = load("[limits]\nmemory_mib = 4096").unwrap_err();
-    assert!(error.to_string().contains("above the install's 1024"), "{error}");
+    assert_eq!((group.image.as_str(), group.limits.memory()), ("python:3.12", 256 << 20));
+    let error = load("[limits]\nmemory_mib = 4096").unwrap_err().to_string();
+    assert!(
+        error.contains("group.toml:2:14: limits.memory_mib = 4096 is above the install's 1024"),
+        "{error}"
+    );
+    let error = load("limits.pids = 0").unwrap_err().to_string();
+    assert!(error.contains("group.toml:1:15: limits.pids = 0 is not allowed; it is at least 1"), "{error}");
+    let error = load("runtime = \"kata\"").unwrap_err().to_string();
+    assert!(error.contains("group.toml:1:11: runtime = \"kata\" is not one of"), "{error}");
     assert!(load("[limits]\ndisk_images = true").unwrap().limits.disk_images);
     std::fs::write(root.install_file(), "[limits]\ndisk_images = true").unwrap();
     assert!(load("").unwrap().limits.disk_images);
@@ -126,8 +174,13 @@ fn a_group_narrows_and_cannot_widen() {
     std::fs::remove_file(root.install_file()).unwrap();
     let error = load("network = \"open\"").unwrap_err();
     assert_eq!(error.code(), "config.unknown_key");
-    let error = load("[model]\nprovider = \"elsewhere\"").unwrap_err();
-    assert!(error.to_string().contains("tour"), "{error}");
+    let error = load("[model]\nprovider = \"elsewhere\"").unwrap_err().to_string();
+    assert!(error.contains("group.toml:2:12: ") && error.contains("tour"), "{error}");
+    let model = load("[model]\nmax_tokens = 5").unwrap().model;
+    assert_eq!(
+        (model.provider.as_str(), model.model.as_str(), model.max_tokens, model.window),
+        ("tour", "tour", 5, 200_000)
+    );
 }
 
 #[test]
@@ -138,9 +191,12 @@ fn the_owner_chooses_what_happens_to_a_part_in_doubt_and_a_group_for_itself() {
     let by_env = install(text, &[("LAZARET_CHANNELS_TELEGRAM_DELIVERY", "edit")]).unwrap();
     assert_eq!(by_env.delivery(ChannelName::Telegram), Delivery::Edit);
     let family: GroupName = "family".parse().unwrap();
-    let group = |file: GroupFile| by_file.narrowed_by(&family, file).unwrap().delivery;
-    assert_eq!(group(GroupFile::default()), None);
-    assert_eq!(group(toml::from_str("delivery = \"resend\"").unwrap()), Some(Delivery::Resend));
+    let group = |text: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        by_file.parse_group(&family, file.path()).unwrap().delivery
+    };
+    assert_eq!((group(""), group("delivery = \"resend\"")), (None, Some(Delivery::Resend)));
     assert!(complaint("[channels.telegram]\ndelivery = \"twice\"").contains("`resend`, `edit`, `hold`"));
 }
 
@@ -197,4 +253,61 @@ fn b9_mounts_are_the_installs_to_allow_and_a_refusal_names_the_line_and_the_fix(
     let own = format!("[mounts]\nallow = [{{ path = {:?} }}]\n", dir.path());
     write("lazaret.toml", &own);
     assert!(main().unwrap_err().to_string().contains("this install"));
+}
+
+/// The change time of a file cannot be set back, so the test waits.
+fn wait_until_settled(root: &Root, group: &GroupName) {
+    let version = crate::disk::version(&root.group_file(group)).unwrap().unwrap();
+    while !version.is_settled(std::time::SystemTime::now()) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_group_file_is_parsed_when_it_changes_and_only_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path()).unwrap();
+    let family: GroupName = "family".parse().unwrap();
+    let path = root.group_file(&family);
+    let install = Install::load(root.clone(), &BTreeMap::new()).unwrap();
+    let persona = || install.group(&family).map(|group| group.persona).map_err(|e| e.code());
+    assert_eq!(persona().unwrap(), "Laz", "no file yet");
+
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // Many edits of the same length within one step of the clock: each is seen by the call after it.
+    for n in 0..2_000 {
+        let name = format!("A{:04}", n % 1000);
+        std::fs::write(&path, format!("persona = \"{name}\"")).unwrap();
+        assert_eq!(persona().unwrap(), name);
+    }
+    wait_until_settled(&root, &family);
+    assert_eq!(persona().unwrap(), "A0999");
+    let times_parsed = std::cell::Cell::new(0);
+    let ask = || {
+        let version = crate::disk::version(&path).unwrap();
+        install.groups.get(&family, version, || {
+            times_parsed.set(times_parsed.get() + 1);
+            install.parse_group(&family, &path)
+        })
+    };
+    (0..100).for_each(|_| drop(ask().unwrap()));
+    assert_eq!(times_parsed.get(), 0, "the file was remembered by the call before");
+
+    // A file of the same size and modification time takes its place in one step.
+    let staged = path.with_extension("new");
+    std::fs::write(&staged, "persona = \"B0999\"").unwrap();
+    let old = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::File::options().write(true).open(&staged).unwrap().set_modified(old).unwrap();
+    std::fs::rename(&staged, &path).unwrap();
+    assert_eq!(ask().unwrap().persona, "B0999");
+
+    std::fs::write(&path, "persona = ").unwrap();
+    wait_until_settled(&root, &family);
+    assert_eq!(
+        (persona(), persona()),
+        (Err("config.value"), Err("config.value")),
+        "an error is remembered too"
+    );
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(persona().unwrap(), "Laz");
 }

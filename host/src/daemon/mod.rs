@@ -144,7 +144,7 @@ impl Host {
 
     /// Returns when the database is found damaged: what is stored from then on may be lost, so the host ends.
     pub fn damaged(&self) -> impl Future<Output = ()> + use<> {
-        let mut trouble = self.services.store.trouble();
+        let mut trouble = self.services.store.faults();
         async move {
             // A store that is gone cannot be found damaged any more.
             if trouble.wait_for(|t| t.damaged.is_some()).await.is_err() {

@@ -33,7 +33,7 @@ pub(super) async fn count_now(services: &Services) {
 
 /// Notes the panics of the store's thread, which goes on after each of them.
 pub(super) async fn watch_store(services: Arc<Services>) {
-    let mut trouble = services.store.trouble();
+    let mut trouble = services.store.faults();
     let mut known = 0;
     // The store is in `services`: its reports do not end before this.
     while trouble.wait_for(|trouble| trouble.panics > known).await.is_ok() {

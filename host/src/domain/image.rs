@@ -1,4 +1,4 @@
-//! An image under its name, and what a group's runs use.
+//! Image names, and the pin of the image that a group's runs use.
 
 use super::WallMs;
 
@@ -33,9 +33,7 @@ pub fn short(id: &str) -> &str {
 /// What a group's runs use, whatever its name means by now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
-    /// What they use.
     pub now: Named,
-    /// Since when.
     pub at: WallMs,
     /// What they used before it.
     pub before: Option<Named>,

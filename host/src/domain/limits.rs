@@ -1,77 +1,87 @@
-//! Numbers, each with its default; `lazaret config show` prints them.
+//! What a turn, a run and a box may use.
 
-use std::time::Duration;
+use super::settings::{Span, settings};
 
-/// What one turn and one run may do. One value per group: the install's, narrowed by the group's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunLimits {
-    /// A listening box is closed after this much quiet; zero means one box per turn.
-    pub idle_window: Duration,
-    /// A turn's time.
-    pub turn: Duration,
-    /// A run's time.
-    pub run: Duration,
-    /// Model calls per turn.
-    pub model_calls: u32,
-    /// Requests to the host per turn.
-    pub requests: u32,
-    /// Interim replies per turn.
-    pub messages: u32,
-    /// A command's time when the model names none.
-    pub command: Duration,
-    /// The longest time the model may ask for.
-    pub command_max: Duration,
-    /// Bytes of a command's output that reach the model.
-    pub output_bytes: u32,
-    /// Memory of the box in bytes; swap is the same number, so there is none.
-    pub memory: u64,
-    /// Processors of the box, in thousandths.
-    pub milli_cpus: u64,
-    /// Processes and threads in the box.
-    pub pids: u32,
-    /// What the box may leave in from-agent at one time.
-    pub letters: Budget,
-    /// Bytes of letters that a turn may write, all together.
-    pub turn_bytes: u64,
-    /// Letters, and files that are none, that a turn may write.
-    pub turn_letters: u64,
-    /// Bytes of the group's workspace.
-    pub workspace: u64,
-    /// Bytes of the group's transcripts.
-    pub session: u64,
-    /// Bytes of the files that people have sent to the group.
-    pub inbox: u64,
-    /// Whether workspace and transcripts are each a file system of its own, of that size.
-    pub disk_images: bool,
-}
-
-impl Default for RunLimits {
-    fn default() -> Self {
-        Self {
-            idle_window: Duration::from_secs(5 * 60),
-            turn: Duration::from_secs(15 * 60),
-            run: Duration::from_secs(6 * 3600),
-            model_calls: 40,
-            requests: 200,
-            messages: 50,
-            command: Duration::from_secs(120),
-            command_max: Duration::from_secs(600),
-            output_bytes: 30_000,
-            memory: 1 << 30,
-            milli_cpus: 1000,
-            pids: 256,
-            letters: Budget { bytes: 16 << 20, names: 4096 },
-            turn_bytes: 64 << 20,
-            turn_letters: 10_000,
-            workspace: 2 << 30,
-            session: 256 << 20,
-            inbox: 1 << 30,
-            disk_images: false,
-        }
+settings! {
+    /// Limits of every run. A group's file may name others. Of what the machine has (memory, processors, processes,
+    /// disk) a group may only take less.
+    RunLimits / LimitsFile {
+        /// How long a box listens for more messages after a turn; 0 gives one container per turn.
+        idle_window: Span = Span::minutes(5);
+        /// How long a turn may take.
+        turn: Span = Span::minutes(15), in Span::seconds(1)..;
+        /// How long a run may take.
+        run: Span = Span::hours(6), in Span::seconds(1)..;
+        /// How many times a turn may call the model.
+        model_calls: u32 = 40, in 1..;
+        /// How many requests a turn may send to the host.
+        requests: u32 = 200;
+        /// How many interim replies a turn may send.
+        messages: u32 = 50;
+        /// How long a command may take when the model names no time.
+        command: Span = Span::minutes(2), in Span::seconds(1)..;
+        /// The longest time that the model may give a command.
+        command_max: Span = Span::minutes(10), in Span::seconds(1)..;
+        /// How many bytes of a command's output the model reads: the beginning and the end.
+        output_bytes: u32 = 30_000, in 1..;
+        /// Memory of a box, in MiB. There is no swap.
+        memory_mib: u64 = 1024, in 6.., at_most_install;
+        /// Processors of a box, in thousandths.
+        milli_cpus: u64 = 1000, in 1.., at_most_install;
+        /// Processes and threads of a box.
+        pids: u32 = 256, in 1.., at_most_install;
+        /// How much the letters in a box's letter directory may take at one time, in MiB.
+        letters_mib: u64 = 16, in 1.., at_most_install;
+        /// How many files may lie there at one time.
+        letters_names: u64 = 4096, in 1.., at_most_install;
+        /// How much a turn's letters may take all together, in MiB.
+        turn_mib: u64 = 64, in 1.., at_most_install;
+        /// How many letters, and files that are not letters, a turn may write.
+        turn_letters: u64 = 10_000, in 1.., at_most_install;
+        /// The size of a group's workspace, in MiB. The host ends a box that fills more, and tells the chat.
+        workspace_mib: u64 = 2048, in 1.., at_most_install;
+        /// The size of a group's transcripts, in MiB.
+        session_mib: u64 = 256, in 1.., at_most_install;
+        /// The size of the files that people have sent to a group, in MiB. The host removes the oldest first.
+        inbox_mib: u64 = 1024, in 1.., at_most_install;
+        /// Gives workspace and transcripts a file system each, of their limit's size. The kernel then refuses what does
+        /// not fit, and the box goes on. Needs root, loop devices and `mkfs.ext4`.
+        disk_images: bool = false;
     }
 }
 
-/// Room in a directory.
+impl RunLimits {
+    /// Bytes of memory; swap has the same limit, so there is none.
+    pub fn memory(&self) -> u64 {
+        mib(self.memory_mib)
+    }
+    /// What a box may leave in its letter directory at one time.
+    pub fn letters(&self) -> Budget {
+        Budget { bytes: mib(self.letters_mib), names: self.letters_names }
+    }
+    /// Bytes of all letters of a turn.
+    pub fn turn_bytes(&self) -> u64 {
+        mib(self.turn_mib)
+    }
+    /// Bytes of the workspace.
+    pub fn workspace(&self) -> u64 {
+        mib(self.workspace_mib)
+    }
+    /// Bytes of the transcripts.
+    pub fn session(&self) -> u64 {
+        mib(self.session_mib)
+    }
+    /// Bytes of the files that people have sent.
+    pub fn inbox(&self) -> u64 {
+        mib(self.inbox_mib)
+    }
+}
+
+fn mib(n: u64) -> u64 {
+    n.saturating_mul(1 << 20)
+}
+
+/// How much a directory may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Bytes on disk.
@@ -80,17 +90,13 @@ pub struct Budget {
     pub names: u64,
 }
 
-/// How much of the unanswered talk goes with a wake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContextLimits {
-    /// At most this many messages, newest first.
-    pub messages: usize,
-    /// At most this many tokens, estimated as four bytes each.
-    pub tokens: usize,
-}
-
-impl Default for ContextLimits {
-    fn default() -> Self {
-        Self { messages: 50, tokens: 8_000 }
+settings! {
+    /// Earlier messages that go along when a message wakes the agent.
+    #[derive(Copy)]
+    ContextLimits / ContextFile {
+        /// At most this many messages, newest first.
+        messages: usize = 50;
+        /// At most this many tokens, estimated as four bytes each.
+        tokens: usize = 8_000;
     }
 }

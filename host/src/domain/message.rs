@@ -1,15 +1,15 @@
-//! What people write, before and after it is stored.
+//! Messages that people write: as a channel delivers them, as admission passes them on, and as the store returns
+//! them.
 
 use serde::{Deserialize, Serialize};
 
 use super::{ChatId, ChatKind, GroupName, MessageSeq, SenderId, WallMs};
 
-/// A message as a channel hands it over. Nothing of it is trusted but what the platform vouches for: ids and times.
+/// A message as a channel delivers it. Only ids and times are trusted, because the platform vouches for them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inbound {
     /// Where it was written.
     pub chat: ChatId,
-    /// What sort of chat that is.
     pub kind: ChatKind,
     /// The room's title or the person's name.
     pub title: String,
@@ -17,26 +17,22 @@ pub struct Inbound {
     pub message_id: String,
     /// 0 for the original; a platform's edit counter or edit time for a later version.
     pub version: i64,
-    /// Who wrote it.
     pub sender: Sender,
     /// The text or caption.
     pub text: String,
-    /// What it answers.
     pub reply_to: Option<ReplyTo>,
     /// Files that came with it, not yet fetched.
-    pub attachments: Vec<Offered>,
-    /// Whether the platform says that this message speaks to us (mention by entity, reply to us, command for us).
+    pub attachments: Vec<OfferedFile>,
+    /// Whether the platform marks the message as addressed to the bot (mention, reply to it, command for it).
     pub addresses_us: bool,
-    /// The platform's time.
     pub at: WallMs,
 }
 
-/// A sender, as the platform vouches for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
-    /// The only thing rules look at.
+    /// Rules depend on the id only.
     pub id: SenderId,
-    /// What the person calls themself.
+    /// Chosen by the person.
     pub name: String,
     /// Whether the platform marks it as a bot.
     pub is_bot: bool,
@@ -45,39 +41,35 @@ pub struct Sender {
 /// The message that another one answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTo {
-    /// Who wrote it.
     pub from: String,
-    /// Its beginning.
     pub text: String,
 }
 
-/// A file on the platform.
+/// A file that is still on the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offered {
-    /// What the channel needs to fetch it.
+pub struct OfferedFile {
+    /// The channel's reference for the download.
     pub handle: String,
-    /// The sender's label.
     pub name: String,
     /// The media type the platform named.
     pub mime: String,
-    /// Size in bytes, where the platform said so before the download.
+    /// Size in bytes, if the platform states it before the download.
     pub bytes: Option<u64>,
 }
 
-/// A file of a message: not yet fetched, stored by the host, or neither for a reason.
+/// A file of a message: not fetched yet, stored by the host, or neither with a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// What the channel needs to fetch it; absent once that was tried, or when it will not be.
+    /// The channel's reference for the download; absent once the download was tried or ruled out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<String>,
-    /// File name below the group's inbox; absent when it is not stored.
+    /// File name below the group's inbox; absent if it is not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// The sender's label.
     pub name: String,
     /// The media type the platform named.
     pub mime: String,
-    /// Size in bytes; before it is stored what the platform said, 0 where it said nothing.
+    /// Size in bytes. Before the download the platform's number, or 0 if it states none.
     pub bytes: u64,
     /// Why it was not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,55 +77,48 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// It, as it lies in the inbox.
+    /// The attachment after the host stored it.
     #[must_use]
     pub fn stored(self, file: String, bytes: u64) -> Self {
         Self { handle: None, file: Some(file), bytes, ..self }
     }
 
-    /// It, given up.
     #[must_use]
     pub fn given_up(self, problem: String) -> Self {
         Self { handle: None, problem: Some(problem), ..self }
     }
 }
 
-/// What an admitted message does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// It wakes the agent.
     Wake,
-    /// It is kept, and given with the next wake.
+    /// It is kept and given to the agent with the next wake.
     Context,
-    /// It is for the host: `/stop`, `/new`, `/status`, `/help`, `/resend`, `/drop`.
+    /// It is a command for the host.
     Command(Command),
 }
 
-/// What a person may order the host to do.
+/// The commands of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Stop the turn.
     Stop,
     /// Begin a new session.
     New,
-    /// Say what is going on.
     Status,
-    /// Say what can be ordered.
     Help,
-    /// Answer a question of the agent.
     Answer,
-    /// Send a part again of which nobody knows whether it arrived.
+    /// Send a held part again.
     Resend,
-    /// Leave such a part as it is.
+    /// Leave a held part as it is.
     Drop,
 }
 
 impl Command {
-    /// Every command.
     pub const ALL: [Command; 7] =
         [Self::Stop, Self::New, Self::Status, Self::Help, Self::Answer, Self::Resend, Self::Drop];
 
-    /// The command that a text orders: `/stop`, `/stop@laz_bot`, `/answer 7F yes`.
+    /// The command in a text such as `/stop`, `/stop@laz_bot` or `/answer 7F yes`.
     pub fn of(text: &str) -> Option<Self> {
         let word = text
             .trim()
@@ -144,7 +129,7 @@ impl Command {
         Self::ALL.into_iter().find(|command| command.word() == word)
     }
 
-    /// Its word, without the slash.
+    /// The command's name without the slash.
     pub fn word(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -169,44 +154,35 @@ impl Role {
     }
 }
 
-/// A message that passed admission, ready for the store.
+/// A message that passed admission.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admitted {
-    /// Whose message it now is.
+    /// The group of its chat.
     pub group: GroupName,
-    /// What it does.
     pub role: Role,
-    /// Whether its sender is an owner.
     pub owner: bool,
-    /// The message itself.
     pub inbound: Inbound,
-    /// Its files, of which none was fetched.
+    /// None is fetched yet.
     pub attachments: Vec<Attachment>,
 }
 
-/// A message as the store gives it back.
+/// A message as the store returns it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
-    /// Its place in the store's order: the trace id.
+pub struct StoredMessage {
+    /// The trace id.
     pub seq: MessageSeq,
     /// Where it was written.
     pub chat: ChatId,
     /// Whether it woke the agent.
     pub wakes: bool,
-    /// Who wrote it.
     pub sender_id: String,
-    /// The sender's name.
     pub sender_name: String,
     /// Whether the sender is an owner.
     pub owner: bool,
-    /// The text.
     pub text: String,
-    /// 0 for the original.
+    /// 0 for the original; larger for edits.
     pub version: i64,
-    /// What it answers.
     pub reply_to: Option<ReplyTo>,
-    /// Its files.
     pub attachments: Vec<Attachment>,
-    /// The platform's time.
     pub at: WallMs,
 }

@@ -1,4 +1,5 @@
-//! The words of the glossary as data. No IO, no clock, no runtime.
+//! Data types that every floor shares: the vocabulary of the product. They do no I/O, read no clock and use no
+//! runtime.
 
 pub mod authority;
 pub mod chat;
@@ -11,11 +12,12 @@ pub mod moment;
 pub mod outbound;
 pub mod run;
 pub mod secret;
+pub mod settings;
 
 pub use authority::Authority;
 pub use chat::{ChannelName, ChatId, ChatKind, SenderId};
 pub use ipc_schema::{GroupName, LetterId, MessageSeq, RunId, TurnId};
 pub use lane::Lane;
-pub use moment::{Moment, WallMs};
+pub use moment::{Moment, WallMs, Zone};
 pub use run::Ending;
 pub use secret::Secret;

@@ -1,36 +1,38 @@
-//! Time as data. Deadlines are monotonic; what people read and what rows hold is wall time.
+//! Time as data. Deadlines use monotonic time; people and rows use wall time.
 
 use std::fmt;
 use std::time::Duration;
+
+use jiff::{Timestamp, tz::TimeZone};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallMs(pub i64);
 
 impl WallMs {
-    /// This time and `later` more.
+    /// The time `later` after this one.
     pub fn plus(self, later: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(later.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// The time from `earlier` to this, zero when the clock went back.
+    /// The time that has passed since `earlier`; zero when the clock went back.
     pub fn since(self, earlier: WallMs) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// RFC 3339 in UTC with milliseconds, as it stands in letters and logs.
+    /// RFC 3339 in UTC with milliseconds, for letters and logs.
     pub fn rfc3339(self) -> String {
-        chrono::DateTime::from_timestamp_millis(self.0)
-            .unwrap_or_default()
-            .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+        format!("{:.3}", self.timestamp())
     }
 
-    /// RFC 3339 with the offset of `zone`, to the second: how a person there would say it.
-    pub fn local(self, zone: chrono_tz::Tz) -> String {
-        chrono::DateTime::from_timestamp_millis(self.0)
-            .unwrap_or_default()
-            .with_timezone(&zone)
-            .to_rfc3339_opts(chrono::SecondsFormat::Secs, false)
+    /// RFC 3339 with the offset of `zone`, to the second: the time that people there read on their clocks.
+    pub fn local(self, zone: &Zone) -> String {
+        self.timestamp().to_zoned(zone.0.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+    }
+
+    /// The same time for work with dates. A time outside the calendar is 1970.
+    pub fn timestamp(self) -> Timestamp {
+        Timestamp::from_millisecond(self.0).unwrap_or_default()
     }
 }
 
@@ -40,12 +42,32 @@ impl fmt::Display for WallMs {
     }
 }
 
-/// One instant on both clocks.
+/// A time zone with its rules. Only `config` looks up the rules; here they are data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone(pub TimeZone);
+
+impl Zone {
+    pub fn utc() -> Self {
+        Self(TimeZone::UTC)
+    }
+
+    /// The IANA name.
+    pub fn name(&self) -> &str {
+        self.0.iana_name().unwrap_or("UTC")
+    }
+
+    /// A zone from the data in the binary.
+    #[cfg(test)]
+    pub fn bundled(name: &str) -> Self {
+        Self(jiff::tz::TimeZoneDatabase::bundled().get(name).unwrap())
+    }
+}
+
+/// One instant in wall and monotonic time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// For rows and people.
     pub wall: WallMs,
-    /// Since the host's start; never goes back, stands still while the machine sleeps.
+    /// Time since the host's start. It never goes back, and stops while the machine sleeps.
     pub mono: Duration,
 }
 
@@ -64,6 +86,7 @@ mod tests {
     fn people_read_their_own_time() {
         let t = WallMs(1_795_000_000_000);
         assert_eq!(t.rfc3339(), "2026-11-18T11:06:40.000Z");
-        assert_eq!(t.local(chrono_tz::Europe::Berlin), "2026-11-18T12:06:40+01:00");
+        assert_eq!(t.local(&Zone::bundled("Europe/Berlin")), "2026-11-18T12:06:40+01:00");
+        assert_eq!(t.local(&Zone::utc()), "2026-11-18T11:06:40+00:00");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::DateTime;
+use jiff::fmt::rfc2822;
 
 /// How long and how fast attempts at one model are repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +69,9 @@ pub(super) fn parse_retry_after(value: Option<&str>, date: Option<&str>) -> Opti
     if let Ok(seconds) = value.parse::<u32>() {
         return Some(Duration::from_secs(seconds.into()));
     }
-    let until = DateTime::parse_from_rfc2822(value).ok()?;
-    let now = DateTime::parse_from_rfc2822(date?.trim()).ok()?;
-    Some((until - now).to_std().unwrap_or_default())
+    let until = rfc2822::parse(value).ok()?;
+    let now = rfc2822::parse(date?.trim()).ok()?;
+    Some(until.duration_since(&now).try_into().unwrap_or_default())
 }
 
 #[cfg(test)]

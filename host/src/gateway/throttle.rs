@@ -15,8 +15,8 @@ use hyper::header::{CONNECTION, HeaderValue};
 
 use super::Run;
 use super::answer::Body;
-use crate::policy::backoff::{ANSWER, Patience, REFUSAL};
-use crate::policy::log_limiter::Telling;
+use crate::policy::answer_throttle::{ANSWER, AnswerThrottle, REFUSAL};
+use crate::policy::log_limiter::LogLimiter;
 
 /// A connection that was refused so often is closed. Who asks on opens another, and waits there as long: the wait
 /// belongs to the run, not to the connection.
@@ -41,10 +41,10 @@ pub(super) struct Refusals(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    telling: Telling,
-    patience: Patience,
+    telling: LogLimiter,
+    patience: AnswerThrottle,
     /// Of its own: connections that were opened in vain do not make a later answer wait.
-    connections: Patience,
+    connections: AnswerThrottle,
     counts: BTreeMap<&'static str, u64>,
 }
 

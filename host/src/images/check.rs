@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipc_schema::image_inventory::{FILE, Offers};
-use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::image_inventory::{FILE, ImageInventory};
 use ipc_schema::text_sanitize;
 use ipc_schema::untrusted_fs::UntrustedDir;
 
@@ -15,7 +15,7 @@ use crate::config::Root;
 use crate::disk::{self, shared_dir};
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
-use crate::policy::image::{ImageAbout, Verdict};
+use crate::policy::image_selection::{ImageAbout, ImageCheck};
 use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::Trial;
 
@@ -31,17 +31,17 @@ impl Images {
     ///
     /// # Errors
     /// When the check could not be carried out: that says nothing about the image.
-    pub async fn check(&self, about: &ImageAbout) -> Result<Verdict, ImageError> {
+    pub async fn check(&self, about: &ImageAbout) -> Result<ImageCheck, ImageError> {
         let trial = uuid::Uuid::now_v7().to_string();
         let dir = TrialDir::make(&self.place.root.trials().join(&trial), self.place.gid)?;
         let spec = match self.spec(&trial, &dir.path, about).await? {
             Ok(spec) => spec,
-            Err(e) => return Ok(Verdict::breaks(about, e.code(), e.to_string())),
+            Err(e) => return Ok(ImageCheck::breaks(about, e.code(), e.to_string())),
         };
         // Before a box is started: a link would make its mounts elsewhere, and folders there.
         let links = self.engine.links(&self.place.install, &about.facts, spec.ways()).await?;
         if !links.is_empty() {
-            return Ok(Verdict::linked(about, &links));
+            return Ok(ImageCheck::linked(about, &links));
         }
         let tried = self.engine.on_trial(&spec, WITHIN).await?;
         let answer = match tried {
@@ -60,11 +60,11 @@ impl Images {
                 let json = serde_json::to_string(&offers).unwrap_or_default();
                 let (id, runner) = (&about.facts.id, &self.place.runner);
                 self.store.image_passed(id, runner, json, self.clock.wall()).await?;
-                Ok(Verdict::of(about, offers))
+                Ok(ImageCheck::of(about, offers))
             }
             Err(why) => {
                 let told = format!("the runner does not start in the image {}: {why}", about.facts.id);
-                Ok(Verdict::breaks(about, "image.runner", told))
+                Ok(ImageCheck::breaks(about, "image.runner", told))
             }
         }
     }
@@ -100,7 +100,7 @@ impl Images {
         }
         let passwd = self.engine.passwd(&place.install, &about.facts, UID, place.gid, &passwd_dir).await?;
         let name = format!("lazaret-trial-{trial}");
-        Ok(plan(&input(passwd)).map(|spec| spec.on_trial(name, std::process::id(), "look")))
+        Ok(plan(&input(passwd)).map(|spec| spec.on_trial(name, std::process::id(), "inspect-image")))
     }
 }
 
@@ -161,9 +161,9 @@ impl TrialDir {
     }
 
     /// What the runner told. It is read like any file that comes out of a box.
-    fn answer(&self) -> Result<Offers, String> {
+    fn answer(&self) -> Result<ImageInventory, String> {
         let bytes = self.from.read(Path::new(FILE), UID, ANSWER).map_err(|e| e.to_string())?;
-        Offers::read(&bytes).map_err(|e| e.to_string())
+        ImageInventory::read(&bytes).map_err(|e| e.to_string())
     }
 }
 

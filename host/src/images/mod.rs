@@ -1,7 +1,7 @@
 //! Which image a group's boxes are made of: looked up, checked, pinned by its id, and kept until another one passes.
 //!
-//! `policy::image` holds the rule. A run never fetches an image: it uses what the engine has, and what it has not is
-//! refused with the command that fetches it.
+//! `policy::image_selection` holds the rule. A run never fetches an image: it uses what the engine has, and what it has
+//! not is refused with the command that fetches it.
 
 mod check;
 mod recipe;
@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::Root;
 use crate::domain::GroupName;
 use crate::domain::image::{Named, NotTaken, Pin};
-use crate::policy::image::{Choice, ImageAbout, Verdict, choose, is_followed};
+use crate::policy::image_selection::{ImageAbout, ImageCheck, ImageChoice, choose, is_followed};
 use crate::policy::sandbox_plan::ImageFacts;
 use crate::sandbox::{Engine, EngineError};
 use crate::store::{Store, StoreError};
@@ -141,13 +141,13 @@ impl Images {
         let id = found.as_ref().map(|about| about.facts.id.as_str());
         let choice = choose(wanted, id, pin.as_ref(), self.clock.wall());
         match (choice, pin, found) {
-            (Choice::Pinned | Choice::Kept, Some(pin), _) => self.pinned(group, &pin.now).await,
-            (Choice::Back, Some(Pin { before: Some(before), .. }), _) => {
+            (ImageChoice::Pinned | ImageChoice::Kept, Some(pin), _) => self.pinned(group, &pin.now).await,
+            (ImageChoice::Back, Some(Pin { before: Some(before), .. }), _) => {
                 let run = self.pinned(group, &before).await?;
-                self.store.pin_back(group, before, "group.toml", self.clock.wall()).await?;
+                self.store.roll_back_pin(group, before, "group.toml", self.clock.wall()).await?;
                 Ok(run)
             }
-            (Choice::Take(_), pin, Some(about)) => self.take(group, wanted, about, pin).await,
+            (ImageChoice::Take(_), pin, Some(about)) => self.take(group, wanted, about, pin).await,
             (_, Some(pin), _) => {
                 let missing = EngineError::NoImage { image: wanted.to_owned() };
                 self.keep(group, wanted, None, missing.to_string(), &pin.now).await
@@ -213,12 +213,12 @@ impl Images {
     }
 
     /// The verdict on an image; one that has passed with this runner is not tried again.
-    async fn passed(&self, about: &ImageAbout) -> Result<Verdict, ImageError> {
+    async fn passed(&self, about: &ImageAbout) -> Result<ImageCheck, ImageError> {
         let _one = self.checking.lock().await;
         let known = self.store.image_offers(&about.facts.id, &self.place.runner).await?;
         // An answer that cannot be read any more was another version's.
         if let Some(offers) = known.and_then(|json| serde_json::from_str(&json).ok()) {
-            return Ok(Verdict::of(about, offers));
+            return Ok(ImageCheck::of(about, offers));
         }
         self.check(about).await
     }

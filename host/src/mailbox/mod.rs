@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ipc_schema::layout::{self, FROM_AGENT, Name, TO_AGENT};
+use ipc_schema::directory_layout::{self, FROM_AGENT, FileName, TO_AGENT};
+use ipc_schema::letter_writer::{LetterDir, WriteError, Written};
 use ipc_schema::untrusted_fs::UntrustedDir;
-use ipc_schema::write::{LetterDir, WriteError, Written};
 
 use crate::disk::{self, shared_dir};
 use crate::domain::RunId;
@@ -239,8 +239,8 @@ fn lying(to: &Path) -> BTreeMap<u64, String> {
 }
 
 fn number(name: &str) -> Option<u64> {
-    match layout::parse_name(name.as_bytes()) {
-        Ok(Name::Letter { n, .. }) => Some(n),
+    match directory_layout::parse_name(name.as_bytes()) {
+        Ok(FileName::Letter { n, .. }) => Some(n),
         _ => None,
     }
 }
@@ -294,7 +294,7 @@ impl RunBox {
 
     /// Whether `_close` was written.
     pub fn closes(&self) -> bool {
-        disk::there(&self.dir.join(TO_AGENT).join(ipc_schema::layout::CLOSE))
+        disk::there(&self.dir.join(TO_AGENT).join(ipc_schema::directory_layout::CLOSE))
     }
 
     /// The box's user.

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
-use ipc_schema::layout::{self, FROM_AGENT, Name, letter_name};
+use ipc_schema::directory_layout::{self, FROM_AGENT, FileName, letter_name};
 use ipc_schema::untrusted_fs::UntrustedDir;
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode, sha256_hex};
 
@@ -121,10 +121,10 @@ impl RunBox {
         }
         let mut numbers: Vec<(u64, String)> = Vec::new();
         for name in listing.names.into_iter().filter(|name| !self.stuck.contains(name)) {
-            match layout::parse_name(name.as_bytes()) {
-                Ok(Name::Letter { n, kind }) => numbers.push((n, kind.to_owned())),
-                Ok(Name::Draft) => {}
-                Ok(Name::Close) => {
+            match directory_layout::parse_name(name.as_bytes()) {
+                Ok(FileName::Letter { n, kind }) => numbers.push((n, kind.to_owned())),
+                Ok(FileName::Partial) => {}
+                Ok(FileName::Close) => {
                     let why = "only the host writes _close";
                     pass.refused.push(Refused::unread(None, name, Refusal::new(RefusalCode::Name, why)));
                 }

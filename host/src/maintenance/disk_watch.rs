@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::tell_owner;
 use crate::disk::{self, Room};
-use crate::policy::disk_pressure::{Limits, Pressure, Reading, decide, names_floor};
+use crate::policy::disk_pressure::{DiskLimits, DiskPressure, DiskReading, decide, names_floor};
 use crate::services::Services;
-use crate::store::{BALLAST, Trouble};
+use crate::store::{BALLAST, StoreFaults};
 use crate::text;
 
 /// How often the disk is looked at while there is room.
@@ -22,9 +22,9 @@ const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// What was last known of the disk.
 pub(super) struct Watch {
-    pressure: Pressure,
-    trouble: watch::Receiver<Trouble>,
-    met: Trouble,
+    pressure: DiskPressure,
+    trouble: watch::Receiver<StoreFaults>,
+    met: StoreFaults,
     /// What the owner has not been told yet, because it could not be stored.
     untold: Option<(String, String)>,
     tell_at: Duration,
@@ -33,10 +33,10 @@ pub(super) struct Watch {
 impl Watch {
     /// Looks for the first time, before anything is taken in.
     pub(super) fn begin(services: &Services) -> Self {
-        let trouble = services.store.trouble();
-        let met = Trouble::default();
+        let trouble = services.store.faults();
+        let met = StoreFaults::default();
         let mut watch =
-            Self { pressure: Pressure::Fine, trouble, met, untold: None, tell_at: Duration::ZERO };
+            Self { pressure: DiskPressure::Fine, trouble, met, untold: None, tell_at: Duration::ZERO };
         watch.look(services, false);
         watch
     }
@@ -46,12 +46,12 @@ impl Watch {
             failpoint!("maintenance.disk.look");
             self.look(services, true);
             self.tell(services).await;
-            let pause = if self.pressure == Pressure::Fine { CALM } else { TENSE };
+            let pause = if self.pressure == DiskPressure::Fine { CALM } else { TENSE };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // The store is in `services`: it does not go before this. Once the fault is known, more reports of
                 // it are no news: every retry here fails like everything else.
-                _ = self.trouble.changed(), if self.pressure == Pressure::Fine => {}
+                _ = self.trouble.changed(), if self.pressure == DiskPressure::Fine => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -61,7 +61,7 @@ impl Watch {
     async fn tell(&mut self, services: &Services) {
         let now = services.clock.now().mono;
         let Some((word, text)) = &self.untold else { return };
-        if self.pressure == Pressure::ReadOnly || now < self.tell_at {
+        if self.pressure == DiskPressure::ReadOnly || now < self.tell_at {
             return;
         }
         match tell_owner(services, word, text).await {
@@ -85,12 +85,12 @@ impl Watch {
             }
         };
         let (floor, ballast) = (host.free_floor_mib << 20, host.ballast_mib << 20);
-        let limits = Limits { floor, names: names_floor(room.all_names), ballast };
+        let limits = DiskLimits { floor, names: names_floor(room.all_names), ballast };
         let ballast = state.join(BALLAST);
         let met = self.trouble.borrow_and_update().clone();
         // What a commit was refused is only over when something can be written again.
-        let shut = self.pressure == Pressure::ReadOnly && disk::probe(&state).is_err();
-        let seen = Reading {
+        let shut = self.pressure == DiskPressure::ReadOnly && disk::probe(&state).is_err();
+        let seen = DiskReading {
             free: room.free,
             names: room.names,
             read_only: room.read_only || shut,
@@ -119,15 +119,15 @@ impl Watch {
         let (code, free) = (self.pressure.code(), room.free >> 20);
         let floor = services.install.file.host.free_floor_mib;
         let text = match self.pressure {
-            Pressure::Fine => text::disk_again(),
-            Pressure::Low if free >= floor => text::names_low(room.names),
-            Pressure::Low => text::disk_low(free, floor),
-            Pressure::Full => text::disk_full(),
-            Pressure::ReadOnly => text::disk_read_only(),
+            DiskPressure::Fine => text::disk_again(),
+            DiskPressure::Low if free >= floor => text::names_low(room.names),
+            DiskPressure::Low => text::disk_low(free, floor),
+            DiskPressure::Full => text::disk_full(),
+            DiskPressure::ReadOnly => text::disk_read_only(),
         };
         let state = services.install.root.state();
         match self.pressure {
-            Pressure::Fine => tracing::info!(code, "{text} ({free} MiB free in {})", state.display()),
+            DiskPressure::Fine => tracing::info!(code, "{text} ({free} MiB free in {})", state.display()),
             _ => tracing::error!(code, "{text} ({free} MiB free in {})", state.display()),
         }
         let since = services.clock.wall().0;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::ChatId;
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::services::Services;
 use crate::store::StoreError;
 
@@ -40,8 +40,8 @@ async fn tell_owner(services: &Services, word: &str, text: &str) -> Result<(), S
         chats.into_iter().filter(|(_, group, _)| group.is_main()).map(|(chat, _, _)| chat).collect();
     let on_platforms = of_main.iter().any(|chat| !is_terminal(chat));
     for chat in of_main.iter().filter(|chat| !(on_platforms && is_terminal(chat))) {
-        let saying = Saying::notice(chat, word, text.to_owned());
-        services.store.say(None, saying, services.clock.wall()).await?;
+        let outgoing = OutgoingText::notice(chat, word, text.to_owned());
+        services.store.say(None, outgoing, services.clock.wall()).await?;
     }
     services.bell.ring();
     Ok(())

@@ -56,7 +56,7 @@ pub(super) async fn run(services: &Services, stop: &CancellationToken) {
 fn copy_is_due(services: &Services, now: WallMs) -> bool {
     let last = backup::newest(&services.install.root, now).map(|(_, at)| at);
     let file = &services.install.file;
-    nightly::due(now, file.zone.0, file.host.night_hour.min(23), nightly::spread(&services.id), last)
+    nightly::due(now, &file.zone, file.host.night_hour.min(23), nightly::spread(&services.id), last)
 }
 
 /// Whether it was made.
@@ -93,7 +93,7 @@ async fn copy(services: &Services, now: WallMs) -> bool {
 async fn examine(services: &Services) {
     let path = services.install.root.database();
     if let Ok(Err(e)) = tokio::task::spawn_blocking(move || store::check(&path)).await {
-        services.store.is_damaged(&e);
+        services.store.report_damage(&e);
     }
 }
 
@@ -102,7 +102,7 @@ async fn examine(services: &Services) {
 async fn follow(services: &Services, stepped: Stepped) {
     let by = text::duration(Duration::from_millis(stepped.by.unsigned_abs()));
     let way = if stepped.by > 0 { "forward" } else { "back" };
-    if !stepped.stands {
+    if !stepped.confirmed {
         tracing::warn!(
             code = "clock.stepped",
             "the system's clock was set {way} by {by}; followed if it stands for a minute"

@@ -17,7 +17,7 @@ use crate::config::Root;
 use crate::config::schema::KeepFile;
 use crate::disk::inside;
 use crate::domain::WallMs;
-use crate::policy::retention::{Kept, Rule, gone};
+use crate::policy::retention::{RetainedItem, RetentionRule, gone};
 use crate::spool::Spool;
 use crate::store::{Cleared, Store, StoreError};
 
@@ -77,16 +77,16 @@ pub(super) async fn letters(
     now: WallMs,
 ) -> Result<usize, StoreError> {
     let used: BTreeSet<String> = store.runs_in_use().await?.into_iter().map(|run| run.to_string()).collect();
-    let rule = Rule { longest: keep.letters.0, budget: Some(keep.letters_mib << 20) };
+    let rule = RetentionRule { longest: keep.letters.0, budget: Some(keep.letters_mib << 20) };
     let root = root.state().join("letters");
     let cleared = tokio::task::spawn_blocking(move || {
         let runs: Vec<PathBuf> = inside(&root).iter().flat_map(|group| inside(group)).collect();
-        let things: Vec<Kept> = runs
+        let things: Vec<RetainedItem> = runs
             .iter()
             .map(|run| {
                 let (bytes, changed) = extent(run);
                 let name = run.file_name().unwrap_or_default().to_string_lossy();
-                Kept { bytes, age: now.since(changed), in_use: used.contains(name.as_ref()) }
+                RetainedItem { bytes, age: now.since(changed), in_use: used.contains(name.as_ref()) }
             })
             .collect();
         let gone = gone(&things, rule);
@@ -101,31 +101,31 @@ pub(super) async fn letters(
 fn media(root: &Root, used: &BTreeSet<String>, longest: Duration, now: WallMs) -> usize {
     let groups = inside(&root.state().join("inbox"));
     let files: Vec<PathBuf> = groups.iter().flat_map(|group| inside(group)).collect();
-    let things: Vec<Kept> = files
+    let things: Vec<RetainedItem> = files
         .iter()
         .map(|file| {
             let seen = fs::symlink_metadata(file);
             let changed = seen.as_ref().map_or(now, |m| wall(m.modified().unwrap_or(SystemTime::now())));
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             let in_use = used.contains(name.as_ref());
-            Kept { bytes: seen.map_or(0, |m| m.len()), age: now.since(changed), in_use }
+            RetainedItem { bytes: seen.map_or(0, |m| m.len()), age: now.since(changed), in_use }
         })
         .collect();
-    let gone = gone(&things, Rule { longest, budget: None });
+    let gone = gone(&things, RetentionRule { longest, budget: None });
     gone.iter().filter_map(|at| files.get(*at)).filter(|file| done(file, fs::remove_file(file))).count()
 }
 
 /// Files that agents sent, once nothing waits for them: a terminal's reader opens them where they lie.
 fn spooled(spool: &Spool, waiting: &BTreeSet<String>, longest: Duration, now: WallMs) -> usize {
     let files = spool.files();
-    let things: Vec<Kept> = files
+    let things: Vec<RetainedItem> = files
         .iter()
         .map(|(name, seen)| {
             let age = now.since(seen.modified().map_or(now, wall));
-            Kept { bytes: seen.len(), age, in_use: waiting.contains(name) || age < ON_ITS_WAY }
+            RetainedItem { bytes: seen.len(), age, in_use: waiting.contains(name) || age < ON_ITS_WAY }
         })
         .collect();
-    let gone = gone(&things, Rule { longest, budget: Some(SPOOL) });
+    let gone = gone(&things, RetentionRule { longest, budget: Some(SPOOL) });
     let names = gone.iter().filter_map(|at| files.get(*at)).map(|(name, _)| name);
     names.filter(|name| done(&spool.path(name), spool.remove(name))).count()
 }
@@ -148,10 +148,10 @@ fn transcripts(sessions: &Path, newest: u64, longest: Duration, now: WallMs) -> 
             }
             let changed = WallMs(seen.mtime.saturating_mul(1000));
             let in_use = ending == ".jsonl" && is_current(&text, newest);
-            things.push(Kept { bytes: seen.len, age: now.since(changed), in_use });
+            things.push(RetainedItem { bytes: seen.len, age: now.since(changed), in_use });
             names.push(name);
         }
-        let gone = gone(&things, Rule { longest, budget: None });
+        let gone = gone(&things, RetentionRule { longest, budget: None });
         let removed = gone
             .iter()
             .filter_map(|at| names.get(*at))

@@ -1,59 +1,59 @@
-//! Which messages are taken in, and what they do. Identity is the platform's id, never a name.
+//! Decides which inbound messages are stored and what they do. `intake` calls it for each message. It identifies
+//! people by the platform's id, never by a name.
 
 use crate::domain::group::{Group, Trigger};
 use crate::domain::message::{Command, Inbound, Role};
 use crate::domain::{ChatKind, SenderId};
 use crate::text;
 
-/// The longest text of one message in bytes: more would not fit into a letter with its escapes.
+/// The longest text of one message in bytes. A longer one, with JSON escapes, would not fit into a letter.
 pub const TEXT_MAX: usize = 64 * 1024;
 
-/// What becomes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admission {
-    /// It is stored, and does this.
+pub enum AdmissionDecision {
+    /// It is stored with this role.
     Take(Role),
-    /// It is not for us: our own message, another bot's, an empty one.
+    /// It is dropped: a bot's or an empty message.
     Ignore(&'static str),
-    /// The chat is not admitted: only counted.
+    /// The chat is not admitted. The message is only counted.
     Stranger,
-    /// It is not stored, and the chat is told why.
+    /// It is not stored, and the chat gets this notice.
     Refuse(String),
 }
 
-/// Decides about one message. `group` is the group of its chat, if that is admitted.
-pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> Admission {
+/// `group` is the group of the message's chat, if the chat is admitted.
+pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> AdmissionDecision {
     if message.sender.is_bot {
-        return Admission::Ignore("from a bot");
+        return AdmissionDecision::Ignore("from a bot");
     }
-    let Some(group) = group else { return Admission::Stranger };
+    let Some(group) = group else { return AdmissionDecision::Stranger };
     if message.text.trim().is_empty() && message.attachments.is_empty() {
-        return Admission::Ignore("empty");
+        return AdmissionDecision::Ignore("empty");
     }
     if message.text.len() > TEXT_MAX {
-        return Admission::Refuse(text::too_long(message.text.len(), TEXT_MAX));
+        return AdmissionDecision::Refuse(text::too_long(message.text.len(), TEXT_MAX));
     }
     let owner = owners.contains(&message.sender.id);
     let may_order = owner || group.senders.as_ref().is_none_or(|list| list.contains(&message.sender.id));
     match command(message) {
-        Some(command) if may_order && message.version == 0 => Admission::Take(Role::Command(command)),
-        Some(_) => Admission::Take(Role::Context),
-        None if may_order && wakes(message, group) => Admission::Take(Role::Wake),
-        None => Admission::Take(Role::Context),
+        Some(command) if may_order && message.version == 0 => AdmissionDecision::Take(Role::Command(command)),
+        Some(_) => AdmissionDecision::Take(Role::Context),
+        None if may_order && wakes(message, group) => AdmissionDecision::Take(Role::Wake),
+        None => AdmissionDecision::Take(Role::Context),
     }
 }
 
-/// `/word` alone or before arguments. In a room it must be addressed to us: other bots have commands too.
+/// Finds a command. In a room it must be addressed to the bot, because other bots have commands too.
 fn command(message: &Inbound) -> Option<Command> {
     let mut words = message.text.trim().strip_prefix('/')?.split_whitespace();
     let (word, code, more) = (words.next()?, words.next(), words.next());
     let at_us = match word.contains('@') {
-        // Whose name follows the sign is for the channel to know; it said whether that is us.
+        // The channel has decided whether the name after the sign is the bot's.
         true => message.addresses_us,
         false => message.kind == ChatKind::Direct || message.addresses_us,
     };
     let command = Command::of(&message.text)?;
-    // A code is ours: who types it in a room means us.
+    // Codes are the host's: whoever types one in a room means this bot.
     let answers = match command {
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
         Command::Resend | Command::Drop => {
@@ -64,7 +64,7 @@ fn command(message: &Inbound) -> Option<Command> {
     (at_us || answers).then_some(command)
 }
 
-/// Two or more hexadecimal digits, as `/resend` and `/drop` name a part.
+/// Whether a word can be the code of a held part.
 fn is_code(word: &str) -> bool {
     (2..=8).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -83,7 +83,7 @@ fn wakes(message: &Inbound, group: &Group) -> bool {
     }
 }
 
-/// Whether `word` stands in `text` with no letter or digit on either side.
+/// Whether `text` contains `word` with no letter or digit on either side.
 fn holds_word(text: &str, word: &str) -> bool {
     let inside = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
     !word.is_empty()
@@ -123,12 +123,12 @@ mod tests {
         Group { trigger, ..Group::for_tests("family") }
     }
 
-    fn verdict(text: &str, trigger: Trigger) -> Admission {
+    fn verdict(text: &str, trigger: Trigger) -> AdmissionDecision {
         admit(&message("telegram:-1", text), Some(&group(trigger)), &[])
     }
 
-    const WAKE: Admission = Admission::Take(Role::Wake);
-    const CONTEXT: Admission = Admission::Take(Role::Context);
+    const WAKE: AdmissionDecision = AdmissionDecision::Take(Role::Wake);
+    const CONTEXT: AdmissionDecision = AdmissionDecision::Take(Role::Context);
 
     #[test]
     fn a_direct_chat_always_wakes_and_a_room_by_mention() {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn d5_a_strange_chat_is_counted_and_nothing_else() {
-        assert_eq!(admit(&message("telegram:-9", "/status"), None, &[]), Admission::Stranger);
+        assert_eq!(admit(&message("telegram:-9", "/status"), None, &[]), AdmissionDecision::Stranger);
     }
 
     #[test]
@@ -164,7 +164,10 @@ mod tests {
         let mut stop = message("telegram:-1", "/stop");
         stop.addresses_us = true;
         assert_eq!(admit(&stop, Some(&strict), &[]), CONTEXT);
-        assert_eq!(admit(&stop, Some(&strict), &owner), Admission::Take(Role::Command(Command::Stop)));
+        assert_eq!(
+            admit(&stop, Some(&strict), &owner),
+            AdmissionDecision::Take(Role::Command(Command::Stop))
+        );
     }
 
     #[test]
@@ -175,14 +178,14 @@ mod tests {
             "another bot's, for all we know: text for the agent"
         );
         let direct = message("telegram:5", " /STOP now");
-        let stop = Admission::Take(Role::Command(Command::Stop));
+        let stop = AdmissionDecision::Take(Role::Command(Command::Stop));
         assert_eq!(admit(&direct, Some(&group(Trigger::Addressed)), &[]), stop);
         assert_eq!(verdict("/unknown", Trigger::Addressed), CONTEXT);
     }
 
     #[test]
     fn the_hosts_own_question_is_answered_as_it_asks() {
-        let order = |command| Admission::Take(Role::Command(command));
+        let order = |command| AdmissionDecision::Take(Role::Command(command));
         assert_eq!(verdict("/resend 7F", Trigger::Addressed), order(Command::Resend));
         assert_eq!(verdict("/drop 7fa", Trigger::Addressed), order(Command::Drop));
         for other in ["/drop", "/drop it", "/drop 7F now", "/drop@other_bot 7F", "/stop 7F"] {
@@ -198,9 +201,11 @@ mod tests {
     fn bots_empty_and_endless_messages() {
         let mut bot = message("telegram:5", "hi");
         bot.sender.is_bot = true;
-        assert!(matches!(admit(&bot, Some(&group(Trigger::Always)), &[]), Admission::Ignore(_)));
-        assert!(matches!(verdict(" \n", Trigger::Always), Admission::Ignore(_)));
-        let Admission::Refuse(told) = verdict(&"x".repeat(1 << 20), Trigger::Always) else { panic!() };
+        assert!(matches!(admit(&bot, Some(&group(Trigger::Always)), &[]), AdmissionDecision::Ignore(_)));
+        assert!(matches!(verdict(" \n", Trigger::Always), AdmissionDecision::Ignore(_)));
+        let AdmissionDecision::Refuse(told) = verdict(&"x".repeat(1 << 20), Trigger::Always) else {
+            panic!()
+        };
         assert!(told.contains("1024 KiB") && told.contains("64 KiB"), "{told}");
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::retry;
-use crate::domain::outbound::{Delivery, Voice, Way};
+use crate::domain::outbound::{Delivery, DeliveryStrategy, Voice};
 
 /// What a channel can do about repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,7 +18,6 @@ pub struct Abilities {
 /// The terms on which a chat's parts are delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// The owner's wish.
     pub delivery: Delivery,
     /// What the channel can do.
     pub abilities: Abilities,
@@ -32,21 +31,21 @@ impl Terms {
     /// How a part is delivered that nobody has tried yet.
     ///
     /// A notice is never held: the question about a held part is itself a notice, and would ask about itself.
-    pub fn way(&self, voice: Voice) -> Way {
+    pub fn strategy(&self, voice: Voice) -> DeliveryStrategy {
         match (self.abilities, self.delivery, voice) {
-            (Abilities { own_id: true, .. }, ..) => Way::Keyed,
-            (Abilities { edits: true, .. }, Delivery::Edit, _) => Way::Edit,
-            (_, Delivery::Hold, Voice::Reply) => Way::Hold,
-            (_, Delivery::Resend | Delivery::Edit | Delivery::Hold, _) => Way::Resend,
+            (Abilities { own_id: true, .. }, ..) => DeliveryStrategy::Keyed,
+            (Abilities { edits: true, .. }, Delivery::Edit, _) => DeliveryStrategy::Edit,
+            (_, Delivery::Hold, Voice::Reply) => DeliveryStrategy::Hold,
+            (_, Delivery::Resend | Delivery::Edit | Delivery::Hold, _) => DeliveryStrategy::Resend,
         }
     }
 
     /// The same for a file. A placeholder is a text, and cannot become a file everywhere: where the owner wants
     /// edits, a file is sent again in doubt, and counted.
-    pub fn way_of_a_file(&self, voice: Voice) -> Way {
-        match self.way(voice) {
-            Way::Edit => Way::Resend,
-            way => way,
+    pub fn file_strategy(&self, voice: Voice) -> DeliveryStrategy {
+        match self.strategy(voice) {
+            DeliveryStrategy::Edit => DeliveryStrategy::Resend,
+            strategy => strategy,
         }
     }
 
@@ -59,10 +58,9 @@ impl Terms {
 
 /// A part, as far as the decision needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct PartFacts {
     /// How it is delivered.
-    pub way: Way,
-    /// Who speaks.
+    pub strategy: DeliveryStrategy,
     pub voice: Voice,
     /// Whether a placeholder of it was claimed: then the call was an edit.
     pub placeholder: bool,
@@ -74,50 +72,36 @@ pub struct Facts {
 
 /// What happened to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Happened {
+pub enum SendOutcome {
     /// The platform has the text, under this id.
     Arrived(String),
     /// The platform has the placeholder, under this id.
     Claimed(String),
     /// It is certain that nothing arrived.
     NotArrived {
-        /// What was said.
         why: String,
         /// How long the platform wants to be left alone.
         after: Option<Duration>,
     },
     /// The call was made and its answer did not come: nobody knows.
-    Cut {
-        /// What was seen.
-        why: String,
-    },
+    Cut { why: String },
     /// The host died in the call: nobody knows.
     Died,
     /// The placeholder cannot be filled any more.
     Lost {
-        /// What was said.
         why: String,
         /// Whether it still stands there; else somebody has deleted it.
         stands: bool,
     },
     /// The platform will never take this text.
-    Refused {
-        /// What was said.
-        why: String,
-    },
+    Refused { why: String },
     /// The platform will take nothing for this chat.
-    Gone {
-        /// What was said.
-        why: String,
-    },
+    Gone { why: String },
 }
 
-/// What is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// It is sent.
     Sent {
-        /// The platform's id.
         receipt: String,
     },
     /// Its placeholder stands; the text goes next.
@@ -127,25 +111,19 @@ pub enum Next {
     },
     /// It is tried again. What is behind it in the chat waits.
     Again {
-        /// After this time.
         wait: Duration,
-        /// What to count.
         doubt: Doubt,
         /// Its placeholder is of no use any more.
         forget: bool,
-        /// Why.
         why: String,
     },
     /// It is not repeated on our own: the chat is asked, and what is behind it goes on.
     Ask {
-        /// Why.
         why: String,
     },
     /// It fails for good.
     GiveUp {
-        /// Why.
         why: String,
-        /// What to count.
         doubt: Doubt,
         /// The whole chat cannot be reached.
         gone: bool,
@@ -157,7 +135,6 @@ pub enum Next {
 pub struct Doubt {
     /// Copies of the text.
     pub copies: u32,
-    /// Placeholders.
     pub strays: u32,
 }
 
@@ -165,37 +142,37 @@ pub struct Doubt {
 const AT_ONCE: u32 = 3;
 
 /// Decides. `retry` is how long a reply is tried.
-pub fn next(facts: Facts, happened: Happened, retry: Duration) -> Next {
+pub fn next(facts: PartFacts, happened: SendOutcome, retry: Duration) -> Next {
     let none = Doubt::default();
     let wait = retry::next_send(facts.attempts, None);
     match happened {
-        Happened::Arrived(receipt) => Next::Sent { receipt },
-        Happened::Claimed(placeholder) => Next::Fill { placeholder },
-        Happened::NotArrived { why, after } => {
+        SendOutcome::Arrived(receipt) => Next::Sent { receipt },
+        SendOutcome::Claimed(placeholder) => Next::Fill { placeholder },
+        SendOutcome::NotArrived { why, after } => {
             again(facts, retry, retry::next_send(facts.attempts, after), none, why)
         }
-        Happened::Cut { why } if facts.way == Way::Hold => Next::Ask { why },
-        Happened::Cut { why } => again(facts, retry, wait, doubt(facts), why),
-        Happened::Died if facts.way == Way::Hold => Next::Ask { why: DIED.to_owned() },
+        SendOutcome::Cut { why } if facts.strategy == DeliveryStrategy::Hold => Next::Ask { why },
+        SendOutcome::Cut { why } => again(facts, retry, wait, doubt(facts), why),
+        SendOutcome::Died if facts.strategy == DeliveryStrategy::Hold => Next::Ask { why: DIED.to_owned() },
         // Whether it has grown stale is for the next claim to say, on a clock that has settled.
-        Happened::Died => {
+        SendOutcome::Died => {
             let (doubt, why) = (doubt(facts), DIED.to_owned());
             Next::Again { wait: Duration::ZERO, doubt, forget: false, why }
         }
-        Happened::Lost { why, stands } => {
+        SendOutcome::Lost { why, stands } => {
             let wait = if facts.attempts <= AT_ONCE { Duration::ZERO } else { wait };
             // One that stands may hold the text, if an earlier edit was cut off.
             let left = u32::from(stands);
             Next::Again { wait, doubt: Doubt { copies: left, strays: left }, forget: true, why }
         }
-        Happened::Refused { why } => Next::GiveUp { why, doubt: none, gone: false },
-        Happened::Gone { why } => Next::GiveUp { why, doubt: none, gone: true },
+        SendOutcome::Refused { why } => Next::GiveUp { why, doubt: none, gone: false },
+        SendOutcome::Gone { why } => Next::GiveUp { why, doubt: none, gone: true },
     }
 }
 
 const DIED: &str = "the host died while it was sent";
 
-fn again(facts: Facts, retry: Duration, wait: Duration, doubt: Doubt, why: String) -> Next {
+fn again(facts: PartFacts, retry: Duration, wait: Duration, doubt: Doubt, why: String) -> Next {
     if facts.voice == Voice::Reply && facts.age > retry {
         let why = format!("given up after {}: {why}", crate::text::duration(retry));
         return Next::GiveUp { why, doubt, gone: false };
@@ -204,13 +181,13 @@ fn again(facts: Facts, retry: Duration, wait: Duration, doubt: Doubt, why: Strin
 }
 
 /// What a call of unknown outcome may have left there.
-fn doubt(facts: Facts) -> Doubt {
-    match facts.way {
-        Way::Keyed => Doubt::default(),
-        Way::Resend | Way::Hold => Doubt { copies: 1, strays: 0 },
+fn doubt(facts: PartFacts) -> Doubt {
+    match facts.strategy {
+        DeliveryStrategy::Keyed => Doubt::default(),
+        DeliveryStrategy::Resend | DeliveryStrategy::Hold => Doubt { copies: 1, strays: 0 },
         // The text goes only into the claimed placeholder: however often, it stands there once.
-        Way::Edit if facts.placeholder => Doubt::default(),
-        Way::Edit => Doubt { copies: 0, strays: 1 },
+        DeliveryStrategy::Edit if facts.placeholder => Doubt::default(),
+        DeliveryStrategy::Edit => Doubt { copies: 0, strays: 1 },
     }
 }
 
@@ -221,74 +198,84 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     const S: fn(u64) -> Duration = Duration::from_secs;
 
-    fn reply(way: Way, placeholder: bool) -> Facts {
-        Facts { way, voice: Voice::Reply, placeholder, attempts: 3, age: S(60) }
+    fn reply(strategy: DeliveryStrategy, placeholder: bool) -> PartFacts {
+        PartFacts { strategy, voice: Voice::Reply, placeholder, attempts: 3, age: S(60) }
     }
 
-    fn cut() -> Happened {
-        Happened::Cut { why: "cut".into() }
+    fn cut() -> SendOutcome {
+        SendOutcome::Cut { why: "cut".into() }
     }
 
     #[test]
     fn the_owners_wish_is_followed_as_far_as_the_channel_can() {
         let can = |own_id, edits| Abilities { own_id, edits };
-        let way =
-            |abilities, delivery, voice| Terms { delivery, abilities, lifetime: DAY, retry: DAY }.way(voice);
+        let strategy = |abilities, delivery, voice| {
+            Terms { delivery, abilities, lifetime: DAY, retry: DAY }.strategy(voice)
+        };
         use Delivery::{Edit, Hold, Resend};
         for (abilities, delivery, voice, expected) in [
-            (can(false, true), Resend, Voice::Reply, Way::Resend),
-            (can(false, true), Edit, Voice::Reply, Way::Edit),
-            (can(false, true), Edit, Voice::Notice, Way::Edit),
-            (can(false, false), Edit, Voice::Reply, Way::Resend),
-            (can(false, true), Hold, Voice::Reply, Way::Hold),
-            (can(false, true), Hold, Voice::Notice, Way::Resend),
-            (can(true, false), Hold, Voice::Reply, Way::Keyed),
-            (can(true, true), Edit, Voice::Reply, Way::Keyed),
+            (can(false, true), Resend, Voice::Reply, DeliveryStrategy::Resend),
+            (can(false, true), Edit, Voice::Reply, DeliveryStrategy::Edit),
+            (can(false, true), Edit, Voice::Notice, DeliveryStrategy::Edit),
+            (can(false, false), Edit, Voice::Reply, DeliveryStrategy::Resend),
+            (can(false, true), Hold, Voice::Reply, DeliveryStrategy::Hold),
+            (can(false, true), Hold, Voice::Notice, DeliveryStrategy::Resend),
+            (can(true, false), Hold, Voice::Reply, DeliveryStrategy::Keyed),
+            (can(true, true), Edit, Voice::Reply, DeliveryStrategy::Keyed),
         ] {
-            assert_eq!(way(abilities, delivery, voice), expected, "{abilities:?} {delivery:?} {voice:?}");
+            assert_eq!(
+                strategy(abilities, delivery, voice),
+                expected,
+                "{abilities:?} {delivery:?} {voice:?}"
+            );
         }
     }
 
     #[test]
     fn a_call_of_unknown_outcome_counts_what_it_may_have_left() {
-        for (way, placeholder, copies, strays) in [
-            (Way::Keyed, false, 0, 0),
-            (Way::Resend, false, 1, 0),
-            (Way::Edit, false, 0, 1),
-            (Way::Edit, true, 0, 0),
+        for (strategy, placeholder, copies, strays) in [
+            (DeliveryStrategy::Keyed, false, 0, 0),
+            (DeliveryStrategy::Resend, false, 1, 0),
+            (DeliveryStrategy::Edit, false, 0, 1),
+            (DeliveryStrategy::Edit, true, 0, 0),
         ] {
-            for (happened, wait) in [(cut(), S(4)), (Happened::Died, S(0))] {
+            for (happened, wait) in [(cut(), S(4)), (SendOutcome::Died, S(0))] {
                 let Next::Again { wait: waits, doubt, forget: false, .. } =
-                    next(reply(way, placeholder), happened.clone(), DAY)
+                    next(reply(strategy, placeholder), happened.clone(), DAY)
                 else {
-                    panic!("{way:?} {happened:?}");
+                    panic!("{strategy:?} {happened:?}");
                 };
-                assert_eq!((waits, doubt), (wait, Doubt { copies, strays }), "{way:?} {happened:?}");
+                assert_eq!((waits, doubt), (wait, Doubt { copies, strays }), "{strategy:?} {happened:?}");
             }
         }
-        for happened in [cut(), Happened::Died] {
-            assert!(matches!(next(reply(Way::Hold, false), happened, DAY), Next::Ask { .. }));
+        for happened in [cut(), SendOutcome::Died] {
+            assert!(matches!(next(reply(DeliveryStrategy::Hold, false), happened, DAY), Next::Ask { .. }));
         }
     }
 
     #[test]
     fn what_certainly_did_not_arrive_is_no_doubt_under_any_policy() {
-        for way in [Way::Keyed, Way::Resend, Way::Edit, Way::Hold] {
-            let asked = Happened::NotArrived { why: "429".into(), after: Some(S(7)) };
+        for strategy in [
+            DeliveryStrategy::Keyed,
+            DeliveryStrategy::Resend,
+            DeliveryStrategy::Edit,
+            DeliveryStrategy::Hold,
+        ] {
+            let asked = SendOutcome::NotArrived { why: "429".into(), after: Some(S(7)) };
             let expected =
                 Next::Again { wait: S(7), doubt: Doubt::default(), forget: false, why: "429".into() };
-            assert_eq!(next(reply(way, false), asked, DAY), expected);
+            assert_eq!(next(reply(strategy, false), asked, DAY), expected);
         }
     }
 
     #[test]
     fn a_reply_is_given_up_after_a_day_and_a_notice_is_not() {
-        let old = Facts { age: DAY + S(1), ..reply(Way::Resend, false) };
-        let away = || Happened::NotArrived { why: "away".into(), after: None };
+        let old = PartFacts { age: DAY + S(1), ..reply(DeliveryStrategy::Resend, false) };
+        let away = || SendOutcome::NotArrived { why: "away".into(), after: None };
         let Next::GiveUp { why, gone: false, .. } = next(old, away(), DAY) else { panic!() };
         assert_eq!(why, "given up after 1 d 0 h: away");
-        assert!(matches!(next(Facts { age: DAY, ..old }, away(), DAY), Next::Again { .. }));
-        assert!(matches!(next(Facts { voice: Voice::Notice, ..old }, away(), DAY), Next::Again { .. }));
+        assert!(matches!(next(PartFacts { age: DAY, ..old }, away(), DAY), Next::Again { .. }));
+        assert!(matches!(next(PartFacts { voice: Voice::Notice, ..old }, away(), DAY), Next::Again { .. }));
         let Next::GiveUp { doubt, .. } = next(old, cut(), DAY) else { panic!() };
         assert_eq!(doubt.copies, 1, "the last try may have arrived");
     }
@@ -296,8 +283,8 @@ mod tests {
     #[test]
     fn a_deleted_placeholder_is_sent_again_and_one_that_stands_is_counted() {
         let lost = |stands, attempts| {
-            let happened = Happened::Lost { why: "not found".into(), stands };
-            next(Facts { attempts, ..reply(Way::Edit, true) }, happened, DAY)
+            let happened = SendOutcome::Lost { why: "not found".into(), stands };
+            next(PartFacts { attempts, ..reply(DeliveryStrategy::Edit, true) }, happened, DAY)
         };
         let again = |wait, left| Next::Again {
             wait,
@@ -312,9 +299,11 @@ mod tests {
 
     #[test]
     fn never_is_never() {
-        let refused = next(reply(Way::Edit, true), Happened::Refused { why: "too long".into() }, DAY);
+        let refused =
+            next(reply(DeliveryStrategy::Edit, true), SendOutcome::Refused { why: "too long".into() }, DAY);
         assert!(matches!(refused, Next::GiveUp { gone: false, .. }));
-        let gone = next(reply(Way::Hold, false), Happened::Gone { why: "kicked".into() }, DAY);
+        let gone =
+            next(reply(DeliveryStrategy::Hold, false), SendOutcome::Gone { why: "kicked".into() }, DAY);
         assert!(matches!(gone, Next::GiveUp { gone: true, .. }));
     }
 }

@@ -5,7 +5,7 @@ use crate::text;
 
 /// What a box may still write in a directory that was over its limit when the box was made: room to clear up in, for an
 /// agent too. And what it may write in a minute once the disk itself is nearly full.
-pub const SLACK: Held = Held { bytes: 64 << 20, names: 10_000 };
+pub const SLACK: DiskUsage = DiskUsage { bytes: 64 << 20, names: 10_000 };
 /// Names in one directory tree, where the file system has many. A package tree has a hundred thousand.
 const NAMES: u64 = 1_000_000;
 /// No directory has more than this part of all names that the file system was made for.
@@ -13,28 +13,26 @@ const NAMES_SHARE: u64 = 4;
 
 /// A directory that a box fills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct LimitedDir {
     /// `disk.workspace`
     pub code: &'static str,
     /// What people call it: "workspace".
     pub name: &'static str,
     /// The setting that limits it: `limits.workspace_mib`.
     pub setting: &'static str,
-    /// Its limits.
-    pub limit: Held,
+    pub limit: DiskUsage,
 }
 
 /// What a directory holds, or may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct DiskUsage {
     /// Bytes on disk.
     pub bytes: u64,
     /// Names of any kind.
     pub names: u64,
 }
 
-impl Held {
-    /// An empty directory.
+impl DiskUsage {
     pub const NOTHING: Self = Self { bytes: 0, names: 0 };
 
     /// What it is more than `most`.
@@ -43,7 +41,6 @@ impl Held {
         Self { bytes: self.bytes.saturating_sub(most.bytes), names: self.names.saturating_sub(most.names) }
     }
 
-    /// Both together.
     #[must_use]
     pub fn and(self, more: Self) -> Self {
         Self { bytes: self.bytes.saturating_add(more.bytes), names: self.names.saturating_add(more.names) }
@@ -63,7 +60,7 @@ pub struct Overrun {
     /// How the run ends.
     pub ending: Ending,
     /// What may stay in the directory.
-    pub keep: Held,
+    pub keep: DiskUsage,
 }
 
 /// The names that one directory may hold on a file system that was made for `all`.
@@ -73,8 +70,13 @@ pub fn names_limit(all: u64) -> u64 {
 
 /// Whether the box is ended. `before` is what the directory held when the box was made; `lately`, while the disk is
 /// nearly full, what it held a minute or two ago: who has filled it since is ended, and not who had it full by then.
-pub fn over(place: &Place, before: Held, lately: Option<Held>, now: Held) -> Option<Overrun> {
-    let Place { code, name, setting, limit } = *place;
+pub fn over(
+    place: &LimitedDir,
+    before: DiskUsage,
+    lately: Option<DiskUsage>,
+    now: DiskUsage,
+) -> Option<Overrun> {
+    let LimitedDir { code, name, setting, limit } = *place;
     let ended = |code, what, keep| Some(Overrun { ending: Ending::OverLimit { code, what }, keep });
     let (room, keep) = (limit.or(before.and(SLACK)), limit.or(before));
     if now.bytes > room.bytes {
@@ -115,22 +117,22 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const WORKSPACE: Place = Place {
+    const WORKSPACE: LimitedDir = LimitedDir {
         code: "disk.workspace",
         name: "workspace",
         setting: "limits.workspace_mib",
-        limit: Held { bytes: 1024 * MIB, names: 100_000 },
+        limit: DiskUsage { bytes: 1024 * MIB, names: 100_000 },
     };
 
-    fn held(mib: u64) -> Held {
-        Held { bytes: mib * MIB, names: 5 }
+    fn held(mib: u64) -> DiskUsage {
+        DiskUsage { bytes: mib * MIB, names: 5 }
     }
 
-    fn names(names: u64) -> Held {
-        Held { names, ..held(1) }
+    fn names(names: u64) -> DiskUsage {
+        DiskUsage { names, ..held(1) }
     }
 
-    fn told(before: Held, lately: Option<Held>, now: Held) -> Option<(String, Held)> {
+    fn told(before: DiskUsage, lately: Option<DiskUsage>, now: DiskUsage) -> Option<(String, DiskUsage)> {
         over(&WORKSPACE, before, lately, now).map(|over| (over.ending.to_string(), over.keep))
     }
 

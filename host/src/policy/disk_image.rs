@@ -14,7 +14,6 @@ const BLOCK: u64 = 4096;
 /// A file system, before it is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// The image's size.
     pub bytes: u64,
     /// Files and folders that fit in.
     pub inodes: u64,

@@ -2,8 +2,7 @@
 
 /// How it stands with the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Pressure {
-    /// There is room.
+pub enum DiskPressure {
     #[default]
     Fine,
     /// Less than the floor is left: what runs may finish, nothing new comes in.
@@ -14,9 +13,8 @@ pub enum Pressure {
     ReadOnly,
 }
 
-/// What was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
+pub struct DiskReading {
     /// Bytes that may be written.
     pub free: u64,
     /// Names that may be made.
@@ -38,7 +36,7 @@ pub fn names_floor(all: u64) -> u64 {
 
 /// The settings, in bytes, and what follows for names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct DiskLimits {
     /// Below this nothing new comes in.
     pub floor: u64,
     /// And below so many names.
@@ -47,24 +45,22 @@ pub struct Limits {
     pub ballast: u64,
 }
 
-/// What follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
+pub struct DiskDecision {
     /// How it stands now.
-    pub now: Pressure,
+    pub now: DiskPressure,
     /// Whether the ballast is to be made.
     pub make_ballast: bool,
     /// Whether this is news for the owner.
     pub tell: bool,
 }
 
-impl Pressure {
+impl DiskPressure {
     /// Whether messages may be taken in.
     pub fn takes_in(self) -> bool {
         self == Self::Fine
     }
 
-    /// The machine's word.
     pub fn code(self) -> &'static str {
         match self {
             Self::Fine => "disk.fine",
@@ -79,21 +75,21 @@ impl Pressure {
 ///
 /// The way back is longer than the way there: an eighth above the floor, and room for the ballast as well, or a disk at
 /// the brim would open and shut with every message.
-pub fn decide(was: Pressure, seen: Reading, limits: Limits) -> Verdict {
+pub fn decide(was: DiskPressure, seen: DiskReading, limits: DiskLimits) -> DiskDecision {
     let above = limits.floor.saturating_add(limits.floor / 8);
     let missing = if seen.ballast { 0 } else { limits.ballast };
     let names_again = seen.names >= limits.names + limits.names / 8;
     let roomy = names_again && seen.free >= above.saturating_add(missing);
     let now = match was {
-        _ if seen.read_only || seen.refused => Pressure::ReadOnly,
-        _ if seen.full => Pressure::Full,
-        Pressure::Full if !roomy => Pressure::Full,
-        Pressure::Low if seen.free < above || !names_again => Pressure::Low,
-        _ if seen.free < limits.floor || seen.names < limits.names => Pressure::Low,
-        _ => Pressure::Fine,
+        _ if seen.read_only || seen.refused => DiskPressure::ReadOnly,
+        _ if seen.full => DiskPressure::Full,
+        DiskPressure::Full if !roomy => DiskPressure::Full,
+        DiskPressure::Low if seen.free < above || !names_again => DiskPressure::Low,
+        _ if seen.free < limits.floor || seen.names < limits.names => DiskPressure::Low,
+        _ => DiskPressure::Fine,
     };
-    let make_ballast = now == Pressure::Fine && missing > 0 && roomy;
-    Verdict { now, make_ballast, tell: now != was }
+    let make_ballast = now == DiskPressure::Fine && missing > 0 && roomy;
+    DiskDecision { now, make_ballast, tell: now != was }
 }
 
 #[cfg(test)]
@@ -101,50 +97,57 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const LIMITS: Limits = Limits { floor: 256 * MIB, names: 20_000, ballast: 64 * MIB };
+    const LIMITS: DiskLimits = DiskLimits { floor: 256 * MIB, names: 20_000, ballast: 64 * MIB };
 
-    fn seen(free: u64, ballast: bool) -> Reading {
-        Reading { free: free * MIB, names: 1 << 20, read_only: false, ballast, full: false, refused: false }
+    fn seen(free: u64, ballast: bool) -> DiskReading {
+        DiskReading {
+            free: free * MIB,
+            names: 1 << 20,
+            read_only: false,
+            ballast,
+            full: false,
+            refused: false,
+        }
     }
 
-    fn now(was: Pressure, seen: Reading) -> Pressure {
+    fn now(was: DiskPressure, seen: DiskReading) -> DiskPressure {
         decide(was, seen, LIMITS).now
     }
 
     #[test]
     fn a_disk_fills_up_and_is_emptied() {
-        use Pressure::{Fine, Full, Low};
+        use DiskPressure::{Fine, Full, Low};
         assert!(decide(Fine, seen(1000, false), LIMITS).make_ballast);
         assert!(!decide(Fine, seen(300, false), LIMITS).make_ballast, "it would eat up the floor");
         assert_eq!(now(Fine, seen(256, true)), Fine);
         assert_eq!(now(Fine, seen(255, true)), Low);
         assert_eq!(now(Low, seen(270, true)), Low, "not at the brim");
         assert_eq!(now(Low, seen(288, true)), Fine);
-        assert_eq!(now(Low, Reading { full: true, ..seen(64, false) }), Full);
-        let crowded = |names| Reading { names, ..seen(1000, true) };
+        assert_eq!(now(Low, DiskReading { full: true, ..seen(64, false) }), Full);
+        let crowded = |names| DiskReading { names, ..seen(1000, true) };
         assert_eq!((now(Fine, crowded(19_999)), now(Low, crowded(22_499))), (Low, Low));
         assert_eq!((now(Fine, crowded(20_000)), now(Low, crowded(22_500))), (Fine, Fine));
         // The ballast that was given back is room, but no reason to go on.
         assert_eq!(now(Full, seen(320, false)), Full);
         let back = decide(Full, seen(352, false), LIMITS);
-        assert_eq!(back, Verdict { now: Fine, make_ballast: true, tell: true });
+        assert_eq!(back, DiskDecision { now: Fine, make_ballast: true, tell: true });
         assert!(!decide(Full, seen(60, false), LIMITS).tell, "it is told once");
     }
 
     #[test]
     fn a_disk_that_may_not_be_written_is_told_from_a_full_one() {
-        let refused = Reading { refused: true, full: true, ..seen(900, true) };
-        assert_eq!(now(Pressure::Fine, refused), Pressure::ReadOnly);
-        let mounted = Reading { read_only: true, ..seen(900, true) };
-        assert_eq!(now(Pressure::ReadOnly, mounted), Pressure::ReadOnly);
-        assert_eq!(now(Pressure::ReadOnly, seen(900, true)), Pressure::Fine);
+        let refused = DiskReading { refused: true, full: true, ..seen(900, true) };
+        assert_eq!(now(DiskPressure::Fine, refused), DiskPressure::ReadOnly);
+        let mounted = DiskReading { read_only: true, ..seen(900, true) };
+        assert_eq!(now(DiskPressure::ReadOnly, mounted), DiskPressure::ReadOnly);
+        assert_eq!(now(DiskPressure::ReadOnly, seen(900, true)), DiskPressure::Fine);
     }
 
     #[test]
     fn without_a_floor_only_a_commit_that_fails_shuts() {
-        let none = Limits { floor: 0, names: 0, ballast: 0 };
-        assert_eq!(decide(Pressure::Fine, seen(0, false), none).now, Pressure::Fine);
-        let full = Reading { full: true, ..seen(0, false) };
-        assert_eq!(decide(Pressure::Fine, full, none).now, Pressure::Full);
+        let none = DiskLimits { floor: 0, names: 0, ballast: 0 };
+        assert_eq!(decide(DiskPressure::Fine, seen(0, false), none).now, DiskPressure::Fine);
+        let full = DiskReading { full: true, ..seen(0, false) };
+        assert_eq!(decide(DiskPressure::Fine, full, none).now, DiskPressure::Full);
     }
 }

@@ -8,13 +8,13 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// How much of a run's refusals was told lately. Times are monotonic.
 #[derive(Debug, Default)]
-pub struct Telling {
+pub struct LogLimiter {
     since: Option<Instant>,
     told: u32,
     untold: u64,
 }
 
-impl Telling {
+impl LogLimiter {
     /// Whether one more may be told now, and how many were not told before it.
     pub fn turn(&mut self, now: Instant) -> Option<u64> {
         if self.since.is_none_or(|since| now - since >= WINDOW) {
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn n4_a_box_does_not_write_the_operators_log() {
-        let (mut telling, start) = (Telling::default(), Instant::now());
+        let (mut telling, start) = (LogLimiter::default(), Instant::now());
         let told = (0..1_000).filter(|_| telling.turn(start).is_some()).count();
         assert_eq!(told, 20);
         assert_eq!(telling.turn(start + WINDOW), Some(980), "and says how much it kept to itself");
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn what_was_kept_is_said_once_at_the_end() {
-        let (mut telling, start) = (Telling::default(), Instant::now());
+        let (mut telling, start) = (LogLimiter::default(), Instant::now());
         assert_eq!((0..25).filter(|_| telling.turn(start).is_some()).count(), 20);
         assert_eq!((telling.rest(), telling.rest()), (5, 0));
     }

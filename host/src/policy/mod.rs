@@ -1,15 +1,15 @@
-//! Pure rules. Each takes facts and gives a verdict; none touches a file, a socket or a clock.
+//! Pure rules: each function gets data and returns a decision. None may touch a file, a socket or a clock.
 
 pub mod admission;
+pub mod answer_throttle;
+pub mod attachment_limits;
 pub mod authorize;
-pub mod backoff;
 pub mod delivery;
 pub mod disk_budget;
 pub mod disk_image;
 pub mod disk_pressure;
-pub mod image;
+pub mod image_selection;
 pub mod log_limiter;
-pub mod media;
 pub mod mounts;
 pub mod nightly;
 pub mod posture;

@@ -65,62 +65,36 @@ const SECRET_ENDINGS: [&str; 7] = [".pem", ".key", ".p12", ".pfx", ".kdbx", ".so
 pub enum MountError {
     /// The place in the box is not one for mounts.
     #[error("the target {target:?} {why}; targets look like \"/mnt/photos\"")]
-    Target {
-        /// Which.
-        target: String,
-        /// Why not.
-        why: &'static str,
-    },
+    Target { target: String, why: &'static str },
     /// The path on the host is not written plainly.
     #[error("{} is no plain absolute path: it begins with / and has no `.`, `..` or empty part", source_path.display())]
-    NotPlain {
-        /// Which.
-        source_path: PathBuf,
-    },
+    NotPlain { source_path: PathBuf },
     /// No root of the install's allows it.
     #[error("{} lies below nothing that [mounts] allow in lazaret.toml names; add {{ path = {:?} }} there",
             source_path.display(), source_path.display().to_string())]
-    NotAllowed {
-        /// Which.
-        source_path: PathBuf,
-    },
+    NotAllowed { source_path: PathBuf },
     /// The root may be read only.
     #[error("{} may only be read: [mounts] allow in lazaret.toml has {} without writable = true",
             source_path.display(), root.display())]
     ReadOnly {
-        /// Which.
         source_path: PathBuf,
         /// The root that allows it.
         root: PathBuf,
     },
     /// It holds, or is, what must not be seen in a box.
     #[error("{} {why}; boxes never see that, whatever is allowed", source_path.display())]
-    Secret {
-        /// Which.
-        source_path: PathBuf,
-        /// What.
-        why: String,
-    },
+    Secret { source_path: PathBuf, why: String },
     /// It is not there.
     #[error("the mount source {} is not there; make it, or take it out of `mounts` in group.toml", source_path.display())]
-    Gone {
-        /// Which.
-        source_path: PathBuf,
-    },
+    Gone { source_path: PathBuf },
     /// A part of it is a link.
     #[error("{} is a symbolic link on the way to the mount source {}; name where it leads",
             link.display(), source_path.display())]
-    Link {
-        /// The source.
-        source_path: PathBuf,
-        /// The link.
-        link: PathBuf,
-    },
+    Link { source_path: PathBuf, link: PathBuf },
     /// Somebody else could put another thing in its place.
     #[error("{} {why}, so the mount source {} could be exchanged; give it to root (or the host's user) and take away \
              the others' right to write: chmod go-w", dir.display(), source_path.display())]
     Exchangeable {
-        /// The source.
         source_path: PathBuf,
         /// The directory above it.
         dir: PathBuf,
@@ -129,22 +103,13 @@ pub enum MountError {
     },
     /// It is a device, a socket, a FIFO.
     #[error("the mount source {} is neither a directory nor a file", source_path.display())]
-    Kind {
-        /// Which.
-        source_path: PathBuf,
-    },
+    Kind { source_path: PathBuf },
     /// The system or the engine failed.
     #[error("the mount source {}: {why}", source_path.display())]
-    Io {
-        /// Which.
-        source_path: PathBuf,
-        /// What was said.
-        why: String,
-    },
+    Io { source_path: PathBuf, why: String },
 }
 
 impl MountError {
-    /// The machine's word.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Target { .. } => "mount.target",
@@ -163,8 +128,7 @@ impl MountError {
 
 /// A root that the install allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Allowed {
-    /// Where.
+pub struct AllowedRoot {
     pub path: PathBuf,
     /// Whether boxes may write there.
     pub writable: bool,
@@ -182,7 +146,11 @@ pub fn check_root(root: &Path, install: &Path) -> Result<(), MountError> {
 ///
 /// # Errors
 /// The first that it may not have.
-pub fn check(wanted: &[ExtraMount], allowed: &[Allowed], install: &Path) -> Result<(), (usize, MountError)> {
+pub fn check(
+    wanted: &[ExtraMount],
+    allowed: &[AllowedRoot],
+    install: &Path,
+) -> Result<(), (usize, MountError)> {
     for (n, mount) in wanted.iter().enumerate() {
         let before = wanted.get(..n).unwrap_or_default();
         check_one(mount, before, allowed, install).map_err(|e| (n, e))?;
@@ -193,7 +161,7 @@ pub fn check(wanted: &[ExtraMount], allowed: &[Allowed], install: &Path) -> Resu
 fn check_one(
     mount: &ExtraMount,
     before: &[ExtraMount],
-    allowed: &[Allowed],
+    allowed: &[AllowedRoot],
     install: &Path,
 ) -> Result<(), MountError> {
     let target = |why| Err(MountError::Target { target: mount.target.clone(), why });
@@ -239,7 +207,6 @@ fn check_one(
     }
 }
 
-/// The second line.
 fn check_source(source: &Path, install: &Path) -> Result<(), MountError> {
     let text = source.to_str().unwrap_or_default();
     let plain = text.strip_prefix('/').is_some_and(|rest| {
@@ -291,16 +258,16 @@ mod tests {
         ExtraMount { source: source.into(), target: target.into(), writable }
     }
 
-    fn allowed() -> Vec<Allowed> {
+    fn allowed() -> Vec<AllowedRoot> {
         vec![
-            Allowed { path: "/srv/photos".into(), writable: false },
-            Allowed { path: "/srv/photos/inbox".into(), writable: true },
+            AllowedRoot { path: "/srv/photos".into(), writable: false },
+            AllowedRoot { path: "/srv/photos/inbox".into(), writable: true },
             // Somebody allows too much: the second line stands.
-            Allowed { path: "/".into(), writable: true },
+            AllowedRoot { path: "/".into(), writable: true },
         ]
     }
 
-    fn code(mounts: &[ExtraMount], allowed: &[Allowed]) -> &'static str {
+    fn code(mounts: &[ExtraMount], allowed: &[AllowedRoot]) -> &'static str {
         check(mounts, allowed, Path::new(INSTALL)).map_or_else(|(_, e)| e.code(), |()| "ok")
     }
 
@@ -397,7 +364,7 @@ mod tests {
         fn what_passes_is_below_an_allowed_root(
             source in "(/|/\\.\\.?|/srv|/photos|/etc|/[a-z.]{1,4}){1,5}/?", target in "(/mnt)?(/|/\\.\\.|/[a-z.]{1,3}){1,3}",
         ) {
-            let roots = [Allowed { path: "/srv/photos".into(), writable: true }];
+            let roots = [AllowedRoot { path: "/srv/photos".into(), writable: true }];
             if check(&[mount(&source, &target, true)], &roots, Path::new(INSTALL)).is_ok() {
                 prop_assert!(Path::new(&source).starts_with("/srv/photos"));
                 prop_assert!(!source.contains("..") && !target.contains(".."));

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Days, LocalResult, NaiveDate, TimeZone};
-use chrono_tz::Tz;
+use jiff::civil::Date;
 
-use crate::domain::WallMs;
+use crate::domain::{WallMs, Zone};
 
 /// A copy older than this is made up for at once.
 const OVERDUE: Duration = Duration::from_secs(24 * 3600);
@@ -15,7 +14,7 @@ pub const SPREAD: Duration = Duration::from_secs(30 * 60);
 /// When the next copy is due: tonight at `hour` in `zone` and `spread` later, once per night; at once where the last
 /// one is more than a day old, or there is none. `last` may lie in the future, because the clock was wrong then: it
 /// counts as none.
-pub fn due(now: WallMs, zone: Tz, hour: u8, spread: Duration, last: Option<WallMs>) -> bool {
+pub fn due(now: WallMs, zone: &Zone, hour: u8, spread: Duration, last: Option<WallMs>) -> bool {
     let Some(last) = last.filter(|last| *last <= now) else { return true };
     if now.since(last) > OVERDUE {
         return true;
@@ -26,26 +25,15 @@ pub fn due(now: WallMs, zone: Tz, hour: u8, spread: Duration, last: Option<WallM
 }
 
 /// The night's hour on the day that it is in the zone.
-fn begin_of_night(now: WallMs, zone: Tz, hour: u8) -> WallMs {
-    let local = DateTime::from_timestamp_millis(now.0).unwrap_or_default().with_timezone(&zone);
-    at_hour(local.date_naive(), zone, hour)
+fn begin_of_night(now: WallMs, zone: &Zone, hour: u8) -> WallMs {
+    at_hour(zone.0.to_datetime(now.timestamp()).date(), zone, hour)
 }
 
-/// An hour that the clocks skip begins with the next; one that comes twice is its first.
-fn at_hour(day: NaiveDate, zone: Tz, hour: u8) -> WallMs {
-    let later = |hours: u32| {
-        let (day, hour) = match u32::from(hour) + hours {
-            hour if hour < 24 => (Some(day), hour),
-            hour => (day.checked_add_days(Days::new(1)), hour - 24),
-        };
-        let naive = day.and_then(|day| day.and_hms_opt(hour, 0, 0))?;
-        match zone.from_local_datetime(&naive) {
-            LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => Some(WallMs(at.timestamp_millis())),
-            LocalResult::None => None,
-        }
-    };
-    // No zone skips more than a day, and those that did skipped it whole.
-    (0..24).find_map(later).unwrap_or(WallMs(0))
+/// The first moment of an hour that comes twice. Of an hour that the clocks skip: the moment at which they go on.
+fn at_hour(day: Date, zone: &Zone, hour: u8) -> WallMs {
+    let hour = i8::try_from(hour).unwrap_or(0).min(23);
+    let at = zone.0.to_ambiguous_timestamp(day.at(hour, 0, 0, 0)).compatible().unwrap_or_default();
+    WallMs(at.as_millisecond())
 }
 
 /// How much later than the hour this install works, from its id.
@@ -57,18 +45,21 @@ pub fn spread(install: &str) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono_tz::Europe::Berlin;
 
     const ZERO: Duration = Duration::ZERO;
 
+    fn berlin() -> Zone {
+        Zone::bundled("Europe/Berlin")
+    }
+
     fn at(text: &str) -> WallMs {
-        WallMs(DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis())
+        WallMs(text.parse::<jiff::Timestamp>().unwrap().as_millisecond())
     }
 
     #[test]
     fn once_a_night_at_three_in_the_zone() {
         let last = Some(at("2026-11-20T03:00:10+01:00"));
-        let due = |now: &str, last| due(at(now), Berlin, 3, ZERO, last);
+        let due = |now: &str, last| due(at(now), &berlin(), 3, ZERO, last);
         assert!(!due("2026-11-20T03:01:00+01:00", last));
         assert!(!due("2026-11-21T02:59:59+01:00", last));
         assert!(due("2026-11-21T03:00:00+01:00", last));
@@ -79,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_was_missed_is_made_up_for() {
-        let due = |now: &str, last: Option<&str>| due(at(now), Berlin, 3, ZERO, last.map(at));
+        let due = |now: &str, last: Option<&str>| due(at(now), &berlin(), 3, ZERO, last.map(at));
         assert!(due("2026-11-21T12:00:00+01:00", None));
         assert!(due("2026-11-21T12:00:00+01:00", Some("2026-11-20T03:00:00+01:00")));
         assert!(!due("2026-11-21T12:00:00+01:00", Some("2026-11-21T03:00:00+01:00")));
@@ -93,9 +84,9 @@ mod tests {
         for (hour, night) in [(2, "2026-03-29T03:00:00+02:00"), (2, "2026-10-25T02:00:00+02:00")] {
             let night = at(night);
             let before = Some(WallMs(night.0 - 20 * 3_600_000));
-            assert!(!due(WallMs(night.0 - 1), Berlin, hour, ZERO, before));
-            assert!(due(night, Berlin, hour, ZERO, before));
-            assert!(!due(night.plus(Duration::from_secs(3_600)), Berlin, hour, ZERO, Some(night)));
+            assert!(!due(WallMs(night.0 - 1), &berlin(), hour, ZERO, before));
+            assert!(due(night, &berlin(), hour, ZERO, before));
+            assert!(!due(night.plus(Duration::from_secs(3_600)), &berlin(), hour, ZERO, Some(night)));
         }
     }
 
@@ -103,7 +94,7 @@ mod tests {
     fn installs_do_not_all_begin_at_once() {
         assert!(spread("a") != spread("b") && spread("019ab000") < SPREAD);
         let last = Some(at("2026-11-20T12:00:00+01:00"));
-        assert!(!due(at("2026-11-21T03:04:59+01:00"), Berlin, 3, Duration::from_secs(300), last));
-        assert!(due(at("2026-11-21T03:05:00+01:00"), Berlin, 3, Duration::from_secs(300), last));
+        assert!(!due(at("2026-11-21T03:04:59+01:00"), &berlin(), 3, Duration::from_secs(300), last));
+        assert!(due(at("2026-11-21T03:05:00+01:00"), &berlin(), 3, Duration::from_secs(300), last));
     }
 }

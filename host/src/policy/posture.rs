@@ -3,7 +3,7 @@
 //! plan line by line. What a box is planned to be says [`super::sandbox_plan`]; this page says what follows when it is
 //! not.
 
-use ipc_schema::probe::{Attempt, Cgroup, NO_LIMIT, ROOM_AT_ONCE, Report};
+use ipc_schema::probe_report::{ALLOCATE_WITHOUT_WRITING, Attempt, Cgroup, NO_LIMIT, ProbeReport};
 use serde::Serialize;
 
 use super::sandbox_plan::{ContainerSpec, is_gvisor};
@@ -15,7 +15,6 @@ enum Weight {
     Wall,
     /// No run, unless the owner has accepted the loss by name.
     Owner,
-    /// It is named.
     Named,
 }
 
@@ -239,11 +238,9 @@ pub struct Outside {
 /// A field of the engine's account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Which.
     pub field: String,
     /// What it was asked for.
     pub asked: String,
-    /// What it says.
     pub told: String,
 }
 
@@ -283,7 +280,6 @@ pub struct Circumstances {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
-    /// As asked.
     Held,
     /// It could not be looked at from here.
     Unknown,
@@ -299,14 +295,11 @@ pub enum Standing {
 
 /// One line, held against the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// The line's name.
+pub struct PostureFinding {
     pub name: &'static str,
-    /// How it stands.
     pub standing: Standing,
     /// What was asked for.
     pub expected: String,
-    /// What was found.
     pub seen: String,
     /// What to do about it.
     pub fix: &'static str,
@@ -317,10 +310,10 @@ pub struct Finding {
 /// Holds a box against its plan.
 pub fn judge(
     spec: &ContainerSpec,
-    inside: &Report,
+    inside: &ProbeReport,
     outside: &Outside,
     about: &Circumstances,
-) -> Vec<Finding> {
+) -> Vec<PostureFinding> {
     let mut all = Findings { spec, about, found: Vec::new() };
     all.identity(inside, outside);
     all.rights(inside, outside);
@@ -333,9 +326,10 @@ pub fn judge(
 }
 
 /// Why there is no run, with what to do; nothing when every line that must hold does.
-pub fn refusal(findings: &[Finding]) -> Option<String> {
-    let lost: Vec<&Finding> = findings.iter().filter(|f| f.standing == Standing::Lost).collect();
-    let told = |f: &&Finding| format!("{}: asked for {}, found {} ({})", f.name, f.expected, f.seen, f.fix);
+pub fn refusal(findings: &[PostureFinding]) -> Option<String> {
+    let lost: Vec<&PostureFinding> = findings.iter().filter(|f| f.standing == Standing::Lost).collect();
+    let told =
+        |f: &&PostureFinding| format!("{}: asked for {}, found {} ({})", f.name, f.expected, f.seen, f.fix);
     let told: Vec<String> = lost.iter().map(told).collect();
     let names: Vec<String> = lost.iter().map(|f| format!("\"{}\"", f.name)).collect();
     let accept = if lost.iter().all(|f| f.acceptable) {
@@ -387,7 +381,7 @@ pub fn above_machine(memory: u64, milli_cpus: u64, has_memory: u64, has_cpus: u6
 }
 
 /// Lines that do not hold and are lived with: what `status` names.
-pub fn losses(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
+pub fn losses(findings: &[PostureFinding]) -> impl Iterator<Item = &PostureFinding> {
     let lived_with = [Standing::Accepted, Standing::Runtime, Standing::Named];
     findings.iter().filter(move |f| lived_with.contains(&f.standing))
 }
@@ -395,7 +389,7 @@ pub fn losses(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
 struct Findings<'a> {
     spec: &'a ContainerSpec,
     about: &'a Circumstances,
-    found: Vec<Finding>,
+    found: Vec<PostureFinding>,
 }
 
 impl Findings<'_> {
@@ -412,7 +406,7 @@ impl Findings<'_> {
             Some(false) if line.weight == Weight::Named => Standing::Named,
             Some(false) => Standing::Lost,
         };
-        self.found.push(Finding {
+        self.found.push(PostureFinding {
             name: line.name,
             standing,
             expected: expected.into(),
@@ -442,7 +436,7 @@ impl Findings<'_> {
         );
     }
 
-    fn identity(&mut self, inside: &Report, outside: &Outside) {
+    fn identity(&mut self, inside: &ProbeReport, outside: &Outside) {
         let differs: Vec<String> = outside
             .differences
             .iter()
@@ -465,7 +459,7 @@ impl Findings<'_> {
         );
     }
 
-    fn rights(&mut self, inside: &Report, outside: &Outside) {
+    fn rights(&mut self, inside: &ProbeReport, outside: &Outside) {
         let zero = |set: &str| u64::from_str_radix(set, 16) == Ok(0);
         let sets = &inside.rights.capabilities;
         let bounding = self.of_the_box(outside).map(|k| k.bounding.as_str());
@@ -478,7 +472,8 @@ impl Findings<'_> {
         let mode = kernel.map_or(inside.rights.seccomp, |k| k.seccomp.min(inside.rights.seccomp));
         self.add(SECCOMP, Some(mode == 2), "a filter", if mode == 2 { "a filter" } else { "none" });
         let reached = |call: &&Attempt| {
-            call.what != ROOM_AT_ONCE && call.refused.as_deref().is_none_or(|why| !REFUSALS.contains(&why))
+            call.what != ALLOCATE_WITHOUT_WRITING
+                && call.refused.as_deref().is_none_or(|why| !REFUSALS.contains(&why))
         };
         let reached: Vec<String> = inside.calls.iter().filter(reached).map(told).collect();
         let expected = format!("{} calls refused", inside.calls.len());
@@ -490,7 +485,7 @@ impl Findings<'_> {
         );
     }
 
-    fn reach(&mut self, inside: &Report, outside: &Outside) {
+    fn reach(&mut self, inside: &ProbeReport, outside: &Outside) {
         let cards: Vec<String> = inside.interfaces.iter().filter(|name| *name != "lo").cloned().collect();
         self.none(INTERFACES, "lo alone", &cards);
         let no_way = |why: &str| NO_WAY.contains(&why) || (why == NO_WAY_WITHOUT_CARDS && cards.is_empty());
@@ -510,7 +505,7 @@ impl Findings<'_> {
         self.add(PROCESSES, Some(!many), "its own", format!("{} are seen", inside.processes));
     }
 
-    fn files(&mut self, inside: &Report) {
+    fn files(&mut self, inside: &ProbeReport) {
         let mine = self.spec.mounts.iter().filter(|m| m.writable).map(|m| m.target.as_str());
         let free = self.spec.tmpfs.iter().map(|t| t.target.as_str()).chain(OF_THE_ENGINE);
         let writable: Vec<&str> = mine.clone().chain(free).collect();
@@ -536,7 +531,7 @@ impl Findings<'_> {
         let devices: Vec<String> = inside.devices.iter().filter(|d| !harmless(d)).cloned().collect();
         self.none(DEVICES, "those of every container", &devices);
         self.memory_filesystems(inside);
-        let at_once = inside.calls.iter().find(|call| call.what == ROOM_AT_ONCE);
+        let at_once = inside.calls.iter().find(|call| call.what == ALLOCATE_WITHOUT_WRITING);
         let taken = at_once.map(|call| call.refused.is_none());
         let seen = if taken == Some(true) { "any size in one call" } else { "not in one call" };
         self.add(ROOM, taken.map(|taken| !taken), "the disk is filled no faster than it is written", seen);
@@ -544,7 +539,7 @@ impl Findings<'_> {
 
     /// A link of the image moves a mount, and into the agent's own tree just as well: there it could be exchanged. So
     /// each must lie where it was asked for, by the kernel's own word, which knows no links.
-    fn mounts(&mut self, inside: &Report) {
+    fn mounts(&mut self, inside: &ProbeReport) {
         let astray: Vec<String> = self
             .spec
             .mounts
@@ -563,7 +558,7 @@ impl Findings<'_> {
         self.none(MOUNTS, "each at its own path, with its right", &astray);
     }
 
-    fn memory_filesystems(&mut self, inside: &Report) {
+    fn memory_filesystems(&mut self, inside: &ProbeReport) {
         let sized = self.spec.tmpfs.iter().map(|tmpfs| {
             let size = tmpfs.options.split(',').find_map(|option| option.strip_prefix("size="));
             let bytes = size.and_then(|size| size.parse().ok());
@@ -590,7 +585,7 @@ impl Findings<'_> {
         self.none(TMPFS, &expected.join(", "), &astray);
     }
 
-    fn limits(&mut self, inside: &Report, outside: &Outside) {
+    fn limits(&mut self, inside: &ProbeReport, outside: &Outside) {
         let kernel = outside.kernel.as_ref().map(|k| k.cgroup).unwrap_or_default();
         let spec = self.spec;
         // Both views are of one group of processes; where they differ, the looser one counts.
@@ -620,7 +615,7 @@ impl Findings<'_> {
         self.none(ULIMITS, &expected.join(", "), &astray);
     }
 
-    fn leaks(&mut self, inside: &Report, outside: &Outside) {
+    fn leaks(&mut self, inside: &ProbeReport, outside: &Outside) {
         let known = |name: &String| outside.environment.contains(name) || name == "HOSTNAME";
         let strange: Vec<String> = inside.environment.iter().filter(|name| !known(name)).cloned().collect();
         self.none(ENVIRONMENT, "what was asked for", &strange);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::limits::RunLimits;
 use crate::policy::sandbox_plan;
-use ipc_schema::probe::{Identity, Mounted, Rights, Rlimits};
+use ipc_schema::probe_report::{Identity, Mounted, Rights, Rlimits};
 
 fn spec() -> ContainerSpec {
     sandbox_plan::for_tests(&RunLimits::default())
@@ -16,7 +16,7 @@ fn done(what: &str) -> Attempt {
 }
 
 /// A box that is what was asked for.
-fn sound() -> Report {
+fn sound() -> ProbeReport {
     let zeros = Some("0000000000000000".to_owned());
     let tmpfs = |target: &str, bytes| Mounted {
         target: target.into(),
@@ -33,14 +33,14 @@ fn sound() -> Report {
         bytes: None,
     };
     let own = spec().mounts.iter().map(mounted).collect::<Vec<_>>();
-    Report {
+    ProbeReport {
         nonce: "n".into(),
         identity: Identity { uid: 70_001, gid: 20_000, groups: vec![20_000] },
         rights: Rights { capabilities: vec![zeros; 5], no_new_privileges: true, seccomp: 2 },
         calls: vec![
             refused("mount"),
             Attempt { what: "socket".into(), refused: Some("EAFNOSUPPORT".into()) },
-            Attempt { what: ROOM_AT_ONCE.into(), refused: Some("EOPNOTSUPP".into()) },
+            Attempt { what: ALLOCATE_WITHOUT_WRITING.into(), refused: Some("EOPNOTSUPP".into()) },
         ],
         interfaces: vec!["lo".into()],
         network: vec![Attempt { what: "tcp 1.1.1.1:443".into(), refused: Some("ENETUNREACH".into()) }],
@@ -63,7 +63,7 @@ fn sound() -> Report {
     }
 }
 
-fn mount<'a>(report: &'a mut Report, target: &str) -> &'a mut Mounted {
+fn mount<'a>(report: &'a mut ProbeReport, target: &str) -> &'a mut Mounted {
     report.mounts.iter_mut().find(|m| m.target == target).unwrap_or_else(|| panic!("no mount {target}"))
 }
 
@@ -86,16 +86,16 @@ fn about() -> Circumstances {
     Circumstances { nonce: "n".into(), root: true, ..Circumstances::default() }
 }
 
-fn standing(findings: &[Finding], name: &str) -> Standing {
+fn standing(findings: &[PostureFinding], name: &str) -> Standing {
     findings.iter().find(|f| f.name == name).unwrap_or_else(|| panic!("no line {name}")).standing
 }
 
 /// What a change of a sound box is found as.
-fn found(name: &str, change: impl FnOnce(&mut Report, &mut Outside)) -> Finding {
+fn found(name: &str, change: impl FnOnce(&mut ProbeReport, &mut Outside)) -> PostureFinding {
     let (mut inside, mut outside) = (sound(), outside());
     change(&mut inside, &mut outside);
     let all = judge(&spec(), &inside, &outside, &about());
-    let astray: Vec<&Finding> = all.iter().filter(|f| f.standing != Standing::Held).collect();
+    let astray: Vec<&PostureFinding> = all.iter().filter(|f| f.standing != Standing::Held).collect();
     assert_eq!(astray.iter().map(|f| f.name).collect::<Vec<_>>(), [name], "{astray:?}");
     astray[0].clone()
 }
@@ -214,14 +214,14 @@ fn what_gvisor_loses_by_its_nature_is_named_and_the_rest_must_hold() {
     let kernel = outside.kernel.take();
     inside.rights.seccomp = 0;
     inside.calls.push(done("unshare user"));
-    inside.calls[2] = done(ROOM_AT_ONCE);
+    inside.calls[2] = done(ALLOCATE_WITHOUT_WRITING);
     inside.devices.push("fuse".into());
     inside.mounts[0].options = "rw,mode=1777,size=268435456".into();
     inside.network[0].refused = Some("EHOSTUNREACH".into());
     (inside.cgroup, inside.machine_swap) = (Cgroup::default(), false);
     let all = judge(&gvisor, &inside, &outside, &about());
     assert_eq!(refusal(&all), None);
-    let named = |all: &[Finding]| losses(all).map(|f| f.name).collect::<Vec<_>>().join(" ");
+    let named = |all: &[PostureFinding]| losses(all).map(|f| f.name).collect::<Vec<_>>().join(" ");
     let by_nature = "seccomp syscalls memory-filesystems room-at-once";
     assert_eq!(named(&all), format!("{by_nature} memory-limit pids-limit cpu-limit"));
     assert_eq!(standing(&all, "namespaces"), Standing::Unknown);
@@ -249,7 +249,7 @@ fn what_gvisor_loses_by_its_nature_is_named_and_the_rest_must_hold() {
 fn room_that_is_taken_in_one_call_is_named_and_ends_no_run() {
     let mut inside = sound();
     assert_eq!(standing(&judge(&spec(), &inside, &outside(), &about()), "room-at-once"), Standing::Held);
-    inside.calls[2] = done(ROOM_AT_ONCE);
+    inside.calls[2] = done(ALLOCATE_WITHOUT_WRITING);
     let all = judge(&spec(), &inside, &outside(), &about());
     assert_eq!(standing(&all, "room-at-once"), Standing::Named);
     assert_eq!(standing(&all, "syscalls"), Standing::Held, "one thing is one line");
@@ -275,7 +275,7 @@ fn a_path_that_names_a_person_or_another_group_is_named() {
 fn apparmor_is_asked_for_where_the_engine_has_it() {
     let mut inside = sound();
     let about = Circumstances { apparmor: true, ..about() };
-    let found = |inside: &Report| standing(&judge(&spec(), inside, &outside(), &about), "apparmor");
+    let found = |inside: &ProbeReport| standing(&judge(&spec(), inside, &outside(), &about), "apparmor");
     assert_eq!(found(&inside), Standing::Named);
     inside.confinement = Some("docker-default (enforce)".into());
     assert_eq!(found(&inside), Standing::Held);

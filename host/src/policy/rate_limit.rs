@@ -14,14 +14,12 @@ const KEPT: usize = 1024;
 pub struct Limit {
     /// How many; at least one.
     pub calls: u32,
-    /// In which time.
     pub within: Duration,
 }
 
 /// A channel's limits; absent ones do not limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// In one chat.
     pub chat: Option<Limit>,
     /// In one room, all of its topics together.
     pub room: Option<Limit>,
@@ -31,8 +29,7 @@ pub struct Limits {
 
 /// Where a call goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The chat.
+pub struct Destination {
     pub chat: String,
     /// The room it belongs to, where the platform limits rooms.
     pub room: Option<String>,
@@ -41,7 +38,6 @@ pub struct Place {
 /// What to wait for before asking again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// This time.
     Until(Duration),
     /// The end of a call that is under way.
     AnEnd,
@@ -111,7 +107,7 @@ impl Pacer {
     ///
     /// # Errors
     /// What stands in the way; nothing was counted.
-    pub fn begin(&mut self, place: &Place, now: Duration) -> Result<(), Wait> {
+    pub fn begin(&mut self, place: &Destination, now: Duration) -> Result<(), Wait> {
         let chat = self.chats.entry(place.chat.clone()).or_default();
         let room = place.room.as_ref().map(|room| self.rooms.entry(room.clone()).or_default());
         let mut waits = vec![chat.wait(self.limits.chat, now), self.all.wait(self.limits.all, now)];
@@ -135,7 +131,7 @@ impl Pacer {
     }
 
     /// A call has ended. `called` is false when it was not made after all.
-    pub fn end(&mut self, place: &Place, now: Duration, called: bool) {
+    pub fn end(&mut self, place: &Destination, now: Duration, called: bool) {
         let Limits { chat, room, all } = self.limits;
         if let Some(window) = self.chats.get_mut(&place.chat) {
             window.end(chat, now, called);
@@ -154,7 +150,7 @@ impl Pacer {
 
     /// The platform asked to be left alone. It does not say for whom: that is taken for the room (or the direct chat),
     /// and for the whole channel when another one is shut already.
-    pub fn shut(&mut self, place: &Place, now: Duration, wait: Duration) {
+    pub fn shut(&mut self, place: &Destination, now: Duration, wait: Duration) {
         let until = now + wait;
         let here = match &place.room {
             Some(room) => self.rooms.entry(room.clone()).or_default(),
@@ -175,8 +171,8 @@ mod tests {
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
-    fn place(chat: &str, room: Option<&str>) -> Place {
-        Place { chat: chat.into(), room: room.map(str::to_owned) }
+    fn place(chat: &str, room: Option<&str>) -> Destination {
+        Destination { chat: chat.into(), room: room.map(str::to_owned) }
     }
 
     fn limit(calls: u32, seconds: u64) -> Option<Limit> {
@@ -184,7 +180,7 @@ mod tests {
     }
 
     /// Calls as fast as the pacer lets, each of them taking `took`; returns when they ended.
-    fn calls(pacer: &mut Pacer, place: &Place, count: usize, took: Duration) -> Vec<Duration> {
+    fn calls(pacer: &mut Pacer, place: &Destination, count: usize, took: Duration) -> Vec<Duration> {
         let (mut now, mut ends) = (Duration::ZERO, Vec::new());
         while ends.len() < count {
             match pacer.begin(place, now) {

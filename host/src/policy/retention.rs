@@ -4,8 +4,7 @@ use std::time::Duration;
 
 /// One thing that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
-    /// Its size.
+pub struct RetainedItem {
     pub bytes: u64,
     /// How long ago it was last changed.
     pub age: Duration,
@@ -15,7 +14,7 @@ pub struct Kept {
 
 /// How long, and how much of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rule {
+pub struct RetentionRule {
     /// Older things go.
     pub longest: Duration,
     /// All together may be this large; the oldest go first. Absent: any size.
@@ -23,8 +22,8 @@ pub struct Rule {
 }
 
 /// The places in `things` of what goes, the oldest first.
-pub fn gone(things: &[Kept], rule: Rule) -> Vec<usize> {
-    let mut oldest_first: Vec<(usize, &Kept)> = things.iter().enumerate().collect();
+pub fn gone(things: &[RetainedItem], rule: RetentionRule) -> Vec<usize> {
+    let mut oldest_first: Vec<(usize, &RetainedItem)> = things.iter().enumerate().collect();
     oldest_first.sort_by_key(|(at, thing)| (std::cmp::Reverse(thing.age), *at));
     let mut total: u64 = things.iter().fold(0, |sum, thing| sum.saturating_add(thing.bytes));
     let mut gone = Vec::new();
@@ -45,21 +44,21 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
-    fn kept(days: u32, bytes: u64, in_use: bool) -> Kept {
-        Kept { bytes, age: DAY * days, in_use }
+    fn kept(days: u32, bytes: u64, in_use: bool) -> RetainedItem {
+        RetainedItem { bytes, age: DAY * days, in_use }
     }
 
     #[test]
     fn what_is_old_goes_and_what_is_needed_stays() {
         let things = [kept(15, 1, false), kept(14, 1, false), kept(40, 1, true), kept(20, 1, false)];
-        let rule = Rule { longest: DAY * 14, budget: None };
+        let rule = RetentionRule { longest: DAY * 14, budget: None };
         assert_eq!(gone(&things, rule), [3, 0]);
     }
 
     #[test]
     fn above_the_budget_the_oldest_go_first() {
         let things = [kept(1, 60, false), kept(3, 60, true), kept(2, 60, false), kept(0, 60, false)];
-        let rule = |budget| Rule { longest: DAY * 14, budget: Some(budget) };
+        let rule = |budget| RetentionRule { longest: DAY * 14, budget: Some(budget) };
         assert!(gone(&things, rule(240)).is_empty());
         assert_eq!(gone(&things, rule(239)), [2]);
         assert_eq!(gone(&things, rule(130)), [2, 0]);
@@ -72,8 +71,8 @@ mod tests {
             things in prop::collection::vec((0_u32..40, 0_u64..100, any::<bool>()), 0..30),
             budget in 0_u64..2_000,
         ) {
-            let things: Vec<Kept> = things.into_iter().map(|(days, bytes, used)| kept(days, bytes, used)).collect();
-            let rule = Rule { longest: DAY * 14, budget: Some(budget) };
+            let things: Vec<RetainedItem> = things.into_iter().map(|(days, bytes, used)| kept(days, bytes, used)).collect();
+            let rule = RetentionRule { longest: DAY * 14, budget: Some(budget) };
             let gone = gone(&things, rule);
             prop_assert!(gone.iter().all(|at| !things[*at].in_use));
             let left = |gone: &[usize]| -> u64 {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipc_schema::layout::{self, box_path};
+use ipc_schema::directory_layout::{self, box_path};
 use serde::Serialize;
 
 use crate::domain::group::ExtraMount;
@@ -18,11 +18,8 @@ use crate::domain::{Lane, RunId};
 pub mod label {
     /// Which install a box belongs to.
     pub const INSTALL: &str = "lazaret.install";
-    /// Which run.
     pub const RUN: &str = "lazaret.run";
-    /// Whose.
     pub const GROUP: &str = "lazaret.group";
-    /// Which lane.
     pub const LANE: &str = "lazaret.lane";
     /// Digest of the runner.
     pub const RUNNER: &str = "lazaret.runner";
@@ -63,17 +60,13 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// What the plan is made from.
 #[derive(Debug, Clone)]
 pub struct PlanInput {
-    /// The install's id.
     pub install: String,
-    /// The run.
     pub run: RunId,
-    /// Its lane.
     pub lane: Lane,
     /// The group's box user.
     pub uid: u32,
     /// The group that host and boxes share.
     pub gid: u32,
-    /// The image.
     pub image: ImageFacts,
     /// Digest of the runner.
     pub runner: String,
@@ -81,7 +74,6 @@ pub struct PlanInput {
     pub sources: Sources,
     /// What the settings mount beside ours.
     pub extra: Vec<ExtraMount>,
-    /// Numbers.
     pub limits: RunLimits,
     /// The seccomp profile's JSON.
     pub seccomp: String,
@@ -111,42 +103,32 @@ pub struct Sources {
     pub runner: PathBuf,
     /// Letters to the agent.
     pub to_agent: PathBuf,
-    /// Letters from it.
     pub from_agent: PathBuf,
     /// Folder of the gateway's socket.
     pub socket: PathBuf,
-    /// Transcripts.
     pub session: PathBuf,
-    /// The group's files.
     pub workspace: PathBuf,
-    /// Attachments.
     pub inbox: PathBuf,
-    /// Shared files.
     pub global: PathBuf,
     /// The image's passwd and one line more.
     pub passwd: PathBuf,
 }
 
-/// A box, complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ContainerSpec {
     /// `lazaret-<run>`
     pub name: String,
-    /// The image's id.
     pub image: String,
     /// What finds it again.
     pub labels: BTreeMap<String, String>,
-    /// The program.
     pub entrypoint: Vec<String>,
     /// `uid:gid`
     pub user: String,
-    /// Where it starts.
     pub working_dir: String,
     /// Its environment: nothing secret.
     pub env: Vec<String>,
     /// Its mounts, in an order that no target hides another.
     pub mounts: Vec<Mount>,
-    /// Its memory filesystems.
     pub tmpfs: Vec<Tmpfs>,
     /// Memory, and memory with swap: the same number.
     pub memory: u64,
@@ -154,7 +136,6 @@ pub struct ContainerSpec {
     pub nano_cpus: u64,
     /// Processes and threads that the host sees: under gVisor, those of its kernel.
     pub pids: u32,
-    /// /dev/shm.
     pub shm_bytes: u64,
     /// Open files, largest file, core dumps.
     pub ulimits: Vec<(&'static str, u64)>,
@@ -242,8 +223,10 @@ impl ContainerSpec {
         let letters = |direction: &str| format!("{}/{direction}", box_path::IPC);
         for mount in &mut probe.mounts {
             match mount.target.as_str() {
-                target if target == letters(layout::TO_AGENT) => mount.source.clone_from(&to_agent),
-                target if target == letters(layout::FROM_AGENT) => mount.source.clone_from(&from_agent),
+                target if target == letters(directory_layout::TO_AGENT) => mount.source.clone_from(&to_agent),
+                target if target == letters(directory_layout::FROM_AGENT) => {
+                    mount.source.clone_from(&from_agent)
+                }
                 target if target == box_path::RUN => mount.source.clone_from(&socket),
                 _ => {}
             }
@@ -283,18 +266,14 @@ impl ContainerSpec {
 /// A bind mount, non-recursive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mount {
-    /// On the host.
     pub source: PathBuf,
-    /// In the box.
     pub target: String,
     /// Whether the box may write.
     pub writable: bool,
 }
 
-/// A memory filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tmpfs {
-    /// In the box.
     pub target: String,
     /// Options as mount(8) takes them.
     pub options: String,
@@ -308,41 +287,21 @@ pub enum PlanError {
         "the image {image} declares VOLUME {volume}, which overlaps {target}; use an image without it \
          (a Dockerfile cannot take a VOLUME back: build from the image's own base)"
     )]
-    Volume {
-        /// The image.
-        image: String,
-        /// Its volume.
-        volume: String,
-        /// Ours.
-        target: String,
-    },
+    Volume { image: String, volume: String, target: String },
     /// The image has a volume whose path is not plain.
     #[error(
         "the image {image} declares VOLUME {volume:?}, which is no plain absolute path; use an image without it \
          (a Dockerfile cannot take a VOLUME back: build from the image's own base)"
     )]
-    VolumePath {
-        /// The image.
-        image: String,
-        /// Its volume.
-        volume: String,
-    },
+    VolumePath { image: String, volume: String },
     /// The image is for another processor.
     #[error(
         "the image {image} is for {image_arch}, this machine is {machine}; pull or build it for {machine}"
     )]
-    Architecture {
-        /// The image.
-        image: String,
-        /// Its architecture.
-        image_arch: String,
-        /// The machine's.
-        machine: String,
-    },
+    Architecture { image: String, image_arch: String, machine: String },
 }
 
 impl PlanError {
-    /// The machine's word.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Volume { .. } | Self::VolumePath { .. } => "image.volume",
@@ -375,13 +334,13 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
         name: box_name(&input.run),
         image: input.image.id.clone(),
         labels: BTreeMap::new(),
-        entrypoint: vec![format!("{}/{}", box_path::RUNNER_DIR, layout::RUNNER), "run".into()],
+        entrypoint: vec![format!("{}/{}", box_path::RUNNER_DIR, directory_layout::RUNNER), "run".into()],
         user: format!("{}:{}", input.uid, input.gid),
         working_dir: "/".into(),
         env: env(input),
         mounts,
         tmpfs,
-        memory: input.limits.memory,
+        memory: input.limits.memory(),
         nano_cpus: input.limits.milli_cpus * 1_000_000,
         pids: tasks(input),
         shm_bytes: SHM_BYTES,
@@ -424,8 +383,8 @@ fn mounts(input: &PlanInput) -> Vec<Mount> {
     let main = input.lane.group.is_main();
     [
         (&s.runner, box_path::RUNNER_DIR.to_owned(), false),
-        (&s.to_agent, format!("{}/{}", box_path::IPC, layout::TO_AGENT), false),
-        (&s.from_agent, format!("{}/{}", box_path::IPC, layout::FROM_AGENT), true),
+        (&s.to_agent, format!("{}/{}", box_path::IPC, directory_layout::TO_AGENT), false),
+        (&s.from_agent, format!("{}/{}", box_path::IPC, directory_layout::FROM_AGENT), true),
         (&s.socket, box_path::RUN.to_owned(), false),
         (&s.session, box_path::SESSION.to_owned(), true),
         (&s.workspace, box_path::WORKSPACE.to_owned(), true),
@@ -695,7 +654,7 @@ mod tests {
         other.run = "019ab000-0000-7000-8000-000000000002".parse().unwrap();
         let posture = |i: &PlanInput| plan(i).unwrap().labels[label::POSTURE].clone();
         assert_eq!(posture(&input()), posture(&other));
-        other.limits.memory *= 2;
+        other.limits.memory_mib *= 2;
         assert_ne!(posture(&input()), posture(&other));
         let runsc = PlanInput { runtime: Some("runsc".into()), ..input() };
         assert_ne!(posture(&input()), posture(&runsc));

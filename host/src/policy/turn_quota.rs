@@ -35,8 +35,8 @@ impl Tally {
     pub fn over(&self, limits: &RunLimits) -> Option<Ending> {
         let requests = limits.requests.saturating_mul(ASKING_ON);
         let (code, what) = match self {
-            t if t.bytes > limits.turn_bytes => {
-                let (wrote, most) = (text::size(t.bytes), text::size(limits.turn_bytes));
+            t if t.bytes > limits.turn_bytes() => {
+                let (wrote, most) = (text::size(t.bytes), text::size(limits.turn_bytes()));
                 ("ipc.flood", format!("wrote {wrote} of letters in one turn, and may write {most}"))
             }
             t if t.letters > limits.turn_letters => {

@@ -54,7 +54,7 @@ impl Adopted {
             run.clone(),
             known.uid,
             row.taken,
-            group.limits.letters,
+            group.limits.letters(),
             archive,
         )?;
         for letter in services.store.unacknowledged(run.clone()).await? {

@@ -17,7 +17,7 @@ use crate::disk;
 use crate::domain::limits::Budget;
 use crate::domain::message::Attachment;
 use crate::domain::{GroupName, TurnId};
-use crate::policy::media;
+use crate::policy::attachment_limits;
 use crate::services::Services;
 use crate::store::{Result, StoreError, Waiting};
 use crate::workers::Panicked;
@@ -45,7 +45,7 @@ impl Run {
             services: Arc::clone(&self.services),
             inbox: self.services.install.root.inbox(&self.lane.group),
             group: self.lane.group.clone(),
-            limit: media::inbox(self.group.limits.inbox),
+            limit: attachment_limits::inbox(self.group.limits.inbox()),
             largest: self.services.install.file.host.attachment_bytes(),
             until: Instant::now() + ALL_WITHIN,
         };
@@ -99,8 +99,8 @@ impl Fetch {
         let mut of_context = 0;
         for waiting in files {
             of_context += usize::from(!waiting.wakes);
-            let file = if of_context > media::FILES_OF_CONTEXT && !waiting.wakes {
-                waiting.file.given_up(media::of_context())
+            let file = if of_context > attachment_limits::FILES_OF_CONTEXT && !waiting.wakes {
+                waiting.file.given_up(attachment_limits::of_context())
             } else {
                 // For the largest, where nobody has said how many bytes it has.
                 let room =
@@ -145,7 +145,7 @@ impl Fetch {
     }
 
     async fn ask(&self, waiting: &Waiting, held: Budget) -> std::result::Result<Vec<u8>, String> {
-        let most = media::room(held, self.limit, self.largest)?;
+        let most = attachment_limits::room(held, self.limit, self.largest)?;
         let gone = || "not stored: its chat cannot be reached any more".to_owned();
         let channel = self.services.channels.of(&waiting.chat).ok_or_else(gone)?;
         let handle = waiting.file.handle.as_deref().unwrap_or_default();
@@ -153,7 +153,7 @@ impl Fetch {
             match channel.fetch(handle, most).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(FetchError::TooBig { bytes }) => {
-                    return Err(media::too_large(bytes, held, self.limit, self.largest));
+                    return Err(attachment_limits::too_large(bytes, held, self.limit, self.largest));
                 }
                 Err(FetchError::Away { after, .. }) if tried < TRIES => {
                     tokio::time::sleep(after.unwrap_or(PAUSE)).await;
@@ -214,7 +214,7 @@ fn name_of(path: &Path) -> String {
 /// The sender's name is a label only; of it no more than a short plain extension reaches the disk.
 fn keep(dir: &Path, gid: u32, label: &str, bytes: &[u8]) -> io::Result<String> {
     disk::shared_dir(dir, gid, 0o2750)?;
-    let name = media::file_name(&ipc_schema::sha256_hex(bytes), label);
+    let name = attachment_limits::file_name(&ipc_schema::sha256_hex(bytes), label);
     disk::put(&dir.join(&name), bytes, 0o640, Some(gid))?;
     Ok(name)
 }

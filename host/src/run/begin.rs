@@ -1,18 +1,18 @@
 //! Builds the letters that give the agent its work: `begin`, and the input of a turn. Pure but for the personality
 //! files.
 
-use ipc_schema::layout::box_path;
+use ipc_schema::directory_layout::box_path;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent as letter;
 use ipc_schema::{Refusal, RunId};
 
 use crate::config::personality;
 use crate::domain::group::Group;
-use crate::domain::message::Stored;
+use crate::domain::message::StoredMessage;
 use crate::domain::{ChatKind, Lane, WallMs};
 use crate::services::Services;
 use crate::store::{BeginState, InputState, letter_to_agent};
-use crate::text::{label, name_of};
+use crate::text::{label, unambiguous_name};
 
 /// `begin` of a run.
 pub(super) fn begin(
@@ -44,9 +44,9 @@ pub(super) fn begin(
         },
         limits: letter::Limits {
             model_calls: limits.model_calls,
-            turn_s: seconds(limits.turn),
-            command_s: seconds(limits.command),
-            command_max_s: seconds(limits.command_max),
+            turn_s: seconds(limits.turn.0),
+            command_s: seconds(limits.command.0),
+            command_max_s: seconds(limits.command_max.0),
             output_bytes: limits.output_bytes,
             requests: limits.requests,
             compaction_percent: 80,
@@ -95,13 +95,17 @@ pub(super) fn input_letter(
     letter_to_agent(run, Some(state.turn), n, ack, at, ToAgent::Input(input)).to_bytes()
 }
 
-fn message(m: Stored, group: &Group, owners: &[String]) -> letter::Message {
-    let name = if m.owner { label(&m.sender_name) } else { name_of(&m.sender_name, &group.persona, owners) };
+fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Message {
+    let name = if m.owner {
+        label(&m.sender_name)
+    } else {
+        unambiguous_name(&m.sender_name, &group.persona, owners)
+    };
     letter::Message {
         id: m.seq,
         wakes: m.wakes,
         from: letter::Person { id: m.sender_id, name, owner: m.owner },
-        at: m.at.local(group.zone),
+        at: m.at.local(&group.zone),
         text: m.text,
         edited: m.version > 0,
         reply_to: m.reply_to.map(|r| letter::Quote { from: label(&r.from), text: r.text }),

@@ -4,7 +4,7 @@
 //! A box makes folders as its group's user, and may shut them to everybody else (mode 0700). Root walks in all the
 //! same; a host that is not root can neither count nor take back nor remove what lies in them, and only their owner can
 //! change that. So the owner is asked: a box of the same posture and user, in which no agent lives, opens them
-//! (`agent-runner open`). It is made only when something was found shut, once in a run's end.
+//! (`agent-runner unlock-dirs`). It is made only when something was found shut, once in a run's end.
 //!
 //! The run's end waits for it, and so does the lane's next box: one that filled its workspace behind a shut folder
 //! meanwhile would be counted with it, and its files are the newest. What is not waited for is the removal of the
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_schema::layout::FROM_AGENT;
+use ipc_schema::directory_layout::FROM_AGENT;
 use ipc_schema::text_sanitize;
 
 use super::disk_watch::places;
@@ -36,7 +36,7 @@ use crate::disk;
 use crate::domain::group::Group;
 use crate::domain::{GroupName, Lane, RunId};
 use crate::mailbox::clear_run_dir;
-use crate::policy::disk_budget::{Held, over};
+use crate::policy::disk_budget::{DiskUsage, over};
 use crate::policy::retry::doubling;
 use crate::sandbox::Trial;
 use crate::services::Services;
@@ -52,7 +52,7 @@ impl Run {
     /// Leaves the disk as the next run may find it. A host that dies in it leaves the letters' directory, which the
     /// next host finds; what it has not taken back it leaves to the owner, who finds it by the size.
     pub(super) async fn tidy_up(mut self) {
-        let mut beyond: Vec<(PathBuf, Held)> = self.disk.excess.take().into_iter().collect();
+        let mut beyond: Vec<(PathBuf, DiskUsage)> = self.disk.excess.take().into_iter().collect();
         // Nobody shuts root out: what it may not do is for its machine's owner to mend, and the walk is spared.
         let mut asked = rustix::process::geteuid().is_root();
         if !asked && self.is_shut().await {
@@ -98,13 +98,13 @@ impl Run {
 
     /// What holds more than it may, now that all of it can be counted: the rule of a living box. What was there before
     /// is not this run's, also where the host sees it now for the first time.
-    async fn beyond(&self) -> Vec<(PathBuf, Held)> {
+    async fn beyond(&self) -> Vec<(PathBuf, DiskUsage)> {
         let mut beyond = Vec::new();
         for (n, (place, path)) in places(&self.services, &self.group).into_iter().enumerate() {
             let Some(Count { all, old, .. }) = self.counted(path.clone()).await else { continue };
             let before = self.disk.before.get(n).copied().flatten().map_or(old, |before| before.or(old));
             if let Some(over) = over(&place, before, None, all) {
-                let Held { bytes, names } = all;
+                let DiskUsage { bytes, names } = all;
                 let code = place.code;
                 tracing::warn!(run = %self.run, code, bytes, names, "a box had shut more than it may keep");
                 beyond.push((path, over.keep));
@@ -114,7 +114,7 @@ impl Run {
     }
 
     /// Takes back the newest of what the box wrote beyond what it may.
-    async fn take_back(&self, beyond: &[(PathBuf, Held)]) -> Reclaimed {
+    async fn take_back(&self, beyond: &[(PathBuf, DiskUsage)]) -> Reclaimed {
         let mut all = Reclaimed::default();
         if beyond.is_empty() {
             return all;
@@ -261,7 +261,7 @@ async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Laun
     let group = Group { mounts: Vec::new(), ..group.clone() };
     let (lane, run) = (Lane::conversation(group.name.clone()), new_run_id());
     let spec = spec_of(context, &lane, &run, known.uid, &group, image, dirs).await?;
-    let spec = spec.on_trial(format!("lazaret-open-{run}"), std::process::id(), "open");
+    let spec = spec.on_trial(format!("lazaret-open-{run}"), std::process::id(), "unlock-dirs");
     let tried = services.engine.on_trial(&spec, WITHIN).await?;
     match tried {
         Trial::Ended { exit, .. } if exit.code == Some(0) => {

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::disk::{self, Room};
 use crate::domain::group::Group;
 use crate::domain::{Ending, RunId};
-use crate::policy::disk_budget::{Held, Place, SLACK, names_limit, nobody_goes_on, over};
+use crate::policy::disk_budget::{DiskUsage, LimitedDir, SLACK, names_limit, nobody_goes_on, over};
 use crate::policy::disk_pressure::names_floor;
 use crate::sandbox::unlinked;
 use crate::services::Services;
@@ -35,7 +35,7 @@ use crate::services::Services;
 const GLANCE: Duration = Duration::from_millis(250);
 const GLANCE_QUIET: Duration = Duration::from_secs(1);
 /// So much less room than at the last look makes the next one due.
-const LOST: Held = Held { bytes: 64 << 20, names: 10_000 };
+const LOST: DiskUsage = DiskUsage { bytes: 64 << 20, names: 10_000 };
 /// A look is due after so long while a turn is worked on, and while the box listens.
 const BUSY: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(60);
@@ -52,41 +52,41 @@ pub(super) struct Excess {
     /// How its run ends.
     pub ending: Ending,
     /// The directory, and what may stay in it.
-    pub reclaim: Option<(PathBuf, Held)>,
+    pub reclaim: Option<(PathBuf, DiskUsage)>,
 }
 
 /// Watches until it is dropped.
 pub(super) struct Watchdog {
     excess: mpsc::Receiver<Excess>,
     watching: AbortHandle,
-    before: Vec<Arc<OnceLock<Held>>>,
+    before: Vec<Arc<OnceLock<DiskUsage>>>,
 }
 
 /// The directories that a group's box may fill, with their limits.
-pub(super) fn places(services: &Services, group: &Group) -> Vec<(Place, PathBuf)> {
+pub(super) fn places(services: &Services, group: &Group) -> Vec<(LimitedDir, PathBuf)> {
     let (root, limits) = (&services.install.root, &group.limits);
     let names = disk::room(&root.state()).map_or(u64::MAX, |room| room.all_names);
-    let place = |code, name, setting, bytes| Place {
+    let place = |code, name, setting, bytes| LimitedDir {
         code,
         name,
         setting,
-        limit: Held { bytes, names: names_limit(names) },
+        limit: DiskUsage { bytes, names: names_limit(names) },
     };
     // In a file system of its own a full workspace is the agent's to clear up, in the same turn. Transcripts are
     // not: nobody could write the next one.
-    let workspace = if limits.disk_images { u64::MAX } else { limits.workspace };
+    let workspace = if limits.disk_images { u64::MAX } else { limits.workspace() };
     let mut places = vec![
         (
             place("disk.workspace", "workspace", "limits.workspace_mib", workspace),
             root.workspace(&group.name),
         ),
         (
-            place("disk.session", "transcripts", "limits.session_mib", limits.session),
+            place("disk.session", "transcripts", "limits.session_mib", limits.session()),
             root.sessions(&group.name),
         ),
     ];
     if group.name.is_main() {
-        let shared = place("disk.global", "shared folder", "limits.workspace_mib", limits.workspace);
+        let shared = place("disk.global", "shared folder", "limits.workspace_mib", limits.workspace());
         places.push((shared, root.global()));
     }
     places
@@ -115,7 +115,7 @@ impl Watchdog {
     }
 
     /// What each of [`places`] held at the first look, where there was one.
-    pub(super) fn before(&self) -> Vec<Option<Held>> {
+    pub(super) fn before(&self) -> Vec<Option<DiskUsage>> {
         self.before.iter().map(|before| before.get().copied()).collect()
     }
 
@@ -137,16 +137,16 @@ impl Drop for Watchdog {
 /// A directory, and what it held at the moments that count.
 #[derive(Clone)]
 struct Watched {
-    place: Place,
+    place: LimitedDir,
     path: PathBuf,
     /// When the box was made.
-    before: Arc<OnceLock<Held>>,
+    before: Arc<OnceLock<DiskUsage>>,
     /// A minute or two ago, and at most a minute ago.
-    marks: Option<[(Instant, Held); 2]>,
+    marks: Option<[(Instant, DiskUsage); 2]>,
 }
 
 impl Watched {
-    fn lately(&mut self, now: Held) -> Held {
+    fn lately(&mut self, now: DiskUsage) -> DiskUsage {
         let mark = (Instant::now(), now);
         let marks = self.marks.get_or_insert([mark, mark]);
         if marks[1].0.elapsed() >= LATELY {
@@ -219,7 +219,7 @@ async fn look(watched: &mut Watched, container: &str, low: bool) -> Option<Exces
         let used = UntrustedDir::open(&path).and_then(|dir| dir.usage(most))?;
         let hidden = if is_workspace { unlinked(&container, &path) } else { 0 };
         let names = if used.truncated { most } else { used.entries };
-        Ok::<_, std::io::Error>(Held { bytes: used.bytes.saturating_add(hidden), names })
+        Ok::<_, std::io::Error>(DiskUsage { bytes: used.bytes.saturating_add(hidden), names })
     });
     let now = match measured.await {
         Ok(Ok(held)) => held,

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use ipc_schema::letters::to_agent::InterruptWhy;
 use ipc_schema::text_sanitize;
 use tokio::time::Instant;
 
@@ -15,8 +14,8 @@ use crate::domain::{Ending, Lane, RunId};
 use crate::policy::retry::STORE_AGAIN;
 use crate::sandbox::Exit;
 use crate::services::Services;
-use crate::store::Collected;
 use crate::text;
+use crate::turns::Collected;
 
 /// SIGTERM is given this long.
 const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -93,13 +92,11 @@ impl Run {
             text_sanitize::line(line, LAST_WORDS)
         };
         // A turn that was told to stop has stopped, however its box ended; also over the death of a host.
-        match self.open_turn().and_then(|turn| turn.interrupted) {
-            Some(InterruptWhy::Stop) => return Ending::Stopped,
-            Some(InterruptWhy::Time) => return Ending::TimedOut,
-            None => {}
+        if let Some(why) = self.open_turn().and_then(|turn| turn.interrupted) {
+            return Ending::interrupted(why);
         }
         let why = match exit.oom {
-            true => format!("out of memory at {}", text::size(self.group.limits.memory)),
+            true => format!("out of memory at {}", text::size(self.group.limits.memory())),
             false => self.last_words.clone().unwrap_or_else(last_words),
         };
         if self.life.is_ready() {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ipc_schema::TurnId;
-use ipc_schema::layout::GATEWAY_SOCKET;
+use ipc_schema::directory_layout::GATEWAY_SOCKET;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};

@@ -242,7 +242,7 @@ fn open_mailbox(
     shared_dir(&parent, services.gid, 0o2750)
         .map_err(|e| LaunchError::new("mailbox.dir", format!("{}: {e}", parent.display())))?;
     let dir = root.run_ipc(&lane.group, run);
-    Ok(services.mailbox.open(&dir, run.clone(), uid, group.limits.letters, archive)?)
+    Ok(services.mailbox.open(&dir, run.clone(), uid, group.limits.letters(), archive)?)
 }
 
 /// The group's directories, made by the host and shared with the box by the group id.
@@ -281,7 +281,7 @@ async fn writable(context: SandboxContext<'_>, group: &Group) -> Result<[PathBuf
     let volumes = root.volumes_of(&group.name).map(Volume::from);
     let dirs = volumes.clone().map(|volume| volume.dir);
     let made = tokio::task::spawn_blocking(move || {
-        for (volume, limit) in volumes.iter().zip([limits.workspace, limits.session]) {
+        for (volume, limit) in volumes.iter().zip([limits.workspace(), limits.session()]) {
             let mounted = if limits.disk_images { volume.have(limit, gid) } else { volume.absent() };
             mounted.map_err(|e| LaunchError::new(e.code(), e))?;
             if !limits.disk_images {

@@ -10,7 +10,6 @@ mod begin;
 mod disk_cleanup;
 mod disk_watch;
 mod end;
-mod files;
 mod gateway_session;
 mod launch;
 mod launch_error;
@@ -35,16 +34,14 @@ use tokio::time::Instant;
 use crate::channels::Channel;
 use crate::dispatch::Event;
 use crate::domain::group::Group;
-use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, Ending, Lane, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunBox;
-use crate::policy::disk_budget::Held;
-use crate::policy::log_limiter::Telling;
+use crate::policy::disk_budget::DiskUsage;
+use crate::policy::log_limiter::LogLimiter;
 use crate::policy::turn_quota::Tally;
 use crate::sandbox::Exit;
 use crate::services::Services;
 use crate::store::{Composed, RunRow, StoreError, letter_to_agent};
-use crate::text;
 pub use adoption::Adopted;
 use begin::input_letter;
 pub use disk_cleanup::sweep;
@@ -103,7 +100,7 @@ struct Run {
     deferred: Deferred,
     /// What the turn has written so far.
     tally: Tally,
-    telling: Telling,
+    telling: LogLimiter,
     /// What the runner's `failed` letter said.
     last_words: Option<String>,
     disk: DiskUse,
@@ -113,9 +110,9 @@ struct Run {
 #[derive(Debug, Default)]
 struct DiskUse {
     /// A directory that holds more than it may, and what may stay of it once the box is gone.
-    excess: Option<(PathBuf, Held)>,
+    excess: Option<(PathBuf, DiskUsage)>,
     /// What each held when its watch began, as far as the host could see.
-    before: Vec<Option<Held>>,
+    before: Vec<Option<DiskUsage>>,
 }
 
 /// What a launch or an adoption has made.
@@ -219,7 +216,7 @@ impl Run {
             files: Files::None,
             deferred: Deferred::default(),
             tally: Tally::default(),
-            telling: Telling::default(),
+            telling: LogLimiter::default(),
             last_words: None,
             disk: DiskUse::default(),
         }
@@ -356,7 +353,8 @@ impl Run {
     async fn interrupt(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
         if let Some(order) = order {
             // What waits for its files was meant too, and would be the next turn's.
-            match self.services.store.stop(self.lane.clone(), order).await {
+            let now = self.services.clock.wall();
+            match self.services.store.stop(self.lane.clone(), order, now).await {
                 Ok(true) => {}
                 // The turn that was meant has ended while the order was on its way.
                 Ok(false) => return,
@@ -389,13 +387,8 @@ impl Run {
     /// Ends a turn that the box has read nothing of. A box that was started for it may wait for nothing else, and is
     /// ended too.
     async fn end_unread(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
-        let (word, notice, ending) = match why {
-            InterruptWhy::Stop => ("stop", text::stopped(), Ending::Stopped),
-            InterruptWhy::Time => ("time", text::time_is_up(), Ending::TimedOut),
-        };
-        let end = TurnEnd { state: "stopped", why: word.to_owned() };
         let now = self.services.clock.wall();
-        match self.services.store.end_turn(self.lane.clone(), order, end, notice, now).await {
+        match self.services.store.end_turn(self.lane.clone(), why, order, now).await {
             Ok(_) => {
                 self.end_turn();
                 self.kill(Ending::Killed).await;
@@ -403,7 +396,7 @@ impl Run {
             // Then its run's end decides.
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "a turn ends with its box: {e}");
-                self.kill(ending).await;
+                self.kill(Ending::interrupted(why)).await;
             }
         }
     }

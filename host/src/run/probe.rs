@@ -11,12 +11,12 @@ use crate::disk::shared_dir;
 use crate::domain::group::Group;
 use crate::domain::{GroupName, RunId};
 use crate::mailbox::{SOCKET_DIR, remove_run_dir};
-use crate::policy::posture::{self, Circumstances, Finding};
+use crate::policy::posture::{self, Circumstances, PostureFinding};
 use crate::policy::sandbox_plan::ContainerSpec;
 use crate::sandbox::{Engine, EngineFacts, ProbeError, Probed};
 use crate::services::{Runner, Services};
-use crate::store::Loss;
-use ipc_schema::layout::{FROM_AGENT, TO_AGENT};
+use crate::store::PostureGap;
+use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
 
 /// What a box is made of beside its group: the parts of an install, whether its host runs or not.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +67,7 @@ impl RunDirs {
 #[derive(Debug)]
 pub struct ProbeResult {
     /// Line by line.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<PostureFinding>,
     /// What they come from.
     pub probed: Probed,
 }
@@ -91,12 +91,12 @@ pub(super) async fn ensure_posture(
         check_machine_limits(spec, &facts)?;
         let run = new_run_id();
         let seen = SandboxContext::from(services).probe(spec, group, uid, &run, &facts).await?;
-        let losses: Vec<Loss> = posture::losses(&seen.findings).map(loss).collect();
+        let losses: Vec<PostureGap> = posture::losses(&seen.findings).map(loss).collect();
         let lost: Vec<&str> = losses.iter().map(|loss| loss.name.as_str()).collect();
         let ms = u64::try_from(seen.probed.took.as_millis()).unwrap_or(u64::MAX);
         let lost = lost.join(",");
         tracing::info!(group = %group.name, posture = spec.posture(), ms, lost, "the posture was probed");
-        services.store.note_losses(&group.name, losses, services.clock.wall()).await?;
+        services.store.set_posture_gaps(&group.name, losses, services.clock.wall()).await?;
         match posture::refusal(&seen.findings) {
             Some(why) => Err(LaunchError::new("box.posture", why)),
             None => Ok(()),
@@ -105,8 +105,8 @@ pub(super) async fn ensure_posture(
     cell.get_or_try_init(|| probing).await.copied()
 }
 
-fn loss(finding: &Finding) -> Loss {
-    Loss {
+fn loss(finding: &PostureFinding) -> PostureGap {
+    PostureGap {
         name: finding.name.to_owned(),
         why: match finding.standing {
             posture::Standing::Accepted => "accepted",

@@ -10,9 +10,9 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use ipc_schema::untrusted_fs::{Entry, Kind, Step, UntrustedDir, Walk};
+use ipc_schema::untrusted_fs::{Entry, Kind, UntrustedDir, Walk, WalkStep};
 
-use crate::policy::disk_budget::Held;
+use crate::policy::disk_budget::DiskUsage;
 
 /// So many names are looked at; what is behind them stays.
 const NAMES: u64 = 4_000_000;
@@ -43,9 +43,9 @@ impl Reclaimed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count {
     /// All of it.
-    pub all: Held,
+    pub all: DiskUsage,
     /// What was not changed since.
-    pub old: Held,
+    pub old: DiskUsage,
     /// Whether there are folders that could not be looked into.
     pub shut: bool,
 }
@@ -56,13 +56,13 @@ pub(super) struct Count {
 /// # Errors
 /// When the directory cannot be opened.
 pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
-    let none = Held { bytes: 0, names: 0 };
+    let none = DiskUsage { bytes: 0, names: 0 };
     let mut count = Count { all: none, old: none, shut: false };
     let mut walk = UntrustedDir::open(path)?.walk(NAMES)?;
     while let Some(step) = walk.next() {
         match step {
-            Step::Entry(entry) => {
-                let one = Held { bytes: entry.on_disk / names_of(&entry), names: 1 };
+            WalkStep::Entry(entry) => {
+                let one = DiskUsage { bytes: entry.on_disk / names_of(&entry), names: 1 };
                 count.all = count.all.and(one);
                 // A folder goes only when it is empty.
                 if entry.ctime < since || entry.kind == Kind::Folder {
@@ -70,8 +70,10 @@ pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
                 }
             }
             // Below a folder whose names may be listed, but not looked at, nobody's owner is told.
-            Step::Unread(e) => count.shut |= is_shut(&e) && walk.owner().map_or(true, |owner| owner == uid),
-            Step::Left => {}
+            WalkStep::Unread(e) => {
+                count.shut |= is_shut(&e) && walk.owner().map_or(true, |owner| owner == uid)
+            }
+            WalkStep::Left => {}
         }
     }
     Ok(count)
@@ -91,24 +93,29 @@ fn is_shut(e: &io::Error) -> bool {
 ///
 /// # Errors
 /// When the directory cannot be opened.
-pub(super) fn reclaim(path: &Path, since: i64, keep: Held, spare: Option<&OsStr>) -> io::Result<Reclaimed> {
+pub(super) fn reclaim(
+    path: &Path,
+    since: i64,
+    keep: DiskUsage,
+    spare: Option<&OsStr>,
+) -> io::Result<Reclaimed> {
     let dir = UntrustedDir::open(path)?;
     let spared = |walk: &Walk, entry: &Entry| {
         let named = walk.depth() == 1 && walk.path().as_os_str() == spare.unwrap_or_default();
         named && entry.on_disk <= keep.bytes / 2
     };
     // By the second: no list of a million paths lies in memory. A box changes a thousand files in one.
-    let mut seconds: BTreeMap<i64, Held> = BTreeMap::new();
+    let mut seconds: BTreeMap<i64, DiskUsage> = BTreeMap::new();
     // Folders by their numbers, because taking something out of one changes it.
     let mut folders: HashMap<u64, i64> = HashMap::new();
-    let mut all = Held { bytes: 0, names: 0 };
+    let mut all = DiskUsage { bytes: 0, names: 0 };
     let mut walk = dir.walk(NAMES)?;
     while let Some(step) = walk.next() {
-        let Step::Entry(entry) = step else { continue };
-        let one = Held { bytes: entry.on_disk / names_of(&entry), names: 1 };
+        let WalkStep::Entry(entry) = step else { continue };
+        let one = DiskUsage { bytes: entry.on_disk / names_of(&entry), names: 1 };
         all = all.and(one);
         if entry.ctime >= since && !spared(&walk, &entry) {
-            let second = seconds.entry(entry.ctime).or_insert(Held::NOTHING);
+            let second = seconds.entry(entry.ctime).or_insert(DiskUsage::NOTHING);
             *second = second.and(one);
             if entry.kind == Kind::Folder {
                 folders.insert(entry.inode, entry.ctime);
@@ -119,7 +126,7 @@ pub(super) fn reclaim(path: &Path, since: i64, keep: Held, spare: Option<&OsStr>
     let mut oldest = None;
     for (second, held) in seconds.into_iter().rev() {
         let must = all.beyond(keep);
-        if must == Held::NOTHING {
+        if must == DiskUsage::NOTHING {
             break;
         }
         all = all.beyond(held);
@@ -131,19 +138,19 @@ pub(super) fn reclaim(path: &Path, since: i64, keep: Held, spare: Option<&OsStr>
     while let Some(step) = walk.next() {
         // When it was changed, what it leaves, and whether it is a file to people.
         let (ctime, bytes, file) = match step {
-            Step::Entry(entry) if entry.kind == Kind::Folder || spared(&walk, &entry) => continue,
+            WalkStep::Entry(entry) if entry.kind == Kind::Folder || spared(&walk, &entry) => continue,
             // The room of a file comes back with its last name.
-            Step::Entry(entry) => (entry.ctime, if entry.links <= 1 { entry.on_disk } else { 0 }, 1),
-            Step::Left => match folders.get(&walk.left_inode()) {
+            WalkStep::Entry(entry) => (entry.ctime, if entry.links <= 1 { entry.on_disk } else { 0 }, 1),
+            WalkStep::Left => match folders.get(&walk.left_inode()) {
                 Some(ctime) => (*ctime, 0, 0),
                 None => continue,
             },
-            Step::Unread(e) => {
+            WalkStep::Unread(e) => {
                 taken.shut |= is_shut(&e);
                 continue;
             }
         };
-        if ctime < oldest || (ctime == oldest && must == Held::NOTHING) {
+        if ctime < oldest || (ctime == oldest && must == DiskUsage::NOTHING) {
             continue;
         }
         match walk.unlink() {
@@ -151,7 +158,7 @@ pub(super) fn reclaim(path: &Path, since: i64, keep: Held, spare: Option<&OsStr>
                 taken.files += file;
                 taken.bytes = taken.bytes.saturating_add(bytes);
                 if ctime == oldest {
-                    must = must.beyond(Held { bytes, names: 1 });
+                    must = must.beyond(DiskUsage { bytes, names: 1 });
                 }
             }
             Err(e) => taken.shut |= is_shut(&e),
@@ -191,7 +198,7 @@ mod tests {
         // A forged date helps nobody.
         fs::File::open(at("deep/er/last")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
 
-        let keep = |mib: u64| Held { bytes: mib << 20, names: 1_000 };
+        let keep = |mib: u64| DiskUsage { bytes: mib << 20, names: 1_000 };
         assert_eq!(reclaim(dir.path(), since, keep(7), None).unwrap(), Reclaimed::default());
         let taken = reclaim(dir.path(), since, keep(5), None).unwrap();
         assert!(taken.files == 2 && taken.bytes >= 2 << 20, "{taken:?}");
@@ -224,7 +231,7 @@ mod tests {
             fs::write(at(name), vec![1; mib << 20]).unwrap();
         }
         let since = changed(&at("junk"));
-        let keep = |mib: u64| Held { bytes: mib << 20, names: 1_000 };
+        let keep = |mib: u64| DiskUsage { bytes: mib << 20, names: 1_000 };
         assert_eq!(reclaim(dir.path(), since, keep(2), Some("one-1.jsonl".as_ref())).unwrap().files, 2);
         assert!(at("one-1.jsonl").exists(), "it was changed last");
         assert_eq!(reclaim(dir.path(), since, keep(0), Some("one-1.jsonl".as_ref())).unwrap().files, 1);
@@ -237,7 +244,7 @@ mod tests {
         second();
         (0..50).for_each(|n| fs::write(dir.path().join(format!("n{n}")), b"").unwrap());
         let since = changed(&dir.path().join("n0"));
-        let taken = reclaim(dir.path(), since, Held { bytes: u64::MAX, names: 10 }, None).unwrap();
+        let taken = reclaim(dir.path(), since, DiskUsage { bytes: u64::MAX, names: 10 }, None).unwrap();
         assert_eq!(taken.files, 41, "no more of a second than must go");
         assert!(dir.path().join("old").exists());
     }
@@ -250,7 +257,7 @@ mod tests {
         let since = changed(&dir.path().join("big"));
         (0..99)
             .for_each(|n| fs::hard_link(dir.path().join("big"), dir.path().join(format!("l{n}"))).unwrap());
-        let taken = reclaim(dir.path(), since, Held { bytes: 4 << 20, names: 1_000 }, None).unwrap();
+        let taken = reclaim(dir.path(), since, DiskUsage { bytes: 4 << 20, names: 1_000 }, None).unwrap();
         let left = UntrustedDir::open(dir.path()).unwrap().usage(10_000).unwrap();
         assert!(left.bytes <= 4 << 20 && taken.bytes >= 8 << 20, "{taken:?}, and left are {left:?}");
     }
@@ -263,12 +270,12 @@ mod tests {
         second();
         let since = changed(&dir.path().join("n7")) + 1;
         assert_eq!(
-            reclaim(dir.path(), since, Held::NOTHING, None).unwrap(),
+            reclaim(dir.path(), since, DiskUsage::NOTHING, None).unwrap(),
             Reclaimed::default(),
             "before it"
         );
         let since = since - 3_600;
-        let taken = reclaim(dir.path(), since, Held { bytes: u64::MAX, names: 10 }, None).unwrap();
+        let taken = reclaim(dir.path(), since, DiskUsage { bytes: u64::MAX, names: 10 }, None).unwrap();
         let left = UntrustedDir::open(dir.path()).unwrap().usage(10_000).unwrap();
         assert!((2..=11).contains(&left.entries), "{taken:?}, and left are {left:?}");
         assert!(dir.path().join("n7").exists() == dir.path().join("n7/old").exists());

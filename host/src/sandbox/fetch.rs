@@ -7,7 +7,7 @@ use bollard::query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuil
 use futures_util::{Stream, StreamExt};
 
 use super::{Engine, EngineError, chain};
-use crate::policy::image::with_tag;
+use crate::policy::image_selection::with_tag;
 
 /// A registry or a build that says nothing for so long has stalled.
 const SILENCE: Duration = Duration::from_secs(120);

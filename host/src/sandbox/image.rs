@@ -7,7 +7,7 @@ use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, DownloadFrom
 use futures_util::TryStreamExt;
 
 use super::{Engine, EngineError, QUICK, SLOW, write_shared};
-use crate::policy::image::ImageAbout;
+use crate::policy::image_selection::ImageAbout;
 use crate::policy::sandbox_plan::{ImageFacts, labels_of_look};
 
 /// A symbolic link in the modes that engines tell: Go's `fs.ModeSymlink`.

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipc_schema::RefusalCode;
-use ipc_schema::probe::{FILE, Order, Report};
+use ipc_schema::letter_writer::LetterDir;
+use ipc_schema::probe_report::{FILE, ProbeOrder, ProbeReport};
 use ipc_schema::untrusted_fs::UntrustedDir;
-use ipc_schema::write::LetterDir;
 use tokio::time::Instant;
 
 use super::{BoxState, Engine, EngineError, QUICK, inspect, procfs, translate};
@@ -49,7 +49,7 @@ pub enum ProbeError {
     },
     /// What it wrote is no report.
     #[error("the probe box wrote what is no report: {0}")]
-    Report(String),
+    ProbeReport(String),
 }
 
 fn words(log: &str) -> String {
@@ -64,7 +64,7 @@ impl ProbeError {
             Self::Engine(e) => e.code(),
             Self::File { .. } => "probe.file",
             Self::Silent { .. } => "probe.silent",
-            Self::Report(_) => "probe.report",
+            Self::ProbeReport(_) => "probe.report",
         }
     }
 }
@@ -73,7 +73,7 @@ impl ProbeError {
 #[derive(Debug)]
 pub struct Probed {
     /// What it said of itself.
-    pub report: Report,
+    pub report: ProbeReport,
     /// What the host's side says of it.
     pub outside: Outside,
     /// The engine's account, and everything else of the box that could hold a key: by the name of the place.
@@ -101,7 +101,7 @@ impl Engine {
             why: why.to_string(),
         };
         let begun = Instant::now();
-        let order = Order { nonce: nonce.to_owned(), host_addresses: procfs::addresses() };
+        let order = ProbeOrder { nonce: nonce.to_owned(), host_addresses: procfs::addresses() };
         let order = serde_json::to_vec(&order).map_err(|e| failed(to_agent, &e))?;
         LetterDir::open(to_agent)
             .map_err(|e| failed(to_agent, &e))?
@@ -118,11 +118,11 @@ impl Engine {
         spec: &ContainerSpec,
         wall: &UntrustedDir,
         uid: u32,
-    ) -> Result<(Report, Outside, Vec<(String, Vec<u8>)>), ProbeError> {
+    ) -> Result<(ProbeReport, Outside, Vec<(String, Vec<u8>)>), ProbeError> {
         let container = self.create(spec).await?;
         self.start(&container).await?;
         let bytes = self.report(&container, wall, uid).await?;
-        let report = serde_json::from_slice(&bytes).map_err(|e| ProbeError::Report(e.to_string()))?;
+        let report = serde_json::from_slice(&bytes).map_err(|e| ProbeError::ProbeReport(e.to_string()))?;
         let told =
             self.ask("look at the box", QUICK, self.docker()?.inspect_container(&container, None)).await?;
         let pid = told.state.as_ref().and_then(|state| state.pid).unwrap_or_default();
@@ -151,7 +151,7 @@ impl Engine {
             match wall.read(Path::new(FILE), uid, REPORT_MAX) {
                 Ok(bytes) => return Ok(bytes),
                 Err(refusal) if refusal.code == RefusalCode::Gone => {}
-                Err(refusal) => return Err(ProbeError::Report(refusal.to_string())),
+                Err(refusal) => return Err(ProbeError::ProbeReport(refusal.to_string())),
             }
             let late = begun.elapsed() > WITHIN;
             if late || asked.elapsed() > ASK {

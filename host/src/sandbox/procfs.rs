@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ipc_schema::probe::Cgroup;
+use ipc_schema::probe_report::Cgroup;
 
 use crate::policy::posture::KernelView;
 

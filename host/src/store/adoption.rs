@@ -1,6 +1,6 @@
-//! What a new host must know of the runs that an earlier one left.
+//! What a starting host reads about the runs of the host before it. `daemon` and `run` adopt the containers with it.
 
-use ipc_schema::layout::letter_name;
+use ipc_schema::directory_layout::letter_name;
 use ipc_schema::letters::to_agent::InterruptWhy;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -18,19 +18,19 @@ pub struct RunRow {
     pub lane: Lane,
     /// The session that its box continues.
     pub session: String,
-    /// The engine's id of its box, where the earlier host came to note it.
+    /// The engine's id of its container, if the earlier host has stored it.
     pub container: Option<String>,
-    /// Whether the box said `ready`.
+    /// Whether the runner has sent `ready`.
     pub ready: bool,
-    /// The highest number taken from the agent.
+    /// The highest letter number taken from the agent.
     pub taken: u64,
-    /// The lane's open turn, where this run was given it.
+    /// The lane's open turn, if this run was given it.
     pub turn: Option<(TurnId, ChatId)>,
-    /// Set when that turn was told to stop.
+    /// Why that turn was interrupted, if it was.
     pub interrupted: Option<InterruptWhy>,
 }
 
-/// A request without a verdict: the host died over it.
+/// A request without a verdict: the earlier host died before it answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRequest {
     /// Its turn.
@@ -42,9 +42,9 @@ pub struct OpenRequest {
 }
 
 impl Store {
-    /// Runs that have not ended: at boot, those an earlier host left.
+    /// Runs that have not ended. At a start: those that the earlier host left.
     pub async fn unended_runs(&self) -> Result<Vec<RunRow>> {
-        self.write(|c| {
+        self.read(|c| {
             let sql = "SELECT id, lane, container, state = 'live', from_n, session FROM run
                        WHERE state <> 'ended' ORDER BY id";
             let mut rows = c.prepare(sql)?;
@@ -67,9 +67,10 @@ impl Store {
         .await
     }
 
-    /// Letters that the agent has not acknowledged: each is a file, or the earlier host died before it was.
+    /// Letters that the agent has not acknowledged. The earlier host may have died before it wrote the file of the
+    /// last.
     pub async fn unacknowledged(&self, run: RunId) -> Result<Vec<ToWrite>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT n, kind, bytes FROM to_agent WHERE run = ?1
                        AND n > (SELECT ack FROM run WHERE id = ?1) ORDER BY n";
             let mut rows = c.prepare(sql)?;
@@ -85,9 +86,9 @@ impl Store {
         .await
     }
 
-    /// Requests of the run's open turn that were taken and have no verdict.
+    /// Requests of the run's open turn that have no verdict.
     pub async fn open_requests(&self, run: RunId) -> Result<Vec<OpenRequest>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT q.turn, q.id, q.body FROM request q JOIN turn t ON t.id = q.turn
                        WHERE q.verdict IS NULL AND t.state = 'open'
                          AND EXISTS (SELECT 1 FROM consumed k WHERE k.run = ?1 AND k.turn = q.turn AND k.id = q.id)

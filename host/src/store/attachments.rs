@@ -1,19 +1,19 @@
-//! Files of messages: which have to be fetched before a letter can name them, and what came of it.
+//! Files of messages. `run` fetches them before a letter names them, and records here what came of each.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Result, Store, StoreError, int};
-use crate::domain::message::{Attachment, Stored};
+use crate::domain::message::{Attachment, StoredMessage};
 use crate::domain::{ChatId, MessageSeq};
 
-/// A file that a letter would name and that nobody has tried to fetch.
+/// A file that must be fetched before a letter can name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// Its message.
     pub seq: MessageSeq,
-    /// Its place among the message's files.
+    /// Its index among the message's files.
     pub at: usize,
-    /// Where it was sent.
+    /// The chat of the message.
     pub chat: ChatId,
     /// Whether its message is for the agent.
     pub wakes: bool,
@@ -22,7 +22,7 @@ pub struct Waiting {
 }
 
 impl Store {
-    /// Writes down what came of a file. A message whose rows have gone, or that has fewer files, is left as it is.
+    /// Records what came of fetching a file. Does nothing if the message is gone or has fewer files.
     pub async fn fetched(&self, seq: MessageSeq, at: usize, file: Attachment) -> Result<()> {
         self.write(move |c| {
             let Some(mut files) = of_message(c, seq)? else { return Ok(()) };
@@ -36,10 +36,9 @@ impl Store {
     }
 }
 
-/// Files of these messages that wait to be fetched: in the order in which they are worth it, first those of messages
-/// that are for the agent, then the newest.
-pub(super) fn waiting(messages: &[Stored]) -> Vec<Waiting> {
-    let of_message = |m: &Stored| {
+/// The files of these messages that must be fetched: first those of messages that wake the agent, then the newest.
+pub(super) fn waiting(messages: &[StoredMessage]) -> Vec<Waiting> {
+    let of_message = |m: &StoredMessage| {
         let (seq, chat, wakes) = (m.seq, m.chat.clone(), m.wakes);
         let files = m.attachments.clone().into_iter().enumerate().filter(|(_, file)| file.handle.is_some());
         files.map(move |(at, file)| Waiting { seq, at, chat: chat.clone(), wakes, file }).collect::<Vec<_>>()
@@ -49,17 +48,17 @@ pub(super) fn waiting(messages: &[Stored]) -> Vec<Waiting> {
     all
 }
 
-/// Leaves the first message for the agent that waits for a file, and what comes after it, to a later letter, if there
-/// is one for the agent before it. They are in order.
-pub(super) fn leave_later(messages: &mut Vec<Stored>) {
-    let waits = |m: &Stored| m.wakes && m.attachments.iter().any(|file| file.handle.is_some());
+/// Cuts the list before the first waking message that waits for a file, if another waking message comes before it: a
+/// later letter carries the rest. The messages are in order.
+pub(super) fn leave_later(messages: &mut Vec<StoredMessage>) {
+    let waits = |m: &StoredMessage| m.wakes && m.attachments.iter().any(|file| file.handle.is_some());
     let first = messages.iter().position(waits).unwrap_or(messages.len());
     if messages.iter().take(first).any(|m| m.wakes) {
         messages.truncate(first);
     }
 }
 
-/// As they stand in a row.
+/// The attachments as the column holds them.
 pub(super) fn as_json(files: &[Attachment]) -> Result<String> {
     serde_json::to_string(files)
         .map_err(|e| StoreError::Rule(format!("files cannot be written as JSON: {e}")))

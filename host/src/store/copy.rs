@@ -1,8 +1,9 @@
-//! Copies of a database: page by page from one snapshot, checked before they get their name.
+//! Copies a database page by page from one snapshot, and checks the copy before it gets its name. Backups, restores and
+//! upgrades call it.
 //!
-//! `VACUUM INTO` would give a smaller file, but it writes a new database out of what it can read: an index that
-//! disagrees with its table is healed in the copy and stays broken in the original. Pages copied as they are make
-//! the check of the copy a check of the original, which the host itself never has to pause for.
+//! `VACUUM INTO` would give a smaller file, but it writes a new database from what it can read: it repairs in the copy
+//! an index that disagrees with its table, and the original stays broken. With unchanged pages, checking the copy
+//! checks the original, and the host does not pause for it.
 
 #![allow(clippy::disallowed_methods, reason = "the database and its copies")]
 
@@ -18,16 +19,18 @@ use rusqlite::{Connection, OpenFlags};
 use super::{Result, StoreError, migrations};
 use crate::disk;
 
-/// How many findings of a check are told.
+/// How long a statement waits for another program's lock.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many findings of a check are reported.
 const FINDINGS: u32 = 5;
 
-/// Rows of every table.
+/// The number of rows of every table.
 pub(super) type Counts = BTreeMap<String, i64>;
 
 /// A copy that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
@@ -37,25 +40,22 @@ pub struct Copied {
     pub rows: u64,
 }
 
-/// Copies the database to `to` while a host may be writing to it, and checks the copy. `to` exists only when all of
-/// that went well.
+/// Copies the database to `to` while a host may be writing to it, and checks the copy. `to` exists only if both
+/// succeeded.
 ///
 /// # Errors
-/// [`StoreError::Rule`] when `to` is there already; [`StoreError::Damaged`] when the copy, and so the database, is
-/// not sound; [`StoreError::Full`].
+/// [`StoreError::Rule`] if `to` exists already; [`StoreError::Damaged`] if the copy, and so the database, is
+/// damaged; [`StoreError::Full`].
 pub fn back_up(database: &Path, to: &Path) -> Result<Copied> {
     if to.exists() {
-        return Err(StoreError::Rule(format!(
-            "{} is there already; a copy overwrites nothing",
-            to.display()
-        )));
+        return Err(StoreError::Rule(format!("{} exists already; a copy overwrites nothing", to.display())));
     }
-    let reader = ours(database)?;
-    // Two copies made at once to one name must not write into one file.
+    let reader = checked_reader(database)?;
+    // Two copies that are made at once under one name must not write into one file.
     let part = disk::beside(to, &format!(".{}.part", std::process::id()));
     disk::remove(&part).map_err(|e| StoreError::file(&part, &e))?;
     let done = copied(database, reader, &part).and_then(|copied| {
-        put(&part, to)?;
+        publish(&part, to)?;
         Ok(Copied { path: to.to_owned(), ..copied })
     });
     if done.is_err() {
@@ -65,7 +65,7 @@ pub fn back_up(database: &Path, to: &Path) -> Result<Copied> {
 }
 
 fn copied(database: &Path, reader: Connection, part: &Path) -> Result<Copied> {
-    // One read transaction over the counts and the pages: both are of the same moment, whatever is written meanwhile.
+    // One read transaction covers the counts and the pages: both are of one snapshot.
     reader.execute_batch("BEGIN")?;
     let rows = counts(&reader)?;
     pages(&reader, part)?;
@@ -73,7 +73,7 @@ fn copied(database: &Path, reader: Connection, part: &Path) -> Result<Copied> {
     drop(reader);
     let found = examine(part)?;
     if found.rows != rows {
-        let why = format!("a copy has {} rows where it has {}", total(&found.rows), total(&rows));
+        let why = format!("a copy has {} rows, the database has {}", total(&found.rows), total(&rows));
         return Err(StoreError::damaged(database, why));
     }
     if let Some(why) = found.unsound {
@@ -82,13 +82,13 @@ fn copied(database: &Path, reader: Connection, part: &Path) -> Result<Copied> {
     Ok(Copied { path: part.to_owned(), bytes: found.bytes, schema: found.schema, rows: total(&rows) })
 }
 
-/// Fsync, and the name, which must be free.
-fn put(part: &Path, to: &Path) -> Result<()> {
+/// Syncs the file and gives it its name, which must be free.
+fn publish(part: &Path, to: &Path) -> Result<()> {
     let failed = |e: std::io::Error| StoreError::file(to, &e);
     disk::sync(part).map_err(failed)?;
     let here = rustix::fs::CWD;
     match rustix::fs::renameat_with(here, part, here, to, rustix::fs::RenameFlags::NOREPLACE) {
-        // Some network file systems cannot refuse; the name was free a moment ago.
+        // Some network file systems do not support NOREPLACE; the name was free a moment ago.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(part, to),
         done => done.map_err(Into::into),
     }
@@ -96,24 +96,23 @@ fn put(part: &Path, to: &Path) -> Result<()> {
     disk::sync_dir(to.parent().unwrap_or(Path::new("."))).map_err(failed)
 }
 
-/// The full check of a database, beside the host that may be writing to it.
+/// Runs the full check of a database. A host may be writing to it.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] with what was found.
+/// [`StoreError::Damaged`] with the findings.
 pub fn check(database: &Path) -> Result<()> {
-    match unsound(&ours(database)?)? {
+    match unsound(&checked_reader(database)?)? {
         Some(why) => Err(StoreError::damaged(database, why)),
         None => Ok(()),
     }
 }
 
-/// A connection that reads beside the host, to a database of ours and of no newer schema.
+/// A read-only connection to a Lazaret database whose schema is not newer than this binary's.
 ///
-/// The process may be the host's, so nothing but SQLite opens the file: POSIX takes every lock that a process has on
-/// a file when it closes any descriptor of it (https://sqlite.org/howtocorrupt.html, section 2.2). The next program
-/// that closes the database would find nobody there, and remove the log under the host, which would go on writing to
-/// it.
-fn ours(database: &Path) -> Result<Connection> {
+/// The process may be the host's, so nothing but SQLite opens the file: POSIX drops every lock that a process has on a
+/// file when it closes any descriptor of it (https://sqlite.org/howtocorrupt.html, section 2.2). The next program that
+/// closes the database would find no lock and remove the WAL, and the host would write into a deleted file.
+fn checked_reader(database: &Path) -> Result<Connection> {
     let reader = reader(database)?;
     match migrations::check(&reader, database).map_err(|e| e.of_file(database))? {
         0 => Err(StoreError::damaged(database, "it is empty".into())),
@@ -121,19 +120,19 @@ fn ours(database: &Path) -> Result<Connection> {
     }
 }
 
-/// A connection that reads beside the host.
+/// A connection that only reads, while a host may be writing.
 pub(super) fn reader(path: &Path) -> Result<Connection> {
-    // Read-write, because a read-only connection that comes first leaves its side files behind; and then held to
-    // reading.
+    // Opened read-write, because a read-only connection that opens the database first leaves its side files behind.
+    // `query_only` then refuses every write.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)
         .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
-/// Writes every page that `source` sees to a new file of mode 0600: one file without side files, not yet on the disk.
+/// Writes every page that `source` sees to a new file of mode 0600. It has no side files and is not synced.
 pub(super) fn pages(source: &Connection, to: &Path) -> Result<()> {
     OpenOptions::new()
         .write(true)
@@ -144,19 +143,19 @@ pub(super) fn pages(source: &Connection, to: &Path) -> Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(to, flags)
         .map_err(|source| StoreError::Open { path: to.to_owned(), source })?;
-    // A copy that is cut is thrown away, so it needs no journal; and whoever wants it to last syncs it.
+    // An interrupted copy is deleted, so it needs no journal. The caller syncs the file.
     copy.pragma_update(None, "synchronous", "off")?;
     copy.pragma_update(None, "journal_mode", "off")?;
     let step = Backup::new(source, &mut copy)?.step(-1)?;
     if step != StepResult::Done {
         return Err(StoreError::Busy(format!("{} could not be copied: it is being changed", to.display())));
     }
-    // The first page says "WAL", as that of the original does; a copy is complete in itself.
+    // The first page says "WAL", as that of the original does; a copy needs no side files.
     copy.pragma_update(None, "journal_mode", "delete")?;
     copy.close().map_err(|(_, e)| e.into())
 }
 
-/// What a file that nobody writes holds.
+/// The result of [`examine`].
 #[derive(Debug)]
 pub(super) struct Examined {
     /// Its size.
@@ -165,14 +164,15 @@ pub(super) struct Examined {
     pub(super) schema: i64,
     /// Rows of each table.
     pub(super) rows: Counts,
-    /// What is wrong with it.
+    /// What is damaged.
     pub(super) unsound: Option<String>,
 }
 
-/// Reads a file that nobody writes from end to end. Nothing is made beside it.
+/// Checks a file that nobody writes to. Creates no file beside it.
 pub(super) fn examine(path: &Path) -> Result<Examined> {
     let bytes = std::fs::metadata(path).map_err(|e| StoreError::file(path, &e))?.len();
-    // `immutable`: no locks, no side files. The path goes into a URI, so what has a meaning there is written as code.
+    // `immutable`: no locks and no side files. The path becomes part of a URI, so the URI's special characters are
+    // escaped.
     let uri = format!("file:{}?immutable=1", percent(path));
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
@@ -180,7 +180,7 @@ pub(super) fn examine(path: &Path) -> Result<Examined> {
         .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
     let schema = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let unsound = unsound(&connection)?;
-    // Rows of a file that is not sound need not be countable.
+    // SQLite may be unable to count the rows of a damaged file.
     let rows = if unsound.is_none() { counts(&connection)? } else { Counts::new() };
     Ok(Examined { bytes, schema, rows, unsound })
 }
@@ -191,12 +191,12 @@ fn percent(path: &Path) -> String {
     shown.chars().map(|c| if special(c) { format!("%{:02X}", c as u32) } else { c.to_string() }).collect()
 }
 
-/// SQLite's full check of the file, and that every reference leads somewhere. `None`: all is in order.
+/// SQLite's full check of the file and of its foreign keys. `None`: nothing was found.
 pub(super) fn unsound(c: &Connection) -> Result<Option<String>> {
     match findings(c) {
         Ok(found) if found.is_empty() => Ok(None),
         Ok(found) => Ok(Some(found.join("; "))),
-        // A check can come upon a page that it cannot even read.
+        // The check may hit a page that it cannot read.
         Err(e) => match StoreError::from(e) {
             StoreError::Corrupt(why) => Ok(Some(why)),
             other => Err(other),
@@ -206,8 +206,8 @@ pub(super) fn unsound(c: &Connection) -> Result<Option<String>> {
 
 fn findings(c: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut check = c.prepare(&format!("PRAGMA integrity_check({FINDINGS})"))?;
-    let told = check.query_map([], |row| row.get::<_, String>(0))?;
-    let mut found: Vec<String> = told.collect::<rusqlite::Result<_>>()?;
+    let lines = check.query_map([], |row| row.get::<_, String>(0))?;
+    let mut found: Vec<String> = lines.collect::<rusqlite::Result<_>>()?;
     found.retain(|line| line != "ok");
     if !found.is_empty() {
         return Ok(found);
@@ -216,7 +216,7 @@ fn findings(c: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut rows = check.query([])?;
     while let Some(row) = rows.next()? {
         let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
-        found.push(format!("a row of {table} refers to a row of {parent} that is not there"));
+        found.push(format!("a row of {table} refers to a missing row of {parent}"));
         if found.len() >= FINDINGS as usize {
             break;
         }
@@ -224,7 +224,7 @@ fn findings(c: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(found)
 }
 
-/// The rows of every table of ours.
+/// Counts the rows of every table.
 pub(super) fn counts(c: &Connection) -> Result<Counts> {
     let sql =
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";

@@ -1,15 +1,16 @@
 //! The outbox against a platform that remembers: whatever happens to each call, and wherever the host dies, what
 //! stands on the platform is accounted for, in order, and nothing ends in silence.
 
+use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use rusqlite::params;
 
 use super::*;
-use crate::domain::outbound::{Delivery, Part, Saying, Voice, Way};
+use crate::domain::outbound::{Delivery, DeliveryStrategy, OutgoingText, Part, Voice};
 use crate::domain::{ChatId, ChatKind, GroupName, MessageSeq, WallMs};
-use crate::policy::delivery::{Abilities, Happened, Terms};
+use crate::policy::delivery::{Abilities, SendOutcome, Terms};
 
 const T: WallMs = WallMs(1_795_000_000_000);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -52,19 +53,19 @@ struct Platform {
 impl Platform {
     /// Obeys a call; the id it would answer with, or `None` where the message to edit is not there.
     fn obeys(&mut self, part: &Part) -> Option<String> {
-        match (&part.placeholder, part.way) {
-            (Some(id), Way::Edit) => {
+        match (&part.placeholder, part.strategy) {
+            (Some(id), DeliveryStrategy::Edit) => {
                 let message = self.messages.iter_mut().find(|(known, _)| known == id)?;
                 message.1 = Some(part.text.clone());
                 Some(id.clone())
             }
             // It takes our id and drops what it has.
-            (_, Way::Keyed) if self.keys.contains(&part.ours) => Some("known".into()),
+            (_, DeliveryStrategy::Keyed) if self.keys.contains(&part.idempotency_key) => Some("known".into()),
             (_, way) => {
-                self.keys.push(part.ours.clone());
+                self.keys.push(part.idempotency_key.clone());
                 self.ids += 1;
                 let id = self.ids.to_string();
-                self.messages.push((id.clone(), (way != Way::Edit).then(|| part.text.clone())));
+                self.messages.push((id.clone(), (way != DeliveryStrategy::Edit).then(|| part.text.clone())));
                 Some(id)
             }
         }
@@ -112,7 +113,7 @@ async fn one_call(store: &Store, terms: Terms, platform: &mut Platform, fate: Fa
         Head::Expired(_) | Head::NotBefore(_) => return true,
         Head::Empty => return false,
     };
-    let place = part.way == Way::Edit && part.placeholder.is_none();
+    let place = part.strategy == DeliveryStrategy::Edit && part.placeholder.is_none();
     let why = String::new;
     let happened = match fate {
         Fate::Cut(obeyed) | Fate::Dies(obeyed) => {
@@ -123,10 +124,10 @@ async fn one_call(store: &Store, terms: Terms, platform: &mut Platform, fate: Fa
                 store.recover_sending(now).await.unwrap();
                 return true;
             }
-            Happened::Cut { why: why() }
+            SendOutcome::Cut { why: why() }
         }
-        Fate::Busy => Happened::NotArrived { why: why(), after: None },
-        Fate::Refused => Happened::Refused { why: why() },
+        Fate::Busy => SendOutcome::NotArrived { why: why(), after: None },
+        Fate::Refused => SendOutcome::Refused { why: why() },
         Fate::Deleted | Fate::Answered => {
             if fate == Fate::Deleted {
                 let gone = |(id, text): &(String, Option<String>)| {
@@ -135,9 +136,9 @@ async fn one_call(store: &Store, terms: Terms, platform: &mut Platform, fate: Fa
                 platform.messages.retain(|message| !gone(message));
             }
             match platform.obeys(&part) {
-                Some(id) if place => Happened::Claimed(id),
-                Some(id) => Happened::Arrived(id),
-                None => Happened::Lost { why: why(), stands: false },
+                Some(id) if place => SendOutcome::Claimed(id),
+                Some(id) => SendOutcome::Arrived(id),
+                None => SendOutcome::Lost { why: why(), stands: false },
             }
         }
     };
@@ -173,14 +174,14 @@ async fn story(delivery: Delivery, own_id: bool, fates: Vec<Fate>) -> std::resul
     let replies = [&["a"][..], &["b1", "b2", "b3"], &["c"]];
     for (n, parts) in replies.iter().enumerate() {
         let parts = parts.iter().map(|p| (*p).to_owned()).collect();
-        let saying = Saying {
+        let outgoing = OutgoingText {
             chat: CHAT.parse().unwrap(),
             voice: Voice::Reply,
             key: n.to_string(),
             parts,
             answers: None,
         };
-        store.say(None, saying, T).await.unwrap();
+        store.say(None, outgoing, T).await.unwrap();
     }
     let mut platform = Platform::default();
     let mut now = T;

@@ -6,9 +6,9 @@ use rusqlite::params;
 
 use super::*;
 use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
-use crate::domain::outbound::{Delivery, Part, Saying, Voice};
+use crate::domain::outbound::{Delivery, OutgoingText, Part, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq, TurnId, WallMs};
-use crate::policy::delivery::{Abilities, Doubt, Happened, Next, Terms};
+use crate::policy::delivery::{Abilities, Doubt, Next, SendOutcome, Terms};
 
 const T: WallMs = WallMs(1_795_000_000_000);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -80,8 +80,9 @@ impl Office {
 
     async fn replies(&self, key: &str, parts: &[&str]) {
         let parts = parts.iter().map(|p| (*p).to_owned()).collect();
-        let saying = Saying { chat: chat(ROOM), voice: Voice::Reply, key: key.into(), parts, answers: None };
-        self.store.say(Some(TurnId(1)), saying, T).await.unwrap();
+        let outgoing =
+            OutgoingText { chat: chat(ROOM), voice: Voice::Reply, key: key.into(), parts, answers: None };
+        self.store.say(Some(TurnId(1)), outgoing, T).await.unwrap();
     }
 
     async fn claims_at(&self, in_chat: &str, now: WallMs) -> Part {
@@ -95,7 +96,7 @@ impl Office {
         self.claims_at(ROOM, T).await
     }
 
-    async fn settles(&self, part: Part, happened: Happened) -> Next {
+    async fn settles(&self, part: Part, happened: SendOutcome) -> Next {
         self.store.settle(part, happened, DAY, T).await.unwrap()
     }
 
@@ -106,10 +107,10 @@ impl Office {
             match self.store.claim(chat(in_chat), self.terms, now).await.unwrap() {
                 Head::Part(part) => {
                     let text = part.text.clone();
-                    let edit = part.way == crate::domain::outbound::Way::Edit;
+                    let edit = part.strategy == crate::domain::outbound::DeliveryStrategy::Edit;
                     let happened = match &part.placeholder {
-                        None if edit => Happened::Claimed("7".into()),
-                        _ => Happened::Arrived("8".into()),
+                        None if edit => SendOutcome::Claimed("7".into()),
+                        _ => SendOutcome::Arrived("8".into()),
                     };
                     if let Next::Sent { .. } = self.settles(part, happened).await {
                         texts.push(text);
@@ -146,16 +147,16 @@ impl Office {
     }
 }
 
-fn away() -> Happened {
-    Happened::NotArrived { why: "away".into(), after: None }
+fn away() -> SendOutcome {
+    SendOutcome::NotArrived { why: "away".into(), after: None }
 }
 
-fn cut() -> Happened {
-    Happened::Cut { why: "cut".into() }
+fn cut() -> SendOutcome {
+    SendOutcome::Cut { why: "cut".into() }
 }
 
-fn kicked() -> Happened {
-    Happened::Gone { why: "Forbidden: bot was kicked".into() }
+fn kicked() -> SendOutcome {
+    SendOutcome::Gone { why: "Forbidden: bot was kicked".into() }
 }
 
 #[tokio::test]
@@ -164,7 +165,7 @@ async fn order_holds_behind_a_part_that_waits() {
     o.replies("a", &["first"]).await;
     o.replies("b", &["second"]).await;
     let first = o.claims().await;
-    let asked = Happened::NotArrived { why: "429".into(), after: Some(Duration::from_secs(5)) };
+    let asked = SendOutcome::NotArrived { why: "429".into(), after: Some(Duration::from_secs(5)) };
     o.settles(first, asked).await;
     assert_eq!(o.row("first").await, ("deferred".into(), 0, 0));
     let head = o.store.claim(chat(ROOM), o.terms, later(4)).await.unwrap();
@@ -213,10 +214,10 @@ async fn where_our_own_id_is_taken_a_repeat_is_no_doubt() {
     let mut o = office(Delivery::Hold).await;
     o.terms.abilities.own_id = true;
     o.replies("a", &["first"]).await;
-    let before = o.claims().await.ours;
+    let before = o.claims().await.idempotency_key;
     o.store.recover_sending(T).await.unwrap();
     let again = o.claims().await;
-    assert_eq!((again.ours.clone(), again.attempts), (before, 1));
+    assert_eq!((again.idempotency_key.clone(), again.attempts), (before, 1));
     o.settles(again, cut()).await;
     assert_eq!(o.row("first").await, ("deferred".into(), 0, 0));
 }
@@ -236,7 +237,10 @@ async fn a_placeholder_claims_the_place_and_its_text_is_repeated_freely() {
     let o = office(Delivery::Edit).await;
     o.replies("a", &["text"]).await;
     let place = o.claims().await;
-    assert_eq!(o.settles(place, Happened::Claimed("7".into())).await, Next::Fill { placeholder: "7".into() });
+    assert_eq!(
+        o.settles(place, SendOutcome::Claimed("7".into())).await,
+        Next::Fill { placeholder: "7".into() }
+    );
     assert_eq!(o.row("text").await, ("ready".into(), 0, 0));
     for _ in 0..3 {
         let text = o.claims_at(ROOM, later(3600)).await;
@@ -248,7 +252,7 @@ async fn a_placeholder_claims_the_place_and_its_text_is_repeated_freely() {
     assert_eq!(o.row("text").await, ("deferred".into(), 0, 0), "however often: it stands there once");
     // Somebody deletes the placeholder: another one takes its place.
     let text = o.claims().await;
-    o.settles(text, Happened::Lost { why: "not found".into(), stands: false }).await;
+    o.settles(text, SendOutcome::Lost { why: "not found".into(), stands: false }).await;
     let place = o.claims_at(ROOM, later(3600)).await;
     assert_eq!(place.placeholder, None);
     o.settles(place, cut()).await;
@@ -260,8 +264,8 @@ async fn what_came_of_a_call_is_written_once() {
     let o = office(Delivery::Resend).await;
     o.replies("a", &["text"]).await;
     let part = o.claims().await;
-    o.settles(part.clone(), Happened::Arrived("8".into())).await;
-    for again in [Happened::Arrived("9".into()), cut(), kicked()] {
+    o.settles(part.clone(), SendOutcome::Arrived("8".into())).await;
+    for again in [SendOutcome::Arrived("9".into()), cut(), kicked()] {
         o.settles(part.clone(), again).await;
     }
     assert_eq!(o.row("text").await, ("sent".into(), 0, 0));
@@ -274,13 +278,13 @@ async fn nobody_is_sent_the_torn_rest_of_a_reply() {
     o.replies("a", &["one", "two", "three"]).await;
     o.replies("b", &["another"]).await;
     let one = o.claims().await;
-    o.settles(one, Happened::Arrived("8".into())).await;
+    o.settles(one, SendOutcome::Arrived("8".into())).await;
     let two = o.claims().await;
-    o.settles(two, Happened::Refused { why: "Bad Request: no".into() }).await;
+    o.settles(two, SendOutcome::Refused { why: "Bad Request: no".into() }).await;
     assert_eq!((o.row("two").await.0, o.row("three").await.0), ("failed".into(), "failed".into()));
     let another = o.claims().await;
     assert_eq!(another.text, "another");
-    o.settles(another, Happened::Refused { why: "no".into() }).await;
+    o.settles(another, SendOutcome::Refused { why: "no".into() }).await;
     assert_eq!(
         o.sends(ROOM, T).await,
         ["The rest of a reply could not be delivered: Bad Request: no. Ask again if you still need it."],
@@ -292,7 +296,7 @@ async fn nobody_is_sent_the_torn_rest_of_a_reply() {
 async fn a_reply_older_than_a_day_is_not_said_and_a_notice_is() {
     let o = office(Delivery::Resend).await;
     o.replies("a", &["stale one", "stale two"]).await;
-    let notice = Saying::notice(&chat(ROOM), "end", "I gave this up.".into());
+    let notice = OutgoingText::notice(&chat(ROOM), "end", "I gave this up.".into());
     o.store.say(Some(TurnId(1)), notice, T).await.unwrap();
     o.ages(DAY + Duration::from_secs(1)).await;
     o.replies("b", &["fresh"]).await;

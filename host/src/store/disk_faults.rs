@@ -1,5 +1,5 @@
-//! What is wrong with the place where the database lies: the disk is full, may not be written, or the file is damaged.
-//! The writer meets it first; the host hears of it here and stops taking in.
+//! Reports a full disk, a read-only disk and a damaged file to the host, which then stops accepting messages. The
+//! writer and the readers call it with every error. It never ends the host by itself.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-use super::open::{Beside, beside, note};
+use super::open::{Marker, marker_path, write_marker};
 use super::{Result, StoreError, copy};
 use crate::disk;
 
-/// What the store has met since it was opened. The numbers grow with every commit that failed for that reason.
+/// The faults since the store was opened. A count grows with every transaction that failed for its reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Trouble {
-    /// The disk was full.
+pub struct StoreFaults {
+    /// How often the disk was full.
     pub full: u64,
-    /// The disk could not be written.
+    /// How often the disk was read-only.
     pub read_only: u64,
-    /// The file is damaged: what was found, and what to do.
+    /// What damage was found, and what to do.
     pub damaged: Option<String>,
     /// The writer panicked over a commit, which was rolled back.
     pub panics: u64,
 }
 
-/// Why a commit failed, for every caller it carried.
+/// Why a commit failed. Every caller of the batch gets a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     Full(String),
@@ -65,126 +65,128 @@ impl From<Fault> for StoreError {
     }
 }
 
-/// Tells the host, and does at once what cannot wait for it.
+/// Publishes faults to the host, and releases the ballast at once.
 #[derive(Debug, Clone)]
 pub(super) struct Reporter {
     path: PathBuf,
-    told: Arc<watch::Sender<Trouble>>,
-    /// A full check runs that has not come to its end.
+    faults: Arc<watch::Sender<StoreFaults>>,
+    /// A full check is running.
     checking: Arc<AtomicBool>,
 }
 
 impl Reporter {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), told: Arc::default(), checking: Arc::default() }
+        Self { path: path.to_owned(), faults: Arc::default(), checking: Arc::default() }
     }
 
-    pub(super) fn listen(&self) -> watch::Receiver<Trouble> {
-        self.told.subscribe()
+    pub(super) fn listen(&self) -> watch::Receiver<StoreFaults> {
+        self.faults.subscribe()
     }
 
-    /// Sorts an error, tells the host, and gives the ballast back when the disk is full: SQLite cannot even delete
-    /// then, and what the host must still say and settle has to be stored.
+    /// Classifies an error and reports it. If the disk is full, it removes the ballast: SQLite cannot even delete rows
+    /// then, and the host must still store its notices and the ends of turns.
     pub(super) fn fault(&self, e: StoreError) -> Fault {
         let fault = match e {
             StoreError::Full(why) => Fault::Full(why),
             StoreError::ReadOnly(why) => Fault::ReadOnly(why),
             StoreError::Busy(why) => Fault::Busy(why),
             StoreError::Corrupt(why) => Fault::Corrupt(why),
-            // SQLite tells one I/O error from another poorly (a quota and a disk that became read-only look like a
-            // broken one): the disk itself is asked.
-            StoreError::Commit(why) => return self.look_around(&why),
-            other => return self.look_around(&other.to_string()),
+            // SQLite reports a quota and a disk that became read-only like a broken disk: the disk itself is asked.
+            StoreError::Commit(why) => return self.fault_by_disk(&why),
+            other => return self.fault_by_disk(&other.to_string()),
         };
-        self.tell(&fault);
+        self.publish(&fault);
         fault
     }
 
-    /// The same for an error of which nothing more is known.
-    pub(super) fn look_around(&self, why: &str) -> Fault {
+    /// Classifies an error by the state of the disk, and reports it.
+    pub(super) fn fault_by_disk(&self, why: &str) -> Fault {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let probed = disk::probe(dir).map_err(|e| e.kind());
-        // A file system hands out whole blocks; what is left of the last ones is no room.
-        let little = disk::room(dir).is_ok_and(|room| room.free < 64 << 10);
+        // A file system allocates whole blocks: the last few cannot be used.
+        let nearly_full = disk::room(dir).is_ok_and(|room| room.free < 64 << 10);
         let fault = match probed {
             Err(ReadOnlyFilesystem) => Fault::ReadOnly(why.to_owned()),
             Err(StorageFull | QuotaExceeded) => Fault::Full(why.to_owned()),
-            _ if little => Fault::Full(why.to_owned()),
+            _ if nearly_full => Fault::Full(why.to_owned()),
             _ => Fault::Other(why.to_owned()),
         };
-        self.tell(&fault);
+        self.publish(&fault);
         fault
     }
 
     /// The writer panicked over a commit.
     pub(super) fn panicked(&self) -> Fault {
-        self.told.send_modify(|t| t.panics += 1);
+        self.faults.send_modify(|t| t.panics += 1);
         Fault::Other("the host panicked over it".to_owned())
     }
 
-    /// What one caller's statement met before there was a commit.
-    pub(super) fn met(&self, e: &StoreError) {
+    /// Reports the error of one caller's statement, before any commit.
+    pub(super) fn report(&self, e: &StoreError) {
         match e {
-            StoreError::Full(why) => self.tell(&Fault::Full(why.clone())),
-            StoreError::ReadOnly(why) => self.tell(&Fault::ReadOnly(why.clone())),
-            StoreError::Corrupt(why) => self.tell(&Fault::Corrupt(why.clone())),
+            StoreError::Full(why) => self.publish(&Fault::Full(why.clone())),
+            StoreError::ReadOnly(why) => self.publish(&Fault::ReadOnly(why.clone())),
+            StoreError::Corrupt(why) => self.publish(&Fault::Corrupt(why.clone())),
             _ => {}
         }
     }
 
-    fn tell(&self, fault: &Fault) {
+    fn publish(&self, fault: &Fault) {
         match fault {
             Fault::Full(_) => {
                 let ballast = self.path.with_file_name(BALLAST);
                 if let Err(e) = disk::remove(&ballast) {
-                    tracing::error!(code = "store.full", "{} was not given back: {e}", ballast.display());
+                    tracing::error!(code = "store.full", "{} was not removed: {e}", ballast.display());
                 }
-                self.told.send_modify(|t| t.full += 1);
+                self.faults.send_modify(|t| t.full += 1);
             }
-            Fault::ReadOnly(_) => self.told.send_modify(|t| t.read_only += 1),
+            Fault::ReadOnly(_) => self.faults.send_modify(|t| t.read_only += 1),
             Fault::Corrupt(why) => self.damaged(why),
             Fault::Busy(_) | Fault::Other(_) => {}
         }
     }
 
     fn damaged(&self, why: &str) {
-        if self.told.borrow().damaged.is_some() {
+        if self.faults.borrow().damaged.is_some() {
             return;
         }
-        let told = StoreError::damaged(&self.path, why.to_owned());
-        tracing::error!(code = told.code(), "{told}");
-        // The next start checks before it opens, whoever has meanwhile closed the file cleanly.
-        if let Err(e) = note(&self.path, Beside::Damaged, why) {
-            tracing::error!(code = e.code(), "and this could not be noted: {e}");
+        let damage = StoreError::damaged(&self.path, why.to_owned());
+        tracing::error!(code = damage.code(), "{damage}");
+        // The next start must check, even if another program has closed the file cleanly meanwhile.
+        if let Err(e) = write_marker(&self.path, Marker::Damaged, why) {
+            tracing::error!(
+                code = e.code(),
+                "the mark of the damage could not be written, so the next start does not check the file: {e}"
+            );
         }
-        self.told.send_modify(|t| t.damaged = Some(told.to_string()));
+        self.faults.send_modify(|t| t.damaged = Some(damage.to_string()));
     }
 
-    /// The file is closed. A check that a quick end has cut is made up for by the next start.
+    /// Removes the marker of an open file. It stays if a check did not finish: the next start repeats that check.
     pub(super) fn closed(&self) {
-        if self.told.borrow().damaged.is_some() || self.checking.load(Ordering::Acquire) {
+        if self.faults.borrow().damaged.is_some() || self.checking.load(Ordering::Acquire) {
             return;
         }
-        let sign = beside(&self.path, Beside::Open);
-        if let Err(e) = disk::remove(&sign) {
+        let marker = marker_path(&self.path, Marker::Open);
+        if let Err(e) = disk::remove(&marker) {
             tracing::warn!(
                 code = "store.close",
-                "{} stays, so the next start checks the file: {e}",
-                sign.display()
+                "{} cannot be removed, so the next start checks the file: {e}",
+                marker.display()
             );
         }
     }
 
-    /// The full check on a thread and a connection of its own: it takes as long as it takes, and nothing waits for it.
-    pub(super) fn check_beside(&self) -> Result<()> {
+    /// Runs the full check on a thread and a connection of its own. Nothing waits for it.
+    pub(super) fn check_in_background(&self) -> Result<()> {
         let this = self.clone();
         this.checking.store(true, Ordering::Release);
         std::thread::Builder::new()
             .name("store-check".into())
             .spawn(move || {
                 match copy::reader(&this.path).and_then(|reader| copy::unsound(&reader)) {
-                    Ok(None) => tracing::info!("the database is sound"),
+                    Ok(None) => tracing::info!("the database is intact"),
                     Ok(Some(why)) => this.damaged(&why),
                     Err(e) => {
                         tracing::warn!(code = e.code(), "the database could not be checked: {e}");
@@ -198,5 +200,5 @@ impl Reporter {
     }
 }
 
-/// The file beside the database that is given back when the disk is full.
+/// The file beside the database that is removed when the disk is full, so that there is room for the last writes.
 pub const BALLAST: &str = "ballast";

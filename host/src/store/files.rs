@@ -1,6 +1,7 @@
-//! Files that agents send: parts of the outbox whose bytes lie in the spool.
+//! Files that agents send: outbox rows whose bytes are in the spool. The `send_file` request and the spool's cleanup
+//! call it.
 //!
-//! A file is in the spool before its row is written and stays while a row needs it, so that no row is without its file.
+//! A file is in the spool before its row is written and stays there while a row needs it: no row lacks its file.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +9,13 @@ use ipc_schema::LetterId;
 use ipc_schema::letters::to_agent::Verdict;
 use rusqlite::params;
 
-use super::letters::{ToWrite, respond};
+use super::letters::{ToWrite, respond, store_verdict};
 use super::outbox::{self, DUE};
-use super::{Result, Store, id, int, runs};
-use crate::domain::outbound::{Saying, SpooledFile};
+use super::{Result, Store, id, int};
+use crate::domain::outbound::{OutgoingText, SpooledFile};
 use crate::domain::{RunId, TurnId, WallMs};
 
-/// What a turn has sent so far.
+/// The files that a turn has sent so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FilesSent {
     /// How many files.
@@ -24,9 +25,9 @@ pub struct FilesSent {
 }
 
 impl Store {
-    /// The files of a turn.
+    /// Counts the files of a turn. A snapshot is enough for the limit: a run handles one request of its turn at a time.
     pub async fn files_sent(&self, turn: TurnId) -> Result<FilesSent> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT count(*), coalesce(sum(file_bytes), 0) FROM outbox WHERE turn = ?1 AND file IS NOT NULL";
             Ok(c.query_row(sql, [int(turn.0)], |r| {
                 Ok(FilesSent { files: id(r.get(0)?), bytes: id(r.get(1)?) })
@@ -35,31 +36,31 @@ impl Store {
         .await
     }
 
-    /// Stores the verdict on a `send_file` together with the part that it sends: both or neither, so that a host that
-    /// dies sends it once. A request that has its verdict sends nothing again.
+    /// Stores the verdict on a `send_file` and the outbox part in one transaction, so that a host that dies sends the
+    /// file once. A request that has its verdict sends nothing again.
     pub async fn send_file(
         &self,
         run: RunId,
         turn: TurnId,
         request: LetterId,
         verdict: Verdict,
-        (saying, file): (Saying, SpooledFile),
+        (outgoing, file): (OutgoingText, SpooledFile),
         now: WallMs,
     ) -> Result<ToWrite> {
         self.write(move |c| {
-            if runs::decide(c, turn, &request, &verdict)? {
-                outbox::say(c, Some(turn), &saying, now)?;
+            if store_verdict(c, turn, &request, &verdict)? {
+                outbox::say(c, Some(turn), &outgoing, now)?;
                 let sql = "UPDATE outbox SET file = ?3, file_name = ?4, file_bytes = ?5 WHERE turn = ?1 AND key = ?2";
-                c.execute(sql, params![int(turn.0), saying.key, file.sha256, file.name, int(file.bytes)])?;
+                c.execute(sql, params![int(turn.0), outgoing.key, file.sha256, file.name, int(file.bytes)])?;
             }
             respond(c, &run, turn, request, verdict, now)
         })
         .await
     }
 
-    /// Digests of the files that a part still waits to send.
+    /// Digests of the files that the outbox has not sent yet.
     pub async fn spool_in_use(&self) -> Result<BTreeSet<String>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let mut rows =
                 c.prepare(&format!("SELECT DISTINCT file FROM outbox WHERE {DUE} AND file IS NOT NULL"))?;
             let rows = rows.query_map([], |r| r.get(0))?;

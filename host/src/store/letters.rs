@@ -1,6 +1,7 @@
-//! Letters to agents: rows before they are files.
+//! Letters to agents. The store writes a letter as a row first, and `run` writes its file afterwards: a host that dies
+//! in between finds the row and writes the file.
 
-use ipc_schema::layout::letter_name;
+use ipc_schema::directory_layout::letter_name;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::{Response, Verdict};
 use ipc_schema::{LetterId, Refusal, ToAgentLetter};
@@ -9,7 +10,7 @@ use rusqlite::{Connection, params};
 use super::{Result, StoreError, id, int};
 use crate::domain::{RunId, TurnId, WallMs};
 
-/// A letter that is a row and must become a file.
+/// A stored letter whose file must be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToWrite {
     /// Its number.
@@ -32,7 +33,7 @@ pub fn letter_to_agent(
     ToAgentLetter { id: LetterId::of_host(n), run: run.clone(), turn, n, ack, at: at.rfc3339(), body }
 }
 
-/// Numbers a letter, builds it and stores its bytes.
+/// Gives a letter its number, builds it and stores its bytes.
 pub(super) fn next_letter(
     c: &Connection,
     run: &RunId,
@@ -50,8 +51,8 @@ pub(super) fn next_letter(
     Ok(ToWrite { n, name: letter_name(n, kind), bytes })
 }
 
-/// Makes the `response` to a request, in the transaction that stores the verdict: an agent that waits for one gets it,
-/// whenever the host dies.
+/// Stores the `response` to a request in the transaction of its verdict: a waiting agent gets it even if the host dies
+/// right after.
 pub(super) fn respond(
     c: &Connection,
     run: &RunId,
@@ -66,4 +67,18 @@ pub(super) fn respond(
         let body = ToAgent::Response(Response { request, verdict });
         letter_to_agent(run, Some(turn), n, ack, now, body).to_bytes()
     })
+}
+
+/// Writes the verdict on a request, once; whether it was this one.
+pub(super) fn store_verdict(
+    c: &Connection,
+    turn: TurnId,
+    request: &LetterId,
+    verdict: &Verdict,
+) -> Result<bool> {
+    failpoint!("store.verdict.begin", super::injected);
+    let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
+    let text = serde_json::to_string(verdict)
+        .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;
+    Ok(c.execute(sql, params![int(turn.0), request.as_str(), text])? > 0)
 }

@@ -1,4 +1,4 @@
-//! Numbered migrations. `application_id` says that a file is ours, `user_version` which schema it has.
+//! The numbered migrations. `application_id` marks a Lazaret database, `user_version` is its schema.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,8 +9,8 @@ use super::{Result, StoreError};
 
 /// "Lzrt".
 pub(super) const APPLICATION_ID: i64 = 0x4c7a_7274;
-/// One after the other, from an empty file. How they are applied is `upgrade`'s: to a copy, one transaction each, with
-/// references checked when all are done.
+/// The migrations from an empty file on. `schema_upgrade` applies them to a copy, one transaction each, and checks the
+/// foreign keys after the last.
 pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001.sql"),
     include_str!("migrations/0002.sql"),
@@ -21,7 +21,7 @@ pub(super) const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0007.sql"),
 ];
 
-/// The schema that a list of migrations leads to.
+/// The schema that a list of migrations ends with.
 pub(super) fn number(migrations: &[&str]) -> i64 {
     i64::try_from(migrations.len()).unwrap_or(i64::MAX)
 }
@@ -31,7 +31,7 @@ pub(super) fn known() -> i64 {
     number(&MIGRATIONS)
 }
 
-/// Refuses a file of another program or of a newer binary, before a byte of it is changed. Returns its schema.
+/// Refuses a file of another program or of a newer binary before anything is changed. Returns its schema.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<i64> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (owner, found) = (pragma("application_id")?, pragma("user_version")?);
@@ -45,18 +45,18 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<i64> {
     Ok(found)
 }
 
-/// Every table, index and trigger that the migrations make is there, as they make it. What somebody added is theirs.
+/// Checks that every table, index and trigger of the migrations exists as they create it. Additional ones are allowed.
 pub(super) fn check_tables(c: &Connection, migrations: &[&str], path: &Path) -> Result<()> {
-    let model = Connection::open_in_memory()?;
+    let fresh = Connection::open_in_memory()?;
     for sql in migrations {
-        model.execute_batch(sql)?;
+        fresh.execute_batch(sql)?;
     }
     let found = tables(c)?;
-    for (name, sql) in tables(&model)? {
+    for (name, sql) in tables(&fresh)? {
         match found.get(&name) {
-            Some(as_made) if *as_made == sql => {}
-            Some(_) => return Err(StoreError::damaged(path, format!("{name} is not as it was made"))),
-            None => return Err(StoreError::damaged(path, format!("{name} is not there"))),
+            Some(existing) if *existing == sql => {}
+            Some(_) => return Err(StoreError::damaged(path, format!("{name} differs from the schema"))),
+            None => return Err(StoreError::damaged(path, format!("{name} is missing"))),
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Which image each group's boxes are made of, and which images have passed the check.
+//! The image of each group's boxes, pinned by id, and the images that have passed the check. `images` and `run` call
+//! it.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -11,15 +12,15 @@ const COLUMNS: &str = "grp, name, image, pinned_at, before_name, before_image, p
                        refused_name, refused_image, refused_why, refused_at";
 
 impl Store {
-    /// What a group's runs use; nothing before its first.
+    /// The group's pin. `None` before its first run.
     pub async fn pin(&self, group: &GroupName) -> Result<Option<Pin>> {
         let group = group.clone();
-        self.write(move |c| read(c, &group)).await
+        self.read(move |c| read(c, &group)).await
     }
 
-    /// What every group's runs use.
+    /// The pins of all groups.
     pub async fn pins(&self) -> Result<Vec<(GroupName, Pin)>> {
-        self.write(|c| {
+        self.read(|c| {
             let mut rows = c.prepare(&format!("SELECT {COLUMNS} FROM pin ORDER BY grp"))?;
             let rows = rows.query_map([], |r| Ok((r.get::<_, String>(0)?, pin_of(r)?)))?;
             rows.map(|row| {
@@ -31,8 +32,8 @@ impl Store {
         .await
     }
 
-    /// Makes an image the group's from the next run on; what was used until now can be gone back to. An image that is
-    /// the group's already only gets its name; what was refused meanwhile is forgotten in both cases.
+    /// Pins an image for the group's next runs and remembers the present one for a rollback. If the image is pinned
+    /// already, only its name changes. Both forget the refused image.
     pub async fn pin_image(&self, group: &GroupName, to: Named, by: &'static str, now: WallMs) -> Result<()> {
         let group = group.clone();
         self.write(move |c| {
@@ -50,9 +51,9 @@ impl Store {
         .await
     }
 
-    /// Goes back to what the group used before, if that is still `to`; what it used until now takes that place, so that
-    /// going back can be taken back. Returns false, and does nothing, where something else is there by now.
-    pub async fn pin_back(
+    /// Rolls back to the previous image if that is still `to`, and remembers the present one, so that a rollback can be
+    /// undone. Returns false and changes nothing if the previous image is another one by now.
+    pub async fn roll_back_pin(
         &self,
         group: &GroupName,
         to: Named,
@@ -73,7 +74,7 @@ impl Store {
         .await
     }
 
-    /// Keeps in mind what was not taken. Returns whether that is news.
+    /// Records an image that was refused. Returns whether it is another one than the last.
     pub async fn image_refused(&self, group: &GroupName, refused: NotTaken) -> Result<bool> {
         let group = group.clone();
         self.write(move |c| {
@@ -88,17 +89,17 @@ impl Store {
         .await
     }
 
-    /// What an image that passed the check offers: JSON, as [`Store::image_passed`] was given it.
+    /// What a checked image offers, as the JSON that [`Store::image_passed`] stored.
     pub async fn image_offers(&self, id: &str, runner: &str) -> Result<Option<String>> {
         let (id, runner) = (id.to_owned(), runner.to_owned());
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT offers FROM image WHERE id = ?1 AND runner = ?2";
             Ok(c.query_row(sql, params![id, runner], |r| r.get(0)).optional()?)
         })
         .await
     }
 
-    /// An image has passed the check with this runner.
+    /// Records that an image has passed the check with this runner.
     pub async fn image_passed(&self, id: &str, runner: &str, offers: String, now: WallMs) -> Result<()> {
         let (id, runner) = (id.to_owned(), runner.to_owned());
         self.write(move |c| {
@@ -173,21 +174,17 @@ mod tests {
         let pin = store.pin(&family).await.unwrap().unwrap();
         assert_eq!((&pin.now, &pin.before, &pin.passed_over), (&new, &Some(old.clone()), &None));
 
-        assert!(store.pin_back(&family, old.clone(), "terminal", T).await.unwrap());
+        assert!(store.roll_back_pin(&family, old.clone(), "terminal", T).await.unwrap());
         let pin = store.pin(&family).await.unwrap().unwrap();
         assert_eq!((&pin.now, pin.before.as_ref()), (&old, Some(&new)));
-        assert_eq!(
-            pin.passed_over.as_deref(),
-            Some("sha256:b"),
-            "a rebuild does not bring it back by itself"
-        );
+        assert_eq!(pin.passed_over.as_deref(), Some("sha256:b"), "a rebuild does not pin it again by itself");
         assert!(
-            store.pin_back(&family, old, "terminal", T).await.unwrap(),
-            "done already, by a run in between"
+            store.roll_back_pin(&family, old, "terminal", T).await.unwrap(),
+            "a run in between has done it already"
         );
-        assert!(store.pin_back(&family, new.clone(), "terminal", T).await.unwrap());
+        assert!(store.roll_back_pin(&family, new.clone(), "terminal", T).await.unwrap());
         assert_eq!(store.pin(&family).await.unwrap().unwrap().now, new);
-        assert!(!store.pin_back(&family, named("else", "c"), "terminal", T).await.unwrap());
+        assert!(!store.roll_back_pin(&family, named("else", "c"), "terminal", T).await.unwrap());
     }
 
     #[tokio::test]

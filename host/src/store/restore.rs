@@ -1,12 +1,14 @@
-//! A copy takes the database's place. The host is down and its lock is held by whoever calls this.
+//! Replaces the database with a copy. `lazaret restore` calls it while the host is down, and holds the host's lock.
 //!
-//! The same one rename as an upgrade's, with two more dangers. The present file may be so damaged that its log cannot
-//! be taken in: then file and log are kept together under a new name, and a note refuses every opening until the new
-//! file is in place. And the copy is older than what lies around it: a transcript may hold messages that it does not
-//! know, whose numbers it would give to other messages, which the runner would then pass over as known. So the
-//! numbers go on from where the replaced database was.
+//! One rename is the whole change, as in an upgrade, with two more dangers:
+//!
+//! - The present file may be so damaged that SQLite cannot empty its WAL. Then file and WAL are kept together under a
+//!   new name, and a marker refuses every opening until the new file is in place.
+//! - Transcripts may be newer than the copy and hold messages that the copy does not know. The host would give the same
+//!   numbers to other messages, and the runner would skip those as already seen. So the numbers continue from where the
+//!   replaced database was.
 
-#![allow(clippy::disallowed_methods, reason = "the database and what takes its place")]
+#![allow(clippy::disallowed_methods, reason = "the database and the copy that replaces it")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,63 +16,62 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::open::{Beside, Look, beside, look, note};
+use super::open::{Identity, Marker, identify, marker_path, write_marker};
 use super::{Result, StoreError, copy, migrations, schema_upgrade};
 use crate::disk;
 
-/// How far numbers go on when the replaced database does not tell where it was: further than one comes between two
-/// copies.
-const LEAP: i64 = 1_000_000;
-/// Box users are fewer.
-const UID_LEAP: i64 = 1_000;
+/// Added to every counter if the replaced database cannot be read: more than a host uses between two copies.
+const COUNTER_GAP: i64 = 1_000_000;
+/// Added to the counter of box users, of which there are fewer.
+const UID_GAP: i64 = 1_000;
 
 /// What a restore did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// The copy's schema; an older one is migrated by the next start.
+    /// The copy's schema. The next start migrates an older one.
     pub schema: i64,
     /// Rows of all tables.
     pub rows: u64,
-    /// Where the database is now that was there before.
+    /// The new name of the database that was replaced.
     pub replaced: Option<PathBuf>,
 }
 
-/// What lies around the database that is put back.
+/// How the transcripts on the disk relate to the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Around {
-    /// Transcripts that may be newer than the copy.
-    Newer,
-    /// Transcripts from before the copy, or none: its numbers go on as they are.
-    Fitting,
+pub enum Transcripts {
+    /// They may be newer than the copy.
+    MayBeNewer,
+    /// They are older than the copy, or there are none: the copy's counters continue unchanged.
+    MatchCopy,
 }
 
-/// Puts the copy `from` in the place of `database`. `stamp` names what was there.
+/// Replaces `database` with the copy `from`. `stamp` becomes a part of the replaced file's name.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] and [`StoreError::Newer`] for a copy that cannot be used, [`StoreError::Busy`] while another
-/// program has the present database open: nothing was changed then.
-pub fn restore(database: &Path, from: &Path, around: Around, stamp: &str) -> Result<Restored> {
+/// program has the present database open. Nothing was changed then.
+pub fn restore(database: &Path, from: &Path, transcripts: Transcripts, stamp: &str) -> Result<Restored> {
     let of_copy = |e: StoreError| match e.of_file(from) {
         StoreError::Damaged { why, .. } => {
-            let remedy = "take another copy; the present database stays as it is".into();
+            let remedy = "use another copy; the present database is unchanged".into();
             StoreError::Damaged { path: from.to_owned(), why, remedy }
         }
         other => other,
     };
     let staged = disk::beside(database, ".restored");
     stage(from, &staged).map_err(of_copy)?;
-    let numbers = if around == Around::Newer { Some(numbers_of(database)) } else { None };
-    let found = prepare(&staged, numbers).map_err(of_copy)?;
-    let begun = beside(database, Beside::Restoring).exists();
-    if !begun {
+    let counters = if transcripts == Transcripts::MayBeNewer { Some(counters_of(database)) } else { None };
+    let found = prepare(&staged, counters).map_err(of_copy)?;
+    let interrupted_before = marker_path(database, Marker::Restoring).exists();
+    if !interrupted_before {
         begin_restore(database, from)?;
     }
     let (replaced, held) = match set_aside(database, stamp) {
         Ok(aside) => aside,
-        Err(e) if begun => return Err(e),
+        Err(e) if interrupted_before => return Err(e),
         Err(e) => {
-            let told = beside(database, Beside::Restoring);
-            disk::remove(&told).map_err(|e| StoreError::file(&told, &e))?;
+            let marker = marker_path(database, Marker::Restoring);
+            disk::remove(&marker).map_err(|e| StoreError::file(&marker, &e))?;
             return Err(e);
         }
     };
@@ -78,30 +79,31 @@ pub fn restore(database: &Path, from: &Path, around: Around, stamp: &str) -> Res
     fs::rename(&staged, database).map_err(failed)?;
     disk::sync_dir(database.parent().unwrap_or(Path::new("."))).map_err(failed)?;
     drop(held);
-    for sign in [Beside::Damaged, Beside::Open, Beside::Restoring] {
-        let sign = beside(database, sign);
-        disk::remove(&sign).map_err(|e| StoreError::file(&sign, &e))?;
+    for marker in [Marker::Damaged, Marker::Open, Marker::Restoring] {
+        let marker = marker_path(database, marker);
+        disk::remove(&marker).map_err(|e| StoreError::file(&marker, &e))?;
     }
     disk::sync_dir(database.parent().unwrap_or(Path::new("."))).map_err(failed)?;
     let rows = found.rows.values().map(|n| n.unsigned_abs()).sum();
     Ok(Restored { schema: found.schema, rows, replaced })
 }
 
-/// From here on nothing opens the database before a restore has come to its end: more than its file is being changed.
+/// Writes the marker that refuses every opening until a restore has finished. `lazaret restore` of a whole archive
+/// calls it before it changes the other files.
 ///
 /// # Errors
-/// What the disk says.
+/// [`StoreError::File`], [`StoreError::Full`], [`StoreError::ReadOnly`].
 pub fn begin_restore(database: &Path, from: &Path) -> Result<()> {
-    let why = format!("a restore was cut before its end; do it again: lazaret restore {}", from.display());
-    note(database, Beside::Restoring, &why)
+    let why = format!("a restore was interrupted; repeat it: lazaret restore {}", from.display());
+    write_marker(database, Marker::Restoring, &why)
 }
 
-/// Reads a copy from end to end.
+/// Reads a copy completely and returns its schema and its number of rows.
 ///
 /// # Errors
 /// As [`restore`].
 pub fn verify(file: &Path) -> Result<(i64, u64)> {
-    let Look::Ours(_) = look(file)? else {
+    let Identity::Lazaret(_) = identify(file)? else {
         return Err(StoreError::Rule(format!("there is no copy at {}", file.display())));
     };
     let found = copy::examine(file).map_err(|e| e.of_file(file))?;
@@ -111,13 +113,13 @@ pub fn verify(file: &Path) -> Result<(i64, u64)> {
     }
 }
 
-/// The copy, with the log that somebody may have copied along with it, as one file beside the database.
+/// Copies the copy beside the database as one file, together with a WAL that somebody may have copied along with it.
 fn stage(from: &Path, staged: &Path) -> Result<()> {
     for side in ["", "-wal", "-shm", "-journal"] {
         let left = disk::beside(staged, side);
         disk::remove(&left).map_err(|e| StoreError::file(&left, &e))?;
     }
-    if look(from)? == Look::Nothing {
+    if identify(from)? == Identity::Absent {
         return Err(StoreError::Rule(format!("there is no copy at {}", from.display())));
     }
     for side in ["", "-wal"] {
@@ -128,15 +130,15 @@ fn stage(from: &Path, staged: &Path) -> Result<()> {
                 .map_err(|e| StoreError::file(&file, &e))?;
         }
     }
-    drop(schema_upgrade::settle(staged)?);
+    drop(schema_upgrade::lock_exclusively(staged)?);
     Ok(())
 }
 
-/// Checks the staged copy and puts it on the disk, with its numbers where they must be.
-fn prepare(staged: &Path, numbers: Option<Numbers>) -> Result<copy::Examined> {
-    if let Some(numbers) = numbers {
+/// Sets the counters of the staged copy, checks it and syncs it.
+fn prepare(staged: &Path, counters: Option<Counters>) -> Result<copy::Examined> {
+    if let Some(counters) = counters {
         let copy = schema_upgrade::writer(staged)?;
-        numbers.go_on_in(&copy)?;
+        counters.apply_to(&copy)?;
         copy.close().map_err(|(_, e)| StoreError::from(e))?;
     }
     let found = copy::examine(staged)?;
@@ -150,29 +152,29 @@ fn prepare(staged: &Path, numbers: Option<Numbers>) -> Result<copy::Examined> {
     Ok(found)
 }
 
-/// The numbers that a database has given out.
+/// The highest numbers that a database has given out.
 #[derive(Debug)]
-struct Numbers {
-    /// Of each table that counts by itself. `None`: the database does not tell.
+struct Counters {
+    /// Of each table with AUTOINCREMENT. `None`: the database cannot be read.
     rows: Option<Vec<(String, i64)>>,
     uid: Option<i64>,
 }
 
-fn numbers_of(database: &Path) -> Numbers {
-    let read = || -> Result<Numbers> {
+fn counters_of(database: &Path) -> Counters {
+    let read = || -> Result<Counters> {
         let reader = copy::reader(database)?;
         let mut rows = reader.prepare("SELECT name, seq FROM sqlite_sequence")?;
         let rows = rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
         let rows = rows.collect::<rusqlite::Result<_>>()?;
         let sql = "SELECT value FROM number WHERE name = 'uid'";
         let uid = reader.query_row(sql, [], |r| r.get(0)).optional()?;
-        Ok(Numbers { rows: Some(rows), uid })
+        Ok(Counters { rows: Some(rows), uid })
     };
-    read().unwrap_or(Numbers { rows: None, uid: None })
+    read().unwrap_or(Counters { rows: None, uid: None })
 }
 
-impl Numbers {
-    fn go_on_in(&self, copy: &Connection) -> Result<()> {
+impl Counters {
+    fn apply_to(&self, copy: &Connection) -> Result<()> {
         match &self.rows {
             Some(rows) => {
                 for (table, seq) in rows {
@@ -187,38 +189,38 @@ impl Numbers {
                 copy.execute(sql, [self.uid.unwrap_or(0)])?;
             }
             None => {
-                copy.execute("UPDATE sqlite_sequence SET seq = seq + ?1", [LEAP])?;
-                copy.execute("UPDATE number SET value = value + ?1 WHERE name = 'uid'", [UID_LEAP])?;
+                copy.execute("UPDATE sqlite_sequence SET seq = seq + ?1", [COUNTER_GAP])?;
+                copy.execute("UPDATE number SET value = value + ?1 WHERE name = 'uid'", [UID_GAP])?;
             }
         }
         Ok(())
     }
 }
 
-/// The present database under another name, complete with its log. It keeps its own name until the copy takes it, and
-/// until then the connection holds it: what another program wrote to it would be lost with the name.
+/// Gives the present database, with its WAL, a second name. It keeps its own name until the copy takes that, and the
+/// returned connection locks it until then: whatever another program wrote to it meanwhile would be lost.
 pub(super) fn set_aside(database: &Path, stamp: &str) -> Result<(Option<PathBuf>, Option<Connection>)> {
     let (wal, shm) = (disk::beside(database, "-wal"), disk::beside(database, "-shm"));
-    let gone = |path: &Path| disk::remove(path).map_err(|e| StoreError::file(path, &e));
+    let remove = |path: &Path| disk::remove(path).map_err(|e| StoreError::file(path, &e));
     if !database.exists() {
-        gone(&wal)?;
-        gone(&shm)?;
+        remove(&wal)?;
+        remove(&shm)?;
         return Ok((None, None));
     }
-    let held = match schema_upgrade::settle(database) {
+    let held = match schema_upgrade::lock_exclusively(database) {
         Ok(held) => Some(held),
         Err(e @ StoreError::Busy(_)) => return Err(e),
-        // Too damaged for SQLite: the files are kept as they are.
+        // The database is too damaged for SQLite: its files are kept unchanged.
         Err(_) => None,
     };
     let replaced = disk::beside(database, &format!(".replaced-{stamp}"));
-    schema_upgrade::keep_as(database, &replaced, held.as_ref())?;
+    schema_upgrade::link_or_copy(database, &replaced, held.as_ref())?;
     if held.is_none() && wal.exists() {
-        schema_upgrade::keep_as(&wal, &disk::beside(&replaced, "-wal"), None)?;
+        schema_upgrade::link_or_copy(&wal, &disk::beside(&replaced, "-wal"), None)?;
     }
     disk::sync_dir(database.parent().unwrap_or(Path::new(".")))
         .map_err(|e| StoreError::file(&replaced, &e))?;
-    gone(&wal)?;
-    gone(&shm)?;
+    remove(&wal)?;
+    remove(&shm)?;
     Ok((Some(replaced), held))
 }

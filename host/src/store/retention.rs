@@ -1,4 +1,5 @@
-//! What the store keeps for a while only, and times that move with the clock.
+//! Deletes old rows, lists what cleanup must not delete, and moves stored times when the clock was wrong. `maintenance`
+//! calls it.
 
 use rusqlite::{Connection, params};
 
@@ -7,31 +8,32 @@ use super::{Result, Store, parse};
 use crate::domain::message::Attachment;
 use crate::domain::{GroupName, RunId, WallMs};
 
-/// Runs whose rows go in one transaction.
+/// Runs whose rows one transaction deletes.
 const RUNS: u32 = 20;
-/// Rows of a table that go in one transaction: a person's message waits for it no longer than for another message.
+/// Rows of a table that one transaction deletes. The number is small because a person's message waits for the
+/// transaction.
 const ROWS: u32 = 500;
 
-/// How far clearing has come.
+/// The progress of [`Store::clear`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cleared {
-    /// Rows that went.
+    /// Rows deleted so far.
     pub rows: u64,
     after: String,
     done: bool,
 }
 
 impl Cleared {
-    /// Nothing is left that may go.
+    /// Whether no old row is left.
     pub fn is_done(&self) -> bool {
         self.done
     }
 }
 
 impl Store {
-    /// Runs that have not ended, and those whose turn is still open: nothing of theirs may go.
+    /// Runs that have not ended, and ended runs of an open turn. Cleanup keeps everything of theirs.
     pub async fn runs_in_use(&self) -> Result<Vec<RunId>> {
-        self.write(|c| {
+        self.read(|c| {
             let sql = "SELECT id FROM run WHERE state <> 'ended' UNION
                        SELECT r.id FROM run r JOIN turn t ON t.lane = r.lane AND t.state = 'open'
                        WHERE r.ended_at >= t.opened_at";
@@ -42,9 +44,9 @@ impl Store {
         .await
     }
 
-    /// Attachments of messages that are not answered yet.
+    /// Files of messages that are not answered yet.
     pub async fn media_in_use(&self) -> Result<Vec<String>> {
-        self.write(|c| {
+        self.read(|c| {
             let sql = "SELECT attachments FROM message WHERE state <> 'done' AND attachments <> '[]'";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
@@ -58,9 +60,9 @@ impl Store {
         .await
     }
 
-    /// The number of each group's newest session.
+    /// Each group with the number of its newest session.
     pub async fn sessions(&self) -> Result<Vec<(GroupName, u64)>> {
-        self.write(|c| {
+        self.read(|c| {
             let mut rows = c.prepare("SELECT name, session FROM grp")?;
             let rows = rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?)))?;
             rows.map(|row| {
@@ -71,23 +73,23 @@ impl Store {
         .await
     }
 
-    /// Removes a handful of rows: letters of runs that ended before `letters`, steps before it, model calls before
-    /// `usage`. Messages, turns, what was said and the audit trail stay. Called again with what it returned until
-    /// that is done; the pages are used again, the file grows no more.
+    /// Deletes a batch of rows: letters of runs that ended before `letters`, stages before `letters`, model calls
+    /// before `usage`. Messages, turns, the outbox and the audit trail stay. The caller passes the returned progress in
+    /// again until [`Cleared::is_done`]. SQLite reuses the freed pages, so the file stops growing.
     pub async fn clear(&self, from: Cleared, letters: WallMs, usage: WallMs) -> Result<Cleared> {
         self.write(move |c| {
-            let (runs, after) = of_runs(c, &from.after, letters)?;
-            let steps = oldest(c, "stage", "wall", letters)?;
-            let calls = oldest(c, "usage", "at", usage)?;
+            let (runs, after) = delete_of_runs(c, &from.after, letters)?;
+            let steps = delete_oldest(c, "stage", "wall", letters)?;
+            let calls = delete_oldest(c, "usage", "at", usage)?;
             let done = after == from.after && steps == 0 && calls == 0;
             Ok(Cleared { rows: from.rows + runs + steps + calls, after, done })
         })
         .await
     }
 
-    /// The clock went on by `by` milliseconds without that much having passed: what waits is as old as before. `now` is
-    /// what the clock said until then. A row of a later time was stamped by an earlier host with another clock, whose
-    /// time it keeps: a machine that begins in 1970 finds rows of this year.
+    /// Moves the times of everything that waits after the clock was set forward by `by` milliseconds, so that nothing
+    /// grows old by that. `now` is the time before the change. A row with a later time keeps it: an earlier host
+    /// stamped it with a correct clock, and this one started in 1970.
     pub async fn move_times(&self, by: i64, now: WallMs) -> Result<()> {
         self.write(move |c| {
             let sql = format!(
@@ -107,26 +109,26 @@ impl Store {
     }
 }
 
-/// Rows of ended runs, by the order of their ids, which is that of time. Returns the last run that was looked at.
-fn of_runs(c: &Connection, after: &str, before: WallMs) -> Result<(u64, String)> {
+/// Deletes rows of ended runs in the order of their ids, which is that of time. Returns the last run it looked at.
+fn delete_of_runs(c: &Connection, after: &str, before: WallMs) -> Result<(u64, String)> {
     let sql = "SELECT id FROM run r WHERE id > ?1 AND state = 'ended' AND ended_at < ?2
                  AND NOT EXISTS (SELECT 1 FROM turn t WHERE t.lane = r.lane AND t.state = 'open' AND r.ended_at >= t.opened_at)
                  AND (EXISTS (SELECT 1 FROM to_agent WHERE run = r.id) OR EXISTS (SELECT 1 FROM consumed WHERE run = r.id))
                ORDER BY id LIMIT ?3";
     let mut rows = c.prepare_cached(sql)?;
     let rows = rows.query_map(params![after, before.0, RUNS], |r| r.get::<_, String>(0))?;
-    let (mut gone, mut last) = (0, after.to_owned());
+    let (mut deleted, mut last) = (0, after.to_owned());
     for run in rows {
         last = run?;
         for table in ["to_agent", "given", "consumed"] {
-            gone += c.execute(&format!("DELETE FROM {table} WHERE run = ?1"), [&last])? as u64;
+            deleted += c.execute(&format!("DELETE FROM {table} WHERE run = ?1"), [&last])? as u64;
         }
     }
-    Ok((gone, last))
+    Ok((deleted, last))
 }
 
-/// The oldest rows of a table that only grows, up to the first that is young enough; those of open turns stay.
-fn oldest(c: &Connection, table: &str, time: &str, before: WallMs) -> Result<u64> {
+/// Deletes the oldest rows of a table, up to the first that is young enough. Rows of open turns stay.
+fn delete_oldest(c: &Connection, table: &str, time: &str, before: WallMs) -> Result<u64> {
     let sql = format!(
         "DELETE FROM {table} WHERE rowid IN (
            SELECT rowid FROM {table}

@@ -1,20 +1,19 @@
-//! A database comes to a newer schema as a copy: migrated, checked and on the disk before it takes the old one's place.
+//! Upgrades a database to a newer schema. `open` calls it. It migrates, checks and syncs a copy, and renames that over
+//! the old file.
 //!
-//! One rename is the whole change. Before it the old file is as it was, after it the new one is complete, and a kill
-//! anywhere leaves one or the other under the name. What a kill can leave beside them is a copy that is thrown away.
+//! The rename is the whole change: a kill at any moment leaves the unchanged old file or the complete new one under the
+//! name. The next start deletes a copy that a kill left behind.
 //!
-//! The log of the old file is the one thing that could spoil this: SQLite finds a WAL by its name, and would replay
-//! that of the old file into the new one. So the old file is first made complete in itself, and then held under
-//! SQLite's exclusive lock, so that no other program can begin a new log, until the new one is in its place. The lock
-//! lasts as long as this process closes no descriptor of that file, by whatever name it was opened
-//! (https://sqlite.org/howtocorrupt.html, section 2.2): all that is done to the old file is done by names or through
-//! SQLite.
+//! The WAL of the old file is the danger: SQLite finds a WAL by its name and would replay that of the old file into the
+//! new one. So the old file's WAL is emptied first. Then SQLite's exclusive lock keeps every other program from
+//! starting a new WAL until the new file is in place. POSIX drops that lock when this process closes any descriptor of
+//! the file, by whatever name it was opened (https://sqlite.org/howtocorrupt.html, section 2.2): so the old file is
+//! only renamed, linked, or read through SQLite.
 
 #![allow(clippy::disallowed_methods, reason = "the database and the copy that is upgraded")]
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{fmt, fs};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -22,77 +21,103 @@ use super::copy::{self, Counts};
 use super::{Result, StoreError, migrations};
 use crate::disk;
 
-/// What is done, in this order.
+/// The steps of an upgrade, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// What a cut attempt left goes.
+pub enum UpgradeStep {
+    /// Delete what an interrupted attempt left.
     Tidy,
-    /// The old file takes in its log and is held.
-    Settle,
-    /// Its pages are copied.
+    /// Empty the old file's WAL and lock the file.
+    Lock,
+    /// Copy its pages.
     Copy,
-    /// The copy comes to this schema.
+    /// Migrate the copy to this schema.
     Migrate(i64),
-    /// The copy is sound, has the tables of the schema, and lost no row.
+    /// Check that the copy is intact, has the schema's tables and lost no row.
     Check,
-    /// The copy is on the disk.
+    /// Sync the copy.
     Flush,
-    /// The old file gets its second name.
+    /// Give the old file a second name.
     Keep,
-    /// The copy takes its first.
+    /// Rename the copy over the old file.
     Swap,
 }
 
-fn plan(from: i64, to: i64) -> Vec<Step> {
-    let before = [Step::Tidy, Step::Settle, Step::Copy];
-    let after = [Step::Check, Step::Flush, Step::Keep, Step::Swap];
-    before.into_iter().chain((from + 1..=to).map(Step::Migrate)).chain(after).collect()
+impl fmt::Display for UpgradeStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tidy => "clean up",
+            Self::Lock => "lock the old file",
+            Self::Copy => "copy",
+            Self::Migrate(n) => return write!(f, "migration {n}"),
+            Self::Check => "check the copy",
+            Self::Flush => "sync the copy",
+            Self::Keep => "keep the old file",
+            Self::Swap => "replace the old file",
+        })
+    }
 }
 
-/// Brings the file from schema `from` to the last of `migrations`. `done` hears of each step behind it, and can cut.
+fn plan(from: i64, to: i64) -> Vec<UpgradeStep> {
+    let before = [UpgradeStep::Tidy, UpgradeStep::Lock, UpgradeStep::Copy];
+    let after = [UpgradeStep::Check, UpgradeStep::Flush, UpgradeStep::Keep, UpgradeStep::Swap];
+    before.into_iter().chain((from + 1..=to).map(UpgradeStep::Migrate)).chain(after).collect()
+}
+
+/// Upgrades the file from schema `from` to the last of `migrations`. Calls `done` after each step; an error of `done`
+/// ends the upgrade there (tests interrupt it this way).
 ///
 /// # Errors
-/// [`StoreError::Upgrade`], with the file as it was; what `done` said.
+/// [`StoreError::Upgrade`], with the file unchanged, and errors of `done`.
 pub(super) fn run(
     path: &Path,
     from: i64,
     migrations: &[&str],
-    done: &mut dyn FnMut(Step) -> Result<()>,
+    done: &mut dyn FnMut(UpgradeStep) -> Result<()>,
 ) -> Result<()> {
     let to = migrations::number(migrations);
     let copy = disk::beside(path, ".migrating");
     let mut upgrade = Upgrade { path, copy, from, migrations, old: None, rows: Counts::new() };
     for step in plan(from, to) {
         let failed = |e: StoreError| match e.of_file(path) {
-            // These say what to do by themselves.
+            // These errors already say what to do.
             e @ (StoreError::Full(_) | StoreError::ReadOnly(_) | StoreError::Busy(_)) => e,
             e @ StoreError::Damaged { .. } => e,
-            e => StoreError::Upgrade { path: path.to_owned(), from, to, step, why: e.to_string() },
+            e => StoreError::Upgrade {
+                path: path.to_owned(),
+                from,
+                to,
+                step: step.to_string(),
+                why: e.to_string(),
+            },
         };
         upgrade.perform(step).map_err(failed)?;
         done(step)?;
     }
     if from > 0 {
-        tracing::info!("the database has schema {to} now; as it was it is {}", kept(path, from).display());
+        tracing::info!(
+            "the database now has schema {to}; the database before the upgrade is kept as {}",
+            kept(path, from).display()
+        );
     }
     Ok(())
 }
 
-/// Makes a new database. It gets its name when it is complete.
+/// Creates a new database. It gets its name when it is complete.
 pub(super) fn create(path: &Path, migrations: &[&str]) -> Result<()> {
     let copy = disk::beside(path, ".migrating");
     let mut upgrade = Upgrade { path, copy, from: 0, migrations, old: None, rows: Counts::new() };
-    upgrade.perform(Step::Tidy)?;
+    upgrade.perform(UpgradeStep::Tidy)?;
     set_orphans_aside(path)?;
     copy::pages(&Connection::open_in_memory()?, &upgrade.copy)?;
     for n in 1..=migrations::number(migrations) {
-        upgrade.perform(Step::Migrate(n))?;
+        upgrade.perform(UpgradeStep::Migrate(n))?;
     }
-    upgrade.perform(Step::Flush)?;
-    upgrade.perform(Step::Swap)
+    upgrade.perform(UpgradeStep::Flush)?;
+    upgrade.perform(UpgradeStep::Swap)
 }
 
-/// Somebody who moves a database away may leave its log behind, which SQLite would replay into the new one.
+/// Renames a WAL that has no database: whoever moved the database away left it behind, and SQLite would replay it into
+/// the new one.
 fn set_orphans_aside(path: &Path) -> Result<()> {
     for side in ["-wal", "-shm", "-journal"] {
         let orphan = disk::beside(path, side);
@@ -100,7 +125,7 @@ fn set_orphans_aside(path: &Path) -> Result<()> {
             let aside = disk::beside(path, &format!(".orphan{side}"));
             tracing::warn!(
                 code = "store.orphan",
-                "{} belongs to no database and is {} now",
+                "{} belongs to no database; it is renamed to {}",
                 orphan.display(),
                 aside.display()
             );
@@ -119,43 +144,43 @@ struct Upgrade<'a> {
     copy: PathBuf,
     from: i64,
     migrations: &'a [&'a str],
-    /// The old file, held from `Settle` on.
+    /// The connection that locks the old file, from `Lock` on.
     old: Option<Connection>,
     rows: Counts,
 }
 
 impl Upgrade<'_> {
-    fn perform(&mut self, step: Step) -> Result<()> {
+    fn perform(&mut self, step: UpgradeStep) -> Result<()> {
         match step {
-            Step::Tidy => {
+            UpgradeStep::Tidy => {
                 for side in ["", "-wal", "-shm", "-journal"] {
                     let left = disk::beside(&self.copy, side);
                     disk::remove(&left).map_err(|e| StoreError::file(&left, &e))?;
                 }
                 Ok(())
             }
-            Step::Settle => {
-                let old = settle(self.path)?;
+            UpgradeStep::Lock => {
+                let old = lock_exclusively(self.path)?;
                 self.rows = copy::counts(&old)?;
                 self.old = Some(old);
                 Ok(())
             }
-            Step::Copy => match &self.old {
+            UpgradeStep::Copy => match &self.old {
                 Some(old) => copy::pages(old, &self.copy),
-                None => Err(StoreError::Rule("the old file is not held".into())),
+                None => Err(StoreError::Rule("the old file is not locked".into())),
             },
-            Step::Migrate(n) => self.migrate(n),
-            Step::Check => self.check(),
-            Step::Flush => disk::sync(&self.copy).map_err(|e| StoreError::file(&self.copy, &e)),
-            Step::Keep => self.keep(),
-            Step::Swap => self.swap(),
+            UpgradeStep::Migrate(n) => self.migrate(n),
+            UpgradeStep::Check => self.check(),
+            UpgradeStep::Flush => disk::sync(&self.copy).map_err(|e| StoreError::file(&self.copy, &e)),
+            UpgradeStep::Keep => self.keep(),
+            UpgradeStep::Swap => self.swap(),
         }
     }
 
     fn migrate(&self, n: i64) -> Result<()> {
         let mut copy = writer(&self.copy)?;
         // A table that others refer to is rebuilt by dropping it (https://sqlite.org/lang_altertable.html, section 7):
-        // references are checked when all is done.
+        // foreign keys are checked after the last migration.
         copy.pragma_update(None, "foreign_keys", false)?;
         let at = usize::try_from(n - 1).unwrap_or(usize::MAX);
         let sql = self.migrations.get(at).copied().unwrap_or_default();
@@ -170,7 +195,7 @@ impl Upgrade<'_> {
     fn check(&self) -> Result<()> {
         let found = copy::examine(&self.copy)?;
         if let Some(why) = found.unsound {
-            return Err(StoreError::Rule(format!("the migrated copy is not sound: {why}")));
+            return Err(StoreError::Rule(format!("the migrated copy is damaged: {why}")));
         }
         for (table, before) in &self.rows {
             let after = found.rows.get(table).copied();
@@ -179,17 +204,17 @@ impl Upgrade<'_> {
             }
         }
         migrations::check_tables(&writer(&self.copy)?, self.migrations, &self.copy)
-            .map_err(|e| StoreError::Rule(format!("the migrated copy is not as it should be: {e}")))
+            .map_err(|e| StoreError::Rule(format!("the migrated copy has the wrong tables: {e}")))
     }
 
-    /// A second name before the first goes, so that there is a database under the name at every moment.
+    /// Gives the old file its second name before the first is replaced: a database has the name at every moment.
     fn keep(&self) -> Result<()> {
         if self.from == 0 {
             return Ok(());
         }
         let (kept, staged) = (kept(self.path, self.from), disk::beside(self.path, ".keeping"));
-        keep_as(self.path, &staged, self.old.as_ref())?;
-        // Where both are names of one file already (an attempt was cut here), rename(2) leaves both.
+        link_or_copy(self.path, &staged, self.old.as_ref())?;
+        // If both are names of one file already (an attempt was interrupted here), rename(2) keeps both.
         fs::rename(&staged, &kept)
             .and_then(|()| disk::remove(&staged))
             .and_then(|()| disk::sync_dir(self.path.parent().unwrap_or(Path::new("."))))
@@ -210,9 +235,9 @@ impl Upgrade<'_> {
     }
 }
 
-/// Gives a file a second name; where the file system knows no hard links, a second self. Its bytes are on the disk
-/// then, its name is not yet. A database that is `held` is read through that connection only, and was synced by it.
-pub(super) fn keep_as(path: &Path, second: &Path, held: Option<&Connection>) -> Result<()> {
+/// Gives a file a second name, or copies it if the file system has no hard links. Syncs the bytes, not the name. A
+/// locked database is read through the connection `held` only, which has synced it.
+pub(super) fn link_or_copy(path: &Path, second: &Path, held: Option<&Connection>) -> Result<()> {
     let failed = |e: std::io::Error| StoreError::file(second, &e);
     disk::remove(second).map_err(failed)?;
     match (fs::hard_link(path, second), held) {
@@ -229,24 +254,24 @@ pub(super) fn writer(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)
         .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(copy::BUSY_TIMEOUT)?;
     Ok(connection)
 }
 
-/// Makes the file complete in itself, without side files, and holds it against every other program for as long as the
-/// connection lives and nothing else in this process opens the file.
-pub(super) fn settle(path: &Path) -> Result<Connection> {
-    let held = || StoreError::Busy(format!("another program has {} open; end it first", path.display()));
+/// Empties the file's WAL, removes its side files and locks the file against every other program. The lock lasts as
+/// long as the connection lives and nothing else in this process opens the file.
+pub(super) fn lock_exclusively(path: &Path) -> Result<Connection> {
+    let held = || StoreError::Busy(format!("another program has {} open; stop it first", path.display()));
     let old = writer(path)?;
-    let left: i64 = old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if left != 0 {
+    let busy: i64 = old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy != 0 {
         return Err(held());
     }
     let mode: String = old.query_row("PRAGMA journal_mode = delete", [], |row| row.get(0))?;
     if mode != "delete" {
         return Err(held());
     }
-    // Under this mode the lock of one transaction is kept until the connection goes.
+    // In this mode SQLite keeps the lock of one transaction until the connection closes.
     old.pragma_update(None, "locking_mode", "exclusive")?;
     old.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
     Ok(old)

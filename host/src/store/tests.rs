@@ -6,21 +6,23 @@ mod files;
 mod keeping;
 mod opening;
 mod orders;
+mod reading;
 
 use std::time::Duration;
 
 use ipc_schema::RefusalCode;
-use ipc_schema::letters::request::AskPerson;
 use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
+use ipc_schema::requests::AskPerson;
 
 use super::*;
 use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
-use crate::domain::outbound::{Delivery, Saying, Voice};
+use crate::domain::outbound::{Delivery, OutgoingText, Voice};
 use crate::domain::run::TurnEnd;
 use crate::domain::{
     ChannelName, ChatId, ChatKind, Ending, GroupName, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs,
 };
-use crate::policy::delivery::{Abilities, Happened, Terms};
+use crate::policy::delivery::{Abilities, SendOutcome, Terms};
+use crate::turns::{Collected, Placement};
 
 const T: WallMs = WallMs(1_795_000_000_000);
 const TERMS: Terms = Terms {
@@ -161,7 +163,7 @@ impl House {
         let mut texts = Vec::new();
         while let Head::Part(part) = self.store.claim(chat(in_chat), TERMS, T).await.unwrap() {
             texts.push(part.text.clone());
-            self.store.settle(part, Happened::Arrived("1".into()), TERMS.retry, T).await.unwrap();
+            self.store.settle(part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
         }
         texts
     }
@@ -171,8 +173,8 @@ impl House {
     }
 }
 
-fn reply(text: &str, key: &str) -> Saying {
-    Saying {
+fn reply(text: &str, key: &str) -> OutgoingText {
+    OutgoingText {
         chat: chat("telegram:-1"),
         voice: Voice::Reply,
         key: key.into(),
@@ -183,7 +185,7 @@ fn reply(text: &str, key: &str) -> Saying {
 
 fn done(text: &str) -> TakenEffect {
     let end = TurnEnd { state: "done", why: "finished".into() };
-    TakenEffect::TurnDone { end, sayings: vec![reply(text, "t-1:9.0")], if_silent: None }
+    TakenEffect::TurnDone { end, texts: vec![reply(text, "t-1:9.0")], if_silent: None }
 }
 
 #[tokio::test]
@@ -256,7 +258,7 @@ async fn a_letter_is_taken_once_whatever_is_sent_again() {
     h.wakes("telegram:-1", "one").await;
     h.starts(RUN).await;
     h.is_given(RUN).await;
-    let say = || TakenEffect::Message { saying: reply("working", "t-1:3.0"), limit: 50 };
+    let say = || TakenEffect::Message { outgoing: reply("working", "t-1:3.0"), limit: 50 };
     assert_eq!(h.takes(1, 1, Some(TurnId(1)), say()).await, Taken::Fresh);
     assert_eq!(h.takes(1, 1, Some(TurnId(1)), say()).await, Taken::Repeat);
     let other = h.takes_from(RUN, 1, 1, Some(TurnId(1)), "t-1:4.0", say()).await;
@@ -469,7 +471,7 @@ impl House {
         let say = |code: &str| {
             let (voice, parts) = (Voice::Reply, vec![code.to_owned()]);
             let key = "t-1:toolu_1".to_owned();
-            Some(Saying { chat: chat("telegram:-1"), voice, key, parts, answers: None })
+            Some(OutgoingText { chat: chat("telegram:-1"), voice, key, parts, answers: None })
         };
         self.store.ask(new, say).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Reading back: the stages of a message, and what `status` and `trace` tell.
+//! Stages: what `trace`, `status` and the terminal show of the way of a message. Only [`Store::stage`] writes.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -7,20 +7,20 @@ use super::undelivered::{self, Held, Unreachable};
 use super::{Result, Store, id, int};
 use crate::domain::{GroupName, MessageSeq, Moment, RunId, TurnId, WallMs};
 
-/// One step on the way.
+/// One stage of a message's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageRow {
-    /// The step's name.
+    /// The stage's name.
     pub name: String,
-    /// When, for people.
+    /// The wall time, for people.
     pub wall: WallMs,
-    /// When, on the host's monotonic clock, in microseconds.
+    /// The host's monotonic clock in microseconds, for differences.
     pub mono_us: i64,
-    /// In which run.
+    /// The run that it belongs to.
     pub run: Option<String>,
 }
 
-/// A message and everything that came of it.
+/// A message with its turn, runs and replies.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MessageTrace {
     /// The message.
@@ -33,9 +33,9 @@ pub struct MessageTrace {
     pub sender: String,
     /// The text.
     pub text: String,
-    /// What it did.
+    /// Its role: whether it woke the agent, is context, or is a command.
     pub role: String,
-    /// Where it stands.
+    /// waiting, in_turn, done.
     pub state: String,
     /// The outcome of a command, or why it was replaced.
     pub outcome: Option<String>,
@@ -43,7 +43,7 @@ pub struct MessageTrace {
     pub sent_at: WallMs,
     /// When it was stored.
     pub stored_at: WallMs,
-    /// Its own steps.
+    /// Its own stages.
     pub stages: Vec<StageRow>,
     /// Its turn.
     pub turn: Option<TurnTrace>,
@@ -58,19 +58,19 @@ pub struct TurnTrace {
     pub state: String,
     /// How it ended.
     pub why: Option<String>,
-    /// Which attempt.
+    /// The number of the attempt.
     pub attempt: u32,
-    /// Its steps.
+    /// Its stages.
     pub stages: Vec<StageRow>,
     /// The runs that were given the message.
     pub runs: Vec<RunTrace>,
-    /// What was said.
+    /// Its parts in the outbox.
     pub outbox: Vec<OutboxTrace>,
     /// Model calls, input and output tokens.
     pub usage: (u64, u64, u64),
 }
 
-/// A run, in a trace.
+/// A run as a trace shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunTrace {
     /// Its id.
@@ -79,14 +79,14 @@ pub struct RunTrace {
     pub group: String,
     /// How it ended.
     pub ending: Option<String>,
-    /// The long form.
+    /// The ending in words.
     pub why: Option<String>,
 }
 
-/// A part, in a trace.
+/// A part of the outbox as a trace shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxTrace {
-    /// Its row.
+    /// Its row id.
     pub id: i64,
     /// Who spoke.
     pub voice: String,
@@ -94,38 +94,38 @@ pub struct OutboxTrace {
     pub text: String,
     /// ready, sending, sent, deferred, uncertain, failed, expired.
     pub state: String,
-    /// What `/resend` and `/drop` name, while it is held.
+    /// The code for `/resend` and `/drop`, while the part is held.
     pub code: Option<String>,
-    /// Copies that may stand on the platform beside the one receipt.
+    /// Copies that may exist on the platform besides the one with the receipt.
     pub uncertain: u64,
-    /// Placeholders that may stand there beside the claimed one.
+    /// Placeholders that may exist there besides the claimed one.
     pub strays: u64,
-    /// How often it was tried.
+    /// Attempts to send it.
     pub attempts: u32,
     /// When it was sent.
     pub sent_at: Option<WallMs>,
     /// The platform's id of it.
     pub receipt: Option<String>,
-    /// What the platform said.
+    /// The platform's last error.
     pub error: Option<String>,
 }
 
 /// The outbox in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeliveryCount {
-    /// Rows that wait for their turn or are being sent.
+    /// Rows that are ready or being sent.
     pub waiting: u64,
     /// Rows that will be tried again.
     pub deferred: u64,
-    /// Copies that may stand on a platform beside the one that was meant.
+    /// Copies that may exist on a platform besides the intended one.
     pub uncertain: u64,
-    /// Placeholders that may stand there with nothing in them.
+    /// Empty placeholders that may exist there.
     pub strays: u64,
     /// Rows that failed for good.
     pub failed: u64,
-    /// Replies that grew too old to be said.
+    /// Replies that became too old to send.
     pub expired: u64,
-    /// Parts that wait for a person's word.
+    /// Parts that a person must resend or drop.
     pub held: Vec<Held>,
     /// Chats that cannot be reached.
     pub unreachable: Vec<Unreachable>,
@@ -147,7 +147,7 @@ pub struct Summary {
 }
 
 impl Store {
-    /// Notes a step. It is not waited for: a lost stage row costs a line in a trace, never a message.
+    /// Stores a stage without waiting for it: a lost row costs a line in a trace, never a message.
     pub fn stage(
         &self,
         turn: Option<TurnId>,
@@ -159,7 +159,7 @@ impl Store {
         let store = self.clone();
         let run = run.map(ToString::to_string);
         tokio::spawn(async move {
-            let noted = store
+            let stored = store
                 .write(move |c| {
                     let sql = "INSERT INTO stage VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
                     let mono = i64::try_from(at.mono.as_micros()).unwrap_or(i64::MAX);
@@ -168,15 +168,15 @@ impl Store {
                     Ok(())
                 })
                 .await;
-            if let Err(e) = noted {
-                tracing::warn!(code = e.code(), "stage {name} was not noted: {e}");
+            if let Err(e) = stored {
+                tracing::warn!(code = e.code(), "stage {name} was not stored: {e}");
             }
         });
     }
 
-    /// Everything about one message.
+    /// The trace of one message.
     pub async fn message_trace(&self, seq: MessageSeq) -> Result<Option<MessageTrace>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql =
                 "SELECT m.chat, h.grp, m.sender_name || ' (' || m.sender || ')', m.text, m.role, m.state,
                               m.outcome, m.sent_at, m.stored_at, m.turn
@@ -211,7 +211,7 @@ impl Store {
 
     /// The newest messages: for `trace` without an id.
     pub async fn newest_messages(&self, limit: u32) -> Result<Vec<(MessageSeq, String, String, String)>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let mut rows =
                 c.prepare("SELECT seq, chat, state, text FROM message ORDER BY seq DESC LIMIT ?1")?;
             let rows = rows
@@ -221,9 +221,9 @@ impl Store {
         .await
     }
 
-    /// Messages of a turn, for the terminal's "this turn is over".
+    /// The waking messages of a turn and the number of its parts: the terminal ends its wait with them.
     pub async fn turn_messages(&self, turn: TurnId) -> Result<(Vec<MessageSeq>, u64)> {
-        self.write(move |c| {
+        self.read(move |c| {
             let mut rows =
                 c.prepare("SELECT seq FROM message WHERE turn = ?1 AND role = 'wake' ORDER BY seq")?;
             let rows = rows.query_map([int(turn.0)], |r| Ok(MessageSeq(id(r.get(0)?))))?;
@@ -235,10 +235,10 @@ impl Store {
         .await
     }
 
-    /// Messages of a group that wait for its next turn.
-    pub async fn waiting(&self, group: &GroupName) -> Result<u64> {
+    /// Counts the messages that wait for the group's next turn.
+    pub async fn count_waiting(&self, group: &GroupName) -> Result<u64> {
         let group = group.to_string();
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT count(*) FROM message m JOIN chat h ON h.id = m.chat
                        WHERE h.grp = ?1 AND m.role = 'wake' AND m.state = 'waiting'";
             Ok(id(c.query_row(sql, [group], |r| r.get(0))?))
@@ -248,7 +248,7 @@ impl Store {
 
     /// Numbers for `status`.
     pub async fn summary(&self) -> Result<Summary> {
-        self.write(|c| {
+        self.read(|c| {
             let count = |sql: &str| c.query_row(sql, [], |r| r.get::<_, i64>(0)).map(id);
             let mut turns = c.prepare("SELECT state, count(*) FROM turn GROUP BY state ORDER BY state")?;
             let turns = turns.query_map([], |r| Ok((r.get(0)?, id(r.get(1)?))))?;
@@ -295,7 +295,7 @@ fn stages(c: &Connection, column: &str, value: i64) -> Result<Vec<StageRow>> {
 fn turn_trace(c: &Connection, turn: i64) -> Result<TurnTrace> {
     let sql = "SELECT state, why, attempt FROM turn WHERE id = ?1";
     let (state, why, attempt) = c.query_row(sql, [turn], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-    // Every run of the lane that lived while the turn was open: those that never started are part of its story.
+    // Every run of the lane that existed while the turn was open, those that never started included.
     let sql = "SELECT r.id, r.grp, r.ending, r.why FROM run r JOIN turn t ON t.lane = r.lane
                WHERE t.id = ?1 AND r.created_at <= coalesce(t.closed_at, r.created_at)
                  AND coalesce(r.ended_at, t.opened_at) >= t.opened_at ORDER BY r.id";

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::outbox::{DUE, say};
 use super::{Result, Store, int, parse};
-use crate::domain::outbound::{Part, Saying, Voice};
+use crate::domain::outbound::{OutgoingText, Part, Voice};
 use crate::domain::{ChatId, GroupName, MessageSeq, WallMs};
 use crate::text;
 
@@ -83,8 +83,8 @@ impl Store {
                 }
             };
             let key = format!("held:{order}");
-            let saying = Saying { answers: Some(order), ..Saying::notice(&chat, &key, answer.clone()) };
-            say(c, None, &saying, now)?;
+            let outgoing = OutgoingText { answers: Some(order), ..OutgoingText::notice(&chat, &key, answer.clone()) };
+            say(c, None, &outgoing, now)?;
             let sql = "UPDATE message SET state = 'done', outcome = ?2 WHERE seq = ?1";
             c.execute(sql, params![int(order.0), answer])?;
             Ok(Some(answer))
@@ -104,12 +104,12 @@ pub(super) fn hold(c: &Connection, part: &Part, why: &str, now: WallMs) -> Resul
     c.execute(sql, params![part.id, code, why])?;
     // A part that is sent again and cut off again is asked about again.
     let word = format!("held:{}:{attempt}", part.id);
-    say(c, part.turn, &Saying::notice(&part.chat, &word, text::held(&part.shown(), &code)), now)
+    say(c, part.turn, &OutgoingText::notice(&part.chat, &word, text::held(&part.shown(), &code)), now)
 }
 
 /// Short, and no other held part's. It changes with each attempt, so that an old question does not name a new one.
 fn free_code(c: &Connection, part: &Part, attempt: u32) -> Result<String> {
-    let digest = format!("{}/{attempt}", part.ours);
+    let digest = format!("{}/{attempt}", part.idempotency_key);
     let digest = ipc_schema::sha256_hex(digest.as_bytes()).to_ascii_uppercase();
     for length in CODE..digest.len() {
         let code = digest.get(..length).unwrap_or(&digest);
@@ -152,7 +152,7 @@ pub(super) fn give_up(
             Some(_) => "undelivered".to_owned(),
             None => format!("undelivered:{}", part.key),
         };
-        say(c, part.turn, &Saying::notice(&part.chat, &word, text), now)?;
+        say(c, part.turn, &OutgoingText::notice(&part.chat, &word, text), now)?;
     }
     Ok(())
 }
@@ -175,7 +175,7 @@ fn unreachable(c: &Connection, chat: &ChatId, why: &str, now: WallMs) -> Result<
     for owner in owners {
         let owner: ChatId = parse("chat.id", &owner?)?;
         let text = text::unreachable(title.as_deref().unwrap_or_default(), chat.as_str(), why);
-        say(c, None, &Saying::notice(&owner, &format!("unreachable:{chat}:{}", now.0), text), now)?;
+        say(c, None, &OutgoingText::notice(&owner, &format!("unreachable:{chat}:{}", now.0), text), now)?;
     }
     Ok(())
 }

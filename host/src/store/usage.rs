@@ -1,4 +1,4 @@
-//! What model calls cost.
+//! Model calls with their tokens and cost. The gateway adds one row per call.
 
 use rusqlite::params;
 
@@ -8,25 +8,25 @@ use crate::domain::{GroupName, RunId, TurnId, WallMs};
 /// One model call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
-    /// In which run.
+    /// The run that called.
     pub run: RunId,
-    /// In which turn.
+    /// The turn that called.
     pub turn: Option<TurnId>,
-    /// Whose.
+    /// The group that pays.
     pub group: GroupName,
-    /// At which provider.
+    /// The provider's name.
     pub provider: String,
-    /// Which model.
+    /// The model's name.
     pub model: String,
     /// Input, output, cache read and cache write tokens.
     pub tokens: [u64; 4],
-    /// Millionths of a dollar, for a priced model.
+    /// The cost in millionths of a dollar. `None`: the model has no price.
     pub micros: Option<u64>,
     /// Whether the tokens are estimated.
     pub estimated: bool,
     /// The HTTP status.
     pub status: u16,
-    /// How long it took, in milliseconds.
+    /// Its duration in milliseconds.
     pub took_ms: u64,
     /// When it ended.
     pub at: WallMs,

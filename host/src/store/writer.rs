@@ -1,6 +1,6 @@
-//! One thread owns the connection. Callers queue closures; all that wait are committed together, each inside a
-//! savepoint of its own, and each is answered after the commit: one fsync for many callers, and nobody is told
-//! "stored" before it is.
+//! The one thread that writes. `Store::write` queues closures here. The thread commits all waiting closures together,
+//! each inside a savepoint of its own, and answers each caller after the commit: one fsync serves many callers, and
+//! no caller hears of success before its rows are durable.
 //!
 //! A panic in a caller's work is rolled back like an error and goes on in the caller, which has its own answer to it. A
 //! panic over the commit fails the batch. The thread goes on in both cases: without it the host could do nothing.
@@ -15,43 +15,43 @@ use tokio::sync::oneshot;
 use super::disk_faults::{Fault, Reporter};
 use super::{Result, StoreError};
 
-/// How many callers one commit may carry.
+/// Closures in one commit.
 const BATCH: usize = 256;
 
-/// Gives the caller its answer, once the commit's fate is known.
+/// Answers the caller with the outcome of the commit.
 type Answer = Box<dyn FnOnce(std::result::Result<(), Fault>) + Send>;
-/// Does the work inside a savepoint. `Err` means: roll this one back; the answer is given all the same. Without a
-/// connection there is no transaction to work in, and the caller is told the commit's fate alone.
+/// Runs a caller's work inside a savepoint. `false` means that the work failed: its savepoint is rolled back. Without a
+/// connection the transaction has already failed; the work does not run and the caller gets the outcome alone.
 type Job = Box<dyn FnOnce(Option<&Connection>) -> (Answer, bool) + Send>;
 
-enum Order {
+enum Queued {
     Work(Job),
     Close(oneshot::Sender<()>),
 }
 
-/// The queue's sending end.
+/// The sending end of the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Writer {
-    queue: Sender<Order>,
+    queue: Sender<Queued>,
 }
 
 impl Writer {
-    /// `owner`: the file is this process's to close, and its clean end is noted.
-    pub(super) fn start(connection: Connection, trouble: Reporter, owner: bool) -> Result<Self> {
-        let (queue, orders) = channel::<Order>();
+    /// `host`: this process is the host, which records that it closed the file.
+    pub(super) fn start(connection: Connection, reporter: Reporter, host: bool) -> Result<Self> {
+        let (queue, queued) = channel::<Queued>();
         thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                let told = serve(&connection, &trouble, &orders);
-                // Closing takes in the WAL; only then was it a clean end.
+                let closer = serve(&connection, &reporter, &queued);
+                // Closing empties the WAL. The end is recorded as clean only after that.
                 match connection.close() {
-                    Ok(()) if owner => trouble.closed(),
+                    Ok(()) if host => reporter.closed(),
                     Ok(()) => {}
                     Err((_, e)) => tracing::warn!(code = "store.close", "the database was not closed: {e}"),
                 }
-                drop(orders);
-                if let Some(told) = told {
-                    let _ = told.send(());
+                drop(queued);
+                if let Some(closer) = closer {
+                    let _ = closer.send(());
                 }
             })
             .map_err(|e| StoreError::Rule(format!("no thread for the store: {e}")))?;
@@ -82,12 +82,12 @@ impl Writer {
                         result.unwrap_or_else(|| Err(fault.clone().into())).and(Err(fault.into()))
                     }
                 };
-                // A caller that stopped waiting has lost nothing: its work is in the store.
+                // The caller may have stopped waiting; its work is committed all the same.
                 let _ = tell.send(Ok(result));
             });
             (answer, keep)
         });
-        self.queue.send(Order::Work(job)).map_err(|_| StoreError::Closed)?;
+        self.queue.send(Queued::Work(job)).map_err(|_| StoreError::Closed)?;
         match answer.await.map_err(|_| StoreError::Closed)? {
             Ok(result) => result,
             Err(panic) => resume_unwind(panic),
@@ -96,31 +96,31 @@ impl Writer {
 
     pub(super) async fn close(&self) {
         let (tell, closed) = oneshot::channel();
-        if self.queue.send(Order::Close(tell)).is_ok() {
+        if self.queue.send(Queued::Close(tell)).is_ok() {
             let _ = closed.await;
         }
     }
 }
 
-/// Works until nobody is left to ask, or somebody closes; whoever closed is to be told.
+/// Commits batches until every sender is gone or a caller closes the store. Returns the channel of that caller.
 fn serve(
     connection: &Connection,
-    trouble: &Reporter,
-    orders: &Receiver<Order>,
+    reporter: &Reporter,
+    queued: &Receiver<Queued>,
 ) -> Option<oneshot::Sender<()>> {
     loop {
-        let mut next = orders.recv().ok();
+        let mut next = queued.recv().ok();
         let mut batch = Vec::new();
-        while let Some(Order::Work(job)) = next {
+        while let Some(Queued::Work(job)) = next {
             batch.push(job);
-            next = if batch.len() < BATCH { orders.try_recv().ok() } else { None };
+            next = if batch.len() < BATCH { queued.try_recv().ok() } else { None };
         }
         let worked = !batch.is_empty();
         if worked {
-            commit_together(connection, trouble, batch);
+            commit_together(connection, reporter, batch);
         }
         match next {
-            Some(Order::Close(told)) => return Some(told),
+            Some(Queued::Close(closer)) => return Some(closer),
             None if !worked => return None,
             _ => {}
         }
@@ -134,48 +134,51 @@ fn commit(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-fn commit_together(connection: &Connection, trouble: &Reporter, batch: Vec<Job>) {
-    let run = |sql: &str| connection.execute_batch(sql).map_err(|e| trouble.fault(e.into()));
-    let mut fate = run("BEGIN IMMEDIATE");
+fn commit_together(connection: &Connection, reporter: &Reporter, batch: Vec<Job>) {
+    let run = |sql: &str| connection.execute_batch(sql).map_err(|e| reporter.fault(e.into()));
+    let mut outcome = run("BEGIN IMMEDIATE");
     let mut answers = Vec::with_capacity(batch.len());
     for job in batch {
-        if fate.is_ok() {
-            fate = run("SAVEPOINT one");
+        if outcome.is_ok() {
+            outcome = run("SAVEPOINT one");
         }
-        // Outside the transaction a job would commit by itself, and its caller be told that it had failed.
-        let (answer, keep) = job(fate.is_ok().then_some(connection));
+        // Outside the transaction a job would commit by itself, although its caller is told that it failed.
+        let (answer, keep) = job(outcome.is_ok().then_some(connection));
         answers.push(answer);
-        if fate.is_ok() {
+        if outcome.is_ok() {
             // A full disk, an I/O error or damage makes SQLite roll back the whole transaction by itself, and the
             // savepoint with it (https://sqlite.org/lang_transaction.html, section 2.1).
-            fate = match connection.is_autocommit() {
-                true => Err(trouble.look_around("the transaction was rolled back")),
+            outcome = match connection.is_autocommit() {
+                true => Err(reporter.fault_by_disk("the transaction was rolled back")),
                 false if keep => run("RELEASE one"),
                 false => run("ROLLBACK TO one; RELEASE one"),
             };
         }
     }
-    if fate.is_ok() {
-        fate = match catch_unwind(AssertUnwindSafe(|| commit(connection))) {
-            Ok(committed) => committed.map_err(|e| trouble.fault(e)),
+    if outcome.is_ok() {
+        outcome = match catch_unwind(AssertUnwindSafe(|| commit(connection))) {
+            Ok(committed) => committed.map_err(|e| reporter.fault(e)),
             Err(_) => {
-                let fault = trouble.panicked();
+                let fault = reporter.panicked();
                 // Without a transaction the commit was done before the panic.
                 if connection.is_autocommit() { Ok(()) } else { Err(fault) }
             }
         };
     }
-    if let Err(fault) = &fate {
+    if let Err(fault) = &outcome {
         tracing::error!(code = fault.code(), "a commit of {} callers failed: {fault}", answers.len());
         if !connection.is_autocommit() {
-            // Nothing of this batch may be found later: every caller is told that it failed.
+            // Every caller is told that its work failed, so nothing of this batch may remain.
             if let Err(e) = connection.execute_batch("ROLLBACK") {
-                tracing::error!(code = "store.commit", "and could not be rolled back: {e}");
+                tracing::error!(
+                    code = "store.commit",
+                    "the failed transaction could not be rolled back: {e}"
+                );
             }
         }
     }
     for answer in answers {
-        answer(fate.clone());
+        answer(outcome.clone());
     }
 }
 
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn callers_are_committed_together_and_fail_alone() {
+    async fn callers_are_committed_together_and_each_fails_alone() {
         let writer = writer();
         let inserts = (0..40).map(|i| {
             let writer = writer.clone();
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn half_of_a_failed_work_leaves_no_trace() {
+    async fn failed_work_is_rolled_back_completely() {
         let writer = writer();
         let failed: Result<()> = writer
             .run(|c| {
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_found_the_file_held_by_another_program_is_not_done_behind_its_callers_back() {
+    async fn work_that_met_another_programs_lock_is_not_done_later() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("held.db");
         let connection = Connection::open(&path).unwrap();
@@ -261,23 +264,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_file_fails_the_whole_batch_and_gives_the_ballast_back() {
+    async fn a_full_file_fails_the_whole_batch_and_removes_the_ballast() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("full.db");
         let connection = Connection::open(&path).unwrap();
         connection.execute_batch("CREATE TABLE t(x)").unwrap();
-        // SQLite answers as on a disk without room.
+        // SQLite then reports a full disk.
         connection.execute_batch("PRAGMA max_page_count = 3").unwrap();
         let ballast = dir.path().join("ballast");
         std::fs::write(&ballast, "room").unwrap();
         let reporter = Reporter::new(&path);
-        let mut trouble = reporter.listen();
+        let mut faults = reporter.listen();
         let writer = Writer::start(connection, reporter.clone(), false).unwrap();
         let work = writer.run(|c| Ok(c.execute("INSERT INTO t VALUES (zeroblob(100000))", [])?));
         let refused = work.await.unwrap_err();
-        reporter.met(&refused);
+        reporter.report(&refused);
         assert_eq!(refused.code(), "store.full", "{refused}");
-        assert!(trouble.wait_for(|t| t.full > 0).await.is_ok() && !ballast.exists());
+        assert!(faults.wait_for(|t| t.full > 0).await.is_ok() && !ballast.exists());
         let rows: i64 =
             writer.run(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))?)).await.unwrap();
         assert_eq!(rows, 0);

@@ -9,7 +9,7 @@ use super::{Supervisor, spawn_task};
 use crate::dispatch::{Event, LaneState, Settings};
 use crate::domain::Lane;
 use crate::domain::message::Command;
-use crate::domain::outbound::Saying;
+use crate::domain::outbound::OutgoingText;
 use crate::intake::News;
 use crate::policy::retry::STORE_AGAIN;
 use crate::services::Services;
@@ -131,7 +131,7 @@ async fn status(
     load: (usize, usize),
     settings: Settings,
 ) {
-    let waiting = services.store.waiting(&row.group).await.unwrap_or_default();
+    let waiting = services.store.count_waiting(&row.group).await.unwrap_or_default();
     let text = match services.install.group(&row.group) {
         Ok(group) => text::status(&StatusFacts {
             group: group.name.to_string(),
@@ -151,8 +151,8 @@ async fn status(
 /// The answer first, then the outcome: a crash in between repeats the command, and its answer has the same key.
 async fn finish(services: Arc<Services>, row: CommandRow, text: String, outcome: String) {
     let word = format!("{}:{}", row.command.word(), row.seq);
-    let saying = Saying { answers: Some(row.seq), ..Saying::notice(&row.chat, &word, text) };
-    let say = || services.store.say(None, saying.clone(), services.clock.wall());
+    let outgoing = OutgoingText { answers: Some(row.seq), ..OutgoingText::notice(&row.chat, &word, text) };
+    let say = || services.store.say(None, outgoing.clone(), services.clock.wall());
     if insist(row.seq, say).await.is_none() {
         return;
     }

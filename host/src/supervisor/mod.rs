@@ -15,12 +15,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::dispatch::{After, Dispatch, Effect, Event, Found, RunNo, Settings, Unfinished};
-use crate::domain::run::TurnEnd;
 use crate::domain::{Ending, Lane, MessageSeq, RunId};
 use crate::intake::News;
 use crate::run::{self, Adopted, Assignment, LaunchError, Order};
@@ -294,10 +294,9 @@ async fn end_turn(
     lane: Lane,
     order: Option<MessageSeq>,
 ) {
-    let end = TurnEnd { state: "stopped", why: "stop".to_owned() };
     let stop = || {
         let now = services.clock.wall();
-        services.store.end_turn(lane.clone(), order, end.clone(), text::stopped(), now)
+        services.store.end_turn(lane.clone(), InterruptWhy::Stop, order, now)
     };
     let Some(next) = insist(format!("/stop in {lane}"), stop).await else { return };
     services.bell.ring();

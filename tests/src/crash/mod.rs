@@ -1,9 +1,9 @@
-//! Nothing lost, nothing said twice: a town of chats, a host that is killed again and again, and a checker.
+//! The crash tests: simulated chats around a host that is killed again and again, and a checker.
 //!
-//! [`sweep`] meets every failpoint on its own; [`soak`] kills the host, the boxes and the engine at random under load;
-//! [`panics`] makes the host's workers panic; [`invariants`] looks at what a crash would have left; [`measurements`]
-//! answers the questions of an operator. Most end with the [`checker`], which knows nothing of how it was done: it
-//! reads the [platform's log](log) and the final database, and says whether the promises were kept.
+//! [`sweep`] hits each failpoint on its own. [`soak`] kills the host, boxes and the engine at random under load.
+//! [`panics`] makes the host's workers panic.
+//! [`invariants`] checks copies of the database that a crash could have left. [`measurements`] times restarts and
+//! starts. Most end with the [`checker`], which reads only the [platform's log](log) and the final database.
 
 pub mod checker;
 pub mod invariants;
@@ -19,5 +19,5 @@ mod token;
 
 pub use checker::{Evidence, Facts, Verdict};
 pub use log::PlatformLog;
-pub use simulation::{Channel, Plan, Town};
+pub use simulation::{Channel, Plan, Simulation};
 pub use token::{Token, tokens};

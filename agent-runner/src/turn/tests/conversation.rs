@@ -1,10 +1,10 @@
-//! Turns that go well.
+//! Turns that finish: tools, follow-ups, requests, the tool policy.
 
 use super::*;
 use ipc_schema::letters::Request;
 use ipc_schema::letters::ToAgent;
-use ipc_schema::letters::request::Answer;
 use ipc_schema::letters::to_agent::{Response, Text, ToolRule, ToolVerdict, Verdict};
+use ipc_schema::requests::Answer;
 use serde_json::json;
 use std::rc::Rc;
 
@@ -28,7 +28,7 @@ async fn a_turn_uses_a_tool_and_ends_with_its_text() {
     .await;
     assert_eq!(code, 0);
     assert_eq!(kinds(&host), ["ready", "turn_done"]);
-    assert_eq!(std::fs::read_to_string(host.places().resolve("notes/a.md")).unwrap(), "milk");
+    assert_eq!(std::fs::read_to_string(host.paths().resolve("notes/a.md")).unwrap(), "milk");
     let tool = host.until(|l| matches!(&l.body, FromAgent::Status(s) if s.state == Activity::Tool)).await;
     let FromAgent::Status(status) = tool.body else { panic!() };
     assert_eq!((status.tool.as_deref(), status.detail.as_deref()), (Some("write_file"), Some("notes/a.md")));
@@ -268,7 +268,7 @@ async fn the_owners_rules_are_told_not_bent() {
     assert!(results.iter().all(|(_, is_error)| *is_error));
     assert!(results[0].0.contains("deny `rm -rf made`") && results[1].0.contains("no way to ask yet"));
     assert!(results[3].0.contains("there is no tool \"open_door\""));
-    assert!(!host.places().resolve("made").exists(), "no part of a denied command runs");
+    assert!(!host.paths().resolve("made").exists(), "no part of a denied command runs");
 }
 
 #[tokio::test]

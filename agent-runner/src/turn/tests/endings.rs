@@ -1,4 +1,4 @@
-//! Turns that are stopped, fail, or reach a limit; and runs that end.
+//! Turns that are stopped, fail or reach a limit, and how runs end.
 
 use super::*;
 use crate::model::CallError;
@@ -94,7 +94,7 @@ async fn an_interrupt_kills_the_tool_and_answers_every_call() {
     .await;
     let expected = ["interrupted by the person", "not run: interrupted by the person"];
     assert_eq!(results(&host.transcript()), expected.map(|text| (text.to_owned(), true)));
-    assert!(!host.places().resolve("later").exists());
+    assert!(!host.paths().resolve("later").exists());
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn close_lets_the_tool_in_hand_finish_and_begins_nothing_after_it() {
         host.says(TURN, &[(1, "go")]);
         doing(&host, Activity::Tool).await;
         host.close();
-        std::fs::write(host.places().resolve("go"), "").unwrap();
+        std::fs::write(host.paths().resolve("go"), "").unwrap();
     })
     .await;
     assert_eq!(code, 0);
@@ -117,7 +117,7 @@ async fn close_lets_the_tool_in_hand_finish_and_begins_nothing_after_it() {
     let results = results(&host.transcript());
     assert_eq!(results[0], ("finished\n".into(), false));
     assert!(results[1].0.starts_with("not run: the container was closed"));
-    assert!(!host.places().resolve("later").exists());
+    assert!(!host.paths().resolve("later").exists());
 }
 
 #[tokio::test]
@@ -262,7 +262,7 @@ async fn a_begin_that_cannot_be_read_is_told_too() {
 #[tokio::test]
 async fn a_transcript_that_cannot_be_opened_is_told() {
     let host = Host::new();
-    std::fs::create_dir(host.places().session().join("s.jsonl")).unwrap();
+    std::fs::create_dir(host.paths().session().join("s.jsonl")).unwrap();
     host.begin();
     assert_eq!(live(&host, &Script::default(), async {}).await, 1);
     assert!(matches!(&host.said()[0].body, FromAgent::Failed(f) if f.code == "session.unreadable"));

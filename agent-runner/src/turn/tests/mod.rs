@@ -1,9 +1,9 @@
-//! Whole runs against a scripted model: the test is the host.
+//! Whole runs against a scripted model. The test plays the host.
 
+mod context_window;
 mod conversation;
 mod endings;
 mod resumed;
-mod room;
 
 use std::future::Future;
 use std::time::Duration;
@@ -21,18 +21,18 @@ use crate::transcript::{Body, Transcript};
 const TURN: TurnId = TurnId(41);
 const NEXT: TurnId = TurnId(42);
 
-/// Lives a run while `dialogue` plays the host's part; the run's exit code.
+/// Performs a run while `dialogue` plays the host; returns the run's exit code.
 async fn live(host: &Host, script: &Script, dialogue: impl Future<Output = ()>) -> u8 {
-    let run = run_loop::run(host.places(), |_| script.clone());
+    let run = run_loop::run(host.paths(), |_| script.clone());
     let both = async { tokio::join!(run, dialogue).0 };
-    // Only so that a broken test ends; long enough for half an hour of patience on a paused clock.
+    // So that a broken test ends. Long enough for half an hour of retries on a paused clock.
     tokio::time::timeout(Duration::from_secs(4000), both).await.expect("the run or its host waits for ever")
 }
 
 /// Lives a run that is killed when `dialogue` ends.
 async fn killed_after(host: &Host, script: &Script, dialogue: impl Future<Output = ()>) {
     tokio::select! {
-        code = run_loop::run(host.places(), |_| script.clone()) => panic!("ended by itself with {code}"),
+        code = run_loop::run(host.paths(), |_| script.clone()) => panic!("ended by itself with {code}"),
         () = dialogue => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Runs that go on where another one was killed.
+//! Runs that resume a transcript after a kill.
 
 use super::*;
 use crate::transcript::Assistant;
@@ -6,7 +6,7 @@ use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::{Response, Verdict};
 use serde_json::{Value, json};
 
-/// A transcript that ends with this answer of the model.
+/// A host whose session ends with this answer of the model.
 fn left_with(answer: Assistant) -> Host {
     let host = Host::new();
     let mut transcript = host.transcript();
@@ -145,7 +145,7 @@ async fn a_local_tool_that_was_cut_off_may_have_run_and_the_one_after_it_has_not
     assert!(results[0].0.starts_with("interrupted; it may have run") && results[0].1);
     assert!(results[1].0.starts_with("not run") && results[1].1);
     assert_eq!(results[2], ("sent".into(), false));
-    assert!(!host.places().resolve("first").exists() && !host.places().resolve("second").exists());
+    assert!(!host.paths().resolve("first").exists() && !host.paths().resolve("second").exists());
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub fn reply(data: &[u8]) {
         balanced(&html);
         for seen in [visible(&html), plain] {
             assert!(units(&seen) <= TEXT_UNITS, "{} units", units(&seen));
-            assert!(!text::imitates(&seen), "{seen}");
+            assert!(!text::looks_like_notice(&seen), "{seen}");
         }
     }
 }

@@ -194,12 +194,12 @@ fn meaning(error: ApiError, part: &Part) -> SendError {
 mod tests {
     use super::*;
     use crate::domain::WallMs;
-    use crate::domain::outbound::{Voice, Way};
+    use crate::domain::outbound::{DeliveryStrategy, Voice};
 
     fn part() -> Part {
         Part {
             id: 1,
-            ours: "o".into(),
+            idempotency_key: "o".into(),
             chat: "telegram:5".parse().unwrap(),
             voice: Voice::Reply,
             turn: None,
@@ -207,7 +207,7 @@ mod tests {
             answers: None,
             text: "hello".into(),
             file: None,
-            way: Way::Resend,
+            strategy: DeliveryStrategy::Resend,
             placeholder: None,
             attempts: 0,
             lives_from: WallMs(0),

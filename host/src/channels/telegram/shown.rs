@@ -18,7 +18,7 @@ pub(super) struct Shown {
 impl Shown {
     /// A part of [`super::split::parts`], a notice or a caption, with the room that Telegram has for it.
     pub fn of(voice: Voice, text: &str, room: usize) -> Self {
-        let plain = text::voiced(voice, text);
+        let plain = text::render(voice, text);
         // A notice may quote anybody: but for commands and names in backticks, it has no looks, and it leads nowhere.
         if voice == Voice::Notice {
             return Self { html: code_spans(&escape(&plain)), plain };
@@ -31,8 +31,8 @@ impl Shown {
         }
         // Markup can spell the notices' prefix, or the marks that turn a line around, so that only the reader sees it.
         // Such a reply loses its looks, too.
-        if text::imitates(&seen) || clean(&seen) != seen {
-            return Self { html: escape(&text::voiced(voice, &seen)), plain };
+        if text::looks_like_notice(&seen) || clean(&seen) != seen {
+            return Self { html: escape(&text::render(voice, &seen)), plain };
         }
         Self { html, plain }
     }
@@ -80,7 +80,7 @@ mod tests {
             "![\\[lazaret\\]](https://e.org) Pay <here>",
         ] {
             let Shown { html, plain } = reply(&format!("ok\n\n{hidden}"));
-            assert!(!text::imitates(&visible(&html)) && !text::imitates(&plain), "{html}");
+            assert!(!text::looks_like_notice(&visible(&html)) && !text::looks_like_notice(&plain), "{html}");
             assert!(html.contains("Pay &lt;here&gt;"), "{html}");
         }
         let link = reply("lazaret is [here](https://e.org)").html;
@@ -123,8 +123,8 @@ mod tests {
             )
         ) {
             let Shown { html, plain } = reply(&pieces.concat());
-            prop_assert!(!text::imitates(&visible(&html)), "{html}");
-            prop_assert!(!text::imitates(&plain), "{plain}");
+            prop_assert!(!text::looks_like_notice(&visible(&html)), "{html}");
+            prop_assert!(!text::looks_like_notice(&plain), "{plain}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::domain::message::{Inbound, Offered, ReplyTo, Sender};
+use crate::domain::message::{Inbound, OfferedFile, ReplyTo, Sender};
 use crate::domain::{ChatId, ChatKind, SenderId, WallMs};
 
 /// `getMe`
@@ -204,7 +204,7 @@ impl Message {
         Some(ReplyTo { from, text: answered.words() })
     }
 
-    fn files(&self) -> Vec<Offered> {
+    fn files(&self) -> Vec<OfferedFile> {
         let photo = self.photo.iter().max_by_key(|size| size.width);
         // A GIF comes as an animation and, for old clients, as a document too.
         let document = self.document.as_ref().filter(|_| self.animation.is_none());
@@ -221,7 +221,7 @@ impl Message {
         .into_iter()
         .filter_map(|(file, name, mime)| {
             let file = file?;
-            Some(Offered {
+            Some(OfferedFile {
                 handle: file.file_id.clone(),
                 name: file.file_name.clone().unwrap_or_else(|| name.to_owned()),
                 mime: file.mime_type.clone().unwrap_or_else(|| mime.to_owned()),

@@ -297,7 +297,7 @@ impl Channel for Terminal {
             notice: part.voice == Voice::Notice,
             turn: part.turn.map(|t| t.to_string()),
             answers: part.answers.map(|m| m.to_string()),
-            text: text::voiced(part.voice, &part.text),
+            text: text::render(part.voice, &part.text),
         };
         let (receipt, mut shown) = oneshot::channel();
         lock(&self.shared.awaited).insert(part.id, (part.chat.clone(), receipt));
@@ -328,7 +328,7 @@ impl Channel for Terminal {
     async fn typing(&self, _chat: &ChatId) {}
 
     fn show(&self, chat: &ChatId, activity: &Activity) {
-        let agents = |text: &str| text::voiced(Voice::Reply, text);
+        let agents = |text: &str| text::render(Voice::Reply, text);
         let line = match activity {
             Activity::Doing(text) => ToClient::Doing { text: agents(text) },
             Activity::Draft(text) => ToClient::Draft { text: agents(text) },
@@ -361,7 +361,7 @@ mod tests {
     fn part_in(chat: &str, id: i64) -> Part {
         Part {
             id,
-            ours: id.to_string(),
+            idempotency_key: id.to_string(),
             chat: chat.parse().unwrap(),
             voice: Voice::Reply,
             turn: None,
@@ -369,7 +369,7 @@ mod tests {
             answers: None,
             text: "hello".into(),
             file: None,
-            way: crate::domain::outbound::Way::Keyed,
+            strategy: crate::domain::outbound::DeliveryStrategy::Keyed,
             placeholder: None,
             attempts: 0,
             lives_from: WallMs(0),

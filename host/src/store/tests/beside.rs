@@ -7,7 +7,7 @@ use std::process::Command;
 use rusqlite::Connection;
 
 use super::super::migrations::MIGRATIONS;
-use super::super::schema_upgrade::{self, Step};
+use super::super::schema_upgrade::{self, UpgradeStep};
 use super::opening::{filled, place, to_come};
 use super::*;
 
@@ -66,7 +66,7 @@ fn nobody_writes_to_a_database_on_its_way_to_a_newer_schema() {
     drop(filled(&path, &MIGRATIONS));
     let mut tried = 0;
     schema_upgrade::run(&path, MIGRATIONS.len() as i64, &to_come(), &mut |step| {
-        let expected = if matches!(step, Step::Tidy | Step::Swap) { "written" } else { LOCKED };
+        let expected = if matches!(step, UpgradeStep::Tidy | UpgradeStep::Swap) { "written" } else { LOCKED };
         assert_eq!(another_program(&path, WRITE), expected, "behind {step:?}");
         tried += 1;
         Ok(())
@@ -92,8 +92,8 @@ fn a_database_is_held_also_while_a_second_self_is_made_of_it() {
     drop(filled(&path, &MIGRATIONS));
     let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
     let second = elsewhere.path().join("lazaret.db");
-    let held = schema_upgrade::settle(&path).unwrap();
-    schema_upgrade::keep_as(&path, &second, Some(&held)).unwrap();
+    let held = schema_upgrade::lock_exclusively(&path).unwrap();
+    schema_upgrade::link_or_copy(&path, &second, Some(&held)).unwrap();
     assert_eq!(another_program(&path, WRITE), LOCKED);
     assert_eq!(another_program(&second, COUNT), "401 messages");
 }

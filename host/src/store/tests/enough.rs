@@ -50,7 +50,7 @@ async fn a_turn_does_not_talk_without_end_before_its_end() {
     h.starts(RUN).await;
     h.is_given(RUN).await;
     for n in 1..=5u64 {
-        let say = TakenEffect::Message { saying: reply("and", &format!("t-1:{n}.0")), limit: 3 };
+        let say = TakenEffect::Message { outgoing: reply("and", &format!("t-1:{n}.0")), limit: 3 };
         let taken = h.takes_from(RUN, n, 1, Some(TurnId(1)), &format!("t-1:{n}.0"), say).await;
         match n {
             1..=3 => assert_eq!(taken, Taken::Fresh),

@@ -1,15 +1,15 @@
 //! Files that agents send, as rows.
 
 use super::*;
-use crate::domain::outbound::{Part, SpooledFile, Way};
+use crate::domain::outbound::{DeliveryStrategy, Part, SpooledFile};
 
-fn list() -> (Saying, SpooledFile) {
-    let saying = reply("What we need.", "t-1:toolu_1");
-    (saying, SpooledFile { sha256: "ab".repeat(32), name: "list.pdf".into(), bytes: 7 })
+fn list() -> (OutgoingText, SpooledFile) {
+    let outgoing = reply("What we need.", "t-1:toolu_1");
+    (outgoing, SpooledFile { sha256: "ab".repeat(32), name: "list.pdf".into(), bytes: 7 })
 }
 
 fn text(text: &str, key: &str) -> TakenEffect {
-    TakenEffect::Message { saying: reply(text, key), limit: 50 }
+    TakenEffect::Message { outgoing: reply(text, key), limit: 50 }
 }
 
 impl House {
@@ -49,15 +49,15 @@ async fn a_file_goes_out_with_its_verdict_once_and_in_its_place() {
 
     let edit = Terms { delivery: Delivery::Edit, ..TERMS };
     for (text, file, way) in [
-        ("first", None, Way::Edit),
-        ("What we need.", Some(list().1), Way::Resend),
-        ("last", None, Way::Edit),
+        ("first", None, DeliveryStrategy::Edit),
+        ("What we need.", Some(list().1), DeliveryStrategy::Resend),
+        ("last", None, DeliveryStrategy::Edit),
     ] {
         let part = h.next(edit).await;
-        assert_eq!((part.text.as_str(), part.file.as_deref(), part.way), (text, file.as_ref(), way));
+        assert_eq!((part.text.as_str(), part.file.as_deref(), part.strategy), (text, file.as_ref(), way));
         let waits = h.store.spool_in_use().await.unwrap().contains(&list().1.sha256);
         assert_eq!(waits, text != "last", "as long as its row waits");
-        h.store.settle(part, Happened::Arrived("1".into()), TERMS.retry, T).await.unwrap();
+        h.store.settle(part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
     }
     assert_eq!(h.store.claim(chat("telegram:-1"), edit, T).await.unwrap(), Head::Empty);
 }

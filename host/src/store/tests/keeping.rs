@@ -30,8 +30,7 @@ async fn a_day(house: &mut House, day: i64) {
                INSERT INTO stage SELECT NULL, NULL, NULL, 'step', ?1, 0 FROM n";
     house.store.write(move |c| Ok(c.execute(sql, [now.0]).map(drop)?)).await.unwrap();
     house.store.collect(run, lane(), Ending::Finished, now).await.unwrap();
-    let end = TurnEnd { state: "done", why: "finished".into() };
-    house.store.end_turn(lane(), None, end, "done".into(), now).await.unwrap();
+    house.store.end_turn(lane(), InterruptWhy::Time, None, now).await.unwrap();
 }
 
 #[tokio::test]
@@ -69,8 +68,7 @@ async fn what_belongs_to_an_open_turn_stays_whatever_its_age() {
         .unwrap();
     assert_eq!(house.store.runs_in_use().await.unwrap(), [RUN.parse::<RunId>().unwrap()]);
     assert_eq!(cleared(&house.store, WallMs(T.0 + 400 * DAY)).await, 0);
-    let end = TurnEnd { state: "stopped", why: "stop".into() };
-    house.store.end_turn(lane(), None, end, "stopped".into(), T).await.unwrap();
+    house.store.end_turn(lane(), InterruptWhy::Stop, None, T).await.unwrap();
     assert_eq!(cleared(&house.store, WallMs(T.0 + 400 * DAY)).await, 2);
 }
 
@@ -79,7 +77,7 @@ async fn a_clock_that_was_a_year_behind_makes_nothing_old() {
     const YEAR: i64 = 365 * DAY;
     let mut house = house().await;
     house.wakes("telegram:-1", "a question").await;
-    house.store.say(None, Saying::notice(&chat("telegram:-1"), "x", "waits".into()), T).await.unwrap();
+    house.store.say(None, OutgoingText::notice(&chat("telegram:-1"), "x", "waits".into()), T).await.unwrap();
     house.store.move_times(YEAR, T).await.unwrap();
     let now = WallMs(T.0 + YEAR + 1_000);
     let Head::Part(part) = house.store.claim(chat("telegram:-1"), TERMS, now).await.unwrap() else {
@@ -100,7 +98,11 @@ async fn what_an_earlier_host_stamped_with_the_right_time_keeps_it() {
     house.asks(RUN).await;
     house.store.collect(RUN.parse().unwrap(), lane(), Ending::Finished, T).await.unwrap();
     let boot = WallMs(60_000);
-    house.store.say(None, Saying::notice(&chat("telegram:-2"), "x", "waits".into()), boot).await.unwrap();
+    house
+        .store
+        .say(None, OutgoingText::notice(&chat("telegram:-2"), "x", "waits".into()), boot)
+        .await
+        .unwrap();
     house.store.move_times(T.0, boot).await.unwrap();
     let until = T.plus(Duration::from_secs(60));
     assert_eq!(house.store.suspended().await.unwrap(), [Suspended { lane: lane(), until }]);
@@ -130,7 +132,7 @@ async fn numbers_go_on_from_where_the_replaced_database_was() {
         if !readable {
             std::fs::write(&path, "nothing that a database would be").unwrap();
         }
-        let restored = restore(&path, &copy, Around::Newer, "T").unwrap();
+        let restored = restore(&path, &copy, Transcripts::MayBeNewer, "T").unwrap();
         assert!(restored.replaced.unwrap().ends_with("lazaret.db.replaced-T"));
         house.store = Store::open(&path).unwrap();
         let next = house.writes("telegram:-1", "the next one", Role::Wake).await;
@@ -148,11 +150,11 @@ async fn a_restore_that_was_cut_is_done_again_before_anything_opens() {
     back_up(&path, &copy).unwrap();
     house.store.close().await;
     begin_restore(&path, &copy).unwrap();
-    for error in [Store::open(&path).unwrap_err(), Store::beside(&path).unwrap_err()] {
+    for error in [Store::open(&path).unwrap_err(), Store::open_for_command(&path).unwrap_err()] {
         let command = format!("lazaret restore {}", copy.display());
         assert!(error.code() == "store.unfinished" && error.to_string().contains(&command), "{error}");
     }
-    restore(&path, &copy, Around::Newer, "T").unwrap();
+    restore(&path, &copy, Transcripts::MayBeNewer, "T").unwrap();
     drop(Store::open(&path).unwrap());
 }
 
@@ -164,7 +166,7 @@ async fn a_copy_with_its_log_beside_it_is_put_back_whole() {
     std::fs::copy(&path, &copy).unwrap();
     std::fs::copy(crate::disk::beside(&path, "-wal"), crate::disk::beside(&copy, "-wal")).unwrap();
     house.store.close().await;
-    restore(&path, &copy, Around::Newer, "T").unwrap();
+    restore(&path, &copy, Transcripts::MayBeNewer, "T").unwrap();
     house.store = Store::open(&path).unwrap();
     assert_eq!(number(&house, "SELECT count(*) FROM message").await, 1);
 }
@@ -178,7 +180,7 @@ async fn a_copy_of_a_newer_host_is_refused_and_nothing_is_changed() {
     std::fs::copy(&path, &copy).unwrap();
     rusqlite::Connection::open(&copy).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = std::fs::read(&path).unwrap();
-    let error = restore(&path, &copy, Around::Newer, "T").unwrap_err();
+    let error = restore(&path, &copy, Transcripts::MayBeNewer, "T").unwrap_err();
     assert!(error.code() == "store.newer" && error.to_string().contains("schema 99"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
     drop(Store::open(&path).unwrap());

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rusqlite::Connection;
 
 use super::super::migrations::{APPLICATION_ID, MIGRATIONS};
-use super::super::schema_upgrade::{self, Step};
+use super::super::schema_upgrade::{self, UpgradeStep};
 use super::super::*;
 use crate::disk;
 
@@ -63,7 +63,7 @@ fn schema_of(path: &Path) -> i64 {
 }
 
 /// The database under the name is whole, of one schema or the other, and has every message.
-fn opens_whole(path: &Path, schemas: [i64; 2]) -> i64 {
+fn assert_opens_whole(path: &Path, schemas: [i64; 2]) -> i64 {
     let c = Connection::open(path).unwrap();
     assert_eq!(copy::unsound(&c).unwrap(), None);
     let messages: i64 = c.query_row("SELECT count(*) FROM message", [], |r| r.get(0)).unwrap();
@@ -111,7 +111,7 @@ fn a_newer_database_is_refused_and_not_even_looked_at_by_sqlite() {
             drop(c);
         }
         let before = bytes_of(dir.path());
-        for error in [Store::open(&path).unwrap_err(), Store::beside(&path).unwrap_err()] {
+        for error in [Store::open(&path).unwrap_err(), Store::open_for_command(&path).unwrap_err()] {
             assert_eq!(error.code(), "store.newer");
             let known = format!("knows {}", MIGRATIONS.len());
             assert!(error.to_string().contains("schema 99") && error.to_string().contains(&known), "{error}");
@@ -191,9 +191,9 @@ async fn what_a_full_check_found_is_not_opened_again() {
     // The last host did not close it.
     std::fs::write(dir.path().join("lazaret.db.open"), "").unwrap();
     let store = Store::open(&path).unwrap();
-    let mut trouble = store.trouble();
+    let mut trouble = store.faults();
     let told = trouble.wait_for(|t| t.damaged.is_some()).await.unwrap().damaged.clone().unwrap();
-    assert!(told.contains("refers to a row of chat that is not there"), "{told}");
+    assert!(told.contains("refers to a missing row of chat"), "{told}");
     store.close().await;
     let error = Store::open(&path).unwrap_err();
     assert!(error.code() == "store.damaged" && error.to_string().contains("chat"), "{error}");
@@ -208,7 +208,7 @@ async fn an_end_that_was_none_is_known_even_after_a_command_tidied_up() {
     let (dir, path) = place();
     let store = Store::open(&path).unwrap();
     let sign = dir.path().join("lazaret.db.open");
-    drop(Store::beside(&path).unwrap());
+    drop(Store::open_for_command(&path).unwrap());
     assert!(sign.exists());
     store.close().await;
     assert!(!sign.exists());
@@ -224,7 +224,7 @@ fn a_command_does_not_migrate_under_the_host() {
     raw.pragma_update(None, "user_version", 0).unwrap();
     drop(raw);
     let before = bytes_of(dir.path());
-    let error = Store::beside(&path).unwrap_err();
+    let error = Store::open_for_command(&path).unwrap_err();
     assert!(error.code() == "store.older" && error.to_string().contains("lazaret up"), "{error}");
     assert_eq!(bytes_of(dir.path()), before);
 }
@@ -247,10 +247,10 @@ fn every_migration_is_tried_on_a_filled_database_of_the_version_before() {
         let all = to_come();
         drop(filled(&path, &all[..from]));
         schema_upgrade::run(&path, from as i64, &all, &mut |_| Ok(())).unwrap();
-        assert_eq!(opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
+        assert_eq!(assert_opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
         let kept = format!("lazaret.db.before-{from}");
         assert_eq!(names(dir.path()), ["lazaret.db".to_owned(), kept.clone()]);
-        opens_whole(&dir.path().join(kept), [from as i64; 2]);
+        assert_opens_whole(&dir.path().join(kept), [from as i64; 2]);
         let c = Connection::open(&path).unwrap();
         let moods: i64 =
             c.query_row("SELECT count(*) FROM turn WHERE mood = 'calm'", [], |r| r.get(0)).unwrap();
@@ -278,7 +278,7 @@ fn the_rows_of_the_old_log_are_in_the_new_database() {
 fn a_migration_that_loses_rows_or_references_is_refused_and_the_old_file_stays() {
     for (bad, why) in [
         ("DELETE FROM audit", "audit had 1 rows and would have 0"),
-        ("DELETE FROM chat WHERE id = 'telegram:-1'", "refers to a row of chat that is not there"),
+        ("DELETE FROM chat WHERE id = 'telegram:-1'", "refers to a missing row of chat"),
         ("CREATE TABLE broken(", "incomplete input"),
     ] {
         let (_dir, path) = place();
@@ -286,7 +286,7 @@ fn a_migration_that_loses_rows_or_references_is_refused_and_the_old_file_stays()
         let all: Vec<&str> = MIGRATIONS.into_iter().chain([bad]).collect();
         let error = schema_upgrade::run(&path, MIGRATIONS.len() as i64, &all, &mut |_| Ok(())).unwrap_err();
         assert!(error.to_string().contains(why) && error.code() == "store.upgrade", "{error}");
-        opens_whole(&path, [MIGRATIONS.len() as i64; 2]);
+        assert_opens_whole(&path, [MIGRATIONS.len() as i64; 2]);
         drop(Store::open(&path).unwrap());
     }
 }
@@ -325,11 +325,11 @@ fn cut_after_any_step_it_is_the_old_or_the_new_database_and_goes_on() {
             break;
         }
         cuts += 1;
-        let schema = opens_whole(&path, [from, all.len() as i64]);
+        let schema = assert_opens_whole(&path, [from, all.len() as i64]);
         if schema == from {
             schema_upgrade::run(&path, from, &all, &mut |_| Ok(())).unwrap();
         }
-        assert_eq!(opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
+        assert_eq!(assert_opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
         let kept = format!("lazaret.db.before-{from}");
         assert_eq!(names(dir.path()), ["lazaret.db".to_owned(), kept]);
     }
@@ -341,7 +341,7 @@ fn cut_after_any_step_it_is_the_old_or_the_new_database_and_goes_on() {
 fn the_process_that_migrates() {
     let Some(path) = std::env::var_os("LAZARET_TEST_MIGRATES") else { return };
     let step_by_step = std::env::var_os("LAZARET_TEST_STEPS").is_some();
-    let mut tell = |step: Step| {
+    let mut tell = |step: UpgradeStep| {
         let mut out = std::io::stderr();
         writeln!(out, "{step:?}").unwrap();
         if step_by_step {
@@ -395,12 +395,12 @@ fn killed_at_every_step_and_at_random_moments_it_opens() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        let schema = opens_whole(&path, [from, all.len() as i64]);
+        let schema = assert_opens_whole(&path, [from, all.len() as i64]);
         seen.insert(schema);
         if schema == from {
             schema_upgrade::run(&path, from, &all, &mut |_| Ok(())).unwrap();
         }
-        assert_eq!(opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
+        assert_eq!(assert_opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
         let c = Connection::open(&path).unwrap();
         let session: i64 =
             c.query_row("SELECT session FROM grp WHERE name = 'main'", [], |r| r.get(0)).unwrap();

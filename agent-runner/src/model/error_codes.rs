@@ -1,0 +1,130 @@
+//! Maps errors of the Anthropic Messages API to the error codes of `turn_done`. [`super::gateway_client`] calls it.
+
+use ipc_schema::letters::from_agent::ErrorDetail;
+use serde::Deserialize;
+
+use super::{CallError, Failure};
+
+#[derive(Deserialize)]
+struct Whole {
+    error: Inner,
+}
+
+#[derive(Deserialize)]
+struct Inner {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// An answer with an error status. It is final, because the gateway has made its retries already.
+pub fn of_status(status: u16, body: &str) -> CallError {
+    match serde_json::from_str::<Whole>(body) {
+        Ok(Whole { error }) => CallError::Failed(failure(status, &error.kind, error.message)),
+        Err(_) => {
+            let start: String = body.chars().take(200).collect();
+            CallError::Failed(failure(status, "", format!("the gateway answered {status}: {start}")))
+        }
+    }
+}
+
+/// An `error` event within a stream. A temporary error becomes [`CallError::Cut`], which this runner repeats: the
+/// gateway cannot repeat a call whose answer has begun.
+pub fn in_stream(error: &str) -> CallError {
+    let Ok(Inner { kind, message }) = serde_json::from_str(error) else {
+        return CallError::Cut { reason: "the answer broke off with an error without a name".into() };
+    };
+    match kind.as_str() {
+        "overloaded_error" | "api_error" | "rate_limit_error" | "timeout_error" | "unreachable_error" => {
+            CallError::Cut { reason: format!("the answer broke off: {kind}: {message}") }
+        }
+        _ => CallError::Failed(failure(200, &kind, message)),
+    }
+}
+
+fn failure(status: u16, kind: &str, message: String) -> Failure {
+    let code = code(status, kind);
+    let too_long =
+        code == "model.too_large" || (code == "model.invalid_request" && speaks_of_length(&message));
+    Failure { trouble: ErrorDetail { code: code.to_owned(), reason: message }, too_long }
+}
+
+/// The error's type decides; without one, the status does ("Errors" in Anthropic's API reference; `unreachable_error`
+/// is the gateway's own).
+fn code(status: u16, kind: &str) -> &'static str {
+    match (kind, status) {
+        ("authentication_error", _) | ("", 401) => "model.auth",
+        ("permission_error", _) | ("", 403) => "model.permission",
+        ("not_found_error", _) | ("", 404) => "model.not_found",
+        ("rate_limit_error", _) | ("", 429) => "model.rate_limited",
+        ("overloaded_error", _) | ("", 529) => "model.overloaded",
+        ("request_too_large", _) | ("", 413) => "model.too_large",
+        ("billing_error", _) | ("", 402) => "model.budget",
+        ("invalid_request_error", _) | ("", 400) => "model.invalid_request",
+        ("unreachable_error" | "timeout_error", _) | ("api_error" | "", 502..=504) => "model.unreachable",
+        _ => "model.error",
+    }
+}
+
+/// Providers have no error code for it: "prompt is too long: 210000 tokens > 200000 maximum", "input length and
+/// `max_tokens` exceed context limit", "maximum context length is 128000 tokens".
+fn speaks_of_length(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["prompt is too long", "too long", "context limit", "context length", "context window", "context_length"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(status: u16, body: &str) -> Failure {
+        match of_status(status, body) {
+            CallError::Failed(failure) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_refusal_has_its_code() {
+        for (status, kind, code) in [
+            (401, "authentication_error", "model.auth"),
+            (402, "billing_error", "model.budget"),
+            (403, "permission_error", "model.permission"),
+            (404, "not_found_error", "model.not_found"),
+            (413, "request_too_large", "model.too_large"),
+            (429, "rate_limit_error", "model.rate_limited"),
+            (500, "api_error", "model.error"),
+            (502, "api_error", "model.unreachable"),
+            (502, "unreachable_error", "model.unreachable"),
+            (504, "timeout_error", "model.unreachable"),
+            (529, "overloaded_error", "model.overloaded"),
+            (400, "invalid_request_error", "model.invalid_request"),
+            (418, "teapot_error", "model.error"),
+        ] {
+            let body = format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"why"}}}}"#);
+            let failure = failed(status, &body);
+            assert_eq!((failure.trouble.code.as_str(), failure.trouble.reason.as_str()), (code, "why"));
+        }
+    }
+
+    #[test]
+    fn an_error_page_is_quoted_and_its_status_counts() {
+        let failure = failed(503, "<html>down</html>");
+        assert_eq!(failure.trouble.code, "model.unreachable");
+        assert!(failure.trouble.reason.contains("503") && failure.trouble.reason.contains("down"));
+    }
+
+    #[test]
+    fn only_length_is_a_reason_to_shorten() {
+        let body = |message: &str| {
+            format!(r#"{{"error":{{"type":"invalid_request_error","message":"{message}"}}}}"#)
+        };
+        assert!(failed(400, &body("prompt is too long: 210000 tokens > 200000 maximum")).too_long);
+        assert!(failed(400, &body("This model's maximum context length is 8192 tokens")).too_long);
+        assert!(!failed(400, &body("tools.0.name: bad")).too_long);
+        assert!(failed(413, "{}").too_long);
+    }
+}

@@ -1,0 +1,133 @@
+//! A strict parser of message frames, for tests and fuzzing. It knows the grammar and shares no code with the writer.
+
+use ipc_schema::MessageSeq;
+use ipc_schema::letters::to_agent::{Attachment, Chat, ChatKind, Input, Message, Person, Quote};
+use ipc_schema::text_sanitize::clean;
+
+use super::frames;
+use crate::local_time;
+
+/// Reads frames as a strict reader of the grammar would.
+///
+/// # Panics
+/// Where the text is not of the grammar.
+pub fn parse(text: &str) -> Vec<Message> {
+    let mut rest = text;
+    let mut messages = Vec::new();
+    while !rest.is_empty() {
+        let (tag, wakes) = if rest.starts_with("<message ") { ("message", true) } else { ("context", false) };
+        let (whole, after) = split(rest, &format!("</{tag}>"));
+        let (head, mut body) = split(whole, ">");
+        let attr = |name: &str| attr_of(head, name);
+        let reply_to = body.starts_with("<reply-to").then(|| {
+            let (quote, after) = split(body, "</reply-to>\n");
+            body = after;
+            let (head, text) = split(quote, ">");
+            Quote { from: needed(head, "from"), text: unescape(text) }
+        });
+        let mut attachments = vec![];
+        while body.starts_with("<attachment") {
+            let (head, after) = split(body, "/>\n");
+            body = after;
+            attachments.push(Attachment {
+                path: attr_of(head, "path"),
+                name: needed(head, "name"),
+                mime: needed(head, "mime"),
+                bytes: number(&needed(head, "bytes")),
+                problem: attr_of(head, "problem"),
+            });
+        }
+        let id = needed(head, "id").parse();
+        let Ok(id) = id else { panic!("no id in {head}") };
+        messages.push(Message {
+            id,
+            wakes,
+            from: Person {
+                id: needed(head, "sender"),
+                name: needed(head, "from"),
+                owner: attr("owner").is_some(),
+            },
+            at: needed(head, "at"),
+            text: unescape(body),
+            edited: attr("edited").is_some(),
+            reply_to,
+            attachments,
+        });
+        rest = after.strip_prefix('\n').unwrap_or(after);
+    }
+    messages
+}
+
+fn split<'a>(text: &'a str, at: &str) -> (&'a str, &'a str) {
+    text.split_once(at).unwrap_or_else(|| panic!("no {at:?} in {text:?}"))
+}
+
+/// Attributes are read one after the other: what stands in a value is no name, whatever it looks like.
+fn attr_of(head: &str, name: &str) -> Option<String> {
+    let mut rest = head.split_once(' ')?.1;
+    while let Some((found, after)) = rest.split_once("=\"") {
+        let (value, after) = split(after, "\"");
+        if found.trim_start() == name {
+            return Some(unescape(value));
+        }
+        rest = after;
+    }
+    None
+}
+
+fn needed(head: &str, name: &str) -> String {
+    attr_of(head, name).unwrap_or_else(|| panic!("no {name} in {head:?}"))
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
+}
+
+fn unescape(text: &str) -> String {
+    text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
+}
+
+fn seen_label(text: &str) -> String {
+    clean(text).replace(['\n', '\t'], " ")
+}
+
+/// What a reader can see of a message: what is hidden is dropped on purpose, times are cut to the minute.
+pub fn visible(mut m: Message) -> Message {
+    m.from = Person { id: seen_label(&m.from.id), name: seen_label(&m.from.name), owner: m.from.owner };
+    m.at = seen_label(&local_time::to_the_minute(&m.at));
+    m.text = clean(&m.text);
+    m.reply_to = m.reply_to.map(|q| Quote { from: seen_label(&q.from), text: clean(&q.text) });
+    for file in &mut m.attachments {
+        file.path = file.path.as_deref().map(seen_label);
+        file.name = seen_label(&file.name);
+        file.mime = seen_label(&file.mime);
+        file.problem = file.problem.as_deref().map(seen_label);
+    }
+    m
+}
+
+/// What the fuzz target does: fields between record separators become messages, are framed, and are read back.
+pub fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let fields: Vec<&str> = text.split('\u{1e}').collect();
+    let messages: Vec<Message> = fields.chunks(8).zip(1..).map(|(fields, n)| message(n, fields)).collect();
+    let chat = Chat { id: "terminal:local".into(), kind: ChatKind::Direct, title: "Ann".into() };
+    let framed = frames(&Input { chat, messages: messages.clone(), context_omitted: 0 });
+    assert_eq!(parse(&framed), messages.into_iter().map(visible).collect::<Vec<_>>());
+}
+
+fn message(n: u64, fields: &[&str]) -> Message {
+    let field = |at: usize| fields.get(at).copied().unwrap_or_default().to_owned();
+    let some = |at: usize| fields.get(at).map(|field| (*field).to_owned());
+    let file = Attachment { path: some(5), name: field(6), mime: field(7), bytes: n, problem: some(3) };
+    Message {
+        id: MessageSeq(n),
+        wakes: n % 2 == 1,
+        from: Person { id: field(1), name: field(2), owner: n.is_multiple_of(3) },
+        at: field(3),
+        text: field(0),
+        edited: n.is_multiple_of(5),
+        reply_to: some(4).map(|text| Quote { from: field(2), text }),
+        attachments: if fields.len() > 5 { vec![file] } else { vec![] },
+    }
+}

@@ -1,0 +1,32 @@
+//! `ask_person`: asks in the chat of the turn. Every group may ask. The answer is a person's, and comes later.
+
+use ipc_schema::requests::AskPerson;
+
+use super::{Asker, Outcome};
+use crate::domain::outbound::{OutgoingText, Voice};
+use crate::policy::authorize::Allowed;
+use crate::store::NewQuestion;
+use crate::text;
+
+pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<AskPerson>) -> Outcome {
+    let (ask, _) = allowed.into_parts();
+    let services = asker.services;
+    let Some((channel, chat)) = asker.chat.clone() else {
+        return Outcome::refused("chat.away", "nobody can be asked here now; go on without the answer");
+    };
+    let (key, in_chat) = (asker.id.to_string(), chat.clone());
+    let (question, choices) = (ask.question.clone(), ask.choices.clone());
+    let to_say = move |code: &str| {
+        let parts = channel.split(&text::question(&question, &choices, code));
+        Some(OutgoingText { chat: in_chat, voice: Voice::Reply, key, parts, answers: None })
+    };
+    let now = services.clock.wall();
+    let expires = now.plus(services.install.file.host.question_expiry.0);
+    let new = NewQuestion { turn: asker.turn, request: asker.id.clone(), chat, ask, expires, now };
+    if let Err(e) = services.store.ask(new, to_say).await {
+        tracing::error!(run = %asker.run, code = e.code(), "a question was not asked: {e}");
+        return Outcome::refused(e.code(), "the host could not store the question; ask again later");
+    }
+    services.bell.ring();
+    Outcome::WaitsForPerson
+}

@@ -1,0 +1,89 @@
+//! Performs what agents ask of the host: one file per request. `run` calls [`perform`] for every request that it took
+//! from a letter, stores the answer and writes it to the box.
+//!
+//! A host that dies before the answer is stored performs the request again, so every action may run twice. An action
+//! acts for the group that the letter's directory belongs to, and never for a group that a letter names.
+
+mod ask_person;
+mod send_file;
+mod update_personality;
+
+use std::sync::Arc;
+
+use ipc_schema::letters::Request;
+use ipc_schema::requests::RequestArgs;
+use ipc_schema::{LetterId, Refusal, RefusalCode, RunId, TurnId};
+use serde_json::Value;
+
+use crate::channels::Channel;
+use crate::domain::group::Group;
+use crate::domain::outbound::{OutgoingText, SpooledFile};
+use crate::domain::{Authority, ChatId};
+use crate::policy::authorize::{Allowed, Decision, authorize};
+use crate::services::Services;
+
+/// Who asks, and from where.
+pub struct Asker<'a> {
+    pub services: &'a Services,
+    pub run: &'a RunId,
+    pub group: &'a Group,
+    pub turn: TurnId,
+    /// The request's letter.
+    pub id: &'a LetterId,
+    /// The chat of the turn, and its channel. `None` while the channel is off.
+    pub chat: Option<(Arc<dyn Channel>, ChatId)>,
+}
+
+/// What an action came to.
+#[derive(Debug)]
+pub enum Outcome {
+    Done(Value),
+    /// A file, which is queued in the transaction that stores the answer.
+    File(Value, OutgoingText, SpooledFile),
+    /// A person's answer becomes the verdict later.
+    WaitsForPerson,
+    Refused {
+        code: &'static str,
+        reason: String,
+    },
+}
+
+impl Outcome {
+    fn refused(code: &'static str, reason: impl Into<String>) -> Self {
+        Self::Refused { code, reason: reason.into() }
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { code: refusal.code.as_str(), reason: refusal.reason }
+    }
+}
+
+impl Asker<'_> {
+    /// The request, if the group may make it.
+    fn allowed<R: RequestArgs>(&self, request: R) -> Result<Allowed<R>, Refusal> {
+        match authorize(&Authority::of(&self.group.name), &self.group.tools, request) {
+            Decision::Allow(allowed) => Ok(allowed),
+            Decision::Ask(approval) => Err(approval.into()),
+            Decision::Refuse(refusal) => Err(refusal),
+        }
+    }
+}
+
+/// Authorizes and performs one request.
+pub async fn perform(asker: &Asker<'_>, request: Request) -> Outcome {
+    perform_allowed(asker, request).await.unwrap_or_else(Outcome::from)
+}
+
+async fn perform_allowed(asker: &Asker<'_>, request: Request) -> Result<Outcome, Refusal> {
+    Ok(match request {
+        Request::UpdatePersonality(args) => update_personality::perform(asker, asker.allowed(args)?).await,
+        Request::AskPerson(args) => ask_person::perform(asker, asker.allowed(args)?).await,
+        Request::SendFile(args) => send_file::perform(asker, asker.allowed(args)?).await,
+        Request::Unsupported { kind } => {
+            let why = format!("this host has no request {kind:?}; go on without it");
+            return Err(Refusal::new(RefusalCode::Unsupported, why));
+        }
+    })
+}
