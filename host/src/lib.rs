@@ -46,6 +46,7 @@ mod text;
 mod turns;
 mod unix_socket;
 mod volumes;
+mod workers;
 
 use std::process::ExitCode;
 

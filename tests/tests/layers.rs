@@ -37,6 +37,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("spool", 30),
     ("volumes", 30),
     ("config", 31),
+    ("workers", 25),
     ("dispatch", 22),
     ("turns", 22),
     ("policy", 21),
@@ -221,12 +222,22 @@ const PLATFORMS: [&str; 2] = ["telegram", "whatsapp"];
 /// Each platform's folder lies here, beside the registry.
 const REGISTRY: &str = "channels/mod.rs";
 
-/// Code that only tests and fuzz targets compile.
+/// Code that only tests and fuzz targets compile: the parent of the file declares its module behind `cfg(test)`.
 fn is_test_code(inside: &str) -> bool {
-    let name = inside.rsplit('/').next().unwrap();
-    inside.contains("/tests/")
-        || ["tests.rs", "example.rs", "fuzz_targets.rs", "delivery_model.rs"].contains(&name)
-        || name.ends_with("_tests.rs")
+    let path = source().join(inside);
+    path.ancestors().take_while(|path| *path != source()).any(|path| {
+        let module = path.file_stem().unwrap().to_string_lossy();
+        let folder = path.parent().unwrap();
+        let parents = [folder.join("mod.rs"), folder.with_extension("rs"), folder.join("lib.rs")];
+        let declared = |parent: &PathBuf| {
+            let text = fs::read_to_string(parent).unwrap_or_default();
+            let behind = |cfg: &str| {
+                ["", "pub "].iter().any(|vis| text.contains(&format!("{cfg}\n{vis}mod {module};")))
+            };
+            behind("#[cfg(test)]") || behind("#[cfg(any(test, fuzzing))]")
+        };
+        parents.iter().any(declared)
+    })
 }
 
 /// A channel is one folder and its entry in the registry, so nothing else may know a platform: neither by a name in
@@ -326,7 +337,7 @@ const OPENERS: [&str; 25] = [
     "host/src/config/first.rs",
     "host/src/config/personality.rs",
     "host/src/config/secrets.rs",
-    "host/src/daemon.rs",
+    "host/src/daemon/state.rs",
     "host/src/disk.rs",
     "host/src/gateway/exchange_log.rs",
     "host/src/mailbox/archive.rs",

@@ -48,6 +48,7 @@ pub use settings::{GatewaySettings, settings_of};
 
 use crate::domain::group::ModelChoice;
 use crate::model::{self, ApiError, Provider, ProviderError, Redactor};
+use crate::workers::Workers;
 use body_limits::{Bodies, RunShare};
 use exchange_log::Recorder;
 use throttle::{ConnectionRefusals, Refusals};
@@ -82,6 +83,8 @@ pub struct RunScope {
     pub ledger: Arc<dyn Ledger>,
     /// Ends [`Gateway::serve`], and every call in it.
     pub cancel: CancellationToken,
+    /// Counts the panics of its connections and calls.
+    pub workers: Workers,
 }
 
 /// The gateway of all runs: the providers with their keys, and the HTTP clients.
@@ -162,7 +165,9 @@ impl Gateway {
                     failpoint!("gateway.accept.after");
                     let run = Arc::clone(&run);
                     run.tasks.clone().spawn(async move {
-                        serve_connection(run, stream).await;
+                        let workers = run.scope.workers.clone();
+                        // A panic closes the connection, and the box asks again.
+                        let _ = workers.caught("a gateway connection", serve_connection(run, stream)).await;
                         drop(permit);
                     });
                 }

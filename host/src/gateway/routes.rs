@@ -79,7 +79,8 @@ async fn messages(
     };
     let (reply, replied) = oneshot::channel();
     let call = Call::new(Arc::clone(run), asked.len(), version, permit);
-    run.tasks.spawn(call.run(asked, reply));
+    let workers = run.scope.workers.clone();
+    run.tasks.spawn(async move { workers.caught("a model call", call.run(asked, reply)).await });
     Ok(replied.await.unwrap_or_else(|_| ended()))
 }
 

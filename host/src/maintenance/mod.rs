@@ -1,5 +1,5 @@
-//! What the host does by the clock: it watches the disk and the time, and by night makes a copy and clears away what
-//! has been kept long enough.
+//! What the host does by the clock: it watches the disk and the time, and by night it copies the database and removes
+//! what has been kept long enough. `daemon` spawns it.
 
 mod disk_watch;
 mod nightly;
@@ -14,11 +14,22 @@ use crate::domain::outbound::OutgoingText;
 use crate::services::Services;
 use crate::store::StoreError;
 
-pub use disk_watch::Watch;
+use disk_watch::Watch;
 
-/// Runs until the host drains.
-pub async fn run(services: Arc<Services>, watch: Watch, stop: CancellationToken) {
-    tokio::join!(watch.run(&services, &stop), nightly::run(&services, &stop));
+/// Looks at the disk, before anything is taken in, and spawns the workers, which run until the host drains.
+pub fn spawn(services: &Arc<Services>, stop: &CancellationToken) {
+    let mut first = Some(Watch::begin(services));
+    let (own, until) = (Arc::clone(services), stop.clone());
+    drop(services.workers.keep("the disk watch", move || {
+        let watch = first.take().unwrap_or_else(|| Watch::begin(&own));
+        let (services, stop) = (Arc::clone(&own), until.clone());
+        async move { watch.run(&services, &stop).await }
+    }));
+    let (own, until) = (Arc::clone(services), stop.clone());
+    drop(services.workers.keep("the nightly work", move || {
+        let (services, stop) = (Arc::clone(&own), until.clone());
+        async move { nightly::run(&services, &stop).await }
+    }));
 }
 
 /// Says something about the whole host where its owner reads: in the chats of `main` on platforms, and on the terminal

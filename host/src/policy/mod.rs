@@ -19,3 +19,4 @@ pub mod retention;
 pub mod retry;
 pub mod sandbox_plan;
 pub mod turn_quota;
+pub mod worker_restart;

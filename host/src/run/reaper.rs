@@ -1,4 +1,5 @@
-//! Boxes that belong to no run: their host died, or the engine was away, between a run's end and its box's.
+//! Removes boxes that belong to no run: their host died, or the engine was away, between the run's end and the box's
+//! removal. `daemon` runs it every hour, and a run that could not remove its box calls it.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -38,8 +39,14 @@ pub async fn keep_reaping(services: Arc<Services>) {
     }
 }
 
+/// Spawns a worker that reaps once.
+pub(super) fn spawn_reaper(services: &Arc<Services>) {
+    let reaping = Arc::clone(services);
+    drop(services.workers.keep("the reaper", move || reap(Arc::clone(&reaping))));
+}
+
 /// Removes every box of this install whose run has ended, as soon as the engine can be asked.
-pub async fn reap(services: Arc<Services>) {
+pub(super) async fn reap(services: Arc<Services>) {
     for tries in 1.. {
         match reap_once(&services).await {
             Ok(()) => return,

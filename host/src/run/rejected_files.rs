@@ -1,4 +1,4 @@
-//! What the box wrote that is no letter: removed, counted, and told to the operator without letting the box write the
+//! Removes and counts what the box wrote that is no letter. The log names some of it, so that a box cannot fill the
 //! operator's log.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ impl Run {
         for r in refused {
             self.tell_refused(r);
             *codes.entry(r.refusal.code.as_str()).or_default() += 1;
-            self.wall.done(&r.name);
+            self.mailbox.done(&r.name);
         }
         for (code, count) in codes {
             if let Err(e) = self.services.store.count(code, count).await {
@@ -31,7 +31,7 @@ impl Run {
         if let Err(e) = self.services.store.pass_over(self.run.clone(), n, r.refusal.code).await {
             tracing::warn!(run = %self.run, code = e.code(), "the refusal was not counted: {e}");
         }
-        self.wall.done(&r.name);
+        self.mailbox.done(&r.name);
     }
 
     /// Says at the end how many were not told since the last one that was.

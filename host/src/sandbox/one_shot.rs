@@ -1,9 +1,11 @@
 //! Runs a box once to its end: made by a plan like any other, and removed. `images` checks images with it, and `run`
 //! opens locked folders.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
 use bollard::query_parameters::CreateContainerOptions;
+use futures_util::FutureExt;
 
 use super::{Engine, EngineError, Exit, SLOW, translate};
 use crate::policy::sandbox_plan::ContainerSpec;
@@ -31,23 +33,17 @@ impl Engine {
     /// # Errors
     /// When the engine is away or hangs. A refusal of this one box is a [`Trial`].
     pub async fn on_trial(&self, spec: &ContainerSpec, within: Duration) -> Result<Trial, EngineError> {
+        self.removed_after(&spec.name, self.tried(spec, within)).await
+    }
+
+    async fn tried(&self, spec: &ContainerSpec, within: Duration) -> Result<Trial, EngineError> {
         let options = CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
         let body = translate::container(spec);
         let made = self.ask("make a box", SLOW, self.docker()?.create_container(Some(options), body)).await;
-        let made = match made {
-            Ok(made) => made,
-            Err(e) => {
-                // The engine may have made it all the same.
-                self.tidy(&spec.name).await;
-                return not_started(e);
-            }
+        let container = match &made {
+            Ok(made) => &made.id,
+            Err(_) => return made.map(|_| Trial::StillRunning).or_else(not_started),
         };
-        let trial = self.tried(&made.id, within).await;
-        self.tidy(&made.id).await;
-        trial
-    }
-
-    async fn tried(&self, container: &str, within: Duration) -> Result<Trial, EngineError> {
         if let Err(e) = self.ask("start a box", SLOW, self.docker()?.start_container(container, None)).await {
             return not_started(e);
         }
@@ -61,9 +57,25 @@ impl Engine {
         Ok(Trial::Ended { exit, words: String::from_utf8_lossy(&words).into_owned() })
     }
 
-    async fn tidy(&self, container: &str) {
-        if let Err(e) = self.remove(container).await {
-            tracing::warn!(code = e.code(), "a box on trial stays until the next start: {e}");
+    /// Works with a box that is made for this only, and removes it whatever comes of the work: an answer, an error or a
+    /// panic. By its name: an engine that gave no answer may have made it all the same.
+    pub(super) async fn removed_after<T>(&self, name: &str, work: impl Future<Output = T>) -> T {
+        let done = AssertUnwindSafe(work).catch_unwind().await;
+        let removed = match AssertUnwindSafe(self.remove(name)).catch_unwind().await {
+            Ok(removed) => Ok(removed),
+            Err(panic) => {
+                drop(self.remove(name).await);
+                Err(panic)
+            }
+        };
+        match (done, removed) {
+            (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
+            (Ok(done), Ok(removed)) => {
+                if let Err(e) = removed {
+                    tracing::warn!(code = e.code(), "the box {name} stays for now: {e}");
+                }
+                done
+            }
         }
     }
 }

@@ -95,11 +95,7 @@ impl Engine {
             .put(FILE, &order)
             .map_err(|e| failed(to_agent, &e))?;
         let from = UntrustedDir::open(from_agent).map_err(|e| failed(from_agent, &e))?;
-        let seen = self.run_probe(spec, &from, uid).await;
-        // By its name: an engine that gave no answer may have made it all the same.
-        if let Err(e) = self.remove(&spec.name).await {
-            tracing::warn!(code = e.code(), "the probe box {} stays for now: {e}", spec.name);
-        }
+        let seen = self.removed_after(&spec.name, self.run_probe(spec, &from, uid)).await;
         let (report, outside, texts) = seen?;
         Ok(Probed { report, outside, texts, took: begun.elapsed() })
     }

@@ -56,6 +56,7 @@ pub use groups::Admission;
 pub use handle::Store;
 pub use inbox::{Accepted, CommandRow, Intake, StrangerSeen};
 pub use input::{BeginState, Composed, InputState, Patience};
+pub use letters::letter_to_agent;
 pub use open::known_damage;
 pub use posture_gaps::PostureGap;
 pub use restore::{Restored, Transcripts, begin_restore, restore, verify};

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Gateway, GatewaySettings, Ledger, ModelChoice, RunScope, Usage};
 use crate::domain::{ProviderKind, Secret};
 use crate::model::{ProviderSettings, RetryLimits};
+use crate::workers::Workers;
 use provider::{Provider, Reply, anthropic};
 
 /// Long enough for any machine; a test that waits this long has failed.
@@ -152,6 +153,7 @@ impl World {
             exchanges_dir: directory.path().join("model"),
             ledger: Arc::new(Book(books, Arc::clone(&refused))),
             cancel: CancellationToken::new(),
+            workers: Workers::default(),
         });
         let listener = crate::unix_socket::bind(directory.path(), "gateway.sock", 0o660, None).unwrap();
         let serving = tokio::spawn(Arc::clone(&gateway).serve(listener, Arc::clone(&scope)));
