@@ -213,11 +213,11 @@ pub struct MountFile {
 settings! {
     /// Which tools the model may use.
     ToolsFile {
-        /// What happens with tools that no rule names: allow, record, ask or deny. `ask` refuses until there is a way to
-        /// ask.
+        /// What happens with tools that no rule names: allow, record, ask or deny. `ask` refuses until there is a way
+        /// to ask.
         default: ToolVerdict = ToolVerdict::Record;
         /// The first rule that fits decides.
-        #[schemars(example = [serde_json::json!({ "tool": "run_command", "command": "git push*", "verdict": "deny" })])]
+        #[schemars(example = [ToolRuleFile::example()])]
         rules: Vec<ToolRuleFile> = Vec::new();
     }
 }
@@ -233,6 +233,13 @@ pub struct ToolRuleFile {
     pub command: Option<String>,
     /// What happens: allow, record, ask, deny.
     pub verdict: ToolVerdict,
+}
+
+impl ToolRuleFile {
+    fn example() -> Self {
+        let command = Some("git push*".into());
+        Self { tool: "run_command".into(), command, verdict: ToolVerdict::Deny }
+    }
 }
 
 impl From<ToolsFile> for ToolPolicy {

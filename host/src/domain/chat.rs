@@ -1,4 +1,4 @@
-//! Channels, chats and the people in them.
+//! Channels, chats and senders, and the parsing of their ids.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,10 +14,10 @@ pub enum ChannelName {
 }
 
 impl ChannelName {
-    /// Every channel this build has.
+    /// Every channel of this build.
     pub const ALL: [ChannelName; 2] = [Self::Terminal, Self::Telegram];
 
-    /// The name as it stands before the colon of a chat's id.
+    /// The part of a chat's id before the colon.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Terminal => "terminal",
@@ -32,7 +32,7 @@ impl fmt::Display for ChannelName {
     }
 }
 
-/// A text that does not name a chat or a person.
+/// The text is no id of a chat or a sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no {what}: write CHANNEL:ID, with one of the channels terminal, telegram")]
 pub struct BadAddress {
@@ -48,7 +48,7 @@ fn channel_of(what: &'static str, text: &str) -> Result<ChannelName, BadAddress>
     if fits { Ok(channel) } else { Err(bad()) }
 }
 
-/// `CHANNEL:ID` behind a checked door, for chats and for people.
+/// Defines an id `CHANNEL:ID` that only its parser can make.
 macro_rules! address {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
         $(#[$doc])*
@@ -93,7 +93,7 @@ macro_rules! address {
 }
 
 address!(
-    /// One room, or one topic of it: `telegram:-100123/42`, `terminal:local`.
+    /// A chat, or one topic of it: `telegram:-100123/42`, `terminal:local`.
     ChatId, "chat"
 );
 address!(
@@ -106,17 +106,15 @@ impl ChatId {
         self.channel
     }
 
-    /// What stands after the colon: the platform's own id.
+    /// The platform's own id: the part after the colon.
     pub fn local(&self) -> &str {
         self.text.split_once(':').map_or("", |(_, local)| local)
     }
 }
 
-/// What sort of chat it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChatKind {
-    /// The agent and one person.
     Direct,
     Room,
 }

@@ -1,4 +1,5 @@
-//! The words of the glossary as data. No IO, no clock, no runtime.
+//! Data types that every floor shares: the vocabulary of the product. They do no I/O, read no clock and use no
+//! runtime.
 
 pub mod authority;
 pub mod chat;

@@ -1,4 +1,4 @@
-//! A value that is never printed.
+//! A secret value that is never printed.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ impl Secret {
         Self(text.trim().to_owned())
     }
 
-    /// The secret itself: for a header or a URL on its way out, and nowhere else.
+    /// The secret, for a header or a URL of an outgoing request only.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Pure rules. Each takes facts and gives a verdict; none touches a file, a socket or a clock.
+//! Pure rules: each function gets data and returns a decision. None may touch a file, a socket or a clock.
 
 pub mod admission;
 pub mod answer_throttle;
