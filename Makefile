@@ -21,7 +21,7 @@ build: toolchain ## Build the host and the static runner
 	$(call compile,the agent-runner,$(RUNNER),agent-runner ipc-schema,$(STATIC),--profile runner --package agent-runner --target $(TRIPLE))
 	@install -m 755 $(RUNNER) "$(BIN)/agent-runner"
 
-# What takes the runner's place where boxes are attacked: static like it, and nothing that anybody installs.
+# The hostile agent that takes the runner's place in tests: static like the runner, and never installed.
 evil: toolchain
 	@$(STATIC) cargo build --quiet --profile runner --package evil-agent --target $(TRIPLE)
 	@install -m 755 target/$(TRIPLE)/runner/evil-agent "$(BIN)/evil-agent"
@@ -51,25 +51,25 @@ check: test fuzz ## What CI runs: the tests, a minute of fuzzing, formatting and
 
 # A test build of its own: host and runner with failpoints, the journeys' programs beside them.
 CRASH := $(CURDIR)/target/crash
-crash: toolchain ## Kill it everywhere, then judge (KILLS=500 CHANNEL=keyed|telegram POLICY=edit, or SHOW=sweep|storm|moments|rolling|starts|rivals)
+crash: toolchain ## Kill host, boxes and engine everywhere and check what people saw (KILLS=500 CHANNEL=terminal|telegram POLICY=edit, or SHOW=sweep|soak|invariants|rolling|starts|rivals)
 	@cargo build --quiet --target-dir $(CRASH) --package lazaret --features failpoints
 	@cargo build --quiet --target-dir $(CRASH) --package journeys --bins
 	@RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" cargo build --quiet --target-dir $(CRASH) --target $(TRIPLE) --package agent-runner --features failpoints
 	@export LAZARET_BIN=$(CRASH)/debug/lazaret LAZARET_RUNNER_BIN=$(CRASH)/$(TRIPLE)/debug/agent-runner; \
-		for show in $(or $(SHOW),$(if $(KILLS)$(MESSAGES),storm,sweep storm)); do $(CRASH)/debug/crash $$show $(foreach name,KILLS MESSAGES CHANNEL POLICY SEED N ONLY SWEEP AT_ONCE,$(if $($(name)),$(name)="$($(name))")); done
+		for show in $(or $(SHOW),$(if $(KILLS)$(MESSAGES),soak,sweep soak)); do $(CRASH)/debug/crash $$show $(foreach name,KILLS MESSAGES CHANNEL POLICY SEED N ONLY SWEEP AT_ONCE,$(if $($(name)),$(name)="$($(name))")); done
 
-bench: engine build image ## Measure what the goals say, one line of JSON each (N=30 IMAGE=lazaret-agent VERBOSE=1)
+bench: engine build image ## Measure the speed goals, one line of JSON each (N=30 IMAGE=lazaret-agent VERBOSE=1)
 	@cargo build --quiet --release --package journeys --bin bench
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
 		"$(BIN)/bench" $(foreach name,N IMAGE,$(if $($(name)),$(name)="$($(name))")) $(if $(VERBOSE),--verbose)
 
-hostile: engine build evil ## An agent that is turned against its owner (SHOW=cases|race|flood, ONLY=a15, RUNTIME=runsc|runsc-uncounted, SECONDS=60)
+hostile: engine build evil ## Run the table of attacks by a hostile agent (SHOW=cases|race|flood, ONLY=a15, RUNTIME=runsc|runsc-uncounted, SECONDS=60)
 	@cargo build --quiet --release --package journeys --bin hostile
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" LAZARET_EVIL_BIN="$(BIN)/evil-agent" \
 		"$(BIN)/hostile" $(or $(SHOW),cases) $(foreach name,ONLY RUNTIME SECONDS,$(if $($(name)),$(name)="$($(name))"))
 
 SECONDS ?= 60
-fuzz: toolchain ## Foreign bytes at every parser (SECONDS=60 for all together, TARGET=name for one)
+fuzz: toolchain ## Fuzz every parser of foreign bytes (SECONDS=60 for all together, TARGET=name for one)
 	@SECONDS_ALL="$(SECONDS)" TARGET="$(TARGET)" tests/fuzz/run.sh
 
 live: engine build image ## One real turn with a real key (ANTHROPIC_API_KEY or OPENAI_BASE_URL); never in CI

@@ -1,8 +1,6 @@
-//! Entry points for the fuzz targets: one for each parser of the runner that reads foreign bytes, and those of the
-//! protocol crate.
-//!
-//! Each one panics when an invariant does not hold. They are compiled in fuzz builds and in tests, which run the
-//! committed corpus through them.
+//! The fuzz targets of the runner: one for every parser that reads foreign bytes, those of the protocol included.
+//! `tests/fuzz` calls them. Each does with the bytes what the runner does, and panics if a property does not hold. They
+//! exist in fuzz builds and in tests, which run them over the committed corpus.
 
 use ipc_schema::directory_layout::{self, FileName};
 use ipc_schema::image_inventory::{ImageInventory, PROGRAMS};
@@ -10,11 +8,11 @@ use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, ToAgentLetter};
 
 use crate::{model, prompt, tool_policy, transcript};
 
-/// A fuzz target: its name and its entry point.
-pub type Door = (&'static str, fn(&[u8]));
+/// A fuzz target with its name.
+pub type FuzzTarget = (&'static str, fn(&[u8]));
 
-/// Every fuzz target of this crate, by name.
-pub const FUZZ_TARGETS: [Door; 9] = [
+/// All fuzz targets.
+pub const FUZZ_TARGETS: [FuzzTarget; 9] = [
     ("answer_stream", model::fuzz_targets::answer_stream),
     ("file_name", file_name),
     ("frames", prompt::fuzz),
@@ -73,18 +71,18 @@ fn file_name(data: &[u8]) {
 mod tests {
     use super::*;
 
-    /// What a fuzz run has found once stays found: every file of the corpus knocks at its door.
+    /// Inputs that a fuzz run has found once stay tested: every file of the corpus runs through its target.
     #[test]
-    fn the_corpus_knocks_at_every_door() {
-        for (name, door) in FUZZ_TARGETS {
+    fn every_target_accepts_its_corpus() {
+        for (name, target) in FUZZ_TARGETS {
             let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus");
             let files: Vec<_> = std::fs::read_dir(format!("{corpus}/{name}")).unwrap().collect();
             assert!(files.len() >= 2, "{name} has no corpus");
             for file in files {
-                door(&std::fs::read(file.unwrap().path()).unwrap());
+                target(&std::fs::read(file.unwrap().path()).unwrap());
             }
-            door(b"");
-            door(&[0xff; 64]);
+            target(b"");
+            target(&[0xff; 64]);
         }
     }
 }

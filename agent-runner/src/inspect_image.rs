@@ -32,7 +32,7 @@ const SYSTEM: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 pub fn inspect(paths: &BoxPaths) -> io::Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
-    let offers = ImageInventory {
+    let inventory = ImageInventory {
         runner: env!("CARGO_PKG_VERSION").to_owned(),
         system: SYSTEM.iter().find_map(|file| pretty_name(&fs::read_to_string(file).ok()?)),
         shell: Shell::probe().map(|shell| shell.name()),
@@ -46,7 +46,7 @@ pub fn inspect(paths: &BoxPaths) -> io::Result<()> {
     };
     let dir = paths.ipc_from_agent();
     let draft = dir.join(format!(".{FILE}"));
-    fs::write(&draft, serde_json::to_vec(&offers)?)?;
+    fs::write(&draft, serde_json::to_vec(&inventory)?)?;
     fs::rename(draft, dir.join(FILE))
 }
 
@@ -77,8 +77,8 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(paths.ipc_from_agent()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, [FILE]);
-        let offers = ImageInventory::read(&fs::read(paths.ipc_from_agent().join(FILE)).unwrap()).unwrap();
-        assert_eq!(offers.runner, env!("CARGO_PKG_VERSION"));
+        let inventory = ImageInventory::read(&fs::read(paths.ipc_from_agent().join(FILE)).unwrap()).unwrap();
+        assert_eq!(inventory.runner, env!("CARGO_PKG_VERSION"));
     }
 
     #[test]

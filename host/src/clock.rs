@@ -1,8 +1,9 @@
-//! The one clock. `domain` and the pure rooms never read it: they are given a [`Moment`].
+//! The host's clock. Everything that needs the time asks it, or gets a [`Moment`] from a caller, as `domain` and the
+//! pure rooms do.
 //!
-//! Wall time is not asked of the system each time. It is the system's time at the start plus what has passed since,
-//! sleep included: somebody who sets the machine's clock, or a time server that corrects it, does not make a waiting
-//! reply a year old between two lines. How the system's clock is followed all the same is [`Follower`]'s.
+//! The clock reads the system's wall time once, at the start, and adds the time that has passed since, sleep included.
+//! So a waiting reply does not become a year old when somebody sets the machine's clock. [`Follower`] decides when the
+//! host adopts the system's new time.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -11,12 +12,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::domain::moment::{Moment, WallMs};
 
-/// Wall time less the time since the machine was booted, in milliseconds. One for the process, because there is one
-/// truth.
+/// Wall time less the time since boot, in milliseconds. All clocks of the process share it.
 static OFFSET: AtomicI64 = AtomicI64::new(UNSET);
 const UNSET: i64 = i64::MIN;
 
-/// Reads wall and monotonic time together. Cheap to copy; the monotonic zero is the process's start.
+/// Reads wall and monotonic time together. Monotonic time counts from when the clock was made.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     zero: Instant,
@@ -25,40 +25,39 @@ pub struct Clock {
 impl Clock {
     /// A clock whose monotonic time starts now.
     pub fn new() -> Self {
-        // The first clock of the process decides; the others find it decided.
+        // The first clock of the process sets the offset; the others use it.
         let _ = OFFSET.compare_exchange(UNSET, system() - since_boot(), Ordering::AcqRel, Ordering::Acquire);
         Self { zero: Instant::now() }
     }
 
-    /// Now, on both clocks.
     pub fn now(&self) -> Moment {
         Moment { wall: self.wall(), mono: self.zero.elapsed() }
     }
 
-    /// When it was made, by what is known of the time now.
+    /// The wall time at which this clock was made, by the offset that holds now.
     pub fn began(&self) -> WallMs {
         let since = i64::try_from(self.zero.elapsed().as_millis()).unwrap_or(i64::MAX);
         WallMs(self.wall().0.saturating_sub(since))
     }
 
-    /// Now, for rows and people.
+    /// The time for rows and people.
     pub fn wall(&self) -> WallMs {
         WallMs(since_boot().saturating_add(OFFSET.load(Ordering::Acquire)).max(0))
     }
 
-    /// Compares with the system's clock. Small differences are followed at once.
+    /// Compares this clock with the system's, and adopts a small difference. A large one is returned.
     pub fn check(&self, follower: &mut Follower) -> Option<Stepped> {
-        let verdict = follower.compare(self.wall().0, system());
-        if let Verdict::Follow(by) = verdict {
+        let difference = follower.compare(self.wall().0, system());
+        if let Difference::Small(by) = difference {
             self.adopt(by);
         }
-        match verdict {
-            Verdict::Stepped(stepped) => Some(stepped),
-            Verdict::Follow(_) | Verdict::Same => None,
+        match difference {
+            Difference::Stepped(stepped) => Some(stepped),
+            Difference::Small(_) | Difference::None => None,
         }
     }
 
-    /// Goes over to the system's time, `by` milliseconds away.
+    /// Adopts the system's time, which is `by` milliseconds ahead.
     pub fn adopt(&self, by: i64) {
         OFFSET.fetch_add(by, Ordering::AcqRel);
     }
@@ -70,21 +69,21 @@ fn system() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Milliseconds since the machine was booted; a machine that sleeps goes on counting.
+/// Milliseconds since boot, sleep included.
 fn since_boot() -> i64 {
     let time = clock_gettime(ClockId::Boottime);
     time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000)
 }
 
-/// What a time server corrects bit by bit, and nobody notices.
+/// Milliseconds that a time server may correct without anybody noticing.
 const SMALL: i64 = 2_000;
 
-/// How the system's clock is followed.
+/// Decides when the host adopts the system's time.
 ///
-/// Up to two seconds: at once. More was done by somebody, and it is not known who was wrong, the clock before (a
-/// machine without a battery starts in 1970) or the clock now (a slip of the operator's, mended in a minute). So it
-/// is told at once, and followed when the next look finds the same difference. The one who follows then moves the
-/// times of what waits along, so that nothing has grown old by it.
+/// A difference of up to two seconds is adopted at once. Somebody has caused a larger one, and either clock may be
+/// wrong: the host's (a machine without a battery starts in 1970) or the system's (a slip of the operator, corrected in
+/// a minute). So the first comparison only reports it, and the next one that finds the same difference confirms it. The
+/// caller then adopts it and moves the times of waiting work along, so that nothing becomes old by it.
 #[derive(Debug, Default)]
 pub struct Follower {
     seen: Option<i64>,
@@ -93,34 +92,34 @@ pub struct Follower {
 /// The system's clock was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stepped {
-    /// By how many milliseconds it is ahead of ours; less than zero: behind.
+    /// How many milliseconds the system is ahead of the host; below zero: behind.
     pub by: i64,
-    /// It has stood so for a look: it is to be followed.
-    pub stands: bool,
+    /// Whether two comparisons in a row have found this difference, so that the host adopts it.
+    pub confirmed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Same,
-    Follow(i64),
+enum Difference {
+    None,
+    Small(i64),
     Stepped(Stepped),
 }
 
 impl Follower {
-    fn compare(&mut self, ours: i64, system: i64) -> Verdict {
+    fn compare(&mut self, ours: i64, system: i64) -> Difference {
         let by = system.saturating_sub(ours);
         let before = self.seen.take();
         if by == 0 {
-            return Verdict::Same;
+            return Difference::None;
         }
         if by.abs() <= SMALL {
-            return Verdict::Follow(by);
+            return Difference::Small(by);
         }
-        let stands = before.is_some_and(|before| before.abs_diff(by) <= SMALL.unsigned_abs());
-        if !stands {
+        let confirmed = before.is_some_and(|before| before.abs_diff(by) <= SMALL.unsigned_abs());
+        if !confirmed {
             self.seen = Some(by);
         }
-        Verdict::Stepped(Stepped { by, stands })
+        Difference::Stepped(Stepped { by, confirmed })
     }
 }
 
@@ -135,20 +134,20 @@ mod tests {
     #[test]
     fn a_clock_that_drifts_is_followed_at_once() {
         let mut follower = Follower::default();
-        assert_eq!(follower.compare(NOW, NOW), Verdict::Same);
-        assert_eq!(follower.compare(NOW, NOW + 1_500), Verdict::Follow(1_500));
-        assert_eq!(follower.compare(NOW, NOW - 2_000), Verdict::Follow(-2_000));
+        assert_eq!(follower.compare(NOW, NOW), Difference::None);
+        assert_eq!(follower.compare(NOW, NOW + 1_500), Difference::Small(1_500));
+        assert_eq!(follower.compare(NOW, NOW - 2_000), Difference::Small(-2_000));
     }
 
     #[test]
-    fn a_clock_that_is_set_is_followed_when_it_stands() {
+    fn a_clock_that_is_set_is_followed_at_the_second_look() {
         for by in [HOUR, -HOUR, YEAR, -YEAR] {
             let mut follower = Follower::default();
             let told = follower.compare(NOW, NOW + by);
-            assert_eq!(told, Verdict::Stepped(Stepped { by, stands: false }));
+            assert_eq!(told, Difference::Stepped(Stepped { by, confirmed: false }));
             // A minute on, both went on, and the new one is being corrected by a little.
             let told = follower.compare(NOW + 60_000, NOW + 60_000 + by + 900);
-            assert_eq!(told, Verdict::Stepped(Stepped { by: by + 900, stands: true }));
+            assert_eq!(told, Difference::Stepped(Stepped { by: by + 900, confirmed: true }));
         }
     }
 
@@ -156,11 +155,11 @@ mod tests {
     fn a_slip_that_is_mended_was_never_followed() {
         let mut follower = Follower::default();
         follower.compare(NOW, NOW + YEAR);
-        assert_eq!(follower.compare(NOW + 60_000, NOW + 60_000), Verdict::Same);
-        // And one that is replaced by another has to stand anew.
+        assert_eq!(follower.compare(NOW + 60_000, NOW + 60_000), Difference::None);
+        // Another difference begins from the first comparison again.
         follower.compare(NOW, NOW + YEAR);
         let told = follower.compare(NOW, NOW + HOUR);
-        assert_eq!(told, Verdict::Stepped(Stepped { by: HOUR, stands: false }));
+        assert_eq!(told, Difference::Stepped(Stepped { by: HOUR, confirmed: false }));
     }
 
     #[test]

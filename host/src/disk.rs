@@ -1,6 +1,5 @@
-//! What the host asks of a disk: how much room there is, whether it may be written, a ballast that is given back when
-//! it is full, and files and folders by their names. The names are the host's own: what an agent may write is
-//! `ipc_schema::untrusted_fs`'s.
+//! Files, folders and free space, for every room of the host. The paths are the host's own: files that an agent can
+//! write are read through `ipc_schema::untrusted_fs`, never from here.
 
 #![allow(
     clippy::disallowed_methods,
@@ -17,20 +16,19 @@ use rustix::fs::{FallocateFlags, StatVfsMountFlags, fallocate, statvfs};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-/// What a file system has to say.
+/// The free space of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// Bytes that may still be written.
     pub free: u64,
-    /// Names that may still be made; many where the file system makes room for them as it goes.
+    /// Files that may still be made; very many where the file system has no fixed number.
     pub names: u64,
-    /// All that it was made for, taken or not.
+    /// All files that the file system was made for.
     pub all_names: u64,
-    /// Whether it is mounted read-only.
     pub read_only: bool,
 }
 
-/// The room of the file system that holds `path`.
+/// The free space of the file system that holds `path`.
 ///
 /// # Errors
 /// What statvfs(3) says.
@@ -46,8 +44,8 @@ pub fn room(path: &Path) -> io::Result<Room> {
     })
 }
 
-/// Tries to write in a directory. A file system that has shut itself after an error of its disk (ext4's
-/// `emergency_ro`) still calls itself writable in statvfs(3); only who writes is told.
+/// Writes a file into a directory and removes it. After a disk error ext4 refuses writes (`emergency_ro`), but
+/// statvfs(3) still calls it writable; only a write finds out.
 ///
 /// # Errors
 /// What open(2) and write(2) say.
@@ -58,13 +56,13 @@ pub fn probe(dir: &Path) -> io::Result<()> {
     written.and(removed)
 }
 
-/// Whether an error says that nothing more can be stored, whoever tries: no room, no quota, a read-only disk.
+/// Whether an error means that nothing can be stored at all: no space, no quota, a read-only disk.
 pub fn refuses_everything(e: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(e.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }
 
-/// Writes a file's bytes to the disk, and then the name that it has.
+/// Makes a file's bytes and then its name durable.
 ///
 /// # Errors
 /// What fsync(2) says.
@@ -73,7 +71,7 @@ pub fn sync(file: &Path) -> io::Result<()> {
     sync_dir(file.parent().unwrap_or(Path::new(".")))
 }
 
-/// Writes a directory's names to the disk.
+/// Makes a directory's names durable.
 ///
 /// # Errors
 /// What fsync(2) says.
@@ -81,14 +79,14 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// A path with something more at the end of its name: `lazaret.db` and `-wal`.
+/// A path with `more` appended to its name: `lazaret.db` and `-wal`.
 pub fn beside(path: &Path, more: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(more);
     name.into()
 }
 
-/// Removes a file; one that is gone is no error.
+/// Removes a file. A missing file is no error.
 ///
 /// # Errors
 /// What unlink(2) says.
@@ -193,15 +191,15 @@ pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(fs::read_dir(dir)?.flatten().map(|entry| entry.path()).collect())
 }
 
-/// The same; none where there is no such folder.
+/// As [`list`]; empty where the folder cannot be read.
 pub fn inside(dir: &Path) -> Vec<PathBuf> {
     list(dir).unwrap_or_default()
 }
 
-/// Work that waits for the disk, on a thread that may.
+/// Runs work that waits for the disk on a thread where that is allowed.
 ///
 /// # Errors
-/// The work's own; or that it panicked.
+/// The work's error, or its panic.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -215,12 +213,11 @@ pub struct Digesting<W> {
 }
 
 impl<W> Digesting<W> {
-    /// On the way to `to`.
     pub fn new(to: W) -> Self {
         Self { to, digest: Sha256::new() }
     }
 
-    /// Where it went, and the digest in lower-case hex.
+    /// The writer, and the digest in lower-case hex.
     pub fn done(self) -> (W, String) {
         (self.to, hex(self.digest))
     }
@@ -242,8 +239,8 @@ pub fn hex(digest: Sha256) -> String {
     digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Puts a file in its place with these rights, under a name of its own first: nobody ever sees half of it, and of two
-/// that put the same the last one stands. It is given to a group where one is named.
+/// Replaces a file in one step, so that nobody ever reads half of it. Of two callers the last one wins. The file
+/// belongs to `gid` where one is given.
 ///
 /// # Errors
 /// What open(2), write(2), chown(2) and rename(2) say.
@@ -256,7 +253,7 @@ pub fn put(path: &Path, bytes: &[u8], mode: u32, gid: Option<u32>) -> io::Result
     put.inspect_err(|_| drop(remove(&staged)))
 }
 
-/// Makes a folder with these rights, whatever the umask is.
+/// Makes a folder with this mode, whatever the umask is.
 ///
 /// # Errors
 /// What mkdir(2) and chmod(2) say.
@@ -265,25 +262,25 @@ pub fn dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Makes a folder that the group may use. The set-group-id bit gives its group to every file that the host makes in it
-/// (inode(7)).
+/// Makes a folder that the group `gid` may use. A set-group-id bit in `mode` gives that group to every file that the
+/// host makes in it (inode(7)).
 ///
 /// # Errors
 /// What mkdir(2), chown(2) and chmod(2) say.
 pub fn shared_dir(path: &Path, gid: u32, mode: u32) -> io::Result<()> {
     fs::create_dir_all(path)?;
-    // Before the rights: chown(2) may take the set-group-id bit away.
+    // chown(2) comes first, because it may clear the set-group-id bit.
     chown(path, None, Some(gid))?;
     dir(path, mode)
 }
 
-/// Whether the ballast at `path` really holds `bytes` of the disk.
+/// Whether the ballast at `path` has `bytes` allocated on the disk.
 pub fn holds(path: &Path, bytes: u64) -> bool {
-    // Blocks count 512 bytes each, whatever the file system's own size is (stat(2)).
+    // stat(2) counts blocks of 512 bytes on every file system.
     fs::metadata(path).is_ok_and(|m| m.len() == bytes && m.blocks().saturating_mul(512) >= bytes)
 }
 
-/// Makes the ballast: blocks that are really taken, not a hole. Nothing is left of one that did not fit.
+/// Makes the ballast out of allocated blocks, not of a hole. A ballast that does not fit is removed again.
 ///
 /// # Errors
 /// What fallocate(2) says.
@@ -300,7 +297,7 @@ pub fn make_ballast(path: &Path, bytes: u64) -> io::Result<()> {
     made.inspect_err(|_| drop(remove(path)))
 }
 
-/// For file systems that cannot reserve: zeros do it everywhere that does not compress them.
+/// Writes zeros, for file systems without fallocate(2). This does not work where the file system compresses.
 fn fill(file: &mut File, bytes: u64) -> io::Result<()> {
     let zeros = vec![0; 1 << 20];
     let mut left = bytes;

@@ -1,6 +1,6 @@
-//! The doors for the fuzz targets: one for every parser of the host that meets foreign bytes. Each does with the bytes
-//! what the host does, and panics where something does not hold that must. They are open in fuzz builds and in tests,
-//! where the committed corpus knocks at them.
+//! The fuzz targets of the host: one for every parser that reads foreign bytes. `tests/fuzz` calls them. Each does with
+//! the bytes what the host does, and panics if a property does not hold. They exist in fuzz builds and in tests, which
+//! run them over the committed corpus.
 
 use ipc_schema::text_sanitize::clean;
 
@@ -12,11 +12,11 @@ use crate::domain::{ChatKind, SenderId, WallMs};
 use crate::policy::admission::{self, AdmissionDecision};
 use crate::{backup, config, model, report, sandbox, text};
 
-/// A door, by the name of its target.
-pub type Door = (&'static str, fn(&[u8]));
+/// A fuzz target with its name.
+pub type FuzzTarget = (&'static str, fn(&[u8]));
 
-/// All of them.
-pub const FUZZ_TARGETS: [Door; 16] = [
+/// All fuzz targets.
+pub const FUZZ_TARGETS: [FuzzTarget; 16] = [
     ("admission", admission),
     ("anthropic_stream", model::fuzz_targets::anthropic_stream),
     ("archive", backup::fuzz),
@@ -115,7 +115,10 @@ fn names(data: &[u8]) {
 
 fn one_line(label: &str) {
     assert!(label.chars().count() <= 100 && label == label.trim(), "{label:?}");
-    assert!(label.chars().all(|c| !c.is_control() && !ipc_schema::text_sanitize::is_unseen(c)), "{label:?}");
+    assert!(
+        label.chars().all(|c| !c.is_control() && !ipc_schema::text_sanitize::is_zero_width(c)),
+        "{label:?}"
+    );
 }
 
 /// A line of a chat's client, and of the host.
@@ -139,18 +142,18 @@ fn image_passwd(data: &[u8]) {
 mod tests {
     use super::*;
 
-    /// What a fuzz run has found once stays found: every file of the corpus knocks at its door.
+    /// Inputs that a fuzz run has found once stay tested: every file of the corpus runs through its target.
     #[test]
-    fn the_corpus_knocks_at_every_door() {
-        for (name, door) in FUZZ_TARGETS {
+    fn every_target_accepts_its_corpus() {
+        for (name, target) in FUZZ_TARGETS {
             let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus");
             let files: Vec<_> = std::fs::read_dir(format!("{corpus}/{name}")).unwrap().collect();
             assert!(files.len() >= 2, "{name} has no corpus");
             for file in files {
-                door(&std::fs::read(file.unwrap().path()).unwrap());
+                target(&std::fs::read(file.unwrap().path()).unwrap());
             }
-            door(b"");
-            door(&[0xff; 64]);
+            target(b"");
+            target(&[0xff; 64]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator reads when a command fails, and how output is written.
+//! Writes the output and the errors of commands.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -8,15 +8,15 @@ pub use ipc_schema::text_sanitize::safe_line;
 
 use ipc_schema::text_sanitize::is_hidden;
 
-/// Says what failed, with its code, on standard error. The exit code is 1.
+/// Writes an error with its code to standard error. The exit code is 1.
 pub fn failed(code: &str, error: &impl Display) -> ExitCode {
-    // An error may quote an engine, a provider or a file.
+    // The error may quote an engine, a provider or a file.
     eprintln!("lazaret: {} [{code}]", safe(&error.to_string()));
     ExitCode::FAILURE
 }
 
-/// Prints to standard output. A reader that has gone (`lazaret trace | head`) ends the program quietly, as it
-/// would any Unix tool.
+/// Prints to standard output. When the reader has gone (`lazaret trace | head`), the program ends without an error, as
+/// Unix tools do.
 pub fn print(text: impl Display) {
     let mut out = io::stdout().lock();
     if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
@@ -24,8 +24,8 @@ pub fn print(text: impl Display) {
     }
 }
 
-/// Text that came from outside, made safe for a terminal: control characters other than line feed and tab become
-/// visible escapes, and so do those that turn a line around or hide words in it.
+/// Makes foreign text safe for a terminal: escapes control characters other than line feed and tab, and characters that
+/// reverse a line or hide words in it.
 pub fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,7 +1,7 @@
-//! `state/spool/`: the host's own copies of files that agents send, under the digests of their bytes, in no mount.
+//! `state/spool/`: the host's copies of files that agents send, named by the digests of their bytes.
 //!
-//! What an agent names is copied once, before its request has a verdict; the copy is what is sent. The folder is the
-//! host's alone, so its files are opened by path like the host's other files.
+//! The host copies a file once, before it answers the agent's request, and sends the copy: what the agent changes
+//! afterwards is not sent. No box sees the folder, so its files are opened by path.
 
 #![allow(
     clippy::disallowed_methods,
@@ -25,19 +25,16 @@ pub enum NotTaken {
     /// The path does not lead to a file that may be sent.
     #[error("{}", .0.reason)]
     Refused(#[from] Refusal),
-    /// An absolute path that is not the workspace's.
+    /// An absolute path outside the workspace.
     #[error("{shown} is not below {}; copy it there first", box_path::WORKSPACE)]
-    Outside {
-        /// The path, quoted.
-        shown: String,
-    },
+    Outside { shown: String },
     /// The host itself failed.
     #[error("the host could not keep a copy ({0}); try it again later")]
     Io(#[from] io::Error),
 }
 
 impl NotTaken {
-    /// The machine's word.
+    /// The error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Outside { .. } => "file.outside",
@@ -57,9 +54,8 @@ impl NotTaken {
 /// A copy that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
-    /// The digest of its bytes, which is its name here.
+    /// The digest of its bytes, and its name.
     pub sha256: String,
-    /// Its size.
     pub bytes: u64,
 }
 
@@ -70,24 +66,24 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// The folder at `dir`, which is made when something comes into it.
+    /// The spool in the folder `dir`. The first copy makes the folder.
     pub fn at(dir: PathBuf) -> Self {
         Self { dir }
     }
 
-    /// Where the copy with this digest lies.
+    /// The path of the copy with this digest.
     pub fn path(&self, sha256: &str) -> PathBuf {
         self.dir.join(sha256)
     }
 
-    /// Copies the file that an agent calls `path` out of its workspace. When it returns, the bytes and their name are
-    /// on the disk. A copy that is there already is made anew: it counts as young again.
+    /// Copies the file that an agent calls `path` out of its workspace. When it returns, the copy is durable. An
+    /// earlier copy with the same bytes is replaced, so that its age begins anew.
     ///
     /// # Errors
-    /// Why it was not taken.
+    /// Why the file cannot be sent.
     pub fn take(&self, workspace: &Path, path: &str, most: u64) -> Result<Copied, NotTaken> {
         let below = beneath(path)?;
-        let wanted = FileRequirements { owner: None, one_link: true, cap: most };
+        let wanted = FileRequirements { owner: None, single_link: true, cap: most };
         let file = UntrustedDir::open(workspace)?.file(below, wanted)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let part = self.dir.join(format!(".{}.part", uuid::Uuid::new_v4()));
@@ -109,14 +105,14 @@ impl Spool {
         Ok(Copied { sha256, bytes })
     }
 
-    /// Every file here with its age by the disk's clock: copies, and what a kill left half-made.
+    /// Every file in the spool: copies, and parts of copies that a crash has interrupted.
     pub fn files(&self) -> Vec<(String, fs::Metadata)> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let seen = entries.filter_map(|e| Some((e.file_name().into_string().ok()?, e.metadata().ok()?)));
         seen.collect()
     }
 
-    /// Removes one of them.
+    /// Removes a file of [`Spool::files`].
     ///
     /// # Errors
     /// What unlink(2) says.
@@ -125,7 +121,7 @@ impl Spool {
     }
 }
 
-/// The path below the workspace. What climbs out of it by `..` or a link is for the kernel to refuse.
+/// The path below the workspace. The kernel refuses one that leaves it by `..` or a link.
 fn beneath(path: &str) -> Result<&Path, NotTaken> {
     let path = Path::new(path);
     let below = path.strip_prefix(box_path::WORKSPACE).unwrap_or(path);

@@ -1,4 +1,4 @@
-//! Logs: one line per event on standard error, each refusal with its code.
+//! Logs on standard error, one line per event. `main` starts it before anything else.
 
 use std::fmt::Debug;
 
@@ -9,9 +9,8 @@ use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{self, FmtSpan, Writer};
 
-/// Starts logging. `LAZARET_LOG` takes a filter such as `debug` or `lazaret=debug,bollard=warn`.
-///
-/// `quiet` (a chat shares the terminal) shows warnings only, unless the variable says otherwise.
+/// Starts logging. `LAZARET_LOG` takes a filter such as `debug` or `lazaret=debug,bollard=warn`. Without it, `quiet`
+/// shows warnings only, because a chat shares the terminal.
 pub fn start(quiet: bool) {
     let default = if quiet { "warn" } else { "info,bollard=warn,hyper=warn" };
     let filter = EnvFilter::try_from_env("LAZARET_LOG").unwrap_or_else(|_| EnvFilter::new(default));
@@ -26,8 +25,8 @@ pub fn start(quiet: bool) {
     let _ = logs.try_init();
 }
 
-/// The message and the fields of an event or a span. Each stays on its line and cannot drive the terminal, whatever a
-/// box, an engine or a platform put into it: no place that logs has to remember that.
+/// Writes the message and the fields of an event or a span. Boxes, engines and platforms choose some of these texts, so
+/// control characters are escaped here: a text stays on its line and cannot control the terminal.
 fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync {
     format::debug_fn(field).delimited(" ")
 }
@@ -80,7 +79,7 @@ mod tests {
         let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         let line = text.trim_end_matches('\n');
-        assert!(!line.contains(ipc_schema::text_sanitize::drives), "{line:?}");
+        assert!(!line.contains(ipc_schema::text_sanitize::breaks_line), "{line:?}");
         assert!(line.contains(r"it gave up: a\n2026-11-21T16:03:00Z  INFO forged\r\u{1b}[2J"), "{line}");
         assert!(line.contains(r#"code="run.failed""#), "{line}");
     }

@@ -1,7 +1,7 @@
 //! Unix sockets at paths of any length.
 //!
-//! A socket's address holds 107 bytes (unix(7)), and an install's root can be deep. So the directory is opened
-//! first, and the address goes through its handle: `/proc/self/fd/N/name`.
+//! A socket's address holds 107 bytes (unix(7)), and the path of an install can be longer. So the host opens the
+//! directory and gives the address through its descriptor: `/proc/self/fd/N/name`.
 
 #![allow(clippy::disallowed_methods, reason = "sockets of the host in folders of the host")]
 
@@ -19,8 +19,8 @@ fn through_handle(dir: &Path, name: &str) -> io::Result<(File, PathBuf)> {
     Ok((handle, path))
 }
 
-/// Binds `dir/name` with the given mode, and group where one is given. A socket that an earlier host left behind is
-/// replaced; the caller holds the lock that makes it the only host.
+/// Binds `dir/name` with this mode and, where one is given, this group. It replaces a socket that an earlier host has
+/// left. The caller holds the host's lock, so no other host uses that socket.
 ///
 /// # Errors
 /// What bind(2), chown(2) and chmod(2) say.

@@ -1,58 +1,58 @@
-//! Where things lie: file names of letters, and the paths inside the box.
+//! File names of letters, and the paths inside the box. Host and runner build and parse every name here.
 
 use crate::refusal::{Refusal, RefusalCode, quote};
 
-/// Host → box direction, below a run's directory and below [`box_path::IPC`].
+/// The directory of letters from the host to the box, below a run's directory and below [`box_path::IPC`].
 pub const TO_AGENT: &str = "to-agent";
-/// Box → host direction.
+/// The directory of letters from the box to the host.
 pub const FROM_AGENT: &str = "from-agent";
-/// The sentinel that ends a run: the only name outside the pattern.
+/// The letter that ends a run: the only name outside the pattern.
 pub const CLOSE: &str = "_close";
-/// The gateway's socket, inside the run's socket folder.
+/// The gateway's socket, inside [`box_path::RUN`].
 pub const GATEWAY_SOCKET: &str = "gateway.sock";
-/// The runner's file name inside its digest folder.
+/// The runner's file name inside [`box_path::RUNNER_DIR`].
 pub const RUNNER: &str = "agent-runner";
 
-/// Paths as the box sees them. They are part of the protocol: the runner has no settings.
+/// Paths inside the box. They are part of the protocol, because the runner has no settings.
 pub mod box_path {
-    /// Folder of the runner binary (read-only).
+    /// Holds the runner binary; read-only.
     pub const RUNNER_DIR: &str = "/lazaret";
-    /// Parent of both letter directories.
+    /// Holds both letter directories.
     pub const IPC: &str = "/ipc";
-    /// Folder of the gateway's socket (read-only).
+    /// Holds the gateway's socket; read-only.
     pub const RUN: &str = "/run/lazaret";
-    /// The group's transcripts.
+    /// Holds the group's transcripts.
     pub const SESSION: &str = "/session";
-    /// The group's files.
+    /// Holds the group's files.
     pub const WORKSPACE: &str = "/workspace";
-    /// Attachments that the host stored (read-only).
+    /// Holds attachments that the host stored; read-only.
     pub const INBOX: &str = "/inbox";
-    /// Files shared by all groups (writable for `main` only).
+    /// Holds files that all groups share; writable for the group `main` only.
     pub const GLOBAL: &str = "/global";
 }
 
-/// `0000000003-message.json`: ten digits, the letter's type, `.json`.
+/// The file name of letter `n` of type `kind`: `0000000003-message.json`.
 pub fn letter_name(n: u64, kind: &str) -> String {
     format!("{n:010}-{kind}.json")
 }
 
-/// What a file name in a letter directory says about the file.
+/// A parsed file name of a letter directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileName<'a> {
-    /// A finished letter.
+    /// The name of a complete letter.
     Letter {
-        /// Its number.
+        /// The letter's number in its direction, from 1.
         n: u64,
-        /// Its type, as the name claims it.
+        /// The letter's type according to the name; the envelope may differ.
         kind: &'a str,
     },
-    /// A file being written. Never read; it counts against the budget.
+    /// A file that is still being written. It is never read, but counts against the budget.
     Partial,
     /// `_close`.
     Close,
 }
 
-/// Reads a file name: `^[0-9]{10}-[a-z_]{1,32}\.json$`, a dot-file, or `_close`.
+/// Parses a file name: `^[0-9]{10}-[a-z_]{1,32}\.json$`, a dot-file, or `_close`.
 ///
 /// # Errors
 /// [`RefusalCode::Name`] for everything else, number 0 included.
@@ -75,7 +75,7 @@ pub fn parse_name(name: &[u8]) -> Result<FileName<'_>, Refusal> {
         Refusal::new(
             RefusalCode::Name,
             format!(
-                "{} is no letter's name (0000000001-type.json)",
+                "{} is not a letter name (0000000001-type.json)",
                 quote(&String::from_utf8_lossy(name), 80)
             ),
         )

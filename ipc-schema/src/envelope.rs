@@ -1,5 +1,5 @@
-//! The envelope around every letter, and the two readers: strict for what comes from the box, lenient for what
-//! comes from the host.
+//! The envelope around every letter, and its two parsers: a strict one for letters of the box, a lenient one for
+//! letters of the host.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -9,28 +9,28 @@ use crate::letters::{FromAgent, ToAgent};
 use crate::refusal::{Refusal, RefusalCode, quote};
 use crate::{LETTER_MAX_BYTES, VERSION, directory_layout};
 
-/// One letter: the envelope's fields, and a body of one direction.
+/// One letter: the envelope's fields and a body of one direction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Letter<B> {
-    /// Derived, so that a repeat carries the same id.
+    /// Derived from the content, so that a repeat has the same id.
     pub id: LetterId,
-    /// The run. Checked against the directory, never believed.
+    /// The run. The reader checks it against the directory and never trusts it.
     pub run: RunId,
-    /// The turn; absent between turns (`begin`, `ready`, `close`, idle `status`, `failed`).
+    /// The turn; absent in `begin`, `ready`, `failed`, `_close` and an idle `status`.
     pub turn: Option<TurnId>,
-    /// The letter's number in its direction, from 1. In `_close`: the highest number written.
+    /// The letter's number in its direction, from 1. In `_close`: the highest number that the host wrote.
     pub n: u64,
-    /// The greatest number of the other direction such that it and all before it are settled.
+    /// Acknowledges letters of the other direction: the highest number such that it and all before it are handled.
     pub ack: u64,
-    /// The writer's wall clock, RFC 3339. For people; nothing is decided by it.
+    /// The writer's wall clock, RFC 3339. It is for people, and no decision depends on it.
     pub at: String,
-    /// What it says.
+    /// The content, by the letter's type.
     pub body: B,
 }
 
-/// A letter of the host.
+/// A letter from the host to the box.
 pub type ToAgentLetter = Letter<ToAgent>;
-/// A letter of the box.
+/// A letter from the box to the host.
 pub type FromAgentLetter = Letter<FromAgent>;
 
 #[derive(Serialize)]
@@ -47,8 +47,7 @@ struct Out<'a, B> {
     body: &'a B,
 }
 
-/// The envelope as it is read. `deny_unknown_fields` and the derive's own check for doubled fields make this the
-/// strict reader; the lenient one is [`LenientIn`].
+/// The envelope as the strict parser reads it: `deny_unknown_fields`, and the derive refuses duplicate fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StrictIn<'a> {
@@ -83,16 +82,15 @@ struct LenientIn<'a> {
 }
 
 impl<B: Serialize> Letter<B> {
-    /// The letter's bytes: indented JSON and a newline, because people read these files.
+    /// The letter's bytes: indented JSON and a newline, because people read these files too.
     ///
     /// # Errors
     /// [`RefusalCode::TooBig`] when the letter exceeds [`LETTER_MAX_BYTES`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, Refusal> {
         let Self { id, run, turn, n, ack, at, body } = self;
         let out = Out { v: VERSION, id, run, turn: *turn, n: *n, ack: *ack, at, body };
-        let mut bytes = serde_json::to_vec_pretty(&out).map_err(|e| {
-            Refusal::new(RefusalCode::Json, format!("the letter cannot be written as JSON: {e}"))
-        })?;
+        let mut bytes = serde_json::to_vec_pretty(&out)
+            .map_err(|e| Refusal::new(RefusalCode::Json, format!("cannot write the letter as JSON: {e}")))?;
         bytes.push(b'\n');
         if bytes.len() as u64 > LETTER_MAX_BYTES {
             return Err(too_big(bytes.len() as u64));
@@ -102,7 +100,7 @@ impl<B: Serialize> Letter<B> {
 }
 
 impl ToAgentLetter {
-    /// The file name this letter goes under.
+    /// The file name under which this letter is written.
     pub fn file_name(&self) -> String {
         match self.body {
             ToAgent::Close(_) => directory_layout::CLOSE.to_owned(),
@@ -110,7 +108,7 @@ impl ToAgentLetter {
         }
     }
 
-    /// Reads a letter of the host. Unknown fields are ignored.
+    /// Parses a letter of the host. Unknown fields are ignored.
     ///
     /// # Errors
     /// [`RefusalCode::Json`], [`RefusalCode::Schema`], [`RefusalCode::Version`], or [`RefusalCode::Unsupported`]
@@ -126,7 +124,7 @@ impl ToAgentLetter {
             "interrupt" => ToAgent::Interrupt(one_value(body.get())?),
             "close" => ToAgent::Close(one_value(body.get())?),
             other => {
-                let reason = format!("letters of type {} are not known here", quote(other, 40));
+                let reason = format!("unknown letter type {}", quote(other, 40));
                 return Err(Refusal::new(RefusalCode::Unsupported, reason));
             }
         };
@@ -135,7 +133,7 @@ impl ToAgentLetter {
 }
 
 impl FromAgentLetter {
-    /// The file name this letter goes under.
+    /// The file name under which this letter is written.
     pub fn file_name(&self) -> String {
         directory_layout::letter_name(self.n, self.body.kind())
     }
@@ -166,28 +164,29 @@ impl FromAgentLetter {
             "turn_done" => FromAgent::TurnDone(one_value(body.get())?),
             "failed" => FromAgent::Failed(one_value(body.get())?),
             other => {
-                let reason = format!("there is no letter of type {}", quote(other, 40));
+                let reason = format!("unknown letter type {}", quote(other, 40));
                 return Err(Refusal::new(RefusalCode::Schema, reason));
             }
         };
         let letter = Self { id, run, turn, n, ack, at, body };
         letter.check_turn()?;
         if !is_time(&letter.at) {
-            return Err(Refusal::new(RefusalCode::Schema, "`at` is no RFC 3339 time"));
+            return Err(Refusal::new(RefusalCode::Schema, "`at` is not an RFC 3339 time"));
         }
         Ok(letter)
     }
 
-    /// Letters inside a turn name it, and their id belongs to it; letters between turns do neither.
+    /// A letter inside a turn must name the turn, and its id must belong to it. A letter between turns must not name
+    /// one.
     fn check_turn(&self) -> Result<(), Refusal> {
         let refused =
             |why: &str| Err(Refusal::new(RefusalCode::Envelope, format!("{}: {why}", self.body.kind())));
         match (&self.body, self.turn) {
-            (FromAgent::Ready(_) | FromAgent::Failed(_), Some(_)) => refused("belongs to no turn"),
+            (FromAgent::Ready(_) | FromAgent::Failed(_), Some(_)) => refused("must not name a turn"),
             (FromAgent::Ready(_) | FromAgent::Failed(_) | FromAgent::Status(_), _) => Ok(()),
-            (_, None) => refused("names no turn"),
+            (_, None) => refused("must name a turn"),
             (FromAgent::Draft(_), Some(_)) => Ok(()),
-            (_, Some(turn)) if !self.id.belongs_to(turn) => refused("the id is not of this turn"),
+            (_, Some(turn)) if !self.id.belongs_to(turn) => refused("the id belongs to another turn"),
             (_, Some(_)) => Ok(()),
         }
     }
@@ -209,13 +208,13 @@ fn same_version(v: u32) -> Result<(), Refusal> {
 
 fn utf8(bytes: &[u8]) -> Result<&str, Refusal> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
-        return Err(Refusal::new(RefusalCode::Schema, "begins with a byte order mark"));
+        return Err(Refusal::new(RefusalCode::Schema, "starts with a byte order mark"));
     }
     std::str::from_utf8(bytes).map_err(|e| Refusal::new(RefusalCode::Json, format!("not UTF-8: {e}")))
 }
 
-/// Whether text has the shape of an RFC 3339 time, capitals and nine digits of a second at most. Whether there is such
-/// a day is nobody's question: what matters is that people read the field in terminals, and that it holds nothing else.
+/// Whether `text` has the shape of an RFC 3339 time in capitals with at most nine digits of a second. It does not
+/// check that the day exists: people read the field in terminals, so it must hold nothing but a time.
 fn is_time(text: &str) -> bool {
     let shaped = |text: &str, shape: &str| {
         let fits = |(c, s): (u8, u8)| if s == b'0' { c.is_ascii_digit() } else { c == s };
@@ -224,37 +223,37 @@ fn is_time(text: &str) -> bool {
     let Some((moment, rest)) = text.split_at_checked(19) else { return false };
     let offset = rest.strip_prefix('.').map_or(rest, |fraction| {
         let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-        // A point without digits, or with too many, fits no offset.
+        // A point without digits, or with too many, leaves a rest that is no offset.
         if (1..=9).contains(&digits) { fraction.get(digits..).unwrap_or_default() } else { rest }
     });
     shaped(moment, "0000-00-00T00:00:00") && ["Z", "+00:00", "-00:00"].iter().any(|o| shaped(offset, o))
 }
 
-/// Parses exactly one JSON object. serde_json stops at depth 128; the limit is never lifted. Its derive would take
-/// an array for a struct, field by position: that is no letter.
+/// Parses exactly one JSON object. serde_json stops at depth 128. An array is refused first, because the derive would
+/// read it as a struct by position.
 fn one_value<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
     if text.trim_ascii_start().starts_with('[') {
-        return Err(Refusal::new(RefusalCode::Schema, "an array stands where an object belongs"));
+        return Err(Refusal::new(RefusalCode::Schema, "expected an object, found an array"));
     }
     let mut de = serde_json::Deserializer::from_str(text);
     let value = T::deserialize(&mut de).map_err(|e| {
         let code = if e.is_data() { RefusalCode::Schema } else { RefusalCode::Json };
-        // serde quotes unknown field names verbatim: they are the box's words.
+        // serde quotes unknown field names verbatim, and the box chose them.
         Refusal::new(code, quote(&e.to_string(), 200))
     })?;
-    de.end().map_err(|_| Refusal::new(RefusalCode::Schema, "bytes follow the letter's end"))?;
+    de.end().map_err(|_| Refusal::new(RefusalCode::Schema, "extra bytes after the end of the letter"))?;
     Ok(value)
 }
 
-/// serde_json accepts `\u0000`; C programs, SQLite and terminals do not agree on what it means. In valid JSON a
-/// backslash stands only inside a string, so escapes can be walked without a parser.
+/// Refuses `\u0000`, which serde_json accepts but C programs, SQLite and terminals treat differently. In valid JSON a
+/// backslash stands only inside a string, so escapes can be found without a parser.
 fn no_nul(text: &str) -> Result<(), Refusal> {
     let bytes = text.as_bytes();
     let mut i = 0;
     while let Some(offset) = bytes.get(i..).and_then(|rest| rest.iter().position(|b| *b == b'\\')) {
         let escape = i + offset + 1;
         if bytes.get(escape..escape + 5) == Some(b"u0000") {
-            return Err(Refusal::new(RefusalCode::Json, "holds a NUL character"));
+            return Err(Refusal::new(RefusalCode::Json, "contains a NUL character"));
         }
         i = escape + 1;
     }

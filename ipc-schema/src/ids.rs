@@ -1,7 +1,7 @@
-//! Names that both sides compare: groups, runs, turns, messages, letters.
+//! Ids and names that both sides compare: groups, runs, turns, messages, letters.
 //!
-//! Each is a newtype whose only door is its parser, deserialization included, so a value of the type is a
-//! proof that the text was checked.
+//! Each is a newtype that only its parser can make, deserialization included: a value of the type proves that the
+//! text was checked.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,15 +10,15 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Why a text is not the id it was taken for.
+/// The text is not a valid id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {text:?} is not valid: {rule}")]
 pub struct BadId {
-    /// What the text was taken for: "group name", "turn id", …
+    /// The expected kind: "group name", "turn id", …
     pub what: &'static str,
     /// The text, cut to 80 characters.
     pub text: String,
-    /// The rule it broke.
+    /// The rule that the text breaks.
     pub rule: &'static str,
 }
 
@@ -28,7 +28,8 @@ impl BadId {
     }
 }
 
-/// `Display`, serde and schema for a newtype that has `FromStr`, all through the one parser.
+/// Implements serde and schema for a newtype with `FromStr` and `Display`, so that deserialization uses the one
+/// parser.
 macro_rules! checked_text {
     ($type:ident, $pattern:expr, $about:expr) => {
         impl Serialize for $type {
@@ -53,28 +54,28 @@ macro_rules! checked_text {
     };
 }
 
-/// A group's name, which is also its folder's: `[a-z0-9-]{1,32}`, without a leading or trailing dash.
+/// A group's name, which is also its folder's name: `[a-z0-9-]{1,32}`, without a leading or trailing dash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupName(String);
 
 impl GroupName {
-    /// The group of the owner, with the authority `Main`.
+    /// The name of the owner's group.
     pub const MAIN: &'static str = "main";
 
-    /// Names that are folders under `groups/` but never groups.
+    /// Folders under `groups/` that are not groups.
     pub const RESERVED: [&'static str; 2] = ["global", "template"];
 
-    /// The name as text.
+    /// The name without a copy.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The owner's group.
+    /// The name of the owner's group.
     pub fn main() -> Self {
         Self(Self::MAIN.to_owned())
     }
 
-    /// Whether this is the owner's group.
+    /// Whether this is the owner's group, which has more rights than others.
     pub fn is_main(&self) -> bool {
         self.0 == Self::MAIN
     }
@@ -106,12 +107,13 @@ impl fmt::Display for GroupName {
 
 checked_text!(GroupName, "^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$", "A group's name and folder");
 
-/// One box's life: a UUID of version 7 in lower case, so that names sort by the time of birth.
+/// The id of a run (one container's life): a UUID of version 7 in lower case, so that ids sort by the start of the
+/// run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId(String);
 
 impl RunId {
-    /// The id as text, as it stands in directory and container names.
+    /// The id as it stands in names of directories and containers.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -141,7 +143,7 @@ checked_text!(
     "One box's life, a UUID of version 7"
 );
 
-/// A positive number behind a one-letter prefix. Leading zeros and signs are refused: one id, one spelling.
+/// Parses a prefix and a positive number. Leading zeros and signs are refused, so that each id has one spelling.
 fn prefixed_number(what: &'static str, prefix: &str, text: &str) -> Result<u64, BadId> {
     const RULE: &str = "a prefix, a dash and a positive number without leading zeros";
     text.strip_prefix(prefix)
@@ -150,7 +152,7 @@ fn prefixed_number(what: &'static str, prefix: &str, text: &str) -> Result<u64, 
         .ok_or_else(|| BadId::new(what, text, RULE))
 }
 
-/// The work from the messages that woke the agent to its last reply: `t-41`. Numbers grow within one store.
+/// The id of a turn: `t-41`. Numbers grow within one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TurnId(pub u64);
 
@@ -169,7 +171,8 @@ impl fmt::Display for TurnId {
 
 checked_text!(TurnId, "^t-[1-9][0-9]*$", "A turn");
 
-/// A message's place in the store's order, and the one id that follows it everywhere: `m-12`.
+/// The id of a message: `m-12`, its place in the store's order. It identifies the message in every log, letter and
+/// trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageSeq(pub u64);
 
@@ -188,28 +191,28 @@ impl fmt::Display for MessageSeq {
 
 checked_text!(MessageSeq, "^m-[1-9][0-9]*$", "A message, by its place in the store's order");
 
-/// A letter's id. It is *derived*, never drawn at random, so that a letter that is written again after a crash
-/// carries the same id and is known as a repeat:
+/// The id of a letter. It is *derived* and never random, so that a letter that is written again after a crash has the
+/// same id and the reader recognizes the repeat:
 ///
 /// | letter | id |
 /// |---|---|
-/// | what a transcript entry's content block says | `t-41:7.0` (turn, entry, block) |
+/// | the content of a transcript entry's block | `t-41:7.0` (turn, entry, block) |
 /// | a request | `t-41:toolu_01A…` (turn, the model's `tool_use` id) |
-/// | anything between turns, drafts and status | `run:5` (its number in this run) |
-/// | from the host | `host:5` (its number in this run) |
+/// | a letter between turns, a draft, a status | `run:5` (its number in this run) |
+/// | a letter of the host | `host:5` (its number in this run) |
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LetterId(String);
 
 impl LetterId {
-    /// The greatest length in bytes.
+    /// The longest id in bytes.
     pub const MAX_LEN: usize = 160;
 
-    /// The letter that says block `block` of transcript entry `entry`.
+    /// The id of a letter that carries content block `block` of transcript entry `entry`.
     pub fn of_block(turn: TurnId, entry: u64, block: u32) -> Self {
         Self(format!("{turn}:{entry}.{block}"))
     }
 
-    /// The request made by the model's tool call `tool_use`.
+    /// The id of a request. `tool_use` is the model's id of the tool call.
     ///
     /// # Errors
     /// When the call's id does not fit into a letter id (length, characters).
@@ -217,17 +220,18 @@ impl LetterId {
         format!("{turn}:{tool_use}").parse()
     }
 
-    /// A letter that repeats nothing and is repeated by nothing: `ready`, `draft`, `status`, `failed`.
+    /// The id of a letter that is never repeated: `ready`, `draft`, `status`, `failed`. `n` is its number in this
+    /// run.
     pub fn of_run(n: u64) -> Self {
         Self(format!("run:{n}"))
     }
 
-    /// The host's letter number `n`.
+    /// The id of the host's letter number `n`.
     pub fn of_host(n: u64) -> Self {
         Self(format!("host:{n}"))
     }
 
-    /// The id as text.
+    /// The id without a copy.
     pub fn as_str(&self) -> &str {
         &self.0
     }

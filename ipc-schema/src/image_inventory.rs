@@ -1,64 +1,64 @@
-//! What an image offers an agent: the answer of `agent-runner look`, which a host reads before it takes an image.
+//! The inventory of an image: what `agent-runner inspect-image` reports before the host uses the image for agents.
 //!
-//! The runner looks from inside a box, because only there a name means what it will mean to the agent: links, PATH
-//! and permissions included. Nothing of the image runs for it.
+//! The runner looks from inside a container, because only there do links, PATH and permissions mean what they mean to
+//! the agent. It runs no program of the image.
 
 use serde::{Deserialize, Serialize};
 
 use crate::refusal::{Refusal, RefusalCode, quote};
 use crate::text_sanitize::line;
 
-/// The file in from-agent that holds the answer.
+/// The file name of the inventory in the from-agent directory.
 pub const FILE: &str = "0000000001-offers.json";
 
-/// Programs that an agent may reach for, by the names under which they are looked for along PATH.
+/// The programs to look for along PATH, sorted.
 pub const PROGRAMS: [&str; 34] = [
     "apk", "apt-get", "bash", "bun", "cargo", "clang", "cmake", "curl", "dnf", "dotnet", "ffmpeg", "file",
     "gcc", "git", "go", "java", "jq", "make", "node", "npm", "openssl", "perl", "php", "pip3", "psql",
     "python3", "rg", "ruby", "sqlite3", "ssh", "tar", "unzip", "uv", "wget",
 ];
 
-/// The most of an image's own words that is kept of one of its files.
+/// Characters kept of each text that comes from the image.
 const WORDS: usize = 120;
 
-/// What the runner found.
+/// The content of the inventory file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageInventory {
-    /// The runner's version.
+    /// The version of the runner that made the inventory.
     pub runner: String,
-    /// What the image calls itself (`PRETTY_NAME` of os-release(5)).
+    /// The image's own name for its system (`PRETTY_NAME` of os-release(5)).
     pub system: Option<String>,
-    /// The shell that `run_command` would use.
+    /// The shell that `run_command` would use; absent if there is none.
     pub shell: Option<String>,
-    /// Those of [`PROGRAMS`] that are there, in that order.
+    /// The [`PROGRAMS`] that the image has, in that order.
     pub programs: Vec<String>,
-    /// Whether there is a bundle of certificates, without which programs trust no server.
+    /// Whether there is a CA bundle. Without one, programs trust no server.
     pub certificates: bool,
-    /// Whether there are time zones, without which local times are UTC.
+    /// Whether there is time zone data. Without it, local times are UTC.
     pub zones: bool,
 }
 
-/// Words that a terminal and a table can take.
+/// Makes text of the image safe for a terminal and a table.
 fn plain(text: &str) -> String {
     line(text, WORDS)
 }
 
 impl ImageInventory {
-    /// Reads the answer. The bytes come out of a box: names that nobody asked for are not taken, and words are cut.
+    /// Parses an inventory. The bytes come from a box: unknown program names are dropped, and texts are cut.
     ///
     /// # Errors
-    /// [`RefusalCode::Json`] for what is no answer.
+    /// [`RefusalCode::Json`] for bytes that are not an inventory.
     pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
-        let mut offers: Self = serde_json::from_slice(bytes)
+        let mut inventory: Self = serde_json::from_slice(bytes)
             .map_err(|e| Refusal::new(RefusalCode::Json, quote(&e.to_string(), WORDS)))?;
-        // Each once and in our order, however often it was named.
-        let named = |program: &&str| offers.programs.iter().any(|name| name == program);
-        offers.programs = PROGRAMS.iter().copied().filter(named).map(str::to_owned).collect();
-        offers.runner = plain(&offers.runner);
-        offers.system = offers.system.as_deref().map(plain);
-        offers.shell = offers.shell.as_deref().map(plain);
-        Ok(offers)
+        // Each program once and in the order of the list, however often it was named.
+        let named = |program: &&str| inventory.programs.iter().any(|name| name == program);
+        inventory.programs = PROGRAMS.iter().copied().filter(named).map(str::to_owned).collect();
+        inventory.runner = plain(&inventory.runner);
+        inventory.system = inventory.system.as_deref().map(plain);
+        inventory.shell = inventory.shell.as_deref().map(plain);
+        Ok(inventory)
     }
 }
 

@@ -1,7 +1,7 @@
-//! Writing one letter: a dot-file made exclusively, then a rename that replaces nothing.
+//! Writes letters: a dot-file created exclusively, then a rename that replaces nothing. Host and runner use it.
 //!
-//! The reader therefore sees a name only when all bytes are there. No fsync: a letter can be made again from the
-//! store (host) or the transcript (runner), and both do so after a crash. A rewrite with equal bytes is success.
+//! The reader therefore sees a name only when all bytes are there. There is no fsync: after a crash the host writes a
+//! letter again from its store, the runner from its transcript. Writing equal bytes again counts as success.
 
 #![allow(
     clippy::disallowed_methods,
@@ -16,41 +16,41 @@ use std::path::Path;
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-/// A directory that this process writes letters into.
+/// A directory of letters. Only this process may write into it.
 #[derive(Debug)]
 pub struct LetterDir {
     fd: OwnedFd,
 }
 
-/// What a write found.
+/// The outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// The letter is new.
+    /// The letter was written.
     New,
-    /// The same bytes already stand under this name.
+    /// The same bytes already exist under this name.
     Already,
 }
 
-/// Why a letter was not written.
+/// The letter was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Another letter stands under this name. Letters are never replaced.
-    #[error("{name} already holds other bytes")]
+    /// Another letter has this name. Letters are never replaced.
+    #[error("{name} already exists with other content")]
     Conflict {
-        /// The file name.
+        /// The file name of the letter.
         name: String,
     },
-    /// The filesystem refused.
+    /// The filesystem failed.
     #[error("cannot write {name}: {source}")]
     Io {
-        /// The file name.
+        /// The file name of the letter.
         name: String,
-        /// What it said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// Letters are readable by the group that host and box share.
+/// Readable by the group that host and box share.
 const LETTER_MODE: Mode = Mode::from_raw_mode(0o640);
 
 impl LetterDir {
@@ -97,7 +97,8 @@ impl LetterDir {
         }
     }
 
-    /// A draft that an earlier life left behind is ours (there is one writer per directory): it is dropped.
+    /// Removes a dot-file that an earlier process left behind: there is one writer per directory, so nobody else uses
+    /// it.
     fn create_exclusively(&self, part: &str) -> Result<File, Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match fs::openat(&self.fd, part, flags, LETTER_MODE) {
@@ -114,8 +115,8 @@ impl LetterDir {
 
     fn rename_new(&self, part: &str, name: &str) -> Result<(), Errno> {
         match fs::renameat_with(self.fd.as_fd(), part, self.fd.as_fd(), name, RenameFlags::NOREPLACE) {
-            // A filesystem without RENAME_NOREPLACE (renameat2(2), EINVAL). One writer per directory, so looking
-            // first races with nobody.
+            // The filesystem has no RENAME_NOREPLACE (renameat2(2), EINVAL). Checking first is no race, because there
+            // is one writer per directory.
             Err(Errno::INVAL | Errno::NOSYS) => match fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Err(Errno::EXIST),
                 Err(Errno::NOENT) => fs::renameat(&self.fd, part, &self.fd, name),
@@ -134,7 +135,7 @@ impl LetterDir {
     }
 
     fn remove(&self, name: &str) {
-        // Best effort: a draft that stays is never read, and the next write under its name drops it.
+        // Best effort: a dot-file that stays is never read, and the next write under its name removes it.
         let _ = fs::unlinkat(&self.fd, name, AtFlags::empty());
     }
 }

@@ -1,13 +1,14 @@
-//! The boundary between the trusted host and the box.
+//! The protocol between the trusted host and the box.
 //!
-//! Everything that crosses it is a *letter*: one JSON file, written under a dot-name and renamed into place. This crate
-//! holds what both sides must agree on, and nothing else: the letters ([`letters`]), how their ids are derived
-//! ([`ids`]), where the files lie ([`directory_layout`]), how one is written ([`letter_writer`]), what of a text both
-//! sides read ([`text_sanitize`]), how the host reads a file that a hostile box may have made ([`untrusted_fs`]), and
-//! how a model's streamed answer is parsed ([`server_sent_events`]). It knows no async runtime and reads no clock.
+//! A *letter* is one JSON file, written under a dot-name and renamed into place. This crate holds what host and
+//! runner must agree on, and nothing else: the letters ([`letters`], [`envelope`]), their ids ([`ids`]), file names
+//! and paths ([`directory_layout`]), how a letter is written ([`letter_writer`]), the files of the two helper
+//! programs ([`probe_report`], [`image_inventory`]), the cleaning of text that people wrote ([`text_sanitize`]), how the
+//! host reads a file that a hostile box may have made ([`untrusted_fs`]), and how a model's streamed answer is parsed
+//! ([`server_sent_events`]). It uses no async runtime and reads no clock.
 //!
-//! `README.md` beside this crate is the protocol in prose; `schemas/` and `golden/` are its machine-readable
-//! halves, both generated from these types and held to them by `tests/`.
+//! `README.md` beside this crate describes the protocol in prose. `schemas/` and `golden/` describe it for machines;
+//! they are generated from these types, and `tests/` keeps them equal.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make and read files as they like"))]
 
@@ -30,13 +31,13 @@ pub use ids::{GroupName, LetterId, MessageSeq, RunId, TurnId};
 pub use refusal::{Refusal, RefusalCode};
 pub use sha256::sha256_hex;
 
-/// The protocol's major version: the `v` of every envelope. A letter of another major version is refused.
+/// The protocol's major version: the `v` of every envelope. Each side refuses a letter of another major version.
 pub const VERSION: u32 = 1;
 
-/// The minor version this build speaks. The runner states its own in `ready`; there is
-/// one so far; a host that has more will write nothing newer than the smaller of the two.
+/// The minor version of this build. The runner states its own in `ready`, and the host writes nothing newer than the
+/// smaller of the two.
 pub const MINOR: u32 = 0;
 
-/// The greatest size of one letter in bytes, envelope included. Larger things go by reference to a file in
-/// `/inbox` or `/workspace`.
+/// The largest letter in bytes, envelope included. Larger content goes by reference to a file in `/inbox` or
+/// `/workspace`.
 pub const LETTER_MAX_BYTES: u64 = 256 * 1024;

@@ -1,86 +1,87 @@
-//! What a probe is told and what it reports: the box looked at from inside, before an agent is let into it.
+//! The order and the report of `agent-runner probe`, and the reading of cgroup limits that both sides share.
 //!
-//! A probe box has the posture of a group's runs and one program, `agent-runner probe`. It takes its order from
-//! to-agent, writes its report to from-agent and waits to be removed. The host holds the report against what it asked
-//! the engine for, because an engine may take a limit and not keep it. The report is no letter: there is no run.
+//! Before agents run in containers of a posture, the host starts a container with that posture and the probe in it.
+//! The probe reads a [`ProbeOrder`] from to-agent, writes a [`ProbeReport`] to from-agent and waits until the host
+//! removes the container. The host compares the report with what it asked the engine for, because an engine may
+//! accept a limit and not apply it. The report is no letter: there is no run.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The file name of the order in to-agent, and of the report in from-agent.
+/// The file name of the order in to-agent and of the report in from-agent.
 pub const FILE: &str = "0000000001-probe.json";
 
-/// Among the calls, the one that takes room on the disk without writing it (fallocate(2)).
+/// The name in [`ProbeReport::calls`] of the call that allocates disk space without writing (fallocate(2)).
 pub const ALLOCATE_WITHOUT_WRITING: &str = "fallocate";
 
-/// A limit that is not there.
+/// Stands for "no limit" in [`Cgroup`] and [`Rlimits`].
 pub const NO_LIMIT: u64 = u64::MAX;
 
-/// What the host wants to know.
+/// The host's order to the probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeOrder {
-    /// The report says it again: whoever wrote it has read what the host wrote.
+    /// The report repeats it, which proves that its writer read this order.
     pub nonce: String,
-    /// Addresses of the host itself, which the box must not reach.
+    /// IP addresses of the host, which the box must not reach.
     pub host_addresses: Vec<String>,
 }
 
-/// What the box is, from inside.
+/// What the box can see and do, from inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeReport {
-    /// The order's.
+    /// The nonce of the order.
     pub nonce: String,
-    /// Who the program is.
+    /// User and groups of the probe.
     pub identity: Identity,
-    /// What it may do by right.
+    /// Capabilities and seccomp state.
     pub rights: Rights,
-    /// System calls that an agent has no use for.
+    /// System calls that must fail, with their outcome.
     pub calls: Vec<Attempt>,
-    /// Network interfaces.
+    /// Names of network interfaces; only the loopback is expected.
     pub interfaces: Vec<String>,
-    /// Ways to others: none of them may be done.
+    /// Connections that must fail.
     pub network: Vec<Attempt>,
-    /// Places, and whether something can be written there.
+    /// Directories and files, with the outcome of an attempt to write there.
     pub places: Vec<Attempt>,
-    /// Files of the kernel and of engines that must not be opened: none of them may be done.
+    /// Files of the kernel and sockets of engines that must not be readable.
     pub secrets: Vec<Attempt>,
-    /// What is mounted.
+    /// The mount table.
     pub mounts: Vec<Mounted>,
-    /// Limits of the control group, as the box sees them.
+    /// Limits of the control group as the box sees them.
     pub cgroup: Cgroup,
-    /// Resource limits of the process.
+    /// Resource limits (getrlimit(2)) of the process.
     pub rlimits: Rlimits,
-    /// Whether the machine has swap at all.
+    /// Whether the machine has swap.
     pub machine_swap: bool,
-    /// Names in /dev.
+    /// File names in /dev.
     pub devices: Vec<String>,
-    /// Names of the environment.
+    /// Names of the environment variables.
     pub environment: Vec<String>,
-    /// Processes that can be seen.
+    /// The number of visible processes.
     pub processes: u32,
-    /// The confinement of a security module, as `/proc/self/attr/current` tells it.
+    /// The profile of a security module such as AppArmor (`/proc/self/attr/current`).
     pub confinement: Option<String>,
 }
 
-/// Who the probe is.
+/// User and groups of the probe's process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// Its user.
+    /// The effective user id.
     pub uid: u32,
-    /// Its group.
+    /// The effective group id.
     pub gid: u32,
-    /// Groups beside that.
+    /// Supplementary group ids.
     pub groups: Vec<u32>,
 }
 
-/// What the kernel grants (proc_pid_status(5)). Sets of capabilities are in hexadecimal.
+/// Rights of the process (proc_pid_status(5)). Capability sets are in hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rights {
-    /// `CapInh`, `CapPrm`, `CapEff`, `CapBnd`, `CapAmb`; absent where the kernel does not tell.
+    /// `CapInh`, `CapPrm`, `CapEff`, `CapBnd`, `CapAmb`; absent where the kernel does not report the set.
     pub capabilities: Vec<Option<String>>,
     /// Whether a program can gain rights by `execve`.
     pub no_new_privileges: bool,
@@ -88,29 +89,29 @@ pub struct Rights {
     pub seccomp: u32,
 }
 
-/// Something that was tried.
+/// One attempt and its outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
-    /// What.
+    /// What was tried, such as `mount` or `tcp 1.1.1.1:443`.
     pub what: String,
-    /// What the system said against it; absent when it was done.
+    /// The error name, such as `EPERM`; absent when the attempt succeeded.
     pub refused: Option<String>,
 }
 
-/// A line of `/proc/self/mountinfo`.
+/// One mount, from `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mounted {
-    /// Where, in the box.
+    /// The mount point in the box.
     pub target: String,
-    /// Which part of its filesystem: of a bind mount, the path on the host's disk.
+    /// The mounted part of the filesystem; for a bind mount, the path on the host's disk.
     pub root: String,
-    /// Its filesystem.
+    /// The filesystem type.
     pub kind: String,
     /// Options of the mount and of the filesystem.
     pub options: String,
-    /// Its size in bytes; of memory filesystems only.
+    /// The size in bytes, of memory filesystems only.
     pub bytes: Option<u64>,
 }
 
@@ -118,31 +119,31 @@ pub struct Mounted {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cgroup {
-    /// Memory in bytes.
+    /// Memory limit in bytes.
     pub memory: Option<u64>,
-    /// Swap beside it, in bytes.
+    /// Swap limit in bytes, without memory.
     pub swap: Option<u64>,
-    /// Processes and threads.
+    /// Limit of processes and threads.
     pub pids: Option<u64>,
-    /// Processors in thousandths.
+    /// CPU limit in thousandths of a processor.
     pub milli_cpus: Option<u64>,
 }
 
-/// Resource limits, soft and hard being the same; [`NO_LIMIT`] where there is none.
+/// Hard resource limits; [`NO_LIMIT`] where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rlimits {
-    /// Open files.
+    /// The most open files (RLIMIT_NOFILE).
     pub nofile: u64,
-    /// The largest file, in bytes.
+    /// The largest file in bytes (RLIMIT_FSIZE).
     pub fsize: u64,
-    /// The largest core dump, in bytes.
+    /// The largest core dump in bytes (RLIMIT_CORE).
     pub core: u64,
 }
 
 impl Cgroup {
-    /// Reads the limits through `file`, which is given a controller and a file's name, and knows which version and
-    /// which directory that means: version 1 has a tree for each controller, version 2 one for all.
+    /// Reads the limits of cgroup version 1 or 2. `file` gets a controller and a file name and returns the file's
+    /// text; it knows the version's directories.
     pub fn read(file: impl Fn(&str, &str) -> Option<String>) -> Self {
         let number = |controller: &str, name: &str| file(controller, name).and_then(|text| limit(&text));
         let memory =
@@ -167,12 +168,12 @@ fn limit(text: &str) -> Option<u64> {
     }
 }
 
-/// Version 1 says "no limit" with the greatest number of whole pages.
+/// Version 1 writes "no limit" as the greatest number of whole pages.
 fn v1_none(bytes: u64) -> u64 {
     if bytes >= 1 << 62 { NO_LIMIT } else { bytes }
 }
 
-/// `quota period`, both in microseconds.
+/// Thousandths of a processor, from `quota period` in microseconds.
 fn cpus(text: &str) -> Option<u64> {
     let (quota, period) = text.trim().split_once(' ')?;
     if quota == "max" || quota == "-1" {

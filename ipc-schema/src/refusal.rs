@@ -1,50 +1,50 @@
-//! Why a file from the box is not taken: a code for machines, a reason for people.
+//! Refusals of letters and files from the box: a code for machines and a reason for people.
 
 use std::fmt;
 
-use crate::text_sanitize::is_unseen;
+use crate::text_sanitize::is_zero_width;
 
-/// The codes of refused letters. The text is an interface: it stands in responses, counters, logs and the
-/// `rejected/` folder.
+/// The codes of refused letters. The text of a code is an interface: responses, counters, logs and the `rejected/`
+/// folder use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RefusalCode {
-    /// The name is neither a letter's, nor a draft's, nor `_close`.
+    /// The file name is neither a letter name, nor a dot-name, nor `_close`.
     Name,
-    /// A link, FIFO, socket, device or directory stands where a letter should.
+    /// The file is a link, FIFO, socket, device or directory.
     NotRegular,
-    /// More than one hard link: the same bytes under several names.
+    /// The file has more than one hard link: the same bytes under several names.
     Nlink,
-    /// The file belongs to another user than the lane's.
+    /// The file belongs to another user than the box's.
     Owner,
     /// The file lies on another filesystem than its directory.
     Device,
-    /// Larger than the cap.
+    /// The file is larger than allowed.
     TooBig,
-    /// Not JSON: syntax, encoding, depth, NUL, a number out of range.
+    /// The file is not JSON: syntax, encoding, depth, NUL, a number out of range.
     Json,
-    /// JSON, but not the letter it claims to be: unknown, missing, doubled or mistyped fields, trailing bytes.
+    /// The file is JSON but not a valid letter: unknown, missing, duplicate or mistyped fields, trailing bytes.
     Schema,
-    /// Envelope of a major version that this side does not speak.
+    /// The envelope has a major version that this side does not speak.
     Version,
-    /// The envelope contradicts where or when it was found: number, run, id.
+    /// The envelope contradicts the file's name or directory: number, run, id.
     Envelope,
-    /// The file vanished between the listing and the read. Nothing to report: the name is looked at again.
+    /// The file vanished between the listing and the read. The reader tries again and reports nothing.
     Gone,
-    /// The host could not read (an I/O error of its own); the letter stays and is tried again.
+    /// The host failed with an I/O error of its own. The letter stays, and the host tries again.
     Io,
-    /// A number or id that was already consumed, with other bytes.
+    /// The number or id was already consumed with other bytes.
     Replay,
-    /// For a turn that is not open in this run.
+    /// The letter's turn is not open in this run.
     Stale,
-    /// An acknowledgement that falls, or that exceeds what was written.
+    /// The acknowledgement falls, or exceeds what the host wrote.
     Ack,
-    /// Too many requests or messages in a turn.
+    /// The turn has too many requests or messages.
     Rate,
-    /// Too much in the directory, or too much that passed through it in a turn; the run is ended.
+    /// The directory holds too much, or too much passed through it in a turn. The host ends the run.
     Flood,
-    /// The group may not do this.
+    /// The group has no right to do this.
     Forbidden,
-    /// A request type that this host does not know.
+    /// This version does not know the type of request or letter.
     Unsupported,
 }
 
@@ -72,7 +72,7 @@ impl RefusalCode {
         Self::Unsupported,
     ];
 
-    /// The code as it is written everywhere.
+    /// The code as the interface text: `ipc.name`, …
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Name => "ipc.name",
@@ -104,18 +104,18 @@ impl fmt::Display for RefusalCode {
     }
 }
 
-/// One refusal. The reason is safe to print: what came from the box is quoted and cut.
+/// One refusal. The reason is safe to print, because text from the box is quoted and cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {reason}")]
 pub struct Refusal {
-    /// The code.
+    /// For machines.
     pub code: RefusalCode,
-    /// What is wrong, for a person.
+    /// For a person: what is wrong.
     pub reason: String,
 }
 
 impl Refusal {
-    /// A refusal with its reason.
+    /// Makes a refusal. `reason` must quote text from the box with [`quote`].
     pub fn new(code: RefusalCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
@@ -125,9 +125,9 @@ impl Refusal {
 pub fn quote(text: &str, max: usize) -> String {
     let cut: String = text.chars().take(max).collect();
     let more = if text.chars().nth(max).is_some() { "…" } else { "" };
-    // Rust's own escapes stop at control characters; a mark that turns the line around is as bad in a log.
+    // Debug escapes control characters only. Marks that reverse the direction of a line are as bad in a log.
     let escaped = format!("{cut:?}").chars().fold(String::new(), |mut out, c| {
-        if is_unseen(c) {
+        if is_zero_width(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);

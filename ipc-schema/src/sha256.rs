@@ -1,8 +1,8 @@
-//! Digests as the protocol writes them.
+//! SHA-256 digests in the protocol's notation.
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 in lower-case hex.
+/// The SHA-256 of `bytes` in lower-case hex, 64 characters.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }

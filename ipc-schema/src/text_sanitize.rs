@@ -1,17 +1,19 @@
-//! Text that people wrote, as both sides of the wall read it: what a person cannot see, a model does not read.
+//! Removes or escapes characters that people cannot see, from text for models, labels, logs and terminals. Host and
+//! runner use the same rules, so that the model reads nothing that a person does not see.
 
-/// Characters that are dropped from every text: they hide words or turn the line around, and no language needs them.
+/// Whether a character is dropped from every text: it hides words or reverses the direction of the line, and no
+/// language needs it.
 ///
-/// Tags (U+E0000) and the supplement of variation selectors spell whole sentences that no screen shows.
+/// Tags (U+E0000) and the supplement of variation selectors can spell whole sentences that no screen shows.
 pub fn is_hidden(c: char) -> bool {
     matches!(c,
         '\u{200b}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Characters that take no room. Some of them have their use in a text (an emoji that is joined, a mark of direction
-/// in Hebrew); a name needs none, and none of them tells two names apart.
-pub fn is_unseen(c: char) -> bool {
+/// Whether a character takes no space on a screen. Some have their use in a text (joined emoji, direction marks in
+/// Hebrew), but a name needs none, and none makes two names look different.
+pub fn is_zero_width(c: char) -> bool {
     is_hidden(c)
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
@@ -19,8 +21,8 @@ pub fn is_unseen(c: char) -> bool {
             | '\u{ffa0}')
 }
 
-/// A text with line feeds for its line breaks, of whatever kind they were, and without control characters but
-/// these and tabs, and without what is hidden.
+/// The text without hidden characters and without control characters but tabs and line feeds. Every kind of line
+/// break becomes a line feed.
 pub fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -36,17 +38,16 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-/// One line of at most `max` characters, for a log, a table or a terminal: without control characters and without
-/// what is unseen.
+/// One line of at most `max` characters, for a log, a table or a terminal: without control and zero-width characters.
 pub fn line(text: &str, max: usize) -> String {
-    text.chars().filter(|c| !c.is_control() && !is_unseen(*c)).take(max).collect()
+    text.chars().filter(|c| !c.is_control() && !is_zero_width(*c)).take(max).collect()
 }
 
-/// Text made safe for a row of a table, a list or a log: control characters, line feeds among them, and whatever
-/// takes no room become visible escapes, so that nothing makes a line of its own.
+/// Text made safe for one row of a table, a list or a log: control characters (line feeds included) and zero-width
+/// characters become visible escapes.
 pub fn safe_line(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if drives(c) {
+        if breaks_line(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -55,9 +56,9 @@ pub fn safe_line(text: &str) -> String {
     })
 }
 
-/// Whether a character does something to a line beside standing in it.
-pub fn drives(c: char) -> bool {
-    c.is_control() || is_unseen(c) || matches!(c, '\u{2028}' | '\u{2029}')
+/// Whether a character can break, hide or rearrange a line in a terminal.
+pub fn breaks_line(c: char) -> bool {
+    c.is_control() || is_zero_width(c) || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! The only way to a path that an agent may write.
+//! The only way for the host to access a path that an agent may write.
 //!
 //! The box owns every byte and every name below its writable mounts, and can change them between any two system
-//! calls. So the host holds a handle to the *directory*, taken through parents that only it can write, and never
-//! walks a path again. One file is read as:
+//! calls. So the host holds a handle to the *directory*, opened through parents that only it can write, and never
+//! walks a path again. It reads one file as follows:
 //!
-//! 1. `openat2(O_PATH | O_NOFOLLOW)` beneath the handle, no links, no magic links, no other filesystem
-//!    (openat2(2)). `O_PATH` first: a device's or FIFO's `open` never runs.
-//! 2. `fstat`: regular, same device, one link, the expected owner, within the cap.
-//! 3. reopen `/proc/self/fd/N` for reading: the same inode that was looked at.
-//! 4. read at most cap + 1 bytes, once, into a private buffer. Only that buffer is parsed: no `mmap` (a truncation
-//!    would raise SIGBUS), no second read (the writer may still hold the file open).
+//! 1. `openat2(O_PATH | O_NOFOLLOW)` beneath the handle, no links, no magic links, no other filesystem (openat2(2)).
+//!    `O_PATH` first, because the `open` of a device or FIFO must not run.
+//! 2. `fstat`: a regular file, on the same device, with one link, of the expected owner, within the size limit.
+//! 3. reopen `/proc/self/fd/N` for reading: the inode that was checked.
+//! 4. read at most limit + 1 bytes, once, into a private buffer, and parse only that buffer. No `mmap` (a truncation
+//!    would raise SIGBUS) and no second read (the writer may still have the file open).
 //!
-//! What is too large for a buffer is copied in the same single pass to a file of the host's ([`UntrustedFile::copy`]).
-//! Whole trees are walked, measured and removed by [`Walk`].
+//! A file too large for a buffer is copied in the same single pass to a file of the host ([`UntrustedFile::copy`]).
+//! [`Walk`] walks, measures and removes whole trees.
 
 #![allow(clippy::disallowed_methods, reason = "this is the way")]
 
@@ -32,37 +32,37 @@ pub use walk::{Entry, Kind, Usage, Walk, WalkStep};
 
 use crate::refusal::{Refusal, RefusalCode, quote};
 
-/// A directory whose contents an agent may write.
+/// A directory whose content an agent may write.
 #[derive(Debug)]
 pub struct UntrustedDir {
     fd: OwnedFd,
     dev: u64,
 }
 
-/// What a file must be to be read.
+/// What a file must be before the host reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileRequirements {
-    /// Whose it must be; anybody's, if this is absent.
+    /// The required owner's user id; any owner if absent.
     pub owner: Option<u32>,
-    /// Whether a second hard link counts against it. That tells a replay; it is no wall, because a box may take the
-    /// link away again before it is counted. The wall is the mount: no link leads out of it (link(2), EXDEV).
-    pub one_link: bool,
-    /// The most bytes that it may have.
+    /// Whether a second hard link is refused. This detects replays and is no security boundary, because a box may
+    /// remove the link before the check. The mount is the boundary: no hard link leads out of it (link(2), EXDEV).
+    pub single_link: bool,
+    /// The largest size in bytes.
     pub cap: u64,
 }
 
-/// One pass over a directory.
+/// The names in a directory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// The names that were seen, in no order; at most the limit asked for.
+    /// At most as many names as asked for, in no order.
     pub names: Vec<OsString>,
-    /// Whether there were more.
+    /// Whether the directory holds more names.
     pub truncated: bool,
 }
 
 impl UntrustedDir {
-    /// Opens the directory at `path`. Call it before the box starts, or through parents that only the host can
-    /// write: the path itself is walked once, here, and its last component must not be a link.
+    /// Opens the directory at `path`, whose last component must not be a link. The path is walked only here, so call
+    /// this before the box starts, or with parents that only the host can write.
     ///
     /// # Errors
     /// What `open(2)` and `fstat(2)` say.
@@ -72,7 +72,7 @@ impl UntrustedDir {
         Ok(Self { fd, dev })
     }
 
-    /// A directory below, by a relative path without links and on the same filesystem.
+    /// Opens a directory below, by a relative path without links and on the same filesystem.
     ///
     /// # Errors
     /// What `openat2(2)` says.
@@ -89,13 +89,13 @@ impl UntrustedDir {
     /// [`RefusalCode::Owner`], [`RefusalCode::Device`] or [`RefusalCode::TooBig`] for a file that is not taken;
     /// [`RefusalCode::Io`] when the host itself failed.
     pub fn read(&self, name: &Path, owner: u32, cap: u64) -> Result<Vec<u8>, Refusal> {
-        let file = self.file(name, FileRequirements { owner: Some(owner), one_link: true, cap })?;
+        let file = self.file(name, FileRequirements { owner: Some(owner), single_link: true, cap })?;
         let mut bytes = Vec::with_capacity(usize::try_from(file.size).unwrap_or(0));
         file.copy(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Opens the file at `name` (a relative path without links), if it is what is wanted.
+    /// Opens the file at `name` (a relative path without links), if it meets the requirements.
     ///
     /// # Errors
     /// As [`UntrustedDir::read`].
@@ -108,7 +108,7 @@ impl UntrustedDir {
     /// # Errors
     /// What `openat(2)` and `getdents(2)` say.
     pub fn names(&self, limit: usize) -> io::Result<Listing> {
-        // A handle of its own: the kept one's position is shared by everyone who lists.
+        // Listing needs a handle of its own: everyone who lists through one handle shares its position.
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let own = fs::openat(&self.fd, ".", flags, Mode::empty())?;
         let mut seen = Listing::default();
@@ -136,7 +136,6 @@ impl UntrustedDir {
     }
 }
 
-/// Beneath the handle, over no link of any kind, on the same filesystem.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
@@ -157,11 +156,11 @@ fn open_file(
         return Err(refuse(RefusalCode::NotRegular, name, &format!("is a {}", kind_name(kind))));
     }
     if stat.st_dev != dev {
-        return Err(refuse(RefusalCode::Device, name, "lies on another filesystem"));
+        return Err(refuse(RefusalCode::Device, name, "is on another filesystem"));
     }
     match stat.st_nlink {
-        0 => return Err(refuse(RefusalCode::Gone, name, "is gone")),
-        links if links > 1 && wanted.one_link => {
+        0 => return Err(refuse(RefusalCode::Gone, name, "does not exist any more")),
+        links if links > 1 && wanted.single_link => {
             return Err(refuse(RefusalCode::Nlink, name, &format!("has {links} hard links")));
         }
         _ => {}
@@ -176,7 +175,7 @@ fn open_file(
     if size > cap {
         return Err(refuse(RefusalCode::TooBig, name, &format!("has {size} bytes, at most {cap}")));
     }
-    // A reopened descriptor refers to the inode that was checked, whatever the name means by now.
+    // The reopened descriptor refers to the inode that was checked, whatever the name refers to by now.
     let again = format!("/proc/self/fd/{}", looked_at.as_raw_fd());
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(fs::open(again, flags, Mode::empty()).map_err(|e| refuse_open(name, e))?);
@@ -194,7 +193,7 @@ fn unlink(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     }
 }
 
-/// A file of the box's that was looked at and may be read, once.
+/// A file of the box that passed the checks and may be read once.
 #[derive(Debug)]
 pub struct UntrustedFile {
     file: File,
@@ -204,7 +203,7 @@ pub struct UntrustedFile {
 }
 
 impl UntrustedFile {
-    /// Its length when it was looked at. It may grow or shrink while it is read.
+    /// Its size in bytes at the check. It may grow or shrink while it is read.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -238,16 +237,16 @@ impl UntrustedFile {
         }
     }
 
-    /// The open file itself, for a reader that bounds what it takes by itself.
+    /// The open file, for a reader that limits how much it reads.
     pub fn into_file(self) -> File {
         self.file
     }
 }
 
-/// How much is copied at a time.
+/// Bytes copied at a time.
 const PIECE: usize = 64 << 10;
 
-/// `openat2` answers EAGAIN when a rename raced with its check (openat2(2)); a bounded retry decides.
+/// Retries a call a few times: `openat2` fails with EAGAIN when a rename raced with its check (openat2(2)).
 fn retry_again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     for _ in 0..8 {
         match call() {
@@ -260,17 +259,17 @@ fn retry_again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno
 
 fn refuse_open(name: &Path, error: Errno) -> Refusal {
     match error {
-        Errno::NOENT => refuse(RefusalCode::Gone, name, "is gone"),
+        Errno::NOENT => refuse(RefusalCode::Gone, name, "does not exist any more"),
         Errno::LOOP | Errno::NOTDIR | Errno::NXIO => {
-            refuse(RefusalCode::NotRegular, name, "is or crosses a link")
+            refuse(RefusalCode::NotRegular, name, "is a symbolic link or leads over one")
         }
-        Errno::XDEV => refuse(RefusalCode::Device, name, "leaves its directory"),
+        Errno::XDEV => refuse(RefusalCode::Device, name, "leads out of its directory"),
         other => io_refusal(name, other),
     }
 }
 
 fn io_refusal(name: &Path, error: Errno) -> Refusal {
-    refuse(RefusalCode::Io, name, &format!("cannot be looked at: {error}"))
+    refuse(RefusalCode::Io, name, &format!("cannot be inspected: {error}"))
 }
 
 fn refuse(code: RefusalCode, name: &Path, what: &str) -> Refusal {
@@ -289,7 +288,7 @@ fn kind_name(kind: FileType) -> &'static str {
         FileType::Socket => "socket",
         FileType::CharacterDevice => "character device",
         FileType::BlockDevice => "block device",
-        _ => "thing of an unknown kind",
+        _ => "file of an unknown kind",
     }
 }
 
@@ -300,19 +299,19 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    struct Wall {
+    struct Fixture {
         dir: tempfile::TempDir,
         inside: UntrustedDir,
         me: u32,
     }
 
-    fn wall() -> Wall {
+    fn fixture() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let me = std::fs::metadata(dir.path()).unwrap().uid();
-        Wall { inside: UntrustedDir::open(dir.path()).unwrap(), dir, me }
+        Fixture { inside: UntrustedDir::open(dir.path()).unwrap(), dir, me }
     }
 
-    impl Wall {
+    impl Fixture {
         fn path(&self, name: &str) -> std::path::PathBuf {
             self.dir.path().join(name)
         }
@@ -323,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_plain_file_is_read_once() {
-        let w = wall();
+        let w = fixture();
         std::fs::write(w.path("a"), b"hello").unwrap();
         assert_eq!(w.read("a").unwrap(), b"hello");
         assert_eq!(w.read("missing"), Err(RefusalCode::Gone));
@@ -331,7 +330,7 @@ mod tests {
 
     #[test]
     fn a1_a2_links_are_never_followed() {
-        let w = wall();
+        let w = fixture();
         for (name, target) in
             [("abs", "/etc/passwd"), ("rel", "../../etc/passwd"), ("env", "/proc/self/environ")]
         {
@@ -344,14 +343,14 @@ mod tests {
 
     #[test]
     fn a37_a_path_cannot_climb_out() {
-        let w = wall();
+        let w = fixture();
         assert_eq!(w.read("../../etc/passwd"), Err(RefusalCode::Device));
         assert_eq!(w.read("/etc/passwd"), Err(RefusalCode::Device));
     }
 
     #[test]
     fn a5_hard_links_are_a_replay() {
-        let w = wall();
+        let w = fixture();
         std::fs::write(w.path("a"), b"x").unwrap();
         std::fs::hard_link(w.path("a"), w.path("b")).unwrap();
         assert_eq!(w.read("a"), Err(RefusalCode::Nlink));
@@ -360,7 +359,7 @@ mod tests {
 
     #[test]
     fn a6_a7_fifos_sockets_and_directories_do_not_block() {
-        let w = wall();
+        let w = fixture();
         fs::mknodat(fs::CWD, w.path("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(w.path("socket")).unwrap();
         std::fs::create_dir(w.path("dir")).unwrap();
@@ -371,7 +370,7 @@ mod tests {
 
     #[test]
     fn a11_a12_size_is_known_before_reading() {
-        let w = wall();
+        let w = fixture();
         File::create(w.path("sparse")).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(w.read("sparse"), Err(RefusalCode::TooBig));
         std::fs::write(w.path("edge"), vec![b'x'; 1024]).unwrap();
@@ -382,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_file_of_another_user_is_not_the_boxs() {
-        let w = wall();
+        let w = fixture();
         std::fs::write(w.path("a"), b"x").unwrap();
         let other = w.inside.read(Path::new("a"), w.me + 1, 1024).unwrap_err();
         assert_eq!(other.code, RefusalCode::Owner);
@@ -390,7 +389,7 @@ mod tests {
 
     #[test]
     fn a15_a_swap_in_a_tight_loop_never_leaks() {
-        let w = wall();
+        let w = fixture();
         std::fs::write(w.path("secret"), b"host secret").unwrap();
         let outside = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(outside.path(), b"host secret").unwrap();
@@ -449,7 +448,7 @@ mod tests {
 
     #[test]
     fn a15_a_folder_in_the_middle_of_a_path_may_be_swapped_for_a_link() {
-        let w = wall();
+        let w = fixture();
         let outside = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(outside.path().join("b")).unwrap();
         std::fs::write(outside.path().join("b/f"), b"host secret").unwrap();
@@ -478,7 +477,7 @@ mod tests {
 
     #[test]
     fn a15_a_file_may_become_a_fifo_or_a_second_name_under_the_hand() {
-        let w = wall();
+        let w = fixture();
         std::fs::write(w.path("twin"), b"mine").unwrap();
         let play = || {
             let _ = std::fs::remove_file(w.path("f"));
@@ -501,7 +500,7 @@ mod tests {
 
     #[test]
     fn a14_a16_what_grows_and_shrinks_while_it_is_read_is_cut_at_the_cap() {
-        let w = wall();
+        let w = fixture();
         let file = File::create(w.path("f")).unwrap();
         let play = || {
             for length in [0, 900, 1 << 20, 1024, 3] {
@@ -520,7 +519,7 @@ mod tests {
         };
         race(4_000, play, look);
         file.set_len(1024).unwrap();
-        let wanted = FileRequirements { owner: None, one_link: true, cap: 1024 };
+        let wanted = FileRequirements { owner: None, single_link: true, cap: 1024 };
         let looked_at = w.inside.file(Path::new("f"), wanted).unwrap();
         file.set_len(1 << 30).unwrap();
         let mut taken = Vec::new();
@@ -530,7 +529,7 @@ mod tests {
 
     #[test]
     fn a_listing_is_bounded_and_repeatable() {
-        let w = wall();
+        let w = fixture();
         for i in 0..50 {
             std::fs::write(w.path(&format!("f{i}")), b"").unwrap();
         }
@@ -543,7 +542,7 @@ mod tests {
 
     #[test]
     fn unlink_takes_one_name_and_follows_nothing() {
-        let w = wall();
+        let w = fixture();
         let outside = tempfile::NamedTempFile::new().unwrap();
         symlink(outside.path(), w.path("link")).unwrap();
         std::fs::create_dir_all(w.path("dir/sub")).unwrap();

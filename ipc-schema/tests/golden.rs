@@ -190,7 +190,7 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
             FromAgent::TurnDone(TurnDone {
                 outcome: Outcome::Failed,
                 text: String::new(),
-                error: Some(Trouble {
+                error: Some(ErrorDetail {
                     code: "model.auth".into(),
                     reason: "the provider refused the key".into(),
                 }),

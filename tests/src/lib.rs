@@ -1,5 +1,5 @@
-//! What journeys are made of: real directories, a real SQLite file, the real host, the real runner in real
-//! containers (or in the engine stand-in's namespaces), and servers that speak the wires of what is out of reach.
+//! The fixtures of the journeys: a real host with real directories and a real SQLite file, the real runner in real
+//! containers (or in the engine stand-in's namespaces), and servers that stand in for the platforms and providers.
 
 pub mod bench;
 pub mod crash;

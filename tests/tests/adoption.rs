@@ -1,4 +1,4 @@
-//! A host is killed, stopped, or replaced, and its boxes go on: the next one adopts them.
+//! A host is killed, stopped or replaced while its boxes run on: the next host adopts them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use hyper::Method;
 use journeys::model::Gate;
+use journeys::telegram::{Chat, Person};
 use journeys::world::{Engine, World};
 use serde_json::{Value, json};
 
@@ -14,6 +15,15 @@ use serde_json::{Value, json};
 fn patient() -> Value {
     let wait = "touch /workspace/began; while [ ! -e /workspace/go ]; do sleep 0.05; done; echo went";
     json!({ "command": wait })
+}
+
+/// A world in whose box a command of [`patient`] is running, and nobody has answered yet.
+async fn world_with_a_long_job(engine: &Engine) -> (World, Person, Chat) {
+    let (world, ann, direct) = World::ann_at_home(engine.clone(), &[]).await;
+    world.model.on("a long job").runs("run_command", patient()).says("The job is done.");
+    ann.says(&direct, "a long job, please");
+    world.made_in_workspace("main", "began").await;
+    (world, ann, direct)
 }
 
 fn go(world: &World, group: &str) {
@@ -36,10 +46,7 @@ fn living_run(world: &World) -> (String, PathBuf) {
 #[tokio::test]
 async fn a_host_is_killed_and_the_next_one_goes_on_with_its_box() {
     let engine = Engine::stand_in().await;
-    let (mut world, ann, direct) = World::ann_at_home(engine.clone(), &[]).await;
-    world.model.on("a long job").runs("run_command", patient()).says("The job is done.");
-    ann.says(&direct, "a long job, please");
-    world.made_in_workspace("main", "began").await;
+    let (mut world, ann, direct) = world_with_a_long_job(&engine).await;
     let boxes = world.boxes().await;
     world.kill_host().await;
     assert_eq!(state_of(&engine, &boxes[0]).await["Running"], true, "the box has a life of its own");
@@ -118,10 +125,7 @@ async fn a_call_that_the_host_took_along_is_made_again() {
 #[tokio::test]
 async fn a_box_that_died_with_its_host_costs_one_attempt() {
     let engine = Engine::stand_in().await;
-    let (mut world, ann, direct) = World::ann_at_home(engine.clone(), &[]).await;
-    world.model.on("a long job").runs("run_command", patient()).says("The job is done.");
-    ann.says(&direct, "a long job, please");
-    world.made_in_workspace("main", "began").await;
+    let (mut world, _, direct) = world_with_a_long_job(&engine).await;
     let boxes = world.boxes().await;
     world.kill_host().await;
     engine.ask(Method::POST, &format!("/containers/{}/kill", boxes[0]), None).await;
@@ -141,10 +145,7 @@ async fn a_box_that_died_with_its_host_costs_one_attempt() {
 #[tokio::test]
 async fn a_box_that_has_written_failed_is_collected_with_its_reason() {
     let engine = Engine::stand_in().await;
-    let (mut world, ann, direct) = World::ann_at_home(engine.clone(), &[]).await;
-    world.model.on("a long job").runs("run_command", patient()).says("The job is done.");
-    ann.says(&direct, "a long job, please");
-    world.made_in_workspace("main", "began").await;
+    let (mut world, _, direct) = world_with_a_long_job(&engine).await;
     let boxes = world.boxes().await;
     world.kill_host().await;
     engine.ask(Method::POST, &format!("/containers/{}/kill", boxes[0]), None).await;
@@ -260,10 +261,7 @@ async fn boxes_without_a_living_run_are_reaped_also_when_the_engine_comes_late()
 #[tokio::test]
 async fn a_host_that_comes_back_before_its_engine_waits_for_its_boxes() {
     let engine = Engine::stand_in().await;
-    let (mut world, ann, direct) = World::ann_at_home(engine.clone(), &[]).await;
-    world.model.on("a long job").runs("run_command", patient()).says("The job is done.");
-    ann.says(&direct, "a long job, please");
-    world.made_in_workspace("main", "began").await;
+    let (mut world, ann, direct) = world_with_a_long_job(&engine).await;
     world.kill_host().await;
     engine.stop();
     world.up().await;

@@ -1,4 +1,4 @@
-//! People send files: fetched for whoever is to read of them, within a measure, and at nobody else's cost.
+//! People send files: the host fetches those that an agent will read, within limits, and no other group waits.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,7 +28,7 @@ fn inbox(world: &World, group: &str) -> Vec<String> {
 }
 
 /// Ann stops the turn: the order's answer, and the turn's end, in either order.
-async fn is_stopped(world: &World, ann: &Person, direct: &Chat) {
+async fn stop_and_wait(world: &World, ann: &Person, direct: &Chat) {
     ann.says(direct, "/stop");
     let mut told = [world.hears(direct).await, world.hears(direct).await];
     told.sort();
@@ -186,7 +186,7 @@ async fn a_turn_is_stopped_while_its_file_is_on_its_way() {
     world
         .patiently("the box is ready", async || world.log().contains("the box is ready").then_some(()))
         .await;
-    is_stopped(&world, &ann, &direct).await;
+    stop_and_wait(&world, &ann, &direct).await;
     world.telegram.holds_files(false);
     goes_on(world, &ann, &direct).await;
 }
@@ -219,7 +219,7 @@ async fn works(world: &World, ann: &Person, direct: &Chat) {
 }
 
 /// It hears nothing any more.
-async fn is_deaf(world: &World) {
+async fn wait_until_deaf(world: &World) {
     let boxes = world.boxes().await;
     let about = format!("/containers/{}/json", boxes[0]);
     let pid = world.engine().ask(hyper::Method::GET, &about, None).await.json()["State"]["Pid"].to_string();
@@ -234,7 +234,7 @@ async fn what_is_written_after_a_stop_is_answered_whatever_comes_in_between() {
     for crash in [false, true] {
         let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
         works(&world, &ann, &direct).await;
-        is_deaf(&world).await;
+        wait_until_deaf(&world).await;
         world.telegram.holds_files(true);
         ann.sends(&direct, document(1234), "and read this");
         world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
@@ -264,7 +264,7 @@ async fn nothing_waits_for_a_file_that_was_stopped() {
     world.telegram.holds_files(true);
     ann.sends(&direct, document(1234), "and read this");
     world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
-    is_stopped(&world, &ann, &direct).await;
+    stop_and_wait(&world, &ann, &direct).await;
     world.model.on("something else").says("Done.");
     ann.says(&direct, "do something else");
     assert_eq!(world.hears(&direct).await, "Done.");
@@ -283,7 +283,7 @@ async fn a_turn_is_stopped_that_waits_for_room_on_the_disk() {
     ann.sends(&direct, document(1 << 20), "read this");
     let full = async || world.log().contains("the box is fed later").then_some(());
     world.patiently("there is no room", full).await;
-    is_stopped(&world, &ann, &direct).await;
+    stop_and_wait(&world, &ann, &direct).await;
     journeys::engine::unmount_below(&inbox);
     goes_on(world, &ann, &direct).await;
 }

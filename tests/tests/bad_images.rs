@@ -1,5 +1,5 @@
-//! Images as they come: missing, foreign, empty, with settings of their own. Each serves a group unchanged or is
-//! refused with the reason, and what was asked meanwhile is answered once there is a usable one.
+//! Images of every kind: missing, for another processor, empty, with settings of their own. The host uses an image
+//! unchanged or refuses it with the reason, and answers waiting messages once there is a usable image.
 
 #![cfg(test)]
 

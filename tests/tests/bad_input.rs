@@ -1,5 +1,5 @@
-//! Settings, files, engines, tokens and messages that are not as they should be. Each is told in the right place, the
-//! host lives, and what was kept is answered once the fault is mended.
+//! Wrong settings, files, engines, tokens and messages. The host reports each in the right place, survives, and answers
+//! stored messages once the fault is repaired.
 
 #![cfg(test)]
 
@@ -183,7 +183,7 @@ async fn a_secret_that_is_missing_or_open_to_others_is_refused_with_the_fix() {
     world.write("secrets/key", KEY);
     set_mode(&world.root().join("secrets/key"), 0o644);
     let told = refused(&world, &["up"]).await;
-    has(&told, &["others may read this secret (mode 0644)", "chmod 600 ", "secrets/key", "config.secret"]);
+    has(&told, &["others can read this secret (mode 0644)", "chmod 600 ", "secrets/key", "config.secret"]);
     assert!(!told.contains(KEY));
 
     set_mode(&world.root().join("secrets/key"), 0o600);
@@ -387,7 +387,7 @@ async fn a_database_newer_than_the_binary_is_refused_untouched() {
 async fn a_foreign_file_in_the_databases_place_is_refused_untouched() {
     let world = World::new().await;
     let database = world.root().join("state/lazaret.db");
-    world.write("state/lazaret.db", &"Dear diary, today I went to the harbour. ".repeat(100));
+    world.write("state/lazaret.db", &"Dear diary, today I went to the harness. ".repeat(100));
     let text = fs::read(&database).unwrap();
     has(&refused(&world, &["up"]).await, &["lazaret.db is damaged or not Lazaret's", "store.damaged"]);
     assert!(fs::read(&database).unwrap() == text, "the file was changed");

@@ -1,5 +1,5 @@
-//! Models that refuse, break off, lie or never end, and tools that fail, hang or flood. The chat gets one notice that
-//! says what to do, the turn ends with a code, and the next message is answered.
+//! Models that refuse, break off, answer wrongly or never end, and tools that fail, hang or flood. The chat gets one
+//! notice that says what to do, the turn ends with an error code, and the next message is answered.
 
 #![cfg(test)]
 
@@ -42,7 +42,7 @@ async fn fails_then_goes_on(world: &World, failing: &str, code: &str, words: &[&
 }
 
 /// Writes a line whose answer comes in spite of trouble on the way: no notice, one reply.
-async fn is_answered_once(world: &World, line: &str, answer: &str) {
+async fn assert_answered_once(world: &World, line: &str, answer: &str) {
     let said = world.chat(&format!("{line}\n")).await;
     assert_eq!((said.matches(answer).count(), said.matches("[lazaret]").count()), (1, 0), "{said}");
     let turn = turn(world, "m-1").await;
@@ -103,7 +103,7 @@ async fn trouble_that_passes_is_waited_for_and_nobody_notices() {
         .garbage()
         .http(500, "api_error", None)
         .says("Hello at last.");
-    is_answered_once(&world, "hello", "Hello at last.").await;
+    assert_answered_once(&world, "hello", "Hello at last.").await;
     assert_eq!(world.model.requests().len(), 5);
     world.finish().await;
 }
@@ -112,7 +112,7 @@ async fn trouble_that_passes_is_waited_for_and_nobody_notices() {
 async fn an_answer_that_is_cut_is_asked_for_again_and_said_once() {
     let world = up().await;
     world.model.on("hello").cut_after(900).cut_after(10).says("Hello in full.");
-    is_answered_once(&world, "hello", "Hello in full.").await;
+    assert_answered_once(&world, "hello", "Hello in full.").await;
     assert_eq!(world.model.requests().len(), 3);
     world.finish().await;
 }

@@ -1,4 +1,4 @@
-//! `lazaret box check`: what an operator is shown of a box, and how a key that got where it must not be is found.
+//! `lazaret box check`: what it shows of a box, and how it finds a key in a wrong place.
 
 #![cfg(test)]
 

@@ -1,5 +1,5 @@
-//! A running box, row by row of the posture's table, each from the side that can see it: the engine's own account,
-//! the host's /proc and cgroups, and a probe inside. And a canary key that must be nowhere in it.
+//! Checks a running box against every row of the posture's table, from the engine's description, the host's /proc and
+//! cgroups, and a probe inside. A canary key must be nowhere in the box.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

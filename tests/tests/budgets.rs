@@ -1,4 +1,4 @@
-//! A box that takes too much is ended, and its chat is told in plain words what it took and how much it may.
+//! The host ends a box that exceeds a limit, and a notice tells the chat what was used and what is allowed.
 
 #![cfg(test)]
 
@@ -66,7 +66,7 @@ async fn a_stream_of_letters_is_named_with_its_limit() {
     let (world, ann, direct, told) = runs(&settings, flood).await;
     has(&told, &["letters in one turn, and may write 300"]);
     let log = world.log();
-    assert!(log.matches("is no letter's name").count() <= 25, "the box wrote the operator's log:\n{log}");
+    assert!(log.matches("is not a letter name").count() <= 25, "the box wrote the operator's log:\n{log}");
     goes_on(world, &ann, &direct).await;
 }
 

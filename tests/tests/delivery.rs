@@ -1,5 +1,5 @@
-//! Journeys of replies over a line that breaks: outages, lost answers, hosts that die in the middle of a send, rooms
-//! that the bot was removed from. What people see is held against what the outbox has counted.
+//! Replies over a failing platform: outages, lost responses, hosts that die during a send, chats that removed the bot.
+//! What people see must match what the outbox has counted.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -44,13 +44,13 @@ fn row(world: &World, words: &str) -> Row {
 }
 
 /// Waits until the row with these words is in this state.
-async fn comes_to(world: &World, words: &str, state: &str) {
+async fn wait_for_state(world: &World, words: &str, state: &str) {
     let is = async || outbox(world).iter().any(|r| r.text.contains(words) && r.state == state).then_some(());
     world.patiently(&format!("{words:?} is {state}"), is).await;
 }
 
 /// What people see never exceeds what was counted: for each text the copies but one, for placeholders the strays.
-fn is_accounted_for(world: &World, chats: &[&Chat]) {
+fn assert_accounted_for(world: &World, chats: &[&Chat]) {
     let shown: Vec<String> = chats.iter().flat_map(|chat| chat.shows()).collect();
     let rows = outbox(world);
     for row in &rows {
@@ -68,7 +68,7 @@ async fn status(world: &World) -> Value {
 }
 
 /// Ann asks, and the reply is heard.
-async fn is_answered(world: &World, ann: &Person, chat: &Chat, question: &str, reply: &str) {
+async fn assert_answered(world: &World, ann: &Person, chat: &Chat, question: &str, reply: &str) {
     world.model.on(question).says(reply);
     ann.says(chat, question);
     assert_eq!(world.hears(chat).await, reply);
@@ -91,8 +91,8 @@ async fn order_is_kept_through_an_outage_and_nothing_is_doubled() {
     world.soon("the agent works", gate.arrived()).await;
     world.telegram.goes_away().await;
     gate.open();
-    comes_to(&world, "two two", "ready").await;
-    comes_to(&world, "I go on.", "deferred").await;
+    wait_for_state(&world, "two two", "ready").await;
+    wait_for_state(&world, "I go on.", "deferred").await;
     assert_eq!(status(&world).await["outbox"]["deferred"], 1);
     world.telegram.comes_back().await;
 
@@ -120,11 +120,11 @@ async fn a_repeat_in_doubt_is_counted_and_one_that_is_certain_is_not() {
         let question = format!("give me {words}");
         world.model.on(&question).says(words);
         ann.says(&direct, &question);
-        comes_to(&world, words, "sent").await;
+        wait_for_state(&world, words, "sent").await;
         let shown = direct.shows().iter().filter(|text| *text == words).count();
         assert_eq!((shown, row(&world, words).uncertain), (copies, doubts), "{trouble:?}");
     }
-    is_accounted_for(&world, &[&direct]);
+    assert_accounted_for(&world, &[&direct]);
     assert_eq!(status(&world).await["outbox"]["uncertain"], 4);
     world.finish().await;
 }
@@ -132,7 +132,7 @@ async fn a_repeat_in_doubt_is_counted_and_one_that_is_certain_is_not() {
 #[tokio::test]
 async fn an_edit_may_be_repeated_and_its_text_stands_once() {
     let (world, ann, direct) = ann_with("edit").await;
-    is_answered(&world, &ann, &direct, "how are you?", "Quite well.").await;
+    assert_answered(&world, &ann, &direct, "how are you?", "Quite well.").await;
     for (n, method, trouble, placeholders) in [
         (1, "sendMessage", Trouble::CutAfter, 1),
         (2, "sendMessage", Trouble::BadGatewayBefore, 1),
@@ -146,7 +146,7 @@ async fn an_edit_may_be_repeated_and_its_text_stands_once() {
         let question = format!("question {n}");
         world.model.on(&question).says(&text);
         ann.says(&direct, &question);
-        comes_to(&world, &text, "sent").await;
+        wait_for_state(&world, &text, "sent").await;
         assert_eq!(direct.shows().iter().filter(|shown| **shown == text).count(), 1, "{trouble:?}");
         let empty = direct.shows().iter().filter(|shown| *shown == PLACEHOLDER).count();
         assert_eq!(empty, placeholders, "the first one stands empty: {trouble:?}");
@@ -158,12 +158,12 @@ async fn an_edit_may_be_repeated_and_its_text_stands_once() {
     world.telegram.plan("editMessageText", "answer 6", Trouble::DeletedBefore);
     world.model.on("question 6").says("answer 6");
     ann.says(&direct, "question 6");
-    comes_to(&world, "answer 6", "sent").await;
+    wait_for_state(&world, "answer 6", "sent").await;
     world.soon("the placeholder was deleted", world.telegram.troubled()).await;
     assert_eq!(direct.shows().iter().filter(|shown| *shown == "answer 6").count(), 1);
     assert_eq!(row(&world, "answer 6").strays, 0);
     assert!(outbox(&world).iter().all(|row| row.uncertain == 0));
-    is_accounted_for(&world, &[&direct]);
+    assert_accounted_for(&world, &[&direct]);
     world.finish().await;
 }
 
@@ -186,7 +186,7 @@ async fn a_part_in_doubt_is_held_and_the_chat_decides() {
         assert!(asked.contains(text), "{asked}");
         codes.push(code_in(&asked));
         // What is behind it goes on.
-        is_answered(&world, &ann, &direct, &format!("and after {text}"), &format!("After: {text}")).await;
+        assert_answered(&world, &ann, &direct, &format!("and after {text}"), &format!("After: {text}")).await;
     }
     let held = status(&world).await["outbox"]["held"].clone();
     assert_eq!((&held[0]["code"], &held[1]["code"]), (&json!(codes[0]), &json!(codes[1])), "{held}");
@@ -202,7 +202,7 @@ async fn a_part_in_doubt_is_held_and_the_chat_decides() {
     let told = world.hears(&direct).await;
     assert!(told.starts_with("[lazaret] Nothing is held here"), "{told}");
     assert_eq!(direct.shows().iter().filter(|text| *text == "It is seven.").count(), 1);
-    is_accounted_for(&world, &[&direct]);
+    assert_accounted_for(&world, &[&direct]);
     assert_eq!(status(&world).await["outbox"]["held"], json!([]));
     world.finish().await;
 }
@@ -230,20 +230,20 @@ async fn a_host_that_is_killed_between_send_and_receipt_keeps_the_owners_policy(
                 "hold" => {
                     let asked = world.soon("the chat is asked", direct.comes_to_show("may or may not")).await;
                     ann.says(&direct, &format!("/drop {}", code_in(&asked.text)));
-                    comes_to(&world, &text, "failed").await;
+                    wait_for_state(&world, &text, "failed").await;
                     assert_eq!(shown(), 1);
                 }
                 "edit" => {
-                    comes_to(&world, &text, "sent").await;
+                    wait_for_state(&world, &text, "sent").await;
                     assert_eq!(shown(), 1, "never twice");
                     assert_eq!(row(&world, &text).strays, u32::from(*method == "sendMessage"));
                 }
                 _ => {
-                    comes_to(&world, &text, "sent").await;
+                    wait_for_state(&world, &text, "sent").await;
                     assert_eq!((shown(), row(&world, &text).uncertain), (2, 1), "never lost, and counted");
                 }
             }
-            is_accounted_for(&world, &[&direct]);
+            assert_accounted_for(&world, &[&direct]);
         }
         world.finish().await;
     }
@@ -256,8 +256,8 @@ async fn a_group_chooses_for_itself() {
     ann.says(&family, "hello?");
     world.admit(&family.address(), "family").await;
     world.write("groups/family/group.toml", "delivery = \"edit\"\n");
-    is_answered(&world, &ann, &direct, "how are you?", "Quite well.").await;
-    is_answered(&world, &ann, &family, "@laz_bot how is it?", "Quite well, all of us.").await;
+    assert_answered(&world, &ann, &direct, "how are you?", "Quite well.").await;
+    assert_answered(&world, &ann, &family, "@laz_bot how is it?", "Quite well, all of us.").await;
     let edits: Vec<u32> = world.telegram.sent().iter().map(|sent| sent.edits).collect();
     assert_eq!(edits, [0, 1]);
     world.finish().await;
@@ -287,7 +287,7 @@ async fn a_room_that_removed_the_bot_is_told_once_to_the_owner() {
         "{told}"
     );
     assert!(told.contains("bot was kicked"), "{told}");
-    comes_to(&world, "All of it.", "failed").await;
+    wait_for_state(&world, "All of it.", "failed").await;
     let outbox = status(&world).await["outbox"].clone();
     assert_eq!(outbox["unreachable"][0]["chat"], "telegram:-100123", "{outbox}");
     assert!(direct.unheard().is_empty(), "told once");
@@ -295,7 +295,7 @@ async fn a_room_that_removed_the_bot_is_told_once_to_the_owner() {
     assert!(shown.contains("cut off   telegram:-100123"), "{shown}");
 
     world.telegram.kicks(&family, false);
-    is_answered(&world, &ann, &family, "@laz_bot are you back?", "Here I am.").await;
+    assert_answered(&world, &ann, &family, "@laz_bot are you back?", "Here I am.").await;
     assert_eq!(status(&world).await["outbox"]["unreachable"], json!([]));
     assert!(family.unheard().is_empty() && direct.unheard().is_empty());
     world.finish().await;
@@ -318,7 +318,7 @@ async fn of_a_reply_whose_second_part_fails_no_torn_rest_is_sent() {
         (row(&world, "two two").state, row(&world, "three three").state),
         ("failed".into(), "failed".into())
     );
-    is_answered(&world, &ann, &direct, "try again", "It works.").await;
+    assert_answered(&world, &ann, &direct, "try again", "It works.").await;
     assert!(direct.unheard().is_empty());
     world.finish().await;
 }
@@ -332,7 +332,7 @@ async fn a_reply_older_than_a_day_is_not_said_and_the_chat_is_told() {
     world.soon("the agent works", gate.arrived()).await;
     world.telegram.goes_away().await;
     gate.open();
-    comes_to(&world, "It is noon.", "deferred").await;
+    wait_for_state(&world, "It is noon.", "deferred").await;
     world.kill_host().await;
     // A day and a second go by.
     let c = Connection::open(database(&world)).unwrap();
@@ -367,7 +367,7 @@ async fn a_host_that_is_told_to_stop_leaves_what_must_wait_to_the_next_one() {
     world.model.on("tell me").says(&parts.join("\n\n"));
     ann.says(&family, "@laz_bot tell me");
     assert!(world.hears(&family).await.starts_with("one one"));
-    comes_to(&world, "one one", "sent").await;
+    wait_for_state(&world, "one one", "sent").await;
     world.stop_host().await;
     for words in ["two two", "three three"] {
         assert_eq!((row(&world, words).state.as_str(), row(&world, words).uncertain), ("ready", 0));

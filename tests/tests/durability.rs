@@ -1,4 +1,4 @@
-//! What is stored stays: copies made under load and put back, files that are damaged, disks that are full.
+//! Durability of the database: copies under load and their restore, damaged files, full disks.
 
 #![cfg(test)]
 
@@ -98,7 +98,7 @@ async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_
         };
         let (told, ()) = tokio::join!(world.lazaret(args), talk);
         assert!(told.contains("verified"), "{told}");
-        assert!(n % 2 == 0 || told.contains("pipe\" (no file, folder or link)"), "{told}");
+        assert!(n % 2 == 0 || told.contains("pipe\" (neither a file nor a folder nor a link)"), "{told}");
         copies.push(file);
     }
     assert!(refused(&world, &["backup", &copies[0].to_string_lossy()]).await.contains("overwrites nothing"));
@@ -190,7 +190,7 @@ async fn a_damaged_database_is_refused_with_the_command_and_the_copy_brings_the_
     let bad = world.root().join("bad.db");
     fs::write(&bad, &overwritten).unwrap();
     let told = refused(&world, &["restore", &bad.to_string_lossy()]).await;
-    assert!(told.contains("take another copy"), "{told}");
+    assert!(told.contains("use another copy"), "{told}");
     world.lazaret(&["restore", &command]).await;
     world.up().await;
     world.model.on("what was it").says("the milk");
@@ -261,7 +261,7 @@ async fn damage_that_only_a_full_check_sees_ends_the_host_with_the_command() {
     let spoil = "PRAGMA foreign_keys = off; UPDATE message SET turn = 4711 WHERE turn IS NOT NULL";
     Connection::open(database(world.root())).unwrap().execute_batch(spoil).unwrap();
     world.up().await;
-    logged(&world, "refers to a missing row of turn").await;
+    wait_for_log(&world, "refers to a missing row of turn").await;
     assert!(world.log().contains("lazaret restore "), "{}", world.log());
     let told = async || {
         let told = world.run(&["status"], "").await;
@@ -279,7 +279,7 @@ async fn a_host_without_a_copy_makes_one() {
     let mut world = World::on(Engine::stand_in().await).await;
     world.up().await;
     assert!(world.lazaret(&["status"]).await.contains("none yet"));
-    logged(&world, "verified").await;
+    wait_for_log(&world, "verified").await;
     let status = world.lazaret(&["status", "--json"]).await;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let copy = PathBuf::from(status["copy"]["file"].as_str().unwrap());
@@ -329,7 +329,7 @@ impl Drop for SmallDisk {
     }
 }
 
-async fn logged(world: &World, words: &str) {
+async fn wait_for_log(world: &World, words: &str) {
     world
         .patiently(&format!("{words:?} is logged"), async || world.log().contains(words).then_some(()))
         .await;
@@ -363,7 +363,7 @@ async fn a_full_disk_loses_nothing_and_the_host_goes_on_by_itself() {
     for n in 0..12 {
         ann.says(&direct, &format!("number {n} {}", "x".repeat(3_900)));
     }
-    logged(&world, "disk.full").await;
+    wait_for_log(&world, "disk.full").await;
     let told = "[lazaret] The disk is full. I read no messages until there is room: what you write waits at the platform and is not lost.";
     hears(&world, &direct, told).await;
     assert!(!world.root().join("state/ballast").exists(), "it was given back");
@@ -402,7 +402,7 @@ async fn a_full_disk_without_a_ballast_is_waited_for_in_peace() {
     for n in 0..12 {
         ann.says(&direct, &format!("number {n} {}", "x".repeat(3_900)));
     }
-    logged(&world, "the owner is not told yet").await;
+    wait_for_log(&world, "the owner is not told yet").await;
     fs::remove_file(filler).unwrap();
     world.model.on("after").says("all of it");
     ann.says(&direct, "after");
@@ -431,7 +431,7 @@ async fn below_the_floor_nothing_comes_in_and_what_runs_may_finish() {
     while disk.free() > 32 << 20 {
         std::io::Write::write_all(&mut filler, &vec![7; 1 << 20]).unwrap();
     }
-    logged(&world, "disk.low").await;
+    wait_for_log(&world, "disk.low").await;
     gate.open();
     hears(&world, &direct, "thought").await;
     world.model.on("more").says("more it is");
@@ -477,7 +477,7 @@ async fn a_full_disk_at_the_start_gives_the_ballast_back_and_waits() {
     world.model.on("anybody").says("yes");
     ann.says(&direct, "anybody?");
     world.up().await;
-    logged(&world, "disk.low").await;
+    wait_for_log(&world, "disk.low").await;
     fs::remove_file(filler).unwrap();
     hears(&world, &direct, "yes").await;
     world.finish().await;
@@ -490,7 +490,7 @@ async fn a_database_that_another_program_holds_is_waited_for() {
     theirs.execute_batch("BEGIN IMMEDIATE").unwrap();
     world.model.on("are you there").says("I am");
     ann.says(&direct, "are you there?");
-    logged(&world, "store.busy").await;
+    wait_for_log(&world, "store.busy").await;
     theirs.execute_batch("ROLLBACK").unwrap();
     hears(&world, &direct, "I am").await;
     world.finish().await;

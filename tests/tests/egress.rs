@@ -1,4 +1,4 @@
-//! What a program in a box meets when it wants out: nothing, and a sentence that says whom to ask.
+//! A program in a box cannot reach the network, and learns whom to ask.
 
 use journeys::world::World;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Real engines that die, hang and freeze, and twenty real boxes whose host is killed.
+//! Docker engines that die, hang and freeze, and twenty boxes whose host is killed.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Failpoints are where the table says, each once, and nowhere in what people run.
+//! Each failpoint of the table is in the code once, and a release build has none.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! What boxes are made of: any image serves, what serves is pinned, another one is looked at before it takes its
-//! place, and one command goes back. And directories of the machine that the owner lets a group see.
+//! Images and mounts: the host pins a usable image, checks a new one before it replaces it, and one command rolls back.
+//! Directories of the machine that the owner mounts for a group.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use journeys::engine::Between;
+use journeys::engine::Proxy;
 use journeys::world::{Engine, World};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -231,16 +231,16 @@ fn makes_a_run(call: &str) -> bool {
 }
 
 /// A host whose engine is reached through somebody who does `deed` when the first box of a run is about to be made.
-async fn world_with(engine: Engine, deed: impl Fn() + Send + Sync + 'static) -> (World, Between) {
+async fn world_with(engine: Engine, deed: impl Fn() + Send + Sync + 'static) -> (World, Proxy) {
     let done = AtomicBool::new(false);
-    let between = Between::new(&engine.socket(), move |call| {
+    let proxy = Proxy::new(&engine.socket(), move |call| {
         if makes_a_run(call) && !done.swap(true, Ordering::SeqCst) {
             deed();
         }
     });
     let mut world = World::on(engine).await;
-    world.set("DOCKER_HOST", &between.socket());
-    (world, between)
+    world.set("DOCKER_HOST", &proxy.socket());
+    (world, proxy)
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! A host that is not root, and boxes that shut it out: what it may not look into is opened by a box when the agent's
-//! is gone.
+//! A host without root, and boxes that remove its permissions on their files: a helper container restores them after
+//! the agent's box has ended.
 
 #![cfg(test)]
 
@@ -135,7 +135,7 @@ async fn what_a_killed_host_left_shut_is_opened_by_the_next() {
     ann.says(&direct, "shut it");
     world.made_in_workspace("main", "ready").await;
 
-    // Between the box's end and the helper's beginning there is no host.
+    // Proxy the box's end and the helper's beginning there is no host.
     world.kill_host().await;
     std::fs::write(world.in_workspace("main", "go"), "").unwrap();
     world.made_in_workspace("main", "done").await;

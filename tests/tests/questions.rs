@@ -1,4 +1,4 @@
-//! An agent asks a person, and the person takes their time.
+//! An agent asks a person, who answers late, otherwise or not at all.
 
 use journeys::world::{Engine, World};
 use serde_json::{Value, json};

@@ -1,5 +1,4 @@
-//! Other runtimes, by name per group: gVisor, which answers a box's system calls with a kernel of its own. And those
-//! that an install or an engine does not know.
+//! Other container runtimes per group: gVisor, and runtimes that the install or the engine does not know.
 
 #![cfg(test)]
 
@@ -59,7 +58,7 @@ async fn a_group_under_gvisor_is_served_and_what_is_lost_there_is_named() {
             "ok        capabilities",
             "ok        memory-limit",
             "ok        key-canary",
-            "lost by the nature of this runtime",
+            "not offered by this runtime",
             "limits.disk_images = true",
         ],
     );
@@ -146,7 +145,7 @@ async fn an_engine_that_does_not_do_what_it_is_asked_is_found_and_refused_and_an
     world.up().await;
     assert_eq!(world.hears(&direct).await, "Hello.");
     has(&world.lazaret(&["status"]).await, &["loss      main  memory-limit", "(accepted)"]);
-    has(&world.lazaret(&["doctor"]).await, &["main lives without memory-limit (accepted)"]);
+    has(&world.lazaret(&["doctor"]).await, &["main runs without memory-limit (accepted)"]);
     let check = world.run(&["box", "check"], "").await;
     assert_eq!(check.status.code(), Some(0), "a loss that was accepted by name is none");
     has(&String::from_utf8_lossy(&check.stdout), &["accepted  memory-limit"]);

@@ -1,6 +1,6 @@
-//! The boxes' seccomp profile: what it lets through, on both processors that there are boxes for. It is compiled into
-//! the kernel's own program and run here call by call. (An engine compiles it with a library in C; that this one
-//! takes it too, and that programs live with it, the journeys show on the processor they run on.)
+//! Tests which calls the boxes' seccomp profile allows on both supported processors. The test compiles it to the
+//! kernel's filter program and runs that call by call. (An engine compiles it with a library in C; that this one takes
+//! it too, and that programs live with it, the journeys show on the processor they run on.)
 
 #![cfg(test)]
 

@@ -1,4 +1,4 @@
-//! Journeys in the boxes of the engine stand-in, which are up in milliseconds and which a host can lose and find again.
+//! Journeys on the engine stand-in, whose boxes start in milliseconds and can be lost and found again.
 
 use std::path::Path;
 use std::time::Duration;

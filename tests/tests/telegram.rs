@@ -1,4 +1,4 @@
-//! Journeys over the Telegram wire, in real containers.
+//! Journeys over the Telegram API with Docker containers.
 
 use journeys::telegram::Photo;
 use journeys::world::World;

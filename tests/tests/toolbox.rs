@@ -1,5 +1,5 @@
-//! What people do with an agent, in a box of Debian: shells, git, Python, Node and a C compiler live with the
-//! posture, and with our seccomp profile, as the box's user.
+//! Usual work in a Debian image: shells, git, Python, Node and a C compiler run under the posture and its seccomp
+//! profile as the box's user.
 
 #![cfg(test)]
 

@@ -1,4 +1,4 @@
-//! One real turn per line on standard input, with each wire of a model: what `make run` does with a pipe.
+//! One turn per line of standard input with each model API: what `make run` does with a pipe.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

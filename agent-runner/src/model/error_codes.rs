@@ -1,6 +1,6 @@
 //! Maps errors of the Anthropic Messages API to the error codes of `turn_done`. [`super::gateway_client`] calls it.
 
-use ipc_schema::letters::from_agent::Trouble;
+use ipc_schema::letters::from_agent::ErrorDetail;
 use serde::Deserialize;
 
 use super::{CallError, Failure};
@@ -47,7 +47,7 @@ fn failure(status: u16, kind: &str, message: String) -> Failure {
     let code = code(status, kind);
     let too_long =
         code == "model.too_large" || (code == "model.invalid_request" && speaks_of_length(&message));
-    Failure { trouble: Trouble { code: code.to_owned(), reason: message }, too_long }
+    Failure { trouble: ErrorDetail { code: code.to_owned(), reason: message }, too_long }
 }
 
 /// The error's type decides; without one, the status does ("Errors" in Anthropic's API reference; `unreachable_error`

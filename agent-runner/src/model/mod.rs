@@ -10,7 +10,7 @@ mod stream;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use ipc_schema::letters::from_agent::Trouble;
+use ipc_schema::letters::from_agent::ErrorDetail;
 
 pub use gateway_client::Gateway;
 
@@ -65,7 +65,7 @@ pub enum CallError {
 #[error("{}: {}", trouble.code, trouble.reason)]
 pub struct Failure {
     /// Code and reason, as `turn_done` carries them.
-    pub trouble: Trouble,
+    pub trouble: ErrorDetail,
     /// Whether compaction may help.
     pub too_long: bool,
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use ipc_schema::letters::from_agent::Trouble;
+use ipc_schema::letters::from_agent::ErrorDetail;
 use serde_json::{Value, json};
 
 use super::protocol;
@@ -46,7 +46,7 @@ pub fn calls(calls: &[(&str, &str, Value)]) -> Assistant {
 }
 
 pub fn refusal(code: &str, reason: &str, too_long: bool) -> CallError {
-    CallError::Failed(Failure { trouble: Trouble { code: code.into(), reason: reason.into() }, too_long })
+    CallError::Failed(Failure { trouble: ErrorDetail { code: code.into(), reason: reason.into() }, too_long })
 }
 
 impl Script {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::from_agent::{Outcome, Trouble};
+use ipc_schema::letters::from_agent::{ErrorDetail, Outcome};
 use ipc_schema::letters::to_agent::Input;
 use ipc_schema::{MessageSeq, TurnId};
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ pub struct End {
     #[serde(default)]
     pub text: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Trouble>,
+    pub error: Option<ErrorDetail>,
 }
 
 /// Replaces older entries. Its entry number is that of the last entry that it replaces.

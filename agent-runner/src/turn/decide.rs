@@ -3,7 +3,7 @@
 //! A run that goes on and a run that resumes after a crash call it with the same entries and do the same. No other
 //! state decides, so a crash loses none.
 
-use ipc_schema::letters::from_agent::{Outcome, Trouble};
+use ipc_schema::letters::from_agent::{ErrorDetail, Outcome};
 use ipc_schema::{LetterId, TurnId};
 
 use crate::transcript::{Assistant, Body, End, Entry, Transcript};
@@ -43,7 +43,7 @@ pub struct Ending {
     pub id: LetterId,
     pub outcome: Outcome,
     pub text: String,
-    pub error: Option<Trouble>,
+    pub error: Option<ErrorDetail>,
 }
 
 pub fn next(transcript: &Transcript, turn: TurnId) -> Step {

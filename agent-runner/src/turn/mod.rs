@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ipc_schema::TurnId;
 use ipc_schema::letters::FromAgent;
-use ipc_schema::letters::from_agent::{Activity, Outcome, Trouble, TurnDone};
+use ipc_schema::letters::from_agent::{Activity, ErrorDetail, Outcome, TurnDone};
 use ipc_schema::letters::to_agent::Begin;
 use tokio::time::sleep;
 
@@ -143,7 +143,7 @@ impl<M: Model> Agent<M> {
                 }
                 Step::Refused { text } => {
                     let reason = format!("the model declined to answer. {text}").trim().to_owned();
-                    self.fail(turn, Trouble { code: "model.refused".into(), reason })?;
+                    self.fail(turn, ErrorDetail { code: "model.refused".into(), reason })?;
                     None
                 }
                 Step::Done(ending) => {
@@ -166,7 +166,7 @@ impl<M: Model> Agent<M> {
         self.mailbox.ending(turn);
         let Ending { id, outcome, text, error } = ending;
         let (model_calls, tool_calls) = (progress.model_calls, progress.tool_calls);
-        let error = error.map(|trouble| Trouble { reason: fit_to_letter(&trouble.reason), ..trouble });
+        let error = error.map(|trouble| ErrorDetail { reason: fit_to_letter(&trouble.reason), ..trouble });
         let done = TurnDone { outcome, text: fit_to_letter(&text), error, model_calls, tool_calls };
         failpoint!("runner.turn_done.before");
         self.mailbox.outbox.say(turn, id, FromAgent::TurnDone(done)).await?;
@@ -179,7 +179,7 @@ impl<M: Model> Agent<M> {
         self.transcript.append(turn, Body::End(End { outcome, text, error: None })).map(|_| ())
     }
 
-    fn fail(&mut self, turn: TurnId, trouble: Trouble) -> Result<(), Fatal> {
+    fn fail(&mut self, turn: TurnId, trouble: ErrorDetail) -> Result<(), Fatal> {
         tracing::warn!(%turn, code = trouble.code, reason = trouble.reason, "the turn fails");
         let end = End { outcome: Outcome::Failed, text: String::new(), error: Some(trouble) };
         self.transcript.append(turn, Body::End(end)).map(|_| ())
@@ -221,7 +221,7 @@ impl<M: Model> Agent<M> {
         let called = match body {
             Ok(body) => self.call(turn, Activity::Thinking, body).await?,
             Err(error) => CallOutcome::Failed(Failure {
-                trouble: Trouble { code: "model.invalid_request".into(), reason: error.to_string() },
+                trouble: ErrorDetail { code: "model.invalid_request".into(), reason: error.to_string() },
                 too_long: false,
             }),
         };
@@ -338,7 +338,7 @@ impl<M: Model> Agent<M> {
                     cuts += 1;
                     if cuts > CUT_TRIES {
                         let reason = format!("the answer broke off {cuts} times: {reason}");
-                        let trouble = Trouble { code: "model.cut".into(), reason };
+                        let trouble = ErrorDetail { code: "model.cut".into(), reason };
                         return Ok(CallOutcome::Failed(Failure { trouble, too_long: false }));
                     }
                     tracing::warn!(cuts, reason, "the answer broke off");

@@ -1,10 +1,10 @@
 //! One file that holds an install: settings, groups, the database, and what agents keep.
 //!
-//! Files go in first and the database last. A transcript that knew of later messages than the database would make the
-//! runner pass over the next ones, whose numbers it knows already; one that knows of fewer has forgotten something,
-//! no more.
+//! The files go in before the database, so that a transcript never has later messages than the database. The runner
+//! would ignore the next messages then, because their numbers are in its transcript. A transcript with fewer messages
+//! has only forgotten something.
 //!
-//! The last entry lists every file with its digest: an archive without it was cut.
+//! The last entry lists every file with its digest. An archive without it is incomplete.
 
 #![allow(
     clippy::disallowed_methods,
@@ -33,41 +33,40 @@ use crate::domain::{GroupName, WallMs};
 use crate::store::{self, Restored, Transcripts};
 use crate::volumes::Volume;
 
-/// The list at the end.
+/// The name of the list at the end.
 const MANIFEST: &str = "manifest.json";
 /// The database's name in the archive.
 const DATABASE: &str = "state/lazaret.db";
-/// What else of `state/` belongs to an install: what agents keep, and the files that rows of the outbox wait to send.
-/// Letters on their way are made again from rows; runners and users' lists are made by the next start; the install's
-/// own id stays with the place, so that two places with one past never take each other's boxes for their own. Agents
-/// fill the last ones: what is too much is left out of these.
+/// The folders of `state/` that go into an archive: what agents keep, and files that wait to be sent. The host makes
+/// letters, copies of the runner and user lists again. The install's id stays out, so that two installs from one
+/// archive never adopt each other's boxes. Agents fill the last folders: if there is too much, it is missing in these.
 const KEPT: [&str; 5] = ["inbox", "spool", "sessions", "global", "workspaces"];
-/// Groups' file systems, of which an archive has the files.
+/// The folder of groups' image files. An archive has the files that are in the images.
 const VOLUMES: &str = "volumes";
-/// Where they are mounted, by the names of groups.
+/// The folders in which the images are mounted, each under its group's name.
 const OF_GROUPS: [&str; 2] = ["state/sessions", "state/workspaces"];
 /// The settings, and groups' settings and personalities.
 const SETTINGS: [&str; 2] = ["lazaret.toml", "groups"];
 
-/// The longest list of files in bytes: a million files with names of usual length. What would come after is left out.
+/// Bytes that the list of files may take: enough for a million names of usual length. Further files are left out.
 const LIST: usize = 256 << 20;
-/// What else the list's file holds.
+/// Bytes that the rest of the manifest may take.
 const BESIDE_LIST: usize = 16 << 20;
 
-/// What an archive says of itself.
+/// The manifest of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// Of this list.
+    /// The manifest's version.
     v: u32,
-    /// When it was written.
+    /// When the archive was written.
     pub at: String,
     /// The database's schema.
     pub schema: i64,
-    /// Rows of all its tables.
+    /// Rows of all tables.
     pub rows: u64,
-    /// What could not be taken in, or is a secret: the first thousand.
+    /// The first thousand entries that are not in the archive, each with the reason.
     pub left_out: Vec<String>,
-    /// How many more of them there were.
+    /// How many more entries are not in it.
     #[serde(default)]
     pub left_out_more: u64,
     /// Digest of each file.
@@ -75,7 +74,6 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// How many files it holds.
     pub fn files(&self) -> usize {
         self.files.len()
     }
@@ -84,21 +82,18 @@ impl Contents {
 /// An archive that was written and read again.
 #[derive(Debug)]
 pub struct Archived {
-    /// Where.
     pub path: PathBuf,
-    /// Its size.
     pub bytes: u64,
-    /// What is in it.
     pub contents: Contents,
 }
 
 /// Writes an install to `to`, while its host may be running, and reads it again.
 ///
 /// # Errors
-/// A file that is there already, what the disk says, a database that is not sound.
+/// The file exists already, the disk fails, or the database is damaged.
 pub fn write(root: &Root, to: &Path, now: WallMs) -> Result<Archived, BackupError> {
     if to.exists() {
-        return Err(BackupError::file(to, "it is there already; a copy overwrites nothing"));
+        return Err(BackupError::file(to, "it exists already; a copy overwrites nothing"));
     }
     let part = disk::beside(to, &format!(".{}.part", std::process::id()));
     let copy = disk::beside(to, &format!(".db.{}.part", std::process::id()));
@@ -106,7 +101,7 @@ pub fn write(root: &Root, to: &Path, now: WallMs) -> Result<Archived, BackupErro
         disk::sync(&part).map_err(|e| BackupError::file(&part, e))?;
         let read = read(&part)?;
         if read != contents {
-            return Err(BackupError::archive(&part, "it does not hold what was written"));
+            return Err(BackupError::archive(&part, "it does not contain what was written"));
         }
         fs::rename(&part, to)
             .and_then(|()| disk::sync_dir(to.parent().unwrap_or(Path::new("."))))
@@ -170,7 +165,7 @@ fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Content
     Ok(contents)
 }
 
-/// The file systems of groups, as their images are named.
+/// The file systems of groups, by the names of their image files.
 fn volumes(root: &Root) -> Vec<Volume> {
     let names = disk::inside(&root.volumes());
     let mut groups: Vec<GroupName> =
@@ -180,7 +175,7 @@ fn volumes(root: &Root) -> Vec<Volume> {
     groups.iter().flat_map(|group| root.volumes_of(group)).map(Volume::from).collect()
 }
 
-/// Files of keys and tokens that the settings name.
+/// The files of keys and tokens that the settings name.
 fn secrets(root: &Root) -> Vec<PathBuf> {
     fn named(value: &toml::Value, key: &str, found: &mut Vec<String>) {
         match value {
@@ -200,7 +195,7 @@ fn secrets(root: &Root) -> Vec<PathBuf> {
 struct Tar<W: Write> {
     builder: Builder<W>,
     files: BTreeMap<String, String>,
-    /// Bytes of the list so far.
+    /// Bytes of the manifest so far.
     listed: usize,
     names: Names,
     left_out: LeftOut,
@@ -208,7 +203,7 @@ struct Tar<W: Write> {
 }
 
 impl<W: Write> Tar<W> {
-    /// Adds a file or a tree under a name. What is not there is not added.
+    /// Adds a file or a tree under a name. A missing one is passed over.
     fn add(&mut self, path: &Path, name: &Path) -> io::Result<()> {
         let Ok(seen) = fs::symlink_metadata(path) else { return Ok(()) };
         if seen.is_dir() {
@@ -226,8 +221,8 @@ impl<W: Write> Tar<W> {
             while let Some(found) = tree.next(&mut self.left_out) {
                 self.one(found, path, name)?;
             }
-            // A walk enters no other file system: each that a group has is a tree by itself. What is mounted further
-            // down is nobody's of ours, and its way is the agent's.
+            // The walk enters no other file system, so a group's own ones are added as trees. What is mounted further
+            // down is not the host's, and an agent can have changed the path to it.
             let of_groups = OF_GROUPS.iter().any(|own| name == Path::new(own));
             for mounted in tree.mounted {
                 if of_groups {
@@ -249,7 +244,7 @@ impl<W: Write> Tar<W> {
             self.left_out.note(&inside, "a secret");
             return Ok(());
         }
-        // A tree may change while it is walked, and some file systems list a name again that was made anew.
+        // A tree can change during the walk, and some file systems then list a name twice.
         if let Err(why) = self.names.take(&inside, matches!(found.what, What::Folder)) {
             self.left_out.note(&inside, why);
             return Ok(());
@@ -271,10 +266,10 @@ impl<W: Write> Tar<W> {
             }
             What::File { file, bytes } => {
                 let listed = inside.to_string_lossy().into_owned();
-                // A byte of a name is at most six in JSON; a digest and the marks around it are 80.
+                // JSON needs at most six bytes for a byte of a name, and 80 for the digest and the quotes around it.
                 let more = listed.len() * if listed.contains(|c: char| c.is_control()) { 6 } else { 2 } + 80;
                 if self.listed + more > LIST {
-                    self.left_out.note(&inside, "there are more files than the list can name");
+                    self.left_out.note(&inside, "there are more files than the list of the archive can hold");
                     return Ok(());
                 }
                 self.listed += more;
@@ -289,13 +284,13 @@ impl<W: Write> Tar<W> {
     }
 }
 
-/// `join` with nothing would add a slash, which makes a file's path a folder's.
+/// As `join`, which would append a slash for an empty path and so make a folder of a file.
 fn joined(base: &Path, more: &Path) -> PathBuf {
     if more.as_os_str().is_empty() { base.to_owned() } else { base.join(more) }
 }
 
-/// Exactly as many bytes as the header says, whatever happens to the file meanwhile: more are not taken, missing ones
-/// are zeros.
+/// Reads exactly as many bytes as the header says, although the file may change meanwhile: ignores more bytes, and
+/// fills missing ones with zeros.
 struct Exact {
     file: BufReader<File>,
     left: u64,
@@ -319,20 +314,20 @@ impl Read for Exact {
     }
 }
 
-/// Whether a file looks like an archive of ours, and not like a database.
+/// Whether a file is a tar archive, and not a database.
 pub fn is_archive(path: &Path) -> bool {
     let mut header = [0; 262];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     read.is_ok() && header.get(257..262) == Some(b"ustar".as_slice())
 }
 
-/// Reads an archive from end to end and holds every file against the list.
+/// Reads a whole archive and compares every file with the list at its end.
 fn read(path: &Path) -> Result<Contents, BackupError> {
     let file = File::open(path).map_err(|e| BackupError::file(path, e))?;
     read_from(path, BufReader::new(file))
 }
 
-/// What the fuzz target does: an archive that is whole lists what is in it, and nothing but an install's files.
+/// For the fuzz target: an archive that is accepted lists only files of an install.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz(data: &[u8]) {
     if let Ok(contents) = read_from(Path::new("x.tar"), data) {
@@ -354,13 +349,13 @@ fn read_from(path: &Path, bytes: impl Read) -> Result<Contents, BackupError> {
         let name = path.to_string_lossy().into_owned();
         let shown = quote(&name, 300);
         if !belongs(&name) {
-            return Err(wrong(format!("{shown} does not belong in it")));
+            return Err(wrong(format!("{shown} does not belong in an archive")));
         }
         let kind = entry.header().entry_type();
         names.take(&path, kind == EntryType::Directory).map_err(|why| wrong(format!("{shown}: {why}")))?;
         match kind {
             EntryType::Directory => {}
-            // What an agent made is below; a link in the place itself would carry the whole of it away.
+            // A link inside a folder is an agent's. A link in place of the folder would redirect everything in it.
             EntryType::Symlink if !is_place(&name) => {}
             EntryType::Regular if name == MANIFEST => {
                 let mut text = Vec::new();
@@ -381,12 +376,12 @@ fn read_from(path: &Path, bytes: impl Read) -> Result<Contents, BackupError> {
         }
     }
     let contents: Contents =
-        contents.ok_or_else(|| wrong("it was cut: the list at its end is missing".into()))?;
+        contents.ok_or_else(|| wrong("it is incomplete: the list at its end is missing".into()))?;
     if contents.v != 1 {
-        return Err(wrong(format!("it is of version {}, this lazaret knows 1", contents.v)));
+        return Err(wrong(format!("it has version {}, and this lazaret reads version 1", contents.v)));
     }
     if let Some((name, _)) = contents.files.iter().find(|(name, digest)| digests.get(*name) != Some(digest)) {
-        return Err(wrong(format!("{} is missing or not what was put in", quote(name, 300))));
+        return Err(wrong(format!("{} is missing or was changed", quote(name, 300))));
     }
     if let Some(name) = digests.keys().find(|name| !contents.files.contains_key(*name)) {
         return Err(wrong(format!("{} is not on its list", quote(name, 300))));
@@ -405,7 +400,7 @@ fn belongs(name: &str) -> bool {
         || name.strip_prefix("state/").is_some_and(|rest| in_state(rest.trim_end_matches('/')))
 }
 
-/// Whether a name is a place that a restore exchanges, and not something inside one.
+/// Whether a name is a file or folder that a restore replaces, and not an entry inside one.
 fn is_place(name: &str) -> bool {
     let name = name.trim_end_matches('/');
     let kept = |rest: &str| KEPT.contains(&rest);
@@ -415,14 +410,14 @@ fn is_place(name: &str) -> bool {
         || name.strip_prefix("state/").is_some_and(kept)
 }
 
-/// Puts an install back from an archive. What was there is kept below `replaced-<time>`, beside where it was. The
-/// caller holds the lock of the state.
+/// Restores an install from an archive. What was there is kept in `replaced-<time>` in the same folder. The caller
+/// holds the host's lock.
 ///
 /// # Errors
-/// An archive that is not whole, before anything is changed; what the disk says.
+/// The archive is damaged: nothing was changed. Or the disk fails: the restore must be run again.
 pub fn restore(root: &Root, from: &Path, now: WallMs) -> Result<(Contents, Restored), BackupError> {
     let contents = read(from)?;
-    // Two places, because `state/` may be a file system of its own, and what is renamed cannot change that.
+    // `state/` can be another file system, and a rename cannot cross to it: so there are two staging folders.
     let (top, state) = (root.path().join(".restored"), root.state().join(".restored"));
     for staged in [&top, &state] {
         clear(staged)?;
@@ -431,7 +426,7 @@ pub fn restore(root: &Root, from: &Path, now: WallMs) -> Result<(Contents, Resto
     unpack(from, &top, &state)?;
     let database = state.join(DATABASE);
     store::verify(&database)?;
-    // Moved while they are mounted, they would go on being what they are in the folder of what was replaced.
+    // A file system that stayed mounted would be moved into `replaced-<time>` with its folder.
     for volume in volumes(root) {
         volume.close().map_err(|e| BackupError::file(&volume.dir, e))?;
     }
@@ -439,7 +434,7 @@ pub fn restore(root: &Root, from: &Path, now: WallMs) -> Result<(Contents, Resto
     store::begin_restore(&root.database(), from)?;
     let moves = SETTINGS.map(|name| (top.join(name), root.path(), name)).into_iter();
     let state_root = root.state();
-    // Images have nothing in the archive: what was in them is there as files.
+    // The archive has no image files: it has the files that were in them.
     let in_state = KEPT.into_iter().chain([VOLUMES]);
     let in_state = in_state.map(|name| (state.join("state").join(name), state_root.as_path(), name));
     for (staged, place, name) in moves.chain(in_state) {
@@ -457,7 +452,7 @@ fn unpack(from: &Path, top: &Path, state: &Path) -> Result<(), BackupError> {
     let file = File::open(from).map_err(failed)?;
     let mut archive = tar::Archive::new(BufReader::new(file));
     archive.set_preserve_permissions(true);
-    // Box users are numbers, not names: they are what the rows of groups say, on any machine.
+    // Owners are numbers, not names: the database gives each group its number, on every machine.
     archive.set_preserve_ownerships(rustix::process::geteuid().is_root());
     let mut folders = Vec::new();
     for entry in archive.entries().map_err(failed)? {
@@ -468,7 +463,7 @@ fn unpack(from: &Path, top: &Path, state: &Path) -> Result<(), BackupError> {
         let below_state = entry.path().map_err(failed)?.starts_with("state");
         let place = if below_state { state } else { top };
         if entry.header().entry_type() == EntryType::Directory {
-            // A folder that nothing may be written into gets its own rights when it is full.
+            // Folders come last: one without write permission could not be filled.
             folders.push((entry, place));
         } else {
             let inside = entry.path().map_err(failed)?.into_owned();
@@ -483,7 +478,7 @@ fn unpack(from: &Path, top: &Path, state: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// The staged thing takes its place; what was there goes to `replaced-<time>`.
+/// Moves what is there to `replaced-<time>`, and the staged file or folder to its place.
 fn exchange(staged: &Path, place: &Path, name: &str, stamp: &str) -> Result<(), BackupError> {
     let present = place.join(name);
     if present.symlink_metadata().is_ok() {
@@ -645,7 +640,7 @@ mod tests {
             fs::write(&tar, planted(&whole, links, files)).unwrap();
             let error = restore(&root, &tar, NOW).unwrap_err();
             assert!(error.code() == "backup.archive" && error.to_string().contains(why), "{error}");
-            assert!(error.to_string().contains("take another one"), "{error}");
+            assert!(error.to_string().contains("use another archive"), "{error}");
             assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
             assert!(!root.state().join("sessions/other").exists());
         }

@@ -1,31 +1,31 @@
-//! Names in an archive: each comes once, and none lies below what is no folder. A link that an archive planted would
-//! carry what comes below it to another place; what comes twice cannot be held against one digest.
+//! Checks the names in an archive: each name comes once, and only folders have names below them. Otherwise an archive
+//! could write through a link to another place, or hide a second file behind the digest of the first.
 
 use std::collections::HashSet;
 use std::path::{Component, Path};
 
 use sha2::{Digest, Sha256};
 
-/// What was seen so far, as digests: paths may be long, and there may be millions.
+/// The names so far, as digests: paths may be long, and there may be millions.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     all: HashSet<[u8; 32]>,
-    /// Those of files and links.
+    /// The names of files and links.
     no_folders: HashSet<[u8; 32]>,
 }
 
 impl Names {
-    /// Takes a name, byte by byte as it is; spellings of one path (`a//b`, `a/b/`) are one name.
+    /// Adds a name. Spellings of one path (`a//b`, `a/b/`) are one name.
     ///
     /// # Errors
-    /// Why it has no place.
+    /// Why the name is refused.
     pub(super) fn take(&mut self, path: &Path, folder: bool) -> Result<(), &'static str> {
         let mut digest = Sha256::new();
         let mut parts = path.components().peekable();
         while let Some(part) = parts.next() {
             let Component::Normal(part) = part else { return Err("its path is not plain") };
             digest.update(part.as_encoded_bytes());
-            // No name holds it.
+            // No name contains a zero byte, so it separates them.
             digest.update([0]);
             let above = parts.peek().is_some();
             if above && self.no_folders.contains(&<[u8; 32]>::from(digest.clone().finalize())) {

@@ -1,4 +1,5 @@
-//! Copies of an install: of its database, each night and by hand, and of everything that it is, in one archive.
+//! Copies of an install: of its database (`maintenance` each night, `lazaret backup` by hand), and of the whole install
+//! in one archive (`lazaret backup --all`). Nothing here changes an install but [`restore`] and [`rotate`].
 
 mod archive;
 mod entry_names;
@@ -16,32 +17,22 @@ use crate::disk;
 use crate::domain::WallMs;
 use crate::store::{self, Copied, StoreError};
 
-/// Why there is no copy, or no restore.
+/// Why a copy or a restore failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The database.
+    /// The database cannot be copied or put back.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file.
+    /// A file cannot be read, written or renamed.
     #[error("{path}: {why}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        why: String,
-    },
-    /// The archive is not what was written.
-    #[error("{path} is no archive that can be restored ({why}); nothing was changed, take another one")]
-    Archive {
-        /// Which.
-        path: PathBuf,
-        /// What was found.
-        why: String,
-    },
+    File { path: PathBuf, why: String },
+    /// The archive is damaged, or is not one of Lazaret's.
+    #[error("{path} cannot be restored ({why}); nothing was changed, use another archive")]
+    Archive { path: PathBuf, why: String },
 }
 
 impl BackupError {
-    /// The machine's word.
+    /// The error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Store(e) => e.code(),
@@ -59,14 +50,15 @@ impl BackupError {
     }
 }
 
-/// A time as it stands in the names of copies: their order is the order of time.
+/// A time as the names of copies have it. Names in order are times in order.
 pub fn stamp(now: WallMs) -> String {
     let text = now.rfc3339();
     let seconds = text.split('.').next().unwrap_or_default();
     format!("{}Z", seconds.replace(['-', ':'], ""))
 }
 
-/// The newest copy in the folder of copies, of those whose time has come. What has its name there was verified.
+/// The newest copy in the folder of copies. Copies with a time to come do not count: the clock was wrong then. A copy
+/// gets its name only after it was verified.
 pub fn newest(root: &Root, now: WallMs) -> Option<(PathBuf, WallMs)> {
     let copies = store::copies(&root.backups(), now).into_iter().rev();
     copies.filter_map(|path| store::made_at(&path).map(|at| (path, at))).find(|(_, at)| *at <= now)
@@ -81,14 +73,14 @@ pub fn nightly(root: &Root, now: WallMs) -> Result<Copied, BackupError> {
     Ok(store::back_up(&root.database(), &folder.join(format!("lazaret-{}.db", stamp(now))))?)
 }
 
-/// Removes the oldest copies above `keep`, those of a time to come first, and what a kill left half-made. Returns how
-/// many went.
+/// Removes all but `keep` copies: first those with a time to come, then the oldest. Also removes parts of copies that a
+/// crash has left. Returns how many copies it has removed.
 ///
 /// # Errors
 /// What unlink(2) says.
 pub fn rotate(root: &Root, keep: usize, now: WallMs) -> Result<usize, BackupError> {
     let copies = store::copies(&root.backups(), now);
-    // The newest stays, whatever the setting says: it is what a damaged database is mended with.
+    // One copy always stays: a damaged database is repaired with it.
     let gone = copies.len().saturating_sub(keep.max(1));
     for copy in copies.iter().take(gone) {
         disk::remove(copy).map_err(|e| BackupError::file(copy, e))?;
@@ -96,7 +88,7 @@ pub fn rotate(root: &Root, keep: usize, now: WallMs) -> Result<usize, BackupErro
     let cut = |path: &PathBuf| path.extension().is_some_and(|e| e == "part");
     let old = |path: &PathBuf| {
         let age = disk::changed(path).ok().and_then(|at| at.elapsed().ok());
-        // A younger one may still be written: a copy by hand has the same folder.
+        // `lazaret backup` may still be writing a younger one in the same folder.
         age.is_some_and(|age| age > Duration::from_secs(24 * 3600))
     };
     for left in disk::inside(&root.backups()).into_iter().filter(cut).filter(old) {
@@ -105,7 +97,10 @@ pub fn rotate(root: &Root, keep: usize, now: WallMs) -> Result<usize, BackupErro
     Ok(gone)
 }
 
-/// The folder of copies: nobody else's to read.
+/// Makes the folder of copies, which only the host's user can read.
+///
+/// # Errors
+/// The folder cannot be made.
 pub fn folder(root: &Root) -> Result<PathBuf, BackupError> {
     let folder = root.backups();
     disk::dir(&folder, 0o700).map_err(|e| BackupError::file(&folder, e))?;

@@ -1,5 +1,5 @@
-//! What an agent may have made, for a copy: nothing is followed, and what is neither file, folder nor link is told and
-//! left.
+//! Reads the folders of an install for an archive. Agents can write in some of them, so no link is followed. What is
+//! neither file, folder nor link is listed as left out.
 
 use std::fs::File;
 use std::io;
@@ -8,29 +8,29 @@ use std::path::{Path, PathBuf};
 use ipc_schema::refusal::quote;
 use ipc_schema::untrusted_fs::{Entry, FileRequirements, Kind, UntrustedDir, UntrustedFile, Walk, WalkStep};
 
-/// More entries than this are more than a copy is for.
+/// Entries that a copy takes at most.
 const ENTRIES: u64 = 20_000_000;
 /// The longest path that can be put back (path_resolution(7)), with room for where it is put.
 const PATH_MAX: usize = 3_000;
-/// Holes that a copy takes in, all together, in bytes: they are zeros in an archive, and a box can claim any length.
+/// Bytes of holes that a copy takes at most. An archive stores them as zeros, and a box can make a hole of any length.
 const HOLES: u64 = 1 << 30;
 
-/// What was passed over is named so often; the rest is counted. An agent chooses how many there are.
+/// How many left-out entries are named; the rest is counted. An agent decides how many there are.
 const NAMED: usize = 1_000;
-/// Characters of a path that are named.
+/// Characters of a left-out path that are shown.
 const NAMED_LENGTH: usize = 300;
 
-/// What could not be taken in, or is a secret.
+/// Entries that are not in the copy: they could not be read, or are secrets.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
-    /// The first of them, and why.
+    /// The first entries, each with the reason.
     pub(super) named: Vec<String>,
-    /// How many came after those.
+    /// How many more there are.
     pub(super) more: u64,
 }
 
 impl LeftOut {
-    /// Notes one. The name is an agent's choice: it is quoted.
+    /// Adds an entry. Its name is quoted, because an agent may have chosen it.
     pub(super) fn note(&mut self, path: &Path, why: &str) {
         if self.named.len() < NAMED {
             self.named.push(format!("{} ({why})", quote(&path.to_string_lossy(), NAMED_LENGTH)));
@@ -40,20 +40,17 @@ impl LeftOut {
     }
 }
 
-/// One thing in a tree.
+/// An entry of a tree.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// Its path below the tree.
+    /// The path below the tree.
     pub(super) path: PathBuf,
-    /// What it is.
     pub(super) what: What,
-    /// Its permission bits.
+    /// Permission bits.
     pub(super) mode: u32,
-    /// Its owner.
     pub(super) uid: u32,
-    /// Its group.
     pub(super) gid: u32,
-    /// Seconds since 1970 of its last change.
+    /// The last change, in seconds since 1970.
     pub(super) mtime: u64,
 }
 
@@ -64,13 +61,13 @@ pub(super) enum What {
     File { file: File, bytes: u64 },
 }
 
-/// A directory that is walked.
+/// A walk through a directory.
 pub(super) struct Tree<'a> {
     walk: Walk,
     holes: u64,
-    /// Its name in the copy.
+    /// The directory's name in the copy.
     name: &'a Path,
-    /// Other file systems directly inside, which are not entered.
+    /// Other file systems directly below the directory. The walk does not enter them.
     pub(super) mounted: Vec<PathBuf>,
 }
 
@@ -80,7 +77,7 @@ impl<'a> Tree<'a> {
         Ok(Self { walk, holes: 0, name, mounted: Vec::new() })
     }
 
-    /// The next thing. What cannot be read is noted, not fatal: an agent's unreadable file must not cost the copy.
+    /// The next entry. What cannot be read is noted and passed over: an agent must not be able to prevent the copy.
     pub(super) fn next(&mut self, left_out: &mut LeftOut) -> Option<Found> {
         loop {
             let Some(step) = self.walk.next() else {
@@ -99,7 +96,7 @@ impl<'a> Tree<'a> {
                 WalkStep::Unread(e) => self.leave(left_out, &e.to_string()),
                 WalkStep::Entry(entry) => match self.what(&entry) {
                     Ok(Some(what)) => return Some(found(self.walk.path(), what, &entry)),
-                    // It went while the tree was walked.
+                    // It was removed during the walk.
                     Ok(None) => {}
                     Err(why) => self.leave(left_out, &why),
                 },
@@ -114,11 +111,14 @@ impl<'a> Tree<'a> {
         match entry.kind {
             Kind::Folder => Ok(Some(What::Folder)),
             Kind::Link => self.walk.link().map(|target| Some(What::Link(target))).map_err(|e| e.to_string()),
-            Kind::Other => Err("no file, folder or link".into()),
+            Kind::Other => Err("neither a file nor a folder nor a link".into()),
             Kind::File => {
                 let hole = entry.len.saturating_sub(entry.on_disk);
                 if self.holes.saturating_add(hole) > HOLES {
-                    return Err(format!("it claims {} bytes and has {}", entry.len, entry.on_disk));
+                    return Err(format!(
+                        "its length is {} bytes, of which the disk has {}",
+                        entry.len, entry.on_disk
+                    ));
                 }
                 self.holes += hole;
                 match self.walk.file(entry.len) {
@@ -135,11 +135,11 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// One file in a folder.
+/// A single file in a folder.
 pub(super) fn one(dir: &Path, name: &std::ffi::OsStr) -> io::Result<Found> {
     let dir = UntrustedDir::open(dir)?;
     let entry = dir.look(name)?;
-    let wanted = FileRequirements { owner: None, one_link: false, cap: entry.len };
+    let wanted = FileRequirements { owner: None, single_link: false, cap: entry.len };
     let file = dir.file(name.as_ref(), wanted).map_err(io::Error::other)?;
     Ok(found(PathBuf::new(), of_file(file), &entry))
 }
@@ -184,8 +184,8 @@ mod tests {
         assert_eq!(kept, expected.map(|(path, what)| (path.to_owned(), what)));
         left_out.named.sort();
         let [socket, sparse] = left_out.named.as_slice() else { panic!("{left_out:?}") };
-        assert!(socket.starts_with(r#""t/socket" (no file"#), "{socket}");
-        assert!(sparse.starts_with(r#""t/sparse" (it claims 1099511627776"#), "{sparse}");
+        assert!(socket.starts_with(r#""t/socket" (neither a file"#), "{socket}");
+        assert!(sparse.starts_with(r#""t/sparse" (its length is 1099511627776 bytes"#), "{sparse}");
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
         );
         let long = "d/".repeat(1_400);
         for _ in 0..5_000 {
-            left_out.note(Path::new(&long), "no file, folder or link");
+            left_out.note(Path::new(&long), "neither a file nor a folder nor a link");
         }
         let bytes: usize = left_out.named.iter().map(String::len).sum();
         assert_eq!((left_out.named.len(), left_out.more), (1_000, 4_001));

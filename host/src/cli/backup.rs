@@ -1,4 +1,4 @@
-//! `lazaret backup` and `lazaret restore`
+//! `lazaret backup` copies an install beside its running host; `lazaret restore` puts a copy back.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,18 +15,19 @@ use crate::disk;
 use crate::report::safe_line;
 use crate::store::{self, Transcripts};
 
-/// Copy the database, or the whole install, while the host runs. The copy is read again before it gets its name.
+/// Copy the database, or the whole install, while the host runs. The copy is verified before it gets its name.
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// Where to; nothing is overwritten. Without it: `state/backups/`, where the oldest make room for the newest.
+    /// The file to write; an existing file is never overwritten. Without it: a file in `state/backups/`, where the host
+    /// removes the oldest copies.
     file: Option<PathBuf>,
-    /// One archive with settings, groups, database, sessions, inbox, shared folder, workspaces and files to be sent.
-    /// Keys and tokens are left out.
+    /// Write one archive with settings, groups, database, sessions, inbox, shared folder, workspaces and files that
+    /// wait to be sent. Keys and tokens are left out.
     #[arg(long)]
     all: bool,
 }
 
-/// Put back a copy that `backup` or the host made. The host must be down; what is replaced is kept.
+/// Put back a copy that `backup` or the host has made. The host must not run. What is replaced is kept.
 #[derive(Debug, Args)]
 pub struct Restore {
     /// A copy of the database, or an archive.
@@ -81,7 +82,7 @@ pub(super) async fn run(here: &Here, wanted: Backup) -> Done {
 }
 
 pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
-    // The same lock that makes a host the only one: neither starts while the other is at work.
+    // The host's own lock: no host starts during a restore, and no restore beside a host.
     let _lock = daemon::hold(&here.root)?;
     let (root, now) = (here.root.clone(), Clock::new().wall());
     let done = tokio::task::spawn_blocking(move || {
@@ -90,7 +91,7 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
             let (files, left_out) = (contents.files(), (contents.left_out, contents.left_out_more));
             return Ok((restored, Some((files, contents.at)), left_out));
         }
-        // In an empty place no transcript can know of later messages than the copy.
+        // In an empty install no transcript can have later messages than the copy.
         let empty = !disk::there(&root.database()) && !disk::there(&root.state().join("sessions"));
         let transcripts = if empty { Transcripts::MatchCopy } else { Transcripts::MayBeNewer };
         let restored = store::restore(&root.database(), &wanted.file, transcripts, &backup::stamp(now))?;
@@ -102,7 +103,7 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
         text += &format!(", and {files} files of {}", safe_line(at));
     }
     if let Some(replaced) = &restored.replaced {
-        text += &format!("\nwhat was there is kept: {}", shown_path(replaced));
+        text += &format!("\nthe old database is kept: {}", shown_path(replaced));
     }
     text += &listed("not in it", &left_out, more);
     let json = json!({
@@ -113,7 +114,7 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A line for each. What is on an archive's list, somebody wrote who may not be this host.
+/// One line for each entry. An archive can come from anybody, so its names are escaped.
 fn listed(what: &str, left_out: &[String], more: u64) -> String {
     let mut text: String = left_out.iter().map(|left| format!("\n{what}: {}", safe_line(left))).collect();
     if more > 0 {

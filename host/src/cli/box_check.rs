@@ -1,5 +1,5 @@
-//! `lazaret box check`: a box of a group's real posture, looked at from inside and outside, line by line, with the
-//! fix for each loss; and this install's keys, which must be nowhere in it.
+//! `lazaret box check`: starts a box as a group's runs get it, checks its protection from inside and outside, and says
+//! how to fix each loss. It also searches the box and the group's files for the install's keys.
 
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ use crate::run::{self, Ground, Never, Seen, Walls};
 use crate::sandbox::{Engine, Probed};
 use crate::services::Runner;
 
-/// Look at what boxes are.
+/// Check the protection of boxes.
 #[derive(Debug, Args)]
 pub struct Box {
     #[command(subcommand)]
@@ -28,10 +28,9 @@ pub struct Box {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Start a box as a group's runs get it, look at it from inside and outside, and hold it against what was asked
-    /// for.
+    /// Start a box as a group's runs get it, and check its protection from inside and outside.
     Check {
-        /// Whose.
+        /// The group.
         #[arg(default_value = "main")]
         group: GroupName,
     },
@@ -50,7 +49,7 @@ pub(super) async fn run(here: &Here, verb: Box) -> Done {
     Ok(if looked.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the look at a group's box has shown.
+/// The result of a check.
 struct Looked {
     group: GroupName,
     spec: ContainerSpec,
@@ -58,12 +57,12 @@ struct Looked {
     engine: String,
     probed: Probed,
     canary: Canary,
-    /// The box's lines, and the keys'.
+    /// The checks of the box, and the search for keys.
     lines: Vec<PostureFinding>,
 }
 
 async fn look(here: &Here, group: GroupName) -> Result<Looked, CliError> {
-    // As the host sets it: what is made here is the host's.
+    // The host's umask: the check makes files of the host.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let install = here.install()?;
     let settings = install.group(&group)?;
@@ -101,7 +100,7 @@ impl Looked {
         self.lines.iter().filter(|line| line.standing == standing).count()
     }
 
-    /// A loss that nobody has accepted by name is one, also where runs go on.
+    /// Whether there is no loss, except those that the owner has accepted by name.
     fn is_whole(&self) -> bool {
         self.count(Standing::Lost) + self.count(Standing::Named) == 0
     }
@@ -149,11 +148,11 @@ impl Looked {
         }
         text += &format!("\n{} of {} held", self.count(Standing::Held), self.lines.len());
         for (standing, what) in [
-            (Standing::Lost, "lost: no run of this group begins before that is mended"),
-            (Standing::Unknown, "not to be seen from here"),
+            (Standing::Lost, "lost: no run of this group starts before this is fixed"),
+            (Standing::Unknown, "cannot be checked from here"),
             (Standing::Accepted, "lost and accepted by the owner"),
-            (Standing::Runtime, "lost by the nature of this runtime"),
-            (Standing::Named, "lost, which `lazaret status` names; runs go on"),
+            (Standing::Runtime, "not offered by this runtime"),
+            (Standing::Named, "lost, but runs go on (`lazaret status` shows them)"),
         ] {
             let count = self.count(standing);
             if count > 0 {
@@ -164,10 +163,10 @@ impl Looked {
     }
 }
 
-/// Boxes that live now: their account and their log.
+/// Searches the engine's data and the logs of boxes that live now.
 async fn running(engine: &Engine, install: &str, canary: &mut Canary) -> Result<(), CliError> {
     for found in engine.boxes(install).await.map_err(|e| CliError::Plain(e.to_string()))? {
-        // One that ends between the list and the look has nothing more to tell.
+        // A box that has ended meanwhile is passed over.
         if let Ok(account) = engine.inspect(&found.container).await {
             canary.bytes(&format!("inspect of run {}", found.run), &account);
         }
@@ -185,9 +184,9 @@ fn key_line(canary: &Canary) -> PostureFinding {
         return PostureFinding {
             name: "key-canary",
             standing: Standing::Unknown,
-            seen: "no key or token is set here, so there is nothing to look for".into(),
+            seen: "no key or token is set, so there is nothing to search for".into(),
             expected: "the keys that the host has".into(),
-            fix: "run it with the environment that the host runs with",
+            fix: "run the command with the environment of the host",
             acceptable: false,
         };
     }
@@ -196,19 +195,19 @@ fn key_line(canary: &Canary) -> PostureFinding {
         (false, _) => (
             Standing::Lost,
             format!("found in {}", canary.hits.shown()),
-            "make that key invalid where it was issued, set a new one, and take it out of the place named",
+            "revoke that key where it was issued, set a new one, and remove it from the place named",
         ),
         (true, 0) => (Standing::Held, expected.clone(), ""),
         (true, _) => (
             Standing::Unknown,
             format!("{expected}, and {unread} places could not be read"),
-            "look at the places below yourself; as root, more can be read",
+            "look at the places below yourself, or run the command as root",
         ),
     };
     PostureFinding { name: "key-canary", standing, seen, expected, fix, acceptable: false }
 }
 
-/// One line of the table; where there is something to do, another with the fix.
+/// A line of the table, and a second line with the fix where there is one.
 fn told(finding: &PostureFinding) -> String {
     let (word, fix) = match finding.standing {
         Standing::Held => ("ok", false),

@@ -1,4 +1,4 @@
-//! `lazaret config`
+//! `lazaret config`: checks and prints settings.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use super::{Done, Here};
 use crate::config::{schema_of_group, schema_of_install};
 use crate::report::print;
 
-/// Look at the settings.
+/// Check and print the settings.
 #[derive(Debug, Args)]
 pub struct Config {
     #[command(subcommand)]
@@ -18,13 +18,13 @@ pub struct Config {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Read every settings file and say what is wrong.
+    /// Check every settings file, and report the first setting that cannot be used.
     Check,
     /// Print every setting, its value, and where it comes from.
     Show,
     /// Print the JSON Schema of a settings file.
     Schema {
-        /// Which file.
+        /// The settings file.
         #[arg(value_enum, default_value_t = File::Install)]
         file: File,
     },
@@ -47,7 +47,8 @@ pub(super) fn run(here: &Here, config: Config) -> Done {
                 install.group(name)?;
             }
             let shown: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
-            let text = format!("lazaret.toml and {} groups are in order: {}", shown.len(), shown.join(", "));
+            let text =
+                format!("lazaret.toml and {} groups have no errors: {}", shown.len(), shown.join(", "));
             here.print(&json!({ "ok": true, "groups": shown }), text);
         }
         Verb::Show => {

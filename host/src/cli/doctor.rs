@@ -1,4 +1,4 @@
-//! `lazaret doctor`: what can be checked without starting anything. Each line that is not in order says what to do.
+//! `lazaret doctor`: checks an install without starting anything. Each failed check says what to do.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::store::{self, BALLAST, Store};
 use crate::text;
 use crate::volumes::{Volume, VolumeError};
 
-/// A copy that is older was not made last night, nor the night before.
+/// An older copy means that two nights had none.
 const TWO_DAYS: Duration = Duration::from_secs(48 * 3600);
 
 struct Finding {
@@ -89,7 +89,7 @@ pub(super) async fn run(here: &Here) -> Done {
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The newest verified copy. An install that is two days old has one, or its host is not running by night.
+/// The newest verified copy. If an install of two days has none, its host does not run at night.
 fn copy(here: &Here) -> Result<String, String> {
     let now = Clock::new().wall();
     let made = disk::born(&here.root.database()).ok();
@@ -99,12 +99,12 @@ fn copy(here: &Here) -> Result<String, String> {
             Ok(format!("{}, {} old, verified", path.display(), text::duration(now.since(at))))
         }
         Some((path, at)) => Err(format!(
-            "the newest, {}, is {} old; the log of the host says why, `lazaret backup` makes one now",
+            "the newest copy, {}, is {} old; the host's log says why, `lazaret backup` makes one now",
             path.display(),
             text::duration(now.since(at))
         )),
         None if age < TWO_DAYS => Ok("none yet; the host makes one each night".into()),
-        None => Err("there is none; the log of the host says why, `lazaret backup` makes one now".into()),
+        None => Err("there is no copy; the host's log says why, `lazaret backup` makes one now".into()),
     }
 }
 
@@ -116,13 +116,13 @@ fn disk(install: &Install, found: &mut Findings) {
         let names = room.names < names_floor(room.all_names);
         match (room.read_only, free < floor) {
             (false, false) if names => Err(format!(
-                "there is room for {} more files only: no messages are read; remove some on {}",
+                "the disk has room for only {} more files, so the host reads no messages; remove some on {}",
                 room.names,
                 place.display()
             )),
             (true, _) => Err(format!("{} is mounted read-only; make it writable", place.display())),
             (_, true) => Err(format!(
-                "{free} MiB are free, below host.free_floor_mib = {floor}: no messages are read; make room on {}",
+                "{free} MiB are free, less than host.free_floor_mib = {floor}, so the host reads no messages; make room on {}",
                 place.display()
             )),
             _ => Ok(free),
@@ -130,7 +130,7 @@ fn disk(install: &Install, found: &mut Findings) {
     });
     let held = disk::holds(&state.join(BALLAST), host.ballast_mib << 20);
     let ballast = match (host.ballast_mib, held) {
-        (0, _) => "no ballast by the settings".to_owned(),
+        (0, _) => "no ballast is set".to_owned(),
         (mib, true) => format!("{mib} MiB of ballast"),
         (_, false) => "the ballast is made while the host runs".to_owned(),
     };
@@ -154,7 +154,7 @@ fn groups(install: &Install, found: &mut Findings) {
     }
 }
 
-/// Whether the group's next run gets its directories.
+/// Whether the folders of the group's next run can be prepared.
 fn volumes(install: &Install, group: &Group) -> Result<(), VolumeError> {
     let limits = [group.limits.workspace(), group.limits.session()];
     let volumes = install.root.volumes_of(&group.name).map(Volume::from);
@@ -172,7 +172,7 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
     let Some(facts) = known else { return };
     found.add("box", losses(here).await, String::clone);
     for name in install.group_names() {
-        // What is wrong with a file of settings is told above.
+        // `groups` has reported a file that cannot be used.
         let Ok(group) = install.group(&name) else { continue };
         let limits = &group.limits;
         let above = above_machine(limits.memory(), limits.milli_cpus, facts.memory, facts.cpus);
@@ -215,17 +215,17 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
     }
 }
 
-/// What the last probes found that runs live with: the owner has accepted it, and is reminded here.
+/// The losses of protection that the last probes found and the owner has accepted.
 async fn losses(here: &Here) -> Result<String, String> {
     if !disk::there(&here.root.database()) {
-        return Ok("nothing was probed yet; `lazaret box check` does".into());
+        return Ok("no box was checked yet; `lazaret box check` does it".into());
     }
     let losses = async { here.store()?.posture_gaps().await.map_err(super::CliError::from) };
     let losses = losses.await.map_err(|e| e.to_string())?;
     let told: Vec<String> =
-        losses.iter().map(|(group, l)| format!("{group} lives without {} ({})", l.name, l.why)).collect();
+        losses.iter().map(|(group, l)| format!("{group} runs without {} ({})", l.name, l.why)).collect();
     if told.is_empty() {
-        Ok("no loss is known; `lazaret box check` looks anew".into())
+        Ok("no loss is known; `lazaret box check` checks again".into())
     } else {
         Ok(told.join(", "))
     }

@@ -22,16 +22,16 @@ pub struct Groups {
 enum Verb {
     /// List groups, their chats, and chats that wait to be admitted.
     List,
-    /// Make a group's folder from the template.
+    /// Make the folder of a new group from the template.
     Add {
         /// Its name.
         name: GroupName,
     },
-    /// Admit a chat that wrote, by the code that `list` shows.
+    /// Admit a waiting chat to a group, by the code that `list` shows.
     Admit {
         /// The code.
         code: String,
-        /// The group; the first chat of `main` makes its person the owner.
+        /// The group. The person of the first chat of `main` becomes the owner.
         #[arg(long)]
         group: GroupName,
     },
@@ -40,7 +40,7 @@ enum Verb {
         /// Its name.
         name: GroupName,
     },
-    /// Take back the last change of a group's personality.
+    /// Put back the text that a group's CLAUDE.md had before the last change.
     Undo {
         /// Its name.
         name: GroupName,
@@ -84,7 +84,7 @@ async fn list(here: &Here) -> Done {
         }));
     }
     if !strangers.is_empty() {
-        text += "\nwaiting to be admitted (lazaret groups admit CODE --group NAME):\n";
+        text += "\nchats that wait to be admitted (lazaret groups admit CODE --group NAME):\n";
         for s in &strangers {
             let who = crate::report::safe(&format!("{} — {} ({})", s.title, s.sender_name, s.sender));
             text +=

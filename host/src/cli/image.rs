@@ -1,4 +1,5 @@
-//! `lazaret image`: what boxes are made of. All of it works beside a running host, and changes new runs only.
+//! `lazaret image`: builds, checks and chooses the images of boxes. It works beside a running host; only new runs
+//! change.
 
 use ipc_schema::text_sanitize::safe_line;
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ use crate::policy::image_selection::{ImageAbout, ImageCheck, Severity, check_nam
 use crate::report::safe;
 use crate::sandbox::{Engine, EngineError};
 
-/// What boxes are made of.
+/// Build, check and choose the images of boxes.
 #[derive(Debug, Args)]
 pub struct Image {
     #[command(subcommand)]
@@ -27,39 +28,39 @@ pub struct Image {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Build the default image. Groups that use it take it up with their next run, if it passes the check.
+    /// Build the default image. Groups that use it get it with their next run, if it passes the check.
     Build {
-        /// The image below it; debian:bookworm-slim unless you name another Debian.
+        /// The Debian image to build from; debian:bookworm-slim if you name none.
         #[arg(long, value_name = "IMAGE")]
         base: Option<String>,
-        /// Build it although it is there already.
+        /// Build it even if it exists and nothing has changed.
         #[arg(long)]
         again: bool,
     },
-    /// Look at an image from outside and, in a box of the whole posture, from inside. Nothing is changed.
+    /// Check an image from outside and, in a box with full protection, from inside. Nothing is changed.
     Check {
-        /// Its name or id; what the group uses where it is left out.
+        /// Its name or id; without it, the image of the group.
         name: Option<String>,
-        /// The group whose image is meant.
+        /// The group whose image is checked.
         #[arg(long, default_value = "main")]
         group: GroupName,
     },
-    /// Fetch an image if it is not there, check it, and make it a group's from the next run on.
+    /// Pull an image if it is missing, check it, and use it for a group from the next run on.
     Set {
         /// The group.
         group: GroupName,
         /// The image's name.
         name: String,
-        /// Ask the registry even if there is an image under this name.
+        /// Pull even if this machine has an image of this name.
         #[arg(long)]
         pull: bool,
     },
-    /// Go back to the image that a group used before. Doing it again takes that back.
+    /// Use the image again that a group used before. A second rollback undoes the first.
     Rollback {
         /// The group.
         group: GroupName,
     },
-    /// Groups, their images, and what was refused.
+    /// List groups with their images and the images that were refused.
     List,
 }
 
@@ -73,8 +74,9 @@ pub(super) async fn run(here: &Here, image: Image) -> Done {
     }
 }
 
-/// Steps on standard error, so that standard output is the result alone. A step that only counts on is left out.
-fn teller() -> impl FnMut(&str) {
+/// Prints steps to standard error, because standard output is the result. Leaves out steps that differ only in a
+/// number.
+fn print_steps() -> impl FnMut(&str) {
     let mut last = String::new();
     move |step: &str| {
         let words: String =
@@ -94,7 +96,7 @@ async fn build(here: &Here, base: Option<String>, again: bool) -> Done {
     if base.is_none() && !again && built.is_built(&engine).await? {
         here.print(
             &json!({ "image": DEFAULT_IMAGE, "built": false }),
-            "lazaret-agent is there, and nothing has changed since",
+            "lazaret-agent exists, and nothing has changed since it was built",
         );
         return Ok(ExitCode::SUCCESS);
     }
@@ -105,20 +107,20 @@ async fn build(here: &Here, base: Option<String>, again: bool) -> Done {
     eprintln!("building {DEFAULT_IMAGE} from {}", safe(&base));
     let recipe = images::recipe(&base).map_err(plain)?.recipe;
     let name = recipe.name.clone();
-    engine.build(recipe, images::FETCH_WITHIN, teller()).await?;
+    engine.build(recipe, images::FETCH_WITHIN, print_steps()).await?;
     let id = engine.image(&name).await?.id;
     let text = format!(
-        "{DEFAULT_IMAGE} is {}; groups take it up with their next run, if it passes the check",
+        "{DEFAULT_IMAGE} is {}; groups get it with their next run, if it passes the check",
         short(&id)
     );
     here.print(&json!({ "image": DEFAULT_IMAGE, "id": id, "base": base, "built": true }), text);
     Ok(ExitCode::SUCCESS)
 }
 
-/// The base that is there; else what the registry has; else what `make image` would have made, with the words that
-/// make it.
+/// The image to build from: one that this machine has, else one from the registry. Where there is neither, the error
+/// says how to make one.
 async fn base_of(engine: &Engine, built: &DefaultImage) -> Result<String, CliError> {
-    /// A registry that is far away answers within this, or there is none.
+    /// A registry that does not answer within this time cannot be reached.
     const REGISTRY: Duration = Duration::from_secs(120);
     for base in [BASE, built.offline_base.as_str()] {
         match engine.image(base).await {
@@ -128,10 +130,10 @@ async fn base_of(engine: &Engine, built: &DefaultImage) -> Result<String, CliErr
         }
     }
     eprintln!("pulling {BASE}");
-    match engine.pull(BASE, REGISTRY, teller()).await {
+    match engine.pull(BASE, REGISTRY, print_steps()).await {
         Ok(()) => Ok(BASE.to_owned()),
         Err(EngineError::NotFetched { why, .. }) => Err(CliError::Plain(format!(
-            "there is no base to build from: {BASE} is not on this machine, and the registry says: {}\n\
+            "there is no image to build from: {BASE} is not on this machine, and the registry says: {}\n\
              make one from a Debian mirror, as root:\n  \
              apt-get install mmdebstrap\n  \
              mmdebstrap --variant=minbase --include={} bookworm - | docker import - {}\n  \
@@ -181,12 +183,13 @@ async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
     }
     let now = Clock::new().wall();
     store.group(group, now).await?;
-    // First the file, then the pin: a run in between reads the new name, checks it and pins the same image.
+    // The file comes before the pin: a run that starts in between reads the new name, checks it and pins the same
+    // image.
     edit::set_image(&here.root, group, name)?;
     let to = Named { name: name.to_owned(), id: about.facts.id.clone() };
     store.pin_image(group, to.clone(), "terminal", now).await?;
     let text = format!(
-        "{}\n\ngroup {group} uses {} from its next run on; `lazaret image rollback {group}` takes that back",
+        "{}\n\ngroup {group} uses {} from its next run on; `lazaret image rollback {group}` undoes it",
         verdict_text(name, &about, &verdict),
         to.shown()
     );
@@ -198,7 +201,7 @@ async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
 
 async fn fetch(engine: &Engine, name: &str) -> Result<(), CliError> {
     eprintln!("pulling {}", safe(name));
-    Ok(engine.pull(name, images::FETCH_WITHIN, teller()).await?)
+    Ok(engine.pull(name, images::FETCH_WITHIN, print_steps()).await?)
 }
 
 async fn rollback(here: &Here, group: &GroupName) -> Done {
@@ -207,10 +210,10 @@ async fn rollback(here: &Here, group: &GroupName) -> Done {
     let Some(Pin { now: from, before: Some(to), .. }) = store.pin(group).await? else {
         return Err(CliError::Plain(format!("group {group} has used no other image before this one")));
     };
-    // What is gone cannot be gone back to; it is found here and not by the next run.
+    // Checked here, so that the next run does not fail for a missing image.
     engine.image(&to.id).await.map_err(|e| match e {
         EngineError::NoImage { .. } => CliError::Plain(format!(
-            "{} is gone from this machine; group {group} keeps {}",
+            "this machine no longer has {}; group {group} keeps {}",
             to.shown(),
             from.shown()
         )),
@@ -220,10 +223,12 @@ async fn rollback(here: &Here, group: &GroupName) -> Done {
         edit::set_image(&here.root, group, &to.name)?;
     }
     if !store.roll_back_pin(group, to.clone(), "terminal", Clock::new().wall()).await? {
-        return Err(CliError::Plain(format!("the image of group {group} was changed meanwhile; look again")));
+        return Err(CliError::Plain(format!(
+            "somebody has changed the image of group {group} meanwhile; run the command again"
+        )));
     }
     let text = format!(
-        "group {group} uses {} again from its next run on, instead of {}; doing this again takes it back",
+        "group {group} uses {} again from its next run on, instead of {}; a second rollback undoes this",
         to.shown(),
         from.shown()
     );
@@ -282,11 +287,11 @@ fn row(group: &str, wanted: &str, pin: Option<&Pin>, about: Option<&ImageAbout>)
     text
 }
 
-/// The install, once the group is known to be one of its groups and its file can be read.
+/// The install, after a check that it has this group and can read its file.
 fn known_group(here: &Here, group: &GroupName) -> Result<Install, CliError> {
     let install = here.install()?;
     if !install.group_names().contains(group) {
-        let why = format!("there is no group {group}; `lazaret groups list` shows those there are");
+        let why = format!("there is no group {group}; `lazaret groups list` shows all groups");
         return Err(CliError::Plain(why));
     }
     install.group(group)?;
@@ -329,7 +334,7 @@ fn verdict_text(name: &str, about: &ImageAbout, verdict: &ImageCheck) -> String 
     text += &match (verdict.broken(), loses) {
         (Some(_), _) => "it cannot be used".to_owned(),
         (None, 0) => "it can be used".to_owned(),
-        (None, n) => format!("it can be used, with {n} thing{} lost", if n == 1 { "" } else { "s" }),
+        (None, n) => format!("it can be used, with {n} loss{}", if n == 1 { "" } else { "es" }),
     };
     text
 }

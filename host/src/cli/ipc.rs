@@ -1,4 +1,4 @@
-//! `lazaret ipc`: a run's letters as a dialogue.
+//! `lazaret ipc`: prints the letters of a run in the order they were written.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use crate::config::shown_path;
 use crate::disk;
 use crate::report::{safe, safe_line};
 
-/// Look at letters.
+/// Read the letters between host and agent.
 #[derive(Debug, Args)]
 pub struct Ipc {
     #[command(subcommand)]
@@ -21,11 +21,11 @@ pub struct Ipc {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show a run's letters in the order they were written; without a run, the newest.
+    /// Print a run's letters in the order they were written.
     Show {
-        /// The run's id, or its beginning.
+        /// The run's id, or its beginning; without it, the newest run.
         run: Option<String>,
-        /// Print the letters whole.
+        /// Print whole letters.
         #[arg(long)]
         full: bool,
     },
@@ -49,7 +49,7 @@ pub(super) async fn run(here: &Here, ipc: Ipc) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folder of the run whose id begins so; run ids sort by their birth.
+/// The folder of the newest run whose id begins with `wanted`. Run ids sort by the time of their start.
 fn find(letters: &Path, wanted: Option<&str>) -> Result<PathBuf, CliError> {
     let mut runs: Vec<PathBuf> = disk::inside(letters).iter().flat_map(|group| disk::inside(group)).collect();
     runs.sort_by_key(|run| run.file_name().map(ToOwned::to_owned));
@@ -90,11 +90,11 @@ impl Shown {
             return format!("{arrow} {}\n{}", safe_line(&self.name), safe(&body));
         }
         let gist: String = self.gist().replace('\n', " ").chars().take(90).collect();
-        // Letters that an older host took in may hold anything for a time.
+        // An agent has written parts of it.
         format!("{} {arrow} {}  {}", safe_line(&self.at), safe_line(&self.name), safe_line(&gist))
     }
 
-    /// What a letter says in a few words.
+    /// The content of a letter in a few words.
     fn gist(&self) -> String {
         let body = self.body.get("body").unwrap_or(&Value::Null);
         let text =

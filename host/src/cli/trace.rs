@@ -1,4 +1,4 @@
-//! `lazaret trace`: the whole way of a message, with times.
+//! `lazaret trace`: shows what happened to a message, from its receipt to the receipts of its replies, with times.
 
 use std::process::ExitCode;
 
@@ -11,10 +11,10 @@ use crate::domain::MessageSeq;
 use crate::report::safe;
 use crate::store::{MessageTrace, OutboxTrace, StageRow};
 
-/// Tell the whole way of a message.
+/// Show what happened to a message, step by step.
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// `m-12`; without it, the newest messages are listed.
+    /// The message, such as `m-12`; without it, the newest messages are listed.
     message: Option<MessageSeq>,
 }
 
@@ -44,7 +44,7 @@ fn first_line(text: &str) -> String {
     if line.len() < text.len() { format!("{line}…") } else { line }
 }
 
-/// The steps of message and turn in the order of time, each with the time since the one before.
+/// The steps of the message and its turn, in the order of time.
 fn steps(t: &MessageTrace) -> Vec<&StageRow> {
     let mut steps: Vec<&StageRow> = t.stages.iter().collect();
     if let Some(turn) = &t.turn {
@@ -64,7 +64,7 @@ fn tell(here: &Here, t: &MessageTrace) -> String {
     out += &format!("\n\n{}           written\n", t.sent_at);
     let mut before: Option<&StageRow> = None;
     for step in steps(t) {
-        // Microseconds within one life of the host; the wall clock across two.
+        // The monotonic clock of a host begins anew with the next host: then the wall clock has to do.
         let since = before.map_or_else(String::new, |b| match step.mono_us - b.mono_us {
             us if us >= 0 => format!("+{:.1} ms", us as f64 / 1000.0),
             _ => format!("+{:.1} ms", step.wall.since(b.wall).as_secs_f64() * 1000.0),
@@ -103,10 +103,10 @@ fn tell_part(said: &OutboxTrace) -> String {
         out += &format!("  it may have arrived: /resend {code} or /drop {code}\n");
     }
     if said.uncertain > 0 {
-        out += &format!("  uncertain: up to {} more may stand there\n", said.uncertain);
+        out += &format!("  uncertain: the chat may have up to {} copies more\n", said.uncertain);
     }
     if said.strays > 0 {
-        out += &format!("  strays: up to {} empty placeholders may stand there\n", said.strays);
+        out += &format!("  strays: the chat may have up to {} empty placeholders\n", said.strays);
     }
     out
 }

@@ -1,4 +1,4 @@
-//! Where an install keeps what: the one place that knows the layout of section 9's tree.
+//! The layout of an install's folder. Whoever needs a path of it asks here; nobody else joins names.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::domain::{GroupName, RunId};
 pub struct Root(PathBuf);
 
 impl Root {
-    /// A root; the path is made absolute, because the engine needs absolute mount sources.
+    /// Makes the path absolute, because the engine needs absolute mount sources.
     ///
     /// # Errors
     /// When there is no current directory.
@@ -17,7 +17,6 @@ impl Root {
         std::path::absolute(path).map(Self)
     }
 
-    /// The directory.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -45,7 +44,6 @@ impl Root {
     pub fn state(&self) -> PathBuf {
         self.0.join("state")
     }
-    /// The database.
     pub fn database(&self) -> PathBuf {
         self.state().join("lazaret.db")
     }
@@ -53,7 +51,7 @@ impl Root {
     pub fn backups(&self) -> PathBuf {
         self.state().join("backups")
     }
-    /// The lock of the one host.
+    /// The file that a host locks, so that there is only one.
     pub fn lock(&self) -> PathBuf {
         self.state().join("host.lock")
     }
@@ -61,25 +59,24 @@ impl Root {
     pub fn host_socket_dir(&self) -> PathBuf {
         self.state().join("host")
     }
-    /// A group's files.
+    /// The files that a group's agent works on.
     pub fn workspace(&self, group: &GroupName) -> PathBuf {
         self.state().join("workspaces").join(group.as_str())
     }
-    /// A group's transcripts.
     pub fn sessions(&self, group: &GroupName) -> PathBuf {
         self.state().join("sessions").join(group.as_str())
     }
-    /// Images of groups' file systems: outside every mount.
+    /// Image files of groups' file systems. No box sees them.
     pub fn volumes(&self) -> PathBuf {
         self.state().join("volumes")
     }
-    /// What of a group is a file system of its own where the settings say so: workspace and transcripts, each with its
-    /// image.
+    /// The folders of a group that `limits.disk_images` makes file systems of their own, each with its image file:
+    /// workspace and transcripts.
     pub fn volumes_of(&self, group: &GroupName) -> [(PathBuf, PathBuf); 2] {
         let image = |what: &str| self.volumes().join(format!("{group}.{what}.ext4"));
         [(self.workspace(group), image("workspace")), (self.sessions(group), image("sessions"))]
     }
-    /// A group's attachments.
+    /// Files that people have sent to a group.
     pub fn inbox(&self, group: &GroupName) -> PathBuf {
         self.state().join("inbox").join(group.as_str())
     }
@@ -87,15 +84,15 @@ impl Root {
     pub fn global(&self) -> PathBuf {
         self.state().join("global")
     }
-    /// Files that agents send, until they are sent: the host's own copies, outside every mount.
+    /// The host's copies of files that agents send, until they are sent. No box sees them.
     pub fn spool(&self) -> PathBuf {
         self.state().join("spool")
     }
-    /// Letters on their way.
+    /// The mailboxes of runs that live.
     pub fn ipc(&self) -> PathBuf {
         self.state().join("ipc")
     }
-    /// The wall of one run.
+    /// The mailbox of one run.
     pub fn run_ipc(&self, group: &GroupName, run: &RunId) -> PathBuf {
         self.ipc().join(group.as_str()).join(run.as_str())
     }
@@ -103,15 +100,15 @@ impl Root {
     pub fn letters(&self, group: &GroupName, run: &RunId) -> PathBuf {
         self.state().join("letters").join(group.as_str()).join(run.as_str())
     }
-    /// Runners by digest.
+    /// Copies of the agent-runner, by digest.
     pub fn runners(&self) -> PathBuf {
         self.state().join("runner")
     }
-    /// Directories of boxes on trial.
+    /// Folders of boxes that only check an image.
     pub fn trials(&self) -> PathBuf {
         self.state().join("trials")
     }
-    /// Copies of images' `/etc/passwd` with one line more.
+    /// Copies of images' `/etc/passwd` with a line for the box's user.
     pub fn passwd(&self) -> PathBuf {
         self.state().join("passwd")
     }

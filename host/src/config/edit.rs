@@ -1,4 +1,5 @@
-//! One setting of a group's file, changed in its place: what a person wrote around it stays as it was.
+//! Changes one setting in a group's file for `lazaret image`. Comments and everything else in the file stay as they
+//! were.
 
 #![allow(clippy::disallowed_methods, reason = "settings of the owner, in no mount")]
 
@@ -14,7 +15,7 @@ use crate::domain::GroupName;
 /// Writes `image = "…"` into a group's file.
 ///
 /// # Errors
-/// A file that cannot be read, parsed or written. It is as it was then.
+/// The file cannot be read, parsed or written. Nothing has changed then.
 pub fn set_image(root: &Root, group: &GroupName, image: &str) -> Result<(), ConfigError> {
     let path = root.group_file(group);
     let failed = |what: String| ConfigError::new(path.display().to_string(), what).coded("config.write");
@@ -29,7 +30,7 @@ pub fn set_image(root: &Root, group: &GroupName, image: &str) -> Result<(), Conf
     let write = || -> std::io::Result<()> {
         let mut file = fs::File::create(&staged)?;
         file.write_all(changed.as_bytes())?;
-        // Whoever could read and write it still can.
+        // The same people can read and write it.
         if let Ok(old) = fs::metadata(&path) {
             file.set_permissions(old.permissions())?;
             std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;

@@ -1,4 +1,4 @@
-//! What a new install starts with: the repository's `groups/`, copied once and never overwritten.
+//! Writes the first files of an install and of a group. It never overwrites a file.
 
 #![allow(clippy::disallowed_methods, reason = "the first settings, in no mount")]
 
@@ -19,10 +19,10 @@ const FILES: [(&str, &str); 7] = [
     (".gitignore", "*\n"),
 ];
 
-/// Makes the files of a new install. An install that has a `groups/` folder is left as it is.
+/// Writes the files of a new install. Does nothing in an install that has a `groups/` folder.
 ///
 /// # Errors
-/// What the filesystem said.
+/// The file system's error.
 pub fn lay_out(root: &Root) -> io::Result<()> {
     if disk::there(&root.groups()) {
         return Ok(());
@@ -33,10 +33,10 @@ pub fn lay_out(root: &Root) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a group's folder from the template.
+/// Makes a group's folder from the install's template, or from the one in the binary.
 ///
 /// # Errors
-/// What the filesystem said.
+/// The file system's error.
 pub fn add_group(root: &Root, name: &crate::domain::GroupName) -> io::Result<()> {
     for file in ["CLAUDE.md", "group.toml"] {
         let template = root.groups().join("template").join(file);

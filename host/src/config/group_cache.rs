@@ -11,10 +11,11 @@ use crate::domain::GroupName;
 use crate::domain::group::Group;
 
 type Parsed = Result<Group, ConfigError>;
+type ByGroup = BTreeMap<GroupName, (Option<Version>, Parsed)>;
 
 /// What each group's file held at a version of it. A file that cannot be used is kept as its error.
 #[derive(Debug, Clone, Default)]
-pub(super) struct GroupCache(Arc<Mutex<BTreeMap<GroupName, (Option<Version>, Parsed)>>>);
+pub(super) struct GroupCache(Arc<Mutex<ByGroup>>);
 
 impl GroupCache {
     /// The settings at a `version` of the file; `parse` reads the file where that version is not known. The caller

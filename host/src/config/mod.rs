@@ -1,8 +1,9 @@
-//! Files are the configuration. `lazaret.toml` and each group's `group.toml` are read into the types of
-//! [`files`], overridden from the environment, checked, and given out as domain values.
+//! The settings: `lazaret.toml` and each group's `group.toml`, read into the types of [`schema`], overridden from the
+//! environment, checked, and given to the other rooms as domain values.
 //!
-//! A group's file is read anew for every run, so that a change holds without a restart; the install's file is read
-//! at the start. Every error names the file, the line and column, what was expected, and the nearest right name.
+//! The host reads `lazaret.toml` at its start. It reads a group's file again when the file has changed, so a change
+//! holds without a restart. Every error names the file, the line and column, what was expected, and the nearest right
+//! name. Settings are the owner's: nothing here but [`edit`], [`first`] and [`personality`] writes a file.
 
 mod definitions;
 pub mod dirs;
@@ -26,13 +27,13 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::channels::{ChannelSettings, ChannelsFile};
 use crate::disk;
 use crate::domain::group::{Group, ModelChoice};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, SenderId};
 use crate::policy::mounts::AllowedRoot;
 use crate::policy::posture::acceptable;
-use crate::policy::rate_limit::Limits;
 pub use dirs::Root;
 use group_cache::GroupCache;
 use schema::{GroupFile, InstallFile};
@@ -44,9 +45,8 @@ pub use show::Shown;
 pub struct ConfigError {
     /// `lazaret.toml:3:7`, or the name of an environment variable.
     pub place: String,
-    /// What is wrong.
     pub what: String,
-    /// What to do.
+    /// What the person can do.
     pub hint: Option<String>,
     code: &'static str,
 }
@@ -66,7 +66,7 @@ impl ConfigError {
         self
     }
 
-    /// The machine's word.
+    /// The error code.
     pub fn code(&self) -> &'static str {
         self.code
     }
@@ -77,48 +77,32 @@ impl ConfigError {
 pub struct Provider {
     /// Its name in `[providers]`.
     pub name: String,
-    /// Which wire it speaks.
     pub kind: ProviderKind,
-    /// Its address, without the wire's own path.
+    /// Its address, without the path that the wire adds.
     pub base_url: String,
-    /// Its key.
     pub key: Option<Secret>,
-}
-
-/// The Telegram channel's settings.
-#[derive(Debug, Clone)]
-pub struct Telegram {
-    /// The bot's token.
-    pub token: Secret,
-    /// The Bot API's address.
-    pub base_url: String,
-    /// How fast it is called.
-    pub pace: Limits,
 }
 
 /// The install's settings, checked.
 #[derive(Debug, Clone)]
 pub struct Install {
-    /// Where everything lies.
     pub root: Root,
-    /// The file's values, defaults filled in.
+    /// The values of the file and the environment, and the defaults of the others.
     pub file: InstallFile,
-    /// Owners by configuration.
+    /// The owners that the settings name. The store knows those who were paired.
     pub owners: Vec<SenderId>,
-    /// Providers by name.
     pub providers: BTreeMap<String, Provider>,
     /// The model that groups use unless they name one.
     pub model: ModelChoice,
-    /// Telegram, when it is set up.
-    pub telegram: Option<Telegram>,
-    /// What groups may mount.
+    /// The secrets of the channels that have one.
+    pub channel_secrets: BTreeMap<ChannelName, Secret>,
     allowed_mounts: Vec<AllowedRoot>,
     shown: Vec<Shown>,
     groups: GroupCache,
 }
 
 impl Install {
-    /// Reads `lazaret.toml` below `root` (a missing one means every default) and the environment.
+    /// Reads `lazaret.toml` below `root` and the environment. A missing file means every default.
     ///
     /// # Errors
     /// The first setting that cannot be used.
@@ -132,7 +116,9 @@ impl Install {
             acceptable(name)
                 .map_err(|why| ConfigError::new(places::of(&path, &text, &["engine", "accept"]), why))?;
         }
-        let telegram = secrets::telegram(&file, &root, env)?;
+        let channel_secrets = secrets::of_channels(&file, &root, env)?;
+        let owners = places::of(&path, &text, &["owners"]);
+        on_known_channels(file.owners.iter().map(|owner| owner.channel()), owners)?;
         let allowed_mounts = mounts::allowed(&path, &text, &file, &root)?;
         let shown = show::with_choice(shown, &model);
         Ok(Self {
@@ -141,14 +127,14 @@ impl Install {
             file,
             providers,
             model,
-            telegram,
+            channel_secrets,
             allowed_mounts,
             shown,
             groups: GroupCache::default(),
         })
     }
 
-    /// Every setting with its value and where that comes from.
+    /// Every setting with its value and the source of the value.
     pub fn shown(&self) -> &[Shown] {
         &self.shown
     }
@@ -169,6 +155,8 @@ impl Install {
         let file: GroupFile = parse(path, &text)?;
         let place = |keys: &[&str]| places::of(path, &text, keys);
         self.check_group(&parse(path, &text)?, place)?;
+        on_known_channels(file.chats.iter().map(|chat| chat.channel()), place(&["chats"]))?;
+        on_known_channels(file.senders.iter().flatten().map(|one| one.channel()), place(&["senders"]))?;
         let mounts = mounts::of_group(path, &text, &file, &self.allowed_mounts, &self.root)?;
         let runtime = self.runtime(&file, place)?;
         let model = self.model_of(&file, place)?;
@@ -186,12 +174,12 @@ impl Install {
             tools: file.tools.map_or(base.tools, Into::into),
             mounts,
             runtime,
-            delivery: file.delivery.map(Into::into),
+            delivery: file.delivery,
             name: base.name,
         })
     }
 
-    /// A group as it is without a file of its own: what stands in for a file that cannot be used.
+    /// A group without a file of its own. It also stands in where the file cannot be used.
     pub fn default_group(&self, name: GroupName) -> Group {
         Group {
             name,
@@ -211,12 +199,9 @@ impl Install {
         }
     }
 
-    /// The delivery policy of a channel's chats, where their group names none.
+    /// The delivery policy of a channel's chats whose group names none.
     pub fn delivery(&self, channel: ChannelName) -> Delivery {
-        match channel {
-            ChannelName::Telegram => self.file.channels.telegram.delivery.into(),
-            ChannelName::Terminal => Delivery::default(),
-        }
+        self.file.channels.named(channel.as_str()).map(ChannelSettings::delivery).unwrap_or_default()
     }
 
     /// Checks the numbers of a group's file: whether they are allowed at all, and whether the install grants them.
@@ -271,8 +256,8 @@ impl Install {
         })
     }
 
-    /// A group names a runtime; the install says which may be named. A runtime decides what a box is, so a group's own
-    /// file is not enough.
+    /// The runtime that a group names. The install must allow it, because the runtime decides how strong the sandbox
+    /// is.
     fn runtime(
         &self,
         file: &GroupFile,
@@ -290,7 +275,7 @@ impl Install {
         }
     }
 
-    /// The groups that have a folder, `main` first. A folder that is no group's name is passed over.
+    /// The groups that have a folder, `main` first. Folders whose name is not a group name are ignored.
     pub fn group_names(&self) -> Vec<GroupName> {
         let folders = disk::inside(&self.root.groups()).into_iter().filter(|path| disk::is_dir(path));
         let mut names: Vec<GroupName> =
@@ -299,7 +284,7 @@ impl Install {
         names
     }
 
-    /// Chats that group files name. A file that cannot be used names none: its own runs say what is wrong with it.
+    /// The chats that group files name. A file that cannot be used names none: the group's runs report its error.
     pub fn chats(&self) -> Vec<(ChatId, GroupName)> {
         let chats_of = |name: &GroupName| {
             let path = self.root.group_file(name);
@@ -315,6 +300,18 @@ impl Install {
         }
         chats
     }
+}
+
+/// Refuses addresses of channels that this build does not have.
+fn on_known_channels<'a>(
+    mut channels: impl Iterator<Item = &'a str>,
+    place: String,
+) -> Result<(), ConfigError> {
+    let known = ChannelsFile::default();
+    let Some(unknown) = channels.find(|name| known.named(name).is_none()) else { return Ok(()) };
+    let names: Vec<&str> = known.all().map(|channel| channel.name().as_str()).collect();
+    let error = ConfigError::new(place, format!("there is no channel {unknown:?}"));
+    Err(error.hint(format!("there are: {}", names.join(", "))))
 }
 
 /// The JSON Schema of `lazaret.toml`.
@@ -336,7 +333,7 @@ fn model_choice(
         Some(name) => choose(name).ok_or_else(|| {
             ConfigError::new("lazaret.toml", format!("model.provider = {name:?} is not under [providers]"))
         })?,
-        // Real models before the tour, and the native wire before a translated one.
+        // Real models come before the tour, and the native wire before the translated one.
         None => ["anthropic", "openai", "tour"]
             .into_iter()
             .find_map(choose)
@@ -368,7 +365,7 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError>
     toml::from_str(text).map_err(|e| explain(path, text, &e))
 }
 
-/// File, line, column, and the nearest right name.
+/// Turns a parser's error into one with file, line, column and the nearest right name.
 fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let at = error.span().map_or(0, |s| s.start).min(text.len());
     let place = places::at(path, text.get(..at).unwrap_or_default());
@@ -388,7 +385,7 @@ fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     }
 }
 
-/// The known name that is closest, if it is close at all.
+/// The known name that is most like `name`, if one is.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|k| (strsim::damerau_levenshtein(name, k), k))
@@ -397,7 +394,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
         .map(|(_, k)| k)
 }
 
-/// Paths in messages are shown as the person knows them.
+/// A path as messages show it: relative to the current folder where it is below it.
 pub fn shown_path(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     path.strip_prefix(&here).unwrap_or(path).display().to_string()

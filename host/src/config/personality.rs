@@ -1,8 +1,8 @@
 //! `CLAUDE.md`: the owner's file, which an agent may ask to change.
 //!
-//! The owner edits it by hand at any time, so a change on the agent's behalf must not overwrite what it has not
-//! seen. The new text is staged beside the file and *exchanged* with it in one step (renameat2(2),
-//! RENAME_EXCHANGE); if what came out is not the text the agent knew, it is exchanged back.
+//! The owner may edit the file at any time, so the host must not overwrite a text that the agent has not seen. The host
+//! writes the new text beside the file and exchanges the two in one step (renameat2(2), RENAME_EXCHANGE). If the text
+//! that comes out is not the one that the agent knew, the host exchanges them back.
 
 #![allow(clippy::disallowed_methods, reason = "CLAUDE.md of a group and what lies beside it, in no mount")]
 
@@ -20,27 +20,22 @@ const MAX_BYTES: usize = UpdatePersonality::TEXT_MAX_BYTES;
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// The file is not the one the agent has read.
-    #[error("CLAUDE.md was changed by someone else meanwhile; read the new text and decide again")]
+    /// The agent has read an older text.
+    #[error("somebody has changed CLAUDE.md meanwhile; read the new text and decide again")]
     Conflict,
-    /// There is no earlier text.
+    /// Nothing was changed before.
     #[error("there is no earlier personality to go back to")]
     NothingToUndo,
     /// The filesystem refused.
     #[error("{path} cannot be changed: {source}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 /// Reads a personality. `None` when there is no file.
 ///
 /// # Errors
-/// When it cannot be read, is not UTF-8 or is longer than [`MAX_BYTES`]: the reason in words, for a log line. The
-/// turn goes on without it.
+/// The reason in words, when the file cannot be read, is not UTF-8 or is longer than [`MAX_BYTES`]. The caller logs it
+/// and goes on without a personality.
 pub fn read(path: &Path) -> Result<Option<Text>, String> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -49,7 +44,7 @@ pub fn read(path: &Path) -> Result<Option<Text>, String> {
     };
     if bytes.len() > MAX_BYTES {
         return Err(format!(
-            "{} has {} bytes; at most {MAX_BYTES} are given to an agent",
+            "{} has {} bytes; the host gives an agent at most {MAX_BYTES}",
             path.display(),
             bytes.len()
         ));
@@ -59,12 +54,12 @@ pub fn read(path: &Path) -> Result<Option<Text>, String> {
     Ok(Some(Text { text, sha256 }))
 }
 
-/// Puts `text` in the place of a file whose digest is `base` (`None`: of no file). The text that was there is kept
-/// beside it as `CLAUDE.md.previous`. Returns the new digest. Putting there what is there changes nothing: a change
-/// that a host died over is made again by the next one, which cannot know how far the first one came.
+/// Writes `text` over a file whose digest is `base` (`None`: there is no file), and keeps the old text beside it as
+/// `CLAUDE.md.previous`. Returns the new digest. It may be called again after a crash, wherever the first call ended:
+/// a text that is there already changes nothing.
 ///
 /// # Errors
-/// [`ChangeError::Conflict`] when the file is another one by now; it is then as it was.
+/// [`ChangeError::Conflict`] when the file has another digest. It stays as it was then.
 pub fn replace(path: &Path, text: &str, base: Option<&str>) -> Result<String, ChangeError> {
     let failed = |source: io::Error| ChangeError::Io { path: path.to_owned(), source };
     let (staged, wanted) = (beside(path, ".staged"), sha256_hex(text.as_bytes()));
@@ -77,7 +72,7 @@ pub fn replace(path: &Path, text: &str, base: Option<&str>) -> Result<String, Ch
         None => match renameat_with(CWD, &staged, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
             Err(e) => {
-                // Nothing was exchanged: what is staged is our own text.
+                // Nothing was exchanged, so the staged file is the host's.
                 let _ = std::fs::remove_file(&staged);
                 Err(if e == rustix::io::Errno::EXIST { ChangeError::Conflict } else { failed(e.into()) })
             }
@@ -87,7 +82,7 @@ pub fn replace(path: &Path, text: &str, base: Option<&str>) -> Result<String, Ch
     Ok(wanted)
 }
 
-/// The exchange was made, and the text that came out was not moved to its place any more.
+/// Ends a change whose host died between the exchange and the renaming of the old text.
 fn keep_interrupted(path: &Path, staged: &Path, base: Option<&str>) -> io::Result<()> {
     match std::fs::read(staged) {
         Ok(came_out) if Some(sha256_hex(&came_out).as_str()) == base => {
@@ -109,13 +104,13 @@ pub fn undo(path: &Path) -> Result<(), ChangeError> {
     })
 }
 
-/// After the exchange the staged name holds the owner's text: from then on it is only moved, never removed.
+/// After the exchange the staged name holds the owner's text, so it may only be renamed from then on, not removed.
 fn exchange(path: &Path, staged: &Path, base: &str) -> Result<(), ChangeError> {
     let failed = |source: io::Error| ChangeError::Io { path: path.to_owned(), source };
     let swap = || renameat_with(CWD, staged, CWD, path, RenameFlags::EXCHANGE);
     if let Err(e) = swap() {
         let _ = std::fs::remove_file(staged);
-        // The owner removed the file: that is a change too.
+        // The owner has removed the file: that is a change too.
         return Err(if e == rustix::io::Errno::NOENT { ChangeError::Conflict } else { failed(e.into()) });
     }
     let kept = match std::fs::read(staged) {

@@ -1,4 +1,4 @@
-//! Secrets come from the environment or from files that nobody else can read.
+//! Reads keys and tokens: from the environment, or from files that only their owner can read.
 
 #![allow(clippy::disallowed_methods, reason = "key files of the owner, in no mount")]
 
@@ -7,12 +7,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::schema::{InstallFile, ProviderFile};
-use super::{ConfigError, Provider, Root, Telegram};
-use crate::domain::{ProviderKind, Secret};
+use super::{ConfigError, Provider, Root};
+use crate::domain::{ChannelName, ProviderKind, Secret};
 
 type Env = BTreeMap<String, String>;
 
-/// The configured providers; without any, what the environment offers, and the tour when it offers nothing.
+/// The providers of the settings. Without any: those whose keys the environment has, and else the tour.
 pub(super) fn providers(
     file: &InstallFile,
     root: &Root,
@@ -61,7 +61,7 @@ fn provider(name: &str, file: &ProviderFile, root: &Root, env: &Env) -> Result<P
         (None, Some(variable)) => set(env, variable).map(Secret::new),
         (None, None) => None,
     };
-    // An own server of the OpenAI wire often takes no key; Anthropic's always does.
+    // A server of one's own that speaks the OpenAI wire often takes no key; Anthropic's always needs one.
     if key.is_none() && file.kind == ProviderKind::Anthropic {
         let variable = key_env.unwrap_or("ANTHROPIC_API_KEY");
         return Err(ConfigError::new(place(), "there is no key")
@@ -72,37 +72,41 @@ fn provider(name: &str, file: &ProviderFile, root: &Root, env: &Env) -> Result<P
     Ok(Provider { name: name.to_owned(), kind: file.kind, base_url, key })
 }
 
-/// Telegram's settings, when it is on and has a token.
-pub(super) fn telegram(file: &InstallFile, root: &Root, env: &Env) -> Result<Option<Telegram>, ConfigError> {
-    let settings = &file.channels.telegram;
-    if !settings.enabled {
-        return Ok(None);
+/// The secrets of the channels that have one.
+pub(super) fn of_channels(
+    file: &InstallFile,
+    root: &Root,
+    env: &Env,
+) -> Result<BTreeMap<ChannelName, Secret>, ConfigError> {
+    let mut secrets = BTreeMap::new();
+    for channel in file.channels.all() {
+        let Some(source) = channel.secret() else { continue };
+        let secret = match source.file {
+            Some(path) => Some(secret_file(&root.path().join(path))?),
+            None => set(env, source.variable).map(Secret::new),
+        };
+        secrets.extend(secret.map(|secret| (channel.name(), secret)));
     }
-    let token = match &settings.token_file {
-        Some(path) => Some(secret_file(&root.path().join(path))?),
-        None => set(env, "TELEGRAM_BOT_TOKEN").map(Secret::new),
-    };
-    let base_url = settings.base_url.trim_end_matches('/').to_owned();
-    Ok(token.map(|token| Telegram { token, base_url, pace: settings.pace() }))
+    Ok(secrets)
 }
 
 fn set<'a>(env: &'a Env, name: &str) -> Option<&'a str> {
     env.get(name).map(String::as_str).filter(|v| !v.trim().is_empty())
 }
 
-/// A secret's file must be its owner's alone.
+/// Reads a secret's file, which nobody but its owner may read.
 fn secret_file(path: &Path) -> Result<Secret, ConfigError> {
     let place = || path.display().to_string();
     let refuse = |what: String| ConfigError::new(place(), what).coded("config.secret");
     let about = std::fs::metadata(path).map_err(|e| refuse(format!("the secret cannot be read: {e}")))?;
     if about.mode() & 0o077 != 0 {
-        let what = format!("others may read this secret (mode {:04o})", about.mode() & 0o7777);
+        let what = format!("others can read this secret (mode {:04o})", about.mode() & 0o7777);
         return Err(refuse(what).hint(format!("chmod 600 {}", place())));
     }
     let text =
         std::fs::read_to_string(path).map_err(|e| refuse(format!("the secret cannot be read: {e}")))?;
     if text.trim().is_empty() {
-        return Err(refuse("the secret's file is empty".into()));
+        return Err(refuse("the file of the secret is empty".into()));
     }
     Ok(Secret::new(&text))
 }

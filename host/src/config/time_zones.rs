@@ -1,8 +1,8 @@
-//! Which time zone data the host uses: the system's or the data in the binary, whichever is newer.
+//! Which time zone data the host uses: the system's or those in the binary, whichever are newer.
 //!
-//! States change their clocks at short notice, so data of last year are wrong for some of them. The settings look up
-//! zones here and nowhere else; the choice is made once, when the first zone is looked up. Data that the system gets
-//! later are used from the next start on.
+//! States change their clocks at short notice, so data of last year are wrong for some of them. Zones are looked up
+//! here and nowhere else. The choice is made once, at the first look-up: data that the system gets later are used from
+//! the next start on.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -27,8 +27,8 @@ struct Data {
 }
 
 impl Data {
-    /// Releases are named `2026f`; their order is that of their names. Without a name of the system's release the
-    /// data in the binary are used.
+    /// Releases have names such as `2026f`, and the later name is the newer release. A system that names no release
+    /// counts as older.
     fn choose(dir: &Path, bundled: Option<&str>) -> Self {
         let system = release(dir);
         let bundled_name = bundled.unwrap_or("of an unknown release");
@@ -40,7 +40,7 @@ impl Data {
                 Self { zones, told }
             }
             None => {
-                let system = system.map_or_else(|| "none".to_owned(), |name| name);
+                let system = system.as_deref().unwrap_or("none");
                 let told = format!("{bundled_name} of the binary (the system has {system})");
                 Self { zones: TimeZoneDatabase::bundled(), told }
             }

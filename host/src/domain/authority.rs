@@ -1,8 +1,8 @@
-//! What a group may ask for.
+//! What a group has the right to ask for.
 
 use ipc_schema::GroupName;
 
-/// A group's authority. It follows from the directory a letter was read from, never from a letter's content.
+/// A group's authority. It follows from the directory in which a letter lies, never from the letter's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authority {
     Main,
@@ -10,7 +10,6 @@ pub enum Authority {
 }
 
 impl Authority {
-    /// The authority of a group.
     pub fn of(group: &GroupName) -> Self {
         if group.is_main() { Self::Main } else { Self::Member(group.clone()) }
     }

@@ -1,4 +1,4 @@
-//! A group as the rooms above see it: its file, checked, with the install's values where it is silent.
+//! A group's settings: those of its file, checked, and the install's where the file is silent.
 
 use std::path::PathBuf;
 
@@ -9,68 +9,57 @@ use super::{GroupName, SenderId, Zone};
 /// When a message wakes the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Trigger {
-    /// A direct chat always; a room when the agent is spoken to.
+    /// Every message of a direct chat; in a room, those that address the agent.
     #[default]
     Addressed,
     /// Every message.
     Always,
-    /// A direct chat always; a room when spoken to, or when the text holds one of these words.
+    /// As `Addressed`, and in a room also those that contain one of these words.
     Words(Vec<String>),
 }
 
-/// Who waits for whom when slots are scarce.
+/// Which group goes first when all slots are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Priority {
-    /// After all others.
     Low,
-    /// The default.
     #[default]
     Normal,
-    /// Before all others.
     High,
 }
 
 /// A directory or file of the machine that a group's boxes see beside their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtraMount {
-    /// On the host.
+    /// Path on the host.
     pub source: PathBuf,
-    /// In the box, below `/mnt/`.
+    /// Path in the box, below `/mnt/`.
     pub target: String,
-    /// Whether the box may write.
     pub writable: bool,
 }
 
 /// A group's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// Its name and folder.
+    /// Its name, and the name of its folder.
     pub name: GroupName,
     /// What people call the agent here.
     pub persona: String,
-    /// When it wakes.
     pub trigger: Trigger,
-    /// If present, only these people (and owners) wake the agent or give orders; others are context.
+    /// Where it is set, only these people and owners wake the agent or give commands. What others write is context.
     pub senders: Option<Vec<SenderId>>,
-    /// Who waits for whom.
     pub priority: Priority,
-    /// The image; the install's default where the group names none.
     pub image: String,
-    /// Provider and model.
     pub model: ModelChoice,
-    /// Its time zone.
     pub zone: Zone,
-    /// Numbers.
     pub limits: RunLimits,
-    /// Context given at a wake.
     pub context: ContextLimits,
-    /// Tool policy, as the runner gets it.
+    /// The tool policy, in the form that the runner gets.
     pub tools: ipc_schema::letters::to_agent::ToolPolicy,
-    /// What its boxes see beside their own; each is allowed by the install.
+    /// Mounts of its boxes. The install allows each of them.
     pub mounts: Vec<ExtraMount>,
-    /// The engine's runtime of its boxes; the engine's default where there is none.
+    /// The engine's runtime of its boxes; `None` is the engine's default.
     pub runtime: Option<String>,
-    /// What is done about a part of which nobody knows whether it arrived; the channel's setting where it is silent.
+    /// What the host does with a part that may or may not have arrived; `None` is the channel's setting.
     pub delivery: Option<Delivery>,
 }
 

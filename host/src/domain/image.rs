@@ -1,4 +1,4 @@
-//! An image under its name, and what a group's runs use.
+//! Image names, and the pin of the image that a group's runs use.
 
 use super::WallMs;
 

@@ -1,11 +1,11 @@
-//! Lanes: what may run one at a time.
+//! Lanes: a group's units of work that run one at a time.
 
 use std::fmt;
 use std::str::FromStr;
 
 use ipc_schema::GroupName;
 
-/// One line of work of a group. A lane has at most one open turn and at most one run.
+/// A lane has at most one open turn and at most one run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane {
     pub group: GroupName,
@@ -13,7 +13,6 @@ pub struct Lane {
     pub kind: LaneKind,
 }
 
-/// The lines of work a group can have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LaneKind {
     Conversation,
@@ -39,7 +38,7 @@ impl fmt::Display for Lane {
     }
 }
 
-/// A text that names no lane.
+/// The text is not a lane.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no lane: write GROUP/conversation")]
 pub struct BadLane(String);

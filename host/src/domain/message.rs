@@ -1,15 +1,15 @@
-//! What people write, before and after it is stored.
+//! Messages that people write: as a channel delivers them, as admission passes them on, and as the store returns
+//! them.
 
 use serde::{Deserialize, Serialize};
 
 use super::{ChatId, ChatKind, GroupName, MessageSeq, SenderId, WallMs};
 
-/// A message as a channel hands it over. Nothing of it is trusted but what the platform vouches for: ids and times.
+/// A message as a channel delivers it. Only ids and times are trusted, because the platform vouches for them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inbound {
     /// Where it was written.
     pub chat: ChatId,
-    /// What sort of chat that is.
     pub kind: ChatKind,
     /// The room's title or the person's name.
     pub title: String,
@@ -23,17 +23,16 @@ pub struct Inbound {
     pub reply_to: Option<ReplyTo>,
     /// Files that came with it, not yet fetched.
     pub attachments: Vec<OfferedFile>,
-    /// Whether the platform says that this message speaks to us (mention by entity, reply to us, command for us).
+    /// Whether the platform marks the message as addressed to the bot (mention, reply to it, command for it).
     pub addresses_us: bool,
     pub at: WallMs,
 }
 
-/// A sender, as the platform vouches for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
-    /// The only thing rules look at.
+    /// Rules depend on the id only.
     pub id: SenderId,
-    /// What the person calls themself.
+    /// Chosen by the person.
     pub name: String,
     /// Whether the platform marks it as a bot.
     pub is_bot: bool,
@@ -46,31 +45,31 @@ pub struct ReplyTo {
     pub text: String,
 }
 
-/// A file on the platform.
+/// A file that is still on the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfferedFile {
-    /// What the channel needs to fetch it.
+    /// The channel's reference for the download.
     pub handle: String,
     pub name: String,
     /// The media type the platform named.
     pub mime: String,
-    /// Size in bytes, where the platform said so before the download.
+    /// Size in bytes, if the platform states it before the download.
     pub bytes: Option<u64>,
 }
 
-/// A file of a message: not yet fetched, stored by the host, or neither for a reason.
+/// A file of a message: not fetched yet, stored by the host, or neither with a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// What the channel needs to fetch it; absent once that was tried, or when it will not be.
+    /// The channel's reference for the download; absent once the download was tried or ruled out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<String>,
-    /// File name below the group's inbox; absent when it is not stored.
+    /// File name below the group's inbox; absent if it is not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     pub name: String,
     /// The media type the platform named.
     pub mime: String,
-    /// Size in bytes; before it is stored what the platform said, 0 where it said nothing.
+    /// Size in bytes. Before the download the platform's number, or 0 if it states none.
     pub bytes: u64,
     /// Why it was not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +77,7 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// It, as it lies in the inbox.
+    /// The attachment after the host stored it.
     #[must_use]
     pub fn stored(self, file: String, bytes: u64) -> Self {
         Self { handle: None, file: Some(file), bytes, ..self }
@@ -90,32 +89,28 @@ impl Attachment {
     }
 }
 
-/// What an admitted message does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// It wakes the agent.
     Wake,
-    /// It is kept, and given with the next wake.
+    /// It is kept and given to the agent with the next wake.
     Context,
-    /// It is for the host: `/stop`, `/new`, `/status`, `/help`, `/resend`, `/drop`.
+    /// It is a command for the host.
     Command(Command),
 }
 
-/// What a person may order the host to do.
+/// The commands of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     Stop,
     /// Begin a new session.
     New,
-    /// Say what is going on.
     Status,
-    /// Say what can be ordered.
     Help,
-    /// Answer a question of the agent.
     Answer,
-    /// Send a part again of which nobody knows whether it arrived.
+    /// Send a held part again.
     Resend,
-    /// Leave such a part as it is.
+    /// Leave a held part as it is.
     Drop,
 }
 
@@ -123,7 +118,7 @@ impl Command {
     pub const ALL: [Command; 7] =
         [Self::Stop, Self::New, Self::Status, Self::Help, Self::Answer, Self::Resend, Self::Drop];
 
-    /// The command that a text orders: `/stop`, `/stop@laz_bot`, `/answer 7F yes`.
+    /// The command in a text such as `/stop`, `/stop@laz_bot` or `/answer 7F yes`.
     pub fn of(text: &str) -> Option<Self> {
         let word = text
             .trim()
@@ -134,7 +129,7 @@ impl Command {
         Self::ALL.into_iter().find(|command| command.word() == word)
     }
 
-    /// Its word, without the slash.
+    /// The command's name without the slash.
     pub fn word(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -159,23 +154,22 @@ impl Role {
     }
 }
 
-/// A message that passed admission, ready for the store.
+/// A message that passed admission.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admitted {
-    /// Whose message it now is.
+    /// The group of its chat.
     pub group: GroupName,
     pub role: Role,
-    /// Whether its sender is an owner.
     pub owner: bool,
     pub inbound: Inbound,
-    /// Its files, of which none was fetched.
+    /// None is fetched yet.
     pub attachments: Vec<Attachment>,
 }
 
-/// A message as the store gives it back.
+/// A message as the store returns it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredMessage {
-    /// Its place in the store's order: the trace id.
+    /// The trace id.
     pub seq: MessageSeq,
     /// Where it was written.
     pub chat: ChatId,
@@ -186,7 +180,7 @@ pub struct StoredMessage {
     /// Whether the sender is an owner.
     pub owner: bool,
     pub text: String,
-    /// 0 for the original.
+    /// 0 for the original; larger for edits.
     pub version: i64,
     pub reply_to: Option<ReplyTo>,
     pub attachments: Vec<Attachment>,

@@ -1,4 +1,5 @@
-//! The words of the glossary as data. No IO, no clock, no runtime.
+//! Data types that every floor shares: the vocabulary of the product. They do no I/O, read no clock and use no
+//! runtime.
 
 pub mod authority;
 pub mod chat;
@@ -21,4 +22,4 @@ pub use lane::Lane;
 pub use moment::{Moment, WallMs, Zone};
 pub use provider::ProviderKind;
 pub use run::Ending;
-pub use secret::Secret;
+pub use secret::{Secret, SecretSource};

@@ -1,4 +1,4 @@
-//! Time as data. Deadlines are monotonic; what people read and what rows hold is wall time.
+//! Time as data. Deadlines use monotonic time; people and rows use wall time.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use jiff::{Timestamp, tz::TimeZone};
 pub struct WallMs(pub i64);
 
 impl WallMs {
-    /// This time and `later` more.
+    /// The time `later` after this one.
     pub fn plus(self, later: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(later.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// The time from `earlier` to this, zero when the clock went back.
+    /// The time that has passed since `earlier`; zero when the clock went back.
     pub fn since(self, earlier: WallMs) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// RFC 3339 in UTC with milliseconds, as it stands in letters and logs.
+    /// RFC 3339 in UTC with milliseconds, for letters and logs.
     pub fn rfc3339(self) -> String {
         format!("{:.3}", self.timestamp())
     }
@@ -30,7 +30,7 @@ impl WallMs {
         self.timestamp().to_zoned(zone.0.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
     }
 
-    /// The same time for calculations with dates. A time that no calendar has is 1970.
+    /// The same time for work with dates. A time outside the calendar is 1970.
     pub fn timestamp(self) -> Timestamp {
         Timestamp::from_millisecond(self.0).unwrap_or_default()
     }
@@ -42,34 +42,32 @@ impl fmt::Display for WallMs {
     }
 }
 
-/// A time zone with its rules. `config` reads the rules; they are data from then on.
+/// A time zone with its rules. Only `config` looks up the rules; here they are data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone(pub TimeZone);
 
 impl Zone {
-    /// Universal time.
     pub fn utc() -> Self {
         Self(TimeZone::UTC)
     }
 
-    /// Its IANA name.
+    /// The IANA name.
     pub fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")
     }
 
-    /// A zone of the data in the binary.
+    /// A zone from the data in the binary.
     #[cfg(test)]
     pub fn bundled(name: &str) -> Self {
         Self(jiff::tz::TimeZoneDatabase::bundled().get(name).unwrap())
     }
 }
 
-/// One instant on both clocks.
+/// One instant in wall and monotonic time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// For rows and people.
     pub wall: WallMs,
-    /// Since the host's start; never goes back, stands still while the machine sleeps.
+    /// Time since the host's start. It never goes back, and stops while the machine sleeps.
     pub mono: Duration,
 }
 

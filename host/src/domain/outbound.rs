@@ -1,6 +1,11 @@
-//! What the host sends: rows of the outbox.
+//! What the host sends to chats: texts before they are stored, and the stored parts of the outbox.
+//!
+//! The run and the store make them; delivery and the channels read them.
 
 use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{ChatId, MessageSeq, TurnId, WallMs};
 
@@ -21,23 +26,24 @@ impl Voice {
     }
 }
 
-/// What the owner wants done about a part of which nobody knows whether it arrived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The setting `delivery`: what to do with a part when nobody knows whether it arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Delivery {
-    /// It is sent again: never lost, seldom doubled, every possible double counted.
+    /// Send it again: never lost, seldom duplicated, and every possible duplicate is counted.
     #[default]
     Resend,
-    /// A placeholder claims its place first, and the text is an edit that may be repeated: text is never doubled.
+    /// Send a placeholder first and fill it by an edit, which may be repeated: the text is never duplicated.
     Edit,
-    /// A person is asked.
+    /// Ask a person in the chat.
     Hold,
 }
 
-/// How a row is delivered: the owner's wish as far as the channel can follow it. Fixed by the row's first claim, so
-/// that whoever finds it cut off knows what may stand on the platform.
+/// How a part is delivered: the owner's setting as far as the channel supports it. The part's first claim fixes it,
+/// so that after a crash the next host knows what may already be on the platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryStrategy {
-    /// The platform takes our own id and drops a repeat.
+    /// The platform accepts an idempotency key and drops a repeat.
     Keyed,
     /// As [`Delivery::Resend`].
     Resend,
@@ -71,7 +77,7 @@ impl FromStr for DeliveryStrategy {
     }
 }
 
-/// Something to be said, before it has a row. One text makes one or more parts.
+/// A text for a chat before it is stored. It becomes one or more parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingText {
     pub chat: ChatId,
@@ -80,11 +86,19 @@ pub struct OutgoingText {
     pub key: String,
     /// Markdown, split to what the channel takes.
     pub parts: Vec<String>,
-    /// The message it answers, where it answers exactly one.
+    /// The message that it answers, if it answers exactly one.
     pub answers: Option<MessageSeq>,
 }
 
-/// A file that is said: the host's own copy of what an agent named.
+impl OutgoingText {
+    /// A notice of one part. `word` is unique within the turn, so that a repeat says nothing twice.
+    pub fn notice(chat: &ChatId, word: &str, text: String) -> Self {
+        let key = format!("notice:{word}");
+        Self { chat: chat.clone(), voice: Voice::Notice, key, parts: vec![text], answers: None }
+    }
+}
+
+/// A file to send: the host's own copy in the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpooledFile {
     /// The digest of its bytes in lower-case hex, which is its name in the spool.
@@ -94,36 +108,34 @@ pub struct SpooledFile {
     pub bytes: u64,
 }
 
-/// A part that is due.
+/// A part of the outbox that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub id: i64,
-    /// Our own id of it: the same at every repeat, and after a restored copy of the database no other part's.
+    /// The same at every repeat, and never reused, not even after a restore of the database.
     pub idempotency_key: String,
     pub chat: ChatId,
     pub voice: Voice,
-    /// The turn it belongs to; notices outside turns have none.
+    /// Absent in notices outside turns.
     pub turn: Option<TurnId>,
-    /// The [`OutgoingText`]'s key: parts of one text share it.
+    /// The [`OutgoingText`]'s key, which the parts of one text share.
     pub key: String,
-    /// The message it answers.
     pub answers: Option<MessageSeq>,
     /// Markdown; of a file, its caption, which may be empty.
     pub text: String,
-    /// The file, where the part is one.
+    /// Set if the part is a file.
     pub file: Option<Box<SpooledFile>>,
-    /// How it is delivered.
     pub strategy: DeliveryStrategy,
-    /// The message of ours that an edit will fill, once it was sent.
+    /// The platform's id of the placeholder, once it was sent.
     pub placeholder: Option<String>,
-    /// How often it was tried before.
+    /// Earlier tries.
     pub attempts: u32,
-    /// When its lifetime began. A reply older than that is never sent.
+    /// The start of its lifetime. A reply beyond its lifetime is never sent.
     pub lives_from: WallMs,
 }
 
 impl Part {
-    /// What is said, on paper: a file stands there by its name.
+    /// The part as text for logs and notices: a file appears by its name.
     pub fn shown(&self) -> String {
         match &self.file {
             None => self.text.clone(),

@@ -1,61 +1,67 @@
-//! A run's end, and what a turn is worth after it.
+//! How runs and turns end.
 
 use std::fmt;
 
-/// How a box's life ended. Decided once, when the run is collected.
+use ipc_schema::letters::to_agent::InterruptWhy;
+
+/// How a run ended. Decided once, when the run is collected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// It was told to close and did, or had nothing more to do.
+    /// The runner closed when it was told to, or had nothing more to do.
     Finished,
     /// A turn took longer than its limit.
     TimedOut,
-    /// It went on after `/stop` and was ended.
+    /// It went on after `/stop`, so the host ended it.
     Stopped,
-    /// The host ended it for its own end: costs the turn nothing.
+    /// The host ended it for reasons of its own, so the turn loses no attempt.
     Killed,
-    /// It said nothing for longer than it had announced.
-    Silent {
-        /// For how many seconds.
-        seconds: u64,
-    },
-    /// The process ended by itself after `ready`.
+    /// It was silent beyond its announced deadline.
+    Silent { seconds: u64 },
+    /// The runner's process ended by itself after `ready`.
     Crashed {
-        /// Its exit code; absent when the box vanished with its engine.
+        /// The exit code; absent if the container vanished with its engine.
         code: Option<i64>,
-        /// Whether the kernel ended it for its memory.
+        /// Whether the kernel killed it for lack of memory.
         oom: bool,
-        /// What the runner's `failed` letter or the end of its log said.
+        /// The reason in the runner's `failed` letter, or the end of its log.
         why: String,
     },
-    /// It took more than it may: letters, disk. What it did so far is kept; doing it again would end the same way, so
-    /// its turn ends with it.
+    /// It exceeded a limit (letters, disk). What it did so far is kept. Its turn ends with it, because a retry would
+    /// end the same way.
     OverLimit {
-        /// A machine's word: `ipc.flood`, `disk.workspace`, …
+        /// The error code: `ipc.flood`, `disk.workspace`, …
         code: &'static str,
-        /// What it did and the limit, as it goes on after "it": "wrote 65 MiB of letters in one turn, and may write
-        /// 64 MiB".
+        /// Continues a sentence after "it": "wrote 65 MiB of letters in one turn, and may write 64 MiB".
         what: String,
     },
-    /// It never said `ready`: no engine, no image, wrong architecture, refused posture.
+    /// It never wrote `ready`: no engine, no image, wrong architecture, refused posture.
     NeverStarted {
-        /// A machine's word for the reason, such as `image.missing`.
+        /// The error code, such as `image.missing`.
         code: String,
-        /// The reason with what to do, for a person.
+        /// For a person: the reason and what to do.
         why: String,
     },
 }
 
-/// How a turn closes.
+/// How a turn ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TurnEnd {
     /// `done`, `failed` or `stopped`.
     pub state: &'static str,
-    /// The word for the trace: finished, limit, stop, time, attempts, `model.auth`, …
+    /// The reason in the trace: finished, limit, stop, time, attempts, `model.auth`, …
     pub why: String,
 }
 
 impl Ending {
-    /// The word that is stored and shown.
+    /// The end of a box that dies over the turn that was interrupted.
+    pub fn interrupted(why: InterruptWhy) -> Self {
+        match why {
+            InterruptWhy::Stop => Self::Stopped,
+            InterruptWhy::Time => Self::TimedOut,
+        }
+    }
+
+    /// The name in the database and in `status`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Finished => "finished",

@@ -1,4 +1,4 @@
-//! A value that is never printed.
+//! A secret value that is never printed.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ impl Secret {
         Self(text.trim().to_owned())
     }
 
-    /// The secret itself: for a header or a URL on its way out, and nowhere else.
+    /// The secret, for a header or a URL of an outgoing request only.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -28,4 +28,13 @@ impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("…")
     }
+}
+
+/// Where a setting says that a secret lies. A file goes before the environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecretSource<'a> {
+    /// A file of mode 0600, below the root.
+    pub file: Option<&'a str>,
+    /// An environment variable.
+    pub variable: &'static str,
 }

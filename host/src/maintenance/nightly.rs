@@ -101,7 +101,7 @@ async fn examine(services: &Services) {
 async fn follow(services: &Services, stepped: Stepped) {
     let by = text::duration(Duration::from_millis(stepped.by.unsigned_abs()));
     let way = if stepped.by > 0 { "forward" } else { "back" };
-    if !stepped.stands {
+    if !stepped.confirmed {
         tracing::warn!(
             code = "clock.stepped",
             "the system's clock was set {way} by {by}; followed if it stands for a minute"

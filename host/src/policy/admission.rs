@@ -1,27 +1,27 @@
-//! Which messages are taken in, and what they do. Identity is the platform's id, never a name.
+//! Decides which inbound messages are stored and what they do. `intake` calls it for each message. It identifies
+//! people by the platform's id, never by a name.
 
 use crate::domain::group::{Group, Trigger};
 use crate::domain::message::{Command, Inbound, Role};
 use crate::domain::{ChatKind, SenderId};
 use crate::text;
 
-/// The longest text of one message in bytes: more would not fit into a letter with its escapes.
+/// The longest text of one message in bytes. A longer one, with JSON escapes, would not fit into a letter.
 pub const TEXT_MAX: usize = 64 * 1024;
 
-/// What becomes of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdmissionDecision {
-    /// It is stored, and does this.
+    /// It is stored with this role.
     Take(Role),
-    /// It is not for us: our own message, another bot's, an empty one.
+    /// It is dropped: a bot's or an empty message.
     Ignore(&'static str),
-    /// The chat is not admitted: only counted.
+    /// The chat is not admitted. The message is only counted.
     Stranger,
-    /// It is not stored, and the chat is told why.
+    /// It is not stored, and the chat gets this notice.
     Refuse(String),
 }
 
-/// Decides about one message. `group` is the group of its chat, if that is admitted.
+/// `group` is the group of the message's chat, if the chat is admitted.
 pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> AdmissionDecision {
     if message.sender.is_bot {
         return AdmissionDecision::Ignore("from a bot");
@@ -43,17 +43,17 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
     }
 }
 
-/// `/word` alone or before arguments. In a room it must be addressed to us: other bots have commands too.
+/// Finds a command. In a room it must be addressed to the bot, because other bots have commands too.
 fn command(message: &Inbound) -> Option<Command> {
     let mut words = message.text.trim().strip_prefix('/')?.split_whitespace();
     let (word, code, more) = (words.next()?, words.next(), words.next());
     let at_us = match word.contains('@') {
-        // Whose name follows the sign is for the channel to know; it said whether that is us.
+        // The channel has decided whether the name after the sign is the bot's.
         true => message.addresses_us,
         false => message.kind == ChatKind::Direct || message.addresses_us,
     };
     let command = Command::of(&message.text)?;
-    // A code is ours: who types it in a room means us.
+    // Codes are the host's: whoever types one in a room means this bot.
     let answers = match command {
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
         Command::Resend | Command::Drop => {
@@ -64,7 +64,7 @@ fn command(message: &Inbound) -> Option<Command> {
     (at_us || answers).then_some(command)
 }
 
-/// Two or more hexadecimal digits, as `/resend` and `/drop` name a part.
+/// Whether a word can be the code of a held part.
 fn is_code(word: &str) -> bool {
     (2..=8).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -83,7 +83,7 @@ fn wakes(message: &Inbound, group: &Group) -> bool {
     }
 }
 
-/// Whether `word` stands in `text` with no letter or digit on either side.
+/// Whether `text` contains `word` with no letter or digit on either side.
 fn holds_word(text: &str, word: &str) -> bool {
     let inside = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
     !word.is_empty()

@@ -1,32 +1,33 @@
-//! How long a box waits for an answer that is not a model's.
+//! Delays the gateway's answers to a box that sends too many requests. The gateway calls it for every answer that is
+//! not a model's.
 //!
-//! An answer without a wait makes the host's processor the box's: one connection that repeats a refused request gets
-//! tens of thousands of refusals a second. So each costs the box some of the host's patience, which comes back with
-//! time. What a program does that is refused a few times, and goes on or gives up, costs nothing that it would notice.
+//! Without a delay a box could use up the host's processor: one connection that repeats a refused request gets tens
+//! of thousands of refusals a second. So each answer costs something of a budget (a leaky bucket) that refills with
+//! time. A program that is refused a few times notices nothing.
 
 use std::time::{Duration, Instant};
 
-/// What a refusal costs: ten a second can be had for ever.
+/// The cost of a refusal. Ten a second are free of delay for ever.
 pub const REFUSAL: Duration = Duration::from_millis(100);
 
-/// What an answer costs that was due: a thousand a second can be had for ever.
+/// The cost of a regular answer. A thousand a second are free of delay for ever.
 pub const ANSWER: Duration = Duration::from_millis(1);
 
-/// So much may be spent at once without a wait: a hundred refusals.
+/// The bucket's size without a delay: a hundred refusals at once.
 const FREE: Duration = Duration::from_secs(10);
 
-/// The longest wait, and how much beyond what is free leads to it.
+/// The longest delay, and the level of the bucket that causes it.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 const SPENT_MAX: Duration = Duration::from_secs(20);
 
-/// The patience that is left for one run: a bucket that leaks, kept as the time at which it will be empty.
+/// The leaky bucket of one run, stored as the time at which it will be empty.
 #[derive(Debug, Default)]
 pub struct AnswerThrottle {
     empty_at: Option<Instant>,
 }
 
 impl AnswerThrottle {
-    /// Spends `cost`; how long the answer has to wait. `now` is monotonic.
+    /// Adds `cost` and returns the delay of the answer. `now` is monotonic.
     pub fn spend(&mut self, now: Instant, cost: Duration) -> Duration {
         let spent = self.empty_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         let spent = (spent + cost).min(SPENT_MAX);

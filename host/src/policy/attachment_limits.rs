@@ -1,19 +1,23 @@
-//! Files that people send: which are fetched, how much room they have, and what a stored one is called. Nobody here
-//! looks into one: what it claims to be is a label, and its name on the disk is made of its bytes.
+//! Limits for files that people send: which ones are fetched, how much room they have, and their stored names.
+//! `intake` and the run call it.
+//!
+//! Nobody inspects the content: the media type and the name are the sender's labels, and the stored name is made of
+//! the digest.
 
 use crate::domain::limits::Budget;
 use crate::domain::message::{Attachment, OfferedFile};
 use crate::text::{self, label};
 
-/// Files of one message that are looked at.
+/// Files of one message that may be fetched.
 const FILES: usize = 10;
-/// Files that one letter brings along with talk that was not for the agent, newest first: whoever may write in a
-/// room, and never wakes the agent, costs the host no more than these.
+/// Files of context messages in one letter, newest first. It bounds what people cost the host who write in a room and
+/// never wake the agent.
 pub const FILES_OF_CONTEXT: usize = 10;
-/// Files in a group's inbox. Each is at least a block of the disk and a name.
+/// The most files in a group's inbox. Each takes at least a block and an inode.
 const INBOX_NAMES: u64 = 20_000;
 
-/// A message's files as they are stored with it: nothing is fetched before a box is to read the message.
+/// A message's files as the store keeps them. `most` is the largest file in bytes. Nothing is fetched before an agent
+/// reads the message.
 pub fn offered(files: &[OfferedFile], most: u64) -> Vec<Attachment> {
     let one = |file: &OfferedFile| Attachment {
         handle: Some(file.handle.clone()),
@@ -27,17 +31,17 @@ pub fn offered(files: &[OfferedFile], most: u64) -> Vec<Attachment> {
         Some(bytes) if bytes > most => one(file).given_up(text::not_stored(bytes, most)),
         _ => one(file),
     });
-    // One line for all the others: ten thousand would not fit into a letter.
+    // One entry for all the others, because ten thousand would not fit into a letter.
     let rest = files.get(FILES).map(|next| one(next).given_up(beyond(files.len() - FILES)));
     fetched.chain(rest).collect()
 }
 
-/// What a group's inbox may hold, when its limit is so many bytes.
+/// The budget of an inbox with a limit of this many bytes.
 pub fn inbox(bytes: u64) -> Budget {
     Budget { bytes, names: INBOX_NAMES }
 }
 
-/// How many bytes the next file may have, of a group whose inbox holds so much.
+/// The largest size in bytes of the next file, for an inbox that holds `held`.
 ///
 /// # Errors
 /// What the agent reads instead, when there is no room.
@@ -49,7 +53,7 @@ pub fn room(held: Budget, inbox: Budget, most: u64) -> Result<u64, String> {
     Err(full(held, inbox))
 }
 
-/// What the agent reads about a file that had more bytes than [`room`] left it.
+/// For the agent: why a file larger than [`room`] allowed was not stored.
 pub fn too_large(bytes: u64, held: Budget, inbox: Budget, most: u64) -> String {
     if bytes > most { text::not_stored(bytes, most) } else { full(held, inbox) }
 }
@@ -64,14 +68,14 @@ fn full(held: Budget, inbox: Budget) -> String {
     )
 }
 
-/// What the agent reads about a file of talk that was not for it, when there are too many.
+/// For the agent: why a file of a context message was not fetched.
 pub fn of_context() -> String {
     format!(
         "not fetched: of messages that are not for you only the newest {FILES_OF_CONTEXT} files are; ask for it to be sent again"
     )
 }
 
-/// The name of a stored file: of its digest, and of the sender's label no more than a short plain ending.
+/// The name of a stored file: its digest, and at most a short plain extension of the sender's label.
 pub fn file_name(sha256: &str, label: &str) -> String {
     let short: String = sha256.chars().take(20).collect();
     let ending = label.rsplit_once('.').map_or("", |(_, ending)| ending);
@@ -80,7 +84,7 @@ pub fn file_name(sha256: &str, label: &str) -> String {
     if ending.is_empty() { short } else { format!("{short}.{ending}") }
 }
 
-/// What the agent reads about the files of a message that nobody looked at.
+/// For the agent: how many more files the message has.
 fn beyond(rest: usize) -> String {
     format!("not stored: {rest} more; a message may carry {FILES} files")
 }

@@ -1,10 +1,11 @@
-//! Pure rules. Each takes facts and gives a verdict; none touches a file, a socket or a clock.
+//! Pure rules: each function gets data and returns a decision. None may touch a file, a socket or a clock.
 
 pub mod admission;
 pub mod answer_throttle;
 pub mod attachment_limits;
 pub mod authorize;
 pub mod delivery;
+pub mod delivery_notices;
 pub mod disk_budget;
 pub mod disk_image;
 pub mod disk_pressure;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_schema::letters::to_agent::InterruptWhy;
 use ipc_schema::text_sanitize;
 use tokio::time::Instant;
 
@@ -13,8 +12,8 @@ use crate::domain::{Ending, Lane, RunId};
 use crate::policy::retry::STORE_AGAIN;
 use crate::sandbox::Exit;
 use crate::services::Services;
-use crate::store::Collected;
 use crate::text;
+use crate::turns::Collected;
 
 /// SIGTERM is given this long.
 const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -95,10 +94,8 @@ impl Run {
             text_sanitize::line(line, LAST_WORDS)
         };
         // A turn that was told to stop has stopped, however its box ended; also over the death of a host.
-        match (&self.turn, self.interrupted) {
-            (Some(_), Some(InterruptWhy::Stop)) => return Ending::Stopped,
-            (Some(_), Some(InterruptWhy::Time)) => return Ending::TimedOut,
-            _ => {}
+        if let (Some(_), Some(why)) = (&self.turn, self.interrupted) {
+            return Ending::interrupted(why);
         }
         let why = match exit.oom {
             true => format!("out of memory at {}", text::size(self.group.limits.memory())),

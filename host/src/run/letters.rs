@@ -4,8 +4,7 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use ipc_schema::letters::FromAgent;
-use ipc_schema::letters::from_agent::{Outcome, Status, TurnDone};
-use ipc_schema::letters::to_agent::InterruptWhy;
+use ipc_schema::letters::from_agent::{self, Status};
 use ipc_schema::{Refusal, RefusalCode, TurnId, text_sanitize};
 use tokio::time::Instant;
 
@@ -14,10 +13,10 @@ use crate::channels::Activity;
 use crate::dispatch::Event;
 use crate::domain::Ending;
 use crate::domain::outbound::{OutgoingText, Voice};
-use crate::domain::run::TurnEnd;
 use crate::mailbox::{Pass, ReceivedLetter, RefusedFile};
 use crate::store::{StoreError, Take, Taken, TakenEffect};
 use crate::text;
+use crate::turns::{TurnDone, turn_done};
 
 /// The longest silence that a status letter may announce: the longest command, and what it takes to end it.
 const DEADLINE_MAX: Duration = Duration::from_secs(660);
@@ -174,24 +173,10 @@ impl Run {
         (!parts.is_empty()).then(|| OutgoingText { chat, voice, key: key.to_owned(), parts, answers: None })
     }
 
-    fn turn_end(&self, done: &TurnDone, key: &str) -> TakenEffect {
-        // A box may claim what it likes; only a turn that was interrupted is called so.
-        let (state, why, notice) = match (done.outcome, self.interrupted, &done.error) {
-            (Outcome::Failed, _, Some(trouble)) => {
-                let notice = text::model_failed(&trouble.code, &trouble.reason);
-                ("failed", text::model_code(&trouble.code), Some(notice))
-            }
-            (Outcome::Failed, _, None) => ("failed", text::model_code(""), Some(text::model_failed("", ""))),
-            (Outcome::Interrupted, Some(InterruptWhy::Stop), _) => ("stopped", "stop", Some(text::stopped())),
-            (Outcome::Interrupted, Some(InterruptWhy::Time), _) => {
-                ("stopped", "time", Some(text::time_is_up()))
-            }
-            (Outcome::Limit, ..) => ("done", "limit", None),
-            (Outcome::Finished | Outcome::Interrupted, ..) => ("done", "finished", None),
-        };
+    fn turn_end(&self, done: &from_agent::TurnDone, key: &str) -> TakenEffect {
+        let TurnDone { end, notice } = turn_done(done, self.interrupted);
         let reply = self.outgoing(Voice::Reply, key, &done.text);
         let notice = notice.and_then(|text| self.outgoing(Voice::Notice, "notice:end", &text));
-        let end = TurnEnd { state, why: why.chars().take(80).collect() };
         let if_silent = self.outgoing(Voice::Notice, "notice:silent", &text::nothing_said());
         TakenEffect::TurnDone { end, texts: reply.into_iter().chain(notice).collect(), if_silent }
     }

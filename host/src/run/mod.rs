@@ -31,7 +31,6 @@ use tokio::time::Instant;
 use crate::channels::Channel;
 use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
-use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, Ending, Lane, LetterId, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunBox;
 use crate::policy::disk_budget::DiskUsage;
@@ -40,7 +39,6 @@ use crate::policy::turn_quota::Tally;
 use crate::sandbox::Exit;
 use crate::services::Services;
 use crate::store::{Composed, Patience, RunRow, StoreError};
-use crate::text;
 pub use adoption::Adopted;
 use attachments::Fetching;
 use begin::input_letter;
@@ -288,7 +286,8 @@ impl Run {
     async fn interrupt(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
         if let Some(order) = order {
             // What waits for its files was meant too, and would be the next turn's.
-            match self.services.store.stop(self.lane.clone(), order).await {
+            let now = self.services.clock.wall();
+            match self.services.store.stop(self.lane.clone(), order, now).await {
                 Ok(true) => {}
                 // The turn that was meant has ended while the order was on its way.
                 Ok(false) => return,
@@ -318,13 +317,8 @@ impl Run {
     /// Ends a turn that the box has read nothing of; a box that was born for it may wait for nothing else, and goes
     /// too.
     async fn end_unread(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
-        let (word, notice, ending) = match why {
-            InterruptWhy::Stop => ("stop", text::stopped(), Ending::Stopped),
-            InterruptWhy::Time => ("time", text::time_is_up(), Ending::TimedOut),
-        };
-        let end = TurnEnd { state: "stopped", why: word.to_owned() };
         let now = self.services.clock.wall();
-        match self.services.store.end_turn(self.lane.clone(), order, end, notice, now).await {
+        match self.services.store.end_turn(self.lane.clone(), why, order, now).await {
             Ok(_) => {
                 self.end_turn();
                 self.kill(Ending::Killed).await;
@@ -332,7 +326,7 @@ impl Run {
             // Then its run's end decides.
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "a turn ends with its box: {e}");
-                self.kill(ending).await;
+                self.kill(Ending::interrupted(why)).await;
             }
         }
     }

@@ -1,22 +1,21 @@
-//! Questions that agents ask people, and what becomes of them.
+//! Questions that agents ask people, as rows. `crate::turns` decides what becomes of them.
 //!
-//! A question is open until somebody answers it, time is over, or somebody writes something else; then its request
-//! has its verdict. Written past, it can still be answered until its time is over. While it is open and its lane has no
-//! run, its turn is *suspended*.
+//! A question is `open` until somebody answers it, its time is over, or somebody writes something else; then its
+//! request has its verdict. In the last case it is `pending`, and can still be answered until its time is over.
 
 use ipc_schema::letters::to_agent::Verdict;
-use ipc_schema::requests::{Answer, AskPerson};
-use rusqlite::{Connection, OptionalExtension, params};
+use ipc_schema::requests::AskPerson;
+use rusqlite::{Connection, OptionalExtension, Params, params};
 
-use super::groups::{bump, chat_facts};
+use super::counters::bump;
+use super::groups::chat_facts;
 use super::inbox::{self, Accepted};
 use super::letters::{ToWrite, respond};
-use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, StoreError, id, int, outbox, parse};
-use crate::domain::message::{Admitted, Inbound, ReplyTo, Role, Sender};
+use super::{Result, Store, StoreError, id, int, outbox, parse, turns};
+use crate::domain::message::Sender;
 use crate::domain::outbound::OutgoingText;
-use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
+use crate::turns::{AnswerCommand, Answering, Event, Question, code_of, take_answer};
 
 /// Letters and digits that nobody mistakes for another.
 const CODE: &[u8; 31] = b"ABCDEFGHJKLMNPQRSTUVWXYZ2345678";
@@ -24,8 +23,6 @@ const CODE: &[u8; 31] = b"ABCDEFGHJKLMNPQRSTUVWXYZ2345678";
 const LONGEST: u32 = 6;
 /// How many codes of one length are tried.
 const TRIES: u32 = 31;
-/// How much of a question a late answer quotes.
-const QUOTE: usize = 200;
 
 /// A question as an agent asks it.
 #[derive(Debug, Clone)]
@@ -81,7 +78,7 @@ impl Store {
             }
             let choices = serde_json::to_string(&ask.choices)
                 .map_err(|e| StoreError::Rule(format!("choices cannot be written as JSON: {e}")))?;
-            lapse(c, now)?;
+            free_old_codes(c, now)?;
             let code = free_code(c)?;
             let sql =
                 "INSERT INTO question(code, turn, request, chat, text, choices, state, asked_at, expires_at)
@@ -110,25 +107,20 @@ impl Store {
     /// A person's `/answer CODE TEXT`, which is thereby carried out.
     pub async fn answer(&self, command: MessageSeq, now: WallMs) -> Result<AnswerTaken> {
         self.write(move |c| {
-            let sql = "SELECT chat, text, sender, sender_name, owner FROM message
-                       WHERE seq = ?1 AND role = 'command' AND state = 'waiting'";
-            let row = c
-                .query_row(sql, [int(command.0)], |r| {
-                    let sender = (r.get::<_, String>(2)?, r.get::<_, String>(3)?, r.get::<_, bool>(4)?);
-                    Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, sender))
-                })
-                .optional()?;
-            let Some((chat, line, sender)) = row else { return Ok(AnswerTaken::Before) };
-            let mut words = line.splitn(3, char::is_whitespace).skip(1);
-            let code = words.next().unwrap_or_default().to_uppercase();
-            let words = words.next().unwrap_or_default().trim();
-            lapse(c, now)?;
-            let taken = take_answer(c, &chat, &code, words, sender, now)?;
-            if taken != AnswerTaken::Unknown {
-                let sql = "UPDATE message SET state = 'done', outcome = 'answered' WHERE seq = ?1";
-                c.execute(sql, [int(command.0)])?;
+            let Some(command) = answer_command(c, command)? else { return Ok(AnswerTaken::Before) };
+            let Some(question) = question(c, &command)? else { return Ok(AnswerTaken::Unknown) };
+            let lane = question.lane.clone();
+            match take_answer(command, question, now) {
+                Answering::Unknown => Ok(AnswerTaken::Unknown),
+                Answering::InTime(changes) => {
+                    turns::apply(c, &lane, &changes, now)?;
+                    Ok(AnswerTaken::GoesOn(lane))
+                }
+                Answering::Late(changes, message) => {
+                    turns::apply(c, &lane, &changes, now)?;
+                    Ok(AnswerTaken::Late(inbox::place(c, &message, now)?))
+                }
             }
-            Ok(taken)
         })
         .await
     }
@@ -136,19 +128,13 @@ impl Store {
     /// Ends every question whose time is over. Returns the lanes that go on.
     pub async fn expire_questions(&self, now: WallMs) -> Result<Vec<Lane>> {
         self.write(move |c| {
-            lapse(c, now)?;
-            let sql = "SELECT q.turn, q.request, t.lane FROM question q JOIN turn t ON t.id = q.turn
+            let sql = "SELECT DISTINCT t.lane FROM question q JOIN turn t ON t.id = q.turn
                        WHERE q.state = 'open' AND q.expires_at <= ?1";
-            let mut rows = c.prepare(sql)?;
-            let rows = rows
-                .query_map([now.0], |r| Ok((r.get(0)?, r.get::<_, String>(1)?, r.get::<_, String>(2)?)))?
-                .collect::<std::result::Result<Vec<(i64, _, _)>, _>>()?;
-            rows.into_iter()
-                .map(|(turn, request, lane)| {
-                    end(c, turn, &request, "expired", &Answer::Expired, now)?;
-                    parse("turn.lane", &lane)
-                })
-                .collect()
+            let lanes = lanes(c, sql, params![now.0])?;
+            for lane in &lanes {
+                turns::happen(c, lane, &Event::TimePassed { now }, now)?;
+            }
+            Ok(lanes)
         })
         .await
     }
@@ -156,17 +142,15 @@ impl Store {
     /// Turns that wait for a person and have no run.
     pub async fn suspended(&self) -> Result<Vec<Suspended>> {
         self.write(|c| {
-            let sql = "SELECT t.lane, min(q.expires_at) FROM turn t JOIN question q ON q.turn = t.id
-                       WHERE t.state = 'open' AND q.state = 'open'
-                         AND NOT EXISTS (SELECT 1 FROM run r WHERE r.lane = t.lane AND r.state <> 'ended')
-                       GROUP BY t.lane";
-            let mut rows = c.prepare(sql)?;
-            let rows = rows.query_map([], |r| Ok((r.get::<_, String>(0)?, WallMs(r.get(1)?))))?;
-            rows.map(|row| {
-                let (lane, until) = row?;
-                Ok(Suspended { lane: parse("turn.lane", &lane)?, until })
-            })
-            .collect()
+            let sql = "SELECT DISTINCT t.lane FROM question q JOIN turn t ON t.id = q.turn
+                       WHERE q.state = 'open' AND t.state = 'open'";
+            let mut suspended = Vec::new();
+            for lane in lanes(c, sql, [])? {
+                if let Some(until) = turns::open_turn_of(c, &lane)?.and_then(|open| open.suspended_until()) {
+                    suspended.push(Suspended { lane, until });
+                }
+            }
+            Ok(suspended)
         })
         .await
     }
@@ -197,113 +181,58 @@ impl Store {
     }
 }
 
-fn take_answer(
-    c: &Connection,
-    chat: &str,
-    code: &str,
-    words: &str,
-    (sender, name, owner): (String, String, bool),
-    now: WallMs,
-) -> Result<AnswerTaken> {
-    let sql = "SELECT q.id, q.turn, q.request, q.text, q.choices, q.state, t.lane FROM question q
-               JOIN turn t ON t.id = q.turn WHERE q.chat = ?1 AND q.code = ?2 AND q.state IN ('open', 'pending')";
+fn lanes(c: &Connection, sql: &str, params: impl Params) -> Result<Vec<Lane>> {
+    let mut rows = c.prepare_cached(sql)?;
+    let rows = rows.query_map(params, |r| r.get::<_, String>(0))?;
+    rows.map(|lane| parse("turn.lane", &lane?)).collect()
+}
+
+/// The command, unless it was carried out before.
+fn answer_command(c: &Connection, seq: MessageSeq) -> Result<Option<AnswerCommand>> {
+    let sql = "SELECT chat, text, sender, sender_name, owner FROM message
+               WHERE seq = ?1 AND role = 'command' AND state = 'waiting'";
     let row = c
-        .query_row(sql, params![chat, code], |r| {
-            let ids = (r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, String>(2)?);
-            let said = (r.get::<_, String>(3)?, r.get::<_, String>(4)?);
-            Ok((ids, said, r.get::<_, String>(5)?, r.get::<_, String>(6)?))
+        .query_row(sql, [int(seq.0)], |r| {
+            let texts = (r.get::<_, String>(0)?, r.get(1)?, r.get::<_, String>(2)?);
+            Ok((texts, r.get(3)?, r.get(4)?))
         })
         .optional()?;
-    let Some(((question, turn, request), (asked, choices), state, lane)) = row else {
-        return Ok(AnswerTaken::Unknown);
-    };
-    let choices: Vec<String> = serde_json::from_str(&choices).unwrap_or_default();
-    let chosen = words.parse::<usize>().ok().and_then(|n| choices.get(n.checked_sub(1)?));
-    let text = chosen.cloned().unwrap_or_else(|| words.to_owned());
-    if text.is_empty() {
-        return Ok(AnswerTaken::Unknown);
-    }
-    let lane: Lane = parse("turn.lane", &lane)?;
-    if state == "open" {
-        let answer = Answer::Answered { text, from: sender, name };
-        end(c, turn, &request, "answered", &answer, now)?;
-        return Ok(AnswerTaken::GoesOn(lane));
-    }
-    c.execute("UPDATE question SET state = 'late', ended_at = ?2 WHERE id = ?1", params![question, now.0])?;
-    let chat: ChatId = parse("question.chat", chat)?;
+    let Some(((chat, line, sender), name, owner)) = row else { return Ok(None) };
+    let chat: ChatId = parse("message.chat", &chat)?;
     let (kind, title) = chat_facts(c, &chat)?;
-    let inbound = Inbound {
-        chat,
-        kind,
-        title,
-        message_id: format!("answer:{question}"),
-        version: 0,
-        sender: Sender { id: parse("message.sender", &sender)?, name, is_bot: false },
+    let sender = Sender { id: parse("message.sender", &sender)?, name, is_bot: false };
+    Ok(Some(AnswerCommand { seq, chat, kind, title, line, sender, owner }))
+}
+
+/// The question that the command's code names in its chat.
+fn question(c: &Connection, command: &AnswerCommand) -> Result<Option<Question>> {
+    let sql = "SELECT q.id, q.turn, q.request, q.text, q.choices, q.state = 'open', q.expires_at, t.lane FROM question q
+               JOIN turn t ON t.id = q.turn WHERE q.chat = ?1 AND q.code = ?2 AND q.state IN ('open', 'pending')";
+    let row = c
+        .query_row(sql, params![command.chat.as_str(), code_of(&command.line)], |r| {
+            let texts = (r.get::<_, String>(2)?, r.get(3)?, r.get::<_, String>(4)?, r.get::<_, String>(7)?);
+            Ok((r.get(0)?, r.get(1)?, texts, r.get(5)?, r.get(6)?))
+        })
+        .optional()?;
+    let Some((row, turn, (request, text, choices, lane), open, expires)) = row else { return Ok(None) };
+    Ok(Some(Question {
+        id: row,
+        turn: TurnId(id(turn)),
+        request: parse("question.request", &request)?,
+        lane: parse("turn.lane", &lane)?,
+        open,
+        expires_at: WallMs(expires),
         text,
-        reply_to: Some(ReplyTo { from: "you".into(), text: asked.chars().take(QUOTE).collect() }),
-        attachments: Vec::new(),
-        addresses_us: true,
-        at: now,
-    };
-    let admitted = Admitted { group: lane.group, role: Role::Wake, owner, inbound, attachments: Vec::new() };
-    Ok(AnswerTaken::Late(inbox::place(c, &admitted, now)?))
+        choices: serde_json::from_str(&choices).unwrap_or_default(),
+    }))
 }
 
-/// Gives a question its end, and its request the verdict.
-fn end(c: &Connection, turn: i64, request: &str, state: &str, answer: &Answer, now: WallMs) -> Result<()> {
-    let sql =
-        "UPDATE question SET state = ?3, ended_at = ?4 WHERE turn = ?1 AND request = ?2 AND state = 'open'";
-    c.execute(sql, params![turn, request, state, now.0])?;
-    let json = |e: serde_json::Error| StoreError::Rule(format!("an answer cannot be written as JSON: {e}"));
-    let verdict = Verdict::Ok { result: serde_json::to_value(answer).map_err(json)? };
-    let verdict = serde_json::to_string(&verdict).map_err(json)?;
-    let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
-    c.execute(sql, params![turn, request, verdict])?;
-    Ok(())
-}
-
-/// When the turn's open question expires, if it has one.
-pub(super) fn open_of_turn(c: &Connection, turn: TurnId) -> Result<Option<WallMs>> {
-    let sql = "SELECT min(expires_at) FROM question WHERE turn = ?1 AND state = 'open'";
-    Ok(c.query_row(sql, [int(turn.0)], |r| r.get::<_, Option<i64>>(0))?.map(WallMs))
-}
-
-/// Somebody wrote something else: what was asked in this turn waits no longer.
-pub(super) fn pend(c: &Connection, turn: TurnId, now: WallMs) -> Result<()> {
-    let mut rows = c.prepare_cached("SELECT request FROM question WHERE turn = ?1 AND state = 'open'")?;
-    let requests = rows
-        .query_map([int(turn.0)], |r| r.get::<_, String>(0))?
-        .collect::<std::result::Result<Vec<_>, _>>()?;
-    requests.iter().try_for_each(|request| end(c, int(turn.0), request, "pending", &Answer::Pending, now))
-}
-
-/// Also a late answer comes in time, or not at all. The request has its verdict long since.
-fn lapse(c: &Connection, now: WallMs) -> Result<()> {
+/// Frees the codes of questions whose time is over. Their requests have their verdicts.
+fn free_old_codes(c: &Connection, now: WallMs) -> Result<()> {
     let sql =
         "UPDATE question SET state = 'expired', ended_at = ?1 WHERE state = 'pending' AND expires_at <= ?1";
     c.execute(sql, [now.0])?;
     Ok(())
-}
-
-/// The turn is over: nobody can answer its questions any more.
-pub(super) fn over(c: &Connection, turn: TurnId, now: WallMs) -> Result<()> {
-    let sql = "UPDATE question SET state = 'over', ended_at = ?2 WHERE turn = ?1 AND state = 'open'";
-    c.execute(sql, params![int(turn.0), now.0])?;
-    Ok(())
-}
-
-/// Ends the lane's turn if it is suspended: somebody wrote, and that is the next turn. Its question can still be
-/// answered; the answer is then a message of its own.
-pub(super) fn end_suspended(c: &Connection, open: &OpenTurnRow, now: WallMs) -> Result<bool> {
-    let sql = "SELECT count(*) FROM run WHERE lane = ?1 AND state <> 'ended'";
-    let runs: i64 = c.query_row(sql, [open.lane.to_string()], |r| r.get(0))?;
-    if runs > 0 || open_of_turn(c, open.turn)?.is_none() {
-        return Ok(false);
-    }
-    pend(c, open.turn, now)?;
-    turns::put_back_unread(c, open.turn)?;
-    turns::close(c, open, None, &TurnEnd { state: "done", why: "pending".into() }, now)?;
-    Ok(true)
 }
 
 /// Two characters, and one more each time that so many in a row are taken: it never looks for long.

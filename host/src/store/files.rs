@@ -9,9 +9,9 @@ use ipc_schema::LetterId;
 use ipc_schema::letters::to_agent::Verdict;
 use rusqlite::params;
 
-use super::letters::{ToWrite, respond};
+use super::letters::{ToWrite, respond, store_verdict};
 use super::outbox::{self, DUE};
-use super::{Result, Store, id, int, runs};
+use super::{Result, Store, id, int};
 use crate::domain::outbound::{OutgoingText, SpooledFile};
 use crate::domain::{RunId, TurnId, WallMs};
 
@@ -48,7 +48,7 @@ impl Store {
         now: WallMs,
     ) -> Result<ToWrite> {
         self.write(move |c| {
-            if runs::decide(c, turn, &request, &verdict)? {
+            if store_verdict(c, turn, &request, &verdict)? {
                 outbox::say(c, Some(turn), &outgoing, now)?;
                 let sql = "UPDATE outbox SET file = ?3, file_name = ?4, file_bytes = ?5 WHERE turn = ?1 AND key = ?2";
                 c.execute(sql, params![int(turn.0), outgoing.key, file.sha256, file.name, int(file.bytes)])?;

@@ -1,11 +1,10 @@
-//! Groups, chats, owners, numbers and the audit trail.
+//! Groups, their chats and sessions, owners, and the audit trail of changed rights.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{CommandRow, Result, Store, StoreError, id, int, outbox, parse};
-use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
-use crate::text;
+use super::counters::bump;
+use super::{Result, Store, StoreError, id, parse};
+use crate::domain::{ChatId, ChatKind, GroupName, Lane, SenderId, WallMs};
 
 /// Box users start here: above Debian's login and system users (Debian Policy 9.2.2), below the ranges that
 /// /etc/subuid hands out from 100000.
@@ -36,11 +35,6 @@ impl Store {
     pub async fn group(&self, name: &GroupName, now: WallMs) -> Result<GroupState> {
         let name = name.clone();
         self.write(move |c| ensure_group(c, &name, now)).await
-    }
-
-    /// Carries out a `/new` that was stored and not carried out, as a host of an earlier release could leave it.
-    pub async fn new_session(&self, order: CommandRow, now: WallMs) -> Result<()> {
-        self.write(move |c| begin_session(c, &order.group, &order.chat, order.seq, now)).await
     }
 
     /// Admits a chat to a group; a chat that is admitted already moves there. It is no stranger any more.
@@ -123,11 +117,6 @@ impl Store {
         .await
     }
 
-    /// Adds to a counter.
-    pub async fn count(&self, name: &'static str, by: u64) -> Result<()> {
-        self.write(move |c| bump(c, name, int(by)).map(drop)).await
-    }
-
     /// Writes an audit row.
     pub async fn audit(&self, now: WallMs, who: String, what: &'static str, detail: String) -> Result<()> {
         self.write(move |c| audit(c, now, &who, what, &detail)).await
@@ -176,27 +165,6 @@ pub(super) fn chat_facts(c: &Connection, chat: &ChatId) -> Result<(ChatKind, Str
     Ok((chat_kind(&kind)?, title))
 }
 
-/// Begins a new session for the group's conversation and says so, by an order that is thereby carried out: handed over
-/// again, it begins no other one. In transaction 1, so that no message after the order can reach the session before it.
-pub(super) fn begin_session(
-    c: &Connection,
-    group: &GroupName,
-    chat: &ChatId,
-    order: MessageSeq,
-    now: WallMs,
-) -> Result<()> {
-    let sql = "UPDATE message SET state = 'done' WHERE seq = ?1 AND role = 'command' AND state = 'waiting'";
-    if c.execute(sql, [int(order.0)])? == 0 {
-        return Ok(());
-    }
-    let sql = "UPDATE grp SET session = session + 1 WHERE name = ?1 RETURNING session";
-    let number = id(c.query_row(sql, [group.as_str()], |r| r.get(0))?);
-    let sql = "UPDATE message SET outcome = ?2 WHERE seq = ?1";
-    c.execute(sql, params![int(order.0), format!("session {number}")])?;
-    let notice = OutgoingText::notice(chat, &format!("new:{order}"), text::new_session(number));
-    outbox::say(c, None, &OutgoingText { answers: Some(order), ..notice }, now)
-}
-
 fn ensure_group(c: &Connection, name: &GroupName, now: WallMs) -> Result<GroupState> {
     let read = |c: &Connection| {
         let sql = "SELECT uid, session FROM grp WHERE name = ?1";
@@ -224,12 +192,6 @@ fn admit(c: &Connection, admission: &Admission) -> Result<()> {
     c.execute(sql, params![chat.as_str(), group.as_str(), kind.as_str(), title, now.0, by])?;
     c.execute("DELETE FROM stranger WHERE chat = ?1", [chat.as_str()])?;
     audit(c, *now, by, "admit", &format!("{chat} -> {group}"))
-}
-
-/// Adds to a number and returns it.
-pub(super) fn bump(c: &Connection, name: &str, by: i64) -> Result<i64> {
-    let sql = "INSERT INTO number VALUES (?1, ?2) ON CONFLICT(name) DO UPDATE SET value = value + ?2 RETURNING value";
-    Ok(c.query_row(sql, params![name, by], |r| r.get(0))?)
 }
 
 pub(super) fn audit(c: &Connection, now: WallMs, who: &str, what: &str, detail: &str) -> Result<()> {

@@ -1,11 +1,12 @@
-//! Transaction 1: what was admitted and the channel's position, together. After it the messages are ours.
+//! Transaction 1 stores what was admitted together with the channel's position. After it the messages are the host's.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::groups::{begin_session, bump};
-use super::{Result, Store, StoreError, agent_questions, id, parse, turns, undelivered};
+use super::counters::bump;
+use super::{Result, Store, StoreError, attachments, id, int, parse, turns, undelivered};
 use crate::domain::message::{Admitted, Command, Role};
-use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, TurnId, WallMs};
+use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
+use crate::turns::{Earlier, Event, Placement, role_of};
 
 /// How many unadmitted chats are remembered; the quietest goes first.
 const STRANGERS: i64 = 64;
@@ -59,23 +60,6 @@ pub struct Stranger {
     pub messages: u64,
     /// When the last one came.
     pub last_at: WallMs,
-}
-
-/// Where a message went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Placement {
-    /// It opened this turn.
-    NewTurn(TurnId),
-    /// It joined the open turn of its chat.
-    FollowUp(TurnId),
-    /// Its lane works for another chat; it is the next turn.
-    Waiting,
-    /// It is kept for the next wake.
-    Context,
-    /// It is for the host.
-    Command(Command),
-    /// The channel handed it over before.
-    Duplicate,
 }
 
 /// A stored message and its place.
@@ -186,36 +170,37 @@ impl Store {
         .await
     }
 
+    /// Carries out a `/new` that was stored and not carried out, as a host of an earlier release could leave it.
+    pub async fn new_session(&self, order: CommandRow, now: WallMs) -> Result<()> {
+        self.write(move |c| {
+            let sql = "SELECT count(*) FROM message WHERE seq = ?1 AND state = 'waiting'";
+            if c.query_row(sql, [int(order.seq.0)], |r| r.get::<_, i64>(0))? == 0 {
+                return Ok(());
+            }
+            let role = Role::Command(Command::New);
+            let event = Event::Message { seq: order.seq, chat: &order.chat, role, earlier: &[] };
+            turns::happen(c, &Lane::conversation(order.group.clone()), &event, now).map(drop)
+        })
+        .await
+    }
+
     /// Writes a command's outcome; it will not be carried out again.
     pub async fn command_done(&self, seq: MessageSeq, outcome: String) -> Result<()> {
         self.write(move |c| {
             let sql = "UPDATE message SET state = 'done', outcome = ?2 WHERE seq = ?1 AND role = 'command'";
-            c.execute(sql, params![super::int(seq.0), outcome])?;
+            c.execute(sql, params![int(seq.0), outcome])?;
             Ok(())
         })
         .await
     }
 }
 
-/// The role that a later version of a message plays: it speaks for the original only while that is unanswered.
-/// An edit of something answered (or never seen) is context, so that no stale reply follows it.
-fn role_of(c: &Connection, m: &Admitted) -> Result<Role> {
-    if m.inbound.version == 0 || m.role != Role::Wake {
-        return Ok(m.role);
-    }
-    let sql = "SELECT count(*) FROM message
-               WHERE chat = ?1 AND message_id = ?2 AND version < ?3 AND role = 'wake' AND state <> 'done'";
-    let unanswered: i64 =
-        c.query_row(sql, params![m.inbound.chat.as_str(), m.inbound.message_id, m.inbound.version], |r| {
-            r.get(0)
-        })?;
-    Ok(if unanswered > 0 { Role::Wake } else { Role::Context })
-}
-
+/// Stores a message and gives it its place.
 pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
     let lane = Lane::conversation(m.group.clone());
     let chat = m.inbound.chat.clone();
-    let role = role_of(c, m)?;
+    let earlier = if m.inbound.version > 0 { earlier(c, m)? } else { Vec::new() };
+    let role = role_of(m.role, m.inbound.version, &earlier);
     let Some(seq) = insert(c, m, role, now)? else {
         let sql = "SELECT seq FROM message WHERE chat = ?1 AND message_id = ?2 AND version = ?3";
         let seq: i64 =
@@ -223,57 +208,36 @@ pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepte
         return Ok(Accepted { seq: MessageSeq(id(seq)), lane, chat, placement: Placement::Duplicate });
     };
     undelivered::reached(c, &chat)?;
-    if m.inbound.version > 0 {
-        replace_ungiven(c, m, seq)?;
-    }
-    let placement = match role {
-        Role::Context => Placement::Context,
-        Role::Command(command) => {
-            if command == Command::New {
-                begin_session(c, &m.group, &chat, seq, now)?;
-            }
-            Placement::Command(command)
-        }
-        Role::Wake => match turns::open_of_lane(c, &lane)? {
-            Some(open) if agent_questions::end_suspended(c, &open, now)? => {
-                Placement::NewTurn(turns::open(c, &lane, &chat, now)?)
-            }
-            None => {
-                let turn = turns::open(c, &lane, &chat, now)?;
-                Placement::NewTurn(turn)
-            }
-            Some(open) if open.chat == chat => {
-                turns::join(c, seq, open.turn)?;
-                Placement::FollowUp(open.turn)
-            }
-            Some(_) => Placement::Waiting,
-        },
-    };
-    Ok(Accepted { seq, lane, chat, placement })
+    let event = Event::Message { seq, chat: &chat, role, earlier: &earlier };
+    let changes = turns::happen(c, &lane, &event, now)?;
+    Ok(Accepted { seq, lane, chat, placement: Placement::of(role, &changes) })
 }
 
-/// An earlier version that no agent has seen is not worth telling it.
-fn replace_ungiven(c: &Connection, m: &Admitted, by: MessageSeq) -> Result<()> {
-    let sql = "UPDATE message SET state = 'done', turn = NULL, outcome = 'replaced by m-' || ?4
-               WHERE chat = ?1 AND message_id = ?2 AND version < ?3 AND state <> 'done'
-                 AND NOT EXISTS (SELECT 1 FROM given g WHERE g.seq = message.seq)";
-    let version = m.inbound.version;
-    c.execute(sql, params![m.inbound.chat.as_str(), m.inbound.message_id, version, super::int(by.0)])?;
-    Ok(())
+/// Earlier versions of a message that have no outcome.
+fn earlier(c: &Connection, m: &Admitted) -> Result<Vec<Earlier>> {
+    let sql =
+        "SELECT seq, role = 'wake', EXISTS (SELECT 1 FROM given g WHERE g.seq = message.seq) FROM message
+               WHERE chat = ?1 AND message_id = ?2 AND version < ?3 AND state <> 'done'";
+    let mut rows = c.prepare_cached(sql)?;
+    let rows = rows
+        .query_map(params![m.inbound.chat.as_str(), m.inbound.message_id, m.inbound.version], |r| {
+            Ok(Earlier { seq: MessageSeq(id(r.get(0)?)), wakes: r.get(1)?, given: r.get(2)? })
+        })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 fn insert(c: &Connection, m: &Admitted, role: Role, now: WallMs) -> Result<Option<MessageSeq>> {
     let json = |e: serde_json::Error| StoreError::Rule(format!("a message cannot be written as JSON: {e}"));
     let reply_to = m.inbound.reply_to.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
-    let attachments = super::attachments::as_json(&m.attachments)?;
+    let attachments = attachments::as_json(&m.attachments)?;
     let i = &m.inbound;
     let sql = "INSERT INTO message(chat, message_id, version, role, state, sender, sender_name, owner, text,
                                    reply_to, attachments, sent_at, stored_at)
                VALUES (?1, ?2, ?3, ?4, 'waiting', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
                ON CONFLICT(chat, message_id, version) DO NOTHING RETURNING seq";
     let seq: Option<i64> = c
+        .prepare_cached(sql)?
         .query_row(
-            sql,
             params![
                 i.chat.as_str(),
                 i.message_id,

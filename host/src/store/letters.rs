@@ -64,3 +64,17 @@ pub(super) fn respond(
         .to_bytes()
     })
 }
+
+/// Writes the verdict on a request, once; whether it was this one.
+pub(super) fn store_verdict(
+    c: &Connection,
+    turn: TurnId,
+    request: &LetterId,
+    verdict: &Verdict,
+) -> Result<bool> {
+    failpoint!("store.verdict.begin", super::injected);
+    let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
+    let text = serde_json::to_string(verdict)
+        .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;
+    Ok(c.execute(sql, params![int(turn.0), request.as_str(), text])? > 0)
+}

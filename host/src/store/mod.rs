@@ -11,6 +11,7 @@ mod agent_questions;
 mod attachments;
 mod backups;
 mod copy;
+mod counters;
 #[cfg(test)]
 mod delivery_model;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod files;
 mod groups;
 mod handle;
 mod inbox;
+mod input;
 mod letters;
 #[cfg(test)]
 mod migration_tests;
@@ -34,6 +36,7 @@ mod restore;
 mod retention;
 mod runs;
 mod schema_upgrade;
+mod sending;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -51,16 +54,15 @@ pub use disk_faults::{BALLAST, StoreFaults};
 pub use error::{Result, StoreError};
 pub use groups::Admission;
 pub use handle::Store;
-pub use inbox::{Accepted, CommandRow, Intake, Placement, StrangerSeen};
+pub use inbox::{Accepted, CommandRow, Intake, StrangerSeen};
+pub use input::{BeginState, Composed, InputState, Patience};
 pub use open::known_damage;
-pub use outbox::Head;
 pub use posture_gaps::PostureGap;
 pub use restore::{Restored, Transcripts, begin_restore, restore, verify};
 pub use retention::Cleared;
-pub use runs::{Collected, NewRun, Take, Taken, TakenEffect};
+pub use runs::{NewRun, Take, Taken, TakenEffect};
+pub use sending::Head;
 pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
-pub use turns::{BeginState, Composed, InputState, Patience};
-pub use undelivered::Word;
 pub use usage::UsageRow;
 
 /// Parses a stored text.

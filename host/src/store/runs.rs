@@ -1,19 +1,17 @@
 //! Runs and their letters: rows before files, and transaction 2.
 
-use std::time::Duration;
-
 use ipc_schema::letters::to_agent::Verdict;
 use ipc_schema::{Refusal, RefusalCode};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::groups::chat_facts;
-use super::letters::{ToWrite, next_letter, respond};
+use super::counters::bump;
+use super::letters::{ToWrite, next_letter, respond, store_verdict};
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, StoreError, agent_questions, id, int, outbox, parse};
+use super::{Result, Store, StoreError, id, int, outbox, parse};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::run::TurnEnd;
-use crate::domain::{ChatKind, Ending, Lane, LetterId, RunId, TurnId, WallMs};
-use crate::policy::retry;
+use crate::domain::{Ending, Lane, LetterId, RunId, TurnId, WallMs};
+use crate::turns::{Collected, Event};
 
 /// A box about to be made.
 #[derive(Debug, Clone)]
@@ -105,17 +103,6 @@ pub enum Taken {
     Refused(Refusal, Option<ToWrite>),
 }
 
-/// What a run's end means for its lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Collected {
-    /// Nothing waits.
-    Idle,
-    /// This turn wants a run after that wait.
-    Next(TurnId, Duration),
-    /// The turn is suspended until its question is answered, or this time.
-    Suspended(WallMs),
-}
-
 impl Store {
     /// Makes the run's row. At most one run of a lane has not ended: the database holds it too.
     pub async fn new_run(&self, new: NewRun) -> Result<()> {
@@ -188,7 +175,7 @@ impl Store {
                 mark_consumed(c, &take, refused.is_none())?;
                 failpoint!("store.tx2.before_commit");
                 let Some(refusal) = refused else { return Ok(taken) };
-                super::groups::bump(c, refusal.code.as_str(), 1)?;
+                bump(c, refusal.code.as_str(), 1)?;
                 let response = match (&take.effect, take.turn) {
                     (TakenEffect::Request { .. }, Some(turn)) if known_run(c, &take.run)? => {
                         let code = refusal.code.to_string();
@@ -211,7 +198,7 @@ impl Store {
                 "UPDATE run SET from_n = max(from_n, ?2) WHERE id = ?1",
                 params![run.as_str(), int(n)],
             )?;
-            super::groups::bump(c, code.as_str(), 1).map(drop)
+            bump(c, code.as_str(), 1).map(drop)
         })
         .await
     }
@@ -226,14 +213,14 @@ impl Store {
         now: WallMs,
     ) -> Result<ToWrite> {
         self.write(move |c| {
-            decide(c, turn, &request, &verdict)?;
+            store_verdict(c, turn, &request, &verdict)?;
             respond(c, &run, turn, request, verdict, now)
         })
         .await
     }
 
-    /// Ends a run, and decides once what its turn is worth: again, again at a cost, or a notice. A run that failed
-    /// before it had a row is decided about all the same, or its lane would wait for nobody.
+    /// Ends a run, once, and lets that happen to its lane. A run that failed before it had a row counts all the same,
+    /// or its lane would wait for nobody.
     pub async fn collect(&self, run: RunId, lane: Lane, ending: Ending, now: WallMs) -> Result<Collected> {
         let collected = self
             .write(move |c| {
@@ -242,74 +229,18 @@ impl Store {
                        WHERE id = ?1 AND state <> 'ended'";
                 let ended =
                     c.execute(sql, params![run.as_str(), now.0, ending.word(), ending.to_string()])?;
-                let known: i64 =
-                    c.query_row("SELECT count(*) FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?;
+                let known = "SELECT count(*) FROM run WHERE id = ?1";
+                let known: i64 = c.query_row(known, [run.as_str()], |r| r.get(0))?;
                 if ended == 0 && known > 0 {
                     return Ok(Collected::Idle);
                 }
-                let Some(open) = turns::open_of_lane(c, &lane)? else { return next(c, &lane, now) };
-                let settled = settle(c, &lane, &open, &ending, now)?;
-                let Some(until) = agent_questions::open_of_turn(c, open.turn)? else { return Ok(settled) };
-                // Somebody wrote while the box was closing: that goes before what they were asked.
-                if turns::has_unread(c, open.turn)? {
-                    agent_questions::pend(c, open.turn, now)?;
-                    return Ok(settled);
-                }
-                // Somebody has written in another chat of the group meanwhile: that does not wait for the answer.
-                if turns::others_wait(c, &lane)? && agent_questions::end_suspended(c, &open, now)? {
-                    return next(c, &lane, now);
-                }
-                Ok(Collected::Suspended(until))
+                let changes = turns::happen(c, &lane, &Event::RunEnded { ending: &ending, now }, now)?;
+                Ok(Collected::of(&changes))
             })
             .await?;
         failpoint!("store.collect.committed");
         Ok(collected)
     }
-}
-
-/// Writes the verdict on a request, once; whether it was this one.
-pub(super) fn decide(c: &Connection, turn: TurnId, request: &LetterId, verdict: &Verdict) -> Result<bool> {
-    failpoint!("store.verdict.begin", super::injected);
-    let sql = "UPDATE request SET verdict = ?3 WHERE turn = ?1 AND id = ?2 AND verdict IS NULL";
-    let text = serde_json::to_string(verdict)
-        .map_err(|e| StoreError::Rule(format!("a verdict cannot be written as JSON: {e}")))?;
-    Ok(c.execute(sql, params![int(turn.0), request.as_str(), text])? > 0)
-}
-
-fn settle(
-    c: &Connection,
-    lane: &Lane,
-    open: &OpenTurnRow,
-    ending: &Ending,
-    now: WallMs,
-) -> Result<Collected> {
-    let starts = "SELECT count(*) FROM run WHERE lane = ?1 AND ending = 'never_started' AND created_at >= ?2";
-    let failed_starts: u32 =
-        c.query_row(starts, params![lane.to_string(), open.opened_at.0], |r| r.get(0))?;
-    match retry::after_run(ending, open.attempt, failed_starts, now.since(open.opened_at)) {
-        retry::AfterRun::Again { costs, wait, tell } => {
-            c.execute(
-                "UPDATE turn SET attempt = attempt + ?2 WHERE id = ?1",
-                params![int(open.turn.0), costs],
-            )?;
-            if let Some(text) = tell {
-                outbox::say(c, Some(open.turn), &OutgoingText::notice(&open.chat, "start", text), now)?;
-            }
-            Ok(Collected::Next(open.turn, wait))
-        }
-        retry::AfterRun::GiveUp { end, tell } => {
-            outbox::say(c, Some(open.turn), &OutgoingText::notice(&open.chat, "end", tell), now)?;
-            if *ending == Ending::Stopped {
-                turns::put_back_later(c, open)?;
-            }
-            turns::close(c, open, None, &end, now)?;
-            next(c, lane, now)
-        }
-    }
-}
-
-fn next(c: &Connection, lane: &Lane, now: WallMs) -> Result<Collected> {
-    Ok(turns::next(c, lane, now)?.map_or(Collected::Idle, |turn| Collected::Next(turn, Duration::ZERO)))
 }
 
 /// A run that has ended is written to no more.
@@ -322,8 +253,7 @@ fn refused(code: RefusalCode, why: impl Into<String>) -> Taken {
     Taken::Refused(Refusal::new(code, why), None)
 }
 
-/// The order of questions is the order of section 4's step 10: consumed already? acknowledgement sound? turn open?
-/// limits? Then the effect.
+/// Checks a letter in this order: consumed already, acknowledgement sound, turn open, limits. Then comes its effect.
 fn taken(c: &Connection, take: &Take) -> Result<Taken> {
     let sql = "SELECT lane, from_n, to_n, ack FROM run WHERE id = ?1 AND state <> 'ended'";
     let row = c
@@ -380,20 +310,13 @@ fn effect(c: &Connection, take: &Take, lane: &Lane, open: Option<OpenTurnRow>) -
             Ok(Taken::Fresh)
         }
         TakenEffect::TurnDone { end, texts, if_silent } => {
-            let Some(open) = open else { return Ok(turnless()) };
-            for outgoing in texts {
-                outbox::say(c, Some(open.turn), outgoing, take.now)?;
+            if open.is_none() {
+                return Ok(turnless());
             }
-            let said = "SELECT count(*) FROM outbox WHERE turn = ?1";
-            let said: i64 = c.query_row(said, [int(open.turn.0)], |r| r.get(0))?;
-            // In a room an agent may rightly hold its tongue; a person who asked alone is told that nothing will
-            // follow.
-            let direct = chat_facts(c, &open.chat)?.0 == ChatKind::Direct;
-            if let (true, 0, Some(outgoing)) = (direct, said, if_silent) {
-                outbox::say(c, Some(open.turn), outgoing, take.now)?;
-            }
-            turns::close(c, &open, Some((&take.run, take.ack)), end, take.now)?;
-            Ok(Taken::Closed { next: turns::next(c, lane, take.now)? })
+            let (run, if_silent) = (&take.run, if_silent.as_ref());
+            let event = Event::Done { run, ack: take.ack, end, texts, if_silent };
+            let changes = turns::happen(c, lane, &event, take.now)?;
+            Ok(Taken::Closed { next: Collected::of(&changes).next() })
         }
         TakenEffect::Request { kind, body, limit } => {
             let Some(open) = open else { return Ok(turnless()) };

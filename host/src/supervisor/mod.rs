@@ -13,11 +13,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::dispatch::{Dispatch, Effect, Event, Found, RunNo, Settings, Unfinished};
-use crate::domain::run::TurnEnd;
 use crate::domain::{Lane, MessageSeq};
 use crate::intake::News;
 use crate::run::{self, Adopted, Order};
@@ -211,10 +211,9 @@ impl Supervisor {
     fn end_turn(&self, lane: Lane, order: Option<MessageSeq>) {
         let (services, own) = (Arc::clone(&self.services), self.own.clone());
         tokio::spawn(async move {
-            let end = TurnEnd { state: "stopped", why: "stop".to_owned() };
             let stop = || {
                 let now = services.clock.wall();
-                services.store.end_turn(lane.clone(), order, end.clone(), text::stopped(), now)
+                services.store.end_turn(lane.clone(), InterruptWhy::Stop, order, now)
             };
             let Some(next) = insist(format!("/stop in {lane}"), stop).await else { return };
             services.bell.ring();

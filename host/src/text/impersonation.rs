@@ -1,11 +1,11 @@
-//! Who speaks, and that nobody else can look like them: the host's prefix in an agent's words, the agent's, the
-//! host's and the owners' names upon other people.
+//! Keeps anybody else from looking like the host, the agent or an owner: the host's prefix in an agent's words, and
+//! their names on other people.
 //!
-//! What looks alike is decided by Unicode's own table of confusable characters (UTS #39), not by a list of ours; only
-//! what it leaves out (brackets, small capitals, letters in boxes) is added here. Nothing is decided by it but looks:
-//! rights hang on ids alone.
+//! Unicode's table of confusable characters (UTS #39) decides what looks alike; only what it leaves out (brackets,
+//! small capitals, letters in boxes) is added here. This protects readers only: rights depend on ids and never on
+//! names.
 
-use ipc_schema::text_sanitize::{clean, is_unseen};
+use ipc_schema::text_sanitize::{clean, is_zero_width};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::confusable_detection::skeleton;
@@ -13,36 +13,36 @@ use unicode_security::confusable_detection::skeleton;
 use crate::domain::outbound::Voice;
 
 pub const PREFIX: &str = "[lazaret]";
-/// What stands in an agent's words where the prefix stood.
+/// Replaces the prefix in an agent's words.
 const DEFUSED: &str = "(lazaret)";
-/// After a name that could be taken for somebody's who has it by right.
+/// Added to a name that could pass for the agent's, the host's or an owner's.
 const OTHER: &str = " (someone else)";
-/// The longest label in characters.
 const LABEL: usize = 80;
-/// Marks on one letter of a label: two are Vietnamese, thirty are a tower over the lines above.
+/// Combining marks on one letter of a label: Vietnamese needs two, and thirty would cover the lines above.
 const MARKS: usize = 2;
 
-/// The text as it goes to the chat. A notice gets the prefix; in an agent's words the prefix is defused wherever it
-/// stands, whatever it is spelled with.
+/// The text as it goes to the chat. A notice gets the prefix; in an agent's words every spelling of the prefix is
+/// replaced.
 pub fn render(voice: Voice, text: &str) -> String {
     match voice {
         Voice::Notice => format!("{PREFIX} {text}"),
-        // What a person cannot see, a person is not told: escapes for a terminal, marks that turn the line around.
+        // Hidden characters are removed: terminal escapes, marks that reverse the direction of a line.
         Voice::Reply => neutralize_prefix(&clean(text)),
     }
 }
 
-/// Whether text, as people will see it, holds the prefix or what looks like it: markup can hide it from [`render`].
+/// Whether visible text contains the prefix or a look-alike. Channels call it on rendered text, because markup can
+/// hide the prefix from [`render`].
 pub fn looks_like_notice(visible: &str) -> bool {
     finds(&looks(visible)).next().is_some()
 }
 
-/// A name or title as a label: compatible forms of letters made plain (NFKC), one line, single blanks, nothing
-/// unseen, few marks, cut.
+/// A name or title as a label: NFKC, one line, single blanks, no zero-width characters, few combining marks, cut to a
+/// maximum.
 pub fn label(text: &str) -> String {
     let mut out = String::new();
     let (mut marks, mut length) = (0, 0);
-    let gone = |c: &char| c.is_control() && !c.is_whitespace() || is_unseen(*c) || is_private(*c);
+    let gone = |c: &char| c.is_control() && !c.is_whitespace() || is_zero_width(*c) || is_private(*c);
     for c in text.chars().filter(|c| !gone(c)).nfkc() {
         let c = if c.is_whitespace() { ' ' } else { c };
         marks = if is_combining_mark(c) { marks + 1 } else { 0 };
@@ -60,8 +60,8 @@ pub fn label(text: &str) -> String {
     out
 }
 
-/// A person's name as the agent is told it. One that could be read as the agent's own, as the host's, or as one of
-/// `owners` (of whom this person is none) says so.
+/// A person's name as the agent sees it. A name that looks like the agent's, the host's or one of `owners` (this
+/// person is none of them) is marked.
 pub fn unambiguous_name(person: &str, persona: &str, owners: &[String]) -> String {
     let name = label(person);
     let same = |other: &str| alike(&name, other);
@@ -71,7 +71,7 @@ pub fn unambiguous_name(person: &str, persona: &str, owners: &[String]) -> Strin
     name
 }
 
-/// Whether two names look the same to whoever reads them in passing: by their letters and digits alone.
+/// Whether two names look the same at a glance: only letters and digits are compared.
 fn alike(a: &str, b: &str) -> bool {
     let bare = |name: &str| -> String {
         looks(name).into_iter().map(|l| l.looks).filter(|c| c.is_alphanumeric()).collect()
@@ -80,12 +80,12 @@ fn alike(a: &str, b: &str) -> bool {
     !a.is_empty() && a == bare(b)
 }
 
-/// Private characters look like whatever a font wants.
+/// The look of private-use characters depends on the font.
 fn is_private(c: char) -> bool {
     matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}')
 }
 
-/// In an agent's words, the prefix becomes a word in round brackets.
+/// Replaces every look-alike of the prefix by a word in round brackets.
 pub(super) fn neutralize_prefix(text: &str) -> String {
     let looks = looks(text);
     let mut out = String::with_capacity(text.len());
@@ -99,14 +99,14 @@ pub(super) fn neutralize_prefix(text: &str) -> String {
     out
 }
 
-/// One character as it looks, and the bytes of the text that look so.
+/// One character as it looks, and its byte range in the text.
 struct Look {
     looks: char,
     start: usize,
     end: usize,
 }
 
-/// Where the prefix's look stands, from the first byte of its first character to the last of its last.
+/// The byte ranges of everything that looks like the prefix.
 fn finds(looks: &[Look]) -> impl Iterator<Item = (usize, usize)> {
     let width = PREFIX.len();
     let mut at = 0;
@@ -122,8 +122,8 @@ fn finds(looks: &[Look]) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// A text as it looks: in small letters, without marks, blanks and what is unseen. Line feeds stay: what a line break
-/// tears apart does not look like one word.
+/// The text as it looks: in lower case, without marks, blanks and zero-width characters. Line feeds stay, because a
+/// word with a line break does not look like one word.
 fn looks(text: &str) -> Vec<Look> {
     let mut out = Vec::with_capacity(text.len());
     for (start, c) in text.char_indices() {
@@ -138,10 +138,10 @@ fn each_look(c: char, mut push: impl FnMut(char)) {
         return ascii(c, &mut push);
     }
     for plain in std::iter::once(c).nfkd() {
-        if is_unseen(plain) || is_combining_mark(plain) || plain.is_whitespace() || plain.is_control() {
+        if is_zero_width(plain) || is_combining_mark(plain) || plain.is_whitespace() || plain.is_control() {
             continue;
         }
-        // Capitals and small letters have look-alikes of their own: Ι is an l, and ι is an i.
+        // Upper and lower case have look-alikes of their own: Ι looks like l, and ι like i.
         for shape in shapes(beyond_the_table(plain)) {
             if shape.is_ascii() {
                 ascii(shape, &mut push);
@@ -154,14 +154,14 @@ fn each_look(c: char, mut push: impl FnMut(char)) {
     }
 }
 
-/// What a character looks like in Unicode's table, and beyond it.
+/// The look of a character in Unicode's table and in [`beyond_the_table`].
 fn shapes(c: char) -> impl Iterator<Item = char> {
     let shapes: Vec<char> = skeleton(c.encode_utf8(&mut [0; 4])).collect();
-    // The table takes strokes apart: ł is an l and a mark that no letter keeps here.
+    // The table splits ł into an l and a mark, and marks are dropped.
     shapes.into_iter().filter(|shape| !is_combining_mark(*shape)).map(beyond_the_table)
 }
 
-/// The few of ASCII that look like others, as the table has them; all that is not ASCII passes.
+/// The ASCII characters that look like others, as the table has them. Others pass unchanged.
 fn ascii(c: char, push: &mut impl FnMut(char)) {
     match c {
         'I' | '1' | '|' => push('l'),
@@ -172,8 +172,8 @@ fn ascii(c: char, push: &mut impl FnMut(char)) {
     }
 }
 
-/// What looks like a bracket or a letter of the prefix and is not in Unicode's table: whatever opens and closes in any
-/// script, quotation marks apart, and letters with a stroke or a hook that are letters of their own.
+/// Look-alikes of brackets and of the prefix's letters that Unicode's table lacks: opening and closing marks of any
+/// script except quotation marks, and letters with a stroke or a hook.
 fn beyond_the_table(c: char) -> char {
     const OPENING: &str = "༺༼᚛⁅⌈⌊❨❪❬❮❰❲❴⟅⟦⟨⟪⟬⟮⦃⦅⦇⦉⦋⦍⦏⦑⦓⦕⦗⧘⧚⧼⸢⸤⸦⸨⹕⹗⹙⹛〈《「『【〔〖〘〚﴿⎡⎢⎣";
     const CLOSING: &str = "༻༽᚜⁆⌉⌋❩❫❭❯❱❳❵⟆⟧⟩⟫⟭⟯⦄⦆⦈⦊⦌⦎⦐⦒⦔⦖⦘⧙⧛⧽⸣⸥⸧⸩⹖⹘⹚⹜〉》」』】〕〗〙〛﴾⎤⎥⎦";
@@ -185,7 +185,7 @@ fn beyond_the_table(c: char) -> char {
         ('e', "ᴇⲉꓰєꞓεɛɇᶒϵ∈⋿€ǝɘəꬲ"),
         ('t', "ᴛтτⲧꓔŧƭʈƫⱦȶᵵꞇ†‡✝✞"),
     ];
-    // Letters in black circles, in black squares, and flags.
+    // The first letters in black circles, in black squares and of flags.
     const BOXED: [u32; 3] = [0x1f150, 0x1f170, 0x1f1e6];
     if OPENING.contains(c) {
         return '[';

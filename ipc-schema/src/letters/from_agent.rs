@@ -1,4 +1,5 @@
-//! What the box says to the host. Every byte of it may be forged; nothing in it carries identity or rights.
+//! Bodies of letters from the box to the host. Every byte may be forged, and nothing in them carries identity or
+//! rights.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,19 +7,19 @@ use serde::{Deserialize, Serialize};
 use crate::ids::TurnId;
 use crate::requests::Request;
 
-/// A letter's body from the box.
+/// The body of a letter from the box.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", content = "body", rename_all = "snake_case")]
 pub enum FromAgent {
     /// The runner is up and has read `begin`.
     Ready(Ready),
-    /// The reply so far; a newer one replaces it.
+    /// The reply so far. A newer draft replaces it.
     Draft(Draft),
     /// An interim reply in the turn's chat.
     Message(Message),
-    /// Asks something of the host; answered by exactly one `response`.
+    /// A request to the host, which answers it with exactly one `response`.
     Request(Request),
-    /// What the runner does now; at least every 10 s while working.
+    /// What the runner does now, at least every 10 s while it works.
     Status(Status),
     /// The turn's end, with its final text.
     TurnDone(TurnDone),
@@ -27,11 +28,11 @@ pub enum FromAgent {
 }
 
 impl FromAgent {
-    /// Every type, as it stands in the envelope and the file name.
+    /// Every type, as in the envelope and the file name.
     pub const KINDS: [&'static str; 7] =
         ["ready", "draft", "message", "request", "status", "turn_done", "failed"];
 
-    /// The type of this one.
+    /// The type in the envelope and the file name.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Ready(_) => "ready",
@@ -45,22 +46,22 @@ impl FromAgent {
     }
 }
 
-/// What the runner found.
+/// The runner is ready for input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ready {
-    /// The minor version this runner speaks.
+    /// The minor version that this runner speaks.
     pub minor: u32,
     /// The runner's own version.
     pub runner: String,
     /// `x86_64` or `aarch64`.
     pub arch: String,
-    /// The shell that `run_command` will use, where the image has one.
+    /// The shell that `run_command` uses; absent if the image has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
-    /// Entries in the transcript.
+    /// The number of entries in the transcript.
     pub entries: u64,
-    /// The turn that the transcript resumes.
+    /// The turn that this run resumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumes: Option<TurnId>,
 }
@@ -69,7 +70,7 @@ pub struct Ready {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
-    /// All of it, not the difference.
+    /// The whole text, not the difference.
     pub text: String,
 }
 
@@ -77,7 +78,7 @@ pub struct Draft {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    /// Markdown.
+    /// The text in Markdown.
     pub text: String,
 }
 
@@ -85,32 +86,32 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Status {
-    /// The activity.
+    /// The current activity.
     pub state: Activity,
-    /// The tool in hand.
+    /// The tool that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
     /// One line for a person: the command, the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// Silence until this many seconds from now is no sign of death.
+    /// The host must not treat silence as a failure for this many seconds from now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_s: Option<u32>,
 }
 
-/// A runner's activities.
+/// What a runner does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
-    /// Waits for the model.
+    /// It waits for the model.
     Thinking,
-    /// Runs a tool.
+    /// It runs a tool.
     Tool,
-    /// Waits for a verdict of the host.
+    /// It waits for a verdict of the host.
     Waiting,
-    /// Shortens the transcript.
+    /// It compacts the conversation.
     Compacting,
-    /// Waits for input.
+    /// It waits for input.
     Idle,
 }
 
@@ -118,16 +119,16 @@ pub enum Activity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TurnDone {
-    /// How it ended.
+    /// How the turn ended.
     pub outcome: Outcome,
-    /// The final reply in Markdown; empty when there is nothing (more) to say.
+    /// The final reply in Markdown; empty if there is nothing (more) to say.
     pub text: String,
-    /// For [`Outcome::Failed`]: what the model's side answered.
+    /// For [`Outcome::Failed`]: the error of the model call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Trouble>,
-    /// Model calls made in this turn by this run.
+    pub error: Option<ErrorDetail>,
+    /// Model calls of this run in this turn.
     pub model_calls: u32,
-    /// Tools run in this turn by this run.
+    /// Tool calls of this run in this turn.
     pub tool_calls: u32,
 }
 
@@ -135,23 +136,23 @@ pub struct TurnDone {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The model said all it wanted.
+    /// The model finished its answer.
     Finished,
-    /// A limit of the turn stopped it; the text says which.
+    /// A limit stopped the turn; the text says which.
     Limit,
-    /// An `interrupt` stopped it.
+    /// An `interrupt` stopped the turn.
     Interrupted,
-    /// The model could not be reached, or refused.
+    /// The model could not be reached or refused.
     Failed,
 }
 
-/// What went wrong, in a code and a sentence.
+/// An error: a code and a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Trouble {
+pub struct ErrorDetail {
     /// `model.auth`, `model.not_found`, `model.overloaded`, …
     pub code: String,
-    /// For a person.
+    /// For a person: what happened.
     pub reason: String,
 }
 
@@ -161,6 +162,6 @@ pub struct Trouble {
 pub struct Failed {
     /// `session.unreadable`, `host.unreachable`, …
     pub code: String,
-    /// For a person.
+    /// For a person: what happened.
     pub reason: String,
 }

@@ -1,8 +1,8 @@
-//! The letters' bodies, one module per direction.
+//! The bodies of letters, one module per direction, and the requests.
 //!
-//! The two directions trust differently. The host refuses any field it does not know, so every type in
-//! [`from_agent`] denies unknown fields. The runner ignores what it does not know, so that a newer host can
-//! talk to a box that an older one started; the types in [`to_agent`] are lenient.
+//! The two directions are parsed differently. The host refuses unknown fields, so every type in [`from_agent`] denies
+//! them. The runner ignores unknown fields, so that a newer host can talk to a box that an older one started; the
+//! types in [`to_agent`] are lenient.
 
 pub mod from_agent;
 pub mod to_agent;

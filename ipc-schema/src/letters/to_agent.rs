@@ -1,28 +1,29 @@
-//! What the host says to the box.
+//! Bodies of letters from the host to the box.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{GroupName, LetterId, MessageSeq, TurnId};
 
-/// A letter's body from the host.
+/// The body of a letter from the host.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", content = "body", rename_all = "snake_case")]
 pub enum ToAgent {
-    /// Always number 1: who the agent is and what it may do.
+    /// Always letter 1: the run's configuration.
     Begin(Box<Begin>),
-    /// A turn's messages, or a follow-up to the open turn.
+    /// The messages of a turn, or a follow-up to the open turn.
     Input(Input),
     /// The verdict on a request.
     Response(Response),
-    /// Stop this turn now: cancel the model, kill the tool, keep the box.
+    /// Stops a turn at once: the runner cancels the model call, kills the tool and stays.
     Interrupt(Interrupt),
-    /// Lies in the file `_close`; its number is the highest the host has written. End after the tool in hand.
+    /// The file `_close`; its number is the highest that the host wrote. The runner finishes the running tool and
+    /// exits.
     Close(Close),
 }
 
 impl ToAgent {
-    /// The type as it stands in the envelope and the file name.
+    /// The type in the envelope and the file name.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Begin(_) => "begin",
@@ -34,12 +35,12 @@ impl ToAgent {
     }
 }
 
-/// Everything a runner must know before its first input. It has no other settings.
+/// The run's configuration. The runner has no other settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Begin {
-    /// The newest minor version the host would write.
+    /// The newest minor version that the host writes.
     pub minor: u32,
-    /// The group.
+    /// The group whose agent runs.
     pub group: GroupName,
     /// The lane, for people and logs: `conversation`, `task:…`, `child:…`.
     pub lane: String,
@@ -47,46 +48,46 @@ pub struct Begin {
     pub main: bool,
     /// The transcript to continue: the file `/session/<session>.jsonl`. `[a-z0-9-]{1,64}`.
     pub session: String,
-    /// The agent's name, as people call it.
+    /// The agent's name in the chat.
     pub persona: String,
-    /// The model behind the gateway.
+    /// The model to use.
     pub model: Model,
-    /// How much one turn may do.
+    /// The limits of one turn.
     pub limits: Limits,
-    /// A guard rail for the model, not a wall.
+    /// Rules for tool calls: a guard rail for the model and no security boundary.
     pub tools: ToolPolicy,
-    /// Whether files can be sent to the chat that woke the agent.
+    /// Whether the chat of this run accepts files.
     #[serde(default)]
     pub files: bool,
-    /// What the network is for this group, in one sentence that also says how to ask for more.
+    /// For the prompt: one sentence on the network that this group has, and how to ask for more.
     pub network: String,
     /// The group's IANA time zone, such as `Europe/Berlin`.
     pub zone: String,
-    /// `groups/global/CLAUDE.md`, where there is one.
+    /// `groups/global/CLAUDE.md`, if it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claude_md_global: Option<Text>,
-    /// The group's own `CLAUDE.md`, where there is one.
+    /// The group's own `CLAUDE.md`, if it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claude_md_group: Option<Text>,
-    /// The turn that an earlier run left open, and which of its letters the host has consumed. The runner repeats
-    /// the others.
+    /// The turn that an earlier run left open, and the letters of it that the host consumed. The runner repeats the
+    /// others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<OpenTurn>,
-    /// The newest turns of this session that are closed: nothing of them is repeated.
+    /// The newest closed turns of this session. The runner repeats nothing of them.
     #[serde(default)]
     pub closed: Vec<TurnId>,
 }
 
-/// A text with the digest that `update_personality` must name as its base.
+/// A file's text with its digest, which `update_personality` names as its base.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Text {
-    /// The text.
+    /// The text of the file.
     pub text: String,
     /// SHA-256 of the whole file in lower-case hex.
     pub sha256: String,
 }
 
-/// The model, as far as the runner must know it.
+/// What the runner must know about the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Model {
     /// The name to send in requests.
@@ -100,28 +101,28 @@ pub struct Model {
 /// Limits of one turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limits {
-    /// Model calls in one turn.
+    /// The most model calls in one turn, over all its runs.
     pub model_calls: u32,
-    /// A turn's time in seconds, for the agent to know; the host enforces it.
+    /// The time limit of a turn in seconds. The host enforces it.
     pub turn_s: u32,
-    /// A command's time in seconds when the model names none.
+    /// The default time limit of a command in seconds.
     pub command_s: u32,
-    /// The longest time a model may ask for.
+    /// The longest time limit in seconds that the model may set for a command.
     pub command_max_s: u32,
     /// Bytes of a command's output that reach the model, half from its head and half from its tail.
     pub output_bytes: u32,
-    /// Requests to the host in one turn.
+    /// The most requests to the host in one turn.
     pub requests: u32,
-    /// Compaction begins at this percentage of the window.
+    /// The runner compacts the conversation beyond this percentage of the context window.
     pub compaction_percent: u8,
 }
 
-/// Tool policy: the first rule that matches decides, else the default.
+/// The tool policy: the first rule that matches decides, otherwise the default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolPolicy {
-    /// For a tool that no rule names.
+    /// Applies when no rule matches.
     pub default: ToolVerdict,
-    /// Rules in order.
+    /// The rules, in the order in which they are tried.
     #[serde(default)]
     pub rules: Vec<ToolRule>,
 }
@@ -139,20 +140,20 @@ impl ToolPolicy {
 pub struct ToolRule {
     /// The tool's name.
     pub tool: String,
-    /// For `run_command`: a glob that every parsed segment of the command is matched against.
+    /// For `run_command`: a glob that is matched against every segment of the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// What happens.
+    /// What happens to a call that matches.
     pub verdict: ToolVerdict,
 }
 
-/// What happens with a tool call.
+/// What happens to a tool call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolVerdict {
     /// Run it.
     Allow,
-    /// Run it, and tell the host in a `status` letter.
+    /// Run it, and report it in a `status` letter.
     Record,
     /// Ask the person first.
     Ask,
@@ -161,7 +162,7 @@ pub enum ToolVerdict {
 }
 
 impl ToolVerdict {
-    /// Why the agent may not do `what`, and what it can do instead; `None` where it may.
+    /// For the model: why it may not do `what`, and what to do instead; `None` if it may.
     pub fn refusal(self, what: &str) -> Option<String> {
         match self {
             Self::Allow | Self::Record => None,
@@ -176,25 +177,25 @@ impl ToolVerdict {
     }
 }
 
-/// A turn that is open while this run begins.
+/// A turn that is open when this run starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OpenTurn {
-    /// The turn.
+    /// The open turn.
     pub turn: TurnId,
-    /// Ids of its letters that the host has consumed.
+    /// The ids of its letters that the host consumed.
     #[serde(default)]
     pub consumed: Vec<LetterId>,
 }
 
-/// Messages for the agent. The first input of a turn holds all that is stored; a later one of the same turn is
-/// a follow-up and joins the next model call.
+/// Messages for the agent. The first input of a turn holds all its stored messages; a later one is a follow-up and
+/// joins the next model call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Input {
-    /// Where the turn belongs.
+    /// The chat to which the turn belongs.
     pub chat: Chat,
-    /// The messages, in the store's order. One that the transcript already holds is skipped.
+    /// The messages in the store's order. The runner skips those that the transcript holds.
     pub messages: Vec<Message>,
-    /// How many messages of context were left out for size; they were older than the first one here.
+    /// How many older context messages the host left out because of their size.
     #[serde(default)]
     pub context_omitted: u64,
 }
@@ -202,15 +203,15 @@ pub struct Input {
 /// The chat of a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Chat {
-    /// `telegram:-100123/42`
+    /// The id, such as `telegram:-100123/42`.
     pub id: String,
-    /// One person, or a room of many.
+    /// Direct chat or room.
     pub kind: ChatKind,
     /// The room's title or the person's name.
     pub title: String,
 }
 
-/// What sort of chat it is.
+/// The kind of a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChatKind {
@@ -220,64 +221,64 @@ pub enum ChatKind {
     Room,
 }
 
-/// What one person wrote.
+/// One message of a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
-    /// Its place in the store.
+    /// The message's id, in the store's order.
     pub id: MessageSeq,
-    /// Whether it woke the agent; else it is context.
+    /// Whether it woke the agent. Otherwise it is context.
     pub wakes: bool,
-    /// Who wrote it.
+    /// The sender.
     pub from: Person,
     /// Local time in the group's zone, RFC 3339 with offset.
     pub at: String,
-    /// The text; empty for a bare attachment.
+    /// The text; empty if there are only attachments.
     pub text: String,
     /// Whether this is a later version of an earlier message.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub edited: bool,
-    /// What it answers.
+    /// The message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<Quote>,
-    /// Files the host has stored.
+    /// The files that came with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
 }
 
-/// A sender. Trust the id, not the name.
+/// A person. Only the id identifies a person; anyone can choose any name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Person {
-    /// `telegram:12345`
+    /// The id, such as `telegram:12345`.
     pub id: String,
-    /// The name shown in the chat; anyone can choose any.
+    /// The name shown in the chat.
     pub name: String,
     /// Whether this person is an owner of the install.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub owner: bool,
 }
 
-/// The message that another one answers, cut to its beginning.
+/// The beginning of the message that another one answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Quote {
     /// Who wrote it.
     pub from: String,
-    /// Its beginning.
+    /// The beginning of its text.
     pub text: String,
 }
 
 /// A file that came with a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attachment {
-    /// Where the box finds it (below `/inbox`); absent when the host did not store it.
+    /// The path below `/inbox`; absent if the host did not store the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// What the sender called it: a label, never a path.
+    /// The sender's name for it: a label and never a path.
     pub name: String,
-    /// The media type that the platform named; not verified.
+    /// The media type according to the platform, not verified.
     pub mime: String,
     /// Size in bytes.
     pub bytes: u64,
-    /// Why it was not stored.
+    /// Why the host did not store it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -285,22 +286,22 @@ pub struct Attachment {
 /// The verdict on one request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Response {
-    /// The request's letter id.
+    /// The letter id of the request.
     pub request: LetterId,
-    /// The verdict.
+    /// The host's verdict.
     pub verdict: Verdict,
 }
 
-/// Done, or refused with a code and a reason.
+/// The host's answer to a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Verdict {
-    /// Done.
+    /// The host performed the request.
     Ok {
-        /// What the request's type says it answers; `null` where it answers nothing.
+        /// The result that the request's type documents; `null` if it has none.
         result: serde_json::Value,
     },
-    /// Not done.
+    /// The host refused the request.
     Refused {
         /// For machines: `ipc.forbidden`, `unsupported`, …
         code: String,
@@ -309,20 +310,20 @@ pub enum Verdict {
     },
 }
 
-/// Why a turn is stopped.
+/// Stops a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Interrupt {
-    /// `stop` (a person asked) or `time` (the turn's limit).
+    /// The reason.
     pub why: InterruptWhy,
 }
 
-/// Who stopped a turn.
+/// Why a turn is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InterruptWhy {
     /// A person wrote `/stop`.
     Stop,
-    /// The turn's time is up.
+    /// The turn reached its time limit.
     Time,
 }
 
@@ -339,14 +340,14 @@ pub struct Close {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseWhy {
-    /// Nothing to do for the idle window.
+    /// The run was idle for the idle window.
     Idle,
-    /// Another lane needs the room.
+    /// Another lane needs the slot.
     Yield,
     /// The host stops.
     Drain,
-    /// A question waits for a person, for longer than a box does; the turn goes on with the answer.
+    /// A question waits longer for a person than a container waits. The turn resumes with the answer.
     Question,
-    /// A new session, other settings, or the run's own time limit.
+    /// A new session, changed settings, or the run's own time limit.
     Renew,
 }

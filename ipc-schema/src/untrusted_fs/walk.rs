@@ -1,10 +1,10 @@
-//! Walking a tree that a box has made, is changing, or is filling to slow the host down.
+//! Walks a directory tree that a box made, is changing, or fills to slow the host down. The host measures, copies and
+//! removes trees with it; the runner unlocks directories.
 //!
-//! Its depth and its breadth are the box's choice. So nothing recurses and no path grows: the walk stands in one
-//! directory, by a handle, and keeps of those above it the names and the inode numbers. It goes down by one name
-//! beneath the handle and back up by `..`, which counts only if it leads to the inode that the walk came from; a
-//! directory that was moved meanwhile is looked for again from the top, or given up. Few descriptors are open, whatever
-//! the depth, and the work is bounded by the number of entries asked for.
+//! The box chooses depth and breadth. So nothing recurses and no path grows: the walk holds a handle to one directory
+//! and remembers the names and inode numbers of those above. It descends by one name beneath the handle and returns
+//! by `..`, which counts only if it leads to the remembered inode; a directory that was moved meanwhile is looked up
+//! again from the top, or given up. Few descriptors are open at any depth, and the number of entries bounds the work.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -21,28 +21,27 @@ use rustix::io::Errno;
 use super::{BENEATH, FileRequirements, UntrustedDir, UntrustedFile, retry_again};
 use crate::refusal::Refusal;
 
-/// What a tree takes of the disk.
+/// The disk usage of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Bytes on disk: blocks, not claimed lengths, and a file with several names once.
+    /// Bytes on disk: allocated blocks and not file lengths. A file with several names counts once.
     pub bytes: u64,
-    /// Names of any kind.
+    /// The number of names of any kind.
     pub entries: u64,
-    /// Whether the walk ended at its limit: there is more than is said here.
+    /// Whether the walk reached its limit: the tree holds more.
     pub truncated: bool,
-    /// The longest way down; a file directly inside is at 1.
+    /// The greatest depth; a file directly inside is at 1.
     pub deepest: u64,
-    /// Directories that could not be looked into: they are locked, or lie on another filesystem. What they hold is not
-    /// counted.
+    /// Directories that could not be read: no permission, or another filesystem. Their content is not counted.
     pub unread: u64,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
     File,
-    /// A directory; what it holds follows later.
+    /// A directory. Its content follows in later steps.
     Folder,
     /// A symbolic link, which is never followed.
     Link,
@@ -50,51 +49,51 @@ pub enum Kind {
     Other,
 }
 
-/// One name in a tree, as it was when the walk passed.
+/// One name in a tree, as it was when the walk reached it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What it is.
+    /// The file type.
     pub kind: Kind,
-    /// Permission bits.
+    /// Permission bits, with setuid, setgid and sticky.
     pub mode: u32,
-    /// Its owner.
+    /// The owner's user id.
     pub uid: u32,
-    /// Its group.
+    /// The owner's group id.
     pub gid: u32,
-    /// Seconds since 1970 of its last change.
+    /// The modification time in seconds since 1970. The owner can set it to anything.
     pub mtime: i64,
-    /// Seconds since 1970 of its last change of any kind, which nobody can set.
+    /// The time of the last change of any kind in seconds since 1970. Nobody can set it.
     pub ctime: i64,
-    /// Its length in bytes, as it claims.
+    /// The length in bytes. A sparse file may claim more than it stores.
     pub len: u64,
-    /// The bytes that it takes on the disk.
+    /// The allocated bytes.
     pub on_disk: u64,
-    /// How many names it has.
+    /// The number of hard links.
     pub links: u64,
-    /// Its number, which all its names share.
+    /// The inode number, which all hard links share.
     pub inode: u64,
 }
 
 /// A step of a walk.
 #[derive(Debug)]
 pub enum WalkStep {
-    /// A name. [`Walk::path`], [`Walk::file`], [`Walk::link`] and [`Walk::unlink`] are about it until the next step.
+    /// A name. [`Walk::path`], [`Walk::file`], [`Walk::link`] and [`Walk::unlink`] refer to it until the next step.
     Entry(Entry),
-    /// A directory whose entries have all been passed; [`Walk::unlink`] is about it.
+    /// The walk leaves a directory after its last entry. [`Walk::unlink`] refers to it.
     Left,
-    /// Something that could not be looked at or into; [`Walk::path`] and [`Walk::owner`] are about it.
+    /// A name that could not be read or entered. [`Walk::path`] and [`Walk::owner`] refer to it.
     Unread(io::Error),
 }
 
-/// So many folders may wait to be gone into: their names lie in this process's memory. Beyond that a folder is gone
-/// into as soon as it is met, with the listing above it left open.
+/// How many directories may be queued, because this process keeps their names in memory. Beyond that a directory is
+/// entered as soon as it is met, while the listing above it stays open.
 const WAITING: usize = 20_000;
-/// So many listings may be open that way, which costs descriptors; more end the walk.
+/// How many listings may stay open that way, because each costs a descriptor. More end the walk.
 const OPEN: usize = 64;
 
-/// As the host makes folders that it shares with boxes.
+/// The mode of directories that the host shares with boxes.
 const SHARED: u32 = 0o2770;
-/// Where Linux keeps access lists (xattr(7)).
+/// The extended attributes in which Linux stores access lists (xattr(7)).
 const ACCESS_LISTS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
 #[derive(Debug)]
@@ -105,7 +104,8 @@ struct Frame {
     folders: Vec<OsString>,
 }
 
-/// A walk through everything below a directory, in no order, but a directory before what it holds.
+/// A walk through everything below a directory. The order is undefined, except that a directory comes before its
+/// content.
 #[derive(Debug)]
 pub struct Walk {
     top: OwnedFd,
@@ -115,14 +115,14 @@ pub struct Walk {
     name: OsString,
     left: u64,
     waiting: usize,
-    /// The folder to go into before anything else.
+    /// The directory to enter before anything else.
     next: Option<OsString>,
     left_inode: u64,
     truncated: bool,
 }
 
 impl UntrustedDir {
-    /// A walk that passes at most `most` entries.
+    /// Starts a walk that visits at most `most` entries.
     ///
     /// # Errors
     /// What `openat(2)` says.
@@ -152,8 +152,8 @@ impl UntrustedDir {
         })
     }
 
-    /// What everything below takes of the disk, looking at no more than `most` entries. Nothing is followed, and other
-    /// filesystems are not entered.
+    /// Measures everything below, visiting at most `most` entries. Links are not followed, and other filesystems are
+    /// not entered.
     ///
     /// # Errors
     /// What `openat(2)` says of the directory itself; trouble below is counted as `unread`.
@@ -179,7 +179,7 @@ impl UntrustedDir {
         Ok(usage)
     }
 
-    /// What one name is, by itself: a link is not followed. `name` must be one name, not a path.
+    /// Inspects one name without following a link. `name` must be a single name and no path.
     ///
     /// # Errors
     /// What `fstatat(2)` says; a path, or what lies on another filesystem, is no name here.
@@ -190,8 +190,8 @@ impl UntrustedDir {
         Ok(look(&self.fd, self.dev, name)?)
     }
 
-    /// Removes a name, and if it is a directory everything below it: at most `most` entries, nothing followed. A name
-    /// that is gone is no error. What is cut short goes on with the next call.
+    /// Removes a name, and everything below it if it is a directory: at most `most` entries, without following links.
+    /// A missing name is no error. A removal that stops at the limit continues with the next call.
     ///
     /// # Errors
     /// The first thing that could not be removed, after all others were; or that there is more than `most`.
@@ -199,7 +199,7 @@ impl UntrustedDir {
         let tree = match self.folder(name.as_ref()) {
             Ok(tree) => tree,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            // No directory: one name.
+            // It is no directory, so there is only the name.
             Err(_) => return self.unlink(name),
         };
         let mut walk = tree.walk(most)?;
@@ -255,7 +255,7 @@ impl Walk {
                             self.left -= 1;
                             self.name = OsString::from_vec(name.to_vec());
                             match self.look() {
-                                // It went while the tree was walked.
+                                // It was removed during the walk.
                                 Err(Errno::NOENT) => {}
                                 Err(e) => return Some(WalkStep::Unread(e.into())),
                                 Ok(entry) => return Some(WalkStep::Entry(entry)),
@@ -288,22 +288,22 @@ impl Walk {
         }
     }
 
-    /// Whether the walk ended before the tree did.
+    /// Whether the walk stopped at its limit.
     pub fn truncated(&self) -> bool {
         self.truncated
     }
 
-    /// The number of the directory that the last [`WalkStep::Left`] was about.
+    /// The inode number of the directory of the last [`WalkStep::Left`].
     pub fn left_inode(&self) -> u64 {
         self.left_inode
     }
 
-    /// How far down the last step was; 1 is directly inside.
+    /// The depth of the last step; 1 is directly inside.
     pub fn depth(&self) -> u64 {
         self.frames.len() as u64
     }
 
-    /// The path of the last step below the directory.
+    /// The path of the last step, relative to the top.
     pub fn path(&self) -> PathBuf {
         self.frames.iter().map(|frame| &frame.name).chain([&self.name]).filter(|n| !n.is_empty()).collect()
     }
@@ -313,11 +313,11 @@ impl Walk {
     /// # Errors
     /// As [`UntrustedDir::file`]; it may be another thing by now.
     pub fn file(&self, cap: u64) -> Result<UntrustedFile, Refusal> {
-        let wanted = FileRequirements { owner: None, one_link: false, cap };
+        let wanted = FileRequirements { owner: None, single_link: false, cap };
         super::open_file(&self.here, self.dev, self.name.as_ref(), wanted)
     }
 
-    /// Where the link of the last step points to.
+    /// The target of the link of the last step.
     ///
     /// # Errors
     /// What `readlinkat(2)` says.
@@ -326,7 +326,7 @@ impl Walk {
         Ok(OsStr::from_bytes(target.as_bytes()).into())
     }
 
-    /// Removes what the last step was about; a directory only when it is empty.
+    /// Removes the name of the last step; a directory only if it is empty.
     ///
     /// # Errors
     /// What `unlinkat(2)` says.
@@ -334,7 +334,7 @@ impl Walk {
         super::unlink(&self.here, &self.name)
     }
 
-    /// Whose the last step's name is, also one that could not be looked into.
+    /// The owner's user id of the last step's name, also of a directory that could not be entered.
     ///
     /// # Errors
     /// What `fstatat(2)` says.
@@ -342,18 +342,17 @@ impl Walk {
         Ok(look(&self.here, self.dev, &self.name)?.uid)
     }
 
-    /// Lets owner and group of the folder of the last step list, enter and change it, before the walk goes in: all
-    /// rights for both, the group handed down to what is made in it, no sticky bit (it keeps the group from removing
-    /// names), and no access list (with one, the group's bits are a mask over entries that may still say no: acl(5)). A
-    /// folder that is so already is left as it is. Only its owner can, and root.
+    /// Gives owner and group all rights on the directory of the last step, before the walk enters it: setgid is set,
+    /// the sticky bit is cleared (it would keep the group from removing names), and access lists are removed (with
+    /// one, the group's bits are only a mask: acl(5)). Only the owner and root can do this.
     ///
     /// # Errors
     /// What `openat2(2)`, `removexattr(2)` and `chmod(2)` say; no folder, and a link least of all, is
     /// [`Errno::NOTDIR`].
     pub fn share(&self) -> io::Result<()> {
         let (folder, _) = step_into(&self.here, &self.name)?;
-        // fchmod(2) takes no such handle, and a handle that can read is what the rights do not give yet. This link
-        // leads to the inode that was opened, whatever its name means by now.
+        // fchmod(2) refuses an O_PATH handle, and the directory cannot be opened for reading yet. This path leads to
+        // the inode that was opened, whatever its name refers to by now.
         let folder_itself = format!("/proc/self/fd/{}", folder.as_raw_fd());
         for list in ACCESS_LISTS {
             match removexattr(&folder_itself, list) {
@@ -398,7 +397,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Back to the directory of the last frame.
+    /// Returns to the directory of the last frame.
     fn up(&mut self) -> Result<(), Errno> {
         let Some(at) = self.frames.last().map(|frame| frame.at) else { return Ok(()) };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -408,7 +407,8 @@ impl Walk {
             self.here = above;
             return Ok(());
         }
-        // It was moved, or may not be searched. Each such search counts: a box cannot make the host run up and down.
+        // The directory was moved or may not be searched. Each lookup from the top counts against the limit, so that
+        // a box cannot make the host repeat it endlessly.
         let Some(left) = self.left.checked_sub(self.frames.len() as u64) else {
             self.truncated = true;
             return Err(Errno::NOENT);
@@ -482,7 +482,7 @@ mod tests {
         (dir, inside)
     }
 
-    /// Built upside down, because no path is long enough for the other way.
+    /// Built from the bottom up, because no path is long enough to build it from the top.
     fn shaft(root: &Path, depth: u32) {
         let deep = root.join("deep");
         fs::create_dir(&deep).unwrap();

@@ -1,4 +1,4 @@
-//! What an attack saw.
+//! The report of an attack: named facts.
 
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,5 +1,5 @@
-//! Things that stand where a letter should: links, FIFOs, sockets, directories, devices, files that change while they
-//! are read.
+//! Files of every kind in a letter's place: links, FIFOs, sockets, directories, devices, files that change while the
+//! host reads them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -15,30 +15,30 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_wi
 
 use crate::Attack;
 use crate::evidence::{Facts, and, code, errno, fact};
-use crate::wall::Wall;
+use crate::mailbox::Mailbox;
 
 pub const ATTACKS: &[(&str, Attack)] = &[
-    ("a1_symlink_to_host_file", |w, _| link(w, "/etc/shadow")),
-    ("a1_symlink_relative", |w, _| link(w, "../../../../../../etc/passwd")),
-    ("a1_symlink_to_a_host_path", |w, words| link(w, words.first().unwrap_or(&"/etc/shadow"))),
+    ("a1_symlink_to_host_file", |mailbox, _| link(mailbox, "/etc/shadow")),
+    ("a1_symlink_relative", |mailbox, _| link(mailbox, "../../../../../../etc/passwd")),
+    ("a1_symlink_to_a_host_path", |mailbox, words| link(mailbox, words.first().unwrap_or(&"/etc/shadow"))),
     ("a1_symlink_to_a_letter_of_its_own", own_letter),
     ("a1_symlink_in_a_chain", chain),
-    ("a2_symlink_to_the_hosts_environment", |w, _| link(w, "/proc/self/environ")),
-    ("a2_symlink_to_a_host_descriptor", |w, _| link(w, "/proc/self/fd/3")),
+    ("a2_symlink_to_the_hosts_environment", |mailbox, _| link(mailbox, "/proc/self/environ")),
+    ("a2_symlink_to_a_host_descriptor", |mailbox, _| link(mailbox, "/proc/self/fd/3")),
     ("a4_letter_directory_is_replaced", replace_directory),
     ("a5_hard_links_of_one_letter", hard_links),
     ("a5_hard_link_from_another_mount", cross_link),
-    ("a6_fifo", |w, _| node(w, FileType::Fifo, 0)),
+    ("a6_fifo", |mailbox, _| node(mailbox, FileType::Fifo, 0)),
     ("a7_socket", socket),
-    ("a7_directory", |w, _| directory(w, false)),
-    ("a7_directory_with_files", |w, _| directory(w, true)),
+    ("a7_directory", |mailbox, _| directory(mailbox, false)),
+    ("a7_directory_with_files", |mailbox, _| directory(mailbox, true)),
     ("a7_directory_without_a_number", odd_directory),
-    ("a8_character_device", |w, _| node(w, FileType::CharacterDevice, makedev(1, 5))),
-    ("a8_block_device", |w, _| node(w, FileType::BlockDevice, makedev(8, 0))),
-    ("a11_sparse_file", |w, _| sized(w, 400 << 20, true)),
-    ("a12_two_mebibytes", |w, _| sized(w, 2 << 20, false)),
-    ("a12_one_byte_too_many", |w, _| exact(w, (256 << 10) + 1)),
-    ("a12_the_largest_letter_is_taken", |w, _| exact(w, 256 << 10)),
+    ("a8_character_device", |mailbox, _| node(mailbox, FileType::CharacterDevice, makedev(1, 5))),
+    ("a8_block_device", |mailbox, _| node(mailbox, FileType::BlockDevice, makedev(8, 0))),
+    ("a11_sparse_file", |mailbox, _| sized(mailbox, 400 << 20, true)),
+    ("a12_two_mebibytes", |mailbox, _| sized(mailbox, 2 << 20, false)),
+    ("a12_one_byte_too_many", |mailbox, _| exact(mailbox, (256 << 10) + 1)),
+    ("a12_the_largest_letter_is_taken", |mailbox, _| exact(mailbox, 256 << 10)),
     ("a14_truncated_while_read", truncate),
     ("a15_swapped_in_a_tight_loop", swap),
     ("a15_swapped_with_a_fifo_and_a_link", swap_all),
@@ -47,90 +47,93 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("a24_name_beyond_the_counter", far_ahead),
     ("a24_numbers_are_left_out", gap),
     ("a28_a_forged_close", forged_close),
-    ("a30_file_without_rights", |w, _| no_rights(w, false)),
-    ("a30_directory_without_rights", |w, _| no_rights(w, true)),
+    ("a30_file_without_rights", |mailbox, _| no_rights(mailbox, false)),
+    ("a30_directory_without_rights", |mailbox, _| no_rights(mailbox, true)),
     ("a34_written_in_place", in_place),
     ("a36_removed_before_it_is_read", blink),
     ("a38_a_letter_that_is_the_runner", runner_link),
 ];
 
-fn link(w: &mut Wall, target: &str) -> Facts {
-    let name = w.next_name("message");
-    let made = symlink(target, w.from.join(&name));
-    and(fact("made", errno(&made)), "gone", w.goes(&name))
+fn link(mailbox: &mut Mailbox, target: &str) -> Facts {
+    let name = mailbox.next_name("message");
+    let made = symlink(target, mailbox.from.join(&name));
+    and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
 /// A link to a letter that would be valid: it must not be taken all the same.
-fn own_letter(w: &mut Wall, _: &[&str]) -> Facts {
-    let name = w.next_name("message");
-    let bytes = w.envelope(w.n, "message", r#"{"text":"came through a link"}"#);
+fn own_letter(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let name = mailbox.next_name("message");
+    let bytes = mailbox.envelope(mailbox.n, "message", r#"{"text":"came through a link"}"#);
     let real = Path::new(box_path::WORKSPACE).join("letter");
-    let made = fs::write(&real, bytes).and_then(|()| symlink(&real, w.from.join(&name)));
-    and(fact("made", errno(&made)), "gone", w.goes(&name))
+    let made = fs::write(&real, bytes).and_then(|()| symlink(&real, mailbox.from.join(&name)));
+    and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
-fn chain(w: &mut Wall, _: &[&str]) -> Facts {
-    let name = w.next_name("message");
-    let (a, b) = (w.from.join(".a"), w.from.join(".b"));
+fn chain(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let name = mailbox.next_name("message");
+    let (a, b) = (mailbox.from.join(".a"), mailbox.from.join(".b"));
     let made = symlink(".b", &a)
         .and_then(|()| symlink("/etc/passwd", b))
-        .and_then(|()| symlink(".a", w.from.join(&name)));
-    and(fact("made", errno(&made)), "gone", w.goes(&name))
+        .and_then(|()| symlink(".a", mailbox.from.join(&name)));
+    and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
-fn replace_directory(w: &mut Wall, _: &[&str]) -> Facts {
+fn replace_directory(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let (ipc, spare) = (Path::new(box_path::IPC), Path::new(box_path::WORKSPACE).join("spare"));
     let _ = fs::create_dir_all(&spare);
     let tries = [
-        ("rename", errno(&fs::rename(&w.from, ipc.join("other")))),
-        ("rmdir", errno(&fs::remove_dir(&w.from))),
+        ("rename", errno(&fs::rename(&mailbox.from, ipc.join("other")))),
+        ("rmdir", errno(&fs::remove_dir(&mailbox.from))),
         ("rename_to_agent", errno(&fs::rename(ipc.join("to-agent"), ipc.join("other")))),
-        ("rename_over", errno(&fs::rename(&spare, &w.from))),
+        ("rename_over", errno(&fs::rename(&spare, &mailbox.from))),
         ("link_beside", errno(&symlink("/etc", ipc.join("evil")))),
-        ("exchange", code(&renameat_with(CWD, &w.from, CWD, ipc.join("to-agent"), RenameFlags::EXCHANGE))),
+        (
+            "exchange",
+            code(&renameat_with(CWD, &mailbox.from, CWD, ipc.join("to-agent"), RenameFlags::EXCHANGE)),
+        ),
     ];
     tries.into_iter().fold(Facts::new(), |facts, (name, errno)| and(facts, name, errno))
 }
 
-fn hard_links(w: &mut Wall, _: &[&str]) -> Facts {
-    let draft = w.from.join(".one");
-    let bytes = w.envelope(w.n + 1, "message", r#"{"text":"one of many links"}"#);
+fn hard_links(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let draft = mailbox.from.join(".one");
+    let bytes = mailbox.envelope(mailbox.n + 1, "message", r#"{"text":"one of many links"}"#);
     let mut made = fs::write(&draft, bytes);
-    let names: Vec<String> = (0..3).map(|_| w.next_name("message")).collect();
+    let names: Vec<String> = (0..3).map(|_| mailbox.next_name("message")).collect();
     for name in &names {
-        made = made.and_then(|()| fs::hard_link(&draft, w.from.join(name)));
+        made = made.and_then(|()| fs::hard_link(&draft, mailbox.from.join(name)));
     }
-    and(fact("made", errno(&made)), "gone", names.iter().all(|name| w.goes(name)))
+    and(fact("made", errno(&made)), "gone", names.iter().all(|name| mailbox.goes(name)))
 }
 
-fn cross_link(w: &mut Wall, _: &[&str]) -> Facts {
+fn cross_link(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let file = Path::new(box_path::WORKSPACE).join("linked");
     let _ = fs::write(&file, "x");
-    let name = letter_name(w.n + 1, "message");
-    fact("errno", errno(&fs::hard_link(file, w.from.join(name))))
+    let name = letter_name(mailbox.n + 1, "message");
+    fact("errno", errno(&fs::hard_link(file, mailbox.from.join(name))))
 }
 
-fn node(w: &mut Wall, kind: FileType, device: u64) -> Facts {
-    let name = letter_name(w.n + 1, "message");
-    let made = mknodat(CWD, w.from.join(&name), kind, Mode::from_raw_mode(0o666), device);
+fn node(mailbox: &mut Mailbox, kind: FileType, device: u64) -> Facts {
+    let name = letter_name(mailbox.n + 1, "message");
+    let made = mknodat(CWD, mailbox.from.join(&name), kind, Mode::from_raw_mode(0o666), device);
     if made.is_err() {
         return and(fact("made", code(&made)), "gone", true);
     }
-    w.n += 1;
-    and(fact("made", 0), "gone", w.goes(&name))
+    mailbox.n += 1;
+    and(fact("made", 0), "gone", mailbox.goes(&name))
 }
 
-fn socket(w: &mut Wall, _: &[&str]) -> Facts {
-    let name = w.next_name("message");
-    let bound = UnixListener::bind(w.from.join(&name));
-    and(fact("made", errno(&bound)), "gone", w.goes(&name))
+fn socket(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let name = mailbox.next_name("message");
+    let bound = UnixListener::bind(mailbox.from.join(&name));
+    and(fact("made", errno(&bound)), "gone", mailbox.goes(&name))
 }
 
-fn directory(w: &mut Wall, full: bool) -> Facts {
-    let name = w.next_name("message");
-    let path = w.from.join(&name);
+fn directory(mailbox: &mut Mailbox, full: bool) -> Facts {
+    let name = mailbox.next_name("message");
+    let path = mailbox.from.join(&name);
     let made = if full {
-        let draft = w.from.join(".full");
+        let draft = mailbox.from.join(".full");
         fs::create_dir(&draft)
             .and_then(|()| fs::write(draft.join("file"), "x"))
             .and_then(|()| fs::rename(draft, &path))
@@ -143,19 +146,19 @@ fn directory(w: &mut Wall, full: bool) -> Facts {
         sleep(Duration::from_millis(2500));
         return facts;
     }
-    and(facts, "gone", w.goes(&name))
+    and(facts, "gone", mailbox.goes(&name))
 }
 
-fn odd_directory(w: &mut Wall, _: &[&str]) -> Facts {
-    let path = w.from.join("not-a-letter");
+fn odd_directory(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let path = mailbox.from.join("not-a-letter");
     let made = fs::create_dir(&path).and_then(|()| fs::write(path.join("file"), "x"));
     sleep(Duration::from_millis(2500));
     fact("made", errno(&made))
 }
 
-fn sized(w: &mut Wall, bytes: u64, sparse: bool) -> Facts {
-    let name = w.next_name("message");
-    let draft = w.from.join(".big");
+fn sized(mailbox: &mut Mailbox, bytes: u64, sparse: bool) -> Facts {
+    let name = mailbox.next_name("message");
+    let draft = mailbox.from.join(".big");
     let made = File::create(&draft).and_then(|mut file| {
         if sparse {
             file.set_len(bytes)
@@ -163,47 +166,48 @@ fn sized(w: &mut Wall, bytes: u64, sparse: bool) -> Facts {
             file.write_all(&vec![b' '; usize::try_from(bytes).unwrap_or(0)])
         }
     });
-    let made = made.and_then(|()| fs::rename(draft, w.from.join(&name)));
-    and(fact("made", errno(&made)), "gone", w.goes(&name))
+    let made = made.and_then(|()| fs::rename(draft, mailbox.from.join(&name)));
+    and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
 /// A valid draft letter of so many bytes.
-fn exact(w: &mut Wall, bytes: usize) -> Facts {
-    let name = w.next_name("draft");
-    let empty = w.envelope(w.n, "draft", r#"{"text":""}"#);
-    w.entry -= 1;
+fn exact(mailbox: &mut Mailbox, bytes: usize) -> Facts {
+    let name = mailbox.next_name("draft");
+    let empty = mailbox.envelope(mailbox.n, "draft", r#"{"text":""}"#);
+    mailbox.entry -= 1;
     let text = "x".repeat(bytes - empty.len());
-    let letter = w.envelope(w.n, "draft", &format!(r#"{{"text":"{text}"}}"#));
-    let made = w.drop_in(&name, letter.as_bytes());
-    and(and(fact("made", errno(&made)), "bytes", letter.len()), "gone", w.goes(&name))
+    let letter = mailbox.envelope(mailbox.n, "draft", &format!(r#"{{"text":"{text}"}}"#));
+    let made = mailbox.drop_in(&name, letter.as_bytes());
+    and(and(fact("made", errno(&made)), "bytes", letter.len()), "gone", mailbox.goes(&name))
 }
 
-fn truncate(w: &mut Wall, _: &[&str]) -> Facts {
+fn truncate(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     for _ in 0..200 {
-        let name = w.next_name("draft");
-        let letter = w.envelope(w.n, "draft", &format!(r#"{{"text":"{}"}}"#, "x".repeat(200 << 10)));
-        let draft = w.from.join(".cut");
+        let name = mailbox.next_name("draft");
+        let letter =
+            mailbox.envelope(mailbox.n, "draft", &format!(r#"{{"text":"{}"}}"#, "x".repeat(200 << 10)));
+        let draft = mailbox.from.join(".cut");
         let _ = fs::write(&draft, letter);
         let Ok(file) = OpenOptions::new().write(true).open(&draft) else { continue };
-        let _ = fs::rename(&draft, w.from.join(&name));
+        let _ = fs::rename(&draft, mailbox.from.join(&name));
         for length in [100_000, 5_000, 1] {
             let _ = file.set_len(length);
         }
     }
-    fact("gone", w.taken())
+    fact("gone", mailbox.taken())
 }
 
 /// The name of the next letter is now a plain file and now a link to `words[0]`, until the host takes it; for
 /// `words[1]` milliseconds.
-fn swap(w: &mut Wall, words: &[&str]) -> Facts {
+fn swap(mailbox: &mut Mailbox, words: &[&str]) -> Facts {
     let target = words.first().copied().unwrap_or("/etc/shadow");
-    race(w, words, |_, other| symlink(target, other))
+    race(mailbox, words, |_, other| symlink(target, other))
 }
 
-fn swap_all(w: &mut Wall, words: &[&str]) -> Facts {
+fn swap_all(mailbox: &mut Mailbox, words: &[&str]) -> Facts {
     let target = words.first().copied().unwrap_or("/etc/shadow").to_owned();
     let workspace = PathBuf::from(box_path::WORKSPACE);
-    race(w, words, move |round, other| match round % 3 {
+    race(mailbox, words, move |round, other| match round % 3 {
         0 => symlink(&target, other),
         1 => match mknodat(CWD, other, FileType::Fifo, Mode::from_raw_mode(0o666), 0) {
             Ok(()) => Ok(()),
@@ -220,16 +224,16 @@ fn swap_all(w: &mut Wall, words: &[&str]) -> Facts {
     })
 }
 
-fn race(w: &mut Wall, words: &[&str], other: impl Fn(u64, &Path) -> std::io::Result<()>) -> Facts {
+fn race(mailbox: &mut Mailbox, words: &[&str], other: impl Fn(u64, &Path) -> std::io::Result<()>) -> Facts {
     let millis = words.get(1).and_then(|ms| ms.parse().ok()).unwrap_or(1_000);
     let (began, mut swaps, mut rounds) = (Instant::now(), 0u64, 0u64);
     while began.elapsed() < Duration::from_millis(millis) {
-        let name = w.next_name("draft");
-        let letter = w.envelope(w.n, "draft", r#"{"text":"mine"}"#);
-        let (here, there) = (w.from.join(&name), w.from.join(".other"));
+        let name = mailbox.next_name("draft");
+        let letter = mailbox.envelope(mailbox.n, "draft", r#"{"text":"mine"}"#);
+        let (here, there) = (mailbox.from.join(&name), mailbox.from.join(".other"));
         let _ = fs::remove_file(&there);
         let _ = other(rounds, &there);
-        let _ = w.drop_in(&name, letter.as_bytes());
+        let _ = mailbox.drop_in(&name, letter.as_bytes());
         while began.elapsed() < Duration::from_millis(millis + 5_000) {
             swaps += 1;
             if millis > 3_000 {
@@ -242,7 +246,7 @@ fn race(w: &mut Wall, words: &[&str], other: impl Fn(u64, &Path) -> std::io::Res
         }
         rounds += 1;
         // The other of the two may lie under the name now.
-        if !w.goes(&name) {
+        if !mailbox.goes(&name) {
             return and(fact("stuck", name), "rounds", rounds);
         }
     }
@@ -264,29 +268,31 @@ fn trade(here: &Path, there: &Path) -> std::io::Result<()> {
 }
 
 /// A descriptor that stays open for writing after the rename: what the host checked must be what it took.
-fn rewrite(w: &mut Wall, _: &[&str]) -> Facts {
+fn rewrite(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let mut gone = true;
     for round in 0..20 {
-        let name = w.next_name("message");
-        let first = w.envelope(w.n, "message", &format!(r#"{{"text":"round {round} first"}}"#));
+        let name = mailbox.next_name("message");
+        let first = mailbox.envelope(mailbox.n, "message", &format!(r#"{{"text":"round {round} first"}}"#));
         let second = first.replace("first", "other");
-        let draft = w.from.join(".held");
+        let draft = mailbox.from.join(".held");
         let Ok(mut file) = File::create(&draft) else { continue };
         let _ = file.write_all(first.as_bytes());
-        let _ = fs::rename(&draft, w.from.join(&name));
+        let _ = fs::rename(&draft, mailbox.from.join(&name));
         let asked = Instant::now();
-        while fs::symlink_metadata(w.from.join(&name)).is_ok() && asked.elapsed() < Duration::from_secs(8) {
+        while fs::symlink_metadata(mailbox.from.join(&name)).is_ok()
+            && asked.elapsed() < Duration::from_secs(8)
+        {
             for text in [&second, &first] {
                 let _ = rustix::io::pwrite(&file, text.as_bytes(), 0);
             }
         }
-        gone &= w.goes(&name);
+        gone &= mailbox.goes(&name);
     }
     fact("gone", gone)
 }
 
 /// Names that are no letter's.
-fn names(w: &mut Wall, _: &[&str]) -> Facts {
+fn names(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let long = "l".repeat(255);
     let names: [&[u8]; 14] = [
         b"new\nline.json",
@@ -308,8 +314,8 @@ fn names(w: &mut Wall, _: &[&str]) -> Facts {
     let mut stay = Vec::new();
     for name in names {
         let name = std::ffi::OsString::from_vec(name.to_vec());
-        made += u32::from(fs::write(w.from.join(&name), "x").is_ok());
-        if !w.goes(&name) {
+        made += u32::from(fs::write(mailbox.from.join(&name), "x").is_ok());
+        if !mailbox.goes(&name) {
             stay.push(name.to_string_lossy().escape_debug().to_string());
         }
     }
@@ -317,29 +323,29 @@ fn names(w: &mut Wall, _: &[&str]) -> Facts {
 }
 
 /// A number far ahead must not use up all the numbers before it.
-fn far_ahead(w: &mut Wall, _: &[&str]) -> Facts {
+fn far_ahead(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let n = 9_999_999_999;
-    let letter = w.envelope(n, "message", r#"{"text":"from the future"}"#);
+    let letter = mailbox.envelope(n, "message", r#"{"text":"from the future"}"#);
     let name = letter_name(n, "message");
-    let made = w.drop_in(&name, letter.as_bytes());
-    and(fact("made", errno(&made)), "gone", w.goes(&name))
+    let made = mailbox.drop_in(&name, letter.as_bytes());
+    and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
-fn gap(w: &mut Wall, _: &[&str]) -> Facts {
-    w.n += 100;
+fn gap(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    mailbox.n += 100;
     fact("left_out", 100)
 }
 
-fn forged_close(w: &mut Wall, _: &[&str]) -> Facts {
-    let letter = w.envelope(1, "close", r#"{"why":"drain","reason":"forged"}"#);
-    let made = w.drop_in("_close", letter.as_bytes());
-    and(fact("made", errno(&made)), "gone", w.goes("_close"))
+fn forged_close(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let letter = mailbox.envelope(1, "close", r#"{"why":"drain","reason":"forged"}"#);
+    let made = mailbox.drop_in("_close", letter.as_bytes());
+    and(fact("made", errno(&made)), "gone", mailbox.goes("_close"))
 }
 
-fn no_rights(w: &mut Wall, dir: bool) -> Facts {
+fn no_rights(mailbox: &mut Mailbox, dir: bool) -> Facts {
     let none = fs::Permissions::from_mode(0o000);
     if dir {
-        let trees = [w.from.join(".tree"), Path::new(box_path::WORKSPACE).join("tree")];
+        let trees = [mailbox.from.join(".tree"), Path::new(box_path::WORKSPACE).join("tree")];
         let mut made = Ok(());
         for tree in trees {
             made = made
@@ -350,43 +356,43 @@ fn no_rights(w: &mut Wall, dir: bool) -> Facts {
         }
         return fact("made", errno(&made));
     }
-    let name = w.next_name("message");
-    let letter = w.envelope(w.n, "message", r#"{"text":"unreadable"}"#);
-    let draft = w.from.join(".none");
+    let name = mailbox.next_name("message");
+    let letter = mailbox.envelope(mailbox.n, "message", r#"{"text":"unreadable"}"#);
+    let draft = mailbox.from.join(".none");
     let made = fs::write(&draft, letter)
         .and_then(|()| fs::set_permissions(&draft, none))
-        .and_then(|()| fs::rename(&draft, w.from.join(&name)));
-    and(fact("made", errno(&made)), "gone", w.goes(&name))
+        .and_then(|()| fs::rename(&draft, mailbox.from.join(&name)));
+    and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
 /// Half a letter under its final name; the other half a little later.
-fn in_place(w: &mut Wall, _: &[&str]) -> Facts {
-    let name = w.next_name("message");
-    let letter = w.envelope(w.n, "message", r#"{"text":"in two halves"}"#);
+fn in_place(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let name = mailbox.next_name("message");
+    let letter = mailbox.envelope(mailbox.n, "message", r#"{"text":"in two halves"}"#);
     let (first, second) = letter.split_at(letter.len() / 2);
-    let made = File::create(w.from.join(&name)).and_then(|mut file| {
+    let made = File::create(mailbox.from.join(&name)).and_then(|mut file| {
         file.write_all(first.as_bytes())?;
         sleep(Duration::from_millis(300));
         file.write_all(second.as_bytes())
     });
-    and(fact("made", errno(&made)), "gone", w.goes(&name))
+    and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
 /// Letters that are there and gone again while the host lists and reads.
-fn blink(w: &mut Wall, _: &[&str]) -> Facts {
-    let name = letter_name(w.n + 1, "draft");
-    let letter = w.envelope(w.n + 1, "draft", r#"{"text":"now you see me"}"#);
+fn blink(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let name = letter_name(mailbox.n + 1, "draft");
+    let letter = mailbox.envelope(mailbox.n + 1, "draft", r#"{"text":"now you see me"}"#);
     for _ in 0..2_000 {
-        let _ = w.drop_in(&name, letter.as_bytes());
-        let _ = fs::remove_file(w.from.join(&name));
+        let _ = mailbox.drop_in(&name, letter.as_bytes());
+        let _ = fs::remove_file(mailbox.from.join(&name));
     }
     // The number may have been taken meanwhile, and then the next one is free.
-    w.n += 1;
+    mailbox.n += 1;
     fact("blinked", 2_000)
 }
 
 /// The runner's own file, which is the host's, under a letter's name.
-fn runner_link(w: &mut Wall, _: &[&str]) -> Facts {
-    let name = letter_name(w.n + 1, "message");
-    fact("errno", errno(&fs::hard_link("/lazaret/agent-runner", w.from.join(name))))
+fn runner_link(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let name = letter_name(mailbox.n + 1, "message");
+    fact("errno", errno(&fs::hard_link("/lazaret/agent-runner", mailbox.from.join(name))))
 }

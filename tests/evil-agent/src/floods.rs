@@ -1,4 +1,4 @@
-//! Too much of everything a box may write.
+//! Floods: attacks that write too many or too large files and letters.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,36 +12,47 @@ use rustix::fs::inotify;
 
 use crate::Attack;
 use crate::evidence::{Facts, and, code, errno, fact};
-use crate::wall::Wall;
+use crate::mailbox::Mailbox;
 
 pub const ATTACKS: &[(&str, Attack)] = &[
-    ("a17_bytes_in_drafts", |w, _| until_stopped(w, |dir, n| fill(&dir.join(format!(".{n}")), 4 << 20))),
-    ("a17_one_draft_that_grows", |w, _| until_stopped(w, |dir, _| fill(&dir.join(".one"), 4 << 20))),
-    ("a17_bytes_below_a_dot_directory", |w, _| {
-        let dir = w.from.join(".hidden/deeper");
-        let _ = fs::create_dir_all(&dir);
-        until_stopped(w, move |_, n| fill(&dir.join(n.to_string()), 4 << 20))
+    ("a17_bytes_in_drafts", |mailbox, _| {
+        until_stopped(mailbox, |dir, n| fill(&dir.join(format!(".{n}")), 4 << 20))
     }),
-    ("a18_empty_files", |w, words| {
+    ("a17_one_draft_that_grows", |mailbox, _| {
+        until_stopped(mailbox, |dir, _| fill(&dir.join(".one"), 4 << 20))
+    }),
+    ("a17_bytes_below_a_dot_directory", |mailbox, _| {
+        let dir = mailbox.from.join(".hidden/deeper");
+        let _ = fs::create_dir_all(&dir);
+        until_stopped(mailbox, move |_, n| fill(&dir.join(n.to_string()), 4 << 20))
+    }),
+    ("a18_empty_files", |mailbox, words| {
         let most = words.first().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX);
-        until_stopped(w, move |dir, n| if n < most { touch(&dir.join(format!("junk{n}"))) } else { idle() })
+        until_stopped(
+            mailbox,
+            move |dir, n| if n < most { touch(&dir.join(format!("junk{n}"))) } else { idle() },
+        )
     }),
-    ("a18_empty_drafts", |w, _| until_stopped(w, |dir, n| touch(&dir.join(format!(".draft{n}"))))),
-    ("a18_names_below_a_dot_directory", |w, _| {
-        let dir = w.from.join(".hidden");
+    ("a18_empty_drafts", |mailbox, _| {
+        until_stopped(mailbox, |dir, n| touch(&dir.join(format!(".draft{n}"))))
+    }),
+    ("a18_names_below_a_dot_directory", |mailbox, _| {
+        let dir = mailbox.from.join(".hidden");
         let _ = fs::create_dir_all(&dir);
-        until_stopped(w, move |_, n| touch(&dir.join(n.to_string())))
+        until_stopped(mailbox, move |_, n| touch(&dir.join(n.to_string())))
     }),
     ("a18_directories_within_directories", deep_tree),
-    ("a19_interim_messages", |w, _| {
-        until_stopped_by_letters(w, |n| FromAgent::Message(Message { text: format!("message {n}") }))
+    ("a19_interim_messages", |mailbox, _| {
+        until_stopped_by_letters(mailbox, |n| FromAgent::Message(Message { text: format!("message {n}") }))
     }),
-    ("a19_drafts", |w, _| few(w, 3_000, |n| FromAgent::Draft(Draft { text: format!("draft {n}") }))),
-    ("a19_drafts_of_the_largest_size", |w, _| {
-        few(w, 100, |n| FromAgent::Draft(Draft { text: format!("{n} {}", "x".repeat(200 << 10)) }))
+    ("a19_drafts", |mailbox, _| {
+        few(mailbox, 3_000, |n| FromAgent::Draft(Draft { text: format!("draft {n}") }))
     }),
-    ("a19_status_letters", |w, _| {
-        few(w, 3_000, |n| {
+    ("a19_drafts_of_the_largest_size", |mailbox, _| {
+        few(mailbox, 100, |n| FromAgent::Draft(Draft { text: format!("{n} {}", "x".repeat(200 << 10)) }))
+    }),
+    ("a19_status_letters", |mailbox, _| {
+        few(mailbox, 3_000, |n| {
             let tool = Some("run_command".to_owned());
             FromAgent::Status(Status {
                 state: Activity::Tool,
@@ -51,17 +62,17 @@ pub const ATTACKS: &[(&str, Attack)] = &[
             })
         })
     }),
-    ("a19_a_deadline_for_ever", |w, _| {
-        few(w, 1, |_| {
+    ("a19_a_deadline_for_ever", |mailbox, _| {
+        few(mailbox, 1, |_| {
             let deadline_s = Some(u32::MAX);
             FromAgent::Status(Status { state: Activity::Tool, tool: None, detail: None, deadline_s })
         })
     }),
-    ("a19_letters_without_end", |w, _| {
-        until_stopped_by_letters(w, |n| FromAgent::Draft(Draft { text: n.to_string() }))
+    ("a19_letters_without_end", |mailbox, _| {
+        until_stopped_by_letters(mailbox, |n| FromAgent::Draft(Draft { text: n.to_string() }))
     }),
-    ("a19_requests", |w, _| requests(w, false)),
-    ("a19_one_request_for_ever", |w, _| requests(w, true)),
+    ("a19_requests", |mailbox, _| requests(mailbox, false)),
+    ("a19_one_request_for_ever", |mailbox, _| requests(mailbox, true)),
     ("a19_refused_letters_without_end", refused),
     ("n4_refusals_do_not_fill_the_log", junk),
     ("a31_inotify_queue_overflows", overflow),
@@ -83,11 +94,11 @@ fn idle() -> std::io::Result<()> {
 }
 
 /// Does it until the host ends this box; for 10 s at most. One that can go on says how far it came.
-fn until_stopped(w: &mut Wall, step: impl Fn(&PathBuf, u64) -> std::io::Result<()>) -> Facts {
+fn until_stopped(mailbox: &mut Mailbox, step: impl Fn(&PathBuf, u64) -> std::io::Result<()>) -> Facts {
     let began = Instant::now();
     let (mut done, mut failed) = (0u64, 0);
     while began.elapsed() < Duration::from_secs(10) && failed == 0 {
-        match step(&w.from, done) {
+        match step(&mailbox.from, done) {
             Ok(()) => done += 1,
             Err(e) => failed = e.raw_os_error().unwrap_or(-1),
         }
@@ -95,7 +106,7 @@ fn until_stopped(w: &mut Wall, step: impl Fn(&PathBuf, u64) -> std::io::Result<(
     if failed != 0 {
         // A directory with a limit of its own is full; the watchdog need not end the box then, and what is there must
         // make way for the report.
-        let _ = fs::read_dir(&w.from).map(|names| {
+        let _ = fs::read_dir(&mailbox.from).map(|names| {
             for name in names.flatten() {
                 let _ = fs::remove_file(name.path()).or_else(|_| fs::remove_dir_all(name.path()));
             }
@@ -105,45 +116,45 @@ fn until_stopped(w: &mut Wall, step: impl Fn(&PathBuf, u64) -> std::io::Result<(
 }
 
 /// Writes valid letters as fast as the host takes them, until it has had enough.
-fn until_stopped_by_letters(w: &mut Wall, body: impl Fn(u64) -> FromAgent) -> Facts {
+fn until_stopped_by_letters(mailbox: &mut Mailbox, body: impl Fn(u64) -> FromAgent) -> Facts {
     let began = Instant::now();
     let mut sent = 0;
     while began.elapsed() < Duration::from_secs(20) && sent < 30_000 {
-        w.send(body(sent));
+        mailbox.send(body(sent));
         sent += 1;
         if sent.is_multiple_of(1_000) {
-            w.taken();
+            mailbox.taken();
         }
     }
-    and(fact("went_on", sent), "gone", w.taken())
+    and(fact("went_on", sent), "gone", mailbox.taken())
 }
 
-fn few(w: &mut Wall, count: u64, body: impl Fn(u64) -> FromAgent) -> Facts {
+fn few(mailbox: &mut Mailbox, count: u64, body: impl Fn(u64) -> FromAgent) -> Facts {
     for n in 0..count {
-        w.send(body(n));
+        mailbox.send(body(n));
         if n % 50 == 49 {
-            w.taken();
+            mailbox.taken();
         }
     }
-    and(fact("sent", count), "gone", w.taken())
+    and(fact("sent", count), "gone", mailbox.taken())
 }
 
-fn requests(w: &mut Wall, same: bool) -> Facts {
+fn requests(mailbox: &mut Mailbox, same: bool) -> Facts {
     let mut sent = 0u64;
     for n in 0..1_000 {
         if same && n > 0 {
-            w.entry -= 1;
+            mailbox.entry -= 1;
         }
-        let name = w.next_name("request");
-        let letter = w.envelope(w.n, "request", r#"{"kind":"open_the_door","args":{}}"#);
-        let _ = w.drop_in(&name, letter.as_bytes());
+        let name = mailbox.next_name("request");
+        let letter = mailbox.envelope(mailbox.n, "request", r#"{"kind":"open_the_door","args":{}}"#);
+        let _ = mailbox.drop_in(&name, letter.as_bytes());
         sent += 1;
         if n % 50 == 49 {
-            w.taken();
+            mailbox.taken();
         }
     }
-    let taken = w.taken();
-    let answers = w.letters_of_host().iter().filter(|name| name.ends_with("-response.json")).count();
+    let taken = mailbox.taken();
+    let answers = mailbox.letters_of_host().iter().filter(|name| name.ends_with("-response.json")).count();
     and(and(fact("sent", sent), "gone", taken), "answers", answers)
 }
 
@@ -151,37 +162,37 @@ fn requests(w: &mut Wall, same: bool) -> Facts {
 const PERSISTENT: Duration = Duration::from_secs(50);
 
 /// Letters that are none, each with the next number.
-fn refused(w: &mut Wall, _: &[&str]) -> Facts {
+fn refused(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let began = Instant::now();
     let mut sent = 0u64;
     while began.elapsed() < PERSISTENT && sent < 30_000 {
-        let name = w.next_name("message");
-        let _ = w.drop_in(&name, b"{ torn");
+        let name = mailbox.next_name("message");
+        let _ = mailbox.drop_in(&name, b"{ torn");
         sent += 1;
         if sent.is_multiple_of(1_000) {
-            w.taken();
+            mailbox.taken();
         }
     }
-    and(fact("went_on", sent), "gone", w.taken())
+    and(fact("went_on", sent), "gone", mailbox.taken())
 }
 
 /// Names without a number.
-fn junk(w: &mut Wall, _: &[&str]) -> Facts {
+fn junk(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     for n in 0..3_000 {
-        let _ = fs::write(w.from.join(format!("junk {n} {}", "x".repeat(200))), b"");
+        let _ = fs::write(mailbox.from.join(format!("junk {n} {}", "x".repeat(200))), b"");
         if n % 500 == 499 {
-            w.goes(format!("junk {n} {}", "x".repeat(200)));
+            mailbox.goes(format!("junk {n} {}", "x".repeat(200)));
         }
     }
     fact("made", 3_000)
 }
 
 /// 2,000 directories within each other, built upside down.
-fn deep_tree(w: &mut Wall, _: &[&str]) -> Facts {
-    let root = w.from.join(".tree");
+fn deep_tree(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let root = mailbox.from.join(".tree");
     let mut made = fs::create_dir(&root);
     for n in 0..2_000 {
-        let outer = w.from.join(format!(".o{n}"));
+        let outer = mailbox.from.join(format!(".o{n}"));
         made = made
             .and_then(|()| fs::create_dir(&outer))
             .and_then(|()| fs::rename(&root, outer.join("d")))
@@ -191,9 +202,9 @@ fn deep_tree(w: &mut Wall, _: &[&str]) -> Facts {
 }
 
 /// More events than the host's queue holds (16,384 by default), and then one letter that counts.
-fn overflow(w: &mut Wall, _: &[&str]) -> Facts {
+fn overflow(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     for n in 0..30_000 {
-        let path = w.from.join(format!(".e{}", n % 7));
+        let path = mailbox.from.join(format!(".e{}", n % 7));
         let _ = touch(&path);
         let _ = fs::remove_file(path);
     }
@@ -201,7 +212,7 @@ fn overflow(w: &mut Wall, _: &[&str]) -> Facts {
 }
 
 /// Holds as many inotify instances and watches as the kernel gives, for a second.
-fn instances(_: &mut Wall, _: &[&str]) -> Facts {
+fn instances(_: &mut Mailbox, _: &[&str]) -> Facts {
     let mut held = Vec::new();
     let stopped = loop {
         match inotify::init(inotify::CreateFlags::CLOEXEC) {

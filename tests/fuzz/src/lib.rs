@@ -1,10 +1,9 @@
-//! The targets by name: every door of the host and of the runner.
+//! Finds a fuzz target of the host or the runner by its name.
 
-/// What a target is given bytes through.
-pub type Door = fn(&[u8]);
+/// A fuzz target.
+pub type Target = fn(&[u8]);
 
-/// The door of a target.
-pub fn door(name: &str) -> Option<Door> {
+pub fn target(name: &str) -> Option<Target> {
     let all = lazaret_host::fuzz_targets::FUZZ_TARGETS.iter().chain(&agent_runner::fuzz_targets::FUZZ_TARGETS);
-    all.copied().find(|(its, _)| *its == name).map(|(_, door)| door)
+    all.copied().find(|(its, _)| *its == name).map(|(_, target)| target)
 }

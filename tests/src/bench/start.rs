@@ -16,7 +16,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::median;
-use crate::engine::{Between, ask};
+use crate::engine::{Proxy, ask};
 use crate::model::Gate;
 use crate::world::{Engine, World};
 
@@ -50,7 +50,7 @@ impl Kind {
 pub async fn start(image: &str, n: usize, parts: bool) {
     let engine = Engine::docker();
     let socket = PathBuf::from(engine.socket().trim_start_matches("unix://"));
-    let between = Between::new(&engine.socket(), |_| {});
+    let between = Proxy::new(&engine.socket(), |_| {});
     let settings = [("DOCKER_HOST", between.socket()), ("LAZARET_IMAGE", image.to_owned())];
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
     let (world, ann, direct) = World::ann_at_home(engine, &settings).await;

@@ -1,35 +1,36 @@
-//! Nothing lost, nothing said twice: the proof. See [`journeys::crash`].
+//! Runs the crash tests. See [`journeys::crash`].
 //!
-//! - `crash sweep [ONLY=store.] [SWEEP=docker] [AT_ONCE=3]`: each failpoint, each hit, each action
-//! - `crash storm [KILLS=25] [MESSAGES=0] [CHANNEL=telegram|keyed] [POLICY=resend|edit|hold] [SEED=…]`: a random loop
-//! - `crash rolling [N=100] [CHANNEL=…]`: restarts under load, and the longest pause of a chat
-//! - `crash starts [GROUPS=100] [MESSAGES=10000]`: from the start to the first poll
+//! - `crash sweep [ONLY=store.] [SWEEP=docker] [AT_ONCE=3]`: every failpoint, every hit, every action
+//! - `crash soak [KILLS=25] [MESSAGES=0] [CHANNEL=telegram|terminal] [POLICY=resend|edit|hold] [SEED=…]`: kills at
+//!   random under load
+//! - `crash rolling [N=100] [CHANNEL=…]`: restarts under load; prints the longest pause of a chat
+//! - `crash starts [GROUPS=100] [MESSAGES=10000]`: measures the time from the start to the first poll
 //! - `crash rivals [N=100]`: two hosts started together
-//! - `crash moments [N=1000]`: copies of the database and its log under load, each opened and judged
-//! - `crash check DIR`: judges evidence again; what a run leaves lies in `target/crash/evidence`, or `EVIDENCE`
+//! - `crash invariants [N=1000]`: copies the database and its WAL under load and checks each copy
+//! - `crash check DIR`: checks kept evidence again; a run keeps it in `target/crash/evidence` or `EVIDENCE`
 //!
-//! Each ends with one line of JSON, and fails when a promise was broken. `make crash` builds what it needs; settings
+//! Each ends with one line of JSON and fails if a promise was broken. `make crash` builds what it needs; settings
 //! can come from the environment, too.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use journeys::crash::invariants::moments;
-use journeys::crash::soak::{Storm, storm};
+use journeys::crash::invariants::invariants;
+use journeys::crash::soak::{Soak, soak};
 use journeys::crash::sweep::{Sweep, sweep};
 use journeys::crash::{Channel, Evidence, Plan, Verdict, checker, measurements};
 use journeys::settings::Settings;
 use serde_json::json;
 
-const USAGE: &str = "usage: crash sweep|storm|moments|rolling|starts|rivals|check DIR [NAME=VALUE…]";
+const USAGE: &str = "usage: crash sweep|soak|invariants|rolling|starts|rivals|check DIR [NAME=VALUE…]";
 
 fn plan_of(settings: &Settings) -> Result<Plan, String> {
     let channel = match settings.text("CHANNEL").as_deref() {
         None | Some("telegram") => Channel::Telegram,
-        Some("keyed") => Channel::Keyed,
-        Some(other) => return Err(format!("CHANNEL={other}: telegram or keyed")),
+        Some("terminal") => Channel::Terminal,
+        Some(other) => return Err(format!("CHANNEL={other}: telegram or terminal")),
     };
-    let (groups, chats) = if channel == Channel::Keyed { (16, 16) } else { (12, 20) };
+    let (groups, chats) = if channel == Channel::Terminal { (16, 16) } else { (12, 20) };
     let seed = settings.number("SEED", fastrand::u64(1..1_000_000))?;
     eprintln!("SEED={seed}");
     Ok(Plan {
@@ -44,8 +45,8 @@ fn plan_of(settings: &Settings) -> Result<Plan, String> {
     })
 }
 
-/// The verdict's line last, what was broken before it.
-fn told(verdict: &Verdict) -> Result<ExitCode, String> {
+/// Prints what was broken, and last the verdict.
+fn print_verdict(verdict: &Verdict) -> Result<ExitCode, String> {
     for what in verdict.broken.iter().take(30) {
         eprintln!("broken: {what}");
     }
@@ -60,13 +61,13 @@ async fn run() -> Result<ExitCode, String> {
         PathBuf::from,
     );
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["storm"] => {
-            let plan = Storm {
-                town: plan_of(&settings)?,
+        ["soak"] => {
+            let plan = Soak {
+                simulation: plan_of(&settings)?,
                 kills: settings.number("KILLS", 25)?,
                 messages: settings.number("MESSAGES", 0)?,
             };
-            told(&storm(plan, &evidence.join("storm")).await)
+            print_verdict(&soak(plan, &evidence.join("soak")).await)
         }
         ["sweep"] => {
             let what = Sweep {
@@ -84,15 +85,15 @@ async fn run() -> Result<ExitCode, String> {
             let (verdict, longest) =
                 measurements::rolling(settings.number("N", 100)?, plan, &evidence.join("rolling")).await;
             println!("{}", json!({ "longest_pause_ms": longest }));
-            told(&verdict)
+            print_verdict(&verdict)
         }
-        ["moments"] => {
+        ["invariants"] => {
             let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..plan_of(&settings)? };
             let count = settings.number("N", 1000)?;
             let many = usize::try_from(count).unwrap_or(usize::MAX);
-            let (verdict, replayed) = moments(many, plan, &evidence.join("moments")).await;
+            let (verdict, replayed) = invariants(many, plan, &evidence.join("invariants")).await;
             println!("{}", json!({ "copies": count, "with_a_log_to_replay": replayed }));
-            told(&verdict)
+            print_verdict(&verdict)
         }
         ["starts"] => {
             let count = |name, default| {
@@ -110,7 +111,7 @@ async fn run() -> Result<ExitCode, String> {
         }
         ["check", dir] => {
             let evidence = Evidence::read(&PathBuf::from(dir)).map_err(|e| e.to_string())?;
-            told(&checker::check(&evidence))
+            print_verdict(&checker::check(&evidence))
         }
         _ => Err(USAGE.to_owned()),
     }

@@ -1,10 +1,9 @@
-//! The box under attack: the proof. See [`journeys::hostile`].
+//! Runs the attacks on the box. See [`journeys::hostile`].
 //!
 //! - `hostile cases [ONLY=a15] [RUNTIME=runsc]`: every case, one line each, and last `N of N held`. `runsc` is gVisor;
-//!   `runsc-uncounted` is gVisor where it keeps no control group, so that nobody counts memory, processes and
-//!   processors
-//! - `hostile race [SECONDS=60]`: a file and four other things change places under a reader's hands
-//! - `hostile flood`: how long a flooding box lives, what it leaves, and what another group feels of it
+//!   `runsc-uncounted` is gVisor without control groups, which limits no memory, processes or processors
+//! - `hostile race [SECONDS=60]`: a file and four other kinds of files are swapped while a reader reads
+//! - `hostile flood`: how long a flooding box lives, what it leaves, and how it slows another group
 //!
 //! The last two end with one line of JSON. Each fails when a promise was broken. `make hostile` builds what it needs.
 
@@ -12,7 +11,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use journeys::hostile::{Harbour, cases, measurements};
+use journeys::hostile::{Harness, cases, measurements};
 use journeys::settings::Settings;
 use tokio::task::JoinSet;
 
@@ -26,11 +25,11 @@ fn of_groups(settings: &Settings) -> String {
 /// Every case whose name holds one of `only`; a case that is broken tells so on its line.
 async fn all(settings: &str, only: &str) -> Result<ExitCode, String> {
     let chosen = |name: &str| only.split([',', ' ']).any(|word| name.contains(word));
-    let harbour = Arc::new(Harbour::open(settings).await);
+    let harness = Arc::new(Harness::open(settings).await);
     let mut running = JoinSet::new();
     for case in cases().into_iter().filter(|case| chosen(case.name)) {
-        let harbour = Arc::clone(&harbour);
-        running.spawn(async move { harbour.run(&case).await });
+        let harness = Arc::clone(&harness);
+        running.spawn(async move { harness.run(&case).await });
     }
     let (mut held, mut of) = (0, 0);
     let mut broken = Vec::new();
@@ -48,8 +47,8 @@ async fn all(settings: &str, only: &str) -> Result<ExitCode, String> {
             *losses.entry(line).or_default() += 1;
         }
     }
-    match Arc::into_inner(harbour) {
-        Some(harbour) => harbour.close().await,
+    match Arc::into_inner(harness) {
+        Some(harness) => harness.close().await,
         None => return Err("a case is still running".to_owned()),
     }
     if of == 0 {

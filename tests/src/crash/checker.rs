@@ -1,6 +1,6 @@
-//! The checker: were the promises kept? It reads the platform's log and the final database, and trusts neither's
-//! author: what the platform accepted must have been answered, or have a notice that says why not, once, in its chat,
-//! in order; and the database must say of itself that nothing is left to do.
+//! Checks the promises after a crash run. It reads the platform's log and the final database, and nothing of the
+//! driver. Each message that the platform handed over must have an answer or a notice that says why not: once, in its
+//! chat, in order. The database must show no unfinished work.
 
 mod evidence;
 #[cfg(test)]
@@ -16,38 +16,38 @@ use evidence::{Outbox, Stored};
 use super::log::{Line, What};
 use super::token::{ANSWER, INTERIM, REST, Token, tokens};
 
-/// The verdict: the last line that a run prints.
+/// The result of a check: the last line that a run prints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// How often something was killed.
+    /// Kills of the host, a box or the engine.
     pub kills: u64,
-    /// Messages that the platform was told are taken over.
+    /// Messages that the host acknowledged to the platform.
     pub messages: u64,
     /// Messages without an answer and without a notice that says why.
     pub lost: u64,
-    /// Texts that stand more often than they may, and messages that were answered twice.
+    /// Texts that appear too often, and messages with two answers.
     pub duplicated: u64,
-    /// Sends of which the host says that they may have arrived twice.
+    /// Sends that the host counts as uncertain.
     pub uncertain: u64,
-    /// Copies that this accounts for.
+    /// Copies that are explained by them.
     pub extra_copies: u64,
-    /// Messages that never got a text: claims of an id for one that came elsewhere.
+    /// Placeholders that never got a text: the reply arrived under another id.
     pub placeholders: u64,
-    /// Texts before an earlier one.
+    /// Texts that appear before an earlier one.
     pub out_of_order: u64,
-    /// Texts in a chat that is not theirs.
+    /// Texts in a wrong chat.
     pub wrong_chat: u64,
-    /// Turns, runs, messages and parts that are still to be done.
+    /// Unfinished turns, runs, messages and parts.
     pub unfinished: u64,
-    /// What SQLite says against its file.
+    /// Damage that SQLite's checks found.
     pub damage: u64,
     /// Boxes that are left.
     pub boxes_left: u64,
     /// Hosts that did not come up.
     pub start_failures: u64,
-    /// How often the town stood still at the end and was given another host.
+    /// How often the simulation stood still at the end and got a new host.
     pub nudges: u64,
-    /// What was broken, in words. Not part of the line.
+    /// Each broken promise in words. Not part of the line.
     #[serde(skip)]
     pub broken: Vec<String>,
 }
@@ -64,7 +64,7 @@ impl Verdict {
     }
 }
 
-/// Judges.
+/// Checks the evidence against the promises.
 pub fn check(evidence: &Evidence) -> Verdict {
     let mut verdict = Verdict {
         kills: evidence.facts.kills,
@@ -92,15 +92,15 @@ pub fn check(evidence: &Evidence) -> Verdict {
     verdict
 }
 
-/// A text in a chat, as it stands in the end.
+/// A text in a chat at the end of the run.
 struct Shown<'a> {
     id: &'a str,
     text: &'a str,
 }
 
-/// The log, sorted by chat.
+/// The platform's log, sorted by chat.
 struct Chats<'a> {
-    /// By chat, in the order in which they appeared.
+    /// By chat, in order of appearance.
     shown: BTreeMap<&'a str, Vec<Shown<'a>>>,
     /// Accepted messages once each: chat and id.
     accepted: BTreeSet<(&'a str, &'a str, &'a str)>,
@@ -123,7 +123,7 @@ impl<'a> Chats<'a> {
                 }
                 What::Delivered { .. } => {
                     let here = shown.entry(&line.chat).or_default();
-                    // An id has one place, where it appeared first, and the text that it was given last.
+                    // A message keeps its first place and has its last text.
                     match here.iter_mut().find(|earlier| earlier.id == line.id) {
                         Some(earlier) => {
                             if words(earlier.text) && earlier.text != line.text {
@@ -148,7 +148,7 @@ impl<'a> Chats<'a> {
     }
 }
 
-/// A placeholder has none.
+/// Whether a text has words; a placeholder has none.
 fn words(text: &str) -> bool {
     text.chars().any(char::is_alphanumeric)
 }
@@ -165,7 +165,7 @@ fn every_message_has_an_end(evidence: &Evidence, chats: &Chats<'_>, verdict: &mu
                 }
             }
             if text.starts_with(ANSWER) {
-                // Only the first line names what is answered; a long answer's rest repeats it.
+                // Only the first line names the answered messages; the rest of a long answer repeats it.
                 for token in tokens(text.lines().next().unwrap_or_default()) {
                     answers.entry(token).or_default().insert(text);
                 }
@@ -198,7 +198,7 @@ fn every_message_has_an_end(evidence: &Evidence, chats: &Chats<'_>, verdict: &mu
     }
 }
 
-/// A notice of the message's turn, about its end, stands in the chat.
+/// Whether the chat shows a notice about the end of the message's turn.
 fn explained(evidence: &Evidence, chats: &Chats<'_>, chat: &str, stored: &Stored) -> bool {
     let ends = |row: &&Outbox| {
         row.turn == stored.turn
@@ -213,8 +213,8 @@ fn explained(evidence: &Evidence, chats: &Chats<'_>, chat: &str, stored: &Stored
     })
 }
 
-/// Each reply stands once, each notice as often as it was meant; what stands more often must be accounted for by the
-/// host as uncertain. (In a keyed channel a repeat has the id of the first, and is none.)
+/// Each reply must appear once and each notice as often as it was sent. The host must have counted every further copy
+/// as uncertain. (On the terminal a repeat has the same id and is no copy.)
 fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
     for (chat, shown) in &chats.shown {
         let here: Vec<&Outbox> = evidence.outbox.iter().filter(|row| row.chat == **chat).collect();
@@ -244,7 +244,7 @@ fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) 
 fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
     for (chat, shown) in &chats.shown {
         let rows = || evidence.outbox.iter().filter(|row| row.chat == **chat);
-        // What a person had sent again stands where they asked for it.
+        // A part that a person had resent appears where they asked for it.
         let resent: HashSet<&str> =
             rows().filter(|row| row.resent).filter_map(|row| row.receipt.as_deref()).collect();
         let shown: Vec<&Shown<'_>> = shown.iter().filter(|s| !resent.contains(s.id)).collect();
@@ -271,7 +271,7 @@ fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Ver
             // What is being worked on may be answered together with what came meanwhile, and with what came before.
             last = Some((if kind == 0 { *low } else { *high }, kind, text));
         }
-        // The host's own order: parts of a chat as they were queued, by their receipts.
+        // The host's own order: the receipts of a chat's parts follow the queue.
         let places: HashMap<&str, usize> = shown.iter().enumerate().map(|(at, s)| (s.id, at)).collect();
         let mut reached = 0;
         for (row, at) in rows().filter_map(|row| Some((row, *places.get(row.receipt.as_deref()?)?))) {

@@ -1,4 +1,4 @@
-//! What holds in the database at every moment, not only at the end: shown on copies that a crash could have left.
+//! Checks what must hold in the database at every moment, on copies that a crash could have left.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,11 +10,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::log::What;
-use super::{Plan, Town, Verdict, checker};
+use super::{Plan, Simulation, Verdict, checker};
 use crate::images;
 use crate::world::Engine;
 
-/// Each finds rows that break a rule, and says which in words.
+/// Each query finds rows that break a rule, and names them.
 const RULES: [(&str, &str); 6] = [
     (
         "a message is done although its turn is open",
@@ -56,7 +56,7 @@ fn broken(c: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(found)
 }
 
-/// Those of the messages handed over that the copy does not have.
+/// Messages that were handed over and are missing in the copy.
 fn lost(c: &Connection, accepted: &BTreeSet<(String, String)>) -> rusqlite::Result<Vec<String>> {
     let mut rows = c.prepare("SELECT chat, message_id FROM message")?;
     let stored = rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
@@ -67,23 +67,23 @@ fn lost(c: &Connection, accepted: &BTreeSet<(String, String)>) -> rusqlite::Resu
         .collect())
 }
 
-/// Takes `count` copies of the database and its log while a town is busy, and looks whether each opens whole and keeps
-/// the rules. Returns the verdict on the town, and how many copies had a log to replay.
+/// Copies the database and its WAL `count` times while a simulation is busy, and checks that each copy opens undamaged
+/// and keeps the rules. Returns the verdict on the simulation and the number of copies with a WAL to replay.
 ///
 /// # Panics
-/// When a copy is not sound, or the host is gone.
-pub async fn moments(count: usize, plan: Plan, dir: &Path) -> (Verdict, usize) {
+/// If a copy is damaged or the host is gone.
+pub async fn invariants(count: usize, plan: Plan, dir: &Path) -> (Verdict, usize) {
     let mut chance = fastrand::Rng::with_seed(plan.seed);
-    let mut town = Town::build(Engine::stand_in().await, plan).await;
-    town.up().await;
-    let Some(pid) = town.world.host().pid() else { panic!("the host is gone") };
-    let database = town.world.root().join("state").join(checker::DATABASE);
-    let (log, mut pauses) = (town.log(), chance.fork());
+    let mut simulation = Simulation::build(Engine::stand_in().await, plan).await;
+    simulation.up().await;
+    let Some(pid) = simulation.world.host().pid() else { panic!("the host is gone") };
+    let database = simulation.world.root().join("state").join(checker::DATABASE);
+    let (log, mut pauses) = (simulation.log(), chance.fork());
     let found = Arc::new(Mutex::new(Vec::new()));
     let done = Arc::new(AtomicBool::new(false));
     let (tell, over) = (Arc::clone(&found), Arc::clone(&done));
     let taking = tokio::task::spawn_blocking(move || {
-        // What the platform counted as handed over before the copy was taken.
+        // Messages that were handed over before the copy was made.
         let accepted = RefCell::new(BTreeSet::new());
         let mut read = 0;
         let pause = || {
@@ -108,8 +108,8 @@ pub async fn moments(count: usize, plan: Plan, dir: &Path) -> (Verdict, usize) {
         replayed
     });
     while !done.load(Ordering::Acquire) && !taking.is_finished() {
-        if town.waiting() < 2 * town.chats() {
-            town.says(chance.usize(..town.chats()), None);
+        if simulation.waiting() < 2 * simulation.chats() {
+            simulation.says(chance.usize(..simulation.chats()), None);
         }
         tokio::time::sleep(Duration::from_millis(chance.u64(2..30))).await;
     }
@@ -117,7 +117,7 @@ pub async fn moments(count: usize, plan: Plan, dir: &Path) -> (Verdict, usize) {
         Ok(replayed) => replayed,
         Err(e) => panic!("the copies were not taken: {e}"),
     };
-    let mut verdict = town.judge(dir).await;
+    let mut verdict = simulation.check(dir).await;
     verdict.broken.extend(found.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
     (verdict, replayed)
 }

@@ -1,4 +1,4 @@
-//! What the platform knows: which messages it handed over for good, and what reached which chat. One JSON line each.
+//! The platform's log: which messages it handed over for good, and which texts reached which chat. One JSON line each.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ pub struct Line {
     pub at: u64,
     /// The chat, as the host knows it: `telegram:5`, `terminal:local`.
     pub chat: String,
-    /// The platform's id of the message. In a keyed channel a repeat has the same.
+    /// The platform's id of the message. On the terminal a repeat has the same id.
     pub id: String,
     /// The text, as people read it.
     pub text: String,

@@ -1,4 +1,4 @@
-//! What an operator asks: may I restart it at any time, how soon is it back, and what if I start it twice?
+//! Measures restarts under load, the time to start, and two hosts that start together.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,50 +9,49 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 
-use super::{Plan, Town, Verdict, checker};
+use super::{Plan, Simulation, Verdict, checker};
 use crate::world::{Engine, World};
 
-/// A host starts and ends within this.
+/// The time within which a host must start or end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `rounds` restarts by SIGTERM under load. Returns the verdict, and the longest time for which a chat heard nothing
-/// after it said something, in milliseconds.
+/// `rounds` restarts by SIGTERM under load. Returns the verdict and the longest wait of a chat for a text, in
+/// milliseconds.
 pub async fn rolling(rounds: u64, plan: Plan, dir: &Path) -> (Verdict, u64) {
     let mut chance = fastrand::Rng::with_seed(plan.seed);
-    let mut town = Town::build(Engine::stand_in().await, plan).await;
-    town.up().await;
+    let mut simulation = Simulation::build(Engine::stand_in().await, plan).await;
+    simulation.up().await;
     for round in 1..=rounds {
         let until = Instant::now() + Duration::from_millis(chance.u64(200..1200));
         while Instant::now() < until {
-            if town.waiting() < 2 * town.chats() {
-                town.says(chance.usize(..town.chats()), None);
+            if simulation.waiting() < 2 * simulation.chats() {
+                simulation.says(chance.usize(..simulation.chats()), None);
             }
             tokio::time::sleep(Duration::from_millis(chance.u64(5..40))).await;
         }
-        town.world.stop_host().await;
-        town.up().await;
+        simulation.world.stop_host().await;
+        simulation.up().await;
         if round % 10 == 0 {
             eprintln!(
                 "{round} restarts, {} messages, longest pause {} ms",
-                town.said(),
-                town.longest_pause()
+                simulation.said(),
+                simulation.longest_pause()
             );
         }
     }
-    // What still waits is a part of the pauses.
-    let settled = town.settle().await;
-    town.waiting();
-    let longest = town.longest_pause();
-    let mut verdict = town.judge(dir).await;
+    // Messages that still wait count as pauses too.
+    let settled = simulation.settle().await;
+    simulation.waiting();
+    let longest = simulation.longest_pause();
+    let mut verdict = simulation.check(dir).await;
     verdict.broken.extend(settled.err());
     (verdict, longest)
 }
 
-/// Starts with `groups` groups and `messages` stored messages: milliseconds from the process's start to its first poll,
-/// several times.
+/// Measures the time from the process's start to its first poll, with `groups` groups and `messages` stored messages.
 ///
 /// # Panics
-/// When the install cannot be filled.
+/// If the database cannot be filled.
 pub async fn starts(groups: usize, messages: usize) -> Value {
     let mut world = World::on(Engine::stand_in().await).await;
     for n in 1..groups {
@@ -75,7 +74,7 @@ pub async fn starts(groups: usize, messages: usize) -> Value {
             "longest_ms": took.last() })
 }
 
-/// Old messages, answered long ago.
+/// Inserts old, answered messages.
 fn fill(world: &World, messages: usize) -> rusqlite::Result<()> {
     let mut database = rusqlite::Connection::open(world.root().join("state").join(checker::DATABASE))?;
     let transaction = database.transaction()?;
@@ -108,8 +107,8 @@ fn fill(world: &World, messages: usize) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Two hosts started together, `rounds` times: how often exactly one ran, and how often the other named the lock and
-/// the one that holds it.
+/// Starts two hosts together, `rounds` times. Counts how often exactly one ran, and how often the other named the lock
+/// and its holder.
 ///
 /// # Panics
 /// When no host can be started.
@@ -156,12 +155,12 @@ impl Rival {
 
     async fn last_words(mut self) -> String {
         let mut text = String::new();
-        // What cannot be read is not told.
+        // A failed read leaves the text shorter.
         let _ = self.stderr.read_to_string(&mut text).await;
         text
     }
 
-    /// It came up, and ends well when it is told to.
+    /// Whether the host starts, and ends with success on SIGTERM.
     async fn runs_and_ends(self) -> bool {
         let Self { mut child, stderr } = self;
         let mut lines = BufReader::new(stderr).lines();
@@ -177,7 +176,7 @@ impl Rival {
         if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
             let _ = kill_process(pid, rustix::process::Signal::TERM);
         }
-        // Its log must be read to its end, or it would wait at a full pipe.
+        // The log is read to its end; otherwise the host would block on a full pipe.
         let drained = async { while let Ok(Some(_)) = lines.next_line().await {} };
         let ended = tokio::time::timeout(PATIENCE, async { tokio::join!(drained, child.wait()).1 }).await;
         up && matches!(ended, Ok(Ok(status)) if status.success())

@@ -1,9 +1,8 @@
-//! Nothing lost, nothing said twice: a town of chats, a host that is killed again and again, and a checker.
+//! The crash tests: simulated chats around a host that is killed again and again, and a checker.
 //!
-//! [`sweep`] meets every failpoint on its own; [`random`] kills the host, the boxes and the engine at random under
-//! load; [`moments`] looks at what a crash would have left; [`shows`] asks the questions of an operator. Each ends
-//! with the [`checker`], which knows nothing of how it was done: it reads the [platform's log](log) and the final
-//! database, and says whether the promises were kept.
+//! [`sweep`] hits each failpoint on its own. [`soak`] kills the host, boxes and the engine at random under load.
+//! [`invariants`] checks copies of the database that a crash could have left. [`measurements`] times restarts and
+//! starts. Each ends with the [`checker`], which reads only the [platform's log](log) and the final database.
 
 pub mod checker;
 pub mod invariants;
@@ -18,5 +17,5 @@ mod token;
 
 pub use checker::{Evidence, Facts, Verdict};
 pub use log::PlatformLog;
-pub use simulation::{Channel, Plan, Town};
+pub use simulation::{Channel, Plan, Simulation};
 pub use token::{Token, tokens};

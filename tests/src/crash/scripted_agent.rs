@@ -1,4 +1,5 @@
-//! The model of the crash program: it answers any conversation, always the same one in the same way.
+//! The model's side of the crash tests: a fixed function from a conversation to the next step, so that a repeated
+//! request gets the same answer.
 
 use serde_json::json;
 
@@ -10,10 +11,10 @@ const STILL_WAITING: &str = "Still waiting for an answer:";
 
 /// What the model does next.
 ///
-/// It answers what came after its last answer, in the chat of the newest message only: a session is shared by all
-/// chats of a group, and what an earlier turn left unanswered in another chat is not for this one's ears. What it does
-/// before it answers follows from the number of the newest message.
-pub fn mind(conversation: &Conversation) -> Does {
+/// It answers the messages after its last answer, and only those of the newest message's chat: all chats of a group
+/// share a session, and a message of another chat must not be answered here. The number of the newest message decides
+/// what it does before it answers.
+pub fn next_step(conversation: &Conversation) -> Does {
     if conversation.system.contains("You summarise the older part of a conversation") {
         return Does::Says("Earlier messages were answered.".to_owned());
     }
@@ -38,7 +39,7 @@ pub fn mind(conversation: &Conversation) -> Does {
     }
 }
 
-/// Tokens of people's words after the last answer, and of those that the runner says are still waiting.
+/// The tokens of messages after the last answer, and of those that the runner lists as still waiting.
 fn asked(all: &[TalkEntry], open: &[TalkEntry]) -> Vec<Token> {
     let mut found = Vec::new();
     for entry in open.iter().filter(|entry| entry.role == Role::User) {

@@ -1,4 +1,5 @@
-//! A town of chats around one host: people who say tokens, a platform that keeps a log, and counts of what was done.
+//! Simulates chats around one host: people who write tokens, a platform that keeps a log, and counters of what the
+//! driver did.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,125 +9,125 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::checker::{self, Evidence, Facts, Verdict};
 use super::log::What;
-use super::scripted_agent::mind;
-use super::terminal_clients::Keyed;
+use super::scripted_agent::next_step;
+use super::terminal_clients::TerminalClient;
 use super::token::{ANSWER, Token, tokens};
 use super::{PlatformLog, log};
 use crate::telegram::{Chat, Document, Person, Troubles};
 use crate::world::{Engine, World};
 
-/// A town that has not moved for so long is stuck.
-const STUCK: Duration = Duration::from_secs(90);
-/// One that has not moved for so long is given another host: waits that grow begin anew with it.
-const NUDGE: Duration = Duration::from_secs(25);
+/// The simulation fails after this time without progress.
+const STUCK_AFTER: Duration = Duration::from_secs(90);
+/// After this time without progress the host is restarted, which resets its backoffs.
+const RESTART_AFTER: Duration = Duration::from_secs(25);
 
-/// A token whose number ends in this comes with a file.
-const WITH_A_FILE: u64 = 3;
+/// A message whose number ends in this digit has a file attached.
+const FILE_DIGIT: u64 = 3;
 
-fn enclosure(n: u64) -> Document {
+fn attached_file(n: u64) -> Document {
     let bytes = vec![7; usize::try_from(n % 1_000).unwrap_or_default() + 1];
     Document { claims: Some(bytes.len()), bytes, name: "list.txt".into(), mime: "text/plain".into() }
 }
 
-/// Which platform.
+/// The simulated platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
-    /// It takes no id of ours.
+    /// It accepts no message id of the host.
     Telegram,
-    /// It takes our ids.
-    Keyed,
+    /// It accepts the host's message ids.
+    Terminal,
 }
 
-/// What a town is like.
+/// The parameters of a simulation.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Its platform.
     pub channel: Channel,
-    /// Telegram's delivery policy, where not the default.
+    /// Telegram's delivery policy, if not the default.
     pub policy: Option<String>,
     /// Groups, `main` among them.
     pub groups: usize,
-    /// Chats; in the keyed channel each group has one.
+    /// Chats; on the terminal each group has one.
     pub chats: usize,
-    /// Parts of one: how often the platform's word of a delivery is lost.
+    /// The share of deliveries whose response is lost.
     pub lost: f64,
-    /// Parts of one: 429.
+    /// The share of calls answered with 429.
     pub busy: f64,
-    /// Parts of one: 502.
+    /// The share of calls answered with 502.
     pub down: f64,
-    /// The seed of all chance.
+    /// The seed of the random choices.
     pub seed: u64,
 }
 
-/// Someone's chat with an agent.
-enum Home {
+/// A person's side of a chat.
+enum Client {
     Telegram(Person, Chat),
-    Keyed(Keyed),
+    Terminal(TerminalClient),
 }
 
-struct Resident {
+struct Participant {
     address: String,
     label: String,
     said: u64,
-    home: Home,
+    client: Client,
 }
 
-/// The town.
-pub struct Town {
+/// The simulation.
+pub struct Simulation {
     /// Its install, host and servers.
     pub world: World,
-    /// What only the driver can count.
+    /// Counts that only the driver knows.
     pub facts: Facts,
     log: PlatformLog,
-    residents: Vec<Resident>,
+    participants: Vec<Participant>,
     plan: Plan,
     read: usize,
     waiting: BTreeSet<Token>,
     said: u64,
-    /// How much of it was taken over.
+    /// How many messages the host has acknowledged.
     taken: u64,
-    /// By chat: when the oldest message was said that nothing has answered yet.
+    /// By chat: when the oldest message without a response was written.
     since: HashMap<String, u64>,
     longest: u64,
     moved: (usize, Instant),
 }
 
-impl Town {
-    /// Builds a town; its host is not up yet.
+impl Simulation {
+    /// Builds a simulation without starting its host.
     ///
     /// # Panics
-    /// When the world cannot be made.
+    /// If the world cannot be built.
     pub async fn build(engine: Engine, plan: Plan) -> Self {
         let mut world = World::on(engine).await;
-        world.model.thinks_by(mind);
+        world.model.answer_with(next_step);
         let log = match PlatformLog::create(world.root()) {
             Ok(log) => log,
             Err(e) => panic!("no place for the platform's log: {e}"),
         };
-        let mut residents = Vec::new();
+        let mut participants = Vec::new();
         for number in 0..plan.chats {
             let group = match number % plan.groups {
                 0 => "main".to_owned(),
                 n => format!("g{n}"),
             };
-            residents.push(move_in(&world, &log, &plan, number, &group));
+            participants.push(add_participant(&world, &log, &plan, number, &group));
         }
         for number in 0..plan.groups {
-            settle_group(&world, &residents, &plan, number);
+            write_group(&world, &participants, &plan, number);
         }
         for (name, value) in [
             ("LAZARET_HOST_WORKING_RUNS", "6"),
             ("LAZARET_HOST_LIVE_BOXES", "10"),
             ("LAZARET_LIMITS_IDLE_WINDOW", "3s"),
             ("LAZARET_MODEL_WINDOW", "16000"),
-            // The platform's own pace is for people; a storm says more.
+            // The platform's rate limits suit people; a soak writes more.
             ("LAZARET_CHANNELS_TELEGRAM_CHAT_BURST", "10000"),
             ("LAZARET_CHANNELS_TELEGRAM_BOT_PER_SECOND", "1000"),
         ] {
             world.set(name, value);
         }
         match plan.channel {
-            Channel::Keyed => drop(world.unset("TELEGRAM_BOT_TOKEN")),
+            Channel::Terminal => drop(world.unset("TELEGRAM_BOT_TOKEN")),
             Channel::Telegram => world.telegram.log_to(log.clone()),
         }
         if let Some(policy) = &plan.policy {
@@ -138,7 +139,7 @@ impl Town {
             world,
             facts,
             log,
-            residents,
+            participants,
             plan,
             read: 0,
             waiting,
@@ -150,43 +151,43 @@ impl Town {
         }
     }
 
-    /// Whether Telegram meets the plan's troubles.
+    /// Turns the plan's Telegram failures on or off.
     pub fn troubles(&self, on: bool) {
         let Plan { lost, busy, down, seed, .. } = self.plan;
         let chance = fastrand::Rng::with_seed(seed);
         self.world.telegram.troubles(on.then_some(Troubles { lost, busy, down, chance }));
     }
 
-    /// The resident of this number says its next token, or an order.
+    /// The participant with this number writes its next token, or a command.
     pub fn says(&mut self, number: usize, order: Option<&str>) {
         self.says_like(number, order, None);
     }
 
-    /// The same; the token's number ends in `digit`, because what the model does follows from that.
+    /// The same with a token whose number ends in `digit`, which decides what the scripted agent does.
     pub fn says_like(&mut self, number: usize, order: Option<&str>, digit: Option<u64>) {
-        let Some(resident) = self.residents.get_mut(number) else { return };
+        let Some(participant) = self.participants.get_mut(number) else { return };
         let token = order.is_none().then(|| {
-            resident.said += 1;
-            while digit.is_some_and(|digit| resident.said % 10 != digit) {
-                resident.said += 1;
+            participant.said += 1;
+            while digit.is_some_and(|digit| participant.said % 10 != digit) {
+                participant.said += 1;
             }
-            Token { label: resident.label.clone(), n: resident.said }
+            Token { label: participant.label.clone(), n: participant.said }
         });
         self.said += 1;
         let text =
             token.as_ref().map_or(order.unwrap_or_default().to_owned(), |token| format!("hello {token}"));
-        match &resident.home {
-            Home::Telegram(person, chat) => {
-                let id = match token.as_ref().filter(|token| token.n % 10 == WITH_A_FILE) {
-                    Some(token) => person.sends(chat, enclosure(token.n), &text),
+        match &participant.client {
+            Client::Telegram(person, chat) => {
+                let id = match token.as_ref().filter(|token| token.n % 10 == FILE_DIGIT) {
+                    Some(token) => person.sends(chat, attached_file(token.n), &text),
                     None => person.says(chat, &text),
                 };
                 let id = id.to_string();
-                self.log.said(&resident.address, &id, &text);
+                self.log.said(&participant.address, &id, &text);
             }
-            Home::Keyed(client) => {
-                let id = format!("{}-{}", resident.label, self.said);
-                self.log.said(&resident.address, &id, &text);
+            Client::Terminal(client) => {
+                let id = format!("{}-{}", participant.label, self.said);
+                self.log.said(&participant.address, &id, &text);
                 client.says(&id, &text);
             }
         }
@@ -195,20 +196,20 @@ impl Town {
 
     /// How many chats there are.
     pub fn chats(&self) -> usize {
-        self.residents.len()
+        self.participants.len()
     }
 
-    /// How much was said.
+    /// How many messages were written.
     pub fn said(&self) -> u64 {
         self.said
     }
 
-    /// The longest time between a message and the next word in its chat, in milliseconds, up to now.
+    /// The longest time so far between a message and the next text in its chat, in milliseconds.
     pub fn longest_pause(&self) -> u64 {
         self.longest
     }
 
-    /// Tokens that wait for their answer. One whose turn ended with a notice is not waited for.
+    /// Counts the tokens without an answer. A token whose turn ended with a notice does not count.
     pub fn waiting(&mut self) -> usize {
         for line in self.log.since(self.read) {
             self.read += 1;
@@ -225,9 +226,9 @@ impl Town {
                             self.waiting.remove(&token);
                         }
                     } else if let Some(code) = asked_about(&line.text) {
-                        self.looks_for_held(&line.chat, &code);
+                        self.resolve_held(&line.chat, &code);
                     } else if line.text.starts_with("[lazaret]") {
-                        let here = self.residents.iter().find(|r| r.address == line.chat);
+                        let here = self.participants.iter().find(|r| r.address == line.chat);
                         self.waiting.retain(|token| here.is_none_or(|r| r.label != token.label));
                     }
                 }
@@ -236,8 +237,8 @@ impl Town {
         self.waiting.len()
     }
 
-    /// Somebody was asked whether a part arrived: they look, and say so.
-    fn looks_for_held(&mut self, chat: &str, code: &str) {
+    /// Answers the host's question whether a part arrived, by looking into the platform's log.
+    fn resolve_held(&mut self, chat: &str, code: &str) {
         let path = self.world.root().join("state/lazaret.db");
         let held = || {
             let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -245,26 +246,26 @@ impl Town {
             let sql = "SELECT text FROM outbox WHERE chat = ?1 AND code = ?2";
             database.query_row(sql, [chat, code], |r| r.get::<_, String>(0))
         };
-        // One that was answered already is asked about no more.
+        // The question was answered already.
         let Ok(text) = held() else { return };
-        // The whole text: the question itself quotes how it begins.
+        // The whole text is compared, because the question quotes its beginning.
         let arrived = self.log.since(0).iter().any(|line| {
             line.chat == chat
                 && matches!(line.what, What::Delivered { .. })
                 && line.text.trim() == text.trim()
         });
         let order = format!("/{} {code}", if arrived { "drop" } else { "resend" });
-        if let Some(number) = self.residents.iter().position(|resident| resident.address == chat) {
+        if let Some(number) = self.participants.iter().position(|participant| participant.address == chat) {
             self.says(number, Some(&order));
         }
     }
 
-    /// Arms the host that is started next, and all after it; without a rule, none.
+    /// Sets the failpoint rules of the hosts that are started from now on.
     pub fn arm(&mut self, rules: Option<&str>) {
         let trace = self.trace().to_string_lossy().into_owned();
         match rules {
             Some(rules) => {
-                // Hits are counted from here on.
+                // A new trace counts hits from zero.
                 let _ = std::fs::remove_file(&trace);
                 self.world.set(failpoint::RULES, rules).set(failpoint::TRACE, &trace);
             }
@@ -272,7 +273,7 @@ impl Town {
         }
     }
 
-    /// How many rules of the host have fired.
+    /// How many failpoint rules have fired.
     pub fn fired(&self) -> usize {
         fired(&self.trace(), "")
     }
@@ -281,11 +282,11 @@ impl Town {
         self.world.root().join("failpoints.trace")
     }
 
-    /// A host that is up. One that was killed by its rule, or failed by it, is started again. One that does not come up
-    /// although nothing speaks against it is a failure, counted and tried again.
+    /// Starts the host if it is not up. If a failpoint ended it, it is started again. A start that fails without a
+    /// failpoint is counted as a failure and repeated.
     ///
     /// # Panics
-    /// When it fails again and again.
+    /// If five starts fail.
     pub async fn up(&mut self) {
         for _ in 0..5 {
             let fired = self.fired();
@@ -304,7 +305,7 @@ impl Town {
         panic!("the host does not start");
     }
 
-    /// Ends the host as an operator would; whether it ended well. Its own rule may have been quicker.
+    /// Stops the host with SIGTERM. Returns whether it ended with success; a failpoint may have killed it first.
     async fn stop(&mut self) -> bool {
         if !self.world.is_up() {
             return true;
@@ -314,12 +315,12 @@ impl Town {
         ended_well
     }
 
-    /// The platform's log, which goes on being written.
+    /// The platform's log.
     pub fn log(&self) -> PlatformLog {
         self.log.clone()
     }
 
-    /// What is left to do, as the database has it; the host may be up.
+    /// The unfinished work in the database, in words. The host may be running.
     pub fn unfinished(&self) -> Vec<String> {
         let path = self.world.root().join("state/lazaret.db");
         let look = || {
@@ -330,7 +331,7 @@ impl Town {
         look().unwrap_or_else(|e| vec![format!("the database cannot be read: {e}")])
     }
 
-    /// Waits until everything said is taken over and done, as long as something moves.
+    /// Waits until every message is acknowledged and done. Fails when nothing makes progress.
     pub async fn settle(&mut self) -> Result<(), String> {
         self.moved = (0, Instant::now());
         let mut nudged = false;
@@ -338,7 +339,7 @@ impl Town {
         loop {
             self.up().await;
             self.waiting();
-            // Runs that listen end with the host.
+            // Listening runs end with the host.
             let left: Vec<String> =
                 self.unfinished().into_iter().filter(|what| !what.starts_with("run ")).collect();
             if left.is_empty() && self.taken >= self.said {
@@ -348,10 +349,10 @@ impl Town {
             if now != last {
                 (self.moved.1, last, nudged) = (Instant::now(), now, false);
             }
-            if self.moved.1.elapsed() > STUCK {
+            if self.moved.1.elapsed() > STUCK_AFTER {
                 return Err(format!("{} of {} taken over; left: {left:#?}", self.taken, self.said));
             }
-            if self.moved.1.elapsed() > NUDGE && !nudged {
+            if self.moved.1.elapsed() > RESTART_AFTER && !nudged {
                 nudged = true;
                 self.facts.nudges += 1;
                 eprintln!("it stands still, and is given another host: {left:#?}");
@@ -362,23 +363,23 @@ impl Town {
         }
     }
 
-    /// Ends it all as an operator would, keeps the evidence in `dir`, and judges.
+    /// Stops everything, keeps the evidence in `dir` and checks it.
     ///
     /// # Panics
-    /// When the evidence cannot be kept.
-    pub async fn judge(self, dir: &Path) -> Verdict {
-        self.judge_and(dir, &|| ()).await.0
+    /// If the evidence cannot be written.
+    pub async fn check(self, dir: &Path) -> Verdict {
+        self.check_and(dir, &|| ()).await.0
     }
 
-    /// The same, with a last look at something of the town before it is gone.
+    /// The same, and returns what `look` sees before the simulation is dropped.
     ///
     /// # Panics
-    /// As [`Town::judge`].
-    pub async fn judge_and<T>(mut self, dir: &Path, look: &impl Fn() -> T) -> (Verdict, T) {
+    /// As [`Simulation::check`].
+    pub async fn check_and<T>(mut self, dir: &Path, look: &impl Fn() -> T) -> (Verdict, T) {
         self.troubles(false);
         let settled = self.settle().await;
         if !self.stop().await {
-            // Its rule ended it while it stopped; this one has none.
+            // A failpoint killed the host while it stopped; the next host has none.
             self.arm(None);
             self.up().await;
             self.stop().await;
@@ -426,35 +427,35 @@ fn asked_about(text: &str) -> Option<String> {
     Some(code.to_owned())
 }
 
-/// How many rules of places whose name begins so have fired, by a trace.
+/// Counts the fired rules in a trace whose failpoint begins with a prefix.
 pub(super) fn fired(trace: &Path, name: &str) -> usize {
     let told = std::fs::read_to_string(trace).unwrap_or_default();
     told.lines().filter(|line| line.starts_with(name) && line.contains(' ')).count()
 }
 
-fn move_in(world: &World, log: &PlatformLog, plan: &Plan, number: usize, group: &str) -> Resident {
+fn add_participant(world: &World, log: &PlatformLog, plan: &Plan, number: usize, group: &str) -> Participant {
     let label = format!("c{number}");
-    let (address, home) = match plan.channel {
+    let (address, client) = match plan.channel {
         Channel::Telegram => {
             let person = world.telegram.person(1000 + i64::try_from(number).unwrap_or(0), &label);
             let chat = person.direct();
-            (chat.address(), Home::Telegram(person, chat))
+            (chat.address(), Client::Telegram(person, chat))
         }
-        Channel::Keyed => {
+        Channel::Terminal => {
             let local = if group == "main" { "local" } else { group };
             let address = format!("terminal:{local}");
             let socket = world.root().join("state/host/host.sock");
             let seed = plan.seed + number as u64;
-            let client = Keyed::join(socket, group, &address, log.clone(), plan.lost, seed);
-            (address, Home::Keyed(client))
+            let client = TerminalClient::join(socket, group, &address, log.clone(), plan.lost, seed);
+            (address, Client::Terminal(client))
         }
     };
-    Resident { address, label, said: 0, home }
+    Participant { address, label, said: 0, client }
 }
 
-fn settle_group(world: &World, residents: &[Resident], plan: &Plan, number: usize) {
+fn write_group(world: &World, participants: &[Participant], plan: &Plan, number: usize) {
     let group = if number == 0 { "main".to_owned() } else { format!("g{number}") };
-    let of_group = residents.iter().skip(number).step_by(plan.groups);
+    let of_group = participants.iter().skip(number).step_by(plan.groups);
     let addresses: Vec<&str> =
         of_group.map(|r| r.address.as_str()).filter(|a| a.starts_with("telegram:")).collect();
     world.write(&format!("groups/{group}/group.toml"), &format!("chats = {addresses:?}\n"));

@@ -1,4 +1,4 @@
-//! The sweep: each failpoint × 1st, 2nd, 10th hit × everything that can be done there, each in a town of its own.
+//! The sweep: each failpoint × 1st, 2nd, 10th hit × everything that can be done there, each in a simulation of its own.
 
 mod report;
 
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 pub use report::Report;
 
 use super::simulation::fired;
-use super::{Channel, Plan, Town};
+use super::{Channel, Plan, Simulation};
 use crate::world::Engine;
 
 /// Which hits.
@@ -98,11 +98,12 @@ pub async fn sweep(sweep: Sweep, dir: &Path) -> Report {
     Report::new(done, begun.elapsed())
 }
 
-/// A town that panics is a broken case, not the end of the sweep.
+/// A simulation that panics is a broken case, not the end of the sweep.
 async fn outcome(case: Case, docker: bool, dir: &Path) -> Outcome {
     let dir = dir.join(format!("{}-{}-{}", case.point.name, case.hit, case.action));
     let living = tokio::spawn(live(case, docker, dir.clone()));
-    let outcome = living.await.unwrap_or_else(|panic| Outcome::Broken(format!("the town fell: {panic}")));
+    let outcome =
+        living.await.unwrap_or_else(|panic| Outcome::Broken(format!("the simulation fell: {panic}")));
     if !matches!(outcome, Outcome::Broken(_)) {
         // Evidence of what held is not missed.
         let _ = std::fs::remove_dir_all(dir);
@@ -180,36 +181,36 @@ async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
         seed: 1,
     };
     let talk = Talk::of(&case.point);
-    let mut town = Town::build(engine, plan).await;
+    let mut simulation = Simulation::build(engine, plan).await;
     if talk.one_turn_boxes {
-        town.world.set("LAZARET_LIMITS_IDLE_WINDOW", "0s");
+        simulation.world.set("LAZARET_LIMITS_IDLE_WINDOW", "0s");
     }
     if let Some(window) = talk.window {
-        town.world.set("LAZARET_MODEL_WINDOW", window);
+        simulation.world.set("LAZARET_MODEL_WINDOW", window);
     }
     let rule = format!("{}={}*{}", case.point.name, case.hit, case.action);
     let trace = match case.point.side {
         Side::Host => {
             let before = |name| (1..=case.hit).map(move |at| format!("{name}={at}*error;"));
             let before: String = talk.before.into_iter().flat_map(before).collect();
-            town.arm(Some(&format!("{before}{rule}")));
-            town.world.root().join("failpoints.trace")
+            simulation.arm(Some(&format!("{before}{rule}")));
+            simulation.world.root().join("failpoints.trace")
         }
         Side::Runner => {
             let session = "state/sessions/main";
-            town.world.write(&format!("{session}/{}", failpoint::RULES_FILE), &rule);
-            town.world.root().join(session).join(failpoint::TRACE_FILE)
+            simulation.world.write(&format!("{session}/{}", failpoint::RULES_FILE), &rule);
+            simulation.world.root().join(session).join(failpoint::TRACE_FILE)
         }
     };
     let has_fired = || fired(&trace, case.point.name) > 0;
-    town.up().await;
+    simulation.up().await;
     for _ in 0..ROUNDS {
-        round(&mut town, &talk, &has_fired).await;
+        round(&mut simulation, &talk, &has_fired).await;
         if has_fired() {
             break;
         }
     }
-    let verdict = town.judge_and(&dir, &has_fired).await;
+    let verdict = simulation.check_and(&dir, &has_fired).await;
     match verdict {
         (verdict, _) if !verdict.holds() => Outcome::Broken(verdict.broken.join("; ")),
         (_, true) => Outcome::Held,
@@ -218,39 +219,39 @@ async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
 }
 
 /// Everyone talks: two messages at once, so that the second follows up the first, and orders in between.
-async fn round(town: &mut Town, talk: &Talk, has_fired: &impl Fn() -> bool) {
+async fn round(simulation: &mut Simulation, talk: &Talk, has_fired: &impl Fn() -> bool) {
     for pair in talk.digits.chunks(2) {
         if talk.restarts {
-            kill_and_start(town).await;
+            kill_and_start(simulation).await;
         }
-        for chat in 0..town.chats() {
-            pair.iter().for_each(|digit| town.says_like(chat, None, Some(*digit)));
+        for chat in 0..simulation.chats() {
+            pair.iter().for_each(|digit| simulation.says_like(chat, None, Some(*digit)));
         }
         if talk.restarts {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_millis(150)).await;
-                kill_and_start(town).await;
+                kill_and_start(simulation).await;
             }
         }
         let asked = Instant::now();
-        while town.waiting() > 0 && asked.elapsed() < PATIENCE {
-            town.up().await;
+        while simulation.waiting() > 0 && asked.elapsed() < PATIENCE {
+            simulation.up().await;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        town.says(0, Some("/status"));
+        simulation.says(0, Some("/status"));
         if has_fired() {
             break;
         }
     }
     if talk.window.is_none() {
-        town.says(0, Some("/new"));
-        town.says(1, Some("/new"));
+        simulation.says(0, Some("/new"));
+        simulation.says(1, Some("/new"));
     }
 }
 
-async fn kill_and_start(town: &mut Town) {
-    if town.world.is_up() {
-        town.world.kill_host().await;
+async fn kill_and_start(simulation: &mut Simulation) {
+    if simulation.world.is_up() {
+        simulation.world.kill_host().await;
     }
-    town.up().await;
+    simulation.up().await;
 }

@@ -1,5 +1,5 @@
-//! The keyed platform: clients of the terminal's wire, each in one chat. They draw the ids of what they say, say again
-//! what was not accepted, and log every part that comes with its row, repeats too.
+//! Clients of the terminal channel, each in one chat. They choose the ids of their messages, repeat what was not
+//! accepted, and log every part that arrives with its row id, repeats too.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -14,24 +14,24 @@ use tokio::task::JoinHandle;
 
 use super::PlatformLog;
 
-/// A host that is away is looked for this often.
+/// The pause between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// A person at a terminal. Dropped, it leaves.
-pub struct Keyed {
+/// A person at a terminal. Dropping it disconnects.
+pub struct TerminalClient {
     says: UnboundedSender<(String, String)>,
     living: JoinHandle<()>,
 }
 
-impl Drop for Keyed {
+impl Drop for TerminalClient {
     fn drop(&mut self) {
         self.living.abort();
     }
 }
 
-impl Keyed {
-    /// Someone in the chat of `group`, known to the host as `chat`. Each receipt is lost with the chance `lost`, and
-    /// the connection with it.
+impl TerminalClient {
+    /// Joins the chat of `group`, which the host knows as `chat`. With the probability `lost` a receipt and its
+    /// connection are lost.
     pub fn join(socket: PathBuf, group: &str, chat: &str, log: PlatformLog, lost: f64, seed: u64) -> Self {
         let (says, heard) = unbounded_channel();
         let client = Client {
@@ -67,7 +67,7 @@ impl Client {
     async fn live(mut self, mut says: UnboundedReceiver<(String, String)>) {
         loop {
             if let Ok(stream) = UnixStream::connect(&self.socket).await {
-                // An error is the host's end, or a receipt that is lost: there will be another host.
+                // The host ended or the receipt was lost: connect again.
                 let _ = self.talk(stream, &mut says).await;
             }
             tokio::time::sleep(AGAIN).await;
@@ -100,7 +100,7 @@ impl Client {
             let told: Value = serde_json::from_str(&told)?;
             match told["type"].as_str() {
                 Some("joined") => joined = true,
-                // Before that it is what another group hears.
+                // Before `joined` the lines belong to another group.
                 _ if !joined => {}
                 Some("accepted") => self.accepted(told["id"].as_str().unwrap_or_default()),
                 Some("part") => {

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::answer::{self, Answer, Refused};
 use super::container::Container;
-use super::containers::Registry;
+use super::containers::Containers;
 use super::image::{self, Image};
 use super::log::Stream;
 use super::query::{Query, decoded};
@@ -35,14 +35,14 @@ const SIGNALS: [(&str, Signal); 7] = [
     ("TERM", Signal::TERM),
 ];
 
-pub(super) async fn accept(listener: UnixListener, registry: Arc<Registry>) {
+pub(super) async fn accept(listener: UnixListener, containers: Arc<Containers>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let registry = Arc::clone(&registry);
+        let containers = Arc::clone(&containers);
         connections.spawn(async move {
             let service = service_fn(|request| {
-                let registry = Arc::clone(&registry);
-                async move { Ok::<_, Infallible>(serve(&registry, request).await) }
+                let containers = Arc::clone(&containers);
+                async move { Ok::<_, Infallible>(serve(&containers, request).await) }
             });
             // A host that is killed breaks off its calls.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -52,7 +52,7 @@ pub(super) async fn accept(listener: UnixListener, registry: Arc<Registry>) {
     }
 }
 
-async fn serve(registry: &Registry, request: Request<Incoming>) -> Answer {
+async fn serve(containers: &Containers, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let query = Query::read(head.uri.query().unwrap_or_default());
     let body = match body.collect().await {
@@ -63,7 +63,7 @@ async fn serve(registry: &Registry, request: Request<Incoming>) -> Answer {
         Ok(path) => {
             let path: Vec<String> = path.split('/').skip(1).map(decoded).collect();
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
-            call(registry, &head.method, &path, &query, &body).await
+            call(containers, &head.method, &path, &query, &body).await
         }
         Err(refused) => Err(refused),
     };
@@ -86,7 +86,7 @@ fn unversioned(path: &str) -> Result<&str, Refused> {
 }
 
 async fn call(
-    registry: &Registry,
+    containers: &Containers,
     method: &Method,
     path: &[&str],
     query: &Query,
@@ -100,24 +100,24 @@ async fn call(
             Ok(answer::json(200, &Image::inspect(&name.join("/"))?))
         }
         (&Method::GET, ["containers", "json"]) => {
-            let listed = registry.list(query.flag("all"), query.get("filters").unwrap_or_default())?;
+            let listed = containers.list(query.flag("all"), query.get("filters").unwrap_or_default())?;
             Ok(answer::json(200, &json!(listed)))
         }
-        (&Method::POST, ["containers", "create"]) => create(registry, query, body),
+        (&Method::POST, ["containers", "create"]) => create(containers, query, body),
         (&Method::DELETE, ["containers", id]) => {
-            registry.remove(&*registry.find(id)?, query.flag("force")).await?;
+            containers.remove(&*containers.find(id)?, query.flag("force")).await?;
             Ok(answer::empty(204))
         }
         (method, ["containers", id, verb]) => {
-            let container = registry.find(id)?;
-            of_one(registry, method, verb, &container, query).await
+            let container = containers.find(id)?;
+            of_one(containers, method, verb, &container, query).await
         }
         _ => Err(Refused::new(404, "page not found")),
     }
 }
 
 async fn of_one(
-    registry: &Registry,
+    containers: &Containers,
     method: &Method,
     verb: &str,
     container: &Arc<Container>,
@@ -126,7 +126,7 @@ async fn of_one(
     match (method, verb) {
         (&Method::GET, "json") => Ok(answer::json(200, &container.inspect())),
         (&Method::POST, "start") => {
-            let started = container.start(&registry.house).await?;
+            let started = container.start(&containers.setup).await?;
             Ok(answer::empty(if started { 204 } else { 304 }))
         }
         (&Method::POST, "wait") => wait(container, query),
@@ -143,10 +143,10 @@ async fn of_one(
     }
 }
 
-fn create(registry: &Registry, query: &Query, body: &[u8]) -> Result<Answer, Refused> {
+fn create(containers: &Containers, query: &Query, body: &[u8]) -> Result<Answer, Refused> {
     let body: Value =
         serde_json::from_slice(body).map_err(|e| Refused::new(400, format!("invalid JSON: {e}")))?;
-    let made = registry.create(query.get("name").filter(|name| !name.is_empty()), body)?;
+    let made = containers.create(query.get("name").filter(|name| !name.is_empty()), body)?;
     Ok(answer::json(201, &json!({ "Id": made.id, "Warnings": [] })))
 }
 

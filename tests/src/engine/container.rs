@@ -1,4 +1,4 @@
-//! One container: made, run, ended.
+//! One container from creation to removal.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +10,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 use tokio::sync::watch;
 
-use super::House;
+use super::Setup;
 use super::answer::Refused;
 use super::log::{Lines, Log, Stream};
 use super::spawn::{self, Line};
 use super::spec::BoxSpec;
 
-/// Where a container stands.
+/// The state of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     Created,
@@ -82,7 +82,7 @@ impl Container {
     }
 
     /// Starts it; `false` when it runs already.
-    pub(super) async fn start(self: &Arc<Self>, house: &House) -> Result<bool, Refused> {
+    pub(super) async fn start(self: &Arc<Self>, setup: &Setup) -> Result<bool, Refused> {
         let _one = self.starting.lock().await;
         if self.runs() {
             return Ok(false);
@@ -91,15 +91,15 @@ impl Container {
             let why = "container is marked for removal and cannot be started";
             return Err(Refused::new(409, why));
         }
-        let born = spawn::born(house, &self.spec).await.map_err(|why| {
+        let spawned = spawn::spawn(setup, &self.spec).await.map_err(|why| {
             Refused::new(
                 400,
                 format!("failed to create shim task: OCI runtime create failed: {why}: unknown"),
             )
         })?;
-        self.line().replace(born.line);
-        self.phase.send_replace(Phase::Running { pid: born.pid, since: now() });
-        tokio::spawn(Arc::clone(self).live(born.process));
+        self.line().replace(spawned.line);
+        self.phase.send_replace(Phase::Running { pid: spawned.pid, since: now() });
+        tokio::spawn(Arc::clone(self).live(spawned.process));
         Ok(true)
     }
 

@@ -1,4 +1,4 @@
-//! All containers.
+//! The list of containers: creates, finds and removes them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,25 +7,25 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::House;
+use super::Setup;
 use super::answer::Refused;
 use super::container::{Container, New};
 use super::image::Image;
 use super::spec;
 
-/// A box that the kernel cannot end in this time is left to it.
+/// How long the stand-in waits for a killed box.
 const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 /// The containers, in the order in which they were made.
 #[derive(Debug)]
-pub(super) struct Registry {
-    pub house: House,
+pub(super) struct Containers {
+    pub setup: Setup,
     containers: Mutex<Vec<Arc<Container>>>,
 }
 
-impl Registry {
-    pub(super) fn new(house: House) -> Self {
-        Self { house, containers: Mutex::default() }
+impl Containers {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self { setup, containers: Mutex::default() }
     }
 
     fn containers(&self) -> MutexGuard<'_, Vec<Arc<Container>>> {
@@ -120,11 +120,11 @@ mod tests {
     use super::*;
     use crate::engine::{IMAGE, NotServing};
 
-    fn registry() -> (tempfile::TempDir, Registry) {
+    fn containers() -> (tempfile::TempDir, Containers) {
         let dir = tempfile::tempdir().unwrap();
         let image = Image::make(&dir.path().join("image")).map_err(|e: NotServing| e.to_string()).unwrap();
-        let registry = Registry::new(House { image, root: dir.path().join("root") });
-        (dir, registry)
+        let containers = Containers::new(Setup { image, root: dir.path().join("root") });
+        (dir, containers)
     }
 
     fn body(labels: Value) -> Value {
@@ -133,35 +133,35 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_used_once_and_free_again() {
-        let (_dir, registry) = registry();
-        let first = registry.create(Some("box-1"), body(json!({}))).unwrap();
-        let refused = registry.create(Some("box-1"), body(json!({}))).unwrap_err();
+        let (_dir, containers) = containers();
+        let first = containers.create(Some("box-1"), body(json!({}))).unwrap();
+        let refused = containers.create(Some("box-1"), body(json!({}))).unwrap_err();
         assert_eq!(refused.answer().status(), 409);
         assert!(format!("{refused:?}").contains("is already in use by container"));
-        assert_eq!(registry.find("/box-1").unwrap().id, first.id);
-        assert_eq!(registry.find(&first.id[..12]).unwrap().id, first.id);
-        registry.remove(&first, false).await.unwrap();
-        assert_eq!(registry.find("box-1").unwrap_err(), Refused::new(404, "No such container: box-1"));
-        assert!(registry.create(Some("box-1"), body(json!({}))).is_ok());
+        assert_eq!(containers.find("/box-1").unwrap().id, first.id);
+        assert_eq!(containers.find(&first.id[..12]).unwrap().id, first.id);
+        containers.remove(&first, false).await.unwrap();
+        assert_eq!(containers.find("box-1").unwrap_err(), Refused::new(404, "No such container: box-1"));
+        assert!(containers.create(Some("box-1"), body(json!({}))).is_ok());
         for bad in ["a", "-ab", "a/b", "a b"] {
-            assert!(registry.create(Some(bad), body(json!({}))).is_err(), "{bad}");
+            assert!(containers.create(Some(bad), body(json!({}))).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn boxes_are_listed_by_the_equality_of_their_labels() {
-        let (_dir, registry) = registry();
+        let (_dir, containers) = containers();
         for (name, install) in [("one", "i-1"), ("two", "i-2"), ("three", "i-1")] {
-            registry.create(Some(name), body(json!({ "lazaret.install": install }))).unwrap();
+            containers.create(Some(name), body(json!({ "lazaret.install": install }))).unwrap();
         }
         let names = |all, filters: &str| {
-            let listed = registry.list(all, filters).unwrap();
+            let listed = containers.list(all, filters).unwrap();
             listed.iter().map(|c| c["Names"][0].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(names(true, r#"{"label":["lazaret.install=i-1"]}"#), ["/three", "/one"]);
         assert_eq!(names(true, r#"{"label":["lazaret.install"]}"#).len(), 3);
         assert_eq!(names(true, r#"{"label":["lazaret.install=i-"]}"#), [""; 0]);
         assert_eq!(names(false, ""), [""; 0], "none of them runs");
-        assert!(registry.list(true, r#"{"color":["red"]}"#).is_err());
+        assert!(containers.list(true, r#"{"color":["red"]}"#).is_err());
     }
 }

@@ -40,13 +40,13 @@ pub(super) fn enter(order: &Order) -> Result<(), Failed> {
     for dir in ["etc", "root", "usr/bin"] {
         make_dir(&root.join(dir))?;
     }
-    make_dir(&inside(root, &spec.working_dir))?;
+    make_dir(&in_root(root, &spec.working_dir))?;
     proc(root)?;
     dev(root, spec.shm_bytes)?;
     bind(&order.image_bin, &root.join("bin"), false)?;
     fs::copy(&order.image_passwd, root.join("etc/passwd")).map_err(|e| format!("etc/passwd: {e}"))?;
     for (target, over) in by_depth(spec) {
-        let target = inside(root, target);
+        let target = in_root(root, target);
         match over {
             Over::Bind { source, writable } => bind(source, &target, writable)?,
             Over::Memory { options } => {
@@ -73,7 +73,7 @@ fn by_depth(spec: &BoxSpec) -> Vec<(&str, Over<'_>)> {
     all
 }
 
-fn inside(root: &Path, target: &str) -> PathBuf {
+fn in_root(root: &Path, target: &str) -> PathBuf {
     root.join(target.trim_start_matches('/'))
 }
 

@@ -1,8 +1,9 @@
-//! PID 1 of a box: makes its root, gives up every right, runs its program, passes signals on and reaps orphans.
+//! PID 1 of a box. It builds the root filesystem, drops all privileges, runs the program, forwards signals and reaps
+//! orphans.
 //!
-//! Its standard input is a socket to the stand-in. The order comes in there, one line of JSON; the answer goes back,
-//! one line; and where the stand-in ends, the socket ends, and with it the box. (A parent-death signal would not do:
-//! the kernel forgets it when the user changes.)
+//! Its standard input is a socket to the stand-in. It reads the order from there and writes the answer back, one line
+//! of JSON each. When the stand-in ends, the socket closes and the box ends. (A parent-death signal would not work: the
+//! kernel forgets it when the user changes.)
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
@@ -26,7 +27,7 @@ const NO_PROGRAM: u8 = 127;
 /// 128 + SIGKILL.
 const KILLED: u8 = 137;
 
-/// Signals that are passed on: those that one sends to a program to tell it something.
+/// The signals that it forwards.
 const PASSED_ON: [(SignalKind, Signal); 6] = [
     (SignalKind::terminate(), Signal::TERM),
     (SignalKind::interrupt(), Signal::INT),
@@ -36,7 +37,7 @@ const PASSED_ON: [(SignalKind, Signal); 6] = [
     (SignalKind::user_defined2(), Signal::USR2),
 ];
 
-/// Lives a box. Called by `engine-stand-in --box`, which nobody calls by hand.
+/// Runs a box. `engine-stand-in --box` calls it.
 pub fn live() -> ExitCode {
     match prepared().and_then(|(order, line, pid)| reign(&order, line, pid)) {
         Ok(code) => ExitCode::from(code),
@@ -47,7 +48,7 @@ pub fn live() -> ExitCode {
     }
 }
 
-/// Everything that needs rights, and then their end. This process has one thread: rights are a thread's.
+/// Does everything that needs privileges, then drops them. Privileges belong to a thread; this process has one.
 fn prepared() -> Result<(Order, UnixStream, i32), String> {
     let own = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("no standard input: {e}"))?;
     let mut line = UnixStream::from(own);
@@ -164,7 +165,7 @@ fn run(spec: &BoxSpec) -> Option<Pid> {
     }
 }
 
-/// Takes in everyone who has died; the program's exit code, if it was among them.
+/// Reaps all dead children. Returns the program's exit code if it was among them.
 fn reap(program: Pid) -> std::io::Result<Option<u8>> {
     loop {
         match wait(WaitOptions::NOHANG) {

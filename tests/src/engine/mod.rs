@@ -1,17 +1,16 @@
-//! A container engine's double, for journeys that need boxes by the dozen and in milliseconds.
+//! An engine stand-in for journeys that need dozens of boxes, each within milliseconds.
 //!
 //! It speaks the calls of the Docker Engine API that the host makes
 //! (<https://docs.docker.com/reference/api/engine/version/v1.41/>), with their answers and their errors, and runs each
 //! box's entrypoint in mount, pid, net, ipc and uts namespaces of its own, around a small root: one static busybox,
 //! `/proc`, a minimal `/dev`, and the spec's mounts.
 //!
-//! **It is no sandbox.** There is no seccomp profile and no cgroup: memory, processors and processes are not limited,
-//! nothing is ever killed for its memory, and the kernel keeps the engine's own word for nothing. It says that it has
-//! seccomp, because it stands in for an engine that does. What a box must hold against an agent is shown by the
-//! journeys on Docker; what the host does with boxes is shown faster here.
+//! **It is no sandbox.** It has no seccomp profile and no cgroup: memory, processors and processes are not limited. It
+//! claims to have seccomp, because it stands in for an engine that does. Journeys on Docker test the sandbox; journeys
+//! on the stand-in test, faster, what the host does with boxes.
 //!
-//! Everything is in memory: containers end when the stand-in ends, as they do without live-restore. It is a process of
-//! its own (`engine-stand-in`), so that it outlives a host that is killed.
+//! Its state is in memory: containers end with the stand-in, as they do without live-restore. It is a process of its
+//! own (`engine-stand-in`), so that it survives the kill of a host.
 
 mod answer;
 mod api;
@@ -40,16 +39,16 @@ pub use dockerd::{Dockerd, unmount_below};
 pub use image::NAME as IMAGE;
 pub use init::live as live_in_box;
 pub use process::StandIn;
-pub use proxy::Between;
+pub use proxy::Proxy;
 
-use containers::Registry;
+use containers::Containers;
 use image::Image;
 
-/// What its boxes lack of the posture, by the names that a host finds: an owner who uses it has accepted that.
+/// The posture lines that its boxes lack. A test's settings accept these gaps.
 pub const LACKS: [&str; 7] =
     ["seccomp", "syscalls", "room-at-once", "memory-limit", "swap-limit", "pids-limit", "cpu-limit"];
 
-/// Why the stand-in does not serve.
+/// Why the stand-in cannot serve.
 #[derive(Debug)]
 pub struct NotServing {
     what: String,
@@ -70,9 +69,9 @@ impl fmt::Display for NotServing {
 
 impl std::error::Error for NotServing {}
 
-/// What a box is made with.
+/// What every container is made from.
 #[derive(Debug)]
-struct House {
+struct Setup {
     image: Image,
     /// An empty directory: each box mounts its root over it, in a mount namespace of its own.
     root: PathBuf,
@@ -81,7 +80,7 @@ struct House {
 /// Serves the API at `socket` until `ended` resolves, then ends every box. `state` is a directory of its own.
 ///
 /// # Errors
-/// When it is not root, there is no static busybox, or it cannot listen.
+/// If it is not root, there is no static busybox, or it cannot listen.
 pub async fn serve(socket: &Path, state: &Path, ended: impl Future<Output = ()>) -> Result<(), NotServing> {
     if !rustix::process::geteuid().is_root() {
         let why = "run the journeys as root, or those on Docker only";
@@ -91,14 +90,14 @@ pub async fn serve(socket: &Path, state: &Path, ended: impl Future<Output = ()>)
     let root = state.join("root");
     std::fs::create_dir_all(&root).map_err(|e| NotServing::new(shown(&root), e))?;
     let image = Image::make(&state.join("image"))?;
-    // Where one stand-in was killed, the next takes its place.
+    // A killed stand-in leaves its socket behind.
     let _ = std::fs::remove_file(socket);
     let listener = UnixListener::bind(socket).map_err(|e| NotServing::new(shown(socket), e))?;
-    let registry = Arc::new(Registry::new(House { image, root }));
+    let containers = Arc::new(Containers::new(Setup { image, root }));
     tokio::select! {
-        () = api::accept(listener, Arc::clone(&registry)) => {}
+        () = api::accept(listener, Arc::clone(&containers)) => {}
         () = ended => {}
     }
-    registry.end_all().await;
+    containers.end_all().await;
     Ok(())
 }

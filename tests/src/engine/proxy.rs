@@ -1,5 +1,5 @@
-//! Somebody between a host and its engine: passes every byte on, hears each call before the engine does, and may do
-//! something just then. So a thing can go between the host's look at it and the engine's use of it, every time.
+//! A proxy between a host and its engine. It forwards every byte and calls a function before each call reaches the
+//! engine: a test can remove something between the host's check and the engine's use of it.
 
 use std::fmt;
 use std::io;
@@ -13,30 +13,30 @@ use tokio::task::JoinHandle;
 
 type Hears = dyn Fn(&str) + Send + Sync;
 
-/// A socket that leads to an engine. Dropped, it is closed.
-pub struct Between {
+/// A socket that leads to an engine. Dropping it closes the socket.
+pub struct Proxy {
     dir: tempfile::TempDir,
     created: Arc<Mutex<Vec<Value>>>,
     accepting: JoinHandle<()>,
 }
 
-impl fmt::Debug for Between {
+impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Between").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Proxy").field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 
-impl Drop for Between {
+impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-impl Between {
-    /// Stands before the engine at `unix:///…`. `hears` is told the first line of each call before the engine is.
+impl Proxy {
+    /// Starts a proxy for the engine at `unix:///…`. `hears` gets the first line of each call before the engine does.
     ///
     /// # Panics
-    /// When it cannot listen.
+    /// If it cannot listen.
     pub fn new(engine: &str, hears: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let engine = PathBuf::from(engine.trim_start_matches("unix://"));
         let opened = tempfile::Builder::new().prefix("lzb-").tempdir().and_then(|dir| {
@@ -52,7 +52,7 @@ impl Between {
         let accepting = tokio::spawn(async move {
             while let Ok((host, _)) = listener.accept().await {
                 let (engine, hears, noted) = (engine.clone(), Arc::clone(&hears), Arc::clone(&noted));
-                // A connection that breaks is for the two sides to notice.
+                // Host and engine notice a broken connection themselves.
                 tokio::spawn(async move { pass(host, &engine, &*hears, &noted).await });
             }
         });
@@ -64,7 +64,7 @@ impl Between {
         format!("unix://{}", self.dir.path().join("s").display())
     }
 
-    /// The bodies of every call that made a container.
+    /// The bodies of the calls that created containers.
     pub fn created(&self) -> Vec<Value> {
         self.created.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -80,7 +80,7 @@ async fn pass(host: UnixStream, engine: &Path, hears: &Hears, created: &Mutex<Ve
             if n == 0 {
                 return to_engine.shutdown().await;
             }
-            // The host asks one thing after the other: a line like a call's can only be the next one.
+            // The host sends one call after the other, so a line like a call's begins the next one.
             if let Some(line) = first_line(&bytes[..n]) {
                 hears(&line);
                 call.clear();
@@ -107,7 +107,7 @@ fn first_line(bytes: &[u8]) -> Option<String> {
     line.ends_with(" HTTP/1.1").then(|| line.to_owned())
 }
 
-/// The whole body of a call that makes a container, once it is there.
+/// The body of a call that creates a container, once it is complete.
 fn made(call: &[u8]) -> Option<Value> {
     let line = first_line(call)?;
     let head = call.windows(4).position(|w| w == b"\r\n\r\n")?;

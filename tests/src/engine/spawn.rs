@@ -1,4 +1,4 @@
-//! A box's birth: a process in namespaces of its own, an order to it, and its report.
+//! Starts a box: a process in namespaces of its own, which gets an order and answers with a report.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -10,10 +10,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-use super::House;
+use super::Setup;
 use super::spec::BoxSpec;
 
-/// What a box's PID 1 is told.
+/// The order to a box's PID 1.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
     /// The directory to mount the root over.
@@ -23,13 +23,13 @@ pub(super) struct Order {
     pub spec: BoxSpec,
 }
 
-/// What it answers.
+/// The answer of PID 1.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
     /// The program was run; the host knows the box's PID 1 by this number.
     Started { pid: i32 },
-    /// The box could not be made.
+    /// The box could not be started.
     Failed(String),
 }
 
@@ -46,32 +46,32 @@ impl Report {
     }
 }
 
-/// The socket to a box's PID 1: where it ends, the box ends.
+/// The socket to a box's PID 1. If it closes, the box ends.
 pub(super) type Line = BufReader<UnixStream>;
 
-/// A box that runs.
+/// A running box.
 #[derive(Debug)]
-pub(super) struct Born {
+pub(super) struct Spawned {
     pub pid: i32,
-    /// `unshare`, which ends as the box's PID 1 ends.
+    /// `unshare`, which ends with the box's PID 1.
     pub process: Child,
     pub line: Line,
 }
 
-/// Makes a box and runs its program.
+/// Starts a box and its program.
 ///
 /// # Errors
-/// Why not, in words for the engine's error.
-pub(super) async fn born(house: &House, spec: &BoxSpec) -> Result<Born, String> {
+/// The text for the engine's error.
+pub(super) async fn spawn(setup: &Setup, spec: &BoxSpec) -> Result<Spawned, String> {
     let failed = |e: io::Error| format!("unable to start the box: {e}");
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
     ours.set_nonblocking(true).map_err(failed)?;
     let mut line = BufReader::new(UnixStream::from_std(ours).map_err(failed)?);
     let mut process = namespaces(theirs).spawn().map_err(failed)?;
     let order = Order {
-        root: house.root.clone(),
-        image_bin: house.image.bin(),
-        image_passwd: house.image.passwd(),
+        root: setup.root.clone(),
+        image_bin: setup.image.bin(),
+        image_passwd: setup.image.passwd(),
         spec: spec.clone(),
     };
     let mut text = serde_json::to_vec(&order).map_err(|e| e.to_string())?;
@@ -82,14 +82,14 @@ pub(super) async fn born(house: &House, spec: &BoxSpec) -> Result<Born, String> 
         line.read_line(&mut report).await
     };
     match (told.await, serde_json::from_str(&report)) {
-        (Ok(_), Ok(Report::Started { pid })) => Ok(Born { pid, process, line }),
+        (Ok(_), Ok(Report::Started { pid })) => Ok(Spawned { pid, process, line }),
         (Ok(_), Ok(Report::Failed(why))) => Err(why),
         _ => Err(last_words(&mut process).await),
     }
 }
 
-/// This same program, in namespaces of its own. It is found by the kernel's name for it: a rebuilt one under the same
-/// path would be another.
+/// This program, in namespaces of its own. It is started through `/proc`, because a rebuilt program could be at its
+/// path by now.
 fn namespaces(line: std::os::unix::net::UnixStream) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--"]);
@@ -100,11 +100,11 @@ fn namespaces(line: std::os::unix::net::UnixStream) -> Command {
     command
 }
 
-/// It ended without a report: what it wrote instead.
+/// What a process wrote to stderr before it ended without a report.
 async fn last_words(process: &mut Child) -> String {
     let mut text = String::new();
     if let Some(stderr) = &mut process.stderr {
-        // What cannot be read is not told.
+        // A failed read leaves the text shorter.
         let _ = stderr.read_to_string(&mut text).await;
     }
     format!("unable to start the box: {}", text.trim())

@@ -1,25 +1,27 @@
-//! Parts B and C, what is no single system call: places, memory, processes, networks, the gateway, not ending.
+//! Attacks of parts B and C that take more than one system call: the filesystem, resources, networks, the gateway, and
+//! boxes that do not end.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::expectations::{ENDED, Need, Seen};
+use super::expectations::{ENDED, Expectation, Seen};
 use super::files::{every_fact_is_refused, nothing_of_the_host_was_read, the_log_is_printable};
 use super::table::Case;
 use crate::model::KEY;
-use Need::{Check, Errno, Fact, Quiet};
+use Expectation::{Check, Errno, Fact, Quiet};
 
 pub fn cases() -> Vec<Case> {
-    let mut all = places();
-    all.extend(hogs());
+    let mut all = filesystem();
+    all.extend(host_views());
+    all.extend(resources());
     all.extend(networks());
     all.extend(gateway());
     all.extend(ends());
     all
 }
 
-fn places() -> Vec<Case> {
+fn filesystem() -> Vec<Case> {
     let (own, shared) = (Case::own, Case::shared);
     vec![
         own(
@@ -57,13 +59,13 @@ fn places() -> Vec<Case> {
         own(
             "b5_session_without_end",
             "the transcripts' place is filled",
-            filled("told", |seen| told_of(seen, "transcripts")),
+            filled("told", |seen| expect_notice(seen, "transcripts")),
         )
         .with("limits.idle_window = 0\nlimits.session_mib = 16"),
         own(
             "b5_a_file_without_a_name",
             "a file grows that is in no directory any more",
-            vec![Need::Ended(ENDED), Check("", |seen| told_of(seen, "filled its workspace"))],
+            vec![Expectation::Ended(ENDED), Check("", |seen| expect_notice(seen, "filled its workspace"))],
         )
         .with("limits.idle_window = 0\nlimits.workspace_mib = 64"),
         own(
@@ -82,6 +84,13 @@ fn places() -> Vec<Case> {
             "loops, links to /, sockets, newlines and 400 directories in each other",
             vec![Fact("depth", |n| n.as_u64().is_some_and(|n| n >= 100)), Quiet],
         ),
+    ]
+}
+
+/// What the box sees of the host: sockets, devices, kernel files, keys, other processes.
+fn host_views() -> Vec<Case> {
+    let shared = Case::shared;
+    vec![
         shared(
             "c11_no_engine_socket",
             "every socket that the box can see",
@@ -146,7 +155,7 @@ fn places() -> Vec<Case> {
     ]
 }
 
-fn hogs() -> Vec<Case> {
+fn resources() -> Vec<Case> {
     let own = Case::own;
     vec![
         own(
@@ -192,7 +201,7 @@ fn hogs() -> Vec<Case> {
         own(
             "c3_a_turn_without_end",
             "a turn of a minute, where four seconds are allowed, that does not hear",
-            vec![Need::Ended("longer than its time limit")],
+            vec![Expectation::Ended("longer than its time limit")],
         )
         .with("limits.idle_window = 0\nlimits.turn = \"4s\""),
         own("c4_output_flood", "32 MiB on standard output", vec![Check("log capped", engine_log_is_small)])
@@ -342,12 +351,12 @@ fn ends() -> Vec<Case> {
         own(
             "c22_close_and_sigterm_are_ignored",
             "a box that hears neither _close nor SIGTERM",
-            vec![Check("gone in 20 s", |seen| gone_within(seen, 25))],
+            vec![Check("gone in 20 s", |seen| wait_until_gone(seen, 25))],
         ),
         own(
             "c22_children_that_outlive",
             "children in process groups of their own",
-            vec![Fact("started", |n| *n == 5), Check("gone with the box", no_child_lives)],
+            vec![Fact("started", |n| *n == 5), Check("gone with the box", no_child_survives)],
         )
         .words("{canary}"),
         own(
@@ -366,22 +375,22 @@ fn ends() -> Vec<Case> {
     ]
 }
 
-fn filled(word: &'static str, more: super::expectations::Check) -> Vec<Need> {
-    // A quota answers with ENOSPC or EDQUOT; where there is none, a watchdog ends the box, and what went beyond is
-    // taken back.
+fn filled(word: &'static str, more: super::expectations::Check) -> Vec<Expectation> {
+    // A quota answers with ENOSPC or EDQUOT. Without a quota, a watchdog ends the box and removes what exceeds the
+    // limit.
     let stopped = |seen: &Seen| match seen.facts.is_null() {
-        true => Need::Ended(ENDED).met(seen),
+        true => Expectation::Ended(ENDED).met(seen),
         false => Errno("errno", &[28, 122]).met(seen),
     };
     vec![Check("stopped", stopped), Check(word, more)]
 }
 
-fn told_of(seen: &Seen, words: &str) -> Result<(), String> {
+fn expect_notice(seen: &Seen, words: &str) -> Result<(), String> {
     let told = seen.heard.iter().any(|text| text.contains(words)) || !seen.facts.is_null();
     if told { Ok(()) } else { Err(format!("the chat was told {:?}", seen.heard)) }
 }
 
-/// No more than the limit stays in the workspace, once the newest files were taken back.
+/// Checks that the workspace holds no more than the limit after the newest files were removed.
 pub(super) fn left(seen: &Seen, mib: u64) -> Result<(), String> {
     let began = Instant::now();
     loop {
@@ -402,7 +411,7 @@ pub(super) fn is_empty(value: &Value) -> bool {
 }
 
 fn own_socket(path: &Value) -> bool {
-    // What earlier cases bound themselves is the box's own.
+    // Sockets that earlier cases bound belong to the box.
     let own = ["/run/lazaret/", "/workspace/", "/ipc/from-agent/", "/tmp/", "@"];
     path.as_str()
         .is_some_and(|path| path == "/gateway.sock" || own.iter().any(|place| path.starts_with(place)))
@@ -422,7 +431,7 @@ fn big_file_is_bounded(seen: &Seen) -> Result<(), String> {
 
 fn no_other_group_is_named(seen: &Seen) -> Result<(), String> {
     let roots = seen.list("roots");
-    let install = std::fs::read_to_string(seen.harbour.root().join("state/install")).unwrap_or_default();
+    let install = std::fs::read_to_string(seen.harness.root().join("state/install")).unwrap_or_default();
     let foreign = roots.iter().find(|root| {
         ["neighbour", "/c1", "/home/", "group.toml"].iter().any(|word| root.contains(word))
             || (!install.trim().is_empty() && root.contains(install.trim()))
@@ -434,18 +443,18 @@ fn no_other_group_is_named(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// From outside: what the engine knows and logged of the box.
+/// Checks from outside that neither the engine's description nor its log of the box holds a key.
 fn no_key_outside(seen: &Seen) -> Result<(), String> {
-    for name in seen.harbour.boxes_of(&seen.quay.group) {
+    for name in seen.harness.boxes_of(&seen.test_group.group) {
         for verb in ["inspect", "logs"] {
-            let output = seen.harbour.docker().args([verb, &name]).output().map_err(|e| e.to_string())?;
+            let output = seen.harness.docker().args([verb, &name]).output().map_err(|e| e.to_string())?;
             let text = [output.stdout, output.stderr].concat();
             if text.windows(KEY.len()).any(|window| window == KEY.as_bytes()) {
                 return Err(format!("the key stands in docker {verb}"));
             }
         }
     }
-    if seen.harbour.world.log().contains(KEY) {
+    if seen.harness.world.log().contains(KEY) {
         Err("the key stands in the host's log".to_owned())
     } else {
         Ok(())
@@ -460,7 +469,7 @@ fn out_of_memory_is_told(seen: &Seen) -> Result<(), String> {
     resumed(seen)
 }
 
-/// A turn whose box died is taken up by the next, or ends with a notice; nobody waits for ever.
+/// Checks that the next box continues a turn whose box died, or that the turn ended with a notice.
 pub(super) fn resumed(seen: &Seen) -> Result<(), String> {
     let told = seen.heard.iter().any(|text| text.starts_with("[lazaret]"));
     if seen.resumed || told { Ok(()) } else { Err(format!("the turn was not taken up: {}", seen.facts)) }
@@ -476,20 +485,20 @@ fn one_processor(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// What the engine keeps of the box's output on the host's disk.
+/// Checks how much of the box's output the engine keeps on the host's disk.
 fn engine_log_is_small(seen: &Seen) -> Result<(), String> {
     let kib = seen.facts["kib"].as_u64().unwrap_or(0);
-    let names = seen.harbour.boxes_of(&seen.quay.group);
+    let names = seen.harness.boxes_of(&seen.test_group.group);
     let Some(name) = names.first() else { return Err("the box is gone".to_owned()) };
     let inspected = seen
-        .harbour
+        .harness
         .docker()
         .args(["inspect", "--format", "{{.Id}} {{.HostConfig.LogConfig}}", name])
         .output()
         .map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&inspected.stdout).into_owned();
     let id = text.split(' ').next().unwrap_or_default();
-    let output = seen.harbour.docker().args(["info", "--format", "{{.DockerRootDir}}"]).output();
+    let output = seen.harness.docker().args(["info", "--format", "{{.DockerRootDir}}"]).output();
     let root = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
     let dir = std::path::Path::new(&root).join("containers").join(id);
     let (mut bytes, mut dirs) = (0, vec![dir.clone()]);
@@ -509,7 +518,7 @@ fn engine_log_is_small(seen: &Seen) -> Result<(), String> {
 }
 
 fn no_forged_line(seen: &Seen) -> Result<(), String> {
-    let forged = seen.harbour.world.log().lines().any(|line| {
+    let forged = seen.harness.world.log().lines().any(|line| {
         line.contains("code=\"ipc.forged\"")
             && !line.contains("said")
             && line.trim_start().starts_with("WARN")
@@ -517,9 +526,9 @@ fn no_forged_line(seen: &Seen) -> Result<(), String> {
     if forged { Err("a box has written a line of the host's log".to_owned()) } else { resumed(seen) }
 }
 
-/// The provider saw the host's key, the group's model, the host's limit, and nothing of the box's.
+/// Checks that the provider got the host's key, the group's model and the host's limit, and none of the box's headers.
 fn what_the_provider_saw(seen: &Seen) -> Result<(), String> {
-    let requests = seen.harbour.world.model.requests();
+    let requests = seen.harness.world.model.requests();
     let text = |r: &crate::model::Recorded| r.body["messages"].to_string();
     let Some(request) = requests.iter().rev().find(|r| text(r).contains("attack headers")) else {
         return Err("no request reached the provider".to_owned());
@@ -535,10 +544,10 @@ fn what_the_provider_saw(seen: &Seen) -> Result<(), String> {
     if right { Ok(()) } else { Err(format!("the provider was asked for {}", request.body)) }
 }
 
-fn gone_within(seen: &Seen, seconds: u64) -> Result<(), String> {
+fn wait_until_gone(seen: &Seen, seconds: u64) -> Result<(), String> {
     let began = Instant::now();
     loop {
-        let boxes = seen.harbour.boxes_of(&seen.quay.group);
+        let boxes = seen.harness.boxes_of(&seen.test_group.group);
         if boxes.is_empty() {
             return Ok(());
         }
@@ -549,10 +558,10 @@ fn gone_within(seen: &Seen, seconds: u64) -> Result<(), String> {
     }
 }
 
-/// The children bear the install's path on their command line, which no process outside a box of this case does.
-fn no_child_lives(seen: &Seen) -> Result<(), String> {
-    gone_within(seen, 25)?;
-    let mark = seen.harbour.root().join("canary-of-the-host").to_string_lossy().into_owned();
+/// The children have the install's path on their command line. No process outside this case's boxes has it.
+fn no_child_survives(seen: &Seen) -> Result<(), String> {
+    wait_until_gone(seen, 25)?;
+    let mark = seen.harness.root().join("canary-of-the-host").to_string_lossy().into_owned();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         if line.windows(mark.len()).any(|window| window == mark.as_bytes()) {

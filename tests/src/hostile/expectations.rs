@@ -1,43 +1,43 @@
-//! What a case may require, and how it is seen.
+//! What a case can require, and how each requirement is checked.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::harness::{Harbour, Quay};
+use super::harness::{Harness, TestGroup};
 
-/// How a notice says that a box took more than it may.
+/// The words with which a notice says that a box exceeded a limit.
 pub const ENDED: &str = "I ended the agent's box";
 
-/// A requirement of a case's own, in code: why it is broken, where it is.
+/// A requirement as code. The error says why it is not met.
 pub type Check = fn(&Seen) -> Result<(), String>;
 
-/// One thing that is required.
+/// One requirement.
 #[derive(Clone, Copy)]
-pub enum Need {
-    /// The operator is told this code, in a log line of the run; and it is counted.
+pub enum Expectation {
+    /// The host logs this error code for the run and counts it.
     Code(&'static str),
-    /// One of these, where more than one answer is right.
+    /// The host logs and counts one of these codes.
     AnyCode(&'static [&'static str]),
     /// The kernel answered the box with one of these error numbers.
     Errno(&'static str, &'static [i64]),
-    /// The box's report says so.
+    /// The box's report holds a value that passes the test.
     Fact(&'static str, fn(&Value) -> bool),
-    /// The host took everything away that lay in the letter directory.
+    /// The host removed everything from the letter directory.
     Gone,
-    /// The chat heard nothing but the report.
+    /// The chat got nothing but the report.
     Quiet,
-    /// The run was ended, and the chat was told so in a notice with these words.
+    /// The host ended the run, and a notice with these words told the chat.
     Ended(&'static str),
-    /// `status` names no loss of this line of the posture for the group: the kernel was seen to keep it.
+    /// `status` names no gap in this line of the posture for the group: the probe saw the kernel enforce it.
     Kept(&'static str),
-    /// Something else; the word is for the table.
+    /// A requirement as code, with its words for the table.
     Check(&'static str, Check),
 }
 
-impl Need {
-    /// It in a word.
+impl Expectation {
+    /// The requirement in a few words.
     pub fn word(&self) -> String {
         match self {
             Self::Code(code) => (*code).to_owned(),
@@ -85,7 +85,7 @@ impl Need {
     }
 }
 
-/// An error number by its name.
+/// The name of an error number.
 pub fn name_of(errno: i64) -> String {
     let name = match errno {
         0 => "success",
@@ -113,32 +113,32 @@ pub fn name_of(errno: i64) -> String {
     name.to_owned()
 }
 
-/// What a case has left behind.
+/// What a case left behind: the input of every requirement.
 pub struct Seen<'a> {
     /// The host and its groups.
-    pub harbour: &'a Harbour,
+    pub harness: &'a Harness,
     /// The case's group.
-    pub quay: &'a Quay,
-    /// The box's report; nothing where it was ended before it could report.
+    pub test_group: &'a TestGroup,
+    /// The box's report; null if the box ended before it could report.
     pub facts: Value,
-    /// Whether the report is of a box that came after one that was ended.
+    /// Whether the report is from a box that replaced one that had ended.
     pub resumed: bool,
-    /// What the chat heard beside the report, in order.
+    /// The chat's texts without the report, in order.
     pub heard: Vec<String>,
-    /// The host's log lines of the group's runs, since the case began.
+    /// The host's log lines about the group's runs since the case began.
     pub log: String,
-    /// By how much each counter of the store has grown. Cases run beside each other: it is at least this case's part.
+    /// The growth of each counter of the store. Cases run in parallel, so others may have added to it.
     pub counted: BTreeMap<String, i64>,
-    /// Lines of the posture that `status` names as lost for the group; of a case that differs under the runtime alone.
+    /// The posture gaps that `status` names for the group. Filled only for cases that differ under the runtime.
     pub lost: Vec<String>,
-    /// By how much the host's memory has grown, in KiB.
+    /// The growth of the host's memory in KiB.
     pub grown: i64,
-    /// By how much its log has grown, in bytes.
+    /// The growth of the host's log in bytes.
     pub logged: usize,
 }
 
 impl Seen<'_> {
-    /// The host's memory has grown by no more than this, in KiB.
+    /// Checks that the host's memory has grown by at most `kib`.
     pub fn grew_less(&self, kib: i64) -> Result<(), String> {
         if self.grown <= kib { Ok(()) } else { Err(format!("the host grew by {} KiB", self.grown)) }
     }
@@ -152,7 +152,7 @@ impl Seen<'_> {
                 self.lines()
             ));
         };
-        // A number that never came is no refusal.
+        // A gap in the numbers is logged and not counted as a refusal.
         let counted = *code == "ipc.gap" || self.counted.get(*code).is_some_and(|by| *by > 0);
         counted.then_some(()).ok_or_else(|| format!("{code} was told and not counted: {:?}", self.counted))
     }
@@ -178,17 +178,17 @@ impl Seen<'_> {
 
     /// The folder of the group's run directories.
     pub fn ipc(&self) -> PathBuf {
-        self.harbour.root().join("state/ipc").join(&self.quay.group)
+        self.harness.root().join("state/ipc").join(&self.test_group.group)
     }
 
     /// The folder of the copies of its letters.
     pub fn letters(&self) -> PathBuf {
-        self.harbour.root().join("state/letters").join(&self.quay.group)
+        self.harness.root().join("state/letters").join(&self.test_group.group)
     }
 
     /// The group's workspace.
     pub fn workspace(&self) -> PathBuf {
-        self.harbour.root().join("state/workspaces").join(&self.quay.group)
+        self.harness.root().join("state/workspaces").join(&self.test_group.group)
     }
 
     /// A list of strings in the report.
@@ -196,7 +196,7 @@ impl Seen<'_> {
         self.facts[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
-    /// How often the chat heard a text.
+    /// How many texts of the chat contain `words`.
     pub fn times(&self, words: &str) -> usize {
         self.heard.iter().filter(|text| text.contains(words)).count()
     }

@@ -1,13 +1,21 @@
-//! Part A, the files: what stands where a letter should.
+//! Attacks of part A: files of every kind in a letter's place.
 
-use super::expectations::{Need, Seen};
+use super::expectations::{Expectation, Seen};
 use super::table::Case;
-use Need::{AnyCode, Check, Code, Errno, Fact, Gone, Quiet};
+use Expectation::{AnyCode, Check, Code, Errno, Fact, Gone, Quiet};
 
-/// Error numbers of a kernel that refuses.
+/// Error numbers with which a kernel refuses.
 pub const DENIED: &[i64] = &[1, 13, 38];
 
 pub fn cases() -> Vec<Case> {
+    let mut all = file_types();
+    all.extend(sizes_and_races());
+    all.extend(names_and_modes());
+    all
+}
+
+/// Links, FIFOs, sockets, directories and devices in a letter's place.
+fn file_types() -> Vec<Case> {
     let own = Case::own;
     let link = || vec![Code("ipc.not_regular"), Gone, Quiet, Check("", nothing_of_the_host_was_read)];
     vec![
@@ -56,12 +64,12 @@ pub fn cases() -> Vec<Case> {
         own(
             "a7_directory_with_files",
             "a letter is a directory that cannot be unlinked",
-            vec![Code("ipc.not_regular"), Quiet, Check("told once", told_seldom)],
+            vec![Code("ipc.not_regular"), Quiet, Check("told once", logged_at_most_thrice)],
         ),
         own(
             "a7_directory_without_a_number",
             "a directory with files under a name that is no letter's",
-            vec![Code("ipc.name"), Quiet, Check("told once", told_seldom)],
+            vec![Code("ipc.name"), Quiet, Check("told once", logged_at_most_thrice)],
         ),
         own(
             "a8_character_device",
@@ -75,6 +83,13 @@ pub fn cases() -> Vec<Case> {
             vec![Errno("chown", DENIED), Check("never root's", nothing_of_roots)],
         ),
         own("a10_file_capability", "a file is given capabilities", vec![Errno("errno", DENIED)]),
+    ]
+}
+
+/// Letters of every size, and letters that change while the host reads them.
+fn sizes_and_races() -> Vec<Case> {
+    let own = Case::own;
+    vec![
         own(
             "a11_sparse_file",
             "a letter claims 400 MiB and takes none",
@@ -121,6 +136,13 @@ pub fn cases() -> Vec<Case> {
             "letters are written over while they are read: what is kept is what was said",
             vec![Gone, Check("one read", said_is_what_was_kept)],
         ),
+    ]
+}
+
+/// Names, modes, and letters that are written, replaced or removed in the wrong way.
+fn names_and_modes() -> Vec<Case> {
+    let own = Case::own;
+    vec![
         own(
             "a24_a_name_of_every_kind",
             "newlines, escapes, -rf, ..%2f, no UTF-8, 255 bytes, foreign digits",
@@ -171,7 +193,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// What a reader that follows a link would have kept: `rejected/` holds the bytes of what was read and refused.
+/// Checks that the host kept no bytes of its own files. A reader that follows a link would have copied them to
+/// `rejected/`, which holds what was read and refused.
 pub fn nothing_of_the_host_was_read(seen: &Seen) -> Result<(), String> {
     let mut dirs = vec![seen.letters()];
     while let Some(dir) = dirs.pop() {
@@ -193,7 +216,7 @@ pub fn nothing_of_the_host_was_read(seen: &Seen) -> Result<(), String> {
     if leaked { Err("a host's file stands in the log".to_owned()) } else { Ok(()) }
 }
 
-/// Every fact is an error number, and none is 0.
+/// Checks that every fact is an error number other than 0.
 pub fn every_fact_is_refused(seen: &Seen) -> Result<(), String> {
     let facts = seen.facts.as_object().ok_or("the box said nothing")?;
     let done: Vec<&String> = facts.iter().filter(|(_, errno)| **errno == 0).map(|(name, _)| name).collect();
@@ -202,15 +225,15 @@ pub fn every_fact_is_refused(seen: &Seen) -> Result<(), String> {
 
 fn refused_or_not_made(seen: &Seen) -> Result<(), String> {
     if seen.facts["made"] == 0 {
-        Need::Code("ipc.not_regular").met(seen)
+        Expectation::Code("ipc.not_regular").met(seen)
     } else {
-        Need::Errno("made", DENIED).met(seen)
+        Expectation::Errno("made", DENIED).met(seen)
     }
 }
 
-fn told_seldom(seen: &Seen) -> Result<(), String> {
+fn logged_at_most_thrice(seen: &Seen) -> Result<(), String> {
     let told = seen.log.lines().filter(|line| line.contains(" refused")).count();
-    // Passes come with every letter and every second; one thing is one line, with room for a second look.
+    // The host looks at the directory with every letter and every second, and must not log the same file each time.
     if told <= 3 { Ok(()) } else { Err(format!("one directory was refused {told} times")) }
 }
 
@@ -227,7 +250,7 @@ pub fn nothing_was_refused(seen: &Seen) -> Result<(), String> {
     if seen.log.contains("refused") { Err(format!("refused:\n{}", seen.log)) } else { Ok(()) }
 }
 
-/// Each letter that was said has a copy with the very text.
+/// Checks that each text in the chat is the text of a kept letter.
 fn said_is_what_was_kept(seen: &Seen) -> Result<(), String> {
     let mut kept = Vec::new();
     for run in std::fs::read_dir(seen.letters()).into_iter().flatten().flatten() {
@@ -248,9 +271,9 @@ fn said_is_what_was_kept(seen: &Seen) -> Result<(), String> {
     if numbers.len() == said { Ok(()) } else { Err(format!("a letter was said twice: {rounds:?}")) }
 }
 
-/// No byte of a name reaches the operator's terminal as it is.
+/// Checks that no control character of a name reaches the operator's terminal.
 pub fn the_log_is_printable(seen: &Seen) -> Result<(), String> {
-    let log = seen.harbour.world.log();
+    let log = seen.harness.world.log();
     let odd = log.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
     match odd {
         Some(c) => Err(format!("the log holds {c:?}")),
@@ -262,15 +285,15 @@ pub fn the_log_is_printable(seen: &Seen) -> Result<(), String> {
 }
 
 fn one_way_or_the_other(seen: &Seen) -> Result<(), String> {
-    // A host that is root reads it; another cannot, and must not wait for it.
+    // A host that runs as root reads it. Another host cannot, and must not wait for it.
     if seen.times("unreadable") == 1 {
         Ok(())
     } else {
-        Need::AnyCode(&["ipc.io", "ipc.not_regular"]).met(seen)
+        Expectation::AnyCode(&["ipc.io", "ipc.not_regular"]).met(seen)
     }
 }
 
-/// The run's directories go with its box, whatever stands in them.
+/// Waits until the host has removed the run's directories.
 pub fn nothing_is_left_of_the_run(seen: &Seen) -> Result<(), String> {
     let mut left = Vec::new();
     for _ in 0..300 {

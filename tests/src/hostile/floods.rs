@@ -1,9 +1,9 @@
-//! Too much of what a box may write: each budget ends the box with a notice, or is a limit that holds.
+//! Floods: a box writes too much. Each budget ends the box with a notice, or is a limit that holds.
 
-use super::expectations::{ENDED, Need, Seen};
+use super::expectations::{ENDED, Expectation, Seen};
 use super::files::nothing_is_left_of_the_run;
 use super::table::Case;
-use Need::{Check, Code, Ended, Fact, Gone, Quiet};
+use Expectation::{Check, Code, Ended, Fact, Gone, Quiet};
 
 pub fn cases() -> Vec<Case> {
     let own = Case::own;
@@ -29,7 +29,7 @@ pub fn cases() -> Vec<Case> {
             "a19_interim_messages",
             "interim replies without end",
             vec![Check("ipc.rate, <= 100 heard", |seen| {
-                Need::AnyCode(&["ipc.rate", "ipc.flood"]).met(seen)?;
+                Expectation::AnyCode(&["ipc.rate", "ipc.flood"]).met(seen)?;
                 at_most(seen.times("message "), 100, "messages reached the chat")
             })],
         ),
@@ -72,13 +72,12 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Where the host may mount, the box meets the end of a filesystem of its own and can make room; elsewhere a watchdog
-/// ends it.
+/// If the host may mount, the box fills a filesystem of its own and can free space. Otherwise a watchdog ends the box.
 fn ended_or_full(seen: &Seen) -> Result<(), String> {
     match seen.facts["errno"].as_i64() {
         Some(28) => Ok(()),
         Some(_) => Err(format!("nothing stopped it: {}", seen.facts)),
-        None => Need::Ended(ENDED).met(seen),
+        None => Expectation::Ended(ENDED).met(seen),
     }
 }
 
@@ -90,7 +89,7 @@ fn log_is_bounded(seen: &Seen) -> Result<(), String> {
     at_most(seen.logged, 256 << 10, "bytes of log")
 }
 
-/// The host's letters to the group, by their copies: what a box can make it write.
+/// Counts the host's letters to the group: a box must not make it write without limit.
 fn answers(seen: &Seen) -> usize {
     let runs = std::fs::read_dir(seen.letters()).into_iter().flatten().flatten();
     let letters =
@@ -103,11 +102,11 @@ fn answers_are_bounded(seen: &Seen) -> Result<(), String> {
 }
 
 fn requests_are_bounded(seen: &Seen) -> Result<(), String> {
-    Need::Code("ipc.rate").met(seen)?;
+    Expectation::Code("ipc.rate").met(seen)?;
     answers_are_bounded(seen)
 }
 
-/// What a flood left is removed with its run: nothing of it may be there for long.
+/// Waits until the host has removed the flood's files with the run.
 fn few_files_are_left(seen: &Seen) -> Result<(), String> {
     let mut left = 0;
     for _ in 0..200 {
@@ -120,7 +119,7 @@ fn few_files_are_left(seen: &Seen) -> Result<(), String> {
     Err(format!("{left} files are left"))
 }
 
-/// Everything below a directory.
+/// Counts everything below a directory.
 pub fn count(dir: &std::path::Path) -> usize {
     let (mut seen, mut dirs) = (0, vec![dir.to_owned()]);
     while let Some(dir) = dirs.pop() {

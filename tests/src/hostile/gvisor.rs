@@ -1,21 +1,21 @@
-//! gVisor: what is required of a case where its kernel answers instead of the host's, and its answer is another.
+//! What a case requires under gVisor, if gVisor's kernel answers differently from Linux.
 //!
-//! Three things are told apart. Another answer that is as safe is an error number, or "done" by a kernel that has
-//! nothing of the host's to give: then the host looks at the processes that serve the box ([`confined`]). A limit
-//! that counts other things than Linux does must be kept all the same ([`Need::Kept`]). And a limit that is lost must
-//! be a loss that `status` names ([`Case::by_loss`]): with the box's processes in no control group nobody counts. A
-//! case that is not here has one requirement under every runtime.
+//! There are three kinds of difference. An answer that is as safe: another error number, or success by a kernel that
+//! holds nothing of the host; then the test looks at the processes that serve the box ([`confined`]). A limit that
+//! counts differently must be enforced all the same ([`Expectation::Kept`]). A limit that is not enforced must be a gap
+//! that `status` names ([`Case::by_loss`]). A case that is not listed here has the same requirement under every
+//! runtime.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::boxes::{is_empty, left, resumed};
-use super::expectations::{ENDED, Need, Seen};
+use super::expectations::{ENDED, Expectation, Seen};
 use super::table::Case;
-use Need::{AnyCode, Check, Code, Errno, Fact, Gone, Kept, Quiet};
+use Expectation::{AnyCode, Check, Code, Errno, Fact, Gone, Kept, Quiet};
 
-/// What gVisor is called: its name, and what other set-ups of it begin with.
+/// gVisor's name; the names of its other set-ups begin with it.
 const RUNSC: &str = "runsc";
 
 const EBADF: i64 = 9;
@@ -24,7 +24,7 @@ const EINVAL: i64 = 22;
 const EOPNOTSUPP: i64 = 95;
 const EAFNOSUPPORT: i64 = 97;
 
-/// Calls that gVisor refuses with another number than a filter of the host's would.
+/// Calls that gVisor refuses with another error number than the host's filter.
 const REFUSED: &[(&[&str], i64)] = &[
     // Its network knows unix, inet, inet6, netlink and packet sockets, whatever is asked for.
     (
@@ -42,7 +42,7 @@ const REFUSED: &[(&[&str], i64)] = &[
         ],
         EAFNOSUPPORT,
     ),
-    // It does not have these, and says so with more numbers than one.
+    // gVisor does not implement these, and answers with different numbers.
     (&["a10_file_capability", "c13_name_to_handle_at", "c13_open_by_handle_at", "c13_setns"], EOPNOTSUPP),
     (&["c13_perf_event_open"], ENODEV),
     (
@@ -57,7 +57,7 @@ const REFUSED: &[(&[&str], i64)] = &[
     (&["c14_io_uring_enter"], EBADF),
 ];
 
-/// Calls that gVisor grants, of what is its own: namespaces, device nodes, priorities, a kernel's log that it made up.
+/// Calls that gVisor performs inside its own kernel: namespaces, device nodes, priorities, an invented kernel log.
 const GRANTED: &[&str] = &[
     "c13_clone_user",
     "c13_mbind",
@@ -74,7 +74,7 @@ const GRANTED: &[&str] = &[
     "c15_nice",
 ];
 
-/// The case, with what is required of it under gVisor where that is another thing.
+/// Adds gVisor's requirements to a case.
 pub fn answers(case: Case) -> Case {
     if let Some((_, errno)) = REFUSED.iter().find(|(names, _)| names.contains(&case.name)) {
         let answer: &'static [i64] = std::slice::from_ref(errno);
@@ -84,41 +84,41 @@ pub fn answers(case: Case) -> Case {
         return case.under(RUNSC, vec![Errno("errno", &[0]), Check("confined", confined)]);
     }
     match case.name {
-        // A FIFO or a socket in a mount is in gVisor's memory: the number is left out, as far as the host can see.
+        // gVisor keeps a FIFO or a socket of a mount in its memory: the host sees a missing number.
         "a6_fifo" | "a7_socket" => case.under(
             RUNSC,
             vec![Fact("made", |n| *n == 0), Code("ipc.gap"), Quiet, Check("not on the host", nothing_odd)],
         ),
-        // Each call is several on the host, so that the noise lasts: then the box is ended for it.
+        // Each call becomes several on the host, so the noise lasts, and the host may end the box for it.
         "a31_inotify_queue_overflows" => {
             case.under(RUNSC, vec![Check("goes on, or is ended for its noise", quiet_or_noisy)])
         }
-        // The file is root's for the moment between its making and its handing over to the box's user.
+        // The file belongs to root for a moment, until gVisor gives it to the box's user.
         "a34_written_in_place" => {
             case.under(RUNSC, vec![AnyCode(&["ipc.json", "ipc.schema", "ipc.owner"]), Gone, Quiet])
         }
         "b5_room_without_writing" => case.by_loss(
             RUNSC,
             "room-at-once",
-            vec![Need::Ended(ENDED), Check("the limit is left", |seen| left(seen, 64))],
+            vec![Expectation::Ended(ENDED), Check("the limit is left", |seen| left(seen, 64))],
         ),
         "c1_fork_bomb" => case
             .by_loss(RUNSC, "pids-limit", vec![Check("goes on", bounded_or_over)])
             .under(RUNSC, vec![Kept("pids-limit"), Check("ended, and goes on", few_or_over)]),
-        // Threads that sleep are gVisor's memory alone: the host counts those that run.
+        // Sleeping threads exist in gVisor's memory only: the host counts the running ones.
         "c1_thread_bomb" => case
             .by_loss(RUNSC, "pids-limit", vec![Check("goes on", bounded_or_over)])
             .under(RUNSC, vec![Kept("pids-limit"), Kept("memory-limit"), Check("goes on", bounded_or_over)]),
-        // The box's memory is one process of the host's: when it is out, the box ends and not a child. The engine may
-        // hear of that end before it hears why.
+        // The box is one process of the host: out of memory ends the box and not a child. The engine may learn of the
+        // end before it learns the reason.
         "c2_memory_bomb" | "c2_memory_bomb_in_a_child" => case
             .by_loss(RUNSC, "memory-limit", vec![Check("goes on", bounded_or_over)])
             .under(RUNSC, vec![Kept("memory-limit"), Check("ended, and goes on", killed)]),
-        // gVisor's clocks count time that was wanted; what was given, the host's kernel knows.
+        // gVisor's clocks count requested time. The host's kernel knows the granted time.
         "c3_processor_spin" => case
             .by_loss(RUNSC, "cpu-limit", vec![Check("goes on", bounded_or_over)])
             .under(RUNSC, vec![Kept("cpu-limit"), Check("held back", held_back)]),
-        // Its memory filesystems take a size and no number of names: those count to the box's memory.
+        // Its memory filesystems have a size limit and no limit of names: names count as the box's memory.
         "c5_names_in_tmp" => {
             case.by_loss(RUNSC, "memory-filesystems", vec![Check("goes on", bounded_or_over)])
         }
@@ -140,7 +140,7 @@ pub fn answers(case: Case) -> Case {
                 Check("the host's killer is not moved", no_process_is_spared),
             ],
         ),
-        // More than is required elsewhere: it tells no source at all.
+        // gVisor shows no mount source at all, which is stricter than required.
         "c16_host_paths_tell_nothing" => case.under(RUNSC, vec![Fact("roots", is_empty)]),
         _ => case,
     }
@@ -150,19 +150,19 @@ fn only_gvisors_own(value: &serde_json::Value) -> bool {
     value.as_array().is_some_and(|all| all.iter().all(|path| path == "/dev/fuse" || path == "/dev/net/tun"))
 }
 
-/// A bomb that gVisor's kernel holds, or dies of: then the next box takes the turn up.
+/// A bomb that gVisor's kernel survives, or dies of: then the next box continues the turn.
 fn bounded_or_over(seen: &Seen) -> Result<(), String> {
     let reported = seen.facts.is_object() && !seen.resumed;
     if reported { Ok(()) } else { resumed(seen) }
 }
 
-/// The same of processes, of which the host counts twelve tasks and more for each: 64 are asked for.
+/// The same with processes. The host counts twelve tasks or more for each; the limit is 64.
 fn few_or_over(seen: &Seen) -> Result<(), String> {
     let many = seen.facts["processes"].as_u64().filter(|n| *n >= 64 * 12 + 128);
     many.map_or_else(|| bounded_or_over(seen), |n| Err(format!("{n} processes were made")))
 }
 
-/// Nobody heard anything of it, or that the box was ended for just that.
+/// The chat got nothing, or the notice that the host ended the box for it.
 fn quiet_or_noisy(seen: &Seen) -> Result<(), String> {
     match seen.heard.iter().find(|text| !text.contains("changed files in from-agent")) {
         None => Ok(()),
@@ -170,13 +170,13 @@ fn quiet_or_noisy(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// The kernel has ended the box, and the next takes the turn up.
+/// The kernel ended the box, and the next box continues the turn.
 fn killed(seen: &Seen) -> Result<(), String> {
     let told = ["out of memory", "exit code 137"].iter().any(|words| seen.log.contains(words));
     if told { resumed(seen) } else { Err(format!("the kernel did not end it:\n{}", seen.log)) }
 }
 
-/// The box wanted more of the processors than its quota, and its control group was throttled.
+/// The box used up its processor quota, and the kernel throttled its control group.
 fn held_back(seen: &Seen) -> Result<(), String> {
     let (kernel, _) = serving(seen)?;
     let groups = fs::read_to_string(kernel.join("cgroup")).unwrap_or_default();
@@ -192,7 +192,7 @@ fn held_back(seen: &Seen) -> Result<(), String> {
         stat.lines().find_map(|line| line.strip_prefix("nr_throttled ")?.trim().parse::<u64>().ok())
     };
     let times = stats.filter_map(throttled).max();
-    // One processor is no more than the quota gives.
+    // The quota is one processor.
     let one = std::thread::available_parallelism().is_ok_and(|n| n.get() == 1);
     if one || times.is_some_and(|n| n > 0) {
         Ok(())
@@ -201,10 +201,9 @@ fn held_back(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// What was granted stays in gVisor's kernel. Of the processes that serve the box, as the host sees them, each has
-/// namespaces for network and mounts of its own, a filter before its system calls, and no device but those of every
-/// container; the one that runs the box's code is not root, also by the host's reckoning. And no node of a device
-/// lies on the host's disk.
+/// Checks that what gVisor granted stays in its kernel. On the host, each process that serves the box has its own
+/// network and mount namespaces, a system call filter, and only the devices of every container; the one that runs the
+/// box's code is not root on the host. No device node is on the host's disk.
 fn confined(seen: &Seen) -> Result<(), String> {
     nothing_odd(seen)?;
     let (kernel, all) = serving(seen)?;
@@ -239,7 +238,7 @@ fn confined(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// The kernel must not be told to spare the box when memory is out, whatever the box was told.
+/// Checks that the host's kernel does not spare the box when memory is out, whatever gVisor told the box.
 fn no_process_is_spared(seen: &Seen) -> Result<(), String> {
     let (_, all) = serving(seen)?;
     for process in all {
@@ -251,12 +250,12 @@ fn no_process_is_spared(seen: &Seen) -> Result<(), String> {
     Ok(())
 }
 
-/// The process that the engine knows the group's box by, which is gVisor's kernel, and all that serve the box: the
-/// children of the engine's shim, which is the parent, and theirs.
+/// The box's process as the engine knows it, which is gVisor's kernel, and all processes that serve the box: the
+/// descendants of the engine's shim.
 fn serving(seen: &Seen) -> Result<(PathBuf, Vec<PathBuf>), String> {
-    let boxes = seen.harbour.boxes_of(&seen.quay.group);
+    let boxes = seen.harness.boxes_of(&seen.test_group.group);
     let name = boxes.first().ok_or("the box is gone")?;
-    let output = seen.harbour.docker().args(["inspect", "--format", "{{.State.Pid}}", name]).output();
+    let output = seen.harness.docker().args(["inspect", "--format", "{{.State.Pid}}", name]).output();
     let pid = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
     let kernel = Path::new("/proc").join(&pid);
     let mut parents = vec![field(&kernel, "PPid")];
@@ -275,7 +274,7 @@ fn serving(seen: &Seen) -> Result<(PathBuf, Vec<PathBuf>), String> {
             all.push(base.clone());
         }
     }
-    // A program that ends while it is looked at has nothing to show.
+    // A program that ends meanwhile is skipped.
     all.retain(|base| field(base, "State").starts_with(|state: char| state != 'Z' && state != 'X'));
     if all.contains(&kernel) && all.len() >= 2 {
         Ok((kernel, all))
@@ -290,7 +289,7 @@ fn field(base: &Path, name: &str) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-/// Of sockets, FIFOs and nodes of devices that a box makes, nothing lies on the host's disk.
+/// Checks that no socket, FIFO or device node of a box is on the host's disk.
 fn nothing_odd(seen: &Seen) -> Result<(), String> {
     let mut dirs = vec![seen.workspace(), seen.ipc()];
     while let Some(dir) = dirs.pop() {
@@ -335,7 +334,7 @@ mod tests {
     fn nothing_is_required_less_without_a_named_loss() {
         for case in cases().iter().filter(|case| case.differs(Some(RUNSC))) {
             let terms = case.terms(Some(RUNSC), &[]);
-            assert!(terms.loss.is_none() && !terms.needs.is_empty(), "{} requires nothing", case.name);
+            assert!(terms.loss.is_none() && !terms.expectations.is_empty(), "{} requires nothing", case.name);
         }
     }
 }

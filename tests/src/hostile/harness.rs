@@ -1,4 +1,5 @@
-//! A host with many groups whose runner is the evil agent, and one case of the table.
+//! The harness of the attacks: a host with many groups whose runner is the evil agent. It runs one case at a time in
+//! each slot.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,26 +11,26 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::expectations::Seen;
-use super::table::{Case, Deed, Home, cases};
+use super::table::{Action, BoxUse, Case, cases};
 use crate::model::KEY;
 use crate::telegram::{Chat, Person};
 use crate::world::{Engine, World, evil_agent};
 
-/// So many cases run beside each other.
-pub const BERTHS: usize = 3;
-/// How often a box that many cases use may be left for a new one.
-const SPARE: usize = 12;
-/// A case that has not come to its end by then has not held.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// The letter behind an attack, and another group's turn, must be handled within this. The program prints what it
-/// took; the limit is for a machine that builds beside it.
-const SOON: u64 = 5_000;
-/// What the host's file is named that boxes try to get at.
+/// Cases that run in parallel.
+pub const SLOTS: usize = 3;
+/// Shared boxes in reserve: a case that fails leaves its shared box to no other case.
+const SPARE_BOXES: usize = 12;
+/// A case that takes longer fails.
+const CASE_TIMEOUT: Duration = Duration::from_secs(90);
+/// The letter after an attack, and another group's turn, must be handled within this time. The limit is generous, for a
+/// busy machine; the program prints the measured times.
+const MAX_WAIT_MS: u64 = 5_000;
+/// The name of the host's file that boxes try to read.
 const CANARY: &str = "canary-of-the-host";
 
 /// A group and the chat of one person with it.
 #[derive(Clone)]
-pub struct Quay {
+pub struct TestGroup {
     /// The group.
     pub group: String,
     /// The person.
@@ -38,39 +39,39 @@ pub struct Quay {
     pub chat: Chat,
 }
 
-/// What one case at a time uses.
-struct Berth {
-    neighbour: Quay,
-    shared: Vec<Quay>,
+/// The groups that one case at a time uses.
+struct Slot {
+    neighbour: TestGroup,
+    shared: Vec<TestGroup>,
 }
 
 /// The host.
-pub struct Harbour {
+pub struct Harness {
     /// The install.
     pub world: World,
     pid: u32,
     socket: String,
-    /// The runtime that the groups name; the engine's own where they name none.
+    /// The runtime in the groups' settings. `None`: the engine's default.
     runtime: Option<String>,
-    berths: Mutex<Vec<Berth>>,
+    slots: Mutex<Vec<Slot>>,
     free: Semaphore,
-    own: BTreeMap<&'static str, Quay>,
+    own: BTreeMap<&'static str, TestGroup>,
 }
 
-/// How a case went.
+/// The outcome of a case.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// Its name.
     pub name: &'static str,
-    /// What was required of it, in a word.
+    /// What was required, in a few words.
     pub required: String,
-    /// The line of the posture that its box had lost, as `status` names it, and that no more was required for.
+    /// The posture gap, as `status` names it, because of which less was required.
     pub loss: Option<&'static str>,
-    /// From the box's writing of the letter behind the attack to the chat's hearing of it.
+    /// From the box writing the letter after the attack to the chat getting it.
     pub next_ms: u64,
-    /// How long the neighbour's turn took that was asked for meanwhile.
+    /// The duration of the neighbour's turn during the attack.
     pub neighbour_ms: u64,
-    /// Why it did not hold.
+    /// Why the case failed.
     pub broken: Option<String>,
 }
 
@@ -87,20 +88,20 @@ impl Outcome {
     }
 }
 
-impl Harbour {
-    /// A host that is up, with a group for every case. `settings` are lines of each group's `group.toml`; one that
-    /// names gVisor's runtime brings an engine of its own, which knows it.
+impl Harness {
+    /// Starts a host with a group for every case. `settings` are lines of each group's `group.toml`. If they name
+    /// gVisor's runtime, the harness starts an engine of its own that has it.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// If the host does not start.
     pub async fn open(settings: &str) -> Self {
         Self::with_ceiling(settings, &[]).await
     }
 
-    /// The same where the install itself allows more: settings of its own, as its environment has them.
+    /// The same with settings of the install, given as environment variables.
     ///
     /// # Panics
-    /// As [`Harbour::open`].
+    /// As [`Harness::open`].
     pub async fn with_ceiling(settings: &str, ceiling: &[(&str, &str)]) -> Self {
         let engine =
             if settings.contains("\"runsc") { Engine::own_docker_with_gvisor() } else { Engine::docker() };
@@ -117,49 +118,50 @@ impl Harbour {
             world.set(name, value);
         }
         world.write(CANARY, "this is the host's own canary\n");
-        // Calls that a hostile runner makes are rarely streamed, and mean nothing.
+        // The model's checks do not apply to a hostile runner's calls.
         world.model.allow_unstreamed();
         world.model.allow_unscripted();
         world.model.on("attack headers").says("Fine.");
         world.model.on("attack say the key").says(&format!("The key is {KEY}."));
         let mut number = 1_000;
-        let mut quay = |group: &str, lines: &str| {
+        let mut test_group = |group: &str, lines: &str| {
             number += 1;
             let person = world.telegram.person(number, "Mallory");
             let chat = person.direct();
             let toml = format!("chats = [{:?}]\n{settings}\n{lines}\n", chat.address());
             world.write(&format!("groups/{group}/group.toml"), &toml);
-            Quay { group: group.to_owned(), person, chat }
+            TestGroup { group: group.to_owned(), person, chat }
         };
-        let mut berths = Vec::new();
-        for n in 0..BERTHS {
-            let neighbour = quay(&format!("neighbour{n}"), "");
-            let shared = (0..SPARE).rev().map(|spare| quay(&format!("shared{n}-{spare}"), "")).collect();
-            berths.push(Berth { neighbour, shared });
+        let mut slots = Vec::new();
+        for n in 0..SLOTS {
+            let neighbour = test_group(&format!("neighbour{n}"), "");
+            let shared =
+                (0..SPARE_BOXES).rev().map(|spare| test_group(&format!("shared{n}-{spare}"), "")).collect();
+            slots.push(Slot { neighbour, shared });
         }
         let mut own = BTreeMap::new();
         for (n, case) in cases().iter().enumerate() {
-            let lines = match case.home {
-                Home::Shared => continue,
-                Home::Own => "limits.idle_window = 0",
-                Home::With(lines) => lines,
+            let lines = match case.box_use {
+                BoxUse::Shared => continue,
+                BoxUse::Own => "limits.idle_window = 0",
+                BoxUse::With(lines) => lines,
             };
-            own.insert(case.name, quay(&format!("c{n}"), lines));
+            own.insert(case.name, test_group(&format!("c{n}"), lines));
         }
         world.up().await;
         let pid = world.host().pid().unwrap_or(0);
-        let berths = Mutex::new(berths);
-        Self { world, pid, socket, runtime, berths, free: Semaphore::new(BERTHS), own }
+        let slots = Mutex::new(slots);
+        Self { world, pid, socket, runtime, slots, free: Semaphore::new(SLOTS), own }
     }
 
     /// A group that no case of the table uses, by its number.
     ///
     /// # Panics
-    /// When there are not so many.
-    pub fn a_quay(&self, number: usize) -> Quay {
-        let berths = self.berths.lock().unwrap_or_else(PoisonError::into_inner);
-        match berths.iter().flat_map(|berth| &berth.shared).nth(number) {
-            Some(quay) => quay.clone(),
+    /// If there is no such group.
+    pub fn spare_group(&self, number: usize) -> TestGroup {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        match slots.iter().flat_map(|slot| &slot.shared).nth(number) {
+            Some(test_group) => test_group.clone(),
             None => panic!("there is no group number {number}"),
         }
     }
@@ -177,9 +179,9 @@ impl Harbour {
     /// Ends the host as an operator would.
     ///
     /// # Panics
-    /// When it does not end well, or leaves boxes behind.
+    /// If the host ends with an error or leaves boxes behind.
     pub async fn close(self) {
-        // What a hostile box asks of the model is not held against its host; what the host says to Telegram is.
+        // Faulty model calls are the hostile box's; faulty Telegram calls would be the host's.
         self.world.model.take_violations();
         self.world.finish().await;
     }
@@ -210,7 +212,7 @@ impl Harbour {
         read().unwrap_or_default()
     }
 
-    /// The engine's own program, for this harbour's engine.
+    /// The `docker` program, pointed at this harness's engine.
     pub fn docker(&self) -> std::process::Command {
         let mut docker = std::process::Command::new("docker");
         docker.env("DOCKER_HOST", &self.socket).stdin(std::process::Stdio::null());
@@ -245,22 +247,21 @@ impl Harbour {
             .fold(String::new(), |all, line| all + line + "\n")
     }
 
-    /// Asks for a turn that ends with a report. Returns the report, and what the chat heard before it. A notice ends
-    /// the turn, too: then there is no report.
-    pub async fn ask(&self, quay: &Quay, text: &str, case: &str) -> (Option<Value>, Vec<String>) {
-        quay.person.says(&quay.chat, text);
-        self.hear(quay, case, |heard| heard.starts_with("[lazaret]")).await
+    /// Asks for a turn and returns its report and the texts before it. A notice ends the turn without a report.
+    pub async fn ask(&self, test_group: &TestGroup, text: &str, case: &str) -> (Option<Value>, Vec<String>) {
+        test_group.person.says(&test_group.chat, text);
+        self.hear(test_group, case, |heard| heard.starts_with("[lazaret]")).await
     }
 
     async fn hear(
         &self,
-        quay: &Quay,
+        test_group: &TestGroup,
         case: &str,
         ends: impl Fn(&str) -> bool,
     ) -> (Option<Value>, Vec<String>) {
         let mut heard = Vec::new();
         loop {
-            let text = quay.chat.hears().await;
+            let text = test_group.chat.hears().await;
             let report: Option<Value> = serde_json::from_str(text.trim()).ok();
             match report.filter(|report| report["case"] == case) {
                 Some(report) => return (Some(report), heard),
@@ -273,32 +274,32 @@ impl Harbour {
         }
     }
 
-    /// A turn of a well-behaved group; how long it took.
+    /// Runs a harmless turn and returns its duration in milliseconds.
     ///
     /// # Errors
-    /// When it was not answered.
-    pub async fn ping(&self, quay: &Quay) -> Result<u64, String> {
+    /// If the turn is not answered.
+    pub async fn ping(&self, test_group: &TestGroup) -> Result<u64, String> {
         let began = tokio::time::Instant::now();
-        match tokio::time::timeout(PATIENCE, self.ask(quay, "attack ping", "ping")).await {
+        match tokio::time::timeout(CASE_TIMEOUT, self.ask(test_group, "attack ping", "ping")).await {
             Ok((Some(_), _)) => Ok(millis(began.elapsed())),
             Ok((None, heard)) => Err(format!("it was told {heard:?}")),
-            Err(_) => Err(format!("it was not answered in {} s", PATIENCE.as_secs())),
+            Err(_) => Err(format!("it was not answered in {} s", CASE_TIMEOUT.as_secs())),
         }
     }
 
     /// Runs one case.
     pub async fn run(&self, case: &Case) -> Outcome {
         let Ok(_permit) = self.free.acquire().await else { unreachable!("the semaphore is never closed") };
-        let taken = self.berths.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let Some(mut berth) = taken else { unreachable!("there are as many berths as permits") };
-        let outcome = self.run_in(case, &mut berth).await;
-        self.berths.lock().unwrap_or_else(PoisonError::into_inner).push(berth);
+        let taken = self.slots.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let Some(mut slot) = taken else { unreachable!("there are as many slots as permits") };
+        let outcome = self.run_in(case, &mut slot).await;
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
         outcome
     }
 
-    async fn run_in(&self, case: &Case, berth: &mut Berth) -> Outcome {
-        let quay =
-            self.own.get(case.name).or_else(|| berth.shared.last()).unwrap_or(&berth.neighbour).clone();
+    async fn run_in(&self, case: &Case, slot: &mut Slot) -> Outcome {
+        let test_group =
+            self.own.get(case.name).or_else(|| slot.shared.last()).unwrap_or(&slot.neighbour).clone();
         let mut outcome = Outcome {
             name: case.name,
             required: String::new(),
@@ -308,18 +309,20 @@ impl Harbour {
             broken: None,
         };
         let mut lost = Vec::new();
-        // Its box is up before it counts.
-        let mut trouble = self.ping(&berth.neighbour).await.err();
-        let acted = tokio::time::timeout(PATIENCE, async {
-            match case.deed {
-                Deed::Story(story) => story(self, &quay).await,
-                Deed::Attack(words) => self.attack(case, &quay, words, &mut outcome.next_ms, &mut lost).await,
+        // The neighbour's box starts before the measurement.
+        let mut trouble = self.ping(&slot.neighbour).await.err();
+        let acted = tokio::time::timeout(CASE_TIMEOUT, async {
+            match case.action {
+                Action::Scenario(scenario) => scenario(self, &test_group).await,
+                Action::Attack(words) => {
+                    self.attack(case, &test_group, words, &mut outcome.next_ms, &mut lost).await
+                }
             }
         });
         let neighbour = async {
-            // In the midst of it, not before.
+            // During the attack, not before it.
             tokio::time::sleep(Duration::from_millis(50)).await;
-            self.ping(&berth.neighbour).await
+            self.ping(&slot.neighbour).await
         };
         let (acted, neighbour) = tokio::join!(acted, neighbour);
         match neighbour {
@@ -327,11 +330,11 @@ impl Harbour {
             Err(why) => drop(trouble.get_or_insert(format!("another group waits: {why}"))),
         }
         let acted = acted.unwrap_or_else(|_| {
-            let told = quay.chat.unheard();
+            let told = test_group.chat.unheard();
             Err(format!(
                 "nothing came to an end in {} s; unheard: {told:?}; the log says:\n{}",
-                PATIENCE.as_secs(),
-                tail(&self.log_of(&quay.group, 0))
+                CASE_TIMEOUT.as_secs(),
+                tail(&self.log_of(&test_group.group, 0))
             ))
         });
         let terms = case.terms(self.runtime.as_deref(), &lost);
@@ -344,23 +347,22 @@ impl Harbour {
             for (what, took) in
                 [("the next letter", outcome.next_ms), ("another group", outcome.neighbour_ms)]
             {
-                if took > SOON {
+                if took > MAX_WAIT_MS {
                     outcome.broken = Some(format!("{what} waited {took} ms"));
                 }
             }
         }
-        if case.home == Home::Shared && outcome.broken.is_some() && berth.shared.len() > 1 {
-            // The next case must not pay for it.
-            berth.shared.pop();
+        if case.box_use == BoxUse::Shared && outcome.broken.is_some() && slot.shared.len() > 1 {
+            // The next case gets a fresh box.
+            slot.shared.pop();
         }
         outcome
     }
 
-    /// Lines of the posture that a group's boxes have lost by the nature of their runtime, or by the owner's word, and
-    /// that `lazaret status` names with what to do.
+    /// The posture gaps of a group, as `lazaret status` names them with their fixes.
     ///
     /// # Errors
-    /// When it tells nothing, or a loss without its reason or its fix.
+    /// If `status` prints no gaps, or a gap without reason or fix.
     pub async fn lost(&self, group: &str) -> Result<Vec<String>, String> {
         let told = self.world.lazaret(&["status", "--json"]).await;
         let status: Value = serde_json::from_str(&told).map_err(|e| format!("status tells no JSON: {e}"))?;
@@ -378,7 +380,7 @@ impl Harbour {
     async fn attack(
         &self,
         case: &Case,
-        quay: &Quay,
+        test_group: &TestGroup,
         words: &str,
         next_ms: &mut u64,
         lost: &mut Vec<String>,
@@ -388,7 +390,8 @@ impl Harbour {
         let port = model.trim_start_matches("http://").trim_end_matches('/');
         let words = words.replace("{canary}", &canary.to_string_lossy()).replace("{port}", port);
         let (counters, memory, logged) = (self.counters(), self.memory(), self.world.log().len());
-        let (report, mut heard) = self.ask(quay, &format!("attack {} {words}", case.name), case.name).await;
+        let (report, mut heard) =
+            self.ask(test_group, &format!("attack {} {words}", case.name), case.name).await;
         if let Some(written) = report.as_ref().and_then(|report| report["written"].as_u64()) {
             *next_ms = now_ms().saturating_sub(written);
         }
@@ -396,26 +399,26 @@ impl Harbour {
             Some(report) => (report["facts"].clone(), report["facts"]["resumed"] == true),
             None => (Value::Null, false),
         };
-        // A box that was ended has said all it will; the group must have another. One that listens may have more to say
-        // behind its report.
-        if report.is_none() || matches!(case.home, Home::With(_)) {
-            quay.person.says(&quay.chat, "attack ping");
+        // A box that ended says nothing more, and the group must get another. A listening box may say more after its
+        // report.
+        if report.is_none() || matches!(case.box_use, BoxUse::With(_)) {
+            test_group.person.says(&test_group.chat, "attack ping");
             let began = tokio::time::Instant::now();
-            let (_, more) = self.hear(quay, "ping", |_| false).await;
+            let (_, more) = self.hear(test_group, "ping", |_| false).await;
             heard.extend(more);
             if report.is_none() {
                 *next_ms = millis(began.elapsed());
             }
         }
         if case.differs(self.runtime.as_deref()) {
-            *lost = self.lost(&quay.group).await?;
+            *lost = self.lost(&test_group.group).await?;
         }
-        let log = self.log_of(&quay.group, logged);
+        let log = self.log_of(&test_group.group, logged);
         let mut counted = self.counters();
         counted.iter_mut().for_each(|(name, value)| *value -= counters.get(name).copied().unwrap_or(0));
         let seen = Seen {
-            harbour: self,
-            quay,
+            harness: self,
+            test_group,
             facts,
             resumed,
             heard,
@@ -428,9 +431,9 @@ impl Harbour {
         if let Some(error) = seen.facts["error"].as_str() {
             return Err(format!("the attack could not be made: {error}"));
         }
-        // A requirement may wait for the engine, and asks it in a program of its own.
+        // A requirement may block on the `docker` program.
         let terms = case.terms(self.runtime.as_deref(), lost);
-        tokio::task::block_in_place(|| terms.needs.iter().try_for_each(|need| need.met(&seen)))
+        tokio::task::block_in_place(|| terms.expectations.iter().try_for_each(|need| need.met(&seen)))
     }
 }
 

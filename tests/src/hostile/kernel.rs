@@ -1,10 +1,10 @@
-//! Part C, one system call each: what the kernel must not do for a box.
+//! Attacks of part C with one system call each, which the kernel must refuse to a box.
 
-use super::expectations::Need;
+use super::expectations::Expectation;
 use super::files::DENIED;
 use super::table::Case;
 
-/// Cases whose answer is one of [`DENIED`]. The words say what is asked for.
+/// Cases whose answer must be one of [`DENIED`].
 const CALLS: &[(&str, &str)] = &[
     ("c13_unshare_user", "a user namespace"),
     ("c13_unshare_mount", "a mount namespace"),
@@ -113,21 +113,21 @@ const CALLS: &[(&str, &str)] = &[
 
 pub fn cases() -> Vec<Case> {
     let denied = |(name, what): &(&'static str, &'static str)| {
-        Case::shared(name, what, vec![Need::Errno("errno", DENIED)])
+        Case::shared(name, what, vec![Expectation::Errno("errno", DENIED)])
     };
     let mut all: Vec<Case> = CALLS.iter().map(denied).collect();
     // Another architecture's numbers: the filter has no answer for these and ends the program (255).
     all.push(Case::shared(
         "c15_x32_calls",
         "a call by the x32 numbers, which a filter of names must know",
-        vec![Need::Errno("errno", &[1, 38, 255])],
+        vec![Expectation::Errno("errno", &[1, 38, 255])],
     ));
-    // There is no terminal to type into.
+    // The box has no terminal.
     for (name, what) in [
         ("c15_terminal_injection", "TIOCSTI: to type in another's terminal"),
         ("c15_console_paste", "TIOCLINUX: to paste into the console"),
     ] {
-        all.push(Case::shared(name, what, vec![Need::Errno("errno", &[1, 5, 13, 22, 25, 38])]));
+        all.push(Case::shared(name, what, vec![Expectation::Errno("errno", &[1, 5, 13, 22, 25, 38])]));
     }
     all
 }

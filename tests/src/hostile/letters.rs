@@ -1,19 +1,31 @@
-//! Part A, the letters: what they claim.
+//! Attacks of part A: letters with hostile contents.
 
 use serde_json::Value;
 
-use super::expectations::{Need, Seen};
+use super::expectations::{Expectation, Seen};
 use super::files::{nothing_of_the_host_was_read, nothing_was_refused, the_log_is_printable};
 use super::table::Case;
-use Need::{AnyCode, Check, Code, Fact, Gone, Quiet};
+use Expectation::{AnyCode, Check, Code, Fact, Gone, Quiet};
 
-/// The runs go on listening, for whoever speaks behind the end.
+/// The run keeps listening, so that a letter after the turn's end can arrive.
 const LISTENS: &str = "limits.idle_window = \"1m\"";
 
 pub fn cases() -> Vec<Case> {
+    let mut all = malformed();
+    all.extend(replays_and_forgeries());
+    all.extend(acknowledgements_and_ends());
+    all.extend(files_of_the_host());
+    all
+}
+
+fn refused(code: &'static str) -> Vec<Expectation> {
+    vec![Code(code), Gone, Quiet]
+}
+
+/// Letters that are no valid JSON, or no valid letter.
+fn malformed() -> Vec<Case> {
     let own = Case::own;
-    let refused = |code: &'static str| vec![Code(code), Gone, Quiet];
-    let mut all = vec![
+    vec![
         own(
             "a20_depth_of_a_million",
             "brackets within brackets, and objects within objects",
@@ -57,6 +69,13 @@ pub fn cases() -> Vec<Case> {
         own("a25_a_negative_acknowledgement", "ack -2", refused("ipc.schema")),
         own("a25_a_time_of_a_kilobyte", "a time that is none", refused("ipc.schema")),
         own("a25_a_time_for_a_terminal", "a time that drives terminals", refused("ipc.schema")),
+    ]
+}
+
+/// Letters that repeat what was said, or claim to be of another group, run or turn.
+fn replays_and_forgeries() -> Vec<Case> {
+    let own = Case::own;
+    vec![
         own(
             "a26_the_same_letter_again",
             "a taken letter, byte by byte",
@@ -94,6 +113,13 @@ pub fn cases() -> Vec<Case> {
             vec![Gone, Fact("verdict", is_refused), Check("no group", no_new_group)],
         ),
         own("a27_a_huge_personality", "65 KiB of instructions", vec![Gone, Fact("verdict", is_refused)]),
+    ]
+}
+
+/// Acknowledgements and turn ends that do not fit what the host has written.
+fn acknowledgements_and_ends() -> Vec<Case> {
+    let own = Case::own;
+    vec![
         own("a29_acknowledges_what_was_not_written", "ack 1000", refused("ipc.ack")),
         own(
             "a29_acknowledgement_falls",
@@ -112,7 +138,11 @@ pub fn cases() -> Vec<Case> {
             vec![Code("ipc.stale"), Check("one end", |s| said(s, "a second end", 0))],
         )
         .with(LISTENS),
-        own("a33_ready_again_and_again", "fifty letters that say ready", vec![Gone, Quiet]),
+        own(
+            "a33_ready_again_and_again",
+            "fifty letters that say ready",
+            vec![Gone, Quiet, Check("taken", nothing_was_refused)],
+        ),
         own(
             "a35_a_letter_after_the_end",
             "messages of a turn that is over",
@@ -125,23 +155,23 @@ pub fn cases() -> Vec<Case> {
             vec![Check("unheard", |s| said(s, "a late word", 0))],
         )
         .with(LISTENS),
-    ];
-    for (name, what) in [
+    ]
+}
+
+/// Requests to send files that the box may not read.
+fn files_of_the_host() -> Vec<Case> {
+    let case = |(name, what)| {
+        let refused =
+            vec![Gone, Fact("verdict", is_refused), Quiet, Check("refused", nothing_of_the_host_was_read)];
+        Case::own(name, what, refused)
+    };
+    let cases = [
         ("a37_send_file_climbs_out", "send_file ../../../etc/shadow"),
         ("a37_send_file_absolute", "send_file /etc/shadow"),
         ("a37_send_file_through_a_link", "send_file through a directory that is a link"),
         ("a37_send_file_that_is_a_link", "send_file of a link to /proc/self/environ"),
-    ] {
-        let needs =
-            vec![Gone, Fact("verdict", is_refused), Quiet, Check("refused", nothing_of_the_host_was_read)];
-        all.push(own(name, what, needs));
-    }
-    for case in &mut all {
-        if case.name == "a33_ready_again_and_again" {
-            case.needs.push(Check("taken", nothing_was_refused));
-        }
-    }
-    all
+    ];
+    cases.into_iter().map(case).collect()
 }
 
 fn said(seen: &Seen, words: &str, times: usize) -> Result<(), String> {
@@ -150,7 +180,7 @@ fn said(seen: &Seen, words: &str, times: usize) -> Result<(), String> {
 }
 
 fn is_refused(verdict: &Value) -> bool {
-    // A request that is no letter is refused without a verdict.
+    // The host refuses a request that is no valid letter without a verdict.
     verdict["refused"].is_string() || *verdict == "none"
 }
 
@@ -172,18 +202,18 @@ fn same_verdict(seen: &Seen) -> Result<(), String> {
     if !first["ok"].is_object() || first != second {
         return Err(format!("first {first}, then {second}"));
     }
-    let path = seen.harbour.root().join("groups").join(&seen.quay.group).join("CLAUDE.md");
+    let path = seen.harness.root().join("groups").join(&seen.test_group.group).join("CLAUDE.md");
     let text = std::fs::read_to_string(path).unwrap_or_default();
     if text.contains("twice") { Err("the second was performed, too".to_owned()) } else { Ok(()) }
 }
 
 fn mains_personality_stays(seen: &Seen) -> Result<(), String> {
-    let text = std::fs::read_to_string(seen.harbour.root().join("groups/main/CLAUDE.md")).unwrap_or_default();
+    let text = std::fs::read_to_string(seen.harness.root().join("groups/main/CLAUDE.md")).unwrap_or_default();
     if text.contains("mine now") { Err("main's personality was changed".to_owned()) } else { Ok(()) }
 }
 
 fn no_new_group(seen: &Seen) -> Result<(), String> {
-    let made = seen.harbour.root().join("groups/evil").exists();
+    let made = seen.harness.root().join("groups/evil").exists();
     if made { Err("a group was made".to_owned()) } else { Ok(()) }
 }
 

@@ -1,4 +1,4 @@
-//! The race and the flood, measured.
+//! Measures two attacks at length: the race for a letter's name, and floods.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 
 use super::expectations::name_of;
 use super::floods::count;
-use super::harness::{Harbour, Quay};
+use super::harness::{Harness, TestGroup};
 
-/// What a reader must never bring back.
+/// The bytes that a reader must never return.
 const SECRET: &[u8] = b"this is the host's own canary\n";
-/// What it may.
+/// The bytes that it may return.
 const MINE: &[u8] = b"mine";
 
-/// A letter's name and four other things change places in tight loops, from two threads, while it is read; and in a
-/// real box the same is done to a host that reads letters. Not one byte of the host's may come back.
+/// Two threads swap a letter with four other kinds of files in tight loops while a reader reads its name. In a real box
+/// the evil agent does the same to the host. No byte of the host's may be returned.
 ///
 /// # Panics
-/// When the directories cannot be made.
+/// If the directories cannot be created.
 pub async fn race(seconds: u64, settings: &str) -> Value {
     let direct = tokio::task::spawn_blocking(move || race_direct(seconds));
     let boxed = race_in_a_box(seconds, settings).await;
@@ -68,7 +68,7 @@ fn race_direct(seconds: u64) -> Value {
     let (mut reads, mut taken, mut leaks) = (0u64, 0u64, 0u64);
     let mut refused: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
     std::thread::scope(|scope| {
-        // One takes the name through everything; the other is always one step off.
+        // The two threads use different orders.
         for others in [[".link", ".fifo", ".hard", ".dir"], [".hard", ".link", ".dir", ".fifo"]] {
             let (stop, swaps, inside) = (&stop, &swaps, &inside);
             scope.spawn(move || {
@@ -77,7 +77,7 @@ fn race_direct(seconds: u64) -> Value {
                         let there = inside.join(other);
                         let swap =
                             || renameat_with(CWD, inside.join("letter"), CWD, &there, RenameFlags::EXCHANGE);
-                        // There and back, so that the plain file comes by again.
+                        // Swapped twice, so that the plain file returns.
                         let done = u64::from(swap().is_ok()) + u64::from(swap().is_ok());
                         swaps.fetch_add(done, Ordering::Relaxed);
                     }
@@ -111,28 +111,28 @@ fn code(code: RefusalCode) -> &'static str {
 }
 
 async fn race_in_a_box(seconds: u64, settings: &str) -> Value {
-    // Letters that are refused are counted against a turn; the race is about what is read, so the turn may have many.
+    // Refused letters count against the turn's limit, so the limit is raised for the race.
     let many = [("LAZARET_LIMITS_TURN_LETTERS", "100000000")];
-    let harbour = Harbour::with_ceiling(&format!("{settings}\nlimits.idle_window = \"1m\""), &many).await;
-    let quay = harbour.a_quay(0);
-    let canary = harbour.root().join("canary-of-the-host");
+    let harness = Harness::with_ceiling(&format!("{settings}\nlimits.idle_window = \"1m\""), &many).await;
+    let test_group = harness.spare_group(0);
+    let canary = harness.root().join("canary-of-the-host");
     let text = format!("attack a15_swapped_in_a_tight_loop {} {}", canary.display(), seconds * 1_000);
-    let before = harbour.counters();
-    let (report, heard) = harbour.ask(&quay, &text, "a15_swapped_in_a_tight_loop").await;
-    let after = harbour.counters();
+    let before = harness.counters();
+    let (report, heard) = harness.ask(&test_group, &text, "a15_swapped_in_a_tight_loop").await;
+    let after = harness.counters();
     let refused = RefusalCode::ALL.iter().fold(0, |sum, code| {
         let of = |counters: &std::collections::BTreeMap<String, i64>| {
             counters.get(code.as_str()).copied().unwrap_or(0)
         };
         sum + of(&after) - of(&before)
     });
-    let leaks = leaked(&harbour.root().join("state/letters"));
+    let leaks = leaked(&harness.root().join("state/letters"));
     let facts = report.map_or_else(|| json!({ "told": heard }), |report| report["facts"].clone());
-    harbour.close().await;
+    harness.close().await;
     json!({ "rounds": facts["rounds"], "swaps": facts["swaps"], "refused": refused, "leaks": leaks, "told": facts["told"] })
 }
 
-/// Copies of letters that hold the host's canary.
+/// Counts the copies of letters that hold the host's canary.
 fn leaked(dir: &Path) -> u64 {
     let mut leaks = 0;
     let mut dirs = vec![dir.to_owned()];
@@ -149,28 +149,28 @@ fn leaked(dir: &Path) -> u64 {
     leaks
 }
 
-/// Floods, one after the other: how long each box lived, what it left, and another group's turns meanwhile and
-/// without, in one run.
+/// Runs floods one after the other. Measures how long each box lived, what it left, and another group's turns with and
+/// without the flood.
 pub async fn flood(settings: &str) -> Value {
     const FLOODS: [&str; 3] = ["a18_empty_files", "a17_bytes_in_drafts", "a19_letters_without_end"];
-    let harbour = Harbour::open(&format!("{settings}\nlimits.idle_window = \"1m\"")).await;
-    let neighbour = harbour.a_quay(0);
-    let _ = harbour.ping(&neighbour).await;
+    let harness = Harness::open(&format!("{settings}\nlimits.idle_window = \"1m\"")).await;
+    let neighbour = harness.spare_group(0);
+    let _ = harness.ping(&neighbour).await;
     let mut calm = Vec::new();
     for _ in 0..100 {
-        calm.extend(harbour.ping(&neighbour).await);
+        calm.extend(harness.ping(&neighbour).await);
     }
     let mut floods = Vec::new();
     let mut stormy = Vec::new();
     for (number, name) in FLOODS.into_iter().enumerate() {
-        let quay = harbour.a_quay(number + 1);
-        // Its box is up before the clock runs.
-        let _ = harbour.ping(&quay).await;
+        let test_group = harness.spare_group(number + 1);
+        // The box starts before the measurement.
+        let _ = harness.ping(&test_group).await;
         let running = AtomicBool::new(true);
         let watching = async {
             let mut times = Vec::new();
             while running.load(Ordering::Relaxed) || times.len() < 20 {
-                match harbour.ping(&neighbour).await {
+                match harness.ping(&neighbour).await {
                     Ok(took) => times.push(took),
                     Err(_) => break,
                 }
@@ -178,7 +178,7 @@ pub async fn flood(settings: &str) -> Value {
             times
         };
         let flooding = async {
-            let told = one_flood(&harbour, &quay, name).await;
+            let told = one_flood(&harness, &test_group, name).await;
             running.store(false, Ordering::Relaxed);
             told
         };
@@ -189,20 +189,20 @@ pub async fn flood(settings: &str) -> Value {
     let value = json!({
         "floods": floods,
         "another_group_ms": { "without": of(&mut calm), "meanwhile": of(&mut stormy) },
-        "host_alive": harbour.lives(),
+        "host_alive": harness.lives(),
     });
-    harbour.close().await;
+    harness.close().await;
     value
 }
 
-async fn one_flood(harbour: &Harbour, quay: &Quay, name: &str) -> Value {
-    let ipc = harbour.root().join("state/ipc").join(&quay.group);
+async fn one_flood(harness: &Harness, test_group: &TestGroup, name: &str) -> Value {
+    let ipc = harness.root().join("state/ipc").join(&test_group.group);
     let began = Instant::now();
-    let (report, heard) = harbour.ask(quay, &format!("attack {name}"), name).await;
+    let (report, heard) = harness.ask(test_group, &format!("attack {name}"), name).await;
     let answered = began.elapsed();
     let (mut files, mut bytes) = (0, 0);
     if report.is_none() {
-        // What the run left goes with it: looked at once its box is gone.
+        // The host removes the run's files after the box has ended.
         for _ in 0..200 {
             (files, bytes) = (count(&ipc), size(&ipc));
             if files == 0 {
@@ -240,7 +240,7 @@ fn size(dir: &Path) -> u64 {
     bytes
 }
 
-/// Median, 95th percentile and the greatest.
+/// Median, 95th percentile and maximum.
 fn of(times: &mut [u64]) -> Value {
     times.sort_unstable();
     let at = |part: usize| times.get((times.len() * part / 100).min(times.len().saturating_sub(1))).copied();

@@ -1,17 +1,17 @@
-//! The box under attack: one table of cases, each with what is required, acted by the evil agent in real boxes.
+//! Attacks on the box: a table of cases that the evil agent performs in real boxes, each with its requirements.
 //!
-//! The [`harbour`] is a host with many groups whose runner is the evil agent. A [`case`](Case) is one message,
-//! `attack NAME`; what the box saw comes back as the reply, and what the host did is read from its log, its counters,
-//! its disk and its chats. Beside what a case requires itself, every case requires that the letter behind the attack
-//! is taken soon, that another group is answered meanwhile, and that the host lives.
+//! The [`harness`] is a host with many groups whose runner is the evil agent. A [`case`](Case) is one message, `attack
+//! NAME`. The reply reports what the box saw; the host's log, counters, disk and chats show what the host did. Every
+//! case also requires that the host takes the letter after the attack soon, answers another group meanwhile, and
+//! survives.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`table`] | all cases: [`files`], [`letters`], [`boxes`], [`kernel`], [`chats`] |
-//! | [`gvisor`] | what is required instead where the runtime is gVisor's |
-//! | [`harbour`] | the host, its groups, and how one case is run |
-//! | [`judge`] | what a case may require |
-//! | [`shows`] | the race and the flood, measured |
+//! | [`gvisor`] | the requirements that differ under gVisor |
+//! | [`harness`] | the host, its groups, and running one case |
+//! | [`expectations`] | what a case can require |
+//! | [`measurements`] | the race and the flood, measured |
 
 mod boxes;
 mod chats;
@@ -25,6 +25,6 @@ mod letters;
 pub mod measurements;
 mod table;
 
-pub use expectations::{Need, Seen};
-pub use harness::{BERTHS, Harbour, Outcome};
-pub use table::{Case, Deed, Elsewhere, Home, Terms, cases};
+pub use expectations::{Expectation, Seen};
+pub use harness::{Harness, Outcome, SLOTS};
+pub use table::{Action, BoxUse, Case, RuntimeVariant, Terms, cases};

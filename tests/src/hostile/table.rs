@@ -1,129 +1,146 @@
-//! What a case is, and all of them.
+//! The table of attacks: what a case is, and the list of all cases.
 
 use std::future::Future;
 use std::pin::Pin;
 
-use super::expectations::Need;
-use super::harness::{Harbour, Quay};
+use super::expectations::Expectation;
+use super::harness::{Harness, TestGroup};
 use super::{boxes, chats, files, floods, gvisor, kernel, letters};
 
-/// Where a case is acted.
+/// Which box a case uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Home {
-    /// In a box that many cases use one after the other.
+pub enum BoxUse {
+    /// A box that many cases use one after the other.
     Shared,
-    /// In a group of its own, whose box is closed after the turn.
+    /// A box of its own, which the host closes after the turn.
     Own,
-    /// In a group of its own, with these settings; its box listens after the turn.
+    /// A box of its own in a group with these settings.
     With(&'static str),
 }
 
-/// A story that is not one attack: what it says, or why the promise was broken.
-pub type Story =
-    for<'a> fn(&'a Harbour, &'a Quay) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+/// A scenario in code. The error says which promise was broken.
+pub type Scenario =
+    for<'a> fn(&'a Harness, &'a TestGroup) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
 
-/// What is done.
+/// What a case does.
 #[derive(Clone, Copy)]
-pub enum Deed {
-    /// The evil agent is told to; these words stand behind the case's name. `{canary}` is a file of the host's that
-    /// nobody else may read, `{port}` one of its own servers.
+pub enum Action {
+    /// The evil agent performs the attack of the case's name. These words are its arguments: `{canary}` is a file of
+    /// the host that nobody else may read, `{port}` one of the host's servers.
     Attack(&'static str),
-    /// Something else.
-    Story(Story),
+    /// Code performs the case.
+    Scenario(Scenario),
 }
 
 /// One case.
 pub struct Case {
-    /// Its name: a letter for what is attacked (a: letters and files, b: what a group's box writes for good, c: the
-    /// box and its gateway, d: chats, n: what an operator sees), a number for the attack, and what it is. Unit tests
-    /// bear them too.
+    /// Its name: a letter for the target (a: letters and files, b: what a group's box keeps, c: the box and its
+    /// gateway, d: chats, n: what an operator sees), the attack's number, and words. Unit tests use these names too.
     pub name: &'static str,
-    /// What is done, in words.
+    /// What the case does, in words.
     pub what: &'static str,
-    /// Where.
-    pub home: Home,
-    /// How.
-    pub deed: Deed,
-    /// What is required, beside what is always required.
-    pub needs: Vec<Need>,
-    /// What is required in its place where another runtime has another answer.
-    pub elsewhere: Vec<Elsewhere>,
+    /// Which box it uses.
+    pub box_use: BoxUse,
+    /// How it is performed.
+    pub action: Action,
+    /// Its requirements, besides those of every case.
+    pub expectations: Vec<Expectation>,
+    /// Requirements that replace them under another runtime.
+    pub variants: Vec<RuntimeVariant>,
 }
 
-/// What a case requires under another runtime than the engine's own.
-pub struct Elsewhere {
-    /// What the runtime's name begins with, as a group's settings have it.
+/// A case's requirements under another runtime.
+pub struct RuntimeVariant {
+    /// The beginning of the runtime's name in a group's settings.
     pub runtime: &'static str,
-    /// The line of the posture without which this is all that can be required: it counts only where `status` names the
-    /// loss of that line for the case's group.
+    /// The posture line whose gap explains these requirements: they count only if `status` names that gap for the
+    /// case's group.
     pub loss: Option<&'static str>,
-    /// What is required.
-    pub needs: Vec<Need>,
+    /// The requirements.
+    pub expectations: Vec<Expectation>,
 }
 
-/// What is required of a case as it was acted.
+/// The requirements that apply to a case in this run.
 pub struct Terms<'a> {
-    /// Beside what is always required.
-    pub needs: &'a [Need],
-    /// The line of the posture whose loss is the reason that no more is.
+    /// Besides those of every case.
+    pub expectations: &'a [Expectation],
+    /// The posture gap because of which less is required.
     pub loss: Option<&'static str>,
 }
 
 impl Case {
     /// An attack in a box of its own.
-    pub fn own(name: &'static str, what: &'static str, needs: Vec<Need>) -> Self {
-        Self { name, what, home: Home::Own, deed: Deed::Attack(""), needs, elsewhere: Vec::new() }
+    pub fn own(name: &'static str, what: &'static str, expectations: Vec<Expectation>) -> Self {
+        Self {
+            name,
+            what,
+            box_use: BoxUse::Own,
+            action: Action::Attack(""),
+            expectations,
+            variants: Vec::new(),
+        }
     }
 
-    /// One in the shared box.
-    pub fn shared(name: &'static str, what: &'static str, needs: Vec<Need>) -> Self {
-        Self { home: Home::Shared, ..Self::own(name, what, needs) }
+    /// An attack in a shared box.
+    pub fn shared(name: &'static str, what: &'static str, expectations: Vec<Expectation>) -> Self {
+        Self { box_use: BoxUse::Shared, ..Self::own(name, what, expectations) }
     }
 
-    /// The same in a group with these settings.
+    /// Gives the group these settings.
     pub fn with(self, settings: &'static str) -> Self {
-        Self { home: Home::With(settings), ..self }
+        Self { box_use: BoxUse::With(settings), ..self }
     }
 
-    /// The same with these words behind its name.
+    /// Gives the attack these arguments.
     pub fn words(self, words: &'static str) -> Self {
-        Self { deed: Deed::Attack(words), ..self }
+        Self { action: Action::Attack(words), ..self }
     }
 
-    /// The same where this runtime's answer is another, and as safe: these are required there.
-    pub fn under(mut self, runtime: &'static str, needs: Vec<Need>) -> Self {
-        self.elsewhere.push(Elsewhere { runtime, loss: None, needs });
+    /// Replaces the requirements under a runtime that answers differently and as safely.
+    pub fn under(mut self, runtime: &'static str, expectations: Vec<Expectation>) -> Self {
+        self.variants.push(RuntimeVariant { runtime, loss: None, expectations });
         self
     }
 
-    /// The same where this runtime may lack a line of the posture: where `status` names that loss, these are required.
-    pub fn by_loss(mut self, runtime: &'static str, line: &'static str, needs: Vec<Need>) -> Self {
-        self.elsewhere.push(Elsewhere { runtime, loss: Some(line), needs });
+    /// Replaces the requirements under a runtime that may lack a posture line, if `status` names that gap.
+    pub fn by_loss(
+        mut self,
+        runtime: &'static str,
+        line: &'static str,
+        expectations: Vec<Expectation>,
+    ) -> Self {
+        self.variants.push(RuntimeVariant { runtime, loss: Some(line), expectations });
         self
     }
 
-    /// Whether anything but the case's own requirement can count under this runtime.
+    /// Whether the runtime has requirements of its own for this case.
     pub fn differs(&self, runtime: Option<&str>) -> bool {
         self.of(runtime).next().is_some()
     }
 
-    /// What is required under this runtime (none: the engine's own), where `status` names these lines as lost.
+    /// The requirements under this runtime (`None`: the engine's default) when `status` names these gaps.
     pub fn terms(&self, runtime: Option<&str>, lost: &[String]) -> Terms<'_> {
-        let named = |e: &&Elsewhere| e.loss.is_some_and(|line| lost.iter().any(|l| l == line));
+        let named = |e: &&RuntimeVariant| e.loss.is_some_and(|line| lost.iter().any(|l| l == line));
         let found = self.of(runtime).find(named).or_else(|| self.of(runtime).find(|e| e.loss.is_none()));
-        found.map_or(Terms { needs: &self.needs, loss: None }, |e| Terms { needs: &e.needs, loss: e.loss })
+        found.map_or(Terms { expectations: &self.expectations, loss: None }, |e| Terms {
+            expectations: &e.expectations,
+            loss: e.loss,
+        })
     }
 
-    fn of<'a, 'n>(&'a self, runtime: Option<&'n str>) -> impl Iterator<Item = &'a Elsewhere> + use<'a, 'n> {
-        self.elsewhere.iter().filter(move |e| runtime.is_some_and(|name| name.starts_with(e.runtime)))
+    fn of<'a, 'n>(
+        &'a self,
+        runtime: Option<&'n str>,
+    ) -> impl Iterator<Item = &'a RuntimeVariant> + use<'a, 'n> {
+        self.variants.iter().filter(move |e| runtime.is_some_and(|name| name.starts_with(e.runtime)))
     }
 }
 
 impl Terms<'_> {
-    /// They in a word.
+    /// The requirements in a few words.
     pub fn word(&self) -> String {
         let mut words: Vec<String> =
-            self.needs.iter().map(Need::word).filter(|word| !word.is_empty()).collect();
+            self.expectations.iter().map(Expectation::word).filter(|word| !word.is_empty()).collect();
         if words.is_empty() {
             words.push("goes on".to_owned());
         }
@@ -132,7 +149,7 @@ impl Terms<'_> {
     }
 }
 
-/// Every case.
+/// All cases.
 pub fn cases() -> Vec<Case> {
     let mut all = files::cases();
     all.extend(letters::cases());
@@ -160,19 +177,19 @@ mod tests {
 
     #[test]
     fn another_runtime_has_terms_of_its_own_and_the_engines_own_keeps_the_cases() {
-        let case = Case::own("c0_case", "what it does", vec![Need::Gone, Need::Code("c.zero")])
+        let case = Case::own("c0_case", "what it does", vec![Expectation::Gone, Expectation::Code("c.zero")])
             .by_loss("runsc", "memory-limit", vec![])
-            .under("runsc", vec![Need::Quiet]);
+            .under("runsc", vec![Expectation::Quiet]);
         let lost = ["memory-limit".to_owned()];
         for runtime in [None, Some("runc"), Some("kata")] {
             let terms = case.terms(runtime, &lost);
-            assert_eq!((terms.needs.len(), terms.loss, terms.word().as_str()), (2, None, "c.zero"));
+            assert_eq!((terms.expectations.len(), terms.loss, terms.word().as_str()), (2, None, "c.zero"));
             assert!(!case.differs(runtime));
         }
         let terms = case.terms(Some("runsc"), &["pids-limit".to_owned()]);
-        assert!(matches!(terms.needs, [Need::Quiet]) && terms.loss.is_none());
+        assert!(matches!(terms.expectations, [Expectation::Quiet]) && terms.loss.is_none());
         let terms = case.terms(Some("runsc-uncounted"), &lost);
-        assert_eq!((terms.needs.len(), terms.loss), (0, Some("memory-limit")));
+        assert_eq!((terms.expectations.len(), terms.loss), (0, Some("memory-limit")));
         assert_eq!(terms.word(), "goes on, the loss of memory-limit is named");
     }
 }

@@ -94,13 +94,13 @@ struct State {
     faults: HashMap<(usize, u64), usize>,
     allowed: Allowed,
     last_id: u64,
-    /// Answers what the script is silent about; see [`ModelServer::thinks_by`].
-    mind: Option<Mind>,
+    /// Answers what the script is silent about; see [`ModelServer::answer_with`].
+    agent: Option<ScriptedAgent>,
 }
 
-/// What a model of one mind does next: a function of the conversation alone, so that a request that is sent again gets
+/// What a model of one agent does next: a function of the conversation alone, so that a request that is sent again gets
 /// the same answer.
-pub type Mind = Arc<dyn Fn(&Conversation) -> Does + Send + Sync>;
+pub type ScriptedAgent = Arc<dyn Fn(&Conversation) -> Does + Send + Sync>;
 
 /// One answer of such a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -189,10 +189,10 @@ impl ModelServer {
         self.shared.state().allowed.keyless = true;
     }
 
-    /// Turns that the script is silent about are answered by `mind`. From then on requests are checked and not kept:
+    /// Turns that the script is silent about are answered by `agent`. From then on requests are checked and not kept:
     /// a long run makes many.
-    pub fn thinks_by(&self, mind: impl Fn(&Conversation) -> Does + Send + Sync + 'static) {
-        self.shared.state().mind = Some(Arc::new(mind));
+    pub fn answer_with(&self, agent: impl Fn(&Conversation) -> Does + Send + Sync + 'static) {
+        self.shared.state().agent = Some(Arc::new(agent));
     }
 
     /// All requests so far.

@@ -113,17 +113,17 @@ fn take_in(shared: &Shared, wire: Wire, recorded: &Recorded) -> Step {
     let mut guard = shared.state();
     let state = &mut *guard;
     let conversation = Conversation::read(wire, &recorded.body);
-    if state.mind.is_none() {
+    if state.agent.is_none() {
         state.requests.push(recorded.clone());
     }
     let broken = check::request(recorded, &conversation, &state.sent, state.allowed);
     let number = state.requests.len();
     state.violations.extend(broken.into_iter().map(|broken| format!("request {number}: {broken}")));
-    let mind = state.mind.clone();
-    match (scripted(state, &conversation), mind) {
+    let agent = state.agent.clone();
+    match (scripted(state, &conversation), agent) {
         (Some(step), _) => step,
-        (None, Some(mind)) => {
-            let block = match mind(&conversation) {
+        (None, Some(agent)) => {
+            let block = match agent(&conversation) {
                 Does::Says(text) => Block::Text(text),
                 Does::Runs(tool, input) => Block::Call { tool: tool.to_owned(), input },
             };

@@ -1,4 +1,4 @@
-//! How many journeys begin: a host that is up, and somebody it knows.
+//! Fixtures of many journeys: a running host and a person that it knows.
 
 use std::path::PathBuf;
 

@@ -30,8 +30,7 @@ async fn a_day(house: &mut House, day: i64) {
                INSERT INTO stage SELECT NULL, NULL, NULL, 'step', ?1, 0 FROM n";
     house.store.write(move |c| Ok(c.execute(sql, [now.0]).map(drop)?)).await.unwrap();
     house.store.collect(run, lane(), Ending::Finished, now).await.unwrap();
-    let end = TurnEnd { state: "done", why: "finished".into() };
-    house.store.end_turn(lane(), None, end, "done".into(), now).await.unwrap();
+    house.store.end_turn(lane(), InterruptWhy::Time, None, now).await.unwrap();
 }
 
 #[tokio::test]
@@ -69,8 +68,7 @@ async fn what_belongs_to_an_open_turn_stays_whatever_its_age() {
         .unwrap();
     assert_eq!(house.store.runs_in_use().await.unwrap(), [RUN.parse::<RunId>().unwrap()]);
     assert_eq!(cleared(&house.store, WallMs(T.0 + 400 * DAY)).await, 0);
-    let end = TurnEnd { state: "stopped", why: "stop".into() };
-    house.store.end_turn(lane(), None, end, "stopped".into(), T).await.unwrap();
+    house.store.end_turn(lane(), InterruptWhy::Stop, None, T).await.unwrap();
     assert_eq!(cleared(&house.store, WallMs(T.0 + 400 * DAY)).await, 2);
 }
 

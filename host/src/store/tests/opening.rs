@@ -63,7 +63,7 @@ fn schema_of(path: &Path) -> i64 {
 }
 
 /// The database under the name is whole, of one schema or the other, and has every message.
-fn opens_whole(path: &Path, schemas: [i64; 2]) -> i64 {
+fn assert_opens_whole(path: &Path, schemas: [i64; 2]) -> i64 {
     let c = Connection::open(path).unwrap();
     assert_eq!(copy::unsound(&c).unwrap(), None);
     let messages: i64 = c.query_row("SELECT count(*) FROM message", [], |r| r.get(0)).unwrap();
@@ -247,10 +247,10 @@ fn every_migration_is_tried_on_a_filled_database_of_the_version_before() {
         let all = to_come();
         drop(filled(&path, &all[..from]));
         schema_upgrade::run(&path, from as i64, &all, &mut |_| Ok(())).unwrap();
-        assert_eq!(opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
+        assert_eq!(assert_opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
         let kept = format!("lazaret.db.before-{from}");
         assert_eq!(names(dir.path()), ["lazaret.db".to_owned(), kept.clone()]);
-        opens_whole(&dir.path().join(kept), [from as i64; 2]);
+        assert_opens_whole(&dir.path().join(kept), [from as i64; 2]);
         let c = Connection::open(&path).unwrap();
         let moods: i64 =
             c.query_row("SELECT count(*) FROM turn WHERE mood = 'calm'", [], |r| r.get(0)).unwrap();
@@ -286,7 +286,7 @@ fn a_migration_that_loses_rows_or_references_is_refused_and_the_old_file_stays()
         let all: Vec<&str> = MIGRATIONS.into_iter().chain([bad]).collect();
         let error = schema_upgrade::run(&path, MIGRATIONS.len() as i64, &all, &mut |_| Ok(())).unwrap_err();
         assert!(error.to_string().contains(why) && error.code() == "store.upgrade", "{error}");
-        opens_whole(&path, [MIGRATIONS.len() as i64; 2]);
+        assert_opens_whole(&path, [MIGRATIONS.len() as i64; 2]);
         drop(Store::open(&path).unwrap());
     }
 }
@@ -325,11 +325,11 @@ fn cut_after_any_step_it_is_the_old_or_the_new_database_and_goes_on() {
             break;
         }
         cuts += 1;
-        let schema = opens_whole(&path, [from, all.len() as i64]);
+        let schema = assert_opens_whole(&path, [from, all.len() as i64]);
         if schema == from {
             schema_upgrade::run(&path, from, &all, &mut |_| Ok(())).unwrap();
         }
-        assert_eq!(opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
+        assert_eq!(assert_opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
         let kept = format!("lazaret.db.before-{from}");
         assert_eq!(names(dir.path()), ["lazaret.db".to_owned(), kept]);
     }
@@ -395,12 +395,12 @@ fn killed_at_every_step_and_at_random_moments_it_opens() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        let schema = opens_whole(&path, [from, all.len() as i64]);
+        let schema = assert_opens_whole(&path, [from, all.len() as i64]);
         seen.insert(schema);
         if schema == from {
             schema_upgrade::run(&path, from, &all, &mut |_| Ok(())).unwrap();
         }
-        assert_eq!(opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
+        assert_eq!(assert_opens_whole(&path, [all.len() as i64; 2]), all.len() as i64);
         let c = Connection::open(&path).unwrap();
         let session: i64 =
             c.query_row("SELECT session FROM grp WHERE name = 'main'", [], |r| r.get(0)).unwrap();

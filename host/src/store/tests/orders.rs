@@ -9,8 +9,7 @@ fn stop() -> Role {
 impl House {
     /// `/stop`, where no box works on the turn.
     async fn ends_for(&self, order: MessageSeq) -> Option<TurnId> {
-        let end = TurnEnd { state: "stopped", why: "stop".into() };
-        self.store.end_turn(lane(), Some(order), end, "Stopped.".into(), T).await.unwrap()
+        self.store.end_turn(lane(), InterruptWhy::Stop, Some(order), T).await.unwrap()
     }
 }
 
@@ -66,13 +65,13 @@ async fn what_no_box_was_given_before_a_stop_ends_with_the_turn() {
     h.wakes("telegram:-1", "and this picture").await;
     let order = h.writes("telegram:-1", "/stop", stop()).await.seq;
     h.wakes("telegram:-1", "do something else").await;
-    assert!(h.store.stop(lane(), order).await.unwrap());
+    assert!(h.store.stop(lane(), order, T).await.unwrap());
     assert_eq!((h.state_of(2).await.as_str(), h.state_of(4).await.as_str()), ("done", "in_turn"));
     let collected = h.store.collect(RUN.parse().unwrap(), lane(), Ending::Stopped, T).await.unwrap();
     assert_eq!(collected, Collected::Next(TurnId(2), Duration::ZERO));
     h.starts(RUN2).await;
     assert_eq!(h.is_given(RUN2).await, Some((vec!["do something else".into()], 0)));
-    assert!(!h.store.stop(lane(), order).await.unwrap(), "this one was begun after it");
+    assert!(!h.store.stop(lane(), order, T).await.unwrap(), "this one was begun after it");
 }
 
 #[tokio::test]

@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 
-static DOOR: OnceLock<fuzz::Door> = OnceLock::new();
+static TARGET: OnceLock<fuzz::Target> = OnceLock::new();
 
 fuzz_target!(|data: &[u8]| {
-    DOOR.get_or_init(|| {
+    TARGET.get_or_init(|| {
         let name = std::env::var("TARGET").unwrap_or_default();
-        fuzz::door(&name).unwrap_or_else(|| panic!("there is no target {name:?}"))
+        fuzz::target(&name).unwrap_or_else(|| panic!("there is no target {name:?}"))
     })(data);
 });

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str, corpus: &Path, crashes: &Path, seconds: &str) -> ExitCode {
-    let (Some(door), Ok(seconds), Ok(files)) = (fuzz::door(name), seconds.parse(), corpus.read_dir()) else {
+    let (Some(target), Ok(seconds), Ok(files)) = (fuzz::target(name), seconds.parse(), corpus.read_dir()) else {
         eprintln!("no target {name}, no corpus in {}, or no seconds: {seconds}", corpus.display());
         return ExitCode::from(2);
     };
@@ -33,7 +33,7 @@ fn run(name: &str, corpus: &Path, crashes: &Path, seconds: &str) -> ExitCode {
             None => changed(&seeds),
         };
         runs += 1;
-        if std::panic::catch_unwind(|| door(&input)).is_err() {
+        if std::panic::catch_unwind(|| target(&input)).is_err() {
             let path = crashes.join(format!("{name}-{:016x}", fastrand::u64(..)));
             // Without the file the bytes are still in the report.
             let _ = std::fs::write(&path, &input);

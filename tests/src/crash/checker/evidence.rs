@@ -13,7 +13,7 @@ pub const DATABASE: &str = "lazaret.db";
 /// The driver's counts.
 pub const FACTS: &str = "facts.json";
 
-/// What only the driver can count.
+/// Counts that only the driver knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// How often it killed the host, a box or the engine.
@@ -22,13 +22,13 @@ pub struct Facts {
     pub boxes_left: u64,
     /// Hosts that did not come up, although nothing killed them.
     pub start_failures: u64,
-    /// How often the town stood still at the end and was given another host. One whose engine was killed under starting
-    /// boxes waits for up to ten minutes before it tries again; nobody may wait for ever.
+    /// How often the simulation stood still at the end and got a new host. After the engine died under starting boxes,
+    /// a host waits up to ten minutes before it retries.
     #[serde(default)]
     pub nudges: u64,
 }
 
-/// Everything that is judged.
+/// Everything that the checker reads.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
     /// The platform's log.
@@ -52,7 +52,7 @@ pub struct Stored {
     pub seq: i64,
     /// The turn that took it.
     pub turn: Option<i64>,
-    /// What a command came to.
+    /// The outcome of a command.
     pub outcome: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub struct Outbox {
     pub id: i64,
     /// Its chat.
     pub chat: String,
-    /// Whether the host itself speaks.
+    /// Whether it is a notice.
     pub notice: bool,
     /// Its turn.
     pub turn: Option<i64>,
@@ -75,7 +75,7 @@ pub struct Outbox {
     pub receipt: Option<String>,
     /// How often it may have arrived without a receipt.
     pub uncertain: u64,
-    /// Whether a person was asked about it, and had it sent again behind what came meanwhile.
+    /// Whether a person had it resent, which moves it behind later parts.
     pub resent: bool,
 }
 
@@ -86,7 +86,7 @@ impl Outbox {
     }
 }
 
-/// There is nothing to judge.
+/// The evidence cannot be read.
 #[derive(Debug)]
 pub struct NoEvidence(String);
 
@@ -116,7 +116,7 @@ impl Evidence {
         let facts = std::fs::read(dir.join(FACTS)).map_err(|e| missing(FACTS, &e))?;
         let facts = serde_json::from_slice(&facts).map_err(|e| missing(FACTS, &e))?;
         let path = dir.join(DATABASE);
-        // Not read-only: a write-ahead log that a killed host left is taken in first, as the next host would.
+        // Opened for writing: SQLite replays the WAL of a killed host, as the next host would.
         let database = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
             .map_err(|e| missing(DATABASE, &e))?;
         Ok(Self {
@@ -157,7 +157,7 @@ fn outbox(c: &Connection) -> rusqlite::Result<Vec<Outbox>> {
     rows.collect()
 }
 
-/// What is still to be done, in words.
+/// The unfinished work, in words.
 ///
 /// # Errors
 /// What SQLite says.

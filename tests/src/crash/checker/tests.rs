@@ -89,7 +89,7 @@ fn a_text_that_stands_twice_is_found_unless_the_host_counted_it_as_uncertain() {
     let verdict = check(&run);
     assert_eq!((verdict.duplicated, verdict.extra_copies, verdict.uncertain), (0, 1, 1));
     assert!(verdict.holds());
-    // A repeat under the same id is the keyed platform's business: it shows it once.
+    // The terminal shows a repeat with the same id once.
     let mut run = good_run();
     run.log.push(line("telegram:1", "106", "answer: K-a-3", What::Delivered { edit: false }));
     assert!(check(&run).holds());

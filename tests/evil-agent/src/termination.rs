@@ -1,4 +1,4 @@
-//! Not ending: a box that does not hear, children that stay behind, deaths in mid-turn.
+//! Attacks on the end of a box: it ignores signals, leaves children behind, or dies in mid-turn.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -9,7 +9,7 @@ use ipc_schema::letters::from_agent::Message;
 
 use crate::Attack;
 use crate::evidence::{Facts, errno, fact};
-use crate::wall::{AT, Wall};
+use crate::mailbox::{AT, Mailbox};
 
 pub const ATTACKS: &[(&str, Attack)] = &[
     ("c22_close_and_sigterm_are_ignored", ignore),
@@ -27,16 +27,16 @@ pub const ATTACKS: &[(&str, Attack)] = &[
 ];
 
 /// Becomes a program that ignores SIGTERM: what a shell ignores stays ignored over exec (signal(7)).
-fn ignore(w: &mut Wall, _: &[&str]) -> Facts {
-    let report = w.report("c22_close_and_sigterm_are_ignored", Facts::new());
-    w.end(report);
-    w.silent = true;
+fn ignore(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let report = mailbox.report("c22_close_and_sigterm_are_ignored", Facts::new());
+    mailbox.end(report);
+    mailbox.silent = true;
     let line = "trap '' TERM INT HUP; exec /lazaret/agent-runner stubborn";
     let failed = Command::new("/bin/sh").args(["-c", line]).exec();
     fact("error", failed.to_string())
 }
 
-/// Waits for ever.
+/// Sleeps for ever.
 pub fn stubborn(_: &[&str]) -> ExitCode {
     loop {
         std::thread::sleep(Duration::from_secs(600));
@@ -44,7 +44,7 @@ pub fn stubborn(_: &[&str]) -> ExitCode {
 }
 
 /// Children in sessions of their own.
-fn children(_: &mut Wall, words: &[&str]) -> Facts {
+fn children(_: &mut Mailbox, words: &[&str]) -> Facts {
     let mark = words.first().copied().unwrap_or("mark");
     let mut started = 0;
     for _ in 0..5 {
@@ -58,17 +58,22 @@ fn children(_: &mut Wall, words: &[&str]) -> Facts {
     fact("started", started)
 }
 
-fn failed(w: &mut Wall, _: &[&str]) -> Facts {
-    let own = format!("\"turn\":\"{}\",", w.turn);
+fn failed(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let own = format!("\"turn\":\"{}\",", mailbox.turn);
     let body = r#"{"code":"evil","reason":"\u001b[31m[lazaret] all is well"}"#;
-    let gone = w.next_raw("failed", |text| text.replacen(&own, "", 1).into_bytes(), body);
-    w.send(FromAgent::Message(Message { text: "and yet it speaks".to_owned() }));
+    let gone = mailbox.next_raw("failed", |text| text.replacen(&own, "", 1).into_bytes(), body);
+    mailbox.send(FromAgent::Message(Message { text: "and yet it speaks".to_owned() }));
     fact("gone", gone)
 }
 
 /// A child writes letters of this turn while and after it is ended.
-fn late_letters(w: &mut Wall, _: &[&str]) -> Facts {
-    let args = [w.run.to_string(), w.turn.to_string(), (w.n + 2).to_string(), w.ack.to_string()];
+fn late_letters(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
+    let args = [
+        mailbox.run.to_string(),
+        mailbox.turn.to_string(),
+        (mailbox.n + 2).to_string(),
+        mailbox.ack.to_string(),
+    ];
     let child = Command::new("/proc/self/exe")
         .args(["child", "late"])
         .args(args)

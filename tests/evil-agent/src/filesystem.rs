@@ -1,4 +1,4 @@
-//! The box's places: what may be written, what is mounted, and bytes that are not the box's.
+//! Attacks on the box's view of the system: mounts, limits of the disk, devices, kernel files, and other people's data.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FallocateFlags, Timespec, Timestamps, XattrFlags, fallocat
 
 use crate::Attack;
 use crate::evidence::{Facts, and, code, errno, fact};
-use crate::wall::Wall;
+use crate::mailbox::Mailbox;
 
 pub const ATTACKS: &[(&str, Attack)] = &[
     ("a10_setuid_root_binary", setuid_binary),
@@ -21,9 +21,9 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("b1_personality_and_memory_are_links", links_for_the_host),
     ("b2_workspace_is_replaced", replace_places),
     ("b3_no_mount_below_what_the_box_writes", mounts),
-    ("b5_a_file_beyond_the_limit", |_, _| crate::hogs::in_child("big_file", "")),
-    ("b5_workspace_without_end", |w, _| disk(w, "/workspace")),
-    ("b5_session_without_end", |w, _| disk(w, "/session")),
+    ("b5_a_file_beyond_the_limit", |_, _| crate::resources::in_child("big_file", "")),
+    ("b5_workspace_without_end", |mailbox, _| disk(mailbox, "/workspace")),
+    ("b5_session_without_end", |mailbox, _| disk(mailbox, "/session")),
     ("b5_a_file_without_a_name", nameless),
     ("b5_room_without_writing", allocate),
     ("b6_read_only_places", read_only),
@@ -39,7 +39,7 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("c20_no_abstract_socket_of_the_host", abstract_sockets),
 ];
 
-fn setuid_binary(_: &mut Wall, _: &[&str]) -> Facts {
+fn setuid_binary(_: &mut Mailbox, _: &[&str]) -> Facts {
     let path = Path::new("/workspace/suid");
     let copied = fs::copy("/lazaret/agent-runner", path);
     let owned = std::os::unix::fs::chown(path, Some(0), Some(0));
@@ -49,7 +49,7 @@ fn setuid_binary(_: &mut Wall, _: &[&str]) -> Facts {
     and(and(facts, "chmod", errno(&marked)), "uid", uid)
 }
 
-fn file_capability(_: &mut Wall, _: &[&str]) -> Facts {
+fn file_capability(_: &mut Mailbox, _: &[&str]) -> Facts {
     let path = "/workspace/capable";
     let _ = fs::write(path, "#!/bin/sh\n");
     // vfs_cap_data, revision 2, effective, every capability (capabilities(7)).
@@ -59,7 +59,7 @@ fn file_capability(_: &mut Wall, _: &[&str]) -> Facts {
 }
 
 /// Every way to change what the host wrote.
-fn to_agent(_: &mut Wall, _: &[&str]) -> Facts {
+fn to_agent(_: &mut Mailbox, _: &[&str]) -> Facts {
     let dir = Path::new("/ipc/to-agent");
     let letter = dir.join("0000000001-begin.json");
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -81,7 +81,7 @@ fn to_agent(_: &mut Wall, _: &[&str]) -> Facts {
     tries.into_iter().fold(Facts::new(), |facts, (name, errno)| and(facts, name, errno))
 }
 
-fn socket_place(_: &mut Wall, _: &[&str]) -> Facts {
+fn socket_place(_: &mut Mailbox, _: &[&str]) -> Facts {
     let socket = Path::new("/run/lazaret/gateway.sock");
     let tries = [
         ("unlink", errno(&fs::remove_file(socket))),
@@ -94,7 +94,7 @@ fn socket_place(_: &mut Wall, _: &[&str]) -> Facts {
 }
 
 /// Names that the host or its people might read, as links to what is the host's.
-fn links_for_the_host(_: &mut Wall, _: &[&str]) -> Facts {
+fn links_for_the_host(_: &mut Mailbox, _: &[&str]) -> Facts {
     let mut made = 0;
     for name in ["CLAUDE.md", "MEMORY.md", "memory", "group.toml", ".home"] {
         let path = Path::new("/workspace").join(name);
@@ -110,7 +110,7 @@ fn links_for_the_host(_: &mut Wall, _: &[&str]) -> Facts {
     fact("made", made)
 }
 
-fn replace_places(_: &mut Wall, _: &[&str]) -> Facts {
+fn replace_places(_: &mut Mailbox, _: &[&str]) -> Facts {
     ["/workspace", "/session", "/inbox", "/global", "/lazaret", "/ipc", "/tmp"].into_iter().fold(
         Facts::new(),
         |facts, place| {
@@ -135,7 +135,7 @@ fn mountinfo() -> Vec<(String, String)> {
         .collect()
 }
 
-fn mounts(_: &mut Wall, _: &[&str]) -> Facts {
+fn mounts(_: &mut Mailbox, _: &[&str]) -> Facts {
     let points: Vec<String> = mountinfo().into_iter().map(|(_, point)| point).collect();
     let writable = ["/workspace/", "/session/", "/ipc/from-agent/", "/tmp/"];
     let below: Vec<&String> = points.iter().filter(|p| writable.iter().any(|w| p.starts_with(w))).collect();
@@ -143,7 +143,7 @@ fn mounts(_: &mut Wall, _: &[&str]) -> Facts {
 }
 
 /// Writes until something stops it, or 20 s long. The files are sparse nowhere: they count.
-fn disk(_: &mut Wall, place: &str) -> Facts {
+fn disk(_: &mut Mailbox, place: &str) -> Facts {
     let (began, mut written) = (Instant::now(), 0u64);
     let chunk = vec![b'x'; 1 << 20];
     for n in 0..4_096u32 {
@@ -166,7 +166,7 @@ fn disk(_: &mut Wall, place: &str) -> Facts {
 }
 
 /// A file that no directory holds: its name is gone, its descriptor is not.
-fn nameless(_: &mut Wall, _: &[&str]) -> Facts {
+fn nameless(_: &mut Mailbox, _: &[&str]) -> Facts {
     let path = Path::new("/workspace/nameless");
     let opened = File::create(path);
     let _ = fs::remove_file(path);
@@ -183,7 +183,7 @@ fn nameless(_: &mut Wall, _: &[&str]) -> Facts {
 }
 
 /// Room of any size in one call. Where it is given it is held on to, as long as a watch on the disk may take.
-fn allocate(_: &mut Wall, _: &[&str]) -> Facts {
+fn allocate(_: &mut Mailbox, _: &[&str]) -> Facts {
     let path = Path::new("/workspace/allocated");
     let Ok(file) = File::create(path) else { return fact("error", "no file can be made") };
     let done = fallocate(&file, FallocateFlags::empty(), 0, 256 << 20);
@@ -194,7 +194,7 @@ fn allocate(_: &mut Wall, _: &[&str]) -> Facts {
     fact("errno", code(&done))
 }
 
-fn read_only(_: &mut Wall, _: &[&str]) -> Facts {
+fn read_only(_: &mut Mailbox, _: &[&str]) -> Facts {
     [
         "/",
         "/etc",
@@ -222,7 +222,7 @@ fn read_only(_: &mut Wall, _: &[&str]) -> Facts {
 }
 
 /// Things in the workspace that whoever walks it must survive.
-fn traps(_: &mut Wall, _: &[&str]) -> Facts {
+fn traps(_: &mut Mailbox, _: &[&str]) -> Facts {
     let root = Path::new("/workspace/traps");
     let _ = fs::create_dir_all(root);
     let made = vec![
@@ -260,7 +260,7 @@ fn walk(root: &str, most: usize, mut look: impl FnMut(&Path, &fs::Metadata)) -> 
     seen
 }
 
-fn sockets(_: &mut Wall, _: &[&str]) -> Facts {
+fn sockets(_: &mut Mailbox, _: &[&str]) -> Facts {
     let mut found = BTreeSet::new();
     let seen = walk("/", 200_000, |path, about| {
         if about.file_type().is_socket() {
@@ -270,7 +270,7 @@ fn sockets(_: &mut Wall, _: &[&str]) -> Facts {
     and(fact("seen", seen), "sockets", found.into_iter().collect::<Vec<_>>())
 }
 
-fn devices(_: &mut Wall, _: &[&str]) -> Facts {
+fn devices(_: &mut Mailbox, _: &[&str]) -> Facts {
     const HARMLESS: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "ptmx"];
     let mut odd = Vec::new();
     walk("/dev", 10_000, |path, about| {
@@ -287,7 +287,7 @@ fn devices(_: &mut Wall, _: &[&str]) -> Facts {
     and(fact("odd", odd), "opened", opened)
 }
 
-fn kernel_settings(_: &mut Wall, _: &[&str]) -> Facts {
+fn kernel_settings(_: &mut Mailbox, _: &[&str]) -> Facts {
     const FILES: [&str; 13] = [
         "/proc/sys/kernel/core_pattern",
         "/proc/sys/kernel/hostname",
@@ -332,12 +332,12 @@ fn walk_all(dir: &Path, depth: u32, look: &mut impl FnMut(&Path)) {
 }
 
 /// What the box learns of the host's paths: everything that mountinfo says of its mounts' sources.
-fn host_paths(_: &mut Wall, _: &[&str]) -> Facts {
+fn host_paths(_: &mut Mailbox, _: &[&str]) -> Facts {
     let roots: Vec<String> = mountinfo().into_iter().map(|(root, _)| root).filter(|r| r.len() > 1).collect();
     fact("roots", roots)
 }
 
-fn masked(_: &mut Wall, _: &[&str]) -> Facts {
+fn masked(_: &mut Mailbox, _: &[&str]) -> Facts {
     const FILES: [&str; 6] = [
         "/proc/kcore",
         "/proc/keys",
@@ -368,7 +368,7 @@ fn needles() -> Vec<Vec<u8>> {
     both.into_iter().map(|parts| parts.into_iter().rev().collect::<Vec<_>>().join("-").into_bytes()).collect()
 }
 
-fn keys(_: &mut Wall, _: &[&str]) -> Facts {
+fn keys(_: &mut Mailbox, _: &[&str]) -> Facts {
     let (needles, mut files, mut hits) = (needles(), 0u64, Vec::new());
     let mut look = |path: &Path| {
         let mut bytes = Vec::new();
@@ -397,7 +397,7 @@ fn keys(_: &mut Wall, _: &[&str]) -> Facts {
     and(and(fact("files", files), "hits", hits), "env", env)
 }
 
-fn own_socket(_: &mut Wall, _: &[&str]) -> Facts {
+fn own_socket(_: &mut Mailbox, _: &[&str]) -> Facts {
     let names: Vec<String> = fs::read_dir("/run/lazaret")
         .into_iter()
         .flatten()
@@ -408,7 +408,7 @@ fn own_socket(_: &mut Wall, _: &[&str]) -> Facts {
     and(fact("names", names), "up", up)
 }
 
-fn processes(_: &mut Wall, _: &[&str]) -> Facts {
+fn processes(_: &mut Mailbox, _: &[&str]) -> Facts {
     let mut commands = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
@@ -419,7 +419,7 @@ fn processes(_: &mut Wall, _: &[&str]) -> Facts {
     fact("commands", commands)
 }
 
-fn abstract_sockets(_: &mut Wall, _: &[&str]) -> Facts {
+fn abstract_sockets(_: &mut Mailbox, _: &[&str]) -> Facts {
     let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let named: Vec<String> =
         table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(7)).map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! The letters, spoken raw: valid ones, and the means to write others.
+//! The box's end of the protocol: reads and writes valid letters, and lets attacks write others.
 
 use std::fs;
 use std::io;
@@ -15,15 +15,15 @@ use serde_json::Value;
 
 use crate::evidence::{Facts, now_ms};
 
-/// How often the box looks for letters.
+/// The pause between two looks for letters.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long it waits for the host to take something away.
+/// How long it waits for the host to remove a file.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// When every letter of it says that it was written: nothing is decided by that.
+/// The time in every letter. The host decides nothing by it.
 pub const AT: &str = "2026-11-21T10:00:00Z";
 
-/// What came from the host.
+/// What the host sent.
 pub enum Heard {
     /// The newest message of a turn.
     Input(String),
@@ -31,10 +31,10 @@ pub enum Heard {
     Close,
 }
 
-/// The box's end of the wall.
-pub struct Wall {
+/// The letter directories and the state of the run.
+pub struct Mailbox {
     to: PathBuf,
-    /// Where its letters go.
+    /// The directory for its letters.
     pub from: PathBuf,
     /// Its run.
     pub run: RunId,
@@ -44,15 +44,15 @@ pub struct Wall {
     pub n: u64,
     /// The number of the last letter it read.
     pub ack: u64,
-    /// Letters of this turn that were given an id.
+    /// Letters of this turn so far.
     pub entry: u64,
-    /// Whether [`Wall::done`] leaves the end of the turn to the attack.
+    /// Whether [`Mailbox::done`] leaves the end of the turn to the attack.
     pub silent: bool,
 }
 
-impl Wall {
+impl Mailbox {
     /// Reads `begin`.
-    pub fn stand() -> Result<Self, String> {
+    pub fn open() -> Result<Self, String> {
         let ipc = Path::new(box_path::IPC);
         let (to, from) = (ipc.join(directory_layout::TO_AGENT), ipc.join(directory_layout::FROM_AGENT));
         let begin = to.join(letter_name(1, "begin"));
@@ -68,12 +68,12 @@ impl Wall {
         Ok(Self { to, from, run: letter.run, turn: TurnId(1), n: 0, ack: 1, entry: 0, silent: false })
     }
 
-    /// One that stands in a directory of its own, for attacks by hand.
-    pub fn nowhere() -> Self {
+    /// A mailbox in a temporary directory, for attacks by hand.
+    pub fn detached() -> Self {
         let run = "00000000-0000-7000-8000-000000000000".parse();
         let Ok(run) = run else { unreachable!("it is a run id") };
         let from = std::env::temp_dir().join(format!("evil-agent-{}", std::process::id()));
-        // What cannot be made is what the attack then reports.
+        // If this fails, the attack reports it.
         let _ = fs::create_dir_all(&from);
         Self { to: from.clone(), from, run, turn: TurnId(1), n: 0, ack: 0, entry: 0, silent: false }
     }
@@ -104,7 +104,7 @@ impl Wall {
         }
     }
 
-    /// Whether `_close` lies there.
+    /// Whether the host has written `_close`.
     pub fn closing(&self) -> bool {
         self.to.join(directory_layout::CLOSE).exists()
     }
@@ -148,7 +148,7 @@ impl Wall {
         self.read(name)
     }
 
-    /// Whether no box before this one began the attack of this turn.
+    /// Whether this box is the first to perform the attack of this turn.
     pub fn first_time(&self) -> bool {
         let mark = Path::new(box_path::SESSION).join(format!("attacked-{}", self.turn));
         fs::OpenOptions::new().write(true).create_new(true).open(mark).is_ok()
@@ -215,7 +215,7 @@ impl Wall {
         self.send(FromAgent::TurnDone(done));
     }
 
-    /// The bytes of a letter with this number, type and body; nothing of it is checked.
+    /// A letter with this number, type and body, unchecked.
     pub fn envelope(&mut self, n: u64, kind: &str, body: &str) -> String {
         let id = self.next_id();
         let (run, turn, ack) = (&self.run, self.turn, self.ack);
@@ -224,20 +224,20 @@ impl Wall {
         )
     }
 
-    /// The name of the next letter, which is used up by that.
+    /// Takes the next letter's name.
     pub fn next_name(&mut self, kind: &str) -> String {
         self.n += 1;
         letter_name(self.n, kind)
     }
 
-    /// Puts these bytes under a name, by a dot-file and a rename.
+    /// Writes a file by a rename.
     pub fn drop_in(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let part = self.from.join(".evil.part");
         fs::write(&part, bytes)?;
         fs::rename(part, self.from.join(name))
     }
 
-    /// A letter under the next number with a body that may be anything; whether the host took it away.
+    /// Writes a letter with the next number and any body. Returns whether the host removed it.
     pub fn next_raw(&mut self, kind: &str, change: impl FnOnce(String) -> Vec<u8>, body: &str) -> bool {
         let name = self.next_name(kind);
         let bytes = change(self.envelope(self.n, kind, body));
@@ -245,7 +245,7 @@ impl Wall {
         dropped.is_ok() && self.goes(&name)
     }
 
-    /// Waits until the host has taken a name away; whether it did.
+    /// Waits until the host has removed a file. Returns whether it did.
     pub fn goes(&self, name: impl AsRef<Path>) -> bool {
         let path = self.from.join(name);
         let asked = Instant::now();
@@ -258,7 +258,7 @@ impl Wall {
         true
     }
 
-    /// Waits until the host has taken every letter.
+    /// Waits until the host has removed every letter. Returns whether it did.
     pub fn taken(&self) -> bool {
         self.goes(letter_name(self.n, "message")) && {
             let asked = Instant::now();

@@ -1,4 +1,4 @@
-//! Memory, processors, processes and disk: as much as the kernel gives.
+//! Attacks that use up memory, processors, processes, descriptors and output.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::Attack;
 use crate::evidence::{Facts, and, errno, fact};
-use crate::wall::Wall;
+use crate::mailbox::Mailbox;
 
 pub const ATTACKS: &[(&str, Attack)] = &[
     ("c1_fork_bomb", forks),
@@ -71,7 +71,7 @@ pub fn child(what: &str, rest: &[&str]) -> ExitCode {
             let Ok(mut file) = File::create("/workspace/big") else { return ExitCode::FAILURE };
             while file.write_all(&chunk).is_ok() {}
         }
-        "late" => crate::outlive::late(rest),
+        "late" => crate::termination::late(rest),
         _ => return ExitCode::FAILURE,
     }
     ExitCode::SUCCESS
@@ -87,7 +87,7 @@ fn hog_memory() -> Facts {
     fact("went_on", held.len() * 4)
 }
 
-fn forks(_: &mut Wall, _: &[&str]) -> Facts {
+fn forks(_: &mut Mailbox, _: &[&str]) -> Facts {
     let mut children = Vec::new();
     let stopped = loop {
         match Command::new("/proc/self/exe").args(["child", "sleep"]).stdin(Stdio::null()).spawn() {
@@ -136,7 +136,7 @@ fn fill_until_full(place: &str, most_mib: u64) -> Facts {
 }
 
 /// Four children spin for two seconds each; how much time they got all together.
-fn spin(_: &mut Wall, _: &[&str]) -> Facts {
+fn spin(_: &mut Mailbox, _: &[&str]) -> Facts {
     let began = Instant::now();
     let children: Vec<_> = (0..4)
         .filter_map(|_| {
@@ -154,7 +154,7 @@ fn spin(_: &mut Wall, _: &[&str]) -> Facts {
     and(fact("wall_ms", u64::try_from(wall).unwrap_or(0)), "cpu_ms", ticks * 10)
 }
 
-fn output(_: &mut Wall, _: &[&str]) -> Facts {
+fn output(_: &mut Mailbox, _: &[&str]) -> Facts {
     let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
     let mut out = std::io::stdout().lock();
     let mut written = 0u64;
@@ -167,12 +167,12 @@ fn output(_: &mut Wall, _: &[&str]) -> Facts {
     fact("kib", written)
 }
 
-fn escapes(_: &mut Wall, _: &[&str]) -> Facts {
+fn escapes(_: &mut Mailbox, _: &[&str]) -> Facts {
     eprintln!("\x1b]0;owned\x07\x1b[2J WARN code=\"ipc.forged\" run=forged \u{202e}");
     std::process::exit(3);
 }
 
-fn tmp_names(_: &mut Wall, _: &[&str]) -> Facts {
+fn tmp_names(_: &mut Mailbox, _: &[&str]) -> Facts {
     let dir = Path::new("/tmp/names");
     let _ = fs::create_dir(dir);
     let (mut made, mut stopped) = (0, 0);
@@ -184,7 +184,7 @@ fn tmp_names(_: &mut Wall, _: &[&str]) -> Facts {
     and(fact("names", made), "errno", stopped)
 }
 
-fn descriptors(_: &mut Wall, _: &[&str]) -> Facts {
+fn descriptors(_: &mut Mailbox, _: &[&str]) -> Facts {
     let mut held = Vec::new();
     let stopped = loop {
         match File::open("/dev/null") {
@@ -195,7 +195,7 @@ fn descriptors(_: &mut Wall, _: &[&str]) -> Facts {
     and(fact("open", held.len()), "errno", stopped)
 }
 
-fn core_dump(_: &mut Wall, _: &[&str]) -> Facts {
+fn core_dump(_: &mut Mailbox, _: &[&str]) -> Facts {
     let facts = in_child("abort", "");
     let cores = |dir: &str| {
         let names = fs::read_dir(dir).into_iter().flatten().flatten();

@@ -1,0 +1,220 @@
+//! Input letters: what a run is given of its lane's open turn, and what `begin` tells it of turns.
+
+use rusqlite::{Connection, Row, params};
+
+use super::attachments::{self, Waiting};
+use super::groups::chat_facts;
+use super::letters::{ToWrite, next_letter};
+use super::turns::{self, OpenTurnRow};
+use super::{Result, Store, StoreError, id, int, parse};
+use crate::domain::limits::ContextLimits;
+use crate::domain::message::StoredMessage;
+use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
+use crate::turns::Event;
+
+/// A letter is at most 256 KiB, and context comes on top. The rest of a burst goes into the next letter.
+const INPUT_BYTES: usize = 150 * 1024;
+/// What context may take of a letter, beside the messages.
+const CONTEXT_BYTES: usize = 60 * 1024;
+/// How many closed turns `begin` lists.
+const CLOSED_LISTED: i64 = 20;
+
+/// What `begin` says about turns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeginState {
+    /// The open turn and the ids of its letters that were consumed.
+    pub open: Option<(OpenTurnRow, Vec<LetterId>)>,
+    /// The newest closed turns of the lane.
+    pub closed: Vec<TurnId>,
+}
+
+/// What an input says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputState {
+    /// The turn.
+    pub turn: TurnId,
+    /// Its chat.
+    pub chat: ChatId,
+    /// What sort of chat.
+    pub kind: ChatKind,
+    /// The chat's title.
+    pub title: String,
+    /// Messages this run has not been given, in order.
+    pub messages: Vec<StoredMessage>,
+    /// Context that was left out.
+    pub omitted: u64,
+}
+
+/// Whether a letter may wait for files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// What belongs together goes together.
+    Whole,
+    /// It has waited once: messages whose files came meanwhile go with the next letter, or one would wait for ever.
+    Spent,
+}
+
+/// What came of making an input letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Composed {
+    /// There is nothing that the run was not given.
+    Nothing,
+    /// Its row is stored.
+    Letter(TurnId, ChatId, ToWrite),
+    /// It would name these files of the turn, and nobody has tried to fetch them.
+    Files(TurnId, Vec<Waiting>),
+}
+
+impl Store {
+    /// What `begin` must say for a lane.
+    pub async fn begin_state(&self, lane: Lane) -> Result<BeginState> {
+        self.write(move |c| {
+            let open = match turns::open_of_lane(c, &lane)? {
+                None => None,
+                Some(open) => {
+                    let sql = "SELECT DISTINCT id FROM consumed WHERE turn = ?1 ORDER BY id";
+                    let mut rows = c.prepare(sql)?;
+                    let ids = rows.query_map([int(open.turn.0)], |r| r.get::<_, String>(0))?;
+                    let ids = ids.map(|i| parse("consumed.id", &i?)).collect::<Result<_>>()?;
+                    Some((open, ids))
+                }
+            };
+            let sql = "SELECT id FROM turn WHERE lane = ?1 AND state <> 'open' ORDER BY id DESC LIMIT ?2";
+            let mut rows = c.prepare(sql)?;
+            let closed = rows.query_map(params![lane.to_string(), CLOSED_LISTED], |r| r.get::<_, i64>(0))?;
+            let closed = closed.map(|t| Ok(TurnId(id(t?)))).collect::<Result<_>>()?;
+            Ok(BeginState { open, closed })
+        })
+        .await
+    }
+
+    /// Makes the next input letter for a run from what its lane's open turn holds and the run was not given:
+    /// a row before it is a file. Call again until there is nothing new.
+    pub async fn compose_input<F>(
+        &self,
+        run: RunId,
+        lane: Lane,
+        limits: ContextLimits,
+        patience: Patience,
+        now: WallMs,
+        build: F,
+    ) -> Result<Composed>
+    where
+        F: FnOnce(u64, InputState) -> std::result::Result<Vec<u8>, ipc_schema::Refusal> + Send + 'static,
+    {
+        let composed = self
+            .write(move |c| {
+                failpoint!("store.input.begin", super::injected);
+                let Some(open) = turns::open_of_lane(c, &lane)? else { return Ok(Composed::Nothing) };
+                let (mut messages, omitted) = ungiven(c, &run, &open, limits)?;
+                if patience == Patience::Spent {
+                    attachments::leave_later(&mut messages);
+                }
+                if !messages.iter().any(|m| m.wakes) {
+                    return Ok(Composed::Nothing);
+                }
+                let files = attachments::waiting(&messages);
+                if !files.is_empty() {
+                    return Ok(Composed::Files(open.turn, files));
+                }
+                let (kind, title) = chat_facts(c, &open.chat)?;
+                let given: Vec<MessageSeq> = messages.iter().map(|m| m.seq).collect();
+                let state =
+                    InputState { turn: open.turn, chat: open.chat.clone(), kind, title, messages, omitted };
+                let letter = next_letter(c, &run, Some(open.turn), "input", now, |n| build(n, state))?;
+                for seq in given {
+                    let sql = "INSERT OR IGNORE INTO given(run, seq, n) VALUES (?1, ?2, ?3)";
+                    c.prepare_cached(sql)?.execute(params![run.as_str(), int(seq.0), int(letter.n)])?;
+                }
+                turns::happen(c, &lane, &Event::Given, now)?;
+                Ok(Composed::Letter(open.turn, open.chat, letter))
+            })
+            .await?;
+        failpoint!("store.input.committed");
+        Ok(composed)
+    }
+}
+
+/// The messages of the open turn, and the context before them, that `run` has not been given.
+fn ungiven(
+    c: &Connection,
+    run: &RunId,
+    open: &OpenTurnRow,
+    limits: ContextLimits,
+) -> Result<(Vec<StoredMessage>, u64)> {
+    const FIELDS: &str =
+        "seq, chat, role, sender, sender_name, owner, text, version, reply_to, attachments, sent_at";
+    let sql = format!(
+        "SELECT {FIELDS} FROM message m WHERE turn = ?1 AND role = 'wake' AND state = 'in_turn'
+           AND NOT EXISTS (SELECT 1 FROM given g WHERE g.run = ?2 AND g.seq = m.seq) ORDER BY seq"
+    );
+    let mut rows = c.prepare_cached(&sql)?;
+    let rows = rows.query_map(params![int(open.turn.0), run.as_str()], stored)?;
+    let mut messages = Vec::new();
+    let mut bytes = 0;
+    for row in rows {
+        let message = row??;
+        bytes += weight(&message);
+        if bytes > INPUT_BYTES && !messages.is_empty() {
+            break;
+        }
+        messages.push(message);
+    }
+    let Some(newest) = messages.last().map(|m| m.seq) else { return Ok((messages, 0)) };
+    let sql = format!(
+        "SELECT {FIELDS} FROM message m WHERE chat = ?1 AND role = 'context' AND state = 'waiting' AND seq < ?2
+           AND NOT EXISTS (SELECT 1 FROM given g WHERE g.run = ?3 AND g.seq = m.seq) ORDER BY seq DESC"
+    );
+    let mut rows = c.prepare_cached(&sql)?;
+    let rows = rows.query_map(params![open.chat.as_str(), int(newest.0), run.as_str()], stored)?;
+    let (mut kept, mut omitted, mut tokens) = (0, 0, 0);
+    for row in rows {
+        let message = row??;
+        tokens += message.text.len() / 4 + 20;
+        bytes += weight(&message);
+        if kept == limits.messages || tokens > limits.tokens || bytes > INPUT_BYTES + CONTEXT_BYTES {
+            omitted += 1;
+            continue;
+        }
+        kept += 1;
+        messages.push(message);
+    }
+    messages.sort_by_key(|m| m.seq);
+    Ok((messages, omitted))
+}
+
+/// What a message takes in a letter: its texts as JSON, with their escapes, and room for names and punctuation.
+fn weight(m: &StoredMessage) -> usize {
+    let json = |text: &str| serde_json::to_string(text).map_or(text.len() * 6, |t| t.len());
+    let quoted = m.reply_to.as_ref().map_or(0, |r| json(&r.text));
+    let files: usize =
+        m.attachments.iter().map(|a| 1_000 + json(&a.mime) + a.problem.as_deref().map_or(0, json)).sum();
+    json(&m.text) + quoted + files + 1_200
+}
+
+fn stored(r: &Row<'_>) -> rusqlite::Result<Result<StoredMessage>> {
+    let seq: i64 = r.get(0)?;
+    let (chat, role): (String, String) = (r.get(1)?, r.get(2)?);
+    let (reply_to, attachments): (Option<String>, String) = (r.get(8)?, r.get(9)?);
+    let row = |why: String| StoreError::Row { what: format!("message {seq}"), why };
+    let (sender_id, sender_name, owner, text, version, at) =
+        (r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?, r.get(7)?, r.get(10)?);
+    Ok((|| {
+        Ok(StoredMessage {
+            seq: MessageSeq(id(seq)),
+            chat: parse("message.chat", &chat)?,
+            wakes: role == "wake",
+            sender_id,
+            sender_name,
+            owner,
+            text,
+            version,
+            reply_to: reply_to
+                .map(|t| serde_json::from_str(&t))
+                .transpose()
+                .map_err(|e| row(e.to_string()))?,
+            attachments: serde_json::from_str(&attachments).map_err(|e| row(e.to_string()))?,
+            at: WallMs(at),
+        })
+    })())
+}

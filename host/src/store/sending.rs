@@ -1,0 +1,260 @@
+//! Sending: `delivery` claims a part of the outbox, hands it to its channel, and records what came of it.
+//! `policy::delivery` decides what becomes of the row; this file stores it, each time in one transaction.
+//!
+//! ```text
+//! ready ── claim ──> sending ── receipt ──> sent
+//!                     │  │ └── a placeholder stands ──> ready
+//!                     │  ├──── certainly not arrived ──> deferred ──> (due at not_before) claim
+//!                     │  └──── perhaps arrived ────────> uncertain ─> (due at not_before) claim
+//!                     │                                   └ with a code: held, until /resend or /drop
+//!                     └─ never, or a day of trying ────> failed        too old at a claim ──> expired
+//! ```
+//! A row that is found `sending` by somebody who did not send it (the next host) was cut off: see
+//! [`SendOutcome::Died`].
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::counters::bump;
+use super::outbox::DUE;
+use super::undelivered;
+use super::{Result, Store, id, parse};
+use crate::domain::outbound::{DeliveryStrategy, Part, SpooledFile, Voice};
+use crate::domain::{ChannelName, ChatId, MessageSeq, TurnId, WallMs};
+use crate::policy::delivery::{self, Doubt, Next, PartFacts, SendOutcome, Terms};
+use crate::policy::delivery_notices::{self, GivenUp};
+use crate::policy::retry::LONGEST_WAIT;
+
+/// What a chat's queue offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Head {
+    /// This part goes now; it is marked `sending`.
+    Part(Part),
+    /// This reply had grown too old to be said; the chat was told. There may be more.
+    Expired(i64),
+    /// The first part may not go before this time; what is behind it waits, so that order holds.
+    NotBefore(WallMs),
+    /// Nothing waits.
+    Empty,
+}
+
+/// What recovery found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cut {
+    /// Parts that will be sent again and may then stand there twice.
+    pub uncertain: u64,
+    /// Parts that a person is asked about.
+    pub held: u64,
+    /// Placeholders that may stand there with nothing in them.
+    pub strays: u64,
+}
+
+impl Store {
+    /// Chats of a channel that have something waiting. What is held waits for a person, not for the channel.
+    pub async fn chats_waiting(&self, channel: ChannelName) -> Result<Vec<ChatId>> {
+        self.write(move |c| {
+            let sql = format!(
+                "SELECT DISTINCT chat FROM outbox WHERE {DUE} AND code IS NULL AND chat LIKE ?1 || ':%'"
+            );
+            let mut rows = c.prepare_cached(&sql)?;
+            let rows = rows.query_map([channel.as_str()], |r| r.get::<_, String>(0))?;
+            rows.map(|chat| parse("outbox.chat", &chat?)).collect()
+        })
+        .await
+    }
+
+    /// Takes the head of a chat's queue for sending.
+    pub async fn claim(&self, chat: ChatId, terms: Terms, now: WallMs) -> Result<Head> {
+        let head = self.write(move |c| claim(c, &chat, terms, now)).await?;
+        failpoint!("store.claim.committed");
+        Ok(head)
+    }
+
+    /// Transaction 3: writes what came of a claimed part, and returns what was decided. A part that is not being sent
+    /// (the answer to an earlier call of this was lost) stays as it is. `retry` is how long a reply is tried.
+    pub async fn settle(
+        &self,
+        part: Part,
+        happened: SendOutcome,
+        retry: Duration,
+        now: WallMs,
+    ) -> Result<Next> {
+        let next = self
+            .write(move |c| {
+                failpoint!("store.tx3.begin", super::injected);
+                let next = after(&part, happened, retry, now);
+                perform(c, &part, next.clone(), now)?;
+                failpoint!("store.tx3.before_commit");
+                Ok(next)
+            })
+            .await?;
+        failpoint!("store.tx3.committed");
+        Ok(next)
+    }
+
+    /// At boot: a part that was being sent when the host died may or may not have arrived.
+    pub async fn recover_sending(&self, now: WallMs) -> Result<Cut> {
+        self.write(move |c| {
+            let sql = format!("SELECT {FIELDS} FROM outbox WHERE {DUE} AND state = 'sending' ORDER BY id");
+            let mut rows = c.prepare(&sql)?;
+            let cut: Vec<_> = rows.query_map([], part)?.collect::<rusqlite::Result<_>>()?;
+            let mut found = Cut::default();
+            for part in cut {
+                let part = part?;
+                let next = after(&part, SendOutcome::Died, Duration::MAX, now);
+                match &next {
+                    Next::Ask { .. } => found.held += 1,
+                    Next::Again { doubt, .. } => {
+                        found.uncertain += u64::from(doubt.copies);
+                        found.strays += u64::from(doubt.strays);
+                    }
+                    _ => {}
+                }
+                perform(c, &part, next, now)?;
+            }
+            Ok(found)
+        })
+        .await
+    }
+}
+
+/// The columns that [`part`] reads.
+const FIELDS: &str =
+    "id, ours, chat, voice, turn, answers, text, way, placeholder, attempts, lives_from, key, file, file_name,
+     file_bytes";
+
+fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
+    let (chat, voice, way): (String, String, Option<String>) = (r.get(2)?, r.get(3)?, r.get(7)?);
+    let (row, ours, text, placeholder, attempts, lives_from) =
+        (r.get(0)?, r.get(1)?, r.get(6)?, r.get(8)?, r.get(9)?, WallMs(r.get(10)?));
+    let turn = r.get::<_, Option<i64>>(4)?.map(|t| TurnId(id(t)));
+    let answers = r.get::<_, Option<i64>>(5)?.map(|m| MessageSeq(id(m)));
+    let key = r.get(11)?;
+    let file = match r.get(12)? {
+        Some(sha256) => Some(Box::new(SpooledFile { sha256, name: r.get(13)?, bytes: id(r.get(14)?) })),
+        None => None,
+    };
+    Ok((|| {
+        Ok(Part {
+            id: row,
+            idempotency_key: ours,
+            chat: parse("outbox.chat", &chat)?,
+            voice: if voice == "reply" { Voice::Reply } else { Voice::Notice },
+            turn,
+            key,
+            answers,
+            text,
+            file,
+            // A row that nobody has claimed has none: the claim decides.
+            strategy: way.as_deref().map_or(Ok(DeliveryStrategy::Resend), |way| parse("outbox.way", way))?,
+            placeholder,
+            attempts,
+            lives_from,
+        })
+    })())
+}
+
+fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Head> {
+    failpoint!("store.claim.begin", super::injected);
+    let sql = format!(
+        "SELECT {FIELDS}, not_before, state, way IS NULL FROM outbox
+         WHERE chat = ?1 AND {DUE} AND code IS NULL ORDER BY id LIMIT 1"
+    );
+    let row = c
+        .query_row(&sql, [chat.as_str()], |r| {
+            Ok((part(r)?, WallMs(r.get(15)?), r.get::<_, String>(16)?, r.get::<_, bool>(17)?))
+        })
+        .optional()?;
+    let Some((part, not_before, state, fresh)) = row else { return Ok(Head::Empty) };
+    let part = part?;
+    if state == "sending" {
+        // Whoever sent it has gone without a word. One worker serves a chat, so nobody sends it now.
+        perform(c, &part, after(&part, SendOutcome::Died, Duration::MAX, now), now)?;
+        return Ok(Head::NotBefore(now));
+    }
+    // No wait is longer than this: beyond it, the clock was set back since.
+    if not_before > now && not_before.since(now) <= LONGEST_WAIT {
+        return Ok(Head::NotBefore(not_before));
+    }
+    if terms.stale(part.voice, now.since(part.lives_from)) {
+        let why = delivery_notices::too_old(terms.lifetime);
+        undelivered::give_up(c, &part, GivenUp::Expired, &why, false, now)?;
+        return Ok(Head::Expired(part.id));
+    }
+    let strategy = match (fresh, &part.file) {
+        (false, _) => part.strategy,
+        (true, None) => terms.strategy(part.voice),
+        (true, Some(_)) => terms.file_strategy(part.voice),
+    };
+    let sql = "UPDATE outbox SET state = 'sending', attempts = attempts + 1, way = ?2 WHERE id = ?1";
+    c.execute(sql, params![part.id, strategy.as_str()])?;
+    Ok(Head::Part(Part { strategy, ..part }))
+}
+
+/// What `policy` says. The part is as it was before its claim, or (found cut off) as it is.
+fn after(part: &Part, happened: SendOutcome, retry: Duration, now: WallMs) -> Next {
+    let facts = PartFacts {
+        strategy: part.strategy,
+        voice: part.voice,
+        placeholder: part.placeholder.is_some(),
+        attempts: part.attempts.saturating_add(1),
+        age: now.since(part.lives_from),
+    };
+    delivery::next(facts, happened, retry)
+}
+
+/// Moves a row out of `sending`, once.
+fn perform(c: &Connection, part: &Part, next: Next, now: WallMs) -> Result<()> {
+    let row = part.id;
+    let sql = "SELECT count(*) FROM outbox WHERE id = ?1 AND state = 'sending'";
+    if c.query_row(sql, [row], |r| r.get::<_, i64>(0))? == 0 {
+        return Ok(());
+    }
+    match next {
+        Next::Sent { receipt } => {
+            let sql =
+                "UPDATE outbox SET state = 'sent', sent_at = ?2, receipt = ?3, error = NULL WHERE id = ?1";
+            c.execute(sql, params![row, now.0, receipt])?;
+            undelivered::reached(c, &part.chat)
+        }
+        // The claim of a place is no attempt at the text.
+        Next::Fill { placeholder } => {
+            let sql =
+                "UPDATE outbox SET state = 'ready', placeholder = ?2, attempts = attempts - 1, not_before = 0
+                       WHERE id = ?1";
+            c.execute(sql, params![row, placeholder])?;
+            Ok(())
+        }
+        Next::Again { wait, doubt, forget, why } => {
+            count(c, row, doubt)?;
+            let state = if doubt.copies > 0 { "uncertain" } else { "deferred" };
+            let sql = "UPDATE outbox SET state = ?2, not_before = ?3, error = ?4,
+                              placeholder = CASE WHEN ?5 THEN NULL ELSE placeholder END WHERE id = ?1";
+            c.execute(sql, params![row, state, now.plus(wait).0, why, forget])?;
+            Ok(())
+        }
+        Next::Ask { why } => {
+            count(c, row, Doubt { copies: 1, strays: 0 })?;
+            undelivered::hold(c, part, &why, now)
+        }
+        Next::GiveUp { why, doubt, gone } => {
+            count(c, row, doubt)?;
+            undelivered::give_up(c, part, GivenUp::Failed, &why, gone, now)
+        }
+    }
+}
+
+fn count(c: &Connection, row: i64, doubt: Doubt) -> Result<()> {
+    if doubt == Doubt::default() {
+        return Ok(());
+    }
+    let sql = "UPDATE outbox SET uncertain = uncertain + ?2, strays = strays + ?3 WHERE id = ?1";
+    c.execute(sql, params![row, doubt.copies, doubt.strays])?;
+    for (name, by) in [("uncertain", doubt.copies), ("strays", doubt.strays)] {
+        if by > 0 {
+            bump(c, name, i64::from(by))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Answers to commands, and the questions of agents with how to answer them.
+
+use std::time::Duration;
+
+use super::{REASON, duration, one_line, sentence};
+
+/// A question of an agent. `code` names it in `/answer`.
+pub fn question(text: &str, choices: &[String], code: &str) -> String {
+    let mut card = text.trim().to_owned();
+    for (n, choice) in choices.iter().enumerate() {
+        card += &format!("\n{}{}. {}", if n == 0 { "\n" } else { "" }, n + 1, choice.trim());
+    }
+    let how = if choices.is_empty() { "and your words" } else { "and a number or your words" };
+    format!("{card}\n\nAnswer with /answer {code} {how}.")
+}
+
+pub fn no_such_question() -> String {
+    "No question here waits for that answer. Write /answer, the code of the question, and what you want to say: /answer 7F yes"
+        .to_owned()
+}
+
+pub fn stopped() -> String {
+    "Stopped.".to_owned()
+}
+
+/// The turn reports its end by itself.
+pub fn stopping() -> String {
+    "Stopping.".to_owned()
+}
+
+pub fn nothing_to_stop() -> String {
+    "Nothing is running here.".to_owned()
+}
+
+pub fn new_session(number: u64) -> String {
+    format!(
+        "A new session begins (number {number}). Files and personality stay; what was said before is forgotten."
+    )
+}
+
+pub fn help(persona: &str) -> String {
+    format!(
+        "{persona} answers in this chat from inside a sealed container.\n\
+         /stop - stop what is running\n\
+         /new - begin a new session\n\
+         /status - what is going on\n\
+         /answer - answer a question of {persona}\n\
+         /resend CODE, /drop CODE - send a part again that may not have arrived, or leave it\n\
+         /help - this text"
+    )
+}
+
+#[derive(Debug, Clone)]
+pub struct StatusFacts {
+    pub group: String,
+    pub lane: &'static str,
+    /// Messages that wait for the next turn.
+    pub waiting: u64,
+    /// Lanes at work, and how many may.
+    pub working: (usize, usize),
+    /// Boxes alive, and how many may.
+    pub boxes: (usize, usize),
+    pub model: String,
+    pub image: String,
+    /// Time since the start of the host.
+    pub up: Duration,
+}
+
+pub fn status(f: &StatusFacts) -> String {
+    format!(
+        "group {}: {}, {} waiting\nmodel {}, image {}\nhost: {} of {} working, {} of {} boxes, up {}",
+        f.group,
+        f.lane,
+        f.waiting,
+        f.model,
+        f.image,
+        f.working.0,
+        f.working.1,
+        f.boxes.0,
+        f.boxes.1,
+        duration(f.up)
+    )
+}
+
+/// The answer to `/status` if the settings of the group are invalid.
+pub fn settings_unusable(why: &str) -> String {
+    format!("The group's settings cannot be used: {}", sentence(&one_line(why, REASON)))
+}

@@ -1,0 +1,105 @@
+//! A person's `/answer CODE WORDS`.
+
+use ipc_schema::requests::Answer;
+
+use super::{Change, QuestionEnd};
+use crate::domain::message::{Admitted, Inbound, ReplyTo, Role, Sender};
+use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, TurnId, WallMs};
+
+/// How much of a question a late answer quotes.
+const QUOTE: usize = 200;
+
+/// A question that still can be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Its row.
+    pub id: i64,
+    /// Its turn.
+    pub turn: TurnId,
+    /// The request that asked.
+    pub request: LetterId,
+    /// The lane of its turn.
+    pub lane: Lane,
+    /// Whether the turn still waits for it; else the agent was told that somebody wrote something else.
+    pub open: bool,
+    /// When it expires.
+    pub expires_at: WallMs,
+    /// What was asked.
+    pub text: String,
+    /// What a number chooses from.
+    pub choices: Vec<String>,
+}
+
+/// The command, as it was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerCommand {
+    /// Its trace id.
+    pub seq: MessageSeq,
+    /// Where it was written.
+    pub chat: ChatId,
+    /// What sort of chat that is.
+    pub kind: ChatKind,
+    /// The chat's title.
+    pub title: String,
+    /// Its text.
+    pub line: String,
+    /// Who wrote it.
+    pub sender: Sender,
+    /// Whether that is an owner.
+    pub owner: bool,
+}
+
+/// What an answer does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answering {
+    /// Nothing: it says nothing, or comes after the question's time.
+    Unknown,
+    /// The turn that waited for it goes on.
+    InTime(Vec<Change>),
+    /// The turn waits no longer: the answer is a message of its own.
+    Late(Vec<Change>, Box<Admitted>),
+}
+
+/// `CODE` and `WORDS`.
+fn parts_of(line: &str) -> (&str, &str) {
+    let mut parts = line.splitn(3, char::is_whitespace).skip(1);
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default().trim())
+}
+
+/// The code of the question that a command answers.
+pub fn code_of(line: &str) -> String {
+    parts_of(line).0.to_uppercase()
+}
+
+/// Decides what an answer does to the question that its code names.
+pub fn take_answer(command: AnswerCommand, question: Question, now: WallMs) -> Answering {
+    let (_, words) = parts_of(&command.line);
+    let chosen = words.parse::<usize>().ok().and_then(|n| question.choices.get(n.checked_sub(1)?));
+    let text = chosen.cloned().unwrap_or_else(|| words.to_owned());
+    if text.is_empty() || (!question.open && question.expires_at <= now) {
+        return Answering::Unknown;
+    }
+    let answered = Change::Finish { message: command.seq, outcome: "answered".to_owned() };
+    if question.open {
+        let Question { turn, request, .. } = question;
+        let answer =
+            Answer::Answered { text, from: command.sender.id.to_string(), name: command.sender.name };
+        return Answering::InTime(vec![Change::EndQuestion(QuestionEnd { turn, request, answer }), answered]);
+    }
+    let inbound = Inbound {
+        chat: command.chat,
+        kind: command.kind,
+        title: command.title,
+        message_id: format!("answer:{}", question.id),
+        version: 0,
+        sender: command.sender,
+        text,
+        reply_to: Some(ReplyTo { from: "you".to_owned(), text: question.text.chars().take(QUOTE).collect() }),
+        attachments: Vec::new(),
+        addresses_us: true,
+        at: now,
+    };
+    let (group, owner) = (question.lane.group, command.owner);
+    let message = Admitted { group, role: Role::Wake, owner, inbound, attachments: Vec::new() };
+    Answering::Late(vec![Change::TakeLateAnswer { question: question.id }, answered], Box::new(message))
+}
