@@ -110,7 +110,9 @@ impl World {
             Step::Done | Step::Ask => {}
             Step::Answer(n) => {
                 let answerable = lane.questions.len();
-                drop(n.checked_rem(answerable).map(|n| lane.answers(n)));
+                if let Some(n) = n.checked_rem(answerable) {
+                    lane.answers(n);
+                }
             }
             Step::End(ending) => {
                 if lane.run().is_some() {
