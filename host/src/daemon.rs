@@ -14,17 +14,15 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::channels::Channels;
-use crate::channels::telegram::Telegram;
-use crate::channels::terminal::{self, Terminal};
+use crate::channels::{Channels, LettersFolder, Surroundings};
 use crate::clock::Clock;
 use crate::config::{ConfigError, Install, Root, first};
 use crate::delivery;
 use crate::disk;
 use crate::dispatch::{Settings, Unfinished};
-use crate::domain::{ChannelName, ChatKind, GroupName};
+use crate::domain::{ChatKind, GroupName};
 use crate::gateway::Gateway;
-use crate::images::{self, Images, Place};
+use crate::images::{self, CheckContext, Images};
 use crate::intake;
 use crate::mailbox::Mailbox;
 use crate::maintenance;
@@ -111,19 +109,7 @@ impl Host {
         let install = Arc::new(Install::load(root.clone(), env)?);
         let store = Store::open(&root.database())?;
         let gid = shared_gid(&root.state())?;
-        let mut channels = Channels::default();
-        let letters_root = root.clone();
-        let terminal =
-            Terminal::start(&root.host_socket_dir(), clock, move |run| shown_letters(&letters_root, run))
-                .map_err(|e| {
-                    StartError::machine("terminal.socket", root.host_socket_dir().display().to_string(), e)
-                })?;
-        channels.add(Arc::new(terminal));
-        if let Some(settings) = &install.telegram {
-            let telegram = Telegram::new(settings.token.clone(), settings.base_url.clone(), settings.pace)
-                .map_err(|e| StartError::machine("telegram.start", "telegram", e))?;
-            channels.add(Arc::new(telegram));
-        }
+        let channels = build_channels(&install, clock)?;
         let engine = engine(&install, env);
         let runner = Runner::install(&runner_binary(env)?, &root.runners())
             .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
@@ -363,8 +349,8 @@ pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Engine {
     Engine::new(socket)
 }
 
-fn place(root: &Root, id: &str, gid: u32, runner: &Runner) -> Place {
-    Place {
+fn place(root: &Root, id: &str, gid: u32, runner: &Runner) -> CheckContext {
+    CheckContext {
         root: root.clone(),
         install: id.to_owned(),
         gid,
@@ -406,21 +392,41 @@ pub fn runner_binary(env: &BTreeMap<String, String>) -> Result<PathBuf, StartErr
     Ok(here.with_file_name(ipc_schema::directory_layout::RUNNER))
 }
 
-/// Chats that files name, and the terminal.
-async fn admit_configured(services: &Services) -> Result<(), StartError> {
-    let now = services.clock.wall();
-    let known = services.store.chats().await?;
-    let others = services.install.group_names().into_iter().filter(|group| !group.is_main());
-    let groups = std::iter::once(GroupName::main()).chain(others);
-    let terminals = groups.filter_map(|group| Some((terminal::chat_of(&group)?, group)));
-    let mut wanted: Vec<_> =
-        terminals.map(|(chat, group)| (chat, group, ChatKind::Direct, "terminal")).collect();
-    for (chat, group) in services.install.chats() {
-        let kind = if chat.channel() == ChannelName::Telegram && chat.local().starts_with('-') {
-            ChatKind::Room
-        } else {
-            ChatKind::Direct
+/// The channels of an install that are on.
+fn build_channels(install: &Install, clock: Clock) -> Result<Channels, StartError> {
+    let root = install.root.clone();
+    let letters: LettersFolder = Arc::new(move |run| shown_letters(&root, run));
+    let socket_dir = install.root.host_socket_dir();
+    let mut channels = Channels::default();
+    for settings in install.file.channels.all() {
+        let host = Surroundings {
+            secret: install.channel_secrets.get(&settings.name()),
+            clock,
+            socket_dir: &socket_dir,
+            letters: Arc::clone(&letters),
         };
+        let built = settings.build(&host).map_err(|e| StartError::machine(e.code, e.what, e.why))?;
+        built.into_iter().for_each(|channel| channels.add(channel));
+    }
+    Ok(channels)
+}
+
+/// Admits the chats that groups have by themselves, and those that files name.
+async fn admit_configured(services: &Services) -> Result<(), StartError> {
+    let (install, now) = (&services.install, services.clock.wall());
+    let known = services.store.chats().await?;
+    let others = install.group_names().into_iter().filter(|group| !group.is_main());
+    let mut wanted = Vec::new();
+    for group in std::iter::once(GroupName::main()).chain(others) {
+        for channel in services.channels.all() {
+            let chat = channel.chat_of_group(&group);
+            wanted.extend(chat.map(|chat| (chat, group.clone(), ChatKind::Direct, channel.name().as_str())));
+        }
+    }
+    for (chat, group) in install.chats() {
+        // A chat of a channel that this build does not have: `config check` and the group's runs say so.
+        let Some(channel) = install.file.channels.named(chat.channel()) else { continue };
+        let kind = channel.kind_of(&chat);
         wanted.push((chat, group, kind, ""));
     }
     for (chat, group, kind, title) in wanted {
@@ -428,11 +434,8 @@ async fn admit_configured(services: &Services) -> Result<(), StartError> {
             continue;
         }
         services.store.group(&group, now).await?;
-        let title = title.to_owned();
-        services
-            .store
-            .admit_chat(Admission { chat, group, kind, title, by: "group.toml".into(), now })
-            .await?;
+        let (title, by) = (title.to_owned(), "group.toml".to_owned());
+        services.store.admit_chat(Admission { chat, group, kind, title, by, now }).await?;
     }
     Ok(())
 }

@@ -167,7 +167,7 @@ impl Looked {
 async fn running(engine: &Engine, install: &str, canary: &mut Canary) -> Result<(), CliError> {
     for found in engine.boxes(install).await.map_err(|e| CliError::Plain(e.to_string()))? {
         // A box that has ended meanwhile is passed over.
-        if let Ok(account) = engine.account(&found.container).await {
+        if let Ok(account) = engine.inspect(&found.container).await {
             canary.bytes(&format!("inspect of run {}", found.run), &account);
         }
         if let Ok(log) = engine.log_tail(&found.container, 2 << 20).await {

@@ -1,7 +1,10 @@
-//! The pure heart. Every start, stop, queueing, retry and shutdown is decided here and nowhere else:
-//! an [`Event`] and the time go in, [`Effect`]s come out, and `supervisor` performs them.
+//! Containers and slots. Which container starts, waits, stops and dies is decided here and nowhere else: an [`Event`]
+//! and the time go in, [`Effect`]s come out, and `supervisor` performs them.
 //!
-//! What holds after every event (the property test in `model.rs` keeps it so):
+//! There are two deciders. The other one is `turns`: it decides the life of a turn (what a message joins, what a crash
+//! costs, what ends). This room knows of a turn only whether it is open, wants a run, or waits.
+//!
+//! What holds after every event (`proptest_model.rs` checks it):
 //! - a lane has at most one run, and at most [`Settings::working`] lanes start or work;
 //! - no more than [`Settings::boxes`] boxes live; a listening one gives way to a lane that waits
 //!   (adopted boxes live already, however many the settings would allow now; nothing starts beside them);

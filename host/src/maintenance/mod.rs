@@ -27,8 +27,8 @@ async fn tell_owner(services: &Services, word: &str, text: &str) -> Result<(), S
     let chats = services.store.chats().await?;
     let of_main: Vec<ChatId> =
         chats.into_iter().filter(|(_, group, _)| group.is_main()).map(|(chat, _, _)| chat).collect();
-    let on_platforms = of_main.iter().any(|chat| !is_terminal(chat));
-    for chat in of_main.iter().filter(|chat| !(on_platforms && is_terminal(chat))) {
+    let on_platforms = of_main.iter().any(|chat| !is_local(services, chat));
+    for chat in of_main.iter().filter(|chat| !(on_platforms && is_local(services, chat))) {
         let outgoing = OutgoingText::notice(chat, word, text.to_owned());
         services.store.say(None, outgoing, services.clock.wall()).await?;
     }
@@ -36,6 +36,7 @@ async fn tell_owner(services: &Services, word: &str, text: &str) -> Result<(), S
     Ok(())
 }
 
-fn is_terminal(chat: &ChatId) -> bool {
-    chat.channel() == crate::domain::ChannelName::Terminal
+/// Whether the chat is on a channel that only the host's own user can open.
+fn is_local(services: &Services, chat: &ChatId) -> bool {
+    services.channels.of(chat).is_some_and(|channel| channel.local_owner().is_some())
 }

@@ -1,34 +1,33 @@
-//! What becomes of a part of the outbox after what happened to it: the one table that says what is repeated, what is
-//! asked, what is given up, and what must be counted because it may stand on the platform twice.
+//! Decides what happens to a part of the outbox after a send: repeat, ask the chat, give up, and how many duplicates
+//! may be on the platform. `store` and `delivery` call it. No other place decides about repeats.
 
 use std::time::Duration;
 
 use super::retry;
 use crate::domain::outbound::{Delivery, DeliveryStrategy, Voice};
 
-/// What a channel can do about repeats.
+/// What a channel supports against duplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Abilities {
-    /// It takes an id of ours and drops a second message that has it.
+    /// It accepts an idempotency key and drops a second message with the same key.
     pub own_id: bool,
-    /// What was sent can be given another text.
+    /// A sent message can be edited.
     pub edits: bool,
 }
 
-/// The terms on which a chat's parts are delivered.
+/// The settings and capabilities for the delivery to a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     pub delivery: Delivery,
-    /// What the channel can do.
     pub abilities: Abilities,
-    /// How old a reply may grow before it is too stale to be said.
+    /// The longest age at which a reply is still sent.
     pub lifetime: Duration,
-    /// How long a reply is tried.
+    /// How long a reply is retried.
     pub retry: Duration,
 }
 
 impl Terms {
-    /// How a part is delivered that nobody has tried yet.
+    /// The strategy for a part that was never tried.
     ///
     /// A notice is never held: the question about a held part is itself a notice, and would ask about itself.
     pub fn strategy(&self, voice: Voice) -> DeliveryStrategy {
@@ -40,8 +39,8 @@ impl Terms {
         }
     }
 
-    /// The same for a file. A placeholder is a text, and cannot become a file everywhere: where the owner wants
-    /// edits, a file is sent again in doubt, and counted.
+    /// The strategy for a file. A placeholder is a text and cannot become a file on every platform, so where the
+    /// owner wants edits, an uncertain file is sent again and counted.
     pub fn file_strategy(&self, voice: Voice) -> DeliveryStrategy {
         match self.strategy(voice) {
             DeliveryStrategy::Edit => DeliveryStrategy::Resend,
@@ -49,53 +48,51 @@ impl Terms {
         }
     }
 
-    /// Whether a part has waited for too long. Only replies grow stale: a notice that says why no reply came must
-    /// outlive the outage that was the reason.
+    /// Whether a part is too old to send. Only replies expire: a notice that says why no reply came must outlive the
+    /// outage that caused it.
     pub fn stale(&self, voice: Voice, age: Duration) -> bool {
         voice == Voice::Reply && age > self.lifetime
     }
 }
 
-/// A part, as far as the decision needs it.
+/// What the decision needs to know about a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartFacts {
-    /// How it is delivered.
     pub strategy: DeliveryStrategy,
     pub voice: Voice,
-    /// Whether a placeholder of it was claimed: then the call was an edit.
+    /// Whether its placeholder was sent: then the call was an edit.
     pub placeholder: bool,
-    /// How often it was tried, this time included.
+    /// Tries so far, this one included.
     pub attempts: u32,
-    /// How old it is.
     pub age: Duration,
 }
 
-/// What happened to a call.
+/// The outcome of a send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// The platform has the text, under this id.
+    /// The platform has the message, under this id.
     Arrived(String),
     /// The platform has the placeholder, under this id.
     Claimed(String),
-    /// It is certain that nothing arrived.
+    /// Nothing arrived, with certainty.
     NotArrived {
         why: String,
-        /// How long the platform wants to be left alone.
+        /// The platform's Retry-After.
         after: Option<Duration>,
     },
-    /// The call was made and its answer did not come: nobody knows.
+    /// The call was made and got no answer: the outcome is unknown.
     Cut { why: String },
-    /// The host died in the call: nobody knows.
+    /// The host died during the call: the outcome is unknown.
     Died,
-    /// The placeholder cannot be filled any more.
+    /// The placeholder cannot be edited any more.
     Lost {
         why: String,
-        /// Whether it still stands there; else somebody has deleted it.
+        /// Whether it still exists; otherwise somebody deleted it.
         stands: bool,
     },
-    /// The platform will never take this text.
+    /// The platform will never accept this text.
     Refused { why: String },
-    /// The platform will take nothing for this chat.
+    /// The platform accepts nothing for this chat any more.
     Gone { why: String },
 }
 
@@ -104,20 +101,20 @@ pub enum Next {
     Sent {
         receipt: String,
     },
-    /// Its placeholder stands; the text goes next.
+    /// The placeholder was sent; the text goes next.
     Fill {
         /// The platform's id of the placeholder.
         placeholder: String,
     },
-    /// It is tried again. What is behind it in the chat waits.
+    /// It is tried again. Later parts of the chat wait.
     Again {
         wait: Duration,
         doubt: Doubt,
-        /// Its placeholder is of no use any more.
+        /// Forget its placeholder.
         forget: bool,
         why: String,
     },
-    /// It is not repeated on our own: the chat is asked, and what is behind it goes on.
+    /// It is not repeated: the chat is asked, and later parts go on.
     Ask {
         why: String,
     },
@@ -125,12 +122,12 @@ pub enum Next {
     GiveUp {
         why: String,
         doubt: Doubt,
-        /// The whole chat cannot be reached.
+        /// The whole chat is unreachable.
         gone: bool,
     },
 }
 
-/// What may stand on the platform beyond what the row's receipt names.
+/// Duplicates that may be on the platform besides the message in the receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Doubt {
     /// Copies of the text.
@@ -138,10 +135,10 @@ pub struct Doubt {
     pub strays: u32,
 }
 
-/// A placeholder that somebody deletes is sent again at once, this often; then like everything that does not work.
+/// How often a deleted placeholder is sent again at once; after that with the usual backoff.
 const AT_ONCE: u32 = 3;
 
-/// Decides. `retry` is how long a reply is tried.
+/// Decides what to do next. `retry` is how long a reply is retried.
 pub fn next(facts: PartFacts, happened: SendOutcome, retry: Duration) -> Next {
     let none = Doubt::default();
     let wait = retry::next_send(facts.attempts, None);
@@ -154,14 +151,14 @@ pub fn next(facts: PartFacts, happened: SendOutcome, retry: Duration) -> Next {
         SendOutcome::Cut { why } if facts.strategy == DeliveryStrategy::Hold => Next::Ask { why },
         SendOutcome::Cut { why } => again(facts, retry, wait, doubt(facts), why),
         SendOutcome::Died if facts.strategy == DeliveryStrategy::Hold => Next::Ask { why: DIED.to_owned() },
-        // Whether it has grown stale is for the next claim to say, on a clock that has settled.
+        // The next claim checks its age, when the clock is reliable again.
         SendOutcome::Died => {
             let (doubt, why) = (doubt(facts), DIED.to_owned());
             Next::Again { wait: Duration::ZERO, doubt, forget: false, why }
         }
         SendOutcome::Lost { why, stands } => {
             let wait = if facts.attempts <= AT_ONCE { Duration::ZERO } else { wait };
-            // One that stands may hold the text, if an earlier edit was cut off.
+            // An existing placeholder may hold the text, if an earlier edit got no answer.
             let left = u32::from(stands);
             Next::Again { wait, doubt: Doubt { copies: left, strays: left }, forget: true, why }
         }
@@ -180,12 +177,12 @@ fn again(facts: PartFacts, retry: Duration, wait: Duration, doubt: Doubt, why: S
     Next::Again { wait, doubt, forget: false, why }
 }
 
-/// What a call of unknown outcome may have left there.
+/// The duplicates that a call of unknown outcome may cause.
 fn doubt(facts: PartFacts) -> Doubt {
     match facts.strategy {
         DeliveryStrategy::Keyed => Doubt::default(),
         DeliveryStrategy::Resend | DeliveryStrategy::Hold => Doubt { copies: 1, strays: 0 },
-        // The text goes only into the claimed placeholder: however often, it stands there once.
+        // The text goes only into the placeholder, so repeats do not duplicate it.
         DeliveryStrategy::Edit if facts.placeholder => Doubt::default(),
         DeliveryStrategy::Edit => Doubt { copies: 0, strays: 1 },
     }

@@ -1,41 +1,42 @@
-//! When a box has filled too much of the disk, and how much of it may stay.
+//! Decides when a box has filled a directory beyond its limit, and how much of it may stay. The run's disk watch
+//! calls it with measurements.
 
 use crate::domain::Ending;
 use crate::text;
 
-/// What a box may still write in a directory that was over its limit when the box was made: room to clear up in, for an
-/// agent too. And what it may write in a minute once the disk itself is nearly full.
+/// What a box may still write into a directory that was over its limit at the start, because an agent needs space to
+/// clean up. Also what it may write in a minute once the disk is nearly full.
 pub const SLACK: DiskUsage = DiskUsage { bytes: 64 << 20, names: 10_000 };
-/// Names in one directory tree, where the file system has many. A package tree has a hundred thousand.
+/// The most names in one directory tree. A package tree has a hundred thousand.
 const NAMES: u64 = 1_000_000;
-/// No directory has more than this part of all names that the file system was made for.
+/// One directory may use at most this fraction of the file system's inodes.
 const NAMES_SHARE: u64 = 4;
 
-/// A directory that a box fills.
+/// A directory that a box may write, with its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitedDir {
-    /// `disk.workspace`
+    /// The error code: `disk.workspace`, …
     pub code: &'static str,
-    /// What people call it: "workspace".
+    /// The name in notices: "workspace".
     pub name: &'static str,
     /// The setting that limits it: `limits.workspace_mib`.
     pub setting: &'static str,
     pub limit: DiskUsage,
 }
 
-/// What a directory holds, or may hold.
+/// What a directory holds or may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskUsage {
     /// Bytes on disk.
     pub bytes: u64,
-    /// Names of any kind.
+    /// Names of any kind: files, directories, links.
     pub names: u64,
 }
 
 impl DiskUsage {
     pub const NOTHING: Self = Self { bytes: 0, names: 0 };
 
-    /// What it is more than `most`.
+    /// The excess over `most`.
     #[must_use]
     pub fn beyond(self, most: Self) -> Self {
         Self { bytes: self.bytes.saturating_sub(most.bytes), names: self.names.saturating_sub(most.names) }
@@ -46,30 +47,29 @@ impl DiskUsage {
         Self { bytes: self.bytes.saturating_add(more.bytes), names: self.names.saturating_add(more.names) }
     }
 
-    /// The larger of each.
+    /// The larger one of each number.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self { bytes: self.bytes.max(other.bytes), names: self.names.max(other.names) }
     }
 }
 
-/// A box that is ended, and what may stay of what it wrote: the newest files beyond that are removed, or one box would
-/// have taken the room of all.
+/// A box that must end, and what may stay in its directory. The newest files beyond that are removed, so that one box
+/// does not use up the space of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overrun {
-    /// How the run ends.
     pub ending: Ending,
-    /// What may stay in the directory.
     pub keep: DiskUsage,
 }
 
-/// The names that one directory may hold on a file system that was made for `all`.
+/// The most names in one directory, on a file system with `all` inodes.
 pub fn names_limit(all: u64) -> u64 {
     NAMES.min(all / NAMES_SHARE)
 }
 
-/// Whether the box is ended. `before` is what the directory held when the box was made; `lately`, while the disk is
-/// nearly full, what it held a minute or two ago: who has filled it since is ended, and not who had it full by then.
+/// Whether the box must end. `before` is what the directory held when the box started. `lately` is set while the disk
+/// is nearly full: what the directory held a minute or two ago, so that the box that fills the disk now is ended and
+/// not one that filled it before.
 pub fn over(
     place: &LimitedDir,
     before: DiskUsage,
@@ -105,8 +105,8 @@ pub fn over(
     None
 }
 
-/// Every box is ended when the disk is as good as full and stays so: one of them holds on to the room, and by no name
-/// that could be looked at.
+/// The ending of every box when the disk stays almost full although nothing grows: some box holds deleted files open,
+/// which no measurement of names can find.
 pub fn nobody_goes_on() -> Ending {
     let what = "was at work while the disk is as good as full";
     Ending::OverLimit { code: "disk.low", what: what.to_owned() }

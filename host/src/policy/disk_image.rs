@@ -1,36 +1,35 @@
-//! How large the image of a file system is that holds a limit's worth of files, and what it is made of.
+//! Computes size and layout of the file system image that enforces a disk limit. `volumes` makes and checks images
+//! with it.
 
 const MIB: u64 = 1 << 20;
-/// ext4 with a journal is not made smaller.
+/// The smallest ext4 with a journal.
 const SMALLEST: u64 = 8 * MIB;
-/// One file or folder for so many bytes: a package tree's are about as large.
+/// Bytes per inode: about the average of a package tree.
 const BYTES_PER_NAME: u64 = 8192;
 const NAMES: u64 = 4096;
-/// What an inode takes.
+/// Bytes of an inode.
 const INODE: u64 = 256;
-/// Of a block device, whole blocks are used.
+/// A block device uses whole blocks only.
 const BLOCK: u64 = 4096;
 
-/// A file system, before it is made.
+/// The parameters of a new file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     pub bytes: u64,
-    /// Files and folders that fit in.
     pub inodes: u64,
-    /// Its journal: the part of it that takes room of the host's disk from the beginning.
+    /// The journal's size: the only part that takes space on the host's disk from the start.
     pub journal_mib: u64,
 }
 
-/// The file system in which `limit` bytes are usable, and a few in a hundred more.
+/// A file system with at least `limit` usable bytes and a few percent more.
 ///
-/// An image is of this limit if it is of this size: another rule here would make every image there is one of another
-/// limit.
+/// The limit of an existing image is derived from its size, so changing this formula changes the limit of every
+/// existing image.
 pub fn shape(limit: u64) -> Shape {
     let limit = limit.max(SMALLEST);
     let inodes = (limit / BYTES_PER_NAME).max(NAMES);
     let journal_mib = (limit / (128 * MIB)).clamp(4, 16);
-    // ext4 holds back a fiftieth, at most 16 MiB, for its own bookkeeping; bitmaps, descriptors and room for more of
-    // them take the rest.
+    // ext4 reserves a fiftieth, at most 16 MiB, for itself; bitmaps and descriptors take the rest.
     let held_back = (limit / 50).min(16 * MIB);
     let tables = (limit / 128).min(128 * MIB) + MIB;
     let parts = [inodes.saturating_mul(INODE), journal_mib * MIB, held_back, tables];
@@ -38,7 +37,7 @@ pub fn shape(limit: u64) -> Shape {
     Shape { bytes: bytes.div_ceil(BLOCK).saturating_mul(BLOCK), inodes, journal_mib }
 }
 
-/// The largest limit, in MiB, that an image of this size was made for.
+/// The largest limit in MiB for which an image of this size is made.
 pub fn limit_mib(bytes: u64) -> u64 {
     let (mut fits, mut too_large) = (0, bytes / MIB + 1);
     while too_large - fits > 1 {

@@ -1,62 +1,61 @@
-//! What a disk that fills up means: whether messages are taken in, whether the ballast is made, what the owner is told.
+//! Decides what a full or nearly full disk means: whether messages are accepted, whether the ballast file is made,
+//! what the owner is told. `maintenance` calls it with measurements.
 
-/// How it stands with the disk.
+/// The state of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DiskPressure {
     #[default]
     Fine,
-    /// Less than the floor is left: what runs may finish, nothing new comes in.
+    /// Less than the floor is left: running turns finish, and no new messages are accepted.
     Low,
-    /// A commit found no room.
+    /// A commit failed for lack of space.
     Full,
-    /// The disk may not be written.
+    /// The disk is read-only.
     ReadOnly,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskReading {
-    /// Bytes that may be written.
+    /// Free bytes.
     pub free: u64,
-    /// Names that may be made.
+    /// Free inodes.
     pub names: u64,
-    /// The file system is mounted read-only.
     pub read_only: bool,
-    /// The ballast is in its place.
+    /// Whether the ballast file exists.
     pub ballast: bool,
-    /// A commit found no room since the last reading.
+    /// A commit failed for lack of space since the last reading.
     pub full: bool,
-    /// A commit was not allowed to write since the last reading.
+    /// A commit failed because the disk is read-only since the last reading.
     pub refused: bool,
 }
 
-/// Below so many names nothing new comes in: a file system, made for `all`, runs out of them as it does of bytes.
+/// The floor of free inodes for a file system with `all` inodes: a file system runs out of them as it does of bytes.
 pub fn names_floor(all: u64) -> u64 {
     (all / 50).min(20_000)
 }
 
-/// The settings, in bytes, and what follows for names.
+/// The limits, in bytes and inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskLimits {
-    /// Below this nothing new comes in.
+    /// Below this many free bytes no new messages are accepted.
     pub floor: u64,
-    /// And below so many names.
+    /// Below this many free inodes no new messages are accepted.
     pub names: u64,
-    /// What is kept to be given back.
+    /// The size of the ballast file, which the host deletes when the disk is full.
     pub ballast: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskDecision {
-    /// How it stands now.
     pub now: DiskPressure,
-    /// Whether the ballast is to be made.
+    /// Whether to create the ballast file.
     pub make_ballast: bool,
-    /// Whether this is news for the owner.
+    /// Whether the owner must be told.
     pub tell: bool,
 }
 
 impl DiskPressure {
-    /// Whether messages may be taken in.
+    /// Whether new messages are accepted.
     pub fn takes_in(self) -> bool {
         self == Self::Fine
     }
@@ -71,10 +70,10 @@ impl DiskPressure {
     }
 }
 
-/// Decides from what was and what is seen.
+/// Decides the new state from the old one and a reading.
 ///
-/// The way back is longer than the way there: an eighth above the floor, and room for the ballast as well, or a disk at
-/// the brim would open and shut with every message.
+/// There is a hysteresis: the disk counts as fine again an eighth above the floor and with space for the ballast.
+/// Otherwise the state of an almost full disk would change with every message.
 pub fn decide(was: DiskPressure, seen: DiskReading, limits: DiskLimits) -> DiskDecision {
     let above = limits.floor.saturating_add(limits.floor / 8);
     let missing = if seen.ballast { 0 } else { limits.ballast };

@@ -1,10 +1,11 @@
-//! Which image a run uses, and what is thought of an image before it is used.
+//! Decides which image a run uses, and judges an image before its first use. The run, `images` and the command line
+//! call it.
 //!
-//! The rule, in one place: a name is looked up once, checked, and from then on the group's runs use that image by its
-//! id. Another image comes by another name in the settings, by `lazaret image set`, or, for the default image alone,
-//! by a rebuild: that one is ours, and a rebuild is how an upgrade reaches it. A pulled name stays what it was, because
-//! whoever can move a tag in a registry must not change what agents run in. What does not pass the check leaves the
-//! image that serves in its place.
+//! A name is looked up and checked once. From then on the group's runs use that image by its id. The image changes by
+//! another name in the settings, by `lazaret image set`, or, for the default image alone, by a rebuild: that one is
+//! built here, and a rebuild is how an upgrade reaches it. A pulled name keeps its image, because whoever can move a
+//! tag in a registry must not change what agents run in. If an image fails its check, the group keeps the one that it
+//! has.
 
 use std::time::Duration;
 
@@ -14,33 +15,33 @@ use super::sandbox_plan::ImageFacts;
 use crate::domain::WallMs;
 use crate::domain::image::{DEFAULT_IMAGE, Pin};
 
-/// An image that was not taken is looked at again after this, while the one before it serves.
+/// When a refused image is checked again.
 const AGAIN: Duration = Duration::from_secs(600);
-/// Larger than this, in bytes, an image is worth a word.
+/// An image larger than this, in bytes, gets a note.
 const LARGE: u64 = 4 << 30;
 
-/// What a run does about its image.
+/// Which image a run uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageChoice {
-    /// Use what is pinned.
+    /// The pinned one.
     Pinned,
-    /// The settings name what was used before this one: it is pinned again.
+    /// The previous one, which the settings name again: pin it again.
     Back,
-    /// Check this id and pin it.
+    /// The one with this id, after a check: pin it.
     Take(String),
-    /// Use what is pinned: what the settings name was not taken a moment ago.
+    /// The pinned one, because the one in the settings was refused a moment ago.
     Kept,
-    /// The engine has nothing under the name.
+    /// None: the engine does not have the image.
     Missing,
 }
 
-/// Whether the name's present meaning has to be looked up at every run.
+/// Whether the name is looked up again at every run: the default image only.
 pub fn is_followed(name: &str) -> bool {
     let name = name.strip_suffix(":latest").unwrap_or(name);
     name == DEFAULT_IMAGE
 }
 
-/// Decides. `found` is what the engine has under the name now; it is asked for only where it matters.
+/// Decides. `found` is the id that the engine has under the name now.
 pub fn choose(wanted: &str, found: Option<&str>, pin: Option<&Pin>, now: WallMs) -> ImageChoice {
     let take = |id: &str| ImageChoice::Take(id.to_owned());
     let Some(pin) = pin else { return found.map_or(ImageChoice::Missing, take) };
@@ -61,8 +62,7 @@ pub fn choose(wanted: &str, found: Option<&str>, pin: Option<&Pin>, now: WallMs)
     }
 }
 
-/// What the engine is to be asked for, to look at the image of a group's next run: an id where one is settled, else the
-/// name, by which the run will look too.
+/// The id or name by which to inspect the image of a group's next run: the id if one is pinned, otherwise the name.
 pub fn of_next_run<'a>(wanted: &'a str, pin: Option<&'a Pin>) -> &'a str {
     let Some(pin) = pin else { return wanted };
     if pin.now.name == wanted {
@@ -72,43 +72,39 @@ pub fn of_next_run<'a>(wanted: &'a str, pin: Option<&'a Pin>) -> &'a str {
     pin.before.as_ref().filter(|before| before.name == wanted).map_or(wanted, |before| &before.id)
 }
 
-/// What an image says of itself.
+/// The metadata of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageAbout {
-    /// What the plan of a box needs.
+    /// The part that the plan of a box needs.
     pub facts: ImageFacts,
-    /// `linux`
+    /// The operating system; only `linux` works.
     pub os: String,
     /// Bytes on disk.
     pub size: u64,
-    /// When it was made, as the engine writes it.
+    /// The creation time in the engine's notation.
     pub created: String,
-    /// Whom it would run as.
+    /// The image's default user.
     pub user: String,
-    /// What it would run.
     pub entrypoint: Vec<String>,
-    /// Where it would start.
     pub working_dir: String,
-    /// Whether it has a health check of its own.
+    /// Whether the image defines a health check.
     pub health_check: bool,
-    /// Whether it gives orders to images that are built from it.
+    /// Whether the image has ONBUILD instructions.
     pub on_build: bool,
 }
 
-/// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// As it should be.
     Good,
     Note,
-    /// Something that agents do will not work.
+    /// Something that agents need does not work.
     Loses,
-    /// No box can be made of it.
+    /// The image cannot be used.
     Breaks,
 }
 
 impl Severity {
-    /// As tables show it.
+    /// The word in tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Good => "ok",
@@ -119,38 +115,37 @@ impl Severity {
     }
 }
 
-/// One line of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFinding {
     pub severity: Severity,
     /// What was looked at; for what breaks, the machine's word.
     pub what: &'static str,
-    /// What was seen, and what to do.
+    /// For a person: what was found and what to do.
     pub told: String,
 }
 
-/// What is thought of an image.
+/// The result of an image check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageCheck {
     pub findings: Vec<ImageFinding>,
-    /// What the runner found inside, if it came so far.
+    /// What the runner found inside, if it ran.
     pub offers: Option<ImageInventory>,
 }
 
 impl ImageCheck {
-    /// What keeps it from being used.
+    /// The finding that makes the image unusable.
     pub fn broken(&self) -> Option<&ImageFinding> {
         self.findings.iter().find(|f| f.severity == Severity::Breaks)
     }
 
-    /// One that ends before a box was tried.
+    /// A check that failed before or while the runner ran.
     pub fn breaks(about: &ImageAbout, code: &'static str, told: String) -> Self {
         let mut findings = outside(about);
         findings.push(ImageFinding { severity: Severity::Breaks, what: code, told });
         Self { findings, offers: None }
     }
 
-    /// One with links where the box's directories are mounted.
+    /// A check that failed because the image has links at mount points.
     pub fn linked(about: &ImageAbout, links: &[String]) -> Self {
         let told = format!(
             "the image {} has a symbolic link at {}, where this host mounts its own: with it, that would lie elsewhere, \
@@ -162,7 +157,7 @@ impl ImageCheck {
         Self::breaks(about, "image.link", told)
     }
 
-    /// One with what the runner told from inside.
+    /// A check with the runner's inventory.
     pub fn of(about: &ImageAbout, offers: ImageInventory) -> Self {
         let mut findings = outside(about);
         findings.extend(inside(&offers));
@@ -170,7 +165,7 @@ impl ImageCheck {
     }
 }
 
-/// What is seen without a box.
+/// Findings from the metadata.
 fn outside(about: &ImageAbout) -> Vec<ImageFinding> {
     let mut found = Vec::new();
     let mut note = |what, told: String| found.push(ImageFinding { severity: Severity::Note, what, told });
@@ -199,7 +194,7 @@ fn outside(about: &ImageAbout) -> Vec<ImageFinding> {
     found
 }
 
-/// What is seen from a box.
+/// Findings from the runner's inventory.
 fn inside(offers: &ImageInventory) -> Vec<ImageFinding> {
     let line = |good: bool, what, yes: String, no: &str| ImageFinding {
         severity: if good { Severity::Good } else { Severity::Loses },
@@ -240,14 +235,14 @@ fn inside(offers: &ImageInventory) -> Vec<ImageFinding> {
     found
 }
 
-/// The name with the tag that it means: an engine that is asked to pull a bare name pulls every tag of it.
+/// The name with its implied tag. Without a tag the engine would pull every tag of the name.
 pub fn with_tag(name: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
     if last.contains(':') || name.contains('@') { name.to_owned() } else { format!("{name}:latest") }
 }
 
-/// What an image's name may look like: what the engine's own grammar allows, and nothing that a shell or a terminal
-/// would take for more (distribution/reference).
+/// Checks an image name: the engine's grammar (distribution/reference), without characters that a shell or terminal
+/// would interpret.
 ///
 /// # Errors
 /// Why not, for a person.

@@ -1,12 +1,13 @@
-//! How much of what a box has refused to it is told to the operator: a box must not write the operator's log.
+//! Limits how many refusals of a box reach the operator's log, because a box must not be able to fill it. The run and
+//! the gateway ask it before each line.
 
 use std::time::{Duration, Instant};
 
-/// So many refusals are told one by one within a [`WINDOW`]; the others are counted.
+/// Refusals logged one by one within a [`WINDOW`]; the others are counted.
 const TOLD: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// How much of a run's refusals was told lately. Times are monotonic.
+/// The refusals of one run that were logged lately. Times are monotonic.
 #[derive(Debug, Default)]
 pub struct LogLimiter {
     since: Option<Instant>,
@@ -15,7 +16,7 @@ pub struct LogLimiter {
 }
 
 impl LogLimiter {
-    /// Whether one more may be told now, and how many were not told before it.
+    /// `Some(skipped)` if one more line may be logged now; `skipped` lines were suppressed before it.
     pub fn turn(&mut self, now: Instant) -> Option<u64> {
         if self.since.is_none_or(|since| now - since >= WINDOW) {
             (self.since, self.told) = (Some(now), 0);
@@ -28,7 +29,7 @@ impl LogLimiter {
         Some(std::mem::take(&mut self.untold))
     }
 
-    /// How many were not told after the last one that was: for the line at the end.
+    /// How many were suppressed since the last logged one, for a line at the run's end.
     pub fn rest(&mut self) -> u64 {
         std::mem::take(&mut self.untold)
     }

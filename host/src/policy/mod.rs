@@ -5,6 +5,7 @@ pub mod answer_throttle;
 pub mod attachment_limits;
 pub mod authorize;
 pub mod delivery;
+pub mod delivery_notices;
 pub mod disk_budget;
 pub mod disk_image;
 pub mod disk_pressure;

@@ -60,7 +60,7 @@ pub const SECRETS: [&str; 30] = [
 ];
 const SECRET_ENDINGS: [&str; 7] = [".pem", ".key", ".p12", ".pfx", ".kdbx", ".sock", ".keystore"];
 
-/// Why there is no such mount.
+/// Why a mount is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MountError {
     /// The place in the box is not one for mounts.
@@ -69,11 +69,10 @@ pub enum MountError {
     /// The path on the host is not written plainly.
     #[error("{} is no plain absolute path: it begins with / and has no `.`, `..` or empty part", source_path.display())]
     NotPlain { source_path: PathBuf },
-    /// No root of the install's allows it.
     #[error("{} lies below nothing that [mounts] allow in lazaret.toml names; add {{ path = {:?} }} there",
             source_path.display(), source_path.display().to_string())]
     NotAllowed { source_path: PathBuf },
-    /// The root may be read only.
+    /// The root is allowed read-only.
     #[error("{} may only be read: [mounts] allow in lazaret.toml has {} without writable = true",
             source_path.display(), root.display())]
     ReadOnly {
@@ -84,10 +83,10 @@ pub enum MountError {
     /// It holds, or is, what must not be seen in a box.
     #[error("{} {why}; boxes never see that, whatever is allowed", source_path.display())]
     Secret { source_path: PathBuf, why: String },
-    /// It is not there.
+    /// The source does not exist.
     #[error("the mount source {} is not there; make it, or take it out of `mounts` in group.toml", source_path.display())]
     Gone { source_path: PathBuf },
-    /// A part of it is a link.
+    /// A component of the path is a symbolic link.
     #[error("{} is a symbolic link on the way to the mount source {}; name where it leads",
             link.display(), source_path.display())]
     Link { source_path: PathBuf, link: PathBuf },
@@ -96,15 +95,12 @@ pub enum MountError {
              the others' right to write: chmod go-w", dir.display(), source_path.display())]
     Exchangeable {
         source_path: PathBuf,
-        /// The directory above it.
         dir: PathBuf,
         /// What is wrong with it.
         why: String,
     },
-    /// It is a device, a socket, a FIFO.
     #[error("the mount source {} is neither a directory nor a file", source_path.display())]
     Kind { source_path: PathBuf },
-    /// The system or the engine failed.
     #[error("the mount source {}: {why}", source_path.display())]
     Io { source_path: PathBuf, why: String },
 }
@@ -126,7 +122,7 @@ impl MountError {
     }
 }
 
-/// A root that the install allows.
+/// A root that `lazaret.toml` allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedRoot {
     pub path: PathBuf,
@@ -134,7 +130,7 @@ pub struct AllowedRoot {
     pub writable: bool,
 }
 
-/// Whether a root may be allowed at all.
+/// Checks a root of `[mounts] allow`.
 ///
 /// # Errors
 /// Why not.
@@ -142,7 +138,7 @@ pub fn check_root(root: &Path, install: &Path) -> Result<(), MountError> {
     check_source(root, install)
 }
 
-/// Whether a group may have these mounts. On refusal: which of them, and why.
+/// Checks a group's mounts. The error names the index of the refused mount.
 ///
 /// # Errors
 /// The first that it may not have.
@@ -180,7 +176,7 @@ fn check_one(
         }
         None => return target("does not lie below /mnt/"),
     }
-    // The engine would make what is missing inside the outer one: in a directory of the owner's.
+    // The engine would create the missing inner target inside the outer mount, which is the owner's directory.
     if before.iter().any(|other| overlaps(Path::new(&mount.target), Path::new(&other.target))) {
         return target("is, holds or lies in another mount's target");
     }
@@ -193,7 +189,7 @@ fn check_one(
     if mount.writable && !root.writable {
         return Err(MountError::ReadOnly { source_path: mount.source.clone(), root: root.path.clone() });
     }
-    // Whoever may write the outer one could exchange the inner one for a link.
+    // Whoever may write the outer source could replace the inner one by a link.
     let inside = |inner: &ExtraMount, outer: &ExtraMount| {
         outer.writable && inner.source != outer.source && inner.source.starts_with(&outer.source)
     };

@@ -1,4 +1,4 @@
-//! When the nightly work is due.
+//! Decides when the nightly work is due. `maintenance` calls it.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use jiff::civil::Date;
 
 use crate::domain::{WallMs, Zone};
 
-/// A copy older than this is made up for at once.
+/// If the last copy is older than this, the next one is due at once.
 const OVERDUE: Duration = Duration::from_secs(24 * 3600);
-/// Hosts that share a disk, or a machine, do not all copy in the same minute.
+/// The range of [`spread`], so that hosts on one disk or machine do not all copy in the same minute.
 pub const SPREAD: Duration = Duration::from_secs(30 * 60);
 
 /// When the next copy is due: tonight at `hour` in `zone` and `spread` later, once per night; at once where the last
@@ -20,11 +20,11 @@ pub fn due(now: WallMs, zone: &Zone, hour: u8, spread: Duration, last: Option<Wa
         return true;
     }
     let tonight = begin_of_night(now, zone, hour).plus(spread);
-    // Before tonight's hour it is yesterday's that counts, and a copy of less than a day ago was made since.
+    // Before tonight's hour, yesterday's run counts, and the last copy (less than a day old) was made after it.
     last < tonight && now >= tonight
 }
 
-/// The night's hour on the day that it is in the zone.
+/// The configured hour on the current day of the zone.
 fn begin_of_night(now: WallMs, zone: &Zone, hour: u8) -> WallMs {
     at_hour(zone.0.to_datetime(now.timestamp()).date(), zone, hour)
 }
@@ -36,7 +36,7 @@ fn at_hour(day: Date, zone: &Zone, hour: u8) -> WallMs {
     WallMs(at.as_millisecond())
 }
 
-/// How much later than the hour this install works, from its id.
+/// How much later than the hour this install works, derived from its id.
 pub fn spread(install: &str) -> Duration {
     let sum = install.bytes().fold(0_u64, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
     Duration::from_secs(sum % SPREAD.as_secs())

@@ -1,37 +1,37 @@
-//! How fast a platform may be called: per chat, per room and for the whole install, each over a sliding window.
+//! Limits calls to a platform: per chat, per room and for the whole channel, each over a sliding window. `delivery`
+//! asks it before each call.
 //!
-//! A window counts a call from its end, not from its beginning: the platform has seen it by then, so whatever time it
-//! took on the way, the platform never sees more calls in a window than are allowed. Times are monotonic.
+//! A window counts a call from its end and not from its beginning: the platform has received it by then, so it never
+//! sees more calls in a window than allowed, however long a call takes. Times are monotonic.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// Windows of quiet chats are let go when there are more than this many.
+/// Windows of quiet chats are dropped when there are more than this many.
 const KEPT: usize = 1024;
 
-/// At most `calls` within any time of this length.
+/// At most `calls` within any period of this length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// How many; at least one.
+    /// At least one.
     pub calls: u32,
     pub within: Duration,
 }
 
-/// A channel's limits; absent ones do not limit.
+/// A channel's limits; an absent one means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     pub chat: Option<Limit>,
-    /// In one room, all of its topics together.
+    /// Per room, all topics together.
     pub room: Option<Limit>,
-    /// In all chats of the channel.
+    /// For all chats of the channel together.
     pub all: Option<Limit>,
 }
 
-/// Where a call goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     pub chat: String,
-    /// The room it belongs to, where the platform limits rooms.
+    /// Set if the platform limits rooms.
     pub room: Option<String>,
 }
 
@@ -39,11 +39,11 @@ pub struct Destination {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     Until(Duration),
-    /// The end of a call that is under way.
+    /// Until a call in progress ends.
     AnEnd,
 }
 
-/// Who may call now.
+/// Sliding windows of a channel's calls.
 #[derive(Debug, Default)]
 pub struct Pacer {
     limits: Limits,
@@ -56,7 +56,7 @@ pub struct Pacer {
 struct Window {
     under_way: u32,
     ended: VecDeque<Duration>,
-    /// The platform asked to be left alone until then.
+    /// Set by the platform's Retry-After.
     shut_until: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Window {
         if counted < calls {
             return None;
         }
-        // So many of those that have ended must leave the window; where they are too few, a call must end first.
+        // Enough ended calls must leave the window; if there are too few, a call in progress must end first.
         match self.ended.get(first + counted - calls) {
             Some(end) => Some(Wait::Until(*end + within)),
             None => Some(Wait::AnEnd),
@@ -98,12 +98,11 @@ impl Window {
 }
 
 impl Pacer {
-    /// A pacer that has seen no call.
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
 
-    /// Begins a call, or says what to wait for before asking again.
+    /// Starts a call, or says what to wait for before asking again.
     ///
     /// # Errors
     /// What stands in the way; nothing was counted.
@@ -130,7 +129,7 @@ impl Pacer {
         Ok(())
     }
 
-    /// A call has ended. `called` is false when it was not made after all.
+    /// Ends a call. `called` is false if it was not made after all.
     pub fn end(&mut self, place: &Destination, now: Duration, called: bool) {
         let Limits { chat, room, all } = self.limits;
         if let Some(window) = self.chats.get_mut(&place.chat) {

@@ -1,27 +1,28 @@
-//! What goes of the things that are kept for a while.
+//! Decides which stored items (letters, media, transcripts) are deleted by age and total size. `maintenance` calls
+//! it.
 
 use std::time::Duration;
 
-/// One thing that is kept.
+/// One stored item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetainedItem {
     pub bytes: u64,
-    /// How long ago it was last changed.
+    /// Time since its last change.
     pub age: Duration,
-    /// Something that is not over needs it: it stays, whatever else is true.
+    /// Something open still needs it, so it stays in any case.
     pub in_use: bool,
 }
 
-/// How long, and how much of it.
+/// The limits of age and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionRule {
-    /// Older things go.
+    /// Older items are deleted.
     pub longest: Duration,
-    /// All together may be this large; the oldest go first. Absent: any size.
+    /// The total size in bytes; the oldest items are deleted first. Absent: no limit.
     pub budget: Option<u64>,
 }
 
-/// The places in `things` of what goes, the oldest first.
+/// The indices of the items to delete, the oldest first.
 pub fn gone(things: &[RetainedItem], rule: RetentionRule) -> Vec<usize> {
     let mut oldest_first: Vec<(usize, &RetainedItem)> = things.iter().enumerate().collect();
     oldest_first.sort_by_key(|(at, thing)| (std::cmp::Reverse(thing.age), *at));

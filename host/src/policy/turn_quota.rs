@@ -1,17 +1,17 @@
-//! What one turn has written so far, and when that is enough.
+//! Counts what one turn has written and requested, and decides when that is too much. The run calls it for each
+//! letter.
 //!
-//! What lies in the letter directory at one time is bounded by its budget; this bounds what passes through it. Without
-//! it a box that writes as fast as it is read fills the store and the copies of letters for as long as its turn lasts.
+//! The budget of the letter directory bounds what lies there at one time; this bounds what passes through it. Without
+//! it a box that writes as fast as it is read would fill the store and the copies of letters for as long as its turn
+//! lasts.
 
 use crate::domain::Ending;
 use crate::domain::limits::RunLimits;
 use crate::text;
 
-/// A turn may ask so often beyond its limit and be told so; after that its box is ended, because every answer costs a
-/// row and a file.
+/// At this multiple of the request limit the box is ended, because even a refusal costs a row and a file.
 const ASKING_ON: u32 = 2;
 
-/// The counts of a turn.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     letters: u64,
@@ -20,18 +20,18 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// A letter of `bytes` bytes was found, or something that is none.
+    /// Counts a letter, or an invalid file, of `bytes` bytes.
     pub fn wrote(&mut self, bytes: u64) {
         self.letters = self.letters.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Something was asked of the host.
+    /// Counts a request.
     pub fn asked(&mut self) {
         self.requests = self.requests.saturating_add(1);
     }
 
-    /// Why the box is ended, when it is.
+    /// How the box must end, if the turn exceeded a limit.
     pub fn over(&self, limits: &RunLimits) -> Option<Ending> {
         let requests = limits.requests.saturating_mul(ASKING_ON);
         let (code, what) = match self {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::launch::Never;
 use crate::domain::group::Group;
 use crate::domain::{Lane, RunId};
-use crate::gateway::{self, RunScope};
+use crate::gateway::RunScope;
 use crate::mailbox::{MODEL, RunBox};
 use crate::services::Services;
 
@@ -40,11 +40,7 @@ impl Gate {
         let scope = RunScope {
             run: run.clone(),
             group: lane.group.clone(),
-            model: gateway::ModelChoice {
-                provider: group.model.provider.clone(),
-                model: group.model.model.clone(),
-            },
-            fail_over: Vec::new(),
+            model: group.model.clone(),
             open_turn: seen,
             model_calls: group.limits.model_calls,
             exchanges_dir: wall.archive().dir().join(MODEL),

@@ -237,22 +237,20 @@ async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)
     Ok(run)
 }
 
-/// What the engine says of a mount of the settings, or of the image, in our words: it went between the look at it and
-/// the box.
+/// The image, or a mount of the settings, may have been removed between the check and the box: the error then names the
+/// setting.
 pub(super) fn of_what_went(group: &Group, e: EngineError) -> Never {
-    let EngineError::Refused { why, .. } = &e else { return Never::new(e.code(), e) };
-    if why.to_lowercase().contains("no such image") {
-        let image = Named { name: group.image.clone(), id: String::new() };
-        let gone = ImageError::Gone { group: group.name.clone(), image };
-        return Never::new(gone.code(), gone);
-    }
-    let mount = group.mounts.iter().find(|m| why.contains(&*m.source.to_string_lossy()));
-    match mount {
-        Some(m) if why.contains("does not exist") || why.contains("no such file") => {
-            let gone = MountError::Gone { source_path: m.source.clone() };
+    match e {
+        EngineError::NoImage { .. } => {
+            let image = Named { name: group.image.clone(), id: String::new() };
+            let gone = ImageError::Gone { group: group.name.clone(), image };
             Never::new(gone.code(), gone)
         }
-        _ => Never::new(e.code(), e),
+        EngineError::NoMountSource { path, .. } if group.mounts.iter().any(|m| m.source == path) => {
+            let gone = MountError::Gone { source_path: path };
+            Never::new(gone.code(), gone)
+        }
+        e => Never::new(e.code(), e),
     }
 }
 
@@ -363,7 +361,8 @@ async fn filled(ground: Ground<'_>, group: &Group) -> Result<[PathBuf; 2], Never
     let dirs = volumes.clone().map(|volume| volume.dir);
     let had = tokio::task::spawn_blocking(move || {
         for (volume, limit) in volumes.iter().zip([limits.workspace(), limits.session()]) {
-            let had = if limits.disk_images { volume.have(limit, gid) } else { volume.absent() };
+            let had =
+                if limits.disk_images { volume.ensure_mounted(limit, gid) } else { volume.check_absent() };
             had.map_err(|e| Never::new(e.code(), e))?;
             if !limits.disk_images {
                 shared_dir(&volume.dir, gid, 0o2770).map_err(|e| {

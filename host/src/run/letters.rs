@@ -13,7 +13,7 @@ use crate::channels::Activity;
 use crate::dispatch::Event;
 use crate::domain::Ending;
 use crate::domain::outbound::{OutgoingText, Voice};
-use crate::mailbox::{Pass, Refused, Stamped};
+use crate::mailbox::{Pass, ReceivedLetter, RefusedFile};
 use crate::store::{StoreError, Take, Taken, TakenEffect};
 use crate::text;
 use crate::turns::{TurnDone, turn_done};
@@ -105,14 +105,14 @@ impl Run {
         true
     }
 
-    async fn take_one(&mut self, stamped: Stamped) -> Result<(), StoreError> {
+    async fn take_one(&mut self, stamped: ReceivedLetter) -> Result<(), StoreError> {
         let letter = &stamped.letter;
         if let (Some(turn), Some((given, _))) = (letter.turn, &self.turn)
             && turn != *given
         {
             let refusal = Refusal::new(RefusalCode::Stale, format!("{turn} is not this box's turn"));
             self.wall.reject(&stamped);
-            let refused = Refused::unread(Some(letter.n), stamped.name.into(), refusal);
+            let refused = RefusedFile::unread(Some(letter.n), stamped.name.into(), refusal);
             self.pass_over(letter.n, &refused).await;
             return Ok(());
         }
@@ -182,7 +182,7 @@ impl Run {
     }
 
     /// What follows from a letter once it is stored.
-    async fn follow(&mut self, stamped: Stamped, taken: Taken) {
+    async fn follow(&mut self, stamped: ReceivedLetter, taken: Taken) {
         let letter = stamped.letter;
         match taken {
             Taken::Repeat => return,

@@ -9,7 +9,7 @@ use crate::disk;
 use crate::domain::WallMs;
 use crate::policy::retry::doubling;
 use crate::policy::sandbox_plan::LOOKS;
-use crate::sandbox::{EngineError, Found};
+use crate::sandbox::{EngineError, ListedBox};
 use crate::services::Services;
 use crate::store::StoreError;
 
@@ -74,7 +74,7 @@ async fn reap_once(services: &Services) -> Result<(), Later> {
 /// Whether a box is made for a look that goes on: of this host's, or of a command's that runs beside it. A number of
 /// a process is used again, and a host in a container has always the same; nothing that was made before this host is
 /// its own.
-fn somebody_looks(found: &Found, started: WallMs, now: WallMs) -> bool {
+fn somebody_looks(found: &ListedBox, started: WallMs, now: WallMs) -> bool {
     let Some(looker) = found.looker else { return false };
     let lives = match looker == std::process::id() {
         // The engine's time is in whole seconds.
@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn a_look_that_goes_on_is_left_alone_and_what_a_dead_process_left_is_not() {
-        let found = |looker| Found { container: "c".into(), run: "r".into(), made: WallMs(100_000), looker };
+        let found =
+            |looker| ListedBox { container: "c".into(), run: "r".into(), made: WallMs(100_000), looker };
         let looks = |looker, started, now| somebody_looks(&found(looker), WallMs(started), WallMs(now));
         let me = Some(std::process::id());
         assert!(looks(me, 100_999, 101_000), "made in the second in which this host began");

@@ -63,7 +63,6 @@ pub use retention::Cleared;
 pub use runs::{NewRun, Take, Taken, TakenEffect};
 pub use sending::Head;
 pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
-pub use undelivered::Word;
 pub use usage::UsageRow;
 
 /// Parses a stored text.

@@ -209,10 +209,14 @@ fn load(
                     messages(c, sql, params![int(open.turn.0), run.as_str(), int(*ack)])?
                 }
                 _ => {
-                    let sql = "SELECT m.seq, m.returned,
-                                 coalesce((SELECT max(1 + (g.n <= r.ack)) FROM given g JOIN run r ON r.id = g.run
-                                           WHERE g.seq = m.seq), 0)
-                               FROM message m WHERE m.turn = ?1 AND m.state = 'in_turn' ORDER BY m.seq";
+                    // `given` has no index by message: one pass over it, and not one for each message.
+                    let sql = "WITH reading AS MATERIALIZED (
+                                 SELECT g.seq, max(1 + (g.n <= r.ack)) AS how FROM given g JOIN run r ON r.id = g.run
+                                 WHERE g.seq IN (SELECT seq FROM message WHERE turn = ?1 AND state = 'in_turn')
+                                 GROUP BY g.seq)
+                               SELECT m.seq, m.returned, coalesce(reading.how, 0) FROM message m
+                               LEFT JOIN reading ON reading.seq = m.seq
+                               WHERE m.turn = ?1 AND m.state = 'in_turn' ORDER BY m.seq";
                     messages(c, sql, params![int(open.turn.0)])?
                 }
             };

@@ -9,9 +9,10 @@ use crate::domain::Lane;
 use crate::domain::message::Command;
 use crate::domain::outbound::OutgoingText;
 use crate::intake::News;
+use crate::policy::delivery_notices::HeldCommand;
 use crate::policy::retry::STORE_AGAIN;
 use crate::services::Services;
-use crate::store::{AnswerTaken, CommandRow, StoreError, Word};
+use crate::store::{AnswerTaken, CommandRow, StoreError};
 use crate::text::{self, StatusFacts};
 
 impl Supervisor {
@@ -58,11 +59,11 @@ impl Supervisor {
                 None
             }
             Command::Resend => {
-                self.resolve_held(row, Word::Resend);
+                self.resolve_held(row, HeldCommand::Resend);
                 None
             }
             Command::Drop => {
-                self.resolve_held(row, Word::Drop);
+                self.resolve_held(row, HeldCommand::Drop);
                 None
             }
         }
@@ -93,12 +94,12 @@ impl Supervisor {
         });
     }
 
-    fn resolve_held(&self, row: CommandRow, word: Word) {
+    fn resolve_held(&self, row: CommandRow, command: HeldCommand) {
         let services = Arc::clone(&self.services);
         tokio::spawn(async move {
             let resolve = || {
                 let (group, chat) = (row.group.clone(), row.chat.clone());
-                services.store.resolve_held(row.seq, group, chat, word, services.clock.wall())
+                services.store.resolve_held(row.seq, group, chat, command, services.clock.wall())
             };
             if insist(row.seq, resolve).await.is_some() {
                 services.bell.ring();
