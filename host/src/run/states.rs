@@ -4,10 +4,11 @@
 use ipc_schema::TurnId;
 use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::attachments::Fetching;
 use crate::domain::{ChatId, Ending};
-use crate::store::Patience;
+use crate::store::{Patience, Result};
+use crate::workers::Panicked;
 
 /// How far the box's life has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,4 +181,12 @@ mod tests {
         assert_eq!(life, Life::Ending { ending: Ending::Stopped, kill_at: later });
         assert!(!life.is_ready() && life.is_ending());
     }
+}
+
+/// The fetch of one letter's files. It ends with the run; the next run fetches again what was not stored by then, under
+/// the same names.
+pub(super) struct Fetching {
+    /// The turn that the letter is of.
+    pub(super) turn: TurnId,
+    pub(super) task: AbortOnDropHandle<std::result::Result<Result<()>, Panicked>>,
 }

@@ -53,7 +53,7 @@ pub struct Cut {
 impl Store {
     /// Chats of a channel that have something waiting. What is held waits for a person, not for the channel.
     pub async fn chats_waiting(&self, channel: ChannelName) -> Result<Vec<ChatId>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = format!(
                 "SELECT DISTINCT chat FROM outbox WHERE {DUE} AND code IS NULL AND chat LIKE ?1 || ':%'"
             );
