@@ -112,7 +112,7 @@ impl Workers {
     /// # Errors
     /// [`Panicked`].
     pub async fn caught<T>(&self, name: &str, work: impl Future<Output = T>) -> Result<T, Panicked> {
-        AssertUnwindSafe(work).catch_unwind().await.map_err(|_| {
+        AssertUnwindSafe(Box::pin(work)).catch_unwind().await.map_err(|_| {
             self.note(name);
             Panicked
         })
