@@ -5,11 +5,11 @@
 //! walks a path again. It reads one file as follows:
 //!
 //! 1. `openat2(O_PATH | O_NOFOLLOW)` beneath the handle, no links, no magic links, no other filesystem (openat2(2)).
-//! `O_PATH` first, because the `open` of a device or FIFO must not run.
+//!    `O_PATH` first, because the `open` of a device or FIFO must not run.
 //! 2. `fstat`: a regular file, on the same device, with one link, of the expected owner, within the size limit.
 //! 3. reopen `/proc/self/fd/N` for reading: the inode that was checked.
 //! 4. read at most limit + 1 bytes, once, into a private buffer, and parse only that buffer. No `mmap` (a truncation
-//! would raise SIGBUS) and no second read (the writer may still have the file open).
+//!    would raise SIGBUS) and no second read (the writer may still have the file open).
 //!
 //! A file too large for a buffer is copied in the same single pass to a file of the host ([`UntrustedFile::copy`]).
 //! [`Walk`] walks, measures and removes whole trees.

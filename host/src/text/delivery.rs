@@ -1,4 +1,4 @@
-//! Notices about delivery: replies that were not delivered, parts that may have arrived, and chats that cannot be reached.
+//! Notices about delivery: replies that were not delivered, parts that may have arrived, and unreachable chats.
 
 use super::impersonation::neutralize_prefix;
 use super::{label, one_line, sentence};
