@@ -162,6 +162,14 @@ pub(super) struct Deferred {
     pub(super) verdicts: bool,
 }
 
+/// The fetch of one letter's files. It ends with the run; the next run fetches again what was not stored by then, under
+/// the same names.
+pub(super) struct Fetching {
+    /// The turn that the letter is of.
+    pub(super) turn: TurnId,
+    pub(super) task: AbortOnDropHandle<std::result::Result<Result<()>, Panicked>>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,12 +189,4 @@ mod tests {
         assert_eq!(life, Life::Ending { ending: Ending::Stopped, kill_at: later });
         assert!(!life.is_ready() && life.is_ending());
     }
-}
-
-/// The fetch of one letter's files. It ends with the run; the next run fetches again what was not stored by then, under
-/// the same names.
-pub(super) struct Fetching {
-    /// The turn that the letter is of.
-    pub(super) turn: TurnId,
-    pub(super) task: AbortOnDropHandle<std::result::Result<Result<()>, Panicked>>,
 }
