@@ -212,8 +212,8 @@ pub struct MountFile {
 settings! {
     /// Which tools the model may use.
     ToolsFile {
-        /// What happens with tools that no rule names: allow, record, ask or deny. `ask` refuses until there is a way to
-        /// ask.
+        /// What happens with tools that no rule names: allow, record, ask or deny. `ask` refuses until there is a way
+        /// to ask.
         default: ToolVerdict = ToolVerdict::Record;
         /// The first rule that fits decides.
         #[schemars(example = [ToolRuleFile::example()])]
