@@ -21,7 +21,7 @@ async fn a_message_that_no_box_reads_comes_back_three_times_and_is_then_given_up
     assert_eq!(h.takes(3, 0, Some(TurnId(3)), done("")).await, Taken::Closed { next: None });
     assert_eq!(h.state_of(1).await, "done");
     let said = h.said("telegram:-1").await;
-    assert!(said.iter().any(|text| text.contains("did not read that")), "{said:?}");
+    assert!(said.iter().any(|text| text.contains("did not read it")), "{said:?}");
     h.wakes("telegram:-1", "two").await;
     assert_eq!(h.state_of(2).await, "in_turn", "what comes later is another matter");
 }
