@@ -1,8 +1,9 @@
-//! From the outbox to the platforms: one queue per chat, in order, each part with its receipt.
+//! Sends the outbox to the platforms: one queue per chat, in order, each part with its receipt. `daemon` runs one
+//! worker per channel, which runs one worker per chat that has something to send.
 //!
-//! One turn of a worker is one call of the platform: wait for the pace, claim the head of the chat's queue, call,
-//! write what came of it. Everything that a crash may find lies between the claim and the writing; what it means then
-//! is `policy::delivery`'s to say.
+//! A chat's worker makes one call of the platform after the other: it waits for the pace, claims the head of the chat's
+//! queue, calls, and stores the outcome. A crash or a panic between the claim and the outcome leaves the part
+//! `sending`. The next claim finds it so, and `policy::delivery` decides what that means.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,8 +50,8 @@ pub async fn recover(services: &Services) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A channel's post office.
-struct Post {
+/// The delivery of one channel.
+struct Delivery {
     services: Arc<Services>,
     channel: Arc<dyn Channel>,
     spool: Spool,
@@ -69,7 +70,7 @@ pub async fn deliver(services: Arc<Services>, channel: Arc<dyn Channel>, stop: C
     let mut rings = services.bell.listen();
     let pacer = Mutex::new(Pacer::new(channel.pace()));
     let spool = Spool::at(services.install.root.spool());
-    let post = Arc::new(Post {
+    let delivery = Arc::new(Delivery {
         services,
         channel,
         spool,
@@ -81,16 +82,17 @@ pub async fn deliver(services: Arc<Services>, channel: Arc<dyn Channel>, stop: C
     let mut workers = JoinSet::new();
     let mut busy = BTreeSet::new();
     loop {
-        match post.services.store.chats_waiting(post.channel.name()).await {
+        failpoint!("delivery.look");
+        match delivery.services.store.chats_waiting(delivery.channel.name()).await {
             Ok(chats) => {
                 for chat in chats {
                     if busy.insert(chat.clone()) {
-                        workers.spawn(drain(Arc::clone(&post), chat));
+                        workers.spawn(drain(Arc::clone(&delivery), chat));
                     }
                 }
             }
             Err(e) => {
-                tracing::error!(channel = %post.channel.name(), code = e.code(), "the outbox cannot be read: {e}");
+                tracing::error!(channel = %delivery.channel.name(), code = e.code(), "the outbox cannot be read: {e}");
                 tokio::time::sleep(STORE_AGAIN).await;
             }
         }
@@ -98,67 +100,90 @@ pub async fn deliver(services: Arc<Services>, channel: Arc<dyn Channel>, stop: C
             // The bell outlives its listeners: `services` holds it.
             _ = rings.changed() => {}
             Some(done) = workers.join_next(), if !workers.is_empty() => {
+                // Panics are caught inside, so the chat is always told.
                 if let Ok(chat) = done {
                     busy.remove(&chat);
                 }
             }
-            () = post.stop.cancelled() => break,
+            () = delivery.stop.cancelled() => break,
         }
     }
     tokio::select! {
-        () = last_calls(&post, workers) => {}
+        () = last_calls(&delivery, workers) => {}
         () = async {
             tokio::time::sleep(LAST_CALLS).await;
-            post.closed.cancel();
+            delivery.closed.cancel();
             std::future::pending().await
         } => {}
     }
 }
 
-async fn last_calls(post: &Arc<Post>, mut workers: JoinSet<ChatId>) {
+async fn last_calls(delivery: &Arc<Delivery>, mut workers: JoinSet<ChatId>) {
     while workers.join_next().await.is_some() {}
     // What was queued while the last worker of its chat was ending.
-    for chat in post.services.store.chats_waiting(post.channel.name()).await.unwrap_or_default() {
-        workers.spawn(drain(Arc::clone(post), chat));
+    for chat in delivery.services.store.chats_waiting(delivery.channel.name()).await.unwrap_or_default() {
+        workers.spawn(drain(Arc::clone(delivery), chat));
     }
     while workers.join_next().await.is_some() {}
+}
+
+/// Empties a chat's queue, again from the start after a panic.
+async fn drain(delivery: Arc<Delivery>, chat: ChatId) -> ChatId {
+    let workers = delivery.services.workers.clone();
+    workers.kept(&format!("delivery to {chat}"), || send_waiting(&delivery, &chat)).await;
+    chat
 }
 
 /// Sends what waits in a chat, one part after the other, until nothing waits or the host drains.
 ///
 /// A part that may not go yet holds back what is behind it: order is kept through an outage.
-async fn drain(post: Arc<Post>, chat: ChatId) -> ChatId {
-    let place = Destination { chat: chat.to_string(), room: post.channel.room(&chat) };
+async fn send_waiting(delivery: &Delivery, chat: &ChatId) {
+    let place = Destination { chat: chat.to_string(), room: delivery.channel.room(chat) };
     // A change of the group's policy holds from the next time that something waits here.
-    let terms = match post.terms(&chat).await {
+    let terms = match delivery.terms(chat).await {
         Ok(terms) => terms,
         Err(e) => {
             tracing::error!(%chat, code = e.code(), "delivery waits for the store: {e}");
-            post.rest(STORE_AGAIN).await;
-            return chat;
+            return delivery.rest(STORE_AGAIN).await;
         }
     };
     // The pace comes before the claim: a part that waits for it is not marked, and no attempt is counted.
-    while post.may_call(&place).await {
-        let (turn, called) = post.turn(&chat, &place, &terms).await;
-        post.has_called(&place, called);
-        match turn {
-            Turn::Go => {}
-            Turn::Empty => break,
-            Turn::Wait(_) if post.stop.is_cancelled() => break,
-            Turn::Wait(wait) => post.rest(wait).await,
+    while let Some(mut slot) = delivery.may_call(&place).await {
+        let progress = delivery.send_one(chat, &mut slot, &terms).await;
+        drop(slot);
+        match progress {
+            Progress::Continue => {}
+            Progress::Empty => break,
+            Progress::Wait(_) if delivery.stop.is_cancelled() => break,
+            Progress::Wait(wait) => delivery.rest(wait).await,
         }
     }
-    chat
 }
 
-enum Turn {
-    Go,
+/// What follows for a chat's queue.
+enum Progress {
+    Continue,
     Wait(Duration),
     Empty,
 }
 
-impl Post {
+/// The right to make one call. Dropped, also by a panic, it tells the pacer that the call has ended.
+struct CallSlot<'a> {
+    delivery: &'a Delivery,
+    place: &'a Destination,
+    /// Whether the platform was called.
+    called: bool,
+}
+
+impl Drop for CallSlot<'_> {
+    fn drop(&mut self) {
+        let now = self.delivery.services.clock.now().mono;
+        self.delivery.pacer().end(self.place, now, self.called);
+        self.delivery.ended.notify_waiters();
+    }
+}
+
+impl Delivery {
     async fn terms(&self, chat: &ChatId) -> Result<Terms, StoreError> {
         let install = &self.services.install;
         let group = self.services.store.group_of(chat).await?;
@@ -176,16 +201,16 @@ impl Post {
         self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the platform may be called there. `false` when the host drains and there is something to wait for.
-    async fn may_call(&self, place: &Destination) -> bool {
+    /// Waits until the platform may be called there. `None` when the host drains and there is something to wait for.
+    async fn may_call<'a>(&'a self, place: &'a Destination) -> Option<CallSlot<'a>> {
         while !self.closed.is_cancelled() {
             // Listened for before the question: an end in between is not missed.
             let ended = self.ended.notified();
             let now = self.services.clock.now().mono;
             let asked = self.pacer().begin(place, now);
             match asked {
-                Ok(()) => return true,
-                Err(_) if self.stop.is_cancelled() => return false,
+                Ok(()) => return Some(CallSlot { delivery: self, place, called: false }),
+                Err(_) if self.stop.is_cancelled() => return None,
                 Err(Wait::Until(until)) => self.rest(until.saturating_sub(now)).await,
                 Err(Wait::AnEnd) => tokio::select! {
                     () = ended => {}
@@ -193,13 +218,7 @@ impl Post {
                 },
             }
         }
-        false
-    }
-
-    fn has_called(&self, place: &Destination, called: bool) {
-        let now = self.services.clock.now().mono;
-        self.pacer().end(place, now, called);
-        self.ended.notify_waiters();
+        None
     }
 
     async fn rest(&self, wait: Duration) {
@@ -209,43 +228,44 @@ impl Post {
         }
     }
 
-    /// One call at most, and whether it was made.
-    async fn turn(&self, chat: &ChatId, place: &Destination, terms: &Terms) -> (Turn, bool) {
+    /// Makes one call at most.
+    async fn send_one(&self, chat: &ChatId, slot: &mut CallSlot<'_>, terms: &Terms) -> Progress {
         let now = self.services.clock.wall();
         let part = match self.services.store.claim(chat.clone(), *terms, now).await {
             Ok(Head::Part(part)) => part,
-            Ok(Head::Empty) => return (Turn::Empty, false),
-            Ok(Head::NotBefore(at)) => return (Turn::Wait(at.since(now).max(SHORTEST)), false),
+            Ok(Head::Empty) => return Progress::Empty,
+            Ok(Head::NotBefore(at)) => return Progress::Wait(at.since(now).max(SHORTEST)),
             Ok(Head::Expired(row)) => {
                 tracing::warn!(%chat, code = "delivery.expired", "reply {row} grew too old to be said");
-                return (Turn::Go, false);
+                return Progress::Continue;
             }
             Err(e) => {
                 tracing::error!(%chat, code = e.code(), "delivery waits for the store: {e}");
-                return (Turn::Wait(STORE_AGAIN), false);
+                return Progress::Wait(STORE_AGAIN);
             }
         };
+        slot.called = true;
         let happened = tokio::select! {
             happened = self.call(&part) => happened,
-            within = out_of_patience(self.patience(&part)) => {
+            within = timed_out(self.time_limit(&part)) => {
                 SendOutcome::Cut { why: format!("no answer within {} s", within.as_secs()) }
             }
             // A platform that does not answer, or an empty terminal. The row stays as it is: whoever finds it next
             // finds it cut off.
-            () = late(&self.stop) => return (Turn::Empty, true),
+            () = late(&self.stop) => return Progress::Empty,
         };
         if let SendOutcome::NotArrived { after: Some(after), .. } = &happened {
             // The whole room is left alone, not only the chat that asked.
-            self.pacer().shut(place, self.services.clock.now().mono, (*after).min(LONGEST_WAIT));
+            self.pacer().shut(slot.place, self.services.clock.now().mono, (*after).min(LONGEST_WAIT));
         }
-        self.settle(part, happened, terms.retry).await;
-        (Turn::Go, true)
+        self.record(part, happened, terms.retry).await;
+        Progress::Continue
     }
 
     /// A large file over a slow line takes its time.
-    fn patience(&self, part: &Part) -> Option<Duration> {
+    fn time_limit(&self, part: &Part) -> Option<Duration> {
         let more = if part.file.is_some() { FILE } else { Duration::ZERO };
-        self.channel.patience().map(|patience| patience + more)
+        self.channel.patience().map(|limit| limit + more)
     }
 
     /// The one call that a part needs next.
@@ -256,8 +276,8 @@ impl Post {
         })
     }
 
-    /// Writes what came of a call, and does not stop trying: what is known here of the platform is known nowhere else.
-    async fn settle(&self, part: Part, happened: SendOutcome, retry: Duration) {
+    /// Stores the outcome of a call, and does not stop trying: nobody else knows it.
+    async fn record(&self, part: Part, happened: SendOutcome, retry: Duration) {
         loop {
             let now = self.services.clock.wall();
             match self.services.store.settle(part.clone(), happened.clone(), retry, now).await {
@@ -325,11 +345,11 @@ fn happened(error: SendError) -> SendOutcome {
     }
 }
 
-async fn out_of_patience(patience: Option<Duration>) -> Duration {
-    match patience {
-        Some(patience) => {
-            tokio::time::sleep(patience).await;
-            patience
+async fn timed_out(limit: Option<Duration>) -> Duration {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit).await;
+            limit
         }
         None => std::future::pending().await,
     }

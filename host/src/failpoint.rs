@@ -1,4 +1,5 @@
-//! Places where the crash program ends, delays or fails this process; see the crate `failpoint`.
+//! Places where the crash program kills, delays or fails this process, or makes a worker panic; see the crate
+//! `failpoint`.
 //!
 //! Without the feature `failpoints` a place is nothing at all: neither its name nor its error is compiled.
 

@@ -10,7 +10,7 @@ use crate::domain::group::{Group, Trigger};
 use crate::domain::message::{Inbound, Role, Sender};
 use crate::domain::{ChatKind, SenderId, WallMs};
 use crate::policy::admission::{self, AdmissionDecision};
-use crate::{backup, config, gateway, report, sandbox, text};
+use crate::{backup, config, model, report, sandbox, text};
 
 /// A fuzz target with its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
@@ -18,18 +18,18 @@ pub type FuzzTarget = (&'static str, fn(&[u8]));
 /// All fuzz targets.
 pub const FUZZ_TARGETS: [FuzzTarget; 16] = [
     ("admission", admission),
-    ("anthropic_stream", gateway::fuzz_targets::anthropic_stream),
+    ("anthropic_stream", model::fuzz_targets::anthropic_stream),
     ("archive", backup::fuzz),
-    ("events", gateway::fuzz_targets::events),
+    ("events", model::fuzz_targets::events),
     ("group_toml", config::fuzz_targets::group),
     ("image_passwd", image_passwd),
     ("install_toml", config::fuzz_targets::install),
-    ("model_request", gateway::fuzz_targets::model_request),
+    ("model_request", model::fuzz_targets::model_request),
     ("names", names),
-    ("openai_answer", gateway::fuzz_targets::openai_answer),
-    ("openai_stream", gateway::fuzz_targets::openai_stream),
-    ("provider_error", gateway::fuzz_targets::provider_error),
-    ("redaction", gateway::fuzz_targets::redaction),
+    ("openai_answer", model::fuzz_targets::openai_answer),
+    ("openai_stream", model::fuzz_targets::openai_stream),
+    ("provider_error", model::fuzz_targets::provider_error),
+    ("redaction", model::fuzz_targets::redaction),
     ("reply", reply),
     ("telegram_update", telegram_update),
     ("terminal_line", terminal_line),

@@ -12,7 +12,7 @@ use crate::channels::{Batch, Channel, ChannelError};
 use crate::domain::group::Group;
 use crate::domain::message::{Admitted, Inbound};
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChannelName, Lane, MessageSeq, SenderId};
+use crate::domain::{ChannelName, Lane, MessageSeq};
 use crate::policy::admission::{self, AdmissionDecision};
 use crate::policy::attachment_limits;
 use crate::policy::retry::STORE_AGAIN;
@@ -126,8 +126,7 @@ async fn take_in(
     let now = services.clock.wall();
     let mut owners = services.install.owners.clone();
     owners.extend(services.store.owners().await?);
-    // The terminal is whoever may open the host's own socket.
-    owners.extend("terminal:local".parse::<SenderId>());
+    owners.extend(services.channels.all().filter_map(|channel| channel.local_owner()));
     let mut admitted = Vec::new();
     let mut strangers = Vec::new();
     let mut stored_as = Vec::with_capacity(batch.inbound.len());

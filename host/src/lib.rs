@@ -2,8 +2,8 @@
 //!
 //! The rooms, from the top: `cli` and `daemon`; `supervisor` over `intake`, `run`, `delivery` and `maintenance`;
 //! `actions` and `services`, beside `gateway`, `backup` and `images`; `config`; `channels`, `store`, `sandbox`,
-//! `mailbox`, `spool`, `volumes`; the pure `dispatch`, `turns`, `policy` and `text`; `domain`. Imports point down
-//! only, and `tests/tests/layers.rs` holds it.
+//! `mailbox`, `model`, `spool`, `volumes`; the pure `dispatch`, `turns`, `policy` and `text`; `domain`. Imports point
+//! down only, and `tests/tests/layers.rs` holds it.
 //!
 //! It is a library so that the fuzz targets (`tests/fuzz`) can call `fuzz_targets`. Every room is private, so nothing
 //! else can be built upon it, and the compiler still finds code that no one calls.
@@ -32,6 +32,7 @@ mod images;
 mod intake;
 mod mailbox;
 mod maintenance;
+mod model;
 mod policy;
 mod report;
 mod run;
@@ -45,6 +46,7 @@ mod text;
 mod turns;
 mod unix_socket;
 mod volumes;
+mod workers;
 
 use std::process::ExitCode;
 

@@ -19,6 +19,7 @@ use crate::images::Images;
 use crate::mailbox::Mailbox;
 use crate::sandbox::Engine;
 use crate::store::Store;
+use crate::workers::Workers;
 
 /// What the rooms of this floor share.
 pub struct Services {
@@ -39,9 +40,9 @@ pub struct Services {
     /// Chat platforms.
     pub channels: Channels,
     /// Tells delivery that something was queued.
-    pub bell: Bell,
+    pub bell: OutboxSignal,
     /// Whether messages may be taken in.
-    pub gate: Gate,
+    pub gate: IntakeGate,
     /// What makes this install's boxes ours.
     pub id: String,
     /// The group that host and boxes share.
@@ -50,6 +51,8 @@ pub struct Services {
     pub runner: Runner,
     /// Postures that were found to hold.
     pub probes: Probes,
+    /// The supervised set of workers.
+    pub workers: Workers,
 }
 
 impl Services {
@@ -81,15 +84,15 @@ impl Services {
 
 /// Says that something was queued. Every channel's delivery hears every ring; one that comes while it is busy is kept.
 #[derive(Debug, Clone)]
-pub struct Bell(watch::Sender<u64>);
+pub struct OutboxSignal(watch::Sender<u64>);
 
-impl Default for Bell {
+impl Default for OutboxSignal {
     fn default() -> Self {
         Self(watch::Sender::new(0))
     }
 }
 
-impl Bell {
+impl OutboxSignal {
     /// Hears every ring from now on.
     pub fn listen(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
@@ -103,15 +106,15 @@ impl Bell {
 
 /// Whether messages may be taken in: shut while nothing can be stored.
 #[derive(Debug, Clone)]
-pub struct Gate(watch::Sender<bool>);
+pub struct IntakeGate(watch::Sender<bool>);
 
-impl Default for Gate {
+impl Default for IntakeGate {
     fn default() -> Self {
         Self(watch::Sender::new(true))
     }
 }
 
-impl Gate {
+impl IntakeGate {
     /// Opens or shuts it.
     pub fn set(&self, open: bool) {
         self.0.send_if_modified(|was| std::mem::replace(was, open) != open);

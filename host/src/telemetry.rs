@@ -23,6 +23,11 @@ pub fn start(quiet: bool) {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     // A second start in one process (tests) keeps the first.
     let _ = logs.try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        let message = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(code = "host.panic", "a fault of Lazaret's own, at {place}: {message}");
+    }));
 }
 
 /// Writes the message and the fields of an event or a span. Boxes, engines and platforms choose some of these texts, so

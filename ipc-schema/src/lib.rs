@@ -3,9 +3,9 @@
 //! A *letter* is one JSON file, written under a dot-name and renamed into place. This crate holds what host and
 //! runner must agree on, and nothing else: the letters ([`letters`], [`envelope`]), their ids ([`ids`]), file names
 //! and paths ([`directory_layout`]), how a letter is written ([`letter_writer`]), the files of the two helper
-//! programs ([`probe_report`], [`image_inventory`]), the cleaning of text that people wrote ([`text_sanitize`]), and
-//! how the host reads a file that a hostile box may have made ([`untrusted_fs`]). It uses no async runtime and reads
-//! no clock.
+//! programs ([`probe_report`], [`image_inventory`]), the cleaning of text that people wrote ([`text_sanitize`]),
+//! how the host reads a file that a hostile box may have made ([`untrusted_fs`]), and how a model's streamed answer is
+//! parsed ([`server_sent_events`]). It uses no async runtime and reads no clock.
 //!
 //! `README.md` beside this crate describes the protocol in prose. `schemas/` and `golden/` describe it for machines;
 //! they are generated from these types, and `tests/` keeps them equal.
@@ -21,6 +21,7 @@ pub mod letters;
 pub mod probe_report;
 pub mod refusal;
 pub mod requests;
+pub mod server_sent_events;
 pub mod sha256;
 pub mod text_sanitize;
 pub mod untrusted_fs;

@@ -190,7 +190,7 @@ async fn a_damaged_database_is_refused_with_the_command_and_the_copy_brings_the_
     let bad = world.root().join("bad.db");
     fs::write(&bad, &overwritten).unwrap();
     let told = refused(&world, &["restore", &bad.to_string_lossy()]).await;
-    assert!(told.contains("take another copy"), "{told}");
+    assert!(told.contains("use another copy"), "{told}");
     world.lazaret(&["restore", &command]).await;
     world.up().await;
     world.model.on("what was it").says("the milk");

@@ -1,7 +1,8 @@
 //! What the fuzz targets do to what the model's side sends, and what must hold of it.
 
+use ipc_schema::server_sent_events::EventParser;
+
 use super::error_codes;
-use super::sse::Parser;
 use super::stream::Assembly;
 use super::{Answer, CallError, Draft};
 
@@ -20,10 +21,10 @@ pub fn answer_stream(data: &[u8]) {
 }
 
 fn answer<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Option<Answer>, CallError> {
-    let (mut parser, mut assembly, draft) = (Parser::default(), Assembly::default(), Draft::default());
+    let (mut parser, mut assembly, draft) = (EventParser::default(), Assembly::default(), Draft::default());
     for piece in pieces {
         for event in parser.feed(piece).unwrap_or_default() {
-            if let Some(answer) = assembly.event(&event.data, &draft)? {
+            if let Some(answer) = assembly.event(&event, &draft)? {
                 return Ok(Some(answer));
             }
         }

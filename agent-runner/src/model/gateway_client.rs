@@ -11,11 +11,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use ipc_schema::server_sent_events::EventParser;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::{Answer, CallError, Draft, Model, error_codes, sse, stream};
+use super::{Answer, CallError, Draft, Model, error_codes, stream};
 
 /// The value of the `anthropic-version` header.
 const VERSION: &str = "2023-06-01";
@@ -113,7 +114,7 @@ async fn chunk(body: &mut Incoming) -> Result<Option<Bytes>, CallError> {
 }
 
 async fn read_stream(mut body: Incoming, draft: &Draft) -> Result<Answer, CallError> {
-    let mut parser = sse::Parser::default();
+    let mut parser = EventParser::default();
     let mut assembly = stream::Assembly::default();
     loop {
         let Some(chunk) = chunk(&mut body).await? else {
@@ -121,7 +122,7 @@ async fn read_stream(mut body: Incoming, draft: &Draft) -> Result<Answer, CallEr
         };
         let events = parser.feed(&chunk).map_err(|e| CallError::Cut { reason: e.to_string() })?;
         for event in events {
-            if let Some(answer) = assembly.event(&event.data, draft)? {
+            if let Some(answer) = assembly.event(&event, draft)? {
                 return Ok(answer);
             }
         }

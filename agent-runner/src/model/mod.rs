@@ -5,7 +5,6 @@ mod error_codes;
 pub mod fuzz_targets;
 mod gateway_client;
 pub mod request;
-mod sse;
 mod stream;
 
 use std::cell::RefCell;

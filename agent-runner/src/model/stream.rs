@@ -246,7 +246,7 @@ fn garbage(why: &str) -> CallError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::sse::Parser;
+    use ipc_schema::server_sent_events::EventParser;
 
     const STREAM: &str = concat!(
         "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"usage\":{\"input_tokens\":9,\"cache_read_input_tokens\":100,\"output_tokens\":1}}}\n\n",
@@ -271,10 +271,11 @@ mod tests {
     );
 
     fn assemble(chunks: &[&[u8]]) -> Result<Option<Answer>, CallError> {
-        let (mut parser, mut assembly, draft) = (Parser::default(), Assembly::default(), Draft::default());
+        let (mut parser, mut assembly, draft) =
+            (EventParser::default(), Assembly::default(), Draft::default());
         for chunk in chunks {
             for event in parser.feed(chunk).unwrap() {
-                if let Some(answer) = assembly.event(&event.data, &draft)? {
+                if let Some(answer) = assembly.event(&event, &draft)? {
                     return Ok(Some(answer));
                 }
             }

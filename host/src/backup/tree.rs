@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(kept, expected.map(|(path, what)| (path.to_owned(), what)));
         left_out.named.sort();
         let [socket, sparse] = left_out.named.as_slice() else { panic!("{left_out:?}") };
-        assert!(socket.starts_with(r#""t/socket" (no file"#), "{socket}");
+        assert!(socket.starts_with(r#""t/socket" (neither a file"#), "{socket}");
         assert!(sparse.starts_with(r#""t/sparse" (its length is 1099511627776 bytes"#), "{sparse}");
     }
 

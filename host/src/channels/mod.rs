@@ -1,233 +1,148 @@
-//! Chat platforms. Nothing outside a channel's folder knows its platform.
+//! The registry of channels: the chat platforms that this build has. Nothing outside a channel's folder knows its
+//! platform, so a new channel is a folder here and its entry in [`channels!`].
+//!
+//! `config` takes the settings from here, and `daemon` builds the channels of an install.
 
+mod channel;
 pub mod telegram;
 pub mod terminal;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
-use tokio::sync::oneshot;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::domain::message::Inbound;
-use crate::domain::outbound::{Part, SpooledFile};
-use crate::domain::{ChannelName, ChatId, MessageSeq, RunId, TurnId};
-use crate::policy::delivery::Abilities;
-use crate::policy::rate_limit::Limits;
+pub use channel::{Activity, Batch, Channel, ChannelError, FetchError, SendError};
 
-/// The channels of this host.
+use crate::clock::Clock;
+use crate::domain::outbound::Delivery;
+use crate::domain::{ChannelName, ChatId, ChatKind, RunId, Secret, SecretSource};
+
+/// Makes [`ChannelsFile`] of the channels' settings. A channel without settings of its own has `#[serde(skip)]`.
+macro_rules! channels {
+    ($($(#[$about:meta])* $name:ident: $settings:ty,)*) => {
+        /// Chat platforms.
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        #[schemars(extend("order" = [$(stringify!($name)),*]))]
+        pub struct ChannelsFile {
+            $($(#[$about])* pub $name: $settings,)*
+        }
+
+        impl ChannelsFile {
+            /// Every channel of this build, on or off.
+            pub fn all(&self) -> impl Iterator<Item = &dyn ChannelSettings> {
+                let all: [&dyn ChannelSettings; _] = [$(&self.$name),*];
+                all.into_iter()
+            }
+        }
+    };
+}
+
+channels! {
+    /// `lazaret chat`. It is always on.
+    #[serde(skip)]
+    terminal: terminal::TerminalSettings,
+    /// Telegram. It is on when a token is found.
+    telegram: telegram::TelegramSettings,
+}
+
+/// An address, for the example of a setting that takes some.
+pub const EXAMPLE_SENDER: &str = "telegram:12345";
+
+impl ChannelsFile {
+    /// The channel of this name, on or off.
+    pub fn named(&self, name: &str) -> Option<&dyn ChannelSettings> {
+        self.all().find(|channel| channel.name().as_str() == name)
+    }
+}
+
+/// A channel's settings, and what the host must know of a channel before it is on.
+pub trait ChannelSettings {
+    /// Its name: the key below `[channels]`, and what stands before the colon of its chats' ids.
+    fn name(&self) -> ChannelName;
+
+    /// The kind of a chat that a group's file names, before anybody writes there.
+    fn kind_of(&self, _chat: &ChatId) -> ChatKind {
+        ChatKind::Direct
+    }
+
+    /// Where its secret lies. `None` where it is off, or needs none.
+    fn secret(&self) -> Option<SecretSource<'_>> {
+        None
+    }
+
+    /// What is done about a part of which nobody knows whether it arrived, where a chat's group does not say.
+    fn delivery(&self) -> Delivery {
+        Delivery::default()
+    }
+
+    /// Builds the channel; `None` where it is off.
+    ///
+    /// # Errors
+    /// What is missing on this machine.
+    fn build(&self, host: &Surroundings<'_>) -> Result<Option<Arc<dyn Channel>>, BuildError>;
+}
+
+/// What the host gives a channel that it builds.
+pub struct Surroundings<'a> {
+    /// What [`ChannelSettings::secret`] leads to.
+    pub secret: Option<&'a Secret>,
+    pub clock: Clock,
+    /// The folder of sockets that only the host's user can open.
+    pub socket_dir: &'a Path,
+    /// Names the folder of a run's letters, for people.
+    pub letters: LettersFolder,
+}
+
+pub type LettersFolder = Arc<dyn Fn(&RunId) -> String + Send + Sync>;
+
+/// Why a channel cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct BuildError {
+    pub code: &'static str,
+    /// What was tried.
+    pub what: String,
+    /// What the system said.
+    pub why: String,
+}
+
+/// The channels of this host that are on.
 #[derive(Clone, Default)]
-pub struct Channels(BTreeMap<ChannelName, Arc<dyn Channel>>);
+pub struct Channels(BTreeMap<&'static str, Arc<dyn Channel>>);
 
 impl Channels {
-    /// Adds a channel.
     pub fn add(&mut self, channel: Arc<dyn Channel>) {
-        self.0.insert(channel.name(), channel);
+        self.0.insert(channel.name().as_str(), channel);
     }
 
     /// The channel of a chat, if it is on.
     pub fn of(&self, chat: &ChatId) -> Option<Arc<dyn Channel>> {
-        self.0.get(&chat.channel()).cloned()
+        self.0.get(chat.channel()).cloned()
     }
 
-    /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Channel>> {
         self.0.values()
     }
 }
 
-/// What a channel has read since the last time.
-#[derive(Debug)]
-pub struct Batch {
-    /// Messages, in the platform's order.
-    pub inbound: Vec<Inbound>,
-    /// How far the channel has read, once these messages are stored; in the channel's own words.
-    pub position: Option<String>,
-    /// Told after transaction 1, with the trace id of each message of `inbound` (none for what was not stored).
-    pub committed: Option<oneshot::Sender<Vec<Option<MessageSeq>>>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Why a channel has nothing to give.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ChannelError {
-    /// Try again after this.
-    #[error("{why}")]
-    Later {
-        /// What happened.
-        why: String,
-        /// The machine's word: `telegram.conflict`, `telegram.unreachable`, …
-        code: &'static str,
-        /// How long to wait; the platform's own wish where it had one.
-        wait: Duration,
-    },
-    /// It will not get better by itself: a refused token.
-    #[error("{why}")]
-    Broken {
-        /// What happened, and what to do.
-        why: String,
-        /// The machine's word.
-        code: &'static str,
-    },
-}
-
-/// Why a call did not do what it should; above all, whether it may have done it all the same.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// It is certain that nothing arrived: no connection, or the platform said no for now.
-    #[error("{why}")]
-    NotArrived {
-        /// What happened.
-        why: String,
-        /// How long the platform wants to be left alone.
-        after: Option<Duration>,
-    },
-    /// The call was made and no answer came that says what it did: nobody knows.
-    #[error("{why}")]
-    Cut {
-        /// What happened.
-        why: String,
-    },
-    /// The placeholder cannot be filled any more.
-    #[error("{why}")]
-    Lost {
-        /// What happened.
-        why: String,
-        /// Whether it still stands there; else somebody has deleted it.
-        stands: bool,
-    },
-    /// The platform will never take this text.
-    #[error("{why}")]
-    Refused {
-        /// What happened.
-        why: String,
-    },
-    /// The platform will take nothing for this chat: the bot was removed, the chat is gone.
-    #[error("{why}")]
-    Gone {
-        /// What happened.
-        why: String,
-    },
-}
-
-impl SendError {
-    /// The machine's word.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::NotArrived { .. } => "delivery.later",
-            Self::Cut { .. } => "delivery.cut",
-            Self::Lost { .. } => "delivery.placeholder",
-            Self::Refused { .. } => "delivery.refused",
-            Self::Gone { .. } => "delivery.unreachable",
+    #[test]
+    fn a_channel_has_the_name_of_its_settings() {
+        let file = ChannelsFile::default();
+        let written = serde_json::to_value(&file).unwrap();
+        for name in written.as_object().unwrap().keys() {
+            assert_eq!(file.named(name).map(|channel| channel.name().as_str()), Some(name.as_str()));
+        }
+        for channel in file.all() {
+            let chat = format!("{}:1", channel.name()).parse::<ChatId>();
+            assert_eq!(chat.unwrap().channel(), channel.name().as_str());
         }
     }
-}
-
-/// Why an attachment was not fetched.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum FetchError {
-    /// Larger than is taken.
-    #[error("it has {bytes} bytes")]
-    TooBig {
-        /// Its size, as far as known.
-        bytes: u64,
-    },
-    /// The platform did not give it for now.
-    #[error("{why}")]
-    Away {
-        /// What happened.
-        why: String,
-        /// How long the platform wants to be left alone.
-        after: Option<Duration>,
-    },
-    /// The platform will not give it.
-    #[error("{0}")]
-    Failed(String),
-}
-
-/// What can be watched while an agent works.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Activity {
-    /// The agent does this now.
-    Doing(String),
-    /// The reply so far.
-    Draft(String),
-    /// A turn is over, and this many parts were queued for it.
-    TurnOver {
-        /// Which.
-        turn: TurnId,
-        /// Its messages.
-        messages: Vec<MessageSeq>,
-        /// The run that ended it.
-        run: Option<RunId>,
-        /// Parts in the outbox.
-        parts: u64,
-    },
-}
-
-/// A chat platform.
-#[async_trait]
-pub trait Channel: Send + Sync {
-    /// Its name.
-    fn name(&self) -> ChannelName;
-
-    /// Waits for messages after `position` (as a batch gave it and the store kept it).
-    async fn next(&self, position: Option<String>) -> Result<Batch, ChannelError>;
-
-    /// Fetches an attachment by its handle, at most `most` bytes.
-    async fn fetch(&self, handle: &str, most: u64) -> Result<Vec<u8>, FetchError>;
-
-    /// Splits Markdown into parts that the platform takes. A text without anything to say has no parts.
-    fn split(&self, markdown: &str) -> Vec<String>;
-
-    /// How long a send may take before it is given up and tried again; `None` where it waits for a person.
-    fn patience(&self) -> Option<Duration> {
-        Some(Duration::from_secs(60))
-    }
-
-    /// What it can do about a call that may be repeated.
-    fn abilities(&self) -> Abilities {
-        Abilities::default()
-    }
-
-    /// How fast it may be called.
-    fn pace(&self) -> Limits {
-        Limits::default()
-    }
-
-    /// The room that a chat belongs to, where the platform limits rooms.
-    fn room(&self, _chat: &ChatId) -> Option<String> {
-        None
-    }
-
-    /// Sends one part; returns the platform's id of it. A channel that takes our own id gives it [`Part::ours`].
-    async fn send(&self, part: &Part) -> Result<String, SendError>;
-
-    /// Whether it can send files.
-    fn takes_files(&self) -> bool {
-        false
-    }
-
-    /// Sends a part that is a file, which lies at `path` in the host's spool; returns the platform's id of it. Called
-    /// only where [`Channel::takes_files`] says so.
-    async fn send_file(&self, _part: &Part, _file: &SpooledFile, _path: &Path) -> Result<String, SendError> {
-        Err(SendError::Refused { why: "this channel takes no files".into() })
-    }
-
-    /// Sends a placeholder for a part; returns the platform's id of it. Called only where [`Abilities::edits`] is set.
-    async fn claim(&self, _part: &Part) -> Result<String, SendError> {
-        Err(SendError::Refused { why: "this channel has no placeholders".into() })
-    }
-
-    /// Gives a placeholder the text of its part, however often it is told to.
-    async fn fill(&self, _part: &Part, _placeholder: &str) -> Result<(), SendError> {
-        Err(SendError::Refused { why: "this channel has no placeholders".into() })
-    }
-
-    /// Shows that the agent works; lasts a few seconds on most platforms and is repeated while it does.
-    async fn typing(&self, chat: &ChatId);
-
-    /// Shows what the agent does, where the platform has a place for it.
-    fn show(&self, _chat: &ChatId, _activity: &Activity) {}
 }

@@ -15,7 +15,7 @@ use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{PostureFinding, Standing};
 use crate::policy::sandbox_plan::ContainerSpec;
 use crate::report::safe_line;
-use crate::run::{self, Ground, Never, Seen, Walls};
+use crate::run::{self, LaunchError, ProbeResult, RunDirs, SandboxContext};
 use crate::sandbox::{Engine, Probed};
 use crate::services::Runner;
 
@@ -36,9 +36,9 @@ enum Verb {
     },
 }
 
-impl From<Never> for CliError {
-    fn from(never: Never) -> Self {
-        Self::Plain(format!("{} ({})", never.why, never.code))
+impl From<LaunchError> for CliError {
+    fn from(e: LaunchError) -> Self {
+        Self::Plain(format!("{} ({})", e.why, e.code))
     }
 }
 
@@ -76,14 +76,14 @@ async fn look(here: &Here, group: GroupName) -> Result<Looked, CliError> {
     let runner =
         Runner::install(&daemon::runner_binary(&here.env)?, &here.root.runners()).map_err(CliError::Plain)?;
     let (id, gid) = daemon::identity(&here.root)?;
-    let ground = Ground { engine: &engine, install: &install, id: &id, gid, runner: &runner };
+    let context = SandboxContext { engine: &engine, install: &install, id: &id, gid, runner: &runner };
 
     let (lane, next) = (Lane::conversation(group.clone()), run::new_run_id());
-    let walls = Walls::below(&here.root.run_ipc(&group, &next));
-    let spec = run::spec_of(ground, &lane, &next, known.uid, &settings, image, walls).await?;
-    run::possible(&spec, &facts)?;
-    let Seen { findings: mut lines, probed } =
-        ground.probe(&spec, &settings, known.uid, &next, &facts).await?;
+    let dirs = RunDirs::below(&here.root.run_ipc(&group, &next));
+    let spec = run::spec_of(context, &lane, &next, known.uid, &settings, image, dirs).await?;
+    run::check_machine_limits(&spec, &facts)?;
+    let ProbeResult { findings: mut lines, probed } =
+        context.probe(&spec, &settings, known.uid, &next, &facts).await?;
 
     let mut canary = Canary::of(&install);
     for (place, bytes) in &probed.texts {
@@ -167,7 +167,7 @@ impl Looked {
 async fn running(engine: &Engine, install: &str, canary: &mut Canary) -> Result<(), CliError> {
     for found in engine.boxes(install).await.map_err(|e| CliError::Plain(e.to_string()))? {
         // A box that has ended meanwhile is passed over.
-        if let Ok(account) = engine.account(&found.container).await {
+        if let Ok(account) = engine.inspect(&found.container).await {
             canary.bytes(&format!("inspect of run {}", found.run), &account);
         }
         if let Ok(log) = engine.log_tail(&found.container, 2 << 20).await {

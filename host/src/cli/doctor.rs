@@ -159,7 +159,7 @@ fn volumes(install: &Install, group: &Group) -> Result<(), VolumeError> {
     let limits = [group.limits.workspace(), group.limits.session()];
     let volumes = install.root.volumes_of(&group.name).map(Volume::from);
     volumes.iter().zip(limits).try_for_each(|(volume, limit)| {
-        if group.limits.disk_images { volume.look(limit) } else { volume.absent() }
+        if group.limits.disk_images { volume.check(limit) } else { volume.check_absent() }
     })
 }
 

@@ -14,7 +14,7 @@ use crate::config::{Install, edit};
 use crate::daemon;
 use crate::domain::GroupName;
 use crate::domain::image::{DEFAULT_IMAGE, Named, Pin, short};
-use crate::images::{self, BASE, Built};
+use crate::images::{self, BASE, DefaultImage};
 use crate::policy::image_selection::{ImageAbout, ImageCheck, Severity, check_name, of_next_run};
 use crate::report::safe;
 use crate::sandbox::{Engine, EngineError};
@@ -93,7 +93,7 @@ async fn build(here: &Here, base: Option<String>, again: bool) -> Done {
     let engine = daemon::engine(&here.install()?, &here.env);
     let plain = |e: std::io::Error| CliError::Plain(e.to_string());
     let built = images::recipe(BASE).map_err(plain)?;
-    if base.is_none() && !again && built.is_there(&engine).await? {
+    if base.is_none() && !again && built.is_built(&engine).await? {
         here.print(
             &json!({ "image": DEFAULT_IMAGE, "built": false }),
             "lazaret-agent exists, and nothing has changed since it was built",
@@ -119,7 +119,7 @@ async fn build(here: &Here, base: Option<String>, again: bool) -> Done {
 
 /// The image to build from: one that this machine has, else one from the registry. Where there is neither, the error
 /// says how to make one.
-async fn base_of(engine: &Engine, built: &Built) -> Result<String, CliError> {
+async fn base_of(engine: &Engine, built: &DefaultImage) -> Result<String, CliError> {
     /// A registry that does not answer within this time cannot be reached.
     const REGISTRY: Duration = Duration::from_secs(120);
     for base in [BASE, built.offline_base.as_str()] {

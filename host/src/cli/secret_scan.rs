@@ -83,8 +83,8 @@ impl Canary {
     /// Of every key and token that the install knows.
     pub(super) fn of(install: &Install) -> Self {
         let keys = install.providers.values().filter_map(|provider| provider.key.as_ref());
-        let tokens = install.telegram.as_ref().map(|telegram| &telegram.token);
-        let secrets = keys.chain(tokens).map(|secret| secret.expose().as_bytes().to_vec());
+        let secrets =
+            keys.chain(install.channel_secrets.values()).map(|secret| secret.expose().as_bytes().to_vec());
         Self {
             secrets: secrets.filter(|secret| secret.len() >= SHORTEST).collect(),
             read: 0,

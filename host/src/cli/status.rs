@@ -100,7 +100,7 @@ pub(super) async fn run(here: &Here) -> Done {
 fn letters(here: &Here, run: &str, lane: &str) -> &'static str {
     let group = lane.split('/').next().unwrap_or_default();
     let from = here.root.ipc().join(group).join(run).join(ipc_schema::directory_layout::FROM_AGENT);
-    if mailbox::is_covered(&from) { "limited" } else { "watched" }
+    if mailbox::has_tmpfs(&from) { "limited" } else { "watched" }
 }
 
 fn outbox(d: &DeliveryCount) -> Value {

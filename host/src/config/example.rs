@@ -53,7 +53,7 @@ fn example() -> String {
     for setting in &settings {
         let Some((key, tables)) = setting.path.split_last() else { continue };
         if tables != table {
-            if tables == ["channels", "telegram"] {
+            if tables.first().is_some_and(|table| table == "channels") && !out.contains(PROVIDERS) {
                 out += PROVIDERS;
             }
             let about = tables.iter().fold(&root, |at, key| {

@@ -27,16 +27,16 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::channels::{ChannelSettings, ChannelsFile};
 use crate::disk;
 use crate::domain::group::{Group, ModelChoice};
 use crate::domain::outbound::Delivery;
-use crate::domain::{ChannelName, ChatId, GroupName, Secret, SenderId};
+use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, SenderId};
 use crate::policy::mounts::AllowedRoot;
 use crate::policy::posture::acceptable;
-use crate::policy::rate_limit::Limits;
 pub use dirs::Root;
 use group_cache::GroupCache;
-use schema::{GroupFile, InstallFile, ProviderKind};
+use schema::{GroupFile, InstallFile};
 pub use show::Shown;
 
 /// A setting that cannot be used.
@@ -83,16 +83,6 @@ pub struct Provider {
     pub key: Option<Secret>,
 }
 
-/// The Telegram channel's settings.
-#[derive(Debug, Clone)]
-pub struct Telegram {
-    pub token: Secret,
-    /// The Bot API's address.
-    pub base_url: String,
-    /// How often the host may call it.
-    pub pace: Limits,
-}
-
 /// The install's settings, checked.
 #[derive(Debug, Clone)]
 pub struct Install {
@@ -104,8 +94,8 @@ pub struct Install {
     pub providers: BTreeMap<String, Provider>,
     /// The model that groups use unless they name one.
     pub model: ModelChoice,
-    /// `None` where Telegram is off or has no token.
-    pub telegram: Option<Telegram>,
+    /// The secrets of the channels that have one.
+    pub channel_secrets: BTreeMap<ChannelName, Secret>,
     allowed_mounts: Vec<AllowedRoot>,
     shown: Vec<Shown>,
     groups: GroupCache,
@@ -126,7 +116,9 @@ impl Install {
             acceptable(name)
                 .map_err(|why| ConfigError::new(places::of(&path, &text, &["engine", "accept"]), why))?;
         }
-        let telegram = secrets::telegram(&file, &root, env)?;
+        let channel_secrets = secrets::of_channels(&file, &root, env)?;
+        let owners = places::of(&path, &text, &["owners"]);
+        on_known_channels(file.owners.iter().map(|owner| owner.channel()), owners)?;
         let allowed_mounts = mounts::allowed(&path, &text, &file, &root)?;
         let shown = show::with_choice(shown, &model);
         Ok(Self {
@@ -135,7 +127,7 @@ impl Install {
             file,
             providers,
             model,
-            telegram,
+            channel_secrets,
             allowed_mounts,
             shown,
             groups: GroupCache::default(),
@@ -163,6 +155,8 @@ impl Install {
         let file: GroupFile = parse(path, &text)?;
         let place = |keys: &[&str]| places::of(path, &text, keys);
         self.check_group(&parse(path, &text)?, place)?;
+        on_known_channels(file.chats.iter().map(|chat| chat.channel()), place(&["chats"]))?;
+        on_known_channels(file.senders.iter().flatten().map(|one| one.channel()), place(&["senders"]))?;
         let mounts = mounts::of_group(path, &text, &file, &self.allowed_mounts, &self.root)?;
         let runtime = self.runtime(&file, place)?;
         let model = self.model_of(&file, place)?;
@@ -180,7 +174,7 @@ impl Install {
             tools: file.tools.map_or(base.tools, Into::into),
             mounts,
             runtime,
-            delivery: file.delivery.map(Into::into),
+            delivery: file.delivery,
             name: base.name,
         })
     }
@@ -207,10 +201,7 @@ impl Install {
 
     /// The delivery policy of a channel's chats whose group names none.
     pub fn delivery(&self, channel: ChannelName) -> Delivery {
-        match channel {
-            ChannelName::Telegram => self.file.channels.telegram.delivery.into(),
-            ChannelName::Terminal => Delivery::default(),
-        }
+        self.file.channels.named(channel.as_str()).map(ChannelSettings::delivery).unwrap_or_default()
     }
 
     /// Checks the numbers of a group's file: whether they are allowed at all, and whether the install grants them.
@@ -309,6 +300,18 @@ impl Install {
         }
         chats
     }
+}
+
+/// Refuses addresses of channels that this build does not have.
+fn on_known_channels<'a>(
+    mut channels: impl Iterator<Item = &'a str>,
+    place: String,
+) -> Result<(), ConfigError> {
+    let known = ChannelsFile::default();
+    let Some(unknown) = channels.find(|name| known.named(name).is_none()) else { return Ok(()) };
+    let names: Vec<&str> = known.all().map(|channel| channel.name().as_str()).collect();
+    let error = ConfigError::new(place, format!("there is no channel {unknown:?}"));
+    Err(error.hint(format!("there are: {}", names.join(", "))))
 }
 
 /// The JSON Schema of `lazaret.toml`.

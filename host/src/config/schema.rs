@@ -3,20 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
+use crate::channels::{ChannelsFile, EXAMPLE_SENDER};
 use crate::domain::group::{Priority, Trigger};
 use crate::domain::image::DEFAULT_IMAGE;
 use crate::domain::limits::{ContextFile, ContextLimits, LimitsFile, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::settings::{Span, settings};
-use crate::domain::{ChatId, SenderId, Zone};
-use crate::policy::rate_limit::{Limit, Limits};
+use crate::domain::{ChatId, ProviderKind, SenderId, Zone};
 
 settings! {
     /// `lazaret.toml`
@@ -26,7 +25,7 @@ settings! {
         /// The time zone of groups that name none, such as "Europe/Berlin".
         zone: Zone = Zone::utc();
         /// Who may do everything, by id. The person of the first chat that is admitted to `main` becomes an owner too.
-        #[schemars(with = "Vec<String>", example = ["telegram:12345"])]
+        #[schemars(with = "Vec<String>", example = [EXAMPLE_SENDER])]
         owners: Vec<SenderId> = Vec::new();
         /// The image of groups that name none.
         image: String = DEFAULT_IMAGE.into();
@@ -90,7 +89,7 @@ settings! {
         /// Directories and files of the machine that the agent sees, as far as `[mounts]` in lazaret.toml allows them.
         mounts: Vec<MountFile> = Vec::new();
         /// What the host does here with a part that may or may not have arrived, instead of the channel's setting.
-        delivery: Option<DeliveryFile> = None;
+        delivery: Option<Delivery> = None;
     }
 }
 
@@ -213,8 +212,8 @@ pub struct MountFile {
 settings! {
     /// Which tools the model may use.
     ToolsFile {
-        /// What happens with tools that no rule names: allow, record, ask or deny. `ask` refuses until there is a way
-        /// to ask.
+        /// What happens with tools that no rule names: allow, record, ask or deny. `ask` refuses until there is a way to
+        /// ask.
         default: ToolVerdict = ToolVerdict::Record;
         /// The first rule that fits decides.
         #[schemars(example = [ToolRuleFile::example()])]
@@ -249,73 +248,6 @@ impl From<ToolsFile> for ToolPolicy {
     }
 }
 
-settings! {
-    /// Chat platforms.
-    ChannelsFile {
-        /// Telegram. It is on when a token is found.
-        telegram: TelegramFile = TelegramFile::default();
-    }
-}
-
-settings! {
-    /// Telegram. It is on when a token is found.
-    TelegramFile {
-        /// `false` keeps it off even where a token is found.
-        enabled: bool = true;
-        /// A file of mode 0600 that holds the token; `TELEGRAM_BOT_TOKEN` is used where this is not set.
-        #[schemars(example = &"secrets/telegram")]
-        token_file: Option<String> = None;
-        /// The Bot API's address.
-        base_url: String = "https://api.telegram.org".into();
-        /// What the host does with a part that may or may not have arrived: "resend" (never lost, seldom doubled),
-        /// "edit" (a placeholder comes first, then its text; text is never doubled) or "hold" (the host asks the chat).
-        delivery: DeliveryFile = DeliveryFile::default();
-        // https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
-        /// How many calls in one chat may follow each other at once; on average it is one a second.
-        chat_burst: u32 = 3;
-        /// How many calls a minute one room gets, all of its topics together.
-        room_per_minute: u32 = 20;
-        /// How many calls a second all chats get together.
-        bot_per_second: u32 = 30;
-    }
-}
-
-impl TelegramFile {
-    /// How fast Telegram is called.
-    pub fn pace(&self) -> Limits {
-        let limit =
-            |calls: u32, seconds| Some(Limit { calls: calls.max(1), within: Duration::from_secs(seconds) });
-        Limits {
-            chat: limit(self.chat_burst, self.chat_burst.max(1).into()),
-            room: limit(self.room_per_minute, 60),
-            all: limit(self.bot_per_second, 1),
-        }
-    }
-}
-
-/// A delivery policy in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DeliveryFile {
-    /// It is sent again.
-    #[default]
-    Resend,
-    /// A placeholder comes first, and the text is an edit of it.
-    Edit,
-    /// The chat is asked.
-    Hold,
-}
-
-impl From<DeliveryFile> for Delivery {
-    fn from(file: DeliveryFile) -> Self {
-        match file {
-            DeliveryFile::Resend => Self::Resend,
-            DeliveryFile::Edit => Self::Edit,
-            DeliveryFile::Hold => Self::Hold,
-        }
-    }
-}
-
 /// A model provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -331,47 +263,6 @@ pub struct ProviderFile {
     /// An environment variable that holds the key; the kind's own where neither is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_env: Option<String>,
-}
-
-/// The wires that a provider can speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ProviderKind {
-    /// Anthropic Messages.
-    Anthropic,
-    /// OpenAI chat completions, which many servers speak.
-    Openai,
-    /// The scripted model for a first look, without any key.
-    Tour,
-}
-
-impl ProviderKind {
-    /// The model when none is named.
-    pub fn default_model(self) -> &'static str {
-        match self {
-            Self::Anthropic => "claude-sonnet-5-5",
-            Self::Openai => "gpt-5.2",
-            Self::Tour => "tour",
-        }
-    }
-
-    /// The address when none is named.
-    pub fn default_base_url(self) -> &'static str {
-        match self {
-            Self::Anthropic => "https://api.anthropic.com",
-            Self::Openai => "https://api.openai.com/v1",
-            Self::Tour => "",
-        }
-    }
-
-    /// The environment variable of its key.
-    pub fn default_key_env(self) -> Option<&'static str> {
-        match self {
-            Self::Anthropic => Some("ANTHROPIC_API_KEY"),
-            Self::Openai => Some("OPENAI_API_KEY"),
-            Self::Tour => None,
-        }
-    }
 }
 
 /// A trigger in a file.

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::schema::{InstallFile, ProviderFile, ProviderKind};
-use super::{ConfigError, Provider, Root, Telegram};
-use crate::domain::Secret;
+use super::schema::{InstallFile, ProviderFile};
+use super::{ConfigError, Provider, Root};
+use crate::domain::{ChannelName, ProviderKind, Secret};
 
 type Env = BTreeMap<String, String>;
 
@@ -72,18 +72,22 @@ fn provider(name: &str, file: &ProviderFile, root: &Root, env: &Env) -> Result<P
     Ok(Provider { name: name.to_owned(), kind: file.kind, base_url, key })
 }
 
-/// Telegram's settings; `None` when it is off or has no token.
-pub(super) fn telegram(file: &InstallFile, root: &Root, env: &Env) -> Result<Option<Telegram>, ConfigError> {
-    let settings = &file.channels.telegram;
-    if !settings.enabled {
-        return Ok(None);
+/// The secrets of the channels that have one.
+pub(super) fn of_channels(
+    file: &InstallFile,
+    root: &Root,
+    env: &Env,
+) -> Result<BTreeMap<ChannelName, Secret>, ConfigError> {
+    let mut secrets = BTreeMap::new();
+    for channel in file.channels.all() {
+        let Some(source) = channel.secret() else { continue };
+        let secret = match source.file {
+            Some(path) => Some(secret_file(&root.path().join(path))?),
+            None => set(env, source.variable).map(Secret::new),
+        };
+        secrets.extend(secret.map(|secret| (channel.name(), secret)));
     }
-    let token = match &settings.token_file {
-        Some(path) => Some(secret_file(&root.path().join(path))?),
-        None => set(env, "TELEGRAM_BOT_TOKEN").map(Secret::new),
-    };
-    let base_url = settings.base_url.trim_end_matches('/').to_owned();
-    Ok(token.map(|token| Telegram { token, base_url, pace: settings.pace() }))
+    Ok(secrets)
 }
 
 fn set<'a>(env: &'a Env, name: &str) -> Option<&'a str> {

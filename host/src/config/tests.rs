@@ -1,5 +1,7 @@
 use super::*;
 
+const TELEGRAM: ChannelName = ChannelName::new("telegram");
+
 fn install(text: &str, env: &[(&str, &str)]) -> Result<Install, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("lazaret.toml"), text).unwrap();
@@ -140,7 +142,7 @@ fn a_secret_that_others_can_read_is_refused() {
     let error = load().unwrap_err();
     assert!(error.to_string().contains("0644") && error.to_string().contains("chmod 600"), "{error}");
     std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(load().unwrap().telegram.unwrap().token.expose(), "123:abc");
+    assert_eq!(load().unwrap().channel_secrets[&TELEGRAM].expose(), "123:abc");
 }
 
 #[test]
@@ -187,9 +189,9 @@ fn a_group_narrows_and_cannot_widen() {
 fn the_owner_chooses_what_happens_to_a_part_in_doubt_and_a_group_for_itself() {
     let text = "[channels.telegram]\ndelivery = \"hold\"";
     let by_file = install(text, &[]).unwrap();
-    assert_eq!(by_file.delivery(ChannelName::Telegram), Delivery::Hold);
+    assert_eq!(by_file.delivery(TELEGRAM), Delivery::Hold);
     let by_env = install(text, &[("LAZARET_CHANNELS_TELEGRAM_DELIVERY", "edit")]).unwrap();
-    assert_eq!(by_env.delivery(ChannelName::Telegram), Delivery::Edit);
+    assert_eq!(by_env.delivery(TELEGRAM), Delivery::Edit);
     let family: GroupName = "family".parse().unwrap();
     let group = |text: &str| {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -198,18 +200,6 @@ fn the_owner_chooses_what_happens_to_a_part_in_doubt_and_a_group_for_itself() {
     };
     assert_eq!((group(""), group("delivery = \"resend\"")), (None, Some(Delivery::Resend)));
     assert!(complaint("[channels.telegram]\ndelivery = \"twice\"").contains("`resend`, `edit`, `hold`"));
-}
-
-#[test]
-fn telegram_is_called_no_faster_than_it_documents() {
-    let pace = install("", &[]).unwrap().file.channels.telegram.pace();
-    let limit = |calls, seconds| {
-        Some(crate::policy::rate_limit::Limit { calls, within: std::time::Duration::from_secs(seconds) })
-    };
-    assert_eq!((pace.chat, pace.room, pace.all), (limit(3, 3), limit(20, 60), limit(30, 1)));
-    let none =
-        install("[channels.telegram]\nroom_per_minute = 0", &[]).unwrap().file.channels.telegram.pace();
-    assert_eq!(none.room, limit(1, 60), "a limit of none would silence every room");
 }
 
 #[test]
@@ -310,4 +300,16 @@ fn a_group_file_is_parsed_when_it_changes_and_only_then() {
     );
     std::fs::remove_file(&path).unwrap();
     assert_eq!(persona().unwrap(), "Laz");
+}
+
+#[test]
+fn an_address_of_an_unknown_channel_is_refused_with_its_place() {
+    assert_eq!(
+        complaint("persona = \"x\"\nowners = [\"irc:ann\"]"),
+        ":2:10: there is no channel \"irc\"; there are: terminal, telegram"
+    );
+    assert!(
+        complaint("[channels.telegran]\ndelivery = \"hold\"")
+            .contains(":1:11: there is no setting `telegran` here; did you mean `telegram`?")
+    );
 }

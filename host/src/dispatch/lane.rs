@@ -5,8 +5,8 @@ use std::time::Duration;
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
 use super::{
-    After, CLOSE_GRACE, Dispatch, Effect, Facts, Found, LAST_GRACE, Phase, Record, RunNo, STOP_GRACE,
-    TELL_WAIT, TIME_GRACE, Unfinished,
+    After, CLOSE_GRACE, Dispatch, END_LIMIT, EXPIRE_AGAIN, Effect, Facts, Found, LAST_GRACE, Phase, Record,
+    RunNo, START_LIMIT, STOP_GRACE, TELL_WAIT, TIME_GRACE, Unfinished,
 };
 use crate::domain::{Ending, Lane, MessageSeq};
 
@@ -40,8 +40,8 @@ pub enum LaneState {
     },
     /// The turn is suspended: it waits for a person, and holds neither slot nor box.
     Waiting {
-        /// When its question expires; `None` when that was said.
-        until: Option<Duration>,
+        /// When its question expires, or the order to end it is repeated.
+        until: Duration,
     },
     /// A box waits for the next turn.
     Listening {
@@ -52,12 +52,14 @@ pub enum LaneState {
         /// Since when it is quiet.
         since: Duration,
     },
-    /// A box was told to close, or is being killed.
+    /// A box was told to close, or is being ended.
     Closing {
         /// Which.
         run: RunNo,
-        /// When it is told by signal; `None` when it was.
-        kill_at: Option<Duration>,
+        /// How far that has come.
+        step: Closing,
+        /// When the next step is due.
+        due: Duration,
         /// Whether its turn goes on waiting for a person without it.
         asks: bool,
     },
@@ -66,6 +68,15 @@ pub enum LaneState {
         /// Until when.
         until: Duration,
     },
+}
+
+/// How far the end of a box has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closing {
+    /// It has `_close`; SIGTERM comes next.
+    Told,
+    /// It has a signal. A run that does not report its end is given up, and its end is called this.
+    Ending(Ending),
 }
 
 impl LaneState {
@@ -100,6 +111,11 @@ impl LaneState {
     }
 }
 
+fn start_timed_out() -> Ending {
+    let why = format!("the host did not start its box within {} minutes", START_LIMIT.as_secs() / 60);
+    Ending::NeverStarted { code: "run.start_timeout".to_owned(), why }
+}
+
 impl Record {
     pub(super) fn new(state: LaneState, facts: Facts) -> Self {
         Self { state, facts, renew: false, told: false, again: false, feeds: 0 }
@@ -112,10 +128,9 @@ impl Record {
             LaneState::Working { stopping: Some((kill_at, _)), .. } => Some(*kill_at),
             LaneState::Working { since, .. } => Some(since.saturating_add(self.facts.turn_limit)),
             LaneState::Listening { since, .. } => Some(since.saturating_add(self.facts.idle_window)),
-            LaneState::Closing { kill_at, .. } => *kill_at,
-            LaneState::Backoff { until } => Some(*until),
-            LaneState::Waiting { until } => *until,
-            LaneState::Starting { .. } => None,
+            LaneState::Closing { due, .. } => Some(*due),
+            LaneState::Backoff { until } | LaneState::Waiting { until } => Some(*until),
+            LaneState::Starting { born, .. } => Some(*born + START_LIMIT),
         }
     }
 
@@ -132,15 +147,25 @@ impl Record {
         if let Some(run) = self.state.run() {
             effects.push(Effect::Close { run, why });
             let asks = why == CloseWhy::Question;
-            self.state = LaneState::Closing { run, kill_at: Some(now + CLOSE_GRACE), asks };
+            self.state = LaneState::Closing { run, step: Closing::Told, due: now + CLOSE_GRACE, asks };
         }
     }
 
-    pub(super) fn kill(&mut self, ending: Ending, effects: &mut Vec<Effect>) {
+    pub(super) fn kill(&mut self, now: Duration, ending: Ending, effects: &mut Vec<Effect>) {
         if let Some(run) = self.state.run() {
-            effects.push(Effect::Kill { run, ending });
-            self.state = LaneState::Closing { run, kill_at: None, asks: false };
+            effects.push(Effect::Kill { run, ending: ending.clone() });
+            self.end_by(run, now, ending, false);
         }
+    }
+
+    /// Gives up a run whose worker does not answer.
+    fn give_up(&mut self, lane: Lane, run: RunNo, now: Duration, ending: Ending, effects: &mut Vec<Effect>) {
+        effects.push(Effect::GiveUp { lane, run, ending: ending.clone() });
+        self.end_by(run, now, ending, matches!(self.state, LaneState::Closing { asks: true, .. }));
+    }
+
+    fn end_by(&mut self, run: RunNo, now: Duration, ending: Ending, asks: bool) {
+        self.state = LaneState::Closing { run, step: Closing::Ending(ending), due: now + END_LIMIT, asks };
     }
 }
 
@@ -190,7 +215,9 @@ impl Dispatch {
             Found::Starting => LaneState::Starting { run, born: now },
             Found::Working => LaneState::Working { run, born: now, since: now, stopping: None },
             Found::Listening => LaneState::Listening { run, born: now, since: now },
-            Found::Closing => LaneState::Closing { run, kill_at: Some(now + CLOSE_GRACE), asks: false },
+            Found::Closing => {
+                LaneState::Closing { run, step: Closing::Told, due: now + CLOSE_GRACE, asks: false }
+            }
         };
         effects.push(Effect::Adopt { lane: lane.clone(), run });
         let mut record = Record::new(state, facts);
@@ -215,7 +242,7 @@ impl Dispatch {
     pub(super) fn suspended(&mut self, now: Duration, lane: Lane, left: Duration, facts: Facts) {
         let waits = |record: &Record| matches!(record.state, LaneState::Waiting { .. });
         if !self.draining() && self.lanes.get(&lane).is_none_or(waits) {
-            let state = LaneState::Waiting { until: Some(now + left) };
+            let state = LaneState::Waiting { until: now + left };
             self.lanes.insert(lane, Record::new(state, facts));
         }
     }
@@ -277,7 +304,7 @@ impl Dispatch {
                 (LaneState::Queued { since: now, held: None }, facts)
             }
             After::Wake(wait, facts) => (LaneState::Backoff { until: now + wait }, facts),
-            After::Suspended(left, facts) => (LaneState::Waiting { until: Some(now + left) }, facts),
+            After::Suspended(left, facts) => (LaneState::Waiting { until: now + left }, facts),
             After::Idle => return drop(self.lanes.remove(&lane)),
         };
         if draining {
@@ -327,7 +354,7 @@ impl Dispatch {
             }
             LaneState::Starting { .. } => {
                 effects.push(Effect::EndTurn { lane: lane.clone(), order });
-                record.kill(Ending::Killed, effects);
+                record.kill(now, Ending::Killed, effects);
             }
             LaneState::Closing { asks, .. } if *asks => {
                 *asks = false;
@@ -375,23 +402,30 @@ impl Dispatch {
                 }
                 LaneState::Working { stopping: Some((_, ending)), .. } => {
                     let ending = ending.clone();
-                    record.kill(ending, effects);
+                    record.kill(now, ending, effects);
                 }
                 LaneState::Working { run, stopping, .. } => {
                     effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Time, order: None });
                     *stopping = Some((now + TIME_GRACE, Ending::TimedOut));
                 }
                 LaneState::Listening { .. } => record.close(now, CloseWhy::Idle, effects),
-                LaneState::Closing { run, kill_at, .. } => {
+                LaneState::Closing { run, step: step @ Closing::Told, due, .. } => {
                     effects.push(Effect::Terminate { run: *run });
-                    *kill_at = None;
+                    (*step, *due) = (Closing::Ending(Ending::Finished), now + END_LIMIT);
+                }
+                LaneState::Closing { run, step: Closing::Ending(ending), .. } => {
+                    let (run, ending) = (*run, ending.clone());
+                    record.give_up(lane.clone(), run, now, ending, effects);
                 }
                 LaneState::Backoff { .. } => record.state = LaneState::Queued { since: now, held: None },
                 LaneState::Waiting { until } => {
-                    *until = None;
+                    *until = now + EXPIRE_AGAIN;
                     effects.push(Effect::Expire { lane: lane.clone() });
                 }
-                LaneState::Starting { .. } => {}
+                LaneState::Starting { run, .. } => {
+                    let run = *run;
+                    record.give_up(lane.clone(), run, now, start_timed_out(), effects);
+                }
             }
         }
     }

@@ -1,12 +1,17 @@
-//! The pure heart. Every start, stop, queueing, retry and shutdown is decided here and nowhere else:
-//! an [`Event`] and the time go in, [`Effect`]s come out, and `supervisor` performs them.
+//! Decides which container starts, stops, waits and dies. An [`Event`] and the time go in, [`Effect`]s come out, and
+//! `supervisor` performs them. This room reads no clock, no store and no engine.
 //!
-//! What holds after every event (the property test in `model.rs` keeps it so):
-//! - a lane has at most one run, and at most [`Settings::working`] lanes start or work;
-//! - no more than [`Settings::boxes`] boxes live; a listening one gives way to a lane that waits
-//!   (adopted boxes live already, however many the settings would allow now; nothing starts beside them);
-//! - a lane that wants a run gets one, unless it is stopped or the host drains;
-//! - nothing starts after [`Event::Drain`].
+//! There are two deciders. The other one is `turns`: it decides the life of a turn (what a message joins, what a crash
+//! costs, what ends). This room knows of a turn only whether it is open, wants a run, or waits.
+//!
+//! These rules hold after every event (`proptest_model.rs` tests them):
+//! - A lane has at most one run. At most [`Settings::working`] lanes start or work.
+//! - At most [`Settings::boxes`] boxes live. A listening box closes for a lane that waits. Adopted boxes live already,
+//!   however many the settings allow now; no box starts beside them.
+//! - A lane that wants a run gets one, unless a person stops it or the host drains.
+//! - No box starts after [`Event::Drain`].
+//! - Every lane that is not idle has a deadline or waits for a lane that has one. A run that no longer answers is given
+//!   up by [`Effect::GiveUp`].
 
 mod lane;
 #[cfg(test)]
@@ -16,6 +21,7 @@ mod queue;
 mod scripts;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
@@ -24,16 +30,24 @@ use crate::domain::group::Priority;
 use crate::domain::{Ending, Lane, MessageSeq};
 pub use lane::LaneState;
 
-/// `_close` is given this long before the box is told by signal.
+/// The box has this long after `_close` before the host sends SIGTERM.
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
-/// A box that was told to close, told by signal, and killed is gone this long after the grace.
+/// After a drain's last `_close`, SIGTERM and SIGKILL, the host waits this much longer for the box to end.
 const LAST_GRACE: Duration = Duration::from_secs(5);
-/// After the time limit's `interrupt`, before SIGKILL.
+/// The box has this long after the time limit's `interrupt` before SIGKILL.
 const TIME_GRACE: Duration = Duration::from_secs(2);
-/// After `/stop`'s `interrupt`: a person asked, the box is worth keeping if it obeys.
+/// The box has this long after `/stop`'s `interrupt` before SIGKILL: a box that obeys can be used again.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// A wait longer than this is told to the chat, once.
+/// The chat is told, once, when it waits longer than this.
 const TELL_WAIT: Duration = Duration::from_secs(60);
+/// A start is given up after this. Each of its steps has a time limit of its own (a check of the image and a probe of
+/// the posture take up to some minutes each), so only a fault of the host comes here.
+const START_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// A run that was told by signal or killed is given up after this. Its last letters, and the clean-up of a large
+/// directory, take minutes at most; an engine that is away must not hold the lane longer.
+const END_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// An order to end questions is repeated after this, until it is answered.
+const EXPIRE_AGAIN: Duration = Duration::from_secs(60);
 
 /// A run's number in this process: it tells a late answer of an ended run from its successor's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,7 +120,7 @@ pub enum Event {
         /// What to know of it.
         facts: Facts,
     },
-    /// An earlier host left the lane a box, and this host's wall around it stands. Comes before every other event.
+    /// An earlier host left the lane a box, and this host has opened its mailbox. Comes before every other event.
     Adopt {
         /// Which.
         lane: Lane,
@@ -245,7 +259,18 @@ pub enum Effect {
         /// What its end is then called.
         ending: Ending,
     },
-    /// Nobody has answered the question of the lane's suspended turn in time. Answered by `Answered`.
+    /// The run's worker no longer answers: drop it, store the run's end and remove its box. Answered by `Ended`, and
+    /// repeated until it is.
+    GiveUp {
+        /// Whose.
+        lane: Lane,
+        /// Which.
+        run: RunNo,
+        /// What its end is called, unless it is stored already.
+        ending: Ending,
+    },
+    /// Nobody has answered the question of the lane's suspended turn in time. Answered by `Answered` or `Suspended`,
+    /// and repeated until it is.
     Expire {
         /// Which.
         lane: Lane,
@@ -264,6 +289,53 @@ pub enum Effect {
     },
     /// Nothing runs any more, and nothing will.
     Drained,
+}
+
+impl fmt::Display for RunNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "run {}", self.0)
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wake { lane, .. } => write!(f, "wake {lane}"),
+            Self::Adopt { lane, .. } => write!(f, "adopt {lane}"),
+            Self::FollowUp { lane, .. } => write!(f, "follow-up in {lane}"),
+            Self::Ready { run } => write!(f, "{run} is ready"),
+            Self::TurnClosed { run, next, .. } => write!(f, "{run} closed its turn, next={next}"),
+            Self::Ended { run, .. } => write!(f, "{run} ended"),
+            Self::Suspend { run } => write!(f, "{run} waits for a person"),
+            Self::Suspended { lane, .. } => write!(f, "{lane} waits for a person"),
+            Self::Answered { lane, .. } => write!(f, "{lane} has its answer"),
+            Self::Stop { lane, .. } => write!(f, "stop {lane}"),
+            Self::Renew { lane } => write!(f, "renew {lane}"),
+            Self::Tick => f.write_str("tick"),
+            Self::Drain { .. } => f.write_str("drain"),
+            Self::EndNow => f.write_str("end now"),
+        }
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start { lane, run } => write!(f, "start {run} of {lane}"),
+            Self::Adopt { lane, run } => write!(f, "adopt {run} of {lane}"),
+            Self::Leave { run } => write!(f, "leave {run}"),
+            Self::Feed { run } => write!(f, "feed {run}"),
+            Self::Interrupt { run, .. } => write!(f, "interrupt {run}"),
+            Self::Close { run, .. } => write!(f, "close {run}"),
+            Self::Terminate { run } => write!(f, "terminate {run}"),
+            Self::Kill { run, ending } => write!(f, "kill {run}: {ending}"),
+            Self::GiveUp { run, ending, .. } => write!(f, "give up {run}: {ending}"),
+            Self::Expire { lane } => write!(f, "end the questions of {lane}"),
+            Self::EndTurn { lane, .. } => write!(f, "end the turn of {lane}"),
+            Self::TellWaiting { lane } => write!(f, "tell {lane} that it waits"),
+            Self::Drained => f.write_str("drained"),
+        }
+    }
 }
 
 /// Where the host stands.
@@ -320,7 +392,7 @@ impl Dispatch {
             Event::Renew { lane } => self.renew(now, &lane, &mut effects),
             Event::Tick => {}
             Event::Drain { unfinished } => self.drain(now, unfinished, &mut effects),
-            Event::EndNow => self.end_now(&mut effects),
+            Event::EndNow => self.end_now(now, &mut effects),
         }
         self.pass_time(now, &mut effects);
         self.fill_slots(now, &mut effects);
@@ -371,13 +443,13 @@ impl Dispatch {
         }
     }
 
-    fn end_now(&mut self, effects: &mut Vec<Effect>) {
+    fn end_now(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         let told = matches!(self.phase, Phase::Draining { told: true, .. });
         self.phase =
             Phase::Draining { until: Duration::MAX, unfinished: Unfinished::Closes, told, over: true };
         self.lanes.retain(|_, record| record.state.run().is_some());
         for record in self.lanes.values_mut() {
-            record.kill(Ending::Killed, effects);
+            record.kill(now, Ending::Killed, effects);
         }
     }
 

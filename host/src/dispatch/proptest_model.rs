@@ -1,6 +1,6 @@
-//! Dispatch against a small model of the world: a store that knows which lanes have an open turn, boxes that answer
-//! in any order, and a clock. Whatever happens, the promises of the module's head hold, and at the end every lane that
-//! wanted a run has had one.
+//! Property test of dispatch against a small model of the world: a store that knows which lanes have an open turn, runs
+//! that answer in any order or not at all, and a clock. After each step the rules of the module's head hold. At the end
+//! every lane that wanted a run has had one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,6 +24,8 @@ enum Step {
     Finish(usize),
     /// A box ends: by itself, or as it was told.
     End(usize, bool),
+    /// A run answers nothing from now on: its worker hangs or is gone.
+    Hang(usize),
     /// A box that works has asked a person, who takes long.
     Ask(usize),
     /// A person answers.
@@ -44,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => any::<usize>().prop_map(Step::Ready),
         5 => any::<usize>().prop_map(Step::Finish),
         3 => (any::<usize>(), any::<bool>()).prop_map(|(n, crash)| Step::End(n, crash)),
+        1 => any::<usize>().prop_map(Step::Hang),
         1 => any::<usize>().prop_map(Step::Ask),
         1 => (0..GROUPS.len()).prop_map(Step::Answer),
         1 => (0..GROUPS.len()).prop_map(Step::Stop),
@@ -60,6 +63,8 @@ enum BoxState {
         fed: bool,
     },
     Told,
+    /// Its run answers nothing until it is given up.
+    Hangs,
 }
 
 struct World {
@@ -129,6 +134,9 @@ impl World {
             }
             Effect::Feed { run } => {
                 let (lane, state) = self.boxes.get_mut(&run).expect("a box that is fed exists");
+                if *state == BoxState::Hangs {
+                    return;
+                }
                 assert!(matches!(state, BoxState::Up { .. }), "{lane} is fed while {state:?}");
                 let fed = self.open.contains(lane);
                 *state = BoxState::Up { fed };
@@ -140,7 +148,13 @@ impl World {
                 }
             }
             Effect::Close { run, .. } | Effect::Kill { run, .. } | Effect::Terminate { run } => {
-                self.boxes.get_mut(&run).expect("a box that is ended exists").1 = BoxState::Told;
+                let state = &mut self.boxes.get_mut(&run).expect("a box that is ended exists").1;
+                if *state != BoxState::Hangs {
+                    *state = BoxState::Told;
+                }
+            }
+            Effect::GiveUp { run, .. } => {
+                self.boxes.get_mut(&run).expect("a box that is given up exists").1 = BoxState::Told;
             }
             Effect::EndTurn { lane, .. } => {
                 assert!(self.open.remove(&lane), "{lane} has no turn to end");
@@ -170,6 +184,14 @@ impl World {
         assert!(working <= self.settings.working.max(self.adopted), "{working} work");
         assert!(boxes <= self.settings.boxes.max(self.adopted), "{boxes} boxes");
         assert!(self.drained <= 1, "drained {} times", self.drained);
+        for (lane, record) in &self.dispatch.lanes {
+            let waits_for_a_slot = matches!(record.state, LaneState::Queued { .. });
+            assert!(
+                waits_for_a_slot || record.due().is_some(),
+                "{lane} has no deadline in {:?}",
+                record.state
+            );
+        }
     }
 
     fn nth(&self, n: usize, wanted: impl Fn(&BoxState) -> bool) -> Option<RunNo> {
@@ -222,7 +244,8 @@ impl World {
                 }
             }
             Step::End(n, crash) => {
-                if let Some(run) = self.nth(n, |s| crash || *s == BoxState::Told) {
+                let ends = |s: &BoxState| *s == BoxState::Told || (crash && *s != BoxState::Hangs);
+                if let Some(run) = self.nth(n, ends) {
                     let (lane, _) = self.boxes.remove(&run).unwrap();
                     let wait = Duration::from_secs(if crash { 5 } else { 0 });
                     let facts = Self::facts(&lane);
@@ -235,6 +258,11 @@ impl World {
                         (false, _) => After::Idle,
                     };
                     self.happen(Event::Ended { run, after, fed: u64::MAX });
+                }
+            }
+            Step::Hang(n) => {
+                if let Some(run) = self.nth(n, |_| true) {
+                    self.boxes.get_mut(&run).unwrap().1 = BoxState::Hangs;
                 }
             }
             Step::Ask(n) => {
@@ -269,7 +297,7 @@ impl World {
     }
 
     /// Lets the world come to rest: every box does what it was told, every turn finishes, time passes.
-    fn settle(&mut self) {
+    fn come_to_rest(&mut self) {
         for _ in 0..400 {
             for step in [Step::Ready(0), Step::Finish(0), Step::End(0, false), Step::Wait(30)] {
                 self.step(step);
@@ -290,7 +318,7 @@ proptest! {
         for step in steps {
             world.step(step);
         }
-        world.settle();
+        world.come_to_rest();
         prop_assert!(world.open.is_empty(), "never served: {:?}", world.open);
         prop_assert!(world.boxes.is_empty(), "idle boxes stay: {:?}", world.boxes);
         prop_assert_eq!(world.dispatch.next_due(), None, "an idle host has no timer");
@@ -312,7 +340,7 @@ proptest! {
         for step in more {
             world.step(step);
         }
-        world.settle();
+        world.come_to_rest();
         prop_assert_eq!(world.drained, 1);
         prop_assert!(world.boxes.is_empty());
     }

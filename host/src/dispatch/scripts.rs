@@ -135,6 +135,47 @@ fn a_box_that_ignores_its_close_is_told_by_signal() {
 }
 
 #[test]
+fn a_run_that_does_not_report_its_end_is_given_up_until_it_does() {
+    let mut h = host(4, 12);
+    h.listening("ann", 1);
+    h.at(300).tick();
+    h.at(310).tick();
+    let give_up = || Effect::GiveUp { lane: lane("ann"), run: RunNo(1), ending: Ending::Finished };
+    assert_eq!(h.at(909).tick(), []);
+    assert_eq!(h.at(910).tick(), [give_up()], "ten minutes after the signal");
+    assert_eq!(h.at(911).wake("ann"), [], "its box may still live");
+    assert_eq!(h.at(1510).tick(), [give_up()]);
+    assert_eq!(h.at(1511).ended(1), [start("ann", 2)]);
+    let mut h = host(4, 12);
+    h.wake("ann");
+    h.ready(1);
+    h.on(stop("ann"));
+    assert_eq!(h.at(10).tick(), [kill(1, Ending::Stopped)]);
+    assert_eq!(
+        h.at(610).tick(),
+        [Effect::GiveUp { lane: lane("ann"), run: RunNo(1), ending: Ending::Stopped }]
+    );
+}
+
+#[test]
+fn a_start_that_hangs_is_given_up_after_its_limit() {
+    let mut h = host(1, 1);
+    h.wake("ann");
+    assert_eq!(h.dispatch.next_due(), Some(Duration::from_secs(900)));
+    assert_eq!(h.at(899).tick(), []);
+    let effects = h.at(900).tick();
+    let [Effect::GiveUp { run: RunNo(1), ending: Ending::NeverStarted { code, why }, .. }] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert!(code == "run.start_timeout" && why.contains("15 minutes"), "{code}: {why}");
+    assert_eq!(h.ready(1), [], "it comes too late");
+    let after = After::Wake(Duration::from_secs(5), FACTS);
+    assert_eq!(h.at(901).on(Event::Ended { run: RunNo(1), after, fed: 0 }), []);
+    assert_eq!(h.at(906).tick(), [start("ann", 2)]);
+}
+
+#[test]
 fn slots_are_few_and_the_longest_waiting_goes_first() {
     let mut h = host(1, 12);
     assert_eq!(h.wake("ann"), [start("ann", 1)]);
@@ -416,14 +457,18 @@ fn a_turn_that_waits_for_a_person_gives_its_slot_away_until_the_answer() {
 }
 
 #[test]
-fn a_question_that_nobody_answers_expires_once() {
+fn a_question_that_nobody_answers_expires_and_the_order_to_end_it_is_repeated() {
     let mut h = host(1, 1);
     let left = Duration::from_secs(100);
     assert_eq!(h.on(Event::Suspended { lane: lane("a"), left, facts: FACTS }), [], "found at boot");
     assert_eq!(h.at(99).tick(), []);
     assert_eq!(h.at(100).tick(), [Effect::Expire { lane: lane("a") }]);
-    assert_eq!(h.at(200).tick(), []);
-    assert_eq!(h.dispatch.next_due(), None);
+    assert_eq!(h.at(159).tick(), []);
+    assert_eq!(
+        h.at(160).tick(),
+        [Effect::Expire { lane: lane("a") }],
+        "nobody has reported that it is ended"
+    );
     assert_eq!(h.on(Event::Answered { lane: lane("a"), facts: FACTS }), [start("a", 1)]);
 }
 

@@ -4,6 +4,9 @@
 
 use std::str::FromStr;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{ChatId, MessageSeq, TurnId, WallMs};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +27,8 @@ impl Voice {
 }
 
 /// The setting `delivery`: what to do with a part when nobody knows whether it arrived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Delivery {
     /// Send it again: never lost, seldom duplicated, and every possible duplicate is counted.
     #[default]

@@ -29,3 +29,12 @@ impl fmt::Display for Secret {
         f.write_str("…")
     }
 }
+
+/// Where a setting says that a secret lies. A file goes before the environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecretSource<'a> {
+    /// A file of mode 0600, below the root.
+    pub file: Option<&'a str>,
+    /// An environment variable.
+    pub variable: &'static str,
+}

@@ -1,4 +1,4 @@
-//! Answers on their way back to the box.
+//! Builds responses to the box: whole ones, errors, and streams that are passed on as they arrive.
 
 use std::io;
 use std::sync::Arc;
@@ -13,33 +13,30 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
 
-use super::attempt::{Broken, LiveStream};
-use super::error::ApiError;
 use super::exchange_log;
-use super::usage::Meter;
+use crate::model::attempt::{LiveStream, StreamError};
+use crate::model::{ApiError, TokenMeter};
 
-/// A response's body: whole, or as it comes.
+/// The body of a response: whole or streamed.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// The box reads as fast as it likes: this many chunks wait for it before the provider is made to wait.
+/// A slow box delays its provider: so many chunks wait for the box before the host reads no more.
 const FRAMES_AHEAD: usize = 16;
 
-/// A JSON body.
 pub(super) fn json(status: StatusCode, body: Bytes) -> Response<Body> {
     whole(status, "application/json", body)
 }
 
-/// Text for programs that show it to people.
 pub(super) fn text(status: StatusCode, body: &'static str) -> Response<Body> {
     whole(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
 }
 
-/// Events that are all there.
+/// Complete events.
 pub(super) fn events(body: Bytes) -> Response<Body> {
     whole(StatusCode::OK, "text/event-stream; charset=utf-8", body)
 }
 
-/// An error, with the provider's `retry-after` if it had one.
+/// An error, with the provider's `retry-after` if it sent one.
 pub(super) fn error(error: &ApiError) -> Response<Body> {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = json(status, error.body());
@@ -61,9 +58,9 @@ fn with_type(status: StatusCode, kind: &'static str, body: Body) -> Response<Bod
     response
 }
 
-/// The sending end of a streamed response. To drop it cuts the connection under the box: only [`Frames::finish`]
-/// ends the response as a whole one, so that half an answer is never taken for one.
-pub(super) struct Frames {
+/// The sending end of a streamed response. Dropping it cuts the box's connection: only [`StreamedResponse::finish`]
+/// ends the response properly, so that the runner never takes half an answer for a whole one.
+pub(super) struct StreamedResponse {
     frames: mpsc::Sender<Bytes>,
     finished: Arc<AtomicBool>,
     copy: BytesMut,
@@ -71,18 +68,18 @@ pub(super) struct Frames {
 
 /// How a stream to the box ended.
 pub(super) enum StreamEnd {
-    /// As the wire defines its end.
+    /// The wire's own end.
     Whole,
-    /// With an error, told as the stream's last event.
-    Told(ApiError),
-    /// By a cut, which the box sees as a cut.
+    /// An error, sent as the last event.
+    Error(ApiError),
+    /// The box sees its connection cut.
     Cut(ApiError),
     /// The box stopped reading.
     HungUp,
 }
 
-impl Frames {
-    /// A response, and the end that feeds it.
+impl StreamedResponse {
+    /// Returns the response and its sending end.
     pub fn open() -> (Self, Response<Body>) {
         let (frames, received) = mpsc::channel(FRAMES_AHEAD);
         let finished = Arc::new(AtomicBool::new(false));
@@ -91,18 +88,18 @@ impl Frames {
         (Self { frames, finished, copy: BytesMut::new() }, response)
     }
 
-    /// Passes a stream on until it ends or the box hangs up. To drop this future drops the provider's connection.
-    pub async fn pump(&mut self, live: &mut LiveStream, meter: &mut Meter) -> StreamEnd {
+    /// Passes a stream on until it ends or the box hangs up. Dropping this future drops the provider's connection.
+    pub async fn forward(&mut self, live: &mut LiveStream, meter: &mut TokenMeter) -> StreamEnd {
         let frames = self.frames.clone();
         tokio::select! {
             biased;
-            // Also while the provider is silent: a call that nobody waits for must not go on costing.
+            // Also while the provider is silent: a call that nobody waits for must stop costing money.
             () = frames.closed() => StreamEnd::HungUp,
-            end = self.pass(live, meter) => end,
+            end = self.forward_all(live, meter) => end,
         }
     }
 
-    async fn pass(&mut self, live: &mut LiveStream, meter: &mut Meter) -> StreamEnd {
+    async fn forward_all(&mut self, live: &mut LiveStream, meter: &mut TokenMeter) -> StreamEnd {
         while !meter.ended() {
             match live.next().await {
                 Ok(Some(bytes)) => {
@@ -116,11 +113,11 @@ impl Frames {
                     let error = ApiError::unreachable("the provider closed the stream before its end");
                     return StreamEnd::Cut(error);
                 }
-                Err(Broken::Cut(error)) => return StreamEnd::Cut(error),
-                Err(Broken::Told(error)) => {
-                    let told = Bytes::from(error.event());
-                    meter.stream(&told);
-                    return if self.send(told).await { StreamEnd::Told(error) } else { StreamEnd::HungUp };
+                Err(StreamError::Cut(error)) => return StreamEnd::Cut(error),
+                Err(StreamError::Reported(error)) => {
+                    let event = Bytes::from(error.event());
+                    meter.stream(&event);
+                    return if self.send(event).await { StreamEnd::Error(error) } else { StreamEnd::HungUp };
                 }
             }
         }
@@ -128,19 +125,19 @@ impl Frames {
     }
 
     async fn send(&mut self, bytes: Bytes) -> bool {
-        // One byte beyond the record's limit lets the record say that it was cut.
+        // One byte more than the record holds lets the record say that it is incomplete.
         let room = (exchange_log::FILE_MAX_BYTES + 1).saturating_sub(self.copy.len());
         self.copy.extend_from_slice(&bytes[..bytes.len().min(room)]);
         self.frames.send(bytes).await.is_ok()
     }
 
-    /// Ends the response as a whole one; returns a copy of what was sent.
+    /// Ends the response properly. Returns a copy of the sent bytes.
     pub fn finish(self) -> Bytes {
         self.finished.store(true, Ordering::Release);
         self.copy.freeze()
     }
 
-    /// Cuts the response; returns a copy of what was sent, with the reason.
+    /// Cuts the response. Returns a copy of the sent bytes, with the reason.
     pub fn cut(mut self, why: &str) -> Bytes {
         self.copy.extend_from_slice(format!("\n: cut here: {why}\n").as_bytes());
         self.copy.freeze()
@@ -149,15 +146,15 @@ impl Frames {
 
 type Received = (mpsc::Receiver<Bytes>, Arc<AtomicBool>);
 
-/// The next frame, or the end: a clean one when the sender said so, an error otherwise.
+/// Returns the next frame; at the end, nothing if the sender has finished and an error otherwise.
 async fn next_frame(state: Option<Received>) -> Option<(io::Result<Frame<Bytes>>, Option<Received>)> {
     let (mut received, finished) = state?;
     match received.recv().await {
         Some(bytes) => Some((Ok(Frame::data(bytes)), Some((received, finished)))),
         None if finished.load(Ordering::Acquire) => None,
         None => {
-            // hyper drops what it has not flushed when a body fails, and flushes when a body makes it wait. Without
-            // this wait a runner could lose even the head of the answer, and take a cut for a host that is away.
+            // hyper drops unflushed bytes when a body fails, and flushes when a body makes it wait. Without this wait a
+            // runner could lose even the head of the answer, and take a cut for a host that is away.
             tokio::task::yield_now().await;
             Some((Err(io::Error::other("the model's answer was cut")), None))
         }

@@ -1,30 +1,29 @@
-//! The bodies of model calls: how much of the host's memory and of its processors they may have, all runs together.
+//! Bounds the memory and processor time that the bodies of model calls take, for all runs together.
 //!
-//! A body is hostile twice: it is large, and it may come slowly. The bounds, and why they hold:
+//! A body can be large, and it can arrive slowly. The bounds, and why they hold:
 //!
-//! - **Room.** The bodies that are not small share [`ROOM_BYTES`]. Room is taken for the whole body before its first
-//!   byte is read; until there is room the bytes stay in the box, where the socket's buffer ends and the box's own
-//!   memory begins. The call waits and does not fail. Taken as the bytes arrive, room could be held by many bodies of
-//!   which none comes to its end; taken at once, every body that has room can be read to its end.
-//! - **A run's share.** One body with room per run, which is a quarter of all room at most. So one box, or three, that
-//!   hold their share leave a share to the others. More of them together can make large bodies wait, but not for ever:
-//!   room is given in the order in which it was asked for, a body has [`super::GatewaySettings::body_time`] to arrive,
-//!   and its answer the call's time to begin.
-//! - **Small bodies wait for nobody.** Up to [`SMALL_BYTES`], as nearly every call of a runner is, a body is bounded by
-//!   the calls of its run ([`super::CALLS_PER_RUN`]) and the number of live boxes.
-//! - **Held once more at most.** While a call is tried the host holds its body, and the same as it is written for the
-//!   provider. Both go, and the room with them, when the answer begins: a long answer holds no room.
-//! - **Work.** Parsing and writing a body takes up to a second of a processor and up to three times its bytes for that
-//!   time. It is done on threads for blocking work, for [`AT_WORK`] bodies at a time: the workers of the runtime, which
-//!   serve all other runs and the channels, never wait for it. A job cannot be stopped, so it keeps the room of its
-//!   body when the box hangs up: who hangs up and calls again waits for its own earlier job.
+//! - **Room.** Bodies that are not small share [`ROOM_BYTES`]. A call reserves room for its whole body before the host
+//!   reads the first byte; until there is room, the bytes stay in the box. The call waits and does not fail. If calls
+//!   reserved room as bytes arrive, many incomplete bodies could hold all of it and none could finish.
+//! - **A run's share.** A run may hold room for one body, a quarter of all room at most. So three boxes that hold their
+//!   share leave one to the others. More of them can make large bodies wait, but not for ever: room is given in the
+//!   order of the requests, a body has [`super::GatewaySettings::body_time`] to arrive, and its answer the call's time
+//!   to begin.
+//! - **Small bodies never wait.** Nearly every call of a runner is smaller than [`SMALL_BYTES`]. The calls per run
+//!   ([`super::CALLS_PER_RUN`]) and the number of live boxes bound these.
+//! - **Two copies at most.** During the attempts the host holds the body, and the body as written for the provider. It
+//!   releases both, and the room, when the answer begins: a long answer holds no room.
+//! - **Work.** Parsing or writing a body takes up to a second of a processor, and up to three times its bytes
+//!   meanwhile. Threads for blocking work do it, for [`AT_WORK`] bodies at a time: the runtime's workers, which serve
+//!   all other runs and the channels, never wait for it. A job cannot be stopped, so it keeps the room of its body when
+//!   the box hangs up: a box that calls again waits for its own earlier job.
 //!
 //! Together: twice the room and [`AT_WORK`] times three bodies of [`BODY_MAX_BYTES`], 448 MiB, whatever the boxes do,
-//! and 6 MiB per live box for small bodies and records. What a byte may cost when it is parsed is bounded in
-//! [`super::request`].
+//! and 6 MiB per live box for small bodies and records. `model::ModelRequest` bounds what a byte costs when it is
+//! parsed.
 //!
-//! Not taken: to refuse when there is no room, for a runner would tell people that the model failed; and to keep
-//! bodies in files, for the disk is the slower and the scarcer place.
+//! Rejected: to refuse when there is no room, because the runner would tell people that the model failed; and to keep
+//! bodies in files, because disk is slower and scarcer than memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,24 +33,24 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::ApiError;
+use crate::model::ApiError;
 
 /// The greatest request body.
 pub(super) const BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// What all bodies that are not small may take together.
+/// All bodies that are not small take at most this together.
 const ROOM_BYTES: usize = 4 * BODY_MAX_BYTES;
 
 /// A body of this size needs no room.
 pub(super) const SMALL_BYTES: usize = 1024 * 1024;
 
-/// A body of this size is parsed where it is: that takes a few tenths of a millisecond at most.
+/// A body up to this size is parsed on the runtime's worker: it takes a few tenths of a millisecond at most.
 const QUICK_BYTES: usize = 32 * 1024;
 
-/// Bodies that are parsed or written at the same time.
+/// The number of bodies that are parsed or written at the same time.
 const AT_WORK: usize = 2;
 
-/// How much of a refused body is read and dropped, so that its writer gets to the answer instead of a reset.
+/// The host reads and drops this much of a refused body, so that its writer receives the answer and not a reset.
 const DRAIN_MAX_BYTES: usize = 4 * BODY_MAX_BYTES;
 
 /// The bodies of all runs.
@@ -61,68 +60,70 @@ pub(super) struct Bodies {
 }
 
 /// One run's share of the room: one body.
-pub(super) struct Share(Arc<Semaphore>);
+pub(super) struct RunShare(Arc<Semaphore>);
 
-impl Default for Share {
+impl Default for RunShare {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(1)))
     }
 }
 
-/// A body that was read. Its room is free when its last clone is gone.
+/// The body of a request. Its room is free when its last clone is dropped.
 #[derive(Clone)]
-pub(super) struct Asked {
+pub(super) struct RequestBody {
     bytes: Bytes,
     _room: Option<Arc<Room>>,
 }
 
 /// Why a body was not read.
 pub(super) enum Unread {
-    /// It is refused.
     Refused(ApiError),
-    /// The box has hung up, or the run ends: nobody waits for the answer.
+    /// The box has hung up or the run ends: nobody waits for the answer.
     Cut(ApiError),
 }
 
-/// Given back when it is dropped.
+/// Dropping it gives the room back.
 struct Room {
     _of_all: OwnedSemaphorePermit,
     _of_the_run: OwnedSemaphorePermit,
 }
 
-impl Asked {
-    /// Its length in bytes.
+impl RequestBody {
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 }
 
 impl Bodies {
-    /// With all room free.
     pub fn new() -> Self {
         Self { room: Arc::new(Semaphore::new(ROOM_BYTES)), work: Arc::new(Semaphore::new(AT_WORK)) }
     }
 
-    /// The room that nobody holds, in bytes.
+    /// Unreserved room, in bytes.
     #[cfg(test)]
     pub fn free(&self) -> usize {
         self.room.available_permits()
     }
 
     /// Waits for room, then reads a body within `time`.
-    pub async fn read(&self, mut body: Incoming, share: &Share, time: Duration) -> Result<Asked, Unread> {
-        let told = body.size_hint().exact().map(|told| usize::try_from(told).unwrap_or(usize::MAX));
-        if told.is_some_and(|told| told > BODY_MAX_BYTES) {
+    pub async fn read(
+        &self,
+        mut body: Incoming,
+        share: &RunShare,
+        time: Duration,
+    ) -> Result<RequestBody, Unread> {
+        let length = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        if length.is_some_and(|length| length > BODY_MAX_BYTES) {
             return Err(Unread::Refused(too_large(body, time).await));
         }
-        // A body that does not tell its length may be of any.
-        let most = told.unwrap_or(BODY_MAX_BYTES);
+        // A body of unknown length may have any.
+        let most = length.unwrap_or(BODY_MAX_BYTES);
         let room = if most > SMALL_BYTES {
             Some(Arc::new(self.room(most, share).await.map_err(Unread::Cut)?))
         } else {
             None
         };
-        // The capacity costs address space only, and a buffer that grew would take the double.
+        // The capacity costs address space only; a buffer that grows would take twice the memory.
         let mut read = BytesMut::with_capacity(most);
         let all = async {
             while let Some(frame) = body.frame().await {
@@ -137,7 +138,7 @@ impl Bodies {
             Ok(true)
         };
         match tokio::time::timeout(time, all).await {
-            Ok(Ok(true)) => Ok(Asked { bytes: read.freeze(), _room: room }),
+            Ok(Ok(true)) => Ok(RequestBody { bytes: read.freeze(), _room: room }),
             Ok(Ok(false)) => {
                 drop((read, room));
                 Err(Unread::Refused(too_large(body, time).await))
@@ -150,8 +151,8 @@ impl Bodies {
         }
     }
 
-    /// The run's share first: what waits for it holds nothing of the others'.
-    async fn room(&self, bytes: usize, share: &Share) -> Result<Room, ApiError> {
+    /// Takes the run's share first: a call that waits for it holds no room of the others.
+    async fn room(&self, bytes: usize, share: &RunShare) -> Result<Room, ApiError> {
         let closed = |_| ApiError::of_status(503, "the run is ending");
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let of_the_run = Arc::clone(&share.0).acquire_owned().await.map_err(closed)?;
@@ -159,21 +160,21 @@ impl Bodies {
         Ok(Room { _of_all: of_all, _of_the_run: of_the_run })
     }
 
-    /// Does a piece of work over a body, off the runtime's workers unless it is quick.
-    pub async fn work<T: Send + 'static>(
+    /// Runs a job over a body, on a thread for blocking work unless it is quick.
+    pub async fn run_job<T: Send + 'static>(
         &self,
-        asked: &Asked,
+        body: &RequestBody,
         job: impl FnOnce(&Bytes) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        if asked.len() <= QUICK_BYTES {
-            return job(&asked.bytes);
+        if body.len() <= QUICK_BYTES {
+            return job(&body.bytes);
         }
         let failed = |why: String| ApiError::of_status(500, format!("the request was not read: {why}"));
-        let turn = Arc::clone(&self.work).acquire_owned().await.map_err(|e| failed(e.to_string()))?;
-        let asked = asked.clone();
+        let permit = Arc::clone(&self.work).acquire_owned().await.map_err(|e| failed(e.to_string()))?;
+        let body = body.clone();
         let done = tokio::task::spawn_blocking(move || {
-            let done = job(&asked.bytes);
-            drop((asked, turn));
+            let done = job(&body.bytes);
+            drop((body, permit));
             done
         });
         done.await.unwrap_or_else(|e| Err(failed(e.to_string())))
@@ -181,7 +182,7 @@ impl Bodies {
 }
 
 async fn too_large(body: Incoming, time: Duration) -> ApiError {
-    // Whatever comes of it: the answer is the same.
+    // The answer is the same whether or not all of it arrives.
     let _ = tokio::time::timeout(time, drain(body)).await;
     ApiError::of_status(413, format!("the request exceeds {} MiB", BODY_MAX_BYTES / 1024 / 1024))
 }

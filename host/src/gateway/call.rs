@@ -1,4 +1,4 @@
-//! One model call, from the box's request to its row in the ledger.
+//! One model call: from the box's request, over attempts and answer, to the record of its usage.
 
 use std::sync::Arc;
 
@@ -11,28 +11,25 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::answer::{self, Body, Frames, StreamEnd};
-use super::attempt::{self, Begun, Content, Question};
-use super::body_limits::Asked;
-use super::error::ApiError;
+use super::answer::{self, Body, StreamEnd, StreamedResponse};
+use super::body_limits::RequestBody;
 use super::exchange_log::{self, Exchange, Recorded};
-use super::price::TOUR_MODEL;
-use super::provider::{Provider, Remote};
-use super::request::ModelRequest;
-use super::retry_policy::{self, Verdict};
-use super::usage::{Meter, Usage};
-use super::{ModelChoice, Run, anthropic, demo_model, sse};
+use super::{RunSession, Usage};
+use crate::domain::group::ModelChoice;
+use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream};
+use crate::model::retry_policy::{self, RetryDecision};
+use crate::model::{ApiError, ModelRequest, Provider, Remote, TokenMeter};
+use crate::model::{anthropic, message_events, price, scripted_model};
 
-/// The status of a call that nobody waits for any more (as nginx has it).
+/// The status of a call that nobody waits for, as nginx has it.
 const HUNG_UP: u16 = 499;
 
 /// The status of an answer that was cut after its first byte.
 const CUT: u16 = 502;
 
-/// One call that is about to be made.
 pub(super) struct Call {
-    run: Arc<Run>,
-    /// The length of its body.
+    run: Arc<RunSession>,
+    /// The length of the request's body.
     characters: usize,
     version: Option<HeaderValue>,
     turn: Option<TurnId>,
@@ -40,34 +37,33 @@ pub(super) struct Call {
     _permit: OwnedSemaphorePermit,
 }
 
-/// What has happened so far; it outlives the attempts, which are dropped when the box hangs up.
-struct Tally {
-    choice: ModelChoice,
+/// What the call has used so far. It outlives the attempts, which are dropped when the box hangs up.
+struct Progress {
+    /// The model that the usage is recorded for.
+    model: String,
     /// Whether a provider holds the request and has not said that it failed.
     sent: bool,
-    meter: Meter,
+    meter: TokenMeter,
     estimated: bool,
 }
 
-/// What the first reading of a request gives.
-struct Opened {
-    /// Whether the answer is to be streamed.
+/// A checked request.
+struct CheckedRequest {
     stream: bool,
-    /// What is recorded of it.
-    shown: Vec<u8>,
+    /// The text for the exchange log.
+    recorded: Vec<u8>,
 }
 
 /// How the part of a call before its answer ended.
 enum Opening {
-    Begun(Begun),
+    Answer(AnswerStart),
     Failed(ApiError),
     HungUp,
 }
 
 impl Call {
-    /// A call with a body of so many bytes.
     pub fn new(
-        run: Arc<Run>,
+        run: Arc<RunSession>,
         characters: usize,
         version: Option<HeaderValue>,
         permit: OwnedSemaphorePermit,
@@ -76,20 +72,20 @@ impl Call {
         Self { run, characters, version, turn, started: Instant::now(), _permit: permit }
     }
 
-    /// Makes the call: checks, attempts, answer, record, usage.
-    pub async fn run(self, asked: Asked, reply: oneshot::Sender<Response<Body>>) {
+    /// Checks the request, makes the attempts, passes the answer on, and records exchange and usage.
+    pub async fn run(self, body: RequestBody, reply: oneshot::Sender<Response<Body>>) {
         let settings = &self.run.gateway.settings;
-        let choice = &self.run.scope.model;
-        let Opened { stream, shown } = match self.read(&asked, choice).await {
-            Ok(opened) => opened,
+        let model = &self.run.scope.model.model;
+        let CheckedRequest { stream, recorded } = match self.check(&body, model).await {
+            Ok(checked) => checked,
             Err(error) => {
-                self.run.tell("gateway.request", &quote(&error.message, 200));
+                self.run.log_refusal("gateway.request", &quote(&error.message, 200));
                 let _ = reply.send(answer::error(&error));
                 return;
             }
         };
-        let question = Question {
-            asked,
+        let options = CallOptions {
+            model: model.clone(),
             stream,
             version: self.version.clone(),
             max_tokens: settings.max_tokens,
@@ -97,66 +93,67 @@ impl Call {
             silence: settings.silence,
             thinking: true,
         };
-        let mut tally =
-            Tally { choice: choice.clone(), sent: false, meter: Meter::default(), estimated: false };
-        let exchange = self.run.recorder.request(shown);
-        let status = self.answer(question, &mut tally, reply, exchange).await;
-        self.book(&tally, status).await;
+        let mut progress =
+            Progress { model: model.clone(), sent: false, meter: TokenMeter::default(), estimated: false };
+        let exchange = self.run.recorder.request(recorded);
+        let status = self.answer(body, options, &mut progress, reply, exchange).await;
+        self.record_usage(progress, status).await;
     }
 
-    /// Reads the request for the first time: checks it, and writes down what the record shows.
-    async fn read(&self, asked: &Asked, choice: &ModelChoice) -> Result<Opened, ApiError> {
-        let (gateway, model) = (Arc::clone(&self.run.gateway), choice.model.clone());
-        let read = move |body: &Bytes| {
+    async fn check(&self, body: &RequestBody, model: &str) -> Result<CheckedRequest, ApiError> {
+        let (gateway, model) = (Arc::clone(&self.run.gateway), model.to_owned());
+        let check = move |body: &Bytes| {
             let request = ModelRequest::parse(body)?;
-            let shown = anthropic::body(&request, &model, gateway.settings.max_tokens, true);
-            let shown = shown.map_or_else(|_| body.clone(), Bytes::from);
-            let shown = exchange_log::beginning(&gateway.redactor.whole(shown));
-            Ok(Opened { stream: request.stream, shown })
+            let written = anthropic::body(&request, &model, gateway.settings.max_tokens, true);
+            let written = written.map_or_else(|_| body.clone(), Bytes::from);
+            let recorded = exchange_log::beginning(&gateway.redactor.whole(written));
+            Ok(CheckedRequest { stream: request.stream, recorded })
         };
-        self.run.gateway.bodies.work(asked, read).await
+        self.run.gateway.bodies.run_job(body, check).await
     }
 
-    /// Gets an answer and passes it on; returns the status for the ledger.
+    /// Gets an answer and passes it on. Returns the status for the ledger.
     async fn answer(
         &self,
-        question: Question,
-        tally: &mut Tally,
+        body: RequestBody,
+        options: CallOptions,
+        progress: &mut Progress,
         mut reply: oneshot::Sender<Response<Body>>,
         exchange: Exchange,
     ) -> u16 {
-        let streamed = question.stream;
-        match self.open(question, tally, &mut reply).await {
+        let streamed = options.stream;
+        match self.open(body, options, progress, &mut reply).await {
             Opening::HungUp => HUNG_UP,
             Opening::Failed(error) => {
                 let _ = reply.send(answer::error(&error));
                 exchange.response(Recorded::Json, error.body()).await;
                 error.status
             }
-            Opening::Begun(Begun { content: Content::Whole(message, estimated), request_id }) => {
-                tally.meter.whole(&message);
-                tally.estimated = estimated;
+            Opening::Answer(AnswerStart { content: Content::Whole(message, estimated), request_id }) => {
+                progress.meter.whole(&message);
+                progress.estimated = estimated;
                 let (response, kind, copy) = whole(message, streamed);
                 let _ = reply.send(with_id(response, request_id));
                 exchange.response(kind, copy).await;
                 200
             }
-            Opening::Begun(Begun { content: Content::Stream(mut live), request_id }) => {
-                let (frames, response) = Frames::open();
+            Opening::Answer(AnswerStart { content: Content::Stream(mut live), request_id }) => {
+                let (streamed, response) = StreamedResponse::open();
                 let _ = reply.send(with_id(response, request_id));
-                let (status, copy) = self.pump(frames, &mut live, &mut tally.meter).await;
-                tally.estimated = live.estimated();
+                let (status, copy) = self.forward(streamed, &mut live, &mut progress.meter).await;
+                progress.estimated = live.estimated();
                 exchange.response(Recorded::Stream, copy).await;
                 status
             }
         }
     }
 
-    /// Everything before the first byte of an answer. The one deadline holds for all attempts together.
+    /// The part of a call before the first byte of an answer. One deadline holds for all attempts together.
     async fn open(
         &self,
-        question: Question,
-        tally: &mut Tally,
+        body: RequestBody,
+        options: CallOptions,
+        progress: &mut Progress,
         reply: &mut oneshot::Sender<Response<Body>>,
     ) -> Opening {
         let limit = self.run.gateway.settings.call_time;
@@ -164,8 +161,8 @@ impl Call {
             biased;
             () = reply.closed() => Opening::HungUp,
             () = self.run.scope.cancel.cancelled() => Opening::HungUp,
-            begun = tokio::time::timeout_at(self.started + limit, self.begin(question, tally)) => match begun {
-                Ok(Ok(begun)) => Opening::Begun(begun),
+            begun = tokio::time::timeout_at(self.started + limit, self.ask_model(body, options, progress)) => match begun {
+                Ok(Ok(begun)) => Opening::Answer(begun),
                 Ok(Err(error)) => Opening::Failed(error),
                 Err(_) => Opening::Failed(ApiError::of_status(504, format!(
                     "no answer within {} s, the longest that a model call may take", limit.as_secs()))),
@@ -173,63 +170,48 @@ impl Call {
         }
     }
 
-    /// The group's model, then those that stand in for it. The request goes when this ends, and the room that it took.
-    async fn begin(&self, mut question: Question, tally: &mut Tally) -> Result<Begun, ApiError> {
-        let scope = &self.run.scope;
-        let mut earlier = String::new();
-        for (at, choice) in std::iter::once(&scope.model).chain(&scope.fail_over).enumerate() {
-            tally.choice.clone_from(choice);
-            let mut error = match self.exhaust(choice, &mut question, tally).await {
-                Ok(begun) => return Ok(begun),
-                Err(error) => error,
-            };
-            error.message = format!("{earlier}{}", error.message);
-            if at == scope.fail_over.len() || !retry_policy::is_transient(error.status) {
-                return Err(error);
-            }
-            tracing::warn!(run = %scope.run, group = %scope.group, why = %error.message, "failing over");
-            earlier = format!("{}; then ", error.message);
-        }
-        Err(ApiError::of_status(500, "no model to ask"))
-    }
-
-    /// Asks one model until it answers, refuses, or has failed for too long.
-    async fn exhaust(
+    /// Asks the group's model until it answers, refuses, or has failed for too long. The request, and the room that it
+    /// takes, are free when this ends.
+    async fn ask_model(
         &self,
-        choice: &ModelChoice,
-        question: &mut Question,
-        tally: &mut Tally,
-    ) -> Result<Begun, ApiError> {
-        let bodies = &self.run.gateway.bodies;
-        let remote = match self.run.gateway.providers.get(&choice.provider) {
+        body: RequestBody,
+        mut options: CallOptions,
+        progress: &mut Progress,
+    ) -> Result<AnswerStart, ApiError> {
+        let (scope, bodies) = (&self.run.scope, &self.run.gateway.bodies);
+        let remote = match self.run.gateway.providers.get(&scope.model.provider) {
             Some(Provider::Remote(remote)) => remote,
-            Some(Provider::Tour) => {
-                // Booked as what it is, at no cost, whatever model the group has.
-                TOUR_MODEL.clone_into(&mut tally.choice.model);
-                let told = |body: &Bytes| demo_model::answer(&ModelRequest::again(body)?, body.len());
-                return bodies.work(&question.asked, told).await.map(Begun::of_tour);
+            Some(Provider::Scripted) => {
+                // Recorded as the scripted model, at no cost, whatever model the group has.
+                price::TOUR_MODEL.clone_into(&mut progress.model);
+                let answer = |body: &Bytes| scripted_model::answer(&ModelRequest::again(body)?, body.len());
+                return bodies.run_job(&body, answer).await.map(AnswerStart::scripted);
             }
-            None => return Err(unknown_provider(choice)),
+            None => return Err(unknown_provider(&scope.model)),
+        };
+        let write = async |options: &CallOptions| {
+            let (remote, options) = (Arc::clone(remote), options.clone());
+            bodies.run_job(&body, move |body| attempt::body(&remote, &options, body)).await
         };
         let started = Instant::now();
         let mut attempt = 1;
-        let mut body = attempt::body(bodies, remote, question, &choice.model).await?;
+        let mut written = write(&options).await?;
         loop {
-            let error = match ask(remote, question, choice, body.clone(), tally).await {
+            let error = match ask_once(remote, &options, written.clone(), progress).await {
                 Ok(begun) => return Ok(begun),
                 Err(error) => error,
             };
-            if question.thinking && anthropic::refuses_thinking(&error) {
-                question.thinking = false;
-                body = attempt::body(bodies, remote, question, &choice.model).await?;
+            if options.thinking && anthropic::refuses_thinking(&error) {
+                options.thinking = false;
+                written = write(&options).await?;
                 continue;
             }
             let limits = &self.run.gateway.settings.retry;
             let elapsed = started.elapsed();
             match retry_policy::after(limits, attempt, error.status, error.retry_after, elapsed, random()) {
-                Verdict::GiveUp => return Err(after_attempts(error, attempt, elapsed.as_secs())),
-                Verdict::Retry { wait } => {
-                    tracing::info!(run = %self.run.scope.run, attempt, status = error.status, ?wait,
+                RetryDecision::GiveUp => return Err(after_attempts(error, attempt, elapsed.as_secs())),
+                RetryDecision::Retry { wait } => {
+                    tracing::info!(run = %scope.run, attempt, status = error.status, wait_ms = wait.as_millis(),
                         why = %error.message, "the model call is repeated");
                     tokio::time::sleep(wait).await;
                 }
@@ -239,74 +221,73 @@ impl Call {
     }
 
     /// Passes a stream on until it ends, the box hangs up, the run ends or time is up.
-    async fn pump(
+    async fn forward(
         &self,
-        mut frames: Frames,
-        live: &mut attempt::LiveStream,
-        meter: &mut Meter,
+        mut streamed: StreamedResponse,
+        live: &mut LiveStream,
+        meter: &mut TokenMeter,
     ) -> (u16, Bytes) {
         let limit = self.run.gateway.settings.call_time;
         let end = tokio::select! {
             biased;
             () = self.run.scope.cancel.cancelled() => StreamEnd::HungUp,
-            end = tokio::time::timeout_at(self.started + limit, frames.pump(live, meter)) => end.unwrap_or_else(|_| {
+            end = tokio::time::timeout_at(self.started + limit, streamed.forward(live, meter)) => end.unwrap_or_else(|_| {
                 StreamEnd::Cut(ApiError::of_status(504, format!("the answer took longer than {} s", limit.as_secs())))
             }),
         };
         match end {
             StreamEnd::Whole => {
-                let copy = frames.finish();
+                let copy = streamed.finish();
                 live.drain().await;
                 (200, copy)
             }
-            StreamEnd::Told(error) => (error.status, frames.finish()),
-            StreamEnd::HungUp => (HUNG_UP, frames.cut("the run hung up or ended")),
+            StreamEnd::Error(error) => (error.status, streamed.finish()),
+            StreamEnd::HungUp => (HUNG_UP, streamed.cut("the run hung up or ended")),
             StreamEnd::Cut(error) => {
                 tracing::warn!(run = %self.run.scope.run, why = %error.message, "a model's answer was cut");
-                (CUT, frames.cut(&error.message))
+                (CUT, streamed.cut(&error.message))
             }
         }
     }
 
-    async fn book(&self, tally: &Tally, status: u16) {
+    async fn record_usage(&self, progress: Progress, status: u16) {
         failpoint!("gateway.book.before");
-        let (tokens, incomplete) = tally.meter.settle(tally.sent.then_some(self.characters));
+        let (tokens, incomplete) = progress.meter.total(progress.sent.then_some(self.characters));
         let scope = &self.run.scope;
         let usage = Usage {
             run: scope.run.clone(),
             group: scope.group.clone(),
             turn: self.turn,
-            provider: tally.choice.provider.clone(),
-            model: tally.choice.model.clone(),
+            provider: scope.model.provider.clone(),
+            cost_micros: price::cost(&progress.model, &tokens),
+            model: progress.model,
             input: tokens.input,
             output: tokens.output,
             cache_read: tokens.cache_read,
             cache_write: tokens.cache_write,
-            cost_micros: tokens.cost(&tally.choice.model),
-            estimated: incomplete || tally.estimated,
+            estimated: incomplete || progress.estimated,
             status,
             took: self.started.elapsed(),
         };
-        tracing::info!(run = %usage.run, group = %usage.group, turn = ?usage.turn, provider = %usage.provider,
-            model = %usage.model, status, input = usage.input, output = usage.output, took = ?usage.took, "model call");
+        tracing::info!(run = %usage.run, group = %usage.group, turn = usage.turn.map(tracing::field::display), provider = %usage.provider,
+            model = %usage.model, status, input = usage.input, output = usage.output, took_ms = usage.took.as_millis(), "model call");
         scope.ledger.usage(usage).await;
     }
 }
 
-/// One attempt, with the tally of whether the provider holds a request that it may charge for.
-async fn ask(
+/// Makes one attempt, and notes whether the provider holds a request that it may charge for.
+async fn ask_once(
     remote: &Remote,
-    question: &Question,
-    choice: &ModelChoice,
+    options: &CallOptions,
     body: Bytes,
-    tally: &mut Tally,
-) -> Result<Begun, ApiError> {
+    progress: &mut Progress,
+) -> Result<AnswerStart, ApiError> {
     failpoint!("gateway.upstream.before", |e| ApiError::of_status(503, e.to_string()));
-    tally.sent = true;
-    let asked = attempt::ask(remote, question, &choice.model, body).await;
+    progress.sent = true;
+    let asked = attempt::ask(remote, options, body).await;
     failpoint!("gateway.upstream.after");
-    // A provider that fell silent may still be working on it, at our cost; one that told an error is not.
-    tally.sent = asked.as_ref().err().is_none_or(|error| error.status == 504);
+    // A provider that fell silent may still work on the request and charge for it; one that reported an error does not.
+    progress.sent = asked.as_ref().err().is_none_or(|error| error.status == 504);
     asked
 }
 
@@ -327,12 +308,12 @@ fn unknown_provider(choice: &ModelChoice) -> ApiError {
     )
 }
 
-/// A whole message in the form that the box asked for, and the same for the record.
+/// Returns a message in the form that the box asked for, and the same bytes for the record.
 fn whole(message: Bytes, streamed: bool) -> (Response<Body>, Recorded, Bytes) {
     let parsed = if streamed { serde_json::from_slice(&message).ok() } else { None };
     match parsed {
         Some(parsed) => {
-            let events = Bytes::from(sse::of_message(&parsed));
+            let events = Bytes::from(message_events::of_message(&parsed));
             (answer::events(events.clone()), Recorded::Stream, events)
         }
         None => (answer::json(hyper::StatusCode::OK, message.clone()), Recorded::Json, message),

@@ -1,7 +1,7 @@
-//! The exchanges of a run, kept for people: `000001-request.json`, `000001-response.sse.txt` or `.json`.
+//! Writes the exchanges of a run to files for people: `000001-request.json`, `000001-response.sse.txt` or `.json`.
 //!
-//! They show the box's side of each call: what the runner asked (with the model that the host put in) and what it
-//! was told. Headers are not recorded, keys are hidden, files are the host's alone.
+//! They show the box's side of each call: the runner's request, with the model that the host put in, and the response.
+//! The files hold no headers, keys are hidden, and no box sees them.
 
 #![allow(clippy::disallowed_methods, reason = "state/letters, which no box sees")]
 
@@ -14,18 +14,18 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-/// The most bytes of one file; what is beyond is left out, and the file says so.
+/// The greatest file. It says when it is incomplete.
 pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
 
-/// The most bytes that one run's exchanges may take in one life of the host: a box that calls without end does not
-/// fill the disk. What is beyond is not recorded.
+/// The most bytes that one run's exchanges take in one life of the host, so that a box which calls without end does not
+/// fill the disk. Later exchanges are not recorded.
 const RUN_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Numbers and writes the exchanges of one run.
 pub(super) struct Recorder {
     directory: PathBuf,
     recorded: AtomicU64,
-    /// The last number in use, counted on from what an earlier host left; read with the first call.
+    /// The last number in use. The first call reads it from the files that an earlier host left.
     last: OnceLock<AtomicU64>,
 }
 
@@ -35,29 +35,26 @@ pub(super) struct Exchange {
     number: JoinHandle<u64>,
 }
 
-/// What kind of answer is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recorded {
-    /// A message or an error.
     Json,
-    /// Events.
     Stream,
 }
 
-/// A copy of what is written of a body, so that a large one does not wait in memory for a slow disk. The byte too many
-/// lets the file say that it was cut.
+/// Copies the part of a body that is recorded, so that a large body does not wait in memory for a slow disk. One byte
+/// more lets the file say that it is incomplete.
 pub(super) fn beginning(body: &[u8]) -> Vec<u8> {
     body[..body.len().min(FILE_MAX_BYTES + 1)].to_vec()
 }
 
 impl Recorder {
-    /// For this directory, which is created when it is needed.
+    /// The first call creates the directory.
     pub fn new(directory: PathBuf) -> Self {
         Self { directory, recorded: AtomicU64::new(0), last: OnceLock::new() }
     }
 
-    /// Records a request and gives the call its number, beside the call: a slow disk does not hold the model up,
-    /// and one that refuses costs the record, not the call.
+    /// Records a request and numbers the call, beside the call: a slow disk does not delay the model, and a full one
+    /// costs the record, not the call.
     pub fn request(self: &Arc<Self>, body: Vec<u8>) -> Exchange {
         let recorder = Arc::clone(self);
         let number = tokio::task::spawn_blocking(move || {
@@ -68,7 +65,7 @@ impl Recorder {
         Exchange { recorder: Arc::clone(self), number }
     }
 
-    /// Makes the directory and finds the last number in it.
+    /// Creates the directory and finds the last number in it.
     fn prepare(&self) -> AtomicU64 {
         if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&self.directory) {
             tracing::warn!(directory = %self.directory.display(), %error, "model exchanges are not recorded");
@@ -94,7 +91,7 @@ impl Recorder {
 }
 
 impl Exchange {
-    /// Records the answer, under the number of its request.
+    /// Records the response under the number of its request.
     pub async fn response(self, kind: Recorded, bytes: Bytes) {
         let Self { recorder, number } = self;
         let ending = match kind {
@@ -114,7 +111,7 @@ impl Exchange {
     }
 }
 
-/// Writes a new file of at most [`FILE_MAX_BYTES`] and a line that says what was left out.
+/// Writes a new file of at most [`FILE_MAX_BYTES`], and a line that says if there was more.
 fn write_capped(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
     file.write_all(&bytes[..bytes.len().min(FILE_MAX_BYTES)])?;

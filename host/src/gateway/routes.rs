@@ -1,4 +1,5 @@
-//! The routes that a box may use: `POST /v1/messages` and `GET /healthz`. All else is refused, with the reason.
+//! The routes that a box may use: `POST /v1/messages` and `GET /healthz`. The gateway refuses all others with the
+//! reason.
 
 use std::sync::Arc;
 
@@ -9,20 +10,19 @@ use hyper::{Method, Request, Response, StatusCode};
 use ipc_schema::refusal::quote;
 use tokio::sync::oneshot;
 
+use super::RunSession;
 use super::answer::{self, Body};
 use super::body_limits::Unread;
 use super::call::Call;
-use super::error::ApiError;
-use super::throttle::{Refusal, Refused};
-use super::{Run, anthropic};
+use super::throttle::{ConnectionRefusals, Refusal};
+use crate::model::{ApiError, anthropic};
 
-/// What a box is told when it wants a network through the gateway.
 const EGRESS_OFF: &str = "egress is off for this group: this version of Lazaret opens no way out of a box\n";
 
 /// Answers one request of a box.
 pub(super) async fn answer(
-    run: &Arc<Run>,
-    connection: &Refused,
+    run: &Arc<RunSession>,
+    connection: &ConnectionRefusals,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
@@ -33,17 +33,17 @@ pub(super) async fn answer(
     }
 }
 
-/// Takes the body if it reads it.
+/// Leaves the body where it is when it refuses without reading it.
 async fn route(
-    run: &Arc<Run>,
+    run: &Arc<RunSession>,
     head: &Parts,
     body: &mut Option<Incoming>,
 ) -> Result<Response<Body>, Box<Refusal>> {
-    // A proxy is asked by CONNECT, or by a target in absolute form (RFC 9112, 3.2.2).
+    // A client asks a proxy by CONNECT, or by a target in absolute form (RFC 9112, 3.2.2).
     if head.method == Method::CONNECT || head.uri.scheme().is_some() {
-        let told = format!("egress to {}: it is off", quote(&head.uri.to_string(), 200));
+        let log = format!("egress to {}: it is off", quote(&head.uri.to_string(), 200));
         let response = answer::text(StatusCode::FORBIDDEN, EGRESS_OFF);
-        return Err(Box::new(Refusal { code: "gateway.egress_off", told, response }));
+        return Err(Box::new(Refusal { code: "gateway.egress_off", log, response }));
     }
     match (&head.method, head.uri.path()) {
         (&Method::GET, "/healthz") => {
@@ -59,16 +59,16 @@ async fn route(
     }
 }
 
-/// One model call. It runs as a task of its own: when the runner hangs up this future is dropped, and the call
-/// must still stop the provider, book its usage and close its record.
+/// Makes one model call, as a task of its own: when the runner hangs up, hyper drops this future, and the call must
+/// still stop the provider, record its usage and close its files.
 async fn messages(
-    run: &Arc<Run>,
+    run: &Arc<RunSession>,
     head: &Parts,
     body: &mut Option<Incoming>,
 ) -> Result<Response<Body>, Box<Refusal>> {
-    // Before the body is read, so that the bodies in memory are bounded with the calls.
+    // Before the host reads the body: the limit of calls then also bounds the bodies in memory.
     let Ok(permit) = Arc::clone(&run.calls).acquire_owned().await else { return Ok(ended()) };
-    run.may_call().map_err(|error| refused("gateway.calls", &error))?;
+    run.count_call().map_err(|error| refused("gateway.calls", &error))?;
     let version = anthropic::version(head.headers.get("anthropic-version"));
     let time = run.gateway.settings.body_time;
     let Some(body) = body.take() else { return Ok(ended()) };
@@ -79,13 +79,14 @@ async fn messages(
     };
     let (reply, replied) = oneshot::channel();
     let call = Call::new(Arc::clone(run), asked.len(), version, permit);
-    run.tasks.spawn(call.run(asked, reply));
+    let workers = run.scope.workers.clone();
+    run.tasks.spawn(async move { workers.caught("a model call", call.run(asked, reply)).await });
     Ok(replied.await.unwrap_or_else(|_| ended()))
 }
 
-/// What is told to the operator is what is told to the box: it holds few of the box's words, and those quoted.
+/// The log line says what the box is told: it holds few of the box's words, and those quoted.
 fn refused(code: &'static str, error: &ApiError) -> Box<Refusal> {
-    Box::new(Refusal { code, told: error.message.clone(), response: answer::error(error) })
+    Box::new(Refusal { code, log: error.message.clone(), response: answer::error(error) })
 }
 
 fn ended() -> Response<Body> {

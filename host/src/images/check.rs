@@ -1,5 +1,5 @@
-//! The check: an image is looked at from outside, and then from inside, by the runner, in a box of the whole posture
-//! whose directories are empty ones of its own. Nothing of the image runs.
+//! Checks an image: from outside through the engine, and from inside by the runner, in a box of the full posture with
+//! empty directories. No program of the image runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,27 +19,27 @@ use crate::policy::image_selection::{ImageAbout, ImageCheck};
 use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::Trial;
 
-/// The user of boxes on trial: the one below all groups' (see `store::settings`).
+/// The user of trial boxes: the one below all groups' (see `store::settings`).
 const UID: u32 = 70_000;
-/// A busy machine starts a box and a runner in this time.
+/// Long enough for a busy machine to start a box and a runner.
 const WITHIN: Duration = Duration::from_secs(45);
-/// No honest answer is longer.
-const ANSWER: u64 = 16 * 1024;
+/// The greatest inventory that is read.
+const INVENTORY_MAX: u64 = 16 * 1024;
 
 impl Images {
-    /// Checks an image now, whatever is known of it. One that passes is noted as such.
+    /// Checks an image now, even if it has passed before. The store remembers one that passes.
     ///
     /// # Errors
-    /// When the check could not be carried out: that says nothing about the image.
+    /// When the check could not be done, which says nothing about the image.
     pub async fn check(&self, about: &ImageAbout) -> Result<ImageCheck, ImageError> {
         let trial = uuid::Uuid::now_v7().to_string();
-        let dir = TrialDir::make(&self.place.root.trials().join(&trial), self.place.gid)?;
+        let dir = TrialDir::make(&self.context.root.trials().join(&trial), self.context.gid)?;
         let spec = match self.spec(&trial, &dir.path, about).await? {
             Ok(spec) => spec,
             Err(e) => return Ok(ImageCheck::breaks(about, e.code(), e.to_string())),
         };
-        // Before a box is started: a link would make its mounts elsewhere, and folders there.
-        let links = self.engine.links(&self.place.install, &about.facts, spec.ways()).await?;
+        // Before the box starts: the engine would follow a link, and create mount points elsewhere.
+        let links = self.engine.links(&self.context.install, &about.facts, spec.ways()).await?;
         if !links.is_empty() {
             return Ok(ImageCheck::linked(about, &links));
         }
@@ -58,7 +58,7 @@ impl Images {
         match answer {
             Ok(offers) => {
                 let json = serde_json::to_string(&offers).unwrap_or_default();
-                let (id, runner) = (&about.facts.id, &self.place.runner);
+                let (id, runner) = (&about.facts.id, &self.context.runner);
                 self.store.image_passed(id, runner, json, self.clock.wall()).await?;
                 Ok(ImageCheck::of(about, offers))
             }
@@ -69,26 +69,26 @@ impl Images {
         }
     }
 
-    /// The plan of any box, with another program.
+    /// The plan of any box, with another program in it.
     async fn spec(
         &self,
         trial: &str,
         dir: &Path,
         about: &ImageAbout,
     ) -> Result<Result<ContainerSpec, PlanError>, ImageError> {
-        let place = &self.place;
-        let passwd_dir = place.root.passwd();
-        made(&passwd_dir, place.gid, 0o2750)?;
-        // Before anything is asked of the engine that only a fitting image can answer.
+        let context = &self.context;
+        let passwd_dir = context.root.passwd();
+        make_dir(&passwd_dir, context.gid, 0o2750)?;
+        // Planned once without the passwd file: the engine can only read that from an image that has a valid plan.
         let input = |passwd: PathBuf| PlanInput {
-            install: place.install.clone(),
+            install: context.install.clone(),
             run: trial_run(trial),
             lane: Lane::conversation(GroupName::main()),
             uid: UID,
-            gid: place.gid,
+            gid: context.gid,
             image: about.facts.clone(),
-            runner: place.runner.clone(),
-            sources: sources(&place.runner_dir, dir, passwd),
+            runner: context.runner.clone(),
+            sources: sources(&context.runner_dir, dir, passwd),
             extra: Vec::new(),
             limits: RunLimits::default(),
             seccomp: SECCOMP.to_owned(),
@@ -98,7 +98,8 @@ impl Images {
         if let Err(e) = plan(&input(PathBuf::new())) {
             return Ok(Err(e));
         }
-        let passwd = self.engine.passwd(&place.install, &about.facts, UID, place.gid, &passwd_dir).await?;
+        let passwd =
+            self.engine.passwd(&context.install, &about.facts, UID, context.gid, &passwd_dir).await?;
         let name = format!("lazaret-trial-{trial}");
         Ok(plan(&input(passwd)).map(|spec| spec.on_trial(name, std::process::id(), "inspect-image")))
     }
@@ -125,18 +126,18 @@ fn sources(runner: &Path, dir: &Path, passwd: PathBuf) -> Sources {
     }
 }
 
-fn made(path: &Path, gid: u32, mode: u32) -> Result<(), ImageError> {
+fn make_dir(path: &Path, gid: u32, mode: u32) -> Result<(), ImageError> {
     shared_dir(path, gid, mode)
         .map_err(|e| ImageError::Check { path: path.display().to_string(), why: e.to_string() })
 }
 
-/// Directories of one trial, gone when it is over.
+/// The directories of one trial. Dropping it removes them.
 struct TrialDir {
     path: PathBuf,
     from: UntrustedDir,
 }
 
-/// All of them, with what the box may do there.
+/// The directories with their modes.
 const DIRS: [(&str, u32); 7] = [
     (TO_AGENT, 0o2750),
     (FROM_AGENT, 0o2770),
@@ -149,9 +150,9 @@ const DIRS: [(&str, u32); 7] = [
 
 impl TrialDir {
     fn make(path: &Path, gid: u32) -> Result<Self, ImageError> {
-        made(path, gid, 0o2750)?;
+        make_dir(path, gid, 0o2750)?;
         for (name, mode) in DIRS {
-            made(&path.join(name), gid, mode)?;
+            make_dir(&path.join(name), gid, mode)?;
         }
         let from = path.join(FROM_AGENT);
         let opened = UntrustedDir::open(&from);
@@ -160,9 +161,9 @@ impl TrialDir {
         Ok(Self { path: path.to_owned(), from })
     }
 
-    /// What the runner told. It is read like any file that comes out of a box.
+    /// Reads the runner's report, like any file from a box.
     fn answer(&self) -> Result<ImageInventory, String> {
-        let bytes = self.from.read(Path::new(FILE), UID, ANSWER).map_err(|e| e.to_string())?;
+        let bytes = self.from.read(Path::new(FILE), UID, INVENTORY_MAX).map_err(|e| e.to_string())?;
         ImageInventory::read(&bytes).map_err(|e| e.to_string())
     }
 }
@@ -173,7 +174,7 @@ impl Drop for TrialDir {
     }
 }
 
-/// The runner made this one file and nothing else: what is not empty stays, and the log says so.
+/// The runner makes this one file and nothing else. A directory that is not empty stays, and the log says so.
 fn remove(path: &Path, from: &UntrustedDir) {
     let _ = from.unlink(format!(".{FILE}").as_ref());
     let _ = from.unlink(FILE.as_ref());
@@ -186,7 +187,7 @@ fn remove(path: &Path, from: &UntrustedDir) {
     }
 }
 
-/// Removes what is left of trials whose host or command was killed. A trial that is under way is younger.
+/// Removes the directories of trials whose host or command was killed. A running trial is younger.
 pub fn sweep(root: &Root) {
     const OVER: Duration = Duration::from_secs(3600);
     for trial in disk::inside(&root.trials()) {
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_killed_trial_left_goes_when_no_trial_can_be_so_old() {
+    fn the_directories_of_a_killed_trial_are_removed_after_an_hour() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path()).unwrap();
         let gid = rustix::process::getgid().as_raw();

@@ -1,7 +1,7 @@
-//! Which image a group's boxes are made of: looked up, checked, pinned by its id, and kept until another one passes.
+//! Chooses the image of a group's boxes: looks it up, checks it, and pins its id until another one passes the check.
 //!
-//! `policy::image_selection` holds the rule. A run never fetches an image: it uses what the engine has, and what it has
-//! not is refused with the command that fetches it.
+//! `run` asks for the image of each run, and `cli` sets and builds images. `policy::image_selection` decides. A run
+//! never fetches an image: it uses one that the engine has, or is refused with the command that fetches it.
 
 mod check;
 mod recipe;
@@ -20,7 +20,7 @@ use crate::policy::sandbox_plan::ImageFacts;
 use crate::sandbox::{Engine, EngineError};
 use crate::store::{Store, StoreError};
 pub use check::sweep;
-pub use recipe::{BASE, Built, packages, recipe};
+pub use recipe::{BASE, DefaultImage, packages, recipe};
 
 /// A pull over a slow line.
 pub const FETCH_WITHIN: Duration = Duration::from_secs(30 * 60);
@@ -28,43 +28,23 @@ pub const FETCH_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// Why a run has no image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What is pinned is not there any more. The name may mean anything by now: a person decides.
+    /// The pinned image was removed. Its name may mean another image now, so a person decides.
     #[error(
         "the image {} of group {group} is gone from this machine; \
          `lazaret image set {group} {}` takes what that name means now", image.shown(), image.name
     )]
-    Gone {
-        /// Whose.
-        group: GroupName,
-        /// What.
-        image: Named,
-    },
-    /// It does not pass the check.
+    Gone { group: GroupName, image: Named },
     #[error("{why}")]
-    Unfit {
-        /// The machine's word.
-        code: &'static str,
-        /// What was found.
-        why: String,
-    },
-    /// The check could not be carried out.
+    Unfit { code: &'static str, why: String },
     #[error("the image could not be checked: {path}: {why}")]
-    Check {
-        /// Which file.
-        path: String,
-        /// What the system said.
-        why: String,
-    },
+    Check { path: String, why: String },
 }
 
 impl ImageError {
-    /// The machine's word.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Engine(e) => e.code(),
@@ -76,23 +56,21 @@ impl ImageError {
     }
 }
 
-/// What a run is made of.
+/// The image of a run.
 #[derive(Debug, Clone)]
-pub struct ForRun {
-    /// The image.
+pub struct RunImage {
     pub facts: ImageFacts,
-    /// News for the chat: another image was named and not taken.
-    pub kept: Option<Kept>,
+    /// News for the chat: the settings name another image, which was not taken.
+    pub kept: Option<KeptImage>,
 }
 
-/// An image that stays in the place of another.
+/// A pinned image that stays because another was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// What was named.
+pub struct KeptImage {
+    /// The image that the settings name.
     pub name: String,
-    /// Why it was not taken.
     pub why: String,
-    /// What serves.
+    /// The pinned image.
     pub serves: String,
 }
 
@@ -102,45 +80,42 @@ pub struct Images {
     engine: Engine,
     store: Store,
     clock: Clock,
-    place: Place,
-    /// One check at a time: the second run of an image that everybody waits for finds it checked.
+    context: CheckContext,
+    /// One check at a time: a second run that waits for the same image finds it checked.
     checking: Mutex<()>,
 }
 
-/// What a check needs of the install.
+/// What a check needs to know of the install.
 #[derive(Debug, Clone)]
-pub struct Place {
-    /// Where the install lies.
+pub struct CheckContext {
     pub root: Root,
-    /// Its id.
+    /// The install's id.
     pub install: String,
-    /// The group that host and boxes share.
+    /// The Unix group that host and boxes share.
     pub gid: u32,
     /// The runner's digest.
     pub runner: String,
-    /// The folder of the runner.
     pub runner_dir: PathBuf,
 }
 
 impl Images {
-    /// Images of an install.
-    pub fn new(engine: Engine, store: Store, clock: Clock, place: Place) -> Self {
-        Self { engine, store, clock, place, checking: Mutex::default() }
+    pub fn new(engine: Engine, store: Store, clock: Clock, context: CheckContext) -> Self {
+        Self { engine, store, clock, context, checking: Mutex::default() }
     }
 
     /// The image of a group's next run, whose settings name `wanted`.
     ///
     /// # Errors
-    /// When there is none that serves: nothing was ever pinned and what is named is missing or does not pass, or what
-    /// is pinned is gone.
-    pub async fn for_run(&self, group: &GroupName, wanted: &str) -> Result<ForRun, ImageError> {
+    /// When no image can be used: the pinned one is gone, or none was pinned and the named one is missing or fails the
+    /// check.
+    pub async fn for_run(&self, group: &GroupName, wanted: &str) -> Result<RunImage, ImageError> {
         let pin = self.store.pin(group).await?;
-        let settled = pin.as_ref().is_some_and(|pin| pin.now.name == wanted) && !is_followed(wanted);
-        // A name that is settled is not looked up: its meaning is the pin's.
-        let found = if settled { None } else { self.found(wanted).await? };
-        let id = found.as_ref().map(|about| about.facts.id.as_str());
+        let is_pinned = pin.as_ref().is_some_and(|pin| pin.now.name == wanted) && !is_followed(wanted);
+        // A pinned name is not looked up: it means the pinned id.
+        let named = if is_pinned { None } else { self.look_up(wanted).await? };
+        let id = named.as_ref().map(|about| about.facts.id.as_str());
         let choice = choose(wanted, id, pin.as_ref(), self.clock.wall());
-        match (choice, pin, found) {
+        match (choice, pin, named) {
             (ImageChoice::Pinned | ImageChoice::Kept, Some(pin), _) => self.pinned(group, &pin.now).await,
             (ImageChoice::Back, Some(Pin { before: Some(before), .. }), _) => {
                 let run = self.pinned(group, &before).await?;
@@ -156,7 +131,7 @@ impl Images {
         }
     }
 
-    async fn found(&self, name: &str) -> Result<Option<ImageAbout>, ImageError> {
+    async fn look_up(&self, name: &str) -> Result<Option<ImageAbout>, ImageError> {
         match self.engine.about_image(name).await {
             Ok(about) => Ok(Some(about)),
             Err(EngineError::NoImage { .. }) => Ok(None),
@@ -164,9 +139,9 @@ impl Images {
         }
     }
 
-    async fn pinned(&self, group: &GroupName, image: &Named) -> Result<ForRun, ImageError> {
+    async fn pinned(&self, group: &GroupName, image: &Named) -> Result<RunImage, ImageError> {
         match self.engine.image(&image.id).await {
-            Ok(facts) => Ok(ForRun { facts, kept: None }),
+            Ok(facts) => Ok(RunImage { facts, kept: None }),
             Err(EngineError::NoImage { .. }) => {
                 Err(ImageError::Gone { group: group.clone(), image: image.clone() })
             }
@@ -180,13 +155,13 @@ impl Images {
         wanted: &str,
         about: ImageAbout,
         pin: Option<Pin>,
-    ) -> Result<ForRun, ImageError> {
-        let verdict = self.passed(&about).await?;
-        let Some(broken) = verdict.broken() else {
+    ) -> Result<RunImage, ImageError> {
+        let check = self.checked(&about).await?;
+        let Some(broken) = check.broken() else {
             let to = Named { name: wanted.to_owned(), id: about.facts.id.clone() };
             tracing::info!(%group, image = %to.shown(), "the image passed the check and is pinned");
             self.store.pin_image(group, to, "group.toml", self.clock.wall()).await?;
-            return Ok(ForRun { facts: about.facts, kept: None });
+            return Ok(RunImage { facts: about.facts, kept: None });
         };
         match pin {
             Some(pin) => self.keep(group, wanted, Some(about.facts.id), broken.told.clone(), &pin.now).await,
@@ -194,7 +169,8 @@ impl Images {
         }
     }
 
-    /// Goes on with what serves. The reason is told once, kept in the pin for `status`, and logged.
+    /// Goes on with the pinned image. The chat is told the reason once; the pin keeps it for `status`, and it is
+    /// logged.
     async fn keep(
         &self,
         group: &GroupName,
@@ -202,21 +178,21 @@ impl Images {
         id: Option<String>,
         why: String,
         serves: &Named,
-    ) -> Result<ForRun, ImageError> {
+    ) -> Result<RunImage, ImageError> {
         let run = self.pinned(group, serves).await?;
         let serves = serves.shown();
         tracing::warn!(%group, code = "image.kept", "{wanted} is not taken, {serves} goes on: {why}");
         let refused = NotTaken { name: wanted.to_owned(), id, why: why.clone(), at: self.clock.wall() };
         let news = self.store.image_refused(group, refused).await?;
-        let kept = news.then(|| Kept { name: wanted.to_owned(), why, serves });
-        Ok(ForRun { kept, ..run })
+        let kept = news.then(|| KeptImage { name: wanted.to_owned(), why, serves });
+        Ok(RunImage { kept, ..run })
     }
 
-    /// The verdict on an image; one that has passed with this runner is not tried again.
-    async fn passed(&self, about: &ImageAbout) -> Result<ImageCheck, ImageError> {
+    /// Checks an image. One that has passed with this runner before is not run again.
+    async fn checked(&self, about: &ImageAbout) -> Result<ImageCheck, ImageError> {
         let _one = self.checking.lock().await;
-        let known = self.store.image_offers(&about.facts.id, &self.place.runner).await?;
-        // An answer that cannot be read any more was another version's.
+        let known = self.store.image_offers(&about.facts.id, &self.context.runner).await?;
+        // A stored inventory that cannot be parsed was written by another version.
         if let Some(offers) = known.and_then(|json| serde_json::from_str(&json).ok()) {
             return Ok(ImageCheck::of(about, offers));
         }

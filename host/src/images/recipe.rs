@@ -7,25 +7,23 @@ use crate::sandbox::{Engine, EngineError, Recipe};
 
 const DOCKERFILE: &str = include_str!("../../../container/Dockerfile");
 const PACKAGES: &str = include_str!("../../../container/packages.txt");
-/// What the image was built from: one that has this label already is not built again.
+/// The label with the digest of the files that an image was built from. An image that has it is not built again.
 const SOURCE: &str = "lazaret.source";
-/// The base where there is a registry, or somebody who has pulled it.
+/// The base image, from a registry or pulled before.
 pub const BASE: &str = "debian:bookworm-slim";
 
-/// What there is to build.
 #[derive(Debug, Clone)]
-pub struct Built {
-    /// The recipe.
+pub struct DefaultImage {
     pub recipe: Recipe,
-    /// The base that `make image` makes where no registry answers.
+    /// The base image that `make image` makes when no registry answers.
     pub offline_base: String,
 }
 
 /// The recipe of the default image over `base`.
 ///
 /// # Errors
-/// When the archive cannot be made: the program has no memory left.
-pub fn recipe(base: &str) -> io::Result<Built> {
+/// When the archive cannot be written.
+pub fn recipe(base: &str) -> io::Result<DefaultImage> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, text) in [("Dockerfile", DOCKERFILE), ("packages.txt", PACKAGES)] {
         let mut header = tar::Header::new_ustar();
@@ -40,7 +38,7 @@ pub fn recipe(base: &str) -> io::Result<Built> {
         base: base.to_owned(),
         label: (SOURCE.to_owned(), digest(&[DOCKERFILE, PACKAGES])),
     };
-    Ok(Built { recipe, offline_base: format!("lazaret-base:{}", digest(&[PACKAGES])) })
+    Ok(DefaultImage { recipe, offline_base: format!("lazaret-base:{}", digest(&[PACKAGES])) })
 }
 
 /// The packages of the default image, as `mmdebstrap --include` takes them.
@@ -48,12 +46,12 @@ pub fn packages() -> String {
     PACKAGES.lines().collect::<Vec<_>>().join(",")
 }
 
-impl Built {
-    /// Whether the engine has this very image already.
+impl DefaultImage {
+    /// Whether the engine has an image built from the same files.
     ///
     /// # Errors
     /// What the engine said.
-    pub async fn is_there(&self, engine: &Engine) -> Result<bool, EngineError> {
+    pub async fn is_built(&self, engine: &Engine) -> Result<bool, EngineError> {
         match engine.label_of_image(&self.recipe.name, SOURCE).await {
             Ok(label) => Ok(label.as_deref() == Some(&self.recipe.label.1)),
             Err(EngineError::NoImage { .. }) => Ok(false),
@@ -62,7 +60,7 @@ impl Built {
     }
 }
 
-/// The same sixteen digits that `image.sh` takes of its files.
+/// The first sixteen digits of the hash, as `image.sh` computes it.
 fn digest(texts: &[&str]) -> String {
     ipc_schema::sha256_hex(texts.concat().as_bytes()).chars().take(16).collect()
 }

@@ -1,8 +1,9 @@
-//! The host's side of the wall: one watcher for all runs, and for each run both letter directories.
+//! The host's side of the boundary: the letter directories of each run, and one watcher for all of them.
 //!
-//! A letter is noticed through inotify, but nothing depends on that: [`RunBox::rung`] also returns after a period
-//! of the caller's choice, and what counts is what [`RunBox::pass`] finds. Letters are taken strictly in number
-//! order; everything else in the directory is refused, removed and counted.
+//! `run` writes letters to the agent and reads letters from it here. Inotify reports new letters, but nothing depends
+//! on that: [`RunBox::rung`] also returns after a period of the caller's choice, and [`RunBox::pass`] lists the
+//! directory. Letters are taken strictly in number order. All other files in the directory are refused, removed and
+//! counted. This room trusts no file of a box, and opens none by its path.
 
 mod archive;
 mod notifier;
@@ -25,10 +26,10 @@ use crate::disk::{self, shared_dir};
 use crate::domain::RunId;
 use crate::domain::limits::Budget;
 pub use archive::{Archive, MODEL};
-use notifier::{Bell, Rest, Watch};
-pub use scan::{Pass, Refused, Stamped};
-use tmpfs_mount::Cover;
-pub use tmpfs_mount::{Uncovered, is_covered};
+use notifier::{LetterNotifier, Pause, Watcher};
+pub use scan::{Pass, ReceivedLetter, RefusedFile};
+use tmpfs_mount::TmpfsMount;
+pub use tmpfs_mount::{NoTmpfs, has_tmpfs};
 
 /// The folder of the gateway's socket, beside the letter directories.
 pub const SOCKET_DIR: &str = "gateway";
@@ -36,21 +37,13 @@ pub const SOCKET_DIR: &str = "gateway";
 /// Why a run has no letter directories.
 #[derive(Debug, thiserror::Error)]
 pub enum MailboxError {
-    /// A directory could not be made or opened.
     #[error("the letter directory {path} cannot be made: {source}")]
-    Dir {
-        /// Which.
-        path: PathBuf,
-        /// What the filesystem said.
-        source: io::Error,
-    },
-    /// No watcher at all.
+    Dir { path: PathBuf, source: io::Error },
     #[error("letters cannot be watched: {0}; raise fs.inotify.max_user_instances")]
     Watch(#[from] notify::Error),
 }
 
 impl MailboxError {
-    /// The machine's word.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Dir { .. } => "mailbox.dir",
@@ -62,42 +55,41 @@ impl MailboxError {
 /// One watcher for every run of the host.
 #[derive(Debug)]
 pub struct Mailbox {
-    watch: Arc<Watch>,
+    watcher: Arc<Watcher>,
     gid: u32,
-    limits: Arc<Mutex<Limited>>,
+    tmpfs: Arc<Mutex<TmpfsUse>>,
 }
 
-/// Whether the kernel limits what runs leave in their directories.
+/// Whether a tmpfs limits the letter directories of new runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Limited {
-    /// It is asked to; whether the engine sees that is not known yet.
-    Tried,
-    /// A box has written through it.
-    Proved,
-    /// It cannot.
-    Never(Uncovered),
+enum TmpfsUse {
+    /// The host mounts one per run. It does not know yet whether the engine sees it.
+    Untested,
+    /// A box has written a letter into one.
+    Works,
+    Never(NoTmpfs),
 }
 
 impl Mailbox {
-    /// Starts the watcher. Directories are shared with boxes through group `gid`.
+    /// Starts the watcher. Boxes may use the directories through group `gid`.
     ///
     /// # Errors
     /// [`MailboxError::Watch`] when the kernel gives no inotify instance.
     pub fn new(gid: u32) -> Result<Self, MailboxError> {
-        let watch = Arc::new(Watch::new()?);
-        let limits = Arc::new(Mutex::new(Limited::Never(Uncovered::Off)));
-        Ok(Self { watch, gid, limits })
+        let watcher = Arc::new(Watcher::new()?);
+        let tmpfs = Arc::new(Mutex::new(TmpfsUse::Never(NoTmpfs::Off)));
+        Ok(Self { watcher, gid, tmpfs })
     }
 
-    /// The same, with a memory filesystem of a run's budget for each run where this host may mount one.
+    /// Mounts a tmpfs of the run's budget for each run, if this host may mount.
     #[must_use]
     pub fn with_limits(self) -> Self {
-        *lock(&self.limits) = Limited::Tried;
+        *lock(&self.tmpfs) = TmpfsUse::Untested;
         self
     }
 
-    /// Makes a run's directories, opens their handles (before the box starts: from then on no path below them is
-    /// walked) and watches what comes out.
+    /// Creates a run's directories, opens them, and watches for letters. It happens before the box starts: afterwards
+    /// the host resolves no path below them.
     ///
     /// # Errors
     /// [`MailboxError::Dir`].
@@ -109,39 +101,35 @@ impl Mailbox {
         budget: Budget,
         archive: Archive,
     ) -> Result<RunBox, MailboxError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| MailboxError::Dir { path, source }
-        };
         let (to, from, socket) = (dir.join(TO_AGENT), dir.join(FROM_AGENT), dir.join(SOCKET_DIR));
         shared_dir(dir, self.gid, 0o2750).map_err(failed(dir))?;
         shared_dir(&to, self.gid, 0o2750).map_err(failed(&to))?;
         shared_dir(&from, self.gid, 0o2770).map_err(failed(&from))?;
         shared_dir(&socket, self.gid, 0o2750).map_err(failed(&socket))?;
-        let cover = self.cover(&from, budget);
-        let mut wall = self.stand(dir, run, uid, 1, budget, archive)?;
-        wall.cover = cover;
-        Ok(wall)
+        let tmpfs = self.mount_tmpfs(&from, budget);
+        let mut mailbox = self.attach(dir, run, uid, 1, budget, archive)?;
+        mailbox.tmpfs = tmpfs;
+        Ok(mailbox)
     }
 
-    fn cover(&self, from: &Path, budget: Budget) -> Option<Cover> {
-        if matches!(*lock(&self.limits), Limited::Never(_)) {
+    fn mount_tmpfs(&self, from: &Path, budget: Budget) -> Option<TmpfsMount> {
+        if matches!(*lock(&self.tmpfs), TmpfsUse::Never(_)) {
             return None;
         }
-        match Cover::over(from, self.gid, budget) {
-            Ok(cover) => Some(cover),
+        match TmpfsMount::over(from, self.gid, budget) {
+            Ok(mount) => Some(mount),
             Err(e) => {
-                go_without(&self.limits, Uncovered::NotAllowed(e.to_string()));
+                go_without(&self.tmpfs, NoTmpfs::NotAllowed(e.to_string()));
                 None
             }
         }
     }
 
-    /// Stands at the wall of a run that an earlier host began: both directories are there, below a parent that only
-    /// the host can write. `taken` is the highest number whose fate is stored.
+    /// Opens the directories of a run that an earlier host began. Their parent can be written by the host only. `taken`
+    /// is the highest letter number whose outcome is stored.
     ///
     /// # Errors
-    /// [`MailboxError::Dir`] when a directory is gone: a machine that was off has an empty `/run`.
+    /// [`MailboxError::Dir`] when a directory is gone: `/run` is empty after a reboot.
     pub fn reopen(
         &self,
         dir: &Path,
@@ -151,10 +139,10 @@ impl Mailbox {
         budget: Budget,
         archive: Archive,
     ) -> Result<RunBox, MailboxError> {
-        self.stand(dir, run, uid, taken + 1, budget, archive)
+        self.attach(dir, run, uid, taken + 1, budget, archive)
     }
 
-    fn stand(
+    fn attach(
         &self,
         dir: &Path,
         run: RunId,
@@ -163,54 +151,55 @@ impl Mailbox {
         budget: Budget,
         archive: Archive,
     ) -> Result<RunBox, MailboxError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| MailboxError::Dir { path, source }
-        };
         let (to, from) = (dir.join(TO_AGENT), dir.join(FROM_AGENT));
-        let lying = lying(&to);
+        let unacknowledged = letters_in(&to);
         let to = LetterDir::open(&to).map_err(failed(&to))?;
         let from_handle = UntrustedDir::open(&from).map_err(failed(&from))?;
-        let bell = Arc::new(Bell::new());
-        self.watch.listen(from.clone(), &bell);
+        let notifier = Arc::new(LetterNotifier::new());
+        self.watcher.watch(from.clone(), &notifier);
         Ok(RunBox {
             to,
             from: from_handle,
-            watch: Arc::clone(&self.watch),
+            watcher: Arc::clone(&self.watcher),
             from_path: from,
             dir: dir.to_owned(),
             run,
             uid,
             next,
             gap: 0,
-            bell,
-            rest: Rest::none(),
+            notifier,
+            pause: Pause::none(),
             archive,
             budget,
-            lying,
-            stuck: HashSet::new(),
-            cover: None,
-            limits: Arc::clone(&self.limits),
+            unacknowledged,
+            not_removable: HashSet::new(),
+            tmpfs: None,
+            tmpfs_use: Arc::clone(&self.tmpfs),
         })
     }
 }
 
-fn go_without(limits: &Mutex<Limited>, why: Uncovered) {
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> MailboxError {
+    let path = path.to_owned();
+    move |source| MailboxError::Dir { path, source }
+}
+
+fn go_without(tmpfs: &Mutex<TmpfsUse>, why: NoTmpfs) {
     tracing::warn!(
         code = "mailbox.cover",
-        "letters lie on the disk and are held to their budget by looking: {why}"
+        "letters are on the disk, and the host counts them against their budget: {why}"
     );
-    *lock(limits) = Limited::Never(why);
+    *lock(tmpfs) = TmpfsUse::Never(why);
 }
 
 impl Drop for RunBox {
     fn drop(&mut self) {
-        self.watch.leave(self.from_path.clone());
+        self.watcher.unwatch(self.from_path.clone());
     }
 }
 
-/// Removes the directories of a run in which no agent has lived, on a thread of its own. The box is gone, so nobody
-/// races with this.
+/// Removes the directories of a run without an agent, on a thread of its own. The box is gone, so nothing races with
+/// it.
 pub fn remove_run_dir(dir: &Path) {
     let dir = dir.to_owned();
     let removing = std::thread::Builder::new().name("sweep".into()).spawn(move || {
@@ -219,21 +208,21 @@ pub fn remove_run_dir(dir: &Path) {
         }
     });
     if let Err(e) = removing {
-        tracing::warn!(code = "mailbox.dir", "what a run left stays until the next start: {e}");
+        tracing::warn!(code = "mailbox.dir", "the directories of a run stay until the next start: {e}");
     }
 }
 
-/// Removes what an ended run left, and says what could not be removed. It waits for the disk.
+/// Removes the directories of an ended run. It waits for the disk.
 ///
 /// # Errors
-/// The first thing that could not be removed, after all others were. `PermissionDenied`: an agent has shut a host out
-/// that is not root.
+/// The first entry that could not be removed, after all others were. `PermissionDenied`: an agent has locked a folder
+/// against a host that is not root.
 pub fn clear_run_dir(dir: &Path) -> io::Result<()> {
     remove_tree::remove(dir)
 }
 
-/// The letters that an earlier host wrote into a directory.
-fn lying(to: &Path) -> BTreeMap<u64, String> {
+/// The letters in a directory that an earlier host wrote.
+fn letters_in(to: &Path) -> BTreeMap<u64, String> {
     let names = disk::inside(to).into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
     names.filter_map(|name| Some((number(&name)?, name))).collect()
 }
@@ -250,11 +239,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One run's wall. Dropped, it is not watched any more; its directories stay, because a box may still use them, until
-/// [`RunBox::remove`].
+/// The letter directories of one run. Dropping it ends the watch. The directories stay until [`RunBox::remove`],
+/// because a box may still use them.
 #[derive(Debug)]
 pub struct RunBox {
-    watch: Arc<Watch>,
+    watcher: Arc<Watcher>,
     to: LetterDir,
     from: UntrustedDir,
     from_path: PathBuf,
@@ -263,26 +252,26 @@ pub struct RunBox {
     uid: u32,
     next: u64,
     gap: u32,
-    bell: Arc<Bell>,
-    rest: Rest,
+    notifier: Arc<LetterNotifier>,
+    pause: Pause,
     archive: Archive,
     budget: Budget,
-    /// What lies over from-agent, until the box has shown that it sees it.
-    cover: Option<Cover>,
-    limits: Arc<Mutex<Limited>>,
-    /// Letters to the agent that are files now, by number.
-    lying: BTreeMap<u64, String>,
+    /// The tmpfs over from-agent, until a letter shows that the box writes into it.
+    tmpfs: Option<TmpfsMount>,
+    tmpfs_use: Arc<Mutex<TmpfsUse>>,
+    /// The files of letters that the agent has not acknowledged, by number.
+    unacknowledged: BTreeMap<u64, String>,
     /// Names that were refused and could not be removed.
-    stuck: HashSet<OsString>,
+    not_removable: HashSet<OsString>,
 }
 
 impl RunBox {
-    /// Where the gateway's socket goes.
+    /// The folder for the gateway's socket.
     pub fn socket_dir(&self) -> PathBuf {
         self.dir.join(SOCKET_DIR)
     }
 
-    /// Removes the directories of a box that no agent has lived in.
+    /// Removes the directories of a run without an agent.
     pub fn remove(self) {
         remove_run_dir(&self.dir);
     }
@@ -297,22 +286,19 @@ impl RunBox {
         disk::there(&self.dir.join(TO_AGENT).join(ipc_schema::directory_layout::CLOSE))
     }
 
-    /// The box's user.
     pub fn uid(&self) -> u32 {
         self.uid
     }
 
-    /// The run's own folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The highest number taken so far: what the host acknowledges.
+    /// The highest number taken so far, which the host acknowledges.
     pub fn taken(&self) -> u64 {
         self.next - 1
     }
 
-    /// Where copies of the letters are kept.
     pub fn archive(&self) -> &Archive {
         &self.archive
     }
@@ -327,15 +313,15 @@ impl RunBox {
         let written = self.to.put(name, bytes);
         failpoint!("mailbox.write.after");
         if let (Ok(_), Some(n)) = (&written, number(name)) {
-            self.lying.insert(n, name.to_owned());
+            self.unacknowledged.insert(n, name.to_owned());
         }
         written
     }
 
-    /// Removes letters that the agent has settled, up to its acknowledgement; their copies stay.
+    /// Removes the files of letters up to the agent's acknowledgement. Their copies in the archive stay.
     pub fn prune(&mut self, ack: u64) {
-        let kept = self.lying.split_off(&ack.saturating_add(1));
-        for name in std::mem::replace(&mut self.lying, kept).into_values() {
+        let later = self.unacknowledged.split_off(&ack.saturating_add(1));
+        for name in std::mem::replace(&mut self.unacknowledged, later).into_values() {
             let path = self.dir.join(TO_AGENT).join(&name);
             if let Err(e) = disk::remove(&path) {
                 tracing::warn!(run = %self.run, code = "mailbox.prune", "{}: {e}", path.display());
@@ -343,15 +329,15 @@ impl RunBox {
         }
     }
 
-    /// Lets the next [`RunBox::rung`] return at once: there is more to take.
+    /// Makes the next [`RunBox::rung`] return at once, because there are more letters to take.
     pub fn ring(&self) {
-        self.bell.ring();
+        self.notifier.notify();
     }
 
-    /// Waits until something may have come: a notice of the kernel, or `period` at the latest: sooner
-    /// where nobody listens to the directory.
+    /// Waits until a letter may have come: until the kernel reports one, or `period` is over. It returns sooner when
+    /// the directory is not watched.
     pub async fn rung(&self, period: Duration) {
-        self.bell.rung(period).await;
-        self.rest.over().await;
+        self.notifier.notified(period).await;
+        self.pause.over().await;
     }
 }

@@ -1,8 +1,9 @@
-//! When to look: what the kernel says of a directory, no oftener than a run may have the host look.
+//! Tells a run when to list its directory: when the kernel reports a change, but no more often than a run may cost.
 //!
-//! The watcher reads its queue to the end before it hears anything else, and a box that makes noise faster than it is
-//! read keeps it from the end. So nobody waits for the watcher: a thread tells it where to listen, a run that is not
-//! listened to yet is polled, and a box whose noise lasts is ended, which is the only thing that stops it.
+//! The watcher reads its queue of events to the end before it accepts a new directory, and a box that makes events
+//! faster than the host reads them keeps it from the end. So nobody waits for the watcher: a thread of its own adds and
+//! removes directories, a run whose directory is not watched yet polls, and the host ends a box that keeps flooding the
+//! queue: nothing else stops it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,134 +12,139 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
 use super::lock;
 
-/// Notices about one directory in a second, of any kind, that are noise: four times what a thousand letters make, which
-/// are more than a store takes.
-const LOUD: u32 = 20_000;
-/// So many seconds of noise in a row are no accident any more.
-const LASTING: u32 = 3;
-/// A pass that took nothing is followed by so many times its own length of rest: a box can have a fifth of one thread.
-const REST: u32 = 4;
-/// A rest is never longer: it delays the next letter.
-const REST_MAX: Duration = Duration::from_millis(250);
-/// How often a directory is looked at that nobody listens to; every run may be one of these.
-pub(super) const UNHEARD: Duration = Duration::from_millis(250);
+/// More events than this in one second are a flood: four times what a thousand letters make, which are more than a
+/// store takes.
+const FLOOD_EVENTS: u32 = 20_000;
+/// So many such seconds in a row are no accident.
+const FLOOD_SECONDS: u32 = 3;
+/// After a pass without a letter the run pauses for so many times its length: a box gets a fifth of one thread.
+const PAUSE_FACTOR: u32 = 4;
+/// The longest pause: it delays the next letter.
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// How often a run lists a directory that is not watched. All runs may be in this state.
+const POLL: Duration = Duration::from_millis(250);
 
-/// One run's bell.
+/// Notifies one run of letters.
 #[derive(Debug)]
-pub(super) struct Bell {
-    notice: Notify,
-    heard: AtomicBool,
-    noise: Mutex<Noise>,
+pub(super) struct LetterNotifier {
+    notify: Notify,
+    watched: AtomicBool,
+    flood: Mutex<FloodMeter>,
 }
 
-impl Bell {
+impl LetterNotifier {
     pub(super) fn new() -> Self {
-        Self { notice: Notify::new(), heard: AtomicBool::new(false), noise: Mutex::new(Noise::default()) }
+        Self {
+            notify: Notify::new(),
+            watched: AtomicBool::new(false),
+            flood: Mutex::new(FloodMeter::default()),
+        }
     }
 
-    pub(super) fn ring(&self) {
-        self.notice.notify_one();
+    pub(super) fn notify(&self) {
+        self.notify.notify_one();
     }
 
-    /// Waits for the kernel's notice, or `period` at the latest.
-    pub(super) async fn rung(&self, period: Duration) {
-        let period = if self.heard.load(Ordering::Relaxed) { period } else { period.min(UNHEARD) };
-        let _ = tokio::time::timeout(period, self.notice.notified()).await;
+    /// Waits for a notification, for `period` at most.
+    pub(super) async fn notified(&self, period: Duration) {
+        let period = if self.watched.load(Ordering::Relaxed) { period } else { period.min(POLL) };
+        let _ = tokio::time::timeout(period, self.notify.notified()).await;
     }
 
-    /// Whether the box has made more noise than anybody needs, for longer than by accident.
-    pub(super) fn is_noise(&self) -> bool {
-        lock(&self.noise).lasts(Instant::now())
+    /// Whether the box floods the watcher, for longer than by accident.
+    pub(super) fn is_flooded(&self) -> bool {
+        lock(&self.flood).lasts(Instant::now())
     }
 }
 
-/// How many notices a directory makes.
+/// Counts the events of one directory.
 #[derive(Debug, Default)]
-struct Noise {
+struct FloodMeter {
     since: Option<Instant>,
-    notices: u32,
-    loud: u32,
+    events: u32,
+    /// Seconds of flood in a row.
+    seconds: u32,
 }
 
-impl Noise {
+impl FloodMeter {
     fn count(&mut self, now: Instant) {
-        self.pass(now);
-        self.notices = self.notices.saturating_add(1);
+        self.end_second(now);
+        self.events = self.events.saturating_add(1);
     }
 
     fn lasts(&mut self, now: Instant) -> bool {
-        self.pass(now);
-        self.loud >= LASTING
+        self.end_second(now);
+        self.seconds >= FLOOD_SECONDS
     }
 
-    /// Closes the second that is over. One without a notice after it is a pause.
-    fn pass(&mut self, now: Instant) {
+    /// Judges the second that is over. A second without events ends a flood.
+    fn end_second(&mut self, now: Instant) {
         let since = *self.since.get_or_insert(now);
         let over = now.saturating_duration_since(since).as_secs();
         if over == 0 {
             return;
         }
-        let loud = self.notices > LOUD;
-        self.loud = if loud && over == 1 { self.loud + 1 } else { 0 };
-        (self.since, self.notices) = (Some(now), 0);
+        let flood = self.events > FLOOD_EVENTS;
+        self.seconds = if flood && over == 1 { self.seconds + 1 } else { 0 };
+        (self.since, self.events) = (Some(now), 0);
     }
 }
 
-type Bells = Arc<Mutex<HashMap<PathBuf, Arc<Bell>>>>;
+type Notifiers = Arc<Mutex<HashMap<PathBuf, Arc<LetterNotifier>>>>;
 
-/// One watcher for all runs: a user has few instances of inotify (128 by default).
+/// One watcher for all runs: a user may have few instances of inotify (128 by default).
 #[derive(Debug)]
-pub(super) struct Watch {
-    bells: Bells,
-    orders: mpsc::Sender<Order>,
+pub(super) struct Watcher {
+    notifiers: Notifiers,
+    changes: mpsc::Sender<WatchChange>,
 }
 
 #[derive(Debug)]
-enum Order {
-    Listen(PathBuf, Arc<Bell>),
-    Leave(PathBuf),
+enum WatchChange {
+    Add(PathBuf, Arc<LetterNotifier>),
+    Remove(PathBuf),
 }
 
-impl Watch {
+impl Watcher {
     pub(super) fn new() -> notify::Result<Self> {
-        let bells: Bells = Arc::default();
-        let ring = Arc::clone(&bells);
-        let watcher = notify::recommended_watcher(move |event| on_event(&ring, event))?;
-        let (orders, taken) = mpsc::channel();
+        let notifiers: Notifiers = Arc::default();
+        let shared = Arc::clone(&notifiers);
+        let watcher = notify::recommended_watcher(move |event| on_event(&shared, event))?;
+        let (changes, received) = mpsc::channel();
         std::thread::Builder::new()
             .name("watch".into())
-            .spawn(move || obey(watcher, &taken))
+            .spawn(move || apply_changes(watcher, &received))
             .map_err(notify::Error::io)?;
-        Ok(Self { bells, orders })
+        Ok(Self { notifiers, changes })
     }
 
-    /// Rings `bell` for what comes into `dir`, once the watcher has heard of it.
-    pub(super) fn listen(&self, dir: PathBuf, bell: &Arc<Bell>) {
-        bell.heard.store(false, Ordering::Relaxed);
-        lock(&self.bells).insert(dir.clone(), Arc::clone(bell));
-        // The thread lives as long as its orders can come.
-        let _ = self.orders.send(Order::Listen(dir, Arc::clone(bell)));
+    /// Notifies `notifier` of files that come into `dir`, as soon as the thread has added the watch.
+    pub(super) fn watch(&self, dir: PathBuf, notifier: &Arc<LetterNotifier>) {
+        notifier.watched.store(false, Ordering::Relaxed);
+        lock(&self.notifiers).insert(dir.clone(), Arc::clone(notifier));
+        // The thread ends when this sender is dropped, so it receives.
+        let _ = self.changes.send(WatchChange::Add(dir, Arc::clone(notifier)));
     }
 
-    pub(super) fn leave(&self, dir: PathBuf) {
-        lock(&self.bells).remove(&dir);
-        let _ = self.orders.send(Order::Leave(dir));
+    pub(super) fn unwatch(&self, dir: PathBuf) {
+        lock(&self.notifiers).remove(&dir);
+        let _ = self.changes.send(WatchChange::Remove(dir));
     }
 }
 
-fn obey(mut watcher: RecommendedWatcher, orders: &mpsc::Receiver<Order>) {
-    while let Ok(order) = orders.recv() {
-        match order {
-            Order::Listen(dir, bell) => match watcher.watch(&dir, RecursiveMode::NonRecursive) {
+fn apply_changes(mut watcher: RecommendedWatcher, changes: &mpsc::Receiver<WatchChange>) {
+    while let Ok(change) = changes.recv() {
+        match change {
+            WatchChange::Add(dir, notifier) => match watcher.watch(&dir, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    bell.heard.store(true, Ordering::Relaxed);
-                    // What came before it was heard is not said again.
-                    bell.ring();
+                    notifier.watched.store(true, Ordering::Relaxed);
+                    // The kernel does not report files that came before the watch.
+                    notifier.notify();
                 }
                 Err(e) => tracing::warn!(
                     code = "mailbox.watch",
@@ -146,38 +152,38 @@ fn obey(mut watcher: RecommendedWatcher, orders: &mpsc::Receiver<Order>) {
                     dir.display()
                 ),
             },
-            // A directory that is gone already is not watched any more either.
-            Order::Leave(dir) => drop(watcher.unwatch(&dir)),
+            // It fails for a directory that is gone, which is not watched any more either.
+            WatchChange::Remove(dir) => drop(watcher.unwatch(&dir)),
         }
     }
 }
 
-/// What the watcher calls on its own thread.
-fn on_event(bells: &Bells, event: notify::Result<notify::Event>) {
-    let bells = lock(bells);
+/// The watcher calls it on its own thread.
+fn on_event(notifiers: &Notifiers, event: notify::Result<notify::Event>) {
+    let notifiers = lock(notifiers);
     match event {
-        // The queue overflowed (inotify(7), IN_Q_OVERFLOW): any directory may hold something unseen.
-        Ok(event) if event.need_rescan() => bells.values().for_each(|bell| bell.ring()),
+        // The queue overflowed (inotify(7), IN_Q_OVERFLOW): any directory may hold an unreported letter.
+        Ok(event) if event.need_rescan() => notifiers.values().for_each(|notifier| notifier.notify()),
         Ok(event) => {
             for path in &event.paths {
-                let inside = path.parent().and_then(|dir| bells.get(dir));
-                let Some(bell) = inside.or_else(|| bells.get(path)) else { continue };
-                lock(&bell.noise).count(Instant::now());
-                if inside.is_some() && brings(event.kind) {
-                    bell.ring();
+                let inside = path.parent().and_then(|dir| notifiers.get(dir));
+                let Some(notifier) = inside.or_else(|| notifiers.get(path)) else { continue };
+                lock(&notifier.flood).count(Instant::now());
+                if inside.is_some() && may_bring_a_letter(event.kind) {
+                    notifier.notify();
                 }
             }
         }
         Err(e) => {
             tracing::warn!(code = "mailbox.watch", "the watcher reports: {e}");
-            bells.values().for_each(|bell| bell.ring());
+            notifiers.values().for_each(|notifier| notifier.notify());
         }
     }
 }
 
-/// Whether a letter can have come by it. Opening is none of these: the host's own look into a directory that a box has
-/// made beside its letters is an opening, and would be the reason for the next look, without end.
-fn brings(kind: EventKind) -> bool {
+/// Whether a letter can come with this event. An open is none: when the host lists a directory that a box made beside
+/// its letters it opens it, and each listing would cause the next one.
+fn may_bring_a_letter(kind: EventKind) -> bool {
     match kind {
         EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_)) => true,
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
@@ -188,19 +194,19 @@ fn brings(kind: EventKind) -> bool {
 
 /// How long a run waits after a pass.
 #[derive(Debug)]
-pub(super) struct Rest {
+pub(super) struct Pause {
     until: Instant,
 }
 
-impl Rest {
+impl Pause {
     pub(super) fn none() -> Self {
         Self { until: Instant::now() }
     }
 
-    /// After a pass that took nothing and began at `began`.
+    /// After a pass without a letter that began at `began`.
     pub(super) fn after(began: Instant) -> Self {
         let now = Instant::now();
-        Self { until: now + ((now - began) * REST).min(REST_MAX) }
+        Self { until: now + ((now - began) * PAUSE_FACTOR).min(PAUSE_MAX) }
     }
 
     pub(super) async fn over(&self) {
@@ -213,19 +219,19 @@ mod tests {
     use super::*;
 
     fn after(seconds: &[u32]) -> bool {
-        let (mut noise, began) = (Noise::default(), Instant::now());
-        for (second, notices) in (0..).zip(seconds) {
-            (0..*notices).for_each(|_| noise.count(began + Duration::from_millis(second * 1_000)));
+        let (mut flood, began) = (FloodMeter::default(), Instant::now());
+        for (second, events) in (0..).zip(seconds) {
+            (0..*events).for_each(|_| flood.count(began + Duration::from_millis(second * 1_000)));
         }
-        noise.lasts(began + Duration::from_millis(1_000 * seconds.len() as u64))
+        flood.lasts(began + Duration::from_millis(1_000 * seconds.len() as u64))
     }
 
     #[test]
-    fn a_burst_is_an_accident_and_noise_that_lasts_is_none() {
+    fn a_burst_is_an_accident_and_a_lasting_flood_is_none() {
         assert!(!after(&[60_000]));
         assert!(!after(&[60_000, 10, 60_000, 60_000]), "a pause");
         assert!(after(&[10, 21_000, 21_000, 21_000]));
         assert!(!after(&[6_000; 20]), "letters as fast as they are taken");
-        assert!(!after(&[60_000, 60_000, 0, 60_000, 60_000]), "a second without a word is a pause, too");
+        assert!(!after(&[60_000, 60_000, 0, 60_000, 60_000]), "a second without an event is a pause, too");
     }
 }

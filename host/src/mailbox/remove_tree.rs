@@ -1,17 +1,17 @@
-//! Removing a tree that a box has made: its depth and its breadth were the box's choice.
+//! Removes a tree that a box made: the box chose its depth and its breadth.
 
 use std::io;
 use std::path::Path;
 
 use ipc_schema::untrusted_fs::UntrustedDir;
 
-/// A tree larger than this is left for the operator: the letter budget is far below.
+/// A larger tree is left to the operator. The letter budget is far below.
 const ENTRIES: u64 = 1_000_000;
 
-/// Removes the tree at `dir`, which lies in a folder of the host's; one that is gone is no error.
+/// Removes the tree at `dir`, whose parent is the host's. One that is gone is no error.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
-    super::tmpfs_mount::uncover(&dir.join(ipc_schema::directory_layout::FROM_AGENT));
+    super::tmpfs_mount::unmount_at(&dir.join(ipc_schema::directory_layout::FROM_AGENT));
     match UntrustedDir::open(parent).and_then(|parent| parent.remove_tree(name, ENTRIES)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,

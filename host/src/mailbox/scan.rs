@@ -1,4 +1,4 @@
-//! One pass over what a box has written.
+//! One pass over the files that a box wrote.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -9,89 +9,84 @@ use ipc_schema::directory_layout::{self, FROM_AGENT, FileName, letter_name};
 use ipc_schema::untrusted_fs::UntrustedDir;
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode, sha256_hex};
 
-use super::notifier::Rest;
-use super::tmpfs_mount::{self, Cover, Uncovered};
-use super::{Limited, RunBox, go_without, lock};
+use super::notifier::Pause;
+use super::tmpfs_mount::{self, NoTmpfs, TmpfsMount};
+use super::{RunBox, TmpfsUse, go_without, lock};
 use crate::domain::limits::Budget;
 use crate::text;
 
-/// At most this many letters are taken in one pass, so that runs take turns.
+/// One pass takes at most this many letters, so that runs take turns.
 const PASS_LETTERS: usize = 64;
-/// At most this many bytes.
+/// One pass reads at most this many bytes.
 const PASS_BYTES: u64 = 1 << 20;
-/// A number may be this far ahead of the next one: as many as the directory may hold names.
+/// A number may be this far ahead of the next one: as far as the directory may hold names.
 const FAR_AHEAD: u64 = 4096;
-/// A missing number is passed over after this many whole scans that did not find it.
+/// A missing number is skipped after this many scans that did not find it.
 const GAP_SCANS: u32 = 2;
 
-/// A letter that was read safely. Identity is the directory it was read from.
+/// A letter that was read safely. The directory says which run it is from.
 #[derive(Debug, Clone)]
-pub struct Stamped {
-    /// The letter.
+pub struct ReceivedLetter {
     pub letter: FromAgentLetter,
-    /// Its file name.
     pub name: String,
-    /// Its bytes, as they were read once.
+    /// Its bytes. The host reads a file once only.
     pub bytes: Vec<u8>,
-    /// SHA-256 of them, hex.
+    /// Of the bytes, in hex.
     pub sha256: String,
 }
 
-/// Something in the directory that is no letter.
+/// A file in the directory that the host refuses.
 #[derive(Debug, Clone)]
-pub struct Refused {
-    /// Its number, when the name has one: it is used up.
+pub struct RefusedFile {
+    /// The number in its name, if it has one. It is used up.
     pub n: Option<u64>,
-    /// The name.
     pub name: OsString,
-    /// Why.
     pub refusal: Refusal,
-    /// How much of it was read, in bytes.
+    /// How many bytes were read.
     pub bytes: u64,
 }
 
-impl Refused {
-    /// Something that was not read.
+impl RefusedFile {
+    /// A file that was not read.
     pub fn unread(n: Option<u64>, name: OsString, refusal: Refusal) -> Self {
         Self { n, name, refusal, bytes: 0 }
     }
 }
 
-/// What one pass found.
+/// The result of one pass.
 #[derive(Debug, Default)]
 pub struct Pass {
     /// Letters, in number order.
-    pub letters: Vec<Stamped>,
-    /// Everything that was refused.
-    pub refused: Vec<Refused>,
-    /// Whether there is more to take at once.
+    pub letters: Vec<ReceivedLetter>,
+    pub refused: Vec<RefusedFile>,
+    /// Whether there are more letters to take at once.
     pub more: bool,
-    /// The directory holds more names or bytes than a run may leave.
+    /// How the box broke the limits of its directory.
     pub flood: Option<String>,
 }
 
 impl RunBox {
-    /// Takes what is there: letters in number order, as many as one pass may. The caller stores each and then calls
-    /// [`RunBox::done`]; a letter that was not done is found again by [`RunBox::rewind`].
+    /// Reads letters in number order, as many as one pass may. The caller stores each and then calls [`RunBox::done`].
+    /// After [`RunBox::rewind`] a later pass finds a letter again that could not be stored.
     ///
     /// # Errors
     /// When the directory cannot be listed.
     pub fn pass(&mut self) -> std::io::Result<Pass> {
         failpoint!("mailbox.list.before", |e| e);
-        self.look_beneath();
-        if self.bell.is_noise() {
+        self.check_tmpfs();
+        if self.notifier.is_flooded() {
             let flood =
                 Some(format!("changed files in {FROM_AGENT} many thousand times a second, without end"));
             return Ok(Pass { flood, ..Pass::default() });
         }
         let began = Instant::now();
-        let pass = self.look();
+        let pass = self.scan();
         let took = pass.as_ref().is_ok_and(|pass| !pass.letters.is_empty());
-        self.rest = if took { Rest::none() } else { Rest::after(began) };
+        self.pause = if took { Pause::none() } else { Pause::after(began) };
         pass
     }
 
-    fn look(&mut self) -> std::io::Result<Pass> {
+    fn scan(&mut self) -> std::io::Result<Pass> {
         let mut pass = Pass::default();
         let Budget { bytes, names } = self.budget;
         let used = self.from.usage(names)?;
@@ -108,27 +103,27 @@ impl RunBox {
             return Ok(pass);
         }
         if used.unread > 0 {
-            // What a host without root may not look into could hold anything.
+            // A folder that a host without root cannot list could hold anything.
             pass.flood = Some(format!("made folders in {FROM_AGENT} that the host may not look into"));
             return Ok(pass);
         }
         let limit = usize::try_from(names).unwrap_or(usize::MAX);
         let listing = self.from.names(limit)?;
-        // A directory that is not empty stays, and so does what a host without root may not remove: it was told and
-        // counted once, and goes on counting against the budget.
-        if !self.stuck.is_empty() {
-            self.stuck.retain(|name| listing.names.contains(name));
+        // A directory that is not empty stays, and so does a file that a host without root may not remove. It was
+        // refused and counted once, and still counts against the budget.
+        if !self.not_removable.is_empty() {
+            self.not_removable.retain(|name| listing.names.contains(name));
         }
         let mut numbers: Vec<(u64, String)> = Vec::new();
-        for name in listing.names.into_iter().filter(|name| !self.stuck.contains(name)) {
+        for name in listing.names.into_iter().filter(|name| !self.not_removable.contains(name)) {
             match directory_layout::parse_name(name.as_bytes()) {
                 Ok(FileName::Letter { n, kind }) => numbers.push((n, kind.to_owned())),
                 Ok(FileName::Partial) => {}
                 Ok(FileName::Close) => {
                     let why = "only the host writes _close";
-                    pass.refused.push(Refused::unread(None, name, Refusal::new(RefusalCode::Name, why)));
+                    pass.refused.push(RefusedFile::unread(None, name, Refusal::new(RefusalCode::Name, why)));
                 }
-                Err(refusal) => pass.refused.push(Refused::unread(None, name, refusal)),
+                Err(refusal) => pass.refused.push(RefusedFile::unread(None, name, refusal)),
             }
         }
         numbers.sort();
@@ -136,20 +131,20 @@ impl RunBox {
         Ok(pass)
     }
 
-    /// Finds out, once, whether the box sees the memory filesystem that lies over its directory.
-    fn look_beneath(&mut self) {
-        if self.cover.as_ref().is_some_and(Cover::missed) {
-            self.cover = None;
-            go_without(&self.limits, Uncovered::NotSeen);
-            self.watch.leave(self.from_path.clone());
-            tmpfs_mount::uncover(&self.from_path);
+    /// Gives the tmpfs up when the box writes beneath it.
+    fn check_tmpfs(&mut self) {
+        if self.tmpfs.as_ref().is_some_and(TmpfsMount::is_bypassed) {
+            self.tmpfs = None;
+            go_without(&self.tmpfs_use, NoTmpfs::NotSeen);
+            self.watcher.unwatch(self.from_path.clone());
+            tmpfs_mount::unmount_at(&self.from_path);
             match UntrustedDir::open(&self.from_path) {
                 Ok(from) => self.from = from,
                 Err(e) => {
                     tracing::error!(run = %self.run, code = "ipc.io", "its letters cannot be reached: {e}")
                 }
             }
-            self.watch.listen(self.from_path.clone(), &self.bell);
+            self.watcher.watch(self.from_path.clone(), &self.notifier);
         }
     }
 
@@ -157,29 +152,29 @@ impl RunBox {
         let mut bytes_taken = 0;
         for (n, kind) in numbers {
             let name = letter_name(n, &kind);
-            // What was used before counts too: a number can be written again and again, and each time it is read.
+            // Used numbers count too: a box can write a number again and again, and the host reads it each time.
             if pass.letters.len() + pass.refused.len() >= PASS_LETTERS || bytes_taken >= PASS_BYTES {
                 pass.more = true;
                 return;
             }
             if n < self.next {
-                // A number that was used: the letter of a pass that died before its unlink, or a replay. The store
-                // knows which; it is asked, whatever the bytes are.
+                // A used number: the letter of a host that died before the unlink, or a replay. The store decides
+                // which, whatever the bytes are.
                 bytes_taken += self.read_one(n, &kind, name, pass).bytes();
                 continue;
             }
             if n > self.next {
                 if n - self.next > FAR_AHEAD {
-                    // No runner counts like that; passing over so many numbers would cost it all its own.
+                    // No runner counts like that, and to skip so many numbers would lose its own letters.
                     let why = format!("number {n} is far beyond {}", self.next);
                     let refusal = Refusal::new(RefusalCode::Envelope, why);
-                    pass.refused.push(Refused::unread(None, name.into(), refusal));
+                    pass.refused.push(RefusedFile::unread(None, name.into(), refusal));
                     continue;
                 }
                 self.gap += 1;
                 if self.gap <= GAP_SCANS {
-                    // A file can be missed by one listing that raced with its rename (readdir(3)). The next scan
-                    // comes by the clock or with the next letter.
+                    // A listing that races with a rename can miss a file (readdir(3)). The next scan comes after the
+                    // period or with the next letter.
                     return;
                 }
                 tracing::warn!(run = %self.run, code = "ipc.gap", "letters {} to {} never came", self.next, n - 1);
@@ -196,13 +191,13 @@ impl RunBox {
 
     fn read_one(&mut self, n: u64, kind: &str, name: String, pass: &mut Pass) -> Read {
         let refuse = |pass: &mut Pass, refusal: Refusal, bytes: u64| {
-            pass.refused.push(Refused { n: Some(n), name: name.clone().into(), refusal, bytes });
+            pass.refused.push(RefusedFile { n: Some(n), name: name.clone().into(), refusal, bytes });
             Read::Used(bytes)
         };
         failpoint!("mailbox.read.before");
         let bytes = match self.from.read(Path::new(&name), self.uid, LETTER_MAX_BYTES) {
             Ok(bytes) => bytes,
-            // Gone: renamed away between listing and reading; Io: the host's own trouble. Both are looked at again.
+            // Gone: renamed between listing and reading. Io: the host's own trouble. The next pass reads both again.
             Err(r) if matches!(r.code, RefusalCode::Gone | RefusalCode::Io) => {
                 tracing::debug!(run = %self.run, code = r.code.as_str(), "{r}");
                 return Read::NotNow;
@@ -213,12 +208,12 @@ impl RunBox {
         let parsed = FromAgentLetter::parse(&bytes).and_then(|letter| self.same_as_its_name(letter, n, kind));
         match parsed {
             Ok(letter) => {
-                // It came through what lies over the directory.
-                if self.cover.take().is_some() {
-                    *lock(&self.limits) = Limited::Proved;
+                // The box wrote it into the tmpfs.
+                if self.tmpfs.take().is_some() {
+                    *lock(&self.tmpfs_use) = TmpfsUse::Works;
                 }
                 let sha256 = sha256_hex(&bytes);
-                pass.letters.push(Stamped { letter, name, bytes, sha256 });
+                pass.letters.push(ReceivedLetter { letter, name, bytes, sha256 });
                 Read::Used(read)
             }
             Err(refusal) => {
@@ -244,37 +239,38 @@ impl RunBox {
         Ok(letter)
     }
 
-    /// Keeps a copy of a letter that was taken.
-    pub fn keep(&self, stamped: &Stamped) {
+    /// Copies a letter that was taken into the archive.
+    pub fn keep(&self, received: &ReceivedLetter) {
         failpoint!("mailbox.keep.before");
-        self.archive.keep_first(FROM_AGENT, &stamped.name, &stamped.bytes);
+        self.archive.keep_first(FROM_AGENT, &received.name, &received.bytes);
     }
 
-    /// Keeps a copy of a letter that was read and then refused.
-    pub fn reject(&self, stamped: &Stamped) {
-        self.archive.reject(&stamped.name, &stamped.bytes);
+    /// Copies a letter that was read and then refused into the archive.
+    pub fn reject(&self, received: &ReceivedLetter) {
+        self.archive.reject(&received.name, &received.bytes);
     }
 
-    /// Removes a name whose fate is stored.
+    /// Removes a file whose outcome is stored.
     pub fn done(&mut self, name: &OsStr) {
         failpoint!("mailbox.unlink.before");
         if let Err(e) = self.from.unlink(name) {
             let shown = ipc_schema::refusal::quote(&name.to_string_lossy(), 80);
             tracing::debug!(run = %self.run, code = "ipc.unlink", "{shown} stays: {e}");
-            self.stuck.insert(name.to_owned());
+            self.not_removable.insert(name.to_owned());
         }
         failpoint!("mailbox.unlink.after");
     }
 
-    /// Takes letters from `n` on again: their fate could not be stored.
+    /// Reads letters from `n` on again, because their outcome could not be stored.
     pub fn rewind(&mut self, n: u64) {
         self.next = self.next.min(n);
     }
 }
 
 enum Read {
-    /// Its number is used, for a letter or for what is none; so many bytes of it were read.
+    /// The number is used up, by a letter or a refused file of which so many bytes were read.
     Used(u64),
+    /// The next pass reads it again.
     NotNow,
 }
 
@@ -301,7 +297,7 @@ mod tests {
     const BUDGET: Budget = Budget { bytes: 16 << 20, names: 4096 };
     const RUN: &str = "019ab000-0000-7000-8000-000000000001";
 
-    struct Wall {
+    struct Fixture {
         _dir: tempfile::TempDir,
         from: PathBuf,
         rejected: PathBuf,
@@ -309,7 +305,7 @@ mod tests {
         _mailbox: Mailbox,
     }
 
-    fn wall() -> Wall {
+    fn fixture() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let me = std::fs::metadata(dir.path()).unwrap();
         let mailbox = Mailbox::new(me.gid()).unwrap();
@@ -317,7 +313,7 @@ mod tests {
         let run =
             mailbox.open(&dir.path().join("ipc"), RUN.parse().unwrap(), me.uid(), BUDGET, archive).unwrap();
         let (from, rejected) = (dir.path().join("ipc/from-agent"), dir.path().join("letters/rejected"));
-        Wall { _dir: dir, from, rejected, run, _mailbox: mailbox }
+        Fixture { _dir: dir, from, rejected, run, _mailbox: mailbox }
     }
 
     fn letter(n: u64, text: &str) -> (String, Vec<u8>) {
@@ -333,7 +329,7 @@ mod tests {
         (letter.file_name(), letter.to_bytes().unwrap())
     }
 
-    impl Wall {
+    impl Fixture {
         fn put(&self, n: u64) {
             let (name, bytes) = letter(n, "hi");
             std::fs::write(self.from.join(name), bytes).unwrap();
@@ -352,7 +348,7 @@ mod tests {
 
     #[test]
     fn letters_come_in_number_order_whatever_the_listing_says() {
-        let mut w = wall();
+        let mut w = fixture();
         for n in [3, 1, 2] {
             w.put(n);
         }
@@ -363,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_gap_waits_two_scans_and_is_then_passed_over() {
-        let mut w = wall();
+        let mut w = fixture();
         w.put(2);
         assert_eq!(w.numbers(), [0u64; 0]);
         w.put(1);
@@ -375,7 +371,7 @@ mod tests {
 
     #[test]
     fn one_pass_takes_no_more_than_its_share() {
-        let mut w = wall();
+        let mut w = fixture();
         for n in 1..=100 {
             w.put(n);
         }
@@ -388,7 +384,7 @@ mod tests {
 
     #[test]
     fn a26_numbers_that_were_used_are_read_in_shares_too() {
-        let mut w = wall();
+        let mut w = fixture();
         w.put(1);
         assert_eq!(w.numbers(), [1]);
         for kind in 'a'..='z' {
@@ -402,7 +398,7 @@ mod tests {
 
     #[test]
     fn a18_a_flood_is_counted_not_listed() {
-        let mut w = wall();
+        let mut w = fixture();
         for i in 0..30 {
             std::fs::write(w.from.join(format!("junk{i}")), b"").unwrap();
         }
@@ -421,7 +417,7 @@ mod tests {
 
     #[test]
     fn a24_a34_what_is_no_letter_is_refused_and_uses_up_its_number() {
-        let mut w = wall();
+        let mut w = fixture();
         std::fs::write(w.from.join("0000000001-message.json"), b"{ torn").unwrap();
         std::fs::write(w.from.join("evil\n.json"), b"").unwrap();
         std::fs::write(w.from.join("_close"), b"").unwrap();
@@ -437,7 +433,7 @@ mod tests {
 
     #[tokio::test]
     async fn a18_the_hosts_own_look_into_a_directory_is_no_reason_to_look_again() {
-        let mut w = wall();
+        let mut w = fixture();
         std::fs::create_dir_all(w.from.join("deep/deeper")).unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         w.run.rung(Duration::ZERO).await;
@@ -452,7 +448,7 @@ mod tests {
 
     #[test]
     fn a30_what_cannot_be_removed_is_refused_once() {
-        let mut w = wall();
+        let mut w = fixture();
         std::fs::create_dir_all(w.from.join("0000000001-message.json/deep")).unwrap();
         w.put(2);
         let pass = w.run.pass().unwrap();
@@ -467,7 +463,7 @@ mod tests {
 
     #[test]
     fn a27_a_letter_of_another_run_is_refused() {
-        let mut w = wall();
+        let mut w = fixture();
         let (name, bytes) = letter(1, "hi");
         let forged = String::from_utf8(bytes).unwrap().replace("000000000001", "000000000002");
         std::fs::write(w.from.join(name), forged).unwrap();
@@ -476,13 +472,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_bell_rings_when_a_letter_is_renamed_into_place() {
-        let w = wall();
+    async fn the_run_is_notified_when_a_letter_is_renamed_into_place() {
+        let w = fixture();
         let (name, bytes) = letter(1, "hi");
         let part = w.from.join(".x.part");
         std::fs::write(&part, bytes).unwrap();
         std::fs::rename(part, w.from.join(name)).unwrap();
-        // The period would be an hour: only the bell can end this wait in time.
+        // The period is an hour: only a notification ends this wait in time.
         tokio::time::timeout(Duration::from_secs(10), w.run.rung(Duration::from_secs(3600))).await.unwrap();
     }
 }

@@ -1,15 +1,15 @@
-//! A small memory filesystem over a run's from-agent directory, where this host may mount one.
+//! Mounts a small tmpfs over a run's from-agent directory, if this host may mount.
 //!
-//! It is the kernel's own limit on bytes and names: a box that writes without end gets ENOSPC, the host's disk is not
-//! touched, and what the box leaves goes with the mount, however deep or locked it is. It is larger than the budget,
-//! so that a box over its budget is found and ended with a reason before its letters fail without one.
+//! The kernel then limits bytes and names: a box that writes without end gets ENOSPC, the host's disk stays free, and
+//! unmounting removes everything, however deep or locked it is. The tmpfs is larger than the budget, so that the host
+//! ends a box over its budget with a reason before its letters fail without one.
 //!
-//! A host in a mount namespace of its own mounts where no engine sees it. The box then writes beneath the cover, into
-//! the directory itself: [`Cover::missed`] finds that with the first letter, and the mailbox goes without from then on.
+//! The engine does not see the mount of a host in another mount namespace. The box then writes into the directory
+//! beneath: [`TmpfsMount::is_bypassed`] notices that with the first letter, and from then on the mailbox mounts none.
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "the run's folder and its cover: whether they are the same filesystem"
+    reason = "the run's folder and its tmpfs: whether they are the same filesystem"
 )]
 
 use std::ffi::CString;
@@ -23,18 +23,18 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::domain::limits::Budget;
 
-/// Why letters lie on the host's disk, held to their budget only by being looked at.
+/// Why a letter directory has no tmpfs, so that only the host's counting limits it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Uncovered {
-    /// It was not asked for.
+pub enum NoTmpfs {
+    /// Nobody asked for it.
     Off,
     /// mount(2) refused.
     NotAllowed(String),
-    /// The engine lives in another mount namespace.
+    /// The engine is in another mount namespace.
     NotSeen,
 }
 
-impl fmt::Display for Uncovered {
+impl fmt::Display for NoTmpfs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Off => f.write_str("no limit was asked for"),
@@ -44,14 +44,14 @@ impl fmt::Display for Uncovered {
     }
 }
 
-/// The directory beneath a mount, held from before it was covered.
+/// A mounted tmpfs.
 #[derive(Debug)]
-pub(super) struct Cover {
+pub(super) struct TmpfsMount {
+    /// The directory beneath it, opened before the mount.
     beneath: UntrustedDir,
 }
 
-impl Cover {
-    /// Covers `dir`.
+impl TmpfsMount {
     pub(super) fn over(dir: &Path, gid: u32, budget: Budget) -> io::Result<Self> {
         let beneath = UntrustedDir::open(dir)?;
         // A quarter beyond the budget, and at least room for one letter and its draft.
@@ -64,23 +64,23 @@ impl Cover {
         Ok(Self { beneath })
     }
 
-    /// Whether somebody writes beneath it.
-    pub(super) fn missed(&self) -> bool {
+    /// Whether somebody writes into the directory beneath it.
+    pub(super) fn is_bypassed(&self) -> bool {
         self.beneath.names(1).is_ok_and(|seen| !seen.names.is_empty())
     }
 }
 
-/// Takes a cover away, with all that lies in it. A directory without one stays as it is.
-pub(super) fn uncover(dir: &Path) {
-    // Detached: a handle on it, such as a watch's, does not keep it in its place.
+/// Unmounts the tmpfs at `dir`, with everything in it. A directory without one stays as it is.
+pub(super) fn unmount_at(dir: &Path) {
+    // DETACH: an open handle, such as the watcher's, does not keep it mounted.
     match unmount(dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT | Errno::PERM) => {}
         Err(e) => tracing::warn!(code = "mailbox.cover", "{} stays mounted: {e}", dir.display()),
     }
 }
 
-/// Whether the kernel limits what a box leaves in `from-agent`.
-pub fn is_covered(from: &Path) -> bool {
+/// Whether a tmpfs is mounted at `from`, so that the kernel limits what a box leaves there.
+pub fn has_tmpfs(from: &Path) -> bool {
     /// tmpfs (statfs(2)).
     const TMPFS: i64 = 0x0102_1994;
     let below = |path: &Path| rustix::fs::stat(path).map(|s| s.st_dev).ok();
@@ -96,12 +96,12 @@ mod tests {
 
     const SMALL: Budget = Budget { bytes: 1 << 20, names: 64 };
 
-    /// Tests of the mount itself need to be root; who is not has nothing to cover with.
-    fn covered() -> Option<(tempfile::TempDir, Cover)> {
+    /// Only root may mount. Without root there is nothing to test.
+    fn mounted() -> Option<(tempfile::TempDir, TmpfsMount)> {
         let dir = tempfile::tempdir().unwrap();
         let gid = fs::metadata(dir.path()).unwrap().gid();
-        match Cover::over(dir.path(), gid, SMALL) {
-            Ok(cover) => Some((dir, cover)),
+        match TmpfsMount::over(dir.path(), gid, SMALL) {
+            Ok(mount) => Some((dir, mount)),
             Err(e) => {
                 assert!(!rustix::process::geteuid().is_root(), "root may mount: {e}");
                 None
@@ -111,24 +111,24 @@ mod tests {
 
     #[test]
     fn a17_a18_the_kernel_itself_stops_a_flood() {
-        let Some((dir, cover)) = covered() else { return };
+        let Some((dir, mount)) = mounted() else { return };
         let full = fs::write(dir.path().join("big"), vec![1u8; 4 << 20]).unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::StorageFull);
         fs::remove_file(dir.path().join("big")).unwrap();
         let made = (0..200).take_while(|n| fs::write(dir.path().join(n.to_string()), b"").is_ok()).count();
         assert!((64..100).contains(&made), "{made} names");
-        assert!(!cover.missed() && is_covered(dir.path()));
-        uncover(dir.path());
-        assert!(!is_covered(dir.path()));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it is gone with all that was in it");
-        uncover(dir.path());
+        assert!(!mount.is_bypassed() && has_tmpfs(dir.path()));
+        unmount_at(dir.path());
+        assert!(!has_tmpfs(dir.path()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it is gone with everything in it");
+        unmount_at(dir.path());
     }
 
     #[test]
-    fn who_does_not_see_the_cover_is_found_beneath_it() {
-        let Some((dir, cover)) = covered() else { return };
-        uncover(dir.path());
+    fn a_box_that_does_not_see_the_tmpfs_is_noticed() {
+        let Some((dir, mount)) = mounted() else { return };
+        unmount_at(dir.path());
         fs::write(dir.path().join("0000000001-ready.json"), b"{}").unwrap();
-        assert!(cover.missed());
+        assert!(mount.is_bypassed());
     }
 }

@@ -21,7 +21,7 @@ const TENSE: Duration = Duration::from_secs(2);
 const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// What was last known of the disk.
-pub struct Watch {
+pub(super) struct Watch {
     pressure: DiskPressure,
     trouble: watch::Receiver<StoreFaults>,
     met: StoreFaults,
@@ -32,7 +32,7 @@ pub struct Watch {
 
 impl Watch {
     /// Looks for the first time, before anything is taken in.
-    pub fn begin(services: &Services) -> Self {
+    pub(super) fn begin(services: &Services) -> Self {
         let trouble = services.store.faults();
         let met = StoreFaults::default();
         let mut watch =
@@ -43,6 +43,7 @@ impl Watch {
 
     pub(super) async fn run(mut self, services: &Services, stop: &CancellationToken) {
         loop {
+            failpoint!("maintenance.disk.look");
             self.look(services, true);
             self.tell(services).await;
             let pause = if self.pressure == DiskPressure::Fine { CALM } else { TENSE };

@@ -1,5 +1,5 @@
-//! What the host does by the clock: it watches the disk and the time, and by night makes a copy and clears away what
-//! has been kept long enough.
+//! What the host does by the clock: it watches the disk and the time, and by night it copies the database and removes
+//! what has been kept long enough. `daemon` spawns it.
 
 mod disk_watch;
 mod nightly;
@@ -14,11 +14,22 @@ use crate::domain::outbound::OutgoingText;
 use crate::services::Services;
 use crate::store::StoreError;
 
-pub use disk_watch::Watch;
+use disk_watch::Watch;
 
-/// Runs until the host drains.
-pub async fn run(services: Arc<Services>, watch: Watch, stop: CancellationToken) {
-    tokio::join!(watch.run(&services, &stop), nightly::run(&services, &stop));
+/// Looks at the disk, before anything is taken in, and spawns the workers, which run until the host drains.
+pub fn spawn(services: &Arc<Services>, stop: &CancellationToken) {
+    let mut first = Some(Watch::begin(services));
+    let (own, until) = (Arc::clone(services), stop.clone());
+    drop(services.workers.keep("the disk watch", move || {
+        let watch = first.take().unwrap_or_else(|| Watch::begin(&own));
+        let (services, stop) = (Arc::clone(&own), until.clone());
+        async move { watch.run(&services, &stop).await }
+    }));
+    let (own, until) = (Arc::clone(services), stop.clone());
+    drop(services.workers.keep("the nightly work", move || {
+        let (services, stop) = (Arc::clone(&own), until.clone());
+        async move { nightly::run(&services, &stop).await }
+    }));
 }
 
 /// Says something about the whole host where its owner reads: in the chats of `main` on platforms, and on the terminal
@@ -27,8 +38,8 @@ async fn tell_owner(services: &Services, word: &str, text: &str) -> Result<(), S
     let chats = services.store.chats().await?;
     let of_main: Vec<ChatId> =
         chats.into_iter().filter(|(_, group, _)| group.is_main()).map(|(chat, _, _)| chat).collect();
-    let on_platforms = of_main.iter().any(|chat| !is_terminal(chat));
-    for chat in of_main.iter().filter(|chat| !(on_platforms && is_terminal(chat))) {
+    let on_platforms = of_main.iter().any(|chat| !is_local(services, chat));
+    for chat in of_main.iter().filter(|chat| !(on_platforms && is_local(services, chat))) {
         let outgoing = OutgoingText::notice(chat, word, text.to_owned());
         services.store.say(None, outgoing, services.clock.wall()).await?;
     }
@@ -36,6 +47,7 @@ async fn tell_owner(services: &Services, word: &str, text: &str) -> Result<(), S
     Ok(())
 }
 
-fn is_terminal(chat: &ChatId) -> bool {
-    chat.channel() == crate::domain::ChannelName::Terminal
+/// Whether the chat is on a channel that only the host's own user can open.
+fn is_local(services: &Services, chat: &ChatId) -> bool {
+    services.channels.of(chat).is_some_and(|channel| channel.local_owner().is_some())
 }

@@ -29,6 +29,7 @@ pub(super) async fn run(services: &Services, stop: &CancellationToken) {
     let (mut follower, mut clear_at) = (Follower::default(), HOUR);
     let mut cleared = None;
     loop {
+        failpoint!("maintenance.nightly.look");
         let now = services.clock.now();
         if let Some(stepped) = services.clock.check(&mut follower) {
             follow(services, stepped).await;

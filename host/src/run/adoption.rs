@@ -1,80 +1,77 @@
-//! A box that an earlier host left: this host's wall around it first, then what it wrote meanwhile, and only then a
-//! look at the box itself.
+//! A box that an earlier host left. This host first opens its mailbox and its gateway, then takes what the box wrote
+//! meanwhile, and only then asks the engine about the box. `supervisor` calls it when the host starts.
 
 use std::sync::Arc;
 
 use ipc_schema::letters::to_agent::InterruptWhy;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-use super::end::LAST_PASSES;
-use super::gateway_session::Gate;
-use super::launch::Never;
-use super::{Owed, READY_WITHIN, Run, SILENCE};
-use crate::dispatch::{Event, Found, RunNo};
+use super::assignment::Assignment;
+use super::end::{KILL_AGAIN, LAST_PASSES};
+use super::gateway_session::GatewaySession;
+use super::launch_error::LaunchError;
+use super::states::{Life, Turn};
+use super::{Parts, READY_WITHIN, Run, SILENCE};
+use crate::dispatch::Found;
 use crate::domain::group::Group;
-use crate::domain::{Ending, Lane};
+use crate::domain::{Ending, Lane, RunId};
 use crate::mailbox::{Archive, RunBox};
-use crate::policy::log_limiter::LogLimiter;
 use crate::policy::sandbox_plan;
-use crate::policy::turn_quota::Tally;
 use crate::sandbox::BoxState;
 use crate::services::Services;
-use crate::store::{Patience, RunRow};
+use crate::store::RunRow;
 
-/// A run of an earlier host, with this host's wall and gateway around its box.
+/// A run of an earlier host, with its mailbox and gateway open in this one.
 pub struct Adopted {
     row: RunRow,
     group: Group,
-    wall: RunBox,
-    gate: Gate,
+    mailbox: RunBox,
+    gateway: GatewaySession,
     /// Whether it was told to close.
     closes: bool,
     outdated: bool,
 }
 
 impl Adopted {
-    /// Stands at the run's wall: both directories are opened again, every letter that the agent has not acknowledged
-    /// is a file, and the socket is bound anew. The engine is not needed for any of it.
+    /// Opens both directories again, writes every letter that the agent has not acknowledged, and binds the socket
+    /// anew. The engine is not needed for any of it.
     ///
     /// # Errors
     /// When the run cannot go on: its directories are gone, or were never made.
-    pub async fn stand(services: &Services, row: RunRow) -> Result<Self, Never> {
+    pub async fn attach(services: &Services, row: RunRow) -> Result<Self, LaunchError> {
         let (lane, run) = (&row.lane, &row.run);
         // Its file may have been broken since; the box goes on, and the next run says which line.
         let group = services
             .install
             .group(&lane.group)
             .unwrap_or_else(|_| services.install.default_group(lane.group.clone()));
-        let known = services
-            .store
-            .group(&lane.group, services.clock.wall())
-            .await
-            .map_err(|e| Never::new(e.code(), e))?;
+        let known = services.store.group(&lane.group, services.clock.wall()).await?;
         let root = &services.install.root;
         let archive =
-            Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
-        let mut wall = services
-            .mailbox
-            .reopen(
-                &root.run_ipc(&lane.group, run),
-                run.clone(),
-                known.uid,
-                row.taken,
-                group.limits.letters(),
-                archive,
-            )
-            .map_err(|e| Never::new(e.code(), e))?;
-        for letter in services.store.unacknowledged(run.clone()).await.map_err(|e| Never::new(e.code(), e))? {
+            Archive::open(&root.letters(&lane.group, run)).map_err(|e| LaunchError::new("letters.dir", e))?;
+        let mut mailbox = services.mailbox.reopen(
+            &root.run_ipc(&lane.group, run),
+            run.clone(),
+            known.uid,
+            row.taken,
+            group.limits.letters(),
+            archive,
+        )?;
+        for letter in services.store.unacknowledged(run.clone()).await? {
             failpoint!("run.adopt.letter");
-            wall.write(&letter.name, &letter.bytes).map_err(|e| Never::new("ipc.write", e))?;
+            mailbox.write(&letter.name, &letter.bytes).map_err(|e| LaunchError::new("ipc.write", e))?;
         }
-        let gate = Gate::open(services, lane, run, &group, &wall)?;
+        let gateway = GatewaySession::open(services, lane, run, &group, &mailbox)?;
         failpoint!("run.adopt.socket");
-        gate.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
+        gateway.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
         let outdated = row.session != known.session_of(lane);
-        let closes = wall.closes();
-        Ok(Self { row, group, wall, gate, closes, outdated })
+        let closes = mailbox.closes();
+        Ok(Self { row, group, mailbox, gateway, closes, outdated })
+    }
+
+    /// Its id.
+    pub fn run(&self) -> &RunId {
+        &self.row.run
     }
 
     /// Its lane.
@@ -102,47 +99,22 @@ impl Adopted {
         }
     }
 
-    pub(super) fn into_run(self, services: &Arc<Services>, no: RunNo, events: UnboundedSender<Event>) -> Run {
-        let Self { row, group, wall, gate, closes: close_asked, .. } = self;
+    pub(super) fn into_run(self, services: &Arc<Services>, assignment: &Assignment) -> Run {
+        let Self { row, group, mailbox, gateway, closes, .. } = self;
         // Silence starts anew: the box may have waited for its model as long as the host was away.
-        let deadline = match (row.ready, &row.turn) {
-            (false, _) => Some(Instant::now() + READY_WITHIN),
-            (true, Some(_)) if !close_asked => Some(Instant::now() + SILENCE),
-            (true, _) => None,
+        let now = Instant::now();
+        let life = match (closes, row.ready) {
+            (true, ready) => Life::Closing { ready },
+            (false, true) => Life::Ready,
+            (false, false) => Life::Starting { ready_by: now + READY_WITHIN },
         };
-        let last_chat = row.turn.as_ref().map(|(_, chat)| chat.clone());
-        let reads = row.turn.as_ref().map(|(turn, _)| *turn);
-        Run {
-            services: Arc::clone(services),
-            no,
-            // An engine finds a box by its name too: the host may have died before it noted the id.
-            container: row.container.unwrap_or_else(|| sandbox_plan::box_name(&row.run)),
-            run: row.run,
-            lane: row.lane,
-            group,
-            wall,
-            events,
-            turn: row.turn,
-            gate,
-            ready: row.ready,
-            deadline,
+        let turn = row.turn.map(|(id, chat)| Turn {
             interrupted: row.interrupted,
-            close_asked,
-            killed: None,
-            die_at: None,
-            failed: None,
-            suspend_at: None,
-            fetching: None,
-            patience: Patience::Whole,
-            reads,
-            fed: 0,
-            owed: Owed::default(),
-            tally: Tally::default(),
-            telling: LogLimiter::default(),
-            last_chat,
-            reclaim: None,
-            before: Vec::new(),
-        }
+            ..Turn::open(id, chat, true, now + SILENCE)
+        });
+        // An engine finds a box by its name too: the host may have died before it noted the id.
+        let container = row.container.unwrap_or_else(|| sandbox_plan::box_name(&row.run));
+        Run::new(services, assignment, Parts { group, container, mailbox, gateway, life, turn })
     }
 }
 
@@ -162,11 +134,13 @@ impl Run {
         match self.services.engine.state(&self.container).await {
             Ok(BoxState::Paused) => {
                 if let Err(e) = self.services.engine.unpause(&self.container).await {
-                    tracing::warn!(run = %self.run, code = e.code(), "a frozen box was not thawed: {e}");
+                    tracing::warn!(run = %self.run, code = e.code(), "a paused box was not resumed: {e}");
                 }
             }
             // The earlier host died between making a box and its `ready`: nothing that the turn should pay for.
-            Ok(BoxState::Created | BoxState::Absent) if !self.ready => self.killed = Some(Ending::Killed),
+            Ok(BoxState::Created | BoxState::Absent) if !self.life.is_ready() => {
+                self.life.end(Ending::Killed, Instant::now() + KILL_AGAIN);
+            }
             Ok(_) => {}
             // Waiting for its exit waits for the engine too.
             Err(e) => {

@@ -1,5 +1,4 @@
-//! Files that people sent: fetched for the box that is to read of them, while the box starts and everything else goes
-//! on.
+//! Fetches the files that people sent, for the box whose next letter names them. The box starts meanwhile.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Run;
+use super::states::{Fetching, Files, Life};
 use crate::channels::FetchError;
 use crate::disk;
 use crate::domain::limits::Budget;
@@ -19,7 +19,7 @@ use crate::domain::message::Attachment;
 use crate::domain::{GroupName, TurnId};
 use crate::policy::attachment_limits;
 use crate::services::Services;
-use crate::store::{Patience, Result, StoreError, Waiting};
+use crate::store::{Result, StoreError, Waiting};
 
 /// Files of one letter that are not there after this are given up: the turn's own time runs.
 const ALL_WITHIN: Duration = Duration::from_secs(5 * 60);
@@ -27,14 +27,6 @@ const ALL_WITHIN: Duration = Duration::from_secs(5 * 60);
 /// say.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
-
-/// The files of one letter on their way. With the run it is given up; what was not written down by then, the next run
-/// fetches again, and puts under the same name.
-pub(super) struct Fetching {
-    /// The turn that the letter is of.
-    pub(super) turn: TurnId,
-    task: AbortOnDropHandle<Result<()>>,
-}
 
 impl Run {
     /// Begins to fetch. The letter that names these files is made when all of them are there, or given up.
@@ -48,18 +40,18 @@ impl Run {
             largest: self.services.install.file.host.attachment_bytes(),
             until: Instant::now() + ALL_WITHIN,
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(fetch.all(files)));
-        self.fetching = Some(Fetching { turn, task });
+        let fetching = self.services.workers.once(format!("the files of run {}", self.run), fetch.all(files));
+        self.files = Files::Fetching(Fetching { turn, task: AbortOnDropHandle::new(fetching) });
     }
 
     /// The files of the letter that waits are there, or given up; or the store or the disk could not take one.
     pub(super) async fn fetched(&mut self, done: Result<()>) {
-        self.fetching = None;
+        self.files = Files::None;
         match done {
             // A box that closes reads no more; the next one finds the files where they are.
-            Ok(()) if self.close_asked => {}
+            Ok(()) if matches!(self.life, Life::Closing { .. } | Life::Ending { .. }) => {}
             Ok(()) => {
-                self.patience = Patience::Spent;
+                self.files = Files::Fetched;
                 self.feed().await;
             }
             Err(e) => self.not_fed(&e).await,
@@ -68,9 +60,14 @@ impl Run {
 }
 
 /// Returns when what is being fetched is there; never where nothing is.
-pub(super) async fn arrival(fetching: &mut Option<Fetching>) -> Result<()> {
-    let Some(Fetching { task, .. }) = fetching else { return std::future::pending().await };
-    task.await.unwrap_or_else(|e| Err(StoreError::Rule(format!("fetching files ended: {e}"))))
+pub(super) async fn arrival(files: &mut Files) -> Result<()> {
+    let Files::Fetching(Fetching { task, .. }) = files else { return std::future::pending().await };
+    let failed = |why: String| Err(StoreError::Rule(format!("fetching files ended: {why}")));
+    match task.await {
+        Ok(Ok(fetched)) => fetched,
+        Ok(Err(panicked)) => failed(panicked.to_string()),
+        Err(e) => failed(e.to_string()),
+    }
 }
 
 struct Fetch {

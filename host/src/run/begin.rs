@@ -1,16 +1,17 @@
-//! What the host writes first: `begin`, and the messages of a turn.
+//! Builds the letters that give the agent its work: `begin`, and the input of a turn. Pure but for the personality
+//! files.
 
 use ipc_schema::directory_layout::box_path;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent as letter;
-use ipc_schema::{LetterId, Refusal, RunId, ToAgentLetter};
+use ipc_schema::{Refusal, RunId};
 
 use crate::config::personality;
 use crate::domain::group::Group;
 use crate::domain::message::StoredMessage;
 use crate::domain::{ChatKind, Lane, WallMs};
 use crate::services::Services;
-use crate::store::{BeginState, InputState};
+use crate::store::{BeginState, InputState, letter_to_agent};
 use crate::text::{label, unambiguous_name};
 
 /// `begin` of a run.
@@ -91,16 +92,7 @@ pub(super) fn input_letter(
         messages: state.messages.into_iter().map(message).collect(),
         context_omitted: state.omitted,
     };
-    ToAgentLetter {
-        id: LetterId::of_host(n),
-        run: run.clone(),
-        turn: Some(state.turn),
-        n,
-        ack,
-        at: at.rfc3339(),
-        body: ToAgent::Input(input),
-    }
-    .to_bytes()
+    letter_to_agent(run, Some(state.turn), n, ack, at, ToAgent::Input(input)).to_bytes()
 }
 
 fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Message {

@@ -25,10 +25,13 @@ use ipc_schema::directory_layout::FROM_AGENT;
 use ipc_schema::text_sanitize;
 
 use super::disk_watch::places;
-use super::launch::{Never, spec_of};
-use super::probe::Ground;
+use super::launch::spec_of;
+use super::launch_error::LaunchError;
+use super::probe::SandboxContext;
+use super::reaper::reap;
 use super::reclaim::{Count, Reclaimed, count, reclaim};
-use super::{Run, new_run_id, reap};
+use super::states::Turn;
+use super::{Run, new_run_id};
 use crate::disk;
 use crate::domain::group::Group;
 use crate::domain::{GroupName, Lane, RunId};
@@ -49,7 +52,7 @@ impl Run {
     /// Leaves the disk as the next run may find it. A host that dies in it leaves the letters' directory, which the
     /// next host finds; what it has not taken back it leaves to the owner, who finds it by the size.
     pub(super) async fn tidy_up(mut self) {
-        let mut beyond: Vec<(PathBuf, DiskUsage)> = self.reclaim.take().into_iter().collect();
+        let mut beyond: Vec<(PathBuf, DiskUsage)> = self.disk.excess.take().into_iter().collect();
         // Nobody shuts root out: what it may not do is for its machine's owner to mend, and the walk is spared.
         let mut asked = rustix::process::geteuid().is_root();
         if !asked && self.is_shut().await {
@@ -63,14 +66,14 @@ impl Run {
             taken = taken.and(self.take_back(&beyond).await);
         }
         self.tell_taken(taken).await;
-        let (dir, group) = (self.wall.dir().to_owned(), self.lane.group.clone());
-        tokio::spawn(clear(Arc::clone(&self.services), group, dir, asked));
+        let (dir, group) = (self.mailbox.dir().to_owned(), self.lane.group.clone());
+        clear(&self.services, group, dir, asked);
     }
 
     /// Whether the box has shut the host out of something that it may write.
     async fn is_shut(&self) -> bool {
         let dirs = places(&self.services, &self.group).into_iter().map(|(_, path)| path);
-        for path in dirs.chain([self.wall.dir().join(FROM_AGENT)]) {
+        for path in dirs.chain([self.mailbox.dir().join(FROM_AGENT)]) {
             if self.counted(path).await.is_some_and(|count| count.shut) {
                 return true;
             }
@@ -81,8 +84,8 @@ impl Run {
     /// What stays shut all the same is named, with what can be done. Returns whether the engine could be asked: where
     /// not, the letters' directory asks again.
     async fn open_up(&self) -> bool {
-        let Err(never) = open(&self.services, &self.group, self.wall.dir()).await else { return true };
-        let Never { code, why, .. } = &never;
+        let Err(error) = open(&self.services, &self.group, self.mailbox.dir()).await else { return true };
+        let LaunchError { code, why, .. } = &error;
         let workspace = self.services.install.root.workspace(&self.lane.group);
         let dir = workspace.display();
         tracing::warn!(
@@ -90,7 +93,7 @@ impl Run {
             "what lies in folders that the box has shut is not counted: {why}. The end of the group's next run tries \
              again; as root, `chmod -R g+rwX {dir}` opens them"
         );
-        !is_away(&never)
+        !is_away(&error)
     }
 
     /// What holds more than it may, now that all of it can be counted: the rule of a living box. What was there before
@@ -99,7 +102,7 @@ impl Run {
         let mut beyond = Vec::new();
         for (n, (place, path)) in places(&self.services, &self.group).into_iter().enumerate() {
             let Some(Count { all, old, .. }) = self.counted(path.clone()).await else { continue };
-            let before = self.before.get(n).copied().flatten().map_or(old, |before| before.or(old));
+            let before = self.disk.before.get(n).copied().flatten().map_or(old, |before| before.or(old));
             if let Some(over) = over(&place, before, None, all) {
                 let DiskUsage { bytes, names } = all;
                 let code = place.code;
@@ -141,7 +144,7 @@ impl Run {
 
     /// Counts on a thread that may wait for the disk.
     async fn counted(&self, path: PathBuf) -> Option<Count> {
-        let (since, uid, shown) = (begun(&self.run), self.wall.uid(), path.display().to_string());
+        let (since, uid, shown) = (begun(&self.run), self.mailbox.uid(), path.display().to_string());
         match disk::blocking(move || count(&path, since, uid)).await {
             Ok(count) => Some(count),
             Err(e) => {
@@ -152,7 +155,7 @@ impl Run {
     }
 
     async fn tell_taken(&self, taken: Reclaimed) {
-        let (Some(chat), Reclaimed { files: 1.., .. }) = (&self.last_chat, taken) else { return };
+        let (Some(Turn { chat, .. }), Reclaimed { files: 1.., .. }) = (&self.turn, taken) else { return };
         let text = text::taken_back(taken.files, taken.bytes);
         self.services.notice(chat, &format!("reclaim:{}", self.run), text).await;
     }
@@ -185,14 +188,23 @@ pub async fn sweep(services: Arc<Services>, left: Vec<PathBuf>) {
         let group = dir.parent().and_then(|group| group.file_name()?.to_str()?.parse().ok());
         // A folder of no group's name was never a run's.
         if let Some(group) = group {
-            clear(Arc::clone(&services), group, dir, false).await;
+            clear_shut(Arc::clone(&services), group, dir, false).await;
         }
     }
 }
 
+/// Removes the directory of an ended run, in a worker of its own: no other box mounts it.
+pub(super) fn clear(services: &Arc<Services>, group: GroupName, dir: PathBuf, asked: bool) {
+    let name = format!("the removal of {}", dir.display());
+    let shared = Arc::clone(services);
+    let work = move || clear_shut(Arc::clone(&shared), group.clone(), dir.clone(), asked);
+    drop(services.workers.keep(name, work));
+}
+
 /// Removes the directory of an ended run. What an agent has shut there is opened first, unless a box was asked to
 /// already; an engine that is away is waited for.
-async fn clear(services: Arc<Services>, group: GroupName, dir: PathBuf, mut asked: bool) {
+async fn clear_shut(services: Arc<Services>, group: GroupName, dir: PathBuf, mut asked: bool) {
+    failpoint!("run.clear.before");
     for tries in 1.. {
         match cleared(&dir).await {
             Ok(()) => return,
@@ -202,13 +214,13 @@ async fn clear(services: Arc<Services>, group: GroupName, dir: PathBuf, mut aske
         let settings = services.install.group(&group);
         let settings = settings.unwrap_or_else(|_| services.install.default_group(group.clone()));
         match open(&services, &settings, &dir).await {
-            Err(never) if is_away(&never) => {
-                tracing::warn!(code = never.code, "{} stays for now: {}", dir.display(), never.why);
+            Err(error) if is_away(&error) => {
+                tracing::warn!(code = error.code, "{} stays for now: {}", dir.display(), error.why);
                 tokio::time::sleep(doubling(FIRST, tries, LONGEST)).await;
             }
             opened => {
-                if let Err(never) = opened {
-                    tracing::warn!(code = never.code, "{} is shut: {}", dir.display(), never.why);
+                if let Err(error) = opened {
+                    tracing::warn!(code = error.code, "{} is shut: {}", dir.display(), error.why);
                 }
                 asked = true;
             }
@@ -216,8 +228,8 @@ async fn clear(services: Arc<Services>, group: GroupName, dir: PathBuf, mut aske
     }
 }
 
-fn is_away(never: &Never) -> bool {
-    matches!(never.code, "engine.away" | "engine.hangs")
+fn is_away(error: &LaunchError) -> bool {
+    matches!(error.code, "engine.away" | "engine.hangs")
 }
 
 async fn cleared(dir: &Path) -> io::Result<()> {
@@ -237,24 +249,20 @@ fn stays(dir: &Path, why: &io::Error) {
 /// box is the group's next one with another program, and without what the settings mount beside: none of that is the
 /// host's to count. Nothing of the image runs in it, so the one that the group's runs are made of will do as it was
 /// pinned.
-async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Never> {
-    let failed = |why: String| Never::new("box.open", why);
-    let known = services
-        .store
-        .group(&group.name, services.clock.wall())
-        .await
-        .map_err(|e| Never::new(e.code(), e))?;
-    let pin = services.store.pin(&group.name).await.map_err(|e| Never::new(e.code(), e))?;
+async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), LaunchError> {
+    let failed = |why: String| LaunchError::new("box.open", why);
+    let known = services.store.group(&group.name, services.clock.wall()).await?;
+    let pin = services.store.pin(&group.name).await?;
     let image = pin.as_ref().map_or(group.image.as_str(), |pin| &pin.now.id);
-    let image = services.engine.image(image).await.map_err(|e| Never::new(e.code(), e))?;
-    let ground = Ground::from(services);
+    let image = services.engine.image(image).await?;
+    let context = SandboxContext::from(services);
     // Some of them may have been removed.
-    let walls = ground.walls(&group.name, dir)?;
+    let dirs = context.run_dirs(&group.name, dir)?;
     let group = Group { mounts: Vec::new(), ..group.clone() };
     let (lane, run) = (Lane::conversation(group.name.clone()), new_run_id());
-    let spec = spec_of(ground, &lane, &run, known.uid, &group, image, walls).await?;
+    let spec = spec_of(context, &lane, &run, known.uid, &group, image, dirs).await?;
     let spec = spec.on_trial(format!("lazaret-open-{run}"), std::process::id(), "unlock-dirs");
-    let tried = services.engine.on_trial(&spec, WITHIN).await.map_err(|e| Never::new(e.code(), e))?;
+    let tried = services.engine.on_trial(&spec, WITHIN).await?;
     match tried {
         Trial::Ended { exit, .. } if exit.code == Some(0) => {
             tracing::info!(group = %group.name, "what an agent has shut was opened");

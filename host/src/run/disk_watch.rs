@@ -1,17 +1,16 @@
-//! Looks at what a box's writable directories hold for as long as it lives.
+//! Measures what a box's writable directories hold for as long as the box lives, and tells the run when it is too much.
 //!
-//! Most file systems give a directory no limit of its own, so it is measured: at once when the disk has lost much since
-//! the last time, else every ten seconds of work
-//! and every minute of listening. Measuring a large tree takes time: as long as nothing is lost it takes
-//! at most a twentieth of it.
+//! Most file systems give a directory no limit of its own, so the host measures it: at once when the disk has lost much
+//! since the last time, else every ten seconds of work and every minute of listening. Measuring a large tree takes
+//! time: as long as nothing is lost, it takes at most a twentieth of the host's.
 //!
-//! A file that has no name any more, and is kept by a descriptor or a mapping, is in no directory. It is found in the
-//! tables of the box's processes (under gVisor, of those that serve it), and counts to the workspace. There are
-//! hiding places behind that one (a descriptor in the queue of a socket): so when the disk is as good as full and
-//! stays so, every box is ended, and takes with it what it holds.
+//! A file that has no name any more, and is kept by a descriptor or a mapping, is in no directory. The host finds it in
+//! the tables of the box's processes (under gVisor, of those that serve it), and counts it to the workspace. Some
+//! hiding places remain (a descriptor in the queue of a socket): so when the disk is as good as full and stays so, the
+//! host ends every box, and what the box holds goes with it.
 //!
-//! A host that is not root sees neither those tables nor what lies in folders that the box has shut. The folders it
-//! opens and counts when the box is gone ([`super::disk_cleanup`]).
+//! A host that is not root sees neither those tables nor what lies in folders that the box has shut. It opens and
+//! counts those folders when the box is gone ([`super::disk_cleanup`]).
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -24,8 +23,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::disk::{self, Room};
-use crate::domain::Ending;
 use crate::domain::group::Group;
+use crate::domain::{Ending, RunId};
 use crate::policy::disk_budget::{DiskUsage, LimitedDir, SLACK, names_limit, nobody_goes_on, over};
 use crate::policy::disk_pressure::names_floor;
 use crate::sandbox::unlinked;
@@ -47,9 +46,9 @@ const LATELY: Duration = Duration::from_secs(60);
 /// With less than half of the floor left for so long, nobody goes on.
 const AS_GOOD_AS_FULL: Duration = Duration::from_secs(30);
 
-/// A box has filled too much.
+/// A box has filled more than it may.
 #[derive(Debug)]
-pub(super) struct Bite {
+pub(super) struct Excess {
     /// How its run ends.
     pub ending: Ending,
     /// The directory, and what may stay in it.
@@ -58,7 +57,7 @@ pub(super) struct Bite {
 
 /// Watches until it is dropped.
 pub(super) struct Watchdog {
-    bites: mpsc::Receiver<Bite>,
+    excess: mpsc::Receiver<Excess>,
     watching: AbortHandle,
     before: Vec<Arc<OnceLock<DiskUsage>>>,
 }
@@ -98,17 +97,21 @@ impl Watchdog {
     pub(super) fn watch(
         services: &Arc<Services>,
         group: &Group,
+        run: &RunId,
         container: &str,
         open_turn: watch::Receiver<Option<TurnId>>,
     ) -> Self {
         let watched = |(place, path)| Watched { place, path, before: Arc::default(), marks: None };
         let places: Vec<Watched> = places(services, group).into_iter().map(watched).collect();
         let before = places.iter().map(|watched| Arc::clone(&watched.before)).collect();
-        let (tell, bites) = mpsc::channel(1);
-        let watching =
-            tokio::spawn(watch(Arc::clone(services), places, container.to_owned(), open_turn, tell))
-                .abort_handle();
-        Self { bites, watching, before }
+        let (tell, excess) = mpsc::channel(1);
+        let (container, shared) = (container.to_owned(), Arc::clone(services));
+        let look = move || {
+            let (services, container) = (Arc::clone(&shared), container.clone());
+            watch(services, places.clone(), container, open_turn.clone(), tell.clone())
+        };
+        let watching = services.workers.keep(format!("the disk watch of run {run}"), look).abort_handle();
+        Self { excess, watching, before }
     }
 
     /// What each of [`places`] held at the first look, where there was one.
@@ -117,9 +120,9 @@ impl Watchdog {
     }
 
     /// Waits until the box has filled too much. It says so once.
-    pub(super) async fn bites(&mut self) -> Bite {
-        match self.bites.recv().await {
-            Some(bite) => bite,
+    pub(super) async fn excess(&mut self) -> Excess {
+        match self.excess.recv().await {
+            Some(excess) => excess,
             None => std::future::pending().await,
         }
     }
@@ -132,6 +135,7 @@ impl Drop for Watchdog {
 }
 
 /// A directory, and what it held at the moments that count.
+#[derive(Clone)]
 struct Watched {
     place: LimitedDir,
     path: PathBuf,
@@ -157,7 +161,7 @@ async fn watch(
     mut places: Vec<Watched>,
     container: String,
     mut open_turn: watch::Receiver<Option<TurnId>>,
-    tell: mpsc::Sender<Bite>,
+    tell: mpsc::Sender<Excess>,
 ) {
     let state = services.install.root.state();
     let floor = services.install.file.host.free_floor_mib << 20;
@@ -180,12 +184,13 @@ async fn watch(
         let period = if busy { BUSY } else { QUIET };
         let rested = looked.elapsed() >= if lost || low { pause } else { pause * SHARE };
         if then.is_none() || (rested && (lost || looked.elapsed() >= period)) {
+            failpoint!("run.disk.look");
             then = room;
             let began = Instant::now();
             for p in &mut places {
-                if let Some(bite) = look(p, &container, low).await {
+                if let Some(excess) = look(p, &container, low).await {
                     // The run that would hear it has ended by itself when nobody does.
-                    let _ = tell.send(bite).await;
+                    let _ = tell.send(excess).await;
                     return;
                 }
             }
@@ -194,7 +199,7 @@ async fn watch(
         }
         full_since = full.then(|| full_since.unwrap_or_else(Instant::now));
         if full_since.is_some_and(|since| since.elapsed() > AS_GOOD_AS_FULL) {
-            let _ = tell.send(Bite { ending: nobody_goes_on(), reclaim: None }).await;
+            let _ = tell.send(Excess { ending: nobody_goes_on(), reclaim: None }).await;
             return;
         }
         let glance = if busy { GLANCE } else { GLANCE_QUIET };
@@ -203,7 +208,7 @@ async fn watch(
 }
 
 /// Measures one directory, on a thread that may wait for the disk.
-async fn look(watched: &mut Watched, container: &str, low: bool) -> Option<Bite> {
+async fn look(watched: &mut Watched, container: &str, low: bool) -> Option<Excess> {
     let (path, container) = (watched.path.clone(), container.to_owned());
     let is_workspace = watched.place.code == "disk.workspace";
     // One more than may be there is enough to know.
@@ -227,5 +232,5 @@ async fn look(watched: &mut Watched, container: &str, low: bool) -> Option<Bite>
     let before = *watched.before.get_or_init(|| now);
     let lately = watched.lately(now);
     let over = over(&watched.place, before, low.then_some(lately), now)?;
-    Some(Bite { ending: over.ending, reclaim: Some((watched.path.clone(), over.keep)) })
+    Some(Excess { ending: over.ending, reclaim: Some((watched.path.clone(), over.keep)) })
 }

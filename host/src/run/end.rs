@@ -1,12 +1,14 @@
-//! The end of a run: signals, last letters, the log, the box's removal, and the one decision about its turn.
+//! The end of a run: signals, last letters, the log, the removal of the box, and the stored end, which decides what
+//! happens to its turn.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipc_schema::text_sanitize;
 use tokio::time::Instant;
 
 use super::Run;
+use super::reaper::spawn_reaper;
+use super::states::Life;
 use crate::dispatch::After;
 use crate::domain::{Ending, Lane, RunId};
 use crate::policy::retry::STORE_AGAIN;
@@ -18,7 +20,7 @@ use crate::turns::Collected;
 /// SIGTERM is given this long.
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// A box that is still there after SIGKILL gets it again.
-const KILL_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const KILL_AGAIN: Duration = Duration::from_secs(5);
 /// A box may leave this many passes of letters behind; a pass takes 64, and more names than a directory's budget end
 /// the box.
 pub(super) const LAST_PASSES: u32 = 400;
@@ -30,18 +32,15 @@ const LAST_WORDS: usize = 300;
 impl Run {
     /// SIGTERM, five seconds, SIGKILL.
     pub(super) async fn terminate(&mut self) {
-        self.killed.get_or_insert(Ending::Finished);
         self.signal("SIGTERM").await;
-        self.die_at = Some(Instant::now() + TERM_GRACE);
+        self.life.end(Ending::Finished, Instant::now() + TERM_GRACE);
     }
 
-    /// SIGKILL. The first reason stands. It is sent until the box has ended: an engine that was away when it was
-    /// first asked would leave the lane waiting for ever.
+    /// SIGKILL. The first reason stays. It is sent until the box has ended: an engine that was away when it was first
+    /// asked would leave the lane waiting for ever.
     pub(super) async fn kill(&mut self, ending: Ending) {
-        self.deadline = None;
-        self.killed.get_or_insert(ending);
         self.signal("SIGKILL").await;
-        self.die_at = Some(Instant::now() + KILL_AGAIN);
+        self.life.end(ending, Instant::now() + KILL_AGAIN);
     }
 
     async fn signal(&self, signal: &str) {
@@ -66,27 +65,26 @@ impl Run {
             tracing::debug!(run = %self.run, code = e.code(), "no log: {e}");
             Vec::new()
         });
-        self.wall.archive().keep(".", "runner.log", &log);
+        self.mailbox.archive().keep(".", "runner.log", &log);
         let ending = self.ending(exit, &log);
         tracing::info!(run = %self.run, lane = %self.lane, "the box {ending}");
-        self.gate.close();
+        self.gateway.close();
         // First the row, then the box: a host that dies in between finds a box without a run, which it removes; the
         // other way round it would find a run whose box is gone, and no exit code to decide by.
-        let after = settle(&self.services, &self.run, &self.lane, ending).await;
+        let after = store_end(&self.services, &self.run, &self.lane, ending).await;
         if let Err(e) = self.services.engine.remove(&self.container).await {
             tracing::warn!(run = %self.run, code = e.code(), "the box was not removed yet: {e}");
-            tokio::spawn(super::reap(Arc::clone(&self.services)));
+            spawn_reaper(&self.services);
         }
         self.tidy_up().await;
         after
     }
 
     fn ending(&self, exit: Exit, log: &[u8]) -> Ending {
-        if let Some(killed) = &self.killed {
-            return killed.clone();
-        }
-        if self.close_asked && exit.code == Some(0) {
-            return Ending::Finished;
+        match &self.life {
+            Life::Ending { ending, .. } => return ending.clone(),
+            Life::Closing { .. } if exit.code == Some(0) => return Ending::Finished,
+            Life::Starting { .. } | Life::Ready | Life::Closing { .. } => {}
         }
         let last_words = || {
             let log = String::from_utf8_lossy(log);
@@ -94,14 +92,14 @@ impl Run {
             text_sanitize::line(line, LAST_WORDS)
         };
         // A turn that was told to stop has stopped, however its box ended; also over the death of a host.
-        if let (Some(_), Some(why)) = (&self.turn, self.interrupted) {
+        if let Some(why) = self.open_turn().and_then(|turn| turn.interrupted) {
             return Ending::interrupted(why);
         }
         let why = match exit.oom {
             true => format!("out of memory at {}", text::size(self.group.limits.memory())),
-            false => self.failed.clone().unwrap_or_else(last_words),
+            false => self.last_words.clone().unwrap_or_else(last_words),
         };
-        if self.ready {
+        if self.life.is_ready() {
             return Ending::Crashed { code: exit.code, oom: exit.oom, why };
         }
         let code = exit.code.map_or_else(|| "none".to_owned(), |c| c.to_string());
@@ -113,23 +111,28 @@ impl Run {
 }
 
 /// Stores a run's end. Returns what its lane does next.
-///
-/// This must not be lost: while the store cannot take it, it is tried again.
-pub(super) async fn settle(services: &Services, run: &RunId, lane: &Lane, ending: Ending) -> After {
-    let collected = loop {
-        match services.store.collect(run.clone(), lane.clone(), ending.clone(), services.clock.wall()).await {
-            Ok(collected) => break collected,
-            Err(e) => {
-                tracing::error!(%run, code = e.code(), "the run's end waits, because it cannot be stored: {e}");
-                tokio::time::sleep(STORE_AGAIN).await;
-            }
-        }
-    };
+pub(super) async fn store_end(services: &Services, run: &RunId, lane: &Lane, ending: Ending) -> After {
+    let collect = || services.store.collect(run.clone(), lane.clone(), ending.clone(), services.clock.wall());
+    let collected = until_stored("the run's end", collect).await;
     services.bell.ring();
     let facts = services.facts(&lane.group);
     match collected {
         Collected::Idle => After::Idle,
         Collected::Next(_, wait) => After::Wake(wait, facts),
         Collected::Suspended(until) => After::Suspended(until.since(services.clock.wall()), facts),
+    }
+}
+
+/// Asks the store until it answers: the lane cannot go on without.
+pub(super) async fn until_stored<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = crate::store::Result<T>>,
+{
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(e) => tracing::error!(code = e.code(), "{what} waits for the store: {e}"),
+        }
+        tokio::time::sleep(STORE_AGAIN).await;
     }
 }

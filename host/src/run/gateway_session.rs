@@ -1,62 +1,83 @@
-//! The run's end of the gateway: its socket, and the turn that its calls are counted for.
+//! The gateway of one run: its socket, and the turn that its calls are counted for. `launch` and `adoption` open it;
+//! the run closes it before its end is stored.
 
 use std::sync::Arc;
 
 use ipc_schema::TurnId;
 use ipc_schema::directory_layout::GATEWAY_SOCKET;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::launch::Never;
+use super::launch_error::LaunchError;
 use crate::domain::group::Group;
 use crate::domain::{Lane, RunId};
-use crate::gateway::{self, RunScope};
+use crate::gateway::RunScope;
 use crate::mailbox::{MODEL, RunBox};
 use crate::services::Services;
+use crate::workers::Panicked;
 
-/// An open gateway of one run.
-pub(super) struct Gate {
+/// An open gateway of one run. Dropped, it ends every call of the run.
+pub(super) struct GatewaySession {
     /// The turn that calls are counted for.
     pub(super) open_turn: watch::Sender<Option<TurnId>>,
-    cancel: CancellationToken,
+    calls: Option<DropGuard>,
+    serving: Option<JoinHandle<Result<(), Panicked>>>,
 }
 
-impl Gate {
+impl GatewaySession {
     /// Binds the run's socket and serves it. One that an earlier host bound is replaced: the box has the folder.
     pub(super) fn open(
         services: &Services,
         lane: &Lane,
         run: &RunId,
         group: &Group,
-        wall: &RunBox,
-    ) -> Result<Self, Never> {
-        let dir = wall.socket_dir();
+        mailbox: &RunBox,
+    ) -> Result<Self, LaunchError> {
+        let dir = mailbox.socket_dir();
         let listener =
             crate::unix_socket::bind(&dir, GATEWAY_SOCKET, 0o660, Some(services.gid)).map_err(|e| {
-                Never::new("gateway.socket", format!("the gateway's socket in {}: {e}", dir.display()))
+                LaunchError::new("gateway.socket", format!("the gateway's socket in {}: {e}", dir.display()))
             })?;
         let (open_turn, seen) = watch::channel(None);
         let cancel = CancellationToken::new();
         let scope = RunScope {
             run: run.clone(),
             group: lane.group.clone(),
-            model: gateway::ModelChoice {
-                provider: group.model.provider.clone(),
-                model: group.model.model.clone(),
-            },
-            fail_over: Vec::new(),
+            model: group.model.clone(),
             open_turn: seen,
             model_calls: group.limits.model_calls,
-            exchanges_dir: wall.archive().dir().join(MODEL),
+            exchanges_dir: mailbox.archive().dir().join(MODEL),
             ledger: Arc::new(services.store.clone()),
             cancel: cancel.clone(),
+            workers: services.workers.clone(),
         };
-        tokio::spawn(Arc::clone(&services.gateway).serve(listener, Arc::new(scope)));
-        Ok(Self { open_turn, cancel })
+        let serve = Arc::clone(&services.gateway).serve(listener, Arc::new(scope));
+        let serving = services.workers.once(format!("the gateway of run {run}"), serve);
+        Ok(Self { open_turn, calls: Some(cancel.drop_guard()), serving: Some(serving) })
+    }
+
+    /// Returns when the gateway has failed: the box reaches no model any more.
+    pub(super) async fn failed(&mut self) {
+        if let Some(serving) = &mut self.serving {
+            let ended = serving.await;
+            self.serving = None;
+            if !matches!(ended, Ok(Ok(()))) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Ends every call of the run.
-    pub(super) fn close(&self) {
-        self.cancel.cancel();
+    pub(super) fn close(&mut self) {
+        self.calls = None;
+    }
+
+    /// Lets the calls of the run go on for as long as this host lives: its box is left to the next host.
+    pub(super) fn leave(&mut self) {
+        if let Some(calls) = self.calls.take() {
+            drop(calls.disarm());
+        }
     }
 }

@@ -1,74 +1,44 @@
-//! From nothing to a started box. Each step names what it needs; the first that fails ends the run as never started,
-//! with a reason that says what to do.
+//! Makes and starts the box of a lane. Each step names what it needs. The first step that fails ends the run as never
+//! started, with a reason that says what to do, and removes what was made for it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedSender;
+use ipc_schema::letters::ToAgent;
+use ipc_schema::letters::to_agent::Begin;
 use tokio::time::Instant;
 
-use super::gateway_session::Gate;
-use super::probe::{self, Ground, Walls};
-use super::{Owed, READY_WITHIN, Run, begin};
+use super::assignment::Assignment;
+use super::gateway_session::GatewaySession;
+use super::launch_error::LaunchError;
+use super::probe::{self, RunDirs, SandboxContext};
+use super::states::{Life, Turn};
+use super::{Parts, READY_WITHIN, Run, SILENCE, begin};
 use crate::disk::shared_dir;
-use crate::dispatch::{Event, RunNo};
 use crate::domain::group::Group;
-use crate::domain::image::Named;
-use crate::domain::{ChatId, GroupName, Lane, RunId};
-use crate::images::ImageError;
+use crate::domain::{ChatId, GroupName, Lane, RunId, TurnId};
 use crate::mailbox::{Archive, RunBox};
-use crate::policy::log_limiter::LogLimiter;
-use crate::policy::mounts::MountError;
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, SECCOMP, Sources, plan};
-use crate::policy::turn_quota::Tally;
 use crate::sandbox::{BoxState, EngineError, check_source};
 use crate::services::Services;
-use crate::store::{BeginState, NewRun, Patience};
+use crate::store::{BeginState, NewRun, letter_to_agent};
 use crate::text;
 use crate::volumes::Volume;
-use ipc_schema::ToAgentLetter;
-use ipc_schema::letters::ToAgent;
 
-/// So often an earlier box of the lane is looked for, and after so long each time.
+/// An earlier box of the lane is looked for so often, after so long each time.
 const REMOVALS: u32 = 20;
 const REMOVAL: Duration = Duration::from_secs(1);
 
-/// Why there is no box, or no wall around it.
-#[derive(Debug)]
-pub struct Never {
-    /// The machine's word.
-    pub code: &'static str,
-    /// The reason with what to do, for a person.
-    pub why: String,
-    /// Whether the engine may still have a box of it.
-    pub left: bool,
-}
-
-impl Never {
-    pub(super) fn new(code: &'static str, why: impl ToString) -> Self {
-        Self { code, why: why.to_string(), left: false }
-    }
-}
-
 /// Makes and starts the box of a lane.
-pub(super) async fn born(
-    services: &Arc<Services>,
-    lane: &Lane,
-    run: &RunId,
-    no: RunNo,
-    events: &UnboundedSender<Event>,
-) -> Result<Run, Never> {
+pub(super) async fn launch(services: &Arc<Services>, assignment: &Assignment) -> Result<Run, LaunchError> {
+    let Assignment { run, lane, .. } = assignment;
     // The chat is told which file; where the host keeps its install is none of its business.
     let root = format!("{}/", services.install.root.path().display());
     let group = services.install.group(&lane.group);
-    let group = group.map_err(|e| Never::new(e.code(), e.to_string().replace(&root, "")));
+    let group = group.map_err(|e| LaunchError::new(e.code(), e.to_string().replace(&root, "")));
     let image_name = group.as_ref().map_or_else(|_| String::new(), |g| g.image.clone());
-    let known = services
-        .store
-        .group(&lane.group, services.clock.wall())
-        .await
-        .map_err(|e| Never::new(e.code(), e))?;
+    let known = services.store.group(&lane.group, services.clock.wall()).await?;
     let session = known.session_of(lane);
     let new = NewRun {
         run: run.clone(),
@@ -77,58 +47,41 @@ pub(super) async fn born(
         image: image_name.clone(),
         now: services.clock.wall(),
     };
-    services.store.new_run(new).await.map_err(|e| Never::new(e.code(), e))?;
+    services.store.new_run(new).await?;
     let group = group?;
 
-    let state = services.store.begin_state(lane.clone()).await.map_err(|e| Never::new(e.code(), e))?;
+    let state = services.store.begin_state(lane.clone()).await?;
     let turn = state.open.as_ref().map(|(open, _)| (open.turn, open.chat.clone()));
-    let stage = |name| {
-        services.store.stage(turn.as_ref().map(|(t, _)| *t), None, Some(run), name, services.clock.now());
-    };
-    stage("start");
+    stage(services, run, turn.as_ref(), "start");
     let image = image(services, &lane.group, &image_name, turn.as_ref().map(|(_, chat)| chat)).await?;
-    let mut wall = open_wall(services, &group, lane, run, known.uid)?;
-    let newborn = Newborn { services, lane, run, uid: known.uid, group: &group, session, state, image };
-    let (gate, spec) = match newborn.furnish(&mut wall).await {
-        Ok(furnished) => furnished,
-        Err(never) => {
-            wall.remove();
-            return Err(never);
+    let mut mailbox = open_mailbox(services, &group, lane, run, known.uid)?;
+    let plan = Plan { services, lane, run, uid: known.uid, group: &group, session, state, image };
+    let made = async {
+        let (mut gateway, spec) = plan.prepare(&mut mailbox).await?;
+        gateway.open_turn.send_replace(turn.as_ref().map(|(turn, _)| *turn));
+        match start(services, assignment, &group, &spec, turn.as_ref()).await {
+            Ok(container) => Ok((gateway, container)),
+            Err(e) => {
+                gateway.close();
+                Err(remove_unstarted(services, &spec, e).await)
+            }
         }
     };
-    gate.open_turn.send_replace(turn.as_ref().map(|(t, _)| *t));
-    let last_chat = turn.as_ref().map(|(_, chat)| chat.clone());
-    let box_run = Run {
-        services: Arc::clone(services),
-        no,
-        run: run.clone(),
-        lane: lane.clone(),
-        group,
-        container: spec.name.clone(),
-        wall,
-        events: events.clone(),
-        turn: turn.clone(),
-        gate,
-        ready: false,
-        deadline: None,
-        interrupted: None,
-        close_asked: false,
-        killed: None,
-        die_at: None,
-        failed: None,
-        suspend_at: None,
-        fetching: None,
-        patience: Patience::Whole,
-        reads: None,
-        fed: 0,
-        owed: Owed::default(),
-        tally: Tally::default(),
-        telling: LogLimiter::default(),
-        last_chat,
-        reclaim: None,
-        before: Vec::new(),
+    let (gateway, container) = match made.await {
+        Ok(made) => made,
+        Err(e) => {
+            mailbox.remove();
+            return Err(e);
+        }
     };
-    start(box_run, &spec, &stage).await
+    let now = Instant::now();
+    let life = Life::Starting { ready_by: now + READY_WITHIN };
+    let turn = turn.map(|(id, chat)| Turn::open(id, chat, false, now + SILENCE));
+    Ok(Run::new(services, assignment, Parts { group, container, mailbox, gateway, life, turn }))
+}
+
+fn stage(services: &Services, run: &RunId, turn: Option<&(TurnId, ChatId)>, name: &'static str) {
+    services.store.stage(turn.map(|(turn, _)| *turn), None, Some(run), name, services.clock.now());
 }
 
 /// The image of the run. Where another one was named and did not pass, the chat is told once, and the run goes on.
@@ -137,8 +90,8 @@ async fn image(
     group: &GroupName,
     wanted: &str,
     chat: Option<&ChatId>,
-) -> Result<ImageFacts, Never> {
-    let image = services.images.for_run(group, wanted).await.map_err(|e| Never::new(e.code(), e))?;
+) -> Result<ImageFacts, LaunchError> {
+    let image = services.images.for_run(group, wanted).await?;
     if let (Some(kept), Some(chat)) = (image.kept, chat) {
         let text = text::image_kept(&kept.name, &kept.why, &kept.serves);
         services.notice(chat, &format!("image:{}", services.clock.wall().0), text).await;
@@ -147,7 +100,7 @@ async fn image(
 }
 
 /// What a box needs before it is made.
-struct Newborn<'a> {
+struct Plan<'a> {
     services: &'a Arc<Services>,
     lane: &'a Lane,
     run: &'a RunId,
@@ -158,23 +111,23 @@ struct Newborn<'a> {
     image: ImageFacts,
 }
 
-impl Newborn<'_> {
-    /// Sockets, directories, the first letter, and the plan of the box.
-    async fn furnish(self, wall: &mut RunBox) -> Result<(Gate, ContainerSpec), Never> {
+impl Plan<'_> {
+    /// Makes the directories, the first letter and the socket, and checks that the posture holds.
+    async fn prepare(self, mailbox: &mut RunBox) -> Result<(GatewaySession, ContainerSpec), LaunchError> {
         let Self { services, lane, run, uid, group, session, state, image } = self;
-        failpoint!("run.born.wall");
+        failpoint!("run.launch.mailbox");
         for mount in &group.mounts {
-            check_source(&mount.source).map_err(|e| Never::new(e.code(), e))?;
+            check_source(&mount.source)?;
         }
-        let spec =
-            spec_of(services.as_ref().into(), lane, run, uid, group, image, Walls::below(wall.dir())).await?;
-        probe::held(services, &spec, group, uid).await?;
+        let dirs = RunDirs::below(mailbox.dir());
+        let spec = spec_of(services.as_ref().into(), lane, run, uid, group, image, dirs).await?;
+        probe::ensure_posture(services, &spec, group, uid).await?;
         let letter = begin::begin(services, lane, session, group, state);
-        write_begin(services, run, wall, letter).await?;
-        failpoint!("run.born.begin");
-        let gate = Gate::open(services, lane, run, group, wall)?;
-        failpoint!("run.born.socket");
-        Ok((gate, spec))
+        write_begin(services, run, mailbox, letter).await?;
+        failpoint!("run.launch.begin");
+        let gateway = GatewaySession::open(services, lane, run, group, mailbox)?;
+        failpoint!("run.launch.socket");
+        Ok((gateway, spec))
     }
 }
 
@@ -183,94 +136,80 @@ impl Newborn<'_> {
 /// # Errors
 /// What cannot be made, or cannot be a box.
 pub async fn spec_of(
-    ground: Ground<'_>,
+    context: SandboxContext<'_>,
     lane: &Lane,
     run: &RunId,
     uid: u32,
     group: &Group,
     image: ImageFacts,
-    walls: Walls,
-) -> Result<ContainerSpec, Never> {
-    let sources = sources(ground, group, walls, &image, uid).await?;
-    plan(&PlanInput {
-        install: ground.id.to_owned(),
+    dirs: RunDirs,
+) -> Result<ContainerSpec, LaunchError> {
+    let sources = sources(context, group, dirs, &image, uid).await?;
+    Ok(plan(&PlanInput {
+        install: context.id.to_owned(),
         run: run.clone(),
         lane: lane.clone(),
         uid,
-        gid: ground.gid,
+        gid: context.gid,
         image,
-        runner: ground.runner.digest.clone(),
+        runner: context.runner.digest.clone(),
         sources,
         extra: group.mounts.clone(),
         limits: group.limits.clone(),
         seccomp: SECCOMP.to_owned(),
         zone: group.zone.name().to_owned(),
         runtime: group.runtime.clone(),
-    })
-    .map_err(|e| Never::new(e.code(), &e))
+    })?)
 }
 
-async fn start(mut run: Run, spec: &ContainerSpec, stage: &impl Fn(&'static str)) -> Result<Run, Never> {
-    let engine = run.services.engine.clone();
-    if let Err(e) = remove_earlier(&run).await {
-        return Err(run.unborn(Never::new(e.code(), e)).await);
+/// Makes the container and starts it. Returns the engine's id of it.
+async fn start(
+    services: &Services,
+    assignment: &Assignment,
+    group: &Group,
+    spec: &ContainerSpec,
+    turn: Option<&(TurnId, ChatId)>,
+) -> Result<String, LaunchError> {
+    let (run, engine) = (&assignment.run, &services.engine);
+    remove_earlier(services, &assignment.lane).await?;
+    let container = engine.create(spec).await.map_err(|e| LaunchError::of_engine(group, e))?;
+    stage(services, run, turn, "created");
+    if let Err(e) = services.store.run_container(run.clone(), container.clone()).await {
+        tracing::warn!(%run, code = e.code(), "the box's id was not noted: {e}");
     }
-    match engine.create(spec).await {
-        Ok(container) => run.container = container,
-        Err(e) => {
-            let never = of_what_went(&run.group, e);
-            return Err(run.unborn(never).await);
-        }
-    }
-    stage("created");
-    let noted = run.services.store.run_container(run.run.clone(), run.container.clone()).await;
-    if let Err(e) = noted {
-        tracing::warn!(run = %run.run, code = e.code(), "the box's id was not noted: {e}");
-    }
-    failpoint!("run.born.noted");
-    if let Err(e) = engine.start(&run.container).await {
-        let never = of_what_went(&run.group, e);
-        return Err(run.unborn(never).await);
-    }
-    stage("started");
-    run.deadline = Some(Instant::now() + READY_WITHIN);
-    Ok(run)
+    failpoint!("run.launch.noted");
+    engine.start(&container).await.map_err(|e| LaunchError::of_engine(group, e))?;
+    stage(services, run, turn, "started");
+    Ok(container)
 }
 
-/// What the engine says of a mount of the settings, or of the image, in our words: it went between the look at it and
-/// the box.
-pub(super) fn of_what_went(group: &Group, e: EngineError) -> Never {
-    let EngineError::Refused { why, .. } = &e else { return Never::new(e.code(), e) };
-    if why.to_lowercase().contains("no such image") {
-        let image = Named { name: group.image.clone(), id: String::new() };
-        let gone = ImageError::Gone { group: group.name.clone(), image };
-        return Never::new(gone.code(), gone);
+/// Removes the box of a start that failed. An engine that gave no answer may have made it all the same, so it is
+/// removed by its name.
+async fn remove_unstarted(services: &Services, spec: &ContainerSpec, mut error: LaunchError) -> LaunchError {
+    if let Err(e) = services.engine.remove(&spec.name).await {
+        tracing::warn!(container = spec.name, code = e.code(), "a box that did not start stays for now: {e}");
+        error.box_may_exist = true;
     }
-    let mount = group.mounts.iter().find(|m| why.contains(&*m.source.to_string_lossy()));
-    match mount {
-        Some(m) if why.contains("does not exist") || why.contains("no such file") => {
-            let gone = MountError::Gone { source_path: m.source.clone() };
-            Never::new(gone.code(), gone)
-        }
-        _ => Never::new(e.code(), e),
-    }
+    error
 }
 
 /// Two boxes of a lane would write one transcript. An earlier box that could not be removed in its time (the engine
-/// was away, or hung) goes now, before the next one is made. A removal that is under way already is no answer: the
-/// box is gone when it is listed no more.
-async fn remove_earlier(run: &Run) -> Result<(), EngineError> {
-    let engine = &run.services.engine;
+/// was away, or hung) is removed now, before the next one is made. A removal that is under way already is no answer:
+/// the box is gone when it is listed no more.
+async fn remove_earlier(services: &Services, lane: &Lane) -> Result<(), EngineError> {
+    let engine = &services.engine;
     for _ in 0..REMOVALS {
         let mut alive = false;
-        for earlier in engine.boxes_of_lane(&run.services.id, &run.lane).await? {
-            tracing::warn!(run = earlier.run, lane = %run.lane, "an earlier box of this lane is removed");
+        for earlier in engine.boxes_of_lane(&services.id, lane).await? {
+            tracing::warn!(run = earlier.run, %lane, "an earlier box of this lane is removed");
             let removed = engine.remove(&earlier.container).await;
             match engine.state(&earlier.container).await? {
                 BoxState::Absent => {}
                 // It writes nothing any more; the reaper has it.
                 BoxState::Ended(_) | BoxState::Created => {
-                    tracing::warn!(run = earlier.run, "what is left of an earlier box stays: {removed:?}");
+                    let why =
+                        removed.err().map_or_else(|| "its removal goes on".to_owned(), |e| e.to_string());
+                    tracing::warn!(run = earlier.run, "what is left of an earlier box stays for now: {why}");
                 }
                 BoxState::Running | BoxState::Paused => {
                     removed?;
@@ -289,65 +228,45 @@ async fn remove_earlier(run: &Run) -> Result<(), EngineError> {
     })
 }
 
-impl Run {
-    /// Takes back what was made for a box that did not start. An engine that gave no answer may have made it all the
-    /// same: it is removed by its name then.
-    async fn unborn(self, mut never: Never) -> Never {
-        self.gate.close();
-        if let Err(e) = self.services.engine.remove(&self.container).await {
-            tracing::warn!(run = %self.run, code = e.code(), "a box that did not start stays for now: {e}");
-            never.left = true;
-        }
-        self.wall.remove();
-        never
-    }
-}
-
-fn open_wall(
+fn open_mailbox(
     services: &Services,
     group: &Group,
     lane: &Lane,
     run: &RunId,
     uid: u32,
-) -> Result<RunBox, Never> {
+) -> Result<RunBox, LaunchError> {
     let root = &services.install.root;
-    let archive = Archive::open(&root.letters(&lane.group, run)).map_err(|e| Never::new("letters.dir", e))?;
+    let archive =
+        Archive::open(&root.letters(&lane.group, run)).map_err(|e| LaunchError::new("letters.dir", e))?;
     let parent = root.ipc().join(lane.group.as_str());
     shared_dir(&parent, services.gid, 0o2750)
-        .map_err(|e| Never::new("mailbox.dir", format!("{}: {e}", parent.display())))?;
+        .map_err(|e| LaunchError::new("mailbox.dir", format!("{}: {e}", parent.display())))?;
     let dir = root.run_ipc(&lane.group, run);
-    services
-        .mailbox
-        .open(&dir, run.clone(), uid, group.limits.letters(), archive)
-        .map_err(|e| Never::new(e.code(), e))
+    Ok(services.mailbox.open(&dir, run.clone(), uid, group.limits.letters(), archive)?)
 }
 
 /// The group's directories, made by the host and shared with the box by the group id.
 async fn sources(
-    ground: Ground<'_>,
+    context: SandboxContext<'_>,
     group: &Group,
-    walls: Walls,
+    dirs: RunDirs,
     image: &ImageFacts,
     uid: u32,
-) -> Result<Sources, Never> {
-    let root = &ground.install.root;
-    let [workspace, session] = filled(ground, group).await?;
+) -> Result<Sources, LaunchError> {
+    let root = &context.install.root;
+    let [workspace, session] = writable(context, group).await?;
     let made = |path: PathBuf, mode: u32| {
-        shared_dir(&path, ground.gid, mode)
+        shared_dir(&path, context.gid, mode)
             .map(|()| path.clone())
-            .map_err(|e| Never::new("state.dir", format!("{} cannot be made: {e}", path.display())))
+            .map_err(|e| LaunchError::new("state.dir", format!("{} cannot be made: {e}", path.display())))
     };
     let passwd_dir = made(root.passwd(), 0o2750)?;
-    let passwd = ground
-        .engine
-        .passwd(ground.id, image, uid, ground.gid, &passwd_dir)
-        .await
-        .map_err(|e| Never::new(e.code(), e))?;
+    let passwd = context.engine.passwd(context.id, image, uid, context.gid, &passwd_dir).await?;
     Ok(Sources {
-        runner: ground.runner.dir.clone(),
-        to_agent: walls.to_agent,
-        from_agent: walls.from_agent,
-        socket: walls.socket,
+        runner: context.runner.dir.clone(),
+        to_agent: dirs.to_agent,
+        from_agent: dirs.from_agent,
+        socket: dirs.socket,
         session,
         workspace,
         inbox: made(root.inbox(&group.name), 0o2750)?,
@@ -356,45 +275,39 @@ async fn sources(
     })
 }
 
-/// The two that a box fills: each a file system of its own where the settings say so.
-async fn filled(ground: Ground<'_>, group: &Group) -> Result<[PathBuf; 2], Never> {
-    let (root, gid, limits) = (&ground.install.root, ground.gid, group.limits.clone());
+/// The two directories that a box fills: each a file system of its own where the settings say so.
+async fn writable(context: SandboxContext<'_>, group: &Group) -> Result<[PathBuf; 2], LaunchError> {
+    let (root, gid, limits) = (&context.install.root, context.gid, group.limits.clone());
     let volumes = root.volumes_of(&group.name).map(Volume::from);
     let dirs = volumes.clone().map(|volume| volume.dir);
-    let had = tokio::task::spawn_blocking(move || {
+    let made = tokio::task::spawn_blocking(move || {
         for (volume, limit) in volumes.iter().zip([limits.workspace(), limits.session()]) {
-            let had = if limits.disk_images { volume.have(limit, gid) } else { volume.absent() };
-            had.map_err(|e| Never::new(e.code(), e))?;
+            let mounted =
+                if limits.disk_images { volume.ensure_mounted(limit, gid) } else { volume.check_absent() };
+            mounted.map_err(|e| LaunchError::new(e.code(), e))?;
             if !limits.disk_images {
                 shared_dir(&volume.dir, gid, 0o2770).map_err(|e| {
-                    Never::new("state.dir", format!("{} cannot be made: {e}", volume.dir.display()))
+                    LaunchError::new("state.dir", format!("{} cannot be made: {e}", volume.dir.display()))
                 })?;
             }
         }
         Ok(())
     });
-    let had = had.await.unwrap_or_else(|e| Err(Never::new("disk.image", e)));
+    let made = made.await.unwrap_or_else(|e| Err(LaunchError::new("disk.image", e)));
     // As with the group's file: where the install is kept is not told.
     let place = format!("{}/", root.path().display());
-    had.map_err(|never: Never| Never { why: never.why.replace(&place, ""), ..never })?;
+    made.map_err(|e: LaunchError| LaunchError { why: e.why.replace(&place, ""), ..e })?;
     Ok(dirs)
 }
 
 async fn write_begin(
     services: &Services,
     run: &RunId,
-    wall: &mut RunBox,
-    body: ipc_schema::letters::to_agent::Begin,
-) -> Result<(), Never> {
+    mailbox: &mut RunBox,
+    body: Begin,
+) -> Result<(), LaunchError> {
     let (id, at) = (run.clone(), services.clock.wall());
-    let letter = services
-        .store
-        .add_letter(run.clone(), None, "begin", at, move |n| {
-            let body = ToAgent::Begin(Box::new(body));
-            let id_of = ipc_schema::LetterId::of_host(n);
-            ToAgentLetter { id: id_of, run: id, turn: None, n, ack: 0, at: at.rfc3339(), body }.to_bytes()
-        })
-        .await
-        .map_err(|e| Never::new(e.code(), e))?;
-    wall.write(&letter.name, &letter.bytes).map(drop).map_err(|e| Never::new("ipc.write", e))
+    let build = move |n| letter_to_agent(&id, None, n, 0, at, ToAgent::Begin(Box::new(body))).to_bytes();
+    let letter = services.store.add_letter(run.clone(), None, "begin", at, build).await?;
+    mailbox.write(&letter.name, &letter.bytes).map(drop).map_err(|e| LaunchError::new("ipc.write", e))
 }

@@ -1,4 +1,4 @@
-//! What the box says: each letter through transaction 2, and then to whoever waits for it.
+//! Takes the letters of the box: each goes through transaction 2, and then to whoever waits for it.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{self, Status};
 use ipc_schema::{Refusal, RefusalCode, TurnId, text_sanitize};
-use tokio::time::Instant;
 
-use super::{Run, SILENCE};
+use super::Run;
+use super::states::{Life, Turn, TurnStage};
 use crate::channels::Activity;
 use crate::dispatch::Event;
 use crate::domain::Ending;
 use crate::domain::outbound::{OutgoingText, Voice};
-use crate::mailbox::{Pass, Refused, Stamped};
+use crate::mailbox::{Pass, ReceivedLetter, RefusedFile};
 use crate::store::{StoreError, Take, Taken, TakenEffect};
 use crate::text;
 use crate::turns::{TurnDone, turn_done};
@@ -26,10 +26,10 @@ impl Run {
     /// deadlines and the box's exit: a box that never stops writing can be stopped.
     pub(super) async fn take_letters(&mut self) -> bool {
         // What a box has written beyond what it may is not taken any more; it dies while this is asked.
-        if matches!(self.killed, Some(Ending::OverLimit { .. })) {
+        if matches!(self.life, Life::Ending { ending: Ending::OverLimit { .. }, .. }) {
             return false;
         }
-        let pass = match self.wall.pass() {
+        let pass = match self.mailbox.pass() {
             Ok(pass) => pass,
             Err(e) => {
                 tracing::error!(run = %self.run, code = "ipc.io", "letters cannot be listed: {e}");
@@ -51,7 +51,7 @@ impl Run {
 
     /// Ends the box for what it took. After the first time there is nothing to decide any more.
     pub(super) async fn end_over_limit(&mut self, ending: Ending) {
-        if self.killed.is_some() {
+        if self.life.is_ending() {
             return;
         }
         if let Ending::OverLimit { code, what } = &ending {
@@ -68,7 +68,7 @@ impl Run {
     /// The end of an open turn says why in its chat. Between two turns nobody else would: what went on in the box was
     /// left there by the last one.
     async fn tell_between_turns(&mut self, text: String) {
-        let (None, Some(chat)) = (&self.turn, &self.last_chat) else { return };
+        let Some(Turn { chat, stage: TurnStage::Over, .. }) = &self.turn else { return };
         self.services.notice(chat, &format!("over:{}", self.run), text).await;
     }
 
@@ -94,7 +94,7 @@ impl Run {
             }
             if let Err(e) = self.take_one(stamped.clone()).await {
                 tracing::error!(run = %self.run, code = e.code(), "a letter waits, because it cannot be stored: {e}");
-                self.wall.rewind(stamped.letter.n);
+                self.mailbox.rewind(stamped.letter.n);
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 return false;
             }
@@ -105,14 +105,14 @@ impl Run {
         true
     }
 
-    async fn take_one(&mut self, stamped: Stamped) -> Result<(), StoreError> {
+    async fn take_one(&mut self, stamped: ReceivedLetter) -> Result<(), StoreError> {
         let letter = &stamped.letter;
-        if let (Some(turn), Some((given, _))) = (letter.turn, &self.turn)
-            && turn != *given
+        if let (Some(turn), Some(given)) = (letter.turn, self.open_turn())
+            && turn != given.id
         {
             let refusal = Refusal::new(RefusalCode::Stale, format!("{turn} is not this box's turn"));
-            self.wall.reject(&stamped);
-            let refused = Refused::unread(Some(letter.n), stamped.name.into(), refusal);
+            self.mailbox.reject(&stamped);
+            let refused = RefusedFile::unread(Some(letter.n), stamped.name.into(), refusal);
             self.pass_over(letter.n, &refused).await;
             return Ok(());
         }
@@ -132,14 +132,14 @@ impl Run {
             })
             .await?;
         match &taken {
-            Taken::Refused(..) => self.wall.reject(&stamped),
+            Taken::Refused(..) => self.mailbox.reject(&stamped),
             // A repeat too: the host may have died between the transaction and the copy.
             _ => {
-                self.wall.keep(&stamped);
-                self.wall.prune(stamped.letter.ack);
+                self.mailbox.keep(&stamped);
+                self.mailbox.prune(stamped.letter.ack);
             }
         }
-        self.wall.done(OsStr::new(&stamped.name));
+        self.mailbox.done(OsStr::new(&stamped.name));
         self.follow(stamped, taken).await;
         Ok(())
     }
@@ -163,8 +163,7 @@ impl Run {
     }
 
     fn outgoing(&self, voice: Voice, key: &str, text: &str) -> Option<OutgoingText> {
-        let (_, chat) = self.turn.as_ref()?;
-        let chat = chat.clone();
+        let chat = self.open_turn()?.chat.clone();
         // A channel that is off today (its token is missing) may be on tomorrow: what was said is kept as it is.
         let parts = match self.services.channels.of(&chat) {
             Some(channel) => channel.split(text),
@@ -174,7 +173,7 @@ impl Run {
     }
 
     fn turn_end(&self, done: &from_agent::TurnDone, key: &str) -> TakenEffect {
-        let TurnDone { end, notice } = turn_done(done, self.interrupted);
+        let TurnDone { end, notice } = turn_done(done, self.interrupted());
         let reply = self.outgoing(Voice::Reply, key, &done.text);
         let notice = notice.and_then(|text| self.outgoing(Voice::Notice, "notice:end", &text));
         let if_silent = self.outgoing(Voice::Notice, "notice:silent", &text::nothing_said());
@@ -182,7 +181,7 @@ impl Run {
     }
 
     /// What follows from a letter once it is stored.
-    async fn follow(&mut self, stamped: Stamped, taken: Taken) {
+    async fn follow(&mut self, stamped: ReceivedLetter, taken: Taken) {
         let letter = stamped.letter;
         match taken {
             Taken::Repeat => return,
@@ -203,20 +202,23 @@ impl Run {
             Taken::Answered(response) => return self.put(&response.name, &response.bytes),
             Taken::Fresh => {}
         }
-        self.heard(Duration::ZERO);
+        if matches!(letter.body, FromAgent::Ready(_)) {
+            self.life.make_ready();
+        }
+        // A letter came: silence starts anew.
+        self.expect_silence(Duration::ZERO);
         match letter.body {
             FromAgent::Ready(ready) => {
                 tracing::info!(run = %self.run, lane = %self.lane, runner = ready.runner, "the box is ready");
-                self.ready = true;
                 self.stage("ready");
-                let _ = self.events.send(Event::Ready { run: self.no });
+                self.assignment.report(Event::Ready { run: self.assignment.no });
             }
             FromAgent::Draft(draft) => self.show(&Activity::Draft(draft.text)),
             FromAgent::Status(status) => self.status(&status),
             FromAgent::Failed(failed) => {
                 let why = text_sanitize::line(&format!("{}: {}", failed.code, failed.reason), 500);
                 tracing::warn!(run = %self.run, code = "run.failed", "the runner gave up: {why}");
-                self.failed = Some(why);
+                self.last_words = Some(why);
             }
             FromAgent::Message(_) => {
                 self.stage("message");
@@ -241,26 +243,17 @@ impl Run {
         }
         self.end_turn();
         self.services.bell.ring();
-        let _ = self.events.send(Event::TurnClosed { run: self.no, next: next.is_some(), fed: self.fed });
+        self.report_turn_closed(next.is_some());
     }
 
     fn status(&mut self, status: &Status) {
         if let Some(seconds) = status.deadline_s {
-            self.heard(Duration::from_secs(seconds.into()).min(DEADLINE_MAX));
+            self.expect_silence(Duration::from_secs(seconds.into()).min(DEADLINE_MAX));
         }
         if let Some(tool) = &status.tool {
             let detail = status.detail.as_deref().unwrap_or_default();
             let line = text_sanitize::line(&format!("{tool} {detail}"), 200);
             self.show(&Activity::Doing(line.trim_end().to_owned()));
-        }
-    }
-
-    /// A letter came: silence starts anew, after what the runner announced. A box that listens may be silent.
-    fn heard(&mut self, announced: Duration) {
-        if self.turn.is_some() && !self.close_asked {
-            self.deadline = Some(Instant::now() + announced + SILENCE);
-        } else if self.ready {
-            self.deadline = None;
         }
     }
 

@@ -1,9 +1,11 @@
-//! One box's life, top to bottom: born, fed, listened to, ended, collected.
+//! One run: the host makes a box, feeds it, takes its letters, ends it and collects it.
 //!
-//! One worker per run owns everything of it. It is told what to do by [`Order`]s (dispatch decided them), and answers
-//! with dispatch's events; the last one is always `Ended`.
+//! `supervisor` spawns one worker per run. The worker obeys [`Order`]s, which dispatch has decided, and reports to
+//! dispatch with its events; the last one is `Ended`. It decides nothing about other runs. When the worker itself
+//! fails, [`supervised`] ends the run in its place.
 
 mod adoption;
+mod assignment;
 mod attachments;
 mod begin;
 mod disk_cleanup;
@@ -11,45 +13,50 @@ mod disk_watch;
 mod end;
 mod gateway_session;
 mod launch;
+mod launch_error;
 mod letters;
 mod probe;
 mod reaper;
 mod reclaim;
 mod rejected_files;
 mod requests;
+mod states;
+mod supervised;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_schema::ToAgentLetter;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::{Close, CloseWhy, Interrupt, InterruptWhy};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
 use crate::channels::Channel;
-use crate::dispatch::{Event, RunNo};
+use crate::dispatch::Event;
 use crate::domain::group::Group;
-use crate::domain::{ChatId, Ending, Lane, LetterId, MessageSeq, RunId, TurnId};
+use crate::domain::{ChatId, Ending, Lane, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunBox;
 use crate::policy::disk_budget::DiskUsage;
 use crate::policy::log_limiter::LogLimiter;
 use crate::policy::turn_quota::Tally;
 use crate::sandbox::Exit;
 use crate::services::Services;
-use crate::store::{Composed, Patience, RunRow, StoreError};
+use crate::store::{Composed, RunRow, StoreError, letter_to_agent};
 pub use adoption::Adopted;
-use attachments::Fetching;
+pub use assignment::Assignment;
 use begin::input_letter;
 pub use disk_cleanup::sweep;
-use disk_watch::{Bite, Watchdog};
-use gateway_session::Gate;
-pub use launch::{Never, spec_of};
-pub use probe::{Ground, Seen, Walls, possible};
-pub use reaper::{keep_reaping, reap};
+use disk_watch::{Excess, Watchdog};
+use gateway_session::GatewaySession;
+pub use launch::spec_of;
+pub use launch_error::LaunchError;
+pub use probe::{ProbeResult, RunDirs, SandboxContext, check_machine_limits};
+pub use reaper::keep_reaping;
+use states::{Deferred, Files, Life, Turn, TurnStage};
+pub use supervised::{give_up, supervise};
 
-/// A box that is up this long without `ready` will not get there.
+/// A box must say `ready` within this.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Silence beyond a declared deadline that means a dead runner.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -79,114 +86,86 @@ pub enum Order {
 /// A run that has a box.
 struct Run {
     services: Arc<Services>,
-    no: RunNo,
+    assignment: Assignment,
     run: RunId,
     lane: Lane,
     group: Group,
     container: String,
-    wall: RunBox,
-    events: UnboundedSender<Event>,
-    /// The turn this box was given, and its chat.
-    turn: Option<(TurnId, ChatId)>,
-    /// The chat of its newest turn.
-    last_chat: Option<ChatId>,
-    /// The gateway, which counts tokens per turn.
-    gate: Gate,
-    ready: bool,
-    /// When silence becomes death; none while listening.
-    deadline: Option<Instant>,
-    interrupted: Option<InterruptWhy>,
-    close_asked: bool,
-    /// Set when we end it: what its end is called.
-    killed: Option<Ending>,
-    /// When it gets SIGKILL, or gets it again: an engine that is away or hangs has not done it.
-    die_at: Option<Instant>,
-    /// The runner's own last words.
-    failed: Option<String>,
-    /// When a question has waited for as long as a box does.
-    suspend_at: Option<Instant>,
-    /// Files on their way that its next letter names.
-    fetching: Option<Fetching>,
-    patience: Patience,
-    /// The turn that it has read something of; a box that has not is owed a word, and owes none.
-    reads: Option<TurnId>,
-    /// How many `Feed`s it has obeyed: dispatch tells by it what it says of its turn in time from what is out of date.
-    fed: u64,
-    owed: Owed,
+    mailbox: RunBox,
+    /// It counts tokens per turn.
+    gateway: GatewaySession,
+    life: Life,
+    /// The newest turn that the box was given, which may be over.
+    turn: Option<Turn>,
+    /// Whether the next input letter waits for files.
+    files: Files,
+    deferred: Deferred,
     /// What the turn has written so far.
     tally: Tally,
     telling: LogLimiter,
+    /// What the runner's `failed` letter said.
+    last_words: Option<String>,
+    disk: DiskUse,
+}
+
+/// What is known of the directories that the box fills.
+#[derive(Debug, Default)]
+struct DiskUse {
     /// A directory that holds more than it may, and what may stay of it once the box is gone.
-    reclaim: Option<(PathBuf, DiskUsage)>,
-    /// What its directories held when its watch began, as far as the host could see.
+    excess: Option<(PathBuf, DiskUsage)>,
+    /// What each held when its watch began, as far as the host could see.
     before: Vec<Option<DiskUsage>>,
 }
 
-/// What waits for the store, or for room on the disk.
-#[derive(Debug, Default)]
-struct Owed {
-    letters: bool,
-    feed: bool,
-    verdicts: bool,
+/// What a launch or an adoption has made.
+struct Parts {
+    group: Group,
+    container: String,
+    mailbox: RunBox,
+    gateway: GatewaySession,
+    life: Life,
+    turn: Option<Turn>,
 }
 
-/// Lives a run from the first to the last step and reports its end.
-pub async fn live(
-    services: Arc<Services>,
-    lane: Lane,
-    no: RunNo,
-    mut orders: UnboundedReceiver<Order>,
-    events: UnboundedSender<Event>,
-) {
-    let run = new_run_id();
-    match launch::born(&services, &lane, &run, no, &events).await {
-        Ok(box_run) => to_its_end(box_run, &mut orders, events).await,
-        Err(never) => {
-            tracing::warn!(%run, %lane, code = never.code, "the box did not start: {}", never.why);
-            let ending = Ending::NeverStarted { code: never.code.to_owned(), why: never.why };
-            let after = end::settle(&services, &run, &lane, ending).await;
-            if never.left {
-                tokio::spawn(reap(Arc::clone(&services)));
+/// Does a run from its first to its last step and reports its end.
+pub async fn live(services: Arc<Services>, assignment: Assignment, mut orders: UnboundedReceiver<Order>) {
+    match launch::launch(&services, &assignment).await {
+        Ok(run) => run.follow_to_end(&mut orders).await,
+        Err(error) => {
+            let Assignment { no, run, lane, .. } = &assignment;
+            tracing::warn!(%run, %lane, code = error.code, "the box did not start: {}", error.why);
+            let ending = Ending::NeverStarted { code: error.code.to_owned(), why: error.why };
+            let after = end::store_end(&services, run, lane, ending).await;
+            if error.box_may_exist {
+                reaper::spawn_reaper(&services);
             }
-            // The receiver is gone only when the host is ending: there is nobody left to tell.
-            let _ = events.send(Event::Ended { run: no, after, fed: 0 });
+            assignment.report(Event::Ended { run: *no, after, fed: 0 });
         }
     }
 }
 
-/// Lives on with a run of an earlier host.
+/// Goes on with a run of an earlier host.
 pub async fn go_on(
     services: Arc<Services>,
     adopted: Adopted,
-    no: RunNo,
+    assignment: Assignment,
     mut orders: UnboundedReceiver<Order>,
-    events: UnboundedSender<Event>,
 ) {
-    let mut box_run = adopted.into_run(&services, no, events.clone());
-    box_run.catch_up().await;
-    to_its_end(box_run, &mut orders, events).await;
+    let mut run = adopted.into_run(&services, &assignment);
+    run.catch_up().await;
+    run.follow_to_end(&mut orders).await;
 }
 
 /// Ends a run of an earlier host that cannot go on. It costs its turn nothing, which the lane then begins anew.
 ///
 /// # Errors
 /// When its end cannot be stored.
-pub async fn give_up(services: &Services, row: &RunRow) -> crate::store::Result<()> {
+pub async fn end_lost(services: &Services, row: &RunRow) -> crate::store::Result<()> {
     services
         .store
         .collect(row.run.clone(), row.lane.clone(), Ending::Killed, services.clock.wall())
         .await
         .map(drop)
-}
-
-async fn to_its_end(mut box_run: Run, orders: &mut UnboundedReceiver<Order>, events: UnboundedSender<Event>) {
-    let no = box_run.no;
-    // Without an exit the box is left to the next host: nothing of it is touched.
-    if let Some(exit) = box_run.listen(orders).await {
-        let fed = box_run.fed;
-        let after = box_run.collect(exit).await;
-        let _ = events.send(Event::Ended { run: no, after, fed });
-    }
 }
 
 /// An id for a run that is about to begin.
@@ -198,81 +177,171 @@ pub fn new_run_id() -> RunId {
     }
 }
 
-enum Happened {
+/// What a run waits for in [`Run::listen`].
+enum RunEvent {
     Order(Option<Order>),
     Exit(Exit),
+    /// The box is still there after SIGTERM or SIGKILL.
     StillThere,
+    /// The person has not answered for as long as a box waits.
     StillAsking,
     Silence,
-    OverLimit(Bite),
+    OverLimit(Excess),
+    GatewayFailed,
     Typing,
     Fetched(crate::store::Result<()>),
     Letters,
 }
 
+/// Returns at this time; never without one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Run {
+    fn new(services: &Arc<Services>, assignment: &Assignment, parts: Parts) -> Self {
+        let Parts { group, container, mailbox, gateway, life, turn } = parts;
+        Self {
+            services: Arc::clone(services),
+            assignment: assignment.clone(),
+            run: assignment.run.clone(),
+            lane: assignment.lane.clone(),
+            group,
+            container,
+            mailbox,
+            gateway,
+            life,
+            turn,
+            files: Files::None,
+            deferred: Deferred::default(),
+            tally: Tally::default(),
+            telling: LogLimiter::default(),
+            last_words: None,
+            disk: DiskUse::default(),
+        }
+    }
+
+    async fn follow_to_end(mut self, orders: &mut UnboundedReceiver<Order>) {
+        // Without an exit the box is left to the next host: nothing of it is touched.
+        let Some(exit) = self.listen(orders).await else { return self.gateway.leave() };
+        let (assignment, fed) = (self.assignment.clone(), self.assignment.fed());
+        let after = self.collect(exit).await;
+        assignment.report(Event::Ended { run: assignment.no, after, fed });
+    }
+
     /// From start to exit; `None` when the box is left to the next host. Every branch only names what happened; what
     /// follows from it is done outside the select, so that nothing is cancelled half-way.
     async fn listen(&mut self, orders: &mut UnboundedReceiver<Order>) -> Option<Exit> {
         let engine = self.services.engine.clone();
         let container = self.container.clone();
-        let open_turn = self.gate.open_turn.subscribe();
-        let mut watchdog = Watchdog::watch(&self.services, &self.group, &container, open_turn);
+        let open_turn = self.gateway.open_turn.subscribe();
+        let mut watchdog = Watchdog::watch(&self.services, &self.group, &self.run, &container, open_turn);
         let mut exit = std::pin::pin!(async move { engine.wait(&container).await });
         let mut typing = tokio::time::interval(TYPING_EVERY);
         typing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            let scan = if self.deadline.is_some() { SCAN_BUSY } else { SCAN_QUIET };
-            let deadline = self.deadline.unwrap_or_else(|| Instant::now() + SCAN_QUIET * 10);
-            let die_at = self.die_at.unwrap_or(deadline);
-            let suspend_at = self.suspend_at.unwrap_or(deadline);
-            let happened = tokio::select! {
+            let (silent_at, suspend_at, kill_at) = (self.silent_at(), self.suspend_at(), self.life.kill_at());
+            let scan = if silent_at.is_some() { SCAN_BUSY } else { SCAN_QUIET };
+            let shows_typing = self.life.is_ready() && self.open_turn().is_some();
+            let event = tokio::select! {
                 // Letters last: they are the only branch that a box can keep ready for ever.
                 biased;
-                exit = &mut exit => Happened::Exit(exit),
-                order = orders.recv() => Happened::Order(order),
-                () = tokio::time::sleep_until(die_at), if self.die_at.is_some() => Happened::StillThere,
-                () = tokio::time::sleep_until(deadline), if self.deadline.is_some() => Happened::Silence,
-                () = tokio::time::sleep_until(suspend_at), if self.suspend_at.is_some() => Happened::StillAsking,
-                bite = watchdog.bites() => Happened::OverLimit(bite),
-                _ = typing.tick(), if self.turn.is_some() && self.ready => Happened::Typing,
-                done = attachments::arrival(&mut self.fetching) => Happened::Fetched(done),
-                () = self.wall.rung(scan) => Happened::Letters,
+                exit = &mut exit => RunEvent::Exit(exit),
+                order = orders.recv() => RunEvent::Order(order),
+                () = at(kill_at) => RunEvent::StillThere,
+                () = at(silent_at) => RunEvent::Silence,
+                () = at(suspend_at) => RunEvent::StillAsking,
+                excess = watchdog.excess() => RunEvent::OverLimit(excess),
+                () = self.gateway.failed() => RunEvent::GatewayFailed,
+                _ = typing.tick(), if shows_typing => RunEvent::Typing,
+                done = attachments::arrival(&mut self.files) => RunEvent::Fetched(done),
+                () = self.mailbox.rung(scan) => RunEvent::Letters,
             };
-            match happened {
-                Happened::Exit(exit) => {
-                    self.before = watchdog.before();
+            failpoint!("run.event");
+            match event {
+                RunEvent::Exit(exit) => {
+                    self.disk.before = watchdog.before();
                     return Some(exit);
                 }
                 // A supervisor that is gone leaves its boxes as a killed host does.
-                Happened::Order(None | Some(Order::Leave)) => return None,
-                Happened::Order(Some(order)) => self.obey(order).await,
-                Happened::StillThere => self.kill(Ending::Killed).await,
-                Happened::StillAsking => {
-                    self.suspend_at = None;
-                    let _ = self.events.send(Event::Suspend { run: self.no });
+                RunEvent::Order(None | Some(Order::Leave)) => return None,
+                RunEvent::Order(Some(order)) => self.obey(order).await,
+                RunEvent::StillThere => self.kill(Ending::Killed).await,
+                RunEvent::StillAsking => {
+                    self.suspend_at_time(None);
+                    self.assignment.report(Event::Suspend { run: self.assignment.no });
                 }
-                Happened::Silence => self.fell_silent().await,
-                Happened::OverLimit(bite) => {
-                    self.reclaim = bite.reclaim;
-                    self.end_over_limit(bite.ending).await;
+                RunEvent::Silence => self.fell_silent().await,
+                RunEvent::OverLimit(excess) => {
+                    self.disk.excess = excess.reclaim;
+                    self.end_over_limit(excess.ending).await;
                 }
-                Happened::Typing => self.show_typing(),
-                Happened::Fetched(done) => self.fetched(done).await,
-                Happened::Letters => {
-                    self.settle_debts().await;
+                RunEvent::GatewayFailed => self.kill(supervised::crashed(crate::workers::Panicked)).await,
+                RunEvent::Typing => self.show_typing(),
+                RunEvent::Fetched(done) => self.fetched(done).await,
+                RunEvent::Letters => {
+                    self.do_deferred().await;
                     if self.take_letters().await {
-                        self.wall.ring();
+                        self.mailbox.ring();
                     }
                 }
             }
         }
     }
 
+    /// The newest turn, while the box works on it.
+    fn open_turn(&self) -> Option<&Turn> {
+        self.turn.as_ref().filter(|turn| turn.is_open())
+    }
+
+    /// When silence means a dead runner. A box that listens, closes or is being ended may be silent.
+    fn silent_at(&self) -> Option<Instant> {
+        match (&self.life, self.turn.as_ref().map(|turn| &turn.stage)) {
+            (Life::Starting { ready_by }, _) => Some(*ready_by),
+            (Life::Ready, Some(TurnStage::Open { silent_at, .. })) => Some(*silent_at),
+            _ => None,
+        }
+    }
+
+    fn suspend_at(&self) -> Option<Instant> {
+        match self.turn.as_ref().map(|turn| &turn.stage) {
+            Some(TurnStage::Open { suspend_at, .. }) => *suspend_at,
+            _ => None,
+        }
+    }
+
+    /// Sets when the open turn is suspended for its question; it has none, or has its answer, with `None`.
+    fn suspend_at_time(&mut self, time: Option<Instant>) {
+        if let Some(TurnStage::Open { suspend_at, .. }) = self.turn.as_mut().map(|turn| &mut turn.stage) {
+            *suspend_at = time;
+        }
+    }
+
+    /// The box may be silent for this long, and [`SILENCE`] more.
+    fn expect_silence(&mut self, announced: Duration) {
+        if let Some(TurnStage::Open { silent_at, .. }) = self.turn.as_mut().map(|turn| &mut turn.stage) {
+            *silent_at = Instant::now() + announced + SILENCE;
+        }
+    }
+
+    /// Set when the box was told to stop its newest turn.
+    fn interrupted(&self) -> Option<InterruptWhy> {
+        self.turn.as_ref()?.interrupted
+    }
+
+    /// Whether a letter waits for files of a turn that the box has read nothing of.
+    fn fetches_unread(&self) -> bool {
+        let read = |id| self.turn.as_ref().is_some_and(|turn| turn.id == id && turn.is_read());
+        self.files.fetching_for().is_some_and(|id| !read(id))
+    }
+
     async fn obey(&mut self, order: Order) {
         match order {
             Order::Feed => {
-                self.fed += 1;
+                self.assignment.obeyed_feed();
                 self.feed().await;
             }
             Order::Interrupt(why, order) => self.interrupt(why, order).await,
@@ -294,28 +363,31 @@ impl Run {
                 Err(e) => tracing::error!(run = %self.run, code = e.code(), "a /stop was not stored: {e}"),
             }
         }
-        let open = self.turn.as_ref().map(|(turn, _)| *turn);
-        let waits = self.fetching.is_some() || self.owed.feed;
+        let open = self.open_turn().map(|turn| (turn.id, turn.is_read()));
+        let waits = self.files.fetching_for().is_some() || self.deferred.feed;
         let unread = match open {
-            Some(open) => waits && self.reads != Some(open),
+            Some((_, read)) => waits && !read,
             None if order.is_some() => waits,
             // Without an order the turn that was meant may have ended, and another be open that nobody means.
-            None => self.fetching.as_ref().is_some_and(|fetching| self.reads != Some(fetching.turn)),
+            None => self.fetches_unread(),
         };
         // What waits was stopped, or is the next turn's.
-        (self.fetching, self.owed.feed) = (None, false);
+        self.files.cancel();
+        self.deferred.feed = false;
         if unread {
             return self.end_unread(why, order).await;
         }
         // Without an open turn its end is on its way to dispatch.
-        if let Some(turn) = open {
-            self.interrupted = Some(why);
+        if let Some((turn, _)) = open {
+            if let Some(turn) = &mut self.turn {
+                turn.interrupted = Some(why);
+            }
             self.write(Some(turn), ToAgent::Interrupt(Interrupt { why })).await;
         }
     }
 
-    /// Ends a turn that the box has read nothing of; a box that was born for it may wait for nothing else, and goes
-    /// too.
+    /// Ends a turn that the box has read nothing of. A box that was started for it may wait for nothing else, and is
+    /// ended too.
     async fn end_unread(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
         let now = self.services.clock.wall();
         match self.services.store.end_turn(self.lane.clone(), why, order, now).await {
@@ -336,12 +408,12 @@ impl Run {
     async fn feed(&mut self) {
         // Dispatch feeds no box that it stops; files that arrive, and a store that comes back, ask nobody. What is not
         // given now is given when the turn's end is known, to this box or the next.
-        if self.killed.is_some() || (self.turn.is_some() && self.interrupted.is_some()) {
+        if self.life.is_ending() || self.open_turn().is_some_and(|turn| turn.interrupted.is_some()) {
             return;
         }
         // Files of the next letter are on their way: with them all of it is made, and what came meanwhile.
-        while self.fetching.is_none() {
-            let (run, group, ack) = (self.run.clone(), self.group.clone(), self.wall.taken());
+        while self.files.fetching_for().is_none() {
+            let (run, group, ack) = (self.run.clone(), self.group.clone(), self.mailbox.taken());
             let at = self.services.clock.wall();
             let built = self
                 .services
@@ -350,7 +422,7 @@ impl Run {
                     run.clone(),
                     self.lane.clone(),
                     self.group.context,
-                    self.patience,
+                    self.files.patience(),
                     at,
                     move |n, state| input_letter(&run, n, ack, at, &group, state),
                 )
@@ -358,14 +430,14 @@ impl Run {
             match built {
                 Ok(Composed::Letter(turn, chat, letter)) => {
                     self.begin_turn(turn, chat);
-                    (self.reads, self.patience) = (Some(turn), Patience::Whole);
+                    self.files = Files::None;
                     self.stage("input");
                     self.put(&letter.name, &letter.bytes);
                     failpoint!("run.input.written");
                 }
                 Ok(Composed::Files(turn, files)) => self.fetch(turn, files),
                 Ok(Composed::Nothing) => {
-                    self.patience = Patience::Whole;
+                    self.files = Files::None;
                     break;
                 }
                 Err(e) => return self.not_fed(&e).await,
@@ -375,10 +447,10 @@ impl Run {
         match self.services.store.open_turn(self.lane.clone()).await {
             Ok(None) => {
                 self.end_turn();
-                let _ = self.events.send(Event::TurnClosed { run: self.no, next: false, fed: self.fed });
+                self.report_turn_closed(false);
             }
             Ok(Some(_)) => {}
-            Err(e) => self.owe_feed(&e),
+            Err(e) => self.defer_feed(&e),
         }
     }
 
@@ -388,10 +460,10 @@ impl Run {
             Ok(letters) => letters.iter().for_each(|letter| self.put(&letter.name, &letter.bytes)),
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "letters wait: {e}");
-                self.owed.letters = true;
+                self.deferred.letters = true;
             }
         }
-        if self.owed.letters && !self.wall.stands() {
+        if self.deferred.letters && !self.mailbox.stands() {
             tracing::error!(run = %self.run, code = "ipc.dir_gone", "the letter directory was removed: the box is ended");
             self.kill(Ending::Killed).await;
         }
@@ -399,7 +471,7 @@ impl Run {
 
     async fn not_fed(&mut self, why: &StoreError) {
         if why.passes() {
-            return self.owe_feed(why);
+            return self.defer_feed(why);
         }
         // The messages are in the store; a box that cannot be fed must not keep its lane.
         tracing::error!(run = %self.run, code = why.code(), "the box cannot be fed: {why}");
@@ -407,14 +479,14 @@ impl Run {
     }
 
     /// The store could not be asked: the next scan asks again.
-    fn owe_feed(&mut self, why: &StoreError) {
+    fn defer_feed(&mut self, why: &StoreError) {
         tracing::error!(run = %self.run, code = why.code(), "the box is fed later: {why}");
-        self.owed.feed = true;
+        self.deferred.feed = true;
     }
 
     /// What could not be done when it was to be done, because the store could not take it.
-    async fn settle_debts(&mut self) {
-        let Owed { letters, feed, verdicts } = std::mem::take(&mut self.owed);
+    async fn do_deferred(&mut self) {
+        let Deferred { letters, feed, verdicts } = std::mem::take(&mut self.deferred);
         if letters {
             self.write_again().await;
         }
@@ -426,45 +498,57 @@ impl Run {
         }
     }
 
-    fn begin_turn(&mut self, turn: TurnId, chat: ChatId) {
-        if self.turn.as_ref().is_none_or(|(now, _)| *now != turn) {
-            self.interrupted = None;
-            self.tally = Tally::default();
+    /// The box has an input of this turn.
+    fn begin_turn(&mut self, id: TurnId, chat: ChatId) {
+        let silent_at = Instant::now() + SILENCE;
+        match &mut self.turn {
+            Some(Turn { id: newest, stage: TurnStage::Open { read, silent_at: at, .. }, .. })
+                if *newest == id =>
+            {
+                (*read, *at) = (true, silent_at);
+            }
+            turn => {
+                *turn = Some(Turn::open(id, chat, true, silent_at));
+                self.tally = Tally::default();
+            }
         }
-        self.last_chat = Some(chat.clone());
-        self.turn = Some((turn, chat));
-        self.gate.open_turn.send_replace(Some(turn));
-        self.deadline = Some(Instant::now() + SILENCE);
+        self.gateway.open_turn.send_replace(Some(id));
         self.show_typing();
     }
 
     fn end_turn(&mut self) {
-        (self.turn, self.suspend_at) = (None, None);
-        self.gate.open_turn.send_replace(None);
-        self.deadline = None;
+        if let Some(turn) = &mut self.turn {
+            turn.stage = TurnStage::Over;
+        }
+        self.gateway.open_turn.send_replace(None);
+    }
+
+    fn report_turn_closed(&self, next: bool) {
+        let Assignment { no, .. } = self.assignment;
+        self.assignment.report(Event::TurnClosed { run: no, next, fed: self.assignment.fed() });
     }
 
     fn channel(&self) -> Option<(Arc<dyn Channel>, ChatId)> {
-        let (_, chat) = self.turn.as_ref()?;
+        let chat = &self.open_turn()?.chat;
         Some((self.services.channels.of(chat)?, chat.clone()))
     }
 
     fn show_typing(&self) {
         if let Some((channel, chat)) = self.channel() {
-            tokio::spawn(async move { channel.typing(&chat).await });
+            let show = async move { channel.typing(&chat).await };
+            drop(self.services.workers.once("a typing notice", show));
         }
     }
 
     /// Makes a letter, as a row and then as a file.
     async fn write(&mut self, turn: Option<TurnId>, body: ToAgent) {
-        let (run, ack, at) = (self.run.clone(), self.wall.taken(), self.services.clock.wall());
+        let (run, ack, at) = (self.run.clone(), self.mailbox.taken(), self.services.clock.wall());
         let kind = body.kind();
         let made = self
             .services
             .store
             .add_letter(self.run.clone(), turn, kind, at, move |n| {
-                ToAgentLetter { id: LetterId::of_host(n), run, turn, n, ack, at: at.rfc3339(), body }
-                    .to_bytes()
+                letter_to_agent(&run, turn, n, ack, at, body).to_bytes()
             })
             .await;
         match made {
@@ -477,15 +561,14 @@ impl Run {
 
     /// Writes a letter whose row is stored. One that cannot be written now is written from its row by a later scan.
     fn put(&mut self, name: &str, bytes: &[u8]) {
-        if let Err(e) = self.wall.write(name, bytes) {
+        if let Err(e) = self.mailbox.write(name, bytes) {
             tracing::error!(run = %self.run, code = "ipc.write", "a letter waits: {e}");
-            self.owed.letters = true;
+            self.deferred.letters = true;
         }
     }
 
     async fn ask_to_close(&mut self, why: CloseWhy) {
-        self.close_asked = true;
-        self.deadline = None;
+        self.life.close();
         let highest = match self.services.store.highest_written(self.run.clone()).await {
             Ok(n) => n,
             Err(e) => {
@@ -500,15 +583,9 @@ impl Run {
             CloseWhy::Drain => "the host stops; an unfinished turn goes on with the next host",
             CloseWhy::Renew => "the next turn gets a new box",
         };
-        let letter = ToAgentLetter {
-            id: LetterId::of_host(highest),
-            run: self.run.clone(),
-            turn: None,
-            n: highest,
-            ack: self.wall.taken(),
-            at: self.services.clock.wall().rfc3339(),
-            body: ToAgent::Close(Close { why, reason: reason.to_owned() }),
-        };
+        let (ack, at) = (self.mailbox.taken(), self.services.clock.wall());
+        let body = ToAgent::Close(Close { why, reason: reason.to_owned() });
+        let letter = letter_to_agent(&self.run, None, highest, ack, at, body);
         match letter.to_bytes() {
             Ok(bytes) => self.put(&letter.file_name(), &bytes),
             Err(e) => tracing::error!(run = %self.run, code = e.code.as_str(), "{e}"),
@@ -517,21 +594,21 @@ impl Run {
     }
 
     async fn fell_silent(&mut self) {
-        if self.ready && self.fetching.as_ref().is_some_and(|fetching| self.reads != Some(fetching.turn)) {
+        if matches!(self.life, Life::Starting { .. }) {
+            let why = format!("the box did not get ready within {} s", READY_WITHIN.as_secs());
+            self.kill(Ending::NeverStarted { code: "box.silent".into(), why }).await;
+        } else if self.fetches_unread() {
             // It waits for us.
-            self.deadline = Some(Instant::now() + SILENCE);
-        } else if self.ready {
+            self.expect_silence(Duration::ZERO);
+        } else {
             let ending = Ending::Silent { seconds: SILENCE.as_secs() };
             tracing::warn!(run = %self.run, code = "run.silent", "the box {ending}");
             self.kill(ending).await;
-        } else {
-            let why = format!("the box did not get ready within {} s", READY_WITHIN.as_secs());
-            self.kill(Ending::NeverStarted { code: "box.silent".into(), why }).await;
         }
     }
 
     fn stage(&self, name: &'static str) {
-        let turn = self.turn.as_ref().map(|(turn, _)| *turn);
+        let turn = self.open_turn().map(|turn| turn.id);
         self.services.store.stage(turn, None, Some(&self.run), name, self.services.clock.now());
     }
 }

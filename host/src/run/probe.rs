@@ -1,10 +1,10 @@
-//! Before the first run of a posture on an engine: is the box what it is asked to be? Asked once in a host's life for
-//! each posture, each image and each engine, by a box that is made for it; whoever is born meanwhile waits for the
-//! same answer.
+//! Checks, before the first run of a posture on an engine, that a box is what the host asks for. A host checks each
+//! posture, image and engine once, with a box that it makes for the check. Runs that start meanwhile wait for the same
+//! answer. `launch` calls it, and `lazaret box check`.
 
 use std::path::{Path, PathBuf};
 
-use super::launch::{Never, of_what_went};
+use super::launch_error::LaunchError;
 use super::new_run_id;
 use crate::config::Install;
 use crate::disk::shared_dir;
@@ -18,9 +18,9 @@ use crate::services::{Runner, Services};
 use crate::store::PostureGap;
 use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
 
-/// What boxes are made on: an install, whether its host runs or not.
+/// What a box is made of beside its group: the parts of an install, whether its host runs or not.
 #[derive(Debug, Clone, Copy)]
-pub struct Ground<'a> {
+pub struct SandboxContext<'a> {
     /// The engine.
     pub engine: &'a Engine,
     /// The settings.
@@ -33,7 +33,7 @@ pub struct Ground<'a> {
     pub runner: &'a Runner,
 }
 
-impl<'a> From<&'a Services> for Ground<'a> {
+impl<'a> From<&'a Services> for SandboxContext<'a> {
     fn from(services: &'a Services) -> Self {
         Self {
             engine: &services.engine,
@@ -47,7 +47,7 @@ impl<'a> From<&'a Services> for Ground<'a> {
 
 /// The host's directories of one run, as a box mounts them.
 #[derive(Debug, Clone)]
-pub struct Walls {
+pub struct RunDirs {
     /// Letters to the agent.
     pub to_agent: PathBuf,
     /// Letters from it.
@@ -56,16 +56,16 @@ pub struct Walls {
     pub socket: PathBuf,
 }
 
-impl Walls {
-    /// Those below a run's folder.
+impl RunDirs {
+    /// The directories below a run's folder.
     pub fn below(dir: &Path) -> Self {
         Self { to_agent: dir.join(TO_AGENT), from_agent: dir.join(FROM_AGENT), socket: dir.join(SOCKET_DIR) }
     }
 }
 
-/// A posture that was probed.
+/// What a probe of a posture found.
 #[derive(Debug)]
-pub struct Seen {
+pub struct ProbeResult {
     /// Line by line.
     pub findings: Vec<PostureFinding>,
     /// What they come from.
@@ -76,29 +76,29 @@ pub struct Seen {
 ///
 /// # Errors
 /// `box.posture`, `box.ceiling` or `box.runtime`, with the fix; or why nothing could be probed.
-pub(super) async fn held(
+pub(super) async fn ensure_posture(
     services: &Services,
     spec: &ContainerSpec,
     group: &Group,
     uid: u32,
-) -> Result<(), Never> {
-    let engine = services.engine.identity().await.map_err(|e| Never::new(e.code(), e))?;
+) -> Result<(), LaunchError> {
+    let engine = services.engine.identity().await?;
     // What an image holds can change what the same plan comes to: a link moves a mount.
     let cell = services.probes.of(format!("{} {} {engine}", spec.posture(), spec.image));
     // Only what holds is remembered: what was refused is looked at again when somebody has mended it.
     let probing = async {
-        let facts = services.engine.facts().await.map_err(|e| Never::new(e.code(), e))?;
-        possible(spec, &facts)?;
+        let facts = services.engine.facts().await?;
+        check_machine_limits(spec, &facts)?;
         let run = new_run_id();
-        let seen = Ground::from(services).probe(spec, group, uid, &run, &facts).await?;
+        let seen = SandboxContext::from(services).probe(spec, group, uid, &run, &facts).await?;
         let losses: Vec<PostureGap> = posture::losses(&seen.findings).map(loss).collect();
         let lost: Vec<&str> = losses.iter().map(|loss| loss.name.as_str()).collect();
         let ms = u64::try_from(seen.probed.took.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(group = %group.name, posture = spec.posture(), ms, ?lost, "the box was probed");
-        let stored = services.store.set_posture_gaps(&group.name, losses, services.clock.wall()).await;
-        stored.map_err(|e| Never::new(e.code(), e))?;
+        let lost = lost.join(",");
+        tracing::info!(group = %group.name, posture = spec.posture(), ms, lost, "the posture was probed");
+        services.store.set_posture_gaps(&group.name, losses, services.clock.wall()).await?;
         match posture::refusal(&seen.findings) {
-            Some(why) => Err(Never::new("box.posture", why)),
+            Some(why) => Err(LaunchError::new("box.posture", why)),
             None => Ok(()),
         }
     };
@@ -124,17 +124,17 @@ fn loss(finding: &PostureFinding) -> PostureGap {
 ///
 /// # Errors
 /// `box.ceiling`, or `box.runtime` for a runtime that the engine does not list.
-pub fn possible(spec: &ContainerSpec, engine: &EngineFacts) -> Result<(), Never> {
+pub fn check_machine_limits(spec: &ContainerSpec, engine: &EngineFacts) -> Result<(), LaunchError> {
     if let Some(runtime) = spec.runtime.as_ref().filter(|name| !engine.runtimes.contains(name)) {
-        return Err(Never::new("box.runtime", posture::no_runtime(runtime)));
+        return Err(LaunchError::new("box.runtime", posture::no_runtime(runtime)));
     }
     match posture::above_machine(spec.memory, spec.nano_cpus / 1_000_000, engine.memory, engine.cpus) {
-        Some(why) => Err(Never::new("box.ceiling", why)),
+        Some(why) => Err(LaunchError::new("box.ceiling", why)),
         None => Ok(()),
     }
 }
 
-impl Ground<'_> {
+impl SandboxContext<'_> {
     /// Makes a box as `spec` says, looks at it from all sides, removes it, and holds it against the plan.
     ///
     /// # Errors
@@ -146,23 +146,23 @@ impl Ground<'_> {
         uid: u32,
         run: &RunId,
         engine: &EngineFacts,
-    ) -> Result<Seen, Never> {
+    ) -> Result<ProbeResult, LaunchError> {
         let dir = self.install.root.run_ipc(&group.name, run);
-        let walls = self.walls(&group.name, &dir)?;
+        let dirs = self.run_dirs(&group.name, &dir)?;
         let spec = spec.for_probe(
             run,
             std::process::id(),
-            walls.to_agent.clone(),
-            walls.from_agent.clone(),
-            walls.socket.clone(),
+            dirs.to_agent.clone(),
+            dirs.from_agent.clone(),
+            dirs.socket.clone(),
         );
         // As unforeseeable as a random UUID: nobody writes the answer before the question.
         let nonce = uuid::Uuid::new_v4().to_string();
-        let probed = self.engine.probe(&spec, uid, &nonce, &walls.to_agent, &walls.from_agent).await;
+        let probed = self.engine.probe(&spec, uid, &nonce, &dirs.to_agent, &dirs.from_agent).await;
         remove_run_dir(&dir);
         let probed = probed.map_err(|e| match e {
-            ProbeError::Engine(e) => of_what_went(group, e),
-            e => Never::new(e.code(), e),
+            ProbeError::Engine(e) => LaunchError::of_engine(group, e),
+            e => LaunchError::new(e.code(), e),
         })?;
         let about = Circumstances {
             nonce,
@@ -172,24 +172,24 @@ impl Ground<'_> {
             root: rustix::process::geteuid().is_root(),
         };
         let findings = posture::judge(&spec, &probed.report, &probed.outside, &about);
-        Ok(Seen { findings, probed })
+        Ok(ProbeResult { findings, probed })
     }
 
-    /// Makes what of a run's directories is not there.
-    pub(super) fn walls(&self, group: &GroupName, dir: &Path) -> Result<Walls, Never> {
-        let walls = Walls::below(dir);
+    /// Makes those of a run's directories that are missing.
+    pub(super) fn run_dirs(&self, group: &GroupName, dir: &Path) -> Result<RunDirs, LaunchError> {
+        let dirs = RunDirs::below(dir);
         let parent = self.install.root.ipc().join(group.as_str());
         for (path, mode) in [
             (parent.as_path(), 0o2750),
             (dir, 0o2750),
-            (&walls.to_agent, 0o2750),
-            (&walls.from_agent, 0o2770),
-            (&walls.socket, 0o2750),
+            (&dirs.to_agent, 0o2750),
+            (&dirs.from_agent, 0o2770),
+            (&dirs.socket, 0o2750),
         ] {
             shared_dir(path, self.gid, mode)
-                .map_err(|e| Never::new("mailbox.dir", format!("{}: {e}", path.display())))?;
+                .map_err(|e| LaunchError::new("mailbox.dir", format!("{}: {e}", path.display())))?;
         }
-        Ok(walls)
+        Ok(dirs)
     }
 
     /// Names that the paths of a group's box must not hold: other groups', and a person's whose home the install is in.

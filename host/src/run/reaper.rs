@@ -1,4 +1,5 @@
-//! Boxes that belong to no run: their host died, or the engine was away, between a run's end and its box's.
+//! Removes boxes that belong to no run: their host died, or the engine was away, between the run's end and the box's
+//! removal. `daemon` runs it every hour, and a run that could not remove its box calls it.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,7 +10,7 @@ use crate::disk;
 use crate::domain::WallMs;
 use crate::policy::retry::doubling;
 use crate::policy::sandbox_plan::LOOKS;
-use crate::sandbox::{EngineError, Found};
+use crate::sandbox::{EngineError, ListedBox};
 use crate::services::Services;
 use crate::store::StoreError;
 
@@ -38,8 +39,14 @@ pub async fn keep_reaping(services: Arc<Services>) {
     }
 }
 
+/// Spawns a worker that reaps once.
+pub(super) fn spawn_reaper(services: &Arc<Services>) {
+    let reaping = Arc::clone(services);
+    drop(services.workers.keep("the reaper", move || reap(Arc::clone(&reaping))));
+}
+
 /// Removes every box of this install whose run has ended, as soon as the engine can be asked.
-pub async fn reap(services: Arc<Services>) {
+pub(super) async fn reap(services: Arc<Services>) {
     for tries in 1.. {
         match reap_once(&services).await {
             Ok(()) => return,
@@ -74,7 +81,7 @@ async fn reap_once(services: &Services) -> Result<(), Later> {
 /// Whether a box is made for a look that goes on: of this host's, or of a command's that runs beside it. A number of
 /// a process is used again, and a host in a container has always the same; nothing that was made before this host is
 /// its own.
-fn somebody_looks(found: &Found, started: WallMs, now: WallMs) -> bool {
+fn somebody_looks(found: &ListedBox, started: WallMs, now: WallMs) -> bool {
     let Some(looker) = found.looker else { return false };
     let lives = match looker == std::process::id() {
         // The engine's time is in whole seconds.
@@ -91,7 +98,8 @@ mod tests {
 
     #[test]
     fn a_look_that_goes_on_is_left_alone_and_what_a_dead_process_left_is_not() {
-        let found = |looker| Found { container: "c".into(), run: "r".into(), made: WallMs(100_000), looker };
+        let found =
+            |looker| ListedBox { container: "c".into(), run: "r".into(), made: WallMs(100_000), looker };
         let looks = |looker, started, now| somebody_looks(&found(looker), WallMs(started), WallMs(now));
         let me = Some(std::process::id());
         assert!(looks(me, 100_999, 101_000), "made in the second in which this host began");

@@ -1,4 +1,4 @@
-//! What the box wrote that is no letter: removed, counted, and told to the operator without letting the box write the
+//! Removes and counts what the box wrote that is no letter. The log names some of it, so that a box cannot fill the
 //! operator's log.
 
 use std::collections::BTreeMap;
@@ -6,17 +6,17 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::Run;
-use crate::mailbox::Refused;
+use crate::mailbox::RefusedFile;
 
 impl Run {
     /// Removes and counts what has no number. A box makes such names faster than a disk stores commits, so a pass costs
     /// one transaction per code.
-    pub(super) async fn sweep_out(&mut self, refused: &[Refused]) {
+    pub(super) async fn sweep_out(&mut self, refused: &[RefusedFile]) {
         let mut codes: BTreeMap<&'static str, u64> = BTreeMap::new();
         for r in refused {
             self.tell_refused(r);
             *codes.entry(r.refusal.code.as_str()).or_default() += 1;
-            self.wall.done(&r.name);
+            self.mailbox.done(&r.name);
         }
         for (code, count) in codes {
             if let Err(e) = self.services.store.count(code, count).await {
@@ -26,12 +26,12 @@ impl Run {
     }
 
     /// Uses up the number of a letter that could not be taken.
-    pub(super) async fn pass_over(&mut self, n: u64, r: &Refused) {
+    pub(super) async fn pass_over(&mut self, n: u64, r: &RefusedFile) {
         self.tell_refused(r);
         if let Err(e) = self.services.store.pass_over(self.run.clone(), n, r.refusal.code).await {
             tracing::warn!(run = %self.run, code = e.code(), "the refusal was not counted: {e}");
         }
-        self.wall.done(&r.name);
+        self.mailbox.done(&r.name);
     }
 
     /// Says at the end how many were not told since the last one that was.
@@ -42,7 +42,7 @@ impl Run {
         }
     }
 
-    fn tell_refused(&mut self, r: &Refused) {
+    fn tell_refused(&mut self, r: &RefusedFile) {
         let Some(untold) = self.telling.turn(Instant::now().into_std()) else { return };
         let shown = ipc_schema::refusal::quote(&r.name.to_string_lossy(), 80);
         let code = r.refusal.code.as_str();

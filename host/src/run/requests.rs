@@ -15,7 +15,7 @@ impl Run {
         match self.services.store.untold_verdicts(self.run.clone(), self.services.clock.wall()).await {
             Ok(responses) => {
                 for response in responses {
-                    self.suspend_at = None;
+                    self.suspend_at_time(None);
                     self.put(&response.name, &response.bytes);
                 }
             }
@@ -43,7 +43,8 @@ impl Run {
             Outcome::Refused { code, reason } => (Verdict::Refused { code: code.to_owned(), reason }, None),
             Outcome::WaitsForPerson => {
                 // The box waits for a while; then the turn is suspended.
-                self.suspend_at = Some(Instant::now() + self.services.install.file.host.question_wait.0);
+                let wait = self.services.install.file.host.question_wait.0;
+                self.suspend_at_time(Some(Instant::now() + wait));
                 tracing::info!(run = %self.run, %turn, "request {kind}: waits for a person");
                 return;
             }
@@ -67,7 +68,7 @@ impl Run {
             Ok(response) => self.put(&response.name, &response.bytes),
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "a verdict waits, because it cannot be stored: {e}");
-                self.owed.verdicts = true;
+                self.deferred.verdicts = true;
             }
         }
         failpoint!("run.request.answered");
@@ -79,7 +80,7 @@ impl Run {
             Ok(open) => open,
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "open requests cannot be read: {e}");
-                self.owed.verdicts = true;
+                self.deferred.verdicts = true;
                 return;
             }
         };

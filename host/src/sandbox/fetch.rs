@@ -1,4 +1,4 @@
-//! Images that come from elsewhere: pulled from a registry, or built.
+//! Pulls and builds images.
 
 use std::time::Duration;
 
@@ -6,27 +6,26 @@ use bollard::errors::Error as Bollard;
 use bollard::query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuilder};
 use futures_util::{Stream, StreamExt};
 
-use super::{Engine, EngineError, chain};
+use super::{Engine, EngineError, with_causes};
 use crate::policy::image_selection::with_tag;
 
-/// A registry or a build that says nothing for so long has stalled.
+/// A registry or build that is silent for so long has stalled.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// What to build.
 #[derive(Debug, Clone)]
 pub struct Recipe {
-    /// The name of what comes out.
+    /// The name of the built image.
     pub name: String,
     /// The folder with its Dockerfile, as an archive.
     pub archive: Vec<u8>,
-    /// The image below it: the Dockerfile's `BASE_IMAGE`.
+    /// The base image: the Dockerfile's `BASE_IMAGE`.
     pub base: String,
-    /// A label of what comes out.
+    /// A label of the built image.
     pub label: (String, String),
 }
 
 impl Engine {
-    /// Pulls an image, telling each step. The engine's own login is used, and no other.
+    /// Pulls an image, and calls `tell` with each step. Only the engine's own login is used.
     ///
     /// # Errors
     /// [`EngineError::NotFetched`] with what the registry said, or an engine that is away.
@@ -50,7 +49,7 @@ impl Engine {
         self.followed(name, steps, within, &mut tell).await
     }
 
-    /// Builds an image with the classic builder, which every engine since 20.10 has, telling each line.
+    /// Builds an image with the classic builder, which every engine since 20.10 has, and calls `tell` with each line.
     ///
     /// # Errors
     /// As [`Engine::pull`].
@@ -75,7 +74,7 @@ impl Engine {
         self.followed(&recipe.name, lines, within, &mut tell).await
     }
 
-    /// Follows a stream of steps to its end; the connection that is dropped on the way ends the work at the engine.
+    /// Reads a stream of steps to its end. The engine stops its work when the connection is dropped.
     async fn followed(
         &self,
         image: &str,
@@ -95,7 +94,7 @@ impl Engine {
                     }
                     Ok(Some(Err(Bollard::DockerStreamError { error }))) => return Err(failed(error)),
                     Ok(Some(Err(e))) => {
-                        return Err(EngineError::Away { socket: self.socket.clone(), why: chain(&e) });
+                        return Err(EngineError::Away { socket: self.socket.clone(), why: with_causes(&e) });
                     }
                 }
             }

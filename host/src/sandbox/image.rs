@@ -1,8 +1,8 @@
-//! Images: what a plan must know of one, and its `/etc/passwd` with one line more.
+//! Inspects images for the plan of a box, and makes the `/etc/passwd` that is mounted over theirs.
 
 use std::path::{Path, PathBuf};
 
-use bollard::models::ContainerCreateBody;
+use bollard::models::{ContainerCreateBody, ImageInspect};
 use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder};
 use futures_util::TryStreamExt;
 
@@ -10,14 +10,14 @@ use super::{Engine, EngineError, QUICK, SLOW, write_shared};
 use crate::policy::image_selection::ImageAbout;
 use crate::policy::sandbox_plan::{ImageFacts, labels_of_look};
 
-/// A symbolic link in the modes that engines tell: Go's `fs.ModeSymlink`.
+/// A symbolic link in the modes that engines report: Go's `fs.ModeSymlink`.
 const GO_SYMLINK: u32 = 1 << 27;
 /// No image's passwd is larger.
 const PASSWD_MAX: usize = 256 * 1024;
 
 impl Engine {
-    /// Looks at an image by name or id. It is then used by id only: where no registry answers, a look-up by tag can
-    /// wait for ten seconds, and a tag can move between the look and the use.
+    /// Inspects an image by name or id. From then on the host uses its id: a look-up by tag can wait for ten seconds
+    /// when no registry answers, and a tag can move in between.
     ///
     /// # Errors
     /// [`EngineError::NoImage`], or what the engine said.
@@ -25,18 +25,13 @@ impl Engine {
         self.about_image(name).await.map(|about| about.facts)
     }
 
-    /// The same with everything that a check looks at.
+    /// The same with everything that the image check reads.
     ///
     /// # Errors
     /// As [`Engine::image`].
     pub async fn about_image(&self, name: &str) -> Result<ImageAbout, EngineError> {
         failpoint!("sandbox.image.before", |e| self.away(&e));
-        let told = match self.ask("look at the image", QUICK, self.docker()?.inspect_image(name)).await {
-            Err(EngineError::Refused { status: 404, .. }) => {
-                return Err(EngineError::NoImage { image: name.to_owned() });
-            }
-            told => told?,
-        };
+        let told = self.inspect_image(name).await?;
         let config = told.config.unwrap_or_default();
         let path =
             config.env.unwrap_or_default().iter().find_map(|e| e.strip_prefix("PATH=").map(str::to_owned));
@@ -64,16 +59,23 @@ impl Engine {
     /// # Errors
     /// As [`Engine::image`].
     pub async fn label_of_image(&self, name: &str, label: &str) -> Result<Option<String>, EngineError> {
-        match self.ask("look at the image", QUICK, self.docker()?.inspect_image(name)).await {
-            Err(EngineError::Refused { status: 404, .. }) => {
-                Err(EngineError::NoImage { image: name.to_owned() })
-            }
-            told => Ok(told?.config.and_then(|c| c.labels).and_then(|mut labels| labels.remove(label))),
-        }
+        let told = self.inspect_image(name).await?;
+        Ok(told.config.and_then(|c| c.labels).and_then(|mut labels| labels.remove(label)))
     }
 
-    /// The file to mount over `/etc/passwd`: the image's own, and a line for the box's user, so that `whoami`, git
-    /// and ssh know who they are. It never changes for an image and a user, so it is made once.
+    /// Asks by this name, and names it in the error: the engine's own error may name another.
+    async fn inspect_image(&self, name: &str) -> Result<ImageInspect, EngineError> {
+        let told = self.ask("look at the image", QUICK, self.docker()?.inspect_image(name)).await;
+        told.map_err(|e| match e {
+            EngineError::NoImage { .. } | EngineError::Absent { .. } => {
+                EngineError::NoImage { image: name.to_owned() }
+            }
+            e => e,
+        })
+    }
+
+    /// The file to mount over `/etc/passwd`: the image's own with a line for the box's user, so that `whoami`, git and
+    /// ssh find their user. It never changes for an image and a user, so the host makes it once.
     ///
     /// # Errors
     /// What the engine or the filesystem said.
@@ -99,7 +101,7 @@ impl Engine {
         Ok(path)
     }
 
-    /// Reads `/etc/passwd` out of a box that is made for it and never started. An image without one has an empty one.
+    /// Reads `/etc/passwd` from a container that is never started. It is empty for an image without one.
     async fn image_passwd(&self, install: &str, image: &str) -> Result<Vec<u8>, EngineError> {
         let made = self.never_started(install, image).await?;
         let options = DownloadFromContainerOptionsBuilder::default().path("/etc/passwd").build();
@@ -119,13 +121,13 @@ impl Engine {
         self.remove(&made).await?;
         match archive {
             Ok(archive) => Ok(first_file(&archive)),
-            Err(EngineError::Refused { status: 404, .. }) => Ok(Vec::new()),
+            Err(EngineError::Absent { .. }) => Ok(Vec::new()),
             Err(e) => Err(e),
         }
     }
 
-    /// Which of these paths are symbolic links in an image. Nothing is mounted for the look and nothing runs: a mount
-    /// over a link would already be made elsewhere.
+    /// Returns which of these paths are symbolic links in an image. The container has no mounts and never runs: the
+    /// engine would already follow a link to make a mount.
     ///
     /// # Errors
     /// What the engine said.
@@ -144,7 +146,7 @@ impl Engine {
                 match self.ask("look at a path of the image", QUICK, about).await {
                     Ok(about) if about.file_mode & GO_SYMLINK != 0 => links.push(path),
                     // Most of them are not there.
-                    Ok(_) | Err(EngineError::Refused { status: 404, .. }) => {}
+                    Ok(_) | Err(EngineError::Absent { .. }) => {}
                     Err(e) => return Err(e),
                 }
             }
@@ -155,7 +157,7 @@ impl Engine {
         links
     }
 
-    /// A box of an image that is looked into from outside.
+    /// Makes a container to read files of an image from outside.
     async fn never_started(&self, install: &str, image: &str) -> Result<String, EngineError> {
         let look = uuid::Uuid::now_v7().to_string();
         let body = ContainerCreateBody {
@@ -170,8 +172,8 @@ impl Engine {
     }
 }
 
-/// The first regular file of a tar archive (POSIX ustar: 512-byte header, octal size at 124, type at 156). A link
-/// in its place reads as nothing.
+/// The first file of a tar archive (POSIX ustar: 512-byte header, octal size at 124, type at 156). Empty when it is
+/// not a regular file.
 pub fn first_file(archive: &[u8]) -> Vec<u8> {
     let header = archive.get(..512);
     let size = header.and_then(|h| h.get(124..135)).and_then(|octal| {

@@ -1,5 +1,5 @@
-//! The engine's account of a box, held against what it was asked for. It is the golden profile at work: a field that an
-//! old engine dropped is found here, and so is one that somebody between us and the engine added.
+//! Compares the engine's report of a box with the request. It finds a field that an old engine ignored, and one that a
+//! program between the host and the engine added.
 
 use serde_json::{Map, Value};
 
@@ -7,15 +7,15 @@ use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 
 use crate::policy::posture::Difference;
 
-/// Fields of the host's side that the engine fills in by itself, whatever was asked for. Each of them is looked at from
-/// inside the box.
+/// Fields of `HostConfig` that the engine fills in by itself. The probe checks each of them from inside the box.
 const ENGINES_OWN: [&str; 6] =
     ["CgroupParent", "ConsoleSize", "Isolation", "MaskedPaths", "ReadonlyPaths", "Runtime"];
 
-/// Objects to which the engine adds what the image says: its labels, and the rhythm of a health check that is not run.
+/// Objects to which the engine adds values of the image: its labels, and the intervals of a health check that does not
+/// run.
 const IMAGES_TOO: [&str; 2] = ["Labels", "Healthcheck"];
 
-/// What the engine says differently, or in addition.
+/// Every field that differs from the request, or was not in it.
 pub(super) fn differences(asked: &ContainerCreateBody, told: &ContainerInspectResponse) -> Vec<Difference> {
     let object = |value: Result<Value, _>| match value {
         Ok(Value::Object(map)) => map,
@@ -24,7 +24,7 @@ pub(super) fn differences(asked: &ContainerCreateBody, told: &ContainerInspectRe
     let mut config = object(serde_json::to_value(asked));
     let host = object(serde_json::to_value(&asked.host_config));
     config.remove("HostConfig");
-    // The labels and the environment of the image come on top; ours must be there.
+    // The engine adds labels and environment of the image; those of the request must be there.
     let told_config = object(serde_json::to_value(&told.config));
     let told_host = object(serde_json::to_value(&told.host_config));
     let mut found = Vec::new();
@@ -40,7 +40,7 @@ pub(super) fn differences(asked: &ContainerCreateBody, told: &ContainerInspectRe
             found.push(difference(&format!("HostConfig.{name}"), asked, told));
         }
     }
-    // What was not asked for must not be there at all: no device, no added capability, no namespace of the host's.
+    // A field that was not in the request must be empty: no device, no added capability, no namespace of the host.
     for (name, told) in &told_host {
         if !host.contains_key(name) && !is_nothing(told) && !ENGINES_OWN.contains(&name.as_str()) {
             found.push(difference(&format!("HostConfig.{name}"), &Value::Null, told));
@@ -49,20 +49,20 @@ pub(super) fn differences(asked: &ContainerCreateBody, told: &ContainerInspectRe
     found
 }
 
-/// Names of a box's environment.
+/// The names of a box's environment variables.
 pub(super) fn environment(told: &ContainerInspectResponse) -> Vec<String> {
     let all = told.config.as_ref().and_then(|c| c.env.as_ref());
     all.into_iter().flatten().filter_map(|pair| Some(pair.split_once('=')?.0.to_owned())).collect()
 }
 
 fn difference(field: &str, asked: &Value, told: &Value) -> Difference {
-    // A profile is pages long; what differs is what matters.
+    // A seccomp profile is pages long.
     let short = |value: &Value| value.to_string().chars().take(160).collect();
     Difference { field: field.to_owned(), asked: short(asked), told: short(told) }
 }
 
-/// Whether what was asked for is what is there. Of two spellings of "nothing" neither is a difference; more of an
-/// object or of a list is one, but for labels, environment and the members that an engine's defaults add.
+/// Whether a value is the requested one. Two spellings of "nothing" are equal. Additional members of an object or a
+/// list are a difference, except for labels, environment, and members that an engine's defaults add.
 fn holds(name: &str, asked: &Value, told: &Value) -> bool {
     match (asked, told) {
         _ if is_nothing(asked) && is_nothing(told) => true,

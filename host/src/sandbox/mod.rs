@@ -1,7 +1,7 @@
-//! The container engine, through its API and never its command line.
+//! The container engine. `run`, `images` and `cli` call it to make, start, watch and remove boxes.
 //!
-//! This room translates a [`ContainerSpec`] and reports what the engine says; it decides nothing. Every call has a
-//! time-out, so that an engine that hangs degrades the host and does not stop the channels.
+//! It uses the engine's API and never its command line. It translates a [`ContainerSpec`] and reports what the engine
+//! says, and decides nothing. Every call has a timeout, so that an engine that hangs does not stop the channels.
 
 mod fetch;
 mod image;
@@ -14,7 +14,7 @@ mod translate;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -37,87 +37,55 @@ pub use one_shot::Trial;
 pub use probe::{ProbeError, Probed};
 pub use procfs::unlinked;
 
-/// The oldest engine whose posture we know: 20.10 speaks API 1.41.
+/// The oldest engine whose posture was checked: 20.10 speaks API 1.41.
 const OLDEST_API: (u32, u32) = (1, 41);
-/// Quick calls: inspect, kill, list.
+/// The timeout of calls that wait for nothing: inspect, kill, list.
 const QUICK: Duration = Duration::from_secs(10);
-/// Create and start wait for storage and for runc.
+/// The timeout of calls that wait for storage or the runtime: create, start, remove.
 const SLOW: Duration = Duration::from_secs(60);
 
-/// What the engine did not do.
+/// Why the engine did not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Nobody answers at the socket.
     #[error(
         "no container engine answers at {socket} ({why}); start one: `systemctl start docker`, or `dockerd` by hand"
     )]
-    Away {
-        /// Where.
-        socket: String,
-        /// What the system said.
-        why: String,
-    },
-    /// The engine is too old.
+    Away { socket: String, why: String },
     #[error("the engine at {socket} speaks API {found}; Lazaret needs 1.41 (Docker Engine 20.10) or later")]
-    TooOld {
-        /// Where.
-        socket: String,
-        /// What it speaks.
-        found: String,
-    },
-    /// There is no such image.
+    TooOld { socket: String, found: String },
     #[error(
         "the image {image} is not on this machine; build it (`lazaret image build` makes the default one) or pull it \
          (`lazaret image set GROUP {image}`, or `docker pull {image}`)"
     )]
-    NoImage {
-        /// Which.
-        image: String,
-    },
-    /// The engine does not know the runtime.
+    NoImage { image: String },
     #[error("{}", crate::policy::posture::no_runtime(runtime))]
-    NoRuntime {
-        /// Which.
-        runtime: String,
-    },
-    /// The engine refused.
+    NoRuntime { runtime: String },
+    /// The engine has no such container, or no such file in it.
     #[error("the engine refused to {what}: {why}")]
-    Refused {
-        /// What it was asked.
-        what: &'static str,
-        /// Its HTTP status.
-        status: u16,
-        /// What it said.
-        why: String,
-    },
-    /// An image could not be fetched or built.
+    Absent { what: &'static str, why: String },
+    /// The container is not running.
+    #[error("the engine refused to {what}: {why}")]
+    NotRunning { what: &'static str, why: String },
+    /// The engine is removing the container already.
+    #[error("the engine refused to {what}: {why}")]
+    RemovalInProgress { what: &'static str, why: String },
+    /// The source of a mount is gone.
+    #[error("the engine refused to {what}: {why}")]
+    NoMountSource { what: &'static str, path: PathBuf, why: String },
+    /// Any other refusal.
+    #[error("the engine refused to {what}: {why}")]
+    Refused { what: &'static str, why: String },
+    /// A pull or a build failed.
     #[error("the image {image} could not be had: {why}")]
-    NotFetched {
-        /// Which.
-        image: String,
-        /// What the engine said.
-        why: String,
-    },
-    /// The engine did not answer in time.
+    NotFetched { image: String, why: String },
     #[error("the engine did not {what} within {seconds} s")]
-    Hangs {
-        /// What it was asked.
-        what: &'static str,
-        /// How long was waited.
-        seconds: u64,
-    },
-    /// A file of ours for the box could not be made.
+    Hangs { what: &'static str, seconds: u64 },
+    /// The host could not write a file that is mounted into boxes.
     #[error("{path} cannot be made: {why}")]
-    File {
-        /// Which.
-        path: String,
-        /// What the system said.
-        why: String,
-    },
+    File { path: String, why: String },
 }
 
 impl EngineError {
-    /// The machine's word.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Away { .. } => "engine.away",
@@ -125,81 +93,81 @@ impl EngineError {
             Self::NoImage { .. } => "image.missing",
             Self::NotFetched { .. } => "image.fetch",
             Self::NoRuntime { .. } => "box.runtime",
-            Self::Refused { .. } => "engine.refused",
+            Self::Absent { .. }
+            | Self::NotRunning { .. }
+            | Self::RemovalInProgress { .. }
+            | Self::NoMountSource { .. }
+            | Self::Refused { .. } => "engine.refused",
             Self::Hangs { .. } => "engine.hangs",
             Self::File { .. } => "engine.file",
         }
     }
 }
 
-/// What an engine says of itself.
+/// What an engine reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineFacts {
     /// `20.10.24`
     pub version: String,
     /// `1.41`
     pub api: String,
-    /// Its processor.
     pub architecture: String,
-    /// Runtimes by name.
+    /// The names of its runtimes.
     pub runtimes: Vec<String>,
     /// `name=seccomp,…`
     pub security: Vec<String>,
     /// `1` or `2`
     pub cgroups: String,
-    /// Processors of its machine; 0 where it does not say.
+    /// Processors of its machine; 0 when it does not say.
     pub cpus: u64,
-    /// Memory of its machine in bytes; 0 where it does not say.
+    /// Memory of its machine in bytes; 0 when it does not say.
     pub memory: u64,
 }
 
 /// How a box ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// The exit code; absent when the engine does not know the box any more.
+    /// Absent when the engine does not have the box any more.
     pub code: Option<i64>,
-    /// Whether the kernel ended it for its memory.
+    /// Whether the kernel killed it because its memory was used up.
     pub oom: bool,
 }
 
-/// Where a box stands, by the engine's word.
+/// The state of a box, as the engine reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BoxState {
-    /// The engine does not know it.
+    /// The engine does not have it.
     Absent,
-    /// It was made and never started.
+    /// It was never started.
     Created,
-    /// It runs.
     Running,
-    /// It is frozen.
     Paused,
-    /// It has ended.
     Ended(Exit),
 }
 
-/// A box of ours that the engine has.
+/// A box of this install that the engine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// The engine's id.
+pub struct ListedBox {
+    /// The engine's id of it.
     pub container: String,
-    /// The run its label names.
+    /// The run, by its label.
     pub run: String,
-    /// By the engine's clock, to the second.
+    /// When it was made, by the engine's clock, to the second.
     pub made: WallMs,
-    /// The process that made it for a look, where it is no run's.
+    /// The process that made it to inspect an image, when it belongs to no run.
     pub looker: Option<u32>,
 }
 
-/// The engine.
+/// A client of the engine.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    /// Made by the first call that finds a socket: an engine may be installed after the host has started.
+    /// The first call that finds a socket makes it: an engine may be installed after the host has started.
     client: Arc<OnceLock<Docker>>,
     socket: String,
 }
 
 impl Engine {
-    /// A client for the engine at `unix:///…`. Nothing is asked yet, and nobody need be there.
+    /// A client for the engine at `unix:///…`. It connects with the first call.
     pub fn new(socket: &str) -> Self {
         Self { client: Arc::default(), socket: socket.to_owned() }
     }
@@ -215,7 +183,7 @@ impl Engine {
         Ok(self.client.get_or_init(|| client))
     }
 
-    /// Asks the engine what it is.
+    /// Asks the engine about itself.
     ///
     /// # Errors
     /// [`EngineError::Away`], [`EngineError::Hangs`] or [`EngineError::TooOld`].
@@ -241,7 +209,7 @@ impl Engine {
         })
     }
 
-    /// Which engine this is: its version and those of its parts, and so of what a box is made by. One call, and quick.
+    /// The versions of the engine and of its parts: they decide what a box is. One quick call.
     ///
     /// # Errors
     /// What the engine said.
@@ -258,7 +226,7 @@ impl Engine {
         Ok(parts.join(", "))
     }
 
-    /// Makes a box. It does not run yet. Returns the engine's id of it.
+    /// Makes a box without starting it. Returns the engine's id of it.
     ///
     /// # Errors
     /// What the engine said.
@@ -303,18 +271,16 @@ impl Engine {
         }
     }
 
-    /// Where a box stands.
+    /// The state of a box.
     ///
     /// # Errors
-    /// What the engine said; a box that it does not know is no error.
+    /// What the engine said. A box that it does not have is no error.
     pub async fn state(&self, container: &str) -> Result<BoxState, EngineError> {
         failpoint!("sandbox.state.before", |e| self.away(&e));
         let told =
             match self.ask("look at the box", QUICK, self.docker()?.inspect_container(container, None)).await
             {
-                Err(EngineError::Refused { status: 404, .. }) => {
-                    return Ok(BoxState::Absent);
-                }
+                Err(EngineError::Absent { .. }) => return Ok(BoxState::Absent),
                 told => told?,
             };
         let state = told.state.unwrap_or_default();
@@ -326,25 +292,25 @@ impl Engine {
         })
     }
 
-    /// Everything that the engine says of a box, as JSON.
+    /// Everything that the engine reports about a box, as JSON.
     ///
     /// # Errors
     /// What the engine said.
-    pub async fn account(&self, container: &str) -> Result<Vec<u8>, EngineError> {
+    pub async fn inspect(&self, container: &str) -> Result<Vec<u8>, EngineError> {
         let told =
             self.ask("look at the box", QUICK, self.docker()?.inspect_container(container, None)).await?;
         Ok(serde_json::to_vec(&told).unwrap_or_default())
     }
 
-    /// Thaws a frozen box.
+    /// Resumes a paused box.
     ///
     /// # Errors
     /// What the engine said.
     pub async fn unpause(&self, container: &str) -> Result<(), EngineError> {
-        self.ask("thaw the box", QUICK, self.docker()?.unpause_container(container)).await
+        self.ask("resume the box", QUICK, self.docker()?.unpause_container(container)).await
     }
 
-    /// Sends a signal; a box that has ended is no error.
+    /// Sends a signal. A box that has ended is no error.
     ///
     /// # Errors
     /// What the engine said.
@@ -353,16 +319,12 @@ impl Engine {
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
         match self.ask("signal the box", QUICK, self.docker()?.kill_container(container, Some(options))).await
         {
-            Err(EngineError::Refused { why, .. })
-                if why.contains("is not running") || why.contains("No such") =>
-            {
-                Ok(())
-            }
+            Err(EngineError::NotRunning { .. } | EngineError::Absent { .. }) => Ok(()),
             other => other,
         }
     }
 
-    /// The end of what a box wrote to stdout and stderr, at most `most` bytes.
+    /// The last bytes, `most` at most, that a box wrote to stdout and stderr.
     ///
     /// # Errors
     /// What the engine said.
@@ -385,7 +347,7 @@ impl Engine {
         Ok(tail)
     }
 
-    /// Removes a box with its anonymous volumes, running or not; one that is gone is no error.
+    /// Removes a box with its anonymous volumes, running or not. A box that is gone is no error.
     ///
     /// # Errors
     /// What the engine said.
@@ -396,33 +358,29 @@ impl Engine {
             self.ask("remove the box", SLOW, self.docker()?.remove_container(container, Some(options))).await;
         failpoint!("sandbox.remove.after");
         match removed {
-            Err(EngineError::Refused { why, .. })
-                if why.contains("No such") || why.contains("already in progress") =>
-            {
-                Ok(())
-            }
+            Err(EngineError::Absent { .. } | EngineError::RemovalInProgress { .. }) => Ok(()),
             other => other,
         }
     }
 
-    /// Every box of this install, found by the equality of its label.
+    /// Every box of this install, by its label.
     ///
     /// # Errors
     /// What the engine said.
-    pub async fn boxes(&self, install: &str) -> Result<Vec<Found>, EngineError> {
+    pub async fn boxes(&self, install: &str) -> Result<Vec<ListedBox>, EngineError> {
         self.labelled(vec![format!("{}={install}", label::INSTALL)]).await
     }
 
-    /// Boxes of one lane: there is none but for the run that is about to be made, unless an engine was away when an
-    /// earlier one should have been removed.
+    /// The boxes of one lane. Before a run starts there is one only if the engine was away when the host should have
+    /// removed it.
     ///
     /// # Errors
     /// What the engine said.
-    pub async fn boxes_of_lane(&self, install: &str, lane: &Lane) -> Result<Vec<Found>, EngineError> {
+    pub async fn boxes_of_lane(&self, install: &str, lane: &Lane) -> Result<Vec<ListedBox>, EngineError> {
         self.labelled(vec![format!("{}={install}", label::INSTALL), format!("{}={lane}", label::LANE)]).await
     }
 
-    async fn labelled(&self, labels: Vec<String>) -> Result<Vec<Found>, EngineError> {
+    async fn labelled(&self, labels: Vec<String>) -> Result<Vec<ListedBox>, EngineError> {
         failpoint!("sandbox.list.before", |e| self.away(&e));
         let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
@@ -433,17 +391,17 @@ impl Engine {
                 let labels = b.labels.unwrap_or_default();
                 let made = b.created.map_or(WallMs(0), |seconds| WallMs(seconds.saturating_mul(1000)));
                 let looker = labels.get(label::LOOK).and_then(|pid| pid.parse().ok());
-                Some(Found { container: b.id?, run: labels.get(label::RUN)?.clone(), made, looker })
+                Some(ListedBox { container: b.id?, run: labels.get(label::RUN)?.clone(), made, looker })
             })
             .collect())
     }
 
     #[cfg(feature = "failpoints")]
     fn away(&self, why: &dyn std::error::Error) -> EngineError {
-        EngineError::Away { socket: self.socket.clone(), why: chain(why) }
+        EngineError::Away { socket: self.socket.clone(), why: with_causes(why) }
     }
 
-    /// One call with its time-out, its error said in our words.
+    /// Makes one call with its timeout, and translates its error.
     async fn ask<T>(
         &self,
         what: &'static str,
@@ -453,35 +411,12 @@ impl Engine {
         let answered = tokio::time::timeout(within, call)
             .await
             .map_err(|_| EngineError::Hangs { what, seconds: within.as_secs() })?;
-        answered.map_err(|e| match e {
-            // "client version 1.41 is too new. Maximum supported API version is 1.30"
-            Bollard::DockerResponseServerError { message, .. } if message.contains("is too new") => {
-                let found = message.rsplit(' ').next().unwrap_or_default().to_owned();
-                EngineError::TooOld { socket: self.socket.clone(), found }
-            }
-            // "Unknown runtime specified runsc", "unknown or invalid runtime name: runsc"
-            Bollard::DockerResponseServerError { message, .. }
-                if message.to_lowercase().contains("nknown runtime")
-                    || message.contains("invalid runtime name") =>
-            {
-                EngineError::NoRuntime { runtime: runtime_named(&message) }
-            }
-            Bollard::DockerResponseServerError { message, status_code } => {
-                EngineError::Refused { what, status: status_code, why: message }
-            }
-            Bollard::RequestTimeoutError => EngineError::Hangs { what, seconds: within.as_secs() },
-            other => EngineError::Away { socket: self.socket.clone(), why: chain(&other) },
-        })
+        answered.map_err(|e| translate::error(e, what, within, &self.socket))
     }
 }
 
-/// The engine names the runtime last.
-fn runtime_named(message: &str) -> String {
-    message.trim_end().rsplit(' ').next().unwrap_or_default().trim_matches(['"', '.']).to_owned()
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {
@@ -494,7 +429,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Writes a file that boxes read, under a name of its own first, so that a box never sees half of it.
+/// Writes a file that boxes read. The rename makes sure that no box reads half of it.
 fn write_shared(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
     let failed =
         |e: std::io::Error| EngineError::File { path: path.display().to_string(), why: e.to_string() };

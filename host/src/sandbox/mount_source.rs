@@ -1,8 +1,8 @@
-//! The source of an extra mount, looked at on the disk before each box.
+//! Checks the source of an extra mount on the disk, before each box.
 //!
-//! The engine walks the path itself, later, and follows links. So a path is taken only if nobody but root
-//! and the host could put a link into it in between: each directory above the source belongs to one of them, and others
-//! may not write it (or it is sticky, and the next part belongs to one of them: then they may not move that).
+//! The engine resolves the path itself, later, and follows links. So the host accepts a path only if nobody but root
+//! and the host can put a link into it in between: each directory above the source belongs to one of them, and others
+//! may not write it, or it is sticky and the next part belongs to one of them, so that others may not move that part.
 
 #![allow(clippy::disallowed_methods, reason = "sources of extra mounts, from the root down and by handles")]
 
@@ -17,10 +17,10 @@ use crate::policy::mounts::{MountError, SECRETS};
 const STICKY: u32 = 0o1000;
 const WRITE_BY_OTHERS: u32 = 0o022;
 
-/// Walks to a source without following anything, and looks at each directory on the way.
+/// Resolves a source without following links, and checks each directory on the way.
 ///
 /// # Errors
-/// Why it is not mounted.
+/// Why the host does not mount it.
 pub fn check_source(source: &Path) -> Result<(), MountError> {
     let source_path = || source.to_owned();
     let io = |e: Errno| MountError::Io { source_path: source_path(), why: e.to_string() };
@@ -55,7 +55,7 @@ pub fn check_source(source: &Path) -> Result<(), MountError> {
     }
 }
 
-/// A directory that holds `.ssh` is somebody's home, whatever it is called. Only its own names are looked at.
+/// A directory that holds `.ssh` is somebody's home, whatever its name. Only its direct entries are checked.
 fn holds_no_secret(dir: &OwnedFd, source: &Path) -> Result<(), MountError> {
     let held = SECRETS.iter().find(|name| fs::statat(dir, **name, AtFlags::SYMLINK_NOFOLLOW).is_ok());
     match held {
@@ -67,7 +67,7 @@ fn holds_no_secret(dir: &OwnedFd, source: &Path) -> Result<(), MountError> {
     }
 }
 
-/// Whether somebody else may put another thing in the place of `inner`, which lies in `dir`.
+/// Whether another user may replace `inner`, an entry of `dir`, and why.
 fn exchangeable(dir: &Stat, inner: &Stat) -> Option<String> {
     let trusted = |uid: u32| uid == 0 || uid == rustix::process::geteuid().as_raw();
     if !trusted(dir.st_uid) {

@@ -1,74 +1,95 @@
-//! A box on trial: made by a plan like any other, left to its end, and removed.
+//! Runs a box once to its end: made by a plan like any other, and removed. `images` checks images with it, and `run`
+//! opens locked folders.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
 use bollard::query_parameters::CreateContainerOptions;
+use futures_util::FutureExt;
 
 use super::{Engine, EngineError, Exit, SLOW, translate};
 use crate::policy::sandbox_plan::ContainerSpec;
 
-/// The end of a box's own words that is kept when it failed.
-const WORDS: usize = 2000;
+/// So many bytes of a failed box's output are kept.
+const OUTPUT: usize = 2000;
 
 /// How a trial went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trial {
-    /// The engine would not make or start the box, and said this.
+    /// The engine refused to make or start the box, for this reason.
     NotStarted(String),
-    /// It did not end in its time.
     StillRunning,
-    /// It ended.
     Ended {
-        /// How.
         exit: Exit,
-        /// The end of what it wrote.
+        /// The end of its output, when it failed.
         words: String,
     },
 }
 
 impl Engine {
-    /// Makes a box, starts it, waits at most `within` for its end, and removes it whatever came of it. It carries the
-    /// install's label, so that one whose host or command was killed meanwhile is removed at the next start.
+    /// Makes a box, starts it, waits at most `within` for its end, and removes it in any case. It carries the install's
+    /// label: if the host or command is killed meanwhile, the next start of the host removes the box.
     ///
     /// # Errors
-    /// An engine that is away or hangs; what it says against this one box is a [`Trial`].
+    /// When the engine is away or hangs. A refusal of this one box is a [`Trial`].
     pub async fn on_trial(&self, spec: &ContainerSpec, within: Duration) -> Result<Trial, EngineError> {
+        self.removed_after(&spec.name, self.tried(spec, within)).await
+    }
+
+    async fn tried(&self, spec: &ContainerSpec, within: Duration) -> Result<Trial, EngineError> {
         let options = CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
         let body = translate::container(spec);
         let made = self.ask("make a box", SLOW, self.docker()?.create_container(Some(options), body)).await;
-        let made = match made {
-            Ok(made) => made,
-            Err(EngineError::Refused { why, .. }) => return Ok(Trial::NotStarted(why)),
-            Err(e) => {
-                // It may have made it all the same.
-                self.tidy(&spec.name).await;
-                return Err(e);
-            }
+        let container = match &made {
+            Ok(made) => &made.id,
+            Err(_) => return made.map(|_| Trial::StillRunning).or_else(not_started),
         };
-        let trial = self.tried(&made.id, within).await;
-        self.tidy(&made.id).await;
-        trial
-    }
-
-    async fn tried(&self, container: &str, within: Duration) -> Result<Trial, EngineError> {
-        match self.ask("start a box", SLOW, self.docker()?.start_container(container, None)).await {
-            Ok(()) => {}
-            Err(EngineError::Refused { why, .. }) => return Ok(Trial::NotStarted(why)),
-            Err(e) => return Err(e),
+        if let Err(e) = self.ask("start a box", SLOW, self.docker()?.start_container(container, None)).await {
+            return not_started(e);
         }
         let Ok(exit) = tokio::time::timeout(within, self.wait(container)).await else {
             return Ok(Trial::StillRunning);
         };
         let words = match exit.code {
             Some(0) => Vec::new(),
-            _ => self.log_tail(container, WORDS).await.unwrap_or_default(),
+            _ => self.log_tail(container, OUTPUT).await.unwrap_or_default(),
         };
         Ok(Trial::Ended { exit, words: String::from_utf8_lossy(&words).into_owned() })
     }
 
-    async fn tidy(&self, container: &str) {
-        if let Err(e) = self.remove(container).await {
-            tracing::warn!(code = e.code(), "a box on trial stays until the next start: {e}");
+    /// Works with a box that is made for this only, and removes it whatever comes of the work: an answer, an error or a
+    /// panic. By its name: an engine that gave no answer may have made it all the same.
+    pub(super) async fn removed_after<T>(&self, name: &str, work: impl Future<Output = T> + Send) -> T {
+        // Boxed, and so is what it may do twice: the run's future holds this one, and lives on a thread's stack at first.
+        let done = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
+        let removed = match AssertUnwindSafe(Box::pin(self.remove(name))).catch_unwind().await {
+            Ok(removed) => Ok(removed),
+            Err(panic) => {
+                drop(Box::pin(self.remove(name)).await);
+                Err(panic)
+            }
+        };
+        match (done, removed) {
+            (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
+            (Ok(done), Ok(removed)) => {
+                if let Err(e) = removed {
+                    tracing::warn!(code = e.code(), "the box {name} stays for now: {e}");
+                }
+                done
+            }
         }
+    }
+}
+
+/// Tells a refusal of this box from an engine that no box can use.
+fn not_started(e: EngineError) -> Result<Trial, EngineError> {
+    match e {
+        EngineError::Refused { why, .. }
+        | EngineError::Absent { why, .. }
+        | EngineError::NotRunning { why, .. }
+        | EngineError::RemovalInProgress { why, .. }
+        | EngineError::NoMountSource { why, .. } => Ok(Trial::NotStarted(why)),
+        EngineError::NoImage { .. } => Ok(Trial::NotStarted(e.to_string())),
+        e => Err(e),
     }
 }

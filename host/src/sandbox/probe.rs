@@ -1,5 +1,5 @@
-//! A box that is made to be looked at: started, asked, seen from the engine's side and the kernel's, and removed. What
-//! follows from it is decided elsewhere.
+//! Probes the posture: starts a box whose runner reports what it sees, reads what the engine and the kernel say about
+//! it, and removes it. `policy::posture` judges the result.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,80 +14,67 @@ use super::{BoxState, Engine, EngineError, QUICK, inspect, procfs, translate};
 use crate::policy::posture::Outside;
 use crate::policy::sandbox_plan::ContainerSpec;
 
-/// A box that has not reported by then does not.
+/// The longest wait for a report.
 const WITHIN: Duration = Duration::from_secs(60);
-/// The report is looked for this often: a few dozen times for a box that starts as boxes do.
+/// How often the host looks for the report. Boxes start within a few dozen of these.
 const LOOK: Duration = Duration::from_millis(5);
-/// The engine is asked this often whether the box still lives.
+/// How often the host asks the engine whether the box still runs.
 const ASK: Duration = Duration::from_millis(500);
-/// A report is a few dozen lines.
 const REPORT_MAX: u64 = ipc_schema::LETTER_MAX_BYTES;
-/// So much of a probe's own words goes into an error.
-const WORDS: usize = 600;
+/// So many bytes of the probe's output go into an error.
+const OUTPUT: usize = 600;
 
-/// Why a probe told nothing.
+/// Why a probe has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A file of the host's.
     #[error("{path}: {why}")]
-    File {
-        /// Which.
-        path: String,
-        /// What the system said.
-        why: String,
-    },
-    /// It ended, or said nothing.
-    #[error("the probe box {what}{}; look at the runner's and the engine's log", words(log))]
+    File { path: String, why: String },
+    /// The box ended, or wrote no report.
+    #[error("the probe box {what}{}; look at the runner's and the engine's log", quoted(log))]
     Silent {
-        /// What it did instead.
         what: &'static str,
-        /// What it wrote to stdout and stderr.
+        /// Its output.
         log: String,
     },
-    /// What it wrote is no report.
-    #[error("the probe box wrote what is no report: {0}")]
-    ProbeReport(String),
+    #[error("the probe box wrote a report that cannot be read: {0}")]
+    Unreadable(String),
 }
 
-fn words(log: &str) -> String {
+fn quoted(log: &str) -> String {
     let log = log.trim();
     if log.is_empty() { String::new() } else { format!(" ({log:?})") }
 }
 
 impl ProbeError {
-    /// The machine's word.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Engine(e) => e.code(),
             Self::File { .. } => "probe.file",
             Self::Silent { .. } => "probe.silent",
-            Self::ProbeReport(_) => "probe.report",
+            Self::Unreadable(_) => "probe.report",
         }
     }
 }
 
-/// A box that was looked at.
+/// The result of a probe.
 #[derive(Debug)]
 pub struct Probed {
-    /// What it said of itself.
     pub report: ProbeReport,
-    /// What the host's side says of it.
+    /// What the engine and the kernel say.
     pub outside: Outside,
-    /// The engine's account, and everything else of the box that could hold a key: by the name of the place.
+    /// Texts that could hold a key: the engine's report, environments, command lines, output. By the name of the place.
     pub texts: Vec<(String, Vec<u8>)>,
-    /// How long it took.
     pub took: Duration,
 }
 
 impl Engine {
-    /// Lives a probe box through. `uid` is its user; the directories of its letters are the host's and in its spec.
-    /// Whatever happens, the box is removed; should that fail, the reaper finds it by its labels.
+    /// Runs a probe box of user `uid`. Its spec mounts the two letter directories. The box is removed in any case; if
+    /// that fails, the reaper finds it by its labels.
     ///
     /// # Errors
-    /// When there is nothing to judge by.
+    /// When there is no result.
     pub async fn probe(
         &self,
         spec: &ContainerSpec,
@@ -107,26 +94,22 @@ impl Engine {
             .map_err(|e| failed(to_agent, &e))?
             .put(FILE, &order)
             .map_err(|e| failed(to_agent, &e))?;
-        let wall = UntrustedDir::open(from_agent).map_err(|e| failed(from_agent, &e))?;
-        // By its name: an engine that gave no answer may have made it all the same.
-        let seen = self.live_through(spec, &wall, uid).await;
-        if let Err(e) = self.remove(&spec.name).await {
-            tracing::warn!(code = e.code(), "the probe box {} stays for now: {e}", spec.name);
-        }
+        let from = UntrustedDir::open(from_agent).map_err(|e| failed(from_agent, &e))?;
+        let seen = self.removed_after(&spec.name, self.run_probe(spec, &from, uid)).await;
         let (report, outside, texts) = seen?;
         Ok(Probed { report, outside, texts, took: begun.elapsed() })
     }
 
-    async fn live_through(
+    async fn run_probe(
         &self,
         spec: &ContainerSpec,
-        wall: &UntrustedDir,
+        from: &UntrustedDir,
         uid: u32,
     ) -> Result<(ProbeReport, Outside, Vec<(String, Vec<u8>)>), ProbeError> {
         let container = self.create(spec).await?;
         self.start(&container).await?;
-        let bytes = self.report(&container, wall, uid).await?;
-        let report = serde_json::from_slice(&bytes).map_err(|e| ProbeError::ProbeReport(e.to_string()))?;
+        let bytes = self.report(&container, from, uid).await?;
+        let report = serde_json::from_slice(&bytes).map_err(|e| ProbeError::Unreadable(e.to_string()))?;
         let told =
             self.ask("look at the box", QUICK, self.docker()?.inspect_container(&container, None)).await?;
         let pid = told.state.as_ref().and_then(|state| state.pid).unwrap_or_default();
@@ -146,25 +129,24 @@ impl Engine {
         Ok((report, outside, texts))
     }
 
-    /// Waits for the report. A directory that is looked at 200 times a second costs less than a watch of its own, and
-    /// sees under every runtime.
-    async fn report(&self, container: &str, wall: &UntrustedDir, uid: u32) -> Result<Vec<u8>, ProbeError> {
+    /// Waits for the report. To look 200 times a second costs less than a watch, and works under every runtime.
+    async fn report(&self, container: &str, from: &UntrustedDir, uid: u32) -> Result<Vec<u8>, ProbeError> {
         let begun = Instant::now();
         let mut asked = begun;
         loop {
-            match wall.read(Path::new(FILE), uid, REPORT_MAX) {
+            match from.read(Path::new(FILE), uid, REPORT_MAX) {
                 Ok(bytes) => return Ok(bytes),
                 Err(refusal) if refusal.code == RefusalCode::Gone => {}
-                Err(refusal) => return Err(ProbeError::ProbeReport(refusal.to_string())),
+                Err(refusal) => return Err(ProbeError::Unreadable(refusal.to_string())),
             }
             let late = begun.elapsed() > WITHIN;
             if late || asked.elapsed() > ASK {
                 asked = Instant::now();
                 let gone = !matches!(self.state(container).await?, BoxState::Running);
-                // It may have reported and ended between the two looks.
-                if (gone || late) && wall.read(Path::new(FILE), uid, REPORT_MAX).is_err() {
-                    let log = self.log_tail(container, WORDS).await.unwrap_or_default();
-                    let what = if gone { "ended without a word" } else { "said nothing for a minute" };
+                // It may have reported and ended after the look above.
+                if (gone || late) && from.read(Path::new(FILE), uid, REPORT_MAX).is_err() {
+                    let log = self.log_tail(container, OUTPUT).await.unwrap_or_default();
+                    let what = if gone { "ended without a report" } else { "wrote no report for a minute" };
                     return Err(ProbeError::Silent { what, log: String::from_utf8_lossy(&log).into_owned() });
                 }
             }

@@ -1,4 +1,5 @@
-//! A box's first process, as this machine's /proc and control groups show it: the last word on what an engine did.
+//! Reads what this machine's /proc and control groups say about a box's processes. The kernel's view tells what an
+//! engine really did.
 
 #![allow(clippy::disallowed_methods, reason = "/proc and control groups, which the kernel writes")]
 
@@ -15,13 +16,13 @@ use crate::policy::posture::KernelView;
 /// Namespaces that a box has of its own.
 const NAMESPACES: [&str; 6] = ["net", "ipc", "pid", "uts", "mnt", "cgroup"];
 
-/// What is read of a shim's command line, which is shorter than one page.
+/// The host reads no more of a shim's command line, which is shorter than one page.
 const COMMAND_LINE: u64 = 16 * 1024;
-/// What is read of an environment or a command line of a box: more than execve(2) takes.
+/// The host reads no more of an environment or command line of a box: more than execve(2) accepts.
 const TEXT: u64 = 8 << 20;
 
-/// What this host may see of the process, if it is the box's: where the engine counts processes in another namespace,
-/// the number is somebody else's.
+/// What the kernel says about process `pid`, if it belongs to the container: when the engine counts processes in
+/// another namespace, the number is another process here.
 pub(super) fn view(pid: i64, container: &str) -> Option<KernelView> {
     let base = Path::new("/proc").join(pid.to_string());
     let groups = fs::read_to_string(base.join("cgroup")).ok()?;
@@ -35,7 +36,7 @@ pub(super) fn view(pid: i64, container: &str) -> Option<KernelView> {
             let of = |process: &Path| fs::read_link(process.join("ns").join(name));
             match (of(&base), of(Path::new("/proc/self"))) {
                 (Ok(its), Ok(ours)) => its == ours,
-                // A kernel without such a namespace, or a host that may not look.
+                // The kernel has no such namespace, or the host may not look.
                 _ => false,
             }
         })
@@ -71,7 +72,7 @@ fn limit(groups: &str, controller: &str, name: &str) -> Option<String> {
     })
 }
 
-/// What the processes of a box could tell a reader of /proc: environments and command lines, by the name of the place.
+/// The environments and command lines of a box's processes, by the name of the place.
 pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for base in processes(container) {
@@ -84,17 +85,17 @@ pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// The beginning of a file. What /proc tells of a process's memory (its command line, its environment) has the size
-/// that the process says: prctl(2), `PR_SET_MM`, needs no right.
+/// The beginning of a file. A process chooses the size of its command line and environment in /proc: prctl(2),
+/// `PR_SET_MM`, needs no privilege.
 fn beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The processes of a box that this host sees: those of its control group; and, for a runtime that leaves them in
-/// another (gVisor's with `--ignore-cgroups`), the children of the engine's shim, which names the container on its
-/// command line. gVisor's hold what the box has open.
+/// The processes of a box that this host sees: those of its control group and, for a runtime that leaves them in
+/// another (gVisor with `--ignore-cgroups`), the children of the engine's shim, which names the container on its
+/// command line. gVisor's processes hold the open files of the box.
 fn processes(container: &str) -> Vec<PathBuf> {
     if container.is_empty() {
         return Vec::new();
@@ -119,12 +120,12 @@ fn processes(container: &str) -> Vec<PathBuf> {
     own
 }
 
-/// Whether a process is the engine's shim of a container: in this host's own process namespace (a program of a box,
-/// which could give itself any command line, is in one of its own or in gVisor's) and of root or the host's own user.
-/// Only of such a process is the command line read.
+/// Whether a process is the engine's shim of a container. It must be in this host's process namespace, because a
+/// program in a box can give itself any command line, and belong to root or the host's own user. Only then is its
+/// command line read.
 fn is_shim(base: &Path, container: &str) -> bool {
     let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
-    // Not the owner of the directory, which is root for anybody's process that hides its memory.
+    // The owner of the directory would not do: it is root for any process that hides its memory.
     let users = |process: &Path| {
         let status = fs::read_to_string(process.join("status")).unwrap_or_default();
         field(&status, "Uid").split_whitespace().map(str::to_owned).collect::<Vec<_>>()
@@ -143,15 +144,15 @@ fn number(base: &Path) -> String {
     base.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Bytes on the file system of `beside` that a box holds in files without a name: what its processes have open or
-/// mapped and is in no directory any more. A host that is not root sees none of it.
+/// Bytes on the file system of `beside` in unlinked files of a box: open or mapped by its processes, and in no
+/// directory any more. A host that is not root sees none of them.
 pub fn unlinked(container: &str, beside: &Path) -> u64 {
     let Ok(dev) = fs::metadata(beside).map(|about| about.dev()) else { return 0 };
     let mut files = HashMap::new();
     for base in processes(container) {
         for table in ["fd", "map_files"] {
             for entry in fs::read_dir(base.join(table)).into_iter().flatten().flatten() {
-                // It is looked at, never opened.
+                // stat(2) only: to open it could block.
                 if let Ok(about) = fs::metadata(entry.path())
                     && about.is_file()
                     && about.nlink() == 0
@@ -165,7 +166,7 @@ pub fn unlinked(container: &str, beside: &Path) -> u64 {
     files.into_values().fold(0, u64::saturating_add)
 }
 
-/// This machine's own addresses but the loopback's, at most eight: what a box must not reach.
+/// At most eight of this machine's addresses, without the loopback's. A box must not reach them.
 pub(super) fn addresses() -> Vec<String> {
     let table = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
     own_addresses(&table)

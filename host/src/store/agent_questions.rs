@@ -141,7 +141,7 @@ impl Store {
 
     /// Turns that wait for a person and have no run.
     pub async fn suspended(&self) -> Result<Vec<Suspended>> {
-        self.write(|c| {
+        self.read(|c| {
             let sql = "SELECT DISTINCT t.lane FROM question q JOIN turn t ON t.id = q.turn
                        WHERE q.state = 'open' AND t.state = 'open'";
             let mut suspended = Vec::new();

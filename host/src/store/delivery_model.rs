@@ -11,6 +11,7 @@ use super::*;
 use crate::domain::outbound::{Delivery, DeliveryStrategy, OutgoingText, Part, Voice};
 use crate::domain::{ChatId, ChatKind, GroupName, MessageSeq, WallMs};
 use crate::policy::delivery::{Abilities, SendOutcome, Terms};
+use crate::policy::delivery_notices::HeldCommand;
 
 const T: WallMs = WallMs(1_795_000_000_000);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -149,7 +150,8 @@ async fn one_call(store: &Store, terms: Terms, platform: &mut Platform, fate: Fa
 /// A person answers what is held: every other question with `/drop`.
 async fn answers(store: &Store, now: WallMs) {
     for (n, held) in store.summary().await.unwrap().delivery.held.into_iter().enumerate() {
-        let (word, order) = if n % 2 == 0 { (Word::Resend, "resend") } else { (Word::Drop, "drop") };
+        let (word, order) =
+            if n % 2 == 0 { (HeldCommand::Resend, "resend") } else { (HeldCommand::Drop, "drop") };
         let text = format!("/{order} {}", held.code);
         let seq: i64 = store
             .write(move |c| {

@@ -9,6 +9,7 @@ use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
 use crate::domain::outbound::{Delivery, OutgoingText, Part, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq, TurnId, WallMs};
 use crate::policy::delivery::{Abilities, Doubt, Next, SendOutcome, Terms};
+use crate::policy::delivery_notices::HeldCommand;
 
 const T: WallMs = WallMs(1_795_000_000_000);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -73,7 +74,7 @@ impl Office {
         };
         let group = group.parse().unwrap();
         let admitted = vec![Admitted { group, role, owner: false, inbound, attachments: vec![] }];
-        let (channel, position) = (ChannelName::Telegram, None);
+        let (channel, position) = (ChannelName::new("telegram"), None);
         let intake = Intake { channel, position, admitted, strangers: vec![], now: T };
         self.store.accept(intake).await.unwrap().remove(0).seq
     }
@@ -135,8 +136,8 @@ impl Office {
         self.store.write(move |c| Ok(c.execute(sql, params![by])?)).await.unwrap();
     }
 
-    async fn order(&mut self, in_chat: &str, group: &str, text: &str, word: Word) -> Option<String> {
-        let command = if word == Word::Drop { Command::Drop } else { Command::Resend };
+    async fn order(&mut self, in_chat: &str, group: &str, text: &str, word: HeldCommand) -> Option<String> {
+        let command = if word == HeldCommand::Drop { Command::Drop } else { Command::Resend };
         let seq = self.writes(in_chat, group, text, Role::Command(command)).await;
         let first =
             self.store.resolve_held(seq, group.parse().unwrap(), chat(in_chat), word, T).await.unwrap();
@@ -371,23 +372,26 @@ async fn a_held_part_waits_for_a_persons_word() {
     let held = o.store.summary().await.unwrap().delivery.held;
     let codes: Vec<&str> = held.iter().map(|held| held.code.as_str()).collect();
     assert!(codes.len() == 2 && codes[0] != codes[1] && codes[0].len() >= 2, "{held:?}");
-    assert!(o.store.chats_waiting(ChannelName::Telegram).await.unwrap().is_empty(), "nobody is busy with it");
+    assert!(
+        o.store.chats_waiting(ChannelName::new("telegram")).await.unwrap().is_empty(),
+        "nobody is busy with it"
+    );
 
     let order = format!("/resend {}", codes[0]);
-    let told = o.order("telegram:-2", "work", &order, Word::Resend).await.unwrap();
+    let told = o.order("telegram:-2", "work", &order, HeldCommand::Resend).await.unwrap();
     assert!(told.starts_with("Nothing is held here"), "another group's chat: {told}");
     // Late, in small letters, and from the owner's own chat.
     o.ages(3 * DAY).await;
     let order = format!("/resend {}", codes[0].to_lowercase());
-    o.order(OWNER, "main", &order, Word::Resend).await;
-    o.order(ROOM, "family", &format!("/drop {}", codes[1]), Word::Drop).await;
+    o.order(OWNER, "main", &order, HeldCommand::Resend).await;
+    o.order(ROOM, "family", &format!("/drop {}", codes[1]), HeldCommand::Drop).await;
     assert_eq!(
         o.sends(ROOM, T).await,
         ["to be sent again".to_owned(), format!("{} is not sent again.", codes[1])]
     );
     assert_eq!(o.row("to be sent again").await, ("sent".into(), 1, 0));
     assert_eq!(o.row("to be left").await, ("failed".into(), 1, 0));
-    let told = o.order(ROOM, "family", "/resend", Word::Resend).await.unwrap();
+    let told = o.order(ROOM, "family", "/resend", HeldCommand::Resend).await.unwrap();
     assert!(told.starts_with("Which one?"), "{told}");
     assert!(o.store.open_commands().await.unwrap().is_empty());
 }
@@ -406,7 +410,7 @@ async fn a_part_that_is_cut_off_again_is_asked_about_again() {
         }
         assert_eq!(o.sends(ROOM, T).await.last().unwrap().matches("/resend").count(), 1);
         let code = o.store.summary().await.unwrap().delivery.held[0].code.clone();
-        o.order(OWNER, "main", &format!("/resend {code}"), Word::Resend).await;
+        o.order(OWNER, "main", &format!("/resend {code}"), HeldCommand::Resend).await;
         codes.push(code);
     }
     assert!(

@@ -21,6 +21,8 @@ pub struct StoreFaults {
     pub read_only: u64,
     /// What damage was found, and what to do.
     pub damaged: Option<String>,
+    /// The writer panicked over a commit, which was rolled back.
+    pub panics: u64,
 }
 
 /// Why a commit failed. Every caller of the batch gets a copy.
@@ -112,6 +114,12 @@ impl Reporter {
         };
         self.publish(&fault);
         fault
+    }
+
+    /// The writer panicked over a commit.
+    pub(super) fn panicked(&self) -> Fault {
+        self.faults.send_modify(|t| t.panics += 1);
+        Fault::Other("the host panicked over it".to_owned())
     }
 
     /// Reports the error of one caller's statement, before any commit.

@@ -83,7 +83,7 @@ impl Store {
 
     /// Every admitted chat and its group.
     pub async fn chats(&self) -> Result<Vec<(ChatId, GroupName, String)>> {
-        self.write(|c| {
+        self.read(|c| {
             let mut rows = c.prepare("SELECT id, grp, title FROM chat ORDER BY grp, id")?;
             let rows =
                 rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get(2)?)))?;
@@ -99,7 +99,7 @@ impl Store {
     /// The group that a chat was admitted to.
     pub async fn group_of(&self, chat: &ChatId) -> Result<Option<GroupName>> {
         let chat = chat.to_string();
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT grp FROM chat WHERE id = ?1";
             let group = c.query_row(sql, [chat], |r| r.get::<_, String>(0)).optional()?;
             group.map(|g| parse("chat.grp", &g)).transpose()
@@ -109,7 +109,7 @@ impl Store {
 
     /// Owners who were paired (those of `lazaret.toml` come on top).
     pub async fn owners(&self) -> Result<Vec<SenderId>> {
-        self.write(|c| {
+        self.read(|c| {
             let mut rows = c.prepare("SELECT sender FROM owner")?;
             let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
             rows.map(|row| parse("owner.sender", &row?)).collect()

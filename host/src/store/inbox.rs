@@ -114,7 +114,7 @@ impl Store {
 
     /// Where a channel goes on reading.
     pub async fn position(&self, channel: ChannelName) -> Result<Option<String>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = "SELECT value FROM position WHERE channel = ?1";
             Ok(c.query_row(sql, [channel.as_str()], |r| r.get(0)).optional()?)
         })
@@ -123,7 +123,7 @@ impl Store {
 
     /// Chats that wait to be admitted, the latest first.
     pub async fn strangers(&self) -> Result<Vec<Stranger>> {
-        self.write(|c| {
+        self.read(|c| {
             let sql = "SELECT chat, code, title, sender, sender_name, messages, last_at FROM stranger
                        ORDER BY last_at DESC";
             let mut rows = c.prepare(sql)?;
@@ -145,7 +145,7 @@ impl Store {
 
     /// Commands that were stored and not yet carried out: all of them at boot.
     pub async fn open_commands(&self) -> Result<Vec<CommandRow>> {
-        self.write(|c| {
+        self.read(|c| {
             let sql = "SELECT m.seq, h.grp, m.chat, m.text FROM message m JOIN chat h ON h.id = m.chat
                        WHERE m.role = 'command' AND m.state = 'waiting' ORDER BY m.seq";
             let mut rows = c.prepare(sql)?;

@@ -68,7 +68,7 @@ pub enum Composed {
 impl Store {
     /// What `begin` must say for a lane.
     pub async fn begin_state(&self, lane: Lane) -> Result<BeginState> {
-        self.write(move |c| {
+        self.read(move |c| {
             let open = match turns::open_of_lane(c, &lane)? {
                 None => None,
                 Some(open) => {

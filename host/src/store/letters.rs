@@ -21,6 +21,18 @@ pub struct ToWrite {
     pub bytes: Vec<u8>,
 }
 
+/// A letter from the host to an agent. `ack` is the highest number that the host has taken from the run.
+pub fn letter_to_agent(
+    run: &RunId,
+    turn: Option<TurnId>,
+    n: u64,
+    ack: u64,
+    at: WallMs,
+    body: ToAgent,
+) -> ToAgentLetter {
+    ToAgentLetter { id: LetterId::of_host(n), run: run.clone(), turn, n, ack, at: at.rfc3339(), body }
+}
+
 /// Gives a letter its number, builds it and stores its bytes.
 pub(super) fn next_letter(
     c: &Connection,
@@ -52,16 +64,8 @@ pub(super) fn respond(
     let sql = "SELECT from_n FROM run WHERE id = ?1";
     let ack = id(c.query_row(sql, [run.as_str()], |r| r.get(0))?);
     next_letter(c, run, Some(turn), "response", now, |n| {
-        ToAgentLetter {
-            id: LetterId::of_host(n),
-            run: run.clone(),
-            turn: Some(turn),
-            n,
-            ack,
-            at: now.rfc3339(),
-            body: ToAgent::Response(Response { request, verdict }),
-        }
-        .to_bytes()
+        let body = ToAgent::Response(Response { request, verdict });
+        letter_to_agent(run, Some(turn), n, ack, now, body).to_bytes()
     })
 }
 

@@ -56,6 +56,7 @@ pub use groups::Admission;
 pub use handle::Store;
 pub use inbox::{Accepted, CommandRow, Intake, StrangerSeen};
 pub use input::{BeginState, Composed, InputState, Patience};
+pub use letters::letter_to_agent;
 pub use open::known_damage;
 pub use posture_gaps::PostureGap;
 pub use restore::{Restored, Transcripts, begin_restore, restore, verify};
@@ -63,7 +64,6 @@ pub use retention::Cleared;
 pub use runs::{NewRun, Take, Taken, TakenEffect};
 pub use sending::Head;
 pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
-pub use undelivered::Word;
 pub use usage::UsageRow;
 
 /// Parses a stored text.

@@ -155,7 +155,7 @@ impl Store {
 
     /// The highest number written to the agent: what `_close` says.
     pub async fn highest_written(&self, run: RunId) -> Result<u64> {
-        self.write(move |c| {
+        self.read(move |c| {
             Ok(id(c.query_row("SELECT to_n FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?))
         })
         .await

@@ -1,5 +1,5 @@
-//! Sending: a part of the outbox is claimed, handed to its channel, and gets what came of it. `policy::delivery`
-//! decides what becomes of a row; this file does it, each time in one transaction.
+//! Sending: `delivery` claims a part of the outbox, hands it to its channel, and records what came of it.
+//! `policy::delivery` decides what becomes of the row; this file stores it, each time in one transaction.
 //!
 //! ```text
 //! ready ── claim ──> sending ── receipt ──> sent
@@ -23,6 +23,7 @@ use super::{Result, Store, id, parse};
 use crate::domain::outbound::{DeliveryStrategy, Part, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, MessageSeq, TurnId, WallMs};
 use crate::policy::delivery::{self, Doubt, Next, PartFacts, SendOutcome, Terms};
+use crate::policy::delivery_notices::{self, GivenUp};
 use crate::policy::retry::LONGEST_WAIT;
 
 /// What a chat's queue offers.
@@ -52,7 +53,7 @@ pub struct Cut {
 impl Store {
     /// Chats of a channel that have something waiting. What is held waits for a person, not for the channel.
     pub async fn chats_waiting(&self, channel: ChannelName) -> Result<Vec<ChatId>> {
-        self.write(move |c| {
+        self.read(move |c| {
             let sql = format!(
                 "SELECT DISTINCT chat FROM outbox WHERE {DUE} AND code IS NULL AND chat LIKE ?1 || ':%'"
             );
@@ -177,8 +178,8 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Hea
         return Ok(Head::NotBefore(not_before));
     }
     if terms.stale(part.voice, now.since(part.lives_from)) {
-        let why = format!("older than {}", crate::text::duration(terms.lifetime));
-        undelivered::give_up(c, &part, "expired", &why, false, now)?;
+        let why = delivery_notices::too_old(terms.lifetime);
+        undelivered::give_up(c, &part, GivenUp::Expired, &why, false, now)?;
         return Ok(Head::Expired(part.id));
     }
     let strategy = match (fresh, &part.file) {
@@ -239,7 +240,7 @@ fn perform(c: &Connection, part: &Part, next: Next, now: WallMs) -> Result<()> {
         }
         Next::GiveUp { why, doubt, gone } => {
             count(c, row, doubt)?;
-            undelivered::give_up(c, part, "failed", &why, gone, now)
+            undelivered::give_up(c, part, GivenUp::Failed, &why, gone, now)
         }
     }
 }

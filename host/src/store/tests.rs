@@ -92,7 +92,8 @@ impl House {
 
     async fn take_in(&self, admitted: Vec<Admitted>) -> Vec<Accepted> {
         let position = Some(self.written.to_string());
-        let intake = Intake { channel: ChannelName::Telegram, position, admitted, strangers: vec![], now: T };
+        let intake =
+            Intake { channel: ChannelName::new("telegram"), position, admitted, strangers: vec![], now: T };
         self.store.accept(intake).await.unwrap()
     }
 
@@ -211,7 +212,7 @@ async fn a_message_that_is_handed_over_twice_is_one_message() {
     let first = h.take_in(vec![message.clone()]).await.remove(0);
     let again = h.take_in(vec![message]).await.remove(0);
     assert_eq!((again.seq, again.placement), (first.seq, Placement::Duplicate));
-    assert_eq!(h.store.position(ChannelName::Telegram).await.unwrap().as_deref(), Some("1"));
+    assert_eq!(h.store.position(ChannelName::new("telegram")).await.unwrap().as_deref(), Some("1"));
 }
 
 /// The follow-up was stored after the agent's last look, and before its `turn_done` was.
@@ -401,8 +402,13 @@ async fn a_strange_chat_leaves_a_code_and_a_count() {
             code: format!("CODE{n}"),
         };
         let strangers = vec![stranger];
-        let intake =
-            Intake { channel: ChannelName::Telegram, position: None, admitted: vec![], strangers, now: T };
+        let intake = Intake {
+            channel: ChannelName::new("telegram"),
+            position: None,
+            admitted: vec![],
+            strangers,
+            now: T,
+        };
         h.store.accept(intake).await.unwrap();
     }
     let waiting = h.store.strangers().await.unwrap();

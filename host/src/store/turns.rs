@@ -34,7 +34,7 @@ pub struct OpenTurnRow {
 impl Store {
     /// The lane's open turn.
     pub async fn open_turn(&self, lane: Lane) -> Result<Option<OpenTurnRow>> {
-        self.write(move |c| open_of_lane(c, &lane)).await
+        self.read(move |c| open_of_lane(c, &lane)).await
     }
 
     /// At a start: opens a turn for every lane where somebody waits and none is open. The host itself leaves none
@@ -56,7 +56,7 @@ impl Store {
 
     /// Every open turn: at boot each is a lane that wants a run.
     pub async fn open_turns(&self) -> Result<Vec<OpenTurnRow>> {
-        self.write(|c| {
+        self.read(|c| {
             let mut rows = c.prepare(&format!("{OPEN} WHERE state = 'open' ORDER BY id"))?;
             let rows = rows.query_map([], open_row)?;
             rows.map(|row| checked_open(row?)).collect()
@@ -66,7 +66,7 @@ impl Store {
 
     /// Whether a `/stop` means the lane's open turn.
     pub async fn is_meant(&self, lane: Lane, order: MessageSeq) -> Result<bool> {
-        self.write(move |c| Ok(view(c, &lane, &Event::Stop { order })?.is_meant_by(order))).await
+        self.read(move |c| Ok(view(c, &lane, &Event::Stop { order })?.is_meant_by(order))).await
     }
 
     /// Tells the lane's turn of a `/stop` that a box is told of. Whether the order means the open turn.
@@ -209,10 +209,14 @@ fn load(
                     messages(c, sql, params![int(open.turn.0), run.as_str(), int(*ack)])?
                 }
                 _ => {
-                    let sql = "SELECT m.seq, m.returned,
-                                 coalesce((SELECT max(1 + (g.n <= r.ack)) FROM given g JOIN run r ON r.id = g.run
-                                           WHERE g.seq = m.seq), 0)
-                               FROM message m WHERE m.turn = ?1 AND m.state = 'in_turn' ORDER BY m.seq";
+                    // `given` has no index by message: one pass over it, and not one for each message.
+                    let sql = "WITH reading AS MATERIALIZED (
+                                 SELECT g.seq, max(1 + (g.n <= r.ack)) AS how FROM given g JOIN run r ON r.id = g.run
+                                 WHERE g.seq IN (SELECT seq FROM message WHERE turn = ?1 AND state = 'in_turn')
+                                 GROUP BY g.seq)
+                               SELECT m.seq, m.returned, coalesce(reading.how, 0) FROM message m
+                               LEFT JOIN reading ON reading.seq = m.seq
+                               WHERE m.turn = ?1 AND m.state = 'in_turn' ORDER BY m.seq";
                     messages(c, sql, params![int(open.turn.0)])?
                 }
             };

@@ -4,9 +4,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::outbox::{DUE, say};
 use super::{Result, Store, int, parse};
-use crate::domain::outbound::{OutgoingText, Part, Voice};
+use crate::domain::outbound::{Part, Voice};
 use crate::domain::{ChatId, GroupName, MessageSeq, WallMs};
-use crate::text;
+use crate::policy::delivery_notices::{self, GivenUp, HeldCommand};
 
 /// The shortest code of a held part.
 const CODE: usize = 2;
@@ -33,15 +33,6 @@ pub struct Unreachable {
     pub since: WallMs,
 }
 
-/// What a person wants done with a held part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word {
-    /// Send it again: it did not arrive.
-    Resend,
-    /// Leave it: it arrived, or is not worth it.
-    Drop,
-}
-
 impl Store {
     /// Carries out `/resend CODE` or `/drop CODE`, order and answer in one transaction: an order that is handed over
     /// again does nothing. A group resolves what is held in its own chats, `main` everywhere. Returns the outcome;
@@ -51,7 +42,7 @@ impl Store {
         order: MessageSeq,
         group: GroupName,
         chat: ChatId,
-        word: Word,
+        command: HeldCommand,
         now: WallMs,
     ) -> Result<Option<String>> {
         self.write(move |c| {
@@ -67,24 +58,21 @@ impl Store {
             let row: Option<i64> = c
                 .query_row(&sql, params![code, group.is_main(), group.as_str()], |r| r.get(0))
                 .optional()?;
-            let answer = match (row, word) {
-                (None, _) => text::nothing_held(&code),
-                (Some(row), Word::Resend) => {
+            match (row, command) {
+                (None, _) => {}
+                (Some(row), HeldCommand::Resend) => {
                     // A person wants it now, whatever its age.
                     let sql = "UPDATE outbox SET state = 'ready', code = NULL, not_before = 0, lives_from = ?2
                                WHERE id = ?1";
                     c.execute(sql, params![row, now.0])?;
-                    text::resending(&code)
                 }
-                (Some(row), Word::Drop) => {
+                (Some(row), HeldCommand::Drop) => {
                     let sql = "UPDATE outbox SET state = 'failed', code = NULL, error = 'dropped by a person' WHERE id = ?1";
                     c.execute(sql, [row])?;
-                    text::dropped(&code)
                 }
-            };
-            let key = format!("held:{order}");
-            let outgoing = OutgoingText { answers: Some(order), ..OutgoingText::notice(&chat, &key, answer.clone()) };
-            say(c, None, &outgoing, now)?;
+            }
+            let (notice, answer) = delivery_notices::answer((order, &chat), command, &code, row.is_some());
+            say(c, None, &notice, now)?;
             let sql = "UPDATE message SET state = 'done', outcome = ?2 WHERE seq = ?1";
             c.execute(sql, params![int(order.0), answer])?;
             Ok(Some(answer))
@@ -102,9 +90,7 @@ pub(super) fn hold(c: &Connection, part: &Part, why: &str, now: WallMs) -> Resul
     let code = free_code(c, part, attempt)?;
     let sql = "UPDATE outbox SET state = 'uncertain', code = ?2, error = ?3 WHERE id = ?1";
     c.execute(sql, params![part.id, code, why])?;
-    // A part that is sent again and cut off again is asked about again.
-    let word = format!("held:{}:{attempt}", part.id);
-    say(c, part.turn, &OutgoingText::notice(&part.chat, &word, text::held(&part.shown(), &code)), now)
+    say(c, part.turn, &delivery_notices::ask_about(part, attempt, &code), now)
 }
 
 /// Short, and no other held part's. It changes with each attempt, so that an old question does not name a new one.
@@ -126,13 +112,13 @@ fn free_code(c: &Connection, part: &Part, attempt: u32) -> Result<String> {
 pub(super) fn give_up(
     c: &Connection,
     part: &Part,
-    state: &'static str,
+    end: GivenUp,
     why: &str,
     gone: bool,
     now: WallMs,
 ) -> Result<()> {
     let sql = "UPDATE outbox SET state = ?2, error = ?3, code = NULL WHERE id = ?1";
-    c.execute(sql, params![part.id, state, why])?;
+    c.execute(sql, params![part.id, end.state(), why])?;
     if gone {
         unreachable(c, &part.chat, why, now)?;
     } else if part.voice == Voice::Reply {
@@ -142,17 +128,11 @@ pub(super) fn give_up(
                AND part > (SELECT part FROM outbox WHERE id = ?1)"
         );
         let turn = part.turn.map(|t| int(t.0));
-        c.execute(&sql, params![part.id, part.key, state, part.chat.as_str(), turn])?;
+        c.execute(&sql, params![part.id, part.key, end.state(), part.chat.as_str(), turn])?;
         let sql = "SELECT part, uncertain FROM outbox WHERE id = ?1";
         let (before, doubts): (i64, i64) = c.query_row(sql, [part.id], |r| Ok((r.get(0)?, r.get(1)?)))?;
-        let whole = before == 0;
-        let too_old = state == "expired";
-        let text = text::undelivered(&text::Undelivered { whole, too_old, doubtful: doubts > 0, why });
-        let word = match part.turn {
-            Some(_) => "undelivered".to_owned(),
-            None => format!("undelivered:{}", part.key),
-        };
-        say(c, part.turn, &OutgoingText::notice(&part.chat, &word, text), now)?;
+        let notice = delivery_notices::given_up(part, end, why, before == 0, doubts > 0);
+        say(c, part.turn, &notice, now)?;
     }
     Ok(())
 }
@@ -174,8 +154,8 @@ fn unreachable(c: &Connection, chat: &ChatId, why: &str, now: WallMs) -> Result<
     let owners = owners.query_map([GroupName::main().as_str()], |r| r.get::<_, String>(0))?;
     for owner in owners {
         let owner: ChatId = parse("chat.id", &owner?)?;
-        let text = text::unreachable(title.as_deref().unwrap_or_default(), chat.as_str(), why);
-        say(c, None, &OutgoingText::notice(&owner, &format!("unreachable:{chat}:{}", now.0), text), now)?;
+        let title = title.as_deref().unwrap_or_default();
+        say(c, None, &delivery_notices::unreachable(&owner, title, chat, why, now), now)?;
     }
     Ok(())
 }

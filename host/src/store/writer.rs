@@ -1,7 +1,11 @@
 //! The one thread that writes. `Store::write` queues closures here. The thread commits all waiting closures together,
 //! each inside a savepoint of its own, and answers each caller after the commit: one fsync serves many callers, and
 //! no caller hears of success before its rows are durable.
+//!
+//! A panic in a caller's work is rolled back like an error and goes on in the caller, which has its own answer to it. A
+//! panic over the commit fails the batch. The thread goes on in both cases: without it the host could do nothing.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -61,7 +65,14 @@ impl Writer {
     {
         let (tell, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let result = connection.map(work);
+            let result = match connection.map(|c| catch_unwind(AssertUnwindSafe(|| work(c)))) {
+                Some(Ok(result)) => Some(result),
+                None => None,
+                Some(Err(panic)) => {
+                    let answer: Answer = Box::new(move |_| drop(tell.send(Err(panic))));
+                    return (answer, false);
+                }
+            };
             let keep = result.as_ref().is_some_and(std::result::Result::is_ok);
             let answer: Answer = Box::new(move |committed| {
                 let result = match (committed, result) {
@@ -72,12 +83,15 @@ impl Writer {
                     }
                 };
                 // The caller may have stopped waiting; its work is committed all the same.
-                let _ = tell.send(result);
+                let _ = tell.send(Ok(result));
             });
             (answer, keep)
         });
         self.queue.send(Queued::Work(job)).map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        match answer.await.map_err(|_| StoreError::Closed)? {
+            Ok(result) => result,
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -115,7 +129,9 @@ fn serve(
 
 fn commit(connection: &Connection) -> Result<()> {
     failpoint!("store.commit.before", super::injected);
-    Ok(connection.execute_batch("COMMIT")?)
+    connection.execute_batch("COMMIT")?;
+    failpoint!("store.commit.after");
+    Ok(())
 }
 
 fn commit_together(connection: &Connection, reporter: &Reporter, batch: Vec<Job>) {
@@ -140,9 +156,15 @@ fn commit_together(connection: &Connection, reporter: &Reporter, batch: Vec<Job>
         }
     }
     if outcome.is_ok() {
-        outcome = commit(connection).map_err(|e| reporter.fault(e));
+        outcome = match catch_unwind(AssertUnwindSafe(|| commit(connection))) {
+            Ok(committed) => committed.map_err(|e| reporter.fault(e)),
+            Err(_) => {
+                let fault = reporter.panicked();
+                // Without a transaction the commit was done before the panic.
+                if connection.is_autocommit() { Ok(()) } else { Err(fault) }
+            }
+        };
     }
-    failpoint!("store.commit.after");
     if let Err(fault) = &outcome {
         tracing::error!(code = fault.code(), "a commit of {} callers failed: {fault}", answers.len());
         if !connection.is_autocommit() {
@@ -188,6 +210,23 @@ mod tests {
         let rows: i64 =
             writer.run(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))?)).await.unwrap();
         assert_eq!(rows, 20);
+    }
+
+    #[tokio::test]
+    async fn a_panic_goes_on_in_its_caller_and_leaves_no_trace() {
+        let writer = writer();
+        let own = writer.clone();
+        let panicked = tokio::spawn(async move {
+            let work = |c: &Connection| -> Result<()> {
+                c.execute("INSERT INTO t VALUES (1)", [])?;
+                panic!("half-way")
+            };
+            own.run(work).await
+        });
+        assert!(panicked.await.unwrap_err().is_panic());
+        let rows: i64 =
+            writer.run(|c| Ok(c.query_row("SELECT count(*) FROM t", [], |r| r.get(0))?)).await.unwrap();
+        assert_eq!(rows, 0, "and the thread goes on");
     }
 
     #[tokio::test]

@@ -3,15 +3,18 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::Supervisor;
-use crate::dispatch::{Event, LaneState};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Supervisor, spawn_task};
+use crate::dispatch::{Event, LaneState, Settings};
 use crate::domain::Lane;
 use crate::domain::message::Command;
 use crate::domain::outbound::OutgoingText;
 use crate::intake::News;
+use crate::policy::delivery_notices::HeldCommand;
 use crate::policy::retry::STORE_AGAIN;
 use crate::services::Services;
-use crate::store::{AnswerTaken, CommandRow, StoreError, Word};
+use crate::store::{AnswerTaken, CommandRow, StoreError};
 use crate::text::{self, StatusFacts};
 
 impl Supervisor {
@@ -58,11 +61,11 @@ impl Supervisor {
                 None
             }
             Command::Resend => {
-                self.resolve_held(row, Word::Resend);
+                self.resolve_held(row, HeldCommand::Resend);
                 None
             }
             Command::Drop => {
-                self.resolve_held(row, Word::Drop);
+                self.resolve_held(row, HeldCommand::Drop);
                 None
             }
         }
@@ -70,66 +73,84 @@ impl Supervisor {
 
     fn answer(&self, row: CommandRow, text: String, outcome: &'static str) {
         let services = Arc::clone(&self.services);
-        tokio::spawn(async move { finish(&services, row, text, outcome.to_owned()).await });
+        spawn_task(&self.services, format!("the answer to {}", row.seq), move || {
+            finish(Arc::clone(&services), row.clone(), text.clone(), outcome.to_owned())
+        });
     }
 
     fn take_answer(&self, row: CommandRow) {
         let (services, own) = (Arc::clone(&self.services), self.own.clone());
-        tokio::spawn(async move {
-            let answered = insist(row.seq, || services.store.answer(row.seq, services.clock.wall())).await;
-            let news = match answered {
-                Some(AnswerTaken::GoesOn(lane)) => News::Answered(lane),
-                Some(AnswerTaken::Late(accepted)) => match News::of(accepted) {
-                    Some(news) => news,
-                    None => return,
-                },
-                Some(AnswerTaken::Unknown) => {
-                    return finish(&services, row, text::no_such_question(), "no such question".to_owned())
-                        .await;
-                }
-                Some(AnswerTaken::Before) | None => return,
-            };
-            let _ = own.send(news);
+        spawn_task(&self.services, format!("the answer {}", row.seq), move || {
+            take_answer(Arc::clone(&services), own.clone(), row.clone())
         });
     }
 
-    fn resolve_held(&self, row: CommandRow, word: Word) {
+    fn resolve_held(&self, row: CommandRow, command: HeldCommand) {
         let services = Arc::clone(&self.services);
-        tokio::spawn(async move {
-            let resolve = || {
-                let (group, chat) = (row.group.clone(), row.chat.clone());
-                services.store.resolve_held(row.seq, group, chat, word, services.clock.wall())
-            };
-            if insist(row.seq, resolve).await.is_some() {
-                services.bell.ring();
-            }
+        spawn_task(&self.services, format!("the order {}", row.seq), move || {
+            resolve_held(Arc::clone(&services), row.clone(), command)
         });
     }
 
     fn status(&self, row: CommandRow, lane: &'static str) {
         let (services, load, settings) = (Arc::clone(&self.services), self.dispatch.load(), self.settings);
-        tokio::spawn(async move {
-            let waiting = services.store.count_waiting(&row.group).await.unwrap_or_default();
-            let text = match services.install.group(&row.group) {
-                Ok(group) => text::status(&StatusFacts {
-                    group: group.name.to_string(),
-                    lane,
-                    waiting,
-                    working: (load.0, settings.working),
-                    boxes: (load.1, settings.boxes),
-                    model: format!("{} at {}", group.model.model, group.model.provider),
-                    image: group.image,
-                    up: services.clock.now().mono,
-                }),
-                Err(e) => text::settings_unusable(&e.to_string()),
-            };
-            finish(&services, row, text, "told".to_owned()).await;
+        spawn_task(&self.services, format!("the answer to {}", row.seq), move || {
+            status(Arc::clone(&services), row.clone(), lane, load, settings)
         });
     }
 }
 
+async fn take_answer(services: Arc<Services>, own: UnboundedSender<News>, row: CommandRow) {
+    let answered = insist(row.seq, || services.store.answer(row.seq, services.clock.wall())).await;
+    let news = match answered {
+        Some(AnswerTaken::GoesOn(lane)) => Some(News::Answered(lane)),
+        Some(AnswerTaken::Late(accepted)) => News::of(accepted),
+        Some(AnswerTaken::Unknown) => {
+            return finish(services, row, text::no_such_question(), "no such question".to_owned()).await;
+        }
+        Some(AnswerTaken::Before) | None => None,
+    };
+    if let Some(news) = news {
+        let _ = own.send(news);
+    }
+}
+
+async fn resolve_held(services: Arc<Services>, row: CommandRow, command: HeldCommand) {
+    let resolve = || {
+        let (group, chat) = (row.group.clone(), row.chat.clone());
+        services.store.resolve_held(row.seq, group, chat, command, services.clock.wall())
+    };
+    if insist(row.seq, resolve).await.is_some() {
+        services.bell.ring();
+    }
+}
+
+async fn status(
+    services: Arc<Services>,
+    row: CommandRow,
+    lane: &'static str,
+    load: (usize, usize),
+    settings: Settings,
+) {
+    let waiting = services.store.count_waiting(&row.group).await.unwrap_or_default();
+    let text = match services.install.group(&row.group) {
+        Ok(group) => text::status(&StatusFacts {
+            group: group.name.to_string(),
+            lane,
+            waiting,
+            working: (load.0, settings.working),
+            boxes: (load.1, settings.boxes),
+            model: format!("{} at {}", group.model.model, group.model.provider),
+            image: group.image,
+            up: services.clock.now().mono,
+        }),
+        Err(e) => text::settings_unusable(&e.to_string()),
+    };
+    finish(services, row, text, "told".to_owned()).await;
+}
+
 /// The answer first, then the outcome: a crash in between repeats the command, and its answer has the same key.
-async fn finish(services: &Services, row: CommandRow, text: String, outcome: String) {
+async fn finish(services: Arc<Services>, row: CommandRow, text: String, outcome: String) {
     let word = format!("{}:{}", row.command.word(), row.seq);
     let outgoing = OutgoingText { answers: Some(row.seq), ..OutgoingText::notice(&row.chat, &word, text) };
     let say = || services.store.say(None, outgoing.clone(), services.clock.wall());
@@ -174,9 +195,10 @@ pub async fn unfinished(services: &Arc<Services>) -> crate::store::Result<Vec<Ne
         }
         let lane = Lane::conversation(row.group.clone());
         if row.command == Command::Stop && !services.store.is_meant(lane, row.seq).await? {
-            let services = Arc::clone(services);
-            let outcome = "nothing to stop".to_owned();
-            tokio::spawn(async move { finish(&services, row, text::nothing_to_stop(), outcome).await });
+            let (shared, outcome) = (Arc::clone(services), "nothing to stop");
+            spawn_task(services, format!("the answer to {}", row.seq), move || {
+                finish(Arc::clone(&shared), row.clone(), text::nothing_to_stop(), outcome.to_owned())
+            });
         } else {
             news.push(News::Command(row));
         }

@@ -1,8 +1,9 @@
-//! Event → `dispatch` → effects → do. The one worker that owns the state of all lanes.
+//! Owns the state of all lanes. Everything that can start, stop or end a box arrives here: news from intake, events of
+//! runs, signals of the operator. `dispatch` decides, and this room performs.
 //!
-//! Everything that can start, stop or end a box arrives here: news from intake, events of runs, signals; dispatch
-//! decides; this room performs. It never waits for a box, a platform or a model: what takes time is a worker of its
-//! own that reports back.
+//! It never waits for a box, a platform, a model or the store: what takes time is a worker of its own that reports
+//! back. It is the one worker that cannot start again after a panic, because the state of the lanes is its own: the
+//! host then ends, and the next one recovers.
 
 mod commands;
 
@@ -10,20 +11,25 @@ use commands::insist;
 pub use commands::unfinished;
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::dispatch::{Dispatch, Effect, Event, Found, RunNo, Settings, Unfinished};
-use crate::domain::{Lane, MessageSeq};
+use crate::dispatch::{After, Dispatch, Effect, Event, Found, RunNo, Settings, Unfinished};
+use crate::domain::{Ending, Lane, MessageSeq, RunId};
 use crate::intake::News;
-use crate::run::{self, Adopted, Order};
+use crate::run::{self, Adopted, Assignment, LaunchError, Order};
 use crate::services::Services;
 use crate::store::Suspended;
 use crate::text;
+
+/// A lane whose run is unknown here gets another one after this.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What the operator wants of the whole host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +40,7 @@ pub enum Signal {
     EndNow,
 }
 
-/// The wires that lead here.
+/// The channels that lead here.
 #[derive(Debug, Clone)]
 pub struct Wires {
     /// From intake.
@@ -43,7 +49,7 @@ pub struct Wires {
     pub signals: UnboundedSender<Signal>,
 }
 
-/// The supervisor's end of the wires.
+/// Receives what happens, asks dispatch, and performs what it decides.
 pub struct Supervisor {
     services: Arc<Services>,
     dispatch: Dispatch,
@@ -54,13 +60,20 @@ pub struct Supervisor {
     own: UnboundedSender<News>,
     events: UnboundedReceiver<Event>,
     event_sender: UnboundedSender<Event>,
-    runs: HashMap<RunNo, UnboundedSender<Order>>,
+    runs: HashMap<RunNo, Worker>,
     /// Found at boot, until dispatch has given them their numbers.
     adopted: HashMap<Lane, Adopted>,
 }
 
+/// The worker of a run that has not reported its end.
+struct Worker {
+    assignment: Assignment,
+    orders: UnboundedSender<Order>,
+    task: AbortHandle,
+}
+
 impl Supervisor {
-    /// A supervisor with nothing to do yet, and the wires that reach it.
+    /// A supervisor with nothing to do yet, and the channels that reach it.
     pub fn new(services: Arc<Services>, settings: Settings) -> (Self, Wires) {
         let (own, news) = unbounded_channel();
         let (signal_sender, signals) = unbounded_channel();
@@ -141,11 +154,12 @@ impl Supervisor {
 
     /// One event to its end. `true` when the host is drained.
     fn handle(&mut self, event: Event) -> bool {
-        tracing::debug!(?event, "event");
+        failpoint!("supervisor.event");
+        tracing::debug!("event: {event}");
         let effects = self.dispatch.handle(self.services.clock.now().mono, event);
         let drained = effects.contains(&Effect::Drained);
         for effect in effects {
-            tracing::debug!(?effect, "effect");
+            tracing::debug!("effect: {effect}");
             self.perform(effect);
         }
         drained
@@ -176,17 +190,15 @@ impl Supervisor {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Start { lane, run } => {
-                let (orders, receiver) = unbounded_channel();
-                self.runs.insert(run, orders);
-                let (services, events) = (Arc::clone(&self.services), self.event_sender.clone());
-                tokio::spawn(run::live(services, lane, run, receiver, events));
+                self.spawn_run(run, run::new_run_id(), lane, |services, assignment, orders| {
+                    run::live(services, assignment, orders)
+                });
             }
             Effect::Adopt { lane, run } => {
                 let Some(adopted) = self.adopted.remove(&lane) else { return };
-                let (orders, receiver) = unbounded_channel();
-                self.runs.insert(run, orders);
-                let (services, events) = (Arc::clone(&self.services), self.event_sender.clone());
-                tokio::spawn(run::go_on(services, adopted, run, receiver, events));
+                self.spawn_run(run, adopted.run().clone(), lane, |services, assignment, orders| {
+                    run::go_on(services, adopted, assignment, orders)
+                });
             }
             Effect::Leave { run } => self.order(run, Order::Leave),
             Effect::Feed { run } => self.order(run, Order::Feed),
@@ -194,6 +206,7 @@ impl Supervisor {
             Effect::Close { run, why } => self.order(run, Order::Close(why)),
             Effect::Terminate { run } => self.order(run, Order::Terminate),
             Effect::Kill { run, ending } => self.order(run, Order::Kill(ending)),
+            Effect::GiveUp { lane, run, ending } => self.give_up(lane, run, ending),
             Effect::Expire { .. } => self.expire_questions(),
             Effect::EndTurn { lane, order } => self.end_turn(lane, order),
             Effect::TellWaiting { lane } => self.tell_waiting(lane),
@@ -201,55 +214,117 @@ impl Supervisor {
         }
     }
 
+    fn spawn_run<F>(
+        &mut self,
+        no: RunNo,
+        run: RunId,
+        lane: Lane,
+        work: impl FnOnce(Arc<Services>, Assignment, UnboundedReceiver<Order>) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (orders, receiver) = unbounded_channel();
+        let assignment = Assignment::new(no, run, lane, self.event_sender.clone());
+        let work = work(Arc::clone(&self.services), assignment.clone(), receiver);
+        let task = tokio::spawn(run::supervise(Arc::clone(&self.services), assignment.clone(), work));
+        self.runs.insert(no, Worker { assignment, orders, task: task.abort_handle() });
+    }
+
     /// A run that has just ended takes no more orders: its `Ended` is on the way.
     fn order(&self, run: RunNo, order: Order) {
-        if let Some(orders) = self.runs.get(&run) {
-            let _ = orders.send(order);
+        if let Some(worker) = self.runs.get(&run) {
+            let _ = worker.orders.send(order);
         }
+    }
+
+    /// Replaces the worker of a run that does not answer by one that only ends the run.
+    fn give_up(&mut self, lane: Lane, no: RunNo, ending: Ending) {
+        tracing::error!(%lane, code = "run.no_answer", "{no} does not answer: the host ends it");
+        let Some(worker) = self.runs.get_mut(&no) else {
+            // Nobody else will report its end.
+            let after = After::Wake(AGAIN, self.services.facts(&lane.group));
+            let _ = self.event_sender.send(Event::Ended { run: no, after, fed: 0 });
+            return;
+        };
+        worker.task.abort();
+        let end = run::give_up(Arc::clone(&self.services), worker.assignment.clone(), ending);
+        worker.task = tokio::spawn(end).abort_handle();
     }
 
     fn end_turn(&self, lane: Lane, order: Option<MessageSeq>) {
         let (services, own) = (Arc::clone(&self.services), self.own.clone());
-        tokio::spawn(async move {
-            let stop = || {
-                let now = services.clock.wall();
-                services.store.end_turn(lane.clone(), InterruptWhy::Stop, order, now)
-            };
-            let Some(next) = insist(format!("/stop in {lane}"), stop).await else { return };
-            services.bell.ring();
-            if next.is_some() {
-                let _ = own.send(News::Wake(lane));
-            }
+        spawn_task(&self.services, format!("/stop in {lane}"), move || {
+            end_turn(Arc::clone(&services), own.clone(), lane.clone(), order)
         });
     }
 
     fn expire_questions(&self) {
         let (services, own) = (Arc::clone(&self.services), self.own.clone());
-        tokio::spawn(async move {
-            let what = "the end of questions";
-            let lanes = insist(what, || services.store.expire_questions(services.clock.wall())).await;
-            for lane in lanes.unwrap_or_default() {
-                let _ = own.send(News::Answered(lane));
-            }
-            // A wall clock that fell behind says that there is time left: they are asked about again.
-            let waiting = insist(what, || services.store.suspended()).await;
-            for Suspended { lane, until } in waiting.unwrap_or_default() {
-                let left = until.since(services.clock.wall()).max(Duration::from_secs(1));
-                let _ = own.send(News::Suspended(lane, left));
-            }
-        });
+        let work = move || expire_questions(Arc::clone(&services), own.clone());
+        spawn_task(&self.services, "the end of questions", work);
     }
 
     fn tell_waiting(&self, lane: Lane) {
         let (services, working) = (Arc::clone(&self.services), self.settings.working);
-        tokio::spawn(async move {
-            let text = text::waiting_for_slot(working);
-            let now = services.clock.wall();
-            match services.store.tell_open_turn(lane.clone(), "waiting", text, now).await {
-                Ok(()) => services.bell.ring(),
-                Err(e) => tracing::error!(%lane, code = e.code(), "the wait was not told: {e}"),
-            }
+        spawn_task(&self.services, format!("the notice that {lane} waits"), move || {
+            tell_waiting(Arc::clone(&services), lane.clone(), working)
         });
+    }
+}
+
+/// Spawns something that follows from an event and takes time. It is done again after a panic, so it must be
+/// idempotent.
+fn spawn_task<F>(services: &Services, name: impl fmt::Display, mut work: impl FnMut() -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let task = move || {
+        let work = work();
+        async move {
+            failpoint!("supervisor.task.before");
+            work.await;
+        }
+    };
+    drop(services.workers.keep(name, task));
+}
+
+async fn end_turn(
+    services: Arc<Services>,
+    own: UnboundedSender<News>,
+    lane: Lane,
+    order: Option<MessageSeq>,
+) {
+    let stop = || {
+        let now = services.clock.wall();
+        services.store.end_turn(lane.clone(), InterruptWhy::Stop, order, now)
+    };
+    let Some(next) = insist(format!("/stop in {lane}"), stop).await else { return };
+    services.bell.ring();
+    if next.is_some() {
+        let _ = own.send(News::Wake(lane));
+    }
+}
+
+async fn expire_questions(services: Arc<Services>, own: UnboundedSender<News>) {
+    let what = "the end of questions";
+    let lanes = insist(what, || services.store.expire_questions(services.clock.wall())).await;
+    for lane in lanes.unwrap_or_default() {
+        let _ = own.send(News::Answered(lane));
+    }
+    // A wall clock that fell behind says that there is time left: they are asked about again.
+    let waiting = insist(what, || services.store.suspended()).await;
+    for Suspended { lane, until } in waiting.unwrap_or_default() {
+        let left = until.since(services.clock.wall()).max(Duration::from_secs(1));
+        let _ = own.send(News::Suspended(lane, left));
+    }
+}
+
+async fn tell_waiting(services: Arc<Services>, lane: Lane, working: usize) {
+    let text = text::waiting_for_slot(working);
+    let now = services.clock.wall();
+    match services.store.tell_open_turn(lane.clone(), "waiting", text, now).await {
+        Ok(()) => services.bell.ring(),
+        Err(e) => tracing::error!(%lane, code = e.code(), "the chat was not told that it waits: {e}"),
     }
 }
 
@@ -263,9 +338,9 @@ pub struct Recovered {
     suspended: Vec<Suspended>,
 }
 
-/// Stands at the wall of every run that an earlier host left, and finds the lanes that want one. Sockets are bound
-/// and letters are watched when this returns, so it comes before anything is polled. Each step may be the last one
-/// of this host too: the next one begins anew.
+/// Adopts every run that an earlier host left, and finds the lanes that want one. Sockets are bound and letters are
+/// watched when this returns, so it comes before anything is polled. This host may die at any step: the next one begins
+/// anew.
 ///
 /// # Errors
 /// When the store cannot be read or written.
@@ -276,14 +351,14 @@ pub async fn recover(services: &Arc<Services>) -> crate::store::Result<Recovered
     for row in services.store.unended_runs().await? {
         failpoint!("supervisor.recover.run");
         let (run, lane) = (row.run.clone(), row.lane.clone());
-        match Adopted::stand(services, row.clone()).await {
+        match Adopted::attach(services, row.clone()).await {
             Ok(adopted) => {
                 in_use.insert(run.to_string());
                 recovered.adopted.push(adopted);
             }
-            Err(run::Never { code, why, .. }) => {
+            Err(LaunchError { code, why, .. }) => {
                 tracing::warn!(%run, %lane, code, "a run of an earlier host cannot go on: {why}");
-                run::give_up(services, &row).await?;
+                run::end_lost(services, &row).await?;
             }
         }
     }
@@ -301,6 +376,19 @@ pub async fn recover(services: &Arc<Services>) -> crate::store::Result<Recovered
     Ok(recovered)
 }
 
+/// What this host has stored and may not have announced: open turns, and commands without an outcome.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub async fn unannounced(services: &Arc<Services>) -> crate::store::Result<Vec<News>> {
+    services.store.open_forgotten(services.clock.wall()).await?;
+    let (open, suspended) = (services.store.open_turns().await?, services.store.suspended().await?);
+    let mut news = unfinished(services).await?;
+    let lanes = open.into_iter().map(|turn| turn.lane);
+    news.extend(lanes.filter(|lane| !suspended.iter().any(|s| s.lane == *lane)).map(News::Wake));
+    Ok(news)
+}
+
 /// Removes the letter directories of runs that have ended: the earlier host died before it came to that. They are
 /// listed here, before this host makes any.
 fn sweep(services: &Arc<Services>, in_use: &HashSet<String>) {
@@ -308,5 +396,7 @@ fn sweep(services: &Arc<Services>, in_use: &HashSet<String>) {
     let all = groups.iter().flat_map(|group| crate::disk::inside(group));
     let left =
         all.filter(|path| !path.file_name().is_some_and(|name| in_use.contains(&*name.to_string_lossy())));
-    tokio::spawn(run::sweep(Arc::clone(services), left.collect()));
+    let (services, left): (_, Vec<_>) = (Arc::clone(services), left.collect());
+    let workers = services.workers.clone();
+    drop(workers.keep("the removal of old letters", move || run::sweep(Arc::clone(&services), left.clone())));
 }

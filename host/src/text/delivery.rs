@@ -1,4 +1,5 @@
-//! Notices about delivery: replies that were not delivered, parts that may have arrived, and unreachable chats.
+//! Notices about delivery: replies that were not delivered, parts that may have arrived, and chats that cannot be
+//! reached.
 
 use super::impersonation::neutralize_prefix;
 use super::{label, one_line, sentence};

@@ -1,4 +1,5 @@
-//! Notices about a disk that is full, nearly full or read-only. `maintenance` sends them to the owner.
+//! Notices about a disk that is full, nearly full or read-only. The disk watch in `maintenance` sends them to the
+//! owner.
 
 pub fn disk_full() -> String {
     "The disk is full. I read no messages until there is room: what you write waits at the platform and is not lost."

@@ -2,7 +2,10 @@
 //! ending, and opening the next one.
 //!
 //! `store` loads a [`View`] of a lane, calls [`decide`] with the [`Event`], and applies the [`Change`]s in the same
-//! transaction. This room reads no clock and no row. It never starts or stops a container: `dispatch` decides that.
+//! transaction. This room reads no clock and no row.
+//!
+//! There are two deciders. The other one is `dispatch`: it decides which container starts, waits, stops and dies. This
+//! room never does; it says that a turn wants a run, or that it waits.
 //!
 //! What holds after every event (`proptest_model.rs` checks it):
 //! - a lane has at most one open turn, and every message of a turn is from the turn's chat;

@@ -109,8 +109,9 @@ impl World {
             Step::Ask if is_at_work(lane) => lane.asks(),
             Step::Done | Step::Ask => {}
             Step::Answer(n) => {
-                let answerable = lane.questions.len();
-                drop(n.checked_rem(answerable).map(|n| lane.answers(n)));
+                if let Some(n) = n.checked_rem(lane.questions.len()) {
+                    lane.answers(n);
+                }
             }
             Step::End(ending) => {
                 if lane.run().is_some() {

@@ -1,16 +1,17 @@
-//! A file system of its own for a directory that a box fills, in an image file beside the others of `state/volumes`.
+//! Mounts a disk image over a directory that a box fills, so that the kernel limits it. `run` mounts the images of a
+//! group before its box starts; `cli` and `backup` open them to read. The image files are in `state/volumes`.
 //!
-//! It is the kernel's limit, where the watchdog's is one of looking: a box that writes too much is told ENOSPC in the
-//! same moment and goes on, the host's disk loses no more than the image may take, and what the box deletes is given
-//! back (`discard` makes holes in the image). A mount outlives the host that made it, and the boxes in it do; after a
-//! reboot it comes back with the group's next run.
+//! A box that writes too much gets ENOSPC at once and goes on, the host's disk loses no more than the image's size, and
+//! deleted files give their space back (`discard` makes holes in the image). Without an image the watchdog only counts
+//! from time to time. A mount outlives the host that made it, as the boxes in it do. After a reboot the group's next
+//! run mounts it again.
 //!
-//! Nobody goes without the limit unknowingly. What cannot be had is a refusal; and the directory beneath the mount
-//! can be entered by nobody but root, so that a box of an engine which does not see the mount (it lives in another
-//! mount namespace) finds a locked door and not the host's disk.
+//! No box runs without a limit that the settings ask for. If the image cannot be mounted, the run is refused. Only root
+//! may enter the directory beneath the mount: a box whose engine does not see the mount, because it is in another mount
+//! namespace, finds a locked directory and not the host's disk.
 //!
-//! An image promises more than the disk may have. When the host's disk is full, writing in it fails like writing to a
-//! disk that is broken: ext4 shuts itself, and is refused until somebody has made room and mounts it anew.
+//! The images together may be larger than the disk. When the host's disk is full, writes into an image fail as on a
+//! broken disk: ext4 becomes read-only, and the image is refused until somebody has made room and mounts it again.
 
 mod mounts;
 mod tools;
@@ -29,120 +30,72 @@ use rustix::mount::{UnmountFlags, unmount};
 use crate::disk;
 use crate::policy::disk_image::{limit_mib, shape};
 
-/// Another run of the group, or `lazaret box check`, may be making the same one.
+/// How long to wait for another run of the group, or `lazaret box check`, that works on the same image.
 const LOCKED: Duration = Duration::from_secs(90);
 const LOCK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Why a directory has no file system of its own.
+/// Why a disk image cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
-    /// Only root mounts.
     #[error(
         "disk images are mounted by root; run the host as root, or take limits.disk_images out of the settings"
     )]
     NotRoot,
-    /// The kernel has none.
     #[error(
         "disk images need loop devices, and this machine has no /dev/loop-control; `modprobe loop`, or take limits.disk_images out of the settings"
     )]
     NoLoop,
-    /// It is not installed.
     #[error(
         "disk images need {program}; install the packages e2fsprogs and mount, or take limits.disk_images out of the settings"
     )]
-    NoProgram {
-        /// Its name.
-        program: &'static str,
-    },
-    /// Mounting over them would hide them.
+    NoProgram { program: &'static str },
+    /// The mount would hide the files.
     #[error(
         "{} holds files, and its disk image is not mounted over them: stop the host, move them away, start it and let the group run once, move them back", dir.display()
     )]
-    Holds {
-        /// Where.
-        dir: PathBuf,
-    },
-    /// File systems in use are not made smaller.
+    Holds { dir: PathBuf },
+    /// A file system with files is not made smaller.
     #[error(
         "{} was made for {made} MiB, and the settings say {wanted}: a disk image can grow, not shrink; set the limit back, or stop the host, copy the files out, unmount and remove the image, start it and copy them in", image.display()
     )]
     Shrinks {
-        /// Which.
         image: PathBuf,
-        /// For which limit it was made, in MiB.
+        /// The limits, in MiB.
         made: u64,
-        /// What is asked for.
         wanted: u64,
     },
-    /// It grows while nobody has it mounted.
+    /// It can grow only while it is not mounted.
     #[error(
         "the file system of {} was made for {made} MiB, and the settings say {wanted}: when no box of the group runs, `umount {}`, and it grows with the next run", dir.display(), dir.display()
     )]
     Grows {
-        /// Where.
         dir: PathBuf,
-        /// For which limit it was made, in MiB.
+        /// The limits, in MiB.
         made: u64,
-        /// What is asked for.
         wanted: u64,
     },
-    /// Somebody else mounted it.
     #[error("something else than {} is mounted at {}; unmount it", image.display(), dir.display())]
-    Foreign {
-        /// Where.
-        dir: PathBuf,
-        /// What should be there.
-        image: PathBuf,
-    },
-    /// The kernel writes no more into it.
+    Foreign { dir: PathBuf, image: PathBuf },
     #[error(
         "the file system of {} has shut itself after an error, mostly because the host's disk was full: make room, stop the host, `umount {}`, and start it", dir.display(), dir.display()
     )]
-    Shut {
-        /// Where.
-        dir: PathBuf,
-    },
-    /// It did not grow.
+    Shut { dir: PathBuf },
+    /// Its file system did not grow.
     #[error("{} holds {mib} MiB and should hold {wanted}; stop the host, `umount` it, `e2fsck -fy {}`, and start it", image.display(), image.display())]
-    Small {
-        /// Which.
-        image: PathBuf,
-        /// What it holds, in MiB.
-        mib: u64,
-        /// What is asked for.
-        wanted: u64,
-    },
-    /// The settings have none any more.
+    Small { image: PathBuf, mib: u64, wanted: u64 },
+    /// The settings ask for no image any more.
     #[error(
         "limits.disk_images is off, and the files are in {}: switch it on again; or stop the host, copy them out, unmount and remove the image, and copy them into {}", image.display(), dir.display()
     )]
-    Off {
-        /// Where it was.
-        dir: PathBuf,
-        /// Which.
-        image: PathBuf,
-    },
-    /// A program of the system failed.
+    Off { dir: PathBuf, image: PathBuf },
     #[error("{program} failed: {why}")]
-    Program {
-        /// Which.
-        program: &'static str,
-        /// How it ended, and what it said.
-        why: String,
-    },
-    /// The system refused.
+    Program { program: &'static str, why: String },
     #[error("{}: {why}", path.display())]
-    Io {
-        /// What.
-        path: PathBuf,
-        /// What it said.
-        why: String,
-    },
+    Io { path: PathBuf, why: String },
 }
 
 impl VolumeError {
-    /// The machine's word.
-    #[expect(clippy::unused_self, reason = "errors are asked for their word the same way everywhere")]
+    #[expect(clippy::unused_self, reason = "every error type has this method")]
     pub fn code(&self) -> &'static str {
         "disk.image"
     }
@@ -152,12 +105,10 @@ impl VolumeError {
     }
 }
 
-/// A directory and the image that is mounted over it.
+/// A directory and the disk image that is mounted over it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
-    /// Where.
     pub dir: PathBuf,
-    /// The file.
     pub image: PathBuf,
 }
 
@@ -172,18 +123,17 @@ impl From<(PathBuf, PathBuf)> for Volume {
     reason = "images, and the host's directories that they are mounted over; what lies in one goes through untrusted_fs"
 )]
 impl Volume {
-    /// Sees to it that the directory is a file system of its own, in which `limit` bytes are usable, and that the group
-    /// `gid` may write it. Makes the image, lets it grow, and mounts it, whatever of that is left to do. Waits for the
-    /// disk.
+    /// Mounts the image over the directory, with `limit` usable bytes, writable by Unix group `gid`. Makes the image
+    /// and lets it grow first, if necessary. Waits for the disk.
     ///
     /// # Errors
-    /// What is in the way, with the fix. What was done until then stays, and the next call goes on from there.
-    pub fn have(&self, limit: u64, gid: u32) -> Result<(), VolumeError> {
+    /// What prevents it, with the fix. The next call goes on after the steps that succeeded.
+    pub fn ensure_mounted(&self, limit: u64, gid: u32) -> Result<(), VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.dir, e);
         let lock = self.lock()?;
         if self.mounted()?.is_none() {
             let began = Instant::now();
-            self.possible()?;
+            self.check_prerequisites()?;
             if !disk::there(&self.image) {
                 self.make(limit, gid, &lock)?;
             }
@@ -196,7 +146,7 @@ impl Volume {
         self.not_smaller(limit)?;
         self.not_larger(limit)?;
         let usable = usable(&self.dir)?;
-        // The last part of a file system that has grown may be too small to be used.
+        // ext4 may leave the last part of a grown file system unused, if it is too small.
         if usable < limit - limit / 16 {
             let (image, mib, wanted) = (self.image.clone(), usable >> 20, limit >> 20);
             return Err(VolumeError::Small { image, mib, wanted });
@@ -204,10 +154,10 @@ impl Volume {
         disk::shared_dir(&self.dir, gid, 0o2770).map_err(io)
     }
 
-    /// Mounts the image if there is one and it is not mounted: for who only reads.
+    /// Mounts the image to read from it, if there is one and it is not mounted.
     ///
     /// # Errors
-    /// As [`Volume::have`].
+    /// As [`Volume::ensure_mounted`].
     pub fn open(&self) -> Result<(), VolumeError> {
         let readable = || match self.mounted() {
             Err(VolumeError::Shut { .. }) => Ok(true),
@@ -220,14 +170,14 @@ impl Volume {
         if readable()? {
             return Ok(());
         }
-        self.possible()?;
+        self.check_prerequisites()?;
         self.mount(&lock)
     }
 
-    /// Takes the mount away, if there is one of this image.
+    /// Unmounts the image, if it is mounted.
     ///
     /// # Errors
-    /// What umount(2) says: somebody may be standing in it.
+    /// What umount(2) says: a process may use it.
     pub fn close(&self) -> Result<(), VolumeError> {
         match mounts::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))? {
             Some(mount) if mount.image() == Some(resolved(&self.image)) => {
@@ -237,14 +187,14 @@ impl Volume {
         }
     }
 
-    /// Whether the directory can be had, as far as that can be told without doing anything.
+    /// Checks whether the image can be mounted, without a change.
     ///
     /// # Errors
-    /// As [`Volume::have`].
-    pub fn look(&self, limit: u64) -> Result<(), VolumeError> {
+    /// As [`Volume::ensure_mounted`].
+    pub fn check(&self, limit: u64) -> Result<(), VolumeError> {
         let mounted = self.mounted()?.is_some();
         if !mounted {
-            self.possible()?;
+            self.check_prerequisites()?;
         }
         if disk::there(&self.image) {
             self.not_smaller(limit)?;
@@ -252,18 +202,18 @@ impl Volume {
         if mounted { self.not_larger(limit) } else { Ok(()) }
     }
 
-    /// Where the settings have no image: that there is none with the group's files in it.
+    /// Checks that no image holds the group's files, when the settings ask for none.
     ///
     /// # Errors
     /// [`VolumeError::Off`].
-    pub fn absent(&self) -> Result<(), VolumeError> {
+    pub fn check_absent(&self) -> Result<(), VolumeError> {
         if disk::there(&self.image) {
             return Err(VolumeError::Off { dir: self.dir.clone(), image: self.image.clone() });
         }
         Ok(())
     }
 
-    /// Two that make one image would mount it twice.
+    /// Two processes at work on one image would mount it twice.
     fn lock(&self) -> Result<File, VolumeError> {
         let path = self.image.with_extension("lock");
         let io = |e: io::Error| VolumeError::io(&path, e);
@@ -276,7 +226,7 @@ impl Volume {
                 Ok(()) => return Ok(lock),
                 Err(TryLockError::Error(e)) => return Err(io(e)),
                 Err(TryLockError::WouldBlock) if began.elapsed() > LOCKED => {
-                    let why = format!("somebody has been at work on it for {} seconds", LOCKED.as_secs());
+                    let why = format!("another process has held it for {} seconds", LOCKED.as_secs());
                     return Err(VolumeError::io(&path, why));
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_AGAIN),
@@ -284,7 +234,7 @@ impl Volume {
         }
     }
 
-    /// The mount, if it is there, is ours, and can be written.
+    /// The image's mount, if there is one. Another mount in its place, or a read-only one, is an error.
     fn mounted(&self) -> Result<Option<mounts::Mount>, VolumeError> {
         let found = mounts::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))?;
         let Some(mount) = found else { return Ok(None) };
@@ -297,8 +247,8 @@ impl Volume {
         Ok(Some(mount))
     }
 
-    /// What can be told before anything is made.
-    fn possible(&self) -> Result<(), VolumeError> {
+    /// Checks what is needed before the image is made or mounted.
+    fn check_prerequisites(&self) -> Result<(), VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.dir, e);
         if !rustix::process::geteuid().is_root() {
             return Err(VolumeError::NotRoot);
@@ -332,7 +282,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Makes the image under another name first: what has the name is whole.
+    /// Makes the image under another name first, so that the file of this name is always complete.
     fn make(&self, limit: u64, gid: u32, lock: &File) -> Result<(), VolumeError> {
         let shape = shape(limit);
         let staged = disk::beside(&self.image, ".part");
@@ -354,12 +304,12 @@ impl Volume {
 
     fn mount(&self, lock: &File) -> Result<(), VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.dir, e);
-        // A check of a file system in use would damage it, and a box may still have it mounted.
+        // e2fsck would damage a file system in use, and a box may still have it mounted.
         if !mounts::is_attached(&resolved(&self.image)) {
             tools::run("e2fsck", &["-p".as_ref(), self.image.as_os_str()], lock)?;
         }
         disk::dir(&self.dir, 0o700).map_err(io)?;
-        // Who does not see the mount does not get past this.
+        // A box that does not see the mount must not write into the directory.
         let root = rustix::process::geteuid().as_raw();
         chown(&self.dir, Some(root), Some(0)).map_err(io)?;
         disk::dir(&self.dir, 0o000).map_err(io)?;
@@ -368,19 +318,19 @@ impl Volume {
         let args = ["-t".as_ref(), "ext4".as_ref(), "-o".as_ref(), options.as_ref(), image, dir];
         tools::run("mount", &args, lock)?;
         if self.mounted()?.is_none() {
-            return Err(VolumeError::io(&self.dir, "it was mounted, and is not"));
+            return Err(VolumeError::io(&self.dir, "mount(8) succeeded, but nothing is mounted"));
         }
-        // e2fsck makes it again when it needs it. To an agent it is a folder that it cannot look into.
+        // e2fsck makes it again when it needs it. An agent would only find a folder that it cannot open.
         let _ = UntrustedDir::open(&self.dir).and_then(|dir| dir.unlink("lost+found".as_ref()));
         Ok(())
     }
 
-    /// Nobody has it mounted. What the kernel can do while it is in use needs rights that not every root has.
+    /// Grows an image that is not mounted. To grow it while in use needs capabilities that not every root has.
     fn grow(&self, limit: u64, lock: &File) -> Result<(), VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.image, e);
         let wanted = shape(limit).bytes;
-        // Also one whose growing was cut short: then the file has its size, and what is in it has not.
-        if self.len()? >= wanted && self.made_for()? >= wanted {
+        // After an interrupted growth the file has its new size, and the file system in it the old one.
+        if self.len()? >= wanted && self.file_system_bytes()? >= wanted {
             return Ok(());
         }
         if mounts::is_attached(&resolved(&self.image)) {
@@ -397,9 +347,9 @@ impl Volume {
         disk::size(&self.image).map_err(|e| VolumeError::io(&self.image, e))
     }
 
-    /// The bytes that the file system in it knows of: its superblock stands a kilobyte from the beginning and holds the
-    /// number of its blocks, the lower half at 4 and the upper one at 0x150.
-    fn made_for(&self) -> Result<u64, VolumeError> {
+    /// The size of the file system in the image. Its superblock begins at 1 KiB and holds the number of blocks, the
+    /// lower half at 4 and the upper half at 0x150.
+    fn file_system_bytes(&self) -> Result<u64, VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.image, e);
         let file = File::open(&self.image).map_err(io)?;
         let half = |at: u64| {
@@ -411,13 +361,13 @@ impl Volume {
     }
 }
 
-/// Links in the way to a directory are in no table of mounts.
+/// The table of mounts holds paths without links.
 #[allow(clippy::disallowed_methods, reason = "a directory of the host's")]
 fn resolved(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// What may be written in a file system all together.
+/// The usable size of a file system.
 fn usable(dir: &Path) -> Result<u64, VolumeError> {
     let told = statvfs(dir).map_err(|e| VolumeError::io(dir, e))?;
     Ok(told.f_blocks.saturating_mul(told.f_frsize))

@@ -1,4 +1,4 @@
-//! What the kernel says is mounted, and from which file.
+//! Reads from the kernel what is mounted, and which file is behind a loop device.
 
 #![allow(clippy::disallowed_methods, reason = "/proc and /sys, which the kernel writes")]
 
@@ -8,15 +8,13 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
-    /// Where.
     pub(super) dir: PathBuf,
     /// The block device's numbers: `7:0`.
     pub(super) numbers: String,
-    /// Whether nothing can be written any more: ext4 shuts itself after an error of what is beneath it, such as a
-    /// host's disk that is full, and says so here and not in statvfs(3).
+    /// Whether it is read-only: ext4 becomes so after an error of the disk beneath it, such as a full one, and says so
+    /// here and not in statvfs(3).
     pub(super) shut: bool,
 }
 
@@ -27,7 +25,7 @@ impl Mount {
     }
 }
 
-/// The mount at a directory, the topmost if there are several. `dir` has no links in it.
+/// The topmost mount at a directory. `dir` has no links in it.
 pub(super) fn at(dir: &Path) -> io::Result<Option<Mount>> {
     Ok(all()?.into_iter().rfind(|mount| mount.dir == dir))
 }
@@ -37,7 +35,7 @@ fn all() -> io::Result<Vec<Mount>> {
     Ok(table.split(|byte| *byte == b'\n').filter_map(read).collect())
 }
 
-/// Whether a loop device holds this file, wherever that is mounted: a box has mounts of its own.
+/// Whether a loop device holds this file, wherever it is mounted: a box has its own mounts.
 pub(super) fn is_attached(image: &Path) -> bool {
     let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     devices.filter_map(|device| backing(&device.path())).any(|file| file == image)
@@ -49,7 +47,7 @@ fn backing(device: &Path) -> Option<PathBuf> {
     Some(OsString::from_vec(name).into())
 }
 
-/// A line of proc_pid_mountinfo(5): `36 35 98:0 / /mnt rw,noatime shared:1 - ext4 /dev/root rw,errors=continue`.
+/// Parses a line of proc_pid_mountinfo(5): `36 35 98:0 / /mnt rw,noatime shared:1 - ext4 /dev/root rw,errors=continue`.
 fn read(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let numbers = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
@@ -62,7 +60,7 @@ fn read(line: &[u8]) -> Option<Mount> {
     Some(Mount { dir, numbers, shut })
 }
 
-/// A space, a tab, a line's end and a backslash stand there as `\040`, by three octal digits.
+/// The kernel writes space, tab, line feed and backslash as three octal digits: `\040`.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -4,31 +4,31 @@ use std::os::unix::fs::PermissionsExt;
 
 const MIB: u64 = 1 << 20;
 
-struct Place {
+struct Fixture {
     dir: tempfile::TempDir,
     volume: Volume,
     gid: u32,
 }
 
-impl Drop for Place {
+impl Drop for Fixture {
     fn drop(&mut self) {
         let _ = self.volume.close();
     }
 }
 
-fn place() -> Place {
+fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let volume = Volume { dir: at("work spaces/main"), image: at("volumes/main.workspace.ext4") };
     fs::create_dir_all(&volume.dir).unwrap();
     let gid = fs::metadata(dir.path()).unwrap().gid();
-    Place { dir, volume, gid }
+    Fixture { dir, volume, gid }
 }
 
-/// Who is not root has nothing to mount with, and is told so.
-fn held(mib: u64) -> Option<Place> {
-    let place = place();
-    match place.volume.have(mib * MIB, place.gid) {
+/// Only root can mount. Anybody else gets the error.
+fn mounted(mib: u64) -> Option<Fixture> {
+    let place = fixture();
+    match place.volume.ensure_mounted(mib * MIB, place.gid) {
         Ok(()) => Some(place),
         Err(e) => {
             assert!(matches!(e, VolumeError::NotRoot), "{e}");
@@ -69,8 +69,8 @@ fn b5_the_limit_is_usable_and_little_more() {
 
 #[test]
 fn b5_a_volume_is_full_at_its_limit_and_gives_back_what_is_deleted() {
-    let Some(place) = held(16) else { return };
-    let Place { volume, gid, .. } = &place;
+    let Some(place) = mounted(16) else { return };
+    let Fixture { volume, gid, .. } = &place;
     let about = fs::metadata(&volume.dir).unwrap();
     assert_eq!((about.mode() & 0o7777, about.gid()), (0o2770, *gid));
     assert_eq!(fs::read_dir(&volume.dir).unwrap().count(), 0, "no lost+found");
@@ -98,17 +98,17 @@ fn b5_a_volume_is_full_at_its_limit_and_gives_back_what_is_deleted() {
 
     // Whoever looks at it again finds it as it is; a mount that went, as after a reboot, comes back.
     fs::write(&file, "kept").unwrap();
-    volume.have(16 * MIB, *gid).unwrap();
+    volume.ensure_mounted(16 * MIB, *gid).unwrap();
     volume.close().unwrap();
     assert_eq!(fs::metadata(&volume.dir).unwrap().mode() & 0o7777, 0, "who misses the mount is locked out");
-    volume.look(16 * MIB).unwrap();
-    volume.have(16 * MIB, *gid).unwrap();
+    volume.check(16 * MIB).unwrap();
+    volume.ensure_mounted(16 * MIB, *gid).unwrap();
     assert_eq!(fs::read(&file).unwrap(), b"kept");
     assert_eq!(
         mounts::at(&resolved(&volume.dir)).unwrap().unwrap().image().unwrap(),
         resolved(&volume.image)
     );
-    assert!(told(volume.absent()).contains("limits.disk_images is off"));
+    assert!(told(volume.check_absent()).contains("limits.disk_images is off"));
     volume.close().unwrap();
     volume.open().unwrap();
     assert_eq!(fs::read(&file).unwrap(), b"kept");
@@ -116,21 +116,21 @@ fn b5_a_volume_is_full_at_its_limit_and_gives_back_what_is_deleted() {
 
 #[test]
 fn a_volume_grows_when_it_is_free_and_does_not_shrink() {
-    let Some(place) = held(16) else { return };
-    let Place { volume, gid, .. } = &place;
+    let Some(place) = mounted(16) else { return };
+    let Fixture { volume, gid, .. } = &place;
     fs::write(volume.dir.join("file"), "kept").unwrap();
-    for look in [volume.look(8 * MIB), volume.have(8 * MIB, *gid)] {
+    for look in [volume.check(8 * MIB), volume.ensure_mounted(8 * MIB, *gid)] {
         assert!(
             told(look).contains("was made for 16 MiB, and the settings say 8: a disk image can grow, not")
         );
     }
-    for look in [volume.look(17 * MIB), volume.have(17 * MIB, *gid)] {
+    for look in [volume.check(17 * MIB), volume.ensure_mounted(17 * MIB, *gid)] {
         assert!(told(look).contains("was made for 16 MiB, and the settings say 17: when no box"));
     }
     for mib in [17, 300, 2048] {
         volume.close().unwrap();
-        volume.look(mib * MIB).unwrap();
-        volume.have(mib * MIB, *gid).unwrap();
+        volume.check(mib * MIB).unwrap();
+        volume.ensure_mounted(mib * MIB, *gid).unwrap();
         let usable = usable(&volume.dir).unwrap();
         assert!((mib * MIB..(mib + 4) * MIB + mib * MIB / 20).contains(&usable), "{mib}: {usable}");
     }
@@ -138,17 +138,17 @@ fn a_volume_grows_when_it_is_free_and_does_not_shrink() {
     volume.close().unwrap();
     let file = OpenOptions::new().write(true).open(&volume.image).unwrap();
     file.set_len(shape(4096 * MIB).bytes).unwrap();
-    volume.have(4096 * MIB, *gid).unwrap();
+    volume.ensure_mounted(4096 * MIB, *gid).unwrap();
     assert!(usable(&volume.dir).unwrap() >= 4096 * MIB);
     assert_eq!(fs::read(volume.dir.join("file")).unwrap(), b"kept");
 }
 
 #[test]
 fn files_that_are_there_are_not_hidden() {
-    let place = place();
-    let Place { volume, gid, .. } = &place;
+    let place = fixture();
+    let Fixture { volume, gid, .. } = &place;
     fs::write(volume.dir.join("file"), "of before").unwrap();
-    let told = told(volume.have(16 * MIB, *gid));
+    let told = told(volume.ensure_mounted(16 * MIB, *gid));
     let fix = if rustix::process::geteuid().is_root() { "move them away" } else { "as root" };
     assert!(told.contains(fix), "{told}");
     assert!(!volume.image.exists() && volume.dir.join("file").exists());
@@ -156,41 +156,41 @@ fn files_that_are_there_are_not_hidden() {
 
 #[test]
 fn what_somebody_else_mounted_is_not_taken_for_ours() {
-    let Some(place) = held(16) else { return };
+    let Some(place) = mounted(16) else { return };
     let other = Volume { image: place.dir.path().join("volumes/other.ext4"), ..place.volume.clone() };
-    assert!(told(other.have(16 * MIB, place.gid)).contains("something else than"));
+    assert!(told(other.ensure_mounted(16 * MIB, place.gid)).contains("something else than"));
     other.close().unwrap();
     assert!(place.volume.mounted().unwrap().is_some(), "and is not unmounted either");
 }
 
 #[test]
 fn one_that_has_shut_itself_is_refused_and_can_still_be_read() {
-    let Some(place) = held(16) else { return };
-    let Place { volume, gid, .. } = &place;
+    let Some(place) = mounted(16) else { return };
+    let Fixture { volume, gid, .. } = &place;
     fs::write(volume.dir.join("file"), "kept").unwrap();
     rustix::mount::mount_remount(&volume.dir, rustix::mount::MountFlags::RDONLY, "").unwrap();
-    for refused in [volume.have(16 * MIB, *gid), volume.look(16 * MIB)] {
+    for refused in [volume.ensure_mounted(16 * MIB, *gid), volume.check(16 * MIB)] {
         assert!(told(refused).contains("has shut itself after an error"));
     }
     volume.open().unwrap();
     assert_eq!(fs::read(volume.dir.join("file")).unwrap(), b"kept");
     volume.close().unwrap();
-    volume.have(16 * MIB, *gid).unwrap();
+    volume.ensure_mounted(16 * MIB, *gid).unwrap();
     fs::write(volume.dir.join("file"), "again").unwrap();
 }
 
 #[test]
 fn many_at_once_mount_it_once_and_a_half_made_image_is_made_anew() {
-    let place = place();
+    let place = fixture();
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let Place { volume, gid, .. } = &place;
+    let Fixture { volume, gid, .. } = &place;
     let part = disk::beside(&volume.image, ".part");
     fs::create_dir_all(part.parent().unwrap()).unwrap();
     fs::write(&part, "cut").unwrap();
     std::thread::scope(|scope| {
-        let runs: Vec<_> = (0..6).map(|_| scope.spawn(|| volume.have(16 * MIB, *gid))).collect();
+        let runs: Vec<_> = (0..6).map(|_| scope.spawn(|| volume.ensure_mounted(16 * MIB, *gid))).collect();
         runs.into_iter().for_each(|run| run.join().unwrap().unwrap());
     });
     volume.close().unwrap();
@@ -202,7 +202,7 @@ fn many_at_once_mount_it_once_and_a_half_made_image_is_made_anew() {
 
 #[test]
 fn a_program_that_is_not_there_or_fails_is_named() {
-    let place = place();
+    let place = fixture();
     let lock = place.volume.lock().unwrap();
     let missing = tools::run("mkfs.nothing", &[], &lock);
     assert!(told(missing).contains("disk images need mkfs.nothing; install"));

@@ -1,4 +1,4 @@
-//! The system's own programs, run so that nothing of this host's environment reaches them.
+//! Runs programs of the system, without the host's environment.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -8,17 +8,16 @@ use std::time::{Duration, Instant};
 
 use super::VolumeError;
 
-/// Where they are on every distribution.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-/// Making a large file system takes a second.
+/// The longest run of a program. To make a large file system takes a second.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How often a program that runs is looked at.
-const GLANCE: Duration = Duration::from_millis(2);
-/// So much of what it said is quoted.
+/// How often a running program is checked.
+const CHECK: Duration = Duration::from_millis(2);
+/// So many bytes of its output are quoted.
 const QUOTED: u64 = 600;
 
-/// Runs a program to its end. It reads nothing: its input is the empty lock file, so that one which outlives a host
-/// that is killed keeps the lock until it is done.
+/// Runs a program to its end. Its input is the empty lock file: if the host is killed, the program keeps the lock until
+/// it ends.
 pub(super) fn run(program: &'static str, args: &[&OsStr], lock: &File) -> Result<(), VolumeError> {
     let failed = |why: String| VolumeError::Program { program, why };
     let io = |e: io::Error| failed(e.to_string());
@@ -34,24 +33,24 @@ pub(super) fn run(program: &'static str, args: &[&OsStr], lock: &File) -> Result
         match child.try_wait().map_err(io)? {
             Some(status) => break status,
             None if began.elapsed() > LONGEST => {
-                // One that the kernel does not let go of is not waited for; it keeps the lock.
+                // Not waited for: the kernel may not let go of it. It keeps the lock.
                 let _ = child.kill();
                 let _ = child.try_wait();
                 return Err(failed(format!("it did not end in {} seconds", LONGEST.as_secs())));
             }
-            None => std::thread::sleep(GLANCE),
+            None => std::thread::sleep(CHECK),
         }
     };
     match status.code() {
         Some(0) => Ok(()),
         // e2fsck(8): errors were found and corrected.
         Some(1) if program == "e2fsck" => Ok(()),
-        _ => Err(failed(format!("{status}; {}", said(&mut child)))),
+        _ => Err(failed(format!("{status}; {}", error_output(&mut child)))),
     }
 }
 
-/// Its last words, on one line.
-fn said(child: &mut Child) -> String {
+/// The program's error output, on one line.
+fn error_output(child: &mut Child) -> String {
     let mut bytes = Vec::new();
     if let Some(told) = child.stderr.take() {
         let _ = told.take(QUOTED).read_to_end(&mut bytes);

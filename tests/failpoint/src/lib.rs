@@ -1,4 +1,4 @@
-//! Failpoints: named places where a test build of the host or the runner is ended, delayed or failed.
+//! Failpoints: named places where a test build of the host or the runner is killed, delayed or failed, or panics.
 //!
 //! Only builds with the feature `failpoints` have this crate in them. The places themselves are one line each,
 //! `failpoint!("room.step.when")`, and expand to nothing without the feature. [`TABLE`] lists all of them.
@@ -45,6 +45,8 @@ pub enum Action {
     Eio,
     /// The thread sleeps; a runtime loses one of its workers for so long.
     Delay(Duration),
+    /// The worker panics.
+    Panic,
 }
 
 impl FromStr for Action {
@@ -57,8 +59,9 @@ impl FromStr for Action {
             ("error", _) => Ok(Self::Error),
             ("enospc", _) => Ok(Self::Enospc),
             ("eio", _) => Ok(Self::Eio),
+            ("panic", _) => Ok(Self::Panic),
             (_, Some(millis)) => Ok(Self::Delay(Duration::from_millis(millis))),
-            _ => Err(format!("{text:?} is no action: kill, error, enospc, eio, delay(MILLISECONDS)")),
+            _ => Err(format!("{text:?} is no action: kill, error, enospc, eio, panic, delay(MILLISECONDS)")),
         }
     }
 }
@@ -151,6 +154,9 @@ fn set(armed: Armed) -> Result<(), String> {
 ///
 /// # Errors
 /// What its rule says.
+///
+/// # Panics
+/// Where its rule says so.
 pub fn hit(name: &'static str) -> io::Result<()> {
     let Some(armed) = ARMED.get() else { return Ok(()) };
     // The lock goes before anything is done: a delay here must not delay every other place.
@@ -169,6 +175,7 @@ pub fn hit(name: &'static str) -> io::Result<()> {
             std::thread::sleep(time);
             Ok(())
         }
+        Some(Action::Panic) => panic!("as failpoint {name} says"),
     }
 }
 
@@ -188,6 +195,13 @@ mod tests {
         assert_eq!(next.hit("store.tx1.begin"), Some(Action::Enospc));
         assert_eq!(next.hit("store.tx2.begin"), None, "it was spent by the process before");
         assert_eq!(std::fs::read_to_string(&trace).unwrap().lines().count(), 4);
+    }
+
+    #[test]
+    fn a_panic_is_an_action_and_does_not_hold_the_rules() {
+        set(Armed::new("run.event=1*panic", None).unwrap()).unwrap();
+        assert!(std::panic::catch_unwind(|| hit("run.event")).is_err());
+        assert!(hit("run.event").is_ok(), "once");
     }
 
     #[test]

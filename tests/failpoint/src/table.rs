@@ -6,15 +6,15 @@ use Side::{Host, Runner};
 /// What can be done at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Between two steps: killed or delayed.
+    /// Between two steps: it kills, delays or panics.
     Step,
-    /// Something that can fail: with its own error, too.
+    /// Something that can fail: it fails with its own error, too.
     Call,
-    /// Something that writes: with ENOSPC and EIO, too.
+    /// Something that writes: it fails with ENOSPC and EIO, too.
     Disk,
 }
 
-/// On which side of the wall a place is.
+/// In which program a place is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The host.
@@ -57,22 +57,24 @@ pub const TABLE: &[Point] = &[
     host("store.new_run.begin", Disk),
     host("store.new_run.committed", Step),
     host("sandbox.image.before", Call),
-    host("run.born.wall", Step),
+    host("run.launch.mailbox", Step),
     host("store.letter.begin", Disk),
     host("store.letter.committed", Step),
     host("mailbox.write.before", Disk),
     host("mailbox.write.after", Step),
-    host("run.born.begin", Step),
-    host("run.born.socket", Step),
+    host("run.launch.begin", Step),
+    host("run.launch.socket", Step),
     host("sandbox.list.before", Call),
     host("sandbox.create.before", Call),
     host("sandbox.create.after", Step),
-    host("run.born.noted", Step),
+    host("run.launch.noted", Step),
     host("sandbox.start.before", Call),
     host("sandbox.start.after", Step),
     host("store.input.begin", Disk),
     host("store.input.committed", Step),
     host("run.attachment.kept", Step),
+    host("run.event", Step),
+    host("run.disk.look", Step),
     host("run.input.written", Step),
     host("gateway.accept.after", Step),
     host("gateway.upstream.before", Call),
@@ -92,6 +94,7 @@ pub const TABLE: &[Point] = &[
     host("store.verdict.begin", Disk),
     host("run.request.answered", Step),
     host("run.turn_over.before", Step),
+    host("delivery.look", Step),
     host("store.claim.begin", Disk),
     host("store.claim.committed", Step),
     host("delivery.send.before", Call),
@@ -118,7 +121,12 @@ pub const TABLE: &[Point] = &[
     host("run.adopt.caught_up", Step),
     host("sandbox.state.before", Call),
     host("run.reap.box", Step),
+    host("run.clear.before", Step),
+    host("supervisor.event", Step),
+    host("supervisor.task.before", Step),
     host("supervisor.command.answered", Step),
+    host("maintenance.disk.look", Step),
+    host("maintenance.nightly.look", Step),
     runner("runner.ready.before", Step),
     runner("runner.append.before", Disk),
     runner("runner.append.written", Step),

@@ -16,13 +16,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use journeys::crash::invariants::invariants;
+use journeys::crash::panics::panics;
 use journeys::crash::soak::{Soak, soak};
 use journeys::crash::sweep::{Sweep, sweep};
 use journeys::crash::{Channel, Evidence, Plan, Verdict, checker, measurements};
 use journeys::settings::Settings;
 use serde_json::json;
 
-const USAGE: &str = "usage: crash sweep|soak|invariants|rolling|starts|rivals|check DIR [NAME=VALUE…]";
+const USAGE: &str = "usage: crash sweep|panics|soak|invariants|rolling|starts|rivals|check DIR [NAME=VALUE…]";
 
 fn plan_of(settings: &Settings) -> Result<Plan, String> {
     let channel = match settings.text("CHANNEL").as_deref() {
@@ -72,6 +73,7 @@ async fn run() -> Result<ExitCode, String> {
         ["sweep"] => {
             let what = Sweep {
                 only: settings.text("ONLY").unwrap_or_default(),
+                action: settings.text("ACTION"),
                 docker: settings.text("SWEEP").as_deref() == Some("docker"),
                 at_once: usize::try_from(settings.number("AT_ONCE", 3)?).unwrap_or(3),
             };
@@ -79,6 +81,10 @@ async fn run() -> Result<ExitCode, String> {
             print!("{report}");
             println!("{}", report.line());
             Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        ["panics"] => {
+            panics().await;
+            Ok(ExitCode::SUCCESS)
         }
         ["rolling"] => {
             let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..plan_of(&settings)? };

@@ -1,13 +1,15 @@
 //! The crash tests: simulated chats around a host that is killed again and again, and a checker.
 //!
 //! [`sweep`] hits each failpoint on its own. [`soak`] kills the host, boxes and the engine at random under load.
+//! [`panics`] makes the host's workers panic.
 //! [`invariants`] checks copies of the database that a crash could have left. [`measurements`] times restarts and
-//! starts. Each ends with the [`checker`], which reads only the [platform's log](log) and the final database.
+//! starts. Most end with the [`checker`], which reads only the [platform's log](log) and the final database.
 
 pub mod checker;
 pub mod invariants;
 pub mod log;
 pub mod measurements;
+pub mod panics;
 pub mod scripted_agent;
 mod simulation;
 pub mod soak;

@@ -1,4 +1,5 @@
-//! The sweep: each failpoint × 1st, 2nd, 10th hit × everything that can be done there, each in a simulation of its own.
+//! The sweep: each failpoint × 1st, 2nd, 10th hit × each action that is possible there, each in a simulation of its
+//! own.
 
 mod report;
 
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use failpoint::{Kind, Point, Side, TABLE};
+use rusqlite::{Connection, OpenFlags};
 use tokio::task::JoinSet;
 
 pub use report::Report;
@@ -28,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Sweep {
     /// Only places whose name holds this.
     pub only: String,
+    /// Only this action, where one is named.
+    pub action: Option<String>,
     /// On this machine's Docker engine, and there only the kill at the first hit.
     pub docker: bool,
     /// So many towns at once.
@@ -56,21 +60,25 @@ pub enum Outcome {
     Broken(String),
 }
 
-fn actions(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::Step => &["kill", "delay(300)"],
-        Kind::Call => &["kill", "delay(300)", "error"],
-        Kind::Disk => &["kill", "delay(300)", "error", "enospc", "eio"],
-    }
+/// The runner is one process per box: a panic in it is a crash, which `kill` shows.
+fn actions(point: &Point) -> impl Iterator<Item = &'static str> {
+    let failures: &[&str] = match point.kind {
+        Kind::Step => &[],
+        Kind::Call => &["error"],
+        Kind::Disk => &["error", "enospc", "eio"],
+    };
+    let panics: &[&str] = if point.side == Side::Host { &["panic"] } else { &[] };
+    ["kill", "delay(300)"].into_iter().chain(failures.iter().copied()).chain(panics.iter().copied())
 }
 
 fn cases(sweep: &Sweep) -> VecDeque<Case> {
     let points = TABLE.iter().filter(|point| point.name.contains(&sweep.only));
     let all = points.flat_map(|point| {
         let of_action = move |action| HITS.map(|hit| Case { point: *point, hit, action });
-        actions(point.kind).iter().copied().flat_map(of_action)
+        actions(point).flat_map(of_action)
     });
-    all.filter(|case| !sweep.docker || (case.hit == 1 && case.action == "kill")).collect()
+    let named = |case: &Case| sweep.action.as_ref().is_none_or(|action| case.action == action);
+    all.filter(|case| named(case) && (!sweep.docker || (case.hit == 1 && case.action == "kill"))).collect()
 }
 
 /// Sweeps; evidence of what is broken stays below `dir`.
@@ -137,7 +145,7 @@ impl Talk {
                 &[1, 2, 3, 4, 5, 6, 7, 8]
             },
             one_turn_boxes: begins(&[
-                "run.born",
+                "run.launch",
                 "run.close",
                 "run.collect",
                 "sandbox",
@@ -147,6 +155,7 @@ impl Talk {
                 "runner.close",
                 "runner.ready",
                 "run.reap",
+                "run.clear",
             ]),
             restarts: begins(&[
                 "supervisor.recover",
@@ -210,12 +219,31 @@ async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
             break;
         }
     }
-    let verdict = simulation.check_and(&dir, &has_fired).await;
-    match verdict {
+    let database = simulation.world.root().join("state/lazaret.db");
+    let look = || (has_fired(), panics_counted(&database));
+    match simulation.check_and(&dir, &look).await {
         (verdict, _) if !verdict.holds() => Outcome::Broken(verdict.broken.join("; ")),
-        (_, true) => Outcome::Held,
-        (_, false) => Outcome::NotReached,
+        (_, (false, _)) => Outcome::NotReached,
+        // Nothing may wait for another host because a worker of this one panicked.
+        (verdict, _) if case.action == "panic" && verdict.nudges > 0 => {
+            Outcome::Broken("it stood still until it was given another host".to_owned())
+        }
+        // A panic while the host starts ends it, before it has workers.
+        (verdict, (true, 0)) if case.action == "panic" && verdict.kills == 0 => {
+            Outcome::Broken("the panic was not counted".to_owned())
+        }
+        (_, (true, _)) => Outcome::Held,
     }
+}
+
+/// What `lazaret status` says of panics.
+pub(super) fn panics_counted(database: &Path) -> i64 {
+    let count = || {
+        let sql = "SELECT value FROM number WHERE name = 'worker_panics'";
+        Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?
+            .query_row(sql, [], |row| row.get(0))
+    };
+    count().unwrap_or(0)
 }
 
 /// Everyone talks: two messages at once, so that the second follows up the first, and orders in between.

@@ -4,7 +4,6 @@ use super::markdown::visible;
 use super::shown::Shown;
 use super::split::{TEXT_UNITS, parts, units};
 use super::update::{self, Me};
-use crate::domain::ChannelName;
 use crate::domain::message::Inbound;
 use crate::domain::outbound::Voice;
 use crate::text;
@@ -15,8 +14,8 @@ pub fn update(data: &[u8]) -> Option<Inbound> {
     let read = update::read(&text, &Me { id: 7, username: "laz_bot".into() });
     let inbound = read.message.ok().flatten()?;
     assert!(read.update_id.is_some(), "a message in what is no update");
-    assert_eq!(inbound.chat.channel(), ChannelName::Telegram);
-    assert_eq!(inbound.sender.id.as_str().split(':').next(), Some("telegram"));
+    assert_eq!(inbound.chat.channel(), super::NAME.as_str());
+    assert_eq!(inbound.sender.id.channel(), super::NAME.as_str());
     Some(inbound)
 }
 

@@ -9,6 +9,7 @@ mod api;
 pub mod fuzz_targets;
 mod markdown;
 mod send;
+mod settings;
 mod shown;
 mod split;
 mod update;
@@ -28,8 +29,10 @@ use crate::policy::delivery::Abilities;
 use crate::policy::rate_limit::Limits;
 use crate::policy::retry::doubling;
 use api::{Api, ApiError};
+pub use settings::TelegramSettings;
 use update::Me;
 
+const NAME: ChannelName = ChannelName::new("telegram");
 /// How long Telegram holds an empty poll, in seconds.
 const POLL_SECONDS: u64 = 50;
 /// Another poller is given time to go away.
@@ -123,6 +126,12 @@ impl Telegram {
     }
 }
 
+/// The room of a chat with several people: those have negative ids.
+fn room_of(chat: &ChatId) -> Option<&str> {
+    let room = chat.local().split('/').next().unwrap_or_default();
+    room.starts_with('-').then_some(room)
+}
+
 /// `-100123/42` is topic 42 of room -100123.
 fn address(chat: &ChatId) -> serde_json::Value {
     match chat.local().split_once('/') {
@@ -136,7 +145,7 @@ fn address(chat: &ChatId) -> serde_json::Value {
 #[async_trait]
 impl Channel for Telegram {
     fn name(&self) -> ChannelName {
-        ChannelName::Telegram
+        NAME
     }
 
     async fn next(&self, position: Option<String>) -> Result<Batch, ChannelError> {
@@ -162,10 +171,9 @@ impl Channel for Telegram {
         self.pace
     }
 
-    /// Groups have negative ids, and their topics share one limit.
+    /// The topics of a room share one limit.
     fn room(&self, chat: &ChatId) -> Option<String> {
-        let room = chat.local().split('/').next().unwrap_or_default();
-        room.starts_with('-').then(|| room.to_owned())
+        room_of(chat).map(str::to_owned)
     }
 
     async fn send(&self, part: &Part) -> Result<String, SendError> {

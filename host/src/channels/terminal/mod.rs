@@ -16,16 +16,22 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{Activity, Batch, Channel, ChannelError, FetchError, SendError};
+use super::{
+    Activity, Batch, BuildError, Channel, ChannelError, ChannelSettings, FetchError, LettersFolder,
+    SendError, Surroundings,
+};
 use crate::clock::Clock;
 use crate::domain::message::{Inbound, Sender};
 use crate::domain::outbound::{Part, SpooledFile, Voice};
-use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq};
+use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq, SenderId};
 use crate::policy::delivery::Abilities;
 use crate::text;
 use crate::unix_socket;
 use wire::{FromClient, SOCKET, ToClient};
 
+const NAME: ChannelName = ChannelName::new("terminal");
+/// Who writes here: only the host's own user can open the socket.
+const OWNER: &str = "terminal:local";
 /// The chat of `main`, from the time when there was no other.
 const OF_MAIN: &str = "local";
 
@@ -63,7 +69,7 @@ struct Shared {
     arrival: Notify,
     awaited: Mutex<Awaited>,
     lines: mpsc::Sender<Line>,
-    letters: Box<dyn Fn(&crate::domain::RunId) -> String + Send + Sync>,
+    letters: LettersFolder,
 }
 
 /// What clients said and the host has not stored.
@@ -87,7 +93,27 @@ impl Unstored {
     }
 }
 
-/// The terminal channel.
+/// The terminal has no settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TerminalSettings;
+
+impl ChannelSettings for TerminalSettings {
+    fn name(&self) -> ChannelName {
+        NAME
+    }
+
+    fn build(&self, host: &Surroundings<'_>) -> Result<Option<Arc<dyn Channel>>, BuildError> {
+        match Terminal::start(host.socket_dir, host.clock, Arc::clone(&host.letters)) {
+            Ok(terminal) => Ok(Some(Arc::new(terminal))),
+            Err(e) => Err(BuildError {
+                code: "terminal.socket",
+                what: host.socket_dir.display().to_string(),
+                why: e.to_string(),
+            }),
+        }
+    }
+}
+
 pub struct Terminal {
     shared: Arc<Shared>,
     unstored: tokio::sync::Mutex<Unstored>,
@@ -100,11 +126,7 @@ impl Terminal {
     ///
     /// # Errors
     /// What bind(2) says.
-    pub fn start(
-        dir: &Path,
-        clock: Clock,
-        letters: impl Fn(&crate::domain::RunId) -> String + Send + Sync + 'static,
-    ) -> io::Result<Self> {
+    pub fn start(dir: &Path, clock: Clock, letters: LettersFolder) -> io::Result<Self> {
         let listener = unix_socket::bind(dir, SOCKET, 0o600, None)?;
         let (lines_in, lines) = mpsc::channel(64);
         let shared = Arc::new(Shared {
@@ -112,7 +134,7 @@ impl Terminal {
             arrival: Notify::new(),
             awaited: Mutex::default(),
             lines: lines_in,
-            letters: Box::new(letters),
+            letters,
         });
         let home = chat_of(&GroupName::main()).ok_or_else(|| io::Error::other("main has no chat"))?;
         let accepting = Arc::clone(&shared);
@@ -229,7 +251,7 @@ async fn read_lines(
 #[async_trait]
 impl Channel for Terminal {
     fn name(&self) -> ChannelName {
-        ChannelName::Terminal
+        NAME
     }
 
     async fn next(&self, _position: Option<String>) -> Result<Batch, ChannelError> {
@@ -238,7 +260,7 @@ impl Channel for Terminal {
             why: "the terminal's socket is closed".into(),
             code: "terminal.closed",
         })?;
-        let sender = "terminal:local"
+        let sender = OWNER
             .parse()
             .map_err(|e| ChannelError::Broken { why: format!("{e}"), code: "terminal.sender" })?;
         let (committed, stored) = oneshot::channel::<Vec<Option<MessageSeq>>>();
@@ -259,7 +281,7 @@ impl Channel for Terminal {
         let inbound = Inbound {
             chat,
             kind: ChatKind::Direct,
-            title: "terminal".into(),
+            title: NAME.to_string(),
             message_id: id,
             version: 0,
             sender: Sender { id: sender, name: self.user.clone(), is_bot: false },
@@ -283,6 +305,14 @@ impl Channel for Terminal {
 
     fn patience(&self) -> Option<Duration> {
         None
+    }
+
+    fn local_owner(&self) -> Option<SenderId> {
+        OWNER.parse().ok()
+    }
+
+    fn chat_of_group(&self, group: &GroupName) -> Option<ChatId> {
+        chat_of(group)
     }
 
     /// The row is the id: a client shows each row once.
@@ -346,7 +376,7 @@ impl Channel for Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::WallMs;
+    use crate::domain::{RunId, WallMs};
 
     async fn line(reader: &mut BufReader<UnixStream>) -> ToClient {
         let mut text = String::new();
@@ -379,7 +409,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_becomes_a_message_and_its_receipt_comes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let terminal = Terminal::start(dir.path(), Clock::new(), |r| r.to_string()).unwrap();
+        let terminal = Terminal::start(dir.path(), Clock::new(), Arc::new(RunId::to_string)).unwrap();
         let mut chat = BufReader::new(unix_socket::connect(dir.path(), SOCKET).await.unwrap());
         chat.write_all(b"{\"type\":\"say\",\"id\":\"1\",\"text\":\"hi\"}\n").await.unwrap();
         let batch = terminal.next(None).await.unwrap();
@@ -392,7 +422,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_that_was_not_stored_comes_again_before_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        let terminal = Terminal::start(dir.path(), Clock::new(), |r| r.to_string()).unwrap();
+        let terminal = Terminal::start(dir.path(), Clock::new(), Arc::new(RunId::to_string)).unwrap();
         let mut chat = BufReader::new(unix_socket::connect(dir.path(), SOCKET).await.unwrap());
         for id in 1..=2 {
             chat.write_all(format!("{{\"type\":\"say\",\"id\":\"{id}\",\"text\":\"hi\"}}\n").as_bytes())
@@ -411,7 +441,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_said_to_an_empty_room_waits_for_someone() {
         let dir = tempfile::tempdir().unwrap();
-        let terminal = Arc::new(Terminal::start(dir.path(), Clock::new(), |r| r.to_string()).unwrap());
+        let terminal =
+            Arc::new(Terminal::start(dir.path(), Clock::new(), Arc::new(RunId::to_string)).unwrap());
         let sending = tokio::spawn({
             let terminal = Arc::clone(&terminal);
             async move { terminal.send(&part(3)).await.unwrap() }
@@ -427,7 +458,8 @@ mod tests {
     #[tokio::test]
     async fn each_group_is_a_chat_of_its_own_with_its_own_receipts() {
         let dir = tempfile::tempdir().unwrap();
-        let terminal = Arc::new(Terminal::start(dir.path(), Clock::new(), |r| r.to_string()).unwrap());
+        let terminal =
+            Arc::new(Terminal::start(dir.path(), Clock::new(), Arc::new(RunId::to_string)).unwrap());
         let mut main = BufReader::new(unix_socket::connect(dir.path(), SOCKET).await.unwrap());
         let mut family = BufReader::new(unix_socket::connect(dir.path(), SOCKET).await.unwrap());
         let join =

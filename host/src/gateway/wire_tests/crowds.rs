@@ -4,15 +4,13 @@ use std::io;
 
 use hyper::Method;
 
-use super::provider::{Provider, Reply, anthropic};
 use super::*;
 use crate::gateway::body_limits::{BODY_MAX_BYTES, SMALL_BYTES};
 
 async fn world(body_time: Duration) -> (World, Provider) {
-    let upstream = Provider::start(vec![Reply::stream(&anthropic("hi"))]).await;
-    let mut settings = quick(vec![provider("a", ProviderKind::Anthropic, &upstream.url)]);
-    settings.body_time = body_time;
-    (World::start(settings), upstream)
+    let replies = vec![Reply::stream(&anthropic("hi"))];
+    let settings = |providers| GatewaySettings { body_time, ..quick(providers) };
+    World::over(ProviderKind::Anthropic, replies, settings).await
 }
 
 /// All log lines of one thread, which in these tests is all there is.
@@ -182,8 +180,8 @@ async fn f6_an_answer_that_goes_on_holds_no_room() {
     let gate = Arc::new(Semaphore::new(0));
     let answer = anthropic("hi");
     let (start, rest) = answer.split_at(answer.find("event: content_block_start").unwrap());
-    let upstream = Provider::start(vec![Reply::gated(start, &gate, rest)]).await;
-    let world = World::start(quick(vec![provider("a", ProviderKind::Anthropic, &upstream.url)]));
+    let replies = vec![Reply::gated(start, &gate, rest)];
+    let (world, _upstream) = World::over(ProviderKind::Anthropic, replies, quick).await;
     let room = world.gateway.bodies.free();
     let mut large = question(true);
     large["system"] = json!("x".repeat(2 * SMALL_BYTES));

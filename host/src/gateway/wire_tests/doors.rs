@@ -2,12 +2,10 @@
 
 use hyper::Method;
 
-use super::provider::{Provider, Reply, anthropic};
 use super::*;
 
 async fn world() -> (World, Provider) {
-    let upstream = Provider::start(vec![Reply::stream(&anthropic("hi"))]).await;
-    (World::start(quick(vec![provider("a", ProviderKind::Anthropic, &upstream.url)])), upstream)
+    World::over(ProviderKind::Anthropic, vec![Reply::stream(&anthropic("hi"))], quick).await
 }
 
 #[tokio::test]
@@ -55,8 +53,8 @@ async fn an_oversized_body_is_refused_in_words_whether_it_tells_its_length_or_no
     let (world, upstream) = world().await;
     let length = crate::gateway::body_limits::BODY_MAX_BYTES + 1024 * 1024;
     let chunked = ("transfer-encoding: chunked", format!("{length:x}\r\n"), "\r\n0\r\n\r\n");
-    let told = (&*format!("content-length: {length}"), String::new(), "");
-    for (header, before, after) in [told, chunked] {
+    let known = (&*format!("content-length: {length}"), String::new(), "");
+    for (header, before, after) in [known, chunked] {
         let head = format!(
             "POST /v1/messages HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n{header}\r\n\r\n{before}"
         );

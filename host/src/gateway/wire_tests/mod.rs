@@ -5,7 +5,7 @@ mod doors;
 mod openai;
 mod passing;
 mod provider;
-mod tour;
+mod scripted_model;
 mod trouble;
 
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::header::HeaderMap;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use ipc_schema::server_sent_events::EventParser;
 use ipc_schema::{GroupName, TurnId};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,11 +28,11 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Gateway, GatewaySettings, Ledger, ModelChoice, ProviderKind, ProviderSettings, RetryLimits, RunScope,
-    Usage,
-};
-use crate::domain::secret::Secret;
+use super::{Gateway, GatewaySettings, Ledger, ModelChoice, RunScope, Usage};
+use crate::domain::{ProviderKind, Secret};
+use crate::model::{ProviderSettings, RetryLimits};
+use crate::workers::Workers;
+use provider::{Provider, Reply, anthropic};
 
 /// Long enough for any machine; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -90,8 +91,8 @@ impl Answer {
     }
 
     fn events(&self) -> Vec<Value> {
-        let events = super::sse::Parser::default().feed(self.body.as_bytes()).unwrap();
-        events.iter().map(|event| serde_json::from_str(&event.data).unwrap()).collect()
+        let events = EventParser::default().feed(self.body.as_bytes()).unwrap();
+        events.iter().map(|event| serde_json::from_str(event).unwrap()).collect()
     }
 }
 
@@ -120,7 +121,17 @@ fn once(providers: Vec<ProviderSettings>) -> GatewaySettings {
 }
 
 impl World {
-    /// The first provider answers; the others stand in for it, in order.
+    /// A world whose one provider, `a`, answers by script.
+    async fn over(
+        kind: ProviderKind,
+        replies: Vec<Reply>,
+        settings: impl FnOnce(Vec<ProviderSettings>) -> GatewaySettings,
+    ) -> (Self, Provider) {
+        let upstream = Provider::start(replies).await;
+        (Self::start(settings(vec![provider("a", kind, &upstream.url)])), upstream)
+    }
+
+    /// The first provider answers.
     fn start(settings: GatewaySettings) -> Self {
         Self::beside(Arc::new(Gateway::new(settings).unwrap()))
     }
@@ -131,20 +142,18 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let (books, booked) = mpsc::unbounded_channel();
         let refused = Counts::default();
-        let choice = |p: &ProviderSettings| ModelChoice {
-            provider: p.name.clone(),
-            model: format!("model-of-{}", p.name),
-        };
+        let provider = settings.providers[0].name.clone();
+        let model = format!("model-of-{provider}");
         let scope = Arc::new(RunScope {
             run: "019ab000-0000-7000-8000-000000000001".parse().unwrap(),
             group: GroupName::main(),
-            model: choice(&settings.providers[0]),
-            fail_over: settings.providers[1..].iter().map(choice).collect(),
+            model: ModelChoice { provider, model, max_tokens: 8192, window: 200_000 },
             open_turn: watch::channel(Some(TurnId(7))).1,
             model_calls: 40,
             exchanges_dir: directory.path().join("model"),
             ledger: Arc::new(Book(books, Arc::clone(&refused))),
             cancel: CancellationToken::new(),
+            workers: Workers::default(),
         });
         let listener = crate::unix_socket::bind(directory.path(), "gateway.sock", 0o660, None).unwrap();
         let serving = tokio::spawn(Arc::clone(&gateway).serve(listener, Arc::clone(&scope)));

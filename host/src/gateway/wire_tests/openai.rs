@@ -2,35 +2,22 @@
 
 use serde_json::json;
 
-use super::provider::{Provider, Reply};
 use super::*;
-
-fn chunks(lines: &[Value]) -> String {
-    lines.iter().map(|line| format!("data: {line}\n\n")).collect()
-}
-
-fn call(index: u64, id: &str, name: Option<&str>, arguments: &str) -> Value {
-    let piece = json!({ "index": index, "id": id, "function": { "name": name, "arguments": arguments } });
-    json!({ "choices": [{ "delta": { "tool_calls": [piece] } }] })
-}
-
-fn stop(reason: &str) -> Value {
-    json!({ "choices": [{ "delta": {}, "finish_reason": reason }] })
-}
+use crate::model::chat_chunks::{call, delta, stop, stream};
 
 #[tokio::test]
 async fn two_parallel_calls_and_their_results_go_there_and_back() {
-    let first = chunks(&[
-        json!({ "choices": [{ "delta": { "content": "Looking." } }] }),
+    let first = stream(&[
+        delta(json!({ "content": "Looking." })),
         call(0, "call_0", Some("ls"), "{\"path\":"),
         call(0, "call_0", None, "\".\"}"),
         call(1, "call_0", Some("cat"), "{}"),
         stop("tool_calls"),
         json!({ "choices": [], "usage": { "prompt_tokens": 50, "completion_tokens": 9 } }),
     ]) + "data: [DONE]\n\n";
-    let second = chunks(&[json!({ "choices": [{ "delta": { "content": "Done." } }] }), stop("stop")]);
-    let upstream = Provider::start(vec![Reply::stream(&first), Reply::stream(&second)]).await;
-    let mut world = World::start(quick(vec![provider("o", ProviderKind::OpenAi, &upstream.url)]));
+    let second = stream(&[delta(json!({ "content": "Done." })), stop("stop")]);
+    let (mut world, upstream) =
+        World::over(ProviderKind::Openai, vec![Reply::stream(&first), Reply::stream(&second)], quick).await;
 
     let tools = json!([{ "name": "ls", "input_schema": {} }, { "name": "cat", "input_schema": {} }]);
     let mut asked = question(true);
@@ -56,7 +43,7 @@ async fn two_parallel_calls_and_their_results_go_there_and_back() {
     assert_eq!(events[2]["delta"]["text"], "Done.");
     assert_eq!(events.last().unwrap()["type"], "message_stop");
     let usage = world.booked().await;
-    assert_eq!((usage.output, usage.estimated), (2, true), "the second answer told no counts, and no [DONE]");
+    assert_eq!((usage.output, usage.estimated), (2, true), "the second answer has no counts, and no [DONE]");
 
     let seen = upstream.seen();
     assert!(seen[0].head.starts_with("POST /chat/completions HTTP/1.1\r\n"));
@@ -72,20 +59,19 @@ async fn two_parallel_calls_and_their_results_go_there_and_back() {
 #[tokio::test]
 async fn a_server_that_ignores_stream_is_understood() {
     let completion = json!({ "choices": [{ "message": { "content": "whole" }, "finish_reason": "stop" }] });
-    let upstream = Provider::start(vec![Reply::json(&completion)]).await;
-    let world = World::start(quick(vec![provider("o", ProviderKind::OpenAi, &upstream.url)]));
+    let (world, _upstream) = World::over(ProviderKind::Openai, vec![Reply::json(&completion)], quick).await;
     let events = world.ask(&question(true)).await.events();
     assert_eq!(events[2]["delta"]["text"], "whole");
     assert_eq!(world.ask(&question(false)).await.json()["content"][0]["text"], "whole");
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_after_it_has_said_why_it_stopped_was_done() {
-    let body = chunks(&[json!({ "choices": [{ "delta": { "content": "all" } }] }), stop("stop")]);
-    let upstream = Provider::start(vec![Reply::silent(&body), Reply::cut(&body)]).await;
-    let mut settings = quick(vec![provider("o", ProviderKind::OpenAi, &upstream.url)]);
-    settings.silence = Duration::from_millis(50);
-    let world = World::start(settings);
+async fn a_server_that_hangs_after_its_reason_to_stop_was_done() {
+    let body = stream(&[delta(json!({ "content": "all" })), stop("stop")]);
+    let replies = vec![Reply::silent(&body), Reply::cut(&body)];
+    let silence = Duration::from_millis(50);
+    let settings = |providers| GatewaySettings { silence, ..quick(providers) };
+    let (world, _upstream) = World::over(ProviderKind::Openai, replies, settings).await;
     for _ in 0..2 {
         let answer = world.ask(&question(true)).await;
         assert!(answer.whole);
@@ -94,8 +80,8 @@ async fn a_server_that_hangs_after_it_has_said_why_it_stopped_was_done() {
 }
 
 #[tokio::test]
-async fn an_error_in_mid_stream_is_told_as_an_event() {
-    let body = chunks(&[json!({ "choices": [{ "delta": { "content": "so" } }] })]);
+async fn an_error_in_mid_stream_becomes_an_event() {
+    let body = stream(&[delta(json!({ "content": "so" }))]);
     let error = format!("data: {}\n\n", json!({ "error": { "message": "quota used up" } }));
     let gate = Arc::new(Semaphore::new(0));
     let replies = vec![
@@ -103,8 +89,7 @@ async fn an_error_in_mid_stream_is_told_as_an_event() {
         Reply::gated(&body, &gate, &error),
         Reply::stream(&body),
     ];
-    let upstream = Provider::start(replies).await;
-    let mut world = World::start(quick(vec![provider("o", ProviderKind::OpenAi, &upstream.url)]));
+    let (mut world, _upstream) = World::over(ProviderKind::Openai, replies, quick).await;
     world.arrived = gate;
     for words in ["which is no chunk", "quota used up"] {
         let answer = world.ask(&question(true)).await;

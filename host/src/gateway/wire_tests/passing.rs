@@ -3,13 +3,12 @@
 use hyper::Method;
 use serde_json::json;
 
-use super::provider::{Provider, Reply, anthropic};
 use super::*;
 
 #[tokio::test]
 async fn a_stream_passes_byte_for_byte_and_is_counted_and_recorded() {
-    let upstream = Provider::start(vec![Reply::stream(&anthropic("Grüß dich"))]).await;
-    let mut world = World::start(quick(vec![provider("a", ProviderKind::Anthropic, &upstream.url)]));
+    let (mut world, _upstream) =
+        World::over(ProviderKind::Anthropic, vec![Reply::stream(&anthropic("Grüß dich"))], quick).await;
     let answer = world.ask(&question(true)).await;
     assert_eq!((answer.status, answer.whole), (200, true));
     assert_eq!(answer.body, anthropic("Grüß dich"));
@@ -30,8 +29,8 @@ async fn a_stream_passes_byte_for_byte_and_is_counted_and_recorded() {
 
 #[tokio::test]
 async fn only_what_the_host_decides_goes_to_the_provider_and_only_three_headers_come_back() {
-    let upstream = Provider::start(vec![Reply::stream(&anthropic("hi"))]).await;
-    let world = World::start(quick(vec![provider("a", ProviderKind::Anthropic, &upstream.url)]));
+    let (world, upstream) =
+        World::over(ProviderKind::Anthropic, vec![Reply::stream(&anthropic("hi"))], quick).await;
     let smuggled = [
         ("authorization", "Bearer of-the-box"),
         ("x-api-key", "of-the-box"),
@@ -77,8 +76,7 @@ async fn a_key_that_the_provider_echoes_never_reaches_box_record_or_error() {
         Reply::new(200, "", &format!("<html>{CANARY}")),
     ];
     let calls = replies.len();
-    let upstream = Provider::start(replies).await;
-    let world = World::start(once(vec![provider("a", ProviderKind::Anthropic, &upstream.url)]));
+    let (world, upstream) = World::over(ProviderKind::Anthropic, replies, once).await;
     for call in 0..calls {
         let answer = world.ask(&question(call != 1)).await;
         assert!(
@@ -105,8 +103,8 @@ async fn a_request_that_is_not_streamed_is_answered_whole_and_a_stream_that_is_n
         "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
         "content": [{ "type": "text", "text": "hi" }], "usage": { "input_tokens": 3, "output_tokens": 4 },
     });
-    let upstream = Provider::start(vec![Reply::json(&message)]).await;
-    let mut world = World::start(quick(vec![provider("a", ProviderKind::Anthropic, &upstream.url)]));
+    let (mut world, _upstream) =
+        World::over(ProviderKind::Anthropic, vec![Reply::json(&message)], quick).await;
     assert_eq!(world.ask(&question(false)).await.json(), message);
     assert_eq!(world.booked().await.output, 4);
 

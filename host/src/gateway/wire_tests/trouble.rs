@@ -2,12 +2,13 @@
 
 use serde_json::json;
 
-use super::provider::{Provider, Reply, anthropic};
 use super::*;
 
-async fn one(replies: Vec<Reply>, settle: fn(Vec<ProviderSettings>) -> GatewaySettings) -> (World, Provider) {
-    let upstream = Provider::start(replies).await;
-    (World::start(settle(vec![provider("a", ProviderKind::Anthropic, &upstream.url)])), upstream)
+async fn one(
+    replies: Vec<Reply>,
+    settings: impl FnOnce(Vec<ProviderSettings>) -> GatewaySettings,
+) -> (World, Provider) {
+    World::over(ProviderKind::Anthropic, replies, settings).await
 }
 
 #[tokio::test]
@@ -109,7 +110,7 @@ async fn a_provider_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn garbage_is_told_with_how_it_begins() {
+async fn an_answer_that_is_none_is_quoted() {
     let (world, upstream) = one(vec![Reply::new(200, "", "<html>\u{1b}[31mLog in")], once).await;
     let answer = world.ask(&question(true)).await;
     let expected = format!(
@@ -226,46 +227,6 @@ async fn the_end_of_a_run_ends_its_calls() {
     assert!(tokio::time::timeout(PATIENCE, asking).await.unwrap().unwrap().is_err());
     let (_, rows) = world.end().await;
     assert_eq!(rows.iter().map(|row| row.status).collect::<Vec<_>>(), [499]);
-}
-
-#[tokio::test]
-async fn another_model_stands_in_for_one_that_fails_but_not_for_one_that_refuses() {
-    let working = Provider::start(vec![Reply::stream(&anthropic("I stand in"))]).await;
-    for (reply, stands_in) in [
-        (Reply::error(529, "", "busy"), true),
-        (Reply::error(429, "retry-after: 3600\r\n", "later"), true),
-        (Reply::nothing(), true),
-        (Reply::error(400, "", "bad"), false),
-        (Reply::error(401, "", "bad"), false),
-    ] {
-        let failing = Provider::start(vec![reply]).await;
-        let mut world = World::start(once(vec![
-            provider("first", ProviderKind::Anthropic, &failing.url),
-            provider("second", ProviderKind::Anthropic, &working.url),
-        ]));
-        let answer = world.ask(&question(true)).await;
-        assert_eq!(answer.status == 200, stands_in, "{}", answer.body);
-        let usage = world.booked().await;
-        assert_eq!(usage.model, if stands_in { "model-of-second" } else { "model-of-first" });
-    }
-    assert_eq!(working.seen().len(), 3);
-    assert_eq!(working.seen()[0].body["model"], "model-of-second");
-}
-
-#[tokio::test]
-async fn when_all_have_failed_the_error_names_each() {
-    let first = Provider::start(vec![Reply::error(529, "", "busy")]).await;
-    let second = Provider::start(vec![Reply::error(500, "", "broken")]).await;
-    let world = World::start(once(vec![
-        provider("first", ProviderKind::Anthropic, &first.url),
-        provider("second", ProviderKind::OpenAi, &second.url),
-    ]));
-    let (_, message) = world.ask(&question(true)).await.error();
-    let expected = format!(
-        "the provider `first` at {} answered 529: busy; then the provider `second` at {} answered 500: broken",
-        first.url, second.url
-    );
-    assert_eq!(message, expected);
 }
 
 #[tokio::test]

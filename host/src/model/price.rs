@@ -1,17 +1,17 @@
-//! What models cost. The only place to edit when prices change; which model a new install starts with stands in
-//! `config::files::ProviderKind`, and a test here holds that it has a price.
+//! The prices of models. This table is the only place to edit when they change. A test here holds that the default
+//! model of each kind of provider (`domain::ProviderKind`) has a price.
 //!
 //! Prices are in micro-dollars per million tokens, which is dollars per million times 1,000,000. Sources:
 //! <https://platform.claude.com/docs/en/about-claude/pricing> and <https://platform.openai.com/docs/pricing>, as of
-//! November 2026. A model whose price depends on what an answer does not tell (service tier, region) is left out:
-//! an unknown cost is told as unknown, never guessed.
+//! November 2026. A model whose price depends on something that an answer does not state (service tier, region) is left
+//! out: an unknown cost stays unknown and is never guessed.
 
-use super::usage::Tokens;
+use super::token_meter::Tokens;
 
-/// The name under which the tour's scripted model answers.
+/// The name of the scripted model.
 pub const TOUR_MODEL: &str = "tour";
 
-/// Prices of one model, or of one band of prompt lengths.
+/// The prices of one model, or of its prompts beyond a length.
 #[derive(Debug, Clone, Copy)]
 struct Rates {
     input: u64,
@@ -79,10 +79,10 @@ const TABLE: &[Row] = &[
     row(TOUR_MODEL, 0, 0, 0, 0),
 ];
 
-/// What these tokens cost at `model`, in micro-dollars, rounded up; `None` when the model is not in the table.
-pub(super) fn cost(model: &str, tokens: &Tokens) -> Option<u64> {
+/// Returns what these tokens cost at `model`, in micro-dollars, rounded up; `None` when the table has no such model.
+pub fn cost(model: &str, tokens: &Tokens) -> Option<u64> {
     let row = TABLE.iter().filter(|row| is_snapshot(model, row.model)).max_by_key(|row| row.model.len())?;
-    // A provider's numbers are only as good as the provider.
+    // Saturating: the counts come from the provider and may be anything.
     let prompt = tokens.input.saturating_add(tokens.cache_read).saturating_add(tokens.cache_write);
     let rates = match &row.long {
         Some((threshold, long)) if prompt > *threshold => long,
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_models_of_a_new_install_have_a_price() {
-        use crate::config::schema::ProviderKind;
+        use crate::domain::ProviderKind;
         for kind in [ProviderKind::Anthropic, ProviderKind::Openai, ProviderKind::Tour] {
             assert!(cost(kind.default_model(), &tokens(1, 1)).is_some(), "{kind:?}");
         }

@@ -1,6 +1,6 @@
-//! One attempt at one provider: from the request to the beginning of an answer.
+//! One attempt at one provider: from the request to the beginning of an answer, and then the rest of the answer.
 //!
-//! Up to there nothing has been passed to the box, so a failure here can be repeated or handed to another model.
+//! Before the answer begins the box has received nothing, so the caller may repeat the attempt.
 
 use std::time::Duration;
 
@@ -9,131 +9,125 @@ use hyper::header::{CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER}
 use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
-use super::body_limits::{Asked, Bodies};
 use super::error::ApiError;
 use super::openai_stream::Translator;
-use super::provider::{ProviderKind, Remote, reason};
+use super::provider::{Remote, reason};
 use super::redact::Redactor;
 use super::request::ModelRequest;
 use super::{anthropic, openai, retry_policy};
+use crate::domain::ProviderKind;
 
-/// The greatest answer that is not streamed: forty times what the longest answers of models are. It is read into a tree
-/// where the box wants it as a stream, or the wire is another, which may take a hundred times its bytes.
+/// The greatest answer that is not streamed: forty times the longest answers of models. Where the box wants a stream,
+/// or the provider speaks another wire, the host parses it into a tree, which may take a hundred times its bytes.
 const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// The most that is read of an error's body.
+/// The host reads no more of an error's body.
 const ERROR_MAX_BYTES: usize = 64 * 1024;
 
 /// How long a provider may take to close a stream after its last event.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// One call as every attempt at it sees it.
-pub(super) struct Question {
-    /// What the box asked; it has been checked.
-    pub asked: Asked,
-    /// Whether the answer is streamed.
+/// What all attempts at one call share.
+#[derive(Clone)]
+pub struct CallOptions {
+    /// The model, by the provider's name for it.
+    pub model: String,
     pub stream: bool,
-    /// The wire's version, if the box named one.
+    /// The version of the wire, if the box named one.
     pub version: Option<HeaderValue>,
-    /// The most `max_tokens`.
+    /// The greatest `max_tokens` that is forwarded.
     pub max_tokens: u32,
-    /// The request's length, for estimates.
+    /// The length of the box's request, from which tokens are estimated.
     pub characters: usize,
-    /// The longest silence within a streamed answer.
+    /// The longest silence before and within a streamed answer.
     pub silence: Duration,
-    /// Whether thoughts in the transcript are sent ([`anthropic::body`]).
+    /// Whether to send the thoughts in the transcript ([`anthropic::body`]).
     pub thinking: bool,
 }
 
-/// An answer has begun.
-pub(super) struct Begun {
-    /// What it is.
+/// The beginning of an answer.
+pub struct AnswerStart {
     pub content: Content,
-    /// The provider's id of it, for its support.
+    /// The provider's id of the answer, for its support.
     pub request_id: Option<HeaderValue>,
 }
 
-impl Begun {
-    /// The tour's answer, whose counts are estimates.
-    pub fn of_tour(message: Bytes) -> Self {
+impl AnswerStart {
+    /// An answer of the scripted model. Its counts are estimates.
+    pub fn scripted(message: Bytes) -> Self {
         Self { content: Content::Whole(message, true), request_id: None }
     }
 }
 
-/// The two forms of an answer.
-pub(super) enum Content {
-    /// A whole message in the Messages wire, and whether its counts are estimates.
+pub enum Content {
+    /// A message in the Messages wire, and whether its counts are estimates.
     Whole(Bytes, bool),
-    /// A stream.
     Stream(Box<LiveStream>),
 }
 
-/// Why an answer that had begun did not end.
+/// Why an answer stopped before its end.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub enum StreamError {
     /// The connection was cut or fell silent.
     Cut(ApiError),
-    /// The provider told an error, or something that is not the wire.
-    Told(ApiError),
+    /// The provider reported an error, or sent something that is not its wire.
+    Reported(ApiError),
 }
 
-/// The request as this provider takes it. Written once for all attempts.
-pub(super) async fn body(
-    bodies: &Bodies,
-    remote: &Remote,
-    question: &Question,
-    model: &str,
-) -> Result<Bytes, ApiError> {
-    let (settings, model) = (remote.settings.clone(), model.to_owned());
-    let (max_tokens, thinking) = (question.max_tokens, question.thinking);
-    let write = move |body: &Bytes| {
-        let request = ModelRequest::again(body)?;
-        let written = match settings.kind {
-            ProviderKind::OpenAi => openai::body(&request, &settings, &model, max_tokens)?,
-            ProviderKind::Anthropic | ProviderKind::Tour => {
-                anthropic::body(&request, &model, max_tokens, thinking)?
-            }
-        };
-        Ok(Bytes::from(written))
+/// Writes the request of a box as this provider takes it. The caller does it once for all attempts, on a thread that
+/// may block: a large request takes up to a second.
+///
+/// # Errors
+/// When the request cannot be written in the provider's wire.
+pub fn body(remote: &Remote, options: &CallOptions, request: &[u8]) -> Result<Bytes, ApiError> {
+    let request = ModelRequest::again(request)?;
+    let CallOptions { model, max_tokens, thinking, .. } = options;
+    let written = match remote.settings.kind {
+        ProviderKind::Openai => openai::body(&request, &remote.settings, model, *max_tokens)?,
+        ProviderKind::Anthropic | ProviderKind::Tour => {
+            anthropic::body(&request, model, *max_tokens, *thinking)?
+        }
     };
-    bodies.work(&question.asked, write).await
+    Ok(Bytes::from(written))
 }
 
-/// Asks once.
-pub(super) async fn ask(
-    remote: &Remote,
-    question: &Question,
-    model: &str,
-    body: Bytes,
-) -> Result<Begun, ApiError> {
-    let silence = question.stream.then_some(question.silence);
-    let sending = remote.request(question.version.as_ref(), body).send();
-    let response = within(silence, sending).await.map_err(|trouble| trouble.told(remote))?;
+/// Sends the request once and waits for the beginning of the answer.
+///
+/// # Errors
+/// What the provider answered instead, or why nothing came.
+pub async fn ask(remote: &Remote, options: &CallOptions, body: Bytes) -> Result<AnswerStart, ApiError> {
+    let silence = options.stream.then_some(options.silence);
+    let sending = remote.request(options.version.as_ref(), body).send();
+    let response = within(silence, sending).await.map_err(|error| error.before_answer(remote))?;
     if !response.status().is_success() {
-        return Err(refusal(remote, model, response).await);
+        return Err(refusal(remote, &options.model, response).await);
     }
     check_encoding(remote, response.headers())?;
     let request_id = request_id(&remote.redactor, response.headers());
-    let mut source = Source { response, redactor: remote.redactor.clone(), silence, label: remote.label() };
-    let content = if question.stream {
-        begin_stream(remote, question, model, source).await?
+    let mut source =
+        RedactedBody { response, redactor: remote.redactor.clone(), silence, label: remote.label() };
+    let content = if options.stream {
+        begin_stream(remote, options, source).await?
     } else {
         let body = source.rest(BytesMut::new()).await?;
-        whole(remote, question, model, &body)?
+        whole(remote, options, &body)?
     };
-    Ok(Begun { content, request_id })
+    Ok(AnswerStart { content, request_id })
 }
 
 /// Waits for the first event. A server that ignores `stream` shows by its first byte that it sends a whole message.
 async fn begin_stream(
     remote: &Remote,
-    question: &Question,
-    model: &str,
-    mut source: Source,
+    options: &CallOptions,
+    mut source: RedactedBody,
 ) -> Result<Content, ApiError> {
-    let mut wire = match remote.settings.kind {
-        ProviderKind::OpenAi => Wire::OpenAi(Box::new(Translator::new(model, question.characters))),
-        ProviderKind::Anthropic | ProviderKind::Tour => Wire::Anthropic(anthropic::PassThrough::default()),
+    let mut reader = match remote.settings.kind {
+        ProviderKind::Openai => {
+            StreamReader::Openai(Box::new(Translator::new(&options.model, options.characters)))
+        }
+        ProviderKind::Anthropic | ProviderKind::Tour => {
+            StreamReader::Anthropic(anthropic::PassThrough::default())
+        }
     };
     let mut seen = BytesMut::new();
     let about = |mut error: ApiError| {
@@ -145,31 +139,35 @@ async fn begin_stream(
         seen.extend_from_slice(&chunk);
         if fresh && chunk.trim_ascii_start().first() == Some(&b'{') {
             let body = source.rest(seen).await?;
-            return whole(remote, question, model, &body);
+            return whole(remote, options, &body);
         }
-        let ready = wire.feed(chunk).map_err(about)?;
+        let ready = reader.feed(chunk).map_err(about)?;
         if !ready.is_empty() {
-            return Ok(Content::Stream(Box::new(LiveStream { source, wire, ready, ended: false })));
+            return Ok(Content::Stream(Box::new(LiveStream { source, reader, ready, ended: false })));
         }
     }
-    let ready = wire.finish().map_err(about)?;
+    let ready = reader.finish().map_err(about)?;
     if ready.is_empty() {
-        return Err(garbage(remote, &seen));
+        return Err(not_an_answer(remote, &seen));
     }
-    Ok(Content::Stream(Box::new(LiveStream { source, wire, ready, ended: true })))
+    Ok(Content::Stream(Box::new(LiveStream { source, reader, ready, ended: true })))
 }
 
-/// A whole answer in the Messages wire.
-fn whole(remote: &Remote, question: &Question, model: &str, body: &Bytes) -> Result<Content, ApiError> {
+/// Reads an answer that was not streamed.
+fn whole(remote: &Remote, options: &CallOptions, body: &Bytes) -> Result<Content, ApiError> {
     match remote.settings.kind {
-        ProviderKind::OpenAi => {
-            let (message, estimated) =
-                openai::message(body, model, question.characters).map_err(|_| garbage(remote, body))?;
+        ProviderKind::Openai => {
+            let (message, estimated) = openai::message(body, &options.model, options.characters)
+                .map_err(|_| not_an_answer(remote, body))?;
             Ok(Content::Whole(Bytes::from(message.to_string()), estimated))
         }
         ProviderKind::Anthropic | ProviderKind::Tour => {
             let is_message = serde_json::from_slice::<Shape>(body).is_ok_and(|shape| shape.kind == "message");
-            if is_message { Ok(Content::Whole(body.clone(), false)) } else { Err(garbage(remote, body)) }
+            if is_message {
+                Ok(Content::Whole(body.clone(), false))
+            } else {
+                Err(not_an_answer(remote, body))
+            }
         }
     }
 }
@@ -180,8 +178,8 @@ struct Shape {
     kind: String,
 }
 
-/// A 200 with something that is no answer counts as a broken server between: it may pass (F11).
-fn garbage(remote: &Remote, seen: &[u8]) -> ApiError {
+/// A server between the host and the provider answered. That may pass, so the status is one that is retried.
+fn not_an_answer(remote: &Remote, seen: &[u8]) -> ApiError {
     let start = String::from_utf8_lossy(&seen[..seen.len().min(400)]);
     ApiError::of_status(
         502,
@@ -209,39 +207,39 @@ fn request_id(redactor: &Redactor, headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_str(&redactor.text(told.to_str().ok()?)).ok()
 }
 
-/// What an error status means, in words for the owner.
+/// Says what an error status means, in words for the owner.
 async fn refusal(remote: &Remote, model: &str, response: reqwest::Response) -> ApiError {
     let status = response.status().as_u16();
     let header = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let retry_after = retry_policy::parse_retry_after(header(RETRY_AFTER), header(DATE));
     if matches!(status, 300..=399) {
-        // Another address is not followed, since the key would go there; and asking again would not help.
+        // The host follows no redirect, because the key would go to the new address. 404 is not retried.
         let why =
             format!("{} redirects ({status}), and no redirect is followed; correct base_url", remote.label());
         return ApiError::of_status(404, why);
     }
-    let told = remote.redactor.text(&error_text(response).await);
+    let said = remote.redactor.text(&error_text(response).await);
     let label = remote.label();
     let mut error = match status {
         401 => remote.key_refused(status),
         403 => ApiError::of_status(
             status,
             format!(
-                "{label} does not permit this to the key of {} ({status}): {told}",
+                "{label} does not permit this to the key of {} ({status}): {said}",
                 remote.settings.key_env
             ),
         ),
         404 => ApiError::of_status(
             status,
-            format!("{label} has no model `{model}` or no such path (404): {told}"),
+            format!("{label} has no model `{model}` or no such path (404): {said}"),
         ),
-        _ => ApiError::of_status(status, format!("{label} answered {status}: {told}")),
+        _ => ApiError::of_status(status, format!("{label} answered {status}: {said}")),
     };
     error.retry_after = retry_after;
     error
 }
 
-/// Errors as providers tell them: Anthropic and OpenAI, and those that are compatible with neither.
+/// The error bodies of Anthropic, OpenAI, and servers that are compatible with neither.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum ErrorBody {
@@ -264,11 +262,11 @@ async fn error_text(mut response: reqwest::Response) -> String {
             _ => break,
         }
     }
-    error_words(&body)
+    error_message(&body)
 }
 
-/// What an error's body says: the provider's sentence, or the beginning of what is none.
-pub(super) fn error_words(body: &[u8]) -> String {
+/// Returns the provider's message in an error's body, or the beginning of a body that has none.
+pub(super) fn error_message(body: &[u8]) -> String {
     match serde_json::from_slice(body) {
         Ok(ErrorBody::Nested { error: ErrorText { message } } | ErrorBody::Flat { message }) => message,
         Ok(ErrorBody::Detail { detail: text } | ErrorBody::Text { error: text }) => text,
@@ -276,39 +274,42 @@ pub(super) fn error_words(body: &[u8]) -> String {
     }
 }
 
-/// Which wire a stream speaks.
-enum Wire {
+/// Reads a stream in the provider's wire and writes it in the Messages wire.
+enum StreamReader {
     Anthropic(anthropic::PassThrough),
-    OpenAi(Box<Translator>),
+    Openai(Box<Translator>),
 }
 
-impl Wire {
+impl StreamReader {
     fn feed(&mut self, chunk: Bytes) -> Result<Bytes, ApiError> {
         match self {
             Self::Anthropic(pass) => pass.feed(chunk),
-            Self::OpenAi(translator) => translator.feed(&chunk),
+            Self::Openai(translator) => translator.feed(&chunk),
         }
     }
 
     fn finish(&mut self) -> Result<Bytes, ApiError> {
         match self {
             Self::Anthropic(_) => Ok(Bytes::new()),
-            Self::OpenAi(translator) => translator.finish(),
+            Self::Openai(translator) => translator.finish(),
         }
     }
 }
 
-/// A stream that has begun.
-pub(super) struct LiveStream {
-    source: Source,
-    wire: Wire,
+/// A streamed answer whose beginning has arrived.
+pub struct LiveStream {
+    source: RedactedBody,
+    reader: StreamReader,
     ready: Bytes,
     ended: bool,
 }
 
 impl LiveStream {
-    /// The next bytes in the Messages wire; `None` when the provider has closed the stream.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+    /// Returns the next bytes in the Messages wire; `None` when the provider has closed the stream.
+    ///
+    /// # Errors
+    /// Why the stream stopped before its end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
         loop {
             if !self.ready.is_empty() {
                 return Ok(Some(std::mem::take(&mut self.ready)));
@@ -317,25 +318,25 @@ impl LiveStream {
                 return Ok(None);
             }
             self.ready = match self.source.chunk().await {
-                Ok(Some(chunk)) => self.wire.feed(chunk).map_err(Broken::Told)?,
+                Ok(Some(chunk)) => self.reader.feed(chunk).map_err(StreamError::Reported)?,
                 Ok(None) => {
                     self.ended = true;
-                    self.wire.finish().map_err(Broken::Told)?
+                    self.reader.finish().map_err(StreamError::Reported)?
                 }
-                // A server that has said why it stopped and then hangs, or closes without manners, was done.
-                Err(cut) => match self.wire.finish() {
+                // A server that has sent its reason to stop, and then hangs or cuts the connection, was done.
+                Err(cut) => match self.reader.finish() {
                     Ok(end) if !end.is_empty() => {
                         self.ended = true;
                         end
                     }
-                    _ => return Err(Broken::Cut(cut)),
+                    _ => return Err(StreamError::Cut(cut)),
                 },
             };
         }
     }
 
-    /// Reads what may come after the end of the answer, for a moment: a connection whose answer was read to the
-    /// end is used for the next call.
+    /// Reads on for a moment after the end of the answer: the client uses a connection again only when its response was
+    /// read to the end.
     pub async fn drain(&mut self) {
         let rest = async { while let (false, Ok(Some(_))) = (self.ended, self.source.chunk().await) {} };
         let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
@@ -343,23 +344,23 @@ impl LiveStream {
 
     /// Whether the counts in the stream are estimates.
     pub fn estimated(&self) -> bool {
-        matches!(&self.wire, Wire::OpenAi(translator) if translator.estimated())
+        matches!(&self.reader, StreamReader::Openai(translator) if translator.estimated())
     }
 }
 
-/// The body of a provider's answer, searched for the key.
-struct Source {
+/// The body of a provider's answer, with the provider's key hidden.
+struct RedactedBody {
     response: reqwest::Response,
     redactor: Redactor,
     silence: Option<Duration>,
     label: String,
 }
 
-impl Source {
+impl RedactedBody {
     async fn chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
             let read = within(self.silence, self.response.chunk()).await;
-            let clean = match read.map_err(|trouble| trouble.cut(&self.label))? {
+            let clean = match read.map_err(|error| error.within_answer(&self.label))? {
                 Some(chunk) => self.redactor.feed(chunk),
                 None => {
                     let held = self.redactor.finish();
@@ -383,14 +384,14 @@ impl Source {
     }
 }
 
-/// Why nothing (more) came.
-enum Trouble {
+/// Why no more bytes came.
+enum ReadError {
     Silence(Duration),
     Failed(reqwest::Error),
 }
 
-impl Trouble {
-    fn told(self, remote: &Remote) -> ApiError {
+impl ReadError {
+    fn before_answer(self, remote: &Remote) -> ApiError {
         match self {
             Self::Silence(silence) => silent(&remote.label(), silence),
             Self::Failed(error) => {
@@ -400,7 +401,7 @@ impl Trouble {
         }
     }
 
-    fn cut(self, label: &str) -> ApiError {
+    fn within_answer(self, label: &str) -> ApiError {
         match self {
             Self::Silence(silence) => silent(label, silence),
             Self::Failed(error) => {
@@ -417,12 +418,12 @@ fn silent(label: &str, silence: Duration) -> ApiError {
 async fn within<T>(
     silence: Option<Duration>,
     future: impl Future<Output = Result<T, reqwest::Error>>,
-) -> Result<T, Trouble> {
+) -> Result<T, ReadError> {
     match silence {
-        None => future.await.map_err(Trouble::Failed),
+        None => future.await.map_err(ReadError::Failed),
         Some(silence) => match tokio::time::timeout(silence, future).await {
-            Ok(result) => result.map_err(Trouble::Failed),
-            Err(_) => Err(Trouble::Silence(silence)),
+            Ok(result) => result.map_err(ReadError::Failed),
+            Err(_) => Err(ReadError::Silence(silence)),
         },
     }
 }

@@ -1,49 +1,38 @@
-//! What can go wrong: with the gateway itself ([`GatewayError`]), and with one call ([`ApiError`]).
+//! Errors: a provider of the settings that cannot be used ([`ProviderError`]), and a call that failed ([`ApiError`]).
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
 
-/// The gateway cannot start.
+/// The settings name a provider that cannot be used. The host does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum GatewayError {
-    /// Two providers of the settings share a name.
+pub enum ProviderError {
     #[error("two providers are named `{0}`; give each its own name in lazaret.toml")]
     ProviderTwice(String),
-    /// A provider's base URL cannot be used.
     #[error("provider `{provider}`: base_url {url:?} {why}")]
     BaseUrl {
-        /// The provider's name.
         provider: String,
-        /// The URL as it was set, without what stands between `//` and `@`.
+        /// The URL of the settings, without the text between `//` and `@`.
         url: String,
-        /// What is wrong with it, and what is expected.
         why: &'static str,
     },
-    /// A provider's key cannot stand in an HTTP header. The key itself is not shown.
+    /// The message does not show the key itself.
     #[error("provider `{provider}`: the key holds characters that no HTTP header may carry; copy it again")]
-    Key {
-        /// The provider's name.
-        provider: String,
-    },
-    /// TLS cannot be set up.
+    Key { provider: String },
     #[error(
         "no TLS for provider `{provider}`: {why}; if this machine has no CA certificates: apt-get install ca-certificates"
     )]
     Tls {
         /// The first provider that needs TLS.
         provider: String,
-        /// The TLS library's reason.
         why: String,
     },
-    /// The HTTP client cannot be built.
     #[error("the HTTP client for plain http:// providers cannot be built: {0}")]
     Client(#[source] reqwest::Error),
 }
 
-impl GatewayError {
-    /// The code, stable for logs and scripts.
+impl ProviderError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::ProviderTwice(_) => "gateway.provider_twice",
@@ -55,8 +44,8 @@ impl GatewayError {
     }
 }
 
-/// The longest message of an error, in characters. What a box or a provider sent is quoted in some, and every one may
-/// reach the log.
+/// The longest message of an error, in characters. Some quote what a box or a provider sent, and every one may reach
+/// the log.
 const MESSAGE_MAX_CHARS: usize = 4_000;
 
 fn shortened(mut message: String) -> String {
@@ -68,45 +57,45 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-/// Why a call got no answer, in the shape that the Anthropic wire gives to errors
-/// (<https://docs.anthropic.com/en/api/errors>). `unreachable_error` is our own addition: no provider answered.
+/// Why a call got no answer, in the shape that the Messages wire gives to errors
+/// (<https://docs.anthropic.com/en/api/errors>). `unreachable_error` is Lazaret's own addition: no provider answered.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct ApiError {
+pub struct ApiError {
     /// The HTTP status for the runner.
     pub status: u16,
-    /// The error's `type`.
+    /// The wire's `type`.
     pub kind: &'static str,
-    /// For the runner, and through it for people.
+    /// The runner shows it to people.
     pub message: String,
-    /// The provider's wish, if it had one.
+    /// How long the provider asks to wait.
     pub retry_after: Option<Duration>,
 }
 
 impl ApiError {
-    /// An error whose type is the usual one of its status.
+    /// An error with the usual type of its status.
     pub fn of_status(status: u16, message: impl Into<String>) -> Self {
         Self { status, kind: kind_of(status), message: shortened(message.into()), retry_after: None }
     }
 
-    /// The box's request cannot be forwarded.
+    /// A request of a box that cannot be forwarded.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::of_status(400, message)
     }
 
-    /// No byte of an answer came.
+    /// The provider sent no byte of an answer.
     pub fn unreachable(message: impl Into<String>) -> Self {
         let message = shortened(message.into());
         Self { status: 502, kind: "unreachable_error", message, retry_after: None }
     }
 
-    /// The error as the body of an answer.
+    /// The body of an error response.
     pub fn body(&self) -> Bytes {
         Bytes::from(self.json().to_string())
     }
 
-    /// The error as the last event of a stream that has begun.
+    /// The last event of a stream that fails after it began.
     pub fn event(&self) -> Vec<u8> {
-        super::sse::event("error", &self.json())
+        super::message_events::event("error", &self.json())
     }
 
     fn json(&self) -> serde_json::Value {
@@ -114,8 +103,8 @@ impl ApiError {
     }
 }
 
-/// The error type that belongs to a status.
-pub(super) fn kind_of(status: u16) -> &'static str {
+/// The usual error type of a status.
+fn kind_of(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
         402 => "billing_error",
@@ -130,7 +119,7 @@ pub(super) fn kind_of(status: u16) -> &'static str {
     }
 }
 
-/// The status that belongs to the error type of an event within a stream.
+/// The usual status of an error type, which is all that an error event in a stream has.
 pub(super) fn status_of(kind: &str) -> u16 {
     match kind {
         "authentication_error" => 401,
@@ -176,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn every_gateway_error_has_a_code_of_its_own() {
+    fn every_provider_error_has_a_code_of_its_own() {
         let errors = [
-            GatewayError::ProviderTwice("a".into()),
-            GatewayError::BaseUrl { provider: "a".into(), url: "x".into(), why: "y" },
-            GatewayError::Key { provider: "a".into() },
-            GatewayError::Tls { provider: "a".into(), why: "x".into() },
+            ProviderError::ProviderTwice("a".into()),
+            ProviderError::BaseUrl { provider: "a".into(), url: "x".into(), why: "y" },
+            ProviderError::Key { provider: "a".into() },
+            ProviderError::Tls { provider: "a".into(), why: "x".into() },
         ];
-        let codes: std::collections::HashSet<_> = errors.iter().map(GatewayError::code).collect();
+        let codes: std::collections::HashSet<_> = errors.iter().map(ProviderError::code).collect();
         assert_eq!(codes.len(), errors.len());
         assert!(errors[3].to_string().contains("apt-get install ca-certificates"));
     }

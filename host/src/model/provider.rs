@@ -1,94 +1,76 @@
-//! Providers: kinds, addresses, keys.
+//! The configured providers: their settings, addresses, keys and HTTP clients. Built once, when the host starts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Url;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use super::GatewayError;
-use super::error::ApiError;
+use super::error::{ApiError, ProviderError};
 use super::redact::Redactor;
-use crate::domain::secret::Secret;
+use crate::domain::{ProviderKind, Secret};
 
-/// How long a provider's machine may take to accept a connection, TLS included.
+/// The longest time to connect, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Which wire a provider speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProviderKind {
-    /// Anthropic Messages, as the box speaks it.
-    Anthropic,
-    /// OpenAI chat completions, or a server that is compatible with them.
-    OpenAi,
-    /// A scripted model inside the host, for people without a key.
-    Tour,
-}
 
 /// One provider as the settings give it.
 #[derive(Debug, Clone)]
 pub struct ProviderSettings {
-    /// Its name, by which groups choose it.
+    /// Groups choose a provider by its name.
     pub name: String,
-    /// The wire it speaks.
     pub kind: ProviderKind,
-    /// Where it is: `https://api.anthropic.com`, `https://api.openai.com/v1`. The path of the wire is appended.
+    /// `https://api.anthropic.com`, `https://api.openai.com/v1`: the path of the wire is appended.
     pub base_url: String,
-    /// The key. A local server may need none.
+    /// A local server may need none.
     pub key: Option<Secret>,
-    /// The environment variable that the key is looked for in: named in errors.
+    /// The environment variable that may hold the key. Errors name it.
     pub key_env: String,
     /// OpenAI's own models take the limit as `max_completion_tokens` and the newer ones refuse `max_tokens`;
     /// most compatible servers know only `max_tokens`.
     pub max_completion_tokens: bool,
-    /// Whether an OpenAI-compatible model takes pictures. If not they are left out, with a note in their place.
+    /// Whether an OpenAI-compatible model accepts pictures. If not, a note takes the place of each.
     pub images: bool,
 }
 
 impl ProviderSettings {
     /// A provider of this kind at the kind's own address, without a key.
     pub fn new(name: &str, kind: ProviderKind) -> Self {
-        let (base_url, key_env) = match kind {
-            ProviderKind::Anthropic => ("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
-            ProviderKind::OpenAi => ("https://api.openai.com/v1", "OPENAI_API_KEY"),
-            ProviderKind::Tour => ("", ""),
-        };
         Self {
             name: name.to_owned(),
             kind,
-            base_url: base_url.to_owned(),
+            base_url: kind.default_base_url().to_owned(),
             key: None,
-            key_env: key_env.to_owned(),
-            max_completion_tokens: kind == ProviderKind::OpenAi,
+            key_env: kind.default_key_env().unwrap_or_default().to_owned(),
+            max_completion_tokens: kind == ProviderKind::Openai,
             images: true,
         }
     }
 }
 
-/// A provider that is ready to be asked.
-pub(super) enum Provider {
-    /// Another machine, or another process on this one.
-    Remote(Box<Remote>),
-    /// The tour.
-    Tour,
+/// A provider, ready for calls.
+pub enum Provider {
+    Remote(Arc<Remote>),
+    /// The model that follows a script, inside the host.
+    Scripted,
 }
 
 /// A provider behind HTTP.
-pub(super) struct Remote {
-    /// As the owner set it; the URL has been checked.
+pub struct Remote {
+    /// The URL in them has been checked.
     pub settings: ProviderSettings,
-    /// Base URL and path: the only address that this provider's key is ever sent to.
+    /// Base URL and path: the host sends this provider's key to no other address.
     pub url: Url,
-    /// Finds the provider's key in what it answers.
+    /// Hides the provider's key in its answers.
     pub redactor: Redactor,
     client: reqwest::Client,
-    /// Everything that is sent but `anthropic-version`, the key included.
+    /// All headers but `anthropic-version`, the key included.
     headers: HeaderMap,
 }
 
 impl Remote {
-    /// The request for this body. Nothing of the box's headers is in it but, checked, the wire's version.
+    /// Builds the request. Of the box's headers it holds only the checked version of the wire.
     pub fn request(&self, version: Option<&HeaderValue>, body: Bytes) -> reqwest::RequestBuilder {
         let mut headers = self.headers.clone();
         if let (ProviderKind::Anthropic, Some(version)) = (self.settings.kind, version) {
@@ -97,12 +79,12 @@ impl Remote {
         self.client.post(self.url.clone()).headers(headers).body(body)
     }
 
-    /// The provider in an error's words.
+    /// Names the provider in an error.
     pub fn label(&self) -> String {
         format!("the provider `{}` at {}", self.settings.name, self.settings.base_url)
     }
 
-    /// The error of a key that is missing or refused, with what the owner can do.
+    /// The error for a missing or refused key, with what the owner can do.
     pub fn key_refused(&self, status: u16) -> ApiError {
         let what = match self.settings.key {
             Some(_) => format!("refused the key ({status})"),
@@ -119,31 +101,35 @@ impl Remote {
     }
 }
 
-/// Checks all providers and builds what they need; the clients are shared.
-pub(super) fn build(all: &[ProviderSettings]) -> Result<HashMap<String, Provider>, GatewayError> {
+/// Checks all providers of the settings. They share their HTTP clients.
+///
+/// # Errors
+/// When two providers have one name, a base URL or key cannot be used, or TLS cannot be set up (no CA certificates)
+/// while a provider needs it. With `http://` providers only, no certificate is looked for.
+pub fn build(all: &[ProviderSettings]) -> Result<HashMap<String, Provider>, ProviderError> {
     let mut clients = Clients::default();
     let mut providers = HashMap::new();
     for settings in all {
         let provider = match settings.kind {
-            ProviderKind::Tour => Provider::Tour,
-            ProviderKind::Anthropic | ProviderKind::OpenAi => {
-                Provider::Remote(Box::new(remote(settings, &mut clients)?))
+            ProviderKind::Tour => Provider::Scripted,
+            ProviderKind::Anthropic | ProviderKind::Openai => {
+                Provider::Remote(Arc::new(remote(settings, &mut clients)?))
             }
         };
         if providers.insert(settings.name.clone(), provider).is_some() {
-            return Err(GatewayError::ProviderTwice(settings.name.clone()));
+            return Err(ProviderError::ProviderTwice(settings.name.clone()));
         }
     }
     Ok(providers)
 }
 
-fn remote(settings: &ProviderSettings, clients: &mut Clients) -> Result<Remote, GatewayError> {
+fn remote(settings: &ProviderSettings, clients: &mut Clients) -> Result<Remote, ProviderError> {
     let base = settings.base_url.trim_end_matches('/');
     let path = match settings.kind {
-        ProviderKind::OpenAi => "/chat/completions",
+        ProviderKind::Openai => "/chat/completions",
         ProviderKind::Anthropic | ProviderKind::Tour => "/v1/messages",
     };
-    let refused = |why| GatewayError::BaseUrl {
+    let refused = |why| ProviderError::BaseUrl {
         provider: settings.name.clone(),
         url: without_userinfo(&settings.base_url),
         why,
@@ -183,15 +169,15 @@ fn without_userinfo(url: &str) -> String {
     }
 }
 
-/// Whether what is sent there stays on this machine.
+/// Whether a request to this address stays on this machine.
 fn is_local(url: &Url) -> bool {
     matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
-fn headers(settings: &ProviderSettings) -> Result<HeaderMap, GatewayError> {
+fn headers(settings: &ProviderSettings) -> Result<HeaderMap, ProviderError> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    // A compressed answer could not be searched for the key.
+    // The redactor cannot find a key in a compressed answer.
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if settings.kind == ProviderKind::Anthropic {
         let name = HeaderName::from_static("anthropic-version");
@@ -199,20 +185,20 @@ fn headers(settings: &ProviderSettings) -> Result<HeaderMap, GatewayError> {
     }
     let Some(key) = &settings.key else { return Ok(headers) };
     let (name, text) = match settings.kind {
-        ProviderKind::OpenAi => (AUTHORIZATION, format!("Bearer {}", key.expose())),
+        ProviderKind::Openai => (AUTHORIZATION, format!("Bearer {}", key.expose())),
         ProviderKind::Anthropic | ProviderKind::Tour => {
             (HeaderName::from_static("x-api-key"), key.expose().to_owned())
         }
     };
     let mut value =
-        HeaderValue::try_from(text).map_err(|_| GatewayError::Key { provider: settings.name.clone() })?;
+        HeaderValue::try_from(text).map_err(|_| ProviderError::Key { provider: settings.name.clone() })?;
     value.set_sensitive(true);
     headers.insert(name, value);
     Ok(headers)
 }
 
-/// Two clients, each built when the first provider needs it, so that an install with `http://` providers only
-/// needs no CA certificates.
+/// Each client is built when the first provider needs it, so that an install with `http://` providers only needs no CA
+/// certificates.
 #[derive(Default)]
 struct Clients {
     tls: Option<reqwest::Client>,
@@ -220,26 +206,26 @@ struct Clients {
 }
 
 impl Clients {
-    fn tls(&mut self, provider: &str) -> Result<reqwest::Client, GatewayError> {
+    fn tls(&mut self, provider: &str) -> Result<reqwest::Client, ProviderError> {
         if let Some(client) = &self.tls {
             return Ok(client.clone());
         }
-        // An error says that one is installed already, which is as good: there is only `ring` in this build.
+        // It fails when a crypto provider is installed already, which can only be `ring`.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let built = builder().https_only(true).build();
         let client = built
-            .map_err(|error| GatewayError::Tls { provider: provider.to_owned(), why: reason(&error) })?;
+            .map_err(|error| ProviderError::Tls { provider: provider.to_owned(), why: reason(&error) })?;
         Ok(self.tls.insert(client).clone())
     }
 
-    /// Never through a proxy of the environment: what is plain stays on machines of one's own.
-    fn plain(&mut self) -> Result<reqwest::Client, GatewayError> {
+    /// Ignores a proxy of the environment: unencrypted requests stay on the owner's own machines.
+    fn plain(&mut self) -> Result<reqwest::Client, ProviderError> {
         if let Some(client) = &self.plain {
             return Ok(client.clone());
         }
         let _ = rustls::crypto::ring::default_provider().install_default();
         let built = builder().tls_certs_only([]).no_proxy().build();
-        Ok(self.plain.insert(built.map_err(GatewayError::Client)?).clone())
+        Ok(self.plain.insert(built.map_err(ProviderError::Client)?).clone())
     }
 }
 
@@ -251,7 +237,7 @@ fn builder() -> reqwest::ClientBuilder {
         .connect_timeout(CONNECT_TIMEOUT)
 }
 
-/// An error with its causes, without the URL.
+/// The causes of an error, without the URL.
 pub(super) fn reason(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut cause = std::error::Error::source(error);
@@ -267,8 +253,8 @@ pub(super) fn reason(error: &reqwest::Error) -> String {
 mod tests {
     use super::*;
 
-    fn with(base_url: &str, key: Option<&str>) -> Result<HashMap<String, Provider>, GatewayError> {
-        let mut settings = ProviderSettings::new("local", ProviderKind::OpenAi);
+    fn with(base_url: &str, key: Option<&str>) -> Result<HashMap<String, Provider>, ProviderError> {
+        let mut settings = ProviderSettings::new("local", ProviderKind::Openai);
         settings.base_url = base_url.to_owned();
         settings.key = key.map(Secret::new);
         build(&[settings])
@@ -280,7 +266,7 @@ mod tests {
         let Some(Provider::Remote(remote)) = providers.get("local") else { panic!("no provider") };
         assert_eq!(remote.url.as_str(), "http://127.0.0.1:8080/v1/chat/completions");
         for bad in ["", "localhost:8080", "ftp://x", "http://x/?key=1", "http://x/#a"] {
-            assert!(matches!(with(bad, None), Err(GatewayError::BaseUrl { .. })), "{bad:?}");
+            assert!(matches!(with(bad, None), Err(ProviderError::BaseUrl { .. })), "{bad:?}");
         }
     }
 
@@ -300,7 +286,7 @@ mod tests {
     #[test]
     fn two_providers_of_one_name_are_refused() {
         let tour = ProviderSettings::new("tour", ProviderKind::Tour);
-        assert!(matches!(build(&[tour.clone(), tour]), Err(GatewayError::ProviderTwice(_))));
+        assert!(matches!(build(&[tour.clone(), tour]), Err(ProviderError::ProviderTwice(_))));
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! The tour, end to end.
+//! The scripted model, end to end.
 
 use serde_json::json;
 
 use super::*;
 
 #[tokio::test]
-async fn a_conversation_with_the_tour_runs_real_tools_to_a_final_text() {
+async fn a_conversation_with_the_scripted_model_runs_real_tools_to_a_final_text() {
     let mut world = World::start(quick(vec![provider("tour", ProviderKind::Tour, "")]));
     let tools = json!([
         { "name": "write_file", "input_schema": {} },

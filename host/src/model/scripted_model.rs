@@ -1,8 +1,8 @@
-//! The tour: a scripted model inside the host, for people who have no key yet. All the rest is real: the box, the
-//! tools, the letters.
+//! A model that follows a script, inside the host (`kind = "tour"`): for people who have no key yet. The box, the tools
+//! and the letters are real.
 //!
-//! It keeps nothing between calls. What it does next follows from the transcript in the request alone, so it can be
-//! interrupted, repeated and resumed like any other model.
+//! It keeps nothing between calls: its next message follows from the transcript in the request alone, so a turn with it
+//! can be interrupted, repeated and resumed as with any model.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -11,40 +11,43 @@ use super::error::ApiError;
 use super::openai::{call_id, message_id};
 use super::price::TOUR_MODEL;
 use super::request::{Block, Entry, ModelRequest, Role, plain_text};
-use super::usage::estimate;
+use super::token_meter::estimate;
 
-/// What every final text begins with: nobody shall take the tour for a model.
+/// Every final text begins with it, so that nobody takes the script for a model.
 const LABEL: &str = "[tour: scripted model, no key set] ";
 
-/// The most of a tool's output that is quoted.
+/// The longest quote of a tool's output.
 const QUOTE_MAX_CHARS: usize = 1500;
 
-/// One tool call of the open turn and what came of it.
-struct Done {
+/// One tool call of the open turn, with its result.
+struct ToolOutcome {
     tool: String,
     output: String,
     failed: bool,
 }
 
-/// What to say next.
-enum Step {
+/// The next message: a tool call or the final text.
+enum NextMessage {
     Call(&'static str, Value),
-    Say(String),
+    Text(String),
 }
 
-/// The next message of the transcript, in the Messages wire.
-pub(super) fn answer(request: &ModelRequest<'_>, characters: usize) -> Result<Bytes, ApiError> {
+/// Returns the next message, in the Messages wire.
+///
+/// # Errors
+/// When the transcript cannot be read.
+pub fn answer(request: &ModelRequest<'_>, characters: usize) -> Result<Bytes, ApiError> {
     let entries = request.entries().collect::<Result<Vec<_>, _>>()?;
     let offered: Vec<String> = request.tools()?.into_iter().map(|tool| tool.name).collect();
-    let (wish, done) = read(&entries);
+    let (wish, done) = read_transcript(&entries);
     let offers = |tool: &str| offered.iter().any(|name| name == tool);
-    let step =
+    let next =
         if wants_note(&wish) { note(&wish, &done, &offers) } else { look_around(&wish, &done, &offers) };
-    let (content, reason) = match step {
-        Step::Call(name, input) => {
+    let (content, reason) = match next {
+        NextMessage::Call(name, input) => {
             (json!({ "type": "tool_use", "id": call_id(), "name": name, "input": input }), "tool_use")
         }
-        Step::Say(text) => (json!({ "type": "text", "text": format!("{LABEL}{text}") }), "end_turn"),
+        NextMessage::Text(text) => (json!({ "type": "text", "text": format!("{LABEL}{text}") }), "end_turn"),
     };
     let message = json!({
         "id": message_id(), "type": "message", "role": "assistant", "model": TOUR_MODEL,
@@ -55,8 +58,8 @@ pub(super) fn answer(request: &ModelRequest<'_>, characters: usize) -> Result<By
     Ok(Bytes::from(message.to_string()))
 }
 
-/// What the person wrote last, and what has been done since.
-fn read(entries: &[Entry<'_>]) -> (String, Vec<Done>) {
+/// Returns the person's last message and the tool calls since.
+fn read_transcript(entries: &[Entry<'_>]) -> (String, Vec<ToolOutcome>) {
     let spoke = |entry: &Entry<'_>| entry.role == Role::User && !plain_text(&entry.blocks).is_empty();
     let Some(at) = entries.iter().rposition(spoke) else { return (String::new(), Vec::new()) };
     let wish = last_message(&plain_text(&entries[at].blocks));
@@ -67,7 +70,11 @@ fn read(entries: &[Entry<'_>]) -> (String, Vec<Done>) {
             Block::ToolUse { id, name, .. } => called.push((id, name)),
             Block::ToolResult { id, is_error, content } => {
                 let tool = called.iter().find(|(call, _)| call == id).map(|(_, name)| (*name).to_owned());
-                done.extend(tool.map(|tool| Done { tool, output: plain_text(content), failed: *is_error }));
+                done.extend(tool.map(|tool| ToolOutcome {
+                    tool,
+                    output: plain_text(content),
+                    failed: *is_error,
+                }));
             }
             _ => {}
         }
@@ -75,7 +82,7 @@ fn read(entries: &[Entry<'_>]) -> (String, Vec<Done>) {
     (wish, done)
 }
 
-/// The text of the last `<message …>…</message>` frame, or all of it where there is no frame.
+/// Returns the text in the last `<message …>…</message>` frame, or all of it without a frame.
 fn last_message(text: &str) -> String {
     let framed = text.rfind("<message ").and_then(|start| {
         let frame = &text[start..];
@@ -91,50 +98,57 @@ fn wants_note(wish: &str) -> bool {
     wish.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|word| word == "note")
 }
 
-/// Writes the note, lists the files, tells what the listing said.
-fn note(wish: &str, done: &[Done], offers: &dyn Fn(&str) -> bool) -> Step {
+/// Writes the note, lists the files, and quotes the listing.
+fn note(wish: &str, done: &[ToolOutcome], offers: &dyn Fn(&str) -> bool) -> NextMessage {
     let content = note_text(wish);
     let path = format!("notes/{}.md", slug(&content));
     let Some(written) = done.iter().find(|done| done.tool == "write_file") else {
         return match offers("write_file") {
-            true => Step::Call("write_file", json!({ "path": path, "content": format!("{content}\n") })),
-            false => Step::Say("I would write a note now, but no tool for it is offered.".to_owned()),
+            true => {
+                NextMessage::Call("write_file", json!({ "path": path, "content": format!("{content}\n") }))
+            }
+            false => NextMessage::Text("I would write a note now, but no tool for it is offered.".to_owned()),
         };
     };
     if written.failed {
-        return Step::Say(format!("I tried to write `{path}`, and was told:\n\n{}", fenced(&written.output)));
+        return NextMessage::Text(format!(
+            "I tried to write `{path}`, and was told:\n\n{}",
+            fenced(&written.output)
+        ));
     }
     let command = "ls -la notes";
     match listing(done, command, "notes", offers) {
         Ok(call) => call,
-        Err(Some(seen)) => Step::Say(format!(
+        Err(Some(seen)) => NextMessage::Text(format!(
             "I wrote `{path}` in my box. {}\n\n{}",
             seen_by(seen, command),
             fenced(&seen.output)
         )),
-        Err(None) => Step::Say(format!("I wrote `{path}` in my box. No tool to list files with is offered.")),
+        Err(None) => {
+            NextMessage::Text(format!("I wrote `{path}` in my box. No tool to list files with is offered."))
+        }
     }
 }
 
-/// Looks where it is, and tells.
-fn look_around(wish: &str, done: &[Done], offers: &dyn Fn(&str) -> bool) -> Step {
+/// Runs one command and quotes its output.
+fn look_around(wish: &str, done: &[ToolOutcome], offers: &dyn Fn(&str) -> bool) -> NextMessage {
     let command = "uname -sr; id -u; pwd";
     match listing(done, command, ".", offers) {
         Ok(call) => call,
-        Err(None) => Step::Say(format!(
+        Err(None) => NextMessage::Text(format!(
             "You wrote {:?}. I follow a script and cannot answer that; set a key, and a model will.",
             shortened(wish, 200)
         )),
         Err(Some(seen)) if seen.tool == "run_command" && !seen.failed => {
             let lines: Vec<&str> =
                 seen.output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            Step::Say(format!(
+            NextMessage::Text(format!(
                 "I am in a box of my own and ran `{command}` there, which answered: {}. I follow a script, so try \
                  \"make a note that says hello, then list your files\", or set a key to talk to a model.",
                 shortened(&lines.join(" · "), QUOTE_MAX_CHARS)
             ))
         }
-        Err(Some(seen)) => Step::Say(format!(
+        Err(Some(seen)) => NextMessage::Text(format!(
             "I am in a box of my own and looked around. {}\n\n{}",
             seen_by(seen, command),
             fenced(&seen.output)
@@ -142,35 +156,35 @@ fn look_around(wish: &str, done: &[Done], offers: &dyn Fn(&str) -> bool) -> Step
     }
 }
 
-/// Runs `command`, or lists `path` where there is no shell. `Err` holds what was seen when nothing is left to try.
+/// Runs `command`, or lists `path` where there is no shell. `Err` holds the last result when nothing is left to try.
 fn listing<'a>(
-    done: &'a [Done],
+    done: &'a [ToolOutcome],
     command: &str,
     path: &str,
     offers: &dyn Fn(&str) -> bool,
-) -> Result<Step, Option<&'a Done>> {
+) -> Result<NextMessage, Option<&'a ToolOutcome>> {
     let ran = done.iter().rfind(|done| done.tool == "run_command");
     let listed = done.iter().rfind(|done| done.tool == "list_files");
     let no_shell = ran.is_some_and(|ran| ran.failed && ran.output.to_lowercase().contains("no shell"));
     if ran.is_none() && listed.is_none() && offers("run_command") {
-        return Ok(Step::Call("run_command", json!({ "command": command })));
+        return Ok(NextMessage::Call("run_command", json!({ "command": command })));
     }
     if listed.is_none() && (ran.is_none() || no_shell) && offers("list_files") {
-        return Ok(Step::Call("list_files", json!({ "path": path })));
+        return Ok(NextMessage::Call("list_files", json!({ "path": path })));
     }
     Err(listed.or(ran))
 }
 
-fn seen_by(seen: &Done, command: &str) -> String {
+fn seen_by(seen: &ToolOutcome, command: &str) -> String {
     let tool = if seen.tool == "run_command" { format!("`{command}`") } else { format!("`{}`", seen.tool) };
     let verb = if seen.failed { "failed with" } else { "shows" };
     format!("{tool} {verb}:")
 }
 
-/// What the note shall say: what follows "says" or "saying", to the end of that part of the sentence.
+/// Returns the text for the note: the words after "says" or "saying", to the end of that part of the sentence.
 fn note_text(wish: &str) -> String {
     let lower = wish.to_lowercase();
-    // Lower case may have other byte lengths; then the whole wish is the note.
+    // The lower-case text may have another byte length; then the whole message is the note.
     let after =
         ["says ", "saying ", "say "].iter().find_map(|word| lower.find(word).map(|at| at + word.len()));
     let rest = after.filter(|_| lower.len() == wish.len()).and_then(|at| wish.get(at..)).unwrap_or(wish);
@@ -180,7 +194,7 @@ fn note_text(wish: &str) -> String {
     if text.is_empty() { "a note".to_owned() } else { text.to_owned() }
 }
 
-/// A file name: what is safe of the text's first words.
+/// Makes a file name from the text's first words.
 fn slug(text: &str) -> String {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let name: String = words.take(5).collect::<Vec<_>>().join("-").to_lowercase().chars().take(40).collect();
@@ -188,7 +202,7 @@ fn slug(text: &str) -> String {
 }
 
 fn fenced(output: &str) -> String {
-    // A fence longer than any run of backticks within.
+    // The fence is longer than any run of backticks within.
     let longest = output.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
     format!("{fence}\n{}\n{fence}", shortened(output.trim_end(), QUOTE_MAX_CHARS))
@@ -208,7 +222,7 @@ mod tests {
 
     const OFFERED: [&str; 3] = ["write_file", "run_command", "list_files"];
 
-    /// A turn with the tour: tools answer by `tool`; returns the calls made and the final text.
+    /// Plays a turn; `tool` answers the tool calls. Returns the calls and the final text.
     fn turn(
         wish: &str,
         offered: &[&str],
@@ -233,7 +247,7 @@ mod tests {
             transcript.push(json!({ "role": "user", "content": [
                 { "type": "tool_result", "tool_use_id": block["id"], "content": output, "is_error": failed }] }));
         }
-        panic!("the tour does not come to an end: {calls:?}");
+        panic!("the script does not come to an end: {calls:?}");
     }
 
     #[test]

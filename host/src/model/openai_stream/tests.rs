@@ -1,30 +1,18 @@
 use super::*;
+use crate::model::chat_chunks::{call, delta, stop, stream};
 
 /// The events of a stream of these data lines, cut into bytes `step` at a time.
 fn events(lines: &[Value], step: usize) -> Vec<Value> {
     let mut translator = Translator::new("gpt", 40);
-    let wire: String = lines.iter().map(|line| format!("data: {line}\n\n")).collect();
+    let wire = stream(lines);
     let mut out = Vec::new();
     for bytes in wire.as_bytes().chunks(step) {
         out.extend(translator.feed(bytes).unwrap());
     }
     out.extend(translator.finish().unwrap());
-    let mut parser = Parser::default();
+    let mut parser = EventParser::default();
     let events = parser.feed(&out).unwrap();
-    events.iter().map(|event| serde_json::from_str(&event.data).unwrap()).collect()
-}
-
-fn delta(delta: Value) -> Value {
-    json!({ "choices": [{ "index": 0, "delta": delta }] })
-}
-
-fn call(index: Value, id: &str, name: Option<&str>, arguments: &str) -> Value {
-    let piece = json!({ "index": index, "id": id, "function": { "name": name, "arguments": arguments } });
-    delta(json!({ "tool_calls": [piece] }))
-}
-
-fn stop(reason: &str) -> Value {
-    json!({ "choices": [{ "delta": {}, "finish_reason": reason }] })
+    events.iter().map(|event| serde_json::from_str(event).unwrap()).collect()
 }
 
 /// The tool calls as a reader of the Messages wire puts them together, which also checks that blocks neither
@@ -91,16 +79,15 @@ fn text_and_counts_become_a_message_however_the_bytes_are_cut() {
     for step in [1, 7, 10_000] {
         // `[DONE]` is no JSON string on the wire.
         let mut translator = Translator::new("gpt", 40);
-        let wire: String = lines.iter().map(|line| format!("data: {line}\n\n")).collect();
-        let wire = wire.replace("\"[DONE]\"", "[DONE]");
+        let wire = stream(&lines).replace("\"[DONE]\"", "[DONE]");
         let mut out = Vec::new();
         for bytes in wire.as_bytes().chunks(step) {
             out.extend(translator.feed(bytes).unwrap());
         }
-        assert!(translator.finish().unwrap().is_empty(), "the end was told at [DONE]");
+        assert!(translator.finish().unwrap().is_empty(), "the end was written at [DONE]");
         assert!(!translator.estimated());
-        let events = Parser::default().feed(&out).unwrap();
-        let events: Vec<Value> = events.iter().map(|e| serde_json::from_str(&e.data).unwrap()).collect();
+        let events = EventParser::default().feed(&out).unwrap();
+        let events: Vec<Value> = events.iter().map(|e| serde_json::from_str(e).unwrap()).collect();
         assert_eq!(events.iter().map(|e| e["type"].as_str().unwrap()).collect::<Vec<_>>(), types);
         assert_eq!(events[5]["usage"]["input_tokens"], 9);
         assert_eq!(events[5]["delta"]["stop_reason"], "end_turn");
@@ -111,10 +98,10 @@ fn text_and_counts_become_a_message_however_the_bytes_are_cut() {
 #[test]
 fn parallel_calls_with_one_id_are_two_calls_with_two_ids() {
     let lines = [
-        call(json!(0), "call_1", Some("ls"), ""),
-        call(json!(0), "", None, "{\"a\":"),
-        call(json!(0), "", None, "1}"),
-        call(json!(1), "call_1", Some("cat"), "{\"b\":2}"),
+        call(0, "call_1", Some("ls"), ""),
+        call(0, "", None, "{\"a\":"),
+        call(0, "", None, "1}"),
+        call(1, "call_1", Some("cat"), "{\"b\":2}"),
         stop("tool_calls"),
     ];
     let events = events(&lines, 13);
@@ -126,17 +113,17 @@ fn parallel_calls_with_one_id_are_two_calls_with_two_ids() {
 #[test]
 fn interleaved_arguments_end_up_in_their_own_calls() {
     let lines = [
-        call(json!(0), "a", Some("ls"), "{\"a\""),
-        call(json!(1), "b", Some("cat"), "{\"b\""),
-        call(json!(0), "", None, ":1}"),
-        call(json!(1), "", None, ":2}"),
+        call(0, "a", Some("ls"), "{\"a\""),
+        call(1, "b", Some("cat"), "{\"b\""),
+        call(0, "", None, ":1}"),
+        call(1, "", None, ":2}"),
         stop("tool_calls"),
     ];
     assert_eq!(calls(&events(&lines, 99)), [pair("ls", "{\"a\":1}"), pair("cat", "{\"b\":2}")]);
 }
 
 #[test]
-fn calls_that_all_have_index_0_or_none_are_told_apart() {
+fn calls_that_all_have_index_0_or_none_stay_separate() {
     for index in [json!(0), Value::Null] {
         for ids in [["a", "b"], ["same", "same"]] {
             let lines = [
@@ -153,16 +140,12 @@ fn calls_that_all_have_index_0_or_none_are_told_apart() {
 
 #[test]
 fn a_name_that_is_repeated_with_every_piece_is_one_call() {
-    let lines = [
-        call(json!(0), "a", Some("ls"), "{\"a\""),
-        call(json!(0), "a", Some("ls"), ":1}"),
-        stop("tool_calls"),
-    ];
+    let lines = [call(0, "a", Some("ls"), "{\"a\""), call(0, "a", Some("ls"), ":1}"), stop("tool_calls")];
     assert_eq!(calls(&events(&lines, 99)), [pair("ls", "{\"a\":1}")]);
 }
 
 #[test]
-fn counts_that_are_not_told_are_estimated() {
+fn counts_that_the_server_does_not_send_are_estimated() {
     let mut translator = Translator::new("gpt", 40);
     translator.feed(format!("data: {}\n\n", delta(json!({ "content": "eight ch" }))).as_bytes()).unwrap();
     translator.feed(format!("data: {}\n\n", stop("length")).as_bytes()).unwrap();
@@ -190,11 +173,11 @@ fn errors_and_garbage_are_told() {
 #[test]
 fn an_answer_that_calls_tools_without_end_is_refused_before_it_fills_the_memory() {
     let mut translator = Translator::new("gpt", 40);
-    let piece = format!("data: {}\n\n", call(json!(0), "a", None, &"x".repeat(1024 * 1024)));
+    let piece = format!("data: {}\n\n", call(0, "a", None, &"x".repeat(1024 * 1024)));
     let refused = (0..16).position(|_| translator.feed(piece.as_bytes()).is_err());
     assert_eq!(refused, Some(8));
     let mut translator = Translator::new("gpt", 40);
-    let one = |n: u64| format!("data: {}\n\n", call(json!(n), "a", Some("t"), "{}"));
+    let one = |n: u64| format!("data: {}\n\n", call(n, "a", Some("t"), "{}"));
     let refused = (0..2_000).position(|n| translator.feed(one(n).as_bytes()).is_err());
     assert_eq!(refused, Some(1_000));
 }

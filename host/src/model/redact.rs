@@ -1,31 +1,30 @@
-//! Hiding keys in bytes that leave the gateway (C18): a provider, or something between, may echo what it got.
+//! Hides keys in bytes on their way to a box or a record: a provider, or a server in between, may echo its request.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::domain::secret::Secret;
 
-/// What stands where a key stood.
+/// Replaces a key.
 const MARK: &[u8] = b"[redacted]";
 
-/// Shorter keys are dummies for local servers ("ollama", "none"): hiding them would tear words out of answers.
+/// Shorter keys are dummies for local servers ("ollama", "none"): hiding them would damage ordinary words.
 const SHORTEST_KEY: usize = 12;
 
-/// Replaces keys in bytes, whole or as they stream by. An end that may be the start of a key is held back until
-/// the next bytes tell, so a key that is cut by the network is found too.
+/// Replaces keys in whole or streamed bytes. It holds back a tail that may be the start of a key until the next bytes
+/// decide, so that it also finds a key that the network splits.
 #[derive(Clone, Default)]
-pub(super) struct Redactor {
+pub struct Redactor {
     keys: Vec<Vec<u8>>,
     held: BytesMut,
 }
 
 impl Redactor {
-    /// For these keys.
     pub fn new<'a>(keys: impl IntoIterator<Item = &'a Secret>) -> Self {
         let keys = keys.into_iter().map(|key| key.expose().as_bytes().to_vec());
         Self { keys: keys.filter(|key| key.len() >= SHORTEST_KEY).collect(), held: BytesMut::new() }
     }
 
-    /// The bytes of a stream that may pass now.
+    /// Returns the bytes of a stream that may pass now.
     pub fn feed(&mut self, chunk: Bytes) -> Bytes {
         if self.keys.is_empty() {
             return chunk;
@@ -37,12 +36,11 @@ impl Redactor {
         clean.freeze()
     }
 
-    /// What was held back when the stream ends.
+    /// Returns what was held back, at the end of the stream.
     pub fn finish(&mut self) -> Bytes {
         std::mem::take(&mut self.held).freeze()
     }
 
-    /// A whole body at once.
     pub fn whole(&self, body: Bytes) -> Bytes {
         if self.keys.iter().any(|key| find(&body, key).is_some()) {
             self.replace(BytesMut::from(&body[..])).freeze()
@@ -51,7 +49,6 @@ impl Redactor {
         }
     }
 
-    /// A text at once.
     pub fn text(&self, text: &str) -> String {
         String::from_utf8_lossy(&self.whole(Bytes::copy_from_slice(text.as_bytes()))).into_owned()
     }
@@ -70,7 +67,7 @@ impl Redactor {
         bytes
     }
 
-    /// The length of the longest end of `bytes` with which a key starts.
+    /// Returns the length of the longest tail of `bytes` that a key starts with.
     fn longest_start(&self, bytes: &[u8]) -> usize {
         let start_of =
             |key: &Vec<u8>| (1..key.len()).rev().find(|&n| bytes.ends_with(&key[..n])).unwrap_or(0);

@@ -1,28 +1,31 @@
-//! Anthropic Messages providers: the box's own wire, passed on with another model, limit and key.
+//! Providers of the Anthropic Messages wire. The box speaks it too: the host replaces model and limit, and passes the
+//! answer on unchanged.
 
 use bytes::{Bytes, BytesMut};
 use hyper::header::HeaderValue;
 use ipc_schema::refusal::quote;
+use ipc_schema::server_sent_events::EventParser;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::error::{ApiError, status_of};
 use super::request::{List, ModelRequest, RawEntry, Role};
-use super::sse::{Event, Parser};
 
-/// The wire's version as the box asked for it, if it has the form of one. No other header of the box goes on:
+/// Returns the version of the wire that the box asked for, if it is a date. The host forwards no other header of a box:
 /// `anthropic-beta` could switch on tools that run at the provider.
-pub(super) fn version(asked: Option<&HeaderValue>) -> Option<HeaderValue> {
+pub fn version(asked: Option<&HeaderValue>) -> Option<HeaderValue> {
     let shape = |byte: &u8| if byte.is_ascii_digit() { b'0' } else { *byte };
     asked.filter(|value| value.as_bytes().iter().map(shape).eq(*b"0000-00-00")).cloned()
 }
 
-/// The body for a provider.
+/// Writes the body for a provider.
 ///
-/// `thinking` is false when the thoughts in the transcript are to be left out. A thought is signed for the model
-/// that had it, and another model refuses the whole request over it; which is what happens after a fail-over, and
-/// when an owner changes a group's model.
-pub(super) fn body(
+/// With `thinking` false it leaves the thoughts in the transcript out. A thought is signed for the model that had it,
+/// and another model refuses the whole request because of it: this happens after an owner changes a group's model.
+///
+/// # Errors
+/// When an entry of the transcript cannot be read or written.
+pub fn body(
     request: &ModelRequest<'_>,
     model: &str,
     max_tokens: u32,
@@ -35,8 +38,8 @@ pub(super) fn body(
     forwarded.model = model.to_owned();
     forwarded.max_tokens = request.max_tokens.min(max_tokens);
     if !thinking {
-        let kept = request.messages.0.iter().filter_map(|raw| without_thinking(raw).transpose());
-        entries = kept.collect::<Result<_, _>>()?;
+        let stripped = request.messages.0.iter().filter_map(|raw| without_thinking(raw).transpose());
+        entries = stripped.collect::<Result<_, _>>()?;
         forwarded.messages = List(entries.iter().map(AsRef::as_ref).collect());
     }
     let mut written = Vec::with_capacity(request.length());
@@ -44,13 +47,14 @@ pub(super) fn body(
     Ok(written)
 }
 
-/// Whether a refusal says that a thought in the transcript is another model's.
-pub(super) fn refuses_thinking(error: &ApiError) -> bool {
+/// Whether a provider refused a request because of a thought of another model. The wire has no error type for it, so
+/// only the message tells.
+pub fn refuses_thinking(error: &ApiError) -> bool {
     error.status == 400 && error.message.contains("thinking") && error.message.contains("block")
 }
 
 #[derive(Serialize)]
-struct Kept<'a> {
+struct StrippedEntry<'a> {
     role: Role,
     content: Vec<&'a RawValue>,
 }
@@ -61,7 +65,7 @@ struct Kind {
     kind: String,
 }
 
-/// An entry without its thoughts; `None` when nothing is left. The wire joins neighbours of one role.
+/// Returns an entry without its thoughts, or `None` when nothing is left. The wire joins neighbours of one role.
 fn without_thinking(raw: &RawValue) -> Result<Option<Box<RawValue>>, ApiError> {
     let entry = RawEntry::parse(raw)?;
     let Ok(List(blocks)) = serde_json::from_str::<List<'_>>(entry.content.get()) else {
@@ -75,23 +79,23 @@ fn without_thinking(raw: &RawValue) -> Result<Option<Box<RawValue>>, ApiError> {
     if content.is_empty() {
         return Ok(None);
     }
-    let kept = to_raw_value(&Kept { role: entry.role, content });
-    kept.map(Some).map_err(|error| ApiError::invalid(format!("a message cannot be written: {error}")))
+    let stripped = to_raw_value(&StrippedEntry { role: entry.role, content });
+    stripped.map(Some).map_err(|error| ApiError::invalid(format!("a message cannot be written: {error}")))
 }
 
-/// Passes a stream on, byte for byte, once its first event has shown that it is an answer.
+/// Passes a stream on, byte for byte, once its first event shows that it is an answer.
 ///
-/// Until then nothing has been passed and the attempt may be repeated: a provider may answer 200 and tell in its
+/// Until then the box has received nothing and the attempt may be repeated: a provider may answer 200 and report in its
 /// first event that it is overloaded.
 #[derive(Default)]
-pub(super) struct PassThrough {
+pub struct PassThrough {
     begun: bool,
     held: BytesMut,
-    parser: Parser,
+    parser: EventParser,
 }
 
 impl PassThrough {
-    /// The bytes that may pass now.
+    /// Returns the bytes that may pass now.
     pub fn feed(&mut self, bytes: Bytes) -> Result<Bytes, ApiError> {
         if self.begun {
             return Ok(bytes);
@@ -110,12 +114,11 @@ struct FirstEvent {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
-    error: Option<Told>,
+    error: Option<WireError>,
 }
 
-/// An error as the wire tells it.
 #[derive(Deserialize)]
-struct Told {
+struct WireError {
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]
@@ -123,12 +126,12 @@ struct Told {
 }
 
 /// Whether this event begins an answer; a ping does not.
-fn is_beginning(event: &Event) -> Result<bool, ApiError> {
-    let garbage = |_| ApiError::of_status(502, format!("the stream begins with {}", quote(&event.data, 120)));
-    let first: FirstEvent = serde_json::from_str(&event.data).map_err(garbage)?;
+fn is_beginning(event: &str) -> Result<bool, ApiError> {
+    let garbage = |_| ApiError::of_status(502, format!("the stream begins with {}", quote(event, 120)));
+    let first: FirstEvent = serde_json::from_str(event).map_err(garbage)?;
     match (first.kind.as_str(), first.error) {
         ("message_start", _) => Ok(true),
-        (_, Some(told)) => Err(ApiError::of_status(status_of(&told.kind), told.message)),
+        (_, Some(error)) => Err(ApiError::of_status(status_of(&error.kind), error.message)),
         _ => Ok(false),
     }
 }

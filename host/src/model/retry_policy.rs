@@ -1,17 +1,17 @@
-//! When a failed attempt is repeated. Pure: time and chance are arguments.
+//! Decides whether a failed attempt is repeated, and when. Pure: time and chance are arguments.
 
 use std::time::Duration;
 
 use jiff::fmt::rfc2822;
 
-/// How long and how fast attempts at one model are repeated.
+/// How long and how often a call is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryLimits {
-    /// No attempt begins later than this after the first one.
+    /// No attempt begins later than this after the first one began.
     pub total: Duration,
-    /// The greatest first wait; it doubles with every attempt.
+    /// The longest first wait; it doubles with every attempt.
     pub first: Duration,
-    /// The greatest wait, unless the provider asks for more.
+    /// The longest wait, unless the provider asks for more.
     pub most: Duration,
 }
 
@@ -22,49 +22,44 @@ impl Default for RetryLimits {
     }
 }
 
-/// What to do after a failed attempt.
+/// What follows a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Try again after the wait.
-    Retry {
-        /// How long to wait.
-        wait: Duration,
-    },
-    /// Pass the error on, or try the next model.
+pub enum RetryDecision {
+    Retry { wait: Duration },
     GiveUp,
 }
 
-/// Whether a status tells of a state that may pass: too many calls, overload, a broken or unreachable server.
-/// 520 to 529 are those of front servers, and 529 is Anthropic's "overloaded".
-pub(super) fn is_transient(status: u16) -> bool {
+/// Whether the cause of a status may pass: too many calls, overload, a broken or unreachable server. Proxies in front
+/// of a provider use 520 to 529, and 529 is Anthropic's "overloaded".
+fn is_transient(status: u16) -> bool {
     matches!(status, 429 | 500 | 502..=504 | 520..=529)
 }
 
 /// Decides after attempt number `attempt` (from 1) ended with `status`, `elapsed` after the first one began.
 ///
-/// The wait is exponential with full jitter, on top of the provider's `retry_after`: many boxes that were told the
-/// same second must not come back in the same instant. `random` is in `0.0..1.0`.
-pub(super) fn after(
+/// The wait is exponential with full jitter, on top of the provider's `retry_after`: boxes that received the same
+/// `retry_after` must not come back in the same instant. `random` is in `0.0..1.0`.
+pub fn after(
     limits: &RetryLimits,
     attempt: u32,
     status: u16,
     retry_after: Option<Duration>,
     elapsed: Duration,
     random: f64,
-) -> Verdict {
+) -> RetryDecision {
     let left = limits.total.saturating_sub(elapsed);
     let asked = retry_after.unwrap_or_default();
     if !is_transient(status) || left.is_zero() || asked > left {
-        return Verdict::GiveUp;
+        return RetryDecision::GiveUp;
     }
     let doubled = limits.first.saturating_mul(1 << attempt.saturating_sub(1).min(16));
     let jitter = doubled.min(limits.most).mul_f64(random.clamp(0.0, 1.0));
-    Verdict::Retry { wait: (asked + jitter).min(left) }
+    RetryDecision::Retry { wait: (asked + jitter).min(left) }
 }
 
 /// Reads `retry-after` (RFC 9110, 10.2.3): seconds, or a date. A date is measured against the answer's own `date`,
-/// so that a wrong clock on either side does no harm; without one it counts as not given.
-pub(super) fn parse_retry_after(value: Option<&str>, date: Option<&str>) -> Option<Duration> {
+/// so that a wrong clock on either side does no harm; without that header it is ignored.
+pub fn parse_retry_after(value: Option<&str>, date: Option<&str>) -> Option<Duration> {
     let value = value?.trim();
     if let Ok(seconds) = value.parse::<u32>() {
         return Some(Duration::from_secs(seconds.into()));
@@ -81,10 +76,10 @@ mod tests {
     const S: fn(u64) -> Duration = Duration::from_secs;
 
     #[test]
-    fn the_table_of_verdicts() {
-        let retry = |wait| Verdict::Retry { wait };
+    fn the_table_of_decisions() {
+        let retry = |wait| RetryDecision::Retry { wait };
         let table = [
-            // attempt, status, retry-after, elapsed, random → verdict
+            // attempt, status, retry-after, elapsed, random → decision
             (1, 429, None, S(0), 0.5, retry(Duration::from_millis(500))),
             (1, 529, None, S(0), 0.0, retry(S(0))),
             (3, 503, None, S(5), 1.0, retry(S(4))),
@@ -92,18 +87,18 @@ mod tests {
             (1, 429, Some(S(7)), S(0), 0.0, retry(S(7))),
             (1, 429, Some(S(7)), S(0), 0.5, retry(Duration::from_millis(7500))),
             (1, 429, Some(S(0)), S(0), 1.0, retry(S(1))),
-            (1, 429, Some(S(121)), S(0), 0.0, Verdict::GiveUp),
-            (5, 429, Some(S(30)), S(100), 0.0, Verdict::GiveUp),
+            (1, 429, Some(S(121)), S(0), 0.0, RetryDecision::GiveUp),
+            (5, 429, Some(S(30)), S(100), 0.0, RetryDecision::GiveUp),
             (5, 502, None, S(119), 1.0, retry(S(1))),
-            (9, 502, None, S(120), 0.0, Verdict::GiveUp),
-            (1, 400, None, S(0), 0.0, Verdict::GiveUp),
-            (1, 401, Some(S(1)), S(0), 0.0, Verdict::GiveUp),
-            (1, 413, None, S(0), 0.0, Verdict::GiveUp),
-            (1, 501, None, S(0), 0.0, Verdict::GiveUp),
+            (9, 502, None, S(120), 0.0, RetryDecision::GiveUp),
+            (1, 400, None, S(0), 0.0, RetryDecision::GiveUp),
+            (1, 401, Some(S(1)), S(0), 0.0, RetryDecision::GiveUp),
+            (1, 413, None, S(0), 0.0, RetryDecision::GiveUp),
+            (1, 501, None, S(0), 0.0, RetryDecision::GiveUp),
         ];
         for (attempt, status, asked, elapsed, random, expected) in table {
-            let verdict = after(&RetryLimits::default(), attempt, status, asked, elapsed, random);
-            assert_eq!(verdict, expected, "attempt {attempt}, status {status}, {asked:?} after {elapsed:?}");
+            let decision = after(&RetryLimits::default(), attempt, status, asked, elapsed, random);
+            assert_eq!(decision, expected, "attempt {attempt}, status {status}, {asked:?} after {elapsed:?}");
         }
     }
 

@@ -1,6 +1,7 @@
-//! What the fuzz targets do to the gateway's parsers, and what must hold of every answer.
+//! Fuzz targets for everything that parses bytes of a box or a provider, with the properties that must hold.
 
 use bytes::Bytes;
+use ipc_schema::server_sent_events::EventParser;
 use serde_json::Value;
 
 use super::anthropic::{self, PassThrough};
@@ -8,21 +9,20 @@ use super::openai_stream::Translator;
 use super::provider::ProviderSettings;
 use super::redact::Redactor;
 use super::request::ModelRequest;
-use super::sse::{self, Parser};
-use super::usage::Meter;
-use super::{ProviderKind, attempt, openai, retry_policy};
-use crate::domain::secret::Secret;
+use super::token_meter::TokenMeter;
+use super::{attempt, message_events, openai, price, retry_policy};
+use crate::domain::{ProviderKind, Secret};
 
-/// Bytes as a network would hand them over: the first byte says how many at a time.
+/// Splits the bytes as a network would: the first byte is the length of a piece.
 fn pieces(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (step, rest) = data.split_first().map_or((1, data), |(step, rest)| (usize::from(*step).max(1), rest));
     rest.chunks(step)
 }
 
-/// A box's request: what passes is written again for each kind of provider, and asks no provider to fetch a thing.
+/// A request that passes the check can be written for each kind of provider and makes no provider fetch anything.
 pub fn model_request(data: &[u8]) {
     let Ok(request) = ModelRequest::parse(data) else { return };
-    let settings = ProviderSettings::new("p", ProviderKind::OpenAi);
+    let settings = ProviderSettings::new("p", ProviderKind::Openai);
     let bodies = [
         anthropic::body(&request, "m", 100, true),
         anthropic::body(&request, "m", 100, false),
@@ -54,20 +54,20 @@ fn blocks(entry: &Value) -> impl Iterator<Item = &Value> {
 /// Server-sent events are the same however the network cuts them.
 pub fn events(data: &[u8]) {
     let whole = {
-        let mut parser = Parser::default();
+        let mut parser = EventParser::default();
         let mut events = parser.feed(data.get(1..).unwrap_or_default()).unwrap_or_default();
         events.extend(parser.finish());
         events
     };
-    let mut parser = Parser::default();
+    let mut parser = EventParser::default();
     let mut cut: Vec<_> = pieces(data).flat_map(|piece| parser.feed(piece).unwrap_or_default()).collect();
     cut.extend(parser.finish());
     assert_eq!(cut, whole);
 }
 
-/// An Anthropic stream on its way to the box: nothing is lost or added once it has begun, and the meter reads along.
+/// An Anthropic stream loses and gains nothing on its way to the box, and the meter can read it.
 pub fn anthropic_stream(data: &[u8]) {
-    let (mut pass, mut meter, mut passed) = (PassThrough::default(), Meter::default(), Vec::new());
+    let (mut pass, mut meter, mut passed) = (PassThrough::default(), TokenMeter::default(), Vec::new());
     for piece in pieces(data) {
         let Ok(bytes) = pass.feed(Bytes::copy_from_slice(piece)) else { return };
         meter.stream(&bytes);
@@ -75,24 +75,24 @@ pub fn anthropic_stream(data: &[u8]) {
     }
     let sent = data.get(1..).unwrap_or_default();
     assert!(passed.is_empty() || passed == sent, "bytes were lost on the way");
-    let (tokens, _) = meter.settle(Some(sent.len()));
-    let _ = tokens.cost("claude-sonnet-4-5");
+    let (tokens, _) = meter.total(Some(sent.len()));
+    let _ = price::cost("claude-sonnet-4-5", &tokens);
 }
 
-/// A stream of chat completion chunks: whatever comes, what is passed on is the Messages wire, block after block.
+/// A stream of chat completion chunks always becomes the Messages wire, block after block.
 pub fn openai_stream(data: &[u8]) {
     let (mut translator, mut out) = (Translator::new("m", 40), Vec::new());
     let fed: Result<(), _> =
         pieces(data).try_for_each(|piece| translator.feed(piece).map(|bytes| out.extend_from_slice(&bytes)));
     let whole = fed.and_then(|()| translator.finish()).map(|rest| out.extend_from_slice(&rest)).is_ok();
-    let told = as_told(&out);
-    let kinds: Vec<&str> = told.iter().filter_map(|event| event["type"].as_str()).collect();
-    assert_eq!(kinds.len(), told.len());
+    let sent = as_events(&out);
+    let kinds: Vec<&str> = sent.iter().filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(kinds.len(), sent.len());
     assert!(kinds.first().is_none_or(|kind| *kind == "message_start"), "{kinds:?}");
     let ends = kinds.iter().filter(|kind| **kind == "message_stop").count();
     assert!(ends <= 1 && (ends == 0 || kinds.last() == Some(&"message_stop")), "{kinds:?}");
     let (mut open, mut next) = (None, 0);
-    for event in &told {
+    for event in &sent {
         let index = event["index"].as_u64();
         match event["type"].as_str().unwrap_or_default() {
             "content_block_start" => {
@@ -110,32 +110,32 @@ pub fn openai_stream(data: &[u8]) {
     assert!(ends == 0 || (whole && open.is_none()), "a block stayed open");
 }
 
-fn as_told(wire: &[u8]) -> Vec<Value> {
-    let events = Parser::default().feed(wire).unwrap_or_default();
-    events.iter().map(|event| serde_json::from_str(&event.data).unwrap_or(Value::Null)).collect()
+fn as_events(wire: &[u8]) -> Vec<Value> {
+    let events = EventParser::default().feed(wire).unwrap_or_default();
+    events.iter().map(|event| serde_json::from_str(event).unwrap_or(Value::Null)).collect()
 }
 
 /// A completion that was not streamed becomes a message, and its events carry the same counts.
 pub fn openai_answer(data: &[u8]) {
     let Ok((message, _)) = openai::message(data, "m", 40) else { return };
-    let (mut streamed, mut whole) = (Meter::default(), Meter::default());
-    streamed.stream(&sse::of_message(&message));
+    let (mut streamed, mut whole) = (TokenMeter::default(), TokenMeter::default());
+    streamed.stream(&message_events::of_message(&message));
     whole.whole(message.to_string().as_bytes());
     assert!(streamed.ended());
-    assert_eq!(streamed.settle(None), whole.settle(None));
-    let _ = whole.settle(None).0.cost("gpt-5");
+    assert_eq!(streamed.total(None), whole.total(None));
+    let _ = price::cost("gpt-5", &whole.total(None).0);
 }
 
-/// A provider's error becomes words, and its wish to be left alone a time.
+/// A provider's error becomes a message, and its `retry-after` a duration.
 pub fn provider_error(data: &[u8]) {
-    let told = attempt::error_words(data);
+    let told = attempt::error_message(data);
     assert!(told.len() <= data.len().max(1_000));
     let text = String::from_utf8_lossy(data);
     let (value, date) = text.split_once('\n').unwrap_or((&text, ""));
     let _ = retry_policy::parse_retry_after(Some(value), Some(date));
 }
 
-/// No key leaves, however the stream is cut, and what holds none is left as it was.
+/// No key passes, however the stream is cut, and bytes without a key stay as they are.
 pub fn redaction(data: &[u8]) {
     const KEYS: [&str; 3] = ["sk-ant-0123456789", "0123456789-sk-ant-", "aaaaaaaaaaaab"];
     let keys = KEYS.map(Secret::new);

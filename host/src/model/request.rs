@@ -1,9 +1,9 @@
-//! Reading a box's request. The bytes are hostile: nothing is parsed into a tree, counts and depths are
-//! bounded, and what would make the *provider* reach out for the box is refused.
+//! Reads a request from a box. The bytes are hostile: the host parses nothing into a tree, bounds counts and depths,
+//! and refuses whatever would make the *provider* open a connection for the box.
 //!
-//! The box has no network, but a provider has: an image or document given by URL, a tool that runs at the provider,
-//! an MCP server to connect to. Each would carry bytes of the box to an address of its choice. So only inline
-//! content and tools of the runner's own pass, and a field that is not known here is refused, not forwarded.
+//! The box has no network, but a provider has: an image or document by URL, a tool that runs at the provider, or an MCP
+//! server would carry bytes of the box to an address of its choice. So only inline content and tools of the runner
+//! pass, and an unknown field is refused, not forwarded.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,13 +17,14 @@ use super::error::ApiError;
 
 /// The most parts of one request: messages, blocks on every level, and tools together.
 ///
-/// A block of 13 bytes, `{"type":"a"}`, becomes a value of more than a hundred, and up to a thousand where it is
-/// written for another wire: 32 MiB of such blocks took more than a gigabyte. The bound makes that 20 MiB beside the
-/// body. No conversation comes near it: a part costs the model some 50 tokens at the least, so this many would
-/// fill a context of a million.
+/// A block of 13 bytes, `{"type":"a"}`, becomes a value of more than 100 bytes, and up to 1,000 when it is written for
+/// another wire: 32 MiB of such blocks took more than a gigabyte. The bound makes that 20 MiB beside the body. No
+/// conversation comes near it: a part costs the model at least some 50 tokens, so this many fill a context of a
+/// million.
 const PARTS_MAX: usize = 20_000;
 
-/// The most of an error's text that is passed on. Some quote what they could not read, which may be all of a body.
+/// The most of a parser's error that is passed on. Some quote the text that they could not read, which may be all of a
+/// body.
 const WORDS_MAX: usize = 400;
 
 /// The most levels of content within content: an entry, a tool's result, a document, its blocks.
@@ -32,23 +33,20 @@ const DEPTH_MAX: usize = 4;
 /// A request of the Messages wire (<https://docs.anthropic.com/en/api/messages>), its parts still as text.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ModelRequest<'a> {
-    /// The model. What the box says here is replaced.
+pub struct ModelRequest<'a> {
+    /// The host replaces it.
     #[serde(default)]
     pub model: String,
-    /// The longest answer in tokens. What the box says here is a wish.
+    /// The longest answer in tokens. The host may lower it.
     #[serde(default = "no_limit")]
     pub max_tokens: u32,
-    /// Whether the answer is streamed.
     #[serde(default)]
     pub stream: bool,
-    /// The transcript.
     #[serde(borrow)]
     pub messages: List<'a>,
     /// The system prompt: a text or text blocks.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub system: Option<&'a RawValue>,
-    /// The tools.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<List<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -76,62 +74,66 @@ fn no_limit() -> u32 {
 /// Who wrote an entry of the transcript.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Role {
-    /// The runner: people's words and tools' results.
+pub enum Role {
+    /// The runner: messages of people and results of tools.
     User,
-    /// The model.
     Assistant,
 }
 
 /// One entry of the transcript.
 #[derive(Debug)]
-pub(super) struct Entry<'a> {
-    /// Who wrote it.
+pub struct Entry<'a> {
     pub role: Role,
-    /// Its content.
     pub blocks: Vec<Block<'a>>,
 }
 
 /// One block of content.
 #[derive(Debug)]
-pub(super) enum Block<'a> {
-    /// Text.
+pub enum Block<'a> {
     Text(Cow<'a, str>),
-    /// A picture, in base64.
-    Image { media_type: String, data: String },
-    /// The model calls a tool.
-    ToolUse { id: String, name: String, input: &'a RawValue },
-    /// What the tool said.
-    ToolResult { id: String, is_error: bool, content: Vec<Block<'a>> },
-    /// The model's thoughts, for its own eyes.
+    /// The data is base64.
+    Image {
+        media_type: String,
+        data: String,
+    },
+    ToolUse {
+        id: String,
+        name: String,
+        input: &'a RawValue,
+    },
+    ToolResult {
+        id: String,
+        is_error: bool,
+        content: Vec<Block<'a>>,
+    },
     Thinking,
-    /// Something else, by its kind: a document, a search result.
+    /// A block of another type, such as a document or a search result, by its type.
     Other(String),
 }
 
 /// One tool that the runner offers.
 #[derive(Debug, Deserialize)]
-pub(super) struct Tool<'a> {
+pub struct Tool<'a> {
     #[serde(rename = "type", default)]
     kind: Option<String>,
-    /// Its name.
     #[serde(default)]
     pub name: String,
-    /// What it does.
     #[serde(default)]
     pub description: Option<String>,
-    /// The JSON Schema of its input.
     #[serde(borrow, default)]
     pub input_schema: Option<&'a RawValue>,
 }
 
 impl<'a> ModelRequest<'a> {
     /// Reads and checks a body.
+    ///
+    /// # Errors
+    /// What the host does not forward, and why.
     pub fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
         let request = Self::again(body)?;
-        let mut parts = Parts::default();
-        parts.take(request.messages.0.len())?;
-        parts.take(request.tools.as_ref().map_or(0, |tools| tools.0.len()))?;
+        let mut parts = PartCount::default();
+        parts.add(request.messages.0.len())?;
+        parts.add(request.tools.as_ref().map_or(0, |tools| tools.0.len()))?;
         for entry in &request.messages.0 {
             check_content(RawEntry::parse(entry)?.content, DEPTH_MAX, &mut parts)?;
         }
@@ -149,12 +151,15 @@ impl<'a> ModelRequest<'a> {
         Ok(request)
     }
 
-    /// Reads a body that has been checked.
+    /// Reads a body that [`ModelRequest::parse`] has checked before.
+    ///
+    /// # Errors
+    /// When it is not a request of the Messages wire.
     pub fn again(body: &'a [u8]) -> Result<Self, ApiError> {
         serde_json::from_slice(body).map_err(|error| bad("the request", &error))
     }
 
-    /// The transcript's entries, for providers that speak another wire: one at a time, since each is a copy.
+    /// The transcript's entries, for providers of another wire: one at a time, because each is a copy.
     pub fn entries(&self) -> impl Iterator<Item = Result<Entry<'a>, ApiError>> {
         self.messages.0.iter().map(|raw| {
             let RawEntry { role, content } = RawEntry::parse(raw)?;
@@ -162,7 +167,7 @@ impl<'a> ModelRequest<'a> {
         })
     }
 
-    /// About its length when it is written again: a buffer that grows to it by doubling would take more.
+    /// Its approximate length when it is written again. A buffer that grows to it by doubling would take more memory.
     pub fn length(&self) -> usize {
         let lists = std::iter::once(&self.messages).chain(&self.tools);
         let elements: usize = lists.flat_map(|list| &list.0).map(|raw| raw.get().len() + 1).sum();
@@ -175,15 +180,14 @@ impl<'a> ModelRequest<'a> {
         Ok(plain_text(&texts))
     }
 
-    /// The tools that the runner offers.
     pub fn tools(&self) -> Result<Vec<Tool<'a>>, ApiError> {
         let parse = |raw: &&'a RawValue| serde_json::from_str(raw.get()).map_err(|e| bad("a tool", &e));
         self.tools.iter().flat_map(|list| &list.0).map(parse).collect()
     }
 }
 
-/// The texts among blocks, a paragraph each.
-pub(super) fn plain_text(blocks: &[Block<'_>]) -> String {
+/// Joins the text blocks, a paragraph each.
+pub fn plain_text(blocks: &[Block<'_>]) -> String {
     let texts = blocks.iter().filter_map(|block| match block {
         Block::Text(text) => Some(text.as_ref()),
         _ => None,
@@ -191,10 +195,10 @@ pub(super) fn plain_text(blocks: &[Block<'_>]) -> String {
     texts.collect::<Vec<_>>().join("\n\n")
 }
 
-/// A list whose elements are still text, so that a long list of small elements costs little more than its bytes.
+/// A list whose elements stay raw text, so that a long list of small elements costs little more than its bytes.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
-pub(super) struct List<'a>(pub Vec<&'a RawValue>);
+pub struct List<'a>(pub Vec<&'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for List<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -219,10 +223,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for List<'a> {
     }
 }
 
-/// One entry with its content still as text.
+/// One entry, its content as raw text.
 #[derive(Deserialize)]
-pub(super) struct RawEntry<'a> {
-    /// Who wrote it.
+pub struct RawEntry<'a> {
     pub role: Role,
     /// A text, or a list of blocks.
     #[serde(borrow)]
@@ -230,13 +233,12 @@ pub(super) struct RawEntry<'a> {
 }
 
 impl<'a> RawEntry<'a> {
-    /// Reads one entry.
     pub fn parse(raw: &'a RawValue) -> Result<Self, ApiError> {
         serde_json::from_str(raw.get()).map_err(|error| bad("a message", &error))
     }
 }
 
-/// What the gateway looks at in a block; the rest of it is passed over.
+/// The fields of a block that the host reads; it ignores the rest.
 #[derive(Deserialize)]
 struct RawBlock<'a> {
     #[serde(rename = "type")]
@@ -265,9 +267,9 @@ impl<'a> RawBlock<'a> {
     }
 }
 
-/// Where a picture or document comes from.
+/// The source of a picture or document.
 #[derive(Deserialize)]
-struct Source<'a> {
+struct BlockSource<'a> {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
@@ -278,13 +280,13 @@ struct Source<'a> {
     content: Option<&'a RawValue>,
 }
 
-/// The parts of a request that were seen so far.
+/// Counts the parts of a request while it is checked.
 #[derive(Default)]
-struct Parts(usize);
+struct PartCount(usize);
 
-impl Parts {
-    /// Before they are made into values.
-    fn take(&mut self, more: usize) -> Result<(), ApiError> {
+impl PartCount {
+    /// Called before the parts are parsed into values.
+    fn add(&mut self, more: usize) -> Result<(), ApiError> {
         self.0 += more;
         if self.0 > PARTS_MAX {
             return Err(ApiError::invalid(format!(
@@ -295,10 +297,10 @@ impl Parts {
     }
 }
 
-/// Walks content and refuses what would make the provider fetch something, and what is too much.
-fn check_content(content: &RawValue, depth: usize, parts: &mut Parts) -> Result<(), ApiError> {
+/// Refuses content that would make the provider fetch something, or that has too many parts.
+fn check_content(content: &RawValue, depth: usize, parts: &mut PartCount) -> Result<(), ApiError> {
     let list = list(content, depth)?;
-    parts.take(list.len())?;
+    parts.add(list.len())?;
     for block in list {
         let block = RawBlock::parse(block)?;
         if let Some(nested) = block.content.filter(|raw| is_list(raw)) {
@@ -321,7 +323,7 @@ fn check_content(content: &RawValue, depth: usize, parts: &mut Parts) -> Result<
     Ok(())
 }
 
-/// The blocks of content, still as text; a text alone has none.
+/// The blocks of content as raw text; a text alone has none.
 fn list(content: &RawValue, depth: usize) -> Result<Vec<&RawValue>, ApiError> {
     if !is_list(content) {
         return Ok(Vec::new());
@@ -355,7 +357,7 @@ fn block(raw: RawBlock<'_>, depth: usize) -> Result<Block<'_>, ApiError> {
             content: raw.content.map(|content| blocks(content, depth - 1)).transpose()?.unwrap_or_default(),
         },
         "image" => match raw.source.map(parse_source).transpose()? {
-            Some(Source { media_type: Some(media_type), data: Some(data), .. }) => {
+            Some(BlockSource { media_type: Some(media_type), data: Some(data), .. }) => {
                 Block::Image { media_type, data }
             }
             _ => Block::Other(raw.kind),
@@ -364,7 +366,7 @@ fn block(raw: RawBlock<'_>, depth: usize) -> Result<Block<'_>, ApiError> {
     })
 }
 
-fn parse_source(raw: &RawValue) -> Result<Source<'_>, ApiError> {
+fn parse_source(raw: &RawValue) -> Result<BlockSource<'_>, ApiError> {
     serde_json::from_str(raw.get()).map_err(|error| bad("a source", &error))
 }
 

@@ -1,21 +1,22 @@
-//! A stream of chat completion chunks, told as the events of the Messages wire.
+//! Translates a stream of chat completion chunks into events of the Messages wire.
 //!
-//! Blocks of the Messages wire come one after another; chunks may interleave the arguments of parallel tool calls.
-//! So one block is open at a time. A second call's pieces open a new block when the open call's arguments are whole
-//! (what nearly every server does), and are kept until then when they are not.
+//! Blocks of the Messages wire come one after another, and chunks may interleave the arguments of parallel tool calls.
+//! So one block is open at a time. Pieces of a second call open a new block when the arguments of the open call are
+//! complete, as with nearly every server; otherwise they wait until then.
 
 use bytes::Bytes;
 use ipc_schema::refusal::quote;
+use ipc_schema::server_sent_events::EventParser;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::message_events;
 use super::openai::{ChatUsage, call_id, message_id, stop_reason, usage};
-use super::sse::{self, Event, Parser};
 
-/// What is kept of one answer until its end: tool calls, and the bytes of their arguments. A model's greatest answer is
-/// some hundred kilobytes; a server that sends more without end is broken.
+/// The most tool calls of one answer, and bytes of their arguments, that are kept until its end. The longest answers of
+/// models are some hundred kilobytes; a server that sends without end is broken.
 const CALLS_MAX: usize = 1_000;
 const ARGUMENTS_MAX_BYTES: usize = 8 * 1024 * 1024;
 
@@ -37,8 +38,7 @@ struct ChunkChoice {
     finish_reason: Option<String>,
 }
 
-/// What is new. `reasoning_content`, which some servers add, is not read: it has no signature, so it could not be
-/// sent back.
+/// `reasoning_content`, which some servers add, is not read: it has no signature, so the host could not send it back.
 #[derive(Default, Deserialize)]
 struct Delta {
     #[serde(default)]
@@ -67,7 +67,6 @@ struct FunctionDelta {
     arguments: Option<String>,
 }
 
-/// An error in the middle of a stream.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum ChunkError {
@@ -77,12 +76,12 @@ enum ChunkError {
 
 /// One tool call as it grows.
 struct Call {
-    /// How the server tells its pieces apart.
+    /// How the server tells the pieces of parallel calls apart.
     index: Option<u64>,
-    theirs: Option<String>,
+    server_id: Option<String>,
     name: String,
     arguments: String,
-    /// How much of the arguments has been passed on.
+    /// How many bytes of the arguments the box has received.
     passed: usize,
     closed: bool,
 }
@@ -92,26 +91,25 @@ struct Call {
 enum Open {
     Nothing,
     Text,
-    /// By its place in `calls`.
+    /// An index into `calls`.
     Call(usize),
 }
 
-/// Translates one stream.
 pub(super) struct Translator {
     model: String,
     sent: usize,
-    parser: Parser,
+    parser: EventParser,
     out: Vec<u8>,
     begun: bool,
     done: bool,
     open: Open,
     blocks: usize,
     calls: Vec<Call>,
-    /// The bytes of all their arguments.
-    kept: usize,
+    /// The bytes of the arguments of all calls.
+    argument_bytes: usize,
     answered: usize,
     finish_reason: Option<String>,
-    told: Option<ChatUsage>,
+    counted: Option<ChatUsage>,
 }
 
 impl Translator {
@@ -120,21 +118,21 @@ impl Translator {
         Self {
             model: model.to_owned(),
             sent,
-            parser: Parser::default(),
+            parser: EventParser::default(),
             out: Vec::new(),
             begun: false,
             done: false,
             open: Open::Nothing,
             blocks: 0,
             calls: Vec::new(),
-            kept: 0,
+            argument_bytes: 0,
             answered: 0,
             finish_reason: None,
-            told: None,
+            counted: None,
         }
     }
 
-    /// Translates what these bytes complete.
+    /// Translates the events that these bytes complete.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Bytes, ApiError> {
         let too_long = |_| ApiError::of_status(502, "an event of the stream is too long");
         for event in self.parser.feed(bytes).map_err(too_long)? {
@@ -143,8 +141,8 @@ impl Translator {
         Ok(std::mem::take(&mut self.out).into())
     }
 
-    /// Ends the message when the server has closed the stream. Without a reason to stop and without `[DONE]` there
-    /// is no end to tell: the stream was cut.
+    /// Ends the message when the server has closed the stream. Without a reason to stop and without `[DONE]` the stream
+    /// was cut, and no end is written.
     pub fn finish(&mut self) -> Result<Bytes, ApiError> {
         if let Some(event) = self.parser.finish() {
             self.event(&event)?;
@@ -157,33 +155,30 @@ impl Translator {
 
     /// Whether the counts are estimates.
     pub fn estimated(&self) -> bool {
-        self.told.is_none()
+        self.counted.is_none()
     }
 
-    fn event(&mut self, event: &Event) -> Result<(), ApiError> {
+    fn event(&mut self, event: &str) -> Result<(), ApiError> {
         if self.done {
             return Ok(());
         }
-        if event.data.trim() == "[DONE]" {
+        if event.trim() == "[DONE]" {
             if self.begun {
                 self.end();
             }
             return Ok(());
         }
-        let chunk: Chunk = serde_json::from_str(&event.data).map_err(|_| {
-            ApiError::of_status(
-                502,
-                format!("the stream holds {}, which is no chunk", quote(&event.data, 120)),
-            )
+        let chunk: Chunk = serde_json::from_str(event).map_err(|_| {
+            ApiError::of_status(502, format!("the stream holds {}, which is no chunk", quote(event, 120)))
         })?;
         if let Some(ChunkError::Object { message } | ChunkError::Text(message)) = chunk.error {
-            return Err(ApiError::of_status(502, format!("the provider told an error: {message}")));
+            return Err(ApiError::of_status(502, format!("the provider reported an error: {message}")));
         }
         self.begin();
-        self.told = chunk.usage.or(self.told.take());
+        self.counted = chunk.usage.or(self.counted.take());
         if let Some(choice) = chunk.choices.into_iter().flatten().next() {
             self.delta(choice.delta.unwrap_or_default());
-            if self.calls.len() > CALLS_MAX || self.kept > ARGUMENTS_MAX_BYTES {
+            if self.calls.len() > CALLS_MAX || self.argument_bytes > ARGUMENTS_MAX_BYTES {
                 return Err(ApiError::of_status(502, "the answer calls tools without end"));
             }
             self.finish_reason = choice.finish_reason.or(self.finish_reason.take());
@@ -199,7 +194,7 @@ impl Translator {
             "id": message_id(), "type": "message", "role": "assistant", "model": self.model, "content": [],
             "stop_reason": null, "stop_sequence": null, "usage": usage(None, self.sent, 0),
         });
-        self.say("message_start", &json!({ "type": "message_start", "message": message }));
+        self.write("message_start", &json!({ "type": "message_start", "message": message }));
     }
 
     fn delta(&mut self, delta: Delta) {
@@ -222,19 +217,19 @@ impl Translator {
         self.block_delta(&json!({ "type": "text_delta", "text": text }));
     }
 
-    /// Takes a piece of a tool call in, and passes on what may be passed.
+    /// Takes a piece of a tool call, and passes on what the box may receive now.
     fn piece(&mut self, piece: CallDelta) {
         let function = piece.function.unwrap_or_default();
-        let theirs = piece.id.filter(|id| !id.is_empty());
+        let server_id = piece.id.filter(|id| !id.is_empty());
         let name = function.name.filter(|name| !name.is_empty());
-        let at = match self.find(piece.index, theirs.as_deref(), name.is_some()) {
+        let at = match self.find(piece.index, server_id.as_deref(), name.is_some()) {
             Some(at) => at,
             None => {
                 let name = name.unwrap_or_default();
                 let arguments = String::new();
                 self.calls.push(Call {
                     index: piece.index,
-                    theirs,
+                    server_id,
                     name,
                     arguments,
                     passed: 0,
@@ -245,29 +240,29 @@ impl Translator {
         };
         let arguments = function.arguments.unwrap_or_default();
         self.answered += arguments.chars().count();
-        self.kept += arguments.len();
+        self.argument_bytes += arguments.len();
         self.calls[at].arguments.push_str(&arguments);
-        self.show(at);
+        self.pass_on(at);
     }
 
-    /// The call that a piece belongs to; `None` for a new one.
+    /// Returns the call that a piece belongs to; `None` for a new one.
     ///
-    /// By index; but servers are known that give every call the index 0, or none. There a name begins a new call
-    /// when it comes with another id, without an index, or after arguments that are whole. An id alone decides
-    /// nothing: servers are known that give one id to all calls.
-    fn find(&self, index: Option<u64>, theirs: Option<&str>, named: bool) -> Option<usize> {
+    /// The index decides. But some servers give every call the index 0, or none: there a name begins a new call when it
+    /// comes with another id, without an index, or after complete arguments. An id alone decides nothing: some servers
+    /// give one id to all calls.
+    fn find(&self, index: Option<u64>, server_id: Option<&str>, named: bool) -> Option<usize> {
         let at = match index {
             Some(_) => self.calls.iter().rposition(|call| call.index == index)?,
             None if named => return None,
             None => self.calls.len().checked_sub(1)?,
         };
-        let Call { theirs: known, arguments, .. } = &self.calls[at];
-        let other_id = theirs.is_some() && known.is_some() && theirs != known.as_deref();
+        let Call { server_id: known, arguments, .. } = &self.calls[at];
+        let other_id = server_id.is_some() && known.is_some() && server_id != known.as_deref();
         (!named || !(other_id || is_whole(arguments))).then_some(at)
     }
 
-    /// Passes on what is new of call `at`, if its block is open or can be opened.
-    fn show(&mut self, at: usize) {
+    /// Passes on the new bytes of call `at`, if its block is open or can be opened.
+    fn pass_on(&mut self, at: usize) {
         if self.open != Open::Call(at) {
             let blocked = matches!(self.open, Open::Call(other) if !is_whole(&self.calls[other].arguments));
             if blocked || self.calls[at].closed {
@@ -289,12 +284,12 @@ impl Translator {
 
     fn start(&mut self, block: &Value) {
         let start = json!({ "type": "content_block_start", "index": self.blocks, "content_block": block });
-        self.say("content_block_start", &start);
+        self.write("content_block_start", &start);
     }
 
     fn block_delta(&mut self, delta: &Value) {
         let delta = json!({ "type": "content_block_delta", "index": self.blocks, "delta": delta });
-        self.say("content_block_delta", &delta);
+        self.write("content_block_delta", &delta);
     }
 
     /// Closes the open block, if there is one.
@@ -304,33 +299,32 @@ impl Translator {
             Open::Call(at) => self.calls[at].closed = true,
             Open::Text => {}
         }
-        self.say("content_block_stop", &json!({ "type": "content_block_stop", "index": self.blocks }));
+        self.write("content_block_stop", &json!({ "type": "content_block_stop", "index": self.blocks }));
         self.blocks += 1;
     }
 
     fn end(&mut self) {
         self.done = true;
         self.close();
-        // The calls that were kept while another one's arguments came in.
+        // The calls that waited for the arguments of another one.
         for at in 0..self.calls.len() {
             if !self.calls[at].closed {
-                self.show(at);
+                self.pass_on(at);
                 self.close();
             }
         }
         let reason = stop_reason(self.finish_reason.as_deref(), !self.calls.is_empty());
-        let usage = usage(self.told.as_ref(), self.sent, self.answered);
+        let usage = usage(self.counted.as_ref(), self.sent, self.answered);
         let end = json!({ "stop_reason": reason, "stop_sequence": null });
-        self.say("message_delta", &json!({ "type": "message_delta", "delta": end, "usage": usage }));
-        self.say("message_stop", &json!({ "type": "message_stop" }));
+        self.write("message_delta", &json!({ "type": "message_delta", "delta": end, "usage": usage }));
+        self.write("message_stop", &json!({ "type": "message_stop" }));
     }
 
-    fn say(&mut self, name: &str, data: &Value) {
-        self.out.extend(sse::event(name, data));
+    fn write(&mut self, name: &str, data: &Value) {
+        self.out.extend(message_events::event(name, data));
     }
 }
 
-/// Whether these arguments are all there.
 fn is_whole(arguments: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(arguments).is_ok()
 }

@@ -1,7 +1,7 @@
-//! OpenAI-compatible providers: requests translated, and answers that are not streamed.
+//! OpenAI-compatible providers: translates requests, and answers that are not streamed.
 //!
 //! The wire is chat completions (<https://platform.openai.com/docs/api-reference/chat>), which many servers speak in
-//! dialects: what is read here is read leniently, what is written stays within what all of them take.
+//! dialects. So this module reads leniently, and writes only what all of them accept.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::error::ApiError;
 use super::provider::ProviderSettings;
 use super::request::{Block, Entry, ModelRequest, Role, Tool, plain_text};
-use super::usage::estimate;
+use super::token_meter::estimate;
 
 #[derive(Serialize)]
 struct ChatRequest<'a> {
@@ -61,9 +61,8 @@ enum ChatMessage<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum UserContent {
-    /// The form that every server takes.
+    /// Every server accepts this form.
     Text(String),
-    /// For pictures.
     Parts(Vec<Value>),
 }
 
@@ -91,7 +90,7 @@ struct ToolChoice {
     disable_parallel_tool_use: bool,
 }
 
-/// The body for a provider.
+/// Writes the body for a provider.
 pub(super) fn body(
     request: &ModelRequest<'_>,
     settings: &ProviderSettings,
@@ -122,7 +121,7 @@ pub(super) fn body(
     Ok(written)
 }
 
-/// A tool as this wire has it. Its schema passes as it is written: as a tree it would take a hundred times its bytes.
+/// A tool in this wire. Its schema passes as raw text: as a tree it would take a hundred times its bytes.
 #[derive(Serialize)]
 struct ChatTool<'a> {
     #[serde(rename = "type")]
@@ -140,7 +139,7 @@ struct ToolFunction<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Parameters<'a> {
-    Told(&'a RawValue),
+    Given(&'a RawValue),
     Any { r#type: &'static str, properties: Empty },
 }
 
@@ -149,7 +148,7 @@ struct Empty {}
 
 fn function(tool: Tool<'_>) -> ChatTool<'_> {
     let parameters = match tool.input_schema {
-        Some(schema) => Parameters::Told(schema),
+        Some(schema) => Parameters::Given(schema),
         None => Parameters::Any { r#type: "object", properties: Empty {} },
     };
     let description = tool.description.unwrap_or_default();
@@ -184,7 +183,7 @@ fn messages<'a>(
     Ok(messages)
 }
 
-/// What the model said. Its thoughts are left out: they are signed for a model that is not this one.
+/// An entry of the model. Its thoughts are left out: they are signed for another model.
 fn assistant(entry: Entry<'_>) -> ChatMessage<'_> {
     let text = plain_text(&entry.blocks);
     let calls = entry.blocks.into_iter().filter_map(|block| match block {
@@ -194,17 +193,17 @@ fn assistant(entry: Entry<'_>) -> ChatMessage<'_> {
         _ => None,
     });
     let tool_calls: Vec<_> = calls.collect();
-    // An entry of thoughts alone still has its place between two of the user's; `null` needs a tool call beside it.
+    // An entry of thoughts alone still separates two entries of the user; `null` is valid only beside a tool call.
     let content = Some(text).filter(|text| !text.is_empty() || tool_calls.is_empty());
     ChatMessage::Assistant { content, tool_calls }
 }
 
-/// What people and tools said. Results come first: they must follow the calls at once.
+/// An entry of people and tools. Tool results come first: the wire wants them right after the calls.
 fn user<'a>(entry: Entry<'a>, settings: &ProviderSettings, messages: &mut Vec<ChatMessage<'a>>) {
     let mut parts = Vec::new();
     for block in entry.blocks {
         if let Block::ToolResult { id, is_error, content } = block {
-            // A tool's message takes text only, so its pictures move to the user's.
+            // A tool's message holds text only, so its pictures move to the user's message.
             let text = plain_text(&content);
             let mark = if is_error { "Error: " } else { "" };
             messages.push(ChatMessage::Tool { tool_call_id: id, content: format!("{mark}{text}") });
@@ -243,7 +242,7 @@ fn part(block: &Block<'_>, settings: &ProviderSettings) -> Option<Value> {
     }
 }
 
-/// Token counts as this wire tells them.
+/// Token counts in this wire.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct ChatUsage {
     #[serde(default)]
@@ -260,22 +259,23 @@ struct PromptDetails {
     cached_tokens: Option<u64>,
 }
 
-/// The counts in the Messages wire's division, told or estimated from characters.
-pub(super) fn usage(told: Option<&ChatUsage>, sent: usize, answered: usize) -> Value {
-    let Some(told) = told else {
+/// Returns the counts as the Messages wire divides them, or estimates from characters.
+pub(super) fn usage(counted: Option<&ChatUsage>, sent: usize, answered: usize) -> Value {
+    let Some(counted) = counted else {
         return json!({ "input_tokens": estimate(sent), "output_tokens": estimate(answered) });
     };
-    let cached = told.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or(0);
+    let cached =
+        counted.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or(0);
     json!({
-        "input_tokens": told.prompt_tokens.saturating_sub(cached),
-        "output_tokens": told.completion_tokens,
+        "input_tokens": counted.prompt_tokens.saturating_sub(cached),
+        "output_tokens": counted.completion_tokens,
         "cache_read_input_tokens": cached,
     })
 }
 
-/// The reason for which the model stopped. Some servers say `stop` after tool calls.
-pub(super) fn stop_reason(told: Option<&str>, calls: bool) -> &'static str {
-    match told {
+/// Translates the reason to stop. Some servers say `stop` after tool calls.
+pub(super) fn stop_reason(finish_reason: Option<&str>, calls: bool) -> &'static str {
+    match finish_reason {
         Some("length") => "max_tokens",
         Some("content_filter") => "refusal",
         _ if calls => "tool_use",
@@ -283,13 +283,12 @@ pub(super) fn stop_reason(told: Option<&str>, calls: bool) -> &'static str {
     }
 }
 
-/// An id for a tool call. The provider's are replaced, since some servers number them anew with every answer, and
-/// the transcript needs them unique. 37 characters: OpenAI takes 40.
+/// Makes an id for a tool call. It replaces the provider's, because some servers start to count anew with every answer
+/// and the transcript needs unique ids. It has 37 characters: OpenAI accepts 40.
 pub(super) fn call_id() -> String {
     format!("call_{}", Uuid::now_v7().simple())
 }
 
-/// An id for a message.
 pub(super) fn message_id() -> String {
     format!("msg_{}", Uuid::now_v7().simple())
 }
@@ -330,7 +329,7 @@ struct CompletionFunction {
     arguments: String,
 }
 
-/// A whole completion as a message of the Messages wire, and whether its counts are estimates.
+/// Translates a completion into a message of the Messages wire. Also returns whether its counts are estimates.
 pub(super) fn message(body: &[u8], model: &str, sent: usize) -> Result<(Value, bool), serde_json::Error> {
     let completion: Completion = serde_json::from_slice(body)?;
     let Some(choice) = completion.choices.into_iter().next() else {
@@ -360,7 +359,7 @@ pub(super) fn message(body: &[u8], model: &str, sent: usize) -> Result<(Value, b
     ))
 }
 
-/// A call's arguments. What is no JSON object is shown to the tool as it is, so that it can say what it misses.
+/// The arguments of a call. The tool receives arguments that are no JSON object as a text, and reports what it misses.
 fn input(arguments: &str) -> Value {
     match serde_json::from_str(arguments) {
         Ok(Value::Object(object)) => Value::Object(object),
@@ -372,10 +371,10 @@ fn input(arguments: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::ProviderKind;
+    use crate::domain::ProviderKind;
 
     fn translated(request: &Value, change: impl FnOnce(&mut ProviderSettings)) -> Value {
-        let mut settings = ProviderSettings::new("p", ProviderKind::OpenAi);
+        let mut settings = ProviderSettings::new("p", ProviderKind::Openai);
         change(&mut settings);
         let text = request.to_string();
         let request = ModelRequest::parse(text.as_bytes()).unwrap();

@@ -1,0 +1,96 @@
+//! `[channels.telegram]`, and how the channel follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{NAME, Telegram, room_of};
+use crate::channels::{BuildError, Channel, ChannelSettings, Surroundings};
+use crate::domain::outbound::Delivery;
+use crate::domain::settings::settings;
+use crate::domain::{ChannelName, ChatId, ChatKind, SecretSource};
+use crate::policy::rate_limit::{Limit, Limits};
+
+settings! {
+    /// Telegram. It is on when a token is found.
+    TelegramSettings {
+        /// `false` keeps it off even where a token is found.
+        enabled: bool = true;
+        /// A file of mode 0600 that holds the token; `TELEGRAM_BOT_TOKEN` is used where this is not set.
+        #[schemars(example = &"secrets/telegram")]
+        token_file: Option<String> = None;
+        /// The Bot API's address.
+        base_url: String = "https://api.telegram.org".into();
+        /// What the host does with a part that may or may not have arrived: "resend" (never lost, seldom doubled),
+        /// "edit" (a placeholder comes first, then its text; text is never doubled) or "hold" (the host asks the chat).
+        delivery: Delivery = Delivery::default();
+        // https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
+        /// How many calls in one chat may follow each other at once; on average it is one a second.
+        chat_burst: u32 = 3;
+        /// How many calls a minute one room gets, all of its topics together.
+        room_per_minute: u32 = 20;
+        /// How many calls a second all chats get together.
+        bot_per_second: u32 = 30;
+    }
+}
+
+impl TelegramSettings {
+    /// How fast Telegram is called.
+    fn pace(&self) -> Limits {
+        let limit =
+            |calls: u32, seconds| Some(Limit { calls: calls.max(1), within: Duration::from_secs(seconds) });
+        Limits {
+            chat: limit(self.chat_burst, self.chat_burst.max(1).into()),
+            room: limit(self.room_per_minute, 60),
+            all: limit(self.bot_per_second, 1),
+        }
+    }
+}
+
+impl ChannelSettings for TelegramSettings {
+    fn name(&self) -> ChannelName {
+        NAME
+    }
+
+    fn kind_of(&self, chat: &ChatId) -> ChatKind {
+        if room_of(chat).is_some() { ChatKind::Room } else { ChatKind::Direct }
+    }
+
+    fn secret(&self) -> Option<SecretSource<'_>> {
+        let source = SecretSource { file: self.token_file.as_deref(), variable: "TELEGRAM_BOT_TOKEN" };
+        self.enabled.then_some(source)
+    }
+
+    fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    fn build(&self, host: &Surroundings<'_>) -> Result<Option<Arc<dyn Channel>>, BuildError> {
+        let Some(token) = host.secret else { return Ok(None) };
+        let base_url = self.base_url.trim_end_matches('/').to_owned();
+        match Telegram::new(token.clone(), base_url, self.pace()) {
+            Ok(channel) => Ok(Some(Arc::new(channel))),
+            Err(why) => Err(BuildError { code: "telegram.start", what: NAME.to_string(), why }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn telegram_is_called_no_faster_than_it_documents() {
+        let pace = TelegramSettings::default().pace();
+        let limit = |calls, seconds| Some(Limit { calls, within: Duration::from_secs(seconds) });
+        assert_eq!((pace.chat, pace.room, pace.all), (limit(3, 3), limit(20, 60), limit(30, 1)));
+        let none = TelegramSettings { room_per_minute: 0, ..TelegramSettings::default() };
+        assert_eq!(none.pace().room, limit(1, 60), "a limit of none would silence every room");
+    }
+
+    #[test]
+    fn a_negative_id_is_a_room() {
+        let kind = |chat: &str| TelegramSettings::default().kind_of(&chat.parse().unwrap());
+        assert_eq!(kind("telegram:-100123/42"), ChatKind::Room);
+        assert_eq!(kind("telegram:5"), ChatKind::Direct);
+    }
+}

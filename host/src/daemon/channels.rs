@@ -1,0 +1,61 @@
+//! Builds the channels that are on, and admits the chats that the settings name. `daemon` calls it at start; it names
+//! no platform.
+
+use std::sync::Arc;
+
+use super::StartError;
+use super::state::shown_letters;
+use crate::channels::{Channels, LettersFolder, Surroundings};
+use crate::clock::Clock;
+use crate::config::Install;
+use crate::domain::{ChatKind, GroupName};
+use crate::services::Services;
+use crate::store::Admission;
+
+/// The channels of an install that are on.
+pub(super) fn build(install: &Install, clock: Clock) -> Result<Channels, StartError> {
+    let root = install.root.clone();
+    let letters: LettersFolder = Arc::new(move |run| shown_letters(&root, run));
+    let socket_dir = install.root.host_socket_dir();
+    let mut channels = Channels::default();
+    for settings in install.file.channels.all() {
+        let host = Surroundings {
+            secret: install.channel_secrets.get(&settings.name()),
+            clock,
+            socket_dir: &socket_dir,
+            letters: Arc::clone(&letters),
+        };
+        let built = settings.build(&host).map_err(|e| StartError::machine(e.code, e.what, e.why))?;
+        built.into_iter().for_each(|channel| channels.add(channel));
+    }
+    Ok(channels)
+}
+
+/// Admits the chats that groups have by themselves, and those that files name.
+pub(super) async fn admit_configured(services: &Services) -> Result<(), StartError> {
+    let (install, now) = (&services.install, services.clock.wall());
+    let known = services.store.chats().await?;
+    let others = install.group_names().into_iter().filter(|group| !group.is_main());
+    let mut wanted = Vec::new();
+    for group in std::iter::once(GroupName::main()).chain(others) {
+        for channel in services.channels.all() {
+            let chat = channel.chat_of_group(&group);
+            wanted.extend(chat.map(|chat| (chat, group.clone(), ChatKind::Direct, channel.name().as_str())));
+        }
+    }
+    for (chat, group) in install.chats() {
+        // A chat of a channel that this build does not have: `config check` and the group's runs say so.
+        let Some(channel) = install.file.channels.named(chat.channel()) else { continue };
+        let kind = channel.kind_of(&chat);
+        wanted.push((chat, group, kind, ""));
+    }
+    for (chat, group, kind, title) in wanted {
+        if known.iter().any(|(c, g, _)| *c == chat && *g == group) {
+            continue;
+        }
+        services.store.group(&group, now).await?;
+        let (title, by) = (title.to_owned(), "group.toml".to_owned());
+        services.store.admit_chat(Admission { chat, group, kind, title, by, now }).await?;
+    }
+    Ok(())
+}

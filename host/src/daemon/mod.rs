@@ -1,0 +1,224 @@
+//! Builds the host, recovers what an earlier one left, spawns the workers, waits, and drains. `lazaret up` calls it.
+//! Set-up helpers have files of their own.
+
+mod channels;
+mod panics;
+mod parts;
+mod start_error;
+mod state;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Install, Root};
+use crate::delivery;
+use crate::dispatch::{Settings, Unfinished};
+use crate::images::{self, Images};
+use crate::intake::{self, News};
+use crate::mailbox::Mailbox;
+use crate::maintenance;
+use crate::policy::retry::STORE_AGAIN;
+use crate::run;
+use crate::services::{IntakeGate, OutboxSignal, Probes, Runner, Services};
+use crate::store::Store;
+use crate::supervisor::{self, Signal, Supervisor, Wires};
+use crate::workers::Workers;
+use channels::admit_configured;
+pub use parts::{engine, images_of, runner_binary};
+pub use start_error::StartError;
+pub use state::{hold, identity};
+
+/// What is still to be said when the boxes are gone is sent within this time; the rest is sent by the next host.
+const LAST_REPLIES: Duration = Duration::from_secs(10);
+/// A host that cannot go on closes its database within this time.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// A host that runs.
+pub struct Host {
+    /// Everything the rooms share.
+    pub services: Arc<Services>,
+    wires: Wires,
+    work: JoinSet<()>,
+    replies: JoinSet<()>,
+    polling: CancellationToken,
+    delivering: CancellationToken,
+    _lock: File,
+}
+
+impl Host {
+    /// Builds, recovers, announces and spawns.
+    ///
+    /// # Errors
+    /// The first thing that is missing, before anything is sent or received.
+    pub async fn start(root: Root, env: &BTreeMap<String, String>) -> Result<Self, StartError> {
+        state::prepare(&root)?;
+        let lock = state::take_lock(&root.lock())?;
+        let services = build(root, env)?;
+        admit_configured(&services).await?;
+        let recovered = supervisor::recover(&services).await?;
+        failpoint!("daemon.recover.sending");
+        delivery::recover(&services).await?;
+        let host = &services.install.file.host;
+        let settings = Settings { working: host.working_runs, boxes: host.live_boxes, drain: host.drain.0 };
+        let (mut supervisor, wires) = Supervisor::new(Arc::clone(&services), settings);
+        supervisor.take_over(recovered);
+        images::sweep(&services.install.root);
+        failpoint!("daemon.recover.commands");
+        for command in supervisor::unfinished(&services).await? {
+            let _ = wires.news.send(command);
+        }
+        let mut host = Self {
+            services,
+            wires,
+            work: JoinSet::new(),
+            replies: JoinSet::new(),
+            polling: CancellationToken::new(),
+            delivering: CancellationToken::new(),
+            _lock: lock,
+        };
+        host.spawn(supervisor);
+        Ok(host)
+    }
+
+    fn spawn(&mut self, supervisor: Supervisor) {
+        let services = &self.services;
+        let workers = &services.workers;
+        self.work.spawn(supervisor.run());
+        let shared = || Arc::clone(services);
+        let (counting, storing, reaping) = (shared(), shared(), shared());
+        drop(workers.keep("the count of panics", move || panics::count(Arc::clone(&counting))));
+        drop(workers.keep("the watch on the store", move || panics::watch_store(Arc::clone(&storing))));
+        drop(workers.keep("the hourly reaper", move || run::keep_reaping(Arc::clone(&reaping))));
+        // Before the first poll: a host that starts on a full disk reads nothing.
+        maintenance::spawn(services, &self.polling);
+        for channel in services.channels.all() {
+            let (own, to, stop) = (shared(), Arc::clone(channel), self.delivering.clone());
+            let name = format!("delivery on {}", channel.name());
+            let deliver = move || delivery::deliver(Arc::clone(&own), Arc::clone(&to), stop.clone());
+            let own = workers.clone();
+            self.replies.spawn(async move { own.kept(&name, deliver).await });
+            let (own, from, stop) = (shared(), Arc::clone(channel), self.polling.clone());
+            let (news, mut again) = (self.wires.news.clone(), false);
+            let poll = move || {
+                let missed = std::mem::replace(&mut again, true).then(|| (Arc::clone(&own), news.clone()));
+                let poll = intake::poll(Arc::clone(&own), Arc::clone(&from), news.clone(), stop.clone());
+                async move {
+                    if let Some((services, news)) = missed {
+                        announce_again(&services, &news).await;
+                    }
+                    poll.await;
+                }
+            };
+            drop(workers.keep(format!("the poll of {}", channel.name()), poll));
+        }
+    }
+
+    /// Returns when the host cannot go on: the supervisor has ended although nobody told it to, or too many workers
+    /// panicked. Boxes stay as they are, and the next host adopts them.
+    pub async fn collapsed(&mut self) {
+        let workers = self.services.workers.clone();
+        tokio::select! {
+            ended = self.work.join_next() => {
+                if ended.is_some_and(|ended| ended.is_err_and(|e| e.is_panic())) {
+                    workers.note("the supervisor");
+                }
+                tracing::error!(code = "host.collapsed", "the supervisor has ended; start the host again");
+            }
+            () = workers.too_many() => {}
+        }
+        let store = &self.services.store;
+        let last = async {
+            panics::count_now(&self.services).await;
+            store.close().await;
+        };
+        // A store that does not answer must not hold a host that ends.
+        let _ = tokio::time::timeout(LAST_WORDS, last).await;
+    }
+
+    /// Returns when the database is found damaged: what is stored from then on may be lost, so the host ends.
+    pub fn damaged(&self) -> impl Future<Output = ()> + use<> {
+        let mut trouble = self.services.store.faults();
+        async move {
+            // A store that is gone cannot be found damaged any more.
+            if trouble.wait_for(|t| t.damaged.is_some()).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Stops polling and lets turns finish.
+    pub fn drain(&self, unfinished: Unfinished) {
+        self.polling.cancel();
+        let _ = self.wires.signals.send(Signal::Drain(unfinished));
+    }
+
+    /// Ends every box now, when it is called: for the second signal.
+    pub fn ender(&self) -> impl Fn() + use<> {
+        let signals = self.wires.signals.clone();
+        move || {
+            let _ = signals.send(Signal::EndNow);
+        }
+    }
+
+    /// Waits until every box is gone or left to the next host, and what was to be said is sent.
+    pub async fn drained(mut self) {
+        self.work.join_next().await;
+        self.delivering.cancel();
+        let sent = async { while self.replies.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_REPLIES, sent).await.is_err() {
+            tracing::warn!(code = "delivery.left", "some replies wait for the next start");
+        }
+        self.services.store.close().await;
+    }
+}
+
+/// Announces what the store holds for the supervisor. A poll that panicked may have stored messages and not announced
+/// them, and the platform does not hand them over again. What was announced already does no harm a second time.
+async fn announce_again(services: &Arc<Services>, news: &UnboundedSender<News>) {
+    loop {
+        match supervisor::unannounced(services).await {
+            Ok(missed) => return missed.into_iter().for_each(|missed| drop(news.send(missed))),
+            Err(e) => tracing::error!(code = e.code(), "stored messages wait for the store: {e}"),
+        }
+        tokio::time::sleep(STORE_AGAIN).await;
+    }
+}
+
+/// Everything that the workers share.
+fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, StartError> {
+    let clock = Clock::new();
+    let install = Arc::new(Install::load(root.clone(), env)?);
+    let store = Store::open(&root.database())?;
+    let gid = state::shared_gid(&root.state())?;
+    let channels = channels::build(&install, clock)?;
+    let engine = engine(&install, env);
+    let runner = Runner::install(&runner_binary(env)?, &root.runners())
+        .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
+    let id = state::install_id(&root.state().join("install"))?;
+    let context = parts::check_context(&root, &id, gid, &runner);
+    let mailbox = Mailbox::new(gid).map_err(|e| StartError::machine(e.code(), "letters", e))?;
+    Ok(Arc::new(Services {
+        images: Images::new(engine.clone(), store.clone(), clock, context),
+        engine,
+        mailbox: mailbox.with_limits(),
+        gateway: parts::gateway(&install)?,
+        runner,
+        id,
+        bell: OutboxSignal::default(),
+        gate: IntakeGate::default(),
+        probes: Probes::default(),
+        workers: Workers::default(),
+        store,
+        clock,
+        install,
+        channels,
+        gid,
+    }))
+}

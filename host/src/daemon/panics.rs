@@ -1,0 +1,44 @@
+//! Carries panics between the store and the supervised set: the store counts them for `lazaret status`, and a panic of
+//! the store's own thread counts as one of a worker.
+
+use std::sync::Arc;
+
+use crate::policy::retry::STORE_AGAIN;
+use crate::services::Services;
+
+/// The counter that `lazaret status` shows.
+const COUNTER: &str = "worker_panics";
+
+/// Counts panics as they come.
+pub(super) async fn count(services: Arc<Services>) {
+    loop {
+        count_now(&services).await;
+        services.workers.noted().await;
+    }
+}
+
+/// Counts the panics that are not counted yet, and waits for a store that cannot take them.
+pub(super) async fn count_now(services: &Services) {
+    loop {
+        let panics = services.workers.take_uncounted();
+        if panics == 0 {
+            return;
+        }
+        let Err(e) = services.store.count(COUNTER, panics).await else { continue };
+        tracing::warn!(code = e.code(), "{panics} panics are not counted yet: {e}");
+        services.workers.give_back(panics);
+        tokio::time::sleep(STORE_AGAIN).await;
+    }
+}
+
+/// Notes the panics of the store's thread, which goes on after each of them.
+pub(super) async fn watch_store(services: Arc<Services>) {
+    let mut trouble = services.store.faults();
+    let mut known = 0;
+    // The store is in `services`: its reports do not end before this.
+    while trouble.wait_for(|trouble| trouble.panics > known).await.is_ok() {
+        known += 1;
+        services.workers.note("the store");
+        services.workers.rest("the store").await;
+    }
+}

@@ -1,0 +1,67 @@
+//! The parts of a host that the settings and the environment describe: engine, images, gateway, runner. Commands that
+//! work beside a host use them too.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::StartError;
+use super::state::{install_id, known_gid};
+use crate::clock::Clock;
+use crate::config::{Install, Root};
+use crate::gateway::Gateway;
+use crate::images::{CheckContext, Images};
+use crate::sandbox::Engine;
+use crate::services::Runner;
+use crate::store::Store;
+
+/// The engine: the setting, or `DOCKER_HOST` where the setting is the default.
+pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Engine {
+    let configured = &install.file.engine.socket;
+    let by_default = *configured == crate::config::schema::EngineFile::default().socket;
+    let socket =
+        env.get("DOCKER_HOST").filter(|host| by_default && host.starts_with("unix://")).unwrap_or(configured);
+    Engine::new(socket)
+}
+
+pub(super) fn check_context(root: &Root, id: &str, gid: u32, runner: &Runner) -> CheckContext {
+    CheckContext {
+        root: root.clone(),
+        install: id.to_owned(),
+        gid,
+        runner: runner.digest.clone(),
+        runner_dir: runner.dir.clone(),
+    }
+}
+
+/// What a command needs to check images and pin them, beside a host that may be running.
+///
+/// # Errors
+/// When there is no runner, or the install was never started.
+pub fn images_of(
+    install: &Install,
+    env: &BTreeMap<String, String>,
+    store: Store,
+) -> Result<Images, StartError> {
+    let root = &install.root;
+    let gid = known_gid(root)?;
+    let runner = Runner::install(&runner_binary(env)?, &root.runners())
+        .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
+    let id = install_id(&root.state().join("install"))?;
+    let context = check_context(root, &id, gid, &runner);
+    Ok(Images::new(engine(install, env), store, Clock::new(), context))
+}
+
+pub(super) fn gateway(install: &Install) -> Result<Arc<Gateway>, StartError> {
+    let settings = crate::gateway::settings_of(install);
+    Gateway::new(settings).map(Arc::new).map_err(|e| StartError::machine(e.code(), "the gateway", e))
+}
+
+/// The runner lies beside the host's binary, unless `LAZARET_RUNNER` names another.
+pub fn runner_binary(env: &BTreeMap<String, String>) -> Result<PathBuf, StartError> {
+    if let Some(path) = env.get("LAZARET_RUNNER") {
+        return Ok(PathBuf::from(path));
+    }
+    let here = std::env::current_exe().map_err(|e| StartError::machine("runner.missing", "the runner", e))?;
+    Ok(here.with_file_name(ipc_schema::directory_layout::RUNNER))
+}

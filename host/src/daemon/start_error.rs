@@ -1,0 +1,51 @@
+//! Why the host did not start.
+
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+use crate::store::StoreError;
+
+/// Why the host did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another host runs on this state.
+    #[error("another lazaret runs on {path}{}; end it first, or choose another LAZARET_ROOT", holder.map(|p| format!(" (pid {p})")).unwrap_or_default())]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// Who holds it, where the system tells.
+        holder: Option<u32>,
+    },
+    /// Something of the machine.
+    #[error("{what}: {why}")]
+    Machine {
+        /// What was tried.
+        what: String,
+        /// What the system said, and what to do.
+        why: String,
+        /// The error code.
+        code: &'static str,
+    },
+}
+
+impl StartError {
+    pub(super) fn machine(code: &'static str, what: impl Into<String>, why: impl ToString) -> Self {
+        Self::Machine { what: what.into(), why: why.to_string(), code }
+    }
+
+    /// The error code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(e) => e.code(),
+            Self::Store(e) => e.code(),
+            Self::Locked { .. } => "host.locked",
+            Self::Machine { code, .. } => code,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The state directory: its folders, its lock, the group that host and boxes share, and the install's id.
+
+#![allow(clippy::disallowed_methods, reason = "the state folder itself, and what the machine says of it")]
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::StartError;
+use crate::config::{Root, first};
+use crate::disk;
+use crate::domain::RunId;
+use crate::store::BALLAST;
+
+/// The gid of the group that host and boxes share, where root starts without a group `lazaret`.
+const FALLBACK_GID: u32 = 20_000;
+/// With less than this, in bytes, a start would fail somewhere on its way.
+const LITTLE: u64 = 4 << 20;
+
+/// Makes what every install has. Nothing that the host makes from here on is for other users of the machine.
+pub(super) fn prepare(root: &Root) -> Result<(), StartError> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+    let failed = |path: &Path, e: io::Error| StartError::machine("state.dir", path.display().to_string(), e);
+    make_room(root)?;
+    first::lay_out(root).map_err(|e| failed(root.path(), e))?;
+    let state = root.state();
+    fs::create_dir_all(&state).map_err(|e| failed(&state, e))?;
+    let private = root.host_socket_dir();
+    fs::create_dir_all(&private).map_err(|e| failed(&private, e))?;
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).map_err(|e| failed(&private, e))
+}
+
+/// A disk that may not be written is told before anything fails on it; one that is full gets its ballast back, which is
+/// room enough to start in and to say so.
+fn make_room(root: &Root) -> Result<(), StartError> {
+    let state = root.state();
+    let there = [state.as_path(), root.path()].into_iter().find(|path| path.exists());
+    let Some(Ok(room)) = there.map(disk::room) else { return Ok(()) };
+    if room.read_only {
+        let why =
+            "lies on a disk that is mounted read-only; make it writable, or choose another LAZARET_ROOT";
+        return Err(StartError::machine("disk.read_only", root.path().display().to_string(), why));
+    }
+    let ballast = state.join(BALLAST);
+    if room.free < LITTLE && ballast.exists() {
+        tracing::warn!(code = "disk.full", "the disk is full: the ballast is given back");
+        disk::remove(&ballast)
+            .map_err(|e| StartError::machine("disk.full", ballast.display().to_string(), e))?;
+    }
+    Ok(())
+}
+
+/// The lock that makes this the only host of its state; the kernel lets it go with the process.
+pub(super) fn take_lock(path: &Path) -> Result<File, StartError> {
+    let failed = |e: io::Error| StartError::machine("host.lock", path.display().to_string(), e);
+    let mut file =
+        File::options().create(true).truncate(false).write(true).read(true).open(path).map_err(failed)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(StartError::Locked { path: path.to_owned(), holder: holder_of(&file) });
+    }
+    file.set_len(0).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}
+
+/// Who holds the lock: the kernel's word (proc_locks(5)), because what the file says is the last host's until this one
+/// has written into it. Where the kernel shows nothing, such as in another pid namespace, nobody is named.
+fn holder_of(file: &File) -> Option<u32> {
+    let about = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(about.dev()), rustix::fs::minor(about.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", about.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let ours = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&place.as_str());
+        ours.then(|| fields.get(4)?.parse().ok()).flatten()
+    })
+}
+
+/// Holds the lock of an install's state, for a command that must not meet a host. Makes the directory where there is
+/// none.
+///
+/// # Errors
+/// A host that runs; what the filesystem said.
+pub fn hold(root: &Root) -> Result<File, StartError> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+    let state = root.state();
+    fs::create_dir_all(&state)
+        .map_err(|e| StartError::machine("state.dir", state.display().to_string(), e))?;
+    take_lock(&root.lock())
+}
+
+/// An install's id, and the group that its host shares with boxes, for a command that stands beside the host.
+///
+/// # Errors
+/// What the filesystem said.
+pub fn identity(root: &Root) -> Result<(String, u32), StartError> {
+    Ok((install_id(&root.state().join("install"))?, shared_gid(&root.state())?))
+}
+
+/// The group that host and boxes share. Root makes it `lazaret`'s (or a number of its own where there is none); a host
+/// that is not root can only use the one that its state directory has.
+pub(super) fn shared_gid(state: &Path) -> Result<u32, StartError> {
+    let failed = |e: io::Error| StartError::machine("state.gid", state.display().to_string(), e);
+    let now = fs::metadata(state).map_err(failed)?;
+    if !rustix::process::geteuid().is_root() {
+        if now.gid() == 0 {
+            let why = "belongs to the group root, which boxes must not have; `chgrp` it to a group of yours";
+            return Err(StartError::machine("state.gid", state.display().to_string(), why));
+        }
+        return Ok(now.gid());
+    }
+    let gid = group_named("lazaret").unwrap_or(FALLBACK_GID);
+    std::os::unix::fs::chown(state, None, Some(gid)).map_err(failed)?;
+    fs::set_permissions(state, fs::Permissions::from_mode(0o2770)).map_err(failed)?;
+    Ok(gid)
+}
+
+fn group_named(name: &str) -> Option<u32> {
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+pub(super) fn install_id(path: &Path) -> Result<String, StartError> {
+    let failed = |e: io::Error| StartError::machine("state.install", path.display().to_string(), e);
+    match fs::read_to_string(path) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
+        _ => {
+            let id = uuid::Uuid::now_v7().to_string();
+            fs::write(path, format!("{id}\n")).map_err(failed)?;
+            Ok(id)
+        }
+    }
+}
+
+/// The group that host and boxes share, as an earlier start has set it.
+pub(super) fn known_gid(root: &Root) -> Result<u32, StartError> {
+    let state = root.state();
+    let known = fs::metadata(&state);
+    known
+        .map(|about| about.gid())
+        .map_err(|e| StartError::machine("state.gid", state.display().to_string(), e))
+}
+
+/// Where the copies of a run's letters are kept, for people.
+pub(super) fn shown_letters(root: &Root, run: &RunId) -> String {
+    let letters = root.state().join("letters");
+    let groups = fs::read_dir(&letters).into_iter().flatten().flatten();
+    let dir = groups.map(|g| g.path().join(run.as_str())).find(|d| d.exists()).unwrap_or(letters);
+    crate::config::shown_path(&dir)
+}

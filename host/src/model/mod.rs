@@ -1,0 +1,45 @@
+//! The model providers: writes a request for one, sends it, and reads the answer.
+//!
+//! `gateway` calls this room for every attempt at a model call. A request comes in the Anthropic Messages wire, and
+//! every answer leaves in it, whatever the provider speaks. The room adds the provider's key and hides it in what comes
+//! back.
+//!
+//! It forwards no header of a box but the checked version of the wire, follows no redirect, and lets no request make a
+//! provider fetch anything. It knows no socket and no run: who may call, and how often, is the gateway's to decide.
+//!
+//! | file | what |
+//! |---|---|
+//! | `request` | parses and checks a request from a box: hostile bytes |
+//! | `attempt` | sends one request to one provider and reads its answer |
+//! | `retry_policy` | decides whether a failed attempt is repeated |
+//! | `provider` | settings, addresses, keys and HTTP clients |
+//! | `anthropic`, `openai`, `openai_stream`, `scripted_model` | one wire each |
+//! | `message_events` | writes server-sent events of the Messages wire |
+//! | `token_meter`, `price` | count tokens, and what they cost |
+//! | `redact` | hides keys in streamed bytes |
+//! | `error` | errors in the shape that the Messages wire gives them |
+
+pub mod anthropic;
+pub mod attempt;
+#[cfg(test)]
+pub mod chat_chunks;
+mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_targets;
+pub mod message_events;
+mod openai;
+mod openai_stream;
+pub mod price;
+mod provider;
+mod redact;
+mod request;
+pub mod retry_policy;
+pub mod scripted_model;
+mod token_meter;
+
+pub use error::{ApiError, ProviderError};
+pub use provider::{Provider, ProviderSettings, Remote, build};
+pub use redact::Redactor;
+pub use request::ModelRequest;
+pub use retry_policy::RetryLimits;
+pub use token_meter::TokenMeter;

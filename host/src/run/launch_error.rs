@@ -1,0 +1,55 @@
+//! Why the host did not start a box, or cannot go on with one. `launch`, `probe`, `gateway_session`, `adoption` and
+//! `disk_cleanup` return it; the run's end stores it, and the chat is told its reason.
+
+use crate::domain::group::Group;
+use crate::domain::image::Named;
+use crate::images::ImageError;
+use crate::mailbox::MailboxError;
+use crate::policy::mounts::MountError;
+use crate::policy::sandbox_plan::PlanError;
+use crate::sandbox::EngineError;
+use crate::store::StoreError;
+
+/// There is no box, or no mailbox for it.
+#[derive(Debug)]
+pub struct LaunchError {
+    /// The error code.
+    pub code: &'static str,
+    /// The reason with what to do, for a person.
+    pub why: String,
+    /// Whether the engine may still have the box.
+    pub box_may_exist: bool,
+}
+
+impl LaunchError {
+    pub(super) fn new(code: &'static str, why: impl ToString) -> Self {
+        Self { code, why: why.to_string(), box_may_exist: false }
+    }
+
+    /// What the engine says when it makes or starts a box. An image, or a mount of the settings, may have been removed
+    /// between the check and the box: the error then names the setting.
+    pub(super) fn of_engine(group: &Group, e: EngineError) -> Self {
+        match e {
+            EngineError::NoImage { .. } => {
+                let image = Named { name: group.image.clone(), id: String::new() };
+                ImageError::Gone { group: group.name.clone(), image }.into()
+            }
+            EngineError::NoMountSource { path, .. } if group.mounts.iter().any(|m| m.source == path) => {
+                MountError::Gone { source_path: path }.into()
+            }
+            e => e.into(),
+        }
+    }
+}
+
+macro_rules! from_errors_with_codes {
+    ($($error:ty),*) => {
+        $(impl From<$error> for LaunchError {
+            fn from(e: $error) -> Self {
+                Self::new(e.code(), e)
+            }
+        })*
+    };
+}
+
+from_errors_with_codes!(StoreError, EngineError, ImageError, MailboxError, MountError, PlanError);
