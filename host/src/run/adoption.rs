@@ -6,11 +6,11 @@ use std::sync::Arc;
 use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::time::Instant;
 
+use super::assignment::Assignment;
 use super::end::{KILL_AGAIN, LAST_PASSES};
 use super::gateway_session::GatewaySession;
 use super::launch_error::LaunchError;
 use super::states::{Life, Turn};
-use super::supervised::Assignment;
 use super::{Parts, READY_WITHIN, Run, SILENCE};
 use crate::dispatch::Found;
 use crate::domain::group::Group;

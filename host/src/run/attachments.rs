@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Run;
-use super::states::{Files, Life};
+use super::states::{Fetching, Files, Life};
 use crate::channels::FetchError;
 use crate::disk;
 use crate::domain::limits::Budget;
@@ -20,7 +20,6 @@ use crate::domain::{GroupName, TurnId};
 use crate::policy::attachment_limits;
 use crate::services::Services;
 use crate::store::{Result, StoreError, Waiting};
-use crate::workers::Panicked;
 
 /// Files of one letter that are not there after this are given up: the turn's own time runs.
 const ALL_WITHIN: Duration = Duration::from_secs(5 * 60);
@@ -28,14 +27,6 @@ const ALL_WITHIN: Duration = Duration::from_secs(5 * 60);
 /// say.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
-
-/// The files of one letter on their way. With the run it is given up; what was not written down by then, the next run
-/// fetches again, and puts under the same name.
-pub(super) struct Fetching {
-    /// The turn that the letter is of.
-    pub(super) turn: TurnId,
-    task: AbortOnDropHandle<std::result::Result<Result<()>, Panicked>>,
-}
 
 impl Run {
     /// Begins to fetch. The letter that names these files is made when all of them are there, or given up.

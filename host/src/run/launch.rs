@@ -9,11 +9,11 @@ use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::Begin;
 use tokio::time::Instant;
 
+use super::assignment::Assignment;
 use super::gateway_session::GatewaySession;
 use super::launch_error::LaunchError;
 use super::probe::{self, RunDirs, SandboxContext};
 use super::states::{Life, Turn};
-use super::supervised::Assignment;
 use super::{Parts, READY_WITHIN, Run, SILENCE, begin};
 use crate::disk::shared_dir;
 use crate::domain::group::Group;

@@ -5,6 +5,7 @@
 //! fails, [`supervised`] ends the run in its place.
 
 mod adoption;
+mod assignment;
 mod attachments;
 mod begin;
 mod disk_cleanup;
@@ -43,6 +44,7 @@ use crate::sandbox::Exit;
 use crate::services::Services;
 use crate::store::{Composed, RunRow, StoreError, letter_to_agent};
 pub use adoption::Adopted;
+pub use assignment::Assignment;
 use begin::input_letter;
 pub use disk_cleanup::sweep;
 use disk_watch::{Excess, Watchdog};
@@ -52,7 +54,7 @@ pub use launch_error::LaunchError;
 pub use probe::{ProbeResult, RunDirs, SandboxContext, check_machine_limits};
 pub use reaper::keep_reaping;
 use states::{Deferred, Files, Life, Turn, TurnStage};
-pub use supervised::{Assignment, give_up, supervise};
+pub use supervised::{give_up, supervise};
 
 /// A box must say `ready` within this.
 const READY_WITHIN: Duration = Duration::from_secs(60);

@@ -4,10 +4,11 @@
 use ipc_schema::TurnId;
 use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::attachments::Fetching;
 use crate::domain::{ChatId, Ending};
 use crate::store::Patience;
+use crate::workers::Panicked;
 
 /// How far the box's life has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +118,14 @@ impl Turn {
     pub(super) fn is_read(&self) -> bool {
         !matches!(self.stage, TurnStage::Open { read: false, .. })
     }
+}
+
+/// The files of one letter on their way. With the run it is given up; what was not written down by then, the next run
+/// fetches again, and puts under the same name.
+pub(super) struct Fetching {
+    /// The turn that the letter is of.
+    pub(super) turn: TurnId,
+    pub(super) task: AbortOnDropHandle<Result<crate::store::Result<()>, Panicked>>,
 }
 
 /// Whether the next input letter waits for files.

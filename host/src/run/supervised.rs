@@ -5,57 +5,20 @@
 //! one of its kind: the worker may have failed after it had stored the end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedSender;
-
+use super::assignment::Assignment;
 use super::disk_cleanup::clear;
 use super::end::{store_end, until_stored};
 use super::reaper::spawn_reaper;
-use crate::dispatch::{After, Event, RunNo};
-use crate::domain::{Ending, Lane, RunId};
+use crate::dispatch::{After, Event};
+use crate::domain::{Ending, Lane};
 use crate::policy::sandbox_plan::box_name;
 use crate::services::Services;
 use crate::workers::Panicked;
 
 /// A turn whose run's end was stored by a worker that failed right after gets its next run after this.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// What a run's worker is for.
-#[derive(Debug, Clone)]
-pub struct Assignment {
-    /// The run's number in this process.
-    pub no: RunNo,
-    /// The run.
-    pub run: RunId,
-    /// Its lane.
-    pub lane: Lane,
-    /// Where the run reports to.
-    pub events: UnboundedSender<Event>,
-    /// How many `Feed`s it has obeyed. Dispatch tells by it which reports of a turn are out of date.
-    fed: Arc<AtomicU64>,
-}
-
-impl Assignment {
-    /// An assignment for which nothing is done yet.
-    pub fn new(no: RunNo, run: RunId, lane: Lane, events: UnboundedSender<Event>) -> Self {
-        Self { no, run, lane, events, fed: Arc::default() }
-    }
-
-    pub(super) fn obeyed_feed(&self) {
-        self.fed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn fed(&self) -> u64 {
-        self.fed.load(Ordering::Relaxed)
-    }
-
-    /// Reports something. The receiver is gone only when the host ends: nobody is left to tell then.
-    pub(super) fn report(&self, event: Event) {
-        let _ = self.events.send(event);
-    }
-}
 
 /// Does a run's work. A panic in it counts as a crash of the run.
 pub async fn supervise(services: Arc<Services>, assignment: Assignment, work: impl Future<Output = ()>) {
