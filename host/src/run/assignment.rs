@@ -1,5 +1,4 @@
-//! What a run's worker is for, and how it reports. `supervisor` makes an assignment; `run` works on it, and what
-//! follows a failed worker needs nothing else.
+//! What a run's worker is for. `supervisor` makes it; the worker and what replaces it share it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::domain::{ChatId, Ending};
-use crate::store::{Patience, Result};
+use crate::store::Patience;
 use crate::workers::Panicked;
 
 /// How far the box's life has come.
@@ -120,6 +120,14 @@ impl Turn {
     }
 }
 
+/// The fetch of one letter's files. It ends with the run; the next run fetches again what was not stored by then, under
+/// the same names.
+pub(super) struct Fetching {
+    /// The turn that the letter is of.
+    pub(super) turn: TurnId,
+    pub(super) task: AbortOnDropHandle<Result<crate::store::Result<()>, Panicked>>,
+}
+
 /// Whether the next input letter waits for files.
 pub(super) enum Files {
     /// It does not.
@@ -160,14 +168,6 @@ pub(super) struct Deferred {
     pub(super) letters: bool,
     pub(super) feed: bool,
     pub(super) verdicts: bool,
-}
-
-/// The fetch of one letter's files. It ends with the run; the next run fetches again what was not stored by then, under
-/// the same names.
-pub(super) struct Fetching {
-    /// The turn that the letter is of.
-    pub(super) turn: TurnId,
-    pub(super) task: AbortOnDropHandle<std::result::Result<Result<()>, Panicked>>,
 }
 
 #[cfg(test)]

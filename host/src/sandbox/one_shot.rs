@@ -60,8 +60,7 @@ impl Engine {
     /// Works with a box that is made for this only, and removes it whatever comes of the work: an answer, an error or a
     /// panic. By its name: an engine that gave no answer may have made it all the same.
     pub(super) async fn removed_after<T>(&self, name: &str, work: impl Future<Output = T> + Send) -> T {
-        // Boxed, and so is what it may do twice: the run's future holds this one, and lives on a thread's stack at
-        // first.
+        // Boxed: these futures are large, and overflowed a thread's stack inside the run's own.
         let done = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
         let removed = match AssertUnwindSafe(Box::pin(self.remove(name))).catch_unwind().await {
             Ok(removed) => Ok(removed),

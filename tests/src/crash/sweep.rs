@@ -1,5 +1,5 @@
-//! The sweep: each failpoint × 1st, 2nd, 10th hit × each action that is possible there, each in a simulation of its
-//! own.
+//! The sweep: each failpoint × 1st, 2nd, 10th hit × each action that is possible there. Each case has a simulation of
+//! its own.
 
 mod report;
 
