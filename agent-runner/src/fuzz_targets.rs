@@ -11,7 +11,6 @@ use crate::{model, prompt, tool_policy, transcript};
 /// A fuzz target with its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
-/// All fuzz targets.
 pub const FUZZ_TARGETS: [FuzzTarget; 9] = [
     ("answer_stream", model::fuzz_targets::answer_stream),
     ("file_name", file_name),

@@ -15,7 +15,6 @@ use crate::{backup, config, model, report, sandbox, text};
 /// A fuzz target with its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
-/// All fuzz targets.
 pub const FUZZ_TARGETS: [FuzzTarget; 16] = [
     ("admission", admission),
     ("anthropic_stream", model::fuzz_targets::anthropic_stream),

@@ -23,21 +23,14 @@ use crate::workers::Workers;
 
 /// What the rooms of this floor share.
 pub struct Services {
-    /// The store.
     pub store: Store,
-    /// The clock.
     pub clock: Clock,
-    /// The settings.
     pub install: Arc<Install>,
-    /// The engine.
     pub engine: Engine,
     /// Which image a run is made of.
     pub images: Images,
-    /// The letters' watcher.
     pub mailbox: Mailbox,
-    /// The model path.
     pub gateway: Arc<Gateway>,
-    /// Chat platforms.
     pub channels: Channels,
     /// Tells delivery that something was queued.
     pub bell: OutboxSignal,
@@ -98,7 +91,6 @@ impl OutboxSignal {
         self.0.subscribe()
     }
 
-    /// Rings.
     pub fn ring(&self) {
         self.0.send_modify(|rings| *rings = rings.wrapping_add(1));
     }

@@ -34,7 +34,6 @@ pub enum NotTaken {
 }
 
 impl NotTaken {
-    /// The error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Outside { .. } => "file.outside",
@@ -59,7 +58,6 @@ pub struct Copied {
     pub bytes: u64,
 }
 
-/// The folder.
 #[derive(Debug, Clone)]
 pub struct Spool {
     dir: PathBuf,

@@ -28,7 +28,6 @@ pub struct Asker<'a> {
     pub run: &'a RunId,
     pub group: &'a Group,
     pub turn: TurnId,
-    /// The request's letter.
     pub id: &'a LetterId,
     /// The chat of the turn, and its channel. `None` while the channel is off.
     pub chat: Option<(Arc<dyn Channel>, ChatId)>,

@@ -56,11 +56,9 @@ const BESIDE_LIST: usize = 16 << 20;
 /// The manifest of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// The manifest's version.
     v: u32,
     /// When the archive was written.
     pub at: String,
-    /// The database's schema.
     pub schema: i64,
     /// Rows of all tables.
     pub rows: u64,

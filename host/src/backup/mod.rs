@@ -32,7 +32,6 @@ pub enum BackupError {
 }
 
 impl BackupError {
-    /// The error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Store(e) => e.code(),

@@ -46,7 +46,6 @@ pub(super) struct Found {
     /// The path below the tree.
     pub(super) path: PathBuf,
     pub(super) what: What,
-    /// Permission bits.
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,

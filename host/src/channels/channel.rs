@@ -30,9 +30,7 @@ pub enum ChannelError {
     /// Try again after this.
     #[error("{why}")]
     Later {
-        /// What happened.
         why: String,
-        /// The error code.
         code: &'static str,
         /// How long to wait; the platform's own wish where it had one.
         wait: Duration,
@@ -42,7 +40,6 @@ pub enum ChannelError {
     Broken {
         /// What happened, and what to do.
         why: String,
-        /// The error code.
         code: &'static str,
     },
 }
@@ -53,41 +50,29 @@ pub enum SendError {
     /// It is certain that nothing arrived: no connection, or the platform said no for now.
     #[error("{why}")]
     NotArrived {
-        /// What happened.
         why: String,
         /// How long the platform wants to be left alone.
         after: Option<Duration>,
     },
     /// The call was made and no answer came that says what it did: nobody knows.
     #[error("{why}")]
-    Cut {
-        /// What happened.
-        why: String,
-    },
+    Cut { why: String },
     /// The placeholder cannot be filled any more.
     #[error("{why}")]
     Lost {
-        /// What happened.
         why: String,
         /// Whether it still stands there; else somebody has deleted it.
         stands: bool,
     },
     /// The platform will never take this text.
     #[error("{why}")]
-    Refused {
-        /// What happened.
-        why: String,
-    },
+    Refused { why: String },
     /// The platform will take nothing for this chat: the bot was removed, the chat is gone.
     #[error("{why}")]
-    Gone {
-        /// What happened.
-        why: String,
-    },
+    Gone { why: String },
 }
 
 impl SendError {
-    /// The error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotArrived { .. } => "delivery.later",
@@ -111,7 +96,6 @@ pub enum FetchError {
     /// The platform did not give it for now.
     #[error("{why}")]
     Away {
-        /// What happened.
         why: String,
         /// How long the platform wants to be left alone.
         after: Option<Duration>,
@@ -130,9 +114,7 @@ pub enum Activity {
     Draft(String),
     /// A turn is over, and this many parts were queued for it.
     TurnOver {
-        /// Which.
         turn: TurnId,
-        /// Its messages.
         messages: Vec<MessageSeq>,
         /// The run that ended it.
         run: Option<RunId>,
@@ -141,10 +123,8 @@ pub enum Activity {
     },
 }
 
-/// A chat platform.
 #[async_trait]
 pub trait Channel: Send + Sync {
-    /// Its name.
     fn name(&self) -> ChannelName;
 
     /// Waits for messages after `position` (as a batch gave it and the store kept it).

@@ -66,7 +66,6 @@ impl ConfigError {
         self
     }
 
-    /// The error code.
     pub fn code(&self) -> &'static str {
         self.code
     }

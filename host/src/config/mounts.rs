@@ -22,7 +22,6 @@ pub(super) fn allowed(
     roots.collect()
 }
 
-/// A group's mounts.
 pub(super) fn of_group(
     path: &Path,
     text: &str,

@@ -26,7 +26,6 @@ pub enum ChangeError {
     /// Nothing was changed before.
     #[error("there is no earlier personality to go back to")]
     NothingToUndo,
-    /// The filesystem refused.
     #[error("{path} cannot be changed: {source}")]
     Io { path: PathBuf, source: io::Error },
 }

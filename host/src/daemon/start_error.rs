@@ -8,16 +8,13 @@ use crate::store::StoreError;
 /// Why the host did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Another host runs on this state.
     #[error("another lazaret runs on {path}{}; end it first, or choose another LAZARET_ROOT", holder.map(|p| format!(" (pid {p})")).unwrap_or_default())]
     Locked {
-        /// The lock.
         path: PathBuf,
         /// Who holds it, where the system tells.
         holder: Option<u32>,
@@ -25,11 +22,9 @@ pub enum StartError {
     /// Something of the machine.
     #[error("{what}: {why}")]
     Machine {
-        /// What was tried.
         what: String,
         /// What the system said, and what to do.
         why: String,
-        /// The error code.
         code: &'static str,
     },
 }
@@ -39,7 +34,6 @@ impl StartError {
         Self::Machine { what: what.into(), why: why.to_string(), code }
     }
 
-    /// The error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Config(e) => e.code(),

@@ -15,21 +15,14 @@ use crate::domain::{Ending, Lane, MessageSeq};
 pub enum LaneState {
     /// An open turn waits for a slot; `held` when a listening box waits with it.
     Queued {
-        /// Since when.
         since: Duration,
         /// The box it will go to, and when that was born.
         held: Option<(RunNo, Duration)>,
     },
     /// A box is being made.
-    Starting {
-        /// Which.
-        run: RunNo,
-        /// Since when.
-        born: Duration,
-    },
+    Starting { run: RunNo, born: Duration },
     /// A box works on the turn.
     Working {
-        /// Which.
         run: RunNo,
         /// When the box was asked for.
         born: Duration,
@@ -45,7 +38,6 @@ pub enum LaneState {
     },
     /// A box waits for the next turn.
     Listening {
-        /// Which.
         run: RunNo,
         /// When the box was asked for.
         born: Duration,
@@ -54,7 +46,6 @@ pub enum LaneState {
     },
     /// A box was told to close, or is being ended.
     Closing {
-        /// Which.
         run: RunNo,
         /// How far that has come.
         step: Closing,
@@ -64,10 +55,7 @@ pub enum LaneState {
         asks: bool,
     },
     /// An open turn waits before it gets another run.
-    Backoff {
-        /// Until when.
-        until: Duration,
-    },
+    Backoff { until: Duration },
 }
 
 /// How far the end of a box has come.
@@ -80,7 +68,6 @@ pub enum Closing {
 }
 
 impl LaneState {
-    /// The lane's box.
     pub fn run(&self) -> Option<RunNo> {
         match self {
             Self::Queued { held, .. } => held.map(|(run, _)| run),

@@ -71,7 +71,6 @@ pub struct Facts {
     pub priority: Priority,
     /// A listening box is closed after this; zero means one box per turn.
     pub idle_window: Duration,
-    /// A turn's time.
     pub turn_limit: Duration,
     /// A run's time, looked at between turns.
     pub run_limit: Duration,
@@ -102,7 +101,6 @@ pub enum Unfinished {
 /// What a lane does when its run has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// Nothing waits.
     Idle,
     /// Its open turn wants a run, after a wait.
     Wake(Duration, Facts),
@@ -110,19 +108,16 @@ pub enum After {
     Suspended(Duration, Facts),
 }
 
-/// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A lane has an open turn and wants a run.
     Wake {
-        /// Which.
         lane: Lane,
         /// What to know of it.
         facts: Facts,
     },
     /// An earlier host left the lane a box, and this host has opened its mailbox. Comes before every other event.
     Adopt {
-        /// Which.
         lane: Lane,
         /// What to know of it.
         facts: Facts,
@@ -131,19 +126,16 @@ pub enum Event {
     },
     /// More messages for the lane's open turn are stored.
     FollowUp {
-        /// Which.
         lane: Lane,
         /// What to know of it.
         facts: Facts,
     },
     /// The box said `ready`.
     Ready {
-        /// Which run.
         run: RunNo,
     },
     /// `turn_done` is stored; `next` when the lane's next turn is open already.
     TurnClosed {
-        /// Which run.
         run: RunNo,
         /// Whether more work waits.
         next: bool,
@@ -152,7 +144,6 @@ pub enum Event {
     },
     /// The box is gone and collected.
     Ended {
-        /// Which run.
         run: RunNo,
         /// What its lane does next.
         after: After,
@@ -161,12 +152,10 @@ pub enum Event {
     },
     /// What the turn asked a person has not been answered for longer than a box waits.
     Suspend {
-        /// Which run.
         run: RunNo,
     },
     /// The lane's turn waits for a person, and for this long at most: found at boot, or when its time seemed over.
     Suspended {
-        /// Which.
         lane: Lane,
         /// The time that is left.
         left: Duration,
@@ -175,14 +164,12 @@ pub enum Event {
     },
     /// A question of the lane's open turn has its answer, or nobody will give it any more.
     Answered {
-        /// Which.
         lane: Lane,
         /// What to know of it.
         facts: Facts,
     },
     /// A person said `/stop`.
     Stop {
-        /// Where.
         lane: Lane,
         /// The order itself, which ends nothing that was written after it. Absent when the box was told of it by an
         /// earlier host.
@@ -190,10 +177,8 @@ pub enum Event {
     },
     /// The lane's next turn needs another box: `/new`, another image.
     Renew {
-        /// Which.
         lane: Lane,
     },
-    /// Time passed.
     Tick,
     /// The first signal: finish, start nothing.
     Drain {
@@ -208,53 +193,25 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Make a box for the lane. Answered by `Ready` or `Ended`, always by `Ended` at last.
-    Start {
-        /// For whom.
-        lane: Lane,
-        /// Under which number.
-        run: RunNo,
-    },
+    Start { lane: Lane, run: RunNo },
     /// Go on with the box that an earlier host left. Answered as `Start` is.
-    Adopt {
-        /// Whose.
-        lane: Lane,
-        /// Under which number.
-        run: RunNo,
-    },
+    Adopt { lane: Lane, run: RunNo },
     /// Leave the box to the next host: it goes on by itself. Not answered.
-    Leave {
-        /// Which.
-        run: RunNo,
-    },
+    Leave { run: RunNo },
     /// Write what the open turn holds to the box.
-    Feed {
-        /// Which.
-        run: RunNo,
-    },
+    Feed { run: RunNo },
     /// Write `interrupt`.
     Interrupt {
-        /// Which.
         run: RunNo,
-        /// Who stops it.
         why: InterruptWhy,
         /// A person's order, which means no turn that was begun after it.
         order: Option<MessageSeq>,
     },
     /// Write `_close`.
-    Close {
-        /// Which.
-        run: RunNo,
-        /// Why.
-        why: CloseWhy,
-    },
+    Close { run: RunNo, why: CloseWhy },
     /// SIGTERM, five seconds, SIGKILL.
-    Terminate {
-        /// Which.
-        run: RunNo,
-    },
-    /// SIGKILL.
+    Terminate { run: RunNo },
     Kill {
-        /// Which.
         run: RunNo,
         /// What its end is then called.
         ending: Ending,
@@ -262,31 +219,22 @@ pub enum Effect {
     /// The run's worker no longer answers: drop it, store the run's end and remove its box. Answered by `Ended`, and
     /// repeated until it is.
     GiveUp {
-        /// Whose.
         lane: Lane,
-        /// Which.
         run: RunNo,
         /// What its end is called, unless it is stored already.
         ending: Ending,
     },
     /// Nobody has answered the question of the lane's suspended turn in time. Answered by `Answered` or `Suspended`,
     /// and repeated until it is.
-    Expire {
-        /// Which.
-        lane: Lane,
-    },
+    Expire { lane: Lane },
     /// End the open turn that no box works on, because a person said `/stop`.
     EndTurn {
-        /// Which.
         lane: Lane,
         /// The order, which ends nothing that was written after it.
         order: Option<MessageSeq>,
     },
     /// Tell the chat, once, that it waits for a free slot.
-    TellWaiting {
-        /// Which.
-        lane: Lane,
-    },
+    TellWaiting { lane: Lane },
     /// Nothing runs any more, and nothing will.
     Drained,
 }
@@ -370,7 +318,6 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// Nothing runs yet.
     pub fn new(settings: Settings) -> Self {
         Self { settings, lanes: BTreeMap::new(), next_run: 1, phase: Phase::Up }
     }

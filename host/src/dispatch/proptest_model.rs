@@ -28,13 +28,11 @@ enum Step {
     Hang(usize),
     /// A box that works has asked a person, who takes long.
     Ask(usize),
-    /// A person answers.
     Answer(usize),
     /// `/stop`.
     Stop(usize),
     /// `/new`.
     Renew(usize),
-    /// Time passes.
     Wait(u64),
     Drain(Unfinished),
     EndNow,

@@ -12,7 +12,6 @@ pub enum Trigger {
     /// Every message of a direct chat; in a room, those that address the agent.
     #[default]
     Addressed,
-    /// Every message.
     Always,
     /// As `Addressed`, and in a room also those that contain one of these words.
     Words(Vec<String>),
@@ -37,7 +36,6 @@ pub struct ExtraMount {
     pub writable: bool,
 }
 
-/// A group's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Its name, and the name of its folder.

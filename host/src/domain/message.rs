@@ -169,7 +169,6 @@ pub struct Admitted {
 /// A message as the store returns it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredMessage {
-    /// The trace id.
     pub seq: MessageSeq,
     /// Where it was written.
     pub chat: ChatId,

@@ -51,7 +51,6 @@ impl Zone {
         Self(TimeZone::UTC)
     }
 
-    /// The IANA name.
     pub fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")
     }

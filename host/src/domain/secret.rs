@@ -35,6 +35,5 @@ impl fmt::Display for Secret {
 pub struct SecretSource<'a> {
     /// A file of mode 0600, below the root.
     pub file: Option<&'a str>,
-    /// An environment variable.
     pub variable: &'static str,
 }

@@ -31,7 +31,6 @@ pub(super) fn text(status: StatusCode, body: &'static str) -> Response<Body> {
     whole(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
 }
 
-/// Complete events.
 pub(super) fn events(body: Bytes) -> Response<Body> {
     whole(StatusCode::OK, "text/event-stream; charset=utf-8", body)
 }

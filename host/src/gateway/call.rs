@@ -47,7 +47,6 @@ struct Progress {
     estimated: bool,
 }
 
-/// A checked request.
 struct CheckedRequest {
     stream: bool,
     /// The text for the exchange log.

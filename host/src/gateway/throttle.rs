@@ -25,7 +25,6 @@ const PER_CONNECTION: u32 = 100;
 /// The gateway reads this much of a refused body to find out whether the box still waits for the answer.
 const READ_MAX_BYTES: usize = 64 * 1024;
 
-/// A refused request.
 pub(super) struct Refusal {
     pub code: &'static str,
     /// The log line: short, with the box's own words quoted.

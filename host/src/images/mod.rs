@@ -70,7 +70,6 @@ pub struct KeptImage {
     /// The image that the settings name.
     pub name: String,
     pub why: String,
-    /// The pinned image.
     pub serves: String,
 }
 
@@ -89,11 +88,9 @@ pub struct Images {
 #[derive(Debug, Clone)]
 pub struct CheckContext {
     pub root: Root,
-    /// The install's id.
     pub install: String,
     /// The Unix group that host and boxes share.
     pub gid: u32,
-    /// The runner's digest.
     pub runner: String,
     pub runner_dir: PathBuf,
 }

@@ -44,7 +44,6 @@ impl fmt::Display for NoTmpfs {
     }
 }
 
-/// A mounted tmpfs.
 #[derive(Debug)]
 pub(super) struct TmpfsMount {
     /// The directory beneath it, opened before the mount.

@@ -28,7 +28,6 @@ const SPOOL: u64 = 1 << 30;
 /// Younger files of the spool may be on their way to their row.
 const ON_ITS_WAY: Duration = Duration::from_secs(3600);
 
-/// What went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Gone {
     pub(super) runs: usize,

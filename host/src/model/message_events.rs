@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-/// One server-sent event.
 pub(super) fn event(name: &str, data: &Value) -> Vec<u8> {
     format!("event: {name}\ndata: {data}\n\n").into_bytes()
 }

@@ -4,7 +4,6 @@ use bytes::{Bytes, BytesMut};
 
 use crate::domain::secret::Secret;
 
-/// Replaces a key.
 const MARK: &[u8] = b"[redacted]";
 
 /// Shorter keys are dummies for local servers ("ollama", "none"): hiding them would damage ordinary words.

@@ -75,11 +75,7 @@ pub enum SendOutcome {
     /// The platform has the placeholder, under this id.
     Claimed(String),
     /// Nothing arrived, with certainty.
-    NotArrived {
-        why: String,
-        /// The platform's Retry-After.
-        after: Option<Duration>,
-    },
+    NotArrived { why: String, after: Option<Duration> },
     /// The call was made and got no answer: the outcome is unknown.
     Cut { why: String },
     /// The host died during the call: the outcome is unknown.
@@ -110,7 +106,6 @@ pub enum Next {
     Again {
         wait: Duration,
         doubt: Doubt,
-        /// Forget its placeholder.
         forget: bool,
         why: String,
     },

@@ -18,7 +18,6 @@ pub enum DiskPressure {
 pub struct DiskReading {
     /// Free bytes.
     pub free: u64,
-    /// Free inodes.
     pub names: u64,
     pub read_only: bool,
     /// Whether the ballast file exists.

@@ -23,7 +23,6 @@ const LARGE: u64 = 4 << 30;
 /// Which image a run uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageChoice {
-    /// The pinned one.
     Pinned,
     /// The previous one, which the settings name again: pin it again.
     Back,

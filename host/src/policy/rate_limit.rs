@@ -13,7 +13,6 @@ const KEPT: usize = 1024;
 /// At most `calls` within any period of this length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// At least one.
     pub calls: u32,
     pub within: Duration,
 }

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-/// One stored item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetainedItem {
     pub bytes: u64,

@@ -77,7 +77,6 @@ pub struct PlanInput {
     pub limits: RunLimits,
     /// The seccomp profile's JSON.
     pub seccomp: String,
-    /// IANA zone.
     pub zone: String,
     /// The engine's runtime; its default where there is none.
     pub runtime: Option<String>,
@@ -132,7 +131,6 @@ pub struct ContainerSpec {
     pub tmpfs: Vec<Tmpfs>,
     /// Memory, and memory with swap: the same number.
     pub memory: u64,
-    /// Processors, in billionths.
     pub nano_cpus: u64,
     /// Processes and threads that the host sees: under gVisor, those of its kernel.
     pub pids: u32,

@@ -26,7 +26,6 @@ impl Tally {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Counts a request.
     pub fn asked(&mut self) {
         self.requests = self.requests.saturating_add(1);
     }

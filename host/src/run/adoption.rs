@@ -69,12 +69,10 @@ impl Adopted {
         Ok(Self { row, group, mailbox, gateway, closes, outdated })
     }
 
-    /// Its id.
     pub fn run(&self) -> &RunId {
         &self.row.run
     }
 
-    /// Its lane.
     pub fn lane(&self) -> &Lane {
         &self.row.lane
     }

@@ -13,9 +13,7 @@ use crate::domain::{Lane, RunId};
 pub struct Assignment {
     /// The run's number in this process.
     pub no: RunNo,
-    /// The run.
     pub run: RunId,
-    /// Its lane.
     pub lane: Lane,
     /// Where the run reports to.
     pub events: UnboundedSender<Event>,

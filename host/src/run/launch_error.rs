@@ -13,7 +13,6 @@ use crate::store::StoreError;
 /// There is no box, or no mailbox for it.
 #[derive(Debug)]
 pub struct LaunchError {
-    /// The error code.
     pub code: &'static str,
     /// The reason with what to do, for a person.
     pub why: String,

@@ -21,9 +21,7 @@ use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
 /// What a box is made of beside its group: the parts of an install, whether its host runs or not.
 #[derive(Debug, Clone, Copy)]
 pub struct SandboxContext<'a> {
-    /// The engine.
     pub engine: &'a Engine,
-    /// The settings.
     pub install: &'a Install,
     /// What makes this install's boxes ours.
     pub id: &'a str,
@@ -50,9 +48,7 @@ impl<'a> From<&'a Services> for SandboxContext<'a> {
 pub struct RunDirs {
     /// Letters to the agent.
     pub to_agent: PathBuf,
-    /// Letters from it.
     pub from_agent: PathBuf,
-    /// The gateway's socket.
     pub socket: PathBuf,
 }
 
@@ -66,7 +62,6 @@ impl RunDirs {
 /// What a probe of a posture found.
 #[derive(Debug)]
 pub struct ProbeResult {
-    /// Line by line.
     pub findings: Vec<PostureFinding>,
     /// What they come from.
     pub probed: Probed,

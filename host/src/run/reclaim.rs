@@ -17,7 +17,6 @@ use crate::policy::disk_budget::DiskUsage;
 /// So many names are looked at; what is behind them stays.
 const NAMES: u64 = 4_000_000;
 
-/// What was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Reclaimed {
     /// Files, and whatever else is no folder; folders that were empty are not counted.
@@ -29,7 +28,6 @@ pub(super) struct Reclaimed {
 }
 
 impl Reclaimed {
-    /// Both together.
     pub(super) fn and(self, more: Self) -> Self {
         Self {
             files: self.files + more.files,
@@ -42,7 +40,6 @@ impl Reclaimed {
 /// What a directory holds, and how much of it was there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count {
-    /// All of it.
     pub all: DiskUsage,
     /// What was not changed since.
     pub old: DiskUsage,

@@ -130,7 +130,6 @@ pub(super) struct Fetching {
 
 /// Whether the next input letter waits for files.
 pub(super) enum Files {
-    /// It does not.
     None,
     /// Files that it names are on their way.
     Fetching(Fetching),

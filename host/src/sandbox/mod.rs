@@ -72,7 +72,6 @@ pub enum EngineError {
     /// The source of a mount is gone.
     #[error("the engine refused to {what}: {why}")]
     NoMountSource { what: &'static str, path: PathBuf, why: String },
-    /// Any other refusal.
     #[error("the engine refused to {what}: {why}")]
     Refused { what: &'static str, why: String },
     /// A pull or a build failed.

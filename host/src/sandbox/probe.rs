@@ -33,11 +33,7 @@ pub enum ProbeError {
     File { path: String, why: String },
     /// The box ended, or wrote no report.
     #[error("the probe box {what}{}; look at the runner's and the engine's log", quoted(log))]
-    Silent {
-        what: &'static str,
-        /// Its output.
-        log: String,
-    },
+    Silent { what: &'static str, log: String },
     #[error("the probe box wrote a report that cannot be read: {0}")]
     Unreadable(String),
 }

@@ -12,9 +12,7 @@ use crate::domain::{ChatId, Lane, LetterId, RunId, TurnId};
 /// A run that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunRow {
-    /// Its id.
     pub run: RunId,
-    /// Its lane.
     pub lane: Lane,
     /// The session that its box continues.
     pub session: String,
@@ -33,11 +31,8 @@ pub struct RunRow {
 /// A request without a verdict: the earlier host died before it answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRequest {
-    /// Its turn.
     pub turn: TurnId,
-    /// Its letter.
     pub id: LetterId,
-    /// Its JSON.
     pub body: String,
 }
 

@@ -27,17 +27,13 @@ const TRIES: u32 = 31;
 /// A question as an agent asks it.
 #[derive(Debug, Clone)]
 pub struct NewQuestion {
-    /// Its turn.
     pub turn: TurnId,
-    /// Its letter.
     pub request: LetterId,
     /// The chat of the turn.
     pub chat: ChatId,
-    /// What is asked.
     pub ask: AskPerson,
     /// When nobody waits for the answer any more.
     pub expires: WallMs,
-    /// When.
     pub now: WallMs,
 }
 
@@ -54,10 +50,8 @@ pub enum AnswerTaken {
     Before,
 }
 
-/// A suspended turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspended {
-    /// Its lane.
     pub lane: Lane,
     /// When its question expires.
     pub until: WallMs,

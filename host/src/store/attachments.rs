@@ -9,7 +9,6 @@ use crate::domain::{ChatId, MessageSeq};
 /// A file that must be fetched before a letter can name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// Its message.
     pub seq: MessageSeq,
     /// Its index among the message's files.
     pub at: usize,

@@ -30,11 +30,8 @@ pub(super) type Counts = BTreeMap<String, i64>;
 /// A copy that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
-    /// Its path.
     pub path: PathBuf,
-    /// Its size.
     pub bytes: u64,
-    /// Its schema.
     pub schema: i64,
     /// Rows of all tables.
     pub rows: u64,
@@ -158,13 +155,10 @@ pub(super) fn pages(source: &Connection, to: &Path) -> Result<()> {
 /// The result of [`examine`].
 #[derive(Debug)]
 pub(super) struct Examined {
-    /// Its size.
     pub(super) bytes: u64,
-    /// Its schema.
     pub(super) schema: i64,
     /// Rows of each table.
     pub(super) rows: Counts,
-    /// What is damaged.
     pub(super) unsound: Option<String>,
 }
 

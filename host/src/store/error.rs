@@ -11,69 +11,38 @@ use super::backups;
 pub enum StoreError {
     /// The file cannot be opened.
     #[error("cannot open the database {path}: {source}")]
-    Open {
-        /// Which file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
+    Open { path: PathBuf, source: rusqlite::Error },
     /// A newer host has written this file.
     #[error(
         "the database {path} has schema {found}, this lazaret knows {known}: use the newer binary that wrote it, \
          or restore a copy from before the upgrade. Nothing was changed"
     )]
-    Newer {
-        /// Which file.
-        path: PathBuf,
-        /// The file's schema.
-        found: i64,
-        /// This binary's.
-        known: i64,
-    },
+    Newer { path: PathBuf, found: i64, known: i64 },
     /// An older host has written this file, and a command may not migrate it.
     #[error(
         "the database {path} has schema {found}, this lazaret knows {known}: \
          the next start of the host (`lazaret up`) upgrades it. Nothing was changed"
     )]
-    Older {
-        /// Which file.
-        path: PathBuf,
-        /// The file's schema.
-        found: i64,
-        /// This binary's.
-        known: i64,
-    },
+    Older { path: PathBuf, found: i64, known: i64 },
     /// The file could not be upgraded to this binary's schema.
     #[error(
         "the database {path} has schema {from} and could not be upgraded to {to} (step \"{step}\": {why}). \
          It is unchanged: the earlier lazaret can go on with it"
     )]
     Upgrade {
-        /// Which file.
         path: PathBuf,
-        /// Its schema.
         from: i64,
-        /// This binary's.
         to: i64,
         /// How far it came.
         step: String,
-        /// What was found.
         why: String,
     },
     /// The file is not a database of Lazaret's, or is damaged.
     #[error("the database {path} is damaged or not Lazaret's ({why}). Nothing was changed; {remedy}")]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// What was found.
-        why: String,
-        /// What to do.
-        remedy: String,
-    },
+    Damaged { path: PathBuf, why: String, remedy: String },
     /// A restore was interrupted.
     #[error("{path} is not opened: {why}")]
     Unfinished {
-        /// Which file.
         path: PathBuf,
         /// What was being done, and what to do.
         why: String,
@@ -99,19 +68,13 @@ pub enum StoreError {
     /// A file beside the database could not be read or written.
     #[error("{path}: {why}")]
     File {
-        /// Which.
         path: PathBuf,
         /// What the system said.
         why: String,
     },
     /// A row holds a value that this binary cannot parse.
     #[error("row {what} cannot be read: {why}")]
-    Row {
-        /// Which.
-        what: String,
-        /// Why not.
-        why: String,
-    },
+    Row { what: String, why: String },
     /// The caller asked for something that the store does not allow.
     #[error("{0}")]
     Rule(String),
@@ -126,7 +89,6 @@ impl StoreError {
         !matches!(self, Self::Row { .. } | Self::Rule(_))
     }
 
-    /// The error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Open { .. } => "store.open",

@@ -18,7 +18,6 @@ use crate::domain::{RunId, TurnId, WallMs};
 /// The files that a turn has sent so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FilesSent {
-    /// How many files.
     pub files: u64,
     /// All their bytes.
     pub bytes: u64,

@@ -14,7 +14,6 @@ const LAST_UID: i64 = 99_999;
 /// What the store keeps of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupState {
-    /// The box's user.
     pub uid: u32,
     /// The session that the conversation continues; `/new` counts it up.
     pub session: u64,
@@ -126,24 +125,20 @@ impl Store {
 /// A chat's way into a group.
 #[derive(Debug, Clone)]
 pub struct Admission {
-    /// The chat.
     pub chat: ChatId,
     /// Its group, which must exist.
     pub group: GroupName,
     /// What sort of chat it is.
     pub kind: ChatKind,
-    /// Its title.
     pub title: String,
     /// Who admitted it: `terminal`, `group.toml`, …
     pub by: String,
-    /// When.
     pub now: WallMs,
 }
 
 /// What an admission by code did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    /// The chat.
     pub chat: ChatId,
     /// Set when this made someone the owner.
     pub owner: Option<SenderId>,

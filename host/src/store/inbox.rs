@@ -14,30 +14,23 @@ const STRANGERS: i64 = 64;
 /// One batch of a channel, after admission.
 #[derive(Debug)]
 pub struct Intake {
-    /// Which channel.
     pub channel: ChannelName,
     /// How far the channel has read; stored with the messages or not at all.
     pub position: Option<String>,
-    /// What was admitted.
     pub admitted: Vec<Admitted>,
     /// Who wrote without being admitted.
     pub strangers: Vec<StrangerSeen>,
-    /// When.
     pub now: WallMs,
 }
 
 /// A message from a chat that is not admitted: only that it came.
 #[derive(Debug, Clone)]
 pub struct StrangerSeen {
-    /// The chat.
     pub chat: ChatId,
     /// What sort of chat.
     pub kind: ChatKind,
-    /// Its title.
     pub title: String,
-    /// Who wrote.
     pub sender: SenderId,
-    /// The sender's name.
     pub sender_name: String,
     /// The code to remember the chat by, if it is new.
     pub code: String,
@@ -46,15 +39,11 @@ pub struct StrangerSeen {
 /// A chat that waits to be admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
-    /// The chat.
     pub chat: String,
     /// What the operator types.
     pub code: String,
-    /// The chat's title.
     pub title: String,
-    /// Who wrote last.
     pub sender: String,
-    /// That person's name.
     pub sender_name: String,
     /// How many messages it sent.
     pub messages: u64,
@@ -65,26 +54,18 @@ pub struct Stranger {
 /// A stored message and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// Its trace id.
     pub seq: MessageSeq,
-    /// Its lane.
     pub lane: Lane,
-    /// Its chat.
     pub chat: ChatId,
-    /// Where it went.
     pub placement: Placement,
 }
 
 /// A command whose outcome is not yet written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandRow {
-    /// Its trace id.
     pub seq: MessageSeq,
-    /// Its group.
     pub group: GroupName,
-    /// Its chat.
     pub chat: ChatId,
-    /// What was ordered.
     pub command: Command,
 }
 

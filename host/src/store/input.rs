@@ -31,13 +31,10 @@ pub struct BeginState {
 /// What an input says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputState {
-    /// The turn.
     pub turn: TurnId,
-    /// Its chat.
     pub chat: ChatId,
     /// What sort of chat.
     pub kind: ChatKind,
-    /// The chat's title.
     pub title: String,
     /// Messages this run has not been given, in order.
     pub messages: Vec<StoredMessage>,

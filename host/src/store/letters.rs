@@ -13,9 +13,7 @@ use crate::domain::{RunId, TurnId, WallMs};
 /// A stored letter whose file must be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToWrite {
-    /// Its number.
     pub n: u64,
-    /// Its file name.
     pub name: String,
     /// Its bytes.
     pub bytes: Vec<u8>,

@@ -7,7 +7,6 @@ use rusqlite::Connection;
 
 use super::{Result, StoreError};
 
-/// "Lzrt".
 pub(super) const APPLICATION_ID: i64 = 0x4c7a_7274;
 /// The migrations from an empty file on. `schema_upgrade` applies them to a copy, one transaction each, and checks the
 /// foreign keys after the last.

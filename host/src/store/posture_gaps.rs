@@ -9,12 +9,10 @@ use crate::domain::{GroupName, WallMs};
 /// A line of the posture that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostureGap {
-    /// The line's name.
     pub name: String,
     /// Why runs start all the same: `accepted` by the owner, `runtime` (this container runtime cannot hold it), or
     /// `named` (it is only reported).
     pub why: String,
-    /// The required value.
     pub expected: String,
     /// The value that the probe found.
     pub seen: String,

@@ -16,15 +16,10 @@ use crate::turns::{Collected, Event};
 /// A box about to be made.
 #[derive(Debug, Clone)]
 pub struct NewRun {
-    /// Its id.
     pub run: RunId,
-    /// Its lane.
     pub lane: Lane,
-    /// Its session's name.
     pub session: String,
-    /// The image's id.
     pub image: String,
-    /// When.
     pub now: WallMs,
 }
 
@@ -35,17 +30,13 @@ pub struct Take {
     pub run: RunId,
     /// The number, by its file name.
     pub n: u64,
-    /// Its id.
     pub id: LetterId,
     /// The turn it names.
     pub turn: Option<TurnId>,
-    /// What it acknowledges.
     pub ack: u64,
     /// SHA-256 of its bytes, hex.
     pub sha256: String,
-    /// What it does.
     pub effect: TakenEffect,
-    /// When.
     pub now: WallMs,
 }
 
@@ -56,16 +47,13 @@ pub enum TakenEffect {
     Nothing,
     /// The box is up.
     Ready,
-    /// An interim reply.
     Message {
-        /// It.
         outgoing: OutgoingText,
         /// How many parts of replies a turn may say before its end.
         limit: u32,
     },
     /// The turn's end and its last reply.
     TurnDone {
-        /// How it ended.
         end: TurnEnd,
         /// The reply, and a notice where the host has to explain.
         texts: Vec<OutgoingText>,
@@ -74,9 +62,7 @@ pub enum TakenEffect {
     },
     /// Something is asked of the host.
     Request {
-        /// Its kind.
         kind: String,
-        /// Its JSON.
         body: String,
         /// How many a turn may make.
         limit: u32,

@@ -28,13 +28,11 @@ pub enum UpgradeStep {
     Tidy,
     /// Empty the old file's WAL and lock the file.
     Lock,
-    /// Copy its pages.
     Copy,
     /// Migrate the copy to this schema.
     Migrate(i64),
     /// Check that the copy is intact, has the schema's tables and lost no row.
     Check,
-    /// Sync the copy.
     Flush,
     /// Give the old file a second name.
     Keep,

@@ -35,11 +35,9 @@ pub enum Head {
     Expired(i64),
     /// The first part may not go before this time; what is behind it waits, so that order holds.
     NotBefore(WallMs),
-    /// Nothing waits.
     Empty,
 }
 
-/// What recovery found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cut {
     /// Parts that will be sent again and may then stand there twice.

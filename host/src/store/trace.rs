@@ -10,7 +10,6 @@ use crate::domain::{GroupName, MessageSeq, Moment, RunId, TurnId, WallMs};
 /// One stage of a message's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageRow {
-    /// The stage's name.
     pub name: String,
     /// The wall time, for people.
     pub wall: WallMs,
@@ -23,19 +22,13 @@ pub struct StageRow {
 /// A message with its turn, runs and replies.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MessageTrace {
-    /// The message.
     pub seq: MessageSeq,
-    /// Its chat.
     pub chat: String,
-    /// Its group.
     pub group: String,
-    /// Who wrote it.
     pub sender: String,
-    /// The text.
     pub text: String,
     /// Its role: whether it woke the agent, is context, or is a command.
     pub role: String,
-    /// waiting, in_turn, done.
     pub state: String,
     /// The outcome of a command, or why it was replaced.
     pub outcome: Option<String>,
@@ -43,24 +36,19 @@ pub struct MessageTrace {
     pub sent_at: WallMs,
     /// When it was stored.
     pub stored_at: WallMs,
-    /// Its own stages.
     pub stages: Vec<StageRow>,
-    /// Its turn.
     pub turn: Option<TurnTrace>,
 }
 
 /// A turn and what belongs to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TurnTrace {
-    /// Its id.
     pub turn: TurnId,
     /// open, done, failed, stopped.
     pub state: String,
-    /// How it ended.
     pub why: Option<String>,
     /// The number of the attempt.
     pub attempt: u32,
-    /// Its stages.
     pub stages: Vec<StageRow>,
     /// The runs that were given the message.
     pub runs: Vec<RunTrace>,
@@ -73,11 +61,8 @@ pub struct TurnTrace {
 /// A run as a trace shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunTrace {
-    /// Its id.
     pub run: String,
-    /// Its group.
     pub group: String,
-    /// How it ended.
     pub ending: Option<String>,
     /// The ending in words.
     pub why: Option<String>,
@@ -86,11 +71,8 @@ pub struct RunTrace {
 /// A part of the outbox as a trace shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxTrace {
-    /// Its row id.
     pub id: i64,
-    /// Who spoke.
     pub voice: String,
-    /// Its text.
     pub text: String,
     /// ready, sending, sent, deferred, uncertain, failed, expired.
     pub state: String,
@@ -134,15 +116,11 @@ pub struct DeliveryCount {
 /// Numbers of the whole store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
-    /// Messages stored.
     pub messages: u64,
-    /// Turns, by state.
     pub turns: Vec<(String, u64)>,
     /// Runs that have not ended.
     pub runs: Vec<(String, String, String)>,
-    /// Counters.
     pub numbers: Vec<(String, i64)>,
-    /// Delivery.
     pub delivery: DeliveryCount,
 }
 

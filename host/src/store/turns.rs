@@ -19,11 +19,8 @@ use crate::turns::{
 /// The lane's open turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenTurnRow {
-    /// Its id.
     pub turn: TurnId,
-    /// Its lane.
     pub lane: Lane,
-    /// Its chat.
     pub chat: ChatId,
     /// Which attempt the next (or running) run is.
     pub attempt: u32,

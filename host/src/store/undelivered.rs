@@ -16,20 +16,16 @@ const CODE: usize = 2;
 pub struct Held {
     /// What `/resend` and `/drop` name.
     pub code: String,
-    /// Its chat.
     pub chat: String,
-    /// Its text.
     pub text: String,
 }
 
 /// A chat that cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreachable {
-    /// The chat.
     pub chat: String,
     /// What the platform said.
     pub why: String,
-    /// Since when.
     pub since: WallMs,
 }
 

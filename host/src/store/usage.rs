@@ -5,7 +5,6 @@ use rusqlite::params;
 use super::{Result, Store, int};
 use crate::domain::{GroupName, RunId, TurnId, WallMs};
 
-/// One model call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
     /// The run that called.
@@ -14,9 +13,7 @@ pub struct UsageRow {
     pub turn: Option<TurnId>,
     /// The group that pays.
     pub group: GroupName,
-    /// The provider's name.
     pub provider: String,
-    /// The model's name.
     pub model: String,
     /// Input, output, cache read and cache write tokens.
     pub tokens: [u64; 4],
@@ -24,11 +21,9 @@ pub struct UsageRow {
     pub micros: Option<u64>,
     /// Whether the tokens are estimated.
     pub estimated: bool,
-    /// The HTTP status.
     pub status: u16,
     /// Its duration in milliseconds.
     pub took_ms: u64,
-    /// When it ended.
     pub at: WallMs,
 }
 

@@ -43,9 +43,7 @@ pub enum Signal {
 /// The channels that lead here.
 #[derive(Debug, Clone)]
 pub struct Wires {
-    /// From intake.
     pub news: UnboundedSender<News>,
-    /// From the operator.
     pub signals: UnboundedSender<Signal>,
 }
 

@@ -12,9 +12,7 @@ const QUOTE: usize = 200;
 /// A question that still can be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Its row.
     pub id: i64,
-    /// Its turn.
     pub turn: TurnId,
     /// The request that asked.
     pub request: LetterId,
@@ -22,9 +20,7 @@ pub struct Question {
     pub lane: Lane,
     /// Whether the turn still waits for it; else the agent was told that somebody wrote something else.
     pub open: bool,
-    /// When it expires.
     pub expires_at: WallMs,
-    /// What was asked.
     pub text: String,
     /// What a number chooses from.
     pub choices: Vec<String>,
@@ -33,17 +29,13 @@ pub struct Question {
 /// The command, as it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerCommand {
-    /// Its trace id.
     pub seq: MessageSeq,
     /// Where it was written.
     pub chat: ChatId,
     /// What sort of chat that is.
     pub kind: ChatKind,
-    /// The chat's title.
     pub title: String,
-    /// Its text.
     pub line: String,
-    /// Who wrote it.
     pub sender: Sender,
     /// Whether that is an owner.
     pub owner: bool,

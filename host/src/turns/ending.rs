@@ -21,7 +21,6 @@ pub fn interrupted(why: InterruptWhy) -> (TurnEnd, String) {
 /// How a turn ends that a box says is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TurnDone {
-    /// Its end.
     pub end: TurnEnd,
     /// What the host explains to the chat, after the reply.
     pub notice: Option<String>,

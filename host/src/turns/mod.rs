@@ -80,7 +80,6 @@ pub enum Reading {
 /// A message of the open turn that has no outcome yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TurnMessage {
-    /// Its trace id.
     pub seq: MessageSeq,
     /// By any run; for [`Event::Done`] by the run that ends the turn, up to the letter that it acknowledges.
     pub reading: Reading,
@@ -97,9 +96,7 @@ impl TurnMessage {
 /// A lane's open turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenTurn {
-    /// Its id.
     pub turn: TurnId,
-    /// Its chat.
     pub chat: ChatId,
     /// Which attempt the next (or running) run is, from 1.
     pub attempt: u32,
@@ -123,7 +120,6 @@ impl OpenTurn {
 pub struct View {
     /// The id that the next turn gets.
     pub next_turn: TurnId,
-    /// The open turn.
     pub open: Option<OpenTurn>,
     /// What [`Event::needs`] asked for.
     pub details: Details,
@@ -177,7 +173,6 @@ impl View {
 /// An earlier version of a message that was edited, without an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Earlier {
-    /// Its trace id.
     pub seq: MessageSeq,
     /// Whether it is for the agent.
     pub wakes: bool,
@@ -197,9 +192,7 @@ pub fn role_of(role: Role, version: i64, earlier: &[Earlier]) -> Role {
 pub enum Event<'a> {
     /// A message was stored, and waits.
     Message {
-        /// Its trace id.
         seq: MessageSeq,
-        /// Its chat.
         chat: &'a ChatId,
         /// What it does, by [`role_of`].
         role: Role,
@@ -208,26 +201,21 @@ pub enum Event<'a> {
     },
     /// A letter to the lane's box carries messages of the open turn.
     Given,
-    /// Time has passed.
     TimePassed {
-        /// The time now.
         now: WallMs,
     },
     /// A box that works is told of a `/stop`.
     Stop {
-        /// The order.
         order: MessageSeq,
     },
     /// The open turn is to end without a word of a box.
     Interrupt {
-        /// Who ends it.
         why: InterruptWhy,
         /// A person's order, which means nothing that was written after it.
         order: Option<MessageSeq>,
     },
     /// The box says that the open turn is done.
     Done {
-        /// The run.
         run: &'a RunId,
         /// What it has acknowledged.
         ack: u64,
@@ -240,9 +228,7 @@ pub enum Event<'a> {
     },
     /// The lane's run has ended.
     RunEnded {
-        /// How.
         ending: &'a Ending,
-        /// The time now.
         now: WallMs,
     },
     /// The host has started.
@@ -276,7 +262,6 @@ impl Event<'_> {
 /// How a question ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionEnd {
-    /// Its turn.
     pub turn: TurnId,
     /// Its request, which gets the answer as its verdict.
     pub request: LetterId,
@@ -287,67 +272,36 @@ pub struct QuestionEnd {
 /// What is to be done, in this order and in one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Open a turn.
     Open {
-        /// Its id.
         turn: TurnId,
-        /// Its chat.
         chat: ChatId,
         /// What it takes in.
         cause: Cause,
     },
     /// The message belongs to the open turn.
-    Join {
-        /// Which.
-        message: MessageSeq,
-        /// The turn.
-        turn: TurnId,
-    },
+    Join { message: MessageSeq, turn: TurnId },
     /// The messages wait again.
-    GiveBack {
-        /// Which.
-        messages: Vec<MessageSeq>,
-    },
+    GiveBack { messages: Vec<MessageSeq> },
     /// The messages came back from a box that did not acknowledge them: count it.
-    CountReturn {
-        /// Which.
-        messages: Vec<MessageSeq>,
-    },
+    CountReturn { messages: Vec<MessageSeq> },
     /// The run ignores letters of a turn that it has ended: what they carried was not given.
     Ungive {
-        /// Which.
         run: RunId,
         /// The last letter that it has read.
         ack: u64,
     },
     /// The message has its outcome.
     Finish {
-        /// Which.
         message: MessageSeq,
         /// What `trace` shows.
         outcome: String,
     },
     /// A newer version stands for the message.
-    Replace {
-        /// Which.
-        message: MessageSeq,
-        /// The newer version.
-        by: MessageSeq,
-    },
+    Replace { message: MessageSeq, by: MessageSeq },
     /// The turn has used up attempts.
-    CountAttempts {
-        /// Which.
-        turn: TurnId,
-        /// How many.
-        cost: u32,
-    },
+    CountAttempts { turn: TurnId, cost: u32 },
     /// The open turn wants a run.
-    Resume {
-        /// Which.
-        turn: TurnId,
-        /// After this wait.
-        wait: Duration,
-    },
+    Resume { turn: TurnId, wait: Duration },
     /// The open turn waits for a person.
     Suspend {
         /// At most until then.
@@ -355,31 +309,19 @@ pub enum Change {
     },
     /// Close the turn. Its messages that were not given back are answered, its open questions are over, and the
     /// context before its newest message goes with it.
-    End {
-        /// Which.
-        turn: TurnId,
-        /// How.
-        end: TurnEnd,
-    },
+    End { turn: TurnId, end: TurnEnd },
     /// End a question that is open.
     EndQuestion(QuestionEnd),
     /// Nobody can answer the question any more: its answer came late, as a message of its own.
-    TakeLateAnswer {
-        /// Its row.
-        question: i64,
-    },
+    TakeLateAnswer { question: i64 },
     /// Queue something to be said.
     Say {
         /// The turn it belongs to.
         turn: Option<TurnId>,
-        /// What.
         outgoing: OutgoingText,
     },
     /// The group's conversation continues the session of this number from now on.
-    BeginSession {
-        /// The number.
-        number: u64,
-    },
+    BeginSession { number: u64 },
 }
 
 /// Where a message went.
@@ -420,7 +362,6 @@ impl Placement {
 /// What a lane does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collected {
-    /// Nothing waits.
     Idle,
     /// This turn wants a run after that wait.
     Next(TurnId, Duration),

@@ -27,9 +27,7 @@ pub enum AfterRun {
         /// What the chat is told; said once per turn however often this is decided.
         tell: Option<String>,
     },
-    /// It ends.
     GiveUp {
-        /// How.
         end: TurnEnd,
         /// What the chat is told.
         tell: String,

@@ -26,7 +26,6 @@ const DOWNLOAD: Duration = Duration::from_secs(120);
 /// What did not work.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum ApiError {
-    /// Telegram said no.
     #[error("{what} ({code})")]
     Refused {
         /// Its `error_code`.
@@ -36,28 +35,18 @@ pub(super) enum ApiError {
         /// How long it wants to be left alone.
         retry_after: Option<Duration>,
     },
-    /// No answer.
     #[error("{why}")]
     Unreachable {
-        /// What was seen.
         why: String,
         /// Whether the call may have been written: then it may have been obeyed.
         written: bool,
     },
     /// The file that should go cannot be read here; nothing was called.
     #[error("{why}")]
-    Unreadable {
-        /// What was seen.
-        why: String,
-    },
+    Unreadable { why: String },
     /// An answer that is none.
     #[error("{why}")]
-    Garbage {
-        /// What was seen.
-        why: String,
-        /// Its HTTP status.
-        status: u16,
-    },
+    Garbage { why: String, status: u16 },
 }
 
 #[derive(Deserialize)]

@@ -38,7 +38,6 @@ const POLL_SECONDS: u64 = 50;
 /// Another poller is given time to go away.
 const CONFLICT_WAIT: Duration = Duration::from_secs(30);
 
-/// The Telegram channel.
 pub struct Telegram {
     api: Api,
     me: OnceCell<Me>,

@@ -9,7 +9,6 @@ use crate::text;
 
 /// Both forms of one part. Neither is longer than Telegram takes, and in an agent's words neither shows a notice.
 pub(super) struct Shown {
-    /// As HTML.
     pub html: String,
     /// As it was written, for when Telegram does not take the HTML.
     pub plain: String,

@@ -12,22 +12,11 @@ pub const SOCKET: &str = "host.sock";
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FromClient {
     /// The first line of a client that talks to another group than `main`.
-    Join {
-        /// The group.
-        group: GroupName,
-    },
+    Join { group: GroupName },
     /// The person wrote this. `id` is drawn by the client, so that a line sent twice is one message.
-    Say {
-        /// A UUID.
-        id: String,
-        /// The line.
-        text: String,
-    },
+    Say { id: String, text: String },
     /// A part was shown.
-    Shown {
-        /// Its row.
-        row: i64,
-    },
+    Shown { row: i64 },
 }
 
 /// To `lazaret chat`.
@@ -35,10 +24,7 @@ pub enum FromClient {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToClient {
     /// The client hears this group from here on; what came before was another's.
-    Joined {
-        /// The group.
-        group: GroupName,
-    },
+    Joined { group: GroupName },
     /// The line is stored.
     Accepted {
         /// The client's id of it.
@@ -56,24 +42,16 @@ pub enum ToClient {
         turn: Option<String>,
         /// The message it answers, where it answers one.
         answers: Option<String>,
-        /// The text.
         text: String,
     },
     /// What the agent does now.
-    Doing {
-        /// One line.
-        text: String,
-    },
+    Doing { text: String },
     /// The reply so far.
-    Draft {
-        /// All of it.
-        text: String,
-    },
+    Draft { text: String },
     /// A turn is over.
     TurnOver {
         /// `t-41`
         turn: String,
-        /// Its messages.
         messages: Vec<String>,
         /// The folder of its letters, below the root.
         letters: Option<String>,

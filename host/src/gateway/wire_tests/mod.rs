@@ -195,7 +195,6 @@ impl World {
         Answer { status: head.status.as_u16(), headers: head.headers, body, whole }
     }
 
-    /// Asks the model.
     async fn ask(&self, request: &Value) -> Answer {
         let body = Bytes::from(request.to_string());
         let answer = self.send(Method::POST, "/v1/messages", &[], body);

@@ -80,13 +80,11 @@ impl Reply {
 pub(super) struct Seen {
     /// Request line and headers.
     pub head: String,
-    /// The body.
     pub body: Value,
 }
 
 /// A scripted provider: one reply after the other, the last one again and again.
 pub(super) struct Provider {
-    /// Its base URL.
     pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     hung_up: Arc<Semaphore>,
