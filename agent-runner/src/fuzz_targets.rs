@@ -11,6 +11,7 @@ use crate::{model, prompt, tool_policy, transcript};
 /// A fuzz target with its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
+/// The fuzz targets of this crate, by name.
 pub const FUZZ_TARGETS: [FuzzTarget; 9] = [
     ("answer_stream", model::fuzz_targets::answer_stream),
     ("file_name", file_name),

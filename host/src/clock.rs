@@ -48,12 +48,12 @@ impl Clock {
     /// Compares this clock with the system's, and adopts a small difference. A large one is returned.
     pub fn check(&self, follower: &mut Follower) -> Option<Stepped> {
         let difference = follower.compare(self.wall().0, system());
-        if let Difference::Small(by) = difference {
+        if let ClockStep::Small(by) = difference {
             self.adopt(by);
         }
         match difference {
-            Difference::Stepped(stepped) => Some(stepped),
-            Difference::Small(_) | Difference::None => None,
+            ClockStep::Stepped(stepped) => Some(stepped),
+            ClockStep::Small(_) | ClockStep::None => None,
         }
     }
 
@@ -99,27 +99,27 @@ pub struct Stepped {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Difference {
+enum ClockStep {
     None,
     Small(i64),
     Stepped(Stepped),
 }
 
 impl Follower {
-    fn compare(&mut self, ours: i64, system: i64) -> Difference {
+    fn compare(&mut self, ours: i64, system: i64) -> ClockStep {
         let by = system.saturating_sub(ours);
         let before = self.seen.take();
         if by == 0 {
-            return Difference::None;
+            return ClockStep::None;
         }
         if by.abs() <= SMALL {
-            return Difference::Small(by);
+            return ClockStep::Small(by);
         }
         let confirmed = before.is_some_and(|before| before.abs_diff(by) <= SMALL.unsigned_abs());
         if !confirmed {
             self.seen = Some(by);
         }
-        Difference::Stepped(Stepped { by, confirmed })
+        ClockStep::Stepped(Stepped { by, confirmed })
     }
 }
 
@@ -134,9 +134,9 @@ mod tests {
     #[test]
     fn a_clock_that_drifts_is_followed_at_once() {
         let mut follower = Follower::default();
-        assert_eq!(follower.compare(NOW, NOW), Difference::None);
-        assert_eq!(follower.compare(NOW, NOW + 1_500), Difference::Small(1_500));
-        assert_eq!(follower.compare(NOW, NOW - 2_000), Difference::Small(-2_000));
+        assert_eq!(follower.compare(NOW, NOW), ClockStep::None);
+        assert_eq!(follower.compare(NOW, NOW + 1_500), ClockStep::Small(1_500));
+        assert_eq!(follower.compare(NOW, NOW - 2_000), ClockStep::Small(-2_000));
     }
 
     #[test]
@@ -144,10 +144,10 @@ mod tests {
         for by in [HOUR, -HOUR, YEAR, -YEAR] {
             let mut follower = Follower::default();
             let told = follower.compare(NOW, NOW + by);
-            assert_eq!(told, Difference::Stepped(Stepped { by, confirmed: false }));
+            assert_eq!(told, ClockStep::Stepped(Stepped { by, confirmed: false }));
             // A minute on, both went on, and the new one is being corrected by a little.
             let told = follower.compare(NOW + 60_000, NOW + 60_000 + by + 900);
-            assert_eq!(told, Difference::Stepped(Stepped { by: by + 900, confirmed: true }));
+            assert_eq!(told, ClockStep::Stepped(Stepped { by: by + 900, confirmed: true }));
         }
     }
 
@@ -155,11 +155,11 @@ mod tests {
     fn a_slip_that_is_mended_was_never_followed() {
         let mut follower = Follower::default();
         follower.compare(NOW, NOW + YEAR);
-        assert_eq!(follower.compare(NOW + 60_000, NOW + 60_000), Difference::None);
+        assert_eq!(follower.compare(NOW + 60_000, NOW + 60_000), ClockStep::None);
         // Another difference begins from the first comparison again.
         follower.compare(NOW, NOW + YEAR);
         let told = follower.compare(NOW, NOW + HOUR);
-        assert_eq!(told, Difference::Stepped(Stepped { by: HOUR, confirmed: false }));
+        assert_eq!(told, ClockStep::Stepped(Stepped { by: HOUR, confirmed: false }));
     }
 
     #[test]

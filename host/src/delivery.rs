@@ -17,11 +17,11 @@ use crate::channels::{Channel, SendError};
 use crate::domain::ChatId;
 use crate::domain::outbound::{DeliveryStrategy, Part};
 use crate::policy::delivery::{Next, SendOutcome, Terms};
-use crate::policy::rate_limit::{Destination, Pacer, Wait};
+use crate::policy::rate_limit::{Destination, PaceWait, Pacer};
 use crate::policy::retry::{LONGEST_WAIT, STORE_AGAIN};
 use crate::services::Services;
 use crate::spool::Spool;
-use crate::store::{Head, StoreError};
+use crate::store::{NextPart, StoreError};
 
 /// How long after the stop a call may still begin.
 const LAST_CALLS: Duration = Duration::from_secs(3);
@@ -152,18 +152,18 @@ async fn send_waiting(delivery: &Delivery, chat: &ChatId) {
         let progress = delivery.send_one(chat, &mut slot, &terms).await;
         drop(slot);
         match progress {
-            Progress::Continue => {}
-            Progress::Empty => break,
-            Progress::Wait(_) if delivery.stop.is_cancelled() => break,
-            Progress::Wait(wait) => delivery.rest(wait).await,
+            ChatProgress::Continue => {}
+            ChatProgress::Empty => break,
+            ChatProgress::PaceWait(_) if delivery.stop.is_cancelled() => break,
+            ChatProgress::PaceWait(wait) => delivery.rest(wait).await,
         }
     }
 }
 
 /// What follows for a chat's queue.
-enum Progress {
+enum ChatProgress {
     Continue,
-    Wait(Duration),
+    PaceWait(Duration),
     Empty,
 }
 
@@ -211,8 +211,8 @@ impl Delivery {
             match asked {
                 Ok(()) => return Some(CallSlot { delivery: self, place, called: false }),
                 Err(_) if self.stop.is_cancelled() => return None,
-                Err(Wait::Until(until)) => self.rest(until.saturating_sub(now)).await,
-                Err(Wait::AnEnd) => tokio::select! {
+                Err(PaceWait::Until(until)) => self.rest(until.saturating_sub(now)).await,
+                Err(PaceWait::AnEnd) => tokio::select! {
                     () = ended => {}
                     () = self.stop.cancelled() => {}
                 },
@@ -229,19 +229,19 @@ impl Delivery {
     }
 
     /// Makes one call at most.
-    async fn send_one(&self, chat: &ChatId, slot: &mut CallSlot<'_>, terms: &Terms) -> Progress {
+    async fn send_one(&self, chat: &ChatId, slot: &mut CallSlot<'_>, terms: &Terms) -> ChatProgress {
         let now = self.services.clock.wall();
         let part = match self.services.store.claim(chat.clone(), *terms, now).await {
-            Ok(Head::Part(part)) => part,
-            Ok(Head::Empty) => return Progress::Empty,
-            Ok(Head::NotBefore(at)) => return Progress::Wait(at.since(now).max(SHORTEST)),
-            Ok(Head::Expired(row)) => {
+            Ok(NextPart::Part(part)) => part,
+            Ok(NextPart::Empty) => return ChatProgress::Empty,
+            Ok(NextPart::NotBefore(at)) => return ChatProgress::PaceWait(at.since(now).max(SHORTEST)),
+            Ok(NextPart::Expired(row)) => {
                 tracing::warn!(%chat, code = "delivery.expired", "reply {row} grew too old to be said");
-                return Progress::Continue;
+                return ChatProgress::Continue;
             }
             Err(e) => {
                 tracing::error!(%chat, code = e.code(), "delivery waits for the store: {e}");
-                return Progress::Wait(STORE_AGAIN);
+                return ChatProgress::PaceWait(STORE_AGAIN);
             }
         };
         slot.called = true;
@@ -252,14 +252,14 @@ impl Delivery {
             }
             // A platform that does not answer, or an empty terminal. The row stays as it is: whoever finds it next
             // finds it cut off.
-            () = late(&self.stop) => return Progress::Empty,
+            () = late(&self.stop) => return ChatProgress::Empty,
         };
         if let SendOutcome::NotArrived { after: Some(after), .. } = &happened {
             // The whole room is left alone, not only the chat that asked.
             self.pacer().shut(slot.place, self.services.clock.now().mono, (*after).min(LONGEST_WAIT));
         }
         self.record(part, happened, terms.retry).await;
-        Progress::Continue
+        ChatProgress::Continue
     }
 
     /// A large file over a slow line takes its time.

@@ -15,6 +15,7 @@ use crate::{backup, config, model, report, sandbox, text};
 /// A fuzz target with its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
+/// The fuzz targets of this crate, by name.
 pub const FUZZ_TARGETS: [FuzzTarget; 16] = [
     ("admission", admission),
     ("anthropic_stream", model::fuzz_targets::anthropic_stream),

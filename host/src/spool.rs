@@ -52,7 +52,7 @@ impl NotTaken {
 
 /// A copy that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copied {
+pub struct SpooledCopy {
     /// The digest of its bytes, and its name.
     pub sha256: String,
     pub bytes: u64,
@@ -79,7 +79,7 @@ impl Spool {
     ///
     /// # Errors
     /// Why the file cannot be sent.
-    pub fn take(&self, workspace: &Path, path: &str, most: u64) -> Result<Copied, NotTaken> {
+    pub fn take(&self, workspace: &Path, path: &str, most: u64) -> Result<SpooledCopy, NotTaken> {
         let below = beneath(path)?;
         let wanted = FileRequirements { owner: None, single_link: true, cap: most };
         let file = UntrustedDir::open(workspace)?.file(below, wanted)?;
@@ -92,7 +92,11 @@ impl Spool {
         copied
     }
 
-    fn copy(&self, file: ipc_schema::untrusted_fs::UntrustedFile, part: &Path) -> Result<Copied, NotTaken> {
+    fn copy(
+        &self,
+        file: ipc_schema::untrusted_fs::UntrustedFile,
+        part: &Path,
+    ) -> Result<SpooledCopy, NotTaken> {
         let part_file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
         let mut to = Digesting::new(part_file);
         let bytes = file.copy(&mut to)?;
@@ -100,7 +104,7 @@ impl Spool {
         part_file.sync_all()?;
         fs::rename(part, self.path(&sha256))?;
         disk::sync_dir(&self.dir)?;
-        Ok(Copied { sha256, bytes })
+        Ok(SpooledCopy { sha256, bytes })
     }
 
     /// Every file in the spool: copies, and parts of copies that a crash has interrupted.
@@ -156,7 +160,7 @@ mod tests {
         fn inside(&self, name: &str) -> PathBuf {
             self.dir.path().join("workspace").join(name)
         }
-        fn take(&self, path: &str) -> Result<Copied, &'static str> {
+        fn take(&self, path: &str) -> Result<SpooledCopy, &'static str> {
             self.spool.take(&self.dir.path().join("workspace"), path, 20 * MIB).map_err(|e| e.code())
         }
         fn kept(&self) -> Vec<String> {
@@ -169,7 +173,7 @@ mod tests {
         let p = place();
         fs::write(p.inside("out/a.txt"), "first").unwrap();
         let copied = p.take("out/a.txt").unwrap();
-        assert_eq!(copied, Copied { sha256: ipc_schema::sha256_hex(b"first"), bytes: 5 });
+        assert_eq!(copied, SpooledCopy { sha256: ipc_schema::sha256_hex(b"first"), bytes: 5 });
         fs::write(p.inside("out/a.txt"), "second").unwrap();
         assert_eq!(fs::read_to_string(p.spool.path(&copied.sha256)).unwrap(), "first");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -19,7 +19,7 @@ use crate::channels::Channel;
 use crate::domain::group::Group;
 use crate::domain::outbound::{OutgoingText, SpooledFile};
 use crate::domain::{Authority, ChatId};
-use crate::policy::authorize::{Allowed, Decision, authorize};
+use crate::policy::authorize::{Allowed, Authorization, authorize};
 use crate::services::Services;
 
 /// Who asks, and from where.
@@ -63,9 +63,9 @@ impl Asker<'_> {
     /// The request, if the group may make it.
     fn allowed<R: RequestArgs>(&self, request: R) -> Result<Allowed<R>, Refusal> {
         match authorize(&Authority::of(&self.group.name), &self.group.tools, request) {
-            Decision::Allow(allowed) => Ok(allowed),
-            Decision::Ask(approval) => Err(approval.into()),
-            Decision::Refuse(refusal) => Err(refusal),
+            Authorization::Allow(allowed) => Ok(allowed),
+            Authorization::Ask(approval) => Err(approval.into()),
+            Authorization::Refuse(refusal) => Err(refusal),
         }
     }
 }

@@ -267,7 +267,7 @@ async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) 
         }
         print(format!("> {}", safe(&line)));
         let id = host.say(line).await;
-        Turn::default().watch(host, &id).await?;
+        ShownTurn::default().watch(host, &id).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -280,7 +280,7 @@ fn too_long(line: &str) -> Option<String> {
 
 /// What is known of the turn that a line began.
 #[derive(Default)]
-struct Turn {
+struct ShownTurn {
     message: Option<String>,
     over: Option<Over>,
     /// Parts shown so far, by turn: a part can come before the end of its turn, and the end before a part.
@@ -294,7 +294,7 @@ struct Over {
     parts: u64,
 }
 
-impl Turn {
+impl ShownTurn {
     async fn watch(&mut self, host: &mut Wire, id: &str) -> Result<(), CliError> {
         loop {
             match host.next().await? {

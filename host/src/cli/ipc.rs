@@ -62,14 +62,14 @@ fn find(letters: &Path, wanted: Option<&str>) -> Result<PathBuf, CliError> {
     })
 }
 
-struct Shown {
+struct ShownLetter {
     direction: &'static str,
     name: String,
     at: String,
     body: Value,
 }
 
-fn read(dir: &Path, direction: &'static str) -> Result<Vec<Shown>, CliError> {
+fn read(dir: &Path, direction: &'static str) -> Result<Vec<ShownLetter>, CliError> {
     let paths = disk::list(dir).map_err(|e| CliError::Plain(format!("{}: {e}", dir.display())))?;
     let mut letters = Vec::new();
     for path in paths {
@@ -77,12 +77,12 @@ fn read(dir: &Path, direction: &'static str) -> Result<Vec<Shown>, CliError> {
         let Ok(text) = disk::read_text(&path) else { continue };
         let body: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
         let at = body.get("at").and_then(Value::as_str).unwrap_or_default().to_owned();
-        letters.push(Shown { direction, name, at, body });
+        letters.push(ShownLetter { direction, name, at, body });
     }
     Ok(letters)
 }
 
-impl Shown {
+impl ShownLetter {
     fn tell(&self, full: bool) -> String {
         let arrow = if self.direction == TO_AGENT { "host  →" } else { "agent ←" };
         if full {
@@ -132,7 +132,7 @@ mod tests {
         let escape = "\u{1b}]0;PWNED\u{7}\u{202e}\nx";
         let body = json!({ "at": escape, "type": "status", "body": { "state": escape, "detail": escape } });
         for full in [false, true] {
-            let letter = Shown {
+            let letter = ShownLetter {
                 direction: FROM_AGENT,
                 name: escape.to_owned(),
                 at: body["at"].as_str().unwrap().to_owned(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
 use super::{
-    After, CLOSE_GRACE, Dispatch, END_LIMIT, EXPIRE_AGAIN, Effect, Facts, Found, LAST_GRACE, Phase, Record,
-    RunNo, START_LIMIT, STOP_GRACE, TELL_WAIT, TIME_GRACE, Unfinished,
+    AdoptedState, After, CLOSE_GRACE, Dispatch, END_LIMIT, EXPIRE_AGAIN, Effect, Facts, LAST_GRACE, Phase,
+    Record, RunNo, START_LIMIT, STOP_GRACE, TELL_WAIT, TIME_GRACE, Unfinished,
 };
 use crate::domain::{Ending, Lane, MessageSeq};
 
@@ -193,22 +193,22 @@ impl Dispatch {
         now: Duration,
         lane: Lane,
         facts: Facts,
-        found: Found,
+        found: AdoptedState,
         effects: &mut Vec<Effect>,
     ) {
         let run = RunNo(self.next_run);
         self.next_run += 1;
         let state = match found {
-            Found::Starting => LaneState::Starting { run, born: now },
-            Found::Working => LaneState::Working { run, born: now, since: now, stopping: None },
-            Found::Listening => LaneState::Listening { run, born: now, since: now },
-            Found::Closing => {
+            AdoptedState::Starting => LaneState::Starting { run, born: now },
+            AdoptedState::Working => LaneState::Working { run, born: now, since: now, stopping: None },
+            AdoptedState::Listening => LaneState::Listening { run, born: now, since: now },
+            AdoptedState::Closing => {
                 LaneState::Closing { run, step: Closing::Told, due: now + CLOSE_GRACE, asks: false }
             }
         };
         effects.push(Effect::Adopt { lane: lane.clone(), run });
         let mut record = Record::new(state, facts);
-        if found == Found::Working {
+        if found == AdoptedState::Working {
             record.feed(effects);
         }
         self.lanes.insert(lane, record);

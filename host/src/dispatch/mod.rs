@@ -78,7 +78,7 @@ pub struct Facts {
 
 /// Where an earlier host's run stands, by its rows and its letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum AdoptedState {
     /// It has not said `ready`.
     Starting,
     /// It was given the lane's open turn.
@@ -122,7 +122,7 @@ pub enum Event {
         /// What to know of it.
         facts: Facts,
         /// Where its run stands.
-        found: Found,
+        found: AdoptedState,
     },
     /// More messages for the lane's open turn are stored.
     FollowUp {

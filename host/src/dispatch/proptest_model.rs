@@ -202,7 +202,7 @@ impl World {
     fn inherit(&mut self, left: &[(bool, bool)]) {
         for (group, (open, listening)) in left.iter().enumerate() {
             let lane = Lane::conversation(GROUPS[group].parse().unwrap());
-            let found = if *listening { Found::Listening } else { Found::Working };
+            let found = if *listening { AdoptedState::Listening } else { AdoptedState::Working };
             if *open {
                 self.open.insert(lane.clone());
             }

@@ -397,10 +397,14 @@ fn boxes_of_an_earlier_host_take_their_places_before_anything_starts() {
     let mut h = host(1, 3);
     let mut adopt = |group: &str, found| h.on(Event::Adopt { lane: lane(group), facts: FACTS, found });
     let adopted = |group: &str, run| Effect::Adopt { lane: lane(group), run: RunNo(run) };
-    assert_eq!(adopt("a", Found::Working), [adopted("a", 1), feed(1)], "a message may not have reached it");
-    assert_eq!(adopt("b", Found::Starting), [adopted("b", 2)]);
-    assert_eq!(adopt("c", Found::Listening), [adopted("c", 3)]);
-    assert_eq!(adopt("d", Found::Closing), [adopted("d", 4)]);
+    assert_eq!(
+        adopt("a", AdoptedState::Working),
+        [adopted("a", 1), feed(1)],
+        "a message may not have reached it"
+    );
+    assert_eq!(adopt("b", AdoptedState::Starting), [adopted("b", 2)]);
+    assert_eq!(adopt("c", AdoptedState::Listening), [adopted("c", 3)]);
+    assert_eq!(adopt("d", AdoptedState::Closing), [adopted("d", 4)]);
     assert_eq!(h.wake("c"), [], "two hold slots, where one may");
     assert_eq!(h.ready(2), [feed(2)]);
     assert_eq!(h.closed(1, false), []);

@@ -1,7 +1,7 @@
 //! The host's side of the boundary: the letter directories of each run, and one watcher for all of them.
 //!
 //! `run` writes letters to the agent and reads letters from it here. Inotify reports new letters, but nothing depends
-//! on that: [`RunBox::rung`] also returns after a period of the caller's choice, and [`RunBox::pass`] lists the
+//! on that: [`RunMailbox::next_change`] also returns after a period of the caller's choice, and [`RunMailbox::pass`] lists the
 //! directory. Letters are taken strictly in number order. All other files in the directory are refused, removed and
 //! counted. This room trusts no file of a box, and opens none by its path.
 
@@ -100,7 +100,7 @@ impl Mailbox {
         uid: u32,
         budget: Budget,
         archive: Archive,
-    ) -> Result<RunBox, MailboxError> {
+    ) -> Result<RunMailbox, MailboxError> {
         let (to, from, socket) = (dir.join(TO_AGENT), dir.join(FROM_AGENT), dir.join(SOCKET_DIR));
         shared_dir(dir, self.gid, 0o2750).map_err(failed(dir))?;
         shared_dir(&to, self.gid, 0o2750).map_err(failed(&to))?;
@@ -138,7 +138,7 @@ impl Mailbox {
         taken: u64,
         budget: Budget,
         archive: Archive,
-    ) -> Result<RunBox, MailboxError> {
+    ) -> Result<RunMailbox, MailboxError> {
         self.attach(dir, run, uid, taken + 1, budget, archive)
     }
 
@@ -150,14 +150,14 @@ impl Mailbox {
         next: u64,
         budget: Budget,
         archive: Archive,
-    ) -> Result<RunBox, MailboxError> {
+    ) -> Result<RunMailbox, MailboxError> {
         let (to, from) = (dir.join(TO_AGENT), dir.join(FROM_AGENT));
         let unacknowledged = letters_in(&to);
         let to = LetterDir::open(&to).map_err(failed(&to))?;
         let from_handle = UntrustedDir::open(&from).map_err(failed(&from))?;
         let notifier = Arc::new(LetterNotifier::new());
         self.watcher.watch(from.clone(), &notifier);
-        Ok(RunBox {
+        Ok(RunMailbox {
             to,
             from: from_handle,
             watcher: Arc::clone(&self.watcher),
@@ -192,7 +192,7 @@ fn go_without(tmpfs: &Mutex<TmpfsUse>, why: NoTmpfs) {
     *lock(tmpfs) = TmpfsUse::Never(why);
 }
 
-impl Drop for RunBox {
+impl Drop for RunMailbox {
     fn drop(&mut self) {
         self.watcher.unwatch(self.from_path.clone());
     }
@@ -239,10 +239,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The letter directories of one run. Dropping it ends the watch. The directories stay until [`RunBox::remove`],
+/// The letter directories of one run. Dropping it ends the watch. The directories stay until [`RunMailbox::remove`],
 /// because a box may still use them.
 #[derive(Debug)]
-pub struct RunBox {
+pub struct RunMailbox {
     watcher: Arc<Watcher>,
     to: LetterDir,
     from: UntrustedDir,
@@ -265,7 +265,7 @@ pub struct RunBox {
     not_removable: HashSet<OsString>,
 }
 
-impl RunBox {
+impl RunMailbox {
     /// The folder for the gateway's socket.
     pub fn socket_dir(&self) -> PathBuf {
         self.dir.join(SOCKET_DIR)
@@ -329,14 +329,14 @@ impl RunBox {
         }
     }
 
-    /// Makes the next [`RunBox::rung`] return at once, because there are more letters to take.
+    /// Makes the next [`RunMailbox::next_change`] return at once, because there are more letters to take.
     pub fn ring(&self) {
         self.notifier.notify();
     }
 
     /// Waits until a letter may have come: until the kernel reports one, or `period` is over. It returns sooner when
     /// the directory is not watched.
-    pub async fn rung(&self, period: Duration) {
+    pub async fn next_change(&self, period: Duration) {
         self.notifier.notified(period).await;
         self.pause.over().await;
     }

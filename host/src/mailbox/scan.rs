@@ -11,7 +11,7 @@ use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode, sha256
 
 use super::notifier::Pause;
 use super::tmpfs_mount::{self, NoTmpfs, TmpfsMount};
-use super::{RunBox, TmpfsUse, go_without, lock};
+use super::{RunMailbox, TmpfsUse, go_without, lock};
 use crate::domain::limits::Budget;
 use crate::text;
 
@@ -65,9 +65,9 @@ pub struct Pass {
     pub flood: Option<String>,
 }
 
-impl RunBox {
-    /// Reads letters in number order, as many as one pass may. The caller stores each and then calls [`RunBox::done`].
-    /// After [`RunBox::rewind`] a later pass finds a letter again that could not be stored.
+impl RunMailbox {
+    /// Reads letters in number order, as many as one pass may. The caller stores each and then calls [`RunMailbox::done`].
+    /// After [`RunMailbox::rewind`] a later pass finds a letter again that could not be stored.
     ///
     /// # Errors
     /// When the directory cannot be listed.
@@ -301,7 +301,7 @@ mod tests {
         _dir: tempfile::TempDir,
         from: PathBuf,
         rejected: PathBuf,
-        run: RunBox,
+        run: RunMailbox,
         _mailbox: Mailbox,
     }
 
@@ -436,13 +436,13 @@ mod tests {
         let mut w = fixture();
         std::fs::create_dir_all(w.from.join("deep/deeper")).unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        w.run.rung(Duration::ZERO).await;
+        w.run.next_change(Duration::ZERO).await;
         let quiet = Duration::from_millis(400);
         for _ in 0..3 {
             w.run.pass().unwrap();
             let began = Instant::now();
-            w.run.rung(quiet).await;
-            assert!(began.elapsed() >= quiet, "rung after {:?}", began.elapsed());
+            w.run.next_change(quiet).await;
+            assert!(began.elapsed() >= quiet, "next_change after {:?}", began.elapsed());
         }
     }
 
@@ -479,6 +479,8 @@ mod tests {
         std::fs::write(&part, bytes).unwrap();
         std::fs::rename(part, w.from.join(name)).unwrap();
         // The period is an hour: only a notification ends this wait in time.
-        tokio::time::timeout(Duration::from_secs(10), w.run.rung(Duration::from_secs(3600))).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), w.run.next_change(Duration::from_secs(3600)))
+            .await
+            .unwrap();
     }
 }

@@ -37,7 +37,7 @@ impl From<Approval> for Refusal {
 
 /// What becomes of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Decision<R> {
+pub enum Authorization<R> {
     Allow(Allowed<R>),
     /// An owner has to allow it first.
     Ask(Approval),
@@ -46,18 +46,18 @@ pub enum Decision<R> {
 
 /// Decides about one request of the group that the letter's directory belongs to. A request concerns that group and
 /// the chat of its turn, never another group. `rules` are the owner's: a runner that does not keep them is refused.
-pub fn authorize<R: RequestArgs>(authority: &Authority, rules: &ToolPolicy, request: R) -> Decision<R> {
+pub fn authorize<R: RequestArgs>(authority: &Authority, rules: &ToolPolicy, request: R) -> Authorization<R> {
     if let Err(refusal) = request.check() {
-        return Decision::Refuse(refusal);
+        return Authorization::Refuse(refusal);
     }
     let group = match authority {
         Authority::Main => GroupName::main(),
         Authority::Member(group) => group.clone(),
     };
     match rules.verdict_on(R::KIND) {
-        ToolVerdict::Allow | ToolVerdict::Record => Decision::Allow(Allowed { request, group }),
-        ToolVerdict::Ask => Decision::Ask(Approval { kind: R::KIND }),
-        ToolVerdict::Deny => Decision::Refuse(refused_by(ToolVerdict::Deny, R::KIND)),
+        ToolVerdict::Allow | ToolVerdict::Record => Authorization::Allow(Allowed { request, group }),
+        ToolVerdict::Ask => Authorization::Ask(Approval { kind: R::KIND }),
+        ToolVerdict::Deny => Authorization::Refuse(refused_by(ToolVerdict::Deny, R::KIND)),
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
             &rules(ToolVerdict::Allow),
             update("Be kind."),
         ) {
-            Decision::Allow(allowed) => allowed.into_parts().1,
+            Authorization::Allow(allowed) => allowed.into_parts().1,
             other => panic!("{other:?}"),
         };
         assert_eq!(concerned(&Authority::of(&"family".parse().unwrap())).as_str(), "family");
@@ -98,23 +98,26 @@ mod tests {
     #[test]
     fn what_breaks_a_limit_is_refused() {
         let decided = authorize(&Authority::Main, &rules(ToolVerdict::Allow), update("  "));
-        assert!(matches!(decided, Decision::Refuse(refusal) if refusal.code == RefusalCode::Forbidden));
+        assert!(matches!(decided, Authorization::Refuse(refusal) if refusal.code == RefusalCode::Forbidden));
     }
 
     #[test]
     fn the_owners_rules_hold_whatever_the_runner_does() {
         let decided = |verdict| authorize(&Authority::Main, &rules(verdict), update("Be kind."));
-        assert!(matches!(decided(ToolVerdict::Record), Decision::Allow(_)));
-        let Decision::Refuse(denied) = decided(ToolVerdict::Deny) else { panic!() };
+        assert!(matches!(decided(ToolVerdict::Record), Authorization::Allow(_)));
+        let Authorization::Refuse(denied) = decided(ToolVerdict::Deny) else { panic!() };
         assert!(denied.reason.contains("deny `update_personality`"), "{denied}");
         let ask = AskPerson { question: "Go?".into(), choices: vec![] };
-        assert!(matches!(authorize(&Authority::Main, &rules(ToolVerdict::Deny), ask), Decision::Allow(_)));
+        assert!(matches!(
+            authorize(&Authority::Main, &rules(ToolVerdict::Deny), ask),
+            Authorization::Allow(_)
+        ));
     }
 
     #[test]
     fn an_approval_that_cannot_be_asked_for_is_a_refusal_that_says_so() {
         let decided = authorize(&Authority::Main, &rules(ToolVerdict::Ask), update("Be kind."));
-        let Decision::Ask(approval) = decided else { panic!("{decided:?}") };
+        let Authorization::Ask(approval) = decided else { panic!("{decided:?}") };
         let refusal = Refusal::from(approval);
         assert_eq!(refusal.code, RefusalCode::Forbidden);
         assert!(refusal.reason.contains("the owner must allow `update_personality`"), "{refusal}");

@@ -14,7 +14,7 @@ const BLOCK: u64 = 4096;
 
 /// The parameters of a new file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
+pub struct FilesystemPlan {
     pub bytes: u64,
     pub inodes: u64,
     /// The journal's size: the only part that takes space on the host's disk from the start.
@@ -25,7 +25,7 @@ pub struct Shape {
 ///
 /// The limit of an existing image is derived from its size, so changing this formula changes the limit of every
 /// existing image.
-pub fn shape(limit: u64) -> Shape {
+pub fn shape(limit: u64) -> FilesystemPlan {
     let limit = limit.max(SMALLEST);
     let inodes = (limit / BYTES_PER_NAME).max(NAMES);
     let journal_mib = (limit / (128 * MIB)).clamp(4, 16);
@@ -34,7 +34,7 @@ pub fn shape(limit: u64) -> Shape {
     let tables = (limit / 128).min(128 * MIB) + MIB;
     let parts = [inodes.saturating_mul(INODE), journal_mib * MIB, held_back, tables];
     let bytes = parts.into_iter().fold(limit, u64::saturating_add);
-    Shape { bytes: bytes.div_ceil(BLOCK).saturating_mul(BLOCK), inodes, journal_mib }
+    FilesystemPlan { bytes: bytes.div_ceil(BLOCK).saturating_mul(BLOCK), inodes, journal_mib }
 }
 
 /// The largest limit in MiB for which an image of this size is made.

@@ -36,7 +36,7 @@ pub struct Destination {
 
 /// What to wait for before asking again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
+pub enum PaceWait {
     Until(Duration),
     /// Until a call in progress ends.
     AnEnd,
@@ -60,9 +60,9 @@ struct Window {
 }
 
 impl Window {
-    fn wait(&self, limit: Option<Limit>, now: Duration) -> Option<Wait> {
+    fn wait(&self, limit: Option<Limit>, now: Duration) -> Option<PaceWait> {
         if self.shut_until > now {
-            return Some(Wait::Until(self.shut_until));
+            return Some(PaceWait::Until(self.shut_until));
         }
         let Limit { calls, within } = limit?;
         let calls = usize::try_from(calls.max(1)).unwrap_or(usize::MAX);
@@ -74,8 +74,8 @@ impl Window {
         }
         // Enough ended calls must leave the window; if there are too few, a call in progress must end first.
         match self.ended.get(first + counted - calls) {
-            Some(end) => Some(Wait::Until(*end + within)),
-            None => Some(Wait::AnEnd),
+            Some(end) => Some(PaceWait::Until(*end + within)),
+            None => Some(PaceWait::AnEnd),
         }
     }
 
@@ -105,20 +105,20 @@ impl Pacer {
     ///
     /// # Errors
     /// What stands in the way; nothing was counted.
-    pub fn begin(&mut self, place: &Destination, now: Duration) -> Result<(), Wait> {
+    pub fn begin(&mut self, place: &Destination, now: Duration) -> Result<(), PaceWait> {
         let chat = self.chats.entry(place.chat.clone()).or_default();
         let room = place.room.as_ref().map(|room| self.rooms.entry(room.clone()).or_default());
         let mut waits = vec![chat.wait(self.limits.chat, now), self.all.wait(self.limits.all, now)];
         waits.extend(room.as_ref().map(|room| room.wait(self.limits.room, now)));
         let until = waits.iter().filter_map(|wait| match wait {
-            Some(Wait::Until(until)) => Some(*until),
+            Some(PaceWait::Until(until)) => Some(*until),
             _ => None,
         });
         if let Some(until) = until.max() {
-            return Err(Wait::Until(until));
+            return Err(PaceWait::Until(until));
         }
-        if waits.contains(&Some(Wait::AnEnd)) {
-            return Err(Wait::AnEnd);
+        if waits.contains(&Some(PaceWait::AnEnd)) {
+            return Err(PaceWait::AnEnd);
         }
         chat.under_way += 1;
         self.all.under_way += 1;
@@ -187,11 +187,11 @@ mod tests {
                     pacer.end(place, now, true);
                     ends.push(now);
                 }
-                Err(Wait::Until(until)) => {
+                Err(PaceWait::Until(until)) => {
                     assert!(until > now, "a wait that is over is a busy loop");
                     now = until;
                 }
-                Err(Wait::AnEnd) => panic!("none is under way"),
+                Err(PaceWait::AnEnd) => panic!("none is under way"),
             }
         }
         ends
@@ -223,11 +223,15 @@ mod tests {
         let mut pacer = Pacer::new(Limits { chat: None, room: limit(1, 60), all: limit(2, 5) });
         let (one, two, other) = (place("r/1", Some("r")), place("r/2", Some("r")), place("direct", None));
         assert_eq!(pacer.begin(&one, S(0)), Ok(()));
-        assert_eq!(pacer.begin(&two, S(0)), Err(Wait::AnEnd), "the call of the other topic may still arrive");
+        assert_eq!(
+            pacer.begin(&two, S(0)),
+            Err(PaceWait::AnEnd),
+            "the call of the other topic may still arrive"
+        );
         assert_eq!(pacer.begin(&other, S(0)), Ok(()));
         pacer.end(&one, S(1), true);
-        assert_eq!(pacer.begin(&two, S(1)), Err(Wait::Until(S(61))));
-        assert_eq!(pacer.begin(&other, S(1)), Err(Wait::Until(S(6))));
+        assert_eq!(pacer.begin(&two, S(1)), Err(PaceWait::Until(S(61))));
+        assert_eq!(pacer.begin(&other, S(1)), Err(PaceWait::Until(S(6))));
         pacer.end(&other, S(2), false);
         assert_eq!(pacer.begin(&other, S(2)), Ok(()), "a call that was not made counts nowhere");
     }
@@ -237,10 +241,10 @@ mod tests {
         let mut pacer = Pacer::new(Limits::default());
         let (one, two, other) = (place("r/1", Some("r")), place("r/2", Some("r")), place("direct", None));
         pacer.shut(&one, S(10), S(7));
-        assert_eq!(pacer.begin(&two, S(16)), Err(Wait::Until(S(17))));
+        assert_eq!(pacer.begin(&two, S(16)), Err(PaceWait::Until(S(17))));
         assert_eq!(pacer.begin(&other, S(16)), Ok(()));
         pacer.shut(&other, S(16), S(30));
-        assert_eq!(pacer.begin(&two, S(17)), Err(Wait::Until(S(46))));
+        assert_eq!(pacer.begin(&two, S(17)), Err(PaceWait::Until(S(46))));
         assert_eq!(pacer.begin(&two, S(46)), Ok(()));
     }
 

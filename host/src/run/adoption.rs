@@ -12,10 +12,10 @@ use super::gateway_session::GatewaySession;
 use super::launch_error::LaunchError;
 use super::states::{Life, Turn};
 use super::{Parts, READY_WITHIN, Run, SILENCE};
-use crate::dispatch::Found;
+use crate::dispatch::AdoptedState;
 use crate::domain::group::Group;
 use crate::domain::{Ending, Lane, RunId};
-use crate::mailbox::{Archive, RunBox};
+use crate::mailbox::{Archive, RunMailbox};
 use crate::policy::sandbox_plan;
 use crate::sandbox::BoxState;
 use crate::services::Services;
@@ -25,7 +25,7 @@ use crate::store::RunRow;
 pub struct Adopted {
     row: RunRow,
     group: Group,
-    mailbox: RunBox,
+    mailbox: RunMailbox,
     gateway: GatewaySession,
     /// Whether it was told to close.
     closes: bool,
@@ -88,12 +88,12 @@ impl Adopted {
     }
 
     /// Where the run stands, for dispatch.
-    pub fn found(&self) -> Found {
+    pub fn found(&self) -> AdoptedState {
         match () {
-            () if self.closes => Found::Closing,
-            () if !self.row.ready => Found::Starting,
-            () if self.row.turn.is_some() => Found::Working,
-            () => Found::Listening,
+            () if self.closes => AdoptedState::Closing,
+            () if !self.row.ready => AdoptedState::Starting,
+            () if self.row.turn.is_some() => AdoptedState::Working,
+            () => AdoptedState::Listening,
         }
     }
 

@@ -13,7 +13,7 @@ use super::launch_error::LaunchError;
 use crate::domain::group::Group;
 use crate::domain::{Lane, RunId};
 use crate::gateway::RunScope;
-use crate::mailbox::{MODEL, RunBox};
+use crate::mailbox::{MODEL, RunMailbox};
 use crate::services::Services;
 use crate::workers::Panicked;
 
@@ -32,7 +32,7 @@ impl GatewaySession {
         lane: &Lane,
         run: &RunId,
         group: &Group,
-        mailbox: &RunBox,
+        mailbox: &RunMailbox,
     ) -> Result<Self, LaunchError> {
         let dir = mailbox.socket_dir();
         let listener =

@@ -18,7 +18,7 @@ use super::{Parts, READY_WITHIN, Run, SILENCE, begin};
 use crate::disk::shared_dir;
 use crate::domain::group::Group;
 use crate::domain::{ChatId, GroupName, Lane, RunId, TurnId};
-use crate::mailbox::{Archive, RunBox};
+use crate::mailbox::{Archive, RunMailbox};
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::{BoxState, EngineError, check_source};
 use crate::services::Services;
@@ -113,7 +113,7 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     /// Makes the directories, the first letter and the socket, and checks that the posture holds.
-    async fn prepare(self, mailbox: &mut RunBox) -> Result<(GatewaySession, ContainerSpec), LaunchError> {
+    async fn prepare(self, mailbox: &mut RunMailbox) -> Result<(GatewaySession, ContainerSpec), LaunchError> {
         let Self { services, lane, run, uid, group, session, state, image } = self;
         failpoint!("run.launch.mailbox");
         for mount in &group.mounts {
@@ -234,7 +234,7 @@ fn open_mailbox(
     lane: &Lane,
     run: &RunId,
     uid: u32,
-) -> Result<RunBox, LaunchError> {
+) -> Result<RunMailbox, LaunchError> {
     let root = &services.install.root;
     let archive =
         Archive::open(&root.letters(&lane.group, run)).map_err(|e| LaunchError::new("letters.dir", e))?;
@@ -303,7 +303,7 @@ async fn writable(context: SandboxContext<'_>, group: &Group) -> Result<[PathBuf
 async fn write_begin(
     services: &Services,
     run: &RunId,
-    mailbox: &mut RunBox,
+    mailbox: &mut RunMailbox,
     body: Begin,
 ) -> Result<(), LaunchError> {
     let (id, at) = (run.clone(), services.clock.wall());

@@ -36,7 +36,7 @@ use crate::channels::Channel;
 use crate::dispatch::Event;
 use crate::domain::group::Group;
 use crate::domain::{ChatId, Ending, Lane, MessageSeq, RunId, TurnId};
-use crate::mailbox::RunBox;
+use crate::mailbox::RunMailbox;
 use crate::policy::disk_budget::DiskUsage;
 use crate::policy::log_limiter::LogLimiter;
 use crate::policy::turn_quota::Tally;
@@ -91,7 +91,7 @@ struct Run {
     lane: Lane,
     group: Group,
     container: String,
-    mailbox: RunBox,
+    mailbox: RunMailbox,
     /// It counts tokens per turn.
     gateway: GatewaySession,
     life: Life,
@@ -121,7 +121,7 @@ struct DiskUse {
 struct Parts {
     group: Group,
     container: String,
-    mailbox: RunBox,
+    mailbox: RunMailbox,
     gateway: GatewaySession,
     life: Life,
     turn: Option<Turn>,
@@ -258,7 +258,7 @@ impl Run {
                 () = self.gateway.failed() => RunEvent::GatewayFailed,
                 _ = typing.tick(), if shows_typing => RunEvent::Typing,
                 done = attachments::arrival(&mut self.files) => RunEvent::Fetched(done),
-                () = self.mailbox.rung(scan) => RunEvent::Letters,
+                () = self.mailbox.next_change(scan) => RunEvent::Letters,
             };
             failpoint!("run.event");
             match event {

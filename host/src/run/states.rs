@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::domain::{ChatId, Ending};
-use crate::store::Patience;
+use crate::store::FileWait;
 use crate::workers::Panicked;
 
 /// How far the box's life has come.
@@ -138,10 +138,10 @@ pub(super) enum Files {
 }
 
 impl Files {
-    pub(super) fn patience(&self) -> Patience {
+    pub(super) fn patience(&self) -> FileWait {
         match self {
-            Self::Fetched => Patience::Spent,
-            Self::None | Self::Fetching(_) => Patience::Whole,
+            Self::Fetched => FileWait::Spent,
+            Self::None | Self::Fetching(_) => FileWait::Whole,
         }
     }
 

@@ -110,9 +110,9 @@ async fn ends(store: &Store) -> Vec<End> {
 async fn one_call(store: &Store, terms: Terms, platform: &mut Platform, fate: Fate, now: WallMs) -> bool {
     let chat: ChatId = CHAT.parse().unwrap();
     let part = match store.claim(chat, terms, now).await.unwrap() {
-        Head::Part(part) => part,
-        Head::Expired(_) | Head::NotBefore(_) => return true,
-        Head::Empty => return false,
+        NextPart::Part(part) => part,
+        NextPart::Expired(_) | NextPart::NotBefore(_) => return true,
+        NextPart::Empty => return false,
     };
     let place = part.strategy == DeliveryStrategy::Edit && part.placeholder.is_none();
     let why = String::new;

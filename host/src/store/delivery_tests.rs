@@ -88,7 +88,7 @@ impl Office {
 
     async fn claims_at(&self, in_chat: &str, now: WallMs) -> Part {
         match self.store.claim(chat(in_chat), self.terms, now).await.unwrap() {
-            Head::Part(part) => part,
+            NextPart::Part(part) => part,
             other => panic!("{other:?}"),
         }
     }
@@ -106,7 +106,7 @@ impl Office {
         let mut texts = Vec::new();
         loop {
             match self.store.claim(chat(in_chat), self.terms, now).await.unwrap() {
-                Head::Part(part) => {
+                NextPart::Part(part) => {
                     let text = part.text.clone();
                     let edit = part.strategy == crate::domain::outbound::DeliveryStrategy::Edit;
                     let happened = match &part.placeholder {
@@ -117,8 +117,8 @@ impl Office {
                         texts.push(text);
                     }
                 }
-                Head::Expired(_) => {}
-                Head::NotBefore(_) | Head::Empty => return texts,
+                NextPart::Expired(_) => {}
+                NextPart::NotBefore(_) | NextPart::Empty => return texts,
             }
         }
     }
@@ -170,7 +170,7 @@ async fn order_holds_behind_a_part_that_waits() {
     o.settles(first, asked).await;
     assert_eq!(o.row("first").await, ("deferred".into(), 0, 0));
     let head = o.store.claim(chat(ROOM), o.terms, later(4)).await.unwrap();
-    assert_eq!(head, Head::NotBefore(later(5)));
+    assert_eq!(head, NextPart::NotBefore(later(5)));
     assert_eq!(o.sends(ROOM, later(5)).await, ["first", "second"]);
 }
 
@@ -228,7 +228,7 @@ async fn a_part_that_a_worker_left_behind_is_taken_for_cut_off() {
     let o = office(Delivery::Resend).await;
     o.replies("a", &["first"]).await;
     o.claims().await;
-    assert!(matches!(o.store.claim(chat(ROOM), o.terms, T).await.unwrap(), Head::NotBefore(_)));
+    assert!(matches!(o.store.claim(chat(ROOM), o.terms, T).await.unwrap(), NextPart::NotBefore(_)));
     assert_eq!(o.row("first").await, ("uncertain".into(), 1, 0));
     assert_eq!(o.sends(ROOM, T).await, ["first"]);
 }

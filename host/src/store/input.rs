@@ -44,7 +44,7 @@ pub struct InputState {
 
 /// Whether a letter may wait for files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
+pub enum FileWait {
     /// What belongs together goes together.
     Whole,
     /// It has waited once: messages whose files came meanwhile go with the next letter, or one would wait for ever.
@@ -92,7 +92,7 @@ impl Store {
         run: RunId,
         lane: Lane,
         limits: ContextLimits,
-        patience: Patience,
+        patience: FileWait,
         now: WallMs,
         build: F,
     ) -> Result<Composed>
@@ -104,7 +104,7 @@ impl Store {
                 failpoint!("store.input.begin", super::injected);
                 let Some(open) = turns::open_of_lane(c, &lane)? else { return Ok(Composed::Nothing) };
                 let (mut messages, omitted) = ungiven(c, &run, &open, limits)?;
-                if patience == Patience::Spent {
+                if patience == FileWait::Spent {
                     attachments::leave_later(&mut messages);
                 }
                 if !messages.iter().any(|m| m.wakes) {

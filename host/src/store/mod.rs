@@ -55,14 +55,14 @@ pub use error::{Result, StoreError};
 pub use groups::Admission;
 pub use handle::Store;
 pub use inbox::{Accepted, CommandRow, Intake, StrangerSeen};
-pub use input::{BeginState, Composed, InputState, Patience};
+pub use input::{BeginState, Composed, FileWait, InputState};
 pub use letters::letter_to_agent;
 pub use open::known_damage;
 pub use posture_gaps::PostureGap;
 pub use restore::{Restored, Transcripts, begin_restore, restore, verify};
 pub use retention::Cleared;
 pub use runs::{NewRun, Take, Taken, TakenEffect};
-pub use sending::Head;
+pub use sending::NextPart;
 pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
 pub use usage::UsageRow;
 

@@ -28,7 +28,7 @@ use crate::policy::retry::LONGEST_WAIT;
 
 /// What a chat's queue offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Head {
+pub enum NextPart {
     /// This part goes now; it is marked `sending`.
     Part(Part),
     /// This reply had grown too old to be said; the chat was told. There may be more.
@@ -63,7 +63,7 @@ impl Store {
     }
 
     /// Takes the head of a chat's queue for sending.
-    pub async fn claim(&self, chat: ChatId, terms: Terms, now: WallMs) -> Result<Head> {
+    pub async fn claim(&self, chat: ChatId, terms: Terms, now: WallMs) -> Result<NextPart> {
         let head = self.write(move |c| claim(c, &chat, terms, now)).await?;
         failpoint!("store.claim.committed");
         Ok(head)
@@ -153,7 +153,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
     })())
 }
 
-fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Head> {
+fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<NextPart> {
     failpoint!("store.claim.begin", super::injected);
     let sql = format!(
         "SELECT {FIELDS}, not_before, state, way IS NULL FROM outbox
@@ -164,21 +164,21 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Hea
             Ok((part(r)?, WallMs(r.get(15)?), r.get::<_, String>(16)?, r.get::<_, bool>(17)?))
         })
         .optional()?;
-    let Some((part, not_before, state, fresh)) = row else { return Ok(Head::Empty) };
+    let Some((part, not_before, state, fresh)) = row else { return Ok(NextPart::Empty) };
     let part = part?;
     if state == "sending" {
         // Whoever sent it has gone without a word. One worker serves a chat, so nobody sends it now.
         perform(c, &part, after(&part, SendOutcome::Died, Duration::MAX, now), now)?;
-        return Ok(Head::NotBefore(now));
+        return Ok(NextPart::NotBefore(now));
     }
     // No wait is longer than this: beyond it, the clock was set back since.
     if not_before > now && not_before.since(now) <= LONGEST_WAIT {
-        return Ok(Head::NotBefore(not_before));
+        return Ok(NextPart::NotBefore(not_before));
     }
     if terms.stale(part.voice, now.since(part.lives_from)) {
         let why = delivery_notices::too_old(terms.lifetime);
         undelivered::give_up(c, &part, GivenUp::Expired, &why, false, now)?;
-        return Ok(Head::Expired(part.id));
+        return Ok(NextPart::Expired(part.id));
     }
     let strategy = match (fresh, &part.file) {
         (false, _) => part.strategy,
@@ -187,7 +187,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Hea
     };
     let sql = "UPDATE outbox SET state = 'sending', attempts = attempts + 1, way = ?2 WHERE id = ?1";
     c.execute(sql, params![part.id, strategy.as_str()])?;
-    Ok(Head::Part(Part { strategy, ..part }))
+    Ok(NextPart::Part(Part { strategy, ..part }))
 }
 
 /// What `policy` says. The part is as it was before its claim, or (found cut off) as it is.

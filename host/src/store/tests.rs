@@ -124,7 +124,7 @@ impl House {
         let limits = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
         let letter = self
             .store
-            .compose_input(run.parse().unwrap(), lane(), limits, Patience::Whole, T, move |_, state| {
+            .compose_input(run.parse().unwrap(), lane(), limits, FileWait::Whole, T, move |_, state| {
                 let texts: Vec<String> = state.messages.into_iter().map(|m| m.text).collect();
                 told.send((texts, state.omitted)).unwrap();
                 Ok(vec![])
@@ -162,7 +162,7 @@ impl House {
 
     async fn said(&self, in_chat: &str) -> Vec<String> {
         let mut texts = Vec::new();
-        while let Head::Part(part) = self.store.claim(chat(in_chat), TERMS, T).await.unwrap() {
+        while let NextPart::Part(part) = self.store.claim(chat(in_chat), TERMS, T).await.unwrap() {
             texts.push(part.text.clone());
             self.store.settle(part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
         }

@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::dispatch::{After, Dispatch, Effect, Event, Found, RunNo, Settings, Unfinished};
+use crate::dispatch::{AdoptedState, After, Dispatch, Effect, Event, RunNo, Settings, Unfinished};
 use crate::domain::{Ending, Lane, MessageSeq, RunId};
 use crate::intake::News;
 use crate::run::{self, Adopted, Assignment, LaunchError, Order};
@@ -362,8 +362,9 @@ pub async fn recover(services: &Arc<Services>) -> crate::store::Result<Recovered
     }
     failpoint!("supervisor.recover.sweep");
     sweep(services, &in_use);
-    let busy =
-        |lane: &Lane| recovered.adopted.iter().any(|a| a.lane() == lane && a.found() != Found::Listening);
+    let busy = |lane: &Lane| {
+        recovered.adopted.iter().any(|a| a.lane() == lane && a.found() != AdoptedState::Listening)
+    };
     services.store.open_forgotten(services.clock.wall()).await?;
     let (open, suspended) = (services.store.open_turns().await?, services.store.suspended().await?);
     failpoint!("supervisor.recover.turns");

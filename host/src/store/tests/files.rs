@@ -21,7 +21,7 @@ impl House {
 
     async fn next(&self, terms: Terms) -> Part {
         match self.store.claim(chat("telegram:-1"), terms, T).await.unwrap() {
-            Head::Part(part) => part,
+            NextPart::Part(part) => part,
             other => panic!("{other:?}"),
         }
     }
@@ -59,5 +59,5 @@ async fn a_file_goes_out_with_its_verdict_once_and_in_its_place() {
         assert_eq!(waits, text != "last", "as long as its row waits");
         h.store.settle(part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
     }
-    assert_eq!(h.store.claim(chat("telegram:-1"), edit, T).await.unwrap(), Head::Empty);
+    assert_eq!(h.store.claim(chat("telegram:-1"), edit, T).await.unwrap(), NextPart::Empty);
 }

@@ -80,7 +80,7 @@ async fn a_clock_that_was_a_year_behind_makes_nothing_old() {
     house.store.say(None, OutgoingText::notice(&chat("telegram:-1"), "x", "waits".into()), T).await.unwrap();
     house.store.move_times(YEAR, T).await.unwrap();
     let now = WallMs(T.0 + YEAR + 1_000);
-    let Head::Part(part) = house.store.claim(chat("telegram:-1"), TERMS, now).await.unwrap() else {
+    let NextPart::Part(part) = house.store.claim(chat("telegram:-1"), TERMS, now).await.unwrap() else {
         panic!("nothing waits")
     };
     assert_eq!(now.since(part.lives_from).as_secs(), 1);
@@ -108,7 +108,7 @@ async fn what_an_earlier_host_stamped_with_the_right_time_keeps_it() {
     assert_eq!(house.store.suspended().await.unwrap(), [Suspended { lane: lane(), until }]);
     assert_eq!(house.store.open_turns().await.unwrap()[0].opened_at, T);
     for (waits, since) in [("telegram:-1", T), ("telegram:-2", until)] {
-        let Head::Part(part) = house.store.claim(chat(waits), TERMS, until).await.unwrap() else {
+        let NextPart::Part(part) = house.store.claim(chat(waits), TERMS, until).await.unwrap() else {
             panic!("nothing waits in {waits}")
         };
         assert_eq!(part.lives_from, since);
