@@ -9,6 +9,8 @@
 //! - `crash invariants [N=1000]`: copies the database and its WAL under load and checks each copy
 //! - `crash check DIR`: checks kept evidence again; a run keeps it in `target/crash/evidence` or `EVIDENCE`
 //!
+//! The earlier words `storm` (soak), `moments` (invariants) and `CHANNEL=keyed` (terminal) stay valid.
+//!
 //! Each ends with one line of JSON and fails if a promise was broken. `make crash` builds what it needs; settings
 //! can come from the environment, too.
 
@@ -28,7 +30,7 @@ const USAGE: &str = "usage: crash sweep|panics|soak|invariants|rolling|starts|ri
 fn plan_of(settings: &Settings) -> Result<Plan, String> {
     let channel = match settings.text("CHANNEL").as_deref() {
         None | Some("telegram") => Channel::Telegram,
-        Some("terminal") => Channel::Terminal,
+        Some("terminal" | "keyed") => Channel::Terminal,
         Some(other) => return Err(format!("CHANNEL={other}: telegram or terminal")),
     };
     let (groups, chats) = if channel == Channel::Terminal { (16, 16) } else { (12, 20) };
@@ -62,7 +64,7 @@ async fn run() -> Result<ExitCode, String> {
         PathBuf::from,
     );
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["soak"] => {
+        ["soak" | "storm"] => {
             let plan = Soak {
                 simulation: plan_of(&settings)?,
                 kills: settings.number("KILLS", 25)?,
@@ -93,7 +95,7 @@ async fn run() -> Result<ExitCode, String> {
             println!("{}", json!({ "longest_pause_ms": longest }));
             print_verdict(&verdict)
         }
-        ["invariants"] => {
+        ["invariants" | "moments"] => {
             let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..plan_of(&settings)? };
             let count = settings.number("N", 1000)?;
             let many = usize::try_from(count).unwrap_or(usize::MAX);
