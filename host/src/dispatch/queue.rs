@@ -7,7 +7,7 @@ use ipc_schema::letters::to_agent::CloseWhy;
 
 use super::{Dispatch, Effect, LaneState, Record, RunNo};
 use crate::domain::Lane;
-use crate::domain::group::Priority;
+use crate::domain::group_settings::Priority;
 
 /// Each minute of waiting lifts a lane by one step of priority: low is late, never never.
 const LIFT: Duration = Duration::from_secs(60);

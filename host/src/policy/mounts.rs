@@ -7,7 +7,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::domain::group::ExtraMount;
+use crate::domain::group_settings::ExtraMount;
 
 /// Extra mounts lie below this in the box, where nothing of ours is.
 const BELOW: &str = "/mnt/";

@@ -1,6 +1,6 @@
 //! Scripted dialogues: what people and boxes do, and what becomes of the turn.
 
-use super::rows::{ASKED_FOR, Asked, Rows, State, crash};
+use super::test_rows::{ASKED_FOR, Asked, Rows, State, crash};
 use super::*;
 
 const NOW: Duration = Duration::ZERO;
@@ -45,7 +45,7 @@ fn a_burst_is_one_turn_and_another_chat_is_the_next() {
     assert_eq!(lane.feeds(), 1);
     lane.reads();
     assert_eq!(lane.done(), Collected::Next(turn(2), NOW));
-    assert_eq!(lane.open().unwrap().chat, rows::chat("b"));
+    assert_eq!(lane.open().unwrap().chat, test_rows::chat("b"));
 }
 
 #[test]

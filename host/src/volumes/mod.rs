@@ -13,7 +13,7 @@
 //! The images together may be larger than the disk. When the host's disk is full, writes into an image fail as on a
 //! broken disk: ext4 becomes read-only, and the image is refused until somebody has made room and mounts it again.
 
-mod mounts;
+mod mount_table;
 mod tools;
 
 use std::ffi::OsStr;
@@ -27,7 +27,7 @@ use ipc_schema::untrusted_fs::UntrustedDir;
 use rustix::fs::statvfs;
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::disk;
+use crate::host_files;
 use crate::policy::disk_image::{limit_mib, shape};
 
 /// How long to wait for another run of the group, or `lazaret box check`, that works on the same image.
@@ -134,7 +134,7 @@ impl Volume {
         if self.mounted()?.is_none() {
             let began = Instant::now();
             self.check_prerequisites()?;
-            if !disk::there(&self.image) {
+            if !host_files::there(&self.image) {
                 self.make(limit, gid, &lock)?;
             }
             self.not_smaller(limit)?;
@@ -151,7 +151,7 @@ impl Volume {
             let (image, mib, wanted) = (self.image.clone(), usable >> 20, limit >> 20);
             return Err(VolumeError::Small { image, mib, wanted });
         }
-        disk::shared_dir(&self.dir, gid, 0o2770).map_err(io)
+        host_files::shared_dir(&self.dir, gid, 0o2770).map_err(io)
     }
 
     /// Mounts the image to read from it, if there is one and it is not mounted.
@@ -163,7 +163,7 @@ impl Volume {
             Err(VolumeError::Shut { .. }) => Ok(true),
             mounted => mounted.map(|mount| mount.is_some()),
         };
-        if !disk::there(&self.image) || readable()? {
+        if !host_files::there(&self.image) || readable()? {
             return Ok(());
         }
         let lock = self.lock()?;
@@ -179,7 +179,7 @@ impl Volume {
     /// # Errors
     /// What umount(2) says: a process may use it.
     pub fn close(&self) -> Result<(), VolumeError> {
-        match mounts::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))? {
+        match mount_table::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))? {
             Some(mount) if mount.image() == Some(resolved(&self.image)) => {
                 unmount(&self.dir, UnmountFlags::NOFOLLOW).map_err(|e| VolumeError::io(&self.dir, e))
             }
@@ -196,7 +196,7 @@ impl Volume {
         if !mounted {
             self.check_prerequisites()?;
         }
-        if disk::there(&self.image) {
+        if host_files::there(&self.image) {
             self.not_smaller(limit)?;
         }
         if mounted { self.not_larger(limit) } else { Ok(()) }
@@ -207,7 +207,7 @@ impl Volume {
     /// # Errors
     /// [`VolumeError::Off`].
     pub fn check_absent(&self) -> Result<(), VolumeError> {
-        if disk::there(&self.image) {
+        if host_files::there(&self.image) {
             return Err(VolumeError::Off { dir: self.dir.clone(), image: self.image.clone() });
         }
         Ok(())
@@ -217,7 +217,7 @@ impl Volume {
     fn lock(&self) -> Result<File, VolumeError> {
         let path = self.image.with_extension("lock");
         let io = |e: io::Error| VolumeError::io(&path, e);
-        disk::dir(path.parent().unwrap_or(Path::new("/")), 0o700).map_err(io)?;
+        host_files::dir(path.parent().unwrap_or(Path::new("/")), 0o700).map_err(io)?;
         let lock =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path).map_err(io)?;
         let began = Instant::now();
@@ -235,8 +235,8 @@ impl Volume {
     }
 
     /// The image's mount, if there is one. Another mount in its place, or a read-only one, is an error.
-    fn mounted(&self) -> Result<Option<mounts::Mount>, VolumeError> {
-        let found = mounts::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))?;
+    fn mounted(&self) -> Result<Option<mount_table::Mount>, VolumeError> {
+        let found = mount_table::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))?;
         let Some(mount) = found else { return Ok(None) };
         if mount.image() != Some(resolved(&self.image)) {
             return Err(VolumeError::Foreign { dir: self.dir.clone(), image: self.image.clone() });
@@ -253,7 +253,7 @@ impl Volume {
         if !rustix::process::geteuid().is_root() {
             return Err(VolumeError::NotRoot);
         }
-        if !disk::there(Path::new("/dev/loop-control")) {
+        if !host_files::there(Path::new("/dev/loop-control")) {
             return Err(VolumeError::NoLoop);
         }
         match UntrustedDir::open(&self.dir) {
@@ -285,9 +285,9 @@ impl Volume {
     /// Makes the image under another name first, so that the file of this name is always complete.
     fn make(&self, limit: u64, gid: u32, lock: &File) -> Result<(), VolumeError> {
         let shape = shape(limit);
-        let staged = disk::beside(&self.image, ".part");
+        let staged = host_files::beside(&self.image, ".part");
         let io = |e: io::Error| VolumeError::io(&staged, e);
-        disk::remove(&staged).map_err(io)?;
+        host_files::remove(&staged).map_err(io)?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged).map_err(io)?;
         file.set_len(shape.bytes).map_err(io)?;
         let owner = format!("root_owner={}:{gid}", rustix::process::geteuid().as_raw());
@@ -298,21 +298,21 @@ impl Volume {
         let made = tools::run("mkfs.ext4", &args.collect::<Vec<_>>(), lock)
             .and_then(|()| file.sync_all().map_err(io))
             .and_then(|()| fs::rename(&staged, &self.image).map_err(io))
-            .and_then(|()| disk::sync_dir(self.image.parent().unwrap_or(Path::new("/"))).map_err(io));
-        made.inspect_err(|_| drop(disk::remove(&staged)))
+            .and_then(|()| host_files::sync_dir(self.image.parent().unwrap_or(Path::new("/"))).map_err(io));
+        made.inspect_err(|_| drop(host_files::remove(&staged)))
     }
 
     fn mount(&self, lock: &File) -> Result<(), VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.dir, e);
         // e2fsck would damage a file system in use, and a box may still have it mounted.
-        if !mounts::is_attached(&resolved(&self.image)) {
+        if !mount_table::is_attached(&resolved(&self.image)) {
             tools::run("e2fsck", &["-p".as_ref(), self.image.as_os_str()], lock)?;
         }
-        disk::dir(&self.dir, 0o700).map_err(io)?;
+        host_files::dir(&self.dir, 0o700).map_err(io)?;
         // A box that does not see the mount must not write into the directory.
         let root = rustix::process::geteuid().as_raw();
         chown(&self.dir, Some(root), Some(0)).map_err(io)?;
-        disk::dir(&self.dir, 0o000).map_err(io)?;
+        host_files::dir(&self.dir, 0o000).map_err(io)?;
         let options = "loop,nosuid,nodev,discard,errors=remount-ro";
         let (image, dir) = (self.image.as_os_str(), self.dir.as_os_str());
         let args = ["-t".as_ref(), "ext4".as_ref(), "-o".as_ref(), options.as_ref(), image, dir];
@@ -333,7 +333,7 @@ impl Volume {
         if self.len()? >= wanted && self.file_system_bytes()? >= wanted {
             return Ok(());
         }
-        if mounts::is_attached(&resolved(&self.image)) {
+        if mount_table::is_attached(&resolved(&self.image)) {
             return self.not_larger(limit);
         }
         let file = OpenOptions::new().write(true).open(&self.image).map_err(io)?;
@@ -344,7 +344,7 @@ impl Volume {
     }
 
     fn len(&self) -> Result<u64, VolumeError> {
-        disk::size(&self.image).map_err(|e| VolumeError::io(&self.image, e))
+        host_files::size(&self.image).map_err(|e| VolumeError::io(&self.image, e))
     }
 
     /// The size of the file system in the image. Its superblock begins at 1 KiB and holds the number of blocks, the
