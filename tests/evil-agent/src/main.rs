@@ -95,7 +95,7 @@ fn main() -> ExitCode {
             }
         },
         // Before any agent is let in, the host asks the runner what it sees; that is not what is attacked here.
-        ["look" | "probe", ..] => agent_runner::main(),
+        ["inspect-image" | "probe", ..] => agent_runner::main(),
         ["child", what, rest @ ..] => resources::child(what, rest),
         ["stubborn", rest @ ..] => termination::stubborn(rest),
         [name, rest @ ..] => {
