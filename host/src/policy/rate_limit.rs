@@ -101,10 +101,10 @@ impl Pacer {
         Self { limits, ..Self::default() }
     }
 
-    /// Starts a call, or says what to wait for before asking again.
+    /// Starts a call, or returns what to wait for before the next try.
     ///
     /// # Errors
-    /// What stands in the way; nothing was counted.
+    /// What prevents the call. It was not counted.
     pub fn begin(&mut self, place: &Destination, now: Duration) -> Result<(), PaceWait> {
         let chat = self.chats.entry(place.chat.clone()).or_default();
         let room = place.room.as_ref().map(|room| self.rooms.entry(room.clone()).or_default());
@@ -128,7 +128,7 @@ impl Pacer {
         Ok(())
     }
 
-    /// Ends a call. `called` is false if it was not made after all.
+    /// Ends a call. `called` is false if the call was not made.
     pub fn end(&mut self, place: &Destination, now: Duration, called: bool) {
         let Limits { chat, room, all } = self.limits;
         if let Some(window) = self.chats.get_mut(&place.chat) {
@@ -146,8 +146,8 @@ impl Pacer {
         }
     }
 
-    /// The platform asked to be left alone. It does not say for whom: that is taken for the room (or the direct chat),
-    /// and for the whole channel when another one is shut already.
+    /// Notes the platform's request to wait. The platform does not say for which chat. So it applies to the room (or
+    /// the direct chat), and to the whole channel if another room or chat must wait already.
     pub fn shut(&mut self, place: &Destination, now: Duration, wait: Duration) {
         let until = now + wait;
         let here = match &place.room {

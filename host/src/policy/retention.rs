@@ -8,11 +8,10 @@ pub struct RetainedItem {
     pub bytes: u64,
     /// Time since its last change.
     pub age: Duration,
-    /// Something open still needs it, so it stays in any case.
+    /// An open turn or part still needs it, so it stays in any case.
     pub in_use: bool,
 }
 
-/// The limits of age and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionRule {
     /// Older items are deleted.
