@@ -97,7 +97,7 @@ pub enum Next {
     Sent {
         receipt: String,
     },
-    /// The placeholder was sent; the text goes next.
+    /// The placeholder was sent, and the text follows.
     Fill {
         /// The platform's id of the placeholder.
         placeholder: String,
@@ -130,7 +130,7 @@ pub struct Doubt {
     pub strays: u32,
 }
 
-/// How often a deleted placeholder is sent again at once; after that with the usual backoff.
+/// How often a deleted placeholder is sent again at once. After that the usual backoff applies.
 const AT_ONCE: u32 = 3;
 
 /// Decides what to do next. `retry` is how long a reply is retried.

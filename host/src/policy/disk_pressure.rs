@@ -125,7 +125,7 @@ mod tests {
         let crowded = |names| DiskReading { names, ..seen(1000, true) };
         assert_eq!((now(Fine, crowded(19_999)), now(Low, crowded(22_499))), (Low, Low));
         assert_eq!((now(Fine, crowded(20_000)), now(Low, crowded(22_500))), (Fine, Fine));
-        // The ballast that was given back is room, but no reason to go on.
+        // Deleting the ballast makes space, but not enough to accept messages again.
         assert_eq!(now(Full, seen(320, false)), Full);
         let back = decide(Full, seen(352, false), LIMITS);
         assert_eq!(back, DiskDecision { now: Fine, make_ballast: true, tell: true });

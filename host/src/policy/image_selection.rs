@@ -34,7 +34,7 @@ pub enum ImageChoice {
     Missing,
 }
 
-/// Whether the name is looked up again at every run: the default image only.
+/// Whether the host looks the name up again for every run, as it does only for the default image.
 pub fn is_followed(name: &str) -> bool {
     let name = name.strip_suffix(":latest").unwrap_or(name);
     name == DEFAULT_IMAGE
@@ -103,7 +103,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// The word in tables.
+    /// The name in tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Good => "ok",

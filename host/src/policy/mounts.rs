@@ -248,7 +248,7 @@ mod tests {
         vec![
             AllowedRoot { path: "/srv/photos".into(), writable: false },
             AllowedRoot { path: "/srv/photos/inbox".into(), writable: true },
-            // Somebody allows too much: the second line stands.
+            // This root allows too much. The second check still refuses secrets.
             AllowedRoot { path: "/".into(), writable: true },
         ]
     }
@@ -345,7 +345,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a file says: what comes through is plain, allowed, and none of the machine's own.
+        /// For any settings, an accepted mount is in plain form, allowed, and not a system directory.
         #[test]
         fn what_passes_is_below_an_allowed_root(
             source in "(/|/\\.\\.?|/srv|/photos|/etc|/[a-z.]{1,4}){1,5}/?", target in "(/mnt)?(/|/\\.\\.|/[a-z.]{1,3}){1,3}",

@@ -190,7 +190,7 @@ const SHARED_BY_GVISOR: [&str; 2] = ["pid", "cgroup"];
 /// Names that gVisor's kernel adds to /dev.
 const DEVICES_OF_GVISOR: [&str; 2] = ["fuse", "net"];
 
-/// Errors that mean that a system call was refused. With any other error the kernel has looked at the arguments.
+/// Errors that mean that a system call was refused. Any other error means that the kernel has read the arguments.
 const REFUSALS: [&str; 6] =
     ["EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"];
 

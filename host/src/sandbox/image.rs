@@ -20,7 +20,7 @@ impl Engine {
     /// resolve if no registry answers, and because a tag can move.
     ///
     /// # Errors
-    /// [`EngineError::NoImage`], or what the engine said.
+    /// [`EngineError::NoImage`], or another error of the engine.
     pub async fn image(&self, name: &str) -> Result<ImageFacts, EngineError> {
         self.about_image(name).await.map(|about| about.facts)
     }
