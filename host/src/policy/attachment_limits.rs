@@ -16,7 +16,7 @@ pub const FILES_OF_CONTEXT: usize = 10;
 /// The most files in a group's inbox. Each takes at least a block and an inode.
 const INBOX_NAMES: u64 = 20_000;
 
-/// A message's files as the store keeps them. `most` is the largest file in bytes. Nothing is fetched before an agent
+/// A message's files for the store. `most` is the largest file in bytes. The host fetches no file before an agent
 /// reads the message.
 pub fn offered(files: &[OfferedFile], most: u64) -> Vec<Attachment> {
     let one = |file: &OfferedFile| Attachment {

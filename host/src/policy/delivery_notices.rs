@@ -10,13 +10,12 @@ use crate::text;
 /// What a person orders for a held part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldCommand {
-    /// Send it again: it did not arrive.
+    /// Send it again, because it did not arrive.
     Resend,
-    /// Leave it: it arrived, or is not worth it.
+    /// Leave it, because it arrived or is not worth it.
     Drop,
 }
 
-/// Why a row was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUp {
     Failed,
@@ -24,7 +23,7 @@ pub enum GivenUp {
 }
 
 impl GivenUp {
-    /// As it is stored.
+    /// The value in the database.
     pub fn state(self) -> &'static str {
         match self {
             Self::Failed => "failed",

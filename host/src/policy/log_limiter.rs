@@ -16,7 +16,7 @@ pub struct LogLimiter {
 }
 
 impl LogLimiter {
-    /// `Some(skipped)` if one more line may be logged now; `skipped` lines were suppressed before it.
+    /// `Some(skipped)` if the caller may log one more line now. `skipped` lines were suppressed before it.
     pub fn turn(&mut self, now: Instant) -> Option<u64> {
         if self.since.is_none_or(|since| now - since >= WINDOW) {
             (self.since, self.told) = (Some(now), 0);

@@ -64,7 +64,7 @@ mod tests {
         assert!(!due("2026-11-21T02:59:59+01:00", last));
         assert!(due("2026-11-21T03:00:00+01:00", last));
         assert!(!due("2026-11-21T03:01:00+01:00", Some(at("2026-11-21T03:00:20+01:00"))));
-        // A copy made by hand yesterday evening is not tonight's.
+        // A copy that somebody made yesterday evening does not count for tonight.
         assert!(due("2026-11-21T03:00:00+01:00", Some(at("2026-11-20T22:00:00+01:00"))));
     }
 
@@ -74,13 +74,13 @@ mod tests {
         assert!(due("2026-11-21T12:00:00+01:00", None));
         assert!(due("2026-11-21T12:00:00+01:00", Some("2026-11-20T03:00:00+01:00")));
         assert!(!due("2026-11-21T12:00:00+01:00", Some("2026-11-21T03:00:00+01:00")));
-        // The clock was a year ahead when that one was made.
+        // The clock was a year ahead when this copy was made.
         assert!(due("2026-11-21T12:00:00+01:00", Some("2027-11-21T03:00:00+01:00")));
     }
 
     #[test]
     fn the_night_that_has_no_three_o_clock_and_the_one_that_has_two_have_one_copy_each() {
-        // 29 March 2026: 02:00 is 03:00. 25 October 2026: 03:00 is 02:00.
+        // The clocks go from 02:00 to 03:00 on 29 March 2026, and from 03:00 to 02:00 on 25 October.
         for (hour, night) in [(2, "2026-03-29T03:00:00+02:00"), (2, "2026-10-25T02:00:00+02:00")] {
             let night = at(night);
             let before = Some(WallMs(night.0 - 20 * 3_600_000));

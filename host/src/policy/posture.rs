@@ -538,7 +538,7 @@ impl Findings<'_> {
     }
 
     /// A symbolic link in the image moves a mount, possibly into a directory that the agent can write. The agent could
-    /// then replace the mount. So each mount must be at its own target in mountinfo, which resolves links.
+    /// then replace the mount. So each mount must be at its own target in mountinfo, whose paths contain no links.
     fn mounts(&mut self, inside: &ProbeReport) {
         let astray: Vec<String> = self
             .spec

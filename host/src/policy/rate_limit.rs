@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// Windows of quiet chats are dropped when there are more than this many.
+/// Above this number of windows the host drops those of quiet chats.
 const KEPT: usize = 1024;
 
 /// At most `calls` within any period of this length.
@@ -34,7 +34,7 @@ pub struct Destination {
     pub room: Option<String>,
 }
 
-/// What to wait for before asking again.
+/// What the caller must wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaceWait {
     Until(Duration),
@@ -55,7 +55,7 @@ pub struct Pacer {
 struct Window {
     under_way: u32,
     ended: VecDeque<Duration>,
-    /// Set by the platform's Retry-After.
+    /// The end of the platform's Retry-After.
     shut_until: Duration,
 }
 
@@ -177,7 +177,7 @@ mod tests {
         Some(Limit { calls, within: S(seconds) })
     }
 
-    /// Calls as fast as the pacer lets, each of them taking `took`; returns when they ended.
+    /// Makes calls as fast as the pacer allows, each of duration `took`. Returns the times of their ends.
     fn calls(pacer: &mut Pacer, place: &Destination, count: usize, took: Duration) -> Vec<Duration> {
         let (mut now, mut ends) = (Duration::ZERO, Vec::new());
         while ends.len() < count {
@@ -203,7 +203,7 @@ mod tests {
         for took in [Duration::ZERO, Duration::from_millis(400), S(2)] {
             let ends = calls(&mut Pacer::new(limits), &place("r/1", Some("r")), 70, took);
             for (calls, within) in [(3, S(3)), (20, S(60))] {
-                // The platform sees a call somewhere between its beginning and its end.
+                // The platform sees a call at some time between its beginning and its end.
                 for window in ends.windows(calls + 1) {
                     assert!(window[calls] - took >= window[0] + within, "{took:?} {window:?}");
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The wait before the host retries a store that failed (a full disk, another program's lock).
 pub const STORE_AGAIN: Duration = Duration::from_secs(5);
-/// The longest wait before a part is sent again, whatever the platform asks for.
+/// The longest wait before the host sends a part again, whatever the platform asks for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// `first`, doubled with each further try, at most `longest`. `tries` counts from 1.

@@ -73,7 +73,7 @@ impl Engine {
         self.followed(&recipe.name, lines, within, &mut tell).await
     }
 
-    /// Reads a stream of steps to its end. The engine stops the work when the connection is dropped.
+    /// Reads a stream of steps to its end. The engine stops its work when this drops the connection.
     async fn followed(
         &self,
         image: &str,
