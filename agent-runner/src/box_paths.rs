@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ipc_schema::directory_layout::{self, box_path};
+use ipc_schema::names_and_paths::{self, box_path};
 
 /// The protocol's directories below one root.
 #[derive(Debug, Clone)]
@@ -19,15 +19,15 @@ impl BoxPaths {
     }
 
     pub fn ipc_to_agent(&self) -> PathBuf {
-        self.absolute(box_path::IPC).join(directory_layout::TO_AGENT)
+        self.absolute(box_path::IPC).join(names_and_paths::TO_AGENT)
     }
 
     pub fn ipc_from_agent(&self) -> PathBuf {
-        self.absolute(box_path::IPC).join(directory_layout::FROM_AGENT)
+        self.absolute(box_path::IPC).join(names_and_paths::FROM_AGENT)
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.absolute(box_path::RUN).join(directory_layout::GATEWAY_SOCKET)
+        self.absolute(box_path::RUN).join(names_and_paths::GATEWAY_SOCKET)
     }
 
     pub fn session(&self) -> PathBuf {

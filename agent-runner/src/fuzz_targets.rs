@@ -2,8 +2,8 @@
 //! `tests/fuzz` calls them. Each does with the bytes what the runner does, and panics if a property does not hold. They
 //! exist in fuzz builds and in tests, which run them over the committed corpus.
 
-use ipc_schema::directory_layout::{self, FileName};
 use ipc_schema::image_inventory::{ImageInventory, PROGRAMS};
+use ipc_schema::names_and_paths::{self, FileName};
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, ToAgentLetter};
 
 use crate::{model, prompt, tool_policy, transcript};
@@ -29,7 +29,7 @@ fn from_agent(data: &[u8]) {
     let Ok(letter) = FromAgentLetter::parse(data) else { return };
     assert!(data.len() as u64 <= LETTER_MAX_BYTES);
     assert!(
-        directory_layout::parse_name(letter.file_name().as_bytes()).is_ok()
+        names_and_paths::parse_name(letter.file_name().as_bytes()).is_ok()
             || letter.n == 0
             || letter.n > 9_999_999_999
     );
@@ -61,8 +61,8 @@ fn to_agent(data: &[u8]) {
 
 /// A file name in a directory that the box can write.
 fn file_name(data: &[u8]) {
-    if let Ok(FileName::Letter { n, kind }) = directory_layout::parse_name(data) {
-        assert_eq!(directory_layout::letter_name(n, kind).as_bytes(), data);
+    if let Ok(FileName::Letter { n, kind }) = names_and_paths::parse_name(data) {
+        assert_eq!(names_and_paths::letter_name(n, kind).as_bytes(), data);
         assert!(n > 0 && (1..=32).contains(&kind.len()));
     }
 }

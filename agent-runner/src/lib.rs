@@ -15,7 +15,7 @@ mod failpoint;
 
 mod box_paths;
 mod compaction_plan;
-mod error;
+mod fatal;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
 mod inspect_image;

@@ -8,7 +8,7 @@ use ipc_schema::letters::to_agent::Begin;
 use ipc_schema::{MINOR, RunId, TurnId};
 
 use crate::box_paths::BoxPaths;
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 use crate::mailbox::Mailbox;
 use crate::mailbox::inbox::Inbox;
 use crate::mailbox::outbox::{Outbox, Transient, fit_to_letter};

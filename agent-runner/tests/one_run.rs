@@ -19,7 +19,7 @@ use ipc_schema::letter_writer::LetterDir;
 use ipc_schema::letters::from_agent::Outcome;
 use ipc_schema::letters::to_agent::*;
 use ipc_schema::letters::{FromAgent, ToAgent};
-use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, ToAgentLetter, TurnId, directory_layout};
+use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, ToAgentLetter, TurnId, names_and_paths};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
@@ -131,8 +131,8 @@ impl Box_ {
                 let found = dir.map(|entry| entry.unwrap()).find_map(|entry| {
                     let name = entry.file_name();
                     let is_letter = matches!(
-                        directory_layout::parse_name(name.as_encoded_bytes()),
-                        Ok(directory_layout::FileName::Letter { .. })
+                        names_and_paths::parse_name(name.as_encoded_bytes()),
+                        Ok(names_and_paths::FileName::Letter { .. })
                     );
                     let letter = is_letter.then(|| std::fs::read(entry.path()).unwrap())?;
                     wanted(&FromAgentLetter::parse(&letter).unwrap())

@@ -17,7 +17,7 @@ use crate::channels::{Channel, SendError};
 use crate::domain::ChatId;
 use crate::domain::outbound::{DeliveryStrategy, Part};
 use crate::policy::delivery::{Next, SendOutcome, Terms};
-use crate::policy::rate_limit::{Destination, PaceWait, Pacer};
+use crate::policy::platform_pace::{Destination, PaceWait, Pacer};
 use crate::policy::retry::{LONGEST_WAIT, STORE_AGAIN};
 use crate::services::Services;
 use crate::spool::Spool;

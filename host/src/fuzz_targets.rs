@@ -6,11 +6,11 @@ use ipc_schema::text_sanitize::clean;
 
 use crate::channels::telegram;
 use crate::channels::terminal::wire::{FromClient, ToClient};
-use crate::domain::group::{Group, Trigger};
+use crate::domain::group_settings::{Group, Trigger};
 use crate::domain::message::{Inbound, Role, Sender};
 use crate::domain::{ChatKind, SenderId, WallMs};
 use crate::policy::admission::{self, AdmissionDecision};
-use crate::{backup, config, model, report, sandbox, text};
+use crate::{backup, command_output, config, model, sandbox, text};
 
 /// A fuzz target with its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
@@ -93,7 +93,7 @@ fn reply(data: &[u8]) {
     telegram::fuzz_targets::reply(data);
     let text = String::from_utf8_lossy(data);
     let told = text::render(crate::domain::outbound::Voice::Reply, &text);
-    let shown = report::safe(&told);
+    let shown = command_output::safe(&told);
     assert!(!text::looks_like_notice(&told) && !text::looks_like_notice(&shown), "{shown}");
     assert!(shown.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')), "{shown:?}");
 }

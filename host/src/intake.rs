@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Batch, Channel, ChannelError};
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
 use crate::domain::message::{Admitted, Inbound};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChannelName, Lane, MessageSeq};

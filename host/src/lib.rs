@@ -18,15 +18,16 @@ mod backup;
 mod channels;
 mod cli;
 mod clock;
+mod command_output;
 mod config;
 mod daemon;
 mod delivery;
-mod disk;
 mod dispatch;
 mod domain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
 mod gateway;
+mod host_files;
 mod http;
 mod images;
 mod intake;
@@ -34,7 +35,6 @@ mod mailbox;
 mod maintenance;
 mod model;
 mod policy;
-mod report;
 mod run;
 mod sandbox;
 mod services;
@@ -58,13 +58,13 @@ pub fn main() -> ExitCode {
     telemetry::start(args.quiet());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => return report::failed("host.runtime", &e),
+        Err(e) => return command_output::failed("host.runtime", &e),
     };
     let ended = runtime.block_on(cli::run(args));
     // A worker that reads standard input cannot be interrupted; it must not hold back the exit.
     runtime.shutdown_background();
     match ended {
         Ok(code) => code,
-        Err(e) => report::failed(e.code(), &e),
+        Err(e) => command_output::failed(e.code(), &e),
     }
 }

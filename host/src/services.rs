@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ipc_schema::directory_layout::RUNNER;
+use ipc_schema::names_and_paths::RUNNER;
 use tokio::sync::{OnceCell, watch};
 
 use crate::channels::Channels;
 use crate::clock::Clock;
 use crate::config::Install;
-use crate::disk;
 use crate::dispatch::Facts;
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChatId, GroupName};
 use crate::gateway::Gateway;
+use crate::host_files;
 use crate::images::Images;
 use crate::mailbox::Mailbox;
 use crate::sandbox::Engine;
@@ -162,13 +162,13 @@ impl Runner {
     /// What the filesystem said, with the path.
     pub fn install(binary: &Path, runners: &Path) -> Result<Self, String> {
         let failed = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
-        let bytes = disk::read(binary).map_err(|e| failed(binary, e))?;
+        let bytes = host_files::read(binary).map_err(|e| failed(binary, e))?;
         let digest: String = ipc_schema::sha256_hex(&bytes).chars().take(16).collect();
         let dir = runners.join(&digest);
         let target = dir.join(RUNNER);
-        if !disk::there(&target) {
-            disk::dir(&dir, 0o755).map_err(|e| failed(&dir, e))?;
-            disk::put(&target, &bytes, 0o755, None).map_err(|e| failed(&target, e))?;
+        if !host_files::there(&target) {
+            host_files::dir(&dir, 0o755).map_err(|e| failed(&dir, e))?;
+            host_files::put(&target, &bytes, 0o755, None).map_err(|e| failed(&target, e))?;
         }
         Ok(Self { digest, dir })
     }

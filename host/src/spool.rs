@@ -13,11 +13,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use ipc_schema::directory_layout::box_path;
+use ipc_schema::names_and_paths::box_path;
 use ipc_schema::untrusted_fs::{FileRequirements, UntrustedDir};
 use ipc_schema::{Refusal, RefusalCode};
 
-use crate::disk::{self, Digesting};
+use crate::host_files::{self, Digesting};
 
 /// Why a file was not taken. The text reaches the agent.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ impl Spool {
         let part = self.dir.join(format!(".{}.part", uuid::Uuid::new_v4()));
         let copied = self.copy(file, &part);
         if copied.is_err() {
-            disk::remove(&part)?;
+            host_files::remove(&part)?;
         }
         copied
     }
@@ -103,7 +103,7 @@ impl Spool {
         let (part_file, sha256) = to.done();
         part_file.sync_all()?;
         fs::rename(part, self.path(&sha256))?;
-        disk::sync_dir(&self.dir)?;
+        host_files::sync_dir(&self.dir)?;
         Ok(SpooledCopy { sha256, bytes })
     }
 
@@ -119,7 +119,7 @@ impl Spool {
     /// # Errors
     /// What unlink(2) says.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        disk::remove(&self.dir.join(name))
+        host_files::remove(&self.dir.join(name))
     }
 }
 

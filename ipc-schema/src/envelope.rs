@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::ids::{LetterId, RunId, TurnId};
 use crate::letters::{FromAgent, ToAgent};
 use crate::refusal::{Refusal, RefusalCode, quote};
-use crate::{LETTER_MAX_BYTES, VERSION, directory_layout};
+use crate::{LETTER_MAX_BYTES, VERSION, names_and_paths};
 
 /// One letter: the envelope's fields and a body of one direction.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,8 +103,8 @@ impl ToAgentLetter {
     /// The file name under which this letter is written.
     pub fn file_name(&self) -> String {
         match self.body {
-            ToAgent::Close(_) => directory_layout::CLOSE.to_owned(),
-            _ => directory_layout::letter_name(self.n, self.body.kind()),
+            ToAgent::Close(_) => names_and_paths::CLOSE.to_owned(),
+            _ => names_and_paths::letter_name(self.n, self.body.kind()),
         }
     }
 
@@ -135,7 +135,7 @@ impl ToAgentLetter {
 impl FromAgentLetter {
     /// The file name under which this letter is written.
     pub fn file_name(&self) -> String {
-        directory_layout::letter_name(self.n, self.body.kind())
+        names_and_paths::letter_name(self.n, self.body.kind())
     }
 
     /// Reads a letter of the box, strictly: unknown or doubled fields, NUL and trailing bytes are refused, and so

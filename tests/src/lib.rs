@@ -3,9 +3,9 @@
 
 pub mod bench;
 pub mod crash;
+pub mod crash_copies;
 pub mod engine;
 pub mod hostile;
-pub mod images;
 pub mod model;
 pub mod settings;
 pub mod telegram;

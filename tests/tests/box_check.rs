@@ -62,6 +62,6 @@ async fn a_key_that_got_into_a_workspace_is_found_and_not_printed() {
         line.contains("letters/main") && line.contains("sessions/main"),
         "it stands in what was said, too: {line}"
     );
-    assert!(told.contains("make that key invalid") && !told.contains(KEY), "{told}");
+    assert!(told.contains("revoke that key where it was issued") && !told.contains(KEY), "{told}");
     world.finish().await;
 }

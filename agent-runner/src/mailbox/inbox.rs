@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ipc_schema::directory_layout::{self, FileName};
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::Begin;
+use ipc_schema::names_and_paths::{self, FileName};
 use ipc_schema::{LETTER_MAX_BYTES, Refusal, RefusalCode, RunId, ToAgentLetter};
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -20,7 +20,7 @@ use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 
 const RESCAN: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(50);
@@ -103,7 +103,7 @@ impl Inbox {
         struct Who {
             run: RunId,
         }
-        let bytes = std::fs::read(self.dir.join(directory_layout::letter_name(1, "begin"))).ok()?;
+        let bytes = std::fs::read(self.dir.join(names_and_paths::letter_name(1, "begin"))).ok()?;
         serde_json::from_slice::<Who>(&bytes).ok().map(|who| who.run)
     }
 
@@ -116,7 +116,7 @@ impl Inbox {
             return Ok(Some(arrival));
         }
         if self.close == Sentinel::Seen {
-            let arrival = self.read(directory_layout::CLOSE)?;
+            let arrival = self.read(names_and_paths::CLOSE)?;
             self.close = Sentinel::Delivered;
             return Ok(Some(arrival));
         }
@@ -140,7 +140,7 @@ impl Inbox {
         let mut found = false;
         for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            match directory_layout::parse_name(name.as_encoded_bytes()) {
+            match names_and_paths::parse_name(name.as_encoded_bytes()) {
                 Ok(FileName::Letter { n, .. }) if n >= self.next && !self.seen.contains_key(&n) => {
                     self.seen.insert(n, name.to_string_lossy().into_owned());
                     found = true;
@@ -168,7 +168,7 @@ impl Inbox {
                 self.run.get_or_insert_with(|| letter.run.clone());
                 Ok(Arrival::Letter(Box::new(letter)))
             }
-            Err(refusal) if refusal.code == RefusalCode::Unsupported && name != directory_layout::CLOSE => {
+            Err(refusal) if refusal.code == RefusalCode::Unsupported && name != names_and_paths::CLOSE => {
                 tracing::warn!(name, %refusal, "ignoring a letter of an unknown type");
                 Ok(Arrival::PassedOver { n: self.next })
             }

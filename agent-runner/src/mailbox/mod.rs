@@ -12,7 +12,7 @@ use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::{Input, InterruptWhy, Verdict};
 use ipc_schema::{LetterId, ToAgentLetter, TurnId};
 
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 use crate::mailbox::inbox::{Arrival, Inbox};
 use crate::mailbox::outbox::Outbox;
 

@@ -12,7 +12,7 @@ use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::from_agent::{Draft, Status};
 use ipc_schema::{FromAgentLetter, LetterId, RunId, TurnId};
 
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 use crate::local_time;
 
 /// Tries for one letter, one second apart. A full directory empties as the host reads; after this time it will not.

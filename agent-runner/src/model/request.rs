@@ -237,7 +237,7 @@ impl OurBlock<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests_support::protocol;
+    use crate::tests_support::messages_api_rules;
     use crate::transcript::{Assistant, Block, End, Note, Results, Usage};
     use ipc_schema::TurnId;
     use proptest::prelude::*;
@@ -286,7 +286,7 @@ mod tests {
             result("a"),
             note("more"),
         ]);
-        protocol::check(&request);
+        messages_api_rules::check(&request);
         assert_eq!(
             request["messages"][1]["content"].as_array().unwrap().len(),
             2,
@@ -310,7 +310,7 @@ mod tests {
     fn a_failed_turn_leaves_one_user_message_for_the_next() {
         let failed = Body::End(End { outcome: Outcome::Failed, text: String::new(), error: None });
         let request = made(vec![note("one"), failed, note("two")]);
-        protocol::check(&request);
+        messages_api_rules::check(&request);
         assert_eq!(request["messages"].as_array().unwrap().len(), 1);
         assert_eq!(request["messages"][0]["content"].as_array().unwrap().len(), 3);
     }
@@ -342,7 +342,7 @@ mod tests {
         ) {
             let mut bodies = bodies;
             bodies.push(note("end"));
-            protocol::check(&made(bodies));
+            messages_api_rules::check(&made(bodies));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use ipc_schema::directory_layout::{FROM_AGENT, box_path};
+use ipc_schema::names_and_paths::{FROM_AGENT, box_path};
 use ipc_schema::probe_report::{ALLOCATE_WITHOUT_WRITING, Attempt};
 use rustix::fs::{self, CWD, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipc_schema::letter_writer::LetterDir;
 use ipc_schema::letters::to_agent::*;
 use ipc_schema::letters::{FromAgent, ToAgent};
-use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, RunId, ToAgentLetter, TurnId, directory_layout};
+use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, RunId, ToAgentLetter, TurnId, names_and_paths};
 
 use crate::box_paths::BoxPaths;
 use crate::transcript::Transcript;
@@ -162,8 +162,8 @@ impl Host {
             .filter(|entry| {
                 let name = entry.file_name();
                 matches!(
-                    directory_layout::parse_name(name.as_encoded_bytes()),
-                    Ok(directory_layout::FileName::Letter { .. })
+                    names_and_paths::parse_name(name.as_encoded_bytes()),
+                    Ok(names_and_paths::FileName::Letter { .. })
                 )
             })
             .map(|entry| {

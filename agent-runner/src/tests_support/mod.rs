@@ -1,7 +1,7 @@
 //! Test fixtures: a scripted model, a test host, a checker of API requests.
 
 pub mod host;
-pub mod protocol;
+pub mod messages_api_rules;
 pub mod script;
 
 use crate::box_paths::BoxPaths;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use ipc_schema::letters::from_agent::ErrorDetail;
 use serde_json::{Value, json};
 
-use super::protocol;
+use super::messages_api_rules;
 use crate::model::{Answer, CallError, Draft, Failure, Model};
 use crate::transcript::{Assistant, Block, Usage};
 
@@ -80,7 +80,7 @@ impl Script {
 impl Model for Script {
     async fn call(&self, body: String, draft: &Draft) -> Result<Answer, CallError> {
         let request: Value = serde_json::from_str(&body).unwrap();
-        protocol::check(&request);
+        messages_api_rules::check(&request);
         self.requests.borrow_mut().push(request);
         let play = self.plays.borrow_mut().pop_front();
         match play {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, FileType, Mode, OFlags};
 
 use super::entry::Entry;
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 
 const MODE: Mode = Mode::from_raw_mode(0o660);
 

@@ -22,7 +22,7 @@ use jsonl_file::TranscriptFile;
 #[cfg(any(test, fuzzing))]
 pub use jsonl_file::fuzz;
 
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 use crate::local_time;
 
 /// A session's transcript. Memory and disk hold the same.

@@ -1,12 +1,12 @@
 //! Performs compaction between two model calls: archives the oldest turns and replaces them by a summary.
 //! [`crate::compaction_plan`] decides which.
 
-use ipc_schema::directory_layout::box_path;
 use ipc_schema::letters::from_agent::Activity;
+use ipc_schema::names_and_paths::box_path;
 
 use super::{Agent, CallOutcome, TurnProgress};
 use crate::compaction_plan::{self, CompactionTarget};
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 use crate::model::{Model, request};
 use crate::transcript::{Body, Entry, Summary};
 

@@ -9,7 +9,7 @@ use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
 use ipc_schema::{LetterId, TurnId};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 use crate::mailbox::Mailbox;
 use crate::mailbox::outbox::Transient;
 use crate::model::Draft;

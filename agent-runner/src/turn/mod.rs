@@ -24,7 +24,7 @@ use decide::{Ending, Step};
 use interruptible::{Watched, Work, run_interruptible};
 
 use crate::compaction_plan::CompactionTarget;
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 use crate::local_time::Clock;
 use crate::mailbox::Mailbox;
 use crate::mailbox::outbox::fit_to_letter;

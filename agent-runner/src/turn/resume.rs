@@ -7,7 +7,7 @@ use ipc_schema::{LetterId, TurnId};
 
 use super::decide::{self, Step};
 use super::{Agent, TurnProgress};
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 use crate::model::Model;
 use crate::tools::{self, Call, ask_person};
 use crate::transcript::{Body, ToolResult};

@@ -10,7 +10,7 @@ use ipc_schema::{LetterId, TurnId};
 use super::decide::{self, ToolUse};
 use super::interruptible::{Watched, Work, await_verdict, run_interruptible};
 use super::{Agent, TurnExit, TurnProgress};
-use crate::error::Fatal;
+use crate::fatal::Fatal;
 use crate::mailbox::outbox::fit_to_letter;
 use crate::model::Model;
 use crate::tool_policy;

@@ -4,7 +4,7 @@ use ipc_schema::requests::AskPerson;
 
 use super::{Asker, Outcome};
 use crate::domain::outbound::{OutgoingText, Voice};
-use crate::policy::authorize::Allowed;
+use crate::policy::authorize_request::Allowed;
 use crate::store::NewQuestion;
 use crate::text;
 

@@ -16,10 +16,10 @@ use ipc_schema::{LetterId, Refusal, RefusalCode, RunId, TurnId};
 use serde_json::Value;
 
 use crate::channels::Channel;
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
 use crate::domain::outbound::{OutgoingText, SpooledFile};
 use crate::domain::{Authority, ChatId};
-use crate::policy::authorize::{Allowed, Authorization, authorize};
+use crate::policy::authorize_request::{Allowed, Authorization, authorize};
 use crate::services::Services;
 
 /// Who asks, and from where.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Asker, Outcome};
 use crate::domain::outbound::{OutgoingText, SpooledFile, Voice};
-use crate::policy::authorize::Allowed;
+use crate::policy::authorize_request::Allowed;
 use crate::spool::Spool;
 use crate::text;
 

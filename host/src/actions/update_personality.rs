@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Asker, Outcome};
 use crate::config::personality::{self, ChangeError};
-use crate::policy::authorize::Allowed;
+use crate::policy::authorize_request::Allowed;
 
 pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<UpdatePersonality>) -> Outcome {
     let (change, group) = allowed.into_parts();

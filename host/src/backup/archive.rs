@@ -28,8 +28,8 @@ use super::entry_names::Names;
 use super::tree::{self, Found, LeftOut, Tree, What};
 use super::{BackupError, stamp};
 use crate::config::Root;
-use crate::disk::{self, Digesting, hex};
 use crate::domain::{GroupName, WallMs};
+use crate::host_files::{self, Digesting, hex};
 use crate::store::{self, Restored, Transcripts};
 use crate::volumes::Volume;
 
@@ -93,22 +93,22 @@ pub fn write(root: &Root, to: &Path, now: WallMs) -> Result<Archived, BackupErro
     if to.exists() {
         return Err(BackupError::file(to, "it exists already; a copy overwrites nothing"));
     }
-    let part = disk::beside(to, &format!(".{}.part", std::process::id()));
-    let copy = disk::beside(to, &format!(".db.{}.part", std::process::id()));
+    let part = host_files::beside(to, &format!(".{}.part", std::process::id()));
+    let copy = host_files::beside(to, &format!(".db.{}.part", std::process::id()));
     let written = written(root, &part, &copy, now).and_then(|contents| {
-        disk::sync(&part).map_err(|e| BackupError::file(&part, e))?;
+        host_files::sync(&part).map_err(|e| BackupError::file(&part, e))?;
         let read = read(&part)?;
         if read != contents {
             return Err(BackupError::archive(&part, "it does not contain what was written"));
         }
         fs::rename(&part, to)
-            .and_then(|()| disk::sync_dir(to.parent().unwrap_or(Path::new("."))))
+            .and_then(|()| host_files::sync_dir(to.parent().unwrap_or(Path::new("."))))
             .map_err(|e| BackupError::file(to, e))?;
         let bytes = fs::metadata(to).map_or(0, |m| m.len());
         Ok(Archived { path: to.to_owned(), bytes, contents })
     });
     for left in [&copy, &part] {
-        let _ = disk::remove(left);
+        let _ = host_files::remove(left);
     }
     written
 }
@@ -116,7 +116,7 @@ pub fn write(root: &Root, to: &Path, now: WallMs) -> Result<Archived, BackupErro
 fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Contents, BackupError> {
     let failed = |e: io::Error| BackupError::file(part, e);
     for left in [copy, part] {
-        disk::remove(left).map_err(|e| BackupError::file(left, e))?;
+        host_files::remove(left).map_err(|e| BackupError::file(left, e))?;
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part).map_err(failed)?;
     let mut tar = Tar {
@@ -165,7 +165,7 @@ fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Content
 
 /// The file systems of groups, by the names of their image files.
 fn volumes(root: &Root) -> Vec<Volume> {
-    let names = disk::inside(&root.volumes());
+    let names = host_files::inside(&root.volumes());
     let mut groups: Vec<GroupName> =
         names.iter().filter_map(|path| path.file_name()?.to_str()?.split('.').next()?.parse().ok()).collect();
     groups.sort();

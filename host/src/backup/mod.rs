@@ -13,8 +13,8 @@ pub use archive::fuzz;
 pub use archive::{is_archive, restore, write};
 
 use crate::config::Root;
-use crate::disk;
 use crate::domain::WallMs;
+use crate::host_files;
 use crate::store::{self, Copied, StoreError};
 
 /// Why a copy or a restore failed.
@@ -82,16 +82,16 @@ pub fn rotate(root: &Root, keep: usize, now: WallMs) -> Result<usize, BackupErro
     // One copy always stays: a damaged database is repaired with it.
     let gone = copies.len().saturating_sub(keep.max(1));
     for copy in copies.iter().take(gone) {
-        disk::remove(copy).map_err(|e| BackupError::file(copy, e))?;
+        host_files::remove(copy).map_err(|e| BackupError::file(copy, e))?;
     }
     let cut = |path: &PathBuf| path.extension().is_some_and(|e| e == "part");
     let old = |path: &PathBuf| {
-        let age = disk::changed(path).ok().and_then(|at| at.elapsed().ok());
+        let age = host_files::changed(path).ok().and_then(|at| at.elapsed().ok());
         // `lazaret backup` may still be writing a younger one in the same folder.
         age.is_some_and(|age| age > Duration::from_secs(24 * 3600))
     };
-    for left in disk::inside(&root.backups()).into_iter().filter(cut).filter(old) {
-        disk::remove(&left).map_err(|e| BackupError::file(&left, e))?;
+    for left in host_files::inside(&root.backups()).into_iter().filter(cut).filter(old) {
+        host_files::remove(&left).map_err(|e| BackupError::file(&left, e))?;
     }
     Ok(gone)
 }
@@ -102,7 +102,7 @@ pub fn rotate(root: &Root, keep: usize, now: WallMs) -> Result<usize, BackupErro
 /// The folder cannot be made.
 pub fn folder(root: &Root) -> Result<PathBuf, BackupError> {
     let folder = root.backups();
-    disk::dir(&folder, 0o700).map_err(|e| BackupError::file(&folder, e))?;
+    host_files::dir(&folder, 0o700).map_err(|e| BackupError::file(&folder, e))?;
     Ok(folder)
 }
 

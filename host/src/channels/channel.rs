@@ -11,7 +11,7 @@ use crate::domain::message::Inbound;
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, GroupName, MessageSeq, RunId, SenderId, TurnId};
 use crate::policy::delivery::Abilities;
-use crate::policy::rate_limit::Limits;
+use crate::policy::platform_pace::Limits;
 
 /// What a channel has read since the last time.
 #[derive(Debug)]

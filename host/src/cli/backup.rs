@@ -9,10 +9,10 @@ use serde_json::json;
 use super::{CliError, Done, Here};
 use crate::backup;
 use crate::clock::Clock;
+use crate::command_output::safe_line;
 use crate::config::shown_path;
 use crate::daemon;
-use crate::disk;
-use crate::report::safe_line;
+use crate::host_files;
 use crate::store::{self, Transcripts};
 
 /// Copy the database, or the whole install, while the host runs. The copy is verified before it gets its name.
@@ -37,7 +37,7 @@ pub struct Restore {
 pub(super) async fn run(here: &Here, wanted: Backup) -> Done {
     let root = here.root.clone();
     let now = Clock::new().wall();
-    if !disk::there(&root.database()) {
+    if !host_files::there(&root.database()) {
         let there = root.path().display();
         return Err(CliError::Plain(format!("there is no install at {there}; set LAZARET_ROOT")));
     }
@@ -92,7 +92,8 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
             return Ok((restored, Some((files, contents.at)), left_out));
         }
         // In an empty install no transcript can have later messages than the copy.
-        let empty = !disk::there(&root.database()) && !disk::there(&root.state().join("sessions"));
+        let empty =
+            !host_files::there(&root.database()) && !host_files::there(&root.state().join("sessions"));
         let transcripts = if empty { Transcripts::MatchCopy } else { Transcripts::MayBeNewer };
         let restored = store::restore(&root.database(), &wanted.file, transcripts, &backup::stamp(now))?;
         Ok::<_, backup::BackupError>((restored, None, (Vec::new(), 0)))

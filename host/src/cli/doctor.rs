@@ -8,10 +8,10 @@ use serde_json::json;
 use super::{Done, Here};
 use crate::backup;
 use crate::clock::Clock;
-use crate::config::{Install, personality, time_zones};
+use crate::config::{Install, personality, zone_data};
 use crate::daemon;
-use crate::disk;
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
+use crate::host_files;
 use crate::policy::disk_pressure::names_floor;
 use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{above_machine, no_runtime};
@@ -56,14 +56,14 @@ impl Findings {
 pub(super) async fn run(here: &Here) -> Done {
     let mut found = Findings::default();
     let runner = daemon::runner_binary(&here.env).map_err(|e| e.to_string()).and_then(|path| {
-        if disk::there(&path) {
+        if host_files::there(&path) {
             Ok(path)
         } else {
             Err(format!("{} is missing; `make build` makes it", path.display()))
         }
     });
     found.add("runner", runner, |path| path.display().to_string());
-    if disk::there(&here.root.database()) {
+    if host_files::there(&here.root.database()) {
         let path = here.root.database();
         let checked = Store::open_for_command(&path).and_then(|store| store::check(&path).map(|()| store));
         found.add("store", checked, |_| format!("{}, every page and reference checked", path.display()));
@@ -71,7 +71,7 @@ pub(super) async fn run(here: &Here) -> Done {
     }
     let install =
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));
-    found.add("time zones", Ok::<_, String>(time_zones::in_use()), |used| (*used).to_owned());
+    found.add("time zones", Ok::<_, String>(zone_data::in_use()), |used| (*used).to_owned());
     if let Some(install) = install {
         disk(&install, &mut found);
         groups(&install, &mut found);
@@ -92,7 +92,7 @@ pub(super) async fn run(here: &Here) -> Done {
 /// The newest verified copy. If an install of two days has none, its host does not run at night.
 fn copy(here: &Here) -> Result<String, String> {
     let now = Clock::new().wall();
-    let made = disk::born(&here.root.database()).ok();
+    let made = host_files::born(&here.root.database()).ok();
     let age = made.and_then(|at| at.elapsed().ok()).unwrap_or_default();
     match backup::newest(&here.root, now) {
         Some((path, at)) if now.since(at) < TWO_DAYS => {
@@ -110,8 +110,8 @@ fn copy(here: &Here) -> Result<String, String> {
 
 fn disk(install: &Install, found: &mut Findings) {
     let (state, host) = (install.root.state(), &install.file.host);
-    let place = if disk::there(&state) { state.as_path() } else { install.root.path() };
-    let checked = disk::room(place).map_err(|e| format!("{}: {e}", place.display())).and_then(|room| {
+    let place = if host_files::there(&state) { state.as_path() } else { install.root.path() };
+    let checked = host_files::room(place).map_err(|e| format!("{}: {e}", place.display())).and_then(|room| {
         let (free, floor) = (room.free >> 20, host.free_floor_mib);
         let names = room.names < names_floor(room.all_names);
         match (room.read_only, free < floor) {
@@ -128,7 +128,7 @@ fn disk(install: &Install, found: &mut Findings) {
             _ => Ok(free),
         }
     });
-    let held = disk::holds(&state.join(BALLAST), host.ballast_mib << 20);
+    let held = host_files::holds(&state.join(BALLAST), host.ballast_mib << 20);
     let ballast = match (host.ballast_mib, held) {
         (0, _) => "no ballast is set".to_owned(),
         (mib, true) => format!("{mib} MiB of ballast"),
@@ -217,7 +217,7 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
 
 /// The losses of protection that the last probes found and the owner has accepted.
 async fn losses(here: &Here) -> Result<String, String> {
-    if !disk::there(&here.root.database()) {
+    if !host_files::there(&here.root.database()) {
         return Ok("no box was checked yet; `lazaret box check` does it".into());
     }
     let losses = async { here.store()?.posture_gaps().await.map_err(super::CliError::from) };

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{CliError, Done, Here};
 use crate::clock::Clock;
 use crate::config::{first, personality};
-use crate::disk;
 use crate::domain::GroupName;
+use crate::host_files;
 
 /// Groups and the chats that belong to them.
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ async fn list(here: &Here) -> Done {
         let own: Vec<_> = chats.iter().filter(|(_, group, _)| *group == name).collect();
         text += &format!("{name}\n");
         for (chat, _, title) in &own {
-            text += &format!("  {chat}  {}\n", crate::report::safe(title));
+            text += &format!("  {chat}  {}\n", crate::command_output::safe(title));
         }
         groups.push(json!({
             "group": name.as_str(),
@@ -86,7 +86,7 @@ async fn list(here: &Here) -> Done {
     if !strangers.is_empty() {
         text += "\nchats that wait to be admitted (lazaret groups admit CODE --group NAME):\n";
         for s in &strangers {
-            let who = crate::report::safe(&format!("{} — {} ({})", s.title, s.sender_name, s.sender));
+            let who = crate::command_output::safe(&format!("{} — {} ({})", s.title, s.sender_name, s.sender));
             text +=
                 &format!("  {}  {}  {who}, {} messages, last {}\n", s.code, s.chat, s.messages, s.last_at);
         }
@@ -101,7 +101,7 @@ async fn list(here: &Here) -> Done {
 
 async fn admit(here: &Here, code: String, group: GroupName) -> Done {
     let store = here.store()?;
-    if !group.is_main() && !disk::there(&here.root.groups().join(group.as_str())) {
+    if !group.is_main() && !host_files::there(&here.root.groups().join(group.as_str())) {
         first::add_group(&here.root, &group).map_err(|e| CliError::Plain(format!("group {group}: {e}")))?;
     }
     let now = Clock::new().wall();
@@ -141,7 +141,7 @@ fn show(here: &Here, name: &GroupName) -> Done {
         group.model.provider,
         group.zone.name(),
         here.root.group_file(name).display(),
-        text.map_or_else(|| "(no CLAUDE.md)".to_owned(), |t| crate::report::safe(&t.text)),
+        text.map_or_else(|| "(no CLAUDE.md)".to_owned(), |t| crate::command_output::safe(&t.text)),
     );
     here.print(&facts, shown.trim_end());
     Ok(ExitCode::SUCCESS)

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::names_and_paths::{FROM_AGENT, TO_AGENT};
 use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};
+use crate::command_output::{safe, safe_line};
 use crate::config::shown_path;
-use crate::disk;
-use crate::report::{safe, safe_line};
+use crate::host_files;
 
 /// Read the letters between host and agent.
 #[derive(Debug, Args)]
@@ -51,7 +51,8 @@ pub(super) async fn run(here: &Here, ipc: Ipc) -> Done {
 
 /// The folder of the newest run whose id begins with `wanted`. Run ids sort by the time of their start.
 fn find(letters: &Path, wanted: Option<&str>) -> Result<PathBuf, CliError> {
-    let mut runs: Vec<PathBuf> = disk::inside(letters).iter().flat_map(|group| disk::inside(group)).collect();
+    let mut runs: Vec<PathBuf> =
+        host_files::inside(letters).iter().flat_map(|group| host_files::inside(group)).collect();
     runs.sort_by_key(|run| run.file_name().map(ToOwned::to_owned));
     let fits = |run: &&PathBuf| {
         let name = run.file_name().unwrap_or_default().to_string_lossy();
@@ -70,11 +71,11 @@ struct ShownLetter {
 }
 
 fn read(dir: &Path, direction: &'static str) -> Result<Vec<ShownLetter>, CliError> {
-    let paths = disk::list(dir).map_err(|e| CliError::Plain(format!("{}: {e}", dir.display())))?;
+    let paths = host_files::list(dir).map_err(|e| CliError::Plain(format!("{}: {e}", dir.display())))?;
     let mut letters = Vec::new();
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Ok(text) = disk::read_text(&path) else { continue };
+        let Ok(text) = host_files::read_text(&path) else { continue };
         let body: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
         let at = body.get("at").and_then(Value::as_str).unwrap_or_default().to_owned();
         letters.push(ShownLetter { direction, name, at, body });

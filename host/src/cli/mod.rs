@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 use crate::backup::BackupError;
 use crate::config::{ConfigError, Install, Root};
 use crate::daemon::StartError;
-use crate::disk;
+use crate::host_files;
 use crate::images::ImageError;
 use crate::sandbox::EngineError;
 use crate::store::{Store, StoreError};
@@ -164,7 +164,7 @@ impl Here {
     /// Opens the store beside a host that may be running: SQLite's own locks order the two.
     fn store(&self) -> Result<Store, CliError> {
         let path = self.root.database();
-        if !disk::there(&path) {
+        if !host_files::there(&path) {
             let hint = "start the host once (`lazaret up`), or set LAZARET_ROOT";
             return Err(CliError::Plain(format!(
                 "there is no install at {}; {hint}",
@@ -177,9 +177,9 @@ impl Here {
     /// Prints JSON where it was asked for, and else the text.
     fn print(&self, json: &serde_json::Value, text: impl std::fmt::Display) {
         if self.json {
-            crate::report::print(json);
+            crate::command_output::print(json);
         } else {
-            crate::report::print(text);
+            crate::command_output::print(text);
         }
     }
 }
@@ -188,7 +188,7 @@ impl Here {
 /// Specification).
 fn default_root() -> Result<PathBuf, CliError> {
     let service = PathBuf::from("/var/lib/lazaret");
-    if disk::there(&service) {
+    if host_files::there(&service) {
         return Ok(service);
     }
     let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);

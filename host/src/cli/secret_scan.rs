@@ -14,13 +14,13 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::names_and_paths::{FROM_AGENT, TO_AGENT};
 use ipc_schema::text_sanitize;
 use ipc_schema::untrusted_fs::{Kind, UntrustedDir, Walk, WalkStep};
 
 use crate::config::Install;
-use crate::disk;
 use crate::domain::GroupName;
+use crate::host_files;
 
 /// A secret that is shorter could be a word.
 const SHORTEST: usize = 8;
@@ -205,7 +205,7 @@ impl Canary {
 
     /// Letters that lie in a group's directories now.
     fn letters(&mut self, runs: &Path) {
-        for run in disk::inside(runs) {
+        for run in host_files::inside(runs) {
             self.own(&run.join(TO_AGENT));
             self.of_agent(&run.join(FROM_AGENT));
         }
@@ -216,7 +216,7 @@ impl Canary {
         let root = &install.root;
         let database = root.database();
         for side in ["", "-wal", "-shm"] {
-            self.own(&disk::beside(&database, side));
+            self.own(&host_files::beside(&database, side));
         }
         for path in
             [root.state().join("letters"), root.spool(), root.runners(), root.passwd(), root.inbox(group)]

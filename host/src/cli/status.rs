@@ -8,10 +8,10 @@ use super::{Done, Here};
 use crate::backup;
 use crate::channels::terminal::wire::SOCKET;
 use crate::clock::Clock;
-use crate::disk;
+use crate::command_output::safe_line;
+use crate::host_files;
 use crate::mailbox;
 use crate::policy::disk_pressure::names_floor;
-use crate::report::safe_line;
 use crate::store::{self, DeliveryCount};
 use crate::text;
 use crate::unix_socket;
@@ -25,8 +25,8 @@ pub(super) async fn run(here: &Here) -> Done {
     let damage = store::known_damage(&here.root.database());
     let now = Clock::new().wall();
     let copy = backup::newest(&here.root, now).map(|(path, at)| (path, now.since(at)));
-    let room = disk::room(&here.root.state()).ok();
-    let ballast = disk::size(&here.root.state().join(store::BALLAST)).map_or(0, |bytes| bytes >> 20);
+    let room = host_files::room(&here.root.state()).ok();
+    let ballast = host_files::size(&here.root.state().join(store::BALLAST)).map_or(0, |bytes| bytes >> 20);
     let up = unix_socket::connect(&here.root.host_socket_dir(), SOCKET).await.is_ok();
     let json = json!({
         "host": if up { "up" } else { "down" },
@@ -99,7 +99,7 @@ pub(super) async fn run(here: &Here) -> Done {
 /// Who holds the box to its budget of letters: the kernel, or the host by looking.
 fn letters(here: &Here, run: &str, lane: &str) -> &'static str {
     let group = lane.split('/').next().unwrap_or_default();
-    let from = here.root.ipc().join(group).join(run).join(ipc_schema::directory_layout::FROM_AGENT);
+    let from = here.root.ipc().join(group).join(run).join(ipc_schema::names_and_paths::FROM_AGENT);
     if mailbox::has_tmpfs(&from) { "limited" } else { "watched" }
 }
 

@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};
+use crate::command_output::safe;
 use crate::config::shown_path;
 use crate::domain::MessageSeq;
-use crate::report::safe;
 use crate::store::{MessageTrace, OutboxTrace, StageRow};
 
 /// Show what happened to a message, step by step.

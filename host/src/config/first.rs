@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::Root;
-use crate::disk;
+use crate::host_files;
 
 const FILES: [(&str, &str); 7] = [
     ("lazaret.toml", include_str!("../../lazaret.example.toml")),
@@ -24,7 +24,7 @@ const FILES: [(&str, &str); 7] = [
 /// # Errors
 /// The file system's error.
 pub fn lay_out(root: &Root) -> io::Result<()> {
-    if disk::there(&root.groups()) {
+    if host_files::there(&root.groups()) {
         return Ok(());
     }
     for (name, text) in FILES {

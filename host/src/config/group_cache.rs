@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::ConfigError;
-use crate::disk::Version;
 use crate::domain::GroupName;
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
+use crate::host_files::Version;
 
 type Parsed = Result<Group, ConfigError>;
 type ByGroup = BTreeMap<GroupName, (Option<Version>, Parsed)>;

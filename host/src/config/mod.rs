@@ -5,22 +5,22 @@
 //! holds without a restart. Every error names the file, the line and column, what was expected, and the nearest right
 //! name. Settings are the owner's: nothing here but [`edit`], [`first`] and [`personality`] writes a file.
 
-mod definitions;
-pub mod dirs;
 pub mod edit;
 #[cfg(test)]
-mod example;
+mod example_tests;
 pub mod first;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
 mod group_cache;
+pub mod install_layout;
+mod line_and_column;
 mod mounts;
+mod overrides;
 pub mod personality;
-mod places;
 pub mod schema;
 mod secrets;
-mod show;
-pub mod time_zones;
+mod setting_list;
+pub mod zone_data;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,16 +28,16 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use crate::channels::{ChannelSettings, ChannelsFile};
-use crate::disk;
-use crate::domain::group::{Group, ModelChoice};
+use crate::domain::group_settings::{Group, ModelChoice};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, SenderId};
+use crate::host_files;
 use crate::policy::mounts::AllowedRoot;
 use crate::policy::posture::acceptable;
-pub use dirs::Root;
 use group_cache::GroupCache;
+pub use install_layout::Root;
+pub use overrides::Shown;
 use schema::{GroupFile, InstallFile};
-pub use show::Shown;
 
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,18 +108,19 @@ impl Install {
     pub fn load(root: Root, env: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let path = root.install_file();
         let text = read_or_empty(&path)?;
-        let (file, shown) = show::with_overrides(&path, &text, env)?;
+        let (file, shown) = overrides::with_overrides(&path, &text, env)?;
         let providers = secrets::providers(&file, &root, env)?;
         let model = model_choice(&file, &providers)?;
         for name in &file.engine.accept {
-            acceptable(name)
-                .map_err(|why| ConfigError::new(places::of(&path, &text, &["engine", "accept"]), why))?;
+            acceptable(name).map_err(|why| {
+                ConfigError::new(line_and_column::of(&path, &text, &["engine", "accept"]), why)
+            })?;
         }
         let channel_secrets = secrets::of_channels(&file, &root, env)?;
-        let owners = places::of(&path, &text, &["owners"]);
+        let owners = line_and_column::of(&path, &text, &["owners"]);
         on_known_channels(file.owners.iter().map(|owner| owner.channel()), owners)?;
         let allowed_mounts = mounts::allowed(&path, &text, &file, &root)?;
-        let shown = show::with_choice(shown, &model);
+        let shown = overrides::with_choice(shown, &model);
         Ok(Self {
             root,
             owners: file.owners.clone(),
@@ -145,14 +146,14 @@ impl Install {
     /// The first setting that cannot be used. Other groups go on.
     pub fn group(&self, name: &GroupName) -> Result<Group, ConfigError> {
         let path = self.root.group_file(name);
-        let version = disk::version(&path).map_err(|e| unreadable(&path, &e))?;
+        let version = host_files::version(&path).map_err(|e| unreadable(&path, &e))?;
         self.groups.get(name, version, || self.parse_group(name, &path))
     }
 
     fn parse_group(&self, name: &GroupName, path: &Path) -> Result<Group, ConfigError> {
         let text = read_or_empty(path)?;
         let file: GroupFile = parse(path, &text)?;
-        let place = |keys: &[&str]| places::of(path, &text, keys);
+        let place = |keys: &[&str]| line_and_column::of(path, &text, keys);
         self.check_group(&parse(path, &text)?, place)?;
         on_known_channels(file.chats.iter().map(|chat| chat.channel()), place(&["chats"]))?;
         on_known_channels(file.senders.iter().flatten().map(|one| one.channel()), place(&["senders"]))?;
@@ -206,13 +207,13 @@ impl Install {
     /// Checks the numbers of a group's file: whether they are allowed at all, and whether the install grants them.
     fn check_group(&self, file: &toml::Table, place: impl Fn(&[&str]) -> String) -> Result<(), ConfigError> {
         let granted = toml::Table::try_from(&self.file).unwrap_or_default();
-        for setting in definitions::settings::<GroupFile>() {
+        for setting in setting_list::settings::<GroupFile>() {
             let Some(wanted) = setting.in_table(file) else { continue };
             let keys: Vec<&str> = setting.path.iter().map(String::as_str).collect();
             setting.check(wanted).map_err(|why| ConfigError::new(place(&keys), why))?;
             let (name, most) = (setting.name(), setting.in_table(&granted));
             if let Some(most) = most.filter(|_| setting.is_at_most_install())
-                && definitions::measure(wanted) > definitions::measure(most)
+                && setting_list::measure(wanted) > setting_list::measure(most)
             {
                 let what = format!("{name} = {wanted} is above the install's {most}");
                 let hint = format!("raise {name} in lazaret.toml, or ask for less here");
@@ -276,7 +277,8 @@ impl Install {
 
     /// The groups that have a folder, `main` first. Folders whose name is not a group name are ignored.
     pub fn group_names(&self) -> Vec<GroupName> {
-        let folders = disk::inside(&self.root.groups()).into_iter().filter(|path| disk::is_dir(path));
+        let folders =
+            host_files::inside(&self.root.groups()).into_iter().filter(|path| host_files::is_dir(path));
         let mut names: Vec<GroupName> =
             folders.filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect();
         names.sort_by_key(|n| (!n.is_main(), n.clone()));
@@ -315,12 +317,12 @@ fn on_known_channels<'a>(
 
 /// The JSON Schema of `lazaret.toml`.
 pub fn schema_of_install() -> serde_json::Value {
-    definitions::published::<InstallFile>()
+    setting_list::published::<InstallFile>()
 }
 
 /// The JSON Schema of `group.toml`.
 pub fn schema_of_group() -> serde_json::Value {
-    definitions::published::<GroupFile>()
+    setting_list::published::<GroupFile>()
 }
 
 fn model_choice(
@@ -348,7 +350,7 @@ fn model_choice(
 }
 
 fn read_or_empty(path: &Path) -> Result<String, ConfigError> {
-    match disk::read_text(path) {
+    match host_files::read_text(path) {
         Ok(text) => Ok(text),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
         Err(e) => Err(unreadable(path, &e)),
@@ -367,7 +369,7 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError>
 /// Turns a parser's error into one with file, line, column and the nearest right name.
 fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let at = error.span().map_or(0, |s| s.start).min(text.len());
-    let place = places::at(path, text.get(..at).unwrap_or_default());
+    let place = line_and_column::at(path, text.get(..at).unwrap_or_default());
     let message = error.message().lines().next().unwrap_or_default().to_owned();
     let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
     match unknown {

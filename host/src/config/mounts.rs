@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::schema::{GroupFile, InstallFile};
-use super::{ConfigError, Root, places};
-use crate::domain::group::ExtraMount;
+use super::{ConfigError, Root, line_and_column};
+use crate::domain::group_settings::ExtraMount;
 use crate::policy::mounts::{self, AllowedRoot, MountError};
 
 /// The roots that the install allows.
@@ -39,5 +39,5 @@ pub(super) fn of_group(
 }
 
 fn refused(path: &Path, text: &str, list: &[&str], n: usize, e: &MountError) -> ConfigError {
-    ConfigError::new(places::of_member(path, text, list, n), e.to_string()).coded(e.code())
+    ConfigError::new(line_and_column::of_member(path, text, list, n), e.to_string()).coded(e.code())
 }

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
 use crate::channels::{ChannelsFile, EXAMPLE_SENDER};
-use crate::domain::group::{Priority, Trigger};
+use crate::domain::group_settings::{Priority, Trigger};
 use crate::domain::image::DEFAULT_IMAGE;
 use crate::domain::limits::{ContextFile, ContextLimits, LimitsFile, RunLimits};
 use crate::domain::outbound::Delivery;
-use crate::domain::settings::{Span, settings};
+use crate::domain::settings_macro::{Span, settings};
 use crate::domain::{ChatId, ProviderKind, SenderId, Zone};
 
 settings! {

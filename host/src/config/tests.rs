@@ -247,7 +247,7 @@ fn b9_mounts_are_the_installs_to_allow_and_a_refusal_names_the_line_and_the_fix(
 
 /// The change time of a file cannot be set back, so the test waits.
 fn wait_until_settled(root: &Root, group: &GroupName) {
-    let version = crate::disk::version(&root.group_file(group)).unwrap().unwrap();
+    let version = crate::host_files::version(&root.group_file(group)).unwrap().unwrap();
     while !version.is_settled(std::time::SystemTime::now()) {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
@@ -274,7 +274,7 @@ fn a_group_file_is_parsed_when_it_changes_and_only_then() {
     assert_eq!(persona().unwrap(), "A0999");
     let times_parsed = std::cell::Cell::new(0);
     let ask = || {
-        let version = crate::disk::version(&path).unwrap();
+        let version = crate::host_files::version(&path).unwrap();
         install.groups.get(&family, version, || {
             times_parsed.set(times_parsed.get() + 1);
             install.parse_group(&family, &path)

@@ -2,7 +2,7 @@
 //! Set-up helpers have files of their own.
 
 mod channels;
-mod panics;
+mod panic_counts;
 mod parts;
 mod start_error;
 mod state;
@@ -93,8 +93,8 @@ impl Host {
         self.work.spawn(supervisor.run());
         let shared = || Arc::clone(services);
         let (counting, storing, reaping) = (shared(), shared(), shared());
-        drop(workers.keep("the count of panics", move || panics::count(Arc::clone(&counting))));
-        drop(workers.keep("the watch on the store", move || panics::watch_store(Arc::clone(&storing))));
+        drop(workers.keep("the count of panics", move || panic_counts::count(Arc::clone(&counting))));
+        drop(workers.keep("the watch on the store", move || panic_counts::watch_store(Arc::clone(&storing))));
         drop(workers.keep("the hourly reaper", move || run::keep_reaping(Arc::clone(&reaping))));
         // Before the first poll: a host that starts on a full disk reads nothing.
         maintenance::spawn(services, &self.polling);
@@ -135,7 +135,7 @@ impl Host {
         }
         let store = &self.services.store;
         let last = async {
-            panics::count_now(&self.services).await;
+            panic_counts::count_now(&self.services).await;
             store.close().await;
         };
         // A store that does not answer must not hold a host that ends.

@@ -63,5 +63,5 @@ pub fn runner_binary(env: &BTreeMap<String, String>) -> Result<PathBuf, StartErr
         return Ok(PathBuf::from(path));
     }
     let here = std::env::current_exe().map_err(|e| StartError::machine("runner.missing", "the runner", e))?;
-    Ok(here.with_file_name(ipc_schema::directory_layout::RUNNER))
+    Ok(here.with_file_name(ipc_schema::names_and_paths::RUNNER))
 }

@@ -11,8 +11,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::StartError;
 use crate::config::{Root, first};
-use crate::disk;
 use crate::domain::RunId;
+use crate::host_files;
 use crate::store::BALLAST;
 
 /// The gid of the group that host and boxes share, where root starts without a group `lazaret`.
@@ -38,7 +38,7 @@ pub(super) fn prepare(root: &Root) -> Result<(), StartError> {
 fn make_room(root: &Root) -> Result<(), StartError> {
     let state = root.state();
     let there = [state.as_path(), root.path()].into_iter().find(|path| path.exists());
-    let Some(Ok(room)) = there.map(disk::room) else { return Ok(()) };
+    let Some(Ok(room)) = there.map(host_files::room) else { return Ok(()) };
     if room.read_only {
         let why =
             "lies on a disk that is mounted read-only; make it writable, or choose another LAZARET_ROOT";
@@ -47,7 +47,7 @@ fn make_room(root: &Root) -> Result<(), StartError> {
     let ballast = state.join(BALLAST);
     if room.free < LITTLE && ballast.exists() {
         tracing::warn!(code = "disk.full", "the disk is full: the ballast is given back");
-        disk::remove(&ballast)
+        host_files::remove(&ballast)
             .map_err(|e| StartError::machine("disk.full", ballast.display().to_string(), e))?;
     }
     Ok(())

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
-use crate::domain::group::Priority;
+use crate::domain::group_settings::Priority;
 use crate::domain::{Ending, Lane, MessageSeq};
 pub use lane::LaneState;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::group::Priority;
+use crate::domain::group_settings::Priority;
 
 const DRAIN: Duration = Duration::from_secs(30);
 const GROUPS: [&str; 5] = ["a", "b", "c", "d", "e"];

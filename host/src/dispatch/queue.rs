@@ -7,7 +7,7 @@ use ipc_schema::letters::to_agent::CloseWhy;
 
 use super::{Dispatch, Effect, LaneState, Record, RunNo};
 use crate::domain::Lane;
-use crate::domain::group::Priority;
+use crate::domain::group_settings::Priority;
 
 /// Each minute of waiting raises a lane's priority by one step, so that a low priority delays a lane but never starves
 /// it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
 use super::*;
-use crate::domain::group::Priority;
+use crate::domain::group_settings::Priority;
 
 const FACTS: Facts = Facts {
     priority: Priority::Normal,

@@ -1,6 +1,6 @@
 //! What a turn, a run and a box may use.
 
-use super::settings::{Span, settings};
+use super::settings_macro::{Span, settings};
 
 settings! {
     /// Limits of every run. A group's file may name others. Of what the machine has (memory, processors, processes,

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::answer::{self, Body, StreamEnd, StreamedResponse};
-use super::body_limits::RequestBody;
+use super::body_budget::RequestBody;
 use super::exchange_log::{self, Exchange, Recorded};
 use super::{RunSession, Usage};
-use crate::domain::group::ModelChoice;
+use crate::domain::group_settings::ModelChoice;
 use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream};
 use crate::model::retry_policy::{self, RetryDecision};
 use crate::model::{ApiError, ModelRequest, Provider, Remote, TokenMeter};

@@ -19,13 +19,13 @@
 //! | `ledger`, `settings` | what the gateway needs from the store and from the settings |
 
 mod answer;
-mod body_limits;
+mod body_budget;
 mod call;
 mod exchange_log;
-mod ledger;
 mod routes;
 mod settings;
 mod throttle;
+mod usage_recorder;
 #[cfg(test)]
 mod wire_tests;
 
@@ -43,13 +43,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use ledger::{Ledger, Usage};
 pub use settings::{GatewaySettings, settings_of};
+pub use usage_recorder::{Ledger, Usage};
 
-use crate::domain::group::ModelChoice;
+use crate::domain::group_settings::ModelChoice;
 use crate::model::{self, ApiError, Provider, ProviderError, Redactor};
 use crate::workers::Workers;
-use body_limits::{Bodies, RunShare};
+use body_budget::{Bodies, RunShare};
 use exchange_log::Recorder;
 use throttle::{ConnectionRefusals, Refusals};
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::RunSession;
 use super::answer::{self, Body};
-use super::body_limits::Unread;
+use super::body_budget::Unread;
 use super::call::Call;
 use super::throttle::{ConnectionRefusals, Refusal};
 use crate::model::{ApiError, anthropic};

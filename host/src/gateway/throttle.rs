@@ -15,7 +15,7 @@ use hyper::header::{CONNECTION, HeaderValue};
 
 use super::RunSession;
 use super::answer::Body;
-use crate::policy::answer_throttle::{ANSWER, AnswerThrottle, REFUSAL};
+use crate::policy::gateway_throttle::{ANSWER, AnswerThrottle, REFUSAL};
 use crate::policy::log_limiter::LogLimiter;
 
 /// After this many refusals the gateway closes the connection. The delay belongs to the run, so a new connection waits

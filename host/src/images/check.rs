@@ -5,16 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
 use ipc_schema::image_inventory::{FILE, ImageInventory};
+use ipc_schema::names_and_paths::{FROM_AGENT, TO_AGENT};
 use ipc_schema::text_sanitize;
 use ipc_schema::untrusted_fs::UntrustedDir;
 
 use super::{ImageError, Images};
 use crate::config::Root;
-use crate::disk::{self, shared_dir};
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
+use crate::host_files::{self, shared_dir};
 use crate::policy::image_selection::{ImageAbout, ImageCheck};
 use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::Trial;
@@ -190,8 +190,8 @@ fn remove(path: &Path, from: &UntrustedDir) {
 /// Removes the directories of trials whose host or command was killed. A running trial is younger.
 pub fn sweep(root: &Root) {
     const OVER: Duration = Duration::from_secs(3600);
-    for trial in disk::inside(&root.trials()) {
-        let age = disk::changed(&trial).ok().and_then(|at| at.elapsed().ok());
+    for trial in host_files::inside(&root.trials()) {
+        let age = host_files::changed(&trial).ok().and_then(|at| at.elapsed().ok());
         if age.is_none_or(|age| age < OVER) {
             continue;
         }

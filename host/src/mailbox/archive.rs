@@ -24,12 +24,9 @@ impl Archive {
     /// # Errors
     /// The error of mkdir(2).
     pub fn open(dir: &Path) -> io::Result<Self> {
-        for folder in [
-            ipc_schema::directory_layout::TO_AGENT,
-            ipc_schema::directory_layout::FROM_AGENT,
-            MODEL,
-            REJECTED,
-        ] {
+        for folder in
+            [ipc_schema::names_and_paths::TO_AGENT, ipc_schema::names_and_paths::FROM_AGENT, MODEL, REJECTED]
+        {
             let path = dir.join(folder);
             fs::create_dir_all(&path)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o750))?;

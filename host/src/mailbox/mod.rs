@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ipc_schema::directory_layout::{self, FROM_AGENT, FileName, TO_AGENT};
 use ipc_schema::letter_writer::{LetterDir, WriteError, Written};
+use ipc_schema::names_and_paths::{self, FROM_AGENT, FileName, TO_AGENT};
 use ipc_schema::untrusted_fs::UntrustedDir;
 
-use crate::disk::{self, shared_dir};
 use crate::domain::RunId;
 use crate::domain::limits::Budget;
+use crate::host_files::{self, shared_dir};
 pub use archive::{Archive, MODEL};
 use notifier::{LetterNotifier, Pause, Watcher};
 pub use scan::{Pass, ReceivedLetter, RefusedFile};
@@ -223,12 +223,13 @@ pub fn clear_run_dir(dir: &Path) -> io::Result<()> {
 
 /// The letters that an earlier host wrote into a directory.
 fn letters_in(to: &Path) -> BTreeMap<u64, String> {
-    let names = disk::inside(to).into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+    let names =
+        host_files::inside(to).into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
     names.filter_map(|name| Some((number(&name)?, name))).collect()
 }
 
 fn number(name: &str) -> Option<u64> {
-    match directory_layout::parse_name(name.as_bytes()) {
+    match names_and_paths::parse_name(name.as_bytes()) {
         Ok(FileName::Letter { n, .. }) => Some(n),
         _ => None,
     }
@@ -277,12 +278,12 @@ impl RunMailbox {
 
     /// Whether the directories are still there.
     pub fn stands(&self) -> bool {
-        disk::there(&self.dir.join(TO_AGENT))
+        host_files::there(&self.dir.join(TO_AGENT))
     }
 
     /// Whether the host has written `_close`.
     pub fn closes(&self) -> bool {
-        disk::there(&self.dir.join(TO_AGENT).join(ipc_schema::directory_layout::CLOSE))
+        host_files::there(&self.dir.join(TO_AGENT).join(ipc_schema::names_and_paths::CLOSE))
     }
 
     pub fn uid(&self) -> u32 {
@@ -322,7 +323,7 @@ impl RunMailbox {
         let later = self.unacknowledged.split_off(&ack.saturating_add(1));
         for name in std::mem::replace(&mut self.unacknowledged, later).into_values() {
             let path = self.dir.join(TO_AGENT).join(&name);
-            if let Err(e) = disk::remove(&path) {
+            if let Err(e) = host_files::remove(&path) {
                 tracing::warn!(run = %self.run, code = "mailbox.prune", "{}: {e}", path.display());
             }
         }

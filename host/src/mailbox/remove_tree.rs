@@ -11,7 +11,7 @@ const ENTRIES: u64 = 1_000_000;
 /// Removes the tree at `dir`, whose parent belongs to the host. A tree that does not exist is no error.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
-    super::tmpfs_mount::unmount_at(&dir.join(ipc_schema::directory_layout::FROM_AGENT));
+    super::tmpfs_mount::unmount_at(&dir.join(ipc_schema::names_and_paths::FROM_AGENT));
     match UntrustedDir::open(parent).and_then(|parent| parent.remove_tree(name, ENTRIES)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
-use ipc_schema::directory_layout::{self, FROM_AGENT, FileName, letter_name};
+use ipc_schema::names_and_paths::{self, FROM_AGENT, FileName, letter_name};
 use ipc_schema::untrusted_fs::UntrustedDir;
 use ipc_schema::{FromAgentLetter, LETTER_MAX_BYTES, Refusal, RefusalCode, sha256_hex};
 
@@ -115,7 +115,7 @@ impl RunMailbox {
         }
         let mut numbers: Vec<(u64, String)> = Vec::new();
         for name in listing.names.into_iter().filter(|name| !self.not_removable.contains(name)) {
-            match directory_layout::parse_name(name.as_bytes()) {
+            match names_and_paths::parse_name(name.as_bytes()) {
                 Ok(FileName::Letter { n, kind }) => numbers.push((n, kind.to_owned())),
                 Ok(FileName::Partial) => {}
                 Ok(FileName::Close) => {

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::tell_owner;
-use crate::disk::{self, Room};
+use crate::host_files::{self, Room};
 use crate::policy::disk_pressure::{DiskLimits, DiskPressure, DiskReading, decide, names_floor};
 use crate::services::Services;
 use crate::store::{BALLAST, StoreFaults};
@@ -77,7 +77,7 @@ impl Watch {
     fn look(&mut self, services: &Services, with_ballast: bool) {
         let state = services.install.root.state();
         let host = &services.install.file.host;
-        let room = match disk::room(&state) {
+        let room = match host_files::room(&state) {
             Ok(room) => room,
             Err(e) => {
                 tracing::warn!(code = "disk.room", "{}: {e}", state.display());
@@ -89,12 +89,12 @@ impl Watch {
         let ballast = state.join(BALLAST);
         let met = self.trouble.borrow_and_update().clone();
         // What a commit was refused is only over when something can be written again.
-        let shut = self.pressure == DiskPressure::ReadOnly && disk::probe(&state).is_err();
+        let shut = self.pressure == DiskPressure::ReadOnly && host_files::probe(&state).is_err();
         let seen = DiskReading {
             free: room.free,
             names: room.names,
             read_only: room.read_only || shut,
-            ballast: disk::holds(&ballast, limits.ballast),
+            ballast: host_files::holds(&ballast, limits.ballast),
             full: met.full > self.met.full,
             refused: met.read_only > self.met.read_only,
         };
@@ -105,9 +105,9 @@ impl Watch {
             self.news(services, &room);
         }
         let make = with_ballast && verdict.make_ballast;
-        if make || (limits.ballast == 0 && disk::there(&ballast)) {
+        if make || (limits.ballast == 0 && host_files::there(&ballast)) {
             // It is made in its place: a kill leaves one that does not hold what it should, which is made anew.
-            if let Err(e) = disk::make_ballast(&ballast, limits.ballast) {
+            if let Err(e) = host_files::make_ballast(&ballast, limits.ballast) {
                 tracing::warn!(code = "disk.ballast", "{}: {e}", ballast.display());
             }
         }

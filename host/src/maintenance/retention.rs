@@ -15,8 +15,8 @@ use ipc_schema::untrusted_fs::{Kind, UntrustedDir};
 
 use crate::config::Root;
 use crate::config::schema::KeepFile;
-use crate::disk::inside;
 use crate::domain::WallMs;
+use crate::host_files::inside;
 use crate::policy::retention::{RetainedItem, RetentionRule, gone};
 use crate::spool::Spool;
 use crate::store::{Cleared, Store, StoreError};

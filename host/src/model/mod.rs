@@ -21,8 +21,6 @@
 
 pub mod anthropic;
 pub mod attempt;
-#[cfg(test)]
-pub mod chat_chunks;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
@@ -35,6 +33,8 @@ mod redact;
 mod request;
 pub mod retry_policy;
 pub mod scripted_model;
+#[cfg(test)]
+pub mod test_chunks;
 mod token_meter;
 
 pub use error::{ApiError, ProviderError};

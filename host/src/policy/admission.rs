@@ -1,7 +1,7 @@
 //! Decides which inbound messages are stored and what they do. `intake` calls it for each message. It identifies
 //! people by the platform's id, never by a name.
 
-use crate::domain::group::{Group, Trigger};
+use crate::domain::group_settings::{Group, Trigger};
 use crate::domain::message::{Command, Inbound, Role};
 use crate::domain::{ChatKind, SenderId};
 use crate::text;

@@ -1,22 +1,22 @@
 //! Pure rules: each function gets data and returns a decision. None may touch a file, a socket or a clock.
 
 pub mod admission;
-pub mod answer_throttle;
 pub mod attachment_limits;
-pub mod authorize;
+pub mod authorize_request;
 pub mod delivery;
 pub mod delivery_notices;
 pub mod disk_budget;
 pub mod disk_image;
 pub mod disk_pressure;
+pub mod gateway_throttle;
 pub mod image_selection;
 pub mod log_limiter;
 pub mod mounts;
 pub mod nightly;
+pub mod platform_pace;
 pub mod posture;
-pub mod rate_limit;
 pub mod retention;
 pub mod retry;
 pub mod sandbox_plan;
-pub mod turn_quota;
+pub mod turn_output_limits;
 pub mod worker_restart;

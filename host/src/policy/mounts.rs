@@ -7,7 +7,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::domain::group::ExtraMount;
+use crate::domain::group_settings::ExtraMount;
 
 /// Extra mounts must have targets below this directory, because none of our own mounts is there.
 const BELOW: &str = "/mnt/";

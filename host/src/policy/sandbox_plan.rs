@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipc_schema::directory_layout::{self, box_path};
+use ipc_schema::names_and_paths::{self, box_path};
 use serde::Serialize;
 
-use crate::domain::group::ExtraMount;
+use crate::domain::group_settings::ExtraMount;
 use crate::domain::limits::RunLimits;
 use crate::domain::{Lane, RunId};
 
@@ -210,8 +210,8 @@ impl ContainerSpec {
         let letters = |direction: &str| format!("{}/{direction}", box_path::IPC);
         for mount in &mut probe.mounts {
             match mount.target.as_str() {
-                target if target == letters(directory_layout::TO_AGENT) => mount.source.clone_from(&to_agent),
-                target if target == letters(directory_layout::FROM_AGENT) => {
+                target if target == letters(names_and_paths::TO_AGENT) => mount.source.clone_from(&to_agent),
+                target if target == letters(names_and_paths::FROM_AGENT) => {
                     mount.source.clone_from(&from_agent)
                 }
                 target if target == box_path::RUN => mount.source.clone_from(&socket),
@@ -319,7 +319,7 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
         name: box_name(&input.run),
         image: input.image.id.clone(),
         labels: BTreeMap::new(),
-        entrypoint: vec![format!("{}/{}", box_path::RUNNER_DIR, directory_layout::RUNNER), "run".into()],
+        entrypoint: vec![format!("{}/{}", box_path::RUNNER_DIR, names_and_paths::RUNNER), "run".into()],
         user: format!("{}:{}", input.uid, input.gid),
         working_dir: "/".into(),
         env: env(input),
@@ -368,8 +368,8 @@ fn mounts(input: &PlanInput) -> Vec<Mount> {
     let main = input.lane.group.is_main();
     [
         (&s.runner, box_path::RUNNER_DIR.to_owned(), false),
-        (&s.to_agent, format!("{}/{}", box_path::IPC, directory_layout::TO_AGENT), false),
-        (&s.from_agent, format!("{}/{}", box_path::IPC, directory_layout::FROM_AGENT), true),
+        (&s.to_agent, format!("{}/{}", box_path::IPC, names_and_paths::TO_AGENT), false),
+        (&s.from_agent, format!("{}/{}", box_path::IPC, names_and_paths::FROM_AGENT), true),
         (&s.socket, box_path::RUN.to_owned(), false),
         (&s.session, box_path::SESSION.to_owned(), true),
         (&s.workspace, box_path::WORKSPACE.to_owned(), true),

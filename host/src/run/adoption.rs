@@ -6,14 +6,14 @@ use std::sync::Arc;
 use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::time::Instant;
 
-use super::assignment::Assignment;
 use super::end::{KILL_AGAIN, LAST_PASSES};
 use super::gateway_session::GatewaySession;
 use super::launch_error::LaunchError;
 use super::states::{Life, Turn};
+use super::worker_handle::WorkerHandle;
 use super::{Parts, READY_WITHIN, Run, SILENCE};
 use crate::dispatch::AdoptedState;
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
 use crate::domain::{Ending, Lane, RunId};
 use crate::mailbox::{Archive, RunMailbox};
 use crate::policy::sandbox_plan;
@@ -97,7 +97,7 @@ impl Adopted {
         }
     }
 
-    pub(super) fn into_run(self, services: &Arc<Services>, assignment: &Assignment) -> Run {
+    pub(super) fn into_run(self, services: &Arc<Services>, handle: &WorkerHandle) -> Run {
         let Self { row, group, mailbox, gateway, closes, .. } = self;
         // Silence starts anew: the box may have waited for its model as long as the host was away.
         let now = Instant::now();
@@ -112,7 +112,7 @@ impl Adopted {
         });
         // An engine finds a box by its name too: the host may have died before it noted the id.
         let container = row.container.unwrap_or_else(|| sandbox_plan::box_name(&row.run));
-        Run::new(services, assignment, Parts { group, container, mailbox, gateway, life, turn })
+        Run::new(services, handle, Parts { group, container, mailbox, gateway, life, turn })
     }
 }
 

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_schema::directory_layout::FROM_AGENT;
+use ipc_schema::names_and_paths::FROM_AGENT;
 use ipc_schema::text_sanitize;
 
 use super::disk_watch::places;
@@ -29,12 +29,12 @@ use super::launch::spec_of;
 use super::launch_error::LaunchError;
 use super::probe::SandboxContext;
 use super::reaper::reap;
-use super::reclaim::{Count, Reclaimed, count, reclaim};
+use super::remove_excess::{Count, Reclaimed, count, reclaim};
 use super::states::Turn;
 use super::{Run, new_run_id};
-use crate::disk;
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
 use crate::domain::{GroupName, Lane, RunId};
+use crate::host_files;
 use crate::mailbox::clear_run_dir;
 use crate::policy::disk_budget::{DiskUsage, over};
 use crate::policy::retry::doubling;
@@ -125,7 +125,7 @@ impl Run {
         for (path, keep) in beyond.iter().cloned() {
             let (shown, transcript) = (path.display().to_string(), transcript.clone());
             let taking = move || reclaim(&path, since, keep, transcript.as_deref().map(OsStr::new));
-            match disk::blocking(taking).await {
+            match host_files::blocking(taking).await {
                 Ok(taken) => {
                     let Reclaimed { files, bytes, .. } = taken;
                     if files > 0 {
@@ -145,7 +145,7 @@ impl Run {
     /// Counts on a thread that may wait for the disk.
     async fn counted(&self, path: PathBuf) -> Option<Count> {
         let (since, uid, shown) = (begun(&self.run), self.mailbox.uid(), path.display().to_string());
-        match disk::blocking(move || count(&path, since, uid)).await {
+        match host_files::blocking(move || count(&path, since, uid)).await {
             Ok(count) => Some(count),
             Err(e) => {
                 tracing::warn!(run = %self.run, code = "disk.usage", "{shown}: {e}");
@@ -234,7 +234,7 @@ fn is_away(error: &LaunchError) -> bool {
 
 async fn cleared(dir: &Path) -> io::Result<()> {
     let dir = dir.to_owned();
-    disk::blocking(move || clear_run_dir(&dir)).await
+    host_files::blocking(move || clear_run_dir(&dir)).await
 }
 
 fn stays(dir: &Path, why: &io::Error) {

@@ -22,9 +22,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::disk::{self, Room};
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
 use crate::domain::{Ending, RunId};
+use crate::host_files::{self, Room};
 use crate::policy::disk_budget::{DiskUsage, LimitedDir, SLACK, names_limit, nobody_goes_on, over};
 use crate::policy::disk_pressure::names_floor;
 use crate::sandbox::unlinked;
@@ -65,7 +65,7 @@ pub(super) struct Watchdog {
 /// The directories that a group's box may fill, with their limits.
 pub(super) fn places(services: &Services, group: &Group) -> Vec<(LimitedDir, PathBuf)> {
     let (root, limits) = (&services.install.root, &group.limits);
-    let names = disk::room(&root.state()).map_or(u64::MAX, |room| room.all_names);
+    let names = host_files::room(&root.state()).map_or(u64::MAX, |room| room.all_names);
     let place = |code, name, setting, bytes| LimitedDir {
         code,
         name,
@@ -172,7 +172,7 @@ async fn watch(
     loop {
         // Before the watch on the turn: one that begins meanwhile is seen by the next round.
         let busy = open_turn.borrow_and_update().is_some();
-        let room = disk::room(&state).ok();
+        let room = host_files::room(&state).ok();
         let below = |part: u64| {
             room.as_ref().is_some_and(|room| {
                 room.free < floor / part || room.names < names_floor(room.all_names) / part

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use ipc_schema::TurnId;
-use ipc_schema::directory_layout::GATEWAY_SOCKET;
+use ipc_schema::names_and_paths::GATEWAY_SOCKET;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::launch_error::LaunchError;
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
 use crate::domain::{Lane, RunId};
 use crate::gateway::RunScope;
 use crate::mailbox::{MODEL, RunMailbox};

@@ -9,15 +9,15 @@ use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::Begin;
 use tokio::time::Instant;
 
-use super::assignment::Assignment;
 use super::gateway_session::GatewaySession;
 use super::launch_error::LaunchError;
 use super::probe::{self, RunDirs, SandboxContext};
 use super::states::{Life, Turn};
-use super::{Parts, READY_WITHIN, Run, SILENCE, begin};
-use crate::disk::shared_dir;
-use crate::domain::group::Group;
+use super::worker_handle::WorkerHandle;
+use super::{Parts, READY_WITHIN, Run, SILENCE, letters_to_agent};
+use crate::domain::group_settings::Group;
 use crate::domain::{ChatId, GroupName, Lane, RunId, TurnId};
+use crate::host_files::shared_dir;
 use crate::mailbox::{Archive, RunMailbox};
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::{BoxState, EngineError, check_source};
@@ -31,8 +31,8 @@ const REMOVALS: u32 = 20;
 const REMOVAL: Duration = Duration::from_secs(1);
 
 /// Makes and starts the box of a lane.
-pub(super) async fn launch(services: &Arc<Services>, assignment: &Assignment) -> Result<Run, LaunchError> {
-    let Assignment { run, lane, .. } = assignment;
+pub(super) async fn launch(services: &Arc<Services>, handle: &WorkerHandle) -> Result<Run, LaunchError> {
+    let WorkerHandle { run, lane, .. } = handle;
     // The chat is told which file; where the host keeps its install is none of its business.
     let root = format!("{}/", services.install.root.path().display());
     let group = services.install.group(&lane.group);
@@ -59,7 +59,7 @@ pub(super) async fn launch(services: &Arc<Services>, assignment: &Assignment) ->
     let made = async {
         let (mut gateway, spec) = plan.prepare(&mut mailbox).await?;
         gateway.open_turn.send_replace(turn.as_ref().map(|(turn, _)| *turn));
-        match start(services, assignment, &group, &spec, turn.as_ref()).await {
+        match start(services, handle, &group, &spec, turn.as_ref()).await {
             Ok(container) => Ok((gateway, container)),
             Err(e) => {
                 gateway.close();
@@ -77,7 +77,7 @@ pub(super) async fn launch(services: &Arc<Services>, assignment: &Assignment) ->
     let now = Instant::now();
     let life = Life::Starting { ready_by: now + READY_WITHIN };
     let turn = turn.map(|(id, chat)| Turn::open(id, chat, false, now + SILENCE));
-    Ok(Run::new(services, assignment, Parts { group, container, mailbox, gateway, life, turn }))
+    Ok(Run::new(services, handle, Parts { group, container, mailbox, gateway, life, turn }))
 }
 
 fn stage(services: &Services, run: &RunId, turn: Option<&(TurnId, ChatId)>, name: &'static str) {
@@ -122,7 +122,7 @@ impl Plan<'_> {
         let dirs = RunDirs::below(mailbox.dir());
         let spec = spec_of(services.as_ref().into(), lane, run, uid, group, image, dirs).await?;
         probe::ensure_posture(services, &spec, group, uid).await?;
-        let letter = begin::begin(services, lane, session, group, state);
+        let letter = letters_to_agent::begin(services, lane, session, group, state);
         write_begin(services, run, mailbox, letter).await?;
         failpoint!("run.launch.begin");
         let gateway = GatewaySession::open(services, lane, run, group, mailbox)?;
@@ -165,13 +165,13 @@ pub async fn spec_of(
 /// Makes the container and starts it. Returns the engine's id of it.
 async fn start(
     services: &Services,
-    assignment: &Assignment,
+    handle: &WorkerHandle,
     group: &Group,
     spec: &ContainerSpec,
     turn: Option<&(TurnId, ChatId)>,
 ) -> Result<String, LaunchError> {
-    let (run, engine) = (&assignment.run, &services.engine);
-    remove_earlier(services, &assignment.lane).await?;
+    let (run, engine) = (&handle.run, &services.engine);
+    remove_earlier(services, &handle.lane).await?;
     let container = engine.create(spec).await.map_err(|e| LaunchError::of_engine(group, e))?;
     stage(services, run, turn, "created");
     if let Err(e) = services.store.run_container(run.clone(), container.clone()).await {

@@ -1,7 +1,7 @@
 //! Why the host did not start a box, or cannot go on with one. `launch`, `probe`, `gateway_session`, `adoption` and
 //! `disk_cleanup` return it; the run's end stores it, and the chat is told its reason.
 
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
 use crate::domain::image::Named;
 use crate::images::ImageError;
 use crate::mailbox::MailboxError;

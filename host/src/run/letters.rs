@@ -211,7 +211,7 @@ impl Run {
             FromAgent::Ready(ready) => {
                 tracing::info!(run = %self.run, lane = %self.lane, runner = ready.runner, "the box is ready");
                 self.stage("ready");
-                self.assignment.report(Event::Ready { run: self.assignment.no });
+                self.handle.report(Event::Ready { run: self.handle.no });
             }
             FromAgent::Draft(draft) => self.show(&Activity::Draft(draft.text)),
             FromAgent::Status(status) => self.status(&status),

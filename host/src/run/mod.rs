@@ -5,23 +5,23 @@
 //! fails, [`supervised`] ends the run in its place.
 
 mod adoption;
-mod assignment;
-mod attachments;
-mod begin;
 mod disk_cleanup;
 mod disk_watch;
 mod end;
+mod fetch_attachments;
 mod gateway_session;
 mod launch;
 mod launch_error;
 mod letters;
+mod letters_to_agent;
 mod probe;
 mod reaper;
-mod reclaim;
 mod rejected_files;
+mod remove_excess;
 mod requests;
 mod states;
-mod supervised;
+mod worker_failed;
+mod worker_handle;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,27 +34,27 @@ use tokio::time::Instant;
 
 use crate::channels::Channel;
 use crate::dispatch::Event;
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
 use crate::domain::{ChatId, Ending, Lane, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunMailbox;
 use crate::policy::disk_budget::DiskUsage;
 use crate::policy::log_limiter::LogLimiter;
-use crate::policy::turn_quota::Tally;
+use crate::policy::turn_output_limits::Tally;
 use crate::sandbox::Exit;
 use crate::services::Services;
 use crate::store::{Composed, RunRow, StoreError, letter_to_agent};
 pub use adoption::Adopted;
-pub use assignment::Assignment;
-use begin::input_letter;
 pub use disk_cleanup::sweep;
 use disk_watch::{Excess, Watchdog};
 use gateway_session::GatewaySession;
 pub use launch::spec_of;
 pub use launch_error::LaunchError;
+use letters_to_agent::input_letter;
 pub use probe::{ProbeResult, RunDirs, SandboxContext, check_machine_limits};
 pub use reaper::keep_reaping;
 use states::{Deferred, Files, Life, Turn, TurnStage};
-pub use supervised::{give_up, supervise};
+pub use worker_failed::{give_up, supervise};
+pub use worker_handle::WorkerHandle;
 
 /// A box must say `ready` within this.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ pub enum Order {
 /// A run that has a box.
 struct Run {
     services: Arc<Services>,
-    assignment: Assignment,
+    handle: WorkerHandle,
     run: RunId,
     lane: Lane,
     group: Group,
@@ -128,18 +128,18 @@ struct Parts {
 }
 
 /// Does a run from its first to its last step and reports its end.
-pub async fn live(services: Arc<Services>, assignment: Assignment, mut orders: UnboundedReceiver<Order>) {
-    match launch::launch(&services, &assignment).await {
+pub async fn live(services: Arc<Services>, handle: WorkerHandle, mut orders: UnboundedReceiver<Order>) {
+    match launch::launch(&services, &handle).await {
         Ok(run) => run.follow_to_end(&mut orders).await,
         Err(error) => {
-            let Assignment { no, run, lane, .. } = &assignment;
+            let WorkerHandle { no, run, lane, .. } = &handle;
             tracing::warn!(%run, %lane, code = error.code, "the box did not start: {}", error.why);
             let ending = Ending::NeverStarted { code: error.code.to_owned(), why: error.why };
             let after = end::store_end(&services, run, lane, ending).await;
             if error.box_may_exist {
                 reaper::spawn_reaper(&services);
             }
-            assignment.report(Event::Ended { run: *no, after, fed: 0 });
+            handle.report(Event::Ended { run: *no, after, fed: 0 });
         }
     }
 }
@@ -148,10 +148,10 @@ pub async fn live(services: Arc<Services>, assignment: Assignment, mut orders: U
 pub async fn go_on(
     services: Arc<Services>,
     adopted: Adopted,
-    assignment: Assignment,
+    handle: WorkerHandle,
     mut orders: UnboundedReceiver<Order>,
 ) {
-    let mut run = adopted.into_run(&services, &assignment);
+    let mut run = adopted.into_run(&services, &handle);
     run.catch_up().await;
     run.follow_to_end(&mut orders).await;
 }
@@ -202,13 +202,13 @@ async fn at(time: Option<Instant>) {
 }
 
 impl Run {
-    fn new(services: &Arc<Services>, assignment: &Assignment, parts: Parts) -> Self {
+    fn new(services: &Arc<Services>, handle: &WorkerHandle, parts: Parts) -> Self {
         let Parts { group, container, mailbox, gateway, life, turn } = parts;
         Self {
             services: Arc::clone(services),
-            assignment: assignment.clone(),
-            run: assignment.run.clone(),
-            lane: assignment.lane.clone(),
+            handle: handle.clone(),
+            run: handle.run.clone(),
+            lane: handle.lane.clone(),
             group,
             container,
             mailbox,
@@ -227,9 +227,9 @@ impl Run {
     async fn follow_to_end(mut self, orders: &mut UnboundedReceiver<Order>) {
         // Without an exit the box is left to the next host: nothing of it is touched.
         let Some(exit) = self.listen(orders).await else { return self.gateway.leave() };
-        let (assignment, fed) = (self.assignment.clone(), self.assignment.fed());
+        let (handle, fed) = (self.handle.clone(), self.handle.fed());
         let after = self.collect(exit).await;
-        assignment.report(Event::Ended { run: assignment.no, after, fed });
+        handle.report(Event::Ended { run: handle.no, after, fed });
     }
 
     /// From start to exit; `None` when the box is left to the next host. Every branch only names what happened; what
@@ -257,7 +257,7 @@ impl Run {
                 excess = watchdog.excess() => RunEvent::OverLimit(excess),
                 () = self.gateway.failed() => RunEvent::GatewayFailed,
                 _ = typing.tick(), if shows_typing => RunEvent::Typing,
-                done = attachments::arrival(&mut self.files) => RunEvent::Fetched(done),
+                done = fetch_attachments::arrival(&mut self.files) => RunEvent::Fetched(done),
                 () = self.mailbox.next_change(scan) => RunEvent::Letters,
             };
             failpoint!("run.event");
@@ -272,14 +272,14 @@ impl Run {
                 RunEvent::StillThere => self.kill(Ending::Killed).await,
                 RunEvent::StillAsking => {
                     self.suspend_at_time(None);
-                    self.assignment.report(Event::Suspend { run: self.assignment.no });
+                    self.handle.report(Event::Suspend { run: self.handle.no });
                 }
                 RunEvent::Silence => self.fell_silent().await,
                 RunEvent::OverLimit(excess) => {
                     self.disk.excess = excess.reclaim;
                     self.end_over_limit(excess.ending).await;
                 }
-                RunEvent::GatewayFailed => self.kill(supervised::crashed(crate::workers::Panicked)).await,
+                RunEvent::GatewayFailed => self.kill(worker_failed::crashed(crate::workers::Panicked)).await,
                 RunEvent::Typing => self.show_typing(),
                 RunEvent::Fetched(done) => self.fetched(done).await,
                 RunEvent::Letters => {
@@ -341,7 +341,7 @@ impl Run {
     async fn obey(&mut self, order: Order) {
         match order {
             Order::Feed => {
-                self.assignment.obeyed_feed();
+                self.handle.obeyed_feed();
                 self.feed().await;
             }
             Order::Interrupt(why, order) => self.interrupt(why, order).await,
@@ -524,8 +524,8 @@ impl Run {
     }
 
     fn report_turn_closed(&self, next: bool) {
-        let Assignment { no, .. } = self.assignment;
-        self.assignment.report(Event::TurnClosed { run: no, next, fed: self.assignment.fed() });
+        let WorkerHandle { no, .. } = self.handle;
+        self.handle.report(Event::TurnClosed { run: no, next, fed: self.handle.fed() });
     }
 
     fn channel(&self) -> Option<(Arc<dyn Channel>, ChatId)> {

@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use super::launch_error::LaunchError;
 use super::new_run_id;
 use crate::config::Install;
-use crate::disk::shared_dir;
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
 use crate::domain::{GroupName, RunId};
+use crate::host_files::shared_dir;
 use crate::mailbox::{SOCKET_DIR, remove_run_dir};
 use crate::policy::posture::{self, Circumstances, PostureFinding};
 use crate::policy::sandbox_plan::ContainerSpec;
 use crate::sandbox::{Engine, EngineFacts, ProbeError, Probed};
 use crate::services::{Runner, Services};
 use crate::store::PostureGap;
-use ipc_schema::directory_layout::{FROM_AGENT, TO_AGENT};
+use ipc_schema::names_and_paths::{FROM_AGENT, TO_AGENT};
 
 /// What a box is made of beside its group: the parts of an install, whether its host runs or not.
 #[derive(Debug, Clone, Copy)]

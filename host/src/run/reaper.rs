@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk;
 use crate::domain::WallMs;
+use crate::host_files;
 use crate::policy::retry::doubling;
 use crate::policy::sandbox_plan::LOOKS;
 use crate::sandbox::{EngineError, ListedBox};
@@ -86,7 +86,7 @@ fn somebody_looks(found: &ListedBox, started: WallMs, now: WallMs) -> bool {
     let lives = match looker == std::process::id() {
         // The engine's time is in whole seconds.
         true => found.made.0 + 1_000 > started.0,
-        false => disk::there(&Path::new("/proc").join(looker.to_string())),
+        false => host_files::there(&Path::new("/proc").join(looker.to_string())),
     };
     // A clock that was set back makes it older than it can be, and never younger.
     lives && found.made.0 <= now.0 + 1_000 && now.since(found.made) < LOOKS

@@ -3,13 +3,13 @@
 //! It uses the engine's API and never its command line. It translates a [`ContainerSpec`], reports the engine's
 //! answers, and makes no decisions. Every call has a timeout, so that an engine that hangs does not stop the channels.
 
-mod fetch;
-mod image;
-mod inspect;
+mod image_fetch;
+mod image_inspect;
 mod mount_source;
 mod one_shot;
 mod probe;
 mod procfs;
+mod spec_differences;
 mod translate;
 
 use std::collections::HashMap;
@@ -29,9 +29,9 @@ use futures_util::StreamExt;
 
 use crate::domain::{Lane, WallMs};
 use crate::policy::sandbox_plan::{ContainerSpec, label};
-pub use fetch::Recipe;
+pub use image_fetch::Recipe;
 #[cfg(any(test, fuzzing))]
-pub use image::first_file;
+pub use image_inspect::first_file;
 pub use mount_source::check_source;
 pub use one_shot::Trial;
 pub use probe::{ProbeError, Probed};
@@ -433,5 +433,5 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 fn write_shared(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
     let failed =
         |e: std::io::Error| EngineError::File { path: path.display().to_string(), why: e.to_string() };
-    crate::disk::put(path, bytes, mode, None).map_err(failed)
+    crate::host_files::put(path, bytes, mode, None).map_err(failed)
 }

@@ -10,7 +10,7 @@ use ipc_schema::probe_report::{FILE, ProbeOrder, ProbeReport};
 use ipc_schema::untrusted_fs::UntrustedDir;
 use tokio::time::Instant;
 
-use super::{BoxState, Engine, EngineError, QUICK, inspect, procfs, translate};
+use super::{BoxState, Engine, EngineError, QUICK, procfs, spec_differences, translate};
 use crate::policy::posture::Outside;
 use crate::policy::sandbox_plan::ContainerSpec;
 
@@ -110,8 +110,8 @@ impl Engine {
             self.ask("look at the box", QUICK, self.docker()?.inspect_container(&container, None)).await?;
         let pid = told.state.as_ref().and_then(|state| state.pid).unwrap_or_default();
         let outside = Outside {
-            differences: inspect::differences(&translate::container(spec), &told),
-            environment: inspect::environment(&told),
+            differences: spec_differences::differences(&translate::container(spec), &told),
+            environment: spec_differences::environment(&told),
             kernel: procfs::view(pid, &container),
         };
         let mut texts = vec![

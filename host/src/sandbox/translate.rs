@@ -145,8 +145,8 @@ fn refusal(message: String, status: u16, what: &'static str, socket: &str) -> En
     }
 }
 
-/// The mount source that the engine or its runtime does not find: `bind source path does not exist: /x`, `error
-/// mounting "/x" to rootfs at "/y": … no such file or directory`.
+/// The mount source that the engine or its runtime does not find: `bind source path does not exist: /x`,
+/// `error mounting "/x" to rootfs at "/y": … no such file or directory`.
 fn missing_source(message: &str) -> Option<&str> {
     if let Some((_, source)) = message.split_once("source path does not exist: ") {
         return Some(source.trim_end());

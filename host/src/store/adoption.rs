@@ -1,7 +1,7 @@
 //! What a starting host reads about the runs of the host before it. `daemon` and `run` adopt the containers with it.
 
-use ipc_schema::directory_layout::letter_name;
 use ipc_schema::letters::to_agent::InterruptWhy;
+use ipc_schema::names_and_paths::letter_name;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::letters::ToWrite;

@@ -17,7 +17,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Result, StoreError, migrations};
-use crate::disk;
+use crate::host_files;
 
 /// How long a statement waits for another program's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,14 +49,14 @@ pub fn back_up(database: &Path, to: &Path) -> Result<Copied> {
     }
     let reader = checked_reader(database)?;
     // Two copies that are made at once under one name must not write into one file.
-    let part = disk::beside(to, &format!(".{}.part", std::process::id()));
-    disk::remove(&part).map_err(|e| StoreError::file(&part, &e))?;
+    let part = host_files::beside(to, &format!(".{}.part", std::process::id()));
+    host_files::remove(&part).map_err(|e| StoreError::file(&part, &e))?;
     let done = copied(database, reader, &part).and_then(|copied| {
         publish(&part, to)?;
         Ok(Copied { path: to.to_owned(), ..copied })
     });
     if done.is_err() {
-        let _ = disk::remove(&part);
+        let _ = host_files::remove(&part);
     }
     done
 }
@@ -82,7 +82,7 @@ fn copied(database: &Path, reader: Connection, part: &Path) -> Result<Copied> {
 /// Syncs the file and gives it its name, which must be free.
 fn publish(part: &Path, to: &Path) -> Result<()> {
     let failed = |e: std::io::Error| StoreError::file(to, &e);
-    disk::sync(part).map_err(failed)?;
+    host_files::sync(part).map_err(failed)?;
     let here = rustix::fs::CWD;
     match rustix::fs::renameat_with(here, part, here, to, rustix::fs::RenameFlags::NOREPLACE) {
         // Some network file systems do not support NOREPLACE; the name was free a moment ago.
@@ -90,7 +90,7 @@ fn publish(part: &Path, to: &Path) -> Result<()> {
         done => done.map_err(Into::into),
     }
     .map_err(failed)?;
-    disk::sync_dir(to.parent().unwrap_or(Path::new("."))).map_err(failed)
+    host_files::sync_dir(to.parent().unwrap_or(Path::new("."))).map_err(failed)
 }
 
 /// Runs the full check of a database. A host may be writing to it.

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use super::disk_faults::{Reporter, StoreFaults};
+use super::fault_reporter::{Reporter, StoreFaults};
 use super::open;
 use super::readers::Readers;
 use super::writer::Writer;

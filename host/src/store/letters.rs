@@ -1,9 +1,9 @@
 //! Letters to agents. The store writes a letter as a row first, and `run` writes its file afterwards: a host that dies
 //! in between finds the row and writes the file.
 
-use ipc_schema::directory_layout::letter_name;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::{Response, Verdict};
+use ipc_schema::names_and_paths::letter_name;
 use ipc_schema::{LetterId, Refusal, ToAgentLetter};
 use rusqlite::{Connection, params};
 

@@ -9,16 +9,15 @@
 mod adoption;
 mod agent_questions;
 mod attachments;
-mod backups;
+mod backup_files;
 mod copy;
 mod counters;
 #[cfg(test)]
 mod delivery_model;
 #[cfg(test)]
 mod delivery_tests;
-mod disk_faults;
 mod error;
-mod files;
+mod fault_reporter;
 mod groups;
 mod handle;
 mod inbox;
@@ -37,6 +36,7 @@ mod retention;
 mod runs;
 mod schema_upgrade;
 mod sending;
+mod sent_files;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -48,10 +48,10 @@ mod writer;
 pub use adoption::{OpenRequest, RunRow};
 pub use agent_questions::{AnswerTaken, NewQuestion, Suspended};
 pub use attachments::Waiting;
-pub use backups::{copies, made_at};
+pub use backup_files::{copies, made_at};
 pub use copy::{Copied, back_up, check};
-pub use disk_faults::{BALLAST, StoreFaults};
 pub use error::{Result, StoreError};
+pub use fault_reporter::{BALLAST, StoreFaults};
 pub use groups::Admission;
 pub use handle::Store;
 pub use inbox::{Accepted, CommandRow, Intake, StrangerSeen};

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Result, StoreError, copy, migrations, schema_upgrade};
-use crate::disk;
+use crate::host_files;
 
 /// SQLite's quick check reads a file up to this size at every start. It takes milliseconds.
 const QUICK: u64 = 8 << 20;
@@ -118,7 +118,7 @@ fn recheck(path: &Path) -> Result<()> {
     if let Some(why) = copy::unsound(&reader)? {
         return Err(StoreError::damaged(path, why));
     }
-    disk::remove(&marker).map_err(|e| StoreError::file(&marker, &e))
+    host_files::remove(&marker).map_err(|e| StoreError::file(&marker, &e))
 }
 
 fn refuse_unfinished(path: &Path) -> Result<()> {
@@ -140,7 +140,7 @@ pub(super) fn identify(path: &Path) -> Result<Identity> {
         Err(e) => return Err(StoreError::file(path, &e)),
     };
     let size = file.metadata().map_err(|e| StoreError::file(path, &e))?.len();
-    let logged = fs::metadata(disk::beside(path, "-wal")).map_or(0, |m| m.len());
+    let logged = fs::metadata(host_files::beside(path, "-wal")).map_or(0, |m| m.len());
     if size == 0 {
         let held = logged > 0 || marker_path(path, Marker::Open).exists();
         return if held {
@@ -199,13 +199,13 @@ pub(super) fn marker_path(path: &Path, marker: Marker) -> PathBuf {
         Marker::Damaged => ".damaged",
         Marker::Restoring => ".restoring",
     };
-    disk::beside(path, suffix)
+    host_files::beside(path, suffix)
 }
 
 /// Writes a marker and syncs it.
 pub(super) fn write_marker(path: &Path, marker: Marker, text: &str) -> Result<()> {
     let file = marker_path(path, marker);
-    fs::write(&file, text).and_then(|()| disk::sync(&file)).map_err(|e| StoreError::file(&file, &e))
+    fs::write(&file, text).and_then(|()| host_files::sync(&file)).map_err(|e| StoreError::file(&file, &e))
 }
 
 /// The damage that a full check has found and nobody has repaired yet.

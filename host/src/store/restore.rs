@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::open::{Identity, Marker, identify, marker_path, write_marker};
 use super::{Result, StoreError, copy, migrations, schema_upgrade};
-use crate::disk;
+use crate::host_files;
 
 /// Added to every counter if the replaced database cannot be read: more than a host uses between two copies.
 const COUNTER_GAP: i64 = 1_000_000;
@@ -58,7 +58,7 @@ pub fn restore(database: &Path, from: &Path, transcripts: Transcripts, stamp: &s
         }
         other => other,
     };
-    let staged = disk::beside(database, ".restored");
+    let staged = host_files::beside(database, ".restored");
     stage(from, &staged).map_err(of_copy)?;
     let counters = if transcripts == Transcripts::MayBeNewer { Some(counters_of(database)) } else { None };
     let found = prepare(&staged, counters).map_err(of_copy)?;
@@ -71,19 +71,19 @@ pub fn restore(database: &Path, from: &Path, transcripts: Transcripts, stamp: &s
         Err(e) if interrupted_before => return Err(e),
         Err(e) => {
             let marker = marker_path(database, Marker::Restoring);
-            disk::remove(&marker).map_err(|e| StoreError::file(&marker, &e))?;
+            host_files::remove(&marker).map_err(|e| StoreError::file(&marker, &e))?;
             return Err(e);
         }
     };
     let failed = |e| StoreError::file(database, &e);
     fs::rename(&staged, database).map_err(failed)?;
-    disk::sync_dir(database.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+    host_files::sync_dir(database.parent().unwrap_or(Path::new("."))).map_err(failed)?;
     drop(held);
     for marker in [Marker::Damaged, Marker::Open, Marker::Restoring] {
         let marker = marker_path(database, marker);
-        disk::remove(&marker).map_err(|e| StoreError::file(&marker, &e))?;
+        host_files::remove(&marker).map_err(|e| StoreError::file(&marker, &e))?;
     }
-    disk::sync_dir(database.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+    host_files::sync_dir(database.parent().unwrap_or(Path::new("."))).map_err(failed)?;
     let rows = found.rows.values().map(|n| n.unsigned_abs()).sum();
     Ok(Restored { schema: found.schema, rows, replaced })
 }
@@ -116,14 +116,14 @@ pub fn verify(file: &Path) -> Result<(i64, u64)> {
 /// Copies the copy beside the database as one file, together with a WAL that somebody may have copied along with it.
 fn stage(from: &Path, staged: &Path) -> Result<()> {
     for side in ["", "-wal", "-shm", "-journal"] {
-        let left = disk::beside(staged, side);
-        disk::remove(&left).map_err(|e| StoreError::file(&left, &e))?;
+        let left = host_files::beside(staged, side);
+        host_files::remove(&left).map_err(|e| StoreError::file(&left, &e))?;
     }
     if identify(from)? == Identity::Absent {
         return Err(StoreError::Rule(format!("there is no copy at {}", from.display())));
     }
     for side in ["", "-wal"] {
-        let (file, to) = (disk::beside(from, side), disk::beside(staged, side));
+        let (file, to) = (host_files::beside(from, side), host_files::beside(staged, side));
         if side.is_empty() || file.exists() {
             fs::copy(&file, &to)
                 .and_then(|_| fs::set_permissions(&to, fs::Permissions::from_mode(0o600)))
@@ -148,7 +148,7 @@ fn prepare(staged: &Path, counters: Option<Counters>) -> Result<copy::Examined> 
     let schema = usize::try_from(found.schema).unwrap_or(0).min(migrations::MIGRATIONS.len());
     let made = migrations::MIGRATIONS.get(..schema).unwrap_or_default();
     migrations::check_tables(&copy::reader(staged)?, made, staged)?;
-    disk::sync(staged).map_err(|e| StoreError::file(staged, &e))?;
+    host_files::sync(staged).map_err(|e| StoreError::file(staged, &e))?;
     Ok(found)
 }
 
@@ -200,8 +200,8 @@ impl Counters {
 /// Gives the present database, with its WAL, a second name. It keeps its own name until the copy takes that, and the
 /// returned connection locks it until then: whatever another program wrote to it meanwhile would be lost.
 pub(super) fn set_aside(database: &Path, stamp: &str) -> Result<(Option<PathBuf>, Option<Connection>)> {
-    let (wal, shm) = (disk::beside(database, "-wal"), disk::beside(database, "-shm"));
-    let remove = |path: &Path| disk::remove(path).map_err(|e| StoreError::file(path, &e));
+    let (wal, shm) = (host_files::beside(database, "-wal"), host_files::beside(database, "-shm"));
+    let remove = |path: &Path| host_files::remove(path).map_err(|e| StoreError::file(path, &e));
     if !database.exists() {
         remove(&wal)?;
         remove(&shm)?;
@@ -213,12 +213,12 @@ pub(super) fn set_aside(database: &Path, stamp: &str) -> Result<(Option<PathBuf>
         // The database is too damaged for SQLite: its files are kept unchanged.
         Err(_) => None,
     };
-    let replaced = disk::beside(database, &format!(".replaced-{stamp}"));
+    let replaced = host_files::beside(database, &format!(".replaced-{stamp}"));
     schema_upgrade::link_or_copy(database, &replaced, held.as_ref())?;
     if held.is_none() && wal.exists() {
-        schema_upgrade::link_or_copy(&wal, &disk::beside(&replaced, "-wal"), None)?;
+        schema_upgrade::link_or_copy(&wal, &host_files::beside(&replaced, "-wal"), None)?;
     }
-    disk::sync_dir(database.parent().unwrap_or(Path::new(".")))
+    host_files::sync_dir(database.parent().unwrap_or(Path::new(".")))
         .map_err(|e| StoreError::file(&replaced, &e))?;
     remove(&wal)?;
     remove(&shm)?;

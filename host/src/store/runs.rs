@@ -9,8 +9,8 @@ use super::counters::bump;
 use super::letters::{ToWrite, next_letter, respond, store_verdict};
 use super::turns::{self, OpenTurnRow};
 use super::{Result, Store, StoreError, id, int, outbox, parse};
+use crate::domain::ending::TurnEnd;
 use crate::domain::outbound::OutgoingText;
-use crate::domain::run::TurnEnd;
 use crate::domain::{Ending, Lane, LetterId, RunId, TurnId, WallMs};
 use crate::turns::{Collected, Event};
 

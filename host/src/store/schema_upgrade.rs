@@ -19,7 +19,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::copy::{self, Counts};
 use super::{Result, StoreError, migrations};
-use crate::disk;
+use crate::host_files;
 
 /// The steps of an upgrade, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub(super) fn run(
     done: &mut dyn FnMut(UpgradeStep) -> Result<()>,
 ) -> Result<()> {
     let to = migrations::number(migrations);
-    let copy = disk::beside(path, ".migrating");
+    let copy = host_files::beside(path, ".migrating");
     let mut upgrade = Upgrade { path, copy, from, migrations, old: None, rows: Counts::new() };
     for step in plan(from, to) {
         let failed = |e: StoreError| match e.of_file(path) {
@@ -102,7 +102,7 @@ pub(super) fn run(
 
 /// Creates a new database. It gets its name when it is complete.
 pub(super) fn create(path: &Path, migrations: &[&str]) -> Result<()> {
-    let copy = disk::beside(path, ".migrating");
+    let copy = host_files::beside(path, ".migrating");
     let mut upgrade = Upgrade { path, copy, from: 0, migrations, old: None, rows: Counts::new() };
     upgrade.perform(UpgradeStep::Tidy)?;
     set_orphans_aside(path)?;
@@ -118,9 +118,9 @@ pub(super) fn create(path: &Path, migrations: &[&str]) -> Result<()> {
 /// the new one.
 fn set_orphans_aside(path: &Path) -> Result<()> {
     for side in ["-wal", "-shm", "-journal"] {
-        let orphan = disk::beside(path, side);
+        let orphan = host_files::beside(path, side);
         if orphan.exists() {
-            let aside = disk::beside(path, &format!(".orphan{side}"));
+            let aside = host_files::beside(path, &format!(".orphan{side}"));
             tracing::warn!(
                 code = "store.orphan",
                 "{} belongs to no database; it is renamed to {}",
@@ -134,7 +134,7 @@ fn set_orphans_aside(path: &Path) -> Result<()> {
 }
 
 fn kept(path: &Path, schema: i64) -> PathBuf {
-    disk::beside(path, &format!(".before-{schema}"))
+    host_files::beside(path, &format!(".before-{schema}"))
 }
 
 struct Upgrade<'a> {
@@ -152,8 +152,8 @@ impl Upgrade<'_> {
         match step {
             UpgradeStep::Tidy => {
                 for side in ["", "-wal", "-shm", "-journal"] {
-                    let left = disk::beside(&self.copy, side);
-                    disk::remove(&left).map_err(|e| StoreError::file(&left, &e))?;
+                    let left = host_files::beside(&self.copy, side);
+                    host_files::remove(&left).map_err(|e| StoreError::file(&left, &e))?;
                 }
                 Ok(())
             }
@@ -169,7 +169,7 @@ impl Upgrade<'_> {
             },
             UpgradeStep::Migrate(n) => self.migrate(n),
             UpgradeStep::Check => self.check(),
-            UpgradeStep::Flush => disk::sync(&self.copy).map_err(|e| StoreError::file(&self.copy, &e)),
+            UpgradeStep::Flush => host_files::sync(&self.copy).map_err(|e| StoreError::file(&self.copy, &e)),
             UpgradeStep::Keep => self.keep(),
             UpgradeStep::Swap => self.swap(),
         }
@@ -210,23 +210,23 @@ impl Upgrade<'_> {
         if self.from == 0 {
             return Ok(());
         }
-        let (kept, staged) = (kept(self.path, self.from), disk::beside(self.path, ".keeping"));
+        let (kept, staged) = (kept(self.path, self.from), host_files::beside(self.path, ".keeping"));
         link_or_copy(self.path, &staged, self.old.as_ref())?;
         // If both are names of one file already (an attempt was interrupted here), rename(2) keeps both.
         fs::rename(&staged, &kept)
-            .and_then(|()| disk::remove(&staged))
-            .and_then(|()| disk::sync_dir(self.path.parent().unwrap_or(Path::new("."))))
+            .and_then(|()| host_files::remove(&staged))
+            .and_then(|()| host_files::sync_dir(self.path.parent().unwrap_or(Path::new("."))))
             .map_err(|e| StoreError::file(&kept, &e))
     }
 
     fn swap(&mut self) -> Result<()> {
-        let wal = disk::beside(self.path, "-wal");
+        let wal = host_files::beside(self.path, "-wal");
         if wal.exists() {
             let held = format!("{} appeared: another program has the database open", wal.display());
             return Err(StoreError::Busy(held));
         }
         fs::rename(&self.copy, self.path)
-            .and_then(|()| disk::sync_dir(self.path.parent().unwrap_or(Path::new("."))))
+            .and_then(|()| host_files::sync_dir(self.path.parent().unwrap_or(Path::new("."))))
             .map_err(|e| StoreError::file(self.path, &e))?;
         self.old = None;
         Ok(())
@@ -237,15 +237,15 @@ impl Upgrade<'_> {
 /// locked database is read through the connection `held` only, which has synced it.
 pub(super) fn link_or_copy(path: &Path, second: &Path, held: Option<&Connection>) -> Result<()> {
     let failed = |e: std::io::Error| StoreError::file(second, &e);
-    disk::remove(second).map_err(failed)?;
+    host_files::remove(second).map_err(failed)?;
     match (fs::hard_link(path, second), held) {
         (Ok(()), Some(_)) => return Ok(()),
         (Ok(()), None) => {}
-        (Err(e), _) if disk::refuses_everything(&e) => return Err(failed(e)),
+        (Err(e), _) if host_files::refuses_everything(&e) => return Err(failed(e)),
         (Err(_), Some(held)) => copy::pages(held, second)?,
         (Err(_), None) => fs::copy(path, second).map(drop).map_err(failed)?,
     }
-    disk::sync(second).map_err(failed)
+    host_files::sync(second).map_err(failed)
 }
 
 pub(super) fn writer(path: &Path) -> Result<Connection> {

@@ -1,12 +1,12 @@
 //! The store's three transactions, told as stories.
 
 mod beside;
-mod enough;
+mod endless_boxes;
 mod files;
 mod keeping;
 mod opening;
-mod orders;
 mod reading;
+mod stop_command;
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
 use ipc_schema::requests::AskPerson;
 
 use super::*;
+use crate::domain::ending::TurnEnd;
 use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
 use crate::domain::outbound::{Delivery, OutgoingText, Voice};
-use crate::domain::run::TurnEnd;
 use crate::domain::{
     ChannelName, ChatId, ChatKind, Ending, GroupName, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs,
 };

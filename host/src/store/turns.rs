@@ -7,9 +7,9 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::letters::store_verdict;
 use super::{Result, Store, StoreError, id, int, outbox, parse};
+use crate::domain::ending::TurnEnd;
 use crate::domain::message::Command;
 use crate::domain::outbound::OutgoingText;
-use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, Lane, MessageSeq, TurnId, WallMs};
 use crate::turns::{
     Cause, Change, Collected, Details, Event, Need, OpenTurn, QuestionEnd, Reading, TurnMessage, View, Wait,

@@ -12,7 +12,7 @@ use std::thread;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::disk_faults::{Fault, Reporter};
+use super::fault_reporter::{Fault, Reporter};
 use super::{Result, StoreError};
 
 /// Closures in one commit.

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::dispatch::{AdoptedState, After, Dispatch, Effect, Event, RunNo, Settings, Unfinished};
 use crate::domain::{Ending, Lane, MessageSeq, RunId};
 use crate::intake::News;
-use crate::run::{self, Adopted, Assignment, LaunchError, Order};
+use crate::run::{self, Adopted, LaunchError, Order, WorkerHandle};
 use crate::services::Services;
 use crate::store::Suspended;
 use crate::text;
@@ -65,7 +65,7 @@ pub struct Supervisor {
 
 /// The worker of a run that has not reported its end.
 struct Worker {
-    assignment: Assignment,
+    handle: WorkerHandle,
     orders: UnboundedSender<Order>,
     task: AbortHandle,
 }
@@ -188,14 +188,14 @@ impl Supervisor {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Start { lane, run } => {
-                self.spawn_run(run, run::new_run_id(), lane, |services, assignment, orders| {
-                    run::live(services, assignment, orders)
+                self.spawn_run(run, run::new_run_id(), lane, |services, handle, orders| {
+                    run::live(services, handle, orders)
                 });
             }
             Effect::Adopt { lane, run } => {
                 let Some(adopted) = self.adopted.remove(&lane) else { return };
-                self.spawn_run(run, adopted.run().clone(), lane, |services, assignment, orders| {
-                    run::go_on(services, adopted, assignment, orders)
+                self.spawn_run(run, adopted.run().clone(), lane, |services, handle, orders| {
+                    run::go_on(services, adopted, handle, orders)
                 });
             }
             Effect::Leave { run } => self.order(run, Order::Leave),
@@ -217,15 +217,15 @@ impl Supervisor {
         no: RunNo,
         run: RunId,
         lane: Lane,
-        work: impl FnOnce(Arc<Services>, Assignment, UnboundedReceiver<Order>) -> F,
+        work: impl FnOnce(Arc<Services>, WorkerHandle, UnboundedReceiver<Order>) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
         let (orders, receiver) = unbounded_channel();
-        let assignment = Assignment::new(no, run, lane, self.event_sender.clone());
-        let work = work(Arc::clone(&self.services), assignment.clone(), receiver);
-        let task = tokio::spawn(run::supervise(Arc::clone(&self.services), assignment.clone(), work));
-        self.runs.insert(no, Worker { assignment, orders, task: task.abort_handle() });
+        let handle = WorkerHandle::new(no, run, lane, self.event_sender.clone());
+        let work = work(Arc::clone(&self.services), handle.clone(), receiver);
+        let task = tokio::spawn(run::supervise(Arc::clone(&self.services), handle.clone(), work));
+        self.runs.insert(no, Worker { handle, orders, task: task.abort_handle() });
     }
 
     /// A run that has just ended takes no more orders: its `Ended` is on the way.
@@ -245,7 +245,7 @@ impl Supervisor {
             return;
         };
         worker.task.abort();
-        let end = run::give_up(Arc::clone(&self.services), worker.assignment.clone(), ending);
+        let end = run::give_up(Arc::clone(&self.services), worker.handle.clone(), ending);
         worker.task = tokio::spawn(end).abort_handle();
     }
 
@@ -391,8 +391,8 @@ pub async fn unannounced(services: &Arc<Services>) -> crate::store::Result<Vec<N
 /// Removes the letter directories of runs that have ended: the earlier host died before it came to that. They are
 /// listed here, before this host makes any.
 fn sweep(services: &Arc<Services>, in_use: &HashSet<String>) {
-    let groups = crate::disk::inside(&services.install.root.ipc());
-    let all = groups.iter().flat_map(|group| crate::disk::inside(group));
+    let groups = crate::host_files::inside(&services.install.root.ipc());
+    let all = groups.iter().flat_map(|group| crate::host_files::inside(group));
     let left =
         all.filter(|path| !path.file_name().is_some_and(|name| in_use.contains(&*name.to_string_lossy())));
     let (services, left): (_, Vec<_>) = (Arc::clone(services), left.collect());

@@ -3,7 +3,7 @@
 use ipc_schema::letters::from_agent::{self, Outcome};
 use ipc_schema::letters::to_agent::InterruptWhy;
 
-use crate::domain::run::TurnEnd;
+use crate::domain::ending::TurnEnd;
 use crate::text;
 
 /// The longest reason that the store keeps, in characters.

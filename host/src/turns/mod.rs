@@ -13,27 +13,27 @@
 //! - A message ends as answered, with a notice that says why not, or in a later turn.
 //! - An open turn wants a run, has one, or waits for a person. A turn that waits has an open question.
 
-mod answers;
+mod answer_command;
 mod ending;
 #[cfg(test)]
 mod proptest_model;
 mod retry;
 #[cfg(test)]
-mod rows;
-#[cfg(test)]
 mod scripts;
+#[cfg(test)]
+mod test_rows;
 
 use std::time::Duration;
 
 use ipc_schema::letters::to_agent::InterruptWhy;
 use ipc_schema::requests::Answer;
 
+use crate::domain::ending::TurnEnd;
 use crate::domain::message::{Command, Role};
 use crate::domain::outbound::OutgoingText;
-use crate::domain::run::TurnEnd;
 use crate::domain::{ChatId, Ending, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::text;
-pub use answers::{AnswerCommand, Answering, Question, code_of, take_answer};
+pub use answer_command::{AnswerCommand, Answering, Question, code_of, take_answer};
 pub use ending::{TurnDone, turn_done};
 use retry::AfterRun;
 

@@ -6,7 +6,7 @@ use ipc_schema::letters::to_agent::InterruptWhy;
 
 use super::ending::interrupted;
 use crate::domain::Ending;
-use crate::domain::run::TurnEnd;
+use crate::domain::ending::TurnEnd;
 use crate::policy::retry::doubling;
 use crate::text;
 

@@ -14,7 +14,7 @@
 //! disk error, and ext4 becomes read-only. The host then refuses the image until somebody has made room and unmounted
 //! it.
 
-mod mounts;
+mod mount_table;
 mod tools;
 
 use std::ffi::OsStr;
@@ -28,11 +28,11 @@ use ipc_schema::untrusted_fs::UntrustedDir;
 use rustix::fs::statvfs;
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::disk;
+use crate::host_files;
 use crate::policy::disk_image::{limit_mib, shape};
 
-/// How long to wait for another process that works on the same image: another run of the group, or `lazaret box
-/// check`.
+/// How long to wait for another process that works on the same image: another run of the group, or
+/// `lazaret box check`.
 const LOCKED: Duration = Duration::from_secs(90);
 const LOCK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -135,7 +135,7 @@ impl Volume {
         if self.mounted()?.is_none() {
             let began = Instant::now();
             self.check_prerequisites()?;
-            if !disk::there(&self.image) {
+            if !host_files::there(&self.image) {
                 self.make(limit, gid, &lock)?;
             }
             self.not_smaller(limit)?;
@@ -152,7 +152,7 @@ impl Volume {
             let (image, mib, wanted) = (self.image.clone(), usable >> 20, limit >> 20);
             return Err(VolumeError::Small { image, mib, wanted });
         }
-        disk::shared_dir(&self.dir, gid, 0o2770).map_err(io)
+        host_files::shared_dir(&self.dir, gid, 0o2770).map_err(io)
     }
 
     /// Mounts an existing image to read from it, unless it is mounted.
@@ -164,7 +164,7 @@ impl Volume {
             Err(VolumeError::Shut { .. }) => Ok(true),
             mounted => mounted.map(|mount| mount.is_some()),
         };
-        if !disk::there(&self.image) || readable()? {
+        if !host_files::there(&self.image) || readable()? {
             return Ok(());
         }
         let lock = self.lock()?;
@@ -180,7 +180,7 @@ impl Volume {
     /// # Errors
     /// umount(2) fails, for instance because a process uses the image.
     pub fn close(&self) -> Result<(), VolumeError> {
-        match mounts::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))? {
+        match mount_table::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))? {
             Some(mount) if mount.image() == Some(resolved(&self.image)) => {
                 unmount(&self.dir, UnmountFlags::NOFOLLOW).map_err(|e| VolumeError::io(&self.dir, e))
             }
@@ -197,7 +197,7 @@ impl Volume {
         if !mounted {
             self.check_prerequisites()?;
         }
-        if disk::there(&self.image) {
+        if host_files::there(&self.image) {
             self.not_smaller(limit)?;
         }
         if mounted { self.not_larger(limit) } else { Ok(()) }
@@ -208,7 +208,7 @@ impl Volume {
     /// # Errors
     /// [`VolumeError::Off`].
     pub fn check_absent(&self) -> Result<(), VolumeError> {
-        if disk::there(&self.image) {
+        if host_files::there(&self.image) {
             return Err(VolumeError::Off { dir: self.dir.clone(), image: self.image.clone() });
         }
         Ok(())
@@ -218,7 +218,7 @@ impl Volume {
     fn lock(&self) -> Result<File, VolumeError> {
         let path = self.image.with_extension("lock");
         let io = |e: io::Error| VolumeError::io(&path, e);
-        disk::dir(path.parent().unwrap_or(Path::new("/")), 0o700).map_err(io)?;
+        host_files::dir(path.parent().unwrap_or(Path::new("/")), 0o700).map_err(io)?;
         let lock =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path).map_err(io)?;
         let began = Instant::now();
@@ -237,8 +237,8 @@ impl Volume {
 
     /// The image's mount, if it is mounted. It is an error if something else is mounted there, or if the mount is
     /// read-only.
-    fn mounted(&self) -> Result<Option<mounts::Mount>, VolumeError> {
-        let found = mounts::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))?;
+    fn mounted(&self) -> Result<Option<mount_table::Mount>, VolumeError> {
+        let found = mount_table::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))?;
         let Some(mount) = found else { return Ok(None) };
         if mount.image() != Some(resolved(&self.image)) {
             return Err(VolumeError::Foreign { dir: self.dir.clone(), image: self.image.clone() });
@@ -255,7 +255,7 @@ impl Volume {
         if !rustix::process::geteuid().is_root() {
             return Err(VolumeError::NotRoot);
         }
-        if !disk::there(Path::new("/dev/loop-control")) {
+        if !host_files::there(Path::new("/dev/loop-control")) {
             return Err(VolumeError::NoLoop);
         }
         match UntrustedDir::open(&self.dir) {
@@ -287,9 +287,9 @@ impl Volume {
     /// Makes the image under another name and renames it, so that a file with this name is always complete.
     fn make(&self, limit: u64, gid: u32, lock: &File) -> Result<(), VolumeError> {
         let shape = shape(limit);
-        let staged = disk::beside(&self.image, ".part");
+        let staged = host_files::beside(&self.image, ".part");
         let io = |e: io::Error| VolumeError::io(&staged, e);
-        disk::remove(&staged).map_err(io)?;
+        host_files::remove(&staged).map_err(io)?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged).map_err(io)?;
         file.set_len(shape.bytes).map_err(io)?;
         let owner = format!("root_owner={}:{gid}", rustix::process::geteuid().as_raw());
@@ -300,21 +300,21 @@ impl Volume {
         let made = tools::run("mkfs.ext4", &args.collect::<Vec<_>>(), lock)
             .and_then(|()| file.sync_all().map_err(io))
             .and_then(|()| fs::rename(&staged, &self.image).map_err(io))
-            .and_then(|()| disk::sync_dir(self.image.parent().unwrap_or(Path::new("/"))).map_err(io));
-        made.inspect_err(|_| drop(disk::remove(&staged)))
+            .and_then(|()| host_files::sync_dir(self.image.parent().unwrap_or(Path::new("/"))).map_err(io));
+        made.inspect_err(|_| drop(host_files::remove(&staged)))
     }
 
     fn mount(&self, lock: &File) -> Result<(), VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.dir, e);
         // e2fsck would damage a mounted file system, and a box may still have it mounted.
-        if !mounts::is_attached(&resolved(&self.image)) {
+        if !mount_table::is_attached(&resolved(&self.image)) {
             tools::run("e2fsck", &["-p".as_ref(), self.image.as_os_str()], lock)?;
         }
-        disk::dir(&self.dir, 0o700).map_err(io)?;
+        host_files::dir(&self.dir, 0o700).map_err(io)?;
         // A box that does not see the mount must not write into the directory beneath it.
         let root = rustix::process::geteuid().as_raw();
         chown(&self.dir, Some(root), Some(0)).map_err(io)?;
-        disk::dir(&self.dir, 0o000).map_err(io)?;
+        host_files::dir(&self.dir, 0o000).map_err(io)?;
         let options = "loop,nosuid,nodev,discard,errors=remount-ro";
         let (image, dir) = (self.image.as_os_str(), self.dir.as_os_str());
         let args = ["-t".as_ref(), "ext4".as_ref(), "-o".as_ref(), options.as_ref(), image, dir];
@@ -336,7 +336,7 @@ impl Volume {
         if self.len()? >= wanted && self.file_system_bytes()? >= wanted {
             return Ok(());
         }
-        if mounts::is_attached(&resolved(&self.image)) {
+        if mount_table::is_attached(&resolved(&self.image)) {
             return self.not_larger(limit);
         }
         let file = OpenOptions::new().write(true).open(&self.image).map_err(io)?;
@@ -347,7 +347,7 @@ impl Volume {
     }
 
     fn len(&self) -> Result<u64, VolumeError> {
-        disk::size(&self.image).map_err(|e| VolumeError::io(&self.image, e))
+        host_files::size(&self.image).map_err(|e| VolumeError::io(&self.image, e))
     }
 
     /// The size of the file system in the image. Its superblock begins at 1 KiB and holds the number of blocks, the

@@ -105,7 +105,7 @@ fn b5_a_volume_is_full_at_its_limit_and_gives_back_what_is_deleted() {
     volume.ensure_mounted(16 * MIB, *gid).unwrap();
     assert_eq!(fs::read(&file).unwrap(), b"kept");
     assert_eq!(
-        mounts::at(&resolved(&volume.dir)).unwrap().unwrap().image().unwrap(),
+        mount_table::at(&resolved(&volume.dir)).unwrap().unwrap().image().unwrap(),
         resolved(&volume.image)
     );
     assert!(told(volume.check_absent()).contains("limits.disk_images is off"));
@@ -186,7 +186,7 @@ fn many_at_once_mount_it_once_and_a_half_made_image_is_made_anew() {
         return;
     }
     let Fixture { volume, gid, .. } = &place;
-    let part = disk::beside(&volume.image, ".part");
+    let part = host_files::beside(&volume.image, ".part");
     fs::create_dir_all(part.parent().unwrap()).unwrap();
     fs::write(&part, "cut").unwrap();
     std::thread::scope(|scope| {

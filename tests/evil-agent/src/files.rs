@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use ipc_schema::directory_layout::{box_path, letter_name};
+use ipc_schema::names_and_paths::{box_path, letter_name};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 
 use crate::Attack;

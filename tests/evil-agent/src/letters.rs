@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use ipc_schema::ToAgentLetter;
-use ipc_schema::directory_layout::letter_name;
 use ipc_schema::letters::FromAgent;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::from_agent::{Message, Outcome, TurnDone};
 use ipc_schema::letters::to_agent::Verdict;
+use ipc_schema::names_and_paths::letter_name;
 use serde_json::{Value, json};
 
 use crate::Attack;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use ipc_schema::directory_layout::{self, box_path, letter_name};
 use ipc_schema::letter_writer::LetterDir;
 use ipc_schema::letters::from_agent::{Outcome, Ready, TurnDone};
 use ipc_schema::letters::{FromAgent, ToAgent};
+use ipc_schema::names_and_paths::{self, box_path, letter_name};
 use ipc_schema::{FromAgentLetter, LetterId, RunId, ToAgentLetter, TurnId};
 use serde_json::Value;
 
@@ -54,7 +54,7 @@ impl Mailbox {
     /// Reads `begin`.
     pub fn open() -> Result<Self, String> {
         let ipc = Path::new(box_path::IPC);
-        let (to, from) = (ipc.join(directory_layout::TO_AGENT), ipc.join(directory_layout::FROM_AGENT));
+        let (to, from) = (ipc.join(names_and_paths::TO_AGENT), ipc.join(names_and_paths::FROM_AGENT));
         let begin = to.join(letter_name(1, "begin"));
         let asked = Instant::now();
         while !begin.exists() {
@@ -106,7 +106,7 @@ impl Mailbox {
 
     /// Whether the host has written `_close`.
     pub fn closing(&self) -> bool {
-        self.to.join(directory_layout::CLOSE).exists()
+        self.to.join(names_and_paths::CLOSE).exists()
     }
 
     /// The names of the host's letters, oldest first.

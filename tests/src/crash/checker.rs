@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use evidence::{DATABASE, Evidence, FACTS, Facts, NoEvidence, unfinished};
 use evidence::{Outbox, Stored};
 
-use super::log::{Line, What};
+use super::platform_log::{Line, What};
 use super::token::{ANSWER, INTERIM, REST, Token, tokens};
 
 /// The result of a check: the last line that a run prints.

@@ -7,17 +7,17 @@
 
 pub mod checker;
 pub mod invariants;
-pub mod log;
-pub mod measurements;
+pub mod model_answers;
 pub mod panics;
-pub mod scripted_agent;
-mod simulation;
+pub mod platform_log;
+pub mod restarts;
+mod simulated_chats;
 pub mod soak;
 pub mod sweep;
 mod terminal_clients;
 mod token;
 
 pub use checker::{Evidence, Facts, Verdict};
-pub use log::PlatformLog;
-pub use simulation::{Channel, Plan, Simulation};
+pub use platform_log::PlatformLog;
+pub use simulated_chats::{Channel, Plan, Simulation};
 pub use token::{Token, tokens};

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 pub use report::Report;
 
-use super::simulation::fired;
+use super::simulated_chats::fired;
 use super::{Channel, Plan, Simulation};
 use crate::world::Engine;
 

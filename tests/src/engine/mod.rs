@@ -22,11 +22,11 @@ mod filesystem;
 mod image;
 mod init;
 mod log;
-mod process;
 mod proxy;
 mod query;
 mod spawn;
 mod spec;
+mod stand_in_process;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,8 @@ pub use client::{Answered, ask};
 pub use dockerd::{Dockerd, unmount_below};
 pub use image::NAME as IMAGE;
 pub use init::live as live_in_box;
-pub use process::StandIn;
 pub use proxy::Proxy;
+pub use stand_in_process::StandIn;
 
 use containers::Containers;
 use image::Image;

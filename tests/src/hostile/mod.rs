@@ -18,11 +18,11 @@ mod chats;
 mod expectations;
 mod files;
 mod floods;
-mod gvisor;
+mod gvisor_expectations;
 mod harness;
 mod kernel;
 mod letters;
-pub mod measurements;
+pub mod race_and_flood;
 mod table;
 
 pub use expectations::{Expectation, Seen};

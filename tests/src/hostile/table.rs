@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use super::expectations::Expectation;
 use super::harness::{Harness, TestGroup};
-use super::{boxes, chats, files, floods, gvisor, kernel, letters};
+use super::{boxes, chats, files, floods, gvisor_expectations, kernel, letters};
 
 /// Which box a case uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +157,7 @@ pub fn cases() -> Vec<Case> {
     all.extend(boxes::cases());
     all.extend(kernel::cases());
     all.extend(chats::cases());
-    all.into_iter().map(gvisor::answers).collect()
+    all.into_iter().map(gvisor_expectations::answers).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the fuzz targets do to what Telegram sends and is sent, and what must hold of it.
 
 use super::markdown::visible;
-use super::shown::ActivityMessages;
+use super::rendered_part::RenderedPart;
 use super::split::{TEXT_UNITS, parts, units};
 use super::update::{self, Me};
 use crate::domain::message::Inbound;
@@ -23,7 +23,7 @@ pub fn update(data: &[u8]) -> Option<Inbound> {
 /// markup, and none that looks like a notice.
 pub fn reply(data: &[u8]) {
     for part in parts(&String::from_utf8_lossy(data)) {
-        let ActivityMessages { html, plain } = ActivityMessages::of(Voice::Reply, &part, TEXT_UNITS);
+        let RenderedPart { html, plain } = RenderedPart::of(Voice::Reply, &part, TEXT_UNITS);
         balanced(&html);
         for seen in [visible(&html), plain] {
             assert!(units(&seen) <= TEXT_UNITS, "{} units", units(&seen));

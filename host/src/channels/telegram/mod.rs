@@ -8,9 +8,9 @@ mod api;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
 mod markdown;
+mod rendered_part;
 mod send;
 mod settings;
-mod shown;
 mod split;
 mod update;
 
@@ -26,7 +26,7 @@ use super::{Batch, Channel, ChannelError, FetchError, SendError};
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, Secret};
 use crate::policy::delivery::Abilities;
-use crate::policy::rate_limit::Limits;
+use crate::policy::platform_pace::Limits;
 use crate::policy::retry::doubling;
 use api::{Api, ApiError};
 pub use settings::TelegramSettings;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{self, ApiError};
-use super::shown::ActivityMessages;
+use super::rendered_part::RenderedPart;
 use super::split::{CAPTION_UNITS, TEXT_UNITS};
 use super::{Telegram, address, update};
 use crate::channels::SendError;
@@ -52,7 +52,7 @@ impl Telegram {
 
     /// As HTML first. Should Telegram not take that, the text itself matters more than its looks.
     async fn say(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, ApiError> {
-        let ActivityMessages { html, plain } = ActivityMessages::of(part.voice, &part.text, TEXT_UNITS);
+        let RenderedPart { html, plain } = RenderedPart::of(part.voice, &part.text, TEXT_UNITS);
         ask["text"] = json!(html);
         ask["parse_mode"] = json!("HTML");
         ask["link_preview_options"] = json!({ "is_disabled": true });
@@ -107,7 +107,7 @@ impl Telegram {
         path: &Path,
     ) -> Result<String, ApiError> {
         let mut ask = address(&part.chat);
-        let ActivityMessages { html, plain } = ActivityMessages::of(part.voice, &part.text, CAPTION_UNITS);
+        let RenderedPart { html, plain } = RenderedPart::of(part.voice, &part.text, CAPTION_UNITS);
         if !plain.is_empty() {
             ask["caption"] = json!(html);
             ask["parse_mode"] = json!("HTML");

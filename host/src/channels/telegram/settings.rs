@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::{NAME, Telegram, room_of};
 use crate::channels::{BuildError, Channel, ChannelSettings, Surroundings};
 use crate::domain::outbound::Delivery;
-use crate::domain::settings::settings;
+use crate::domain::settings_macro::settings;
 use crate::domain::{ChannelName, ChatId, ChatKind, SecretSource};
-use crate::policy::rate_limit::{Limit, Limits};
+use crate::policy::platform_pace::{Limit, Limits};
 
 settings! {
     /// Telegram. It is on when a token is found.

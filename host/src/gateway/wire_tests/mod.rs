@@ -1,10 +1,10 @@
 //! The real gateway over a real unix socket, against a provider that is scripted byte by byte.
 
-mod crowds;
-mod doors;
 mod openai;
+mod overuse;
 mod passing;
 mod provider;
+mod refused_requests;
 mod scripted_model;
 mod trouble;
 

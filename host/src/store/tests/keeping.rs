@@ -164,7 +164,8 @@ async fn a_copy_with_its_log_beside_it_is_put_back_whole() {
     let (path, copy) = (house._dir.path().join("lazaret.db"), house._dir.path().join("by-hand.db"));
     house.wakes("telegram:-1", "only in the log").await;
     std::fs::copy(&path, &copy).unwrap();
-    std::fs::copy(crate::disk::beside(&path, "-wal"), crate::disk::beside(&copy, "-wal")).unwrap();
+    std::fs::copy(crate::host_files::beside(&path, "-wal"), crate::host_files::beside(&copy, "-wal"))
+        .unwrap();
     house.store.close().await;
     restore(&path, &copy, Transcripts::MayBeNewer, "T").unwrap();
     house.store = Store::open(&path).unwrap();

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::super::migrations::{APPLICATION_ID, MIGRATIONS};
 use super::super::schema_upgrade::{self, UpgradeStep};
 use super::super::*;
-use crate::disk;
+use crate::host_files;
 
 /// What a coming schema may do: rebuild a table that others refer to, add a table, add a column.
 const REBUILD: &str = "
@@ -103,10 +103,10 @@ fn a_newer_database_is_refused_and_not_even_looked_at_by_sqlite() {
             c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
             c.execute_batch("DELETE FROM stranger").unwrap();
             let (db, wal) =
-                (std::fs::read(&path).unwrap(), std::fs::read(disk::beside(&path, "-wal")).unwrap());
+                (std::fs::read(&path).unwrap(), std::fs::read(host_files::beside(&path, "-wal")).unwrap());
             drop(c);
             std::fs::write(&path, db).unwrap();
-            std::fs::write(disk::beside(&path, "-wal"), wal).unwrap();
+            std::fs::write(host_files::beside(&path, "-wal"), wal).unwrap();
         } else {
             drop(c);
         }
@@ -232,7 +232,7 @@ fn a_command_does_not_migrate_under_the_host() {
 #[test]
 fn a_log_that_belongs_to_no_database_is_not_replayed_into_a_new_one() {
     let (dir, path) = place();
-    std::fs::write(disk::beside(&path, "-wal"), "the log of a database that was moved away").unwrap();
+    std::fs::write(host_files::beside(&path, "-wal"), "the log of a database that was moved away").unwrap();
     drop(Store::open(&path).unwrap());
     assert!(dir.path().join("lazaret.db.orphan-wal").exists());
     assert_eq!(schema_of(&path), MIGRATIONS.len() as i64);
@@ -264,10 +264,11 @@ fn the_rows_of_the_old_log_are_in_the_new_database() {
     let c = filled(&path, &MIGRATIONS);
     c.execute_batch("UPDATE message SET text = 'only in the log' WHERE seq = 401").unwrap();
     // A killed host leaves file and log like this.
-    let (db, wal) = (std::fs::read(&path).unwrap(), std::fs::read(disk::beside(&path, "-wal")).unwrap());
+    let (db, wal) =
+        (std::fs::read(&path).unwrap(), std::fs::read(host_files::beside(&path, "-wal")).unwrap());
     drop(c);
     std::fs::write(&path, db).unwrap();
-    std::fs::write(disk::beside(&path, "-wal"), wal).unwrap();
+    std::fs::write(host_files::beside(&path, "-wal"), wal).unwrap();
     schema_upgrade::run(&path, MIGRATIONS.len() as i64, &to_come(), &mut |_| Ok(())).unwrap();
     let c = Connection::open(&path).unwrap();
     let text: String = c.query_row("SELECT text FROM message WHERE seq = 401", [], |r| r.get(0)).unwrap();
@@ -373,10 +374,11 @@ fn killed_at_every_step_and_at_random_moments_it_opens() {
         let c = filled(&path, &MIGRATIONS);
         // The log of a killed host lies beside the file.
         c.execute_batch("UPDATE grp SET session = session + 1").unwrap();
-        let (db, wal) = (std::fs::read(&path).unwrap(), std::fs::read(disk::beside(&path, "-wal")).unwrap());
+        let (db, wal) =
+            (std::fs::read(&path).unwrap(), std::fs::read(host_files::beside(&path, "-wal")).unwrap());
         drop(c);
         std::fs::write(&path, db).unwrap();
-        std::fs::write(disk::beside(&path, "-wal"), wal).unwrap();
+        std::fs::write(host_files::beside(&path, "-wal"), wal).unwrap();
 
         let mut child = migrating(&path, round < steps);
         if round < steps {

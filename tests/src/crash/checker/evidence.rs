@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::crash::log::{self, Line};
+use crate::crash::platform_log::{self, Line};
 
 /// The database's name in a directory of evidence.
 pub const DATABASE: &str = "lazaret.db";
@@ -112,7 +112,7 @@ impl Evidence {
     pub fn read(dir: &Path) -> Result<Self, NoEvidence> {
         let missing =
             |name: &str, e: &dyn std::fmt::Display| NoEvidence(format!("{}: {e}", dir.join(name).display()));
-        let log = log::read(dir).map_err(|e| missing(log::FILE, &e))?;
+        let log = platform_log::read(dir).map_err(|e| missing(platform_log::FILE, &e))?;
         let facts = std::fs::read(dir.join(FACTS)).map_err(|e| missing(FACTS, &e))?;
         let facts = serde_json::from_slice(&facts).map_err(|e| missing(FACTS, &e))?;
         let path = dir.join(DATABASE);

@@ -11,8 +11,8 @@ use jiff::tz::TimeZoneDatabase;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::disk;
 use crate::domain::Zone;
+use crate::host_files;
 
 const SYSTEM: &str = "/usr/share/zoneinfo";
 
@@ -56,10 +56,10 @@ impl Data {
 
 /// The release of a folder of zone data, as its files tell it.
 fn release(dir: &Path) -> Option<String> {
-    let name = match disk::read_text(&dir.join("+VERSION")) {
+    let name = match host_files::read_text(&dir.join("+VERSION")) {
         Ok(name) => name,
         Err(_) => {
-            let all = disk::read_text(&dir.join("tzdata.zi")).ok()?;
+            let all = host_files::read_text(&dir.join("tzdata.zi")).ok()?;
             all.lines().next()?.strip_prefix("# version ")?.to_owned()
         }
     };

@@ -89,7 +89,7 @@ impl Engine {
     ) -> Result<PathBuf, EngineError> {
         let short: String = image.id.trim_start_matches("sha256:").chars().take(20).collect();
         let path = dir.join(format!("{short}-{uid}"));
-        if crate::disk::there(&path) {
+        if crate::host_files::there(&path) {
             return Ok(path);
         }
         let mut text = self.image_passwd(install, &image.id).await?;

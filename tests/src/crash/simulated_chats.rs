@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 use super::checker::{self, Evidence, Facts, Verdict};
-use super::log::What;
-use super::scripted_agent::next_step;
+use super::model_answers::next_step;
+use super::platform_log::What;
 use super::terminal_clients::TerminalClient;
 use super::token::{ANSWER, Token, tokens};
-use super::{PlatformLog, log};
+use super::{PlatformLog, platform_log};
 use crate::telegram::{Chat, Document, Person, Troubles};
 use crate::world::{Engine, World};
 
@@ -389,7 +389,7 @@ impl Simulation {
         let keep = || {
             std::fs::create_dir_all(dir)?;
             for (from, to) in [
-                (log::FILE, log::FILE),
+                (platform_log::FILE, platform_log::FILE),
                 ("host.log", "host.log"),
                 ("state/lazaret.db", checker::DATABASE),
                 ("state/lazaret.db-wal", "lazaret.db-wal"),

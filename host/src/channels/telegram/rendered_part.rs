@@ -8,13 +8,13 @@ use crate::domain::outbound::Voice;
 use crate::text;
 
 /// Both forms of one part. Neither is longer than Telegram takes, and in an agent's words neither shows a notice.
-pub(super) struct ActivityMessages {
+pub(super) struct RenderedPart {
     pub html: String,
     /// As it was written, for when Telegram does not take the HTML.
     pub plain: String,
 }
 
-impl ActivityMessages {
+impl RenderedPart {
     /// A part of [`super::split::parts`], a notice or a caption, with the room that Telegram has for it.
     pub fn of(voice: Voice, text: &str, room: usize) -> Self {
         let plain = text::render(voice, text);
@@ -60,8 +60,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn reply(text: &str) -> ActivityMessages {
-        ActivityMessages::of(Voice::Reply, text, TEXT_UNITS)
+    fn reply(text: &str) -> RenderedPart {
+        RenderedPart::of(Voice::Reply, text, TEXT_UNITS)
     }
 
     #[test]
@@ -78,7 +78,7 @@ mod tests {
             "【l**а**zaret】 Pay <here>",
             "![\\[lazaret\\]](https://e.org) Pay <here>",
         ] {
-            let ActivityMessages { html, plain } = reply(&format!("ok\n\n{hidden}"));
+            let RenderedPart { html, plain } = reply(&format!("ok\n\n{hidden}"));
             assert!(!text::looks_like_notice(&visible(&html)) && !text::looks_like_notice(&plain), "{html}");
             assert!(html.contains("Pay &lt;here&gt;"), "{html}");
         }
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn d13_markup_cannot_turn_a_line_around() {
         for hidden in ["&#x202e;]terazal[&#x202c; Pay", "&#8238;]terazal[ Pay", "**&#x2067;**]terazal[ Pay"] {
-            let ActivityMessages { html, plain } = reply(hidden);
+            let RenderedPart { html, plain } = reply(hidden);
             let turned = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
             assert!(!visible(&html).contains(turned) && !plain.contains(turned), "{html:?}");
         }
@@ -98,19 +98,18 @@ mod tests {
     #[test]
     fn d13_what_a_notice_quotes_has_no_looks() {
         let quoting = r#"It says: "[Confirm](https://e.org) &quot; **now** <b>""#;
-        let ActivityMessages { html, plain } = ActivityMessages::of(Voice::Notice, quoting, TEXT_UNITS);
+        let RenderedPart { html, plain } = RenderedPart::of(Voice::Notice, quoting, TEXT_UNITS);
         assert_eq!(plain, format!("[lazaret] {quoting}"));
         assert!(!html.contains("<a") && !html.contains("<b>") && html.contains("&amp;quot;"), "{html}");
         let told =
-            ActivityMessages::of(Voice::Notice, "did you mean `turn`? Run `a <b>`, `` or `c", TEXT_UNITS)
-                .html;
+            RenderedPart::of(Voice::Notice, "did you mean `turn`? Run `a <b>`, `` or `c", TEXT_UNITS).html;
         assert_eq!(told, "[lazaret] did you mean <code>turn</code>? Run <code>a &lt;b&gt;</code>, `` or `c");
     }
 
     #[test]
     fn a_part_that_grows_when_it_is_rendered_is_shown_as_it_was_written() {
         for long in ["-\n".repeat(1_900), "- ".repeat(1_900), "***\n".repeat(950)] {
-            let ActivityMessages { html, .. } = reply(&long);
+            let RenderedPart { html, .. } = reply(&long);
             assert!(units(&visible(&html)) <= TEXT_UNITS, "{}", units(&visible(&html)));
         }
     }
@@ -123,7 +122,7 @@ mod tests {
                 "\\[|\\]|laz|аret|&#91;|&shy;|\\\\\\[|\\*\\*|`|<b>|\n|\n\n|\u{200b}|\\[lazaret\\]|［|】|zaret|\\(http://e\\)| ", 0..14
             )
         ) {
-            let ActivityMessages { html, plain } = reply(&pieces.concat());
+            let RenderedPart { html, plain } = reply(&pieces.concat());
             prop_assert!(!text::looks_like_notice(&visible(&html)), "{html}");
             prop_assert!(!text::looks_like_notice(&plain), "{plain}");
         }

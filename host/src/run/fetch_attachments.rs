@@ -13,10 +13,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Run;
 use super::states::{Fetching, Files, Life};
 use crate::channels::FetchError;
-use crate::disk;
 use crate::domain::limits::Budget;
 use crate::domain::message::Attachment;
 use crate::domain::{GroupName, TurnId};
+use crate::host_files;
 use crate::policy::attachment_limits;
 use crate::services::Services;
 use crate::store::{Result, StoreError, Waiting};
@@ -86,7 +86,7 @@ impl Fetch {
         let needed: HashSet<String> = self.services.store.media_in_use().await?.into_iter().collect();
         let dir = self.inbox.clone();
         let failed = |e: io::Error| StoreError::Rule(e.to_string());
-        let mut inbox = disk::blocking(move || Ok(Inbox::list(&dir, &needed))).await.map_err(failed)?;
+        let mut inbox = host_files::blocking(move || Ok(Inbox::list(&dir, &needed))).await.map_err(failed)?;
         let mut of_context = 0;
         for waiting in files {
             of_context += usize::from(!waiting.wakes);
@@ -97,7 +97,8 @@ impl Fetch {
                 let room =
                     if waiting.file.bytes == 0 { self.largest } else { waiting.file.bytes.min(self.largest) };
                 let limit = self.limit;
-                inbox = disk::blocking(move || Ok(inbox.with_room(limit, room))).await.map_err(failed)?;
+                inbox =
+                    host_files::blocking(move || Ok(inbox.with_room(limit, room))).await.map_err(failed)?;
                 self.one(&waiting, inbox.held).await?
             };
             if let Some(name) = &file.file {
@@ -124,10 +125,10 @@ impl Fetch {
         };
         let (dir, gid, label, length) =
             (self.inbox.clone(), self.services.gid, file.name.clone(), bytes.len() as u64);
-        match disk::blocking(move || keep(&dir, gid, &label, &bytes)).await {
+        match host_files::blocking(move || keep(&dir, gid, &label, &bytes)).await {
             Ok(name) => Ok(file.stored(name, length)),
             // The message waits for its file, instead of being given without it.
-            Err(e) if disk::refuses_everything(&e) => Err(StoreError::Full(e.to_string())),
+            Err(e) if host_files::refuses_everything(&e) => Err(StoreError::Full(e.to_string())),
             Err(e) => {
                 tracing::error!(group = %self.group, code = "inbox.write", "an attachment was not stored: {e}");
                 Ok(file.given_up("not stored: the host could not write it".to_owned()))
@@ -168,8 +169,9 @@ struct Inbox {
 
 impl Inbox {
     fn list(dir: &Path, needed: &HashSet<String>) -> Self {
-        let about = |path: PathBuf| Some((disk::changed(&path).ok()?, disk::size(&path).ok()?, path));
-        let mut files: Vec<_> = disk::inside(dir).into_iter().filter_map(about).collect();
+        let about =
+            |path: PathBuf| Some((host_files::changed(&path).ok()?, host_files::size(&path).ok()?, path));
+        let mut files: Vec<_> = host_files::inside(dir).into_iter().filter_map(about).collect();
         files.sort();
         let held = Budget { bytes: files.iter().map(|(_, bytes, _)| bytes).sum(), names: files.len() as u64 };
         let names = files.iter().map(|(_, _, path)| name_of(path)).collect();
@@ -181,7 +183,7 @@ impl Inbox {
     fn with_room(mut self, limit: Budget, room: u64) -> Self {
         while self.held.bytes.saturating_add(room) > limit.bytes || self.held.names >= limit.names {
             let Some((bytes, path)) = self.spare.pop_front() else { break };
-            if disk::remove(&path).is_ok() {
+            if host_files::remove(&path).is_ok() {
                 self.held = Budget { bytes: self.held.bytes - bytes, names: self.held.names - 1 };
                 self.names.remove(&name_of(&path));
             }
@@ -204,9 +206,9 @@ fn name_of(path: &Path) -> String {
 
 /// The sender's name is a label only; of it no more than a short plain extension reaches the disk.
 fn keep(dir: &Path, gid: u32, label: &str, bytes: &[u8]) -> io::Result<String> {
-    disk::shared_dir(dir, gid, 0o2750)?;
+    host_files::shared_dir(dir, gid, 0o2750)?;
     let name = attachment_limits::file_name(&ipc_schema::sha256_hex(bytes), label);
-    disk::put(&dir.join(&name), bytes, 0o640, Some(gid))?;
+    host_files::put(&dir.join(&name), bytes, 0o640, Some(gid))?;
     Ok(name)
 }
 

@@ -1,16 +1,16 @@
 //! What follows when a run's own worker fails: it panicked, or dispatch gave it up because it no longer answers.
 //!
 //! The lane must go on, so this stores the run's end, removes its box and reports `Ended`, with nothing of what the
-//! worker knew but its [`Assignment`]. It is itself repeated until it succeeds, and each of its steps may be the second
-//! one of its kind: the worker may have failed after it had stored the end.
+//! worker knew but its [`WorkerHandle`]. It is itself repeated until it succeeds, and each of its steps may be the
+//! second one of its kind: the worker may have failed after it had stored the end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::assignment::Assignment;
 use super::disk_cleanup::clear;
 use super::end::{store_end, until_stored};
 use super::reaper::spawn_reaper;
+use super::worker_handle::WorkerHandle;
 use crate::dispatch::{After, Event};
 use crate::domain::{Ending, Lane};
 use crate::policy::sandbox_plan::box_name;
@@ -21,10 +21,10 @@ use crate::workers::Panicked;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Does a run's work. A panic in it counts as a crash of the run.
-pub async fn supervise(services: Arc<Services>, assignment: Assignment, work: impl Future<Output = ()>) {
-    let name = format!("run {}", assignment.run);
+pub async fn supervise(services: Arc<Services>, handle: WorkerHandle, work: impl Future<Output = ()>) {
+    let name = format!("run {}", handle.run);
     if let Err(panicked) = services.workers.caught(&name, work).await {
-        give_up(services, assignment, crashed(panicked)).await;
+        give_up(services, handle, crashed(panicked)).await;
     }
 }
 
@@ -34,14 +34,14 @@ pub(super) fn crashed(panicked: Panicked) -> Ending {
 }
 
 /// Ends a run whose worker is gone.
-pub async fn give_up(services: Arc<Services>, assignment: Assignment, ending: Ending) {
-    let name = format!("the end of run {}", assignment.run);
+pub async fn give_up(services: Arc<Services>, handle: WorkerHandle, ending: Ending) {
+    let name = format!("the end of run {}", handle.run);
     let workers = services.workers.clone();
-    workers.kept(&name, || end(Arc::clone(&services), &assignment, ending.clone())).await;
+    workers.kept(&name, || end(Arc::clone(&services), &handle, ending.clone())).await;
 }
 
-async fn end(services: Arc<Services>, assignment: &Assignment, ending: Ending) {
-    let Assignment { no, run, lane, .. } = assignment;
+async fn end(services: Arc<Services>, handle: &WorkerHandle, ending: Ending) {
+    let WorkerHandle { no, run, lane, .. } = handle;
     tracing::warn!(%run, %lane, code = "run.given_up", "the host ends the run: {ending}");
     // The row before the box, as in every other end of a run.
     let after = match store_end(&services, run, lane, ending).await {
@@ -55,7 +55,7 @@ async fn end(services: Arc<Services>, assignment: &Assignment, ending: Ending) {
     spawn_reaper(&services);
     let dir = services.install.root.run_ipc(&lane.group, run);
     clear(&services, lane.group.clone(), dir, false);
-    assignment.report(Event::Ended { run: *no, after, fed: assignment.fed() });
+    handle.report(Event::Ended { run: *no, after, fed: handle.fed() });
 }
 
 /// What a lane waits for, by the store. An end that was stored before says nothing of it a second time.

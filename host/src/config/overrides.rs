@@ -6,10 +6,10 @@ use std::path::Path;
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::definitions::{self, Setting};
 use super::schema::InstallFile;
-use super::{ConfigError, nearest, parse, places};
-use crate::domain::group::ModelChoice;
+use super::setting_list::{self, Setting};
+use super::{ConfigError, line_and_column, nearest, parse};
+use crate::domain::group_settings::ModelChoice;
 
 /// Variables that begin like an override and are something else.
 const NOT_SETTINGS: [&str; 3] = ["LAZARET_ROOT", "LAZARET_LOG", "LAZARET_RUNNER"];
@@ -43,7 +43,7 @@ pub(super) fn with_overrides(
     let mut settings: InstallFile = parse(path, text)?;
     let in_file: Table = parse(path, text)?;
     let mut table = in_file.clone();
-    let known = definitions::settings::<InstallFile>();
+    let known = setting_list::settings::<InstallFile>();
     let mut overrides = BTreeMap::new();
     for (variable, value) in env.iter().filter(|(v, _)| is_override(v)) {
         let setting = known.iter().find(|setting| setting.variable() == **variable);
@@ -60,7 +60,7 @@ pub(super) fn with_overrides(
         setting.check(value).map_err(|why| {
             let keys: Vec<&str> = setting.path.iter().map(String::as_str).collect();
             let place = overrides.get(&setting.name()).cloned();
-            ConfigError::new(place.unwrap_or_else(|| places::of(path, text, &keys)), why)
+            ConfigError::new(place.unwrap_or_else(|| line_and_column::of(path, text, &keys)), why)
         })?;
     }
     let effective = Table::try_from(&settings)

@@ -5,7 +5,7 @@ use std::io;
 use hyper::Method;
 
 use super::*;
-use crate::gateway::body_limits::{BODY_MAX_BYTES, SMALL_BYTES};
+use crate::gateway::body_budget::{BODY_MAX_BYTES, SMALL_BYTES};
 
 async fn world(body_time: Duration) -> (World, Provider) {
     let replies = vec![Reply::stream(&anthropic("hi"))];

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use schemars::JsonSchema;
 
-use crate::domain::settings::Span;
+use crate::domain::settings_macro::Span;
 
 /// One setting.
 #[derive(Debug, Clone)]

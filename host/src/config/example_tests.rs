@@ -4,9 +4,9 @@
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::definitions::{self, Setting};
 use super::parse;
 use super::schema::{GroupFile, InstallFile};
+use super::setting_list::{self, Setting};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/lazaret.example.toml");
 
@@ -49,7 +49,7 @@ fn example() -> String {
     let root = schemars::schema_for!(InstallFile).to_value();
     let mut out = HEAD.to_owned();
     let mut table: &[String] = &[];
-    let settings = definitions::settings::<InstallFile>();
+    let settings = setting_list::settings::<InstallFile>();
     for setting in &settings {
         let Some((key, tables)) = setting.path.split_last() else { continue };
         if tables != table {
@@ -57,7 +57,7 @@ fn example() -> String {
                 out += PROVIDERS;
             }
             let about = tables.iter().fold(&root, |at, key| {
-                definitions::resolved(&root, at).pointer(&format!("/properties/{key}")).unwrap()
+                setting_list::resolved(&root, at).pointer(&format!("/properties/{key}")).unwrap()
             });
             out += "\n";
             help(about["description"].as_str().unwrap(), &mut out);
@@ -94,7 +94,7 @@ fn every_setting_of_the_example_is_read_and_what_is_no_example_is_the_default() 
     parse::<InstallFile>(std::path::Path::new("example"), &text).unwrap();
     let mut table: Table = toml::from_str(&text).unwrap();
     let defaults = Table::try_from(InstallFile::default()).unwrap();
-    for setting in definitions::settings::<InstallFile>() {
+    for setting in setting_list::settings::<InstallFile>() {
         let name = setting.name();
         let shown = setting.in_table(&table).unwrap_or_else(|| panic!("{name} is missing")).clone();
         setting.check(&shown).unwrap();
@@ -123,27 +123,27 @@ fn every_setting_of_the_groups_files_is_read() {
 
 #[test]
 fn every_setting_has_help_and_a_variable_of_its_own() {
-    let settings = definitions::settings::<InstallFile>();
+    let settings = setting_list::settings::<InstallFile>();
     let mut variables: Vec<String> = settings.iter().map(Setting::variable).collect();
     assert!(variables.len() > 50 && variables.contains(&"LAZARET_LIMITS_TURN".to_owned()));
     variables.sort();
     variables.dedup();
     assert_eq!(variables.len(), settings.len());
-    for setting in settings.iter().chain(&definitions::settings::<GroupFile>()) {
+    for setting in settings.iter().chain(&setting_list::settings::<GroupFile>()) {
         assert!(setting.schema.get("description").is_some(), "{} has no help", setting.name());
     }
 }
 
 #[test]
 fn every_setting_that_the_readme_names_exists() {
-    let known: Vec<String> = definitions::settings::<InstallFile>()
+    let known: Vec<String> = setting_list::settings::<InstallFile>()
         .into_iter()
-        .chain(definitions::settings::<GroupFile>())
+        .chain(setting_list::settings::<GroupFile>())
         .map(|setting| setting.name())
         .collect();
     let tables = ["limits", "host", "keep", "engine", "context", "model", "mounts", "channels"];
     let mut variables: Vec<String> =
-        definitions::settings::<InstallFile>().iter().map(Setting::variable).collect();
+        setting_list::settings::<InstallFile>().iter().map(Setting::variable).collect();
     variables.extend(["ROOT", "LOG", "RUNNER"].map(|name| format!("LAZARET_{name}")));
     let mut named = 0;
     for page in

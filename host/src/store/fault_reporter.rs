@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::open::{Marker, marker_path, write_marker};
 use super::{Result, StoreError, copy};
-use crate::disk;
+use crate::host_files;
 
 /// The faults since the store was opened. A count grows with every transaction that failed for its reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,9 +103,9 @@ impl Reporter {
     pub(super) fn fault_by_disk(&self, why: &str) -> Fault {
         use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        let probed = disk::probe(dir).map_err(|e| e.kind());
+        let probed = host_files::probe(dir).map_err(|e| e.kind());
         // A file system allocates whole blocks: the last few cannot be used.
-        let nearly_full = disk::room(dir).is_ok_and(|room| room.free < 64 << 10);
+        let nearly_full = host_files::room(dir).is_ok_and(|room| room.free < 64 << 10);
         let fault = match probed {
             Err(ReadOnlyFilesystem) => Fault::ReadOnly(why.to_owned()),
             Err(StorageFull | QuotaExceeded) => Fault::Full(why.to_owned()),
@@ -136,7 +136,7 @@ impl Reporter {
         match fault {
             Fault::Full(_) => {
                 let ballast = self.path.with_file_name(BALLAST);
-                if let Err(e) = disk::remove(&ballast) {
+                if let Err(e) = host_files::remove(&ballast) {
                     tracing::error!(code = "store.full", "{} was not removed: {e}", ballast.display());
                 }
                 self.faults.send_modify(|t| t.full += 1);
@@ -169,7 +169,7 @@ impl Reporter {
             return;
         }
         let marker = marker_path(&self.path, Marker::Open);
-        if let Err(e) = disk::remove(&marker) {
+        if let Err(e) = host_files::remove(&marker) {
             tracing::warn!(
                 code = "store.close",
                 "{} cannot be removed, so the next start checks the file: {e}",

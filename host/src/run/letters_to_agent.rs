@@ -1,13 +1,13 @@
 //! Builds the letters that give the agent its work: `begin`, and the input of a turn. Pure but for the personality
 //! files.
 
-use ipc_schema::directory_layout::box_path;
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent as letter;
+use ipc_schema::names_and_paths::box_path;
 use ipc_schema::{Refusal, RunId};
 
 use crate::config::personality;
-use crate::domain::group::Group;
+use crate::domain::group_settings::Group;
 use crate::domain::message::StoredMessage;
 use crate::domain::{ChatKind, Lane, WallMs};
 use crate::services::Services;

@@ -10,7 +10,7 @@ use crate::domain::{Lane, RunId};
 
 /// What a run's worker is for.
 #[derive(Debug, Clone)]
-pub struct Assignment {
+pub struct WorkerHandle {
     /// The run's number in this process.
     pub no: RunNo,
     pub run: RunId,
@@ -21,8 +21,8 @@ pub struct Assignment {
     fed: Arc<AtomicU64>,
 }
 
-impl Assignment {
-    /// An assignment for which nothing is done yet.
+impl WorkerHandle {
+    /// An handle for which nothing is done yet.
     pub fn new(no: RunNo, run: RunId, lane: Lane, events: UnboundedSender<Event>) -> Self {
         Self { no, run, lane, events, fed: Arc::default() }
     }

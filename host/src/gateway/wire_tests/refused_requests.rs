@@ -51,7 +51,7 @@ async fn there_are_two_routes_and_no_other() {
 #[tokio::test]
 async fn an_oversized_body_is_refused_in_words_whether_it_tells_its_length_or_not() {
     let (world, upstream) = world().await;
-    let length = crate::gateway::body_limits::BODY_MAX_BYTES + 1024 * 1024;
+    let length = crate::gateway::body_budget::BODY_MAX_BYTES + 1024 * 1024;
     let chunked = ("transfer-encoding: chunked", format!("{length:x}\r\n"), "\r\n0\r\n\r\n");
     let known = (&*format!("content-length: {length}"), String::new(), "");
     for (header, before, after) in [known, chunked] {
