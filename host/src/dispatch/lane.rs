@@ -1,4 +1,4 @@
-//! One lane's states, and how each event moves it.
+//! The states of one lane and the transitions for each event.
 
 use std::time::Duration;
 
@@ -10,48 +10,47 @@ use super::{
 };
 use crate::domain::{Ending, Lane, MessageSeq};
 
-/// Where a lane stands. An idle lane has no state at all.
+/// The state of a lane. An idle lane has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LaneState {
-    /// An open turn waits for a slot; `held` when a listening box waits with it.
+    /// An open turn waits for a slot.
     Queued {
         since: Duration,
-        /// The box it will go to, and when that was born.
+        /// The listening box that gets the turn, and when the host asked for that box.
         held: Option<(RunNo, Duration)>,
     },
-    /// A box is being made.
+    /// The host is making a box.
     Starting { run: RunNo, born: Duration },
     /// A box works on the turn.
     Working {
         run: RunNo,
-        /// When the box was asked for.
+        /// When the host asked for the box.
         born: Duration,
-        /// When the turn reached it.
+        /// When the box got the turn.
         since: Duration,
-        /// Set after an `interrupt`: when the box is killed, and what its end is then called.
+        /// Set after an `interrupt`: when the host kills the box, and the ending of the run in that case.
         stopping: Option<(Duration, Ending)>,
     },
-    /// The turn is suspended: it waits for a person, and holds neither slot nor box.
+    /// The turn is suspended: it waits for a person and uses no slot and no box.
     Waiting {
-        /// When its question expires, or the order to end it is repeated.
+        /// When its question expires, or when the order to end it is repeated.
         until: Duration,
     },
     /// A box waits for the next turn.
     Listening {
         run: RunNo,
-        /// When the box was asked for.
+        /// When the host asked for the box.
         born: Duration,
-        /// Since when it is quiet.
+        /// Since when it has had no work.
         since: Duration,
     },
-    /// A box was told to close, or is being ended.
+    /// The host has told a box to close, or is ending it.
     Closing {
         run: RunNo,
-        /// How far that has come.
         step: Closing,
         /// When the next step is due.
         due: Duration,
-        /// Whether its turn goes on waiting for a person without it.
+        /// Whether its turn continues to wait for a person without the box.
         asks: bool,
     },
     /// An open turn waits before it gets another run.
@@ -61,9 +60,9 @@ pub enum LaneState {
 /// How far the end of a box has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Closing {
-    /// It has `_close`; SIGTERM comes next.
+    /// The host has written `_close`. SIGTERM follows.
     Told,
-    /// It has a signal. A run that does not report its end is given up, and its end is called this.
+    /// The host has sent a signal. If the run does not report its end, the host gives it up with this ending.
     Ending(Ending),
 }
 
@@ -79,12 +78,12 @@ impl LaneState {
         }
     }
 
-    /// Whether it counts against [`super::Settings::working`]. A closing box has been told to do no more.
+    /// Whether it counts against [`super::Settings::working`]. A closing box does not, because it gets no more work.
     pub fn holds_slot(&self) -> bool {
         matches!(self, Self::Starting { .. } | Self::Working { .. })
     }
 
-    /// The word for `status`.
+    /// The name in `status`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Queued { .. } => "queued",
@@ -108,7 +107,7 @@ impl Record {
         Self { state, facts, renew: false, told: false, again: false, feeds: 0 }
     }
 
-    /// When time alone changes something.
+    /// When the next transition without an event is due.
     pub(super) fn due(&self) -> Option<Duration> {
         match &self.state {
             LaneState::Queued { since, .. } => (!self.told).then(|| *since + TELL_WAIT),
@@ -121,7 +120,7 @@ impl Record {
         }
     }
 
-    /// Writes what the open turn holds to the lane's box.
+    /// Orders the messages of the open turn to be written to the lane's box.
     pub(super) fn feed(&mut self, effects: &mut Vec<Effect>) {
         if let Some(run) = self.state.run() {
             self.feeds += 1;
@@ -157,9 +156,9 @@ impl Record {
 }
 
 impl Dispatch {
-    /// A wake can overtake the event that it follows: the turn was opened right after the store closed the last one
-    /// (or right after the run was collected), and this event arrived first. So a lane that seems busy remembers it
-    /// in `again`; a run that is fed and finds nothing answers `TurnClosed`, which makes a needless one harmless.
+    /// A wake can arrive before an event that happened earlier. The store can open a turn right after it closed the
+    /// last one, or right after it collected the run. So a lane that seems busy notes the wake in `again`. A needless
+    /// wake is harmless: a run that is fed and finds nothing new answers `TurnClosed`.
     pub(super) fn wake(&mut self, now: Duration, lane: Lane, facts: Facts) {
         if self.draining() {
             return;
@@ -175,7 +174,8 @@ impl Dispatch {
                 record.told = false;
                 record.state = LaneState::Queued { since: now, held: Some((run, born)) };
             }
-            // The turn it has was ended meanwhile, and this is a new one: the old wait is not its own.
+            // The lane's turn has ended meanwhile, and this is a new one. The wait of the old turn does not apply to
+            // it.
             LaneState::Backoff { .. } | LaneState::Waiting { .. } => {
                 record.state = LaneState::Queued { since: now, held: None };
             }
@@ -186,8 +186,8 @@ impl Dispatch {
         }
     }
 
-    /// A box that lives already takes its place without waiting for a slot. One that works is fed at once: a message
-    /// that the earlier host stored for its turn may not have reached it.
+    /// An adopted box needs no free slot, because it runs already. The host feeds a working one at once: the earlier
+    /// host may have stored a message that it has not written to the box.
     pub(super) fn adopt(
         &mut self,
         now: Duration,
@@ -214,7 +214,7 @@ impl Dispatch {
         self.lanes.insert(lane, record);
     }
 
-    /// A lane that is idle and has an open turn was forgotten somewhere on the way: it is woken.
+    /// If the lane is idle although it has an open turn, an event was lost. This wakes it.
     pub(super) fn follow_up(&mut self, now: Duration, lane: Lane, facts: Facts, effects: &mut Vec<Effect>) {
         match self.lanes.get_mut(&lane) {
             Some(record) if matches!(record.state, LaneState::Working { stopping: None, .. }) => {
@@ -225,7 +225,7 @@ impl Dispatch {
         }
     }
 
-    /// A lane that does something else by now has its answer.
+    /// Ignores a lane that is in another state by now, because its question has been answered.
     pub(super) fn suspended(&mut self, now: Duration, lane: Lane, left: Duration, facts: Facts) {
         let waits = |record: &Record| matches!(record.state, LaneState::Waiting { .. });
         if !self.draining() && self.lanes.get(&lane).is_none_or(waits) {
@@ -242,8 +242,8 @@ impl Dispatch {
         }
     }
 
-    /// A `Feed` on its way to the run may give it the next turn already; what is said before it is obeyed is about the
-    /// turn before. The run speaks again when it has obeyed.
+    /// A `Feed` that is on its way may already give the run its next turn. Until the run has obeyed it, its reports
+    /// are about the turn before, and this ignores them. The run reports again after it has obeyed.
     pub(super) fn turn_closed(
         &mut self,
         now: Duration,
@@ -277,8 +277,8 @@ impl Dispatch {
     pub(super) fn ended(&mut self, now: Duration, run: RunNo, after: After, fed: u64) {
         let draining = self.draining();
         let Some((lane, record)) = self.by_run(run) else { return };
-        // A wake, or an answer, that came after the store had collected the run; one may have been handed to it as a
-        // `Feed` that it did not live to obey.
+        // A wake or an answer arrived after the store had collected the run. The host may have sent it to the run as a
+        // `Feed` that the run did not obey any more.
         let waits = matches!(record.state, LaneState::Queued { .. });
         let overtaken = record.again || waits || fed < record.feeds;
         let after = match after {
@@ -365,7 +365,7 @@ impl Dispatch {
         }
     }
 
-    /// Everything that time alone does. Runs after every event, so that a late tick changes nothing.
+    /// Performs everything that is due at `now`. It runs after every event, so that a late tick makes no difference.
     pub(super) fn pass_time(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         if let Phase::Draining { until, unfinished, told, over } = self.phase
             && now >= until
@@ -374,7 +374,7 @@ impl Dispatch {
             self.phase = Phase::Draining { until, unfinished, told, over: true };
             match over {
                 false => self.drain_over(now, unfinished, effects),
-                // Boxes that cannot be ended, because the engine is away, must not hold the host.
+                // The host does not wait for boxes that it cannot end because the engine is away.
                 true => self.leave(|_| true, effects),
             }
         }
@@ -417,11 +417,11 @@ impl Dispatch {
         }
     }
 
-    /// The turns had their time. A box that is left goes on: with its tools now, with its model when the next host
-    /// has bound its socket. One that closes ends after the tool in hand.
+    /// The drain time is over, and some turns are not done. A box that is left goes on: with its tools now, and with
+    /// its model when the next host has bound its socket. A box that is told to close ends after the current tool.
     fn drain_over(&mut self, now: Duration, unfinished: Unfinished, effects: &mut Vec<Effect>) {
         match unfinished {
-            // One that was told to close ends by itself.
+            // A box that was told to close ends by itself.
             Unfinished::GoesOn => self.leave(LaneState::holds_slot, effects),
             Unfinished::Closes => {
                 for record in self.lanes.values_mut().filter(|record| record.state.holds_slot()) {

@@ -1,17 +1,17 @@
-//! Decides which container starts, stops, waits and dies. An [`Event`] and the time go in, [`Effect`]s come out, and
-//! `supervisor` performs them. This room reads no clock, no store and no engine.
+//! Decides which container starts, stops, waits and dies. It takes an [`Event`] and the time, and returns [`Effect`]s.
+//! `supervisor` performs them. This module reads no clock, no store and no engine.
 //!
-//! There are two deciders. The other one is `turns`: it decides the life of a turn (what a message joins, what a crash
-//! costs, what ends). This room knows of a turn only whether it is open, wants a run, or waits.
+//! There are two deciders. The other one is `turns`, which decides the life of a turn: what a message joins, what a
+//! crash costs, what ends. This module knows of a turn only whether it is open, wants a run, or waits.
 //!
 //! These rules hold after every event (`proptest_model.rs` tests them):
 //! - A lane has at most one run. At most [`Settings::working`] lanes start or work.
-//! - At most [`Settings::boxes`] boxes live. A listening box closes for a lane that waits. Adopted boxes live already,
-//!   however many the settings allow now; no box starts beside them.
+//! - At most [`Settings::boxes`] boxes live. A listening box closes for a lane that waits. The host adopts all
+//!   existing boxes, even more than that, and then starts none.
 //! - A lane that wants a run gets one, unless a person stops it or the host drains.
 //! - No box starts after [`Event::Drain`].
-//! - Every lane that is not idle has a deadline or waits for a lane that has one. A run that no longer answers is given
-//!   up by [`Effect::GiveUp`].
+//! - Every lane that is not idle has a deadline or waits for a lane that has one. [`Effect::GiveUp`] ends a run that
+//!   does not answer.
 
 mod lane;
 #[cfg(test)]
@@ -36,52 +36,52 @@ const CLOSE_GRACE: Duration = Duration::from_secs(10);
 const LAST_GRACE: Duration = Duration::from_secs(5);
 /// The box has this long after the time limit's `interrupt` before SIGKILL.
 const TIME_GRACE: Duration = Duration::from_secs(2);
-/// The box has this long after `/stop`'s `interrupt` before SIGKILL: a box that obeys can be used again.
+/// The box has this long after the `interrupt` of a `/stop` before SIGKILL. It is long, because the host can reuse a
+/// box that obeys.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// The chat is told, once, when it waits longer than this.
+/// The host tells the chat, once, when it waits longer than this.
 const TELL_WAIT: Duration = Duration::from_secs(60);
-/// A start is given up after this. Each of its steps has a time limit of its own (a check of the image and a probe of
-/// the posture take up to some minutes each), so only a fault of the host comes here.
+/// The host gives up a start after this. Each step of a start has its own time limit of up to some minutes (the image
+/// check, the probe of the posture), so only a fault of the host reaches this limit.
 const START_LIMIT: Duration = Duration::from_secs(15 * 60);
-/// A run that was told by signal or killed is given up after this. Its last letters, and the clean-up of a large
-/// directory, take minutes at most; an engine that is away must not hold the lane longer.
+/// The host gives up a run this long after it sent a signal. The last letters and the cleanup of a large directory
+/// take minutes at most. An engine that is away must not block the lane for longer.
 const END_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// An order to end questions is repeated after this, until it is answered.
+/// The host repeats an order to end questions after this, until it gets an answer.
 const EXPIRE_AGAIN: Duration = Duration::from_secs(60);
 
-/// A run's number in this process: it tells a late answer of an ended run from its successor's.
+/// A run's number in this process. It distinguishes a late answer of an ended run from an answer of the next run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunNo(pub u64);
 
-/// How much may happen at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Lanes that start or work.
+    /// How many lanes may start or work at once.
     pub working: usize,
-    /// Boxes that live, listening ones included.
+    /// How many boxes may live at once, including listening ones.
     pub boxes: usize,
     /// How long turns may go on after the first signal.
     pub drain: Duration,
 }
 
-/// What dispatch must know of a lane; it comes with each wake, so that a changed group file holds from then on.
+/// Facts about a lane. Each wake brings them, so that a change of the group's settings applies from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// Who waits for whom.
+    /// The order in which lanes get slots.
     pub priority: Priority,
-    /// A listening box is closed after this; zero means one box per turn.
+    /// The host closes a listening box after this. Zero means one box per turn.
     pub idle_window: Duration,
     pub turn_limit: Duration,
-    /// A run's time, looked at between turns.
+    /// The longest time of a run. It is checked between turns.
     pub run_limit: Duration,
 }
 
-/// Where an earlier host's run stands, by its rows and its letters.
+/// The state of an earlier host's run, from its rows and its letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdoptedState {
-    /// It has not said `ready`.
+    /// It has not written `ready`.
     Starting,
-    /// It was given the lane's open turn.
+    /// It has got the lane's open turn.
     Working,
     /// It waits for a turn.
     Listening,
@@ -89,16 +89,16 @@ pub enum AdoptedState {
     Closing,
 }
 
-/// What a drain does with turns that are still at work when its time is over.
+/// What a drain does with turns that are not done when its time is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfinished {
-    /// Their boxes go on, and the next host adopts them: a restart, an upgrade.
+    /// Their boxes go on, and the next host adopts them. For a restart or an upgrade.
     GoesOn,
-    /// Their boxes close after the tool in hand, and the next host resumes the turns in new ones.
+    /// Their boxes close after the current tool, and the next host resumes the turns in new boxes.
     Closes,
 }
 
-/// What a lane does when its run has ended.
+/// What follows for a lane when its run has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
     Idle,
@@ -113,129 +113,121 @@ pub enum Event {
     /// A lane has an open turn and wants a run.
     Wake {
         lane: Lane,
-        /// What to know of it.
         facts: Facts,
     },
-    /// An earlier host left the lane a box, and this host has opened its mailbox. Comes before every other event.
+    /// An earlier host left a box for the lane, and this host has opened its mailbox. It precedes every other event.
     Adopt {
         lane: Lane,
-        /// What to know of it.
         facts: Facts,
-        /// Where its run stands.
         found: AdoptedState,
     },
-    /// More messages for the lane's open turn are stored.
+    /// The store has more messages for the lane's open turn.
     FollowUp {
         lane: Lane,
-        /// What to know of it.
         facts: Facts,
     },
-    /// The box said `ready`.
+    /// The box has written `ready`.
     Ready {
         run: RunNo,
     },
-    /// `turn_done` is stored; `next` when the lane's next turn is open already.
+    /// The store has taken `turn_done`.
     TurnClosed {
         run: RunNo,
-        /// Whether more work waits.
+        /// Whether the lane's next turn is open already.
         next: bool,
-        /// How many `Feed`s the run had obeyed when it said so.
+        /// How many `Feed`s the run had obeyed by then.
         fed: u64,
     },
-    /// The box is gone and collected.
+    /// The box is gone, and the store has collected its run.
     Ended {
         run: RunNo,
-        /// What its lane does next.
         after: After,
-        /// How many `Feed`s it had obeyed.
+        /// How many `Feed`s the run had obeyed.
         fed: u64,
     },
-    /// What the turn asked a person has not been answered for longer than a box waits.
+    /// The turn's question has been open for longer than a box waits.
     Suspend {
         run: RunNo,
     },
-    /// The lane's turn waits for a person, and for this long at most: found at boot, or when its time seemed over.
+    /// The lane's turn waits for a person. The host finds this at boot, or when the time of a question seemed to be
+    /// over.
     Suspended {
         lane: Lane,
-        /// The time that is left.
+        /// The time until the question expires.
         left: Duration,
-        /// What to know of it.
         facts: Facts,
     },
-    /// A question of the lane's open turn has its answer, or nobody will give it any more.
+    /// A question of the lane's open turn has been answered or has expired.
     Answered {
         lane: Lane,
-        /// What to know of it.
         facts: Facts,
     },
-    /// A person said `/stop`.
+    /// A person has sent `/stop`.
     Stop {
         lane: Lane,
-        /// The order itself, which ends nothing that was written after it. Absent when the box was told of it by an
-        /// earlier host.
+        /// The command. It ends nothing that was written after it. Absent if an earlier host told the box about it.
         order: Option<MessageSeq>,
     },
-    /// The lane's next turn needs another box: `/new`, another image.
+    /// The lane's next turn needs a new box, because of `/new` or another image.
     Renew {
         lane: Lane,
     },
     Tick,
-    /// The first signal: finish, start nothing.
+    /// The first signal: finish the turns, and start nothing.
     Drain {
-        /// What becomes of turns that are not finished in time.
         unfinished: Unfinished,
     },
     /// The second signal: end now.
     EndNow,
 }
 
-/// What is to be done.
+/// What `supervisor` must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Make a box for the lane. Answered by `Ready` or `Ended`, always by `Ended` at last.
+    /// Make a box for the lane. The run answers with `Ready` or `Ended`, and in any case with a final `Ended`.
     Start { lane: Lane, run: RunNo },
-    /// Go on with the box that an earlier host left. Answered as `Start` is.
+    /// Continue with the box that an earlier host left. The answers are those of `Start`.
     Adopt { lane: Lane, run: RunNo },
-    /// Leave the box to the next host: it goes on by itself. Not answered.
+    /// Leave the box to the next host. It goes on by itself. There is no answer.
     Leave { run: RunNo },
-    /// Write what the open turn holds to the box.
+    /// Write the new messages of the open turn to the box.
     Feed { run: RunNo },
     /// Write `interrupt`.
     Interrupt {
         run: RunNo,
         why: InterruptWhy,
-        /// A person's order, which means no turn that was begun after it.
+        /// A person's `/stop`. It does not apply to a turn that began after it.
         order: Option<MessageSeq>,
     },
     /// Write `_close`.
     Close { run: RunNo, why: CloseWhy },
-    /// SIGTERM, five seconds, SIGKILL.
+    /// Send SIGTERM, and SIGKILL five seconds later.
     Terminate { run: RunNo },
     Kill {
         run: RunNo,
-        /// What its end is then called.
+        /// The ending of the run.
         ending: Ending,
     },
-    /// The run's worker no longer answers: drop it, store the run's end and remove its box. Answered by `Ended`, and
-    /// repeated until it is.
+    /// Drop the worker of a run that does not answer, store the run's end and remove its box. The answer is `Ended`.
+    /// The order is repeated until then.
     GiveUp {
         lane: Lane,
         run: RunNo,
-        /// What its end is called, unless it is stored already.
+        /// The ending, unless one is stored already.
         ending: Ending,
     },
-    /// Nobody has answered the question of the lane's suspended turn in time. Answered by `Answered` or `Suspended`,
-    /// and repeated until it is.
+    /// End the question of the lane's suspended turn, because its time is over. The answer is `Answered` or
+    /// `Suspended`. The order is repeated until then.
     Expire { lane: Lane },
-    /// End the open turn that no box works on, because a person said `/stop`.
+    /// End the open turn, on which no box works, because a person sent `/stop`.
     EndTurn {
         lane: Lane,
-        /// The order, which ends nothing that was written after it.
+        /// The command. It ends nothing that was written after it.
         order: Option<MessageSeq>,
     },
     /// Tell the chat, once, that it waits for a free slot.
     TellWaiting { lane: Lane },
-    /// Nothing runs any more, and nothing will.
+    /// The drain is complete: nothing runs and nothing will start.
     Drained,
 }
 
@@ -286,29 +278,29 @@ impl fmt::Display for Effect {
     }
 }
 
-/// Where the host stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Up,
     Draining { until: Duration, unfinished: Unfinished, told: bool, over: bool },
 }
 
-/// One lane that is not idle.
+/// A lane that is not idle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Record {
     state: LaneState,
     facts: Facts,
-    /// The next turn needs another box.
+    /// The next turn needs a new box.
     renew: bool,
-    /// The chat was told that it waits.
+    /// Whether the chat knows that it waits.
     told: bool,
-    /// A wake came that may belong to the turn after this one.
+    /// Notes a wake that may belong to the next turn.
     again: bool,
-    /// How many `Feed`s the lane's run was sent. What it says of its turn before it obeyed the last is out of date.
+    /// How many `Feed`s the lane's run was sent. What it reports about its turn before it has obeyed the last one is
+    /// out of date.
     feeds: u64,
 }
 
-/// The state of all lanes. Lanes that are not in the map are idle.
+/// The state of all lanes. A lane that is not in the map is idle.
 #[derive(Debug)]
 pub struct Dispatch {
     settings: Settings,
@@ -322,7 +314,7 @@ impl Dispatch {
         Self { settings, lanes: BTreeMap::new(), next_run: 1, phase: Phase::Up }
     }
 
-    /// Takes an event and says what is to be done, in this order. `now` is monotonic.
+    /// Takes an event and returns the effects in order. `now` is monotonic.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
@@ -347,7 +339,7 @@ impl Dispatch {
         effects
     }
 
-    /// When `Tick` is due at the latest.
+    /// When the next `Tick` must come at the latest.
     pub fn next_due(&self) -> Option<Duration> {
         let drain = match self.phase {
             Phase::Draining { until, .. } if until < Duration::MAX => Some(until),
@@ -356,7 +348,6 @@ impl Dispatch {
         self.lanes.values().filter_map(Record::due).chain(drain).min()
     }
 
-    /// Every lane that is not idle, for `status`.
     pub fn lanes(&self) -> impl Iterator<Item = (&Lane, &LaneState)> {
         self.lanes.iter().map(|(lane, record)| (lane, &record.state))
     }

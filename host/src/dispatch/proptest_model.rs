@@ -1,6 +1,6 @@
-//! Property test of dispatch against a small model of the world: a store that knows which lanes have an open turn, runs
-//! that answer in any order or not at all, and a clock. After each step the rules of the module's head hold. At the end
-//! every lane that wanted a run has had one.
+//! Property test of dispatch against a small model of the world: a store that knows which lanes have an open turn,
+//! runs that answer in any order or not at all, and a clock. It checks the rules in the module's documentation after
+//! each step. At the end every lane that wanted a run must have had one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,20 +13,20 @@ use crate::domain::group_settings::Priority;
 const DRAIN: Duration = Duration::from_secs(30);
 const GROUPS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-/// What the world does next. Numbers choose among what is possible then.
+/// The next step. A number selects one of the possible candidates.
 #[derive(Debug, Clone)]
 enum Step {
     /// A person writes in a group.
     Write(usize),
-    /// A box that starts gets ready.
+    /// A starting box becomes ready.
     Ready(usize),
-    /// A box that works finishes its turn; whether it was fed is the model's to know.
+    /// A working box finishes its turn. The model knows whether the box was fed.
     Finish(usize),
-    /// A box ends: by itself, or as it was told.
+    /// A box ends, by itself or because it was told to.
     End(usize, bool),
-    /// A run answers nothing from now on: its worker hangs or is gone.
+    /// A run does not answer any more, because its worker hangs or is gone.
     Hang(usize),
-    /// A box that works has asked a person, who takes long.
+    /// A working box has asked a person, who takes a long time.
     Ask(usize),
     Answer(usize),
     /// `/stop`.
@@ -56,12 +56,12 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum BoxState {
     Starting,
-    /// Ready; works if it was fed an open turn.
+    /// The box is ready. It works if it was fed an open turn.
     Up {
         fed: bool,
     },
     Told,
-    /// Its run answers nothing until it is given up.
+    /// Its run does not answer until the host gives it up.
     Hangs,
 }
 
@@ -76,7 +76,7 @@ struct World {
     drained: u32,
     served: BTreeSet<Lane>,
     adopted: usize,
-    /// Lanes whose turn has a question without an answer.
+    /// Lanes whose turn has an open question.
     asking: BTreeSet<Lane>,
     suspended: BTreeSet<Lane>,
 }
@@ -117,7 +117,7 @@ impl World {
         self.check();
     }
 
-    /// The run has obeyed every feed and says that its turn is over.
+    /// The run has obeyed every feed and reports that its turn is over.
     fn closed(&mut self, run: RunNo) {
         let fed = self.dispatch.by_run(run).map_or(0, |(_, record)| record.feeds);
         self.happen(Event::TurnClosed { run, next: false, fed });
@@ -141,7 +141,7 @@ impl World {
                 if fed {
                     self.served.insert(lane.clone());
                 } else {
-                    // What the run does when it finds nothing to write.
+                    // A run that finds nothing to write reports this.
                     self.closed(run);
                 }
             }
@@ -198,7 +198,7 @@ impl World {
         fitting.get(n.checked_rem(fitting.len())?).copied()
     }
 
-    /// Begins with boxes of an earlier host, some of which have a turn.
+    /// Begins with the boxes of an earlier host. Some of them have a turn.
     fn inherit(&mut self, left: &[(bool, bool)]) {
         for (group, (open, listening)) in left.iter().enumerate() {
             let lane = Lane::conversation(GROUPS[group].parse().unwrap());
@@ -271,7 +271,7 @@ impl World {
             }
             Step::Answer(group) => {
                 let lane = lane(group);
-                // One that is asked by a box, or that a suspended turn waits for.
+                // The question may be from a working box or from a suspended turn.
                 if self.asking.remove(&lane) | self.suspended.remove(&lane) && self.open.contains(&lane) {
                     let facts = Self::facts(&lane);
                     self.happen(Event::Answered { lane, facts });
@@ -294,7 +294,7 @@ impl World {
         }
     }
 
-    /// Lets the world come to rest: every box does what it was told, every turn finishes, time passes.
+    /// Lets the world settle: every box obeys, every turn finishes, time passes.
     fn come_to_rest(&mut self) {
         for _ in 0..400 {
             for step in [Step::Ready(0), Step::Finish(0), Step::End(0, false), Step::Wait(30)] {

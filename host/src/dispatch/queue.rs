@@ -1,4 +1,4 @@
-//! Who goes next when a slot is free, and who gives way when there is no room for a box.
+//! Decides which lane gets a free slot, and which box closes when there is no room for another.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use super::{Dispatch, Effect, LaneState, Record, RunNo};
 use crate::domain::Lane;
 use crate::domain::group_settings::Priority;
 
-/// Each minute of waiting lifts a lane by one step of priority: low is late, never never.
+/// Each minute of waiting raises a lane's priority by one step, so that a low priority delays a lane but never starves
+/// it.
 const LIFT: Duration = Duration::from_secs(60);
 
 /// At most this many lanes of one group work at once.
@@ -38,16 +39,17 @@ impl Dispatch {
                     effects.push(Effect::Start { lane, run: next_run });
                 }
                 None if self.make_room(now, effects) => break,
-                // Every box there is waits for a turn of its own lane: those go first, or nobody ever would.
+                // All boxes wait for turns of their own lanes. Those lanes go first, because otherwise no lane could
+                // go on.
                 None => full = true,
             }
         }
     }
 
-    /// The lane that waits with the highest lifted priority, the longest waiting first among equals. Who has just
-    /// had a turn has just begun to wait: that is the fairness between groups.
+    /// The waiting lane with the highest priority, after the raise for its waiting time. Among equals it is the one
+    /// that has waited longest. This is fair between groups: a lane that has just had a turn has only begun to wait.
     ///
-    /// `full`: only lanes whose box is there.
+    /// `full` limits the choice to lanes with a box.
     fn next_in_line(&self, now: Duration, full: bool) -> Option<Lane> {
         let urgency = |record: &Record, since: Duration| {
             let base: u64 = match record.facts.priority {
@@ -74,8 +76,8 @@ impl Dispatch {
             .map(|(_, lane)| lane.clone())
     }
 
-    /// Closes the listening box that has been quiet longest, unless one is on its way out already. Whether there will
-    /// be room.
+    /// Closes the listening box that has been quiet longest, unless another box is closing already. Returns whether
+    /// there will be room.
     fn make_room(&mut self, now: Duration, effects: &mut Vec<Effect>) -> bool {
         if self.lanes.values().any(|r| matches!(r.state, LaneState::Closing { .. })) {
             return true;

@@ -1,4 +1,4 @@
-//! Scripted dialogues: what happened, at which second, and what dispatch wants done.
+//! Scripts of dispatch: what happened, at which second, and which effects follow.
 
 use std::time::Duration;
 
@@ -200,7 +200,7 @@ fn priority_goes_first_but_waiting_lifts() {
     h.ready(1);
     assert_eq!(h.at(4).closed(1, false), [start("high", 2)]);
     h.ready(2);
-    // The low one has waited for two minutes: it is ahead of a normal one that came just now.
+    // The low lane has waited for two minutes, so it precedes a normal lane that has just come.
     let told: Vec<_> = h.at(122).tick();
     assert!(told.contains(&Effect::TellWaiting { lane: lane("low") }));
     h.at(123).wake("fresh");
@@ -316,7 +316,7 @@ fn an_old_box_is_renewed_between_turns() {
     assert_eq!(h.at(120).closed(1, false), [close(1, CloseWhy::Renew)]);
 }
 
-/// The store opened a turn right after it closed the last one, and the wake overtook the event of the closing.
+/// The store opened a turn right after it closed the last one, and the wake arrived before `TurnClosed`.
 #[test]
 fn a_wake_that_overtakes_the_closing_is_not_lost() {
     let mut h = host(4, 12);
@@ -326,7 +326,7 @@ fn a_wake_that_overtakes_the_closing_is_not_lost() {
     assert_eq!(h.closed(1, false), [feed(1)]);
 }
 
-/// The same with a run that was collected before the turn was opened.
+/// The same with a run that the store collected before it opened the turn.
 #[test]
 fn a_wake_that_overtakes_the_collection_is_not_lost() {
     let mut h = host(4, 12);
@@ -438,7 +438,7 @@ fn boxes_that_wait_for_their_own_next_turns_do_not_block_the_line() {
     assert_eq!(h.at(1).wake("a"), [feed(1)]);
     assert_eq!(h.at(2).wake("c"), [], "the only slot is taken");
     assert_eq!(h.at(3).wake("b"), []);
-    // The next turn of `a` is open already, so both boxes wait for their own lanes, and `c` is first in line.
+    // The next turn of `a` is open already, so both boxes wait for their own lanes, and `c` is first in the queue.
     assert_eq!(h.at(4).closed(1, true), [feed(2)]);
 }
 
@@ -500,7 +500,7 @@ fn what_a_run_says_before_it_obeyed_its_last_feed_is_out_of_date() {
     h.wake("a");
     h.ready(1);
     assert_eq!(h.on(Event::FollowUp { lane: lane("a"), facts: FACTS }), [feed(1)]);
-    // It closed the turn before the second feed reached it; that one may have given it the next.
+    // The run closed the turn before the second feed reached it. That feed may have given it the next turn.
     assert_eq!(h.on(Event::TurnClosed { run: RunNo(1), next: false, fed: 1 }), []);
     assert!(matches!(h.dispatch.lanes().next(), Some((_, LaneState::Working { .. }))));
     assert_eq!(h.on(Event::TurnClosed { run: RunNo(1), next: false, fed: 2 }), []);
@@ -555,7 +555,8 @@ fn a_turn_can_be_stopped_while_its_box_closes_for_its_question() {
 fn a_message_that_was_handed_to_a_box_that_had_just_died_is_not_forgotten() {
     let mut h = host(1, 1);
     h.listening("a", 1);
-    // The store has collected the run, and its end is on the way; the next message opens a turn and overtakes it.
+    // The store has collected the run, and `Ended` is on its way. The next message opens a turn, and its wake arrives
+    // first.
     assert_eq!(h.wake("a"), [feed(1)]);
     let ended = Event::Ended { run: RunNo(1), after: After::Idle, fed: 1 };
     assert_eq!(h.on(ended), [start("a", 2)]);

@@ -1,4 +1,5 @@
-//! Copies of all letters, in `state/letters/<group>/<run>/`: the exact bytes, for the operator. No box sees them.
+//! Copies of all letters with their exact bytes, in `state/letters/<group>/<run>/`. They are for the operator, and no
+//! box sees them.
 
 #![allow(clippy::disallowed_methods, reason = "state/letters, which no box sees")]
 
@@ -8,7 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 pub const REJECTED: &str = "rejected";
-/// The gateway writes the model exchanges of the run there.
+/// The directory in which the gateway writes the run's exchanges with the model.
 pub const MODEL: &str = "model";
 
 /// The copies of one run's letters.
@@ -21,7 +22,7 @@ impl Archive {
     /// Creates the folders.
     ///
     /// # Errors
-    /// What mkdir(2) says.
+    /// The error of mkdir(2).
     pub fn open(dir: &Path) -> io::Result<Self> {
         for folder in
             [ipc_schema::names_and_paths::TO_AGENT, ipc_schema::names_and_paths::FROM_AGENT, MODEL, REJECTED]
@@ -37,14 +38,14 @@ impl Archive {
         &self.dir
     }
 
-    /// Copies a letter that the host wrote. A later one of the same name replaces it.
+    /// Copies a letter that the host wrote. It replaces an earlier copy with the same name.
     pub fn keep(&self, folder: &str, name: &str, bytes: &[u8]) {
         let path = self.dir.join(folder).join(name);
         log_failure(&path, write(fs::OpenOptions::new().create(true).truncate(true), &path, bytes));
     }
 
-    /// Copies a letter from the box. The first one of a name stays: a box can write the name again after the host took
-    /// the letter, and must not change what the operator reads.
+    /// Copies a letter from the box. It keeps the first copy of a name, because a box can write the same name again
+    /// after the host took the letter, and must not change what the operator reads.
     pub fn keep_first(&self, folder: &str, name: &str, bytes: &[u8]) {
         let path = self.dir.join(folder).join(name);
         match write(fs::OpenOptions::new().create_new(true), &path, bytes) {
@@ -53,8 +54,8 @@ impl Archive {
         }
     }
 
-    /// Copies a refused letter under its name or, if that exists, under a numbered one. A hundred of one name are
-    /// enough to see what the box does.
+    /// Copies a refused letter under its name or, if that exists, under a numbered one. A hundred copies of a name are
+    /// enough to show what the box does.
     pub fn reject(&self, name: &str, bytes: &[u8]) {
         for n in 0..100 {
             let numbered = if n == 0 { name.to_owned() } else { format!("{name}.{n}") };
@@ -71,7 +72,7 @@ fn write(options: &mut fs::OpenOptions, path: &Path, bytes: &[u8]) -> io::Result
     options.write(true).mode(0o640).open(path).and_then(|mut file| io::Write::write_all(&mut file, bytes))
 }
 
-/// A failed copy costs a line in the log, never a letter: the store has the truth.
+/// A failed copy costs only a line in the log, because the store has the letter's data.
 fn log_failure(path: &Path, done: io::Result<()>) {
     if let Err(e) = done {
         tracing::warn!(code = "letters.copy", "{} was not written: {e}", path.display());

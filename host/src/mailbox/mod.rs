@@ -1,9 +1,9 @@
 //! The host's side of the boundary: the letter directories of each run, and one watcher for all of them.
 //!
-//! `run` writes letters to the agent and reads letters from it here. Inotify reports new letters, but nothing depends
-//! on that: [`RunMailbox::next_change`] also returns after a period of the caller's choice, and [`RunMailbox::pass`]
-//! lists the directory. Letters are taken strictly in number order. All other files in the directory are refused,
-//! removed and counted. This room trusts no file of a box, and opens none by its path.
+//! `run` writes letters to the agent and reads letters from it with this module. Inotify reports new letters, but
+//! nothing depends on that: [`RunMailbox::next_change`] also returns after a period that the caller chooses, and
+//! [`RunMailbox::pass`] lists the directory. The host takes letters strictly in number order. It refuses, removes and
+//! counts all other files in the directory. This module trusts no file from a box, and opens none by its path.
 
 mod archive;
 mod notifier;
@@ -31,7 +31,7 @@ pub use scan::{Pass, ReceivedLetter, RefusedFile};
 use tmpfs_mount::TmpfsMount;
 pub use tmpfs_mount::{NoTmpfs, has_tmpfs};
 
-/// The folder of the gateway's socket, beside the letter directories.
+/// The directory of the gateway's socket, next to the letter directories.
 pub const SOCKET_DIR: &str = "gateway";
 
 /// Why a run has no letter directories.
@@ -63,7 +63,7 @@ pub struct Mailbox {
 /// Whether a tmpfs limits the letter directories of new runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum TmpfsUse {
-    /// The host mounts one per run. It does not know yet whether the engine sees it.
+    /// The host mounts one for each run. It does not know yet whether the engine sees the mount.
     Untested,
     /// A box has written a letter into one.
     Works,
@@ -81,15 +81,15 @@ impl Mailbox {
         Ok(Self { watcher, gid, tmpfs })
     }
 
-    /// Mounts a tmpfs of the run's budget for each run, if this host may mount.
+    /// Makes the host mount a tmpfs with the run's budget for each run, if it may mount.
     #[must_use]
     pub fn with_limits(self) -> Self {
         *lock(&self.tmpfs) = TmpfsUse::Untested;
         self
     }
 
-    /// Creates a run's directories, opens them, and watches for letters. It happens before the box starts: afterwards
-    /// the host resolves no path below them.
+    /// Creates a run's directories, opens them, and starts to watch for letters. The caller does this before the box
+    /// starts. Afterwards the host resolves no path below them.
     ///
     /// # Errors
     /// [`MailboxError::Dir`].
@@ -125,11 +125,11 @@ impl Mailbox {
         }
     }
 
-    /// Opens the directories of a run that an earlier host began. Their parent can be written by the host only. `taken`
-    /// is the highest letter number whose outcome is stored.
+    /// Opens the directories of a run that an earlier host began. Only the host can write to their parent. `taken` is
+    /// the highest letter number with a stored outcome.
     ///
     /// # Errors
-    /// [`MailboxError::Dir`] when a directory is gone: `/run` is empty after a reboot.
+    /// [`MailboxError::Dir`] if a directory is gone, because `/run` is empty after a reboot.
     pub fn reopen(
         &self,
         dir: &Path,
@@ -198,8 +198,8 @@ impl Drop for RunMailbox {
     }
 }
 
-/// Removes the directories of a run without an agent, on a thread of its own. The box is gone, so nothing races with
-/// it.
+/// Removes the directories of a run without an agent, on a separate thread. The box is gone, so nothing changes the
+/// files meanwhile.
 pub fn remove_run_dir(dir: &Path) {
     let dir = dir.to_owned();
     let removing = std::thread::Builder::new().name("sweep".into()).spawn(move || {
@@ -212,16 +212,16 @@ pub fn remove_run_dir(dir: &Path) {
     }
 }
 
-/// Removes the directories of an ended run. It waits for the disk.
+/// Removes the directories of an ended run. It blocks on the disk.
 ///
 /// # Errors
-/// The first entry that could not be removed, after all others were. `PermissionDenied`: an agent has locked a folder
-/// against a host that is not root.
+/// The error of the first entry that could not be removed. All others are removed. `PermissionDenied` means that an
+/// agent has locked a directory against a host that is not root.
 pub fn clear_run_dir(dir: &Path) -> io::Result<()> {
     remove_tree::remove(dir)
 }
 
-/// The letters in a directory that an earlier host wrote.
+/// The letters that an earlier host wrote into a directory.
 fn letters_in(to: &Path) -> BTreeMap<u64, String> {
     let names =
         host_files::inside(to).into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
@@ -236,7 +236,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // A panic while the lock was held cannot leave these maps half-changed: every use is one call.
+    // A panic cannot leave these maps half-changed, because every use of the lock is one call.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -257,17 +257,16 @@ pub struct RunMailbox {
     pause: Pause,
     archive: Archive,
     budget: Budget,
-    /// The tmpfs over from-agent, until a letter shows that the box writes into it.
+    /// The tmpfs over from-agent, until a letter proves that the box writes into it.
     tmpfs: Option<TmpfsMount>,
     tmpfs_use: Arc<Mutex<TmpfsUse>>,
     /// The files of letters that the agent has not acknowledged, by number.
     unacknowledged: BTreeMap<u64, String>,
-    /// Names that were refused and could not be removed.
+    /// Names of refused files that the host could not remove.
     not_removable: HashSet<OsString>,
 }
 
 impl RunMailbox {
-    /// The folder for the gateway's socket.
     pub fn socket_dir(&self) -> PathBuf {
         self.dir.join(SOCKET_DIR)
     }
@@ -282,7 +281,7 @@ impl RunMailbox {
         host_files::there(&self.dir.join(TO_AGENT))
     }
 
-    /// Whether `_close` was written.
+    /// Whether the host has written `_close`.
     pub fn closes(&self) -> bool {
         host_files::there(&self.dir.join(TO_AGENT).join(ipc_schema::names_and_paths::CLOSE))
     }
@@ -295,7 +294,7 @@ impl RunMailbox {
         &self.dir
     }
 
-    /// The highest number taken so far, which the host acknowledges.
+    /// The highest letter number taken so far. The host acknowledges it.
     pub fn taken(&self) -> u64 {
         self.next - 1
     }
@@ -304,10 +303,10 @@ impl RunMailbox {
         &self.archive
     }
 
-    /// Writes a letter to the agent, and its copy.
+    /// Writes a letter to the agent, and a copy to the archive.
     ///
     /// # Errors
-    /// What [`LetterDir::put`] says.
+    /// The error of [`LetterDir::put`].
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<Written, WriteError> {
         failpoint!("mailbox.write.before", |source| WriteError::Io { name: name.to_owned(), source });
         self.archive.keep(TO_AGENT, name, bytes);
@@ -335,8 +334,8 @@ impl RunMailbox {
         self.notifier.notify();
     }
 
-    /// Waits until a letter may have come: until the kernel reports one, or `period` is over. It returns sooner when
-    /// the directory is not watched.
+    /// Waits until a letter may have come: until the kernel reports one, or until `period` is over. It returns sooner
+    /// if the directory is not watched.
     pub async fn next_change(&self, period: Duration) {
         self.notifier.notified(period).await;
         self.pause.over().await;

@@ -1,9 +1,10 @@
-//! Tells a run when to list its directory: when the kernel reports a change, but no more often than a run may cost.
+//! Tells a run when to list its directory: when the kernel reports a change, but not more often than its share of CPU
+//! time allows.
 //!
-//! The watcher reads its queue of events to the end before it accepts a new directory, and a box that makes events
-//! faster than the host reads them keeps it from the end. So nobody waits for the watcher: a thread of its own adds and
-//! removes directories, a run whose directory is not watched yet polls, and the host ends a box that keeps flooding the
-//! queue: nothing else stops it.
+//! The watcher empties its event queue before it accepts a new directory. A box that causes events faster than the
+//! host reads them prevents that. So nobody waits for the watcher. A separate thread adds and removes directories. A
+//! run whose directory is not watched yet polls. The host ends a box that keeps flooding the queue, because nothing
+//! else stops it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,14 +18,15 @@ use tokio::sync::Notify;
 
 use super::lock;
 
-/// More events than this in one second are a flood: four times what a thousand letters make, which are more than a
-/// store takes.
+/// More events than this in a second are a flood. It is four times what a thousand letters cause, and the store cannot
+/// take a thousand letters in a second.
 const FLOOD_EVENTS: u32 = 20_000;
-/// So many such seconds in a row are no accident.
+/// This many seconds of flood in a row are no accident.
 const FLOOD_SECONDS: u32 = 3;
-/// After a pass without a letter the run pauses for so many times its length: a box gets a fifth of one thread.
+/// After a pass without a letter the run pauses for this many times the pass's duration. So a box costs at most a
+/// fifth of one thread.
 const PAUSE_FACTOR: u32 = 4;
-/// The longest pause: it delays the next letter.
+/// The longest pause, because a pause delays the next letter.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// How often a run lists a directory that is not watched. All runs may be in this state.
 const POLL: Duration = Duration::from_millis(250);
@@ -50,13 +52,13 @@ impl LetterNotifier {
         self.notify.notify_one();
     }
 
-    /// Waits for a notification, for `period` at most.
+    /// Waits for a notification, at most `period`.
     pub(super) async fn notified(&self, period: Duration) {
         let period = if self.watched.load(Ordering::Relaxed) { period } else { period.min(POLL) };
         let _ = tokio::time::timeout(period, self.notify.notified()).await;
     }
 
-    /// Whether the box floods the watcher, for longer than by accident.
+    /// Whether the box has flooded the watcher for longer than an accident would.
     pub(super) fn is_flooded(&self) -> bool {
         lock(&self.flood).lasts(Instant::now())
     }
@@ -82,7 +84,7 @@ impl FloodMeter {
         self.seconds >= FLOOD_SECONDS
     }
 
-    /// Judges the second that is over. A second without events ends a flood.
+    /// Judges the second that is over. A second without a flood ends the series.
     fn end_second(&mut self, now: Instant) {
         let since = *self.since.get_or_insert(now);
         let over = now.saturating_duration_since(since).as_secs();
@@ -97,7 +99,7 @@ impl FloodMeter {
 
 type Notifiers = Arc<Mutex<HashMap<PathBuf, Arc<LetterNotifier>>>>;
 
-/// One watcher for all runs: a user may have few instances of inotify (128 by default).
+/// One watcher for all runs, because a user may have few inotify instances (128 by default).
 #[derive(Debug)]
 pub(super) struct Watcher {
     notifiers: Notifiers,
@@ -123,11 +125,11 @@ impl Watcher {
         Ok(Self { notifiers, changes })
     }
 
-    /// Notifies `notifier` of files that come into `dir`, as soon as the thread has added the watch.
+    /// Notifies `notifier` of new files in `dir`, as soon as the thread has added the watch.
     pub(super) fn watch(&self, dir: PathBuf, notifier: &Arc<LetterNotifier>) {
         notifier.watched.store(false, Ordering::Relaxed);
         lock(&self.notifiers).insert(dir.clone(), Arc::clone(notifier));
-        // The thread ends when this sender is dropped, so it receives.
+        // The send cannot fail: the thread receives until this sender is dropped.
         let _ = self.changes.send(WatchChange::Add(dir, Arc::clone(notifier)));
     }
 
@@ -152,7 +154,7 @@ fn apply_changes(mut watcher: RecommendedWatcher, changes: &mpsc::Receiver<Watch
                     dir.display()
                 ),
             },
-            // It fails for a directory that is gone, which is not watched any more either.
+            // It fails for a directory that is gone, which is not watched any more.
             WatchChange::Remove(dir) => drop(watcher.unwatch(&dir)),
         }
     }
@@ -181,8 +183,8 @@ fn on_event(notifiers: &Notifiers, event: notify::Result<notify::Event>) {
     }
 }
 
-/// Whether a letter can come with this event. An open is none: when the host lists a directory that a box made beside
-/// its letters it opens it, and each listing would cause the next one.
+/// Whether a letter can come with this event. An open is excluded: the host opens a directory that a box made among
+/// its letters in order to list it, so each listing would cause the next one.
 fn may_bring_a_letter(kind: EventKind) -> bool {
     match kind {
         EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_)) => true,

@@ -1,14 +1,14 @@
-//! Removes a tree that a box made: the box chose its depth and its breadth.
+//! Removes a tree that a box made. The box chose its depth and its width, so the removal is bounded.
 
 use std::io;
 use std::path::Path;
 
 use ipc_schema::untrusted_fs::UntrustedDir;
 
-/// A larger tree is left to the operator. The letter budget is far below.
+/// The operator must remove a larger tree. The letter budget is far smaller.
 const ENTRIES: u64 = 1_000_000;
 
-/// Removes the tree at `dir`, whose parent is the host's. One that is gone is no error.
+/// Removes the tree at `dir`, whose parent belongs to the host. A tree that does not exist is no error.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
     super::tmpfs_mount::unmount_at(&dir.join(ipc_schema::names_and_paths::FROM_AGENT));

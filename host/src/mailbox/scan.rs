@@ -1,4 +1,4 @@
-//! One pass over the files that a box wrote.
+//! Reads the files that a box wrote, one pass at a time.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -19,55 +19,54 @@ use crate::text;
 const PASS_LETTERS: usize = 64;
 /// One pass reads at most this many bytes.
 const PASS_BYTES: u64 = 1 << 20;
-/// A number may be this far ahead of the next one: as far as the directory may hold names.
+/// The highest accepted distance of a number from the next one. It is the number of names that the directory may hold.
 const FAR_AHEAD: u64 = 4096;
-/// A missing number is skipped after this many scans that did not find it.
+/// The host skips a missing number after this many scans without it.
 const GAP_SCANS: u32 = 2;
 
-/// A letter that was read safely. The directory says which run it is from.
+/// A letter that the host read safely. The directory determines its run.
 #[derive(Debug, Clone)]
 pub struct ReceivedLetter {
     pub letter: FromAgentLetter,
     pub name: String,
-    /// Its bytes. The host reads a file once only.
+    /// Its bytes. The host reads each file only once.
     pub bytes: Vec<u8>,
-    /// Of the bytes, in hex.
+    /// Of `bytes`, in hex.
     pub sha256: String,
 }
 
 /// A file in the directory that the host refuses.
 #[derive(Debug, Clone)]
 pub struct RefusedFile {
-    /// The number in its name, if it has one. It is used up.
+    /// The number in its name, if it has one. The number is used up.
     pub n: Option<u64>,
     pub name: OsString,
     pub refusal: Refusal,
-    /// How many bytes were read.
+    /// How many bytes the host has read of it.
     pub bytes: u64,
 }
 
 impl RefusedFile {
-    /// A file that was not read.
+    /// A refused file that the host did not read.
     pub fn unread(n: Option<u64>, name: OsString, refusal: Refusal) -> Self {
         Self { n, name, refusal, bytes: 0 }
     }
 }
 
-/// The result of one pass.
 #[derive(Debug, Default)]
 pub struct Pass {
-    /// Letters, in number order.
     pub letters: Vec<ReceivedLetter>,
     pub refused: Vec<RefusedFile>,
-    /// Whether there are more letters to take at once.
+    /// Whether more letters can be taken at once.
     pub more: bool,
-    /// How the box broke the limits of its directory.
+    /// How the box exceeded the limits of its directory.
     pub flood: Option<String>,
 }
 
 impl RunMailbox {
-    /// Reads letters in number order, as many as one pass may. The caller stores each and then calls
-    /// [`RunMailbox::done`]. After [`RunMailbox::rewind`] a later pass finds a letter again that could not be stored.
+    /// Reads letters in number order, up to the limits of a pass. The caller stores each and then calls
+    /// [`RunMailbox::done`]. If it cannot store one, it calls [`RunMailbox::rewind`], and a later pass reads the
+    /// letter again.
     ///
     /// # Errors
     /// When the directory cannot be listed.
@@ -103,14 +102,14 @@ impl RunMailbox {
             return Ok(pass);
         }
         if used.unread > 0 {
-            // A folder that a host without root cannot list could hold anything.
+            // A host without root cannot list the folder, so it could contain anything.
             pass.flood = Some(format!("made folders in {FROM_AGENT} that the host may not look into"));
             return Ok(pass);
         }
         let limit = usize::try_from(names).unwrap_or(usize::MAX);
         let listing = self.from.names(limit)?;
         // A directory that is not empty stays, and so does a file that a host without root may not remove. It was
-        // refused and counted once, and still counts against the budget.
+        // refused and counted once, and it still counts against the budget.
         if !self.not_removable.is_empty() {
             self.not_removable.retain(|name| listing.names.contains(name));
         }
@@ -131,7 +130,7 @@ impl RunMailbox {
         Ok(pass)
     }
 
-    /// Gives the tmpfs up when the box writes beneath it.
+    /// Stops using the tmpfs if the box writes beneath it.
     fn check_tmpfs(&mut self) {
         if self.tmpfs.as_ref().is_some_and(TmpfsMount::is_bypassed) {
             self.tmpfs = None;
@@ -152,20 +151,22 @@ impl RunMailbox {
         let mut bytes_taken = 0;
         for (n, kind) in numbers {
             let name = letter_name(n, &kind);
-            // Used numbers count too: a box can write a number again and again, and the host reads it each time.
+            // Used numbers count too, because a box can write a number again and again, and the host reads it each
+            // time.
             if pass.letters.len() + pass.refused.len() >= PASS_LETTERS || bytes_taken >= PASS_BYTES {
                 pass.more = true;
                 return;
             }
             if n < self.next {
-                // A used number: the letter of a host that died before the unlink, or a replay. The store decides
-                // which, whatever the bytes are.
+                // A used number: a letter of a host that died before the unlink, or a replay. The store compares the
+                // bytes and decides.
                 bytes_taken += self.read_one(n, &kind, name, pass).bytes();
                 continue;
             }
             if n > self.next {
                 if n - self.next > FAR_AHEAD {
-                    // No runner counts like that, and to skip so many numbers would lose its own letters.
+                    // No runner skips so many numbers, and if the host skipped them it would lose the runner's own
+                    // letters.
                     let why = format!("number {n} is far beyond {}", self.next);
                     let refusal = Refusal::new(RefusalCode::Envelope, why);
                     pass.refused.push(RefusedFile::unread(None, name.into(), refusal));
@@ -173,7 +174,7 @@ impl RunMailbox {
                 }
                 self.gap += 1;
                 if self.gap <= GAP_SCANS {
-                    // A listing that races with a rename can miss a file (readdir(3)). The next scan comes after the
+                    // A listing that races with a rename can miss a file (readdir(3)). The next scan follows after the
                     // period or with the next letter.
                     return;
                 }
@@ -197,7 +198,8 @@ impl RunMailbox {
         failpoint!("mailbox.read.before");
         let bytes = match self.from.read(Path::new(&name), self.uid, LETTER_MAX_BYTES) {
             Ok(bytes) => bytes,
-            // Gone: renamed between listing and reading. Io: the host's own trouble. The next pass reads both again.
+            // Gone: the file was renamed between listing and reading. Io: an error of the host. The next pass reads
+            // both again.
             Err(r) if matches!(r.code, RefusalCode::Gone | RefusalCode::Io) => {
                 tracing::debug!(run = %self.run, code = r.code.as_str(), "{r}");
                 return Read::NotNow;
@@ -208,7 +210,7 @@ impl RunMailbox {
         let parsed = FromAgentLetter::parse(&bytes).and_then(|letter| self.same_as_its_name(letter, n, kind));
         match parsed {
             Ok(letter) => {
-                // The box wrote it into the tmpfs.
+                // The letter proves that the box writes into the tmpfs.
                 if self.tmpfs.take().is_some() {
                     *lock(&self.tmpfs_use) = TmpfsUse::Works;
                 }
@@ -239,7 +241,7 @@ impl RunMailbox {
         Ok(letter)
     }
 
-    /// Copies a letter that was taken into the archive.
+    /// Copies an accepted letter into the archive.
     pub fn keep(&self, received: &ReceivedLetter) {
         failpoint!("mailbox.keep.before");
         self.archive.keep_first(FROM_AGENT, &received.name, &received.bytes);
@@ -261,14 +263,14 @@ impl RunMailbox {
         failpoint!("mailbox.unlink.after");
     }
 
-    /// Reads letters from `n` on again, because their outcome could not be stored.
+    /// Reads letters from `n` on again, because the caller could not store their outcome.
     pub fn rewind(&mut self, n: u64) {
         self.next = self.next.min(n);
     }
 }
 
 enum Read {
-    /// The number is used up, by a letter or a refused file of which so many bytes were read.
+    /// The number is used up by a letter or a refused file. The value is the number of bytes read.
     Used(u64),
     /// The next pass reads it again.
     NotNow,

@@ -1,11 +1,11 @@
 //! Mounts a small tmpfs over a run's from-agent directory, if this host may mount.
 //!
-//! The kernel then limits bytes and names: a box that writes without end gets ENOSPC, the host's disk stays free, and
-//! unmounting removes everything, however deep or locked it is. The tmpfs is larger than the budget, so that the host
-//! ends a box over its budget with a reason before its letters fail without one.
+//! The kernel then limits bytes and names. A box that writes without end gets ENOSPC, and the host's disk stays free.
+//! Unmounting removes all files, however deep or locked they are. The tmpfs is larger than the budget, so that the
+//! host first ends a box over its budget and reports the reason.
 //!
-//! The engine does not see the mount of a host in another mount namespace. The box then writes into the directory
-//! beneath: [`TmpfsMount::is_bypassed`] notices that with the first letter, and from then on the mailbox mounts none.
+//! An engine in another mount namespace does not see the host's mount, and its box writes into the directory beneath.
+//! [`TmpfsMount::is_bypassed`] detects that with the first letter. From then on the mailbox mounts no tmpfs.
 
 #![allow(
     clippy::disallowed_methods,
@@ -23,10 +23,10 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::domain::limits::Budget;
 
-/// Why a letter directory has no tmpfs, so that only the host's counting limits it.
+/// Why a letter directory has no tmpfs, so that only the host's own counting limits it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoTmpfs {
-    /// Nobody asked for it.
+    /// [`Mailbox::with_limits`](super::Mailbox::with_limits) was not called.
     Off,
     /// mount(2) refused.
     NotAllowed(String),
@@ -46,14 +46,14 @@ impl fmt::Display for NoTmpfs {
 
 #[derive(Debug)]
 pub(super) struct TmpfsMount {
-    /// The directory beneath it, opened before the mount.
+    /// A handle of the directory beneath it, opened before the mount.
     beneath: UntrustedDir,
 }
 
 impl TmpfsMount {
     pub(super) fn over(dir: &Path, gid: u32, budget: Budget) -> io::Result<Self> {
         let beneath = UntrustedDir::open(dir)?;
-        // A quarter beyond the budget, and at least room for one letter and its draft.
+        // A quarter more than the budget, and at least space for one letter and its draft.
         let bytes = budget.bytes.saturating_add((budget.bytes / 4).max(1 << 20));
         let names = budget.names.saturating_add((budget.names / 4).max(16));
         let options = format!("size={bytes},nr_inodes={names},mode=2770,gid={gid}");
@@ -63,15 +63,15 @@ impl TmpfsMount {
         Ok(Self { beneath })
     }
 
-    /// Whether somebody writes into the directory beneath it.
+    /// Whether a box writes into the directory beneath it.
     pub(super) fn is_bypassed(&self) -> bool {
         self.beneath.names(1).is_ok_and(|seen| !seen.names.is_empty())
     }
 }
 
-/// Unmounts the tmpfs at `dir`, with everything in it. A directory without one stays as it is.
+/// Unmounts the tmpfs at `dir` with everything in it. Does nothing if there is none.
 pub(super) fn unmount_at(dir: &Path) {
-    // DETACH: an open handle, such as the watcher's, does not keep it mounted.
+    // With DETACH an open handle, such as the watcher's, does not block the unmount.
     match unmount(dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT | Errno::PERM) => {}
         Err(e) => tracing::warn!(code = "mailbox.cover", "{} stays mounted: {e}", dir.display()),
@@ -95,7 +95,7 @@ mod tests {
 
     const SMALL: Budget = Budget { bytes: 1 << 20, names: 64 };
 
-    /// Only root may mount. Without root there is nothing to test.
+    /// Only root can mount, so without root the test has nothing to do.
     fn mounted() -> Option<(tempfile::TempDir, TmpfsMount)> {
         let dir = tempfile::tempdir().unwrap();
         let gid = fs::metadata(dir.path()).unwrap().gid();

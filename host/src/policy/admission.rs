@@ -53,7 +53,7 @@ fn command(message: &Inbound) -> Option<Command> {
         false => message.kind == ChatKind::Direct || message.addresses_us,
     };
     let command = Command::of(&message.text)?;
-    // Codes are the host's: whoever types one in a room means this bot.
+    // The host makes the codes, so a code in a room is meant for this bot.
     let answers = match command {
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
         Command::Resend | Command::Drop => {

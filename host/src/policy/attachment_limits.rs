@@ -8,15 +8,15 @@ use crate::domain::limits::Budget;
 use crate::domain::message::{Attachment, OfferedFile};
 use crate::text::{self, label};
 
-/// Files of one message that may be fetched.
+/// How many files of one message the host may fetch.
 const FILES: usize = 10;
-/// Files of context messages in one letter, newest first. It bounds what people cost the host who write in a room and
-/// never wake the agent.
+/// How many files of context messages one letter may bring, newest first. It limits what people cost the host who
+/// write in a room and never wake the agent.
 pub const FILES_OF_CONTEXT: usize = 10;
 /// The most files in a group's inbox. Each takes at least a block and an inode.
 const INBOX_NAMES: u64 = 20_000;
 
-/// A message's files as the store keeps them. `most` is the largest file in bytes. Nothing is fetched before an agent
+/// A message's files for the store. `most` is the largest file in bytes. The host fetches no file before an agent
 /// reads the message.
 pub fn offered(files: &[OfferedFile], most: u64) -> Vec<Attachment> {
     let one = |file: &OfferedFile| Attachment {
@@ -31,7 +31,7 @@ pub fn offered(files: &[OfferedFile], most: u64) -> Vec<Attachment> {
         Some(bytes) if bytes > most => one(file).given_up(text::not_stored(bytes, most)),
         _ => one(file),
     });
-    // One entry for all the others, because ten thousand would not fit into a letter.
+    // One entry stands for all the others, because ten thousand entries would not fit into a letter.
     let rest = files.get(FILES).map(|next| one(next).given_up(beyond(files.len() - FILES)));
     fetched.chain(rest).collect()
 }
@@ -44,7 +44,7 @@ pub fn inbox(bytes: u64) -> Budget {
 /// The largest size in bytes of the next file, for an inbox that holds `held`.
 ///
 /// # Errors
-/// What the agent reads instead, when there is no room.
+/// The text for the agent if there is no room.
 pub fn room(held: Budget, inbox: Budget, most: u64) -> Result<u64, String> {
     let left = inbox.bytes.saturating_sub(held.bytes);
     if left > 0 && held.names < inbox.names {

@@ -7,7 +7,7 @@ use ipc_schema::{GroupName, Refusal, RefusalCode};
 
 use crate::domain::Authority;
 
-/// A request that was authorized.
+/// An authorized request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Allowed<R> {
     request: R,
@@ -21,7 +21,7 @@ impl<R> Allowed<R> {
     }
 }
 
-/// What an owner must allow before it is done.
+/// An owner must approve the request first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approval {
     /// The kind of the request.
@@ -29,23 +29,23 @@ pub struct Approval {
 }
 
 impl From<Approval> for Refusal {
-    /// There is nobody to ask yet, so an approval that is needed is a refusal that says so.
+    /// The host cannot ask an owner yet, so it refuses a request that needs an approval and gives that reason.
     fn from(approval: Approval) -> Self {
         refused_by(ToolVerdict::Ask, approval.kind)
     }
 }
 
-/// What becomes of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Authorization<R> {
     Allow(Allowed<R>),
-    /// An owner has to allow it first.
+    /// An owner must approve it first.
     Ask(Approval),
     Refuse(Refusal),
 }
 
-/// Decides about one request of the group that the letter's directory belongs to. A request concerns that group and
-/// the chat of its turn, never another group. `rules` are the owner's: a runner that does not keep them is refused.
+/// Decides about a request. The letter's directory determines the group. A request concerns that group and the chat of
+/// its turn, never another group. `rules` are the owner's. The runner must follow them too, and the host refuses the
+/// request of a runner that does not.
 pub fn authorize<R: RequestArgs>(authority: &Authority, rules: &ToolPolicy, request: R) -> Authorization<R> {
     if let Err(refusal) = request.check() {
         return Authorization::Refuse(refusal);

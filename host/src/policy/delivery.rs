@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::retry;
 use crate::domain::outbound::{Delivery, DeliveryStrategy, Voice};
 
-/// What a channel supports against duplicates.
+/// A channel's means against duplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Abilities {
-    /// It accepts an idempotency key and drops a second message with the same key.
+    /// The platform accepts an idempotency key and drops a second message with the same key.
     pub own_id: bool,
-    /// A sent message can be edited.
+    /// The channel can edit a sent message.
     pub edits: bool,
 }
 
@@ -39,8 +39,8 @@ impl Terms {
         }
     }
 
-    /// The strategy for a file. A placeholder is a text and cannot become a file on every platform, so where the
-    /// owner wants edits, an uncertain file is sent again and counted.
+    /// The strategy for a file. Not every platform can turn a placeholder, which is a text, into a file. So if the
+    /// owner wants edits, the host sends an uncertain file again and counts it.
     pub fn file_strategy(&self, voice: Voice) -> DeliveryStrategy {
         match self.strategy(voice) {
             DeliveryStrategy::Edit => DeliveryStrategy::Resend,
@@ -55,14 +55,14 @@ impl Terms {
     }
 }
 
-/// What the decision needs to know about a part.
+/// The facts about a part that the decision needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartFacts {
     pub strategy: DeliveryStrategy,
     pub voice: Voice,
-    /// Whether its placeholder was sent: then the call was an edit.
+    /// Whether the placeholder was sent. If so, the call was an edit.
     pub placeholder: bool,
-    /// Tries so far, this one included.
+    /// Tries so far, including this one.
     pub attempts: u32,
     pub age: Duration,
 }
@@ -74,16 +74,16 @@ pub enum SendOutcome {
     Arrived(String),
     /// The platform has the placeholder, under this id.
     Claimed(String),
-    /// Nothing arrived, with certainty.
+    /// It is certain that nothing arrived.
     NotArrived { why: String, after: Option<Duration> },
-    /// The call was made and got no answer: the outcome is unknown.
+    /// The call got no answer, so its outcome is unknown.
     Cut { why: String },
-    /// The host died during the call: the outcome is unknown.
+    /// The host died during the call, so its outcome is unknown.
     Died,
     /// The placeholder cannot be edited any more.
     Lost {
         why: String,
-        /// Whether it still exists; otherwise somebody deleted it.
+        /// Whether the placeholder still exists. If not, somebody deleted it.
         stands: bool,
     },
     /// The platform will never accept this text.
@@ -97,23 +97,23 @@ pub enum Next {
     Sent {
         receipt: String,
     },
-    /// The placeholder was sent; the text goes next.
+    /// The placeholder was sent, and the text follows.
     Fill {
         /// The platform's id of the placeholder.
         placeholder: String,
     },
-    /// It is tried again. Later parts of the chat wait.
+    /// The host tries again. Later parts of the chat wait.
     Again {
         wait: Duration,
         doubt: Doubt,
         forget: bool,
         why: String,
     },
-    /// It is not repeated: the chat is asked, and later parts go on.
+    /// The host does not try again and asks the chat. Later parts go on.
     Ask {
         why: String,
     },
-    /// It fails for good.
+    /// The host gives the part up.
     GiveUp {
         why: String,
         doubt: Doubt,
@@ -130,10 +130,10 @@ pub struct Doubt {
     pub strays: u32,
 }
 
-/// How often a deleted placeholder is sent again at once; after that with the usual backoff.
+/// How often a deleted placeholder is sent again at once. After that the usual backoff applies.
 const AT_ONCE: u32 = 3;
 
-/// Decides what to do next. `retry` is how long a reply is retried.
+/// Decides what follows a send. `retry` is how long a reply is retried.
 pub fn next(facts: PartFacts, happened: SendOutcome, retry: Duration) -> Next {
     let none = Doubt::default();
     let wait = retry::next_send(facts.attempts, None);
@@ -146,7 +146,7 @@ pub fn next(facts: PartFacts, happened: SendOutcome, retry: Duration) -> Next {
         SendOutcome::Cut { why } if facts.strategy == DeliveryStrategy::Hold => Next::Ask { why },
         SendOutcome::Cut { why } => again(facts, retry, wait, doubt(facts), why),
         SendOutcome::Died if facts.strategy == DeliveryStrategy::Hold => Next::Ask { why: DIED.to_owned() },
-        // The next claim checks its age, when the clock is reliable again.
+        // No wait: the next claim checks the part's age, when the clock is reliable again.
         SendOutcome::Died => {
             let (doubt, why) = (doubt(facts), DIED.to_owned());
             Next::Again { wait: Duration::ZERO, doubt, forget: false, why }

@@ -1,5 +1,5 @@
-//! What the host says about parts of the outbox that were not delivered: once each, and to whom. `store` calls it in
-//! the transaction that gives a part up or holds it.
+//! Writes the notices about parts that were not delivered, and decides who gets them: each one once. `store` calls it
+//! in the transaction that gives a part up or holds it.
 
 use std::time::Duration;
 
@@ -7,16 +7,15 @@ use crate::domain::outbound::{OutgoingText, Part};
 use crate::domain::{ChatId, MessageSeq, WallMs};
 use crate::text;
 
-/// What a person wants done with a held part.
+/// What a person orders for a held part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldCommand {
-    /// Send it again: it did not arrive.
+    /// Send it again, because it did not arrive.
     Resend,
-    /// Leave it: it arrived, or is not worth it.
+    /// Leave it, because it arrived or is not worth it.
     Drop,
 }
 
-/// Why a row was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUp {
     Failed,
@@ -24,7 +23,7 @@ pub enum GivenUp {
 }
 
 impl GivenUp {
-    /// As it is stored.
+    /// The value in the database.
     pub fn state(self) -> &'static str {
         match self {
             Self::Failed => "failed",
@@ -33,18 +32,18 @@ impl GivenUp {
     }
 }
 
-/// The reason of a part that grew too old.
+/// The reason for a part that became too old.
 pub fn too_old(lifetime: Duration) -> String {
     format!("older than {}", text::duration(lifetime))
 }
 
-/// Asks whether a part has arrived. A part that is sent again and cut off again is asked about again.
+/// Asks whether a part has arrived. If it is sent again and cut off again, the host asks again.
 pub fn ask_about(part: &Part, attempt: u32, code: &str) -> OutgoingText {
     let word = format!("held:{}:{attempt}", part.id);
     OutgoingText::notice(&part.chat, &word, text::held(&part.shown(), code))
 }
 
-/// Answers `/resend CODE` or `/drop CODE`, by whether a held part has the code.
+/// Answers `/resend CODE` or `/drop CODE`. `found` says whether a held part has the code.
 pub fn answer(
     (order, chat): (MessageSeq, &ChatId),
     command: HeldCommand,

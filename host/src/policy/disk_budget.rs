@@ -4,15 +4,15 @@
 use crate::domain::Ending;
 use crate::text;
 
-/// What a box may still write into a directory that was over its limit at the start, because an agent needs space to
-/// clean up. Also what it may write in a minute once the disk is nearly full.
+/// How much a box may still write into a directory that was over its limit when the box started, because an agent
+/// needs space to clean up. It is also how much a box may write in a minute while the disk is nearly full.
 pub const SLACK: DiskUsage = DiskUsage { bytes: 64 << 20, names: 10_000 };
 /// The most names in one directory tree. A package tree has a hundred thousand.
 const NAMES: u64 = 1_000_000;
 /// One directory may use at most this fraction of the file system's inodes.
 const NAMES_SHARE: u64 = 4;
 
-/// A directory that a box may write, with its limit.
+/// A directory to which a box may write, with its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitedDir {
     /// The error code: `disk.workspace`, …
@@ -24,7 +24,7 @@ pub struct LimitedDir {
     pub limit: DiskUsage,
 }
 
-/// What a directory holds or may hold.
+/// What a directory contains or may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskUsage {
     /// Bytes on disk.
@@ -54,8 +54,8 @@ impl DiskUsage {
     }
 }
 
-/// A box that must end, and what may stay in its directory. The newest files beyond that are removed, so that one box
-/// does not use up the space of all.
+/// A box that must end, and how much may stay in its directory. The host removes the newest files beyond that, so that
+/// one box does not use up the space of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overrun {
     pub ending: Ending,
@@ -67,9 +67,9 @@ pub fn names_limit(all: u64) -> u64 {
     NAMES.min(all / NAMES_SHARE)
 }
 
-/// Whether the box must end. `before` is what the directory held when the box started. `lately` is set while the disk
-/// is nearly full: what the directory held a minute or two ago, so that the box that fills the disk now is ended and
-/// not one that filled it before.
+/// Decides whether the box must end. `before` is what the directory contained when the box started. `lately` is set
+/// while the disk is nearly full: it is what the directory contained a minute or two ago. So the host ends the box
+/// that is filling the disk now, and not one that filled it before.
 pub fn over(
     place: &LimitedDir,
     before: DiskUsage,
@@ -105,8 +105,8 @@ pub fn over(
     None
 }
 
-/// The ending of every box when the disk stays almost full although nothing grows: some box holds deleted files open,
-/// which no measurement of names can find.
+/// The ending of every box if the disk stays nearly full although no directory grows. Some box then holds deleted
+/// files open, which no measurement of directories can find.
 pub fn nobody_goes_on() -> Ending {
     let what = "was at work while the disk is as good as full";
     Ending::OverLimit { code: "disk.low", what: what.to_owned() }

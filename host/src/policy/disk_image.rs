@@ -2,14 +2,13 @@
 //! with it.
 
 const MIB: u64 = 1 << 20;
-/// The smallest ext4 with a journal.
+/// The smallest ext4 file system with a journal.
 const SMALLEST: u64 = 8 * MIB;
 /// Bytes per inode: about the average of a package tree.
 const BYTES_PER_NAME: u64 = 8192;
 const NAMES: u64 = 4096;
-/// Bytes of an inode.
 const INODE: u64 = 256;
-/// A block device uses whole blocks only.
+/// A block device has only whole blocks.
 const BLOCK: u64 = 4096;
 
 /// The parameters of a new file system.

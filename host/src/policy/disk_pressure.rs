@@ -49,12 +49,12 @@ pub struct DiskDecision {
     pub now: DiskPressure,
     /// Whether to create the ballast file.
     pub make_ballast: bool,
-    /// Whether the owner must be told.
+    /// Whether the host must tell the owner.
     pub tell: bool,
 }
 
 impl DiskPressure {
-    /// Whether new messages are accepted.
+    /// Whether the host accepts new messages.
     pub fn takes_in(self) -> bool {
         self == Self::Fine
     }
@@ -69,9 +69,9 @@ impl DiskPressure {
     }
 }
 
-/// Decides the new state from the old one and a reading.
+/// Decides the new state from the old state and a reading.
 ///
-/// There is a hysteresis: the disk counts as fine again an eighth above the floor and with space for the ballast.
+/// There is a hysteresis: the disk counts as fine again only an eighth above the floor and with space for the ballast.
 /// Otherwise the state of an almost full disk would change with every message.
 pub fn decide(was: DiskPressure, seen: DiskReading, limits: DiskLimits) -> DiskDecision {
     let above = limits.floor.saturating_add(limits.floor / 8);
@@ -125,7 +125,7 @@ mod tests {
         let crowded = |names| DiskReading { names, ..seen(1000, true) };
         assert_eq!((now(Fine, crowded(19_999)), now(Low, crowded(22_499))), (Low, Low));
         assert_eq!((now(Fine, crowded(20_000)), now(Low, crowded(22_500))), (Fine, Fine));
-        // The ballast that was given back is room, but no reason to go on.
+        // Deleting the ballast makes space, but not enough to accept messages again.
         assert_eq!(now(Full, seen(320, false)), Full);
         let back = decide(Full, seen(352, false), LIMITS);
         assert_eq!(back, DiskDecision { now: Fine, make_ballast: true, tell: true });

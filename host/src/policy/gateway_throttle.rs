@@ -1,19 +1,19 @@
 //! Delays the gateway's answers to a box that sends too many requests. The gateway calls it for every answer that is
 //! not a model's.
 //!
-//! Without a delay a box could use up the host's processor: one connection that repeats a refused request gets tens
-//! of thousands of refusals a second. So each answer costs something of a budget (a leaky bucket) that refills with
-//! time. A program that is refused a few times notices nothing.
+//! Without a delay a box could use up the host's processor: one connection that repeats a refused request gets tens of
+//! thousands of refusals a second. So each answer costs part of a budget (a leaky bucket) that refills with time. A
+//! program with a few refused requests notices nothing.
 
 use std::time::{Duration, Instant};
 
-/// The cost of a refusal. Ten a second are free of delay for ever.
+/// The cost of a refusal. Ten refusals a second never cause a delay.
 pub const REFUSAL: Duration = Duration::from_millis(100);
 
-/// The cost of a regular answer. A thousand a second are free of delay for ever.
+/// The cost of a regular answer. A thousand answers a second never cause a delay.
 pub const ANSWER: Duration = Duration::from_millis(1);
 
-/// The bucket's size without a delay: a hundred refusals at once.
+/// The level up to which the bucket causes no delay: a hundred refusals at once.
 const FREE: Duration = Duration::from_secs(10);
 
 /// The longest delay, and the level of the bucket that causes it.

@@ -1,11 +1,11 @@
 //! Decides which image a run uses, and judges an image before its first use. The run, `images` and the command line
 //! call it.
 //!
-//! A name is looked up and checked once. From then on the group's runs use that image by its id. The image changes by
-//! another name in the settings, by `lazaret image set`, or, for the default image alone, by a rebuild: that one is
-//! built here, and a rebuild is how an upgrade reaches it. A pulled name keeps its image, because whoever can move a
-//! tag in a registry must not change what agents run in. If an image fails its check, the group keeps the one that it
-//! has.
+//! The host looks a name up and checks its image once. From then on the group's runs use that image by its id. The
+//! image changes if the settings name another one or if the operator runs `lazaret image set`. The default image also
+//! changes when it is rebuilt: it is built on this machine, and upgrades reach it by a rebuild. A pulled name keeps
+//! its image, because whoever can move a tag in a registry must not change what agents run in. If an image fails its
+//! check, the group keeps the image that it has.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::sandbox_plan::ImageFacts;
 use crate::domain::WallMs;
 use crate::domain::image::{DEFAULT_IMAGE, Pin};
 
-/// When a refused image is checked again.
+/// The host checks a refused image again after this.
 const AGAIN: Duration = Duration::from_secs(600);
 /// An image larger than this, in bytes, gets a note.
 const LARGE: u64 = 4 << 30;
@@ -28,19 +28,19 @@ pub enum ImageChoice {
     Back,
     /// The one with this id, after a check: pin it.
     Take(String),
-    /// The pinned one, because the one in the settings was refused a moment ago.
+    /// The pinned one, because the one in the settings failed its check a short time ago.
     Kept,
     /// None: the engine does not have the image.
     Missing,
 }
 
-/// Whether the name is looked up again at every run: the default image only.
+/// Whether the host looks the name up again for every run, as it does only for the default image.
 pub fn is_followed(name: &str) -> bool {
     let name = name.strip_suffix(":latest").unwrap_or(name);
     name == DEFAULT_IMAGE
 }
 
-/// Decides. `found` is the id that the engine has under the name now.
+/// Decides. `found` is the id that the name has in the engine now.
 pub fn choose(wanted: &str, found: Option<&str>, pin: Option<&Pin>, now: WallMs) -> ImageChoice {
     let take = |id: &str| ImageChoice::Take(id.to_owned());
     let Some(pin) = pin else { return found.map_or(ImageChoice::Missing, take) };
@@ -103,7 +103,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// The word in tables.
+    /// The name in tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Good => "ok",
@@ -117,9 +117,9 @@ impl Severity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFinding {
     pub severity: Severity,
-    /// What was looked at; for what breaks, the machine's word.
+    /// What the check looked at. For a finding that breaks the image, the error code.
     pub what: &'static str,
-    /// For a person: what was found and what to do.
+    /// For a person: the result and what to do.
     pub told: String,
 }
 
@@ -127,7 +127,7 @@ pub struct ImageFinding {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageCheck {
     pub findings: Vec<ImageFinding>,
-    /// What the runner found inside, if it ran.
+    /// The runner's inventory, if the runner ran.
     pub offers: Option<ImageInventory>,
 }
 

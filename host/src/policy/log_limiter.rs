@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-/// Refusals logged one by one within a [`WINDOW`]; the others are counted.
+/// The host logs this many refusals within a [`WINDOW`]. It only counts the others.
 const TOLD: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// The refusals of one run that were logged lately. Times are monotonic.
+/// Counts the refusals of one run. Times are monotonic.
 #[derive(Debug, Default)]
 pub struct LogLimiter {
     since: Option<Instant>,
@@ -16,7 +16,7 @@ pub struct LogLimiter {
 }
 
 impl LogLimiter {
-    /// `Some(skipped)` if one more line may be logged now; `skipped` lines were suppressed before it.
+    /// `Some(skipped)` if the caller may log one more line now. `skipped` lines were suppressed before it.
     pub fn turn(&mut self, now: Instant) -> Option<u64> {
         if self.since.is_none_or(|since| now - since >= WINDOW) {
             (self.since, self.told) = (Some(now), 0);
@@ -29,7 +29,7 @@ impl LogLimiter {
         Some(std::mem::take(&mut self.untold))
     }
 
-    /// How many were suppressed since the last logged one, for a line at the run's end.
+    /// How many lines were suppressed since the last logged one, for a line at the end of the run.
     pub fn rest(&mut self) -> u64 {
         std::mem::take(&mut self.untold)
     }

@@ -1,17 +1,17 @@
-//! Which directories of the machine a group's boxes may see beside their own. Mounts come from two files on the host's
-//! disk, and from nowhere else: no letter has a field for one.
+//! Decides which directories of the machine a group's boxes may mount besides their own. Mounts come only from two
+//! files on the host's disk. No letter has a field for one.
 //!
-//! The install's `[mounts] allow` names roots; a group's `mounts` may name what lies in them, and is written to only
-//! where both say so. Behind that stands a second line: what usually holds secrets, what is the machine's own, and the
-//! install itself are refused even if somebody allowed them.
+//! The install's `[mounts] allow` names roots, and a group's `mounts` may name paths below them. A mount is writable
+//! only if both say so. A second check follows: paths that usually hold secrets, system directories and the install
+//! itself are refused even if a root allows them.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::domain::group_settings::ExtraMount;
 
-/// Extra mounts lie below this in the box, where nothing of ours is.
+/// Extra mounts must have targets below this directory, because none of our own mounts is there.
 const BELOW: &str = "/mnt/";
-/// The machine's own. Nothing in them, and nothing that holds one of them.
+/// System directories. A mount may not be one, lie in one or contain one.
 const MACHINE: [&str; 11] = [
     "/proc",
     "/sys",
@@ -25,7 +25,7 @@ const MACHINE: [&str; 11] = [
     "/var/lib/containerd",
     "/var/spool/cron",
 ];
-/// Names that usually hold secrets, wherever they stand in a path.
+/// Names that usually hold secrets, anywhere in a path.
 pub const SECRETS: [&str; 30] = [
     ".ssh",
     ".gnupg",
@@ -60,45 +60,36 @@ pub const SECRETS: [&str; 30] = [
 ];
 const SECRET_ENDINGS: [&str; 7] = [".pem", ".key", ".p12", ".pfx", ".kdbx", ".sock", ".keystore"];
 
-/// Why a mount is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MountError {
-    /// The place in the box is not one for mounts.
+    /// The target is not allowed.
     #[error("the target {target:?} {why}; targets look like \"/mnt/photos\"")]
     Target { target: String, why: &'static str },
-    /// The path on the host is not written plainly.
+    /// The path on the host is not in plain form.
     #[error("{} is no plain absolute path: it begins with / and has no `.`, `..` or empty part", source_path.display())]
     NotPlain { source_path: PathBuf },
     #[error("{} lies below nothing that [mounts] allow in lazaret.toml names; add {{ path = {:?} }} there",
             source_path.display(), source_path.display().to_string())]
     NotAllowed { source_path: PathBuf },
-    /// The root is allowed read-only.
     #[error("{} may only be read: [mounts] allow in lazaret.toml has {} without writable = true",
             source_path.display(), root.display())]
     ReadOnly {
         source_path: PathBuf,
-        /// The root that allows it.
+        /// The root that contains the source.
         root: PathBuf,
     },
-    /// It holds, or is, what must not be seen in a box.
+    /// The path is or contains something that no box may see.
     #[error("{} {why}; boxes never see that, whatever is allowed", source_path.display())]
     Secret { source_path: PathBuf, why: String },
-    /// The source does not exist.
     #[error("the mount source {} is not there; make it, or take it out of `mounts` in group.toml", source_path.display())]
     Gone { source_path: PathBuf },
-    /// A component of the path is a symbolic link.
     #[error("{} is a symbolic link on the way to the mount source {}; name where it leads",
             link.display(), source_path.display())]
     Link { source_path: PathBuf, link: PathBuf },
-    /// Somebody else could put another thing in its place.
+    /// Another user could replace the source.
     #[error("{} {why}, so the mount source {} could be exchanged; give it to root (or the host's user) and take away \
              the others' right to write: chmod go-w", dir.display(), source_path.display())]
-    Exchangeable {
-        source_path: PathBuf,
-        dir: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    Exchangeable { source_path: PathBuf, dir: PathBuf, why: String },
     #[error("the mount source {} is neither a directory nor a file", source_path.display())]
     Kind { source_path: PathBuf },
     #[error("the mount source {}: {why}", source_path.display())]
@@ -122,26 +113,25 @@ impl MountError {
     }
 }
 
-/// A root that `lazaret.toml` allows.
+/// A root from `[mounts] allow`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedRoot {
     pub path: PathBuf,
-    /// Whether boxes may write there.
     pub writable: bool,
 }
 
 /// Checks a root of `[mounts] allow`.
 ///
 /// # Errors
-/// Why not.
+/// Why it is refused.
 pub fn check_root(root: &Path, install: &Path) -> Result<(), MountError> {
     check_source(root, install)
 }
 
-/// Checks a group's mounts. The error names the index of the refused mount.
+/// Checks a group's mounts.
 ///
 /// # Errors
-/// The first that it may not have.
+/// The index of the first refused mount, and why it is refused.
 pub fn check(
     wanted: &[ExtraMount],
     allowed: &[AllowedRoot],
@@ -189,7 +179,7 @@ fn check_one(
     if mount.writable && !root.writable {
         return Err(MountError::ReadOnly { source_path: mount.source.clone(), root: root.path.clone() });
     }
-    // Whoever may write the outer source could replace the inner one by a link.
+    // A box that may write to the outer source could replace the inner one with a link.
     let inside = |inner: &ExtraMount, outer: &ExtraMount| {
         outer.writable && inner.source != outer.source && inner.source.starts_with(&outer.source)
     };
@@ -258,7 +248,7 @@ mod tests {
         vec![
             AllowedRoot { path: "/srv/photos".into(), writable: false },
             AllowedRoot { path: "/srv/photos/inbox".into(), writable: true },
-            // Somebody allows too much: the second line stands.
+            // This root allows too much. The second check still refuses secrets.
             AllowedRoot { path: "/".into(), writable: true },
         ]
     }
@@ -355,7 +345,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a file says: what comes through is plain, allowed, and none of the machine's own.
+        /// For any settings, an accepted mount is in plain form, allowed, and not a system directory.
         #[test]
         fn what_passes_is_below_an_allowed_root(
             source in "(/|/\\.\\.?|/srv|/photos|/etc|/[a-z.]{1,4}){1,5}/?", target in "(/mnt)?(/|/\\.\\.|/[a-z.]{1,3}){1,3}",

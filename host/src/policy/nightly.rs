@@ -11,9 +11,9 @@ const OVERDUE: Duration = Duration::from_secs(24 * 3600);
 /// The range of [`spread`], so that hosts on one disk or machine do not all copy in the same minute.
 pub const SPREAD: Duration = Duration::from_secs(30 * 60);
 
-/// When the next copy is due: tonight at `hour` in `zone` and `spread` later, once per night; at once where the last
-/// one is more than a day old, or there is none. `last` may lie in the future, because the clock was wrong then: it
-/// counts as none.
+/// Whether the next copy is due. It is due once per night, at `hour` in `zone` plus `spread`. It is due at once if
+/// there is no last copy or if that is more than a day old. A `last` in the future counts as none, because the clock
+/// was wrong then.
 pub fn due(now: WallMs, zone: &Zone, hour: u8, spread: Duration, last: Option<WallMs>) -> bool {
     let Some(last) = last.filter(|last| *last <= now) else { return true };
     if now.since(last) > OVERDUE {
@@ -24,19 +24,19 @@ pub fn due(now: WallMs, zone: &Zone, hour: u8, spread: Duration, last: Option<Wa
     last < tonight && now >= tonight
 }
 
-/// The configured hour on the current day of the zone.
+/// The configured hour on the zone's current day.
 fn begin_of_night(now: WallMs, zone: &Zone, hour: u8) -> WallMs {
     at_hour(zone.0.to_datetime(now.timestamp()).date(), zone, hour)
 }
 
-/// The first moment of an hour that comes twice. Of an hour that the clocks skip: the moment at which they go on.
+/// The first moment of an hour that comes twice. For an hour that the clock change skips, the moment after the skip.
 fn at_hour(day: Date, zone: &Zone, hour: u8) -> WallMs {
     let hour = i8::try_from(hour).unwrap_or(0).min(23);
     let at = zone.0.to_ambiguous_timestamp(day.at(hour, 0, 0, 0)).compatible().unwrap_or_default();
     WallMs(at.as_millisecond())
 }
 
-/// How much later than the hour this install works, derived from its id.
+/// How much later than the hour this install starts. It is derived from the install's id.
 pub fn spread(install: &str) -> Duration {
     let sum = install.bytes().fold(0_u64, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
     Duration::from_secs(sum % SPREAD.as_secs())
@@ -64,7 +64,7 @@ mod tests {
         assert!(!due("2026-11-21T02:59:59+01:00", last));
         assert!(due("2026-11-21T03:00:00+01:00", last));
         assert!(!due("2026-11-21T03:01:00+01:00", Some(at("2026-11-21T03:00:20+01:00"))));
-        // A copy made by hand yesterday evening is not tonight's.
+        // A copy that somebody made yesterday evening does not count for tonight.
         assert!(due("2026-11-21T03:00:00+01:00", Some(at("2026-11-20T22:00:00+01:00"))));
     }
 
@@ -74,13 +74,13 @@ mod tests {
         assert!(due("2026-11-21T12:00:00+01:00", None));
         assert!(due("2026-11-21T12:00:00+01:00", Some("2026-11-20T03:00:00+01:00")));
         assert!(!due("2026-11-21T12:00:00+01:00", Some("2026-11-21T03:00:00+01:00")));
-        // The clock was a year ahead when that one was made.
+        // The clock was a year ahead when this copy was made.
         assert!(due("2026-11-21T12:00:00+01:00", Some("2027-11-21T03:00:00+01:00")));
     }
 
     #[test]
     fn the_night_that_has_no_three_o_clock_and_the_one_that_has_two_have_one_copy_each() {
-        // 29 March 2026: 02:00 is 03:00. 25 October 2026: 03:00 is 02:00.
+        // The clocks go from 02:00 to 03:00 on 29 March 2026, and from 03:00 to 02:00 on 25 October.
         for (hour, night) in [(2, "2026-03-29T03:00:00+02:00"), (2, "2026-10-25T02:00:00+02:00")] {
             let night = at(night);
             let before = Some(WallMs(night.0 - 20 * 3_600_000));

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// Windows of quiet chats are dropped when there are more than this many.
+/// Above this number of windows the host drops those of quiet chats.
 const KEPT: usize = 1024;
 
 /// At most `calls` within any period of this length.
@@ -34,7 +34,7 @@ pub struct Destination {
     pub room: Option<String>,
 }
 
-/// What to wait for before asking again.
+/// What the caller must wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaceWait {
     Until(Duration),
@@ -55,7 +55,7 @@ pub struct Pacer {
 struct Window {
     under_way: u32,
     ended: VecDeque<Duration>,
-    /// Set by the platform's Retry-After.
+    /// The end of the platform's Retry-After.
     shut_until: Duration,
 }
 
@@ -101,10 +101,10 @@ impl Pacer {
         Self { limits, ..Self::default() }
     }
 
-    /// Starts a call, or says what to wait for before asking again.
+    /// Starts a call, or returns what to wait for before the next try.
     ///
     /// # Errors
-    /// What stands in the way; nothing was counted.
+    /// What prevents the call. It was not counted.
     pub fn begin(&mut self, place: &Destination, now: Duration) -> Result<(), PaceWait> {
         let chat = self.chats.entry(place.chat.clone()).or_default();
         let room = place.room.as_ref().map(|room| self.rooms.entry(room.clone()).or_default());
@@ -128,7 +128,7 @@ impl Pacer {
         Ok(())
     }
 
-    /// Ends a call. `called` is false if it was not made after all.
+    /// Ends a call. `called` is false if the call was not made.
     pub fn end(&mut self, place: &Destination, now: Duration, called: bool) {
         let Limits { chat, room, all } = self.limits;
         if let Some(window) = self.chats.get_mut(&place.chat) {
@@ -146,8 +146,8 @@ impl Pacer {
         }
     }
 
-    /// The platform asked to be left alone. It does not say for whom: that is taken for the room (or the direct chat),
-    /// and for the whole channel when another one is shut already.
+    /// Notes the platform's request to wait. The platform does not say for which chat. So it applies to the room (or
+    /// the direct chat), and to the whole channel if another room or chat must wait already.
     pub fn shut(&mut self, place: &Destination, now: Duration, wait: Duration) {
         let until = now + wait;
         let here = match &place.room {
@@ -177,7 +177,7 @@ mod tests {
         Some(Limit { calls, within: S(seconds) })
     }
 
-    /// Calls as fast as the pacer lets, each of them taking `took`; returns when they ended.
+    /// Makes calls as fast as the pacer allows, each of duration `took`. Returns the times of their ends.
     fn calls(pacer: &mut Pacer, place: &Destination, count: usize, took: Duration) -> Vec<Duration> {
         let (mut now, mut ends) = (Duration::ZERO, Vec::new());
         while ends.len() < count {
@@ -203,7 +203,7 @@ mod tests {
         for took in [Duration::ZERO, Duration::from_millis(400), S(2)] {
             let ends = calls(&mut Pacer::new(limits), &place("r/1", Some("r")), 70, took);
             for (calls, within) in [(3, S(3)), (20, S(60))] {
-                // The platform sees a call somewhere between its beginning and its end.
+                // The platform sees a call at some time between its beginning and its end.
                 for window in ends.windows(calls + 1) {
                     assert!(window[calls] - took >= window[0] + within, "{took:?} {window:?}");
                 }

@@ -1,7 +1,8 @@
-//! Whether a box is what was asked for. An engine may take a limit and not keep it, and may ignore what it does not
-//! know; so a probe box is looked at from inside, from the engine's side and from the kernel's, and held against the
-//! plan line by line. What a box is planned to be says [`super::sandbox_plan`]; this page says what follows when it is
-//! not.
+//! Decides whether a box keeps the posture that its plan asks for. An engine may accept a limit and not enforce it,
+//! and it ignores options that it does not know. So the host starts a probe box and compares three views of it with
+//! the plan, line by line: the probe's report from inside, the engine's description and the kernel's.
+//! [`super::sandbox_plan`] defines the plan. This module decides what follows when the box differs from it. It does no
+//! I/O.
 
 use ipc_schema::probe_report::{ALLOCATE_WITHOUT_WRITING, Attempt, Cgroup, NO_LIMIT, ProbeReport};
 use serde::Serialize;
@@ -11,9 +12,9 @@ use super::sandbox_plan::{ContainerSpec, is_gvisor};
 /// What follows when a line does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Weight {
-    /// No run, whatever the owner says: without it there is no box.
+    /// The host refuses the run, and the owner cannot accept the loss: without this line there is no isolation.
     Wall,
-    /// No run, unless the owner has accepted the loss by name.
+    /// The host refuses the run unless `[engine] accept` names the line.
     Owner,
     Named,
 }
@@ -23,7 +24,7 @@ enum Weight {
 struct Line {
     name: &'static str,
     weight: Weight,
-    /// What to do when it is lost.
+    /// What the operator can do when the line does not hold.
     fix: &'static str,
 }
 
@@ -167,10 +168,11 @@ const LINES: [Line; 26] = [
     DISK_WATCH,
 ];
 
-/// What gVisor loses by its nature: a kernel of its own answers the box's system calls, so that no filter of ours
-/// stands before it and its answers are its own (a namespace or a device node that is granted there is nothing of the
-/// host's), room that is asked for in one call among them; its memory filesystems take a size and no other option;
-/// and with `--ignore-cgroups` nobody counts. A group that names it has chosen that; each is named all the same.
+/// Lines that gVisor cannot keep. Its own kernel answers the box's system calls. So our seccomp filter does not apply
+/// to them, and neither do the probe's checks: a namespace or a device node that gVisor grants is nothing of the
+/// host's, and gVisor allocates space in one call. Its tmpfs takes a size and no other option. With `--ignore-cgroups`
+/// nothing counts memory, processes or processors. A group that sets this runtime has chosen these losses, and the
+/// host still reports each one.
 const LOST_UNDER_GVISOR: [Line; 7] = [
     Line { fix: GVISORS_NATURE, ..SECCOMP },
     Line { fix: GVISORS_NATURE, ..SYSCALLS },
@@ -182,38 +184,40 @@ const LOST_UNDER_GVISOR: [Line; 7] = [
 ];
 const GVISORS_NATURE: &str = "none under gVisor; a group without `runtime` has it";
 
-/// Namespaces that gVisor's process on the host may share with it: it makes the box's own ones itself.
+/// Namespaces that gVisor's process may share with the host. gVisor creates the box's own namespaces itself.
 const SHARED_BY_GVISOR: [&str; 2] = ["pid", "cgroup"];
 
-/// Names that gVisor's own kernel puts into /dev.
+/// Names that gVisor's kernel adds to /dev.
 const DEVICES_OF_GVISOR: [&str; 2] = ["fuse", "net"];
 
-/// What says no. Any other answer means that the kernel has looked at the arguments.
+/// Errors that mean that a system call was refused. Any other error means that the kernel has read the arguments.
 const REFUSALS: [&str; 6] =
     ["EPERM", "EACCES", "ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"];
 
-/// What says that there is no way to somebody. A connection that is refused is none: somebody was reached.
+/// Errors that mean that the box cannot reach an address. ECONNREFUSED is not among them: it comes from a host that
+/// the box has reached.
 const NO_WAY: [&str; 5] = ["ENETUNREACH", "EADDRNOTAVAIL", "EAFNOSUPPORT", "EPERM", "EACCES"];
 
-/// Linux says so of a neighbour that does not answer, and so of a network; gVisor of a network that is not there.
+/// Counts as unreachable only in a box without a network card. Linux returns it for a neighbour that does not answer,
+/// which needs a network. gVisor returns it when there is no network.
 const NO_WAY_WITHOUT_CARDS: &str = "EHOSTUNREACH";
 
-/// What every container finds in /dev: nothing of the host.
+/// Names in every container's /dev. None of them is a device of the host.
 const HARMLESS: [&str; 16] = [
     "console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin",
     "stdout", "tty", "urandom", "zero",
 ];
 
-/// Memory filesystems of every container that anybody in it may write.
+/// tmpfs mounts that the engine makes in every container and that every user in it may write.
 const OF_THE_ENGINE: [&str; 3] = ["/dev/shm", "/dev/mqueue", "/dev/pts"];
 
-/// More processes than a probe and its init are somebody else's.
+/// The probe and its init need no more processes than this. More mean that the box sees processes of somebody else.
 const PROCESSES_AT_MOST: u32 = 4;
 
-/// Whether an owner may accept the loss of this line, and what could be accepted if not.
+/// Checks that an owner may accept the loss of this line.
 ///
 /// # Errors
-/// The names that can be accepted.
+/// A message with the names of the lines that can be accepted.
 pub fn acceptable(name: &str) -> Result<(), String> {
     let names: Vec<&str> = LINES.iter().filter(|l| l.weight != Weight::Wall).map(|l| l.name).collect();
     if names.contains(&name) {
@@ -224,22 +228,22 @@ pub fn acceptable(name: &str) -> Result<(), String> {
     Err(format!("{name:?} {what}; what can be accepted is: {}", names.join(", ")))
 }
 
-/// A box from the host's side.
+/// A box as the engine and the host's kernel describe it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outside {
-    /// What the engine says of it that was not asked for.
+    /// Fields in which the engine's description differs from the plan.
     pub differences: Vec<Difference>,
-    /// Names of the environment, by the engine's word.
+    /// Names of the environment variables, from the engine's description.
     pub environment: Vec<String>,
-    /// What the kernel says, where the host may look.
+    /// The kernel's view. `None` where the host may not read it.
     pub kernel: Option<KernelView>,
 }
 
-/// A field of the engine's account.
+/// A field in which the engine's description differs from the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     pub field: String,
-    /// What it was asked for.
+    /// The value in the plan.
     pub asked: String,
     pub told: String,
 }
@@ -247,67 +251,62 @@ pub struct Difference {
 /// A box's first process, as the host's /proc shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelView {
-    /// Its users: real, effective, saved, of the filesystem.
+    /// Its user ids: real, effective, saved, file system.
     pub uids: Vec<u32>,
-    /// What it could ever be allowed, in hexadecimal.
+    /// Its capability bounding set in hexadecimal.
     pub bounding: String,
-    /// Whether it can gain rights.
     pub no_new_privileges: bool,
-    /// As in a report.
+    /// The seccomp mode, as in [`ProbeReport`].
     pub seccomp: u32,
     /// Namespaces that it shares with the host.
     pub shared: Vec<String>,
-    /// Limits of its control group.
     pub cgroup: Cgroup,
 }
 
-/// What judging needs beside what was seen.
+/// Facts that the verdict needs besides the probe's report.
 #[derive(Debug, Clone, Default)]
 pub struct Circumstances {
-    /// What the probe was told to say again.
+    /// The nonce that the probe had to repeat.
     pub nonce: String,
-    /// Losses that the owner has accepted.
+    /// Lines whose loss the owner has accepted.
     pub accepted: Vec<String>,
-    /// Names that no path in a box may hold: other groups, people.
+    /// Names of other groups and of people. No path in a box may contain one.
     pub names: Vec<String>,
-    /// Whether the engine says that it has AppArmor.
+    /// Whether the engine reports AppArmor.
     pub apparmor: bool,
-    /// Whether the host is root, and so may look into everything that a box has made.
+    /// Whether the host runs as root, and so can read every directory that a box creates.
     pub root: bool,
 }
 
-/// How a line stands.
+/// The verdict on a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     Held,
-    /// It could not be looked at from here.
+    /// The host cannot observe it from here.
     Unknown,
     /// Lost, and the owner has accepted that.
     Accepted,
-    /// Lost by the nature of the runtime that the group has chosen.
+    /// The group's runtime cannot keep it.
     Runtime,
-    /// Lost, and named; the run goes on.
+    /// Lost. The host reports it and starts the run.
     Named,
-    /// Lost: there is no run.
+    /// Lost. The host refuses the run.
     Lost,
 }
 
-/// One line, held against the plan.
+/// The result for one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PostureFinding {
     pub name: &'static str,
     pub standing: Standing,
-    /// What was asked for.
     pub expected: String,
     pub seen: String,
-    /// What to do about it.
     pub fix: &'static str,
-    /// Whether the owner could accept it.
     pub acceptable: bool,
 }
 
-/// Holds a box against its plan.
+/// Compares a box with its plan.
 pub fn judge(
     spec: &ContainerSpec,
     inside: &ProbeReport,
@@ -325,7 +324,7 @@ pub fn judge(
     all.found
 }
 
-/// Why there is no run, with what to do; nothing when every line that must hold does.
+/// Why the host refuses the run, and what to do. `None` if every line that must hold does.
 pub fn refusal(findings: &[PostureFinding]) -> Option<String> {
     let lost: Vec<&PostureFinding> = findings.iter().filter(|f| f.standing == Standing::Lost).collect();
     let told =
@@ -345,9 +344,10 @@ pub fn refusal(findings: &[PostureFinding]) -> Option<String> {
         .then(|| format!("{why}; `lazaret box check` shows every line{accept}. {}", told.join(". ")))
 }
 
-/// What to do for a runtime that the engine does not know. gVisor's own socket rule is closed by default, and the box's
-/// only way to its host is a socket; Debian's build cannot do networks. Where the machine lacks a control group that it
-/// wants, its boxes start with one argument more, and without limits.
+/// What to do about a runtime that the engine does not know. gVisor blocks unix sockets of the host by default, and
+/// the box's only connection to the host is one. Debian's build of gVisor cannot make networks. gVisor does not start
+/// where the machine lacks a cgroup controller that it wants, so the text names the argument that starts it without
+/// limits.
 pub fn no_runtime(name: &str) -> String {
     let (path, arguments) = if is_gvisor(Some(name)) {
         ("/usr/bin/runsc", r#", "runtimeArgs": ["--host-uds=open", "--network=none"]"#)
@@ -365,8 +365,8 @@ pub fn no_runtime(name: &str) -> String {
     )
 }
 
-/// A limit that the machine cannot fill, and so does not keep. Numbers of 0 are not known. Memory is in bytes,
-/// processors of the box are in thousandths.
+/// A message if a limit is larger than the machine, because such a limit has no effect. `memory` is in bytes. A
+/// machine value of 0 means unknown.
 pub fn above_machine(memory: u64, milli_cpus: u64, has_memory: u64, has_cpus: u64) -> Option<String> {
     let above = |name: &str, wanted: u64, has: u64, what: &str| {
         format!(
@@ -380,7 +380,7 @@ pub fn above_machine(memory: u64, milli_cpus: u64, has_memory: u64, has_cpus: u6
     (has > 0 && milli_cpus > has).then(|| above("milli_cpus", milli_cpus, has, " thousandths of processors"))
 }
 
-/// Lines that do not hold and are lived with: what `status` names.
+/// The lines that do not hold although the run starts. `status` shows them.
 pub fn losses(findings: &[PostureFinding]) -> impl Iterator<Item = &PostureFinding> {
     let lived_with = [Standing::Accepted, Standing::Runtime, Standing::Named];
     findings.iter().filter(move |f| lived_with.contains(&f.standing))
@@ -393,7 +393,7 @@ struct Findings<'a> {
 }
 
 impl Findings<'_> {
-    /// One line: held, lost, or (`None`) not to be seen.
+    /// Adds one line. `held` is `None` if the host cannot observe it.
     fn add(&mut self, line: Line, held: Option<bool>, expected: impl Into<String>, seen: impl Into<String>) {
         let by_nature = LOST_UNDER_GVISOR
             .iter()
@@ -420,13 +420,13 @@ impl Findings<'_> {
         is_gvisor(self.spec.runtime.as_deref())
     }
 
-    /// The host's view of the box's own user and rights. Under gVisor what the host sees is gVisor's process, which is
-    /// nobody and serves the box; the box's are in the report alone.
+    /// The host's view of the box's user and capabilities. Under gVisor the host sees only gVisor's own process, which
+    /// runs as nobody, so the probe's report is the only source.
     fn of_the_box<'k>(&self, outside: &'k Outside) -> Option<&'k KernelView> {
         outside.kernel.as_ref().filter(|_| !self.gvisor())
     }
 
-    /// A line that holds when nothing is on a list.
+    /// Adds a line that holds when `astray` is empty.
     fn none(&mut self, line: Line, expected: &str, astray: &[String]) {
         self.add(
             line,
@@ -537,8 +537,8 @@ impl Findings<'_> {
         self.add(ROOM, taken.map(|taken| !taken), "the disk is filled no faster than it is written", seen);
     }
 
-    /// A link of the image moves a mount, and into the agent's own tree just as well: there it could be exchanged. So
-    /// each must lie where it was asked for, by the kernel's own word, which knows no links.
+    /// A symbolic link in the image moves a mount, possibly into a directory that the agent can write. The agent could
+    /// then replace the mount. So each mount must be at its own target in mountinfo, whose paths contain no links.
     fn mounts(&mut self, inside: &ProbeReport) {
         let astray: Vec<String> = self
             .spec
@@ -588,7 +588,7 @@ impl Findings<'_> {
     fn limits(&mut self, inside: &ProbeReport, outside: &Outside) {
         let kernel = outside.kernel.as_ref().map(|k| k.cgroup).unwrap_or_default();
         let spec = self.spec;
-        // Both views are of one group of processes; where they differ, the looser one counts.
+        // Both views describe the same processes. If they differ, the looser limit counts.
         let of = |pick: fn(&Cgroup) -> Option<u64>| pick(&kernel).max(pick(&inside.cgroup));
         let mut limit = |line, seen: Option<u64>, most: u64, shown: fn(u64) -> String| {
             let told = seen.map_or("nothing that keeps it".into(), |n| {
@@ -599,7 +599,7 @@ impl Findings<'_> {
         limit(MEMORY, of(|c| c.memory), spec.memory, shown_bytes);
         limit(PIDS, of(|c| c.pids), spec.pids.into(), |n| n.to_string());
         limit(CPUS, of(|c| c.milli_cpus), spec.nano_cpus / 1_000_000, |n| format!("{n} thousandths"));
-        // A machine without swap keeps a limit on swap by itself.
+        // A machine without swap needs no limit on swap.
         let swap = if inside.machine_swap { of(|c| c.swap) } else { Some(0) };
         limit(SWAP, swap, 0, shown_bytes);
         let r = inside.rlimits;
@@ -635,7 +635,7 @@ impl Findings<'_> {
         }
     }
 
-    /// What the kernel denies a host that is not root: folders that an agent has shut, and the tables of open files.
+    /// A host that is not root cannot read directories that an agent has closed, nor the tables of open files.
     fn watch(&mut self) {
         let expected = "all that a living box has written is counted";
         let seen = if self.about.root {
@@ -648,7 +648,7 @@ impl Findings<'_> {
     }
 }
 
-/// A path as it was before mountinfo wrote blanks and backslashes in octal (proc_pid_mountinfo(5)).
+/// Decodes the octal escapes that mountinfo uses for blanks and backslashes (proc_pid_mountinfo(5)).
 fn as_written(path: &str) -> String {
     let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     escapes.iter().fold(path.to_owned(), |path, (octal, plain)| path.replace(octal, plain))

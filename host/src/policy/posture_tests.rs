@@ -15,7 +15,7 @@ fn done(what: &str) -> Attempt {
     Attempt { what: what.into(), refused: None }
 }
 
-/// A box that is what was asked for.
+/// A box that keeps the whole plan.
 fn sound() -> ProbeReport {
     let zeros = Some("0000000000000000".to_owned());
     let tmpfs = |target: &str, bytes| Mounted {
@@ -90,7 +90,7 @@ fn standing(findings: &[PostureFinding], name: &str) -> Standing {
     findings.iter().find(|f| f.name == name).unwrap_or_else(|| panic!("no line {name}")).standing
 }
 
-/// What a change of a sound box is found as.
+/// The findings for a sound box with a change.
 fn found(name: &str, change: impl FnOnce(&mut ProbeReport, &mut Outside)) -> PostureFinding {
     let (mut inside, mut outside) = (sound(), outside());
     change(&mut inside, &mut outside);
@@ -227,7 +227,7 @@ fn what_gvisor_loses_by_its_nature_is_named_and_the_rest_must_hold() {
     assert_eq!(standing(&all, "namespaces"), Standing::Unknown);
     assert!(refusal(&judge(&spec(), &inside, &outside, &about())).is_some(), "runc has no such excuse");
 
-    // Where gVisor keeps the control group, its limits are the box's, and its process on the host is not.
+    // The limits of gVisor's control group are the box's limits. Its process on the host is not the box's process.
     outside.kernel = kernel.map(|kernel| KernelView {
         uids: vec![65_534; 4],
         bounding: "000001ffffffffff".into(),

@@ -6,18 +6,17 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetainedItem {
     pub bytes: u64,
-    /// Time since its last change.
+    /// The time since its last change.
     pub age: Duration,
-    /// Something open still needs it, so it stays in any case.
+    /// An open turn or part still needs it, so it stays in any case.
     pub in_use: bool,
 }
 
-/// The limits of age and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionRule {
-    /// Older items are deleted.
+    /// The host deletes older items.
     pub longest: Duration,
-    /// The total size in bytes; the oldest items are deleted first. Absent: no limit.
+    /// The largest total size in bytes. Above it the host deletes the oldest items first. Absent: no limit.
     pub budget: Option<u64>,
 }
 
@@ -81,7 +80,7 @@ mod tests {
             };
             let free_to_go = things.iter().enumerate().any(|(at, t)| !t.in_use && !gone.contains(&at));
             prop_assert!(left(&gone) <= budget || !free_to_go);
-            // The last one that went for the budget's sake had to.
+            // The last item that was deleted for the budget was necessary.
             if let Some((last, before)) = gone.split_last()
                 && things[*last].age <= rule.longest
             {

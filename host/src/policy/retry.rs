@@ -1,20 +1,20 @@
-//! When something that failed is tried again.
+//! Computes when a failed action is retried.
 
 use std::time::Duration;
 
-/// A store that failed (a full disk, another program's lock) is asked again after this.
+/// The wait before the host retries a store that failed (a full disk, another program's lock).
 pub const STORE_AGAIN: Duration = Duration::from_secs(5);
-/// The longest wait before a part is sent again, whatever the platform asks for.
+/// The longest wait before the host sends a part again, whatever the platform asks for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// `first`, then twice as long each time, at most `longest`. `tries` counts from 1.
+/// `first`, doubled with each further try, at most `longest`. `tries` counts from 1.
 pub fn doubling(first: Duration, tries: u32, longest: Duration) -> Duration {
     let factor = 1u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
     first.checked_mul(factor).unwrap_or(longest).min(longest)
 }
 
-/// How long to wait before a part that was not taken is sent again: what the platform asked for, else doubling
-/// from one second; an hour at most.
+/// The wait before the host sends a part again that the platform did not accept. It is what the platform asked for, or
+/// else doubles from one second. It is an hour at most.
 pub fn next_send(attempts: u32, asked: Option<Duration>) -> Duration {
     asked.unwrap_or_else(|| doubling(Duration::from_secs(1), attempts, LONGEST_WAIT)).min(LONGEST_WAIT)
 }

@@ -1,7 +1,8 @@
-//! The box as a value. What a box may be is decided here and snapshot-tested; the sandbox only translates it.
+//! Decides everything about a container: its mounts, user, limits and security options. The result is a value that
+//! snapshot tests compare, and `sandbox` only translates it for the engine.
 //!
-//! There is no field for a network, a capability, a device, a privilege or a mount by request: what is not
-//! expressible cannot be asked for.
+//! The value has no field for a network, a capability, a device, a privilege or a mount that an agent asks for. So no
+//! caller can ask for one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -14,102 +15,97 @@ use crate::domain::group_settings::ExtraMount;
 use crate::domain::limits::RunLimits;
 use crate::domain::{Lane, RunId};
 
-/// Labels that find our boxes again. They are compared for equality, never parsed for meaning.
+/// Labels by which the host finds its containers. The host compares them for equality and never parses them.
 pub mod label {
-    /// Which install a box belongs to.
+    /// The install that the box belongs to.
     pub const INSTALL: &str = "lazaret.install";
     pub const RUN: &str = "lazaret.run";
     pub const GROUP: &str = "lazaret.group";
     pub const LANE: &str = "lazaret.lane";
-    /// Digest of the runner.
     pub const RUNNER: &str = "lazaret.runner";
-    /// Digest of the posture.
     pub const POSTURE: &str = "lazaret.posture";
-    /// It is made for a look, has no run, and goes within [`super::LOOKS`]. The value is the process that looks;
-    /// a run's has none.
+    /// Set on a box that was made for a check: the process id of the program that checks. Such a box belongs to no
+    /// run, and the host removes it within [`super::LOOKS`]. A run's box has an empty value.
     pub const LOOK: &str = "lazaret.look";
 }
 
-/// A box that is made for a look is gone after this, or whoever made it has died.
+/// The host removes a box that was made for a check after this time, or when the process that made it has died.
 pub const LOOKS: Duration = Duration::from_secs(5 * 60);
 
-/// Labels of a box that the process `looker` makes for a look: a reaper finds it by its install's.
+/// Labels of a box that the process `looker` makes for a check. The cleanup finds it by the install's label.
 pub fn labels_of_look(install: &str, look: &str, looker: u32) -> BTreeMap<String, String> {
     let looker = looker.to_string();
     let labels = [(label::INSTALL, install), (label::RUN, look), (label::LOOK, &looker)];
     labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// The engine's own default allows more than a box needs; ours is part of the posture.
+/// The engine's default profile allows more than a box needs.
 pub const SECCOMP: &str = include_str!("../../../container/seccomp.json");
 
 const MIB: u64 = 1 << 20;
 const TMP_BYTES: u64 = 256 * MIB;
-/// Names in `/tmp` and in each cover: a package tree has a hundred thousand, and each takes a kilobyte of the kernel's.
+/// Inodes in `/tmp` and in each volume's tmpfs. A package tree has a hundred thousand files, and each takes a kilobyte
+/// of kernel memory.
 const TMP_NAMES: u64 = 1 << 18;
 const VOLUME_BYTES: u64 = 16 * MIB;
 const SHM_BYTES: u64 = 16 * MIB;
 const FILE_BYTES: u64 = 512 * MIB;
 const OPEN_FILES: u64 = 1024;
-/// Tasks of the host's that a process in gVisor may take, at the most that was seen of boxes with one to two hundred;
-/// and what its kernel has while nothing happens in it.
+/// Tasks on the host per process in gVisor: the highest number measured in boxes of one to two hundred processes.
+/// [`GVISOR_TASKS_IDLE`] is what gVisor's kernel needs while the box does nothing.
 const GVISOR_TASKS: u32 = 12;
 const GVISOR_TASKS_IDLE: u32 = 128;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What the plan is made from.
+/// The input of [`plan`].
 #[derive(Debug, Clone)]
 pub struct PlanInput {
     pub install: String,
     pub run: RunId,
     pub lane: Lane,
-    /// The group's box user.
+    /// The group's own user id in its boxes.
     pub uid: u32,
-    /// The group that host and boxes share.
+    /// The group id that the host and all boxes share.
     pub gid: u32,
     pub image: ImageFacts,
-    /// Digest of the runner.
     pub runner: String,
-    /// Mount sources, all of them made by the host and outside any agent's reach.
+    /// Mount sources. The host creates all of them, and no agent can replace one.
     pub sources: Sources,
-    /// What the settings mount beside ours.
+    /// Mounts from the settings.
     pub extra: Vec<ExtraMount>,
     pub limits: RunLimits,
-    /// The seccomp profile's JSON.
+    /// The seccomp profile as JSON.
     pub seccomp: String,
     pub zone: String,
-    /// The engine's runtime; its default where there is none.
+    /// `None` selects the engine's default runtime.
     pub runtime: Option<String>,
 }
 
-/// What the plan must know of an image.
+/// The facts about an image that the plan needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFacts {
     /// `sha256:…`
     pub id: String,
     /// `amd64`, `arm64`, …
     pub architecture: String,
-    /// Its `VOLUME`s.
     pub volumes: Vec<String>,
-    /// Its `PATH`.
     pub path: Option<String>,
 }
 
-/// Mount sources on the host.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// Folder of the runner.
+    /// The directory with the runner.
     pub runner: PathBuf,
-    /// Letters to the agent.
+    /// The directory of letters to the agent.
     pub to_agent: PathBuf,
     pub from_agent: PathBuf,
-    /// Folder of the gateway's socket.
+    /// The directory of the gateway's socket.
     pub socket: PathBuf,
     pub session: PathBuf,
     pub workspace: PathBuf,
     pub inbox: PathBuf,
     pub global: PathBuf,
-    /// The image's passwd and one line more.
+    /// A copy of the image's passwd with a line for the box's user.
     pub passwd: PathBuf,
 }
 
@@ -118,65 +114,58 @@ pub struct ContainerSpec {
     /// `lazaret-<run>`
     pub name: String,
     pub image: String,
-    /// What finds it again.
     pub labels: BTreeMap<String, String>,
     pub entrypoint: Vec<String>,
     /// `uid:gid`
     pub user: String,
     pub working_dir: String,
-    /// Its environment: nothing secret.
+    /// It contains no secrets.
     pub env: Vec<String>,
-    /// Its mounts, in an order that no target hides another.
+    /// In an order in which no mount hides another.
     pub mounts: Vec<Mount>,
     pub tmpfs: Vec<Tmpfs>,
-    /// Memory, and memory with swap: the same number.
+    /// The limit of memory, and of memory and swap together: the box cannot use swap.
     pub memory: u64,
     pub nano_cpus: u64,
-    /// Processes and threads that the host sees: under gVisor, those of its kernel.
+    /// Processes and threads that the host counts. Under gVisor these are the threads of its kernel.
     pub pids: u32,
     pub shm_bytes: u64,
-    /// Open files, largest file, core dumps.
+    /// Limits of open files, of the size of a file and of core dumps.
     pub ulimits: Vec<(&'static str, u64)>,
-    /// Security options as the engine takes them.
+    /// Security options in the engine's notation.
     pub security: Vec<String>,
-    /// The engine's runtime; its default where there is none.
+    /// `None` selects the engine's default runtime.
     pub runtime: Option<String>,
-    /// What is the same for every box.
     pub fixed: Fixed,
 }
 
-/// The part of the posture that no setting reaches.
+/// The part of the posture that no setting changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Fixed {
-    /// The box's name for itself.
     pub hostname: &'static str,
-    /// No network card but the loopback.
+    /// `none`: the box has no network card except the loopback.
     pub network: &'static str,
-    /// Shared memory and queues of its own.
+    /// `private`: the box shares no memory and no queues with others.
     pub ipc: &'static str,
-    /// A view of control groups of its own.
+    /// `private`: the box does not see the host's control groups.
     pub cgroup_namespace: &'static str,
-    /// Never: it would undo all the rest.
+    /// Always false. `true` would disable all other protection.
     pub privileged: bool,
-    /// Capabilities that are taken away.
     pub capabilities_dropped: &'static [&'static str],
-    /// The image cannot be written.
+    /// Always true: the box cannot write to the image.
     pub read_only_root: bool,
-    /// The engine's init reaps orphans.
+    /// The engine runs an init that reaps orphaned processes.
     pub init: bool,
-    /// The image's health check is not run.
+    /// Disables the image's health check.
     pub health_check: &'static [&'static str],
-    /// What asks the runner to end.
     pub stop_signal: &'static str,
-    /// Where stdout and stderr go.
     pub log_driver: &'static str,
-    /// How much of them is kept.
     pub log_options: &'static [(&'static str, &'static str)],
-    /// The engine keeps a box that has ended: its exit is read first.
+    /// Always false: the host reads the exit status before it removes the box.
     pub auto_remove: bool,
-    /// A box is never started twice.
+    /// The engine never restarts a box, because every run needs a new box.
     pub restart: &'static str,
-    /// Nothing is written to a box or read from it but through its directories.
+    /// Always false: the host and the box exchange data only through the mounted directories and the socket.
     pub attached: bool,
 }
 
@@ -199,8 +188,8 @@ const FIXED: Fixed = Fixed {
 };
 
 impl ContainerSpec {
-    /// The same box for a probe: another name, other directories for letters, and the runner's `probe` for a program.
-    /// Its lane is its own, so that nobody takes it for an earlier box of the group.
+    /// The same box with the runner's `probe` command, another name and other letter directories. It gets a lane of
+    /// its own, because otherwise the host could take it for an earlier box of the group's lane.
     pub fn for_probe(
         &self,
         run: &RunId,
@@ -232,8 +221,8 @@ impl ContainerSpec {
         probe
     }
 
-    /// The same box, made by the process `looker` for one of the runner's short programs, which ends by itself. Its
-    /// labels say whose install it is and name a run that no row has: nobody takes it for an earlier box of the lane.
+    /// The same box for a check by the process `looker`. It runs the runner's command `program`, which ends by itself.
+    /// The labels contain the install and no lane, so that the host does not take it for an earlier box of the lane.
     #[must_use]
     pub fn on_trial(mut self, name: String, looker: u32, program: &str) -> Self {
         self.name = name;
@@ -245,8 +234,8 @@ impl ContainerSpec {
         self
     }
 
-    /// Every path that must be no link, so that the mounts lie where they are meant to: their targets and all above
-    /// those, the upper ones first.
+    /// Every path that must not be a symbolic link: the mount targets and all their parent directories, parents first.
+    /// A link at one of them would move the mount.
     pub fn ways(&self) -> BTreeSet<String> {
         let above = |target: &str| {
             let cuts = target.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
@@ -255,44 +244,42 @@ impl ContainerSpec {
         self.mounts.iter().flat_map(|m| above(&m.target).into_iter().chain([m.target.clone()])).collect()
     }
 
-    /// The digest that its label says.
     pub fn posture(&self) -> &str {
         self.labels.get(label::POSTURE).map_or("", String::as_str)
     }
 }
 
-/// A bind mount, non-recursive.
+/// A bind mount. It does not include mounts below the source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mount {
     pub source: PathBuf,
     pub target: String,
-    /// Whether the box may write.
     pub writable: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tmpfs {
     pub target: String,
-    /// Options as mount(8) takes them.
+    /// Options in the notation of mount(8).
     pub options: String,
 }
 
-/// Why there is no box.
+/// Why the host cannot make a box of an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The image has a volume above or below something of ours.
+    /// A volume of the image overlaps with one of our mounts.
     #[error(
         "the image {image} declares VOLUME {volume}, which overlaps {target}; use an image without it \
          (a Dockerfile cannot take a VOLUME back: build from the image's own base)"
     )]
     Volume { image: String, volume: String, target: String },
-    /// The image has a volume whose path is not plain.
+    /// The image has a volume whose path is not in plain form.
     #[error(
         "the image {image} declares VOLUME {volume:?}, which is no plain absolute path; use an image without it \
          (a Dockerfile cannot take a VOLUME back: build from the image's own base)"
     )]
     VolumePath { image: String, volume: String },
-    /// The image is for another processor.
+    /// The image is for another processor architecture.
     #[error(
         "the image {image} is for {image_arch}, this machine is {machine}; pull or build it for {machine}"
     )]
@@ -308,15 +295,15 @@ impl PlanError {
     }
 }
 
-/// The name of a run's box. A box is found by its labels; its name keeps the engine from making it twice.
+/// The container's name. The host finds a box by its labels. The name makes the engine refuse a second box of the run.
 pub fn box_name(run: &RunId) -> String {
     format!("lazaret-{run}")
 }
 
-/// Makes the plan of one box.
+/// Makes the plan of a box.
 ///
 /// # Errors
-/// When the image cannot be a box as it is.
+/// The image cannot be used.
 pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
     let machine = machine_architecture();
     if input.image.architecture != machine {
@@ -351,14 +338,14 @@ pub fn plan(input: &PlanInput) -> Result<ContainerSpec, PlanError> {
     Ok(spec)
 }
 
-/// Whether a runtime is gVisor, by the name that it has in everybody's settings; more than one may be set up.
+/// Whether a runtime is gVisor. The name must start with `runsc`, because a machine may have several gVisor runtimes.
 pub fn is_gvisor(runtime: Option<&str>) -> bool {
     runtime.is_some_and(|name| name.starts_with("runsc"))
 }
 
-/// What the engine is asked to count. gVisor's kernel is a process of the host with threads of its own, and spends
-/// some ten on each of the box's; at the limit it gives no error to who asked, but dies. So a box of it gets as many
-/// as let it have the processes of its settings.
+/// The limit of tasks to ask the engine for. gVisor's kernel is a process on the host, and it uses about ten threads
+/// for each process in the box. At the limit it does not return an error to the caller: it dies. So the limit is large
+/// enough for the number of processes in the settings.
 fn tasks(input: &PlanInput) -> u32 {
     let pids = input.limits.pids;
     match is_gvisor(input.runtime.as_deref()) {
@@ -367,7 +354,7 @@ fn tasks(input: &PlanInput) -> u32 {
     }
 }
 
-/// The engine's word for this machine's processor.
+/// The machine's processor architecture in the engine's notation.
 pub fn machine_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -400,11 +387,11 @@ fn mounts(input: &PlanInput) -> Vec<Mount> {
     .collect()
 }
 
-/// `/tmp`, and a small cover for every volume of the image: the engine would otherwise make a writable directory on
-/// the host's disk for it, without any limit.
+/// tmpfs for `/tmp` and for every volume of the image. Without it the engine would create a writable directory of
+/// unlimited size on the host's disk for each volume.
 fn tmpfs(input: &PlanInput, mounts: &[Mount]) -> Result<Vec<Tmpfs>, PlanError> {
-    // runc gives a memory filesystem the mode of the image's own directory, whatever it was asked for: where that is
-    // 0755, only a directory of the box's user can be written.
+    // runc ignores `mode` and gives a tmpfs the mode of the image's own directory. If that is 0755, the box can write
+    // only if its user owns the tmpfs.
     let owner = format!("uid={},gid={}", input.uid, input.gid);
     let cover = |target: &str, bytes: u64| Tmpfs {
         target: target.to_owned(),
@@ -432,8 +419,8 @@ fn tmpfs(input: &PlanInput, mounts: &[Mount]) -> Result<Vec<Tmpfs>, PlanError> {
     Ok(all)
 }
 
-/// An absolute path that is written in one way only. The engine cleans a volume's path and not what covers it: with any
-/// other, a volume on the host's disk and its cover would lie in one place, in a random order.
+/// Whether an absolute path is in plain form. The engine normalizes a volume's path and not the path of a tmpfs. With
+/// another form both would be mounted in one place, in random order.
 fn is_plain(path: &str) -> bool {
     path.is_empty()
         || path
@@ -473,7 +460,7 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
         (label::LANE, input.lane.to_string()),
         (label::RUNNER, input.runner.clone()),
         (label::POSTURE, posture(spec)),
-        // An image's own label of that name would come through.
+        // Overrides a label of this name in the image.
         (label::LOOK, String::new()),
     ]
     .into_iter()
@@ -481,15 +468,15 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// A digest of the whole value but for what differs between two runs of one group, and but for the image: what the
-/// engine is asked for is in it, so two boxes of one digest are held to the same.
+/// A digest of the whole plan without the image and without what differs between two runs of a group. Two boxes with
+/// the same digest get the same restrictions from the engine.
 fn posture(spec: &ContainerSpec) -> String {
     let mut same = ContainerSpec { name: String::new(), image: String::new(), ..spec.clone() };
     same.labels.clear();
-    // What lies in directories of the run is another place each time; what the settings mount is the same in each.
+    // The sources in the run's own directories differ in each run. The sources from the settings do not.
     let per_run = |target: &str| target.starts_with(box_path::IPC) || target == box_path::RUN;
     same.mounts.iter_mut().filter(|m| per_run(&m.target)).for_each(|m| m.source = PathBuf::new());
-    // Plain data: there is nothing in it that JSON cannot say.
+    // Plain data always serializes.
     let bytes = serde_json::to_vec(&same).unwrap_or_default();
     ipc_schema::sha256_hex(&bytes).chars().take(16).collect()
 }

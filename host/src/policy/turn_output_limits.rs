@@ -1,15 +1,15 @@
 //! Counts what one turn has written and requested, and decides when that is too much. The run calls it for each
 //! letter.
 //!
-//! The budget of the letter directory bounds what lies there at one time; this bounds what passes through it. Without
-//! it a box that writes as fast as it is read would fill the store and the copies of letters for as long as its turn
+//! The budget of the letter directory limits what it contains at one time. This limits the total of a turn. Without it
+//! a box that writes as fast as the host reads could fill the store and the archive of letters for as long as its turn
 //! lasts.
 
 use crate::domain::Ending;
 use crate::domain::limits::RunLimits;
 use crate::text;
 
-/// At this multiple of the request limit the box is ended, because even a refusal costs a row and a file.
+/// The host ends a box at this multiple of the request limit, because even a refusal costs a row and a file.
 const ASKING_ON: u32 = 2;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
-//! When a worker that panicked starts again, and when the host ends instead.
+//! Decides when a worker that panicked starts again, and when the host ends instead.
 //!
-//! `workers` asks after each panic. A single panic costs its worker a short wait. Panics that go on mean that the state
-//! in memory is wrong, and only a new host, which starts from the database, gets rid of that.
+//! `workers` calls it after each panic. A single panic costs its worker a short wait. Repeated panics mean that the
+//! state in memory is wrong. Then the host ends, because a new host starts from the database.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +14,6 @@ const WINDOW: Duration = Duration::from_secs(10 * 60);
 /// The wait after the first panic within [`WINDOW`]. It doubles with each one that follows.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// What follows a panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterPanic {
     /// The worker starts again after this wait.

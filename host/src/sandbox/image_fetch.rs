@@ -9,26 +9,25 @@ use futures_util::{Stream, StreamExt};
 use super::{Engine, EngineError, with_causes};
 use crate::policy::image_selection::with_tag;
 
-/// A registry or build that is silent for so long has stalled.
+/// The host gives up a pull or a build that sends nothing for this long.
 const SILENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// The name of the built image.
     pub name: String,
-    /// The folder with its Dockerfile, as an archive.
+    /// The directory with the Dockerfile, as a tar archive.
     pub archive: Vec<u8>,
     /// The base image: the Dockerfile's `BASE_IMAGE`.
     pub base: String,
-    /// A label of the built image.
     pub label: (String, String),
 }
 
 impl Engine {
-    /// Pulls an image, and calls `tell` with each step. Only the engine's own login is used.
+    /// Pulls an image, and calls `tell` with each step. The engine uses only its own registry credentials.
     ///
     /// # Errors
-    /// [`EngineError::NotFetched`] with what the registry said, or an engine that is away.
+    /// [`EngineError::NotFetched`] with the registry's message, or an engine that is away.
     pub async fn pull(
         &self,
         name: &str,
@@ -74,7 +73,7 @@ impl Engine {
         self.followed(&recipe.name, lines, within, &mut tell).await
     }
 
-    /// Reads a stream of steps to its end. The engine stops its work when the connection is dropped.
+    /// Reads a stream of steps to its end. The engine stops its work when this drops the connection.
     async fn followed(
         &self,
         image: &str,

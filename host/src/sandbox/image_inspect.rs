@@ -1,4 +1,4 @@
-//! Inspects images for the plan of a box, and makes the `/etc/passwd` that is mounted over theirs.
+//! Inspects images for the plan of a box, and makes the `/etc/passwd` that the host mounts over the image's own.
 
 use std::path::{Path, PathBuf};
 
@@ -10,22 +10,22 @@ use super::{Engine, EngineError, QUICK, SLOW, write_shared};
 use crate::policy::image_selection::ImageAbout;
 use crate::policy::sandbox_plan::{ImageFacts, labels_of_look};
 
-/// A symbolic link in the modes that engines report: Go's `fs.ModeSymlink`.
+/// The bit of a symbolic link in the file modes that the engine reports: Go's `fs.ModeSymlink`.
 const GO_SYMLINK: u32 = 1 << 27;
-/// No image's passwd is larger.
+/// The host reads at most this many bytes of an image's passwd.
 const PASSWD_MAX: usize = 256 * 1024;
 
 impl Engine {
-    /// Inspects an image by name or id. From then on the host uses its id: a look-up by tag can wait for ten seconds
-    /// when no registry answers, and a tag can move in between.
+    /// Inspects an image by name or id. From then on the host uses the id, because a name may need ten seconds to
+    /// resolve if no registry answers, and because a tag can move.
     ///
     /// # Errors
-    /// [`EngineError::NoImage`], or what the engine said.
+    /// [`EngineError::NoImage`], or another error of the engine.
     pub async fn image(&self, name: &str) -> Result<ImageFacts, EngineError> {
         self.about_image(name).await.map(|about| about.facts)
     }
 
-    /// The same with everything that the image check reads.
+    /// Inspects an image and returns everything that the image check reads.
     ///
     /// # Errors
     /// As [`Engine::image`].
@@ -63,7 +63,7 @@ impl Engine {
         Ok(told.config.and_then(|c| c.labels).and_then(|mut labels| labels.remove(label)))
     }
 
-    /// Asks by this name, and names it in the error: the engine's own error may name another.
+    /// The error contains `name`. The engine's own error may contain another name.
     async fn inspect_image(&self, name: &str) -> Result<ImageInspect, EngineError> {
         let told = self.ask("look at the image", QUICK, self.docker()?.inspect_image(name)).await;
         told.map_err(|e| match e {
@@ -75,10 +75,10 @@ impl Engine {
     }
 
     /// The file to mount over `/etc/passwd`: the image's own with a line for the box's user, so that `whoami`, git and
-    /// ssh find their user. It never changes for an image and a user, so the host makes it once.
+    /// ssh find their user. It is always the same for an image and a user, so the host makes it once.
     ///
     /// # Errors
-    /// What the engine or the filesystem said.
+    /// An error of the engine or of the file system.
     pub async fn passwd(
         &self,
         install: &str,
@@ -101,7 +101,7 @@ impl Engine {
         Ok(path)
     }
 
-    /// Reads `/etc/passwd` from a container that is never started. It is empty for an image without one.
+    /// Reads `/etc/passwd` from a container that never starts. Returns nothing for an image without one.
     async fn image_passwd(&self, install: &str, image: &str) -> Result<Vec<u8>, EngineError> {
         let made = self.never_started(install, image).await?;
         let options = DownloadFromContainerOptionsBuilder::default().path("/etc/passwd").build();
@@ -126,11 +126,11 @@ impl Engine {
         }
     }
 
-    /// Returns which of these paths are symbolic links in an image. The container has no mounts and never runs: the
-    /// engine would already follow a link to make a mount.
+    /// Returns which of these paths are symbolic links in an image. It uses a container without mounts that never
+    /// starts, because the engine follows links when it makes a mount.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn links(
         &self,
         install: &str,
@@ -145,7 +145,7 @@ impl Engine {
                 let about = self.docker()?.get_container_archive_info(&made, Some(options));
                 match self.ask("look at a path of the image", QUICK, about).await {
                     Ok(about) if about.file_mode & GO_SYMLINK != 0 => links.push(path),
-                    // Most of them are not there.
+                    // Most of the paths do not exist.
                     Ok(_) | Err(EngineError::Absent { .. }) => {}
                     Err(e) => return Err(e),
                 }
@@ -157,7 +157,7 @@ impl Engine {
         links
     }
 
-    /// Makes a container to read files of an image from outside.
+    /// Makes a container that never starts, to read files of an image.
     async fn never_started(&self, install: &str, image: &str) -> Result<String, EngineError> {
         let look = uuid::Uuid::now_v7().to_string();
         let body = ContainerCreateBody {

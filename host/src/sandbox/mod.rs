@@ -1,7 +1,7 @@
-//! The container engine. `run`, `images` and `cli` call it to make, start, watch and remove boxes.
+//! The client of the container engine. `run`, `images` and `cli` use it to make, start, watch and remove boxes.
 //!
-//! It uses the engine's API and never its command line. It translates a [`ContainerSpec`] and reports what the engine
-//! says, and decides nothing. Every call has a timeout, so that an engine that hangs does not stop the channels.
+//! It uses the engine's API and never its command line. It translates a [`ContainerSpec`], reports the engine's
+//! answers, and makes no decisions. Every call has a timeout, so that an engine that hangs does not stop the channels.
 
 mod image_fetch;
 mod image_inspect;
@@ -37,14 +37,13 @@ pub use one_shot::Trial;
 pub use probe::{ProbeError, Probed};
 pub use procfs::unlinked;
 
-/// The oldest engine whose posture was checked: 20.10 speaks API 1.41.
+/// The oldest supported API version, from engine 20.10. The posture was tested with it.
 const OLDEST_API: (u32, u32) = (1, 41);
-/// The timeout of calls that wait for nothing: inspect, kill, list.
+/// The timeout of calls that need no storage and no runtime: inspect, kill, list.
 const QUICK: Duration = Duration::from_secs(10);
-/// The timeout of calls that wait for storage or the runtime: create, start, remove.
+/// The timeout of calls that need storage or the runtime: create, start, remove.
 const SLOW: Duration = Duration::from_secs(60);
 
-/// Why the engine did not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error(
@@ -69,7 +68,7 @@ pub enum EngineError {
     /// The engine is removing the container already.
     #[error("the engine refused to {what}: {why}")]
     RemovalInProgress { what: &'static str, why: String },
-    /// The source of a mount is gone.
+    /// The engine does not find the source of a mount.
     #[error("the engine refused to {what}: {why}")]
     NoMountSource { what: &'static str, path: PathBuf, why: String },
     #[error("the engine refused to {what}: {why}")]
@@ -79,7 +78,7 @@ pub enum EngineError {
     NotFetched { image: String, why: String },
     #[error("the engine did not {what} within {seconds} s")]
     Hangs { what: &'static str, seconds: u64 },
-    /// The host could not write a file that is mounted into boxes.
+    /// The host cannot write a file that it mounts into boxes.
     #[error("{path} cannot be made: {why}")]
     File { path: String, why: String },
 }
@@ -103,7 +102,7 @@ impl EngineError {
     }
 }
 
-/// What an engine reports about itself.
+/// What the engine reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineFacts {
     /// `20.10.24`
@@ -111,22 +110,21 @@ pub struct EngineFacts {
     /// `1.41`
     pub api: String,
     pub architecture: String,
-    /// The names of its runtimes.
     pub runtimes: Vec<String>,
     /// `name=seccomp,…`
     pub security: Vec<String>,
     /// `1` or `2`
     pub cgroups: String,
-    /// Processors of its machine; 0 when it does not say.
+    /// Processors of the engine's machine. 0 if the engine does not report them.
     pub cpus: u64,
-    /// Memory of its machine in bytes; 0 when it does not say.
+    /// Memory of the engine's machine in bytes. 0 if the engine does not report it.
     pub memory: u64,
 }
 
 /// How a box ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// Absent when the engine does not have the box any more.
+    /// Absent if the engine does not have the box any more.
     pub code: Option<i64>,
     /// Whether the kernel killed it because its memory was used up.
     pub oom: bool,
@@ -144,23 +142,24 @@ pub enum BoxState {
     Ended(Exit),
 }
 
-/// A box of this install that the engine has.
+/// A box of this install in the engine's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedBox {
-    /// The engine's id of it.
+    /// The engine's id for it.
     pub container: String,
-    /// The run, by its label.
+    /// The run, from the label.
     pub run: String,
-    /// When it was made, by the engine's clock, to the second.
+    /// When the engine made it, in whole seconds of the engine's clock.
     pub made: WallMs,
-    /// The process that made it to inspect an image, when it belongs to no run.
+    /// The process that made it for a check. `None` for a box of a run.
     pub looker: Option<u32>,
 }
 
 /// A client of the engine.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    /// The first call that finds a socket makes it: an engine may be installed after the host has started.
+    /// The first call that finds the socket sets it, because somebody may install an engine after the host has
+    /// started.
     client: Arc<OnceLock<Docker>>,
     socket: String,
 }
@@ -208,10 +207,11 @@ impl Engine {
         })
     }
 
-    /// The versions of the engine and of its parts: they decide what a box is. One quick call.
+    /// The versions of the engine and of its components, because a box's posture depends on them. It is one quick
+    /// call.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn identity(&self) -> Result<String, EngineError> {
         let told = self.ask("say its version", QUICK, self.docker()?.version()).await?;
         let mut parts: Vec<String> = told
@@ -225,10 +225,10 @@ impl Engine {
         Ok(parts.join(", "))
     }
 
-    /// Makes a box without starting it. Returns the engine's id of it.
+    /// Makes a box without starting it. Returns the engine's id for it.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
         failpoint!("sandbox.create.before", |e| self.away(&e));
         let options = CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
@@ -242,7 +242,7 @@ impl Engine {
     /// Starts a box.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn start(&self, container: &str) -> Result<(), EngineError> {
         failpoint!("sandbox.start.before", |e| self.away(&e));
         let started = self.ask("start the box", SLOW, self.docker()?.start_container(container, None)).await;
@@ -250,13 +250,14 @@ impl Engine {
         started
     }
 
-    /// Waits until a box has ended, over restarts of the engine.
+    /// Waits until a box has ended, and goes on waiting if the engine restarts meanwhile.
     pub async fn wait(&self, container: &str) -> Exit {
         let mut pause = Duration::from_millis(200);
         loop {
             let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
             if let Ok(docker) = self.docker() {
-                // The stream yields once; an error may be the exit code's, or the engine's own end.
+                // The stream yields one item. An error means either that the box failed or that the engine went away,
+                // so the code below asks for the state.
                 let _ = docker.wait_container(container, Some(options)).next().await;
             }
             match self.state(container).await {
@@ -273,7 +274,7 @@ impl Engine {
     /// The state of a box.
     ///
     /// # Errors
-    /// What the engine said. A box that it does not have is no error.
+    /// The engine's error. A box that the engine does not have is no error.
     pub async fn state(&self, container: &str) -> Result<BoxState, EngineError> {
         failpoint!("sandbox.state.before", |e| self.away(&e));
         let told =
@@ -294,7 +295,7 @@ impl Engine {
     /// Everything that the engine reports about a box, as JSON.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn inspect(&self, container: &str) -> Result<Vec<u8>, EngineError> {
         let told =
             self.ask("look at the box", QUICK, self.docker()?.inspect_container(container, None)).await?;
@@ -304,7 +305,7 @@ impl Engine {
     /// Resumes a paused box.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn unpause(&self, container: &str) -> Result<(), EngineError> {
         self.ask("resume the box", QUICK, self.docker()?.unpause_container(container)).await
     }
@@ -312,7 +313,7 @@ impl Engine {
     /// Sends a signal. A box that has ended is no error.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn signal(&self, container: &str, signal: &str) -> Result<(), EngineError> {
         failpoint!("sandbox.signal.before", |e| self.away(&e));
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
@@ -323,10 +324,10 @@ impl Engine {
         }
     }
 
-    /// The last bytes, `most` at most, that a box wrote to stdout and stderr.
+    /// The last bytes that a box wrote to stdout and stderr, at most `most`.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn log_tail(&self, container: &str, most: usize) -> Result<Vec<u8>, EngineError> {
         failpoint!("sandbox.log.before", |e| self.away(&e));
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail("2000").build();
@@ -346,10 +347,10 @@ impl Engine {
         Ok(tail)
     }
 
-    /// Removes a box with its anonymous volumes, running or not. A box that is gone is no error.
+    /// Removes a box, even a running one, with its anonymous volumes. A box that does not exist is no error.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn remove(&self, container: &str) -> Result<(), EngineError> {
         failpoint!("sandbox.remove.before", |e| self.away(&e));
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
@@ -362,19 +363,19 @@ impl Engine {
         }
     }
 
-    /// Every box of this install, by its label.
+    /// Every box with this install's label.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn boxes(&self, install: &str) -> Result<Vec<ListedBox>, EngineError> {
         self.labelled(vec![format!("{}={install}", label::INSTALL)]).await
     }
 
-    /// The boxes of one lane. Before a run starts there is one only if the engine was away when the host should have
-    /// removed it.
+    /// The boxes of one lane. Before a run starts, the lane has one only if the engine was away when the host should
+    /// have removed it.
     ///
     /// # Errors
-    /// What the engine said.
+    /// The error of the engine.
     pub async fn boxes_of_lane(&self, install: &str, lane: &Lane) -> Result<Vec<ListedBox>, EngineError> {
         self.labelled(vec![format!("{}={install}", label::INSTALL), format!("{}={lane}", label::LANE)]).await
     }
@@ -400,7 +401,7 @@ impl Engine {
         EngineError::Away { socket: self.socket.clone(), why: with_causes(why) }
     }
 
-    /// Makes one call with its timeout, and translates its error.
+    /// Makes one call with a timeout, and translates its error.
     async fn ask<T>(
         &self,
         what: &'static str,
@@ -414,7 +415,7 @@ impl Engine {
     }
 }
 
-/// An error and its causes, in one line.
+/// An error and its causes in one line.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -428,7 +429,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Writes a file that boxes read. The rename makes sure that no box reads half of it.
+/// Writes a file that boxes read. It writes another file and renames it, so that no box reads half of it.
 fn write_shared(path: &Path, bytes: &[u8], mode: u32) -> Result<(), EngineError> {
     let failed =
         |e: std::io::Error| EngineError::File { path: path.display().to_string(), why: e.to_string() };

@@ -1,8 +1,9 @@
 //! Checks the source of an extra mount on the disk, before each box.
 //!
-//! The engine resolves the path itself, later, and follows links. So the host accepts a path only if nobody but root
-//! and the host can put a link into it in between: each directory above the source belongs to one of them, and others
-//! may not write it, or it is sticky and the next part belongs to one of them, so that others may not move that part.
+//! The engine later resolves the path itself, and follows links. So the host accepts a path only if nobody but root
+//! and the host's user can put a link into it. Each directory above the source must belong to one of them. Others must
+//! not have the right to write to it. If they do, it must be sticky and its entry on the path must belong to root or
+//! to the host's user, because then others cannot move that entry.
 
 #![allow(clippy::disallowed_methods, reason = "sources of extra mounts, from the root down and by handles")]
 
@@ -55,7 +56,7 @@ pub fn check_source(source: &Path) -> Result<(), MountError> {
     }
 }
 
-/// A directory that holds `.ssh` is somebody's home, whatever its name. Only its direct entries are checked.
+/// A directory that contains `.ssh` is a home directory, whatever its name. This checks only the direct entries.
 fn holds_no_secret(dir: &OwnedFd, source: &Path) -> Result<(), MountError> {
     let held = SECRETS.iter().find(|name| fs::statat(dir, **name, AtFlags::SYMLINK_NOFOLLOW).is_ok());
     match held {

@@ -1,5 +1,5 @@
-//! Runs a box once to its end: made by a plan like any other, and removed. `images` checks images with it, and `run`
-//! opens locked folders.
+//! Makes a box from a plan, runs it once to its end and removes it. `images` checks images with it, and `run` opens
+//! locked directories with it.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
@@ -10,28 +10,28 @@ use futures_util::FutureExt;
 use super::{Engine, EngineError, Exit, SLOW, translate};
 use crate::policy::sandbox_plan::ContainerSpec;
 
-/// So many bytes of a failed box's output are kept.
+/// The host keeps this many bytes of a failed box's output.
 const OUTPUT: usize = 2000;
 
-/// How a trial went.
+/// The result of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trial {
-    /// The engine refused to make or start the box, for this reason.
+    /// The engine refused to make or start the box for this reason.
     NotStarted(String),
     StillRunning,
     Ended {
         exit: Exit,
-        /// The end of its output, when it failed.
+        /// The end of its output, if it failed.
         words: String,
     },
 }
 
 impl Engine {
-    /// Makes a box, starts it, waits at most `within` for its end, and removes it in any case. It carries the install's
-    /// label: if the host or command is killed meanwhile, the next start of the host removes the box.
+    /// Makes a box, starts it, waits at most `within` for its end, and removes it in any case. The box has the
+    /// install's label, so that the next start of the host removes it if this process is killed.
     ///
     /// # Errors
-    /// When the engine is away or hangs. A refusal of this one box is a [`Trial`].
+    /// The engine is away or hangs. If it refuses only this box, the result is a [`Trial`].
     pub async fn on_trial(&self, spec: &ContainerSpec, within: Duration) -> Result<Trial, EngineError> {
         self.removed_after(&spec.name, self.tried(spec, within)).await
     }
@@ -57,10 +57,11 @@ impl Engine {
         Ok(Trial::Ended { exit, words: String::from_utf8_lossy(&words).into_owned() })
     }
 
-    /// Works with a box that is made for this only, and removes it whatever comes of the work: an answer, an error or a
-    /// panic. By its name: an engine that gave no answer may have made it all the same.
+    /// Does the work with a box and then removes the box, also after an error or a panic. It removes the box by name,
+    /// because an engine that gave no answer may have made it.
     pub(super) async fn removed_after<T>(&self, name: &str, work: impl Future<Output = T> + Send) -> T {
-        // Boxed: these futures are large, and overflowed a thread's stack inside the run's own.
+        // In boxes on the heap, because these futures are large and overflowed the stack of a thread as part of the
+        // run's future.
         let done = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
         let removed = match AssertUnwindSafe(Box::pin(self.remove(name))).catch_unwind().await {
             Ok(removed) => Ok(removed),
@@ -81,7 +82,7 @@ impl Engine {
     }
 }
 
-/// Tells a refusal of this box from an engine that no box can use.
+/// Distinguishes a refusal of this box from an error of the engine that concerns every box.
 fn not_started(e: EngineError) -> Result<Trial, EngineError> {
     match e {
         EngineError::Refused { why, .. }

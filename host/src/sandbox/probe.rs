@@ -1,5 +1,5 @@
-//! Probes the posture: starts a box whose runner reports what it sees, reads what the engine and the kernel say about
-//! it, and removes it. `policy::posture` judges the result.
+//! Probes the posture: starts a box whose runner reports what it sees, collects the views of the engine and the
+//! kernel, and removes the box. `policy::posture` judges the result.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,22 +16,21 @@ use crate::policy::sandbox_plan::ContainerSpec;
 
 /// The longest wait for a report.
 const WITHIN: Duration = Duration::from_secs(60);
-/// How often the host looks for the report. Boxes start within a few dozen of these.
+/// How often the host checks for the report. A box starts within a few dozen of these intervals.
 const LOOK: Duration = Duration::from_millis(5);
 /// How often the host asks the engine whether the box still runs.
 const ASK: Duration = Duration::from_millis(500);
 const REPORT_MAX: u64 = ipc_schema::LETTER_MAX_BYTES;
-/// So many bytes of the probe's output go into an error.
+/// An error quotes this many bytes of the probe's output.
 const OUTPUT: usize = 600;
 
-/// Why a probe has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("{path}: {why}")]
     File { path: String, why: String },
-    /// The box ended, or wrote no report.
+    /// The box ended without a report, or wrote none in time.
     #[error("the probe box {what}{}; look at the runner's and the engine's log", quoted(log))]
     Silent { what: &'static str, log: String },
     #[error("the probe box wrote a report that cannot be read: {0}")]
@@ -58,19 +57,20 @@ impl ProbeError {
 #[derive(Debug)]
 pub struct Probed {
     pub report: ProbeReport,
-    /// What the engine and the kernel say.
+    /// The views of the engine and the kernel.
     pub outside: Outside,
-    /// Texts that could hold a key: the engine's report, environments, command lines, output. By the name of the place.
+    /// Texts that could contain a key, each with its place: the engine's description, environments, command lines,
+    /// output.
     pub texts: Vec<(String, Vec<u8>)>,
     pub took: Duration,
 }
 
 impl Engine {
-    /// Runs a probe box of user `uid`. Its spec mounts the two letter directories. The box is removed in any case; if
-    /// that fails, the reaper finds it by its labels.
+    /// Runs a probe box of user `uid`. Its spec mounts the two letter directories. The host removes the box in any
+    /// case. If that fails, the cleanup finds it by its labels.
     ///
     /// # Errors
-    /// When there is no result.
+    /// Why there is no result.
     pub async fn probe(
         &self,
         spec: &ContainerSpec,
@@ -125,7 +125,7 @@ impl Engine {
         Ok((report, outside, texts))
     }
 
-    /// Waits for the report. To look 200 times a second costs less than a watch, and works under every runtime.
+    /// Waits for the report. Polling 200 times a second costs less than a watch, and works with every runtime.
     async fn report(&self, container: &str, from: &UntrustedDir, uid: u32) -> Result<Vec<u8>, ProbeError> {
         let begun = Instant::now();
         let mut asked = begun;
@@ -139,7 +139,7 @@ impl Engine {
             if late || asked.elapsed() > ASK {
                 asked = Instant::now();
                 let gone = !matches!(self.state(container).await?, BoxState::Running);
-                // It may have reported and ended after the look above.
+                // The box may have reported and ended after the read above.
                 if (gone || late) && from.read(Path::new(FILE), uid, REPORT_MAX).is_err() {
                     let log = self.log_tail(container, OUTPUT).await.unwrap_or_default();
                     let what = if gone { "ended without a report" } else { "wrote no report for a minute" };

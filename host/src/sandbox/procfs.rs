@@ -1,5 +1,4 @@
-//! Reads what this machine's /proc and control groups say about a box's processes. The kernel's view tells what an
-//! engine really did.
+//! Reads /proc and the control groups for the processes of a box. This shows what the engine has really done.
 
 #![allow(clippy::disallowed_methods, reason = "/proc and control groups, which the kernel writes")]
 
@@ -13,16 +12,16 @@ use ipc_schema::probe_report::Cgroup;
 
 use crate::policy::posture::KernelView;
 
-/// Namespaces that a box has of its own.
+/// Namespaces that a box must not share with the host.
 const NAMESPACES: [&str; 6] = ["net", "ipc", "pid", "uts", "mnt", "cgroup"];
 
-/// The host reads no more of a shim's command line, which is shorter than one page.
+/// The host reads at most this much of a shim's command line, which is shorter than a page.
 const COMMAND_LINE: u64 = 16 * 1024;
-/// The host reads no more of an environment or command line of a box: more than execve(2) accepts.
+/// The host reads at most this much of an environment or a command line of a box. execve(2) accepts less.
 const TEXT: u64 = 8 << 20;
 
-/// What the kernel says about process `pid`, if it belongs to the container: when the engine counts processes in
-/// another namespace, the number is another process here.
+/// The kernel's view of process `pid`, if the process belongs to the container. It does not if the engine counts
+/// processes in another namespace, because then the number means another process here.
 pub(super) fn view(pid: i64, container: &str) -> Option<KernelView> {
     let base = Path::new("/proc").join(pid.to_string());
     let groups = fs::read_to_string(base.join("cgroup")).ok()?;
@@ -36,7 +35,7 @@ pub(super) fn view(pid: i64, container: &str) -> Option<KernelView> {
             let of = |process: &Path| fs::read_link(process.join("ns").join(name));
             match (of(&base), of(Path::new("/proc/self"))) {
                 (Ok(its), Ok(ours)) => its == ours,
-                // The kernel has no such namespace, or the host may not look.
+                // The kernel has no such namespace, or the host may not read it.
                 _ => false,
             }
         })
@@ -58,7 +57,8 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
     line.map_or("", str::trim)
 }
 
-/// A file of a process's control group (cgroups(7)): `hierarchy:controllers:path`, the controllers empty in version 2.
+/// Reads a file of a process's control group. A line of cgroups(7) is `hierarchy:controllers:path`, without
+/// controllers in version 2.
 fn limit(groups: &str, controller: &str, name: &str) -> Option<String> {
     groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -72,7 +72,7 @@ fn limit(groups: &str, controller: &str, name: &str) -> Option<String> {
     })
 }
 
-/// The environments and command lines of a box's processes, by the name of the place.
+/// The environments and command lines of a box's processes, each with its path.
 pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for base in processes(container) {
@@ -85,17 +85,17 @@ pub(super) fn texts(container: &str) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// The beginning of a file. A process chooses the size of its command line and environment in /proc: prctl(2),
-/// `PR_SET_MM`, needs no privilege.
+/// The beginning of a file. A limit is necessary, because a process chooses the size of its command line and
+/// environment in /proc: prctl(2), `PR_SET_MM`, needs no privilege.
 fn beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The processes of a box that this host sees: those of its control group and, for a runtime that leaves them in
-/// another (gVisor with `--ignore-cgroups`), the children of the engine's shim, which names the container on its
-/// command line. gVisor's processes hold the open files of the box.
+/// The processes of a box that this host sees: those in its control group, and the children of the engine's shim. The
+/// shim is for a runtime that leaves its processes in another control group (gVisor with `--ignore-cgroups`). It has
+/// the container's id on its command line. gVisor's processes hold the open files of the box.
 fn processes(container: &str) -> Vec<PathBuf> {
     if container.is_empty() {
         return Vec::new();
@@ -120,12 +120,12 @@ fn processes(container: &str) -> Vec<PathBuf> {
     own
 }
 
-/// Whether a process is the engine's shim of a container. It must be in this host's process namespace, because a
-/// program in a box can give itself any command line, and belong to root or the host's own user. Only then is its
-/// command line read.
+/// Whether a process is the engine's shim for a container. It must be in the host's process namespace, because a
+/// program in a box can choose its own command line. It must belong to root or the host's user. The host reads its
+/// command line only then.
 fn is_shim(base: &Path, container: &str) -> bool {
     let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
-    // The owner of the directory would not do: it is root for any process that hides its memory.
+    // The owner of the directory is no proof: it is root for any process that hides its memory.
     let users = |process: &Path| {
         let status = fs::read_to_string(process.join("status")).unwrap_or_default();
         field(&status, "Uid").split_whitespace().map(str::to_owned).collect::<Vec<_>>()
@@ -144,15 +144,15 @@ fn number(base: &Path) -> String {
     base.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Bytes on the file system of `beside` in unlinked files of a box: open or mapped by its processes, and in no
-/// directory any more. A host that is not root sees none of them.
+/// Bytes on the file system of `beside` in deleted files of a box that its processes have still open or mapped. A host
+/// that is not root sees none of them.
 pub fn unlinked(container: &str, beside: &Path) -> u64 {
     let Ok(dev) = fs::metadata(beside).map(|about| about.dev()) else { return 0 };
     let mut files = HashMap::new();
     for base in processes(container) {
         for table in ["fd", "map_files"] {
             for entry in fs::read_dir(base.join(table)).into_iter().flatten().flatten() {
-                // stat(2) only: to open it could block.
+                // Only stat(2), because opening it could block.
                 if let Ok(about) = fs::metadata(entry.path())
                     && about.is_file()
                     && about.nlink() == 0
@@ -172,7 +172,7 @@ pub(super) fn addresses() -> Vec<String> {
     own_addresses(&table)
 }
 
-/// An address stands on the line before `/32 host LOCAL`.
+/// The local address is on the line before `/32 host LOCAL`.
 fn own_addresses(table: &str) -> Vec<String> {
     let lines: Vec<&str> = table.lines().map(str::trim).collect();
     let mut own: Vec<String> = lines
@@ -199,8 +199,8 @@ mod tests {
         assert_eq!(own_addresses(""), Vec::<String>::new());
     }
 
-    /// A shell whose command line names the container stands for the engine's shim, and its child for what serves the
-    /// box.
+    /// A shell with the container's id on its command line plays the engine's shim, and its child plays the process
+    /// that serves the box.
     #[test]
     fn a_file_without_a_name_is_found_where_the_runtime_keeps_its_processes_in_no_control_group() {
         use std::process::{Command, Stdio};

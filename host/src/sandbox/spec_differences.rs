@@ -1,5 +1,5 @@
-//! Compares the engine's report of a box with the request. It finds a field that an old engine ignored, and one that a
-//! program between the host and the engine added.
+//! Compares the engine's description of a box with the request. This detects a field that an old engine ignored, and
+//! one that a program between the host and the engine added.
 
 use serde_json::{Map, Value};
 
@@ -7,15 +7,14 @@ use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 
 use crate::policy::posture::Difference;
 
-/// Fields of `HostConfig` that the engine fills in by itself. The probe checks each of them from inside the box.
+/// Fields of `HostConfig` that the engine sets itself. The probe checks each of them from inside the box.
 const ENGINES_OWN: [&str; 6] =
     ["CgroupParent", "ConsoleSize", "Isolation", "MaskedPaths", "ReadonlyPaths", "Runtime"];
 
-/// Objects to which the engine adds values of the image: its labels, and the intervals of a health check that does not
-/// run.
+/// Objects to which the engine adds values of the image: labels, and the intervals of the disabled health check.
 const IMAGES_TOO: [&str; 2] = ["Labels", "Healthcheck"];
 
-/// Every field that differs from the request, or was not in it.
+/// Every field that differs from the request or was not in it.
 pub(super) fn differences(asked: &ContainerCreateBody, told: &ContainerInspectResponse) -> Vec<Difference> {
     let object = |value: Result<Value, _>| match value {
         Ok(Value::Object(map)) => map,
@@ -24,7 +23,7 @@ pub(super) fn differences(asked: &ContainerCreateBody, told: &ContainerInspectRe
     let mut config = object(serde_json::to_value(asked));
     let host = object(serde_json::to_value(&asked.host_config));
     config.remove("HostConfig");
-    // The engine adds labels and environment of the image; those of the request must be there.
+    // The engine adds the image's labels and environment. Those of the request must be there.
     let told_config = object(serde_json::to_value(&told.config));
     let told_host = object(serde_json::to_value(&told.host_config));
     let mut found = Vec::new();
@@ -61,8 +60,8 @@ fn difference(field: &str, asked: &Value, told: &Value) -> Difference {
     Difference { field: field.to_owned(), asked: short(asked), told: short(told) }
 }
 
-/// Whether a value is the requested one. Two spellings of "nothing" are equal. Additional members of an object or a
-/// list are a difference, except for labels, environment, and members that an engine's defaults add.
+/// Whether a value is the requested one. All forms of an empty value are equal. Additional members of an object or a
+/// list are a difference, except for labels, environment, and members that the engine's defaults add.
 fn holds(name: &str, asked: &Value, told: &Value) -> bool {
     match (asked, told) {
         _ if is_nothing(asked) && is_nothing(told) => true,
@@ -85,7 +84,7 @@ fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Bool(true) => false,
-        // -1 is how some fields say "as the kernel has it".
+        // Some fields use -1 for the kernel's default.
         Value::Number(number) => number.as_i64().is_some_and(|n| n == 0 || n == -1),
         Value::String(text) => text.is_empty() || text == "default",
         Value::Array(list) => list.iter().all(is_nothing),
@@ -104,7 +103,7 @@ mod tests {
         super::super::translate::container(&sandbox_plan::for_tests(&RunLimits::default()))
     }
 
-    /// What an engine that obeys tells, with a change.
+    /// The report of an engine that made the box as requested, with a change.
     fn told(change: impl FnOnce(&mut Value)) -> ContainerInspectResponse {
         let mut config = serde_json::to_value(asked()).unwrap();
         let host = config.as_object_mut().unwrap().remove("HostConfig").unwrap();

@@ -1,5 +1,5 @@
-//! Translates between this crate and the engine's API: a spec into a request (`policy::sandbox_plan` says why each
-//! value is what it is), and an error into an [`EngineError`].
+//! Translates a spec into a request of the engine's API, and an error of the API into an [`EngineError`].
+//! `policy::sandbox_plan` gives the reasons for the values.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) fn container(spec: &ContainerSpec) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         entrypoint: Some(spec.entrypoint.clone()),
-        // Without an empty command the engine appends the image's own to the entrypoint.
+        // Without an empty command the engine would append the image's command to the entrypoint.
         cmd: Some(Vec::new()),
         user: Some(spec.user.clone()),
         working_dir: Some(spec.working_dir.clone()),
@@ -87,7 +87,7 @@ fn strings(all: &[&str]) -> Vec<String> {
     all.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// A bind in `Mounts`, never in `Binds`: with `Binds` the engine makes a missing source, as a directory of root.
+/// Uses `Mounts` and never `Binds`, because with `Binds` the engine creates a missing source as a directory of root.
 fn mount(m: &Mount) -> EngineMount {
     EngineMount {
         typ: Some(MountType::BIND),
@@ -103,8 +103,8 @@ fn mount(m: &Mount) -> EngineMount {
     }
 }
 
-/// Turns an error of the engine's client into a variant. The API has no error codes beside the HTTP status, so this is
-/// the one place that reads an engine's text; everybody else matches variants.
+/// Turns an error of the engine's client into a variant. The API has no error codes besides the HTTP status, so this
+/// function reads the engine's text. Nothing else does.
 pub(super) fn error(e: Bollard, what: &'static str, within: Duration, socket: &str) -> EngineError {
     match e {
         Bollard::DockerResponseServerError { message, status_code } => {
@@ -128,7 +128,7 @@ fn refusal(message: String, status: u16, what: &'static str, socket: &str) -> En
     if says("unknown runtime") || says("invalid runtime name") {
         return EngineError::NoRuntime { runtime: last_word() };
     }
-    // "No such image: sha256:…", also where a box is made of one
+    // "No such image: sha256:…", also when a container is made from one
     if says("no such image") {
         return EngineError::NoImage { image: last_word() };
     }
@@ -145,7 +145,7 @@ fn refusal(message: String, status: u16, what: &'static str, socket: &str) -> En
     }
 }
 
-/// The source of a mount that the engine or its runtime does not find: `bind source path does not exist: /x`,
+/// The mount source that the engine or its runtime does not find: `bind source path does not exist: /x`,
 /// `error mounting "/x" to rootfs at "/y": … no such file or directory`.
 fn missing_source(message: &str) -> Option<&str> {
     if let Some((_, source)) = message.split_once("source path does not exist: ") {

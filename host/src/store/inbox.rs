@@ -1,4 +1,5 @@
-//! Transaction 1 stores what was admitted together with the channel's position. After it the messages are the host's.
+//! Transaction 1: stores the admitted messages together with the channel's position. From then on the host is
+//! responsible for the messages.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -8,50 +9,48 @@ use crate::domain::message::{Admitted, Command, Role};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
 use crate::turns::{Earlier, Event, Placement, role_of};
 
-/// How many unadmitted chats are remembered; the quietest goes first.
+/// How many chats that are not admitted the host remembers. It forgets the one with the oldest message first.
 const STRANGERS: i64 = 64;
 
 /// One batch of a channel, after admission.
 #[derive(Debug)]
 pub struct Intake {
     pub channel: ChannelName,
-    /// How far the channel has read; stored with the messages or not at all.
+    /// How far the channel has read. It is stored in the same transaction as the messages.
     pub position: Option<String>,
     pub admitted: Vec<Admitted>,
-    /// Who wrote without being admitted.
+    /// Senders that are not admitted.
     pub strangers: Vec<StrangerSeen>,
     pub now: WallMs,
 }
 
-/// A message from a chat that is not admitted: only that it came.
+/// A message from a chat that is not admitted. Its content is not stored.
 #[derive(Debug, Clone)]
 pub struct StrangerSeen {
     pub chat: ChatId,
-    /// What sort of chat.
     pub kind: ChatKind,
     pub title: String,
     pub sender: SenderId,
     pub sender_name: String,
-    /// The code to remember the chat by, if it is new.
+    /// The code for the chat, if the chat is new.
     pub code: String,
 }
 
-/// A chat that waits to be admitted.
+/// A chat that waits for admission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
     pub chat: String,
-    /// What the operator types.
+    /// The code that the operator types to admit it.
     pub code: String,
     pub title: String,
     pub sender: String,
     pub sender_name: String,
-    /// How many messages it sent.
     pub messages: u64,
-    /// When the last one came.
+    /// When its last message came.
     pub last_at: WallMs,
 }
 
-/// A stored message and its place.
+/// A stored message and its placement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     pub seq: MessageSeq,
@@ -60,7 +59,7 @@ pub struct Accepted {
     pub placement: Placement,
 }
 
-/// A command whose outcome is not yet written.
+/// A command without a stored outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandRow {
     pub seq: MessageSeq,
@@ -70,7 +69,7 @@ pub struct CommandRow {
 }
 
 impl Store {
-    /// Transaction 1.
+    /// Transaction 1: stores a batch.
     pub async fn accept(&self, intake: Intake) -> Result<Vec<Accepted>> {
         let accepted = self
             .write(move |c| {
@@ -93,7 +92,7 @@ impl Store {
         Ok(accepted)
     }
 
-    /// Where a channel goes on reading.
+    /// The position from which a channel continues to read.
     pub async fn position(&self, channel: ChannelName) -> Result<Option<String>> {
         self.read(move |c| {
             let sql = "SELECT value FROM position WHERE channel = ?1";
@@ -102,7 +101,7 @@ impl Store {
         .await
     }
 
-    /// Chats that wait to be admitted, the latest first.
+    /// Chats that wait for admission, the latest first.
     pub async fn strangers(&self) -> Result<Vec<Stranger>> {
         self.read(|c| {
             let sql = "SELECT chat, code, title, sender, sender_name, messages, last_at FROM stranger
@@ -124,7 +123,7 @@ impl Store {
         .await
     }
 
-    /// Commands that were stored and not yet carried out: all of them at boot.
+    /// Commands without a stored outcome. At boot the host performs all of them.
     pub async fn open_commands(&self) -> Result<Vec<CommandRow>> {
         self.read(|c| {
             let sql = "SELECT m.seq, h.grp, m.chat, m.text FROM message m JOIN chat h ON h.id = m.chat
@@ -151,7 +150,7 @@ impl Store {
         .await
     }
 
-    /// Carries out a `/new` that was stored and not carried out, as a host of an earlier release could leave it.
+    /// Performs a stored `/new` without an outcome. Only an earlier release could leave one.
     pub async fn new_session(&self, order: CommandRow, now: WallMs) -> Result<()> {
         self.write(move |c| {
             let sql = "SELECT count(*) FROM message WHERE seq = ?1 AND state = 'waiting'";
@@ -165,7 +164,7 @@ impl Store {
         .await
     }
 
-    /// Writes a command's outcome; it will not be carried out again.
+    /// Stores a command's outcome, so that no host performs it again.
     pub async fn command_done(&self, seq: MessageSeq, outcome: String) -> Result<()> {
         self.write(move |c| {
             let sql = "UPDATE message SET state = 'done', outcome = ?2 WHERE seq = ?1 AND role = 'command'";
@@ -176,7 +175,7 @@ impl Store {
     }
 }
 
-/// Stores a message and gives it its place.
+/// Stores a message and decides its placement.
 pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
     let lane = Lane::conversation(m.group.clone());
     let chat = m.inbound.chat.clone();

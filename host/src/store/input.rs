@@ -1,4 +1,4 @@
-//! Input letters: what a run is given of its lane's open turn, and what `begin` tells it of turns.
+//! Input letters: they bring a run the messages of its lane's open turn. `begin` tells a run about earlier turns.
 
 use rusqlite::{Connection, Row, params};
 
@@ -12,58 +12,59 @@ use crate::domain::message::StoredMessage;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::turns::Event;
 
-/// A letter is at most 256 KiB, and context comes on top. The rest of a burst goes into the next letter.
+/// A letter is at most 256 KiB, and the context is added to the messages. The rest of many messages goes into the next
+/// letter.
 const INPUT_BYTES: usize = 150 * 1024;
-/// What context may take of a letter, beside the messages.
+/// The most bytes of context in a letter, besides the messages.
 const CONTEXT_BYTES: usize = 60 * 1024;
 /// How many closed turns `begin` lists.
 const CLOSED_LISTED: i64 = 20;
 
-/// What `begin` says about turns.
+/// The part of `begin` about turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BeginState {
-    /// The open turn and the ids of its letters that were consumed.
+    /// The open turn, and the ids of its consumed letters.
     pub open: Option<(OpenTurnRow, Vec<LetterId>)>,
     /// The newest closed turns of the lane.
     pub closed: Vec<TurnId>,
 }
 
-/// What an input says.
+/// The content of an input letter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputState {
     pub turn: TurnId,
     pub chat: ChatId,
-    /// What sort of chat.
     pub kind: ChatKind,
     pub title: String,
-    /// Messages this run has not been given, in order.
+    /// The messages that this run has not got, in order.
     pub messages: Vec<StoredMessage>,
-    /// Context that was left out.
+    /// How many context messages were left out.
     pub omitted: u64,
 }
 
-/// Whether a letter may wait for files.
+/// Whether a letter waits for files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileWait {
-    /// What belongs together goes together.
+    /// It waits, so that messages and their files go together.
     Whole,
-    /// It has waited once: messages whose files came meanwhile go with the next letter, or one would wait for ever.
+    /// It has waited once. Messages whose files are still not fetched go into a later letter, because otherwise this
+    /// letter could wait for ever.
     Spent,
 }
 
-/// What came of making an input letter.
+/// The result of [`Store::compose_input`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Composed {
-    /// There is nothing that the run was not given.
+    /// The run has got all messages.
     Nothing,
-    /// Its row is stored.
+    /// The row of the letter is stored.
     Letter(TurnId, ChatId, ToWrite),
-    /// It would name these files of the turn, and nobody has tried to fetch them.
+    /// Nobody has tried to fetch these files of the turn yet. The letter would name them.
     Files(TurnId, Vec<Waiting>),
 }
 
 impl Store {
-    /// What `begin` must say for a lane.
+    /// The part of `begin` about a lane's turns.
     pub async fn begin_state(&self, lane: Lane) -> Result<BeginState> {
         self.read(move |c| {
             let open = match turns::open_of_lane(c, &lane)? {
@@ -85,8 +86,8 @@ impl Store {
         .await
     }
 
-    /// Makes the next input letter for a run from what its lane's open turn holds and the run was not given:
-    /// a row before it is a file. Call again until there is nothing new.
+    /// Stores the next input letter for a run, with messages of the lane's open turn that the run has not got. The row
+    /// is stored before the file is written. The caller repeats the call until nothing is new.
     pub async fn compose_input<F>(
         &self,
         run: RunId,
@@ -132,7 +133,7 @@ impl Store {
     }
 }
 
-/// The messages of the open turn, and the context before them, that `run` has not been given.
+/// The messages of the open turn, and the context before them, that `run` has not got.
 fn ungiven(
     c: &Connection,
     run: &RunId,
@@ -180,7 +181,7 @@ fn ungiven(
     Ok((messages, omitted))
 }
 
-/// What a message takes in a letter: its texts as JSON, with their escapes, and room for names and punctuation.
+/// The size of a message in a letter: its texts as escaped JSON, and an allowance for names and punctuation.
 fn weight(m: &StoredMessage) -> usize {
     let json = |text: &str| serde_json::to_string(text).map_or(text.len() * 6, |t| t.len());
     let quoted = m.reply_to.as_ref().map_or(0, |r| json(&r.text));

@@ -1,4 +1,5 @@
-//! Runs and their letters: rows before files, and transaction 2.
+//! Runs and their letters. A letter to the agent gets its row before its file. Transaction 2 takes a letter from a
+//! box.
 
 use ipc_schema::letters::to_agent::Verdict;
 use ipc_schema::{Refusal, RefusalCode};
@@ -13,7 +14,7 @@ use crate::domain::outbound::OutgoingText;
 use crate::domain::{Ending, Lane, LetterId, RunId, TurnId, WallMs};
 use crate::turns::{Collected, Event};
 
-/// A box about to be made.
+/// A run whose box the host is about to make.
 #[derive(Debug, Clone)]
 pub struct NewRun {
     pub run: RunId,
@@ -23,74 +24,73 @@ pub struct NewRun {
     pub now: WallMs,
 }
 
-/// A letter of the box that was read safely and asks for its transaction.
+/// A letter from the box that was read safely, for transaction 2.
 #[derive(Debug, Clone)]
 pub struct Take {
-    /// The run, by its directory.
+    /// The run, from the directory.
     pub run: RunId,
-    /// The number, by its file name.
+    /// The number, from the file name.
     pub n: u64,
     pub id: LetterId,
-    /// The turn it names.
+    /// The turn that the letter names.
     pub turn: Option<TurnId>,
     pub ack: u64,
-    /// SHA-256 of its bytes, hex.
     pub sha256: String,
     pub effect: TakenEffect,
     pub now: WallMs,
 }
 
-/// What a letter does to the store.
+/// The effect of a letter on the store.
 #[derive(Debug, Clone)]
 pub enum TakenEffect {
-    /// Nothing beyond being taken: draft, status, failed.
+    /// No effect besides that the letter is taken: draft, status, failed.
     Nothing,
-    /// The box is up.
+    /// The box is ready.
     Ready,
     Message {
         outgoing: OutgoingText,
-        /// How many parts of replies a turn may say before its end.
+        /// How many parts of replies a turn may send before its end.
         limit: u32,
     },
-    /// The turn's end and its last reply.
+    /// The end of the turn, with its last reply.
     TurnDone {
         end: TurnEnd,
         /// The reply, and a notice where the host has to explain.
         texts: Vec<OutgoingText>,
-        /// Said in a direct chat when the whole turn has said nothing.
+        /// The notice for a direct chat, if the whole turn has said nothing.
         if_silent: Option<OutgoingText>,
     },
-    /// Something is asked of the host.
+    /// A request to the host.
     Request {
         kind: String,
         body: String,
-        /// How many a turn may make.
+        /// How many requests a turn may make.
         limit: u32,
     },
 }
 
-/// What became of a letter.
+/// The result of transaction 2.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Taken {
-    /// Its effect is stored.
+    /// The effect is stored.
     Fresh,
-    /// The turn is closed, and this one follows it.
+    /// The turn is closed.
     Closed {
-        /// The next turn of the lane, already open.
+        /// The lane's next turn, which is open already.
         next: Option<TurnId>,
     },
-    /// Perform the request and answer it.
+    /// The caller must perform the request and answer it.
     Perform,
-    /// The request was performed before: its verdict goes again.
+    /// The request was performed before. The caller sends its verdict again.
     Answered(ToWrite),
-    /// The same letter was taken before: nothing to do but unlink it.
+    /// The same letter was taken before. The caller only unlinks it.
     Repeat,
-    /// It may not do this. Its number is used up; a request is answered.
+    /// The letter is not allowed. Its number is used up, and a request gets an answer.
     Refused(Refusal, Option<ToWrite>),
 }
 
 impl Store {
-    /// Makes the run's row. At most one run of a lane has not ended: the database holds it too.
+    /// Stores the run's row. The database also enforces that a lane has at most one run that has not ended.
     pub async fn new_run(&self, new: NewRun) -> Result<()> {
         self.write(move |c| {
             failpoint!("store.new_run.begin", super::injected);
@@ -108,7 +108,7 @@ impl Store {
         Ok(())
     }
 
-    /// Notes the engine's id of the box.
+    /// Stores the engine's id of the box.
     pub async fn run_container(&self, run: RunId, container: String) -> Result<()> {
         self.write(move |c| {
             c.execute("UPDATE run SET container = ?2 WHERE id = ?1", params![run.as_str(), container])?;
@@ -117,7 +117,7 @@ impl Store {
         .await
     }
 
-    /// Makes the next letter to an agent: a row before it is a file.
+    /// Stores the next letter to an agent. Its row is stored before its file is written.
     pub async fn add_letter<F>(
         &self,
         run: RunId,
@@ -139,7 +139,7 @@ impl Store {
         Ok(letter)
     }
 
-    /// The highest number written to the agent: what `_close` says.
+    /// The highest number that was written to the agent. `_close` contains it.
     pub async fn highest_written(&self, run: RunId) -> Result<u64> {
         self.read(move |c| {
             Ok(id(c.query_row("SELECT to_n FROM run WHERE id = ?1", [run.as_str()], |r| r.get(0))?))
@@ -147,7 +147,7 @@ impl Store {
         .await
     }
 
-    /// Transaction 2.
+    /// Transaction 2: takes a letter from a box.
     pub async fn take(&self, take: Take) -> Result<Taken> {
         let taken = self
             .write(move |c| {
@@ -177,7 +177,7 @@ impl Store {
         Ok(taken)
     }
 
-    /// Uses up the number of a letter that could not be read, so that the next one is taken.
+    /// Uses up the number of a letter that could not be read, so that the next letter is taken.
     pub async fn pass_over(&self, run: RunId, n: u64, code: RefusalCode) -> Result<()> {
         self.write(move |c| {
             c.execute(
@@ -189,7 +189,7 @@ impl Store {
         .await
     }
 
-    /// Writes the verdict of a request and the letter that tells it.
+    /// Stores the verdict of a request, and the letter that carries it.
     pub async fn verdict(
         &self,
         run: RunId,
@@ -205,8 +205,8 @@ impl Store {
         .await
     }
 
-    /// Ends a run, once, and lets that happen to its lane. A run that failed before it had a row counts all the same,
-    /// or its lane would wait for nobody.
+    /// Ends a run, once, and decides what follows for its lane. It also accepts a run that failed before it had a row,
+    /// because otherwise its lane would wait for ever.
     pub async fn collect(&self, run: RunId, lane: Lane, ending: Ending, now: WallMs) -> Result<Collected> {
         let collected = self
             .write(move |c| {
@@ -229,7 +229,7 @@ impl Store {
     }
 }
 
-/// A run that has ended is written to no more.
+/// Whether the run may get letters, which it may not after its end.
 fn known_run(c: &Connection, run: &RunId) -> Result<bool> {
     let sql = "SELECT count(*) FROM run WHERE id = ?1 AND state <> 'ended'";
     Ok(c.query_row(sql, [run.as_str()], |r| r.get::<_, i64>(0))? == 1)
@@ -239,7 +239,8 @@ fn refused(code: RefusalCode, why: impl Into<String>) -> Taken {
     Taken::Refused(Refusal::new(code, why), None)
 }
 
-/// Checks a letter in this order: consumed already, acknowledgement sound, turn open, limits. Then comes its effect.
+/// Checks a letter in this order: is it consumed already, is the acknowledgement valid, is the turn open, are the
+/// limits kept. Then it applies the effect.
 fn taken(c: &Connection, take: &Take) -> Result<Taken> {
     let sql = "SELECT lane, from_n, to_n, ack FROM run WHERE id = ?1 AND state <> 'ended'";
     let row = c
@@ -335,8 +336,8 @@ fn request(c: &Connection, take: &Take, turn: TurnId, kind: &str, body: &str, li
     Ok(Taken::Perform)
 }
 
-/// A refused letter uses up its number, but its id is not listed to the next run: that would keep silent about
-/// something the host never took.
+/// A refused letter uses up its number. Its id is not stored for the turn, because the list for the next run must
+/// contain only letters that the host has accepted.
 fn mark_consumed(c: &Connection, take: &Take, accepted: bool) -> Result<()> {
     let sql = "INSERT OR IGNORE INTO consumed(run, n, id, turn, sha256, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let turn = take.turn.filter(|_| accepted).map(|t| int(t.0));

@@ -1,5 +1,5 @@
-//! Sending: `delivery` claims a part of the outbox, hands it to its channel, and records what came of it.
-//! `policy::delivery` decides what becomes of the row; this file stores it, each time in one transaction.
+//! Sending: `delivery` claims a part of the outbox, gives it to its channel, and records the outcome.
+//! `policy::delivery` decides what follows. This file stores each step in one transaction.
 //!
 //! ```text
 //! ready ── claim ──> sending ── receipt ──> sent
@@ -9,7 +9,7 @@
 //!                     │                                   └ with a code: held, until /resend or /drop
 //!                     └─ never, or a day of trying ────> failed        too old at a claim ──> expired
 //! ```
-//! A row that is found `sending` by somebody who did not send it (the next host) was cut off: see
+//! A row in state `sending` that nobody is sending was cut off, because an earlier host died: see
 //! [`SendOutcome::Died`].
 
 use std::time::Duration;
@@ -26,30 +26,30 @@ use crate::policy::delivery::{self, Doubt, Next, PartFacts, SendOutcome, Terms};
 use crate::policy::delivery_notices::{self, GivenUp};
 use crate::policy::retry::LONGEST_WAIT;
 
-/// What a chat's queue offers.
+/// The next step for a chat's queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextPart {
-    /// This part goes now; it is marked `sending`.
+    /// Send this part now. Its row is marked `sending`.
     Part(Part),
-    /// This reply had grown too old to be said; the chat was told. There may be more.
+    /// This reply was too old to send, and its chat was told. The queue may have more.
     Expired(i64),
-    /// The first part may not go before this time; what is behind it waits, so that order holds.
+    /// The first part must wait until this time. The parts behind it wait too, to keep the order.
     NotBefore(WallMs),
     Empty,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cut {
-    /// Parts that will be sent again and may then stand there twice.
+    /// Parts that the host sends again, and that may then be on the platform twice.
     pub uncertain: u64,
-    /// Parts that a person is asked about.
+    /// Parts about which the host asks a person.
     pub held: u64,
-    /// Placeholders that may stand there with nothing in them.
+    /// Empty placeholders that may be on the platform.
     pub strays: u64,
 }
 
 impl Store {
-    /// Chats of a channel that have something waiting. What is held waits for a person, not for the channel.
+    /// Chats of a channel with parts to send. Held parts do not count, because they wait for a person.
     pub async fn chats_waiting(&self, channel: ChannelName) -> Result<Vec<ChatId>> {
         self.read(move |c| {
             let sql = format!(
@@ -62,15 +62,16 @@ impl Store {
         .await
     }
 
-    /// Takes the head of a chat's queue for sending.
+    /// Claims the first part of a chat's queue for sending.
     pub async fn claim(&self, chat: ChatId, terms: Terms, now: WallMs) -> Result<NextPart> {
         let head = self.write(move |c| claim(c, &chat, terms, now)).await?;
         failpoint!("store.claim.committed");
         Ok(head)
     }
 
-    /// Transaction 3: writes what came of a claimed part, and returns what was decided. A part that is not being sent
-    /// (the answer to an earlier call of this was lost) stays as it is. `retry` is how long a reply is tried.
+    /// Transaction 3: stores the outcome of a claimed part, and returns the decision. It changes nothing if the part
+    /// is not being sent, because then an earlier call succeeded and its answer was lost. `retry` is how long a reply
+    /// is retried.
     pub async fn settle(
         &self,
         part: Part,
@@ -91,7 +92,7 @@ impl Store {
         Ok(next)
     }
 
-    /// At boot: a part that was being sent when the host died may or may not have arrived.
+    /// At boot: decides about the parts that were being sent when the host died. They may or may not have arrived.
     pub async fn recover_sending(&self, now: WallMs) -> Result<Cut> {
         self.write(move |c| {
             let sql = format!("SELECT {FIELDS} FROM outbox WHERE {DUE} AND state = 'sending' ORDER BY id");
@@ -144,7 +145,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
             answers,
             text,
             file,
-            // A row that nobody has claimed has none: the claim decides.
+            // The column is empty until the first claim, which sets it.
             strategy: way.as_deref().map_or(Ok(DeliveryStrategy::Resend), |way| parse("outbox.way", way))?,
             placeholder,
             attempts,
@@ -167,11 +168,11 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Nex
     let Some((part, not_before, state, fresh)) = row else { return Ok(NextPart::Empty) };
     let part = part?;
     if state == "sending" {
-        // Whoever sent it has gone without a word. One worker serves a chat, so nobody sends it now.
+        // The sender ended without an outcome. Each chat has only one worker, so nobody is sending the part now.
         perform(c, &part, after(&part, SendOutcome::Died, Duration::MAX, now), now)?;
         return Ok(NextPart::NotBefore(now));
     }
-    // No wait is longer than this: beyond it, the clock was set back since.
+    // A longer wait than this means that the clock was set back, so the wait is ignored.
     if not_before > now && not_before.since(now) <= LONGEST_WAIT {
         return Ok(NextPart::NotBefore(not_before));
     }
@@ -190,7 +191,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Nex
     Ok(NextPart::Part(Part { strategy, ..part }))
 }
 
-/// What `policy` says. The part is as it was before its claim, or (found cut off) as it is.
+/// The decision of `policy`. `part` is as it was before its claim, or for a part that was cut off as it is now.
 fn after(part: &Part, happened: SendOutcome, retry: Duration, now: WallMs) -> Next {
     let facts = PartFacts {
         strategy: part.strategy,
@@ -202,7 +203,7 @@ fn after(part: &Part, happened: SendOutcome, retry: Duration, now: WallMs) -> Ne
     delivery::next(facts, happened, retry)
 }
 
-/// Moves a row out of `sending`, once.
+/// Moves a row out of `sending`, and changes nothing the second time.
 fn perform(c: &Connection, part: &Part, next: Next, now: WallMs) -> Result<()> {
     let row = part.id;
     let sql = "SELECT count(*) FROM outbox WHERE id = ?1 AND state = 'sending'";
@@ -216,7 +217,7 @@ fn perform(c: &Connection, part: &Part, next: Next, now: WallMs) -> Result<()> {
             c.execute(sql, params![row, now.0, receipt])?;
             undelivered::reached(c, &part.chat)
         }
-        // The claim of a place is no attempt at the text.
+        // Sending the placeholder does not count as an attempt at the text.
         Next::Fill { placeholder } => {
             let sql =
                 "UPDATE outbox SET state = 'ready', placeholder = ?2, attempts = attempts - 1, not_before = 0

@@ -1,4 +1,4 @@
-//! Stages: what `trace`, `status` and the terminal show of the way of a message. Only [`Store::stage`] writes.
+//! Stages: the steps of a message that `trace`, `status` and the terminal show. Only [`Store::stage`] writes them.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -7,15 +7,13 @@ use super::undelivered::{self, Held, Unreachable};
 use super::{Result, Store, id, int};
 use crate::domain::{GroupName, MessageSeq, Moment, RunId, TurnId, WallMs};
 
-/// One stage of a message's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageRow {
     pub name: String,
-    /// The wall time, for people.
+    /// Wall time, for display.
     pub wall: WallMs,
     /// The host's monotonic clock in microseconds, for differences.
     pub mono_us: i64,
-    /// The run that it belongs to.
     pub run: Option<String>,
 }
 
@@ -27,14 +25,13 @@ pub struct MessageTrace {
     pub group: String,
     pub sender: String,
     pub text: String,
-    /// Its role: whether it woke the agent, is context, or is a command.
+    /// Its role: wake, context or command.
     pub role: String,
     pub state: String,
     /// The outcome of a command, or why it was replaced.
     pub outcome: Option<String>,
-    /// When the platform says it was written.
+    /// When it was written, according to the platform.
     pub sent_at: WallMs,
-    /// When it was stored.
     pub stored_at: WallMs,
     pub stages: Vec<StageRow>,
     pub turn: Option<TurnTrace>,
@@ -47,28 +44,25 @@ pub struct TurnTrace {
     /// open, done, failed, stopped.
     pub state: String,
     pub why: Option<String>,
-    /// The number of the attempt.
     pub attempt: u32,
     pub stages: Vec<StageRow>,
     /// The runs that were given the message.
     pub runs: Vec<RunTrace>,
-    /// Its parts in the outbox.
     pub outbox: Vec<OutboxTrace>,
     /// Model calls, input and output tokens.
     pub usage: (u64, u64, u64),
 }
 
-/// A run as a trace shows it.
+/// A run in a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunTrace {
     pub run: String,
     pub group: String,
     pub ending: Option<String>,
-    /// The ending in words.
     pub why: Option<String>,
 }
 
-/// A part of the outbox as a trace shows it.
+/// A part of the outbox in a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxTrace {
     pub id: i64,
@@ -84,15 +78,14 @@ pub struct OutboxTrace {
     pub strays: u64,
     /// Attempts to send it.
     pub attempts: u32,
-    /// When it was sent.
     pub sent_at: Option<WallMs>,
-    /// The platform's id of it.
+    /// The platform's id for it.
     pub receipt: Option<String>,
-    /// The platform's last error.
+    /// The last error from the platform.
     pub error: Option<String>,
 }
 
-/// The outbox in numbers.
+/// Numbers of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeliveryCount {
     /// Rows that are ready or being sent.
@@ -125,7 +118,7 @@ pub struct Summary {
 }
 
 impl Store {
-    /// Stores a stage without waiting for it: a lost row costs a line in a trace, never a message.
+    /// Stores a stage without waiting for it. If that fails, a trace lacks a line, and no message is lost.
     pub fn stage(
         &self,
         turn: Option<TurnId>,
@@ -152,7 +145,6 @@ impl Store {
         });
     }
 
-    /// The trace of one message.
     pub async fn message_trace(&self, seq: MessageSeq) -> Result<Option<MessageTrace>> {
         self.read(move |c| {
             let sql =
@@ -187,7 +179,7 @@ impl Store {
         .await
     }
 
-    /// The newest messages: for `trace` without an id.
+    /// The newest messages, for `trace` without an id.
     pub async fn newest_messages(&self, limit: u32) -> Result<Vec<(MessageSeq, String, String, String)>> {
         self.read(move |c| {
             let mut rows =
@@ -199,7 +191,8 @@ impl Store {
         .await
     }
 
-    /// The waking messages of a turn and the number of its parts: the terminal ends its wait with them.
+    /// The messages that caused a turn, and the number of the turn's parts. The terminal uses them to decide when to
+    /// stop waiting.
     pub async fn turn_messages(&self, turn: TurnId) -> Result<(Vec<MessageSeq>, u64)> {
         self.read(move |c| {
             let mut rows =
@@ -273,7 +266,7 @@ fn stages(c: &Connection, column: &str, value: i64) -> Result<Vec<StageRow>> {
 fn turn_trace(c: &Connection, turn: i64) -> Result<TurnTrace> {
     let sql = "SELECT state, why, attempt FROM turn WHERE id = ?1";
     let (state, why, attempt) = c.query_row(sql, [turn], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-    // Every run of the lane that existed while the turn was open, those that never started included.
+    // Every run of the lane that existed while the turn was open, including runs that never started.
     let sql = "SELECT r.id, r.grp, r.ending, r.why FROM run r JOIN turn t ON t.lane = r.lane
                WHERE t.id = ?1 AND r.created_at <= coalesce(t.closed_at, r.created_at)
                  AND coalesce(r.ended_at, t.opened_at) >= t.opened_at ORDER BY r.id";

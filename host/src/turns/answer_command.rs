@@ -1,4 +1,4 @@
-//! A person's `/answer CODE WORDS`.
+//! Decides what a person's `/answer CODE WORDS` does.
 
 use ipc_schema::requests::Answer;
 
@@ -9,50 +9,48 @@ use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, TurnId, WallMs
 /// How much of a question a late answer quotes.
 const QUOTE: usize = 200;
 
-/// A question that still can be answered.
+/// A question that can still be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     pub id: i64,
     pub turn: TurnId,
-    /// The request that asked.
+    /// The request with which the agent asked.
     pub request: LetterId,
     /// The lane of its turn.
     pub lane: Lane,
-    /// Whether the turn still waits for it; else the agent was told that somebody wrote something else.
+    /// Whether the turn still waits for the answer. If not, the host has told the agent that the person wrote
+    /// something else.
     pub open: bool,
     pub expires_at: WallMs,
     pub text: String,
-    /// What a number chooses from.
+    /// The choices. A person may answer with the number of one.
     pub choices: Vec<String>,
 }
 
-/// The command, as it was stored.
+/// The stored command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerCommand {
     pub seq: MessageSeq,
-    /// Where it was written.
     pub chat: ChatId,
-    /// What sort of chat that is.
     pub kind: ChatKind,
     pub title: String,
     pub line: String,
     pub sender: Sender,
-    /// Whether that is an owner.
+    /// Whether the sender is an owner.
     pub owner: bool,
 }
 
-/// What an answer does.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answering {
-    /// Nothing: it says nothing, or comes after the question's time.
+    /// Nothing: the answer is empty or late, and the question has expired.
     Unknown,
-    /// The turn that waited for it goes on.
+    /// The turn that waits for the answer goes on.
     InTime(Vec<Change>),
-    /// The turn waits no longer: the answer is a message of its own.
+    /// The turn does not wait any more, so the answer becomes a message of its own.
     Late(Vec<Change>, Box<Admitted>),
 }
 
-/// `CODE` and `WORDS`.
+/// Returns `CODE` and `WORDS`.
 fn parts_of(line: &str) -> (&str, &str) {
     let mut parts = line.splitn(3, char::is_whitespace).skip(1);
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default().trim())

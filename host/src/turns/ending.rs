@@ -1,4 +1,4 @@
-//! What a turn's end is called, and what its chat hears of it.
+//! Decides which state a turn ends in and which notice its chat gets.
 
 use ipc_schema::letters::from_agent::{self, Outcome};
 use ipc_schema::letters::to_agent::InterruptWhy;
@@ -6,10 +6,10 @@ use ipc_schema::letters::to_agent::InterruptWhy;
 use crate::domain::ending::TurnEnd;
 use crate::text;
 
-/// The longest word for a turn's end that is stored.
+/// The longest reason that the store keeps, in characters.
 const WHY: usize = 80;
 
-/// How a turn ends that a person or the clock interrupted, and what its chat hears.
+/// The end of a turn that a person or the time limit interrupted, and the notice for its chat.
 pub fn interrupted(why: InterruptWhy) -> (TurnEnd, String) {
     let (why, notice) = match why {
         InterruptWhy::Stop => ("stop", text::stopped()),
@@ -18,15 +18,16 @@ pub fn interrupted(why: InterruptWhy) -> (TurnEnd, String) {
     (TurnEnd { state: "stopped", why: why.to_owned() }, notice)
 }
 
-/// How a turn ends that a box says is done.
+/// The end of a turn that the box has reported as done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TurnDone {
     pub end: TurnEnd,
-    /// What the host explains to the chat, after the reply.
+    /// The notice that follows the reply.
     pub notice: Option<String>,
 }
 
-/// Reads a `turn_done` letter. A box may claim what it likes: only a turn that the host has interrupted is called so.
+/// Reads a `turn_done` letter. A box may report any outcome, so a turn counts as interrupted only if the host
+/// interrupted it.
 pub fn turn_done(done: &from_agent::TurnDone, told: Option<InterruptWhy>) -> TurnDone {
     let end = |state, why: &str| TurnEnd { state, why: why.chars().take(WHY).collect() };
     match (done.outcome, told) {

@@ -1,17 +1,17 @@
-//! The life of a turn. Every step of it is decided here: opening, joining, giving back, suspending, resuming, retrying,
-//! ending, and opening the next one.
+//! Decides the whole life of a turn: when it opens, what joins it, what it gives back, when it waits, resumes, is
+//! retried and ends, and which turn opens next.
 //!
 //! `store` loads a [`View`] of a lane, calls [`decide`] with the [`Event`], and applies the [`Change`]s in the same
-//! transaction. This room reads no clock and no row.
+//! transaction. This module reads no clock and no row.
 //!
-//! There are two deciders. The other one is `dispatch`: it decides which container starts, waits, stops and dies. This
-//! room never does; it says that a turn wants a run, or that it waits.
+//! There are two deciders. The other one is `dispatch`, which decides which container starts, waits, stops and dies.
+//! This module only decides that a turn wants a run or that it waits.
 //!
-//! What holds after every event (`proptest_model.rs` checks it):
-//! - a lane has at most one open turn, and every message of a turn is from the turn's chat;
-//! - a lane with messages for the agent has an open turn, so that somebody reads them;
-//! - a message ends as answered, or in a notice that says why not, or in a later turn;
-//! - an open turn wants a run, has one, or waits for a person; a turn that waits has an open question.
+//! These rules hold after every event (`proptest_model.rs` tests them):
+//! - A lane has at most one open turn, and every message of a turn is from the turn's chat.
+//! - A lane with messages for the agent has an open turn, so that an agent reads them.
+//! - A message ends as answered, with a notice that says why not, or in a later turn.
+//! - An open turn wants a run, has one, or waits for a person. A turn that waits has an open question.
 
 mod answer_command;
 mod ending;
@@ -37,22 +37,22 @@ pub use answer_command::{AnswerCommand, Answering, Question, code_of, take_answe
 pub use ending::{TurnDone, turn_done};
 use retry::AfterRun;
 
-/// A box that does not acknowledge a message gets it again in the next turn, this often in all.
+/// How many turns give a message to boxes that do not acknowledge it. After that the chat gets a notice.
 const RETURNS: u32 = 3;
 
 /// What causes a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The messages for the agent that wait in its chat. The turn takes in all of them.
+    /// The messages for the agent that wait in the turn's chat. The turn takes all of them.
     Messages,
 }
 
 /// What an open turn waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wait {
-    /// A person's answer to a question of the agent.
+    /// A person's answer to the agent's question.
     Answer {
-        /// The request that asked.
+        /// The request with which the agent asked.
         request: LetterId,
         /// When the question expires.
         until: WallMs,
@@ -66,10 +66,10 @@ impl Wait {
     }
 }
 
-/// How far an agent has come with a message.
+/// How far a message has come on its way to an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// No letter has carried it.
+    /// No letter has carried it yet.
     Ungiven,
     /// A letter carried it, and no run acknowledged that letter.
     Given,
@@ -77,13 +77,14 @@ pub enum Reading {
     Acknowledged,
 }
 
-/// A message of the open turn that has no outcome yet.
+/// A message of the open turn without an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TurnMessage {
     pub seq: MessageSeq,
-    /// By any run; for [`Event::Done`] by the run that ends the turn, up to the letter that it acknowledges.
+    /// What any run has read. For [`Event::Done`] only the run that ends the turn counts, up to the letter that it
+    /// acknowledges.
     pub reading: Reading,
-    /// How often it came back from a box that did not acknowledge it.
+    /// How often it was given back because a box did not acknowledge it.
     pub returned: u32,
 }
 
@@ -98,49 +99,47 @@ impl TurnMessage {
 pub struct OpenTurn {
     pub turn: TurnId,
     pub chat: ChatId,
-    /// Which attempt the next (or running) run is, from 1.
+    /// The number of the next (or current) attempt, from 1.
     pub attempt: u32,
-    /// When it was opened.
     pub opened_at: WallMs,
-    /// What it waits for.
     pub waits: Vec<Wait>,
     /// Whether the lane has a run that has not ended.
     pub has_run: bool,
 }
 
 impl OpenTurn {
-    /// When its first wait is over, if it is suspended: it waits, and no box waits with it.
+    /// When the first wait ends. `None` unless the turn is suspended, which means that it waits without a box.
     pub fn suspended_until(&self) -> Option<WallMs> {
         if self.has_run { None } else { self.waits.iter().map(Wait::until).min() }
     }
 }
 
-/// What a decision knows of a lane.
+/// The facts about a lane that a decision needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// The id that the next turn gets.
+    /// The id for the next turn.
     pub next_turn: TurnId,
     pub open: Option<OpenTurn>,
-    /// What [`Event::needs`] asked for.
+    /// The facts that [`Event::needs`] names.
     pub details: Details,
 }
 
-/// The parts of a [`View`] that only some events need. What was not asked for stays empty.
+/// The parts of a [`View`] that only some events need. `store` leaves the others empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Details {
-    /// The open turn's messages that have no outcome yet, in order.
+    /// The open turn's messages without an outcome, in order.
     pub messages: Vec<TurnMessage>,
-    /// The first message that the open turn ever took in.
+    /// The first message that the open turn took in.
     pub first: Option<MessageSeq>,
     /// Whether the open turn's chat has moved to another group.
     pub moved: bool,
-    /// Set when the open turn's chat is direct and nothing was said there for the turn.
+    /// Whether the open turn's chat is direct and has got no reply and no notice of the turn.
     pub silent: bool,
     /// The oldest message for the agent that waits in any chat of the lane, and its chat.
     pub waiting: Option<(MessageSeq, ChatId)>,
     /// The number of the group's session.
     pub session: u64,
-    /// How many boxes of the open turn never came up.
+    /// How many boxes of the open turn never became ready.
     pub failed_starts: u32,
     /// The newest `/stop` in any chat of the lane.
     pub last_stop: Option<MessageSeq>,
@@ -164,24 +163,25 @@ pub enum Need {
 }
 
 impl View {
-    /// Whether a `/stop` means the open turn: the turn holds something that was written before it. Needs the messages.
+    /// Whether a `/stop` applies to the open turn. It does if the turn holds a message from before the `/stop`. Needs
+    /// the messages.
     pub fn is_meant_by(&self, order: MessageSeq) -> bool {
         self.open.is_some() && self.details.first.is_some_and(|first| first < order)
     }
 }
 
-/// An earlier version of a message that was edited, without an outcome.
+/// An earlier version of an edited message, without an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Earlier {
     pub seq: MessageSeq,
     /// Whether it is for the agent.
     pub wakes: bool,
-    /// Whether a letter has carried it.
     pub given: bool,
 }
 
-/// The role of an edit, or of a new message (`version` 0). An edit speaks for the original only while that is
-/// unanswered. An edit of something answered, or never seen, is context, so that no stale reply follows it.
+/// The role of an edit, or of a new message (`version` 0). An edit wakes the agent only while the original has no
+/// answer. An edit of an answered message, or of one that the host has not seen, is context, so that no stale reply
+/// follows it.
 pub fn role_of(role: Role, version: i64, earlier: &[Earlier]) -> Role {
     let answered = version > 0 && !earlier.iter().any(|version| version.wakes);
     if role == Role::Wake && answered { Role::Context } else { role }
@@ -190,13 +190,12 @@ pub fn role_of(role: Role, version: i64, earlier: &[Earlier]) -> Role {
 /// What happened to a lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A message was stored, and waits.
+    /// The store has a new message, which waits.
     Message {
         seq: MessageSeq,
         chat: &'a ChatId,
-        /// What it does, by [`role_of`].
+        /// Its role, from [`role_of`].
         role: Role,
-        /// Earlier versions of it.
         earlier: &'a [Earlier],
     },
     /// A letter to the lane's box carries messages of the open turn.
@@ -204,26 +203,25 @@ pub enum Event<'a> {
     TimePassed {
         now: WallMs,
     },
-    /// A box that works is told of a `/stop`.
+    /// The host told a working box about a `/stop`.
     Stop {
         order: MessageSeq,
     },
-    /// The open turn is to end without a word of a box.
+    /// The host ends the open turn without a report from a box.
     Interrupt {
         why: InterruptWhy,
-        /// A person's order, which means nothing that was written after it.
+        /// A person's `/stop`. It does not apply to messages after it.
         order: Option<MessageSeq>,
     },
-    /// The box says that the open turn is done.
+    /// The box reports that the open turn is done.
     Done {
         run: &'a RunId,
-        /// What it has acknowledged.
+        /// The highest letter that the box has acknowledged.
         ack: u64,
-        /// How the turn ends.
         end: &'a TurnEnd,
         /// The last reply, and a notice where the host has to explain.
         texts: &'a [OutgoingText],
-        /// Said in a direct chat when the whole turn has said nothing.
+        /// The notice for a direct chat, if the whole turn has said nothing.
         if_silent: Option<&'a OutgoingText>,
     },
     /// The lane's run has ended.
@@ -236,7 +234,7 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
-    /// What the decision must know beside the open turn.
+    /// The details that the decision needs besides the open turn.
     pub fn needs(&self, open: Option<&OpenTurn>) -> &'static [Need] {
         match self {
             Self::Message { role: Role::Wake, .. } if open.is_some_and(|o| o.suspended_until().is_some()) => {
@@ -263,86 +261,87 @@ impl Event<'_> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionEnd {
     pub turn: TurnId,
-    /// Its request, which gets the answer as its verdict.
+    /// Its request. The answer becomes the request's verdict.
     pub request: LetterId,
-    /// What the agent is told.
+    /// The answer for the agent.
     pub answer: Answer,
 }
 
-/// What is to be done, in this order and in one transaction.
+/// Changes for the store, in this order and in one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     Open {
         turn: TurnId,
         chat: ChatId,
-        /// What it takes in.
+        /// Which messages it takes in.
         cause: Cause,
     },
-    /// The message belongs to the open turn.
+    /// The message joins the open turn.
     Join { message: MessageSeq, turn: TurnId },
-    /// The messages wait again.
+    /// The messages leave the turn and wait again.
     GiveBack { messages: Vec<MessageSeq> },
-    /// The messages came back from a box that did not acknowledge them: count it.
+    /// Counts that the messages were given back because a box did not acknowledge them.
     CountReturn { messages: Vec<MessageSeq> },
-    /// The run ignores letters of a turn that it has ended: what they carried was not given.
+    /// Marks messages as not given. The run ignores further letters of a turn that it has ended, so it has not read
+    /// what they carried.
     Ungive {
         run: RunId,
-        /// The last letter that it has read.
+        /// The last letter that the run has read.
         ack: u64,
     },
-    /// The message has its outcome.
+    /// The message gets its outcome.
     Finish {
         message: MessageSeq,
         /// What `trace` shows.
         outcome: String,
     },
-    /// A newer version stands for the message.
+    /// A newer version replaces the message.
     Replace { message: MessageSeq, by: MessageSeq },
-    /// The turn has used up attempts.
+    /// Counts failed attempts of the turn.
     CountAttempts { turn: TurnId, cost: u32 },
     /// The open turn wants a run.
     Resume { turn: TurnId, wait: Duration },
     /// The open turn waits for a person.
     Suspend {
-        /// At most until then.
+        /// The latest end of the wait.
         until: WallMs,
     },
-    /// Close the turn. Its messages that were not given back are answered, its open questions are over, and the
-    /// context before its newest message goes with it.
+    /// Closes the turn. Messages that were not given back count as answered. Open questions of the turn are over. The
+    /// context before the turn's newest message ends with it.
     End { turn: TurnId, end: TurnEnd },
-    /// End a question that is open.
+    /// Ends an open question.
     EndQuestion(QuestionEnd),
-    /// Nobody can answer the question any more: its answer came late, as a message of its own.
+    /// Closes a question for further answers, because a late answer has become a message of its own.
     TakeLateAnswer { question: i64 },
-    /// Queue something to be said.
+    /// Queues a reply or a notice.
     Say {
-        /// The turn it belongs to.
+        /// `None` for what belongs to no turn.
         turn: Option<TurnId>,
         outgoing: OutgoingText,
     },
-    /// The group's conversation continues the session of this number from now on.
+    /// The group's conversation uses the session with this number from now on.
     BeginSession { number: u64 },
 }
 
-/// Where a message went.
+/// Where a message was placed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
     /// It opened this turn.
     NewTurn(TurnId),
     /// It joined the open turn of its chat.
     FollowUp(TurnId),
-    /// Its lane works for another chat; it is the next turn.
+    /// The lane's open turn is of another chat. The message waits for the next turn.
     Waiting,
-    /// It is kept for the next message that is for the agent.
+    /// It is kept as context for the next message that is for the agent.
     Context,
     /// It is for the host.
     Command(Command),
-    /// The channel handed it over before.
+    /// The channel has delivered it before.
     Duplicate,
 }
 
 impl Placement {
-    /// What a decision about a message means for it.
+    /// The placement that follows from a decision about a message.
     pub fn of(role: Role, changes: &[Change]) -> Self {
         let wakes = || {
             changes.iter().find_map(|change| match change {
@@ -363,14 +362,14 @@ impl Placement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collected {
     Idle,
-    /// This turn wants a run after that wait.
+    /// This turn wants a run after this wait.
     Next(TurnId, Duration),
-    /// The turn is suspended until its question is answered, or this time.
+    /// The turn is suspended until its question is answered, or until this time.
     Suspended(WallMs),
 }
 
 impl Collected {
-    /// What a decision means for the lane.
+    /// The lane's next step, from a decision.
     pub fn of(changes: &[Change]) -> Self {
         let next = changes.iter().find_map(|change| match change {
             Change::Open { turn, .. } => Some(Self::Next(*turn, Duration::ZERO)),
@@ -381,7 +380,6 @@ impl Collected {
         next.unwrap_or(Self::Idle)
     }
 
-    /// The turn that wants a run.
     pub fn next(self) -> Option<TurnId> {
         match self {
             Self::Next(turn, _) => Some(turn),
@@ -390,7 +388,7 @@ impl Collected {
     }
 }
 
-/// Decides what an event does to a lane.
+/// Decides which changes follow from an event.
 pub fn decide(view: &View, event: &Event<'_>) -> Vec<Change> {
     let mut decision = Decision { view, changes: Vec::new(), back: None };
     match (event, &view.open) {
@@ -408,7 +406,7 @@ pub fn decide(view: &View, event: &Event<'_>) -> Vec<Change> {
         (Event::RunEnded { ending, now }, Some(open)) => decision.run_ended(open, ending, *now),
         (Event::RunEnded { .. } | Event::Started, None) => decision.open_next(),
         (Event::Started, Some(_)) => {}
-        // The turn that it concerns has ended meanwhile.
+        // The event concerns a turn that has ended meanwhile.
         (
             Event::Given
             | Event::TimePassed { .. }
@@ -421,7 +419,7 @@ pub fn decide(view: &View, event: &Event<'_>) -> Vec<Change> {
     decision.changes
 }
 
-/// A decision on its way.
+/// A decision in progress.
 struct Decision<'a> {
     view: &'a View,
     changes: Vec<Change>,
@@ -431,7 +429,7 @@ struct Decision<'a> {
 
 impl Decision<'_> {
     fn message(&mut self, seq: MessageSeq, chat: &ChatId, role: Role, earlier: &[Earlier]) {
-        // An earlier version that no agent has seen is not worth telling it.
+        // The agent does not need an earlier version that it has never seen.
         let replaced: Vec<MessageSeq> = earlier.iter().filter(|e| !e.given).map(|e| e.seq).collect();
         self.changes.extend(replaced.iter().map(|message| Change::Replace { message: *message, by: seq }));
         match (role, &self.view.open) {
@@ -451,7 +449,8 @@ impl Decision<'_> {
         }
     }
 
-    /// In the transaction that stores the order, so that no message after it reaches the session before it.
+    /// This happens in the transaction that stores the command. Otherwise a message after the command could reach the
+    /// old session.
     fn new_session(&mut self, order: MessageSeq, chat: &ChatId) {
         let number = self.view.details.session + 1;
         let notice = OutgoingText::notice(chat, &format!("new:{order}"), text::new_session(number));
@@ -464,7 +463,7 @@ impl Decision<'_> {
 
     fn stop(&mut self, order: MessageSeq) {
         let messages = &self.view.details.messages;
-        // A turn that no box was given anything of is ended as a whole.
+        // If no box has got anything of the turn, [`Event::Interrupt`] ends the whole turn.
         let begun = messages.iter().any(|m| m.reading != Reading::Ungiven);
         if !begun || !self.view.is_meant_by(order) {
             return;
@@ -476,7 +475,7 @@ impl Decision<'_> {
         }));
     }
 
-    /// A turn that holds nothing of before `order` is not what was meant, and goes on.
+    /// A turn without messages from before `order` goes on, because the person did not mean it.
     fn interrupt(&mut self, open: &OpenTurn, why: InterruptWhy, order: Option<MessageSeq>) {
         if let Some(order) = order {
             if !self.view.is_meant_by(order) {
@@ -489,7 +488,7 @@ impl Decision<'_> {
         self.end_with_notice(open, end, notice);
     }
 
-    /// In a room an agent may rightly hold its tongue; a person who asked alone is told that nothing will follow.
+    /// In a room an agent may choose not to reply. In a direct chat the person learns that no reply will follow.
     fn say_last(&mut self, open: &OpenTurn, texts: &[OutgoingText], if_silent: Option<&OutgoingText>) {
         let if_silent = if_silent.filter(|_| self.view.details.silent && texts.is_empty());
         for outgoing in texts.iter().chain(if_silent) {
@@ -499,8 +498,8 @@ impl Decision<'_> {
 
     fn done(&mut self, open: &OpenTurn, run: &RunId, ack: u64, end: &TurnEnd) {
         let details = &self.view.details;
-        // A letter that crosses with the turn's end comes back once, and the next turn reads it. What comes back time
-        // and again is a box that reads nothing: without a limit it would have a turn after the other.
+        // A letter can cross with the end of the turn. The next turn then reads its messages. The limit is for a box
+        // that never reads: without it the messages would open one turn after another.
         let returns: Vec<MessageSeq> =
             details.messages.iter().filter(|m| m.reading == Reading::Given).map(|m| m.seq).collect();
         let kept = |m: &TurnMessage| m.returned + u32::from(m.reading == Reading::Given) < RETURNS;
@@ -526,7 +525,8 @@ impl Decision<'_> {
             AfterRun::Again { cost, wait, tell } => (cost, wait, tell),
             AfterRun::GiveUp { end, tell } => {
                 if *ending == Ending::Stopped {
-                    // The box did not obey `/stop` and was killed: what was written after the order was not meant.
+                    // The host killed the box because it did not obey `/stop`. Messages after the `/stop` are not part
+                    // of the stopped work.
                     let order = details.last_stop.unwrap_or(MessageSeq(0));
                     let later = self.unread(|m| m.seq > order);
                     self.give_back(later);
@@ -544,11 +544,11 @@ impl Decision<'_> {
             return self.changes.push(Change::Resume { turn: open.turn, wait });
         };
         if details.messages.iter().any(TurnMessage::unread) {
-            // Somebody wrote while the box was closing: that goes before what they were asked.
+            // A person wrote while the box was closing. The new messages take precedence over the question.
             self.end_questions(open, &Answer::Pending, |_| true);
             self.changes.push(Change::Resume { turn: open.turn, wait });
         } else if details.waiting.is_some() {
-            // Somebody wrote in another chat of the group: that does not wait for the answer.
+            // A person wrote in another chat of the group. That message does not wait for the answer.
             self.end_suspended(open, Vec::new());
             self.open_next();
         } else {
@@ -556,8 +556,8 @@ impl Decision<'_> {
         }
     }
 
-    /// Somebody wrote something else instead of an answer. The question can still be answered; the answer is then a
-    /// message of its own.
+    /// Ends a suspended turn because a person wrote something else. The question stays answerable, and the answer then
+    /// becomes a message of its own.
     fn end_suspended(&mut self, open: &OpenTurn, unread: Vec<MessageSeq>) {
         self.end_questions(open, &Answer::Pending, |_| true);
         self.give_back(unread);
@@ -593,7 +593,7 @@ impl Decision<'_> {
 
     fn give_back(&mut self, messages: Vec<MessageSeq>) {
         let Some(oldest) = messages.iter().min() else { return };
-        // A chat that moved takes its messages along: they wait for the other group's lane.
+        // The messages of a chat that has moved wait for the lane of the other group.
         self.back = (!self.view.details.moved).then_some(*oldest);
         self.changes.push(Change::GiveBack { messages });
     }
@@ -602,7 +602,7 @@ impl Decision<'_> {
         self.changes.push(Change::Open { turn: self.view.next_turn, chat, cause: Cause::Messages });
     }
 
-    /// Opens the turn of the oldest message for the agent that waits in any chat of the lane.
+    /// Opens a turn for the oldest message for the agent that waits in any chat of the lane.
     fn open_next(&mut self) {
         let back = self.back.zip(self.view.open.as_ref().map(|open| open.chat.clone()));
         let oldest =

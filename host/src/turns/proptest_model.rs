@@ -1,6 +1,6 @@
-//! Turns against a small model of a lane: people who write, edit, order and answer; boxes that read or do not, ask,
-//! finish, close, crash or are killed; hosts that die. After every step `rows.rs` checks the promises of the module's
-//! head. At the end obedient boxes work off what is left, and no message stays.
+//! Property test of turns against a small model of a lane. People write, edit, give orders and answer. Boxes read or
+//! do not, ask, finish, close, crash or are killed. Hosts die. After every step `test_rows.rs` checks the rules in the
+//! module's documentation. At the end obedient boxes finish the remaining work, and no message may remain.
 
 use proptest::prelude::*;
 
@@ -9,18 +9,18 @@ use super::*;
 
 const CHATS: [&str; 3] = ["a", "b", "c"];
 
-/// What happens next. Numbers choose among what is possible then.
+/// The next step. A number selects one of the possible candidates.
 #[derive(Debug, Clone)]
 enum Step {
     Write(usize),
     Edit(usize),
     Context(usize),
     New,
-    /// `/stop` is stored; it is carried out later.
+    /// The store gets a `/stop`. [`Step::CarryOut`] performs it later.
     Stop(usize),
-    /// The oldest `/stop` that was not carried out reaches the lane.
+    /// The host performs the oldest `/stop` that waits.
     CarryOut,
-    /// The host starts a box where dispatch was told that the turn wants one.
+    /// The host starts a box if dispatch knows that the turn wants one.
     Start,
     Feed,
     Read,
@@ -30,7 +30,7 @@ enum Step {
     End(Ending),
     TimeIsUp,
     Wait(u64),
-    /// A new host looks for messages that nobody has opened a turn for.
+    /// A new host looks for messages without a turn.
     Boot,
 }
 
@@ -68,7 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The lane, and the orders that are on their way to it.
+/// The lane, and the `/stop` commands that the host has not performed.
 struct World {
     lane: Rows,
     orders: Vec<MessageSeq>,
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// Every box obeys, and nobody writes any more.
+    /// Every box obeys, and nobody writes.
     fn settle(&mut self) {
         for _ in 0..200 {
             for step in [Step::CarryOut, Step::Start, Step::Feed, Step::Read, Step::Done, Step::Wait(60)] {
@@ -140,7 +140,7 @@ impl World {
     }
 }
 
-/// A message that was written after a `/stop` does not end by it.
+/// A `/stop` must not end a message that was written after it.
 fn carry_out(lane: &mut Rows, order: MessageSeq) {
     let later = |lane: &Rows| -> Vec<MessageSeq> {
         let alive = |m: &&test_rows::Message| m.role == Role::Wake && m.seq > order && m.state != State::Done;
@@ -179,7 +179,7 @@ proptest! {
         }
     }
 
-    /// What a decision does not ask for does not change it.
+    /// A decision depends only on the details that it asks for.
     #[test]
     fn a_message_is_placed_without_a_look_at_the_rest_of_the_lane(steps in proptest::collection::vec(step(), 0..60)) {
         let mut world = World { lane: Rows::new(), orders: Vec::new() };

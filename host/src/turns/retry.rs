@@ -1,4 +1,4 @@
-//! What the end of a run means for its turn: another attempt, or a notice.
+//! Decides what follows for a turn when its run ends: another attempt, or a notice.
 
 use std::time::Duration;
 
@@ -10,32 +10,30 @@ use crate::domain::ending::TurnEnd;
 use crate::policy::retry::doubling;
 use crate::text;
 
-/// A turn gets this many runs that crash before it is given up.
+/// The host gives a turn up after this many crashed runs.
 const ATTEMPTS: u32 = 3;
-/// A box that never comes up is tried again for this long after the turn was opened.
+/// The host gives a turn up whose box never became ready, when the turn is older than this.
 const START_DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What a turn gets whose run has ended.
+/// What follows for the turn of an ended run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AfterRun {
-    /// It gets another run.
+    /// The turn gets another run.
     Again {
-        /// What it cost of [`ATTEMPTS`].
+        /// How many of the [`ATTEMPTS`] it has used up.
         cost: u32,
-        /// How long it waits.
         wait: Duration,
-        /// What the chat is told; said once per turn however often this is decided.
+        /// The notice for the chat. The store sends it once per turn, even if this is decided again.
         tell: Option<String>,
     },
     GiveUp {
         end: TurnEnd,
-        /// What the chat is told.
         tell: String,
     },
 }
 
-/// Decides, once, when the run is collected. `attempt` counts from 1; `failed_starts` counts this turn's boxes that
-/// never came up, this one included; `age` is the turn's.
+/// Decides when the host collects a run, once per run. `attempt` counts from 1. `failed_starts` is the number of the
+/// turn's boxes that never became ready, including this one. `age` is the turn's age.
 pub fn after_run(ending: &Ending, attempt: u32, failed_starts: u32, age: Duration) -> AfterRun {
     let free = AfterRun::Again { cost: 0, wait: Duration::ZERO, tell: None };
     let give_up =

@@ -1,4 +1,4 @@
-//! Scripted dialogues: what people and boxes do, and what becomes of the turn.
+//! Scripts of the life of a turn: what people and boxes do, and how the turn continues.
 
 use super::test_rows::{ASKED_FOR, Asked, Rows, State, crash};
 use super::*;

@@ -1,5 +1,5 @@
-//! The rows of one lane in memory, for the scripts and the property test: what the store keeps of a lane, as far as a
-//! turn's life depends on it. Applying a change checks what must hold after it.
+//! The rows of one lane in memory, for the scripts and the property test: the part of the store's data that a turn's
+//! life depends on. It checks the rules after each change.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,14 +20,14 @@ pub enum State {
 #[derive(Debug, Clone)]
 pub struct Message {
     pub seq: MessageSeq,
-    /// An edit has the identity of its original.
+    /// An edit has the same identity as its original.
     pub identity: u64,
     pub chat: ChatId,
     pub role: Role,
     pub state: State,
     pub turn: Option<TurnId>,
     pub returned: u32,
-    /// Runs and the letters in which they got it.
+    /// The runs that got it, each with the number of the letter.
     pub letters: BTreeMap<usize, u64>,
     pub outcome: Option<String>,
 }
@@ -73,7 +73,7 @@ pub struct Rows {
     pub turns: Vec<Turn>,
     pub said: Vec<(Option<TurnId>, String)>,
     pub session: u64,
-    /// Whether dispatch was told that the open turn wants a run, since its last one.
+    /// Whether dispatch knows that the open turn wants a run, since the last run.
     pub wants_run: bool,
     failed_starts: u32,
 }
@@ -129,7 +129,7 @@ impl Rows {
         self.messages.iter().filter(move |m| m.turn == Some(turn) && m.state == State::InTurn)
     }
 
-    /// By the run and up to the letter, or by any run up to what it has acknowledged.
+    /// `by` limits it to one run, up to the given letter. Otherwise each run counts up to its acknowledgement.
     fn reading(&self, message: &Message, by: Option<(usize, u64)>) -> Reading {
         let acknowledged = |run: usize| by.map_or(self.runs[run].ack, |(_, ack)| ack);
         let of = message.letters.iter().filter(|(run, _)| by.is_none_or(|(only, _)| only == **run));
@@ -272,7 +272,7 @@ impl Rows {
         }
     }
 
-    /// A message that ends with its turn was read by an agent, or its chat is told why not.
+    /// A message may end with its turn only if an agent has read it or a notice says why not.
     fn end(&mut self, turn: TurnId, end: TurnEnd) {
         let told = ["notice:end", "notice:unread"];
         let told = told.iter().any(|key| self.said.contains(&(Some(turn), (*key).to_owned())));
@@ -292,7 +292,7 @@ impl Rows {
         self.wants_run = false;
     }
 
-    /// What the module's head promises.
+    /// Checks the rules in the module's documentation.
     fn check(&self) {
         let open = self.open();
         for m in self.messages.iter().filter(|m| m.role == Role::Wake) {
@@ -358,7 +358,7 @@ impl Rows {
         self.wants_run = false;
     }
 
-    /// Gives the box what it was not given of the open turn. How many messages that are.
+    /// Gives the box the new messages of the open turn. Returns their number.
     pub fn feeds(&mut self) -> usize {
         let (Some(run), Some(open)) = (self.run_number(), self.open().map(|open| open.turn)) else {
             return 0;
@@ -411,7 +411,7 @@ impl Rows {
         self.questions.push(AskedQuestion { turn, chat, request, until, state: Asked::Open, answer: None });
     }
 
-    /// Answers a question that can be answered. Where a late answer went.
+    /// Answers an open question. Returns where a late answer was placed.
     pub fn answers(&mut self, question: usize) -> Option<Placement> {
         let asked = self.questions.get(question).filter(|q| q.state != Asked::Over)?.clone();
         let place = asked.chat.local().to_owned();
@@ -439,7 +439,7 @@ impl Rows {
         match take_answer(command, question, self.now) {
             Answering::Unknown => None,
             Answering::InTime(changes) => {
-                // Dispatch is told that the lane goes on.
+                // The host tells dispatch that the lane goes on.
                 self.wants_run = true;
                 changes.iter().for_each(|change| self.apply(change));
                 self.check();
@@ -454,7 +454,7 @@ impl Rows {
         }
     }
 
-    /// Time passes, and questions whose time is over end.
+    /// Lets time pass and ends expired questions.
     pub fn waits(&mut self, time: Duration) {
         self.now = self.now.plus(time);
         let ends = |q: &AskedQuestion| q.state == Asked::Open && q.until <= self.now;
@@ -464,7 +464,7 @@ impl Rows {
         self.happen(&Event::TimePassed { now: self.now });
     }
 
-    /// `/stop`, as `supervisor` and `run` carry it out: a box that reads is told, else the host ends the turn.
+    /// Performs `/stop` as `supervisor` and `run` do: the host tells a box that reads, and otherwise it ends the turn.
     pub fn stops(&mut self, order: MessageSeq) -> Collected {
         let read = self.run_number().is_some_and(|run| self.runs[run].written > 1);
         if read {

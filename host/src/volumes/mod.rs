@@ -1,17 +1,18 @@
-//! Mounts a disk image over a directory that a box fills, so that the kernel limits it. `run` mounts the images of a
-//! group before its box starts; `cli` and `backup` open them to read. The image files are in `state/volumes`.
+//! Mounts a disk image over a directory to which a box writes, so that the kernel limits its size. `run` mounts a
+//! group's images before its box starts. `cli` and `backup` open them to read. The image files are in `state/volumes`.
 //!
-//! A box that writes too much gets ENOSPC at once and goes on, the host's disk loses no more than the image's size, and
-//! deleted files give their space back (`discard` makes holes in the image). Without an image the watchdog only counts
-//! from time to time. A mount outlives the host that made it, as the boxes in it do. After a reboot the group's next
-//! run mounts it again.
+//! A box that writes too much gets ENOSPC at once and goes on. The host's disk loses at most the image's size. Deleted
+//! files give their space back, because `discard` makes holes in the image. Without an image the disk watch only
+//! measures from time to time. A mount remains when the host ends, because the boxes remain too. After a reboot the
+//! group's next run mounts the image again.
 //!
-//! No box runs without a limit that the settings ask for. If the image cannot be mounted, the run is refused. Only root
-//! may enter the directory beneath the mount: a box whose engine does not see the mount, because it is in another mount
-//! namespace, finds a locked directory and not the host's disk.
+//! No box runs without a limit that the settings ask for: if the host cannot mount the image, it refuses the run. Only
+//! root may enter the directory beneath the mount. An engine in another mount namespace does not see the mount, so its
+//! box gets that locked directory and not the host's disk.
 //!
-//! The images together may be larger than the disk. When the host's disk is full, writes into an image fail as on a
-//! broken disk: ext4 becomes read-only, and the image is refused until somebody has made room and mounts it again.
+//! The images together may be larger than the disk. When the host's disk is full, a write into an image fails like a
+//! disk error, and ext4 becomes read-only. The host then refuses the image until somebody has made room and unmounted
+//! it.
 
 mod mount_table;
 mod tools;
@@ -30,11 +31,11 @@ use rustix::mount::{UnmountFlags, unmount};
 use crate::host_files;
 use crate::policy::disk_image::{limit_mib, shape};
 
-/// How long to wait for another run of the group, or `lazaret box check`, that works on the same image.
+/// How long to wait for another process that works on the same image: another run of the group, or
+/// `lazaret box check`.
 const LOCKED: Duration = Duration::from_secs(90);
 const LOCK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Why a disk image cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     #[error(
@@ -49,12 +50,12 @@ pub enum VolumeError {
         "disk images need {program}; install the packages e2fsprogs and mount, or take limits.disk_images out of the settings"
     )]
     NoProgram { program: &'static str },
-    /// The mount would hide the files.
+    /// A mount would hide these files.
     #[error(
         "{} holds files, and its disk image is not mounted over them: stop the host, move them away, start it and let the group run once, move them back", dir.display()
     )]
     Holds { dir: PathBuf },
-    /// A file system with files is not made smaller.
+    /// The host does not shrink a file system, because it has files.
     #[error(
         "{} was made for {made} MiB, and the settings say {wanted}: a disk image can grow, not shrink; set the limit back, or stop the host, copy the files out, unmount and remove the image, start it and copy them in", image.display()
     )]
@@ -64,7 +65,7 @@ pub enum VolumeError {
         made: u64,
         wanted: u64,
     },
-    /// It can grow only while it is not mounted.
+    /// The file system can grow only while it is not mounted.
     #[error(
         "the file system of {} was made for {made} MiB, and the settings say {wanted}: when no box of the group runs, `umount {}`, and it grows with the next run", dir.display(), dir.display()
     )]
@@ -80,10 +81,10 @@ pub enum VolumeError {
         "the file system of {} has shut itself after an error, mostly because the host's disk was full: make room, stop the host, `umount {}`, and start it", dir.display(), dir.display()
     )]
     Shut { dir: PathBuf },
-    /// Its file system did not grow.
+    /// The file system did not grow.
     #[error("{} holds {mib} MiB and should hold {wanted}; stop the host, `umount` it, `e2fsck -fy {}`, and start it", image.display(), image.display())]
     Small { image: PathBuf, mib: u64, wanted: u64 },
-    /// The settings ask for no image any more.
+    /// The settings do not ask for an image any more.
     #[error(
         "limits.disk_images is off, and the files are in {}: switch it on again; or stop the host, copy them out, unmount and remove the image, and copy them into {}", image.display(), dir.display()
     )]
@@ -123,11 +124,11 @@ impl From<(PathBuf, PathBuf)> for Volume {
     reason = "images, and the host's directories that they are mounted over; what lies in one goes through untrusted_fs"
 )]
 impl Volume {
-    /// Mounts the image over the directory, with `limit` usable bytes, writable by Unix group `gid`. Makes the image
-    /// and lets it grow first, if necessary. Waits for the disk.
+    /// Mounts the image over the directory, with `limit` usable bytes, writable by Unix group `gid`. If necessary it
+    /// first makes the image or lets it grow. It blocks on the disk.
     ///
     /// # Errors
-    /// What prevents it, with the fix. The next call goes on after the steps that succeeded.
+    /// What prevents it, with the fix. Another call continues after the steps that succeeded.
     pub fn ensure_mounted(&self, limit: u64, gid: u32) -> Result<(), VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.dir, e);
         let lock = self.lock()?;
@@ -146,7 +147,7 @@ impl Volume {
         self.not_smaller(limit)?;
         self.not_larger(limit)?;
         let usable = usable(&self.dir)?;
-        // ext4 may leave the last part of a grown file system unused, if it is too small.
+        // ext4 may leave the last part of a grown file system unused, if that part is too small.
         if usable < limit - limit / 16 {
             let (image, mib, wanted) = (self.image.clone(), usable >> 20, limit >> 20);
             return Err(VolumeError::Small { image, mib, wanted });
@@ -154,7 +155,7 @@ impl Volume {
         host_files::shared_dir(&self.dir, gid, 0o2770).map_err(io)
     }
 
-    /// Mounts the image to read from it, if there is one and it is not mounted.
+    /// Mounts an existing image to read from it, unless it is mounted.
     ///
     /// # Errors
     /// As [`Volume::ensure_mounted`].
@@ -177,7 +178,7 @@ impl Volume {
     /// Unmounts the image, if it is mounted.
     ///
     /// # Errors
-    /// What umount(2) says: a process may use it.
+    /// umount(2) fails, for instance because a process uses the image.
     pub fn close(&self) -> Result<(), VolumeError> {
         match mount_table::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))? {
             Some(mount) if mount.image() == Some(resolved(&self.image)) => {
@@ -187,7 +188,7 @@ impl Volume {
         }
     }
 
-    /// Checks whether the image can be mounted, without a change.
+    /// Checks whether the image can be mounted. It changes nothing.
     ///
     /// # Errors
     /// As [`Volume::ensure_mounted`].
@@ -202,7 +203,7 @@ impl Volume {
         if mounted { self.not_larger(limit) } else { Ok(()) }
     }
 
-    /// Checks that no image holds the group's files, when the settings ask for none.
+    /// Checks that no image contains the group's files. For settings without images.
     ///
     /// # Errors
     /// [`VolumeError::Off`].
@@ -213,7 +214,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Two processes at work on one image would mount it twice.
+    /// Without the lock two processes could mount one image twice.
     fn lock(&self) -> Result<File, VolumeError> {
         let path = self.image.with_extension("lock");
         let io = |e: io::Error| VolumeError::io(&path, e);
@@ -234,7 +235,8 @@ impl Volume {
         }
     }
 
-    /// The image's mount, if there is one. Another mount in its place, or a read-only one, is an error.
+    /// The image's mount, if it is mounted. It is an error if something else is mounted there, or if the mount is
+    /// read-only.
     fn mounted(&self) -> Result<Option<mount_table::Mount>, VolumeError> {
         let found = mount_table::at(&resolved(&self.dir)).map_err(|e| VolumeError::io(&self.dir, e))?;
         let Some(mount) = found else { return Ok(None) };
@@ -247,7 +249,7 @@ impl Volume {
         Ok(Some(mount))
     }
 
-    /// Checks what is needed before the image is made or mounted.
+    /// Checks what the host needs to make or mount the image.
     fn check_prerequisites(&self) -> Result<(), VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.dir, e);
         if !rustix::process::geteuid().is_root() {
@@ -282,7 +284,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Makes the image under another name first, so that the file of this name is always complete.
+    /// Makes the image under another name and renames it, so that a file with this name is always complete.
     fn make(&self, limit: u64, gid: u32, lock: &File) -> Result<(), VolumeError> {
         let shape = shape(limit);
         let staged = host_files::beside(&self.image, ".part");
@@ -304,12 +306,12 @@ impl Volume {
 
     fn mount(&self, lock: &File) -> Result<(), VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.dir, e);
-        // e2fsck would damage a file system in use, and a box may still have it mounted.
+        // e2fsck would damage a mounted file system, and a box may still have it mounted.
         if !mount_table::is_attached(&resolved(&self.image)) {
             tools::run("e2fsck", &["-p".as_ref(), self.image.as_os_str()], lock)?;
         }
         host_files::dir(&self.dir, 0o700).map_err(io)?;
-        // A box that does not see the mount must not write into the directory.
+        // A box that does not see the mount must not write into the directory beneath it.
         let root = rustix::process::geteuid().as_raw();
         chown(&self.dir, Some(root), Some(0)).map_err(io)?;
         host_files::dir(&self.dir, 0o000).map_err(io)?;
@@ -320,16 +322,17 @@ impl Volume {
         if self.mounted()?.is_none() {
             return Err(VolumeError::io(&self.dir, "mount(8) succeeded, but nothing is mounted"));
         }
-        // e2fsck makes it again when it needs it. An agent would only find a folder that it cannot open.
+        // Removes a folder that an agent could not open. e2fsck makes it again if it needs it.
         let _ = UntrustedDir::open(&self.dir).and_then(|dir| dir.unlink("lost+found".as_ref()));
         Ok(())
     }
 
-    /// Grows an image that is not mounted. To grow it while in use needs capabilities that not every root has.
+    /// Grows an image that is not mounted. To grow a mounted one, root needs capabilities that it does not always
+    /// have.
     fn grow(&self, limit: u64, lock: &File) -> Result<(), VolumeError> {
         let io = |e: io::Error| VolumeError::io(&self.image, e);
         let wanted = shape(limit).bytes;
-        // After an interrupted growth the file has its new size, and the file system in it the old one.
+        // After an interrupted growth the file has its new size, and the file system in it has the old one.
         if self.len()? >= wanted && self.file_system_bytes()? >= wanted {
             return Ok(());
         }
@@ -361,7 +364,7 @@ impl Volume {
     }
 }
 
-/// The table of mounts holds paths without links.
+/// The kernel's table of mounts contains paths without links.
 #[allow(clippy::disallowed_methods, reason = "a directory of the host's")]
 fn resolved(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())

@@ -1,4 +1,4 @@
-//! Reads from the kernel what is mounted, and which file is behind a loop device.
+//! Reads the kernel's table of mounts and the files behind loop devices.
 
 #![allow(clippy::disallowed_methods, reason = "/proc and /sys, which the kernel writes")]
 
@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mount {
     pub(super) dir: PathBuf,
-    /// The block device's numbers: `7:0`.
+    /// The block device's numbers, such as `7:0`.
     pub(super) numbers: String,
-    /// Whether it is read-only: ext4 becomes so after an error of the disk beneath it, such as a full one, and says so
-    /// here and not in statvfs(3).
+    /// Whether it is read-only. ext4 becomes read-only after an error of the disk beneath it, such as a full one, and
+    /// reports that here and not in statvfs(3).
     pub(super) shut: bool,
 }
 
@@ -25,7 +25,7 @@ impl Mount {
     }
 }
 
-/// The topmost mount at a directory. `dir` has no links in it.
+/// The topmost mount at a directory. `dir` must not contain links.
 pub(super) fn at(dir: &Path) -> io::Result<Option<Mount>> {
     Ok(all()?.into_iter().rfind(|mount| mount.dir == dir))
 }
@@ -35,7 +35,7 @@ fn all() -> io::Result<Vec<Mount>> {
     Ok(table.split(|byte| *byte == b'\n').filter_map(read).collect())
 }
 
-/// Whether a loop device holds this file, wherever it is mounted: a box has its own mounts.
+/// Whether a loop device has this file open, in any mount namespace. A box has its own mounts.
 pub(super) fn is_attached(image: &Path) -> bool {
     let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     devices.filter_map(|device| backing(&device.path())).any(|file| file == image)
@@ -60,7 +60,7 @@ fn read(line: &[u8]) -> Option<Mount> {
     Some(Mount { dir, numbers, shut })
 }
 
-/// The kernel writes space, tab, line feed and backslash as three octal digits: `\040`.
+/// Decodes space, tab, line feed and backslash, which the kernel writes as three octal digits: `\040`.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

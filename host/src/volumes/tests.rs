@@ -25,7 +25,7 @@ fn fixture() -> Fixture {
     Fixture { dir, volume, gid }
 }
 
-/// Only root can mount. Anybody else gets the error.
+/// A mounted volume. Without root it checks the error and returns nothing.
 fn mounted(mib: u64) -> Option<Fixture> {
     let place = fixture();
     match place.volume.ensure_mounted(mib * MIB, place.gid) {
@@ -88,7 +88,7 @@ fn b5_a_volume_is_full_at_its_limit_and_gives_back_what_is_deleted() {
     let taken = || fs::metadata(&volume.image).unwrap().blocks() * 512;
     assert!(taken() >= 16 * MIB);
     fs::remove_file(&file).unwrap();
-    // The kernel punches the holes behind the commit that frees the blocks.
+    // The kernel punches the holes after the commit that frees the blocks.
     let began = Instant::now();
     while taken() >= 10 * MIB {
         assert!(began.elapsed() < Duration::from_secs(60), "{} bytes stay taken", taken());
@@ -96,7 +96,7 @@ fn b5_a_volume_is_full_at_its_limit_and_gives_back_what_is_deleted() {
         std::thread::sleep(Duration::from_millis(50));
     }
 
-    // Whoever looks at it again finds it as it is; a mount that went, as after a reboot, comes back.
+    // A second call changes nothing. A mount that is gone, as after a reboot, is made again.
     fs::write(&file, "kept").unwrap();
     volume.ensure_mounted(16 * MIB, *gid).unwrap();
     volume.close().unwrap();
@@ -134,7 +134,7 @@ fn a_volume_grows_when_it_is_free_and_does_not_shrink() {
         let usable = usable(&volume.dir).unwrap();
         assert!((mib * MIB..(mib + 4) * MIB + mib * MIB / 20).contains(&usable), "{mib}: {usable}");
     }
-    // Cut short after the file had its size.
+    // The growth stops after the file has its new size.
     volume.close().unwrap();
     let file = OpenOptions::new().write(true).open(&volume.image).unwrap();
     file.set_len(shape(4096 * MIB).bytes).unwrap();

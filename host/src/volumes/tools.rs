@@ -13,11 +13,11 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 const LONGEST: Duration = Duration::from_secs(60);
 /// How often a running program is checked.
 const CHECK: Duration = Duration::from_millis(2);
-/// So many bytes of its output are quoted.
+/// An error quotes this many bytes of the program's output.
 const QUOTED: u64 = 600;
 
-/// Runs a program to its end. Its input is the empty lock file: if the host is killed, the program keeps the lock until
-/// it ends.
+/// Runs a program to its end. Its stdin is the empty lock file, so that it keeps the lock until it ends even if the
+/// host is killed.
 pub(super) fn run(program: &'static str, args: &[&OsStr], lock: &File) -> Result<(), VolumeError> {
     let failed = |why: String| VolumeError::Program { program, why };
     let io = |e: io::Error| failed(e.to_string());
@@ -33,7 +33,7 @@ pub(super) fn run(program: &'static str, args: &[&OsStr], lock: &File) -> Result
         match child.try_wait().map_err(io)? {
             Some(status) => break status,
             None if began.elapsed() > LONGEST => {
-                // Not waited for: the kernel may not let go of it. It keeps the lock.
+                // The host does not wait for it, because the kernel may not be able to end it. It keeps the lock.
                 let _ = child.kill();
                 let _ = child.try_wait();
                 return Err(failed(format!("it did not end in {} seconds", LONGEST.as_secs())));
