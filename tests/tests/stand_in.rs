@@ -1,4 +1,4 @@
-//! Journeys on the engine stand-in, whose boxes start in milliseconds and can be lost and found again.
+//! Journeys on the engine stand-in. Its boxes start in milliseconds, and a test can remove and restore them.
 
 use std::path::Path;
 use std::time::Duration;
