@@ -35,7 +35,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// Handles, at boot and before anything is sent, the parts that an earlier host was sending when it died.
 ///
 /// # Errors
-/// When the store fails.
+/// The store fails.
 pub async fn recover(services: &Services) -> Result<(), StoreError> {
     let cut = services.store.recover_sending(services.clock.wall()).await?;
     if cut.uncertain + cut.held + cut.strays > 0 {

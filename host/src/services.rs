@@ -95,7 +95,7 @@ impl OutboxSignal {
     }
 }
 
-/// Whether intake may read messages. It is shut while the host cannot store anything.
+/// The gate of intake. It is shut while the host cannot store anything.
 #[derive(Debug, Clone)]
 pub struct IntakeGate(watch::Sender<bool>);
 

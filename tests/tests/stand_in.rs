@@ -1,4 +1,4 @@
-//! Journeys on the engine stand-in. Its boxes start in milliseconds, and a test can remove and restore them.
+//! Journeys on the engine stand-in, which starts boxes in milliseconds and which a test can end with all of its boxes.
 
 use std::path::Path;
 use std::time::Duration;

@@ -54,7 +54,6 @@ const LIST: usize = 256 << 20;
 /// Bytes that the rest of the manifest may take.
 const BESIDE_LIST: usize = 16 << 20;
 
-/// The manifest of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     v: u32,

@@ -41,7 +41,6 @@ impl LeftOut {
     }
 }
 
-/// An entry of a tree.
 #[derive(Debug)]
 pub(super) struct Found {
     /// The path below the tree.
@@ -61,7 +60,6 @@ pub(super) enum What {
     File { file: File, bytes: u64 },
 }
 
-/// A walk through a directory.
 pub(super) struct Tree<'a> {
     walk: Walk,
     holes: u64,

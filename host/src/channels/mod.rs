@@ -82,7 +82,7 @@ pub trait ChannelSettings {
     /// Builds the channel; returns `None` if it is off.
     ///
     /// # Errors
-    /// What is missing on this machine.
+    /// Something is missing on this machine.
     fn build(&self, host: &Surroundings<'_>) -> Result<Option<Arc<dyn Channel>>, BuildError>;
 }
 

@@ -49,7 +49,6 @@ pub(super) async fn run(here: &Here, verb: Box) -> Done {
     Ok(if looked.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The result of a check.
 struct Looked {
     group: GroupName,
     spec: ContainerSpec,

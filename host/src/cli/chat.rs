@@ -174,8 +174,8 @@ impl Wire {
         id
     }
 
-    /// Tells the host that a part was shown, and returns whether the part is new here. A host that ended before it read
-    /// this sends the part again.
+    /// Tells the host that a part was shown, and returns whether the part is new here. If the host ends before it
+    /// reads this, the next host sends the part again.
     async fn shown(&mut self, row: i64) -> bool {
         let _ = self.write(&FromClient::Shown { row }).await;
         self.seen.insert(row)

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use crate::config::ConfigError;
 use crate::store::StoreError;
 
-/// Why the host did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]

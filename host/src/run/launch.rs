@@ -134,7 +134,7 @@ impl Plan<'_> {
 /// Builds the specification of the box of a group's next run.
 ///
 /// # Errors
-/// What cannot be made, or a specification that no box can have.
+/// Something cannot be made, or no box can have this specification.
 pub async fn spec_of(
     context: SandboxContext<'_>,
     lane: &Lane,

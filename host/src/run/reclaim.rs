@@ -41,7 +41,7 @@ impl Reclaimed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count {
     pub all: DiskUsage,
-    /// What was not changed since.
+    /// The part that was not changed since a given time.
     pub old: DiskUsage,
     /// Whether there are folders that the host could not enter.
     pub shut: bool,

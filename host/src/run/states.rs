@@ -22,7 +22,7 @@ pub(super) enum Life {
     Ready,
     /// The host has written `_close`.
     Closing {
-        /// Whether it had said `ready`.
+        /// Whether the box had said `ready`.
         ready: bool,
     },
     /// The host ends the box by signal.

@@ -1,4 +1,4 @@
-//! Telegram, through the Bot API (<https://core.telegram.org/bots/api>), by long poll.
+//! The Telegram channel. It reads the Bot API (<https://core.telegram.org/bots/api>) by long poll.
 //!
 //! The position is the next `offset`. A call with it acknowledges every earlier update, so only the call after a
 //! batch's transaction acknowledges the batch. The channel parses each update separately, so that it can skip an update
