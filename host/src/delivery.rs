@@ -1,9 +1,9 @@
-//! Sends the outbox to the platforms: one queue per chat, in order, each part with its receipt. `daemon` runs one
+//! Sends the outbox to the platforms: one queue per chat, in order, and a receipt for each part. `daemon` runs one
 //! worker per channel, which runs one worker per chat that has something to send.
 //!
-//! A chat's worker makes one call of the platform after the other: it waits for the pace, claims the head of the chat's
-//! queue, calls, and stores the outcome. A crash or a panic between the claim and the outcome leaves the part
-//! `sending`. The next claim finds it so, and `policy::delivery` decides what that means.
+//! A chat's worker makes one platform call after the other: it waits for the rate limit, claims the head of the chat's
+//! queue, calls, and stores the outcome. A crash or a panic between the claim and the outcome leaves the part in state
+//! `sending`. The next claim finds it in this state, and `policy::delivery` decides what follows.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,17 +25,17 @@ use crate::store::{NextPart, StoreError};
 
 /// How long after the stop a call may still begin.
 const LAST_CALLS: Duration = Duration::from_secs(3);
-/// How long a call that is under way at the stop may take.
+/// How long a call in progress at the stop may take.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// How much longer a call with a file may take.
 const FILE: Duration = Duration::from_secs(240);
-/// The shortest wait for a part that is not due: never a busy loop.
+/// The shortest wait for a part that is not due, which prevents a busy loop.
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// At boot, before anything is sent: what an earlier host was sending when it died.
+/// Handles, at boot and before anything is sent, the parts that an earlier host was sending when it died.
 ///
 /// # Errors
-/// When the store fails.
+/// The store fails.
 pub async fn recover(services: &Services) -> Result<(), StoreError> {
     let cut = services.store.recover_sending(services.clock.wall()).await?;
     if cut.uncertain + cut.held + cut.strays > 0 {
@@ -56,16 +56,16 @@ struct Delivery {
     channel: Arc<dyn Channel>,
     spool: Spool,
     pacer: Mutex<Pacer>,
-    /// A call has ended.
+    /// Notified when a call has ended.
     ended: Notify,
-    /// The host drains: what can go at once still goes, and what must wait is left to the next host.
+    /// Cancelled when the host drains. What can be sent at once is still sent; what must wait is left to the next host.
     stop: CancellationToken,
-    /// No call begins any more.
+    /// Cancelled when no call may begin any more.
     closed: CancellationToken,
 }
 
-/// Delivers for one channel until it is told to stop. Then what is being sent is finished, and what can go at once
-/// goes; the rest stays for the next host.
+/// Delivers for one channel until the host drains. Then it finishes the calls in progress and sends what can be sent at
+/// once. The next host sends the rest.
 pub async fn deliver(services: Arc<Services>, channel: Arc<dyn Channel>, stop: CancellationToken) {
     let mut rings = services.bell.listen();
     let pacer = Mutex::new(Pacer::new(channel.pace()));
@@ -97,10 +97,10 @@ pub async fn deliver(services: Arc<Services>, channel: Arc<dyn Channel>, stop: C
             }
         }
         tokio::select! {
-            // The bell outlives its listeners: `services` holds it.
+            // `services` holds the signal's sender, so the signal outlives this listener.
             _ = rings.changed() => {}
             Some(done) = workers.join_next(), if !workers.is_empty() => {
-                // Panics are caught inside, so the chat is always told.
+                // A worker catches its panics itself, so it always returns its chat.
                 if let Ok(chat) = done {
                     busy.remove(&chat);
                 }
@@ -120,26 +120,26 @@ pub async fn deliver(services: Arc<Services>, channel: Arc<dyn Channel>, stop: C
 
 async fn last_calls(delivery: &Arc<Delivery>, mut workers: JoinSet<ChatId>) {
     while workers.join_next().await.is_some() {}
-    // What was queued while the last worker of its chat was ending.
+    // A part can be queued while the last worker of its chat is ending.
     for chat in delivery.services.store.chats_waiting(delivery.channel.name()).await.unwrap_or_default() {
         workers.spawn(drain(Arc::clone(delivery), chat));
     }
     while workers.join_next().await.is_some() {}
 }
 
-/// Empties a chat's queue, again from the start after a panic.
+/// Empties a chat's queue, and starts again after a panic.
 async fn drain(delivery: Arc<Delivery>, chat: ChatId) -> ChatId {
     let workers = delivery.services.workers.clone();
     workers.kept(&format!("delivery to {chat}"), || send_waiting(&delivery, &chat)).await;
     chat
 }
 
-/// Sends what waits in a chat, one part after the other, until nothing waits or the host drains.
+/// Sends the queue of a chat, one part after the other, until it is empty or the host drains.
 ///
-/// A part that may not go yet holds back what is behind it: order is kept through an outage.
+/// A part that may not be sent yet holds back the parts behind it, so that the order survives an outage.
 async fn send_waiting(delivery: &Delivery, chat: &ChatId) {
     let place = Destination { chat: chat.to_string(), room: delivery.channel.room(chat) };
-    // A change of the group's policy holds from the next time that something waits here.
+    // A change of the group's policy applies the next time that a worker starts here.
     let terms = match delivery.terms(chat).await {
         Ok(terms) => terms,
         Err(e) => {
@@ -147,7 +147,7 @@ async fn send_waiting(delivery: &Delivery, chat: &ChatId) {
             return delivery.rest(STORE_AGAIN).await;
         }
     };
-    // The pace comes before the claim: a part that waits for it is not marked, and no attempt is counted.
+    // The worker waits for the rate limit before it claims: a part that waits is not marked, and no attempt is counted.
     while let Some(mut slot) = delivery.may_call(&place).await {
         let progress = delivery.send_one(chat, &mut slot, &terms).await;
         drop(slot);
@@ -160,18 +160,18 @@ async fn send_waiting(delivery: &Delivery, chat: &ChatId) {
     }
 }
 
-/// What follows for a chat's queue.
+/// What the worker of a chat does next.
 enum ChatProgress {
     Continue,
     PaceWait(Duration),
     Empty,
 }
 
-/// The right to make one call. Dropped, also by a panic, it tells the pacer that the call has ended.
+/// The right to make one call. Dropping it, also in a panic, tells the pacer that the call has ended.
 struct CallSlot<'a> {
     delivery: &'a Delivery,
     place: &'a Destination,
-    /// Whether the platform was called.
+    /// Whether the worker called the platform.
     called: bool,
 }
 
@@ -187,7 +187,7 @@ impl Delivery {
     async fn terms(&self, chat: &ChatId) -> Result<Terms, StoreError> {
         let install = &self.services.install;
         let group = self.services.store.group_of(chat).await?;
-        // A group whose file is broken is delivered by the channel's setting.
+        // If the group's file is invalid, the channel's setting applies.
         let own = group.and_then(|name| install.group(&name).ok()).and_then(|group| group.delivery);
         Ok(Terms {
             delivery: own.unwrap_or_else(|| install.delivery(self.channel.name())),
@@ -201,10 +201,10 @@ impl Delivery {
         self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the platform may be called there. `None` when the host drains and there is something to wait for.
+    /// Waits until the rate limit allows a call. Returns `None` when the host drains and the call would have to wait.
     async fn may_call<'a>(&'a self, place: &'a Destination) -> Option<CallSlot<'a>> {
         while !self.closed.is_cancelled() {
-            // Listened for before the question: an end in between is not missed.
+            // The worker listens before it asks the pacer, so that it misses no end in between.
             let ended = self.ended.notified();
             let now = self.services.clock.now().mono;
             let asked = self.pacer().begin(place, now);
@@ -228,7 +228,7 @@ impl Delivery {
         }
     }
 
-    /// Makes one call at most.
+    /// Claims the next part, makes at most one call and stores the outcome.
     async fn send_one(&self, chat: &ChatId, slot: &mut CallSlot<'_>, terms: &Terms) -> ChatProgress {
         let now = self.services.clock.wall();
         let part = match self.services.store.claim(chat.clone(), *terms, now).await {
@@ -250,25 +250,25 @@ impl Delivery {
             within = timed_out(self.time_limit(&part)) => {
                 SendOutcome::Cut { why: format!("no answer within {} s", within.as_secs()) }
             }
-            // A platform that does not answer, or an empty terminal. The row stays as it is: whoever finds it next
-            // finds it cut off.
+            // The platform does not answer, or nobody is at the terminal. The row stays in state `sending`, and the
+            // next claim treats the call as cut off.
             () = late(&self.stop) => return ChatProgress::Empty,
         };
         if let SendOutcome::NotArrived { after: Some(after), .. } = &happened {
-            // The whole room is left alone, not only the chat that asked.
+            // The pause applies to the whole room, not only to the chat that called.
             self.pacer().shut(slot.place, self.services.clock.now().mono, (*after).min(LONGEST_WAIT));
         }
         self.record(part, happened, terms.retry).await;
         ChatProgress::Continue
     }
 
-    /// A large file over a slow line takes its time.
+    /// Returns how long a call may take. A large file over a slow line needs more time.
     fn time_limit(&self, part: &Part) -> Option<Duration> {
         let more = if part.file.is_some() { FILE } else { Duration::ZERO };
         self.channel.patience().map(|limit| limit + more)
     }
 
-    /// The one call that a part needs next.
+    /// Makes the one call that a part needs next.
     async fn call(&self, part: &Part) -> SendOutcome {
         made(&self.channel, &self.spool, part).await.unwrap_or_else(|error| {
             tracing::debug!(chat = %part.chat, code = error.code(), "part {}: {error}", part.id);
@@ -276,7 +276,7 @@ impl Delivery {
         })
     }
 
-    /// Stores the outcome of a call, and does not stop trying: nobody else knows it.
+    /// Stores the outcome of a call. It retries until it succeeds, because only this worker knows the outcome.
     async fn record(&self, part: Part, happened: SendOutcome, retry: Duration) {
         loop {
             let now = self.services.clock.wall();
@@ -310,7 +310,7 @@ impl Delivery {
             Next::GiveUp { why, gone, .. } => {
                 let code = if *gone { "delivery.unreachable" } else { "delivery.failed" };
                 tracing::error!(%chat, code, "part {row}: {why}");
-                // The owner's chat has something to say now.
+                // The store has queued a notice in the owner's chat.
                 self.services.bell.ring();
             }
         }
@@ -355,7 +355,7 @@ async fn timed_out(limit: Option<Duration>) -> Duration {
     }
 }
 
-/// Some seconds after the host began to drain.
+/// Returns some seconds after the host began to drain.
 async fn late(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(LAST_ANSWER).await;

@@ -1,5 +1,6 @@
-//! From a channel to the store: admission, transaction 1, and the wake that follows. Nothing is fetched here: a slow
-//! file would keep every chat of the channel waiting, and one that no agent will read costs nothing.
+//! Takes messages from a channel into the store: admission, transaction 1, and the event for the supervisor. It fetches
+//! no attachments: a slow download would block every chat of the channel, and many attachments are never read by an
+//! agent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,23 +22,23 @@ use crate::store::{Accepted, CommandRow, Intake, StoreError, StrangerSeen};
 use crate::text;
 use crate::turns::Placement;
 
-/// What a stored message means for the lanes.
+/// The meaning of a stored message for the lanes.
 #[derive(Debug)]
 pub enum News {
-    /// A lane has an open turn and wants a run.
+    /// A lane has an open turn and needs a run.
     Wake(Lane),
     /// The lane's open turn has more messages.
     FollowUp(Lane),
-    /// A person gave an order.
+    /// A person gave a command.
     Command(CommandRow),
     /// A question of the lane's open turn has its answer.
     Answered(Lane),
-    /// It has none yet, and waits for this long at most.
+    /// The question has no answer yet, and the turn waits at most this long.
     Suspended(Lane, Duration),
 }
 
 impl News {
-    /// What a stored message means; nothing where it waits, or came before.
+    /// Returns the meaning of a stored message; `None` if it waits, is context or is a duplicate.
     pub fn of(accepted: Accepted) -> Option<Self> {
         let Accepted { seq, lane, chat, placement } = accepted;
         match placement {
@@ -51,7 +52,7 @@ impl News {
     }
 }
 
-/// The quoted beginning of what a message answers.
+/// The host quotes this many characters of the message that a message answers.
 const QUOTE: usize = 500;
 
 /// Reads a channel until the host drains.
@@ -63,7 +64,7 @@ pub async fn poll(
 ) {
     let name = channel.name();
     loop {
-        // What cannot be stored is not asked for: it waits at the platform.
+        // While the host cannot store messages, it does not ask for any: they wait at the platform.
         tokio::select! {
             () = services.gate.opened() => {}
             () = stop.cancelled() => return,
@@ -76,7 +77,7 @@ pub async fn poll(
                 continue;
             }
         };
-        // What a cancelled read had received is not acknowledged: the platform hands it over again.
+        // The host does not acknowledge what a cancelled read received; the channel delivers it again.
         let read = tokio::select! {
             read = read(&channel, position) => read,
             () = services.gate.shut() => continue,
@@ -84,7 +85,8 @@ pub async fn poll(
         };
         match read {
             Ok(batch) => {
-                // Not acknowledged before it is stored: on failure the channel hands the same batch over again.
+                // The host acknowledges a batch only after it is stored. If that fails, the channel delivers the batch
+                // again.
                 if let Err(e) = take_in(&services, channel.name(), batch, &supervisor).await {
                     tracing::error!(channel = %name, code = e.code(), "messages wait at the platform: {e}");
                     tokio::time::sleep(STORE_AGAIN).await;
@@ -116,7 +118,7 @@ async fn read(channel: &Arc<dyn Channel>, position: Option<String>) -> Result<Ba
     read
 }
 
-/// One batch to its end.
+/// Takes in one batch: admits, stores, acknowledges and announces its messages.
 async fn take_in(
     services: &Services,
     channel: ChannelName,
@@ -163,7 +165,7 @@ async fn take_in(
         stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
     failpoint!("channel.committed.before");
     if let Some(committed) = batch.committed {
-        // A channel that does not wait for it has gone.
+        // A channel that does not wait for this has dropped the receiver.
         let _ = committed.send(seqs);
     }
     failpoint!("channel.committed.after");
@@ -178,8 +180,8 @@ async fn group_of(services: &Services, inbound: &Inbound) -> Result<Option<Group
     match services.install.group(&name) {
         Ok(group) => Ok(Some(group)),
         Err(e) => {
-            // The message must not be lost for a typing error in a file: it is taken by the defaults, and the run
-            // that it wakes tells the chat which file, line and column.
+            // A typing error in the group's file must not lose the message. The host takes it with the default
+            // settings, and the run that it starts tells the chat the file, line and column.
             tracing::error!(group = %name, code = e.code(), "{e}");
             Ok(Some(services.install.default_group(name)))
         }
@@ -196,7 +198,7 @@ fn announce(services: &Services, one: Accepted, supervisor: &UnboundedSender<New
         services.store.stage(turn, Some(one.seq), None, "stored", services.clock.now());
     }
     if let Some(news) = News::of(one) {
-        // The supervisor is gone only when the host ends; the store remembers.
+        // The supervisor is gone only when the host ends, and the store keeps the message.
         let _ = supervisor.send(news);
     }
 }
@@ -210,8 +212,8 @@ fn cleaned(mut inbound: Inbound) -> Inbound {
 }
 
 fn stranger(inbound: &Inbound) -> StrangerSeen {
-    // Six characters without look-alikes from a random UUID: guessing one of a few codes is hopeless, and the code
-    // is typed on the operator's own terminal anyway.
+    // The code has six unambiguous characters of a random UUID. Nobody can guess one of the few open codes, and the
+    // operator types the code on their own terminal.
     const LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
     let random = uuid::Uuid::new_v4();
     let code = random.as_bytes().iter().take(6).map(|b| char::from(LETTERS[usize::from(b % 32)])).collect();

@@ -1,4 +1,4 @@
-//! What intake, run, delivery and supervisor share: handles to the rooms below them.
+//! The handles that intake, run, delivery and supervisor share. `daemon` builds them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,36 +21,34 @@ use crate::sandbox::Engine;
 use crate::store::Store;
 use crate::workers::Workers;
 
-/// What the rooms of this floor share.
 pub struct Services {
     pub store: Store,
     pub clock: Clock,
     pub install: Arc<Install>,
     pub engine: Engine,
-    /// Which image a run is made of.
+    /// Chooses the image of a run.
     pub images: Images,
     pub mailbox: Mailbox,
     pub gateway: Arc<Gateway>,
     pub channels: Channels,
-    /// Tells delivery that something was queued.
+    /// Tells delivery that a part was queued.
     pub bell: OutboxSignal,
-    /// Whether messages may be taken in.
+    /// Open while the host can store messages.
     pub gate: IntakeGate,
-    /// What makes this install's boxes ours.
+    /// The install's id, which labels its boxes.
     pub id: String,
-    /// The group that host and boxes share.
+    /// The id of the group that host and boxes share.
     pub gid: u32,
-    /// Digest and folder of the runner.
     pub runner: Runner,
-    /// Postures that were found to hold.
+    /// The postures that passed their probe.
     pub probes: Probes,
     /// The supervised set of workers.
     pub workers: Workers,
 }
 
 impl Services {
-    /// Says something that belongs to no turn: once under one `key`. What cannot be stored is lost but for the log;
-    /// nothing waits for it.
+    /// Queues a notice that belongs to no turn, once under one `key`. If the store fails, only the log has the text,
+    /// and the caller goes on.
     pub async fn notice(&self, chat: &ChatId, key: &str, text: String) {
         let outgoing = OutgoingText::notice(chat, key, text);
         match self.store.say(None, outgoing, self.clock.wall()).await {
@@ -59,7 +57,7 @@ impl Services {
         }
     }
 
-    /// What dispatch must know of a group. A group whose file is broken gets the defaults here; its run will be
+    /// Returns what dispatch must know of a group. A group with an invalid file gets the defaults here; its run is then
     /// refused with the file, line and column.
     pub fn facts(&self, group: &GroupName) -> Facts {
         let (priority, limits) = match self.install.group(group) {
@@ -75,7 +73,8 @@ impl Services {
     }
 }
 
-/// Says that something was queued. Every channel's delivery hears every ring; one that comes while it is busy is kept.
+/// Signals that a part was queued. Every channel's delivery receives every signal; one that comes while it is busy is
+/// kept.
 #[derive(Debug, Clone)]
 pub struct OutboxSignal(watch::Sender<u64>);
 
@@ -86,7 +85,7 @@ impl Default for OutboxSignal {
 }
 
 impl OutboxSignal {
-    /// Hears every ring from now on.
+    /// Receives every signal from now on.
     pub fn listen(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
     }
@@ -96,7 +95,7 @@ impl OutboxSignal {
     }
 }
 
-/// Whether messages may be taken in: shut while nothing can be stored.
+/// The gate of intake. It is shut while the host cannot store anything.
 #[derive(Debug, Clone)]
 pub struct IntakeGate(watch::Sender<bool>);
 
@@ -107,51 +106,51 @@ impl Default for IntakeGate {
 }
 
 impl IntakeGate {
-    /// Opens or shuts it.
+    /// Opens or shuts the gate.
     pub fn set(&self, open: bool) {
         self.0.send_if_modified(|was| std::mem::replace(was, open) != open);
     }
 
-    /// Returns when it is open.
+    /// Returns when the gate is open.
     pub async fn opened(&self) {
         self.becomes(true).await;
     }
 
-    /// Returns when it is shut.
+    /// Returns when the gate is shut.
     pub async fn shut(&self) {
         self.becomes(false).await;
     }
 
     async fn becomes(&self, open: bool) {
-        // The sender is this gate.
+        // The wait cannot fail, because this gate holds the sender.
         let _ = self.0.subscribe().wait_for(|now| *now == open).await;
     }
 }
 
-/// Which postures were found to hold in this host's life.
+/// The postures that passed their probe in this host's life.
 #[derive(Debug, Default)]
 pub struct Probes {
     known: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
 }
 
 impl Probes {
-    /// The one place where the answer to a question is, or comes to be: everyone who asks waits at the same.
+    /// Returns the cell for the answer to a question. Everyone who asks the same question waits for the same cell.
     pub fn of(&self, question: String) -> Arc<OnceCell<()>> {
         Arc::clone(locked(&self.known).entry(question).or_default())
     }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every use is one call: a panic in between leaves nothing half-changed.
+    // Every use is a single call, so a panic leaves the map consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The runner, in a folder named by its digest: boxes of an older one keep theirs.
+/// The runner, in a folder named by its digest, so that boxes with an older runner keep theirs.
 #[derive(Debug, Clone)]
 pub struct Runner {
-    /// SHA-256, cut to 16 hex digits.
+    /// The first 16 hex digits of the SHA-256.
     pub digest: String,
-    /// The folder that is mounted.
+    /// The folder that boxes mount.
     pub dir: PathBuf,
 }
 
@@ -159,7 +158,7 @@ impl Runner {
     /// Copies the runner at `binary` into the install.
     ///
     /// # Errors
-    /// What the filesystem said, with the path.
+    /// The filesystem's error, with the path.
     pub fn install(binary: &Path, runners: &Path) -> Result<Self, String> {
         let failed = |path: &Path, e: std::io::Error| format!("{}: {e}", path.display());
         let bytes = host_files::read(binary).map_err(|e| failed(binary, e))?;

@@ -1,7 +1,7 @@
-//! `state/spool/`: the host's copies of files that agents send, named by the digests of their bytes.
+//! `state/spool/` holds the host's copies of files that agents send, named by the digests of their bytes.
 //!
-//! The host copies a file once, before it answers the agent's request, and sends the copy: what the agent changes
-//! afterwards is not sent. No box sees the folder, so its files are opened by path.
+//! The host copies a file once, before it answers the agent's request, and sends the copy. So later changes by the
+//! agent are not sent. No box sees the folder, so the host opens its files by path.
 
 #![allow(
     clippy::disallowed_methods,
@@ -19,13 +19,13 @@ use ipc_schema::{Refusal, RefusalCode};
 
 use crate::host_files::{self, Digesting};
 
-/// Why a file was not taken. The text reaches the agent.
+/// Why the host did not take a file. The agent gets this text.
 #[derive(Debug, thiserror::Error)]
 pub enum NotTaken {
     /// The path does not lead to a file that may be sent.
     #[error("{}", .0.reason)]
     Refused(#[from] Refusal),
-    /// An absolute path outside the workspace.
+    /// The path is absolute and outside the workspace.
     #[error("{shown} is not below {}; copy it there first", box_path::WORKSPACE)]
     Outside { shown: String },
     /// The host itself failed.
@@ -50,10 +50,9 @@ impl NotTaken {
     }
 }
 
-/// A copy that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpooledCopy {
-    /// The digest of its bytes, and its name.
+    /// The digest of the bytes, which is also the file's name.
     pub sha256: String,
     pub bytes: u64,
 }
@@ -64,21 +63,20 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// The spool in the folder `dir`. The first copy makes the folder.
+    /// Uses the folder `dir`. The first copy makes the folder.
     pub fn at(dir: PathBuf) -> Self {
         Self { dir }
     }
 
-    /// The path of the copy with this digest.
     pub fn path(&self, sha256: &str) -> PathBuf {
         self.dir.join(sha256)
     }
 
-    /// Copies the file that an agent calls `path` out of its workspace. When it returns, the copy is durable. An
-    /// earlier copy with the same bytes is replaced, so that its age begins anew.
+    /// Copies the file at the agent's `path` out of its workspace. The copy is durable when this returns. It replaces
+    /// an earlier copy with the same bytes, so that the copy's age starts again.
     ///
     /// # Errors
-    /// Why the file cannot be sent.
+    /// The reason why the file cannot be sent.
     pub fn take(&self, workspace: &Path, path: &str, most: u64) -> Result<SpooledCopy, NotTaken> {
         let below = beneath(path)?;
         let wanted = FileRequirements { owner: None, single_link: true, cap: most };
@@ -107,7 +105,7 @@ impl Spool {
         Ok(SpooledCopy { sha256, bytes })
     }
 
-    /// Every file in the spool: copies, and parts of copies that a crash has interrupted.
+    /// Lists the files of the spool: copies, and partial copies that a crash left.
     pub fn files(&self) -> Vec<(String, fs::Metadata)> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let seen = entries.filter_map(|e| Some((e.file_name().into_string().ok()?, e.metadata().ok()?)));
@@ -117,13 +115,13 @@ impl Spool {
     /// Removes a file of [`Spool::files`].
     ///
     /// # Errors
-    /// What unlink(2) says.
+    /// The error of unlink(2).
     pub fn remove(&self, name: &str) -> io::Result<()> {
         host_files::remove(&self.dir.join(name))
     }
 }
 
-/// The path below the workspace. The kernel refuses one that leaves it by `..` or a link.
+/// Returns the path below the workspace. The kernel refuses a path that leaves the workspace by `..` or a link.
 fn beneath(path: &str) -> Result<&Path, NotTaken> {
     let path = Path::new(path);
     let below = path.strip_prefix(box_path::WORKSPACE).unwrap_or(path);

@@ -1,12 +1,12 @@
-//! The supervised set: every worker of the host is spawned here, so that a panic in one is caught, counted and followed
-//! by something.
+//! The supervised set. Every worker of the host is spawned here, so that the host catches and counts each panic and
+//! reacts to it.
 //!
 //! [`Workers::keep`] starts a worker again after a panic, with a growing wait; after too many panics the host ends
-//! (`policy::worker_restart` decides both). [`Workers::caught`] is for work whose caller has its own answer to a panic,
-//! such as a run, whose panic is a crash of that run. `daemon` writes the count into the store.
+//! (`policy::worker_restart` decides both). [`Workers::caught`] is for work whose caller reacts to a panic itself, such
+//! as a run, for which a panic counts as a crash. `daemon` writes the count into the store.
 //!
-//! The panic hook (`telemetry`) logs where a panic happened. A worker must not hold a lock over an `await`, and must
-//! leave the store and the disk so that its next start can go on: what it has in memory is gone.
+//! The panic hook (`telemetry`) logs where a panic happened. A worker must not hold a lock over an `await`. It must
+//! leave the store and the disk so that its next start can go on, because its memory is lost.
 
 use std::fmt;
 use std::future::Future;
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::policy::worker_restart::{AfterPanic, RecentPanics};
 
-/// The work ended by a panic, which is counted and logged.
+/// The work panicked. The panic is already counted and logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Panicked;
 
@@ -30,7 +30,6 @@ impl fmt::Display for Panicked {
     }
 }
 
-/// Handle to the supervised set.
 #[derive(Debug, Clone)]
 pub struct Workers(Arc<Shared>);
 
@@ -38,16 +37,16 @@ pub struct Workers(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     began: Instant,
-    /// A panic was noted.
+    /// Notified when a panic was counted.
     noted: Notify,
-    /// The panics are too many.
+    /// Notified when there are too many panics.
     too_many: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     recent: RecentPanics,
-    /// Panics that the store's counter does not hold yet.
+    /// Panics that the store's counter does not contain yet.
     uncounted: u64,
 }
 
@@ -69,7 +68,7 @@ impl Workers {
         tokio::spawn(async move { workers.kept(&name, work).await })
     }
 
-    /// Spawns work that is done once. What follows a panic is up to whoever holds the handle.
+    /// Spawns work that is done once. The holder of the handle reacts to a panic.
     pub fn once<T: Send + 'static>(
         &self,
         name: impl fmt::Display,
@@ -79,10 +78,10 @@ impl Workers {
         tokio::spawn(async move { workers.caught(&name, work).await })
     }
 
-    /// Does the work of a worker, from the start again after each panic. Never returns once the panics are too many.
+    /// Runs a worker, and starts it again after each panic. Never returns after too many panics.
     pub async fn kept<F: Future>(&self, name: &str, mut work: impl FnMut() -> F) -> F::Output {
         loop {
-            // The call of `work` is part of what may panic.
+            // The call of `work` itself may panic too.
             if let Ok(done) = self.caught(name, async { work().await }).await {
                 return done;
             }
@@ -90,7 +89,7 @@ impl Workers {
         }
     }
 
-    /// Waits, after a panic of the worker `name`, until it may start again. Never returns once the panics are too many.
+    /// Waits, after a panic of the worker `name`, until it may start again. Never returns after too many panics.
     pub async fn rest(&self, name: &str) {
         let now = self.0.began.elapsed();
         let decision = self.state().recent.note(now);
@@ -107,10 +106,10 @@ impl Workers {
         }
     }
 
-    /// Does work once. What follows a panic is the caller's to decide.
+    /// Does work once. The caller reacts to a panic.
     ///
     /// # Errors
-    /// [`Panicked`].
+    /// [`Panicked`], if the work panicked.
     pub async fn caught<T>(&self, name: &str, work: impl Future<Output = T>) -> Result<T, Panicked> {
         AssertUnwindSafe(Box::pin(work)).catch_unwind().await.map_err(|_| {
             self.note(name);
@@ -118,35 +117,35 @@ impl Workers {
         })
     }
 
-    /// Counts a panic that somebody else has caught.
+    /// Counts a panic that other code has caught.
     pub fn note(&self, name: &str) {
         tracing::error!(code = "worker.panic", "{name} ended with a panic");
         self.state().uncounted += 1;
         self.0.noted.notify_one();
     }
 
-    /// Returns when a panic was noted since the last call.
+    /// Returns when a panic was counted since the last call.
     pub async fn noted(&self) {
         self.0.noted.notified().await;
     }
 
-    /// Takes the panics that the store is to count.
+    /// Takes the panics that the store has to count.
     pub fn take_uncounted(&self) -> u64 {
         std::mem::take(&mut self.state().uncounted)
     }
 
-    /// Gives them back: the store did not count them.
+    /// Gives the panics back if the store did not count them.
     pub fn give_back(&self, panics: u64) {
         self.state().uncounted += panics;
     }
 
-    /// Returns when the panics are too many for this host to go on.
+    /// Returns when there are too many panics for this host to go on.
     pub async fn too_many(&self) {
         self.0.too_many.notified().await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every use is one call: a panic in between leaves nothing half-changed.
+        // Every use is a single call, so a panic leaves the state consistent.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -193,7 +192,7 @@ mod tests {
     async fn too_many_panics_are_told() {
         let workers = Workers::default();
         for _ in 0..5 {
-            // Five workers that panic once: none of them waits for another.
+            // Five workers panic once each, so none of them waits for another.
             drop(workers.keep("a test", || async { panic!("always") }));
         }
         tokio::time::timeout(Duration::from_secs(10), workers.too_many()).await.unwrap();

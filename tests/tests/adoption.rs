@@ -1,4 +1,4 @@
-//! A host is killed, stopped or replaced while its boxes run on: the next host adopts them.
+//! A test kills, stops or replaces a host while its boxes run, and the next host adopts them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

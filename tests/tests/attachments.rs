@@ -1,4 +1,4 @@
-//! People send files: the host fetches those that an agent will read, within limits, and no other group waits.
+//! People send files. The host fetches the files that an agent will read, within limits, and no other group waits.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

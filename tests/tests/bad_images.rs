@@ -1,5 +1,5 @@
-//! Images of every kind: missing, for another processor, empty, with settings of their own. The host uses an image
-//! unchanged or refuses it with the reason, and answers waiting messages once there is a usable image.
+//! Unusual images: missing, for another processor, empty, with settings of their own. The host uses an image unchanged
+//! or refuses it with the reason, and answers waiting messages once there is a usable image.
 
 #![cfg(test)]
 

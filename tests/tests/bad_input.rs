@@ -1,5 +1,5 @@
-//! Wrong settings, files, engines, tokens and messages. The host reports each in the right place, survives, and answers
-//! stored messages once the fault is repaired.
+//! Wrong settings, files, engines, tokens and messages. The host reports each one in the right place, survives, and
+//! answers stored messages once somebody has repaired the fault.
 
 #![cfg(test)]
 

@@ -1,5 +1,5 @@
-//! Models that refuse, break off, answer wrongly or never end, and tools that fail, hang or flood. The chat gets one
-//! notice that says what to do, the turn ends with an error code, and the next message is answered.
+//! Models that refuse, break off, answer wrongly or never end, and tools that fail, hang or flood. The host sends the
+//! chat one notice that says what to do, ends the turn with an error code, and answers the next message.
 
 #![cfg(test)]
 

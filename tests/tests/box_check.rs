@@ -1,4 +1,4 @@
-//! `lazaret box check`: what it shows of a box, and how it finds a key in a wrong place.
+//! `lazaret box check` shows a box's protection and finds a key in a wrong place.
 
 #![cfg(test)]
 

@@ -1,5 +1,5 @@
-//! Checks a running box against every row of the posture's table, from the engine's description, the host's /proc and
-//! cgroups, and a probe inside. A canary key must be nowhere in the box.
+//! Checks a running box against every row of the posture's table, through the engine's description, the host's /proc
+//! and cgroups, and a probe inside. A canary key must not occur anywhere in the box.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

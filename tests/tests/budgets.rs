@@ -1,4 +1,4 @@
-//! The host ends a box that exceeds a limit, and a notice tells the chat what was used and what is allowed.
+//! The host ends a box that exceeds a limit, and a notice tells the chat the usage and the limit.
 
 #![cfg(test)]
 

@@ -1,5 +1,5 @@
-//! Replies over a failing platform: outages, lost responses, hosts that die during a send, chats that removed the bot.
-//! What people see must match what the outbox has counted.
+//! The host delivers replies over a failing platform: outages, lost responses, hosts that die during a send, chats that
+//! removed the bot. What people see must match the outbox's counts.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

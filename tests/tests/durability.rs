@@ -1,4 +1,4 @@
-//! Durability of the database: copies under load and their restore, damaged files, full disks.
+//! Durability of the database: copies under load and their restore, damaged files, and full disks.
 
 #![cfg(test)]
 

@@ -1,4 +1,4 @@
-//! A program in a box cannot reach the network, and learns whom to ask.
+//! A program in a box cannot reach the network, and the refusal says whom to ask.
 
 use journeys::world::World;
 use serde_json::json;

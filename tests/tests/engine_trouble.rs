@@ -1,4 +1,4 @@
-//! Docker engines that die, hang and freeze, and twenty boxes whose host is killed.
+//! Docker engines die, hang and freeze, and a host is killed while it has twenty boxes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Each failpoint of the table is in the code once, and a release build has none.
+//! Each failpoint of the table occurs once in the code, and a release build has none.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

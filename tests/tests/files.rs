@@ -1,4 +1,4 @@
-//! Agents send files: what arrives, in which order, and what the host refuses to send.
+//! Agents send files: the tests check what arrives, in which order, and what the host refuses to send.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Runs every case of the table of attacks as a test of its own on one host. See [`journeys::hostile`].
+//! Runs every case of the table of attacks as a separate test on one host. See [`journeys::hostile`].
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

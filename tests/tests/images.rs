@@ -1,5 +1,5 @@
-//! Images and mounts: the host pins a usable image, checks a new one before it replaces it, and one command rolls back.
-//! Directories of the machine that the owner mounts for a group.
+//! Images and mounts: the host pins a usable image, checks a new one before it replaces the old one, and one command
+//! rolls back. The owner mounts directories of the machine for a group.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! Holds the shape of the code: imports point down only, no files use each other in a circle, the pure rooms do no I/O,
-//! and functions, files and comments stay short.
+//! Enforces the shape of the code: imports point down only, no files use each other in a circle, the pure rooms do no
+//! I/O, and functions, files and comments stay short.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! A host without root, and boxes that remove its permissions on their files: a helper container restores them after
-//! the agent's box has ended.
+//! A host without root, and boxes that lock it out of their files: a helper box opens the files after the agent's box
+//! has ended.
 
 #![cfg(test)]
 

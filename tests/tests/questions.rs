@@ -1,4 +1,4 @@
-//! An agent asks a person, who answers late, otherwise or not at all.
+//! An agent asks a person, who answers late, writes something else or does not answer.
 
 use journeys::world::{Engine, World};
 use serde_json::{Value, json};

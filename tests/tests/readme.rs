@@ -1,5 +1,5 @@
-//! Every page of the repository tells the truth about what can be checked: commands, make targets, paths, links,
-//! settings. A page is a Markdown file that people read; what an agent reads (`CLAUDE.md`, prompts) is none.
+//! Checks every page of the repository: its commands, make targets, paths, links and settings must exist. A page is a
+//! Markdown file for people; files for an agent (`CLAUDE.md`, prompts) do not count.
 
 #![cfg(test)]
 

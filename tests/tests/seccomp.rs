@@ -1,6 +1,6 @@
-//! Tests which calls the boxes' seccomp profile allows on both supported processors. The test compiles it to the
-//! kernel's filter program and runs that call by call. (An engine compiles it with a library in C; that this one takes
-//! it too, and that programs live with it, the journeys show on the processor they run on.)
+//! Tests which calls the boxes' seccomp profile allows on both supported processors. The test compiles the profile to
+//! the kernel's filter program and runs the program call by call. An engine compiles the profile with a C library
+//! instead; the journeys test that compiler, and programs under the profile, on the processor they run on.
 
 #![cfg(test)]
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const PROCESSORS: [TargetArch; 2] = [TargetArch::x86_64, TargetArch::aarch64];
 
-/// Calls of a processor that has older ones: the younger has no number for them, and programs there use others.
+/// Calls that only the older processor has. The newer one has no number for them, and programs on it use other calls.
 const X86_ONLY: [&str; 37] = [
     "access",
     "alarm",
@@ -52,7 +52,7 @@ const X86_ONLY: [&str; 37] = [
     "utimes",
     "vfork",
 ];
-/// Calls that are younger than the compiler's tables, and are let through.
+/// Allowed calls that the compiler's tables do not know yet.
 const YOUNG: [&str; 6] =
     ["cachestat", "fchmodat2", "futex_requeue", "futex_wait", "futex_wake", "map_shadow_stack"];
 
@@ -92,7 +92,7 @@ fn exists(name: &str, processor: TargetArch) -> bool {
     !YOUNG.contains(&name) && (processor == TargetArch::x86_64 || !X86_ONLY.contains(&name))
 }
 
-/// What the profile lets through, as the kernel's program; everything else is answered EPERM.
+/// Compiles the calls that the profile allows to the kernel's program, which answers every other call with EPERM.
 fn compiled(processor: TargetArch) -> BpfProgram {
     let mut filter = Vec::new();
     for rule in profile().syscalls.into_iter().filter(|rule| rule.action == "SCMP_ACT_ALLOW") {

@@ -1,4 +1,4 @@
-//! Journeys on the engine stand-in, whose boxes start in milliseconds and can be lost and found again.
+//! Journeys on the engine stand-in, which starts boxes in milliseconds and which a test can end with all of its boxes.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One turn per line of standard input with each model API: what `make run` does with a pipe.
+//! Runs one turn per line of standard input with each model API, as `make run` does with a pipe.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

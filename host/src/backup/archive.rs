@@ -1,10 +1,10 @@
-//! One file that holds an install: settings, groups, the database, and what agents keep.
+//! Writes and restores one file that holds an install: settings, groups, the database, and what agents keep.
 //!
-//! The files go in before the database, so that a transcript never has later messages than the database. The runner
-//! would ignore the next messages then, because their numbers are in its transcript. A transcript with fewer messages
-//! has only forgotten something.
+//! The writer adds the files before the database, so that a transcript never has later messages than the database.
+//! Otherwise the runner would ignore the next messages, because their numbers are already in its transcript. A
+//! transcript with fewer messages only misses some history.
 //!
-//! The last entry lists every file with its digest. An archive without it is incomplete.
+//! The last entry lists every file with its digest. An archive without this entry is incomplete.
 
 #![allow(
     clippy::disallowed_methods,
@@ -37,9 +37,10 @@ use crate::volumes::Volume;
 const MANIFEST: &str = "manifest.json";
 /// The database's name in the archive.
 const DATABASE: &str = "state/lazaret.db";
-/// The folders of `state/` that go into an archive: what agents keep, and files that wait to be sent. The host makes
+/// The folders of `state/` that go into an archive: what agents keep, and files that wait to be sent. The host can make
 /// letters, copies of the runner and user lists again. The install's id stays out, so that two installs from one
-/// archive never adopt each other's boxes. Agents fill the last folders: if there is too much, it is missing in these.
+/// archive never adopt each other's boxes. Agents fill the last folders, so if there is too much, these folders are
+/// incomplete.
 const KEPT: [&str; 5] = ["inbox", "spool", "sessions", "global", "workspaces"];
 /// The folder of groups' image files. An archive has the files that are in the images.
 const VOLUMES: &str = "volumes";
@@ -53,7 +54,6 @@ const LIST: usize = 256 << 20;
 /// Bytes that the rest of the manifest may take.
 const BESIDE_LIST: usize = 16 << 20;
 
-/// The manifest of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     v: u32,
@@ -137,7 +137,7 @@ fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Content
         tar.add(&root.state().join(name), &Path::new("state").join(name)).map_err(failed)?;
     }
     let copied = store::back_up(&root.database(), copy)?;
-    // An install without it is none, however long the list is.
+    // The archive must contain the database, however long the list of files is.
     tar.listed = 0;
     tar.add(copy, Path::new(DATABASE)).map_err(failed)?;
     let contents = Contents {
@@ -163,7 +163,7 @@ fn written(root: &Root, part: &Path, copy: &Path, now: WallMs) -> Result<Content
     Ok(contents)
 }
 
-/// The file systems of groups, by the names of their image files.
+/// Lists the groups' file systems, by the names of their image files.
 fn volumes(root: &Root) -> Vec<Volume> {
     let names = host_files::inside(&root.volumes());
     let mut groups: Vec<GroupName> =
@@ -173,7 +173,7 @@ fn volumes(root: &Root) -> Vec<Volume> {
     groups.iter().flat_map(|group| root.volumes_of(group)).map(Volume::from).collect()
 }
 
-/// The files of keys and tokens that the settings name.
+/// Lists the files of keys and tokens that the settings name.
 fn secrets(root: &Root) -> Vec<PathBuf> {
     fn named(value: &toml::Value, key: &str, found: &mut Vec<String>) {
         match value {
@@ -201,7 +201,7 @@ struct Tar<W: Write> {
 }
 
 impl<W: Write> Tar<W> {
-    /// Adds a file or a tree under a name. A missing one is passed over.
+    /// Adds a file or a tree under a name. Skips a missing one.
     fn add(&mut self, path: &Path, name: &Path) -> io::Result<()> {
         let Ok(seen) = fs::symlink_metadata(path) else { return Ok(()) };
         if seen.is_dir() {
@@ -219,8 +219,8 @@ impl<W: Write> Tar<W> {
             while let Some(found) = tree.next(&mut self.left_out) {
                 self.one(found, path, name)?;
             }
-            // The walk enters no other file system, so a group's own ones are added as trees. What is mounted further
-            // down is not the host's, and an agent can have changed the path to it.
+            // The walk does not enter other file systems, so the groups' own ones are added as trees. The host does not
+            // control what is mounted further down, and an agent can change the path to it.
             let of_groups = OF_GROUPS.iter().any(|own| name == Path::new(own));
             for mounted in tree.mounted {
                 if of_groups {
@@ -282,13 +282,13 @@ impl<W: Write> Tar<W> {
     }
 }
 
-/// As `join`, which would append a slash for an empty path and so make a folder of a file.
+/// Joins like `join`, which would append a slash for an empty path and so turn a file into a folder.
 fn joined(base: &Path, more: &Path) -> PathBuf {
     if more.as_os_str().is_empty() { base.to_owned() } else { base.join(more) }
 }
 
-/// Reads exactly as many bytes as the header says, although the file may change meanwhile: ignores more bytes, and
-/// fills missing ones with zeros.
+/// Reads exactly as many bytes as the header says, although the file may change meanwhile. It ignores additional bytes
+/// and replaces missing ones with zeros.
 struct Exact {
     file: BufReader<File>,
     left: u64,
@@ -312,7 +312,7 @@ impl Read for Exact {
     }
 }
 
-/// Whether a file is a tar archive, and not a database.
+/// Returns whether a file is a tar archive and not a database.
 pub fn is_archive(path: &Path) -> bool {
     let mut header = [0; 262];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
@@ -325,7 +325,7 @@ fn read(path: &Path) -> Result<Contents, BackupError> {
     read_from(path, BufReader::new(file))
 }
 
-/// For the fuzz target: an archive that is accepted lists only files of an install.
+/// Entry of the fuzz target: an accepted archive lists only files of an install.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz(data: &[u8]) {
     if let Ok(contents) = read_from(Path::new("x.tar"), data) {
@@ -353,7 +353,8 @@ fn read_from(path: &Path, bytes: impl Read) -> Result<Contents, BackupError> {
         names.take(&path, kind == EntryType::Directory).map_err(|why| wrong(format!("{shown}: {why}")))?;
         match kind {
             EntryType::Directory => {}
-            // A link inside a folder is an agent's. A link in place of the folder would redirect everything in it.
+            // An agent may make links inside a folder. A link in place of the folder itself would redirect everything
+            // in it.
             EntryType::Symlink if !is_place(&name) => {}
             EntryType::Regular if name == MANIFEST => {
                 let mut text = Vec::new();
@@ -398,7 +399,7 @@ fn belongs(name: &str) -> bool {
         || name.strip_prefix("state/").is_some_and(|rest| in_state(rest.trim_end_matches('/')))
 }
 
-/// Whether a name is a file or folder that a restore replaces, and not an entry inside one.
+/// Returns whether a name is a file or folder that a restore replaces, and not an entry inside one.
 fn is_place(name: &str) -> bool {
     let name = name.trim_end_matches('/');
     let kept = |rest: &str| KEPT.contains(&rest);
@@ -408,11 +409,11 @@ fn is_place(name: &str) -> bool {
         || name.strip_prefix("state/").is_some_and(kept)
 }
 
-/// Restores an install from an archive. What was there is kept in `replaced-<time>` in the same folder. The caller
+/// Restores an install from an archive. It moves what was there to `replaced-<time>` in the same folder. The caller
 /// holds the host's lock.
 ///
 /// # Errors
-/// The archive is damaged: nothing was changed. Or the disk fails: the restore must be run again.
+/// The archive is damaged, and nothing was changed; or the disk failed, and the restore must be run again.
 pub fn restore(root: &Root, from: &Path, now: WallMs) -> Result<(Contents, Restored), BackupError> {
     let contents = read(from)?;
     // `state/` can be another file system, and a rename cannot cross to it: so there are two staging folders.
@@ -424,7 +425,7 @@ pub fn restore(root: &Root, from: &Path, now: WallMs) -> Result<(Contents, Resto
     unpack(from, &top, &state)?;
     let database = state.join(DATABASE);
     store::verify(&database)?;
-    // A file system that stayed mounted would be moved into `replaced-<time>` with its folder.
+    // The folder moves to `replaced-<time>`, and a mounted file system would move with it.
     for volume in volumes(root) {
         volume.close().map_err(|e| BackupError::file(&volume.dir, e))?;
     }
@@ -450,7 +451,7 @@ fn unpack(from: &Path, top: &Path, state: &Path) -> Result<(), BackupError> {
     let file = File::open(from).map_err(failed)?;
     let mut archive = tar::Archive::new(BufReader::new(file));
     archive.set_preserve_permissions(true);
-    // Owners are numbers, not names: the database gives each group its number, on every machine.
+    // The archive restores owners by number and not by name: the database gives each group its number on every machine.
     archive.set_preserve_ownerships(rustix::process::geteuid().is_root());
     let mut folders = Vec::new();
     for entry in archive.entries().map_err(failed)? {
@@ -461,7 +462,7 @@ fn unpack(from: &Path, top: &Path, state: &Path) -> Result<(), BackupError> {
         let below_state = entry.path().map_err(failed)?.starts_with("state");
         let place = if below_state { state } else { top };
         if entry.header().entry_type() == EntryType::Directory {
-            // Folders come last: one without write permission could not be filled.
+            // Folders are restored last, because one without write permission could not be filled.
             folders.push((entry, place));
         } else {
             let inside = entry.path().map_err(failed)?.into_owned();
@@ -581,7 +582,7 @@ mod tests {
         }
     }
 
-    /// A whole archive with more in it, as somebody would make it by hand: links first, then files.
+    /// Builds a whole archive with additional entries, as somebody could by hand: links first, then files.
     fn planted(from: &[u8], links: &[(&str, &Path)], files: &[&str]) -> Vec<u8> {
         let mut builder = Builder::new(Vec::new());
         for entry in tar::Archive::new(from).entries().unwrap() {
@@ -642,7 +643,7 @@ mod tests {
             assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
             assert!(!root.state().join("sessions/other").exists());
         }
-        // What an agent may link to is its own matter: it is put back, and nobody follows it.
+        // An agent's own link is restored as it is, and nobody follows it.
         fs::write(&tar, planted(&whole, &[(a, &outside)], &["state/workspaces/main/ab"])).unwrap();
         restore(&root, &tar, NOW).unwrap();
         assert!(root.state().join("workspaces/main/a").is_symlink());

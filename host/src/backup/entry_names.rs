@@ -1,4 +1,4 @@
-//! Checks the names in an archive: each name comes once, and only folders have names below them. Otherwise an archive
+//! Checks the names in an archive: each name occurs once, and only folders have names below them. Otherwise an archive
 //! could write through a link to another place, or hide a second file behind the digest of the first.
 
 use std::collections::HashSet;
@@ -6,19 +6,19 @@ use std::path::{Component, Path};
 
 use sha2::{Digest, Sha256};
 
-/// The names so far, as digests: paths may be long, and there may be millions.
+/// The names so far, as digests, because paths can be long and there can be millions.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     all: HashSet<[u8; 32]>,
-    /// The names of files and links.
+    /// The digests of the names of files and links.
     no_folders: HashSet<[u8; 32]>,
 }
 
 impl Names {
-    /// Adds a name. Spellings of one path (`a//b`, `a/b/`) are one name.
+    /// Adds a name. Different spellings of one path (`a//b`, `a/b/`) count as one name.
     ///
     /// # Errors
-    /// Why the name is refused.
+    /// The reason why the name is refused.
     pub(super) fn take(&mut self, path: &Path, folder: bool) -> Result<(), &'static str> {
         let mut digest = Sha256::new();
         let mut parts = path.components().peekable();
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(take("a//link2/x", false), Err("it comes twice"));
         assert_eq!(take("a/../b", false), Err("its path is not plain"));
         assert_eq!(take("/a/b", false), Err("its path is not plain"));
-        // One letter, two spellings: two files.
+        // One letter in two encodings gives two file names.
         assert_eq!(take("caf\u{e9}", false), Ok(()));
         assert_eq!(take("cafe\u{301}", false), Ok(()));
     }

@@ -1,5 +1,5 @@
-//! Copies of an install: of its database (`maintenance` each night, `lazaret backup` by hand), and of the whole install
-//! in one archive (`lazaret backup --all`). Nothing here changes an install but [`restore`] and [`rotate`].
+//! Copies an install: its database (`maintenance` each night, `lazaret backup` by hand), or the whole install in one
+//! archive (`lazaret backup --all`). Only [`restore`] and [`rotate`] change an install.
 
 mod archive;
 mod entry_names;
@@ -49,15 +49,15 @@ impl BackupError {
     }
 }
 
-/// A time as the names of copies have it. Names in order are times in order.
+/// Formats a time for the names of copies. Sorted names are in the order of time.
 pub fn stamp(now: WallMs) -> String {
     let text = now.rfc3339();
     let seconds = text.split('.').next().unwrap_or_default();
     format!("{}Z", seconds.replace(['-', ':'], ""))
 }
 
-/// The newest copy in the folder of copies. Copies with a time to come do not count: the clock was wrong then. A copy
-/// gets its name only after it was verified.
+/// Finds the newest copy in the folder of copies. It ignores copies with a future time, because the clock was wrong
+/// then. A copy gets its name only after it was verified.
 pub fn newest(root: &Root, now: WallMs) -> Option<(PathBuf, WallMs)> {
     let copies = store::copies(&root.backups(), now).into_iter().rev();
     copies.filter_map(|path| store::made_at(&path).map(|at| (path, at))).find(|(_, at)| *at <= now)
@@ -66,20 +66,20 @@ pub fn newest(root: &Root, now: WallMs) -> Option<(PathBuf, WallMs)> {
 /// Makes a verified copy in the folder of copies.
 ///
 /// # Errors
-/// What [`store::back_up`] says.
+/// The error of [`store::back_up`].
 pub fn nightly(root: &Root, now: WallMs) -> Result<Copied, BackupError> {
     let folder = folder(root)?;
     Ok(store::back_up(&root.database(), &folder.join(format!("lazaret-{}.db", stamp(now))))?)
 }
 
-/// Removes all but `keep` copies: first those with a time to come, then the oldest. Also removes parts of copies that a
-/// crash has left. Returns how many copies it has removed.
+/// Removes all but `keep` copies: first those with a future time, then the oldest. Also removes partial copies that a
+/// crash left. Returns how many copies it removed.
 ///
 /// # Errors
-/// What unlink(2) says.
+/// The error of unlink(2).
 pub fn rotate(root: &Root, keep: usize, now: WallMs) -> Result<usize, BackupError> {
     let copies = store::copies(&root.backups(), now);
-    // One copy always stays: a damaged database is repaired with it.
+    // One copy always stays, because it is needed to repair a damaged database.
     let gone = copies.len().saturating_sub(keep.max(1));
     for copy in copies.iter().take(gone) {
         host_files::remove(copy).map_err(|e| BackupError::file(copy, e))?;

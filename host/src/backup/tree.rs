@@ -1,5 +1,5 @@
-//! Reads the folders of an install for an archive. Agents can write in some of them, so no link is followed. What is
-//! neither file, folder nor link is listed as left out.
+//! Reads the folders of an install for an archive. Agents can write in some of them, so it follows no link. It lists
+//! anything other than a file, folder or link as left out.
 
 use std::fs::File;
 use std::io;
@@ -8,19 +8,20 @@ use std::path::{Path, PathBuf};
 use ipc_schema::refusal::quote;
 use ipc_schema::untrusted_fs::{Entry, FileRequirements, Kind, UntrustedDir, UntrustedFile, Walk, WalkStep};
 
-/// Entries that a copy takes at most.
+/// A copy takes at most this many entries.
 const ENTRIES: u64 = 20_000_000;
-/// The longest path that can be put back (path_resolution(7)), with room for where it is put.
+/// The longest path that can be restored (path_resolution(7)), with room for the path of its destination.
 const PATH_MAX: usize = 3_000;
-/// Bytes of holes that a copy takes at most. An archive stores them as zeros, and a box can make a hole of any length.
+/// A copy takes at most this many bytes of holes. An archive stores holes as zeros, and a box can make a hole of any
+/// length.
 const HOLES: u64 = 1 << 30;
 
-/// How many left-out entries are named; the rest is counted. An agent decides how many there are.
+/// The list names this many left-out entries and counts the rest, because an agent decides how many there are.
 const NAMED: usize = 1_000;
-/// Characters of a left-out path that are shown.
+/// The list shows this many characters of a left-out path.
 const NAMED_LENGTH: usize = 300;
 
-/// Entries that are not in the copy: they could not be read, or are secrets.
+/// Entries that are not in the copy, because they could not be read or are secrets.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     /// The first entries, each with the reason.
@@ -40,7 +41,6 @@ impl LeftOut {
     }
 }
 
-/// An entry of a tree.
 #[derive(Debug)]
 pub(super) struct Found {
     /// The path below the tree.
@@ -60,7 +60,6 @@ pub(super) enum What {
     File { file: File, bytes: u64 },
 }
 
-/// A walk through a directory.
 pub(super) struct Tree<'a> {
     walk: Walk,
     holes: u64,
@@ -76,7 +75,8 @@ impl<'a> Tree<'a> {
         Ok(Self { walk, holes: 0, name, mounted: Vec::new() })
     }
 
-    /// The next entry. What cannot be read is noted and passed over: an agent must not be able to prevent the copy.
+    /// Returns the next entry. It notes and skips what cannot be read, because an agent must not be able to prevent the
+    /// copy.
     pub(super) fn next(&mut self, left_out: &mut LeftOut) -> Option<Found> {
         loop {
             let Some(step) = self.walk.next() else {
@@ -95,7 +95,7 @@ impl<'a> Tree<'a> {
                 WalkStep::Unread(e) => self.leave(left_out, &e.to_string()),
                 WalkStep::Entry(entry) => match self.what(&entry) {
                     Ok(Some(what)) => return Some(found(self.walk.path(), what, &entry)),
-                    // It was removed during the walk.
+                    // The entry was removed during the walk.
                     Ok(None) => {}
                     Err(why) => self.leave(left_out, &why),
                 },
@@ -134,7 +134,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// A single file in a folder.
+/// Returns a single file of a folder.
 pub(super) fn one(dir: &Path, name: &std::ffi::OsStr) -> io::Result<Found> {
     let dir = UntrustedDir::open(dir)?;
     let entry = dir.look(name)?;

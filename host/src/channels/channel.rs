@@ -1,5 +1,5 @@
-//! What the host needs of a chat platform: [`Channel`], which each channel's folder implements. `intake` reads from it
-//! and `delivery` writes to it.
+//! The interface of a chat platform: each channel's folder implements [`Channel`]. `intake` reads from it and
+//! `delivery` writes to it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,29 +13,30 @@ use crate::domain::{ChannelName, ChatId, GroupName, MessageSeq, RunId, SenderId,
 use crate::policy::delivery::Abilities;
 use crate::policy::platform_pace::Limits;
 
-/// What a channel has read since the last time.
+/// What a channel has read since the last batch.
 #[derive(Debug)]
 pub struct Batch {
-    /// Messages, in the platform's order.
+    /// The messages in the platform's order.
     pub inbound: Vec<Inbound>,
-    /// How far the channel has read, once these messages are stored; in the channel's own words.
+    /// The channel's read position, in the channel's own format. It is valid once these messages are stored.
     pub position: Option<String>,
-    /// Told after transaction 1, with the trace id of each message of `inbound` (none for what was not stored).
+    /// The host sends on this after transaction 1: the trace id of each message of `inbound`, or `None` for one that it
+    /// did not store.
     pub committed: Option<oneshot::Sender<Vec<Option<MessageSeq>>>>,
 }
 
-/// Why a channel has nothing to give.
+/// Why a channel returns no batch.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ChannelError {
-    /// Try again after this.
+    /// The host tries again after `wait`.
     #[error("{why}")]
     Later {
         why: String,
         code: &'static str,
-        /// How long to wait; the platform's own wish where it had one.
+        /// How long to wait. If the platform asked for a time, it is this time.
         wait: Duration,
     },
-    /// It will not get better by itself: a refused token.
+    /// The fault stays until a person fixes it, such as a refused token.
     #[error("{why}")]
     Broken {
         /// What happened, and what to do.
@@ -44,30 +45,30 @@ pub enum ChannelError {
     },
 }
 
-/// Why a call did not do what it should; above all, whether it may have done it all the same.
+/// Why a call failed, and above all whether it may have succeeded all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// It is certain that nothing arrived: no connection, or the platform said no for now.
+    /// Certainly nothing arrived: there was no connection, or the platform refused the call for now.
     #[error("{why}")]
     NotArrived {
         why: String,
-        /// How long the platform wants to be left alone.
+        /// How long the platform asks the host to wait.
         after: Option<Duration>,
     },
-    /// The call was made and no answer came that says what it did: nobody knows.
+    /// The call was made but no usable answer came, so the part may have arrived.
     #[error("{why}")]
     Cut { why: String },
     /// The placeholder cannot be filled any more.
     #[error("{why}")]
     Lost {
         why: String,
-        /// Whether it still stands there; else somebody has deleted it.
+        /// Whether the placeholder still exists; otherwise somebody has deleted it.
         stands: bool,
     },
     /// The platform will never take this text.
     #[error("{why}")]
     Refused { why: String },
-    /// The platform will take nothing for this chat: the bot was removed, the chat is gone.
+    /// The platform takes nothing for this chat, because the bot was removed or the chat is gone.
     #[error("{why}")]
     Gone { why: String },
 }
@@ -84,31 +85,30 @@ impl SendError {
     }
 }
 
-/// Why an attachment was not fetched.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
-    /// Larger than is taken.
+    /// The attachment is larger than the limit.
     #[error("it has {bytes} bytes")]
     TooBig {
-        /// Its size, as far as known.
+        /// The attachment's size, as far as known.
         bytes: u64,
     },
-    /// The platform did not give it for now.
+    /// The platform could not give the attachment for now.
     #[error("{why}")]
     Away {
         why: String,
-        /// How long the platform wants to be left alone.
+        /// How long the platform asks the host to wait.
         after: Option<Duration>,
     },
-    /// The platform will not give it.
+    /// The platform will not give the attachment.
     #[error("{0}")]
     Failed(String),
 }
 
-/// What can be watched while an agent works.
+/// What a person can watch while an agent works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Activity {
-    /// The agent does this now.
+    /// What the agent does now.
     Doing(String),
     /// The reply so far.
     Draft(String),
@@ -116,9 +116,9 @@ pub enum Activity {
     TurnOver {
         turn: TurnId,
         messages: Vec<MessageSeq>,
-        /// The run that ended it.
+        /// The run that ended the turn.
         run: Option<RunId>,
-        /// Parts in the outbox.
+        /// Parts of the turn in the outbox.
         parts: u64,
     },
 }
@@ -127,71 +127,72 @@ pub enum Activity {
 pub trait Channel: Send + Sync {
     fn name(&self) -> ChannelName;
 
-    /// Waits for messages after `position` (as a batch gave it and the store kept it).
+    /// Waits for messages after `position`, which the store kept from an earlier batch.
     async fn next(&self, position: Option<String>) -> Result<Batch, ChannelError>;
 
     /// Fetches an attachment by its handle, at most `most` bytes.
     async fn fetch(&self, handle: &str, most: u64) -> Result<Vec<u8>, FetchError>;
 
-    /// Splits Markdown into parts that the platform takes. A text without anything to say has no parts.
+    /// Splits Markdown into parts that the platform takes. A text without visible content has no parts.
     fn split(&self, markdown: &str) -> Vec<String>;
 
-    /// How long a send may take before it is given up and tried again; `None` where it waits for a person.
+    /// Returns after which time the host gives up a send and tries again; `None` where a send waits for a person.
     fn patience(&self) -> Option<Duration> {
         Some(Duration::from_secs(60))
     }
 
-    /// What it can do about a call that may be repeated.
+    /// Returns what the channel offers against duplicates: an id of the host's own, or edits.
     fn abilities(&self) -> Abilities {
         Abilities::default()
     }
 
-    /// How fast it may be called.
+    /// Returns the rate limits of calls.
     fn pace(&self) -> Limits {
         Limits::default()
     }
 
-    /// The room that a chat belongs to, where the platform limits rooms.
+    /// Returns the room of a chat, where the platform limits the rate per room.
     fn room(&self, _chat: &ChatId) -> Option<String> {
         None
     }
 
-    /// Sends one part; returns the platform's id of it. A channel that takes our own id gives it [`Part::ours`].
+    /// Sends one part and returns the platform's id of it. A channel that accepts an id of ours sends [`Part::ours`].
     async fn send(&self, part: &Part) -> Result<String, SendError>;
 
-    /// Whether it can send files.
+    /// Returns whether the channel can send files.
     fn takes_files(&self) -> bool {
         false
     }
 
-    /// Sends a part that is a file, which lies at `path` in the host's spool; returns the platform's id of it. Called
-    /// only where [`Channel::takes_files`] says so.
+    /// Sends a part that is a file, which lies at `path` in the host's spool, and returns the platform's id of it. The
+    /// host calls it only if [`Channel::takes_files`] is true.
     async fn send_file(&self, _part: &Part, _file: &SpooledFile, _path: &Path) -> Result<String, SendError> {
         Err(SendError::Refused { why: "this channel takes no files".into() })
     }
 
-    /// Sends a placeholder for a part; returns the platform's id of it. Called only where [`Abilities::edits`] is set.
+    /// Sends a placeholder for a part and returns the platform's id of it. The host calls it only if
+    /// [`Abilities::edits`] is set.
     async fn claim(&self, _part: &Part) -> Result<String, SendError> {
         Err(SendError::Refused { why: "this channel has no placeholders".into() })
     }
 
-    /// Gives a placeholder the text of its part, however often it is told to.
+    /// Writes the part's text into its placeholder. Repeating the call is harmless.
     async fn fill(&self, _part: &Part, _placeholder: &str) -> Result<(), SendError> {
         Err(SendError::Refused { why: "this channel has no placeholders".into() })
     }
 
-    /// The person who is an owner because nobody else can write here: on a channel that only the host's own user can
-    /// open.
+    /// Returns the person who is an owner because nobody else can write here. Only a channel that the host's own user
+    /// alone can open has one.
     fn local_owner(&self) -> Option<SenderId> {
         None
     }
 
-    /// The chat that a group has here by itself, without being admitted.
+    /// Returns the chat that a group has on this channel without being admitted.
     fn chat_of_group(&self, _group: &GroupName) -> Option<ChatId> {
         None
     }
 
-    /// Shows that the agent works; lasts a few seconds on most platforms and is repeated while it does.
+    /// Shows that the agent works. Most platforms show it for a few seconds, so the host repeats it.
     async fn typing(&self, chat: &ChatId);
 
     /// Shows what the agent does, where the platform has a place for it.

@@ -1,5 +1,5 @@
-//! The registry of channels: the chat platforms that this build has. Nothing outside a channel's folder knows its
-//! platform, so a new channel is a folder here and its entry in [`channels!`].
+//! The registry of channels: the chat platforms of this build. Nothing outside a channel's folder knows its platform. A
+//! new channel is a folder here and its entry in [`channels!`].
 //!
 //! `config` takes the settings from here, and `daemon` builds the channels of an install.
 
@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, ChatKind, RunId, Secret, SecretSource};
 
-/// Makes [`ChannelsFile`] of the channels' settings. A channel without settings of its own has `#[serde(skip)]`.
+/// Makes [`ChannelsFile`] from the channels' settings. A channel without settings of its own has `#[serde(skip)]`.
 macro_rules! channels {
     ($($(#[$about:meta])* $name:ident: $settings:ty,)*) => {
         /// Chat platforms.
@@ -49,46 +49,46 @@ channels! {
     telegram: telegram::TelegramSettings,
 }
 
-/// An address, for the example of a setting that takes some.
+/// An example of an address, for the settings that take addresses.
 pub const EXAMPLE_SENDER: &str = "telegram:12345";
 
 impl ChannelsFile {
-    /// The channel of this name, on or off.
+    /// Returns the channel of this name, on or off.
     pub fn named(&self, name: &str) -> Option<&dyn ChannelSettings> {
         self.all().find(|channel| channel.name().as_str() == name)
     }
 }
 
-/// A channel's settings, and what the host must know of a channel before it is on.
+/// A channel's settings, and what the host must know of the channel before it is on.
 pub trait ChannelSettings {
-    /// Its name: the key below `[channels]`, and what stands before the colon of its chats' ids.
+    /// Returns the channel's name: the key below `[channels]`, and the part before the colon in its chats' ids.
     fn name(&self) -> ChannelName;
 
-    /// The kind of a chat that a group's file names, before anybody writes there.
+    /// Returns the kind of a chat that a group's file names, before anybody writes there.
     fn kind_of(&self, _chat: &ChatId) -> ChatKind {
         ChatKind::Direct
     }
 
-    /// Where its secret lies. `None` where it is off, or needs none.
+    /// Returns where the channel's secret lies; `None` if the channel is off or needs no secret.
     fn secret(&self) -> Option<SecretSource<'_>> {
         None
     }
 
-    /// What is done about a part of which nobody knows whether it arrived, where a chat's group does not say.
+    /// Returns what the host does with a part that may or may not have arrived, if the chat's group does not set it.
     fn delivery(&self) -> Delivery {
         Delivery::default()
     }
 
-    /// Builds the channel; `None` where it is off.
+    /// Builds the channel; returns `None` if it is off.
     ///
     /// # Errors
-    /// What is missing on this machine.
+    /// Something is missing on this machine.
     fn build(&self, host: &Surroundings<'_>) -> Result<Option<Arc<dyn Channel>>, BuildError>;
 }
 
 /// What the host gives a channel that it builds.
 pub struct Surroundings<'a> {
-    /// What [`ChannelSettings::secret`] leads to.
+    /// The secret that [`ChannelSettings::secret`] names.
     pub secret: Option<&'a Secret>,
     pub clock: Clock,
     /// The folder of sockets that only the host's user can open.
@@ -99,14 +99,13 @@ pub struct Surroundings<'a> {
 
 pub type LettersFolder = Arc<dyn Fn(&RunId) -> String + Send + Sync>;
 
-/// Why a channel cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct BuildError {
     pub code: &'static str,
-    /// What was tried.
+    /// The operation or path that failed.
     pub what: String,
-    /// What the system said.
+    /// The system's error.
     pub why: String,
 }
 
@@ -119,7 +118,7 @@ impl Channels {
         self.0.insert(channel.name().as_str(), channel);
     }
 
-    /// The channel of a chat, if it is on.
+    /// Returns the channel of a chat, if it is on.
     pub fn of(&self, chat: &ChatId) -> Option<Arc<dyn Channel>> {
         self.0.get(chat.channel()).cloned()
     }

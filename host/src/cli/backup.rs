@@ -1,4 +1,4 @@
-//! `lazaret backup` copies an install beside its running host; `lazaret restore` puts a copy back.
+//! `lazaret backup` copies an install while its host runs; `lazaret restore` puts a copy back.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,8 +18,8 @@ use crate::store::{self, Transcripts};
 /// Copy the database, or the whole install, while the host runs. The copy is verified before it gets its name.
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// The file to write; an existing file is never overwritten. Without it: a file in `state/backups/`, where the host
-    /// removes the oldest copies.
+    /// The file to write. An existing file is never overwritten. Without it, the copy goes to `state/backups/`, where
+    /// the host removes the oldest copies.
     file: Option<PathBuf>,
     /// Write one archive with settings, groups, database, sessions, inbox, shared folder, workspaces and files that
     /// wait to be sent. Keys and tokens are left out.
@@ -27,10 +27,10 @@ pub struct Backup {
     all: bool,
 }
 
-/// Put back a copy that `backup` or the host has made. The host must not run. What is replaced is kept.
+/// Put back a copy that `backup` or the host made. Stop the host first. The files that the copy replaces are kept.
 #[derive(Debug, Args)]
 pub struct Restore {
-    /// A copy of the database, or an archive.
+    /// The copy: a database file, or an archive.
     file: PathBuf,
 }
 
@@ -82,7 +82,8 @@ pub(super) async fn run(here: &Here, wanted: Backup) -> Done {
 }
 
 pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
-    // The host's own lock: no host starts during a restore, and no restore beside a host.
+    // The restore holds the host's own lock, so that no host starts during a restore and no restore starts beside a
+    // host.
     let _lock = daemon::hold(&here.root)?;
     let (root, now) = (here.root.clone(), Clock::new().wall());
     let done = tokio::task::spawn_blocking(move || {
@@ -91,7 +92,7 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
             let (files, left_out) = (contents.files(), (contents.left_out, contents.left_out_more));
             return Ok((restored, Some((files, contents.at)), left_out));
         }
-        // In an empty install no transcript can have later messages than the copy.
+        // An install without database and sessions has no transcript that could hold later messages than the copy.
         let empty =
             !host_files::there(&root.database()) && !host_files::there(&root.state().join("sessions"));
         let transcripts = if empty { Transcripts::MatchCopy } else { Transcripts::MayBeNewer };
@@ -115,7 +116,7 @@ pub(super) async fn restore(here: &Here, wanted: Restore) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One line for each entry. An archive can come from anybody, so its names are escaped.
+/// Formats one line per entry. The archive can come from anybody, so the names are escaped.
 fn listed(what: &str, left_out: &[String], more: u64) -> String {
     let mut text: String = left_out.iter().map(|left| format!("\n{what}: {}", safe_line(left))).collect();
     if more > 0 {

@@ -1,4 +1,4 @@
-//! `lazaret box check`: starts a box as a group's runs get it, checks its protection from inside and outside, and says
+//! `lazaret box check` starts a box as a group's runs get it and checks its protection from inside and outside. It says
 //! how to fix each loss. It also searches the box and the group's files for the install's keys.
 
 use std::process::ExitCode;
@@ -30,7 +30,7 @@ pub struct Box {
 enum Verb {
     /// Start a box as a group's runs get it, and check its protection from inside and outside.
     Check {
-        /// The group.
+        /// The group whose box is checked.
         #[arg(default_value = "main")]
         group: GroupName,
     },
@@ -49,20 +49,18 @@ pub(super) async fn run(here: &Here, verb: Box) -> Done {
     Ok(if looked.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The result of a check.
 struct Looked {
     group: GroupName,
     spec: ContainerSpec,
-    /// The engine's version.
     engine: String,
     probed: Probed,
     canary: Canary,
-    /// The checks of the box, and the search for keys.
+    /// The checks of the box, and the result of the search for keys.
     lines: Vec<PostureFinding>,
 }
 
 async fn look(here: &Here, group: GroupName) -> Result<Looked, CliError> {
-    // The host's umask: the check makes files of the host.
+    // The check creates files as the host does, so it uses the host's umask.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let install = here.install()?;
     let settings = install.group(&group)?;
@@ -100,7 +98,7 @@ impl Looked {
         self.lines.iter().filter(|line| line.standing == standing).count()
     }
 
-    /// Whether there is no loss, except those that the owner has accepted by name.
+    /// Returns whether nothing is lost except what the owner has accepted by name.
     fn is_whole(&self) -> bool {
         self.count(Standing::Lost) + self.count(Standing::Named) == 0
     }
@@ -163,10 +161,10 @@ impl Looked {
     }
 }
 
-/// Searches the engine's data and the logs of boxes that live now.
+/// Searches the engine's data and the logs of the boxes that run now.
 async fn running(engine: &Engine, install: &str, canary: &mut Canary) -> Result<(), CliError> {
     for found in engine.boxes(install).await.map_err(|e| CliError::Plain(e.to_string()))? {
-        // A box that has ended meanwhile is passed over.
+        // A box that has ended since it was listed is skipped.
         if let Ok(account) = engine.inspect(&found.container).await {
             canary.bytes(&format!("inspect of run {}", found.run), &account);
         }
@@ -207,7 +205,7 @@ fn key_line(canary: &Canary) -> PostureFinding {
     PostureFinding { name: "key-canary", standing, seen, expected, fix, acceptable: false }
 }
 
-/// A line of the table, and a second line with the fix where there is one.
+/// Formats a line of the table, and a second line with the fix where there is one.
 fn told(finding: &PostureFinding) -> String {
     let (word, fix) = match finding.standing {
         Standing::Held => ("ok", false),

@@ -1,4 +1,4 @@
-//! `lazaret chat`: a person's terminal, or text on standard input, talking to the running host.
+//! `lazaret chat` connects a terminal, or text on standard input, to the running host.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IsTerminal;
@@ -24,7 +24,7 @@ use crate::store::Admission;
 use crate::text;
 use crate::unix_socket;
 
-/// How often a person's chat looks for the next host.
+/// How often the chat tries to connect again after the host ended.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Talk to the running host.
@@ -40,7 +40,7 @@ pub(super) async fn run(here: &Here, chat: &Chat) -> Done {
     talk_to(here, chat.group.clone()).await
 }
 
-/// A group that was added after the host's start is admitted here, by whoever may open the database.
+/// Admits the chat of a group that was added after the host started. Whoever can open the database may do this.
 async fn admit(here: &Here, group: &GroupName) -> Result<(), CliError> {
     if group.is_main() {
         return Ok(());
@@ -63,7 +63,7 @@ async fn admit(here: &Here, group: &GroupName) -> Result<(), CliError> {
     Ok(store.admit_chat(Admission { chat, group, kind, title, by, now }).await?)
 }
 
-/// The chat itself, with the terminal or with standard input.
+/// Runs the chat on the terminal, or on piped standard input.
 pub(super) async fn talk_to(here: &Here, group: GroupName) -> Done {
     let dir = here.root.host_socket_dir();
     let mut host = Wire::connect(dir.clone(), group).await.map_err(|e| {
@@ -85,7 +85,8 @@ struct Wire {
     writer: OwnedWriteHalf,
     joined: bool,
     seen: BTreeSet<i64>,
-    /// What the host has not said to have stored, in order: the next host is told again, under the same ids.
+    /// Lines, in order, that the host has not acknowledged as stored. The client sends them to the next host under the
+    /// same ids.
     unaccepted: Vec<FromClient>,
 }
 
@@ -99,7 +100,7 @@ impl Wire {
         Ok(host)
     }
 
-    /// Hosts of an older version know no joining; they are not asked to where it is not needed.
+    /// An older host does not know `join`, so the client sends it only where it is needed.
     async fn introduce(&mut self) -> std::io::Result<()> {
         let join = (!self.joined).then(|| FromClient::Join { group: self.group.clone() });
         for line in join.into_iter().chain(self.unaccepted.clone()) {
@@ -108,7 +109,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Waits for the next host.
+    /// Waits until a host listens again.
     async fn reconnect(&mut self) {
         loop {
             tokio::time::sleep(AGAIN).await;
@@ -122,7 +123,7 @@ impl Wire {
         }
     }
 
-    /// What the host says next; an error when it has ended.
+    /// Returns the next line of the host, or an error when the host has ended.
     async fn next(&mut self) -> Result<ToClient, CliError> {
         let gone = || CliError::Plain("the host has ended".into());
         loop {
@@ -131,7 +132,7 @@ impl Wire {
                 .map_err(|e| CliError::Plain(format!("the host is of another version: {e}")))?;
             match told {
                 ToClient::Joined { .. } => self.joined = true,
-                // It was for `main`, before we joined: not ours to show.
+                // The host sent this for `main` before the join took effect, so it is not shown.
                 _ if !self.joined => {}
                 ToClient::Accepted { id, message } => {
                     self.unaccepted
@@ -143,7 +144,8 @@ impl Wire {
         }
     }
 
-    /// The same, over the host's ends: for a person, who sees what comes.
+    /// Like [`Self::next`], but waits for the next host when one ends. The chat of a person uses it and shows that it
+    /// waits.
     async fn next_of_any_host(&mut self, screen: &mut Screen) -> ToClient {
         loop {
             match self.next().await {
@@ -163,7 +165,7 @@ impl Wire {
         self.writer.write_all(&text).await
     }
 
-    /// A host that has just ended shows at the next read; the line goes to the next one.
+    /// A host that has just ended is noticed at the next read only; the line is then sent to the next host.
     async fn say(&mut self, text: String) -> String {
         let id = uuid::Uuid::new_v4().to_string();
         let line = FromClient::Say { id: id.clone(), text };
@@ -172,14 +174,15 @@ impl Wire {
         id
     }
 
-    /// Tells the host that a part is shown; whether it is new here. One that has ended sends it again.
+    /// Tells the host that a part was shown, and returns whether the part is new here. If the host ends before it
+    /// reads this, the next host sends the part again.
     async fn shown(&mut self, row: i64) -> bool {
         let _ = self.write(&FromClient::Shown { row }).await;
         self.seen.insert(row)
     }
 }
 
-/// Standard input cannot be read without blocking, so a thread does it.
+/// Reading standard input blocks, so a thread does it.
 fn lines_of_stdin() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
@@ -193,7 +196,7 @@ fn lines_of_stdin() -> mpsc::Receiver<String> {
     receiver
 }
 
-/// A person at a terminal. What the agent does shows on one line that the reply replaces.
+/// Runs the chat of a person at a terminal. One status line shows what the agent does; the reply replaces it.
 async fn talk(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
     let mut screen = Screen::default();
     print("Write a message and press Enter. /help lists what the host understands; Ctrl-D ends.");
@@ -233,7 +236,7 @@ impl Screen {
     fn write(&self, text: &str) {
         use std::io::Write;
         let mut out = std::io::stdout().lock();
-        // A terminal that is gone ends the chat at its next read.
+        // If the terminal is gone, the next read ends the chat.
         let _ = write!(out, "{text}").and_then(|()| out.flush());
     }
 
@@ -255,7 +258,7 @@ impl Screen {
     }
 }
 
-/// Text on standard input: one real turn per line, its replies, and where its letters lie.
+/// Runs one turn for each line of standard input, and prints its replies and the folder of its letters.
 async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
     while let Some(line) = input.recv().await {
         if line.trim().is_empty() {
@@ -272,18 +275,18 @@ async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) 
     Ok(ExitCode::SUCCESS)
 }
 
-/// The host would refuse it in these words; it need not travel for that.
+/// The host would refuse this line with the same text, so the client does not send it.
 fn too_long(line: &str) -> Option<String> {
     let told = || text::render(Voice::Notice, &text::too_long(line.len(), TEXT_MAX));
     (line.len() > TEXT_MAX).then(told)
 }
 
-/// What is known of the turn that a line began.
+/// The state of the turn that a line began.
 #[derive(Default)]
 struct ShownTurn {
     message: Option<String>,
     over: Option<Over>,
-    /// Parts shown so far, by turn: a part can come before the end of its turn, and the end before a part.
+    /// The number of parts shown so far, by turn. A part can arrive before the end of its turn or after it.
     shown: BTreeMap<String, u64>,
     early: VecDeque<ToClient>,
 }
@@ -305,7 +308,7 @@ impl ShownTurn {
                             self.hear(line);
                         }
                     }
-                    // Not taken in: the host says why in a notice of its own.
+                    // The host refused the message and says why in a notice.
                     None => return self.refused(host).await,
                 },
                 ToClient::Part { row, notice, turn, answers, text } => {

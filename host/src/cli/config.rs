@@ -1,4 +1,4 @@
-//! `lazaret config`: checks and prints settings.
+//! `lazaret config` checks and prints settings.
 
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ enum Verb {
     Show,
     /// Print the JSON Schema of a settings file.
     Schema {
-        /// The settings file.
+        /// The settings file to describe.
         #[arg(value_enum, default_value_t = File::Install)]
         file: File,
     },

@@ -1,4 +1,4 @@
-//! `lazaret doctor`: checks an install without starting anything. Each failed check says what to do.
+//! `lazaret doctor` checks an install without starting anything. Each failed check says what to do.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::store::{self, BALLAST, Store};
 use crate::text;
 use crate::volumes::{Volume, VolumeError};
 
-/// An older copy means that two nights had none.
+/// If the newest copy is older, the host missed two nights.
 const TWO_DAYS: Duration = Duration::from_secs(48 * 3600);
 
 struct Finding {
@@ -89,7 +89,8 @@ pub(super) async fn run(here: &Here) -> Done {
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The newest verified copy. If an install of two days has none, its host does not run at night.
+/// Finds the newest verified copy. If an install of two days has none, its host does not run at night or its copies
+/// fail.
 fn copy(here: &Here) -> Result<String, String> {
     let now = Clock::new().wall();
     let made = host_files::born(&here.root.database()).ok();
@@ -154,7 +155,7 @@ fn groups(install: &Install, found: &mut Findings) {
     }
 }
 
-/// Whether the folders of the group's next run can be prepared.
+/// Returns whether the host can prepare the folders of the group's next run.
 fn volumes(install: &Install, group: &Group) -> Result<(), VolumeError> {
     let limits = [group.limits.workspace(), group.limits.session()];
     let volumes = install.root.volumes_of(&group.name).map(Volume::from);
@@ -172,7 +173,7 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
     let Some(facts) = known else { return };
     found.add("box", losses(here).await, String::clone);
     for name in install.group_names() {
-        // `groups` has reported a file that cannot be used.
+        // The check `groups` has already reported a file that cannot be used.
         let Ok(group) = install.group(&name) else { continue };
         let limits = &group.limits;
         let above = above_machine(limits.memory(), limits.milli_cpus, facts.memory, facts.cpus);
@@ -215,7 +216,7 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
     }
 }
 
-/// The losses of protection that the last probes found and the owner has accepted.
+/// Lists the losses of protection that the last probes found and the owner has accepted.
 async fn losses(here: &Here) -> Result<String, String> {
     if !host_files::there(&here.root.database()) {
         return Ok("no box was checked yet; `lazaret box check` does it".into());

@@ -1,4 +1,4 @@
-//! `lazaret groups`
+//! `lazaret groups` lists groups and chats, adds groups, admits chats, and shows or restores a group's personality.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use crate::config::{first, personality};
 use crate::domain::GroupName;
 use crate::host_files;
 
-/// Groups and the chats that belong to them.
+/// List and add groups, and admit chats to them.
 #[derive(Debug, Args)]
 pub struct Groups {
     #[command(subcommand)]
@@ -20,29 +20,29 @@ pub struct Groups {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List groups, their chats, and chats that wait to be admitted.
+    /// List the groups, their chats, and the chats that wait to be admitted.
     List,
     /// Make the folder of a new group from the template.
     Add {
-        /// Its name.
+        /// The name of the new group.
         name: GroupName,
     },
-    /// Admit a waiting chat to a group, by the code that `list` shows.
+    /// Admit a waiting chat to a group. `list` shows its code.
     Admit {
-        /// The code.
+        /// The code of the chat, as `list` shows it.
         code: String,
-        /// The group. The person of the first chat of `main` becomes the owner.
+        /// The group. The person who wrote in the first chat of `main` becomes the owner.
         #[arg(long)]
         group: GroupName,
     },
     /// Show a group's settings and personality.
     Show {
-        /// Its name.
+        /// The name of the group.
         name: GroupName,
     },
     /// Put back the text that a group's CLAUDE.md had before the last change.
     Undo {
-        /// Its name.
+        /// The name of the group.
         name: GroupName,
     },
 }

@@ -1,5 +1,5 @@
-//! `lazaret image`: builds, checks and chooses the images of boxes. It works beside a running host; only new runs
-//! change.
+//! `lazaret image` builds, checks and chooses the images of boxes. It works while the host runs; only runs that start
+//! later use the change.
 
 use ipc_schema::text_sanitize::safe_line;
 use std::process::ExitCode;
@@ -30,24 +30,24 @@ pub struct Image {
 enum Verb {
     /// Build the default image. Groups that use it get it with their next run, if it passes the check.
     Build {
-        /// The Debian image to build from; debian:bookworm-slim if you name none.
+        /// The Debian image to build from. The default is debian:bookworm-slim.
         #[arg(long, value_name = "IMAGE")]
         base: Option<String>,
-        /// Build it even if it exists and nothing has changed.
+        /// Build the image even if it exists and nothing has changed.
         #[arg(long)]
         again: bool,
     },
-    /// Check an image from outside and, in a box with full protection, from inside. Nothing is changed.
+    /// Check an image from outside and, in a box with full protection, from inside. This changes nothing.
     Check {
-        /// Its name or id; without it, the image of the group.
+        /// The image's name or id. Without it, the image of the group is checked.
         name: Option<String>,
-        /// The group whose image is checked.
+        /// The group whose box is used for the check.
         #[arg(long, default_value = "main")]
         group: GroupName,
     },
     /// Pull an image if it is missing, check it, and use it for a group from the next run on.
     Set {
-        /// The group.
+        /// The group that gets the image.
         group: GroupName,
         /// The image's name.
         name: String,
@@ -55,12 +55,12 @@ enum Verb {
         #[arg(long)]
         pull: bool,
     },
-    /// Use the image again that a group used before. A second rollback undoes the first.
+    /// Go back to the image that a group used before. A second rollback undoes the first.
     Rollback {
-        /// The group.
+        /// The group whose image is rolled back.
         group: GroupName,
     },
-    /// List groups with their images and the images that were refused.
+    /// List groups with their images, and the images that were refused.
     List,
 }
 
@@ -74,8 +74,8 @@ pub(super) async fn run(here: &Here, image: Image) -> Done {
     }
 }
 
-/// Prints steps to standard error, because standard output is the result. Leaves out steps that differ only in a
-/// number.
+/// Prints steps to standard error, because standard output carries the result. Skips a step that differs from the last
+/// one only in a number.
 fn print_steps() -> impl FnMut(&str) {
     let mut last = String::new();
     move |step: &str| {
@@ -117,10 +117,10 @@ async fn build(here: &Here, base: Option<String>, again: bool) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The image to build from: one that this machine has, else one from the registry. Where there is neither, the error
+/// Chooses the image to build from: one that this machine has, else one from the registry. Without either, the error
 /// says how to make one.
 async fn base_of(engine: &Engine, built: &DefaultImage) -> Result<String, CliError> {
-    /// A registry that does not answer within this time cannot be reached.
+    /// A registry that does not answer within this time counts as unreachable.
     const REGISTRY: Duration = Duration::from_secs(120);
     for base in [BASE, built.offline_base.as_str()] {
         match engine.image(base).await {
@@ -183,8 +183,8 @@ async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
     }
     let now = Clock::new().wall();
     store.group(group, now).await?;
-    // The file comes before the pin: a run that starts in between reads the new name, checks it and pins the same
-    // image.
+    // The file is written before the pin. A run that starts in between reads the new name, checks the image and pins
+    // the same one.
     edit::set_image(&here.root, group, name)?;
     let to = Named { name: name.to_owned(), id: about.facts.id.clone() };
     store.pin_image(group, to.clone(), "terminal", now).await?;
@@ -210,7 +210,7 @@ async fn rollback(here: &Here, group: &GroupName) -> Done {
     let Some(Pin { now: from, before: Some(to), .. }) = store.pin(group).await? else {
         return Err(CliError::Plain(format!("group {group} has used no other image before this one")));
     };
-    // Checked here, so that the next run does not fail for a missing image.
+    // The rollback checks the image here, so that the next run does not fail because the image is missing.
     engine.image(&to.id).await.map_err(|e| match e {
         EngineError::NoImage { .. } => CliError::Plain(format!(
             "this machine no longer has {}; group {group} keeps {}",
@@ -287,7 +287,7 @@ fn row(group: &str, wanted: &str, pin: Option<&Pin>, about: Option<&ImageAbout>)
     text
 }
 
-/// The install, after a check that it has this group and can read its file.
+/// Returns the install, after a check that it has this group and that the group's file can be read.
 fn known_group(here: &Here, group: &GroupName) -> Result<Install, CliError> {
     let install = here.install()?;
     if !install.group_names().contains(group) {

@@ -1,4 +1,4 @@
-//! `lazaret ipc`: prints the letters of a run in the order they were written.
+//! `lazaret ipc` prints the letters of a run in the order in which they were written.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,9 +21,9 @@ pub struct Ipc {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Print a run's letters in the order they were written.
+    /// Print a run's letters in the order in which they were written.
     Show {
-        /// The run's id, or its beginning; without it, the newest run.
+        /// The run's id, or the beginning of it. Without it, the newest run.
         run: Option<String>,
         /// Print whole letters.
         #[arg(long)]
@@ -49,7 +49,7 @@ pub(super) async fn run(here: &Here, ipc: Ipc) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folder of the newest run whose id begins with `wanted`. Run ids sort by the time of their start.
+/// Finds the folder of the newest run whose id begins with `wanted`. Run ids sort by the time at which the run started.
 fn find(letters: &Path, wanted: Option<&str>) -> Result<PathBuf, CliError> {
     let mut runs: Vec<PathBuf> =
         host_files::inside(letters).iter().flat_map(|group| host_files::inside(group)).collect();
@@ -91,11 +91,11 @@ impl ShownLetter {
             return format!("{arrow} {}\n{}", safe_line(&self.name), safe(&body));
         }
         let gist: String = self.gist().replace('\n', " ").chars().take(90).collect();
-        // An agent has written parts of it.
+        // An agent can have written parts of this, so it is escaped.
         format!("{} {arrow} {}  {}", safe_line(&self.at), safe_line(&self.name), safe_line(&gist))
     }
 
-    /// The content of a letter in a few words.
+    /// Summarizes the letter's content in a few words.
     fn gist(&self) -> String {
         let body = self.body.get("body").unwrap_or(&Value::Null);
         let text =

@@ -1,4 +1,4 @@
-//! The command line: one file per verb.
+//! The command line, one file per verb. `main` calls [`run`].
 
 mod backup;
 mod box_check;
@@ -31,7 +31,7 @@ use crate::store::{Store, StoreError};
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 110)]
 pub struct Args {
-    /// Where the install lies: settings, groups, state.
+    /// The install's directory: settings, groups and state.
     #[arg(long, env = "LAZARET_ROOT", global = true, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Print JSON instead of text.
@@ -47,30 +47,30 @@ enum Verb {
     Up(up::Up),
     /// Talk to the running host.
     Chat(chat::Chat),
-    /// Show what the host does.
+    /// Show what the host is doing.
     Status,
-    /// Check what an install needs.
+    /// Check that the install has what it needs.
     Doctor,
-    /// Look at what boxes are.
+    /// Check the protection of boxes.
     Box(box_check::Box),
-    /// Groups and the chats that belong to them.
+    /// List and add groups, and admit chats to them.
     Groups(groups::Groups),
-    /// What boxes are made of: build, check, set, roll back.
+    /// Build, check, set and roll back the images of boxes.
     Image(image::Image),
-    /// Tell the whole way of a message.
+    /// Show what happened to a message, step by step.
     Trace(trace::Trace),
-    /// Look at letters.
+    /// Read the letters between host and agent.
     Ipc(ipc::Ipc),
-    /// Look at the settings.
+    /// Check and print the settings.
     Config(config::Config),
     /// Copy the database, or the whole install, while the host runs.
     Backup(backup::Backup),
-    /// Put back a copy.
+    /// Put back a copy that `backup` or the host made.
     Restore(backup::Restore),
 }
 
 impl Args {
-    /// Whether the terminal is shared with a person's chat or a command's output.
+    /// Returns whether the terminal is shared with a person's chat or with a command's output.
     pub fn quiet(&self) -> bool {
         match &self.verb {
             Verb::Up(up) => up.chat,
@@ -85,28 +85,28 @@ pub enum CliError {
     /// The host did not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A setting.
+    /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A copy.
+    /// A copy or a restore failed.
     #[error(transparent)]
     Backup(#[from] BackupError),
-    /// The engine.
+    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// An image.
+    /// An image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// What was asked for is not there, or not possible.
+    /// The thing that the person asked for does not exist or is not possible.
     #[error("{0}")]
     Plain(String),
 }
 
 impl CliError {
-    /// The machine's word.
+    /// The error code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Start(e) => e.code(),
@@ -122,10 +122,10 @@ impl CliError {
 
 type Done = Result<ExitCode, CliError>;
 
-/// Carries out a command.
+/// Runs the command of `args`.
 ///
 /// # Errors
-/// What the person is told.
+/// The error that the person is shown.
 pub async fn run(args: Args) -> Done {
     let root = match args.root {
         Some(root) => root,
@@ -149,7 +149,7 @@ pub async fn run(args: Args) -> Done {
     }
 }
 
-/// What every verb is given.
+/// The context that every verb gets.
 struct Here {
     root: Root,
     json: bool,
@@ -161,7 +161,7 @@ impl Here {
         Ok(Install::load(self.root.clone(), &self.env)?)
     }
 
-    /// Opens the store beside a host that may be running: SQLite's own locks order the two.
+    /// Opens the store, possibly beside a running host: SQLite's locks order the two.
     fn store(&self) -> Result<Store, CliError> {
         let path = self.root.database();
         if !host_files::there(&path) {
@@ -174,7 +174,7 @@ impl Here {
         Ok(Store::open_for_command(&path)?)
     }
 
-    /// Prints JSON where it was asked for, and else the text.
+    /// Prints JSON where the person asked for it, and the text otherwise.
     fn print(&self, json: &serde_json::Value, text: impl std::fmt::Display) {
         if self.json {
             crate::command_output::print(json);
@@ -184,8 +184,8 @@ impl Here {
     }
 }
 
-/// `/var/lib/lazaret` for a service's user, else the person's own data directory (XDG Base Directory
-/// Specification).
+/// Returns `/var/lib/lazaret` for a service's user, and the person's own data directory (XDG Base Directory
+/// Specification) otherwise.
 fn default_root() -> Result<PathBuf, CliError> {
     let service = PathBuf::from("/var/lib/lazaret");
     if host_files::there(&service) {

@@ -1,6 +1,5 @@
-//! The key canary: this install's own secrets are looked for, byte by byte, wherever a box or its reader could come
-//! upon them. What is found is told by place; a secret is never printed, and never goes into a box to be looked for
-//! there.
+//! The key canary: searches, byte by byte, every place that a box or its reader can see for this install's own secrets.
+//! The report names the place. The search never prints a secret and never puts one into a box in order to search there.
 
 #![allow(
     clippy::disallowed_methods,
@@ -22,27 +21,27 @@ use crate::config::Install;
 use crate::domain::GroupName;
 use crate::host_files;
 
-/// A secret that is shorter could be a word.
+/// A shorter secret could be an ordinary word.
 const SHORTEST: usize = 8;
-/// Files below an agent's directories are read whole, up to this size.
+/// The search reads a whole file below an agent's directories up to this size.
 const FILE_MAX: u64 = 16 << 20;
-/// So many names of an agent's are looked at: a million files must not hold the operator up.
+/// The search looks at this many names of an agent, so that an agent with a million files cannot hold up the operator.
 const NAMES_MAX: u64 = 20_000;
-/// And so many bytes of its files.
+/// The search reads this many bytes of an agent's files.
 const BYTES_MAX: u64 = 512 << 20;
-/// So many places are told by their name, in so many characters; an agent can make more, and longer ones, than anybody
-/// reads.
+/// The report names this many places with this many characters each. An agent can make more and longer names than
+/// anybody reads.
 const NAMED: usize = 20;
 const NAME_MAX: usize = 200;
-/// Host-owned files are read in pieces of this size.
+/// The search reads host-owned files in pieces of this size.
 const PIECE: usize = 1 << 20;
 
-/// Places: the first by their names, the others by their number.
+/// Places: the first ones by name, the others as a count.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Places {
-    /// As many as are read.
+    /// The first [`NAMED`] places.
     pub(super) named: Vec<String>,
-    /// The rest.
+    /// The number of further places.
     pub(super) more: usize,
 }
 
@@ -55,32 +54,31 @@ impl Places {
         }
     }
 
-    /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.named.is_empty()
     }
 
-    /// In a line.
+    /// Formats the places as one line.
     pub(super) fn shown(&self) -> String {
         let more = (self.more > 0).then(|| format!(" and {} more", self.more));
         format!("{}{}", self.named.join(", "), more.unwrap_or_default())
     }
 }
 
-/// What was looked for, and where.
+/// The secrets to search for, and the result so far.
 #[derive(Debug)]
 pub(super) struct Canary {
     secrets: Vec<Vec<u8>>,
-    /// Places that were read to their end.
+    /// The number of places that were read to their end.
     pub(super) read: usize,
-    /// What could not be read, and why.
+    /// The places that could not be read, each with the reason.
     pub(super) unread: Places,
-    /// Where a secret was found.
+    /// The places where a secret was found.
     pub(super) hits: Places,
 }
 
 impl Canary {
-    /// Of every key and token that the install knows.
+    /// Searches for every key and token that the install knows.
     pub(super) fn of(install: &Install) -> Self {
         let keys = install.providers.values().filter_map(|provider| provider.key.as_ref());
         let secrets =
@@ -93,12 +91,11 @@ impl Canary {
         }
     }
 
-    /// How many secrets there are to find.
     pub(super) fn secrets(&self) -> usize {
         self.secrets.len()
     }
 
-    /// Looks through bytes.
+    /// Searches bytes.
     pub(super) fn bytes(&mut self, place: &str, bytes: &[u8]) {
         self.read += 1;
         if self.stands_in(bytes) {
@@ -111,7 +108,7 @@ impl Canary {
         self.secrets.iter().any(found)
     }
 
-    /// Looks through what the host alone writes, links not followed.
+    /// Searches files that only the host writes, without following links.
     pub(super) fn own(&mut self, path: &Path) {
         let Ok(about) = fs::symlink_metadata(path) else { return };
         if about.is_dir() {
@@ -128,7 +125,7 @@ impl Canary {
         }
     }
 
-    /// Pieces overlap by a secret's length, so that none falls between two.
+    /// Pieces overlap by the length of a secret, so that no secret is cut by a piece's end.
     fn file(&mut self, path: &Path) -> std::io::Result<bool> {
         let overlap = self.secrets.iter().map(Vec::len).max().unwrap_or(1);
         let (mut file, mut window) = (File::open(path)?, Vec::new());
@@ -147,8 +144,8 @@ impl Canary {
         }
     }
 
-    /// Looks through a directory that an agent may write, by the one way that is safe: files, names, and where links
-    /// lead to, which are not followed.
+    /// Searches a directory that an agent can write, through the hardened walk: file contents, names and the targets of
+    /// links. It follows no link.
     pub(super) fn of_agent(&mut self, path: &Path) {
         let walk = UntrustedDir::open(path).and_then(|top| top.walk(NAMES_MAX));
         let mut walk = match walk {
@@ -164,7 +161,7 @@ impl Canary {
                     if self.stands_in(name.file_name().unwrap_or(OsStr::new("")).as_bytes()) {
                         self.hits.note(&format!("a name in {}", path.display()));
                     }
-                    // One file of many names is read once.
+                    // A file with several names is read once.
                     if entry.kind == Kind::File && !seen.insert(entry.inode) {
                         continue;
                     }
@@ -194,7 +191,7 @@ impl Canary {
         }
     }
 
-    /// Where a walk is; a name that holds a secret is not told.
+    /// Names the place of the walk. A name that holds a secret is not printed.
     fn place(&self, top: &Path, walk: &Walk) -> String {
         let inside = walk.path();
         match self.stands_in(inside.as_os_str().as_bytes()) {
@@ -203,7 +200,7 @@ impl Canary {
         }
     }
 
-    /// Letters that lie in a group's directories now.
+    /// Searches the letters that lie in a group's directories now.
     fn letters(&mut self, runs: &Path) {
         for run in host_files::inside(runs) {
             self.own(&run.join(TO_AGENT));
@@ -211,7 +208,7 @@ impl Canary {
         }
     }
 
-    /// Everything of an install that a group's box, or a reader of it, comes upon.
+    /// Searches everything of an install that a group's box, or a reader of it, can see.
     pub(super) fn install(&mut self, install: &Install, group: &GroupName) {
         let root = &install.root;
         let database = root.database();
@@ -227,7 +224,7 @@ impl Canary {
         for path in [root.workspace(group), root.sessions(group), root.global()] {
             self.of_agent(&path);
         }
-        // What a host that crashed would leave, where it was started and where it lives.
+        // A host that crashed can leave a core file where it was started or where it lives.
         let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         for dir in [root.path(), root.state().as_path(), here.as_path()] {
             let names = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -243,7 +240,7 @@ impl Canary {
     }
 }
 
-/// What there is to read of an entry, where so many bytes may be read.
+/// Returns what there is to read of an entry, with at most `left` bytes.
 fn of_entry(walk: &Walk, kind: Kind, left: u64) -> Result<Option<Vec<u8>>, String> {
     match kind {
         Kind::Folder | Kind::Other => Ok(None),

@@ -1,4 +1,4 @@
-//! `lazaret status`
+//! `lazaret status` shows what the host does now, and what needs a person.
 
 use std::process::ExitCode;
 
@@ -96,7 +96,7 @@ pub(super) async fn run(here: &Here) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who holds the box to its budget of letters: the kernel, or the host by looking.
+/// Returns who enforces the box's budget of letters: the kernel, or the host by measuring.
 fn letters(here: &Here, run: &str, lane: &str) -> &'static str {
     let group = lane.split('/').next().unwrap_or_default();
     let from = here.root.ipc().join(group).join(run).join(ipc_schema::names_and_paths::FROM_AGENT);
@@ -118,7 +118,7 @@ fn outbox(d: &DeliveryCount) -> Value {
     })
 }
 
-/// One line of numbers; what needs a person has a line of its own.
+/// Formats one line of numbers. What needs a person gets a line of its own.
 fn tell_outbox(d: &DeliveryCount) -> String {
     let mut text = format!(
         "outbox    {} waiting, {} deferred, {} held, {} failed, {} expired, {} uncertain, {} strays\n",

@@ -1,4 +1,4 @@
-//! `lazaret trace`: shows what happened to a message, from its receipt to the receipts of its replies, with times.
+//! `lazaret trace` shows what happened to a message, from its receipt to the receipts of its replies, with times.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ use crate::store::{MessageTrace, OutboxTrace, StageRow};
 /// Show what happened to a message, step by step.
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// The message, such as `m-12`; without it, the newest messages are listed.
+    /// The message, such as `m-12`. Without it, the newest messages are listed.
     message: Option<MessageSeq>,
 }
 
@@ -44,7 +44,7 @@ fn first_line(text: &str) -> String {
     if line.len() < text.len() { format!("{line}…") } else { line }
 }
 
-/// The steps of the message and its turn, in the order of time.
+/// Returns the steps of the message and its turn in the order of time.
 fn steps(t: &MessageTrace) -> Vec<&StageRow> {
     let mut steps: Vec<&StageRow> = t.stages.iter().collect();
     if let Some(turn) = &t.turn {
@@ -64,7 +64,7 @@ fn tell(here: &Here, t: &MessageTrace) -> String {
     out += &format!("\n\n{}           written\n", t.sent_at);
     let mut before: Option<&StageRow> = None;
     for step in steps(t) {
-        // The monotonic clock of a host begins anew with the next host: then the wall clock has to do.
+        // The monotonic clock starts again with each host, so a step across two hosts uses the wall clock.
         let since = before.map_or_else(String::new, |b| match step.mono_us - b.mono_us {
             us if us >= 0 => format!("+{:.1} ms", us as f64 / 1000.0),
             _ => format!("+{:.1} ms", step.wall.since(b.wall).as_secs_f64() * 1000.0),

@@ -1,4 +1,4 @@
-//! `lazaret up`: the host in the foreground, and with `--chat` a chat on top of it.
+//! `lazaret up` runs the host in the foreground. With `--chat` it also runs a chat on this terminal.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::daemon::Host;
 use crate::dispatch::Unfinished;
 use crate::domain::GroupName;
 
-/// How long the second signal waits for the engine.
+/// After the second signal, the host waits this long for the engine.
 const END_NOW: Duration = Duration::from_secs(15);
 
 /// Run the host in the foreground.
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Chat on this terminal as well; the host ends with the chat. With text on standard input: one turn per line.
+    /// Chat on this terminal as well; the host ends with the chat. With text on standard input, each line is one turn.
     #[arg(long)]
     pub chat: bool,
 }
@@ -40,11 +40,12 @@ pub(super) async fn run(here: &Here, up: &Up) -> Done {
     tokio::select! {
         ended = chatting => code = ended?,
         () = signals.next() => {}
-        // The store has said what is wrong, and the command that mends it.
+        // The store has printed what is wrong and which command repairs it.
         () = damaged => code = ExitCode::FAILURE,
         () = host.collapsed() => return Ok(ExitCode::FAILURE),
     }
-    // A host that chats is somebody's evening: nothing of it stays behind. Any other is restarted, and its boxes go on.
+    // A host with a chat belongs to a person's session and leaves nothing behind. Any other host is restarted, and its
+    // boxes run on.
     host.drain(if up.chat { Unfinished::Closes } else { Unfinished::GoesOn });
     let end_now = host.ender();
     let drained = host.drained();
@@ -53,7 +54,7 @@ pub(super) async fn run(here: &Here, up: &Up) -> Done {
         () = &mut drained => return Ok(code),
         () = signals.next() => end_now(),
     }
-    // An engine that does not answer must not hold the host: what it still runs is removed at the next start.
+    // An engine that does not answer must not hold up the host. The next host removes what still runs.
     match tokio::time::timeout(END_NOW, drained).await {
         Ok(()) => Ok(code),
         Err(_) => Err(CliError::Plain(
@@ -62,7 +63,7 @@ pub(super) async fn run(here: &Here, up: &Up) -> Done {
     }
 }
 
-/// SIGTERM and SIGINT mean the same.
+/// The host treats SIGTERM and SIGINT alike.
 struct Signals {
     term: Signal,
     int: Signal,

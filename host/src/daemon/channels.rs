@@ -1,5 +1,5 @@
-//! Builds the channels that are on, and admits the chats that the settings name. `daemon` calls it at start; it names
-//! no platform.
+//! Builds the channels that are on, and admits the chats that the settings name. `daemon` calls it at start. It must
+//! not name a platform.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::domain::{ChatKind, GroupName};
 use crate::services::Services;
 use crate::store::Admission;
 
-/// The channels of an install that are on.
+/// Builds the channels of an install that are on.
 pub(super) fn build(install: &Install, clock: Clock) -> Result<Channels, StartError> {
     let root = install.root.clone();
     let letters: LettersFolder = Arc::new(move |run| shown_letters(&root, run));
@@ -31,7 +31,7 @@ pub(super) fn build(install: &Install, clock: Clock) -> Result<Channels, StartEr
     Ok(channels)
 }
 
-/// Admits the chats that groups have by themselves, and those that files name.
+/// Admits the chats that groups have without admission, and those that the groups' files name.
 pub(super) async fn admit_configured(services: &Services) -> Result<(), StartError> {
     let (install, now) = (&services.install, services.clock.wall());
     let known = services.store.chats().await?;
@@ -44,7 +44,7 @@ pub(super) async fn admit_configured(services: &Services) -> Result<(), StartErr
         }
     }
     for (chat, group) in install.chats() {
-        // A chat of a channel that this build does not have: `config check` and the group's runs say so.
+        // This build does not have the chat's channel. `config check` and the group's runs report that.
         let Some(channel) = install.file.channels.named(chat.channel()) else { continue };
         let kind = channel.kind_of(&chat);
         wanted.push((chat, group, kind, ""));

@@ -1,4 +1,4 @@
-//! Builds the host, recovers what an earlier one left, spawns the workers, waits, and drains. `lazaret up` calls it.
+//! Builds the host, recovers what an earlier host left, spawns the workers, waits, and drains. `lazaret up` calls it.
 //! Set-up helpers have files of their own.
 
 mod channels;
@@ -35,14 +35,14 @@ pub use parts::{engine, images_of, runner_binary};
 pub use start_error::StartError;
 pub use state::{hold, identity};
 
-/// What is still to be said when the boxes are gone is sent within this time; the rest is sent by the next host.
+/// The host sends remaining replies for this long after the boxes are gone; the next host sends the rest.
 const LAST_REPLIES: Duration = Duration::from_secs(10);
 /// A host that cannot go on closes its database within this time.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// A host that runs.
+/// A running host.
 pub struct Host {
-    /// Everything the rooms share.
+    /// The handles that all workers share.
     pub services: Arc<Services>,
     wires: Wires,
     work: JoinSet<()>,
@@ -53,10 +53,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Builds, recovers, announces and spawns.
+    /// Builds the host, recovers, announces and spawns the workers.
     ///
     /// # Errors
-    /// The first thing that is missing, before anything is sent or received.
+    /// The first missing requirement, before the host sends or receives anything.
     pub async fn start(root: Root, env: &BTreeMap<String, String>) -> Result<Self, StartError> {
         state::prepare(&root)?;
         let lock = state::take_lock(&root.lock())?;
@@ -96,7 +96,7 @@ impl Host {
         drop(workers.keep("the count of panics", move || panic_counts::count(Arc::clone(&counting))));
         drop(workers.keep("the watch on the store", move || panic_counts::watch_store(Arc::clone(&storing))));
         drop(workers.keep("the hourly reaper", move || run::keep_reaping(Arc::clone(&reaping))));
-        // Before the first poll: a host that starts on a full disk reads nothing.
+        // The disk is checked before the first poll, so that a host on a full disk reads nothing.
         maintenance::spawn(services, &self.polling);
         for channel in services.channels.all() {
             let (own, to, stop) = (shared(), Arc::clone(channel), self.delivering.clone());
@@ -120,8 +120,8 @@ impl Host {
         }
     }
 
-    /// Returns when the host cannot go on: the supervisor has ended although nobody told it to, or too many workers
-    /// panicked. Boxes stay as they are, and the next host adopts them.
+    /// Returns when the host cannot go on: the supervisor ended by itself, or too many workers panicked. Boxes run on,
+    /// and the next host adopts them.
     pub async fn collapsed(&mut self) {
         let workers = self.services.workers.clone();
         tokio::select! {
@@ -138,15 +138,15 @@ impl Host {
             panic_counts::count_now(&self.services).await;
             store.close().await;
         };
-        // A store that does not answer must not hold a host that ends.
+        // A store that does not answer must not hold up the end of the host.
         let _ = tokio::time::timeout(LAST_WORDS, last).await;
     }
 
-    /// Returns when the database is found damaged: what is stored from then on may be lost, so the host ends.
+    /// Returns when the database is found damaged. The host then ends, because later changes could be lost.
     pub fn damaged(&self) -> impl Future<Output = ()> + use<> {
         let mut trouble = self.services.store.faults();
         async move {
-            // A store that is gone cannot be found damaged any more.
+            // If the store is gone, nobody can find damage any more.
             if trouble.wait_for(|t| t.damaged.is_some()).await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -159,7 +159,7 @@ impl Host {
         let _ = self.wires.signals.send(Signal::Drain(unfinished));
     }
 
-    /// Ends every box now, when it is called: for the second signal.
+    /// Returns a function that ends every box at once, for the second signal.
     pub fn ender(&self) -> impl Fn() + use<> {
         let signals = self.wires.signals.clone();
         move || {
@@ -167,7 +167,7 @@ impl Host {
         }
     }
 
-    /// Waits until every box is gone or left to the next host, and what was to be said is sent.
+    /// Waits until every box is gone or left to the next host, and the remaining replies are sent.
     pub async fn drained(mut self) {
         self.work.join_next().await;
         self.delivering.cancel();
@@ -179,8 +179,8 @@ impl Host {
     }
 }
 
-/// Announces what the store holds for the supervisor. A poll that panicked may have stored messages and not announced
-/// them, and the platform does not hand them over again. What was announced already does no harm a second time.
+/// Announces what the store holds for the supervisor. A poll that panicked may have stored messages without announcing
+/// them, and the platform does not deliver them again. Announcing something twice is harmless.
 async fn announce_again(services: &Arc<Services>, news: &UnboundedSender<News>) {
     loop {
         match supervisor::unannounced(services).await {
@@ -191,7 +191,7 @@ async fn announce_again(services: &Arc<Services>, news: &UnboundedSender<News>) 
     }
 }
 
-/// Everything that the workers share.
+/// Builds the handles that all workers share.
 fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, StartError> {
     let clock = Clock::new();
     let install = Arc::new(Install::load(root.clone(), env)?);

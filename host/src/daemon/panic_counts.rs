@@ -1,5 +1,5 @@
-//! Carries panics between the store and the supervised set: the store counts them for `lazaret status`, and a panic of
-//! the store's own thread counts as one of a worker.
+//! Passes panics between the store and the supervised set: the store counts them for `lazaret status`, and a panic of
+//! the store's own thread counts as a worker's panic.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::services::Services;
 /// The counter that `lazaret status` shows.
 const COUNTER: &str = "worker_panics";
 
-/// Counts panics as they come.
+/// Counts panics as they happen.
 pub(super) async fn count(services: Arc<Services>) {
     loop {
         count_now(&services).await;
@@ -17,7 +17,7 @@ pub(super) async fn count(services: Arc<Services>) {
     }
 }
 
-/// Counts the panics that are not counted yet, and waits for a store that cannot take them.
+/// Counts the panics that are not counted yet, and retries while the store fails.
 pub(super) async fn count_now(services: &Services) {
     loop {
         let panics = services.workers.take_uncounted();
@@ -31,11 +31,11 @@ pub(super) async fn count_now(services: &Services) {
     }
 }
 
-/// Notes the panics of the store's thread, which goes on after each of them.
+/// Counts the panics of the store's thread, which continues after each of them.
 pub(super) async fn watch_store(services: Arc<Services>) {
     let mut trouble = services.store.faults();
     let mut known = 0;
-    // The store is in `services`: its reports do not end before this.
+    // `services` holds the store, so the store's reports do not end before this worker.
     while trouble.wait_for(|trouble| trouble.panics > known).await.is_ok() {
         known += 1;
         services.workers.note("the store");

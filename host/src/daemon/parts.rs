@@ -1,5 +1,5 @@
 //! The parts of a host that the settings and the environment describe: engine, images, gateway, runner. Commands that
-//! work beside a host use them too.
+//! work while a host runs use them too.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::sandbox::Engine;
 use crate::services::Runner;
 use crate::store::Store;
 
-/// The engine: the setting, or `DOCKER_HOST` where the setting is the default.
+/// Returns the engine of the setting, or of `DOCKER_HOST` if the setting has its default.
 pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Engine {
     let configured = &install.file.engine.socket;
     let by_default = *configured == crate::config::schema::EngineFile::default().socket;
@@ -34,10 +34,10 @@ pub(super) fn check_context(root: &Root, id: &str, gid: u32, runner: &Runner) ->
     }
 }
 
-/// What a command needs to check images and pin them, beside a host that may be running.
+/// Builds what a command needs to check and pin images while a host may be running.
 ///
 /// # Errors
-/// When there is no runner, or the install was never started.
+/// There is no runner, or the install was never started.
 pub fn images_of(
     install: &Install,
     env: &BTreeMap<String, String>,
@@ -57,7 +57,7 @@ pub(super) fn gateway(install: &Install) -> Result<Arc<Gateway>, StartError> {
     Gateway::new(settings).map(Arc::new).map_err(|e| StartError::machine(e.code(), "the gateway", e))
 }
 
-/// The runner lies beside the host's binary, unless `LAZARET_RUNNER` names another.
+/// Returns the path of the runner: `LAZARET_RUNNER`, or else the file beside the host's binary.
 pub fn runner_binary(env: &BTreeMap<String, String>) -> Result<PathBuf, StartError> {
     if let Some(path) = env.get("LAZARET_RUNNER") {
         return Ok(PathBuf::from(path));

@@ -1,11 +1,10 @@
-//! Why the host did not start.
+//! The reasons why the host did not start. `daemon` returns them, and `lazaret up` prints them.
 
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::store::StoreError;
 
-/// Why the host did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -16,14 +15,14 @@ pub enum StartError {
     #[error("another lazaret runs on {path}{}; end it first, or choose another LAZARET_ROOT", holder.map(|p| format!(" (pid {p})")).unwrap_or_default())]
     Locked {
         path: PathBuf,
-        /// Who holds it, where the system tells.
+        /// The process id of the lock's holder, if the system tells it.
         holder: Option<u32>,
     },
-    /// Something of the machine.
+    /// A requirement of the machine failed.
     #[error("{what}: {why}")]
     Machine {
         what: String,
-        /// What the system said, and what to do.
+        /// The system's error, and what to do.
         why: String,
         code: &'static str,
     },

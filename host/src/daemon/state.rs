@@ -1,4 +1,4 @@
-//! The state directory: its folders, its lock, the group that host and boxes share, and the install's id.
+//! Prepares the state directory: its folders, its lock, the group that host and boxes share, and the install's id.
 
 #![allow(clippy::disallowed_methods, reason = "the state folder itself, and what the machine says of it")]
 
@@ -15,12 +15,13 @@ use crate::domain::RunId;
 use crate::host_files;
 use crate::store::BALLAST;
 
-/// The gid of the group that host and boxes share, where root starts without a group `lazaret`.
+/// The id of the group that host and boxes share, if the host runs as root and the machine has no group `lazaret`.
 const FALLBACK_GID: u32 = 20_000;
-/// With less than this, in bytes, a start would fail somewhere on its way.
+/// With fewer free bytes than this, the start would fail half-way.
 const LITTLE: u64 = 4 << 20;
 
-/// Makes what every install has. Nothing that the host makes from here on is for other users of the machine.
+/// Makes the folders of an install. The umask set here keeps other users of the machine out of everything the host
+/// makes.
 pub(super) fn prepare(root: &Root) -> Result<(), StartError> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let failed = |path: &Path, e: io::Error| StartError::machine("state.dir", path.display().to_string(), e);
@@ -33,8 +34,8 @@ pub(super) fn prepare(root: &Root) -> Result<(), StartError> {
     fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).map_err(|e| failed(&private, e))
 }
 
-/// A disk that may not be written is told before anything fails on it; one that is full gets its ballast back, which is
-/// room enough to start in and to say so.
+/// Reports a read-only disk before anything fails on it. On a full disk, removes the ballast, which frees enough room
+/// to start and to report the full disk.
 fn make_room(root: &Root) -> Result<(), StartError> {
     let state = root.state();
     let there = [state.as_path(), root.path()].into_iter().find(|path| path.exists());
@@ -53,7 +54,7 @@ fn make_room(root: &Root) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The lock that makes this the only host of its state; the kernel lets it go with the process.
+/// Takes the lock that makes this the only host of its state. The kernel releases it with the process.
 pub(super) fn take_lock(path: &Path) -> Result<File, StartError> {
     let failed = |e: io::Error| StartError::machine("host.lock", path.display().to_string(), e);
     let mut file =
@@ -66,8 +67,8 @@ pub(super) fn take_lock(path: &Path) -> Result<File, StartError> {
     Ok(file)
 }
 
-/// Who holds the lock: the kernel's word (proc_locks(5)), because what the file says is the last host's until this one
-/// has written into it. Where the kernel shows nothing, such as in another pid namespace, nobody is named.
+/// Asks the kernel who holds the lock (proc_locks(5)). The file's content is not used: it names the last host until the
+/// new one has written into it. If the kernel shows no holder, for example across pid namespaces, this returns `None`.
 fn holder_of(file: &File) -> Option<u32> {
     let about = file.metadata().ok()?;
     let (major, minor) = (rustix::fs::major(about.dev()), rustix::fs::minor(about.dev()));
@@ -80,11 +81,11 @@ fn holder_of(file: &File) -> Option<u32> {
     })
 }
 
-/// Holds the lock of an install's state, for a command that must not meet a host. Makes the directory where there is
-/// none.
+/// Holds the lock of an install's state for a command that must not run beside a host. Makes the directory if it is
+/// missing.
 ///
 /// # Errors
-/// A host that runs; what the filesystem said.
+/// A host is running, or the filesystem failed.
 pub fn hold(root: &Root) -> Result<File, StartError> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
     let state = root.state();
@@ -93,16 +94,16 @@ pub fn hold(root: &Root) -> Result<File, StartError> {
     take_lock(&root.lock())
 }
 
-/// An install's id, and the group that its host shares with boxes, for a command that stands beside the host.
+/// Returns an install's id and its shared group, for a command that works beside the host.
 ///
 /// # Errors
-/// What the filesystem said.
+/// The filesystem's error.
 pub fn identity(root: &Root) -> Result<(String, u32), StartError> {
     Ok((install_id(&root.state().join("install"))?, shared_gid(&root.state())?))
 }
 
-/// The group that host and boxes share. Root makes it `lazaret`'s (or a number of its own where there is none); a host
-/// that is not root can only use the one that its state directory has.
+/// Returns the group that host and boxes share. As root, the host uses the group `lazaret`, or a fixed number if there
+/// is none. Without root, the host can only use the group of its state directory.
 pub(super) fn shared_gid(state: &Path) -> Result<u32, StartError> {
     let failed = |e: io::Error| StartError::machine("state.gid", state.display().to_string(), e);
     let now = fs::metadata(state).map_err(failed)?;
@@ -140,7 +141,7 @@ pub(super) fn install_id(path: &Path) -> Result<String, StartError> {
     }
 }
 
-/// The group that host and boxes share, as an earlier start has set it.
+/// Returns the shared group that an earlier start has set.
 pub(super) fn known_gid(root: &Root) -> Result<u32, StartError> {
     let state = root.state();
     let known = fs::metadata(&state);
@@ -149,7 +150,7 @@ pub(super) fn known_gid(root: &Root) -> Result<u32, StartError> {
         .map_err(|e| StartError::machine("state.gid", state.display().to_string(), e))
 }
 
-/// Where the copies of a run's letters are kept, for people.
+/// Returns where the copies of a run's letters lie, for people.
 pub(super) fn shown_letters(root: &Root, run: &RunId) -> String {
     let letters = root.state().join("letters");
     let groups = fs::read_dir(&letters).into_iter().flatten().flatten();

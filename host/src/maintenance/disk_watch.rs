@@ -1,4 +1,4 @@
-//! The disk, looked at before it is full and until there is room again.
+//! Watches the disk: shuts intake before the disk is full, and opens it when there is room again.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ use crate::services::Services;
 use crate::store::{BALLAST, StoreFaults};
 use crate::text;
 
-/// How often the disk is looked at while there is room.
+/// How often the host checks the disk while there is room.
 const CALM: Duration = Duration::from_secs(15);
-/// And while there is none.
+/// How often it checks while there is no room.
 const TENSE: Duration = Duration::from_secs(2);
 
-/// After a notice that could not be stored.
+/// How long the host waits after it could not store a notice.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
 
-/// What was last known of the disk.
+/// The last known state of the disk.
 pub(super) struct Watch {
     pressure: DiskPressure,
     trouble: watch::Receiver<StoreFaults>,
     met: StoreFaults,
-    /// What the owner has not been told yet, because it could not be stored.
+    /// A notice for the owner that could not be stored yet.
     untold: Option<(String, String)>,
     tell_at: Duration,
 }
 
 impl Watch {
-    /// Looks for the first time, before anything is taken in.
+    /// Checks the disk for the first time, before intake reads anything.
     pub(super) fn begin(services: &Services) -> Self {
         let trouble = services.store.faults();
         let met = StoreFaults::default();
@@ -49,15 +49,15 @@ impl Watch {
             let pause = if self.pressure == DiskPressure::Fine { CALM } else { TENSE };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // The store is in `services`: it does not go before this. Once the fault is known, more reports of
-                // it are no news: every retry here fails like everything else.
+                // `services` holds the store, so the channel does not close. During a known fault, further reports are
+                // ignored: every retry in the host fails in the same way.
                 _ = self.trouble.changed(), if self.pressure == DiskPressure::Fine => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    /// Tells what is untold, unless nothing can be stored anyway.
+    /// Sends a notice that is still unsent, unless the store cannot take it anyway.
     async fn tell(&mut self, services: &Services) {
         let now = services.clock.now().mono;
         let Some((word, text)) = &self.untold else { return };
@@ -73,7 +73,7 @@ impl Watch {
         }
     }
 
-    /// `with_ballast`: there is time to make it.
+    /// Checks the disk. `with_ballast` allows it to make the ballast, which takes time.
     fn look(&mut self, services: &Services, with_ballast: bool) {
         let state = services.install.root.state();
         let host = &services.install.file.host;
@@ -88,7 +88,7 @@ impl Watch {
         let limits = DiskLimits { floor, names: names_floor(room.all_names), ballast };
         let ballast = state.join(BALLAST);
         let met = self.trouble.borrow_and_update().clone();
-        // What a commit was refused is only over when something can be written again.
+        // After a refused commit, the fault counts as over only when the host can write a file again.
         let shut = self.pressure == DiskPressure::ReadOnly && host_files::probe(&state).is_err();
         let seen = DiskReading {
             free: room.free,
@@ -106,12 +106,12 @@ impl Watch {
         }
         let make = with_ballast && verdict.make_ballast;
         if make || (limits.ballast == 0 && host_files::there(&ballast)) {
-            // It is made in its place: a kill leaves one that does not hold what it should, which is made anew.
+            // The ballast is written in place. A kill leaves an incomplete one, which the next check makes again.
             if let Err(e) = host_files::make_ballast(&ballast, limits.ballast) {
                 tracing::warn!(code = "disk.ballast", "{}: {e}", ballast.display());
             }
         }
-        // Behind the ballast, so that nothing new can take its room.
+        // The gate opens after the ballast is made, so that new messages cannot take its room.
         services.gate.set(verdict.now.takes_in());
     }
 

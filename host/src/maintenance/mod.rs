@@ -1,5 +1,5 @@
-//! What the host does by the clock: it watches the disk and the time, and by night it copies the database and removes
-//! what has been kept long enough. `daemon` spawns it.
+//! The host's scheduled work: it watches the disk and the clock, copies the database at night, and removes what is past
+//! its retention. `daemon` spawns it.
 
 mod disk_watch;
 mod nightly;
@@ -16,7 +16,7 @@ use crate::store::StoreError;
 
 use disk_watch::Watch;
 
-/// Looks at the disk, before anything is taken in, and spawns the workers, which run until the host drains.
+/// Checks the disk before intake reads anything, and spawns the workers, which run until the host drains.
 pub fn spawn(services: &Arc<Services>, stop: &CancellationToken) {
     let mut first = Some(Watch::begin(services));
     let (own, until) = (Arc::clone(services), stop.clone());
@@ -32,8 +32,8 @@ pub fn spawn(services: &Arc<Services>, stop: &CancellationToken) {
     }));
 }
 
-/// Says something about the whole host where its owner reads: in the chats of `main` on platforms, and on the terminal
-/// where there are none. `word` makes it one notice however often it is said.
+/// Sends a notice about the whole host where its owner reads: in the chats of `main` on platforms, and on the terminal
+/// if there are none. `word` is an idempotency key: the same word gives one notice.
 async fn tell_owner(services: &Services, word: &str, text: &str) -> Result<(), StoreError> {
     let chats = services.store.chats().await?;
     let of_main: Vec<ChatId> =
@@ -47,7 +47,7 @@ async fn tell_owner(services: &Services, word: &str, text: &str) -> Result<(), S
     Ok(())
 }
 
-/// Whether the chat is on a channel that only the host's own user can open.
+/// Returns whether the chat is on a channel that only the host's own user can open.
 fn is_local(services: &Services, chat: &ChatId) -> bool {
     services.channels.of(chat).is_some_and(|channel| channel.local_owner().is_some())
 }

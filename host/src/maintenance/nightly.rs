@@ -1,4 +1,4 @@
-//! Minute by minute: whether the clock was set, whether a copy is due, whether something has been kept long enough.
+//! Checks once a minute whether the clock was set, whether a copy is due, and whether retention has to run.
 
 use std::time::Duration;
 
@@ -13,15 +13,16 @@ use crate::services::Services;
 use crate::store;
 use crate::text;
 
-/// How often the wall clock is asked whether it is night. A sleep until then would miss a clock that is set.
+/// How often the host checks whether it is night. A sleep until then would miss a change of the clock.
 const MINUTE: Duration = Duration::from_secs(60);
-/// After the start, which has enough to do: a host that is started again and again must not copy each time.
+/// How long the first check waits after the start, which is busy. A host that restarts again and again must not copy
+/// each time.
 const START: Duration = Duration::from_secs(10);
-/// Between two looks at what letters take: so long they may be above their budget.
+/// The time between two checks of the letters' size. They may exceed their budget for this long.
 const HOUR: Duration = Duration::from_secs(3600);
-/// Nothing is cleared away for so long after the clock was set: ages are told by a clock that somebody just moved.
+/// The host removes nothing for this long after the clock was set, because ages depend on the clock.
 const AFTER_STEP: Duration = Duration::from_secs(24 * 3600);
-/// After a copy that failed.
+/// The host retries a failed copy after this time.
 const AGAIN: Duration = Duration::from_secs(3600);
 
 pub(super) async fn run(services: &Services, stop: &CancellationToken) {
@@ -59,7 +60,7 @@ fn copy_is_due(services: &Services, now: WallMs) -> bool {
     nightly::due(now, &file.zone, file.host.night_hour.min(23), nightly::spread(&services.id), last)
 }
 
-/// Whether it was made.
+/// Makes the nightly copy. Returns whether it was made.
 async fn copy(services: &Services, now: WallMs) -> bool {
     let (root, keep) = (services.install.root.clone(), services.install.file.keep.copies);
     let made = tokio::task::spawn_blocking(move || {
@@ -78,7 +79,7 @@ async fn copy(services: &Services, now: WallMs) -> bool {
             if e.code() == "store.damaged" {
                 examine(services).await;
             }
-            // `status` shows the counter; where it cannot be stored either, the log has said it.
+            // `status` shows this counter. If the store cannot take it, the log still has the error.
             let _ = services.store.count("backup.failed", 1).await;
             false
         }
@@ -89,7 +90,7 @@ async fn copy(services: &Services, now: WallMs) -> bool {
     }
 }
 
-/// A copy that is not sound may be the copy's fault: the database itself is asked.
+/// Checks the database itself, because a damaged copy does not prove that the database is damaged.
 async fn examine(services: &Services) {
     let path = services.install.root.database();
     if let Ok(Err(e)) = tokio::task::spawn_blocking(move || store::check(&path)).await {
@@ -97,8 +98,8 @@ async fn examine(services: &Services) {
     }
 }
 
-/// What waits moves along with the clock that is followed, and first: a kill in between makes it younger, never too
-/// old.
+/// Follows a clock that was set. It first moves the times of waiting rows along. A kill in between makes them younger,
+/// never too old.
 async fn follow(services: &Services, stepped: Stepped) {
     let by = text::duration(Duration::from_millis(stepped.by.unsigned_abs()));
     let way = if stepped.by > 0 { "forward" } else { "back" };
@@ -109,7 +110,7 @@ async fn follow(services: &Services, stepped: Stepped) {
         );
         return;
     }
-    // What is being stored meanwhile is stamped a little later.
+    // Rows that are being stored meanwhile have slightly later times.
     let before = services.clock.wall().plus(MINUTE);
     match services.store.move_times(stepped.by, before).await {
         Ok(()) => {
@@ -121,7 +122,7 @@ async fn follow(services: &Services, stepped: Stepped) {
     }
 }
 
-/// Letters by the hour, everything once in 24 hours.
+/// Removes old letters every hour, and everything else once in 24 hours.
 async fn clear_away(services: &Services, now: WallMs, cleared: &mut Option<WallMs>) {
     let (root, keep) = (&services.install.root, &services.install.file.keep);
     let everything = cleared.is_none_or(|last| now.since(last) > AFTER_STEP);

@@ -1,4 +1,4 @@
-//! What has been kept long enough goes: copies of letters, attachments, transcripts that no lane continues, rows.
+//! Removes what is past its retention: copies of letters, attachments, transcripts that no lane continues, and rows.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,11 +21,11 @@ use crate::policy::retention::{RetainedItem, RetentionRule, gone};
 use crate::spool::Spool;
 use crate::store::{Cleared, Store, StoreError};
 
-/// Names of a group's transcripts that are looked at in one night.
+/// Retention looks at this many names of a group's transcripts in one night.
 const NAMES: usize = 100_000;
-/// Files that were sent may take this much until they are as old as other media.
+/// The largest size of sent files. Above it, the host removes the oldest before their time.
 const SPOOL: u64 = 1 << 30;
-/// Younger files of the spool may be on their way to their row.
+/// Younger files of the spool may still get their row.
 const ON_ITS_WAY: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,7 +36,7 @@ pub(super) struct Gone {
     pub(super) rows: u64,
 }
 
-/// Clears everything by its rule.
+/// Removes everything that its rule allows.
 pub(super) async fn all(
     root: &Root,
     store: &Store,
@@ -62,13 +62,13 @@ pub(super) async fn all(
     let mut cleared = Cleared::default();
     while !cleared.is_done() {
         cleared = store.clear(cleared, before(keep.letters.0), before(keep.transcripts.0)).await?;
-        // Between two handfuls whoever waits for the store has its turn.
+        // The task yields between two batches, so that other users of the store get their turn.
         tokio::task::yield_now().await;
     }
     Ok(Gone { runs, media, transcripts, rows: cleared.rows })
 }
 
-/// Copies of letters, by run. A run that the store does not know any more is nobody's.
+/// Removes copies of letters, run by run. A run that the store does not know belongs to nobody.
 pub(super) async fn letters(
     root: &Root,
     store: &Store,
@@ -96,7 +96,7 @@ pub(super) async fn letters(
     Ok(cleared.await.unwrap_or_default())
 }
 
-/// Attachments: the host's own files, under names made of their content.
+/// Removes attachments: the host's own files, named by their content.
 fn media(root: &Root, used: &BTreeSet<String>, longest: Duration, now: WallMs) -> usize {
     let groups = inside(&root.state().join("inbox"));
     let files: Vec<PathBuf> = groups.iter().flat_map(|group| inside(group)).collect();
@@ -114,7 +114,8 @@ fn media(root: &Root, used: &BTreeSet<String>, longest: Duration, now: WallMs) -
     gone.iter().filter_map(|at| files.get(*at)).filter(|file| done(file, fs::remove_file(file))).count()
 }
 
-/// Files that agents sent, once nothing waits for them: a terminal's reader opens them where they lie.
+/// Removes files that agents sent, once nothing waits for them. They stay for a while, because a reader at the terminal
+/// opens them in place.
 fn spooled(spool: &Spool, waiting: &BTreeSet<String>, longest: Duration, now: WallMs) -> usize {
     let files = spool.files();
     let things: Vec<RetainedItem> = files
@@ -129,11 +130,11 @@ fn spooled(spool: &Spool, waiting: &BTreeSet<String>, longest: Duration, now: Wa
     names.filter(|name| done(&spool.path(name), spool.remove(name))).count()
 }
 
-/// Transcripts of sessions that were ended, and the texts that compaction put away. The folder is the agent's: names
-/// are read and unlinked through a handle of it, and nothing in it is followed.
+/// Removes transcripts of ended sessions, and texts that compaction archived. An agent owns the folder, so the host
+/// reads and unlinks names through a handle and follows no link in it.
 fn transcripts(sessions: &Path, newest: u64, longest: Duration, now: WallMs) -> usize {
     let cleared = |folder: &Path, ending: &str| -> io::Result<usize> {
-        // `sessions` is in a folder of the host's; `archive` is below it, and must be no link.
+        // `sessions` lies in a folder of the host; `archive` lies below it and must not be a link.
         let mut handle = UntrustedDir::open(sessions)?;
         if !folder.as_os_str().is_empty() {
             handle = handle.folder(folder)?;
@@ -157,19 +158,20 @@ fn transcripts(sessions: &Path, newest: u64, longest: Duration, now: WallMs) -> 
             .filter(|name| done(&sessions.join(folder).join(name), handle.unlink(name)));
         Ok(removed.count())
     };
-    // A group without a folder, or without an archive, has nothing to clear.
+    // A group without a folder or an archive has nothing to remove.
     cleared(Path::new(""), ".jsonl").unwrap_or(0) + cleared(Path::new("archive"), ".md").unwrap_or(0)
 }
 
-/// Whether a lane may continue this transcript: of the newest session or a later one. What was set aside as damaged is
-/// continued by nobody.
+/// Returns whether a lane may continue this transcript: it belongs to the newest session or a later one. Nobody
+/// continues a transcript that was set aside as damaged.
 fn is_current(name: &str, newest: u64) -> bool {
     let stem = name.strip_suffix(".jsonl").unwrap_or(name);
     let number = stem.rsplit_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
     !stem.contains('.') && number.is_none_or(|number| number >= newest)
 }
 
-/// The size of a run's copies, and when the last was made. The folders are the host's own, two deep.
+/// Returns the size of a run's copies and the time of the last one. The host owns these folders, which are two levels
+/// deep.
 fn extent(run: &Path) -> (u64, WallMs) {
     let below = inside(run).into_iter().flat_map(|folder| {
         let files = inside(&folder);
@@ -186,7 +188,7 @@ fn wall(time: SystemTime) -> WallMs {
     WallMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// What cannot be removed is tried again the next night.
+/// Logs a failed removal. The next night tries it again.
 fn done(path: &Path, removed: io::Result<()>) -> bool {
     if let Err(e) = &removed {
         tracing::warn!(code = "clear.file", "{} stays: {e}", path.display());
@@ -199,7 +201,7 @@ mod tests {
     use super::*;
 
     const DAY: u64 = 24 * 3600;
-    /// Long after what is written now.
+    /// Returns a time long after the files of this test.
     fn in_days(days: u64) -> WallMs {
         wall(SystemTime::now() + Duration::from_secs(days * DAY))
     }
@@ -260,7 +262,7 @@ mod tests {
         ] {
             write(&sessions.join(name), 10);
         }
-        // An agent's links lead nowhere.
+        // Retention does not follow an agent's links.
         let outside = dir.path().join("outside.jsonl");
         write(&outside, 10);
         std::os::unix::fs::symlink(&outside, sessions.join("conversation-0.jsonl")).unwrap();

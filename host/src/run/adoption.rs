@@ -1,5 +1,5 @@
-//! A box that an earlier host left. This host first opens its mailbox and its gateway, then takes what the box wrote
-//! meanwhile, and only then asks the engine about the box. `supervisor` calls it when the host starts.
+//! Adopts a box that an earlier host left. This host first opens the box's mailbox and gateway, then takes what the box
+//! wrote meanwhile, and only then asks the engine about the box. `supervisor` calls it when the host starts.
 
 use std::sync::Arc;
 
@@ -27,20 +27,20 @@ pub struct Adopted {
     group: Group,
     mailbox: RunMailbox,
     gateway: GatewaySession,
-    /// Whether it was told to close.
+    /// Whether the earlier host told the box to close.
     closes: bool,
     outdated: bool,
 }
 
 impl Adopted {
-    /// Opens both directories again, writes every letter that the agent has not acknowledged, and binds the socket
-    /// anew. The engine is not needed for any of it.
+    /// Opens both letter directories again, writes every letter that the agent has not acknowledged, and binds the
+    /// socket again. None of this needs the engine.
     ///
     /// # Errors
-    /// When the run cannot go on: its directories are gone, or were never made.
+    /// The run cannot go on: its directories are gone or were never made.
     pub async fn attach(services: &Services, row: RunRow) -> Result<Self, LaunchError> {
         let (lane, run) = (&row.lane, &row.run);
-        // Its file may have been broken since; the box goes on, and the next run says which line.
+        // The group's file may have become invalid since. The box runs on, and the next run reports the line.
         let group = services
             .install
             .group(&lane.group)
@@ -77,17 +77,17 @@ impl Adopted {
         &self.row.lane
     }
 
-    /// Whether a person has stopped its turn, and the box has not said yet that it did.
+    /// Returns whether a person stopped the box's turn and the box has not confirmed it yet.
     pub fn is_stopping(&self) -> bool {
         self.row.interrupted == Some(InterruptWhy::Stop)
     }
 
-    /// Whether a new session was begun that its box knows nothing of.
+    /// Returns whether a person began a new session that the box does not know.
     pub fn is_outdated(&self) -> bool {
         self.outdated
     }
 
-    /// Where the run stands, for dispatch.
+    /// Returns the run's state for dispatch.
     pub fn found(&self) -> AdoptedState {
         match () {
             () if self.closes => AdoptedState::Closing,
@@ -99,7 +99,7 @@ impl Adopted {
 
     pub(super) fn into_run(self, services: &Arc<Services>, handle: &WorkerHandle) -> Run {
         let Self { row, group, mailbox, gateway, closes, .. } = self;
-        // Silence starts anew: the box may have waited for its model as long as the host was away.
+        // The silence timer starts again: the box may have waited for its model as long as the host was away.
         let now = Instant::now();
         let life = match (closes, row.ready) {
             (true, ready) => Life::Closing { ready },
@@ -110,14 +110,14 @@ impl Adopted {
             interrupted: row.interrupted,
             ..Turn::open(id, chat, true, now + SILENCE)
         });
-        // An engine finds a box by its name too: the host may have died before it noted the id.
+        // The engine also finds a box by its name. The host may have died before it stored the id.
         let container = row.container.unwrap_or_else(|| sandbox_plan::box_name(&row.run));
         Run::new(services, handle, Parts { group, container, mailbox, gateway, life, turn })
     }
 }
 
 impl Run {
-    /// Catches up with what happened while no host was there.
+    /// Does what no host did while the box ran alone.
     pub(super) async fn catch_up(&mut self) {
         tracing::info!(run = %self.run, lane = %self.lane, "a box of an earlier host is adopted");
         self.stage("adopted");
@@ -135,12 +135,13 @@ impl Run {
                     tracing::warn!(run = %self.run, code = e.code(), "a paused box was not resumed: {e}");
                 }
             }
-            // The earlier host died between making a box and its `ready`: nothing that the turn should pay for.
+            // The earlier host died between making the box and its `ready`. That does not count as a failed attempt of
+            // the turn.
             Ok(BoxState::Created | BoxState::Absent) if !self.life.is_ready() => {
                 self.life.end(Ending::Killed, Instant::now() + KILL_AGAIN);
             }
             Ok(_) => {}
-            // Waiting for its exit waits for the engine too.
+            // The run waits for the box's exit, and this wait also waits for the engine.
             Err(e) => {
                 tracing::warn!(run = %self.run, code = e.code(), "the box cannot be looked at yet: {e}")
             }

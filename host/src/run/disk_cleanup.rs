@@ -1,19 +1,19 @@
-//! What is left to do on the disk when a box is gone: what it has shut is opened, what went beyond its share is taken
-//! back, and its letters' directories go.
+//! Cleans the disk when a box is gone: opens the folders that the box locked, removes what it wrote beyond its limit,
+//! and removes its letter directories.
 //!
-//! A box makes folders as its group's user, and may shut them to everybody else (mode 0700). Root walks in all the
-//! same; a host that is not root can neither count nor take back nor remove what lies in them, and only their owner can
-//! change that. So the owner is asked: a box of the same posture and user, in which no agent lives, opens them
-//! (`agent-runner unlock-dirs`). It is made only when something was found shut, once in a run's end.
+//! A box makes folders as its group's user and can lock them (mode 0700). Root can enter them; a host that is not root
+//! cannot count, reclaim or remove what lies in them. Only the owner of a folder can change its mode. So the host
+//! starts a helper box with the same posture and user and without an agent, and this box opens the folders
+//! (`agent-runner unlock-dirs`). The host makes a helper box only when it found a locked folder, and at most once in a
+//! run's end.
 //!
-//! The run's end waits for it, and so does the lane's next box: one that filled its workspace behind a shut folder
-//! meanwhile would be counted with it, and its files are the newest. What is not waited for is the removal of the
-//! letters' directories, which no other box mounts. A box of the group's other lane may live on meanwhile: it sees its
-//! own folders opened to a group that it is a member of, and nothing else.
+//! The run's end waits for the cleanup, and so does the lane's next box. Otherwise the next box could fill its
+//! workspace meanwhile, its files would count as those of the ended box, and they would be removed first as the newest.
+//! Nothing waits for the removal of the letter directories, because no other box mounts them. A box of the group's
+//! other lane may run meanwhile: it only sees its own folders opened to a group that it is a member of.
 //!
-//! Not taken: a host that makes these boxes ahead, or keeps one (there is nothing shut after most runs, and a box is up
-//! in half a second); user namespaces with the box's user mapped (they need a helper that is root, and the subordinate
-//! ids of every group).
+//! Rejected: helper boxes made ahead or kept (most runs lock nothing, and a box starts in half a second), and user
+//! namespaces that map the box's user (they need a root helper and subordinate ids for every group).
 
 use std::ffi::OsStr;
 use std::io;
@@ -42,25 +42,26 @@ use crate::sandbox::Trial;
 use crate::services::Services;
 use crate::text;
 
-/// A busy machine starts a box in a third of it; the rest is more than the runner gives itself.
+/// A busy machine starts a box in a third of this; the rest is more than the time limit of the runner's work.
 const WITHIN: Duration = Duration::from_secs(45);
-/// An engine that is away is asked again at first after this, at last after [`LONGEST`].
+/// The host asks an unreachable engine again after this time, which doubles up to [`LONGEST`].
 const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
 
 impl Run {
-    /// Leaves the disk as the next run may find it. A host that dies in it leaves the letters' directory, which the
-    /// next host finds; what it has not taken back it leaves to the owner, who finds it by the size.
+    /// Prepares the disk for the next run. If the host dies here, the next host finds and removes the letter directory.
+    /// It does not reclaim the rest: the owner sees it in the workspace's size.
     pub(super) async fn tidy_up(mut self) {
         let mut beyond: Vec<(PathBuf, DiskUsage)> = self.disk.excess.take().into_iter().collect();
-        // Nobody shuts root out: what it may not do is for its machine's owner to mend, and the walk is spared.
+        // No folder is locked to root, so the host saves the walk. Only the machine's owner can repair what root may
+        // not do.
         let mut asked = rustix::process::geteuid().is_root();
         if !asked && self.is_shut().await {
             asked = self.open_up().await;
             beyond.extend(self.beyond().await);
         }
         let mut taken = self.take_back(&beyond).await;
-        // A folder can be looked into, and keep its names all the same.
+        // The host may be able to list a folder and still not be allowed to remove its entries.
         if taken.shut && !asked {
             asked = self.open_up().await;
             taken = taken.and(self.take_back(&beyond).await);
@@ -70,7 +71,7 @@ impl Run {
         clear(&self.services, group, dir, asked);
     }
 
-    /// Whether the box has shut the host out of something that it may write.
+    /// Returns whether the box locked the host out of a directory that the box may write.
     async fn is_shut(&self) -> bool {
         let dirs = places(&self.services, &self.group).into_iter().map(|(_, path)| path);
         for path in dirs.chain([self.mailbox.dir().join(FROM_AGENT)]) {
@@ -81,8 +82,8 @@ impl Run {
         false
     }
 
-    /// What stays shut all the same is named, with what can be done. Returns whether the engine could be asked: where
-    /// not, the letters' directory asks again.
+    /// Starts the helper box. Logs what stays locked and how to open it. Returns whether the engine could be reached;
+    /// if not, the removal of the letter directory asks again.
     async fn open_up(&self) -> bool {
         let Err(error) = open(&self.services, &self.group, self.mailbox.dir()).await else { return true };
         let LaunchError { code, why, .. } = &error;
@@ -96,8 +97,8 @@ impl Run {
         !is_away(&error)
     }
 
-    /// What holds more than it may, now that all of it can be counted: the rule of a living box. What was there before
-    /// is not this run's, also where the host sees it now for the first time.
+    /// Returns the directories above their limit, now that the host can count everything, by the rule for a living box.
+    /// What was there before the run does not count for it, even if the host sees it for the first time now.
     async fn beyond(&self) -> Vec<(PathBuf, DiskUsage)> {
         let mut beyond = Vec::new();
         for (n, (place, path)) in places(&self.services, &self.group).into_iter().enumerate() {
@@ -113,7 +114,7 @@ impl Run {
         beyond
     }
 
-    /// Takes back the newest of what the box wrote beyond what it may.
+    /// Removes the newest of what the box wrote beyond its limit.
     async fn take_back(&self, beyond: &[(PathBuf, DiskUsage)]) -> Reclaimed {
         let mut all = Reclaimed::default();
         if beyond.is_empty() {
@@ -142,7 +143,7 @@ impl Run {
         all
     }
 
-    /// Counts on a thread that may wait for the disk.
+    /// Counts on a blocking thread.
     async fn counted(&self, path: PathBuf) -> Option<Count> {
         let (since, uid, shown) = (begun(&self.run), self.mailbox.uid(), path.display().to_string());
         match host_files::blocking(move || count(&path, since, uid)).await {
@@ -161,15 +162,15 @@ impl Run {
     }
 }
 
-/// When a run began, in seconds since 1970: its id says so (RFC 9562, version 7).
+/// Returns when a run began, in seconds since 1970. The run's id contains this time (RFC 9562, version 7).
 fn begun(run: &RunId) -> i64 {
     let id = uuid::Uuid::parse_str(run.as_str()).ok();
     let at = id.and_then(|id| id.get_timestamp()).map_or(u64::MAX, |at| at.to_unix().0);
     i64::try_from(at).unwrap_or(i64::MAX)
 }
 
-/// Removes the directories of ended runs that an earlier host left. Where a box has shut one, the boxes that were left
-/// are reaped before it is opened: one that still lives could shut it again.
+/// Removes the directories of ended runs that an earlier host left. Where a box locked one, the host reaps leftover
+/// boxes before it opens the directory, because a living box could lock it again.
 pub async fn sweep(services: Arc<Services>, left: Vec<PathBuf>) {
     let root = rustix::process::geteuid().is_root();
     let mut shut = Vec::new();
@@ -186,14 +187,14 @@ pub async fn sweep(services: Arc<Services>, left: Vec<PathBuf>) {
     reap(Arc::clone(&services)).await;
     for dir in shut {
         let group = dir.parent().and_then(|group| group.file_name()?.to_str()?.parse().ok());
-        // A folder of no group's name was never a run's.
+        // A folder whose name is no group's name never belonged to a run.
         if let Some(group) = group {
             clear_shut(Arc::clone(&services), group, dir, false).await;
         }
     }
 }
 
-/// Removes the directory of an ended run, in a worker of its own: no other box mounts it.
+/// Removes the directory of an ended run in a worker of its own, because no other box mounts it.
 pub(super) fn clear(services: &Arc<Services>, group: GroupName, dir: PathBuf, asked: bool) {
     let name = format!("the removal of {}", dir.display());
     let shared = Arc::clone(services);
@@ -201,8 +202,8 @@ pub(super) fn clear(services: &Arc<Services>, group: GroupName, dir: PathBuf, as
     drop(services.workers.keep(name, work));
 }
 
-/// Removes the directory of an ended run. What an agent has shut there is opened first, unless a box was asked to
-/// already; an engine that is away is waited for.
+/// Removes the directory of an ended run. Opens locked folders in it first, unless a helper box was already asked to.
+/// Waits for an engine that cannot be reached.
 async fn clear_shut(services: Arc<Services>, group: GroupName, dir: PathBuf, mut asked: bool) {
     failpoint!("run.clear.before");
     for tries in 1.. {
@@ -245,10 +246,10 @@ fn stays(dir: &Path, why: &io::Error) {
     );
 }
 
-/// Opens what the agent of a group has shut, below its own places and below `dir`, the directories of an ended run. The
-/// box is the group's next one with another program, and without what the settings mount beside: none of that is the
-/// host's to count. Nothing of the image runs in it, so the one that the group's runs are made of will do as it was
-/// pinned.
+/// Opens the folders that a group's agent locked, in its own directories and below `dir`, the directory of an ended
+/// run. The helper box is the group's next box with another program and without the mounts of the settings, because the
+/// host does not count those. No program of the image runs in the helper box, so it uses the pinned image without a
+/// check.
 async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), LaunchError> {
     let failed = |why: String| LaunchError::new("box.open", why);
     let known = services.store.group(&group.name, services.clock.wall()).await?;
@@ -256,7 +257,7 @@ async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Laun
     let image = pin.as_ref().map_or(group.image.as_str(), |pin| &pin.now.id);
     let image = services.engine.image(image).await?;
     let context = SandboxContext::from(services);
-    // Some of them may have been removed.
+    // Some of the directories may have been removed.
     let dirs = context.run_dirs(&group.name, dir)?;
     let group = Group { mounts: Vec::new(), ..group.clone() };
     let (lane, run) = (Lane::conversation(group.name.clone()), new_run_id());

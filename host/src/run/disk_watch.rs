@@ -1,15 +1,15 @@
-//! Measures what a box's writable directories hold for as long as the box lives, and tells the run when it is too much.
+//! Measures a box's writable directories as long as the box lives, and tells the run when a directory holds too much.
 //!
-//! Most file systems give a directory no limit of its own, so the host measures it: at once when the disk has lost much
-//! since the last time, else every ten seconds of work and every minute of listening. Measuring a large tree takes
-//! time: as long as nothing is lost, it takes at most a twentieth of the host's.
+//! Most file systems have no limit per directory, so the host measures: at once when the disk has lost much room since
+//! the last time, else every ten seconds while a turn runs and every minute while the box listens. Measuring a large
+//! tree takes time, so while the disk loses little, measuring takes at most a twentieth of the time.
 //!
-//! A file that has no name any more, and is kept by a descriptor or a mapping, is in no directory. The host finds it in
-//! the tables of the box's processes (under gVisor, of those that serve it), and counts it to the workspace. Some
-//! hiding places remain (a descriptor in the queue of a socket): so when the disk is as good as full and stays so, the
-//! host ends every box, and what the box holds goes with it.
+//! An unlinked file that a descriptor or a mapping keeps is in no directory. The host finds it in the tables of the
+//! box's processes (under gVisor, of the processes that serve the box) and counts it to the workspace. Some hiding
+//! places remain, such as a descriptor in a socket's queue. So when the disk stays almost full, the host ends every
+//! box, and the kernel frees what the boxes held.
 //!
-//! A host that is not root sees neither those tables nor what lies in folders that the box has shut. It opens and
+//! A host that is not root sees neither those tables nor the content of folders that the box locked. It opens and
 //! counts those folders when the box is gone ([`super::disk_cleanup`]).
 
 use std::path::PathBuf;
@@ -30,28 +30,27 @@ use crate::policy::disk_pressure::names_floor;
 use crate::sandbox::unlinked;
 use crate::services::Services;
 
-/// How often the file system is asked for its free room, which is one system call: while a turn is worked on, and while
-/// the box listens and may write all the same.
+/// How often the host asks for the free room, which costs one system call: while a turn runs, and while the box listens
+/// (a listening box can write too).
 const GLANCE: Duration = Duration::from_millis(250);
 const GLANCE_QUIET: Duration = Duration::from_secs(1);
-/// So much less room than at the last look makes the next one due.
+/// If the disk has lost this much since the last measurement, the next one is due.
 const LOST: DiskUsage = DiskUsage { bytes: 64 << 20, names: 10_000 };
-/// A look is due after so long while a turn is worked on, and while the box listens.
+/// A measurement is due after this time while a turn runs, and while the box listens.
 const BUSY: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(60);
-/// A look may take this part of the time while nothing is lost, and half of it while the disk fills.
+/// Measuring may take this part of the time while the disk loses little, and half of the time while it fills.
 const SHARE: u32 = 20;
-/// What a directory held is remembered for one to two of these.
+/// The host remembers what a directory held for one to two of these periods.
 const LATELY: Duration = Duration::from_secs(60);
-/// With less than half of the floor left for so long, nobody goes on.
+/// If less than half of the free floor is left for this long, every box ends.
 const AS_GOOD_AS_FULL: Duration = Duration::from_secs(30);
 
-/// A box has filled more than it may.
+/// A box has filled more than its limit.
 #[derive(Debug)]
 pub(super) struct Excess {
-    /// How its run ends.
     pub ending: Ending,
-    /// The directory, and what may stay in it.
+    /// The directory, and how much may stay in it.
     pub reclaim: Option<(PathBuf, DiskUsage)>,
 }
 
@@ -62,7 +61,7 @@ pub(super) struct Watchdog {
     before: Vec<Arc<OnceLock<DiskUsage>>>,
 }
 
-/// The directories that a group's box may fill, with their limits.
+/// Lists the directories that a group's box can fill, with their limits.
 pub(super) fn places(services: &Services, group: &Group) -> Vec<(LimitedDir, PathBuf)> {
     let (root, limits) = (&services.install.root, &group.limits);
     let names = host_files::room(&root.state()).map_or(u64::MAX, |room| room.all_names);
@@ -72,8 +71,8 @@ pub(super) fn places(services: &Services, group: &Group) -> Vec<(LimitedDir, Pat
         setting,
         limit: DiskUsage { bytes, names: names_limit(names) },
     };
-    // In a file system of its own a full workspace is the agent's to clear up, in the same turn. Transcripts are
-    // not: nobody could write the next one.
+    // In a file system of its own, the agent can clear up a full workspace in the same turn. It cannot clear up
+    // transcripts, because nobody could write the next entry.
     let workspace = if limits.disk_images { u64::MAX } else { limits.workspace() };
     let mut places = vec![
         (
@@ -93,7 +92,7 @@ pub(super) fn places(services: &Services, group: &Group) -> Vec<(LimitedDir, Pat
 }
 
 impl Watchdog {
-    /// Begins to watch the directories that a box of the group may write.
+    /// Starts to watch the directories that a box of the group can write.
     pub(super) fn watch(
         services: &Arc<Services>,
         group: &Group,
@@ -114,12 +113,12 @@ impl Watchdog {
         Self { excess, watching, before }
     }
 
-    /// What each of [`places`] held at the first look, where there was one.
+    /// Returns what each of [`places`] held at its first measurement, where there was one.
     pub(super) fn before(&self) -> Vec<Option<DiskUsage>> {
         self.before.iter().map(|before| before.get().copied()).collect()
     }
 
-    /// Waits until the box has filled too much. It says so once.
+    /// Waits until the box has filled too much. The watchdog reports this once.
     pub(super) async fn excess(&mut self) -> Excess {
         match self.excess.recv().await {
             Some(excess) => excess,
@@ -134,14 +133,14 @@ impl Drop for Watchdog {
     }
 }
 
-/// A directory, and what it held at the moments that count.
+/// A directory, and what it held at earlier moments.
 #[derive(Clone)]
 struct Watched {
     place: LimitedDir,
     path: PathBuf,
-    /// When the box was made.
+    /// What it held when the box was made.
     before: Arc<OnceLock<DiskUsage>>,
-    /// A minute or two ago, and at most a minute ago.
+    /// Two measurements: one from a minute or two ago, and one from at most a minute ago.
     marks: Option<[(Instant, DiskUsage); 2]>,
 }
 
@@ -170,7 +169,7 @@ async fn watch(
     let mut then: Option<Room> = None;
     let mut full_since: Option<Instant> = None;
     loop {
-        // Before the watch on the turn: one that begins meanwhile is seen by the next round.
+        // The host reads this before it waits for a change, so that the next round sees a turn that begins meanwhile.
         let busy = open_turn.borrow_and_update().is_some();
         let room = host_files::room(&state).ok();
         let below = |part: u64| {
@@ -189,7 +188,7 @@ async fn watch(
             let began = Instant::now();
             for p in &mut places {
                 if let Some(excess) = look(p, &container, low).await {
-                    // The run that would hear it has ended by itself when nobody does.
+                    // If nobody receives this, the run has ended already.
                     let _ = tell.send(excess).await;
                     return;
                 }
@@ -207,14 +206,14 @@ async fn watch(
     }
 }
 
-/// Measures one directory, on a thread that may wait for the disk.
+/// Measures one directory on a blocking thread.
 async fn look(watched: &mut Watched, container: &str, low: bool) -> Option<Excess> {
     let (path, container) = (watched.path.clone(), container.to_owned());
     let is_workspace = watched.place.code == "disk.workspace";
-    // One more than may be there is enough to know.
+    // It is enough to know that one name more than allowed is there.
     let most =
         watched.place.limit.names.max(watched.before.get().map_or(0, |held| held.names)) + SLACK.names + 1;
-    // The parent is the host's own; from the directory itself on, nothing is followed.
+    // The host owns the parent directory. From the directory itself on, it follows no link.
     let measured = tokio::task::spawn_blocking(move || {
         let used = UntrustedDir::open(&path).and_then(|dir| dir.usage(most))?;
         let hidden = if is_workspace { unlinked(&container, &path) } else { 0 };

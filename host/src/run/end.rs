@@ -1,5 +1,5 @@
-//! The end of a run: signals, last letters, the log, the removal of the box, and the stored end, which decides what
-//! happens to its turn.
+//! Ends a run: signals, the last letters, the log, the removal of the box, and the stored end, which decides what
+//! happens to the run's turn.
 
 use std::time::Duration;
 
@@ -17,27 +17,27 @@ use crate::services::Services;
 use crate::text;
 use crate::turns::Collected;
 
-/// SIGTERM is given this long.
+/// How long the box has to end after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(5);
-/// A box that is still there after SIGKILL gets it again.
+/// If the box is still there this long after SIGKILL, the host sends SIGKILL again.
 pub(super) const KILL_AGAIN: Duration = Duration::from_secs(5);
-/// A box may leave this many passes of letters behind; a pass takes 64, and more names than a directory's budget end
-/// the box.
+/// The host takes at most this many passes of letters after the exit. A pass takes 64 names, and a box with more names
+/// than a directory's budget ends earlier.
 pub(super) const LAST_PASSES: u32 = 400;
-/// How much of stdout and stderr is kept.
+/// The host keeps this much of stdout and stderr.
 const LOG_BYTES: usize = 64 * 1024;
-/// How much of it a person sees when a box dies.
+/// The notice about a crashed box shows this much of it.
 const LAST_WORDS: usize = 300;
 
 impl Run {
-    /// SIGTERM, five seconds, SIGKILL.
+    /// Sends SIGTERM, and SIGKILL five seconds later.
     pub(super) async fn terminate(&mut self) {
         self.signal("SIGTERM").await;
         self.life.end(Ending::Finished, Instant::now() + TERM_GRACE);
     }
 
-    /// SIGKILL. The first reason stays. It is sent until the box has ended: an engine that was away when it was first
-    /// asked would leave the lane waiting for ever.
+    /// Sends SIGKILL until the box has ended; the first reason stays. A single signal could fail while the engine is
+    /// away, and the lane would wait for ever.
     pub(super) async fn kill(&mut self, ending: Ending) {
         self.signal("SIGKILL").await;
         self.life.end(ending, Instant::now() + KILL_AGAIN);
@@ -49,9 +49,10 @@ impl Run {
         }
     }
 
-    /// After the exit: takes the last letters, keeps the log, removes the box, and decides what its turn is worth.
+    /// Runs after the exit: takes the last letters, keeps the log, removes the box and stores the end, which decides
+    /// about its turn.
     pub(super) async fn collect(mut self, exit: Exit) -> After {
-        // Three quiet passes: a number that is missing is waited for twice.
+        // The host stops after three passes without letters, because it waits two passes for a missing number.
         let mut quiet = 0;
         for _ in 0..LAST_PASSES {
             quiet = if self.take_letters().await { 0 } else { quiet + 1 };
@@ -69,8 +70,8 @@ impl Run {
         let ending = self.ending(exit, &log);
         tracing::info!(run = %self.run, lane = %self.lane, "the box {ending}");
         self.gateway.close();
-        // First the row, then the box: a host that dies in between finds a box without a run, which it removes; the
-        // other way round it would find a run whose box is gone, and no exit code to decide by.
+        // The host stores the row before it removes the box. If it dies in between, the next host finds a box without a
+        // run and removes it. In the other order it would find a run without a box, and no exit code to decide by.
         let after = store_end(&self.services, &self.run, &self.lane, ending).await;
         if let Err(e) = self.services.engine.remove(&self.container).await {
             tracing::warn!(run = %self.run, code = e.code(), "the box was not removed yet: {e}");
@@ -91,7 +92,7 @@ impl Run {
             let line = log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").trim();
             text_sanitize::line(line, LAST_WORDS)
         };
-        // A turn that was told to stop has stopped, however its box ended; also over the death of a host.
+        // A turn that the host told to stop counts as stopped, whatever ended its box, even the death of a host.
         if let Some(why) = self.open_turn().and_then(|turn| turn.interrupted) {
             return Ending::interrupted(why);
         }
@@ -123,7 +124,7 @@ pub(super) async fn store_end(services: &Services, run: &RunId, lane: &Lane, end
     }
 }
 
-/// Asks the store until it answers: the lane cannot go on without.
+/// Asks the store until it answers, because the lane cannot go on without the answer.
 pub(super) async fn until_stored<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = crate::store::Result<T>>,

@@ -21,15 +21,15 @@ use crate::policy::attachment_limits;
 use crate::services::Services;
 use crate::store::{Result, StoreError, Waiting};
 
-/// Files of one letter that are not there after this are given up: the turn's own time runs.
+/// After this time the host gives up the missing files of a letter, because the turn's own time limit runs.
 const ALL_WITHIN: Duration = Duration::from_secs(5 * 60);
-/// How often a file is asked for that a platform did not give for now, and how long it is left alone where it did not
-/// say.
+/// How often the host asks again for a file that the platform could not give, and how long it waits where the platform
+/// names no time.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 
 impl Run {
-    /// Begins to fetch. The letter that names these files is made when all of them are there, or given up.
+    /// Starts to fetch. The host writes the letter that names these files when each is stored or given up.
     pub(super) fn fetch(&mut self, turn: TurnId, files: Vec<Waiting>) {
         self.services.store.stage(Some(turn), None, Some(&self.run), "files", self.services.clock.now());
         let fetch = Fetch {
@@ -44,11 +44,11 @@ impl Run {
         self.files = Files::Fetching(Fetching { turn, task: AbortOnDropHandle::new(fetching) });
     }
 
-    /// The files of the letter that waits are there, or given up; or the store or the disk could not take one.
+    /// Handles the end of a fetch: each file is stored or given up, or the store or the disk failed.
     pub(super) async fn fetched(&mut self, done: Result<()>) {
         self.files = Files::None;
         match done {
-            // A box that closes reads no more; the next one finds the files where they are.
+            // A closing box reads no more letters. The next box finds the files in the inbox.
             Ok(()) if matches!(self.life, Life::Closing { .. } | Life::Ending { .. }) => {}
             Ok(()) => {
                 self.files = Files::Fetched;
@@ -59,7 +59,7 @@ impl Run {
     }
 }
 
-/// Returns when what is being fetched is there; never where nothing is.
+/// Returns when the current fetch ends; never returns where there is none.
 pub(super) async fn arrival(files: &mut Files) -> Result<()> {
     let Files::Fetching(Fetching { task, .. }) = files else { return std::future::pending().await };
     let failed = |why: String| Err(StoreError::Rule(format!("fetching files ended: {why}")));
@@ -75,14 +75,14 @@ struct Fetch {
     inbox: PathBuf,
     group: GroupName,
     limit: Budget,
-    /// Bytes of one file.
+    /// The size limit of one file, in bytes.
     largest: u64,
     until: Instant,
 }
 
 impl Fetch {
     async fn all(self, files: Vec<Waiting>) -> Result<()> {
-        // What people are still to be answered for stays.
+        // The host keeps files of messages that have no reply yet.
         let needed: HashSet<String> = self.services.store.media_in_use().await?.into_iter().collect();
         let dir = self.inbox.clone();
         let failed = |e: io::Error| StoreError::Rule(e.to_string());
@@ -93,7 +93,7 @@ impl Fetch {
             let file = if of_context > attachment_limits::FILES_OF_CONTEXT && !waiting.wakes {
                 waiting.file.given_up(attachment_limits::of_context())
             } else {
-                // For the largest, where nobody has said how many bytes it has.
+                // Where the platform names no size, the host makes room for the largest file allowed.
                 let room =
                     if waiting.file.bytes == 0 { self.largest } else { waiting.file.bytes.min(self.largest) };
                 let limit = self.limit;
@@ -110,7 +110,7 @@ impl Fetch {
         Ok(())
     }
 
-    /// One file, stored or given up.
+    /// Fetches one file, and stores it or gives it up.
     async fn one(&self, waiting: &Waiting, held: Budget) -> Result<Attachment> {
         let file = waiting.file.clone();
         let bytes = match tokio::time::timeout_at(self.until, self.ask(waiting, held)).await {
@@ -127,7 +127,7 @@ impl Fetch {
             (self.inbox.clone(), self.services.gid, file.name.clone(), bytes.len() as u64);
         match host_files::blocking(move || keep(&dir, gid, &label, &bytes)).await {
             Ok(name) => Ok(file.stored(name, length)),
-            // The message waits for its file, instead of being given without it.
+            // The message waits for its file instead of going to the agent without it.
             Err(e) if host_files::refuses_everything(&e) => Err(StoreError::Full(e.to_string())),
             Err(e) => {
                 tracing::error!(group = %self.group, code = "inbox.write", "an attachment was not stored: {e}");
@@ -159,11 +159,11 @@ impl Fetch {
     }
 }
 
-/// A group's inbox: the host's own folder, and flat.
+/// A group's inbox: a flat folder that only the host writes.
 struct Inbox {
     held: Budget,
     names: HashSet<String>,
-    /// Files that nobody waits for, and their bytes, the oldest first.
+    /// Files that no message waits for, with their bytes, oldest first.
     spare: VecDeque<(u64, PathBuf)>,
 }
 
@@ -179,7 +179,7 @@ impl Inbox {
         Self { held, names, spare: spare.filter(|(_, path)| !needed.contains(&name_of(path))).collect() }
     }
 
-    /// It without its oldest files, as many as make room for one more of so many bytes.
+    /// Removes the oldest spare files until one more file of `room` bytes fits.
     fn with_room(mut self, limit: Budget, room: u64) -> Self {
         while self.held.bytes.saturating_add(room) > limit.bytes || self.held.names >= limit.names {
             let Some((bytes, path)) = self.spare.pop_front() else { break };
@@ -191,7 +191,7 @@ impl Inbox {
         self
     }
 
-    /// A file has come: under the name of its bytes, which may have been there before.
+    /// Notes a new file. Its name is the digest of its bytes, so it may have been there before.
     fn took(&mut self, name: &str, bytes: u64) {
         self.spare.retain(|(_, path)| name_of(path) != name);
         if self.names.insert(name.to_owned()) {
@@ -204,7 +204,7 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The sender's name is a label only; of it no more than a short plain extension reaches the disk.
+/// Stores a file. The sender's file name is only a label; at most a short plain extension of it reaches the disk.
 fn keep(dir: &Path, gid: u32, label: &str, bytes: &[u8]) -> io::Result<String> {
     host_files::shared_dir(dir, gid, 0o2750)?;
     let name = attachment_limits::file_name(&ipc_schema::sha256_hex(bytes), label);

@@ -1,5 +1,5 @@
-//! The gateway of one run: its socket, and the turn that its calls are counted for. `launch` and `adoption` open it;
-//! the run closes it before its end is stored.
+//! The gateway of one run: its socket, and the turn to which the gateway counts calls. `launch` and `adoption` open it;
+//! the run closes it before it stores its end.
 
 use std::sync::Arc;
 
@@ -17,16 +17,17 @@ use crate::mailbox::{MODEL, RunMailbox};
 use crate::services::Services;
 use crate::workers::Panicked;
 
-/// An open gateway of one run. Dropped, it ends every call of the run.
+/// The open gateway of one run. Dropping it ends every call of the run.
 pub(super) struct GatewaySession {
-    /// The turn that calls are counted for.
+    /// The turn to which the gateway counts calls.
     pub(super) open_turn: watch::Sender<Option<TurnId>>,
     calls: Option<DropGuard>,
     serving: Option<JoinHandle<Result<(), Panicked>>>,
 }
 
 impl GatewaySession {
-    /// Binds the run's socket and serves it. One that an earlier host bound is replaced: the box has the folder.
+    /// Binds the run's socket and serves it. It replaces a socket that an earlier host bound, because the box mounts
+    /// the folder and not the socket.
     pub(super) fn open(
         services: &Services,
         lane: &Lane,
@@ -57,7 +58,7 @@ impl GatewaySession {
         Ok(Self { open_turn, calls: Some(cancel.drop_guard()), serving: Some(serving) })
     }
 
-    /// Returns when the gateway has failed: the box reaches no model any more.
+    /// Returns when the gateway has failed, so that the box cannot reach a model.
     pub(super) async fn failed(&mut self) {
         if let Some(serving) = &mut self.serving {
             let ended = serving.await;
@@ -74,7 +75,7 @@ impl GatewaySession {
         self.calls = None;
     }
 
-    /// Lets the calls of the run go on for as long as this host lives: its box is left to the next host.
+    /// Lets the calls of the run continue until this host ends, because the next host adopts the box.
     pub(super) fn leave(&mut self) {
         if let Some(calls) = self.calls.take() {
             drop(calls.disarm());

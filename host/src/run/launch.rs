@@ -1,5 +1,5 @@
-//! Makes and starts the box of a lane. Each step names what it needs. The first step that fails ends the run as never
-//! started, with a reason that says what to do, and removes what was made for it.
+//! Makes and starts the box of a lane. Each step names what it needs. If a step fails, the run ends as never started,
+//! with a reason that says what to do, and the host removes what it had made.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,14 +26,13 @@ use crate::store::{BeginState, NewRun, letter_to_agent};
 use crate::text;
 use crate::volumes::Volume;
 
-/// An earlier box of the lane is looked for so often, after so long each time.
+/// How often the host looks for an earlier box of the lane, and how long it waits between two looks.
 const REMOVALS: u32 = 20;
 const REMOVAL: Duration = Duration::from_secs(1);
 
-/// Makes and starts the box of a lane.
 pub(super) async fn launch(services: &Arc<Services>, handle: &WorkerHandle) -> Result<Run, LaunchError> {
     let WorkerHandle { run, lane, .. } = handle;
-    // The chat is told which file; where the host keeps its install is none of its business.
+    // The notice in the chat names the file, but not the place of the install on the server.
     let root = format!("{}/", services.install.root.path().display());
     let group = services.install.group(&lane.group);
     let group = group.map_err(|e| LaunchError::new(e.code(), e.to_string().replace(&root, "")));
@@ -84,7 +83,8 @@ fn stage(services: &Services, run: &RunId, turn: Option<&(TurnId, ChatId)>, name
     services.store.stage(turn.map(|(turn, _)| *turn), None, Some(run), name, services.clock.now());
 }
 
-/// The image of the run. Where another one was named and did not pass, the chat is told once, and the run goes on.
+/// Returns the image of the run. If the settings name another image that failed its check, the host tells the chat once
+/// and the run uses the earlier one.
 async fn image(
     services: &Services,
     group: &GroupName,
@@ -99,7 +99,7 @@ async fn image(
     Ok(image.facts)
 }
 
-/// What a box needs before it is made.
+/// What the host needs before it makes a box.
 struct Plan<'a> {
     services: &'a Arc<Services>,
     lane: &'a Lane,
@@ -131,10 +131,10 @@ impl Plan<'_> {
     }
 }
 
-/// The box of a group's next run, as a value.
+/// Builds the specification of the box of a group's next run.
 ///
 /// # Errors
-/// What cannot be made, or cannot be a box.
+/// Something cannot be made, or no box can have this specification.
 pub async fn spec_of(
     context: SandboxContext<'_>,
     lane: &Lane,
@@ -162,7 +162,7 @@ pub async fn spec_of(
     })?)
 }
 
-/// Makes the container and starts it. Returns the engine's id of it.
+/// Makes the container, starts it, and returns the engine's id of it.
 async fn start(
     services: &Services,
     handle: &WorkerHandle,
@@ -183,8 +183,8 @@ async fn start(
     Ok(container)
 }
 
-/// Removes the box of a start that failed. An engine that gave no answer may have made it all the same, so it is
-/// removed by its name.
+/// Removes the box after a failed start. An engine that did not answer may still have made it, so the host removes it
+/// by its name.
 async fn remove_unstarted(services: &Services, spec: &ContainerSpec, mut error: LaunchError) -> LaunchError {
     if let Err(e) = services.engine.remove(&spec.name).await {
         tracing::warn!(container = spec.name, code = e.code(), "a box that did not start stays for now: {e}");
@@ -193,9 +193,9 @@ async fn remove_unstarted(services: &Services, spec: &ContainerSpec, mut error: 
     error
 }
 
-/// Two boxes of a lane would write one transcript. An earlier box that could not be removed in its time (the engine
-/// was away, or hung) is removed now, before the next one is made. A removal that is under way already is no answer:
-/// the box is gone when it is listed no more.
+/// Removes an earlier box of the lane that could not be removed in time because the engine was away or hung. Two boxes
+/// of a lane would write one transcript. An answer that a removal is in progress is not enough: the host waits until
+/// the engine no longer lists the box.
 async fn remove_earlier(services: &Services, lane: &Lane) -> Result<(), EngineError> {
     let engine = &services.engine;
     for _ in 0..REMOVALS {
@@ -205,7 +205,7 @@ async fn remove_earlier(services: &Services, lane: &Lane) -> Result<(), EngineEr
             let removed = engine.remove(&earlier.container).await;
             match engine.state(&earlier.container).await? {
                 BoxState::Absent => {}
-                // It writes nothing any more; the reaper has it.
+                // This box no longer writes anything, so the host leaves it to the reaper.
                 BoxState::Ended(_) | BoxState::Created => {
                     let why =
                         removed.err().map_or_else(|| "its removal goes on".to_owned(), |e| e.to_string());
@@ -245,7 +245,7 @@ fn open_mailbox(
     Ok(services.mailbox.open(&dir, run.clone(), uid, group.limits.letters(), archive)?)
 }
 
-/// The group's directories, made by the host and shared with the box by the group id.
+/// Makes the group's directories, which the host shares with the box by the group id.
 async fn sources(
     context: SandboxContext<'_>,
     group: &Group,
@@ -275,7 +275,7 @@ async fn sources(
     })
 }
 
-/// The two directories that a box fills: each a file system of its own where the settings say so.
+/// Makes the two directories that a box can fill; each is a file system of its own where the settings say so.
 async fn writable(context: SandboxContext<'_>, group: &Group) -> Result<[PathBuf; 2], LaunchError> {
     let (root, gid, limits) = (&context.install.root, context.gid, group.limits.clone());
     let volumes = root.volumes_of(&group.name).map(Volume::from);
@@ -294,7 +294,7 @@ async fn writable(context: SandboxContext<'_>, group: &Group) -> Result<[PathBuf
         Ok(())
     });
     let made = made.await.unwrap_or_else(|e| Err(LaunchError::new("disk.image", e)));
-    // As with the group's file: where the install is kept is not told.
+    // The error must not tell the place of the install.
     let place = format!("{}/", root.path().display());
     made.map_err(|e: LaunchError| LaunchError { why: e.why.replace(&place, ""), ..e })?;
     Ok(dirs)

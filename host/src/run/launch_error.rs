@@ -1,5 +1,5 @@
-//! Why the host did not start a box, or cannot go on with one. `launch`, `probe`, `gateway_session`, `adoption` and
-//! `disk_cleanup` return it; the run's end stores it, and the chat is told its reason.
+//! The reasons why the host cannot start a box or cannot go on with one. `launch`, `probe`, `gateway_session`,
+//! `adoption` and `disk_cleanup` return it. The run's end stores it, and a notice tells the chat the reason.
 
 use crate::domain::group_settings::Group;
 use crate::domain::image::Named;
@@ -10,7 +10,7 @@ use crate::policy::sandbox_plan::PlanError;
 use crate::sandbox::EngineError;
 use crate::store::StoreError;
 
-/// There is no box, or no mailbox for it.
+/// The host has no box, or no mailbox for it.
 #[derive(Debug)]
 pub struct LaunchError {
     pub code: &'static str,
@@ -25,8 +25,8 @@ impl LaunchError {
         Self { code, why: why.to_string(), box_may_exist: false }
     }
 
-    /// What the engine says when it makes or starts a box. An image, or a mount of the settings, may have been removed
-    /// between the check and the box: the error then names the setting.
+    /// Turns an engine's error about making or starting a box into a launch error. Somebody may have removed an image
+    /// or a mount of the settings between the check and the start; the error then names the setting.
     pub(super) fn of_engine(group: &Group, e: EngineError) -> Self {
         match e {
             EngineError::NoImage { .. } => {

@@ -1,4 +1,5 @@
-//! Takes the letters of the box: each goes through transaction 2, and then to whoever waits for it.
+//! Takes the letters of the box. Each letter goes through transaction 2, and then to the part of the host that waits
+//! for it.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -18,14 +19,14 @@ use crate::store::{StoreError, Take, Taken, TakenEffect};
 use crate::text;
 use crate::turns::{TurnDone, turn_done};
 
-/// The longest silence that a status letter may announce: the longest command, and what it takes to end it.
+/// The longest silence that a status letter may announce: the longest command, and the time to end it.
 const DEADLINE_MAX: Duration = Duration::from_secs(660);
 
 impl Run {
-    /// Takes one pass of what is there; whether there is more. Between two passes the run hears its orders, its
-    /// deadlines and the box's exit: a box that never stops writing can be stopped.
+    /// Takes one pass of letters, and returns whether there are more. Between two passes the run handles its orders,
+    /// its deadlines and the box's exit, so that the host can stop a box that never stops writing.
     pub(super) async fn take_letters(&mut self) -> bool {
-        // What a box has written beyond what it may is not taken any more; it dies while this is asked.
+        // The host takes nothing more from a box that exceeded its limit; the box is about to die.
         if matches!(self.life, Life::Ending { ending: Ending::OverLimit { .. }, .. }) {
             return false;
         }
@@ -49,7 +50,7 @@ impl Run {
         went_on && more
     }
 
-    /// Ends the box for what it took. After the first time there is nothing to decide any more.
+    /// Ends the box because of what it wrote. Later calls change nothing.
     pub(super) async fn end_over_limit(&mut self, ending: Ending) {
         if self.life.is_ending() {
             return;
@@ -65,8 +66,8 @@ impl Run {
         self.kill(ending).await;
     }
 
-    /// The end of an open turn says why in its chat. Between two turns nobody else would: what went on in the box was
-    /// left there by the last one.
+    /// Tells the chat of the last turn why the box ends. If a turn is open, its own end tells the reason. Between two
+    /// turns nothing else would, and the last turn left running what exceeded the limit.
     async fn tell_between_turns(&mut self, text: String) {
         let Some(Turn { chat, stage: TurnStage::Over, .. }) = &self.turn else { return };
         self.services.notice(chat, &format!("over:{}", self.run), text).await;
@@ -84,7 +85,7 @@ impl Run {
         self.sweep_out(&nameless).await;
         let mut refused = numbered.into_iter().peekable();
         for stamped in pass.letters {
-            // Refusals are worked off in number order too: a number that is used up makes way for the next.
+            // Refusals are handled in number order too: a refused number makes way for the next one.
             while let Some((n, r)) = refused.next_if(|(n, _)| *n < stamped.letter.n) {
                 self.pass_over(n, &r).await;
             }
@@ -133,7 +134,8 @@ impl Run {
             .await?;
         match &taken {
             Taken::Refused(..) => self.mailbox.reject(&stamped),
-            // A repeat too: the host may have died between the transaction and the copy.
+            // The host copies a repeated letter too, because an earlier host may have died between the transaction and
+            // the copy.
             _ => {
                 self.mailbox.keep(&stamped);
                 self.mailbox.prune(stamped.letter.ack);
@@ -144,7 +146,7 @@ impl Run {
         Ok(())
     }
 
-    /// What the letter does to the store.
+    /// Returns what the letter changes in the store.
     fn effect(&self, body: &FromAgent, key: &str) -> TakenEffect {
         match body {
             FromAgent::Draft(_) | FromAgent::Status(_) | FromAgent::Failed(_) => TakenEffect::Nothing,
@@ -164,7 +166,7 @@ impl Run {
 
     fn outgoing(&self, voice: Voice, key: &str, text: &str) -> Option<OutgoingText> {
         let chat = self.open_turn()?.chat.clone();
-        // A channel that is off today (its token is missing) may be on tomorrow: what was said is kept as it is.
+        // A channel that is off now, for example without its token, may be on tomorrow. Its text is kept unsplit.
         let parts = match self.services.channels.of(&chat) {
             Some(channel) => channel.split(text),
             None => Some(text.trim().to_owned()).filter(|text| !text.is_empty()).into_iter().collect(),
@@ -180,7 +182,7 @@ impl Run {
         TakenEffect::TurnDone { end, texts: reply.into_iter().chain(notice).collect(), if_silent }
     }
 
-    /// What follows from a letter once it is stored.
+    /// Acts on a letter after it is stored.
     async fn follow(&mut self, stamped: ReceivedLetter, taken: Taken) {
         let letter = stamped.letter;
         match taken {
@@ -205,7 +207,7 @@ impl Run {
         if matches!(letter.body, FromAgent::Ready(_)) {
             self.life.make_ready();
         }
-        // A letter came: silence starts anew.
+        // A letter came, so the silence timer starts again.
         self.expect_silence(Duration::ZERO);
         match letter.body {
             FromAgent::Ready(ready) => {

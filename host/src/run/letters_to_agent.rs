@@ -1,5 +1,5 @@
-//! Builds the letters that give the agent its work: `begin`, and the input of a turn. Pure but for the personality
-//! files.
+//! Builds the letters that give the agent its work: `begin`, and the input of a turn. It does no I/O except that it
+//! reads the personality files.
 
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent as letter;
@@ -14,7 +14,7 @@ use crate::services::Services;
 use crate::store::{BeginState, InputState, letter_to_agent};
 use crate::text::{label, unambiguous_name};
 
-/// `begin` of a run.
+/// Builds `begin` of a run.
 pub(super) fn begin(
     services: &Services,
     lane: &Lane,
@@ -62,8 +62,8 @@ pub(super) fn begin(
     }
 }
 
-/// Whether the chat of the open turn can be sent files; between turns, whether any chat can. A request says it for
-/// good.
+/// Returns whether the chat of the open turn can receive files; between turns, whether any chat can. Each request
+/// checks again and decides.
 fn takes_files(services: &Services, state: &BeginState) -> bool {
     match &state.open {
         Some((open, _)) => services.channels.of(&open.chat).is_some_and(|channel| channel.takes_files()),
@@ -71,7 +71,7 @@ fn takes_files(services: &Services, state: &BeginState) -> bool {
     }
 }
 
-/// An input letter's bytes.
+/// Builds an input letter.
 pub(super) fn input_letter(
     run: &RunId,
     n: u64,

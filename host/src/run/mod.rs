@@ -1,8 +1,8 @@
-//! One run: the host makes a box, feeds it, takes its letters, ends it and collects it.
+//! One run: the host makes a box, gives it input, takes its letters, ends it and collects it.
 //!
-//! `supervisor` spawns one worker per run. The worker obeys [`Order`]s, which dispatch has decided, and reports to
-//! dispatch with its events; the last one is `Ended`. It decides nothing about other runs. When the worker itself
-//! fails, [`supervised`] ends the run in its place.
+//! `supervisor` spawns one worker per run. The worker obeys [`Order`]s from dispatch and reports events to dispatch;
+//! the last event is `Ended`. It decides nothing about other runs. If the worker itself fails, [`worker_failed`] ends
+//! the run in its place.
 
 mod adoption;
 mod disk_cleanup;
@@ -56,30 +56,30 @@ use states::{Deferred, Files, Life, Turn, TurnStage};
 pub use worker_failed::{give_up, supervise};
 pub use worker_handle::WorkerHandle;
 
-/// A box must say `ready` within this.
+/// The host ends a box that has not said `ready` within this time.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Silence beyond a declared deadline that means a dead runner.
+/// If the box is silent for this long beyond its announced deadline, the host treats the runner as dead.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Most platforms show "typing" for about five seconds.
 const TYPING_EVERY: Duration = Duration::from_secs(4);
-/// Scans without a notice of the kernel, while a box starts or works, and while it listens.
+/// How often the run scans for letters if the kernel reports none: while a box starts or works, and while it listens.
 const SCAN_BUSY: Duration = Duration::from_secs(1);
 const SCAN_QUIET: Duration = Duration::from_secs(30);
 
-/// What dispatch wants of a run.
+/// An order of dispatch to a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// Write what the open turn holds.
+    /// Write the input of the open turn.
     Feed,
-    /// Write `interrupt`; a person's order means no turn that was begun after it.
+    /// Write `interrupt`. A person's order does not apply to a turn that began after it.
     Interrupt(InterruptWhy, Option<MessageSeq>),
     /// Write `_close`.
     Close(CloseWhy),
-    /// SIGTERM, five seconds, SIGKILL.
+    /// Send SIGTERM, and SIGKILL five seconds later.
     Terminate,
-    /// SIGKILL, and this is why.
+    /// Send SIGKILL, and end the run for this reason.
     Kill(Ending),
-    /// Let go of the box; it is the next host's.
+    /// Let go of the box, so that the next host adopts it.
     Leave,
 }
 
@@ -92,32 +92,32 @@ struct Run {
     group: Group,
     container: String,
     mailbox: RunMailbox,
-    /// It counts tokens per turn.
+    /// The gateway counts tokens per turn.
     gateway: GatewaySession,
     life: Life,
-    /// The newest turn that the box was given, which may be over.
+    /// The newest turn that the box was given. It may be over.
     turn: Option<Turn>,
     /// Whether the next input letter waits for files.
     files: Files,
     deferred: Deferred,
-    /// What the turn has written so far.
+    /// What the box has written in this turn so far.
     tally: Tally,
     telling: LogLimiter,
-    /// What the runner's `failed` letter said.
+    /// The text of the runner's `failed` letter.
     last_words: Option<String>,
     disk: DiskUse,
 }
 
-/// What is known of the directories that the box fills.
+/// Measurements of the directories that the box can fill.
 #[derive(Debug, Default)]
 struct DiskUse {
-    /// A directory that holds more than it may, and what may stay of it once the box is gone.
+    /// A directory above its limit, and how much may stay in it once the box is gone.
     excess: Option<(PathBuf, DiskUsage)>,
-    /// What each held when its watch began, as far as the host could see.
+    /// What each directory held when its watch began, as far as the host could see.
     before: Vec<Option<DiskUsage>>,
 }
 
-/// What a launch or an adoption has made.
+/// The parts that a launch or an adoption made.
 struct Parts {
     group: Group,
     container: String,
@@ -127,7 +127,7 @@ struct Parts {
     turn: Option<Turn>,
 }
 
-/// Does a run from its first to its last step and reports its end.
+/// Performs a run from its first to its last step and reports its end.
 pub async fn live(services: Arc<Services>, handle: WorkerHandle, mut orders: UnboundedReceiver<Order>) {
     match launch::launch(&services, &handle).await {
         Ok(run) => run.follow_to_end(&mut orders).await,
@@ -144,7 +144,7 @@ pub async fn live(services: Arc<Services>, handle: WorkerHandle, mut orders: Unb
     }
 }
 
-/// Goes on with a run of an earlier host.
+/// Continues a run of an earlier host.
 pub async fn go_on(
     services: Arc<Services>,
     adopted: Adopted,
@@ -156,10 +156,11 @@ pub async fn go_on(
     run.follow_to_end(&mut orders).await;
 }
 
-/// Ends a run of an earlier host that cannot go on. It costs its turn nothing, which the lane then begins anew.
+/// Ends a run of an earlier host that cannot go on. This does not count as a failed attempt of its turn, and the lane
+/// begins the turn again.
 ///
 /// # Errors
-/// When its end cannot be stored.
+/// The store cannot record the end.
 pub async fn end_lost(services: &Services, row: &RunRow) -> crate::store::Result<()> {
     services
         .store
@@ -168,7 +169,7 @@ pub async fn end_lost(services: &Services, row: &RunRow) -> crate::store::Result
         .map(drop)
 }
 
-/// An id for a run that is about to begin.
+/// Makes an id for a new run.
 pub fn new_run_id() -> RunId {
     let text = uuid::Uuid::now_v7().hyphenated().to_string();
     match text.parse() {
@@ -177,13 +178,13 @@ pub fn new_run_id() -> RunId {
     }
 }
 
-/// What a run waits for in [`Run::listen`].
+/// The events that [`Run::listen`] waits for.
 enum RunEvent {
     Order(Option<Order>),
     Exit(Exit),
     /// The box is still there after SIGTERM or SIGKILL.
     StillThere,
-    /// The person has not answered for as long as a box waits.
+    /// A question has waited for a person as long as a box may wait.
     StillAsking,
     Silence,
     OverLimit(Excess),
@@ -193,7 +194,7 @@ enum RunEvent {
     Letters,
 }
 
-/// Returns at this time; never without one.
+/// Returns at this time, and never returns for `None`.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
@@ -225,15 +226,16 @@ impl Run {
     }
 
     async fn follow_to_end(mut self, orders: &mut UnboundedReceiver<Order>) {
-        // Without an exit the box is left to the next host: nothing of it is touched.
+        // Without an exit, the host leaves the box untouched for the next host.
         let Some(exit) = self.listen(orders).await else { return self.gateway.leave() };
         let (handle, fed) = (self.handle.clone(), self.handle.fed());
         let after = self.collect(exit).await;
         handle.report(Event::Ended { run: handle.no, after, fed });
     }
 
-    /// From start to exit; `None` when the box is left to the next host. Every branch only names what happened; what
-    /// follows from it is done outside the select, so that nothing is cancelled half-way.
+    /// Waits from the start to the exit; returns `None` when the box is left to the next host. Each branch of the
+    /// select only names the event. The loop handles the event outside the select, so that no branch cancels the
+    /// handling half-way.
     async fn listen(&mut self, orders: &mut UnboundedReceiver<Order>) -> Option<Exit> {
         let engine = self.services.engine.clone();
         let container = self.container.clone();
@@ -247,7 +249,7 @@ impl Run {
             let scan = if silent_at.is_some() { SCAN_BUSY } else { SCAN_QUIET };
             let shows_typing = self.life.is_ready() && self.open_turn().is_some();
             let event = tokio::select! {
-                // Letters last: they are the only branch that a box can keep ready for ever.
+                // Letters come last, because only this branch can be kept ready for ever by a box.
                 biased;
                 exit = &mut exit => RunEvent::Exit(exit),
                 order = orders.recv() => RunEvent::Order(order),
@@ -266,7 +268,7 @@ impl Run {
                     self.disk.before = watchdog.before();
                     return Some(exit);
                 }
-                // A supervisor that is gone leaves its boxes as a killed host does.
+                // If the supervisor is gone, the run leaves its box as a killed host does.
                 RunEvent::Order(None | Some(Order::Leave)) => return None,
                 RunEvent::Order(Some(order)) => self.obey(order).await,
                 RunEvent::StillThere => self.kill(Ending::Killed).await,
@@ -292,12 +294,12 @@ impl Run {
         }
     }
 
-    /// The newest turn, while the box works on it.
+    /// Returns the newest turn while the box works on it.
     fn open_turn(&self) -> Option<&Turn> {
         self.turn.as_ref().filter(|turn| turn.is_open())
     }
 
-    /// When silence means a dead runner. A box that listens, closes or is being ended may be silent.
+    /// Returns when silence means a dead runner. A box that listens, closes or is being ended may be silent.
     fn silent_at(&self) -> Option<Instant> {
         match (&self.life, self.turn.as_ref().map(|turn| &turn.stage)) {
             (Life::Starting { ready_by }, _) => Some(*ready_by),
@@ -313,26 +315,26 @@ impl Run {
         }
     }
 
-    /// Sets when the open turn is suspended for its question; it has none, or has its answer, with `None`.
+    /// Sets when the open turn is suspended for its question. `None` means that the turn has no open question.
     fn suspend_at_time(&mut self, time: Option<Instant>) {
         if let Some(TurnStage::Open { suspend_at, .. }) = self.turn.as_mut().map(|turn| &mut turn.stage) {
             *suspend_at = time;
         }
     }
 
-    /// The box may be silent for this long, and [`SILENCE`] more.
+    /// Allows the box to be silent for this long, and [`SILENCE`] more.
     fn expect_silence(&mut self, announced: Duration) {
         if let Some(TurnStage::Open { silent_at, .. }) = self.turn.as_mut().map(|turn| &mut turn.stage) {
             *silent_at = Instant::now() + announced + SILENCE;
         }
     }
 
-    /// Set when the box was told to stop its newest turn.
+    /// Returns why the box was told to stop its newest turn, if it was.
     fn interrupted(&self) -> Option<InterruptWhy> {
         self.turn.as_ref()?.interrupted
     }
 
-    /// Whether a letter waits for files of a turn that the box has read nothing of.
+    /// Returns whether a letter waits for files of a turn of which the box has read nothing.
     fn fetches_unread(&self) -> bool {
         let read = |id| self.turn.as_ref().is_some_and(|turn| turn.id == id && turn.is_read());
         self.files.fetching_for().is_some_and(|id| !read(id))
@@ -354,11 +356,11 @@ impl Run {
 
     async fn interrupt(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
         if let Some(order) = order {
-            // What waits for its files was meant too, and would be the next turn's.
+            // The order also stops messages that wait for their files. Otherwise they would become the next turn.
             let now = self.services.clock.wall();
             match self.services.store.stop(self.lane.clone(), order, now).await {
                 Ok(true) => {}
-                // The turn that was meant has ended while the order was on its way.
+                // The turn that the person meant ended while the order was on its way.
                 Ok(false) => return,
                 Err(e) => tracing::error!(run = %self.run, code = e.code(), "a /stop was not stored: {e}"),
             }
@@ -368,16 +370,17 @@ impl Run {
         let unread = match open {
             Some((_, read)) => waits && !read,
             None if order.is_some() => waits,
-            // Without an order the turn that was meant may have ended, and another be open that nobody means.
+            // Without a person's order, the intended turn may have ended, and the turn that is open now must not be
+            // stopped.
             None => self.fetches_unread(),
         };
-        // What waits was stopped, or is the next turn's.
+        // What waits was stopped, or belongs to the next turn.
         self.files.cancel();
         self.deferred.feed = false;
         if unread {
             return self.end_unread(why, order).await;
         }
-        // Without an open turn its end is on its way to dispatch.
+        // If no turn is open, the report of its end is already on its way to dispatch.
         if let Some((turn, _)) = open {
             if let Some(turn) = &mut self.turn {
                 turn.interrupted = Some(why);
@@ -386,8 +389,8 @@ impl Run {
         }
     }
 
-    /// Ends a turn that the box has read nothing of. A box that was started for it may wait for nothing else, and is
-    /// ended too.
+    /// Ends a turn of which the box has read nothing. It also ends the box, which may have been started for this turn
+    /// only.
     async fn end_unread(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
         let now = self.services.clock.wall();
         match self.services.store.end_turn(self.lane.clone(), why, order, now).await {
@@ -395,7 +398,7 @@ impl Run {
                 self.end_turn();
                 self.kill(Ending::Killed).await;
             }
-            // Then its run's end decides.
+            // If the store fails, the run's end decides about the turn.
             Err(e) => {
                 tracing::error!(run = %self.run, code = e.code(), "a turn ends with its box: {e}");
                 self.kill(Ending::interrupted(why)).await;
@@ -403,15 +406,16 @@ impl Run {
         }
     }
 
-    /// Writes every message of the open turn that this box has not been given. A lane without an open turn has
-    /// nothing for it: dispatch is told, so that the box listens.
+    /// Writes every message of the open turn that this box has not been given. If the lane has no open turn, the worker
+    /// tells dispatch that the box listens.
     async fn feed(&mut self) {
-        // Dispatch feeds no box that it stops; files that arrive, and a store that comes back, ask nobody. What is not
-        // given now is given when the turn's end is known, to this box or the next.
+        // Dispatch does not feed a box that it stops, but fetched files and a recovered store also lead here. The input
+        // that is not written now goes to this box or the next one after the turn's end.
         if self.life.is_ending() || self.open_turn().is_some_and(|turn| turn.interrupted.is_some()) {
             return;
         }
-        // Files of the next letter are on their way: with them all of it is made, and what came meanwhile.
+        // While files of the next letter are on their way, the letter waits. It then contains everything that came
+        // meanwhile.
         while self.files.fetching_for().is_none() {
             let (run, group, ack) = (self.run.clone(), self.group.clone(), self.mailbox.taken());
             let at = self.services.clock.wall();
@@ -454,7 +458,7 @@ impl Run {
         }
     }
 
-    /// Every letter that the agent has not acknowledged; one that lies there already is no error.
+    /// Writes every letter that the agent has not acknowledged. A letter that already lies there is no error.
     async fn write_again(&mut self) {
         match self.services.store.unacknowledged(self.run.clone()).await {
             Ok(letters) => letters.iter().for_each(|letter| self.put(&letter.name, &letter.bytes)),
@@ -473,18 +477,18 @@ impl Run {
         if why.passes() {
             return self.defer_feed(why);
         }
-        // The messages are in the store; a box that cannot be fed must not keep its lane.
+        // The messages are in the store. A box that cannot be fed must not keep its lane.
         tracing::error!(run = %self.run, code = why.code(), "the box cannot be fed: {why}");
         self.kill(Ending::Crashed { code: None, oom: false, why: why.to_string() }).await;
     }
 
-    /// The store could not be asked: the next scan asks again.
+    /// Notes that the store failed, so that the next scan asks again.
     fn defer_feed(&mut self, why: &StoreError) {
         tracing::error!(run = %self.run, code = why.code(), "the box is fed later: {why}");
         self.deferred.feed = true;
     }
 
-    /// What could not be done when it was to be done, because the store could not take it.
+    /// Retries work that the store could not take earlier.
     async fn do_deferred(&mut self) {
         let Deferred { letters, feed, verdicts } = std::mem::take(&mut self.deferred);
         if letters {
@@ -498,7 +502,7 @@ impl Run {
         }
     }
 
-    /// The box has an input of this turn.
+    /// Notes that the box has an input of this turn.
     fn begin_turn(&mut self, id: TurnId, chat: ChatId) {
         let silent_at = Instant::now() + SILENCE;
         match &mut self.turn {
@@ -540,7 +544,7 @@ impl Run {
         }
     }
 
-    /// Makes a letter, as a row and then as a file.
+    /// Makes a letter: first its row, then its file.
     async fn write(&mut self, turn: Option<TurnId>, body: ToAgent) {
         let (run, ack, at) = (self.run.clone(), self.mailbox.taken(), self.services.clock.wall());
         let kind = body.kind();
@@ -559,7 +563,7 @@ impl Run {
         }
     }
 
-    /// Writes a letter whose row is stored. One that cannot be written now is written from its row by a later scan.
+    /// Writes the file of a letter whose row is stored. If that fails, a later scan writes it from the row.
     fn put(&mut self, name: &str, bytes: &[u8]) {
         if let Err(e) = self.mailbox.write(name, bytes) {
             tracing::error!(run = %self.run, code = "ipc.write", "a letter waits: {e}");
@@ -598,7 +602,7 @@ impl Run {
             let why = format!("the box did not get ready within {} s", READY_WITHIN.as_secs());
             self.kill(Ending::NeverStarted { code: "box.silent".into(), why }).await;
         } else if self.fetches_unread() {
-            // It waits for us.
+            // The box waits for the host's answer.
             self.expect_silence(Duration::ZERO);
         } else {
             let ending = Ending::Silent { seconds: SILENCE.as_secs() };

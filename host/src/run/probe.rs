@@ -1,6 +1,6 @@
 //! Checks, before the first run of a posture on an engine, that a box is what the host asks for. A host checks each
 //! posture, image and engine once, with a box that it makes for the check. Runs that start meanwhile wait for the same
-//! answer. `launch` calls it, and `lazaret box check`.
+//! result. `launch` and `lazaret box check` call it.
 
 use std::path::{Path, PathBuf};
 
@@ -18,16 +18,15 @@ use crate::services::{Runner, Services};
 use crate::store::PostureGap;
 use ipc_schema::names_and_paths::{FROM_AGENT, TO_AGENT};
 
-/// What a box is made of beside its group: the parts of an install, whether its host runs or not.
+/// The parts of an install that a box needs in addition to its group, whether the host runs or not.
 #[derive(Debug, Clone, Copy)]
 pub struct SandboxContext<'a> {
     pub engine: &'a Engine,
     pub install: &'a Install,
-    /// What makes this install's boxes ours.
+    /// The install's id, which labels its boxes.
     pub id: &'a str,
-    /// The group that host and boxes share.
+    /// The id of the group that host and boxes share.
     pub gid: u32,
-    /// Digest and folder of the runner.
     pub runner: &'a Runner,
 }
 
@@ -43,7 +42,7 @@ impl<'a> From<&'a Services> for SandboxContext<'a> {
     }
 }
 
-/// The host's directories of one run, as a box mounts them.
+/// The host's directories of one run that a box mounts.
 #[derive(Debug, Clone)]
 pub struct RunDirs {
     /// Letters to the agent.
@@ -53,24 +52,24 @@ pub struct RunDirs {
 }
 
 impl RunDirs {
-    /// The directories below a run's folder.
+    /// Names the directories below a run's folder.
     pub fn below(dir: &Path) -> Self {
         Self { to_agent: dir.join(TO_AGENT), from_agent: dir.join(FROM_AGENT), socket: dir.join(SOCKET_DIR) }
     }
 }
 
-/// What a probe of a posture found.
+/// The findings of a posture's probe.
 #[derive(Debug)]
 pub struct ProbeResult {
     pub findings: Vec<PostureFinding>,
-    /// What they come from.
+    /// The raw results behind the findings.
     pub probed: Probed,
 }
 
-/// Refuses a run whose box would not be what it must be.
+/// Refuses a run whose box would not have the required posture.
 ///
 /// # Errors
-/// `box.posture`, `box.ceiling` or `box.runtime`, with the fix; or why nothing could be probed.
+/// `box.posture`, `box.ceiling` or `box.runtime`, with the fix; or the reason why the probe failed.
 pub(super) async fn ensure_posture(
     services: &Services,
     spec: &ContainerSpec,
@@ -78,9 +77,9 @@ pub(super) async fn ensure_posture(
     uid: u32,
 ) -> Result<(), LaunchError> {
     let engine = services.engine.identity().await?;
-    // What an image holds can change what the same plan comes to: a link moves a mount.
+    // The image can change the effect of the same plan: for example, a link in it moves a mount.
     let cell = services.probes.of(format!("{} {} {engine}", spec.posture(), spec.image));
-    // Only what holds is remembered: what was refused is looked at again when somebody has mended it.
+    // The host remembers only successful checks. It checks again after somebody has fixed a failure.
     let probing = async {
         let facts = services.engine.facts().await?;
         check_machine_limits(spec, &facts)?;
@@ -115,7 +114,8 @@ fn loss(finding: &PostureFinding) -> PostureGap {
     }
 }
 
-/// A limit above what the machine has is none, and an engine takes some of them without a word.
+/// Refuses limits above what the machine has. Such a limit limits nothing, and the engine accepts some of them
+/// silently.
 ///
 /// # Errors
 /// `box.ceiling`, or `box.runtime` for a runtime that the engine does not list.
@@ -130,10 +130,10 @@ pub fn check_machine_limits(spec: &ContainerSpec, engine: &EngineFacts) -> Resul
 }
 
 impl SandboxContext<'_> {
-    /// Makes a box as `spec` says, looks at it from all sides, removes it, and holds it against the plan.
+    /// Makes a box from `spec`, inspects it from inside and outside, removes it, and compares it with the plan.
     ///
     /// # Errors
-    /// Why nothing could be seen.
+    /// The reason why the box could not be inspected.
     pub async fn probe(
         &self,
         spec: &ContainerSpec,
@@ -151,7 +151,7 @@ impl SandboxContext<'_> {
             dirs.from_agent.clone(),
             dirs.socket.clone(),
         );
-        // As unforeseeable as a random UUID: nobody writes the answer before the question.
+        // The nonce is as unpredictable as a random UUID, so nobody can write the answer before the question.
         let nonce = uuid::Uuid::new_v4().to_string();
         let probed = self.engine.probe(&spec, uid, &nonce, &dirs.to_agent, &dirs.from_agent).await;
         remove_run_dir(&dir);
@@ -170,7 +170,7 @@ impl SandboxContext<'_> {
         Ok(ProbeResult { findings, probed })
     }
 
-    /// Makes those of a run's directories that are missing.
+    /// Makes the missing directories of a run.
     pub(super) fn run_dirs(&self, group: &GroupName, dir: &Path) -> Result<RunDirs, LaunchError> {
         let dirs = RunDirs::below(dir);
         let parent = self.install.root.ipc().join(group.as_str());
@@ -187,7 +187,8 @@ impl SandboxContext<'_> {
         Ok(dirs)
     }
 
-    /// Names that the paths of a group's box must not hold: other groups', and a person's whose home the install is in.
+    /// Returns names that must not occur in the paths of a group's box: other groups, and the person in whose home the
+    /// install lies.
     fn names(&self, group: &GroupName) -> Vec<String> {
         let others = self.install.group_names().into_iter().filter(|name| name != group);
         let mut names: Vec<String> = others.map(|name| name.to_string()).collect();

@@ -1,5 +1,5 @@
-//! Removes boxes that belong to no run: their host died, or the engine was away, between the run's end and the box's
-//! removal. `daemon` runs it every hour, and a run that could not remove its box calls it.
+//! Removes boxes that belong to no run, because their host died, or the engine was away, between the run's end and the
+//! box's removal. `daemon` runs it every hour; a run that could not remove its box also calls it.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::sandbox::{EngineError, ListedBox};
 use crate::services::Services;
 use crate::store::StoreError;
 
-/// An engine that is away is asked again at first after this, at last after [`LONGEST`].
+/// The host asks an unreachable engine again after this time, which doubles up to [`LONGEST`].
 const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -28,7 +28,7 @@ enum Later {
     Looked(usize),
 }
 
-/// What a command left that was ended in the middle of a look goes after this at the latest.
+/// A command that was killed during a probe leaves a box; the reaper removes it after this time at the latest.
 const EVERY: Duration = Duration::from_secs(3600);
 
 /// Reaps at once, and then every hour.
@@ -45,7 +45,7 @@ pub(super) fn spawn_reaper(services: &Arc<Services>) {
     drop(services.workers.keep("the reaper", move || reap(Arc::clone(&reaping))));
 }
 
-/// Removes every box of this install whose run has ended, as soon as the engine can be asked.
+/// Removes every box of this install whose run has ended, as soon as the engine answers.
 pub(super) async fn reap(services: Arc<Services>) {
     for tries in 1.. {
         match reap_once(&services).await {
@@ -57,7 +57,7 @@ pub(super) async fn reap(services: Arc<Services>) {
     }
 }
 
-/// First the boxes, then the rows: a run is a row before it has a box, so a box that is listed and has no living row
+/// Lists the boxes before it reads the rows. A run has a row before it has a box, so a listed box without a living row
 /// has ended.
 async fn reap_once(services: &Services) -> Result<(), Later> {
     let boxes = services.engine.boxes(&services.id).await?;
@@ -78,17 +78,17 @@ async fn reap_once(services: &Services) -> Result<(), Later> {
     stays
 }
 
-/// Whether a box is made for a look that goes on: of this host's, or of a command's that runs beside it. A number of
-/// a process is used again, and a host in a container has always the same; nothing that was made before this host is
-/// its own.
+/// Returns whether a probe still uses this box: a probe of this host, or of a command beside it. Process ids are
+/// reused, and a host in a container always has the same one. So a box from before this host's start does not belong to
+/// this host.
 fn somebody_looks(found: &ListedBox, started: WallMs, now: WallMs) -> bool {
     let Some(looker) = found.looker else { return false };
     let lives = match looker == std::process::id() {
-        // The engine's time is in whole seconds.
+        // The engine gives the time in whole seconds.
         true => found.made.0 + 1_000 > started.0,
         false => host_files::there(&Path::new("/proc").join(looker.to_string())),
     };
-    // A clock that was set back makes it older than it can be, and never younger.
+    // If the clock was set back, a box seems to come from the future. It then counts as unused.
     lives && found.made.0 <= now.0 + 1_000 && now.since(found.made) < LOOKS
 }
 

@@ -1,5 +1,5 @@
-//! Removes and counts what the box wrote that is no letter. The log names some of it, so that a box cannot fill the
-//! operator's log.
+//! Removes and counts files of the box that are no valid letters. The log names only some of them, so that a box cannot
+//! fill the operator's log.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use super::Run;
 use crate::mailbox::RefusedFile;
 
 impl Run {
-    /// Removes and counts what has no number. A box makes such names faster than a disk stores commits, so a pass costs
-    /// one transaction per code.
+    /// Removes and counts files whose name has no number. A box makes such names faster than a disk commits, so a pass
+    /// costs one transaction per code.
     pub(super) async fn sweep_out(&mut self, refused: &[RefusedFile]) {
         let mut codes: BTreeMap<&'static str, u64> = BTreeMap::new();
         for r in refused {
@@ -25,7 +25,7 @@ impl Run {
         }
     }
 
-    /// Uses up the number of a letter that could not be taken.
+    /// Marks the number of a refused letter as used.
     pub(super) async fn pass_over(&mut self, n: u64, r: &RefusedFile) {
         self.tell_refused(r);
         if let Err(e) = self.services.store.pass_over(self.run.clone(), n, r.refusal.code).await {
@@ -34,7 +34,7 @@ impl Run {
         self.mailbox.done(&r.name);
     }
 
-    /// Says at the end how many were not told since the last one that was.
+    /// Logs at the end how many refusals were not logged since the last logged one.
     pub(super) fn tell_rest(&mut self) {
         let untold = self.telling.rest();
         if untold > 0 {

@@ -1,9 +1,9 @@
-//! Takes back what a box wrote beyond what it may: the files of a directory that it changed last, and folders that are
-//! empty then, once the box is gone.
+//! Removes what a box wrote beyond its limit, once the box is gone: the files of a directory that were changed last,
+//! and then the empty folders.
 //!
-//! Without it the limit would end boxes and bound nothing: what the first of them wrote would go on taking the room
-//! of all. What the box did not change stays, and so does the transcript that its lane continues. When a file was
-//! changed is told by a time that nobody can set; a change of its name or its rights counts as one of the file.
+//! Without it, the limit would end boxes but free nothing, and what one box wrote would keep taking everybody's room.
+//! It keeps what the box did not change, and the transcript that its lane continues. It orders files by their change
+//! time (ctime), which nobody can set. A change of a file's name or permissions counts as a change of the file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -14,16 +14,16 @@ use ipc_schema::untrusted_fs::{Entry, Kind, UntrustedDir, Walk, WalkStep};
 
 use crate::policy::disk_budget::DiskUsage;
 
-/// So many names are looked at; what is behind them stays.
+/// The walk looks at this many names and keeps the rest.
 const NAMES: u64 = 4_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Reclaimed {
-    /// Files, and whatever else is no folder; folders that were empty are not counted.
+    /// Removed files and other entries except folders.
     pub files: u64,
-    /// What they took of the disk.
+    /// The bytes that they took on the disk.
     pub bytes: u64,
-    /// Whether something was shut, to a look or to a removal, as it can be to a host that is not root.
+    /// Whether a folder was locked against listing or removal, which only happens to a host that is not root.
     pub shut: bool,
 }
 
@@ -37,21 +37,21 @@ impl Reclaimed {
     }
 }
 
-/// What a directory holds, and how much of it was there before.
+/// What a directory holds, and how much of it was there before the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count {
     pub all: DiskUsage,
-    /// What was not changed since.
+    /// The part that was not changed since a given time.
     pub old: DiskUsage,
-    /// Whether there are folders that could not be looked into.
+    /// Whether there are folders that the host could not enter.
     pub shut: bool,
 }
 
-/// Counts what lies below `path`, and what of it was last changed before `since` (seconds since 1970). What others than
-/// `uid`, the box's user, have shut is theirs.
+/// Counts what lies below `path`, and what of it was last changed before `since` (seconds since 1970). Folders that are
+/// locked by another user than `uid`, the box's user, do not count as locked.
 ///
 /// # Errors
-/// When the directory cannot be opened.
+/// The directory cannot be opened.
 pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
     let none = DiskUsage { bytes: 0, names: 0 };
     let mut count = Count { all: none, old: none, shut: false };
@@ -61,12 +61,12 @@ pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
             WalkStep::Entry(entry) => {
                 let one = DiskUsage { bytes: entry.on_disk / names_of(&entry), names: 1 };
                 count.all = count.all.and(one);
-                // A folder goes only when it is empty.
+                // A folder is removed only when it is empty.
                 if entry.ctime < since || entry.kind == Kind::Folder {
                     count.old = count.old.and(one);
                 }
             }
-            // Below a folder whose names may be listed, but not looked at, nobody's owner is told.
+            // Below a folder that can be listed but not entered, the owner of an entry is unknown.
             WalkStep::Unread(e) => {
                 count.shut |= is_shut(&e) && walk.owner().map_or(true, |owner| owner == uid)
             }
@@ -76,7 +76,7 @@ pub(super) fn count(path: &Path, since: i64, uid: u32) -> io::Result<Count> {
     Ok(count)
 }
 
-/// How many names share what an entry takes of the disk: a folder's links are those to itself.
+/// Returns how many names share the disk space of an entry. The links of a folder all lead to itself.
 fn names_of(entry: &Entry) -> u64 {
     if entry.kind == Kind::Folder { 1 } else { entry.links.max(1) }
 }
@@ -85,11 +85,12 @@ fn is_shut(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::PermissionDenied
 }
 
-/// Removes the newest files below `path` until no more than `keep` is left; none that was last changed before `since`
-/// (seconds since 1970), and not the one directly inside that is called `spare`, unless it takes half of all by itself.
+/// Removes the newest files below `path` until at most `keep` is left. It keeps files last changed before `since`
+/// (seconds since 1970). It also keeps the file directly inside that is called `spare`, unless this file alone takes
+/// half of everything.
 ///
 /// # Errors
-/// When the directory cannot be opened.
+/// The directory cannot be opened.
 pub(super) fn reclaim(
     path: &Path,
     since: i64,
@@ -101,9 +102,10 @@ pub(super) fn reclaim(
         let named = walk.depth() == 1 && walk.path().as_os_str() == spare.unwrap_or_default();
         named && entry.on_disk <= keep.bytes / 2
     };
-    // By the second: no list of a million paths lies in memory. A box changes a thousand files in one.
+    // Sums are kept per second, so that memory holds no list of a million paths. A box changes a thousand files in one
+    // second.
     let mut seconds: BTreeMap<i64, DiskUsage> = BTreeMap::new();
-    // Folders by their numbers, because taking something out of one changes it.
+    // Folders are remembered by inode, because removing an entry changes the folder's time.
     let mut folders: HashMap<u64, i64> = HashMap::new();
     let mut all = DiskUsage { bytes: 0, names: 0 };
     let mut walk = dir.walk(NAMES)?;
@@ -119,7 +121,7 @@ pub(super) fn reclaim(
             }
         }
     }
-    // The oldest second that something is taken of, and what of it must go: the rest of it stays.
+    // The oldest second of which files are removed, and how much of it must go.
     let mut oldest = None;
     for (second, held) in seconds.into_iter().rev() {
         let must = all.beyond(keep);
@@ -133,10 +135,10 @@ pub(super) fn reclaim(
     let mut taken = Reclaimed::default();
     let mut walk = dir.walk(NAMES)?;
     while let Some(step) = walk.next() {
-        // When it was changed, what it leaves, and whether it is a file to people.
+        // The change time, the bytes that removal frees, and whether people would call it a file.
         let (ctime, bytes, file) = match step {
             WalkStep::Entry(entry) if entry.kind == Kind::Folder || spared(&walk, &entry) => continue,
-            // The room of a file comes back with its last name.
+            // Removing the last name of a file frees its room.
             WalkStep::Entry(entry) => (entry.ctime, if entry.links <= 1 { entry.on_disk } else { 0 }, 1),
             WalkStep::Left => match folders.get(&walk.left_inode()) {
                 Some(ctime) => (*ctime, 0, 0),
@@ -192,7 +194,7 @@ mod tests {
         second();
         fs::write(at("deep/er/last"), vec![1; 2 << 20]).unwrap();
         symlink(outside.path(), at("link")).unwrap();
-        // A forged date helps nobody.
+        // A forged modification time changes nothing.
         fs::File::open(at("deep/er/last")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
 
         let keep = |mib: u64| DiskUsage { bytes: mib << 20, names: 1_000 };
@@ -246,7 +248,7 @@ mod tests {
         assert!(dir.path().join("old").exists());
     }
 
-    /// A file's room comes back with its last name, and not in parts with each.
+    /// Only the last name of a file frees its room; each earlier name frees nothing.
     #[test]
     fn b5_a_file_of_many_names_is_taken_back_as_a_whole() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Requests of this run's agent: `actions` performs them; this file stores the verdict and writes it to the box.
+//! Handles requests of this run's agent. `actions` performs them; this file stores the verdict and writes it to the
+//! box.
 
 use ipc_schema::letters::Request;
 use ipc_schema::letters::to_agent::Verdict;
@@ -10,7 +11,7 @@ use crate::actions::{self, Asker, Outcome};
 use crate::store::OpenRequest;
 
 impl Run {
-    /// Writes verdicts that became known elsewhere: a person's answer, or the end of its question.
+    /// Writes verdicts that were decided outside this run: a person's answer, or the end of its question.
     pub(super) async fn tell_verdicts(&mut self) {
         match self.services.store.untold_verdicts(self.run.clone(), self.services.clock.wall()).await {
             Ok(responses) => {
@@ -23,8 +24,8 @@ impl Run {
         }
     }
 
-    /// Performs a request that was taken, and answers it. The verdict and its letter are one transaction; a host that
-    /// dies before it performs the request again.
+    /// Performs a taken request and answers it. One transaction stores the verdict and its letter. If the host dies
+    /// before that, the next host performs the request again.
     pub(super) async fn perform_and_answer(&mut self, turn: TurnId, id: LetterId, request: Request) {
         let kind = request.kind().to_owned();
         failpoint!("run.request.before");

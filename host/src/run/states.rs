@@ -13,29 +13,29 @@ use crate::workers::Panicked;
 /// How far the box's life has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Life {
-    /// The box runs, and has not said `ready`.
+    /// The box runs and has not said `ready`.
     Starting {
         /// When the host stops waiting for `ready`.
         ready_by: Instant,
     },
     /// The box takes turns.
     Ready,
-    /// The box has `_close`.
+    /// The host has written `_close`.
     Closing {
-        /// Whether it had said `ready`.
+        /// Whether the box had said `ready`.
         ready: bool,
     },
     /// The host ends the box by signal.
     Ending {
-        /// What its end is called. The first reason stays.
+        /// The reason that is stored for the end. The first reason stays.
         ending: Ending,
-        /// When the host sends SIGKILL, the first time or again: an engine that is away or hangs has not done it.
+        /// When the host sends SIGKILL, the first time or again: a first signal is lost if the engine is away or hangs.
         kill_at: Instant,
     },
 }
 
 impl Life {
-    /// Whether the box has said `ready` and the host does not end it.
+    /// Returns whether the box has said `ready` and the host does not end it.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self, Self::Ready | Self::Closing { ready: true })
     }
@@ -51,7 +51,6 @@ impl Life {
         }
     }
 
-    /// The box said `ready`.
     pub(super) fn make_ready(&mut self) {
         match self {
             Self::Starting { .. } => *self = Self::Ready,
@@ -60,7 +59,7 @@ impl Life {
         }
     }
 
-    /// The box was told to close.
+    /// Notes that the host told the box to close.
     pub(super) fn close(&mut self) {
         match self {
             Self::Starting { .. } => *self = Self::Closing { ready: false },
@@ -69,7 +68,7 @@ impl Life {
         }
     }
 
-    /// The host ends the box by signal, and sends SIGKILL at `kill_at`.
+    /// Notes that the host ends the box by signal, and sends SIGKILL at `kill_at`.
     pub(super) fn end(&mut self, called: Ending, kill_at: Instant) {
         match self {
             Self::Ending { kill_at: at, .. } => *at = kill_at,
@@ -83,7 +82,7 @@ impl Life {
 pub(super) struct Turn {
     pub(super) id: TurnId,
     pub(super) chat: ChatId,
-    /// Set when the box was told to stop the turn.
+    /// Set when the host told the box to stop the turn.
     pub(super) interrupted: Option<InterruptWhy>,
     pub(super) stage: TurnStage,
 }
@@ -91,21 +90,20 @@ pub(super) struct Turn {
 /// Where the newest turn stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TurnStage {
-    /// The box works on it.
     Open {
-        /// Whether the box was given an input of it; `begin` alone only names it.
+        /// Whether the box was given an input of it; `begin` alone only names the turn.
         read: bool,
         /// When silence means that the runner is dead.
         silent_at: Instant,
-        /// When a question has waited for a person as long as a box waits.
+        /// When a question has waited for a person as long as a box may wait.
         suspend_at: Option<Instant>,
     },
-    /// It has ended, or the box gave it up.
+    /// The turn has ended, or the box gave it up.
     Over,
 }
 
 impl Turn {
-    /// A turn that the box works on.
+    /// Makes a turn that the box works on.
     pub(super) fn open(id: TurnId, chat: ChatId, read: bool, silent_at: Instant) -> Self {
         Self { id, chat, interrupted: None, stage: TurnStage::Open { read, silent_at, suspend_at: None } }
     }
@@ -114,16 +112,16 @@ impl Turn {
         self.stage != TurnStage::Over
     }
 
-    /// Whether the box was given an input of it.
+    /// Returns whether the box was given an input of the turn.
     pub(super) fn is_read(&self) -> bool {
         !matches!(self.stage, TurnStage::Open { read: false, .. })
     }
 }
 
-/// The fetch of one letter's files. It ends with the run; the next run fetches again what was not stored by then, under
-/// the same names.
+/// The fetch of one letter's files. It ends with the run. The next run fetches what was not stored by then, under the
+/// same names.
 pub(super) struct Fetching {
-    /// The turn that the letter is of.
+    /// The turn of the letter.
     pub(super) turn: TurnId,
     pub(super) task: AbortOnDropHandle<Result<crate::store::Result<()>, Panicked>>,
 }
@@ -131,9 +129,9 @@ pub(super) struct Fetching {
 /// Whether the next input letter waits for files.
 pub(super) enum Files {
     None,
-    /// Files that it names are on their way.
+    /// The files that it names are being fetched.
     Fetching(Fetching),
-    /// They are there, or given up: the letter waits for no others.
+    /// Each file is stored or given up, and the letter waits for no others.
     Fetched,
 }
 
@@ -145,7 +143,7 @@ impl Files {
         }
     }
 
-    /// The turn of the letter that waits.
+    /// Returns the turn of the letter that waits.
     pub(super) fn fetching_for(&self) -> Option<TurnId> {
         match self {
             Self::Fetching(fetching) => Some(fetching.turn),
@@ -153,7 +151,7 @@ impl Files {
         }
     }
 
-    /// Gives up what is on its way. The next run fetches it again.
+    /// Stops the fetch. The next run fetches the files again.
     pub(super) fn cancel(&mut self) {
         if matches!(self, Self::Fetching(_)) {
             *self = Self::None;
@@ -161,7 +159,7 @@ impl Files {
     }
 }
 
-/// Work that the store or the disk did not take. The next scan does it.
+/// Work that the store or the disk did not take. The next scan does it again.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
     pub(super) letters: bool,

@@ -1,8 +1,8 @@
-//! What follows when a run's own worker fails: it panicked, or dispatch gave it up because it no longer answers.
+//! Ends a run whose own worker failed: the worker panicked, or dispatch gave it up because it no longer answers.
 //!
-//! The lane must go on, so this stores the run's end, removes its box and reports `Ended`, with nothing of what the
-//! worker knew but its [`WorkerHandle`]. It is itself repeated until it succeeds, and each of its steps may be the
-//! second one of its kind: the worker may have failed after it had stored the end.
+//! The lane must go on. So this code stores the run's end, removes the box and reports `Ended`. It knows nothing of the
+//! worker's state except the [`WorkerHandle`]. It repeats until it succeeds. Each of its steps must be idempotent,
+//! because the worker may have failed after it stored the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::policy::sandbox_plan::box_name;
 use crate::services::Services;
 use crate::workers::Panicked;
 
-/// A turn whose run's end was stored by a worker that failed right after gets its next run after this.
+/// If the worker failed right after it stored the run's end, the turn gets its next run after this time.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Does a run's work. A panic in it counts as a crash of the run.
+/// Performs a run's work. A panic in it counts as a crash of the run.
 pub async fn supervise(services: Arc<Services>, handle: WorkerHandle, work: impl Future<Output = ()>) {
     let name = format!("run {}", handle.run);
     if let Err(panicked) = services.workers.caught(&name, work).await {
@@ -28,7 +28,7 @@ pub async fn supervise(services: Arc<Services>, handle: WorkerHandle, work: impl
     }
 }
 
-/// The end of a run whose work in this host panicked.
+/// Returns the ending of a run whose work panicked in this host.
 pub(super) fn crashed(panicked: Panicked) -> Ending {
     Ending::Crashed { code: None, oom: false, why: panicked.to_string() }
 }
@@ -43,7 +43,7 @@ pub async fn give_up(services: Arc<Services>, handle: WorkerHandle, ending: Endi
 async fn end(services: Arc<Services>, handle: &WorkerHandle, ending: Ending) {
     let WorkerHandle { no, run, lane, .. } = handle;
     tracing::warn!(%run, %lane, code = "run.given_up", "the host ends the run: {ending}");
-    // The row before the box, as in every other end of a run.
+    // The row is stored before the box is removed, as in every end of a run.
     let after = match store_end(&services, run, lane, ending).await {
         After::Idle => what_waits(&services, lane).await,
         after => after,
@@ -51,14 +51,14 @@ async fn end(services: Arc<Services>, handle: &WorkerHandle, ending: Ending) {
     if let Err(e) = services.engine.remove(&box_name(run)).await {
         tracing::warn!(%run, code = e.code(), "the box was not removed yet: {e}");
     }
-    // Also for a probe box that the worker was about to remove.
+    // The reaper also removes a probe box that the worker was about to remove.
     spawn_reaper(&services);
     let dir = services.install.root.run_ipc(&lane.group, run);
     clear(&services, lane.group.clone(), dir, false);
     handle.report(Event::Ended { run: *no, after, fed: handle.fed() });
 }
 
-/// What a lane waits for, by the store. An end that was stored before says nothing of it a second time.
+/// Reads from the store what the lane waits for. Storing an end a second time does not return it again.
 async fn what_waits(services: &Services, lane: &Lane) -> After {
     let facts = services.facts(&lane.group);
     let suspended = until_stored("what the lane waits for", || services.store.suspended()).await;

@@ -1,4 +1,4 @@
-//! What a run's worker is for. `supervisor` makes it; the worker and what replaces it share it.
+//! The assignment of a run's worker. `supervisor` makes it; the worker and its replacement share it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,21 +8,21 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::dispatch::{Event, RunNo};
 use crate::domain::{Lane, RunId};
 
-/// What a run's worker is for.
+/// The identity of a run, and where its worker reports.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     /// The run's number in this process.
     pub no: RunNo,
     pub run: RunId,
     pub lane: Lane,
-    /// Where the run reports to.
+    /// The channel to which the worker reports.
     pub events: UnboundedSender<Event>,
-    /// How many `Feed`s it has obeyed. Dispatch tells by it which reports of a turn are out of date.
+    /// The number of `Feed` orders that the worker has obeyed. Dispatch uses it to recognize outdated reports about a
+    /// turn.
     fed: Arc<AtomicU64>,
 }
 
 impl WorkerHandle {
-    /// An handle for which nothing is done yet.
     pub fn new(no: RunNo, run: RunId, lane: Lane, events: UnboundedSender<Event>) -> Self {
         Self { no, run, lane, events, fed: Arc::default() }
     }
@@ -35,7 +35,7 @@ impl WorkerHandle {
         self.fed.load(Ordering::Relaxed)
     }
 
-    /// Reports something. The receiver is gone only when the host ends: nobody is left to tell then.
+    /// Reports an event. The receiver is gone only when the host ends, and then nobody needs the report.
     pub(super) fn report(&self, event: Event) {
         let _ = self.events.send(event);
     }

@@ -1,4 +1,4 @@
-//! Orders that a person gives in a chat. A command is a row with an outcome, carried out once.
+//! Handles commands that a person gives in a chat. A command is a row with an outcome, and the host performs it once.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::store::{AnswerTaken, CommandRow, StoreError};
 use crate::text::{self, StatusFacts};
 
 impl Supervisor {
-    /// Carries out a command: its event for dispatch, and its answer from a worker.
+    /// Starts a command: returns its event for dispatch, and lets a worker answer it.
     pub(super) fn command(&mut self, row: CommandRow) -> Option<Event> {
         let lane = Lane::conversation(row.group.clone());
         let state = self.dispatch.lanes().find(|(l, _)| **l == lane).map(|(_, state)| state.clone());
@@ -39,7 +39,8 @@ impl Supervisor {
                 busy.then_some(Event::Stop { lane, order })
             }
             Command::New => {
-                // Begun and answered where it was stored; what is left is the box of the session before.
+                // The store began the new session and queued the answer. Only the box of the old session is left to
+                // handle.
                 self.services.bell.ring();
                 Some(Event::Renew { lane })
             }
@@ -149,7 +150,7 @@ async fn status(
     finish(services, row, text, "told".to_owned()).await;
 }
 
-/// The answer first, then the outcome: a crash in between repeats the command, and its answer has the same key.
+/// Stores the answer before the outcome. A crash in between repeats the command, and its answer has the same key.
 async fn finish(services: Arc<Services>, row: CommandRow, text: String, outcome: String) {
     let word = format!("{}:{}", row.command.word(), row.seq);
     let outgoing = OutgoingText { answers: Some(row.seq), ..OutgoingText::notice(&row.chat, &word, text) };
@@ -159,12 +160,12 @@ async fn finish(services: Arc<Services>, row: CommandRow, text: String, outcome:
     }
     services.bell.ring();
     failpoint!("supervisor.command.answered");
-    // Without an outcome the next host carries it out again.
+    // If the outcome is missing, the next host performs the command again.
     let _ = insist(row.seq, || services.store.command_done(row.seq, outcome.clone())).await;
 }
 
-/// Tries until the store has taken it: nobody else would, before the next start. `None` for what no trying mends: the
-/// host ends, or a row makes no sense.
+/// Retries until the store takes it, because nobody else would retry before the next start. Returns `None` if a retry
+/// cannot help: the host ends, or a row is invalid.
 pub(super) async fn insist<T, F>(what: impl Display, mut work: impl FnMut() -> F) -> Option<T>
 where
     F: Future<Output = crate::store::Result<T>>,
@@ -182,11 +183,11 @@ where
     }
 }
 
-/// Commands that were stored when the host died. A `/stop` has come too late for the turn that it meant when the one
-/// that is open now was begun after it: that one goes on.
+/// Returns the commands that had no outcome when the host died. If the open turn began after a `/stop`, the `/stop`
+/// came too late for the turn that it meant, and the open turn goes on.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// The store cannot be read.
 pub async fn unfinished(services: &Arc<Services>) -> crate::store::Result<Vec<News>> {
     let mut news = Vec::new();
     for row in services.store.open_commands().await? {

@@ -1,9 +1,9 @@
-//! Owns the state of all lanes. Everything that can start, stop or end a box arrives here: news from intake, events of
-//! runs, signals of the operator. `dispatch` decides, and this room performs.
+//! Owns the state of all lanes. It receives everything that can start, stop or end a box: news from intake, events of
+//! runs, signals of the operator. `dispatch` decides, and the supervisor performs.
 //!
-//! It never waits for a box, a platform, a model or the store: what takes time is a worker of its own that reports
-//! back. It is the one worker that cannot start again after a panic, because the state of the lanes is its own: the
-//! host then ends, and the next one recovers.
+//! The supervisor never waits for a box, a platform, a model or the store: anything slow runs in a worker of its own
+//! that reports back. The supervisor is the one worker that cannot restart after a panic, because it owns the lanes'
+//! state. The host then ends, and the next host recovers.
 
 mod commands;
 
@@ -28,38 +28,38 @@ use crate::services::Services;
 use crate::store::Suspended;
 use crate::text;
 
-/// A lane whose run is unknown here gets another one after this.
+/// A lane whose run has no worker here gets another run after this time.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What the operator wants of the whole host.
+/// A signal of the operator to the whole host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// The first signal: finish.
+    /// The first signal: finish the open turns.
     Drain(Unfinished),
     /// The second signal: end now.
     EndNow,
 }
 
-/// The channels that lead here.
+/// The senders that reach the supervisor.
 #[derive(Debug, Clone)]
 pub struct Wires {
     pub news: UnboundedSender<News>,
     pub signals: UnboundedSender<Signal>,
 }
 
-/// Receives what happens, asks dispatch, and performs what it decides.
+/// Receives events, asks dispatch, and performs what it decides.
 pub struct Supervisor {
     services: Arc<Services>,
     dispatch: Dispatch,
     settings: Settings,
     news: UnboundedReceiver<News>,
     signals: UnboundedReceiver<Signal>,
-    /// For wakes that follow from what is performed here.
+    /// For news that results from the supervisor's own effects.
     own: UnboundedSender<News>,
     events: UnboundedReceiver<Event>,
     event_sender: UnboundedSender<Event>,
     runs: HashMap<RunNo, Worker>,
-    /// Found at boot, until dispatch has given them their numbers.
+    /// Runs found at boot, until dispatch has given them their numbers.
     adopted: HashMap<Lane, Adopted>,
 }
 
@@ -71,7 +71,7 @@ struct Worker {
 }
 
 impl Supervisor {
-    /// A supervisor with nothing to do yet, and the channels that reach it.
+    /// Makes an idle supervisor, and the senders that reach it.
     pub fn new(services: Arc<Services>, settings: Settings) -> (Self, Wires) {
         let (own, news) = unbounded_channel();
         let (signal_sender, signals) = unbounded_channel();
@@ -91,7 +91,7 @@ impl Supervisor {
         (supervisor, Wires { news: own, signals: signal_sender })
     }
 
-    /// Goes on where an earlier host stopped. Comes before any news.
+    /// Continues the work of an earlier host. `daemon` calls it before any news arrives.
     pub fn take_over(&mut self, recovered: Recovered) {
         for adopted in recovered.adopted {
             let (lane, found, stopping) = (adopted.lane().clone(), adopted.found(), adopted.is_stopping());
@@ -102,7 +102,7 @@ impl Supervisor {
             if stopping {
                 self.handle(Event::Stop { lane: lane.clone(), order: None });
             }
-            // Before any wake: a message that was stored after `/new` is for the next box.
+            // This comes before any wake: a message that was stored after `/new` must go to the next box.
             if outdated {
                 self.handle(Event::Renew { lane });
             }
@@ -150,7 +150,7 @@ impl Supervisor {
         }
     }
 
-    /// One event to its end. `true` when the host is drained.
+    /// Handles one event completely. Returns `true` when the host is drained.
     fn handle(&mut self, event: Event) -> bool {
         failpoint!("supervisor.event");
         tracing::debug!("event: {event}");
@@ -228,7 +228,7 @@ impl Supervisor {
         self.runs.insert(no, Worker { handle, orders, task: task.abort_handle() });
     }
 
-    /// A run that has just ended takes no more orders: its `Ended` is on the way.
+    /// Sends an order to a run. A run that has just ended ignores it, and its `Ended` is on the way.
     fn order(&self, run: RunNo, order: Order) {
         if let Some(worker) = self.runs.get(&run) {
             let _ = worker.orders.send(order);
@@ -239,7 +239,7 @@ impl Supervisor {
     fn give_up(&mut self, lane: Lane, no: RunNo, ending: Ending) {
         tracing::error!(%lane, code = "run.no_answer", "{no} does not answer: the host ends it");
         let Some(worker) = self.runs.get_mut(&no) else {
-            // Nobody else will report its end.
+            // No worker exists that would report the end.
             let after = After::Wake(AGAIN, self.services.facts(&lane.group));
             let _ = self.event_sender.send(Event::Ended { run: no, after, fed: 0 });
             return;
@@ -270,8 +270,7 @@ impl Supervisor {
     }
 }
 
-/// Spawns something that follows from an event and takes time. It is done again after a panic, so it must be
-/// idempotent.
+/// Spawns slow work that follows from an event. It runs again after a panic, so it must be idempotent.
 fn spawn_task<F>(services: &Services, name: impl fmt::Display, mut work: impl FnMut() -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -309,7 +308,7 @@ async fn expire_questions(services: Arc<Services>, own: UnboundedSender<News>) {
     for lane in lanes.unwrap_or_default() {
         let _ = own.send(News::Answered(lane));
     }
-    // A wall clock that fell behind says that there is time left: they are asked about again.
+    // If the wall clock fell behind, some questions still have time left. Their timers start again.
     let waiting = insist(what, || services.store.suspended()).await;
     for Suspended { lane, until } in waiting.unwrap_or_default() {
         let left = until.since(services.clock.wall()).max(Duration::from_secs(1));
@@ -336,12 +335,12 @@ pub struct Recovered {
     suspended: Vec<Suspended>,
 }
 
-/// Adopts every run that an earlier host left, and finds the lanes that want one. Sockets are bound and letters are
-/// watched when this returns, so it comes before anything is polled. This host may die at any step: the next one begins
-/// anew.
+/// Adopts every run that an earlier host left, and finds the lanes that need one. When this returns, sockets are bound
+/// and letters are watched, so it must finish before the first poll. The host may die at any step, and the next host
+/// starts it again.
 ///
 /// # Errors
-/// When the store cannot be read or written.
+/// The store cannot be read or written.
 pub async fn recover(services: &Arc<Services>) -> crate::store::Result<Recovered> {
     failpoint!("supervisor.recover.begin");
     let mut recovered = Recovered::default();
@@ -375,10 +374,10 @@ pub async fn recover(services: &Arc<Services>) -> crate::store::Result<Recovered
     Ok(recovered)
 }
 
-/// What this host has stored and may not have announced: open turns, and commands without an outcome.
+/// Returns what this host has stored and may not have announced: open turns, and commands without an outcome.
 ///
 /// # Errors
-/// When the store cannot be read or written.
+/// The store cannot be read or written.
 pub async fn unannounced(services: &Arc<Services>) -> crate::store::Result<Vec<News>> {
     services.store.open_forgotten(services.clock.wall()).await?;
     let (open, suspended) = (services.store.open_turns().await?, services.store.suspended().await?);
@@ -388,8 +387,8 @@ pub async fn unannounced(services: &Arc<Services>) -> crate::store::Result<Vec<N
     Ok(news)
 }
 
-/// Removes the letter directories of runs that have ended: the earlier host died before it came to that. They are
-/// listed here, before this host makes any.
+/// Removes the letter directories of ended runs that an earlier host did not remove before it died. It lists them here,
+/// before this host makes any.
 fn sweep(services: &Arc<Services>, in_use: &HashSet<String>) {
     let groups = crate::host_files::inside(&services.install.root.ipc());
     let all = groups.iter().flat_map(|group| crate::host_files::inside(group));

@@ -1,14 +1,14 @@
-//! What `make bench` measures. Everything that is compared is measured in one run, in turns, on one machine; medians
-//! are told, and what was not reached is told like what was.
+//! The measurements of `make bench`. One run on one machine measures everything that is compared, in turns. The report
+//! gives medians, and it also reports goals that were missed.
 
 mod start;
 
 pub use start::start;
 
-/// The middle of what was measured.
+/// Returns the median.
 ///
 /// # Panics
-/// When nothing was.
+/// If there are no values.
 pub fn median(mut measured: Vec<f64>) -> f64 {
     measured.sort_by(f64::total_cmp);
     let middle = measured.len() / 2;

@@ -1,4 +1,4 @@
-//! The crash tests: simulated chats around a host that is killed again and again, and a checker.
+//! The crash tests: simulated chats, a host that is killed again and again, and a checker.
 //!
 //! [`sweep`] hits each failpoint on its own. [`soak`] kills the host, boxes and the engine at random under load.
 //! [`panics`] makes the host's workers panic.

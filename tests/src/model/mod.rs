@@ -1,4 +1,4 @@
-//! A model that says what a test wants it to say.
+//! A model server that answers from a test's script.
 //!
 //! [`ModelServer`] listens on 127.0.0.1 and speaks both wires of model providers from one script: Anthropic Messages
 //! at `/v1/messages`, OpenAI chat completions at `/v1/chat/completions`. A script reads like a conversation:
@@ -16,20 +16,20 @@
 //! ```
 //!
 //! # Where a request stands
-//! Nothing is counted per server, so parallel groups do not disturb each other. A request is placed by its own
-//! transcript: its *anchor* is the last entry of the user in which a rule's text occurs, and its step is the number
-//! of the model's entries after that anchor. In one entry the rule whose text occurs *last* counts, because the
-//! message that woke the agent stands behind the messages given for context. A follow-up that matches no rule leaves
-//! the rule in charge; one that matches starts its own rule. A request that is sent again, by a retry or by the next
-//! run after a crash, stands where it stood and gets the same answer, with new tool ids.
+//! The server counts nothing globally, so parallel groups do not disturb each other. It places a request by the
+//! request's own transcript. The *anchor* is the last entry of the user in which a rule's text occurs; the step is the
+//! number of the model's entries after the anchor. If several rules match in one entry, the rule whose text occurs
+//! *last* counts, because the message that woke the agent comes after the context messages. A follow-up that matches no
+//! rule keeps the current rule; one that matches starts its own rule. A repeated request, by a retry or by the next run
+//! after a crash, has the same place and gets the same answer with new tool ids.
 //!
-//! Faults (`http`, `cut_after`, `garbage`) leave no entry in a transcript, so they are counted: each stands before
-//! the answer that follows it in the script and is served once per transcript. (The system prompt is no part of it:
-//! it tells the time, which goes on between two attempts.)
+//! Faults (`http`, `cut_after`, `garbage`) leave no entry in a transcript, so the server counts them: each comes before
+//! the answer that follows it in the script, and is served once per transcript. The system prompt is not part of the
+//! transcript here, because it contains the time and so changes between two attempts.
 //!
 //! # What is checked
-//! On every request, whatever the script: the rules of the wire ([`check`]), and the key. Violations are collected and
-//! fail the test in [`ModelServer::finish`], or when the server is dropped.
+//! The server checks every request, whatever the script, against the rules of the API ([`check`]) and for the key. It
+//! collects violations, which fail the test in [`ModelServer::finish`] or when the server is dropped.
 
 mod check;
 mod conversation;

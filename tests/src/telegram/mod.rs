@@ -1,5 +1,5 @@
-//! Telegram as far as a bot can see it: long polls, offsets, time-outs, sent messages, files, and errors as the Bot
-//! API documents them (<https://core.telegram.org/bots/api>).
+//! A fake Telegram server with everything that a bot can see: long polls, offsets, timeouts, sent messages, files, and
+//! errors as the Bot API documents them (<https://core.telegram.org/bots/api>).
 //!
 //! A test reads as a conversation:
 //!
@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! It holds the bot to the rules: the token, the length of a message after its markup is read, balanced HTML, known
-//! chats, one poller. What breaks them fails the test in [`TelegramServer::finish`].
+//! The server checks that the bot obeys the rules: the token, the length of a message after its markup is parsed,
+//! balanced HTML, known chats, one poller. A violation fails the test in [`TelegramServer::finish`].
 
 mod edits;
 mod files;

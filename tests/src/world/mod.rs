@@ -1,4 +1,4 @@
-//! A whole install in a temporary directory: settings, a host that really runs, a model and Telegram.
+//! A whole install in a temporary directory: settings, a running host, a model server and a Telegram server.
 
 mod engine;
 mod fixtures;

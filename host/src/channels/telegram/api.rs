@@ -1,7 +1,7 @@
-//! The Bot API's wire: one method per POST, JSON both ways, `{"ok":…}` around every answer
+//! The HTTP client of the Bot API: one POST per method, JSON both ways, `{"ok":…}` around every answer
 //! (<https://core.telegram.org/bots/api#making-requests>).
 //!
-//! The token is part of every URL, so no URL and no error that holds one leaves this file.
+//! Every URL contains the token, so no URL and no error with a URL leaves this file.
 
 use std::io;
 use std::path::Path;
@@ -16,35 +16,34 @@ use serde_json::json;
 use crate::channels::FetchError;
 use crate::domain::Secret;
 
-/// Calls that are answered at once.
+/// The timeout of calls that Telegram answers at once.
 pub(super) const QUICK: Duration = Duration::from_secs(30);
-/// An upload of 20 MiB over a slow line.
+/// The timeout of an upload of 20 MiB over a slow line.
 const UPLOAD: Duration = Duration::from_secs(240);
-/// A download of 20 MiB over a slow line.
+/// The timeout of a download of 20 MiB over a slow line.
 const DOWNLOAD: Duration = Duration::from_secs(120);
 
-/// What did not work.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum ApiError {
     #[error("{what} ({code})")]
     Refused {
-        /// Its `error_code`.
+        /// Telegram's `error_code`.
         code: u16,
-        /// Its `description`.
+        /// Telegram's `description`.
         what: String,
-        /// How long it wants to be left alone.
+        /// How long Telegram asks the host to wait.
         retry_after: Option<Duration>,
     },
     #[error("{why}")]
     Unreachable {
         why: String,
-        /// Whether the call may have been written: then it may have been obeyed.
+        /// Whether the request may have been written. Telegram may then have acted on it.
         written: bool,
     },
-    /// The file that should go cannot be read here; nothing was called.
+    /// The host cannot read the file to send; it made no call.
     #[error("{why}")]
     Unreadable { why: String },
-    /// An answer that is none.
+    /// The response is not a Bot API answer.
     #[error("{why}")]
     Garbage { why: String, status: u16 },
 }
@@ -89,7 +88,7 @@ impl Api {
         self.answered(self.post(method).json(ask).timeout(within)).await
     }
 
-    /// The same with a file, which is read from the disk as it goes out. `field` is where the method wants it.
+    /// Calls a method with a file and streams the file from the disk. `field` is the name of the form field.
     pub(super) async fn upload<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -100,7 +99,7 @@ impl Api {
         let unread =
             |e: io::Error| ApiError::Unreadable { why: format!("the spool's copy cannot be read: {e}") };
         let part = Part::file(path).await.map_err(unread)?.file_name(name.to_owned());
-        // Telegram reads a name as it stands; a name that is encoded by RFC 5987 reaches people encoded.
+        // Telegram does not decode names encoded by RFC 5987: people would see the encoded form.
         let mut form = Form::new().percent_encode_noop();
         for (key, value) in ask.as_object().into_iter().flatten() {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -118,7 +117,8 @@ impl Api {
         let status = answer.status();
         let bytes = answer.bytes().await.map_err(unreachable)?;
         let answer: Answer<T> = serde_json::from_slice(&bytes).map_err(|e| match status.as_u16() {
-            // A proxy in between, or a server in trouble, does not speak the Bot API. It may have passed the call on.
+            // A proxy, or a server in trouble, does not answer with the Bot API's format. It may have forwarded the
+            // call.
             500.. => ApiError::Unreachable { why: format!("HTTP {status}"), written: true },
             status => {
                 ApiError::Garbage { why: format!("HTTP {status}, and no answer of the Bot API: {e}"), status }
@@ -137,7 +137,7 @@ impl Api {
         }
     }
 
-    /// `getFile`, then the file itself, read no further than `most` bytes.
+    /// Calls `getFile`, then downloads the file, and reads at most `most` bytes.
     pub(super) async fn download(&self, file_id: &str, most: u64) -> Result<Vec<u8>, FetchError> {
         let file: File =
             self.call("getFile", &json!({ "file_id": file_id }), QUICK).await.map_err(not_given)?;
@@ -162,7 +162,7 @@ impl Api {
     }
 }
 
-/// What a failed call means for a file: whether asking again can help.
+/// Classifies a failed call for a file: whether a retry can help.
 fn not_given(error: ApiError) -> FetchError {
     let why = error.to_string();
     match error {
@@ -177,8 +177,8 @@ fn not_given(error: ApiError) -> FetchError {
     }
 }
 
-/// The error without its URL, with what caused it. Only before there is a connection is it certain that nothing was
-/// written: one that breaks later may have carried the call.
+/// Formats the error without its URL and with its source. Only an error before the connection stands proves that
+/// nothing was written; a connection that breaks later may have carried the call.
 fn unreachable(error: reqwest::Error) -> ApiError {
     let error = error.without_url();
     let written = !(error.is_connect() || error.is_builder());

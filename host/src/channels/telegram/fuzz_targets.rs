@@ -1,4 +1,4 @@
-//! What the fuzz targets do to what Telegram sends and is sent, and what must hold of it.
+//! The fuzz targets of this channel: what they do with incoming and outgoing text, and what must hold.
 
 use super::markdown::visible;
 use super::rendered_part::RenderedPart;
@@ -8,7 +8,7 @@ use crate::domain::message::Inbound;
 use crate::domain::outbound::Voice;
 use crate::text;
 
-/// An update as the poll reads it: a message of this channel, or a reason why it is none.
+/// Parses an update as the poll does: it must give a message of this channel, or a reason.
 pub fn update(data: &[u8]) -> Option<Inbound> {
     let text = String::from_utf8_lossy(data);
     let read = update::read(&text, &Me { id: 7, username: "laz_bot".into() });
@@ -19,8 +19,8 @@ pub fn update(data: &[u8]) -> Option<Inbound> {
     Some(inbound)
 }
 
-/// An agent's words on their way to a chat: cut into parts that fit, every tag closed in its order, no text lost to
-/// markup, and none that looks like a notice.
+/// Splits and renders an agent's reply. Each part fits, every tag is closed in order, markup removes no text, and no
+/// part looks like a notice.
 pub fn reply(data: &[u8]) {
     for part in parts(&String::from_utf8_lossy(data)) {
         let RenderedPart { html, plain } = RenderedPart::of(Voice::Reply, &part, TEXT_UNITS);

@@ -1,8 +1,8 @@
-//! Markdown as Telegram's HTML (Bot API, "HTML style"): few tags, everything else is text.
+//! Renders Markdown as Telegram's HTML (Bot API, "HTML style"): few tags, and everything else as text.
 
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
-/// Renders Markdown. The result is balanced and escaped whatever the text is.
+/// Renders Markdown. The result is balanced and escaped for any input.
 pub(super) fn to_html(markdown: &str) -> String {
     let mut html = Html::default();
     for event in Parser::new_ext(markdown, Options::ENABLE_STRIKETHROUGH) {
@@ -11,7 +11,7 @@ pub(super) fn to_html(markdown: &str) -> String {
     html.out.trim_end().to_owned()
 }
 
-/// What people see of rendered text: tags gone, entities decoded.
+/// Returns what people see of rendered text: without tags, and with decoded entities.
 pub(super) fn visible(html: &str) -> String {
     let mut text = String::new();
     let mut inside = false;
@@ -26,7 +26,7 @@ pub(super) fn visible(html: &str) -> String {
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
 }
 
-/// Lists within lists that are indented.
+/// The deepest level of nested lists that is indented.
 const DEEPEST: usize = 6;
 
 #[derive(Default)]
@@ -132,7 +132,7 @@ impl Html {
 
     fn item(&mut self) {
         self.end_line();
-        // Deeper ones would indent by more than they say.
+        // At deeper levels the indentation would be longer than the items.
         let depth = self.lists.len().saturating_sub(1).min(DEEPEST);
         self.out.push_str(&"  ".repeat(depth));
         match self.lists.last_mut() {
@@ -144,7 +144,7 @@ impl Html {
         }
     }
 
-    /// Begins a block: an empty line after what came before, except at the head of an item or quote.
+    /// Starts a block with an empty line before it, except at the start of an item or a quote.
     fn block(&mut self) {
         let head = self.out.is_empty()
             || ["• ", ". ", "<blockquote>"].iter().any(|h| self.out.ends_with(h))

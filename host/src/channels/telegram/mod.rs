@@ -1,8 +1,8 @@
-//! Telegram, through the Bot API (<https://core.telegram.org/bots/api>), by long poll.
+//! The Telegram channel. It reads the Bot API (<https://core.telegram.org/bots/api>) by long poll.
 //!
-//! The position is the next `offset`: asking with it acknowledges everything before it, so a batch is acknowledged
-//! only by the call after its transaction. Each update is read by itself, so that one of an unknown kind is passed
-//! over and cannot stick the queue.
+//! The position is the next `offset`. A call with it acknowledges every earlier update, so only the call after a
+//! batch's transaction acknowledges the batch. The channel parses each update separately, so that it can skip an update
+//! of an unknown kind and the queue does not get stuck.
 
 mod api;
 #[cfg(any(test, fuzzing))]
@@ -35,7 +35,7 @@ use update::Me;
 const NAME: ChannelName = ChannelName::new("telegram");
 /// How long Telegram holds an empty poll, in seconds.
 const POLL_SECONDS: u64 = 50;
-/// Another poller is given time to go away.
+/// How long the channel waits for another poller of the same bot to go away.
 const CONFLICT_WAIT: Duration = Duration::from_secs(30);
 
 pub struct Telegram {
@@ -46,10 +46,10 @@ pub struct Telegram {
 }
 
 impl Telegram {
-    /// A client for one bot, which calls no faster than `pace`. Nothing is asked yet.
+    /// Makes a client for one bot with the rate limits `pace`. It makes no call yet.
     ///
     /// # Errors
-    /// When no HTTPS client can be built: no CA certificates on this machine.
+    /// The HTTPS client cannot be built, because this machine has no CA certificates.
     pub fn new(token: Secret, base_url: String, pace: Limits) -> Result<Self, String> {
         let api = Api::new(token, base_url)?;
         Ok(Self { api, me: OnceCell::new(), failures: AtomicU32::new(0), pace })
@@ -83,8 +83,9 @@ impl Telegram {
         }
         let next = newest.map_or(offset, |id| id.saturating_add(1));
         if next < offset {
-            // After a quiet week update ids begin anew at random (Bot API, Update). The old offset would acknowledge
-            // nothing for ever; what came before comes again, and is known by its message ids.
+            // After a week without updates, Telegram restarts update ids at a random number (Bot API, Update). With the
+            // old offset, the channel would acknowledge nothing for ever. Repeated updates are recognized by their
+            // message ids.
             tracing::warn!(
                 code = "telegram.renumbered",
                 "updates are numbered anew, from {next} after {offset}"
@@ -125,13 +126,13 @@ impl Telegram {
     }
 }
 
-/// The room of a chat with several people: those have negative ids.
+/// Returns the room of a chat with several people. Such chats have negative ids.
 fn room_of(chat: &ChatId) -> Option<&str> {
     let room = chat.local().split('/').next().unwrap_or_default();
     room.starts_with('-').then_some(room)
 }
 
-/// `-100123/42` is topic 42 of room -100123.
+/// Returns the address of a chat: `-100123/42` is topic 42 of room -100123.
 fn address(chat: &ChatId) -> serde_json::Value {
     match chat.local().split_once('/') {
         Some((room, topic)) => {
@@ -161,7 +162,7 @@ impl Channel for Telegram {
         split::parts(markdown)
     }
 
-    /// It takes no id of ours.
+    /// Telegram accepts no message id of ours.
     fn abilities(&self) -> Abilities {
         Abilities { own_id: false, edits: true }
     }
@@ -170,7 +171,7 @@ impl Channel for Telegram {
         self.pace
     }
 
-    /// The topics of a room share one limit.
+    /// The topics of a room share one rate limit.
     fn room(&self, chat: &ChatId) -> Option<String> {
         room_of(chat).map(str::to_owned)
     }

@@ -1,4 +1,4 @@
-//! A part's text as Telegram is given it.
+//! Renders a part's text for Telegram.
 
 use ipc_schema::text_sanitize::clean;
 
@@ -7,29 +7,30 @@ use super::split::units;
 use crate::domain::outbound::Voice;
 use crate::text;
 
-/// Both forms of one part. Neither is longer than Telegram takes, and in an agent's words neither shows a notice.
+/// Both forms of one part. Neither is longer than Telegram allows, and neither lets an agent's text look like a notice.
 pub(super) struct RenderedPart {
     pub html: String,
-    /// As it was written, for when Telegram does not take the HTML.
+    /// The text as written, for the case that Telegram refuses the HTML.
     pub plain: String,
 }
 
 impl RenderedPart {
-    /// A part of [`super::split::parts`], a notice or a caption, with the room that Telegram has for it.
+    /// Renders a part of [`super::split::parts`], a notice or a caption within `room` units.
     pub fn of(voice: Voice, text: &str, room: usize) -> Self {
         let plain = text::render(voice, text);
-        // A notice may quote anybody: but for commands and names in backticks, it has no looks, and it leads nowhere.
+        // A notice can quote anybody's text, so it has no formatting and no links except for code spans in backticks.
         if voice == Voice::Notice {
             return Self { html: code_spans(&escape(&plain)), plain };
         }
         let html = to_html(&plain);
         let seen = visible(&html);
-        // Bullets and rules can take more room than what they stand for. Then the text matters more than its looks.
+        // Bullets and rules can be longer than their markup. If the result is too long, the text is sent without
+        // formatting.
         if units(&seen) > room {
             return Self { html: escape(&plain), plain };
         }
-        // Markup can spell the notices' prefix, or the marks that turn a line around, so that only the reader sees it.
-        // Such a reply loses its looks, too.
+        // Markup can hide the notices' prefix, or characters that reverse a line, so that only the reader sees them.
+        // Such a reply also loses its formatting.
         if text::looks_like_notice(&seen) || clean(&seen) != seen {
             return Self { html: escape(&text::render(voice, &seen)), plain };
         }
@@ -37,7 +38,7 @@ impl RenderedPart {
     }
 }
 
-/// What stands in backticks as code. The text is escaped already: these are the only tags in it.
+/// Renders text in backticks as code. The text is escaped already, so these are the only tags in it.
 fn code_spans(escaped: &str) -> String {
     let mut out = String::with_capacity(escaped.len());
     let mut rest = escaped;

@@ -1,6 +1,5 @@
-//! What is said: a part as a message, as a placeholder, or as the text of a placeholder, and what Telegram's errors
-//! mean for it (<https://core.telegram.org/bots/api#sendmessage>,
-//! <https://core.telegram.org/bots/api#editmessagetext>).
+//! Sends a part as a message, as a placeholder, or as the text of a placeholder, and classifies Telegram's errors
+//! (<https://core.telegram.org/bots/api#sendmessage>, <https://core.telegram.org/bots/api#editmessagetext>).
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,14 +28,14 @@ impl Telegram {
 
     pub(super) async fn fill_placeholder(&self, part: &Part, placeholder: &str) -> Result<(), SendError> {
         let mut ask = address(&part.chat);
-        // An edit knows its message's topic by itself.
+        // Telegram takes no topic id in an edit: the message determines its topic.
         if let Some(ask) = ask.as_object_mut() {
             ask.remove("message_thread_id");
         }
         ask["message_id"] = json!(placeholder.parse::<i64>().unwrap_or(0));
         match self.say("editMessageText", ask, part).await {
             Ok(_) => Ok(()),
-            // An earlier edit has arrived after all.
+            // An earlier edit arrived although its answer was lost.
             Err(ApiError::Refused { what, .. }) if holds(&what, "message is not modified") => Ok(()),
             Err(ApiError::Refused { code: 400, what, .. })
                 if GONE_MESSAGE.iter().any(|w| holds(&what, w)) =>
@@ -50,7 +49,7 @@ impl Telegram {
         }
     }
 
-    /// As HTML first. Should Telegram not take that, the text itself matters more than its looks.
+    /// Sends HTML first. If Telegram refuses it, sends plain text, because the text matters more than its formatting.
     async fn say(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, ApiError> {
         let RenderedPart { html, plain } = RenderedPart::of(part.voice, &part.text, TEXT_UNITS);
         ask["text"] = json!(html);
@@ -72,13 +71,14 @@ impl Telegram {
     }
 }
 
-/// Pictures that Telegram shows as such.
+/// File names that Telegram takes as photos.
 const PICTURES: [&str; 3] = [".jpg", ".jpeg", ".png"];
-/// The largest of them, in bytes.
+/// The largest photo that Telegram takes, in bytes.
 const PICTURE_MAX: u64 = 10 << 20;
 
 impl Telegram {
-    /// A picture as a picture, anything else as a document. What it is, only its name says: nothing here looks into it.
+    /// Sends a picture as a photo and any other file as a document. It decides by the name only; the host does not
+    /// parse the file.
     pub(super) async fn upload_part(
         &self,
         part: &Part,
@@ -88,7 +88,7 @@ impl Telegram {
         let name = file.name.to_lowercase();
         if file.bytes <= PICTURE_MAX && PICTURES.iter().any(|ending| name.ends_with(ending)) {
             match self.upload("sendPhoto", "photo", part, file, path).await {
-                // Not a picture after all, or one of a shape that Telegram does not show.
+                // The file is no picture, or it has dimensions that Telegram does not show.
                 Err(ApiError::Refused { code: 400, what, .. }) if !is_about_the_chat(&what) => {
                     tracing::info!(chat = %part.chat, code = "telegram.picture", "sent as a document: {what}");
                 }
@@ -132,10 +132,10 @@ fn is_about_the_chat(what: &str) -> bool {
     GONE_CHAT.iter().any(|words| holds(what, words))
 }
 
-/// A placeholder that somebody has deleted.
+/// Errors about a placeholder that somebody has deleted.
 const GONE_MESSAGE: [&str; 3] = ["message to edit not found", "MESSAGE_ID_INVALID", "message not found"];
 
-/// 400s that are about the chat, not about the text. (A 403 always is.)
+/// Errors with status 400 that concern the chat and not the text. An error with status 403 always concerns the chat.
 const GONE_CHAT: [&str; 13] = [
     "chat not found",
     "user not found",
@@ -152,12 +152,12 @@ const GONE_CHAT: [&str; 13] = [
     "not enough rights to send text messages",
 ];
 
-/// Telegram's words change their case between methods and years.
+/// Compares without case, because Telegram's error texts differ in case between methods and versions.
 fn holds(what: &str, words: &str) -> bool {
     what.to_ascii_lowercase().contains(&words.to_ascii_lowercase())
 }
 
-/// What an error means for the part: above all, whether it may have arrived.
+/// Classifies an error for the part: above all, whether the part may have arrived.
 fn meaning(error: ApiError, part: &Part) -> SendError {
     match error {
         ApiError::Refused { code: 500.., what, .. } => {
@@ -171,11 +171,11 @@ fn meaning(error: ApiError, part: &Part) -> SendError {
                 SendError::Refused { why: what }
             }
         }
-        // Too large for Telegram: it will not shrink.
+        // The file is too large for Telegram, and a retry would not change that.
         ApiError::Refused { code: 413, what, .. } => SendError::Refused { why: what },
         ApiError::Garbage { why, status: 413 } if part.file.is_some() => SendError::Refused { why },
         ApiError::Unreadable { why } => SendError::Refused { why },
-        // 404 without more is about the token, as 401 is: what waits can go when that is mended.
+        // A 404 without more concerns the token, as a 401 does. The part can be sent once the token is fixed.
         ApiError::Refused { code, what, retry_after } => {
             let after = retry_after.map(|after| after.max(Duration::from_secs(1)));
             if code != 429 {

@@ -1,4 +1,4 @@
-//! `[channels.telegram]`, and how the channel follows from it.
+//! The settings `[channels.telegram]`, and how they build the channel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ settings! {
 }
 
 impl TelegramSettings {
-    /// How fast Telegram is called.
+    /// Returns the rate limits of the Bot API calls.
     fn pace(&self) -> Limits {
         let limit =
             |calls: u32, seconds| Some(Limit { calls: calls.max(1), within: Duration::from_secs(seconds) });

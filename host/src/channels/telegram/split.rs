@@ -1,18 +1,19 @@
-//! Splitting a reply into messages. Telegram takes 4096 UTF-16 units after it has read the markup
-//! (Bot API, sendMessage); a code block that is cut is closed, and opened again in the next part.
+//! Splits a reply into messages. Telegram takes 4096 UTF-16 units after it has parsed the markup (Bot API,
+//! sendMessage). A code block that is cut is closed, and opened again in the next part.
 
-/// What Telegram takes of one message, and below a file.
+/// Telegram's limits for a message and for a file's caption.
 pub(super) const TEXT_UNITS: usize = 4_096;
 pub(super) const CAPTION_UNITS: usize = 1_024;
-/// Room for the notice prefix, closing fences, and bullets that are longer than what they stand for.
+/// The limit of a part. The rest is room for the notice prefix, closing fences, and bullets that are longer than their
+/// markup.
 const PART_UNITS: usize = 3_800;
 
-/// Its length as Telegram counts.
+/// Returns the length as Telegram counts it.
 pub(super) fn units(text: &str) -> usize {
     text.encode_utf16().count()
 }
 
-/// Splits Markdown. Whole paragraphs stay together where they fit, then lines, then words.
+/// Splits Markdown. It prefers to cut between paragraphs, then between lines, then between words.
 pub(super) fn parts(markdown: &str) -> Vec<String> {
     let text = markdown.trim();
     if text.is_empty() {
@@ -29,9 +30,9 @@ pub(super) fn parts(markdown: &str) -> Vec<String> {
 struct Splitter {
     parts: Vec<String>,
     part: String,
-    /// The opening line of the code block that `part` is in.
+    /// The opening line of the code block in which `part` ends.
     fence: Option<String>,
-    /// Where the last paragraph outside a code block began: the best place to cut.
+    /// Where the last paragraph outside a code block began, which is the best place to cut.
     paragraph: usize,
 }
 
@@ -43,7 +44,7 @@ impl Splitter {
             return;
         }
         for piece in pieces(line) {
-            // What a cut at a paragraph leaves behind may itself be too long beside the piece.
+            // After a cut at a paragraph, the rest can still be too long together with the piece.
             while units(&self.part) + units(piece) + 1 > PART_UNITS && self.cut() {}
             self.add(piece);
         }
@@ -63,8 +64,8 @@ impl Splitter {
         self.part.push_str(piece);
     }
 
-    /// Ends the part at the last paragraph, if that keeps at least a third of it, else here. Whether there was
-    /// anything to end: a part that is only the opening of a code block goes on.
+    /// Ends the part at the last paragraph if this keeps at least a third of it, and at its end otherwise. Returns
+    /// whether there was anything to end: a part with only a code block's opening line stays.
     fn cut(&mut self) -> bool {
         if self.part.is_empty() || self.fence.as_ref() == Some(&self.part) {
             return false;
@@ -101,16 +102,16 @@ impl Splitter {
     }
 }
 
-/// How a code block is opened again: with its fence and its language. What else stands there, and what no language is
-/// called, need not be repeated in every part.
+/// Returns the line that opens a code block again: its fence and its language. Other text of the line is not repeated
+/// in every part.
 fn opening(line: &str) -> String {
     let fence: String = line.chars().take_while(|c| matches!(c, '`' | '~')).take(10).collect();
     let language = line.trim_start_matches(['`', '~']).split_whitespace().next().unwrap_or_default();
     if language.len() <= 30 { format!("{fence}{language}") } else { fence }
 }
 
-/// A line in pieces that fit: cut after a space where there is one in the second half, else anywhere between two
-/// characters.
+/// Splits a line into pieces that fit: after a space in the second half where there is one, and between any two
+/// characters otherwise.
 fn pieces(line: &str) -> Vec<&str> {
     const PIECE: usize = PART_UNITS - 200;
     let mut rest = line;

@@ -1,11 +1,11 @@
-//! Updates as Telegram sends them, and what they are to us. Only the fields that are used are read.
+//! Telegram's updates, and their conversion to messages. It reads only the fields that the host uses.
 
 use serde::Deserialize;
 
 use crate::domain::message::{Inbound, OfferedFile, ReplyTo, Sender};
 use crate::domain::{ChatId, ChatKind, SenderId, WallMs};
 
-/// `getMe`
+/// The answer of `getMe`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Me {
     pub(super) id: i64,
@@ -13,17 +13,17 @@ pub(super) struct Me {
     pub(super) username: String,
 }
 
-/// The part of a sent message that is its receipt.
+/// The part of a sent message that serves as its receipt.
 #[derive(Debug, Deserialize)]
 pub(super) struct Sent {
     pub(super) message_id: i64,
 }
 
-/// What one update was.
+/// The result of reading one update.
 pub(super) struct Read {
-    /// Absent only when it is no update at all.
+    /// Absent only if the text is no update at all.
     pub(super) update_id: Option<i64>,
-    /// The message in it, if it is of a kind that holds one.
+    /// The message of the update, if its kind has one.
     pub(super) message: Result<Option<Inbound>, String>,
 }
 
@@ -113,8 +113,8 @@ struct Location {
     longitude: f64,
 }
 
-/// Reads one update. An unknown kind has an id and no message; what has no id is none, whatever it holds: it could be
-/// taken in and never be acknowledged.
+/// Reads one update. An unknown kind has an id and no message. An update without an id never has a message, because the
+/// channel could store this message but never acknowledge it.
 pub(super) fn read(raw: &str, me: &Me) -> Read {
     let update_id = match serde_json::from_str::<Head>(raw) {
         Ok(head) => head.update_id,
@@ -160,7 +160,7 @@ impl Message {
         self.text.clone().or_else(|| self.caption.clone()).or(place).unwrap_or_default()
     }
 
-    /// A room that speaks as itself (an anonymous administrator, a linked channel) is its own sender.
+    /// If a room speaks as itself (an anonymous administrator, a linked channel), the room is the sender.
     fn sender(&self) -> Result<Sender, crate::domain::chat::BadAddress> {
         if let Some(chat) = &self.sender_chat {
             return Ok(Sender { id: sender_id(chat.id)?, name: chat.name(), is_bot: false });
@@ -191,7 +191,8 @@ impl Message {
         replied || named
     }
 
-    /// What this message answers. In a topic every message "answers" the one that opened the topic.
+    /// Returns the message that this message answers. In a topic, Telegram marks every message as a reply to the one
+    /// that opened the topic; this is ignored.
     fn answered(&self) -> Option<&Message> {
         self.reply_to_message
             .as_deref()
@@ -206,7 +207,7 @@ impl Message {
 
     fn files(&self) -> Vec<OfferedFile> {
         let photo = self.photo.iter().max_by_key(|size| size.width);
-        // A GIF comes as an animation and, for old clients, as a document too.
+        // Telegram sends a GIF as an animation and, for old clients, as a document too.
         let document = self.document.as_ref().filter(|_| self.animation.is_none());
         [
             (photo, "photo.jpg", "image/jpeg"),
@@ -232,8 +233,8 @@ impl Message {
     }
 }
 
-/// Edits have a time in seconds and no number. Two within one second are told apart by their updates, which grow; the
-/// same update handed over again is the same version.
+/// Returns the version of an edit. Edits carry a time in seconds and no number. Their update ids, which grow,
+/// distinguish two edits within one second. A repeated update has the same version.
 fn version(edit_date: i64, update_id: i64) -> i64 {
     (edit_date << 20) | (update_id & 0xf_ffff)
 }
@@ -291,7 +292,7 @@ mod tests {
     #[test]
     fn we_are_spoken_to_by_mention_by_reply_and_by_command() {
         let said = |rest: &str| inbound(&format!(r#"{{{ROOM},{rest}}}"#)).addresses_us;
-        // The thumb is one character and two UTF-16 units.
+        // The thumb emoji is one character and two UTF-16 units.
         assert!(said(r#""text":"👍 @lazbot hi","entities":[{"type":"mention","offset":3,"length":7}]"#));
         assert!(!said(r#""text":"@lazbot2 hi","entities":[{"type":"mention","offset":0,"length":8}]"#));
         assert!(!said(r#""text":"@lazbot in a quote without an entity""#));

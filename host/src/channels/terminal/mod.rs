@@ -1,7 +1,8 @@
-//! The terminal: `lazaret chat` talks to the running host over a socket that only the host's user can open.
+//! The terminal channel: `lazaret chat` talks to the running host over a socket that only the host's user can open.
 //!
-//! Each group has one chat here, and a client is in one chat. The client draws the id of what it says and drops a part
-//! whose row it has shown, so that a line sent again after a crash is one message, and a part sent again is one text.
+//! Each group has one chat here, and each client is in one chat. The client draws the id of each line, so that a line
+//! sent again after a crash is one message. The client drops a part whose row it has shown, so that a repeated part is
+//! shown once.
 
 pub mod wire;
 
@@ -30,22 +31,22 @@ use crate::unix_socket;
 use wire::{FromClient, SOCKET, ToClient};
 
 const NAME: ChannelName = ChannelName::new("terminal");
-/// Who writes here: only the host's own user can open the socket.
+/// The sender of every line: only the host's own user can open the socket.
 const OWNER: &str = "terminal:local";
-/// The chat of `main`, from the time when there was no other.
+/// The name of `main`'s chat. It stays `local` for compatibility with installs that had no other chat here.
 const OF_MAIN: &str = "local";
 
-/// The chat of a group. A group of the name `local` has none: that is `main`'s.
+/// Returns the chat of a group. A group called `local` has none, because this name is `main`'s chat.
 pub fn chat_of(group: &GroupName) -> Option<ChatId> {
     let name = if group.is_main() { OF_MAIN } else { group.as_str() };
     if name == OF_MAIN && !group.is_main() { None } else { format!("terminal:{name}").parse().ok() }
 }
 
-/// A line longer than this ends the connection: the client refuses long before.
+/// The host closes the connection on a longer line. The client refuses such a line long before.
 const LINE_MAX: u64 = 4 << 20;
-/// A client that was sent a part and does not say that it showed it is taken for gone.
+/// The host assumes that a client is gone if it does not acknowledge a part within this time.
 const SHOWN_WITHIN: Duration = Duration::from_secs(10);
-/// Lines waiting for a client that does not read.
+/// The host queues this many lines for a client that does not read.
 const CLIENT_QUEUE: usize = 256;
 
 struct Line {
@@ -61,7 +62,7 @@ struct Clients {
     senders: HashMap<u64, (ChatId, mpsc::Sender<ToClient>)>,
 }
 
-/// Parts that wait for their receipt, by row, with the chat that may give it.
+/// Parts that wait for their receipt, by row, each with the only chat that may acknowledge it.
 type Awaited = HashMap<i64, (ChatId, oneshot::Sender<()>)>;
 
 struct Shared {
@@ -72,15 +73,15 @@ struct Shared {
     letters: LettersFolder,
 }
 
-/// What clients said and the host has not stored.
+/// Lines of clients that the host has not stored.
 struct Unstored {
     lines: mpsc::Receiver<Line>,
-    /// Gives back the line that was handed over last, if it was not stored.
+    /// Returns the line that was handed over last, if the host did not store it.
     last: Option<oneshot::Receiver<Line>>,
 }
 
 impl Unstored {
-    /// The next line, which may be the last one again. Cancelled, it has taken nothing.
+    /// Returns the next line, which can be the last one again. It is cancel-safe: a cancelled call takes no line.
     async fn next(&mut self) -> Option<Line> {
         if let Some(last) = &mut self.last {
             let back = last.await;
@@ -93,7 +94,6 @@ impl Unstored {
     }
 }
 
-/// The terminal has no settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TerminalSettings;
 
@@ -125,7 +125,7 @@ impl Terminal {
     /// Binds the host's socket in `dir` and listens. `letters` names the folder of a run's letters for people.
     ///
     /// # Errors
-    /// What bind(2) says.
+    /// The error of bind(2).
     pub fn start(dir: &Path, clock: Clock, letters: LettersFolder) -> io::Result<Self> {
         let listener = unix_socket::bind(dir, SOCKET, 0o600, None)?;
         let (lines_in, lines) = mpsc::channel(64);
@@ -156,17 +156,17 @@ impl Terminal {
         Ok(Self { shared, unstored, clock, user })
     }
 
-    /// Tells everyone in a chat; whether anyone is.
+    /// Sends a line to every client of a chat; returns whether the chat has a client.
     fn broadcast(&self, chat: &ChatId, line: &ToClient) -> bool {
         let mut clients = lock(&self.shared.clients);
-        // A client whose queue is full has stopped reading; it is let go rather than waited for.
+        // A client whose queue is full has stopped reading. The host drops it instead of waiting.
         clients.senders.retain(|_, (its, client)| its != chat || client.try_send(line.clone()).is_ok());
         clients.senders.values().any(|(its, _)| its == chat)
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No use of these maps can leave them half-changed.
+    // Every use leaves the maps consistent, so a poisoned lock is safe to use.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -216,7 +216,7 @@ async fn read_lines(
                 let Some(joined) = chat_of(&group) else { return };
                 chat = joined;
                 {
-                    // Both under one lock: no part of this chat may come before the word that it is joined.
+                    // One lock covers both steps, so that no part of this chat reaches the client before `Joined`.
                     let mut clients = lock(&shared.clients);
                     if client.try_send(ToClient::Joined { group }).is_err() {
                         return;
@@ -236,7 +236,7 @@ async fn read_lines(
                 if awaited.get(&row).is_some_and(|(its, _)| *its == chat)
                     && let Some((_, shown)) = awaited.remove(&row)
                 {
-                    // Whoever waited for it may have been told to end.
+                    // The sender that waited for the receipt may have ended already.
                     let _ = shown.send(());
                 }
             }
@@ -269,13 +269,13 @@ impl Channel for Terminal {
         let (chat, id, text) = (line.chat.clone(), line.id.clone(), line.text.clone());
         tokio::spawn(async move {
             let Ok(seqs) = stored.await else {
-                // There is no platform behind this channel that would hand the line over again.
+                // No platform would deliver this line again, so the task gives it back.
                 let _ = give_back.send(line);
                 return;
             };
             drop(give_back);
             let message = seqs.first().copied().flatten().map(|m| m.to_string());
-            // A client that has gone finds its answer when it is back.
+            // A client that disconnected gets the acknowledgement when it sends the line again.
             let _ = line.client.send(ToClient::Accepted { id: line.id, message }).await;
         });
         let inbound = Inbound {
@@ -315,12 +315,12 @@ impl Channel for Terminal {
         chat_of(group)
     }
 
-    /// The row is the id: a client shows each row once.
+    /// The row is the part's own id, and a client shows each row once.
     fn abilities(&self) -> Abilities {
         Abilities { own_id: true, edits: false }
     }
 
-    /// Waits until somebody is there to read: what is said to an empty room is kept.
+    /// Waits until a client is in the chat; the part stays in the outbox until then.
     async fn send(&self, part: &Part) -> Result<String, SendError> {
         let line = ToClient::Part {
             row: part.id,
@@ -333,7 +333,7 @@ impl Channel for Terminal {
         lock(&self.shared.awaited).insert(part.id, (part.chat.clone(), receipt));
         loop {
             let mut arrival = std::pin::pin!(self.shared.arrival.notified());
-            // Listening begins here: who comes between the look and the wait is not missed.
+            // The task registers for arrivals before it broadcasts, so that it misses no client that comes in between.
             arrival.as_mut().enable();
             let somebody = self.broadcast(&part.chat, &line);
             tokio::select! {
@@ -348,8 +348,8 @@ impl Channel for Terminal {
         true
     }
 
-    /// Who chats here may open the host's own socket, and so its spool: the file is shown by its place. It stays for
-    /// as long as media are kept.
+    /// Shows the path of the file in the spool, because whoever chats here can open the host's socket and so the spool.
+    /// The file stays there as long as the host keeps media.
     async fn send_file(&self, part: &Part, file: &SpooledFile, path: &Path) -> Result<String, SendError> {
         let text = text::file_at(&part.text, &file.name, file.bytes, &path.to_string_lossy());
         self.send(&Part { text, ..part.clone() }).await
@@ -473,7 +473,8 @@ mod tests {
         });
         assert!(matches!(line(&mut family).await, ToClient::Part { row: 7, .. }));
         assert!(matches!(line(&mut main).await, ToClient::Part { row: 8, .. }));
-        // The receipt of a later row is none for an earlier one of another chat, and no chat gives another's.
+        // A receipt for a later row does not acknowledge an earlier row of another chat, and no chat can acknowledge
+        // another chat's row.
         main.write_all(b"{\"type\":\"shown\",\"row\":7}\n{\"type\":\"shown\",\"row\":8}\n").await.unwrap();
         assert_eq!(second.await.unwrap(), "row-8");
         assert!(!first.is_finished());
