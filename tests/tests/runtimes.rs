@@ -173,6 +173,6 @@ async fn a_posture_is_probed_once_in_a_hosts_life_however_many_are_born() {
         ann.says(&direct, word);
         assert_eq!(world.hears(&direct).await, word);
     }
-    assert_eq!(world.log().matches("the box was probed").count(), 1, "{}", world.log());
+    assert_eq!(world.log().matches("the posture was probed").count(), 1, "{}", world.log());
     world.finish().await;
 }
