@@ -67,7 +67,7 @@ struct Delivery {
 /// Delivers for one channel until the host drains. Then it finishes the calls in progress and sends what can be sent at
 /// once. The next host sends the rest.
 pub async fn deliver(services: Arc<Services>, channel: Arc<dyn Channel>, stop: CancellationToken) {
-    let mut rings = services.bell.listen();
+    let mut signals = services.outbox_signal.subscribe();
     let pacer = Mutex::new(Pacer::new(channel.pace()));
     let spool = Spool::at(services.install.root.spool());
     let delivery = Arc::new(Delivery {
@@ -98,7 +98,7 @@ pub async fn deliver(services: Arc<Services>, channel: Arc<dyn Channel>, stop: C
         }
         tokio::select! {
             // `services` holds the signal's sender, so the signal outlives this listener.
-            _ = rings.changed() => {}
+            _ = signals.changed() => {}
             Some(done) = workers.join_next(), if !workers.is_empty() => {
                 // A worker catches its panics itself, so it always returns its chat.
                 if let Ok(chat) = done {
@@ -311,7 +311,7 @@ impl Delivery {
                 let code = if *gone { "delivery.unreachable" } else { "delivery.failed" };
                 tracing::error!(%chat, code, "part {row}: {why}");
                 // The store has queued a notice in the owner's chat.
-                self.services.bell.ring();
+                self.services.outbox_signal.notify();
             }
         }
     }

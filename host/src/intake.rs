@@ -66,7 +66,7 @@ pub async fn poll(
     loop {
         // While the host cannot store messages, it does not ask for any: they wait at the platform.
         tokio::select! {
-            () = services.gate.opened() => {}
+            () = services.intake_gate.opened() => {}
             () = stop.cancelled() => return,
         }
         let position = match services.store.position(name).await {
@@ -80,7 +80,7 @@ pub async fn poll(
         // The host does not acknowledge what a cancelled read received; the channel delivers it again.
         let read = tokio::select! {
             read = read(&channel, position) => read,
-            () = services.gate.shut() => continue,
+            () = services.intake_gate.shut() => continue,
             () = stop.cancelled() => return,
         };
         match read {
@@ -150,7 +150,7 @@ async fn take_in(
             (AdmissionDecision::Refuse(text), _) => {
                 let word = format!("refused:{}", inbound.message_id);
                 services.store.say(None, OutgoingText::notice(&inbound.chat, &word, text), now).await?;
-                services.bell.ring();
+                services.outbox_signal.notify();
             }
             (AdmissionDecision::Ignore(why), _) => tracing::debug!(chat = %inbound.chat, "ignored: {why}"),
         }

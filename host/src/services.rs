@@ -32,9 +32,9 @@ pub struct Services {
     pub gateway: Arc<Gateway>,
     pub channels: Channels,
     /// Tells delivery that a part was queued.
-    pub bell: OutboxSignal,
+    pub outbox_signal: OutboxSignal,
     /// Open while the host can store messages.
-    pub gate: IntakeGate,
+    pub intake_gate: IntakeGate,
     /// The install's id, which labels its boxes.
     pub id: String,
     /// The id of the group that host and boxes share.
@@ -52,7 +52,7 @@ impl Services {
     pub async fn notice(&self, chat: &ChatId, key: &str, text: String) {
         let outgoing = OutgoingText::notice(chat, key, text);
         match self.store.say(None, outgoing, self.clock.wall()).await {
-            Ok(()) => self.bell.ring(),
+            Ok(()) => self.outbox_signal.notify(),
             Err(e) => tracing::warn!(code = e.code(), key, "the chat was not told: {e}"),
         }
     }
@@ -86,12 +86,12 @@ impl Default for OutboxSignal {
 
 impl OutboxSignal {
     /// Receives every signal from now on.
-    pub fn listen(&self) -> watch::Receiver<u64> {
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
     }
 
-    pub fn ring(&self) {
-        self.0.send_modify(|rings| *rings = rings.wrapping_add(1));
+    pub fn notify(&self) {
+        self.0.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 

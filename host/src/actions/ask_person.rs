@@ -27,6 +27,6 @@ pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<AskPerson>) -> O
         tracing::error!(run = %asker.run, code = e.code(), "a question was not asked: {e}");
         return Outcome::refused(e.code(), "the host could not store the question; ask again later");
     }
-    services.bell.ring();
+    services.outbox_signal.notify();
     Outcome::WaitsForPerson
 }

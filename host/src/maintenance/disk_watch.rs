@@ -112,7 +112,7 @@ impl Watch {
             }
         }
         // The gate opens after the ballast is made, so that new messages cannot take its room.
-        services.gate.set(verdict.now.takes_in());
+        services.intake_gate.set(verdict.now.takes_in());
     }
 
     fn news(&mut self, services: &Services, room: &Room) {

@@ -43,7 +43,7 @@ async fn tell_owner(services: &Services, word: &str, text: &str) -> Result<(), S
         let outgoing = OutgoingText::notice(chat, word, text.to_owned());
         services.store.say(None, outgoing, services.clock.wall()).await?;
     }
-    services.bell.ring();
+    services.outbox_signal.notify();
     Ok(())
 }
 

@@ -115,7 +115,7 @@ async fn follow(services: &Services, stepped: Stepped) {
     match services.store.move_times(stepped.by, before).await {
         Ok(()) => {
             services.clock.adopt(stepped.by);
-            services.bell.ring();
+            services.outbox_signal.notify();
             tracing::warn!(code = "clock.stepped", "the system's clock stands {way} by {by}: it is followed");
         }
         Err(e) => tracing::error!(code = e.code(), "the clock is not followed yet: {e}"),

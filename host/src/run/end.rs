@@ -115,7 +115,7 @@ impl Run {
 pub(super) async fn store_end(services: &Services, run: &RunId, lane: &Lane, ending: Ending) -> After {
     let collect = || services.store.collect(run.clone(), lane.clone(), ending.clone(), services.clock.wall());
     let collected = until_stored("the run's end", collect).await;
-    services.bell.ring();
+    services.outbox_signal.notify();
     let facts = services.facts(&lane.group);
     match collected {
         Collected::Idle => After::Idle,

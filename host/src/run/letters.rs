@@ -224,7 +224,7 @@ impl Run {
             }
             FromAgent::Message(_) => {
                 self.stage("message");
-                self.services.bell.ring();
+                self.services.outbox_signal.notify();
             }
             FromAgent::Request(_) | FromAgent::TurnDone(_) => {}
         }
@@ -244,7 +244,7 @@ impl Run {
             }
         }
         self.end_turn();
-        self.services.bell.ring();
+        self.services.outbox_signal.notify();
         self.report_turn_closed(next.is_some());
     }
 

@@ -61,7 +61,7 @@ impl Run {
             None => store.verdict(run, turn, id, verdict, now).await,
             Some(file) => {
                 let stored = store.send_file(run, turn, id, verdict, file, now).await;
-                self.services.bell.ring();
+                self.services.outbox_signal.notify();
                 stored
             }
         };

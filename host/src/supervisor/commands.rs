@@ -41,7 +41,7 @@ impl Supervisor {
             Command::New => {
                 // The store began the new session and queued the answer. Only the box of the old session is left to
                 // handle.
-                self.services.bell.ring();
+                self.services.outbox_signal.notify();
                 Some(Event::Renew { lane })
             }
             Command::Status => {
@@ -122,7 +122,7 @@ async fn resolve_held(services: Arc<Services>, row: CommandRow, command: HeldCom
         services.store.resolve_held(row.seq, group, chat, command, services.clock.wall())
     };
     if insist(row.seq, resolve).await.is_some() {
-        services.bell.ring();
+        services.outbox_signal.notify();
     }
 }
 
@@ -158,7 +158,7 @@ async fn finish(services: Arc<Services>, row: CommandRow, text: String, outcome:
     if insist(row.seq, say).await.is_none() {
         return;
     }
-    services.bell.ring();
+    services.outbox_signal.notify();
     failpoint!("supervisor.command.answered");
     // If the outcome is missing, the next host performs the command again.
     let _ = insist(row.seq, || services.store.command_done(row.seq, outcome.clone())).await;

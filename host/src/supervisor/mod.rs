@@ -296,7 +296,7 @@ async fn end_turn(
         services.store.end_turn(lane.clone(), InterruptWhy::Stop, order, now)
     };
     let Some(next) = insist(format!("/stop in {lane}"), stop).await else { return };
-    services.bell.ring();
+    services.outbox_signal.notify();
     if next.is_some() {
         let _ = own.send(News::Wake(lane));
     }
@@ -320,7 +320,7 @@ async fn tell_waiting(services: Arc<Services>, lane: Lane, working: usize) {
     let text = text::waiting_for_slot(working);
     let now = services.clock.wall();
     match services.store.tell_open_turn(lane.clone(), "waiting", text, now).await {
-        Ok(()) => services.bell.ring(),
+        Ok(()) => services.outbox_signal.notify(),
         Err(e) => tracing::error!(%lane, code = e.code(), "the chat was not told that it waits: {e}"),
     }
 }
