@@ -117,9 +117,7 @@ impl Engine {
             }
             Ok(bytes)
         };
-        let archive = self.ask("read the image's passwd", QUICK, archive).await;
-        self.remove(&made).await?;
-        match archive {
+        match self.removed_after(&made, self.ask("read the image's passwd", QUICK, archive)).await {
             Ok(archive) => Ok(first_file(&archive)),
             Err(EngineError::Absent { .. }) => Ok(Vec::new()),
             Err(e) => Err(e),
@@ -138,6 +136,7 @@ impl Engine {
         paths: impl IntoIterator<Item = String>,
     ) -> Result<Vec<String>, EngineError> {
         let made = self.never_started(install, &image.id).await?;
+        let paths: Vec<String> = paths.into_iter().collect();
         let looked = async {
             let mut links = Vec::new();
             for path in paths {
@@ -152,9 +151,7 @@ impl Engine {
             }
             Ok(links)
         };
-        let links = looked.await;
-        self.remove(&made).await?;
-        links
+        self.removed_after(&made, looked).await
     }
 
     /// Makes a container that never starts, to read files of an image.
