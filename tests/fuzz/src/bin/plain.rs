@@ -20,7 +20,8 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str, corpus: &Path, crashes: &Path, seconds: &str) -> ExitCode {
-    let (Some(target), Ok(seconds), Ok(files)) = (fuzz::target(name), seconds.parse(), corpus.read_dir()) else {
+    let (Some(target), Ok(seconds), Ok(files)) = (fuzz::target(name), seconds.parse(), corpus.read_dir())
+    else {
         eprintln!("no target {name}, no corpus in {}, or no seconds: {seconds}", corpus.display());
         return ExitCode::from(2);
     };
