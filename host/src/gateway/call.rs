@@ -11,15 +11,16 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::RunSession;
 use super::answer::{self, Body, StreamEnd, StreamedResponse};
 use super::body_budget::RequestBody;
 use super::exchange_log::{self, Exchange, Recorded};
-use super::{RunSession, Usage};
 use crate::domain::group_settings::ModelChoice;
 use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream};
 use crate::model::retry_policy::{self, RetryDecision};
 use crate::model::{ApiError, ModelRequest, Provider, Remote, TokenMeter};
 use crate::model::{anthropic, message_events, price, scripted_model};
+use crate::store::Usage;
 
 /// The status of a call that nobody waits for, as nginx has it.
 const HUNG_UP: u16 = 499;

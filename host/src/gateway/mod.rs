@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use settings::{GatewaySettings, settings_of};
-pub use usage_recorder::{Ledger, Usage};
+pub use usage_recorder::Ledger;
 
 use crate::domain::group_settings::ModelChoice;
 use crate::model::{self, ApiError, Provider, ProviderError, Redactor};

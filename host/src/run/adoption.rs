@@ -119,7 +119,7 @@ impl Adopted {
 impl Run {
     /// Does what no host did while the box ran alone.
     pub(super) async fn catch_up(&mut self) {
-        tracing::info!(run = %self.run, lane = %self.lane, "a box of an earlier host is adopted");
+        tracing::info!(run = %self.handle.run, lane = %self.handle.lane, "a box of an earlier host is adopted");
         self.stage("adopted");
         self.tell_verdicts().await;
         self.perform_open_requests().await;
@@ -132,7 +132,7 @@ impl Run {
         match self.services.engine.state(&self.container).await {
             Ok(BoxState::Paused) => {
                 if let Err(e) = self.services.engine.unpause(&self.container).await {
-                    tracing::warn!(run = %self.run, code = e.code(), "a paused box was not resumed: {e}");
+                    tracing::warn!(run = %self.handle.run, code = e.code(), "a paused box was not resumed: {e}");
                 }
             }
             // The earlier host died between making the box and its `ready`. That does not count as a failed attempt of
@@ -143,7 +143,7 @@ impl Run {
             Ok(_) => {}
             // The run waits for the box's exit, and this wait also waits for the engine.
             Err(e) => {
-                tracing::warn!(run = %self.run, code = e.code(), "the box cannot be looked at yet: {e}")
+                tracing::warn!(run = %self.handle.run, code = e.code(), "the box cannot be looked at yet: {e}")
             }
         }
     }

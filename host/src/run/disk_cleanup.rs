@@ -67,7 +67,7 @@ impl Run {
             taken = taken.and(self.take_back(&beyond).await);
         }
         self.tell_taken(taken).await;
-        let (dir, group) = (self.mailbox.dir().to_owned(), self.lane.group.clone());
+        let (dir, group) = (self.mailbox.dir().to_owned(), self.handle.lane.group.clone());
         clear(&self.services, group, dir, asked);
     }
 
@@ -87,10 +87,10 @@ impl Run {
     async fn open_up(&self) -> bool {
         let Err(error) = open(&self.services, &self.group, self.mailbox.dir()).await else { return true };
         let LaunchError { code, why, .. } = &error;
-        let workspace = self.services.install.root.workspace(&self.lane.group);
+        let workspace = self.services.install.root.workspace(&self.handle.lane.group);
         let dir = workspace.display();
         tracing::warn!(
-            run = %self.run, code,
+            run = %self.handle.run, code,
             "what lies in folders that the box has shut is not counted: {why}. The end of the group's next run tries \
              again; as root, `chmod -R g+rwX {dir}` opens them"
         );
@@ -107,7 +107,7 @@ impl Run {
             if let Some(over) = over(&place, before, None, all) {
                 let DiskUsage { bytes, names } = all;
                 let code = place.code;
-                tracing::warn!(run = %self.run, code, bytes, names, "a box had shut more than it may keep");
+                tracing::warn!(run = %self.handle.run, code, bytes, names, "a box had shut more than it may keep");
                 beyond.push((path, over.keep));
             }
         }
@@ -120,9 +120,9 @@ impl Run {
         if beyond.is_empty() {
             return all;
         }
-        let since = begun(&self.run);
-        let known = self.services.store.group(&self.lane.group, self.services.clock.wall()).await;
-        let transcript = known.ok().map(|known| format!("{}.jsonl", known.session_of(&self.lane)));
+        let since = begun(&self.handle.run);
+        let known = self.services.store.group(&self.handle.lane.group, self.services.clock.wall()).await;
+        let transcript = known.ok().map(|known| format!("{}.jsonl", known.session_of(&self.handle.lane)));
         for (path, keep) in beyond.iter().cloned() {
             let (shown, transcript) = (path.display().to_string(), transcript.clone());
             let taking = move || reclaim(&path, since, keep, transcript.as_deref().map(OsStr::new));
@@ -131,13 +131,13 @@ impl Run {
                     let Reclaimed { files, bytes, .. } = taken;
                     if files > 0 {
                         tracing::warn!(
-                            run = %self.run, code = "disk.reclaim", files, bytes,
+                            run = %self.handle.run, code = "disk.reclaim", files, bytes,
                             "the newest files of {shown} were removed"
                         );
                     }
                     all = all.and(taken);
                 }
-                Err(e) => tracing::warn!(run = %self.run, code = "disk.reclaim", "{shown}: {e}"),
+                Err(e) => tracing::warn!(run = %self.handle.run, code = "disk.reclaim", "{shown}: {e}"),
             }
         }
         all
@@ -145,11 +145,11 @@ impl Run {
 
     /// Counts on a blocking thread.
     async fn counted(&self, path: PathBuf) -> Option<Count> {
-        let (since, uid, shown) = (begun(&self.run), self.mailbox.uid(), path.display().to_string());
+        let (since, uid, shown) = (begun(&self.handle.run), self.mailbox.uid(), path.display().to_string());
         match host_files::blocking(move || count(&path, since, uid)).await {
             Ok(count) => Some(count),
             Err(e) => {
-                tracing::warn!(run = %self.run, code = "disk.usage", "{shown}: {e}");
+                tracing::warn!(run = %self.handle.run, code = "disk.usage", "{shown}: {e}");
                 None
             }
         }
@@ -158,7 +158,7 @@ impl Run {
     async fn tell_taken(&self, taken: Reclaimed) {
         let (Some(Turn { chat, .. }), Reclaimed { files: 1.., .. }) = (&self.turn, taken) else { return };
         let text = text::taken_back(taken.files, taken.bytes);
-        self.services.notice(chat, &format!("reclaim:{}", self.run), text).await;
+        self.services.notice(chat, &format!("reclaim:{}", self.handle.run), text).await;
     }
 }
 

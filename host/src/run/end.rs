@@ -45,7 +45,7 @@ impl Run {
 
     async fn signal(&self, signal: &str) {
         if let Err(e) = self.services.engine.signal(&self.container, signal).await {
-            tracing::warn!(run = %self.run, code = e.code(), "the box was not signalled: {e}");
+            tracing::warn!(run = %self.handle.run, code = e.code(), "the box was not signalled: {e}");
         }
     }
 
@@ -63,18 +63,18 @@ impl Run {
         self.tell_rest();
         failpoint!("run.collect.letters");
         let log = self.services.engine.log_tail(&self.container, LOG_BYTES).await.unwrap_or_else(|e| {
-            tracing::debug!(run = %self.run, code = e.code(), "no log: {e}");
+            tracing::debug!(run = %self.handle.run, code = e.code(), "no log: {e}");
             Vec::new()
         });
         self.mailbox.archive().keep(".", "runner.log", &log);
         let ending = self.ending(exit, &log);
-        tracing::info!(run = %self.run, lane = %self.lane, "the box {ending}");
+        tracing::info!(run = %self.handle.run, lane = %self.handle.lane, "the box {ending}");
         self.gateway.close();
         // The host stores the row before it removes the box. If it dies in between, the next host finds a box without a
         // run and removes it. In the other order it would find a run without a box, and no exit code to decide by.
-        let after = store_end(&self.services, &self.run, &self.lane, ending).await;
+        let after = store_end(&self.services, &self.handle.run, &self.handle.lane, ending).await;
         if let Err(e) = self.services.engine.remove(&self.container).await {
-            tracing::warn!(run = %self.run, code = e.code(), "the box was not removed yet: {e}");
+            tracing::warn!(run = %self.handle.run, code = e.code(), "the box was not removed yet: {e}");
             spawn_reaper(&self.services);
         }
         self.tidy_up().await;

@@ -31,16 +31,23 @@ const PAUSE: Duration = Duration::from_secs(2);
 impl Run {
     /// Starts to fetch. The host writes the letter that names these files when each is stored or given up.
     pub(super) fn fetch(&mut self, turn: TurnId, files: Vec<Waiting>) {
-        self.services.store.stage(Some(turn), None, Some(&self.run), "files", self.services.clock.now());
+        self.services.store.stage(
+            Some(turn),
+            None,
+            Some(&self.handle.run),
+            "files",
+            self.services.clock.now(),
+        );
         let fetch = Fetch {
             services: Arc::clone(&self.services),
-            inbox: self.services.install.root.inbox(&self.lane.group),
-            group: self.lane.group.clone(),
+            inbox: self.services.install.root.inbox(&self.handle.lane.group),
+            group: self.handle.lane.group.clone(),
             limit: attachment_limits::inbox(self.group.limits.inbox()),
             largest: self.services.install.file.host.attachment_bytes(),
             until: Instant::now() + ALL_WITHIN,
         };
-        let fetching = self.services.workers.once(format!("the files of run {}", self.run), fetch.all(files));
+        let fetching =
+            self.services.workers.once(format!("the files of run {}", self.handle.run), fetch.all(files));
         self.files = Files::Fetching(Fetching { turn, task: AbortOnDropHandle::new(fetching) });
     }
 

@@ -33,7 +33,7 @@ impl Run {
         let pass = match self.mailbox.pass() {
             Ok(pass) => pass,
             Err(e) => {
-                tracing::error!(run = %self.run, code = "ipc.io", "letters cannot be listed: {e}");
+                tracing::error!(run = %self.handle.run, code = "ipc.io", "letters cannot be listed: {e}");
                 return false;
             }
         };
@@ -56,10 +56,10 @@ impl Run {
             return;
         }
         if let Ending::OverLimit { code, what } = &ending {
-            tracing::warn!(run = %self.run, code, "the box is ended: it {what}");
+            tracing::warn!(run = %self.handle.run, code, "the box is ended: it {what}");
             let code = *code;
             if let Err(e) = self.services.store.count(code, 1).await {
-                tracing::warn!(run = %self.run, code = e.code(), "the end was not counted: {e}");
+                tracing::warn!(run = %self.handle.run, code = e.code(), "the end was not counted: {e}");
             }
             self.tell_between_turns(text::over_limit(code, what)).await;
         }
@@ -70,7 +70,7 @@ impl Run {
     /// turns nothing else would, and the last turn left running what exceeded the limit.
     async fn tell_between_turns(&mut self, text: String) {
         let Some(Turn { chat, stage: TurnStage::Over, .. }) = &self.turn else { return };
-        self.services.notice(chat, &format!("over:{}", self.run), text).await;
+        self.services.notice(chat, &format!("over:{}", self.handle.run), text).await;
     }
 
     async fn take_pass(&mut self, pass: Pass) -> bool {
@@ -94,7 +94,7 @@ impl Run {
                 self.tally.asked();
             }
             if let Err(e) = self.take_one(stamped.clone()).await {
-                tracing::error!(run = %self.run, code = e.code(), "a letter waits, because it cannot be stored: {e}");
+                tracing::error!(run = %self.handle.run, code = e.code(), "a letter waits, because it cannot be stored: {e}");
                 self.mailbox.rewind(stamped.letter.n);
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 return false;
@@ -122,7 +122,7 @@ impl Run {
             .services
             .store
             .take(Take {
-                run: self.run.clone(),
+                run: self.handle.run.clone(),
                 n: letter.n,
                 id: letter.id.clone(),
                 turn: letter.turn,
@@ -188,7 +188,7 @@ impl Run {
         match taken {
             Taken::Repeat => return,
             Taken::Refused(refusal, response) => {
-                tracing::warn!(run = %self.run, code = refusal.code.as_str(), "{} refused: {refusal}", stamped.name);
+                tracing::warn!(run = %self.handle.run, code = refusal.code.as_str(), "{} refused: {refusal}", stamped.name);
                 if let Some(response) = response {
                     self.put(&response.name, &response.bytes);
                 }
@@ -211,7 +211,7 @@ impl Run {
         self.expect_silence(Duration::ZERO);
         match letter.body {
             FromAgent::Ready(ready) => {
-                tracing::info!(run = %self.run, lane = %self.lane, runner = ready.runner, "the box is ready");
+                tracing::info!(run = %self.handle.run, lane = %self.handle.lane, runner = ready.runner, "the box is ready");
                 self.stage("ready");
                 self.handle.report(Event::Ready { run: self.handle.no });
             }
@@ -219,7 +219,7 @@ impl Run {
             FromAgent::Status(status) => self.status(&status),
             FromAgent::Failed(failed) => {
                 let why = text_sanitize::line(&format!("{}: {}", failed.code, failed.reason), 500);
-                tracing::warn!(run = %self.run, code = "run.failed", "the runner gave up: {why}");
+                tracing::warn!(run = %self.handle.run, code = "run.failed", "the runner gave up: {why}");
                 self.last_words = Some(why);
             }
             FromAgent::Message(_) => {
@@ -236,10 +236,15 @@ impl Run {
         if let Some(turn) = turn {
             match self.services.store.turn_messages(turn).await {
                 Ok((messages, parts)) => {
-                    self.show(&Activity::TurnOver { turn, messages, run: Some(self.run.clone()), parts });
+                    self.show(&Activity::TurnOver {
+                        turn,
+                        messages,
+                        run: Some(self.handle.run.clone()),
+                        parts,
+                    });
                 }
                 Err(e) => {
-                    tracing::warn!(run = %self.run, code = e.code(), "the end of {turn} was not shown: {e}")
+                    tracing::warn!(run = %self.handle.run, code = e.code(), "the end of {turn} was not shown: {e}")
                 }
             }
         }

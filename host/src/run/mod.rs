@@ -35,7 +35,7 @@ use tokio::time::Instant;
 use crate::channels::Channel;
 use crate::dispatch::Event;
 use crate::domain::group_settings::Group;
-use crate::domain::{ChatId, Ending, Lane, MessageSeq, RunId, TurnId};
+use crate::domain::{ChatId, Ending, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunMailbox;
 use crate::policy::disk_budget::DiskUsage;
 use crate::policy::log_limiter::LogLimiter;
@@ -87,8 +87,6 @@ pub enum Order {
 struct Run {
     services: Arc<Services>,
     handle: WorkerHandle,
-    run: RunId,
-    lane: Lane,
     group: Group,
     container: String,
     mailbox: RunMailbox,
@@ -208,8 +206,6 @@ impl Run {
         Self {
             services: Arc::clone(services),
             handle: handle.clone(),
-            run: handle.run.clone(),
-            lane: handle.lane.clone(),
             group,
             container,
             mailbox,
@@ -240,7 +236,8 @@ impl Run {
         let engine = self.services.engine.clone();
         let container = self.container.clone();
         let open_turn = self.gateway.open_turn.subscribe();
-        let mut watchdog = Watchdog::watch(&self.services, &self.group, &self.run, &container, open_turn);
+        let mut watchdog =
+            Watchdog::watch(&self.services, &self.group, &self.handle.run, &container, open_turn);
         let mut exit = std::pin::pin!(async move { engine.wait(&container).await });
         let mut typing = tokio::time::interval(TYPING_EVERY);
         typing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -358,11 +355,13 @@ impl Run {
         if let Some(order) = order {
             // The order also stops messages that wait for their files. Otherwise they would become the next turn.
             let now = self.services.clock.wall();
-            match self.services.store.stop(self.lane.clone(), order, now).await {
+            match self.services.store.stop(self.handle.lane.clone(), order, now).await {
                 Ok(true) => {}
                 // The turn that the person meant ended while the order was on its way.
                 Ok(false) => return,
-                Err(e) => tracing::error!(run = %self.run, code = e.code(), "a /stop was not stored: {e}"),
+                Err(e) => {
+                    tracing::error!(run = %self.handle.run, code = e.code(), "a /stop was not stored: {e}")
+                }
             }
         }
         let open = self.open_turn().map(|turn| (turn.id, turn.is_read()));
@@ -393,14 +392,14 @@ impl Run {
     /// only.
     async fn end_unread(&mut self, why: InterruptWhy, order: Option<MessageSeq>) {
         let now = self.services.clock.wall();
-        match self.services.store.end_turn(self.lane.clone(), why, order, now).await {
+        match self.services.store.end_turn(self.handle.lane.clone(), why, order, now).await {
             Ok(_) => {
                 self.end_turn();
                 self.kill(Ending::Killed).await;
             }
             // If the store fails, the run's end decides about the turn.
             Err(e) => {
-                tracing::error!(run = %self.run, code = e.code(), "a turn ends with its box: {e}");
+                tracing::error!(run = %self.handle.run, code = e.code(), "a turn ends with its box: {e}");
                 self.kill(Ending::interrupted(why)).await;
             }
         }
@@ -417,14 +416,14 @@ impl Run {
         // While files of the next letter are on their way, the letter waits. It then contains everything that came
         // meanwhile.
         while self.files.fetching_for().is_none() {
-            let (run, group, ack) = (self.run.clone(), self.group.clone(), self.mailbox.taken());
+            let (run, group, ack) = (self.handle.run.clone(), self.group.clone(), self.mailbox.taken());
             let at = self.services.clock.wall();
             let built = self
                 .services
                 .store
                 .compose_input(
                     run.clone(),
-                    self.lane.clone(),
+                    self.handle.lane.clone(),
                     self.group.context,
                     self.files.patience(),
                     at,
@@ -448,7 +447,7 @@ impl Run {
             }
         }
         self.tell_verdicts().await;
-        match self.services.store.open_turn(self.lane.clone()).await {
+        match self.services.store.open_turn(self.handle.lane.clone()).await {
             Ok(None) => {
                 self.end_turn();
                 self.report_turn_closed(false);
@@ -460,15 +459,15 @@ impl Run {
 
     /// Writes every letter that the agent has not acknowledged. A letter that already lies there is no error.
     async fn write_again(&mut self) {
-        match self.services.store.unacknowledged(self.run.clone()).await {
+        match self.services.store.unacknowledged(self.handle.run.clone()).await {
             Ok(letters) => letters.iter().for_each(|letter| self.put(&letter.name, &letter.bytes)),
             Err(e) => {
-                tracing::error!(run = %self.run, code = e.code(), "letters wait: {e}");
+                tracing::error!(run = %self.handle.run, code = e.code(), "letters wait: {e}");
                 self.deferred.letters = true;
             }
         }
         if self.deferred.letters && !self.mailbox.stands() {
-            tracing::error!(run = %self.run, code = "ipc.dir_gone", "the letter directory was removed: the box is ended");
+            tracing::error!(run = %self.handle.run, code = "ipc.dir_gone", "the letter directory was removed: the box is ended");
             self.kill(Ending::Killed).await;
         }
     }
@@ -478,13 +477,13 @@ impl Run {
             return self.defer_feed(why);
         }
         // The messages are in the store. A box that cannot be fed must not keep its lane.
-        tracing::error!(run = %self.run, code = why.code(), "the box cannot be fed: {why}");
+        tracing::error!(run = %self.handle.run, code = why.code(), "the box cannot be fed: {why}");
         self.kill(Ending::Crashed { code: None, oom: false, why: why.to_string() }).await;
     }
 
     /// Notes that the store failed, so that the next scan asks again.
     fn defer_feed(&mut self, why: &StoreError) {
-        tracing::error!(run = %self.run, code = why.code(), "the box is fed later: {why}");
+        tracing::error!(run = %self.handle.run, code = why.code(), "the box is fed later: {why}");
         self.deferred.feed = true;
     }
 
@@ -546,19 +545,19 @@ impl Run {
 
     /// Makes a letter: first its row, then its file.
     async fn write(&mut self, turn: Option<TurnId>, body: ToAgent) {
-        let (run, ack, at) = (self.run.clone(), self.mailbox.taken(), self.services.clock.wall());
+        let (run, ack, at) = (self.handle.run.clone(), self.mailbox.taken(), self.services.clock.wall());
         let kind = body.kind();
         let made = self
             .services
             .store
-            .add_letter(self.run.clone(), turn, kind, at, move |n| {
+            .add_letter(self.handle.run.clone(), turn, kind, at, move |n| {
                 letter_to_agent(&run, turn, n, ack, at, body).to_bytes()
             })
             .await;
         match made {
             Ok(letter) => self.put(&letter.name, &letter.bytes),
             Err(e) => {
-                tracing::error!(run = %self.run, code = e.code(), "the {kind} letter was not stored: {e}")
+                tracing::error!(run = %self.handle.run, code = e.code(), "the {kind} letter was not stored: {e}")
             }
         }
     }
@@ -566,17 +565,17 @@ impl Run {
     /// Writes the file of a letter whose row is stored. If that fails, a later scan writes it from the row.
     fn put(&mut self, name: &str, bytes: &[u8]) {
         if let Err(e) = self.mailbox.write(name, bytes) {
-            tracing::error!(run = %self.run, code = "ipc.write", "a letter waits: {e}");
+            tracing::error!(run = %self.handle.run, code = "ipc.write", "a letter waits: {e}");
             self.deferred.letters = true;
         }
     }
 
     async fn ask_to_close(&mut self, why: CloseWhy) {
         self.life.close();
-        let highest = match self.services.store.highest_written(self.run.clone()).await {
+        let highest = match self.services.store.highest_written(self.handle.run.clone()).await {
             Ok(n) => n,
             Err(e) => {
-                tracing::error!(run = %self.run, code = e.code(), "_close was not written: {e}");
+                tracing::error!(run = %self.handle.run, code = e.code(), "_close was not written: {e}");
                 return;
             }
         };
@@ -589,10 +588,10 @@ impl Run {
         };
         let (ack, at) = (self.mailbox.taken(), self.services.clock.wall());
         let body = ToAgent::Close(Close { why, reason: reason.to_owned() });
-        let letter = letter_to_agent(&self.run, None, highest, ack, at, body);
+        let letter = letter_to_agent(&self.handle.run, None, highest, ack, at, body);
         match letter.to_bytes() {
             Ok(bytes) => self.put(&letter.file_name(), &bytes),
-            Err(e) => tracing::error!(run = %self.run, code = e.code.as_str(), "{e}"),
+            Err(e) => tracing::error!(run = %self.handle.run, code = e.code.as_str(), "{e}"),
         }
         failpoint!("run.close.written");
     }
@@ -606,13 +605,13 @@ impl Run {
             self.expect_silence(Duration::ZERO);
         } else {
             let ending = Ending::Silent { seconds: SILENCE.as_secs() };
-            tracing::warn!(run = %self.run, code = "run.silent", "the box {ending}");
+            tracing::warn!(run = %self.handle.run, code = "run.silent", "the box {ending}");
             self.kill(ending).await;
         }
     }
 
     fn stage(&self, name: &'static str) {
         let turn = self.open_turn().map(|turn| turn.id);
-        self.services.store.stage(turn, None, Some(&self.run), name, self.services.clock.now());
+        self.services.store.stage(turn, None, Some(&self.handle.run), name, self.services.clock.now());
     }
 }

@@ -20,7 +20,7 @@ impl Run {
         }
         for (code, count) in codes {
             if let Err(e) = self.services.store.count(code, count).await {
-                tracing::warn!(run = %self.run, code = e.code(), "refusals were not counted: {e}");
+                tracing::warn!(run = %self.handle.run, code = e.code(), "refusals were not counted: {e}");
             }
         }
     }
@@ -28,8 +28,8 @@ impl Run {
     /// Marks the number of a refused letter as used.
     pub(super) async fn pass_over(&mut self, n: u64, r: &RefusedFile) {
         self.tell_refused(r);
-        if let Err(e) = self.services.store.pass_over(self.run.clone(), n, r.refusal.code).await {
-            tracing::warn!(run = %self.run, code = e.code(), "the refusal was not counted: {e}");
+        if let Err(e) = self.services.store.pass_over(self.handle.run.clone(), n, r.refusal.code).await {
+            tracing::warn!(run = %self.handle.run, code = e.code(), "the refusal was not counted: {e}");
         }
         self.mailbox.done(&r.name);
     }
@@ -38,7 +38,7 @@ impl Run {
     pub(super) fn tell_rest(&mut self) {
         let untold = self.telling.rest();
         if untold > 0 {
-            tracing::warn!(run = %self.run, "{untold} more refusals were counted and not told");
+            tracing::warn!(run = %self.handle.run, "{untold} more refusals were counted and not told");
         }
     }
 
@@ -46,9 +46,9 @@ impl Run {
         let Some(untold) = self.telling.turn(Instant::now().into_std()) else { return };
         let shown = ipc_schema::refusal::quote(&r.name.to_string_lossy(), 80);
         let code = r.refusal.code.as_str();
-        tracing::warn!(run = %self.run, code, "{shown} refused: {}", r.refusal.reason);
+        tracing::warn!(run = %self.handle.run, code, "{shown} refused: {}", r.refusal.reason);
         if untold > 0 {
-            tracing::warn!(run = %self.run, code, "{untold} refusals before this one were counted and not told");
+            tracing::warn!(run = %self.handle.run, code, "{untold} refusals before this one were counted and not told");
         }
     }
 }

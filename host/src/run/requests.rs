@@ -13,14 +13,16 @@ use crate::store::OpenRequest;
 impl Run {
     /// Writes verdicts that were decided outside this run: a person's answer, or the end of its question.
     pub(super) async fn tell_verdicts(&mut self) {
-        match self.services.store.untold_verdicts(self.run.clone(), self.services.clock.wall()).await {
+        match self.services.store.untold_verdicts(self.handle.run.clone(), self.services.clock.wall()).await {
             Ok(responses) => {
                 for response in responses {
                     self.suspend_at_time(None);
                     self.put(&response.name, &response.bytes);
                 }
             }
-            Err(e) => tracing::error!(run = %self.run, code = e.code(), "verdicts cannot be told: {e}"),
+            Err(e) => {
+                tracing::error!(run = %self.handle.run, code = e.code(), "verdicts cannot be told: {e}")
+            }
         }
     }
 
@@ -31,7 +33,7 @@ impl Run {
         failpoint!("run.request.before");
         let asker = Asker {
             services: &self.services,
-            run: &self.run,
+            run: &self.handle.run,
             group: &self.group,
             turn,
             id: &id,
@@ -46,17 +48,17 @@ impl Run {
                 // The box waits for a while; then the turn is suspended.
                 let wait = self.services.install.file.host.question_wait.0;
                 self.suspend_at_time(Some(Instant::now() + wait));
-                tracing::info!(run = %self.run, %turn, "request {kind}: waits for a person");
+                tracing::info!(run = %self.handle.run, %turn, "request {kind}: waits for a person");
                 return;
             }
         };
         failpoint!("run.request.performed");
-        tracing::info!(run = %self.run, %turn, "request {kind}: {}", match &verdict {
+        tracing::info!(run = %self.handle.run, %turn, "request {kind}: {}", match &verdict {
             Verdict::Ok { .. } => "done",
             Verdict::Refused { code, .. } => code.as_str(),
         });
         let now = self.services.clock.wall();
-        let (run, store) = (self.run.clone(), &self.services.store);
+        let (run, store) = (self.handle.run.clone(), &self.services.store);
         let stored = match file {
             None => store.verdict(run, turn, id, verdict, now).await,
             Some(file) => {
@@ -68,7 +70,7 @@ impl Run {
         match stored {
             Ok(response) => self.put(&response.name, &response.bytes),
             Err(e) => {
-                tracing::error!(run = %self.run, code = e.code(), "a verdict waits, because it cannot be stored: {e}");
+                tracing::error!(run = %self.handle.run, code = e.code(), "a verdict waits, because it cannot be stored: {e}");
                 self.deferred.verdicts = true;
             }
         }
@@ -77,10 +79,10 @@ impl Run {
 
     /// Performs requests that an earlier host left open.
     pub(super) async fn perform_open_requests(&mut self) {
-        let open = match self.services.store.open_requests(self.run.clone()).await {
+        let open = match self.services.store.open_requests(self.handle.run.clone()).await {
             Ok(open) => open,
             Err(e) => {
-                tracing::error!(run = %self.run, code = e.code(), "open requests cannot be read: {e}");
+                tracing::error!(run = %self.handle.run, code = e.code(), "open requests cannot be read: {e}");
                 self.deferred.verdicts = true;
                 return;
             }
@@ -88,7 +90,7 @@ impl Run {
         for OpenRequest { turn, id, body } in open {
             match serde_json::from_str(&body) {
                 Ok(request) => self.perform_and_answer(turn, id, request).await,
-                Err(e) => tracing::error!(run = %self.run, code = "store.row", "request {id}: {e}"),
+                Err(e) => tracing::error!(run = %self.handle.run, code = "store.row", "request {id}: {e}"),
             }
         }
     }

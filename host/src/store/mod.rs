@@ -64,7 +64,7 @@ pub use retention::Cleared;
 pub use runs::{NewRun, Take, Taken, TakenEffect};
 pub use sending::NextPart;
 pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
-pub use usage::UsageRow;
+pub use usage::Usage;
 
 /// Parses a stored text.
 fn parse<T: std::str::FromStr>(what: &str, text: &str) -> Result<T>

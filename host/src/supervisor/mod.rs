@@ -361,17 +361,22 @@ pub async fn recover(services: &Arc<Services>) -> crate::store::Result<Recovered
     }
     failpoint!("supervisor.recover.sweep");
     sweep(services, &in_use);
-    let busy = |lane: &Lane| {
-        recovered.adopted.iter().any(|a| a.lane() == lane && a.found() != AdoptedState::Listening)
-    };
+    let (mut waiting, suspended) = open_lanes(services).await?;
+    failpoint!("supervisor.recover.turns");
+    waiting.retain(|lane| {
+        let busy = |a: &Adopted| a.lane() == lane && a.found() != AdoptedState::Listening;
+        !recovered.adopted.iter().any(busy)
+    });
+    Ok(Recovered { waiting, suspended, ..recovered })
+}
+
+/// Opens the turns that nobody opened. Returns the lanes whose open turn needs a box, and the turns that wait for a
+/// person instead.
+async fn open_lanes(services: &Services) -> crate::store::Result<(Vec<Lane>, Vec<Suspended>)> {
     services.store.open_forgotten(services.clock.wall()).await?;
     let (open, suspended) = (services.store.open_turns().await?, services.store.suspended().await?);
-    failpoint!("supervisor.recover.turns");
     let asks = |lane: &Lane| suspended.iter().any(|s| s.lane == *lane);
-    recovered.waiting =
-        open.into_iter().map(|turn| turn.lane).filter(|lane| !busy(lane) && !asks(lane)).collect();
-    recovered.suspended = suspended;
-    Ok(recovered)
+    Ok((open.into_iter().map(|turn| turn.lane).filter(|lane| !asks(lane)).collect(), suspended))
 }
 
 /// Returns what this host has stored and may not have announced: open turns, and commands without an outcome.
@@ -379,11 +384,9 @@ pub async fn recover(services: &Arc<Services>) -> crate::store::Result<Recovered
 /// # Errors
 /// The store cannot be read or written.
 pub async fn unannounced(services: &Arc<Services>) -> crate::store::Result<Vec<News>> {
-    services.store.open_forgotten(services.clock.wall()).await?;
-    let (open, suspended) = (services.store.open_turns().await?, services.store.suspended().await?);
+    let (waiting, _) = open_lanes(services).await?;
     let mut news = unfinished(services).await?;
-    let lanes = open.into_iter().map(|turn| turn.lane);
-    news.extend(lanes.filter(|lane| !suspended.iter().any(|s| s.lane == *lane)).map(News::Wake));
+    news.extend(waiting.into_iter().map(News::Wake));
     Ok(news)
 }
 

@@ -28,9 +28,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Gateway, GatewaySettings, Ledger, ModelChoice, RunScope, Usage};
+use super::{Gateway, GatewaySettings, Ledger, ModelChoice, RunScope};
 use crate::domain::{ProviderKind, Secret};
 use crate::model::{ProviderSettings, RetryLimits};
+use crate::store::Usage;
 use crate::workers::Workers;
 use provider::{Provider, Reply, anthropic};
 
