@@ -18,7 +18,7 @@ pub const FUZZ_TARGETS: [FuzzTarget; 9] = [
     ("frames", prompt::fuzz),
     ("from_agent", from_agent),
     ("model_error", model::fuzz_targets::model_error),
-    ("image_inventory", offers),
+    ("image_inventory", image_inventory),
     ("shell_policy", tool_policy::fuzz),
     ("to_agent", to_agent),
     ("transcript", transcript::fuzz),
@@ -41,11 +41,11 @@ fn from_agent(data: &[u8]) {
     }
 }
 
-/// What an image offers, as a box tells it.
-fn offers(data: &[u8]) {
-    let Ok(offers) = ImageInventory::read(data) else { return };
-    assert!(offers.programs.len() <= PROGRAMS.len() && offers.programs.is_sorted());
-    let words = [Some(offers.runner), offers.system, offers.shell];
+/// The image inventory that a box writes.
+fn image_inventory(data: &[u8]) {
+    let Ok(inventory) = ImageInventory::read(data) else { return };
+    assert!(inventory.programs.len() <= PROGRAMS.len() && inventory.programs.is_sorted());
+    let words = [Some(inventory.runner), inventory.system, inventory.shell];
     assert!(
         words.into_iter().flatten().all(|words| words.chars().count() <= 200 && !words.contains('\u{1b}'))
     );

@@ -10,7 +10,7 @@ use crate::domain::group_settings::{Group, Trigger};
 use crate::domain::message::{Inbound, Role, Sender};
 use crate::domain::{ChatKind, SenderId, WallMs};
 use crate::policy::admission::{self, AdmissionDecision};
-use crate::{backup, command_output, config, model, sandbox, text};
+use crate::{backup, config, model, sandbox, terminal_output, text};
 
 /// A fuzz target with its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
@@ -93,7 +93,7 @@ fn reply(data: &[u8]) {
     telegram::fuzz_targets::reply(data);
     let text = String::from_utf8_lossy(data);
     let told = text::render(crate::domain::outbound::Voice::Reply, &text);
-    let shown = command_output::safe(&told);
+    let shown = terminal_output::safe(&told);
     assert!(!text::looks_like_notice(&told) && !text::looks_like_notice(&shown), "{shown}");
     assert!(shown.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')), "{shown:?}");
 }

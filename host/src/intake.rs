@@ -16,7 +16,7 @@ use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChannelName, Lane, MessageSeq};
 use crate::policy::admission::{self, AdmissionDecision};
 use crate::policy::attachment_limits;
-use crate::policy::retry::STORE_AGAIN;
+use crate::policy::backoff::STORE_AGAIN;
 use crate::services::Services;
 use crate::store::{Accepted, CommandRow, Intake, StoreError, StrangerSeen};
 use crate::text;

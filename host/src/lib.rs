@@ -18,7 +18,6 @@ mod backup;
 mod channels;
 mod cli;
 mod clock;
-mod command_output;
 mod config;
 mod daemon;
 mod delivery;
@@ -42,6 +41,7 @@ mod spool;
 mod store;
 mod supervisor;
 mod telemetry;
+mod terminal_output;
 mod text;
 mod turns;
 mod unix_socket;
@@ -58,13 +58,13 @@ pub fn main() -> ExitCode {
     telemetry::start(args.quiet());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => return command_output::failed("host.runtime", &e),
+        Err(e) => return terminal_output::failed("host.runtime", &e),
     };
     let ended = runtime.block_on(cli::run(args));
     // A worker that reads standard input cannot be interrupted; it must not hold back the exit.
     runtime.shutdown_background();
     match ended {
         Ok(code) => code,
-        Err(e) => command_output::failed(e.code(), &e),
+        Err(e) => terminal_output::failed(e.code(), &e),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A notice of the host carries a prefix, and no agent can imitate it: see [`render`].
 
-mod commands;
+mod chat_commands;
 mod delivery;
 mod disk;
 mod files;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ipc_schema::text_sanitize::is_zero_width;
 
-pub use commands::{
+pub use chat_commands::{
     StatusFacts, help, new_session, no_such_question, nothing_to_stop, question, settings_unusable, status,
     stopped, stopping,
 };

@@ -3,7 +3,7 @@
 
 pub mod bench;
 pub mod crash;
-pub mod crash_copies;
+pub mod database_crash_copies;
 pub mod engine;
 pub mod hostile;
 pub mod model;

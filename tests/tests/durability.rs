@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use journeys::crash_copies;
+use journeys::database_crash_copies;
 use journeys::telegram::Chat;
 use journeys::world::{Engine, World};
 use rusqlite::Connection;
@@ -233,7 +233,7 @@ async fn what_a_crash_would_leave_opens_at_any_moment() {
     let taken = tokio::task::spawn_blocking(move || {
         let mut seqs = 0;
         let random = || Duration::from_micros(u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 80);
-        let replayed = crash_copies::take(pid, &path, 40, random, |c| {
+        let replayed = database_crash_copies::take(pid, &path, 40, random, |c| {
             // What was there once is there later.
             let seq: i64 =
                 c.query_row("SELECT coalesce(max(seq), 0) FROM message", [], |r| r.get(0)).unwrap();

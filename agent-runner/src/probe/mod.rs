@@ -8,8 +8,8 @@
 //! again. Calls without a safe wrapper (`bpf`, `ptrace`, `keyctl`, `userfaultfd`) are not tried.
 
 mod filesystem;
-mod kernel;
 mod network;
+mod process_and_limits;
 mod syscalls;
 
 use std::process::ExitCode;
@@ -58,19 +58,19 @@ fn look(order: ProbeOrder) -> ProbeReport {
     let mounts = filesystem::mounts();
     ProbeReport {
         nonce: order.nonce,
-        identity: kernel::identity(),
-        rights: kernel::rights(),
+        identity: process_and_limits::identity(),
+        rights: process_and_limits::rights(),
         interfaces: network::interfaces(),
         network: network::ways_out(&order.host_addresses),
         places: filesystem::places(&mounts),
         secrets: filesystem::secrets(),
-        cgroup: kernel::cgroup(),
-        rlimits: kernel::rlimits(),
-        machine_swap: kernel::machine_swap(),
+        cgroup: process_and_limits::cgroup(),
+        rlimits: process_and_limits::rlimits(),
+        machine_swap: process_and_limits::machine_swap(),
         devices: filesystem::names("/dev"),
         environment: std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect(),
-        processes: kernel::processes(),
-        confinement: kernel::confinement(),
+        processes: process_and_limits::processes(),
+        confinement: process_and_limits::confinement(),
         mounts,
         calls: syscalls::all(),
     }

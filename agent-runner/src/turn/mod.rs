@@ -6,7 +6,7 @@
 mod compact;
 pub mod decide;
 mod interruptible;
-mod resume;
+mod repair;
 #[cfg(test)]
 mod tests;
 mod tool_use;

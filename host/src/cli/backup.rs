@@ -9,11 +9,11 @@ use serde_json::json;
 use super::{CliError, Done, Here};
 use crate::backup;
 use crate::clock::Clock;
-use crate::command_output::safe_line;
 use crate::config::shown_path;
 use crate::daemon;
 use crate::host_files;
 use crate::store::{self, Transcripts};
+use crate::terminal_output::safe_line;
 
 /// Copy the database, or the whole install, while the host runs. The copy is verified before it gets its name.
 #[derive(Debug, Args)]

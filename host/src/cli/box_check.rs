@@ -1,15 +1,17 @@
 //! `lazaret box check` starts a box as a group's runs get it and checks its protection from inside and outside. It says
 //! how to fix each loss. It also searches the box and the group's files for the install's keys.
 
+mod secret_scan;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::secret_scan::Canary;
+use secret_scan::Canary;
+
 use super::{CliError, Done, Here};
 use crate::clock::Clock;
-use crate::command_output::safe_line;
 use crate::daemon;
 use crate::domain::{GroupName, Lane};
 use crate::policy::image_selection::of_next_run;
@@ -18,6 +20,7 @@ use crate::policy::sandbox_plan::ContainerSpec;
 use crate::run::{self, LaunchError, ProbeResult, RunDirs, SandboxContext};
 use crate::sandbox::{Engine, Probed};
 use crate::services::Runner;
+use crate::terminal_output::safe_line;
 
 /// Check the protection of boxes.
 #[derive(Debug, Args)]

@@ -16,11 +16,11 @@ use super::{CliError, Done, Here};
 use crate::channels::terminal;
 use crate::channels::terminal::wire::{FromClient, SOCKET, ToClient};
 use crate::clock::Clock;
-use crate::command_output::{print, safe};
 use crate::domain::outbound::Voice;
 use crate::domain::{ChatKind, GroupName};
 use crate::policy::admission::TEXT_MAX;
 use crate::store::Admission;
+use crate::terminal_output::{print, safe};
 use crate::text;
 use crate::unix_socket;
 

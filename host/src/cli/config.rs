@@ -6,8 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::{Done, Here};
-use crate::command_output::print;
 use crate::config::{schema_of_group, schema_of_install};
+use crate::terminal_output::print;
 
 /// Check and print the settings.
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Done, Here};
 use crate::backup;
 use crate::clock::Clock;
-use crate::config::{Install, personality, zone_data};
+use crate::config::{Install, personality_file, zone_data};
 use crate::daemon;
 use crate::domain::group_settings::Group;
 use crate::host_files;
@@ -143,7 +143,7 @@ fn groups(install: &Install, found: &mut Findings) {
         let checked = install.group(&name).map_err(|e| e.to_string()).and_then(|group| {
             group.mounts.iter().try_for_each(|m| check_source(&m.source)).map_err(|e| e.to_string())?;
             volumes(install, &group).map_err(|e| format!("{name}: {e}"))?;
-            personality::read(&install.root.personality(&name)).map(|text| (group, text.is_some()))
+            personality_file::read(&install.root.personality(&name)).map(|text| (group, text.is_some()))
         });
         found.add("group", checked, |(group, text)| {
             format!(

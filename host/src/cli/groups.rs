@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{CliError, Done, Here};
 use crate::clock::Clock;
-use crate::config::{first, personality};
+use crate::config::{first, personality_file};
 use crate::domain::GroupName;
 use crate::host_files;
 
@@ -76,7 +76,7 @@ async fn list(here: &Here) -> Done {
         let own: Vec<_> = chats.iter().filter(|(_, group, _)| *group == name).collect();
         text += &format!("{name}\n");
         for (chat, _, title) in &own {
-            text += &format!("  {chat}  {}\n", crate::command_output::safe(title));
+            text += &format!("  {chat}  {}\n", crate::terminal_output::safe(title));
         }
         groups.push(json!({
             "group": name.as_str(),
@@ -86,7 +86,8 @@ async fn list(here: &Here) -> Done {
     if !strangers.is_empty() {
         text += "\nchats that wait to be admitted (lazaret groups admit CODE --group NAME):\n";
         for s in &strangers {
-            let who = crate::command_output::safe(&format!("{} — {} ({})", s.title, s.sender_name, s.sender));
+            let who =
+                crate::terminal_output::safe(&format!("{} — {} ({})", s.title, s.sender_name, s.sender));
             text +=
                 &format!("  {}  {}  {who}, {} messages, last {}\n", s.code, s.chat, s.messages, s.last_at);
         }
@@ -120,7 +121,7 @@ async fn admit(here: &Here, code: String, group: GroupName) -> Done {
 
 fn show(here: &Here, name: &GroupName) -> Done {
     let group = here.install()?.group(name)?;
-    let text = personality::read(&here.root.personality(name)).map_err(CliError::Plain)?;
+    let text = personality_file::read(&here.root.personality(name)).map_err(CliError::Plain)?;
     let facts = json!({
         "group": name.as_str(),
         "persona": group.persona,
@@ -141,7 +142,7 @@ fn show(here: &Here, name: &GroupName) -> Done {
         group.model.provider,
         group.zone.name(),
         here.root.group_file(name).display(),
-        text.map_or_else(|| "(no CLAUDE.md)".to_owned(), |t| crate::command_output::safe(&t.text)),
+        text.map_or_else(|| "(no CLAUDE.md)".to_owned(), |t| crate::terminal_output::safe(&t.text)),
     );
     here.print(&facts, shown.trim_end());
     Ok(ExitCode::SUCCESS)
@@ -149,7 +150,7 @@ fn show(here: &Here, name: &GroupName) -> Done {
 
 async fn undo(here: &Here, name: GroupName) -> Done {
     let store = here.store()?;
-    personality::undo(&here.root.personality(&name))
+    personality_file::undo(&here.root.personality(&name))
         .map_err(|e| CliError::Plain(format!("group {name}: {e}")))?;
     store.audit(Clock::new().wall(), "terminal".into(), "personality undone", name.to_string()).await?;
     here.print(

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};
 use crate::clock::Clock;
-use crate::command_output::safe;
 use crate::config::{Install, edit};
 use crate::daemon;
 use crate::domain::GroupName;
@@ -18,6 +17,7 @@ use crate::domain::image::{DEFAULT_IMAGE, Named, Pin, short};
 use crate::images::{self, BASE, DefaultImage};
 use crate::policy::image_selection::{ImageAbout, ImageCheck, Severity, check_name, of_next_run};
 use crate::sandbox::{Engine, EngineError};
+use crate::terminal_output::safe;
 
 /// Build, check and choose the images of boxes.
 #[derive(Debug, Args)]

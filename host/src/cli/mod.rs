@@ -7,8 +7,7 @@ mod config;
 mod doctor;
 mod groups;
 mod image;
-mod ipc;
-mod secret_scan;
+mod letters;
 mod status;
 mod trace;
 mod up;
@@ -60,7 +59,7 @@ enum Verb {
     /// Show what happened to a message, step by step.
     Trace(trace::Trace),
     /// Read the letters between host and agent.
-    Ipc(ipc::Ipc),
+    Ipc(letters::Ipc),
     /// Check and print the settings.
     Config(config::Config),
     /// Copy the database, or the whole install, while the host runs.
@@ -142,7 +141,7 @@ pub async fn run(args: Args) -> Done {
         Verb::Groups(groups) => groups::run(&here, groups).await,
         Verb::Image(image) => image::run(&here, image).await,
         Verb::Trace(trace) => trace::run(&here, &trace).await,
-        Verb::Ipc(ipc) => ipc::run(&here, ipc).await,
+        Verb::Ipc(ipc) => letters::run(&here, ipc).await,
         Verb::Config(config) => config::run(&here, config),
         Verb::Backup(backup) => backup::run(&here, backup).await,
         Verb::Restore(restore) => backup::restore(&here, restore).await,
@@ -177,9 +176,9 @@ impl Here {
     /// Prints JSON where the person asked for it, and the text otherwise.
     fn print(&self, json: &serde_json::Value, text: impl std::fmt::Display) {
         if self.json {
-            crate::command_output::print(json);
+            crate::terminal_output::print(json);
         } else {
-            crate::command_output::print(text);
+            crate::terminal_output::print(text);
         }
     }
 }

@@ -8,11 +8,11 @@ use super::{Done, Here};
 use crate::backup;
 use crate::channels::terminal::wire::SOCKET;
 use crate::clock::Clock;
-use crate::command_output::safe_line;
 use crate::host_files;
 use crate::mailbox;
 use crate::policy::disk_pressure::names_floor;
 use crate::store::{self, DeliveryCount};
+use crate::terminal_output::safe_line;
 use crate::text;
 use crate::unix_socket;
 

@@ -6,10 +6,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};
-use crate::command_output::safe;
 use crate::config::shown_path;
 use crate::domain::MessageSeq;
 use crate::store::{MessageTrace, OutboxTrace, StageRow};
+use crate::terminal_output::safe;
 
 /// Show what happened to a message, step by step.
 #[derive(Debug, Args)]

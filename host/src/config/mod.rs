@@ -3,8 +3,9 @@
 //!
 //! The host reads `lazaret.toml` at its start. It reads a group's file again when the file has changed, so a change
 //! holds without a restart. Every error names the file, the line and column, what was expected, and the nearest right
-//! name. Settings are the owner's: nothing here but [`edit`], [`first`] and [`personality`] writes a file.
+//! name. Settings are the owner's: nothing here but [`edit`], [`first`] and [`personality_file`] writes a file.
 
+mod check_mounts;
 pub mod edit;
 #[cfg(test)]
 mod example_tests;
@@ -14,9 +15,8 @@ pub mod fuzz_targets;
 mod group_cache;
 pub mod install_layout;
 mod line_and_column;
-mod mounts;
 mod overrides;
-pub mod personality;
+pub mod personality_file;
 pub mod schema;
 mod secrets;
 mod setting_list;
@@ -119,7 +119,7 @@ impl Install {
         let channel_secrets = secrets::of_channels(&file, &root, env)?;
         let owners = line_and_column::of(&path, &text, &["owners"]);
         on_known_channels(file.owners.iter().map(|owner| owner.channel()), owners)?;
-        let allowed_mounts = mounts::allowed(&path, &text, &file, &root)?;
+        let allowed_mounts = check_mounts::allowed(&path, &text, &file, &root)?;
         let shown = overrides::with_choice(shown, &model);
         Ok(Self {
             root,
@@ -157,7 +157,7 @@ impl Install {
         self.check_group(&parse(path, &text)?, place)?;
         on_known_channels(file.chats.iter().map(|chat| chat.channel()), place(&["chats"]))?;
         on_known_channels(file.senders.iter().flatten().map(|one| one.channel()), place(&["senders"]))?;
-        let mounts = mounts::of_group(path, &text, &file, &self.allowed_mounts, &self.root)?;
+        let mounts = check_mounts::of_group(path, &text, &file, &self.allowed_mounts, &self.root)?;
         let runtime = self.runtime(&file, place)?;
         let model = self.model_of(&file, place)?;
         let base = self.default_group(name.clone());

@@ -1,11 +1,11 @@
 //! Builds the host, recovers what an earlier host left, spawns the workers, waits, and drains. `lazaret up` calls it.
 //! Set-up helpers have files of their own.
 
-mod channels;
+mod build_channels;
 mod panic_counts;
 mod parts;
 mod start_error;
-mod state;
+mod state_dir;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,16 +24,16 @@ use crate::images::{self, Images};
 use crate::intake::{self, News};
 use crate::mailbox::Mailbox;
 use crate::maintenance;
-use crate::policy::retry::STORE_AGAIN;
+use crate::policy::backoff::STORE_AGAIN;
 use crate::run;
 use crate::services::{IntakeGate, OutboxSignal, Probes, Runner, Services};
 use crate::store::Store;
 use crate::supervisor::{self, Signal, Supervisor, Wires};
 use crate::workers::Workers;
-use channels::admit_configured;
+use build_channels::admit_configured;
 pub use parts::{engine, images_of, runner_binary};
 pub use start_error::StartError;
-pub use state::{hold, identity};
+pub use state_dir::{hold, identity};
 
 /// The host sends remaining replies for this long after the boxes are gone; the next host sends the rest.
 const LAST_REPLIES: Duration = Duration::from_secs(10);
@@ -58,8 +58,8 @@ impl Host {
     /// # Errors
     /// The first missing requirement, before the host sends or receives anything.
     pub async fn start(root: Root, env: &BTreeMap<String, String>) -> Result<Self, StartError> {
-        state::prepare(&root)?;
-        let lock = state::take_lock(&root.lock())?;
+        state_dir::prepare(&root)?;
+        let lock = state_dir::take_lock(&root.lock())?;
         let services = build(root, env)?;
         admit_configured(&services).await?;
         let recovered = supervisor::recover(&services).await?;
@@ -196,12 +196,12 @@ fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, St
     let clock = Clock::new();
     let install = Arc::new(Install::load(root.clone(), env)?);
     let store = Store::open(&root.database())?;
-    let gid = state::shared_gid(&root.state())?;
-    let channels = channels::build(&install, clock)?;
+    let gid = state_dir::shared_gid(&root.state())?;
+    let channels = build_channels::build(&install, clock)?;
     let engine = engine(&install, env);
     let runner = Runner::install(&runner_binary(env)?, &root.runners())
         .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
-    let id = state::install_id(&root.state().join("install"))?;
+    let id = state_dir::install_id(&root.state().join("install"))?;
     let context = parts::check_context(&root, &id, gid, &runner);
     let mailbox = Mailbox::new(gid).map_err(|e| StartError::machine(e.code(), "letters", e))?;
     Ok(Arc::new(Services {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::policy::retry::STORE_AGAIN;
+use crate::policy::backoff::STORE_AGAIN;
 use crate::services::Services;
 
 /// The counter that `lazaret status` shows.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::StartError;
-use super::state::{install_id, known_gid};
+use super::state_dir::{install_id, known_gid};
 use crate::clock::Clock;
 use crate::config::{Install, Root};
 use crate::gateway::Gateway;

@@ -16,9 +16,9 @@
 mod lane;
 #[cfg(test)]
 mod proptest_model;
-mod queue;
 #[cfg(test)]
-mod scripts;
+mod script_tests;
+mod slots;
 
 use std::collections::BTreeMap;
 use std::fmt;

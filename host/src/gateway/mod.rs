@@ -22,9 +22,9 @@ mod answer;
 mod body_budget;
 mod call;
 mod exchange_log;
+mod refusal_throttle;
 mod routes;
 mod settings;
-mod throttle;
 mod usage_recorder;
 #[cfg(test)]
 mod wire_tests;
@@ -51,7 +51,7 @@ use crate::model::{self, ApiError, Provider, ProviderError, Redactor};
 use crate::workers::Workers;
 use body_budget::{Bodies, RunShare};
 use exchange_log::Recorder;
-use throttle::{ConnectionRefusals, Refusals};
+use refusal_throttle::{ConnectionRefusals, Refusals};
 
 /// Connections that one box may hold open. A runner needs one or two; more connections wait.
 const CONNECTIONS_PER_RUN: usize = 16;

@@ -14,7 +14,7 @@ use super::RunSession;
 use super::answer::{self, Body};
 use super::body_budget::Unread;
 use super::call::Call;
-use super::throttle::{ConnectionRefusals, Refusal};
+use super::refusal_throttle::{ConnectionRefusals, Refusal};
 use crate::model::{ApiError, anthropic};
 
 const EGRESS_OFF: &str = "egress is off for this group: this version of Lazaret opens no way out of a box\n";

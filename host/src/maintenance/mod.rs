@@ -2,7 +2,7 @@
 //! its retention. `daemon` spawns it.
 
 mod disk_watch;
-mod nightly;
+mod minute_loop;
 mod retention;
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub fn spawn(services: &Arc<Services>, stop: &CancellationToken) {
     let (own, until) = (Arc::clone(services), stop.clone());
     drop(services.workers.keep("the nightly work", move || {
         let (services, stop) = (Arc::clone(&own), until.clone());
-        async move { nightly::run(&services, &stop).await }
+        async move { minute_loop::run(&services, &stop).await }
     }));
 }
 

@@ -27,14 +27,14 @@ pub mod fuzz_targets;
 pub mod message_events;
 mod openai;
 mod openai_stream;
+#[cfg(test)]
+pub mod openai_test_chunks;
 pub mod price;
 mod provider;
 mod redact;
 mod request;
 pub mod retry_policy;
 pub mod scripted_model;
-#[cfg(test)]
-pub mod test_chunks;
 mod token_meter;
 
 pub use error::{ApiError, ProviderError};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::retry;
+use super::backoff;
 use crate::domain::outbound::{Delivery, DeliveryStrategy, Voice};
 
 /// A channel's means against duplicates.
@@ -136,12 +136,12 @@ const AT_ONCE: u32 = 3;
 /// Decides what follows a send. `retry` is how long a reply is retried.
 pub fn next(facts: PartFacts, happened: SendOutcome, retry: Duration) -> Next {
     let none = Doubt::default();
-    let wait = retry::next_send(facts.attempts, None);
+    let wait = backoff::next_send(facts.attempts, None);
     match happened {
         SendOutcome::Arrived(receipt) => Next::Sent { receipt },
         SendOutcome::Claimed(placeholder) => Next::Fill { placeholder },
         SendOutcome::NotArrived { why, after } => {
-            again(facts, retry, retry::next_send(facts.attempts, after), none, why)
+            again(facts, retry, backoff::next_send(facts.attempts, after), none, why)
         }
         SendOutcome::Cut { why } if facts.strategy == DeliveryStrategy::Hold => Next::Ask { why },
         SendOutcome::Cut { why } => again(facts, retry, wait, doubt(facts), why),

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::retry::doubling;
+use super::backoff::doubling;
 
 /// This many panics within [`WINDOW`] end the host.
 const LIMIT: usize = 5;

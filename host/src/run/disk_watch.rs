@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::domain::group_settings::Group;
 use crate::domain::{Ending, RunId};
 use crate::host_files::{self, Room};
-use crate::policy::disk_budget::{DiskUsage, LimitedDir, SLACK, names_limit, nobody_goes_on, over};
+use crate::policy::disk_overrun::{DiskUsage, LimitedDir, SLACK, names_limit, nobody_goes_on, over};
 use crate::policy::disk_pressure::names_floor;
 use crate::sandbox::unlinked;
 use crate::services::Services;

@@ -11,7 +11,7 @@ use super::reaper::spawn_reaper;
 use super::states::Life;
 use crate::dispatch::After;
 use crate::domain::{Ending, Lane, RunId};
-use crate::policy::retry::STORE_AGAIN;
+use crate::policy::backoff::STORE_AGAIN;
 use crate::sandbox::Exit;
 use crate::services::Services;
 use crate::text;

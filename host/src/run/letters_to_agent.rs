@@ -6,7 +6,7 @@ use ipc_schema::letters::to_agent as letter;
 use ipc_schema::names_and_paths::box_path;
 use ipc_schema::{Refusal, RunId};
 
-use crate::config::personality;
+use crate::config::personality_file;
 use crate::domain::group_settings::Group;
 use crate::domain::message::StoredMessage;
 use crate::domain::{ChatKind, Lane, WallMs};
@@ -23,7 +23,7 @@ pub(super) fn begin(
     state: BeginState,
 ) -> letter::Begin {
     let text = |path: &std::path::Path| {
-        personality::read(path).unwrap_or_else(|why| {
+        personality_file::read(path).unwrap_or_else(|why| {
             tracing::warn!(code = "config.personality", "the turn goes on without it: {why}");
             None
         })

@@ -5,23 +5,23 @@
 //! the run in its place.
 
 mod adoption;
+mod assignment;
 mod disk_cleanup;
 mod disk_watch;
 mod end;
+mod ensure_posture;
 mod fetch_attachments;
 mod gateway_session;
 mod launch;
 mod launch_error;
-mod letters;
+mod letters_from_agent;
 mod letters_to_agent;
-mod probe;
 mod reaper;
+mod reclaim_disk;
 mod rejected_files;
-mod remove_excess;
 mod requests;
 mod states;
 mod worker_failed;
-mod worker_handle;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,24 +37,24 @@ use crate::dispatch::Event;
 use crate::domain::group_settings::Group;
 use crate::domain::{ChatId, Ending, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunMailbox;
-use crate::policy::disk_budget::DiskUsage;
+use crate::policy::disk_overrun::DiskUsage;
 use crate::policy::log_limiter::LogLimiter;
 use crate::policy::turn_output_limits::Tally;
 use crate::sandbox::Exit;
 use crate::services::Services;
 use crate::store::{Composed, RunRow, StoreError, letter_to_agent};
 pub use adoption::Adopted;
+pub use assignment::Assignment;
 pub use disk_cleanup::sweep;
 use disk_watch::{Excess, Watchdog};
+pub use ensure_posture::{ProbeResult, RunDirs, SandboxContext, check_machine_limits};
 use gateway_session::GatewaySession;
 pub use launch::spec_of;
 pub use launch_error::LaunchError;
 use letters_to_agent::input_letter;
-pub use probe::{ProbeResult, RunDirs, SandboxContext, check_machine_limits};
 pub use reaper::keep_reaping;
 use states::{Deferred, Files, Life, Turn, TurnStage};
 pub use worker_failed::{give_up, supervise};
-pub use worker_handle::WorkerHandle;
 
 /// The host ends a box that has not said `ready` within this time.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ pub enum Order {
 /// A run that has a box.
 struct Run {
     services: Arc<Services>,
-    handle: WorkerHandle,
+    handle: Assignment,
     group: Group,
     container: String,
     mailbox: RunMailbox,
@@ -126,11 +126,11 @@ struct Parts {
 }
 
 /// Performs a run from its first to its last step and reports its end.
-pub async fn live(services: Arc<Services>, handle: WorkerHandle, mut orders: UnboundedReceiver<Order>) {
+pub async fn live(services: Arc<Services>, handle: Assignment, mut orders: UnboundedReceiver<Order>) {
     match launch::launch(&services, &handle).await {
         Ok(run) => run.follow_to_end(&mut orders).await,
         Err(error) => {
-            let WorkerHandle { no, run, lane, .. } = &handle;
+            let Assignment { no, run, lane, .. } = &handle;
             tracing::warn!(%run, %lane, code = error.code, "the box did not start: {}", error.why);
             let ending = Ending::NeverStarted { code: error.code.to_owned(), why: error.why };
             let after = end::store_end(&services, run, lane, ending).await;
@@ -146,7 +146,7 @@ pub async fn live(services: Arc<Services>, handle: WorkerHandle, mut orders: Unb
 pub async fn go_on(
     services: Arc<Services>,
     adopted: Adopted,
-    handle: WorkerHandle,
+    handle: Assignment,
     mut orders: UnboundedReceiver<Order>,
 ) {
     let mut run = adopted.into_run(&services, &handle);
@@ -201,7 +201,7 @@ async fn at(time: Option<Instant>) {
 }
 
 impl Run {
-    fn new(services: &Arc<Services>, handle: &WorkerHandle, parts: Parts) -> Self {
+    fn new(services: &Arc<Services>, handle: &Assignment, parts: Parts) -> Self {
         let Parts { group, container, mailbox, gateway, life, turn } = parts;
         Self {
             services: Arc::clone(services),
@@ -527,7 +527,7 @@ impl Run {
     }
 
     fn report_turn_closed(&self, next: bool) {
-        let WorkerHandle { no, .. } = self.handle;
+        let Assignment { no, .. } = self.handle;
         self.handle.report(Event::TurnClosed { run: no, next, fed: self.handle.fed() });
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::domain::WallMs;
 use crate::host_files;
-use crate::policy::retry::doubling;
+use crate::policy::backoff::doubling;
 use crate::policy::sandbox_plan::LOOKS;
 use crate::sandbox::{EngineError, ListedBox};
 use crate::services::Services;

@@ -3,8 +3,8 @@
 //! It uses the engine's API and never its command line. It translates a [`ContainerSpec`], reports the engine's
 //! answers, and makes no decisions. Every call has a timeout, so that an engine that hangs does not stop the channels.
 
-mod image_fetch;
 mod image_inspect;
+mod image_pull_build;
 mod mount_source;
 mod one_shot;
 mod probe;
@@ -29,9 +29,9 @@ use futures_util::StreamExt;
 
 use crate::domain::{Lane, WallMs};
 use crate::policy::sandbox_plan::{ContainerSpec, label};
-pub use image_fetch::Recipe;
 #[cfg(any(test, fuzzing))]
 pub use image_inspect::first_file;
+pub use image_pull_build::Recipe;
 pub use mount_source::check_source;
 pub use one_shot::Trial;
 pub use probe::{ProbeError, Probed};

@@ -4,7 +4,7 @@ use ipc_schema::letters::to_agent::InterruptWhy;
 use ipc_schema::names_and_paths::letter_name;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::letters::ToWrite;
+use super::letters_to_agent::ToWrite;
 use super::turns;
 use super::{Result, Store, StoreError, id, int, parse};
 use crate::domain::{ChatId, Lane, LetterId, RunId, TurnId};

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Params, params};
 use super::counters::bump;
 use super::groups::chat_facts;
 use super::inbox::{self, Accepted};
-use super::letters::{ToWrite, respond};
+use super::letters_to_agent::{ToWrite, respond};
 use super::{Result, Store, StoreError, id, int, outbox, parse, turns};
 use crate::domain::message::Sender;
 use crate::domain::outbound::OutgoingText;

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::counters::bump;
-use super::{Result, Store, StoreError, attachments, id, int, parse, turns, undelivered};
+use super::{Result, Store, StoreError, attachments, held_and_given_up, id, int, parse, turns};
 use crate::domain::message::{Admitted, Command, Role};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
 use crate::turns::{Earlier, Event, Placement, role_of};
@@ -187,7 +187,7 @@ pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepte
             c.query_row(sql, params![chat.as_str(), m.inbound.message_id, m.inbound.version], |r| r.get(0))?;
         return Ok(Accepted { seq: MessageSeq(id(seq)), lane, chat, placement: Placement::Duplicate });
     };
-    undelivered::reached(c, &chat)?;
+    held_and_given_up::reached(c, &chat)?;
     let event = Event::Message { seq, chat: &chat, role, earlier: &earlier };
     let changes = turns::happen(c, &lane, &event, now)?;
     Ok(Accepted { seq, lane, chat, placement: Placement::of(role, &changes) })

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::attachments::{self, Waiting};
 use super::groups::chat_facts;
-use super::letters::{ToWrite, next_letter};
+use super::letters_to_agent::{ToWrite, next_letter};
 use super::turns::{self, OpenTurnRow};
 use super::{Result, Store, StoreError, id, int, parse};
 use crate::domain::limits::ContextLimits;

@@ -20,9 +20,11 @@ mod error;
 mod fault_reporter;
 mod groups;
 mod handle;
+mod held_and_given_up;
 mod inbox;
 mod input;
-mod letters;
+mod letters_from_agent;
+mod letters_to_agent;
 #[cfg(test)]
 mod migration_tests;
 mod migrations;
@@ -37,11 +39,11 @@ mod runs;
 mod schema_upgrade;
 mod sending;
 mod sent_files;
+mod status;
 #[cfg(test)]
 mod tests;
 mod trace;
 mod turns;
-mod undelivered;
 mod usage;
 mod writer;
 
@@ -56,14 +58,16 @@ pub use groups::Admission;
 pub use handle::Store;
 pub use inbox::{Accepted, CommandRow, Intake, StrangerSeen};
 pub use input::{BeginState, Composed, FileWait, InputState};
-pub use letters::letter_to_agent;
+pub use letters_from_agent::{Take, Taken, TakenEffect};
+pub use letters_to_agent::letter_to_agent;
 pub use open::known_damage;
 pub use posture_gaps::PostureGap;
 pub use restore::{Restored, Transcripts, begin_restore, restore, verify};
 pub use retention::Cleared;
-pub use runs::{NewRun, Take, Taken, TakenEffect};
+pub use runs::NewRun;
 pub use sending::NextPart;
-pub use trace::{DeliveryCount, MessageTrace, OutboxTrace, StageRow};
+pub use status::DeliveryCount;
+pub use trace::{MessageTrace, OutboxTrace, StageRow};
 pub use usage::Usage;
 
 /// Parses a stored text.

@@ -17,14 +17,14 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::counters::bump;
+use super::held_and_given_up;
 use super::outbox::DUE;
-use super::undelivered;
 use super::{Result, Store, id, parse};
 use crate::domain::outbound::{DeliveryStrategy, Part, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, MessageSeq, TurnId, WallMs};
+use crate::policy::backoff::LONGEST_WAIT;
 use crate::policy::delivery::{self, Doubt, Next, PartFacts, SendOutcome, Terms};
 use crate::policy::delivery_notices::{self, GivenUp};
-use crate::policy::retry::LONGEST_WAIT;
 
 /// The next step for a chat's queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +178,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Nex
     }
     if terms.stale(part.voice, now.since(part.lives_from)) {
         let why = delivery_notices::too_old(terms.lifetime);
-        undelivered::give_up(c, &part, GivenUp::Expired, &why, false, now)?;
+        held_and_given_up::give_up(c, &part, GivenUp::Expired, &why, false, now)?;
         return Ok(NextPart::Expired(part.id));
     }
     let strategy = match (fresh, &part.file) {
@@ -215,7 +215,7 @@ fn perform(c: &Connection, part: &Part, next: Next, now: WallMs) -> Result<()> {
             let sql =
                 "UPDATE outbox SET state = 'sent', sent_at = ?2, receipt = ?3, error = NULL WHERE id = ?1";
             c.execute(sql, params![row, now.0, receipt])?;
-            undelivered::reached(c, &part.chat)
+            held_and_given_up::reached(c, &part.chat)
         }
         // Sending the placeholder does not count as an attempt at the text.
         Next::Fill { placeholder } => {
@@ -235,11 +235,11 @@ fn perform(c: &Connection, part: &Part, next: Next, now: WallMs) -> Result<()> {
         }
         Next::Ask { why } => {
             count(c, row, Doubt { copies: 1, strays: 0 })?;
-            undelivered::hold(c, part, &why, now)
+            held_and_given_up::hold(c, part, &why, now)
         }
         Next::GiveUp { why, doubt, gone } => {
             count(c, row, doubt)?;
-            undelivered::give_up(c, part, GivenUp::Failed, &why, gone, now)
+            held_and_given_up::give_up(c, part, GivenUp::Failed, &why, gone, now)
         }
     }
 }

@@ -9,7 +9,7 @@ use ipc_schema::LetterId;
 use ipc_schema::letters::to_agent::Verdict;
 use rusqlite::params;
 
-use super::letters::{ToWrite, respond, store_verdict};
+use super::letters_to_agent::{ToWrite, respond, store_verdict};
 use super::outbox::{self, DUE};
 use super::{Result, Store, id, int};
 use crate::domain::outbound::{OutgoingText, SpooledFile};

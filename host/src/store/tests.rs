@@ -1,11 +1,11 @@
 //! The store's three transactions, told as stories.
 
-mod beside;
 mod endless_boxes;
 mod files;
-mod keeping;
 mod opening;
-mod reading;
+mod other_process;
+mod readers;
+mod retention_and_restore;
 mod stop_command;
 
 use std::time::Duration;

@@ -5,7 +5,7 @@ use ipc_schema::letters::to_agent::{InterruptWhy, Verdict};
 use ipc_schema::requests::Answer;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
-use super::letters::store_verdict;
+use super::letters_to_agent::store_verdict;
 use super::{Result, Store, StoreError, id, int, outbox, parse};
 use crate::domain::ending::TurnEnd;
 use crate::domain::message::Command;

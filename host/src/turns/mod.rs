@@ -13,15 +13,15 @@
 //! - A message ends as answered, with a notice that says why not, or in a later turn.
 //! - An open turn wants a run, has one, or waits for a person. A turn that waits has an open question.
 
-mod answer_command;
 mod ending;
 #[cfg(test)]
 mod proptest_model;
+mod question_answer;
 mod retry;
 #[cfg(test)]
-mod scripts;
+mod script_tests;
 #[cfg(test)]
-mod test_rows;
+mod test_store;
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ use crate::domain::message::{Command, Role};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChatId, Ending, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::text;
-pub use answer_command::{AnswerCommand, Answering, Question, code_of, take_answer};
 pub use ending::{TurnDone, turn_done};
+pub use question_answer::{AnswerCommand, Answering, Question, code_of, take_answer};
 use retry::AfterRun;
 
 /// How many turns give a message to boxes that do not acknowledge it. After that the chat gets a notice.

@@ -1,10 +1,10 @@
 //! Property test of turns against a small model of a lane. People write, edit, give orders and answer. Boxes read or
-//! do not, ask, finish, close, crash or are killed. Hosts die. After every step `test_rows.rs` checks the rules in the
+//! do not, ask, finish, close, crash or are killed. Hosts die. After every step `test_store.rs` checks the rules in the
 //! module's documentation. At the end obedient boxes finish the remaining work, and no message may remain.
 
 use proptest::prelude::*;
 
-use super::test_rows::{Rows, State, crash};
+use super::test_store::{Rows, State, crash};
 use super::*;
 
 const CHATS: [&str; 3] = ["a", "b", "c"];
@@ -143,7 +143,8 @@ impl World {
 /// A `/stop` must not end a message that was written after it.
 fn carry_out(lane: &mut Rows, order: MessageSeq) {
     let later = |lane: &Rows| -> Vec<MessageSeq> {
-        let alive = |m: &&test_rows::Message| m.role == Role::Wake && m.seq > order && m.state != State::Done;
+        let alive =
+            |m: &&test_store::Message| m.role == Role::Wake && m.seq > order && m.state != State::Done;
         lane.messages.iter().filter(alive).map(|m| m.seq).collect()
     };
     let before = later(lane);
@@ -187,7 +188,7 @@ proptest! {
             world.step(step);
         }
         let lane = &mut world.lane;
-        let in_chat = test_rows::chat("a");
+        let in_chat = test_store::chat("a");
         let event = Event::Message { seq: MessageSeq(999), chat: &in_chat, role: Role::Wake, earlier: &[] };
         let view = lane.view(&event);
         let suspended = view.open.as_ref().is_some_and(|open| open.suspended_until().is_some());

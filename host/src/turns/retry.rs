@@ -7,7 +7,7 @@ use ipc_schema::letters::to_agent::InterruptWhy;
 use super::ending::interrupted;
 use crate::domain::Ending;
 use crate::domain::ending::TurnEnd;
-use crate::policy::retry::doubling;
+use crate::policy::backoff::doubling;
 use crate::text;
 
 /// The host gives a turn up after this many crashed runs.

@@ -1,9 +1,9 @@
 //! The measurements of `make bench`. One run on one machine measures everything that is compared, in turns. The report
 //! gives medians, and it also reports goals that were missed.
 
-mod start;
+mod box_start;
 
-pub use start::start;
+pub use box_start::start;
 
 /// Returns the median.
 ///

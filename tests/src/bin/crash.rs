@@ -17,11 +17,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use journeys::crash::invariants::invariants;
-use journeys::crash::panics::panics;
+use journeys::crash::database_invariants::invariants;
 use journeys::crash::soak::{Soak, soak};
 use journeys::crash::sweep::{Sweep, sweep};
-use journeys::crash::{Channel, Evidence, Plan, Verdict, checker, restarts};
+use journeys::crash::worker_panics::panics;
+use journeys::crash::{Channel, Evidence, Plan, Verdict, checker, restarts_and_starts};
 use journeys::settings::Settings;
 use serde_json::json;
 
@@ -91,7 +91,8 @@ async fn run() -> Result<ExitCode, String> {
         ["rolling"] => {
             let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..plan_of(&settings)? };
             let (verdict, longest) =
-                restarts::rolling(settings.number("N", 100)?, plan, &evidence.join("rolling")).await;
+                restarts_and_starts::rolling(settings.number("N", 100)?, plan, &evidence.join("rolling"))
+                    .await;
             println!("{}", json!({ "longest_pause_ms": longest }));
             print_verdict(&verdict)
         }
@@ -107,12 +108,15 @@ async fn run() -> Result<ExitCode, String> {
             let count = |name, default| {
                 settings.number(name, default).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
             };
-            println!("{}", restarts::starts(count("GROUPS", 100)?, count("MESSAGES", 10_000)?).await);
+            println!(
+                "{}",
+                restarts_and_starts::starts(count("GROUPS", 100)?, count("MESSAGES", 10_000)?).await
+            );
             Ok(ExitCode::SUCCESS)
         }
         ["rivals"] => {
             let rounds = settings.number("N", 100)?;
-            let came = restarts::rivals(rounds).await;
+            let came = restarts_and_starts::rivals(rounds).await;
             println!("{came}");
             let held = came["exactly_one_ran"] == rounds && came["named_the_lock"] == rounds;
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })

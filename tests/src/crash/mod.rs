@@ -1,21 +1,22 @@
 //! The crash tests: simulated chats, a host that is killed again and again, and a checker.
 //!
 //! [`sweep`] hits each failpoint on its own. [`soak`] kills the host, boxes and the engine at random under load.
-//! [`panics`] makes the host's workers panic.
-//! [`invariants`] checks copies of the database that a crash could have left. [`measurements`] times restarts and
-//! starts. Most end with the [`checker`], which reads only the [platform's log](log) and the final database.
+//! [`worker_panics`] makes the host's workers panic.
+//! [`database_invariants`] checks copies of the database that a crash could have left. [`restarts_and_starts`] times
+//! restarts and starts. Most end with the [`checker`], which reads only the [platform's log](platform_log) and the
+//! final database.
 
 pub mod checker;
-pub mod invariants;
+pub mod database_invariants;
 pub mod model_answers;
-pub mod panics;
 pub mod platform_log;
-pub mod restarts;
+pub mod restarts_and_starts;
 mod simulated_chats;
 pub mod soak;
 pub mod sweep;
 mod terminal_clients;
 mod token;
+pub mod worker_panics;
 
 pub use checker::{Evidence, Facts, Verdict};
 pub use platform_log::PlatformLog;

@@ -15,10 +15,10 @@ use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
 use super::answer::{self, Answer, Refused};
+use super::box_output::Stream;
 use super::container::Container;
 use super::containers::Containers;
 use super::image::{self, Image};
-use super::log::Stream;
 use super::query::{Query, decoded};
 
 /// The version that Docker Engine 20.10 speaks: the oldest that the host takes.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::Setup;
 use super::answer::Refused;
-use super::log::{Lines, Log, Stream};
+use super::box_output::{Lines, Log, Stream};
 use super::spawn::{self, Line};
 use super::spec::BoxSpec;
 

@@ -14,6 +14,7 @@
 
 mod answer;
 mod api;
+mod box_output;
 mod client;
 mod container;
 mod containers;
@@ -21,7 +22,6 @@ mod dockerd;
 mod filesystem;
 mod image;
 mod init;
-mod log;
 mod proxy;
 mod query;
 mod spawn;

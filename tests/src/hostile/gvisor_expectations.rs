@@ -10,8 +10,8 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use super::boxes::{is_empty, left, resumed};
 use super::expectations::{ENDED, Expectation, Seen};
+use super::isolation::{is_empty, left, resumed};
 use super::table::Case;
 use Expectation::{AnyCode, Check, Code, Errno, Fact, Gone, Kept, Quiet};
 

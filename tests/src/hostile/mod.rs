@@ -7,22 +7,22 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`table`] | all cases: [`files`], [`letters`], [`boxes`], [`kernel`], [`chats`] |
-//! | [`gvisor`] | the requirements that differ under gVisor |
+//! | [`table`] | all cases: [`files`], [`letters`], [`isolation`], [`kernel`], [`chats`] |
+//! | [`gvisor_expectations`] | the requirements that differ under gVisor |
 //! | [`harness`] | the host, its groups, and running one case |
 //! | [`expectations`] | what a case can require |
 //! | [`measurements`] | the race and the flood, measured |
 
-mod boxes;
 mod chats;
 mod expectations;
 mod files;
 mod floods;
 mod gvisor_expectations;
 mod harness;
+mod isolation;
 mod kernel;
 mod letters;
-pub mod race_and_flood;
+pub mod measurements;
 mod table;
 
 pub use expectations::{Expectation, Seen};

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use super::expectations::Expectation;
 use super::harness::{Harness, TestGroup};
-use super::{boxes, chats, files, floods, gvisor_expectations, kernel, letters};
+use super::{chats, files, floods, gvisor_expectations, isolation, kernel, letters};
 
 /// Which box a case uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +154,7 @@ pub fn cases() -> Vec<Case> {
     let mut all = files::cases();
     all.extend(letters::cases());
     all.extend(floods::cases());
-    all.extend(boxes::cases());
+    all.extend(isolation::cases());
     all.extend(kernel::cases());
     all.extend(chats::cases());
     all.into_iter().map(gvisor_expectations::answers).collect()

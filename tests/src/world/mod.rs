@@ -1,9 +1,10 @@
 //! A whole install in a temporary directory: settings, a running host, a model server and a Telegram server.
 
+mod ann_at_home;
 mod engine;
-mod fixtures;
-mod host;
+mod host_process;
 mod host_user;
+mod observe;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,7 +17,7 @@ use crate::model::{KEY, ModelServer};
 use crate::telegram::{TOKEN, TelegramServer};
 
 pub use engine::{Engine, docker};
-pub use host::HostProcess;
+pub use host_process::HostProcess;
 use host_user::User;
 
 /// Long enough for a busy machine; a step that takes longer has failed.
@@ -245,7 +246,7 @@ impl World {
     /// # Panics
     /// When it cannot be run or does not end in time.
     pub async fn run(&self, args: &[&str], stdin: &str) -> Output {
-        host::run(self.command(args), args, stdin).await
+        host_process::run(self.command(args), args, stdin).await
     }
 
     /// Runs a command that must succeed, and returns what it printed.

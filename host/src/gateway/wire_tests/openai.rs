@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::model::test_chunks::{call, delta, stop, stream};
+use crate::model::openai_test_chunks::{call, delta, stop, stream};
 
 #[tokio::test]
 async fn two_parallel_calls_and_their_results_go_there_and_back() {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::test_chunks::{call, delta, stop, stream};
+use crate::model::openai_test_chunks::{call, delta, stop, stream};
 
 /// The events of a stream of these data lines, cut into bytes `step` at a time.
 fn events(lines: &[Value], step: usize) -> Vec<Value> {

@@ -1,6 +1,6 @@
 //! Scripts of the life of a turn: what people and boxes do, and how the turn continues.
 
-use super::test_rows::{ASKED_FOR, Asked, Rows, State, crash};
+use super::test_store::{ASKED_FOR, Asked, Rows, State, crash};
 use super::*;
 
 const NOW: Duration = Duration::ZERO;
@@ -45,7 +45,7 @@ fn a_burst_is_one_turn_and_another_chat_is_the_next() {
     assert_eq!(lane.feeds(), 1);
     lane.reads();
     assert_eq!(lane.done(), Collected::Next(turn(2), NOW));
-    assert_eq!(lane.open().unwrap().chat, test_rows::chat("b"));
+    assert_eq!(lane.open().unwrap().chat, test_store::chat("b"));
 }
 
 #[test]

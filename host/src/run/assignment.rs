@@ -10,7 +10,7 @@ use crate::domain::{Lane, RunId};
 
 /// The identity of a run, and where its worker reports.
 #[derive(Debug, Clone)]
-pub struct WorkerHandle {
+pub struct Assignment {
     /// The run's number in this process.
     pub no: RunNo,
     pub run: RunId,
@@ -22,7 +22,7 @@ pub struct WorkerHandle {
     fed: Arc<AtomicU64>,
 }
 
-impl WorkerHandle {
+impl Assignment {
     pub fn new(no: RunNo, run: RunId, lane: Lane, events: UnboundedSender<Event>) -> Self {
         Self { no, run, lane, events, fed: Arc::default() }
     }

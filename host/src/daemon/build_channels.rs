@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::StartError;
-use super::state::shown_letters;
+use super::state_dir::shown_letters;
 use crate::channels::{Channels, LettersFolder, Surroundings};
 use crate::clock::Clock;
 use crate::config::Install;

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use super::platform_log::What;
 use super::{Plan, Simulation, Verdict, checker};
-use crate::crash_copies;
+use crate::database_crash_copies;
 use crate::world::Engine;
 
 /// Each query finds rows that break a rule, and names them.
@@ -103,7 +103,7 @@ pub async fn invariants(count: usize, plan: Plan, dir: &Path) -> (Verdict, usize
             let told = told.unwrap_or_else(|e| vec![format!("the copy cannot be read: {e}")]);
             tell.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
         };
-        let replayed = crash_copies::take(pid, &database, count, pause, look);
+        let replayed = database_crash_copies::take(pid, &database, count, pause, look);
         over.store(true, Ordering::Release);
         replayed
     });

@@ -31,7 +31,7 @@ fn the_other_program() {
 
 fn another_program(path: &Path, does: &str) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["store::tests::beside::the_other_program", "--exact", "--nocapture"]);
+    command.args(["store::tests::other_process::the_other_program", "--exact", "--nocapture"]);
     command.env("LAZARET_TEST_BESIDE", path).env("LAZARET_TEST_DOES", does);
     let told = command.output().unwrap();
     String::from_utf8(told.stderr).unwrap().trim().to_owned()

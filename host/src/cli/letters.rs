@@ -8,9 +8,9 @@ use ipc_schema::names_and_paths::{FROM_AGENT, TO_AGENT};
 use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};
-use crate::command_output::{safe, safe_line};
 use crate::config::shown_path;
 use crate::host_files;
+use crate::terminal_output::{safe, safe_line};
 
 /// Read the letters between host and agent.
 #[derive(Debug, Args)]

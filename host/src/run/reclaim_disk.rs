@@ -12,7 +12,7 @@ use std::path::Path;
 
 use ipc_schema::untrusted_fs::{Entry, Kind, UntrustedDir, Walk, WalkStep};
 
-use crate::policy::disk_budget::DiskUsage;
+use crate::policy::disk_overrun::DiskUsage;
 
 /// The walk looks at this many names and keeps the rest.
 const NAMES: u64 = 4_000_000;
