@@ -1,4 +1,4 @@
-//! Enforces the shape of the code: imports point down only, no files use each other in a circle, the pure rooms do no
+//! Enforces the shape of the code: imports point down only, no files use each other in a circle, the pure modules do no
 //! I/O, and functions, files and comments stay short.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 #[path = "layers/import_graph.rs"]
 mod import_graph;
 
-/// Every room with its floor. Two rooms on one floor do not import each other.
+/// Every module with its layer. Two modules on one layer do not import each other.
 /// `config` stands above `channels`, because the channels' settings types lie with the channels.
-/// The ground (10) lies under the rooms that do things; `domain` and the pure rooms know nothing of it.
-const FLOORS: &[(&str, u32)] = &[
+/// The ground (10) lies under the modules that do things; `domain` and the pure modules know nothing of it.
+const LAYERS: &[(&str, u32)] = &[
     ("main", 65),
     ("lib", 60),
     ("fuzz_targets", 57),
@@ -68,8 +68,8 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The room that a file belongs to: its folder or name directly below `src`.
-fn room(path: &Path) -> String {
+/// The module that a file belongs to: its folder or name directly below `src`.
+fn module(path: &Path) -> String {
     let inside = path.strip_prefix(source()).unwrap();
     inside.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
 }
@@ -81,7 +81,7 @@ fn code(path: &Path) -> String {
     text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The rooms that a file names after `crate::`, alone or in braces.
+/// The modules that a file names after `crate::`, alone or in braces.
 fn imports(code: &str) -> Vec<String> {
     let word = |rest: &str| -> String {
         rest.trim_start().chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()
@@ -90,11 +90,11 @@ fn imports(code: &str) -> Vec<String> {
         Some(list) => outermost(list).iter().map(|one| word(one)).collect(),
         None => vec![word(rest)],
     };
-    let mut rooms: Vec<String> = code.split("crate::").skip(1).flat_map(of_use).collect();
-    rooms.retain(|room| !room.is_empty());
-    rooms.sort();
-    rooms.dedup();
-    rooms
+    let mut modules: Vec<String> = code.split("crate::").skip(1).flat_map(of_use).collect();
+    modules.retain(|module| !module.is_empty());
+    modules.sort();
+    modules.dedup();
+    modules
 }
 
 /// Splits a list at its commas, up to the brace that ends it. Lists within it stay whole.
@@ -132,16 +132,16 @@ fn files() -> Vec<PathBuf> {
 
 #[test]
 fn imports_point_down_only() {
-    let floors: BTreeMap<&str, u32> = FLOORS.iter().copied().collect();
+    let layers: BTreeMap<&str, u32> = LAYERS.iter().copied().collect();
     let mut wrong = Vec::new();
     for path in files() {
-        let from = room(&path);
+        let from = module(&path);
         for to in imports(&code(&path)) {
             if to == from || to == DOMAIN {
                 continue;
             }
-            let here = if from == DOMAIN { Some(&0) } else { floors.get(from.as_str()) };
-            match (here, floors.get(to.as_str())) {
+            let here = if from == DOMAIN { Some(&0) } else { layers.get(from.as_str()) };
+            match (here, layers.get(to.as_str())) {
                 (Some(here), Some(there)) if here > there && !(*here < 30 && *there == 10) => {}
                 _ => wrong.push(format!("{} (in {from}) imports {to}", path.display())),
             }
@@ -149,7 +149,7 @@ fn imports_point_down_only() {
     }
     assert!(
         wrong.is_empty(),
-        "imports that point up or sideways, or rooms without a floor:\n{}",
+        "imports that point up or sideways, or modules without a layer:\n{}",
         wrong.join("\n")
     );
 }
@@ -195,7 +195,7 @@ fn the_pure_rooms_do_no_io_and_read_no_clock() {
     ];
     let mut wrong = Vec::new();
     for path in files() {
-        if !["dispatch", "turns", "policy", "text", "domain"].contains(&room(&path).as_str()) {
+        if !["dispatch", "turns", "policy", "text", "domain"].contains(&module(&path).as_str()) {
             continue;
         }
         let code = code(&path);
@@ -205,10 +205,10 @@ fn the_pure_rooms_do_no_io_and_read_no_clock() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What is decided, and what a person reads, comes from the pure rooms.
+/// What is decided, and what a person reads, comes from the pure modules.
 #[test]
 fn the_store_composes_no_sentences() {
-    for path in files().iter().filter(|path| room(path) == "store") {
+    for path in files().iter().filter(|path| module(path) == "store") {
         let tests = ["tests", "delivery_tests", "delivery_model"];
         let test = path
             .components()
@@ -395,7 +395,7 @@ fn only_the_mailbox_opens_letters_of_the_box() {
         let names_it = code.contains("FROM_AGENT") || code.contains("from-agent");
         let reads =
             names_it && ["fs::read(", "fs::read_to_string(", "File::open("].iter().any(|r| code.contains(r));
-        let reads = reads && room(&path) != "cli";
+        let reads = reads && module(&path) != "cli";
         assert!(!reads, "{} opens letters of the box by itself", path.display());
     }
 }

@@ -1,5 +1,5 @@
 //! The settings: `lazaret.toml` and each group's `group.toml`, read into the types of [`schema`], overridden from the
-//! environment, checked, and given to the other rooms as domain values.
+//! environment, checked, and given to the other modules as domain values.
 //!
 //! The host reads `lazaret.toml` at its start. It reads a group's file again when the file has changed, so a change
 //! holds without a restart. Every error names the file, the line and column, what was expected, and the nearest right

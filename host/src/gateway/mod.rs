@@ -4,7 +4,7 @@
 //! Messages wire. `run` opens the socket and calls [`Gateway::serve`]. The socket tells who calls, so the wire carries
 //! no token.
 //!
-//! This room decides who may call and how often, bounds the memory and processor time of requests, and records
+//! This module decides who may call and how often, bounds the memory and processor time of requests, and records
 //! exchanges and usage. `model` speaks to the providers. The gateway forwards nothing of a box's request but the
 //! conversation: URL, headers, key and model are the host's.
 //!

@@ -1,8 +1,8 @@
 //! The model providers: writes a request for one, sends it, and reads the answer.
 //!
-//! `gateway` calls this room for every attempt at a model call. A request comes in the Anthropic Messages wire, and
-//! every answer leaves in it, whatever the provider speaks. The room adds the provider's key and hides it in what comes
-//! back.
+//! `gateway` calls this module for every attempt at a model call. A request comes in the Anthropic Messages wire, and
+//! every answer leaves in it, whatever the provider speaks. The module adds the provider's key and hides it in what
+//! comes back.
 //!
 //! It forwards no header of a box but the checked version of the wire, follows no redirect, and lets no request make a
 //! provider fetch anything. It knows no socket and no run: who may call, and how often, is the gateway's to decide.
