@@ -64,7 +64,7 @@ async fn without_a_key_the_tour_says_that_it_is_one() {
     let output = world.run(&["up", "--chat"], &format!("{LINE}\nwho are you?\n")).await;
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
-    assert_eq!(said.matches("[tour: scripted model").count(), 2, "every reply carries the label: {said}");
+    assert_eq!(said.matches("[demo model").count(), 2, "every reply carries the label: {said}");
     assert!(said.contains("hello"), "{said}");
     assert!(world.model.requests().is_empty());
     world.finish().await;

@@ -334,8 +334,8 @@ fn model_choice(
         Some(name) => choose(name).ok_or_else(|| {
             ConfigError::new("lazaret.toml", format!("model.provider = {name:?} is not under [providers]"))
         })?,
-        // Real models come before the tour, and the native wire before the translated one.
-        None => ["anthropic", "openai", "tour"]
+        // Real models come before the demo model, and the native wire before the translated one.
+        None => ["anthropic", "openai", "demo"]
             .into_iter()
             .find_map(choose)
             .or_else(|| providers.values().next())

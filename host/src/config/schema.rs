@@ -31,8 +31,8 @@ settings! {
         image: String = DEFAULT_IMAGE.into();
         /// The model of groups that name none.
         model: ModelSettings = ModelSettings::default();
-        /// Model providers by name. Without any, the environment decides: `ANTHROPIC_API_KEY`, `OPENAI_BASE_URL`, else
-        /// the tour, which needs no key.
+        /// Model providers by name. Without any, the environment decides: `ANTHROPIC_API_KEY`, else `OPENAI_API_KEY` or
+        /// `OPENAI_BASE_URL`, else the demo model, which needs no key.
         providers: BTreeMap<String, ProviderFile> = BTreeMap::new();
         /// Chat platforms.
         channels: ChannelsFile = ChannelsFile::default();

@@ -12,7 +12,7 @@ use crate::domain::{ChannelName, ProviderKind, Secret};
 
 type Env = BTreeMap<String, String>;
 
-/// The providers of the settings. Without any: those whose keys the environment has, and else the tour.
+/// The providers of the settings. Without any: those whose keys the environment has, and else the demo model.
 pub(super) fn providers(
     file: &InstallFile,
     root: &Root,
@@ -28,7 +28,7 @@ pub(super) fn providers(
             wanted.insert("openai".into(), implied(ProviderKind::Openai));
         }
         if wanted.is_empty() {
-            wanted.insert("tour".into(), implied(ProviderKind::Tour));
+            wanted.insert("demo".into(), implied(ProviderKind::Demo));
         }
     }
     wanted.into_iter().map(|(name, p)| Ok((name.clone(), provider(&name, &p, root, env)?))).collect()
@@ -38,7 +38,7 @@ fn provider(name: &str, file: &ProviderFile, root: &Root, env: &Env) -> Result<P
     let base_env = match file.kind {
         ProviderKind::Anthropic => "ANTHROPIC_BASE_URL",
         ProviderKind::Openai => "OPENAI_BASE_URL",
-        ProviderKind::Tour => "",
+        ProviderKind::Demo => "",
     };
     let base_url = file
         .base_url
@@ -46,7 +46,7 @@ fn provider(name: &str, file: &ProviderFile, root: &Root, env: &Env) -> Result<P
         .or_else(|| set(env, base_env).map(str::to_owned))
         .unwrap_or_else(|| file.kind.default_base_url().to_owned());
     let place = || format!("lazaret.toml: providers.{name}");
-    if file.kind != ProviderKind::Tour
+    if file.kind != ProviderKind::Demo
         && !base_url.starts_with("http://")
         && !base_url.starts_with("https://")
     {

@@ -17,7 +17,7 @@ fn complaint(text: &str) -> String {
 #[test]
 fn an_empty_file_is_a_whole_install() {
     let install = install("", &[]).unwrap();
-    assert_eq!(install.model.provider, "tour");
+    assert_eq!(install.model.provider, "demo");
     let main = install.group(&GroupName::main()).unwrap();
     assert_eq!(main.limits, crate::domain::limits::RunLimits::default());
     assert_eq!((main.context.messages, main.image.as_str()), (50, "lazaret-agent"));
@@ -177,11 +177,11 @@ fn a_group_narrows_and_cannot_widen() {
     let error = load("network = \"open\"").unwrap_err();
     assert_eq!(error.code(), "config.unknown_key");
     let error = load("[model]\nprovider = \"elsewhere\"").unwrap_err().to_string();
-    assert!(error.contains("group.toml:2:12: ") && error.contains("tour"), "{error}");
+    assert!(error.contains("group.toml:2:12: ") && error.contains("demo"), "{error}");
     let model = load("[model]\nmax_tokens = 5").unwrap().model;
     assert_eq!(
         (model.provider.as_str(), model.model.as_str(), model.max_tokens, model.window),
-        ("tour", "tour", 5, 200_000)
+        ("demo", "demo", 5, 200_000)
     );
 }
 

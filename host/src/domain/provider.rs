@@ -11,8 +11,9 @@ pub enum ProviderKind {
     Anthropic,
     /// OpenAI chat completions, which many servers speak.
     Openai,
-    /// The scripted model for a first look, without any key.
-    Tour,
+    /// The demo model in the host, which follows a script and needs no key.
+    #[serde(alias = "tour")]
+    Demo,
 }
 
 impl ProviderKind {
@@ -21,7 +22,7 @@ impl ProviderKind {
         match self {
             Self::Anthropic => "claude-sonnet-5-5",
             Self::Openai => "gpt-5.2",
-            Self::Tour => "tour",
+            Self::Demo => "demo",
         }
     }
 
@@ -30,7 +31,7 @@ impl ProviderKind {
         match self {
             Self::Anthropic => "https://api.anthropic.com",
             Self::Openai => "https://api.openai.com/v1",
-            Self::Tour => "",
+            Self::Demo => "",
         }
     }
 
@@ -39,7 +40,7 @@ impl ProviderKind {
         match self {
             Self::Anthropic => Some("ANTHROPIC_API_KEY"),
             Self::Openai => Some("OPENAI_API_KEY"),
-            Self::Tour => None,
+            Self::Demo => None,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::domain::group_settings::ModelChoice;
 use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream};
 use crate::model::retry_policy::{self, RetryDecision};
 use crate::model::{ApiError, ModelRequest, Provider, Remote, TokenMeter};
-use crate::model::{anthropic, message_events, price, scripted_model};
+use crate::model::{anthropic, demo_model, message_events, price};
 use crate::store::Usage;
 
 /// The status of a call that nobody waits for, as nginx has it.
@@ -181,10 +181,10 @@ impl Call {
         let (scope, bodies) = (&self.run.scope, &self.run.gateway.bodies);
         let remote = match self.run.gateway.providers.get(&scope.model.provider) {
             Some(Provider::Remote(remote)) => remote,
-            Some(Provider::Scripted) => {
+            Some(Provider::Demo) => {
                 // Recorded as the scripted model, at no cost, whatever model the group has.
-                price::TOUR_MODEL.clone_into(&mut progress.model);
-                let answer = |body: &Bytes| scripted_model::answer(&ModelRequest::again(body)?, body.len());
+                price::DEMO_MODEL.clone_into(&mut progress.model);
+                let answer = |body: &Bytes| demo_model::answer(&ModelRequest::again(body)?, body.len());
                 return bodies.run_job(&body, answer).await.map(AnswerStart::scripted);
             }
             None => return Err(unknown_provider(&scope.model)),

@@ -43,7 +43,7 @@ impl Images {
         if !links.is_empty() {
             return Ok(ImageCheck::linked(about, &links));
         }
-        let tried = self.engine.on_trial(&spec, WITHIN).await?;
+        let tried = self.engine.run_one_shot(&spec, WITHIN).await?;
         let answer = match tried {
             Trial::Ended { exit, .. } if exit.code == Some(0) => dir.answer(),
             Trial::Ended { exit, words } => {
@@ -101,7 +101,7 @@ impl Images {
         let passwd =
             self.engine.passwd(&context.install, &about.facts, UID, context.gid, &passwd_dir).await?;
         let name = format!("lazaret-trial-{trial}");
-        Ok(plan(&input(passwd)).map(|spec| spec.on_trial(name, std::process::id(), "inspect-image")))
+        Ok(plan(&input(passwd)).map(|spec| spec.for_check(name, std::process::id(), "inspect-image")))
     }
 }
 

@@ -84,7 +84,7 @@ pub fn body(remote: &Remote, options: &CallOptions, request: &[u8]) -> Result<By
     let CallOptions { model, max_tokens, thinking, .. } = options;
     let written = match remote.settings.kind {
         ProviderKind::Openai => openai::body(&request, &remote.settings, model, *max_tokens)?,
-        ProviderKind::Anthropic | ProviderKind::Tour => {
+        ProviderKind::Anthropic | ProviderKind::Demo => {
             anthropic::body(&request, model, *max_tokens, *thinking)?
         }
     };
@@ -125,7 +125,7 @@ async fn begin_stream(
         ProviderKind::Openai => {
             StreamReader::Openai(Box::new(Translator::new(&options.model, options.characters)))
         }
-        ProviderKind::Anthropic | ProviderKind::Tour => {
+        ProviderKind::Anthropic | ProviderKind::Demo => {
             StreamReader::Anthropic(anthropic::PassThrough::default())
         }
     };
@@ -161,7 +161,7 @@ fn whole(remote: &Remote, options: &CallOptions, body: &Bytes) -> Result<Content
                 .map_err(|_| not_an_answer(remote, body))?;
             Ok(Content::Whole(Bytes::from(message.to_string()), estimated))
         }
-        ProviderKind::Anthropic | ProviderKind::Tour => {
+        ProviderKind::Anthropic | ProviderKind::Demo => {
             let is_message = serde_json::from_slice::<Shape>(body).is_ok_and(|shape| shape.kind == "message");
             if is_message {
                 Ok(Content::Whole(body.clone(), false))

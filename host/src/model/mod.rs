@@ -13,7 +13,7 @@
 //! | `attempt` | sends one request to one provider and reads its answer |
 //! | `retry_policy` | decides whether a failed attempt is repeated |
 //! | `provider` | settings, addresses, keys and HTTP clients |
-//! | `anthropic`, `openai`, `openai_stream`, `scripted_model` | one wire each |
+//! | `anthropic`, `openai`, `openai_stream`, `demo_model` | one wire each |
 //! | `message_events` | writes server-sent events of the Messages wire |
 //! | `token_meter`, `price` | count tokens, and what they cost |
 //! | `redact` | hides keys in streamed bytes |
@@ -21,6 +21,7 @@
 
 pub mod anthropic;
 pub mod attempt;
+pub mod demo_model;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
@@ -34,7 +35,6 @@ mod provider;
 mod redact;
 mod request;
 pub mod retry_policy;
-pub mod scripted_model;
 mod token_meter;
 
 pub use error::{ApiError, ProviderError};

@@ -9,7 +9,7 @@
 use super::token_meter::Tokens;
 
 /// The name of the scripted model.
-pub const TOUR_MODEL: &str = "tour";
+pub const DEMO_MODEL: &str = "demo";
 
 /// The prices of one model, or of its prompts beyond a length.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +76,7 @@ const TABLE: &[Row] = &[
     row("gpt-4.1-nano", 100, 400, 25, 0),
     row("gpt-4o", 2500, 10_000, 1250, 0),
     row("gpt-4o-mini", 150, 600, 75, 0),
-    row(TOUR_MODEL, 0, 0, 0, 0),
+    row(DEMO_MODEL, 0, 0, 0, 0),
 ];
 
 /// Returns what these tokens cost at `model`, in micro-dollars, rounded up; `None` when the table has no such model.
@@ -144,13 +144,13 @@ mod tests {
         for known in ["gpt-5-2025-08-07", "gpt-4o-mini", "claude-3-5-haiku-latest"] {
             assert!(cost(known, &tokens(1, 1)).is_some(), "{known}");
         }
-        assert_eq!(cost(TOUR_MODEL, &tokens(1, 1)), Some(0));
+        assert_eq!(cost(DEMO_MODEL, &tokens(1, 1)), Some(0));
     }
 
     #[test]
     fn the_models_of_a_new_install_have_a_price() {
         use crate::domain::ProviderKind;
-        for kind in [ProviderKind::Anthropic, ProviderKind::Openai, ProviderKind::Tour] {
+        for kind in [ProviderKind::Anthropic, ProviderKind::Openai, ProviderKind::Demo] {
             assert!(cost(kind.default_model(), &tokens(1, 1)).is_some(), "{kind:?}");
         }
     }

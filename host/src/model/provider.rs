@@ -53,7 +53,7 @@ impl ProviderSettings {
 pub enum Provider {
     Remote(Arc<Remote>),
     /// The model that follows a script, inside the host.
-    Scripted,
+    Demo,
 }
 
 /// A provider behind HTTP.
@@ -111,7 +111,7 @@ pub fn build(all: &[ProviderSettings]) -> Result<HashMap<String, Provider>, Prov
     let mut providers = HashMap::new();
     for settings in all {
         let provider = match settings.kind {
-            ProviderKind::Tour => Provider::Scripted,
+            ProviderKind::Demo => Provider::Demo,
             ProviderKind::Anthropic | ProviderKind::Openai => {
                 Provider::Remote(Arc::new(remote(settings, &mut clients)?))
             }
@@ -127,7 +127,7 @@ fn remote(settings: &ProviderSettings, clients: &mut Clients) -> Result<Remote, 
     let base = settings.base_url.trim_end_matches('/');
     let path = match settings.kind {
         ProviderKind::Openai => "/chat/completions",
-        ProviderKind::Anthropic | ProviderKind::Tour => "/v1/messages",
+        ProviderKind::Anthropic | ProviderKind::Demo => "/v1/messages",
     };
     let refused = |why| ProviderError::BaseUrl {
         provider: settings.name.clone(),
@@ -186,7 +186,7 @@ fn headers(settings: &ProviderSettings) -> Result<HeaderMap, ProviderError> {
     let Some(key) = &settings.key else { return Ok(headers) };
     let (name, text) = match settings.kind {
         ProviderKind::Openai => (AUTHORIZATION, format!("Bearer {}", key.expose())),
-        ProviderKind::Anthropic | ProviderKind::Tour => {
+        ProviderKind::Anthropic | ProviderKind::Demo => {
             (HeaderName::from_static("x-api-key"), key.expose().to_owned())
         }
     };
@@ -285,8 +285,8 @@ mod tests {
 
     #[test]
     fn two_providers_of_one_name_are_refused() {
-        let tour = ProviderSettings::new("tour", ProviderKind::Tour);
-        assert!(matches!(build(&[tour.clone(), tour]), Err(ProviderError::ProviderTwice(_))));
+        let demo = ProviderSettings::new("demo", ProviderKind::Demo);
+        assert!(matches!(build(&[demo.clone(), demo]), Err(ProviderError::ProviderTwice(_))));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::sandbox_plan::{ContainerSpec, is_gvisor};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Weight {
     /// The host refuses the run, and the owner cannot accept the loss: without this line there is no isolation.
-    Wall,
+    Core,
     /// The host refuses the run unless `[engine] accept` names the line.
     Owner,
     Named,
@@ -37,27 +37,27 @@ const CGROUPS: &str = "give the engine its control groups (cgroup v2, or v1 with
 
 const AS_ASKED: Line = line(
     "as-asked",
-    Weight::Wall,
+    Weight::Core,
     "look at what else changes containers on this engine (a proxy before its socket, an authorization plugin)",
 );
 const LETTERS: Line = line(
     "letters",
-    Weight::Wall,
+    Weight::Core,
     "run the engine on this machine, where it sees the state directory: not in another mount namespace, nor in a virtual machine",
 );
 const USER: Line = line(
     "user",
-    Weight::Wall,
+    Weight::Core,
     "take `userns-remap` out of /etc/docker/daemon.json and restart the engine; boxes have users of their own already",
 );
 const CAPABILITIES: Line = line(
     "capabilities",
-    Weight::Wall,
+    Weight::Core,
     "use a runtime that keeps cap-drop ALL: runc, crun, or gVisor's runsc",
 );
 const NO_NEW_PRIVILEGES: Line = line(
     "no-new-privileges",
-    Weight::Wall,
+    Weight::Core,
     "use a runtime that keeps no-new-privileges: runc, crun, or gVisor's runsc",
 );
 const SECCOMP: Line =
@@ -69,38 +69,38 @@ const SYSCALLS: Line = line(
 );
 const INTERFACES: Line = line(
     "interfaces",
-    Weight::Wall,
+    Weight::Core,
     "look at what gives boxes a network (a plugin, hooks of the runtime): they are made with the network mode `none`",
 );
 const NETWORK: Line = line(
     "network",
-    Weight::Wall,
+    Weight::Core,
     "look at what gives boxes a network (a plugin, hooks of the runtime): they are made with the network mode `none`",
 );
 const NAMESPACES: Line = line(
     "namespaces",
-    Weight::Wall,
+    Weight::Core,
     "take what shares namespaces of the host out of the engine's settings and the runtime's arguments",
 );
 const PLACES: Line = line(
     "writable-places",
-    Weight::Wall,
+    Weight::Core,
     "use a runtime that keeps read-only mounts and a read-only root: runc, crun, or gVisor's runsc",
 );
 const MOUNTS: Line = line(
     "mounts",
-    Weight::Wall,
+    Weight::Core,
     "use an image in which none of these paths is or lies below a symbolic link (`lazaret image check` names them); \
      where none is, the engine mounts elsewhere than it is told to: use another",
 );
 const SECRETS: Line = line(
     "kernel-files",
-    Weight::Wall,
+    Weight::Core,
     "take out of the engine's settings what unmasks /proc and /sys or mounts a socket into containers",
 );
 const DEVICES: Line = line(
     "devices",
-    Weight::Wall,
+    Weight::Core,
     "take devices out of the engine's settings and the runtime's hooks (a default GPU runtime adds some)",
 );
 const TMPFS: Line = line(
@@ -121,7 +121,7 @@ const CPUS: Line = line("cpu-limit", Weight::Owner, CGROUPS);
 const ULIMITS: Line = line("ulimits", Weight::Owner, "use a runtime that keeps ulimits: runc or crun");
 const PROCESSES: Line = line(
     "processes",
-    Weight::Wall,
+    Weight::Core,
     "take what shares the host's processes out of the engine's settings and the runtime's arguments",
 );
 const ENVIRONMENT: Line =
@@ -219,7 +219,7 @@ const PROCESSES_AT_MOST: u32 = 4;
 /// # Errors
 /// A message with the names of the lines that can be accepted.
 pub fn acceptable(name: &str) -> Result<(), String> {
-    let names: Vec<&str> = LINES.iter().filter(|l| l.weight != Weight::Wall).map(|l| l.name).collect();
+    let names: Vec<&str> = LINES.iter().filter(|l| l.weight != Weight::Core).map(|l| l.name).collect();
     if names.contains(&name) {
         return Ok(());
     }
@@ -412,7 +412,7 @@ impl Findings<'_> {
             expected: expected.into(),
             seen: seen.into(),
             fix: by_nature.unwrap_or(&line).fix,
-            acceptable: line.weight != Weight::Wall,
+            acceptable: line.weight != Weight::Core,
         });
     }
 

@@ -25,17 +25,17 @@ pub mod label {
     pub const RUNNER: &str = "lazaret.runner";
     pub const POSTURE: &str = "lazaret.posture";
     /// Set on a box that was made for a check: the process id of the program that checks. Such a box belongs to no
-    /// run, and the host removes it within [`super::LOOKS`]. A run's box has an empty value.
-    pub const LOOK: &str = "lazaret.look";
+    /// run, and the host removes it within [`super::CHECK_BOX_LIFETIME`]. A run's box has an empty value.
+    pub const CHECKER: &str = "lazaret.look";
 }
 
 /// The host removes a box that was made for a check after this time, or when the process that made it has died.
-pub const LOOKS: Duration = Duration::from_secs(5 * 60);
+pub const CHECK_BOX_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// Labels of a box that the process `looker` makes for a check. The cleanup finds it by the install's label.
-pub fn labels_of_look(install: &str, look: &str, looker: u32) -> BTreeMap<String, String> {
-    let looker = looker.to_string();
-    let labels = [(label::INSTALL, install), (label::RUN, look), (label::LOOK, &looker)];
+/// Labels of a box that the process `checker` makes for a check. The cleanup finds it by the install's label.
+pub fn labels_of_check(install: &str, look: &str, checker: u32) -> BTreeMap<String, String> {
+    let checker = checker.to_string();
+    let labels = [(label::INSTALL, install), (label::RUN, look), (label::CHECKER, &checker)];
     labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
@@ -193,7 +193,7 @@ impl ContainerSpec {
     pub fn for_probe(
         &self,
         run: &RunId,
-        looker: u32,
+        checker: u32,
         to_agent: PathBuf,
         from_agent: PathBuf,
         socket: PathBuf,
@@ -203,7 +203,7 @@ impl ContainerSpec {
         probe.labels.insert(label::RUN.to_owned(), run.to_string());
         let group = self.labels.get(label::GROUP).map_or("", String::as_str);
         probe.labels.insert(label::LANE.to_owned(), format!("{group}/probe"));
-        probe.labels.insert(label::LOOK.to_owned(), looker.to_string());
+        probe.labels.insert(label::CHECKER.to_owned(), checker.to_string());
         if let Some(command) = probe.entrypoint.last_mut() {
             "probe".clone_into(command);
         }
@@ -221,16 +221,16 @@ impl ContainerSpec {
         probe
     }
 
-    /// The same box for a check by the process `looker`. It runs the runner's command `program`, which ends by itself.
+    /// The same box for a check by the process `checker`. It runs the runner's command `program`, which ends by itself.
     /// The labels contain the install and no lane, so that the host does not take it for an earlier box of the lane.
     #[must_use]
-    pub fn on_trial(mut self, name: String, looker: u32, program: &str) -> Self {
+    pub fn for_check(mut self, name: String, checker: u32, program: &str) -> Self {
         self.name = name;
         if let Some(command) = self.entrypoint.last_mut() {
             program.clone_into(command);
         }
         let of = |label| self.labels.get(label).map_or("", String::as_str);
-        self.labels = labels_of_look(of(label::INSTALL), of(label::RUN), looker);
+        self.labels = labels_of_check(of(label::INSTALL), of(label::RUN), checker);
         self
     }
 
@@ -461,7 +461,7 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
         (label::RUNNER, input.runner.clone()),
         (label::POSTURE, posture(spec)),
         // Overrides a label of this name in the image.
-        (label::LOOK, String::new()),
+        (label::CHECKER, String::new()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))

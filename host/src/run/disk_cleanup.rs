@@ -262,8 +262,8 @@ async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Laun
     let group = Group { mounts: Vec::new(), ..group.clone() };
     let (lane, run) = (Lane::conversation(group.name.clone()), new_run_id());
     let spec = spec_of(context, &lane, &run, known.uid, &group, image, dirs).await?;
-    let spec = spec.on_trial(format!("lazaret-open-{run}"), std::process::id(), "unlock-dirs");
-    let tried = services.engine.on_trial(&spec, WITHIN).await?;
+    let spec = spec.for_check(format!("lazaret-open-{run}"), std::process::id(), "unlock-dirs");
+    let tried = services.engine.run_one_shot(&spec, WITHIN).await?;
     match tried {
         Trial::Ended { exit, .. } if exit.code == Some(0) => {
             tracing::info!(group = %group.name, "what an agent has shut was opened");

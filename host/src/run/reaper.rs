@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::domain::WallMs;
 use crate::host_files;
 use crate::policy::backoff::doubling;
-use crate::policy::sandbox_plan::LOOKS;
+use crate::policy::sandbox_plan::CHECK_BOX_LIFETIME;
 use crate::sandbox::{EngineError, ListedBox};
 use crate::services::Services;
 use crate::store::StoreError;
@@ -82,14 +82,14 @@ async fn reap_once(services: &Services) -> Result<(), Later> {
 /// reused, and a host in a container always has the same one. So a box from before this host's start does not belong to
 /// this host.
 fn somebody_looks(found: &ListedBox, started: WallMs, now: WallMs) -> bool {
-    let Some(looker) = found.looker else { return false };
-    let lives = match looker == std::process::id() {
+    let Some(checker) = found.checker else { return false };
+    let lives = match checker == std::process::id() {
         // The engine gives the time in whole seconds.
         true => found.made.0 + 1_000 > started.0,
-        false => host_files::there(&Path::new("/proc").join(looker.to_string())),
+        false => host_files::there(&Path::new("/proc").join(checker.to_string())),
     };
     // If the clock was set back, a box seems to come from the future. It then counts as unused.
-    lives && found.made.0 <= now.0 + 1_000 && now.since(found.made) < LOOKS
+    lives && found.made.0 <= now.0 + 1_000 && now.since(found.made) < CHECK_BOX_LIFETIME
 }
 
 #[cfg(test)]
@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn a_look_that_goes_on_is_left_alone_and_what_a_dead_process_left_is_not() {
         let found =
-            |looker| ListedBox { container: "c".into(), run: "r".into(), made: WallMs(100_000), looker };
-        let looks = |looker, started, now| somebody_looks(&found(looker), WallMs(started), WallMs(now));
+            |checker| ListedBox { container: "c".into(), run: "r".into(), made: WallMs(100_000), checker };
+        let looks = |checker, started, now| somebody_looks(&found(checker), WallMs(started), WallMs(now));
         let me = Some(std::process::id());
         assert!(looks(me, 100_999, 101_000), "made in the second in which this host began");
         assert!(looks(Some(1), 200_000, 201_000), "a command beside this host");

@@ -152,7 +152,7 @@ pub struct ListedBox {
     /// When the engine made it, in whole seconds of the engine's clock.
     pub made: WallMs,
     /// The process that made it for a check. `None` for a box of a run.
-    pub looker: Option<u32>,
+    pub checker: Option<u32>,
 }
 
 /// A client of the engine.
@@ -390,8 +390,8 @@ impl Engine {
             .filter_map(|b| {
                 let labels = b.labels.unwrap_or_default();
                 let made = b.created.map_or(WallMs(0), |seconds| WallMs(seconds.saturating_mul(1000)));
-                let looker = labels.get(label::LOOK).and_then(|pid| pid.parse().ok());
-                Some(ListedBox { container: b.id?, run: labels.get(label::RUN)?.clone(), made, looker })
+                let checker = labels.get(label::CHECKER).and_then(|pid| pid.parse().ok());
+                Some(ListedBox { container: b.id?, run: labels.get(label::RUN)?.clone(), made, checker })
             })
             .collect())
     }

@@ -32,7 +32,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine is away or hangs. If it refuses only this box, the result is a [`Trial`].
-    pub async fn on_trial(&self, spec: &ContainerSpec, within: Duration) -> Result<Trial, EngineError> {
+    pub async fn run_one_shot(&self, spec: &ContainerSpec, within: Duration) -> Result<Trial, EngineError> {
         self.removed_after(&spec.name, self.tried(spec, within)).await
     }
 

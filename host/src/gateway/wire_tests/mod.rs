@@ -1,11 +1,11 @@
 //! The real gateway over a real unix socket, against a provider that is scripted byte by byte.
 
+mod demo_model;
 mod openai;
 mod overuse;
 mod passing;
 mod provider;
 mod refused_requests;
-mod scripted_model;
 mod trouble;
 
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ impl Answer {
 /// A provider of this kind at `url`, with the canary as its key.
 fn provider(name: &str, kind: ProviderKind, url: &str) -> ProviderSettings {
     let mut settings = ProviderSettings::new(name, kind);
-    if kind != ProviderKind::Tour {
+    if kind != ProviderKind::Demo {
         settings.base_url = url.to_owned();
         settings.key = Some(Secret::new(CANARY));
     }

@@ -5,8 +5,8 @@ use serde_json::json;
 use super::*;
 
 #[tokio::test]
-async fn a_conversation_with_the_scripted_model_runs_real_tools_to_a_final_text() {
-    let mut world = World::start(quick(vec![provider("tour", ProviderKind::Tour, "")]));
+async fn a_conversation_with_the_demo_model_runs_real_tools_to_a_final_text() {
+    let mut world = World::start(quick(vec![provider("demo", ProviderKind::Demo, "")]));
     let tools = json!([
         { "name": "write_file", "input_schema": {} },
         { "name": "run_command", "input_schema": {} },
@@ -29,14 +29,12 @@ async fn a_conversation_with_the_scripted_model_runs_real_tools_to_a_final_text(
             { "type": "tool_result", "tool_use_id": call["id"], "content": format!("output of {tool}") }] }));
         let usage = world.booked().await;
         assert_eq!((usage.status, usage.estimated), (200, true));
-        assert_eq!((usage.model.as_str(), usage.cost_micros), ("tour", Some(0)));
+        assert_eq!((usage.model.as_str(), usage.cost_micros), ("demo", Some(0)));
     }
     let answer = world.ask(&json!({ "messages": transcript, "tools": tools })).await.json();
     assert_eq!(answer["stop_reason"], "end_turn");
     let text = answer["content"][0]["text"].as_str().unwrap();
-    assert!(
-        text.starts_with("[tour: scripted model, no key set] ") && text.contains("output of run_command")
-    );
+    assert!(text.starts_with("[demo model, no key set] ") && text.contains("output of run_command"));
     let (records, _) = world.end().await;
     assert_eq!(records.len(), 6);
 }

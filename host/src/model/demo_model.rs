@@ -1,4 +1,4 @@
-//! A model that follows a script, inside the host (`kind = "tour"`): for people who have no key yet. The box, the tools
+//! A model that follows a script, inside the host (`kind = "demo"`): for people who have no key yet. The box, the tools
 //! and the letters are real.
 //!
 //! It keeps nothing between calls: its next message follows from the transcript in the request alone, so a turn with it
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::openai::{call_id, message_id};
-use super::price::TOUR_MODEL;
+use super::price::DEMO_MODEL;
 use super::request::{Block, Entry, ModelRequest, Role, plain_text};
 use super::token_meter::estimate;
 
 /// Every final text begins with it, so that nobody takes the script for a model.
-const LABEL: &str = "[tour: scripted model, no key set] ";
+const LABEL: &str = "[demo model, no key set] ";
 
 /// The longest quote of a tool's output.
 const QUOTE_MAX_CHARS: usize = 1500;
@@ -50,7 +50,7 @@ pub fn answer(request: &ModelRequest<'_>, characters: usize) -> Result<Bytes, Ap
         NextMessage::Text(text) => (json!({ "type": "text", "text": format!("{LABEL}{text}") }), "end_turn"),
     };
     let message = json!({
-        "id": message_id(), "type": "message", "role": "assistant", "model": TOUR_MODEL,
+        "id": message_id(), "type": "message", "role": "assistant", "model": DEMO_MODEL,
         "stop_reason": reason, "stop_sequence": null,
         "usage": { "input_tokens": estimate(characters), "output_tokens": estimate(content.to_string().len()) },
         "content": [content],
