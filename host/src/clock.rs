@@ -34,12 +34,6 @@ impl Clock {
         Moment { wall: self.wall(), mono: self.zero.elapsed() }
     }
 
-    /// The wall time at which this clock was made, by the offset that holds now.
-    pub fn began(&self) -> WallMs {
-        let since = i64::try_from(self.zero.elapsed().as_millis()).unwrap_or(i64::MAX);
-        WallMs(self.wall().0.saturating_sub(since))
-    }
-
     /// The time for rows and people.
     pub fn wall(&self) -> WallMs {
         WallMs(since_boot().saturating_add(OFFSET.load(Ordering::Acquire)).max(0))

@@ -18,8 +18,8 @@ use crate::terminal_output::safe_line;
 /// Copy the database, or the whole install, while the host runs. The copy is verified before it gets its name.
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// The file to write. An existing file is never overwritten. Without it, the copy goes to `state/backups/`, where
-    /// the host removes the oldest copies.
+    /// The file to write. An existing file is never overwritten. Without it, the copy goes to `state/backups/`. There
+    /// the host removes the oldest copies of the database, but no archives.
     file: Option<PathBuf>,
     /// Write one archive with settings, groups, database, sessions, inbox, shared folder, workspaces and files that
     /// wait to be sent. Keys and tokens are left out.
@@ -27,7 +27,8 @@ pub struct Backup {
     all: bool,
 }
 
-/// Put back a copy that `backup` or the host made. Stop the host first. The files that the copy replaces are kept.
+/// Put back a copy that `backup` or the host made. Stop the host first. The files that the copy replaces stay, as
+/// `NAME.replaced-TIME`.
 #[derive(Debug, Args)]
 pub struct Restore {
     /// The copy: a database file, or an archive.

@@ -11,7 +11,7 @@ use crate::config::{first, personality_file};
 use crate::domain::GroupName;
 use crate::host_files;
 
-/// List and add groups, and admit chats to them.
+/// List, add and show groups, admit chats to them, and undo a change of personality.
 #[derive(Debug, Args)]
 pub struct Groups {
     #[command(subcommand)]
@@ -27,11 +27,11 @@ enum Verb {
         /// The name of the new group.
         name: GroupName,
     },
-    /// Admit a waiting chat to a group. `list` shows its code.
+    /// Admit a waiting chat to a group, and make the group if it does not exist. `list` shows the chat's code.
     Admit {
         /// The code of the chat, as `list` shows it.
         code: String,
-        /// The group. The person who wrote in the first chat of `main` becomes the owner.
+        /// The group. The first person admitted to `main` from a direct chat becomes an owner.
         #[arg(long)]
         group: GroupName,
     },
@@ -40,7 +40,7 @@ enum Verb {
         /// The name of the group.
         name: GroupName,
     },
-    /// Put back the text that a group's CLAUDE.md had before the last change.
+    /// Put back the text that a group's CLAUDE.md had before the agent's last change. A second call undoes that.
     Undo {
         /// The name of the group.
         name: GroupName,

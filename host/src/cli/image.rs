@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};
 use crate::clock::Clock;
-use crate::config::{Install, edit};
+use crate::config::{Install, set_group_image};
 use crate::daemon;
 use crate::domain::GroupName;
 use crate::domain::image::{DEFAULT_IMAGE, Named, Pin, short};
 use crate::images::{self, BASE, DefaultImage};
-use crate::policy::image_selection::{ImageAbout, ImageCheck, Severity, check_name, of_next_run};
+use crate::policy::image_selection::of_next_run;
+use crate::policy::image_verdict::{ImageAbout, ImageCheck, Severity, check_name};
 use crate::sandbox::{Engine, EngineError};
 use crate::terminal_output::safe;
 
@@ -49,7 +50,7 @@ enum Verb {
     Set {
         /// The group that gets the image.
         group: GroupName,
-        /// The image's name.
+        /// The image's name, such as python:3.12.
         name: String,
         /// Pull even if this machine has an image of this name.
         #[arg(long)]
@@ -185,7 +186,7 @@ async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
     store.group(group, now).await?;
     // The file is written before the pin. A run that starts in between reads the new name, checks the image and pins
     // the same one.
-    edit::set_image(&here.root, group, name)?;
+    set_group_image::set_image(&here.root, group, name)?;
     let to = Named { name: name.to_owned(), id: about.facts.id.clone() };
     store.pin_image(group, to.clone(), "terminal", now).await?;
     let text = format!(
@@ -220,7 +221,7 @@ async fn rollback(here: &Here, group: &GroupName) -> Done {
         e => e.into(),
     })?;
     if to.name != from.name {
-        edit::set_image(&here.root, group, &to.name)?;
+        set_group_image::set_image(&here.root, group, &to.name)?;
     }
     if !store.roll_back_pin(group, to.clone(), "terminal", Clock::new().wall()).await? {
         return Err(CliError::Plain(format!(

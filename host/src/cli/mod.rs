@@ -30,7 +30,8 @@ use crate::store::{Store, StoreError};
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 110)]
 pub struct Args {
-    /// The install's directory: settings, groups and state.
+    /// The install's directory: settings, groups and state. The default is /var/lib/lazaret if that exists, else
+    /// ~/.local/share/lazaret.
     #[arg(long, env = "LAZARET_ROOT", global = true, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Print JSON instead of text.
@@ -52,7 +53,7 @@ enum Verb {
     Doctor,
     /// Check the protection of boxes.
     Box(box_check::Box),
-    /// List and add groups, and admit chats to them.
+    /// List, add and show groups, admit chats to them, and undo a change of personality.
     Groups(groups::Groups),
     /// Build, check, set and roll back the images of boxes.
     Image(image::Image),

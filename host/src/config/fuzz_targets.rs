@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::schema::GroupFile;
-use super::{ConfigError, overrides, parse};
+use super::{ConfigError, env_overrides, parse};
 
 /// `lazaret.toml`: refused with its place, or taken and shown.
 pub fn install(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let path = Path::new("lazaret.toml");
-    if let Err(e) = overrides::with_overrides(path, text, &BTreeMap::new()) {
+    if let Err(e) = env_overrides::with_overrides(path, text, &BTreeMap::new()) {
         has_its_place(&e, text);
     }
 }

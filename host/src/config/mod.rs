@@ -3,10 +3,10 @@
 //!
 //! The host reads `lazaret.toml` at its start. It reads a group's file again when the file has changed, so a change
 //! holds without a restart. Every error names the file, the line and column, what was expected, and the nearest right
-//! name. Settings are the owner's: nothing here but [`edit`], [`first`] and [`personality_file`] writes a file.
+//! name. Settings are the owner's: nothing here but [`set_group_image`], [`first`] and [`personality_file`] writes a file.
 
 mod check_mounts;
-pub mod edit;
+mod env_overrides;
 #[cfg(test)]
 mod example_tests;
 pub mod first;
@@ -15,10 +15,10 @@ pub mod fuzz_targets;
 mod group_cache;
 pub mod install_layout;
 mod line_and_column;
-mod overrides;
 pub mod personality_file;
 pub mod schema;
 mod secrets;
+pub mod set_group_image;
 mod setting_list;
 pub mod zone_data;
 
@@ -34,9 +34,9 @@ use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, Sender
 use crate::host_files;
 use crate::policy::mounts::AllowedRoot;
 use crate::policy::posture::acceptable;
+pub use env_overrides::Shown;
 use group_cache::GroupCache;
 pub use install_layout::Root;
-pub use overrides::Shown;
 use schema::{GroupFile, InstallFile};
 
 /// A setting that cannot be used.
@@ -108,7 +108,7 @@ impl Install {
     pub fn load(root: Root, env: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let path = root.install_file();
         let text = read_or_empty(&path)?;
-        let (file, shown) = overrides::with_overrides(&path, &text, env)?;
+        let (file, shown) = env_overrides::with_overrides(&path, &text, env)?;
         let providers = secrets::providers(&file, &root, env)?;
         let model = model_choice(&file, &providers)?;
         for name in &file.engine.accept {
@@ -120,7 +120,7 @@ impl Install {
         let owners = line_and_column::of(&path, &text, &["owners"]);
         on_known_channels(file.owners.iter().map(|owner| owner.channel()), owners)?;
         let allowed_mounts = check_mounts::allowed(&path, &text, &file, &root)?;
-        let shown = overrides::with_choice(shown, &model);
+        let shown = env_overrides::with_choice(shown, &model);
         Ok(Self {
             root,
             owners: file.owners.clone(),

@@ -24,7 +24,8 @@ settings! {
         persona: String = "Laz".into();
         /// The time zone of groups that name none, such as "Europe/Berlin".
         zone: Zone = Zone::utc();
-        /// Who may do everything, by id. The person of the first chat that is admitted to `main` becomes an owner too.
+        /// Who may do everything, by id. The first person admitted to `main` by code from a direct chat becomes an owner
+        /// too.
         #[schemars(with = "Vec<String>", example = [EXAMPLE_SENDER])]
         owners: Vec<SenderId> = Vec::new();
         /// The image of groups that name none.
@@ -46,8 +47,8 @@ settings! {
         /// in the group's file. The host refuses the usual places of secrets in any case. The agent can read the path:
         /// put no names into it.
         mounts: MountsFile = MountsFile::default();
-        /// Limits of every run. A group's file may name others. Of what the machine has (memory, processors, processes,
-        /// disk) a group may only take less.
+        /// Limits of every run. A group's file may set other values. For what the machine has (memory, processors,
+        /// processes, disk), a group's value may only be lower.
         limits: RunLimits = RunLimits::default();
         /// Earlier messages that go along when a message wakes the agent.
         context: ContextLimits = ContextLimits::default();
@@ -64,12 +65,12 @@ settings! {
         chats: Vec<ChatId> = Vec::new();
         /// What people call the agent here.
         persona: Option<String> = None;
-        /// When a message wakes the agent: `"addressed"` (default), `"always"`, or a list of words.
+        /// Which messages wake the agent: `"addressed"` (default), `"always"`, or a list of words.
         trigger: TriggerFile = TriggerFile::default();
-        /// Only these people (and owners) wake the agent; what others write is context.
+        /// Only these people and the owners wake the agent; it reads the others as context.
         #[schemars(with = "Option<Vec<String>>")]
         senders: Option<Vec<SenderId>> = None;
-        /// Which group goes first when all slots are taken.
+        /// Which group goes first when `host.working_runs` boxes are at work.
         priority: PriorityFile = PriorityFile::default();
         /// The image of this group's boxes.
         image: Option<String> = None;
@@ -96,7 +97,7 @@ settings! {
 settings! {
     /// A model.
     ModelSettings / ModelFile {
-        /// A name under `[providers]`.
+        /// A name under `[providers]`, or `anthropic`, `openai` or `demo`, which need no table there.
         #[schemars(example = &"anthropic")]
         provider: Option<String> = None;
         /// The model's name there.
@@ -114,7 +115,7 @@ settings! {
     HostFile {
         /// How many runs may start or work at one time.
         working_runs: usize = 4, in 1..;
-        /// How many boxes may live at one time, those that listen included.
+        /// How many boxes may live at one time, including those that wait for the next message.
         live_boxes: usize = 12, in 1..;
         /// The largest file that people send an agent, or an agent sends them, in MiB.
         attachment_mib: u64 = 20;
@@ -128,7 +129,7 @@ settings! {
         ballast_mib: u64 = 64;
         /// With less free disk than this, in MiB, the host reads no messages. They wait at the platform; runs go on.
         free_floor_mib: u64 = 256;
-        /// The hour, in the zone above, at which the host copies the database and removes old things.
+        /// The hour, in the zone `zone`, in whose first half the host copies the database and removes old things.
         night_hour: u8 = 3, in 0..=23;
         /// How long turns may go on when the host is told to stop. The next host takes over boxes that still work.
         drain: Span = Span::seconds(30);
@@ -165,12 +166,12 @@ settings! {
 settings! {
     /// The container engine.
     EngineFile {
-        /// The engine's socket. `DOCKER_HOST` is used where this is not set.
+        /// The engine's socket. If this is not set, a `DOCKER_HOST` that begins with `unix://` is used.
         socket: String = "unix:///var/run/docker.sock".into();
         /// Runtimes that a group may name.
         runtimes: Vec<String> = vec!["runc".into(), "runsc".into()];
-        /// Parts of the box's protection that you accept to lose, by name. `lazaret box check` shows the names. Without
-        /// an entry here, the host starts no box that lacks a part.
+        /// Protections that you accept to lose, by name. `lazaret box check` shows the names. If it shows LOST for a
+        /// protection, the host starts no box without an entry here.
         #[schemars(example = ["memory-limit"])]
         accept: Vec<String> = Vec::new();
     }
@@ -227,10 +228,10 @@ settings! {
 pub struct ToolRuleFile {
     /// The tool's name.
     pub tool: String,
-    /// For `run_command`: a glob over every segment of the command.
+    /// For `run_command`: a glob over each piece of the command, where `;`, `&&` and the like begin a new piece.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// What happens: allow, record, ask, deny.
+    /// What happens: allow, record (allow, and name the call in a `status` letter), ask (refuses for now), deny.
     pub verdict: ToolVerdict,
 }
 
@@ -257,7 +258,7 @@ pub struct ProviderFile {
     /// Its address; the kind's own where this is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
-    /// A file of mode 0600 that holds the key.
+    /// A file of mode 0600 that holds the key; a relative path begins at the root of the install.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<String>,
     /// An environment variable that holds the key; the kind's own where neither is set.

@@ -2,8 +2,8 @@
 //! Set-up helpers have files of their own.
 
 mod build_channels;
+mod build_parts;
 mod panic_counts;
-mod parts;
 mod start_error;
 mod state_dir;
 
@@ -31,7 +31,7 @@ use crate::store::Store;
 use crate::supervisor::{self, Signal, Supervisor, Wires};
 use crate::workers::Workers;
 use build_channels::admit_configured;
-pub use parts::{engine, images_of, runner_binary};
+pub use build_parts::{engine, images_of, runner_binary};
 pub use start_error::StartError;
 pub use state_dir::{hold, identity};
 
@@ -202,13 +202,13 @@ fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, St
     let runner = Runner::install(&runner_binary(env)?, &root.runners())
         .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
     let id = state_dir::install_id(&root.state().join("install"))?;
-    let context = parts::check_context(&root, &id, gid, &runner);
+    let context = build_parts::check_context(&root, &id, gid, &runner);
     let mailbox = Mailbox::new(gid).map_err(|e| StartError::machine(e.code(), "letters", e))?;
     Ok(Arc::new(Services {
         images: Images::new(engine.clone(), store.clone(), clock, context),
         engine,
         mailbox: mailbox.with_limits(),
-        gateway: parts::gateway(&install)?,
+        gateway: build_parts::gateway(&install)?,
         runner,
         id,
         outbox_signal: OutboxSignal::default(),

@@ -19,7 +19,7 @@ use crate::domain::group_settings::ModelChoice;
 use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream};
 use crate::model::retry_policy::{self, RetryDecision};
 use crate::model::{ApiError, ModelRequest, Provider, Remote, TokenMeter};
-use crate::model::{anthropic, demo_model, message_events, price};
+use crate::model::{anthropic, demo_model, price, write_events};
 use crate::store::Usage;
 
 /// The status of a call that nobody waits for, as nginx has it.
@@ -313,7 +313,7 @@ fn whole(message: Bytes, streamed: bool) -> (Response<Body>, Recorded, Bytes) {
     let parsed = if streamed { serde_json::from_slice(&message).ok() } else { None };
     match parsed {
         Some(parsed) => {
-            let events = Bytes::from(message_events::of_message(&parsed));
+            let events = Bytes::from(write_events::of_message(&parsed));
             (answer::events(events.clone()), Recorded::Stream, events)
         }
         None => (answer::json(hyper::StatusCode::OK, message.clone()), Recorded::Json, message),

@@ -11,12 +11,12 @@
 //! | file | what |
 //! |---|---|
 //! | `routes` | the routes that exist |
-//! | `throttle` | counts, logs and delays refusals |
-//! | `body_limits` | the memory and processor time of request bodies |
+//! | `refusal_throttle` | counts, logs and delays refusals |
+//! | `body_budget` | the memory and processor time of request bodies |
 //! | `call` | one model call, from the request to the row of its usage |
 //! | `answer` | responses to the box, streamed ones included |
 //! | `exchange_log` | files with the exchanges, for people |
-//! | `ledger`, `settings` | what the gateway needs from the store and from the settings |
+//! | `usage_recorder`, `settings` | what the gateway needs from the store and from the settings |
 
 mod answer;
 mod body_budget;

@@ -15,8 +15,9 @@ use crate::config::Root;
 use crate::domain::limits::RunLimits;
 use crate::domain::{GroupName, Lane, RunId};
 use crate::host_files::{self, shared_dir};
-use crate::policy::image_selection::{ImageAbout, ImageCheck};
+use crate::policy::image_verdict::{ImageAbout, ImageCheck};
 use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, plan};
+use crate::process_identity::this_process;
 use crate::sandbox::Trial;
 
 /// The user of trial boxes: the one below all groups' (see `store::settings`).
@@ -101,7 +102,7 @@ impl Images {
         let passwd =
             self.engine.passwd(&context.install, &about.facts, UID, context.gid, &passwd_dir).await?;
         let name = format!("lazaret-trial-{trial}");
-        Ok(plan(&input(passwd)).map(|spec| spec.for_check(name, std::process::id(), "inspect-image")))
+        Ok(plan(&input(passwd)).map(|spec| spec.for_check(name, &this_process(), "inspect-image")))
     }
 }
 

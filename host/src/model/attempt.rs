@@ -9,9 +9,9 @@ use hyper::header::{CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER}
 use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
+use super::configured_providers::{Remote, reason};
 use super::error::ApiError;
 use super::openai_stream::Translator;
-use super::provider::{Remote, reason};
 use super::redact::Redactor;
 use super::request::ModelRequest;
 use super::{anthropic, openai, retry_policy};

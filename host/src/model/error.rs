@@ -95,7 +95,7 @@ impl ApiError {
 
     /// The last event of a stream that fails after it began.
     pub fn event(&self) -> Vec<u8> {
-        super::message_events::event("error", &self.json())
+        super::write_events::event("error", &self.json())
     }
 
     fn json(&self) -> serde_json::Value {

@@ -5,12 +5,12 @@ use ipc_schema::server_sent_events::EventParser;
 use serde_json::Value;
 
 use super::anthropic::{self, PassThrough};
+use super::configured_providers::ProviderSettings;
 use super::openai_stream::Translator;
-use super::provider::ProviderSettings;
 use super::redact::Redactor;
 use super::request::ModelRequest;
 use super::token_meter::TokenMeter;
-use super::{attempt, message_events, openai, price, retry_policy};
+use super::{attempt, openai, price, retry_policy, write_events};
 use crate::domain::{ProviderKind, Secret};
 
 /// Splits the bytes as a network would: the first byte is the length of a piece.
@@ -119,7 +119,7 @@ fn as_events(wire: &[u8]) -> Vec<Value> {
 pub fn openai_answer(data: &[u8]) {
     let Ok((message, _)) = openai::message(data, "m", 40) else { return };
     let (mut streamed, mut whole) = (TokenMeter::default(), TokenMeter::default());
-    streamed.stream(&message_events::of_message(&message));
+    streamed.stream(&write_events::of_message(&message));
     whole.whole(message.to_string().as_bytes());
     assert!(streamed.ended());
     assert_eq!(streamed.total(None), whole.total(None));

@@ -21,24 +21,24 @@
 
 pub mod anthropic;
 pub mod attempt;
+mod configured_providers;
 pub mod demo_model;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
-pub mod message_events;
 mod openai;
 mod openai_stream;
 #[cfg(test)]
 pub mod openai_test_chunks;
 pub mod price;
-mod provider;
 mod redact;
 mod request;
 pub mod retry_policy;
 mod token_meter;
+pub mod write_events;
 
+pub use configured_providers::{Provider, ProviderSettings, Remote, build};
 pub use error::{ApiError, ProviderError};
-pub use provider::{Provider, ProviderSettings, Remote, build};
 pub use redact::Redactor;
 pub use request::ModelRequest;
 pub use retry_policy::RetryLimits;

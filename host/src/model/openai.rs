@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::configured_providers::ProviderSettings;
 use super::error::ApiError;
-use super::provider::ProviderSettings;
 use super::request::{Block, Entry, ModelRequest, Role, Tool, plain_text};
 use super::token_meter::estimate;
 

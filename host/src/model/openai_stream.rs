@@ -12,8 +12,8 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::message_events;
 use super::openai::{ChatUsage, call_id, message_id, stop_reason, usage};
+use super::write_events;
 
 /// The most tool calls of one answer, and bytes of their arguments, that are kept until its end. The longest answers of
 /// models are some hundred kilobytes; a server that sends without end is broken.
@@ -321,7 +321,7 @@ impl Translator {
     }
 
     fn write(&mut self, name: &str, data: &Value) {
-        self.out.extend(message_events::event(name, data));
+        self.out.extend(write_events::event(name, data));
     }
 }
 

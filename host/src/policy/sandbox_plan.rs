@@ -33,9 +33,8 @@ pub mod label {
 pub const CHECK_BOX_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// Labels of a box that the process `checker` makes for a check. The cleanup finds it by the install's label.
-pub fn labels_of_check(install: &str, look: &str, checker: u32) -> BTreeMap<String, String> {
-    let checker = checker.to_string();
-    let labels = [(label::INSTALL, install), (label::RUN, look), (label::CHECKER, &checker)];
+pub fn labels_of_check(install: &str, look: &str, checker: &str) -> BTreeMap<String, String> {
+    let labels = [(label::INSTALL, install), (label::RUN, look), (label::CHECKER, checker)];
     labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
@@ -193,7 +192,7 @@ impl ContainerSpec {
     pub fn for_probe(
         &self,
         run: &RunId,
-        checker: u32,
+        checker: &str,
         to_agent: PathBuf,
         from_agent: PathBuf,
         socket: PathBuf,
@@ -224,7 +223,7 @@ impl ContainerSpec {
     /// The same box for a check by the process `checker`. It runs the runner's command `program`, which ends by itself.
     /// The labels contain the install and no lane, so that the host does not take it for an earlier box of the lane.
     #[must_use]
-    pub fn for_check(mut self, name: String, checker: u32, program: &str) -> Self {
+    pub fn for_check(mut self, name: String, checker: &str, program: &str) -> Self {
         self.name = name;
         if let Some(command) = self.entrypoint.last_mut() {
             program.clone_into(command);
@@ -619,7 +618,7 @@ mod tests {
     fn a_probe_differs_from_a_run_in_name_letters_and_program_only() {
         let spec = plan(&input()).unwrap();
         let run = "019ab000-0000-7000-8000-000000000009".parse().unwrap();
-        let probe = spec.for_probe(&run, 7, "/p/to".into(), "/p/from".into(), "/p/gateway".into());
+        let probe = spec.for_probe(&run, "7@1", "/p/to".into(), "/p/from".into(), "/p/gateway".into());
         assert_eq!(probe.entrypoint, ["/lazaret/agent-runner", "probe"]);
         assert_eq!(probe.name, "lazaret-019ab000-0000-7000-8000-000000000009");
         assert_eq!(probe.labels[label::INSTALL], spec.labels[label::INSTALL], "the reaper finds it");

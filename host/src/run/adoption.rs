@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipc_schema::letters::to_agent::InterruptWhy;
 use tokio::time::Instant;
 
-use super::assignment::Assignment;
+use super::RunHandle;
 use super::end::{KILL_AGAIN, LAST_PASSES};
 use super::gateway_session::GatewaySession;
 use super::launch_error::LaunchError;
@@ -97,7 +97,7 @@ impl Adopted {
         }
     }
 
-    pub(super) fn into_run(self, services: &Arc<Services>, handle: &Assignment) -> Run {
+    pub(super) fn into_run(self, services: &Arc<Services>, handle: &RunHandle) -> Run {
         let Self { row, group, mailbox, gateway, closes, .. } = self;
         // The silence timer starts again: the box may have waited for its model as long as the host was away.
         let now = Instant::now();

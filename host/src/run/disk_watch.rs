@@ -10,7 +10,7 @@
 //! box, and the kernel frees what the boxes held.
 //!
 //! A host that is not root sees neither those tables nor the content of folders that the box locked. It opens and
-//! counts those folders when the box is gone ([`super::disk_cleanup`]).
+//! counts those folders when the box is gone ([`super::after_box_cleanup`]).
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};

@@ -9,12 +9,12 @@ use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::Begin;
 use tokio::time::Instant;
 
-use super::assignment::Assignment;
+use super::RunHandle;
 use super::ensure_posture::{self, RunDirs, SandboxContext};
 use super::gateway_session::GatewaySession;
 use super::launch_error::LaunchError;
 use super::states::{Life, Turn};
-use super::{Parts, READY_WITHIN, Run, SILENCE, letters_to_agent};
+use super::{Parts, READY_WITHIN, Run, SILENCE, build_letters};
 use crate::domain::group_settings::Group;
 use crate::domain::{ChatId, GroupName, Lane, RunId, TurnId};
 use crate::host_files::shared_dir;
@@ -30,8 +30,8 @@ use crate::volumes::Volume;
 const REMOVALS: u32 = 20;
 const REMOVAL: Duration = Duration::from_secs(1);
 
-pub(super) async fn launch(services: &Arc<Services>, handle: &Assignment) -> Result<Run, LaunchError> {
-    let Assignment { run, lane, .. } = handle;
+pub(super) async fn launch(services: &Arc<Services>, handle: &RunHandle) -> Result<Run, LaunchError> {
+    let RunHandle { run, lane, .. } = handle;
     // The notice in the chat names the file, but not the place of the install on the server.
     let root = format!("{}/", services.install.root.path().display());
     let group = services.install.group(&lane.group);
@@ -122,7 +122,7 @@ impl Plan<'_> {
         let dirs = RunDirs::below(mailbox.dir());
         let spec = spec_of(services.as_ref().into(), lane, run, uid, group, image, dirs).await?;
         ensure_posture::ensure_posture(services, &spec, group, uid).await?;
-        let letter = letters_to_agent::begin(services, lane, session, group, state);
+        let letter = build_letters::begin(services, lane, session, group, state);
         write_begin(services, run, mailbox, letter).await?;
         failpoint!("run.launch.begin");
         let gateway = GatewaySession::open(services, lane, run, group, mailbox)?;
@@ -165,7 +165,7 @@ pub async fn spec_of(
 /// Makes the container, starts it, and returns the engine's id of it.
 async fn start(
     services: &Services,
-    handle: &Assignment,
+    handle: &RunHandle,
     group: &Group,
     spec: &ContainerSpec,
     turn: Option<&(TurnId, ChatId)>,

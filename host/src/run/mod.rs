@@ -5,8 +5,8 @@
 //! the run in its place.
 
 mod adoption;
-mod assignment;
-mod disk_cleanup;
+mod after_box_cleanup;
+mod build_letters;
 mod disk_watch;
 mod end;
 mod ensure_posture;
@@ -15,27 +15,27 @@ mod gateway_session;
 mod launch;
 mod launch_error;
 mod letters_from_agent;
-mod letters_to_agent;
 mod reaper;
-mod reclaim_disk;
 mod rejected_files;
+mod remove_overrun;
 mod requests;
 mod states;
 mod worker_failed;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ipc_schema::letters::ToAgent;
 use ipc_schema::letters::to_agent::{Close, CloseWhy, Interrupt, InterruptWhy};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
 use crate::channels::Channel;
-use crate::dispatch::Event;
+use crate::dispatch::{Event, RunNo};
 use crate::domain::group_settings::Group;
-use crate::domain::{ChatId, Ending, MessageSeq, RunId, TurnId};
+use crate::domain::{ChatId, Ending, Lane, MessageSeq, RunId, TurnId};
 use crate::mailbox::RunMailbox;
 use crate::policy::disk_overrun::DiskUsage;
 use crate::policy::log_limiter::LogLimiter;
@@ -44,14 +44,13 @@ use crate::sandbox::Exit;
 use crate::services::Services;
 use crate::store::{Composed, RunRow, StoreError, letter_to_agent};
 pub use adoption::Adopted;
-pub use assignment::Assignment;
-pub use disk_cleanup::sweep;
+pub use after_box_cleanup::sweep;
+use build_letters::input_letter;
 use disk_watch::{Excess, Watchdog};
 pub use ensure_posture::{ProbeResult, RunDirs, SandboxContext, check_machine_limits};
 use gateway_session::GatewaySession;
 pub use launch::spec_of;
 pub use launch_error::LaunchError;
-use letters_to_agent::input_letter;
 pub use reaper::keep_reaping;
 use states::{Deferred, Files, Life, Turn, TurnStage};
 pub use worker_failed::{give_up, supervise};
@@ -83,10 +82,43 @@ pub enum Order {
     Leave,
 }
 
+/// The identity of a run, and where its worker reports.
+#[derive(Debug, Clone)]
+pub struct RunHandle {
+    /// The run's number in this process.
+    pub no: RunNo,
+    pub run: RunId,
+    pub lane: Lane,
+    /// The channel to which the worker reports.
+    pub events: UnboundedSender<Event>,
+    /// The number of `Feed` orders that the worker has obeyed. Dispatch uses it to recognize outdated reports about a
+    /// turn.
+    fed: Arc<AtomicU64>,
+}
+
+impl RunHandle {
+    pub fn new(no: RunNo, run: RunId, lane: Lane, events: UnboundedSender<Event>) -> Self {
+        Self { no, run, lane, events, fed: Arc::default() }
+    }
+
+    fn obeyed_feed(&self) {
+        self.fed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn fed(&self) -> u64 {
+        self.fed.load(Ordering::Relaxed)
+    }
+
+    /// Reports an event. The receiver is gone only when the host ends, and then nobody needs the report.
+    fn report(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+}
+
 /// A run that has a box.
 struct Run {
     services: Arc<Services>,
-    handle: Assignment,
+    handle: RunHandle,
     group: Group,
     container: String,
     mailbox: RunMailbox,
@@ -126,11 +158,11 @@ struct Parts {
 }
 
 /// Performs a run from its first to its last step and reports its end.
-pub async fn live(services: Arc<Services>, handle: Assignment, mut orders: UnboundedReceiver<Order>) {
+pub async fn live(services: Arc<Services>, handle: RunHandle, mut orders: UnboundedReceiver<Order>) {
     match launch::launch(&services, &handle).await {
         Ok(run) => run.follow_to_end(&mut orders).await,
         Err(error) => {
-            let Assignment { no, run, lane, .. } = &handle;
+            let RunHandle { no, run, lane, .. } = &handle;
             tracing::warn!(%run, %lane, code = error.code, "the box did not start: {}", error.why);
             let ending = Ending::NeverStarted { code: error.code.to_owned(), why: error.why };
             let after = end::store_end(&services, run, lane, ending).await;
@@ -146,7 +178,7 @@ pub async fn live(services: Arc<Services>, handle: Assignment, mut orders: Unbou
 pub async fn go_on(
     services: Arc<Services>,
     adopted: Adopted,
-    handle: Assignment,
+    handle: RunHandle,
     mut orders: UnboundedReceiver<Order>,
 ) {
     let mut run = adopted.into_run(&services, &handle);
@@ -201,7 +233,7 @@ async fn at(time: Option<Instant>) {
 }
 
 impl Run {
-    fn new(services: &Arc<Services>, handle: &Assignment, parts: Parts) -> Self {
+    fn new(services: &Arc<Services>, handle: &RunHandle, parts: Parts) -> Self {
         let Parts { group, container, mailbox, gateway, life, turn } = parts;
         Self {
             services: Arc::clone(services),
@@ -527,7 +559,7 @@ impl Run {
     }
 
     fn report_turn_closed(&self, next: bool) {
-        let Assignment { no, .. } = self.handle;
+        let RunHandle { no, .. } = self.handle;
         self.handle.report(Event::TurnClosed { run: no, next, fed: self.handle.fed() });
     }
 

@@ -2,14 +2,13 @@
 //! box's removal. `daemon` runs it every hour; a run that could not remove its box also calls it.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::WallMs;
-use crate::host_files;
 use crate::policy::backoff::doubling;
 use crate::policy::sandbox_plan::CHECK_BOX_LIFETIME;
+use crate::process_identity;
 use crate::sandbox::{EngineError, ListedBox};
 use crate::services::Services;
 use crate::store::StoreError;
@@ -24,8 +23,8 @@ enum Later {
     Engine(#[from] EngineError),
     #[error("{0}")]
     Store(#[from] StoreError),
-    #[error("{0} were made for a look, and not long ago")]
-    Looked(usize),
+    #[error("{0} are in use by a check")]
+    InUse(usize),
 }
 
 /// A command that was killed during a probe leaves a box; the reaper removes it after this time at the latest.
@@ -50,7 +49,7 @@ pub(super) async fn reap(services: Arc<Services>) {
     for tries in 1.. {
         match reap_once(&services).await {
             Ok(()) => return,
-            Err(e @ Later::Looked(_)) => tracing::debug!("boxes without a run stay for now: {e}"),
+            Err(e @ Later::InUse(_)) => tracing::debug!("boxes without a run stay for now: {e}"),
             Err(e) => tracing::warn!(code = "run.reap", "boxes without a run stay for now: {e}"),
         }
         tokio::time::sleep(doubling(FIRST, tries, LONGEST)).await;
@@ -63,11 +62,11 @@ async fn reap_once(services: &Services) -> Result<(), Later> {
     let boxes = services.engine.boxes(&services.id).await?;
     let rows = services.store.unended_runs().await?;
     let alive: HashSet<&str> = rows.iter().map(|row| row.run.as_str()).collect();
-    let (looks, left): (Vec<_>, Vec<_>) = boxes
+    let (in_use, left): (Vec<_>, Vec<_>) = boxes
         .iter()
         .filter(|found| !alive.contains(found.run.as_str()))
-        .partition(|found| somebody_looks(found, services.clock.began(), services.clock.wall()));
-    let mut stays = if looks.is_empty() { Ok(()) } else { Err(Later::Looked(looks.len())) };
+        .partition(|found| is_in_use(found, services.clock.wall()));
+    let mut stays = if in_use.is_empty() { Ok(()) } else { Err(Later::InUse(in_use.len())) };
     for found in left {
         tracing::info!(run = found.run, "a box without a run is removed");
         failpoint!("run.reap.box");
@@ -78,16 +77,9 @@ async fn reap_once(services: &Services) -> Result<(), Later> {
     stays
 }
 
-/// Returns whether a probe still uses this box: a probe of this host, or of a command beside it. Process ids are
-/// reused, and a host in a container always has the same one. So a box from before this host's start does not belong to
-/// this host.
-fn somebody_looks(found: &ListedBox, started: WallMs, now: WallMs) -> bool {
-    let Some(checker) = found.checker else { return false };
-    let lives = match checker == std::process::id() {
-        // The engine gives the time in whole seconds.
-        true => found.made.0 + 1_000 > started.0,
-        false => host_files::there(&Path::new("/proc").join(checker.to_string())),
-    };
+/// Returns whether a check still uses this box: a check of this host, or of a command beside it.
+fn is_in_use(found: &ListedBox, now: WallMs) -> bool {
+    let lives = found.checker.as_deref().is_some_and(process_identity::is_alive);
     // If the clock was set back, a box seems to come from the future. It then counts as unused.
     lives && found.made.0 <= now.0 + 1_000 && now.since(found.made) < CHECK_BOX_LIFETIME
 }
@@ -95,19 +87,22 @@ fn somebody_looks(found: &ListedBox, started: WallMs, now: WallMs) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process_identity::this_process;
 
     #[test]
-    fn a_look_that_goes_on_is_left_alone_and_what_a_dead_process_left_is_not() {
+    fn a_check_that_goes_on_keeps_its_box_and_a_dead_process_does_not() {
         let found =
             |checker| ListedBox { container: "c".into(), run: "r".into(), made: WallMs(100_000), checker };
-        let looks = |checker, started, now| somebody_looks(&found(checker), WallMs(started), WallMs(now));
-        let me = Some(std::process::id());
-        assert!(looks(me, 100_999, 101_000), "made in the second in which this host began");
-        assert!(looks(Some(1), 200_000, 201_000), "a command beside this host");
-        assert!(!looks(me, 101_000, 102_000), "an earlier host with the same number");
-        assert!(!looks(Some(u32::MAX), 1, 101_000), "its process is gone");
-        assert!(!looks(Some(1), 1, 100_000 + 300_000), "no look takes so long");
-        assert!(!looks(None, 1, 101_000), "a run's");
-        assert!(!looks(Some(1), 1, 50_000), "made in a time that has not come");
+        let in_use = |checker, now| is_in_use(&found(checker), WallMs(now));
+        let me = Some(this_process());
+        assert!(in_use(me.clone(), 101_000));
+        assert!(
+            !in_use(Some(format!("{}@1", std::process::id())), 101_000),
+            "an earlier host with the same id"
+        );
+        assert!(!in_use(Some("4294967295@1".into()), 101_000), "its process is gone");
+        assert!(!in_use(me.clone(), 100_000 + 300_000), "no check takes so long");
+        assert!(!in_use(None, 101_000), "a run's");
+        assert!(!in_use(me, 50_000), "made in a time that has not come");
     }
 }

@@ -1,14 +1,14 @@
 //! Ends a run whose own worker failed: the worker panicked, or dispatch gave it up because it no longer answers.
 //!
 //! The lane must go on. So this code stores the run's end, removes the box and reports `Ended`. It knows nothing of the
-//! worker's state except the [`Assignment`]. It repeats until it succeeds. Each of its steps must be idempotent,
+//! worker's state except the [`RunHandle`]. It repeats until it succeeds. Each of its steps must be idempotent,
 //! because the worker may have failed after it stored the end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::assignment::Assignment;
-use super::disk_cleanup::clear;
+use super::RunHandle;
+use super::after_box_cleanup::clear;
 use super::end::{store_end, until_stored};
 use super::reaper::spawn_reaper;
 use crate::dispatch::{After, Event};
@@ -21,7 +21,7 @@ use crate::workers::Panicked;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Performs a run's work. A panic in it counts as a crash of the run.
-pub async fn supervise(services: Arc<Services>, handle: Assignment, work: impl Future<Output = ()>) {
+pub async fn supervise(services: Arc<Services>, handle: RunHandle, work: impl Future<Output = ()>) {
     let name = format!("run {}", handle.run);
     if let Err(panicked) = services.workers.caught(&name, work).await {
         give_up(services, handle, crashed(panicked)).await;
@@ -34,14 +34,14 @@ pub(super) fn crashed(panicked: Panicked) -> Ending {
 }
 
 /// Ends a run whose worker is gone.
-pub async fn give_up(services: Arc<Services>, handle: Assignment, ending: Ending) {
+pub async fn give_up(services: Arc<Services>, handle: RunHandle, ending: Ending) {
     let name = format!("the end of run {}", handle.run);
     let workers = services.workers.clone();
     workers.kept(&name, || end(Arc::clone(&services), &handle, ending.clone())).await;
 }
 
-async fn end(services: Arc<Services>, handle: &Assignment, ending: Ending) {
-    let Assignment { no, run, lane, .. } = handle;
+async fn end(services: Arc<Services>, handle: &RunHandle, ending: Ending) {
+    let RunHandle { no, run, lane, .. } = handle;
     tracing::warn!(%run, %lane, code = "run.given_up", "the host ends the run: {ending}");
     // The row is stored before the box is removed, as in every end of a run.
     let after = match store_end(&services, run, lane, ending).await {

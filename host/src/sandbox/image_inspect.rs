@@ -7,8 +7,9 @@ use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, DownloadFrom
 use futures_util::TryStreamExt;
 
 use super::{Engine, EngineError, QUICK, SLOW, write_shared};
-use crate::policy::image_selection::ImageAbout;
+use crate::policy::image_verdict::ImageAbout;
 use crate::policy::sandbox_plan::{ImageFacts, labels_of_check};
+use crate::process_identity::this_process;
 
 /// The bit of a symbolic link in the file modes that the engine reports: Go's `fs.ModeSymlink`.
 const GO_SYMLINK: u32 = 1 << 27;
@@ -161,7 +162,7 @@ impl Engine {
             image: Some(image.to_owned()),
             entrypoint: Some(vec!["/never".into()]),
             network_disabled: Some(true),
-            labels: Some(labels_of_check(install, &look, std::process::id()).into_iter().collect()),
+            labels: Some(labels_of_check(install, &look, &this_process()).into_iter().collect()),
             ..Default::default()
         };
         let made = self.ask("look into the image", SLOW, self.docker()?.create_container(None, body)).await?;

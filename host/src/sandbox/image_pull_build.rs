@@ -7,7 +7,7 @@ use bollard::query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuil
 use futures_util::{Stream, StreamExt};
 
 use super::{Engine, EngineError, with_causes};
-use crate::policy::image_selection::with_tag;
+use crate::policy::image_verdict::with_tag;
 
 /// The host gives up a pull or a build that sends nothing for this long.
 const SILENCE: Duration = Duration::from_secs(120);

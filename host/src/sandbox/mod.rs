@@ -7,7 +7,7 @@ mod image_inspect;
 mod image_pull_build;
 mod mount_source;
 mod one_shot;
-mod probe;
+mod posture_probe;
 mod procfs;
 mod spec_differences;
 mod translate;
@@ -34,7 +34,7 @@ pub use image_inspect::first_file;
 pub use image_pull_build::Recipe;
 pub use mount_source::check_source;
 pub use one_shot::Trial;
-pub use probe::{ProbeError, Probed};
+pub use posture_probe::{ProbeError, Probed};
 pub use procfs::unlinked;
 
 /// The oldest supported API version, from engine 20.10. The posture was tested with it.
@@ -152,7 +152,7 @@ pub struct ListedBox {
     /// When the engine made it, in whole seconds of the engine's clock.
     pub made: WallMs,
     /// The process that made it for a check. `None` for a box of a run.
-    pub checker: Option<u32>,
+    pub checker: Option<String>,
 }
 
 /// A client of the engine.
@@ -390,7 +390,7 @@ impl Engine {
             .filter_map(|b| {
                 let labels = b.labels.unwrap_or_default();
                 let made = b.created.map_or(WallMs(0), |seconds| WallMs(seconds.saturating_mul(1000)));
-                let checker = labels.get(label::CHECKER).and_then(|pid| pid.parse().ok());
+                let checker = labels.get(label::CHECKER).filter(|process| !process.is_empty()).cloned();
                 Some(ListedBox { container: b.id?, run: labels.get(label::RUN)?.clone(), made, checker })
             })
             .collect())

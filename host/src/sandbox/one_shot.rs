@@ -8,8 +8,13 @@ use bollard::query_parameters::CreateContainerOptions;
 use futures_util::FutureExt;
 
 use super::{Engine, EngineError, Exit, SLOW, translate};
+use crate::policy::backoff::doubling;
 use crate::policy::sandbox_plan::ContainerSpec;
 
+/// A removal that failed is tried again this often, after this time, which doubles up to a minute.
+const REMOVALS: u32 = 20;
+const REMOVE_AGAIN: Duration = Duration::from_secs(1);
+const REMOVE_LATEST: Duration = Duration::from_secs(60);
 /// The host keeps this many bytes of a failed box's output.
 const OUTPUT: usize = 2000;
 
@@ -63,21 +68,24 @@ impl Engine {
         // In boxes on the heap, because these futures are large and overflowed the stack of a thread as part of the
         // run's future.
         let done = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
-        let removed = match AssertUnwindSafe(Box::pin(self.remove(name))).catch_unwind().await {
-            Ok(removed) => Ok(removed),
-            Err(panic) => {
-                drop(Box::pin(self.remove(name)).await);
-                Err(panic)
-            }
-        };
+        let removed = AssertUnwindSafe(Box::pin(self.remove(name))).catch_unwind().await;
+        if !matches!(removed, Ok(Ok(()))) {
+            tokio::spawn(remove_later(self.clone(), name.to_owned()));
+        }
         match (done, removed) {
             (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
-            (Ok(done), Ok(removed)) => {
-                if let Err(e) = removed {
-                    tracing::warn!(code = e.code(), "the box {name} stays for now: {e}");
-                }
-                done
-            }
+            (Ok(done), _) => done,
+        }
+    }
+}
+
+/// Removes a box when the engine answers again. If this process ends first, the host's reaper removes the box.
+async fn remove_later(engine: Engine, name: String) {
+    for tries in 1..=REMOVALS {
+        tokio::time::sleep(doubling(REMOVE_AGAIN, tries, REMOVE_LATEST)).await;
+        match Box::pin(engine.remove(&name)).await {
+            Ok(()) => return,
+            Err(e) => tracing::warn!(code = e.code(), "the box {name} stays for now: {e}"),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::backup_files;
+use super::backup_list;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +126,7 @@ impl From<rusqlite::Error> for StoreError {
 
 impl StoreError {
     pub(super) fn damaged(path: &Path, why: String) -> Self {
-        Self::Damaged { path: path.to_owned(), why, remedy: backup_files::remedy(path) }
+        Self::Damaged { path: path.to_owned(), why, remedy: backup_list::remedy(path) }
     }
 
     /// An I/O error of a file beside the database.

@@ -9,7 +9,7 @@
 mod adoption;
 mod agent_questions;
 mod attachments;
-mod backup_files;
+mod backup_list;
 mod copy;
 mod counters;
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod writer;
 pub use adoption::{OpenRequest, RunRow};
 pub use agent_questions::{AnswerTaken, NewQuestion, Suspended};
 pub use attachments::Waiting;
-pub use backup_files::{copies, made_at};
+pub use backup_list::{copies, made_at};
 pub use copy::{Copied, back_up, check};
 pub use error::{Result, StoreError};
 pub use fault_reporter::{BALLAST, StoreFaults};

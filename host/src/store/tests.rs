@@ -1,11 +1,11 @@
 //! The store's three transactions, told as stories.
 
-mod endless_boxes;
-mod files;
-mod opening;
+mod bounds_on_boxes;
+mod opening_and_upgrade;
 mod other_process;
 mod readers;
 mod retention_and_restore;
+mod sent_files;
 mod stop_command;
 
 use std::time::Duration;

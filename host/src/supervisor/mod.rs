@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::dispatch::{AdoptedState, After, Dispatch, Effect, Event, RunNo, Settings, Unfinished};
 use crate::domain::{Ending, Lane, MessageSeq, RunId};
 use crate::intake::News;
-use crate::run::{self, Adopted, Assignment, LaunchError, Order};
+use crate::run::{self, Adopted, LaunchError, Order, RunHandle};
 use crate::services::Services;
 use crate::store::Suspended;
 use crate::text;
@@ -65,7 +65,7 @@ pub struct Supervisor {
 
 /// The worker of a run that has not reported its end.
 struct Worker {
-    handle: Assignment,
+    handle: RunHandle,
     orders: UnboundedSender<Order>,
     task: AbortHandle,
 }
@@ -217,12 +217,12 @@ impl Supervisor {
         no: RunNo,
         run: RunId,
         lane: Lane,
-        work: impl FnOnce(Arc<Services>, Assignment, UnboundedReceiver<Order>) -> F,
+        work: impl FnOnce(Arc<Services>, RunHandle, UnboundedReceiver<Order>) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
         let (orders, receiver) = unbounded_channel();
-        let handle = Assignment::new(no, run, lane, self.event_sender.clone());
+        let handle = RunHandle::new(no, run, lane, self.event_sender.clone());
         let work = work(Arc::clone(&self.services), handle.clone(), receiver);
         let task = tokio::spawn(run::supervise(Arc::clone(&self.services), handle.clone(), work));
         self.runs.insert(no, Worker { handle, orders, task: task.abort_handle() });

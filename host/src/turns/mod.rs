@@ -13,11 +13,11 @@
 //! - A message ends as answered, with a notice that says why not, or in a later turn.
 //! - An open turn wants a run, has one, or waits for a person. A turn that waits has an open question.
 
-mod ending;
+mod after_run;
+mod end_and_notice;
 #[cfg(test)]
 mod proptest_model;
 mod question_answer;
-mod retry;
 #[cfg(test)]
 mod script_tests;
 #[cfg(test)]
@@ -33,9 +33,9 @@ use crate::domain::message::{Command, Role};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChatId, Ending, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::text;
-pub use ending::{TurnDone, turn_done};
+use after_run::AfterRun;
+pub use end_and_notice::{TurnDone, turn_done};
 pub use question_answer::{AnswerCommand, Answering, Question, code_of, take_answer};
-use retry::AfterRun;
 
 /// How many turns give a message to boxes that do not acknowledge it. After that the chat gets a notice.
 const RETURNS: u32 = 3;
@@ -484,7 +484,7 @@ impl Decision<'_> {
             let later = self.view.details.messages.iter().filter(|m| m.seq > order).map(|m| m.seq).collect();
             self.give_back(later);
         }
-        let (end, notice) = ending::interrupted(why);
+        let (end, notice) = end_and_notice::interrupted(why);
         self.end_with_notice(open, end, notice);
     }
 
@@ -521,7 +521,8 @@ impl Decision<'_> {
     fn run_ended(&mut self, open: &OpenTurn, ending: &Ending, now: WallMs) {
         let details = &self.view.details;
         let age = now.since(open.opened_at);
-        let (cost, wait, tell) = match retry::after_run(ending, open.attempt, details.failed_starts, age) {
+        let (cost, wait, tell) = match after_run::after_run(ending, open.attempt, details.failed_starts, age)
+        {
             AfterRun::Again { cost, wait, tell } => (cost, wait, tell),
             AfterRun::GiveUp { end, tell } => {
                 if *ending == Ending::Stopped {

@@ -15,7 +15,7 @@
 //! it.
 
 mod mount_table;
-mod tools;
+mod run_program;
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -297,7 +297,7 @@ impl Volume {
         let fixed = ["-q", "-F", "-m", "0", "-b", "4096", "-I", "256"];
         let own = ["-N", &inodes, "-J", &journal, "-E", &owner];
         let args = fixed.into_iter().chain(own).map(OsStr::new).chain([staged.as_os_str()]);
-        let made = tools::run("mkfs.ext4", &args.collect::<Vec<_>>(), lock)
+        let made = run_program::run("mkfs.ext4", &args.collect::<Vec<_>>(), lock)
             .and_then(|()| file.sync_all().map_err(io))
             .and_then(|()| fs::rename(&staged, &self.image).map_err(io))
             .and_then(|()| host_files::sync_dir(self.image.parent().unwrap_or(Path::new("/"))).map_err(io));
@@ -308,7 +308,7 @@ impl Volume {
         let io = |e: io::Error| VolumeError::io(&self.dir, e);
         // e2fsck would damage a mounted file system, and a box may still have it mounted.
         if !mount_table::is_attached(&resolved(&self.image)) {
-            tools::run("e2fsck", &["-p".as_ref(), self.image.as_os_str()], lock)?;
+            run_program::run("e2fsck", &["-p".as_ref(), self.image.as_os_str()], lock)?;
         }
         host_files::dir(&self.dir, 0o700).map_err(io)?;
         // A box that does not see the mount must not write into the directory beneath it.
@@ -318,7 +318,7 @@ impl Volume {
         let options = "loop,nosuid,nodev,discard,errors=remount-ro";
         let (image, dir) = (self.image.as_os_str(), self.dir.as_os_str());
         let args = ["-t".as_ref(), "ext4".as_ref(), "-o".as_ref(), options.as_ref(), image, dir];
-        tools::run("mount", &args, lock)?;
+        run_program::run("mount", &args, lock)?;
         if self.mounted()?.is_none() {
             return Err(VolumeError::io(&self.dir, "mount(8) succeeded, but nothing is mounted"));
         }
@@ -340,9 +340,9 @@ impl Volume {
             return self.not_larger(limit);
         }
         let file = OpenOptions::new().write(true).open(&self.image).map_err(io)?;
-        tools::run("e2fsck", &["-fp".as_ref(), self.image.as_os_str()], lock)?;
+        run_program::run("e2fsck", &["-fp".as_ref(), self.image.as_os_str()], lock)?;
         file.set_len(wanted).map_err(io)?;
-        tools::run("resize2fs", &[self.image.as_os_str()], lock)?;
+        run_program::run("resize2fs", &[self.image.as_os_str()], lock)?;
         file.sync_all().map_err(io)
     }
 

@@ -204,9 +204,9 @@ fn many_at_once_mount_it_once_and_a_half_made_image_is_made_anew() {
 fn a_program_that_is_not_there_or_fails_is_named() {
     let place = fixture();
     let lock = place.volume.lock().unwrap();
-    let missing = tools::run("mkfs.nothing", &[], &lock);
+    let missing = run_program::run("mkfs.nothing", &[], &lock);
     assert!(told(missing).contains("disk images need mkfs.nothing; install"));
-    let fails = told(tools::run("mount", &["--bogus".as_ref()], &lock));
+    let fails = told(run_program::run("mount", &["--bogus".as_ref()], &lock));
     assert!(
         fails.starts_with("mount failed: exit status: 1; it said \"mount: unrecognized option"),
         "{fails}"

@@ -384,7 +384,11 @@ impl Simulation {
             self.up().await;
             self.stop().await;
         }
-        self.facts.boxes_left = self.world.boxes().await.len() as u64;
+        let boxes = self.world.boxes().await;
+        if !boxes.is_empty() {
+            eprintln!("boxes are left: {}", boxes.join(", "));
+        }
+        self.facts.boxes_left = boxes.len() as u64;
         let root = self.world.root().to_owned();
         let keep = || {
             std::fs::create_dir_all(dir)?;

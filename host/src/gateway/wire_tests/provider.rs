@@ -158,5 +158,5 @@ pub(super) fn anthropic(text: &str) -> String {
         "stop_reason": "end_turn", "stop_sequence": null,
         "usage": { "input_tokens": 11, "output_tokens": 22, "cache_read_input_tokens": 33, "cache_creation_input_tokens": 44 },
     });
-    String::from_utf8(crate::model::message_events::of_message(&message)).unwrap()
+    String::from_utf8(crate::model::write_events::of_message(&message)).unwrap()
 }

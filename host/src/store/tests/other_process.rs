@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::super::migrations::MIGRATIONS;
 use super::super::schema_upgrade::{self, UpgradeStep};
-use super::opening::{filled, place, to_come};
+use super::opening_and_upgrade::{filled, place, to_come};
 use super::*;
 
 const COUNT: &str = "SELECT count(*) || ' messages' FROM message";

@@ -29,7 +29,7 @@ use super::ensure_posture::SandboxContext;
 use super::launch::spec_of;
 use super::launch_error::LaunchError;
 use super::reaper::reap;
-use super::reclaim_disk::{Count, Reclaimed, count, reclaim};
+use super::remove_overrun::{Count, Reclaimed, count, reclaim};
 use super::states::Turn;
 use super::{Run, new_run_id};
 use crate::domain::group_settings::Group;
@@ -38,6 +38,7 @@ use crate::host_files;
 use crate::mailbox::clear_run_dir;
 use crate::policy::backoff::doubling;
 use crate::policy::disk_overrun::{DiskUsage, over};
+use crate::process_identity::this_process;
 use crate::sandbox::Trial;
 use crate::services::Services;
 use crate::text;
@@ -262,7 +263,7 @@ async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Laun
     let group = Group { mounts: Vec::new(), ..group.clone() };
     let (lane, run) = (Lane::conversation(group.name.clone()), new_run_id());
     let spec = spec_of(context, &lane, &run, known.uid, &group, image, dirs).await?;
-    let spec = spec.for_check(format!("lazaret-open-{run}"), std::process::id(), "unlock-dirs");
+    let spec = spec.for_check(format!("lazaret-open-{run}"), &this_process(), "unlock-dirs");
     let tried = services.engine.run_one_shot(&spec, WITHIN).await?;
     match tried {
         Trial::Ended { exit, .. } if exit.code == Some(0) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipc_schema::letters::to_agent::InterruptWhy;
 
-use super::ending::interrupted;
+use super::end_and_notice::interrupted;
 use crate::domain::Ending;
 use crate::domain::ending::TurnEnd;
 use crate::policy::backoff::doubling;

@@ -356,7 +356,7 @@ fn the_process_that_migrates() {
 
 fn migrating(path: &Path, step_by_step: bool) -> std::process::Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["store::tests::opening::the_process_that_migrates", "--exact", "--nocapture"]);
+    command.args(["store::tests::opening_and_upgrade::the_process_that_migrates", "--exact", "--nocapture"]);
     command.env("LAZARET_TEST_MIGRATES", path);
     if step_by_step {
         command.env("LAZARET_TEST_STEPS", "1");
