@@ -11,13 +11,13 @@ use journeys::telegram::{Chat, Person};
 use journeys::world::{Engine, World};
 use serde_json::{Value, json};
 
-/// Says that it began, waits until it may go on, and says that it went.
+/// Returns a command that reports its start, waits until the test creates a file, and reports its end.
 fn patient() -> Value {
     let wait = "touch /workspace/began; while [ ! -e /workspace/go ]; do sleep 0.05; done; echo went";
     json!({ "command": wait })
 }
 
-/// A world in whose box a command of [`patient`] is running, and nobody has answered yet.
+/// Starts a world whose box runs the command of [`patient`]. The turn has no reply yet.
 async fn world_with_a_long_job(engine: &Engine) -> (World, Person, Chat) {
     let (world, ann, direct) = World::ann_at_home(engine.clone(), &[]).await;
     world.model.on("a long job").runs("run_command", patient()).says("The job is done.");
@@ -34,7 +34,7 @@ async fn state_of(engine: &Engine, name: &str) -> Value {
     engine.ask(Method::GET, &format!("/containers/{name}/json"), None).await.json()["State"].clone()
 }
 
-/// The living run of a world that has one, and its letters.
+/// Returns the id and the letters folder of the world's living run.
 fn living_run(world: &World) -> (String, PathBuf) {
     let sql = "SELECT grp, id FROM run WHERE state <> 'ended'";
     let (group, run): (String, String) =
@@ -49,7 +49,7 @@ async fn a_host_is_killed_and_the_next_one_goes_on_with_its_box() {
     let (mut world, ann, direct) = world_with_a_long_job(&engine).await;
     let boxes = world.boxes().await;
     world.kill_host().await;
-    assert_eq!(state_of(&engine, &boxes[0]).await["Running"], true, "the box has a life of its own");
+    assert_eq!(state_of(&engine, &boxes[0]).await["Running"], true, "the box runs on without a host");
 
     world.up().await;
     go(&world, "main");
@@ -60,7 +60,7 @@ async fn a_host_is_killed_and_the_next_one_goes_on_with_its_box() {
     assert_eq!((&trace["turn"]["state"], &trace["turn"]["attempt"]), (&json!("done"), &json!(1)), "{trace}");
     assert_eq!((world.boxes().await, world.runs_of("main")), (boxes, 1));
 
-    // It is a box like any other from then on.
+    // From then on it is a box like any other.
     world.model.on("thank you").says("You are welcome.");
     ann.says(&direct, "thank you");
     assert_eq!(world.hears(&direct).await, "You are welcome.");
@@ -97,7 +97,7 @@ async fn what_a_box_says_while_no_host_is_there_is_read_by_the_next() {
     world.finish().await;
 }
 
-/// The model's answer is on its way when the host dies: the runner asks the next host again, and counts no failure.
+/// The host dies during a model call. The runner repeats the call with the next host, and counts no failure.
 #[tokio::test]
 async fn a_call_that_the_host_took_along_is_made_again() {
     let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
@@ -136,12 +136,13 @@ async fn a_box_that_died_with_its_host_costs_one_attempt() {
     assert!(told.len() == 1 && told[0].contains("interrupted; it may have run"), "{told:?}");
     let trace = world.settled("m-1").await;
     assert_eq!(trace["turn"]["attempt"], json!(2), "{trace}");
-    assert!(!world.boxes().await.contains(&boxes[0]), "what has ended is removed");
+    assert!(!world.boxes().await.contains(&boxes[0]), "the ended box is removed");
     assert!(direct.unheard().is_empty());
     world.finish().await;
 }
 
-/// The runner gave up and said so while nobody was there. Its words are read, and nothing is written to it any more.
+/// The runner gave up while no host was there, and wrote `failed`. The next host reads the letter and writes nothing to
+/// the box.
 #[tokio::test]
 async fn a_box_that_has_written_failed_is_collected_with_its_reason() {
     let engine = Engine::stand_in().await;
@@ -171,7 +172,7 @@ async fn a_box_that_has_written_failed_is_collected_with_its_reason() {
     world.finish().await;
 }
 
-/// The old host's runner is mounted into its boxes; a new one is for new runs.
+/// The old host's runner is mounted into its boxes. The new host uses its new runner only for new runs.
 #[tokio::test]
 async fn a_box_of_the_older_runner_is_served_to_its_end() {
     let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
@@ -180,7 +181,7 @@ async fn a_box_of_the_older_runner_is_served_to_its_end() {
     world.made_in_workspace("main", "began").await;
     world.kill_host().await;
 
-    // The new release: the same program, and other bytes.
+    // The new release is the same program with additional bytes.
     let runners = world.root().join("state/runner");
     let older = std::fs::read_dir(&runners).unwrap().flatten().next().unwrap().path().join("agent-runner");
     let mut newer = std::fs::read(&older).unwrap();
@@ -220,7 +221,7 @@ async fn a_stop_leaves_an_unfinished_turn_to_its_box() {
     world.finish().await;
 }
 
-/// A turn that was told to stop is not taken up again by the next host.
+/// The next host does not resume a turn that a person stopped.
 #[tokio::test]
 async fn a_stop_of_a_person_holds_over_a_restart() {
     let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
@@ -238,7 +239,8 @@ async fn a_stop_of_a_person_holds_over_a_restart() {
     world.finish().await;
 }
 
-/// A box that was made, and whose host died before it started; and one of a run that has ended.
+/// A host died after it created a box and before it started it. Another box belongs to an ended run. The next host
+/// removes both.
 #[tokio::test]
 async fn boxes_without_a_living_run_are_reaped_also_when_the_engine_comes_late() {
     let engine = Engine::stand_in().await;
@@ -256,8 +258,8 @@ async fn boxes_without_a_living_run_are_reaped_also_when_the_engine_comes_late()
     world.finish().await;
 }
 
-/// Only the engine knows whether a box lives; an engine that is away is asked when it is back, and until then no
-/// second box of the lane is made.
+/// Only the engine knows whether a box lives. The host asks again when the engine is back, and starts no second box of
+/// the lane before.
 #[tokio::test]
 async fn a_host_that_comes_back_before_its_engine_waits_for_its_boxes() {
     let engine = Engine::stand_in().await;
@@ -276,7 +278,7 @@ async fn a_host_that_comes_back_before_its_engine_waits_for_its_boxes() {
     world.finish().await;
 }
 
-/// The order was stored for a turn that is over, and the host died before it came to it.
+/// A `/stop` was stored for a turn that was over, and the host died before it handled the `/stop`.
 #[tokio::test]
 async fn a_stop_that_comes_too_late_spares_the_next_turn() {
     let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
@@ -295,7 +297,7 @@ async fn a_stop_that_comes_too_late_spares_the_next_turn() {
     world.finish().await;
 }
 
-/// The host died after it had stored `/new`, before it told the box to close.
+/// The host died after it stored `/new` and before it told the box to close.
 #[tokio::test]
 async fn a_box_of_the_session_before_is_not_used_again() {
     let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
@@ -316,7 +318,7 @@ async fn a_box_of_the_session_before_is_not_used_again() {
     world.finish().await;
 }
 
-/// Leaves the rows as a host leaves them that dies in between.
+/// Changes the rows to what a host leaves that dies between two steps.
 fn forgets(world: &World, sql: &str) {
     assert_eq!(world.database().execute(sql, []).unwrap(), 1, "{sql}");
 }

@@ -16,7 +16,7 @@ fn document(bytes: usize) -> Document {
     }
 }
 
-/// What the agent last read of files, from the first to the last.
+/// Returns the attachment tags in the last request to the model, in order.
 fn read_of_files(world: &World) -> Vec<String> {
     let asked = world.model.last_request_text();
     asked.split("<attachment").skip(1).filter_map(|rest| Some(rest.split('>').next()?.to_owned())).collect()
@@ -27,7 +27,7 @@ fn inbox(world: &World, group: &str) -> Vec<String> {
     entries.map(|e| e.file_name().into_string().unwrap()).collect()
 }
 
-/// Ann stops the turn: the order's answer, and the turn's end, in either order.
+/// Ann stops the turn. The answer to `/stop` and the end of the turn arrive in either order.
 async fn stop_and_wait(world: &World, ann: &Person, direct: &Chat) {
     ann.says(direct, "/stop");
     let mut told = [world.hears(direct).await, world.hears(direct).await];
@@ -35,7 +35,7 @@ async fn stop_and_wait(world: &World, ann: &Person, direct: &Chat) {
     assert_eq!(told, ["[lazaret] Stopped.", "[lazaret] Stopping."]);
 }
 
-/// The next message is answered, and what was stopped stays so.
+/// Checks that the next message is answered and that the stopped message is not.
 async fn goes_on(world: World, ann: &Person, direct: &Chat) {
     world.model.on("are you there").says("Yes.");
     ann.says(direct, "are you there?");
@@ -44,7 +44,7 @@ async fn goes_on(world: World, ann: &Person, direct: &Chat) {
     world.finish().await;
 }
 
-/// Bob and a room of his, which is admitted as `family`.
+/// Returns Bob and a room of his, admitted as `family`.
 async fn bob_and_a_room(world: &World) -> (Person, Chat) {
     let bob = world.telegram.person(6, "Bob");
     let room = world.telegram.room(-100_123, "Family");
@@ -53,7 +53,7 @@ async fn bob_and_a_room(world: &World) -> (Person, Chat) {
     (bob, room)
 }
 
-/// What somebody sends is read no further than the limit, whatever it claims, and lies under a name made of its bytes.
+/// Whatever size a sender claims, the host reads a file only up to the limit. It names the file by its bytes.
 #[tokio::test]
 async fn d2_a_file_that_lies_about_itself_costs_no_more_than_an_honest_one() {
     let (world, ann, direct) =
@@ -109,12 +109,12 @@ async fn a_slow_file_keeps_nobody_waiting_but_its_own_turn() {
     let asked = world.model.last_request_text();
     assert!(asked.contains("/inbox/") && asked.contains("all of it"), "{asked}");
     let steps = world.settled("m-1").await.to_string();
-    assert!(steps.contains("\"files\""), "a trace tells what the message waited for: {steps}");
+    assert!(steps.contains("\"files\""), "a trace shows that the message waited for files: {steps}");
     world.finish().await;
 }
 
-/// Whoever may write in a room and never wakes the agent, makes the host fetch nothing, and at most ten files when
-/// somebody else does.
+/// A person who writes in a room without waking the agent makes the host fetch no file. When somebody wakes the agent,
+/// the host fetches ten files at most.
 #[tokio::test]
 async fn d2_talk_that_wakes_nobody_costs_ten_files_when_it_is_read() {
     let (world, ann, _) = World::ann_at_home(Engine::stand_in().await, &[]).await;
@@ -136,7 +136,8 @@ async fn d2_talk_that_wakes_nobody_costs_ten_files_when_it_is_read() {
     world.finish().await;
 }
 
-/// The oldest files of answered messages make room; one message that brings more than there can be is told so.
+/// The host removes the oldest files of answered messages to make space. If one message has more than the inbox may
+/// hold, the agent is told that a file is not stored.
 #[tokio::test]
 async fn d2_an_inbox_has_its_measure_and_the_agent_is_told_of_what_is_not_stored() {
     let settings = [("LAZARET_LIMITS_INBOX_MIB", "2")];
@@ -182,7 +183,8 @@ async fn a_turn_is_stopped_while_its_file_is_on_its_way() {
     world.telegram.holds_files(true);
     ann.sends(&direct, document(1234), "read this");
     world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
-    // Starting boxes are stopped as such; this one is up, and owed the message.
+    // A stop of a starting box is another case, so the test waits until the box is ready. The box has not been given
+    // the message yet.
     world
         .patiently("the box is ready", async || world.log().contains("the box is ready").then_some(()))
         .await;
@@ -210,16 +212,16 @@ async fn a_platform_that_stumbles_is_asked_again_and_one_that_refuses_is_not() {
     world.finish().await;
 }
 
-/// The box of Ann's turn works.
-async fn works(world: &World, ann: &Person, direct: &Chat) {
+/// Ann's turn runs a long command in its box.
+async fn start_long_turn(world: &World, ann: &Person, direct: &Chat) {
     let command = serde_json::json!({ "command": "touch /workspace/watching; sleep 1000" });
     world.model.on("watch the pot").runs("run_command", command).says("Boiled.");
     ann.says(direct, "watch the pot");
     world.made_in_workspace("main", "watching").await;
 }
 
-/// It hears nothing any more.
-async fn wait_until_deaf(world: &World) {
+/// Freezes the box's processes, so that the box reacts to nothing.
+async fn freeze_box(world: &World) {
     let boxes = world.boxes().await;
     let about = format!("/containers/{}/json", boxes[0]);
     let pid = world.engine().ask(hyper::Method::GET, &about, None).await.json()["State"]["Pid"].to_string();
@@ -227,14 +229,14 @@ async fn wait_until_deaf(world: &World) {
     assert!(std::process::Command::new("sh").args(["-c", &freeze]).status().unwrap().success());
 }
 
-/// A box that does not obey is killed; what was written after the order is the next turn, also when a file or another
-/// host has come in between.
+/// The host kills a box that does not obey `/stop`. Messages after the `/stop` become the next turn, even if a file is
+/// still on its way or another host takes over.
 #[tokio::test]
 async fn what_is_written_after_a_stop_is_answered_whatever_comes_in_between() {
     for crash in [false, true] {
         let (mut world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
-        works(&world, &ann, &direct).await;
-        wait_until_deaf(&world).await;
+        start_long_turn(&world, &ann, &direct).await;
+        freeze_box(&world).await;
         world.telegram.holds_files(true);
         ann.sends(&direct, document(1234), "and read this");
         world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
@@ -251,16 +253,19 @@ async fn what_is_written_after_a_stop_is_answered_whatever_comes_in_between() {
         world.telegram.holds_files(false);
         assert_eq!(world.hears(&direct).await, "[lazaret] Stopped.", "{crash}");
         assert_eq!(world.hears(&direct).await, "Done.", "{crash}");
-        assert!(!world.model.last_request_text().contains("and read this"), "it was stopped");
+        assert!(
+            !world.model.last_request_text().contains("and read this"),
+            "the stopped message is not in the next turn"
+        );
         world.finish().await;
     }
 }
 
-/// The box obeys; the file that was stopped stays away for good.
+/// The box obeys the stop. The platform does not deliver the stopped message's file, and no later turn waits for it.
 #[tokio::test]
 async fn nothing_waits_for_a_file_that_was_stopped() {
     let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
-    works(&world, &ann, &direct).await;
+    start_long_turn(&world, &ann, &direct).await;
     world.telegram.holds_files(true);
     ann.sends(&direct, document(1234), "and read this");
     world.soon("the file is asked for", world.telegram.comes_to_ask_for(1)).await;
@@ -272,7 +277,7 @@ async fn nothing_waits_for_a_file_that_was_stopped() {
     world.finish().await;
 }
 
-/// Without room for its file a message waits, and is stopped like any other.
+/// A message whose file does not fit on the disk waits. A `/stop` ends it like any other message.
 #[tokio::test]
 async fn a_turn_is_stopped_that_waits_for_room_on_the_disk() {
     let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
@@ -288,7 +293,7 @@ async fn a_turn_is_stopped_that_waits_for_room_on_the_disk() {
     goes_on(world, &ann, &direct).await;
 }
 
-/// One file after the other, each while the one before is on its way: what was asked first is not kept waiting by them.
+/// Later files arrive while an earlier file is on its way. The first question waits only for its own file.
 #[tokio::test]
 async fn d2_a_question_does_not_wait_for_files_that_come_after_it() {
     let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;

@@ -1,5 +1,5 @@
-//! Unusual images: missing, for another processor, empty, with settings of their own. The host uses an image unchanged
-//! or refuses it with the reason, and answers waiting messages once there is a usable image.
+//! Unusual images: missing, for another processor, empty, with their own settings. The host uses an image unchanged or
+//! refuses it with the reason. It answers waiting messages once there is a usable image.
 
 #![cfg(test)]
 
@@ -23,7 +23,7 @@ const EMPTY_TAR: [u8; 1024] = [0; 1024];
 /// Pipes `input` into the engine's command line.
 async fn pipe(args: &[&str], input: &[u8]) {
     let mut command = Command::new("docker");
-    // The builder that every engine has.
+    // The classic builder, which every engine has.
     command.args(args).env("DOCKER_BUILDKIT", "0").stdin(Stdio::piped());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).await.unwrap();
@@ -32,7 +32,7 @@ async fn pipe(args: &[&str], input: &[u8]) {
     assert!(output.status.success(), "docker {}: {told}", args.join(" "));
 }
 
-/// busybox with one more line of a Dockerfile, under a name of its own.
+/// Builds busybox with one more line of a Dockerfile, under its own name.
 async fn busybox_with(name: &str, line: &str) -> String {
     let image = format!("lazaret-journeys-{name}");
     let dockerfile = format!("FROM {}\n{line}\n", Engine::docker().image());
@@ -40,7 +40,8 @@ async fn busybox_with(name: &str, line: &str) -> String {
     image
 }
 
-/// An image of an archive, with one setting of its own. An import is new each time: the one before it goes.
+/// Imports an image from an archive, with one setting. Each import makes a new image, so the earlier one is removed
+/// first.
 async fn imported(name: &str, change: &str, archive: &[u8]) -> String {
     let image = format!("lazaret-journeys-{name}");
     let _ = Command::new("docker").args(["rmi", &image]).output().await;
@@ -52,8 +53,8 @@ async fn empty(name: &str, change: &str) -> String {
     imported(name, change, &EMPTY_TAR).await
 }
 
-/// An image without files for another processor. The engine imports for its own only, so it is loaded as it would
-/// come from elsewhere (OCI image specification, "Image JSON Description").
+/// Makes an image without files for another processor. The engine imports only for its own processor, so the test loads
+/// the image as an archive from elsewhere (OCI image specification, "Image JSON Description").
 async fn foreign(architecture: &str) -> String {
     let image = "lazaret-journeys-foreign:latest";
     let config = json!({ "architecture": architecture, "os": "linux", "config": {},
@@ -68,12 +69,12 @@ async fn foreign(architecture: &str) -> String {
     image.to_owned()
 }
 
-/// `main`'s boxes are of this image from the next turn on, and each lives for one turn.
+/// Sets the image of `main` from the next turn on. Each box lives for only one turn.
 fn use_image(world: &World, image: &str) {
     world.write("groups/main/group.toml", &format!("image = {image:?}\nlimits.idle_window = 0\n"));
 }
 
-/// One turn on the terminal that runs a command in the box.
+/// Runs one turn on the terminal with a command in the box.
 async fn one_turn(world: &World, name: &str) -> String {
     let (ask, answer) = (format!("look at {name}"), format!("I looked at {name}."));
     world
@@ -86,7 +87,7 @@ async fn one_turn(world: &World, name: &str) -> String {
     world.model.tool_results().pop().unwrap()
 }
 
-/// What the chat is told of a line whose box cannot be made; nobody waits for the answer.
+/// Returns what the chat gets for a line whose box cannot be started. It does not wait for an answer.
 async fn told_of(world: &World, line: &str) -> String {
     let told = async || {
         let newest: Value = serde_json::from_str(&world.lazaret(&["trace", "--json"]).await).ok()?;
@@ -97,7 +98,7 @@ async fn told_of(world: &World, line: &str) -> String {
     };
     let typed = format!("{line}\n");
     tokio::select! {
-        said = world.chat(&typed) => panic!("the chat is over before its time:\n{said}"),
+        said = world.chat(&typed) => panic!("the chat ended too early:\n{said}"),
         told = world.patiently("the chat is told", told) => told,
     }
 }
@@ -242,7 +243,7 @@ async fn b3_an_image_whose_links_would_move_a_mount_is_refused_before_a_box_is_m
         assert_eq!(output.status.code(), Some(1), "{told}");
         has(&told, &["image.link", &format!("a symbolic link at {told_as}, where"), "RUN rm "]);
     }
-    // Named for a group, it does not take the place of the image that serves.
+    // Setting a bad image for a group does not replace the image in use.
     world.write("groups/main/group.toml", "limits.idle_window = 0\n");
     assert_eq!(one_turn(&world, "before").await, "works in before\n");
     use_image(&world, "lazaret-journeys-link-inbox");

@@ -19,7 +19,7 @@ fn has(text: &str, words: &[&str]) {
     }
 }
 
-/// What a command that must be refused says on standard error.
+/// Runs a command that must fail, and returns its standard error.
 async fn refused(world: &World, args: &[&str]) -> String {
     let output = world.run(args, "").await;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -27,7 +27,7 @@ async fn refused(world: &World, args: &[&str]) -> String {
     err.into_owned()
 }
 
-/// The complaints of a doctor who is not content.
+/// Returns the complaints of `doctor`, which must find faults.
 async fn complaints(world: &World) -> String {
     let output = world.run(&["doctor"], "").await;
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -40,7 +40,7 @@ async fn counter(world: &World, name: &str) -> u64 {
     status["counters"][name].as_u64().unwrap_or(0)
 }
 
-/// What the host itself has said about a message, and what the agent has.
+/// Returns what one voice, the host or the agent, said about a message.
 fn said<'a>(trace: &'a Value, voice: &str) -> Vec<&'a str> {
     let said = trace["turn"]["said"].as_array().unwrap().iter();
     said.filter(|part| part["voice"] == voice).map(|part| part["text"].as_str().unwrap()).collect()
@@ -96,7 +96,11 @@ async fn each_mistake_in_a_settings_file_is_told_with_its_place() {
         has(&told, &words);
         has(&told, &[code]);
         if file == install {
-            assert_eq!(refused(&world, &["up"]).await, told, "the host refuses with the same words");
+            assert_eq!(
+                refused(&world, &["up"]).await,
+                told,
+                "the host and the check refuse with the same words"
+            );
         }
         world.write(file, "");
     }
@@ -209,11 +213,7 @@ async fn a_turn_goes_on_without_a_personality_that_is_missing_or_cannot_be_read(
     }
     world.model.on("first").says("One.");
     has(&world.chat("first\n").await, &["One."]);
-    assert!(
-        !world.log().contains("config.personality"),
-        "a missing one is nothing to warn of\n{}",
-        world.log()
-    );
+    assert!(!world.log().contains("config.personality"), "a missing file needs no warning\n{}", world.log());
 
     for file in [own, global] {
         fs::create_dir(world.root().join(file)).unwrap();
@@ -229,15 +229,15 @@ async fn a_turn_goes_on_without_a_personality_that_is_missing_or_cannot_be_read(
 
 // Engines
 
-/// Writes a line on the terminal and leaves once `story` is told, whether or not there was an answer by then.
+/// Writes a line on the terminal and leaves when `story` ends, with or without an answer.
 async fn meanwhile<T>(world: &World, line: &str, story: impl Future<Output = T>) -> T {
     tokio::select! {
-        said = world.chat(line) => panic!("the chat is over before its time:\n{said}"),
+        said = world.chat(line) => panic!("the chat ended too early:\n{said}"),
         told = story => told,
     }
 }
 
-/// What the chat was told of a message that waits for a box, and the message's trace.
+/// Waits until the chat was told that a message waits for a box. Returns the text and the message's trace.
 async fn told_of(world: &World, message: &str) -> (String, Value) {
     let told = async || {
         let output = world.run(&["trace", message, "--json"], "").await;
@@ -248,7 +248,7 @@ async fn told_of(world: &World, message: &str) -> (String, Value) {
     (said(&trace, "notice").join("\n"), trace)
 }
 
-/// The engine is at an address where nobody answers, and comes up there later.
+/// The engine's address is dead at first, and an engine appears there later.
 async fn without_an_engine(dead: impl FnOnce(&Path)) {
     let mut world = World::new().await;
     let socket = world.root().join("engine.sock");
@@ -263,7 +263,7 @@ async fn without_an_engine(dead: impl FnOnce(&Path)) {
         has(&world.log(), &["engine.away"]);
         has(&complaints(&world).await, &fix);
         let real = Engine::docker().socket();
-        // What is there has no listener, or is not there at all.
+        // The path has no listener, or does not exist.
         let _ = fs::remove_file(&socket);
         std::os::unix::fs::symlink(real.trim_start_matches("unix://"), &socket).unwrap();
     };
@@ -320,7 +320,7 @@ async fn an_engine_that_is_too_old_is_told_in_the_chat_with_the_version_that_is_
     world.finish().await;
 }
 
-/// Docker Engine 17.06 as far as it goes: it tells its version, and refuses newer clients.
+/// Imitates the part of Docker Engine 17.06 that the test needs: it reports its version and refuses newer clients.
 async fn old_engine(listener: tokio::net::UnixListener) {
     use http_body_util::Full;
     use hyper::{Request, Response, body::Incoming};
@@ -446,13 +446,13 @@ async fn strange_updates_between_two_good_ones_are_passed_over() {
     world.admit(&direct.address(), "main").await;
     world.stop_host().await;
 
-    // While the host is down, so that one poll brings them all.
+    // Ann writes while the host is down, so that one poll returns both messages.
     world.model.on("the second").says("Both heard.");
     ann.says(&direct, "the first");
     world.telegram.update("business_connection", json!({ "id": "b", "is_enabled": true }));
     world.telegram.update("message", json!({ "message_id": "not a number" }));
     world.telegram.update("message", json!(null));
-    // A service message: neither text nor files.
+    // A service message has neither text nor files.
     let from = json!({ "id": 5, "is_bot": false, "first_name": "Ann" });
     let chat = json!({ "id": 5, "type": "private", "first_name": "Ann" });
     let empty = json!({ "message_id": 9000, "date": 1_795_000_000, "from": from, "chat": chat, "pinned_message": {} });
@@ -544,7 +544,7 @@ async fn a_message_of_control_characters_is_an_empty_one() {
     let mut world = World::new().await;
     world.model.on("hello").says("Hello.");
     world.up().await;
-    // Telegram lets them pass; what is left after cleaning has neither text nor files.
+    // Telegram lets these messages pass. After the host's cleaning they have neither text nor files.
     let ann = world.telegram.person(5, "Ann");
     ann.says(&ann.direct(), "hello?");
     world.admit(&ann.direct().address(), "main").await;
@@ -595,7 +595,10 @@ async fn messages_that_are_all_quotes_and_backslashes_fit_however_many_come_at_o
     let one = longest("measure");
     assert_eq!(one.len() / 2, 32 * 1024 - 1);
     has(&world.chat(&format!("{one}\n")).await, &["Long."]);
-    assert!(world.model.last_request_text().replace("&quot;", "\"").contains(&one), "it came cut or changed");
+    assert!(
+        world.model.last_request_text().replace("&quot;", "\"").contains(&one),
+        "the message was cut or changed"
+    );
     world.stop_host().await;
 
     for n in 1..=4 {

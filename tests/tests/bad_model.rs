@@ -23,13 +23,13 @@ async fn up() -> World {
     world
 }
 
-/// The turn of a message, once it is over and everything is sent.
+/// Waits until a message's turn is over and everything is sent. Returns the turn.
 async fn turn(world: &World, message: &str) -> Value {
     world.settled(message).await["turn"].clone()
 }
 
-/// Writes `failing` and then a line that is answered: the first gets one notice with these words and ends its turn as
-/// failed with this code; the second gets its reply.
+/// Writes `failing` and then a line that is answered. The first message gets one notice with these words, and its turn
+/// fails with this code. The second message gets its reply.
 async fn fails_then_goes_on(world: &World, failing: &str, code: &str, words: &[&str]) {
     world.model.on("and now").says("Now it works.");
     let said = world.chat(&format!("{failing}\nand now\n")).await;
@@ -41,7 +41,7 @@ async fn fails_then_goes_on(world: &World, failing: &str, code: &str, words: &[&
     assert_eq!(turn(world, "m-2").await["state"], "done");
 }
 
-/// Writes a line whose answer comes in spite of trouble on the way: no notice, one reply.
+/// Writes a line that is answered in spite of failures on the way: no notice, one reply.
 async fn assert_answered_once(world: &World, line: &str, answer: &str) {
     let said = world.chat(&format!("{line}\n")).await;
     assert_eq!((said.matches(answer).count(), said.matches("[lazaret]").count()), (1, 0), "{said}");
@@ -125,7 +125,7 @@ async fn an_answer_that_is_always_cut_is_given_up_with_its_code() {
     world.finish().await;
 }
 
-/// The gateway asks for two minutes before it gives up, and no setting shortens that.
+/// The gateway retries for two minutes before it gives up, and no setting shortens that.
 #[tokio::test]
 async fn a_model_that_cannot_be_reached_is_told_and_another_one_is_taken_without_a_restart() {
     let mut world = World::new().await;
@@ -215,7 +215,7 @@ async fn tools_that_fail_hang_or_flood_are_results_and_the_turn_goes_on() {
     world.finish().await;
 }
 
-/// What tools said in the last request, and whether as an error.
+/// Returns the results of tools in the last request, and whether each is an error.
 fn results(world: &World) -> (Vec<String>, Vec<bool>) {
     let body = world.model.requests().pop().unwrap().body;
     let entries = body["messages"].as_array().unwrap().iter().filter_map(|m| m["content"].as_array());
@@ -224,8 +224,8 @@ fn results(world: &World) -> (Vec<String>, Vec<bool>) {
     (world.model.tool_results(), errors)
 }
 
-/// The ways by which a key could leave the host: refusals that quote it, a tool that looks for it, what commands
-/// print, and all that the host writes down.
+/// Covers every way by which a key could leave the host: refusals that quote it, a tool that searches for it, the
+/// output of commands, and all files that the host writes.
 #[tokio::test]
 async fn the_key_is_in_no_file_no_log_and_no_letter_whatever_goes_wrong() {
     let mut world = World::new().await;
@@ -267,6 +267,6 @@ async fn the_key_is_in_no_file_no_log_and_no_letter_whatever_goes_wrong() {
             );
         }
     }
-    assert!(looked_at > 20, "only {looked_at} files: is this the install?");
+    assert!(looked_at > 20, "only {looked_at} files were searched: is this the install?");
     world.finish().await;
 }

@@ -28,12 +28,15 @@ async fn a_box_is_looked_at_from_all_sides_beside_a_host_at_work() {
     }
     let tried = |what: &str| told[what].as_array().unwrap().clone();
     assert!(tried("syscalls").len() >= 30 && tried("network").len() >= 9, "{told}");
-    assert!(tried("network").iter().all(|way| way["refused"].is_string()), "none reaches anything: {told}");
+    assert!(
+        tried("network").iter().all(|way| way["refused"].is_string()),
+        "every network attempt is refused: {told}"
+    );
     let canary = &told["canary"];
     assert_eq!((canary["secrets"].as_u64(), &canary["hits"]), (Some(2), &json!([])), "{canary}");
     assert!(canary["places"].as_u64().unwrap() > 10, "{canary}");
     let boxes = world.boxes().await;
-    assert_eq!(boxes.len(), 1, "the probe's box is gone, and the run's is not: {boxes:?}");
+    assert_eq!(boxes.len(), 1, "only the run's box is left: {boxes:?}");
     gate.open();
     assert_eq!(world.hears(&direct).await, "Done.");
     world.finish().await;
@@ -42,7 +45,7 @@ async fn a_box_is_looked_at_from_all_sides_beside_a_host_at_work() {
 #[tokio::test]
 async fn a_key_that_got_into_a_workspace_is_found_and_not_printed() {
     let (world, ann, direct) = World::ann_at_home(Engine::docker(), &[]).await;
-    // The owner's own mistake: a key in a chat becomes a file.
+    // A person makes a mistake: a key in a chat ends up in a file.
     world
         .model
         .on("keep it")
@@ -60,7 +63,7 @@ async fn a_key_that_got_into_a_workspace_is_found_and_not_printed() {
     assert!(line.contains("notes/deep/key.txt"), "{line}");
     assert!(
         line.contains("letters/main") && line.contains("sessions/main"),
-        "it stands in what was said, too: {line}"
+        "the key is also in letters and sessions: {line}"
     );
     assert!(told.contains("revoke that key where it was issued") && !told.contains(KEY), "{told}");
     world.finish().await;

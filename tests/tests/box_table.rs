@@ -1,5 +1,5 @@
-//! Checks a running box against every row of the posture's table, through the engine's description, the host's /proc
-//! and cgroups, and a probe inside. A canary key must not occur anywhere in the box.
+//! Checks a running box against every row of the posture's table: with the engine's description, with the host's /proc
+//! and cgroups, and with a probe inside. A canary key must not occur anywhere in the box.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use journeys::telegram::TOKEN;
 use journeys::world::{World, docker};
 use serde_json::{Value, json};
 
-/// What the probe looks at from inside. Each line is `name=value`.
+/// The script of the probe inside the box. It prints lines of the form `name=value`.
 const PROBE: &str = r#"
 echo "id=$(id -u):$(id -g):$(id -G)"
 echo "whoami=$(whoami)"
@@ -44,7 +44,7 @@ echo "keys=$(cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\0' '\n' | gr
 
 fn line<'a>(report: &'a str, name: &str) -> &'a str {
     let found = report.lines().find_map(|l| l.strip_prefix(name).and_then(|l| l.strip_prefix('=')));
-    found.unwrap_or_else(|| panic!("the probe did not say {name}:\n{report}"))
+    found.unwrap_or_else(|| panic!("the probe did not print {name}:\n{report}"))
 }
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -109,11 +109,11 @@ fn as_the_engine_says(b: &Value, name: &str) {
     );
     let security = host["SecurityOpt"].as_array().unwrap();
     assert_eq!(security[0], "no-new-privileges");
-    assert!(security[1].as_str().unwrap().contains("SCMP_ACT_ERRNO"), "our own profile");
+    assert!(security[1].as_str().unwrap().contains("SCMP_ACT_ERRNO"), "the profile is not the host's own");
     // user
     let (uid, gid) = config["User"].as_str().unwrap().split_once(':').unwrap();
     assert!((70_001..100_000).contains(&uid.parse::<u32>().unwrap()) && gid != "0", "{uid}:{gid}");
-    // root, and what the image says is not asked
+    // root; the image's own settings are not used
     assert_eq!(host["ReadonlyRootfs"], true);
     assert_eq!(host["Init"], true);
     assert_eq!(config["Entrypoint"], json!(["/lazaret/agent-runner", "run"]));
@@ -159,17 +159,17 @@ fn as_the_engine_says(b: &Value, name: &str) {
     assert_eq!((&host["AutoRemove"], &host["RestartPolicy"]["Name"]), (&json!(false), &json!("no")));
 }
 
-/// Everything that is not nothing in the engine's account, against the committed file (`UPDATE_GOLDEN=1` writes it): a
-/// device, a capability or a namespace that somebody adds is a difference, whatever it is called.
+/// Compares every non-empty member of the engine's description with the committed file (`UPDATE_GOLDEN=1` writes it).
+/// An added device, capability or namespace is a difference, whatever its name is.
 fn c11_c12_it_is_the_golden_profile(world: &World, b: &Value) {
-    /// Filled in by each version of the engine as it likes; what they are for is looked at from inside.
+    /// Each version of the engine fills these members differently. The probe inside checks their effect.
     const ENGINES_OWN: [&str; 5] = ["ConsoleSize", "Isolation", "MaskedPaths", "ReadonlyPaths", "Runtime"];
     let mut host = b["HostConfig"].clone();
     ENGINES_OWN.iter().for_each(|name| drop(host.as_object_mut().unwrap().remove(*name)));
     let mut profile = something(&json!({ "Config": b["Config"], "HostConfig": host }));
     let seccomp = &mut profile["HostConfig"]["SecurityOpt"][1];
     let ours = include_str!("../../container/seccomp.json");
-    assert_eq!(seccomp, &json!(format!("seccomp={ours}")), "our own profile, byte by byte");
+    assert_eq!(seccomp, &json!(format!("seccomp={ours}")), "the profile is not byte by byte the host's own");
     *seccomp = "seccomp=container/seccomp.json".into();
     let mut shown = serde_json::to_string_pretty(&profile).unwrap() + "\n";
     let labels = b["Config"]["Labels"].as_object().unwrap();
@@ -200,7 +200,7 @@ fn c11_c12_it_is_the_golden_profile(world: &World, b: &Value) {
     assert_eq!(shown, read(golden));
 }
 
-/// A value without what says nothing: engines add members of that kind with every version.
+/// Removes empty members. New versions of the engine add such members.
 fn something(value: &Value) -> Value {
     let says = |value: &Value| {
         let nothing = [json!(null), json!(""), json!(0), json!(false), json!([]), json!({})];
@@ -215,7 +215,7 @@ fn something(value: &Value) -> Value {
     }
 }
 
-/// The engine may claim what it likes: the kernel has the last word.
+/// Checks the kernel's values, because the engine's description could be wrong.
 fn as_the_host_sees(b: &Value) {
     let pid = b["State"]["Pid"].as_u64().unwrap();
     let status = read(format!("/proc/{pid}/status"));
@@ -246,7 +246,7 @@ fn as_the_host_sees(b: &Value) {
     assert_eq!(tcp.lines().count(), 1, "a route out: {tcp}");
 }
 
-/// A limit as the kernel holds it, under cgroup v1 or v2.
+/// Returns a limit that the kernel enforces, under cgroup v1 or v2.
 fn cgroup_file(pid: u64, controller: &str, names: &[&str]) -> String {
     let groups = read(format!("/proc/{pid}/cgroup"));
     for line in groups.lines() {
@@ -305,7 +305,7 @@ fn as_the_box_finds(report: &str) {
     is("keys", "0");
 }
 
-/// The keys of the model and of Telegram are in the host's environment. They must be nowhere else.
+/// The keys of the model and of Telegram are in the host's environment. They must not be anywhere else.
 async fn no_key_anywhere(world: &World, inspected: &str, name: &str) {
     let logs = docker(&["logs", name]).await;
     let processes = docker(&["top", name, "-o", "pid"]).await;

@@ -9,7 +9,7 @@ use journeys::telegram::{Chat, Person};
 use journeys::world::{Engine, World};
 use serde_json::json;
 
-/// Ann's agent runs a command; what her chat is told of it.
+/// Ann's agent runs a command. Returns the world with what her chat was told of it.
 async fn runs(settings: &[(&str, &str)], command: &str) -> (World, Person, Chat, String) {
     let (world, ann, direct) = World::ann_at_home(Engine::docker(), settings).await;
     world.model.on("do it").runs("run_command", json!({ "command": command })).says("It is done.");
@@ -18,7 +18,7 @@ async fn runs(settings: &[(&str, &str)], command: &str) -> (World, Person, Chat,
     (world, ann, direct, told)
 }
 
-/// The chat is served as before.
+/// Checks that the host still serves the chat.
 async fn goes_on(world: World, ann: &Person, direct: &Chat) {
     world.model.on("are you there").says("I am.");
     ann.says(direct, "are you there?");
@@ -42,10 +42,10 @@ async fn a_full_workspace_is_named_with_its_limit() {
         &told,
         &["[lazaret]", "it filled its workspace with", "and 16 MiB may be kept (limits.workspace_mib)"],
     );
-    // Its limit would bound nothing if what went beyond it stayed.
+    // The limit would be useless if the files beyond it stayed.
     has(&world.hears(&direct).await, &["[lazaret]", "the newest file", "I removed it"]);
     assert!(!world.in_workspace("main", "fill").exists());
-    assert!(world.in_workspace("main", "note").exists(), "what was there before stays");
+    assert!(world.in_workspace("main", "note").exists(), "files from before the run stay");
     goes_on(world, &ann, &direct).await;
 }
 
@@ -58,7 +58,7 @@ async fn a_flood_of_letters_is_named_with_its_limit() {
     goes_on(world, &ann, &direct).await;
 }
 
-/// What lies there at one time is little; what passes through it is not.
+/// Only few letters exist at any one time, but many pass through the directory.
 #[tokio::test]
 async fn a_stream_of_letters_is_named_with_its_limit() {
     let settings = [("LAZARET_LIMITS_TURN_LETTERS", "300")];
@@ -70,7 +70,7 @@ async fn a_stream_of_letters_is_named_with_its_limit() {
     goes_on(world, &ann, &direct).await;
 }
 
-/// A small file system over a directory, for as long as this lives.
+/// A small filesystem over a directory. Dropping it unmounts it.
 struct Small(PathBuf);
 
 impl Small {
@@ -88,7 +88,7 @@ impl Drop for Small {
     }
 }
 
-/// Files without a byte in them take from all what nobody counts in bytes.
+/// Empty files use up the filesystem's inodes, which all groups share and a limit in bytes does not count.
 #[tokio::test]
 async fn b5_a_box_that_takes_the_disks_names_is_ended_and_most_of_them_come_back() {
     let mut world = World::on(Engine::docker()).await;
@@ -109,18 +109,18 @@ async fn b5_a_box_that_takes_the_disks_names_is_ended_and_most_of_them_come_back
     drop(state);
 }
 
-/// What of the host's disk is taken by an image.
+/// Returns how many bytes of the host's disk an image uses.
 fn taken(world: &World, image: &str) -> u64 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(world.root().join("state/volumes").join(image)).unwrap().blocks() * 512
 }
 
-/// The agent of `main` runs a command; what it was told of it.
+/// The agent of `main` runs a command. Returns the command's result.
 async fn does(world: &World, ann: &Person, direct: &Chat, order: &str, command: &str) -> String {
     world.model.on(order).runs("run_command", json!({ "command": command })).says("It is done.");
     ann.says(direct, order);
     assert_eq!(world.hears(direct).await, "It is done.");
-    // A host that is killed before its receipt would say it again.
+    // A host that is killed before it stored the receipt would send the text again.
     world.delivered().await;
     world.model.tool_results().pop().unwrap()
 }
@@ -128,7 +128,7 @@ async fn does(world: &World, ann: &Person, direct: &Chat, order: &str, command: 
 const IMAGES: [(&str, &str); 2] =
     [("LAZARET_LIMITS_DISK_IMAGES", "true"), ("LAZARET_LIMITS_WORKSPACE_MIB", "64")];
 
-/// The kernel says no at the limit, to the agent, which can do something about it.
+/// The kernel refuses a write at the limit. The agent gets the error and can free space itself.
 #[tokio::test]
 async fn b5_in_a_file_system_of_its_own_a_full_workspace_ends_nothing() {
     let (mut world, ann, direct) = World::ann_at_home(Engine::docker(), &IMAGES).await;
@@ -145,11 +145,11 @@ async fn b5_in_a_file_system_of_its_own_a_full_workspace_ends_nothing() {
 
     let found = "cd /workspace; cat kept; rm fill; sync; dd if=/dev/zero of=again bs=1M count=30 && rm again";
     has(&does(&world, &ann, &direct, "clear up", found).await, &["mine", "30+0 records out"]);
-    // Freed blocks are given back when the file system's journal is written.
+    // The filesystem returns freed blocks when it writes its journal.
     let given_back = async || (taken(&world, image) < 40 << 20).then_some(());
     world.patiently("the host's disk has its room back", given_back).await;
 
-    // Neither a host that is killed nor one that stops, with the box that it ends, takes anything away.
+    // Files survive a host that is killed, and a host that stops together with its box.
     world.kill_host().await;
     assert_eq!(std::fs::read_to_string(world.in_workspace("main", "kept")).unwrap(), "mine\n");
     world.up().await;
@@ -158,7 +158,7 @@ async fn b5_in_a_file_system_of_its_own_a_full_workspace_ends_nothing() {
     let told = world.lazaret(&["backup", "--all", &archive]).await;
     assert!(!told.contains("left out"), "{told}");
     world.stop_host().await;
-    // As after a reboot: nothing is mounted, and the next run, or the next copy, mounts it again.
+    // Simulates a reboot: nothing is mounted. The next run or the next backup mounts the filesystem again.
     journeys::engine::unmount_below(world.root());
     assert!(!world.in_workspace("main", "kept").exists());
     let cold = world.root().join("cold.tar").to_string_lossy().into_owned();
@@ -177,7 +177,7 @@ async fn b5_in_a_file_system_of_its_own_a_full_workspace_ends_nothing() {
     goes_on(world, &ann, &direct).await;
 }
 
-/// A limit that cannot be had is no run without it.
+/// If the host cannot enforce a limit, it refuses the run and does not run without the limit.
 #[tokio::test]
 async fn files_that_an_image_would_hide_are_told_with_the_way_out() {
     let (mut world, ann, direct) = World::ann_at_home(Engine::docker(), &[]).await;
@@ -194,7 +194,7 @@ async fn files_that_an_image_would_hide_are_told_with_the_way_out() {
     let doctor = String::from_utf8(world.run(&["doctor"], "").await.stdout).unwrap();
     has(&doctor, &["main: ", "holds files"]);
 
-    // The way out, step by step.
+    // Follows the notice's instructions step by step.
     world.stop_host().await;
     let (place, away) = (world.root().join("state/workspaces/main"), world.root().join("away"));
     let moved = |from: &std::path::Path, to: &std::path::Path| {
@@ -213,14 +213,14 @@ async fn files_that_an_image_would_hide_are_told_with_the_way_out() {
     world.up().await;
     has(&does(&world, &ann, &direct, "my cat?", "cat /workspace/cat").await, &["Tom"]);
 
-    // Switched off again, the files would be out of sight.
+    // If disk images are switched off again, the files are hidden, and the host refuses.
     world.stop_host().await;
     world.set("LAZARET_LIMITS_DISK_IMAGES", "false").up().await;
     ann.says(&direct, "hello?");
     has(&world.hears(&direct).await, &["limits.disk_images is off", "switch it on again"]);
     world.stop_host().await;
 
-    // An archive is put back as files; the images of before are kept with what was replaced.
+    // A restore unpacks an archive as plain files. It keeps the earlier images with the replaced state.
     let archive = world.root().join("all.tar").to_string_lossy().into_owned();
     world.lazaret(&["backup", "--all", &archive]).await;
     world.lazaret(&["restore", &archive]).await;

@@ -17,7 +17,6 @@ async fn ann_with(policy: &str) -> (World, Person, Chat) {
     World::ann_at_home(Engine::stand_in().await, &[(DELIVERY, policy)]).await
 }
 
-/// A row of the outbox.
 #[derive(Debug)]
 struct Row {
     text: String,
@@ -43,13 +42,14 @@ fn row(world: &World, words: &str) -> Row {
     outbox(world).into_iter().find(|row| row.text.contains(words)).unwrap()
 }
 
-/// Waits until the row with these words is in this state.
+/// Waits until the row with these words has this state.
 async fn wait_for_state(world: &World, words: &str, state: &str) {
     let is = async || outbox(world).iter().any(|r| r.text.contains(words) && r.state == state).then_some(());
     world.patiently(&format!("{words:?} is {state}"), is).await;
 }
 
-/// What people see never exceeds what was counted: for each text the copies but one, for placeholders the strays.
+/// Checks that people see no more repetitions than the host counted: further copies of each text, and empty
+/// placeholders.
 fn assert_accounted_for(world: &World, chats: &[&Chat]) {
     let shown: Vec<String> = chats.iter().flat_map(|chat| chat.shows()).collect();
     let rows = outbox(world);
@@ -67,7 +67,7 @@ async fn status(world: &World) -> Value {
     serde_json::from_str(&world.lazaret(&["status", "--json"]).await).unwrap()
 }
 
-/// Ann asks, and the reply is heard.
+/// Ann asks, and the chat gets the reply.
 async fn assert_answered(world: &World, ann: &Person, chat: &Chat, question: &str, reply: &str) {
     world.model.on(question).says(reply);
     ann.says(chat, question);
@@ -101,7 +101,10 @@ async fn order_is_kept_through_an_outage_and_nothing_is_doubled() {
     assert!(world.hears(&direct).await.starts_with("two two"));
     world.settled("m-1").await;
     assert_eq!(direct.shows().len(), 4);
-    assert!(outbox(&world).iter().all(|row| row.uncertain == 0), "no connection, no doubt");
+    assert!(
+        outbox(&world).iter().all(|row| row.uncertain == 0),
+        "a send without a connection is never uncertain"
+    );
     world.finish().await;
 }
 
@@ -149,12 +152,12 @@ async fn an_edit_may_be_repeated_and_its_text_stands_once() {
         wait_for_state(&world, &text, "sent").await;
         assert_eq!(direct.shows().iter().filter(|shown| **shown == text).count(), 1, "{trouble:?}");
         let empty = direct.shows().iter().filter(|shown| *shown == PLACEHOLDER).count();
-        assert_eq!(empty, placeholders, "the first one stands empty: {trouble:?}");
+        assert_eq!(empty, placeholders, "the first placeholder stays empty: {trouble:?}");
     }
     let counted: Vec<u32> = (1..=5).map(|n| row(&world, &format!("answer {n}")).strays).collect();
-    assert_eq!(counted, [1, 1, 0, 0, 0], "a 502 may hide a placeholder, too");
+    assert_eq!(counted, [1, 1, 0, 0, 0], "a 502 may mean that a placeholder arrived");
 
-    // Somebody deletes the placeholder before its text is there: another one takes its place.
+    // Somebody deletes the placeholder before its text arrives. The host sends another message instead.
     world.telegram.plan("editMessageText", "answer 6", Trouble::DeletedBefore);
     world.model.on("question 6").says("answer 6");
     ann.says(&direct, "question 6");
@@ -167,7 +170,7 @@ async fn an_edit_may_be_repeated_and_its_text_stands_once() {
     world.finish().await;
 }
 
-/// The code in the question about a part.
+/// Returns the code in the question about a part.
 fn code_in(question: &str) -> String {
     question.split("/resend ").nth(1).unwrap().split(' ').next().unwrap().to_owned()
 }
@@ -185,7 +188,7 @@ async fn a_part_in_doubt_is_held_and_the_chat_decides() {
         assert!(asked.starts_with("[lazaret] A part may or may not have arrived"), "{asked}");
         assert!(asked.contains(text), "{asked}");
         codes.push(code_in(&asked));
-        // What is behind it goes on.
+        // The parts after it are sent.
         assert_answered(&world, &ann, &direct, &format!("and after {text}"), &format!("After: {text}")).await;
     }
     let held = status(&world).await["outbox"]["held"].clone();
@@ -207,7 +210,7 @@ async fn a_part_in_doubt_is_held_and_the_chat_decides() {
     world.finish().await;
 }
 
-/// The platform has the message, and the host is killed before it learns of it.
+/// The platform has the message, and the host dies before it gets the answer.
 #[tokio::test]
 async fn a_host_that_is_killed_between_send_and_receipt_keeps_the_owners_policy() {
     for policy in ["resend", "edit", "hold"] {
@@ -240,7 +243,11 @@ async fn a_host_that_is_killed_between_send_and_receipt_keeps_the_owners_policy(
                 }
                 _ => {
                     wait_for_state(&world, &text, "sent").await;
-                    assert_eq!((shown(), row(&world, &text).uncertain), (2, 1), "never lost, and counted");
+                    assert_eq!(
+                        (shown(), row(&world, &text).uncertain),
+                        (2, 1),
+                        "the text is not lost, and the second copy is counted"
+                    );
                 }
             }
             assert_accounted_for(&world, &[&direct]);
@@ -334,7 +341,7 @@ async fn a_reply_older_than_a_day_is_not_said_and_the_chat_is_told() {
     gate.open();
     wait_for_state(&world, "It is noon.", "deferred").await;
     world.kill_host().await;
-    // A day and a second go by.
+    // Makes the row a day and a second older.
     let c = Connection::open(database(&world)).unwrap();
     c.execute("UPDATE outbox SET lives_from = lives_from - 86401000, created_at = created_at - 86401000", [])
         .unwrap();
@@ -354,7 +361,7 @@ async fn a_reply_older_than_a_day_is_not_said_and_the_chat_is_told() {
 #[tokio::test]
 async fn a_host_that_is_told_to_stop_leaves_what_must_wait_to_the_next_one() {
     let mut world = World::on(Engine::stand_in().await).await;
-    // One call, and then none for as long as this host lives.
+    // The rate limit allows one call, and then none during this host's life.
     world
         .set("LAZARET_CHANNELS_TELEGRAM_CHAT_BURST", "1")
         .set("LAZARET_CHANNELS_TELEGRAM_ROOM_PER_MINUTE", "1");
@@ -383,7 +390,8 @@ async fn a_host_that_is_told_to_stop_leaves_what_must_wait_to_the_next_one() {
     world.finish().await;
 }
 
-/// Telegram itself counts: 3 calls in 3 seconds in a chat, 20 a minute in a room, and none while it asked for patience.
+/// The fake Telegram server counts: at most 3 calls in 3 seconds in a chat, 20 a minute in a room, and none while a 429
+/// asks the bot to wait.
 #[tokio::test]
 async fn thirty_replies_into_one_room_keep_the_documented_pace() {
     let mut world = World::on(Engine::stand_in().await).await;
@@ -405,7 +413,7 @@ async fn thirty_replies_into_one_room_keep_the_documented_pace() {
     }
     world.telegram.refuse_next("sendMessage", 429, "Too Many Requests: retry after 2", Some(2));
     ann.says(&lunch, "@laz_bot talk of lunch");
-    // A call of the other topic that was under way already could not have known.
+    // A call for the other topic may already be under way when the 429 arrives, so Ann writes there only afterwards.
     world.soon("the room has asked for patience", world.telegram.troubled()).await;
     ann.says(&work, "@laz_bot talk of work");
     for (topic, group) in [(&lunch, "lunch"), (&work, "work")] {
@@ -423,7 +431,7 @@ async fn thirty_replies_into_one_room_keep_the_documented_pace() {
     assert_eq!(
         (attempts.len(), attempts.iter().sum::<i64>()),
         (30, 31),
-        "waiting for the pace is no attempt"
+        "a wait for the rate limit must not count as an attempt"
     );
     world.finish().await;
 }

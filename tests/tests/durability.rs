@@ -19,7 +19,7 @@ async fn hears(world: &World, chat: &Chat, text: &str) {
     world.soon(&format!("{text:?} is heard"), async { while chat.hears().await != text {} }).await;
 }
 
-/// What a command that must be refused says on standard error.
+/// Runs a command that must fail, and returns its standard error.
 async fn refused(world: &World, args: &[&str]) -> String {
     let output = world.run(args, "").await;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -31,7 +31,7 @@ fn database(root: &Path) -> PathBuf {
     root.join("state/lazaret.db")
 }
 
-/// Every row of every table, in order.
+/// Returns every row of every table, in order.
 fn rows(database: &Path) -> BTreeMap<String, Vec<Vec<Value>>> {
     let c = Connection::open(database).unwrap();
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
@@ -50,7 +50,7 @@ fn rows(database: &Path) -> BTreeMap<String, Vec<Vec<Value>>> {
         .collect()
 }
 
-/// Every file below a folder: owner, group, mode, bytes.
+/// Returns every file below a folder: owner, group, mode, bytes.
 fn files(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, u32, Vec<u8>)> {
     let (mut found, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
     while let Some(dir) = folders.pop() {
@@ -84,7 +84,7 @@ async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_
     ann.says(&direct, "my cat is called Tom");
     hears(&world, &direct, "Tom!").await;
 
-    // Ann goes on writing while copies are made.
+    // Ann keeps writing while copies are made.
     let mut copies = Vec::new();
     for n in 0..8 {
         let file = world.root().join(format!("copy-{n}"));
@@ -110,7 +110,7 @@ async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_
     hears(&world, &direct, "good night").await;
     world.stop_host().await;
 
-    // What the archive of that moment holds is what was there then: nothing that was not, and no hole.
+    // The restored state must be the state at the time of the archive: nothing that is newer, and no gap.
     let old = world.root().to_owned();
     let place = tempfile::tempdir().unwrap();
     world.set("LAZARET_ROOT", &place.path().to_string_lossy());
@@ -139,7 +139,7 @@ async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_
         }
     }
 
-    // The talk goes on where the copy left it.
+    // The conversation continues where the copy ended.
     world.model.on("what is my cat called").says("Tom, you said.");
     world.up().await;
     ann.says(&direct, "what is my cat called?");
@@ -148,7 +148,7 @@ async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_
     assert!(asked.contains("my cat is called Tom") && asked.contains("line 3.7"), "{asked}");
     world.stop_host().await;
 
-    // A copy of a host that is down is the same, row by row and file by file.
+    // A copy of a host that is down has the same rows and files.
     let still = place.path().join("still.tar").to_string_lossy().into_owned();
     world.lazaret(&["backup", "--all", &still]).await;
     let third = tempfile::tempdir().unwrap();
@@ -168,7 +168,7 @@ async fn a_damaged_database_is_refused_with_the_command_and_the_copy_brings_the_
     ann.says(&direct, "remember the milk");
     hears(&world, &direct, "noted").await;
     world.lazaret(&["backup"]).await;
-    // What came after the copy is in the transcript, but not in the copy.
+    // These messages come after the copy. The transcript has them, but the copy does not.
     ann.says(&direct, "and the bread");
     hears(&world, &direct, "noted").await;
     world.stop_host().await;
@@ -186,7 +186,7 @@ async fn a_damaged_database_is_refused_with_the_command_and_the_copy_brings_the_
     }
     let told = refused(&world, &["up"]).await;
     let command = told.split("lazaret restore ").nth(1).unwrap().split(" [").next().unwrap().to_owned();
-    // A copy that is damaged itself replaces nothing.
+    // A damaged copy does not replace the database.
     let bad = world.root().join("bad.db");
     fs::write(&bad, &overwritten).unwrap();
     let told = refused(&world, &["restore", &bad.to_string_lossy()]).await;
@@ -214,7 +214,7 @@ async fn a_database_of_a_newer_host_is_left_alone() {
         assert!(told.contains("schema 77, this lazaret knows ") && told.contains("store.newer"), "{told}");
     }
     let mut after = files(&world.root().join("state"));
-    // The lock names its last holder, and the folder of copies is made for the copy that was refused.
+    // The lock file has the name of its last holder. The refused `backup` created the folder of copies.
     after.retain(|name, _| !name.starts_with("backups"));
     let names = |files: &BTreeMap<PathBuf, _>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&before), names(&after));
@@ -234,13 +234,13 @@ async fn what_a_crash_would_leave_opens_at_any_moment() {
         let mut seqs = 0;
         let random = || Duration::from_micros(u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 80);
         let replayed = database_crash_copies::take(pid, &path, 40, random, |c| {
-            // What was there once is there later.
+            // A later copy must have every earlier message.
             let seq: i64 =
                 c.query_row("SELECT coalesce(max(seq), 0) FROM message", [], |r| r.get(0)).unwrap();
             assert!(seq >= seqs);
             seqs = seq;
         });
-        assert!(seqs >= 30, "the load was none: {seqs}");
+        assert!(seqs >= 30, "only {seqs} messages: there was no load");
         replayed
     });
     assert!(taken.await.unwrap() > 30);
@@ -290,7 +290,7 @@ async fn a_host_without_a_copy_makes_one() {
 
 // The disk
 
-/// A small disk of its own for a world's state.
+/// A small filesystem for a world's state.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -324,7 +324,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // The host may still have files open on it.
+        // The host may still have open files on it, so the unmount is lazy.
         let _ = unmount(&self.0, UnmountFlags::DETACH);
     }
 }
@@ -356,7 +356,7 @@ async fn a_full_disk_loses_nothing_and_the_host_goes_on_by_itself() {
     hears(&world, &direct, "still there").await;
     ballast(&world, 8 << 20).await;
 
-    // Full in one go, before anybody looked: a commit meets it first.
+    // The disk fills at once, before the host measures it. So the first error comes from a commit.
     let filler = disk.fill();
     assert!(disk.free() < 64 << 10);
     world.model.on("number").says("counted");
@@ -366,7 +366,7 @@ async fn a_full_disk_loses_nothing_and_the_host_goes_on_by_itself() {
     wait_for_log(&world, "disk.full").await;
     let told = "[lazaret] The disk is full. I read no messages until there is room: what you write waits at the platform and is not lost.";
     hears(&world, &direct, told).await;
-    assert!(!world.root().join("state/ballast").exists(), "it was given back");
+    assert!(!world.root().join("state/ballast").exists(), "the host must release the ballast");
     assert!(world.lazaret(&["status"]).await.contains("host      up"));
 
     fs::remove_file(filler).unwrap();
@@ -382,11 +382,12 @@ async fn a_full_disk_loses_nothing_and_the_host_goes_on_by_itself() {
         assert_eq!(found, 1, "number {n} is stored once");
     }
     let told = stored["outbox"].iter().filter(|row| format!("{row:?}").contains("The disk is full")).count();
-    assert_eq!(told, 1, "it is told once");
+    assert_eq!(told, 1, "the owner is told once");
     world.finish().await;
 }
 
-/// Without a ballast not even the notice finds room. It is tried now and then, and the host waits in peace.
+/// Without a ballast there is no space even for the notice. The host tries again from time to time, without a busy
+/// loop.
 #[tokio::test]
 async fn a_full_disk_without_a_ballast_is_waited_for_in_peace() {
     let mut world = World::on(Engine::stand_in().await).await;

@@ -1,4 +1,4 @@
-//! Docker engines die, hang and freeze, and a host is killed while it has twenty boxes.
+//! Docker engines die, hang and freeze. A host is killed while it has twenty boxes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 const PATIENT: &str = "touch /workspace/began; while [ ! -e /workspace/go ]; do sleep 0.1; done; echo went";
 
-/// Ann's room of a group of its own.
+/// Returns a group and its room with Ann.
 async fn team(world: &World, ann: &Person, n: usize) -> (String, Chat) {
     let room = world.telegram.room(-100 - i64::try_from(n).unwrap(), &format!("Team {n}"));
     ann.says(&room, "hello?");
@@ -54,7 +54,7 @@ async fn twenty_boxes_lose_their_host_in_mid_turn_and_every_turn_is_answered_onc
         assert_eq!(world.hears(room).await, format!("{group} is done."));
     }
     let after: BTreeSet<String> = world.boxes().await.into_iter().collect();
-    assert_eq!(after, before, "all were adopted, and none was made");
+    assert_eq!(after, before, "the host adopted all boxes and made none");
     let asked: String = world.model.requests().iter().map(|request| request.body.to_string()).collect();
     assert_eq!(asked.matches(r"went\n").count(), 20, "every command ended");
     assert!(!asked.contains("may have run"), "and none was interrupted");
@@ -87,31 +87,32 @@ async fn a_box_is_killed_in_each_state_and_nothing_is_lost() {
     let (world, ann, direct) = World::ann_at_home(Engine::docker(), &[]).await;
     let kill_all = async || {
         for name in world.boxes().await {
-            // One that has just ended by itself was removed.
+            // A box that has just ended by itself is already removed.
             let _ = tokio::process::Command::new("docker").args(["kill", &name]).output().await;
         }
     };
-    // Starting.
+    // The box starts.
     world.model.on("first").says("One.");
     ann.says(&direct, "first");
     world.patiently("there is a box", async || (!world.boxes().await.is_empty()).then_some(())).await;
     kill_all().await;
     let heard = world.hears(&direct).await;
-    // Killed before `ready` it did not start, and that is told; killed later it is tried again in silence.
+    // If the box is killed before `ready`, the host reports that it did not start. If it is killed later, the host
+    // retries without a notice.
     let answer = if heard.starts_with("[lazaret]") { world.hears(&direct).await } else { heard };
     assert_eq!(answer, "One.");
-    // Working.
+    // The box works.
     world.model.on("second").runs("run_command", json!({ "command": PATIENT })).says("Two.");
     ann.says(&direct, "second");
     world.made_in_workspace("main", "began").await;
     kill_all().await;
     assert_eq!(world.hears(&direct).await, "Two.");
-    // Listening.
+    // The box listens.
     kill_all().await;
     world.model.on("third").says("Three.");
     ann.says(&direct, "third");
     assert_eq!(world.hears(&direct).await, "Three.");
-    // Closing.
+    // The box closes.
     ann.says(&direct, "/new");
     kill_all().await;
     assert!(world.hears(&direct).await.starts_with("[lazaret] A new session begins"));
@@ -131,7 +132,7 @@ async fn an_engine_with_live_restore_is_killed_and_no_box_notices() {
     world.made_in_workspace("main", "began").await;
     let boxes = world.boxes().await;
     engine.dockerd().kill();
-    // The turn ends without its engine: letters and the gateway's socket do not need it.
+    // The turn ends without the engine, because letters and the gateway's socket do not need it.
     std::fs::write(world.in_workspace("main", "go"), "").unwrap();
     assert_eq!(world.hears(&direct).await, "The job is done.");
     engine.dockerd().again();
@@ -149,7 +150,7 @@ async fn an_engine_without_live_restore_takes_its_boxes_along_and_the_turn_is_tr
     world.model.on("a long job").runs("run_command", json!({ "command": PATIENT })).says("The job is done.");
     ann.says(&direct, "a long job, please");
     world.made_in_workspace("main", "began").await;
-    // Host and engine die together, as when the power fails.
+    // The host and the engine die together, as in a power cut.
     engine.dockerd().kill();
     world.kill_host().await;
     world.up().await;
@@ -178,7 +179,7 @@ async fn an_engine_that_hangs_holds_up_no_letters_and_no_channel() {
     assert_eq!(world.hears(&direct).await, "The job is done.");
     engine.dockerd().hangs(false);
     let heard = world.hears(&room).await;
-    // It may have been told meanwhile that its box cannot start.
+    // The chat may have got a notice meanwhile that the box cannot start.
     let answer = if heard.starts_with("[lazaret]") { world.hears(&room).await } else { heard };
     assert_eq!(answer, "Here I am.");
     world.finish().await;

@@ -18,7 +18,7 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every place in a crate's source, and whether it can fail there.
+/// Returns every failpoint in a crate's source, and whether it can return an error.
 fn places(package: &str) -> BTreeMap<String, bool> {
     let mut files = Vec::new();
     rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(package).join("src"), &mut files);
@@ -27,7 +27,7 @@ fn places(package: &str) -> BTreeMap<String, bool> {
         for place in fs::read_to_string(&path).unwrap().split("failpoint!(\"").skip(1) {
             let (name, rest) = place.split_once('"').unwrap();
             let twice = found.insert(name.to_owned(), rest.starts_with(','));
-            assert!(twice.is_none(), "{name} stands twice: its hits could not be told apart");
+            assert!(twice.is_none(), "{name} is there twice, so its hits cannot be distinguished");
         }
     }
     found
@@ -44,7 +44,8 @@ fn table_and_code_name_the_same_places() {
     assert!(count(Side::Host) >= 40 && count(Side::Runner) >= 12);
 }
 
-/// `make test` runs this on the release binaries; a test build is told by the word in its environment's name.
+/// `make test` runs this on the release binaries. A test build contains the name of the failpoints' environment
+/// variable.
 #[test]
 fn what_people_run_holds_none() {
     for variable in ["LAZARET_BIN", "LAZARET_RUNNER_BIN"] {

@@ -52,7 +52,10 @@ async fn a_file_arrives_whole_and_in_order_between_the_texts() {
     let plot = hears_file(&world, &direct).await.file.unwrap();
     assert!(plot.is_picture && plot.name == "plot.png" && plot.bytes == b"\x89PNG and so on");
     let fake = hears_file(&world, &direct).await.file.unwrap();
-    assert!(!fake.is_picture && fake.bytes == b"no picture", "what is no picture goes as it is");
+    assert!(
+        !fake.is_picture && fake.bytes == b"no picture",
+        "a file that is no picture is sent as a document"
+    );
     assert_eq!(world.hears(&direct).await, "That was all.");
     assert_eq!(
         world.model.tool_results(),
@@ -63,7 +66,7 @@ async fn a_file_arrives_whole_and_in_order_between_the_texts() {
     world.finish().await;
 }
 
-/// In a real box: what it has made itself, as its own user.
+/// In a real box, the agent sends a file that its own user created.
 #[tokio::test]
 async fn a_box_sends_what_it_has_made() {
     let (world, ann, direct) = World::ann_at_home(Engine::docker(), &[]).await;
@@ -86,7 +89,7 @@ async fn a_box_sends_what_it_has_made() {
     world.finish().await;
 }
 
-/// Every way out of the workspace that a path can name, and everything in it that is no plain file.
+/// Tries every way out of the workspace in a path, and everything in the workspace that is not a plain file.
 #[tokio::test]
 async fn a37_what_is_no_file_of_the_workspace_is_refused_and_nothing_is_sent() {
     let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
@@ -126,7 +129,8 @@ async fn a37_what_is_no_file_of_the_workspace_is_refused_and_nothing_is_sent() {
     world.finish().await;
 }
 
-/// What was copied is what is sent, after the file has changed, over a host that is killed, by the owner's policy.
+/// The host sends the bytes that it copied, even if the file has changed and the host was killed. The owner's delivery
+/// policy decides about repetition.
 #[tokio::test]
 async fn a_file_survives_the_host_and_is_sent_by_the_owners_policy() {
     for (policy, copies) in [("resend", 2), ("edit", 2), ("hold", 1)] {
@@ -154,7 +158,7 @@ async fn a_file_survives_the_host_and_is_sent_by_the_owners_policy() {
         assert_eq!(sent, vec![b"as it was".to_vec(); copies], "{policy}");
         let uncertain = "SELECT sum(uncertain) FROM outbox WHERE file IS NOT NULL";
         assert_eq!(world.database().query_row(uncertain, [], |r| r.get::<_, i64>(0)).unwrap(), 1, "{policy}");
-        assert_eq!(spool(&world).len(), 1, "it stays where a terminal could open it");
+        assert_eq!(spool(&world).len(), 1, "the copy stays, so that a person at a terminal can open it");
         world.finish().await;
     }
 }
@@ -178,6 +182,9 @@ async fn a_terminal_is_shown_where_the_copy_lies_and_a_turn_has_its_measure() {
     assert_eq!(fs::read_to_string(path).unwrap(), "milk");
     let results = world.model.tool_results();
     assert_eq!(results.iter().filter(|told| told.starts_with("sent")).count(), 6, "{results:?}");
-    assert!(results[5].starts_with("refused (file.too_big)"), "four bytes too much: {results:?}");
+    assert!(
+        results[5].starts_with("refused (file.too_big)"),
+        "the last file is four bytes too large: {results:?}"
+    );
     world.finish().await;
 }

@@ -7,13 +7,13 @@ use journeys::hostile::{Harness, SLOTS, cases};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 
-/// The host comes up with the first case that is asked for.
+/// The shared host, which starts with the first selected case.
 #[derive(Default)]
-struct Town {
+struct SharedHarness {
     harness: Mutex<Option<Arc<Harness>>>,
 }
 
-impl Town {
+impl SharedHarness {
     fn harness(&self, runtime: &Runtime) -> Arc<Harness> {
         let mut harness = self.harness.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(harness.get_or_insert_with(|| Arc::new(runtime.block_on(Harness::open("")))))
@@ -22,9 +22,9 @@ impl Town {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // The cases of one host wait for the engine and for each other's neighbours, not for a processor.
+    // The cases on one host wait for the engine and for each other's neighbour groups, not for a processor.
     arguments.test_threads.get_or_insert(SLOTS);
-    // What a case requires may wait on a thread: there are more threads than cases at one time.
+    // The check of a case may block its thread, so there are more threads than parallel cases.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_all().build();
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime: &'static Runtime = match runtime {
@@ -34,17 +34,17 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let town = Arc::new(Town::default());
+    let shared = Arc::new(SharedHarness::default());
     let trials = cases().into_iter().map(|case| {
-        let town = Arc::clone(&town);
+        let shared = Arc::clone(&shared);
         Trial::test(case.name, move || {
-            let harness = town.harness(runtime);
+            let harness = shared.harness(runtime);
             let outcome = runtime.block_on(harness.run(&case));
             outcome.broken.map_or(Ok(()), |why| Err(Failed::from(format!("{}: {why}", case.what))))
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    let harness = town.harness.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let harness = shared.harness.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(harness) = harness.and_then(Arc::into_inner) {
         runtime.block_on(harness.close());
     }

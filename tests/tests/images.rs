@@ -1,4 +1,4 @@
-//! Images and mounts: the host pins a usable image, checks a new one before it replaces the old one, and one command
+//! Images and mounts. The host pins a usable image and checks a new one before it replaces the old one. One command
 //! rolls back. The owner mounts directories of the machine for a group.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -21,13 +21,13 @@ fn has(text: &str, words: &[&str]) {
     }
 }
 
-/// The engine's command line on an engine of the test's choice.
+/// Runs the engine's command line on the given engine.
 async fn docker(engine: &Engine, args: &[&str], input: &[u8]) -> String {
     let mut command = Command::new("docker");
     command.args(args).env("DOCKER_HOST", engine.socket()).env("DOCKER_BUILDKIT", "0");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // A command that does not read its input has closed it.
+    // The write fails if the command has closed its input, because it does not read it.
     let _ = child.stdin.take().unwrap().write_all(input).await;
     let output = child.wait_with_output().await.unwrap();
     assert!(
@@ -39,18 +39,18 @@ async fn docker(engine: &Engine, args: &[&str], input: &[u8]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// busybox with one more line of a Dockerfile.
+/// Builds busybox with one more line of a Dockerfile.
 async fn built(engine: &Engine, name: &str, line: &str) -> String {
     let dockerfile = format!("FROM {}\n{line}\n", engine.image());
     docker(engine, &["build", "--quiet", "--tag", name, "-"], dockerfile.as_bytes()).await
 }
 
-/// An image without a file, with one setting of its own (POSIX ustar: two empty blocks are the end of an archive).
+/// Imports an image without files and with one setting (POSIX ustar: two empty blocks end an archive).
 async fn empty(engine: &Engine, name: &str, change: &str) {
     docker(engine, &["import", "--change", change, "-", name], &[0; 1024]).await;
 }
 
-/// Each turn has a box of its own.
+/// Gives each turn its own box.
 fn one_box_per_turn(world: &World, more: &str) {
     world.write("groups/main/group.toml", &format!("{more}\n[limits]\nidle_window = 0\n"));
 }
@@ -62,7 +62,7 @@ async fn asked(world: &World, ask: &str) -> String {
     said
 }
 
-/// A command in `main`'s box, and what the model is told of it.
+/// Runs a command in `main`'s box, and returns the command's result.
 async fn run_in_box(world: &World, ask: &str, command: &str) -> String {
     world.model.on(ask).runs("run_command", json!({ "command": command })).says("Done.");
     has(&world.chat(&format!("{ask}\n")).await, &["Done."]);
@@ -126,7 +126,11 @@ async fn a_tag_that_moves_changes_nothing_until_somebody_says_so_and_one_command
 
     let second = built(&engine, name, "ENV WHICH=second").await;
     asked(&world, "and now?").await;
-    assert_eq!(listed(&world).await["pinned"]["id"], json!(first), "the tag moved, the group did not");
+    assert_eq!(
+        listed(&world).await["pinned"]["id"],
+        json!(first),
+        "the tag moved, and the group keeps its image"
+    );
     world.lazaret(&["image", "set", "main", name]).await;
     asked(&world, "after set").await;
     let row = listed(&world).await;
@@ -137,7 +141,7 @@ async fn a_tag_that_moves_changes_nothing_until_somebody_says_so_and_one_command
     let row = listed(&world).await;
     assert_eq!((&row["pinned"]["id"], &row["before"]["id"]), (&json!(first), &json!(second)));
     world.lazaret(&["image", "rollback", "main"]).await;
-    assert_eq!(listed(&world).await["pinned"]["id"], json!(second), "going back was taken back");
+    assert_eq!(listed(&world).await["pinned"]["id"], json!(second), "a second rollback undoes the first");
 
     world.lazaret(&["image", "set", "main", engine.image()]).await;
     has(&group_file(&world), &["# ours, and it stays", &format!("image = {:?}", engine.image())]);
@@ -168,7 +172,7 @@ async fn an_image_that_cannot_be_a_box_does_not_take_the_place_of_one_that_serve
         let first = asked(&world, &format!("first with {bad}")).await;
         has(&first, &[&format!("[lazaret] I do not use the image {bad}: "), why, "I go on with"]);
         let second = asked(&world, &format!("second with {bad}")).await;
-        assert!(!second.contains("I do not use"), "it is said once:\n{second}");
+        assert!(!second.contains("I do not use"), "the chat is told once:\n{second}");
         has(&world.lazaret(&["status"]).await, &[&format!("main goes on with {}", engine.image()), bad, why]);
         assert_eq!(listed(&world).await["pinned"], row["pinned"]);
     }
@@ -184,7 +188,7 @@ async fn an_image_that_cannot_be_a_box_does_not_take_the_place_of_one_that_serve
     world.finish().await;
 }
 
-/// On an engine of its own, where the default image may be rebuilt and removed.
+/// Uses a separate engine, on which the default image may be rebuilt and removed.
 #[tokio::test]
 async fn the_default_image_is_taken_up_when_it_is_rebuilt_and_not_after_it_was_rolled_back() {
     let engine = Engine::own_docker(false);
@@ -202,13 +206,13 @@ async fn the_default_image_is_taken_up_when_it_is_rebuilt_and_not_after_it_was_r
     let second = rebuilt("second").await;
     assert_eq!(pinned("two").await, second, "an upgrade reaches every group");
     world.lazaret(&["image", "rollback", "main"]).await;
-    assert_eq!(pinned("three").await, first, "what was rolled back from does not come back by itself");
+    assert_eq!(pinned("three").await, first, "an image that was rolled back does not come back by itself");
     let third = rebuilt("third").await;
     assert_eq!(pinned("four").await, third);
     empty(&engine, "lazaret-agent", "VOLUME /ipc").await;
-    assert_eq!(pinned("five").await, third, "a rebuild that cannot be a box is not taken");
+    assert_eq!(pinned("five").await, third, "a rebuild that cannot run as a box is not used");
 
-    // Gone from the machine: refused with the command, which mends it.
+    // If the image is gone from the machine, the host refuses the run and names the command that repairs it.
     docker(&engine, &["tag", &first, "lazaret-agent"], b"").await;
     world.lazaret(&["image", "rollback", "main"]).await;
     let serving = listed(&world).await["pinned"]["id"].as_str().unwrap().to_owned();
@@ -225,12 +229,12 @@ async fn the_default_image_is_taken_up_when_it_is_rebuilt_and_not_after_it_was_r
     world.finish().await;
 }
 
-/// Whether a call makes a run's box, and not one on trial.
+/// Returns whether a call creates a run's box, and not a trial box.
 fn makes_a_run(call: &str) -> bool {
     call.contains("/containers/create?name=lazaret-") && !call.contains("lazaret-trial-")
 }
 
-/// A host whose engine is reached through somebody who does `deed` when the first box of a run is about to be made.
+/// Returns a host behind a proxy. The proxy calls `deed` just before the first box of a run is created.
 async fn world_with(engine: Engine, deed: impl Fn() + Send + Sync + 'static) -> (World, Proxy) {
     let done = AtomicBool::new(false);
     let proxy = Proxy::new(&engine.socket(), move |call| {
@@ -270,7 +274,7 @@ async fn an_image_that_goes_between_the_check_and_the_box_is_refused_and_costs_n
     world.finish().await;
 }
 
-/// A directory of the owner's, which is no temporary file of the world's.
+/// Makes a directory of the owner, outside the world's directory.
 fn photos() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::Builder::new().prefix("lazaret-photos-").tempdir().unwrap();
     let path = dir.path().canonicalize().unwrap();
@@ -280,7 +284,7 @@ fn photos() -> (tempfile::TempDir, PathBuf) {
     fs::write(path.join("album/summer.txt"), "the sea").unwrap();
     for name in ["", "album", "new"] {
         use std::os::unix::fs::PermissionsExt;
-        // Boxes are other users.
+        // The boxes run as other users.
         let mode = if name == "new" { 0o777 } else { 0o755 };
         fs::set_permissions(path.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -325,7 +329,7 @@ async fn a_group_sees_what_both_files_say_and_writes_only_where_both_say_so() {
     assert_eq!(fs::read_to_string(root.join("new/y")).unwrap(), "made\n");
     assert!(!root.join("album/x").exists());
 
-    // B2: what a box makes of a directory that it may write is not followed by the next one.
+    // B2: a box can replace an entry of a writable mount with a link. The next box must not follow it.
     let link = root.join("new/link");
     mounts(&world, &root, &format!("  {{ source = {link:?}, target = \"/mnt/other\" }},\n"));
     let doctor = world.run(&["doctor"], "").await;

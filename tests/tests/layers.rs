@@ -1,5 +1,5 @@
-//! Enforces the shape of the code: imports point down only, no files use each other in a circle, the pure modules do no
-//! I/O, and functions, files and comments stay short.
+//! Enforces the structure of the code: imports point down only, no files use each other in a circle, the pure modules
+//! do no I/O, and functions, files and comments stay short.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 #[path = "layers/import_graph.rs"]
 mod import_graph;
 
-/// Every module with its layer. Two modules on one layer do not import each other.
-/// `config` stands above `channels`, because the channels' settings types lie with the channels.
-/// The ground (10) lies under the modules that do things; `domain` and the pure modules know nothing of it.
+/// Every module with its layer. Two modules on the same layer must not import each other. `config` lies above
+/// `channels`, because each channel's settings type lies in the channel's folder. The ground (10) lies below the
+/// modules that do I/O. `domain` and the pure modules do not use it.
 const LAYERS: &[(&str, u32)] = &[
     ("main", 65),
     ("lib", 60),
@@ -69,20 +69,20 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The module that a file belongs to: its folder or name directly below `src`.
+/// Returns the module of a file: its folder or name directly below `src`.
 fn module(path: &Path) -> String {
     let inside = path.strip_prefix(source()).unwrap();
     inside.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
 }
 
-/// A file without its comments and without the tests at its end.
+/// Returns a file without its comments and without the tests at its end.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The modules that a file names after `crate::`, alone or in braces.
+/// Returns the modules that a file names after `crate::`, alone or in braces.
 fn imports(code: &str) -> Vec<String> {
     let word = |rest: &str| -> String {
         rest.trim_start().chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()
@@ -98,7 +98,7 @@ fn imports(code: &str) -> Vec<String> {
     modules
 }
 
-/// Splits a list at its commas, up to the brace that ends it. Lists within it stay whole.
+/// Splits a list at its commas, up to the closing brace. Nested lists stay whole.
 fn outermost(list: &str) -> Vec<String> {
     let (mut parts, mut deep) = (vec![String::new()], 0);
     for c in list.chars() {
@@ -155,8 +155,8 @@ fn imports_point_down_only() {
     );
 }
 
-/// Two files that use each other cannot be read, moved or tested one without the other. `import_graph` says what counts
-/// as use. The way out is to move what both need to a file below them, or what only one needs to that one.
+/// Two files that use each other can only be read, moved and tested together. `import_graph` defines what counts as
+/// use. To fix a circle, move shared items to a file below both, or move an item to the only file that needs it.
 #[test]
 fn no_files_use_each_other_in_a_circle() {
     let graph = import_graph::read(&source(), "lazaret");
@@ -206,7 +206,7 @@ fn the_pure_rooms_do_no_io_and_read_no_clock() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What is decided, and what a person reads, comes from the pure modules.
+/// Decisions, and sentences for people, come from the pure modules.
 #[test]
 fn the_store_composes_no_sentences() {
     for path in files().iter().filter(|path| module(path) == "store") {
@@ -218,12 +218,12 @@ fn the_store_composes_no_sentences() {
     }
 }
 
-/// Platforms that the host talks to, or will. (The terminal is the host's own.)
+/// Platforms that the host supports or will support. (The terminal is the host's own.)
 const PLATFORMS: [&str; 2] = ["telegram", "whatsapp"];
-/// Each platform's folder lies here, beside the registry.
+/// The registry of channels. Each platform's folder lies next to it.
 const REGISTRY: &str = "channels/mod.rs";
 
-/// Code that only tests and fuzz targets compile: the parent of the file declares its module behind `cfg(test)`.
+/// Returns whether only tests and fuzz targets compile this file: the parent module declares it behind `cfg(test)`.
 fn is_test_code(inside: &str) -> bool {
     let path = source().join(inside);
     path.ancestors().take_while(|path| *path != source()).any(|path| {
@@ -241,8 +241,8 @@ fn is_test_code(inside: &str) -> bool {
     })
 }
 
-/// A channel is one folder and its entry in the registry, so nothing else may know a platform: neither by a name in
-/// the code nor in a text. Comments may.
+/// A channel is one folder and its entry in the registry. No other code may name a platform, in an identifier or in a
+/// text. Comments may.
 #[test]
 fn no_platform_is_named_outside_its_folder() {
     let mut wrong = Vec::new();
@@ -276,8 +276,8 @@ fn files_have_at_most_800_lines() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
-/// A longer function does several things. (The formatter indents the brace that ends a function like the line that
-/// begins it.)
+/// A longer function does several things. (The formatter gives a function's closing brace the same indentation as its
+/// first line, so the test finds the end by that.)
 #[test]
 fn functions_have_less_than_a_hundred_lines() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -295,7 +295,7 @@ fn functions_have_less_than_a_hundred_lines() {
             let Some(found) = begins.captures(line) else { continue };
             let end = format!("{}}}", &found[1]);
             let length = lines[n..].iter().position(|line| *line == end).map_or(1, |behind| behind + 1);
-            // A function on one line and a declaration without a body have no such brace of their own.
+            // A function on one line and a declaration without a body have no closing brace on a separate line.
             let ends_here = line.ends_with('}') || line.ends_with(';');
             if !ends_here && length > 100 {
                 long.push(format!("{}:{} {} has {length} lines", path.display(), n + 1, &found[2]));
@@ -305,7 +305,7 @@ fn functions_have_less_than_a_hundred_lines() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
-/// The formatter does not wrap comments.
+/// The formatter does not wrap comments, so this test checks their width.
 #[test]
 fn comments_have_at_most_120_columns() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -329,8 +329,8 @@ fn comments_have_at_most_120_columns() {
     assert!(long.is_empty(), "wrap these:\n{}", long.join("\n"));
 }
 
-/// Files that open paths by name. Each says which paths of the host's own these are; everything else goes
-/// through `untrusted_fs`, or asks `disk`, and clippy holds it (`disallowed-methods` in `.clippy.toml`).
+/// Files that may open paths by name. Each file's `allow` says which of the host's own paths it opens. All other code
+/// uses `untrusted_fs` or a function of these files. Clippy enforces this (`disallowed-methods` in `.clippy.toml`).
 const OPENERS: [&str; 25] = [
     "host/src/backup/archive.rs",
     "host/src/cli/box_check/secret_scan.rs",
@@ -376,7 +376,7 @@ fn only_listed_files_open_paths_by_name() {
     openers.sort();
     assert_eq!(openers, OPENERS);
 
-    // An `allow` for a whole file holds for every module below it, which the list would not show.
+    // An `allow` for a whole file also applies to its child modules, which this list would not show.
     let for_all_below = |path: &&PathBuf| {
         let text = fs::read_to_string(path).unwrap();
         let whole = text.contains("#![allow(clippy::disallowed_methods")
@@ -385,7 +385,11 @@ fn only_listed_files_open_paths_by_name() {
         whole && below.filter(|line| line.ends_with(';')).count() > 0
     };
     let hidden: Vec<String> = all.iter().filter(for_all_below).map(name).collect();
-    assert_eq!(hidden, ["ipc-schema/src/untrusted_fs.rs"], "whose walk is part of the way");
+    assert_eq!(
+        hidden,
+        ["ipc-schema/src/untrusted_fs.rs"],
+        "only this file's child modules may inherit an `allow`"
+    );
 }
 
 /// Only `mailbox` may open letters that an agent can write. (`cli` reads the host's own copies of letters.)

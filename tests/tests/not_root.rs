@@ -1,5 +1,5 @@
-//! A host without root, and boxes that lock it out of their files: a helper box opens the files after the agent's box
-//! has ended.
+//! A host without root, and boxes that lock it out of their files. A helper box opens the folders after the end of the
+//! agent's box.
 
 #![cfg(test)]
 
@@ -11,7 +11,7 @@ use journeys::telegram::{Chat, Person};
 use journeys::world::{World, docker};
 use serde_json::json;
 
-/// Ann's agent has run a command, and said so.
+/// Ann's agent runs a command and answers. Returns the command's result.
 async fn does(world: &World, ann: &Person, direct: &Chat, order: &str, command: &str) -> String {
     world.model.on(order).runs("run_command", json!({ "command": command })).says("It is done.");
     ann.says(direct, order);
@@ -26,7 +26,7 @@ fn has(told: &str, words: &[&str]) {
     }
 }
 
-/// Directories of runs, living or not.
+/// Returns the directories of all runs, ended ones too.
 fn runs(world: &World) -> Vec<PathBuf> {
     let dirs = std::fs::read_dir(world.root().join("state/ipc/main")).into_iter().flatten().flatten();
     dirs.map(|entry| entry.path()).collect()
@@ -66,7 +66,7 @@ async fn a_host_that_is_not_root_answers_and_names_what_it_cannot_see() {
     let lines = check["lines"].as_array().unwrap();
     let lost = lines.iter().filter(|l| ["lost", "named"].contains(&l["standing"].as_str().unwrap()));
     assert_eq!(lost.map(|l| l["name"].as_str().unwrap()).collect::<Vec<_>>(), ["disk-watch"], "{check}");
-    // Whoever works in the workspace too may have a folder of their own.
+    // A person with access to the workspace may have a private folder there.
     let private = world.in_workspace("main", "private");
     std::fs::create_dir(&private).unwrap();
     std::fs::set_permissions(&private, PermissionsExt::from_mode(0o700)).unwrap();
@@ -81,7 +81,7 @@ async fn a_host_that_is_not_root_answers_and_names_what_it_cannot_see() {
 #[tokio::test]
 async fn a_folder_that_is_shut_among_the_letters_goes_with_its_run() {
     let (world, ann, direct) = World::ann_at_home_without_root(&[]).await;
-    // Under a draft's name: what is no letter's goes at once, if it is empty still.
+    // The folder has the name of a draft, because the host removes other names at once if they are empty folders.
     let shut = "cd /ipc/from-agent && mkdir .x .x/y && echo mine > .x/f && chmod 0 .x/y .x; sleep 60";
     world.model.on("shut it").runs("run_command", json!({ "command": shut })).says("It is done.");
     ann.says(&direct, "shut it");
@@ -91,7 +91,7 @@ async fn a_folder_that_is_shut_among_the_letters_goes_with_its_run() {
     );
     no_run_is_left(&world).await;
 
-    // It may look into this one, and remove nothing from it.
+    // The host may list this folder and not remove its entries.
     let kept = "cd /ipc/from-agent && mkdir .x && echo mine > .x/f && chmod 550 .x";
     does(&world, &ann, &direct, "keep it", kept).await;
     closes(&world, &ann, &direct).await;
@@ -107,9 +107,13 @@ async fn what_a_box_hides_in_a_shut_folder_is_counted_and_taken_back_after_its_r
     does(&world, &ann, &direct, "note it", old).await;
     closes(&world, &ann, &direct).await;
     assert_eq!(mode(&world.in_workspace("main", "old")) & 0o770, 0o770);
-    assert_eq!(mode(&world.in_workspace("main", "old/note")), 0o600, "a file is as its owner made it");
+    assert_eq!(
+        mode(&world.in_workspace("main", "old/note")),
+        0o600,
+        "the helper box does not change a file's mode"
+    );
 
-    // What was changed last is told by the second.
+    // The host finds the newest files by their time in seconds.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let hide = "cd /workspace && mkdir -m 700 deep && mkdir -m 500 deep/er && chmod 700 deep/er \
                 && dd if=/dev/zero of=deep/er/fill bs=1M count=100 && chmod 500 deep/er && chmod 0 deep";
@@ -121,7 +125,7 @@ async fn what_a_box_hides_in_a_shut_folder_is_counted_and_taken_back_after_its_r
     no_run_is_left(&world).await;
     assert!(!world.in_workspace("main", "deep/er/fill").exists());
     let note = std::fs::read_to_string(world.in_workspace("main", "old/note")).unwrap();
-    assert_eq!(note, "mine\n", "what was there before stays");
+    assert_eq!(note, "mine\n", "files from before the run stay");
     has(&does(&world, &ann, &direct, "look", "ls /workspace/deep/er | wc -l").await, &["0"]);
     world.finish().await;
 }
@@ -135,7 +139,7 @@ async fn what_a_killed_host_left_shut_is_opened_by_the_next() {
     ann.says(&direct, "shut it");
     world.made_in_workspace("main", "ready").await;
 
-    // Proxy the box's end and the helper's beginning there is no host.
+    // Between the end of the agent's box and the start of the helper box there is no host.
     world.kill_host().await;
     std::fs::write(world.in_workspace("main", "go"), "").unwrap();
     world.made_in_workspace("main", "done").await;
@@ -151,7 +155,7 @@ async fn what_a_killed_host_left_shut_is_opened_by_the_next() {
     );
     world.delivered().await;
 
-    // The same a step later: the run has ended in the store, and only its directory is there.
+    // The host dies one step later: the run has ended in the store, and only its directory is left.
     world.stop_host().await;
     let agent = std::fs::metadata(world.in_workspace("main", "done")).unwrap().uid();
     let from = left[0].join("from-agent");
@@ -176,7 +180,7 @@ async fn a_host_that_is_killed_while_the_box_opens_leaves_both_to_the_next() {
     ann.says(&direct, "/new");
     has(&world.hears(&direct).await, &["[lazaret]"]);
     world.delivered().await;
-    // Wherever the kill falls, the outcome is the same.
+    // The outcome must be the same at whatever moment the kill happens.
     let opening = async || {
         let boxes = world.boxes().await;
         let seen = boxes.iter().any(|name| name.starts_with("lazaret-open-"));

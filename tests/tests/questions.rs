@@ -7,7 +7,7 @@ fn milk() -> Value {
     json!({ "question": "Which milk?", "choices": ["whole", "skimmed"] })
 }
 
-/// The code that a card asks for.
+/// Returns the code in the text of a question.
 fn code(card: &str) -> String {
     assert!(card.starts_with("Which milk?") && card.contains("1. whole"), "{card}");
     let code = card.split("/answer ").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -32,7 +32,7 @@ async fn an_answer_within_the_minute_finds_the_box_that_asked() {
     world.finish().await;
 }
 
-/// The box is closed, the host is killed, and the answer still finds its question: in a new box of a new host.
+/// The box is closed and the host is killed. A new box of a new host still gets the answer to the question.
 #[tokio::test]
 async fn a_suspended_turn_is_resumed_by_its_answer_over_a_restart() {
     let settings = [("LAZARET_HOST_QUESTION_WAIT", "0s")];
@@ -71,7 +71,7 @@ async fn a_question_that_nobody_answers_expires_and_the_turn_goes_on() {
     world.finish().await;
 }
 
-/// Who writes something else is heard at once; the answer may still come, and is then a message of its own.
+/// A message that does not answer the question becomes the next turn at once. A late answer becomes a separate message.
 #[tokio::test]
 async fn a_message_past_the_question_is_the_next_turn_and_the_late_answer_another() {
     let settings = [("LAZARET_HOST_QUESTION_WAIT", "0s")];

@@ -1,5 +1,5 @@
 //! Checks every page of the repository: its commands, make targets, paths, links and settings must exist. A page is a
-//! Markdown file for people; files for an agent (`CLAUDE.md`, prompts) do not count.
+//! Markdown file for people. Files for an agent (`CLAUDE.md`, prompts) do not count.
 
 #![cfg(test)]
 
@@ -9,22 +9,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The front page is read before anything else, so it stays short.
+/// Readers begin with the front page, so it stays short.
 const FRONT_PAGE_WORDS: usize = 1_400;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every page, by its path in the repository.
+/// Returns the path of every page in the repository.
 fn pages() -> Vec<String> {
-    fn look(dir: &Path, found: &mut Vec<PathBuf>) {
+    fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
                 if name == ".github" || !(name.starts_with('.') || name == "target") {
-                    look(&path, found);
+                    collect(&path, found);
                 }
             } else if matches!(name.as_str(), "README.md" | "CONTRIBUTING.md") {
                 found.push(path);
@@ -32,7 +32,7 @@ fn pages() -> Vec<String> {
         }
     }
     let mut found = Vec::new();
-    look(&repository(), &mut found);
+    collect(&repository(), &mut found);
     let inside = |path: &PathBuf| path.strip_prefix(repository()).unwrap().to_string_lossy().into_owned();
     let mut pages: Vec<String> = found.iter().map(inside).collect();
     pages.sort();
@@ -45,7 +45,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// What a page sets as code: each line of a fenced block, and each span between single backticks.
+/// Returns a page's code: each line of a fenced block, and each span between single backticks.
 fn code(markdown: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut fenced = false;
@@ -64,7 +64,7 @@ fn code(markdown: &str) -> Vec<String> {
     found
 }
 
-/// The words behind `program` wherever it is called, up to a comment or the next program of the line.
+/// Returns the words after `program` in each call of it, up to a comment or the next program in the line.
 fn calls(code: &[String], program: &str) -> BTreeSet<Vec<String>> {
     let mut found = BTreeSet::new();
     for line in code {
@@ -94,7 +94,8 @@ fn help(verbs: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Lower-case words are verbs; a placeholder is in capitals, an id has a digit, `…` stands for more.
+/// Returns whether a word is a verb: it has lower-case letters only. Placeholders are in capitals, ids have a digit,
+/// and `…` stands for more words.
 fn is_verb(word: &str) -> bool {
     !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-')
 }
@@ -139,7 +140,7 @@ fn every_make_target_is_in_the_makefile() {
     assert!(checked >= 3, "only {checked} make targets were found: are the pages read rightly?");
 }
 
-/// The verbs under `Commands:` in a help text.
+/// Returns the verbs under `Commands:` in a help text.
 fn verbs(help: &str) -> Vec<String> {
     let list =
         help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
@@ -202,7 +203,7 @@ fn the_front_page_is_short() {
     assert!(words <= FRONT_PAGE_WORDS, "README.md has {words} words, at most {FRONT_PAGE_WORDS}");
 }
 
-/// A page without its code, so that only links are left that a reader can follow.
+/// Returns a page without its code, so that only the links for readers are left.
 fn prose(markdown: &str) -> String {
     let mut fenced = false;
     let mut kept = String::new();
@@ -217,14 +218,14 @@ fn prose(markdown: &str) -> String {
     kept
 }
 
-/// The targets of `[text](target)` and `![text](target)`.
+/// Returns the targets of `[text](target)` and `![text](target)`.
 fn links(markdown: &str) -> Vec<String> {
     let prose = prose(markdown);
     let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets.map(str::to_owned).collect()
 }
 
-/// The anchors of a page's headings: lower case, blanks to hyphens, punctuation away.
+/// Returns the anchors of a page's headings: lower case, hyphens for blanks, no punctuation.
 fn anchors(markdown: &str) -> BTreeSet<String> {
     let headings = prose(markdown);
     let titles = headings.lines().filter(|line| line.starts_with('#'));
@@ -289,7 +290,8 @@ fn every_folder_at_the_top_has_a_page() {
     }
 }
 
-/// Paths in code spans: of the repository, or beside the page. What an install or a box has is none of them.
+/// Checks the paths in code spans, relative to the repository or to the page. Paths of an install or a box do not
+/// count.
 #[test]
 fn every_path_that_a_page_names_exists() {
     let rooms =
@@ -311,7 +313,7 @@ fn every_path_that_a_page_names_exists() {
     assert!(checked >= 8, "only {checked} paths were found: are the pages read rightly?");
 }
 
-/// The example with every setting switched on, and the secrets that it names.
+/// Switches every setting of the example on, and creates the secrets that it names.
 #[test]
 fn every_setting_of_the_example_is_accepted() {
     let example = read("host/lazaret.example.toml");
@@ -336,7 +338,7 @@ fn every_setting_of_the_example_is_accepted() {
     assert!(output.status.success(), "{}\n{}", settings.join("\n"), String::from_utf8_lossy(&output.stderr));
 
     fs::write(root.path().join("lazaret.toml"), settings.join("\n").replace("persona", "persono")).unwrap();
-    assert!(!check().status.success(), "a wrong name would be found");
+    assert!(!check().status.success(), "the check must find a wrong name");
 }
 
 #[test]

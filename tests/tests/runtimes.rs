@@ -1,4 +1,4 @@
-//! Other container runtimes per group: gVisor, and runtimes that the install or the engine does not know.
+//! A group can have another container runtime: gVisor, or a runtime that the install or the engine does not know.
 
 #![cfg(test)]
 
@@ -13,7 +13,7 @@ fn has(text: &str, words: &[&str]) {
     }
 }
 
-/// Within gVisor a watch on a directory sees nothing of what the host writes: letters are polled there.
+/// Under gVisor, inotify in the box does not see what the host writes, so the runner polls for letters.
 #[tokio::test]
 async fn a_group_under_gvisor_is_served_and_what_is_lost_there_is_named() {
     let known = [("LAZARET_ENGINE_RUNTIMES", "[\"runsc\", \"runsc-uncounted\"]")];
@@ -63,7 +63,7 @@ async fn a_group_under_gvisor_is_served_and_what_is_lost_there_is_named() {
         ],
     );
 
-    // The same where nobody counts.
+    // The same without control groups.
     world.write("groups/main/group.toml", "runtime = \"runsc-uncounted\"\nlimits.idle_window = 0\n");
     world.model.on("uncounted").says("As before.");
     ann.says(&direct, "/new");
@@ -91,7 +91,7 @@ async fn a_runtime_that_the_engine_does_not_know_is_refused_with_the_line_to_add
     has(&world.log(), &["box.runtime"]);
     let doctor = world.run(&["doctor"], "").await;
     has(&String::from_utf8_lossy(&doctor.stdout), &["main: the engine does not know the runtime runsc"]);
-    // The message is kept, and answered when the group asks for what there is.
+    // The host keeps the message, and answers it when the group uses an available runtime.
     world.model.on("hello").says("Hello.");
     world.write("groups/main/group.toml", "");
     assert_eq!(world.hears(&direct).await, "Hello.");
@@ -107,8 +107,8 @@ async fn a_runtime_that_the_install_does_not_list_is_no_groups_to_choose() {
     has(&told, &["runtime = \"nvidia\"", "engine.runtimes in lazaret.toml", "runc, runsc"]);
 }
 
-/// The engine's double knows neither seccomp nor control groups. It is found by looking, not by asking it: it says that
-/// it has both.
+/// The engine stand-in has neither seccomp nor control groups, but reports that it has both. So the host must find out
+/// with a probe.
 #[tokio::test]
 async fn an_engine_that_does_not_do_what_it_is_asked_is_found_and_refused_and_an_owner_may_accept_it() {
     let (mut world, ann, direct) = World::ann_at_home(
@@ -127,7 +127,7 @@ async fn an_engine_that_does_not_do_what_it_is_asked_is_found_and_refused_and_an
             "memory-limit: asked for 1024 MiB",
         ],
     );
-    assert!(!told.contains("seccomp: asked"), "what was accepted is no reason: {told}");
+    assert!(!told.contains("seccomp: asked"), "an accepted gap is no reason to refuse: {told}");
     has(&world.log(), &["box.posture"]);
 
     world.stop_host().await;
@@ -147,7 +147,7 @@ async fn an_engine_that_does_not_do_what_it_is_asked_is_found_and_refused_and_an
     has(&world.lazaret(&["status"]).await, &["loss      main  memory-limit", "(accepted)"]);
     has(&world.lazaret(&["doctor"]).await, &["main runs without memory-limit (accepted)"]);
     let check = world.run(&["box", "check"], "").await;
-    assert_eq!(check.status.code(), Some(0), "a loss that was accepted by name is none");
+    assert_eq!(check.status.code(), Some(0), "an accepted loss does not fail the check");
     has(&String::from_utf8_lossy(&check.stdout), &["accepted  memory-limit"]);
     world.finish().await;
 }

@@ -1,6 +1,6 @@
-//! Tests which calls the boxes' seccomp profile allows on both supported processors. The test compiles the profile to
-//! the kernel's filter program and runs the program call by call. An engine compiles the profile with a C library
-//! instead; the journeys test that compiler, and programs under the profile, on the processor they run on.
+//! Tests which calls the boxes' seccomp profile allows on both supported processors. It compiles the profile to the
+//! kernel's filter program and runs this program for each call. An engine compiles the profile with a C library
+//! instead. The journeys test that compiler, and programs under the profile, on the processor on which they run.
 
 #![cfg(test)]
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const PROCESSORS: [TargetArch; 2] = [TargetArch::x86_64, TargetArch::aarch64];
 
-/// Calls that only the older processor has. The newer one has no number for them, and programs on it use other calls.
+/// Calls that only x86-64 has. ARM64 has no numbers for them, and its programs use other calls.
 const X86_ONLY: [&str; 37] = [
     "access",
     "alarm",
@@ -52,7 +52,7 @@ const X86_ONLY: [&str; 37] = [
     "utimes",
     "vfork",
 ];
-/// Allowed calls that the compiler's tables do not know yet.
+/// Allowed calls that are too new for the compiler's tables.
 const YOUNG: [&str; 6] =
     ["cachestat", "fchmodat2", "futex_requeue", "futex_wait", "futex_wake", "map_shadow_stack"];
 
@@ -92,7 +92,8 @@ fn exists(name: &str, processor: TargetArch) -> bool {
     !YOUNG.contains(&name) && (processor == TargetArch::x86_64 || !X86_ONLY.contains(&name))
 }
 
-/// Compiles the calls that the profile allows to the kernel's program, which answers every other call with EPERM.
+/// Compiles the calls that the profile allows to the kernel's filter program, which answers every other call with
+/// EPERM.
 fn compiled(processor: TargetArch) -> BpfProgram {
     let mut filter = Vec::new();
     for rule in profile().syscalls.into_iter().filter(|rule| rule.action == "SCMP_ACT_ALLOW") {
@@ -125,14 +126,14 @@ fn program(filter: &Value, processor: TargetArch) -> Result<BpfProgram, String> 
     Ok(programs.remove("box").unwrap())
 }
 
-/// A call's number: what a program that lets only that call through compares with.
+/// Returns the number of a call. It is the constant in a filter program that allows only this call.
 fn number(name: &str, processor: TargetArch) -> u32 {
     let program = program(&json!([{ "syscall": name }]), processor).unwrap_or_else(|e| panic!("{name}: {e}"));
     let load_number = program.iter().position(|i| i.code == 0x20 && i.k == 0).unwrap();
     program[load_number + 1].k
 }
 
-/// Runs the kernel's program over one call (bpf(4), seccomp(2)): true when it is let through.
+/// Runs the filter program for one call (bpf(4), seccomp(2)). Returns whether it allows the call.
 fn lets_through(program: &BpfProgram, processor: TargetArch, number: u32, arguments: &[u64]) -> bool {
     let architecture: u32 = if processor == TargetArch::x86_64 { 0xc000_003e } else { 0xc000_00b7 };
     let mut data = Vec::new();
@@ -183,7 +184,10 @@ fn the_profile_names_both_processors_and_says_no_by_default() {
     assert_eq!(profile.default_action, "SCMP_ACT_ERRNO");
     let processors: Vec<&Value> = profile.arch_map.iter().map(|a| &a["architecture"]).collect();
     assert_eq!(processors, ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]);
-    assert!(profile.arch_map.iter().all(|a| a["subArchitectures"] == json!([])), "no 32-bit calls");
+    assert!(
+        profile.arch_map.iter().all(|a| a["subArchitectures"] == json!([])),
+        "32-bit calls are not allowed"
+    );
     let mut by_name: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for rule in &profile.syscalls {
         assert!(!rule.comment.is_empty(), "{:?}", rule.names);
@@ -192,7 +196,7 @@ fn the_profile_names_both_processors_and_says_no_by_default() {
             by_name.entry(name).or_default().insert(&rule.action);
         }
     }
-    assert!(by_name.values().all(|actions| actions.len() == 1), "no call has two answers");
+    assert!(by_name.values().all(|actions| actions.len() == 1), "each call has only one action");
 }
 
 #[test]
@@ -349,7 +353,8 @@ fn a_socket_is_of_a_family_and_protocol_that_programs_use() {
         ] {
             assert!(kernel.takes("socket", &[family, kind, protocol]), "{family} {kind} {protocol}");
         }
-        // SCTP, DCCP and MPTCP would be loaded into the kernel of all; 16/12 is the packet filter.
+        // The kernel would load the modules for SCTP, DCCP and MPTCP, for the whole machine. 16/12 is the packet filter
+        // (netfilter).
         for [family, protocol] in [
             [2, 132],
             [2, 33],
@@ -367,7 +372,7 @@ fn a_socket_is_of_a_family_and_protocol_that_programs_use() {
         }
         assert!(
             !kernel.takes("socket", &[(1 << 32) | 40, stream, 0]),
-            "nor by more bits than the kernel reads"
+            "bits that the kernel ignores must not change the answer"
         );
     }
 }

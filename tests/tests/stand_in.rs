@@ -11,7 +11,7 @@ use journeys::model::Gate;
 use journeys::world::{Engine, World};
 use serde_json::{Value, json};
 
-/// What takes longer is stuck.
+/// A step that takes longer than this is stuck.
 const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn the_stand_in_answers_as_the_engine_does() {
     let missing = create("box-1", Path::new("/no/such"), "true").await;
     assert!(missing.message().ends_with("bind source path does not exist: /no/such"), "{missing:?}");
 
-    // It finds itself without rights, in namespaces of its own, and its exit code and words are kept.
+    // The box's program has no privileges and its own namespaces. The engine keeps its exit code and its output.
     let shared = tempfile::tempdir().unwrap();
     let look = "id; touch /in/x /x; echo $$ >&2; grep -e CapBnd -e NoNewPrivs /proc/self/status; exit 7";
     assert_eq!(create("box-1", shared.path(), look).await.status, 201);
@@ -49,14 +49,14 @@ async fn the_stand_in_answers_as_the_engine_does() {
     }
     assert_eq!(log.matches("Read-only file system").count(), 2, "{log}");
 
-    // A running one is started once, hears signals, and goes by force only.
+    // A second start of a running box changes nothing. The box receives signals, and is removed only by force.
     let listen = "trap 'echo heard; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
     assert_eq!(create("box-2", shared.path(), listen).await.status, 201);
     assert_eq!(post("/containers/box-2/start").await.status, 204);
     assert_eq!(post("/containers/box-2/start").await.status, 304);
     assert_eq!(engine.ask(Method::DELETE, "/containers/box-2", None).await.status, 409);
     let speaks = async { while get("/containers/box-2/logs?stdout=1").await.body.is_empty() {} };
-    tokio::time::timeout(LONG, speaks).await.expect("the box says nothing");
+    tokio::time::timeout(LONG, speaks).await.expect("the box prints nothing");
     assert_eq!(post("/containers/box-2/kill?signal=SIGTERM").await.status, 204);
     assert_eq!(post("/containers/box-2/wait").await.json()["StatusCode"], 3);
     assert_eq!(post("/containers/box-2/start").await.status, 204, "it can run again");
@@ -74,7 +74,7 @@ async fn the_stand_in_answers_as_the_engine_does() {
     }
     assert_eq!(get("/containers/json?all=1").await.json(), json!([]));
 
-    // Its end is every box's end.
+    // The end of the stand-in ends every box.
     assert_eq!(create("box-3", shared.path(), "while :; do sleep 1; done").await.status, 201);
     assert_eq!(post("/containers/box-3/start").await.status, 204);
     let pid = get("/containers/box-3/json").await.json()["State"]["Pid"].as_u64().unwrap();
@@ -100,11 +100,11 @@ async fn a_short_talk_on_telegram() {
     assert_eq!(world.hears(&direct).await, "It says 42.");
     assert!(world.model.tool_results().concat().contains("agent\n42"));
 
-    // The next turn finds the same box and its files; another group finds neither.
+    // The next turn uses the same box and its files. Another group sees neither.
     world.model.on("once more").runs("read_file", json!({ "path": "/workspace/answer" })).says("Still 42.");
     ann.says(&direct, "once more");
     assert_eq!(world.hears(&direct).await, "Still 42.");
-    assert_eq!(world.runs_of("main"), 1, "one box for both turns");
+    assert_eq!(world.runs_of("main"), 1, "both turns use one box");
     world.model.on("and here").runs("list_files", json!({ "path": "/workspace" })).says("Nothing.");
     bob.says(&family, "out of milk");
     ann.says(&family, "@laz_bot and here?");
@@ -135,7 +135,7 @@ async fn a_box_that_crashes_three_times_ends_in_a_notice() {
     assert_eq!(endings, ["crashed", "crashed", "crashed"], "{trace}");
     assert_eq!(world.boxes().await, Vec::<String>::new());
 
-    // What was given up is over: the next message is a turn of its own.
+    // The abandoned turn is over: the next message starts a new turn.
     world.model.on("are you well").says("Quite well.");
     ann.says(&direct, "are you well?");
     assert_eq!(world.hears(&direct).await, "Quite well.");
@@ -161,7 +161,7 @@ async fn five_groups_at_once_are_all_answered_and_two_at_a_time_work() {
     }
     world.soon("all of it is stored", world.telegram.acknowledged()).await;
 
-    // Two stand before the model. One goes on; only then does the next one come.
+    // Two turns are open and wait at the model. The next turn starts only when one of them ends.
     let (mut coming, mut standing) = (teams, Vec::new());
     while !coming.is_empty() || !standing.is_empty() {
         while standing.len() < 2 && !coming.is_empty() {
@@ -179,7 +179,7 @@ async fn five_groups_at_once_are_all_answered_and_two_at_a_time_work() {
         assert!(room.unheard().is_empty());
     }
 
-    // The same from the times of the turns: a slot is held from `start` to `turn_done`.
+    // The times of the turns must show the same. A turn holds a slot from `start` to `turn_done`.
     let mut slots = Vec::new();
     for m in 1..=5 {
         let trace = world.settled(&format!("m-{m}")).await;
@@ -212,7 +212,7 @@ async fn without_an_idle_window_each_turn_has_a_box_of_its_own() {
     }
     assert!(boxes.len() == 2 && boxes[0] != boxes[1], "{boxes:?}");
     let transcript = world.model.requests().pop().unwrap().body.to_string();
-    assert!(transcript.contains("Answer 1."), "the session goes on in the next box");
+    assert!(transcript.contains("Answer 1."), "the next box continues the session");
     world.finish().await;
 }
 
@@ -222,7 +222,7 @@ async fn people_stop_ask_and_begin_anew() {
     ann.says(&direct, "/stop");
     assert_eq!(world.hears(&direct).await, "[lazaret] Nothing is running here.");
 
-    // A command that would take long is stopped with its turn; the box stays.
+    // A stop ends the turn and its long command. The box stays.
     world
         .model
         .on("watch the pot")
@@ -246,7 +246,7 @@ async fn people_stop_ask_and_begin_anew() {
     let transcript = world.model.requests().pop().unwrap().body.to_string();
     assert!(transcript.contains("interrupted by the person"), "{transcript}");
 
-    // A new session knows nothing of what was said.
+    // A new session does not contain the earlier messages.
     ann.says(&direct, "/new");
     let told = world.hears(&direct).await;
     assert!(told.starts_with("[lazaret] A new session begins"), "{told}");
@@ -276,14 +276,15 @@ async fn an_engine_that_is_away_is_waited_for_and_told_once() {
     let told = world.hears(&direct).await;
     assert!(told.starts_with("[lazaret] The agent cannot start: no container engine answers"), "{told}");
     assert!(told.contains("Your message is kept"), "{told}");
-    // Tried again in vain, and not told again.
+    // The host tries again without success, and does not report it again.
     let tries = || world.log().matches("the box did not start").count();
     world.patiently("it is tried again", async || (tries() >= 2).then_some(())).await;
     engine.start().await;
     assert_eq!(world.hears(&direct).await, "I am back.");
     assert!(direct.unheard().is_empty());
 
-    // The engine ends under a box that works: that is a crash, and the turn goes on when the engine is back.
+    // The engine dies while a box works. The host treats this as a crash, and continues the turn when the engine is
+    // back.
     let gate = Gate::new();
     world.model.on("and now").waits_for(&gate).says("Here again.");
     ann.says(&direct, "and now?");
@@ -318,7 +319,7 @@ async fn an_edit_counts_while_its_message_is_unanswered() {
     ann.says(&family, "hello?");
     world.admit(&family.address(), "family").await;
 
-    // Before a box has it: the agent hears the later words only.
+    // An edit before the box has the message: the agent gets only the new text.
     let busy = Gate::new();
     world.model.on("keep busy").waits_for(&busy).says("Free again.");
     world.model.on("buy honey").says("Honey it is.");
@@ -333,7 +334,7 @@ async fn an_edit_counts_while_its_message_is_unanswered() {
     let asked = world.model.last_request_text();
     assert!(asked.contains("buy honey") && !asked.contains("buy milk"), "{asked}");
 
-    // In mid-turn: the edit joins the turn, and there is one answer.
+    // An edit during the turn joins the turn, and there is one answer.
     let working = Gate::new();
     world
         .model
@@ -350,7 +351,7 @@ async fn an_edit_counts_while_its_message_is_unanswered() {
     working.open();
     assert_eq!(world.hears(&direct).await, "One, two, three, four.");
 
-    // After the answer: nobody answers an edit, but the next turn knows of it.
+    // An edit after the answer gets no answer, but the next turn contains it.
     world.model.on("name a number").says("Seven.");
     let hasty = ann.says(&direct, "name a number");
     assert_eq!(world.hears(&direct).await, "Seven.");
@@ -365,7 +366,7 @@ async fn an_edit_counts_while_its_message_is_unanswered() {
     world.finish().await;
 }
 
-/// The platform tells the time of an edit in seconds; a quick second thought has the same.
+/// The platform reports an edit's time in seconds, so a quick second edit has the same time.
 #[tokio::test]
 async fn of_two_edits_within_a_second_the_last_one_counts() {
     let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
@@ -383,10 +384,10 @@ async fn of_two_edits_within_a_second_the_last_one_counts() {
     ann.edits(&direct, shopping, "buy honey");
     ann.edits(&direct, shopping, "buy jam");
     world.soon("both edits are stored", world.telegram.acknowledged()).await;
-    // One letter may hold both.
+    // One letter may contain both edits.
     world.given("main", 2).await;
     gate.open();
-    // The answer that was on its way may still come; the last word is about the last edit.
+    // The answer to the first edit may still arrive. The last answer must be about the last edit.
     let heard = world.hears(&direct).await;
     let heard = if heard == "Milk." { world.hears(&direct).await } else { heard };
     assert_eq!(heard, "Jam.");
@@ -413,7 +414,7 @@ async fn context_beyond_the_limit_is_counted_and_the_newest_stays() {
     assert_eq!((place(1), place(2)), (None, None), "{asked}");
     assert!(place(3).is_some() && place(3) < place(4) && place(4) < place(5), "in order: {asked}");
 
-    // What was left out is left out for good, and counted once.
+    // Omitted messages stay omitted, and are counted only once.
     bob.says(&family, "line 6");
     world.model.on("and then").says("Six.");
     ann.says(&family, "@laz_bot and then?");
@@ -423,7 +424,7 @@ async fn context_beyond_the_limit_is_counted_and_the_newest_stays() {
     world.finish().await;
 }
 
-/// Twelve at once: none holds up another, and every end is told.
+/// Twelve boxes run at once. No box delays another, and the engine reports every end.
 #[tokio::test]
 async fn a_dozen_boxes_come_and_go() {
     let engine = Engine::stand_in().await;

@@ -4,8 +4,8 @@ use journeys::telegram::Photo;
 use journeys::world::World;
 use serde_json::json;
 
-/// The owner is paired, a room is admitted, and each hears its own answers: by trigger, with context, a follow-up in
-/// mid-turn, a picture, a reply in two parts, and a 429 in between.
+/// The owner is paired and a room is admitted. Each chat gets only its own answers, for: a trigger, context, a
+/// follow-up during a turn, a picture, a reply in two parts, and a 429 in between.
 #[tokio::test]
 async fn two_groups_and_the_right_answers_in_the_right_chats() {
     let mut world = World::new().await;
@@ -15,14 +15,14 @@ async fn two_groups_and_the_right_answers_in_the_right_chats() {
     let family = world.telegram.room(-100_123, "Family");
     world.up().await;
 
-    // Nobody is known yet: what is written is counted, and nothing is answered.
+    // Nobody is admitted yet: the host counts the messages and does not answer.
     ann.says(&direct, "hello?");
     world.admit(&direct.address(), "main").await;
     bob.says(&family, "who is this bot?");
     world.admit(&family.address(), "family").await;
     assert!(direct.unheard().is_empty() && family.unheard().is_empty());
 
-    // A direct chat wakes the agent; the box runs a command.
+    // A message in a direct chat wakes the agent, and the box runs a command.
     world
         .model
         .on("what is in my box")
@@ -33,7 +33,7 @@ async fn two_groups_and_the_right_answers_in_the_right_chats() {
     assert_eq!(world.soon("Ann is answered", direct.hears()).await, "It says 42.");
     assert_eq!(world.model.tool_results().len(), 1);
 
-    // A room wakes it by mention only; what was said before comes along as context.
+    // In a room only a mention wakes the agent. The earlier messages come along as context.
     world.model.on("what do we need").says("Milk, as Bob said.");
     bob.says(&family, "we are out of milk");
     ann.says(&family, "@laz_bot what do we need?");
@@ -59,7 +59,7 @@ async fn two_groups_and_the_right_answers_in_the_right_chats() {
     assert_eq!(world.soon("one answer to both", family.hears()).await, "Three cups, and two plates.");
     assert!(world.model.last_request_text().contains("and the plates"));
 
-    // A picture with words under it is in the box's inbox.
+    // A picture with a caption is in the box's inbox.
     world
         .model
         .on("what is this")
@@ -70,7 +70,7 @@ async fn two_groups_and_the_right_answers_in_the_right_chats() {
     let counted = world.model.tool_results();
     assert!(counted.last().is_some_and(|r| r.contains("1234")), "{counted:?}");
 
-    // A long reply comes in two parts, in order, and Telegram's patience is respected.
+    // A long reply comes in two parts, in order, and the host waits after the 429.
     let long = format!("{}\n\n{}", "one ".repeat(800).trim(), "two ".repeat(800).trim());
     world.model.on("tell me a story").says(&long);
     world.telegram.refuse_next("sendMessage", 429, "Too Many Requests: retry after 1", Some(1));

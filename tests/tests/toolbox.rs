@@ -1,5 +1,5 @@
-//! Usual work in a Debian image: shells, git, Python, Node and a C compiler run under the posture and its seccomp
-//! profile as the box's user.
+//! Runs usual work in a Debian image: shells, git, Python, Node and a C compiler run under the posture and its seccomp
+//! profile, as the box's user.
 
 #![cfg(test)]
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 const IMAGE: &str = "lazaret-journeys-toolbox";
 
-/// Name and script; each must end with success and say the word.
+/// Name, script, and a word. Each script must end with success and print the word.
 const TOOLS: [(&str, &str, &str); 6] = [
     (
         "a shell",
@@ -79,7 +79,7 @@ async fn tools_work_in_a_box_as_its_user() {
     world.finish().await;
 }
 
-/// One word of a shell.
+/// Quotes a text as one word of a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -60,7 +60,7 @@ fn link(mailbox: &mut Mailbox, target: &str) -> Facts {
     and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
-/// A link to a letter that would be valid: it must not be taken all the same.
+/// A link to a valid letter. The host must not take it.
 fn own_letter(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let name = mailbox.next_name("message");
     let bytes = mailbox.envelope(mailbox.n, "message", r#"{"text":"came through a link"}"#);
@@ -142,7 +142,7 @@ fn directory(mailbox: &mut Mailbox, full: bool) -> Facts {
     };
     let facts = fact("made", errno(&made));
     if full {
-        // It may stay until the end of the run; the letters behind it must not wait for that.
+        // The file may stay until the end of the run, but the host must take the letters after it earlier.
         sleep(Duration::from_millis(2500));
         return facts;
     }
@@ -170,7 +170,7 @@ fn sized(mailbox: &mut Mailbox, bytes: u64, sparse: bool) -> Facts {
     and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
-/// A valid draft letter of so many bytes.
+/// Writes a valid draft letter of this size.
 fn exact(mailbox: &mut Mailbox, bytes: usize) -> Facts {
     let name = mailbox.next_name("draft");
     let empty = mailbox.envelope(mailbox.n, "draft", r#"{"text":""}"#);
@@ -197,8 +197,8 @@ fn truncate(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     fact("gone", mailbox.taken())
 }
 
-/// The name of the next letter is now a plain file and now a link to `words[0]`, until the host takes it; for
-/// `words[1]` milliseconds.
+/// For `words[1]` milliseconds, swaps each next letter between a plain file and a link to `words[0]`, until the host
+/// takes it.
 fn swap(mailbox: &mut Mailbox, words: &[&str]) -> Facts {
     let target = words.first().copied().unwrap_or("/etc/shadow");
     race(mailbox, words, |_, other| symlink(target, other))
@@ -211,7 +211,7 @@ fn swap_all(mailbox: &mut Mailbox, words: &[&str]) -> Facts {
         0 => symlink(&target, other),
         1 => match mknodat(CWD, other, FileType::Fifo, Mode::from_raw_mode(0o666), 0) {
             Ok(()) => Ok(()),
-            // A kernel filter may refuse FIFOs: then a socket is bound there.
+            // A seccomp filter may refuse FIFOs; then it binds a socket.
             Err(_) => UnixListener::bind(other).map(drop),
         },
         _ => {
@@ -237,7 +237,7 @@ fn race(mailbox: &mut Mailbox, words: &[&str], other: impl Fn(u64, &Path) -> std
         while began.elapsed() < Duration::from_millis(millis + 5_000) {
             swaps += 1;
             if millis > 3_000 {
-                // Noise that lasts ends a box; a long race goes on below it.
+                // The host ends a box that floods it for a long time, so a long race swaps more slowly.
                 std::thread::sleep(Duration::from_micros(400));
             }
             if trade(&here, &there).is_err() {
@@ -245,7 +245,7 @@ fn race(mailbox: &mut Mailbox, words: &[&str], other: impl Fn(u64, &Path) -> std
             }
         }
         rounds += 1;
-        // The other of the two may lie under the name now.
+        // The file under the name may now be the other one, which the host removes too.
         if !mailbox.goes(&name) {
             return and(fact("stuck", name), "rounds", rounds);
         }
@@ -253,8 +253,8 @@ fn race(mailbox: &mut Mailbox, words: &[&str], other: impl Fn(u64, &Path) -> std
     and(fact("rounds", rounds), "swaps", swaps)
 }
 
-/// Two names change places. A kernel that cannot exchange them in one step (gVisor's) does it in three: the first fails
-/// when the host has taken what was there.
+/// Exchanges two names. gVisor's kernel cannot exchange them in one step, so there it takes three renames. The first
+/// rename fails if the host has already taken the file.
 fn trade(here: &Path, there: &Path) -> std::io::Result<()> {
     match renameat_with(CWD, here, CWD, there, RenameFlags::EXCHANGE) {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
@@ -267,7 +267,7 @@ fn trade(here: &Path, there: &Path) -> std::io::Result<()> {
     }
 }
 
-/// A descriptor that stays open for writing after the rename: what the host checked must be what it took.
+/// Keeps a descriptor open for writing after the rename. The host must take the same bytes that it checked.
 fn rewrite(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let mut gone = true;
     for round in 0..20 {
@@ -291,7 +291,7 @@ fn rewrite(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     fact("gone", gone)
 }
 
-/// Names that are no letter's.
+/// Names that are not letter names.
 fn names(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let long = "l".repeat(255);
     let names: [&[u8]; 14] = [
@@ -322,7 +322,7 @@ fn names(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     and(and(fact("made", made), "gone", stay.is_empty()), "stay", stay)
 }
 
-/// A number far ahead must not use up all the numbers before it.
+/// A letter with a number far ahead. It must not use up the numbers before it.
 fn far_ahead(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let n = 9_999_999_999;
     let letter = mailbox.envelope(n, "message", r#"{"text":"from the future"}"#);
@@ -365,7 +365,7 @@ fn no_rights(mailbox: &mut Mailbox, dir: bool) -> Facts {
     and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
-/// Half a letter under its final name; the other half a little later.
+/// Writes half a letter under its final name, and the other half a little later.
 fn in_place(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let name = mailbox.next_name("message");
     let letter = mailbox.envelope(mailbox.n, "message", r#"{"text":"in two halves"}"#);
@@ -378,7 +378,7 @@ fn in_place(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     and(fact("made", errno(&made)), "gone", mailbox.goes(&name))
 }
 
-/// Letters that are there and gone again while the host lists and reads.
+/// Creates and removes letters while the host lists and reads.
 fn blink(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let name = letter_name(mailbox.n + 1, "draft");
     let letter = mailbox.envelope(mailbox.n + 1, "draft", r#"{"text":"now you see me"}"#);
@@ -386,12 +386,12 @@ fn blink(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
         let _ = mailbox.drop_in(&name, letter.as_bytes());
         let _ = fs::remove_file(mailbox.from.join(&name));
     }
-    // The number may have been taken meanwhile, and then the next one is free.
+    // The host may have taken a letter with this number meanwhile; then the next number is free.
     mailbox.n += 1;
     fact("blinked", 2_000)
 }
 
-/// The runner's own file, which is the host's, under a letter's name.
+/// Links the host's runner file under a letter's name.
 fn runner_link(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let name = letter_name(mailbox.n + 1, "message");
     fact("errno", errno(&fs::hard_link("/lazaret/agent-runner", mailbox.from.join(name))))

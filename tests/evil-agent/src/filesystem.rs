@@ -1,4 +1,4 @@
-//! Attacks on the box's view of the system: mounts, limits of the disk, devices, kernel files, and other people's data.
+//! Attacks on the box's view of the system: mounts, disk limits, devices, kernel files, and other people's data.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -52,13 +52,13 @@ fn setuid_binary(_: &mut Mailbox, _: &[&str]) -> Facts {
 fn file_capability(_: &mut Mailbox, _: &[&str]) -> Facts {
     let path = "/workspace/capable";
     let _ = fs::write(path, "#!/bin/sh\n");
-    // vfs_cap_data, revision 2, effective, every capability (capabilities(7)).
+    // vfs_cap_data, revision 2, with the effective flag and every capability (capabilities(7)).
     let mut all = vec![0x01, 0, 0, 2];
     all.extend([0xff; 16]);
     fact("errno", code(&setxattr(path, "security.capability", &all, XattrFlags::empty())))
 }
 
-/// Every way to change what the host wrote.
+/// Tries every way to change the host's letters.
 fn to_agent(_: &mut Mailbox, _: &[&str]) -> Facts {
     let dir = Path::new("/ipc/to-agent");
     let letter = dir.join("0000000001-begin.json");
@@ -93,7 +93,7 @@ fn socket_place(_: &mut Mailbox, _: &[&str]) -> Facts {
     tries.into_iter().fold(Facts::new(), |facts, (name, errno)| and(facts, name, errno))
 }
 
-/// Names that the host or its people might read, as links to what is the host's.
+/// Creates names that the host or a person may open, as links to files of the host.
 fn links_for_the_host(_: &mut Mailbox, _: &[&str]) -> Facts {
     let mut made = 0;
     for name in ["CLAUDE.md", "MEMORY.md", "memory", "group.toml", ".home"] {
@@ -124,7 +124,7 @@ fn replace_places(_: &mut Mailbox, _: &[&str]) -> Facts {
     )
 }
 
-/// Mount points, as mountinfo tells them (proc_pid_mountinfo(5)).
+/// Returns the root and the mount point of each mount (proc_pid_mountinfo(5)).
 fn mountinfo() -> Vec<(String, String)> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     text.lines()
@@ -142,7 +142,7 @@ fn mounts(_: &mut Mailbox, _: &[&str]) -> Facts {
     and(fact("mounts", points.len()), "below", format!("{below:?}"))
 }
 
-/// Writes until something stops it, or 20 s long. The files are sparse nowhere: they count.
+/// Writes until an error stops it, at most for 20 s. The files are not sparse, so they use disk blocks.
 fn disk(_: &mut Mailbox, place: &str) -> Facts {
     let (began, mut written) = (Instant::now(), 0u64);
     let chunk = vec![b'x'; 1 << 20];
@@ -159,13 +159,13 @@ fn disk(_: &mut Mailbox, place: &str) -> Facts {
                 return and(fact("mib", written), "errno", e.raw_os_error().unwrap_or(-1));
             }
         }
-        // As fast as a program that does something else, too: the watchdog looks once in a while.
+        // The pause limits the speed to that of a normal program, because the watchdog measures only at intervals.
         std::thread::sleep(Duration::from_millis(2));
     }
     and(fact("went_on", written), "errno", 0)
 }
 
-/// A file that no directory holds: its name is gone, its descriptor is not.
+/// Writes to a file without a name: it unlinks the file and keeps the descriptor.
 fn nameless(_: &mut Mailbox, _: &[&str]) -> Facts {
     let path = Path::new("/workspace/nameless");
     let opened = File::create(path);
@@ -182,7 +182,8 @@ fn nameless(_: &mut Mailbox, _: &[&str]) -> Facts {
     and(fact("went_on", 256), "errno", 0)
 }
 
-/// Room of any size in one call. Where it is given it is held on to, as long as a watch on the disk may take.
+/// Allocates a large file in one call. If this succeeds, it keeps the file for as long as the disk watchdog may need to
+/// see it.
 fn allocate(_: &mut Mailbox, _: &[&str]) -> Facts {
     let path = Path::new("/workspace/allocated");
     let Ok(file) = File::create(path) else { return fact("error", "no file can be made") };
@@ -221,7 +222,7 @@ fn read_only(_: &mut Mailbox, _: &[&str]) -> Facts {
     )
 }
 
-/// Things in the workspace that whoever walks it must survive.
+/// Creates entries in the workspace that are dangerous for a program that walks it.
 fn traps(_: &mut Mailbox, _: &[&str]) -> Facts {
     let root = Path::new("/workspace/traps");
     let _ = fs::create_dir_all(root);
@@ -240,7 +241,7 @@ fn traps(_: &mut Mailbox, _: &[&str]) -> Facts {
     and(fact("made", made), "depth", depth)
 }
 
-fn walk(root: &str, most: usize, mut look: impl FnMut(&Path, &fs::Metadata)) -> usize {
+fn walk(root: &str, most: usize, mut visit: impl FnMut(&Path, &fs::Metadata)) -> usize {
     let mut seen = 0;
     let mut dirs = vec![PathBuf::from(root)];
     while let Some(dir) = dirs.pop() {
@@ -254,7 +255,7 @@ fn walk(root: &str, most: usize, mut look: impl FnMut(&Path, &fs::Metadata)) -> 
             if about.is_dir() && !path.starts_with("/proc") && !path.starts_with("/sys") {
                 dirs.push(path.clone());
             }
-            look(&path, &about);
+            visit(&path, &about);
         }
     }
     seen
@@ -282,7 +283,7 @@ fn devices(_: &mut Mailbox, _: &[&str]) -> Facts {
     });
     let opened = ["/dev/mem", "/dev/kmsg", "/dev/sda", "/dev/vda", "/dev/kvm", "/dev/fuse", "/dev/net/tun"];
     let opened: Vec<&str> = opened.into_iter().filter(|d| File::open(d).is_ok()).collect();
-    // A bind mount of `/dev/ptmx` leads into the box's own devpts.
+    // The bind mount of `/dev/ptmx` is a device of the box's own devpts.
     odd.retain(|path| !path.starts_with("/dev/pts/"));
     and(fact("odd", odd), "opened", opened)
 }
@@ -320,18 +321,18 @@ fn kernel_settings(_: &mut Mailbox, _: &[&str]) -> Facts {
     and(and(facts, "tried", tried), "oom_score", errno(&score))
 }
 
-fn walk_all(dir: &Path, depth: u32, look: &mut impl FnMut(&Path)) {
+fn walk_all(dir: &Path, depth: u32, visit: &mut impl FnMut(&Path)) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten().take(500) {
         let path = entry.path();
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() && depth > 0 => walk_all(&path, depth - 1, look),
-            Ok(kind) if kind.is_file() => look(&path),
+            Ok(kind) if kind.is_dir() && depth > 0 => walk_all(&path, depth - 1, visit),
+            Ok(kind) if kind.is_file() => visit(&path),
             _ => {}
         }
     }
 }
 
-/// What the box learns of the host's paths: everything that mountinfo says of its mounts' sources.
+/// Reports the host paths that the box can see: the sources of its mounts in mountinfo.
 fn host_paths(_: &mut Mailbox, _: &[&str]) -> Facts {
     let roots: Vec<String> = mountinfo().into_iter().map(|(root, _)| root).filter(|r| r.len() > 1).collect();
     fact("roots", roots)
@@ -351,7 +352,7 @@ fn masked(_: &mut Mailbox, _: &[&str]) -> Facts {
         let mut start = [0u8; 4096];
         let read = File::open(path).and_then(|mut file| file.read(&mut start)).unwrap_or(0);
         let text = String::from_utf8_lossy(&start[..read]).into_owned();
-        // Addresses that are all zero tell nothing.
+        // Addresses that are all zero reveal nothing.
         let zeros = text.lines().all(|line| line.starts_with("0000000000000000"));
         if read > 0 && !zeros {
             told.push(path);
@@ -361,16 +362,18 @@ fn masked(_: &mut Mailbox, _: &[&str]) -> Facts {
     and(fact("told", told), "firmware", firmware)
 }
 
-/// The canaries of the journeys' keys, put together here so that this program does not hold them.
+/// Returns the canaries of the journeys' keys. It joins them at run time, so that this program's file does not contain
+/// them.
 fn needles() -> Vec<Vec<u8>> {
-    // From behind: a compiler lays constants that are named in order in that order.
+    // The parts are in reverse order, because a compiler stores constants in the order of their use, and the key would
+    // then be in the file.
     let both = [["7f3a", "canary", "sk-journeys"], ["token", "canary", "4242:journeys"]];
     both.into_iter().map(|parts| parts.into_iter().rev().collect::<Vec<_>>().join("-").into_bytes()).collect()
 }
 
 fn keys(_: &mut Mailbox, _: &[&str]) -> Facts {
     let (needles, mut files, mut hits) = (needles(), 0u64, Vec::new());
-    let mut look = |path: &Path| {
+    let mut search = |path: &Path| {
         let mut bytes = Vec::new();
         let Ok(file) = File::open(path) else { return };
         if file.take(8 << 20).read_to_end(&mut bytes).is_err() {
@@ -383,13 +386,13 @@ fn keys(_: &mut Mailbox, _: &[&str]) -> Facts {
     };
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         for name in ["environ", "cmdline", "mountinfo", "status", "maps", "cgroup"] {
-            look(&process.path().join(name));
+            search(&process.path().join(name));
         }
     }
     for root in ["/ipc", "/run", "/session", "/workspace", "/inbox", "/global", "/etc", "/tmp", "/lazaret"] {
         walk(root, 5_000, |path, about| {
             if about.is_file() {
-                look(path);
+                search(path);
             }
         });
     }

@@ -93,7 +93,8 @@ fn idle() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Does it until the host ends this box; for 10 s at most. One that can go on says how far it came.
+/// Repeats a step until the host ends this box, at most for 10 s. If the box is not ended, it reports the number of
+/// steps.
 fn until_stopped(mailbox: &mut Mailbox, step: impl Fn(&PathBuf, u64) -> std::io::Result<()>) -> Facts {
     let began = Instant::now();
     let (mut done, mut failed) = (0u64, 0);
@@ -104,8 +105,8 @@ fn until_stopped(mailbox: &mut Mailbox, step: impl Fn(&PathBuf, u64) -> std::io:
         }
     }
     if failed != 0 {
-        // A directory with a limit of its own is full; the watchdog need not end the box then, and what is there must
-        // make way for the report.
+        // The directory has its own size limit and is full. Then the watchdog need not end the box. The files are
+        // removed to make space for the report.
         let _ = fs::read_dir(&mailbox.from).map(|names| {
             for name in names.flatten() {
                 let _ = fs::remove_file(name.path()).or_else(|_| fs::remove_dir_all(name.path()));
@@ -115,7 +116,8 @@ fn until_stopped(mailbox: &mut Mailbox, step: impl Fn(&PathBuf, u64) -> std::io:
     and(fact("went_on", done), "errno", failed)
 }
 
-/// Writes valid letters as fast as the host takes them, until it has had enough.
+/// Writes valid letters as fast as the host takes them, until the host ends this box, or up to a time limit and a
+/// number.
 fn until_stopped_by_letters(mailbox: &mut Mailbox, body: impl Fn(u64) -> FromAgent) -> Facts {
     let began = Instant::now();
     let mut sent = 0;
@@ -158,10 +160,10 @@ fn requests(mailbox: &mut Mailbox, same: bool) -> Facts {
     and(and(fact("sent", sent), "gone", taken), "answers", answers)
 }
 
-/// A kernel that answers slowly needs so long for as many as a turn may have.
+/// A slow kernel needs this long to write as many letters as a turn may have.
 const PERSISTENT: Duration = Duration::from_secs(50);
 
-/// Letters that are none, each with the next number.
+/// Writes invalid letters, each with the next number.
 fn refused(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let began = Instant::now();
     let mut sent = 0u64;
@@ -176,7 +178,7 @@ fn refused(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     and(fact("went_on", sent), "gone", mailbox.taken())
 }
 
-/// Names without a number.
+/// Writes files whose names have no number.
 fn junk(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     for n in 0..3_000 {
         let _ = fs::write(mailbox.from.join(format!("junk {n} {}", "x".repeat(200))), b"");
@@ -187,7 +189,7 @@ fn junk(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     fact("made", 3_000)
 }
 
-/// 2,000 directories within each other, built upside down.
+/// Builds 2,000 nested directories, the innermost first.
 fn deep_tree(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let root = mailbox.from.join(".tree");
     let mut made = fs::create_dir(&root);
@@ -201,7 +203,7 @@ fn deep_tree(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     fact("made", errno(&made))
 }
 
-/// More events than the host's queue holds (16,384 by default), and then one letter that counts.
+/// Causes more events than the host's inotify queue holds (16,384 by default), and then sends one valid letter.
 fn overflow(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     for n in 0..30_000 {
         let path = mailbox.from.join(format!(".e{}", n % 7));
@@ -211,7 +213,7 @@ fn overflow(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     fact("events", 60_000)
 }
 
-/// Holds as many inotify instances and watches as the kernel gives, for a second.
+/// Holds as many inotify instances and watches as the kernel allows, for a second.
 fn instances(_: &mut Mailbox, _: &[&str]) -> Facts {
     let mut held = Vec::new();
     let stopped = loop {

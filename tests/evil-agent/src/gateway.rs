@@ -183,7 +183,7 @@ fn interfaces(_: &mut Mailbox, _: &[&str]) -> Facts {
     and(and(fact("names", names), "routes", routes), "raw", code(&raw))
 }
 
-/// Sends bytes on a new connection; the status of the first answer, 0 for none.
+/// Sends bytes on a new connection. Returns the status of the first answer, or 0 if there is none.
 fn status(bytes: &[u8]) -> (u16, String) {
     let Ok(mut stream) = UnixStream::connect(SOCKET) else { return (0, "no socket".to_owned()) };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
@@ -196,7 +196,7 @@ fn status(bytes: &[u8]) -> (u16, String) {
             Ok(n) if n > 0 => answer.extend_from_slice(&chunk[..n]),
             _ => break,
         }
-        // What is open for more requests does not end; one answer is enough.
+        // A keep-alive connection stays open, so reading stops after one answer.
         if answer.len() > 64 << 10 || ends(&answer) {
             break;
         }
@@ -206,7 +206,7 @@ fn status(bytes: &[u8]) -> (u16, String) {
     (status, text)
 }
 
-/// Whether an answer is whole, by its length.
+/// Returns whether an answer is complete, by its length.
 fn ends(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
@@ -237,7 +237,7 @@ fn model(headers: &str, body: &str) -> Facts {
     let key = ["sk-journeys", "-canary-7f3a9c51"].concat();
     let words: String = text.split("\r\n\r\n").nth(1).unwrap_or_default().chars().take(300).collect();
     let key_seen = text.contains(&key);
-    // The report goes to a chat: it tells that the key was there, and not the key.
+    // The report goes to a chat, so it says that the key was there and does not contain the key.
     and(and(fact("status", status), "key_seen", key_seen), "words", words.replace(&key, "(the key)"))
 }
 
@@ -258,7 +258,7 @@ fn body(bytes: usize) -> Facts {
     and(fact("status", status), "written", errno(&written))
 }
 
-/// Chunk after chunk, until the host has had enough.
+/// Sends chunk after chunk until the host breaks the connection.
 fn endless_body(_: &mut Mailbox, _: &[&str]) -> Facts {
     let Ok(mut stream) = UnixStream::connect(SOCKET) else { return fact("stopped", false) };
     let _ = stream.set_write_timeout(Some(Duration::from_secs(5)));
@@ -271,8 +271,8 @@ fn endless_body(_: &mut Mailbox, _: &[&str]) -> Facts {
     and(fact("mib", mib), "stopped", mib < 512)
 }
 
-/// Hundreds of connections that say so much and no more; the gateway must still serve other runs, and this one again
-/// when they are gone.
+/// Holds hundreds of connections that send this beginning and nothing more. The gateway must still serve other runs,
+/// and must serve this run again after the connections are closed.
 fn connections(_: &mut Mailbox, beginning: &str) -> Facts {
     let mut held = Vec::new();
     for _ in 0..400 {
@@ -287,7 +287,7 @@ fn connections(_: &mut Mailbox, beginning: &str) -> Facts {
     and(fact("opened", opened), "healthy", healthy)
 }
 
-/// A full backlog makes a plain connect wait (unix(7)); one that does not wait is refused with EAGAIN.
+/// Connects without waiting. With a full backlog a normal connect would wait (unix(7)); this one fails with EAGAIN.
 fn nonblocking_connect() -> std::io::Result<UnixStream> {
     use rustix::net::{SocketAddrUnix, SocketFlags, connect, socket_with};
     let made = socket_with(
@@ -319,7 +319,7 @@ fn pipeline(_: &mut Mailbox, _: &[&str]) -> Facts {
     and(fact("answers", answers), "written", errno(&written))
 }
 
-/// Asks, and never reads.
+/// Sends a request and never reads the answer.
 fn unread(_: &mut Mailbox, _: &[&str]) -> Facts {
     let mut held = Vec::new();
     for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! Letters with hostile contents: malformed, repeated, or claiming another number, turn, run or group.
+//! Letters with hostile contents: malformed, repeated, or with a false number, turn, run or group.
 
 use std::time::Duration;
 
@@ -175,7 +175,7 @@ fn deep(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     and(first, "objects", mailbox.next_raw("message", String::into_bytes, &objects))
 }
 
-/// What costs a parser of trees most: 40,000 objects with an empty key.
+/// The most expensive content for a parser that builds a tree: 35,000 objects with an empty key.
 fn blow_up(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let blow = format!(r#"{{"text":"a","x":[{}]}}"#, vec!["{\"\":0}"; 35_000].join(","));
     let gone = (0..40).all(|_| mailbox.next_raw("message", String::into_bytes, &blow));
@@ -205,7 +205,7 @@ fn same_id(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     fact("gone", gone)
 }
 
-/// The verdict on a request, once it comes.
+/// Waits for the verdict on a request.
 fn verdict(mailbox: &Mailbox, id: &str) -> Value {
     let asked = std::time::Instant::now();
     while asked.elapsed() < Duration::from_secs(8) {
@@ -224,7 +224,7 @@ fn verdict(mailbox: &Mailbox, id: &str) -> Value {
     Value::Null
 }
 
-/// Asks, and reports what the host said. A request that is no letter gets no verdict.
+/// Sends a request and reports the host's answer. A request that is not a valid letter gets no verdict.
 fn request(mailbox: &mut Mailbox, body: &str) -> Facts {
     let gone = mailbox.next_raw("request", String::into_bytes, body);
     let id = format!("{}:{}.0", mailbox.turn, mailbox.entry);
@@ -250,12 +250,12 @@ fn ack_falls(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     whole(mailbox, move |text| text.replacen(&own, "\"ack\":0", 1).into_bytes())
 }
 
-/// Every turn is ended with an acknowledgement of nothing: what it was given waits for the next turn, for ever.
+/// Ends every turn with an old acknowledgement, so that the host would give the same input to the next turn for ever.
 fn never_reads(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let began = std::time::Instant::now();
     let mut turns = 0;
     let (mut read, mut before) = (mailbox.ack, mailbox.ack);
-    // The host has seen an acknowledgement of `begin`, and of nothing behind it.
+    // The host has seen an acknowledgement of `begin` only.
     mailbox.ack = 1;
     while began.elapsed() < Duration::from_secs(4) {
         turns += 1;
@@ -276,8 +276,8 @@ fn never_reads(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
         };
         match next.and_then(|name| mailbox.read(&name)).filter(repeats_it).and_then(|letter| letter.turn) {
             Some(turn) => mailbox.turn = turn,
-            // Not the same message again: the host has seen through it, and nothing is open to report in. What came
-            // instead is read as usual.
+            // The host did not send the same message again: it ended the loop, and no turn is open for a report. The
+            // agent reads the letter that came instead as usual.
             None => {
                 mailbox.silent = true;
                 mailbox.ack = before;
@@ -310,7 +310,7 @@ fn two_ends(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     Facts::new()
 }
 
-/// Late words: they go on for a while after the turn was ended.
+/// Keeps sending for a while after the end of the turn.
 fn after_the_end(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let report = mailbox.report("a35_a_letter_after_the_end", Facts::new());
     mailbox.end(report);
@@ -322,7 +322,7 @@ fn after_the_end(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     fact("gone", gone)
 }
 
-/// What the model would read: who wrote, and how much.
+/// Reports the input as a model would read it: who wrote, and how much.
 fn what_was_heard(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let Some(ToAgent::Input(input)) = mailbox.input().map(|letter| letter.body) else {
         return fact("error", "no input lies there");

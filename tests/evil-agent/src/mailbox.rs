@@ -1,4 +1,4 @@
-//! The box's end of the protocol: reads and writes valid letters, and lets attacks write others.
+//! The box's end of the protocol. It reads and writes valid letters, and attacks can write other files with it.
 
 use std::fs;
 use std::io;
@@ -15,17 +15,17 @@ use serde_json::Value;
 
 use crate::evidence::{Facts, now_ms};
 
-/// The pause between two looks for letters.
+/// The pause between two checks for letters.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long it waits for the host to remove a file.
+/// How long the agent waits until the host removes a file.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// The time in every letter. The host decides nothing by it.
+/// The time in every letter. The host bases no decision on it.
 pub const AT: &str = "2026-11-21T10:00:00Z";
 
-/// What the host sent.
+/// A letter from the host.
 pub enum Heard {
-    /// The newest message of a turn.
+    /// A new message of a turn.
     Input(String),
     /// `_close`.
     Close,
@@ -36,9 +36,7 @@ pub struct Mailbox {
     to: PathBuf,
     /// The directory for its letters.
     pub from: PathBuf,
-    /// Its run.
     pub run: RunId,
-    /// The open turn.
     pub turn: TurnId,
     /// The number of its last letter.
     pub n: u64,
@@ -68,12 +66,12 @@ impl Mailbox {
         Ok(Self { to, from, run: letter.run, turn: TurnId(1), n: 0, ack: 1, entry: 0, silent: false })
     }
 
-    /// A mailbox in a temporary directory, for attacks by hand.
+    /// Makes a mailbox in a temporary directory, for attacks by hand.
     pub fn detached() -> Self {
         let run = "00000000-0000-7000-8000-000000000000".parse();
         let Ok(run) = run else { unreachable!("it is a run id") };
         let from = std::env::temp_dir().join(format!("evil-agent-{}", std::process::id()));
-        // If this fails, the attack reports it.
+        // If this fails, the attack's report shows it.
         let _ = fs::create_dir_all(&from);
         Self { to: from.clone(), from, run, turn: TurnId(1), n: 0, ack: 0, entry: 0, silent: false }
     }
@@ -104,12 +102,12 @@ impl Mailbox {
         }
     }
 
-    /// Whether the host has written `_close`.
+    /// Returns whether the host has written `_close`.
     pub fn closing(&self) -> bool {
         self.to.join(names_and_paths::CLOSE).exists()
     }
 
-    /// The names of the host's letters, oldest first.
+    /// Returns the names of the host's letters, oldest first.
     pub fn letters_of_host(&self) -> Vec<String> {
         let names = fs::read_dir(&self.to).into_iter().flatten().flatten();
         let mut names: Vec<String> = names
@@ -120,7 +118,7 @@ impl Mailbox {
         names
     }
 
-    /// The host's letter of this name.
+    /// Reads the host's letter of this name.
     pub fn read(&self, name: &str) -> Option<ToAgentLetter> {
         ToAgentLetter::parse(&fs::read(self.to.join(name)).ok()?).ok()
     }
@@ -141,14 +139,14 @@ impl Mailbox {
         None
     }
 
-    /// What the newest input of the open turn says, whole.
+    /// Returns the newest input of the open turn.
     pub fn input(&self) -> Option<ToAgentLetter> {
         let names = self.letters_of_host();
         let name = names.iter().rev().find(|name| name.ends_with("-input.json"))?;
         self.read(name)
     }
 
-    /// Whether this box is the first to perform the attack of this turn.
+    /// Returns whether this box is the first to perform the attack of this turn.
     pub fn first_time(&self) -> bool {
         let mark = Path::new(box_path::SESSION).join(format!("attacked-{}", self.turn));
         fs::OpenOptions::new().write(true).create_new(true).open(mark).is_ok()
@@ -178,13 +176,13 @@ impl Mailbox {
         self.n += 1;
     }
 
-    /// A valid letter of the open turn.
+    /// Sends a valid letter of the open turn.
     pub fn send(&mut self, body: FromAgent) {
         let id = self.next_id();
         self.put(id, Some(self.turn), body);
     }
 
-    /// An id that this turn has not used.
+    /// Returns an id that this turn has not used.
     pub fn next_id(&mut self) -> LetterId {
         self.entry += 1;
         LetterId::of_block(self.turn, self.entry, 0)
@@ -199,7 +197,7 @@ impl Mailbox {
         self.end(text);
     }
 
-    /// The report's text, in a fence so that no markup is read into it.
+    /// Returns the report's text, in a code fence so that no markup is read into it.
     pub fn report(&self, case: &str, facts: Facts) -> String {
         let mut report = Facts::new();
         report.insert("case".to_owned(), case.into());
@@ -215,7 +213,7 @@ impl Mailbox {
         self.send(FromAgent::TurnDone(done));
     }
 
-    /// A letter with this number, type and body, unchecked.
+    /// Returns a letter with this number, type and body, unchecked.
     pub fn envelope(&mut self, n: u64, kind: &str, body: &str) -> String {
         let id = self.next_id();
         let (run, turn, ack) = (&self.run, self.turn, self.ack);
@@ -224,13 +222,13 @@ impl Mailbox {
         )
     }
 
-    /// Takes the next letter's name.
+    /// Returns the name of the next letter, and counts it.
     pub fn next_name(&mut self, kind: &str) -> String {
         self.n += 1;
         letter_name(self.n, kind)
     }
 
-    /// Writes a file by a rename.
+    /// Writes a file under a temporary name and renames it.
     pub fn drop_in(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let part = self.from.join(".evil.part");
         fs::write(&part, bytes)?;
@@ -245,7 +243,7 @@ impl Mailbox {
         dropped.is_ok() && self.goes(&name)
     }
 
-    /// Waits until the host has removed a file. Returns whether it did.
+    /// Waits until the host removes a file. Returns whether it did.
     pub fn goes(&self, name: impl AsRef<Path>) -> bool {
         let path = self.from.join(name);
         let asked = Instant::now();
@@ -258,7 +256,7 @@ impl Mailbox {
         true
     }
 
-    /// Waits until the host has removed every letter. Returns whether it did.
+    /// Waits until the host removes every letter. Returns whether it did.
     pub fn taken(&self) -> bool {
         self.goes(letter_name(self.n, "message")) && {
             let asked = Instant::now();

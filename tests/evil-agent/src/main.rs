@@ -1,13 +1,13 @@
-//! The evil agent: it takes the runner's place in a real box and behaves like a compromised agent.
+//! The evil agent replaces the runner in a real box and behaves like a compromised agent.
 //!
-//! The host starts it as it starts its runner (`agent-runner run`). It writes its letters itself, byte by byte. The
-//! message `attack CASE [ARGUMENTS]` makes it perform that case with all privileges of a box. The turn ends with a
-//! valid `turn_done` whose text is a report, one JSON object; it also shows that the host still reads letters.
+//! The host starts it like its runner (`agent-runner run`). It writes its letters byte by byte itself. The message
+//! `attack CASE [ARGUMENTS]` makes it perform that case with all privileges of a box. The turn ends with a valid
+//! `turn_done` whose text is a report, one JSON object. This letter also shows that the host still reads letters.
 //!
-//! `evil-agent CASE` performs a case by hand, where there is no host, and prints the report. It holds no exploit:
+//! `evil-agent CASE` performs a case by hand, without a host, and prints the report. The program contains no exploit:
 //! each attack asks the kernel or the host for something that must be refused.
 //!
-//! | file | what |
+//! | file | contents |
 //! |---|---|
 //! | [`mailbox`] | reads and writes letters |
 //! | [`files`] | files of every kind in a letter's place |
@@ -35,7 +35,7 @@ use std::process::ExitCode;
 use evidence::{Facts, fact};
 use mailbox::{Heard, Mailbox};
 
-/// One attack: what it does, with the words behind its name.
+/// One attack: a function of the mailbox and the words after the attack's name.
 type Attack = fn(&mut Mailbox, &[&str]) -> Facts;
 
 const TABLES: [&[(&str, Attack)]; 7] = [
@@ -59,7 +59,8 @@ fn perform(mailbox: &mut Mailbox, name: &str, words: &[&str]) -> Facts {
     syscalls::perform(name).unwrap_or_else(|| fact("error", format!("there is no attack {name}")))
 }
 
-/// A turn: attack, then report. A box that comes after one that was ended does not repeat what ended it.
+/// Performs a turn: first the attack, then the report. If the host ended an earlier box in this turn, the new box does
+/// not repeat the attack.
 fn turn(mailbox: &mut Mailbox, text: &str) {
     let mut words = text.split_whitespace().skip_while(|word| *word != "attack").skip(1);
     let Some(name) = words.next() else { return mailbox.done("ping", Facts::new()) };
@@ -82,7 +83,7 @@ fn live(mut mailbox: Mailbox) -> ExitCode {
 }
 
 fn main() -> ExitCode {
-    // Letters are shared with the host through the group, as the runner's are.
+    // The host reads the letters through a shared group, like the runner's.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -94,7 +95,8 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        // Before any agent is let in, the host asks the runner what it sees; that is not what is attacked here.
+        // Before a group's first run, the host asks the runner to inspect the image and probe the posture. These calls
+        // are not attacked here, so the real runner answers them.
         ["inspect-image" | "probe", ..] => agent_runner::main(),
         ["child", what, rest @ ..] => resources::child(what, rest),
         ["stubborn", rest @ ..] => termination::stubborn(rest),

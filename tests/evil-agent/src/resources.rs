@@ -37,7 +37,7 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("c25_abort", |_, _| in_child("abort", "")),
 ];
 
-/// Runs this program again, for what may kill it, and tells how that ended.
+/// Runs this program again as a child, for attacks that may kill it, and reports how the child ended.
 pub fn in_child(what: &str, argument: &str) -> Facts {
     let child = Command::new("/proc/self/exe").args(["child", what, argument]).stdin(Stdio::null()).output();
     match child {
@@ -51,7 +51,7 @@ pub fn in_child(what: &str, argument: &str) -> Facts {
     }
 }
 
-/// What such a child does.
+/// Performs the attack in such a child.
 pub fn child(what: &str, rest: &[&str]) -> ExitCode {
     match what {
         "memory" => drop(hog_memory()),
@@ -77,8 +77,8 @@ pub fn child(what: &str, rest: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Touches every page, or the kernel would give none. Where nobody counts, many times of what a box may have is enough:
-/// the rest is the machine's.
+/// Allocates memory and writes to every page, because the kernel provides a page only on the first write. If no limit
+/// applies, it stops at a multiple of a box's limit, so that it does not take the whole machine's memory.
 fn hog_memory() -> Facts {
     let mut held: Vec<Vec<u8>> = Vec::new();
     while held.len() < 512 {
@@ -135,7 +135,7 @@ fn fill_until_full(place: &str, most_mib: u64) -> Facts {
     and(fact("mib", mib), "errno", stopped)
 }
 
-/// Four children spin for two seconds each; how much time they got all together.
+/// Lets four children spin for two seconds each, and reports their processor time together.
 fn spin(_: &mut Mailbox, _: &[&str]) -> Facts {
     let began = Instant::now();
     let children: Vec<_> = (0..4)
@@ -147,7 +147,7 @@ fn spin(_: &mut Mailbox, _: &[&str]) -> Facts {
         let _ = child.wait();
     }
     let wall = began.elapsed().as_millis();
-    // Fields 16 and 17 of /proc/self/stat: the time of children that were waited for, in ticks of 10 ms.
+    // Fields 16 and 17 of /proc/self/stat: the processor time of children that were waited for, in ticks of 10 ms.
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let rest = stat.rsplit(')').next().unwrap_or_default();
     let ticks: u64 = rest.split_whitespace().skip(13).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();

@@ -1,8 +1,8 @@
 //! System calls that the kernel must refuse to a box, one per case.
 //!
-//! Safe Rust cannot make most of these calls, and this program has no `unsafe`. So it writes an ELF file of a few
-//! hundred bytes for each, which makes exactly one system call and exits with its error number. The case sees the
-//! kernel's answer to the number itself, without a library in between.
+//! Safe Rust cannot make most of these calls, and this program has no `unsafe`. So for each call it writes an ELF file
+//! of a few hundred bytes, which makes exactly one system call and exits with its error number. The case gets the
+//! kernel's answer to the call number itself, without a library in between.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,15 +11,15 @@ use std::process::{Command, Stdio};
 
 use crate::evidence::{Facts, and, fact};
 
-/// Where the program lies in its memory, and what it can point to.
+/// The address at which the ELF program is loaded, and the address of its data.
 const BASE: u64 = 0x40_0000;
 const DATA: u64 = BASE + 0x400;
-/// Zeros, and room for answers.
+/// A region of zeros, which is also used for output.
 const ZERO: u64 = BASE + 0x2000;
 const HERE: u64 = -100i64 as u64;
 const NONE: u64 = u64::MAX;
 
-/// A call: its case, its number on x86-64, its arguments, and what `DATA` holds.
+/// A call: its case, its number on x86-64, its arguments, and the content of `DATA`.
 type Call = (&'static str, u64, &'static [u64], &'static [u8]);
 
 #[rustfmt::skip]
@@ -133,7 +133,7 @@ const CALLS: &[Call] = &[
     ("c15_x32_calls", 0x4000_0000 + 39, &[], b""),
 ];
 
-/// The facts of a case; `None` when it is none of these.
+/// Returns the facts of a case, or `None` if the case is not in this table.
 pub fn perform(name: &str) -> Option<Facts> {
     let (_, number, arguments, data) = CALLS.iter().find(|(case, ..)| *case == name)?;
     Some(match ask_kernel(*number, arguments, data) {
@@ -142,14 +142,14 @@ pub fn perform(name: &str) -> Option<Facts> {
     })
 }
 
-/// The error number, 0 when the kernel did it; 255 when it ended the program for asking.
+/// Returns the error number: 0 if the kernel performed the call, 255 if the kernel killed the program for it.
 fn ask_kernel(number: u64, arguments: &[u64], data: &[u8]) -> Result<i32, String> {
     if !cfg!(target_arch = "x86_64") {
         return Err("this table is for x86-64".to_owned());
     }
     let told = |e: std::io::Error| e.to_string();
     let bytes = program(number, arguments, data);
-    // What is asked here is not whether `/tmp` can be written; another case asks that.
+    // The ELF file may lie in any directory that is writable and executable. Another case tests whether `/tmp` is.
     let place = |dir: &str| {
         let path = Path::new(dir).join(format!("call-{number}"));
         fs::write(&path, &bytes)?;
@@ -162,7 +162,7 @@ fn ask_kernel(number: u64, arguments: &[u64], data: &[u8]) -> Result<i32, String
     Ok(ended.map_err(told)?.code().unwrap_or(255))
 }
 
-/// An x86-64 program that makes one call and exits with what it answered (elf(5), syscall(2)).
+/// Builds an x86-64 program that makes one call and exits with its error number (elf(5), syscall(2)).
 fn program(number: u64, arguments: &[u64], data: &[u8]) -> Vec<u8> {
     let mut code: Vec<u8> = Vec::new();
     const REGISTERS: [[u8; 2]; 6] =
@@ -188,14 +188,14 @@ fn program(number: u64, arguments: &[u64], data: &[u8]) -> Vec<u8> {
     file.extend(2u16.to_le_bytes()); // executable
     file.extend(62u16.to_le_bytes()); // x86-64
     file.extend(1u32.to_le_bytes());
-    file.extend((BASE + 120).to_le_bytes()); // where it begins
+    file.extend((BASE + 120).to_le_bytes()); // entry point
     file.extend(64u64.to_le_bytes()); // program header
     file.extend(0u64.to_le_bytes());
     file.extend(0u32.to_le_bytes());
     for half in [64u16, 56, 1, 0, 0, 0] {
         file.extend(half.to_le_bytes());
     }
-    file.extend(1u32.to_le_bytes()); // load
+    file.extend(1u32.to_le_bytes()); // PT_LOAD
     file.extend(7u32.to_le_bytes()); // read, write, execute
     for word in [0, BASE, BASE, 0x800, 0x4000, 0x1000u64] {
         file.extend(word.to_le_bytes());
@@ -213,10 +213,10 @@ mod tests {
 
     #[test]
     fn the_kernel_is_asked_and_its_answer_comes_back() {
-        // getpid answers; close of a descriptor that nobody has is EBADF.
+        // getpid succeeds; close of an unused descriptor fails with EBADF.
         assert_eq!(ask_kernel(39, &[], b""), Ok(0));
         assert_eq!(ask_kernel(3, &[9_999], b""), Ok(9));
-        // chdir reads its path out of the data.
+        // chdir reads its path from the data.
         assert_eq!(ask_kernel(80, &[DATA], b"/tmp\0"), Ok(0));
         assert_eq!(ask_kernel(80, &[DATA], b"/not/there\0"), Ok(2));
     }

@@ -1,4 +1,4 @@
-//! Attacks on the end of a box: it ignores signals, leaves children behind, or dies in mid-turn.
+//! Attacks on the end of a box: it ignores signals, leaves children behind, or dies in the middle of a turn.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -26,7 +26,8 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("a35_children_that_write_late", late_letters),
 ];
 
-/// Becomes a program that ignores SIGTERM: what a shell ignores stays ignored over exec (signal(7)).
+/// Replaces itself by a program that ignores SIGTERM. A signal that a shell ignores stays ignored after exec
+/// (signal(7)).
 fn ignore(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let report = mailbox.report("c22_close_and_sigterm_are_ignored", Facts::new());
     mailbox.end(report);
@@ -43,7 +44,7 @@ pub fn stubborn(_: &[&str]) -> ExitCode {
     }
 }
 
-/// Children in sessions of their own.
+/// Starts children in sessions of their own.
 fn children(_: &mut Mailbox, words: &[&str]) -> Facts {
     let mark = words.first().copied().unwrap_or("mark");
     let mut started = 0;
@@ -66,7 +67,7 @@ fn failed(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     fact("gone", gone)
 }
 
-/// A child writes letters of this turn while and after it is ended.
+/// Starts a child that writes letters of this turn while the turn ends and afterwards.
 fn late_letters(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     let args = [
         mailbox.run.to_string(),
@@ -83,7 +84,7 @@ fn late_letters(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
     fact("started", errno(&child))
 }
 
-/// The child of [`late_letters`]; with `kill` it tries to end what is not its own.
+/// Runs as the child of [`late_letters`]. With `kill` it tries to kill processes that it does not own.
 pub fn late(words: &[&str]) {
     if let ["kill"] = words {
         let one = rustix::process::Pid::from_raw(1);
@@ -95,7 +96,7 @@ pub fn late(words: &[&str]) {
     }
     let [run, turn, first, ack] = words else { return };
     let Ok(first) = first.parse::<u64>() else { return };
-    // The end of the turn is written meanwhile, under the number before these.
+    // The agent writes the end of the turn meanwhile, with the number before these.
     std::thread::sleep(Duration::from_millis(500));
     for n in first..first + 20 {
         let letter = format!(

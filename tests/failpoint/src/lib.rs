@@ -1,12 +1,12 @@
-//! Failpoints: named places where a test build of the host or the runner is killed, delayed or failed, or panics.
+//! Failpoints: named places at which a test can kill, delay, fail or panic a test build of the host or the runner.
 //!
-//! Only builds with the feature `failpoints` have this crate in them. The places themselves are one line each,
-//! `failpoint!("room.step.when")`, and expand to nothing without the feature. [`TABLE`] lists all of them.
+//! Only builds with the feature `failpoints` contain this crate. A failpoint in the code is one line,
+//! `failpoint!("module.step.when")`, and expands to nothing without the feature. [`TABLE`] lists all failpoints.
 //!
-//! A rule is `NAME=N*ACTION`: at the N-th hit of that place, do this, once. Hits are counted over restarts, because the
-//! trace file is what counts them: each hit is a line in it before anything is done about it. So a host that is killed
-//! by its rule and started again with the same environment is not killed again, and a place that no line names was
-//! never reached.
+//! A rule is `NAME=N*ACTION`: it performs the action once, at the N-th hit of that failpoint. A process writes each hit
+//! as a line into the trace file before it acts, and reads the earlier hits from there when it starts. So hits are
+//! counted over restarts: a host that its rule killed and that starts again with the same environment is not killed
+//! again. A failpoint without a line in the trace was never reached.
 
 mod table;
 
@@ -23,29 +23,31 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 
-/// The host's rules, separated by `;`. (A scan for this word tells a test build from a release.)
+/// The environment variable with the host's rules, separated by `;`. (A scan for this word tells a test build from a
+/// release.)
 pub const RULES: &str = "LAZARET_FAILPOINTS";
-/// The host's trace file.
+/// The environment variable with the path of the host's trace file.
 pub const TRACE: &str = "LAZARET_FAILPOINTS_TRACE";
-/// The runner's rules: its environment is fixed by the posture, so they lie in the group's session directory.
+/// The file with the runner's rules, in the group's session directory. The posture fixes the runner's environment, so a
+/// variable cannot carry them.
 pub const RULES_FILE: &str = ".failpoints";
-/// The runner's trace, beside its rules.
+/// The runner's trace file, next to its rules.
 pub const TRACE_FILE: &str = ".failpoints.trace";
 
-/// What a place does when its rule fires.
+/// The action of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// SIGKILL to this very process.
+    /// Kills this process with SIGKILL.
     Kill,
-    /// The wrapper's own error.
+    /// Returns the caller's own error.
     Error,
-    /// "No space left on device".
+    /// Returns the error "No space left on device".
     Enospc,
-    /// "Input/output error".
+    /// Returns the error "Input/output error".
     Eio,
-    /// The thread sleeps; a runtime loses one of its workers for so long.
+    /// Blocks the thread. A runtime has one worker thread less during this time.
     Delay(Duration),
-    /// The worker panics.
+    /// Panics in the worker.
     Panic,
 }
 
@@ -87,7 +89,7 @@ impl FromStr for Rule {
     }
 }
 
-/// Rules, and how often each place was hit.
+/// The rules, and the number of hits of each failpoint.
 #[derive(Debug, Default)]
 struct Armed {
     rules: Vec<Rule>,
@@ -116,8 +118,8 @@ impl Armed {
             Some(action) => format!("{name} {action:?}\n"),
             None => format!("{name}\n"),
         };
-        // One write(2) per line: lines of several threads do not mix. A trace that cannot be written shows in the
-        // sweep as a place that was never reached.
+        // One write(2) per line, so that the lines of several threads do not mix. If the trace cannot be written, the
+        // sweep reports the failpoint as never reached.
         let _ = self.trace.as_mut().map(|trace| trace.write_all(line.as_bytes()));
         action
     }
@@ -125,20 +127,14 @@ impl Armed {
 
 static ARMED: OnceLock<Mutex<Armed>> = OnceLock::new();
 
-/// Arms the host by its environment.
-///
-/// # Errors
-/// A rule that is none: a sweep with a misspelt name must not pass.
+/// Arms the host from its environment. An invalid rule is an error, so that a sweep with a misspelt name cannot pass.
 pub fn arm_by_environment() -> Result<(), String> {
     let rules = std::env::var(RULES).unwrap_or_default();
     let trace = std::env::var_os(TRACE);
     set(Armed::new(&rules, trace.as_deref().map(Path::new))?)
 }
 
-/// Arms the runner by the files in its session directory, if rules lie there.
-///
-/// # Errors
-/// As [`arm_by_environment`].
+/// Arms the runner from the files in its session directory, if there are rules. An invalid rule is an error.
 pub fn arm_by_directory(dir: &Path) -> Result<(), String> {
     match std::fs::read_to_string(dir.join(RULES_FILE)) {
         Ok(rules) => set(Armed::new(&rules, Some(&dir.join(TRACE_FILE)))?),
@@ -150,22 +146,16 @@ fn set(armed: Armed) -> Result<(), String> {
     ARMED.set(Mutex::new(armed)).map_err(|_| "armed twice".to_owned())
 }
 
-/// A place is reached.
-///
-/// # Errors
-/// What its rule says.
-///
-/// # Panics
-/// Where its rule says so.
+/// Counts a hit of a failpoint, and performs the action of its rule: it may return an error, panic, or not return.
 pub fn hit(name: &'static str) -> io::Result<()> {
     let Some(armed) = ARMED.get() else { return Ok(()) };
-    // The lock goes before anything is done: a delay here must not delay every other place.
+    // The lock is released before the action: a delay at one failpoint must not delay the others.
     let action = armed.lock().unwrap_or_else(PoisonError::into_inner).hit(name);
     match action {
         None => Ok(()),
         Some(Action::Kill) => {
             let _ = kill_process(getpid(), Signal::KILL);
-            // The first process of a namespace cannot kill itself, but it can fall.
+            // PID 1 of a namespace cannot kill itself with SIGKILL, but it can abort.
             std::process::abort()
         }
         Some(Action::Error) => Err(io::Error::other(format!("as failpoint {name} says"))),
@@ -193,7 +183,7 @@ mod tests {
         assert_eq!(armed.hit("store.tx2.begin"), Some(Action::Delay(Duration::from_millis(20))));
         let mut next = Armed::new(rules, Some(&trace)).unwrap();
         assert_eq!(next.hit("store.tx1.begin"), Some(Action::Enospc));
-        assert_eq!(next.hit("store.tx2.begin"), None, "it was spent by the process before");
+        assert_eq!(next.hit("store.tx2.begin"), None, "an earlier process already hit it");
         assert_eq!(std::fs::read_to_string(&trace).unwrap().lines().count(), 4);
     }
 
@@ -201,7 +191,7 @@ mod tests {
     fn a_panic_is_an_action_and_does_not_hold_the_rules() {
         set(Armed::new("run.event=1*panic", None).unwrap()).unwrap();
         assert!(std::panic::catch_unwind(|| hit("run.event")).is_err());
-        assert!(hit("run.event").is_ok(), "once");
+        assert!(hit("run.event").is_ok(), "the rule fires only once");
     }
 
     #[test]

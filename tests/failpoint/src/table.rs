@@ -1,20 +1,20 @@
-//! Every place there is. `tests/tests/failpoints.rs` holds that code and table name the same ones.
+//! The list of all failpoints. `tests/tests/failpoints.rs` checks that the code has the same ones.
 
 use Kind::{Call, Disk, Step};
 use Side::{Host, Runner};
 
-/// What can be done at a place.
+/// The actions that are possible at a failpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Between two steps: it kills, delays or panics.
+    /// Lies between two steps: it can kill, delay or panic.
     Step,
-    /// Something that can fail: it fails with its own error, too.
+    /// Lies before a step that can fail: it can also return the step's own error.
     Call,
-    /// Something that writes: it fails with ENOSPC and EIO, too.
+    /// Lies before a write to the disk: it can also return ENOSPC and EIO.
     Disk,
 }
 
-/// In which program a place is.
+/// The program that contains a failpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The host.
@@ -23,14 +23,14 @@ pub enum Side {
     Runner,
 }
 
-/// A place.
+/// A failpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
-    /// `room.step.when`
+    /// `module.step.when`
     pub name: &'static str,
-    /// Where it is.
+    /// The program that contains it.
     pub side: Side,
-    /// What can be done there.
+    /// The actions that are possible at it.
     pub kind: Kind,
 }
 
@@ -42,7 +42,7 @@ const fn runner(name: &'static str, kind: Kind) -> Point {
     Point { name, side: Runner, kind }
 }
 
-/// Every place, in the order of a message's journey.
+/// All failpoints, in the order in which a message reaches them.
 pub const TABLE: &[Point] = &[
     host("channel.poll.before", Call),
     host("channel.poll.after", Step),

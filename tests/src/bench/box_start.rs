@@ -1,13 +1,14 @@
-//! What the posture costs a box's start, against `docker run --network none` of the same image.
+//! Compares the start of a hardened box with `docker run --network none` of the same image.
 //!
-//! The hardened box is the host's own: its body is taken from the call with which a real host makes the box of a turn
-//! that is held open meanwhile, so that its mounts are real. Both sides are asked for through the same API, run the
-//! same program (`/bin/true`), and are measured from the call that makes the box until its end is known, as
-//! `docker run` is.
+//! The body of the hardened box comes from a real host: a proxy copies the call with which the host creates the box of
+//! a turn. That turn stays open during the measurement, so the mounts of the body exist. Both kinds are created through
+//! the same API and run the same program (`/bin/true`). The measured time begins with the call that creates the box and
+//! ends when its end is known, as with `docker run`.
 //!
-//! The engine makes a network sandbox even for `none`, by running itself once more in a hook of runc. The host says
-//! `NetworkDisabled`, which gives the box the same empty namespace without that. So that this does not hide what the
-//! posture costs, a plain box with the same switch is measured too and told as `bare_ms`; no goal is held against it.
+//! The engine makes a network sandbox even for `none`: a hook of runc runs the engine's binary once more. The host sets
+//! `NetworkDisabled`, which gives the box the same empty namespace without this step. This switch would hide a part of
+//! the posture's cost, so the benchmark also measures a plain box with the same switch and reports it as `bare_ms`. No
+//! goal applies to `bare_ms`.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -20,12 +21,12 @@ use crate::engine::{Proxy, ask};
 use crate::model::Gate;
 use crate::world::{Engine, World};
 
-/// What it may cost.
+/// The highest accepted ratio of the median of a hardened start to that of a plain start.
 const GOAL: f64 = 1.10;
-/// Starts that are not counted, of each kind.
+/// Warm-up starts of each kind, which are not counted.
 const WARM: usize = 3;
 
-/// A kind of box: its name, its body, and what its starts took in milliseconds.
+/// A kind of box: its name, its body, and the duration of each start in milliseconds.
 struct Kind {
     name: String,
     body: Value,
@@ -42,11 +43,9 @@ impl Kind {
     }
 }
 
-/// Measures `n` starts of each side and prints one line; with `parts`, also what each part of the posture costs when it
-/// alone is added to the bare box, and saves when it alone is left out.
-///
-/// # Panics
-/// When the host, the engine or a box does not do what it should.
+/// Measures `n` starts of each kind and prints one line. With `parts` it also prints the cost of each part of the
+/// posture: how much slower the bare box starts with only this part, and how much faster the hardened box starts
+/// without it.
 pub async fn start(image: &str, n: usize, parts: bool) {
     let engine = Engine::docker();
     let socket = PathBuf::from(engine.socket().trim_start_matches("unix://"));
@@ -58,10 +57,10 @@ pub async fn start(image: &str, n: usize, parts: bool) {
     world.model.on("hold").waits_for(&gate).says("Done.");
     ann.says(&direct, "hold");
     world.soon("the turn is open", gate.arrived()).await;
-    // The first was on trial, the last is the turn's.
+    // The engine made the first box for the posture's trial, and the last one for the turn.
     let Some(body) = between.created().pop() else { panic!("the host has made no box") };
     let hardened = with(body, "Entrypoint", json!(["/bin/true"]));
-    // The labels by which what a broken run leaves is found and removed.
+    // With these labels, the boxes of an interrupted benchmark are found and removed.
     let plain = json!({
         "Labels": hardened["Labels"],
         "Image": hardened["Image"], "Entrypoint": ["/bin/true"], "Cmd": [],
@@ -102,7 +101,7 @@ fn with(mut body: Value, key: &str, value: Value) -> Value {
     body
 }
 
-/// Parts of the posture, by the fields that make them.
+/// The parts of the posture, and the fields of the body that switch each of them on.
 const PARTS: [(&str, &[&str]); 9] = [
     ("seccomp and no-new-privileges", &["SecurityOpt"]),
     ("capabilities", &["CapDrop"]),
@@ -137,7 +136,8 @@ fn one_less(hardened: &Value) -> Vec<Kind> {
     left_out.collect()
 }
 
-/// One start of each kind, then the next round in the other direction: what changes on the machine meets all alike.
+/// Starts one box of each kind per round. Every other round has the reverse order, so that changes on the machine
+/// affect all kinds alike.
 async fn in_turns(socket: &Path, kinds: &mut [Kind], n: usize) {
     for round in 0..WARM + n {
         let mut order: Vec<usize> = (0..kinds.len()).collect();

@@ -1,14 +1,11 @@
-//! The measurements of `make bench`. One run on one machine measures everything that is compared, in turns. The report
-//! gives medians, and it also reports goals that were missed.
+//! The measurements of `make bench`. Kinds that are compared are measured in one run on one machine, alternately. The
+//! report gives medians and names the goals that were missed.
 
 mod box_start;
 
 pub use box_start::start;
 
 /// Returns the median.
-///
-/// # Panics
-/// If there are no values.
 pub fn median(mut measured: Vec<f64>) -> f64 {
     measured.sort_by(f64::total_cmp);
     let middle = measured.len() / 2;

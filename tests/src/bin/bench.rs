@@ -1,4 +1,4 @@
-//! `make bench`: what the goals say, measured here and now, one line of JSON each.
+//! `make bench`: measures the speed goals on this machine and prints one line of JSON for each.
 //!
 //! `bench [start] [N=30] [IMAGE=lazaret-agent] [--verbose]`
 
@@ -18,7 +18,9 @@ async fn main() -> ExitCode {
             None if argument == "start" => {}
             None if argument == "--verbose" => verbose = true,
             _ => {
-                eprintln!("bench: {argument:?} is none of: start, N=30, IMAGE=lazaret-agent, --verbose");
+                eprintln!(
+                    "bench: unknown argument {argument:?}; known are start, N=30, IMAGE=lazaret-agent, --verbose"
+                );
                 return ExitCode::FAILURE;
             }
         }

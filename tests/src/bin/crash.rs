@@ -11,8 +11,8 @@
 //!
 //! The earlier words `storm` (soak), `moments` (invariants) and `CHANNEL=keyed` (terminal) stay valid.
 //!
-//! Each ends with one line of JSON and fails if a promise was broken. `make crash` builds what it needs; settings
-//! can come from the environment, too.
+//! Each command ends with one line of JSON and fails if a promise was broken. `make crash` builds the needed binaries.
+//! Environment variables can give the settings too.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,7 +48,7 @@ fn plan_of(settings: &Settings) -> Result<Plan, String> {
     })
 }
 
-/// Prints what was broken, and last the verdict.
+/// Prints each broken promise, and the verdict as the last line.
 fn print_verdict(verdict: &Verdict) -> Result<ExitCode, String> {
     for what in verdict.broken.iter().take(30) {
         eprintln!("broken: {what}");

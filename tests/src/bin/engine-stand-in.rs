@@ -1,7 +1,7 @@
-//! The engine stand-in as a process: see [`journeys::engine`] for what it is, and what it is not.
+//! Runs the engine stand-in as a process. [`journeys::engine`] says what it does and what it lacks.
 //!
-//! `engine-stand-in --socket PATH --state DIR` serves until SIGTERM or SIGINT; with `--until-input-ends`, also until
-//! its standard input ends. `--box` is for itself: a box's PID 1.
+//! `engine-stand-in --socket PATH --state DIR` serves until SIGTERM or SIGINT. With `--until-input-ends` it also ends
+//! when its standard input ends. The stand-in itself uses `--box` to start the PID 1 of a box.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,8 +34,8 @@ fn arguments(mut given: impl Iterator<Item = std::ffi::OsString>) -> Result<Argu
 
 async fn serve() -> Result<(), String> {
     let Arguments { socket, state, until_input_ends } = arguments(std::env::args_os().skip(1))?;
-    // A terminal's Ctrl-C and a killed test must not take it along with the host. A leader of a group has to stay in
-    // its session; whoever made it one has seen to that.
+    // The stand-in gets a session of its own: Ctrl-C on a terminal, or a killed test, must not end it together with the
+    // host. The call fails if this process leads a process group already; then its starter has separated it.
     let _ = rustix::process::setsid();
     let heard = |kind| signal(kind).map_err(|e| format!("signals cannot be heard: {e}"));
     let (mut term, mut int) = (heard(SignalKind::terminate())?, heard(SignalKind::interrupt())?);
@@ -51,19 +51,19 @@ async fn serve() -> Result<(), String> {
 
 async fn input_ended() {
     let mut input = tokio::io::stdin();
-    // An input that cannot be read is over, too.
+    // A read error counts as the end of the input too.
     while let Ok(1..) = input.read(&mut [0; 64]).await {}
 }
 
 fn main() -> ExitCode {
-    // A box's PID 1 has one thread while it gives up its rights, so there is no runtime yet.
+    // A box's PID 1 must have only one thread while it drops its privileges, so this path starts no runtime.
     if std::env::args_os().nth(1).is_some_and(|first| first == "--box") {
         return engine::live_in_box();
     }
     let served = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let served = runtime.block_on(serve());
-            // The reader of the standard input may be waiting still.
+            // The task that reads the standard input may still wait.
             runtime.shutdown_background();
             served
         }

@@ -1,11 +1,13 @@
 //! Runs the attacks on the box. See [`journeys::hostile`].
 //!
-//! - `hostile cases [ONLY=a15] [RUNTIME=runsc]`: every case, one line each, and last `N of N held`. `runsc` is gVisor;
-//!   `runsc-uncounted` is gVisor without control groups, which limits no memory, processes or processors
-//! - `hostile race [SECONDS=60]`: a file and four other kinds of files are swapped while a reader reads
-//! - `hostile flood`: how long a flooding box lives, what it leaves, and how it slows another group
+//! - `hostile cases [ONLY=a15] [RUNTIME=runsc]`: runs every case, prints one line for each, and last `N of N held`.
+//!   `runsc` is gVisor; `runsc-uncounted` is gVisor without control groups, which limits no memory, processes or
+//!   processors
+//! - `hostile race [SECONDS=60]`: swaps a file with four other kinds of files while a reader reads its name
+//! - `hostile flood`: measures how long a flooding box lives, how many files it leaves, and how it slows another group
 //!
-//! The last two end with one line of JSON. Each fails when a promise was broken. `make hostile` builds what it needs.
+//! The last two commands end with one line of JSON. Each command fails if a promise was broken. `make hostile` builds
+//! the needed binaries.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -17,12 +19,12 @@ use tokio::task::JoinSet;
 
 const USAGE: &str = "usage: hostile cases|race|flood [ONLY=words] [RUNTIME=name] [SECONDS=60]";
 
-/// Lines of each group's settings.
+/// Returns the lines of each group's settings.
 fn of_groups(settings: &Settings) -> String {
     settings.text("RUNTIME").map(|name| format!("runtime = {name:?}")).unwrap_or_default()
 }
 
-/// Every case whose name holds one of `only`; a case that is broken tells so on its line.
+/// Runs every case whose name contains a word of `only`. The line of a case says whether it is broken.
 async fn all(settings: &str, only: &str) -> Result<ExitCode, String> {
     let chosen = |name: &str| only.split([',', ' ']).any(|word| name.contains(word));
     let harness = Arc::new(Harness::open(settings).await);
@@ -52,7 +54,7 @@ async fn all(settings: &str, only: &str) -> Result<ExitCode, String> {
         None => return Err("a case is still running".to_owned()),
     }
     if of == 0 {
-        return Err(format!("no case's name holds {only:?}"));
+        return Err(format!("no case's name contains {only:?}"));
     }
     if !broken.is_empty() {
         println!("broken: {}", broken.join(" "));
@@ -94,7 +96,7 @@ async fn run() -> Result<ExitCode, String> {
 }
 
 fn main() -> ExitCode {
-    // What a case requires may wait on a thread: there are more threads than cases at one time.
+    // The check of a case may block its thread, so there are more threads than parallel cases.
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

@@ -1,14 +1,14 @@
-//! The scripted model as a program, for trying things by hand.
+//! Runs the scripted model as a program, for experiments by hand.
 //!
-//! `scripted-model --port-file FILE [--script FILE.json]` writes its port to FILE and serves until it is ended. It
-//! asks for no key. Without a script it writes a note, lists the files, and quotes what the listing said.
+//! `scripted-model --port-file FILE [--script FILE.json]` writes its port to FILE and serves until it is killed. It
+//! requires no key. Without a script it writes a note, lists the files, and quotes the list.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use journeys::model::ModelServer;
 
-/// What it does without a script.
+/// The script if none is given.
 const DEFAULT_SCRIPT: &str = r#"[{ "on": "", "steps": [
     { "thinks": "A note first, then a look at the files." },
     { "runs": { "tool": "write_file", "input": { "path": "notes/hello.md", "content": "hello\n" } } },
@@ -36,7 +36,7 @@ fn arguments() -> Result<Arguments, String> {
     Ok(Arguments { port_file: port_file.ok_or(usage)?, script })
 }
 
-/// Writes the file under another name first: whoever waits for it never reads half a number.
+/// Writes a draft and renames it, so that a waiting reader never reads half a number.
 fn write_port(path: &Path, port: &str) -> std::io::Result<()> {
     let draft = path.with_extension("draft");
     std::fs::write(&draft, port)?;
@@ -60,7 +60,7 @@ async fn serve() -> Result<(), String> {
     println!("Anthropic Messages at {url}, chat completions at {}", model.openai_url());
     tokio::signal::ctrl_c().await.map_err(|error| format!("cannot wait for a signal: {error}"))?;
     for violation in model.take_violations() {
-        println!("against the rules: {violation}");
+        println!("a request broke a rule: {violation}");
     }
     Ok(())
 }

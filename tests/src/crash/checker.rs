@@ -29,7 +29,7 @@ pub struct Verdict {
     pub duplicated: u64,
     /// Sends that the host counts as uncertain.
     pub uncertain: u64,
-    /// Copies that are explained by them.
+    /// Copies of a text that the uncertain sends explain.
     pub extra_copies: u64,
     /// Placeholders that never got a text: the reply arrived under another id.
     pub placeholders: u64,
@@ -41,7 +41,7 @@ pub struct Verdict {
     pub unfinished: u64,
     /// Damage that SQLite's checks found.
     pub damage: u64,
-    /// Boxes that are left.
+    /// Boxes that still exist at the end.
     pub boxes_left: u64,
     /// Hosts that did not come up.
     pub start_failures: u64,
@@ -53,7 +53,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether every promise was kept.
+    /// Returns whether every promise was kept.
     pub fn holds(&self) -> bool {
         self.broken.is_empty()
     }
@@ -148,7 +148,7 @@ impl<'a> Chats<'a> {
     }
 }
 
-/// Whether a text has words; a placeholder has none.
+/// Returns whether a text has words; a placeholder has none.
 fn words(text: &str) -> bool {
     text.chars().any(char::is_alphanumeric)
 }
@@ -198,7 +198,7 @@ fn every_message_has_an_end(evidence: &Evidence, chats: &Chats<'_>, verdict: &mu
     }
 }
 
-/// Whether the chat shows a notice about the end of the message's turn.
+/// Returns whether the chat shows a notice about the end of the message's turn.
 fn explained(evidence: &Evidence, chats: &Chats<'_>, chat: &str, stored: &Stored) -> bool {
     let ends = |row: &&Outbox| {
         row.turn == stored.turn
@@ -223,7 +223,8 @@ fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) 
             copies.entry(s.text).or_default().push(s.id);
         }
         for (text, ids) in copies {
-            // By the receipt too: what people read of a notice is not always its Markdown.
+            // Rows are also matched by the receipt, because the text that people read of a notice can differ from its
+            // Markdown.
             let received = |row: &&Outbox| row.receipt.as_deref().is_some_and(|id| ids.contains(&id));
             let of_text = |row: &&&Outbox| received(row) || text.ends_with(row.text.trim());
             let rows: Vec<&Outbox> = here.iter().filter(of_text).copied().collect();
@@ -244,12 +245,12 @@ fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) 
 fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
     for (chat, shown) in &chats.shown {
         let rows = || evidence.outbox.iter().filter(|row| row.chat == **chat);
-        // A part that a person had resent appears where they asked for it.
+        // A part that a person asked to resend appears where they asked for it.
         let resent: HashSet<&str> =
             rows().filter(|row| row.resent).filter_map(|row| row.receipt.as_deref()).collect();
         let shown: Vec<&Shown<'_>> = shown.iter().filter(|s| !resent.contains(s.id)).collect();
         let mut known = HashSet::new();
-        // (lowest token, what kind of text) must not fall behind (highest token, kind) of what stands before.
+        // A text's lowest token and its kind must not come before the highest token and the kind of the text above it.
         let mut last: Option<(u64, u64, &str)> = None;
         for text in shown.iter().map(|s| s.text).filter(|text| known.insert(*text)) {
             let kind = match text {
@@ -261,17 +262,18 @@ fn every_chat_in_order(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Ver
             let numbers: Vec<u64> = tokens(text).iter().map(|token| token.n).collect();
             let (Some(low), Some(high)) = (numbers.iter().min(), numbers.iter().max()) else { continue };
             if let Some((before, kind_before, earlier)) = last {
-                // The rest of an answer repeats all that its first part names.
+                // The first part of a long answer names some tokens, and its second part repeats them all.
                 let rest = kind == 2 && kind_before == 1 && *high == before;
                 if !rest && (*low < before || (*low == before && kind <= kind_before)) {
                     let what = format!("{chat}: {text:.60} stands behind {earlier:.60}");
                     verdict.break_(|v| &mut v.out_of_order, what);
                 }
             }
-            // What is being worked on may be answered together with what came meanwhile, and with what came before.
+            // One answer may cover the message in progress, messages that came meanwhile, and messages that came
+            // before.
             last = Some((if kind == 0 { *low } else { *high }, kind, text));
         }
-        // The host's own order: the receipts of a chat's parts follow the queue.
+        // Checks the host's own order: the receipts of a chat's parts must follow the queue.
         let places: HashMap<&str, usize> = shown.iter().enumerate().map(|(at, s)| (s.id, at)).collect();
         let mut reached = 0;
         for (row, at) in rows().filter_map(|row| Some((row, *places.get(row.receipt.as_deref()?)?))) {

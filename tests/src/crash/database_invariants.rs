@@ -1,4 +1,4 @@
-//! Checks what must hold in the database at every moment, on copies that a crash could have left.
+//! Checks the invariants of the database on copies as a crash could have left them.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use super::{Plan, Simulation, Verdict, checker};
 use crate::database_crash_copies;
 use crate::world::Engine;
 
-/// Each query finds rows that break a rule, and names them.
+/// Each query finds rows that break a rule, and describes them.
 const RULES: [(&str, &str); 6] = [
     (
         "a message is done although its turn is open",
@@ -56,7 +56,7 @@ fn broken(c: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(found)
 }
 
-/// Messages that were handed over and are missing in the copy.
+/// Returns the messages that the platform handed over and the copy does not contain.
 fn lost(c: &Connection, accepted: &BTreeSet<(String, String)>) -> rusqlite::Result<Vec<String>> {
     let mut rows = c.prepare("SELECT chat, message_id FROM message")?;
     let stored = rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
@@ -69,9 +69,6 @@ fn lost(c: &Connection, accepted: &BTreeSet<(String, String)>) -> rusqlite::Resu
 
 /// Copies the database and its WAL `count` times while a simulation is busy, and checks that each copy opens undamaged
 /// and keeps the rules. Returns the verdict on the simulation and the number of copies with a WAL to replay.
-///
-/// # Panics
-/// If a copy is damaged or the host is gone.
 pub async fn invariants(count: usize, plan: Plan, dir: &Path) -> (Verdict, usize) {
     let mut chance = fastrand::Rng::with_seed(plan.seed);
     let mut simulation = Simulation::build(Engine::stand_in().await, plan).await;
@@ -83,7 +80,7 @@ pub async fn invariants(count: usize, plan: Plan, dir: &Path) -> (Verdict, usize
     let done = Arc::new(AtomicBool::new(false));
     let (tell, over) = (Arc::clone(&found), Arc::clone(&done));
     let taking = tokio::task::spawn_blocking(move || {
-        // Messages that were handed over before the copy was made.
+        // The messages that the platform handed over before the copy was made.
         let accepted = RefCell::new(BTreeSet::new());
         let mut read = 0;
         let pause = || {
@@ -95,7 +92,7 @@ pub async fn invariants(count: usize, plan: Plan, dir: &Path) -> (Verdict, usize
             }
             Duration::from_millis(pauses.u64(1..40))
         };
-        let look = |c: &Connection| {
+        let inspect = |c: &Connection| {
             let told = broken(c).and_then(|mut told| {
                 told.extend(lost(c, &accepted.borrow())?);
                 Ok(told)
@@ -103,7 +100,7 @@ pub async fn invariants(count: usize, plan: Plan, dir: &Path) -> (Verdict, usize
             let told = told.unwrap_or_else(|e| vec![format!("the copy cannot be read: {e}")]);
             tell.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
         };
-        let replayed = database_crash_copies::take(pid, &database, count, pause, look);
+        let replayed = database_crash_copies::take(pid, &database, count, pause, inspect);
         over.store(true, Ordering::Release);
         replayed
     });

@@ -6,10 +6,10 @@ use serde_json::json;
 use super::token::{ANSWER, INTERIM, REST, Token, naming, tokens};
 use crate::model::{Conversation, Does, Role, TalkEntry};
 
-/// The runner's own words for messages that an ended turn left without an answer.
+/// The runner writes these words before the messages that an ended turn left without an answer.
 const STILL_WAITING: &str = "Still waiting for an answer:";
 
-/// What the model does next.
+/// Returns the model's next step.
 ///
 /// It answers the messages after its last answer, and only those of the newest message's chat: all chats of a group
 /// share a session, and a message of another chat must not be answered here. The number of the newest message decides
@@ -39,7 +39,7 @@ pub fn next_step(conversation: &Conversation) -> Does {
     }
 }
 
-/// The tokens of messages after the last answer, and of those that the runner lists as still waiting.
+/// Returns the tokens of messages after the last answer, and of messages that the runner lists as still waiting.
 fn asked(all: &[TalkEntry], open: &[TalkEntry]) -> Vec<Token> {
     let mut found = Vec::new();
     for entry in open.iter().filter(|entry| entry.role == Role::User) {
@@ -59,7 +59,7 @@ fn asked(all: &[TalkEntry], open: &[TalkEntry]) -> Vec<Token> {
     found
 }
 
-/// Every twelfth answer is too long for one part on platforms that have a limit.
+/// Makes every twelfth answer too long for one part on a platform that has a limit.
 fn answer(named: &[Token]) -> String {
     let first = naming(ANSWER, named);
     if named.last().is_some_and(|newest| newest.n % 12 == 5) {

@@ -1,4 +1,5 @@
-//! The platform's log: which messages it handed over for good, and which texts reached which chat. One JSON line each.
+//! The platform's log: the messages that the host acknowledged, and the texts that reached each chat. One line of JSON
+//! each.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,7 +12,6 @@ use serde::{Deserialize, Serialize};
 /// The log's name in a directory of evidence.
 pub const FILE: &str = "platform.jsonl";
 
-/// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// Milliseconds since the log began.
@@ -20,29 +20,27 @@ pub struct Line {
     pub chat: String,
     /// The platform's id of the message. On the terminal a repeat has the same id.
     pub id: String,
-    /// The text, as people read it.
     pub text: String,
-    /// What happened.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What happened to a message.
+/// An event in the life of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
-    /// A person said it.
+    /// A person wrote it.
     Said,
-    /// The host took it over: the platform will not hand it over again.
+    /// The host acknowledged it: the platform will not hand it over again.
     Accepted,
     /// It reached the chat.
     Delivered {
-        /// Over an earlier text of the same id.
+        /// Whether it replaced an earlier text with the same id.
         edit: bool,
     },
 }
 
-/// The log of one platform. A clone writes into the same.
+/// The log of one platform. A clone writes to the same log.
 #[derive(Debug, Clone)]
 pub struct PlatformLog(Arc<Mutex<Inside>>);
 
@@ -54,31 +52,25 @@ struct Inside {
 }
 
 impl PlatformLog {
-    /// An empty log in `dir`.
-    ///
-    /// # Errors
-    /// When it cannot be made.
+    /// Creates an empty log in `dir`.
     pub fn create(dir: &Path) -> io::Result<Self> {
         let file = File::create(dir.join(FILE))?;
         Ok(Self(Arc::new(Mutex::new(Inside { file, zero: Instant::now(), lines: Vec::new() }))))
     }
 
-    /// A person said this.
     pub fn said(&self, chat: &str, id: &str, text: &str) {
         self.add(chat, id, text, What::Said);
     }
 
-    /// The host took this over.
     pub fn accepted(&self, chat: &str, id: &str, text: &str) {
         self.add(chat, id, text, What::Accepted);
     }
 
-    /// This reached the chat.
     pub fn delivered(&self, chat: &str, id: &str, text: &str, edit: bool) {
         self.add(chat, id, text, What::Delivered { edit });
     }
 
-    /// Lines from number `from` on.
+    /// Returns the lines from number `from` on.
     pub fn since(&self, from: usize) -> Vec<Line> {
         self.inside().lines.get(from..).unwrap_or_default().to_vec()
     }
@@ -101,9 +93,6 @@ impl PlatformLog {
 }
 
 /// Reads a log.
-///
-/// # Errors
-/// When it is none.
 pub fn read(dir: &Path) -> io::Result<Vec<Line>> {
     let text = std::fs::read_to_string(dir.join(FILE))?;
     text.lines().map(|line| serde_json::from_str(line).map_err(io::Error::other)).collect()

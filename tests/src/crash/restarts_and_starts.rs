@@ -15,8 +15,8 @@ use crate::world::{Engine, World};
 /// The time within which a host must start or end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `rounds` restarts by SIGTERM under load. Returns the verdict and the longest wait of a chat for a text, in
-/// milliseconds.
+/// Restarts the host `rounds` times with SIGTERM under load. Returns the verdict and the longest wait of a chat for a
+/// text, in milliseconds.
 pub async fn rolling(rounds: u64, plan: Plan, dir: &Path) -> (Verdict, u64) {
     let mut chance = fastrand::Rng::with_seed(plan.seed);
     let mut simulation = Simulation::build(Engine::stand_in().await, plan).await;
@@ -49,9 +49,6 @@ pub async fn rolling(rounds: u64, plan: Plan, dir: &Path) -> (Verdict, u64) {
 }
 
 /// Measures the time from the process's start to its first poll, with `groups` groups and `messages` stored messages.
-///
-/// # Panics
-/// If the database cannot be filled.
 pub async fn starts(groups: usize, messages: usize) -> Value {
     let mut world = World::on(Engine::stand_in().await).await;
     for n in 1..groups {
@@ -109,9 +106,6 @@ fn fill(world: &World, messages: usize) -> rusqlite::Result<()> {
 
 /// Starts two hosts together, `rounds` times. Counts how often exactly one ran, and how often the other named the lock
 /// and its holder.
-///
-/// # Panics
-/// When no host can be started.
 pub async fn rivals(rounds: u64) -> Value {
     let mut world = World::on(Engine::stand_in().await).await;
     world.up().await.stop_host().await;
@@ -127,7 +121,7 @@ pub async fn rivals(rounds: u64) -> Value {
         };
         let [one, other] = rivals;
         let (lost, won) = if first_lost { (one, other) } else { (other, one) };
-        let told = lost.last_words().await;
+        let told = lost.rest_of_stderr().await;
         let pid = won.child.id().unwrap_or_default();
         named_lock += u64::from(told.contains(&lock));
         named_pid += u64::from(told.contains(&format!("(pid {pid})")));
@@ -153,14 +147,14 @@ impl Rival {
         }
     }
 
-    async fn last_words(mut self) -> String {
+    async fn rest_of_stderr(mut self) -> String {
         let mut text = String::new();
-        // A failed read leaves the text shorter.
+        // After a failed read the text is only shorter.
         let _ = self.stderr.read_to_string(&mut text).await;
         text
     }
 
-    /// Whether the host starts, and ends with success on SIGTERM.
+    /// Returns whether the host starts, and ends with success on SIGTERM.
     async fn runs_and_ends(self) -> bool {
         let Self { mut child, stderr } = self;
         let mut lines = BufReader::new(stderr).lines();
@@ -176,7 +170,7 @@ impl Rival {
         if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
             let _ = kill_process(pid, rustix::process::Signal::TERM);
         }
-        // The log is read to its end; otherwise the host would block on a full pipe.
+        // The log must be read to its end; otherwise the host would block on a full pipe.
         let drained = async { while let Ok(Some(_)) = lines.next_line().await {} };
         let ended = tokio::time::timeout(PATIENCE, async { tokio::join!(drained, child.wait()).1 }).await;
         up && matches!(ended, Ok(Ok(status)) if status.success())

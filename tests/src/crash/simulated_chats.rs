@@ -41,7 +41,6 @@ pub enum Channel {
 /// The parameters of a simulation.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Its platform.
     pub channel: Channel,
     /// Telegram's delivery policy, if not the default.
     pub policy: Option<String>,
@@ -55,7 +54,6 @@ pub struct Plan {
     pub busy: f64,
     /// The share of calls answered with 502.
     pub down: f64,
-    /// The seed of the random choices.
     pub seed: u64,
 }
 
@@ -72,9 +70,7 @@ struct Participant {
     client: Client,
 }
 
-/// The simulation.
 pub struct Simulation {
-    /// Its install, host and servers.
     pub world: World,
     /// Counts that only the driver knows.
     pub facts: Facts,
@@ -84,9 +80,9 @@ pub struct Simulation {
     read: usize,
     waiting: BTreeSet<Token>,
     said: u64,
-    /// How many messages the host has acknowledged.
+    /// The number of messages that the host has acknowledged.
     taken: u64,
-    /// By chat: when the oldest message without a response was written.
+    /// By chat, the time at which the oldest message without a response was written.
     since: HashMap<String, u64>,
     longest: u64,
     moved: (usize, Instant),
@@ -94,9 +90,6 @@ pub struct Simulation {
 
 impl Simulation {
     /// Builds a simulation without starting its host.
-    ///
-    /// # Panics
-    /// If the world cannot be built.
     pub async fn build(engine: Engine, plan: Plan) -> Self {
         let mut world = World::on(engine).await;
         world.model.answer_with(next_step);
@@ -120,7 +113,7 @@ impl Simulation {
             ("LAZARET_HOST_LIVE_BOXES", "10"),
             ("LAZARET_LIMITS_IDLE_WINDOW", "3s"),
             ("LAZARET_MODEL_WINDOW", "16000"),
-            // The platform's rate limits suit people; a soak writes more.
+            // The platform's rate limits are made for people; a soak writes more.
             ("LAZARET_CHANNELS_TELEGRAM_CHAT_BURST", "10000"),
             ("LAZARET_CHANNELS_TELEGRAM_BOT_PER_SECOND", "1000"),
         ] {
@@ -158,12 +151,12 @@ impl Simulation {
         self.world.telegram.troubles(on.then_some(Troubles { lost, busy, down, chance }));
     }
 
-    /// The participant with this number writes its next token, or a command.
+    /// Lets the participant with this number write its next token, or a command.
     pub fn says(&mut self, number: usize, order: Option<&str>) {
         self.says_like(number, order, None);
     }
 
-    /// The same with a token whose number ends in `digit`, which decides what the scripted agent does.
+    /// Like [`Self::says`], with a token whose number ends in `digit`. The digit decides what the scripted agent does.
     pub fn says_like(&mut self, number: usize, order: Option<&str>, digit: Option<u64>) {
         let Some(participant) = self.participants.get_mut(number) else { return };
         let token = order.is_none().then(|| {
@@ -194,17 +187,15 @@ impl Simulation {
         self.waiting.extend(token);
     }
 
-    /// How many chats there are.
     pub fn chats(&self) -> usize {
         self.participants.len()
     }
 
-    /// How many messages were written.
     pub fn said(&self) -> u64 {
         self.said
     }
 
-    /// The longest time so far between a message and the next text in its chat, in milliseconds.
+    /// Returns the longest time so far between a message and the next text in its chat, in milliseconds.
     pub fn longest_pause(&self) -> u64 {
         self.longest
     }
@@ -237,7 +228,7 @@ impl Simulation {
         self.waiting.len()
     }
 
-    /// Answers the host's question whether a part arrived, by looking into the platform's log.
+    /// Answers the host's question whether a part arrived. The answer comes from the platform's log.
     fn resolve_held(&mut self, chat: &str, code: &str) {
         let path = self.world.root().join("state/lazaret.db");
         let held = || {
@@ -260,12 +251,12 @@ impl Simulation {
         }
     }
 
-    /// Sets the failpoint rules of the hosts that are started from now on.
+    /// Sets the failpoint rules for the next starts of the host.
     pub fn arm(&mut self, rules: Option<&str>) {
         let trace = self.trace().to_string_lossy().into_owned();
         match rules {
             Some(rules) => {
-                // A new trace counts hits from zero.
+                // With a new trace, hits are counted from zero.
                 let _ = std::fs::remove_file(&trace);
                 self.world.set(failpoint::RULES, rules).set(failpoint::TRACE, &trace);
             }
@@ -273,7 +264,7 @@ impl Simulation {
         }
     }
 
-    /// How many failpoint rules have fired.
+    /// Returns how many failpoint rules have fired.
     pub fn fired(&self) -> usize {
         fired(&self.trace(), "")
     }
@@ -283,10 +274,7 @@ impl Simulation {
     }
 
     /// Starts the host if it is not up. If a failpoint ended it, it is started again. A start that fails without a
-    /// failpoint is counted as a failure and repeated.
-    ///
-    /// # Panics
-    /// If five starts fail.
+    /// failpoint is counted as a failure and repeated, up to five times.
     pub async fn up(&mut self) {
         for _ in 0..5 {
             let fired = self.fired();
@@ -305,7 +293,7 @@ impl Simulation {
         panic!("the host does not start");
     }
 
-    /// Stops the host with SIGTERM. Returns whether it ended with success; a failpoint may have killed it first.
+    /// Stops the host with SIGTERM. Returns whether it ended with success; a failpoint may have killed it before.
     async fn stop(&mut self) -> bool {
         if !self.world.is_up() {
             return true;
@@ -315,23 +303,22 @@ impl Simulation {
         ended_well
     }
 
-    /// The platform's log.
     pub fn log(&self) -> PlatformLog {
         self.log.clone()
     }
 
-    /// The unfinished work in the database, in words. The host may be running.
+    /// Describes the unfinished work in the database. The host may be running.
     pub fn unfinished(&self) -> Vec<String> {
         let path = self.world.root().join("state/lazaret.db");
-        let look = || {
+        let read = || {
             let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             database.busy_timeout(Duration::from_secs(5))?;
             checker::unfinished(&database)
         };
-        look().unwrap_or_else(|e| vec![format!("the database cannot be read: {e}")])
+        read().unwrap_or_else(|e| vec![format!("the database cannot be read: {e}")])
     }
 
-    /// Waits until every message is acknowledged and done. Fails when nothing makes progress.
+    /// Waits until every message is acknowledged and done. Fails if nothing makes progress.
     pub async fn settle(&mut self) -> Result<(), String> {
         self.moved = (0, Instant::now());
         let mut nudged = false;
@@ -339,7 +326,7 @@ impl Simulation {
         loop {
             self.up().await;
             self.waiting();
-            // Listening runs end with the host.
+            // A run without a turn ends together with the host, so it is not left work.
             let left: Vec<String> =
                 self.unfinished().into_iter().filter(|what| !what.starts_with("run ")).collect();
             if left.is_empty() && self.taken >= self.said {
@@ -355,7 +342,7 @@ impl Simulation {
             if self.moved.1.elapsed() > RESTART_AFTER && !nudged {
                 nudged = true;
                 self.facts.nudges += 1;
-                eprintln!("it stands still, and is given another host: {left:#?}");
+                eprintln!("the simulation stands still and gets another host: {left:#?}");
                 self.stop().await;
                 continue;
             }
@@ -364,22 +351,16 @@ impl Simulation {
     }
 
     /// Stops everything, keeps the evidence in `dir` and checks it.
-    ///
-    /// # Panics
-    /// If the evidence cannot be written.
     pub async fn check(self, dir: &Path) -> Verdict {
         self.check_and(dir, &|| ()).await.0
     }
 
-    /// The same, and returns what `look` sees before the simulation is dropped.
-    ///
-    /// # Panics
-    /// As [`Simulation::check`].
-    pub async fn check_and<T>(mut self, dir: &Path, look: &impl Fn() -> T) -> (Verdict, T) {
+    /// Like [`Simulation::check`]. Calls `inspect` before the simulation is dropped, and also returns its result.
+    pub async fn check_and<T>(mut self, dir: &Path, inspect: &impl Fn() -> T) -> (Verdict, T) {
         self.troubles(false);
         let settled = self.settle().await;
         if !self.stop().await {
-            // A failpoint killed the host while it stopped; the next host has none.
+            // If a failpoint killed the host while it stopped, the next host runs without failpoints.
             self.arm(None);
             self.up().await;
             self.stop().await;
@@ -417,21 +398,22 @@ impl Simulation {
         if let Err(stuck) = settled {
             verdict.broken.push(format!("it stood still: {stuck}"));
         }
-        // Of what the agents asked. A port may have been another program's a moment ago, and is called by its name.
+        // Only violations in the agents' requests count. Other programs may call the model's port, because one of them
+        // may have used this port a moment ago.
         let asked =
             self.world.model.take_violations().into_iter().filter(|broken| broken.starts_with("request "));
         verdict.broken.extend(asked.take(3));
-        (verdict, look())
+        (verdict, inspect())
     }
 }
 
-/// The code of a question about a part that may not have arrived.
+/// Returns the code of a question about a part that may not have arrived.
 fn asked_about(text: &str) -> Option<String> {
     let code = text.strip_prefix("[lazaret]")?.split_once(". /resend ")?.1.split_whitespace().next()?;
     Some(code.to_owned())
 }
 
-/// Counts the fired rules in a trace whose failpoint begins with a prefix.
+/// Counts the rules in a trace that have fired and whose failpoint begins with a prefix.
 pub(super) fn fired(trace: &Path, name: &str) -> usize {
     let told = std::fs::read_to_string(trace).unwrap_or_default();
     told.lines().filter(|line| line.starts_with(name) && line.contains(' ')).count()

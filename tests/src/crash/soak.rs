@@ -13,15 +13,13 @@ use crate::world::Engine;
 /// The parameters of a soak test.
 #[derive(Debug, Clone)]
 pub struct Soak {
-    /// The simulation.
     pub simulation: Plan,
-    /// The number of kills.
     pub kills: u64,
-    /// The least number of messages.
+    /// The minimum number of messages.
     pub messages: u64,
 }
 
-/// Unanswered messages per chat at most.
+/// The maximum number of unanswered messages per chat.
 const WAITING_PER_CHAT: usize = 4;
 
 /// Runs the test, keeps the evidence in `dir` and checks it.
@@ -34,7 +32,7 @@ pub async fn soak(soak: Soak, dir: &Path) -> Verdict {
     let mut next_kill = Instant::now();
     while simulation.facts.kills < soak.kills || simulation.said() < soak.messages {
         if !simulation.world.is_up() {
-            // A failpoint has fired.
+            // The host is gone because a failpoint fired.
             simulation.facts.kills += 1;
             restart(&mut simulation, &mut chance).await;
         }
@@ -63,7 +61,7 @@ async fn kill_something(simulation: &mut Simulation, chance: &mut fastrand::Rng)
     simulation.facts.kills += 1;
     match chance.f64() {
         roll if roll < 0.12 => {
-            // Its boxes end with it, as without live-restore.
+            // The engine's boxes end with it, as in a Docker engine without live-restore.
             simulation.world.engine().stop();
             tokio::time::sleep(Duration::from_millis(chance.u64(0..1500))).await;
             simulation.world.engine().start().await;

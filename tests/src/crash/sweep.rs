@@ -1,5 +1,5 @@
-//! The sweep: each failpoint × 1st, 2nd, 10th hit × each action that is possible there. Each case has a simulation of
-//! its own.
+//! The sweep: every failpoint, at its 1st, 2nd and 10th hit, with each action that is possible there. Each case has its
+//! own simulation.
 
 mod report;
 
@@ -18,49 +18,46 @@ use super::simulated_chats::fired;
 use super::{Channel, Plan, Simulation};
 use crate::world::Engine;
 
-/// Which hits.
 const HITS: [u64; 3] = [1, 2, 10];
-/// Rounds of talk that a place is given to be reached.
+/// A failpoint that is not reached in this number of rounds counts as not reached.
 const ROUNDS: usize = 12;
-/// A message that is not answered in this time holds the talk up no longer; in the end it must be.
+/// The next round begins after this time even if a message still has no answer. At the end of the case every message
+/// must have its answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is swept.
+/// The parameters of a sweep.
 #[derive(Debug, Clone)]
 pub struct Sweep {
-    /// Only places whose name holds this.
+    /// Selects the failpoints whose name contains this text.
     pub only: String,
-    /// Only this action, where one is named.
+    /// Selects one action; `None` runs all.
     pub action: Option<String>,
-    /// On this machine's Docker engine, and there only the kill at the first hit.
+    /// Uses this machine's Docker engine, and only kills at the first hit.
     pub docker: bool,
-    /// So many towns at once.
+    /// The number of parallel cases.
     pub at_once: usize,
 }
 
-/// One case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Case {
-    /// Where.
     pub point: Point,
-    /// At which hit.
+    /// The hit at which the action happens.
     pub hit: u64,
-    /// What.
     pub action: &'static str,
 }
 
-/// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The promises were kept.
+    /// Every promise was kept.
     Held,
-    /// The talk did not come there so often.
+    /// The simulation did not hit the failpoint that often.
     NotReached,
-    /// They were not.
+    /// A promise was broken, or the simulation panicked.
     Broken(String),
 }
 
-/// The runner is one process per box: a panic in it is a crash, which `kill` shows.
+/// Returns the actions to test at a failpoint. The runner is one process per box, so a panic in it is a crash, and
+/// `kill` covers it.
 fn actions(point: &Point) -> impl Iterator<Item = &'static str> {
     let failures: &[&str] = match point.kind {
         Kind::Step => &[],
@@ -81,7 +78,7 @@ fn cases(sweep: &Sweep) -> VecDeque<Case> {
     all.filter(|case| named(case) && (!sweep.docker || (case.hit == 1 && case.action == "kill"))).collect()
 }
 
-/// Sweeps; evidence of what is broken stays below `dir`.
+/// Runs a sweep. The evidence of broken cases stays below `dir`.
 pub async fn sweep(sweep: Sweep, dir: &Path) -> Report {
     let (begun, left) = (Instant::now(), Arc::new(Mutex::new(cases(&sweep))));
     let mut workers = JoinSet::new();
@@ -106,30 +103,30 @@ pub async fn sweep(sweep: Sweep, dir: &Path) -> Report {
     Report::new(done, begun.elapsed())
 }
 
-/// A simulation that panics is a broken case, not the end of the sweep.
+/// Runs a case. If its simulation panics, the case is broken, and the sweep goes on.
 async fn outcome(case: Case, docker: bool, dir: &Path) -> Outcome {
     let dir = dir.join(format!("{}-{}-{}", case.point.name, case.hit, case.action));
-    let living = tokio::spawn(live(case, docker, dir.clone()));
+    let living = tokio::spawn(run_case(case, docker, dir.clone()));
     let outcome =
         living.await.unwrap_or_else(|panic| Outcome::Broken(format!("the simulation fell: {panic}")));
     if !matches!(outcome, Outcome::Broken(_)) {
-        // Evidence of what held is not missed.
+        // Nobody needs the evidence of a case that held.
         let _ = std::fs::remove_dir_all(dir);
     }
     outcome
 }
 
-/// What the talk must do so that a place is reached.
+/// The traffic that makes the simulation reach a failpoint.
 struct Talk {
-    /// Numbers of tokens end in these; the model does by them what it does.
+    /// The last digits of the token numbers, which decide what the model does.
     digits: &'static [u64],
-    /// A listening box closes at once: one box per turn.
+    /// Closes a listening box at once, so that each turn has its own box.
     one_turn_boxes: bool,
-    /// The host is killed in mid-turn, again and again.
+    /// Kills the host in the middle of turns, again and again.
     restarts: bool,
-    /// The model's window, where the talk must outgrow it.
+    /// The model's context window, if the conversation must outgrow it.
     window: Option<&'static str>,
-    /// A place that must fail as often, or this one is not reached at all.
+    /// Another failpoint that must fail the same number of times; otherwise this failpoint is not reached.
     before: Option<&'static str>,
 }
 
@@ -168,7 +165,7 @@ impl Talk {
             before: if begins(&["run.reap"]) {
                 Some("sandbox.remove.before")
             } else if begins(&["sandbox.signal"]) {
-                // A box that cannot be fed is killed.
+                // The host kills a box whose input it cannot write.
                 Some("store.input.begin")
             } else {
                 None
@@ -177,7 +174,7 @@ impl Talk {
     }
 }
 
-async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
+async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
     let engine = if docker { Engine::docker() } else { Engine::stand_in().await };
     let plan = Plan {
         channel: Channel::Telegram,
@@ -220,15 +217,15 @@ async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
         }
     }
     let database = simulation.world.root().join("state/lazaret.db");
-    let look = || (has_fired(), panics_counted(&database));
-    match simulation.check_and(&dir, &look).await {
+    let inspect = || (has_fired(), panics_counted(&database));
+    match simulation.check_and(&dir, &inspect).await {
         (verdict, _) if !verdict.holds() => Outcome::Broken(verdict.broken.join("; ")),
         (_, (false, _)) => Outcome::NotReached,
-        // Nothing may wait for another host because a worker of this one panicked.
+        // A panic of one worker must not leave work until the next host.
         (verdict, _) if case.action == "panic" && verdict.nudges > 0 => {
-            Outcome::Broken("it stood still until it was given another host".to_owned())
+            Outcome::Broken("the simulation stood still until it got another host".to_owned())
         }
-        // A panic while the host starts ends it, before it has workers.
+        // A panic during the host's start ends the host, because it has no workers yet.
         (verdict, (true, 0)) if case.action == "panic" && verdict.kills == 0 => {
             Outcome::Broken("the panic was not counted".to_owned())
         }
@@ -236,7 +233,7 @@ async fn live(case: Case, docker: bool, dir: PathBuf) -> Outcome {
     }
 }
 
-/// What `lazaret status` says of panics.
+/// Returns the number of panics that `lazaret status` reports.
 pub(super) fn panics_counted(database: &Path) -> i64 {
     let count = || {
         let sql = "SELECT value FROM number WHERE name = 'worker_panics'";
@@ -246,7 +243,8 @@ pub(super) fn panics_counted(database: &Path) -> i64 {
     count().unwrap_or(0)
 }
 
-/// Everyone talks: two messages at once, so that the second follows up the first, and orders in between.
+/// Lets every participant write. Each writes two messages at once, so that the second is a follow-up of the first, and
+/// some commands in between.
 async fn round(simulation: &mut Simulation, talk: &Talk, has_fired: &impl Fn() -> bool) {
     for pair in talk.digits.chunks(2) {
         if talk.restarts {

@@ -1,5 +1,5 @@
-//! Clients of the terminal channel, each in one chat. They choose the ids of their messages, repeat what was not
-//! accepted, and log every part that arrives with its row id, repeats too.
+//! Clients of the terminal channel, each in one chat. They choose the ids of their messages and repeat messages that
+//! were not accepted. They log every part that arrives, repeated parts too, with its row id.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -30,8 +30,8 @@ impl Drop for TerminalClient {
 }
 
 impl TerminalClient {
-    /// Joins the chat of `group`, which the host knows as `chat`. With the probability `lost` a receipt and its
-    /// connection are lost.
+    /// Joins the chat of `group`, which the host knows as `chat`. With the probability `lost`, the client loses a
+    /// receipt and its connection.
     pub fn join(socket: PathBuf, group: &str, chat: &str, log: PlatformLog, lost: f64, seed: u64) -> Self {
         let (says, heard) = unbounded_channel();
         let client = Client {
@@ -46,9 +46,8 @@ impl TerminalClient {
         Self { says, living: tokio::spawn(client.live(heard)) }
     }
 
-    /// Says something.
     pub fn says(&self, id: &str, text: &str) {
-        // The client lives as long as this.
+        // The task of the client lives as long as `self`.
         let _ = self.says.send((id.to_owned(), text.to_owned()));
     }
 }
@@ -67,7 +66,7 @@ impl Client {
     async fn live(mut self, mut says: UnboundedReceiver<(String, String)>) {
         loop {
             if let Ok(stream) = UnixStream::connect(&self.socket).await {
-                // The host ended or the receipt was lost: connect again.
+                // The host ended or the receipt was lost, so the client connects again.
                 let _ = self.talk(stream, &mut says).await;
             }
             tokio::time::sleep(AGAIN).await;

@@ -1,4 +1,4 @@
-//! Tokens: every message holds one, and every answer names those of the messages that it answers.
+//! Tokens: every message contains one, and every answer names the tokens of the messages that it answers.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ impl fmt::Display for Token {
     }
 }
 
-/// Every token of a text, in order.
+/// Returns every token of a text, in order.
 pub fn tokens(text: &str) -> Vec<Token> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
     words
@@ -28,14 +28,14 @@ pub fn tokens(text: &str) -> Vec<Token> {
         .collect()
 }
 
-/// What an answer begins with; an interim message does not.
+/// The beginning of an answer.
 pub const ANSWER: &str = "answer:";
-/// What the second part of a long answer begins with.
+/// The beginning of the second part of a long answer.
 pub const REST: &str = "rest of the answer:";
-/// What an interim message begins with.
+/// The beginning of an interim message.
 pub const INTERIM: &str = "working on:";
 
-/// `answer: K-a-1 K-a-2`
+/// Returns a line such as `answer: K-a-1 K-a-2`.
 pub fn naming(word: &str, tokens: &[Token]) -> String {
     let named: Vec<String> = tokens.iter().map(ToString::to_string).collect();
     format!("{word} {}", named.join(" "))

@@ -1,12 +1,12 @@
-//! Workers of the host panic: the person gets an answer from the same host, and `lazaret status` counts the panic. Five
-//! panics end the host with an error, and the next one goes on.
+//! Makes workers of the host panic. The person still gets an answer from the same host, and `lazaret status` counts the
+//! panic. Five panics end the host with an error, and the next host continues the work.
 
 use std::time::Duration;
 
 use crate::telegram::{Chat, Person};
 use crate::world::{Engine, World};
 
-/// A failpoint in each kind of worker that stands between a message and its answer, and the hit at which it panics.
+/// For each kind of worker between a message and its answer: a failpoint, and the hit at which the worker panics.
 const WORKERS: [(&str, &str, u64); 7] = [
     ("a run", "run.input.written", 1),
     ("the loop of a run", "run.event", 4),
@@ -17,31 +17,32 @@ const WORKERS: [(&str, &str, u64); 7] = [
     ("the poll of a channel", "channel.poll.after", 2),
 ];
 
-/// Five panics take their waits: 1, 2, 4 and 8 seconds.
+/// The host waits 1, 2, 4 and 8 seconds after the first four panics.
 const ENDS_WITHIN: Duration = Duration::from_secs(40);
 
 /// Makes each kind of worker panic.
-///
-/// # Panics
-/// When a promise is broken.
 pub async fn panics() {
     for (worker, place, hit) in WORKERS {
         goes_on(place, hit).await;
-        eprintln!("{worker} panicked, and the host went on");
+        eprintln!("{worker} panicked, and the host continued");
     }
     five_end_the_host().await;
-    eprintln!("five panics ended the host, and the next one went on");
+    eprintln!("five panics ended the host, and the next host continued");
 }
 
 async fn goes_on(place: &str, hit: u64) {
     let (mut world, ann, direct) = ann_with(&format!("{place}={hit}*panic")).await;
     let pid = world.host().pid();
-    // A place in a loop may be reached with the first message or with a later one.
+    // A worker may reach a failpoint in a loop with the first message or with a later one.
     for n in 1..=3 {
         asks(&world, &ann, &direct, n).await;
     }
     let status = world.lazaret(&["status"]).await;
-    assert!(status.contains("worker_panics 1"), "{place} panics once:\n{status}\n{}", world.log());
+    assert!(
+        status.contains("worker_panics 1"),
+        "one panic at {place} was expected:\n{status}\n{}",
+        world.log()
+    );
     assert_eq!(world.host().pid(), pid, "the host was not replaced");
     assert!(!world.host().has_ended(), "{}", world.log());
     world.stop_host().await;
@@ -56,7 +57,7 @@ async fn five_end_the_host() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    assert!(tokio::time::timeout(ENDS_WITHIN, ended).await.is_ok(), "the host goes on");
+    assert!(tokio::time::timeout(ENDS_WITHIN, ended).await.is_ok(), "the host still runs after five panics");
     assert_eq!(world.try_stop().await, Some(1), "{}", world.log());
     world.unset(failpoint::RULES).up().await;
     hears(&world, &direct, "answer 1").await;

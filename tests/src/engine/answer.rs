@@ -1,4 +1,4 @@
-//! Answers of the API, and refusals as the engine words them: the host tells them apart by their text.
+//! Answers of the API. Refusals have the engine's own wording, because the host distinguishes them by their text.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 pub(super) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
-/// A call that is not obeyed.
+/// A call that the engine refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {
     status: u16,
@@ -46,8 +46,8 @@ pub(super) fn bytes(status: u16, kind: &'static str, body: Vec<u8>) -> Answer {
     with_body(status, kind, body.boxed_unsync())
 }
 
-/// An answer whose head goes out at once and whose body comes later. The engine answers `wait` so, and a client's
-/// time-out ends with the head.
+/// Returns an answer whose head is sent at once and whose body is sent later. The engine answers `wait` in this way; a
+/// client's timeout covers only the head.
 pub(super) fn later(body: impl Future<Output = Value> + Send + 'static) -> Answer {
     let whole =
         futures_util::stream::once(async move { Ok(Frame::data(Bytes::from(format!("{}\n", body.await)))) });

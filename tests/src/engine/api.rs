@@ -1,4 +1,4 @@
-//! The HTTP side: paths to calls, calls to answers.
+//! The HTTP side: maps paths to calls, and results to answers.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use super::containers::Containers;
 use super::image::{self, Image};
 use super::query::{Query, decoded};
 
-/// The version that Docker Engine 20.10 speaks: the oldest that the host takes.
+/// The API version of Docker Engine 20.10, the oldest engine that the host supports.
 const API: (u32, u32) = (1, 41);
 
-/// Signals by the names that the engine takes, with and without `SIG`.
+/// The signals by the names that the engine accepts, with and without `SIG`.
 const SIGNALS: [(&str, Signal); 7] = [
     ("HUP", Signal::HUP),
     ("INT", Signal::INT),
@@ -44,10 +44,10 @@ pub(super) async fn accept(listener: UnixListener, containers: Arc<Containers>) 
                 let containers = Arc::clone(&containers);
                 async move { Ok::<_, Infallible>(serve(&containers, request).await) }
             });
-            // A host that is killed breaks off its calls.
+            // A host that is killed breaks its connections.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
-        // Those that are over are let go of.
+        // Drops the tasks of closed connections.
         while connections.try_join_next().is_some() {}
     }
 }
@@ -70,7 +70,7 @@ async fn serve(containers: &Containers, request: Request<Incoming>) -> Answer {
     answered.unwrap_or_else(|refused| refused.answer())
 }
 
-/// The path without `/v1.41`. A client that speaks a later version is told so.
+/// Returns the path without `/v1.41`. Refuses a later version, as the engine does.
 fn unversioned(path: &str) -> Result<&str, Refused> {
     let rest = path.strip_prefix("/v").and_then(|rest| rest.split_once('/'));
     let Some((version, rest)) = rest.filter(|(version, _)| version.starts_with(|c: char| c.is_ascii_digit()))
@@ -95,7 +95,7 @@ async fn call(
     match (method, path) {
         (&Method::GET, ["version"]) => Ok(answer::json(200, &version())),
         (&Method::GET, ["info"]) => Ok(answer::json(200, &info())),
-        // A name may hold slashes: registry.example/tools/python
+        // A name may contain slashes: registry.example/tools/python
         (&Method::GET, ["images", name @ .., "json"]) => {
             Ok(answer::json(200, &Image::inspect(&name.join("/"))?))
         }
@@ -173,7 +173,7 @@ fn logs(container: &Container, query: &Query) -> Result<Answer, Refused> {
         return Err(Refused::new(400, "Bad parameters: you must choose at least one stream"));
     }
     let wanted = |stream| if stream == Stream::Stdout { stdout } else { stderr };
-    // The engine takes everything that is no number for "all".
+    // The engine reads every value that is not a number as "all".
     let tail = query.get("tail").and_then(|tail| tail.parse().ok());
     Ok(answer::bytes(200, "application/vnd.docker.raw-stream", container.frames(wanted, tail)))
 }

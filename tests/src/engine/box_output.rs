@@ -1,20 +1,20 @@
-//! What a box writes to stdout and stderr, bounded as the engine's `local` driver bounds it.
+//! The output of a box on stdout and stderr, with the limits of the engine's `local` log driver.
 
 use std::collections::VecDeque;
 
-/// `max-size` times `max-file` of the host's spec.
+/// `max-size` times `max-file` of the host's container spec.
 const KEPT: usize = 2 << 20;
 /// The engine cuts longer lines into records of this size.
 const RECORD: usize = 16 << 10;
 
-/// One of the two streams, by its number in a frame.
+/// The two output streams. The value is the stream's number in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
     Stdout = 1,
     Stderr = 2,
 }
 
-/// The end of what a box wrote.
+/// The newest output of a box.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     records: VecDeque<(Stream, Vec<u8>)>,
@@ -22,7 +22,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Takes a line with its end, or a part of one that has become too long.
+    /// Adds a complete line, or a part of a line that is too long.
     pub(super) fn push(&mut self, stream: Stream, record: Vec<u8>) {
         self.bytes += record.len();
         self.records.push_back((stream, record));
@@ -32,7 +32,8 @@ impl Log {
         }
     }
 
-    /// The newest `tail` records in frames: the stream's number, three zeros, the length (big-endian), the bytes.
+    /// Returns the newest `tail` records as frames: the stream's number, three zeros, the length (big-endian), the
+    /// bytes.
     pub(super) fn frames(&self, wanted: impl Fn(Stream) -> bool, tail: Option<usize>) -> Vec<u8> {
         let wanted: Vec<_> = self.records.iter().filter(|(stream, _)| wanted(*stream)).collect();
         let skip = tail.map_or(0, |tail| wanted.len().saturating_sub(tail));
@@ -51,7 +52,7 @@ impl Log {
 pub(super) struct Lines(Vec<u8>);
 
 impl Lines {
-    /// Takes bytes, and gives back each record that is complete with them.
+    /// Adds bytes, and returns the records that are now complete.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.0.extend_from_slice(bytes);
         let mut complete = Vec::new();
@@ -63,7 +64,7 @@ impl Lines {
         }
     }
 
-    /// What is left when the stream ends without a line's end.
+    /// Returns the last line if the stream ended without a newline.
     pub(super) fn rest(self) -> Option<Vec<u8>> {
         (!self.0.is_empty()).then_some(self.0)
     }

@@ -1,4 +1,4 @@
-//! Asking a stand-in, as the world and its tests do.
+//! A client for the stand-in's API. The world and the stand-in's tests use it.
 
 use std::io;
 use std::path::Path;
@@ -12,31 +12,25 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-/// What the API answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
-    /// The HTTP status.
     pub status: u16,
-    /// The body.
     pub body: Bytes,
 }
 
 impl Answered {
-    /// The body as JSON; `null` where it is none.
+    /// Returns the body as JSON, or `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// The engine's error text.
     pub fn message(&self) -> String {
         self.json()["message"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// One call over a connection of its own. `path` holds the query, escaped.
-///
-/// # Errors
-/// When nobody answers at the socket, or what answers speaks no HTTP.
+/// Makes one call over a new connection. `path` includes the query, escaped. Fails if nobody answers at the socket, or
+/// if the answer is not HTTP.
 pub async fn ask(socket: &Path, method: Method, path: &str, body: Option<&Value>) -> io::Result<Answered> {
     let stream = TokioIo::new(UnixStream::connect(socket).await?);
     let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
@@ -52,7 +46,7 @@ pub async fn ask(socket: &Path, method: Method, path: &str, body: Option<&Value>
     };
     tokio::select! {
         answered = answered => answered,
-        // It ends before the answer only where it broke.
+        // The connection ends before the answer only if it broke.
         broken = connection => Err(broken.map_or_else(io::Error::other, |()| io::ErrorKind::UnexpectedEof.into())),
     }
 }

@@ -16,7 +16,6 @@ use super::box_output::{Lines, Log, Stream};
 use super::spawn::{self, Line};
 use super::spec::BoxSpec;
 
-/// The state of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     Created,
@@ -24,7 +23,6 @@ pub(super) enum Phase {
     Exited { code: i32, since: String, at: String },
 }
 
-/// A container.
 #[derive(Debug)]
 pub(super) struct Container {
     pub id: String,
@@ -32,19 +30,19 @@ pub(super) struct Container {
     pub image: &'static str,
     pub labels: BTreeMap<String, String>,
     spec: BoxSpec,
-    /// What was asked for, told again by `inspect`.
+    /// The body of the call that created it. `inspect` reports it again.
     body: Value,
     created: i64,
     phase: watch::Sender<Phase>,
-    /// The box lives no longer than this.
+    /// The socket to the box's PID 1. Dropping it ends the box.
     line: Mutex<Option<Line>>,
-    /// One start at a time.
+    /// Serializes starts.
     starting: tokio::sync::Mutex<()>,
     removing: AtomicBool,
     log: Mutex<Log>,
 }
 
-/// What a new container is made of.
+/// The parts of a new container.
 pub(super) struct New {
     pub id: String,
     pub name: String,
@@ -81,7 +79,7 @@ impl Container {
         matches!(self.phase(), Phase::Running { .. })
     }
 
-    /// Starts it; `false` when it runs already.
+    /// Starts the container. Returns `false` if it already runs.
     pub(super) async fn start(self: &Arc<Self>, setup: &Setup) -> Result<bool, Refused> {
         let _one = self.starting.lock().await;
         if self.runs() {
@@ -103,7 +101,8 @@ impl Container {
         Ok(true)
     }
 
-    /// From start to exit. The exit is told after the last word was read, so that a log is whole.
+    /// Follows the box until it exits. The exit becomes visible only after all output was read, so that the log is
+    /// complete.
     async fn live(self: Arc<Self>, mut process: Child) {
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         tokio::join!(self.listen(Stream::Stdout, stdout), self.listen(Stream::Stderr, stderr));
@@ -145,8 +144,9 @@ impl Container {
         self.log().frames(wanted, tail)
     }
 
-    /// Sends its PID 1 a signal. SIGKILL returns when it has ended, as the engine's does; it is the end of its line,
-    /// because `unshare` makes a failure of its own, and words of its own, out of a child that was killed.
+    /// Sends a signal to PID 1. For SIGKILL it closes the box's socket, which ends the box, and waits for the exit, as
+    /// the engine does. It does not kill the process, because `unshare` would report its killed child with an exit code
+    /// and a message of its own.
     pub(super) async fn signal(&self, signal: Signal) -> Result<(), Refused> {
         let pid = match self.phase() {
             Phase::Running { pid, .. } => Pid::from_raw(pid),
@@ -160,16 +160,16 @@ impl Container {
             self.line().take();
             self.ended().await;
         } else {
-            // One that is just ending needs none. Its number is not given away before `live` has waited.
+            // A process that is just ending needs no signal. Its pid is not reused before `live` has waited for it.
             let _ = kill_process(pid, signal);
         }
         Ok(())
     }
 
-    /// Waits until it does not run, and returns its exit code; that of one which never ran is 0.
+    /// Waits until the container does not run, and returns its exit code; 0 if it never ran.
     pub(super) async fn ended(&self) -> i32 {
         let mut phase = self.phase.subscribe();
-        // The sender lives in `self`.
+        // The sender lives in `self`, so this cannot fail.
         let ended = phase.wait_for(|phase| !matches!(phase, Phase::Running { .. })).await;
         match ended.as_deref() {
             Ok(Phase::Exited { code, .. }) => *code,
@@ -177,7 +177,7 @@ impl Container {
         }
     }
 
-    /// Ends it where `force` says so, before it goes. The second who wants this is refused.
+    /// Prepares the removal: kills a running container if `force` is set. Refuses a second removal.
     pub(super) async fn end_for_good(&self, force: bool) -> Result<(), Refused> {
         if self.runs() && !force {
             let why = format!(
@@ -194,13 +194,13 @@ impl Container {
         }
         let _no_start = self.starting.lock().await;
         if self.runs() {
-            // It may have ended by itself meanwhile.
+            // The container may have ended by itself meanwhile.
             let _ = self.signal(Signal::KILL).await;
         }
         Ok(())
     }
 
-    /// `GET /containers/{id}/json`
+    /// The answer to `GET /containers/{id}/json`.
     pub(super) fn inspect(&self) -> Value {
         const NEVER: &str = "0001-01-01T00:00:00Z";
         let (status, pid, code, since, at) = match self.phase() {
@@ -234,7 +234,7 @@ impl Container {
         })
     }
 
-    /// One entry of `GET /containers/json`.
+    /// Its entry in the answer to `GET /containers/json`.
     pub(super) fn listed(&self) -> Value {
         let (state, status) = match self.phase() {
             Phase::Created => ("created", "Created".to_owned()),

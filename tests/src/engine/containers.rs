@@ -13,10 +13,10 @@ use super::container::{Container, New};
 use super::image::Image;
 use super::spec;
 
-/// How long the stand-in waits for a killed box.
+/// The stand-in waits this long for killed boxes at its end.
 const LAST_MOMENT: Duration = Duration::from_secs(5);
 
-/// The containers, in the order in which they were made.
+/// The containers, in the order of their creation.
 #[derive(Debug)]
 pub(super) struct Containers {
     pub setup: Setup,
@@ -40,7 +40,7 @@ impl Containers {
         found.cloned().ok_or_else(|| Refused::no_container(name))
     }
 
-    /// Makes a container; without a name it gets one.
+    /// Creates a container, with a generated name if none is given.
     pub(super) fn create(&self, name: Option<&str>, body: Value) -> Result<Arc<Container>, Refused> {
         let id = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         let name = name.map_or_else(|| format!("nameless_{}", id.split_at(12).0), str::to_owned);
@@ -62,14 +62,14 @@ impl Containers {
         Ok(container)
     }
 
-    /// Ends a container where `force` says so, and forgets it.
+    /// Kills a running container if `force` is set, and removes it from the list.
     pub(super) async fn remove(&self, container: &Container, force: bool) -> Result<(), Refused> {
         container.end_for_good(force).await?;
         self.containers().retain(|other| other.id != container.id);
         Ok(())
     }
 
-    /// The containers that run, or all of them, with these labels: `name` or `name=value`.
+    /// Lists the running containers, or all, that have these labels: `name` or `name=value`.
     pub(super) fn list(&self, all: bool, filters: &str) -> Result<Vec<Value>, Refused> {
         let filters: HashMap<String, Vec<String>> = match filters {
             "" => HashMap::new(),
@@ -92,14 +92,14 @@ impl Containers {
         Ok(self.containers().iter().filter(matches).rev().map(|c| c.listed()).collect())
     }
 
-    /// Ends every box.
+    /// Kills every box.
     pub(super) async fn end_all(&self) {
         let all = self.containers().clone();
         let ends = all.iter().map(|container| container.signal(Signal::KILL));
-        // One that refuses the signal does not run.
+        // A container that refuses the signal does not run.
         let ended = futures_util::future::join_all(ends);
         if tokio::time::timeout(LAST_MOMENT, ended).await.is_err() {
-            eprintln!("some boxes do not end");
+            eprintln!("the engine stand-in stops while some boxes still run");
         }
     }
 }

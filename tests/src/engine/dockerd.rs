@@ -1,5 +1,5 @@
-//! A Docker engine of a test's own, which may be killed: it has a network namespace, directories, a containerd and a
-//! socket of its own, so that this machine's engine and its network are left alone.
+//! A Docker engine for one test, which the test may kill. It has its own network namespace, directories, containerd and
+//! socket, so this machine's engine and network are not touched.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// An engine that loads its plugins on a busy machine.
+/// An engine on a busy machine loads its plugins within this time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A `dockerd` that a test holds. Dropped, it ends with all that it started.
+/// A `dockerd` that a test owns. Dropping it kills the engine and everything that it started.
 #[derive(Debug)]
 pub struct Dockerd {
     dir: tempfile::TempDir,
@@ -22,20 +22,14 @@ pub struct Dockerd {
 }
 
 impl Dockerd {
-    /// Starts an engine. With `live_restore` its boxes go on while it is away.
-    ///
-    /// # Panics
-    /// When it cannot be run, or does not answer.
+    /// Starts an engine. With `live_restore` its boxes keep running while the engine is down.
     pub fn start(live_restore: bool) -> Self {
         Self::configured(live_restore, "{}")
     }
 
-    /// The same with settings of its own, as a `daemon.json` has them.
-    ///
-    /// # Panics
-    /// As [`Dockerd::start`].
+    /// Like [`Dockerd::start`], with the settings of a `daemon.json`.
     pub fn configured(live_restore: bool, settings: &str) -> Self {
-        // A short name: containerd's sockets lie below it (unix(7): 107 bytes).
+        // The name is short, because containerd's sockets lie below it (unix(7): 107 bytes).
         let dir = match tempfile::Builder::new().prefix("lzd-").tempdir() {
             Ok(dir) => dir,
             Err(e) => panic!("no place for an engine: {e}"),
@@ -48,15 +42,11 @@ impl Dockerd {
         engine
     }
 
-    /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("docker.sock")
     }
 
-    /// Starts it again after [`Dockerd::kill`].
-    ///
-    /// # Panics
-    /// When it does not answer; the end of its log is in the message.
+    /// Starts the engine again after [`Dockerd::kill`]. If it does not answer, the panic shows the end of its log.
     pub fn again(&self) {
         let (dir, log) = (self.dir.path(), self.dir.path().join("log"));
         let words = match std::fs::OpenOptions::new().create(true).append(true).open(&log) {
@@ -85,27 +75,26 @@ impl Dockerd {
     }
 
     /// Runs the engine's command line.
-    ///
-    /// # Errors
-    /// When it cannot be run.
     pub fn docker(&self, args: &[&str]) -> io::Result<std::process::Output> {
         let host = format!("unix://{}", self.socket().display());
         Command::new("docker").env("DOCKER_HOST", host).args(args).stdin(Stdio::null()).output()
     }
 
-    /// SIGKILL. Its containerd dies with it (prctl(2), PR_SET_PDEATHSIG); the boxes and their shims are not told.
+    /// Kills the engine with SIGKILL. Its containerd dies with it (prctl(2), PR_SET_PDEATHSIG); the boxes and their
+    /// shims continue.
     pub fn kill(&self) {
         if let Some(mut child) = self.process().take() {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // The next one would wait for the last: where nobody reaps orphans, a dead process keeps its pid.
+        // If nobody reaps orphans, a dead process keeps its pid. The next engine would take the recorded pids for
+        // living processes and wait for them.
         for pid in ["pid", "exec/containerd/containerd.pid"] {
             let _ = std::fs::remove_file(self.dir.path().join(pid));
         }
     }
 
-    /// SIGSTOP, or SIGCONT: an engine that hangs.
+    /// Stops the engine with SIGSTOP, as if it hung, or continues it with SIGCONT.
     pub fn hangs(&self, hangs: bool) {
         let pid =
             self.process().as_ref().and_then(|child| i32::try_from(child.id()).ok()).and_then(Pid::from_raw);
@@ -123,7 +112,8 @@ impl Drop for Dockerd {
     fn drop(&mut self) {
         self.hangs(false);
         self.kill();
-        // What it left: containerd, shims, and through them the boxes. They name this directory.
+        // Kills the remaining processes: containerd, the shims, and through them the boxes. Their command lines or
+        // working directories name this directory.
         let root = self.dir.path().to_owned();
         for _ in 0..50 {
             let left = processes_of(&root);
@@ -139,7 +129,7 @@ impl Drop for Dockerd {
     }
 }
 
-/// Processes whose command line or working directory names `root`.
+/// Returns the processes whose command line or working directory names `root`.
 fn processes_of(root: &Path) -> Vec<Pid> {
     let name = root.to_string_lossy().into_owned();
     let mut found = Vec::new();
@@ -159,7 +149,7 @@ fn processes_of(root: &Path) -> Vec<Pid> {
     found
 }
 
-/// Unmounts what is mounted below `root`, the deepest first.
+/// Unmounts everything below `root`, the deepest mounts first.
 pub fn unmount_below(root: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut below: Vec<PathBuf> = mounts

@@ -1,4 +1,4 @@
-//! A box's files: a small root in memory, and the spec's mounts over it. Runs in the box's own mount namespace.
+//! Builds a box's files: a small root in memory, and the spec's mounts over it. Runs in the box's own mount namespace.
 
 use std::ffi::CString;
 use std::fs;
@@ -12,10 +12,10 @@ use rustix::process::{chdir, pivot_root, umask};
 use super::spawn::Order;
 use super::spec::BoxSpec;
 
-/// Something that could not be made, and why.
+/// The step that failed, and the error.
 pub(super) type Failed = String;
 
-/// Character devices of `/dev`: name, major, minor.
+/// The character devices of `/dev`: name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const LINKS: [(&str, &str); 5] = [
@@ -26,13 +26,13 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Something mounted over a target.
+/// A mount over a target.
 enum Over<'a> {
     Bind { source: &'a Path, writable: bool },
     Memory { options: &'a str },
 }
 
-/// Makes the root, and goes there for good.
+/// Builds the root and makes it the root of this process.
 pub(super) fn enter(order: &Order) -> Result<(), Failed> {
     let (root, spec) = (order.root.as_path(), &order.spec);
     umask(Mode::from_raw_mode(0o022));
@@ -61,7 +61,7 @@ pub(super) fn enter(order: &Order) -> Result<(), Failed> {
     leave_the_old_root(root)
 }
 
-/// The spec's mounts, outer ones first, so that none hides another.
+/// Returns the spec's mounts, outer ones first, so that no mount hides another.
 fn by_depth(spec: &BoxSpec) -> Vec<(&str, Over<'_>)> {
     let binds = spec
         .binds
@@ -104,7 +104,7 @@ fn bind(source: &Path, target: &Path, writable: bool) -> Result<(), Failed> {
     if writable {
         return Ok(());
     }
-    // A bind takes no flags; they are changed afterwards.
+    // The kernel ignores flags of a new bind mount, so a remount sets them.
     done("read-only", target, mount_remount(target, MountFlags::BIND | MountFlags::RDONLY, ""))
 }
 
@@ -118,7 +118,7 @@ fn proc(root: &Path) -> Result<(), Failed> {
 fn dev(root: &Path, shm_bytes: u64) -> Result<(), Failed> {
     let dev = root.join("dev");
     memory(&dev, MountFlags::NOSUID | MountFlags::NOEXEC, "mode=755,size=64k")?;
-    // Devices are for everyone.
+    // All users may open the devices.
     let usual = umask(Mode::empty());
     for (name, major, minor) in DEVICES {
         let (kind, mode) = (FileType::CharacterDevice, Mode::from_raw_mode(0o666));
@@ -137,8 +137,8 @@ fn dev(root: &Path, shm_bytes: u64) -> Result<(), Failed> {
     done("devpts", &pts, mount("devpts", &pts, "devpts", flags, data))
 }
 
-/// Options as the engine reads them: its own defaults, and over them words of mount(8); what is no flag is the
-/// filesystem's.
+/// Reads mount options like the engine: words of mount(8) change the engine's default flags, and a word that is not a
+/// flag is an option of the filesystem.
 fn read_options(options: &str) -> (MountFlags, String) {
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let mut data = Vec::new();
@@ -158,7 +158,8 @@ fn read_options(options: &str) -> (MountFlags, String) {
     (flags, data.join(","))
 }
 
-/// With one directory for both roots, the old one lies over the new one and is taken away (pivot_root(2), NOTES).
+/// Changes the root with the same directory for both arguments. The old root then lies over the new one, and is
+/// unmounted (pivot_root(2), NOTES).
 fn leave_the_old_root(root: &Path) -> Result<(), Failed> {
     let steps = chdir(root)
         .and_then(|()| pivot_root(".", "."))

@@ -9,22 +9,20 @@ use serde_json::{Value, json};
 use super::NotServing;
 use super::answer::Refused;
 
-/// The image's name.
 pub const NAME: &str = "lazaret-stand-in";
 
-/// Its id; the content never changes while a stand-in lives.
+/// The image's id. The content never changes while a stand-in lives.
 const ID: &str = "sha256:1a2a9e757a4d1100000000000000000000000000000000000000000000000000";
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";
 const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 
-/// The image on disk.
 #[derive(Debug)]
 pub(super) struct Image {
     dir: PathBuf,
 }
 
 impl Image {
-    /// Makes it below `dir`.
+    /// Creates the image below `dir`.
     pub(super) fn make(dir: &Path) -> Result<Self, NotServing> {
         let failed = |what: &str| {
             let what = format!("{what} of the image in {}", dir.display());
@@ -47,17 +45,15 @@ impl Image {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// Its `/bin`.
     pub(super) fn bin(&self) -> PathBuf {
         self.dir.join("bin")
     }
 
-    /// Its `/etc/passwd`.
     pub(super) fn passwd(&self) -> PathBuf {
         self.dir.join("passwd")
     }
 
-    /// Finds it by name, by name and tag, or by id.
+    /// Finds the image by name, by name and tag, or by id.
     pub(super) fn named(name: &str) -> Result<&'static str, Refused> {
         let tagged = name.strip_suffix(":latest").unwrap_or(name);
         if tagged == NAME || name == ID || ID.strip_prefix("sha256:") == Some(name) {
@@ -67,7 +63,7 @@ impl Image {
         Err(Refused::new(404, format!("No such image: {shown}")))
     }
 
-    /// `GET /images/{name}/json`
+    /// The answer to `GET /images/{name}/json`.
     pub(super) fn inspect(name: &str) -> Result<Value, Refused> {
         let id = Self::named(name)?;
         Ok(json!({
@@ -79,7 +75,7 @@ impl Image {
         }))
     }
 
-    /// A file of the image in a tar archive.
+    /// Returns a file of the image in a tar archive.
     pub(super) fn archive(container: &str, path: &str) -> Result<Vec<u8>, Refused> {
         match path {
             "/etc/passwd" => Ok(tar("passwd", PASSWD.as_bytes())),
@@ -90,7 +86,7 @@ impl Image {
     }
 }
 
-/// The engine's word for this machine's processor.
+/// The engine's name of this machine's architecture.
 pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -104,7 +100,7 @@ fn static_busybox() -> Result<&'static str, NotServing> {
     let found = BUSYBOX.into_iter().find(|path| Path::new(path).exists());
     let path = found.ok_or_else(|| NotServing::new("there is no /bin/busybox", install))?;
     let program = std::fs::read(path).map_err(|e| NotServing::new(path, e))?;
-    // The path of an interpreter stands at the front of a dynamic program, behind its headers.
+    // A dynamic program names its interpreter near its start, after the headers.
     let head = program.get(..4096).unwrap_or(&program);
     if head.windows(4).any(|w| w == b"/ld-") {
         return Err(NotServing::new(format!("{path} is not static"), install));
@@ -112,7 +108,7 @@ fn static_busybox() -> Result<&'static str, NotServing> {
     Ok(path)
 }
 
-/// One file in POSIX ustar: a header of 512 bytes, the content, and zeros up to the end of the archive.
+/// Returns one file as POSIX ustar: a header of 512 bytes, the content, and zeros to the end of the archive.
 fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     let mut archive = vec![0; 512];
     let mut put = |at: usize, text: &str| archive[at..at + text.len()].copy_from_slice(text.as_bytes());
@@ -122,7 +118,7 @@ fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     put(116, "0000000\0");
     put(124, &format!("{:011o}\0", content.len()));
     put(136, "00000000000\0");
-    // The checksum is the sum over the header with blanks in the checksum's own place.
+    // The checksum is the sum of the header's bytes, with blanks in the checksum's own field.
     put(148, "        ");
     put(156, "0");
     put(257, "ustar\x0000");

@@ -1,9 +1,9 @@
 //! PID 1 of a box. It builds the root filesystem, drops all privileges, runs the program, forwards signals and reaps
 //! orphans.
 //!
-//! Its standard input is a socket to the stand-in. It reads the order from there and writes the answer back, one line
-//! of JSON each. When the stand-in ends, the socket closes and the box ends. (A parent-death signal would not work: the
-//! kernel forgets it when the user changes.)
+//! Its standard input is a socket to the stand-in. It reads the order from the socket and writes the answer back, each
+//! as one line of JSON. When the stand-in ends, the socket closes and the box ends. (Rejected: a parent-death signal.
+//! The kernel clears it when the process changes its user.)
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
@@ -22,12 +22,12 @@ use super::filesystem;
 use super::spawn::{Order, Report};
 use super::spec::BoxSpec;
 
-/// What the engine's init says when there is no such program.
+/// The exit code of the engine's init if the program does not exist.
 const NO_PROGRAM: u8 = 127;
 /// 128 + SIGKILL.
 const KILLED: u8 = 137;
 
-/// The signals that it forwards.
+/// The signals that PID 1 forwards to the program.
 const PASSED_ON: [(SignalKind, Signal); 6] = [
     (SignalKind::terminate(), Signal::TERM),
     (SignalKind::interrupt(), Signal::INT),
@@ -39,7 +39,7 @@ const PASSED_ON: [(SignalKind, Signal); 6] = [
 
 /// Runs a box. `engine-stand-in --box` calls it.
 pub fn live() -> ExitCode {
-    match prepared().and_then(|(order, line, pid)| reign(&order, line, pid)) {
+    match prepared().and_then(|(order, line, pid)| run_init(&order, line, pid)) {
         Ok(code) => ExitCode::from(code),
         Err(why) => {
             eprintln!("{why}");
@@ -48,7 +48,8 @@ pub fn live() -> ExitCode {
     }
 }
 
-/// Does everything that needs privileges, then drops them. Privileges belong to a thread; this process has one.
+/// Does everything that needs privileges, then drops them. Privileges belong to a thread, and this process has only
+/// one.
 fn prepared() -> Result<(Order, UnixStream, i32), String> {
     let own = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("no standard input: {e}"))?;
     let mut line = UnixStream::from(own);
@@ -58,7 +59,7 @@ fn prepared() -> Result<(Order, UnixStream, i32), String> {
     let ready = pid_on_the_host()
         .and_then(|pid| network(&order).map(|()| pid))
         .and_then(|pid| filesystem::enter(&order).map(|()| pid))
-        .and_then(|pid| give_up_rights(&order.spec).map(|()| pid));
+        .and_then(|pid| drop_privileges(&order.spec).map(|()| pid));
     match ready {
         Ok(pid) => Ok((order, line, pid)),
         Err(why) => {
@@ -68,13 +69,14 @@ fn prepared() -> Result<(Order, UnixStream, i32), String> {
     }
 }
 
-/// `/proc` is still the host's, and names this process by the host's number.
+/// Returns the pid of this process on the host. At this point `/proc` is still the host's, so its `self` link has this
+/// pid.
 fn pid_on_the_host() -> Result<i32, String> {
     let link = std::fs::read_link("/proc/self").map_err(|e| format!("/proc/self: {e}"))?;
     link.to_str().and_then(|pid| pid.parse().ok()).ok_or_else(|| format!("/proc/self is {}", link.display()))
 }
 
-/// The box's name, and its loopback: all the network there is.
+/// Sets the box's hostname and enables its loopback interface, its only network.
 fn network(order: &Order) -> Result<(), String> {
     std::fs::write("/proc/sys/kernel/hostname", &order.spec.hostname)
         .map_err(|e| format!("the host's name: {e}"))?;
@@ -85,8 +87,9 @@ fn network(order: &Order) -> Result<(), String> {
     }
 }
 
-/// Limits, capabilities, groups, user: in this order, for each needs what the next takes away.
-fn give_up_rights(spec: &BoxSpec) -> Result<(), String> {
+/// Sets the limits, drops the capabilities, and sets the groups and the user. The order matters: each step needs a
+/// right that a later step removes.
+fn drop_privileges(spec: &BoxSpec) -> Result<(), String> {
     for (name, soft, hard) in &spec.ulimits {
         let resource = match name.as_str() {
             "nofile" => Resource::Nofile,
@@ -100,7 +103,7 @@ fn give_up_rights(spec: &BoxSpec) -> Result<(), String> {
     }
     for capability in CapabilitySet::all().iter() {
         match remove_capability_from_bounding_set(capability) {
-            // This kernel does not have it.
+            // This kernel does not know the capability.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(e) => return Err(format!("{capability:?}: {e}")),
         }
@@ -113,14 +116,15 @@ fn give_up_rights(spec: &BoxSpec) -> Result<(), String> {
         .map_err(|e| format!("the user {uid}:{gid}: {e}", uid = spec.uid, gid = spec.gid))
 }
 
-fn reign(order: &Order, line: UnixStream, pid: i32) -> Result<u8, String> {
+fn run_init(order: &Order, line: UnixStream, pid: i32) -> Result<u8, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let failed = |e: std::io::Error| format!("PID 1: {e}");
-    runtime.map_err(failed)?.block_on(async { outlive_the_program(order, line, pid).await.map_err(failed) })
+    runtime.map_err(failed)?.block_on(async { run_program(order, line, pid).await.map_err(failed) })
 }
 
-/// Reports only once signals are heard: the kernel keeps from PID 1 every signal that it does not handle.
-async fn outlive_the_program(order: &Order, line: UnixStream, pid: i32) -> std::io::Result<u8> {
+/// Runs the program until it ends. Reports the start only after the signal handlers are installed, because the kernel
+/// discards every signal that PID 1 does not handle.
+async fn run_program(order: &Order, line: UnixStream, pid: i32) -> std::io::Result<u8> {
     line.set_nonblocking(true)?;
     let mut line = tokio::net::UnixStream::from_std(line)?;
     let mut deaths = signal(SignalKind::child())?;
@@ -130,7 +134,7 @@ async fn outlive_the_program(order: &Order, line: UnixStream, pid: i32) -> std::
             let mut heard = signal(kind)?;
             tokio::spawn(async move {
                 while heard.recv().await.is_some() {
-                    // A program that has just ended needs none.
+                    // A program that has just ended needs no signal.
                     let _ = kill_process(program, passed);
                 }
             });
@@ -145,7 +149,7 @@ async fn outlive_the_program(order: &Order, line: UnixStream, pid: i32) -> std::
                     return Ok(code);
                 }
             }
-            // Nothing more is ever written: what is read is the end.
+            // The stand-in never writes after the order, so the read returns only when the socket closes.
             _ = line.read_u8() => return Ok(KILLED),
         }
     }

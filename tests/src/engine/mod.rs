@@ -1,16 +1,16 @@
-//! An engine stand-in for journeys that need dozens of boxes, each within milliseconds.
+//! A stand-in for the container engine, for journeys that need dozens of boxes, each within milliseconds.
 //!
-//! It speaks the calls of the Docker Engine API that the host makes
-//! (<https://docs.docker.com/reference/api/engine/version/v1.41/>), with their answers and their errors, and runs each
-//! box's entrypoint in mount, pid, net, ipc and uts namespaces of its own, around a small root: one static busybox,
+//! It implements the calls of the Docker Engine API that the host makes
+//! (<https://docs.docker.com/reference/api/engine/version/v1.41/>), with their answers and their errors. It runs each
+//! box's entrypoint in its own mount, pid, net, ipc and uts namespaces, on a small root filesystem: one static busybox,
 //! `/proc`, a minimal `/dev`, and the spec's mounts.
 //!
-//! **It is no sandbox.** It has no seccomp profile and no cgroup: memory, processors and processes are not limited. It
-//! claims to have seccomp, because it stands in for an engine that does. Journeys on Docker test the sandbox; journeys
-//! on the stand-in test, faster, what the host does with boxes.
+//! **It is no sandbox.** It has no seccomp profile and no cgroup, so memory, processors and processes are not limited.
+//! It claims to have seccomp, because the engine that it replaces has it. Journeys on Docker test the sandbox; journeys
+//! on the stand-in test, faster, how the host handles boxes.
 //!
-//! Its state is in memory: containers end with the stand-in, as they do without live-restore. It is a process of its
-//! own (`engine-stand-in`), so that it survives the kill of a host.
+//! Its state is in memory: the containers end with the stand-in, as in a Docker engine without live-restore. It is a
+//! separate process (`engine-stand-in`), so that it survives the kill of a host.
 
 mod answer;
 mod api;
@@ -44,7 +44,7 @@ pub use stand_in_process::StandIn;
 use containers::Containers;
 use image::Image;
 
-/// The posture lines that its boxes lack. A test's settings accept these gaps.
+/// The posture lines that the stand-in's boxes lack. A test's settings accept these gaps.
 pub const LACKS: [&str; 7] =
     ["seccomp", "syscalls", "room-at-once", "memory-limit", "swap-limit", "pids-limit", "cpu-limit"];
 
@@ -69,18 +69,16 @@ impl fmt::Display for NotServing {
 
 impl std::error::Error for NotServing {}
 
-/// What every container is made from.
+/// The inputs that all containers share.
 #[derive(Debug)]
 struct Setup {
     image: Image,
-    /// An empty directory: each box mounts its root over it, in a mount namespace of its own.
+    /// An empty directory. Each box mounts its root over it, in its own mount namespace.
     root: PathBuf,
 }
 
-/// Serves the API at `socket` until `ended` resolves, then ends every box. `state` is a directory of its own.
-///
-/// # Errors
-/// If it is not root, there is no static busybox, or it cannot listen.
+/// Serves the API at `socket` until `ended` resolves, then ends every box. No other stand-in may use the directory
+/// `state`. Fails if the process is not root, if there is no static busybox, or if it cannot listen.
 pub async fn serve(socket: &Path, state: &Path, ended: impl Future<Output = ()>) -> Result<(), NotServing> {
     if !rustix::process::geteuid().is_root() {
         let why = "run the journeys as root, or those on Docker only";

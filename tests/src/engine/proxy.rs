@@ -1,5 +1,5 @@
 //! A proxy between a host and its engine. It forwards every byte and calls a function before each call reaches the
-//! engine: a test can remove something between the host's check and the engine's use of it.
+//! engine. A test can use it to remove something between the host's check and the engine's use.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 type Hears = dyn Fn(&str) + Send + Sync;
 
-/// A socket that leads to an engine. Dropping it closes the socket.
+/// A socket that forwards to an engine. Dropping it closes the socket.
 pub struct Proxy {
     dir: tempfile::TempDir,
     created: Arc<Mutex<Vec<Value>>>,
@@ -33,10 +33,8 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy for the engine at `unix:///…`. `hears` gets the first line of each call before the engine does.
-    ///
-    /// # Panics
-    /// If it cannot listen.
+    /// Starts a proxy for the engine at `unix:///…`. It calls `hears` with the first line of each call, before the
+    /// engine gets the call.
     pub fn new(engine: &str, hears: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let engine = PathBuf::from(engine.trim_start_matches("unix://"));
         let opened = tempfile::Builder::new().prefix("lzb-").tempdir().and_then(|dir| {
@@ -59,12 +57,12 @@ impl Proxy {
         Self { dir, created, accepting }
     }
 
-    /// Its address, as `DOCKER_HOST` takes it.
+    /// Returns its address in the format of `DOCKER_HOST`.
     pub fn socket(&self) -> String {
         format!("unix://{}", self.dir.path().join("s").display())
     }
 
-    /// The bodies of the calls that created containers.
+    /// Returns the bodies of the calls that created containers.
     pub fn created(&self) -> Vec<Value> {
         self.created.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -80,7 +78,8 @@ async fn pass(host: UnixStream, engine: &Path, hears: &Hears, created: &Mutex<Ve
             if n == 0 {
                 return to_engine.shutdown().await;
             }
-            // The host sends one call after the other, so a line like a call's begins the next one.
+            // The host sends one call after the other on a connection, so a line with the format of a request line
+            // begins the next call.
             if let Some(line) = first_line(&bytes[..n]) {
                 hears(&line);
                 call.clear();
@@ -100,14 +99,14 @@ async fn pass(host: UnixStream, engine: &Path, hears: &Hears, created: &Mutex<Ve
     }
 }
 
-/// `POST /v1.41/containers/create?name=… HTTP/1.1`
+/// Returns a request line such as `POST /v1.41/containers/create?name=… HTTP/1.1`.
 fn first_line(bytes: &[u8]) -> Option<String> {
     let line = bytes.split(|b| *b == b'\r').next()?;
     let line = std::str::from_utf8(line).ok()?;
     line.ends_with(" HTTP/1.1").then(|| line.to_owned())
 }
 
-/// The body of a call that creates a container, once it is complete.
+/// Returns the body of a call that creates a container, if the body is complete.
 fn made(call: &[u8]) -> Option<Value> {
     let line = first_line(call)?;
     let head = call.windows(4).position(|w| w == b"\r\n\r\n")?;

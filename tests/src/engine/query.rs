@@ -1,6 +1,5 @@
-//! The query of a request: `a=b&c=d`, escaped as forms are.
+//! The query of a request, with form escapes: `a=b&c=d`.
 
-/// A query's parameters.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Query(Vec<(String, String)>);
 
@@ -19,14 +18,14 @@ impl Query {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// As the engine reads a flag: everything is true that is not empty, `0`, `no`, `false` or `none`.
+    /// Reads a flag like the engine: a value is true unless it is empty, `0`, `no`, `false` or `none`.
     pub(super) fn flag(&self, name: &str) -> bool {
         let value = self.get(name).unwrap_or_default().trim().to_lowercase();
         !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
     }
 }
 
-/// `%41` and `+` as they are meant. What is no escape stands for itself.
+/// Decodes `%41` and `+`. An invalid escape stays as it is.
 pub(super) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

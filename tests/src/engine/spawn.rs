@@ -1,4 +1,4 @@
-//! Starts a box: a process in namespaces of its own, which gets an order and answers with a report.
+//! Starts a box: a process in its own namespaces, which gets an order and answers with a report.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -16,26 +16,26 @@ use super::spec::BoxSpec;
 /// The order to a box's PID 1.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Order {
-    /// The directory to mount the root over.
+    /// The directory over which the root is mounted.
     pub root: PathBuf,
     pub image_bin: PathBuf,
     pub image_passwd: PathBuf,
     pub spec: BoxSpec,
 }
 
-/// The answer of PID 1.
+/// The report of PID 1.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
-    /// The program was run; the host knows the box's PID 1 by this number.
+    /// The program runs. `pid` is the pid of the box's PID 1 on the host.
     Started { pid: i32 },
-    /// The box could not be started.
+    /// The box could not be started. The text says why.
     Failed(String),
 }
 
 impl Report {
     pub(super) fn line(&self) -> Vec<u8> {
-        // Numbers and strings are always JSON.
+        // Serialization cannot fail: the values are only numbers and strings.
         let mut line = serde_json::to_vec(self).unwrap_or_default();
         line.push(b'\n');
         line
@@ -53,15 +53,12 @@ pub(super) type Line = BufReader<UnixStream>;
 #[derive(Debug)]
 pub(super) struct Spawned {
     pub pid: i32,
-    /// `unshare`, which ends with the box's PID 1.
+    /// The process `unshare`, which ends with the box's PID 1.
     pub process: Child,
     pub line: Line,
 }
 
-/// Starts a box and its program.
-///
-/// # Errors
-/// The text for the engine's error.
+/// Starts a box and its program. The error is the text of the engine's error.
 pub(super) async fn spawn(setup: &Setup, spec: &BoxSpec) -> Result<Spawned, String> {
     let failed = |e: io::Error| format!("unable to start the box: {e}");
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
@@ -84,12 +81,12 @@ pub(super) async fn spawn(setup: &Setup, spec: &BoxSpec) -> Result<Spawned, Stri
     match (told.await, serde_json::from_str(&report)) {
         (Ok(_), Ok(Report::Started { pid })) => Ok(Spawned { pid, process, line }),
         (Ok(_), Ok(Report::Failed(why))) => Err(why),
-        _ => Err(last_words(&mut process).await),
+        _ => Err(stderr_of(&mut process).await),
     }
 }
 
-/// This program, in namespaces of its own. It is started through `/proc`, because a rebuilt program could be at its
-/// path by now.
+/// Returns a command that runs this program in new namespaces. It starts the program through `/proc`, because a rebuilt
+/// program could already lie at its path.
 fn namespaces(line: std::os::unix::net::UnixStream) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--"]);
@@ -100,11 +97,11 @@ fn namespaces(line: std::os::unix::net::UnixStream) -> Command {
     command
 }
 
-/// What a process wrote to stderr before it ended without a report.
-async fn last_words(process: &mut Child) -> String {
+/// Returns the stderr of a process that ended without a report.
+async fn stderr_of(process: &mut Child) -> String {
     let mut text = String::new();
     if let Some(stderr) = &mut process.stderr {
-        // A failed read leaves the text shorter.
+        // After a failed read the text is only shorter.
         let _ = stderr.read_to_string(&mut text).await;
     }
     format!("unable to start the box: {}", text.trim())

@@ -1,4 +1,4 @@
-//! What `POST /containers/create` asks for, as far as it is obeyed here.
+//! The part of a `POST /containers/create` body that the stand-in implements.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,12 +8,11 @@ use serde_json::Value;
 
 use super::answer::Refused;
 
-/// A box to be: what its PID 1 must know.
+/// The part of a container's spec that the box's PID 1 needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BoxSpec {
-    /// Entrypoint and command.
     pub program: Vec<String>,
-    /// All of its environment.
+    /// The complete environment.
     pub env: Vec<String>,
     pub working_dir: String,
     pub hostname: String,
@@ -24,11 +23,10 @@ pub(super) struct BoxSpec {
     /// Target and options.
     pub tmpfs: Vec<(String, String)>,
     pub shm_bytes: u64,
-    /// Name, soft and hard limit.
+    /// Name, soft limit and hard limit.
     pub ulimits: Vec<(String, u64, u64)>,
 }
 
-/// A bind mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Bind {
     pub source: PathBuf,
@@ -77,7 +75,7 @@ struct Ulimit {
     hard: u64,
 }
 
-/// A body that was read and found sound.
+/// The result of reading a valid body.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub image: String,
@@ -85,7 +83,7 @@ pub(super) struct Wanted {
     pub spec: BoxSpec,
 }
 
-/// Reads and checks a body. `id` names the container where its body does not.
+/// Reads and checks a body. The first twelve characters of `id` are the default hostname.
 pub(super) fn read(body: &Value, id: &str) -> Result<Wanted, Refused> {
     let body = Body::deserialize(body).map_err(|e| Refused::new(400, format!("invalid JSON: {e}")))?;
     let host = body.host_config.unwrap_or_default();
@@ -115,7 +113,7 @@ pub(super) fn read(body: &Value, id: &str) -> Result<Wanted, Refused> {
     Ok(Wanted { image: body.image.unwrap_or_default(), labels: body.labels.unwrap_or_default(), spec })
 }
 
-/// `uid:gid` in numbers: the image knows no other users.
+/// Reads a user as `uid:gid` in numbers. The image knows no other users.
 fn user(text: &str) -> Result<(u32, u32), Refused> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
     let number = |text: &str| if text.is_empty() { Some(0) } else { text.parse().ok() };

@@ -1,4 +1,4 @@
-//! A stand-in process that a test holds.
+//! A stand-in process that a test owns.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::ask;
 
-/// A busy machine runs a small program within this.
+/// A small program starts within this time on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An engine stand-in with a directory of its own, running or not. Dropped, it ends, and every box with it.
+/// An engine stand-in with its own directory, running or not. Dropping it ends it and every box.
 #[derive(Debug)]
 pub struct StandIn {
     dir: tempfile::TempDir,
@@ -25,21 +25,19 @@ pub struct StandIn {
 struct Process(Child);
 
 impl Drop for Process {
-    /// SIGTERM, because the boxes are to be gone when this returns; it ends by itself within seconds.
+    /// Ends the process with SIGTERM and not with SIGKILL, so that the boxes are gone when this returns. The stand-in
+    /// then ends by itself within seconds.
     fn drop(&mut self) {
         if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::TERM);
         }
-        // One that has ended already has nothing to wait for.
+        // There is nothing to wait for if the process has already ended.
         let _ = self.0.wait();
     }
 }
 
 impl StandIn {
-    /// A place for a stand-in that does not run yet.
-    ///
-    /// # Panics
-    /// When there is no room for its files.
+    /// Creates the directory of a stand-in that does not run yet.
     pub fn away() -> Self {
         match tempfile::Builder::new().prefix("lazaret-engine-").tempdir() {
             Ok(dir) => Self { dir, process: Mutex::default() },
@@ -47,15 +45,11 @@ impl StandIn {
         }
     }
 
-    /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("engine.sock")
     }
 
-    /// Runs it, and waits until it answers.
-    ///
-    /// # Panics
-    /// When it cannot be run or does not answer; what it said is in the message.
+    /// Starts the stand-in and waits until it answers. If it does not, the panic shows its output.
     pub async fn start(&self) {
         let (socket, log) = (self.socket(), self.dir.path().join("log"));
         let process = match run(&socket, &self.dir.path().join("state"), &log) {
@@ -73,7 +67,7 @@ impl StandIn {
         }
     }
 
-    /// Ends it, and every box with it.
+    /// Ends the stand-in and every box.
     pub fn stop(&self) {
         let process = self.process().take();
         drop(process);
@@ -88,7 +82,8 @@ impl StandIn {
     }
 }
 
-/// Its standard input is a pipe that nobody writes to: where a test is killed, its end ends the stand-in.
+/// Starts the process. Its standard input is a pipe to which nobody writes. If the test is killed, the pipe closes and
+/// the stand-in ends.
 fn run(socket: &Path, state: &Path, log: &Path) -> io::Result<Process> {
     let said = std::fs::File::options().create(true).append(true).open(log)?;
     let mut command = Command::new(binary());
@@ -97,16 +92,16 @@ fn run(socket: &Path, state: &Path, log: &Path) -> io::Result<Process> {
     Ok(Process(command.spawn()?))
 }
 
-/// `LAZARET_STAND_IN_BIN`, else what cargo built beside the running test: `target/<profile>/deps/..`.
+/// Returns `LAZARET_STAND_IN_BIN`, or the binary that cargo built next to the running test: `target/<profile>/deps/..`.
 fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("LAZARET_STAND_IN_BIN") {
         return PathBuf::from(path);
     }
     let test = match std::env::current_exe() {
         Ok(test) => test,
-        Err(e) => panic!("where the engine stand-in lies is not known: {e}"),
+        Err(e) => panic!("the path of the running test is unknown: {e}"),
     };
-    // A test lies in `deps`, a program beside it.
+    // A test lies in `deps`, and a program in the directory above it.
     let built =
         test.ancestors().skip(1).take(2).map(|dir| dir.join("engine-stand-in")).find(|path| path.exists());
     match built {

@@ -61,7 +61,7 @@ async fn flooded(harness: &Harness, test_group: &TestGroup) -> Result<(), String
     for n in 0..FLOOD {
         test_group.person.says(&test_group.chat, &format!("attack ping {n}"));
     }
-    // When the last message is done, all before it were read.
+    // When the last message is done, the host has read all earlier ones.
     let turns = async || {
         let database = harness.world.database();
         let of =

@@ -32,7 +32,7 @@ pub enum Expectation {
     Ended(&'static str),
     /// `status` names no gap in this line of the posture for the group: the probe saw the kernel enforce it.
     Kept(&'static str),
-    /// A requirement as code, with its words for the table.
+    /// A check in code, with its words for the table.
     Check(&'static str, Check),
 }
 
@@ -154,7 +154,7 @@ impl Seen<'_> {
         };
         // A gap in the numbers is logged and not counted as a refusal.
         let counted = *code == "ipc.gap" || self.counted.get(*code).is_some_and(|by| *by > 0);
-        counted.then_some(()).ok_or_else(|| format!("{code} was told and not counted: {:?}", self.counted))
+        counted.then_some(()).ok_or_else(|| format!("{code} was logged and not counted: {:?}", self.counted))
     }
 
     fn lines(&self) -> String {

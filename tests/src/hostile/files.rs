@@ -193,8 +193,8 @@ fn names_and_modes() -> Vec<Case> {
     ]
 }
 
-/// Checks that the host kept no bytes of its own files. A reader that follows a link would have copied them to
-/// `rejected/`, which holds what was read and refused.
+/// Checks that the host kept no bytes of its own files. If a reader followed a link, the bytes would be in `rejected/`,
+/// which holds copies of refused letters.
 pub fn nothing_of_the_host_was_read(seen: &Seen) -> Result<(), String> {
     let mut dirs = vec![seen.letters()];
     while let Some(dir) = dirs.pop() {
@@ -218,7 +218,7 @@ pub fn nothing_of_the_host_was_read(seen: &Seen) -> Result<(), String> {
 
 /// Checks that every fact is an error number other than 0.
 pub fn every_fact_is_refused(seen: &Seen) -> Result<(), String> {
-    let facts = seen.facts.as_object().ok_or("the box said nothing")?;
+    let facts = seen.facts.as_object().ok_or("the box sent no report")?;
     let done: Vec<&String> = facts.iter().filter(|(_, errno)| **errno == 0).map(|(name, _)| name).collect();
     if done.is_empty() && !facts.is_empty() { Ok(()) } else { Err(format!("the box could {done:?}")) }
 }
@@ -233,7 +233,7 @@ fn refused_or_not_made(seen: &Seen) -> Result<(), String> {
 
 fn logged_at_most_thrice(seen: &Seen) -> Result<(), String> {
     let told = seen.log.lines().filter(|line| line.contains(" refused")).count();
-    // The host looks at the directory with every letter and every second, and must not log the same file each time.
+    // The host scans the directory with every letter and every second, and must not log the same file each time.
     if told <= 3 { Ok(()) } else { Err(format!("one directory was refused {told} times")) }
 }
 
@@ -285,7 +285,7 @@ pub fn the_log_is_printable(seen: &Seen) -> Result<(), String> {
 }
 
 fn one_way_or_the_other(seen: &Seen) -> Result<(), String> {
-    // A host that runs as root reads it. Another host cannot, and must not wait for it.
+    // A host that runs as root reads it. A host that is not root cannot read it, and must not wait for it.
     if seen.times("unreadable") == 1 {
         Ok(())
     } else {

@@ -1,10 +1,12 @@
-//! What a case requires under gVisor, if gVisor's kernel answers differently from Linux.
+//! The requirements of cases for which gVisor's kernel answers differently from Linux.
 //!
-//! There are three kinds of difference. An answer that is as safe: another error number, or success by a kernel that
-//! holds nothing of the host; then the test looks at the processes that serve the box ([`confined`]). A limit that
-//! counts differently must be enforced all the same ([`Expectation::Kept`]). A limit that is not enforced must be a gap
-//! that `status` names ([`Case::by_loss`]). A case that is not listed here has the same requirement under every
-//! runtime.
+//! There are three kinds of difference.
+//! - The answer differs and is as safe: another error number, or success in a kernel that holds nothing of the host.
+//!   Then the test inspects the processes that serve the box ([`confined`]).
+//! - A limit counts differently. It must still be enforced ([`Expectation::Kept`]).
+//! - A limit is not enforced. Then it must be a gap that `status` names ([`Case::by_loss`]).
+//!
+//! A case that is not listed here has the same requirements under every runtime.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -15,7 +17,7 @@ use super::isolation::{is_empty, left, resumed};
 use super::table::Case;
 use Expectation::{AnyCode, Check, Code, Errno, Fact, Gone, Kept, Quiet};
 
-/// gVisor's name; the names of its other set-ups begin with it.
+/// gVisor's runtime name. The names of its other configurations begin with it.
 const RUNSC: &str = "runsc";
 
 const EBADF: i64 = 9;
@@ -24,9 +26,9 @@ const EINVAL: i64 = 22;
 const EOPNOTSUPP: i64 = 95;
 const EAFNOSUPPORT: i64 = 97;
 
-/// Calls that gVisor refuses with another error number than the host's filter.
+/// Calls that gVisor refuses with another error number than the host's seccomp filter.
 const REFUSED: &[(&[&str], i64)] = &[
-    // Its network knows unix, inet, inet6, netlink and packet sockets, whatever is asked for.
+    // gVisor's network stack has unix, inet, inet6, netlink and packet sockets. It refuses every other family.
     (
         &[
             "c14_alg",
@@ -84,16 +86,17 @@ pub fn answers(case: Case) -> Case {
         return case.under(RUNSC, vec![Errno("errno", &[0]), Check("confined", confined)]);
     }
     match case.name {
-        // gVisor keeps a FIFO or a socket of a mount in its memory: the host sees a missing number.
+        // gVisor keeps a FIFO or a socket of a mount in its memory, so the host only sees that a letter's number is
+        // missing.
         "a6_fifo" | "a7_socket" => case.under(
             RUNSC,
             vec![Fact("made", |n| *n == 0), Code("ipc.gap"), Quiet, Check("not on the host", nothing_odd)],
         ),
-        // Each call becomes several on the host, so the noise lasts, and the host may end the box for it.
+        // Each call becomes several calls on the host, so the burst lasts longer, and the host may end the box for it.
         "a31_inotify_queue_overflows" => {
             case.under(RUNSC, vec![Check("goes on, or is ended for its noise", quiet_or_noisy)])
         }
-        // The file belongs to root for a moment, until gVisor gives it to the box's user.
+        // The file belongs to root for a moment, until gVisor changes its owner to the box's user.
         "a34_written_in_place" => {
             case.under(RUNSC, vec![AnyCode(&["ipc.json", "ipc.schema", "ipc.owner"]), Gone, Quiet])
         }
@@ -105,24 +108,26 @@ pub fn answers(case: Case) -> Case {
         "c1_fork_bomb" => case
             .by_loss(RUNSC, "pids-limit", vec![Check("goes on", bounded_or_over)])
             .under(RUNSC, vec![Kept("pids-limit"), Check("ended, and goes on", few_or_over)]),
-        // Sleeping threads exist in gVisor's memory only: the host counts the running ones.
+        // Sleeping threads exist only in gVisor's memory, so the host counts only running ones.
         "c1_thread_bomb" => case
             .by_loss(RUNSC, "pids-limit", vec![Check("goes on", bounded_or_over)])
             .under(RUNSC, vec![Kept("pids-limit"), Kept("memory-limit"), Check("goes on", bounded_or_over)]),
-        // The box is one process of the host: out of memory ends the box and not a child. The engine may learn of the
-        // end before it learns the reason.
+        // The whole box is one process of the host, so running out of memory ends the box and not a child. The engine
+        // may see the end before it sees the reason.
         "c2_memory_bomb" | "c2_memory_bomb_in_a_child" => case
             .by_loss(RUNSC, "memory-limit", vec![Check("goes on", bounded_or_over)])
             .under(RUNSC, vec![Kept("memory-limit"), Check("ended, and goes on", killed)]),
-        // gVisor's clocks count requested time. The host's kernel knows the granted time.
+        // Under gVisor a process's clock counts the processor time that it requested. Only the host's kernel knows the
+        // time that it got.
         "c3_processor_spin" => case
             .by_loss(RUNSC, "cpu-limit", vec![Check("goes on", bounded_or_over)])
             .under(RUNSC, vec![Kept("cpu-limit"), Check("held back", held_back)]),
-        // Its memory filesystems have a size limit and no limit of names: names count as the box's memory.
+        // gVisor's memory filesystems limit their size and not their number of names. The names count as the box's
+        // memory.
         "c5_names_in_tmp" => {
             case.by_loss(RUNSC, "memory-filesystems", vec![Check("goes on", bounded_or_over)])
         }
-        // A file system in user space and a network of its own, in gVisor's kernel.
+        // gVisor's kernel has its own FUSE and network devices.
         "c11_no_device" => case.under(
             RUNSC,
             vec![
@@ -150,19 +155,20 @@ fn only_gvisors_own(value: &serde_json::Value) -> bool {
     value.as_array().is_some_and(|all| all.iter().all(|path| path == "/dev/fuse" || path == "/dev/net/tun"))
 }
 
-/// A bomb that gVisor's kernel survives, or dies of: then the next box continues the turn.
+/// Accepts that gVisor's kernel survives a bomb, or dies of it and the next box continues the turn.
 fn bounded_or_over(seen: &Seen) -> Result<(), String> {
     let reported = seen.facts.is_object() && !seen.resumed;
     if reported { Ok(()) } else { resumed(seen) }
 }
 
-/// The same with processes. The host counts twelve tasks or more for each; the limit is 64.
+/// Like [`bounded_or_over`], for a bomb of processes. The host counts twelve tasks or more for each process; the limit
+/// is 64.
 fn few_or_over(seen: &Seen) -> Result<(), String> {
     let many = seen.facts["processes"].as_u64().filter(|n| *n >= 64 * 12 + 128);
     many.map_or_else(|| bounded_or_over(seen), |n| Err(format!("{n} processes were made")))
 }
 
-/// The chat got nothing, or the notice that the host ended the box for it.
+/// Accepts that the chat got nothing, or got the notice that the host ended the box for it.
 fn quiet_or_noisy(seen: &Seen) -> Result<(), String> {
     match seen.heard.iter().find(|text| !text.contains("changed files in from-agent")) {
         None => Ok(()),
@@ -170,17 +176,17 @@ fn quiet_or_noisy(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// The kernel ended the box, and the next box continues the turn.
+/// Checks that the kernel ended the box and the next box continues the turn.
 fn killed(seen: &Seen) -> Result<(), String> {
     let told = ["out of memory", "exit code 137"].iter().any(|words| seen.log.contains(words));
     if told { resumed(seen) } else { Err(format!("the kernel did not end it:\n{}", seen.log)) }
 }
 
-/// The box used up its processor quota, and the kernel throttled its control group.
+/// Checks that the kernel throttled the box's control group because the box used up its processor quota.
 fn held_back(seen: &Seen) -> Result<(), String> {
     let (kernel, _) = serving(seen)?;
     let groups = fs::read_to_string(kernel.join("cgroup")).unwrap_or_default();
-    // cgroups(7): `hierarchy:controllers:path`, the controllers empty in version 2.
+    // cgroups(7): `hierarchy:controllers:path`. The controllers are empty in version 2.
     let stats = groups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
@@ -192,7 +198,7 @@ fn held_back(seen: &Seen) -> Result<(), String> {
         stat.lines().find_map(|line| line.strip_prefix("nr_throttled ")?.trim().parse::<u64>().ok())
     };
     let times = stats.filter_map(throttled).max();
-    // The quota is one processor.
+    // The quota is one processor, so nothing is throttled on a machine that has only one.
     let one = std::thread::available_parallelism().is_ok_and(|n| n.get() == 1);
     if one || times.is_some_and(|n| n > 0) {
         Ok(())
@@ -201,8 +207,8 @@ fn held_back(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// Checks that what gVisor granted stays in its kernel. On the host, each process that serves the box has its own
-/// network and mount namespaces, a system call filter, and only the devices of every container; the one that runs the
+/// Checks that gVisor's kernel keeps what it granted. On the host, each process that serves the box has its own network
+/// and mount namespaces, a system call filter, and only the devices that every container has. The process that runs the
 /// box's code is not root on the host. No device node is on the host's disk.
 fn confined(seen: &Seen) -> Result<(), String> {
     nothing_odd(seen)?;
@@ -238,7 +244,8 @@ fn confined(seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// Checks that the host's kernel does not spare the box when memory is out, whatever gVisor told the box.
+/// Checks that the host's kernel may kill the box's processes when memory is out, even if gVisor told the box that it
+/// cannot.
 fn no_process_is_spared(seen: &Seen) -> Result<(), String> {
     let (_, all) = serving(seen)?;
     for process in all {
@@ -250,8 +257,8 @@ fn no_process_is_spared(seen: &Seen) -> Result<(), String> {
     Ok(())
 }
 
-/// The box's process as the engine knows it, which is gVisor's kernel, and all processes that serve the box: the
-/// descendants of the engine's shim.
+/// Returns the box's process as the engine knows it, which is gVisor's kernel, and all processes that serve the box:
+/// the descendants of the engine's shim.
 fn serving(seen: &Seen) -> Result<(PathBuf, Vec<PathBuf>), String> {
     let boxes = seen.harness.boxes_of(&seen.test_group.group);
     let name = boxes.first().ok_or("the box is gone")?;
@@ -274,7 +281,7 @@ fn serving(seen: &Seen) -> Result<(PathBuf, Vec<PathBuf>), String> {
             all.push(base.clone());
         }
     }
-    // A program that ends meanwhile is skipped.
+    // Skips processes that ended meanwhile.
     all.retain(|base| field(base, "State").starts_with(|state: char| state != 'Z' && state != 'X'));
     if all.contains(&kernel) && all.len() >= 2 {
         Ok((kernel, all))
@@ -322,11 +329,11 @@ mod tests {
         let all = cases();
         let known = |name: &str| all.iter().any(|case| case.name == name);
         for name in REFUSED.iter().flat_map(|(names, _)| names.iter()).chain(GRANTED) {
-            assert!(known(name), "{name} is no case");
+            assert!(known(name), "{name} is not the name of a case");
         }
         let differ = all.iter().filter(|case| case.differs(Some(RUNSC))).count();
         let listed = REFUSED.iter().map(|(names, _)| names.len()).sum::<usize>() + GRANTED.len();
-        assert_eq!(differ, listed + 14, "a name in the match that is no case's");
+        assert_eq!(differ, listed + 14, "the match has a name that no case has");
         assert!(all.iter().all(|case| !case.differs(None) && !case.differs(Some("runc"))));
     }
 

@@ -18,56 +18,49 @@ use crate::world::{Engine, World, evil_agent};
 
 /// Cases that run in parallel.
 pub const SLOTS: usize = 3;
-/// Shared boxes in reserve: a case that fails leaves its shared box to no other case.
+/// Shared boxes in reserve: after a failed case, no other case uses its shared box.
 const SPARE_BOXES: usize = 12;
 /// A case that takes longer fails.
 const CASE_TIMEOUT: Duration = Duration::from_secs(90);
-/// The letter after an attack, and another group's turn, must be handled within this time. The limit is generous, for a
+/// The host must handle the letter after an attack, and another group's turn, within this time. The limit allows for a
 /// busy machine; the program prints the measured times.
 const MAX_WAIT_MS: u64 = 5_000;
 /// The name of the host's file that boxes try to read.
 const CANARY: &str = "canary-of-the-host";
 
-/// A group and the chat of one person with it.
+/// A group, and one person's chat with it.
 #[derive(Clone)]
 pub struct TestGroup {
-    /// The group.
     pub group: String,
-    /// The person.
     pub person: Person,
-    /// Their chat.
     pub chat: Chat,
 }
 
-/// The groups that one case at a time uses.
+/// The groups that only one case uses at a time.
 struct Slot {
     neighbour: TestGroup,
     shared: Vec<TestGroup>,
 }
 
-/// The host.
 pub struct Harness {
-    /// The install.
     pub world: World,
     pid: u32,
     socket: String,
-    /// The runtime in the groups' settings. `None`: the engine's default.
+    /// The runtime in the groups' settings; `None` for the engine's default.
     runtime: Option<String>,
     slots: Mutex<Vec<Slot>>,
     free: Semaphore,
     own: BTreeMap<&'static str, TestGroup>,
 }
 
-/// The outcome of a case.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// Its name.
     pub name: &'static str,
-    /// What was required, in a few words.
+    /// The requirements, in a few words.
     pub required: String,
-    /// The posture gap, as `status` names it, because of which less was required.
+    /// The posture gap, with its name in `status`, that lowers the requirements.
     pub loss: Option<&'static str>,
-    /// From the box writing the letter after the attack to the chat getting it.
+    /// The time from the box's write of the letter after the attack until the chat gets it.
     pub next_ms: u64,
     /// The duration of the neighbour's turn during the attack.
     pub neighbour_ms: u64,
@@ -76,7 +69,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// One line.
     pub fn line(&self) -> String {
         match &self.broken {
             None => format!(
@@ -91,17 +83,11 @@ impl Outcome {
 impl Harness {
     /// Starts a host with a group for every case. `settings` are lines of each group's `group.toml`. If they name
     /// gVisor's runtime, the harness starts an engine of its own that has it.
-    ///
-    /// # Panics
-    /// If the host does not start.
     pub async fn open(settings: &str) -> Self {
         Self::with_ceiling(settings, &[]).await
     }
 
-    /// The same with settings of the install, given as environment variables.
-    ///
-    /// # Panics
-    /// As [`Harness::open`].
+    /// Like [`Harness::open`], with settings of the install as environment variables.
     pub async fn with_ceiling(settings: &str, ceiling: &[(&str, &str)]) -> Self {
         let engine =
             if settings.contains("\"runsc") { Engine::own_docker_with_gvisor() } else { Engine::docker() };
@@ -154,10 +140,7 @@ impl Harness {
         Self { world, pid, socket, runtime, slots, free: Semaphore::new(SLOTS), own }
     }
 
-    /// A group that no case of the table uses, by its number.
-    ///
-    /// # Panics
-    /// If there is no such group.
+    /// Returns a group that no case of the table uses, by its number.
     pub fn spare_group(&self, number: usize) -> TestGroup {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         match slots.iter().flat_map(|slot| &slot.shared).nth(number) {
@@ -166,40 +149,34 @@ impl Harness {
         }
     }
 
-    /// The install's folder.
     pub fn root(&self) -> &Path {
         self.world.root()
     }
 
-    /// The host's process.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Ends the host as an operator would.
-    ///
-    /// # Panics
-    /// If the host ends with an error or leaves boxes behind.
+    /// Stops the host like an operator. Panics if the host ends with an error or leaves boxes behind.
     pub async fn close(self) {
-        // Faulty model calls are the hostile box's; faulty Telegram calls would be the host's.
+        // Only the hostile box makes faulty model calls. Only the host calls Telegram, so faulty calls there fail the
+        // test.
         self.world.model.take_violations();
         self.world.finish().await;
     }
 
-    /// Whether the host lives.
     pub fn lives(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|s| s != "Z")
     }
 
-    /// Resident memory of the host, in KiB.
+    /// Returns the resident memory of the host in KiB.
     pub fn memory(&self) -> i64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
         line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0)
     }
 
-    /// Counters of the store.
     pub fn counters(&self) -> BTreeMap<String, i64> {
         let read = || {
             let path = self.root().join("state/lazaret.db");
@@ -212,14 +189,14 @@ impl Harness {
         read().unwrap_or_default()
     }
 
-    /// The `docker` program, pointed at this harness's engine.
+    /// Returns a `docker` command for this harness's engine.
     pub fn docker(&self) -> std::process::Command {
         let mut docker = std::process::Command::new("docker");
         docker.env("DOCKER_HOST", &self.socket).stdin(std::process::Stdio::null());
         docker
     }
 
-    /// The names of a group's boxes that the engine still has.
+    /// Returns the names of a group's boxes that the engine still has.
     pub fn boxes_of(&self, group: &str) -> Vec<String> {
         let install = std::fs::read_to_string(self.root().join("state/install")).unwrap_or_default();
         let output = self
@@ -231,7 +208,7 @@ impl Harness {
         listed.lines().map(str::to_owned).collect()
     }
 
-    /// The host's log lines that name one of these runs, after the first `from` bytes.
+    /// Returns the host's log lines that name one of the group's runs, after the first `from` bytes.
     fn log_of(&self, group: &str, from: usize) -> String {
         let runs = std::fs::read_dir(self.root().join("state/letters").join(group));
         let runs: Vec<String> = runs
@@ -247,7 +224,7 @@ impl Harness {
             .fold(String::new(), |all, line| all + line + "\n")
     }
 
-    /// Asks for a turn and returns its report and the texts before it. A notice ends the turn without a report.
+    /// Asks for a turn. Returns its report and the texts before the report. A notice ends the turn without a report.
     pub async fn ask(&self, test_group: &TestGroup, text: &str, case: &str) -> (Option<Value>, Vec<String>) {
         test_group.person.says(&test_group.chat, text);
         self.hear(test_group, case, |heard| heard.starts_with("[lazaret]")).await
@@ -274,10 +251,7 @@ impl Harness {
         }
     }
 
-    /// Runs a harmless turn and returns its duration in milliseconds.
-    ///
-    /// # Errors
-    /// If the turn is not answered.
+    /// Runs a harmless turn and returns its duration in milliseconds. Fails if the turn is not answered.
     pub async fn ping(&self, test_group: &TestGroup) -> Result<u64, String> {
         let began = tokio::time::Instant::now();
         match tokio::time::timeout(CASE_TIMEOUT, self.ask(test_group, "attack ping", "ping")).await {
@@ -320,7 +294,7 @@ impl Harness {
             }
         });
         let neighbour = async {
-            // During the attack, not before it.
+            // The ping must run during the attack, not before it.
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.ping(&slot.neighbour).await
         };
@@ -359,10 +333,8 @@ impl Harness {
         outcome
     }
 
-    /// The posture gaps of a group, as `lazaret status` names them with their fixes.
-    ///
-    /// # Errors
-    /// If `status` prints no gaps, or a gap without reason or fix.
+    /// Returns the posture gaps of a group, as `lazaret status` names them. Fails if `status` prints no gaps, or a gap
+    /// without a reason or a fix.
     pub async fn lost(&self, group: &str) -> Result<Vec<String>, String> {
         let told = self.world.lazaret(&["status", "--json"]).await;
         let status: Value = serde_json::from_str(&told).map_err(|e| format!("status tells no JSON: {e}"))?;
@@ -399,8 +371,8 @@ impl Harness {
             Some(report) => (report["facts"].clone(), report["facts"]["resumed"] == true),
             None => (Value::Null, false),
         };
-        // A box that ended says nothing more, and the group must get another. A listening box may say more after its
-        // report.
+        // A box that ended sends nothing more, and the group must get another box. A listening box may send more after
+        // its report.
         if report.is_none() || matches!(case.box_use, BoxUse::With(_)) {
             test_group.person.says(&test_group.chat, "attack ping");
             let began = tokio::time::Instant::now();
@@ -431,7 +403,7 @@ impl Harness {
         if let Some(error) = seen.facts["error"].as_str() {
             return Err(format!("the attack could not be made: {error}"));
         }
-        // A requirement may block on the `docker` program.
+        // A check may block on the `docker` program.
         let terms = case.terms(self.runtime.as_deref(), lost);
         tokio::task::block_in_place(|| terms.expectations.iter().try_for_each(|need| need.met(&seen)))
     }

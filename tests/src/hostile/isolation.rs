@@ -87,7 +87,7 @@ fn filesystem() -> Vec<Case> {
     ]
 }
 
-/// What the box sees of the host: sockets, devices, kernel files, keys, other processes.
+/// The box's view of the host: sockets, devices, kernel files, keys, other processes.
 fn host_views() -> Vec<Case> {
     let shared = Case::shared;
     vec![
@@ -411,7 +411,7 @@ pub(super) fn is_empty(value: &Value) -> bool {
 }
 
 fn own_socket(path: &Value) -> bool {
-    // Sockets that earlier cases bound belong to the box.
+    // The box owns the sockets that earlier cases bound.
     let own = ["/run/lazaret/", "/workspace/", "/ipc/from-agent/", "/tmp/", "@"];
     path.as_str()
         .is_some_and(|path| path == "/gateway.sock" || own.iter().any(|place| path.starts_with(place)))
@@ -558,7 +558,8 @@ fn wait_until_gone(seen: &Seen, seconds: u64) -> Result<(), String> {
     }
 }
 
-/// The children have the install's path on their command line. No process outside this case's boxes has it.
+/// Checks that no process outside this case's boxes has the install's path on its command line. The children of the box
+/// have it.
 fn no_child_survives(seen: &Seen) -> Result<(), String> {
     wait_until_gone(seen, 25)?;
     let mark = seen.harness.root().join("canary-of-the-host").to_string_lossy().into_owned();

@@ -4,7 +4,7 @@ use super::expectations::Expectation;
 use super::files::DENIED;
 use super::table::Case;
 
-/// Cases whose answer must be one of [`DENIED`].
+/// Cases whose error number must be one of [`DENIED`].
 const CALLS: &[(&str, &str)] = &[
     ("c13_unshare_user", "a user namespace"),
     ("c13_unshare_mount", "a mount namespace"),
@@ -116,7 +116,8 @@ pub fn cases() -> Vec<Case> {
         Case::shared(name, what, vec![Expectation::Errno("errno", DENIED)])
     };
     let mut all: Vec<Case> = CALLS.iter().map(denied).collect();
-    // Another architecture's numbers: the filter has no answer for these and ends the program (255).
+    // These calls use another architecture's numbers. The filter has no rule for them and kills the program (exit code
+    // 255).
     all.push(Case::shared(
         "c15_x32_calls",
         "a call by the x32 numbers, which a filter of names must know",

@@ -22,7 +22,7 @@ fn refused(code: &'static str) -> Vec<Expectation> {
     vec![Code(code), Gone, Quiet]
 }
 
-/// Letters that are no valid JSON, or no valid letter.
+/// Letters that are not valid JSON, or not a valid letter.
 fn malformed() -> Vec<Case> {
     let own = Case::own;
     vec![
@@ -72,7 +72,7 @@ fn malformed() -> Vec<Case> {
     ]
 }
 
-/// Letters that repeat what was said, or claim to be of another group, run or turn.
+/// Letters that repeat an earlier letter, or claim to be from another group, run or turn.
 fn replays_and_forgeries() -> Vec<Case> {
     let own = Case::own;
     vec![
@@ -116,7 +116,7 @@ fn replays_and_forgeries() -> Vec<Case> {
     ]
 }
 
-/// Acknowledgements and turn ends that do not fit what the host has written.
+/// Acknowledgements and turn ends that do not match the host's letters.
 fn acknowledgements_and_ends() -> Vec<Case> {
     let own = Case::own;
     vec![
@@ -180,7 +180,7 @@ fn said(seen: &Seen, words: &str, times: usize) -> Result<(), String> {
 }
 
 fn is_refused(verdict: &Value) -> bool {
-    // The host refuses a request that is no valid letter without a verdict.
+    // The host refuses an invalid letter without a verdict.
     verdict["refused"].is_string() || *verdict == "none"
 }
 

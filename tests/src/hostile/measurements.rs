@@ -1,4 +1,4 @@
-//! Measures two attacks at length: the race for a letter's name, and floods.
+//! Measures two attacks over a longer time: the race for a letter's name, and floods.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,16 +13,13 @@ use super::expectations::name_of;
 use super::floods::count;
 use super::harness::{Harness, TestGroup};
 
-/// The bytes that a reader must never return.
+/// The content that a reader must never return.
 const SECRET: &[u8] = b"this is the host's own canary\n";
-/// The bytes that it may return.
+/// The content that a reader may return.
 const MINE: &[u8] = b"mine";
 
-/// Two threads swap a letter with four other kinds of files in tight loops while a reader reads its name. In a real box
-/// the evil agent does the same to the host. No byte of the host's may be returned.
-///
-/// # Panics
-/// If the directories cannot be created.
+/// Two threads swap a letter with four other kinds of files in tight loops while a reader opens the letter's name. In a
+/// real box the evil agent does the same against the host. The readers must return no byte of the host's file.
 pub async fn race(seconds: u64, settings: &str) -> Value {
     let direct = tokio::task::spawn_blocking(move || race_direct(seconds));
     let boxed = race_in_a_box(seconds, settings).await;
@@ -77,7 +74,7 @@ fn race_direct(seconds: u64) -> Value {
                         let there = inside.join(other);
                         let swap =
                             || renameat_with(CWD, inside.join("letter"), CWD, &there, RenameFlags::EXCHANGE);
-                        // Swapped twice, so that the plain file returns.
+                        // Two swaps, so that the plain file is back.
                         let done = u64::from(swap().is_ok()) + u64::from(swap().is_ok());
                         swaps.fetch_add(done, Ordering::Relaxed);
                     }
@@ -149,8 +146,8 @@ fn leaked(dir: &Path) -> u64 {
     leaks
 }
 
-/// Runs floods one after the other. Measures how long each box lived, what it left, and another group's turns with and
-/// without the flood.
+/// Runs the floods one after the other. Measures how long each box lived, how many files it left, and the duration of
+/// another group's turns with and without the flood.
 pub async fn flood(settings: &str) -> Value {
     const FLOODS: [&str; 3] = ["a18_empty_files", "a17_bytes_in_drafts", "a19_letters_without_end"];
     let harness = Harness::open(&format!("{settings}\nlimits.idle_window = \"1m\"")).await;
@@ -202,7 +199,7 @@ async fn one_flood(harness: &Harness, test_group: &TestGroup, name: &str) -> Val
     let answered = began.elapsed();
     let (mut files, mut bytes) = (0, 0);
     if report.is_none() {
-        // The host removes the run's files after the box has ended.
+        // The host removes the run's files after the end of the box.
         for _ in 0..200 {
             (files, bytes) = (count(&ipc), size(&ipc));
             if files == 0 {
@@ -240,7 +237,7 @@ fn size(dir: &Path) -> u64 {
     bytes
 }
 
-/// Median, 95th percentile and maximum.
+/// Returns the median, the 95th percentile and the maximum.
 fn of(times: &mut [u64]) -> Value {
     times.sort_unstable();
     let at = |part: usize| times.get((times.len() * part / 100).min(times.len().saturating_sub(1))).copied();

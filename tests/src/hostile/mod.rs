@@ -1,11 +1,11 @@
 //! Attacks on the box: a table of cases that the evil agent performs in real boxes, each with its requirements.
 //!
 //! The [`harness`] is a host with many groups whose runner is the evil agent. A [`case`](Case) is one message, `attack
-//! NAME`. The reply reports what the box saw; the host's log, counters, disk and chats show what the host did. Every
-//! case also requires that the host takes the letter after the attack soon, answers another group meanwhile, and
-//! survives.
+//! NAME`. The reply reports the box's view of the attack; the host's log, counters, disk and chats show its effect on
+//! the host. Every case also requires that the host takes the letter after the attack soon, answers another group
+//! meanwhile, and survives.
 //!
-//! | file | what |
+//! | file | contents |
 //! |---|---|
 //! | [`table`] | all cases: [`files`], [`letters`], [`isolation`], [`kernel`], [`chats`] |
 //! | [`gvisor_expectations`] | the requirements that differ under gVisor |

@@ -1,4 +1,4 @@
-//! The table of attacks: what a case is, and the list of all cases.
+//! The table of attacks: the type of a case, and the list of all cases.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use super::expectations::Expectation;
 use super::harness::{Harness, TestGroup};
 use super::{chats, files, floods, gvisor_expectations, isolation, kernel, letters};
 
-/// Which box a case uses.
+/// The box that a case uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BoxUse {
     /// A box that many cases use one after the other.
@@ -22,7 +22,7 @@ pub enum BoxUse {
 pub type Scenario =
     for<'a> fn(&'a Harness, &'a TestGroup) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
 
-/// What a case does.
+/// The action of a case.
 #[derive(Clone, Copy)]
 pub enum Action {
     /// The evil agent performs the attack of the case's name. These words are its arguments: `{canary}` is a file of
@@ -32,16 +32,13 @@ pub enum Action {
     Scenario(Scenario),
 }
 
-/// One case.
 pub struct Case {
     /// Its name: a letter for the target (a: letters and files, b: what a group's box keeps, c: the box and its
     /// gateway, d: chats, n: what an operator sees), the attack's number, and words. Unit tests use these names too.
     pub name: &'static str,
     /// What the case does, in words.
     pub what: &'static str,
-    /// Which box it uses.
     pub box_use: BoxUse,
-    /// How it is performed.
     pub action: Action,
     /// Its requirements, besides those of every case.
     pub expectations: Vec<Expectation>,
@@ -62,14 +59,14 @@ pub struct RuntimeVariant {
 
 /// The requirements that apply to a case in this run.
 pub struct Terms<'a> {
-    /// Besides those of every case.
+    /// The requirements besides those of every case.
     pub expectations: &'a [Expectation],
-    /// The posture gap because of which less is required.
+    /// The posture gap that lowers the requirements.
     pub loss: Option<&'static str>,
 }
 
 impl Case {
-    /// An attack in a box of its own.
+    /// A case with an attack in a box of its own.
     pub fn own(name: &'static str, what: &'static str, expectations: Vec<Expectation>) -> Self {
         Self {
             name,
@@ -81,7 +78,7 @@ impl Case {
         }
     }
 
-    /// An attack in a shared box.
+    /// A case with an attack in a shared box.
     pub fn shared(name: &'static str, what: &'static str, expectations: Vec<Expectation>) -> Self {
         Self { box_use: BoxUse::Shared, ..Self::own(name, what, expectations) }
     }
@@ -113,12 +110,12 @@ impl Case {
         self
     }
 
-    /// Whether the runtime has requirements of its own for this case.
+    /// Returns whether the case has other requirements under this runtime.
     pub fn differs(&self, runtime: Option<&str>) -> bool {
         self.of(runtime).next().is_some()
     }
 
-    /// The requirements under this runtime (`None`: the engine's default) when `status` names these gaps.
+    /// Returns the requirements under this runtime (`None` for the engine's default) if `status` names these gaps.
     pub fn terms(&self, runtime: Option<&str>, lost: &[String]) -> Terms<'_> {
         let named = |e: &&RuntimeVariant| e.loss.is_some_and(|line| lost.iter().any(|l| l == line));
         let found = self.of(runtime).find(named).or_else(|| self.of(runtime).find(|e| e.loss.is_none()));
@@ -137,7 +134,7 @@ impl Case {
 }
 
 impl Terms<'_> {
-    /// The requirements in a few words.
+    /// Returns the requirements in a few words.
     pub fn word(&self) -> String {
         let mut words: Vec<String> =
             self.expectations.iter().map(Expectation::word).filter(|word| !word.is_empty()).collect();
@@ -149,7 +146,6 @@ impl Terms<'_> {
     }
 }
 
-/// All cases.
 pub fn cases() -> Vec<Case> {
     let mut all = files::cases();
     all.extend(letters::cases());
@@ -168,7 +164,7 @@ mod tests {
     fn every_case_has_a_name_of_its_own_that_a_test_can_bear() {
         let mut seen = std::collections::HashSet::new();
         for case in cases() {
-            assert!(seen.insert(case.name), "{} stands twice", case.name);
+            assert!(seen.insert(case.name), "{} is in the table twice", case.name);
             assert!(case.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
             assert!(!case.what.is_empty());
         }

@@ -1,4 +1,4 @@
-//! The rules that every request must keep, as the providers enforce them.
+//! The rules that the providers enforce for every request.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::conversation::{Conversation, Entry, Part, Role, Wire};
 use super::{Allowed, KEY, Recorded};
 
-/// The most cache breakpoints that the Messages wire takes in one request.
+/// The maximum number of cache breakpoints in one request of the Messages wire.
 const CACHE_BREAKPOINTS_MAX: usize = 4;
 
-/// What the model has said, to hold requests to it: what it said comes back verbatim or not at all.
+/// The model's earlier output. A request must return it verbatim or leave it out.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
     /// Every thought, by its signature.
@@ -20,7 +20,7 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// Remembers the content of an answer.
+    /// Stores the content of an answer.
     pub fn remember(&mut self, content: &Value) {
         for block in content.as_array().into_iter().flatten() {
             if let Some(signature) = block["signature"].as_str() {
@@ -33,7 +33,7 @@ impl Sent {
     }
 }
 
-/// All rules; what was broken, in words.
+/// Checks all rules. Returns the violations in words.
 pub(super) fn request(
     request: &Recorded,
     conversation: &Conversation,
@@ -97,7 +97,7 @@ fn ends_and_turns(conversation: &Conversation) -> Vec<String> {
     broken
 }
 
-/// Each call is answered exactly once, in the next entry, and nothing else is.
+/// Checks that the next entry answers each call exactly once, and answers nothing else.
 fn calls_and_results(conversation: &Conversation) -> Vec<String> {
     let mut broken = Vec::new();
     let mut known = HashSet::new();
@@ -130,7 +130,7 @@ fn results_after_text(at: usize, entry: &Entry) -> Option<String> {
     late.then(|| format!("entry {at} has results behind other content"))
 }
 
-/// What the model said comes back as it was said.
+/// Checks that the model's earlier output comes back unchanged.
 fn verbatim(conversation: &Conversation, sent: &Sent) -> Vec<String> {
     let mut broken = Vec::new();
     for (at, entry) in conversation.entries.iter().enumerate() {
@@ -160,7 +160,7 @@ fn without_cache_control(content: &Value) -> Value {
     content
 }
 
-/// Rules that only the Messages wire has.
+/// Checks the rules that only the Messages wire has.
 fn messages_only(body: &Value, conversation: &Conversation) -> Vec<String> {
     let mut broken = Vec::new();
     let empty = |entry: &Entry| {

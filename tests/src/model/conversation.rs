@@ -1,20 +1,16 @@
-//! A request's transcript, the same for both wires.
+//! A request's transcript, with the same type for both wires.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
-/// The two wires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
-    /// Anthropic Messages.
     Anthropic,
-    /// OpenAI chat completions.
     OpenAi,
 }
 
 impl Wire {
-    /// By its path.
     pub fn of_path(path: &str) -> Option<Self> {
         match path {
             "/v1/messages" => Some(Self::Anthropic),
@@ -24,49 +20,39 @@ impl Wire {
     }
 }
 
-/// Who wrote an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The runner, for people and tools.
     User,
-    /// The model.
     Assistant,
 }
 
-/// A part of an entry that rules and scripts look at.
+/// A part of an entry, as far as rules and scripts need it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
-    /// Words.
     Text(String),
-    /// A tool call.
     Call {
-        /// Its id.
         id: String,
     },
-    /// A tool's result.
     Result {
-        /// The call's id.
+        /// The id of the tool call.
         id: String,
-        /// What the tool said.
         text: String,
     },
-    /// Anything else.
+    /// Every other kind of part.
     Other,
 }
 
-/// One entry.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Who wrote it.
     pub role: Role,
-    /// Its parts.
     pub parts: Vec<Part>,
-    /// The content as it came.
+    /// The content as the request had it.
     pub raw: Value,
 }
 
 impl Entry {
-    /// The ids of its tool calls.
+    /// Returns the ids of its tool calls.
     pub fn calls(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Call { id } => Some(id.as_str()),
@@ -74,7 +60,7 @@ impl Entry {
         })
     }
 
-    /// Its tools' results: the call's id, and the words.
+    /// Returns the results of its tools: the call's id, and the text.
     pub fn results(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parts.iter().filter_map(|part| match part {
             Part::Result { id, text } => Some((id.as_str(), text.as_str())),
@@ -82,7 +68,6 @@ impl Entry {
         })
     }
 
-    /// Its words.
     pub fn text(&self) -> String {
         let texts = self.parts.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
@@ -92,19 +77,17 @@ impl Entry {
     }
 }
 
-/// One request's transcript.
+/// The transcript of one request.
 #[derive(Debug, Clone)]
 pub struct Conversation {
-    /// Which wire it came by.
     pub wire: Wire,
-    /// The system prompt.
     pub system: String,
     /// The entries, oldest first.
     pub entries: Vec<Entry>,
 }
 
 impl Conversation {
-    /// Reads a request. What has no meaning here is kept as [`Part::Other`]: judging is the checks' business.
+    /// Reads a request. A part of an unknown kind becomes [`Part::Other`]; the checks judge it.
     pub fn read(wire: Wire, body: &Value) -> Self {
         let messages = body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
         match wire {
@@ -117,24 +100,24 @@ impl Conversation {
         }
     }
 
-    /// What people wrote in the user's last entry that holds text.
+    /// Returns the text of the user's last entry that holds text.
     pub fn last_text(&self) -> String {
         let texts = self.entries.iter().rev().filter(|entry| entry.role == Role::User).map(Entry::text);
         texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
     }
 
-    /// What tools said, in order.
+    /// Returns the results of all tools, in order.
     pub fn results(&self) -> Vec<String> {
         self.entries.iter().flat_map(Entry::results).map(|(_, text)| text.to_owned()).collect()
     }
 
-    /// What tools said to the calls in the model's last entry.
+    /// Returns the results of the calls in the model's last entry.
     pub fn last_results(&self) -> Vec<String> {
         let last = self.entries.last().into_iter().flat_map(Entry::results);
         last.map(|(_, text)| text.to_owned()).collect()
     }
 
-    /// Equal for equal transcripts.
+    /// Returns a hash that is equal for equal transcripts.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for entry in &self.entries {
@@ -144,7 +127,7 @@ impl Conversation {
     }
 }
 
-/// The text of a string, or of the text blocks of a list.
+/// Returns the text of a string, or of the text blocks of a list.
 fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
@@ -180,7 +163,8 @@ fn anthropic_part(block: &Value) -> Part {
     }
 }
 
-/// A chat's messages; results of tools and what the user says after them are one entry, as in the other wire.
+/// Reads the messages of chat completions. The results of tools and the user's next text become one entry, as in the
+/// other wire.
 fn openai(messages: &[Value]) -> Conversation {
     let mut conversation = Conversation { wire: Wire::OpenAi, system: String::new(), entries: Vec::new() };
     for message in messages {

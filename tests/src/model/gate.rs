@@ -1,10 +1,10 @@
-//! Holding a model call open.
+//! Holds a model call open.
 
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
-/// A gate in a script: a call that comes to it waits until the test opens it, and the test can wait for the call.
+/// A gate in a script. A call that reaches it waits until the test opens it. The test can wait for the call.
 #[derive(Debug, Clone)]
 pub struct Gate {
     open: Arc<watch::Sender<bool>>,
@@ -18,7 +18,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// A closed gate.
+    /// Makes a closed gate.
     pub fn new() -> Self {
         Self { open: Arc::new(watch::channel(false).0), arrived: Arc::new(Semaphore::new(0)) }
     }
@@ -28,19 +28,19 @@ impl Gate {
         self.open.send_replace(true);
     }
 
-    /// Waits until a call stands before the gate; each call is reported once.
+    /// Waits until a call has reached the gate. Each call is reported once.
     pub async fn arrived(&self) {
-        // The semaphore is never closed.
+        // The semaphore is never closed, so this always succeeds.
         if let Ok(permit) = self.arrived.acquire().await {
             permit.forget();
         }
     }
 
-    /// A call comes to the gate.
+    /// Reports a call at the gate and waits until the gate is open.
     pub(super) async fn pass(&self) {
         self.arrived.add_permits(1);
         let mut open = self.open.subscribe();
-        // The sender lives in `self`.
+        // The sender lives in `self`, so this cannot fail.
         let _ = open.wait_for(|open| *open).await;
     }
 }

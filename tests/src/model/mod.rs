@@ -15,7 +15,7 @@
 //! # }
 //! ```
 //!
-//! # Where a request stands
+//! # The place of a request
 //! The server counts nothing globally, so parallel groups do not disturb each other. It places a request by the
 //! request's own transcript. The *anchor* is the last entry of the user in which a rule's text occurs; the step is the
 //! number of the model's entries after the anchor. If several rules match in one entry, the rule whose text occurs
@@ -27,7 +27,7 @@
 //! the answer that follows it in the script, and is served once per transcript. The system prompt is not part of the
 //! transcript here, because it contains the time and so changes between two attempts.
 //!
-//! # What is checked
+//! # The checks
 //! The server checks every request, whatever the script, against the rules of the API ([`check`]) and for the key. It
 //! collects violations, which fail the test in [`ModelServer::finish`] or when the server is dropped.
 
@@ -59,28 +59,23 @@ use script::Script;
 /// The key that every request must carry: as `x-api-key`, or as a bearer token.
 pub const KEY: &str = "sk-journeys-canary-7f3a9c51";
 
-/// A scripted model behind HTTP.
 pub struct ModelServer {
     shared: Arc<Shared>,
     address: SocketAddr,
     accepting: JoinHandle<()>,
 }
 
-/// One request as it came in.
 #[derive(Debug, Clone)]
 pub struct Recorded {
-    /// Its path.
     pub path: String,
-    /// Its headers, names in lower case.
+    /// Its headers, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Its body.
     pub body: Value,
 }
 
-/// What connections share with the test.
+/// The state that connections share with the test.
 struct Shared {
     state: Mutex<State>,
-    /// The number of requests so far.
     count: watch::Sender<usize>,
 }
 
@@ -90,28 +85,28 @@ struct State {
     requests: Vec<Recorded>,
     violations: Vec<String>,
     sent: Sent,
-    /// Faults served, per rule and transcript.
+    /// The number of faults served, per rule and transcript.
     faults: HashMap<(usize, u64), usize>,
     allowed: Allowed,
     last_id: u64,
-    /// Answers what the script is silent about; see [`ModelServer::answer_with`].
+    /// Answers the turns for which the script has no rule; see [`ModelServer::answer_with`].
     agent: Option<ScriptedAgent>,
 }
 
-/// What a model of one agent does next: a function of the conversation alone, so that a request that is sent again gets
-/// the same answer.
+/// A function from a conversation to the model's next step. It depends on the conversation alone, so a repeated request
+/// gets the same answer.
 pub type ScriptedAgent = Arc<dyn Fn(&Conversation) -> Does + Send + Sync>;
 
-/// One answer of such a model.
+/// One answer of a [`ScriptedAgent`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Does {
-    /// It says this and ends its turn.
+    /// The model says this and ends its turn.
     Says(String),
-    /// It calls a tool.
+    /// The model calls a tool.
     Runs(&'static str, Value),
 }
 
-/// What a test has declared to be no violation.
+/// The violations that a test has allowed.
 #[derive(Default, Clone, Copy)]
 struct Allowed {
     unscripted: bool,
@@ -121,16 +116,13 @@ struct Allowed {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A test that panicked while it held the lock has failed already; its other requests go on.
+        // A test that panicked while it held the lock has already failed; its other requests continue.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ModelServer {
     /// Starts a server on a free port.
-    ///
-    /// # Panics
-    /// When no port can be had.
     pub async fn start() -> Self {
         let listener = match TcpListener::bind("127.0.0.1:0").await {
             Ok(listener) => listener,
@@ -145,57 +137,55 @@ impl ModelServer {
         Self { shared, address, accepting }
     }
 
-    /// The base URL for a provider of Anthropic's kind.
+    /// Returns the base URL for a provider of Anthropic's kind.
     pub fn anthropic_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The base URL for a provider of OpenAI's kind.
+    /// Returns the base URL for a provider of OpenAI's kind.
     pub fn openai_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// A rule for turns whose text contains `text`. An empty text stands in for every turn without a rule. In front
-    /// of the agent's model text is escaped (`&`, `<`, `>`): choose words without them.
+    /// Adds a rule for turns whose text contains `text`. An empty text matches every turn without another rule. The
+    /// host escapes text for the agent's model (`&`, `<`, `>`), so choose words without these characters.
     pub fn on(&self, text: &str) -> Rule {
         script::add(&self.shared, script::When::Text(text.to_owned()))
     }
 
-    /// A rule for requests whose system prompt contains `text`, such as a summary's. It goes before all others.
+    /// Adds a rule for requests whose system prompt contains `text`, such as a summary's. It has precedence over all
+    /// other rules.
     pub fn on_system(&self, text: &str) -> Rule {
         script::add(&self.shared, script::When::System(text.to_owned()))
     }
 
     /// Adds the rules of a script in JSON: `[{"on": "weather", "steps": [{"says": "It rains."}]}]`.
-    ///
-    /// # Errors
-    /// When the text is not such a script.
     pub fn load(&self, json: &str) -> Result<(), BadScript> {
         script::load(&self.shared, json)
     }
 
-    /// Turns without a rule are answered "I have nothing scripted for: …", and that is no violation.
+    /// Allows turns without a rule. They are answered "I have nothing scripted for: …".
     pub fn allow_unscripted(&self) {
         self.shared.state().allowed.unscripted = true;
     }
 
-    /// Requests without `stream` are no violation.
+    /// Allows requests without `stream`.
     pub fn allow_unstreamed(&self) {
         self.shared.state().allowed.unstreamed = true;
     }
 
-    /// Requests without the key are no violation.
+    /// Allows requests without the key.
     pub fn allow_keyless(&self) {
         self.shared.state().allowed.keyless = true;
     }
 
-    /// Turns that the script is silent about are answered by `agent`. From then on requests are checked and not kept:
-    /// a long run makes many.
+    /// Lets `agent` answer the turns without a rule. From then on the server checks requests and does not keep them,
+    /// because a long test makes many.
     pub fn answer_with(&self, agent: impl Fn(&Conversation) -> Does + Send + Sync + 'static) {
         self.shared.state().agent = Some(Arc::new(agent));
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.state().requests.clone()
     }
@@ -207,25 +197,22 @@ impl ModelServer {
         let _ = seen.wait_for(|seen| *seen >= count).await;
     }
 
-    /// What people wrote in the last entry of the user of the last request.
+    /// Returns the text of the last entry in which people wrote, from the last request.
     pub fn last_request_text(&self) -> String {
         self.last_conversation().map(|conversation| conversation.last_text()).unwrap_or_default()
     }
 
-    /// What tools said, in order, in all of the last request's transcript.
+    /// Returns all results of tools in the last request's transcript, in order.
     pub fn tool_results(&self) -> Vec<String> {
         self.last_conversation().map(|conversation| conversation.results()).unwrap_or_default()
     }
 
-    /// The violations so far, which then no longer fail the test.
+    /// Returns the violations so far. They no longer fail the test.
     pub fn take_violations(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.state().violations)
     }
 
-    /// Ends the test's business with the model.
-    ///
-    /// # Panics
-    /// When any request broke a rule.
+    /// Stops the server. Panics if any request broke a rule.
     pub fn finish(self) {
         drop(self);
     }
@@ -238,12 +225,12 @@ impl ModelServer {
 }
 
 impl Drop for ModelServer {
-    /// Violations fail the test even where `finish` was forgotten.
+    /// Violations also fail a test that does not call `finish`.
     fn drop(&mut self) {
         self.accepting.abort();
         let violations = self.take_violations();
         if !violations.is_empty() && !std::thread::panicking() {
-            panic!("the model was asked against the rules:\n- {}", violations.join("\n- "));
+            panic!("requests to the model broke rules:\n- {}", violations.join("\n- "));
         }
     }
 }

@@ -1,28 +1,28 @@
-//! Answers as bytes, in both wires.
+//! Renders answers as bytes, for both wires.
 //!
-//! Texts and arguments are cut into small deltas, so that whoever puts them together is tested too.
+//! Texts and arguments are cut into small deltas, so that the code that joins them is tested too.
 
 use serde_json::{Value, json};
 
 use super::conversation::Wire;
 
-/// The characters of one delta.
+/// The number of characters in one delta.
 const DELTA_CHARS: usize = 11;
 
-/// An answer in full.
+/// A complete answer.
 pub(super) struct Answer<'a> {
-    /// The model's name, as the request had it.
+    /// The model's name in the request.
     pub model: &'a Value,
     /// A number that is unique in the server.
     pub id: u64,
-    /// Content blocks of the Messages wire.
+    /// The content blocks, in the format of the Messages wire.
     pub content: &'a Value,
-    /// Input and output tokens.
+    /// The numbers of input and output tokens.
     pub tokens: (u64, u64),
 }
 
 impl Answer<'_> {
-    /// The whole answer, for a request that is not streamed.
+    /// Returns the complete answer for a request that is not streamed.
     pub fn whole(&self, wire: Wire) -> String {
         match wire {
             Wire::Anthropic => self.message(self.content.clone(), self.stop_reason().into()).to_string(),
@@ -30,7 +30,7 @@ impl Answer<'_> {
         }
     }
 
-    /// The answer as a stream of events.
+    /// Returns the answer as a stream of events.
     pub fn stream(&self, wire: Wire) -> String {
         match wire {
             Wire::Anthropic => self.anthropic_events(),
@@ -138,7 +138,7 @@ impl Answer<'_> {
     }
 }
 
-/// A block's empty beginning, and the deltas that fill it.
+/// Returns the empty block that begins a content block, and the deltas that fill it.
 fn anthropic_parts(block: &Value) -> (Value, Vec<Value>) {
     let text = |name: &str| block[name].as_str().unwrap_or_default().to_owned();
     match block["type"].as_str() {
@@ -164,7 +164,7 @@ fn anthropic_parts(block: &Value) -> (Value, Vec<Value>) {
     }
 }
 
-/// An error in the shape of the wire.
+/// Returns an error in the format of the wire.
 pub(super) fn error(wire: Wire, kind: &str, message: &str) -> String {
     let error = match wire {
         Wire::Anthropic => json!({ "type": "error", "error": { "type": kind, "message": message } }),
@@ -173,7 +173,7 @@ pub(super) fn error(wire: Wire, kind: &str, message: &str) -> String {
     error.to_string()
 }
 
-/// A text in pieces of a few characters.
+/// Cuts a text into pieces of a few characters.
 fn pieces(text: &str) -> impl Iterator<Item = String> {
     let characters: Vec<char> = text.chars().collect();
     let pieces: Vec<String> = characters.chunks(DELTA_CHARS).map(|piece| piece.iter().collect()).collect();

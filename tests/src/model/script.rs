@@ -10,20 +10,19 @@ use super::Shared;
 use super::conversation::{Conversation, Role};
 use super::gate::Gate;
 
-/// When a rule is in charge.
+/// The condition of a rule.
 #[derive(Debug, Clone)]
 pub(super) enum When {
-    /// The text occurs in what a person wrote.
+    /// A person's message contains the text.
     Text(String),
-    /// The text occurs in the system prompt.
+    /// The system prompt contains the text.
     System(String),
 }
 
-/// One block of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Block {
     Text(String),
-    /// A text, and below it what the tools last said.
+    /// A text, followed by the last results of tools.
     Quote(String),
     Thought(String),
     Call {
@@ -32,7 +31,7 @@ pub(super) enum Block {
     },
 }
 
-/// Something that goes wrong instead of an answer.
+/// A failure instead of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     Http { status: u16, error: String, retry_after: Option<u64> },
@@ -40,14 +39,14 @@ pub(super) enum Fault {
     Garbage,
 }
 
-/// What one request gets.
+/// The reaction to one request.
 #[derive(Debug, Clone)]
 pub(super) enum Act {
     Fault(Fault),
     Answer { blocks: Vec<Block>, tokens: Option<(u64, u64)> },
 }
 
-/// One act, and how it comes.
+/// A reaction, with its gate and its pace.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub act: Act,
@@ -59,7 +58,7 @@ pub(super) struct Step {
 struct Entry {
     when: When,
     steps: Vec<Step>,
-    /// What is said before the next step, and holds for it.
+    /// A thought, gate or pace in a script applies to the step after it.
     thought: Option<String>,
     gate: Option<Gate>,
     drip: Option<(usize, Duration)>,
@@ -78,13 +77,13 @@ impl Entry {
     }
 }
 
-/// All rules, in the order in which they were given.
+/// All rules, in the order of their definition.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     rules: Vec<Entry>,
 }
 
-/// Where a request stands: its rule, and how many answers of that rule its transcript holds.
+/// The place of a request: its rule, and the number of that rule's answers in its transcript.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub rule: usize,
@@ -92,7 +91,7 @@ pub(super) struct Place {
 }
 
 impl Script {
-    /// Finds a request's place, as the module's page describes it.
+    /// Finds a request's place. The documentation of `model` describes how.
     pub fn place(&self, conversation: &Conversation) -> Option<Place> {
         let entries = &conversation.entries;
         let answers_after =
@@ -111,7 +110,7 @@ impl Script {
         Some(Place { rule, answers: answers_after(anchor) })
     }
 
-    /// The step at a place, when `faults` of those before its answer have been served.
+    /// Returns the step at a place. `faults` is the number of faults before its answer that have been served.
     pub fn step(&self, place: Place, faults: usize) -> Option<Step> {
         let mut answers = 0;
         let mut skipped = 0;
@@ -127,7 +126,7 @@ impl Script {
         None
     }
 
-    /// The rule whose text occurs last; of two at one place, the longer text.
+    /// Returns the rule whose text occurs last. If two texts begin at the same position, the longer one counts.
     fn last_match(&self, text: &str) -> Option<usize> {
         let ends = self.rules.iter().enumerate().filter_map(|(at, rule)| match &rule.when {
             When::Text(words) if !words.is_empty() => Some((text.rfind(words)?, words.len(), at)),
@@ -141,7 +140,7 @@ impl Script {
     }
 }
 
-/// A rule under construction: each call adds to what the model does when the rule is in charge.
+/// A rule under construction. Each call adds to the model's behaviour under this rule.
 #[derive(Clone)]
 pub struct Rule {
     shared: Arc<Shared>,
@@ -155,63 +154,56 @@ pub(super) fn add(shared: &Arc<Shared>, when: When) -> Rule {
 }
 
 impl Rule {
-    /// The model says `text`, and nothing after it unless [`and_runs`](Self::and_runs) follows.
+    /// The model says `text`. It ends its turn with it, unless [`and_runs`](Self::and_runs) follows.
     pub fn says(self, text: &str) -> Self {
         self.with(|rule| rule.answer(Block::Text(text.to_owned())))
     }
 
-    /// The model says `text`, and below it what the tools last said.
+    /// The model says `text`, followed by the last results of tools.
     pub fn quotes(self, text: &str) -> Self {
         self.with(|rule| rule.answer(Block::Quote(text.to_owned())))
     }
 
-    /// The model thinks before the next thing that it says or runs.
+    /// The model thinks before its next text or call.
     pub fn thinks(self, thought: &str) -> Self {
         self.with(|rule| rule.thought = Some(thought.to_owned()))
     }
 
-    /// The model calls a tool.
     pub fn runs(self, tool: &str, input: Value) -> Self {
         self.with(|rule| rule.answer(Block::Call { tool: tool.to_owned(), input }))
     }
 
-    /// The model calls another tool in the same answer.
-    ///
-    /// # Panics
-    /// When no answer precedes it.
+    /// The model calls another tool in the same answer. Panics if there is no answer before it.
     pub fn and_runs(self, tool: &str, input: Value) -> Self {
         self.change_answer(|blocks, _| blocks.push(Block::Call { tool: tool.to_owned(), input }))
     }
 
-    /// The last answer tells these counts of input and output tokens.
-    ///
-    /// # Panics
-    /// When no answer precedes it.
+    /// The last answer reports these numbers of input and output tokens. Panics if there is no answer before it.
     pub fn counts(self, input: u64, output: u64) -> Self {
         self.change_answer(|_, tokens| *tokens = Some((input, output)))
     }
 
-    /// The request is answered with an HTTP status and an error of this type, once.
+    /// The server answers one request with an HTTP status and an error of this type.
     pub fn http(self, status: u16, error: &str, retry_after: Option<u64>) -> Self {
         self.fault(Fault::Http { status, error: error.to_owned(), retry_after })
     }
 
-    /// The connection is cut after so many bytes of an answer, once.
+    /// The server cuts the connection after this number of bytes of an answer, once.
     pub fn cut_after(self, bytes: usize) -> Self {
         self.fault(Fault::CutAfter(bytes))
     }
 
-    /// The request is answered with something that is no model's answer, once.
+    /// The server answers one request with bytes that are not a model's answer.
     pub fn garbage(self) -> Self {
         self.fault(Fault::Garbage)
     }
 
-    /// The next thing in the script waits for a gate.
+    /// The next step waits for a gate.
     pub fn waits_for(self, gate: &Gate) -> Self {
         self.with(|rule| rule.gate = Some(gate.clone()))
     }
 
-    /// The next answer comes in so many chunks, with a pause before each.
+    /// The next answer comes in this number of chunks, with a pause before each.
     pub fn drips(self, chunks: usize, pause: Duration) -> Self {
         self.with(|rule| rule.drip = Some((chunks, pause)))
     }
@@ -223,7 +215,7 @@ impl Rule {
     fn change_answer(self, change: impl FnOnce(&mut Vec<Block>, &mut Option<(u64, u64)>)) -> Self {
         self.with(|rule| match rule.steps.last_mut().map(|step| &mut step.act) {
             Some(Act::Answer { blocks, tokens }) => change(blocks, tokens),
-            _ => panic!("the script adds to an answer, and there is none"),
+            _ => panic!("the script adds to an answer before its first answer"),
         })
     }
 
@@ -235,7 +227,6 @@ impl Rule {
     }
 }
 
-/// A script in JSON that cannot be read.
 #[derive(Debug)]
 pub struct BadScript(serde_json::Error);
 

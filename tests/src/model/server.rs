@@ -1,4 +1,4 @@
-//! The HTTP side.
+//! The HTTP side of the model server.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,7 +27,7 @@ use super::{Does, Recorded, Shared, State};
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Serves connections until it is aborted, and its connections with it.
+/// Serves connections until it is aborted. Aborting it closes its connections too.
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -38,13 +38,13 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 let shared = Arc::clone(&shared);
                 async move { Ok::<_, Infallible>(serve(&shared, request).await) }
             });
-            // A client that breaks off is part of some tests.
+            // Some tests have clients that break the connection.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-/// How the bytes of an answer come.
+/// The status, the pace and the end of an answer.
 struct Delivery {
     status: u16,
     kind: &'static str,
@@ -69,7 +69,8 @@ impl Delivery {
             Ok(Frame::data(chunk))
         });
         let cut = stream::iter(self.cut.then_some(())).then(|()| async {
-            // A pause, however short, makes hyper flush what it holds; an error makes it drop that.
+            // hyper sends buffered bytes when the stream is pending, and discards them on an error. So this step yields
+            // once before the error.
             tokio::task::yield_now().await;
             Err(io::Error::other("cut by the script"))
         });
@@ -108,7 +109,7 @@ async fn serve(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
     delivery.response()
 }
 
-/// Checks and records a request, and finds what it gets.
+/// Checks and records a request, and chooses the reaction.
 fn take_in(shared: &Shared, wire: Wire, recorded: &Recorded) -> Step {
     let mut guard = shared.state();
     let state = &mut *guard;
@@ -184,7 +185,7 @@ fn answer(
         state.sent.remember(&content);
     }
     state.last_id += 1;
-    // A token per four characters, as in the estimates of the real thing.
+    // Counts a token per four characters, as the providers' estimates do.
     let estimate = |text: String| text.len().div_ceil(4) as u64;
     let tokens = tokens.unwrap_or_else(|| (estimate(request.to_string()), estimate(content.to_string())));
     let answer = Answer { model: &request["model"], id: state.last_id, content: &content, tokens };

@@ -1,4 +1,4 @@
-//! The scripted model, asked over HTTP.
+//! Tests the scripted model over HTTP.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 
-/// What came back.
+/// The response to a request.
 struct Got {
     status: u16,
     retry_after: Option<String>,
@@ -45,7 +45,7 @@ async fn ask(model: &ModelServer, messages: &[Value]) -> Got {
     post(&model.anthropic_url(), "/v1/messages", ("x-api-key", KEY), &body).await
 }
 
-/// The content blocks that a stream of the Messages wire builds.
+/// Builds the content blocks of a stream of the Messages wire.
 fn content(got: &Got) -> Vec<Value> {
     let mut blocks: Vec<Value> = Vec::new();
     let mut json = String::new();
@@ -130,7 +130,7 @@ async fn the_last_text_that_matches_is_in_charge_until_another_one_does() {
     let mut follow_up = results(&first, "x");
     follow_up["content"].as_array_mut().unwrap().push(json!({ "type": "text", "text": "and hurry" }));
     let transcript = [user("weather"), model_said(first.clone()), follow_up.clone()];
-    assert_eq!(said(&ask(&model, &transcript).await), "rain", "a follow-up leaves the rule in charge");
+    assert_eq!(said(&ask(&model, &transcript).await), "rain", "a follow-up does not change the rule");
 
     follow_up["content"][1]["text"] = json!("no, the news");
     let transcript = [user("weather"), model_said(first), follow_up];
@@ -181,7 +181,7 @@ async fn a_gate_holds_a_call_until_the_test_opens_it() {
     let held = ask(&model, &slow);
     let story = async {
         gate.arrived().await;
-        assert_eq!(said(&ask(&model, &[user("quick")]).await), "at once", "others are not held");
+        assert_eq!(said(&ask(&model, &[user("quick")]).await), "at once", "the gate holds only its own call");
         gate.open();
     };
     let (held, ()) = tokio::join!(held, story);
@@ -276,7 +276,11 @@ async fn a_script_can_be_a_file() {
     assert!(ask(&model, &[user("weather")]).await.body.contains("<html>"));
     assert_eq!(ask(&model, &[user("weather")]).await.status, 503);
     assert_eq!(said(&ask(&model, &[user("weather")]).await), "rain");
-    assert_eq!(said(&ask(&model, &[user("anything")]).await), "whatever", "a rule without a text stands in");
+    assert_eq!(
+        said(&ask(&model, &[user("anything")]).await),
+        "whatever",
+        "the rule with the empty text answers"
+    );
     let error = model.load(r#"[{ "on": "x", "steps": [{ "sings": "la" }] }]"#).unwrap_err();
     assert!(error.to_string().contains("unknown variant `sings`"), "{error}");
     model.finish();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::server::{Answer, ok, place, read_text, refused};
 use super::{Shared, State};
 
-/// Gives a message of the bot's another text, as strictly as Telegram does.
+/// Changes the text of one of the bot's messages, with Telegram's checks.
 pub(super) fn edit_message(shared: &Shared, ask: &Value) -> Answer {
     let (chat, message_id) = (ask["chat_id"].as_i64().unwrap_or(0), ask["message_id"].as_i64().unwrap_or(0));
     let mut state = shared.state();

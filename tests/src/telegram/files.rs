@@ -1,28 +1,26 @@
-//! Files that the bot sends: `multipart/form-data`, read as strictly as a platform would.
+//! Files that the bot sends, as `multipart/form-data`. The parser is as strict as a platform's.
 
 use serde_json::{Value, json};
 
 use super::server::{Answer, ok, place, refused};
 use super::{SentMessage, Shared, State, html};
 
-/// The largest file, and the largest picture, that a bot may send (<https://core.telegram.org/bots/api#sending-files>).
+/// The largest file and the largest picture that a bot may send (<https://core.telegram.org/bots/api#sending-files>).
 const DOCUMENT: usize = 50 << 20;
 const PICTURE: usize = 10 << 20;
 /// The longest caption, in UTF-16 units.
 const CAPTION: usize = 1024;
 
-/// A file as it came.
+/// A file as the server received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentFile {
-    /// Whether it came as a picture.
+    /// Whether the bot sent it as a picture.
     pub is_picture: bool,
-    /// Its name.
     pub name: String,
-    /// Its bytes.
     pub bytes: Vec<u8>,
 }
 
-/// Reads a form: its fields as a call's arguments, and its file.
+/// Reads a form: its fields as the arguments of a call, and its file.
 pub(super) fn read_form(content_type: &str, body: &[u8]) -> Option<(Value, Option<SentFile>)> {
     let boundary = content_type.strip_prefix("multipart/form-data; boundary=")?.trim_matches('"');
     let boundary = format!("--{boundary}");
@@ -55,7 +53,7 @@ fn split<'a>(mut body: &'a [u8], boundary: &[u8]) -> Vec<&'a [u8]> {
     parts
 }
 
-/// A parameter of `Content-Disposition`.
+/// Returns a parameter of `Content-Disposition`.
 fn named(head: &str, key: &str) -> Option<String> {
     let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("content-disposition:"))?;
     let value = line.split("; ").find_map(|parameter| parameter.strip_prefix(key))?;
@@ -116,7 +114,7 @@ pub(super) fn send_file(shared: &Shared, method: &str, ask: &Value, file: Option
     ok(json!({ "message_id": message_id, "date": 1_795_000_000, "chat": about, "caption": caption }))
 }
 
-/// `getFile`, when files are given.
+/// Answers `getFile`. While the test holds files, the answer waits.
 pub(super) async fn get_file(shared: &Shared, ask: &Value) -> Answer {
     let id = ask["file_id"].as_str().unwrap_or_default();
     shared.state().asked_for.push(id.to_owned());

@@ -1,6 +1,6 @@
-//! Reading the HTML that a bot sends, as strictly as Telegram does.
+//! Reads the HTML that a bot sends, with Telegram's checks.
 
-/// The text that people see, or the error that Telegram would answer.
+/// Returns the text that people see, or Telegram's error.
 pub(super) fn read(html: &str) -> Result<String, String> {
     const TAGS: [&str; 8] = ["b", "i", "s", "u", "code", "pre", "a", "blockquote"];
     let mut text = String::new();

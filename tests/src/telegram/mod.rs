@@ -1,5 +1,5 @@
-//! A fake Telegram server with everything that a bot can see: long polls, offsets, timeouts, sent messages, files, and
-//! errors as the Bot API documents them (<https://core.telegram.org/bots/api>).
+//! A fake Telegram server with the parts of the Bot API that a bot needs: long polls, offsets, timeouts, sent messages,
+//! files, and errors as the documentation has them (<https://core.telegram.org/bots/api>).
 //!
 //! A test reads as a conversation:
 //!
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! The server checks that the bot obeys the rules: the token, the length of a message after its markup is parsed,
-//! balanced HTML, known chats, one poller. A violation fails the test in [`TelegramServer::finish`].
+//! balanced HTML, known chats, only one poller. A violation fails the test in [`TelegramServer::finish`].
 
 mod edits;
 mod files;
@@ -40,56 +40,48 @@ pub use files::SentFile;
 pub use people::{Chat, Document, PLACEHOLDER, Person, Photo};
 pub use trouble::Trouble;
 
-/// The bot's token.
 pub const TOKEN: &str = "4242:journeys-canary-token";
-/// The bot's user id.
 pub const BOT_ID: i64 = 4242;
-/// The bot's name, as people mention it.
+/// The bot's name in mentions.
 pub const BOT_NAME: &str = "laz_bot";
 
-/// A Bot API server.
 pub struct TelegramServer {
     shared: Arc<Shared>,
     address: SocketAddr,
-    /// Absent while Telegram is away.
+    /// `None` while Telegram is down.
     accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// How often Telegram is in trouble, as parts of one.
+/// The probability of each failure, from 0 to 1.
 #[derive(Debug, Clone)]
 pub struct Troubles {
-    /// A message is sent, and the connection is cut before the bot learns of it.
+    /// The message is sent, and the connection is cut before the bot gets the answer.
     pub lost: f64,
-    /// 429, and a second's patience.
+    /// Telegram answers 429 and asks the bot to wait a second.
     pub busy: f64,
-    /// A 502 that is no answer of the Bot API.
+    /// A 502 that is not an answer of the Bot API.
     pub down: f64,
-    /// Chance, from a seed.
+    /// The random number generator, with the seed of the test.
     pub chance: fastrand::Rng,
 }
 
-/// A message that the bot sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentMessage {
-    /// Where.
     pub chat: i64,
-    /// In which topic.
     pub topic: Option<i64>,
-    /// As people read it: markup removed.
+    /// The text that people read, without markup.
     pub text: String,
-    /// As it was sent.
+    /// The text that the bot sent.
     pub raw: String,
-    /// The file that came with it; then the text is its caption, and its name in brackets.
+    /// The attached file. Then `text` is the caption, followed by the file's name in brackets.
     pub file: Option<SentFile>,
-    /// Its id.
     pub message_id: i64,
-    /// How often its text was changed.
+    /// The number of edits.
     pub edits: u32,
-    /// Whether somebody has deleted it.
     pub deleted: bool,
 }
 
-/// An error that the next call of a method is answered with.
+/// An error that answers the next call of a method.
 #[derive(Debug, Clone)]
 struct Refusal {
     method: &'static str,
@@ -100,7 +92,7 @@ struct Refusal {
 
 struct Shared {
     state: Mutex<State>,
-    /// Grows with every change; long polls and tests wait for it.
+    /// Changes with every event. Long polls and tests wait for it.
     changes: watch::Sender<u64>,
 }
 
@@ -111,13 +103,13 @@ struct State {
     next_message: i64,
     chats: HashMap<i64, Value>,
     files: HashMap<String, Vec<u8>>,
-    /// Files that the bot has asked for, in order.
+    /// Ids of the files that the bot has requested, in order.
     asked_for: Vec<String>,
     holds_files: bool,
-    /// Files that are given all the same.
+    /// The number of files that the server gives although it holds files.
     files_given: usize,
     sent: Vec<SentMessage>,
-    /// How far each chat's listener has heard.
+    /// By chat, the number of messages that the test has read.
     heard: HashMap<(i64, Option<i64>), usize>,
     typing: HashMap<i64, usize>,
     refusals: Vec<Refusal>,
@@ -129,7 +121,7 @@ struct State {
     polling: u64,
     foreign_poller: bool,
     token_refused: bool,
-    /// What the platform keeps of it all, where somebody wants to know.
+    /// The log of the crash tests, if one was set.
     log: Option<PlatformLog>,
     troubles: Option<Troubles>,
     violations: Vec<String>,
@@ -144,15 +136,15 @@ impl Shared {
         self.changes.send_modify(|n| *n += 1);
     }
 
-    /// Waits until `look` finds something.
-    async fn wait_for<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+    /// Waits until `inspect` returns a value.
+    async fn wait_for<T>(&self, mut inspect: impl FnMut(&mut State) -> Option<T>) -> T {
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
-            if let Some(found) = look(&mut self.state()) {
+            if let Some(found) = inspect(&mut self.state()) {
                 return found;
             }
-            // The sender lives in `self`.
+            // The sender lives in `self`, so this cannot fail.
             let _ = changes.changed().await;
         }
     }
@@ -169,9 +161,6 @@ impl Shared {
 
 impl TelegramServer {
     /// Starts a server on a free port.
-    ///
-    /// # Panics
-    /// When no port can be had.
     pub async fn start() -> Self {
         let listener = match TcpListener::bind("127.0.0.1:0").await {
             Ok(listener) => listener,
@@ -190,19 +179,16 @@ impl TelegramServer {
         self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// From now on nobody listens at its address: connections are refused, those that are open break.
+    /// Takes the server down: it refuses connections and breaks the open ones.
     pub async fn goes_away(&self) {
         if let Some(accepting) = self.accepting() {
             accepting.abort();
-            // It ends by being aborted.
+            // The task was aborted, so it returns an error.
             let _ = accepting.await;
         }
     }
 
-    /// It listens again.
-    ///
-    /// # Panics
-    /// When its port is taken.
+    /// Lets the server listen again on the same port.
     pub async fn comes_back(&self) {
         let listener = match TcpListener::bind(self.address).await {
             Ok(listener) => listener,
@@ -212,25 +198,25 @@ impl TelegramServer {
         *self.accepting.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepting);
     }
 
-    /// The next call of `method` whose text holds `words` meets this trouble.
+    /// Lets the next call of `method` whose text contains `words` meet this failure.
     pub fn plan(&self, method: &'static str, words: &str, trouble: Trouble) {
         let words = words.to_owned();
         self.shared.state().planned.push(trouble::Planned { method, words, trouble });
     }
 
-    /// Waits until every planned trouble and refusal has been met.
+    /// Waits until every planned failure and refusal has happened.
     pub async fn troubled(&self) {
         let met = |state: &mut State| (state.planned.is_empty() && state.refusals.is_empty()).then_some(());
         self.shared.wait_for(met).await;
     }
 
-    /// From now on more calls than Telegram documents are a broken rule: 3 in 3 seconds in a chat, 20 a minute in a
-    /// room, 30 a second in all, by its own watch.
+    /// Makes more calls than Telegram documents a violation: 3 in 3 seconds in a chat, 20 a minute in a room, 30 a
+    /// second in all. The server measures the rate itself.
     pub fn holds_to_pace(&self) {
         self.shared.state().watch.holds_to_pace = true;
     }
 
-    /// The bot is removed from a room, or let in again.
+    /// Removes the bot from a room, or lets it in again.
     pub fn kicks(&self, room: &Chat, out: bool) {
         let mut state = self.shared.state();
         if out {
@@ -240,83 +226,82 @@ impl TelegramServer {
         }
     }
 
-    /// Its address, for `channels.telegram.base_url`.
+    /// Returns the server's address, for `channels.telegram.base_url`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A person.
     pub fn person(&self, id: i64, name: &str) -> Person {
         Person::new(Arc::clone(&self.shared), id, name)
     }
 
-    /// A room with several people. Its id is negative, as Telegram's are.
+    /// Adds a room with several people. Its id is negative, as in Telegram.
     pub fn room(&self, id: i64, title: &str) -> Chat {
         let about = json!({ "id": id, "type": "supergroup", "title": title });
         self.shared.state().chats.insert(id, about);
         Chat::new(Arc::clone(&self.shared), id, None)
     }
 
-    /// Hands the bot an update of any kind.
+    /// Sends the bot an update of any kind.
     pub fn update(&self, kind: &str, body: Value) {
         self.shared.push_update(kind, body);
     }
 
-    /// The next call of `method` is answered with this error.
+    /// Answers the next call of `method` with this error.
     pub fn refuse_next(&self, method: &'static str, code: u16, description: &str, retry_after: Option<u64>) {
         let description = description.to_owned();
         self.shared.state().refusals.push(Refusal { method, code, description, retry_after });
     }
 
-    /// From now on another program polls for this bot, or stops to.
+    /// Sets whether another program polls for this bot.
     pub fn another_poller(&self, polls: bool) {
         self.shared.state().foreign_poller = polls;
         self.shared.changed();
     }
 
-    /// From now on the token is refused.
+    /// Refuses the token from now on.
     pub fn refuse_token(&self) {
         self.shared.state().token_refused = true;
     }
 
-    /// Everything that is handed over and delivered goes into this log.
+    /// Logs every message that the bot acknowledged or sent.
     pub fn log_to(&self, log: PlatformLog) {
         self.shared.state().log = Some(log);
     }
 
-    /// From now on sends meet trouble; `None` ends it.
+    /// Lets sends fail at random from now on; `None` ends it.
     pub fn troubles(&self, troubles: Option<Troubles>) {
         self.shared.state().troubles = troubles;
     }
 
-    /// From now on no file is given, however long the bot waits; or they are given again.
+    /// Sets whether the server holds files: it then answers no request for a file, however long the bot waits.
     pub fn holds_files(&self, holds: bool) {
         self.shared.state().holds_files = holds;
         self.shared.changed();
     }
 
-    /// Of the files that are held, the next one is given.
+    /// Gives the next one of the held files.
     pub fn gives_one_file(&self) {
         self.shared.state().files_given += 1;
         self.shared.changed();
     }
 
-    /// Files that the bot has asked for, in order.
+    /// Returns the ids of the files that the bot has requested, in order.
     pub fn asked_for(&self) -> Vec<String> {
         self.shared.state().asked_for.clone()
     }
 
-    /// Waits until the bot has asked for so many files.
+    /// Waits until the bot has requested this number of files.
     pub async fn comes_to_ask_for(&self, files: usize) {
         self.shared.wait_for(|state| (state.asked_for.len() >= files).then_some(())).await;
     }
 
-    /// Everything the bot has sent.
+    /// Returns all messages that the bot has sent.
     pub fn sent(&self) -> Vec<SentMessage> {
         self.shared.state().sent.clone()
     }
 
-    /// How often the bot has polled.
+    /// Returns how often the bot has polled.
     pub fn polls(&self) -> u64 {
         self.shared.state().polls
     }
@@ -326,15 +311,12 @@ impl TelegramServer {
         self.shared.wait_for(|state| (state.polls >= count).then_some(())).await;
     }
 
-    /// Waits until every update was acknowledged: asked for with a higher offset.
+    /// Waits until the bot has acknowledged every update, by a poll with a higher offset.
     pub async fn acknowledged(&self) {
         self.shared.wait_for(|state| state.updates.is_empty().then_some(())).await;
     }
 
-    /// Ends the server and fails the test for everything the bot did that it must not.
-    ///
-    /// # Panics
-    /// When a rule of the Bot API was broken.
+    /// Stops the server. Panics if the bot broke a rule of the Bot API.
     pub fn finish(self) {
         self.accepting().iter().for_each(JoinHandle::abort);
         let violations = std::mem::take(&mut self.shared.state().violations);

@@ -1,4 +1,4 @@
-//! People and the chats they write in.
+//! People, and the chats in which they write.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{BOT_NAME, SentMessage, Shared};
 
-/// What the bot sends before a text that it will put there: nobody hears it.
+/// The bot sends this text first and later replaces it. [`Chat::hears`] ignores it.
 pub const PLACEHOLDER: &str = "…";
 
 /// A chat, or one topic of it.
@@ -17,7 +17,6 @@ pub struct Chat {
     topic: Option<i64>,
 }
 
-/// Someone who writes.
 #[derive(Clone)]
 pub struct Person {
     shared: Arc<Shared>,
@@ -25,23 +24,18 @@ pub struct Person {
     name: String,
 }
 
-/// A picture that somebody sends.
 pub struct Photo {
-    /// Its bytes.
     pub bytes: Vec<u8>,
-    /// What is written under it.
     pub caption: String,
 }
 
-/// A file that somebody sends, and what it says of itself.
+/// A file that a person sends, with the properties that Telegram reports.
 pub struct Document {
-    /// Its bytes.
     pub bytes: Vec<u8>,
-    /// How many it claims to have.
+    /// The reported size, if any.
     pub claims: Option<usize>,
-    /// What it is called.
     pub name: String,
-    /// What it claims to be.
+    /// The reported type.
     pub mime: String,
 }
 
@@ -50,12 +44,12 @@ impl Chat {
         Self { shared, id, topic }
     }
 
-    /// One topic of this room.
+    /// Returns one topic of this room.
     pub fn topic(&self, topic: i64) -> Chat {
         Chat::new(Arc::clone(&self.shared), self.id, Some(topic))
     }
 
-    /// The address that the host knows it by.
+    /// Returns the chat's address in the host.
     pub fn address(&self) -> String {
         match self.topic {
             Some(topic) => format!("telegram:{}/{topic}", self.id),
@@ -63,12 +57,12 @@ impl Chat {
         }
     }
 
-    /// Waits for the next message of the bot here and returns it as people read it.
+    /// Waits for the bot's next message in this chat. Returns the text that people read.
     pub async fn hears(&self) -> String {
         self.hears_message().await.text
     }
 
-    /// The same with everything about it.
+    /// Like [`Self::hears`]. Returns the whole message.
     pub async fn hears_message(&self) -> SentMessage {
         let place = (self.id, self.topic);
         self.shared
@@ -82,7 +76,7 @@ impl Chat {
             .await
     }
 
-    /// What the bot has said here and nobody has heard yet.
+    /// Returns the bot's messages in this chat that the test has not read yet.
     pub fn unheard(&self) -> Vec<String> {
         let state = self.shared.state();
         let from = state.heard.get(&(self.id, self.topic)).copied().unwrap_or(0);
@@ -90,21 +84,21 @@ impl Chat {
         state.sent.iter().filter(here).skip(from).map(|m| m.text.clone()).collect()
     }
 
-    /// Everything of the bot's that stands here now, placeholders included.
+    /// Returns the texts of all messages of the bot in this chat, placeholders too.
     pub fn shows(&self) -> Vec<String> {
         let state = self.shared.state();
         let here = state.sent.iter().filter(|m| (m.chat, m.topic) == (self.id, self.topic) && !m.deleted);
         here.map(|m| m.text.clone()).collect()
     }
 
-    /// The same with everything about them.
+    /// Like [`Self::shows`]. Returns the whole messages.
     pub fn messages(&self) -> Vec<SentMessage> {
         let state = self.shared.state();
         let here = state.sent.iter().filter(|m| (m.chat, m.topic) == (self.id, self.topic) && !m.deleted);
         here.cloned().collect()
     }
 
-    /// Waits until a message of the bot stands here that holds `words`.
+    /// Waits until the chat shows a message of the bot that contains `words`.
     pub async fn comes_to_show(&self, words: &str) -> SentMessage {
         let place = (self.id, self.topic);
         let here = |m: &&SentMessage| (m.chat, m.topic) == place && !m.deleted && m.text.contains(words);
@@ -115,7 +109,7 @@ impl Chat {
         self.id
     }
 
-    /// Waits until the bot was shown typing here.
+    /// Waits until the chat shows that the bot is typing.
     pub async fn sees_typing(&self) {
         self.shared.wait_for(|state| state.typing.get(&self.id).map(|_| ())).await;
     }
@@ -126,7 +120,7 @@ impl Person {
         Self { shared, id, name: name.to_owned() }
     }
 
-    /// The person's own chat with the bot.
+    /// Returns the person's own chat with the bot.
     pub fn direct(&self) -> Chat {
         let about = json!({ "id": self.id, "type": "private", "first_name": self.name });
         self.shared.state().chats.insert(self.id, about);
@@ -141,7 +135,6 @@ impl Person {
         self.send("message", message)
     }
 
-    /// Answers a message.
     pub fn answers(&self, chat: &Chat, to: &SentMessage, text: &str) -> i64 {
         let mut message = self.message(chat);
         message["text"] = json!(text);
@@ -155,7 +148,7 @@ impl Person {
         self.send("message", message)
     }
 
-    /// Writes another text over an earlier message.
+    /// Replaces the text of an earlier message.
     pub fn edits(&self, chat: &Chat, message_id: i64, text: &str) {
         let mut message = self.message(chat);
         message["message_id"] = json!(message_id);
@@ -165,7 +158,6 @@ impl Person {
         self.shared.push_update("edited_message", message);
     }
 
-    /// Sends a picture.
     pub fn shows(&self, chat: &Chat, photo: Photo) -> i64 {
         let file_id = format!("photo-{}-{}", self.id, photo.bytes.len());
         let size = photo.bytes.len();
@@ -180,7 +172,7 @@ impl Person {
         self.send("message", message)
     }
 
-    /// Sends a file with words under it.
+    /// Sends a file with a caption.
     pub fn sends(&self, chat: &Chat, document: Document, caption: &str) -> i64 {
         let file_id = format!("document-{}-{}", self.id, document.bytes.len());
         self.shared.state().files.insert(file_id.clone(), document.bytes);
@@ -221,7 +213,7 @@ impl Person {
     }
 }
 
-/// Mentions and commands, with offsets in UTF-16 units.
+/// Returns the entities for mentions and commands, with offsets in UTF-16 units.
 fn entities(text: &str) -> Value {
     let mut found = Vec::new();
     for (at, word) in words(text) {

@@ -1,4 +1,4 @@
-//! The HTTP side.
+//! The HTTP side of the Telegram server.
 
 use std::io;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(super) fn refused(code: u16, description: &str, retry_after: Option<u64>) ->
     whole(code, body.to_string().into_bytes())
 }
 
-/// An error cuts the connection.
+/// Answers a request. An error cuts the connection.
 async fn serve(shared: &Shared, request: Request<Incoming>) -> io::Result<Answer> {
     let path = request.uri().path().to_owned();
     let content_type = request.headers().get(hyper::header::CONTENT_TYPE).cloned();
@@ -136,7 +136,8 @@ fn planned(shared: &Shared, method: &str, ask: &Value) -> Option<Answer> {
     Some(refused(refusal.code, &refusal.description, refusal.retry_after))
 }
 
-/// Asking with an offset drops every update before it; an empty poll is held for its time-out.
+/// Answers `getUpdates`. A poll with an offset drops every update before it. A poll without a result waits for its
+/// timeout.
 async fn get_updates(shared: &Shared, ask: &Value) -> Answer {
     let offset = ask["offset"].as_i64().unwrap_or(0);
     let timeout = Duration::from_secs(ask["timeout"].as_u64().unwrap_or(0));
@@ -177,12 +178,12 @@ async fn get_updates(shared: &Shared, ask: &Value) -> Answer {
     }
 }
 
-/// A message's chat as the host knows it.
+/// Returns the host's address of a message's chat.
 fn address(message: &Value) -> String {
     place(message["chat"]["id"].as_i64().unwrap_or(0), message["message_thread_id"].as_i64())
 }
 
-/// A chat as the host knows it.
+/// Returns the host's address of a chat.
 pub(super) fn place(chat: i64, topic: Option<i64>) -> String {
     match topic {
         Some(topic) => format!("telegram:{chat}/{topic}"),
@@ -190,7 +191,7 @@ pub(super) fn place(chat: i64, topic: Option<i64>) -> String {
     }
 }
 
-/// Ends the count of a poll that the bot broke off, too.
+/// Counts a poll until it is dropped, so that a poll that the bot broke off is no longer counted.
 struct Polling<'a>(&'a Shared);
 
 impl Drop for Polling<'_> {
@@ -236,7 +237,7 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
     ok(json!({ "message_id": message_id, "date": 1_795_000_000, "chat": about, "text": text }))
 }
 
-/// The text of a message or an edit as people will read it, or what is wrong with it.
+/// Returns the text of a message or an edit as people will read it, or Telegram's error.
 pub(super) fn read_text(state: &mut State, ask: &Value) -> Result<String, String> {
     let raw = ask["text"].as_str().unwrap_or_default();
     let text = if ask["parse_mode"] == "HTML" {

@@ -1,39 +1,39 @@
-//! What can go wrong between a bot and Telegram, and what Telegram sees of the bot's pace.
+//! Failures between a bot and Telegram, and Telegram's rate limits.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::State;
 
-/// What happens to one call instead of its answer.
+/// A failure that replaces the answer of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// It is done, and the connection is cut without an answer.
+    /// The call is performed, and the connection is cut without an answer.
     CutAfter,
-    /// It is not done, and the connection is cut without an answer.
+    /// The call is not performed, and the connection is cut without an answer.
     CutBefore,
-    /// It is done, and a proxy answers 502.
+    /// The call is performed, and a proxy answers 502.
     BadGatewayAfter,
-    /// It is not done, and a proxy answers 502.
+    /// The call is not performed, and a proxy answers 502.
     BadGatewayBefore,
-    /// It is done, and no answer comes for as long as the bot lives.
+    /// The call is performed, and no answer comes while the bot lives.
     HangsAfter,
-    /// Somebody deletes the message that it would edit, just before.
+    /// Somebody deletes the message just before the call edits it.
     DeletedBefore,
-    /// It is refused with a 429 and a second's patience.
+    /// Telegram refuses the call with 429 and asks the bot to wait a second.
     Busy,
-    /// It is refused.
+    /// Telegram refuses the call.
     Refused(u16, String),
 }
 
 impl Trouble {
-    /// Whether the call is obeyed.
+    /// Returns whether the call is performed.
     pub(super) fn is_done(&self) -> bool {
         matches!(self, Self::CutAfter | Self::BadGatewayAfter | Self::HangsAfter)
     }
 }
 
-/// A trouble that waits for its call.
+/// A failure that waits for its call.
 #[derive(Debug, Clone)]
 pub(super) struct Planned {
     pub(super) method: &'static str,
@@ -41,22 +41,22 @@ pub(super) struct Planned {
     pub(super) trouble: Trouble,
 }
 
-/// What Telegram allows: calls, and within which time.
+/// Telegram's rate limits: a number of calls, and the time in which they may happen.
 const CHAT: (usize, Duration) = (3, Duration::from_secs(3));
 const ROOM: (usize, Duration) = (20, Duration::from_secs(60));
 const BOT: (usize, Duration) = (30, Duration::from_secs(1));
 
-/// Telegram's own watch over the bot.
+/// Measures the rate of the bot's calls.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     pub(super) holds_to_pace: bool,
     calls: Vec<(Instant, i64, Option<i64>)>,
-    /// Until when a chat must be left alone, after a 429.
+    /// By chat, the end of the wait after a 429.
     shut: HashMap<i64, Instant>,
 }
 
 impl State {
-    /// Takes the trouble that was planned for this call, else what chance has for it.
+    /// Returns the failure that was planned for this call, or else a random one.
     pub(super) fn trouble(&mut self, method: &str, text: &str) -> Option<Trouble> {
         if let Some(at) = self.planned.iter().position(|p| p.method == method && text.contains(&p.words)) {
             return Some(self.planned.remove(at).trouble);
@@ -73,7 +73,7 @@ impl State {
         }
     }
 
-    /// Somebody deletes a message of the bot's.
+    /// Deletes a message of the bot, as a person would.
     pub(super) fn delete(&mut self, chat: i64, message_id: i64) {
         let message = self.sent.iter_mut().find(|m| (m.chat, m.message_id) == (chat, message_id));
         if let Some(message) = message {
@@ -81,12 +81,12 @@ impl State {
         }
     }
 
-    /// A 429 was answered here.
+    /// Records that a 429 asked the bot to wait in this chat.
     pub(super) fn asks_for_patience(&mut self, chat: i64, seconds: u64) {
         self.watch.shut.insert(chat, Instant::now() + Duration::from_secs(seconds));
     }
 
-    /// A message or an edit has come.
+    /// Records a message or an edit, and checks the rate limits.
     pub(super) fn sees_call(&mut self, chat: i64, topic: Option<i64>) {
         let now = Instant::now();
         if self.watch.shut.get(&chat).is_some_and(|until| *until > now) {

@@ -1,21 +1,15 @@
-//! The start of most journeys: a running host, and Ann, who talks to it in a chat of her own.
+//! The setup of most journeys: a running host, and Ann, who talks to it in her own chat.
 
 use super::{Engine, World};
 use crate::telegram::{Chat, Person};
 
 impl World {
-    /// A host that is up on `engine`, with these variables set, and Ann, who talks to `main` in her own chat.
-    ///
-    /// # Panics
-    /// As [`World::on`] and [`World::up`].
+    /// Starts a host on `engine` with these environment variables. Ann talks to the group `main` in her own chat.
     pub async fn ann_at_home(engine: Engine, settings: &[(&str, &str)]) -> (Self, Person, Chat) {
         Self::on(engine).await.with_ann(settings).await
     }
 
-    /// The same with a host that root does not run.
-    ///
-    /// # Panics
-    /// As [`World::ann_at_home`] and [`World::without_root`].
+    /// Like [`World::ann_at_home`], with a host that does not run as root.
     pub async fn ann_at_home_without_root(settings: &[(&str, &str)]) -> (Self, Person, Chat) {
         Self::on(Engine::docker()).await.without_root().with_ann(settings).await
     }

@@ -1,4 +1,4 @@
-//! The engine that a world's boxes run on.
+//! The engine that runs a world's boxes.
 
 use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
@@ -8,16 +8,18 @@ use tokio::process::Command;
 
 use crate::engine::{self, Answered, Dockerd, StandIn};
 
-/// The image of one static binary, made once per machine.
+/// The image of one static binary. It is made once per machine.
 const BUSYBOX: &str = "lazaret-journeys-busybox";
 
-/// What Debian's gVisor needs to be told, as the host's refusal says: the box's only way to its host is a socket of the
-/// host's. And what makes nobody count, which is how it runs where a machine lacks a control group that it wants.
+/// The flags that Debian's gVisor needs, as the host's refusal names them. A box reaches its host only through a socket
+/// of the host's, so gVisor must allow such sockets.
 const GVISOR: [&str; 2] = ["--host-uds=open", "--network=none"];
+/// Switches gVisor's use of control groups off, for a machine that lacks one that gVisor needs. Then nothing limits the
+/// boxes.
 const UNCOUNTED: &str = "--ignore-cgroups";
 
-/// This machine's engine, or one of a world's own: a stand-in or a real one. A clone is the same engine; an own one
-/// ends with the last.
+/// This machine's engine, or an engine of one world: a stand-in or a real one. A clone is the same engine. An engine of
+/// one world ends when its last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Engine {
     socket: String,
@@ -32,10 +34,7 @@ enum Own {
 }
 
 impl Engine {
-    /// This machine's Docker engine, with an image made from `busybox`.
-    ///
-    /// # Panics
-    /// When no engine answers, or the image cannot be made.
+    /// Returns this machine's Docker engine, and makes an image from `busybox`.
     pub fn docker() -> Self {
         static READY: OnceLock<()> = OnceLock::new();
         let socket =
@@ -44,10 +43,8 @@ impl Engine {
         Self { socket, image: BUSYBOX.to_owned(), own: None }
     }
 
-    /// A Docker engine of the world's own, which may be killed. With `live_restore` its boxes go on without it.
-    ///
-    /// # Panics
-    /// When it cannot be run.
+    /// Starts a Docker engine that only this world uses, so the test may kill it. With `live_restore` its boxes keep
+    /// running while it is down.
     pub fn own_docker(live_restore: bool) -> Self {
         let engine = Dockerd::start(live_restore);
         let socket = format!("unix://{}", engine.socket().display());
@@ -55,11 +52,8 @@ impl Engine {
         Self { socket, image: BUSYBOX.to_owned(), own: Some(Own::Docker(Arc::new(engine))) }
     }
 
-    /// A Docker engine of the world's own that knows gVisor by the name `runsc`; and by `runsc-uncounted`, where it
-    /// keeps no limit.
-    ///
-    /// # Panics
-    /// When it cannot be run, or gVisor is not to be had.
+    /// Starts a Docker engine that only this world uses. It has gVisor as `runsc`, and as `runsc-uncounted` without
+    /// limits.
     pub fn own_docker_with_gvisor() -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/runsc.sh");
         let path = match std::process::Command::new(script).output() {
@@ -79,10 +73,7 @@ impl Engine {
         Self { socket, image: BUSYBOX.to_owned(), own: Some(Own::Docker(Arc::new(engine))) }
     }
 
-    /// The real engine that is the world's own.
-    ///
-    /// # Panics
-    /// When it is another.
+    /// Returns the Docker engine that only this world uses.
     pub fn dockerd(&self) -> &Dockerd {
         match &self.own {
             Some(Own::Docker(engine)) => engine,
@@ -90,20 +81,15 @@ impl Engine {
         }
     }
 
-    /// A stand-in that runs: boxes in milliseconds, and no sandbox (see [`crate::engine`]).
-    ///
-    /// # Panics
-    /// When it cannot run: it needs root and a static busybox.
+    /// Starts a stand-in: it starts boxes in milliseconds and is no sandbox (see [`crate::engine`]). It needs root and
+    /// a static busybox.
     pub async fn stand_in() -> Self {
         let engine = Self::stand_in_away();
         engine.start().await;
         engine
     }
 
-    /// A stand-in that nobody has started yet.
-    ///
-    /// # Panics
-    /// When there is no room for its files.
+    /// Returns a stand-in that does not run yet.
     pub fn stand_in_away() -> Self {
         let stand_in = StandIn::away();
         let socket = format!("unix://{}", stand_in.socket().display());
@@ -111,14 +97,11 @@ impl Engine {
     }
 
     /// Starts the stand-in, and waits until it answers.
-    ///
-    /// # Panics
-    /// When it cannot run, runs already, or is this machine's own engine.
     pub async fn start(&self) {
         self.expect_stand_in().start().await;
     }
 
-    /// Removes an install's boxes from this machine's engine; an own one takes its boxes along.
+    /// Removes an install's boxes from this machine's engine. The boxes of a world's own engine end with it.
     pub(super) fn remove_boxes(&self, install: &str) {
         if self.own.is_some() {
             return;
@@ -134,10 +117,7 @@ impl Engine {
         }
     }
 
-    /// Ends the stand-in, and every box with it.
-    ///
-    /// # Panics
-    /// When it is this machine's own engine.
+    /// Ends the stand-in and every box.
     pub fn stop(&self) {
         self.expect_stand_in().stop();
     }
@@ -145,14 +125,11 @@ impl Engine {
     fn expect_stand_in(&self) -> &StandIn {
         match &self.own {
             Some(Own::StandIn(stand_in)) => stand_in,
-            _ => panic!("this machine's engine is left alone"),
+            _ => panic!("a test may not stop this machine's engine"),
         }
     }
 
-    /// One call of the stand-in's API; `path` holds the query, escaped.
-    ///
-    /// # Panics
-    /// When it does not answer, or is this machine's own engine.
+    /// Makes one call to the stand-in's API. `path` includes the query, escaped.
     pub async fn ask(&self, method: Method, path: &str, body: Option<&serde_json::Value>) -> Answered {
         let socket = self.expect_stand_in().socket();
         match engine::ask(&socket, method, path, body).await {
@@ -161,22 +138,21 @@ impl Engine {
         }
     }
 
-    /// What an owner must accept to have boxes on it, as a list of TOML.
+    /// Returns the posture gaps that an owner must accept on this engine, as a list in TOML.
     pub(super) fn accepted(&self) -> Option<String> {
         matches!(&self.own, Some(Own::StandIn(_))).then(|| format!("{:?}", engine::LACKS))
     }
 
-    /// Its address.
     pub fn socket(&self) -> String {
         self.socket.clone()
     }
 
-    /// The image for groups that name none.
+    /// Returns the image for groups that name none.
     pub fn image(&self) -> &str {
         &self.image
     }
 
-    /// The names of an install's boxes, running or not.
+    /// Returns the names of an install's boxes, running or not.
     pub async fn boxes(&self, install: &str) -> Vec<String> {
         if let Some(Own::StandIn(_)) = &self.own {
             return self.boxes_of_stand_in(install).await;
@@ -200,10 +176,7 @@ impl Engine {
     }
 }
 
-/// Runs the engine's command line, which tests use to look at what the host did through the API.
-///
-/// # Panics
-/// When it fails.
+/// Runs the engine's command line. Tests use it to check what the host did through the API.
 pub async fn docker(args: &[&str]) -> String {
     let output = Command::new("docker").args(args).stdin(Stdio::null()).output().await;
     match output {

@@ -10,14 +10,14 @@ use tokio::process::{Child, Command};
 
 use super::PATIENCE;
 
-/// A running host. Dropped without [`HostProcess::stop`], it is killed.
+/// A running host. Dropping it kills the host, unless [`HostProcess::stop`] was called.
 pub struct HostProcess {
     child: Child,
     log: PathBuf,
 }
 
 impl HostProcess {
-    /// Starts it and waits until it is up; an error tells of one that ended before, with its log.
+    /// Starts the host and waits until it is up. If the host ends before, the error has its log.
     pub(super) async fn start(mut command: Command, root: &Path) -> Result<Self, String> {
         let log = root.join("host.log");
         let file = match std::fs::OpenOptions::new().create(true).append(true).open(&log) {
@@ -47,29 +47,23 @@ impl HostProcess {
         }
     }
 
-    /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Its process id.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
-            // One that has ended is what the signal is for.
+            // The host may have ended already.
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// SIGTERM, and its exit code.
-    ///
-    /// # Panics
-    /// When it does not end in time.
+    /// Stops the host with SIGTERM, and returns its exit code.
     pub async fn stop(mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         match tokio::time::timeout(PATIENCE, self.child.wait()).await {
@@ -78,13 +72,13 @@ impl HostProcess {
         }
     }
 
-    /// SIGKILL.
+    /// Kills the host with SIGKILL.
     pub async fn kill(mut self) {
         let _ = self.child.kill().await;
     }
 }
 
-/// Runs a command to its end; `args` are for the message when it does not come to one.
+/// Runs a command to its end. If it does not end in time, the panic shows `args`.
 pub(super) async fn run(mut command: Command, args: &[&str], stdin: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
@@ -92,7 +86,7 @@ pub(super) async fn run(mut command: Command, args: &[&str], stdin: &str) -> Out
         Err(e) => panic!("lazaret cannot be run: {e}"),
     };
     if let Some(mut input) = child.stdin.take() {
-        // A command that does not read its input has closed it.
+        // The write fails if the command has closed its input, because it does not read it.
         let _ = input.write_all(stdin.as_bytes()).await;
     }
     match tokio::time::timeout(PATIENCE, child.wait_with_output()).await {

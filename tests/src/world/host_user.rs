@@ -1,4 +1,4 @@
-//! A host that root does not run: a user who may ask the engine, and shares a group with the boxes.
+//! A host that does not run as root: its user may call the engine and shares a group with the boxes.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -8,11 +8,11 @@ use tokio::process::Command;
 
 use super::{World, lazaret, runner};
 
-/// A user and a group that no machine has.
+/// A user and a group that exist on no machine.
 const UID: u32 = 12_345;
 const GID: u32 = 23_456;
 
-/// Who runs the host.
+/// The user that runs the host.
 #[derive(Debug)]
 pub(super) struct User {
     groups: String,
@@ -20,7 +20,8 @@ pub(super) struct User {
 }
 
 impl User {
-    /// The host's program, run by this user. (`setpriv` is util-linux's; the standard library can set no groups.)
+    /// Returns a command that runs the host's program as this user. (It uses `setpriv` of util-linux, because the
+    /// standard library cannot set groups.)
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &UID.to_string(), "--regid", &GID.to_string()]);
@@ -30,12 +31,9 @@ impl User {
 }
 
 impl World {
-    /// From now on the host and every command are run by a user of the group of the engine's socket, as an install for
-    /// somebody without root is: the root directory is that user's, of a group that the boxes share. Call it before the
-    /// host is up.
-    ///
-    /// # Panics
-    /// When the test itself is not root, or the engine has no socket in the file system.
+    /// Lets a user without root run the host and every command. The user is in the group of the engine's socket. The
+    /// user owns the root directory, whose group the boxes share. Call this before the host is up. The test itself must
+    /// run as root.
     #[must_use]
     pub fn without_root(mut self) -> Self {
         match settled(self.root.path(), &self.engine.socket()) {
@@ -51,7 +49,7 @@ impl World {
 
 fn settled(root: &Path, engine: &str) -> io::Result<(User, PathBuf)> {
     let socket = std::fs::metadata(engine.trim_start_matches("unix://"))?.gid();
-    // What was built may lie where only its builder looks.
+    // The user may not be allowed to enter the build directory.
     let bin = root.join("bin");
     std::fs::create_dir(&bin)?;
     let [program, runner] = [lazaret(), runner()].map(|built| reachable(&built, &bin));

@@ -20,37 +20,36 @@ pub use engine::{Engine, docker};
 pub use host_process::HostProcess;
 use host_user::User;
 
-/// Long enough for a busy machine; a step that takes longer has failed.
+/// A step that takes longer than this has failed. The time allows for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where a row of the outbox stays.
+/// The final states of an outbox row.
 const ENDS: [&str; 3] = ["sent", "failed", "expired"];
 
-/// How fast the host may call Telegram.
+/// The rate limits of the host's calls to Telegram.
 pub const PACE: [&str; 3] = [
     "LAZARET_CHANNELS_TELEGRAM_CHAT_BURST",
     "LAZARET_CHANNELS_TELEGRAM_ROOM_PER_MINUTE",
     "LAZARET_CHANNELS_TELEGRAM_BOT_PER_SECOND",
 ];
 
-/// An install.
+/// An install with its servers.
 ///
-/// The fields end in this order: the host, the boxes that a failed test left, the servers, and last the directory.
+/// Rust drops the fields in this order: the host, the boxes that a failed test left, the servers, and last the
+/// directory.
 pub struct World {
     host: Option<HostProcess>,
     _leftovers: Leftovers,
-    /// The model.
     pub model: ModelServer,
-    /// Telegram.
     pub telegram: TelegramServer,
     env: BTreeMap<String, String>,
     engine: Engine,
-    /// Who runs the host, where root does not.
+    /// The user that runs the host; `None` if the host runs as root.
     user: Option<User>,
     root: tempfile::TempDir,
 }
 
-/// Removes what a test that failed in mid-turn left on this machine's engine.
+/// Removes the boxes and mounts that a failed test left in the middle of a turn.
 struct Leftovers {
     root: PathBuf,
     engine: Engine,
@@ -61,25 +60,20 @@ impl Drop for Leftovers {
         if let Ok(install) = std::fs::read_to_string(self.root.join("state/install")) {
             self.engine.remove_boxes(install.trim());
         }
-        // A host that was killed has not taken its letter directories away.
+        // A killed host has not removed its letter directories.
         unmount_below(&self.root);
     }
 }
 
 impl World {
-    /// An install that nobody has started yet, on this machine's engine. Its boxes use `busybox`, an image made of one
-    /// static binary, so that a box is up in a fraction of a second.
-    ///
-    /// # Panics
-    /// When a server cannot listen, or the engine is away: here that is a failure and never a skip.
+    /// Builds an install on this machine's engine, without starting the host. Its boxes use `busybox`, an image of one
+    /// static binary, which starts in a fraction of a second. Panics if the engine is away: the test then fails and is
+    /// never skipped.
     pub async fn new() -> Self {
         Self::on(Engine::docker()).await
     }
 
-    /// The same on an engine of the test's choice.
-    ///
-    /// # Panics
-    /// As [`World::new`].
+    /// Like [`World::new`], on the given engine.
     pub async fn on(engine: Engine) -> Self {
         let root = match tempfile::Builder::new().prefix("lazaret-journey-").tempdir() {
             Ok(root) => root,
@@ -93,7 +87,7 @@ impl World {
         set("LAZARET_ROOT", &root.path().to_string_lossy());
         set("LAZARET_RUNNER", &runner().to_string_lossy());
         set("LAZARET_IMAGE", engine.image());
-        // Many worlds at once must not fill the disk with what they keep free.
+        // The hosts reserve free space on the disk. With the default sizes, many worlds at once would fill it.
         set("LAZARET_HOST_BALLAST_MIB", "1");
         set("LAZARET_HOST_FREE_FLOOR_MIB", "16");
         set("DOCKER_HOST", &engine.socket());
@@ -104,7 +98,8 @@ impl World {
         set("ANTHROPIC_BASE_URL", &model.anthropic_url());
         set("TELEGRAM_BOT_TOKEN", TOKEN);
         set("LAZARET_CHANNELS_TELEGRAM_BASE_URL", &telegram.url());
-        // People in journeys do not wait for Telegram's patience; the journey about its pace takes these away.
+        // Most journeys must not wait for Telegram's rate limits. The journey about the rate limits removes these
+        // variables.
         for limit in PACE {
             set(limit, "100000");
         }
@@ -112,19 +107,19 @@ impl World {
         Self { host: None, _leftovers: leftovers, model, telegram, env, engine, user: None, root }
     }
 
-    /// Sets an environment variable of the host and of every command.
+    /// Sets an environment variable for the host and for every command.
     pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
         self.env.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// Takes one away.
+    /// Removes an environment variable again.
     pub fn unset(&mut self, name: &str) -> &mut Self {
         self.env.remove(name);
         self
     }
 
-    /// A command line of the host, for a test that must hold the process itself.
+    /// Returns a command line of the host, for a test that must own the process.
     pub fn command(&self, args: &[&str]) -> tokio::process::Command {
         let mut command = match &self.user {
             Some(user) => user.command(),
@@ -134,15 +129,12 @@ impl World {
         command
     }
 
-    /// Where the install lies.
+    /// Returns the install's root directory.
     pub fn root(&self) -> &Path {
         self.root.path()
     }
 
-    /// Writes a file of the install.
-    ///
-    /// # Panics
-    /// When it cannot be written.
+    /// Writes a file below the root directory.
     pub fn write(&self, name: &str, text: &str) {
         let path = self.root().join(name);
         let written =
@@ -152,10 +144,7 @@ impl World {
         }
     }
 
-    /// Starts the host and waits until it is up.
-    ///
-    /// # Panics
-    /// When it does not come up; its log is in the message.
+    /// Starts the host and waits until it is up. If it does not come up, the panic shows its log.
     pub async fn up(&mut self) -> &mut Self {
         if let Err(why) = self.try_up().await {
             panic!("{why}");
@@ -163,20 +152,14 @@ impl World {
         self
     }
 
-    /// The same for a host that may end before it is up: then this says how.
-    ///
-    /// # Errors
-    /// Its last words.
-    ///
-    /// # Panics
-    /// When one is up already, or it neither comes up nor ends.
+    /// Like [`World::up`], for a host that may end before it is up. Then the error has its log.
     pub async fn try_up(&mut self) -> Result<(), String> {
         assert!(self.host.is_none(), "the host is up already");
         self.host = Some(HostProcess::start(self.command(&["up"]), self.root()).await?);
         Ok(())
     }
 
-    /// Whether a host runs. One that has ended by itself is let go of.
+    /// Returns whether a host runs, and forgets one that has ended by itself.
     pub fn is_up(&mut self) -> bool {
         if self.host.as_mut().is_some_and(HostProcess::has_ended) {
             self.host = None;
@@ -184,15 +167,10 @@ impl World {
         self.host.is_some()
     }
 
-    /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// The host's process.
-    ///
-    /// # Panics
-    /// When it was not started.
     pub fn host(&mut self) -> &mut HostProcess {
         match &mut self.host {
             Some(host) => host,
@@ -201,9 +179,6 @@ impl World {
     }
 
     /// Kills the host with SIGKILL.
-    ///
-    /// # Panics
-    /// When it was not started.
     pub async fn kill_host(&mut self) {
         match self.host.take() {
             Some(host) => host.kill().await,
@@ -211,18 +186,13 @@ impl World {
         }
     }
 
-    /// Ends the host with SIGTERM, as an operator would.
-    ///
-    /// # Panics
-    /// When it was not started, does not end in time, or ends badly.
+    /// Stops the host with SIGTERM, like an operator. The host must end in time and with success.
     pub async fn stop_host(&mut self) {
         assert_eq!(self.try_stop().await, Some(0), "{}", self.log());
     }
 
-    /// The same for a host that may end otherwise. Returns its exit code; none when a signal ended it.
-    ///
-    /// # Panics
-    /// When it was not started, or does not end in time.
+    /// Like [`World::stop_host`], for a host that may end with an error. Returns its exit code, or `None` if a signal
+    /// ended it.
     pub async fn try_stop(&mut self) -> Option<i32> {
         match self.host.take() {
             Some(host) => host.stop().await,
@@ -230,10 +200,7 @@ impl World {
         }
     }
 
-    /// Writes these lines on the terminal of the running host, one turn each, and returns what it showed.
-    ///
-    /// # Panics
-    /// When the chat ends badly.
+    /// Writes these lines to `lazaret chat`, one turn each, and returns its output.
     pub async fn chat(&self, lines: &str) -> String {
         let output = self.run(&["chat"], lines).await;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -242,17 +209,11 @@ impl World {
     }
 
     /// Runs a command line to its end.
-    ///
-    /// # Panics
-    /// When it cannot be run or does not end in time.
     pub async fn run(&self, args: &[&str], stdin: &str) -> Output {
         host_process::run(self.command(args), args, stdin).await
     }
 
-    /// Runs a command that must succeed, and returns what it printed.
-    ///
-    /// # Panics
-    /// When it fails.
+    /// Runs a command that must succeed, and returns its output.
     pub async fn lazaret(&self, args: &[&str]) -> String {
         let output = self.run(args, "").await;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -260,10 +221,7 @@ impl World {
         out.into_owned()
     }
 
-    /// Admits the chat that is waiting under this address to a group.
-    ///
-    /// # Panics
-    /// When the chat does not turn up.
+    /// Admits the chat that waits under this address to a group.
     pub async fn admit(&self, address: &str, group: &str) {
         let code = self
             .patiently(&format!("{address} waits to be admitted"), async || {
@@ -277,10 +235,7 @@ impl World {
         self.lazaret(&["groups", "admit", &code, "--group", group]).await;
     }
 
-    /// The trace of a message, once its turn is over and everything is sent.
-    ///
-    /// # Panics
-    /// When that takes too long.
+    /// Waits until a message's turn is over and everything is sent. Returns the message's trace.
     pub async fn settled(&self, message: &str) -> serde_json::Value {
         self.patiently(&format!("{message} is settled"), async || {
             let output = self.run(&["trace", message, "--json"], "").await;
@@ -296,44 +251,35 @@ impl World {
         .await
     }
 
-    /// Asks again until there is an answer.
-    ///
-    /// # Panics
-    /// When there is none in time.
-    pub async fn patiently<T, F>(&self, what: &str, mut look: impl FnMut() -> F) -> T
+    /// Repeats `attempt` until it returns a value. Panics after `PATIENCE`.
+    pub async fn patiently<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> T
     where
         F: Future<Output = Option<T>>,
     {
         let asked = tokio::time::Instant::now();
         loop {
-            if let Some(found) = look().await {
+            if let Some(found) = attempt().await {
                 return found;
             }
-            assert!(asked.elapsed() < PATIENCE, "waited in vain until {what}\n{}", self.log());
+            assert!(asked.elapsed() < PATIENCE, "timed out while waiting until {what}\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// A step of the story that must come in time.
-    ///
-    /// # Panics
-    /// When it does not; the host's log is in the message.
+    /// Waits for a step that must end within `PATIENCE`. If it does not, the panic shows the host's log.
     pub async fn soon<T>(&self, what: &str, step: impl Future<Output = T>) -> T {
         match tokio::time::timeout(PATIENCE, step).await {
             Ok(done) => done,
-            Err(_) => panic!("waited in vain until {what}\n{}", self.log()),
+            Err(_) => panic!("timed out while waiting until {what}\n{}", self.log()),
         }
     }
 
-    /// What the host has logged.
+    /// Returns the host's log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.root().join("host.log")).unwrap_or_default()
     }
 
-    /// The newest run's letters folder of a group.
-    ///
-    /// # Panics
-    /// When there is none.
+    /// Returns the letters folder of a group's newest run.
     pub fn newest_letters(&self, group: &str) -> PathBuf {
         let dir = self.root().join("state/letters").join(group);
         let mut runs: Vec<PathBuf> =
@@ -345,17 +291,14 @@ impl World {
         }
     }
 
-    /// The engine's boxes of this install.
+    /// Returns the names of this install's boxes that the engine still has.
     pub async fn boxes(&self) -> Vec<String> {
         let id = std::fs::read_to_string(self.root().join("state/install")).unwrap_or_default();
         self.engine.boxes(id.trim()).await
     }
 
-    /// Ends the host as an operator would, and holds the world to its promises: it ends in time, leaves no box, and
-    /// broke no rule of the model's or Telegram's wire.
-    ///
-    /// # Panics
-    /// When it did not.
+    /// Stops the host like an operator. Panics if the host does not end in time, leaves a box, or broke a rule of the
+    /// model's or Telegram's wire.
     pub async fn finish(mut self) {
         if let Some(host) = self.host.take() {
             let code = host.stop().await;
@@ -367,17 +310,17 @@ impl World {
     }
 }
 
-/// The host's binary: as `make test` built it, else beside the test's own.
+/// Returns the host's binary: the one that `make test` built, or else the one next to the test's own.
 pub(crate) fn lazaret() -> PathBuf {
     built("LAZARET_BIN", "lazaret")
 }
 
-/// The evil agent, a static binary that takes the runner's place.
+/// Returns the evil agent, a static binary that replaces the runner.
 pub(crate) fn evil_agent() -> PathBuf {
     built("LAZARET_EVIL_BIN", "evil-agent")
 }
 
-/// The static runner.
+/// Returns the static runner.
 pub(crate) fn runner() -> PathBuf {
     built("LAZARET_RUNNER_BIN", "agent-runner")
 }

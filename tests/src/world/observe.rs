@@ -1,5 +1,5 @@
-//! What a test sees of an install: chats, the database, letters and the groups' files. The waits return when it is
-//! there.
+//! Observes an install: chats, the database, letters and the groups' files. Most methods wait until their result
+//! exists.
 
 use std::path::PathBuf;
 
@@ -7,19 +7,13 @@ use super::World;
 use crate::telegram::Chat;
 
 impl World {
-    /// The next text that comes in a chat.
-    ///
-    /// # Panics
-    /// When none comes in time.
+    /// Waits for the next text in a chat.
     pub async fn hears(&self, chat: &Chat) -> String {
         self.soon(&format!("{} hears something", chat.address()), chat.hears()).await
     }
 
-    /// Waits until everything that was said has its receipt. Telegram takes no id of ours: a host that is killed
-    /// before that may say it again, and owns up to it.
-    ///
-    /// # Panics
-    /// When it does not come in time.
+    /// Waits until every sent text has its receipt. Telegram accepts no message id of the host. A host that is killed
+    /// before it stored the receipt may send the text again, and counts it as uncertain.
     pub async fn delivered(&self) {
         let unsent = "SELECT count(*) FROM outbox WHERE state NOT IN ('sent', 'failed', 'expired')";
         let sent = async || {
@@ -29,10 +23,7 @@ impl World {
         self.patiently("everything said has its receipt", sent).await;
     }
 
-    /// The install's database, read from outside.
-    ///
-    /// # Panics
-    /// When it cannot be opened.
+    /// Opens the install's database.
     pub fn database(&self) -> rusqlite::Connection {
         let path = self.root().join("state/lazaret.db");
         match rusqlite::Connection::open(&path) {
@@ -41,17 +32,17 @@ impl World {
         }
     }
 
-    /// How many runs a group has had, by their letters.
+    /// Returns how many runs a group has had, by their letter folders.
     pub fn runs_of(&self, group: &str) -> usize {
         let letters = self.root().join("state/letters").join(group);
         std::fs::read_dir(letters).into_iter().flatten().count()
     }
 
-    /// How many inputs the group's living run has been written.
+    /// Returns how many inputs the host has written for the group's living run.
     pub fn inputs(&self, group: &str) -> usize {
         let runs =
             std::fs::read_dir(self.root().join("state/ipc").join(group)).into_iter().flatten().flatten();
-        // What the agent has settled is gone from the letter box; the copies stay.
+        // The host removes acknowledged letters from the mailbox, so this counts the copies.
         let copies = self.root().join("state/letters").join(group);
         let letters = runs.flat_map(|run| {
             std::fs::read_dir(copies.join(run.file_name()).join("to-agent")).into_iter().flatten()
@@ -59,24 +50,18 @@ impl World {
         letters.flatten().filter(|l| l.file_name().to_string_lossy().ends_with("-input.json")).count()
     }
 
-    /// Waits until there are so many.
-    ///
-    /// # Panics
-    /// When that does not come in time.
+    /// Waits until the group's living run has been written this number of inputs.
     pub async fn given(&self, group: &str, inputs: usize) {
         let written = async || (self.inputs(group) >= inputs).then_some(());
         self.patiently(&format!("{group} is given {inputs} inputs"), written).await;
     }
 
-    /// A file in a group's workspace.
+    /// Returns the path of a file in a group's workspace.
     pub fn in_workspace(&self, group: &str, name: &str) -> PathBuf {
         self.root().join("state/workspaces").join(group).join(name)
     }
 
-    /// Waits until a command in a box has made this file in its workspace.
-    ///
-    /// # Panics
-    /// When it does not in time.
+    /// Waits until a command in a box has created this file in its workspace.
     pub async fn made_in_workspace(&self, group: &str, name: &str) {
         let path = self.in_workspace(group, name);
         self.patiently(&format!("the box has made {name}"), async || path.exists().then_some(())).await;

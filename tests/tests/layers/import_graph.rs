@@ -1,15 +1,15 @@
-//! Which source file of a crate uses which: the graph that `layers.rs` searches for circles.
+//! The graph of which source file of a crate uses which. `layers.rs` searches it for circles.
 //!
-//! There is an edge from file A to file B if A names an item that B *defines*. A path is followed through re-exports
-//! (`pub use child::Item` in `mod.rs`) to the file of the definition. So declaring a child (`mod child;`) or
-//! re-exporting its items is no edge, and a child that imports a sibling through `super::Item` has an edge to the
+//! There is an edge from file A to file B if A names an item that B *defines*. A path through re-exports (`pub use
+//! child::Item` in `mod.rs`) counts as a path to the file of the definition. So a declaration of a child (`mod child;`)
+//! or a re-export of its items is no edge. A child that imports a sibling through `super::Item` has an edge to the
 //! sibling and not to `mod.rs`.
 //!
-//! There is no edge from a file to the `mod.rs` of a folder that it is in. A type in `mod.rs` whose methods are spread
-//! over the files of the folder is one thing in several files, and `mod.rs` is the only one that knows all of them.
-//! Siblings have no such excuse.
+//! There is no edge from a file to the `mod.rs` of a folder that contains it. If `mod.rs` has a type whose methods are
+//! in several files of the folder, then these files are parts of one unit, and only `mod.rs` knows all of them. This
+//! exception does not apply to siblings.
 //!
-//! Method calls are not seen: a method has no path. Test modules are not read.
+//! The graph ignores method calls, because a method has no path. It also ignores test modules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,17 +20,17 @@ use syn::visit::{self, Visit};
 /// A module's path from the root of the crate, or a path in the source.
 type Names = Vec<String>;
 
-/// From each file to the files that it uses, with the names that it uses there.
+/// Maps each file to the files that it uses, with the names that it uses there.
 pub type Graph = BTreeMap<PathBuf, BTreeMap<PathBuf, BTreeSet<String>>>;
 
 #[derive(Default)]
 struct Module {
     file: PathBuf,
     defined: BTreeSet<String>,
-    /// Names that `use` brings in. Also those of functions in the module.
+    /// Names that `use` imports, also inside functions of the module.
     imported: BTreeMap<String, Names>,
     globs: Vec<Names>,
-    /// Paths that the code names, imports included and re-exports not.
+    /// Paths that the code names, with imports and without re-exports.
     named: BTreeSet<Names>,
 }
 
@@ -81,9 +81,9 @@ impl Crate {
         Reader { all: self, module, folder }.visit_file(&parsed);
     }
 
-    /// What a path in `module` leads to. `None`: nothing of this crate.
+    /// Finds the target of a path in `module`. `None` if it is not in this crate.
     fn resolve(&self, module: &[String], path: &[String], depth: u32) -> Option<Target> {
-        // Globs may import each other.
+        // The limit ends a recursion, because globs may import each other.
         if depth > 20 {
             return None;
         }
@@ -103,7 +103,7 @@ impl Crate {
             return Some(Target::Item(content.file.clone()));
         }
         if let Some(imported) = content.imported.get(first) {
-            // `use name;` of an outer crate refers to the same name again.
+            // `use name;` of an external crate would refer to itself.
             if imported.first() == Some(first) {
                 return None;
             }
@@ -120,7 +120,7 @@ impl Crate {
 struct Reader<'a> {
     all: &'a mut Crate,
     module: Names,
-    /// Where the files of child modules are.
+    /// The folder with the files of child modules.
     folder: PathBuf,
 }
 
@@ -228,7 +228,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         visit::visit_path(self, path);
     }
 
-    /// The arguments of a macro are no syntax yet: every path among their tokens counts.
+    /// A macro's arguments are not parsed, so every path among their tokens counts.
     fn visit_macro(&mut self, item: &'ast syn::Macro) {
         let tokens = item.tokens.to_string();
         let paths = regex::Regex::new(r"\b[A-Za-z_]\w*(?:\s*::\s*[A-Za-z_]\w*)+").unwrap();
@@ -240,7 +240,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 }
 
-/// The files that `from` reaches by one edge or more.
+/// Returns the files that `from` reaches over one or more edges.
 fn reached<'a>(graph: &'a Graph, from: &'a PathBuf) -> BTreeSet<&'a PathBuf> {
     let (mut seen, mut left) = (BTreeSet::new(), vec![from]);
     while let Some(file) = left.pop() {
@@ -249,7 +249,7 @@ fn reached<'a>(graph: &'a Graph, from: &'a PathBuf) -> BTreeSet<&'a PathBuf> {
     seen
 }
 
-/// The files of each circle: those that reach each other.
+/// Returns the files of each circle, which are the files that reach each other.
 pub fn circles(graph: &Graph) -> Vec<BTreeSet<PathBuf>> {
     let reaches: BTreeMap<_, _> = graph.keys().map(|file| (file, reached(graph, file))).collect();
     let circle = |from: &PathBuf| -> BTreeSet<PathBuf> {

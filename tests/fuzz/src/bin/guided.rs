@@ -1,4 +1,5 @@
-//! One target under libFuzzer, which wants the whole command line: the target's name is in `TARGET`.
+//! Runs one fuzz target under libFuzzer. libFuzzer parses the whole command line, so the environment variable `TARGET`
+//! names the target.
 
 #![no_main]
 

@@ -1,11 +1,11 @@
-//! The same targets without coverage, where libFuzzer cannot be built: every seed as it is, and then changed at random.
-//! `plain TARGET CORPUS CRASHES SECONDS`
+//! Runs the same fuzz targets without coverage, for machines on which libFuzzer cannot be built. It runs every seed
+//! unchanged, and then random changes of seeds. `plain TARGET CORPUS CRASHES SECONDS`
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// No input grows beyond this.
+/// The maximum length of an input.
 const LONGEST: usize = 4096;
 
 fn main() -> ExitCode {
@@ -22,7 +22,10 @@ fn main() -> ExitCode {
 fn run(name: &str, corpus: &Path, crashes: &Path, seconds: &str) -> ExitCode {
     let (Some(target), Ok(seconds), Ok(files)) = (fuzz::target(name), seconds.parse(), corpus.read_dir())
     else {
-        eprintln!("no target {name}, no corpus in {}, or no seconds: {seconds}", corpus.display());
+        eprintln!(
+            "there is no target {name}, {} cannot be read, or {seconds} is not a number of seconds",
+            corpus.display()
+        );
         return ExitCode::from(2);
     };
     let seeds: Vec<Vec<u8>> = files.flatten().filter_map(|file| std::fs::read(file.path()).ok()).collect();
@@ -36,7 +39,7 @@ fn run(name: &str, corpus: &Path, crashes: &Path, seconds: &str) -> ExitCode {
         runs += 1;
         if std::panic::catch_unwind(|| target(&input)).is_err() {
             let path = crashes.join(format!("{name}-{:016x}", fastrand::u64(..)));
-            // Without the file the bytes are still in the report.
+            // If the write fails, the report still shows the bytes.
             let _ = std::fs::write(&path, &input);
             eprintln!("Test unit written to {}\n{}", path.display(), input.escape_ascii());
             return ExitCode::FAILURE;
@@ -46,7 +49,8 @@ fn run(name: &str, corpus: &Path, crashes: &Path, seconds: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A seed after a few changes: a byte, a piece of another seed, a piece twice, a piece less.
+/// Changes a seed in a few places: it changes or inserts a byte, removes or repeats a piece, or inserts a piece of
+/// another seed.
 fn changed(seeds: &[Vec<u8>]) -> Vec<u8> {
     let Some(seed) = fastrand::choice(seeds) else { return vec![fastrand::u8(..); fastrand::usize(..64)] };
     let mut bytes = seed.clone();

@@ -1,4 +1,4 @@
-//! What the checker reads: a directory with the platform's log, the final database and the driver's counts.
+//! The input of the checker: a directory with the platform's log, the final database and the driver's counts.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,24 +16,21 @@ pub const FACTS: &str = "facts.json";
 /// Counts that only the driver knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
-    /// How often it killed the host, a box or the engine.
+    /// How often the driver killed the host, a box or the engine.
     pub kills: u64,
     /// Boxes that the engine still had at the end.
     pub boxes_left: u64,
     /// Hosts that did not come up, although nothing killed them.
     pub start_failures: u64,
-    /// How often the simulation stood still at the end and got a new host. After the engine died under starting boxes,
-    /// a host waits up to ten minutes before it retries.
+    /// How often the simulation stood still at the end and got a new host. If the engine died while it started boxes, a
+    /// host waits up to ten minutes before it retries.
     #[serde(default)]
     pub nudges: u64,
 }
 
-/// Everything that the checker reads.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
-    /// The platform's log.
     pub log: Vec<Line>,
-    /// The driver's counts.
     pub facts: Facts,
     /// Messages by chat and platform id.
     pub messages: HashMap<(String, String), Stored>,
@@ -41,14 +38,12 @@ pub struct Evidence {
     pub outbox: Vec<Outbox>,
     /// Turns, runs, messages and parts that are not done, in words.
     pub unfinished: Vec<String>,
-    /// What SQLite's own checks found.
+    /// Damage that SQLite's checks found.
     pub damage: Vec<String>,
 }
 
-/// A stored message.
 #[derive(Debug, Clone, Default)]
 pub struct Stored {
-    /// Its number.
     pub seq: i64,
     /// The turn that took it.
     pub turn: Option<i64>,
@@ -56,22 +51,17 @@ pub struct Stored {
     pub outcome: Option<String>,
 }
 
-/// A row of the outbox.
 #[derive(Debug, Clone, Default)]
 pub struct Outbox {
-    /// Its number.
     pub id: i64,
-    /// Its chat.
     pub chat: String,
     /// Whether it is a notice.
     pub notice: bool,
-    /// Its turn.
     pub turn: Option<i64>,
-    /// What it is, within the turn.
+    /// What the row is within its turn, such as `notice:end`.
     pub key: String,
-    /// Its text.
     pub text: String,
-    /// The platform's id of it.
+    /// The platform's id of the message.
     pub receipt: Option<String>,
     /// How often it may have arrived without a receipt.
     pub uncertain: u64,
@@ -80,7 +70,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Whether it tells of its turn's end: a notice that a box is late, or that a slot is waited for, does not.
+    /// Returns whether the row announces the end of its turn. A notice about a late box or a wait for a slot does not.
     pub fn ends(&self) -> bool {
         matches!(self.key.as_str(), "notice:end" | "notice:silent")
     }
@@ -105,10 +95,7 @@ impl From<rusqlite::Error> for NoEvidence {
 }
 
 impl Evidence {
-    /// Reads a directory.
-    ///
-    /// # Errors
-    /// Which part is missing or cannot be read.
+    /// Reads a directory. The error names the part that is missing or cannot be read.
     pub fn read(dir: &Path) -> Result<Self, NoEvidence> {
         let missing =
             |name: &str, e: &dyn std::fmt::Display| NoEvidence(format!("{}: {e}", dir.join(name).display()));
@@ -116,7 +103,8 @@ impl Evidence {
         let facts = std::fs::read(dir.join(FACTS)).map_err(|e| missing(FACTS, &e))?;
         let facts = serde_json::from_slice(&facts).map_err(|e| missing(FACTS, &e))?;
         let path = dir.join(DATABASE);
-        // Opened for writing: SQLite replays the WAL of a killed host, as the next host would.
+        // The database is opened for writing, so that SQLite replays the WAL of a killed host, as it would for the next
+        // host.
         let database = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)
             .map_err(|e| missing(DATABASE, &e))?;
         Ok(Self {
@@ -157,10 +145,7 @@ fn outbox(c: &Connection) -> rusqlite::Result<Vec<Outbox>> {
     rows.collect()
 }
 
-/// The unfinished work, in words.
-///
-/// # Errors
-/// What SQLite says.
+/// Describes the unfinished work in the database.
 pub fn unfinished(c: &Connection) -> rusqlite::Result<Vec<String>> {
     let sql = "SELECT 'turn t-' || id || ' of ' || lane || ' is open' FROM turn WHERE state = 'open'
          UNION ALL SELECT 'run ' || id || ' is ' || state FROM run WHERE state <> 'ended'

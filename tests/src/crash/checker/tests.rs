@@ -1,8 +1,9 @@
-//! A good run, and what is planted in it.
+//! Plants faults into the evidence of a good run and checks that the checker finds each.
 
 use super::*;
 
-/// Two chats, an answer to two messages at once, one in two parts, a notice instead of an answer, and an order.
+/// A good run: two chats, an answer to two messages at once, an answer in two parts, a notice instead of an answer, and
+/// a command.
 fn good_run() -> Evidence {
     let mut run = Evidence::default();
     let mut seq = 0;
@@ -55,7 +56,7 @@ fn said(run: &mut Evidence, id: i64, chat: &str, turn: Option<i64>, text: &str) 
     run.outbox.sort_by_key(|row| row.id);
 }
 
-/// Where a text was delivered in the log.
+/// Returns the position in the log at which a text was delivered.
 fn place(run: &Evidence, text: &str) -> usize {
     let here = |line: &Line| line.text == text && matches!(line.what, What::Delivered { .. });
     run.log.iter().position(here).expect("it is in the good run")
@@ -93,7 +94,7 @@ fn a_text_that_stands_twice_is_found_unless_the_host_counted_it_as_uncertain() {
     let mut run = good_run();
     run.log.push(line("telegram:1", "106", "answer: K-a-3", What::Delivered { edit: false }));
     assert!(check(&run).holds());
-    // Two rows with one text are no excuse, and two different answers to one message are none either.
+    // Two rows with the same text do not excuse a repeated text, and neither do two different answers to one message.
     let mut run = good_run();
     said(&mut run, 107, "telegram:1", Some(4), "answer: K-a-3");
     assert_eq!(check(&run).duplicated, 1);

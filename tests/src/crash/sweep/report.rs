@@ -1,4 +1,4 @@
-//! What a sweep came to: a table for people, and a line for machines.
+//! The result of a sweep: a table for people, and a line for machines.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::{Case, HITS, Outcome};
 
-/// All cases with their outcomes.
 #[derive(Debug)]
 pub struct Report {
     done: Vec<(Case, Outcome)>,
@@ -25,7 +24,7 @@ impl Report {
         self.done.iter().filter(|(_, outcome)| of(outcome)).count()
     }
 
-    /// Whether every case held, and every place was reached at least once.
+    /// Returns whether every case held and every failpoint was reached at least once.
     pub fn holds(&self) -> bool {
         self.count(|outcome| matches!(outcome, Outcome::Broken(_))) == 0 && self.never_reached().is_empty()
     }
@@ -38,7 +37,6 @@ impl Report {
         TABLE.iter().map(|point| point.name).filter(silent).collect()
     }
 
-    /// One line of JSON.
     pub fn line(&self) -> String {
         json!({
             "cases": self.done.len(),
@@ -53,7 +51,8 @@ impl Report {
 }
 
 impl fmt::Display for Report {
-    /// A row per place: what was done at the 1st, 2nd and 10th hit. `+` held, `.` was not reached, `X` broke.
+    /// Prints a row per failpoint with the outcomes at the 1st, 2nd and 10th hit: `+` held, `.` was not reached, `X` is
+    /// broken.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<32} hits {HITS:?}: + held, . not reached, X broken", "place")?;
         for point in TABLE {
