@@ -21,7 +21,9 @@ use journeys::crash::database_invariants::invariants;
 use journeys::crash::soak::{Soak, soak};
 use journeys::crash::sweep::{Sweep, sweep};
 use journeys::crash::worker_panics::panics;
-use journeys::crash::{Channel, Evidence, Plan, Verdict, checker, restarts_and_starts};
+use journeys::crash::{
+    Channel, Evidence, Plan, Verdict, checker, restart_and_start_measurements, two_hosts_at_once,
+};
 use journeys::settings::Settings;
 use serde_json::json;
 
@@ -90,9 +92,12 @@ async fn run() -> Result<ExitCode, String> {
         }
         ["rolling"] => {
             let plan = Plan { lost: 0.0, busy: 0.0, down: 0.0, ..plan_of(&settings)? };
-            let (verdict, longest) =
-                restarts_and_starts::rolling(settings.number("N", 100)?, plan, &evidence.join("rolling"))
-                    .await;
+            let (verdict, longest) = restart_and_start_measurements::rolling(
+                settings.number("N", 100)?,
+                plan,
+                &evidence.join("rolling"),
+            )
+            .await;
             println!("{}", json!({ "longest_pause_ms": longest }));
             print_verdict(&verdict)
         }
@@ -110,13 +115,14 @@ async fn run() -> Result<ExitCode, String> {
             };
             println!(
                 "{}",
-                restarts_and_starts::starts(count("GROUPS", 100)?, count("MESSAGES", 10_000)?).await
+                restart_and_start_measurements::starts(count("GROUPS", 100)?, count("MESSAGES", 10_000)?)
+                    .await
             );
             Ok(ExitCode::SUCCESS)
         }
         ["rivals"] => {
             let rounds = settings.number("N", 100)?;
-            let came = restarts_and_starts::rivals(rounds).await;
+            let came = two_hosts_at_once::rivals(rounds).await;
             println!("{came}");
             let held = came["exactly_one_ran"] == rounds && came["named_the_lock"] == rounds;
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })

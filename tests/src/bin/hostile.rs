@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use journeys::hostile::{Harness, cases, measurements};
+use journeys::hostile::{Harness, cases, race_and_flood_measured};
 use journeys::settings::Settings;
 use tokio::task::JoinSet;
 
@@ -77,14 +77,14 @@ async fn run() -> Result<ExitCode, String> {
         ["cases"] => all(&of_groups(&settings), &settings.text("ONLY").unwrap_or_default()).await,
         ["race"] => {
             let seconds = settings.number("SECONDS", 60)?;
-            let told = measurements::race(seconds, &of_groups(&settings)).await;
+            let told = race_and_flood_measured::race(seconds, &of_groups(&settings)).await;
             println!("{told}");
             let some = |name: &str| told[name].as_u64().is_some_and(|n| n > 0);
             let held = told["leaks"] == 0 && some("taken") && some("letters_swapped_in_a_box");
             Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         ["flood"] => {
-            let told = measurements::flood(&of_groups(&settings)).await;
+            let told = race_and_flood_measured::flood(&of_groups(&settings)).await;
             println!("{told}");
             let floods = told["floods"].as_array().cloned().unwrap_or_default();
             let cleared = floods.iter().all(|flood| flood["files_left"].as_u64().is_some_and(|n| n <= 64));

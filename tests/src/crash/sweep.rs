@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 pub use report::Report;
 
-use super::simulated_chats::fired;
+use super::simulation::fired;
 use super::{Channel, Plan, Simulation};
 use crate::world::Engine;
 
@@ -122,8 +122,10 @@ struct Talk {
     digits: &'static [u64],
     /// Closes a listening box at once, so that each turn has its own box.
     one_turn_boxes: bool,
-    /// Kills the host in the middle of turns, again and again.
+    /// Ends the host in the middle of turns, again and again.
     restarts: bool,
+    /// Ends it with two signals, so that it ends its boxes first, instead of SIGKILL.
+    by_two_signals: bool,
     /// The model's context window, if the conversation must outgrow it.
     window: Option<&'static str>,
     /// Another failpoint that must fail the same number of times; otherwise this failpoint is not reached.
@@ -160,16 +162,11 @@ impl Talk {
                 "run.adopt",
                 "run.reap",
                 "sandbox.state",
+                "sandbox.signal",
             ]),
+            by_two_signals: begins(&["sandbox.signal"]),
             window: begins(&["runner.compact"]).then_some("3500"),
-            before: if begins(&["run.reap"]) {
-                Some("sandbox.remove.before")
-            } else if begins(&["sandbox.signal"]) {
-                // The host kills a box whose input it cannot write.
-                Some("store.input.begin")
-            } else {
-                None
-            },
+            before: begins(&["run.reap"]).then_some("sandbox.remove.before"),
         }
     }
 }
@@ -248,7 +245,7 @@ pub(super) fn panics_counted(database: &Path) -> i64 {
 async fn round(simulation: &mut Simulation, talk: &Talk, has_fired: &impl Fn() -> bool) {
     for pair in talk.digits.chunks(2) {
         if talk.restarts {
-            kill_and_start(simulation).await;
+            restart(simulation, talk).await;
         }
         for chat in 0..simulation.chats() {
             pair.iter().for_each(|digit| simulation.says_like(chat, None, Some(*digit)));
@@ -256,7 +253,7 @@ async fn round(simulation: &mut Simulation, talk: &Talk, has_fired: &impl Fn() -
         if talk.restarts {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_millis(150)).await;
-                kill_and_start(simulation).await;
+                restart(simulation, talk).await;
             }
         }
         let asked = Instant::now();
@@ -275,9 +272,12 @@ async fn round(simulation: &mut Simulation, talk: &Talk, has_fired: &impl Fn() -
     }
 }
 
-async fn kill_and_start(simulation: &mut Simulation) {
+async fn restart(simulation: &mut Simulation, talk: &Talk) {
     if simulation.world.is_up() {
-        simulation.world.kill_host().await;
+        match talk.by_two_signals {
+            true => simulation.world.end_now().await,
+            false => simulation.world.kill_host().await,
+        }
     }
     simulation.up().await;
 }

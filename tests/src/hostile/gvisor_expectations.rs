@@ -12,9 +12,11 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use super::expectations::{ENDED, Expectation, Seen};
-use super::isolation::{is_empty, left, resumed};
-use super::table::Case;
+use super::box_ends::resumed;
+use super::cases::Case;
+use super::expectation_kinds::{ENDED, Expectation, Seen};
+use super::filesystem::is_empty;
+use super::resources::left;
 use Expectation::{AnyCode, Check, Code, Errno, Fact, Gone, Kept, Quiet};
 
 /// gVisor's runtime name. The names of its other configurations begin with it.
@@ -321,7 +323,7 @@ fn nothing_odd(seen: &Seen) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::cases;
+    use super::super::cases::cases;
     use super::*;
 
     #[test]

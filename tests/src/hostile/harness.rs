@@ -10,8 +10,8 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::expectations::Seen;
-use super::table::{Action, BoxUse, Case, cases};
+use super::cases::{Action, BoxUse, Case, cases};
+use super::expectation_kinds::Seen;
 use crate::model::KEY;
 use crate::telegram::{Chat, Person};
 use crate::world::{Engine, World, evil_agent};

@@ -1,8 +1,8 @@
 //! Attacks of part C with one system call each, which the kernel must refuse to a box.
 
-use super::expectations::Expectation;
-use super::files::DENIED;
-use super::table::Case;
+use super::cases::Case;
+use super::expectation_kinds::Expectation;
+use super::letter_files::DENIED;
 
 /// Cases whose error number must be one of [`DENIED`].
 const CALLS: &[(&str, &str)] = &[

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::expectations::{Expectation, Seen};
-use super::files::{nothing_of_the_host_was_read, nothing_was_refused, the_log_is_printable};
-use super::table::Case;
+use super::cases::Case;
+use super::expectation_kinds::{Expectation, Seen};
+use super::letter_files::{nothing_of_the_host_was_read, nothing_was_refused, the_log_is_printable};
 use Expectation::{AnyCode, Check, Code, Fact, Gone, Quiet};
 
 /// The run keeps listening, so that a letter after the turn's end can arrive.

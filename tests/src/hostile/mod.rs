@@ -7,24 +7,27 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | [`table`] | all cases: [`files`], [`letters`], [`isolation`], [`kernel`], [`chats`] |
+//! | [`cases`] | all cases, which the other files hold by subject |
 //! | [`gvisor_expectations`] | the requirements that differ under gVisor |
 //! | [`harness`] | the host, its groups, and running one case |
-//! | [`expectations`] | what a case can require |
-//! | [`measurements`] | the race and the flood, measured |
+//! | [`expectation_kinds`] | what a case can require |
+//! | [`race_and_flood_measured`] | the race and the flood, measured |
 
-mod chats;
-mod expectations;
-mod files;
-mod floods;
+mod box_ends;
+mod cases;
+mod expectation_kinds;
+mod filesystem;
 mod gvisor_expectations;
 mod harness;
-mod isolation;
 mod kernel;
+mod letter_files;
+mod letter_floods;
 mod letters;
-pub mod measurements;
-mod table;
+mod messages_and_replies;
+mod network_and_gateway;
+pub mod race_and_flood_measured;
+mod resources;
 
-pub use expectations::{Expectation, Seen};
+pub use cases::{Action, BoxUse, Case, RuntimeVariant, Terms, cases};
+pub use expectation_kinds::{Expectation, Seen};
 pub use harness::{Harness, Outcome, SLOTS};
-pub use table::{Action, BoxUse, Case, RuntimeVariant, Terms, cases};

@@ -21,6 +21,7 @@
 mod edits;
 mod files;
 mod html;
+mod pace;
 mod people;
 mod server;
 mod trouble;
@@ -114,7 +115,7 @@ struct State {
     typing: HashMap<i64, usize>,
     refusals: Vec<Refusal>,
     planned: Vec<trouble::Planned>,
-    watch: trouble::Watch,
+    watch: pace::Watch,
     /// Rooms that the bot was removed from.
     kicked: HashSet<i64>,
     polls: u64,

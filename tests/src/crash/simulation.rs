@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::checker::{self, Evidence, Facts, Verdict};
 use super::model_answers::next_step;
 use super::platform_log::What;
-use super::terminal_clients::TerminalClient;
+use super::simulated_terminal_client::TerminalClient;
 use super::token::{ANSWER, Token, tokens};
 use super::{PlatformLog, platform_log};
 use crate::telegram::{Chat, Document, Person, Troubles};

@@ -9,9 +9,9 @@ use ipc_schema::untrusted_fs::UntrustedDir;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 use serde_json::{Value, json};
 
-use super::expectations::name_of;
-use super::floods::count;
+use super::expectation_kinds::name_of;
 use super::harness::{Harness, TestGroup};
+use super::letter_floods::count;
 
 /// The content that a reader must never return.
 const SECRET: &[u8] = b"this is the host's own canary\n";

@@ -1,8 +1,8 @@
 //! Floods: a box writes too much. Each budget ends the box with a notice, or is a limit that holds.
 
-use super::expectations::{ENDED, Expectation, Seen};
-use super::files::nothing_is_left_of_the_run;
-use super::table::Case;
+use super::cases::Case;
+use super::expectation_kinds::{ENDED, Expectation, Seen};
+use super::letter_files::nothing_is_left_of_the_run;
 use Expectation::{Check, Code, Ended, Fact, Gone, Quiet};
 
 pub fn cases() -> Vec<Case> {

@@ -3,9 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use super::expectations::Expectation;
+use super::expectation_kinds::Expectation;
 use super::harness::{Harness, TestGroup};
-use super::{chats, files, floods, gvisor_expectations, isolation, kernel, letters};
+use super::{
+    box_ends, filesystem, gvisor_expectations, kernel, letter_files, letter_floods, letters,
+    messages_and_replies, network_and_gateway, resources,
+};
 
 /// The box that a case uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,12 +150,15 @@ impl Terms<'_> {
 }
 
 pub fn cases() -> Vec<Case> {
-    let mut all = files::cases();
+    let mut all = letter_files::cases();
     all.extend(letters::cases());
-    all.extend(floods::cases());
-    all.extend(isolation::cases());
+    all.extend(letter_floods::cases());
+    all.extend(filesystem::cases());
+    all.extend(resources::cases());
+    all.extend(network_and_gateway::cases());
+    all.extend(box_ends::cases());
     all.extend(kernel::cases());
-    all.extend(chats::cases());
+    all.extend(messages_and_replies::cases());
     all.into_iter().map(gvisor_expectations::answers).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Attacks of part A: files of every kind in a letter's place.
 
-use super::expectations::{Expectation, Seen};
-use super::table::Case;
+use super::cases::Case;
+use super::expectation_kinds::{Expectation, Seen};
 use Expectation::{AnyCode, Check, Code, Errno, Fact, Gone, Quiet};
 
 /// Error numbers with which a kernel refuses.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::expectations::{Expectation, Seen};
+use super::cases::{Action, Case};
+use super::expectation_kinds::{Expectation, Seen};
 use super::harness::{Harness, TestGroup};
-use super::table::{Action, Case};
 use Expectation::{Check, Fact, Gone};
 
 /// The number of messages in the flood.
