@@ -34,7 +34,6 @@ mod mailbox;
 mod maintenance;
 mod model;
 mod policy;
-mod process_identity;
 mod run;
 mod sandbox;
 mod services;

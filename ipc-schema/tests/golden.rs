@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the golden files of this repository")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -231,6 +232,7 @@ fn every_letter_of_the_host_is_golden_and_read_back() {
         golden("golden/to-agent", &letter.file_name(), &bytes);
         assert_eq!(ToAgentLetter::parse(&bytes).unwrap(), *letter);
     }
+    no_others("golden/to-agent", letters.iter().map(ToAgentLetter::file_name));
 }
 
 #[test]
@@ -247,6 +249,26 @@ fn every_letter_of_the_box_is_golden_and_read_back() {
     kinds.dedup();
     all.sort_unstable();
     assert_eq!(kinds, all, "a type without a golden file");
+    let mut requests: Vec<&str> = letters.iter().filter_map(request_kind).collect();
+    requests.sort_unstable();
+    let mut all = Request::KINDS.to_vec();
+    all.sort_unstable();
+    assert_eq!(requests, all, "a request without a golden file");
+    no_others("golden/from-agent", letters.iter().map(FromAgentLetter::file_name));
+}
+
+fn request_kind(letter: &FromAgentLetter) -> Option<&str> {
+    match &letter.body {
+        FromAgent::Request(request) => Some(request.kind()),
+        _ => None,
+    }
+}
+
+/// A letter whose number has changed leaves no file under its old name.
+fn no_others(folder: &str, names: impl Iterator<Item = String>) {
+    let there = fs::read_dir(place(folder, "")).unwrap();
+    let there: BTreeSet<String> = there.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(there, names.collect(), "{folder}");
 }
 
 #[test]
@@ -292,7 +314,7 @@ proptest! {
     }
 
     #[test]
-    fn a_golden_letter_with_one_byte_changed_is_read_or_refused(which in 0usize..9, at in any::<usize>(), byte: u8) {
+    fn a_golden_letter_with_one_byte_changed_is_read_or_refused(which in 0..from_agent_letters().len(), at in any::<usize>(), byte: u8) {
         let mut bytes = from_agent_letters()[which].to_bytes().unwrap();
         let at = at % bytes.len();
         bytes[at] = byte;

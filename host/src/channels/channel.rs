@@ -127,7 +127,8 @@ pub enum Activity {
 pub trait Channel: Send + Sync {
     fn name(&self) -> ChannelName;
 
-    /// Waits for messages after `position`, which the store kept from an earlier batch.
+    /// Waits for messages after `position`, which the store kept from an earlier batch. It may wait for ever. The host
+    /// drops the future when it stops, so a message must not be lost with it.
     async fn next(&self, position: Option<String>) -> Result<Batch, ChannelError>;
 
     /// Fetches an attachment by its handle, at most `most` bytes.
@@ -156,7 +157,9 @@ pub trait Channel: Send + Sync {
         None
     }
 
-    /// Sends one part and returns the platform's id of it. A channel that accepts an id of ours sends [`Part::ours`].
+    /// Sends one part and returns the platform's id of it. The text that people see comes from `text::render`, which
+    /// marks the host's notices and takes such marks out of an agent's words. A channel that accepts an id of the
+    /// host's sends [`Part::idempotency_key`].
     async fn send(&self, part: &Part) -> Result<String, SendError>;
 
     /// Returns whether the channel can send files.

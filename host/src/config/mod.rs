@@ -3,7 +3,8 @@
 //!
 //! The host reads `lazaret.toml` at its start. It reads a group's file again when the file has changed, so a change
 //! holds without a restart. Every error names the file, the line and column, what was expected, and the nearest right
-//! name. Settings are the owner's: nothing here but [`set_group_image`], [`first`] and [`personality_file`] writes a file.
+//! name. Settings are the owner's: nothing here but [`set_group_image`], [`first`] and [`personality_file`] writes a
+//! file.
 
 mod check_mounts;
 mod env_overrides;

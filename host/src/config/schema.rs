@@ -24,8 +24,8 @@ settings! {
         persona: String = "Laz".into();
         /// The time zone of groups that name none, such as "Europe/Berlin".
         zone: Zone = Zone::utc();
-        /// Who may do everything, by id. The first person admitted to `main` by code from a direct chat becomes an owner
-        /// too.
+        /// Who may do everything, by id. The first person admitted to `main` by code from a direct chat becomes an
+        /// owner too.
         #[schemars(with = "Vec<String>", example = [EXAMPLE_SENDER])]
         owners: Vec<SenderId> = Vec::new();
         /// The image of groups that name none.

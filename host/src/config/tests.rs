@@ -304,9 +304,11 @@ fn a_group_file_is_parsed_when_it_changes_and_only_then() {
 
 #[test]
 fn an_address_of_an_unknown_channel_is_refused_with_its_place() {
+    let channels = crate::channels::ChannelsFile::default();
+    let names: Vec<String> = channels.all().map(|channel| channel.name().to_string()).collect();
     assert_eq!(
         complaint("persona = \"x\"\nowners = [\"irc:ann\"]"),
-        ":2:10: there is no channel \"irc\"; there are: terminal, telegram"
+        format!(":2:10: there is no channel \"irc\"; there are: {}", names.join(", "))
     );
     assert!(
         complaint("[channels.telegran]\ndelivery = \"hold\"")

@@ -135,6 +135,29 @@ pub struct Part {
 }
 
 impl Part {
+    #[cfg(test)]
+    pub fn for_tests(chat: &str, id: i64) -> Self {
+        let chat = match chat.parse() {
+            Ok(chat) => chat,
+            Err(e) => panic!("{chat}: {e}"),
+        };
+        Self {
+            id,
+            idempotency_key: id.to_string(),
+            chat,
+            voice: Voice::Reply,
+            turn: None,
+            key: "k".into(),
+            answers: None,
+            text: "hello".into(),
+            file: None,
+            strategy: DeliveryStrategy::Keyed,
+            placeholder: None,
+            attempts: 0,
+            lives_from: WallMs(0),
+        }
+    }
+
     /// The part as text for logs and notices: a file appears by its name.
     pub fn shown(&self) -> String {
         match &self.file {

@@ -17,8 +17,8 @@ use crate::domain::{GroupName, Lane, RunId};
 use crate::host_files::{self, shared_dir};
 use crate::policy::image_verdict::{ImageAbout, ImageCheck};
 use crate::policy::sandbox_plan::{ContainerSpec, PlanError, PlanInput, SECCOMP, Sources, plan};
-use crate::process_identity::this_process;
 use crate::sandbox::Trial;
+use crate::sandbox::this_process;
 
 /// The user of trial boxes: the one below all groups' (see `store::settings`).
 const UID: u32 = 70_000;

@@ -38,8 +38,8 @@ use crate::host_files;
 use crate::mailbox::clear_run_dir;
 use crate::policy::backoff::doubling;
 use crate::policy::disk_overrun::{DiskUsage, over};
-use crate::process_identity::this_process;
 use crate::sandbox::Trial;
+use crate::sandbox::this_process;
 use crate::services::Services;
 use crate::text;
 

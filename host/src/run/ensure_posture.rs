@@ -13,7 +13,7 @@ use crate::host_files::shared_dir;
 use crate::mailbox::{SOCKET_DIR, remove_run_dir};
 use crate::policy::posture::{self, Circumstances, PostureFinding};
 use crate::policy::sandbox_plan::ContainerSpec;
-use crate::process_identity::this_process;
+use crate::sandbox::this_process;
 use crate::sandbox::{Engine, EngineFacts, ProbeError, Probed};
 use crate::services::{Runner, Services};
 use crate::store::PostureGap;

@@ -1,5 +1,5 @@
-//! The reasons why the host cannot start a box or cannot go on with one. `launch`, `ensure_posture`,
-//! `gateway_session`, `adoption` and `after_box_cleanup` return it. The run's end stores it, and a notice tells the chat the reason.
+//! The reasons why the host cannot start a box or cannot go on with one. `launch`, `ensure_posture`, `gateway_session`,
+//! `adoption` and `after_box_cleanup` return it. The run's end stores it, and a notice tells the chat the reason.
 
 use crate::domain::group_settings::Group;
 use crate::domain::image::Named;

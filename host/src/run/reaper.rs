@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::domain::WallMs;
 use crate::policy::backoff::doubling;
 use crate::policy::sandbox_plan::CHECK_BOX_LIFETIME;
-use crate::process_identity;
+use crate::sandbox::is_alive;
 use crate::sandbox::{EngineError, ListedBox};
 use crate::services::Services;
 use crate::store::StoreError;
@@ -79,7 +79,7 @@ async fn reap_once(services: &Services) -> Result<(), Later> {
 
 /// Returns whether a check still uses this box: a check of this host, or of a command beside it.
 fn is_in_use(found: &ListedBox, now: WallMs) -> bool {
-    let lives = found.checker.as_deref().is_some_and(process_identity::is_alive);
+    let lives = found.checker.as_deref().is_some_and(is_alive);
     // If the clock was set back, a box seems to come from the future. It then counts as unused.
     lives && found.made.0 <= now.0 + 1_000 && now.since(found.made) < CHECK_BOX_LIFETIME
 }
@@ -87,7 +87,7 @@ fn is_in_use(found: &ListedBox, now: WallMs) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process_identity::this_process;
+    use crate::sandbox::this_process;
 
     #[test]
     fn a_check_that_goes_on_keeps_its_box_and_a_dead_process_does_not() {

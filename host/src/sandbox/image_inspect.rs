@@ -6,10 +6,10 @@ use bollard::models::{ContainerCreateBody, ImageInspect};
 use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder};
 use futures_util::TryStreamExt;
 
+use super::process_identity::this_process;
 use super::{Engine, EngineError, QUICK, SLOW, write_shared};
 use crate::policy::image_verdict::ImageAbout;
 use crate::policy::sandbox_plan::{ImageFacts, labels_of_check};
-use crate::process_identity::this_process;
 
 /// The bit of a symbolic link in the file modes that the engine reports: Go's `fs.ModeSymlink`.
 const GO_SYMLINK: u32 = 1 << 27;

@@ -8,6 +8,7 @@ mod image_pull_build;
 mod mount_source;
 mod one_shot;
 mod posture_probe;
+mod process_identity;
 mod procfs;
 mod spec_differences;
 mod translate;
@@ -35,6 +36,7 @@ pub use image_pull_build::Recipe;
 pub use mount_source::check_source;
 pub use one_shot::Trial;
 pub use posture_probe::{ProbeError, Probed};
+pub use process_identity::{is_alive, this_process};
 pub use procfs::unlinked;
 
 /// The oldest supported API version, from engine 20.10. The posture was tested with it.

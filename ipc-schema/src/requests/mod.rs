@@ -52,6 +52,9 @@ macro_rules! requests {
         })*
 
         impl Request {
+            /// The kinds that this build knows.
+            pub const KINDS: &[&str] = &[$($args::KIND),*];
+
             /// The kind as it is written.
             pub fn kind(&self) -> &str {
                 match self {

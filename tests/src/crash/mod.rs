@@ -1,10 +1,9 @@
 //! The crash tests: simulated chats, a host that is killed again and again, and a checker.
 //!
 //! [`sweep`] hits each failpoint on its own. [`soak`] kills the host, boxes and the engine at random under load.
-//! [`worker_panics`] makes the host's workers panic.
-//! [`database_invariants`] checks copies of the database that a crash could have left. [`restart_and_start_measurements`] times
-//! restarts and starts. Most end with the [`checker`], which reads only the [platform's log](platform_log) and the
-//! final database.
+//! [`worker_panics`] makes the host's workers panic. [`database_invariants`] checks copies of the database that a crash
+//! could have left. [`restart_and_start_measurements`] times restarts and starts. Most end with the [`checker`], which
+//! reads only the [platform's log](platform_log) and the final database.
 
 pub mod checker;
 pub mod database_invariants;

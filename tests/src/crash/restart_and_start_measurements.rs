@@ -8,9 +8,6 @@ use serde_json::{Value, json};
 use super::{Plan, Simulation, Verdict, checker};
 use crate::world::{Engine, World};
 
-/// The time within which a host must start or end.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Restarts the host `rounds` times with SIGTERM under load. Returns the verdict and the longest wait of a chat for a
 /// text, in milliseconds.
 pub async fn rolling(rounds: u64, plan: Plan, dir: &Path) -> (Verdict, u64) {

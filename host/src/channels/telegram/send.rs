@@ -193,30 +193,11 @@ fn meaning(error: ApiError, part: &Part) -> SendError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::WallMs;
-    use crate::domain::outbound::{DeliveryStrategy, Voice};
-
-    fn part() -> Part {
-        Part {
-            id: 1,
-            idempotency_key: "o".into(),
-            chat: "telegram:5".parse().unwrap(),
-            voice: Voice::Reply,
-            turn: None,
-            key: "k".into(),
-            answers: None,
-            text: "hello".into(),
-            file: None,
-            strategy: DeliveryStrategy::Resend,
-            placeholder: None,
-            attempts: 0,
-            lives_from: WallMs(0),
-        }
-    }
 
     fn refused(code: u16, what: &str, after: Option<u64>) -> &'static str {
         let retry_after = after.map(Duration::from_secs);
-        meaning(ApiError::Refused { code, what: what.into(), retry_after }, &part()).code()
+        meaning(ApiError::Refused { code, what: what.into(), retry_after }, &Part::for_tests("telegram:5", 1))
+            .code()
     }
 
     #[test]
@@ -242,15 +223,22 @@ mod tests {
             what: "Too Many Requests".into(),
             retry_after: Some(Duration::from_secs(7)),
         };
-        let SendError::NotArrived { after, .. } = meaning(asked, &part()) else { panic!() };
+        let SendError::NotArrived { after, .. } = meaning(asked, &Part::for_tests("telegram:5", 1)) else {
+            panic!()
+        };
         assert_eq!(after, Some(Duration::from_secs(7)));
     }
 
     #[test]
     fn no_answer_is_certain_only_where_nothing_was_written() {
-        let cut = |written| meaning(ApiError::Unreachable { why: "x".into(), written }, &part()).code();
+        let cut = |written| {
+            meaning(ApiError::Unreachable { why: "x".into(), written }, &Part::for_tests("telegram:5", 1))
+                .code()
+        };
         assert_eq!((cut(false), cut(true)), ("delivery.later", "delivery.cut"));
-        let garbage = |status| meaning(ApiError::Garbage { why: "x".into(), status }, &part()).code();
+        let garbage = |status| {
+            meaning(ApiError::Garbage { why: "x".into(), status }, &Part::for_tests("telegram:5", 1)).code()
+        };
         assert_eq!(garbage(200), "delivery.cut", "it may have done what was asked");
         assert_eq!((garbage(413), garbage(502)), ("delivery.later", "delivery.cut"));
     }

@@ -376,7 +376,7 @@ impl Channel for Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{RunId, WallMs};
+    use crate::domain::RunId;
 
     async fn line(reader: &mut BufReader<UnixStream>) -> ToClient {
         let mut text = String::new();
@@ -385,25 +385,7 @@ mod tests {
     }
 
     fn part(id: i64) -> Part {
-        part_in("terminal:local", id)
-    }
-
-    fn part_in(chat: &str, id: i64) -> Part {
-        Part {
-            id,
-            idempotency_key: id.to_string(),
-            chat: chat.parse().unwrap(),
-            voice: Voice::Reply,
-            turn: None,
-            key: "k".into(),
-            answers: None,
-            text: "hello".into(),
-            file: None,
-            strategy: crate::domain::outbound::DeliveryStrategy::Keyed,
-            placeholder: None,
-            attempts: 0,
-            lives_from: WallMs(0),
-        }
+        Part::for_tests("terminal:local", id)
     }
 
     #[tokio::test]
@@ -469,7 +451,7 @@ mod tests {
         assert_eq!(terminal.next(None).await.unwrap().inbound[0].chat.as_str(), "terminal:family");
         let [first, second] = [("terminal:family", 7), ("terminal:local", 8)].map(|(chat, row)| {
             let terminal = Arc::clone(&terminal);
-            tokio::spawn(async move { terminal.send(&part_in(chat, row)).await.unwrap() })
+            tokio::spawn(async move { terminal.send(&Part::for_tests(chat, row)).await.unwrap() })
         });
         assert!(matches!(line(&mut family).await, ToClient::Part { row: 7, .. }));
         assert!(matches!(line(&mut main).await, ToClient::Part { row: 8, .. }));
