@@ -52,7 +52,7 @@ pub(super) async fn accept(listener: UnixListener, containers: Arc<Containers>) 
     }
 }
 
-async fn serve(containers: &Containers, request: Request<Incoming>) -> Answer {
+async fn serve(containers: &Arc<Containers>, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let query = Query::read(head.uri.query().unwrap_or_default());
     let body = match body.collect().await {
@@ -86,7 +86,7 @@ fn unversioned(path: &str) -> Result<&str, Refused> {
 }
 
 async fn call(
-    containers: &Containers,
+    containers: &Arc<Containers>,
     method: &Method,
     path: &[&str],
     query: &Query,
@@ -105,7 +105,7 @@ async fn call(
         }
         (&Method::POST, ["containers", "create"]) => create(containers, query, body),
         (&Method::DELETE, ["containers", id]) => {
-            containers.remove(&*containers.find(id)?, query.flag("force")).await?;
+            containers.remove(containers.find(id)?, query.flag("force")).await?;
             Ok(answer::empty(204))
         }
         (method, ["containers", id, verb]) => {

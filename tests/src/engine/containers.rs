@@ -62,11 +62,20 @@ impl Containers {
         Ok(container)
     }
 
-    /// Kills a running container if `force` is set, and removes it from the list.
-    pub(super) async fn remove(&self, container: &Container, force: bool) -> Result<(), Refused> {
-        container.end_for_good(force).await?;
-        self.containers().retain(|other| other.id != container.id);
-        Ok(())
+    /// Kills a running container if `force` is set, and removes it from the list. As in the engine, the removal goes on
+    /// if the client dies in the middle of its call.
+    pub(super) async fn remove(
+        self: &Arc<Self>,
+        container: Arc<Container>,
+        force: bool,
+    ) -> Result<(), Refused> {
+        let all = Arc::clone(self);
+        let removal = tokio::spawn(async move {
+            container.end_for_good(force).await?;
+            all.containers().retain(|other| other.id != container.id);
+            Ok(())
+        });
+        removal.await.unwrap_or_else(|panic| Err(Refused::new(500, panic.to_string())))
     }
 
     /// Lists the running containers, or all, that have these labels: `name` or `name=value`.
@@ -120,11 +129,11 @@ mod tests {
     use super::*;
     use crate::engine::{IMAGE, NotServing};
 
-    fn containers() -> (tempfile::TempDir, Containers) {
+    fn containers() -> (tempfile::TempDir, Arc<Containers>) {
         let dir = tempfile::tempdir().unwrap();
         let image = Image::make(&dir.path().join("image")).map_err(|e: NotServing| e.to_string()).unwrap();
         let containers = Containers::new(Setup { image, root: dir.path().join("root") });
-        (dir, containers)
+        (dir, Arc::new(containers))
     }
 
     fn body(labels: Value) -> Value {
@@ -140,7 +149,7 @@ mod tests {
         assert!(format!("{refused:?}").contains("is already in use by container"));
         assert_eq!(containers.find("/box-1").unwrap().id, first.id);
         assert_eq!(containers.find(&first.id[..12]).unwrap().id, first.id);
-        containers.remove(&first, false).await.unwrap();
+        containers.remove(Arc::clone(&first), false).await.unwrap();
         assert_eq!(containers.find("box-1").unwrap_err(), Refused::new(404, "No such container: box-1"));
         assert!(containers.create(Some("box-1"), body(json!({}))).is_ok());
         for bad in ["a", "-ab", "a/b", "a b"] {

@@ -1,4 +1,4 @@
-//! Boxes that do not end when the host ends them.
+//! How boxes end: those that do not end when the host ends them, and those that exit or abort in mid-turn.
 
 use std::time::{Duration, Instant};
 
