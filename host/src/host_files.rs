@@ -9,12 +9,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{FallocateFlags, StatVfsMountFlags, fallocate, statvfs};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
+use tokio::task::JoinError;
 
 /// The free space of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,14 +198,15 @@ pub fn inside(dir: &Path) -> Vec<PathBuf> {
     list(dir).unwrap_or_default()
 }
 
-/// Runs work that waits for the disk on a thread where that is allowed.
-///
-/// # Errors
-/// The work's error, or its panic.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+/// Runs work that waits for the disk on a thread where that is allowed. A panic of the work goes on in the caller, so
+/// that it counts as the worker's.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => resume_unwind(panic),
+        // The runtime ends, and the caller with it.
+        Err(Err(_)) => std::future::pending().await,
+    }
 }
 
 /// Passes on what is written through it, and takes its SHA-256.

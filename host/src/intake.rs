@@ -31,6 +31,8 @@ pub enum News {
     FollowUp(Lane),
     /// A person gave a command.
     Command(CommandRow),
+    /// This `/stop` means the lane's open turn.
+    Stop(Lane, MessageSeq),
     /// A question of the lane's open turn has its answer.
     Answered(Lane),
     /// The question has no answer yet, and the turn waits at most this long.

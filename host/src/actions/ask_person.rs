@@ -8,6 +8,11 @@ use crate::policy::authorize_request::Allowed;
 use crate::store::NewQuestion;
 use crate::text;
 
+/// Whether an earlier host has asked. If the store fails, [`perform`] fails too.
+pub(super) async fn is_asked(asker: &Asker<'_>) -> bool {
+    asker.services.store.is_asked(asker.turn, asker.id.clone()).await.unwrap_or(false)
+}
+
 pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<AskPerson>) -> Outcome {
     let (ask, _) = allowed.into_parts();
     let services = asker.services;

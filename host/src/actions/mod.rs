@@ -78,6 +78,8 @@ pub async fn perform(asker: &Asker<'_>, request: Request) -> Outcome {
 async fn perform_allowed(asker: &Asker<'_>, request: Request) -> Result<Outcome, Refusal> {
     Ok(match request {
         Request::UpdatePersonality(args) => update_personality::perform(asker, asker.allowed(args)?).await,
+        // A question that was asked waits for its answer, also if its chat or a rule has changed since.
+        Request::AskPerson(_) if ask_person::is_asked(asker).await => Outcome::WaitsForPerson,
         Request::AskPerson(args) => ask_person::perform(asker, asker.allowed(args)?).await,
         Request::SendFile(args) => send_file::perform(asker, asker.allowed(args)?).await,
         Request::Unsupported { kind } => {

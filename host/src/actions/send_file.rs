@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Asker, Outcome};
 use crate::domain::outbound::{OutgoingText, SpooledFile, Voice};
+use crate::host_files;
 use crate::policy::authorize_request::Allowed;
 use crate::spool::Spool;
 use crate::text;
@@ -42,11 +43,10 @@ pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<SendFile>) -> Ou
     let (spool, workspace) = (Spool::at(root.spool()), root.workspace(&group));
     let name = text::file_name(ask.name.as_deref().unwrap_or(&ask.path));
     let path = ask.path;
-    let taken = tokio::task::spawn_blocking(move || spool.take(&workspace, &path, largest.min(left))).await;
+    let taken = host_files::blocking(move || spool.take(&workspace, &path, largest.min(left))).await;
     let copied = match taken {
-        Ok(Ok(copied)) => copied,
-        Ok(Err(e)) => return Outcome::refused(e.code(), e.to_string()),
-        Err(_) => return Outcome::refused("file.io", "the host failed while it copied the file"),
+        Ok(copied) => copied,
+        Err(e) => return Outcome::refused(e.code(), e.to_string()),
     };
     let result = json!({ "sha256": copied.sha256, "bytes": copied.bytes });
     let caption = ask.caption.unwrap_or_default().trim().to_owned();

@@ -28,8 +28,8 @@ pub enum LaneState {
         born: Duration,
         /// When the box got the turn.
         since: Duration,
-        /// Set after an `interrupt`: when the host kills the box, and the ending of the run in that case.
-        stopping: Option<(Duration, Ending)>,
+        /// Set after an `interrupt` that the box has not obeyed yet.
+        stopping: Option<Stopping>,
     },
     /// The turn is suspended: it waits for a person and uses no slot and no box.
     Waiting {
@@ -55,6 +55,17 @@ pub enum LaneState {
     },
     /// An open turn waits before it gets another run.
     Backoff { until: Duration },
+}
+
+/// An order to stop the turn, which the box was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopping {
+    /// When the host kills the box.
+    kill_at: Duration,
+    /// The ending of the run in that case.
+    ending: Ending,
+    /// A person's `/stop`.
+    order: Option<MessageSeq>,
 }
 
 /// How far the end of a box has come.
@@ -111,7 +122,7 @@ impl Record {
     pub(super) fn due(&self) -> Option<Duration> {
         match &self.state {
             LaneState::Queued { since, .. } => (!self.told).then(|| *since + TELL_WAIT),
-            LaneState::Working { stopping: Some((kill_at, _)), .. } => Some(*kill_at),
+            LaneState::Working { stopping: Some(stopping), .. } => Some(stopping.kill_at),
             LaneState::Working { since, .. } => Some(since.saturating_add(self.facts.turn_limit)),
             LaneState::Listening { since, .. } => Some(since.saturating_add(self.facts.idle_window)),
             LaneState::Closing { due, .. } => Some(*due),
@@ -274,9 +285,25 @@ impl Dispatch {
         }
     }
 
-    pub(super) fn ended(&mut self, now: Duration, run: RunNo, after: After, fed: u64) {
+    pub(super) fn ended(
+        &mut self,
+        now: Duration,
+        run: RunNo,
+        after: After,
+        fed: u64,
+        effects: &mut Vec<Effect>,
+    ) {
         let draining = self.draining();
         let Some((lane, record)) = self.by_run(run) else { return };
+        // The box ended before it heard of the `/stop`, and the store had collected it before the `/stop` came.
+        if let LaneState::Working { stopping: Some(Stopping { ending: Ending::Stopped, order, .. }), .. } =
+            record.state
+            && after != After::Idle
+        {
+            let lane = lane.clone();
+            self.lanes.remove(&lane);
+            return effects.push(Effect::EndTurn { lane, order });
+        }
         // A wake or an answer arrived after the store had collected the run. The host may have sent it to the run as a
         // `Feed` that the run did not obey any more.
         let waits = matches!(record.state, LaneState::Queued { .. });
@@ -328,7 +355,7 @@ impl Dispatch {
         let Some(record) = self.lanes.get_mut(lane) else { return };
         match &mut record.state {
             LaneState::Working { run, stopping: stopping @ None, .. } => {
-                *stopping = Some((now + STOP_GRACE, Ending::Stopped));
+                *stopping = Some(Stopping { kill_at: now + STOP_GRACE, ending: Ending::Stopped, order });
                 effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Stop, order });
             }
             LaneState::Queued { held: None, .. } | LaneState::Backoff { .. } | LaneState::Waiting { .. } => {
@@ -343,11 +370,13 @@ impl Dispatch {
                 effects.push(Effect::EndTurn { lane: lane.clone(), order });
                 record.kill(now, Ending::Killed, effects);
             }
-            LaneState::Closing { asks, .. } if *asks => {
-                *asks = false;
+            // An open turn waits for a person, or for the next box. The end of the turn wakes the lane if there is
+            // another one.
+            LaneState::Closing { asks, .. } => {
+                (*asks, record.again) = (false, false);
                 effects.push(Effect::EndTurn { lane: lane.clone(), order });
             }
-            LaneState::Working { .. } | LaneState::Listening { .. } | LaneState::Closing { .. } => {}
+            LaneState::Working { .. } | LaneState::Listening { .. } => {}
         }
     }
 
@@ -387,13 +416,14 @@ impl Dispatch {
                     record.told = true;
                     effects.push(Effect::TellWaiting { lane: lane.clone() });
                 }
-                LaneState::Working { stopping: Some((_, ending)), .. } => {
-                    let ending = ending.clone();
+                LaneState::Working { stopping: Some(stopping), .. } => {
+                    let ending = stopping.ending.clone();
                     record.kill(now, ending, effects);
                 }
                 LaneState::Working { run, stopping, .. } => {
                     effects.push(Effect::Interrupt { run: *run, why: InterruptWhy::Time, order: None });
-                    *stopping = Some((now + TIME_GRACE, Ending::TimedOut));
+                    let (kill_at, ending) = (now + TIME_GRACE, Ending::TimedOut);
+                    *stopping = Some(Stopping { kill_at, ending, order: None });
                 }
                 LaneState::Listening { .. } => record.close(now, CloseWhy::Idle, effects),
                 LaneState::Closing { run, step: step @ Closing::Told, due, .. } => {

@@ -323,7 +323,7 @@ impl Dispatch {
             Event::FollowUp { lane, facts } => self.follow_up(now, lane, facts, &mut effects),
             Event::Ready { run } => self.ready(now, run, &mut effects),
             Event::TurnClosed { run, next, fed } => self.turn_closed(now, run, next, fed, &mut effects),
-            Event::Ended { run, after, fed } => self.ended(now, run, after, fed),
+            Event::Ended { run, after, fed } => self.ended(now, run, after, fed, &mut effects),
             Event::Suspend { run } => self.suspend(now, run, &mut effects),
             Event::Suspended { lane, left, facts } => self.suspended(now, lane, left, facts),
             Event::Answered { lane, facts } => self.answered(now, lane, facts, &mut effects),

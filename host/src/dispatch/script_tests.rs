@@ -547,7 +547,6 @@ fn a_turn_can_be_stopped_while_its_box_closes_for_its_question() {
         h.on(Event::Stop { lane: lane("a"), order: None }),
         [Effect::EndTurn { lane: lane("a"), order: None }]
     );
-    assert_eq!(h.on(Event::Stop { lane: lane("a"), order: None }), [], "once");
     assert_eq!(h.ended(1), []);
 }
 
@@ -560,4 +559,27 @@ fn a_message_that_was_handed_to_a_box_that_had_just_died_is_not_forgotten() {
     assert_eq!(h.wake("a"), [feed(1)]);
     let ended = Event::Ended { run: RunNo(1), after: After::Idle, fed: 1 };
     assert_eq!(h.on(ended), [start("a", 2)]);
+}
+
+#[test]
+fn a_stop_to_a_box_that_has_just_died_ends_the_turn_and_no_box_starts_for_it() {
+    let mut h = host(4, 12);
+    h.wake("ann");
+    h.ready(1);
+    h.on(stop("ann"));
+    let after = After::Wake(Duration::from_secs(1), FACTS);
+    let ended = Event::Ended { run: RunNo(1), after, fed: 1 };
+    assert_eq!(h.on(ended), [Effect::EndTurn { lane: lane("ann"), order: Some(MessageSeq(7)) }]);
+    assert_eq!(h.at(60).tick(), []);
+    assert_eq!(h.wake("ann"), [start("ann", 2)], "what was written after the `/stop`");
+}
+
+#[test]
+fn a_turn_that_waits_for_the_next_box_can_be_stopped() {
+    let mut h = host(4, 12);
+    h.listening("ann", 1);
+    h.on(Event::Renew { lane: lane("ann") });
+    assert_eq!(h.wake("ann"), []);
+    assert_eq!(h.on(stop("ann")), [Effect::EndTurn { lane: lane("ann"), order: Some(MessageSeq(7)) }]);
+    assert_eq!(h.ended(1), []);
 }

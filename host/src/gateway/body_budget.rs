@@ -33,6 +33,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::host_files;
 use crate::model::ApiError;
 
 /// The greatest request body.
@@ -172,12 +173,12 @@ impl Bodies {
         let failed = |why: String| ApiError::of_status(500, format!("the request was not read: {why}"));
         let permit = Arc::clone(&self.work).acquire_owned().await.map_err(|e| failed(e.to_string()))?;
         let body = body.clone();
-        let done = tokio::task::spawn_blocking(move || {
+        host_files::blocking(move || {
             let done = job(&body.bytes);
             drop((body, permit));
             done
-        });
-        done.await.unwrap_or_else(|e| Err(failed(e.to_string())))
+        })
+        .await
     }
 }
 

@@ -8,6 +8,7 @@ use super::retention;
 use crate::backup;
 use crate::clock::{Follower, Stepped};
 use crate::domain::WallMs;
+use crate::host_files;
 use crate::policy::nightly;
 use crate::services::Services;
 use crate::store;
@@ -63,18 +64,18 @@ fn copy_is_due(services: &Services, now: WallMs) -> bool {
 /// Makes the nightly copy. Returns whether it was made.
 async fn copy(services: &Services, now: WallMs) -> bool {
     let (root, keep) = (services.install.root.clone(), services.install.file.keep.copies);
-    let made = tokio::task::spawn_blocking(move || {
+    let made = host_files::blocking(move || {
         let copied = backup::nightly(&root, now)?;
         backup::rotate(&root, keep, now)?;
         Ok::<_, backup::BackupError>(copied)
     });
     match made.await {
-        Ok(Ok(copied)) => {
+        Ok(copied) => {
             let (path, kib) = (copied.path.display(), copied.bytes >> 10);
             tracing::info!("the database is copied to {path}: {} rows, {kib} KiB, verified", copied.rows);
             true
         }
-        Ok(Err(e)) => {
+        Err(e) => {
             tracing::error!(code = e.code(), "there is no copy of the database tonight: {e}");
             if e.code() == "store.damaged" {
                 examine(services).await;
@@ -83,17 +84,13 @@ async fn copy(services: &Services, now: WallMs) -> bool {
             let _ = services.store.count("backup.failed", 1).await;
             false
         }
-        Err(e) => {
-            tracing::error!(code = "backup.failed", "the copy was not made: {e}");
-            false
-        }
     }
 }
 
 /// Checks the database itself, because a damaged copy does not prove that the database is damaged.
 async fn examine(services: &Services) {
     let path = services.install.root.database();
-    if let Ok(Err(e)) = tokio::task::spawn_blocking(move || store::check(&path)).await {
+    if let Err(e) = host_files::blocking(move || store::check(&path)).await {
         services.store.report_damage(&e);
     }
 }

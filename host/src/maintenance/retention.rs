@@ -16,7 +16,7 @@ use ipc_schema::untrusted_fs::{Kind, UntrustedDir};
 use crate::config::Root;
 use crate::config::schema::KeepFile;
 use crate::domain::WallMs;
-use crate::host_files::inside;
+use crate::host_files::{self, inside};
 use crate::policy::retention::{RetainedItem, RetentionRule, gone};
 use crate::spool::Spool;
 use crate::store::{Cleared, Store, StoreError};
@@ -48,7 +48,7 @@ pub(super) async fn all(
     let sessions = store.sessions().await?;
     let waiting = store.spool_in_use().await?;
     let (root, rules) = (root.clone(), keep.clone());
-    let files = tokio::task::spawn_blocking(move || {
+    let files = host_files::blocking(move || {
         let spooled = spooled(&Spool::at(root.spool()), &waiting, rules.media.0, now);
         let media = media(&root, &used, rules.media.0, now) + spooled;
         let transcripts: usize = sessions
@@ -57,7 +57,7 @@ pub(super) async fn all(
             .sum();
         (media, transcripts)
     });
-    let (media, transcripts) = files.await.unwrap_or_default();
+    let (media, transcripts) = files.await;
     let before = |span: Duration| WallMs(now.0 - i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
     let mut cleared = Cleared::default();
     while !cleared.is_done() {
@@ -78,7 +78,7 @@ pub(super) async fn letters(
     let used: BTreeSet<String> = store.runs_in_use().await?.into_iter().map(|run| run.to_string()).collect();
     let rule = RetentionRule { longest: keep.letters.0, budget: Some(keep.letters_mib << 20) };
     let root = root.state().join("letters");
-    let cleared = tokio::task::spawn_blocking(move || {
+    let cleared = host_files::blocking(move || {
         let runs: Vec<PathBuf> = inside(&root).iter().flat_map(|group| inside(group)).collect();
         let things: Vec<RetainedItem> = runs
             .iter()
@@ -93,7 +93,7 @@ pub(super) async fn letters(
             gone.iter().filter_map(|at| runs.get(*at)).filter(|run| done(run, fs::remove_dir_all(run)));
         removed.count()
     });
-    Ok(cleared.await.unwrap_or_default())
+    Ok(cleared.await)
 }
 
 /// Removes attachments: the host's own files, named by their content.

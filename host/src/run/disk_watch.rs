@@ -214,19 +214,18 @@ async fn look(watched: &mut Watched, container: &str, low: bool) -> Option<Exces
     let most =
         watched.place.limit.names.max(watched.before.get().map_or(0, |held| held.names)) + SLACK.names + 1;
     // The host owns the parent directory. From the directory itself on, it follows no link.
-    let measured = tokio::task::spawn_blocking(move || {
+    let measured = host_files::blocking(move || {
         let used = UntrustedDir::open(&path).and_then(|dir| dir.usage(most))?;
         let hidden = if is_workspace { unlinked(&container, &path) } else { 0 };
         let names = if used.truncated { most } else { used.entries };
         Ok::<_, std::io::Error>(DiskUsage { bytes: used.bytes.saturating_add(hidden), names })
     });
     let now = match measured.await {
-        Ok(Ok(held)) => held,
-        Ok(Err(e)) => {
+        Ok(held) => held,
+        Err(e) => {
             tracing::warn!(code = "disk.usage", "{}: {e}", watched.path.display());
             return None;
         }
-        Err(_) => return None,
     };
     let before = *watched.before.get_or_init(|| now);
     let lately = watched.lately(now);

@@ -82,6 +82,12 @@ impl Run {
     }
 
     fn ending(&self, exit: Exit, log: &[u8]) -> Ending {
+        // A turn that the host told to stop counts as stopped, whatever ended its box, even silence or the death of a
+        // host. Only a limit that the box broke says more.
+        let over_limit = matches!(&self.life, Life::Ending { ending: Ending::OverLimit { .. }, .. });
+        if let Some(why) = self.open_turn().and_then(|turn| turn.interrupted).filter(|_| !over_limit) {
+            return Ending::interrupted(why);
+        }
         match &self.life {
             Life::Ending { ending, .. } => return ending.clone(),
             Life::Closing { .. } if exit.code == Some(0) => return Ending::Finished,
@@ -92,10 +98,6 @@ impl Run {
             let line = log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").trim();
             text_sanitize::line(line, LAST_WORDS)
         };
-        // A turn that the host told to stop counts as stopped, whatever ended its box, even the death of a host.
-        if let Some(why) = self.open_turn().and_then(|turn| turn.interrupted) {
-            return Ending::interrupted(why);
-        }
         let why = match exit.oom {
             true => format!("out of memory at {}", text::size(self.group.limits.memory())),
             false => self.last_words.clone().unwrap_or_else(last_words),

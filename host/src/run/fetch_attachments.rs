@@ -92,8 +92,7 @@ impl Fetch {
         // The host keeps files of messages that have no reply yet.
         let needed: HashSet<String> = self.services.store.media_in_use().await?.into_iter().collect();
         let dir = self.inbox.clone();
-        let failed = |e: io::Error| StoreError::Rule(e.to_string());
-        let mut inbox = host_files::blocking(move || Ok(Inbox::list(&dir, &needed))).await.map_err(failed)?;
+        let mut inbox = host_files::blocking(move || Inbox::list(&dir, &needed)).await;
         let mut of_context = 0;
         for waiting in files {
             of_context += usize::from(!waiting.wakes);
@@ -104,8 +103,7 @@ impl Fetch {
                 let room =
                     if waiting.file.bytes == 0 { self.largest } else { waiting.file.bytes.min(self.largest) };
                 let limit = self.limit;
-                inbox =
-                    host_files::blocking(move || Ok(inbox.with_room(limit, room))).await.map_err(failed)?;
+                inbox = host_files::blocking(move || inbox.with_room(limit, room)).await;
                 self.one(&waiting, inbox.held).await?
             };
             if let Some(name) = &file.file {

@@ -17,7 +17,7 @@ use super::states::{Life, Turn};
 use super::{Parts, READY_WITHIN, Run, SILENCE, build_letters};
 use crate::domain::group_settings::Group;
 use crate::domain::{ChatId, GroupName, Lane, RunId, TurnId};
-use crate::host_files::shared_dir;
+use crate::host_files::{self, shared_dir};
 use crate::mailbox::{Archive, RunMailbox};
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::{BoxState, EngineError, check_source};
@@ -280,7 +280,7 @@ async fn writable(context: SandboxContext<'_>, group: &Group) -> Result<[PathBuf
     let (root, gid, limits) = (&context.install.root, context.gid, group.limits.clone());
     let volumes = root.volumes_of(&group.name).map(Volume::from);
     let dirs = volumes.clone().map(|volume| volume.dir);
-    let made = tokio::task::spawn_blocking(move || {
+    let made = host_files::blocking(move || {
         for (volume, limit) in volumes.iter().zip([limits.workspace(), limits.session()]) {
             let mounted =
                 if limits.disk_images { volume.ensure_mounted(limit, gid) } else { volume.check_absent() };
@@ -293,10 +293,9 @@ async fn writable(context: SandboxContext<'_>, group: &Group) -> Result<[PathBuf
         }
         Ok(())
     });
-    let made = made.await.unwrap_or_else(|e| Err(LaunchError::new("disk.image", e)));
     // The error must not tell the place of the install.
     let place = format!("{}/", root.path().display());
-    made.map_err(|e: LaunchError| LaunchError { why: e.why.replace(&place, ""), ..e })?;
+    made.await.map_err(|e: LaunchError| LaunchError { why: e.why.replace(&place, ""), ..e })?;
     Ok(dirs)
 }
 

@@ -514,7 +514,7 @@ impl Run {
     }
 
     /// Notes that the store failed, so that the next scan asks again.
-    fn defer_feed(&mut self, why: &StoreError) {
+    pub(super) fn defer_feed(&mut self, why: &StoreError) {
         tracing::error!(run = %self.handle.run, code = why.code(), "the box is fed later: {why}");
         self.deferred.feed = true;
     }

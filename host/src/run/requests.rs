@@ -20,9 +20,7 @@ impl Run {
                     self.put(&response.name, &response.bytes);
                 }
             }
-            Err(e) => {
-                tracing::error!(run = %self.handle.run, code = e.code(), "verdicts cannot be told: {e}")
-            }
+            Err(e) => self.defer_feed(&e),
         }
     }
 

@@ -58,6 +58,16 @@ pub struct Suspended {
 }
 
 impl Store {
+    /// Whether this request has an open question.
+    pub async fn is_asked(&self, turn: TurnId, request: LetterId) -> Result<bool> {
+        self.read(move |c| {
+            let sql = "SELECT count(*) FROM question WHERE turn = ?1 AND request = ?2 AND state = 'open'";
+            let asked: i64 = c.query_row(sql, params![int(turn.0), request.as_str()], |r| r.get(0))?;
+            Ok(asked > 0)
+        })
+        .await
+    }
+
     /// Asks, once: a repeat of the request says nothing again. `say` makes what the chat reads, from the code.
     pub async fn ask<F>(&self, new: NewQuestion, say: F) -> Result<()>
     where

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::spawn_blocking;
 
 use super::{Result, StoreError, copy};
+use crate::host_files;
 
 /// Reads that run at once. They are short: more of them would compete with the writer for the processor.
 const READERS: u32 = 3;
@@ -39,14 +39,7 @@ impl Readers {
     {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let this = self.clone();
-        match spawn_blocking(move || this.work_with(permit, work)).await {
-            Ok(done) => done,
-            // A panic of `work` is the caller's: its supervisor handles it.
-            Err(e) => match e.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(StoreError::Closed),
-            },
-        }
+        host_files::blocking(move || this.work_with(permit, work)).await
     }
 
     /// The permit lives as long as the connection is in use, also when the caller stops waiting.

@@ -252,16 +252,16 @@ fn messages(c: &Connection, sql: &str, params: impl Params) -> Result<Vec<TurnMe
 }
 
 /// The newest `/stop` of a lane's people, whichever chat of the group it was written in.
-fn last_stop(c: &Connection, lane: &Lane) -> Result<Option<MessageSeq>> {
-    let sql = "SELECT m.seq, m.text FROM message m JOIN chat h ON h.id = m.chat
+fn last_stop(c: &Connection, lane: &Lane) -> Result<Option<(MessageSeq, WallMs)>> {
+    let sql = "SELECT m.seq, m.text, m.stored_at FROM message m JOIN chat h ON h.id = m.chat
                WHERE h.grp = ?1 AND m.role = 'command' ORDER BY m.seq DESC";
     let mut rows = c.prepare_cached(sql)?;
-    let rows =
-        rows.query_map([lane.group.as_str()], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?)))?;
+    let rows = rows
+        .query_map([lane.group.as_str()], |r| Ok((r.get(0)?, r.get::<_, String>(1)?, WallMs(r.get(2)?))))?;
     for row in rows {
-        let (seq, text) = row?;
+        let (seq, text, at) = row?;
         if Command::of(&text) == Some(Command::Stop) {
-            return Ok(Some(MessageSeq(id(seq))));
+            return Ok(Some((MessageSeq(id(seq)), at)));
         }
     }
     Ok(None)

@@ -25,18 +25,21 @@ impl Supervisor {
         match row.command {
             Command::Stop => {
                 let order = Some(row.seq);
-                let quiet = matches!(
-                    state,
-                    None | Some(LaneState::Listening { .. } | LaneState::Closing { asks: false, .. })
-                );
-                let busy = !quiet;
-                let (text, outcome) = if busy {
-                    (text::stopping(), "stopping")
-                } else {
-                    (text::nothing_to_stop(), "nothing to stop")
-                };
-                self.answer(row, text, outcome);
-                busy.then_some(Event::Stop { lane, order })
+                match state {
+                    None | Some(LaneState::Listening { .. }) => {
+                        self.answer(row, text::nothing_to_stop(), "nothing to stop");
+                        None
+                    }
+                    // Only the store knows whether a turn waits for the next box.
+                    Some(LaneState::Closing { .. }) => {
+                        self.stop_if_meant(row, lane);
+                        None
+                    }
+                    Some(_) => {
+                        self.answer(row, text::stopping(), "stopping");
+                        Some(Event::Stop { lane, order })
+                    }
+                }
             }
             Command::New => {
                 // The store began the new session and queued the answer. Only the box of the old session is left to
@@ -79,6 +82,13 @@ impl Supervisor {
         });
     }
 
+    fn stop_if_meant(&self, row: CommandRow, lane: Lane) {
+        let (services, own) = (Arc::clone(&self.services), self.own.clone());
+        spawn_task(&self.services, format!("the answer to {}", row.seq), move || {
+            stop_if_meant(Arc::clone(&services), own.clone(), row.clone(), lane.clone())
+        });
+    }
+
     fn take_answer(&self, row: CommandRow) {
         let (services, own) = (Arc::clone(&self.services), self.own.clone());
         spawn_task(&self.services, format!("the answer {}", row.seq), move || {
@@ -99,6 +109,18 @@ impl Supervisor {
             status(Arc::clone(&services), row.clone(), lane, load, settings)
         });
     }
+}
+
+async fn stop_if_meant(services: Arc<Services>, own: UnboundedSender<News>, row: CommandRow, lane: Lane) {
+    let meant = insist(row.seq, || services.store.is_meant(lane.clone(), row.seq)).await;
+    let (text, outcome) = match meant {
+        Some(false) => (text::nothing_to_stop(), "nothing to stop"),
+        Some(true) | None => {
+            let _ = own.send(News::Stop(lane, row.seq));
+            (text::stopping(), "stopping")
+        }
+    };
+    finish(services, row, text, outcome.to_owned()).await;
 }
 
 async fn take_answer(services: Arc<Services>, own: UnboundedSender<News>, row: CommandRow) {

@@ -181,6 +181,7 @@ impl Supervisor {
                 let facts = self.services.facts(&lane.group);
                 Some(Event::Answered { lane, facts })
             }
+            News::Stop(lane, order) => Some(Event::Stop { lane, order: Some(order) }),
             News::Command(row) => self.command(row),
         }
     }

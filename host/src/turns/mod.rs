@@ -141,8 +141,8 @@ pub struct Details {
     pub session: u64,
     /// How many boxes of the open turn never became ready.
     pub failed_starts: u32,
-    /// The newest `/stop` in any chat of the lane.
-    pub last_stop: Option<MessageSeq>,
+    /// The newest `/stop` in any chat of the lane, and when the store got it.
+    pub last_stop: Option<(MessageSeq, WallMs)>,
 }
 
 /// A part of [`Details`].
@@ -241,17 +241,17 @@ impl Event<'_> {
                 &[Need::Messages]
             }
             Self::Message { role: Role::Command(Command::New), .. } => &[Need::Session],
+            Self::Message { role: Role::Context, earlier, .. } if open.is_some() && !earlier.is_empty() => {
+                &[Need::Messages, Need::Waiting]
+            }
             Self::Message { .. } | Self::Given | Self::TimePassed { .. } => &[],
             Self::Stop { .. } => &[Need::Messages],
             Self::Interrupt { .. } => &[Need::Messages, Need::Waiting],
             Self::Done { .. } => &[Need::Messages, Need::Silent, Need::Waiting],
             Self::RunEnded { ending: Ending::NeverStarted { .. }, .. } => {
-                &[Need::Messages, Need::Waiting, Need::FailedStarts]
+                &[Need::Messages, Need::Waiting, Need::LastStop, Need::FailedStarts]
             }
-            Self::RunEnded { ending: Ending::Stopped, .. } => {
-                &[Need::Messages, Need::Waiting, Need::LastStop]
-            }
-            Self::RunEnded { .. } => &[Need::Messages, Need::Waiting],
+            Self::RunEnded { .. } => &[Need::Messages, Need::Waiting, Need::LastStop],
             Self::Started => &[Need::Waiting],
         }
     }
@@ -433,7 +433,8 @@ impl Decision<'_> {
         let replaced: Vec<MessageSeq> = earlier.iter().filter(|e| !e.given).map(|e| e.seq).collect();
         self.changes.extend(replaced.iter().map(|message| Change::Replace { message: *message, by: seq }));
         match (role, &self.view.open) {
-            (Role::Context, _) => {}
+            (Role::Context, Some(open)) => self.withdraw(open, &replaced),
+            (Role::Context, None) => {}
             (Role::Command(Command::New), _) => self.new_session(seq, chat),
             (Role::Command(_), _) => {}
             (Role::Wake, None) => self.open(chat.clone()),
@@ -446,6 +447,15 @@ impl Decision<'_> {
                 self.changes.push(Change::Join { message: seq, turn: open.turn });
             }
             (Role::Wake, Some(_)) => {}
+        }
+    }
+
+    /// Ends a turn whose last message was edited into one that is not for the agent: no box would get an input of it.
+    fn withdraw(&mut self, open: &OpenTurn, replaced: &[MessageSeq]) {
+        let messages = &self.view.details.messages;
+        if !messages.is_empty() && messages.iter().all(|m| replaced.contains(&m.seq)) {
+            self.end(open, TurnEnd { state: "done", why: "withdrawn".to_owned() });
+            self.open_next();
         }
     }
 
@@ -521,14 +531,18 @@ impl Decision<'_> {
     fn run_ended(&mut self, open: &OpenTurn, ending: &Ending, now: WallMs) {
         let details = &self.view.details;
         let age = now.since(open.opened_at);
-        let (cost, wait, tell) = match after_run::after_run(ending, open.attempt, details.failed_starts, age)
-        {
+        let after = |ending| after_run::after_run(ending, open.attempt, details.failed_starts, age);
+        let (ending, after) = match after(ending) {
+            // The box ended before it heard of the `/stop`.
+            AfterRun::Again { .. } if self.was_stopped(open) => (&Ending::Stopped, after(&Ending::Stopped)),
+            after => (ending, after),
+        };
+        let (cost, wait, tell) = match after {
             AfterRun::Again { cost, wait, tell } => (cost, wait, tell),
             AfterRun::GiveUp { end, tell } => {
                 if *ending == Ending::Stopped {
-                    // The host killed the box because it did not obey `/stop`. Messages after the `/stop` are not part
-                    // of the stopped work.
-                    let order = details.last_stop.unwrap_or(MessageSeq(0));
+                    // Messages after the `/stop` are not part of the stopped work.
+                    let order = details.last_stop.map_or(MessageSeq(0), |(order, _)| order);
                     let later = self.unread(|m| m.seq > order);
                     self.give_back(later);
                 }
@@ -555,6 +569,13 @@ impl Decision<'_> {
         } else {
             self.changes.push(Change::Suspend { until });
         }
+    }
+
+    /// Whether a person has ordered to stop the open turn. A `/stop` from before the turn opened meant the turn before
+    /// it, even if a message of this turn is older: that message waited in another chat.
+    fn was_stopped(&self, open: &OpenTurn) -> bool {
+        let stop = self.view.details.last_stop;
+        stop.is_some_and(|(order, at)| at > open.opened_at && self.view.is_meant_by(order))
     }
 
     /// Ends a suspended turn because a person wrote something else. The question stays answerable, and the answer then

@@ -14,6 +14,8 @@ const CHATS: [&str; 3] = ["a", "b", "c"];
 enum Step {
     Write(usize),
     Edit(usize),
+    /// An edit after which the message is not for the agent.
+    Withdraw(usize),
     Context(usize),
     New,
     /// The store gets a `/stop`. [`Step::CarryOut`] performs it later.
@@ -51,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..CHATS.len()).prop_map(Step::Write),
         2 => any::<usize>().prop_map(Step::Edit),
+        2 => any::<usize>().prop_map(Step::Withdraw),
         1 => (0..CHATS.len()).prop_map(Step::Context),
         1 => Just(Step::New),
         2 => (0..CHATS.len()).prop_map(Step::Stop),
@@ -89,6 +92,11 @@ impl World {
                 let Some(original) = nth(&lane.messages, n, |m| m.role == Role::Wake) else { return };
                 let (seq, in_chat) = (original.seq, original.chat.local().to_owned());
                 lane.writes_as(&in_chat, Role::Wake, Some(seq));
+            }
+            Step::Withdraw(n) => {
+                let Some(original) = nth(&lane.messages, n, |m| m.role == Role::Wake) else { return };
+                let (seq, in_chat) = (original.seq, original.chat.local().to_owned());
+                lane.writes_as(&in_chat, Role::Context, Some(seq));
             }
             Step::Context(in_chat) => {
                 let (_, placed) = lane.writes_as(CHATS[in_chat], Role::Context, None);

@@ -305,3 +305,45 @@ fn a_chat_that_moved_takes_its_messages_along() {
     assert!(changes.contains(&Change::GiveBack { messages: vec![late] }));
     assert_eq!(Collected::of(&changes), Collected::Idle, "the other group's lane opens it");
 }
+
+#[test]
+fn a_stop_that_crosses_with_the_end_of_the_box_stops_the_turn() {
+    for ending in [crash(), Ending::Silent { seconds: 60 }, Ending::Killed, Ending::Finished] {
+        let mut lane = at_work();
+        lane.orders("a", Command::Stop);
+        let (later, _) = lane.writes_as("a", Role::Wake, None);
+        assert_eq!(lane.ends(&ending), Collected::Next(turn(2), Duration::ZERO));
+        assert_eq!(lane.turns[0].end, Some(TurnEnd { state: "stopped", why: "stop".into() }));
+        assert_eq!(lane.message(later).turn, Some(turn(2)), "it was written after the `/stop`");
+    }
+}
+
+#[test]
+fn a_stop_does_not_mean_a_turn_that_opened_after_it() {
+    let mut lane = at_work();
+    let (waited, _) = lane.writes_as("b", Role::Wake, None);
+    let order = lane.orders("a", Command::Stop);
+    lane.stops(order);
+    assert_eq!(lane.ends(&Ending::Stopped), Collected::Next(turn(2), Duration::ZERO));
+    assert_eq!(lane.message(waited).turn, Some(turn(2)));
+    lane.waits(Duration::from_secs(1));
+    lane.starts();
+    lane.feeds();
+    assert_eq!(lane.ends(&crash()), Collected::Next(turn(2), Duration::from_secs(1)), "it is tried again");
+}
+
+#[test]
+fn an_edit_that_takes_the_last_message_from_the_agent_ends_the_turn() {
+    let mut lane = Rows::new();
+    let (first, placed) = lane.writes_as("a", Role::Wake, None);
+    assert_eq!(placed, Placement::NewTurn(turn(1)));
+    lane.writes("b");
+    let (_, placed) = lane.writes_as("a", Role::Context, Some(first));
+    assert_eq!(placed, Placement::Context);
+    assert_eq!(lane.turns[0].end, Some(TurnEnd { state: "done", why: "withdrawn".into() }));
+    assert_eq!(lane.open().map(|open| open.chat.clone()), Some(test_store::chat("b")), "the next in line");
+    let mut lane = at_work();
+    let (second, _) = lane.writes_as("a", Role::Wake, None);
+    lane.writes_as("a", Role::Context, Some(second));
+    assert!(lane.open().is_some(), "the box has the first message");
+}

@@ -30,6 +30,7 @@ pub struct Message {
     /// The runs that got it, each with the number of the letter.
     pub letters: BTreeMap<usize, u64>,
     pub outcome: Option<String>,
+    pub at: WallMs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub struct Turn {
     pub turn: TurnId,
     pub chat: ChatId,
     pub attempt: u32,
+    pub opened_at: WallMs,
     pub end: Option<TurnEnd>,
 }
 
@@ -146,7 +148,7 @@ impl Rows {
             turn: open.turn,
             chat: open.chat.clone(),
             attempt: open.attempt,
-            opened_at: self.now,
+            opened_at: open.opened_at,
             waits: self
                 .questions
                 .iter()
@@ -177,7 +179,7 @@ impl Rows {
                 }
                 (Need::LastStop, _) => {
                     let stop = |m: &&Message| m.role == Role::Command(Command::Stop);
-                    details.last_stop = self.messages.iter().rev().find(stop).map(|m| m.seq);
+                    details.last_stop = self.messages.iter().rev().find(stop).map(|m| (m.seq, m.at));
                 }
                 (Need::Silent, Some(open)) => {
                     details.silent = !self.said.iter().any(|(turn, _)| *turn == Some(open.turn));
@@ -208,7 +210,7 @@ impl Rows {
                         (m.state, m.turn) = (State::InTurn, Some(turn));
                     }
                 }
-                self.turns.push(Turn { turn, chat, attempt: 1, end: None });
+                self.turns.push(Turn { turn, chat, attempt: 1, opened_at: self.now, end: None });
                 (self.wants_run, self.failed_starts) = (true, 0);
             }
             Change::Join { message, turn } => {
@@ -319,6 +321,7 @@ impl Rows {
         role: Role,
         original: Option<MessageSeq>,
     ) -> (MessageSeq, Placement) {
+        self.now = self.now.plus(Duration::from_millis(1));
         let seq = MessageSeq(self.messages.len() as u64 + 1);
         let identity = original.map_or(seq.0, |original| self.message(original).identity);
         let earlier: Vec<Earlier> = self
@@ -339,6 +342,7 @@ impl Rows {
             returned: 0,
             letters: BTreeMap::new(),
             outcome: None,
+            at: self.now,
         });
         let changes = self.happen(&Event::Message { seq, chat: &chat, role, earlier: &earlier });
         (seq, Placement::of(role, &changes))
