@@ -199,8 +199,7 @@ fn lines_of_stdin() -> mpsc::Receiver<String> {
 /// Runs the chat of a person at a terminal. One status line shows what the agent does; the reply replaces it.
 async fn talk(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
     let mut screen = Screen::default();
-    print("Write a message and press Enter. /help lists what the host understands; Ctrl-D ends.");
-    screen.prompt();
+    screen.say("Write a message and press Enter. /help lists what the host understands; Ctrl-D ends.");
     loop {
         tokio::select! {
             line = input.recv() => match line {
@@ -227,6 +226,12 @@ async fn talk(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
     }
 }
 
+/// Returns the terminal's width.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    size.map_or(80, |size| usize::from(size.ws_col.max(20)))
+}
+
 #[derive(Default)]
 struct Screen {
     busy: bool,
@@ -245,14 +250,15 @@ impl Screen {
     }
 
     fn doing(&mut self, what: &str) {
-        let line: String = safe(what).replace(['\n', '\t'], " ").chars().take(90).collect();
+        let room = columns().saturating_sub(3);
+        let line: String = safe(what).replace(['\n', '\t'], " ").chars().take(room).collect();
         self.write(&format!("\r\x1b[K\x1b[2m· {line}\x1b[0m"));
         self.busy = true;
     }
 
     fn say(&mut self, text: &str) {
         self.write("\r\x1b[K");
-        print(safe(text));
+        print(textwrap::fill(&safe(text), columns()));
         self.busy = false;
         self.prompt();
     }
