@@ -51,12 +51,12 @@ check: test fuzz ## What CI runs: the tests, a minute of fuzzing, formatting and
 
 # A test build of its own: host and runner with failpoints, the journeys' programs beside them.
 CRASH := $(CURDIR)/target/crash
-crash: toolchain ## Kill host, boxes and engine everywhere and check what people saw (KILLS=500 CHANNEL=terminal|telegram POLICY=edit, or SHOW=sweep|panics|soak|invariants|rolling|starts|rivals)
+crash: toolchain ## Kill host, boxes and engine everywhere and check what people saw (KILLS=500 CHANNEL=terminal|telegram POLICY=edit ODD=0.2, or SHOW=sweep|panics|soak|invariants|rolling|starts|rivals)
 	@cargo build --quiet --target-dir $(CRASH) --package lazaret --features failpoints
 	@cargo build --quiet --target-dir $(CRASH) --package journeys --bins
 	@RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" cargo build --quiet --target-dir $(CRASH) --target $(TRIPLE) --package agent-runner --features failpoints
 	@export LAZARET_BIN=$(CRASH)/debug/lazaret LAZARET_RUNNER_BIN=$(CRASH)/$(TRIPLE)/debug/agent-runner; \
-		for show in $(or $(SHOW),$(if $(KILLS)$(MESSAGES),soak,sweep soak)); do $(CRASH)/debug/crash $$show $(foreach name,KILLS MESSAGES CHANNEL POLICY SEED N ONLY ACTION SWEEP AT_ONCE,$(if $($(name)),$(name)="$($(name))")); done
+		for show in $(or $(SHOW),$(if $(KILLS)$(MESSAGES),soak,sweep soak)); do $(CRASH)/debug/crash $$show $(foreach name,KILLS MESSAGES CHANNEL POLICY ODD SEED N ONLY ACTION SWEEP AT_ONCE,$(if $($(name)),$(name)="$($(name))")); done
 
 bench: engine build image ## Measure the speed goals, one line of JSON each (N=30 IMAGE=lazaret-agent VERBOSE=1)
 	@cargo build --quiet --release --package journeys --bin bench

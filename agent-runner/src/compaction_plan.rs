@@ -26,6 +26,9 @@ pub const INSTRUCTIONS: &str = "You summarise the older part of a conversation b
 /// Estimated bytes per token: low, so that the estimated size is rather too high.
 const BYTES_PER_TOKEN: usize = 3;
 
+/// The smallest context window, in tokens, for which the summary is made in pieces.
+pub const WINDOW_MIN: u32 = 2_000;
+
 /// Characters of one tool result that the summary call sees.
 const RESULT_MAX: usize = 2_000;
 

@@ -112,8 +112,8 @@ mod tests {
         for claimed in ["", "model", "model.auth): pay here", "[lazaret]"] {
             assert_eq!(model_code(claimed), "model.error");
         }
-        assert!(model_failed("model.auth", " \u{200b} ").ends_with("rejects the key."));
-        assert!(model_failed("model.auth", &"x".repeat(5_000)).chars().count() < 320);
+        assert!(model_failed("model.auth", " \u{200b} ").ends_with("set another one."));
+        assert!(model_failed("model.auth", &"x".repeat(5_000)).chars().count() < 350);
     }
 
     #[test]

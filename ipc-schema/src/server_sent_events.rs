@@ -2,9 +2,10 @@
 //! the provider's stream with it, and the runner reads the gateway's.
 //!
 //! The format is the HTML standard's
-//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>): lines end in LF, CR
-//! or CRLF; a line is `field: value`; a line that begins with a colon is a comment; an empty line ends the event. Only
-//! `data` is read: both model wires repeat the event's name in the data, and neither reconnects by `id` and `retry`.
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>): a byte order mark may
+//! come first; lines end in LF, CR or CRLF; a line is `field: value`; a line that begins with a colon is a comment; an
+//! empty line ends the event. Only `data` is read: both model wires repeat the event's name in the data, and neither
+//! reconnects by `id` and `retry`.
 //!
 //! Published parsers buffer a line without a limit, and lose an event that has no empty line after it. The bytes are
 //! hostile on both sides, so the limit here is the reason to have a parser.
@@ -24,6 +25,8 @@ pub struct EventParser {
     data: Option<String>,
     /// The last byte was CR: an LF right after it belongs to the same line end.
     after_cr: bool,
+    /// The first line has ended.
+    begun: bool,
 }
 
 impl EventParser {
@@ -61,7 +64,10 @@ impl EventParser {
     }
 
     fn end_line(&mut self) -> Option<String> {
-        let line = std::mem::take(&mut self.line);
+        let mut line = std::mem::take(&mut self.line);
+        if !std::mem::replace(&mut self.begun, true) && line.starts_with(b"\xef\xbb\xbf") {
+            line.drain(..3);
+        }
         if line.is_empty() {
             return self.data.take();
         }
@@ -109,6 +115,14 @@ mod tests {
             for b in a..=stream.len() {
                 assert_eq!(all(stream, &[a, b]), expected, "split at {a} and {b}");
             }
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_the_first_line_is_no_part_of_it() {
+        let stream = "\u{feff}data: one\n\ndata: \u{feff}two\n\n".as_bytes();
+        for cut in 0..=stream.len() {
+            assert_eq!(all(stream, &[cut]), ["one", "\u{feff}two"], "split at {cut}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The `NAME=VALUE` arguments of the test programs. They override environment variables.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 #[derive(Debug)]
 pub struct Settings(HashMap<String, String>);
@@ -24,7 +25,7 @@ impl Settings {
     }
 
     /// Returns the value of a setting as a number.
-    pub fn number(&self, name: &str, default: u64) -> Result<u64, String> {
+    pub fn number<N: FromStr>(&self, name: &str, default: N) -> Result<N, String> {
         let Some(text) = self.text(name) else { return Ok(default) };
         text.parse().map_err(|_| format!("{name}={text} is no number"))
     }

@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use journeys::model::KEY;
-use journeys::world::World;
+use journeys::world::{Engine, World};
 use serde_json::{Value, json};
 
 #[track_caller]
@@ -73,6 +73,42 @@ async fn a_request_that_the_model_cannot_take_is_told() {
     let world = up().await;
     world.model.on("hello").http(400, "invalid_request_error", None).says("never said");
     fails_then_goes_on(&world, "hello", "model.invalid_request", &["400", "as the script says"]).await;
+    world.finish().await;
+}
+
+/// A host on the stand-in engine that gives a model up soon.
+async fn up_without_containers() -> World {
+    let mut world = World::on(Engine::stand_in().await).await;
+    world.set("LAZARET_HOST_MODEL_RETRY", "1s");
+    world.up().await;
+    world
+}
+
+#[tokio::test]
+async fn each_refusal_is_told_in_a_sentence_of_its_own() {
+    let refusals: [(u16, &str, &str, &str); 4] = [
+        (400, "insufficient_quota", "model.budget", "has no credit left"),
+        (400, "content_filter", "model.filtered", "put it in other words"),
+        (404, "context_length_exceeded", "model.too_large", "begin a new one with /new"),
+        (422, "extra", "model.invalid_request", "as invalid"),
+    ];
+    for (status, error, code, words) in refusals {
+        let world = up_without_containers().await;
+        // The runner shortens a conversation that is too long, and asks again.
+        world.model.on("hello").http(status, error, None).http(status, error, None).says("never said");
+        fails_then_goes_on(&world, "hello", code, &[words]).await;
+        world.finish().await;
+    }
+    let world = up_without_containers().await;
+    let rule = world.model.on("hello");
+    (0..30).fold(rule, |rule, _| rule.garbage()).says("never said");
+    fails_then_goes_on(
+        &world,
+        "hello",
+        "model.no_answer",
+        &["is no model, so the owner must check base_url"],
+    )
+    .await;
     world.finish().await;
 }
 

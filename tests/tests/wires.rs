@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use journeys::model::KEY;
-use journeys::world::World;
+use journeys::world::{Engine, World};
 use serde_json::json;
 
 const LINE: &str = "make a note that says hello, then list your files\n";
@@ -54,6 +54,19 @@ async fn over_the_openai_wire() {
     let said = note_and_list(&world).await;
     made_in_a_container(&world, &said);
     assert!(world.model.requests().iter().all(|r| r.path == "/v1/chat/completions"));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_local_model_thinks_stays_out_of_the_chat() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    let url = world.model.openai_url();
+    world.unset("ANTHROPIC_API_KEY").unset("ANTHROPIC_BASE_URL");
+    world.set("OPENAI_BASE_URL", &url).set("OPENAI_API_KEY", KEY);
+    world.up().await;
+    world.model.on("hello").says("<think>\nthey seem upset\n</think>\n\nHello!");
+    let said = world.chat("hello\n").await;
+    assert!(said.contains("Hello!") && !said.contains("upset") && !said.contains("think>"), "{said}");
     world.finish().await;
 }
 

@@ -36,7 +36,8 @@ pub fn in_stream(error: &str) -> CallError {
         return CallError::Cut { reason: "the answer broke off with an error without a name".into() };
     };
     match kind.as_str() {
-        "overloaded_error" | "api_error" | "rate_limit_error" | "timeout_error" | "unreachable_error" => {
+        "overloaded_error" | "api_error" | "rate_limit_error" | "timeout_error" | "unreachable_error"
+        | "no_answer_error" | "" => {
             CallError::Cut { reason: format!("the answer broke off: {kind}: {message}") }
         }
         _ => CallError::Failed(failure(200, &kind, message)),
@@ -45,13 +46,13 @@ pub fn in_stream(error: &str) -> CallError {
 
 fn failure(status: u16, kind: &str, message: String) -> Failure {
     let code = code(status, kind);
-    let too_long =
-        code == "model.too_large" || (code == "model.invalid_request" && speaks_of_length(&message));
+    // The gateway knows every provider's words for it, so only the type counts here.
+    let too_long = code == "model.too_large";
     Failure { trouble: ErrorDetail { code: code.to_owned(), reason: message }, too_long }
 }
 
-/// The error's type decides; without one, the status does ("Errors" in Anthropic's API reference; `unreachable_error`
-/// is the gateway's own).
+/// The error's type decides; without one, the status does ("Errors" in Anthropic's API reference; `unreachable_error`,
+/// `no_answer_error` and `content_filter_error` are the gateway's own).
 fn code(status: u16, kind: &str) -> &'static str {
     match (kind, status) {
         ("authentication_error", _) | ("", 401) => "model.auth",
@@ -62,18 +63,11 @@ fn code(status: u16, kind: &str) -> &'static str {
         ("request_too_large", _) | ("", 413) => "model.too_large",
         ("billing_error", _) | ("", 402) => "model.budget",
         ("invalid_request_error", _) | ("", 400) => "model.invalid_request",
+        ("content_filter_error", _) => "model.filtered",
+        ("no_answer_error", _) => "model.no_answer",
         ("unreachable_error" | "timeout_error", _) | ("api_error" | "", 502..=504) => "model.unreachable",
         _ => "model.error",
     }
-}
-
-/// Providers have no error code for it: "prompt is too long: 210000 tokens > 200000 maximum", "input length and
-/// `max_tokens` exceed context limit", "maximum context length is 128000 tokens".
-fn speaks_of_length(message: &str) -> bool {
-    let message = message.to_lowercase();
-    ["prompt is too long", "too long", "context limit", "context length", "context window", "context_length"]
-        .iter()
-        .any(|words| message.contains(words))
 }
 
 #[cfg(test)]
@@ -102,6 +96,8 @@ mod tests {
             (504, "timeout_error", "model.unreachable"),
             (529, "overloaded_error", "model.overloaded"),
             (400, "invalid_request_error", "model.invalid_request"),
+            (400, "content_filter_error", "model.filtered"),
+            (502, "no_answer_error", "model.no_answer"),
             (418, "teapot_error", "model.error"),
         ] {
             let body = format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"why"}}}}"#);
@@ -119,12 +115,9 @@ mod tests {
 
     #[test]
     fn only_length_is_a_reason_to_shorten() {
-        let body = |message: &str| {
-            format!(r#"{{"error":{{"type":"invalid_request_error","message":"{message}"}}}}"#)
-        };
-        assert!(failed(400, &body("prompt is too long: 210000 tokens > 200000 maximum")).too_long);
-        assert!(failed(400, &body("This model's maximum context length is 8192 tokens")).too_long);
-        assert!(!failed(400, &body("tools.0.name: bad")).too_long);
+        let body = |kind: &str| format!(r#"{{"error":{{"type":"{kind}","message":"prompt is too long"}}}}"#);
+        assert!(failed(413, &body("request_too_large")).too_long);
         assert!(failed(413, "{}").too_long);
+        assert!(!failed(400, &body("invalid_request_error")).too_long, "the words decide nothing");
     }
 }

@@ -2,11 +2,13 @@
 //! [`super::gateway_client`] feeds it.
 //!
 //! A block's fields stay raw JSON; only fields that arrive in pieces (text, thinking, signature, arguments,
-//! citations) are joined.
+//! citations) are joined. Each field is read by itself: what cannot be read is left out and counted, and only a stream
+//! without any answer is an error.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use ipc_schema::lenient_json::{Fields, TextJoin, WireText};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Answer, CallError, Draft, error_codes};
@@ -15,11 +17,25 @@ use crate::transcript::{Assistant, Block, Usage};
 /// The answer so far.
 #[derive(Debug, Default)]
 pub struct Assembly {
-    open: BTreeMap<u32, Open>,
-    done: BTreeMap<u32, Block>,
-    bad_inputs: BTreeMap<u32, String>,
+    /// In the order in which the blocks began.
+    blocks: Vec<Part>,
     stop_reason: Option<String>,
     usage: Usage,
+    skipped: u64,
+}
+
+/// A block. Its index says which open block a delta belongs to: some servers give every block the same one.
+#[derive(Debug)]
+struct Part {
+    index: Option<u64>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Box<Open>),
+    /// The block, and the parse error of its arguments if they are no JSON object.
+    Done(Block, Option<String>),
 }
 
 #[derive(Debug, Default)]
@@ -30,175 +46,188 @@ struct Open {
     signature: Option<String>,
     input: String,
     citations: Vec<Box<RawValue>>,
-}
-
-#[derive(Deserialize)]
-struct EventIn<'a> {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    index: u32,
-    #[serde(borrow, default)]
-    content_block: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    delta: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(rename = "type", default)]
-    kind: Option<String>,
-    #[serde(default)]
-    text: Option<String>,
-    #[serde(default)]
-    thinking: Option<String>,
-    #[serde(default)]
-    signature: Option<String>,
-    #[serde(default)]
-    partial_json: Option<String>,
-    #[serde(borrow, default)]
-    citation: Option<&'a RawValue>,
-    #[serde(default)]
-    stop_reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct MessageStart {
-    #[serde(default)]
-    usage: UsageIn,
-}
-
-/// The counts of one event. Missing ones keep their value from an earlier event.
-#[derive(Default, Deserialize)]
-struct UsageIn {
-    #[serde(default)]
-    input_tokens: Option<u64>,
-    #[serde(default)]
-    output_tokens: Option<u64>,
-    #[serde(default)]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(default)]
-    cache_read_input_tokens: Option<u64>,
+    join: TextJoin,
 }
 
 impl Assembly {
     /// Takes one event's data. Returns the answer when the event is `message_stop`.
     ///
     /// # Errors
-    /// [`CallError::Cut`] for what is not this wire, [`CallError::Failed`] or `Cut` for an `error` event.
+    /// [`CallError::Failed`] or [`CallError::Cut`] for an `error` event, `Cut` for an answer that is none.
     pub fn event(&mut self, data: &str, draft: &Draft) -> Result<Option<Answer>, CallError> {
-        let event: EventIn<'_> = read(data)?;
-        match event.kind.as_str() {
-            "message_start" => {
-                if let Some(message) = event.message {
-                    self.count(read::<MessageStart>(message.get())?.usage);
+        let skipped = Cell::new(0);
+        let taken = match Fields::read(data, &skipped) {
+            _ if data.trim().is_empty() => return Ok(None),
+            Some(event) => self.take(&event, draft),
+            None => Ok(None),
+        };
+        self.skipped += skipped.get();
+        taken
+    }
+
+    fn take(&mut self, event: &Fields<'_>, draft: &Draft) -> Result<Option<Answer>, CallError> {
+        match event.string("type").as_deref() {
+            Some("message_start") => {
+                if let Some(usage) = event.object("message").and_then(|message| message.object("usage")) {
+                    self.count(&usage);
                 }
             }
-            "content_block_start" => self.start(event.index, event.content_block)?,
-            "content_block_delta" => self.delta(event.index, event.delta, draft)?,
-            "content_block_stop" => self.stop(event.index)?,
-            "message_delta" => {
-                if let Some(delta) = event.delta {
-                    let delta: Delta<'_> = read(delta.get())?;
-                    self.stop_reason = delta.stop_reason.or(self.stop_reason.take());
-                }
-                if let Some(usage) = event.usage {
-                    self.count(read(usage.get())?);
+            Some("content_block_start") => self.start(event)?,
+            Some("content_block_delta") => self.delta(event, draft)?,
+            Some("content_block_stop") => match self.open_block(event.count("index")) {
+                Some(part) => part.close()?,
+                None => event.skip(),
+            },
+            Some("message_delta") => {
+                let told = event.object("delta").and_then(|delta| delta.string("stop_reason"));
+                self.stop_reason = told.filter(|reason| !reason.is_empty()).or(self.stop_reason.take());
+                if let Some(usage) = event.object("usage") {
+                    self.count(&usage);
                 }
             }
-            "message_stop" => return self.finish().map(Some),
-            "error" => return Err(error_codes::in_stream(event.error.map_or("", RawValue::get))),
+            Some("message_stop") => return self.finish().map(Some),
+            Some("error") => {
+                return Err(error_codes::in_stream(event.get("error").map_or("", RawValue::get)));
+            }
             // `ping` and future events: the API's versioning rules say to ignore unknown events.
             _ => {}
         }
         Ok(None)
     }
 
-    fn count(&mut self, seen: UsageIn) {
+    /// Missing counts keep their value from an earlier event.
+    fn count(&mut self, seen: &Fields<'_>) {
         let usage = &mut self.usage;
-        usage.input_tokens = seen.input_tokens.unwrap_or(usage.input_tokens);
-        usage.output_tokens = seen.output_tokens.unwrap_or(usage.output_tokens);
-        usage.cache_creation_input_tokens =
-            seen.cache_creation_input_tokens.unwrap_or(usage.cache_creation_input_tokens);
-        usage.cache_read_input_tokens = seen.cache_read_input_tokens.unwrap_or(usage.cache_read_input_tokens);
+        for (name, count) in [
+            ("input_tokens", &mut usage.input_tokens),
+            ("output_tokens", &mut usage.output_tokens),
+            ("cache_creation_input_tokens", &mut usage.cache_creation_input_tokens),
+            ("cache_read_input_tokens", &mut usage.cache_read_input_tokens),
+        ] {
+            *count = seen.count(name).unwrap_or(*count);
+        }
     }
 
-    fn start(&mut self, index: u32, block: Option<&RawValue>) -> Result<(), CallError> {
-        let block = block.ok_or_else(|| garbage("a block starts without content"))?;
-        let fields = read(block.get())?;
-        if self.done.contains_key(&index)
-            || self.open.insert(index, Open { fields, ..Open::default() }).is_some()
-        {
-            return Err(garbage("a block starts twice"));
+    /// The open block of this index; without an index, the last open one.
+    fn open_block(&mut self, index: Option<u64>) -> Option<&mut Part> {
+        let of_index = |part: &&mut Part| index.is_none() || part.index.is_none() || part.index == index;
+        self.blocks.iter_mut().rev().filter(|part| matches!(part.state, State::Open(_))).find(of_index)
+    }
+
+    fn start(&mut self, event: &Fields<'_>) -> Result<(), CallError> {
+        let index = event.count("index");
+        // A server that gives every block one index, and forgets where the one before ends.
+        if let Some(before) = self.open_block(index).filter(|before| before.index == index) {
+            before.close()?;
+        }
+        match event.get("content_block").and_then(|block| serde_json::from_str(block.get()).ok()) {
+            Some(fields) => self.blocks.push(Part::of(index, fields)),
+            None => event.skip(),
         }
         Ok(())
     }
 
-    fn delta(&mut self, index: u32, delta: Option<&RawValue>, draft: &Draft) -> Result<(), CallError> {
-        let open = self.open.get_mut(&index).ok_or_else(|| garbage("a delta belongs to no block"))?;
-        let Some(delta) = delta else { return Ok(()) };
-        let delta: Delta<'_> = read(delta.get())?;
-        match delta.kind.as_deref() {
-            Some("text_delta") => {
-                let more = delta.text.unwrap_or_default();
+    fn delta(&mut self, event: &Fields<'_>, draft: &Draft) -> Result<(), CallError> {
+        let index = event.count("index");
+        let Some(delta) = event.object("delta") else { return Ok(()) };
+        let kind = delta.string("type").unwrap_or_default();
+        let whose = match kind.as_str() {
+            "text_delta" => Some("text"),
+            "thinking_delta" => Some("thinking"),
+            _ => None,
+        };
+        // The beginning of a text or a thought may be what could not be read.
+        if let Some(whose) = whose.filter(|_| self.open_block(index).is_none()) {
+            let fields = BTreeMap::from([("type".to_owned(), raw(to_raw_value(whose))?)]);
+            self.blocks.push(Part::of(index, fields));
+        }
+        let open = self.open_block(index).and_then(|part| match &mut part.state {
+            State::Open(open) => Some(open),
+            State::Done(..) => None,
+        });
+        let Some(open) = open else {
+            delta.skip();
+            return Ok(());
+        };
+        let mut piece = |name| open.join.push(&delta.wire_text(name).unwrap_or_default());
+        match kind.as_str() {
+            "text_delta" => {
+                let more = piece("text");
                 draft.push(&more);
-                open.joined("text")?.push_str(&more);
+                open.joined("text").push_str(&more);
             }
-            Some("thinking_delta") => {
-                open.joined("thinking")?.push_str(&delta.thinking.unwrap_or_default());
+            "thinking_delta" => {
+                let more = piece("thinking");
+                open.joined("thinking").push_str(&more);
             }
-            Some("signature_delta") => {
-                open.joined("signature")?.push_str(&delta.signature.unwrap_or_default());
+            "signature_delta" => {
+                let more = piece("signature");
+                open.joined("signature").push_str(&more);
             }
-            Some("input_json_delta") => open.input.push_str(&delta.partial_json.unwrap_or_default()),
-            Some("citations_delta") => open.citations.extend(delta.citation.map(ToOwned::to_owned)),
+            "input_json_delta" => {
+                let raw = delta.get("partial_json").filter(|raw| !raw.get().starts_with('"'));
+                let more = match raw {
+                    Some(object) => open.join.push(&WireText::of_json(object)),
+                    None => piece("partial_json"),
+                };
+                open.input.push_str(&more);
+            }
+            "citations_delta" => open.citations.extend(delta.get("citation").map(ToOwned::to_owned)),
             _ => {}
         }
         Ok(())
     }
 
-    fn stop(&mut self, index: u32) -> Result<(), CallError> {
-        let open = self.open.remove(&index).ok_or_else(|| garbage("a block ends that never began"))?;
-        let (block, bad_input) = open.close()?;
-        self.bad_inputs.extend(bad_input.map(|why| (index, why)));
-        self.done.insert(index, block);
-        Ok(())
+    /// The end of the message ends every block. Of two calls with the same id, name and arguments one is kept.
+    fn finish(&mut self) -> Result<Answer, CallError> {
+        let (mut blocks, mut bad_inputs) = (Vec::<Block>::new(), BTreeMap::new());
+        for mut part in std::mem::take(&mut self.blocks) {
+            part.close()?;
+            let State::Done(block, bad_input) = part.state else { continue };
+            if block.is_tool_use() && blocks.iter().any(|earlier| earlier.raw().get() == block.raw().get()) {
+                self.skipped += 1;
+                continue;
+            }
+            bad_inputs.extend(bad_input.map(|why| (blocks.len() as u32, why)));
+            blocks.push(block);
+        }
+        if self.skipped > 0 {
+            tracing::warn!(skipped = self.skipped, "elements of the model's answer could not be read");
+        }
+        if blocks.is_empty() && self.stop_reason.is_none() {
+            return Err(garbage("it holds nothing"));
+        }
+        let stop_reason = self.stop_reason.take();
+        Ok(Assistant { blocks, stop_reason, usage: self.usage, bad_inputs })
+    }
+}
+
+impl Part {
+    fn of(index: Option<u64>, fields: BTreeMap<String, Box<RawValue>>) -> Self {
+        Self { index, state: State::Open(Box::new(Open { fields, ..Open::default() })) }
     }
 
-    /// Refuses an answer with a block that never ended.
-    fn finish(&mut self) -> Result<Answer, CallError> {
-        let contiguous = self.done.keys().copied().eq(0..self.done.len() as u32);
-        if !contiguous || !self.open.is_empty() {
-            return Err(garbage("the answer ends in the middle of a block"));
+    fn close(&mut self) -> Result<(), CallError> {
+        if let State::Open(open) = &mut self.state {
+            let (block, bad_input) = std::mem::take(&mut **open).close()?;
+            self.state = State::Done(block, bad_input);
         }
-        Ok(Assistant {
-            blocks: std::mem::take(&mut self.done).into_values().collect(),
-            stop_reason: self.stop_reason.take(),
-            usage: self.usage,
-            bad_inputs: std::mem::take(&mut self.bad_inputs),
-        })
+        Ok(())
     }
 }
 
 impl Open {
     /// The joined text of a field that arrives in pieces, including what the block started with.
-    fn joined(&mut self, field: &'static str) -> Result<&mut String, CallError> {
+    fn joined(&mut self, field: &'static str) -> &mut String {
         let slot = match field {
             "text" => &mut self.text,
             "thinking" => &mut self.thinking,
             _ => &mut self.signature,
         };
-        if slot.is_none() {
-            let start = self.fields.get(field).map_or("\"\"", |raw| raw.get());
-            *slot = Some(read::<Option<String>>(start)?.unwrap_or_default());
-        }
-        Ok(slot.get_or_insert_default())
+        slot.get_or_insert_with(|| {
+            let start = self.fields.get(field);
+            start.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+        })
     }
 
     /// The complete block, and the parse error of its arguments if they are no JSON object.
@@ -233,10 +262,6 @@ impl Open {
 
 fn raw(made: serde_json::Result<Box<RawValue>>) -> Result<Box<RawValue>, CallError> {
     made.map_err(|e| garbage(&e.to_string()))
-}
-
-fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, CallError> {
-    serde_json::from_str(json).map_err(|e| garbage(&e.to_string()))
 }
 
 fn garbage(why: &str) -> CallError {
@@ -338,14 +363,62 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_a_cut_answer() {
-        for nonsense in [
+    fn one_odd_event_costs_itself_alone() {
+        let odd = [
+            "data: \n\n",
             "data: {\n\n",
-            "data: {\"type\":\"content_block_delta\",\"index\":4,\"delta\":{}}\n\n",
-            "data: {\"type\":\"content_block_stop\",\"index\":0}\n\n",
-            "data: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"text\"}}\n\ndata: {\"type\":\"message_stop\"}\n\n",
+            "data: {\"type\":\"content_block_stop\",\"index\":9}\n\n",
+            "data: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"input_tokens\":null,\"output_tokens\":-1}}\n\n",
+            "data: {\"type\":7}\n\n",
+        ];
+        let whole = assemble(&[STREAM.as_bytes()]).unwrap().unwrap();
+        for odd in odd {
+            let stream = STREAM.replace("data: {\"type\":\"ping\"}\n\n", odd);
+            let answer = assemble(&[stream.as_bytes()]).unwrap().unwrap();
+            assert_eq!(format!("{:?}", answer.blocks), format!("{:?}", whole.blocks), "{odd}");
+            assert_eq!((answer.usage.read(), answer.usage.output_tokens), (109, 42), "{odd}");
+        }
+    }
+
+    #[test]
+    fn blocks_of_one_index_or_none_and_blocks_without_an_end_are_read() {
+        let block = |kind: &str, delta: &str, more: &str, index: &str| {
+            format!(
+                "data: {{\"type\":\"content_block_start\"{index},\"content_block\":{{\"type\":\"{kind}\"}}}}\n\n\
+                 data: {{\"type\":\"content_block_delta\"{index},\"delta\":{{\"type\":\"{delta}\",\"{kind}\":\"{more}\"}}}}\n\n"
+            )
+        };
+        for index in ["", ",\"index\":0", ",\"index\":\"0\"", ",\"index\":-1"] {
+            let stream = [
+                block("thinking", "thinking_delta", "hm", index),
+                block("text", "text_delta", "Hi \\ud83d", index),
+                format!(
+                    "data: {{\"type\":\"content_block_delta\"{index},\"delta\":{{\"type\":\"text_delta\",\"text\":\"\\ude00\"}}}}\n\n"
+                ),
+                "data: {\"type\":\"message_stop\"}\n\n".to_owned(),
+            ];
+            let answer = assemble(&[stream.concat().as_bytes()]).unwrap().unwrap();
+            let texts: Vec<_> = answer.blocks.iter().map(|block| block.text()).collect();
+            assert_eq!(texts, [None, Some("Hi \u{1f600}".to_owned())], "{index}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_comes_twice_is_one_call() {
+        let (head, rest) = STREAM.split_once("data: {\"type\":\"content_block_start\",\"index\":2").unwrap();
+        let (call, end) = rest.split_once("data: {\"type\":\"something_new\"").unwrap();
+        let start = "data: {\"type\":\"content_block_start\",\"index\":2";
+        let again = format!("{head}{start}{call}{start}{call}data: {{\"type\":\"something_new\"{end}");
+        assert_eq!(assemble(&[again.as_bytes()]).unwrap().unwrap().blocks.len(), 3);
+    }
+
+    #[test]
+    fn a_stream_without_any_answer_is_a_cut_answer() {
+        for nothing in [
+            "data: {\"type\":\"message_stop\"}\n\n",
+            "data: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":7}\n\ndata: {\"type\":\"message_stop\"}\n\n",
         ] {
-            assert!(matches!(assemble(&[nonsense.as_bytes()]), Err(CallError::Cut { .. })), "{nonsense}");
+            assert!(matches!(assemble(&[nothing.as_bytes()]), Err(CallError::Cut { .. })), "{nothing}");
         }
     }
 }

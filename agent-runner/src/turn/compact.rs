@@ -62,35 +62,46 @@ impl<M: Model> Agent<M> {
     }
 
     /// `Some(summary)`, or `Some(None)` when the model gave none; `None` when the turn must stop instead.
+    ///
+    /// The model may read less than the settings say. So pieces that are too long for it are made smaller.
     async fn summarise(
         &mut self,
         progress: &TurnProgress,
         entries: &[Entry],
     ) -> Result<Option<Option<String>>, Fatal> {
-        let mut summary = None;
-        for piece in compaction_plan::chunks(entries, self.begin.model.window) {
-            let question = compaction_plan::question(summary.as_deref(), &piece);
-            let Ok(body) =
-                request::plain_request(&self.begin.model, compaction_plan::INSTRUCTIONS, &question)
-            else {
-                break;
-            };
-            let text = match self.call(progress.turn, Activity::Compacting, body).await? {
-                CallOutcome::Answer(answer) => {
-                    answer.blocks.iter().filter_map(|block| block.text()).collect()
+        let mut window = self.begin.model.window;
+        loop {
+            let mut summary = None;
+            let mut too_long = false;
+            for piece in compaction_plan::chunks(entries, window) {
+                let question = compaction_plan::question(summary.as_deref(), &piece);
+                let Ok(body) =
+                    request::plain_request(&self.begin.model, compaction_plan::INSTRUCTIONS, &question)
+                else {
+                    break;
+                };
+                let text: String = match self.call(progress.turn, Activity::Compacting, body).await? {
+                    CallOutcome::Answer(answer) => {
+                        answer.blocks.iter().filter_map(|block| block.text()).collect()
+                    }
+                    CallOutcome::Failed(failure) => {
+                        tracing::warn!(%failure, window, "cannot make a summary");
+                        too_long = failure.too_long;
+                        String::new()
+                    }
+                    CallOutcome::Interrupted | CallOutcome::Closing => return Ok(None),
+                };
+                if text.trim().is_empty() {
+                    summary = earlier_summary(entries).or(summary);
+                    break;
                 }
-                CallOutcome::Failed(failure) => {
-                    tracing::warn!(%failure, "cannot make a summary");
-                    String::new()
-                }
-                CallOutcome::Interrupted | CallOutcome::Closing => return Ok(None),
-            };
-            if text.trim().is_empty() {
-                return Ok(Some(earlier_summary(entries).or(summary)));
+                summary = Some(text);
             }
-            summary = Some(text);
+            window /= 4;
+            if !too_long || window < compaction_plan::WINDOW_MIN {
+                return Ok(Some(summary));
+            }
         }
-        Ok(Some(summary))
     }
 }
 

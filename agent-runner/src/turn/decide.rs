@@ -11,6 +11,9 @@ use crate::transcript::{Assistant, Body, End, Entry, Transcript};
 /// How often the runner asks the model to continue an answer that reached its size limit.
 const CONTINUES: usize = 2;
 
+/// Ends an answer that reached its size limit even so.
+const STILL_CUT: &str = "[This answer reached its size limit three times and is not complete. Say \"go on\" and I will continue.]";
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     Call,
@@ -141,6 +144,9 @@ fn after_answer(turn: TurnId, entry: &Entry, answer: &Assistant, before: &[&Entr
     let mut texts: Vec<_> = parts(before).map(text_of).collect();
     texts.reverse();
     texts.push(text_of(answer));
+    if answer.stop_reason.as_deref() == Some("max_tokens") {
+        texts.push(format!("\n\n{STILL_CUT}"));
+    }
     let block = answer.blocks.iter().rposition(|block| block.text().is_some()).unwrap_or(0);
     Step::Done(Ending {
         id: LetterId::of_block(turn, entry.entry, u32::try_from(block).unwrap_or(u32::MAX)),
@@ -260,8 +266,16 @@ mod tests {
         let story = story.go_on();
         assert_eq!(story.next(), Step::Call);
         let story = story.answers(cut("two ")).go_on();
-        let ending = done(story.answers(cut("three")).next());
+        let ending = done(story.answers(says("three")).next());
         assert_eq!(ending.text, "one two three");
+        assert_eq!(ending.outcome, Outcome::Finished);
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_three_times_says_so() {
+        let story = story().answers(cut("one ")).go_on().answers(cut("two ")).go_on();
+        let ending = done(story.answers(cut("three")).next());
+        assert_eq!(ending.text, format!("one two three\n\n{STILL_CUT}"));
         assert_eq!(ending.outcome, Outcome::Finished);
     }
 

@@ -18,7 +18,7 @@ use super::exchange_log::{self, Exchange, Recorded};
 use crate::domain::group_settings::ModelChoice;
 use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream};
 use crate::model::retry_policy::{self, RetryDecision};
-use crate::model::{ApiError, ModelRequest, Provider, Remote, TokenMeter};
+use crate::model::{ApiError, ModelRequest, Provider, Reason, Remote, RequestFields, TokenMeter};
 use crate::model::{anthropic, demo_model, price, write_events};
 use crate::store::Usage;
 
@@ -27,6 +27,9 @@ const HUNG_UP: u16 = 499;
 
 /// The status of an answer that was cut after its first byte.
 const CUT: u16 = 502;
+
+/// How often one call is written differently because of what the provider refused in it.
+const ADAPTATIONS_MAX: u32 = 8;
 
 pub(super) struct Call {
     run: Arc<RunSession>,
@@ -50,6 +53,7 @@ struct Progress {
 
 struct CheckedRequest {
     stream: bool,
+    max_tokens: u32,
     /// The text for the exchange log.
     recorded: Vec<u8>,
 }
@@ -76,7 +80,7 @@ impl Call {
     pub async fn run(self, body: RequestBody, reply: oneshot::Sender<Response<Body>>) {
         let settings = &self.run.gateway.settings;
         let model = &self.run.scope.model.model;
-        let CheckedRequest { stream, recorded } = match self.check(&body, model).await {
+        let CheckedRequest { stream, max_tokens, recorded } = match self.check(&body, model).await {
             Ok(checked) => checked,
             Err(error) => {
                 self.run.log_refusal("gateway.request", &quote(&error.message, 200));
@@ -88,10 +92,11 @@ impl Call {
             model: model.clone(),
             stream,
             version: self.version.clone(),
-            max_tokens: settings.max_tokens,
+            max_tokens,
             characters: self.characters,
             silence: settings.silence,
             thinking: true,
+            fields: RequestFields::default(),
         };
         let mut progress =
             Progress { model: model.clone(), sent: false, meter: TokenMeter::default(), estimated: false };
@@ -104,10 +109,11 @@ impl Call {
         let (gateway, model) = (Arc::clone(&self.run.gateway), model.to_owned());
         let check = move |body: &Bytes| {
             let request = ModelRequest::parse(body)?;
-            let written = anthropic::body(&request, &model, gateway.settings.max_tokens, true);
+            let max_tokens = request.max_tokens.min(gateway.settings.max_tokens);
+            let written = anthropic::body(&request, &model, max_tokens, true);
             let written = written.map_or_else(|_| body.clone(), Bytes::from);
             let recorded = exchange_log::beginning(&gateway.redactor.whole(written));
-            Ok(CheckedRequest { stream: request.stream, recorded })
+            Ok(CheckedRequest { stream: request.stream, max_tokens, recorded })
         };
         self.run.gateway.bodies.run_job(body, check).await
     }
@@ -142,6 +148,11 @@ impl Call {
                 let _ = reply.send(with_id(response, request_id));
                 let (status, copy) = self.forward(streamed, &mut live, &mut progress.meter).await;
                 progress.estimated = live.estimated();
+                let (answered, skipped) = live.beside();
+                progress.meter.at_least(answered);
+                if skipped > 0 {
+                    tracing::warn!(run = %self.run.scope.run, skipped, "elements of the model's stream could not be read");
+                }
                 exchange.response(Recorded::Stream, copy).await;
                 status
             }
@@ -194,15 +205,17 @@ impl Call {
             bodies.run_job(&body, move |body| attempt::body(&remote, &options, body)).await
         };
         let started = Instant::now();
-        let mut attempt = 1;
+        let (mut attempt, mut adaptations) = (1, 0);
+        options.fields = remote.fields();
         let mut written = write(&options).await?;
         loop {
             let error = match ask_once(remote, &options, written.clone(), progress).await {
                 Ok(begun) => return Ok(begun),
                 Err(error) => error,
             };
-            if options.thinking && anthropic::refuses_thinking(&error) {
-                options.thinking = false;
+            if adaptations < ADAPTATIONS_MAX && adapt(remote, &mut options, &error) {
+                tracing::info!(run = %scope.run, why = %error.message, "the model call is written differently");
+                adaptations += 1;
                 written = write(&options).await?;
                 continue;
             }
@@ -289,6 +302,24 @@ async fn ask_once(
     // A provider that fell silent may still work on the request and charge for it; one that reported an error does not.
     progress.sent = asked.as_ref().err().is_none_or(|error| error.status == 504);
     asked
+}
+
+/// Changes how the request is written, so that what the provider refused is not in it. `false` if nothing can be changed.
+/// The conversation itself stays whole: only the runner shortens it, with a summary and an archive.
+fn adapt(remote: &Remote, options: &mut CallOptions, error: &ApiError) -> bool {
+    match error.reason {
+        Reason::MaxTokens(most) => {
+            let lower = most.filter(|most| *most < options.max_tokens).unwrap_or(options.max_tokens / 2);
+            let may = lower > 0;
+            if may {
+                options.max_tokens = lower;
+            }
+            may
+        }
+        Reason::FieldUnknown(field) => remote.leave_out(field, &mut options.fields),
+        _ if anthropic::refuses_thinking(error) => std::mem::replace(&mut options.thinking, false),
+        _ => false,
+    }
 }
 
 fn after_attempts(mut error: ApiError, attempts: u32, seconds: u64) -> ApiError {

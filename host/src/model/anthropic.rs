@@ -3,12 +3,12 @@
 
 use bytes::{Bytes, BytesMut};
 use hyper::header::HeaderValue;
-use ipc_schema::refusal::quote;
 use ipc_schema::server_sent_events::EventParser;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::error::{ApiError, status_of};
+use super::error::ApiError;
+use super::refusal;
 use super::request::{List, ModelRequest, RawEntry, Role};
 
 /// Returns the version of the wire that the box asked for, if it is a date. The host forwards no other header of a box:
@@ -109,31 +109,13 @@ impl PassThrough {
     }
 }
 
-#[derive(Deserialize)]
-struct FirstEvent {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    error: Option<WireError>,
-}
-
-#[derive(Deserialize)]
-struct WireError {
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default)]
-    message: String,
-}
-
-/// Whether this event begins an answer; a ping does not.
+/// Whether this event begins an answer. A ping does not, nor does an event that cannot be read.
 fn is_beginning(event: &str) -> Result<bool, ApiError> {
-    let garbage = |_| ApiError::of_status(502, format!("the stream begins with {}", quote(event, 120)));
-    let first: FirstEvent = serde_json::from_str(event).map_err(garbage)?;
-    match (first.kind.as_str(), first.error) {
-        ("message_start", _) => Ok(true),
-        (_, Some(error)) => Err(ApiError::of_status(status_of(&error.kind), error.message)),
-        _ => Ok(false),
+    if let Some(refusal) = refusal::in_answer(event.as_bytes()) {
+        return Err(refusal.error(refusal.said.clone()));
     }
+    let kind = serde_json::from_str::<Kind>(event).map(|event| event.kind).unwrap_or_default();
+    Ok(kind == "message_start" || kind.starts_with("content_block_"))
 }
 
 #[cfg(test)]
@@ -206,6 +188,7 @@ mod tests {
         let overloaded = br#"data: {"type":"error","error":{"type":"overloaded_error","message":"busy"}}"#;
         let mut stream = PassThrough::default();
         stream.feed(Bytes::from_static(overloaded)).unwrap();
-        assert_eq!(stream.feed(Bytes::from_static(b"\n\n")), Err(ApiError::of_status(529, "busy")));
+        let refused = stream.feed(Bytes::from_static(b"\n\n")).unwrap_err();
+        assert_eq!((refused.status, refused.message.as_str()), (529, "busy"));
     }
 }

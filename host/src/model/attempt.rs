@@ -9,12 +9,12 @@ use hyper::header::{CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER}
 use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
-use super::configured_providers::{Remote, reason};
-use super::error::ApiError;
+use super::configured_providers::{ProviderSettings, Remote, RequestFields, reason};
+use super::error::{ApiError, Reason};
 use super::openai_stream::Translator;
 use super::redact::Redactor;
 use super::request::ModelRequest;
-use super::{anthropic, openai, retry_policy};
+use super::{anthropic, openai, openai_answer, refusal, retry_policy};
 use crate::domain::ProviderKind;
 
 /// The greatest answer that is not streamed: forty times the longest answers of models. Where the box wants a stream,
@@ -43,6 +43,7 @@ pub struct CallOptions {
     pub silence: Duration,
     /// Whether to send the thoughts in the transcript ([`anthropic::body`]).
     pub thinking: bool,
+    pub fields: RequestFields,
 }
 
 /// The beginning of an answer.
@@ -81,9 +82,14 @@ pub enum StreamError {
 /// When the request cannot be written in the provider's wire.
 pub fn body(remote: &Remote, options: &CallOptions, request: &[u8]) -> Result<Bytes, ApiError> {
     let request = ModelRequest::again(request)?;
-    let CallOptions { model, max_tokens, thinking, .. } = options;
+    let CallOptions { model, max_tokens, thinking, fields, .. } = options;
     let written = match remote.settings.kind {
-        ProviderKind::Openai => openai::body(&request, &remote.settings, model, *max_tokens)?,
+        ProviderKind::Openai => {
+            let RequestFields { max_completion_tokens, stream_options } = *fields;
+            let settings =
+                ProviderSettings { max_completion_tokens, stream_options, ..remote.settings.clone() };
+            openai::body(&request, &settings, model, *max_tokens)?
+        }
         ProviderKind::Anthropic | ProviderKind::Demo => {
             anthropic::body(&request, model, *max_tokens, *thinking)?
         }
@@ -115,7 +121,8 @@ pub async fn ask(remote: &Remote, options: &CallOptions, body: Bytes) -> Result<
     Ok(AnswerStart { content, request_id })
 }
 
-/// Waits for the first event. A server that ignores `stream` shows by its first byte that it sends a whole message.
+/// Waits for the first part of the answer. A server that ignores `stream` shows by its first byte that it sends a whole
+/// message.
 async fn begin_stream(
     remote: &Remote,
     options: &CallOptions,
@@ -129,15 +136,18 @@ async fn begin_stream(
             StreamReader::Anthropic(anthropic::PassThrough::default())
         }
     };
-    let mut seen = BytesMut::new();
     let about = |mut error: ApiError| {
         error.message = format!("{}: {}", remote.label(), error.message);
         error
     };
+    let mut seen = BytesMut::new();
+    let mut is_whole = None;
     while let Some(chunk) = source.chunk().await? {
-        let fresh = seen.is_empty();
-        seen.extend_from_slice(&chunk);
-        if fresh && chunk.trim_ascii_start().first() == Some(&b'{') {
+        if seen.len() < ANSWER_MAX_BYTES {
+            seen.extend_from_slice(&chunk);
+        }
+        is_whole = is_whole.or_else(|| begins_like_json(&seen));
+        if is_whole == Some(true) {
             let body = source.rest(seen).await?;
             return whole(remote, options, &body);
         }
@@ -148,26 +158,30 @@ async fn begin_stream(
     }
     let ready = reader.finish().map_err(about)?;
     if ready.is_empty() {
-        return Err(not_an_answer(remote, &seen));
+        return Err(no_answer(remote, &seen));
     }
     Ok(Content::Stream(Box::new(LiveStream { source, reader, ready, ended: true })))
+}
+
+/// Whether a body is JSON and no stream of events; `None` while only blanks have come.
+fn begins_like_json(seen: &[u8]) -> Option<bool> {
+    let text = seen.strip_prefix(b"\xef\xbb\xbf").unwrap_or(seen).trim_ascii_start();
+    text.first().map(|byte| matches!(byte, b'{' | b'['))
 }
 
 /// Reads an answer that was not streamed.
 fn whole(remote: &Remote, options: &CallOptions, body: &Bytes) -> Result<Content, ApiError> {
     match remote.settings.kind {
         ProviderKind::Openai => {
-            let (message, estimated) = openai::message(body, &options.model, options.characters)
-                .map_err(|_| not_an_answer(remote, body))?;
-            Ok(Content::Whole(Bytes::from(message.to_string()), estimated))
+            let text = String::from_utf8_lossy(body);
+            let answer = openai_answer::message(&text, &options.model, options.characters)
+                .ok_or_else(|| no_answer(remote, body))?;
+            log_skipped(remote, answer.skipped);
+            Ok(Content::Whole(Bytes::from(answer.message.to_string()), answer.estimated))
         }
         ProviderKind::Anthropic | ProviderKind::Demo => {
             let is_message = serde_json::from_slice::<Shape>(body).is_ok_and(|shape| shape.kind == "message");
-            if is_message {
-                Ok(Content::Whole(body.clone(), false))
-            } else {
-                Err(not_an_answer(remote, body))
-            }
+            if is_message { Ok(Content::Whole(body.clone(), false)) } else { Err(no_answer(remote, body)) }
         }
     }
 }
@@ -178,18 +192,25 @@ struct Shape {
     kind: String,
 }
 
-/// A server between the host and the provider answered. That may pass, so the status is one that is retried.
-fn not_an_answer(remote: &Remote, seen: &[u8]) -> ApiError {
-    let start = String::from_utf8_lossy(&seen[..seen.len().min(400)]);
-    ApiError::of_status(
-        502,
-        format!(
-            "{} answered 200 with something that is no model's answer; it begins with {}; check base_url and the \
-             provider's kind",
-            remote.label(),
-            quote(&start, 120)
-        ),
-    )
+fn log_skipped(remote: &Remote, skipped: u64) {
+    if skipped > 0 {
+        tracing::warn!(provider = %remote.settings.name, skipped, "elements of the answer could not be read");
+    }
+}
+
+/// The body of a 200 is a provider's error, or a server between the host and the provider answered. The latter may pass,
+/// so its status is one that is retried.
+fn no_answer(remote: &Remote, seen: &[u8]) -> ApiError {
+    let label = remote.label();
+    if let Some(refusal) = refusal::in_answer(seen) {
+        return refusal.error(format!("{label} answered 200 with an error: {}", refusal.said));
+    }
+    let start = quote(&String::from_utf8_lossy(&seen[..seen.len().min(400)]), 120);
+    let message = format!(
+        "{label} answered 200 with something that is no model's answer; it begins with {start}; check base_url and the \
+         provider's kind",
+    );
+    ApiError { kind: "no_answer_error", reason: Reason::NoAnswer, ..ApiError::of_status(502, message) }
 }
 
 fn check_encoding(remote: &Remote, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -218,43 +239,23 @@ async fn refusal(remote: &Remote, model: &str, response: reqwest::Response) -> A
             format!("{} redirects ({status}), and no redirect is followed; correct base_url", remote.label());
         return ApiError::of_status(404, why);
     }
-    let said = remote.redactor.text(&error_text(response).await);
+    let refusal = refusal::classify(status, retry_after, &error_body(response).await);
+    let said = remote.redactor.text(&refusal.said);
     let label = remote.label();
-    let mut error = match status {
-        401 => remote.key_refused(status),
-        403 => ApiError::of_status(
-            status,
+    refusal.error(match refusal.reason {
+        Reason::Key => remote.key_refused(status),
+        Reason::Permission => {
             format!(
                 "{label} does not permit this to the key of {} ({status}): {said}",
                 remote.settings.key_env
-            ),
-        ),
-        404 => ApiError::of_status(
-            status,
-            format!("{label} has no model `{model}` or no such path (404): {said}"),
-        ),
-        _ => ApiError::of_status(status, format!("{label} answered {status}: {said}")),
-    };
-    error.retry_after = retry_after;
-    error
+            )
+        }
+        Reason::ModelUnknown => format!("{label} has no model `{model}` or no such path ({status}): {said}"),
+        _ => format!("{label} answered {status}: {said}"),
+    })
 }
 
-/// The error bodies of Anthropic, OpenAI, and servers that are compatible with neither.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ErrorBody {
-    Nested { error: ErrorText },
-    Flat { message: String },
-    Detail { detail: String },
-    Text { error: String },
-}
-
-#[derive(Deserialize)]
-struct ErrorText {
-    message: String,
-}
-
-async fn error_text(mut response: reqwest::Response) -> String {
+async fn error_body(mut response: reqwest::Response) -> BytesMut {
     let mut body = BytesMut::new();
     while body.len() < ERROR_MAX_BYTES {
         match tokio::time::timeout(Duration::from_secs(10), response.chunk()).await {
@@ -262,16 +263,7 @@ async fn error_text(mut response: reqwest::Response) -> String {
             _ => break,
         }
     }
-    error_message(&body)
-}
-
-/// Returns the provider's message in an error's body, or the beginning of a body that has none.
-pub(super) fn error_message(body: &[u8]) -> String {
-    match serde_json::from_slice(body) {
-        Ok(ErrorBody::Nested { error: ErrorText { message } } | ErrorBody::Flat { message }) => message,
-        Ok(ErrorBody::Detail { detail: text } | ErrorBody::Text { error: text }) => text,
-        Err(_) => quote(&String::from_utf8_lossy(body), 200),
-    }
+    body
 }
 
 /// Reads a stream in the provider's wire and writes it in the Messages wire.
@@ -345,6 +337,15 @@ impl LiveStream {
     /// Whether the counts in the stream are estimates.
     pub fn estimated(&self) -> bool {
         matches!(&self.reader, StreamReader::Openai(translator) if translator.estimated())
+    }
+
+    /// The characters of the answer that the provider sent and the box may not have received, and how many elements
+    /// could not be read.
+    pub fn beside(&self) -> (usize, u64) {
+        match &self.reader {
+            StreamReader::Openai(translator) => (translator.answered(), translator.skipped()),
+            StreamReader::Anthropic(_) => (0, 0),
+        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! The configured providers: their settings, addresses, keys and HTTP clients. Built once, when the host starts.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Url;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use super::error::{ApiError, ProviderError};
+use super::error::{Field, ProviderError};
 use super::redact::Redactor;
 use crate::domain::{ProviderKind, Secret};
 
@@ -30,6 +30,8 @@ pub struct ProviderSettings {
     /// OpenAI's own models take the limit as `max_completion_tokens` and the newer ones refuse `max_tokens`;
     /// most compatible servers know only `max_tokens`.
     pub max_completion_tokens: bool,
+    /// Whether to ask for the counts of a stream. Some compatible servers refuse the field.
+    pub stream_options: bool,
     /// Whether an OpenAI-compatible model accepts pictures. If not, a note takes the place of each.
     pub images: bool,
 }
@@ -44,6 +46,7 @@ impl ProviderSettings {
             key: None,
             key_env: kind.default_key_env().unwrap_or_default().to_owned(),
             max_completion_tokens: kind == ProviderKind::Openai,
+            stream_options: true,
             images: true,
         }
     }
@@ -56,6 +59,26 @@ pub enum Provider {
     Demo,
 }
 
+/// How requests to a provider are written. It begins with the settings; a field that the provider refuses stays left out
+/// until the host ends.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct RequestFields {
+    pub max_completion_tokens: bool,
+    pub stream_options: bool,
+}
+
+impl RequestFields {
+    /// Leaves out a field that was refused. `false` if the request did not hold it, or cannot go without it.
+    fn leave_out(&mut self, refused: Field) -> bool {
+        match refused {
+            Field::StreamOptions => std::mem::replace(&mut self.stream_options, false),
+            Field::MaxTokens => !std::mem::replace(&mut self.max_completion_tokens, true),
+            Field::MaxCompletionTokens => std::mem::replace(&mut self.max_completion_tokens, false),
+            Field::Other => false,
+        }
+    }
+}
+
 /// A provider behind HTTP.
 pub struct Remote {
     /// The URL in them has been checked.
@@ -64,6 +87,7 @@ pub struct Remote {
     pub url: Url,
     /// Hides the provider's key in its answers.
     pub redactor: Redactor,
+    fields: Mutex<RequestFields>,
     client: reqwest::Client,
     /// All headers but `anthropic-version`, the key included.
     headers: HeaderMap,
@@ -79,25 +103,32 @@ impl Remote {
         self.client.post(self.url.clone()).headers(headers).body(body)
     }
 
+    pub fn fields(&self) -> RequestFields {
+        *self.fields.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves a field out of the call that has these fields, and of later calls. `false` if that changes nothing.
+    pub fn leave_out(&self, field: Field, fields: &mut RequestFields) -> bool {
+        let changed = fields.leave_out(field);
+        if changed {
+            *self.fields.lock().unwrap_or_else(PoisonError::into_inner) = *fields;
+        }
+        changed
+    }
+
     /// Names the provider in an error.
     pub fn label(&self) -> String {
         format!("the provider `{}` at {}", self.settings.name, self.settings.base_url)
     }
 
-    /// The error for a missing or refused key, with what the owner can do.
-    pub fn key_refused(&self, status: u16) -> ApiError {
+    /// What the owner can do about a missing or refused key.
+    pub fn key_refused(&self, status: u16) -> String {
         let what = match self.settings.key {
             Some(_) => format!("refused the key ({status})"),
             None => format!("wants a key ({status}) and none is set"),
         };
-        ApiError::of_status(
-            status,
-            format!(
-                "{} {what}; the owner must set {} or `key_file` and restart",
-                self.label(),
-                self.settings.key_env
-            ),
-        )
+        let env = &self.settings.key_env;
+        format!("{} {what}; the owner must set {env} or `key_file` and restart", self.label())
     }
 }
 
@@ -140,7 +171,9 @@ fn remote(settings: &ProviderSettings, clients: &mut Clients) -> Result<Remote, 
     if url.scheme() == "http" && settings.key.is_some() && !is_local(&url) {
         tracing::warn!(provider = %settings.name, "the key goes to this provider unencrypted (http://)");
     }
+    let ProviderSettings { max_completion_tokens, stream_options, .. } = *settings;
     Ok(Remote {
+        fields: Mutex::new(RequestFields { max_completion_tokens, stream_options }),
         settings: ProviderSettings { base_url: base.to_owned(), ..settings.clone() },
         redactor: Redactor::new(&settings.key),
         headers: headers(settings)?,
@@ -287,6 +320,22 @@ mod tests {
     fn two_providers_of_one_name_are_refused() {
         let demo = ProviderSettings::new("demo", ProviderKind::Demo);
         assert!(matches!(build(&[demo.clone(), demo]), Err(ProviderError::ProviderTwice(_))));
+    }
+
+    #[test]
+    fn a_field_that_was_refused_stays_left_out() {
+        let providers = with("http://127.0.0.1:8080/v1/", None).unwrap();
+        let Some(Provider::Remote(remote)) = providers.get("local") else { panic!("no provider") };
+        let mut call = remote.fields();
+        assert_eq!(call, RequestFields { max_completion_tokens: true, stream_options: true });
+        let mut beside = call;
+        assert!(remote.leave_out(Field::StreamOptions, &mut call));
+        assert!(!remote.leave_out(Field::StreamOptions, &mut call), "the request did not hold it any more");
+        assert!(remote.leave_out(Field::StreamOptions, &mut beside), "a call at the same time held it, too");
+        assert!(!remote.fields().stream_options);
+        assert!(remote.leave_out(Field::MaxCompletionTokens, &mut call), "it is `max_tokens` now");
+        assert!(!remote.leave_out(Field::Other, &mut call));
+        assert_eq!(remote.fields(), RequestFields::default());
     }
 
     #[test]

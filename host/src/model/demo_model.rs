@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::openai::{call_id, message_id};
+use super::openai_answer::{call_id, message_id};
 use super::price::DEMO_MODEL;
 use super::request::{Block, Entry, ModelRequest, Role, plain_text};
 use super::token_meter::estimate;

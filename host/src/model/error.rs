@@ -57,8 +57,44 @@ fn shortened(mut message: String) -> String {
     message
 }
 
+/// What a provider's refusal means. `refusal` decides it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The conversation is longer than the model reads.
+    Overflow,
+    /// `max_tokens` is too large; the most that may be asked for, if the provider told it.
+    MaxTokens(Option<u32>),
+    Credit,
+    Key,
+    /// The key is right and may not do this.
+    Permission,
+    ModelUnknown,
+    RateLimit,
+    Overloaded,
+    /// The provider's filter refuses what was written.
+    Filtered,
+    FieldUnknown(Field),
+    /// The request is invalid for another reason.
+    Malformed,
+    /// An answer that is no answer of a model.
+    NoAnswer,
+    /// The status alone says what it is.
+    Other,
+}
+
+/// A field of a request that some providers refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    StreamOptions,
+    MaxTokens,
+    MaxCompletionTokens,
+    Other,
+}
+
 /// Why a call got no answer, in the shape that the Messages wire gives to errors
-/// (<https://docs.anthropic.com/en/api/errors>). `unreachable_error` is Lazaret's own addition: no provider answered.
+/// (<https://docs.anthropic.com/en/api/errors>). Three types are Lazaret's own: `unreachable_error` (no provider
+/// answered), `no_answer_error` (what came is no answer of a model) and `content_filter_error` (the provider's filter
+/// refused).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiError {
     /// The HTTP status for the runner.
@@ -69,12 +105,15 @@ pub struct ApiError {
     pub message: String,
     /// How long the provider asks to wait.
     pub retry_after: Option<Duration>,
+    /// What a provider's refusal means. The gateway decides by it whether another request may pass.
+    pub reason: Reason,
 }
 
 impl ApiError {
     /// An error with the usual type of its status.
     pub fn of_status(status: u16, message: impl Into<String>) -> Self {
-        Self { status, kind: kind_of(status), message: shortened(message.into()), retry_after: None }
+        let message = shortened(message.into());
+        Self { status, kind: kind_of(status), message, retry_after: None, reason: Reason::Other }
     }
 
     /// A request of a box that cannot be forwarded.
@@ -84,8 +123,7 @@ impl ApiError {
 
     /// The provider sent no byte of an answer.
     pub fn unreachable(message: impl Into<String>) -> Self {
-        let message = shortened(message.into());
-        Self { status: 502, kind: "unreachable_error", message, retry_after: None }
+        Self { kind: "unreachable_error", ..Self::of_status(502, message) }
     }
 
     /// The body of an error response.
@@ -104,7 +142,7 @@ impl ApiError {
 }
 
 /// The usual error type of a status.
-fn kind_of(status: u16) -> &'static str {
+pub(super) fn kind_of(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
         402 => "billing_error",

@@ -10,7 +10,7 @@ use super::openai_stream::Translator;
 use super::redact::Redactor;
 use super::request::ModelRequest;
 use super::token_meter::TokenMeter;
-use super::{attempt, openai, price, retry_policy, write_events};
+use super::{openai, openai_answer, price, refusal, retry_policy, write_events};
 use crate::domain::{ProviderKind, Secret};
 
 /// Splits the bytes as a network would: the first byte is the length of a piece.
@@ -79,20 +79,21 @@ pub fn anthropic_stream(data: &[u8]) {
     let _ = price::cost("claude-sonnet-4-5", &tokens);
 }
 
-/// A stream of chat completion chunks always becomes the Messages wire, block after block.
+/// A stream of chat completion chunks always becomes the Messages wire, block after block, and says the same however the
+/// network cuts it.
 pub fn openai_stream(data: &[u8]) {
-    let (mut translator, mut out) = (Translator::new("m", 40), Vec::new());
-    let fed: Result<(), _> =
-        pieces(data).try_for_each(|piece| translator.feed(piece).map(|bytes| out.extend_from_slice(&bytes)));
-    let whole = fed.and_then(|()| translator.finish()).map(|rest| out.extend_from_slice(&rest)).is_ok();
-    let sent = as_events(&out);
-    let kinds: Vec<&str> = sent.iter().filter_map(|event| event["type"].as_str()).collect();
-    assert_eq!(kinds.len(), sent.len());
+    let bytes = data.get(1..).unwrap_or_default();
+    let (whole, cut) = (translated(std::iter::once(bytes)), translated(pieces(data)));
+    assert_eq!(whole.is_some(), cut.is_some());
+    let (Some(whole), Some(cut)) = (whole, cut) else { return };
+    assert_eq!(said(&whole), said(&cut));
+    let kinds: Vec<&str> = cut.iter().filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(kinds.len(), cut.len());
     assert!(kinds.first().is_none_or(|kind| *kind == "message_start"), "{kinds:?}");
     let ends = kinds.iter().filter(|kind| **kind == "message_stop").count();
     assert!(ends <= 1 && (ends == 0 || kinds.last() == Some(&"message_stop")), "{kinds:?}");
     let (mut open, mut next) = (None, 0);
-    for event in &sent {
+    for event in &cut {
         let index = event["index"].as_u64();
         match event["type"].as_str().unwrap_or_default() {
             "content_block_start" => {
@@ -107,7 +108,22 @@ pub fn openai_stream(data: &[u8]) {
             _ => {}
         }
     }
-    assert!(ends == 0 || (whole && open.is_none()), "a block stayed open");
+    assert!(ends == 0 || open.is_none(), "a block stayed open");
+}
+
+/// The events of a stream; `None` after an error.
+fn translated<'a>(mut pieces: impl Iterator<Item = &'a [u8]>) -> Option<Vec<Value>> {
+    let (mut translator, mut out) = (Translator::new("m", 40), Vec::new());
+    pieces.try_for_each(|piece| translator.feed(piece).map(|bytes| out.extend_from_slice(&bytes))).ok()?;
+    out.extend_from_slice(&translator.finish().ok()?);
+    Some(as_events(&out))
+}
+
+/// Texts, thoughts and arguments, and the names of the calls.
+fn said(events: &[Value]) -> [String; 4] {
+    let joined = |field: &str| events.iter().filter_map(|event| event["delta"][field].as_str()).collect();
+    let names = events.iter().filter_map(|event| event["content_block"]["name"].as_str());
+    [joined("text"), joined("thinking"), joined("partial_json"), names.collect::<Vec<_>>().join(" ")]
 }
 
 fn as_events(wire: &[u8]) -> Vec<Value> {
@@ -117,7 +133,8 @@ fn as_events(wire: &[u8]) -> Vec<Value> {
 
 /// A completion that was not streamed becomes a message, and its events carry the same counts.
 pub fn openai_answer(data: &[u8]) {
-    let Ok((message, _)) = openai::message(data, "m", 40) else { return };
+    let text = String::from_utf8_lossy(data);
+    let Some(openai_answer::Message { message, .. }) = openai_answer::message(&text, "m", 40) else { return };
     let (mut streamed, mut whole) = (TokenMeter::default(), TokenMeter::default());
     streamed.stream(&write_events::of_message(&message));
     whole.whole(message.to_string().as_bytes());
@@ -126,10 +143,14 @@ pub fn openai_answer(data: &[u8]) {
     let _ = price::cost("gpt-5", &whole.total(None).0);
 }
 
-/// A provider's error becomes a message, and its `retry-after` a duration.
+/// A provider's error gets a meaning and a message, and its `retry-after` becomes a duration.
 pub fn provider_error(data: &[u8]) {
-    let told = attempt::error_message(data);
-    assert!(told.len() <= data.len().max(1_000));
+    for refusal in [400, 404, 429, 500].map(|status| refusal::classify(status, None, data)) {
+        assert!(refusal.said.len() <= data.len().max(1_000));
+        let error = refusal.error(refusal.said.clone());
+        assert!((400..600).contains(&error.status) && !error.kind.is_empty());
+    }
+    let _ = refusal::in_answer(data);
     let text = String::from_utf8_lossy(data);
     let (value, date) = text.split_once('\n').unwrap_or((&text, ""));
     let _ = retry_policy::parse_retry_after(Some(value), Some(date));

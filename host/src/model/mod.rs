@@ -13,10 +13,13 @@
 //! | `attempt` | sends one request to one provider and reads its answer |
 //! | `retry_policy` | decides whether a failed attempt is repeated |
 //! | `provider` | settings, addresses, keys and HTTP clients |
-//! | `anthropic`, `openai`, `openai_stream`, `demo_model` | one wire each |
-//! | `message_events` | writes server-sent events of the Messages wire |
+//! | `anthropic`, `demo_model` | one wire each |
+//! | `openai`, `openai_answer`, `openai_stream` | the other wire: requests, what an answer holds, streams |
+//! | `thought_tags` | separates `<think>` from the text of an answer |
+//! | `write_events` | writes server-sent events of the Messages wire |
 //! | `token_meter`, `price` | count tokens, and what they cost |
 //! | `redact` | hides keys in streamed bytes |
+//! | `refusal` | decides what a provider's refusal means |
 //! | `error` | errors in the shape that the Messages wire gives them |
 
 pub mod anthropic;
@@ -27,18 +30,21 @@ mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
 mod openai;
+mod openai_answer;
 mod openai_stream;
 #[cfg(test)]
 pub mod openai_test_chunks;
 pub mod price;
 mod redact;
+mod refusal;
 mod request;
 pub mod retry_policy;
+mod thought_tags;
 mod token_meter;
 pub mod write_events;
 
-pub use configured_providers::{Provider, ProviderSettings, Remote, build};
-pub use error::{ApiError, ProviderError};
+pub use configured_providers::{Provider, ProviderSettings, Remote, RequestFields, build};
+pub use error::{ApiError, ProviderError, Reason};
 pub use redact::Redactor;
 pub use request::ModelRequest;
 pub use retry_policy::RetryLimits;

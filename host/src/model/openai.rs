@@ -1,17 +1,15 @@
-//! OpenAI-compatible providers: translates requests, and answers that are not streamed.
+//! OpenAI-compatible providers: translates requests. `openai_answer` reads the answers.
 //!
 //! The wire is chat completions (<https://platform.openai.com/docs/api-reference/chat>), which many servers speak in
-//! dialects. So this module reads leniently, and writes only what all of them accept.
+//! dialects. So this module writes only what all of them accept.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::configured_providers::ProviderSettings;
 use super::error::ApiError;
 use super::request::{Block, Entry, ModelRequest, Role, Tool, plain_text};
-use super::token_meter::estimate;
 
 #[derive(Serialize)]
 struct ChatRequest<'a> {
@@ -105,7 +103,7 @@ pub(super) fn body(
         model,
         messages: messages(request, settings)?,
         stream: request.stream,
-        stream_options: request.stream.then(|| json!({ "include_usage": true })),
+        stream_options: (request.stream && settings.stream_options).then(|| json!({ "include_usage": true })),
         max_tokens: (!settings.max_completion_tokens).then_some(limit),
         max_completion_tokens: settings.max_completion_tokens.then_some(limit),
         tools: request.tools()?.into_iter().map(function).collect(),
@@ -242,132 +240,6 @@ fn part(block: &Block<'_>, settings: &ProviderSettings) -> Option<Value> {
     }
 }
 
-/// Token counts in this wire.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct ChatUsage {
-    #[serde(default)]
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: u64,
-    #[serde(default)]
-    prompt_tokens_details: Option<PromptDetails>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct PromptDetails {
-    #[serde(default)]
-    cached_tokens: Option<u64>,
-}
-
-/// Returns the counts as the Messages wire divides them, or estimates from characters.
-pub(super) fn usage(counted: Option<&ChatUsage>, sent: usize, answered: usize) -> Value {
-    let Some(counted) = counted else {
-        return json!({ "input_tokens": estimate(sent), "output_tokens": estimate(answered) });
-    };
-    let cached =
-        counted.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens).unwrap_or(0);
-    json!({
-        "input_tokens": counted.prompt_tokens.saturating_sub(cached),
-        "output_tokens": counted.completion_tokens,
-        "cache_read_input_tokens": cached,
-    })
-}
-
-/// Translates the reason to stop. Some servers say `stop` after tool calls.
-pub(super) fn stop_reason(finish_reason: Option<&str>, calls: bool) -> &'static str {
-    match finish_reason {
-        Some("length") => "max_tokens",
-        Some("content_filter") => "refusal",
-        _ if calls => "tool_use",
-        _ => "end_turn",
-    }
-}
-
-/// Makes an id for a tool call. It replaces the provider's, because some servers start to count anew with every answer
-/// and the transcript needs unique ids. It has 37 characters: OpenAI accepts 40.
-pub(super) fn call_id() -> String {
-    format!("call_{}", Uuid::now_v7().simple())
-}
-
-pub(super) fn message_id() -> String {
-    format!("msg_{}", Uuid::now_v7().simple())
-}
-
-#[derive(Deserialize)]
-struct Completion {
-    choices: Vec<Choice>,
-    #[serde(default)]
-    usage: Option<ChatUsage>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    message: CompletionMessage,
-    #[serde(default)]
-    finish_reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CompletionMessage {
-    #[serde(default)]
-    content: Option<String>,
-    #[serde(default)]
-    refusal: Option<String>,
-    #[serde(default)]
-    tool_calls: Option<Vec<CompletionCall>>,
-}
-
-#[derive(Deserialize)]
-struct CompletionCall {
-    function: CompletionFunction,
-}
-
-#[derive(Deserialize)]
-struct CompletionFunction {
-    name: String,
-    #[serde(default)]
-    arguments: String,
-}
-
-/// Translates a completion into a message of the Messages wire. Also returns whether its counts are estimates.
-pub(super) fn message(body: &[u8], model: &str, sent: usize) -> Result<(Value, bool), serde_json::Error> {
-    let completion: Completion = serde_json::from_slice(body)?;
-    let Some(choice) = completion.choices.into_iter().next() else {
-        return Err(serde::de::Error::custom("no choices"));
-    };
-    let Choice { message: CompletionMessage { content: text, refusal, tool_calls }, finish_reason } = choice;
-    let answered = text.as_ref().map_or(0, |text| text.chars().count());
-    let mut content = Vec::new();
-    for text in [text, refusal].into_iter().flatten().filter(|text| !text.is_empty()) {
-        content.push(json!({ "type": "text", "text": text }));
-    }
-    let calls = tool_calls.unwrap_or_default();
-    let reason = stop_reason(finish_reason.as_deref(), !calls.is_empty());
-    for CompletionCall { function } in calls {
-        content.push(json!({
-            "type": "tool_use", "id": call_id(), "name": function.name, "input": input(&function.arguments),
-        }));
-    }
-    let estimated = completion.usage.is_none();
-    let usage = usage(completion.usage.as_ref(), sent, answered);
-    Ok((
-        json!({
-            "id": message_id(), "type": "message", "role": "assistant", "model": model, "content": content,
-            "stop_reason": reason, "stop_sequence": null, "usage": usage,
-        }),
-        estimated,
-    ))
-}
-
-/// The arguments of a call. The tool receives arguments that are no JSON object as a text, and reports what it misses.
-fn input(arguments: &str) -> Value {
-    match serde_json::from_str(arguments) {
-        Ok(Value::Object(object)) => Value::Object(object),
-        _ if arguments.trim().is_empty() => json!({}),
-        _ => json!({ "unreadable_arguments": arguments }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -442,33 +314,5 @@ mod tests {
         let blind = translated(&asked, |settings| settings.images = false);
         let text = blind["messages"][1]["content"].as_str().unwrap();
         assert!(text.contains("left out") && text.ends_with("look"), "{text}");
-    }
-
-    #[test]
-    fn a_whole_completion_becomes_a_message() {
-        let call = json!({ "id": "1", "function": { "name": "ls", "arguments": "{\"a\":1}" } });
-        let broken = json!({ "id": "1", "function": { "name": "ls", "arguments": "{\"a\"" } });
-        let body = json!({
-            "choices": [{ "message": { "content": "so", "tool_calls": [call, broken] }, "finish_reason": "stop" }],
-            "usage": { "prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": { "cached_tokens": 4 } },
-        });
-        let (message, estimated) = message(body.to_string().as_bytes(), "gpt", 0).unwrap();
-        assert!(!estimated);
-        assert_eq!(message["stop_reason"], "tool_use");
-        assert_eq!(message["content"][0]["text"], "so");
-        assert_eq!(message["content"][1]["input"], json!({ "a": 1 }));
-        assert_eq!(message["content"][2]["input"], json!({ "unreadable_arguments": "{\"a\"" }));
-        assert_ne!(message["content"][1]["id"], message["content"][2]["id"]);
-        let usage = json!({ "input_tokens": 6, "output_tokens": 5, "cache_read_input_tokens": 4 });
-        assert_eq!(message["usage"], usage);
-    }
-
-    #[test]
-    fn counts_that_are_not_told_are_estimated() {
-        let body = br#"{"choices":[{"message":{"content":"eight ch"},"finish_reason":"length"}]}"#;
-        let (message, estimated) = message(body, "gpt", 400).unwrap();
-        assert!(estimated);
-        assert_eq!(message["usage"], json!({ "input_tokens": 100, "output_tokens": 2 }));
-        assert_eq!(message["stop_reason"], "max_tokens");
     }
 }

@@ -1,98 +1,33 @@
 //! Translates a stream of chat completion chunks into events of the Messages wire.
 //!
-//! Blocks of the Messages wire come one after another, and chunks may interleave the arguments of parallel tool calls.
-//! So one block is open at a time. Pieces of a second call open a new block when the arguments of the open call are
-//! complete, as with nearly every server; otherwise they wait until then.
+//! Texts and thoughts pass on as they come. Tool calls wait until the end of the answer: only then is it known which
+//! pieces are one call. Meanwhile the box gets a `ping` for each piece, so that it does not take a long call for silence.
+//!
+//! The message begins with the first part of an answer. Until then the gateway may repeat the attempt.
+
+use std::cell::Cell;
 
 use bytes::Bytes;
-use ipc_schema::refusal::quote;
+use ipc_schema::lenient_json::{Fields, TextJoin};
 use ipc_schema::server_sent_events::EventParser;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::openai::{ChatUsage, call_id, message_id, stop_reason, usage};
-use super::write_events;
+use super::openai_answer::{Calls, ChatUsage, Choice, Finish, Part, call_id, message_id};
+use super::thought_tags::{Separated, ThoughtTags};
+use super::{refusal, write_events};
 
 /// The most tool calls of one answer, and bytes of their arguments, that are kept until its end. The longest answers of
 /// models are some hundred kilobytes; a server that sends without end is broken.
 const CALLS_MAX: usize = 1_000;
 const ARGUMENTS_MAX_BYTES: usize = 8 * 1024 * 1024;
 
-#[derive(Deserialize)]
-struct Chunk {
-    #[serde(default)]
-    choices: Option<Vec<ChunkChoice>>,
-    #[serde(default)]
-    usage: Option<ChatUsage>,
-    #[serde(default)]
-    error: Option<ChunkError>,
-}
-
-#[derive(Deserialize)]
-struct ChunkChoice {
-    #[serde(default)]
-    delta: Option<Delta>,
-    #[serde(default)]
-    finish_reason: Option<String>,
-}
-
-/// `reasoning_content`, which some servers add, is not read: it has no signature, so the host could not send it back.
-#[derive(Default, Deserialize)]
-struct Delta {
-    #[serde(default)]
-    content: Option<String>,
-    #[serde(default)]
-    refusal: Option<String>,
-    #[serde(default)]
-    tool_calls: Option<Vec<CallDelta>>,
-}
-
-#[derive(Deserialize)]
-struct CallDelta {
-    #[serde(default)]
-    index: Option<u64>,
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    function: Option<FunctionDelta>,
-}
-
-#[derive(Default, Deserialize)]
-struct FunctionDelta {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    arguments: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ChunkError {
-    Object { message: String },
-    Text(String),
-}
-
-/// One tool call as it grows.
-struct Call {
-    /// How the server tells the pieces of parallel calls apart.
-    index: Option<u64>,
-    server_id: Option<String>,
-    name: String,
-    arguments: String,
-    /// How many bytes of the arguments the box has received.
-    passed: usize,
-    closed: bool,
-}
-
 /// The one open block.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
     Nothing,
     Text,
-    /// An index into `calls`.
-    Call(usize),
+    Thought,
 }
 
 pub(super) struct Translator {
@@ -104,11 +39,16 @@ pub(super) struct Translator {
     done: bool,
     open: Open,
     blocks: usize,
-    calls: Vec<Call>,
-    /// The bytes of the arguments of all calls.
-    argument_bytes: usize,
+    tags: ThoughtTags,
+    text: TextJoin,
+    thought: TextJoin,
+    calls: Calls,
+    /// The answer comes in `delta`s. Then a `message` at the end repeats it.
+    by_deltas: bool,
+    /// The characters of the answer so far.
     answered: usize,
-    finish_reason: Option<String>,
+    skipped: u64,
+    finish: Option<Finish>,
     counted: Option<ChatUsage>,
 }
 
@@ -124,10 +64,14 @@ impl Translator {
             done: false,
             open: Open::Nothing,
             blocks: 0,
-            calls: Vec::new(),
-            argument_bytes: 0,
+            tags: ThoughtTags::default(),
+            text: TextJoin::default(),
+            thought: TextJoin::default(),
+            calls: Calls::default(),
+            by_deltas: false,
             answered: 0,
-            finish_reason: None,
+            skipped: 0,
+            finish: None,
             counted: None,
         }
     }
@@ -147,7 +91,7 @@ impl Translator {
         if let Some(event) = self.parser.finish() {
             self.event(&event)?;
         }
-        if self.finish_reason.is_some() && !self.done {
+        if self.finish.is_some() {
             self.end();
         }
         Ok(std::mem::take(&mut self.out).into())
@@ -155,33 +99,75 @@ impl Translator {
 
     /// Whether the counts are estimates.
     pub fn estimated(&self) -> bool {
-        self.counted.is_none()
+        ChatUsage::estimated(self.counted)
+    }
+
+    /// The characters of the answer so far, those included that the box has not received.
+    pub fn answered(&self) -> usize {
+        self.answered
+    }
+
+    /// How many elements of the stream could not be read.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     fn event(&mut self, event: &str) -> Result<(), ApiError> {
-        if self.done {
+        let event = event.trim().trim_start_matches('\u{feff}');
+        if self.done || event.is_empty() {
             return Ok(());
         }
-        if event.trim() == "[DONE]" {
-            if self.begun {
+        if event == "[DONE]" {
+            if self.begun || self.finish.is_some() {
                 self.end();
             }
             return Ok(());
         }
-        let chunk: Chunk = serde_json::from_str(event).map_err(|_| {
-            ApiError::of_status(502, format!("the stream holds {}, which is no chunk", quote(event, 120)))
-        })?;
-        if let Some(ChunkError::Object { message } | ChunkError::Text(message)) = chunk.error {
-            return Err(ApiError::of_status(502, format!("the provider reported an error: {message}")));
+        let skipped = Cell::new(0);
+        let chunk = Fields::read(event, &skipped);
+        let read = chunk.map(|chunk| {
+            let may_be_error = chunk.get("error").is_some() || chunk.get("choices").is_none();
+            let error = may_be_error.then(|| refusal::in_answer(event.as_bytes())).flatten();
+            (error, Choice::read(&chunk), ChatUsage::read(&chunk))
+        });
+        self.skipped += skipped.get();
+        let Some((error, choice, counted)) = read else { return Ok(()) };
+        if let Some(refusal) = error {
+            return Err(refusal.error(format!("the provider reported an error: {}", refusal.said)));
         }
-        self.begin();
-        self.counted = chunk.usage.or(self.counted.take());
-        if let Some(choice) = chunk.choices.into_iter().flatten().next() {
-            self.delta(choice.delta.unwrap_or_default());
-            if self.calls.len() > CALLS_MAX || self.argument_bytes > ARGUMENTS_MAX_BYTES {
-                return Err(ApiError::of_status(502, "the answer calls tools without end"));
+        self.counted = counted.or(self.counted);
+        choice.map_or(Ok(()), |choice| self.choice(choice))
+    }
+
+    fn choice(&mut self, choice: Choice) -> Result<(), ApiError> {
+        if choice.finish == Some(Finish::Broken) {
+            return Err(ApiError::of_status(502, "the provider broke off its answer"));
+        }
+        self.finish = choice.finish.or(self.finish);
+        self.by_deltas |= !choice.whole && !choice.parts.is_empty();
+        if choice.whole && self.by_deltas {
+            return Ok(());
+        }
+        for part in choice.parts {
+            match part {
+                Part::Text(piece) => {
+                    let text = self.text.push(&piece);
+                    let separated = self.tags.push(&text);
+                    self.pass_on(separated);
+                }
+                Part::Thought(piece) => {
+                    let thought = self.thought.push(&piece);
+                    self.pass_on(vec![Separated::Thought(thought)]);
+                }
+                Part::Call(piece) => {
+                    self.answered += self.calls.take(piece);
+                    self.begin();
+                    self.write("ping", &json!({ "type": "ping" }));
+                }
             }
-            self.finish_reason = choice.finish_reason.or(self.finish_reason.take());
+        }
+        if self.calls.len() > CALLS_MAX || self.calls.bytes > ARGUMENTS_MAX_BYTES {
+            return Err(ApiError::of_status(502, "the answer calls tools without end"));
         }
         Ok(())
     }
@@ -192,93 +178,34 @@ impl Translator {
         }
         let message = json!({
             "id": message_id(), "type": "message", "role": "assistant", "model": self.model, "content": [],
-            "stop_reason": null, "stop_sequence": null, "usage": usage(None, self.sent, 0),
+            "stop_reason": null, "stop_sequence": null, "usage": ChatUsage::of_messages(None, self.sent, 0),
         });
         self.write("message_start", &json!({ "type": "message_start", "message": message }));
     }
 
-    fn delta(&mut self, delta: Delta) {
-        for text in [delta.content, delta.refusal].into_iter().flatten().filter(|text| !text.is_empty()) {
-            self.text(&text);
-        }
-        for piece in delta.tool_calls.into_iter().flatten() {
-            self.piece(piece);
-        }
-    }
-
-    fn text(&mut self, text: &str) {
-        self.answered += text.chars().count();
-        if self.open != Open::Text {
-            self.close();
-            self.open = Open::Text;
-            let start = json!({ "type": "text", "text": "" });
-            self.start(&start);
-        }
-        self.block_delta(&json!({ "type": "text_delta", "text": text }));
-    }
-
-    /// Takes a piece of a tool call, and passes on what the box may receive now.
-    fn piece(&mut self, piece: CallDelta) {
-        let function = piece.function.unwrap_or_default();
-        let server_id = piece.id.filter(|id| !id.is_empty());
-        let name = function.name.filter(|name| !name.is_empty());
-        let at = match self.find(piece.index, server_id.as_deref(), name.is_some()) {
-            Some(at) => at,
-            None => {
-                let name = name.unwrap_or_default();
-                let arguments = String::new();
-                self.calls.push(Call {
-                    index: piece.index,
-                    server_id,
-                    name,
-                    arguments,
-                    passed: 0,
-                    closed: false,
+    fn pass_on(&mut self, parts: Vec<Separated>) {
+        for part in parts {
+            let (kind, text) = match part {
+                Separated::Text(text) => (Open::Text, text),
+                Separated::Thought(text) => (Open::Thought, text),
+            };
+            if text.is_empty() {
+                continue;
+            }
+            self.answered += text.chars().count();
+            if self.open != kind {
+                self.begin();
+                self.close();
+                self.open = kind;
+                self.start(&match kind {
+                    Open::Thought => json!({ "type": "thinking", "thinking": "", "signature": "" }),
+                    _ => json!({ "type": "text", "text": "" }),
                 });
-                self.calls.len() - 1
             }
-        };
-        let arguments = function.arguments.unwrap_or_default();
-        self.answered += arguments.chars().count();
-        self.argument_bytes += arguments.len();
-        self.calls[at].arguments.push_str(&arguments);
-        self.pass_on(at);
-    }
-
-    /// Returns the call that a piece belongs to; `None` for a new one.
-    ///
-    /// The index decides. But some servers give every call the index 0, or none: there a name begins a new call when it
-    /// comes with another id, without an index, or after complete arguments. An id alone decides nothing: some servers
-    /// give one id to all calls.
-    fn find(&self, index: Option<u64>, server_id: Option<&str>, named: bool) -> Option<usize> {
-        let at = match index {
-            Some(_) => self.calls.iter().rposition(|call| call.index == index)?,
-            None if named => return None,
-            None => self.calls.len().checked_sub(1)?,
-        };
-        let Call { server_id: known, arguments, .. } = &self.calls[at];
-        let other_id = server_id.is_some() && known.is_some() && server_id != known.as_deref();
-        (!named || !(other_id || is_whole(arguments))).then_some(at)
-    }
-
-    /// Passes on the new bytes of call `at`, if its block is open or can be opened.
-    fn pass_on(&mut self, at: usize) {
-        if self.open != Open::Call(at) {
-            let blocked = matches!(self.open, Open::Call(other) if !is_whole(&self.calls[other].arguments));
-            if blocked || self.calls[at].closed {
-                return;
-            }
-            self.close();
-            self.open = Open::Call(at);
-            let start =
-                json!({ "type": "tool_use", "id": call_id(), "name": self.calls[at].name, "input": {} });
-            self.start(&start);
-        }
-        let call = &mut self.calls[at];
-        let fresh = call.arguments[call.passed..].to_owned();
-        call.passed = call.arguments.len();
-        if !fresh.is_empty() {
-            self.block_delta(&json!({ "type": "input_json_delta", "partial_json": fresh }));
+            self.block_delta(&match kind {
+                Open::Thought => json!({ "type": "thinking_delta", "thinking": text }),
+                _ => json!({ "type": "text_delta", "text": text }),
+            });
         }
     }
 
@@ -294,27 +221,35 @@ impl Translator {
 
     /// Closes the open block, if there is one.
     fn close(&mut self) {
-        match std::mem::replace(&mut self.open, Open::Nothing) {
-            Open::Nothing => return,
-            Open::Call(at) => self.calls[at].closed = true,
-            Open::Text => {}
+        if std::mem::replace(&mut self.open, Open::Nothing) != Open::Nothing {
+            self.stop();
         }
+    }
+
+    fn stop(&mut self) {
         self.write("content_block_stop", &json!({ "type": "content_block_stop", "index": self.blocks }));
         self.blocks += 1;
     }
 
     fn end(&mut self) {
-        self.done = true;
-        self.close();
-        // The calls that waited for the arguments of another one.
-        for at in 0..self.calls.len() {
-            if !self.calls[at].closed {
-                self.pass_on(at);
-                self.close();
-            }
+        if std::mem::replace(&mut self.done, true) {
+            return;
         }
-        let reason = stop_reason(self.finish_reason.as_deref(), !self.calls.is_empty());
-        let usage = usage(self.counted.as_ref(), self.sent, self.answered);
+        self.begin();
+        let held = self.tags.finish();
+        self.pass_on(held);
+        self.close();
+        let (calls, skipped) = std::mem::take(&mut self.calls).finish();
+        self.skipped += skipped;
+        for call in &calls {
+            self.start(&json!({ "type": "tool_use", "id": call_id(), "name": call.name, "input": {} }));
+            if !call.arguments.is_empty() {
+                self.block_delta(&json!({ "type": "input_json_delta", "partial_json": call.arguments }));
+            }
+            self.stop();
+        }
+        let reason = Finish::stop_reason(self.finish, !calls.is_empty());
+        let usage = ChatUsage::of_messages(self.counted, self.sent, self.answered);
         let end = json!({ "stop_reason": reason, "stop_sequence": null });
         self.write("message_delta", &json!({ "type": "message_delta", "delta": end, "usage": usage }));
         self.write("message_stop", &json!({ "type": "message_stop" }));
@@ -323,10 +258,6 @@ impl Translator {
     fn write(&mut self, name: &str, data: &Value) {
         self.out.extend(write_events::event(name, data));
     }
-}
-
-fn is_whole(arguments: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(arguments).is_ok()
 }
 
 #[cfg(test)]

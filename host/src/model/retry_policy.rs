@@ -29,10 +29,11 @@ pub enum RetryDecision {
     GiveUp,
 }
 
-/// Whether the cause of a status may pass: too many calls, overload, a broken or unreachable server. Proxies in front
-/// of a provider use 520 to 529, and 529 is Anthropic's "overloaded".
+/// Whether the cause of a status may pass: too many calls, overload, a broken or unreachable server, a request that came
+/// too slowly (408), too early (425) or beside another one (409). Proxies in front of a provider use 520 to 529, and 529
+/// is Anthropic's "overloaded".
 fn is_transient(status: u16) -> bool {
-    matches!(status, 429 | 500 | 502..=504 | 520..=529)
+    matches!(status, 408 | 409 | 425 | 429 | 500 | 502..=504 | 520..=529)
 }
 
 /// Decides after attempt number `attempt` (from 1) ended with `status`, `elapsed` after the first one began.
@@ -91,6 +92,9 @@ mod tests {
             (5, 429, Some(S(30)), S(100), 0.0, RetryDecision::GiveUp),
             (5, 502, None, S(119), 1.0, retry(S(1))),
             (9, 502, None, S(120), 0.0, RetryDecision::GiveUp),
+            (1, 408, None, S(0), 0.0, retry(S(0))),
+            (1, 409, None, S(0), 0.0, retry(S(0))),
+            (1, 425, None, S(0), 0.0, retry(S(0))),
             (1, 400, None, S(0), 0.0, RetryDecision::GiveUp),
             (1, 401, Some(S(1)), S(0), 0.0, RetryDecision::GiveUp),
             (1, 413, None, S(0), 0.0, RetryDecision::GiveUp),

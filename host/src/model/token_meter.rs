@@ -1,7 +1,9 @@
 //! Counts the tokens of one call from the answer as it passes.
 
+use std::cell::Cell;
+
+use ipc_schema::lenient_json::Fields;
 use ipc_schema::server_sent_events::EventParser;
-use serde::Deserialize;
 
 /// Token counts, divided as Anthropic divides them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,71 +33,17 @@ pub struct TokenMeter {
     ended: bool,
 }
 
-/// The fields that the meter reads of a message or an event.
-#[derive(Deserialize)]
-struct Counted {
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default)]
-    message: Option<CountedMessage>,
-    #[serde(default)]
-    usage: Option<WireUsage>,
-    #[serde(default)]
-    delta: Option<Delta>,
-}
-
-#[derive(Deserialize)]
-struct CountedMessage {
-    #[serde(default)]
-    usage: Option<WireUsage>,
-}
-
-#[derive(Deserialize)]
-struct Delta {
-    #[serde(default)]
-    text: Option<String>,
-    #[serde(default)]
-    thinking: Option<String>,
-    #[serde(default)]
-    partial_json: Option<String>,
-}
-
-/// `usage` of the Messages wire. In a stream the later event is cumulative and may name fewer fields.
-#[derive(Deserialize)]
-struct WireUsage {
-    #[serde(default)]
-    input_tokens: Option<u64>,
-    #[serde(default)]
-    output_tokens: Option<u64>,
-    #[serde(default)]
-    cache_read_input_tokens: Option<u64>,
-    #[serde(default)]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(default)]
-    cache_creation: Option<CacheCreation>,
-}
-
-#[derive(Deserialize)]
-struct CacheCreation {
-    #[serde(default)]
-    ephemeral_1h_input_tokens: u64,
-}
-
 impl TokenMeter {
     /// Reads the next bytes of a stream. It does not count what it cannot parse.
     pub fn stream(&mut self, bytes: &[u8]) {
         for event in self.parser.feed(bytes).unwrap_or_default() {
-            if let Ok(counted) = serde_json::from_str(&event) {
-                self.count(counted);
-            }
+            self.count(&event);
         }
     }
 
     /// Reads a message that was not streamed.
     pub fn whole(&mut self, message: &[u8]) {
-        if let Ok(counted) = serde_json::from_slice(message) {
-            self.count(counted);
-        }
+        self.count(&String::from_utf8_lossy(message));
         self.begun = true;
         self.ended = true;
     }
@@ -103,6 +51,11 @@ impl TokenMeter {
     /// Whether the stream ended as the wire defines it: with `message_stop` or an error event.
     pub fn ended(&self) -> bool {
         self.ended
+    }
+
+    /// Counts at least this many characters: what a provider sent and the box has not received yet costs, too.
+    pub fn at_least(&mut self, characters: usize) {
+        self.characters = self.characters.max(characters);
     }
 
     /// Returns the counts, and whether they are estimates. `sent` is the length of a request that a provider received
@@ -119,28 +72,35 @@ impl TokenMeter {
         (tokens, !self.ended)
     }
 
-    fn count(&mut self, counted: Counted) {
-        match counted.kind.as_str() {
-            "message_start" => self.begun = true,
-            "message_stop" | "error" => self.ended = true,
+    /// Reads one event or message. A count that cannot be read keeps its value from an earlier event.
+    fn count(&mut self, json: &str) {
+        let skipped = Cell::new(0);
+        let Some(counted) = Fields::read(json, &skipped) else { return };
+        match counted.string("type").as_deref() {
+            Some("message_start") => self.begun = true,
+            Some("message_stop" | "error") => self.ended = true,
             _ => {}
         }
-        if let Some(Delta { text, thinking, partial_json }) = counted.delta {
-            let lengths = [text, thinking, partial_json].into_iter().flatten().map(|t| t.chars().count());
-            self.characters += lengths.sum::<usize>();
+        if let Some(delta) = counted.object("delta") {
+            let pieces =
+                ["text", "thinking", "partial_json"].into_iter().filter_map(|name| delta.string(name));
+            self.characters += pieces.map(|piece| piece.chars().count()).sum::<usize>();
         }
-        for usage in counted.message.and_then(|message| message.usage).into_iter().chain(counted.usage) {
+        let of_message = counted.object("message").and_then(|message| message.object("usage"));
+        for usage in of_message.into_iter().chain(counted.object("usage")) {
             self.take(&usage);
         }
     }
 
-    fn take(&mut self, usage: &WireUsage) {
+    /// In a stream the later event is cumulative and may name fewer fields.
+    fn take(&mut self, usage: &Fields<'_>) {
         let set = |count: &mut u64, new: Option<u64>| *count = new.unwrap_or(*count);
-        set(&mut self.tokens.input, usage.input_tokens);
-        set(&mut self.tokens.output, usage.output_tokens);
-        set(&mut self.tokens.cache_read, usage.cache_read_input_tokens);
-        set(&mut self.tokens.cache_write, usage.cache_creation_input_tokens);
-        let hour = usage.cache_creation.as_ref().map(|written| written.ephemeral_1h_input_tokens);
+        set(&mut self.tokens.input, usage.count("input_tokens"));
+        set(&mut self.tokens.output, usage.count("output_tokens"));
+        set(&mut self.tokens.cache_read, usage.count("cache_read_input_tokens"));
+        set(&mut self.tokens.cache_write, usage.count("cache_creation_input_tokens"));
+        let hour =
+            usage.object("cache_creation").and_then(|written| written.count("ephemeral_1h_input_tokens"));
         set(&mut self.tokens.cache_write_hour, hour);
     }
 }
@@ -170,6 +130,13 @@ mod tests {
         let expected = Tokens { input: 10, output: 42, cache_read: 7, cache_write: 5, cache_write_hour: 2 };
         assert_eq!(meter.total(Some(400)), (expected, false));
         assert!(meter.ended());
+    }
+
+    #[test]
+    fn one_odd_count_costs_itself_alone() {
+        let odd = r#"data: {"type":"message_delta","usage":{"output_tokens":42.0,"input_tokens":null,"cache_read_input_tokens":-1}}"#;
+        let (tokens, _) = metered(&[START, odd, STOP]).total(None);
+        assert_eq!((tokens.input, tokens.output, tokens.cache_read), (10, 42, 7));
     }
 
     #[test]

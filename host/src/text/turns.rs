@@ -71,16 +71,24 @@ pub fn time_is_up() -> String {
 
 /// The error codes of a model call, and what each means for the person who waits. The last one stands for every
 /// unknown code.
-pub(super) const MODEL: [(&str, &str); 12] = [
-    ("model.auth", "the provider rejects the key"),
+pub(super) const MODEL: [(&str, &str); 14] = [
+    ("model.auth", "the provider rejects the key, so the owner must set another one"),
     ("model.permission", "the key may not use this model"),
     ("model.not_found", "the provider does not know this model"),
     ("model.rate_limited", "the provider limits its calls, so write again later"),
     ("model.overloaded", "the provider is overloaded, so write again later"),
     ("model.too_large", "the conversation is too long, so begin a new one with /new"),
-    ("model.budget", "the budget or the credit is used up"),
+    ("model.budget", "the account at the provider has no credit left, so the owner must add some"),
     ("model.invalid_request", "the provider rejects the request as invalid"),
+    (
+        "model.filtered",
+        "the provider's filter refuses what was written, so put it in other words or begin anew with /new",
+    ),
     ("model.unreachable", "the provider cannot be reached"),
+    (
+        "model.no_answer",
+        "what answers at the provider's address is no model, so the owner must check base_url",
+    ),
     ("model.refused", "the model declines to go on with this"),
     ("model.cut", "the answer broke off"),
     ("model.error", "the reason is unknown"),

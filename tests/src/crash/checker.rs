@@ -47,6 +47,8 @@ pub struct Verdict {
     pub start_failures: u64,
     /// How often the simulation stood still at the end and got a new host.
     pub nudges: u64,
+    /// Model calls that got a refusal, a cut or odd elements.
+    pub odd: u64,
     /// Each broken promise in words. Not part of the line.
     #[serde(skip)]
     pub broken: Vec<String>,
@@ -71,6 +73,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
         boxes_left: evidence.facts.boxes_left,
         start_failures: evidence.facts.start_failures,
         nudges: evidence.facts.nudges,
+        odd: evidence.facts.odd,
         unfinished: evidence.unfinished.len() as u64,
         damage: evidence.damage.len() as u64,
         uncertain: evidence.outbox.iter().map(|row| row.uncertain).sum(),

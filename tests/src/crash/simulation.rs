@@ -21,6 +21,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(90);
 /// After this time without progress the host is restarted, which resets its backoffs.
 const RESTART_AFTER: Duration = Duration::from_secs(25);
 
+/// The provider of every other group.
+const OTHER: &str = "other";
+
 /// A message whose number ends in this digit has a file attached.
 const FILE_DIGIT: u64 = 3;
 
@@ -54,6 +57,8 @@ pub struct Plan {
     pub busy: f64,
     /// The share of calls answered with 502.
     pub down: f64,
+    /// The share of model calls that get a refusal, a cut or odd elements.
+    pub odd: f64,
     pub seed: u64,
 }
 
@@ -93,6 +98,12 @@ impl Simulation {
     pub async fn build(engine: Engine, plan: Plan) -> Self {
         let mut world = World::on(engine).await;
         world.model.answer_with(next_step);
+        if plan.odd > 0.0 {
+            world.model.answer_oddly(plan.odd, plan.seed);
+            // A model that cannot be reached is told soon, so that the simulation goes on.
+            world.set("LAZARET_HOST_MODEL_RETRY", "10s");
+            write_second_provider(&world);
+        }
         let log = match PlatformLog::create(world.root()) {
             Ok(log) => log,
             Err(e) => panic!("no place for the platform's log: {e}"),
@@ -370,6 +381,7 @@ impl Simulation {
             eprintln!("boxes are left: {}", boxes.join(", "));
         }
         self.facts.boxes_left = boxes.len() as u64;
+        self.facts.odd = self.world.model.odd_answers();
         let root = self.world.root().to_owned();
         let keep = || {
             std::fs::create_dir_all(dir)?;
@@ -439,11 +451,23 @@ fn add_participant(world: &World, log: &PlatformLog, plan: &Plan, number: usize,
     Participant { address, label, said: 0, client }
 }
 
+/// With odd answers, every other group talks to the model over the other wire.
+fn write_second_provider(world: &World) {
+    let url = world.model.openai_url();
+    let provider = "kind = \"openai\"\nkey_env = \"ANTHROPIC_API_KEY\"";
+    world.write("lazaret.toml", &format!("[providers.{OTHER}]\n{provider}\nbase_url = \"{url}\"\n"));
+}
+
 fn write_group(world: &World, participants: &[Participant], plan: &Plan, number: usize) {
     let group = if number == 0 { "main".to_owned() } else { format!("g{number}") };
     let of_group = participants.iter().skip(number).step_by(plan.groups);
     let addresses: Vec<&str> =
         of_group.map(|r| r.address.as_str()).filter(|a| a.starts_with("telegram:")).collect();
-    world.write(&format!("groups/{group}/group.toml"), &format!("chats = {addresses:?}\n"));
+    let provider = if plan.odd > 0.0 && number % 2 == 1 {
+        format!("model.provider = \"{OTHER}\"\n")
+    } else {
+        String::new()
+    };
+    world.write(&format!("groups/{group}/group.toml"), &format!("chats = {addresses:?}\n{provider}"));
     world.write(&format!("groups/{group}/CLAUDE.md"), "You answer.\n");
 }

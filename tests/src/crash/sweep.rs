@@ -181,6 +181,7 @@ async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
         lost: 0.0,
         busy: 0.0,
         down: 0.0,
+        odd: 0.0,
         seed: 1,
     };
     let talk = Talk::of(&case.point);

@@ -34,6 +34,7 @@
 mod check;
 mod conversation;
 mod gate;
+mod odd;
 mod render;
 mod script;
 mod server;
@@ -91,6 +92,7 @@ struct State {
     last_id: u64,
     /// Answers the turns for which the script has no rule; see [`ModelServer::answer_with`].
     agent: Option<ScriptedAgent>,
+    odd: Option<odd::Odd>,
 }
 
 /// A function from a conversation to the model's next step. It depends on the conversation alone, so a repeated request
@@ -183,6 +185,16 @@ impl ModelServer {
     /// because a long test makes many.
     pub fn answer_with(&self, agent: impl Fn(&Conversation) -> Does + Send + Sync + 'static) {
         self.shared.state().agent = Some(Arc::new(agent));
+    }
+
+    /// Answers this share of the calls oddly: with a refusal, a cut, or elements that some servers send.
+    pub fn answer_oddly(&self, share: f64, seed: u64) {
+        self.shared.state().odd = Some(odd::Odd::new(share, seed));
+    }
+
+    /// Returns how many answers were odd.
+    pub fn odd_answers(&self) -> u64 {
+        self.shared.state().odd.as_ref().map_or(0, |odd| odd.played)
     }
 
     /// Returns all requests so far.

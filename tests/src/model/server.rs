@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use super::check;
 use super::conversation::{Conversation, Wire};
+use super::odd::Oddity;
 use super::render::{self, Answer};
 use super::script::{Act, Block, Fault, Step};
 use super::{Does, Recorded, Shared, State};
@@ -192,7 +193,15 @@ fn answer(
     if request["stream"] != true {
         return Delivery::whole(200, "application/json", answer.whole(wire));
     }
-    let mut delivery = Delivery::whole(200, "text/event-stream", answer.stream(wire));
+    let stream = answer.stream(wire);
+    let mut delivery = match state.odd.as_mut().and_then(|odd| odd.play(wire, stream.as_bytes())) {
+        None => Delivery::whole(200, "text/event-stream", stream),
+        Some(Oddity::Refusal(status, body)) => Delivery::whole(status, "application/json", body),
+        Some(Oddity::Stream { bytes, cut }) => {
+            let chunks = vec![Bytes::from(bytes)];
+            Delivery { chunks, cut, ..Delivery::whole(200, "text/event-stream", String::new()) }
+        }
+    };
     if let Some((chunks, pause)) = drip {
         let whole: Vec<u8> = delivery.chunks.concat();
         let size = whole.len().div_ceil(chunks.max(1)).max(1);

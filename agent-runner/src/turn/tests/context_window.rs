@@ -72,7 +72,7 @@ async fn a_model_that_finds_it_too_long_is_asked_again_with_less() {
     let host = Host::new();
     let script = Script::new([
         Script::says("long indeed"),
-        Play::Fails(script::refusal("model.invalid_request", "prompt is too long", true)),
+        Play::Fails(script::refusal("model.too_large", "prompt is too long", true)),
         Script::says("They wrote many x."),
         Script::says("x"),
         Script::says("fine"),
@@ -80,6 +80,29 @@ async fn a_model_that_finds_it_too_long_is_asked_again_with_less() {
     three_turns(&host, &script).await;
     assert_eq!(script.left(), 0);
     assert!(!script.requests()[3].to_string().contains("xxxxx"));
+}
+
+#[tokio::test]
+async fn a_summary_that_is_too_long_for_the_model_is_made_of_smaller_pieces() {
+    let host = Host::new();
+    let too_long = || Play::Fails(script::refusal("model.too_large", "too large", true));
+    let script = Script::new([
+        Script::says("long indeed"),
+        too_long(),
+        too_long(),
+        Script::says("They wrote many x."),
+        Script::says("They wrote very many x."),
+        Script::says("They wrote x only."),
+        Script::says("x"),
+        Script::says("fine"),
+    ]);
+    three_turns(&host, &script).await;
+    assert_eq!(script.left(), 0);
+    let requests = script.requests();
+    assert!(
+        requests[4].to_string().contains("They wrote many x.") && !requests[6].to_string().contains("xxxxx")
+    );
+    assert!(requests[6].to_string().contains("They wrote x only."));
 }
 
 #[tokio::test]

@@ -85,13 +85,13 @@ async fn an_error_in_mid_stream_becomes_an_event() {
     let error = format!("data: {}\n\n", json!({ "error": { "message": "quota used up" } }));
     let gate = Arc::new(Semaphore::new(0));
     let replies = vec![
-        Reply::gated(&body, &gate, "data: <html>\n\n"),
         Reply::gated(&body, &gate, &error),
+        Reply::gated(&body, &gate, &format!("data: {}\n\n", stop("error"))),
         Reply::stream(&body),
     ];
     let (mut world, _upstream) = World::over(ProviderKind::Openai, replies, quick).await;
     world.arrived = gate;
-    for words in ["which is no chunk", "quota used up"] {
+    for words in ["quota used up", "broke off"] {
         let answer = world.ask(&question(true)).await;
         let last = answer.events().pop().unwrap();
         assert_eq!((answer.whole, last["type"].as_str()), (true, Some("error")));
@@ -100,4 +100,49 @@ async fn an_error_in_mid_stream_becomes_an_event() {
     }
     let half = world.ask(&question(true)).await;
     assert!(!half.whole, "a stream without its end is cut, not ended");
+}
+
+#[tokio::test]
+async fn a_field_that_a_server_refuses_is_left_out_of_this_call_and_the_next() {
+    let refused = |field: &str| {
+        Reply::new(
+            400,
+            "",
+            &json!({ "error": { "message": format!("Unrecognized request argument supplied: {field}") } })
+                .to_string(),
+        )
+    };
+    let fine = stream(&[delta(json!({ "content": "fine" })), stop("stop")]);
+    let replies = vec![refused("stream_options"), refused("max_completion_tokens"), Reply::stream(&fine)];
+    let (mut world, upstream) = World::over(ProviderKind::Openai, replies, once).await;
+    for _ in 0..2 {
+        assert_eq!(world.ask(&question(true)).await.events()[2]["delta"]["text"], "fine");
+        assert!(world.booked().await.estimated, "without the field, a server tells no counts");
+    }
+    let seen = upstream.seen();
+    let has = |name: &str| seen.iter().map(|seen| seen.body.get(name).is_some()).collect::<Vec<_>>();
+    assert_eq!(has("stream_options"), [true, false, false, false]);
+    assert_eq!(has("max_completion_tokens"), [true, true, false, false]);
+    assert_eq!(has("max_tokens"), [false, false, true, true]);
+}
+
+#[tokio::test]
+async fn an_error_before_the_first_word_of_a_stream_is_a_refusal_like_any_other() {
+    let begun = delta(json!({ "role": "assistant", "content": "" }));
+    let busy = json!({ "error": { "code": 503, "message": "Provider is overloaded" } });
+    let long = json!({ "error": { "message": "Context size has been exceeded." } });
+    let fine = stream(&[delta(json!({ "content": "fine" })), stop("stop")]);
+    let replies = vec![
+        Reply::stream(&stream(&[begun.clone(), busy])),
+        Reply::stream(&fine),
+        Reply::stream(&stream(&[begun, long.clone()])),
+        Reply::json(&json!([long])),
+    ];
+    let (world, upstream) = World::over(ProviderKind::Openai, replies, quick).await;
+    assert_eq!(world.ask(&question(true)).await.events()[2]["delta"]["text"], "fine");
+    for attempts in [3, 4] {
+        let answer = world.ask(&question(true)).await;
+        assert_eq!((answer.status, answer.error().0.as_str()), (413, "request_too_large"));
+        assert_eq!(upstream.seen().len(), attempts);
+    }
 }

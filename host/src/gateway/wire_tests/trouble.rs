@@ -80,8 +80,32 @@ async fn a_refusal_of_the_request_reaches_the_runner_in_the_providers_words() {
     let (world, upstream) = one(vec![Reply::error(400, "", words)], quick).await;
     let answer = world.ask(&question(true)).await;
     let (kind, message) = answer.error();
-    assert_eq!((answer.status, kind.as_str(), upstream.seen().len()), (400, "invalid_request_error", 1));
+    assert_eq!((answer.status, kind.as_str(), upstream.seen().len()), (413, "request_too_large", 1));
     assert!(message.ends_with(words));
+}
+
+#[tokio::test]
+async fn a_limit_that_is_too_large_is_lowered_and_the_conversation_stays_whole() {
+    let told = "max_tokens: 8192 > 4096, which is the maximum allowed number of output tokens for m";
+    let replies = vec![
+        Reply::error(400, "", told),
+        Reply::error(400, "", "max_tokens is too large"),
+        Reply::stream(&anthropic("fine")),
+    ];
+    let (world, upstream) = one(replies, once).await;
+    assert_eq!(world.ask(&question(true)).await.status, 200);
+    let seen = upstream.seen();
+    let limits: Vec<_> = seen.iter().map(|seen| seen.body["max_tokens"].as_u64().unwrap()).collect();
+    assert_eq!(limits, [8192, 4096, 2048]);
+    assert!(seen.iter().all(|seen| seen.body["messages"] == question(true)["messages"]));
+}
+
+#[tokio::test]
+async fn a_provider_that_lowers_the_limit_for_ever_is_asked_a_few_times() {
+    let (world, upstream) = one(vec![Reply::error(400, "", "max_tokens is too large")], once).await;
+    let answer = world.ask(&question(true)).await;
+    assert_eq!((answer.status, answer.error().0.as_str()), (400, "invalid_request_error"));
+    assert_eq!(upstream.seen().len(), 9);
 }
 
 #[tokio::test]
@@ -121,6 +145,7 @@ async fn an_answer_that_is_none_is_quoted() {
     assert_eq!((answer.status, answer.error().1), (502, expected));
     let whole = world.ask(&question(false)).await;
     assert!(whole.error().1.contains("no model's answer"));
+    assert_eq!(whole.error().0, "no_answer_error");
 }
 
 #[tokio::test]

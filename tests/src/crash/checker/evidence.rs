@@ -26,6 +26,9 @@ pub struct Facts {
     /// host waits up to ten minutes before it retries.
     #[serde(default)]
     pub nudges: u64,
+    /// Model calls that got a refusal, a cut or odd elements.
+    #[serde(default)]
+    pub odd: u64,
 }
 
 #[derive(Debug, Clone, Default)]
