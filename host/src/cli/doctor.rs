@@ -1,8 +1,10 @@
 //! `lazaret doctor` checks an install without starting anything. Each failed check says what to do.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 
 use super::{Done, Here};
@@ -17,7 +19,7 @@ use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
-use crate::store::{self, BALLAST, Store};
+use crate::store::{self, BALLAST, Store, StoreError};
 use crate::text;
 use crate::volumes::{Volume, VolumeError};
 
@@ -53,7 +55,15 @@ impl Findings {
     }
 }
 
-pub(super) async fn run(here: &Here) -> Done {
+/// Check that the install has what it needs.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Read every page of the database too. That takes seconds for each gigabyte.
+    #[arg(long)]
+    deep: bool,
+}
+
+pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
     let mut found = Findings::default();
     let runner = daemon::runner_binary(&here.env).map_err(|e| e.to_string()).and_then(|path| {
         if host_files::there(&path) {
@@ -65,8 +75,7 @@ pub(super) async fn run(here: &Here) -> Done {
     found.add("runner", runner, |path| path.display().to_string());
     if host_files::there(&here.root.database()) {
         let path = here.root.database();
-        let checked = Store::open_for_command(&path).and_then(|store| store::check(&path).map(|()| store));
-        found.add("store", checked, |_| format!("{}, every page and reference checked", path.display()));
+        found.add("store", database(&path, doctor.deep).await, String::clone);
         found.add("copy", copy(here), String::clone);
     }
     let install =
@@ -87,6 +96,20 @@ pub(super) async fn run(here: &Here) -> Done {
         found.0.iter().map(|f| json!({ "ok": f.ok, "what": f.what, "told": f.told })).collect();
     here.print(&json!(json), lines.join("\n"));
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Opens the database, and looks at what the last full check found. The host makes one after a crash, and one of each
+/// nightly copy.
+async fn database(path: &Path, deep: bool) -> Result<String, StoreError> {
+    Store::open_to_read(path)?.summary().await?;
+    if deep {
+        store::check(path)?;
+        return Ok(format!("{}, every page and reference checked", path.display()));
+    }
+    match store::damage(path) {
+        Some(damage) => Err(damage),
+        None => Ok(format!("{} opens; `lazaret doctor --deep` reads every page", path.display())),
+    }
 }
 
 /// Finds the newest verified copy. If an install of two days has none, its host does not run at night or its copies
@@ -183,7 +206,7 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
             found.add("box", Err::<(), _>(format!("{name}: {why}")), |()| String::new());
         }
     }
-    let pins = match here.store() {
+    let pins = match here.store_to_read() {
         Ok(store) => store.pins().await.unwrap_or_default(),
         Err(_) => Vec::new(),
     };
@@ -221,7 +244,7 @@ async fn losses(here: &Here) -> Result<String, String> {
     if !host_files::there(&here.root.database()) {
         return Ok("no box was checked yet; `lazaret box check` does it".into());
     }
-    let losses = async { here.store()?.posture_gaps().await.map_err(super::CliError::from) };
+    let losses = async { here.store_to_read()?.posture_gaps().await.map_err(super::CliError::from) };
     let losses = losses.await.map_err(|e| e.to_string())?;
     let told: Vec<String> =
         losses.iter().map(|(group, l)| format!("{group} runs without {} ({})", l.name, l.why)).collect();

@@ -67,7 +67,7 @@ pub(super) async fn run(here: &Here, groups: Groups) -> Done {
 
 async fn list(here: &Here) -> Done {
     let install = here.install()?;
-    let store = here.store()?;
+    let store = here.store_to_read()?;
     let chats = store.chats().await?;
     let strangers = store.strangers().await?;
     let mut text = String::new();

@@ -239,7 +239,7 @@ async fn rollback(here: &Here, group: &GroupName) -> Done {
 
 async fn list(here: &Here) -> Done {
     let install = here.install()?;
-    let pins = here.store()?.pins().await?;
+    let pins = here.store_to_read()?.pins().await?;
     let engine = daemon::engine(&install, &here.env);
     let (mut text, mut groups) = (String::new(), Vec::new());
     for group in install.group_names() {

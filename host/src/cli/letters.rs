@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::{CliError, Done, Here};
 use crate::config::shown_path;
+use crate::gateway;
 use crate::host_files;
+use crate::mailbox::MODEL;
 use crate::terminal_output::{safe, safe_line};
 
 /// Read the letters between host and agent.
@@ -29,11 +31,38 @@ enum Verb {
         #[arg(long)]
         full: bool,
     },
+    /// Print a call of the agent's model whole: its request and the answer.
+    Call {
+        /// The number of the call, as the files in the run's folder `model` have it.
+        number: u64,
+        /// The run's id, or the beginning of it. Without it, the newest run.
+        run: Option<String>,
+    },
 }
 
 pub(super) async fn run(here: &Here, ipc: Ipc) -> Done {
-    let Verb::Show { run, full } = ipc.verb;
-    let dir = find(&here.root.state().join("letters"), run.as_deref())?;
+    let letters = here.root.state().join("letters");
+    match ipc.verb {
+        Verb::Show { run, full } => show(here, &find(&letters, run.as_deref())?, full),
+        Verb::Call { number, run } => call(here, &find(&letters, run.as_deref())?.join(MODEL), number),
+    }
+}
+
+fn call(here: &Here, dir: &Path, number: u64) -> Done {
+    let request = gateway::whole_request(dir, number).map_err(|e| {
+        let dir = shown_path(dir);
+        CliError::Plain(format!(
+            "call {number} cannot be shown from {dir}: {e}; `lazaret ipc show` names runs"
+        ))
+    })?;
+    let answer = gateway::response(dir, number);
+    let shown = serde_json::to_string_pretty(&request).unwrap_or_default();
+    let text = format!("{}\n\n{}", safe(&shown), safe(answer.as_deref().unwrap_or("no answer is recorded")));
+    here.print(&json!({ "request": request, "answer": answer }), text);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(here: &Here, dir: &Path, full: bool) -> Done {
     let mut letters = Vec::new();
     for direction in [TO_AGENT, FROM_AGENT] {
         letters.extend(read(&dir.join(direction), direction)?);
@@ -44,7 +73,7 @@ pub(super) async fn run(here: &Here, ipc: Ipc) -> Done {
         .iter()
         .map(|l| json!({ "direction": l.direction, "name": l.name, "letter": l.body }))
         .collect();
-    let shown = format!("{}\n{}", shown_path(&dir), text.join("\n"));
+    let shown = format!("{}\n{}", shown_path(dir), text.join("\n"));
     here.print(&json!({ "folder": dir, "letters": json }), shown);
     Ok(ExitCode::SUCCESS)
 }

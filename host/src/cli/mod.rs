@@ -50,7 +50,7 @@ enum Verb {
     /// Show what the host is doing.
     Status,
     /// Check that the install has what it needs.
-    Doctor,
+    Doctor(doctor::Doctor),
     /// Check the protection of boxes.
     Box(box_check::Box),
     /// List, add and show groups, admit chats to them, and undo a change of personality.
@@ -137,7 +137,7 @@ pub async fn run(args: Args) -> Done {
         Verb::Up(up) => up::run(&here, &up).await,
         Verb::Chat(chat) => chat::run(&here, &chat).await,
         Verb::Status => status::run(&here).await,
-        Verb::Doctor => doctor::run(&here).await,
+        Verb::Doctor(doctor) => doctor::run(&here, &doctor).await,
         Verb::Box(verb) => box_check::run(&here, verb).await,
         Verb::Groups(groups) => groups::run(&here, groups).await,
         Verb::Image(image) => image::run(&here, image).await,
@@ -163,6 +163,15 @@ impl Here {
 
     /// Opens the store, possibly beside a running host: SQLite's locks order the two.
     fn store(&self) -> Result<Store, CliError> {
+        Ok(Store::open_for_command(&self.database()?)?)
+    }
+
+    /// Opens the store for a command that only reads, so that no turn of a running host waits for it.
+    fn store_to_read(&self) -> Result<Store, CliError> {
+        Ok(Store::open_to_read(&self.database()?)?)
+    }
+
+    fn database(&self) -> Result<PathBuf, CliError> {
         let path = self.root.database();
         if !host_files::there(&path) {
             let hint = "start the host once (`lazaret up`), or set LAZARET_ROOT";
@@ -171,7 +180,7 @@ impl Here {
                 self.root.path().display()
             )));
         }
-        Ok(Store::open_for_command(&path)?)
+        Ok(path)
     }
 
     /// Prints JSON where the person asked for it, and the text otherwise.

@@ -17,7 +17,7 @@ use crate::text;
 use crate::unix_socket;
 
 pub(super) async fn run(here: &Here) -> Done {
-    let store = here.store()?;
+    let store = here.store_to_read()?;
     let (summary, losses) = (store.summary().await?, store.posture_gaps().await?);
     let pins = store.pins().await?;
     let kept: Vec<_> =

@@ -19,7 +19,7 @@ pub struct Trace {
 }
 
 pub(super) async fn run(here: &Here, trace: &Trace) -> Done {
-    let store = here.store()?;
+    let store = here.store_to_read()?;
     let Some(seq) = trace.message else {
         let newest = store.newest_messages(20).await?;
         let lines: Vec<String> = newest

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::RunSession;
 use super::answer::{self, Body, StreamEnd, StreamedResponse};
 use super::body_budget::RequestBody;
-use super::exchange_log::{self, Exchange, Recorded};
+use super::exchange_log::{Exchange, Recorded, RequestRecord};
 use crate::domain::group_settings::ModelChoice;
 use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream};
 use crate::model::retry_policy::{self, RetryDecision};
@@ -54,8 +54,8 @@ struct Progress {
 struct CheckedRequest {
     stream: bool,
     max_tokens: u32,
-    /// The text for the exchange log.
-    recorded: Vec<u8>,
+    /// For the exchange log.
+    recorded: RequestRecord,
 }
 
 /// How the part of a call before its answer ended.
@@ -107,12 +107,13 @@ impl Call {
 
     async fn check(&self, body: &RequestBody, model: &str) -> Result<CheckedRequest, ApiError> {
         let (gateway, model) = (Arc::clone(&self.run.gateway), model.to_owned());
+        let recorder = Arc::clone(&self.run.recorder);
         let check = move |body: &Bytes| {
             let request = ModelRequest::parse(body)?;
             let max_tokens = request.max_tokens.min(gateway.settings.max_tokens);
             let written = anthropic::body(&request, &model, max_tokens, true);
             let written = written.map_or_else(|_| body.clone(), Bytes::from);
-            let recorded = exchange_log::beginning(&gateway.redactor.whole(written));
+            let recorded = recorder.record_of(&gateway.redactor.whole(written));
             Ok(CheckedRequest { stream: request.stream, max_tokens, recorded })
         };
         self.run.gateway.bodies.run_job(body, check).await

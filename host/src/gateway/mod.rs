@@ -43,6 +43,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use exchange_log::{response, whole_request};
 pub use settings::{GatewaySettings, settings_of};
 pub use usage_recorder::Ledger;
 

@@ -41,7 +41,7 @@ impl Store {
     pub async fn unended_runs(&self) -> Result<Vec<RunRow>> {
         self.read(|c| {
             let sql = "SELECT id, lane, container, state = 'live', from_n, session FROM run
-                       WHERE state <> 'ended' ORDER BY id";
+                       INDEXED BY run_live WHERE state <> 'ended' ORDER BY id";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| {
                 let (run, lane): (String, String) = (r.get(0)?, r.get(1)?);
@@ -84,7 +84,7 @@ impl Store {
     /// Requests of the run's open turn that have no verdict.
     pub async fn open_requests(&self, run: RunId) -> Result<Vec<OpenRequest>> {
         self.read(move |c| {
-            let sql = "SELECT q.turn, q.id, q.body FROM request q JOIN turn t ON t.id = q.turn
+            let sql = "SELECT q.turn, q.id, q.body FROM turn t INDEXED BY turn_open CROSS JOIN request q ON q.turn = t.id
                        WHERE q.verdict IS NULL AND t.state = 'open'
                          AND EXISTS (SELECT 1 FROM consumed k WHERE k.run = ?1 AND k.turn = q.turn AND k.id = q.id)
                        ORDER BY q.at, q.id";

@@ -132,7 +132,8 @@ impl Store {
     /// Ends every question whose time is over. Returns the lanes that go on.
     pub async fn expire_questions(&self, now: WallMs) -> Result<Vec<Lane>> {
         self.write(move |c| {
-            let sql = "SELECT DISTINCT t.lane FROM question q JOIN turn t ON t.id = q.turn
+            let sql =
+                "SELECT DISTINCT t.lane FROM question q INDEXED BY question_open JOIN turn t ON t.id = q.turn
                        WHERE q.state = 'open' AND q.expires_at <= ?1";
             let lanes = lanes(c, sql, params![now.0])?;
             for lane in &lanes {
@@ -146,7 +147,8 @@ impl Store {
     /// Turns that wait for a person and have no run.
     pub async fn suspended(&self) -> Result<Vec<Suspended>> {
         self.read(|c| {
-            let sql = "SELECT DISTINCT t.lane FROM question q JOIN turn t ON t.id = q.turn
+            let sql =
+                "SELECT DISTINCT t.lane FROM question q INDEXED BY question_open JOIN turn t ON t.id = q.turn
                        WHERE q.state = 'open' AND t.state = 'open'";
             let mut suspended = Vec::new();
             for lane in lanes(c, sql, [])? {
@@ -162,7 +164,7 @@ impl Store {
     /// Makes the `response` to every request of the run's open turn that has a verdict and that this run was not told.
     pub async fn untold_verdicts(&self, run: RunId, now: WallMs) -> Result<Vec<ToWrite>> {
         self.write(move |c| {
-            let sql = "SELECT q.turn, q.id, q.verdict FROM request q JOIN turn t ON t.id = q.turn
+            let sql = "SELECT q.turn, q.id, q.verdict FROM turn t INDEXED BY turn_open CROSS JOIN request q ON q.turn = t.id
                        WHERE q.verdict IS NOT NULL AND t.state = 'open'
                          AND EXISTS (SELECT 1 FROM consumed k WHERE k.run = ?1 AND k.turn = q.turn AND k.id = q.id)
                          AND NOT EXISTS (SELECT 1 FROM to_agent a
@@ -233,8 +235,8 @@ fn question(c: &Connection, command: &AnswerCommand) -> Result<Option<Question>>
 
 /// Frees the codes of questions whose time is over. Their requests have their verdicts.
 fn free_old_codes(c: &Connection, now: WallMs) -> Result<()> {
-    let sql =
-        "UPDATE question SET state = 'expired', ended_at = ?1 WHERE state = 'pending' AND expires_at <= ?1";
+    let sql = "UPDATE question INDEXED BY question_code SET state = 'expired', ended_at = ?1
+               WHERE state IN ('open', 'pending') AND state = 'pending' AND expires_at <= ?1";
     c.execute(sql, [now.0])?;
     Ok(())
 }

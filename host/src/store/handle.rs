@@ -51,7 +51,20 @@ impl Store {
         Self::start(path, open::for_command(path)?, Reporter::new(path), false)
     }
 
+    /// Opens the database for a command that only reads, beside a running host. It takes no lock that a write waits
+    /// for, and a write through it fails.
+    ///
+    /// # Errors
+    /// As [`Store::open_for_command`].
+    pub fn open_to_read(path: &Path) -> Result<Self> {
+        open::to_read(path)?;
+        let reporter = Reporter::new(path);
+        Ok(Self { readers: Readers::new(path), writer: Writer::absent(), reporter })
+    }
+
     fn start(path: &Path, connection: Connection, reporter: Reporter, host: bool) -> Result<Self> {
+        #[cfg(test)]
+        super::statement_log::listen(&connection);
         let writer = Writer::start(connection, reporter.clone(), host)?;
         Ok(Self { readers: Readers::new(path), writer, reporter })
     }

@@ -165,7 +165,7 @@ pub(super) fn reached(c: &Connection, chat: &ChatId) -> Result<()> {
 /// Parts that wait for a person, the oldest first.
 pub(super) fn held(c: &Connection) -> Result<Vec<Held>> {
     let sql = format!(
-        "SELECT code, chat, trim(text || coalesce(' [file ' || file_name || ']', '')) FROM outbox WHERE {DUE} AND code IS NOT NULL ORDER BY id"
+        "SELECT code, chat, trim(text || coalesce(' [file ' || file_name || ']', '')) FROM outbox INDEXED BY outbox_held WHERE {DUE} AND code IS NOT NULL ORDER BY id"
     );
     let mut rows = c.prepare(&sql)?;
     let rows = rows.query_map([], |r| Ok(Held { code: r.get(0)?, chat: r.get(1)?, text: r.get(2)? }))?;

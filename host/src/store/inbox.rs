@@ -126,7 +126,8 @@ impl Store {
     /// Commands without a stored outcome. At boot the host performs all of them.
     pub async fn open_commands(&self) -> Result<Vec<CommandRow>> {
         self.read(|c| {
-            let sql = "SELECT m.seq, h.grp, m.chat, m.text FROM message m JOIN chat h ON h.id = m.chat
+            let sql = "SELECT m.seq, h.grp, m.chat, m.text FROM message m INDEXED BY message_order
+                       JOIN chat h ON h.id = m.chat
                        WHERE m.role = 'command' AND m.state = 'waiting' ORDER BY m.seq";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| {

@@ -17,6 +17,8 @@ use crate::turns::Event;
 const INPUT_BYTES: usize = 150 * 1024;
 /// The most bytes of context in a letter, besides the messages.
 const CONTEXT_BYTES: usize = 60 * 1024;
+/// How many of the context messages that were left out are counted. A room can hold hundreds of thousands.
+const OMITTED_COUNTED: i64 = 1_000;
 /// How many closed turns `begin` lists.
 const CLOSED_LISTED: i64 = 20;
 
@@ -38,7 +40,7 @@ pub struct InputState {
     pub title: String,
     /// The messages that this run has not got, in order.
     pub messages: Vec<StoredMessage>,
-    /// How many context messages were left out.
+    /// How many context messages were left out, counted up to 1,000.
     pub omitted: u64,
 }
 
@@ -133,6 +135,12 @@ impl Store {
     }
 }
 
+/// Context of a chat (`?1`) that waits, from before a message (`?2`), and that a run (`?3`) has not got; newest first.
+const WAITING_CONTEXT: &str = "message m INDEXED BY message_context
+    WHERE chat = ?1 AND role = 'context' AND state = 'waiting' AND seq < ?2
+      AND seq > (SELECT heard FROM chat WHERE id = ?1)
+      AND NOT EXISTS (SELECT 1 FROM given g WHERE g.run = ?3 AND g.seq = m.seq) ORDER BY seq DESC";
+
 /// The messages of the open turn, and the context before them, that `run` has not got.
 fn ungiven(
     c: &Connection,
@@ -159,26 +167,29 @@ fn ungiven(
         messages.push(message);
     }
     let Some(newest) = messages.last().map(|m| m.seq) else { return Ok((messages, 0)) };
-    let sql = format!(
-        "SELECT {FIELDS} FROM message m WHERE chat = ?1 AND role = 'context' AND state = 'waiting' AND seq < ?2
-           AND NOT EXISTS (SELECT 1 FROM given g WHERE g.run = ?3 AND g.seq = m.seq) ORDER BY seq DESC"
-    );
+    let sql = format!("SELECT {FIELDS} FROM {WAITING_CONTEXT} LIMIT ?4");
     let mut rows = c.prepare_cached(&sql)?;
-    let rows = rows.query_map(params![open.chat.as_str(), int(newest.0), run.as_str()], stored)?;
-    let (mut kept, mut omitted, mut tokens) = (0, 0, 0);
+    let most = i64::try_from(limits.messages).unwrap_or(i64::MAX);
+    let rows = rows.query_map(params![open.chat.as_str(), int(newest.0), run.as_str(), most], stored)?;
+    let (mut kept, mut tokens) = (0, 0);
     for row in rows {
         let message = row??;
         tokens += message.text.len() / 4 + 20;
         bytes += weight(&message);
-        if kept == limits.messages || tokens > limits.tokens || bytes > INPUT_BYTES + CONTEXT_BYTES {
-            omitted += 1;
-            continue;
+        if tokens > limits.tokens || bytes > INPUT_BYTES + CONTEXT_BYTES {
+            break;
         }
         kept += 1;
         messages.push(message);
     }
     messages.sort_by_key(|m| m.seq);
-    Ok((messages, omitted))
+    let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {WAITING_CONTEXT} LIMIT ?4)");
+    let counted: i64 = c
+        .prepare_cached(&sql)?
+        .query_row(params![open.chat.as_str(), int(newest.0), run.as_str(), kept + OMITTED_COUNTED], |r| {
+            r.get(0)
+        })?;
+    Ok((messages, id(counted - kept)))
 }
 
 /// The size of a message in a letter: its texts as escaped JSON, and an allowance for names and punctuation.

@@ -89,3 +89,36 @@ async fn an_outbox_of_schema_1_goes_on_as_it_was() {
     let broken: i64 = c.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |r| r.get(0)).unwrap();
     assert_eq!(broken, 0);
 }
+
+#[tokio::test]
+async fn what_status_counts_is_what_the_rows_say_after_the_upgrade_and_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lazaret.db");
+    drop(filled_with_schema_1(&path));
+    let store = Store::open(&path).unwrap();
+    let c = Connection::open(&path).unwrap();
+    let one = |sql: &str| c.query_row(sql, [], |r| r.get(0).map(super::id)).unwrap();
+    for later in [
+        "",
+        "INSERT INTO turn(grp, lane, chat, state, opened_at) VALUES ('family', 'family', 'telegram:-1', 'open', 1)",
+        "INSERT INTO message(chat, message_id, version, role, state, sender, sender_name, owner, text, attachments,
+                             sent_at, stored_at)
+         SELECT chat, message_id, v.column1, role, state, sender, sender_name, owner, text, attachments, 1, 1
+         FROM message, (VALUES (1), (2)) v",
+        "UPDATE turn SET state = 'stopped' WHERE state = 'open'",
+        "UPDATE outbox SET state = 'sent', strays = 2, uncertain = uncertain + 1 WHERE state IN ('ready', 'failed')",
+        "UPDATE outbox SET state = 'expired' WHERE state = 'sent'",
+    ] {
+        c.execute_batch(later).unwrap();
+        let counted = store.summary().await.unwrap();
+        let turns = |state: &str| counted.turns.iter().find(|(s, _)| s == state).map_or(0, |(_, n)| *n);
+        assert_eq!(counted.messages, one("SELECT count(*) FROM message"), "{later}");
+        for state in ["open", "done", "failed", "stopped"] {
+            assert_eq!(turns(state), one(&format!("SELECT count(*) FROM turn WHERE state = '{state}'")), "{later}");
+        }
+        let of = |state: &str| one(&format!("SELECT count(*) FROM outbox WHERE state = '{state}'"));
+        assert_eq!((counted.delivery.failed, counted.delivery.expired), (of("failed"), of("expired")), "{later}");
+        let sums = (one("SELECT sum(uncertain) FROM outbox"), one("SELECT sum(strays) FROM outbox"));
+        assert_eq!((counted.delivery.uncertain, counted.delivery.strays), sums, "{later}");
+    }
+}

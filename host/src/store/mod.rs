@@ -39,6 +39,8 @@ mod runs;
 mod schema_upgrade;
 mod sending;
 mod sent_files;
+#[cfg(test)]
+mod statement_log;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -60,7 +62,7 @@ pub use inbox::{Accepted, CommandRow, Intake, StrangerSeen};
 pub use input::{BeginState, Composed, FileWait, InputState};
 pub use letters_from_agent::{Take, Taken, TakenEffect};
 pub use letters_to_agent::letter_to_agent;
-pub use open::known_damage;
+pub use open::{damage, known_damage};
 pub use posture_gaps::PostureGap;
 pub use restore::{Restored, Transcripts, begin_restore, restore, verify};
 pub use retention::Cleared;

@@ -68,10 +68,16 @@ pub(super) fn for_host(path: &Path) -> Result<Opened> {
 
 /// Opens the database for a command. It creates nothing and does not migrate: a host may be running.
 pub(super) fn for_command(path: &Path) -> Result<Connection> {
+    to_read(path)?;
+    connect(path)
+}
+
+/// Refuses a database that a command of this binary cannot read.
+pub(super) fn to_read(path: &Path) -> Result<()> {
     let known = migrations::known();
     refuse_unfinished(path)?;
     match identify(path)? {
-        Identity::Lazaret(found) if found == known => connect(path),
+        Identity::Lazaret(found) if found == known => Ok(()),
         Identity::Lazaret(found) => Err(StoreError::Older { path: path.to_owned(), found, known }),
         Identity::Absent => Err(StoreError::Rule(format!("there is no database at {}", path.display()))),
     }
@@ -206,6 +212,11 @@ pub(super) fn marker_path(path: &Path, marker: Marker) -> PathBuf {
 pub(super) fn write_marker(path: &Path, marker: Marker, text: &str) -> Result<()> {
     let file = marker_path(path, marker);
     fs::write(&file, text).and_then(|()| host_files::sync(&file)).map_err(|e| StoreError::file(&file, &e))
+}
+
+/// [`known_damage`] with what to do about it.
+pub fn damage(database: &Path) -> Option<StoreError> {
+    known_damage(database).map(|why| StoreError::damaged(database, why))
 }
 
 /// The damage that a full check has found and nobody has repaired yet.

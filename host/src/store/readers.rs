@@ -50,6 +50,8 @@ impl Readers {
     ) -> Result<T> {
         let kept = self.idle().pop();
         let connection = kept.map_or_else(|| copy::reader(&self.path), Ok)?;
+        #[cfg(test)]
+        super::statement_log::listen(&connection);
         // Several statements of one read see one snapshot.
         let snapshot = connection.unchecked_transaction()?;
         let done = work(&snapshot);

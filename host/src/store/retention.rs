@@ -1,16 +1,16 @@
 //! Deletes old rows, lists what cleanup must not delete, and moves stored times when the clock was wrong. `maintenance`
 //! calls it.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::outbox::DUE;
-use super::{Result, Store, parse};
+use super::{Result, Store, int, parse};
 use crate::domain::message::Attachment;
 use crate::domain::{GroupName, RunId, WallMs};
 
-/// Runs whose rows one transaction deletes.
+/// Runs that one transaction looks at.
 const RUNS: u32 = 20;
-/// Rows of a table that one transaction deletes. The number is small because a person's message waits for the
+/// Rows that one transaction deletes or closes. The number is small because a person's message waits for the
 /// transaction.
 const ROWS: u32 = 500;
 
@@ -19,14 +19,28 @@ const ROWS: u32 = 500;
 pub struct Cleared {
     /// Rows deleted so far.
     pub rows: u64,
-    after: String,
-    done: bool,
+    next: Part,
+    /// The last run whose letters were looked at.
+    run: String,
+    /// The last row of the present table that was looked at.
+    row: i64,
+}
+
+/// What the next step of [`Store::clear`] looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Part {
+    #[default]
+    Letters,
+    Stages,
+    Calls,
+    Context,
+    Nothing,
 }
 
 impl Cleared {
     /// Whether no old row is left.
     pub fn is_done(&self) -> bool {
-        self.done
+        self.next == Part::Nothing
     }
 }
 
@@ -34,9 +48,9 @@ impl Store {
     /// Runs that have not ended, and ended runs of an open turn. Cleanup keeps everything of theirs.
     pub async fn runs_in_use(&self) -> Result<Vec<RunId>> {
         self.read(|c| {
-            let sql = "SELECT id FROM run WHERE state <> 'ended' UNION
-                       SELECT r.id FROM run r JOIN turn t ON t.lane = r.lane AND t.state = 'open'
-                       WHERE r.ended_at >= t.opened_at";
+            let sql = "SELECT id FROM run INDEXED BY run_live WHERE state <> 'ended' UNION
+                       SELECT r.id FROM turn t INDEXED BY turn_open CROSS JOIN run r INDEXED BY run_lane
+                         ON r.lane = t.lane AND r.ended_at >= t.opened_at WHERE t.state = 'open'";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
             rows.map(|id| parse("run.id", &id?)).collect()
@@ -47,7 +61,8 @@ impl Store {
     /// Files of messages that are not answered yet.
     pub async fn media_in_use(&self) -> Result<Vec<String>> {
         self.read(|c| {
-            let sql = "SELECT attachments FROM message WHERE state <> 'done' AND attachments <> '[]'";
+            let sql = "SELECT attachments FROM message INDEXED BY message_files
+                       WHERE state <> 'done' AND instr(attachments, '\"file\":\"') > 0";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
             let mut files = Vec::new();
@@ -73,16 +88,23 @@ impl Store {
         .await
     }
 
-    /// Deletes a batch of rows: letters of runs that ended before `letters`, stages before `letters`, model calls
-    /// before `usage`. Messages, turns, the outbox and the audit trail stay. The caller passes the returned progress in
-    /// again until [`Cleared::is_done`]. SQLite reuses the freed pages, so the file stops growing.
+    /// Does one step of the nightly work on rows: deletes letters of runs that ended before `letters`, stages before
+    /// `letters` and model calls before `usage`, and closes context that was left out for good. Messages, turns, the
+    /// outbox and the audit trail stay. The caller passes the returned progress in again until [`Cleared::is_done`].
+    ///
+    /// A step looks at a bounded number of rows: a person's message waits for it. SQLite reuses the freed pages, so the
+    /// file stops growing.
     pub async fn clear(&self, from: Cleared, letters: WallMs, usage: WallMs) -> Result<Cleared> {
         self.write(move |c| {
-            let (runs, after) = delete_of_runs(c, &from.after, letters)?;
-            let steps = delete_oldest(c, "stage", "wall", letters)?;
-            let calls = delete_oldest(c, "usage", "at", usage)?;
-            let done = after == from.after && steps == 0 && calls == 0;
-            Ok(Cleared { rows: from.rows + runs + steps + calls, after, done })
+            let mut at = from;
+            at.rows += match at.next {
+                Part::Letters => letters_step(c, &mut at, letters)?,
+                Part::Stages => rows_step(c, "stage", "wall", &mut at, letters)?,
+                Part::Calls => rows_step(c, "usage", "at", &mut at, usage)?,
+                Part::Context => context_step(c, &mut at)?,
+                Part::Nothing => 0,
+            };
+            Ok(at)
         })
         .await
     }
@@ -109,32 +131,84 @@ impl Store {
     }
 }
 
-/// Deletes rows of ended runs in the order of their ids, which is that of time. Returns the last run it looked at.
-fn delete_of_runs(c: &Connection, after: &str, before: WallMs) -> Result<(u64, String)> {
-    let sql = "SELECT id FROM run r WHERE id > ?1 AND state = 'ended' AND ended_at < ?2
-                 AND NOT EXISTS (SELECT 1 FROM turn t WHERE t.lane = r.lane AND t.state = 'open' AND r.ended_at >= t.opened_at)
-                 AND (EXISTS (SELECT 1 FROM to_agent WHERE run = r.id) OR EXISTS (SELECT 1 FROM consumed WHERE run = r.id))
-               ORDER BY id LIMIT ?3";
-    let mut rows = c.prepare_cached(sql)?;
-    let rows = rows.query_map(params![after, before.0, RUNS], |r| r.get::<_, String>(0))?;
-    let (mut deleted, mut last) = (0, after.to_owned());
-    for run in rows {
-        last = run?;
-        for table in ["to_agent", "given", "consumed"] {
-            deleted += c.execute(&format!("DELETE FROM {table} WHERE run = ?1"), [&last])? as u64;
+/// Deletes old letters, run by run in the order of their ids, which is that of time. It goes from run to run that still
+/// has letters, and ends at the first that began too late to be old.
+fn letters_step(c: &Connection, at: &mut Cleared, before: WallMs) -> Result<u64> {
+    let next = "SELECT r.id, r.created_at, r.state = 'ended' AND r.ended_at < ?2 AND NOT EXISTS
+                  (SELECT 1 FROM turn t WHERE t.lane = r.lane AND t.state = 'open' AND r.ended_at >= t.opened_at)
+                FROM run r WHERE r.id = (SELECT min(run) FROM
+                  (SELECT min(run) AS run FROM to_agent WHERE run > ?1
+                   UNION ALL SELECT min(run) FROM consumed WHERE run > ?1))";
+    let mut deleted = 0;
+    for _ in 0..RUNS {
+        let row = c.prepare_cached(next)?.query_row(params![at.run, before.0], |r| {
+            Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get::<_, bool>(2)?))
+        });
+        let Some((run, _, old)) = row.optional()?.filter(|(_, created, _)| *created < before.0) else {
+            at.next = Part::Stages;
+            return Ok(deleted);
+        };
+        if old {
+            deleted += delete_letters(c, &run, u64::from(ROWS) - deleted)?;
+            if deleted >= u64::from(ROWS) {
+                // The run may have more.
+                return Ok(deleted);
+            }
         }
+        at.run = run;
     }
-    Ok((deleted, last))
+    Ok(deleted)
+}
+
+/// Deletes at most so many rows of a run, the letters last: what is left is found by them.
+fn delete_letters(c: &Connection, run: &str, most: u64) -> Result<u64> {
+    let mut deleted = 0;
+    for (table, key) in [("given", "seq"), ("consumed", "n"), ("to_agent", "n")] {
+        let sql = format!(
+            "DELETE FROM {table} WHERE run = ?1 AND {key} IN
+               (SELECT {key} FROM {table} WHERE run = ?1 ORDER BY {key} LIMIT ?2)"
+        );
+        deleted += c.prepare_cached(&sql)?.execute(params![run, int(most - deleted)])? as u64;
+    }
+    Ok(deleted)
 }
 
 /// Deletes the oldest rows of a table, up to the first that is young enough. Rows of open turns stay.
-fn delete_oldest(c: &Connection, table: &str, time: &str, before: WallMs) -> Result<u64> {
+fn rows_step(c: &Connection, table: &str, time: &str, at: &mut Cleared, before: WallMs) -> Result<u64> {
     let sql = format!(
-        "DELETE FROM {table} WHERE rowid IN (
-           SELECT rowid FROM {table}
-           WHERE rowid < coalesce((SELECT rowid FROM {table} WHERE {time} >= ?1 ORDER BY rowid LIMIT 1), 9223372036854775807)
-             AND (turn IS NULL OR turn NOT IN (SELECT id FROM turn WHERE state = 'open'))
-           ORDER BY rowid LIMIT ?2)"
+        "SELECT rowid, {time} < ?2, turn IN (SELECT id FROM turn INDEXED BY turn_open WHERE state = 'open')
+         FROM {table} WHERE rowid > ?1 ORDER BY rowid LIMIT ?3"
     );
-    Ok(c.execute(&sql, params![before.0, ROWS])? as u64)
+    let mut rows = c.prepare_cached(&sql)?;
+    let rows = rows.query_map(params![at.row, before.0, ROWS], |r| {
+        Ok((r.get::<_, i64>(0)?, r.get::<_, bool>(1)?, r.get::<_, Option<bool>>(2)?.unwrap_or(false)))
+    })?;
+    let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let old = rows.iter().take_while(|(_, old, _)| *old);
+    let mut delete = c.prepare_cached(&format!("DELETE FROM {table} WHERE rowid = ?1"))?;
+    let (mut looked, mut deleted) = (0, 0);
+    for (row, _, in_use) in old {
+        looked += 1;
+        at.row = *row;
+        if !in_use {
+            deleted += delete.execute([row])? as u64;
+        }
+    }
+    if looked < ROWS {
+        (at.row, at.next) = (0, if at.next == Part::Stages { Part::Calls } else { Part::Context });
+    }
+    Ok(deleted)
+}
+
+/// Closes context that an ended turn left out: see `turns::close`.
+fn context_step(c: &Connection, at: &mut Cleared) -> Result<u64> {
+    let sql = "UPDATE message SET state = 'done' WHERE seq IN
+                 (SELECT m.seq FROM chat h CROSS JOIN message m INDEXED BY message_context
+                    ON m.chat = h.id AND m.seq <= h.heard
+                  WHERE m.role = 'context' AND m.state = 'waiting' LIMIT ?1)";
+    if c.prepare_cached(sql)?.execute([ROWS])? == 0 {
+        at.next = Part::Nothing;
+    }
+    // Nothing was deleted.
+    Ok(0)
 }

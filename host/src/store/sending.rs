@@ -53,7 +53,8 @@ impl Store {
     pub async fn chats_waiting(&self, channel: ChannelName) -> Result<Vec<ChatId>> {
         self.read(move |c| {
             let sql = format!(
-                "SELECT DISTINCT chat FROM outbox WHERE {DUE} AND code IS NULL AND chat LIKE ?1 || ':%'"
+                "SELECT DISTINCT chat FROM outbox INDEXED BY outbox_due
+                 WHERE {DUE} AND code IS NULL AND chat LIKE ?1 || ':%'"
             );
             let mut rows = c.prepare_cached(&sql)?;
             let rows = rows.query_map([channel.as_str()], |r| r.get::<_, String>(0))?;
@@ -95,7 +96,7 @@ impl Store {
     /// At boot: decides about the parts that were being sent when the host died. They may or may not have arrived.
     pub async fn recover_sending(&self, now: WallMs) -> Result<Cut> {
         self.write(move |c| {
-            let sql = format!("SELECT {FIELDS} FROM outbox WHERE {DUE} AND state = 'sending' ORDER BY id");
+            let sql = format!("SELECT {FIELDS} FROM outbox INDEXED BY outbox_due WHERE {DUE} AND state = 'sending' ORDER BY id");
             let mut rows = c.prepare(&sql)?;
             let cut: Vec<_> = rows.query_map([], part)?.collect::<rusqlite::Result<_>>()?;
             let mut found = Cut::default();

@@ -60,8 +60,10 @@ impl Store {
     /// Digests of the files that the outbox has not sent yet.
     pub async fn spool_in_use(&self) -> Result<BTreeSet<String>> {
         self.read(move |c| {
-            let mut rows =
-                c.prepare(&format!("SELECT DISTINCT file FROM outbox WHERE {DUE} AND file IS NOT NULL"))?;
+            let sql = format!(
+                "SELECT DISTINCT file FROM outbox INDEXED BY outbox_due WHERE {DUE} AND file IS NOT NULL"
+            );
+            let mut rows = c.prepare(&sql)?;
             let rows = rows.query_map([], |r| r.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })

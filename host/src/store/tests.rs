@@ -1,6 +1,7 @@
 //! The store's three transactions, told as stories.
 
 mod bounds_on_boxes;
+mod cost_of_history;
 mod opening_and_upgrade;
 mod other_process;
 mod readers;

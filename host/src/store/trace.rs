@@ -113,8 +113,8 @@ impl Store {
 
     pub async fn message_trace(&self, seq: MessageSeq) -> Result<Option<MessageTrace>> {
         self.read(move |c| {
-            let sql =
-                "SELECT m.chat, h.grp, m.sender_name || ' (' || m.sender || ')', m.text, m.role, m.state,
+            let sql = "SELECT m.chat, h.grp, m.sender_name || ' (' || m.sender || ')', m.text, m.role,
+                              iif(m.role = 'context' AND m.seq <= h.heard, 'done', m.state),
                               m.outcome, m.sent_at, m.stored_at, m.turn
                        FROM message m JOIN chat h ON h.id = m.chat WHERE m.seq = ?1";
             let row = c
@@ -186,10 +186,16 @@ fn stages(c: &Connection, column: &str, value: i64) -> Result<Vec<StageRow>> {
 fn turn_trace(c: &Connection, turn: i64) -> Result<TurnTrace> {
     let sql = "SELECT state, why, attempt FROM turn WHERE id = ?1";
     let (state, why, attempt) = c.query_row(sql, [turn], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-    // Every run of the lane that existed while the turn was open, including runs that never started.
-    let sql = "SELECT r.id, r.grp, r.ending, r.why FROM run r JOIN turn t ON t.lane = r.lane
+    // Every run of the lane that existed while the turn was open, including runs that never started. A lane has one
+    // run at a time, so the first that ended after the turn is the last that can belong to it.
+    let sql = "SELECT r.id, r.grp, r.ending, r.why FROM turn t CROSS JOIN run r INDEXED BY run_lane ON r.lane = t.lane
+                 AND r.ended_at BETWEEN t.opened_at AND coalesce(
+                   (SELECT min(l.ended_at) FROM run l WHERE l.lane = t.lane AND l.ended_at >= t.closed_at), 9e18)
                WHERE t.id = ?1 AND r.created_at <= coalesce(t.closed_at, r.created_at)
-                 AND coalesce(r.ended_at, t.opened_at) >= t.opened_at ORDER BY r.id";
+               UNION
+               SELECT r.id, r.grp, r.ending, r.why FROM turn t CROSS JOIN run r INDEXED BY run_live ON r.lane = t.lane
+               WHERE t.id = ?1 AND r.state <> 'ended' AND r.created_at <= coalesce(t.closed_at, r.created_at)
+               ORDER BY 1";
     let mut runs = c.prepare(sql)?;
     let runs = runs.query_map([turn], |r| {
         Ok(RunTrace { run: r.get(0)?, group: r.get(1)?, ending: r.get(2)?, why: r.get(3)? })

@@ -38,7 +38,8 @@ impl Store {
     /// behind; a chat that moved to another group takes its waiting messages along.
     pub async fn open_forgotten(&self, now: WallMs) -> Result<()> {
         self.write(move |c| {
-            let sql = "SELECT DISTINCT h.grp FROM message m JOIN chat h ON h.id = m.chat
+            let sql =
+                "SELECT DISTINCT h.grp FROM message m INDEXED BY message_wakes JOIN chat h ON h.id = m.chat
                        WHERE m.role = 'wake' AND m.state = 'waiting'";
             let mut rows = c.prepare(sql)?;
             let groups = rows.query_map([], |r| r.get::<_, String>(0))?;
@@ -54,7 +55,8 @@ impl Store {
     /// Every open turn: at boot each is a lane that wants a run.
     pub async fn open_turns(&self) -> Result<Vec<OpenTurnRow>> {
         self.read(|c| {
-            let mut rows = c.prepare(&format!("{OPEN} WHERE state = 'open' ORDER BY id"))?;
+            let mut rows =
+                c.prepare(&format!("{OPEN} INDEXED BY turn_open WHERE state = 'open' ORDER BY id"))?;
             let rows = rows.query_map([], open_row)?;
             rows.map(|row| checked_open(row?)).collect()
         })
@@ -109,6 +111,9 @@ impl Store {
         .await
     }
 }
+
+/// How many context messages the end of a turn closes at once. More than a turn is given.
+const CLOSED_AT_ONCE: u32 = 500;
 
 const OPEN: &str = "SELECT id, lane, chat, attempt, opened_at FROM turn";
 
@@ -179,8 +184,10 @@ fn load(
 ) -> Result<()> {
     match (need, open) {
         (Need::Waiting, _) => {
-            let sql = "SELECT m.seq, m.chat FROM message m JOIN chat h ON h.id = m.chat
-                       WHERE h.grp = ?1 AND m.role = 'wake' AND m.state = 'waiting' ORDER BY m.seq LIMIT 1";
+            // The oldest of each chat, and of these the oldest.
+            let sql = "SELECT m.seq, h.id FROM chat h CROSS JOIN message m ON m.seq =
+                         (SELECT min(seq) FROM message WHERE chat = h.id AND role = 'wake' AND state = 'waiting')
+                       WHERE h.grp = ?1 ORDER BY m.seq LIMIT 1";
             let row = c
                 .prepare_cached(sql)?
                 .query_row([lane.group.as_str()], |r| Ok((r.get(0)?, r.get::<_, String>(1)?)))
@@ -194,8 +201,8 @@ fn load(
             let sql = "SELECT session FROM grp WHERE name = ?1";
             details.session = id(one(c, sql, [lane.group.as_str()])?);
         }
-        (Need::LastStop, _) => details.last_stop = last_stop(c, lane)?,
         (_, None) => {}
+        (Need::LastStop, Some(open)) => details.last_stop = last_stop(c, lane, open.turn)?,
         (Need::Messages, Some(open)) => {
             details.messages = match event {
                 Event::Done { run, ack, .. } => {
@@ -206,14 +213,10 @@ fn load(
                     messages(c, sql, params![int(open.turn.0), run.as_str(), int(*ack)])?
                 }
                 _ => {
-                    // `given` has no index by message: one pass over it, and not one for each message.
-                    let sql = "WITH reading AS MATERIALIZED (
-                                 SELECT g.seq, max(1 + (g.n <= r.ack)) AS how FROM given g JOIN run r ON r.id = g.run
-                                 WHERE g.seq IN (SELECT seq FROM message WHERE turn = ?1 AND state = 'in_turn')
-                                 GROUP BY g.seq)
-                               SELECT m.seq, m.returned, coalesce(reading.how, 0) FROM message m
-                               LEFT JOIN reading ON reading.seq = m.seq
-                               WHERE m.turn = ?1 AND m.state = 'in_turn' ORDER BY m.seq";
+                    let sql = "SELECT m.seq, m.returned,
+                                 (SELECT coalesce(max(1 + (g.n <= r.ack)), 0) FROM given g CROSS JOIN run r
+                                  WHERE g.seq = m.seq AND r.id = g.run)
+                               FROM message m WHERE m.turn = ?1 AND m.state = 'in_turn' ORDER BY m.seq";
                     messages(c, sql, params![int(open.turn.0)])?
                 }
             };
@@ -251,13 +254,16 @@ fn messages(c: &Connection, sql: &str, params: impl Params) -> Result<Vec<TurnMe
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The newest `/stop` of a lane's people, whichever chat of the group it was written in.
-fn last_stop(c: &Connection, lane: &Lane) -> Result<Option<(MessageSeq, WallMs)>> {
-    let sql = "SELECT m.seq, m.text, m.stored_at FROM message m JOIN chat h ON h.id = m.chat
-               WHERE h.grp = ?1 AND m.role = 'command' ORDER BY m.seq DESC";
+/// The newest `/stop` of a lane's people since the turn's first message, whichever chat of the group it was written in.
+fn last_stop(c: &Connection, lane: &Lane, turn: TurnId) -> Result<Option<(MessageSeq, WallMs)>> {
+    let sql =
+        "SELECT m.seq, m.text, m.stored_at FROM chat h CROSS JOIN message m INDEXED BY message_command ON m.chat = h.id
+               WHERE h.grp = ?1 AND m.role = 'command'
+                 AND m.seq > (SELECT coalesce(min(seq), 0) FROM message WHERE turn = ?2) ORDER BY m.seq DESC";
     let mut rows = c.prepare_cached(sql)?;
-    let rows = rows
-        .query_map([lane.group.as_str()], |r| Ok((r.get(0)?, r.get::<_, String>(1)?, WallMs(r.get(2)?))))?;
+    let rows = rows.query_map(params![lane.group.as_str(), int(turn.0)], |r| {
+        Ok((r.get(0)?, r.get::<_, String>(1)?, WallMs(r.get(2)?)))
+    })?;
     for row in rows {
         let (seq, text, at) = row?;
         if Command::of(&text) == Some(Command::Stop) {
@@ -351,11 +357,16 @@ fn close(c: &Connection, turn: TurnId, end: &TurnEnd, now: WallMs) -> Result<()>
     }
     let sql = "UPDATE question SET state = 'over', ended_at = ?2 WHERE turn = ?1 AND state = 'open'";
     execute(c, sql, [int(turn.0), now.0])?;
-    // Context older than the newest answered message was given, or left out for good and counted.
-    let sql = "UPDATE message SET state = 'done', turn = coalesce(turn, ?1)
-               WHERE chat = (SELECT chat FROM turn WHERE id = ?1) AND role = 'context' AND state = 'waiting'
-                 AND seq < (SELECT coalesce(max(seq), 0) FROM message WHERE turn = ?1 AND state = 'in_turn')";
+    // Context older than the newest answered message was given, or left out for good and counted. One number says so,
+    // and the newest rows, which may have been given. `retention::close_context` does the rest in small steps.
+    let sql = "UPDATE chat SET heard = max(heard, (SELECT coalesce(max(seq), 0) FROM message
+                 WHERE turn = ?1 AND state = 'in_turn')) WHERE id = (SELECT chat FROM turn WHERE id = ?1)";
     execute(c, sql, [int(turn.0)])?;
+    let sql = "UPDATE message SET state = 'done', turn = coalesce(turn, ?1) WHERE seq IN
+                 (SELECT m.seq FROM turn t CROSS JOIN chat h ON h.id = t.chat
+                  CROSS JOIN message m INDEXED BY message_context ON m.chat = h.id AND m.seq <= h.heard
+                  WHERE t.id = ?1 AND m.role = 'context' AND m.state = 'waiting' ORDER BY m.seq DESC LIMIT ?2)";
+    execute(c, sql, params![int(turn.0), CLOSED_AT_ONCE])?;
     execute(c, "UPDATE message SET state = 'done' WHERE turn = ?1 AND state = 'in_turn'", [int(turn.0)])?;
     Ok(())
 }

@@ -58,6 +58,11 @@ impl Writer {
         Ok(Self { queue })
     }
 
+    /// A writer whose every write fails: nobody takes what is queued.
+    pub(super) fn absent() -> Self {
+        Self { queue: channel().0 }
+    }
+
     pub(super) async fn run<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,

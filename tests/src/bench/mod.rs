@@ -2,8 +2,10 @@
 //! report gives medians and names the goals that were missed.
 
 mod box_start;
+mod history;
 
 pub use box_start::start;
+pub use history::history;
 
 /// Returns the median.
 pub fn median(mut measured: Vec<f64>) -> f64 {

@@ -198,7 +198,7 @@ async fn what_a_full_check_found_is_not_opened_again() {
     let error = Store::open(&path).unwrap_err();
     assert!(error.code() == "store.damaged" && error.to_string().contains("chat"), "{error}");
     // Mended by hand, it is checked and opened.
-    let admitted = "INSERT INTO chat VALUES ('telegram:-1', 'family', 'room', 'Family', 1, 'terminal')";
+    let admitted = "INSERT INTO chat VALUES ('telegram:-1', 'family', 'room', 'Family', 1, 'terminal', 0)";
     Connection::open(&path).unwrap().execute_batch(admitted).unwrap();
     drop(Store::open(&path).unwrap());
 }

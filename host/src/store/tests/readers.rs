@@ -96,3 +96,30 @@ async fn damage_that_a_read_finds_is_reported() {
     assert_eq!(h.store.read(corrupt).await.unwrap_err().code(), "store.damaged");
     assert!(faults.borrow().damaged.is_some());
 }
+
+#[tokio::test]
+async fn a_command_that_reads_sees_what_is_stored_and_stores_nothing() {
+    let h = house().await;
+    let beside = Store::open_to_read(&h._dir.path().join("lazaret.db")).unwrap();
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
+    let own = beside.clone();
+    let long = tokio::spawn(async move {
+        let count = |c: &rusqlite::Connection| -> Result<i64> {
+            Ok(c.query_row("SELECT count(*) FROM number WHERE name = 'x'", [], |r| r.get(0))?)
+        };
+        own.read(move |c| {
+            let before = count(c)?;
+            begun.send(()).unwrap();
+            goes_on.recv().unwrap();
+            Ok((before, count(c)?))
+        })
+        .await
+    });
+    begins.await.unwrap();
+    h.store.count("x", 1).await.unwrap();
+    go_on.send(()).unwrap();
+    assert_eq!(long.await.unwrap().unwrap(), (0, 0), "a write was stored meanwhile");
+    assert!(beside.summary().await.unwrap().numbers.contains(&("x".into(), 1)));
+    assert!(beside.count("x", 1).await.is_err());
+}
