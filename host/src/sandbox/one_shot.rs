@@ -13,7 +13,7 @@ use crate::policy::sandbox_plan::ContainerSpec;
 
 /// A removal that failed is tried again this often, after this time, which doubles up to a minute.
 const REMOVALS: u32 = 20;
-const REMOVE_AGAIN: Duration = Duration::from_secs(1);
+const REMOVE_AGAIN: Duration = Duration::from_millis(100);
 const REMOVE_LATEST: Duration = Duration::from_secs(60);
 /// The host keeps this many bytes of a failed box's output.
 const OUTPUT: usize = 2000;

@@ -177,6 +177,7 @@ impl House {
             let (chat, expires) = (chat("telegram:-1"), T.plus(Duration::from_secs(60)));
             let (told, code) = std::sync::mpsc::channel();
             let say = move |code: &str| told.send(code.to_owned()).map(|()| None).unwrap();
+            assert!(!self.store.is_asked(turn, request.clone()).await.unwrap());
             self.store.ask(NewQuestion { turn, request, chat, ask, expires, now: T }, say).await.unwrap();
             let line = line.replace("CODE", &code.recv().unwrap());
             let order = self.writes("telegram:-1", &line, Role::Command(Command::Answer)).await.seq;
