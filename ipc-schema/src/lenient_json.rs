@@ -1,9 +1,9 @@
-//! Reads the JSON of a model's answer field by field. The host reads the provider's stream with it, and the runner reads
-//! the gateway's.
+//! Reads the JSON of a model's answer field by field. The host reads the provider's stream with it, and the runner
+//! reads the gateway's.
 //!
-//! Servers speak the wires of models in dialects: counts that are `null` or `10.0`, an index as a text, a key that comes
-//! twice, half of a surrogate pair. A derived type refuses the whole object because of one such field, and with it the
-//! text beside it. [`Fields`] leaves out what it cannot read, and counts it.
+//! Servers speak the wires of models in dialects: counts that are `null` or `10.0`, an index as a text, a key that
+//! comes twice, half of a surrogate pair. A derived type refuses the whole object because of one such field, and with
+//! it the text beside it. [`Fields`] leaves out what it cannot read, and counts it.
 
 use std::borrow::Cow;
 use std::cell::Cell;

@@ -2,9 +2,9 @@
 //! the provider's stream with it, and the runner reads the gateway's.
 //!
 //! The format is the HTML standard's
-//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>): a byte order mark may
-//! come first; lines end in LF, CR or CRLF; a line is `field: value`; a line that begins with a colon is a comment; an
-//! empty line ends the event. Only `data` is read: both model wires repeat the event's name in the data, and neither
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>): a byte order mark
+//! may come first; lines end in LF, CR or CRLF; a line is `field: value`; a line that begins with a colon is a comment;
+//! an empty line ends the event. Only `data` is read: both model wires repeat the event's name in the data, and neither
 //! reconnects by `id` and `retry`.
 //!
 //! Published parsers buffer a line without a limit, and lose an event that has no empty line after it. The bytes are

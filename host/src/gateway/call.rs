@@ -305,8 +305,8 @@ async fn ask_once(
     asked
 }
 
-/// Changes how the request is written, so that what the provider refused is not in it. `false` if nothing can be changed.
-/// The conversation itself stays whole: only the runner shortens it, with a summary and an archive.
+/// Changes how the request is written, so that what the provider refused is not in it. `false` if nothing can be
+/// changed. The conversation itself stays whole: only the runner shortens it, with a summary and an archive.
 fn adapt(remote: &Remote, options: &mut CallOptions, error: &ApiError) -> bool {
     match error.reason {
         Reason::MaxTokens(most) => {

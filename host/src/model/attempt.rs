@@ -198,8 +198,8 @@ fn log_skipped(remote: &Remote, skipped: u64) {
     }
 }
 
-/// The body of a 200 is a provider's error, or a server between the host and the provider answered. The latter may pass,
-/// so its status is one that is retried.
+/// The body of a 200 is a provider's error, or a server between the host and the provider answered. The latter may
+/// pass, so its status is one that is retried.
 fn no_answer(remote: &Remote, seen: &[u8]) -> ApiError {
     let label = remote.label();
     if let Some(refusal) = refusal::in_answer(seen) {

@@ -59,8 +59,8 @@ pub enum Provider {
     Demo,
 }
 
-/// How requests to a provider are written. It begins with the settings; a field that the provider refuses stays left out
-/// until the host ends.
+/// How requests to a provider are written. It begins with the settings; a field that the provider refuses stays left
+/// out until the host ends.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct RequestFields {
     pub max_completion_tokens: bool,

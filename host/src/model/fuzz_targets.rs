@@ -79,8 +79,8 @@ pub fn anthropic_stream(data: &[u8]) {
     let _ = price::cost("claude-sonnet-4-5", &tokens);
 }
 
-/// A stream of chat completion chunks always becomes the Messages wire, block after block, and says the same however the
-/// network cuts it.
+/// A stream of chat completion chunks always becomes the Messages wire, block after block, and says the same however
+/// the network cuts it.
 pub fn openai_stream(data: &[u8]) {
     let bytes = data.get(1..).unwrap_or_default();
     let (whole, cut) = (translated(std::iter::once(bytes)), translated(pieces(data)));

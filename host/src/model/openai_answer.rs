@@ -231,8 +231,8 @@ pub(super) struct Call {
 ///
 /// A call is known by its id, and without one by its index, and without both it is the last one. But some servers give
 /// one id or one index to all calls. So a piece also begins a new call if it has another name, a name with another id,
-/// or arguments after arguments that are whole. Nothing runs twice: a repetition of whole arguments adds nothing, and of
-/// two calls with the same id, name and arguments one is kept.
+/// or arguments after arguments that are whole. Nothing runs twice: a repetition of whole arguments adds nothing, and
+/// of two calls with the same id, name and arguments one is kept.
 #[derive(Default)]
 pub(super) struct Calls {
     calls: Vec<Call>,

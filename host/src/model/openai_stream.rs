@@ -1,7 +1,8 @@
 //! Translates a stream of chat completion chunks into events of the Messages wire.
 //!
 //! Texts and thoughts pass on as they come. Tool calls wait until the end of the answer: only then is it known which
-//! pieces are one call. Meanwhile the box gets a `ping` for each piece, so that it does not take a long call for silence.
+//! pieces are one call. Meanwhile the box gets a `ping` for each piece, so that it does not take a long call for
+//! silence.
 //!
 //! The message begins with the first part of an answer. Until then the gateway may repeat the attempt.
 

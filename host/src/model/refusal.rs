@@ -1,8 +1,8 @@
 //! Decides what a provider's refusal means. Pure: `attempt` and the readers of streams call it.
 //!
-//! Providers agree on no code for it. So this one classifier reads everything that a body says: `code`, `type`, `status`,
-//! `param`, messages, lists of them, the words of a provider behind a proxy, and bodies that are no JSON. Nothing else in
-//! the host or the runner decides by the words of an error. `refusal_tests.rs` is the table of real refusals.
+//! Providers agree on no code for it. So this one classifier reads everything that a body says: `code`, `type`,
+//! `status`, `param`, messages, lists of them, the words of a provider behind a proxy, and bodies that are no JSON.
+//! `refusal_tests.rs` is the table of real refusals.
 
 use std::time::Duration;
 
@@ -376,8 +376,8 @@ fn unknown_field(words: &str) -> Option<Field> {
     }
 }
 
-/// Whether the limit of the answer is what is too large. The same words often stand in a refusal of the conversation, so
-/// the numbers decide: what the context leaves beside the input.
+/// Whether the limit of the answer is what is too large. The same words often stand in a refusal of the conversation,
+/// so the numbers decide: what the context leaves beside the input.
 fn max_tokens(words: &str) -> Option<Reason> {
     const LIMIT: [&str; 10] = [
         "max_tokens",

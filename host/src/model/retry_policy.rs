@@ -29,9 +29,9 @@ pub enum RetryDecision {
     GiveUp,
 }
 
-/// Whether the cause of a status may pass: too many calls, overload, a broken or unreachable server, a request that came
-/// too slowly (408), too early (425) or beside another one (409). Proxies in front of a provider use 520 to 529, and 529
-/// is Anthropic's "overloaded".
+/// Whether the cause of a status may pass: too many calls, overload, a broken or unreachable server, a request that
+/// came too slowly (408), too early (425) or beside another one (409). Proxies in front of a provider use 520 to 529,
+/// and 529 is Anthropic's "overloaded".
 fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 409 | 425 | 429 | 500 | 502..=504 | 520..=529)
 }

@@ -1,8 +1,8 @@
 //! Runs the crash tests. See [`journeys::crash`].
 //!
 //! - `crash sweep [ONLY=store.] [SWEEP=docker] [AT_ONCE=3]`: every failpoint, every hit, every action
-//! - `crash soak [KILLS=25] [MESSAGES=0] [CHANNEL=telegram|terminal] [POLICY=resend|edit|hold] [ODD=0.2] [SEED=…]`: kills
-//!   at random under load; `ODD` is the share of model calls with a refusal, a cut or odd elements
+//! - `crash soak [KILLS=25] [MESSAGES=0] [CHANNEL=telegram|terminal] [POLICY=resend|edit|hold] [ODD=0.2] [SEED=…]`:
+//!   kills at random under load; `ODD` is the share of model calls with a refusal, a cut or odd elements
 //! - `crash rolling [N=100] [CHANNEL=…]`: restarts under load; prints the longest pause of a chat
 //! - `crash starts [GROUPS=100] [MESSAGES=10000]`: measures the time from the start to the first poll
 //! - `crash rivals [N=100]`: two hosts started together
