@@ -25,6 +25,7 @@ use crate::host_files;
 use crate::images::ImageError;
 use crate::sandbox::EngineError;
 use crate::store::{Store, StoreError};
+use crate::terminal_output;
 
 /// A trusted host for agents in sealed containers.
 #[derive(Debug, Parser)]
@@ -120,6 +121,21 @@ impl CliError {
     }
 }
 
+impl CliError {
+    /// Prints the error, a line for each mistake in the settings.
+    pub fn tell(&self) -> ExitCode {
+        match self {
+            Self::Config(e) | Self::Start(StartError::Config(e)) => {
+                let lines = e.mistakes().iter();
+                lines
+                    .map(|mistake| terminal_output::failed(mistake.code, mistake))
+                    .fold(ExitCode::FAILURE, |_, code| code)
+            }
+            other => terminal_output::failed(other.code(), other),
+        }
+    }
+}
+
 type Done = Result<ExitCode, CliError>;
 
 /// Runs the command of `args`.
@@ -157,8 +173,9 @@ struct Here {
 }
 
 impl Here {
+    /// The settings, for a command that calls no provider and no platform.
     fn install(&self) -> Result<Install, CliError> {
-        Ok(Install::load(self.root.clone(), &self.env)?)
+        Ok(Install::load_for_command(self.root.clone(), &self.env)?)
     }
 
     /// Opens the store, possibly beside a running host: SQLite's locks order the two.
@@ -177,9 +194,9 @@ impl Here {
     /// Prints JSON where the person asked for it, and the text otherwise.
     fn print(&self, json: &serde_json::Value, text: impl std::fmt::Display) {
         if self.json {
-            crate::terminal_output::print(json);
+            terminal_output::print(json);
         } else {
-            crate::terminal_output::print(text);
+            terminal_output::print(text);
         }
     }
 }
