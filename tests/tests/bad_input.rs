@@ -406,7 +406,10 @@ async fn a_foreign_file_in_the_databases_place_is_refused_untouched() {
     rusqlite::Connection::open(&database).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
     let theirs = fs::read(&database).unwrap();
     let told = refused(&world, &["up"]).await;
-    has(&told, &["lazaret.db is damaged or not Lazaret's", "belongs to another program", "move it away"]);
+    has(
+        &told,
+        &["lazaret.db is damaged or not Lazaret's", "belongs to another program", "lazaret up --begin-anew"],
+    );
     assert!(fs::read(&database).unwrap() == theirs, "the file was changed");
     world.finish().await;
 }

@@ -73,7 +73,7 @@ async fn look(here: &Here, group: GroupName) -> Result<Looked, CliError> {
     let known = store.group(&group, Clock::new().wall()).await?;
     let pin = store.pin(&group).await?;
     let image = of_next_run(&settings.image, pin.as_ref());
-    let engine = daemon::engine(&install, &here.env);
+    let engine = daemon::engine(&install, &here.env)?;
     let facts = engine.facts().await.map_err(|e| CliError::Plain(e.to_string()))?;
     let image = engine.image(image).await.map_err(|e| CliError::Plain(e.to_string()))?;
     let runner =

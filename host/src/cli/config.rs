@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::{Done, Here};
+use super::{Done, Here, told_waiting};
 use crate::config::{Install, schema_of_group, schema_of_install};
 use crate::terminal_output::print;
 
@@ -38,7 +38,7 @@ enum File {
     Group,
 }
 
-pub(super) fn run(here: &Here, config: Config) -> Done {
+pub(super) async fn run(here: &Here, config: Config) -> Done {
     match config.verb {
         Verb::Check => {
             let install = match Install::check_all(here.root.clone(), &here.env) {
@@ -66,7 +66,15 @@ pub(super) fn run(here: &Here, config: Config) -> Done {
             let value = shown.iter().map(|s| s.value.len()).max().unwrap_or(0).min(40);
             let lines: Vec<String> =
                 shown.iter().map(|s| format!("{:name$}  {:value$}  {}", s.name, s.value, s.source)).collect();
-            here.print(&json!(shown), lines.join("\n"));
+            let waiting = here.waiting_settings(&install).await;
+            let json: Vec<_> = shown
+                .iter()
+                .map(|s| {
+                    let differs = waiting.iter().find(|one| one.name == s.name);
+                    json!({ "name": s.name, "value": s.value, "source": s.source, "running": differs.map(|one| &one.running) })
+                })
+                .collect();
+            here.print(&json!(json), lines.join("\n") + &told_waiting(&waiting));
         }
         Verb::Schema { file } => {
             let schema = match file {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::schema::InstallFile;
@@ -19,7 +19,7 @@ const OF_TESTS: [&str; 2] = [::failpoint::RULES, ::failpoint::TRACE];
 const OF_TESTS: [&str; 0] = [];
 
 /// One setting as `lazaret config show` prints it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     /// `limits.turn`
     pub name: String,

@@ -2,9 +2,9 @@
 //! environment, checked, and given to the other modules as domain values.
 //!
 //! The host reads `lazaret.toml` at its start. It reads a group's file again when the file has changed, so a change
-//! holds without a restart. A reading finds every mistake at once. Each one names the file, the line and column, what was
-//! expected, and the right place or the nearest right name. Settings are the owner's: nothing here but [`set_group_image`], [`first`] and [`personality_file`] writes a
-//! file.
+//! holds without a restart. A reading finds every mistake at once. Each one names the file, the line and column, what
+//! was expected, and the right place or the nearest right name. Settings are the owner's: nothing here but
+//! [`set_group_image`], [`first`] and [`personality_file`] writes a file.
 
 mod check_mounts;
 mod env_overrides;
@@ -17,6 +17,7 @@ mod group_cache;
 pub mod install_layout;
 mod mistake;
 pub mod personality_file;
+pub mod running_settings;
 pub mod schema;
 mod secrets;
 pub mod set_group_image;
@@ -168,8 +169,22 @@ impl Install {
     /// Every setting that cannot be used. Other groups go on.
     pub fn group(&self, name: &GroupName) -> Result<Group, ConfigError> {
         let path = self.root.group_file(name);
+        if !self.has_group(name) {
+            let folder = self.root.groups().join(name.as_str());
+            let gone = Mistake::of(
+                folder.display().to_string(),
+                "there is no such folder, so there is no such group",
+            );
+            let hint = format!("`lazaret groups add {name}` makes it again");
+            return Err(gone.hint(hint).coded("group.gone").into());
+        }
         let version = host_files::version(&path).map_err(|e| ConfigError::from(unreadable(&path, &e)))?;
         self.groups.get(name, version, || self.parse_group(name, &path))
+    }
+
+    /// Whether the group has a folder. `main` needs none.
+    pub fn has_group(&self, name: &GroupName) -> bool {
+        name.is_main() || host_files::is_dir(&self.root.groups().join(name.as_str()))
     }
 
     fn parse_group(&self, name: &GroupName, path: &Path) -> Result<Group, ConfigError> {

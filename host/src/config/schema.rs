@@ -166,7 +166,8 @@ settings! {
 settings! {
     /// The container engine.
     EngineFile {
-        /// The engine's socket. If this is not set, a `DOCKER_HOST` that begins with `unix://` is used.
+        /// The engine's socket. If this is not set, `DOCKER_HOST` is used. The host refuses an engine on another
+        /// machine.
         socket: String = "unix:///var/run/docker.sock".into();
         /// Runtimes that a group may name.
         runtimes: Vec<String> = vec!["runc".into(), "runsc".into()];

@@ -279,9 +279,9 @@ fn a_group_file_is_parsed_when_it_changes_and_only_then() {
     let path = root.group_file(&family);
     let install = Install::load(root.clone(), &BTreeMap::new()).unwrap();
     let persona = || install.group(&family).map(|group| group.persona).map_err(|e| e.code());
-    assert_eq!(persona().unwrap(), "Laz", "no file yet");
-
+    assert_eq!(persona(), Err("group.gone"), "no folder yet");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    assert_eq!(persona().unwrap(), "Laz", "no file yet");
     // Many edits of the same length within one step of the clock: each is seen by the call after it.
     for n in 0..2_000 {
         let name = format!("A{:04}", n % 1000);

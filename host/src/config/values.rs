@@ -18,6 +18,11 @@ pub(super) fn check_install(file: &InstallFile, source: &mut Source<'_>) {
     check_tools(&file.tools, source);
     check_answer_fits(file.model.max_tokens, file.model.window, source);
     on_known_channels("owners", file.owners.iter().map(SenderId::channel), source);
+    if !file.engine.socket.starts_with("unix:///") {
+        let what = format!("engine.socket = {:?} is no socket of this machine", file.engine.socket);
+        let hint = "boxes mount directories of this machine; write unix:///PATH";
+        source.refuse(&["engine", "socket"], Mistake::from(what).hint(hint));
+    }
     for (n, name) in file.engine.accept.iter().enumerate() {
         if let Err(why) = acceptable(name) {
             source.refuse(&["engine", "accept", &n.to_string()], why);
