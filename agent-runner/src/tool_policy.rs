@@ -6,8 +6,7 @@
 
 use ipc_schema::letters::to_agent::{ToolPolicy, ToolRule, ToolVerdict};
 
-/// The only tool whose rules may match on the command line.
-pub const RUN_COMMAND: &str = "run_command";
+pub use ipc_schema::names_and_paths::RUN_COMMAND;
 
 /// A verdict and the part of the command that caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]

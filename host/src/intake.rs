@@ -13,7 +13,7 @@ use crate::channels::{Batch, Channel, ChannelError};
 use crate::domain::group_settings::Group;
 use crate::domain::message::{Admitted, Inbound};
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChannelName, Lane, MessageSeq};
+use crate::domain::{ChannelName, GroupName, Lane, MessageSeq};
 use crate::policy::admission::{self, AdmissionDecision};
 use crate::policy::attachment_limits;
 use crate::policy::backoff::STORE_AGAIN;
@@ -136,7 +136,15 @@ async fn take_in(
     let mut stored_as = Vec::with_capacity(batch.inbound.len());
     for inbound in batch.inbound {
         let inbound = cleaned(inbound);
-        let group = group_of(services, &inbound).await?;
+        let group = match group_of(services, &inbound).await? {
+            Found::Group(group) => Some(*group),
+            Found::Stranger => None,
+            Found::Gone(group) => {
+                tell_main(services, &inbound, &group).await?;
+                stored_as.push(None);
+                continue;
+            }
+        };
         match (admission::admit(&inbound, group.as_ref(), &owners), group) {
             (AdmissionDecision::Take(role), Some(Group { name: group, .. })) => {
                 let most = services.install.file.host.attachment_bytes();
@@ -177,17 +185,37 @@ async fn take_in(
     Ok(())
 }
 
-async fn group_of(services: &Services, inbound: &Inbound) -> Result<Option<Group>, StoreError> {
-    let Some(name) = services.store.group_of(&inbound.chat).await? else { return Ok(None) };
+/// The group of a message's chat.
+enum Found {
+    Group(Box<Group>),
+    /// The chat is not admitted.
+    Stranger,
+    /// The group's folder was removed.
+    Gone(GroupName),
+}
+
+async fn group_of(services: &Services, inbound: &Inbound) -> Result<Found, StoreError> {
+    let Some(name) = services.store.group_of(&inbound.chat).await? else { return Ok(Found::Stranger) };
     match services.install.group(&name) {
-        Ok(group) => Ok(Some(group)),
+        Ok(group) => Ok(Found::Group(Box::new(group))),
+        Err(_) if !services.install.has_group(&name) => Ok(Found::Gone(name)),
         Err(e) => {
             // A typing error in the group's file must not lose the message. The host takes it with the default
             // settings, and the run that it starts tells the chat the file, line and column.
             tracing::error!(group = %name, code = e.code(), "{e}");
-            Ok(Some(services.install.default_group(name)))
+            Ok(Found::Group(Box::new(services.install.default_group(name))))
         }
     }
+}
+
+/// Tells the direct chats of `main` once that a chat's group is gone. The message starts nothing.
+async fn tell_main(services: &Services, inbound: &Inbound, group: &GroupName) -> Result<(), StoreError> {
+    tracing::warn!(chat = %inbound.chat, %group, code = "group.gone", "the chat's group has no folder");
+    let told = text::group_gone(&inbound.chat, &inbound.title, group);
+    for chat in services.store.direct_chats_of_main().await? {
+        services.notice(&chat, &format!("gone:{group}:{}", inbound.chat), told.clone()).await;
+    }
+    Ok(())
 }
 
 fn announce(services: &Services, one: Accepted, supervisor: &UnboundedSender<News>) {

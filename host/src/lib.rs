@@ -65,6 +65,6 @@ pub fn main() -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ok(code) => code,
-        Err(e) => terminal_output::failed(e.code(), &e),
+        Err(e) => e.tell(),
     }
 }

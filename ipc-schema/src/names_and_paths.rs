@@ -13,6 +13,22 @@ pub const GATEWAY_SOCKET: &str = "gateway.sock";
 /// The runner's file name inside [`box_path::RUNNER_DIR`].
 pub const RUNNER: &str = "agent-runner";
 
+/// The tool that runs commands: the only one whose rules may match on the command line.
+pub const RUN_COMMAND: &str = "run_command";
+/// The runner's tools, for the owner's rules.
+pub const TOOLS: [&str; 10] = [
+    RUN_COMMAND,
+    "read_file",
+    "write_file",
+    "edit_file",
+    "list_files",
+    "search_files",
+    "send_message",
+    "update_personality",
+    "ask_person",
+    "send_file",
+];
+
 /// Paths inside the box. They are part of the protocol, because the runner has no settings.
 pub mod box_path {
     /// Holds the runner binary; read-only.

@@ -63,13 +63,13 @@ async fn each_mistake_in_a_settings_file_is_told_with_its_place() {
             install,
             "[limits]\nmodel_calls = \"many\"\n",
             "config.value",
-            ["lazaret.toml:2:15: ", "invalid type: string \"many\", expected u32"],
+            ["lazaret.toml:2:15: limits.model_calls = \"many\" is not allowed", "a whole number from 1"],
         ),
         (
             install,
             "[limits]\nturn = \"soon\"\n",
             "config.value",
-            ["lazaret.toml:2:8: ", "\"soon\" is no length of time such as \"5m\""],
+            ["lazaret.toml:2:8: limits.turn = \"soon\"", "a length of time such as \"5m\""],
         ),
         (install, "persona = \n", "config.value", ["lazaret.toml:1:", "value"]),
         (
@@ -104,6 +104,16 @@ async fn each_mistake_in_a_settings_file_is_told_with_its_place() {
         }
         world.write(file, "");
     }
+    world.write(install, "[limits]\npids = 1\n[host]\nturn = \"0s\"\n");
+    world.write(group, "image = \"a b\"\n");
+    let told = refused(&world, &["config", "check"]).await;
+    has(
+        &told,
+        &["lazaret.toml:2:8: ", "lazaret.toml:4:1: ", "`turn` belongs under [limits]", "group.toml:1:9: "],
+    );
+    assert_eq!(told.lines().count(), 3, "one call tells every mistake of every file:\n{told}");
+    world.write(install, "");
+    world.write(group, "");
     world.lazaret(&["config", "check"]).await;
     world.finish().await;
 }
@@ -396,7 +406,10 @@ async fn a_foreign_file_in_the_databases_place_is_refused_untouched() {
     rusqlite::Connection::open(&database).unwrap().execute_batch("CREATE TABLE theirs(x)").unwrap();
     let theirs = fs::read(&database).unwrap();
     let told = refused(&world, &["up"]).await;
-    has(&told, &["lazaret.db is damaged or not Lazaret's", "belongs to another program", "move it away"]);
+    has(
+        &told,
+        &["lazaret.db is damaged or not Lazaret's", "belongs to another program", "lazaret up --begin-anew"],
+    );
     assert!(fs::read(&database).unwrap() == theirs, "the file was changed");
     world.finish().await;
 }

@@ -268,7 +268,9 @@ async fn damage_that_only_a_full_check_sees_ends_the_host_with_the_command() {
         String::from_utf8_lossy(&told.stdout).contains("host      down").then_some(())
     };
     world.patiently("the host has ended by itself", told).await;
-    assert!(world.lazaret(&["status"]).await.contains("DAMAGED"));
+    let down = world.run(&["status"], "").await;
+    assert_eq!(down.status.code(), Some(3), "no host runs");
+    assert!(String::from_utf8_lossy(&down.stdout).contains("DAMAGED"));
     world.kill_host().await;
     assert!(refused(&world, &["up"]).await.contains("store.damaged"));
     world.finish().await;

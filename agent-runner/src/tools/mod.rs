@@ -320,6 +320,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_owner_can_write_rules_for_exactly_these_tools() {
+        let mut names: Vec<_> = all_definitions().map(|tool| tool.name).collect();
+        let mut known = ipc_schema::names_and_paths::TOOLS.to_vec();
+        names.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(names, known);
+    }
+
+    #[test]
     fn every_tool_that_is_offered_is_understood() {
         for tool in definitions(true).as_array().unwrap() {
             let name = tool["name"].as_str().unwrap();

@@ -15,6 +15,7 @@ pub use archive::{is_archive, restore, write};
 use crate::config::Root;
 use crate::domain::WallMs;
 use crate::host_files;
+use crate::policy::nightly::is_fuller;
 use crate::store::{self, Copied, StoreError};
 
 /// Why a copy or a restore failed.
@@ -72,17 +73,29 @@ pub fn nightly(root: &Root, now: WallMs) -> Result<Copied, BackupError> {
     Ok(store::back_up(&root.database(), &folder.join(format!("lazaret-{}.db", stamp(now))))?)
 }
 
-/// Removes all but `keep` copies: first those with a future time, then the oldest. Also removes partial copies that a
-/// crash left. Returns how many copies it removed.
+/// Removes all but `keep` copies: first those with a future time, then the oldest. A copy that is much fuller than the
+/// newest one stays. Also removes partial copies that a crash left. Returns how many copies it removed.
 ///
 /// # Errors
 /// The error of unlink(2).
 pub fn rotate(root: &Root, keep: usize, now: WallMs) -> Result<usize, BackupError> {
     let copies = store::copies(&root.backups(), now);
     // One copy always stays, because it is needed to repair a damaged database.
-    let gone = copies.len().saturating_sub(keep.max(1));
-    for copy in copies.iter().take(gone) {
+    let surplus = copies.len().saturating_sub(keep.max(1));
+    let newest = copies.last().and_then(|path| store::messages_in(path));
+    let mut gone = 0;
+    for copy in copies.iter().take(surplus) {
+        if is_fuller(store::messages_in(copy), newest) {
+            tracing::warn!(
+                code = "backup.fuller",
+                "{} stays: it holds far more messages than the newest copy. If the database has lost some, \
+                 put it back: lazaret restore {0}. If not, remove it",
+                copy.display()
+            );
+            continue;
+        }
         host_files::remove(copy).map_err(|e| BackupError::file(copy, e))?;
+        gone += 1;
     }
     let cut = |path: &PathBuf| path.extension().is_some_and(|e| e == "part");
     let old = |path: &PathBuf| {
@@ -138,6 +151,31 @@ mod tests {
         assert_eq!(rotate(&root, 0, NOW).unwrap(), 1);
         assert!(newest(&root, NOW).unwrap().0.ends_with("lazaret-20261121T030000Z.db"));
         assert!(folder.join("mine.db").exists());
+    }
+
+    #[test]
+    fn copies_of_an_emptier_database_push_out_no_fuller_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path()).unwrap();
+        let folder = folder(&root).unwrap();
+        let copy_with = |day: u8, messages: u64| {
+            let path = folder.join(format!("lazaret-202611{day}T030000Z.db"));
+            let copy = rusqlite::Connection::open(&path).unwrap();
+            copy.execute_batch("CREATE TABLE message (seq INTEGER PRIMARY KEY)").unwrap();
+            for _ in 0..messages {
+                copy.execute("INSERT INTO message DEFAULT VALUES", []).unwrap();
+            }
+        };
+        [(11, 3), (12, 5), (13, 5)].into_iter().for_each(|(day, messages)| copy_with(day, messages));
+        assert_eq!(rotate(&root, 2, NOW).unwrap(), 1, "the database grows: the oldest goes");
+        [(14, 0), (15, 0), (16, 1)].into_iter().for_each(|(day, messages)| copy_with(day, messages));
+        rotate(&root, 2, NOW).unwrap();
+        let left: Vec<String> =
+            store::copies(&folder, NOW).iter().map(|path| path.display().to_string()).collect();
+        let days: Vec<&str> = left.iter().map(|path| &path[path.len() - 13..path.len() - 11]).collect();
+        assert_eq!(days, ["12", "13", "15", "16"], "two as they are kept, and the two that hold more");
+        copy_with(17, 4);
+        assert_eq!(rotate(&root, 2, NOW).unwrap(), 3, "the database has caught up");
     }
 
     #[test]

@@ -79,6 +79,11 @@ pub trait ChannelSettings {
         Delivery::default()
     }
 
+    /// Returns the settings that are addresses, by key, for the check of the settings.
+    fn urls(&self) -> Vec<(&'static str, &str)> {
+        Vec::new()
+    }
+
     /// Builds the channel; returns `None` if it is off.
     ///
     /// # Errors

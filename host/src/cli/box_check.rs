@@ -12,6 +12,7 @@ use secret_scan::Canary;
 
 use super::{CliError, Done, Here};
 use crate::clock::Clock;
+use crate::config::Install;
 use crate::daemon;
 use crate::domain::{GroupName, Lane};
 use crate::policy::image_selection::of_next_run;
@@ -65,13 +66,14 @@ struct Looked {
 async fn look(here: &Here, group: GroupName) -> Result<Looked, CliError> {
     // The check creates files as the host does, so it uses the host's umask.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
-    let install = here.install()?;
+    // The check looks for the keys in the box, so it needs them.
+    let install = Install::load(here.root.clone(), &here.env)?;
     let settings = install.group(&group)?;
     let store = here.store()?;
     let known = store.group(&group, Clock::new().wall()).await?;
     let pin = store.pin(&group).await?;
     let image = of_next_run(&settings.image, pin.as_ref());
-    let engine = daemon::engine(&install, &here.env);
+    let engine = daemon::engine(&install, &here.env)?;
     let facts = engine.facts().await.map_err(|e| CliError::Plain(e.to_string()))?;
     let image = engine.image(image).await.map_err(|e| CliError::Plain(e.to_string()))?;
     let runner =

@@ -1,8 +1,8 @@
 //! `lazaret chat` connects a terminal, or text on standard input, to the running host.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::{CliError, Done, Here};
 use crate::channels::terminal;
 use crate::channels::terminal::wire::{FromClient, SOCKET, ToClient};
 use crate::clock::Clock;
+use crate::config::shown_path;
 use crate::domain::outbound::Voice;
 use crate::domain::{ChatKind, GroupName};
 use crate::policy::admission::TEXT_MAX;
@@ -30,7 +31,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Talk to the running host.
 #[derive(Debug, Args)]
 pub struct Chat {
-    /// The group to talk to.
+    /// The group to talk to: a folder in `groups/`, with an agent, a memory and files of its own.
     #[arg(long, default_value = "main")]
     group: GroupName,
 }
@@ -186,8 +187,10 @@ impl Wire {
 fn lines_of_stdin() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lines() {
+        for line in std::io::stdin().lock().split(b'\n') {
             let Ok(line) = line else { break };
+            // A line that is not UTF-8 is one damaged message, and no end of the chat.
+            let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
             if sender.blocking_send(line).is_err() {
                 break;
             }
@@ -264,21 +267,27 @@ impl Screen {
     }
 }
 
-/// Runs one turn for each line of standard input, and prints its replies and the folder of its letters.
+/// Runs one turn for each line of standard input, and prints its replies and the folder of its letters. The exit code
+/// tells whether a turn failed.
 async fn one_turn_per_line(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
+    let mut failed = false;
     while let Some(line) = input.recv().await {
         if line.trim().is_empty() {
             continue;
         }
         if let Some(told) = too_long(&line) {
             print(told);
+            failed = true;
             continue;
         }
         print(format!("> {}", safe(&line)));
+        let command = line.starts_with('/');
         let id = host.say(line).await;
-        ShownTurn::default().watch(host, &id).await?;
+        let answered = ShownTurn::default().watch(host, &id).await?;
+        // The host answers a command with a notice, and a message only if there is no reply.
+        failed |= !answered && !command;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// The host would refuse this line with the same text, so the client does not send it.
@@ -295,6 +304,8 @@ struct ShownTurn {
     /// The number of parts shown so far, by turn. A part can arrive before the end of its turn or after it.
     shown: BTreeMap<String, u64>,
     early: VecDeque<ToClient>,
+    /// Whether the last part of a turn is a notice: then the turn failed, and the notice says why.
+    by_notice: BTreeMap<String, bool>,
 }
 
 struct Over {
@@ -304,7 +315,8 @@ struct Over {
 }
 
 impl ShownTurn {
-    async fn watch(&mut self, host: &mut Wire, id: &str) -> Result<(), CliError> {
+    /// Returns whether the turn ended by itself. Otherwise a notice has said why not.
+    async fn watch(&mut self, host: &mut Wire, id: &str) -> Result<bool, CliError> {
         loop {
             match host.next().await? {
                 ToClient::Accepted { id: told, message } if told == id => match message {
@@ -315,17 +327,18 @@ impl ShownTurn {
                         }
                     }
                     // The host refused the message and says why in a notice.
-                    None => return self.refused(host).await,
+                    None => return self.refused(host).await.map(|()| false),
                 },
                 ToClient::Part { row, notice, turn, answers, text } => {
                     if host.shown(row).await {
                         print(safe(&text));
                         if let Some(turn) = &turn {
                             *self.shown.entry(turn.clone()).or_default() += 1;
+                            self.by_notice.insert(turn.clone(), notice);
                         }
                     }
                     if notice && answers.is_some() && answers == self.message {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
                 line @ ToClient::TurnOver { .. } if self.message.is_none() => self.early.push_back(line),
@@ -335,9 +348,10 @@ impl ShownTurn {
                 && self.shown.get(&over.turn).copied().unwrap_or(0) >= over.parts
             {
                 let message = self.message.as_deref().unwrap_or_default();
-                let letters = over.letters.as_deref().unwrap_or("(no box)");
+                let letters = over.letters.as_ref().map(|dir| shown_path(Path::new(dir)));
+                let letters = letters.as_deref().unwrap_or("(no box)");
                 print(format!("[{message}, {}] letters: {letters}", over.turn));
-                return Ok(());
+                return Ok(!self.by_notice.get(&over.turn).copied().unwrap_or(false));
             }
         }
     }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::{Done, Here};
-use crate::config::{schema_of_group, schema_of_install};
+use super::{Done, Here, told_waiting};
+use crate::config::{Install, schema_of_group, schema_of_install};
 use crate::terminal_output::print;
 
 /// Check and print the settings.
@@ -18,7 +18,7 @@ pub struct Config {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Check every settings file, and report the first setting that cannot be used.
+    /// Check every settings file, and report each setting that cannot be used.
     Check,
     /// Print every setting, its value, and where it comes from.
     Show,
@@ -38,18 +38,26 @@ enum File {
     Group,
 }
 
-pub(super) fn run(here: &Here, config: Config) -> Done {
+pub(super) async fn run(here: &Here, config: Config) -> Done {
     match config.verb {
         Verb::Check => {
-            let install = here.install()?;
+            let install = match Install::check_all(here.root.clone(), &here.env) {
+                Ok(install) => install,
+                Err(e) if here.json => {
+                    print(json!({ "ok": false, "mistakes": e.mistakes() }));
+                    return Ok(ExitCode::FAILURE);
+                }
+                Err(e) => return Err(e.into()),
+            };
             let names = install.group_names();
-            for name in &names {
-                install.group(name)?;
-            }
             let shown: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
-            let text =
+            let mut text =
                 format!("lazaret.toml and {} groups have no errors: {}", shown.len(), shown.join(", "));
-            here.print(&json!({ "ok": true, "groups": shown }), text);
+            for missing in &install.missing_secrets {
+                text += &format!("\nnot in this environment, and needed by the host: {missing}");
+            }
+            let json = json!({ "ok": true, "groups": shown, "missing_secrets": install.missing_secrets });
+            here.print(&json, text);
         }
         Verb::Show => {
             let install = here.install()?;
@@ -58,7 +66,15 @@ pub(super) fn run(here: &Here, config: Config) -> Done {
             let value = shown.iter().map(|s| s.value.len()).max().unwrap_or(0).min(40);
             let lines: Vec<String> =
                 shown.iter().map(|s| format!("{:name$}  {:value$}  {}", s.name, s.value, s.source)).collect();
-            here.print(&json!(shown), lines.join("\n"));
+            let waiting = here.waiting_settings(&install).await;
+            let json: Vec<_> = shown
+                .iter()
+                .map(|s| {
+                    let differs = waiting.iter().find(|one| one.name == s.name);
+                    json!({ "name": s.name, "value": s.value, "source": s.source, "running": differs.map(|one| &one.running) })
+                })
+                .collect();
+            here.print(&json!(json), lines.join("\n") + &told_waiting(&waiting));
         }
         Verb::Schema { file } => {
             let schema = match file {

@@ -82,6 +82,13 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));
     found.add("time zones", Ok::<_, String>(zone_data::in_use()), |used| (*used).to_owned());
     if let Some(install) = install {
+        for one in here.waiting_settings(&install).await {
+            found.add("restart", Ok::<_, String>(one), |one| format!("{one}; a restart takes it"));
+        }
+        for missing in &install.missing_secrets {
+            let told = format!("not in this environment, and needed by the host: {missing}");
+            found.add("secret", Ok::<_, String>(told), String::clone);
+        }
         disk(&install, &mut found);
         groups(&install, &mut found);
         engine(here, &install, &mut found).await;
@@ -188,7 +195,13 @@ fn volumes(install: &Install, group: &Group) -> Result<(), VolumeError> {
 }
 
 async fn engine(here: &Here, install: &Install, found: &mut Findings) {
-    let engine = daemon::engine(install, &here.env);
+    let engine = match daemon::engine(install, &here.env) {
+        Ok(engine) => engine,
+        Err(e) => {
+            found.add("engine", Err::<(), _>(e), |()| String::new());
+            return;
+        }
+    };
     let facts = engine.facts().await;
     let known = found.add("engine", facts, |f| {
         format!("{} (API {}, cgroup v{}, runtimes {})", f.version, f.api, f.cgroups, f.runtimes.join(", "))

@@ -1,17 +1,19 @@
 //! `lazaret groups` lists groups and chats, adds groups, admits chats, and shows or restores a group's personality.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{CliError, Done, Here};
+use super::{CliError, Done, Here, told_waiting};
+use crate::backup;
 use crate::clock::Clock;
 use crate::config::{first, personality_file};
-use crate::domain::GroupName;
+use crate::domain::{ChatId, GroupName};
 use crate::host_files;
 
-/// List, add and show groups, admit chats to them, and undo a change of personality.
+/// List, add, show and remove groups, admit chats to them and revoke that, and undo a change of personality.
 #[derive(Debug, Args)]
 pub struct Groups {
     #[command(subcommand)]
@@ -34,6 +36,16 @@ enum Verb {
         /// The group. The first person admitted to `main` from a direct chat becomes an owner.
         #[arg(long)]
         group: GroupName,
+    },
+    /// End the admission of a chat. The agent does not answer it any more; what it wrote stays.
+    Revoke {
+        /// The chat, as `list` shows it.
+        chat: ChatId,
+    },
+    /// End the admission of a group's chats and set its folder aside. Its workspace and conversation stay in `state/`.
+    Remove {
+        /// The name of the group.
+        name: GroupName,
     },
     /// Show a group's settings and personality.
     Show {
@@ -60,7 +72,9 @@ pub(super) async fn run(here: &Here, groups: Groups) -> Done {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Admit { code, group } => admit(here, code, group).await,
-        Verb::Show { name } => show(here, &name),
+        Verb::Revoke { chat } => revoke(here, chat).await,
+        Verb::Remove { name } => remove(here, name).await,
+        Verb::Show { name } => show(here, &name).await,
         Verb::Undo { name } => undo(here, name).await,
     }
 }
@@ -72,9 +86,14 @@ async fn list(here: &Here) -> Done {
     let strangers = store.strangers().await?;
     let mut text = String::new();
     let mut groups = Vec::new();
-    for name in install.group_names() {
+    let mut names = install.group_names();
+    let gone = chats.iter().map(|(_, group, _)| group).filter(|group| !install.has_group(group));
+    names.extend(gone.cloned().collect::<BTreeSet<_>>());
+    for name in names {
         let own: Vec<_> = chats.iter().filter(|(_, group, _)| *group == name).collect();
-        text += &format!("{name}\n");
+        let state =
+            if install.has_group(&name) { "" } else { "  (its folder is gone: its chats start nothing)" };
+        text += &format!("{name}{state}\n");
         for (chat, _, title) in &own {
             text += &format!("  {chat}  {}\n", crate::terminal_output::safe(title));
         }
@@ -119,8 +138,60 @@ async fn admit(here: &Here, code: String, group: GroupName) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(here: &Here, name: &GroupName) -> Done {
-    let group = here.install()?.group(name)?;
+async fn revoke(here: &Here, chat: ChatId) -> Done {
+    let (install, store) = (here.install()?, here.store()?);
+    if let Some((_, group)) = install.chats().into_iter().find(|(named, _)| *named == chat) {
+        let file = install.root.group_file(&group);
+        let why = format!(
+            "{} names {chat} in `chats`; take it out there first, or the next start admits it again",
+            file.display()
+        );
+        return Err(CliError::Plain(why));
+    }
+    let Some(group) = store.revoke_chat(chat.clone(), "terminal".into(), Clock::new().wall()).await? else {
+        let why = format!("{chat} is not admitted; `lazaret groups list` shows the chats that are");
+        return Err(CliError::Plain(why));
+    };
+    let text =
+        format!("{chat} does not belong to group {group} any more; a turn that is under way still ends");
+    here.print(&json!({ "chat": chat, "group": group.as_str() }), text);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn remove(here: &Here, name: GroupName) -> Done {
+    if name.is_main() {
+        return Err(CliError::Plain(
+            "main is the group of this install's owner and cannot be removed".into(),
+        ));
+    }
+    let (store, now) = (here.store()?, Clock::new().wall());
+    let folder = here.root.groups().join(name.as_str());
+    let chats = store.chats().await?.into_iter().filter(|(_, group, _)| *group == name);
+    let chats: Vec<ChatId> = chats.map(|(chat, _, _)| chat).collect();
+    if chats.is_empty() && !host_files::there(&folder) {
+        return Err(CliError::Plain(format!(
+            "there is no group {name}; `lazaret groups list` shows all groups"
+        )));
+    }
+    let aside = here.root.groups().join(format!("{name}.removed-{}", backup::stamp(now)));
+    let moved =
+        first::set_aside(&folder, &aside).map_err(|e| CliError::Plain(format!("group {name}: {e}")))?;
+    for chat in &chats {
+        store.revoke_chat(chat.clone(), "terminal".into(), now).await?;
+    }
+    store.audit(now, "terminal".into(), "group removed", name.to_string()).await?;
+    let mut text = format!("group {name} is removed, and {} chats are admitted no more", chats.len());
+    if moved {
+        text += &format!("\nits folder is kept: {}", aside.display());
+    }
+    text += &format!("\nits files are kept: {}", here.root.workspace(&name).display());
+    here.print(&json!({ "group": name.as_str(), "chats": chats, "kept": moved.then_some(aside) }), text);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(here: &Here, name: &GroupName) -> Done {
+    let install = here.install()?;
+    let (group, waiting) = (install.group(name)?, here.waiting_settings(&install).await);
     let text = personality_file::read(&here.root.personality(name)).map_err(CliError::Plain)?;
     let facts = json!({
         "group": name.as_str(),
@@ -133,15 +204,17 @@ fn show(here: &Here, name: &GroupName) -> Done {
         "turn_s": group.limits.turn.0.as_secs(),
         "memory_mib": group.limits.memory_mib,
         "personality": text.as_ref().map(|t| t.text.clone()),
+        "waiting": waiting,
     });
     let shown = format!(
-        "group    {name}\npersona  {}\nimage    {}\nmodel    {} at {}\nzone     {}\nsettings {}\n\n{}",
+        "group    {name}\npersona  {}\nimage    {}\nmodel    {} at {}\nzone     {}\nsettings {}{}\n\n{}",
         group.persona,
         group.image,
         group.model.model,
         group.model.provider,
         group.zone.name(),
         here.root.group_file(name).display(),
+        told_waiting(&waiting),
         text.map_or_else(|| "(no CLAUDE.md)".to_owned(), |t| crate::terminal_output::safe(&t.text)),
     );
     here.print(&facts, shown.trim_end());

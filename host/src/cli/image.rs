@@ -91,7 +91,7 @@ fn print_steps() -> impl FnMut(&str) {
 }
 
 async fn build(here: &Here, base: Option<String>, again: bool) -> Done {
-    let engine = daemon::engine(&here.install()?, &here.env);
+    let engine = daemon::engine(&here.install()?, &here.env)?;
     let plain = |e: std::io::Error| CliError::Plain(e.to_string());
     let built = images::recipe(BASE).map_err(plain)?;
     if base.is_none() && !again && built.is_built(&engine).await? {
@@ -156,7 +156,7 @@ async fn check(here: &Here, name: Option<String>, group: &GroupName) -> Done {
         None => of_next_run(&install.group(group)?.image, pin.as_ref()).to_owned(),
     };
     check_name(&name).map_err(CliError::Plain)?;
-    let about = daemon::engine(&install, &here.env).about_image(&name).await?;
+    let about = daemon::engine(&install, &here.env)?.about_image(&name).await?;
     let verdict = daemon::images_of(&install, &here.env, store)?.check(&about).await?;
     here.print(&verdict_json(&name, &about, &verdict), verdict_text(&name, &about, &verdict));
     Ok(if verdict.broken().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -165,7 +165,7 @@ async fn check(here: &Here, name: Option<String>, group: &GroupName) -> Done {
 async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
     check_name(name).map_err(CliError::Plain)?;
     let install = known_group(here, group)?;
-    let (store, engine) = (here.store()?, daemon::engine(&install, &here.env));
+    let (store, engine) = (here.store()?, daemon::engine(&install, &here.env)?);
     let images = daemon::images_of(&install, &here.env, store.clone())?;
     if pull {
         fetch(&engine, name).await?;
@@ -207,7 +207,7 @@ async fn fetch(engine: &Engine, name: &str) -> Result<(), CliError> {
 
 async fn rollback(here: &Here, group: &GroupName) -> Done {
     let install = known_group(here, group)?;
-    let (store, engine) = (here.store()?, daemon::engine(&install, &here.env));
+    let (store, engine) = (here.store()?, daemon::engine(&install, &here.env)?);
     let Some(Pin { now: from, before: Some(to), .. }) = store.pin(group).await? else {
         return Err(CliError::Plain(format!("group {group} has used no other image before this one")));
     };
@@ -240,7 +240,7 @@ async fn rollback(here: &Here, group: &GroupName) -> Done {
 async fn list(here: &Here) -> Done {
     let install = here.install()?;
     let pins = here.store_to_read()?.pins().await?;
-    let engine = daemon::engine(&install, &here.env);
+    let engine = daemon::engine(&install, &here.env)?;
     let (mut text, mut groups) = (String::new(), Vec::new());
     for group in install.group_names() {
         let wanted = install.group(&group).map(|g| g.image).unwrap_or_else(|_| "?".into());

@@ -8,6 +8,7 @@ mod doctor;
 mod groups;
 mod image;
 mod letters;
+mod owners;
 mod status;
 mod trace;
 mod up;
@@ -19,12 +20,16 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::backup::BackupError;
+use crate::channels::terminal::wire::SOCKET;
+use crate::config::running_settings::{self, Difference};
 use crate::config::{ConfigError, Install, Root};
 use crate::daemon::StartError;
 use crate::host_files;
 use crate::images::ImageError;
 use crate::sandbox::EngineError;
 use crate::store::{Store, StoreError};
+use crate::terminal_output;
+use crate::unix_socket;
 
 /// A trusted host for agents in sealed containers.
 #[derive(Debug, Parser)]
@@ -53,8 +58,10 @@ enum Verb {
     Doctor(doctor::Doctor),
     /// Check the protection of boxes.
     Box(box_check::Box),
-    /// List, add and show groups, admit chats to them, and undo a change of personality.
+    /// List, add, show and remove groups, admit chats to them and revoke that, and undo a change of personality.
     Groups(groups::Groups),
+    /// Show, add and remove owners: the people who may do everything.
+    Owners(owners::Owners),
     /// Build, check, set and roll back the images of boxes.
     Image(image::Image),
     /// Show what happened to a message, step by step.
@@ -120,6 +127,21 @@ impl CliError {
     }
 }
 
+impl CliError {
+    /// Prints the error, a line for each mistake in the settings.
+    pub fn tell(&self) -> ExitCode {
+        match self {
+            Self::Config(e) | Self::Start(StartError::Config(e)) => {
+                let lines = e.mistakes().iter();
+                lines
+                    .map(|mistake| terminal_output::failed(mistake.code, mistake))
+                    .fold(ExitCode::FAILURE, |_, code| code)
+            }
+            other => terminal_output::failed(other.code(), other),
+        }
+    }
+}
+
 type Done = Result<ExitCode, CliError>;
 
 /// Runs the command of `args`.
@@ -140,10 +162,11 @@ pub async fn run(args: Args) -> Done {
         Verb::Doctor(doctor) => doctor::run(&here, &doctor).await,
         Verb::Box(verb) => box_check::run(&here, verb).await,
         Verb::Groups(groups) => groups::run(&here, groups).await,
+        Verb::Owners(owners) => owners::run(&here, owners).await,
         Verb::Image(image) => image::run(&here, image).await,
         Verb::Trace(trace) => trace::run(&here, &trace).await,
         Verb::Ipc(ipc) => letters::run(&here, ipc).await,
-        Verb::Config(config) => config::run(&here, config),
+        Verb::Config(config) => config::run(&here, config).await,
         Verb::Backup(backup) => backup::run(&here, backup).await,
         Verb::Restore(restore) => backup::restore(&here, restore).await,
     }
@@ -157,8 +180,19 @@ struct Here {
 }
 
 impl Here {
+    /// The settings, for a command that calls no provider and no platform.
     fn install(&self) -> Result<Install, CliError> {
-        Ok(Install::load(self.root.clone(), &self.env)?)
+        Ok(Install::load_for_command(self.root.clone(), &self.env)?)
+    }
+
+    /// Whether a host answers.
+    async fn host_is_up(&self) -> bool {
+        unix_socket::connect(&self.root.host_socket_dir(), SOCKET).await.is_ok()
+    }
+
+    /// What the running host was started with and is different here. Empty if no host runs.
+    async fn waiting_settings(&self, install: &Install) -> Vec<Difference> {
+        if self.host_is_up().await { running_settings::differences(install) } else { Vec::new() }
     }
 
     /// Opens the store, possibly beside a running host: SQLite's locks order the two.
@@ -186,11 +220,16 @@ impl Here {
     /// Prints JSON where the person asked for it, and the text otherwise.
     fn print(&self, json: &serde_json::Value, text: impl std::fmt::Display) {
         if self.json {
-            crate::terminal_output::print(json);
+            terminal_output::print(json);
         } else {
-            crate::terminal_output::print(text);
+            terminal_output::print(text);
         }
     }
+}
+
+/// A line for each setting that waits for a restart.
+fn told_waiting(waiting: &[Difference]) -> String {
+    waiting.iter().map(|one| format!("\nwaits for a restart: {one}")).collect()
 }
 
 /// Returns `/var/lib/lazaret` for a service's user, and the person's own data directory (XDG Base Directory

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::{Done, Here};
 use crate::backup;
-use crate::channels::terminal::wire::SOCKET;
 use crate::clock::Clock;
 use crate::host_files;
 use crate::mailbox;
@@ -14,7 +13,9 @@ use crate::policy::disk_pressure::names_floor;
 use crate::store::{self, DeliveryCount};
 use crate::terminal_output::safe_line;
 use crate::text;
-use crate::unix_socket;
+
+/// The exit code if no host runs: that of `systemctl status`.
+const DOWN: u8 = 3;
 
 pub(super) async fn run(here: &Here) -> Done {
     let store = here.store_to_read()?;
@@ -27,7 +28,7 @@ pub(super) async fn run(here: &Here) -> Done {
     let copy = backup::newest(&here.root, now).map(|(path, at)| (path, now.since(at)));
     let room = host_files::room(&here.root.state()).ok();
     let ballast = host_files::size(&here.root.state().join(store::BALLAST)).map_or(0, |bytes| bytes >> 20);
-    let up = unix_socket::connect(&here.root.host_socket_dir(), SOCKET).await.is_ok();
+    let up = here.host_is_up().await;
     let json = json!({
         "host": if up { "up" } else { "down" },
         "root": here.root.path(),
@@ -46,8 +47,11 @@ pub(super) async fn run(here: &Here) -> Done {
         "disk": room.map(|r| json!({"free_mib": r.free >> 20, "read_only": r.read_only, "ballast_mib": ballast})),
         "counters": summary.numbers.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
     });
-    let mut text =
-        format!("host      {}\nroot      {}\n", if up { "up" } else { "down" }, here.root.path().display());
+    let mut text = format!(
+        "host      {}\nroot      {}\n",
+        if up { "up" } else { "down; `lazaret up` starts it" },
+        here.root.path().display()
+    );
     let turns: Vec<String> = summary.turns.iter().map(|(state, n)| format!("{n} {state}")).collect();
     text += &format!(
         "messages  {}\nturns     {}\n",
@@ -93,7 +97,7 @@ pub(super) async fn run(here: &Here) -> Done {
         text += &format!("counter   {name} {value}\n");
     }
     here.print(&json, text.trim_end());
-    Ok(ExitCode::SUCCESS)
+    Ok(if up { ExitCode::SUCCESS } else { ExitCode::from(DOWN) })
 }
 
 /// Returns who enforces the box's budget of letters: the kernel, or the host by measuring.

@@ -57,7 +57,10 @@ fn steps(t: &MessageTrace) -> Vec<&StageRow> {
 fn tell(here: &Here, t: &MessageTrace) -> String {
     let mut out = format!("{}  {}  group {}\n", t.seq, t.chat, t.group);
     out += &format!("{} wrote: {}\n", safe(&t.sender), safe(&first_line(&t.text)));
-    out += &format!("{} message, {}", t.role, t.state);
+    // A message is done when its turn has ended, but the turn may have failed.
+    let ended =
+        t.turn.as_ref().map(|turn| turn.state.as_str()).filter(|state| ["failed", "stopped"].contains(state));
+    out += &format!("{} message, {}", t.role, ended.unwrap_or(&t.state));
     if let Some(outcome) = &t.outcome {
         out += &format!(": {}", safe(outcome));
     }

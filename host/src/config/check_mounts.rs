@@ -1,43 +1,41 @@
-//! Checks a group's mounts against those that the install allows. An error names the file, the line and the fix.
-
-use std::path::Path;
+//! Checks a group's mounts against those that the install allows.
 
 use super::schema::{GroupFile, InstallFile};
-use super::{ConfigError, Root, line_and_column};
+use super::{Mistake, Root, Source};
 use crate::domain::group_settings::ExtraMount;
 use crate::policy::mounts::{self, AllowedRoot, MountError};
 
 /// The roots that the install allows.
-pub(super) fn allowed(
-    path: &Path,
-    text: &str,
-    file: &InstallFile,
-    root: &Root,
-) -> Result<Vec<AllowedRoot>, ConfigError> {
-    let roots = file.mounts.allow.iter().enumerate().map(|(n, root_file)| {
-        mounts::check_root(&root_file.path, root.path())
-            .map_err(|e| refused(path, text, &["mounts", "allow"], n, &e))?;
-        Ok(AllowedRoot { path: root_file.path.clone(), writable: root_file.writable })
-    });
-    roots.collect()
+pub(super) fn allowed(file: &InstallFile, root: &Root, source: &mut Source<'_>) -> Vec<AllowedRoot> {
+    for (n, one) in file.mounts.allow.iter().enumerate() {
+        if let Err(e) = mounts::check_root(&one.path, root.path()) {
+            source.refuse(&["mounts", "allow", &n.to_string()], refused(&e));
+        }
+    }
+    let root = |one: &super::schema::AllowedMountFile| AllowedRoot {
+        path: one.path.clone(),
+        writable: one.writable,
+    };
+    file.mounts.allow.iter().map(root).collect()
 }
 
 pub(super) fn of_group(
-    path: &Path,
-    text: &str,
     file: &GroupFile,
     allowed: &[AllowedRoot],
     root: &Root,
-) -> Result<Vec<ExtraMount>, ConfigError> {
+    source: &mut Source<'_>,
+) -> Vec<ExtraMount> {
     let wanted: Vec<ExtraMount> = file
         .mounts
         .iter()
         .map(|m| ExtraMount { source: m.source.clone(), target: m.target.clone(), writable: m.writable })
         .collect();
-    mounts::check(&wanted, allowed, root.path()).map_err(|(n, e)| refused(path, text, &["mounts"], n, &e))?;
-    Ok(wanted)
+    for (n, e) in mounts::check(&wanted, allowed, root.path()) {
+        source.refuse(&["mounts", &n.to_string()], refused(&e));
+    }
+    wanted
 }
 
-fn refused(path: &Path, text: &str, list: &[&str], n: usize, e: &MountError) -> ConfigError {
-    ConfigError::new(line_and_column::of_member(path, text, list, n), e.to_string()).coded(e.code())
+fn refused(e: &MountError) -> Mistake {
+    Mistake::from(e.to_string()).coded(e.code())
 }

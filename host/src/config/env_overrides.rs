@@ -1,14 +1,13 @@
 //! The environment over the file, and every setting with its source.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::schema::InstallFile;
-use super::setting_list::{self, Setting};
-use super::{ConfigError, line_and_column, nearest, parse};
+use super::setting_list::{Setting, SettingsFile};
+use super::{Mistake, Source, nearest};
 use crate::domain::group_settings::ModelChoice;
 
 /// Variables that begin like an override and are something else.
@@ -20,7 +19,7 @@ const OF_TESTS: [&str; 2] = [::failpoint::RULES, ::failpoint::TRACE];
 const OF_TESTS: [&str; 0] = [];
 
 /// One setting as `lazaret config show` prints it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     /// `limits.turn`
     pub name: String,
@@ -30,67 +29,58 @@ pub struct Shown {
     pub source: String,
 }
 
-/// Reads `lazaret.toml`, puts `LAZARET_…` variables over it and tells where each value comes from.
-///
-/// # Errors
-/// The first setting that cannot be used, with its place in the file, or its variable.
-pub(super) fn with_overrides(
-    path: &Path,
-    text: &str,
+/// Puts `LAZARET_…` variables over the file and tells where each value comes from.
+pub(super) fn over(
+    file: InstallFile,
+    source: &mut Source<'_>,
     env: &BTreeMap<String, String>,
-) -> Result<(InstallFile, Vec<Shown>), ConfigError> {
-    // First as the type, so that an error has its place in the file.
-    let mut settings: InstallFile = parse(path, text)?;
-    let in_file: Table = parse(path, text)?;
+) -> (InstallFile, Vec<Shown>) {
+    let in_file = source.usable();
     let mut table = in_file.clone();
-    let known = setting_list::settings::<InstallFile>();
-    let mut overrides = BTreeMap::new();
+    let known = &InstallFile::definitions().settings;
     for (variable, value) in env.iter().filter(|(v, _)| is_override(v)) {
-        let setting = known.iter().find(|setting| setting.variable() == **variable);
-        let setting = setting.ok_or_else(|| unknown_variable(variable, &known))?;
-        setting.set(&mut table, typed(value));
-        settings = table
-            .clone()
-            .try_into()
-            .map_err(|e: toml::de::Error| ConfigError::new(variable.as_str(), e.message().to_owned()))?;
-        overrides.insert(setting.name(), variable.clone());
+        let Some(setting) = known.iter().find(|setting| setting.variable() == **variable) else {
+            source.mistakes.push(unknown_variable(variable, known));
+            continue;
+        };
+        // The variable is read as a line of the file, so that the same checks hold.
+        let line = format!("{} = {}", setting.name(), typed(value));
+        let (_, of_variable) = Source::read_variable::<InstallFile>(variable, &line);
+        match setting.in_table(&of_variable.usable()) {
+            Some(value) if of_variable.mistakes.is_empty() => {
+                setting.set(&mut table, value.clone());
+                source.overrides.insert(setting.name(), variable.clone());
+            }
+            _ => source.mistakes.extend(of_variable.into_mistakes()),
+        }
     }
-    for setting in &known {
-        let Some(value) = setting.in_table(&table) else { continue };
-        setting.check(value).map_err(|why| {
-            let keys: Vec<&str> = setting.path.iter().map(String::as_str).collect();
-            let place = overrides.get(&setting.name()).cloned();
-            ConfigError::new(place.unwrap_or_else(|| line_and_column::of(path, text, &keys)), why)
-        })?;
-    }
-    let effective = Table::try_from(&settings)
-        .map_err(|e| ConfigError::new(path.display().to_string(), format!("cannot be shown: {e}")))?;
+    // Every value was read by itself, so the whole can be read.
+    let settings: InstallFile = table.clone().try_into().unwrap_or(file);
+    let effective = Table::try_from(&settings).unwrap_or_default();
+    let file_name = |keys: &Setting| keys.in_table(&in_file).map(|_| source.name().to_owned());
     let show = |setting: &Setting| {
         let name = setting.name();
-        let source = match overrides.get(&name) {
-            Some(variable) => variable.clone(),
-            None if setting.in_table(&in_file).is_some() => path.display().to_string(),
-            None => "default".to_owned(),
-        };
+        let of_file = file_name(setting).unwrap_or_else(|| "default".to_owned());
+        let source = source.overrides.get(&name).cloned().unwrap_or(of_file);
         Some(Shown { value: setting.in_table(&effective)?.to_string(), name, source })
     };
     let mut shown: Vec<Shown> = known.iter().filter_map(show).collect();
     let providers = effective.get("providers").and_then(Value::as_table);
     for (provider, value) in providers.into_iter().flatten() {
         for (key, value) in value.as_table().into_iter().flatten() {
-            let (name, source) = (format!("providers.{provider}.{key}"), path.display().to_string());
+            let (name, source) = (format!("providers.{provider}.{key}"), source.name().to_owned());
             shown.push(Shown { name, value: value.to_string(), source });
         }
     }
-    Ok((settings, shown))
+    (settings, shown)
 }
 
-fn unknown_variable(variable: &str, known: &[Setting]) -> ConfigError {
+fn unknown_variable(variable: &str, known: &[Setting]) -> Mistake {
     let names: Vec<String> = known.iter().map(Setting::variable).collect();
-    let error = ConfigError::new(variable, "overrides no setting").coded("config.unknown_key");
+    let mistake = Mistake::of(variable, "overrides no setting").coded("config.unknown_key");
     match nearest(variable, names.iter().map(String::as_str)) {
-        Some(near) => error.hint(format!("did you mean {near}?")),
-        None => error.hint("`lazaret config show` lists every setting"),
+        Some(near) => mistake.hint(format!("did you mean {near}?")),
+        None => mistake.hint("`lazaret config show` lists every setting"),
     }
 }
 

@@ -50,6 +50,18 @@ pub fn add_group(root: &Root, name: &crate::domain::GroupName) -> io::Result<()>
     Ok(())
 }
 
+/// Renames a group's folder, if there is one.
+///
+/// # Errors
+/// The file system's error.
+pub fn set_aside(folder: &Path, aside: &Path) -> io::Result<bool> {
+    match fs::rename(folder, aside) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;

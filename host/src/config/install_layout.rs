@@ -47,6 +47,18 @@ impl Root {
     pub fn database(&self) -> PathBuf {
         self.state().join("lazaret.db")
     }
+    /// The file with the install's id.
+    pub fn install_id(&self) -> PathBuf {
+        self.state().join("install")
+    }
+    /// The file with the place of `state/` at the last start. A copy of the install is known by it.
+    pub fn install_place(&self) -> PathBuf {
+        self.state().join("install.place")
+    }
+    /// The settings that the running host was started with.
+    pub fn running_settings(&self) -> PathBuf {
+        self.host_socket_dir().join("settings.json")
+    }
     /// The nightly copies of the database.
     pub fn backups(&self) -> PathBuf {
         self.state().join("backups")

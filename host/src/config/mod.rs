@@ -2,9 +2,9 @@
 //! environment, checked, and given to the other modules as domain values.
 //!
 //! The host reads `lazaret.toml` at its start. It reads a group's file again when the file has changed, so a change
-//! holds without a restart. Every error names the file, the line and column, what was expected, and the nearest right
-//! name. Settings are the owner's: nothing here but [`set_group_image`], [`first`] and [`personality_file`] writes a
-//! file.
+//! holds without a restart. A reading finds every mistake at once. Each one names the file, the line and column, what
+//! was expected, and the right place or the nearest right name. Settings are the owner's: nothing here but
+//! [`set_group_image`], [`first`] and [`personality_file`] writes a file.
 
 mod check_mounts;
 mod env_overrides;
@@ -15,62 +15,33 @@ pub mod first;
 pub mod fuzz_targets;
 mod group_cache;
 pub mod install_layout;
-mod line_and_column;
+mod mistake;
 pub mod personality_file;
+pub mod running_settings;
 pub mod schema;
 mod secrets;
 pub mod set_group_image;
 mod setting_list;
+mod source;
+mod values;
 pub mod zone_data;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
-
-use crate::channels::{ChannelSettings, ChannelsFile};
+use crate::channels::ChannelSettings;
 use crate::domain::group_settings::{Group, ModelChoice};
 use crate::domain::outbound::Delivery;
 use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, SenderId};
 use crate::host_files;
 use crate::policy::mounts::AllowedRoot;
-use crate::policy::posture::acceptable;
 pub use env_overrides::Shown;
 use group_cache::GroupCache;
 pub use install_layout::Root;
+pub use mistake::{ConfigError, Mistake};
 use schema::{GroupFile, InstallFile};
-
-/// A setting that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {what}{}", hint.as_ref().map(|h| format!("; {h}")).unwrap_or_default())]
-pub struct ConfigError {
-    /// `lazaret.toml:3:7`, or the name of an environment variable.
-    pub place: String,
-    pub what: String,
-    /// What the person can do.
-    pub hint: Option<String>,
-    code: &'static str,
-}
-
-impl ConfigError {
-    fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { place: place.into(), what: what.into(), hint: None, code: "config.value" }
-    }
-
-    fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    fn coded(mut self, code: &'static str) -> Self {
-        self.code = code;
-        self
-    }
-
-    pub fn code(&self) -> &'static str {
-        self.code
-    }
-}
+use setting_list::SettingsFile;
+use source::Source;
 
 /// A provider with its key.
 #[derive(Debug, Clone)]
@@ -96,6 +67,8 @@ pub struct Install {
     pub model: ModelChoice,
     /// The secrets of the channels that have one.
     pub channel_secrets: BTreeMap<ChannelName, Secret>,
+    /// Keys and tokens that the host needs and this environment does not have. The host's may have them.
+    pub missing_secrets: Vec<Mistake>,
     allowed_mounts: Vec<AllowedRoot>,
     shown: Vec<Shown>,
     groups: GroupCache,
@@ -105,34 +78,83 @@ impl Install {
     /// Reads `lazaret.toml` below `root` and the environment. A missing file means every default.
     ///
     /// # Errors
-    /// The first setting that cannot be used.
+    /// Every setting that cannot be used, and every key or token that the host needs and this environment lacks.
     pub fn load(root: Root, env: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let (install, mut mistakes) = Self::read(root, env);
+        mistakes.extend(install.missing_secrets.iter().cloned());
+        ConfigError::unless_empty(mistakes)?;
+        Ok(install)
+    }
+
+    /// As [`Install::load`], for a command that calls no provider and no platform: keys and tokens may be missing.
+    ///
+    /// # Errors
+    /// Every setting that cannot be used.
+    pub fn load_for_command(root: Root, env: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let (install, mistakes) = Self::read(root, env);
+        ConfigError::unless_empty(mistakes)?;
+        Ok(install)
+    }
+
+    /// Reads the settings, and the mistakes of `lazaret.toml` and the environment. Settings with mistakes have their
+    /// defaults, so that the groups' files can be checked too.
+    pub fn read(root: Root, env: &BTreeMap<String, String>) -> (Self, Vec<Mistake>) {
         let path = root.install_file();
-        let text = read_or_empty(&path)?;
-        let (file, shown) = env_overrides::with_overrides(&path, &text, env)?;
-        let providers = secrets::providers(&file, &root, env)?;
-        let model = model_choice(&file, &providers)?;
-        for name in &file.engine.accept {
-            acceptable(name).map_err(|why| {
-                ConfigError::new(line_and_column::of(&path, &text, &["engine", "accept"]), why)
-            })?;
-        }
-        let channel_secrets = secrets::of_channels(&file, &root, env)?;
-        let owners = line_and_column::of(&path, &text, &["owners"]);
-        on_known_channels(file.owners.iter().map(|owner| owner.channel()), owners)?;
-        let allowed_mounts = check_mounts::allowed(&path, &text, &file, &root)?;
+        let (text, unreadable) = match read_or_empty(&path) {
+            Ok(text) => (text, None),
+            Err(e) => (String::new(), Some(e)),
+        };
+        let (file, mut source) = Source::read::<InstallFile>(&path, &text);
+        source.mistakes.extend(unreadable);
+        let (file, shown) = env_overrides::over(file, &mut source, env);
+        values::check_install(&file, &mut source);
+        let mut missing_secrets = Vec::new();
+        let providers = secrets::providers(&file, &root, env, &mut source, &mut missing_secrets);
+        let channel_secrets = secrets::of_channels(&file, &root, env, &mut source, &mut missing_secrets);
+        let model = model_choice(&file, &providers, &mut source);
+        let allowed_mounts = check_mounts::allowed(&file, &root, &mut source);
         let shown = env_overrides::with_choice(shown, &model);
-        Ok(Self {
+        let install = Self {
             root,
             owners: file.owners.clone(),
             file,
             providers,
             model,
             channel_secrets,
+            missing_secrets,
             allowed_mounts,
             shown,
             groups: GroupCache::default(),
-        })
+        };
+        (install, source.into_mistakes())
+    }
+
+    /// Checks every settings file.
+    ///
+    /// # Errors
+    /// Every mistake of `lazaret.toml`, the environment and the groups' files.
+    pub fn check_all(root: Root, env: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let (install, mut mistakes) = Self::read(root, env);
+        let mut group_of = BTreeMap::new();
+        for name in install.group_names() {
+            let path = install.root.group_file(&name);
+            match read_or_empty(&path) {
+                Ok(text) => {
+                    let (file, mut source) = Source::read::<GroupFile>(&path, &text);
+                    install.group_of(&name, &file, &mut source);
+                    for (n, chat) in file.chats.iter().enumerate() {
+                        if let Some(other) = group_of.insert(chat.clone(), name.clone()) {
+                            let what = format!("the chat {chat} belongs to group {other} already");
+                            source.refuse(&["chats", &n.to_string()], what);
+                        }
+                    }
+                    mistakes.extend(source.into_mistakes());
+                }
+                Err(unreadable) => mistakes.push(unreadable),
+            }
+        }
+        ConfigError::unless_empty(mistakes)?;
+        Ok(install)
     }
 
     /// Every setting with its value and the source of the value.
@@ -144,25 +166,45 @@ impl Install {
     /// file holds from the next call on. A call costs one stat(2) while the file stays as it is.
     ///
     /// # Errors
-    /// The first setting that cannot be used. Other groups go on.
+    /// Every setting that cannot be used. Other groups go on.
     pub fn group(&self, name: &GroupName) -> Result<Group, ConfigError> {
         let path = self.root.group_file(name);
-        let version = host_files::version(&path).map_err(|e| unreadable(&path, &e))?;
+        if !self.has_group(name) {
+            let folder = self.root.groups().join(name.as_str());
+            let gone = Mistake::of(
+                folder.display().to_string(),
+                "there is no such folder, so there is no such group",
+            );
+            let hint = format!("`lazaret groups add {name}` makes it again");
+            return Err(gone.hint(hint).coded("group.gone").into());
+        }
+        let version = host_files::version(&path).map_err(|e| ConfigError::from(unreadable(&path, &e)))?;
         self.groups.get(name, version, || self.parse_group(name, &path))
+    }
+
+    /// Whether the group has a folder. `main` needs none.
+    pub fn has_group(&self, name: &GroupName) -> bool {
+        name.is_main() || host_files::is_dir(&self.root.groups().join(name.as_str()))
     }
 
     fn parse_group(&self, name: &GroupName, path: &Path) -> Result<Group, ConfigError> {
         let text = read_or_empty(path)?;
-        let file: GroupFile = parse(path, &text)?;
-        let place = |keys: &[&str]| line_and_column::of(path, &text, keys);
-        self.check_group(&parse(path, &text)?, place)?;
-        on_known_channels(file.chats.iter().map(|chat| chat.channel()), place(&["chats"]))?;
-        on_known_channels(file.senders.iter().flatten().map(|one| one.channel()), place(&["senders"]))?;
-        let mounts = check_mounts::of_group(path, &text, &file, &self.allowed_mounts, &self.root)?;
-        let runtime = self.runtime(&file, place)?;
-        let model = self.model_of(&file, place)?;
+        let (file, mut source) = Source::read::<GroupFile>(path, &text);
+        let group = self.group_of(name, &file, &mut source);
+        ConfigError::unless_empty(source.into_mistakes())?;
+        Ok(group)
+    }
+
+    /// The group of a file that was read, and what the install does not allow it.
+    fn group_of(&self, name: &GroupName, file: &GroupFile, source: &mut Source<'_>) -> Group {
+        self.check_granted(source);
+        values::check_group(file, source);
+        let mounts = check_mounts::of_group(file, &self.allowed_mounts, &self.root, source);
+        let runtime = self.runtime(file, source);
+        let model = self.model_of(file, source);
         let base = self.default_group(name.clone());
-        Ok(Group {
+        let file = file.clone();
+        Group {
             persona: file.persona.unwrap_or(base.persona),
             trigger: file.trigger.into(),
             senders: file.senders,
@@ -177,7 +219,7 @@ impl Install {
             runtime,
             delivery: file.delivery,
             name: base.name,
-        })
+        }
     }
 
     /// A group without a file of its own. It also stands in where the file cannot be used.
@@ -205,75 +247,64 @@ impl Install {
         self.file.channels.named(channel.as_str()).map(ChannelSettings::delivery).unwrap_or_default()
     }
 
-    /// Checks the numbers of a group's file: whether they are allowed at all, and whether the install grants them.
-    fn check_group(&self, file: &toml::Table, place: impl Fn(&[&str]) -> String) -> Result<(), ConfigError> {
+    /// Compares a group's values with what the install grants.
+    fn check_granted(&self, source: &mut Source<'_>) {
         let granted = toml::Table::try_from(&self.file).unwrap_or_default();
-        for setting in setting_list::settings::<GroupFile>() {
-            let Some(wanted) = setting.in_table(file) else { continue };
+        let file = source.usable();
+        for setting in &GroupFile::definitions().settings {
+            let Some(wanted) = setting.in_table(&file) else { continue };
             let keys: Vec<&str> = setting.path.iter().map(String::as_str).collect();
-            setting.check(wanted).map_err(|why| ConfigError::new(place(&keys), why))?;
             let (name, most) = (setting.name(), setting.in_table(&granted));
             if let Some(most) = most.filter(|_| setting.is_at_most_install())
                 && setting_list::measure(wanted) > setting_list::measure(most)
             {
-                let what = format!("{name} = {wanted} is above the install's {most}");
+                let what = Mistake::from(format!("{name} = {wanted} is above the install's {most}"));
                 let hint = format!("raise {name} in lazaret.toml, or ask for less here");
-                return Err(ConfigError::new(place(&keys), what).hint(hint));
+                source.refuse(&keys, what.hint(hint));
             }
             if name == "limits.disk_images" && self.file.limits.disk_images && wanted.as_bool() == Some(false)
             {
                 let what = "limits.disk_images = false takes away what the install has set for all";
-                return Err(
-                    ConfigError::new(place(&keys), what).hint("take it out here, or out of lazaret.toml")
-                );
+                source.refuse(&keys, Mistake::from(what).hint("take it out here, or out of lazaret.toml"));
             }
         }
-        Ok(())
     }
 
-    fn model_of(
-        &self,
-        file: &GroupFile,
-        place: impl Fn(&[&str]) -> String,
-    ) -> Result<ModelChoice, ConfigError> {
-        let Some(wanted) = file.model.clone() else { return Ok(self.model.clone()) };
+    fn model_of(&self, file: &GroupFile, source: &mut Source<'_>) -> ModelChoice {
+        let Some(wanted) = file.model.clone() else { return self.model.clone() };
         // The install's model belongs to the install's provider: another provider has its own default.
         let own_name = wanted.name.clone().flatten();
         let wanted = wanted.over(&self.file.model);
         let provider = wanted.provider.unwrap_or_else(|| self.model.provider.clone());
-        let known = self.providers.get(&provider).ok_or_else(|| {
+        values::check_answer_fits(wanted.max_tokens, wanted.window, source);
+        let Some(known) = self.providers.get(&provider) else {
             let names: Vec<_> = self.providers.keys().map(String::as_str).collect();
-            let what = format!("model.provider = {provider:?} is not set up");
-            ConfigError::new(place(&["model", "provider"]), what)
-                .hint(format!("lazaret.toml has the providers: {}", names.join(", ")))
-        })?;
+            let what = Mistake::from(format!("model.provider = {provider:?} is not set up"));
+            let hint = format!("lazaret.toml has the providers: {}", names.join(", "));
+            source.refuse(&["model", "provider"], what.hint(hint));
+            return self.model.clone();
+        };
         let of_install = (provider == self.model.provider).then(|| self.model.model.clone());
         let model = own_name.or(of_install);
-        Ok(ModelChoice {
+        ModelChoice {
             model: model.unwrap_or_else(|| known.kind.default_model().to_owned()),
             provider,
             max_tokens: wanted.max_tokens,
             window: wanted.window,
-        })
+        }
     }
 
     /// The runtime that a group names. The install must allow it, because the runtime decides how strong the sandbox
     /// is.
-    fn runtime(
-        &self,
-        file: &GroupFile,
-        place: impl Fn(&[&str]) -> String,
-    ) -> Result<Option<String>, ConfigError> {
+    fn runtime(&self, file: &GroupFile, source: &mut Source<'_>) -> Option<String> {
         let known = &self.file.engine.runtimes;
-        match &file.runtime {
-            Some(name) if !known.contains(name) => {
-                let what = format!("runtime = {name:?} is not one of this install's");
-                let names = known.join(", ");
-                let hint = format!("add it to engine.runtimes in lazaret.toml; there are: {names}");
-                Err(ConfigError::new(place(&["runtime"]), what).hint(hint))
-            }
-            wanted => Ok(wanted.clone()),
+        if let Some(name) = file.runtime.as_ref().filter(|name| !known.contains(name)) {
+            let what = Mistake::from(format!("runtime = {name:?} is not one of this install's"));
+            let names = known.join(", ");
+            let hint = format!("add it to engine.runtimes in lazaret.toml; there are: {names}");
+            source.refuse(&["runtime"], what.hint(hint));
         }
+        file.runtime.clone()
     }
 
     /// The groups that have a folder, `main` first. Folders whose name is not a group name are ignored.
@@ -290,7 +321,9 @@ impl Install {
     pub fn chats(&self) -> Vec<(ChatId, GroupName)> {
         let chats_of = |name: &GroupName| {
             let path = self.root.group_file(name);
-            let file: GroupFile = parse(&path, &read_or_empty(&path)?)?;
+            let text = read_or_empty(&path)?;
+            let (file, source) = Source::read::<GroupFile>(&path, &text);
+            ConfigError::unless_empty(source.into_mistakes())?;
             Ok::<_, ConfigError>(file.chats)
         };
         let mut chats = Vec::new();
@@ -302,18 +335,6 @@ impl Install {
         }
         chats
     }
-}
-
-/// Refuses addresses of channels that this build does not have.
-fn on_known_channels<'a>(
-    mut channels: impl Iterator<Item = &'a str>,
-    place: String,
-) -> Result<(), ConfigError> {
-    let known = ChannelsFile::default();
-    let Some(unknown) = channels.find(|name| known.named(name).is_none()) else { return Ok(()) };
-    let names: Vec<&str> = known.all().map(|channel| channel.name().as_str()).collect();
-    let error = ConfigError::new(place, format!("there is no channel {unknown:?}"));
-    Err(error.hint(format!("there are: {}", names.join(", "))))
 }
 
 /// The JSON Schema of `lazaret.toml`.
@@ -329,28 +350,28 @@ pub fn schema_of_group() -> serde_json::Value {
 fn model_choice(
     file: &InstallFile,
     providers: &BTreeMap<String, Provider>,
-) -> Result<ModelChoice, ConfigError> {
-    let choose = |name: &str| providers.get(name);
-    let provider = match &file.model.provider {
-        Some(name) => choose(name).ok_or_else(|| {
-            ConfigError::new("lazaret.toml", format!("model.provider = {name:?} is not under [providers]"))
-        })?,
-        // Real models come before the demo model, and the native wire before the translated one.
-        None => ["anthropic", "openai", "demo"]
-            .into_iter()
-            .find_map(choose)
-            .or_else(|| providers.values().next())
-            .ok_or_else(|| ConfigError::new("lazaret.toml", "there is no provider"))?,
-    };
-    Ok(ModelChoice {
-        provider: provider.name.clone(),
-        model: file.model.name.clone().unwrap_or_else(|| provider.kind.default_model().to_owned()),
+    source: &mut Source<'_>,
+) -> ModelChoice {
+    let named = file.model.provider.as_ref();
+    if let Some(name) = named.filter(|name| !providers.contains_key(*name)) {
+        let names: Vec<_> = providers.keys().map(String::as_str).collect();
+        let what = Mistake::from(format!("model.provider = {name:?} is not under [providers]"));
+        source.refuse(&["model", "provider"], what.hint(format!("there are: {}", names.join(", "))));
+    }
+    // Real models come before the demo model, and the native wire before the translated one.
+    let by_itself = ["anthropic", "openai", "demo"];
+    let mut wanted = named.map(String::as_str).into_iter().chain(by_itself);
+    let provider = wanted.find_map(|name| providers.get(name)).or_else(|| providers.values().next());
+    let (name, kind) = provider.map_or(("demo", ProviderKind::Demo), |one| (one.name.as_str(), one.kind));
+    ModelChoice {
+        provider: name.to_owned(),
+        model: file.model.name.clone().unwrap_or_else(|| kind.default_model().to_owned()),
         max_tokens: file.model.max_tokens,
         window: file.model.window,
-    })
+    }
 }
 
-fn read_or_empty(path: &Path) -> Result<String, ConfigError> {
+fn read_or_empty(path: &Path) -> Result<String, Mistake> {
     match host_files::read_text(path) {
         Ok(text) => Ok(text),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
@@ -358,33 +379,8 @@ fn read_or_empty(path: &Path) -> Result<String, ConfigError> {
     }
 }
 
-fn unreadable(path: &Path, e: &std::io::Error) -> ConfigError {
-    ConfigError::new(path.display().to_string(), format!("cannot be read: {e}"))
-}
-
-/// Reads one settings file into its type.
-fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
-    toml::from_str(text).map_err(|e| explain(path, text, &e))
-}
-
-/// Turns a parser's error into one with file, line, column and the nearest right name.
-fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
-    let at = error.span().map_or(0, |s| s.start).min(text.len());
-    let place = line_and_column::at(path, text.get(..at).unwrap_or_default());
-    let message = error.message().lines().next().unwrap_or_default().to_owned();
-    let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
-    match unknown {
-        None => ConfigError::new(place, message),
-        Some((name, rest)) => {
-            let known = rest.split('`').skip(1).step_by(2);
-            let error = ConfigError::new(place, format!("there is no setting `{name}` here"))
-                .coded("config.unknown_key");
-            match nearest(name, known) {
-                Some(near) => error.hint(format!("did you mean `{near}`?")),
-                None => error.hint("`lazaret config show` lists every setting"),
-            }
-        }
-    }
+fn unreadable(path: &Path, e: &std::io::Error) -> Mistake {
+    Mistake::of(path.display().to_string(), format!("cannot be read: {e}"))
 }
 
 /// The known name that is most like `name`, if one is.

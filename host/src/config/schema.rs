@@ -104,9 +104,9 @@ settings! {
         #[schemars(example = &"claude-sonnet-5-5")]
         name: Option<String> = None;
         /// The longest answer, in tokens.
-        max_tokens: u32 = 8_192, in 1..;
+        max_tokens: u32 = 8_192, in 1..=10_000_000;
         /// The context window, in tokens.
-        window: u32 = 200_000, in 1..;
+        window: u32 = 200_000, in 2..=100_000_000;
     }
 }
 
@@ -114,21 +114,21 @@ settings! {
     /// How much may happen at once, and how long the host waits.
     HostFile {
         /// How many runs may start or work at one time.
-        working_runs: usize = 4, in 1..;
+        working_runs: usize = 4, in 1..=10_000;
         /// How many boxes may live at one time, including those that wait for the next message.
-        live_boxes: usize = 12, in 1..;
+        live_boxes: usize = 12, in 1..=10_000;
         /// The largest file that people send an agent, or an agent sends them, in MiB.
-        attachment_mib: u64 = 20;
+        attachment_mib: u64 = 20, in 0..=1_048_576;
         /// How long the host repeats a model call that the provider cannot answer now. Then the turn fails.
         model_retry: Span = Span::minutes(2);
         /// How long the host repeats a reply while the platform cannot be reached.
-        delivery_retry: Span = Span::hours(24);
+        delivery_retry: Span = Span::hours(24), in Span::seconds(1)..;
         /// The host does not send a reply that is older than this. It tells the chat.
-        reply_lifetime: Span = Span::hours(24);
+        reply_lifetime: Span = Span::hours(24), in Span::seconds(1)..;
         /// How much disk the host keeps back, in MiB. It gives this up when the disk is full, so that it can still act.
-        ballast_mib: u64 = 64;
+        ballast_mib: u64 = 64, in 0..=1_048_576;
         /// With less free disk than this, in MiB, the host reads no messages. They wait at the platform; runs go on.
-        free_floor_mib: u64 = 256;
+        free_floor_mib: u64 = 256, in 0..=1_073_741_824;
         /// The hour, in the zone `zone`, in whose first half the host copies the database and removes old things.
         night_hour: u8 = 3, in 0..=23;
         /// How long turns may go on when the host is told to stop. The next host takes over boxes that still work.
@@ -151,22 +151,23 @@ settings! {
     /// How long the host keeps what nothing needs any more.
     KeepFile {
         /// Copies of letters, and the rows that belong to them.
-        letters: Span = Span::days(14);
+        letters: Span = Span::days(14), in Span::minutes(1)..;
         /// The size of all copies of letters, in MiB. The host removes the oldest first.
-        letters_mib: u64 = 1024;
+        letters_mib: u64 = 1024, in 1..=1_073_741_824;
         /// Attachments.
-        media: Span = Span::days(30);
+        media: Span = Span::days(30), in Span::minutes(1)..;
         /// Transcripts that were ended or shortened, and what model calls cost.
-        transcripts: Span = Span::days(90);
+        transcripts: Span = Span::days(90), in Span::minutes(1)..;
         /// How many nightly copies of the database there are.
-        copies: usize = 7, in 1..;
+        copies: usize = 7, in 1..=10_000;
     }
 }
 
 settings! {
     /// The container engine.
     EngineFile {
-        /// The engine's socket. If this is not set, a `DOCKER_HOST` that begins with `unix://` is used.
+        /// The engine's socket. If this is not set, `DOCKER_HOST` is used. The host refuses an engine on another
+        /// machine.
         socket: String = "unix:///var/run/docker.sock".into();
         /// Runtimes that a group may name.
         runtimes: Vec<String> = vec!["runc".into(), "runsc".into()];

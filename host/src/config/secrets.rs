@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::schema::{InstallFile, ProviderFile};
-use super::{ConfigError, Provider, Root};
+use super::values::check_url;
+use super::{Mistake, Provider, Root, Source};
 use crate::domain::{ChannelName, ProviderKind, Secret};
 
 type Env = BTreeMap<String, String>;
@@ -17,7 +18,9 @@ pub(super) fn providers(
     file: &InstallFile,
     root: &Root,
     env: &Env,
-) -> Result<BTreeMap<String, Provider>, ConfigError> {
+    source: &mut Source<'_>,
+    missing: &mut Vec<Mistake>,
+) -> BTreeMap<String, Provider> {
     let implied = |kind: ProviderKind| ProviderFile { kind, base_url: None, key_file: None, key_env: None };
     let mut wanted = file.providers.clone();
     if wanted.is_empty() {
@@ -31,45 +34,52 @@ pub(super) fn providers(
             wanted.insert("demo".into(), implied(ProviderKind::Demo));
         }
     }
-    wanted.into_iter().map(|(name, p)| Ok((name.clone(), provider(&name, &p, root, env)?))).collect()
+    let mut build = |(name, file): (String, ProviderFile)| {
+        let provider = provider(&name, &file, root, env, source, missing);
+        (name, provider)
+    };
+    wanted.into_iter().map(&mut build).collect()
 }
 
-fn provider(name: &str, file: &ProviderFile, root: &Root, env: &Env) -> Result<Provider, ConfigError> {
+fn provider(
+    name: &str,
+    file: &ProviderFile,
+    root: &Root,
+    env: &Env,
+    source: &mut Source<'_>,
+    missing: &mut Vec<Mistake>,
+) -> Provider {
     let base_env = match file.kind {
         ProviderKind::Anthropic => "ANTHROPIC_BASE_URL",
         ProviderKind::Openai => "OPENAI_BASE_URL",
         ProviderKind::Demo => "",
     };
-    let base_url = file
-        .base_url
-        .clone()
-        .or_else(|| set(env, base_env).map(str::to_owned))
-        .unwrap_or_else(|| file.kind.default_base_url().to_owned());
-    let place = || format!("lazaret.toml: providers.{name}");
+    let of_env = set(env, base_env).filter(|_| file.base_url.is_none());
+    let base_url = file.base_url.as_deref().or(of_env).unwrap_or_else(|| file.kind.default_base_url());
     if file.kind != ProviderKind::Demo
-        && !base_url.starts_with("http://")
-        && !base_url.starts_with("https://")
+        && let Err(why) = check_url(base_url)
     {
-        return Err(ConfigError::new(
-            place(),
-            format!("base_url = {base_url:?} begins with neither http:// nor https://"),
-        ));
+        match of_env {
+            Some(_) => source.mistakes.push(Mistake::of(base_env, why)),
+            None => source.refuse(&["providers", name, "base_url"], format!("base_url = {base_url:?} {why}")),
+        }
     }
     let key_env = file.key_env.as_deref().or(file.kind.default_key_env());
+    let keys = ["providers", name, "key_file"];
     let key = match (&file.key_file, key_env) {
-        (Some(path), _) => Some(secret_file(&root.path().join(path))?),
+        (Some(path), _) => secret_file(&root.path().join(path), &keys, source, missing),
         (None, Some(variable)) => set(env, variable).map(Secret::new),
         (None, None) => None,
     };
     // A server of one's own that speaks the OpenAI wire often takes no key; Anthropic's always needs one.
-    if key.is_none() && file.kind == ProviderKind::Anthropic {
+    if key.is_none() && file.key_file.is_none() && file.kind == ProviderKind::Anthropic {
         let variable = key_env.unwrap_or("ANTHROPIC_API_KEY");
-        return Err(ConfigError::new(place(), "there is no key")
-            .hint(format!("set {variable}, or key_file to a file of mode 0600"))
-            .coded("config.secret"));
+        let place = format!("{}: providers.{name}", source.name());
+        let hint = format!("set {variable}, or key_file to a file of mode 0600");
+        missing.push(Mistake::of(place, "there is no key").hint(hint).coded("config.secret"));
     }
     let base_url = base_url.trim_end_matches('/').to_owned();
-    Ok(Provider { name: name.to_owned(), kind: file.kind, base_url, key })
+    Provider { name: name.to_owned(), kind: file.kind, base_url, key }
 }
 
 /// The secrets of the channels that have one.
@@ -77,36 +87,59 @@ pub(super) fn of_channels(
     file: &InstallFile,
     root: &Root,
     env: &Env,
-) -> Result<BTreeMap<ChannelName, Secret>, ConfigError> {
+    source: &mut Source<'_>,
+    missing: &mut Vec<Mistake>,
+) -> BTreeMap<ChannelName, Secret> {
     let mut secrets = BTreeMap::new();
     for channel in file.channels.all() {
-        let Some(source) = channel.secret() else { continue };
-        let secret = match source.file {
-            Some(path) => Some(secret_file(&root.path().join(path))?),
-            None => set(env, source.variable).map(Secret::new),
+        let Some(wanted) = channel.secret() else { continue };
+        let name = channel.name();
+        let keys = ["channels", name.as_str()];
+        let secret = match wanted.file {
+            Some(path) => secret_file(&root.path().join(path), &keys, source, missing),
+            None => set(env, wanted.variable).map(Secret::new),
         };
-        secrets.extend(secret.map(|secret| (channel.name(), secret)));
+        secrets.extend(secret.map(|secret| (name, secret)));
     }
-    Ok(secrets)
+    secrets
 }
 
 fn set<'a>(env: &'a Env, name: &str) -> Option<&'a str> {
     env.get(name).map(String::as_str).filter(|v| !v.trim().is_empty())
 }
 
-/// Reads a secret's file, which nobody but its owner may read.
-fn secret_file(path: &Path) -> Result<Secret, ConfigError> {
-    let place = || path.display().to_string();
-    let refuse = |what: String| ConfigError::new(place(), what).coded("config.secret");
-    let about = std::fs::metadata(path).map_err(|e| refuse(format!("the secret cannot be read: {e}")))?;
+/// Reads a secret's file, which nobody but its owner may read. A file that another user owns may be missing for this
+/// command and be there for the host.
+fn secret_file(
+    path: &Path,
+    keys: &[&str],
+    source: &mut Source<'_>,
+    missing: &mut Vec<Mistake>,
+) -> Option<Secret> {
+    let shown = path.display();
+    let refuse = |what: String| Mistake::from(format!("{shown}: {what}")).coded("config.secret");
+    let unreadable = |e: std::io::Error| {
+        Mistake { file: shown.to_string(), ..format!("the secret cannot be read: {e}").into() }
+            .coded("config.secret")
+    };
+    let about = match std::fs::metadata(path) {
+        Ok(about) => about,
+        Err(e) => {
+            missing.push(unreadable(e));
+            return None;
+        }
+    };
     if about.mode() & 0o077 != 0 {
         let what = format!("others can read this secret (mode {:04o})", about.mode() & 0o7777);
-        return Err(refuse(what).hint(format!("chmod 600 {}", place())));
+        source.refuse(keys, refuse(what).hint(format!("chmod 600 {shown}")));
+        return None;
     }
-    let text =
-        std::fs::read_to_string(path).map_err(|e| refuse(format!("the secret cannot be read: {e}")))?;
-    if text.trim().is_empty() {
-        return Err(refuse("the file of the secret is empty".into()));
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.trim().is_empty() => {
+            source.refuse(keys, refuse("the file of the secret is empty".into()))
+        }
+        Ok(text) => return Some(Secret::new(&text)),
+        Err(e) => missing.push(unreadable(e)),
     }
-    Ok(Secret::new(&text))
+    None
 }

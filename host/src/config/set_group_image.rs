@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 
 use toml_edit::{DocumentMut, value};
 
-use super::{ConfigError, Root, read_or_empty};
+use super::{ConfigError, Mistake, Root, read_or_empty};
 use crate::domain::GroupName;
 
 /// Writes `image = "…"` into a group's file.
@@ -18,7 +18,8 @@ use crate::domain::GroupName;
 /// The file cannot be read, parsed or written. Nothing has changed then.
 pub fn set_image(root: &Root, group: &GroupName, image: &str) -> Result<(), ConfigError> {
     let path = root.group_file(group);
-    let failed = |what: String| ConfigError::new(path.display().to_string(), what).coded("config.write");
+    let failed =
+        |what: String| ConfigError::from(Mistake::of(path.display().to_string(), what).coded("config.write"));
     let text = read_or_empty(&path)?;
     let changed = with_image(&text, image).map_err(|e| failed(format!("cannot be parsed: {e}")))?;
     if changed == text {

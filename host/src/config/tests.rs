@@ -9,6 +9,20 @@ fn install(text: &str, env: &[(&str, &str)]) -> Result<Install, ConfigError> {
     Install::load(Root::new(dir.path()).unwrap(), &env)
 }
 
+/// The mistakes of both files, one line each, without the path of the install.
+fn mistakes(install: &str, group: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("groups/main")).unwrap();
+    std::fs::write(dir.path().join("lazaret.toml"), install).unwrap();
+    std::fs::write(dir.path().join("groups/main/group.toml"), group).unwrap();
+    let checked = Install::check_all(Root::new(dir.path()).unwrap(), &BTreeMap::new());
+    let here = format!("{}/", dir.path().display());
+    checked
+        .err()
+        .map(|e| e.to_string().replace(&here, "").lines().map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
 fn complaint(text: &str) -> String {
     let error = install(text, &[]).unwrap_err().to_string();
     error.split_once("lazaret.toml").unwrap().1.to_owned()
@@ -34,12 +48,11 @@ fn a_mistyped_key_is_shown_with_its_place_and_its_neighbour() {
 
 #[test]
 fn a_wrong_type_says_what_was_expected() {
-    assert!(
-        complaint("[host]\nworking_runs = \"four\"").starts_with(":2:16: "),
-        "{}",
-        complaint("[host]\nworking_runs = \"four\"")
+    assert_eq!(
+        complaint("[host]\nworking_runs = \"four\""),
+        ":2:16: host.working_runs = \"four\" is not allowed; it is a whole number from 1 to 10000"
     );
-    assert!(complaint("[limits]\nturn = \"soon\"").contains("no length of time"));
+    assert!(complaint("[limits]\nturn = \"soon\"").contains("a length of time such as \"5m\""));
     assert!(complaint("zone = \"Europe/Atlantis\"").contains("Europe/Berlin"));
     assert!(complaint("owners = [\"12345\"]").contains("CHANNEL:ID"));
     assert!(complaint("[host\n").starts_with(":1:"));
@@ -49,11 +62,11 @@ fn a_wrong_type_says_what_was_expected() {
 fn a_value_that_is_not_allowed_is_shown_with_its_place_and_the_values_that_are() {
     assert_eq!(
         complaint("[host]\nnight_hour = 24"),
-        ":2:14: host.night_hour = 24 is not allowed; it is at least 0 and at most 23"
+        ":2:14: host.night_hour = 24 is not allowed; it is a whole number from 0 to 23"
     );
     assert_eq!(
         complaint("limits = { turn = \"0s\" }"),
-        ":1:19: limits.turn = \"0s\" is not allowed; it is at least \"1s\""
+        ":1:19: limits.turn = \"0s\" is not allowed; it is a length of time such as \"5m\", of at least \"1s\""
     );
     assert!(complaint("limits.turn = 0").contains("limits.turn = 0 is not allowed"));
     let error = install("[host]\nnight_hour = 3", &[("LAZARET_HOST_NIGHT_HOUR", "30")]).unwrap_err();
@@ -165,7 +178,12 @@ fn a_group_narrows_and_cannot_widen() {
         "{error}"
     );
     let error = load("limits.pids = 0").unwrap_err().to_string();
-    assert!(error.contains("group.toml:1:15: limits.pids = 0 is not allowed; it is at least 1"), "{error}");
+    assert!(
+        error.contains(
+            "group.toml:1:15: limits.pids = 0 is not allowed; it is a whole number from 16 to 4194304"
+        ),
+        "{error}"
+    );
     let error = load("runtime = \"kata\"").unwrap_err().to_string();
     assert!(error.contains("group.toml:1:11: runtime = \"kata\" is not one of"), "{error}");
     assert!(load("[limits]\ndisk_images = true").unwrap().limits.disk_images);
@@ -223,7 +241,7 @@ fn b9_mounts_are_the_installs_to_allow_and_a_refusal_names_the_line_and_the_fix(
     assert_eq!(refused.code(), "mount.not_allowed");
     let told = refused.to_string();
     assert!(
-        told.contains("group.toml:3: /srv/photos/2024 lies below nothing") && told.contains("add { path ="),
+        told.contains("group.toml:3:3: /srv/photos/2024 lies below nothing") && told.contains("add { path ="),
         "{told}"
     );
 
@@ -234,12 +252,12 @@ fn b9_mounts_are_the_installs_to_allow_and_a_refusal_names_the_line_and_the_fix(
     write(group, "[[mounts]]\nsource = \"/srv/photos\"\ntarget = \"/mnt/p\"\nwritable = true\n");
     let refused = main().unwrap_err();
     assert_eq!(refused.code(), "mount.read_only");
-    assert!(refused.to_string().contains("group.toml:1: "), "{refused}");
+    assert!(refused.to_string().contains("group.toml:1:1: "), "{refused}");
 
     write("lazaret.toml", "[mounts]\nallow = [\n  { path = \"/srv/photos\" },\n  { path = \"/etc\" },\n]\n");
     let refused = main().unwrap_err();
     assert_eq!(refused.code(), "mount.secret");
-    assert!(refused.to_string().contains("lazaret.toml:4: /etc"), "{refused}");
+    assert!(refused.to_string().contains("lazaret.toml:4:3: /etc"), "{refused}");
     let own = format!("[mounts]\nallow = [{{ path = {:?} }}]\n", dir.path());
     write("lazaret.toml", &own);
     assert!(main().unwrap_err().to_string().contains("this install"));
@@ -261,9 +279,9 @@ fn a_group_file_is_parsed_when_it_changes_and_only_then() {
     let path = root.group_file(&family);
     let install = Install::load(root.clone(), &BTreeMap::new()).unwrap();
     let persona = || install.group(&family).map(|group| group.persona).map_err(|e| e.code());
-    assert_eq!(persona().unwrap(), "Laz", "no file yet");
-
+    assert_eq!(persona(), Err("group.gone"), "no folder yet");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    assert_eq!(persona().unwrap(), "Laz", "no file yet");
     // Many edits of the same length within one step of the clock: each is seen by the call after it.
     for n in 0..2_000 {
         let name = format!("A{:04}", n % 1000);
@@ -308,10 +326,187 @@ fn an_address_of_an_unknown_channel_is_refused_with_its_place() {
     let names: Vec<String> = channels.all().map(|channel| channel.name().to_string()).collect();
     assert_eq!(
         complaint("persona = \"x\"\nowners = [\"irc:ann\"]"),
-        format!(":2:10: there is no channel \"irc\"; there are: {}", names.join(", "))
+        format!(":2:11: there is no channel \"irc\"; there are: {}", names.join(", "))
     );
     assert!(
         complaint("[channels.telegran]\ndelivery = \"hold\"")
             .contains(":1:11: there is no setting `telegran` here; did you mean `telegram`?")
     );
+}
+
+#[test]
+fn a_file_with_25_mistakes_gives_25_lines_in_one_call() {
+    let install = r#"persona = ""
+zone = "Europe/Atlantis"
+owners = ["12345", "irc:ann"]
+image = "a b"
+workng_runs = 4
+night_hour = 27
+
+[model]
+max_tokens = 200_001
+provider = "nobody"
+
+[providers.mine]
+kind = "openai"
+base_url = "htp:/x"
+
+[channels.telegram]
+base_url = "https://bad host"
+chat_burst = "3"
+
+[host]
+working_runs = 0
+night_hour = 27
+turn = "5m"
+
+[engine]
+accept = ["everything"]
+
+[limits]
+turn = "0s"
+memory_mib = 5
+pids = 1
+run = "soon"
+disk_images = 1
+
+[mounts]
+allow = [{ path = "/srv/photos" }, { path = "/etc" }, { writable = true }]
+
+[tools]
+default = "maybe"
+rules = [
+  { tool = "run_comand", verdict = "deny" },
+  { tool = "read_file", command = "x", verdict = "allow" },
+]
+"#;
+    let told = mistakes(install, "");
+    let places: Vec<&str> = told.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    let at = |line: usize, column: usize| format!("lazaret.toml:{line}:{column}");
+    let expected = [
+        at(1, 11),
+        at(2, 8),
+        at(3, 11),
+        at(3, 20),
+        at(4, 9),
+        at(5, 1),
+        at(6, 1),
+        at(9, 14),
+        at(10, 12),
+        at(14, 12),
+        at(17, 12),
+        at(18, 14),
+        at(21, 16),
+        at(22, 14),
+        at(23, 1),
+        at(26, 11),
+        at(29, 8),
+        at(30, 14),
+        at(31, 8),
+        at(32, 7),
+        at(33, 15),
+        at(36, 36),
+        at(36, 55),
+        at(39, 11),
+        at(41, 12),
+    ];
+    assert_eq!(places[..25], expected, "{}", told.join("\n"));
+    assert_eq!(places[25..], [at(42, 35)], "and one more");
+    for rust in ["u32", "usize", "u64", "struct", "expected", "enum", "variant", "Some("] {
+        assert!(
+            !told.iter().any(|line| line.contains(rust)),
+            "{rust} is a word of Rust:\n{}",
+            told.join("\n")
+        );
+    }
+}
+
+#[test]
+fn a_key_under_the_wrong_table_is_told_where_it_belongs() {
+    for (install, group, told) in [
+        ("[host]\nturn = 5", "", "`turn` belongs under [limits]"),
+        (
+            "[limits]\npersona = \"Laz\"",
+            "",
+            "`persona` belongs at the top of the file, above the first [table]",
+        ),
+        ("letters_mib = 5", "", "`letters_mib` belongs under [keep] or under [limits]"),
+        ("[telegram]\nenabled = false", "", "`telegram` belongs under [channels]"),
+        ("chats = []", "", "`chats` belongs into groups/NAME/group.toml"),
+        ("", "owners = []", "`owners` belongs into lazaret.toml"),
+        ("idel_window = 5", "", "did you mean `limits.idle_window`?"),
+    ] {
+        let lines = mistakes(install, group);
+        assert!(lines.len() == 1 && lines[0].ends_with(told), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_line_that_is_no_toml_is_one_mistake_and_the_others_are_told_too() {
+    let told = mistakes(
+        "persona = \n[host]\nworking_runs = 0\n[limits\nturn = \"0s\"\n",
+        "trigger = ]\npriority = 7",
+    );
+    let lines: Vec<&str> = told.iter().filter_map(|line| line.split(':').nth(1)).collect();
+    assert!(lines.contains(&"1") && lines.contains(&"3") && lines.contains(&"4"), "{told:?}");
+    assert_eq!(told.iter().filter(|line| line.starts_with("lazaret.toml:1:")).count(), 1, "{told:?}");
+    assert_eq!(
+        told.iter().filter(|line| line.contains("group.toml:2:12: priority = 7")).count(),
+        1,
+        "{told:?}"
+    );
+}
+
+#[test]
+fn values_that_cannot_work_are_refused() {
+    for bad in [
+        "model.window = 100\nmodel.max_tokens = 100",
+        "channels.telegram.base_url = \"http://\"",
+        "channels.telegram.base_url = \"https://me:pw@api.example\"",
+        "channels.telegram.room_per_minute = 0",
+        "channels.telegram.delivery = \"twice\"",
+        "limits.turn = 9223372036854775807",
+        "limits.turn = \"1000000 years\"",
+        "limits.turn = -5",
+        "limits.turn = 1.5",
+        "limits.pids = 99999999999",
+        "limits = 5",
+        "host.reply_lifetime = 0",
+        "keep.copies = 0",
+        "image = \"python:3:4\"",
+        "tools.rules = [{ tool = \"read_file\" }]",
+        "tools.rules = [{ tool = \"run_command\", command = \"\", verdict = \"deny\" }]",
+        "owners = \"telegram:5\"",
+        "persona = 1979-05-27",
+    ] {
+        assert_eq!(mistakes(bad, "").len(), 1, "{bad}: {:?}", mistakes(bad, ""));
+    }
+    for bad in [
+        "trigger = []",
+        "trigger = [\"laz\", \" \"]",
+        "zone = \"Mars\"",
+        "image = \"Python 3\"",
+        "model.max_tokens = 300000",
+        "mounts = [{ source = \"/srv\", target = \"/srv\" }]",
+        "chats = [\"telegram:1\", \"telegram:1\"]",
+    ] {
+        assert_eq!(mistakes("", bad).len(), 1, "{bad}: {:?}", mistakes("", bad));
+    }
+    assert_eq!(mistakes("[providers.x]\nkind = \"tour\"", "limits.memory_mib = 64"), [""; 0]);
+}
+
+#[test]
+fn a_command_needs_no_key_of_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path()).unwrap();
+    let text = "[providers.x]\nkind = \"anthropic\"\n[channels.telegram]\ntoken_file = \"token\"";
+    std::fs::write(root.install_file(), text).unwrap();
+    let install = Install::load_for_command(root.clone(), &BTreeMap::new()).unwrap();
+    let missing: Vec<String> = install.missing_secrets.iter().map(Mistake::to_string).collect();
+    assert!(
+        missing[0].contains("providers.x: there is no key") && missing[1].contains("token: the secret"),
+        "{missing:?}"
+    );
+    let error = Install::load(root, &BTreeMap::new()).unwrap_err();
+    assert_eq!((error.mistakes().len(), error.code()), (2, "config.secret"));
 }

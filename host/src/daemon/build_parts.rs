@@ -16,12 +16,21 @@ use crate::services::Runner;
 use crate::store::Store;
 
 /// Returns the engine of the setting, or of `DOCKER_HOST` if the setting has its default.
-pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Engine {
+///
+/// # Errors
+/// The engine is on another machine: boxes mount directories of this one.
+pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Result<Engine, StartError> {
     let configured = &install.file.engine.socket;
     let by_default = *configured == crate::config::schema::EngineFile::default().socket;
-    let socket =
-        env.get("DOCKER_HOST").filter(|host| by_default && host.starts_with("unix://")).unwrap_or(configured);
-    Engine::new(socket)
+    let of_env = env.get("DOCKER_HOST").filter(|host| by_default && !host.trim().is_empty());
+    let socket = of_env.unwrap_or(configured);
+    if socket.starts_with("unix:///") {
+        return Ok(Engine::new(socket));
+    }
+    let what = if of_env.is_some() { "DOCKER_HOST" } else { "engine.socket" };
+    let why = "Lazaret uses an engine on this machine only, because boxes mount directories of it; unset it, or write \
+               unix:///PATH";
+    Err(StartError::machine("engine.elsewhere", format!("{what} = {socket:?}"), why))
 }
 
 pub(super) fn check_context(root: &Root, id: &str, gid: u32, runner: &Runner) -> CheckContext {
@@ -47,9 +56,9 @@ pub fn images_of(
     let gid = known_gid(root)?;
     let runner = Runner::install(&runner_binary(env)?, &root.runners())
         .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
-    let id = install_id(&root.state().join("install"))?;
+    let id = install_id(root)?;
     let context = check_context(root, &id, gid, &runner);
-    Ok(Images::new(engine(install, env), store, Clock::new(), context))
+    Ok(Images::new(engine(install, env)?, store, Clock::new(), context))
 }
 
 pub(super) fn gateway(install: &Install) -> Result<Arc<Gateway>, StartError> {

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Install, Root};
+use crate::config::{Install, Root, running_settings};
 use crate::delivery;
 use crate::dispatch::{Settings, Unfinished};
 use crate::images::{self, Images};
@@ -33,7 +33,7 @@ use crate::workers::Workers;
 use build_channels::admit_configured;
 pub use build_parts::{engine, images_of, runner_binary};
 pub use start_error::StartError;
-pub use state_dir::{hold, identity};
+pub use state_dir::{begin_anew, hold, identity};
 
 /// The host sends remaining replies for this long after the boxes are gone; the next host sends the rest.
 const LAST_REPLIES: Duration = Duration::from_secs(10);
@@ -60,6 +60,7 @@ impl Host {
     pub async fn start(root: Root, env: &BTreeMap<String, String>) -> Result<Self, StartError> {
         state_dir::prepare(&root)?;
         let lock = state_dir::take_lock(&root.lock())?;
+        state_dir::require_database(&root)?;
         let services = build(root, env)?;
         admit_configured(&services).await?;
         let recovered = supervisor::recover(&services).await?;
@@ -74,6 +75,13 @@ impl Host {
         for command in supervisor::unfinished(&services).await? {
             let _ = wires.news.send(command);
         }
+        running_settings::write(&services.install).map_err(|e| {
+            StartError::machine(
+                "state.dir",
+                services.install.root.running_settings().display().to_string(),
+                e,
+            )
+        })?;
         let mut host = Self {
             services,
             wires,
@@ -198,10 +206,10 @@ fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, St
     let store = Store::open(&root.database())?;
     let gid = state_dir::shared_gid(&root.state())?;
     let channels = build_channels::build(&install, clock)?;
-    let engine = engine(&install, env);
+    let engine = engine(&install, env)?;
     let runner = Runner::install(&runner_binary(env)?, &root.runners())
         .map_err(|why| StartError::machine("runner.missing", "the runner", why))?;
-    let id = state_dir::install_id(&root.state().join("install"))?;
+    let id = state_dir::install_id(&root)?;
     let context = build_parts::check_context(&root, &id, gid, &runner);
     let mailbox = Mailbox::new(gid).map_err(|e| StartError::machine(e.code(), "letters", e))?;
     Ok(Arc::new(Services {

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -13,7 +13,7 @@ use super::StartError;
 use crate::config::{Root, first};
 use crate::domain::RunId;
 use crate::host_files;
-use crate::store::BALLAST;
+use crate::store::{self, BALLAST};
 
 /// The id of the group that host and boxes share, if the host runs as root and the machine has no group `lazaret`.
 const FALLBACK_GID: u32 = 20_000;
@@ -99,7 +99,7 @@ pub fn hold(root: &Root) -> Result<File, StartError> {
 /// # Errors
 /// The filesystem's error.
 pub fn identity(root: &Root) -> Result<(String, u32), StartError> {
-    Ok((install_id(&root.state().join("install"))?, shared_gid(&root.state())?))
+    Ok((install_id(root)?, shared_gid(&root.state())?))
 }
 
 /// Returns the group that host and boxes share. As root, the host uses the group `lazaret`, or a fixed number if there
@@ -128,16 +128,142 @@ fn group_named(name: &str) -> Option<u32> {
     })
 }
 
-pub(super) fn install_id(path: &Path) -> Result<String, StartError> {
-    let failed = |e: io::Error| StartError::machine("state.install", path.display().to_string(), e);
-    match fs::read_to_string(path) {
-        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+/// Refuses a start that would make a new database although this install was in use: the next stranger would become its
+/// owner.
+pub(super) fn require_database(root: &Root) -> Result<(), StartError> {
+    let database = root.database();
+    if host_files::size(&database).is_ok_and(|bytes| bytes > 0) {
+        return Ok(());
+    }
+    let left = what_is_left(root);
+    if left.is_empty() {
+        return Ok(());
+    }
+    let why = format!(
+        "is missing, but this install was in use ({} in {}). To begin anew on purpose: lazaret up --begin-anew. \
+         Otherwise {}",
+        left.join(", "),
+        root.state().display(),
+        store::remedy(&database)
+    );
+    Err(StartError::machine("store.missing", database.display().to_string(), why))
+}
+
+/// What only a host with a database leaves behind.
+fn what_is_left(root: &Root) -> Vec<String> {
+    let name_of = |path: PathBuf| Some(path.file_name()?.to_string_lossy().into_owned());
+    let holds = |name: &&str| !host_files::inside(&root.state().join(name)).is_empty();
+    let folders =
+        ["sessions", "workspaces", "inbox", "letters", "volumes", "backups"].into_iter().filter(holds);
+    let mut left: Vec<String> = folders.map(|name| format!("{name}/")).collect();
+    let names = host_files::inside(&root.state()).into_iter().filter_map(name_of);
+    let of_a_host = |name: &String| {
+        let beside = name.strip_prefix("lazaret.db").unwrap_or_default();
+        name == BALLAST || [".open", ".before-", ".replaced-", "-wal"].iter().any(|b| beside.starts_with(b))
+    };
+    left.extend(names.filter(of_a_host));
+    left
+}
+
+/// Sets the whole state aside, as `state.before-TIME`. Only the install's id stays: the host removes the boxes that the
+/// old state knew.
+///
+/// # Errors
+/// A host is running, or the filesystem failed.
+pub fn begin_anew(root: &Root, stamp: &str) -> Result<Option<PathBuf>, StartError> {
+    let state = root.state();
+    if !host_files::there(&state) {
+        return Ok(None);
+    }
+    let _lock = take_lock(&root.lock())?;
+    let aside = host_files::beside(&state, &format!(".before-{stamp}"));
+    let failed = |e: io::Error| StartError::machine("state.dir", state.display().to_string(), e);
+    fs::rename(&state, &aside).map_err(failed)?;
+    fs::create_dir(&state).map_err(failed)?;
+    match fs::copy(aside.join("install"), root.install_id()) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
-        _ => {
-            let id = uuid::Uuid::now_v7().to_string();
-            fs::write(path, format!("{id}\n")).map_err(failed)?;
-            Ok(id)
+        _ => Ok(Some(aside)),
+    }
+}
+
+/// Returns the id that labels the boxes of this install. It holds together with the place of `state/`: a copy of the
+/// install gets an id of its own, because a host removes or adopts every box with its id. An install that was moved
+/// keeps its id.
+pub(super) fn install_id(root: &Root) -> Result<String, StartError> {
+    let path = root.install_id();
+    let failed = |e: io::Error| StartError::machine("state.install", path.display().to_string(), e);
+    let here = Place::of(&root.state()).map_err(failed)?;
+    let known = match fs::read_to_string(&path) {
+        Ok(text) => Some(text.trim().to_owned()).filter(|id| !id.is_empty()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(failed(e)),
+    };
+    let place_file = root.install_place();
+    let place = fs::read_to_string(&place_file).ok().and_then(|text| Place::parse(&text));
+    let copied = known.as_ref().zip(place.as_ref()).filter(|(id, place)| !place.is_still_of(id, &here));
+    if let Some((_, place)) = copied {
+        tracing::warn!(
+            code = "install.copied",
+            "this is a copy of the install in {}: it has an id of its own from now on, and leaves the boxes of the \
+             other one alone",
+            place.path.display()
+        );
+        // Without its mailbox no run of the other install is adopted here.
+        match fs::remove_dir_all(root.ipc()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
         }
+    }
+    let id = known.clone().filter(|_| copied.is_none()).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let put = |path: &Path, text: String| host_files::put(path, text.as_bytes(), 0o640, None);
+    if known.as_ref() != Some(&id) {
+        put(&path, format!("{id}\n")).map_err(failed)?;
+    }
+    if place.as_ref() != Some(&here) {
+        put(&place_file, here.to_string()).map_err(failed)?;
+    }
+    Ok(id)
+}
+
+/// Where a `state/` lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    device: u64,
+    inode: u64,
+    path: PathBuf,
+}
+
+impl Place {
+    fn of(state: &Path) -> io::Result<Self> {
+        let about = fs::metadata(state)?;
+        let path = fs::canonicalize(state)?;
+        Ok(Self { device: about.dev(), inode: about.ino(), path })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.trim_end().splitn(3, ' ');
+        let (device, inode) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Self { device, inode, path: words.next()?.into() })
+    }
+
+    /// Whether the install with this id, which lay in this place, is the one that lies `here` now.
+    fn is_still_of(&self, id: &str, here: &Self) -> bool {
+        if self.path == here.path || self.is_same_folder(here) {
+            return true;
+        }
+        // A rename keeps the inode. On another filesystem, the install was moved if the old place does not have it.
+        let is_there = fs::read_to_string(self.path.join("install")).is_ok_and(|there| there.trim() == id);
+        !is_there && self.device != here.device
+    }
+
+    fn is_same_folder(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} {} {}", self.device, self.inode, self.path.display())
     }
 }
 
@@ -150,10 +276,85 @@ pub(super) fn known_gid(root: &Root) -> Result<u32, StartError> {
         .map_err(|e| StartError::machine("state.gid", state.display().to_string(), e))
 }
 
-/// Returns where the copies of a run's letters lie, for people.
+/// Returns where the copies of a run's letters lie. The client shows the path as it sees it.
 pub(super) fn shown_letters(root: &Root, run: &RunId) -> String {
     let letters = root.state().join("letters");
     let groups = fs::read_dir(&letters).into_iter().flatten().flatten();
     let dir = groups.map(|g| g.path().join(run.as_str())).find(|d| d.exists()).unwrap_or(letters);
-    crate::config::shown_path(&dir)
+    dir.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn install_in(dir: &Path) -> Root {
+        let root = Root::new(dir).unwrap();
+        fs::create_dir_all(root.state()).unwrap();
+        root
+    }
+
+    fn copy_id(from: &Path, to: &Root) {
+        for file in [to.install_id(), to.install_place()] {
+            fs::copy(from.join(file.file_name().unwrap()), file).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_copied_install_gets_an_id_of_its_own_and_a_moved_one_keeps_its_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = install_in(&dir.path().join("a"));
+        let id = install_id(&first).unwrap();
+        assert_eq!(install_id(&first).unwrap(), id);
+
+        let copy = install_in(&dir.path().join("b"));
+        copy_id(&first.state(), &copy);
+        let other = install_id(&copy).unwrap();
+        assert_ne!(other, id);
+        assert_eq!(
+            (install_id(&copy).unwrap(), install_id(&first).unwrap()),
+            (other, id.clone()),
+            "both stay"
+        );
+
+        fs::rename(first.path(), dir.path().join("moved")).unwrap();
+        let moved = Root::new(&dir.path().join("moved")).unwrap();
+        assert_eq!(install_id(&moved).unwrap(), id);
+        // A copy that comes back to the place of the original is the original.
+        fs::rename(moved.path(), dir.path().join("aside")).unwrap();
+        let back = install_in(moved.path());
+        copy_id(&dir.path().join("aside/state"), &back);
+        assert_eq!(install_id(&back).unwrap(), id);
+        // A host of an earlier version wrote no place.
+        fs::remove_file(back.install_place()).unwrap();
+        assert_eq!(install_id(&back).unwrap(), id);
+        assert!(fs::read_to_string(back.install_place()).unwrap().ends_with("/moved/state\n"));
+    }
+
+    #[test]
+    fn a_missing_database_is_no_new_install_if_a_host_has_worked_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = install_in(dir.path());
+        fs::write(root.lock(), "").unwrap();
+        fs::create_dir_all(root.host_socket_dir()).unwrap();
+        install_id(&root).unwrap();
+        assert!(require_database(&root).is_ok(), "a first start was interrupted");
+        for left in
+            ["sessions/main/x", "workspaces/main", "backups/lazaret-20261118T110640Z.db", "lazaret.db.open"]
+        {
+            let path = root.state().join(left);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            let told = require_database(&root).unwrap_err();
+            assert_eq!(told.code(), "store.missing");
+            let told = told.to_string();
+            assert!(told.contains("lazaret restore") && told.contains("lazaret up --begin-anew"), "{told}");
+        }
+        fs::write(root.database(), "").unwrap();
+        assert!(require_database(&root).is_err(), "an empty file is no database");
+        let id = install_id(&root).unwrap();
+        let aside = begin_anew(&root, "NOW").unwrap().unwrap();
+        assert!(require_database(&root).is_ok() && aside.join("sessions/main/x").exists());
+        assert_eq!(install_id(&root).unwrap(), id, "the next host removes the old boxes");
+    }
 }

@@ -13,37 +13,37 @@ settings! {
         /// How long a run may take.
         run: Span = Span::hours(6), in Span::seconds(1)..;
         /// How many times a turn may call the model.
-        model_calls: u32 = 40, in 1..;
+        model_calls: u32 = 40, in 1..=1_000_000;
         /// How many requests a turn may send to the host.
-        requests: u32 = 200;
+        requests: u32 = 200, in 0..=1_000_000;
         /// How many interim replies a turn may send.
-        messages: u32 = 50;
+        messages: u32 = 50, in 0..=1_000_000;
         /// How long a command may take when the model names no time.
         command: Span = Span::minutes(2), in Span::seconds(1)..;
         /// The longest time that the model may give a command.
         command_max: Span = Span::minutes(10), in Span::seconds(1)..;
         /// How many bytes of a command's output the model reads: the beginning and the end.
-        output_bytes: u32 = 30_000, in 1..;
+        output_bytes: u32 = 30_000, in 1..=16_777_216;
         /// Memory of a box, in MiB. There is no swap.
-        memory_mib: u64 = 1024, in 6.., at_most_install;
+        memory_mib: u64 = 1024, in 32..=1_073_741_824, at_most_install;
         /// Processors of a box, in thousandths.
-        milli_cpus: u64 = 1000, in 1.., at_most_install;
+        milli_cpus: u64 = 1000, in 10..=10_000_000, at_most_install;
         /// Processes and threads of a box.
-        pids: u32 = 256, in 1.., at_most_install;
+        pids: u32 = 256, in 16..=4_194_304, at_most_install;
         /// How much the letters in a box's letter directory may take at one time, in MiB.
-        letters_mib: u64 = 16, in 1.., at_most_install;
+        letters_mib: u64 = 16, in 1..=1_048_576, at_most_install;
         /// How many files may lie there at one time.
-        letters_names: u64 = 4096, in 1.., at_most_install;
+        letters_names: u64 = 4096, in 16..=1_000_000_000, at_most_install;
         /// How much a turn's letters may take all together, in MiB.
-        turn_mib: u64 = 64, in 1.., at_most_install;
+        turn_mib: u64 = 64, in 1..=1_048_576, at_most_install;
         /// How many letters, and files that are not letters, a turn may write.
-        turn_letters: u64 = 10_000, in 1.., at_most_install;
+        turn_letters: u64 = 10_000, in 16..=1_000_000_000, at_most_install;
         /// The size of a group's workspace, in MiB. The host ends a box that fills more, and tells the chat.
-        workspace_mib: u64 = 2048, in 1.., at_most_install;
+        workspace_mib: u64 = 2048, in 1..=1_073_741_824, at_most_install;
         /// The size of a group's transcripts, in MiB.
-        session_mib: u64 = 256, in 1.., at_most_install;
+        session_mib: u64 = 256, in 1..=1_073_741_824, at_most_install;
         /// The size of the files that people have sent to a group, in MiB. The host removes the oldest first.
-        inbox_mib: u64 = 1024, in 1.., at_most_install;
+        inbox_mib: u64 = 1024, in 1..=1_073_741_824, at_most_install;
         /// Gives workspace and transcripts a file system each, of their limit's size. The kernel then refuses what does
         /// not fit, and the box goes on. Needs root, loop devices and `mkfs.ext4`.
         disk_images: bool = false;
@@ -95,8 +95,8 @@ settings! {
     #[derive(Copy)]
     ContextLimits / ContextFile {
         /// At most this many messages, newest first.
-        messages: usize = 50;
+        messages: usize = 50, in 0..=1_000_000;
         /// At most this many tokens, estimated as four bytes each.
-        tokens: usize = 8_000;
+        tokens: usize = 8_000, in 0..=100_000_000;
     }
 }

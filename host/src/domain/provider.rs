@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The wire that a provider speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(extend("aliases" = ["tour"]))]
 pub enum ProviderKind {
     /// Anthropic Messages.
     Anthropic,

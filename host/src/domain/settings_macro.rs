@@ -77,6 +77,9 @@ pub(crate) use settings;
 pub struct Span(pub Duration);
 
 impl Span {
+    /// The longest that a setting may be.
+    pub const MOST: Self = Self::days(36_500);
+
     /// So many seconds.
     pub const fn seconds(n: u64) -> Self {
         Self(Duration::from_secs(n))
@@ -99,9 +102,10 @@ impl std::str::FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|e| format!("{text:?} is no length of time such as \"5m\" ({e})"))
+        let span = humantime::parse_duration(text);
+        let span = span.map_err(|e| format!("{text:?} is no length of time such as \"5m\" ({e})"))?;
+        // Adding more to a point in time could overflow.
+        if span > Self::MOST.0 { Err(format!("{text:?} is more than 100 years")) } else { Ok(Self(span)) }
     }
 }
 
@@ -114,9 +118,9 @@ impl<'de> Deserialize<'de> for Span {
                 f.write_str("a length of time such as \"5m\", or a number of seconds")
             }
             fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Span, E> {
-                u64::try_from(seconds)
-                    .map(Span::seconds)
-                    .map_err(|_| E::custom("a length of time is not negative"))
+                let span =
+                    u64::try_from(seconds).map(Span::seconds).ok().filter(|span| span.0 <= Span::MOST.0);
+                span.ok_or_else(|| E::custom("a length of time is from 0 to 100 years"))
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
                 text.parse().map_err(E::custom)

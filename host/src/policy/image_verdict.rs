@@ -183,14 +183,39 @@ pub fn with_tag(name: &str) -> String {
 /// # Errors
 /// Why not, for a person.
 pub fn check_name(name: &str) -> Result<(), String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-    let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if name.len() <= 255 && starts && name.chars().all(allowed) {
+    let (rest, digest) = name.split_once('@').map_or((name, None), |(rest, digest)| (rest, Some(digest)));
+    let last = rest.rfind('/').map_or(0, |at| at + 1);
+    // A colon before the last slash belongs to the registry's port.
+    let colon = rest.get(last..).and_then(|part| part.find(':')).map(|at| at + last);
+    let (path, tag) = colon.map_or((rest, None), |at| (rest.get(..at).unwrap_or(rest), rest.get(at + 1..)));
+    let word =
+        |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    let (registry, path) = match path.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
+        _ => (None, path),
+    };
+    let plain = |part: &str| {
+        let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        word(part)
+            && part.starts_with(edge)
+            && part.ends_with(edge)
+            && !part.contains(|c: char| c.is_ascii_uppercase())
+    };
+    let host = |registry: &str| {
+        let (host, port) = registry.split_once(':').unwrap_or((registry, "0"));
+        word(host) && !host.starts_with(['.', '-']) && port.parse::<u16>().is_ok()
+    };
+    let good = name.len() <= 255
+        && path.split('/').all(plain)
+        && registry.is_none_or(host)
+        && tag.is_none_or(|tag| word(tag) && !tag.starts_with(['.', '-']) && tag.len() <= 128)
+        && digest
+            .is_none_or(|digest| digest.split_once(':').is_some_and(|(kind, hex)| word(kind) && word(hex)));
+    if good {
         return Ok(());
     }
     Err(format!(
-        "{:?} is no image's name; names look like \"python:3.12\" or \"registry.example/tools:1\"",
-        name
+        "{name:?} is no image's name; names look like \"python:3.12\" or \"registry.example/tools:1\""
     ))
 }
 
@@ -258,7 +283,10 @@ mod tests {
         for good in ["python:3.12", "registry.example:5000/a/b_c-d:1.0", "x@sha256:abc", "sha256:abc"] {
             assert_eq!(check_name(good), Ok(()), "{good}");
         }
-        for bad in ["", "-rf", "a b", "a\nb", "../x", "a;b", "$(x)", "ä"] {
+        for bad in [
+            "", "-rf", "a b", "a\nb", "../x", "a;b", "$(x)", "ä", "Python:3", "a:1:2", "a//b", "a:", "a@b",
+            "a/-b",
+        ] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
     }

@@ -24,6 +24,14 @@ pub fn due(now: WallMs, zone: &Zone, hour: u8, spread: Duration, last: Option<Wa
     last < tonight && now >= tonight
 }
 
+/// Whether a copy holds so many more messages than the newest one that it must stay: the database was lost or exchanged
+/// since. `None`: a copy that cannot be read.
+pub fn is_fuller(copy: Option<u64>, newest: Option<u64>) -> bool {
+    copy.is_some_and(|messages| {
+        messages / 2 > newest.unwrap_or(0) || messages > 0 && newest.unwrap_or(0) == 0
+    })
+}
+
 /// The configured hour on the zone's current day.
 fn begin_of_night(now: WallMs, zone: &Zone, hour: u8) -> WallMs {
     at_hour(zone.0.to_datetime(now.timestamp()).date(), zone, hour)
@@ -54,6 +62,13 @@ mod tests {
 
     fn at(text: &str) -> WallMs {
         WallMs(text.parse::<jiff::Timestamp>().unwrap().as_millisecond())
+    }
+
+    #[test]
+    fn a_copy_of_more_than_twice_the_messages_is_fuller() {
+        assert!(is_fuller(Some(1), Some(0)) && is_fuller(Some(1), None) && is_fuller(Some(1_000), Some(499)));
+        assert!(!is_fuller(Some(1_000), Some(500)), "old messages were cleared away");
+        assert!(!is_fuller(Some(0), Some(0)) && !is_fuller(None, Some(5)));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) async fn launch(services: &Arc<Services>, handle: &RunHandle) -> Resu
     // The notice in the chat names the file, but not the place of the install on the server.
     let root = format!("{}/", services.install.root.path().display());
     let group = services.install.group(&lane.group);
-    let group = group.map_err(|e| LaunchError::new(e.code(), e.to_string().replace(&root, "")));
+    let group = group.map_err(|e| LaunchError::new(e.code(), e.in_brief().replace(&root, "")));
     let image_name = group.as_ref().map_or_else(|_| String::new(), |g| g.image.clone());
     let known = services.store.group(&lane.group, services.clock.wall()).await?;
     let session = known.session_of(lane);

@@ -52,6 +52,11 @@ pub enum EngineError {
         "no container engine answers at {socket} ({why}); start one: `systemctl start docker`, or `dockerd` by hand"
     )]
     Away { socket: String, why: String },
+    #[error(
+        "this user may not use the engine's socket {socket}: add them to the group that owns it (usually \
+         `sudo usermod -aG docker USER`, then log in again), or run as root"
+    )]
+    NoRights { socket: String },
     #[error("the engine at {socket} speaks API {found}; Lazaret needs 1.41 (Docker Engine 20.10) or later")]
     TooOld { socket: String, found: String },
     #[error(
@@ -89,6 +94,7 @@ impl EngineError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Away { .. } => "engine.away",
+            Self::NoRights { .. } => "engine.no_rights",
             Self::TooOld { .. } => "engine.too_old",
             Self::NoImage { .. } => "image.missing",
             Self::NotFetched { .. } => "image.fetch",
@@ -413,7 +419,17 @@ impl Engine {
         let answered = tokio::time::timeout(within, call)
             .await
             .map_err(|_| EngineError::Hangs { what, seconds: within.as_secs() })?;
-        answered.map_err(|e| translate::error(e, what, within, &self.socket))
+        answered.map_err(|e| match translate::error(e, what, within, &self.socket) {
+            EngineError::Away { socket, .. } if self.lacks_rights() => EngineError::NoRights { socket },
+            e => e,
+        })
+    }
+
+    /// Whether this user may not connect to the socket.
+    fn lacks_rights(&self) -> bool {
+        use rustix::fs::Access;
+        let path = self.socket.strip_prefix("unix://").unwrap_or(&self.socket);
+        rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK) == Err(rustix::io::Errno::ACCESS)
     }
 }
 

@@ -30,13 +30,14 @@ pub fn made_at(copy: &Path) -> Option<WallMs> {
     Some(WallMs(jiff::tz::TimeZone::UTC.to_timestamp(time).ok()?.as_millisecond()))
 }
 
-/// The command that replaces a damaged database.
-pub(super) fn remedy(path: &Path) -> String {
+/// The commands that repair a damaged or missing database.
+pub fn remedy(path: &Path) -> String {
     let folder = path.with_file_name("backups");
     match copies(&folder, Clock::new().wall()).pop() {
         Some(newest) => format!("put back the newest copy: lazaret restore {}", newest.display()),
         None => format!(
-            "there is no copy in {}; put back one of yours: lazaret restore FILE, or move it away to begin anew",
+            "there is no copy in {}; put back one of yours: lazaret restore FILE, or begin anew: \
+             lazaret up --begin-anew",
             folder.display()
         ),
     }

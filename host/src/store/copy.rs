@@ -165,18 +165,29 @@ pub(super) struct Examined {
 /// Checks a file that nobody writes to. Creates no file beside it.
 pub(super) fn examine(path: &Path) -> Result<Examined> {
     let bytes = std::fs::metadata(path).map_err(|e| StoreError::file(path, &e))?.len();
-    // `immutable`: no locks and no side files. The path becomes part of a URI, so the URI's special characters are
-    // escaped.
-    let uri = format!("file:{}?immutable=1", percent(path));
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open_with_flags(uri, flags)
-        .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+    let connection = still(path)?;
     let schema = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let unsound = unsound(&connection)?;
     // SQLite may be unable to count the rows of a damaged file.
     let rows = if unsound.is_none() { counts(&connection)? } else { Counts::new() };
     Ok(Examined { bytes, schema, rows, unsound })
+}
+
+/// The number of messages in a copy. `None`: it cannot be read.
+pub fn messages_in(copy: &Path) -> Option<u64> {
+    let reader = still(copy).ok()?;
+    reader.query_row("SELECT count(*) FROM message", [], |row| row.get::<_, i64>(0)).ok().map(super::id)
+}
+
+/// Opens a file that nobody writes to. Creates no file beside it.
+fn still(path: &Path) -> Result<Connection> {
+    // `immutable`: no locks and no side files. The path becomes part of a URI, so the URI's special characters are
+    // escaped.
+    let uri = format!("file:{}?immutable=1", percent(path));
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags)
+        .map_err(|source| StoreError::Open { path: path.to_owned(), source })
 }
 
 fn percent(path: &Path) -> String {

@@ -80,10 +80,35 @@ impl Store {
         .await
     }
 
+    /// Ends a chat's admission: it is a stranger again. Its messages and turns stay. Returns its group, or nothing if
+    /// it was not admitted.
+    pub async fn revoke_chat(&self, chat: ChatId, by: String, now: WallMs) -> Result<Option<GroupName>> {
+        self.write(move |c| {
+            let sql = "UPDATE chat SET admitted_at = 0 WHERE id = ?1 AND admitted_at > 0 RETURNING grp";
+            let group = c.query_row(sql, [chat.as_str()], |r| r.get::<_, String>(0)).optional()?;
+            let Some(group) = group else { return Ok(None) };
+            audit(c, now, &by, "revoke", &format!("{chat} -> {group}"))?;
+            Ok(Some(parse("chat.grp", &group)?))
+        })
+        .await
+    }
+
+    /// The direct chats of `main`, whose people operate the install.
+    pub async fn direct_chats_of_main(&self) -> Result<Vec<ChatId>> {
+        self.read(|c| {
+            let sql = "SELECT id FROM chat WHERE grp = 'main' AND kind = 'direct' AND admitted_at > 0";
+            let mut rows = c.prepare(sql)?;
+            let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
+            rows.map(|row| parse("chat.id", &row?)).collect()
+        })
+        .await
+    }
+
     /// Every admitted chat and its group.
     pub async fn chats(&self) -> Result<Vec<(ChatId, GroupName, String)>> {
         self.read(|c| {
-            let mut rows = c.prepare("SELECT id, grp, title FROM chat ORDER BY grp, id")?;
+            let mut rows =
+                c.prepare("SELECT id, grp, title FROM chat WHERE admitted_at > 0 ORDER BY grp, id")?;
             let rows =
                 rows.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get(2)?)))?;
             rows.map(|row| {
@@ -99,7 +124,7 @@ impl Store {
     pub async fn group_of(&self, chat: &ChatId) -> Result<Option<GroupName>> {
         let chat = chat.to_string();
         self.read(move |c| {
-            let sql = "SELECT grp FROM chat WHERE id = ?1";
+            let sql = "SELECT grp FROM chat WHERE id = ?1 AND admitted_at > 0";
             let group = c.query_row(sql, [chat], |r| r.get::<_, String>(0)).optional()?;
             group.map(|g| parse("chat.grp", &g)).transpose()
         })
@@ -112,6 +137,31 @@ impl Store {
             let mut rows = c.prepare("SELECT sender FROM owner")?;
             let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
             rows.map(|row| parse("owner.sender", &row?)).collect()
+        })
+        .await
+    }
+
+    /// Makes a person an owner. Returns false if they were one.
+    pub async fn add_owner(&self, owner: SenderId, now: WallMs) -> Result<bool> {
+        self.write(move |c| {
+            let new =
+                c.execute("INSERT OR IGNORE INTO owner VALUES (?1, ?2)", params![owner.as_str(), now.0])? > 0;
+            if new {
+                audit(c, now, "terminal", "owner", owner.as_str())?;
+            }
+            Ok(new)
+        })
+        .await
+    }
+
+    /// Ends a person's ownership. Returns false if they were no owner.
+    pub async fn remove_owner(&self, owner: SenderId, now: WallMs) -> Result<bool> {
+        self.write(move |c| {
+            let gone = c.execute("DELETE FROM owner WHERE sender = ?1", [owner.as_str()])? > 0;
+            if gone {
+                audit(c, now, "terminal", "owner removed", owner.as_str())?;
+            }
+            Ok(gone)
         })
         .await
     }
@@ -183,7 +233,8 @@ fn admit(c: &Connection, admission: &Admission) -> Result<()> {
     let Admission { chat, group, kind, title, by, now } = admission;
     let sql =
         "INSERT INTO chat(id, grp, kind, title, admitted_at, admitted_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-               ON CONFLICT(id) DO UPDATE SET grp = ?2, kind = ?3, title = ?4";
+               ON CONFLICT(id) DO UPDATE SET grp = ?2, kind = ?3, title = ?4,
+               admitted_at = ?5, admitted_by = ?6";
     c.execute(sql, params![chat.as_str(), group.as_str(), kind.as_str(), title, now.0, by])?;
     c.execute("DELETE FROM stranger WHERE chat = ?1", [chat.as_str()])?;
     audit(c, *now, by, "admit", &format!("{chat} -> {group}"))

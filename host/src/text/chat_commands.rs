@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{REASON, duration, one_line, sentence};
+use super::{REASON, duration, label, one_line, sentence};
+use crate::domain::{ChatId, GroupName};
 
 /// A question of an agent. `code` names it in `/answer`.
 pub fn question(text: &str, choices: &[String], code: &str) -> String {
@@ -85,4 +86,13 @@ pub fn status(f: &StatusFacts) -> String {
 /// The answer to `/status` if the settings of the group are invalid.
 pub fn settings_unusable(why: &str) -> String {
     format!("The group's settings cannot be used: {}", sentence(&one_line(why, REASON)))
+}
+/// For `main`: a chat wrote whose group has no folder any more.
+pub fn group_gone(chat: &ChatId, title: &str, group: &GroupName) -> String {
+    let name = if title.is_empty() { chat.to_string() } else { format!("{} ({chat})", label(title)) };
+    format!(
+        "{name} wrote. It belongs to the group {group}, whose folder groups/{group} is gone, so its messages start \
+         nothing. On the server, `lazaret groups add {group}` makes the folder again, and `lazaret groups revoke \
+         {chat}` ends the chat's admission."
+    )
 }

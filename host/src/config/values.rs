@@ -1,0 +1,129 @@
+//! Checks values whose definition is only "text" or "a list": addresses, images, tools, and values that must fit each
+//! other.
+
+use reqwest::Url;
+
+use ipc_schema::names_and_paths::{RUN_COMMAND, TOOLS};
+
+use super::schema::{GroupFile, InstallFile, ToolsFile, TriggerFile};
+use super::{Mistake, Source, nearest};
+use crate::channels::ChannelsFile;
+use crate::domain::SenderId;
+use crate::policy::image_verdict::check_name;
+use crate::policy::posture::acceptable;
+
+pub(super) fn check_install(file: &InstallFile, source: &mut Source<'_>) {
+    check_persona(Some(&file.persona), source);
+    check_image(Some(&file.image), source);
+    check_tools(&file.tools, source);
+    check_answer_fits(file.model.max_tokens, file.model.window, source);
+    on_known_channels("owners", file.owners.iter().map(SenderId::channel), source);
+    if !file.engine.socket.starts_with("unix:///") {
+        let what = format!("engine.socket = {:?} is no socket of this machine", file.engine.socket);
+        let hint = "boxes mount directories of this machine; write unix:///PATH";
+        source.refuse(&["engine", "socket"], Mistake::from(what).hint(hint));
+    }
+    for (n, name) in file.engine.accept.iter().enumerate() {
+        if let Err(why) = acceptable(name) {
+            source.refuse(&["engine", "accept", &n.to_string()], why);
+        }
+    }
+    for channel in file.channels.all() {
+        for (key, url) in channel.urls() {
+            if let Err(why) = check_url(url) {
+                let name = channel.name();
+                source.refuse(&["channels", name.as_str(), key], format!("{key} = {url:?} {why}"));
+            }
+        }
+    }
+}
+
+pub(super) fn check_group(file: &GroupFile, source: &mut Source<'_>) {
+    check_persona(file.persona.as_ref(), source);
+    check_image(file.image.as_ref(), source);
+    file.tools.iter().for_each(|tools| check_tools(tools, source));
+    on_known_channels("chats", file.chats.iter().map(|chat| chat.channel()), source);
+    on_known_channels("senders", file.senders.iter().flatten().map(SenderId::channel), source);
+    if let TriggerFile::Words(words) = &file.trigger {
+        if words.is_empty() {
+            source.refuse(&["trigger"], "trigger has no word; leave it out, or write \"addressed\"");
+        }
+        for (n, _) in words.iter().enumerate().filter(|(_, word)| word.trim().is_empty()) {
+            source.refuse(&["trigger", &n.to_string()], "this word is empty");
+        }
+    }
+}
+
+/// Refuses an address that no call can use.
+///
+/// # Errors
+/// What is wrong, to follow the address.
+pub(super) fn check_url(text: &str) -> Result<(), &'static str> {
+    if !text.starts_with("http://") && !text.starts_with("https://") {
+        return Err("begins with neither http:// nor https://");
+    }
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("holds a blank");
+    }
+    match Url::parse(text) {
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => Err("holds a name or password"),
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+            Err("has more than an address and a path")
+        }
+        Ok(url) if url.port() == Some(0) => Err("has the port 0"),
+        Ok(_) => Ok(()),
+        Err(_) => Err("is no address such as \"https://example.org/v1\""),
+    }
+}
+
+/// The answer is a part of the window.
+pub(super) fn check_answer_fits(max_tokens: u32, window: u32, source: &mut Source<'_>) {
+    if max_tokens >= window {
+        let what = format!("model.max_tokens = {max_tokens} leaves no room in model.window = {window}");
+        let key = if source.has(&["model", "max_tokens"]) { "max_tokens" } else { "window" };
+        source.refuse(&["model", key], what);
+    }
+}
+
+fn check_persona(persona: Option<&String>, source: &mut Source<'_>) {
+    if persona.is_some_and(|persona| persona.trim().is_empty()) {
+        source.refuse(&["persona"], "persona is empty: people need a name to call the agent");
+    }
+}
+
+fn check_image(image: Option<&String>, source: &mut Source<'_>) {
+    if let Some(Err(why)) = image.map(|image| check_name(image)) {
+        source.refuse(&["image"], why);
+    }
+}
+
+fn check_tools(tools: &ToolsFile, source: &mut Source<'_>) {
+    for (n, rule) in tools.rules.iter().enumerate() {
+        let n = n.to_string();
+        if !TOOLS.contains(&rule.tool.as_str()) {
+            let what = Mistake::from(format!("there is no tool {:?}", rule.tool));
+            let hint = match nearest(&rule.tool, TOOLS.into_iter()) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("there are: {}", TOOLS.join(", ")),
+            };
+            source.refuse(&["tools", "rules", &n, "tool"], what.hint(hint));
+        } else if let Some(command) = &rule.command {
+            let keys = ["tools", "rules", &n, "command"];
+            if rule.tool != RUN_COMMAND {
+                source.refuse(&keys, format!("only {RUN_COMMAND} has a command; {} has none", rule.tool));
+            } else if command.trim().is_empty() {
+                source.refuse(&keys, "an empty pattern fits no command; leave it out to name every command");
+            }
+        }
+    }
+}
+
+/// Refuses addresses of channels that this build does not have.
+fn on_known_channels<'a>(key: &str, channels: impl Iterator<Item = &'a str>, source: &mut Source<'_>) {
+    let known = ChannelsFile::default();
+    for (n, name) in channels.enumerate().filter(|(_, name)| known.named(name).is_none()) {
+        let names: Vec<&str> = known.all().map(|channel| channel.name().as_str()).collect();
+        let what = Mistake::from(format!("there is no channel {name:?}"));
+        source.refuse(&[key, &n.to_string()], what.hint(format!("there are: {}", names.join(", "))));
+    }
+}
