@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Batch, Channel, ChannelError};
 use crate::domain::group_settings::Group;
-use crate::domain::message::{Admitted, Inbound};
+use crate::domain::message::{Admitted, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChannelName, Lane, MessageSeq};
 use crate::policy::admission::{self, AdmissionDecision};
@@ -140,8 +140,19 @@ async fn take_in(
                 let most = services.install.file.host.attachment_bytes();
                 let attachments = attachment_limits::offered(&inbound.attachments, most);
                 let owner = owners.contains(&inbound.sender.id);
-                stored_as.push(Some(admitted.len()));
-                admitted.push(Admitted { group, role, owner, inbound, attachments });
+                let first =
+                    (role == Role::Command(Command::New)).then(|| admission::first_of_session(&inbound));
+                admitted.push(Admitted {
+                    group: group.clone(),
+                    role,
+                    owner,
+                    inbound,
+                    attachments: attachments.clone(),
+                });
+                if let Some(inbound) = first.flatten() {
+                    admitted.push(Admitted { group, role: Role::First, owner, inbound, attachments });
+                }
+                stored_as.push(Some(admitted.len() - 1));
                 continue;
             }
             (AdmissionDecision::Stranger, _) | (AdmissionDecision::Take(_), None) => {

@@ -15,8 +15,8 @@ use std::time::Duration;
 use ipc_schema::text_sanitize::is_zero_width;
 
 pub use chat_commands::{
-    StatusFacts, help, new_session, no_such_question, nothing_to_stop, question, settings_unusable, status,
-    stopped, stopping,
+    COMMAND_LIST, StatusFacts, for_another_bot, help, new_session, no_such_question, nothing_to_stop,
+    question, settings_unusable, status, stopped, stopping,
 };
 pub use delivery::{
     Undelivered, dropped, held, nothing_held, placeholder, resending, undelivered, unreachable,

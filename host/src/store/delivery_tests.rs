@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::*;
-use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
+use crate::domain::message::{Addressee, Admitted, Command, Inbound, Role, Sender};
 use crate::domain::outbound::{Delivery, OutgoingText, Part, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq, TurnId, WallMs};
 use crate::policy::delivery::{Abilities, Doubt, Next, SendOutcome, Terms};
@@ -69,7 +69,7 @@ impl Office {
             text: text.into(),
             reply_to: None,
             attachments: vec![],
-            addresses_us: true,
+            addressee: Addressee::Us,
             at: T,
         };
         let group = group.parse().unwrap();

@@ -16,7 +16,7 @@ use ipc_schema::requests::AskPerson;
 
 use super::*;
 use crate::domain::ending::TurnEnd;
-use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
+use crate::domain::message::{Addressee, Admitted, Command, Inbound, Role, Sender};
 use crate::domain::outbound::{Delivery, OutgoingText, Voice};
 use crate::domain::{
     ChannelName, ChatId, ChatKind, Ending, GroupName, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs,
@@ -84,7 +84,7 @@ impl House {
             text: text.into(),
             reply_to: None,
             attachments: vec![],
-            addresses_us: true,
+            addressee: Addressee::Us,
             at: T,
         };
         Admitted { group: family(), role, owner: false, inbound, attachments: vec![] }

@@ -305,3 +305,15 @@ fn a_chat_that_moved_takes_its_messages_along() {
     assert!(changes.contains(&Change::GiveBack { messages: vec![late] }));
     assert_eq!(Collected::of(&changes), Collected::Idle, "the other group's lane opens it");
 }
+
+#[test]
+fn the_words_after_new_wait_for_the_end_of_the_old_sessions_turn() {
+    let mut lane = at_work();
+    lane.orders("a", Command::New);
+    assert_eq!(lane.writes_as("a", Role::First, None).1, Placement::Waiting);
+    assert_eq!(lane.done(), Collected::Next(turn(2), NOW));
+    let mut idle = Rows::new();
+    assert_eq!(idle.writes_as("a", Role::First, None).1, Placement::NewTurn(turn(1)));
+    let mut lane = suspended();
+    assert_eq!(lane.writes_as("a", Role::First, None).1, Placement::NewTurn(turn(2)));
+}

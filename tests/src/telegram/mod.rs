@@ -118,6 +118,8 @@ struct State {
     watch: pace::Watch,
     /// Rooms that the bot was removed from.
     kicked: HashSet<i64>,
+    /// The commands that the bot listed.
+    commands: Value,
     polls: u64,
     polling: u64,
     foreign_poller: bool,
@@ -300,6 +302,13 @@ impl TelegramServer {
     /// Returns all messages that the bot has sent.
     pub fn sent(&self) -> Vec<SentMessage> {
         self.shared.state().sent.clone()
+    }
+
+    /// Returns the names of the commands that the bot has listed for people.
+    pub fn commands(&self) -> Vec<String> {
+        let commands = self.shared.state().commands.clone();
+        let names = commands.as_array().into_iter().flatten().filter_map(|c| c["command"].as_str());
+        names.map(str::to_owned).collect()
     }
 
     /// Returns how often the bot has polled.

@@ -107,6 +107,11 @@ async fn answer(shared: &Shared, path: &str, ask: &Value, sent: Option<SentFile>
     }
     match method {
         "getMe" => ok(json!({ "id": BOT_ID, "is_bot": true, "first_name": "Laz", "username": BOT_NAME })),
+        "setMyCommands" => {
+            shared.state().commands = ask["commands"].clone();
+            shared.changed();
+            ok(json!(true))
+        }
         "getUpdates" => get_updates(shared, ask).await,
         "sendMessage" => send_message(shared, ask),
         "sendDocument" | "sendPhoto" => files::send_file(shared, method, ask, sent),

@@ -23,11 +23,13 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use super::{Batch, Channel, ChannelError, FetchError, SendError};
+use crate::domain::message::Command;
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, Secret};
 use crate::policy::backoff::doubling;
 use crate::policy::delivery::Abilities;
 use crate::policy::platform_pace::Limits;
+use crate::text;
 use api::{Api, ApiError};
 pub use settings::TelegramSettings;
 use update::Me;
@@ -56,7 +58,25 @@ impl Telegram {
     }
 
     async fn me(&self) -> Result<&Me, ApiError> {
-        self.me.get_or_try_init(async || self.api.call("getMe", &json!({}), api::QUICK).await).await
+        let introduce = async || {
+            let me: Me = self.api.call("getMe", &json!({}), api::QUICK).await?;
+            tracing::info!(bot = %me.username, "Telegram knows this bot");
+            self.list_commands().await;
+            Ok(me)
+        };
+        self.me.get_or_try_init(introduce).await
+    }
+
+    /// Gives Telegram the commands that it shows people while they type. The bot works without the list.
+    async fn list_commands(&self) {
+        let describe =
+            |(command, what): &(Command, &str)| json!({ "command": command.word(), "description": what });
+        let commands: Vec<_> = text::COMMAND_LIST.iter().map(describe).collect();
+        let listed =
+            self.api.call::<bool>("setMyCommands", &json!({ "commands": commands }), api::QUICK).await;
+        if let Err(e) = listed {
+            tracing::warn!(code = "telegram.commands", "Telegram did not take the list of commands: {e}");
+        }
     }
 
     async fn poll(&self, position: Option<&str>) -> Result<Batch, ApiError> {

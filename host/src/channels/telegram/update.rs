@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::domain::message::{Inbound, OfferedFile, ReplyTo, Sender};
+use crate::domain::message::{Addressee, Inbound, OfferedFile, ReplyTo, Sender};
 use crate::domain::{ChatId, ChatKind, SenderId, WallMs};
 
 /// The answer of `getMe`.
@@ -136,7 +136,7 @@ impl Message {
         .parse()
         .map_err(bad)?;
         let direct = self.chat.kind == "private";
-        let addresses_us = direct || self.addresses(me);
+        let addressee = self.addressee(me);
         let reply_to = self.quoted();
         let attachments = self.files();
         let at = WallMs(self.date.saturating_mul(1000));
@@ -150,7 +150,7 @@ impl Message {
             chat,
             reply_to,
             attachments,
-            addresses_us,
+            addressee,
             at,
         })
     }
@@ -169,6 +169,13 @@ impl Message {
             Some(user) => Ok(Sender { id: sender_id(user.id)?, name: user.name(), is_bot: user.is_bot }),
             None => Ok(Sender { id: sender_id(self.chat.id)?, name: self.chat.name(), is_bot: false }),
         }
+    }
+
+    /// A command with another bot's name is that bot's, whatever else addresses us.
+    fn addressee(&self, me: &Me) -> Addressee {
+        let is_us = |name: &str| name.eq_ignore_ascii_case(&me.username);
+        let named = Addressee::named(&self.words(), is_us);
+        named.unwrap_or(if self.addresses(me) { Addressee::Us } else { Addressee::Anyone })
     }
 
     fn addresses(&self, me: &Me) -> bool {
@@ -282,8 +289,8 @@ mod tests {
             ("telegram:-100123", ChatKind::Room, "Family")
         );
         assert_eq!(
-            (m.sender.id.as_str(), m.sender.name.as_str(), m.addresses_us),
-            ("telegram:5", "Ann", false)
+            (m.sender.id.as_str(), m.sender.name.as_str(), m.addressee),
+            ("telegram:5", "Ann", Addressee::Anyone)
         );
         let m = inbound(&format!(r#"{{{ROOM},"text":"hi","message_thread_id":42,"is_topic_message":true}}"#));
         assert_eq!(m.chat.as_str(), "telegram:-100123/42");
@@ -291,7 +298,7 @@ mod tests {
 
     #[test]
     fn we_are_spoken_to_by_mention_by_reply_and_by_command() {
-        let said = |rest: &str| inbound(&format!(r#"{{{ROOM},{rest}}}"#)).addresses_us;
+        let said = |rest: &str| inbound(&format!(r#"{{{ROOM},{rest}}}"#)).addressee == Addressee::Us;
         // The thumb emoji is one character and two UTF-16 units.
         assert!(said(r#""text":"👍 @lazbot hi","entities":[{"type":"mention","offset":3,"length":7}]"#));
         assert!(!said(r#""text":"@lazbot2 hi","entities":[{"type":"mention","offset":0,"length":8}]"#));
@@ -316,11 +323,22 @@ mod tests {
     }
 
     #[test]
+    fn another_bots_command_is_not_ours_even_as_a_reply_to_us() {
+        let said = |rest: &str| inbound(&format!(r#"{{{ROOM},{rest}}}"#)).addressee;
+        let reply = r#""reply_to_message":{"message_id":1,"date":1,"chat":{"id":-100123,"type":"supergroup"},"from":{"id":99,"first_name":"Laz"},"text":"x"}"#;
+        let entity = r#""entities":[{"type":"bot_command","offset":0,"length":14},{"type":"mention","offset":23,"length":7}]"#;
+        let text = r#""text":"/new@other_bot please, @lazbot watch""#;
+        assert_eq!(said(&format!("{text},{entity},{reply}")), Addressee::AnotherBot);
+        assert_eq!(said(&format!(r#""text":"/new@LAZBOT",{reply}"#)), Addressee::Us);
+        assert_eq!(said(&format!(r#""text":"/new",{reply}"#)), Addressee::Us);
+    }
+
+    #[test]
     fn the_root_of_a_topic_is_not_an_answer() {
         let m = inbound(&format!(
             r#"{{{ROOM},"text":"hi","message_thread_id":42,"is_topic_message":true,"reply_to_message":{{"message_id":42,"date":1,"chat":{{"id":-100123,"type":"supergroup"}},"from":{{"id":99,"first_name":"Laz"}}}}}}"#
         ));
-        assert!(!m.addresses_us && m.reply_to.is_none());
+        assert!(m.addressee == Addressee::Anyone && m.reply_to.is_none());
     }
 
     #[test]
