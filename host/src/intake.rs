@@ -2,6 +2,8 @@
 //! no attachments: a slow download would block every chat of the channel, and many attachments are never read by an
 //! agent.
 
+mod health;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use crate::services::Services;
 use crate::store::{Accepted, CommandRow, Intake, StoreError, StrangerSeen};
 use crate::text;
 use crate::turns::Placement;
+use health::Health;
 
 /// The meaning of a stored message for the lanes.
 #[derive(Debug)]
@@ -62,66 +65,76 @@ pub async fn poll(
     supervisor: UnboundedSender<News>,
     stop: CancellationToken,
 ) {
-    let name = channel.name();
+    let mut health = Health::of(&services, channel.name());
+    health.starting().await;
     loop {
         // While the host cannot store messages, it does not ask for any: they wait at the platform.
         tokio::select! {
             () = services.intake_gate.opened() => {}
             () = stop.cancelled() => return,
         }
-        let position = match services.store.position(name).await {
-            Ok(position) => position,
-            Err(e) => {
-                tracing::error!(channel = %name, code = e.code(), "where to read on is not known: {e}");
-                tokio::time::sleep(STORE_AGAIN).await;
-                continue;
-            }
-        };
         // The host does not acknowledge what a cancelled read received; the channel delivers it again.
         let read = tokio::select! {
-            read = read(&channel, position) => read,
+            read = read(&services, &channel, &mut health) => read,
             () = services.intake_gate.shut() => continue,
             () = stop.cancelled() => return,
         };
-        match read {
-            Ok(batch) => {
+        let wait = match read {
+            Ok((account, batch)) => {
                 // The host acknowledges a batch only after it is stored. If that fails, the channel delivers the batch
                 // again.
-                if let Err(e) = take_in(&services, channel.name(), batch, &supervisor).await {
-                    tracing::error!(channel = %name, code = e.code(), "messages wait at the platform: {e}");
-                    tokio::time::sleep(STORE_AGAIN).await;
+                match take_in(&services, channel.name(), account, batch, &supervisor).await {
+                    Ok(()) => continue,
+                    Err(e) => {
+                        tracing::error!(channel = %channel.name(), code = e.code(), "messages wait at the platform: {e}");
+                        STORE_AGAIN
+                    }
                 }
             }
-            Err(ChannelError::Later { why, code, wait }) => {
-                tracing::warn!(channel = %name, code, "{why}; again in {}", text::duration(wait));
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = stop.cancelled() => return,
-                }
+            Err(NotRead::Store(e)) => {
+                tracing::error!(channel = %channel.name(), code = e.code(), "where to read on is not known: {e}");
+                STORE_AGAIN
             }
-            Err(ChannelError::Broken { why, code }) => {
-                tracing::error!(channel = %name, code, "{why}; the channel is off until the host is started again");
-                return;
-            }
+            Err(NotRead::Channel(e)) => health.failed(e).await,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.cancelled() => return,
         }
     }
 }
 
-async fn read(channel: &Arc<dyn Channel>, position: Option<String>) -> Result<Batch, ChannelError> {
-    failpoint!("channel.poll.before", |e| ChannelError::Later {
+/// Why there is no batch.
+enum NotRead {
+    Channel(ChannelError),
+    Store(StoreError),
+}
+
+async fn read(
+    services: &Services,
+    channel: &Arc<dyn Channel>,
+    health: &mut Health<'_>,
+) -> Result<(String, Batch), NotRead> {
+    failpoint!("channel.poll.before", |e| NotRead::Channel(ChannelError::Later {
         why: e.to_string(),
         code: "channel.failpoint",
         wait: Duration::from_millis(100),
-    });
-    let read = channel.next(position).await;
+    }));
+    let account = channel.account().await.map_err(NotRead::Channel)?;
+    health.answered(&account).await;
+    let position =
+        services.store.position(channel.name(), account.id.clone()).await.map_err(NotRead::Store)?;
+    let batch = channel.next(position).await.map_err(NotRead::Channel)?;
+    health.reads().await;
     failpoint!("channel.poll.after");
-    read
+    Ok((account.id, batch))
 }
 
 /// Takes in one batch: admits, stores, acknowledges and announces its messages.
 async fn take_in(
     services: &Services,
     channel: ChannelName,
+    account: String,
     batch: Batch,
     supervisor: &UnboundedSender<News>,
 ) -> Result<(), StoreError> {
@@ -170,7 +183,7 @@ async fn take_in(
     for s in &strangers {
         tracing::info!(chat = %s.chat, code = "chat.unknown", "a chat that is not admitted wrote; `lazaret groups list` shows it");
     }
-    let intake = Intake { channel, position: batch.position, admitted, strangers, now };
+    let intake = Intake { channel, account, position: batch.position, admitted, strangers, now };
     let accepted = services.store.accept(intake).await?;
     let seqs: Vec<Option<MessageSeq>> =
         stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
@@ -205,7 +218,9 @@ fn announce(services: &Services, one: Accepted, supervisor: &UnboundedSender<New
         _ => None,
     };
     failpoint!("intake.announce.before");
-    if one.placement != Placement::Duplicate {
+    if one.placement == Placement::Duplicate {
+        tracing::debug!(message = %one.seq, "the channel delivered it again");
+    } else {
         services.store.stage(turn, Some(one.seq), None, "stored", services.clock.now());
     }
     if let Some(news) = News::of(one) {

@@ -3,6 +3,7 @@
 //!
 //! A notice of the host carries a prefix, and no agent can imitate it: see [`render`].
 
+mod channels;
 mod chat_commands;
 mod delivery;
 mod disk;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use ipc_schema::text_sanitize::is_zero_width;
 
+pub use channels::{channel_again, channel_trouble};
 pub use chat_commands::{
     COMMAND_LIST, StatusFacts, for_another_bot, help, new_session, no_such_question, nothing_to_stop,
     question, settings_unusable, status, stopped, stopping,

@@ -36,13 +36,22 @@ pub enum ChannelError {
         /// How long to wait. If the platform asked for a time, it is this time.
         wait: Duration,
     },
-    /// The fault stays until a person fixes it, such as a refused token.
+    /// A person must fix it, such as a refused token. The host asks again, ever more seldom.
     #[error("{why}")]
     Broken {
         /// What happened, and what to do.
         why: String,
         code: &'static str,
     },
+}
+
+/// The account that a channel uses on its platform.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Account {
+    /// The platform's id. Each account has a read position of its own.
+    pub id: String,
+    /// The name that people see.
+    pub name: String,
 }
 
 /// Why a call failed, and above all whether it may have succeeded all the same.
@@ -126,6 +135,11 @@ pub enum Activity {
 #[async_trait]
 pub trait Channel: Send + Sync {
     fn name(&self) -> ChannelName;
+
+    /// Returns the account, where the platform has one for this channel.
+    async fn account(&self) -> Result<Account, ChannelError> {
+        Ok(Account::default())
+    }
 
     /// Waits for messages after `position`, which the store kept from an earlier batch. It may wait for ever. The host
     /// drops the future when it stops, so a message must not be lost with it.

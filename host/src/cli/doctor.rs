@@ -18,6 +18,7 @@ use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
 use crate::store::{self, BALLAST, Store};
+use crate::terminal_output::safe_line;
 use crate::text;
 use crate::volumes::{Volume, VolumeError};
 
@@ -66,8 +67,15 @@ pub(super) async fn run(here: &Here) -> Done {
     if host_files::there(&here.root.database()) {
         let path = here.root.database();
         let checked = Store::open_for_command(&path).and_then(|store| store::check(&path).map(|()| store));
-        found.add("store", checked, |_| format!("{}, every page and reference checked", path.display()));
+        let store =
+            found.add("store", checked, |_| format!("{}, every page and reference checked", path.display()));
         found.add("copy", copy(here), String::clone);
+        if let Some(store) = store {
+            for state in store.channel_states().await? {
+                let told = safe_line(&state.told());
+                found.add("channel", if state.is_bad() { Err(told) } else { Ok(told) }, String::clone);
+            }
+        }
     }
     let install =
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));

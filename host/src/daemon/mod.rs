@@ -30,7 +30,7 @@ use crate::services::{IntakeGate, OutboxSignal, Probes, Runner, Services};
 use crate::store::Store;
 use crate::supervisor::{self, Signal, Supervisor, Wires};
 use crate::workers::Workers;
-use build_channels::admit_configured;
+use build_channels::{admit_configured, note_off};
 pub use build_parts::{engine, images_of, runner_binary};
 pub use start_error::StartError;
 pub use state_dir::{hold, identity};
@@ -62,6 +62,7 @@ impl Host {
         let lock = state_dir::take_lock(&root.lock())?;
         let services = build(root, env)?;
         admit_configured(&services).await?;
+        note_off(&services).await?;
         let recovered = supervisor::recover(&services).await?;
         failpoint!("daemon.recover.sending");
         delivery::recover(&services).await?;

@@ -75,7 +75,8 @@ impl Office {
         let group = group.parse().unwrap();
         let admitted = vec![Admitted { group, role, owner: false, inbound, attachments: vec![] }];
         let (channel, position) = (ChannelName::new("telegram"), None);
-        let intake = Intake { channel, position, admitted, strangers: vec![], now: T };
+        let intake =
+            Intake { channel, account: String::new(), position, admitted, strangers: vec![], now: T };
         self.store.accept(intake).await.unwrap().remove(0).seq
     }
 

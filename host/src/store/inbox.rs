@@ -4,7 +4,9 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::counters::bump;
-use super::{Result, Store, StoreError, attachments, held_and_given_up, id, int, parse, turns};
+use super::{
+    Result, Store, StoreError, attachments, channel_states, held_and_given_up, id, int, parse, turns,
+};
 use crate::domain::message::{Admitted, Command, Role};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
 use crate::turns::{Earlier, Event, Placement, role_of};
@@ -16,6 +18,8 @@ const STRANGERS: i64 = 64;
 #[derive(Debug)]
 pub struct Intake {
     pub channel: ChannelName,
+    /// The platform's id of the account that read it; empty if the channel has none.
+    pub account: String,
     /// How far the channel has read. It is stored in the same transaction as the messages.
     pub position: Option<String>,
     pub admitted: Vec<Admitted>,
@@ -74,15 +78,18 @@ impl Store {
         let accepted = self
             .write(move |c| {
                 failpoint!("store.tx1.begin", super::injected);
-                let Intake { channel, position, admitted, strangers, now } = intake;
+                let Intake { channel, account, position, mut admitted, strangers, now } = intake;
+                if channel_states::is_foreign(c, channel, &account)? {
+                    for m in &mut admitted {
+                        m.inbound.message_id = format!("{account}:{}", m.inbound.message_id);
+                    }
+                }
                 let accepted = admitted.iter().map(|m| place(c, m, now)).collect::<Result<Vec<_>>>()?;
                 for stranger in &strangers {
                     count_stranger(c, stranger, now)?;
                 }
                 if let Some(position) = position {
-                    let sql = "INSERT INTO position VALUES (?1, ?2, ?3)
-                           ON CONFLICT(channel) DO UPDATE SET value = ?2, at = ?3";
-                    c.execute(sql, params![channel.as_str(), position, now.0])?;
+                    channel_states::set_position(c, channel, &account, &position, now)?;
                 }
                 failpoint!("store.tx1.before_commit");
                 Ok(accepted)
@@ -90,15 +97,6 @@ impl Store {
             .await?;
         failpoint!("store.tx1.committed");
         Ok(accepted)
-    }
-
-    /// The position from which a channel continues to read.
-    pub async fn position(&self, channel: ChannelName) -> Result<Option<String>> {
-        self.read(move |c| {
-            let sql = "SELECT value FROM position WHERE channel = ?1";
-            Ok(c.query_row(sql, [channel.as_str()], |r| r.get(0)).optional()?)
-        })
-        .await
     }
 
     /// Chats that wait for admission, the latest first.

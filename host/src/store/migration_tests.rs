@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::Store;
 use super::migrations::{APPLICATION_ID, MIGRATIONS};
+use crate::domain::ChannelName;
 
 /// A database of schema 1 with a row of every state, as an earlier host left it.
 fn filled_with_schema_1(path: &Path) -> Connection {
@@ -88,4 +89,19 @@ async fn an_outbox_of_schema_1_goes_on_as_it_was() {
     assert_eq!(c.last_insert_rowid(), 12, "no number is given twice");
     let broken: i64 = c.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |r| r.get(0)).unwrap();
     assert_eq!(broken, 0);
+}
+
+#[tokio::test]
+async fn a_position_from_before_accounts_belongs_to_the_first_account_that_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lazaret.db");
+    let c = filled_with_schema_1(&path);
+    c.execute("INSERT INTO position VALUES ('telegram', '1001', 5)", []).unwrap();
+    drop(c);
+    let store = Store::open(&path).unwrap();
+    let position =
+        async |account: &str| store.position(ChannelName::new("telegram"), account.into()).await.unwrap();
+    assert_eq!(position("4242").await.as_deref(), Some("1001"));
+    assert_eq!(position("4343").await, None, "another bot starts anew");
+    assert_eq!(position("4242").await.as_deref(), Some("1001"));
 }

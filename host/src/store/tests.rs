@@ -92,8 +92,14 @@ impl House {
 
     async fn take_in(&self, admitted: Vec<Admitted>) -> Vec<Accepted> {
         let position = Some(self.written.to_string());
-        let intake =
-            Intake { channel: ChannelName::new("telegram"), position, admitted, strangers: vec![], now: T };
+        let intake = Intake {
+            channel: ChannelName::new("telegram"),
+            account: String::new(),
+            position,
+            admitted,
+            strangers: vec![],
+            now: T,
+        };
         self.store.accept(intake).await.unwrap()
     }
 
@@ -212,7 +218,10 @@ async fn a_message_that_is_handed_over_twice_is_one_message() {
     let first = h.take_in(vec![message.clone()]).await.remove(0);
     let again = h.take_in(vec![message]).await.remove(0);
     assert_eq!((again.seq, again.placement), (first.seq, Placement::Duplicate));
-    assert_eq!(h.store.position(ChannelName::new("telegram")).await.unwrap().as_deref(), Some("1"));
+    assert_eq!(
+        h.store.position(ChannelName::new("telegram"), String::new()).await.unwrap().as_deref(),
+        Some("1")
+    );
 }
 
 /// The follow-up was stored after the agent's last look, and before its `turn_done` was.
@@ -404,6 +413,7 @@ async fn a_strange_chat_leaves_a_code_and_a_count() {
         let strangers = vec![stranger];
         let intake = Intake {
             channel: ChannelName::new("telegram"),
+            account: String::new(),
             position: None,
             admitted: vec![],
             strangers,

@@ -46,6 +46,10 @@ pub const BOT_ID: i64 = 4242;
 /// The bot's name in mentions.
 pub const BOT_NAME: &str = "laz_bot";
 
+/// The token of another bot, which [`TelegramServer::has_another_bot`] brings.
+pub const OTHER_TOKEN: &str = "4343:journeys-other-token";
+const OTHER_ID: i64 = 4343;
+
 pub struct TelegramServer {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -123,11 +127,20 @@ struct State {
     polls: u64,
     polling: u64,
     foreign_poller: bool,
+    /// Whether the bot with the other token is here instead of the first one.
+    other_bot: bool,
     token_refused: bool,
     /// The log of the crash tests, if one was set.
     log: Option<PlatformLog>,
     troubles: Option<Troubles>,
     violations: Vec<String>,
+}
+
+impl State {
+    /// The id and the token of the bot.
+    fn bot(&self) -> (i64, &'static str) {
+        if self.other_bot { (OTHER_ID, OTHER_TOKEN) } else { (BOT_ID, TOKEN) }
+    }
 }
 
 impl Shared {
@@ -260,6 +273,14 @@ impl TelegramServer {
     pub fn another_poller(&self, polls: bool) {
         self.shared.state().foreign_poller = polls;
         self.shared.changed();
+    }
+
+    /// Lets only the bot with the token [`OTHER_TOKEN`] call. It numbers messages and updates from the beginning.
+    pub fn has_another_bot(&self) {
+        let mut state = self.shared.state();
+        state.other_bot = true;
+        (state.next_message, state.next_update) = (0, 0);
+        state.updates.clear();
     }
 
     /// Refuses the token from now on.

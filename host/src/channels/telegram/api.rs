@@ -79,6 +79,10 @@ impl Api {
         Ok(Self { client, base_url, token })
     }
 
+    pub(super) fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: &str,

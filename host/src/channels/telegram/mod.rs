@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use tokio::sync::OnceCell;
 
-use super::{Batch, Channel, ChannelError, FetchError, SendError};
+use super::{Account, Batch, Channel, ChannelError, FetchError, SendError};
 use crate::domain::message::Command;
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, Secret};
@@ -81,10 +81,12 @@ impl Telegram {
 
     async fn poll(&self, position: Option<&str>) -> Result<Batch, ApiError> {
         let me = self.me().await?.clone();
+        // After a failure the host wants to know soon whether the trouble is over.
+        let timeout = if self.failures.load(Ordering::Relaxed) > 0 { 0 } else { POLL_SECONDS };
         let offset: i64 = position.and_then(|p| p.parse().ok()).unwrap_or(0);
         let ask = json!({
             "offset": offset,
-            "timeout": POLL_SECONDS,
+            "timeout": timeout,
             "allowed_updates": ["message", "edited_message"],
         });
         let within = Duration::from_secs(POLL_SECONDS + 20);
@@ -126,6 +128,14 @@ impl Telegram {
                 ),
                 code: "telegram.token",
             },
+            ApiError::Refused { code: 409, what, .. } if what.contains("webhook") => ChannelError::Broken {
+                why: format!(
+                    "a webhook is set for this bot, so Telegram gives its messages to another program ({what}): \
+                     remove it with deleteWebhook, {}/bot<TOKEN>/deleteWebhook",
+                    self.api.base_url()
+                ),
+                code: "telegram.webhook",
+            },
             ApiError::Refused { code: 409, what, .. } => later(
                 format!(
                     "another program reads this bot's messages ({what}): end it, or give this host a bot of its own"
@@ -166,6 +176,11 @@ fn address(chat: &ChatId) -> serde_json::Value {
 impl Channel for Telegram {
     fn name(&self) -> ChannelName {
         NAME
+    }
+
+    async fn account(&self) -> Result<Account, ChannelError> {
+        let me = self.me().await.map_err(|e| self.explain(e))?;
+        Ok(Account { id: me.id.to_string(), name: format!("@{}", me.username) })
     }
 
     async fn next(&self, position: Option<String>) -> Result<Batch, ChannelError> {
