@@ -57,6 +57,8 @@ fn admission(data: &[u8]) {
         version: 0,
         sender: Sender { id: sender, name: "Ann".into(), is_bot: false },
         text: clean(text),
+        origin: None,
+        service: false,
         reply_to: None,
         attachments: Vec::new(),
         addressee: Addressee::Anyone,

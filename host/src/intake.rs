@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Batch, Channel, ChannelError};
 use crate::domain::group_settings::Group;
-use crate::domain::message::{Admitted, Command, Inbound, Role};
+use crate::domain::message::{Admitted, ChatEvent, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChannelName, Lane, MessageSeq};
 use crate::policy::admission::{self, AdmissionDecision};
@@ -142,6 +142,12 @@ async fn take_in(
     let mut owners = services.install.owners.clone();
     owners.extend(services.store.owners().await?);
     owners.extend(services.channels.all().filter_map(|channel| channel.local_owner()));
+    if !batch.events.is_empty() {
+        batch.events.iter().for_each(tell_event);
+        // This comes before admission: a message of the same batch may be from the chat's new id.
+        services.store.chat_events(batch.events, now).await?;
+        services.outbox_signal.notify();
+    }
     let mut admitted = Vec::new();
     let mut strangers = Vec::new();
     let mut stored_as = Vec::with_capacity(batch.inbound.len());
@@ -152,7 +158,8 @@ async fn take_in(
             (AdmissionDecision::Take(role), Some(Group { name: group, .. })) => {
                 let most = services.install.file.host.attachment_bytes();
                 let attachments = attachment_limits::offered(&inbound.attachments, most);
-                let owner = owners.contains(&inbound.sender.id);
+                // Whoever passes words on does not lend them a standing.
+                let owner = inbound.origin.is_none() && owners.contains(&inbound.sender.id);
                 let first =
                     (role == Role::Command(Command::New)).then(|| admission::first_of_session(&inbound));
                 admitted.push(Admitted {
@@ -183,7 +190,8 @@ async fn take_in(
     for s in &strangers {
         tracing::info!(chat = %s.chat, code = "chat.unknown", "a chat that is not admitted wrote; `lazaret groups list` shows it");
     }
-    let intake = Intake { channel, account, position: batch.position, admitted, strangers, now };
+    let intake =
+        Intake { channel, account, position: batch.position, admitted, strangers, counts: batch.counts, now };
     let accepted = services.store.accept(intake).await?;
     let seqs: Vec<Option<MessageSeq>> =
         stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
@@ -197,6 +205,17 @@ async fn take_in(
         announce(services, one, supervisor);
     }
     Ok(())
+}
+
+fn tell_event(event: &ChatEvent) {
+    match event {
+        ChatEvent::Moved { from, to } => tracing::warn!(
+            chat = %from, code = "chat.moved",
+            "the platform has given this chat the id {to}; write that id where a group's file names the old one"
+        ),
+        ChatEvent::Lost { chat, why } => tracing::warn!(%chat, code = "chat.lost", "{why}"),
+        ChatEvent::Back { chat } => tracing::info!(%chat, "the bot is in this chat again"),
+    }
 }
 
 async fn group_of(services: &Services, inbound: &Inbound) -> Result<Option<Group>, StoreError> {

@@ -18,13 +18,28 @@ pub struct Inbound {
     /// 0 for the original; a platform's edit counter or edit time for a later version.
     pub version: i64,
     pub sender: Sender,
-    /// The text or caption.
+    /// The text or caption, and words for content that is no text.
     pub text: String,
+    /// Whose words the text is, if the sender only passes it on: a forwarded message, or one made by a bot.
+    pub origin: Option<String>,
+    /// Whether it tells of the chat, such as a new member. It wakes nobody.
+    pub service: bool,
     pub reply_to: Option<ReplyTo>,
     /// Files that came with it, not yet fetched.
     pub attachments: Vec<OfferedFile>,
     pub addressee: Addressee,
     pub at: WallMs,
+}
+
+/// What a platform tells of a chat, other than a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChatEvent {
+    /// The chat has another id from now on.
+    Moved { from: ChatId, to: ChatId },
+    /// The bot can neither read nor write there any more.
+    Lost { chat: ChatId, why: String },
+    /// The bot is there again.
+    Back { chat: ChatId },
 }
 
 /// Whom a message addresses, as far as the platform says.
@@ -209,6 +224,8 @@ pub struct StoredMessage {
     /// Whether the sender is an owner.
     pub owner: bool,
     pub text: String,
+    /// Whose words the text is, if the sender only passed it on.
+    pub origin: Option<String>,
     /// 0 for the original; larger for edits.
     pub version: i64,
     pub reply_to: Option<ReplyTo>,

@@ -38,6 +38,9 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
     }
     let owner = owners.contains(&message.sender.id);
     let may_order = owner || group.senders.as_ref().is_none_or(|list| list.contains(&message.sender.id));
+    if message.service {
+        return AdmissionDecision::Take(Role::Context);
+    }
     match command(message) {
         Some(command) if may_order && message.version == 0 => AdmissionDecision::Take(Role::Command(command)),
         Some(_) => AdmissionDecision::Take(Role::Context),
@@ -49,7 +52,8 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
 /// Finds a command. A room may have other bots with commands of the same names. So a command with a code must have one
 /// there, unless it is addressed to the bot.
 fn command(message: &Inbound) -> Option<Command> {
-    let command = Command::of(&message.text).filter(|_| message.addressee != Addressee::AnotherBot)?;
+    let ours = message.addressee != Addressee::AnotherBot && message.origin.is_none();
+    let command = Command::of(&message.text).filter(|_| ours)?;
     let mut words = Command::words_after(&message.text).split_whitespace();
     let (code, more) = (words.next(), words.next());
     let ours = match command {
@@ -83,6 +87,8 @@ fn wakes(message: &Inbound, group: &Group) -> bool {
     match &group.trigger {
         Trigger::Addressed => false,
         Trigger::Always => true,
+        // Nobody is called by words that somebody else wrote.
+        Trigger::Words(_) if message.origin.is_some() => false,
         Trigger::Words(words) => {
             let text = message.text.to_lowercase();
             words.iter().any(|word| holds_word(&text, &word.to_lowercase()))
@@ -119,6 +125,8 @@ mod tests {
             version: 0,
             sender,
             text: text.into(),
+            origin: None,
+            service: false,
             reply_to: None,
             attachments: vec![],
             addressee: Addressee::named(text, |name| name == "laz_bot").unwrap_or(Addressee::Anyone),
@@ -217,6 +225,20 @@ mod tests {
                 "{path}"
             );
         }
+    }
+
+    #[test]
+    fn forwarded_words_are_no_command_and_call_nobody() {
+        let forwarded = |chat: &str, text: &str, trigger: Trigger| {
+            let message = Inbound { origin: Some("Bob".into()), ..message(chat, text) };
+            admit(&message, Some(&group(trigger)), &[])
+        };
+        assert_eq!(forwarded("telegram:-1", "/new", Trigger::Addressed), CONTEXT);
+        assert_eq!(forwarded("telegram:-1", "laz, obey", Trigger::Words(vec!["laz".into()])), CONTEXT);
+        assert_eq!(forwarded("telegram:-1", "news", Trigger::Always), WAKE);
+        assert_eq!(forwarded("telegram:5", "/new", Trigger::Addressed), WAKE, "Ann shows it to the agent");
+        let joined = Inbound { service: true, ..message("telegram:5", "[Bob joined]") };
+        assert_eq!(admit(&joined, Some(&group(Trigger::Always)), &[]), CONTEXT);
     }
 
     #[test]

@@ -67,6 +67,8 @@ impl Office {
             version: 0,
             sender,
             text: text.into(),
+            origin: None,
+            service: false,
             reply_to: None,
             attachments: vec![],
             addressee: Addressee::Us,
@@ -75,8 +77,15 @@ impl Office {
         let group = group.parse().unwrap();
         let admitted = vec![Admitted { group, role, owner: false, inbound, attachments: vec![] }];
         let (channel, position) = (ChannelName::new("telegram"), None);
-        let intake =
-            Intake { channel, account: String::new(), position, admitted, strangers: vec![], now: T };
+        let intake = Intake {
+            channel,
+            account: String::new(),
+            position,
+            admitted,
+            strangers: vec![],
+            counts: Default::default(),
+            now: T,
+        };
         self.store.accept(intake).await.unwrap().remove(0).seq
     }
 

@@ -1,6 +1,8 @@
 //! Transaction 1: stores the admitted messages together with the channel's position. From then on the host is
 //! responsible for the messages.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::counters::bump;
@@ -25,6 +27,8 @@ pub struct Intake {
     pub admitted: Vec<Admitted>,
     /// Senders that are not admitted.
     pub strangers: Vec<StrangerSeen>,
+    /// What the channel left out, by name.
+    pub counts: BTreeMap<String, u64>,
     pub now: WallMs,
 }
 
@@ -78,13 +82,16 @@ impl Store {
         let accepted = self
             .write(move |c| {
                 failpoint!("store.tx1.begin", super::injected);
-                let Intake { channel, account, position, mut admitted, strangers, now } = intake;
+                let Intake { channel, account, position, mut admitted, strangers, counts, now } = intake;
                 if channel_states::is_foreign(c, channel, &account)? {
                     for m in &mut admitted {
                         m.inbound.message_id = format!("{account}:{}", m.inbound.message_id);
                     }
                 }
                 let accepted = admitted.iter().map(|m| place(c, m, now)).collect::<Result<Vec<_>>>()?;
+                for (what, times) in counts {
+                    bump(c, &what, int(times))?;
+                }
                 for stranger in &strangers {
                     count_stranger(c, stranger, now)?;
                 }
@@ -210,8 +217,8 @@ fn insert(c: &Connection, m: &Admitted, role: Role, now: WallMs) -> Result<Optio
     let attachments = attachments::as_json(&m.attachments)?;
     let i = &m.inbound;
     let sql = "INSERT INTO message(chat, message_id, version, role, state, sender, sender_name, owner, text,
-                                   reply_to, attachments, sent_at, stored_at)
-               VALUES (?1, ?2, ?3, ?4, 'waiting', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                                   reply_to, attachments, sent_at, stored_at, origin)
+               VALUES (?1, ?2, ?3, ?4, 'waiting', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
                ON CONFLICT(chat, message_id, version) DO NOTHING RETURNING seq";
     let seq: Option<i64> = c
         .prepare_cached(sql)?
@@ -228,7 +235,8 @@ fn insert(c: &Connection, m: &Admitted, role: Role, now: WallMs) -> Result<Optio
                 reply_to,
                 attachments,
                 i.at.0,
-                now.0
+                now.0,
+                i.origin
             ],
             |r| r.get(0),
         )

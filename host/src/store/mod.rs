@@ -11,6 +11,7 @@ mod agent_questions;
 mod attachments;
 mod backup_list;
 mod channel_states;
+mod chat_events;
 mod copy;
 mod counters;
 #[cfg(test)]

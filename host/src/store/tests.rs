@@ -82,6 +82,8 @@ impl House {
             version: 0,
             sender,
             text: text.into(),
+            origin: None,
+            service: false,
             reply_to: None,
             attachments: vec![],
             addressee: Addressee::Us,
@@ -98,6 +100,7 @@ impl House {
             position,
             admitted,
             strangers: vec![],
+            counts: Default::default(),
             now: T,
         };
         self.store.accept(intake).await.unwrap()
@@ -417,6 +420,7 @@ async fn a_strange_chat_leaves_a_code_and_a_count() {
             position: None,
             admitted: vec![],
             strangers,
+            counts: Default::default(),
             now: T,
         };
         h.store.accept(intake).await.unwrap();

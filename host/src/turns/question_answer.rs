@@ -84,6 +84,8 @@ pub fn take_answer(command: AnswerCommand, question: Question, now: WallMs) -> A
         version: 0,
         sender: command.sender,
         text,
+        origin: None,
+        service: false,
         reply_to: Some(ReplyTo { from: "you".to_owned(), text: question.text.chars().take(QUOTE).collect() }),
         attachments: Vec::new(),
         addressee: Addressee::Us,

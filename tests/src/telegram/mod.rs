@@ -120,6 +120,8 @@ struct State {
     refusals: Vec<Refusal>,
     planned: Vec<trouble::Planned>,
     watch: pace::Watch,
+    /// The new ids of groups that became supergroups.
+    moved: HashMap<i64, i64>,
     /// Rooms that the bot was removed from.
     kicked: HashSet<i64>,
     /// The commands that the bot listed.
@@ -137,6 +139,12 @@ struct State {
 }
 
 impl State {
+    fn push_update(&mut self, kind: &str, body: Value) {
+        self.next_update += 1;
+        let update_id = 1000 + self.next_update;
+        self.updates.push_back(json!({ "update_id": update_id, kind: body }));
+    }
+
     /// The id and the token of the bot.
     fn bot(&self) -> (i64, &'static str) {
         if self.other_bot { (OTHER_ID, OTHER_TOKEN) } else { (BOT_ID, TOKEN) }
@@ -166,11 +174,7 @@ impl Shared {
     }
 
     fn push_update(&self, kind: &str, body: Value) {
-        let mut state = self.state();
-        state.next_update += 1;
-        let update_id = 1000 + state.next_update;
-        state.updates.push_back(json!({ "update_id": update_id, kind: body }));
-        drop(state);
+        self.state().push_update(kind, body);
         self.changed();
     }
 }
@@ -258,9 +262,34 @@ impl TelegramServer {
         Chat::new(Arc::clone(&self.shared), id, None)
     }
 
+    /// Turns a group into a supergroup with another id. Sends to the old id fail and name the new one.
+    pub fn becomes_supergroup(&self, group: &Chat, id: i64) -> Chat {
+        let mut state = self.shared.state();
+        state.moved.insert(group.id(), id);
+        let mut about = state.chats.remove(&group.id()).unwrap_or_default();
+        (about["id"], about["type"]) = (json!(id), json!("supergroup"));
+        state.chats.insert(id, about);
+        Chat::new(Arc::clone(&self.shared), id, None)
+    }
+
     /// Sends the bot an update of any kind.
     pub fn update(&self, kind: &str, body: Value) {
         self.shared.push_update(kind, body);
+    }
+
+    /// Sends the bot several updates in one answer.
+    pub fn updates(&self, updates: Vec<(&str, Value)>) {
+        let mut state = self.shared.state();
+        for (kind, body) in updates {
+            state.push_update(kind, body);
+        }
+        drop(state);
+        self.shared.changed();
+    }
+
+    /// Has a file that the bot may download by this id.
+    pub fn has_file(&self, id: &str, bytes: &[u8]) {
+        self.shared.state().files.insert(id.to_owned(), bytes.to_vec());
     }
 
     /// Answers the next call of `method` with this error.

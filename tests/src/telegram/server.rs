@@ -106,6 +106,14 @@ async fn answer(shared: &Shared, path: &str, ask: &Value, sent: Option<SentFile>
     if let Some(refusal) = planned(shared, method, ask) {
         return refusal;
     }
+    let moved = ask["chat_id"].as_i64().and_then(|chat| shared.state().moved.get(&chat).copied());
+    if let Some(to) = moved {
+        let body = json!({
+            "ok": false, "error_code": 400, "parameters": { "migrate_to_chat_id": to },
+            "description": "Bad Request: group chat was upgraded to a supergroup chat",
+        });
+        return whole(400, body.to_string().into_bytes());
+    }
     match method {
         "getMe" => ok(json!({ "id": bot, "is_bot": true, "first_name": "Laz", "username": BOT_NAME })),
         "setMyCommands" => {

@@ -287,12 +287,14 @@ impl Channel for Terminal {
             version: 0,
             sender: Sender { id: sender, name: self.user.clone(), is_bot: false },
             text,
+            origin: None,
+            service: false,
             reply_to: None,
             attachments: Vec::new(),
             addressee,
             at: self.clock.wall(),
         };
-        Ok(Batch { inbound: vec![inbound], position: None, committed: Some(committed) })
+        Ok(Batch { inbound: vec![inbound], committed: Some(committed), ..Batch::default() })
     }
 
     async fn fetch(&self, _handle: &str, _most: u64) -> Result<Vec<u8>, FetchError> {

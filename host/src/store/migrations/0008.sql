@@ -12,6 +12,8 @@ INSERT INTO position_8 SELECT channel, '', value, at, 1 FROM position;
 DROP TABLE position;
 ALTER TABLE position_8 RENAME TO position;
 
+ALTER TABLE message ADD COLUMN origin TEXT;      -- whose words it is, if its sender passed it on
+
 CREATE TABLE channel_state (                     -- how each channel fares, for people
     channel     TEXT PRIMARY KEY,
     account     TEXT NOT NULL,                   -- its name, such as @laz_bot
