@@ -110,6 +110,7 @@ impl Box_ {
             from: Person { id: "telegram:5".into(), name: "Ann".into(), owner: true },
             at: "2026-11-21T14:03:00+01:00".into(),
             text: text.into(),
+            forwarded_from: None,
             edited: false,
             reply_to: None,
             attachments: vec![],

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Channel, SendError};
 use crate::domain::ChatId;
+use crate::domain::message::ChatEvent;
 use crate::domain::outbound::{DeliveryStrategy, Part};
 use crate::policy::backoff::{LONGEST_WAIT, STORE_AGAIN};
 use crate::policy::delivery::{Next, SendOutcome, Terms};
@@ -270,10 +271,29 @@ impl Delivery {
 
     /// Makes the one call that a part needs next.
     async fn call(&self, part: &Part) -> SendOutcome {
-        made(&self.channel, &self.spool, part).await.unwrap_or_else(|error| {
-            tracing::debug!(chat = %part.chat, code = error.code(), "part {}: {error}", part.id);
-            happened(error)
-        })
+        match made(&self.channel, &self.spool, part).await {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::debug!(chat = %part.chat, code = error.code(), "part {}: {error}", part.id);
+                if let SendError::Moved { to, .. } = &error {
+                    self.chat_moved(&part.chat, to).await;
+                }
+                happened(error)
+            }
+        }
+    }
+
+    /// Binds a chat to its new id, with everything that waits for it. The part then goes there at once.
+    async fn chat_moved(&self, from: &ChatId, to: &ChatId) {
+        let moved = ChatEvent::Moved { from: from.clone(), to: to.clone() };
+        match self.services.store.chat_events(vec![moved], self.services.clock.wall()).await {
+            Ok(()) => {
+                tracing::warn!(chat = %from, code = "chat.moved", "the platform has given this chat the id {to}")
+            }
+            Err(e) => {
+                tracing::error!(chat = %from, code = e.code(), "the chat's new id {to} is not stored: {e}")
+            }
+        }
     }
 
     /// Stores the outcome of a call. It retries until it succeeds, because only this worker knows the outcome.
@@ -338,6 +358,7 @@ async fn made(channel: &Arc<dyn Channel>, spool: &Spool, part: &Part) -> Result<
 fn happened(error: SendError) -> SendOutcome {
     match error {
         SendError::NotArrived { why, after } => SendOutcome::NotArrived { why, after },
+        SendError::Moved { why, .. } => SendOutcome::NotArrived { why, after: Some(Duration::ZERO) },
         SendError::Cut { why } => SendOutcome::Cut { why },
         SendError::Lost { why, stands } => SendOutcome::Lost { why, stands },
         SendError::Refused { why } => SendOutcome::Refused { why },

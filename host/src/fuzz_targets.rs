@@ -7,7 +7,7 @@ use ipc_schema::text_sanitize::clean;
 use crate::channels::telegram;
 use crate::channels::terminal::wire::{FromClient, ToClient};
 use crate::domain::group_settings::{Group, Trigger};
-use crate::domain::message::{Inbound, Role, Sender};
+use crate::domain::message::{Addressee, Inbound, Role, Sender};
 use crate::domain::{ChatKind, SenderId, WallMs};
 use crate::policy::admission::{self, AdmissionDecision};
 use crate::{backup, config, model, sandbox, terminal_output, text};
@@ -57,9 +57,11 @@ fn admission(data: &[u8]) {
         version: 0,
         sender: Sender { id: sender, name: "Ann".into(), is_bot: false },
         text: clean(text),
+        origin: None,
+        service: false,
         reply_to: None,
         attachments: Vec::new(),
-        addresses_us: false,
+        addressee: Addressee::Anyone,
         at: WallMs(0),
     };
     let role = admitted(&message, Trigger::Words(vec![word.to_owned()]));

@@ -2,6 +2,8 @@
 //! no attachments: a slow download would block every chat of the channel, and many attachments are never read by an
 //! agent.
 
+mod health;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Batch, Channel, ChannelError};
 use crate::domain::group_settings::Group;
-use crate::domain::message::{Admitted, Inbound};
+use crate::domain::message::{Admitted, ChatEvent, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChannelName, GroupName, Lane, MessageSeq};
 use crate::policy::admission::{self, AdmissionDecision};
@@ -21,6 +23,7 @@ use crate::services::Services;
 use crate::store::{Accepted, CommandRow, Intake, StoreError, StrangerSeen};
 use crate::text;
 use crate::turns::Placement;
+use health::Health;
 
 /// The meaning of a stored message for the lanes.
 #[derive(Debug)]
@@ -64,66 +67,76 @@ pub async fn poll(
     supervisor: UnboundedSender<News>,
     stop: CancellationToken,
 ) {
-    let name = channel.name();
+    let mut health = Health::of(&services, channel.name());
+    health.starting().await;
     loop {
         // While the host cannot store messages, it does not ask for any: they wait at the platform.
         tokio::select! {
             () = services.intake_gate.opened() => {}
             () = stop.cancelled() => return,
         }
-        let position = match services.store.position(name).await {
-            Ok(position) => position,
-            Err(e) => {
-                tracing::error!(channel = %name, code = e.code(), "where to read on is not known: {e}");
-                tokio::time::sleep(STORE_AGAIN).await;
-                continue;
-            }
-        };
         // The host does not acknowledge what a cancelled read received; the channel delivers it again.
         let read = tokio::select! {
-            read = read(&channel, position) => read,
+            read = read(&services, &channel, &mut health) => read,
             () = services.intake_gate.shut() => continue,
             () = stop.cancelled() => return,
         };
-        match read {
-            Ok(batch) => {
+        let wait = match read {
+            Ok((account, batch)) => {
                 // The host acknowledges a batch only after it is stored. If that fails, the channel delivers the batch
                 // again.
-                if let Err(e) = take_in(&services, channel.name(), batch, &supervisor).await {
-                    tracing::error!(channel = %name, code = e.code(), "messages wait at the platform: {e}");
-                    tokio::time::sleep(STORE_AGAIN).await;
+                match take_in(&services, channel.name(), account, batch, &supervisor).await {
+                    Ok(()) => continue,
+                    Err(e) => {
+                        tracing::error!(channel = %channel.name(), code = e.code(), "messages wait at the platform: {e}");
+                        STORE_AGAIN
+                    }
                 }
             }
-            Err(ChannelError::Later { why, code, wait }) => {
-                tracing::warn!(channel = %name, code, "{why}; again in {}", text::duration(wait));
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = stop.cancelled() => return,
-                }
+            Err(NotRead::Store(e)) => {
+                tracing::error!(channel = %channel.name(), code = e.code(), "where to read on is not known: {e}");
+                STORE_AGAIN
             }
-            Err(ChannelError::Broken { why, code }) => {
-                tracing::error!(channel = %name, code, "{why}; the channel is off until the host is started again");
-                return;
-            }
+            Err(NotRead::Channel(e)) => health.failed(e).await,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.cancelled() => return,
         }
     }
 }
 
-async fn read(channel: &Arc<dyn Channel>, position: Option<String>) -> Result<Batch, ChannelError> {
-    failpoint!("channel.poll.before", |e| ChannelError::Later {
+/// Why there is no batch.
+enum NotRead {
+    Channel(ChannelError),
+    Store(StoreError),
+}
+
+async fn read(
+    services: &Services,
+    channel: &Arc<dyn Channel>,
+    health: &mut Health<'_>,
+) -> Result<(String, Batch), NotRead> {
+    failpoint!("channel.poll.before", |e| NotRead::Channel(ChannelError::Later {
         why: e.to_string(),
         code: "channel.failpoint",
         wait: Duration::from_millis(100),
-    });
-    let read = channel.next(position).await;
+    }));
+    let account = channel.account().await.map_err(NotRead::Channel)?;
+    health.answered(&account).await;
+    let position =
+        services.store.position(channel.name(), account.id.clone()).await.map_err(NotRead::Store)?;
+    let batch = channel.next(position).await.map_err(NotRead::Channel)?;
+    health.reads().await;
     failpoint!("channel.poll.after");
-    read
+    Ok((account.id, batch))
 }
 
 /// Takes in one batch: admits, stores, acknowledges and announces its messages.
 async fn take_in(
     services: &Services,
     channel: ChannelName,
+    account: String,
     batch: Batch,
     supervisor: &UnboundedSender<News>,
 ) -> Result<(), StoreError> {
@@ -131,6 +144,12 @@ async fn take_in(
     let mut owners = services.install.owners.clone();
     owners.extend(services.store.owners().await?);
     owners.extend(services.channels.all().filter_map(|channel| channel.local_owner()));
+    if !batch.events.is_empty() {
+        batch.events.iter().for_each(tell_event);
+        // This comes before admission: a message of the same batch may be from the chat's new id.
+        services.store.chat_events(batch.events, now).await?;
+        services.outbox_signal.notify();
+    }
     let mut admitted = Vec::new();
     let mut strangers = Vec::new();
     let mut stored_as = Vec::with_capacity(batch.inbound.len());
@@ -149,9 +168,21 @@ async fn take_in(
             (AdmissionDecision::Take(role), Some(Group { name: group, .. })) => {
                 let most = services.install.file.host.attachment_bytes();
                 let attachments = attachment_limits::offered(&inbound.attachments, most);
-                let owner = owners.contains(&inbound.sender.id);
-                stored_as.push(Some(admitted.len()));
-                admitted.push(Admitted { group, role, owner, inbound, attachments });
+                // Whoever passes words on does not lend them a standing.
+                let owner = inbound.origin.is_none() && owners.contains(&inbound.sender.id);
+                let first =
+                    (role == Role::Command(Command::New)).then(|| admission::first_of_session(&inbound));
+                admitted.push(Admitted {
+                    group: group.clone(),
+                    role,
+                    owner,
+                    inbound,
+                    attachments: attachments.clone(),
+                });
+                if let Some(inbound) = first.flatten() {
+                    admitted.push(Admitted { group, role: Role::First, owner, inbound, attachments });
+                }
+                stored_as.push(Some(admitted.len() - 1));
                 continue;
             }
             (AdmissionDecision::Stranger, _) | (AdmissionDecision::Take(_), None) => {
@@ -169,7 +200,8 @@ async fn take_in(
     for s in &strangers {
         tracing::info!(chat = %s.chat, code = "chat.unknown", "a chat that is not admitted wrote; `lazaret groups list` shows it");
     }
-    let intake = Intake { channel, position: batch.position, admitted, strangers, now };
+    let intake =
+        Intake { channel, account, position: batch.position, admitted, strangers, counts: batch.counts, now };
     let accepted = services.store.accept(intake).await?;
     let seqs: Vec<Option<MessageSeq>> =
         stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
@@ -192,6 +224,17 @@ enum Found {
     Stranger,
     /// The group's folder was removed.
     Gone(GroupName),
+}
+
+fn tell_event(event: &ChatEvent) {
+    match event {
+        ChatEvent::Moved { from, to } => tracing::warn!(
+            chat = %from, code = "chat.moved",
+            "the platform has given this chat the id {to}; write that id where a group's file names the old one"
+        ),
+        ChatEvent::Lost { chat, why } => tracing::warn!(%chat, code = "chat.lost", "{why}"),
+        ChatEvent::Back { chat } => tracing::info!(%chat, "the bot is in this chat again"),
+    }
 }
 
 async fn group_of(services: &Services, inbound: &Inbound) -> Result<Found, StoreError> {
@@ -224,7 +267,9 @@ fn announce(services: &Services, one: Accepted, supervisor: &UnboundedSender<New
         _ => None,
     };
     failpoint!("intake.announce.before");
-    if one.placement != Placement::Duplicate {
+    if one.placement == Placement::Duplicate {
+        tracing::debug!(message = %one.seq, "the channel delivered it again");
+    } else {
         services.store.stage(turn, Some(one.seq), None, "stored", services.clock.now());
     }
     if let Some(news) = News::of(one) {

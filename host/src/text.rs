@@ -3,6 +3,7 @@
 //!
 //! A notice of the host carries a prefix, and no agent can imitate it: see [`render`].
 
+mod channels;
 mod chat_commands;
 mod delivery;
 mod disk;
@@ -14,9 +15,10 @@ use std::time::Duration;
 
 use ipc_schema::text_sanitize::is_zero_width;
 
+pub use channels::{channel_again, channel_trouble};
 pub use chat_commands::{
-    StatusFacts, group_gone, help, new_session, no_such_question, nothing_to_stop, question,
-    settings_unusable, status, stopped, stopping,
+    COMMAND_LIST, StatusFacts, for_another_bot, group_gone, help, new_session, no_such_question,
+    nothing_to_stop, question, settings_unusable, status, stopped, stopping,
 };
 pub use delivery::{
     Undelivered, dropped, held, nothing_held, placeholder, resending, undelivered, unreachable,

@@ -78,6 +78,7 @@ fn input() -> to_agent::Input {
                 from: person("telegram:6", "Bob", false),
                 at: "2026-11-21T14:02:10+01:00".into(),
                 text: "we are out of milk".into(),
+                forwarded_from: None,
                 edited: false,
                 reply_to: None,
                 attachments: vec![],
@@ -88,6 +89,7 @@ fn input() -> to_agent::Input {
                 from: person("telegram:5", "Ann", true),
                 at: "2026-11-21T14:03:00+01:00".into(),
                 text: "@laz what do we need?".into(),
+                forwarded_from: None,
                 edited: true,
                 reply_to: Some(to_agent::Quote { from: "Bob".into(), text: "we are out of milk".into() }),
                 attachments: vec![to_agent::Attachment {

@@ -39,6 +39,9 @@ fn frame(message: &Message) -> String {
     if message.from.owner {
         attribute(&mut out, "owner", "yes");
     }
+    if let Some(author) = &message.forwarded_from {
+        attribute(&mut out, "forwarded-from", author);
+    }
     if message.edited {
         attribute(&mut out, "edited", "yes");
     }
@@ -113,6 +116,7 @@ mod tests {
             from: Person { id: "telegram:5".into(), name: "Ann".into(), owner: true },
             at: "2026-11-21T14:03:00+01:00".into(),
             text: text.into(),
+            forwarded_from: None,
             edited: false,
             reply_to: None,
             attachments: vec![],
@@ -213,20 +217,23 @@ mod tests {
             person,
             nasty(),
             nasty(),
-            any::<bool>(),
+            (any::<bool>(), proptest::option::of(nasty())),
             proptest::option::of(quote),
             proptest::collection::vec(file, 0..3),
         )
-            .prop_map(|(id, wakes, from, at, text, edited, reply_to, attachments)| Message {
-                id: MessageSeq(id),
-                wakes,
-                from,
-                at,
-                text,
-                edited,
-                reply_to,
-                attachments,
-            })
+            .prop_map(
+                |(id, wakes, from, at, text, (edited, forwarded_from), reply_to, attachments)| Message {
+                    id: MessageSeq(id),
+                    wakes,
+                    from,
+                    at,
+                    text,
+                    forwarded_from,
+                    edited,
+                    reply_to,
+                    attachments,
+                },
+            )
     }
 
     /// `FRAMES=1000000` asks for a million; the usual number takes seconds.

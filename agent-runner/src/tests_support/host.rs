@@ -47,6 +47,7 @@ pub fn input(messages: &[(u64, &str)]) -> Input {
         from: Person { id: "telegram:5".into(), name: "Ann".into(), owner: false },
         at: "2026-11-21T14:03:00+01:00".into(),
         text: (*text).into(),
+        forwarded_from: None,
         edited: false,
         reply_to: None,
         attachments: vec![],

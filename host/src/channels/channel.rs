@@ -1,23 +1,28 @@
 //! The interface of a chat platform: each channel's folder implements [`Channel`]. `intake` reads from it and
 //! `delivery` writes to it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use crate::domain::message::Inbound;
+use crate::domain::message::{ChatEvent, Inbound};
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, GroupName, MessageSeq, RunId, SenderId, TurnId};
 use crate::policy::delivery::Abilities;
 use crate::policy::platform_pace::Limits;
 
 /// What a channel has read since the last batch.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Batch {
     /// The messages in the platform's order.
     pub inbound: Vec<Inbound>,
+    /// What else the platform told of chats.
+    pub events: Vec<ChatEvent>,
+    /// What the channel left out, counted by name.
+    pub counts: BTreeMap<String, u64>,
     /// The channel's read position, in the channel's own format. It is valid once these messages are stored.
     pub position: Option<String>,
     /// The host sends on this after transaction 1: the trace id of each message of `inbound`, or `None` for one that it
@@ -36,13 +41,31 @@ pub enum ChannelError {
         /// How long to wait. If the platform asked for a time, it is this time.
         wait: Duration,
     },
-    /// The fault stays until a person fixes it, such as a refused token.
+    /// A person must fix it, such as a refused token. The host asks again, ever more seldom.
     #[error("{why}")]
     Broken {
         /// What happened, and what to do.
         why: String,
         code: &'static str,
     },
+}
+
+impl Batch {
+    /// Counts what the channel left out.
+    pub fn count(&mut self, what: &str, times: u64) {
+        if times > 0 {
+            *self.counts.entry(what.to_owned()).or_default() += times;
+        }
+    }
+}
+
+/// The account that a channel uses on its platform.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Account {
+    /// The platform's id. Each account has a read position of its own.
+    pub id: String,
+    /// The name that people see.
+    pub name: String,
 }
 
 /// Why a call failed, and above all whether it may have succeeded all the same.
@@ -68,6 +91,9 @@ pub enum SendError {
     /// The platform will never take this text.
     #[error("{why}")]
     Refused { why: String },
+    /// The chat has another id from now on. Nothing arrived.
+    #[error("{why}")]
+    Moved { why: String, to: ChatId },
     /// The platform takes nothing for this chat, because the bot was removed or the chat is gone.
     #[error("{why}")]
     Gone { why: String },
@@ -76,7 +102,7 @@ pub enum SendError {
 impl SendError {
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NotArrived { .. } => "delivery.later",
+            Self::NotArrived { .. } | Self::Moved { .. } => "delivery.later",
             Self::Cut { .. } => "delivery.cut",
             Self::Lost { .. } => "delivery.placeholder",
             Self::Refused { .. } => "delivery.refused",
@@ -126,6 +152,11 @@ pub enum Activity {
 #[async_trait]
 pub trait Channel: Send + Sync {
     fn name(&self) -> ChannelName;
+
+    /// Returns the account, where the platform has one for this channel.
+    async fn account(&self) -> Result<Account, ChannelError> {
+        Ok(Account::default())
+    }
 
     /// Waits for messages after `position`, which the store kept from an earlier batch. It may wait for ever. The host
     /// drops the future when it stops, so a message must not be lost with it.

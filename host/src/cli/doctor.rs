@@ -20,6 +20,7 @@ use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
 use crate::store::{self, BALLAST, Store, StoreError};
+use crate::terminal_output::safe_line;
 use crate::text;
 use crate::volumes::{Volume, VolumeError};
 
@@ -77,6 +78,12 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
         let path = here.root.database();
         found.add("store", database(&path, doctor.deep).await, String::clone);
         found.add("copy", copy(here), String::clone);
+        if let Ok(store) = Store::open_to_read(&path) {
+            for state in store.channel_states().await? {
+                let told = safe_line(&state.told());
+                found.add("channel", if state.is_bad() { Err(told) } else { Ok(told) }, String::clone);
+            }
+        }
     }
     let install =
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));

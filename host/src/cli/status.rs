@@ -20,6 +20,7 @@ const DOWN: u8 = 3;
 pub(super) async fn run(here: &Here) -> Done {
     let store = here.store_to_read()?;
     let (summary, losses) = (store.summary().await?, store.posture_gaps().await?);
+    let channels = store.channel_states().await?;
     let pins = store.pins().await?;
     let kept: Vec<_> =
         pins.iter().filter_map(|(group, pin)| Some((group, pin, pin.refused.as_ref()?))).collect();
@@ -36,6 +37,10 @@ pub(super) async fn run(here: &Here) -> Done {
         "turns": summary.turns.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "runs": summary.runs.iter().map(|(run, lane, state)| json!({"run": run, "lane": lane, "state": state, "letters": letters(here, run, lane)})).collect::<Vec<_>>(),
         "outbox": outbox(&summary.delivery),
+        "channels": channels.iter().map(|c| json!({
+            "channel": c.channel, "account": c.account, "trouble": c.trouble, "why": c.why,
+            "since": c.since.rfc3339(), "asks_at": c.asks_at.map(|at| at.rfc3339()),
+        })).collect::<Vec<_>>(),
         "losses": losses.iter().map(|(group, l)| json!({
             "group": group, "line": l.name, "why": l.why, "expected": l.expected, "seen": l.seen, "fix": l.fix,
         })).collect::<Vec<_>>(),
@@ -58,6 +63,9 @@ pub(super) async fn run(here: &Here) -> Done {
         summary.messages,
         if turns.is_empty() { "none".into() } else { turns.join(", ") }
     );
+    for channel in &channels {
+        text += &format!("channel   {}\n", safe_line(&channel.told()));
+    }
     text += &tell_outbox(&summary.delivery);
     if let Some(damage) = &damage {
         text += &format!("DAMAGED   the database: {damage}; `lazaret doctor` says what to do\n");

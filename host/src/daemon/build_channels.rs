@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::Install;
 use crate::domain::{ChatKind, GroupName};
 use crate::services::Services;
-use crate::store::Admission;
+use crate::store::{Admission, ChannelState};
 
 /// Builds the channels of an install that are on.
 pub(super) fn build(install: &Install, clock: Clock) -> Result<Channels, StartError> {
@@ -29,6 +29,37 @@ pub(super) fn build(install: &Install, clock: Clock) -> Result<Channels, StartEr
         built.into_iter().for_each(|channel| channels.add(channel));
     }
     Ok(channels)
+}
+
+/// Stores which channels are off, and why.
+pub(super) async fn note_off(services: &Services) -> Result<(), StartError> {
+    let now = services.clock.wall();
+    for settings in services.install.file.channels.all() {
+        let name = settings.name();
+        if services.channels.all().any(|channel| channel.name() == name) {
+            continue;
+        }
+        let why = match settings.secret() {
+            Some(secret) => {
+                format!(
+                    "off: no token was found in {} or in the file that the settings name",
+                    secret.variable
+                )
+            }
+            None => "off in the settings".to_owned(),
+        };
+        tracing::info!(channel = %name, "{why}");
+        let state = ChannelState {
+            channel: name.to_string(),
+            account: String::new(),
+            trouble: Some(ChannelState::OFF.to_owned()),
+            why,
+            since: now,
+            asks_at: None,
+        };
+        services.store.set_channel_state(state).await?;
+    }
+    Ok(())
 }
 
 /// Admits the chats that groups have without admission, and those that the groups' files name.

@@ -30,7 +30,7 @@ use crate::services::{IntakeGate, OutboxSignal, Probes, Runner, Services};
 use crate::store::Store;
 use crate::supervisor::{self, Signal, Supervisor, Wires};
 use crate::workers::Workers;
-use build_channels::admit_configured;
+use build_channels::{admit_configured, note_off};
 pub use build_parts::{engine, images_of, runner_binary};
 pub use start_error::StartError;
 pub use state_dir::{begin_anew, hold, identity};
@@ -63,6 +63,7 @@ impl Host {
         state_dir::require_database(&root)?;
         let services = build(root, env)?;
         admit_configured(&services).await?;
+        note_off(&services).await?;
         let recovered = supervisor::recover(&services).await?;
         failpoint!("daemon.recover.sending");
         delivery::recover(&services).await?;

@@ -18,14 +18,52 @@ pub struct Inbound {
     /// 0 for the original; a platform's edit counter or edit time for a later version.
     pub version: i64,
     pub sender: Sender,
-    /// The text or caption.
+    /// The text or caption, and words for content that is no text.
     pub text: String,
+    /// Whose words the text is, if the sender only passes it on: a forwarded message, or one made by a bot.
+    pub origin: Option<String>,
+    /// Whether it tells of the chat, such as a new member. It wakes nobody.
+    pub service: bool,
     pub reply_to: Option<ReplyTo>,
     /// Files that came with it, not yet fetched.
     pub attachments: Vec<OfferedFile>,
-    /// Whether the platform marks the message as addressed to the bot (mention, reply to it, command for it).
-    pub addresses_us: bool,
+    pub addressee: Addressee,
     pub at: WallMs,
+}
+
+/// What a platform tells of a chat, other than a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChatEvent {
+    /// The chat has another id from now on.
+    Moved { from: ChatId, to: ChatId },
+    /// The bot can neither read nor write there any more.
+    Lost { chat: ChatId, why: String },
+    /// The bot is there again.
+    Back { chat: ChatId },
+}
+
+/// Whom a message addresses, as far as the platform says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addressee {
+    /// Nobody in particular.
+    Anyone,
+    /// The bot: by a mention, by a reply to it, or by a command with its name.
+    Us,
+    /// Another bot, by a command with that bot's name.
+    AnotherBot,
+}
+
+impl Addressee {
+    /// Reads the name in a command such as `/new@laz_bot`. Returns `None` for a command without a name and for every
+    /// other text.
+    pub fn named(text: &str, is_us: impl Fn(&str) -> bool) -> Option<Self> {
+        let (word, name) = text.trim_start().strip_prefix('/')?.split_whitespace().next()?.split_once('@')?;
+        let is_name = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !is_name(word) || !is_name(name) {
+            return None;
+        }
+        Some(if is_us(name) { Self::Us } else { Self::AnotherBot })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +131,8 @@ impl Attachment {
 pub enum Role {
     /// It wakes the agent.
     Wake,
+    /// It wakes the agent in a session that has just begun, so it never joins the turn of the session before.
+    First,
     /// It is kept and given to the agent with the next wake.
     Context,
     /// It is a command for the host.
@@ -129,6 +169,11 @@ impl Command {
         Self::ALL.into_iter().find(|command| command.word() == word)
     }
 
+    /// The words after a command.
+    pub fn words_after(text: &str) -> &str {
+        text.trim().split_once(char::is_whitespace).map_or("", |(_, words)| words.trim())
+    }
+
     /// The command's name without the slash.
     pub fn word(self) -> &'static str {
         match self {
@@ -147,7 +192,7 @@ impl Role {
     /// As it is stored.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Wake => "wake",
+            Self::Wake | Self::First => "wake",
             Self::Context => "context",
             Self::Command(_) => "command",
         }
@@ -179,6 +224,8 @@ pub struct StoredMessage {
     /// Whether the sender is an owner.
     pub owner: bool,
     pub text: String,
+    /// Whose words the text is, if the sender only passed it on.
+    pub origin: Option<String>,
     /// 0 for the original; larger for edits.
     pub version: i64,
     pub reply_to: Option<ReplyTo>,

@@ -2,7 +2,7 @@
 //! people by the platform's id, never by a name.
 
 use crate::domain::group_settings::{Group, Trigger};
-use crate::domain::message::{Command, Inbound, Role};
+use crate::domain::message::{Addressee, Command, Inbound, Role};
 use crate::domain::{ChatKind, SenderId};
 use crate::text;
 
@@ -33,8 +33,14 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
     if message.text.len() > TEXT_MAX {
         return AdmissionDecision::Refuse(text::too_long(message.text.len(), TEXT_MAX));
     }
+    if message.addressee == Addressee::AnotherBot && message.kind == ChatKind::Direct {
+        return AdmissionDecision::Refuse(text::for_another_bot());
+    }
     let owner = owners.contains(&message.sender.id);
     let may_order = owner || group.senders.as_ref().is_none_or(|list| list.contains(&message.sender.id));
+    if message.service {
+        return AdmissionDecision::Take(Role::Context);
+    }
     match command(message) {
         Some(command) if may_order && message.version == 0 => AdmissionDecision::Take(Role::Command(command)),
         Some(_) => AdmissionDecision::Take(Role::Context),
@@ -43,25 +49,28 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
     }
 }
 
-/// Finds a command. In a room it must be addressed to the bot, because other bots have commands too.
+/// Finds a command. A room may have other bots with commands of the same names. So a command with a code must have one
+/// there, unless it is addressed to the bot.
 fn command(message: &Inbound) -> Option<Command> {
-    let mut words = message.text.trim().strip_prefix('/')?.split_whitespace();
-    let (word, code, more) = (words.next()?, words.next(), words.next());
-    let at_us = match word.contains('@') {
-        // The channel has decided whether the name after the sign is the bot's.
-        true => message.addresses_us,
-        false => message.kind == ChatKind::Direct || message.addresses_us,
-    };
-    let command = Command::of(&message.text)?;
-    // The host makes the codes, so a code in a room is meant for this bot.
-    let answers = match command {
+    let ours = message.addressee != Addressee::AnotherBot && message.origin.is_none();
+    let command = Command::of(&message.text).filter(|_| ours)?;
+    let mut words = Command::words_after(&message.text).split_whitespace();
+    let (code, more) = (words.next(), words.next());
+    let ours = match command {
+        Command::Stop | Command::New | Command::Status | Command::Help => true,
+        _ if message.kind == ChatKind::Direct || message.addressee == Addressee::Us => true,
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
-        Command::Resend | Command::Drop => {
-            !message.text.contains('@') && more.is_none() && code.is_some_and(is_code)
-        }
-        Command::Stop | Command::New | Command::Status | Command::Help => false,
+        Command::Resend | Command::Drop => more.is_none() && code.is_some_and(is_code),
     };
-    (at_us || answers).then_some(command)
+    ours.then_some(command)
+}
+
+/// The words (and files) after `/new` are the first message of the new session.
+pub fn first_of_session(order: &Inbound) -> Option<Inbound> {
+    let text = Command::words_after(&order.text).to_owned();
+    let message_id = format!("{}:first", order.message_id);
+    let has_content = !text.is_empty() || !order.attachments.is_empty();
+    has_content.then(|| Inbound { message_id, text, ..order.clone() })
 }
 
 /// Whether a word can be the code of a held part.
@@ -70,12 +79,16 @@ fn is_code(word: &str) -> bool {
 }
 
 fn wakes(message: &Inbound, group: &Group) -> bool {
-    if message.kind == ChatKind::Direct || message.addresses_us {
-        return true;
+    match (message.addressee, message.kind) {
+        (Addressee::AnotherBot, _) => return false,
+        (Addressee::Us, _) | (_, ChatKind::Direct) => return true,
+        (Addressee::Anyone, ChatKind::Room) => {}
     }
     match &group.trigger {
         Trigger::Addressed => false,
         Trigger::Always => true,
+        // Nobody is called by words that somebody else wrote.
+        Trigger::Words(_) if message.origin.is_some() => false,
         Trigger::Words(words) => {
             let text = message.text.to_lowercase();
             words.iter().any(|word| holds_word(&text, &word.to_lowercase()))
@@ -112,9 +125,11 @@ mod tests {
             version: 0,
             sender,
             text: text.into(),
+            origin: None,
+            service: false,
             reply_to: None,
             attachments: vec![],
-            addresses_us: false,
+            addressee: Addressee::named(text, |name| name == "laz_bot").unwrap_or(Addressee::Anyone),
             at: WallMs(0),
         }
     }
@@ -135,7 +150,7 @@ mod tests {
         assert_eq!(admit(&message("telegram:5", "hi"), Some(&group(Trigger::Addressed)), &[]), WAKE);
         assert_eq!(verdict("hi", Trigger::Addressed), CONTEXT);
         let mut mention = message("telegram:-1", "@laz hi");
-        mention.addresses_us = true;
+        mention.addressee = Addressee::Us;
         assert_eq!(admit(&mention, Some(&group(Trigger::Addressed)), &[]), WAKE);
         assert_eq!(verdict("hi", Trigger::Always), WAKE);
     }
@@ -162,7 +177,7 @@ mod tests {
         let owner = ["telegram:5".parse().unwrap()];
         assert_eq!(admit(&message("telegram:-1", "do it"), Some(&strict), &owner), WAKE);
         let mut stop = message("telegram:-1", "/stop");
-        stop.addresses_us = true;
+        stop.addressee = Addressee::Us;
         assert_eq!(admit(&stop, Some(&strict), &[]), CONTEXT);
         assert_eq!(
             admit(&stop, Some(&strict), &owner),
@@ -171,16 +186,69 @@ mod tests {
     }
 
     #[test]
-    fn commands_in_a_room_must_be_meant_for_us() {
-        assert_eq!(
-            verdict("/stop", Trigger::Always),
-            WAKE,
-            "another bot's, for all we know: text for the agent"
-        );
-        let direct = message("telegram:5", " /STOP now");
-        let stop = AdmissionDecision::Take(Role::Command(Command::Stop));
-        assert_eq!(admit(&direct, Some(&group(Trigger::Addressed)), &[]), stop);
+    fn a_command_without_a_name_is_ours_in_a_room_too() {
+        let order = |command| AdmissionDecision::Take(Role::Command(command));
+        for (text, command) in [
+            ("/stop", Command::Stop),
+            (" /STOP now", Command::Stop),
+            ("/new", Command::New),
+            ("/new plan the trip", Command::New),
+            ("/status", Command::Status),
+            ("/help", Command::Help),
+            ("/help@laz_bot", Command::Help),
+        ] {
+            assert_eq!(verdict(text, Trigger::Addressed), order(command), "{text}");
+            assert_eq!(
+                admit(&message("telegram:5", text), Some(&group(Trigger::Addressed)), &[]),
+                order(command)
+            );
+        }
         assert_eq!(verdict("/unknown", Trigger::Addressed), CONTEXT);
+        assert_eq!(verdict("/unknown", Trigger::Always), WAKE, "text for the agent");
+    }
+
+    #[test]
+    fn another_bots_command_is_never_ours_and_wakes_nobody() {
+        for text in
+            ["/new@other_bot", "/new@other_bot please, @laz_bot watch", "/play@OtherBot x", "/drop@b 7F"]
+        {
+            let always = Trigger::Words(vec!["please".into(), "x".into(), "7F".into()]);
+            assert_eq!(verdict(text, Trigger::Always), CONTEXT, "{text}");
+            assert_eq!(verdict(text, always), CONTEXT, "{text}");
+            let direct = admit(&message("telegram:5", text), Some(&group(Trigger::Always)), &[]);
+            assert!(matches!(direct, AdmissionDecision::Refuse(_)), "a direct chat is told: {text}");
+        }
+        for path in ["/home/ann@server is full", "/x@y.z", "/@b"] {
+            assert_eq!(
+                admit(&message("telegram:5", path), Some(&group(Trigger::Always)), &[]),
+                WAKE,
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn forwarded_words_are_no_command_and_call_nobody() {
+        let forwarded = |chat: &str, text: &str, trigger: Trigger| {
+            let message = Inbound { origin: Some("Bob".into()), ..message(chat, text) };
+            admit(&message, Some(&group(trigger)), &[])
+        };
+        assert_eq!(forwarded("telegram:-1", "/new", Trigger::Addressed), CONTEXT);
+        assert_eq!(forwarded("telegram:-1", "laz, obey", Trigger::Words(vec!["laz".into()])), CONTEXT);
+        assert_eq!(forwarded("telegram:-1", "news", Trigger::Always), WAKE);
+        assert_eq!(forwarded("telegram:5", "/new", Trigger::Addressed), WAKE, "Ann shows it to the agent");
+        let joined = Inbound { service: true, ..message("telegram:5", "[Bob joined]") };
+        assert_eq!(admit(&joined, Some(&group(Trigger::Always)), &[]), CONTEXT);
+    }
+
+    #[test]
+    fn words_after_new_are_the_first_message() {
+        let first = |text| first_of_session(&message("telegram:5", text)).map(|m| (m.message_id, m.text));
+        assert_eq!(
+            first(" /new@laz_bot\n plan the  trip "),
+            Some(("1:first".into(), "plan the  trip".into()))
+        );
+        assert_eq!(first("/new"), None);
     }
 
     #[test]
@@ -188,7 +256,7 @@ mod tests {
         let order = |command| AdmissionDecision::Take(Role::Command(command));
         assert_eq!(verdict("/resend 7F", Trigger::Addressed), order(Command::Resend));
         assert_eq!(verdict("/drop 7fa", Trigger::Addressed), order(Command::Drop));
-        for other in ["/drop", "/drop it", "/drop 7F now", "/drop@other_bot 7F", "/stop 7F"] {
+        for other in ["/drop", "/drop it", "/drop 7F now", "/drop@other_bot 7F"] {
             assert_eq!(verdict(other, Trigger::Addressed), CONTEXT, "{other}");
         }
         assert_eq!(

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod attachment_limits;
 pub mod authorize_request;
 pub mod backoff;
+pub mod channel_trouble;
 pub mod delivery;
 pub mod delivery_notices;
 pub mod disk_image;

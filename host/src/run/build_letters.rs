@@ -107,6 +107,7 @@ fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Messag
         from: letter::Person { id: m.sender_id, name, owner: m.owner },
         at: m.at.local(&group.zone),
         text: m.text,
+        forwarded_from: m.origin.map(|origin| label(&origin)),
         edited: m.version > 0,
         reply_to: m.reply_to.map(|r| letter::Quote { from: label(&r.from), text: r.text }),
         attachments: m

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::*;
-use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
+use crate::domain::message::{Addressee, Admitted, Command, Inbound, Role, Sender};
 use crate::domain::outbound::{Delivery, OutgoingText, Part, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq, TurnId, WallMs};
 use crate::policy::delivery::{Abilities, Doubt, Next, SendOutcome, Terms};
@@ -67,15 +67,25 @@ impl Office {
             version: 0,
             sender,
             text: text.into(),
+            origin: None,
+            service: false,
             reply_to: None,
             attachments: vec![],
-            addresses_us: true,
+            addressee: Addressee::Us,
             at: T,
         };
         let group = group.parse().unwrap();
         let admitted = vec![Admitted { group, role, owner: false, inbound, attachments: vec![] }];
         let (channel, position) = (ChannelName::new("telegram"), None);
-        let intake = Intake { channel, position, admitted, strangers: vec![], now: T };
+        let intake = Intake {
+            channel,
+            account: String::new(),
+            position,
+            admitted,
+            strangers: vec![],
+            counts: Default::default(),
+            now: T,
+        };
         self.store.accept(intake).await.unwrap().remove(0).seq
     }
 

@@ -133,16 +133,33 @@ pub(super) fn give_up(
     Ok(())
 }
 
-/// Marks a chat; what waits for it fails now rather than one by one, and is told to `main` once per chat and reason.
-fn unreachable(c: &Connection, chat: &ChatId, why: &str, now: WallMs) -> Result<()> {
+/// Marks a chat; what waits for it fails now rather than one by one. Returns whether that is news.
+fn mark(c: &Connection, chat: &ChatId, why: &str, now: WallMs) -> Result<bool> {
     let sql =
         format!("UPDATE outbox SET state = 'failed', error = ?2, code = NULL WHERE chat = ?1 AND {DUE}");
     c.execute(&sql, params![chat.as_str(), why])?;
     let sql = "INSERT INTO unreachable(chat, why, since) VALUES (?1, ?2, ?3)
                ON CONFLICT(chat) DO UPDATE SET why = ?2, since = ?3 WHERE why <> ?2";
-    if c.execute(sql, params![chat.as_str(), why, now.0])? == 0 {
-        return Ok(());
+    Ok(c.execute(sql, params![chat.as_str(), why, now.0])? > 0)
+}
+
+/// Marks a room that the bot was removed from, with its topics. `main` is told once.
+pub(super) fn lost(c: &Connection, chats: &[ChatId], why: &str, now: WallMs) -> Result<()> {
+    let mut news = None;
+    for chat in chats {
+        if mark(c, chat, why, now)? {
+            news = news.or(Some(chat));
+        }
     }
+    news.map_or(Ok(()), |chat| tell_main(c, chat, why, now))
+}
+
+/// Marks a chat, and tells `main` once per chat and reason.
+fn unreachable(c: &Connection, chat: &ChatId, why: &str, now: WallMs) -> Result<()> {
+    if mark(c, chat, why, now)? { tell_main(c, chat, why, now) } else { Ok(()) }
+}
+
+fn tell_main(c: &Connection, chat: &ChatId, why: &str, now: WallMs) -> Result<()> {
     let sql = "SELECT title FROM chat WHERE id = ?1";
     let title: Option<String> = c.query_row(sql, [chat.as_str()], |r| r.get(0)).optional()?;
     let sql = "SELECT id FROM chat WHERE grp = ?1 AND id NOT IN (SELECT chat FROM unreachable)";

@@ -1,10 +1,14 @@
 //! Transaction 1: stores the admitted messages together with the channel's position. From then on the host is
 //! responsible for the messages.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::counters::bump;
-use super::{Result, Store, StoreError, attachments, held_and_given_up, id, int, parse, turns};
+use super::{
+    Result, Store, StoreError, attachments, channel_states, held_and_given_up, id, int, parse, turns,
+};
 use crate::domain::message::{Admitted, Command, Role};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
 use crate::turns::{Earlier, Event, Placement, role_of};
@@ -16,11 +20,15 @@ const STRANGERS: i64 = 64;
 #[derive(Debug)]
 pub struct Intake {
     pub channel: ChannelName,
+    /// The platform's id of the account that read it; empty if the channel has none.
+    pub account: String,
     /// How far the channel has read. It is stored in the same transaction as the messages.
     pub position: Option<String>,
     pub admitted: Vec<Admitted>,
     /// Senders that are not admitted.
     pub strangers: Vec<StrangerSeen>,
+    /// What the channel left out, by name.
+    pub counts: BTreeMap<String, u64>,
     pub now: WallMs,
 }
 
@@ -74,15 +82,21 @@ impl Store {
         let accepted = self
             .write(move |c| {
                 failpoint!("store.tx1.begin", super::injected);
-                let Intake { channel, position, admitted, strangers, now } = intake;
+                let Intake { channel, account, position, mut admitted, strangers, counts, now } = intake;
+                if channel_states::is_foreign(c, channel, &account)? {
+                    for m in &mut admitted {
+                        m.inbound.message_id = format!("{account}:{}", m.inbound.message_id);
+                    }
+                }
                 let accepted = admitted.iter().map(|m| place(c, m, now)).collect::<Result<Vec<_>>>()?;
+                for (what, times) in counts {
+                    bump(c, &what, int(times))?;
+                }
                 for stranger in &strangers {
                     count_stranger(c, stranger, now)?;
                 }
                 if let Some(position) = position {
-                    let sql = "INSERT INTO position VALUES (?1, ?2, ?3)
-                           ON CONFLICT(channel) DO UPDATE SET value = ?2, at = ?3";
-                    c.execute(sql, params![channel.as_str(), position, now.0])?;
+                    channel_states::set_position(c, channel, &account, &position, now)?;
                 }
                 failpoint!("store.tx1.before_commit");
                 Ok(accepted)
@@ -90,15 +104,6 @@ impl Store {
             .await?;
         failpoint!("store.tx1.committed");
         Ok(accepted)
-    }
-
-    /// The position from which a channel continues to read.
-    pub async fn position(&self, channel: ChannelName) -> Result<Option<String>> {
-        self.read(move |c| {
-            let sql = "SELECT value FROM position WHERE channel = ?1";
-            Ok(c.query_row(sql, [channel.as_str()], |r| r.get(0)).optional()?)
-        })
-        .await
     }
 
     /// Chats that wait for admission, the latest first.
@@ -213,8 +218,8 @@ fn insert(c: &Connection, m: &Admitted, role: Role, now: WallMs) -> Result<Optio
     let attachments = attachments::as_json(&m.attachments)?;
     let i = &m.inbound;
     let sql = "INSERT INTO message(chat, message_id, version, role, state, sender, sender_name, owner, text,
-                                   reply_to, attachments, sent_at, stored_at)
-               VALUES (?1, ?2, ?3, ?4, 'waiting', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                                   reply_to, attachments, sent_at, stored_at, origin)
+               VALUES (?1, ?2, ?3, ?4, 'waiting', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
                ON CONFLICT(chat, message_id, version) DO NOTHING RETURNING seq";
     let seq: Option<i64> = c
         .prepare_cached(sql)?
@@ -231,7 +236,8 @@ fn insert(c: &Connection, m: &Admitted, role: Role, now: WallMs) -> Result<Optio
                 reply_to,
                 attachments,
                 i.at.0,
-                now.0
+                now.0,
+                i.origin
             ],
             |r| r.get(0),
         )

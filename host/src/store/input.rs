@@ -149,7 +149,7 @@ fn ungiven(
     limits: ContextLimits,
 ) -> Result<(Vec<StoredMessage>, u64)> {
     const FIELDS: &str =
-        "seq, chat, role, sender, sender_name, owner, text, version, reply_to, attachments, sent_at";
+        "seq, chat, role, sender, sender_name, owner, text, version, reply_to, attachments, sent_at, origin";
     let sql = format!(
         "SELECT {FIELDS} FROM message m WHERE turn = ?1 AND role = 'wake' AND state = 'in_turn'
            AND NOT EXISTS (SELECT 1 FROM given g WHERE g.run = ?2 AND g.seq = m.seq) ORDER BY seq"
@@ -208,6 +208,7 @@ fn stored(r: &Row<'_>) -> rusqlite::Result<Result<StoredMessage>> {
     let row = |why: String| StoreError::Row { what: format!("message {seq}"), why };
     let (sender_id, sender_name, owner, text, version, at) =
         (r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?, r.get(7)?, r.get(10)?);
+    let origin = r.get(11)?;
     Ok((|| {
         Ok(StoredMessage {
             seq: MessageSeq(id(seq)),
@@ -217,6 +218,7 @@ fn stored(r: &Row<'_>) -> rusqlite::Result<Result<StoredMessage>> {
             sender_name,
             owner,
             text,
+            origin,
             version,
             reply_to: reply_to
                 .map(|t| serde_json::from_str(&t))

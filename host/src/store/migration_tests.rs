@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::Store;
 use super::migrations::{APPLICATION_ID, MIGRATIONS};
+use crate::domain::ChannelName;
 
 /// A database of schema 1 with a row of every state, as an earlier host left it.
 fn filled_with_schema_1(path: &Path) -> Connection {
@@ -121,4 +122,19 @@ async fn what_status_counts_is_what_the_rows_say_after_the_upgrade_and_later() {
         let sums = (one("SELECT sum(uncertain) FROM outbox"), one("SELECT sum(strays) FROM outbox"));
         assert_eq!((counted.delivery.uncertain, counted.delivery.strays), sums, "{later}");
     }
+}
+
+#[tokio::test]
+async fn a_position_from_before_accounts_belongs_to_the_first_account_that_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lazaret.db");
+    let c = filled_with_schema_1(&path);
+    c.execute("INSERT INTO position VALUES ('telegram', '1001', 5)", []).unwrap();
+    drop(c);
+    let store = Store::open(&path).unwrap();
+    let position =
+        async |account: &str| store.position(ChannelName::new("telegram"), account.into()).await.unwrap();
+    assert_eq!(position("4242").await.as_deref(), Some("1001"));
+    assert_eq!(position("4343").await, None, "another bot starts anew");
+    assert_eq!(position("4242").await.as_deref(), Some("1001"));
 }

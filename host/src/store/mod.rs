@@ -10,6 +10,8 @@ mod adoption;
 mod agent_questions;
 mod attachments;
 mod backup_list;
+mod channel_states;
+mod chat_events;
 mod copy;
 mod counters;
 #[cfg(test)]
@@ -53,6 +55,7 @@ pub use adoption::{OpenRequest, RunRow};
 pub use agent_questions::{AnswerTaken, NewQuestion, Suspended};
 pub use attachments::Waiting;
 pub use backup_list::{copies, made_at, remedy};
+pub use channel_states::ChannelState;
 pub use copy::{Copied, back_up, check, messages_in};
 pub use error::{Result, StoreError};
 pub use fault_reporter::{BALLAST, StoreFaults};

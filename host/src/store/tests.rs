@@ -17,7 +17,7 @@ use ipc_schema::requests::AskPerson;
 
 use super::*;
 use crate::domain::ending::TurnEnd;
-use crate::domain::message::{Admitted, Command, Inbound, Role, Sender};
+use crate::domain::message::{Addressee, Admitted, Command, Inbound, Role, Sender};
 use crate::domain::outbound::{Delivery, OutgoingText, Voice};
 use crate::domain::{
     ChannelName, ChatId, ChatKind, Ending, GroupName, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs,
@@ -83,9 +83,11 @@ impl House {
             version: 0,
             sender,
             text: text.into(),
+            origin: None,
+            service: false,
             reply_to: None,
             attachments: vec![],
-            addresses_us: true,
+            addressee: Addressee::Us,
             at: T,
         };
         Admitted { group: family(), role, owner: false, inbound, attachments: vec![] }
@@ -93,8 +95,15 @@ impl House {
 
     async fn take_in(&self, admitted: Vec<Admitted>) -> Vec<Accepted> {
         let position = Some(self.written.to_string());
-        let intake =
-            Intake { channel: ChannelName::new("telegram"), position, admitted, strangers: vec![], now: T };
+        let intake = Intake {
+            channel: ChannelName::new("telegram"),
+            account: String::new(),
+            position,
+            admitted,
+            strangers: vec![],
+            counts: Default::default(),
+            now: T,
+        };
         self.store.accept(intake).await.unwrap()
     }
 
@@ -213,7 +222,10 @@ async fn a_message_that_is_handed_over_twice_is_one_message() {
     let first = h.take_in(vec![message.clone()]).await.remove(0);
     let again = h.take_in(vec![message]).await.remove(0);
     assert_eq!((again.seq, again.placement), (first.seq, Placement::Duplicate));
-    assert_eq!(h.store.position(ChannelName::new("telegram")).await.unwrap().as_deref(), Some("1"));
+    assert_eq!(
+        h.store.position(ChannelName::new("telegram"), String::new()).await.unwrap().as_deref(),
+        Some("1")
+    );
 }
 
 /// The follow-up was stored after the agent's last look, and before its `turn_done` was.
@@ -405,9 +417,11 @@ async fn a_strange_chat_leaves_a_code_and_a_count() {
         let strangers = vec![stranger];
         let intake = Intake {
             channel: ChannelName::new("telegram"),
+            account: String::new(),
             position: None,
             admitted: vec![],
             strangers,
+            counts: Default::default(),
             now: T,
         };
         h.store.accept(intake).await.unwrap();

@@ -148,12 +148,11 @@ impl Store {
     /// The newest messages, for `trace` without an id.
     pub async fn newest_messages(&self, limit: u32) -> Result<Vec<(MessageSeq, String, String, String)>> {
         self.read(move |c| {
-            let mut rows =
-                c.prepare(
-                    "SELECT m.seq, m.chat, CASE WHEN t.state IN ('failed', 'stopped') THEN t.state ELSE m.state END,
-                            m.text
-                     FROM message m LEFT JOIN turn t ON t.id = m.turn ORDER BY m.seq DESC LIMIT ?1",
-                )?;
+            let mut rows = c.prepare(
+                "SELECT seq, chat, coalesce((SELECT t.state FROM turn t WHERE t.id = message.turn
+                                                   AND t.state IN ('failed', 'stopped')), state), text
+                     FROM message ORDER BY seq DESC LIMIT ?1",
+            )?;
             let rows = rows
                 .query_map([limit], |r| Ok((MessageSeq(id(r.get(0)?)), r.get(1)?, r.get(2)?, r.get(3)?)))?;
             Ok(rows.collect::<std::result::Result<_, _>>()?)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{REASON, duration, label, one_line, sentence};
+use crate::domain::message::Command;
 use crate::domain::{ChatId, GroupName};
 
 /// A question of an agent. `code` names it in `/answer`.
@@ -39,11 +40,24 @@ pub fn new_session(number: u64) -> String {
     )
 }
 
+pub fn for_another_bot() -> String {
+    "This command names another bot, so nothing was done. Write the command without the name.".to_owned()
+}
+
+/// The commands that a platform lists for people, with what each does.
+pub const COMMAND_LIST: [(Command, &str); 5] = [
+    (Command::Stop, "stop what is running"),
+    (Command::New, "begin a new session; words after it are its first message"),
+    (Command::Status, "what is going on"),
+    (Command::Answer, "answer a question: its code, then your words"),
+    (Command::Help, "what the host understands"),
+];
+
 pub fn help(persona: &str) -> String {
     format!(
         "{persona} answers in this chat from inside a sealed container.\n\
          /stop - stop what is running\n\
-         /new - begin a new session\n\
+         /new - begin a new session; words after it are its first message\n\
          /status - what is going on\n\
          /answer - answer a question of {persona}\n\
          /resend CODE, /drop CODE - send a part again that may not have arrived, or leave it\n\

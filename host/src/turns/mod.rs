@@ -237,7 +237,9 @@ impl Event<'_> {
     /// The details that the decision needs besides the open turn.
     pub fn needs(&self, open: Option<&OpenTurn>) -> &'static [Need] {
         match self {
-            Self::Message { role: Role::Wake, .. } if open.is_some_and(|o| o.suspended_until().is_some()) => {
+            Self::Message { role: Role::Wake | Role::First, .. }
+                if open.is_some_and(|o| o.suspended_until().is_some()) =>
+            {
                 &[Need::Messages]
             }
             Self::Message { role: Role::Command(Command::New), .. } => &[Need::Session],
@@ -353,7 +355,7 @@ impl Placement {
         match role {
             Role::Context => Self::Context,
             Role::Command(command) => Self::Command(command),
-            Role::Wake => wakes().unwrap_or(Self::Waiting),
+            Role::Wake | Role::First => wakes().unwrap_or(Self::Waiting),
         }
     }
 }
@@ -437,8 +439,8 @@ impl Decision<'_> {
             (Role::Context, None) => {}
             (Role::Command(Command::New), _) => self.new_session(seq, chat),
             (Role::Command(_), _) => {}
-            (Role::Wake, None) => self.open(chat.clone()),
-            (Role::Wake, Some(open)) if open.suspended_until().is_some() => {
+            (Role::Wake | Role::First, None) => self.open(chat.clone()),
+            (Role::Wake | Role::First, Some(open)) if open.suspended_until().is_some() => {
                 let unread = self.unread(|m| !replaced.contains(&m.seq));
                 self.end_suspended(open, unread);
                 self.open(chat.clone());
@@ -446,7 +448,7 @@ impl Decision<'_> {
             (Role::Wake, Some(open)) if open.chat == *chat => {
                 self.changes.push(Change::Join { message: seq, turn: open.turn });
             }
-            (Role::Wake, Some(_)) => {}
+            (Role::Wake | Role::First, Some(_)) => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use ipc_schema::requests::Answer;
 
 use super::{Change, QuestionEnd};
-use crate::domain::message::{Admitted, Inbound, ReplyTo, Role, Sender};
+use crate::domain::message::{Addressee, Admitted, Inbound, ReplyTo, Role, Sender};
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, TurnId, WallMs};
 
 /// How much of a question a late answer quotes.
@@ -84,9 +84,11 @@ pub fn take_answer(command: AnswerCommand, question: Question, now: WallMs) -> A
         version: 0,
         sender: command.sender,
         text,
+        origin: None,
+        service: false,
         reply_to: Some(ReplyTo { from: "you".to_owned(), text: question.text.chars().take(QUOTE).collect() }),
         attachments: Vec::new(),
-        addresses_us: true,
+        addressee: Addressee::Us,
         at: now,
     };
     let (group, owner) = (question.lane.group, command.owner);

@@ -347,3 +347,15 @@ fn an_edit_that_takes_the_last_message_from_the_agent_ends_the_turn() {
     lane.writes_as("a", Role::Context, Some(second));
     assert!(lane.open().is_some(), "the box has the first message");
 }
+
+#[test]
+fn the_words_after_new_wait_for_the_end_of_the_old_sessions_turn() {
+    let mut lane = at_work();
+    lane.orders("a", Command::New);
+    assert_eq!(lane.writes_as("a", Role::First, None).1, Placement::Waiting);
+    assert_eq!(lane.done(), Collected::Next(turn(2), NOW));
+    let mut idle = Rows::new();
+    assert_eq!(idle.writes_as("a", Role::First, None).1, Placement::NewTurn(turn(1)));
+    let mut lane = suspended();
+    assert_eq!(lane.writes_as("a", Role::First, None).1, Placement::NewTurn(turn(2)));
+}

@@ -336,7 +336,8 @@ impl Rows {
             seq,
             identity,
             chat: chat.clone(),
-            role,
+            // The store keeps both roles as `wake`.
+            role: if role == Role::First { Role::Wake } else { role },
             state: State::Waiting,
             turn: None,
             returned: 0,

@@ -46,6 +46,10 @@ pub const BOT_ID: i64 = 4242;
 /// The bot's name in mentions.
 pub const BOT_NAME: &str = "laz_bot";
 
+/// The token of another bot, which [`TelegramServer::has_another_bot`] brings.
+pub const OTHER_TOKEN: &str = "4343:journeys-other-token";
+const OTHER_ID: i64 = 4343;
+
 pub struct TelegramServer {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -116,16 +120,35 @@ struct State {
     refusals: Vec<Refusal>,
     planned: Vec<trouble::Planned>,
     watch: pace::Watch,
+    /// The new ids of groups that became supergroups.
+    moved: HashMap<i64, i64>,
     /// Rooms that the bot was removed from.
     kicked: HashSet<i64>,
+    /// The commands that the bot listed.
+    commands: Value,
     polls: u64,
     polling: u64,
     foreign_poller: bool,
+    /// Whether the bot with the other token is here instead of the first one.
+    other_bot: bool,
     token_refused: bool,
     /// The log of the crash tests, if one was set.
     log: Option<PlatformLog>,
     troubles: Option<Troubles>,
     violations: Vec<String>,
+}
+
+impl State {
+    fn push_update(&mut self, kind: &str, body: Value) {
+        self.next_update += 1;
+        let update_id = 1000 + self.next_update;
+        self.updates.push_back(json!({ "update_id": update_id, kind: body }));
+    }
+
+    /// The id and the token of the bot.
+    fn bot(&self) -> (i64, &'static str) {
+        if self.other_bot { (OTHER_ID, OTHER_TOKEN) } else { (BOT_ID, TOKEN) }
+    }
 }
 
 impl Shared {
@@ -151,11 +174,7 @@ impl Shared {
     }
 
     fn push_update(&self, kind: &str, body: Value) {
-        let mut state = self.state();
-        state.next_update += 1;
-        let update_id = 1000 + state.next_update;
-        state.updates.push_back(json!({ "update_id": update_id, kind: body }));
-        drop(state);
+        self.state().push_update(kind, body);
         self.changed();
     }
 }
@@ -243,9 +262,34 @@ impl TelegramServer {
         Chat::new(Arc::clone(&self.shared), id, None)
     }
 
+    /// Turns a group into a supergroup with another id. Sends to the old id fail and name the new one.
+    pub fn becomes_supergroup(&self, group: &Chat, id: i64) -> Chat {
+        let mut state = self.shared.state();
+        state.moved.insert(group.id(), id);
+        let mut about = state.chats.remove(&group.id()).unwrap_or_default();
+        (about["id"], about["type"]) = (json!(id), json!("supergroup"));
+        state.chats.insert(id, about);
+        Chat::new(Arc::clone(&self.shared), id, None)
+    }
+
     /// Sends the bot an update of any kind.
     pub fn update(&self, kind: &str, body: Value) {
         self.shared.push_update(kind, body);
+    }
+
+    /// Sends the bot several updates in one answer.
+    pub fn updates(&self, updates: Vec<(&str, Value)>) {
+        let mut state = self.shared.state();
+        for (kind, body) in updates {
+            state.push_update(kind, body);
+        }
+        drop(state);
+        self.shared.changed();
+    }
+
+    /// Has a file that the bot may download by this id.
+    pub fn has_file(&self, id: &str, bytes: &[u8]) {
+        self.shared.state().files.insert(id.to_owned(), bytes.to_vec());
     }
 
     /// Answers the next call of `method` with this error.
@@ -258,6 +302,14 @@ impl TelegramServer {
     pub fn another_poller(&self, polls: bool) {
         self.shared.state().foreign_poller = polls;
         self.shared.changed();
+    }
+
+    /// Lets only the bot with the token [`OTHER_TOKEN`] call. It numbers messages and updates from the beginning.
+    pub fn has_another_bot(&self) {
+        let mut state = self.shared.state();
+        state.other_bot = true;
+        (state.next_message, state.next_update) = (0, 0);
+        state.updates.clear();
     }
 
     /// Refuses the token from now on.
@@ -300,6 +352,13 @@ impl TelegramServer {
     /// Returns all messages that the bot has sent.
     pub fn sent(&self) -> Vec<SentMessage> {
         self.shared.state().sent.clone()
+    }
+
+    /// Returns the names of the commands that the bot has listed for people.
+    pub fn commands(&self) -> Vec<String> {
+        let commands = self.shared.state().commands.clone();
+        let names = commands.as_array().into_iter().flatten().filter_map(|c| c["command"].as_str());
+        names.map(str::to_owned).collect()
     }
 
     /// Returns how often the bot has polled.

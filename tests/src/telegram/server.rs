@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::trouble::Trouble;
-use super::{BOT_ID, BOT_NAME, SentFile, SentMessage, Shared, State, TOKEN, edits, files, html};
+use super::{BOT_NAME, SentFile, SentMessage, Shared, State, edits, files, html};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -92,21 +92,35 @@ async fn answer(shared: &Shared, path: &str, ask: &Value, sent: Option<SentFile>
     if shared.state().token_refused {
         return refused(401, "Unauthorized", None);
     }
-    if let Some(file) = path.strip_prefix(&format!("/file/bot{TOKEN}/")) {
+    let (bot, token) = shared.state().bot();
+    if let Some(file) = path.strip_prefix(&format!("/file/bot{token}/")) {
         return match shared.state().files.get(file) {
             Some(bytes) => whole(200, bytes.clone()),
             None => refused(404, "Not Found", None),
         };
     }
-    let Some(method) = path.strip_prefix(&format!("/bot{TOKEN}/")) else {
+    let Some(method) = path.strip_prefix(&format!("/bot{token}/")) else {
         shared.state().violations.push("a call without the token".into());
         return refused(404, "Not Found", None);
     };
     if let Some(refusal) = planned(shared, method, ask) {
         return refusal;
     }
+    let moved = ask["chat_id"].as_i64().and_then(|chat| shared.state().moved.get(&chat).copied());
+    if let Some(to) = moved {
+        let body = json!({
+            "ok": false, "error_code": 400, "parameters": { "migrate_to_chat_id": to },
+            "description": "Bad Request: group chat was upgraded to a supergroup chat",
+        });
+        return whole(400, body.to_string().into_bytes());
+    }
     match method {
-        "getMe" => ok(json!({ "id": BOT_ID, "is_bot": true, "first_name": "Laz", "username": BOT_NAME })),
+        "getMe" => ok(json!({ "id": bot, "is_bot": true, "first_name": "Laz", "username": BOT_NAME })),
+        "setMyCommands" => {
+            shared.state().commands = ask["commands"].clone();
+            shared.changed();
+            ok(json!(true))
+        }
         "getUpdates" => get_updates(shared, ask).await,
         "sendMessage" => send_message(shared, ask),
         "sendDocument" | "sendPhoto" => files::send_file(shared, method, ask, sent),

@@ -49,6 +49,7 @@ pub fn parse(text: &str) -> Vec<Message> {
             },
             at: needed(head, "at"),
             text: unescape(body),
+            forwarded_from: attr("forwarded-from"),
             edited: attr("edited").is_some(),
             reply_to,
             attachments,
@@ -95,6 +96,7 @@ fn seen_label(text: &str) -> String {
 pub fn visible(mut m: Message) -> Message {
     m.from = Person { id: seen_label(&m.from.id), name: seen_label(&m.from.name), owner: m.from.owner };
     m.at = seen_label(&local_time::to_the_minute(&m.at));
+    m.forwarded_from = m.forwarded_from.as_deref().map(seen_label);
     m.text = clean(&m.text);
     m.reply_to = m.reply_to.map(|q| Quote { from: seen_label(&q.from), text: clean(&q.text) });
     for file in &mut m.attachments {
@@ -126,6 +128,7 @@ fn message(n: u64, fields: &[&str]) -> Message {
         from: Person { id: field(1), name: field(2), owner: n.is_multiple_of(3) },
         at: field(3),
         text: field(0),
+        forwarded_from: n.is_multiple_of(7).then(|| field(6)),
         edited: n.is_multiple_of(5),
         reply_to: some(4).map(|text| Quote { from: field(2), text }),
         attachments: if fields.len() > 5 { vec![file] } else { vec![] },

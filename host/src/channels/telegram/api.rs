@@ -34,6 +34,9 @@ pub(super) enum ApiError {
         /// How long Telegram asks the host to wait.
         retry_after: Option<Duration>,
     },
+    /// The chat has another id: a group has become a supergroup.
+    #[error("{what}")]
+    Moved { what: String, to: i64 },
     #[error("{why}")]
     Unreachable {
         why: String,
@@ -57,9 +60,10 @@ struct Answer<T> {
     parameters: Option<Parameters>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Parameters {
     retry_after: Option<u64>,
+    migrate_to_chat_id: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -77,6 +81,10 @@ impl Api {
     pub(super) fn new(token: Secret, base_url: String) -> Result<Self, String> {
         let client = crate::http::client().map_err(|e| e.to_string())?;
         Ok(Self { client, base_url, token })
+    }
+
+    pub(super) fn base_url(&self) -> &str {
+        &self.base_url
     }
 
     pub(super) async fn call<T: DeserializeOwned>(
@@ -129,11 +137,19 @@ impl Api {
             (true, None) => {
                 Err(ApiError::Garbage { why: "ok without a result".into(), status: status.as_u16() })
             }
-            (false, _) => Err(ApiError::Refused {
-                code: answer.error_code.unwrap_or(status.as_u16()),
-                what: answer.description.unwrap_or_else(|| "no reason given".into()),
-                retry_after: answer.parameters.and_then(|p| p.retry_after).map(Duration::from_secs),
-            }),
+            (false, _) => {
+                let what = answer.description.unwrap_or_else(|| "no reason given".into());
+                let parameters = answer.parameters.unwrap_or_default();
+                if let Some(to) = parameters.migrate_to_chat_id {
+                    return Err(ApiError::Moved { what, to });
+                }
+                let retry_after = parameters.retry_after.map(Duration::from_secs);
+                Err(ApiError::Refused {
+                    code: answer.error_code.unwrap_or(status.as_u16()),
+                    what,
+                    retry_after,
+                })
+            }
         }
     }
 
@@ -171,9 +187,10 @@ fn not_given(error: ApiError) -> FetchError {
         ApiError::Refused { code: 500.., .. } | ApiError::Garbage { status: 500.., .. } => {
             FetchError::Away { why, after: None }
         }
-        ApiError::Refused { .. } | ApiError::Garbage { .. } | ApiError::Unreadable { .. } => {
-            FetchError::Failed(why)
-        }
+        ApiError::Refused { .. }
+        | ApiError::Moved { .. }
+        | ApiError::Garbage { .. }
+        | ApiError::Unreadable { .. } => FetchError::Failed(why),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::markdown::visible;
 use super::rendered_part::RenderedPart;
 use super::split::{TEXT_UNITS, parts, units};
-use super::update::{self, Me};
+use super::update::{self, Me, News};
 use crate::domain::message::Inbound;
 use crate::domain::outbound::Voice;
 use crate::text;
@@ -12,11 +12,11 @@ use crate::text;
 pub fn update(data: &[u8]) -> Option<Inbound> {
     let text = String::from_utf8_lossy(data);
     let read = update::read(&text, &Me { id: 7, username: "laz_bot".into() });
-    let inbound = read.message.ok().flatten()?;
+    let Ok(News::Message { inbound, .. }) = read.news else { return None };
     assert!(read.update_id.is_some(), "a message in what is no update");
     assert_eq!(inbound.chat.channel(), super::NAME.as_str());
     assert_eq!(inbound.sender.id.channel(), super::NAME.as_str());
-    Some(inbound)
+    Some(*inbound)
 }
 
 /// Splits and renders an agent's reply. Each part fits, every tag is closed in order, markup removes no text, and no

@@ -4,7 +4,9 @@
 //! batch's transaction acknowledges the batch. The channel parses each update separately, so that it can skip an update
 //! of an unknown kind and the queue does not get stuck.
 
+mod albums;
 mod api;
+mod content;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
 mod markdown;
@@ -16,21 +18,26 @@ mod update;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
 
-use super::{Batch, Channel, ChannelError, FetchError, SendError};
+use super::{Account, Batch, Channel, ChannelError, FetchError, SendError};
+use crate::domain::message::Command;
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{ChannelName, ChatId, Secret};
 use crate::policy::backoff::doubling;
 use crate::policy::delivery::Abilities;
 use crate::policy::platform_pace::Limits;
+use crate::text;
+use albums::Albums;
 use api::{Api, ApiError};
 pub use settings::TelegramSettings;
-use update::Me;
+use update::{Me, News};
 
 const NAME: ChannelName = ChannelName::new("telegram");
 /// How long Telegram holds an empty poll, in seconds.
@@ -38,9 +45,14 @@ const POLL_SECONDS: u64 = 50;
 /// How long the channel waits for another poller of the same bot to go away.
 const CONFLICT_WAIT: Duration = Duration::from_secs(30);
 
+/// How long the channel waits for late parts of an album, and how often.
+const ALBUM_WAIT: Duration = Duration::from_millis(500);
+const ALBUM_ROUNDS: usize = 4;
+
 pub struct Telegram {
     api: Api,
     me: OnceCell<Me>,
+    albums: Mutex<Albums>,
     failures: AtomicU32,
     pace: Limits,
 }
@@ -52,35 +64,108 @@ impl Telegram {
     /// The HTTPS client cannot be built, because this machine has no CA certificates.
     pub fn new(token: Secret, base_url: String, pace: Limits) -> Result<Self, String> {
         let api = Api::new(token, base_url)?;
-        Ok(Self { api, me: OnceCell::new(), failures: AtomicU32::new(0), pace })
+        Ok(Self { api, me: OnceCell::new(), albums: Mutex::default(), failures: AtomicU32::new(0), pace })
     }
 
     async fn me(&self) -> Result<&Me, ApiError> {
-        self.me.get_or_try_init(async || self.api.call("getMe", &json!({}), api::QUICK).await).await
+        let introduce = async || {
+            let me: Me = self.api.call("getMe", &json!({}), api::QUICK).await?;
+            tracing::info!(bot = %me.username, "Telegram knows this bot");
+            self.list_commands().await;
+            Ok(me)
+        };
+        self.me.get_or_try_init(introduce).await
+    }
+
+    /// Gives Telegram the commands that it shows people while they type. The bot works without the list.
+    async fn list_commands(&self) {
+        let describe =
+            |(command, what): &(Command, &str)| json!({ "command": command.word(), "description": what });
+        let commands: Vec<_> = text::COMMAND_LIST.iter().map(describe).collect();
+        let listed =
+            self.api.call::<bool>("setMyCommands", &json!({ "commands": commands }), api::QUICK).await;
+        if let Err(e) = listed {
+            tracing::warn!(code = "telegram.commands", "Telegram did not take the list of commands: {e}");
+        }
+    }
+
+    fn albums(&self) -> MutexGuard<'_, Albums> {
+        self.albums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn updates(&self, offset: i64, timeout: u64) -> Result<Vec<Box<RawValue>>, ApiError> {
+        let ask = json!({
+            "offset": offset,
+            "timeout": timeout,
+            "allowed_updates": content::asked_for().collect::<Vec<_>>(),
+        });
+        self.api.call("getUpdates", &ask, Duration::from_secs(POLL_SECONDS + 20)).await
+    }
+
+    /// Waits a moment for late parts of albums, which follow at once. A call with the same offset returns the same
+    /// updates and later ones.
+    async fn with_late_parts(&self, mut updates: Vec<Box<RawValue>>, offset: i64) -> Vec<Box<RawValue>> {
+        for _ in 0..ALBUM_ROUNDS {
+            if !updates.iter().any(|raw| raw.get().contains("media_group_id")) {
+                break;
+            }
+            tokio::time::sleep(ALBUM_WAIT).await;
+            match self.updates(offset, 0).await {
+                Ok(again) if again.len() > updates.len() => updates = again,
+                // What is there is there: a failed call costs no message.
+                _ => break,
+            }
+        }
+        updates
+    }
+
+    /// Reads each update. Returns the highest update id, too.
+    fn batch_of(&self, updates: &[Box<RawValue>], me: &Me) -> (Batch, Option<i64>) {
+        let (mut batch, mut newest) = (Batch::default(), None);
+        let mut albums: Vec<(String, usize, i64)> = Vec::new();
+        for raw in updates {
+            let read = update::read(raw.get(), me);
+            newest = newest.max(read.update_id);
+            batch.count("telegram.unreadable_field", read.unread);
+            match (read.news, read.update_id) {
+                (Ok(News::Message { inbound, album: Some(album) }), Some(update_id))
+                    if inbound.version == 0 || self.albums().is_known(&album) =>
+                {
+                    // The first part keeps the place of the album in the batch.
+                    if !albums.iter().any(|(id, ..)| *id == album) {
+                        albums.push((album.clone(), batch.inbound.len(), update_id));
+                        batch.inbound.push((*inbound).clone());
+                    }
+                    self.albums().add(&album, update_id, *inbound);
+                }
+                (Ok(News::Message { inbound, .. }), _) => batch.inbound.push(*inbound),
+                (Ok(News::Event(event)), _) => batch.events.push(event),
+                (Ok(News::Ignored(what)), _) => batch.count(&format!("telegram.ignored.{what}"), 1),
+                (Err(e), _) => {
+                    batch.count("telegram.unreadable_update", 1);
+                    tracing::warn!(code = "telegram.update", "an update was passed over: {e}");
+                }
+            }
+        }
+        for (album, at, first) in albums {
+            if let (Some(whole), Some(place)) =
+                (self.albums().whole(&album, first), batch.inbound.get_mut(at))
+            {
+                *place = whole;
+            }
+        }
+        (batch, newest)
     }
 
     async fn poll(&self, position: Option<&str>) -> Result<Batch, ApiError> {
-        let me = self.me().await?.clone();
+        let me = self.me().await?;
+        // After a failure the host wants to know soon whether the trouble is over.
+        let timeout = if self.failures.load(Ordering::Relaxed) > 0 { 0 } else { POLL_SECONDS };
         let offset: i64 = position.and_then(|p| p.parse().ok()).unwrap_or(0);
-        let ask = json!({
-            "offset": offset,
-            "timeout": POLL_SECONDS,
-            "allowed_updates": ["message", "edited_message"],
-        });
-        let within = Duration::from_secs(POLL_SECONDS + 20);
-        let updates: Vec<Box<serde_json::value::RawValue>> =
-            self.api.call("getUpdates", &ask, within).await?;
-        let mut inbound = Vec::new();
-        let mut newest = None;
-        for raw in updates {
-            let read = update::read(raw.get(), &me);
-            newest = newest.max(read.update_id);
-            match read.message {
-                Ok(Some(message)) => inbound.push(message),
-                Ok(None) => {}
-                Err(e) => tracing::warn!(code = "telegram.update", "an update was passed over: {e}"),
-            }
-        }
+        let updates = self.updates(offset, timeout).await?;
+        let updates = self.with_late_parts(updates, offset).await;
+        self.albums().unstored_from(offset);
+        let (mut batch, newest) = self.batch_of(&updates, me);
         let next = newest.map_or(offset, |id| id.saturating_add(1));
         if next < offset {
             // After a week without updates, Telegram restarts update ids at a random number (Bot API, Update). With the
@@ -91,8 +176,8 @@ impl Telegram {
                 "updates are numbered anew, from {next} after {offset}"
             );
         }
-        let position = (next != offset).then(|| next.to_string());
-        Ok(Batch { inbound, position, committed: None })
+        batch.position = (next != offset).then(|| next.to_string());
+        Ok(batch)
     }
 
     fn explain(&self, error: ApiError) -> ChannelError {
@@ -106,6 +191,14 @@ impl Telegram {
                 ),
                 code: "telegram.token",
             },
+            ApiError::Refused { code: 409, what, .. } if what.contains("webhook") => ChannelError::Broken {
+                why: format!(
+                    "a webhook is set for this bot, so Telegram gives its messages to another program ({what}): \
+                     remove it with deleteWebhook, {}/bot<TOKEN>/deleteWebhook",
+                    self.api.base_url()
+                ),
+                code: "telegram.webhook",
+            },
             ApiError::Refused { code: 409, what, .. } => later(
                 format!(
                     "another program reads this bot's messages ({what}): end it, or give this host a bot of its own"
@@ -113,6 +206,7 @@ impl Telegram {
                 "telegram.conflict",
                 CONFLICT_WAIT,
             ),
+            ApiError::Moved { what, .. } => later(what, "telegram.refused", patient),
             ApiError::Refused { what, retry_after, .. } => {
                 later(format!("Telegram refused: {what}"), "telegram.refused", retry_after.unwrap_or(patient))
             }
@@ -146,6 +240,11 @@ fn address(chat: &ChatId) -> serde_json::Value {
 impl Channel for Telegram {
     fn name(&self) -> ChannelName {
         NAME
+    }
+
+    async fn account(&self) -> Result<Account, ChannelError> {
+        let me = self.me().await.map_err(|e| self.explain(e))?;
+        Ok(Account { id: me.id.to_string(), name: format!("@{}", me.username) })
     }
 
     async fn next(&self, position: Option<String>) -> Result<Batch, ChannelError> {

@@ -160,6 +160,10 @@ fn holds(what: &str, words: &str) -> bool {
 /// Classifies an error for the part: above all, whether the part may have arrived.
 fn meaning(error: ApiError, part: &Part) -> SendError {
     match error {
+        ApiError::Moved { what, to } => match format!("telegram:{to}").parse() {
+            Ok(to) => SendError::Moved { why: what, to },
+            Err(_) => SendError::Gone { why: what },
+        },
         ApiError::Refused { code: 500.., what, .. } => {
             SendError::Cut { why: format!("Telegram is in trouble: {what}") }
         }

@@ -22,7 +22,7 @@ use super::{
     SendError, Surroundings,
 };
 use crate::clock::Clock;
-use crate::domain::message::{Inbound, Sender};
+use crate::domain::message::{Addressee, Inbound, Sender};
 use crate::domain::outbound::{Part, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq, SenderId};
 use crate::policy::delivery::Abilities;
@@ -278,6 +278,7 @@ impl Channel for Terminal {
             // A client that disconnected gets the acknowledgement when it sends the line again.
             let _ = line.client.send(ToClient::Accepted { id: line.id, message }).await;
         });
+        let addressee = Addressee::named(&text, |_| false).unwrap_or(Addressee::Us);
         let inbound = Inbound {
             chat,
             kind: ChatKind::Direct,
@@ -286,12 +287,14 @@ impl Channel for Terminal {
             version: 0,
             sender: Sender { id: sender, name: self.user.clone(), is_bot: false },
             text,
+            origin: None,
+            service: false,
             reply_to: None,
             attachments: Vec::new(),
-            addresses_us: true,
+            addressee,
             at: self.clock.wall(),
         };
-        Ok(Batch { inbound: vec![inbound], position: None, committed: Some(committed) })
+        Ok(Batch { inbound: vec![inbound], committed: Some(committed), ..Batch::default() })
     }
 
     async fn fetch(&self, _handle: &str, _most: u64) -> Result<Vec<u8>, FetchError> {

@@ -9,10 +9,11 @@ use rusqlite::Connection;
 use super::super::statement_log::{self, RECORDED, Statements};
 use super::*;
 use crate::domain::image::{Named, NotTaken};
-use crate::domain::message::Attachment;
+use crate::domain::message::{Attachment, ChatEvent};
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{Moment, WallMs};
 use crate::policy::delivery_notices::HeldCommand;
+use crate::store::ChannelState;
 
 /// What may be walked from its beginning to its end, because it stays small.
 const SMALL: [(&str, &str); 20] = [
@@ -76,7 +77,7 @@ impl House {
             s.untold_verdicts(row.run, T).await.unwrap();
         }
         s.recover_sending(T).await.unwrap();
-        s.position(ChannelName::new("telegram")).await.unwrap();
+        s.position(ChannelName::new("telegram"), "4242".into()).await.unwrap();
         let _ = (s.chats().await.unwrap(), s.owners().await.unwrap(), s.strangers().await.unwrap());
         s.group(&family(), T).await.unwrap();
         s.chats_waiting(ChannelName::new("telegram")).await.unwrap();
@@ -249,6 +250,22 @@ impl House {
         let (chat, kind, title) = (chat("telegram:-3"), ChatKind::Room, "New".into());
         let by = "t".into();
         s.admit_chat(Admission { chat, group: family(), kind, title, by, now: T }).await.unwrap();
+        let (from, to) = (self::chat("telegram:-3"), self::chat("telegram:-1003"));
+        let (moved, lost) = (to.clone(), to.clone());
+        let events = [
+            ChatEvent::Moved { from, to: moved },
+            ChatEvent::Lost { chat: lost, why: "the bot was removed".into() },
+            ChatEvent::Back { chat: to.clone() },
+        ];
+        s.chat_events(events.into(), T).await.unwrap();
+        s.revoke_chat(to, "t".into(), T).await.unwrap();
+        s.direct_chats_of_main().await.unwrap();
+        let owner: crate::domain::SenderId = "telegram:99".parse().unwrap();
+        assert!(s.add_owner(owner.clone(), T).await.unwrap() && s.remove_owner(owner, T).await.unwrap());
+        let (channel, account, why) = ("telegram".into(), "@laz_bot".into(), String::new());
+        let state = ChannelState { channel, account, trouble: None, why, since: T, asks_at: None };
+        s.set_channel_state(state).await.unwrap();
+        assert_eq!(s.channel_states().await.unwrap().len(), 1);
     }
 
     async fn a_night(&self) {

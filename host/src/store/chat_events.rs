@@ -1,0 +1,55 @@
+//! What a platform tells of chats other than messages: a chat has another id, the bot was removed, the bot is back.
+
+use rusqlite::{Connection, params};
+
+use super::groups::audit;
+use super::{Result, Store, held_and_given_up, parse};
+use crate::domain::message::ChatEvent;
+use crate::domain::{ChatId, WallMs};
+
+impl Store {
+    /// Applies events. Applying one again changes nothing.
+    pub async fn chat_events(&self, events: Vec<ChatEvent>, now: WallMs) -> Result<()> {
+        self.write(move |c| events.iter().try_for_each(|event| apply(c, event, now))).await
+    }
+}
+
+fn apply(c: &Connection, event: &ChatEvent, now: WallMs) -> Result<()> {
+    match event {
+        ChatEvent::Moved { from, to } => moved(c, from, to, now),
+        ChatEvent::Lost { chat, why } => held_and_given_up::lost(c, &with_topics(c, chat)?, why, now),
+        ChatEvent::Back { chat } => {
+            with_topics(c, chat)?.iter().try_for_each(|chat| held_and_given_up::reached(c, chat))
+        }
+    }
+}
+
+/// The admitted ones of a room and its topics.
+fn with_topics(c: &Connection, room: &ChatId) -> Result<Vec<ChatId>> {
+    let sql = "SELECT id FROM chat WHERE id = ?1 OR (id > ?1 || '/' AND id < ?1 || '0') ORDER BY id";
+    let mut rows = c.prepare_cached(sql)?;
+    let rows = rows.query_map([room.as_str()], |r| r.get::<_, String>(0))?;
+    rows.map(|chat| parse("chat.id", &chat?)).collect()
+}
+
+/// Binds everything of a chat to its new id: its group, messages, turns, questions, and what waits to be sent.
+fn moved(c: &Connection, from: &ChatId, to: &ChatId, now: WallMs) -> Result<()> {
+    let ids = params![from.as_str(), to.as_str()];
+    // The new chat may have asked for admission before this was known; a chat that waits for it moves, too.
+    let sql = "INSERT INTO chat SELECT ?2, grp, kind, title, admitted_at, admitted_by FROM chat WHERE id = ?1
+               ON CONFLICT(id) DO NOTHING";
+    if c.execute(sql, ids)? == 0 {
+        c.execute("UPDATE OR IGNORE stranger SET chat = ?2 WHERE chat = ?1", ids)?;
+        return Ok(());
+    }
+    // The new chat numbers its messages from the beginning, so the old numbers get the old chat in front.
+    let sql = "UPDATE message SET chat = ?2, message_id = ?1 || '#' || message_id WHERE chat = ?1";
+    c.execute(sql, ids)?;
+    for table in ["turn", "question", "outbox"] {
+        c.execute(&format!("UPDATE OR IGNORE {table} SET chat = ?2 WHERE chat = ?1"), ids)?;
+    }
+    c.execute("DELETE FROM stranger WHERE chat IN (?1, ?2)", ids)?;
+    c.execute("DELETE FROM unreachable WHERE chat IN (?1, ?2)", ids)?;
+    c.execute("DELETE FROM chat WHERE id = ?1", [from.as_str()])?;
+    audit(c, now, "platform", "chat moved", &format!("{from} -> {to}"))
+}
