@@ -3,6 +3,7 @@
 //! agent.
 
 mod health;
+mod strangers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,12 @@ use crate::channels::{Batch, Channel, ChannelError};
 use crate::domain::group_settings::Group;
 use crate::domain::message::{Admitted, ChatEvent, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChannelName, GroupName, Lane, MessageSeq};
+use crate::domain::{ChannelName, ChatId, GroupName, Lane, MessageSeq};
 use crate::policy::admission::{self, AdmissionDecision};
 use crate::policy::attachment_limits;
 use crate::policy::backoff::STORE_AGAIN;
 use crate::services::Services;
-use crate::store::{Accepted, CommandRow, Intake, StoreError, StrangerSeen};
+use crate::store::{Accepted, CommandRow, Intake, StoreError};
 use crate::text;
 use crate::turns::Placement;
 use health::Health;
@@ -186,7 +187,7 @@ async fn take_in(
                 continue;
             }
             (AdmissionDecision::Stranger, _) | (AdmissionDecision::Take(_), None) => {
-                strangers.push(stranger(&inbound))
+                strangers.push(strangers::stranger(services, &inbound))
             }
             (AdmissionDecision::Refuse(text), _) => {
                 let word = format!("refused:{}", inbound.message_id);
@@ -200,6 +201,7 @@ async fn take_in(
     for s in &strangers {
         tracing::info!(chat = %s.chat, code = "chat.unknown", "a chat that is not admitted wrote; `lazaret groups list` shows it");
     }
+    let asking: Vec<ChatId> = strangers.iter().map(|s| s.chat.clone()).collect();
     let intake =
         Intake { channel, account, position: batch.position, admitted, strangers, counts: batch.counts, now };
     let accepted = services.store.accept(intake).await?;
@@ -211,6 +213,9 @@ async fn take_in(
         let _ = committed.send(seqs);
     }
     failpoint!("channel.committed.after");
+    if let Err(e) = strangers::tell_main(services, &asking, now).await {
+        tracing::warn!(code = e.code(), "the owner was not told of a chat that asks: {e}");
+    }
     for one in accepted {
         announce(services, one, supervisor);
     }
@@ -238,7 +243,13 @@ fn tell_event(event: &ChatEvent) {
 }
 
 async fn group_of(services: &Services, inbound: &Inbound) -> Result<Found, StoreError> {
-    let Some(name) = services.store.group_of(&inbound.chat).await? else { return Ok(Found::Stranger) };
+    let name = match services.store.group_of(&inbound.chat).await? {
+        Some(name) => name,
+        None => match strangers::follow(services, inbound).await? {
+            Some(name) => name,
+            None => return Ok(Found::Stranger),
+        },
+    };
     match services.install.group(&name) {
         Ok(group) => Ok(Found::Group(Box::new(group))),
         Err(_) if !services.install.has_group(&name) => Ok(Found::Gone(name)),
@@ -280,24 +291,9 @@ fn announce(services: &Services, one: Accepted, supervisor: &UnboundedSender<New
 
 fn cleaned(mut inbound: Inbound) -> Inbound {
     inbound.text = clean(&inbound.text);
+    inbound.title = text::label(&inbound.title);
     if let Some(reply) = &mut inbound.reply_to {
         reply.text = clean(&reply.text).chars().take(QUOTE).collect();
     }
     inbound
-}
-
-fn stranger(inbound: &Inbound) -> StrangerSeen {
-    // The code has six unambiguous characters of a random UUID. Nobody can guess one of the few open codes, and the
-    // operator types the code on their own terminal.
-    const LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
-    let random = uuid::Uuid::new_v4();
-    let code = random.as_bytes().iter().take(6).map(|b| char::from(LETTERS[usize::from(b % 32)])).collect();
-    StrangerSeen {
-        chat: inbound.chat.clone(),
-        kind: inbound.kind,
-        title: text::label(&inbound.title),
-        sender: inbound.sender.id.clone(),
-        sender_name: text::label(&inbound.sender.name),
-        code,
-    }
 }

@@ -122,7 +122,7 @@ async fn a_wrong_and_a_missing_token_and_a_platform_that_is_away_are_seen() {
 
     world.unset("TELEGRAM_BOT_TOKEN");
     world.up().await;
-    shows(&world, "channel   telegram is off: no token was found in TELEGRAM_BOT_TOKEN").await;
+    shows(&world, "channel   telegram: off: no token was found in TELEGRAM_BOT_TOKEN").await;
     assert!(doctor(&world).await.contains("ok   channel"));
     world.finish().await;
 }

@@ -90,3 +90,55 @@ async fn a_removed_bot_is_told_to_main_at_once() {
     assert!(!world.lazaret(&["status"]).await.contains("cut off"));
     world.finish().await;
 }
+
+#[tokio::test]
+async fn an_owner_admits_a_chat_in_a_chat_and_its_first_message_is_answered() {
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    let bob = world.telegram.person(6, "Bob");
+    let family = world.telegram.room(-100_123, "Our Family");
+    bob.says(&family, "hello all");
+    bob.says(&family, "@laz_bot who are you?");
+    let asked = world.soon("Ann is told", direct.comes_to_show("asks to be admitted")).await.text;
+    assert!(asked.contains("Our Family (telegram:-100123), where Bob wrote. /admit "), "{asked}");
+    let code = asked.split("/admit ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+
+    world.model.on("who are you").says("I am Laz.");
+    ann.says(&direct, &format!("/admit {code}"));
+    let told = world.hears(&direct).await;
+    assert!(told.contains("telegram:-100123 now belongs to group our-family"), "{told}");
+    assert_eq!(world.hears(&family).await, "I am Laz.", "its first message for the agent is answered");
+    assert!(world.root().join("groups/our-family/group.toml").exists());
+
+    // Only an owner, and only in main.
+    bob.says(&family, "/admit ABC234 main");
+    assert!(world.hears(&family).await.contains("Only an owner can admit chats"));
+    ann.says(&direct, "/admit NOBODY");
+    assert!(world.hears(&direct).await.contains("No chat waits under the code NOBODY"));
+
+    // A new topic of the admitted room needs no word of anybody, and titles follow.
+    let renamed = world.telegram.room(-100_123, "Kin");
+    let topic = renamed.topic(7);
+    world.model.on("in the topic").says("Here I am.");
+    ann.says(&topic, "@laz_bot are you in the topic?");
+    assert_eq!(world.hears(&topic).await, "Here I am.");
+    bob.says(&renamed, "a new name");
+    world.telegram.acknowledged().await;
+    let listed = world.lazaret(&["groups", "list"]).await;
+    assert!(
+        listed.contains("telegram:-100123  Kin") && listed.contains("telegram:-100123/7  Kin"),
+        "{listed}"
+    );
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_topic_asks_where_the_settings_want_that() {
+    let settings = [("LAZARET_CHANNELS_TELEGRAM_TOPICS", "ask")];
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &settings).await;
+    let forum = world.telegram.room(-100_123, "Forum");
+    ann.says(&forum, "who is this bot?");
+    world.admit(&forum.address(), "forum").await;
+    ann.says(&forum.topic(7), "@laz_bot hello");
+    world.soon("Ann is told", direct.comes_to_show("Forum (telegram:-100123/7)")).await;
+    world.finish().await;
+}

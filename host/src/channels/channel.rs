@@ -226,6 +226,11 @@ pub trait Channel: Send + Sync {
         None
     }
 
+    /// Returns the chat whose admission holds for this one, too, such as the room of a topic.
+    fn follows(&self, _chat: &ChatId) -> Option<ChatId> {
+        None
+    }
+
     /// Shows that the agent works. Most platforms show it for a few seconds, so the host repeats it.
     async fn typing(&self, chat: &ChatId);
 

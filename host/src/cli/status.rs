@@ -63,7 +63,8 @@ pub(super) async fn run(here: &Here) -> Done {
         summary.messages,
         if turns.is_empty() { "none".into() } else { turns.join(", ") }
     );
-    for channel in &channels {
+    // What a host that is down last saw of a channel is of use only if it was trouble.
+    for channel in channels.iter().filter(|c| up || c.is_bad()) {
         text += &format!("channel   {}\n", safe_line(&channel.told()));
     }
     text += &tell_outbox(&summary.delivery);

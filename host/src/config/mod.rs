@@ -307,6 +307,17 @@ impl Install {
         file.runtime.clone()
     }
 
+    /// Makes the folder of a group that has none.
+    ///
+    /// # Errors
+    /// The file system's error.
+    pub fn add_group(&self, name: &GroupName) -> std::io::Result<()> {
+        if crate::host_files::there(&self.root.groups().join(name.as_str())) {
+            return Ok(());
+        }
+        first::add_group(&self.root, name)
+    }
+
     /// The groups that have a folder, `main` first. Folders whose name is not a group name are ignored.
     pub fn group_names(&self) -> Vec<GroupName> {
         let folders =

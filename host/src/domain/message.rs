@@ -148,6 +148,8 @@ pub enum Command {
     Status,
     Help,
     Answer,
+    /// Admit a chat that waits for it.
+    Admit,
     /// Send a held part again.
     Resend,
     /// Leave a held part as it is.
@@ -155,8 +157,16 @@ pub enum Command {
 }
 
 impl Command {
-    pub const ALL: [Command; 7] =
-        [Self::Stop, Self::New, Self::Status, Self::Help, Self::Answer, Self::Resend, Self::Drop];
+    pub const ALL: [Command; 8] = [
+        Self::Stop,
+        Self::New,
+        Self::Status,
+        Self::Help,
+        Self::Answer,
+        Self::Admit,
+        Self::Resend,
+        Self::Drop,
+    ];
 
     /// The command in a text such as `/stop`, `/stop@laz_bot` or `/answer 7F yes`.
     pub fn of(text: &str) -> Option<Self> {
@@ -182,6 +192,7 @@ impl Command {
             Self::Status => "status",
             Self::Help => "help",
             Self::Answer => "answer",
+            Self::Admit => "admit",
             Self::Resend => "resend",
             Self::Drop => "drop",
         }

@@ -35,7 +35,7 @@ impl<'a> Health<'a> {
     }
 
     pub(super) async fn starting(&self) {
-        self.store(Some("channel.starting"), "the platform has not answered yet".to_owned(), None).await;
+        self.store(Some(ChannelState::STARTING), "the platform has not answered yet".to_owned(), None).await;
     }
 
     /// The platform knows the account. If there was trouble before, only a read proves that it is over.

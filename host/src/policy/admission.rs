@@ -3,7 +3,7 @@
 
 use crate::domain::group_settings::{Group, Trigger};
 use crate::domain::message::{Addressee, Command, Inbound, Role};
-use crate::domain::{ChatKind, SenderId};
+use crate::domain::{ChatKind, GroupName, SenderId};
 use crate::text;
 
 /// The longest text of one message in bytes. A longer one, with JSON escapes, would not fit into a letter.
@@ -60,6 +60,7 @@ fn command(message: &Inbound) -> Option<Command> {
         Command::Stop | Command::New | Command::Status | Command::Help => true,
         _ if message.kind == ChatKind::Direct || message.addressee == Addressee::Us => true,
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
+        Command::Admit => code.is_some_and(|code| code.len() == ADMISSION_CODE),
         Command::Resend | Command::Drop => more.is_none() && code.is_some_and(is_code),
     };
     ours.then_some(command)
@@ -72,6 +73,55 @@ pub fn first_of_session(order: &Inbound) -> Option<Inbound> {
     let has_content = !text.is_empty() || !order.attachments.is_empty();
     has_content.then(|| Inbound { message_id, text, ..order.clone() })
 }
+
+/// The length of the code of a chat that waits for admission.
+pub const ADMISSION_CODE: usize = 6;
+
+/// Decides what `/admit CODE [GROUP]` admits: the code, and the group. Without a group's name, the chat gets a group of
+/// its own, named after its title. `waiting` has the codes and titles of the chats that wait.
+///
+/// # Errors
+/// The answer that says why not, and what to write instead.
+pub fn admission_order(
+    line: &str,
+    may_admit: bool,
+    waiting: &[(String, String)],
+    groups: &[GroupName],
+) -> Result<(String, GroupName), String> {
+    let mut words = Command::words_after(line).split_whitespace();
+    let (code, group) = (words.next().unwrap_or_default(), words.next());
+    if !may_admit {
+        return Err(text::may_not_admit());
+    }
+    let found = waiting.iter().find(|(its, _)| its.eq_ignore_ascii_case(code));
+    let Some((code, title)) = found else { return Err(text::nobody_asks(code)) };
+    let group = match group {
+        Some(name) => name.to_lowercase().parse().map_err(|_| text::which_group(code)),
+        None => {
+            named_after(title).filter(|name| !groups.contains(name)).ok_or_else(|| text::which_group(code))
+        }
+    };
+    group.map(|group| (code.clone(), group))
+}
+
+fn named_after(title: &str) -> Option<GroupName> {
+    let letters = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let name: String = title.chars().map(letters).take(32).collect();
+    let name = name.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
+    name.parse().ok()
+}
+
+/// Whether the first message of a chat that waits for admission is kept for after it: one that would wake the agent.
+pub fn is_kept(message: &Inbound) -> bool {
+    let asks = message.kind == ChatKind::Direct || message.addressee == Addressee::Us;
+    asks && !message.service
+        && message.addressee != Addressee::AnotherBot
+        && message.text.len() <= KEPT_MAX
+        && Command::of(&message.text).is_none()
+}
+
+/// The longest text of a kept message in bytes.
+const KEPT_MAX: usize = 4096;
 
 /// Whether a word can be the code of a held part.
 fn is_code(word: &str) -> bool {
@@ -239,6 +289,29 @@ mod tests {
         assert_eq!(forwarded("telegram:5", "/new", Trigger::Addressed), WAKE, "Ann shows it to the agent");
         let joined = Inbound { service: true, ..message("telegram:5", "[Bob joined]") };
         assert_eq!(admit(&joined, Some(&group(Trigger::Always)), &[]), CONTEXT);
+    }
+
+    #[test]
+    fn an_owner_admits_a_chat_by_its_code() {
+        let waiting =
+            [("ABC234".to_owned(), "Our Family!".to_owned()), ("XYZ234".to_owned(), "家".to_owned())];
+        let groups: Vec<GroupName> = vec!["main".parse().unwrap()];
+        let order = |line: &str, may: bool| {
+            admission_order(line, may, &waiting, &groups).map(|(code, group)| format!("{code} {group}"))
+        };
+        assert_eq!(order("/admit abc234", true).unwrap(), "ABC234 our-family");
+        assert_eq!(order("/admit ABC234 Main", true).unwrap(), "ABC234 main");
+        assert!(
+            order("/admit XYZ234", true).unwrap_err().contains("/admit XYZ234 GROUP"),
+            "no name in the title"
+        );
+        assert!(order("/admit NOBODY", true).unwrap_err().contains("No chat waits"));
+        assert!(order("/admit ABC234", false).unwrap_err().contains("Only an owner"));
+        assert_eq!(
+            verdict("/admit ABC234", Trigger::Addressed),
+            AdmissionDecision::Take(Role::Command(Command::Admit))
+        );
+        assert_eq!(verdict("/admit it", Trigger::Addressed), CONTEXT);
     }
 
     #[test]

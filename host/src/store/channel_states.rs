@@ -23,26 +23,25 @@ pub struct ChannelState {
 impl ChannelState {
     /// The code of a channel that is off.
     pub const OFF: &str = "channel.off";
+    /// The code of a channel whose platform has not answered since the host started.
+    pub const STARTING: &str = "channel.starting";
 
     /// Whether a person should look at it.
     pub fn is_bad(&self) -> bool {
-        self.trouble.as_deref().is_some_and(|code| code != Self::OFF)
+        self.trouble.as_deref().is_some_and(|code| code != Self::OFF && code != Self::STARTING)
     }
 
     /// One line for people.
     pub fn told(&self) -> String {
-        match (&self.trouble, self.asks_at) {
-            (None, _) => {
-                format!("{} reads {}, since {}", self.channel, self.account, self.since).replace("  ", " ")
-            }
-            (Some(code), _) if code == Self::OFF => format!("{} is {}", self.channel, self.why),
-            (Some(_), None) => format!("{}: {}", self.channel, self.why),
+        let Self { channel, account, why, since, .. } = self;
+        match (self.trouble.as_deref(), self.asks_at) {
+            (None, _) if account.is_empty() => format!("{channel} reads, since {since}"),
+            (None, _) => format!("{channel} reads {account}, since {since}"),
+            (Some(Self::OFF | Self::STARTING), _) => format!("{channel}: {why}"),
             (Some(code), Some(at)) => {
-                format!(
-                    "{} reads nothing since {} ({code}): {}; asks again at {at}",
-                    self.channel, self.since, self.why
-                )
+                format!("{channel} reads nothing since {since} ({code}): {why}; asks again at {at}")
             }
+            (Some(code), None) => format!("{channel} reads nothing since {since} ({code}): {why}"),
         }
     }
 }

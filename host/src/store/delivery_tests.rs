@@ -62,7 +62,7 @@ impl Office {
         let inbound = Inbound {
             chat: chat(in_chat),
             kind: ChatKind::Room,
-            title: "Family".into(),
+            title: "Family [lazaret]".into(),
             message_id: self.written.to_string(),
             version: 0,
             sender,

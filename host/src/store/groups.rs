@@ -3,8 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::counters::bump;
-use super::{Result, Store, StoreError, id, parse};
-use crate::domain::{ChatId, ChatKind, GroupName, Lane, SenderId, WallMs};
+use super::inbox::{self, Accepted};
+use super::{Result, Store, StoreError, id, int, parse};
+use crate::domain::message;
+use crate::domain::{ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
 
 /// Box users start here: above Debian's login and system users (Debian Policy 9.2.2), below the ranges that
 /// /etc/subuid hands out from 100000.
@@ -50,32 +52,33 @@ impl Store {
         by: String,
         now: WallMs,
     ) -> Result<Option<Admitted>> {
+        self.write(move |c| admit_stranger(c, &code, &group, &by, now)).await
+    }
+
+    /// Admits a stranger as a person orders in a chat, and takes in the first message of the chat.
+    pub async fn admit_and_answer(
+        &self,
+        code: String,
+        group: GroupName,
+        by: String,
+        first: Option<message::Admitted>,
+        now: WallMs,
+    ) -> Result<Option<(ChatId, Option<Accepted>)>> {
         self.write(move |c| {
-            let sql = "SELECT chat, kind, title, sender FROM stranger WHERE code = ?1 COLLATE NOCASE";
-            let row = c
-                .query_row(sql, [&code], |r| {
-                    Ok((
-                        r.get::<_, String>(0)?,
-                        r.get::<_, String>(1)?,
-                        r.get::<_, String>(2)?,
-                        r.get::<_, String>(3)?,
-                    ))
-                })
-                .optional()?;
-            let Some((chat, kind, title, sender)) = row else { return Ok(None) };
-            let (chat, sender): (ChatId, SenderId) =
-                (parse("stranger.chat", &chat)?, parse("stranger.sender", &sender)?);
-            let kind = chat_kind(&kind)?;
-            ensure_group(c, &group, now)?;
-            let admission = Admission { chat: chat.clone(), group: group.clone(), kind, title, by, now };
-            admit(c, &admission)?;
-            let owners: i64 = c.query_row("SELECT count(*) FROM owner", [], |r| r.get(0))?;
-            let owner = (group.is_main() && kind == ChatKind::Direct && owners == 0).then_some(sender);
-            if let Some(owner) = &owner {
-                c.execute("INSERT OR IGNORE INTO owner VALUES (?1, ?2)", params![owner.as_str(), now.0])?;
-                audit(c, now, "terminal", "owner", owner.as_str())?;
-            }
-            Ok(Some(Admitted { chat, owner }))
+            let Some(Admitted { chat, .. }) = admit_stranger(c, &code, &group, &by, now)? else {
+                return Ok(None);
+            };
+            let accepted = first.as_ref().map(|message| inbox::place(c, message, now)).transpose()?;
+            Ok(Some((chat, accepted)))
+        })
+        .await
+    }
+
+    /// The text of a command without an outcome, and whether an owner wrote it.
+    pub async fn order_text(&self, order: MessageSeq) -> Result<Option<(String, bool, String)>> {
+        self.read(move |c| {
+            let sql = "SELECT text, owner, sender FROM message WHERE seq = ?1 AND state = 'waiting'";
+            Ok(c.query_row(sql, [int(order.0)], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional()?)
         })
         .await
     }
@@ -192,6 +195,34 @@ pub struct Admitted {
     pub chat: ChatId,
     /// Set when this made someone the owner.
     pub owner: Option<SenderId>,
+}
+
+fn admit_stranger(
+    c: &Connection,
+    code: &str,
+    group: &GroupName,
+    by: &str,
+    now: WallMs,
+) -> Result<Option<Admitted>> {
+    let sql = "SELECT chat, kind, title, sender FROM stranger WHERE code = ?1 COLLATE NOCASE";
+    type Row = (String, String, String, String);
+    let row: Option<Row> =
+        c.query_row(sql, [code], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))).optional()?;
+    let Some((chat, kind, title, sender)) = row else { return Ok(None) };
+    let (chat, sender): (ChatId, SenderId) =
+        (parse("stranger.chat", &chat)?, parse("stranger.sender", &sender)?);
+    let kind = chat_kind(&kind)?;
+    ensure_group(c, group, now)?;
+    let (group, by) = (group.clone(), by.to_owned());
+    let is_main = group.is_main();
+    admit(c, &Admission { chat: chat.clone(), group, kind, title, by, now })?;
+    let owners: i64 = c.query_row("SELECT count(*) FROM owner", [], |r| r.get(0))?;
+    let owner = (is_main && kind == ChatKind::Direct && owners == 0).then_some(sender);
+    if let Some(owner) = &owner {
+        c.execute("INSERT OR IGNORE INTO owner VALUES (?1, ?2)", params![owner.as_str(), now.0])?;
+        audit(c, now, "terminal", "owner", owner.as_str())?;
+    }
+    Ok(Some(Admitted { chat, owner }))
 }
 
 fn chat_kind(text: &str) -> Result<ChatKind> {

@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
 use super::counters::bump;
 use super::{
     Result, Store, StoreError, attachments, channel_states, held_and_given_up, id, int, parse, turns,
 };
-use crate::domain::message::{Admitted, Command, Role};
+use crate::domain::message::{
+    Addressee, Admitted, Attachment, Command, Inbound, OfferedFile, ReplyTo, Role, Sender,
+};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
 use crate::turns::{Earlier, Event, Placement, role_of};
 
@@ -32,7 +35,7 @@ pub struct Intake {
     pub now: WallMs,
 }
 
-/// A message from a chat that is not admitted. Its content is not stored.
+/// A message from a chat that is not admitted. Only the content of the first one for the agent is stored.
 #[derive(Debug, Clone)]
 pub struct StrangerSeen {
     pub chat: ChatId,
@@ -42,6 +45,21 @@ pub struct StrangerSeen {
     pub sender_name: String,
     /// The code for the chat, if the chat is new.
     pub code: String,
+    /// Its message, if it is kept until the chat is admitted.
+    pub kept: Option<KeptMessage>,
+}
+
+/// The first message of a chat that waits for admission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptMessage {
+    pub message_id: String,
+    pub sender: SenderId,
+    pub sender_name: String,
+    pub text: String,
+    pub origin: Option<String>,
+    pub reply_to: Option<ReplyTo>,
+    pub attachments: Vec<Attachment>,
+    pub at: i64,
 }
 
 /// A chat that waits for admission.
@@ -54,8 +72,38 @@ pub struct Stranger {
     pub sender: String,
     pub sender_name: String,
     pub messages: u64,
+    pub kind: ChatKind,
+    pub kept: Option<KeptMessage>,
+    pub first_at: WallMs,
     /// When its last message came.
     pub last_at: WallMs,
+}
+
+impl Stranger {
+    /// The kept message and its files, as the channel delivered them.
+    pub fn first_message(self) -> Option<(Inbound, Vec<Attachment>)> {
+        let (chat, kept) = (self.chat.parse().ok()?, self.kept?);
+        let offered = |a: &Attachment| {
+            let (handle, name, mime) = (a.handle.clone()?, a.name.clone(), a.mime.clone());
+            Some(OfferedFile { handle, name, mime, bytes: Some(a.bytes) })
+        };
+        let inbound = Inbound {
+            chat,
+            kind: self.kind,
+            title: self.title,
+            message_id: kept.message_id,
+            version: 0,
+            sender: Sender { id: kept.sender, name: kept.sender_name, is_bot: false },
+            text: kept.text,
+            origin: kept.origin,
+            service: false,
+            reply_to: kept.reply_to,
+            attachments: kept.attachments.iter().filter_map(offered).collect(),
+            addressee: Addressee::Us,
+            at: WallMs(kept.at),
+        };
+        Some((inbound, kept.attachments))
+    }
 }
 
 /// A stored message and its placement.
@@ -82,10 +130,11 @@ impl Store {
         let accepted = self
             .write(move |c| {
                 failpoint!("store.tx1.begin", super::injected);
-                let Intake { channel, account, position, mut admitted, strangers, counts, now } = intake;
+                let Intake { channel, account, position, mut admitted, mut strangers, counts, now } = intake;
                 if channel_states::is_foreign(c, channel, &account)? {
-                    for m in &mut admitted {
-                        m.inbound.message_id = format!("{account}:{}", m.inbound.message_id);
+                    let kept = strangers.iter_mut().filter_map(|s| Some(&mut s.kept.as_mut()?.message_id));
+                    for message_id in admitted.iter_mut().map(|m| &mut m.inbound.message_id).chain(kept) {
+                        *message_id = format!("{account}:{message_id}");
                     }
                 }
                 let accepted = admitted.iter().map(|m| place(c, m, now)).collect::<Result<Vec<_>>>()?;
@@ -109,7 +158,8 @@ impl Store {
     /// Chats that wait for admission, the latest first.
     pub async fn strangers(&self) -> Result<Vec<Stranger>> {
         self.read(|c| {
-            let sql = "SELECT chat, code, title, sender, sender_name, messages, last_at FROM stranger
+            let sql =
+                "SELECT chat, code, title, sender, sender_name, messages, last_at, first_at, kind, first FROM stranger
                        ORDER BY last_at DESC";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| {
@@ -121,6 +171,9 @@ impl Store {
                     sender_name: r.get(4)?,
                     messages: id(r.get(5)?),
                     last_at: WallMs(r.get(6)?),
+                    first_at: WallMs(r.get(7)?),
+                    kind: if r.get::<_, String>(8)? == "direct" { ChatKind::Direct } else { ChatKind::Room },
+                    kept: r.get::<_, Option<String>>(9)?.and_then(|json| serde_json::from_str(&json).ok()),
                 })
             })?;
             Ok(rows.collect::<std::result::Result<_, _>>()?)
@@ -194,6 +247,8 @@ pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepte
         return Ok(Accepted { seq: MessageSeq(id(seq)), lane, chat, placement: Placement::Duplicate });
     };
     held_and_given_up::reached(c, &chat)?;
+    let sql = "UPDATE chat SET title = ?2 WHERE id = ?1 AND title <> ?2";
+    c.prepare_cached(sql)?.execute([chat.as_str(), &m.inbound.title])?;
     let event = Event::Message { seq, chat: &chat, role, earlier: &earlier };
     let changes = turns::happen(c, &lane, &event, now)?;
     Ok(Accepted { seq, lane, chat, placement: Placement::of(role, &changes) })
@@ -247,10 +302,14 @@ fn insert(c: &Connection, m: &Admitted, role: Role, now: WallMs) -> Result<Optio
 
 fn count_stranger(c: &Connection, s: &StrangerSeen, now: WallMs) -> Result<()> {
     bump(c, "dropped_unregistered", 1)?;
-    let sql = "INSERT INTO stranger VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1)
-               ON CONFLICT(chat) DO UPDATE SET messages = messages + 1, last_at = ?7, title = ?4";
+    let sql = "INSERT INTO stranger VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8)
+               ON CONFLICT(chat) DO UPDATE SET messages = messages + 1, last_at = ?7, title = ?4,
+                 first = coalesce(first, ?8)";
+    let json = |e: serde_json::Error| StoreError::Rule(format!("a message cannot be written as JSON: {e}"));
+    let kept = s.kept.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
     let kind = s.kind.as_str();
-    c.execute(sql, params![s.chat.as_str(), s.code, kind, s.title, s.sender.as_str(), s.sender_name, now.0])?;
+    let (chat, sender) = (s.chat.as_str(), s.sender.as_str());
+    c.execute(sql, params![chat, s.code, kind, s.title, sender, s.sender_name, now.0, kept])?;
     let sql = "DELETE FROM stranger WHERE chat IN (SELECT chat FROM stranger ORDER BY last_at DESC LIMIT -1 OFFSET ?1)";
     c.execute(sql, [STRANGERS])?;
     Ok(())

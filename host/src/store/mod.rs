@@ -61,7 +61,7 @@ pub use error::{Result, StoreError};
 pub use fault_reporter::{BALLAST, StoreFaults};
 pub use groups::Admission;
 pub use handle::Store;
-pub use inbox::{Accepted, CommandRow, Intake, StrangerSeen};
+pub use inbox::{Accepted, CommandRow, Intake, KeptMessage, Stranger, StrangerSeen};
 pub use input::{BeginState, Composed, FileWait, InputState};
 pub use letters_from_agent::{Take, Taken, TakenEffect};
 pub use letters_to_agent::letter_to_agent;

@@ -413,6 +413,7 @@ async fn a_strange_chat_leaves_a_code_and_a_count() {
             sender: "telegram:77".parse().unwrap(),
             sender_name: "Eve".into(),
             code: format!("CODE{n}"),
+            kept: None,
         };
         let strangers = vec![stranger];
         let intake = Intake {

@@ -8,13 +8,14 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{Supervisor, spawn_task};
 use crate::dispatch::{Event, LaneState, Settings};
 use crate::domain::Lane;
-use crate::domain::message::Command;
+use crate::domain::message::{Admitted, Command};
 use crate::domain::outbound::OutgoingText;
 use crate::intake::News;
+use crate::policy::admission::{self, AdmissionDecision, admission_order};
 use crate::policy::backoff::STORE_AGAIN;
 use crate::policy::delivery_notices::HeldCommand;
 use crate::services::Services;
-use crate::store::{AnswerTaken, CommandRow, StoreError};
+use crate::store::{AnswerTaken, CommandRow, StoreError, Stranger};
 use crate::text::{self, StatusFacts};
 
 impl Supervisor {
@@ -57,11 +58,16 @@ impl Supervisor {
                     .install
                     .group(&row.group)
                     .map_or_else(|_| "The agent".into(), |g| g.persona);
-                self.answer(row, text::help(&persona), "told");
+                let told = text::help(&persona, row.group.is_main());
+                self.answer(row, told, "told");
                 None
             }
             Command::Answer => {
                 self.take_answer(row);
+                None
+            }
+            Command::Admit => {
+                self.admit(row);
                 None
             }
             Command::Resend => {
@@ -93,6 +99,13 @@ impl Supervisor {
         let (services, own) = (Arc::clone(&self.services), self.own.clone());
         spawn_task(&self.services, format!("the answer {}", row.seq), move || {
             take_answer(Arc::clone(&services), own.clone(), row.clone())
+        });
+    }
+
+    fn admit(&self, row: CommandRow) {
+        let (services, own) = (Arc::clone(&self.services), self.own.clone());
+        spawn_task(&self.services, format!("the admission {}", row.seq), move || {
+            admit(Arc::clone(&services), own.clone(), row.clone())
         });
     }
 
@@ -135,6 +148,46 @@ async fn take_answer(services: Arc<Services>, own: UnboundedSender<News>, row: C
     };
     if let Some(news) = news {
         let _ = own.send(news);
+    }
+}
+
+async fn admit(services: Arc<Services>, own: UnboundedSender<News>, row: CommandRow) {
+    let order = insist(row.seq, || services.store.order_text(row.seq)).await.flatten();
+    let Some((line, owner, sender)) = order else { return };
+    let waiting = insist(row.seq, || services.store.strangers()).await.unwrap_or_default();
+    let codes: Vec<_> = waiting.iter().map(|s| (s.code.clone(), s.title.clone())).collect();
+    let may_admit = owner && row.group.is_main();
+    let (code, group) = match admission_order(&line, may_admit, &codes, &services.install.group_names()) {
+        Ok(order) => order,
+        Err(told) => return finish(services, row, told, "refused".to_owned()).await,
+    };
+    if let Err(e) = services.install.add_group(&group) {
+        return finish(services, row, text::not_admitted(&e.to_string()), "failed".to_owned()).await;
+    }
+    let mut owners = services.install.owners.clone();
+    owners.extend(insist(row.seq, || services.store.owners()).await.unwrap_or_default());
+    let asked = waiting.into_iter().find(|s| s.code == code).and_then(Stranger::first_message);
+    let first =
+        asked.zip(services.install.group(&group).ok()).and_then(|((inbound, attachments), settings)| {
+            let AdmissionDecision::Take(role) = admission::admit(&inbound, Some(&settings), &owners) else {
+                return None;
+            };
+            let owner = inbound.origin.is_none() && owners.contains(&inbound.sender.id);
+            Some(Admitted { group: group.clone(), role, owner, inbound, attachments })
+        });
+    let work = || {
+        let (code, group, by) = (code.clone(), group.clone(), sender.clone());
+        services.store.admit_and_answer(code, group, by, first.clone(), services.clock.wall())
+    };
+    match insist(row.seq, work).await.flatten() {
+        Some((chat, first)) => {
+            let told = text::admitted(chat.as_str(), group.as_str(), first.is_some());
+            if let Some(news) = first.and_then(News::of) {
+                let _ = own.send(news);
+            }
+            finish(services, row, told, format!("admitted {chat}")).await;
+        }
+        None => finish(services, row, text::nobody_asks(&code), "no such chat".to_owned()).await,
     }
 }
 

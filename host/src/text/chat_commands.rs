@@ -53,7 +53,8 @@ pub const COMMAND_LIST: [(Command, &str); 5] = [
     (Command::Help, "what the host understands"),
 ];
 
-pub fn help(persona: &str) -> String {
+pub fn help(persona: &str, main: bool) -> String {
+    let admit = if main { "\n/admit CODE GROUP - admit a chat that asks (owners)" } else { "" };
     format!(
         "{persona} answers in this chat from inside a sealed container.\n\
          /stop - stop what is running\n\
@@ -61,7 +62,7 @@ pub fn help(persona: &str) -> String {
          /status - what is going on\n\
          /answer - answer a question of {persona}\n\
          /resend CODE, /drop CODE - send a part again that may not have arrived, or leave it\n\
-         /help - this text"
+         /help - this text{admit}"
     )
 }
 

@@ -234,8 +234,8 @@ pub struct Message {
     pub at: String,
     /// The text; empty if there are only attachments.
     pub text: String,
-    /// Whose words the text is, if the sender only passes it on: a forwarded message, or one that a bot made. It has not
-    /// the sender's standing.
+    /// Whose words the text is, if the sender only passes it on: a forwarded message, or one that a bot made. It has
+    /// not the sender's standing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarded_from: Option<String>,
     /// Whether this is a later version of an earlier message.

@@ -38,7 +38,7 @@ use tokio::task::JoinHandle;
 use crate::crash::PlatformLog;
 
 pub use files::SentFile;
-pub use people::{Chat, Document, PLACEHOLDER, Person, Photo};
+pub use people::{ASKS, Chat, Document, PLACEHOLDER, Person, Photo};
 pub use trouble::Trouble;
 
 pub const TOKEN: &str = "4242:journeys-canary-token";

@@ -9,6 +9,10 @@ use super::{BOT_NAME, SentMessage, Shared};
 /// The bot sends this text first and later replaces it. [`Chat::hears`] ignores it.
 pub const PLACEHOLDER: &str = "…";
 
+/// A notice in a chat of `main` begins so when another chat asks to be admitted. [`Chat::hears`] ignores it, because
+/// most journeys admit their chats in the terminal.
+pub const ASKS: &str = "[lazaret] A chat asks to be admitted";
+
 /// A chat, or one topic of it.
 #[derive(Clone)]
 pub struct Chat {
@@ -68,7 +72,9 @@ impl Chat {
         self.shared
             .wait_for(|state| {
                 let from = state.heard.get(&place).copied().unwrap_or(0);
-                let here = |m: &&SentMessage| (m.chat, m.topic) == place && m.text != PLACEHOLDER;
+                let here = |m: &&SentMessage| {
+                    (m.chat, m.topic) == place && m.text != PLACEHOLDER && !m.text.starts_with(ASKS)
+                };
                 let message = state.sent.iter().filter(here).nth(from)?.clone();
                 state.heard.insert(place, from + 1);
                 Some(message)
@@ -80,7 +86,9 @@ impl Chat {
     pub fn unheard(&self) -> Vec<String> {
         let state = self.shared.state();
         let from = state.heard.get(&(self.id, self.topic)).copied().unwrap_or(0);
-        let here = |m: &&SentMessage| (m.chat, m.topic) == (self.id, self.topic) && m.text != PLACEHOLDER;
+        let here = |m: &&SentMessage| {
+            (m.chat, m.topic) == (self.id, self.topic) && m.text != PLACEHOLDER && !m.text.starts_with(ASKS)
+        };
         state.sent.iter().filter(here).skip(from).map(|m| m.text.clone()).collect()
     }
 

@@ -37,6 +37,7 @@ use crate::text;
 use albums::Albums;
 use api::{Api, ApiError};
 pub use settings::TelegramSettings;
+use settings::Topics;
 use update::{Me, News};
 
 const NAME: ChannelName = ChannelName::new("telegram");
@@ -55,6 +56,7 @@ pub struct Telegram {
     albums: Mutex<Albums>,
     failures: AtomicU32,
     pace: Limits,
+    topics: Topics,
 }
 
 impl Telegram {
@@ -62,9 +64,16 @@ impl Telegram {
     ///
     /// # Errors
     /// The HTTPS client cannot be built, because this machine has no CA certificates.
-    pub fn new(token: Secret, base_url: String, pace: Limits) -> Result<Self, String> {
+    pub fn new(token: Secret, base_url: String, pace: Limits, topics: Topics) -> Result<Self, String> {
         let api = Api::new(token, base_url)?;
-        Ok(Self { api, me: OnceCell::new(), albums: Mutex::default(), failures: AtomicU32::new(0), pace })
+        Ok(Self {
+            api,
+            me: OnceCell::new(),
+            albums: Mutex::default(),
+            failures: AtomicU32::new(0),
+            pace,
+            topics,
+        })
     }
 
     async fn me(&self) -> Result<&Me, ApiError> {
@@ -273,6 +282,11 @@ impl Channel for Telegram {
     /// The topics of a room share one rate limit.
     fn room(&self, chat: &ChatId) -> Option<String> {
         room_of(chat).map(str::to_owned)
+    }
+
+    fn follows(&self, chat: &ChatId) -> Option<ChatId> {
+        let (room, _) = chat.as_str().split_once('/').filter(|_| self.topics == Topics::Follow)?;
+        room.parse().ok()
     }
 
     async fn send(&self, part: &Part) -> Result<String, SendError> {

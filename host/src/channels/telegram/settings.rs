@@ -3,12 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{NAME, Telegram, room_of};
 use crate::channels::{BuildError, Channel, ChannelSettings, Surroundings};
 use crate::domain::outbound::Delivery;
 use crate::domain::settings_macro::settings;
 use crate::domain::{ChannelName, ChatId, ChatKind, SecretSource};
 use crate::policy::platform_pace::{Limit, Limits};
+
+/// The setting `topics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Topics {
+    /// A new topic of an admitted room belongs to the room's group.
+    #[default]
+    Follow,
+    /// A new topic asks to be admitted, as any chat does.
+    Ask,
+}
 
 settings! {
     /// Telegram. It is on when a token is found.
@@ -23,6 +37,8 @@ settings! {
         /// What the host does with a part that may or may not have arrived: "resend" (never lost, seldom doubled),
         /// "edit" (a placeholder comes first, then its text; text is never doubled) or "hold" (the host asks the chat).
         delivery: Delivery = Delivery::default();
+        /// A new topic of an admitted room belongs to the room's group ("follow") or asks to be admitted ("ask").
+        topics: Topics = Topics::default();
         // https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
         /// How many calls in one chat may follow each other at once; on average it is one a second.
         chat_burst: u32 = 3, in 1..=1_000_000;
@@ -70,7 +86,7 @@ impl ChannelSettings for TelegramSettings {
     fn build(&self, host: &Surroundings<'_>) -> Result<Option<Arc<dyn Channel>>, BuildError> {
         let Some(token) = host.secret else { return Ok(None) };
         let base_url = self.base_url.trim_end_matches('/').to_owned();
-        match Telegram::new(token.clone(), base_url, self.pace()) {
+        match Telegram::new(token.clone(), base_url, self.pace(), self.topics) {
             Ok(channel) => Ok(Some(Arc::new(channel))),
             Err(why) => Err(BuildError { code: "telegram.start", what: NAME.to_string(), why }),
         }

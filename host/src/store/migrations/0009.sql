@@ -14,6 +14,8 @@ ALTER TABLE position_9 RENAME TO position;
 
 ALTER TABLE message ADD COLUMN origin TEXT;      -- whose words it is, if its sender passed it on
 
+ALTER TABLE stranger ADD COLUMN first TEXT;      -- JSON: its first message for the agent, answered after /admit
+
 CREATE TABLE channel_state (                     -- how each channel fares, for people
     channel     TEXT PRIMARY KEY,
     account     TEXT NOT NULL,                   -- its name, such as @laz_bot
