@@ -1,5 +1,6 @@
 //! `lazaret ipc` prints the letters of a run in the order in which they were written.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -51,9 +52,10 @@ pub(super) async fn run(here: &Here, ipc: Ipc) -> Done {
 fn call(here: &Here, dir: &Path, number: u64) -> Done {
     let request = gateway::whole_request(dir, number).map_err(|e| {
         let dir = shown_path(dir);
-        CliError::Plain(format!(
-            "call {number} cannot be shown from {dir}: {e}; `lazaret ipc show` names runs"
-        ))
+        CliError::Plain(match e.kind() {
+            ErrorKind::NotFound => format!("there is no call {number}, or none before it, in {dir}"),
+            _ => format!("call {number} cannot be put together from the files in {dir}: {e}"),
+        })
     })?;
     let answer = gateway::response(dir, number);
     let shown = serde_json::to_string_pretty(&request).unwrap_or_default();

@@ -98,12 +98,12 @@ impl Recorder {
         calls.made += 1;
         let fields = fields(body);
         let digests = fields.as_ref().map(|fields| digests(fields, &calls.hasher));
-        let (is_whole, mut bytes) = match (fields, &digests, &calls.last) {
-            (Some(fields), Some(digests), Some(last)) => (false, new_part(&fields, digests, last)),
-            _ => (true, None),
+        let part = match (&fields, &digests, &calls.last) {
+            (Some(fields), Some(digests), Some(last)) => new_part(fields, digests, last),
+            _ => None,
         };
-        let is_whole = is_whole || bytes.is_none();
-        let bytes = bytes.take().unwrap_or_else(|| beginning(body));
+        let is_whole = part.is_none();
+        let bytes = part.unwrap_or_else(|| beginning(body));
         // What is cut cannot be built upon.
         calls.last = digests.filter(|_| bytes.len() <= FILE_MAX_BYTES);
         RequestRecord { call: calls.made, is_whole, bytes: beginning(&bytes) }
@@ -124,7 +124,7 @@ impl Recorder {
     }
 
     fn calls(&self) -> std::sync::MutexGuard<'_, Calls> {
-        // A panic cannot leave it half-changed in a way that matters: the next request is recorded whole.
+        // If a panic left no digests, the next request is recorded whole.
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

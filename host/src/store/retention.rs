@@ -19,7 +19,7 @@ const ROWS: u32 = 500;
 pub struct Cleared {
     /// Rows deleted so far.
     pub rows: u64,
-    next: Part,
+    next: Chore,
     /// The last run whose letters were looked at.
     run: String,
     /// The last row of the present table that was looked at.
@@ -28,7 +28,7 @@ pub struct Cleared {
 
 /// What the next step of [`Store::clear`] looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Part {
+enum Chore {
     #[default]
     Letters,
     Stages,
@@ -40,7 +40,7 @@ enum Part {
 impl Cleared {
     /// Whether no old row is left.
     pub fn is_done(&self) -> bool {
-        self.next == Part::Nothing
+        self.next == Chore::Nothing
     }
 }
 
@@ -98,11 +98,11 @@ impl Store {
         self.write(move |c| {
             let mut at = from;
             at.rows += match at.next {
-                Part::Letters => letters_step(c, &mut at, letters)?,
-                Part::Stages => rows_step(c, "stage", "wall", &mut at, letters)?,
-                Part::Calls => rows_step(c, "usage", "at", &mut at, usage)?,
-                Part::Context => context_step(c, &mut at)?,
-                Part::Nothing => 0,
+                Chore::Letters => letters_step(c, &mut at, letters)?,
+                Chore::Stages => rows_step(c, "stage", "wall", &mut at, letters)?,
+                Chore::Calls => rows_step(c, "usage", "at", &mut at, usage)?,
+                Chore::Context => context_step(c, &mut at)?,
+                Chore::Nothing => 0,
             };
             Ok(at)
         })
@@ -145,7 +145,7 @@ fn letters_step(c: &Connection, at: &mut Cleared, before: WallMs) -> Result<u64>
             Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get::<_, bool>(2)?))
         });
         let Some((run, _, old)) = row.optional()?.filter(|(_, created, _)| *created < before.0) else {
-            at.next = Part::Stages;
+            at.next = Chore::Stages;
             return Ok(deleted);
         };
         if old {
@@ -195,7 +195,7 @@ fn rows_step(c: &Connection, table: &str, time: &str, at: &mut Cleared, before: 
         }
     }
     if looked < ROWS {
-        (at.row, at.next) = (0, if at.next == Part::Stages { Part::Calls } else { Part::Context });
+        (at.row, at.next) = (0, if at.next == Chore::Stages { Chore::Calls } else { Chore::Context });
     }
     Ok(deleted)
 }
@@ -207,7 +207,7 @@ fn context_step(c: &Connection, at: &mut Cleared) -> Result<u64> {
                     ON m.chat = h.id AND m.seq <= h.heard
                   WHERE m.role = 'context' AND m.state = 'waiting' LIMIT ?1)";
     if c.prepare_cached(sql)?.execute([ROWS])? == 0 {
-        at.next = Part::Nothing;
+        at.next = Chore::Nothing;
     }
     // Nothing was deleted.
     Ok(0)

@@ -358,15 +358,16 @@ fn close(c: &Connection, turn: TurnId, end: &TurnEnd, now: WallMs) -> Result<()>
     let sql = "UPDATE question SET state = 'over', ended_at = ?2 WHERE turn = ?1 AND state = 'open'";
     execute(c, sql, [int(turn.0), now.0])?;
     // Context older than the newest answered message was given, or left out for good and counted. One number says so,
-    // and the newest rows, which may have been given. `retention::close_context` does the rest in small steps.
-    let sql = "UPDATE chat SET heard = max(heard, (SELECT coalesce(max(seq), 0) FROM message
-                 WHERE turn = ?1 AND state = 'in_turn')) WHERE id = (SELECT chat FROM turn WHERE id = ?1)";
-    execute(c, sql, [int(turn.0)])?;
+    // and the newest rows, which may have been given. The nightly work closes the rest in small steps.
+    let newest = "SELECT coalesce(max(seq), 0) FROM message WHERE turn = ?1 AND state = 'in_turn'";
+    let newest = one(c, newest, [int(turn.0)])?;
     let sql = "UPDATE message SET state = 'done', turn = coalesce(turn, ?1) WHERE seq IN
                  (SELECT m.seq FROM turn t CROSS JOIN chat h ON h.id = t.chat
-                  CROSS JOIN message m INDEXED BY message_context ON m.chat = h.id AND m.seq <= h.heard
-                  WHERE t.id = ?1 AND m.role = 'context' AND m.state = 'waiting' ORDER BY m.seq DESC LIMIT ?2)";
-    execute(c, sql, params![int(turn.0), CLOSED_AT_ONCE])?;
+                  CROSS JOIN message m INDEXED BY message_context ON m.chat = h.id AND m.seq > h.heard AND m.seq < ?2
+                  WHERE t.id = ?1 AND m.role = 'context' AND m.state = 'waiting' ORDER BY m.seq DESC LIMIT ?3)";
+    execute(c, sql, params![int(turn.0), newest, CLOSED_AT_ONCE])?;
+    let sql = "UPDATE chat SET heard = max(heard, ?2) WHERE id = (SELECT chat FROM turn WHERE id = ?1)";
+    execute(c, sql, [int(turn.0), newest])?;
     execute(c, "UPDATE message SET state = 'done' WHERE turn = ?1 AND state = 'in_turn'", [int(turn.0)])?;
     Ok(())
 }

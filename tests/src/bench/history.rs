@@ -19,6 +19,8 @@ const GOAL: f64 = 1.3;
 const STATUS_MS: f64 = 200.0;
 /// Warm turns in each round.
 const TURNS: usize = 5;
+/// Calls of each command in each round.
+const COMMANDS: usize = 5;
 
 struct Install {
     world: World,
@@ -83,7 +85,7 @@ impl Install {
             let end = self.end_of(&message).await;
             self.took.entry("input to turn's end").or_default().push(end);
         }
-        for command in ["status", "doctor"] {
+        for command in ["status", "doctor"].repeat(COMMANDS) {
             let began = Instant::now();
             self.world.lazaret(&[command]).await;
             self.add(command, began);

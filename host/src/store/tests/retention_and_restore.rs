@@ -186,3 +186,37 @@ async fn a_copy_of_a_newer_host_is_refused_and_nothing_is_changed() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
     drop(Store::open(&path).unwrap());
 }
+
+#[tokio::test]
+async fn talk_that_was_left_out_is_over_at_once_and_its_rows_follow_at_night() {
+    let mut h = house().await;
+    let talk = (0..1_700).map(|_| h.message("telegram:-1", "talk", Role::Context)).collect();
+    h.take_in(talk).await;
+    h.wakes("telegram:-1", "wake").await;
+    h.starts(RUN).await;
+    assert_eq!(h.is_given(RUN).await.unwrap().1, 1_000, "so far it counts");
+    h.takes(1, 2, Some(TurnId(1)), done("x")).await;
+    let waiting = "SELECT count(*) FROM message WHERE state = 'waiting'";
+    assert_eq!(number(&h, waiting).await, 1_200);
+    assert_eq!(h.state_of(1).await, "done", "as people see it");
+    h.wakes("telegram:-1", "again").await;
+    assert_eq!(h.is_given(RUN).await, Some((vec!["again".into()], 0)));
+    assert_eq!(cleared(&h.store, T).await, 0, "nothing is deleted");
+    assert_eq!(number(&h, waiting).await, 0);
+}
+
+#[tokio::test]
+async fn a_person_waits_for_no_more_than_500_rows_of_the_night() {
+    let mut house = house().await;
+    a_day(&mut house, 0).await;
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1300)
+               INSERT INTO consumed SELECT id, i, 'run:' || i, NULL, 'x', 0 FROM n, run";
+    house.store.write(|c| Ok(c.execute(sql, []).map(drop)?)).await.unwrap();
+    let (mut done, before) = (Cleared::default(), WallMs(T.0 + DAY));
+    while !done.is_done() {
+        let rows = done.rows;
+        done = house.store.clear(done, before, before).await.unwrap();
+        assert!(done.rows - rows <= 500);
+    }
+    assert_eq!(done.rows, 1 + 1300 + 700, "the letter, the agent's letters, and the steps");
+}
