@@ -36,7 +36,8 @@ fn with_topics(c: &Connection, room: &ChatId) -> Result<Vec<ChatId>> {
 fn moved(c: &Connection, from: &ChatId, to: &ChatId, now: WallMs) -> Result<()> {
     let ids = params![from.as_str(), to.as_str()];
     // The new chat may have asked for admission before this was known; a chat that waits for it moves, too.
-    let sql = "INSERT INTO chat SELECT ?2, grp, kind, title, admitted_at, admitted_by FROM chat WHERE id = ?1
+    let sql = "INSERT INTO chat(id, grp, kind, title, admitted_at, admitted_by, heard)
+               SELECT ?2, grp, kind, title, admitted_at, admitted_by, heard FROM chat WHERE id = ?1
                ON CONFLICT(id) DO NOTHING";
     if c.execute(sql, ids)? == 0 {
         c.execute("UPDATE OR IGNORE stranger SET chat = ?2 WHERE chat = ?1", ids)?;
