@@ -1,8 +1,8 @@
 //! One settings file as TOML with the place of every key and value, and the mistakes found in it so far.
 //!
 //! [`Source::read`] finds every mistake in one pass: it leaves out what cannot be used and goes on with the rest.
-//! Names, types and allowed values come from the definitions (`setting_list`). What only the type itself knows, such as the
-//! names of time zones, comes from its parser.
+//! Names, types and allowed values come from the definitions (`setting_list`). What only the type itself knows, such as
+//! the names of time zones, comes from its parser.
 
 use std::collections::BTreeMap;
 use std::path::Path;
