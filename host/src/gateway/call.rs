@@ -16,9 +16,10 @@ use super::answer::{self, Body, StreamEnd, StreamedResponse};
 use super::body_budget::RequestBody;
 use super::exchange_log::{self, Exchange, Recorded};
 use crate::domain::group_settings::ModelChoice;
+use crate::model::anthropic::Thoughts;
 use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream};
 use crate::model::retry_policy::{self, RetryDecision};
-use crate::model::{ApiError, ModelRequest, Provider, Remote, TokenMeter};
+use crate::model::{ApiError, Dialect, ModelRequest, Provider, Remote, TokenMeter};
 use crate::model::{anthropic, demo_model, price, write_events};
 use crate::store::Usage;
 
@@ -92,6 +93,7 @@ impl Call {
             characters: self.characters,
             silence: settings.silence,
             thinking: true,
+            dialect: Dialect::default(),
         };
         let mut progress =
             Progress { model: model.clone(), sent: false, meter: TokenMeter::default(), estimated: false };
@@ -104,7 +106,7 @@ impl Call {
         let (gateway, model) = (Arc::clone(&self.run.gateway), model.to_owned());
         let check = move |body: &Bytes| {
             let request = ModelRequest::parse(body)?;
-            let written = anthropic::body(&request, &model, gateway.settings.max_tokens, true);
+            let written = anthropic::body(&request, &model, gateway.settings.max_tokens, Thoughts::All);
             let written = written.map_or_else(|_| body.clone(), Bytes::from);
             let recorded = exchange_log::beginning(&gateway.redactor.whole(written));
             Ok(CheckedRequest { stream: request.stream, recorded })
@@ -195,12 +197,22 @@ impl Call {
         };
         let started = Instant::now();
         let mut attempt = 1;
+        options.dialect = remote.dialects.of(&options.model);
         let mut written = write(&options).await?;
         loop {
             let error = match ask_once(remote, &options, written.clone(), progress).await {
-                Ok(begun) => return Ok(begun),
+                Ok(begun) => {
+                    remote.dialects.remember(&options.model, options.dialect);
+                    return Ok(begun);
+                }
                 Err(error) => error,
             };
+            let learnt = options.dialect.learn(&error);
+            if learnt != options.dialect {
+                options.dialect = learnt;
+                written = write(&options).await?;
+                continue;
+            }
             if options.thinking && anthropic::refuses_thinking(&error) {
                 options.thinking = false;
                 written = write(&options).await?;

@@ -9,7 +9,9 @@ use hyper::header::{CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER}
 use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
+use super::anthropic::Thoughts;
 use super::configured_providers::{Remote, reason};
+use super::dialect::Dialect;
 use super::error::ApiError;
 use super::openai_stream::Translator;
 use super::redact::Redactor;
@@ -41,8 +43,9 @@ pub struct CallOptions {
     pub characters: usize,
     /// The longest silence before and within a streamed answer.
     pub silence: Duration,
-    /// Whether to send the thoughts in the transcript ([`anthropic::body`]).
+    /// Whether to send the thoughts in the transcript ([`Thoughts::None`]).
     pub thinking: bool,
+    pub dialect: Dialect,
 }
 
 /// The beginning of an answer.
@@ -81,11 +84,16 @@ pub enum StreamError {
 /// When the request cannot be written in the provider's wire.
 pub fn body(remote: &Remote, options: &CallOptions, request: &[u8]) -> Result<Bytes, ApiError> {
     let request = ModelRequest::again(request)?;
-    let CallOptions { model, max_tokens, thinking, .. } = options;
+    let CallOptions { model, max_tokens, thinking, dialect, .. } = options;
     let written = match remote.settings.kind {
-        ProviderKind::Openai => openai::body(&request, &remote.settings, model, *max_tokens)?,
+        ProviderKind::Openai => openai::body(&request, &remote.settings, model, *max_tokens, *dialect)?,
         ProviderKind::Anthropic | ProviderKind::Demo => {
-            anthropic::body(&request, model, *max_tokens, *thinking)?
+            let thoughts = match (thinking, dialect.unsigned_thoughts) {
+                (false, _) => Thoughts::None,
+                (true, false) => Thoughts::Signed,
+                (true, true) => Thoughts::All,
+            };
+            anthropic::body(&request, model, *max_tokens, thoughts)?
         }
     };
     Ok(Bytes::from(written))
@@ -122,9 +130,11 @@ async fn begin_stream(
     mut source: RedactedBody,
 ) -> Result<Content, ApiError> {
     let mut reader = match remote.settings.kind {
-        ProviderKind::Openai => {
-            StreamReader::Openai(Box::new(Translator::new(&options.model, options.characters)))
-        }
+        ProviderKind::Openai => StreamReader::Openai(Box::new(Translator::new(
+            &remote.settings.name,
+            &options.model,
+            options.characters,
+        ))),
         ProviderKind::Anthropic | ProviderKind::Demo => {
             StreamReader::Anthropic(anthropic::PassThrough::default())
         }
@@ -157,8 +167,9 @@ async fn begin_stream(
 fn whole(remote: &Remote, options: &CallOptions, body: &Bytes) -> Result<Content, ApiError> {
     match remote.settings.kind {
         ProviderKind::Openai => {
-            let (message, estimated) = openai::message(body, &options.model, options.characters)
-                .map_err(|_| not_an_answer(remote, body))?;
+            let (message, estimated) =
+                openai::message(body, &remote.settings.name, &options.model, options.characters)
+                    .map_err(|_| not_an_answer(remote, body))?;
             Ok(Content::Whole(Bytes::from(message.to_string()), estimated))
         }
         ProviderKind::Anthropic | ProviderKind::Demo => {

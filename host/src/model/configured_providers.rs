@@ -8,6 +8,7 @@ use bytes::Bytes;
 use reqwest::Url;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
+use super::dialect::Dialects;
 use super::error::{ApiError, ProviderError};
 use super::redact::Redactor;
 use crate::domain::{ProviderKind, Secret};
@@ -64,6 +65,7 @@ pub struct Remote {
     pub url: Url,
     /// Hides the provider's key in its answers.
     pub redactor: Redactor,
+    pub dialects: Dialects,
     client: reqwest::Client,
     /// All headers but `anthropic-version`, the key included.
     headers: HeaderMap,
@@ -143,6 +145,7 @@ fn remote(settings: &ProviderSettings, clients: &mut Clients) -> Result<Remote, 
     Ok(Remote {
         settings: ProviderSettings { base_url: base.to_owned(), ..settings.clone() },
         redactor: Redactor::new(&settings.key),
+        dialects: Dialects::default(),
         headers: headers(settings)?,
         url,
         client,

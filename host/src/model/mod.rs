@@ -14,6 +14,9 @@
 //! | `retry_policy` | decides whether a failed attempt is repeated |
 //! | `provider` | settings, addresses, keys and HTTP clients |
 //! | `anthropic`, `openai`, `openai_stream`, `demo_model` | one wire each |
+//! | `normalise` | ids, names and arguments as every wire takes them |
+//! | `opaque` | what an answer holds for its own provider only |
+//! | `dialect` | what a provider wants beyond its wire |
 //! | `message_events` | writes server-sent events of the Messages wire |
 //! | `token_meter`, `price` | count tokens, and what they cost |
 //! | `redact` | hides keys in streamed bytes |
@@ -23,9 +26,12 @@ pub mod anthropic;
 pub mod attempt;
 mod configured_providers;
 pub mod demo_model;
+mod dialect;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
+mod normalise;
+mod opaque;
 mod openai;
 mod openai_stream;
 #[cfg(test)]
@@ -35,9 +41,12 @@ mod redact;
 mod request;
 pub mod retry_policy;
 mod token_meter;
+#[cfg(test)]
+mod transcript_tests;
 pub mod write_events;
 
 pub use configured_providers::{Provider, ProviderSettings, Remote, build};
+pub use dialect::Dialect;
 pub use error::{ApiError, ProviderError};
 pub use redact::Redactor;
 pub use request::ModelRequest;

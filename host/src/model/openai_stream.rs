@@ -9,9 +9,10 @@ use ipc_schema::refusal::quote;
 use ipc_schema::server_sent_events::EventParser;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
+use super::opaque::{Gathered, maker};
 use super::openai::{ChatUsage, call_id, message_id, stop_reason, usage};
 use super::write_events;
 
@@ -38,7 +39,6 @@ struct ChunkChoice {
     finish_reason: Option<String>,
 }
 
-/// `reasoning_content`, which some servers add, is not read: it has no signature, so the host could not send it back.
 #[derive(Default, Deserialize)]
 struct Delta {
     #[serde(default)]
@@ -47,6 +47,9 @@ struct Delta {
     refusal: Option<String>,
     #[serde(default)]
     tool_calls: Option<Vec<CallDelta>>,
+    /// What belongs to the provider, such as `reasoning_content`.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -57,6 +60,8 @@ struct CallDelta {
     id: Option<String>,
     #[serde(default)]
     function: Option<FunctionDelta>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -76,6 +81,8 @@ enum ChunkError {
 
 /// One tool call as it grows.
 struct Call {
+    /// The id for the box.
+    id: String,
     /// How the server tells the pieces of parallel calls apart.
     index: Option<u64>,
     server_id: Option<String>,
@@ -96,6 +103,7 @@ enum Open {
 }
 
 pub(super) struct Translator {
+    provider: String,
     model: String,
     sent: usize,
     parser: EventParser,
@@ -108,14 +116,16 @@ pub(super) struct Translator {
     /// The bytes of the arguments of all calls.
     argument_bytes: usize,
     answered: usize,
+    opaque: Gathered,
     finish_reason: Option<String>,
     counted: Option<ChatUsage>,
 }
 
 impl Translator {
-    /// For an answer of `model` to a request of `sent` characters.
-    pub fn new(model: &str, sent: usize) -> Self {
+    /// For an answer of `provider`'s `model` to a request of `sent` characters.
+    pub fn new(provider: &str, model: &str, sent: usize) -> Self {
         Self {
+            provider: provider.to_owned(),
             model: model.to_owned(),
             sent,
             parser: EventParser::default(),
@@ -127,6 +137,7 @@ impl Translator {
             calls: Vec::new(),
             argument_bytes: 0,
             answered: 0,
+            opaque: Gathered::default(),
             finish_reason: None,
             counted: None,
         }
@@ -204,6 +215,7 @@ impl Translator {
         for piece in delta.tool_calls.into_iter().flatten() {
             self.piece(piece);
         }
+        self.opaque.message(delta.rest);
     }
 
     fn text(&mut self, text: &str) {
@@ -225,19 +237,23 @@ impl Translator {
         let at = match self.find(piece.index, server_id.as_deref(), name.is_some()) {
             Some(at) => at,
             None => {
-                let name = name.unwrap_or_default();
-                let arguments = String::new();
                 self.calls.push(Call {
+                    id: call_id(),
                     index: piece.index,
                     server_id,
-                    name,
-                    arguments,
+                    name: String::new(),
+                    arguments: String::new(),
                     passed: 0,
                     closed: false,
                 });
                 self.calls.len() - 1
             }
         };
+        let call = &mut self.calls[at];
+        if call.name.is_empty() {
+            call.name = name.unwrap_or_default();
+        }
+        self.opaque.call(&call.id, piece.rest);
         let arguments = function.arguments.unwrap_or_default();
         self.answered += arguments.chars().count();
         self.argument_bytes += arguments.len();
@@ -253,25 +269,27 @@ impl Translator {
     fn find(&self, index: Option<u64>, server_id: Option<&str>, named: bool) -> Option<usize> {
         let at = match index {
             Some(_) => self.calls.iter().rposition(|call| call.index == index)?,
-            None if named => return None,
+            None if named && self.calls.last().is_none_or(|call| !call.name.is_empty()) => return None,
             None => self.calls.len().checked_sub(1)?,
         };
-        let Call { server_id: known, arguments, .. } = &self.calls[at];
+        let Call { server_id: known, name, arguments, .. } = &self.calls[at];
         let other_id = server_id.is_some() && known.is_some() && server_id != known.as_deref();
-        (!named || !(other_id || is_whole(arguments))).then_some(at)
+        let waits = name.is_empty() && !other_id;
+        (!named || waits || !(other_id || is_whole(arguments))).then_some(at)
     }
 
-    /// Passes on the new bytes of call `at`, if its block is open or can be opened.
+    /// Passes on the new bytes of call `at`, if its block is open or can be opened. It waits for the call's name, which
+    /// some servers send after the id.
     fn pass_on(&mut self, at: usize) {
         if self.open != Open::Call(at) {
             let blocked = matches!(self.open, Open::Call(other) if !is_whole(&self.calls[other].arguments));
-            if blocked || self.calls[at].closed {
+            if blocked || self.calls[at].closed || self.calls[at].name.is_empty() {
                 return;
             }
             self.close();
             self.open = Open::Call(at);
-            let start =
-                json!({ "type": "tool_use", "id": call_id(), "name": self.calls[at].name, "input": {} });
+            let Call { id, name, .. } = &self.calls[at];
+            let start = json!({ "type": "tool_use", "id": id, "name": name, "input": {} });
             self.start(&start);
         }
         let call = &mut self.calls[at];
@@ -299,6 +317,10 @@ impl Translator {
             Open::Call(at) => self.calls[at].closed = true,
             Open::Text => {}
         }
+        self.stop();
+    }
+
+    fn stop(&mut self) {
         self.write("content_block_stop", &json!({ "type": "content_block_stop", "index": self.blocks }));
         self.blocks += 1;
     }
@@ -313,7 +335,13 @@ impl Translator {
                 self.close();
             }
         }
-        let reason = stop_reason(self.finish_reason.as_deref(), !self.calls.is_empty());
+        if let Some(block) = self.opaque.block(&maker(&self.provider, &self.model)) {
+            self.start(&block);
+            self.stop();
+        }
+        // A call without a name is no call.
+        let calls = self.calls.iter().any(|call| call.closed);
+        let reason = stop_reason(self.finish_reason.as_deref(), calls);
         let usage = usage(self.counted.as_ref(), self.sent, self.answered);
         let end = json!({ "stop_reason": reason, "stop_sequence": null });
         self.write("message_delta", &json!({ "type": "message_delta", "delta": end, "usage": usage }));

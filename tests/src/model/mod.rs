@@ -37,6 +37,7 @@ mod gate;
 mod render;
 mod script;
 mod server;
+pub mod strict;
 #[cfg(test)]
 mod tests;
 
