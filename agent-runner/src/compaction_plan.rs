@@ -123,6 +123,7 @@ fn markdown(entry: &Entry, most: usize) -> String {
         Body::Note(note) => writeln!(out, "{}", note.text),
         Body::End(end) => writeln!(out, "End of the turn: {:?}. {}", end.outcome, end.text),
         Body::Summary(summary) => writeln!(out, "{}", summary.text),
+        Body::LeftOut(left) => writeln!(out, "{}", left.told),
     };
     out.push('\n');
     out

@@ -27,6 +27,8 @@ mod model;
 mod probe;
 mod prompt;
 mod run_loop;
+#[cfg(feature = "test-door")]
+pub mod test_door;
 #[cfg(test)]
 mod tests_support;
 mod tool_policy;

@@ -84,6 +84,12 @@ impl<'a> Fields<'a> {
         self.or_skip(name, count)
     }
 
+    /// The fields with other names than these, as far as they can be read.
+    pub fn others(&self, known: &[&str]) -> serde_json::Map<String, serde_json::Value> {
+        let others = self.values.iter().filter(|(name, _)| !known.contains(&name.as_str()));
+        others.filter_map(|(name, raw)| Some((name.clone(), serde_json::from_str(raw.get()).ok()?))).collect()
+    }
+
     /// Counts something that the caller cannot read.
     pub fn skip(&self) {
         self.skipped.set(self.skipped.get() + 1);

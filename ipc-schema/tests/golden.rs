@@ -35,7 +35,12 @@ fn begin() -> to_agent::Begin {
         main: false,
         session: "conversation-1".into(),
         persona: "Laz".into(),
-        model: to_agent::Model { name: "model-1".into(), max_tokens: 8192, window: 200_000 },
+        model: to_agent::Model {
+            name: "model-1".into(),
+            provider: Some("provider-1".into()),
+            max_tokens: 8192,
+            window: 200_000,
+        },
         limits: to_agent::Limits {
             model_calls: 40,
             turn_s: 900,

@@ -53,7 +53,11 @@ async fn over_the_openai_wire() {
     world.set("OPENAI_BASE_URL", &url).set("OPENAI_API_KEY", KEY);
     let said = note_and_list(&world).await;
     made_in_a_container(&world, &said);
-    assert!(world.model.requests().iter().all(|r| r.path == "/v1/chat/completions"));
+    let requests = world.model.requests();
+    assert!(requests.iter().all(|r| r.path == "/v1/chat/completions"));
+    let thoughts = requests[1].body["messages"].as_array().unwrap().iter().map(|m| &m["reasoning_content"]);
+    let thoughts: Vec<_> = thoughts.filter_map(|thought| thought.as_str()).collect();
+    assert_eq!(thoughts, ["A note, then a listing."], "the model gets its thoughts back");
     world.finish().await;
 }
 

@@ -6,7 +6,7 @@
 //! later request of the session fail.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use ipc_schema::letters::from_agent::Outcome;
 use ipc_schema::letters::to_agent;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::prompt::{self, SystemPrompt};
-use crate::transcript::{Body, Entry, ToolResult};
+use crate::transcript::{Body, Entry, Omissions, ToolResult};
 
 /// Builds the request for the next answer.
 ///
@@ -25,6 +25,7 @@ pub fn request(
     system: &SystemPrompt,
     tools: &serde_json::Value,
     entries: &[Entry],
+    omissions: &Omissions,
 ) -> serde_json::Result<String> {
     serde_json::to_string(&Request {
         model: &model.name,
@@ -38,7 +39,7 @@ pub fn request(
         .filter(|block| !block.text.is_empty())
         .collect(),
         tools,
-        messages: messages(entries),
+        messages: messages(&model.id(), entries, omissions),
     })
 }
 
@@ -124,27 +125,75 @@ enum OurBlock<'a> {
 /// The result for a call whose result is missing. The repair at the start leaves none; a damaged file may.
 const NO_RESULT: &str = "the result is lost; it may have run";
 
-fn messages(entries: &[Entry]) -> Vec<Message<'_>> {
+fn messages<'a>(model: &str, entries: &'a [Entry], omissions: &Omissions) -> Vec<Message<'a>> {
     let mut writer = Messages::default();
+    let mut gap = Gap::default();
     for entry in entries {
+        if omissions.omits(entry) {
+            gap.add(entry);
+            continue;
+        }
+        writer.texts.extend(gap.note().map(Cow::Owned));
         match &entry.body {
             Body::Input(input) => writer.texts.push(Cow::Owned(prompt::frames(input))),
-            Body::Assistant(answer) => writer.assistant(answer.blocks.iter().filter_map(|block| {
-                // The API refuses blank texts, but the model sometimes writes them.
-                let blank = block.text().is_some_and(|text| text.trim().is_empty());
-                let call = block.is_tool_use().then(|| block.view().id.unwrap_or_default());
-                (!blank).then_some((block.raw(), call))
-            })),
+            Body::Assistant(answer) => {
+                // A thought goes back to the model that had it. Old transcripts do not say which one that was.
+                let thoughts = answer.model.as_deref().is_none_or(|maker| maker == model)
+                    && !omissions.omits_thoughts(entry);
+                writer.assistant(answer.blocks.iter().filter_map(|block| {
+                    let view = block.view();
+                    let sent = match view.kind.as_str() {
+                        // The API refuses blank texts, but the model sometimes writes them.
+                        "text" => view.text.is_some_and(|text| !text.trim().is_empty()),
+                        "tool_use" => true,
+                        _ => thoughts && block.is_thought(),
+                    };
+                    let call = (view.kind == "tool_use").then(|| view.id.unwrap_or_default());
+                    sent.then_some((block.raw(), call))
+                }));
+            }
             Body::Results(results) => {
                 writer.results.extend(results.blocks.iter().map(|result| (&*result.tool_use_id, result)));
             }
             Body::Note(note) => writer.texts.push(Cow::Borrowed(&note.text)),
             Body::End(end) => writer.texts.extend(ending_note(end.outcome).map(Cow::Borrowed)),
             Body::Summary(summary) => writer.texts.push(Cow::Borrowed(&summary.text)),
-            Body::Request(_) => {}
+            Body::Request(_) | Body::LeftOut(_) => {}
         }
     }
+    writer.texts.extend(gap.note().map(Cow::Owned));
     writer.finish()
+}
+
+/// Neighbouring entries that are left out.
+#[derive(Default)]
+struct Gap {
+    open: bool,
+    tools: BTreeSet<String>,
+}
+
+impl Gap {
+    fn add(&mut self, entry: &Entry) {
+        self.open = true;
+        if let Body::Assistant(answer) = &entry.body {
+            self.tools.extend(answer.blocks.iter().filter(|b| b.is_tool_use()).filter_map(|b| b.view().name));
+        }
+    }
+
+    /// The note for the model in the place of the gap.
+    fn note(&mut self) -> Option<String> {
+        let Self { open, tools } = std::mem::take(self);
+        let called = match tools.is_empty() {
+            true => String::new(),
+            false => {
+                let tools = tools.into_iter().collect::<Vec<_>>().join(", ");
+                format!(" You called tools in it ({tools}). Look before you repeat a step.")
+            }
+        };
+        open.then(|| {
+            format!("[A part of the conversation is left out here: the provider refused it.{called}]")
+        })
+    }
 }
 
 /// A note for the model about a turn that did not end with its own final answer.
@@ -155,6 +204,11 @@ fn ending_note(outcome: Outcome) -> Option<&'static str> {
         Outcome::Interrupted => Some("[The turn above was interrupted.]"),
         Outcome::Failed => Some("[The turn above ended in an error; the person was told.]"),
     }
+}
+
+/// The API refuses an error without a text.
+fn or_nothing(content: &str) -> &str {
+    if content.is_empty() { "(nothing)" } else { content }
 }
 
 /// Collects entries into messages of the shape that the API accepts.
@@ -196,7 +250,7 @@ impl<'a> Messages<'a> {
             .map(|call| {
                 let result = results.get(&*call);
                 Content::Ours(OurBlock::ToolResult {
-                    content: result.map_or(NO_RESULT, |result| &result.content),
+                    content: result.map_or(NO_RESULT, |result| or_nothing(&result.content)),
                     is_error: result.is_none_or(|result| result.is_error),
                     tool_use_id: Cow::Owned(call),
                     cache_control: None,
@@ -252,6 +306,7 @@ mod tests {
             blocks: blocks.iter().map(|b| Block::new(&b.to_string()).unwrap()).collect(),
             stop_reason: None,
             usage: Usage::default(),
+            model: None,
             bad_inputs: Default::default(),
         })
     }
@@ -271,9 +326,10 @@ mod tests {
 
     fn made(bodies: Vec<Body>) -> Value {
         let entries: Vec<_> = bodies.into_iter().map(entry).collect();
-        let model = to_agent::Model { name: "m".into(), max_tokens: 10, window: 100 };
+        let model = to_agent::Model { name: "m".into(), provider: None, max_tokens: 10, window: 100 };
         let system = SystemPrompt { stable: "who".into(), facts: "now".into() };
-        let text = request(&model, &system, &json!([{"name": "x"}]), &entries).unwrap();
+        let text =
+            request(&model, &system, &json!([{"name": "x"}]), &entries, &Omissions::of(&entries)).unwrap();
         serde_json::from_str(&text).unwrap()
     }
 

@@ -198,7 +198,7 @@ impl Assembly {
             return Err(garbage("it holds nothing"));
         }
         let stop_reason = self.stop_reason.take();
-        Ok(Assistant { blocks, stop_reason, usage: self.usage, bad_inputs })
+        Ok(Assistant { blocks, stop_reason, usage: self.usage, model: None, bad_inputs })
     }
 }
 
@@ -233,17 +233,11 @@ impl Open {
     /// The complete block, and the parse error of its arguments if they are no JSON object.
     fn close(mut self) -> Result<(Block, Option<String>), CallError> {
         let mut bad_input = None;
-        if !self.input.is_empty() {
-            // The API defines arguments as an object, and would refuse anything else in the next request.
-            match serde_json::from_str::<BTreeMap<String, &RawValue>>(&self.input) {
-                Ok(_) => {
-                    self.fields.insert("input".into(), raw(RawValue::from_string(self.input))?);
-                }
-                Err(error) => {
-                    bad_input = Some(error.to_string());
-                    self.fields.insert("input".into(), raw(to_raw_value(&serde_json::Map::new()))?);
-                }
-            }
+        let is_call = self.fields.get("type").is_some_and(|kind| kind.get() == "\"tool_use\"");
+        if is_call || !self.input.is_empty() {
+            let (input, problem) = arguments(&self.input, self.fields.get("input").map(|raw| raw.get()))?;
+            self.fields.insert("input".into(), input);
+            bad_input = problem;
         }
         for (field, joined) in
             [("text", &self.text), ("thinking", &self.thinking), ("signature", &self.signature)]
@@ -257,6 +251,26 @@ impl Open {
         }
         let json = serde_json::to_string(&self.fields).map_err(|e| garbage(&e.to_string()))?;
         Ok((Block::new(&json).map_err(|e| garbage(&e.to_string()))?, bad_input))
+    }
+}
+
+/// The arguments of a call, and why they are no JSON object. The API defines them as an object, and would refuse
+/// anything else in the next request. `joined` came in pieces, `given` with the start of the block; some servers send
+/// the object as a text.
+fn arguments(joined: &str, given: Option<&str>) -> Result<(Box<RawValue>, Option<String>), CallError> {
+    let given = given.unwrap_or_default();
+    let text = if joined.is_empty() {
+        serde_json::from_str(given).unwrap_or_else(|_| given.to_owned())
+    } else {
+        joined.to_owned()
+    };
+    let empty = || raw(to_raw_value(&serde_json::Map::new()));
+    if matches!(text.trim(), "" | "null") {
+        return Ok((empty()?, None));
+    }
+    match serde_json::from_str::<BTreeMap<String, &RawValue>>(&text) {
+        Ok(_) => Ok((raw(RawValue::from_string(text))?, None)),
+        Err(error) => Ok((empty()?, Some(error.to_string()))),
     }
 }
 
@@ -360,6 +374,23 @@ mod tests {
         assert!(
             matches!(assemble(&[refused.as_bytes()]), Err(CallError::Failed(e)) if e.trouble.code == "model.invalid_request")
         );
+    }
+
+    #[test]
+    fn arguments_are_an_object_or_none_and_the_reason() {
+        for (given, kept, is_bad) in [
+            ("null", "{}", false),
+            ("\"\"", "{}", false),
+            ("{}", "{}", false),
+            (r#"{"a":1.50}"#, r#"{"a":1.50}"#, false),
+            (r#""{\"a\":1}""#, r#"{"a":1}"#, false),
+            ("[1]", "{}", true),
+            ("7", "{}", true),
+        ] {
+            let (input, problem) = arguments("", Some(given)).unwrap();
+            assert_eq!((input.get(), problem.is_some()), (kept, is_bad), "{given}");
+        }
+        assert_eq!(arguments("", None).unwrap().0.get(), "{}");
     }
 
     #[test]

@@ -24,8 +24,11 @@ pub struct SystemPrompt {
 
 /// The part that is constant for a run. `personality` is the group's current `CLAUDE.md`.
 pub fn stable(begin: &Begin, personality: Option<&str>) -> String {
-    // The network's sentence is replaced first, so that a persona named "{network}" is not expanded.
-    let base = BASE.replace("{network}", &begin.network).replace("{persona}", &begin.persona);
+    // The network's sentence and the model are replaced first, so that a persona named "{network}" is not expanded.
+    let base = BASE
+        .replace("{network}", &begin.network)
+        .replace("{model}", &begin.model.name)
+        .replace("{persona}", &begin.persona);
     let everywhere = begin.claude_md_global.as_ref().map(|text| text.text.as_str());
     let sections = [("# Everywhere", everywhere), ("# This group", personality)];
     let texts = sections
@@ -83,7 +86,8 @@ mod tests {
         let at = |needle: &str| whole.find(needle).unwrap_or_else(|| panic!("{needle} is missing"));
         assert!(at(&begin.network) < at("be kind") && at("be kind") < at("speak Latin"));
         assert!(whole.starts_with(&format!("You are {}.", begin.persona)));
-        assert!(!whole.contains("{persona}") && !whole.contains("{network}"));
+        assert!(whole.contains(&format!("that you run on is {}", begin.model.name)));
+        assert!(!whole.contains('{') && !whole.contains('}'));
     }
 
     #[test]

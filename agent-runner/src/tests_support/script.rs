@@ -32,6 +32,7 @@ pub fn says(text: &str) -> Assistant {
         blocks: vec![Block::new(&block.to_string()).unwrap()],
         stop_reason: Some("end_turn".into()),
         usage: Usage::default(),
+        model: None,
         bad_inputs: Default::default(),
     }
 }

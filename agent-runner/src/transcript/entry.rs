@@ -37,6 +37,8 @@ pub enum Body {
     End(End),
     /// Replaces the entries before it.
     Summary(Summary),
+    /// What requests leave out from here on.
+    LeftOut(LeftOut),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,6 +48,9 @@ pub struct Assistant {
     pub stop_reason: Option<String>,
     #[serde(default)]
     pub usage: Usage,
+    /// Who answered, as [`Model::id`](ipc_schema::letters::to_agent::Model::id) names it. Thoughts go back to it only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// Parse errors of tool calls whose arguments are no JSON object, by block index. Those blocks hold `{}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bad_inputs: BTreeMap<u32, String>,
@@ -125,6 +130,20 @@ pub struct Summary {
     pub held: Vec<MessageSeq>,
 }
 
+/// A part of the conversation that a provider refused. Requests leave it out; the transcript keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The newest entry that it concerns.
+    pub through: u64,
+    /// From this entry on everything is left out; the inputs of the turn in which this was recorded stay. `None`: only
+    /// the thoughts are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// What the chat was told.
+    #[serde(default)]
+    pub told: String,
+}
+
 #[derive(Serialize)]
 struct LineOut<'a> {
     entry: u64,
@@ -154,6 +173,7 @@ impl Body {
             Self::Note(_) => "note",
             Self::End(_) => "end",
             Self::Summary(_) => "summary",
+            Self::LeftOut(_) => "left_out",
         }
     }
 }
@@ -186,6 +206,7 @@ impl Entry {
             "note" => Body::Note(serde_json::from_str(body)?),
             "end" => Body::End(serde_json::from_str(body)?),
             "summary" => Body::Summary(serde_json::from_str(body)?),
+            "left_out" => Body::LeftOut(serde_json::from_str(body)?),
             other => {
                 let reason = format!("entries of kind {other:?} are not known here");
                 return Err(serde::de::Error::custom(reason));

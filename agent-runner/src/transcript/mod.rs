@@ -7,6 +7,7 @@
 mod content_block;
 mod entry;
 mod jsonl_file;
+mod left_out;
 #[cfg(test)]
 mod tests;
 
@@ -14,13 +15,16 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use ipc_schema::letters::to_agent::Input;
-use ipc_schema::{MessageSeq, TurnId};
+use ipc_schema::{LetterId, MessageSeq, TurnId};
 
 pub use content_block::Block;
-pub use entry::{Assistant, Body, End, Entry, Note, RecordedRequest, Results, Summary, ToolResult, Usage};
+pub use entry::{
+    Assistant, Body, End, Entry, LeftOut, Note, RecordedRequest, Results, Summary, ToolResult, Usage,
+};
 use jsonl_file::TranscriptFile;
 #[cfg(any(test, fuzzing))]
 pub use jsonl_file::fuzz;
+pub use left_out::Omissions;
 
 use crate::fatal::Fatal;
 use crate::local_time;
@@ -100,6 +104,27 @@ impl Transcript {
             Body::Input(input) if input.messages.iter().any(|m| m.id == message) => Some(entry.turn),
             _ => None,
         })
+    }
+
+    /// Makes the ids of an answer's calls usable in `turn`: a call gets an id of its own if the provider gave none, one
+    /// that a letter cannot carry, or one that an earlier call of the turn has.
+    ///
+    /// # Errors
+    /// Never in practice: a call is a JSON object.
+    pub fn own_call_ids(&self, turn: TurnId, answer: &mut Assistant) -> serde_json::Result<()> {
+        let earlier = self.of_turn(turn).filter_map(|entry| match &entry.body {
+            Body::Assistant(answer) => Some(answer.blocks.iter().filter(|block| block.is_tool_use())),
+            _ => None,
+        });
+        let mut taken: HashSet<_> = earlier.flatten().filter_map(|block| block.view().id).collect();
+        for (index, block) in answer.blocks.iter_mut().enumerate().filter(|(_, block)| block.is_tool_use()) {
+            let id = block.view().id.unwrap_or_default();
+            let usable = !id.is_empty() && LetterId::of_request(turn, &id).is_ok() && taken.insert(id);
+            if !usable {
+                *block = block.with_id(&format!("call-{}-{index}", self.last + 1))?;
+            }
+        }
+        Ok(())
     }
 
     /// The result of a tool call in `turn`, if there is one.

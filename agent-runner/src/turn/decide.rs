@@ -50,7 +50,8 @@ pub struct Ending {
 }
 
 pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
-    let entries: Vec<_> = transcript.of_turn(turn).filter(|e| !matches!(e.body, Body::Request(_))).collect();
+    let acts = |entry: &&Entry| !matches!(entry.body, Body::Request(_) | Body::LeftOut(_));
+    let entries: Vec<_> = transcript.of_turn(turn).filter(acts).collect();
     let Some((last, before)) = entries.split_last() else { return Step::Call };
     if let Some(ending) = entries.iter().find_map(|entry| said_end(turn, entry)) {
         return Step::Done(ending);
@@ -111,7 +112,7 @@ fn unanswered(entries: &[&Entry]) -> Vec<ToolUse> {
 }
 
 fn calls<'a>(entry: &'a Entry, answer: &'a Assistant) -> impl Iterator<Item = ToolUse> + 'a {
-    let last = answer.blocks.len().saturating_sub(1);
+    let last = answer.blocks.iter().rposition(|block| !block.is_thought()).unwrap_or(0);
     let cut = answer.stop_reason.as_deref() == Some("max_tokens");
     answer.blocks.iter().enumerate().filter(|(_, block)| block.is_tool_use()).map(move |(index, block)| {
         let view = block.view();

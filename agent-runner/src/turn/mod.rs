@@ -6,6 +6,7 @@
 mod compact;
 pub mod decide;
 mod interruptible;
+mod refused_request;
 mod repair;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use tokio::time::sleep;
 
 use decide::{Ending, Step};
 use interruptible::{Watched, Work, run_interruptible};
+use refused_request::AfterRefusal;
 
 use crate::compaction_plan::CompactionTarget;
 use crate::fatal::Fatal;
@@ -31,7 +33,7 @@ use crate::mailbox::outbox::fit_to_letter;
 use crate::model::{Answer, CallError, Draft, Failure, Model, request};
 use crate::prompt::{self, SystemPrompt};
 use crate::tools::{self, Toolbox};
-use crate::transcript::{Body, End, Note, Transcript};
+use crate::transcript::{Body, End, LeftOut, Note, Omissions, Transcript};
 
 /// The time limit of a model call, the gateway's retries included.
 const MODEL_LIMIT: Duration = Duration::from_secs(600);
@@ -216,19 +218,41 @@ impl<M: Model> Agent<M> {
 
     async fn call_and_keep(&mut self, progress: &mut TurnProgress) -> Result<Option<TurnExit>, Fatal> {
         let turn = progress.turn;
-        let body = self.request(progress);
-        failpoint!("runner.model.before");
-        let called = match body {
-            Ok(body) => self.call(turn, Activity::Thinking, body).await?,
-            Err(error) => CallOutcome::Failed(Failure {
-                trouble: ErrorDetail { code: "model.invalid_request".into(), reason: error.to_string() },
-                too_long: false,
-            }),
+        let mut left_out = None;
+        let mut refusals = 0;
+        let called = loop {
+            let body = self.request(progress, left_out.as_ref());
+            failpoint!("runner.model.before");
+            let called = match body {
+                Ok(body) => self.call(turn, Activity::Thinking, body).await?,
+                Err(error) => CallOutcome::Failed(Failure {
+                    trouble: ErrorDetail { code: "model.invalid_request".into(), reason: error.to_string() },
+                    too_long: false,
+                }),
+            };
+            let CallOutcome::Failed(failure) = &called else { break called };
+            if failure.trouble.code != "model.invalid_request" || failure.too_long {
+                break called;
+            }
+            refusals += 1;
+            match refused_request::after(self.transcript.entries(), turn, refusals) {
+                AfterRefusal::Repeat => {}
+                AfterRefusal::Without(left) => left_out = Some(left),
+                AfterRefusal::Fail => break called,
+            }
+            tracing::warn!(%turn, refusals, reason = failure.trouble.reason, "the provider refused the request");
         };
         match called {
-            CallOutcome::Answer(answer) => {
+            CallOutcome::Answer(mut answer) => {
                 failpoint!("runner.model.after");
                 progress.model_calls += 1;
+                if let Some(left) = left_out {
+                    self.leave_out(turn, left).await?;
+                }
+                answer.model = Some(self.begin.model.id());
+                if let Err(error) = self.transcript.own_call_ids(turn, &mut answer) {
+                    tracing::warn!(%turn, %error, "a call keeps its id");
+                }
                 self.transcript.append(turn, Body::Assistant(answer))?;
             }
             CallOutcome::Failed(failure) if failure.too_long && !progress.shortened => {
@@ -243,8 +267,15 @@ impl<M: Model> Agent<M> {
         Ok(None)
     }
 
+    /// Records what the provider refused, and tells the chat.
+    async fn leave_out(&mut self, turn: TurnId, left: LeftOut) -> Result<(), Fatal> {
+        let message = tools::SendMessage { text: left.told.clone() };
+        let entry = self.transcript.append(turn, Body::LeftOut(left))?;
+        self.say_message(turn, entry, 0, &message).await
+    }
+
     /// Builds the next request. The system prompt is built once per turn, see [`prompt::facts`].
-    fn request(&self, progress: &mut TurnProgress) -> serde_json::Result<String> {
+    fn request(&self, progress: &mut TurnProgress, left_out: Option<&LeftOut>) -> serde_json::Result<String> {
         let system = progress.system.get_or_insert_with(|| {
             let entries = self.transcript.of_turn(progress.turn).rev();
             let chat = entries.into_iter().find_map(|entry| match &entry.body {
@@ -256,7 +287,12 @@ impl<M: Model> Agent<M> {
                 facts: prompt::facts(&self.begin, chat, &self.clock.now(), self.shell().as_deref()),
             }
         });
-        request::request(&self.begin.model, system, &self.offered, self.transcript.entries())
+        let entries = self.transcript.entries();
+        let mut omissions = Omissions::of(entries);
+        if let Some(left) = left_out {
+            omissions = omissions.and(progress.turn, left);
+        }
+        request::request(&self.begin.model, system, &self.offered, entries, &omissions)
     }
 
     /// Appends the turn's waiting inputs to the transcript and acknowledges them.

@@ -89,6 +89,9 @@ impl<M: Model> Agent<M> {
     fn sent_messages(&self, turn: TurnId) -> Vec<(u64, u32, tools::SendMessage)> {
         let mut sent = Vec::new();
         for entry in self.transcript.of_turn(turn) {
+            if let Body::LeftOut(left) = &entry.body {
+                sent.push((entry.entry, 0, tools::SendMessage { text: left.told.clone() }));
+            }
             let Body::Assistant(answer) = &entry.body else { continue };
             for (block, number) in answer.blocks.iter().zip(0u32..) {
                 let view = block.view();

@@ -16,9 +16,10 @@ use super::answer::{self, Body, StreamEnd, StreamedResponse};
 use super::body_budget::RequestBody;
 use super::exchange_log::{Exchange, Recorded, RequestRecord};
 use crate::domain::group_settings::ModelChoice;
+use crate::model::anthropic::Thoughts;
 use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream};
 use crate::model::retry_policy::{self, RetryDecision};
-use crate::model::{ApiError, ModelRequest, Provider, Reason, Remote, RequestFields, TokenMeter};
+use crate::model::{ApiError, Dialect, ModelRequest, Provider, Reason, Remote, RequestFields, TokenMeter};
 use crate::model::{anthropic, demo_model, price, write_events};
 use crate::store::Usage;
 
@@ -97,6 +98,7 @@ impl Call {
             silence: settings.silence,
             thinking: true,
             fields: RequestFields::default(),
+            dialect: Dialect::default(),
         };
         let mut progress =
             Progress { model: model.clone(), sent: false, meter: TokenMeter::default(), estimated: false };
@@ -111,7 +113,7 @@ impl Call {
         let check = move |body: &Bytes| {
             let request = ModelRequest::parse(body)?;
             let max_tokens = request.max_tokens.min(gateway.settings.max_tokens);
-            let written = anthropic::body(&request, &model, max_tokens, true);
+            let written = anthropic::body(&request, &model, max_tokens, Thoughts::All);
             let written = written.map_or_else(|_| body.clone(), Bytes::from);
             let recorded = recorder.record_of(&gateway.redactor.whole(written));
             Ok(CheckedRequest { stream: request.stream, max_tokens, recorded })
@@ -208,10 +210,14 @@ impl Call {
         let started = Instant::now();
         let (mut attempt, mut adaptations) = (1, 0);
         options.fields = remote.fields();
+        options.dialect = remote.dialects.of(&options.model);
         let mut written = write(&options).await?;
         loop {
             let error = match ask_once(remote, &options, written.clone(), progress).await {
-                Ok(begun) => return Ok(begun),
+                Ok(begun) => {
+                    remote.dialects.remember(&options.model, options.dialect);
+                    return Ok(begun);
+                }
                 Err(error) => error,
             };
             if adaptations < ADAPTATIONS_MAX && adapt(remote, &mut options, &error) {
@@ -308,6 +314,10 @@ async fn ask_once(
 /// Changes how the request is written, so that what the provider refused is not in it. `false` if nothing can be
 /// changed. The conversation itself stays whole: only the runner shortens it, with a summary and an archive.
 fn adapt(remote: &Remote, options: &mut CallOptions, error: &ApiError) -> bool {
+    let learnt = options.dialect.learn(error);
+    if std::mem::replace(&mut options.dialect, learnt) != learnt {
+        return true;
+    }
     match error.reason {
         Reason::MaxTokens(most) => {
             let lower = most.filter(|most| *most < options.max_tokens).unwrap_or(options.max_tokens / 2);

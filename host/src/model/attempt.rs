@@ -9,7 +9,9 @@ use hyper::header::{CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, RETRY_AFTER}
 use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
+use super::anthropic::Thoughts;
 use super::configured_providers::{ProviderSettings, Remote, RequestFields, reason};
+use super::dialect::Dialect;
 use super::error::{ApiError, Reason};
 use super::openai_stream::Translator;
 use super::redact::Redactor;
@@ -41,9 +43,10 @@ pub struct CallOptions {
     pub characters: usize,
     /// The longest silence before and within a streamed answer.
     pub silence: Duration,
-    /// Whether to send the thoughts in the transcript ([`anthropic::body`]).
+    /// Whether to send the thoughts in the transcript ([`Thoughts::None`]).
     pub thinking: bool,
     pub fields: RequestFields,
+    pub dialect: Dialect,
 }
 
 /// The beginning of an answer.
@@ -82,16 +85,21 @@ pub enum StreamError {
 /// When the request cannot be written in the provider's wire.
 pub fn body(remote: &Remote, options: &CallOptions, request: &[u8]) -> Result<Bytes, ApiError> {
     let request = ModelRequest::again(request)?;
-    let CallOptions { model, max_tokens, thinking, fields, .. } = options;
+    let CallOptions { model, max_tokens, thinking, fields, dialect, .. } = options;
     let written = match remote.settings.kind {
         ProviderKind::Openai => {
             let RequestFields { max_completion_tokens, stream_options } = *fields;
             let settings =
                 ProviderSettings { max_completion_tokens, stream_options, ..remote.settings.clone() };
-            openai::body(&request, &settings, model, *max_tokens)?
+            openai::body(&request, &settings, model, *max_tokens, *dialect)?
         }
         ProviderKind::Anthropic | ProviderKind::Demo => {
-            anthropic::body(&request, model, *max_tokens, *thinking)?
+            let thoughts = match (thinking, dialect.unsigned_thoughts) {
+                (false, _) => Thoughts::None,
+                (true, false) => Thoughts::Signed,
+                (true, true) => Thoughts::All,
+            };
+            anthropic::body(&request, model, *max_tokens, thoughts)?
         }
     };
     Ok(Bytes::from(written))
@@ -129,9 +137,11 @@ async fn begin_stream(
     mut source: RedactedBody,
 ) -> Result<Content, ApiError> {
     let mut reader = match remote.settings.kind {
-        ProviderKind::Openai => {
-            StreamReader::Openai(Box::new(Translator::new(&options.model, options.characters)))
-        }
+        ProviderKind::Openai => StreamReader::Openai(Box::new(Translator::new(
+            &remote.settings.name,
+            &options.model,
+            options.characters,
+        ))),
         ProviderKind::Anthropic | ProviderKind::Demo => {
             StreamReader::Anthropic(anthropic::PassThrough::default())
         }
@@ -174,8 +184,9 @@ fn whole(remote: &Remote, options: &CallOptions, body: &Bytes) -> Result<Content
     match remote.settings.kind {
         ProviderKind::Openai => {
             let text = String::from_utf8_lossy(body);
-            let answer = openai_answer::message(&text, &options.model, options.characters)
-                .ok_or_else(|| no_answer(remote, body))?;
+            let answer =
+                openai_answer::message(&text, &remote.settings.name, &options.model, options.characters)
+                    .ok_or_else(|| no_answer(remote, body))?;
             log_skipped(remote, answer.skipped);
             Ok(Content::Whole(Bytes::from(answer.message.to_string()), answer.estimated))
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use reqwest::Url;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
+use super::dialect::Dialects;
 use super::error::{Field, ProviderError};
 use super::redact::Redactor;
 use crate::domain::{ProviderKind, Secret};
@@ -88,6 +89,7 @@ pub struct Remote {
     /// Hides the provider's key in its answers.
     pub redactor: Redactor,
     fields: Mutex<RequestFields>,
+    pub dialects: Dialects,
     client: reqwest::Client,
     /// All headers but `anthropic-version`, the key included.
     headers: HeaderMap,
@@ -176,6 +178,7 @@ fn remote(settings: &ProviderSettings, clients: &mut Clients) -> Result<Remote, 
         fields: Mutex::new(RequestFields { max_completion_tokens, stream_options }),
         settings: ProviderSettings { base_url: base.to_owned(), ..settings.clone() },
         redactor: Redactor::new(&settings.key),
+        dialects: Dialects::default(),
         headers: headers(settings)?,
         url,
         client,

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use ipc_schema::server_sent_events::EventParser;
 use serde_json::Value;
 
-use super::anthropic::{self, PassThrough};
+use super::anthropic::{self, PassThrough, Thoughts};
 use super::configured_providers::ProviderSettings;
+use super::dialect::Dialect;
 use super::openai_stream::Translator;
 use super::redact::Redactor;
 use super::request::ModelRequest;
@@ -24,9 +25,9 @@ pub fn model_request(data: &[u8]) {
     let Ok(request) = ModelRequest::parse(data) else { return };
     let settings = ProviderSettings::new("p", ProviderKind::Openai);
     let bodies = [
-        anthropic::body(&request, "m", 100, true),
-        anthropic::body(&request, "m", 100, false),
-        openai::body(&request, &settings, "m", 100),
+        anthropic::body(&request, "m", 100, Thoughts::Signed),
+        anthropic::body(&request, "m", 100, Thoughts::None),
+        openai::body(&request, &settings, "m", 100, Dialect::default()),
     ];
     for (wire, body) in bodies.iter().enumerate() {
         let Ok(body) = body else { continue };
@@ -113,7 +114,7 @@ pub fn openai_stream(data: &[u8]) {
 
 /// The events of a stream; `None` after an error.
 fn translated<'a>(mut pieces: impl Iterator<Item = &'a [u8]>) -> Option<Vec<Value>> {
-    let (mut translator, mut out) = (Translator::new("m", 40), Vec::new());
+    let (mut translator, mut out) = (Translator::new("p", "m", 40), Vec::new());
     pieces.try_for_each(|piece| translator.feed(piece).map(|bytes| out.extend_from_slice(&bytes))).ok()?;
     out.extend_from_slice(&translator.finish().ok()?);
     Some(as_events(&out))
@@ -134,7 +135,9 @@ fn as_events(wire: &[u8]) -> Vec<Value> {
 /// A completion that was not streamed becomes a message, and its events carry the same counts.
 pub fn openai_answer(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let Some(openai_answer::Message { message, .. }) = openai_answer::message(&text, "m", 40) else { return };
+    let Some(openai_answer::Message { message, .. }) = openai_answer::message(&text, "p", "m", 40) else {
+        return;
+    };
     let (mut streamed, mut whole) = (TokenMeter::default(), TokenMeter::default());
     streamed.stream(&write_events::of_message(&message));
     whole.whole(message.to_string().as_bytes());

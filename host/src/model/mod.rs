@@ -17,6 +17,9 @@
 //! | `openai`, `openai_answer`, `openai_stream` | the other wire: requests, what an answer holds, streams |
 //! | `thought_tags` | separates `<think>` from the text of an answer |
 //! | `write_events` | writes server-sent events of the Messages wire |
+//! | `normalise` | ids, names and arguments as every wire takes them |
+//! | `opaque` | what an answer holds for its own provider only |
+//! | `dialect` | what a provider wants beyond its wire |
 //! | `token_meter`, `price` | count tokens, and what they cost |
 //! | `redact` | hides keys in streamed bytes |
 //! | `refusal` | decides what a provider's refusal means |
@@ -26,9 +29,12 @@ pub mod anthropic;
 pub mod attempt;
 mod configured_providers;
 pub mod demo_model;
+mod dialect;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
+mod normalise;
+mod opaque;
 mod openai;
 mod openai_answer;
 mod openai_stream;
@@ -41,9 +47,12 @@ mod request;
 pub mod retry_policy;
 mod thought_tags;
 mod token_meter;
+#[cfg(test)]
+mod transcript_tests;
 pub mod write_events;
 
 pub use configured_providers::{Provider, ProviderSettings, Remote, RequestFields, build};
+pub use dialect::Dialect;
 pub use error::{ApiError, ProviderError, Reason};
 pub use redact::Redactor;
 pub use request::ModelRequest;

@@ -8,7 +8,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::configured_providers::ProviderSettings;
+use super::dialect::Dialect;
 use super::error::ApiError;
+use super::normalise::{CallIds, call_input, tool_name};
+use super::opaque::{Fields, Opaque, maker};
 use super::request::{Block, Entry, ModelRequest, Role, Tool, plain_text};
 
 #[derive(Serialize)]
@@ -49,6 +52,8 @@ enum ChatMessage<'a> {
         content: Option<String>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         tool_calls: Vec<ChatCall<'a>>,
+        #[serde(flatten)]
+        opaque: Fields<&'a RawValue>,
     },
     Tool {
         tool_call_id: String,
@@ -70,6 +75,8 @@ struct ChatCall<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     function: ChatFunction<'a>,
+    #[serde(flatten)]
+    opaque: Fields<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -94,6 +101,7 @@ pub(super) fn body(
     settings: &ProviderSettings,
     model: &str,
     max_tokens: u32,
+    dialect: Dialect,
 ) -> Result<Vec<u8>, ApiError> {
     let unreadable = |error| ApiError::invalid(format!("tool_choice is not of the Messages wire: {error}"));
     let choice: Option<ToolChoice> =
@@ -101,7 +109,7 @@ pub(super) fn body(
     let limit = request.max_tokens.min(max_tokens);
     let chat = ChatRequest {
         model,
-        messages: messages(request, settings)?,
+        messages: Chat::new(settings, model, dialect)?.written(request)?,
         stream: request.stream,
         stream_options: (request.stream && settings.stream_options).then(|| json!({ "include_usage": true })),
         max_tokens: (!settings.max_completion_tokens).then_some(limit),
@@ -162,57 +170,151 @@ fn tool_choice(choice: ToolChoice) -> Value {
     }
 }
 
-fn messages<'a>(
-    request: &ModelRequest<'a>,
-    settings: &ProviderSettings,
-) -> Result<Vec<ChatMessage<'a>>, ApiError> {
-    let mut messages = Vec::new();
-    let system = request.system_text()?;
-    if !system.is_empty() {
-        messages.push(ChatMessage::System { content: system });
-    }
-    for entry in request.entries() {
-        let entry = entry?;
-        match entry.role {
-            Role::Assistant => messages.push(assistant(entry)),
-            Role::User => user(entry, settings, &mut messages),
-        }
-    }
-    Ok(messages)
+/// The thought that stands for a missing one. An empty text would count as missing.
+const NO_THOUGHT: &str = "\" \"";
+
+/// The signature that stands for a missing one, as Google documents it for calls of other models.
+const NO_SIGNATURE: &str = r#"{"google":{"thought_signature":"skip_thought_signature_validator"}}"#;
+
+/// The messages of one request while they are written.
+struct Chat<'a, 's> {
+    settings: &'s ProviderSettings,
+    maker: String,
+    dialect: Dialect,
+    ids: CallIds,
+    messages: Vec<ChatMessage<'a>>,
+    no_thought: &'a RawValue,
+    no_signature: &'a RawValue,
 }
 
-/// An entry of the model. Its thoughts are left out: they are signed for another model.
-fn assistant(entry: Entry<'_>) -> ChatMessage<'_> {
-    let text = plain_text(&entry.blocks);
-    let calls = entry.blocks.into_iter().filter_map(|block| match block {
-        Block::ToolUse { id, name, input } => {
-            Some(ChatCall { id, kind: "function", function: ChatFunction { name, arguments: input.get() } })
-        }
-        _ => None,
-    });
-    let tool_calls: Vec<_> = calls.collect();
-    // An entry of thoughts alone still separates two entries of the user; `null` is valid only beside a tool call.
-    let content = Some(text).filter(|text| !text.is_empty() || tool_calls.is_empty());
-    ChatMessage::Assistant { content, tool_calls }
-}
+impl<'a, 's> Chat<'a, 's> {
+    fn new(settings: &'s ProviderSettings, model: &str, dialect: Dialect) -> Result<Self, ApiError> {
+        let constant = |json: &'static str| {
+            serde_json::from_str(json)
+                .map_err(|e| ApiError::invalid(format!("the request cannot be written: {e}")))
+        };
+        Ok(Self {
+            settings,
+            maker: maker(&settings.name, model),
+            dialect,
+            ids: CallIds::default(),
+            messages: Vec::new(),
+            no_thought: constant(NO_THOUGHT)?,
+            no_signature: constant(NO_SIGNATURE)?,
+        })
+    }
 
-/// An entry of people and tools. Tool results come first: the wire wants them right after the calls.
-fn user<'a>(entry: Entry<'a>, settings: &ProviderSettings, messages: &mut Vec<ChatMessage<'a>>) {
-    let mut parts = Vec::new();
-    for block in entry.blocks {
-        if let Block::ToolResult { id, is_error, content } = block {
-            // A tool's message holds text only, so its pictures move to the user's message.
-            let text = plain_text(&content);
-            let mark = if is_error { "Error: " } else { "" };
-            messages.push(ChatMessage::Tool { tool_call_id: id, content: format!("{mark}{text}") });
-            let pictures = content.iter().filter(|block| !matches!(block, Block::Text(_)));
-            parts.extend(pictures.filter_map(|block| part(block, settings)));
-        } else {
-            parts.extend(part(&block, settings));
+    fn written(mut self, request: &ModelRequest<'a>) -> Result<Vec<ChatMessage<'a>>, ApiError> {
+        let system = request.system_text()?;
+        if !system.is_empty() {
+            self.messages.push(ChatMessage::System { content: system });
+        }
+        for entry in request.entries() {
+            let entry = entry?;
+            match entry.role {
+                Role::Assistant => self.answer(entry),
+                Role::User => self.user(entry),
+            }
+        }
+        if self.dialect.reasoning || self.messages.iter().any(ChatMessage::has_reasoning) {
+            self.fill_reasoning();
+        }
+        Ok(self.messages)
+    }
+
+    /// An entry of the model. Thoughts in the other wire are left out: they are signed for another model.
+    fn answer(&mut self, entry: Entry<'a>) {
+        self.ids.begin_answer();
+        let content = plain_text(&entry.blocks);
+        let opaque = entry.blocks.iter().find_map(|block| match block {
+            Block::Opaque(opaque) if opaque.made_by(&self.maker) => Some(opaque),
+            _ => None,
+        });
+        let mut tool_calls: Vec<ChatCall<'_>> = Vec::new();
+        for block in &entry.blocks {
+            let Block::ToolUse { id, name, input } = block else { continue };
+            let function = ChatFunction { name: tool_name(name).into_owned(), arguments: call_input(*input) };
+            let mut fields = opaque.map(|opaque| opaque.call(id)).unwrap_or_default();
+            if self.dialect.signature && tool_calls.is_empty() && fields.is_empty() {
+                fields.push("extra_content", self.no_signature);
+            }
+            let id = self.ids.replaced(id);
+            tool_calls.push(ChatCall { id, kind: "function", function, opaque: fields });
+        }
+        // An answer without text and calls is refused, and `null` is valid only beside a call.
+        if content.is_empty() && tool_calls.is_empty() {
+            return;
+        }
+        let opaque = opaque.map(Opaque::message).unwrap_or_default();
+        self.messages.push(ChatMessage::Assistant {
+            content: Some(content).filter(|text| !text.is_empty()),
+            tool_calls,
+            opaque,
+        });
+    }
+
+    /// An entry of people and tools. Tool results come first: the wire wants them right after the calls.
+    fn user(&mut self, entry: Entry<'_>) {
+        let mut parts = Vec::new();
+        for block in entry.blocks {
+            if let Block::ToolResult { id, is_error, content } = block {
+                // A tool's message holds text only, so its pictures move to the user's message.
+                let text = plain_text(&content);
+                let mark = if is_error { "Error: " } else { "" };
+                let tool_call_id = self.ids.of_result(&id);
+                self.messages.push(ChatMessage::Tool { tool_call_id, content: format!("{mark}{text}") });
+                let pictures = content.iter().filter(|block| !matches!(block, Block::Text(_)));
+                parts.extend(pictures.filter_map(|block| part(block, self.settings)));
+            } else {
+                parts.extend(part(&block, self.settings));
+            }
+        }
+        if parts.is_empty() {
+            return;
+        }
+        match self.messages.last_mut() {
+            // The answer between them was left out.
+            Some(ChatMessage::User { content }) => {
+                let before = std::mem::replace(content, UserContent::Parts(Vec::new()));
+                *content = user_content(before.into_parts().into_iter().chain(parts).collect());
+                return;
+            }
+            Some(ChatMessage::Tool { .. }) if self.dialect.answer_after_tool => {
+                let content = Some("I go on with what is written next.".to_owned());
+                let opaque = Fields::default();
+                self.messages.push(ChatMessage::Assistant { content, tool_calls: Vec::new(), opaque });
+            }
+            _ => {}
+        }
+        self.messages.push(ChatMessage::User { content: user_content(parts) });
+    }
+
+    fn fill_reasoning(&mut self) {
+        for message in &mut self.messages {
+            if !message.has_reasoning()
+                && let ChatMessage::Assistant { opaque, .. } = message
+            {
+                opaque.push(REASONING, self.no_thought);
+            }
         }
     }
-    if !parts.is_empty() {
-        messages.push(ChatMessage::User { content: user_content(parts) });
+}
+
+/// The field of DeepSeek and Kimi that every answer must have as soon as one has it.
+const REASONING: &str = "reasoning_content";
+
+impl ChatMessage<'_> {
+    fn has_reasoning(&self) -> bool {
+        matches!(self, Self::Assistant { opaque, .. } if opaque.has(REASONING))
+    }
+}
+
+impl UserContent {
+    fn into_parts(self) -> Vec<Value> {
+        match self {
+            Self::Text(text) => vec![json!({ "type": "text", "text": text })],
+            Self::Parts(parts) => parts,
+        }
     }
 }
 
@@ -236,7 +338,7 @@ fn part(block: &Block<'_>, settings: &ProviderSettings) -> Option<Value> {
         Block::Other(kind) => {
             text(&format!("[a block of type `{kind}` was left out: this model takes none]"))
         }
-        Block::Thinking | Block::ToolUse { .. } | Block::ToolResult { .. } => None,
+        Block::Thinking | Block::Opaque(_) | Block::ToolUse { .. } | Block::ToolResult { .. } => None,
     }
 }
 
@@ -246,11 +348,15 @@ mod tests {
     use crate::domain::ProviderKind;
 
     fn translated(request: &Value, change: impl FnOnce(&mut ProviderSettings)) -> Value {
+        in_dialect(request, Dialect::default(), change)
+    }
+
+    fn in_dialect(request: &Value, dialect: Dialect, change: impl FnOnce(&mut ProviderSettings)) -> Value {
         let mut settings = ProviderSettings::new("p", ProviderKind::Openai);
         change(&mut settings);
         let text = request.to_string();
         let request = ModelRequest::parse(text.as_bytes()).unwrap();
-        serde_json::from_slice(&body(&request, &settings, "gpt", 100).unwrap()).unwrap()
+        serde_json::from_slice(&body(&request, &settings, "gpt", 100, dialect).unwrap()).unwrap()
     }
 
     #[test]
@@ -284,9 +390,9 @@ mod tests {
                 { "role": "system", "content": "be kind" },
                 { "role": "user", "content": "hi" },
                 { "role": "assistant", "content": "looking",
-                  "tool_calls": [call("a", r#"{"path":"."}"#), call("b", "{}")] },
-                { "role": "tool", "tool_call_id": "a", "content": "x.md" },
-                { "role": "tool", "tool_call_id": "b", "content": "Error: no" },
+                  "tool_calls": [call("call00001", r#"{"path":"."}"#), call("call00002", "{}")] },
+                { "role": "tool", "tool_call_id": "call00001", "content": "x.md" },
+                { "role": "tool", "tool_call_id": "call00002", "content": "Error: no" },
                 { "role": "user", "content": "and hurry" },
             ],
         });
@@ -294,6 +400,70 @@ mod tests {
         let plain = translated(&asked, |settings| settings.max_completion_tokens = false);
         assert_eq!(plain["max_tokens"], 100);
         assert_eq!(plain.get("max_completion_tokens"), None);
+    }
+
+    fn answered(content: Value) -> Value {
+        let result = |id: &str| json!({ "type": "tool_result", "tool_use_id": id, "content": "ok" });
+        json!({ "messages": [
+            { "role": "user", "content": "hi" },
+            { "role": "assistant", "content": content },
+            { "role": "user", "content": [result("a"), result("b"), { "type": "text", "text": "hurry" }] },
+            { "role": "assistant", "content": "done" },
+            { "role": "user", "content": "thanks" },
+        ]})
+    }
+
+    fn calls() -> [Value; 2] {
+        ["a", "b"].map(|id| json!({ "type": "tool_use", "id": id, "name": "ls", "input": {} }))
+    }
+
+    #[test]
+    fn what_belongs_to_a_provider_goes_back_to_it_and_to_no_other() {
+        let signature = json!({ "google": { "thought_signature": "AbC=" } });
+        let opaque = json!({ "type": "opaque", "maker": "p/gpt", "message": { "reasoning_content": "I should look" },
+            "calls": { "b": { "extra_content": signature } } });
+        let [a, b] = calls();
+        let asked = answered(json!([a, b, opaque]));
+        let seen = translated(&asked, |_| {});
+        let answer = &seen["messages"][1];
+        assert_eq!(answer["reasoning_content"], "I should look");
+        assert_eq!(answer["tool_calls"][0].get("extra_content"), None);
+        assert_eq!(answer["tool_calls"][1]["extra_content"], signature);
+        assert_eq!(
+            seen["messages"][5]["reasoning_content"], " ",
+            "as soon as one answer has it, all have it"
+        );
+        let other = translated(&asked, |settings| settings.name = "q".into()).to_string();
+        assert!(!other.contains("reasoning_content") && !other.contains("extra_content"), "{other}");
+    }
+
+    #[test]
+    fn what_a_provider_misses_in_the_answers_of_others_is_filled_in() {
+        let asked = answered(json!(calls()));
+        let dialect =
+            Dialect { reasoning: true, signature: true, answer_after_tool: true, unsigned_thoughts: true };
+        let seen = in_dialect(&asked, dialect, |_| {});
+        let roles: Vec<_> =
+            seen["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
+        assert_eq!(roles, ["user", "assistant", "tool", "tool", "assistant", "user", "assistant", "user"]);
+        let answers = seen["messages"].as_array().unwrap().iter().filter(|m| m["role"] == "assistant");
+        assert!(answers.clone().all(|answer| answer["reasoning_content"] == " "));
+        let calls = &seen["messages"][1]["tool_calls"];
+        assert!(calls[0]["extra_content"]["google"]["thought_signature"].is_string());
+        assert_eq!(calls[1].get("extra_content"), None, "the first call of an answer has the signature");
+    }
+
+    #[test]
+    fn an_answer_of_thoughts_alone_does_not_separate_two_messages() {
+        let asked = json!({ "messages": [
+            { "role": "user", "content": "one" },
+            { "role": "assistant", "content": [{ "type": "thinking", "thinking": "hm", "signature": "s" }] },
+            { "role": "user", "content": "two" },
+        ]});
+        assert_eq!(
+            translated(&asked, |_| {})["messages"],
+            json!([{ "role": "user", "content": "one\n\ntwo" }])
+        );
     }
 
     #[test]
@@ -306,7 +476,10 @@ mod tests {
             { "type": "text", "text": "look" },
         ]}]});
         let seen = translated(&asked, |_| {});
-        assert_eq!(seen["messages"][0], json!({ "role": "tool", "tool_call_id": "a", "content": "" }));
+        assert_eq!(
+            seen["messages"][0],
+            json!({ "role": "tool", "tool_call_id": "call00001", "content": "" })
+        );
         let parts = &seen["messages"][1]["content"];
         assert_eq!(parts[0]["image_url"]["url"], "data:image/png;base64,AAAA");
         assert_eq!(parts[2]["text"], "look");

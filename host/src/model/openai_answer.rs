@@ -7,9 +7,10 @@ use std::cell::Cell;
 
 use ipc_schema::lenient_json::{Fields, TextJoin, WireText, items, wire_text};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::opaque::{self, Gathered, maker};
 use super::thought_tags::{Separated, ThoughtTags};
 use super::token_meter::estimate;
 
@@ -21,6 +22,8 @@ pub(super) enum Part {
     Text(WireText),
     Thought(WireText),
     Call(CallPiece),
+    /// Fields that only the provider can read.
+    Opaque(Map<String, Value>),
 }
 
 /// A tool call, or a piece of one.
@@ -30,6 +33,8 @@ pub(super) struct CallPiece {
     id: Option<String>,
     name: Option<String>,
     arguments: WireText,
+    /// Fields that only the provider can read.
+    rest: Map<String, Value>,
 }
 
 /// Why the model stopped.
@@ -113,9 +118,10 @@ impl Finish {
 
 fn parts(body: &Fields<'_>, whole: bool) -> Vec<Part> {
     let mut parts = Vec::new();
-    // Servers that send both send the same thought twice.
-    if let Some(thought) = body.get("reasoning_content").or_else(|| body.get("reasoning")) {
-        content(body, thought, true, 0, &mut parts);
+    // The provider's own fields, its thoughts among them. They go back to it as they came.
+    let opaque = body.others(&opaque::MESSAGE_FIELDS);
+    if !opaque.is_empty() {
+        parts.push(Part::Opaque(opaque));
     }
     if let Some(raw) = body.get("content") {
         content(body, raw, false, 0, &mut parts);
@@ -168,7 +174,7 @@ impl CallPiece {
     fn read(call: &Fields<'_>) -> Self {
         let index = call.get("index").and_then(ipc_schema::lenient_json::count);
         let id = call.string("id").filter(|id| !id.is_empty());
-        let mut piece = Self { index, id, ..Self::default() };
+        let mut piece = Self { index, id, rest: call.others(&opaque::CALL_FIELDS), ..Self::default() };
         piece.function(call.object("function").as_ref().unwrap_or(call));
         piece
     }
@@ -220,6 +226,8 @@ pub(super) struct Call {
     id: Option<String>,
     pub name: String,
     pub arguments: String,
+    /// Fields that only the provider can read.
+    pub rest: Map<String, Value>,
     /// The nesting of the arguments so far; they are whole when it returns to zero.
     depth: u32,
     in_string: bool,
@@ -281,7 +289,8 @@ impl Calls {
     pub fn finish(self) -> (Vec<Call>, u64) {
         let (mut kept, mut skipped) = (Vec::<Call>::new(), self.skipped);
         for call in self.calls {
-            let empty = call.name.is_empty() && call.arguments.trim().is_empty();
+            // A call without a name is no call.
+            let empty = call.name.is_empty();
             if empty || kept.iter().any(|earlier| earlier.is_same(&call)) {
                 skipped += 1;
             } else {
@@ -332,6 +341,7 @@ impl Call {
         if let Some(name) = &piece.name {
             self.name.clone_from(name);
         }
+        opaque::join(&mut self.rest, piece.rest.clone(), &[]);
         let mut more = text.char_indices();
         while let Some((at, character)) = more.next().filter(|_| !self.whole) {
             self.read(character);
@@ -382,7 +392,7 @@ pub(super) struct Message {
 }
 
 /// Translates a completion into a message of the Messages wire. `None` if it holds no answer, or half of one.
-pub(super) fn message(body: &str, model: &str, sent: usize) -> Option<Message> {
+pub(super) fn message(body: &str, provider: &str, model: &str, sent: usize) -> Option<Message> {
     let skipped = Cell::new(0);
     let completion = Fields::read(body.trim_start_matches('\u{feff}').trim(), &skipped)?;
     let Choice { parts, finish, .. } = Choice::read(&completion)?;
@@ -390,6 +400,7 @@ pub(super) fn message(body: &str, model: &str, sent: usize) -> Option<Message> {
         return None;
     }
     let (mut content, mut calls, mut answered) = (Vec::new(), Calls::default(), 0);
+    let mut gathered = Gathered::default();
     let (mut tags, mut text, mut thought) =
         (ThoughtTags::default(), TextJoin::default(), TextJoin::default());
     for part in parts {
@@ -400,15 +411,24 @@ pub(super) fn message(body: &str, model: &str, sent: usize) -> Option<Message> {
                 answered += calls.take(piece);
                 continue;
             }
+            Part::Opaque(fields) => {
+                gathered.message(fields);
+                continue;
+            }
         };
         answered += add(&mut content, separated);
     }
     answered += add(&mut content, tags.finish());
     let (calls, unread) = calls.finish();
     let reason = Finish::stop_reason(finish, !calls.is_empty());
-    content.extend(calls.into_iter().map(|call| {
-        json!({ "type": "tool_use", "id": call_id(), "name": call.name, "input": input(&call.arguments) })
-    }));
+    for call in calls {
+        let id = call_id();
+        gathered.call(&id, call.rest);
+        content.push(
+            json!({ "type": "tool_use", "id": id, "name": call.name, "input": input(&call.arguments) }),
+        );
+    }
+    content.extend(gathered.block(&maker(provider, model)));
     let usage = ChatUsage::read(&completion);
     let message = json!({
         "id": message_id(), "type": "message", "role": "assistant", "model": model, "content": content,
@@ -450,7 +470,7 @@ mod tests {
     use super::*;
 
     fn translated(body: &Value) -> Message {
-        message(&body.to_string(), "gpt", 400).unwrap()
+        message(&body.to_string(), "p", "gpt", 400).unwrap()
     }
 
     #[test]
@@ -505,27 +525,29 @@ mod tests {
             { "type": "image_url", "image_url": {} },
             null,
         ]);
-        for (body, skipped) in [
-            (json!({ "content": "<think>a</think>\n\nso" }), 0),
-            (json!({ "content": "so", "reasoning_content": "a", "reasoning": "a" }), 0),
-            (json!({ "content": listed }), 1),
-        ] {
+        for (body, skipped) in
+            [(json!({ "content": "<think>a</think>\n\nso" }), 0), (json!({ "content": listed }), 1)]
+        {
             let translated =
                 translated(&json!({ "choices": [{ "message": body, "finish_reason": "stop" }] }));
             let blocks = json!([
                 { "type": "thinking", "thinking": "a", "signature": "" }, { "type": "text", "text": "so" } ]);
             assert_eq!((&translated.message["content"], translated.skipped), (&blocks, skipped), "{body}");
         }
+        let body = json!({ "content": "so", "reasoning_content": "a" });
+        let translated = translated(&json!({ "choices": [{ "message": body, "finish_reason": "stop" }] }));
+        let opaque = &translated.message["content"][1];
+        assert_eq!(opaque["message"], json!({ "reasoning_content": "a" }), "it goes back as it came");
     }
 
     #[test]
     fn half_an_answer_is_none() {
         for (content, reason) in [(json!("half"), "error"), (Value::Null, ""), (json!("half"), "ABORT")] {
             let body = json!({ "choices": [{ "message": { "content": content }, "finish_reason": reason }] });
-            assert!(message(&body.to_string(), "gpt", 0).is_none(), "{body}");
+            assert!(message(&body.to_string(), "p", "gpt", 0).is_none(), "{body}");
         }
         for body in ["", "{}", "[]", r#"{"choices":[]}"#, r#"{"choices":[7]}"#, "<html>"] {
-            assert!(message(body, "gpt", 0).is_none(), "{body}");
+            assert!(message(body, "p", "gpt", 0).is_none(), "{body}");
         }
     }
 
@@ -536,6 +558,6 @@ mod tests {
             "[".repeat(100_000),
             "]".repeat(100_000)
         );
-        let _ = message(&body, "gpt", 0);
+        let _ = message(&body, "p", "gpt", 0);
     }
 }

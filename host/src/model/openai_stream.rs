@@ -14,6 +14,7 @@ use ipc_schema::server_sent_events::EventParser;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::opaque::{Gathered, maker};
 use super::openai_answer::{Calls, ChatUsage, Choice, Finish, Part, call_id, message_id};
 use super::thought_tags::{Separated, ThoughtTags};
 use super::{refusal, write_events};
@@ -32,6 +33,7 @@ enum Open {
 }
 
 pub(super) struct Translator {
+    provider: String,
     model: String,
     sent: usize,
     parser: EventParser,
@@ -48,15 +50,17 @@ pub(super) struct Translator {
     by_deltas: bool,
     /// The characters of the answer so far.
     answered: usize,
+    opaque: Gathered,
     skipped: u64,
     finish: Option<Finish>,
     counted: Option<ChatUsage>,
 }
 
 impl Translator {
-    /// For an answer of `model` to a request of `sent` characters.
-    pub fn new(model: &str, sent: usize) -> Self {
+    /// For an answer of `provider`'s `model` to a request of `sent` characters.
+    pub fn new(provider: &str, model: &str, sent: usize) -> Self {
         Self {
+            provider: provider.to_owned(),
             model: model.to_owned(),
             sent,
             parser: EventParser::default(),
@@ -71,6 +75,7 @@ impl Translator {
             calls: Calls::default(),
             by_deltas: false,
             answered: 0,
+            opaque: Gathered::default(),
             skipped: 0,
             finish: None,
             counted: None,
@@ -160,6 +165,7 @@ impl Translator {
                     let thought = self.thought.push(&piece);
                     self.pass_on(vec![Separated::Thought(thought)]);
                 }
+                Part::Opaque(fields) => self.opaque.message(fields),
                 Part::Call(piece) => {
                     self.answered += self.calls.take(piece);
                     self.begin();
@@ -243,10 +249,16 @@ impl Translator {
         let (calls, skipped) = std::mem::take(&mut self.calls).finish();
         self.skipped += skipped;
         for call in &calls {
-            self.start(&json!({ "type": "tool_use", "id": call_id(), "name": call.name, "input": {} }));
+            let id = call_id();
+            self.start(&json!({ "type": "tool_use", "id": id, "name": call.name, "input": {} }));
+            self.opaque.call(&id, call.rest.clone());
             if !call.arguments.is_empty() {
                 self.block_delta(&json!({ "type": "input_json_delta", "partial_json": call.arguments }));
             }
+            self.stop();
+        }
+        if let Some(block) = self.opaque.block(&maker(&self.provider, &self.model)) {
+            self.start(&block);
             self.stop();
         }
         let reason = Finish::stop_reason(self.finish, !calls.is_empty());

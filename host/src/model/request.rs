@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use super::opaque::Opaque;
 
 /// The most parts of one request: messages, blocks on every level, and tools together.
 ///
@@ -26,6 +27,9 @@ const PARTS_MAX: usize = 20_000;
 /// The most of a parser's error that is passed on. Some quote the text that they could not read, which may be all of a
 /// body.
 const WORDS_MAX: usize = 400;
+
+/// The type of the blocks that hold what belongs to one provider.
+const OPAQUE: &str = "opaque";
 
 /// The most levels of content within content: an entry, a tool's result, a document, its blocks.
 const DEPTH_MAX: usize = 4;
@@ -99,7 +103,7 @@ pub enum Block<'a> {
     ToolUse {
         id: String,
         name: String,
-        input: &'a RawValue,
+        input: Option<&'a RawValue>,
     },
     ToolResult {
         id: String,
@@ -107,6 +111,8 @@ pub enum Block<'a> {
         content: Vec<Block<'a>>,
     },
     Thinking,
+    /// What belongs to the provider that made the answer.
+    Opaque(Opaque<'a>),
     /// A block of another type, such as a document or a search result, by its type.
     Other(String),
 }
@@ -302,7 +308,11 @@ fn check_content(content: &RawValue, depth: usize, parts: &mut PartCount) -> Res
     let list = list(content, depth)?;
     parts.add(list.len())?;
     for block in list {
-        let block = RawBlock::parse(block)?;
+        let raw = block;
+        let block = RawBlock::parse(raw)?;
+        if block.kind == OPAQUE {
+            parts.add(Opaque::read(raw).parts())?;
+        }
         if let Some(nested) = block.content.filter(|raw| is_list(raw)) {
             check_content(nested, depth - 1, parts)?;
         }
@@ -339,20 +349,20 @@ fn blocks(content: &RawValue, depth: usize) -> Result<Vec<Block<'_>>, ApiError> 
     if !is_list(content) {
         return Ok(vec![Block::Text(text_of(Some(content))?)]);
     }
-    list(content, depth)?.into_iter().map(|raw| block(RawBlock::parse(raw)?, depth)).collect()
+    list(content, depth)?.into_iter().map(|raw| block(raw, depth)).collect()
 }
 
-fn block(raw: RawBlock<'_>, depth: usize) -> Result<Block<'_>, ApiError> {
+fn block(whole: &RawValue, depth: usize) -> Result<Block<'_>, ApiError> {
+    let raw = RawBlock::parse(whole)?;
     Ok(match raw.kind.as_str() {
         "text" => Block::Text(text_of(raw.text)?),
         "thinking" | "redacted_thinking" => Block::Thinking,
-        "tool_use" => Block::ToolUse {
-            id: text_of(raw.id)?.into_owned(),
-            name: text_of(raw.name)?.into_owned(),
-            input: raw.input.ok_or_else(|| ApiError::invalid("a tool_use block has no input"))?,
-        },
+        OPAQUE => Block::Opaque(Opaque::read(whole)),
+        "tool_use" => {
+            Block::ToolUse { id: text_or_empty(raw.id), name: text_or_empty(raw.name), input: raw.input }
+        }
         "tool_result" => Block::ToolResult {
-            id: text_of(raw.tool_use_id)?.into_owned(),
+            id: text_or_empty(raw.tool_use_id),
             is_error: raw.is_error.unwrap_or(false),
             content: raw.content.map(|content| blocks(content, depth - 1)).transpose()?.unwrap_or_default(),
         },
@@ -373,6 +383,11 @@ fn parse_source(raw: &RawValue) -> Result<BlockSource<'_>, ApiError> {
 fn text_of(raw: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
     let raw = raw.ok_or_else(|| ApiError::invalid("a block lacks its text, id or name"))?;
     serde_json::from_str::<String>(raw.get()).map(Cow::Owned).map_err(|error| bad("a text", &error))
+}
+
+/// The text of an id or a name, which a server may have left out; `normalise` gives it another one.
+pub(super) fn text_or_empty(raw: Option<&RawValue>) -> String {
+    raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
 }
 
 fn is_list(raw: &RawValue) -> bool {
@@ -498,7 +513,7 @@ mod tests {
         let entries: Vec<_> = request.entries().map(Result::unwrap).collect();
         assert_eq!(plain_text(&entries[0].blocks), "hi");
         assert!(
-            matches!(entries[1].blocks[..], [Block::Thinking, Block::ToolUse { input, .. }] if input.get() == r#"{"a":[1]}"#)
+            matches!(entries[1].blocks[..], [Block::Thinking, Block::ToolUse { input: Some(input), .. }] if input.get() == r#"{"a":[1]}"#)
         );
         assert!(
             matches!(&entries[2].blocks[0], Block::ToolResult { is_error: true, content, .. } if plain_text(content) == "no")

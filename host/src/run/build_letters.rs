@@ -39,6 +39,7 @@ pub(super) fn begin(
         persona: group.persona.clone(),
         model: letter::Model {
             name: group.model.model.clone(),
+            provider: Some(group.model.provider.clone()),
             max_tokens: group.model.max_tokens,
             window: group.model.window,
         },

@@ -92,10 +92,20 @@ pub struct Text {
 pub struct Model {
     /// The name to send in requests.
     pub name: String,
+    /// The provider's name in the host's settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// `max_tokens` of every call.
     pub max_tokens: u32,
     /// The context window in tokens.
     pub window: u32,
+}
+
+impl Model {
+    /// Names the model of one provider: `anthropic/claude-sonnet-5-5`.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.provider.as_deref().unwrap_or_default(), self.name)
+    }
 }
 
 /// Limits of one turn.

@@ -5,10 +5,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::conversation::{Conversation, Entry, Part, Role, Wire};
+use super::strict::{self, Strict};
 use super::{Allowed, KEY, Recorded};
-
-/// The maximum number of cache breakpoints in one request of the Messages wire.
-const CACHE_BREAKPOINTS_MAX: usize = 4;
 
 /// The model's earlier output. A request must return it verbatim or leave it out.
 #[derive(Debug, Default)]
@@ -47,11 +45,25 @@ pub(super) fn request(
     broken.extend(settings(conversation.wire, &request.body, allowed));
     broken.extend(ends_and_turns(conversation));
     broken.extend(calls_and_results(conversation));
-    if conversation.wire == Wire::Anthropic {
-        broken.extend(verbatim(conversation, sent));
-        broken.extend(messages_only(&request.body, conversation));
+    match conversation.wire {
+        Wire::Anthropic => {
+            broken.extend(verbatim(conversation, sent));
+            broken.extend(strict::violations(Strict::Messages, &request.body));
+        }
+        Wire::OpenAi => {
+            broken.extend(strict::violations(Strict::Chat, &without_own_thoughts(request.body.clone())))
+        }
     }
     broken
+}
+
+/// The scripted model thinks in this wire too, and its thoughts come back to it.
+fn without_own_thoughts(mut body: Value) -> Value {
+    let messages = body.get_mut("messages").and_then(Value::as_array_mut);
+    for message in messages.into_iter().flatten().filter_map(Value::as_object_mut) {
+        message.remove("reasoning_content");
+    }
+    body
 }
 
 fn key(wire: Wire, request: &Recorded) -> Option<String> {
@@ -160,23 +172,6 @@ fn without_cache_control(content: &Value) -> Value {
     content
 }
 
-/// Checks the rules that only the Messages wire has.
-fn messages_only(body: &Value, conversation: &Conversation) -> Vec<String> {
-    let mut broken = Vec::new();
-    let empty = |entry: &Entry| {
-        entry.parts.is_empty()
-            || entry.parts.iter().any(|part| matches!(part, Part::Text(text) if text.is_empty()))
-    };
-    if let Some(at) = conversation.entries.iter().position(empty) {
-        broken.push(format!("entry {at} has no content, or an empty text"));
-    }
-    let breakpoints = body.to_string().matches("\"cache_control\":").count();
-    if breakpoints > CACHE_BREAKPOINTS_MAX {
-        broken.push(format!("{breakpoints} cache breakpoints, of which {CACHE_BREAKPOINTS_MAX} are allowed"));
-    }
-    broken
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,7 +244,7 @@ mod tests {
         breaks(&[user(json!("a")), user(json!("b"))], "of one role");
         breaks(&[model(json!("a")), user(json!("b"))], "begin and end with the user");
         breaks(&[], "begin and end with the user");
-        breaks(&[user(json!([text("")]))], "an empty text");
+        breaks(&[user(json!([text("")]))], "a text is not blank");
     }
 
     #[test]

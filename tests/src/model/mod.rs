@@ -38,6 +38,7 @@ mod odd;
 mod render;
 mod script;
 mod server;
+pub mod strict;
 #[cfg(test)]
 mod tests;
 

@@ -216,6 +216,93 @@ async fn a_refusal_of_the_models_side_fails_the_turn_and_not_the_session() {
     assert_eq!(messages.len(), 1, "both turns' messages are one user message");
 }
 
+fn invalid() -> Play {
+    Play::Fails(script::refusal("model.invalid_request", "messages.1: bad", false))
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_refused_goes_on_without_the_part_that_may_be_the_fault() {
+    let host = Host::new();
+    let mut thinks = script::calls(&[("a", "list_files", json!({}))]);
+    let thought = r#"{"type":"thinking","thinking":"hm","signature":"s"}"#;
+    thinks.blocks.insert(0, crate::transcript::Block::new(thought).unwrap());
+    let script = Script::new([
+        Play::Answers(thinks),
+        invalid(),
+        invalid(),
+        invalid(),
+        Script::says("found it"),
+        Script::says("and on"),
+    ]);
+    host.begin();
+    live(&host, &script, async {
+        host.says(TURN, &[(1, "go")]);
+        assert_eq!(host.done(TURN).await.1.text, "found it");
+        host.says(NEXT, &[(2, "again")]);
+        assert_eq!(host.done(NEXT).await.1.text, "and on");
+        host.close();
+    })
+    .await;
+    let requests: Vec<_> = script.requests().iter().map(|request| request["messages"].to_string()).collect();
+    assert_eq!(requests[1], requests[2], "one refusal may be a fault of the provider");
+    let holds = |n: usize| ["\"hm\"", "tool_use", "go"].map(|words| requests[n].contains(words));
+    assert_eq!(holds(2), [true, true, true]);
+    assert_eq!(holds(3), [false, true, true]);
+    assert_eq!(holds(4), [false, false, true]);
+    assert!(requests[4].contains("list_files"), "the model knows what it had called: {}", requests[4]);
+    assert_eq!(holds(5), [false, false, true], "it stays left out");
+    let told: Vec<_> = host
+        .said()
+        .into_iter()
+        .filter_map(|letter| match letter.body {
+            FromAgent::Message(message) => Some(message.text),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("what I had done for this message") && told[0].contains("/new"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_that_has_nothing_to_do_with_the_conversation_leaves_nothing_out() {
+    let host = Host::new();
+    let mut plays = vec![Script::says("hi")];
+    plays.extend((0..3).map(|_| invalid()));
+    plays.push(Script::says("back"));
+    let script = Script::new(plays);
+    host.begin();
+    live(&host, &script, async {
+        host.says(TURN, &[(1, "hello")]);
+        host.done(TURN).await;
+        host.says(NEXT, &[(2, "and?")]);
+        let done = host.done(NEXT).await.1;
+        assert_eq!(done.error.unwrap().code, "model.invalid_request");
+        host.says(TurnId(43), &[(3, "and now?")]);
+        assert_eq!(host.done(TurnId(43)).await.1.text, "back");
+        host.close();
+    })
+    .await;
+    assert!(script.requests().last().unwrap()["messages"].to_string().contains("hello"));
+}
+
+#[tokio::test]
+async fn calls_without_an_id_or_with_one_id_all_run_and_each_has_its_result() {
+    let host = Host::new();
+    let write = |path: &str| json!({ "path": path, "content": "x" });
+    let script = Script::new([
+        Play::Answers(script::calls(&[
+            ("", "write_file", write("a")),
+            ("same", "write_file", write("b")),
+            ("same", "write_file", write("c")),
+        ])),
+        Script::calls("same", "write_file", write("d")),
+        Script::says("done"),
+    ]);
+    assert_eq!(one_turn(&host, &script).await.text, "done");
+    assert_eq!(results(&host.transcript()).len(), 4);
+    assert!(["a", "b", "c", "d"].iter().all(|name| host.paths().workspace().join(name).exists()));
+}
+
 #[tokio::test]
 async fn a_model_that_declines_fails_the_turn_with_its_words() {
     let host = Host::new();

@@ -51,9 +51,29 @@ async fn two_parallel_calls_and_their_results_go_there_and_back() {
     assert!(!seen[0].head.contains("anthropic"));
     assert_eq!(seen[0].body["stream_options"]["include_usage"], true);
     let messages = &seen[1].body["messages"];
-    assert_eq!(messages[2]["tool_calls"][1]["id"], ids[1]);
-    assert_eq!(messages[3], json!({ "role": "tool", "tool_call_id": ids[0], "content": "a.md" }));
-    assert_eq!(messages[4], json!({ "role": "tool", "tool_call_id": ids[1], "content": "Error: gone" }));
+    assert_eq!(messages[2]["tool_calls"][1]["id"], "call00002");
+    assert_eq!(messages[3], json!({ "role": "tool", "tool_call_id": "call00001", "content": "a.md" }));
+    assert_eq!(messages[4], json!({ "role": "tool", "tool_call_id": "call00002", "content": "Error: gone" }));
+}
+
+#[tokio::test]
+async fn what_a_provider_misses_is_filled_in_and_remembered() {
+    let refusal = "The `reasoning_content` in the thinking mode must be passed back to the API.";
+    let fine = stream(&[delta(json!({ "content": "fine" })), stop("stop")]);
+    let replies = vec![Reply::error(400, "", refusal), Reply::stream(&fine), Reply::stream(&fine)];
+    let (world, upstream) = World::over(ProviderKind::Openai, replies, quick).await;
+    let mut asked = question(true);
+    asked["messages"] = json!([
+        { "role": "user", "content": "hi" },
+        { "role": "assistant", "content": [{ "type": "tool_use", "id": "a", "name": "ls", "input": {} }] },
+        { "role": "user", "content": [{ "type": "tool_result", "tool_use_id": "a", "content": "x" }] },
+    ]);
+    for _ in 0..2 {
+        assert_eq!(world.ask(&asked).await.events()[2]["delta"]["text"], "fine");
+    }
+    let sent: Vec<_> =
+        upstream.seen().iter().map(|seen| seen.body["messages"][2]["reasoning_content"].clone()).collect();
+    assert_eq!(sent, [Value::Null, json!(" "), json!(" ")]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use crate::model::openai_test_chunks::{call, delta, stop, stream};
 
 /// The events of a stream of these data lines, cut into bytes `step` at a time.
 fn events(lines: &[Value], step: usize) -> Vec<Value> {
-    let mut translator = Translator::new("gpt", 40);
+    let mut translator = Translator::new("p", "gpt", 40);
     let wire = stream(lines);
     let mut out = Vec::new();
     for bytes in wire.as_bytes().chunks(step) {
@@ -60,6 +60,7 @@ fn pair(name: &str, arguments: &str) -> (String, String) {
 fn text_and_counts_become_a_message_however_the_bytes_are_cut() {
     let lines = [
         delta(json!({ "role": "assistant", "content": "" })),
+        delta(json!({ "reasoning_content": "hidden" })),
         delta(json!({ "content": "Grüß" })),
         delta(json!({ "content": " dich" })),
         stop("stop"),
@@ -72,12 +73,14 @@ fn text_and_counts_become_a_message_however_the_bytes_are_cut() {
         "content_block_delta",
         "content_block_delta",
         "content_block_stop",
+        "content_block_start",
+        "content_block_stop",
         "message_delta",
         "message_stop",
     ];
     for step in [1, 7, 10_000] {
         // `[DONE]` is no JSON string on the wire.
-        let mut translator = Translator::new("gpt", 40);
+        let mut translator = Translator::new("p", "gpt", 40);
         let wire = stream(&lines).replace("\"[DONE]\"", "[DONE]");
         let mut out = Vec::new();
         for bytes in wire.as_bytes().chunks(step) {
@@ -88,9 +91,10 @@ fn text_and_counts_become_a_message_however_the_bytes_are_cut() {
         let events = EventParser::default().feed(&out).unwrap();
         let events: Vec<Value> = events.iter().map(|e| serde_json::from_str(e).unwrap()).collect();
         assert_eq!(events.iter().map(|e| e["type"].as_str().unwrap()).collect::<Vec<_>>(), types);
-        assert_eq!(events[5]["usage"]["input_tokens"], 9);
-        assert_eq!(events[5]["delta"]["stop_reason"], "end_turn");
-        assert_eq!(texts(&events), "Grüß dich");
+        let thought = json!({ "type": "opaque", "maker": "p/gpt", "message": { "reasoning_content": "hidden" }, "calls": {} });
+        assert_eq!(events[5]["content_block"], thought, "the provider gets it back");
+        assert_eq!(events[7]["usage"]["input_tokens"], 9);
+        assert_eq!(events[7]["delta"]["stop_reason"], "end_turn");
     }
 }
 
@@ -138,6 +142,33 @@ fn calls_that_all_have_index_0_or_none_stay_separate() {
 }
 
 #[test]
+fn a_call_waits_for_its_name_and_one_without_a_name_is_no_call() {
+    let lines = [
+        call(0, "a", None, "{\"a\""),
+        call(0, "", Some("ls"), ":1}"),
+        call(1, "b", None, "{}"),
+        stop("tool_calls"),
+    ];
+    assert_eq!(calls(&events(&lines, 99)), [pair("ls", "{\"a\":1}")]);
+    let events = events(&lines[2..], 99);
+    assert_eq!(calls(&events), []);
+    assert_eq!(events[events.len() - 2]["delta"]["stop_reason"], "end_turn");
+}
+
+#[test]
+fn the_fields_of_a_call_that_belong_to_the_provider_are_kept_by_the_calls_id() {
+    let signature = json!({ "google": { "thought_signature": "AbC=" } });
+    let mut second = call(1, "b", Some("ls"), "{}");
+    second["choices"][0]["delta"]["tool_calls"][0]["extra_content"] = signature.clone();
+    let events = events(&[call(0, "a", Some("ls"), "{}"), second, stop("tool_calls")], 99);
+    let ids = ids(&events);
+    let block = events.iter().find(|event| event["content_block"]["type"] == "opaque").unwrap();
+    let expected =
+        Value::Object([(ids[1].to_owned(), json!({ "extra_content": signature }))].into_iter().collect());
+    assert_eq!(block["content_block"]["calls"], expected);
+}
+
+#[test]
 fn a_name_that_is_repeated_with_every_piece_is_one_call() {
     let lines = [call(0, "a", Some("ls"), "{\"a\""), call(0, "a", Some("ls"), ":1}"), stop("tool_calls")];
     assert_eq!(calls(&events(&lines, 99)), [pair("ls", "{\"a\":1}")]);
@@ -145,7 +176,7 @@ fn a_name_that_is_repeated_with_every_piece_is_one_call() {
 
 #[test]
 fn counts_that_the_server_does_not_send_are_estimated() {
-    let mut translator = Translator::new("gpt", 40);
+    let mut translator = Translator::new("p", "gpt", 40);
     translator.feed(format!("data: {}\n\n", delta(json!({ "content": "eight ch" }))).as_bytes()).unwrap();
     translator.feed(format!("data: {}\n\n", stop("length")).as_bytes()).unwrap();
     let end = String::from_utf8(translator.finish().unwrap().to_vec()).unwrap();
@@ -166,7 +197,7 @@ fn thoughts(events: &[Value]) -> String {
 
 /// What the translator made of these bytes, and how much it could not read.
 fn translated(wire: &str) -> (Vec<Value>, u64) {
-    let mut translator = Translator::new("gpt", 40);
+    let mut translator = Translator::new("p", "gpt", 40);
     let mut out = translator.feed(wire.as_bytes()).unwrap().to_vec();
     out.extend(translator.finish().unwrap());
     let events = EventParser::default().feed(&out).unwrap();
@@ -175,7 +206,7 @@ fn translated(wire: &str) -> (Vec<Value>, u64) {
 
 #[test]
 fn a_piece_of_a_call_keeps_the_box_awake() {
-    let mut translator = Translator::new("gpt", 40);
+    let mut translator = Translator::new("p", "gpt", 40);
     let mut feed = |chunk: Value| translator.feed(format!("data: {chunk}\n\n").as_bytes()).unwrap();
     assert!(
         feed(delta(json!({ "role": "assistant", "content": "" }))).is_empty(),
@@ -308,7 +339,6 @@ fn two_calls_stay_two_calls() {
 fn thoughts_are_no_text() {
     let told = events(
         &[
-            delta(json!({ "reasoning_content": "a", "reasoning": "a" })),
             delta(
                 json!({ "content": [{ "type": "thinking", "thinking": [{ "type": "text", "text": "b" }] }] }),
             ),
@@ -320,7 +350,7 @@ fn thoughts_are_no_text() {
         ],
         99,
     );
-    assert_eq!((thoughts(&told).as_str(), texts(&told).as_str()), ("abc", "Hello!"));
+    assert_eq!((thoughts(&told).as_str(), texts(&told).as_str()), ("bc", "Hello!"));
 }
 
 #[test]
@@ -383,14 +413,18 @@ fn half_an_answer_has_no_end() {
     assert!(calls(&events(&called, 99)).is_empty(), "a call of a cut answer does not run");
     for reason in ["error", "abort", "network_error"] {
         let broken = format!("data: {}\n\ndata: {}\n\n", half(), stop(reason));
-        assert_eq!(Translator::new("gpt", 0).feed(broken.as_bytes()).unwrap_err().status, 502, "{reason}");
+        assert_eq!(
+            Translator::new("p", "gpt", 0).feed(broken.as_bytes()).unwrap_err().status,
+            502,
+            "{reason}"
+        );
     }
 }
 
 #[test]
 fn an_error_is_told_and_a_stream_without_any_answer_is_none() {
     let told =
-        |line: &str| Translator::new("gpt", 0).feed(format!("data: {line}\n\n").as_bytes()).unwrap_err();
+        |line: &str| Translator::new("p", "gpt", 0).feed(format!("data: {line}\n\n").as_bytes()).unwrap_err();
     assert!(told(r#"{"error":{"message":"quota"}}"#).message.ends_with("quota"));
     assert!(told(r#"{"error":"quota"}"#).message.ends_with("quota"));
     assert_eq!(told(r#"{"error":{"message":"prompt is too long","code":500}}"#).status, 413);
@@ -407,11 +441,11 @@ fn an_error_is_told_and_a_stream_without_any_answer_is_none() {
 
 #[test]
 fn an_answer_that_calls_tools_without_end_is_refused_before_it_fills_the_memory() {
-    let mut translator = Translator::new("gpt", 40);
+    let mut translator = Translator::new("p", "gpt", 40);
     let piece = format!("data: {}\n\n", call(0, "a", None, &"x".repeat(1024 * 1024)));
     let refused = (0..16).position(|_| translator.feed(piece.as_bytes()).is_err());
     assert_eq!(refused, Some(8));
-    let mut translator = Translator::new("gpt", 40);
+    let mut translator = Translator::new("p", "gpt", 40);
     let one = |n: u64| format!("data: {}\n\n", call(n, &format!("c{n}"), Some("t"), "{}"));
     let refused = (0..2_000).position(|n| translator.feed(one(n).as_bytes()).is_err());
     assert_eq!(refused, Some(1_000));
