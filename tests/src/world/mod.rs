@@ -210,11 +210,13 @@ impl World {
         }
     }
 
-    /// Writes these lines to `lazaret chat`, one turn each, and returns its output.
+    /// Writes these lines to `lazaret chat`, one turn each, and returns its output. A turn may fail, which ends the chat
+    /// with 1.
     pub async fn chat(&self, lines: &str) -> String {
         let output = self.run(&["chat"], lines).await;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "the chat failed:\n{out}{err}\n{}", self.log());
+        let went = matches!(output.status.code(), Some(0 | 1)) && !err.contains("lazaret: ");
+        assert!(went, "the chat failed:\n{out}{err}\n{}", self.log());
         out.into_owned()
     }
 
@@ -227,7 +229,9 @@ impl World {
     pub async fn lazaret(&self, args: &[&str]) -> String {
         let output = self.run(args, "").await;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "lazaret {} failed:\n{out}{err}", args.join(" "));
+        // `status` ends with 3 if no host runs.
+        let went = output.status.success() || args[0] == "status" && output.status.code() == Some(3);
+        assert!(went, "lazaret {} failed:\n{out}{err}", args.join(" "));
         out.into_owned()
     }
 
