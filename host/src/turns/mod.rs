@@ -543,9 +543,9 @@ impl Decision<'_> {
             AfterRun::Again { cost, wait, tell } => (cost, wait, tell),
             AfterRun::GiveUp { end, tell } => {
                 if *ending == Ending::Stopped {
-                    // Messages after the `/stop` are not part of the stopped work.
+                    // Messages after the `/stop` are not part of the stopped work, also if the box has read them.
                     let order = details.last_stop.map_or(MessageSeq(0), |(order, _)| order);
-                    let later = self.unread(|m| m.seq > order);
+                    let later = details.messages.iter().filter(|m| m.seq > order).map(|m| m.seq).collect();
                     self.give_back(later);
                 }
                 return self.end_with_notice(open, end, tell);

@@ -312,6 +312,8 @@ fn a_stop_that_crosses_with_the_end_of_the_box_stops_the_turn() {
         let mut lane = at_work();
         lane.orders("a", Command::Stop);
         let (later, _) = lane.writes_as("a", Role::Wake, None);
+        lane.feeds();
+        lane.reads();
         assert_eq!(lane.ends(&ending), Collected::Next(turn(2), Duration::ZERO));
         assert_eq!(lane.turns[0].end, Some(TurnEnd { state: "stopped", why: "stop".into() }));
         assert_eq!(lane.message(later).turn, Some(turn(2)), "it was written after the `/stop`");
