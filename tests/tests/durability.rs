@@ -116,7 +116,11 @@ async fn a_copy_made_under_load_is_put_back_in_an_empty_place_and_the_talk_goes_
     world.set("LAZARET_ROOT", &place.path().to_string_lossy());
     let told = world.lazaret(&["restore", &archive]).await;
     assert!(told.contains("restored"), "{told}");
-    let (before, after) = (rows(&database(&old)), rows(&database(place.path())));
+    let (mut before, mut after) = (rows(&database(&old)), rows(&database(place.path())));
+    // The last column says how far the agent has heard; the talk after the archive moved it.
+    for chat in before.get_mut("chat").into_iter().chain(after.get_mut("chat")).flatten() {
+        chat.pop();
+    }
     for table in ["grp", "chat", "owner"] {
         assert_eq!(before[table], after[table], "{table}");
     }

@@ -203,7 +203,7 @@ async fn a_line_that_is_not_text_does_not_end_the_chat_and_a_failed_turn_is_an_e
     assert_eq!(output.status.code(), Some(0), "{said}");
     has(&said, &["one", "two", "three", "letters: state/letters/main/"]);
 
-    world.model.on("break").http(400, "invalid_request_error", None);
+    world.model.on("break").http(401, "authentication_error", None);
     let output = world.run(&["chat"], "break\n/status\n").await;
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     has(&world.lazaret(&["trace"]).await, &["failed"]);

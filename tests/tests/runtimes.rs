@@ -135,7 +135,7 @@ async fn an_engine_that_does_not_do_what_it_is_asked_is_found_and_refused_and_an
     let refused = world.run(&["config", "check"], "").await;
     has(
         &String::from_utf8_lossy(&refused.stderr),
-        &["engine.accept", "\"memory\" is no line of the posture", "memory-limit"],
+        &["LAZARET_ENGINE_ACCEPT", "\"memory\" is no line of the posture", "memory-limit"],
     );
     world.set(
         "LAZARET_ENGINE_ACCEPT",
