@@ -210,8 +210,8 @@ impl World {
         }
     }
 
-    /// Writes these lines to `lazaret chat`, one turn each, and returns its output. A turn may fail, which ends the chat
-    /// with 1.
+    /// Writes these lines to `lazaret chat`, one turn each, and returns its output. A turn may fail, which ends the
+    /// chat with 1.
     pub async fn chat(&self, lines: &str) -> String {
         let output = self.run(&["chat"], lines).await;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
