@@ -19,7 +19,7 @@ use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
-use crate::store::{self, BALLAST, Store, StoreError};
+use crate::store::{self, BALLAST, Store};
 use crate::terminal_output::safe_line;
 use crate::text;
 use crate::volumes::{Volume, VolumeError};
@@ -74,11 +74,12 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
         }
     });
     found.add("runner", runner, |path| path.display().to_string());
-    if host_files::there(&here.root.database()) {
-        let path = here.root.database();
-        found.add("store", database(&path, doctor.deep).await, String::clone);
+    let path = here.root.database();
+    let store = host_files::there(&path).then(|| Store::open_to_read(&path).map_err(|e| e.to_string()));
+    if let Some(store) = &store {
+        found.add("store", database(store, &path, doctor.deep).await, String::clone);
         found.add("copy", copy(here), String::clone);
-        if let Ok(store) = Store::open_to_read(&path) {
+        if let Ok(store) = store {
             for state in store.channel_states().await.unwrap_or_default() {
                 let told = safe_line(&state.told());
                 found.add("channel", if state.is_bad() { Err(told) } else { Ok(told) }, String::clone);
@@ -98,7 +99,7 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
         }
         disk(&install, &mut found);
         groups(&install, &mut found);
-        engine(here, &install, &mut found).await;
+        engine(here, &install, store.as_ref(), &mut found).await;
     }
     let healthy = found.0.iter().all(|f| f.ok);
     let lines: Vec<String> = found
@@ -112,16 +113,19 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Opens the database, and looks at what the last full check found. The host makes one after a crash, and one of each
+/// The database, or why it cannot be opened.
+type Opened = Result<Store, String>;
+
+/// Reads the database, and looks at what the last full check found. The host makes one after a crash, and one of each
 /// nightly copy.
-async fn database(path: &Path, deep: bool) -> Result<String, StoreError> {
-    Store::open_to_read(path)?.summary().await?;
+async fn database(store: &Opened, path: &Path, deep: bool) -> Result<String, String> {
+    store.as_ref().map_err(String::clone)?.summary().await.map_err(|e| e.to_string())?;
     if deep {
-        store::check(path)?;
+        store::check(path).map_err(|e| e.to_string())?;
         return Ok(format!("{}, every page and reference checked", path.display()));
     }
     match store::damage(path) {
-        Some(damage) => Err(damage),
+        Some(damage) => Err(damage.to_string()),
         None => Ok(format!("{} opens; `lazaret doctor --deep` reads every page", path.display())),
     }
 }
@@ -201,7 +205,7 @@ fn volumes(install: &Install, group: &Group) -> Result<(), VolumeError> {
     })
 }
 
-async fn engine(here: &Here, install: &Install, found: &mut Findings) {
+async fn engine(here: &Here, install: &Install, store: Option<&Opened>, found: &mut Findings) {
     let engine = match daemon::engine(install, &here.env) {
         Ok(engine) => engine,
         Err(e) => {
@@ -214,7 +218,7 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
         format!("{} (API {}, cgroup v{}, runtimes {})", f.version, f.api, f.cgroups, f.runtimes.join(", "))
     });
     let Some(facts) = known else { return };
-    found.add("box", losses(here).await, String::clone);
+    found.add("box", losses(store).await, String::clone);
     for name in install.group_names() {
         // The check `groups` has already reported a file that cannot be used.
         let Ok(group) = install.group(&name) else { continue };
@@ -226,9 +230,9 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
             found.add("box", Err::<(), _>(format!("{name}: {why}")), |()| String::new());
         }
     }
-    let pins = match here.store_to_read() {
-        Ok(store) => store.pins().await.unwrap_or_default(),
-        Err(_) => Vec::new(),
+    let pins = match store {
+        Some(Ok(store)) => store.pins().await.unwrap_or_default(),
+        Some(Err(_)) | None => Vec::new(),
     };
     let mut images: Vec<(String, String)> = install
         .group_names()
@@ -260,12 +264,11 @@ async fn engine(here: &Here, install: &Install, found: &mut Findings) {
 }
 
 /// Lists the losses of protection that the last probes found and the owner has accepted.
-async fn losses(here: &Here) -> Result<String, String> {
-    if !host_files::there(&here.root.database()) {
+async fn losses(store: Option<&Opened>) -> Result<String, String> {
+    let Some(store) = store else {
         return Ok("no box was checked yet; `lazaret box check` does it".into());
-    }
-    let losses = async { here.store_to_read()?.posture_gaps().await.map_err(super::CliError::from) };
-    let losses = losses.await.map_err(|e| e.to_string())?;
+    };
+    let losses = store.as_ref().map_err(String::clone)?.posture_gaps().await.map_err(|e| e.to_string())?;
     let told: Vec<String> =
         losses.iter().map(|(group, l)| format!("{group} runs without {} ({})", l.name, l.why)).collect();
     if told.is_empty() {

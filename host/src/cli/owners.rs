@@ -33,12 +33,12 @@ enum Verb {
 }
 
 pub(super) async fn run(here: &Here, owners: Owners) -> Done {
-    let (install, store, now) = (here.install()?, here.store()?, Clock::new().wall());
+    let (install, now) = (here.install()?, Clock::new().wall());
     let file = install.root.install_file();
     match owners.verb {
         Verb::List => {
             let by_file = install.owners.iter().map(|owner| (owner.to_string(), file.display().to_string()));
-            let paired = store.owners().await?.into_iter();
+            let paired = here.store_to_read()?.owners().await?.into_iter();
             let paired = paired.map(|owner| (owner.to_string(), "admitted or added".to_owned()));
             let all: Vec<(String, String)> = by_file.chain(paired).collect();
             let lines: Vec<String> = all.iter().map(|(owner, by)| format!("{owner}  {by}")).collect();
@@ -52,7 +52,7 @@ pub(super) async fn run(here: &Here, owners: Owners) -> Done {
             if install.file.channels.named(id.channel()).is_none() {
                 return Err(CliError::Plain(format!("there is no channel {:?}", id.channel())));
             }
-            let new = store.add_owner(id.clone(), now).await?;
+            let new = here.store()?.add_owner(id.clone(), now).await?;
             let text = format!("{id} {} an owner", if new { "is now" } else { "was already" });
             here.print(&json!({ "owner": id, "new": new }), text);
         }
@@ -64,6 +64,7 @@ pub(super) async fn run(here: &Here, owners: Owners) -> Done {
                 );
                 return Err(CliError::Plain(why));
             }
+            let store = here.store()?;
             if !store.remove_owner(id.clone(), now).await? {
                 return Err(CliError::Plain(format!("{id} is no owner; `lazaret owners list` shows all")));
             }

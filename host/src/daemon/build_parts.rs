@@ -18,7 +18,7 @@ use crate::store::Store;
 /// Returns the engine of the setting, or of `DOCKER_HOST` if the setting has its default.
 ///
 /// # Errors
-/// The engine is on another machine: boxes mount directories of this one.
+/// The engine is on another machine. It could not mount the directories of this one into a box.
 pub fn engine(install: &Install, env: &BTreeMap<String, String>) -> Result<Engine, StartError> {
     let configured = &install.file.engine.socket;
     let by_default = *configured == crate::config::schema::EngineFile::default().socket;

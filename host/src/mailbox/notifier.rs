@@ -2,9 +2,9 @@
 //! time allows.
 //!
 //! The watcher empties its event queue before it accepts a new directory. A box that causes events faster than the
-//! host reads them prevents that. So nobody waits for the watcher. A separate thread adds and removes directories. A
-//! run whose directory is not watched yet polls. The host ends a box that keeps flooding the queue, because nothing
-//! else stops it.
+//! host reads them prevents that. So nobody waits for the watcher. A separate thread adds and removes directories.
+//! While the watcher does not watch a run's directory yet, the run polls it. If a box goes on flooding the queue, the
+//! host ends the box, because nothing else stops it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -46,7 +46,7 @@ impl fmt::Display for NoTmpfs {
 
 #[derive(Debug)]
 pub(super) struct TmpfsMount {
-    /// A handle of the directory beneath it, opened before the mount.
+    /// The directory that the mount covers. The host opened it before the mount, so that it can still reach it.
     beneath: UntrustedDir,
 }
 

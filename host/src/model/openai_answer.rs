@@ -228,7 +228,7 @@ pub(super) struct Call {
     pub arguments: String,
     /// Fields that only the provider can read.
     pub rest: Map<String, Value>,
-    /// The nesting of the arguments so far; they are whole when it returns to zero.
+    /// How many brackets of the arguments are open. When the last one closes, the arguments are whole.
     depth: u32,
     in_string: bool,
     escaped: bool,

@@ -248,10 +248,11 @@ impl Translator {
         self.close();
         let (calls, skipped) = std::mem::take(&mut self.calls).finish();
         self.skipped += skipped;
-        for call in &calls {
+        let called = !calls.is_empty();
+        for call in calls {
             let id = call_id();
             self.start(&json!({ "type": "tool_use", "id": id, "name": call.name, "input": {} }));
-            self.opaque.call(&id, call.rest.clone());
+            self.opaque.call(&id, call.rest);
             if !call.arguments.is_empty() {
                 self.block_delta(&json!({ "type": "input_json_delta", "partial_json": call.arguments }));
             }
@@ -261,7 +262,7 @@ impl Translator {
             self.start(&block);
             self.stop();
         }
-        let reason = Finish::stop_reason(self.finish, !calls.is_empty());
+        let reason = Finish::stop_reason(self.finish, called);
         let usage = ChatUsage::of_messages(self.counted, self.sent, self.answered);
         let end = json!({ "stop_reason": reason, "stop_sequence": null });
         self.write("message_delta", &json!({ "type": "message_delta", "delta": end, "usage": usage }));

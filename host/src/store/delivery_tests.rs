@@ -76,16 +76,7 @@ impl Office {
         };
         let group = group.parse().unwrap();
         let admitted = vec![Admitted { group, role, owner: false, inbound, attachments: vec![] }];
-        let (channel, position) = (ChannelName::new("telegram"), None);
-        let intake = Intake {
-            channel,
-            account: String::new(),
-            position,
-            admitted,
-            strangers: vec![],
-            counts: Default::default(),
-            now: T,
-        };
+        let intake = Intake { now: T, ..super::tests::intake(admitted) };
         self.store.accept(intake).await.unwrap().remove(0).seq
     }
 

@@ -71,6 +71,19 @@ async fn house() -> House {
     House { store, _dir: dir, written: 0 }
 }
 
+/// What Telegram has read, without a position.
+pub(super) fn intake(admitted: Vec<Admitted>) -> Intake {
+    Intake {
+        channel: ChannelName::new("telegram"),
+        account: String::new(),
+        position: None,
+        admitted,
+        strangers: vec![],
+        counts: Default::default(),
+        now: T,
+    }
+}
+
 impl House {
     fn message(&mut self, in_chat: &str, text: &str, role: Role) -> Admitted {
         self.written += 1;
@@ -95,16 +108,7 @@ impl House {
 
     async fn take_in(&self, admitted: Vec<Admitted>) -> Vec<Accepted> {
         let position = Some(self.written.to_string());
-        let intake = Intake {
-            channel: ChannelName::new("telegram"),
-            account: String::new(),
-            position,
-            admitted,
-            strangers: vec![],
-            counts: Default::default(),
-            now: T,
-        };
-        self.store.accept(intake).await.unwrap()
+        self.store.accept(Intake { position, ..intake(admitted) }).await.unwrap()
     }
 
     async fn writes(&mut self, in_chat: &str, text: &str, role: Role) -> Accepted {
@@ -416,16 +420,7 @@ async fn a_strange_chat_leaves_a_code_and_a_count() {
             kept: None,
         };
         let strangers = vec![stranger];
-        let intake = Intake {
-            channel: ChannelName::new("telegram"),
-            account: String::new(),
-            position: None,
-            admitted: vec![],
-            strangers,
-            counts: Default::default(),
-            now: T,
-        };
-        h.store.accept(intake).await.unwrap();
+        h.store.accept(Intake { strangers, ..intake(vec![]) }).await.unwrap();
     }
     let waiting = h.store.strangers().await.unwrap();
     assert_eq!((waiting.len(), waiting[0].messages, waiting[0].code.as_str()), (1, 3, "CODE0"));
