@@ -318,6 +318,9 @@ impl Delivery {
                 self.services.store.stage(part.turn, None, None, "sent", self.services.clock.now())
             }
             Next::Fill { .. } => {}
+            Next::Rest { why, receipt, .. } => {
+                tracing::warn!(%chat, code = "delivery.partly", "of part {row} the beginning is sent ({receipt}): {why}");
+            }
             Next::Again { doubt, why, .. } if doubt.copies > 0 => {
                 tracing::warn!(%chat, code = "delivery.uncertain", "part {row} may arrive twice: {why}");
             }
@@ -360,6 +363,7 @@ fn happened(error: SendError) -> SendOutcome {
         SendError::NotArrived { why, after } => SendOutcome::NotArrived { why, after },
         SendError::Moved { why, .. } => SendOutcome::NotArrived { why, after: Some(Duration::ZERO) },
         SendError::Cut { why } => SendOutcome::Cut { why },
+        SendError::Partly { why, receipt, rest } => SendOutcome::Partly { why, receipt, rest },
         SendError::Lost { why, stands } => SendOutcome::Lost { why, stands },
         SendError::Refused { why } => SendOutcome::Refused { why },
         SendError::Gone { why } => SendOutcome::Gone { why },

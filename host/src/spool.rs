@@ -1,4 +1,5 @@
-//! `state/spool/` holds the host's copies of files that agents send, named by the digests of their bytes.
+//! `state/spool/` holds the host's copies of files that agents send, and replies that are sent as files, named by the
+//! digests of their bytes.
 //!
 //! The host copies a file once, before it answers the agent's request, and sends the copy. So later changes by the
 //! agent are not sent. No box sees the folder, so the host opens its files by path.
@@ -8,8 +9,8 @@
     reason = "state/spool is the host's alone; workspaces are read by untrusted_fs"
 )]
 
-use std::fs::{self, OpenOptions};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -81,23 +82,38 @@ impl Spool {
         let below = beneath(path)?;
         let wanted = FileRequirements { owner: None, single_link: true, cap: most };
         let file = UntrustedDir::open(workspace)?.file(below, wanted)?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        let part = self.dir.join(format!(".{}.part", uuid::Uuid::new_v4()));
-        let copied = self.copy(file, &part);
-        if copied.is_err() {
-            host_files::remove(&part)?;
-        }
-        copied
+        self.keep(|to| Ok(file.copy(to)?))
     }
 
-    fn copy(
+    /// Keeps a text of the host's, such as a reply that is sent as a file.
+    ///
+    /// # Errors
+    /// The spool cannot be written.
+    pub fn keep_text(&self, text: &str) -> io::Result<SpooledCopy> {
+        self.keep(|to| to.write_all(text.as_bytes()).map(|()| text.len() as u64))
+    }
+
+    fn keep<E: From<io::Error>>(
         &self,
-        file: ipc_schema::untrusted_fs::UntrustedFile,
+        write: impl FnOnce(&mut Digesting<File>) -> Result<u64, E>,
+    ) -> Result<SpooledCopy, E> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        let part = self.dir.join(format!(".{}.part", uuid::Uuid::new_v4()));
+        let kept = self.write(&part, write);
+        if kept.is_err() {
+            host_files::remove(&part)?;
+        }
+        kept
+    }
+
+    fn write<E: From<io::Error>>(
+        &self,
         part: &Path,
-    ) -> Result<SpooledCopy, NotTaken> {
+        write: impl FnOnce(&mut Digesting<File>) -> Result<u64, E>,
+    ) -> Result<SpooledCopy, E> {
         let part_file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
         let mut to = Digesting::new(part_file);
-        let bytes = file.copy(&mut to)?;
+        let bytes = write(&mut to)?;
         let (part_file, sha256) = to.done();
         part_file.sync_all()?;
         fs::rename(part, self.path(&sha256))?;
@@ -136,7 +152,6 @@ fn beneath(path: &str) -> Result<&Path, NotTaken> {
 mod tests {
     use super::*;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
-    use std::fs::File;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     const MIB: u64 = 1 << 20;

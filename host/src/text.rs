@@ -27,7 +27,7 @@ pub use delivery::{
     Undelivered, dropped, held, nothing_held, placeholder, resending, undelivered, unreachable,
 };
 pub use disk::{disk_again, disk_full, disk_low, disk_read_only, names_low};
-pub use files::{file_at, file_name, not_stored, too_long};
+pub use files::{file_at, file_name, not_stored, reply_as_file, too_long};
 use impersonation::neutralize_prefix;
 pub use impersonation::{label, looks_like_notice, render, unambiguous_name};
 pub use turns::{

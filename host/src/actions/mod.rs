@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::channels::Channel;
 use crate::domain::group_settings::Group;
-use crate::domain::outbound::{OutgoingText, SpooledFile};
+use crate::domain::outbound::OutgoingText;
 use crate::domain::{Authority, ChatId};
 use crate::policy::authorize_request::{Allowed, Authorization, authorize};
 use crate::services::Services;
@@ -38,7 +38,7 @@ pub struct Asker<'a> {
 pub enum Outcome {
     Done(Value),
     /// A file, which is queued in the transaction that stores the answer.
-    File(Value, OutgoingText, SpooledFile),
+    File(Value, OutgoingText),
     /// A person's answer becomes the verdict later.
     WaitsForPerson,
     Refused {

@@ -5,7 +5,7 @@ use ipc_schema::requests::SendFile;
 use serde_json::json;
 
 use super::{Asker, Outcome};
-use crate::domain::outbound::{OutgoingText, SpooledFile, Voice};
+use crate::domain::outbound::{OutgoingText, PartText, SpooledFile, Voice};
 use crate::host_files;
 use crate::policy::authorize_request::Allowed;
 use crate::spool::Spool;
@@ -51,6 +51,12 @@ pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<SendFile>) -> Ou
     let result = json!({ "sha256": copied.sha256, "bytes": copied.bytes });
     let caption = ask.caption.unwrap_or_default().trim().to_owned();
     let key = asker.id.to_string();
-    let text = OutgoingText { chat, voice: Voice::Reply, key, parts: vec![caption], answers: None };
-    Outcome::File(result, text, SpooledFile { sha256: copied.sha256, name, bytes: copied.bytes })
+    let file = Some(Box::new(SpooledFile { sha256: copied.sha256, name, bytes: copied.bytes }));
+    // Words that the platform does not take below the file follow it.
+    let parts = if channel.takes_caption(&caption) {
+        vec![PartText { text: caption, markup: None, file }]
+    } else {
+        std::iter::once(PartText { file, ..PartText::default() }).chain(channel.split(&caption)).collect()
+    };
+    Outcome::File(result, OutgoingText { chat, voice: Voice::Reply, key, parts, answers: None })
 }

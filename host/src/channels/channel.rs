@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use crate::domain::message::{ChatEvent, Inbound};
-use crate::domain::outbound::{Part, SpooledFile};
+use crate::domain::outbound::{Part, PartText, SpooledFile};
 use crate::domain::{ChannelName, ChatId, GroupName, MessageSeq, RunId, SenderId, TurnId};
 use crate::policy::delivery::Abilities;
 use crate::policy::platform_pace::Limits;
@@ -81,6 +81,15 @@ pub enum SendError {
     /// The call was made but no usable answer came, so the part may have arrived.
     #[error("{why}")]
     Cut { why: String },
+    /// Only the beginning arrived: the platform refuses the whole text.
+    #[error("{why}")]
+    Partly {
+        why: String,
+        /// The platform's id of what arrived.
+        receipt: String,
+        /// What is left to send, as the next [`Part::markup`].
+        rest: String,
+    },
     /// The placeholder cannot be filled any more.
     #[error("{why}")]
     Lost {
@@ -104,6 +113,7 @@ impl SendError {
         match self {
             Self::NotArrived { .. } | Self::Moved { .. } => "delivery.later",
             Self::Cut { .. } => "delivery.cut",
+            Self::Partly { .. } => "delivery.partly",
             Self::Lost { .. } => "delivery.placeholder",
             Self::Refused { .. } => "delivery.refused",
             Self::Gone { .. } => "delivery.unreachable",
@@ -166,7 +176,12 @@ pub trait Channel: Send + Sync {
     async fn fetch(&self, handle: &str, most: u64) -> Result<Vec<u8>, FetchError>;
 
     /// Splits Markdown into parts that the platform takes. A text without visible content has no parts.
-    fn split(&self, markdown: &str) -> Vec<String>;
+    fn split(&self, markdown: &str) -> Vec<PartText>;
+
+    /// Returns whether the platform takes this Markdown below a file.
+    fn takes_caption(&self, _caption: &str) -> bool {
+        true
+    }
 
     /// Returns after which time the host gives up a send and tries again; `None` where a send waits for a person.
     fn patience(&self) -> Option<Duration> {

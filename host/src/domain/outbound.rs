@@ -84,8 +84,8 @@ pub struct OutgoingText {
     pub voice: Voice,
     /// Unique within the turn: the letter's id, or `notice:<word>`.
     pub key: String,
-    /// Markdown, split to what the channel takes.
-    pub parts: Vec<String>,
+    /// Split to what the channel takes.
+    pub parts: Vec<PartText>,
     /// The message that it answers, if it answers exactly one.
     pub answers: Option<MessageSeq>,
 }
@@ -94,7 +94,24 @@ impl OutgoingText {
     /// A notice of one part. `word` is unique within the turn, so that a repeat says nothing twice.
     pub fn notice(chat: &ChatId, word: &str, text: String) -> Self {
         let key = format!("notice:{word}");
-        Self { chat: chat.clone(), voice: Voice::Notice, key, parts: vec![text], answers: None }
+        Self { chat: chat.clone(), voice: Voice::Notice, key, parts: vec![text.into()], answers: None }
+    }
+}
+
+/// A part before it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartText {
+    /// What people read; of a file, its caption, which may be empty.
+    pub text: String,
+    /// See [`Part::markup`].
+    pub markup: Option<String>,
+    /// Set if the part is a file.
+    pub file: Option<Box<SpooledFile>>,
+}
+
+impl From<String> for PartText {
+    fn from(text: String) -> Self {
+        Self { text, ..Self::default() }
     }
 }
 
@@ -121,8 +138,11 @@ pub struct Part {
     /// The [`OutgoingText`]'s key, which the parts of one text share.
     pub key: String,
     pub answers: Option<MessageSeq>,
-    /// Markdown; of a file, its caption, which may be empty.
+    /// What people read; Markdown if there is no `markup`. Of a file, its caption, which may be empty.
     pub text: String,
+    /// What is left to send of the text, in the platform's own form, if its channel has given one. After a send of the
+    /// beginning it is the rest.
+    pub markup: Option<String>,
     /// Set if the part is a file.
     pub file: Option<Box<SpooledFile>>,
     pub strategy: DeliveryStrategy,
@@ -150,6 +170,7 @@ impl Part {
             key: "k".into(),
             answers: None,
             text: "hello".into(),
+            markup: None,
             file: None,
             strategy: DeliveryStrategy::Keyed,
             placeholder: None,

@@ -74,6 +74,8 @@ pub enum SendOutcome {
     Arrived(String),
     /// The platform has the placeholder, under this id.
     Claimed(String),
+    /// The platform has the beginning, under this id. `rest` is left to send.
+    Partly { why: String, receipt: String, rest: String },
     /// It is certain that nothing arrived.
     NotArrived { why: String, after: Option<Duration> },
     /// The call got no answer, so its outcome is unknown.
@@ -101,6 +103,13 @@ pub enum Next {
     Fill {
         /// The platform's id of the placeholder.
         placeholder: String,
+    },
+    /// The beginning was sent, and the rest follows.
+    Rest {
+        why: String,
+        /// The platform's id of the beginning.
+        receipt: String,
+        rest: String,
     },
     /// The host tries again. Later parts of the chat wait.
     Again {
@@ -140,6 +149,7 @@ pub fn next(facts: PartFacts, happened: SendOutcome, retry: Duration) -> Next {
     match happened {
         SendOutcome::Arrived(receipt) => Next::Sent { receipt },
         SendOutcome::Claimed(placeholder) => Next::Fill { placeholder },
+        SendOutcome::Partly { why, receipt, rest } => Next::Rest { why, receipt, rest },
         SendOutcome::NotArrived { why, after } => {
             again(facts, retry, backoff::next_send(facts.attempts, after), none, why)
         }

@@ -13,14 +13,19 @@ use super::states::{Life, Turn, TurnStage};
 use crate::channels::Activity;
 use crate::dispatch::Event;
 use crate::domain::Ending;
-use crate::domain::outbound::{OutgoingText, Voice};
+use crate::domain::outbound::{OutgoingText, PartText, SpooledFile, Voice};
+use crate::host_files;
 use crate::mailbox::{Pass, ReceivedLetter, RefusedFile};
+use crate::spool::{Spool, SpooledCopy};
 use crate::store::{StoreError, Take, Taken, TakenEffect};
 use crate::text;
 use crate::turns::{TurnDone, turn_done};
 
 /// The longest silence that a status letter may announce: the longest command, and the time to end it.
 const DEADLINE_MAX: Duration = Duration::from_secs(660);
+/// A reply of more parts is sent as a file: nobody reads that much in a chat.
+const MOST_PARTS: usize = 10;
+const REPLY_FILE: &str = "reply.md";
 
 impl Run {
     /// Takes one pass of letters, and returns whether there are more. Between two passes the run handles its orders,
@@ -117,7 +122,7 @@ impl Run {
             self.pass_over(letter.n, &refused).await;
             return Ok(());
         }
-        let effect = self.effect(&letter.body, letter.id.as_str());
+        let effect = self.effect(&letter.body, letter.id.as_str()).await;
         let taken = self
             .services
             .store
@@ -147,11 +152,11 @@ impl Run {
     }
 
     /// Returns what the letter changes in the store.
-    fn effect(&self, body: &FromAgent, key: &str) -> TakenEffect {
+    async fn effect(&self, body: &FromAgent, key: &str) -> TakenEffect {
         match body {
             FromAgent::Draft(_) | FromAgent::Status(_) | FromAgent::Failed(_) => TakenEffect::Nothing,
             FromAgent::Ready(_) => TakenEffect::Ready,
-            FromAgent::Message(message) => match self.outgoing(Voice::Reply, key, &message.text) {
+            FromAgent::Message(message) => match self.reply(key, &message.text).await {
                 Some(outgoing) => TakenEffect::Message { outgoing, limit: self.group.limits.messages },
                 None => TakenEffect::Nothing,
             },
@@ -160,25 +165,58 @@ impl Run {
                 body: serde_json::to_string(request).unwrap_or_default(),
                 limit: self.group.limits.requests,
             },
-            FromAgent::TurnDone(done) => self.turn_end(done, key),
+            FromAgent::TurnDone(done) => self.turn_end(done, key).await,
         }
     }
 
-    fn outgoing(&self, voice: Voice, key: &str, text: &str) -> Option<OutgoingText> {
+    async fn reply(&self, key: &str, text: &str) -> Option<OutgoingText> {
         let chat = self.open_turn()?.chat.clone();
-        // A channel that is off now, for example without its token, may be on tomorrow. Its text is kept unsplit.
         let parts = match self.services.channels.of(&chat) {
-            Some(channel) => channel.split(text),
-            None => Some(text.trim().to_owned()).filter(|text| !text.is_empty()).into_iter().collect(),
+            Some(channel) => {
+                let parts = channel.split(text);
+                let file = if parts.len() > MOST_PARTS && channel.takes_files() {
+                    self.as_file(text, &parts).await
+                } else {
+                    None
+                };
+                file.map_or(parts, |file| vec![file])
+            }
+            // A channel that is off now, for example without its token, may be on tomorrow. Its text is kept unsplit.
+            None => Some(text.trim().to_owned())
+                .filter(|text| !text.is_empty())
+                .map(PartText::from)
+                .into_iter()
+                .collect(),
         };
-        (!parts.is_empty()).then(|| OutgoingText { chat, voice, key: key.to_owned(), parts, answers: None })
+        let (voice, key) = (Voice::Reply, key.to_owned());
+        (!parts.is_empty()).then_some(OutgoingText { chat, voice, key, parts, answers: None })
     }
 
-    fn turn_end(&self, done: &from_agent::TurnDone, key: &str) -> TakenEffect {
+    /// Keeps a reply as a file with a line that says how it begins. The file is in the spool before its row is written.
+    /// A host that dies in between finds the letter again and keeps the same file.
+    async fn as_file(&self, text: &str, parts: &[PartText]) -> Option<PartText> {
+        let spool = Spool::at(self.services.install.root.spool());
+        let whole = text.to_owned();
+        match host_files::blocking(move || spool.keep_text(&whole)).await {
+            Ok(SpooledCopy { sha256, bytes }) => {
+                let begins = parts.first().and_then(|part| part.text.lines().next()).unwrap_or_default();
+                let file = SpooledFile { sha256, name: REPLY_FILE.to_owned(), bytes };
+                let text = text::reply_as_file(begins, bytes);
+                Some(PartText { text, markup: None, file: Some(Box::new(file)) })
+            }
+            Err(e) => {
+                tracing::error!(run = %self.handle.run, code = "file.io", "a long reply is sent in parts: {e}");
+                None
+            }
+        }
+    }
+
+    async fn turn_end(&self, done: &from_agent::TurnDone, key: &str) -> TakenEffect {
         let TurnDone { end, notice } = turn_done(done, self.interrupted());
-        let reply = self.outgoing(Voice::Reply, key, &done.text);
-        let notice = notice.and_then(|text| self.outgoing(Voice::Notice, "notice:end", &text));
-        let if_silent = self.outgoing(Voice::Notice, "notice:silent", &text::nothing_said());
+        let reply = self.reply(key, &done.text).await;
+        let chat = self.open_turn().map(|turn| &turn.chat);
+        let notice = chat.zip(notice).map(|(chat, text)| OutgoingText::notice(chat, "end", text));
+        let if_silent = chat.map(|chat| OutgoingText::notice(chat, "silent", text::nothing_said()));
         TakenEffect::TurnDone { end, texts: reply.into_iter().chain(notice).collect(), if_silent }
     }
 

@@ -40,7 +40,7 @@ impl Run {
         let outcome = actions::perform(&asker, request).await;
         let (verdict, file) = match outcome {
             Outcome::Done(result) => (Verdict::Ok { result }, None),
-            Outcome::File(result, text, file) => (Verdict::Ok { result }, Some((text, file))),
+            Outcome::File(result, file) => (Verdict::Ok { result }, Some(file)),
             Outcome::Refused { code, reason } => (Verdict::Refused { code: code.to_owned(), reason }, None),
             Outcome::WaitsForPerson => {
                 // The box waits for a while; then the turn is suspended.

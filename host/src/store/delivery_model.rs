@@ -175,7 +175,7 @@ async fn story(delivery: Delivery, own_id: bool, fates: Vec<Fate>) -> std::resul
     let terms = Terms { delivery, abilities, lifetime: DAY, retry: DAY };
     let replies = [&["a"][..], &["b1", "b2", "b3"], &["c"]];
     for (n, parts) in replies.iter().enumerate() {
-        let parts = parts.iter().map(|p| (*p).to_owned()).collect();
+        let parts = parts.iter().map(|p| (*p).to_owned().into()).collect();
         let outgoing = OutgoingText {
             chat: CHAT.parse().unwrap(),
             voice: Voice::Reply,

@@ -81,7 +81,7 @@ impl Office {
     }
 
     async fn replies(&self, key: &str, parts: &[&str]) {
-        let parts = parts.iter().map(|p| (*p).to_owned()).collect();
+        let parts = parts.iter().map(|p| (*p).to_owned().into()).collect();
         let outgoing =
             OutgoingText { chat: chat(ROOM), voice: Voice::Reply, key: key.into(), parts, answers: None };
         self.store.say(Some(TurnId(1)), outgoing, T).await.unwrap();
@@ -232,6 +232,36 @@ async fn a_part_that_a_worker_left_behind_is_taken_for_cut_off() {
     assert!(matches!(o.store.claim(chat(ROOM), o.terms, T).await.unwrap(), NextPart::NotBefore(_)));
     assert_eq!(o.row("first").await, ("uncertain".into(), 1, 0));
     assert_eq!(o.sends(ROOM, T).await, ["first"]);
+}
+
+#[tokio::test]
+async fn of_a_part_whose_beginning_arrived_only_the_rest_is_sent() {
+    for delivery in [Delivery::Resend, Delivery::Edit, Delivery::Hold] {
+        let o = office(delivery).await;
+        o.replies("a", &["one two", "three"]).await;
+        let mut part = o.claims().await;
+        if delivery == Delivery::Edit {
+            o.settles(part, SendOutcome::Claimed("6".into())).await;
+            part = o.claims().await;
+        }
+        let (why, receipt, rest) = ("too long".to_owned(), "7".to_owned(), "two".to_owned());
+        let next = o.settles(part.clone(), SendOutcome::Partly { why, receipt, rest }).await;
+        assert!(matches!(next, Next::Rest { .. }), "{next:?}");
+        // The answer of the store was lost: the rest is not cut again.
+        o.settles(part, SendOutcome::Partly { why: "x".into(), receipt: "7".into(), rest: "o".into() }).await;
+        assert_eq!(o.row("one two").await, ("ready".into(), 0, 0));
+        let rest = o.claims().await;
+        assert_eq!(
+            (rest.markup.as_deref(), rest.placeholder.as_deref()),
+            (Some("two"), None),
+            "it goes before the next part"
+        );
+        o.settles(rest, SendOutcome::Refused { why: "no".into() }).await;
+        let said = o.store.message_trace(MessageSeq(1)).await.unwrap().unwrap().turn.unwrap().outbox;
+        let told = said.iter().find(|row| row.voice == "notice").unwrap();
+        assert!(told.text.starts_with("The rest of a reply could not be delivered: no."), "{}", told.text);
+        assert_eq!(o.row("three").await.0, "failed");
+    }
 }
 
 #[tokio::test]

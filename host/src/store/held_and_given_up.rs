@@ -125,9 +125,9 @@ pub(super) fn give_up(
         );
         let turn = part.turn.map(|t| int(t.0));
         c.execute(&sql, params![part.id, part.key, end.state(), part.chat.as_str(), turn])?;
-        let sql = "SELECT part, uncertain FROM outbox WHERE id = ?1";
-        let (before, doubts): (i64, i64) = c.query_row(sql, [part.id], |r| Ok((r.get(0)?, r.get(1)?)))?;
-        let notice = delivery_notices::given_up(part, end, why, before == 0, doubts > 0);
+        let sql = "SELECT part = 0 AND sent_at IS NULL, uncertain FROM outbox WHERE id = ?1";
+        let (whole, doubts): (bool, i64) = c.query_row(sql, [part.id], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        let notice = delivery_notices::given_up(part, end, why, whole, doubts > 0);
         say(c, part.turn, &notice, now)?;
     }
     Ok(())

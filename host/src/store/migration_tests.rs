@@ -79,6 +79,8 @@ async fn an_outbox_of_schema_1_goes_on_as_it_was() {
         };
         assert_eq!((state.as_str(), way.as_deref(), lives), (expected.0, expected.1, true), "{text}");
     }
+    let rendered: i64 = c.query_row("SELECT count(markup) FROM outbox", [], |r| r.get(0)).unwrap();
+    assert_eq!(rendered, 0, "its texts are Markdown, and are rendered when they are sent");
     let ours: i64 = c.query_row("SELECT count(DISTINCT ours) FROM outbox", [], |r| r.get(0)).unwrap();
     assert_eq!(ours, 8);
     let insert =

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::{Result, Store, int};
-use crate::domain::outbound::OutgoingText;
+use crate::domain::outbound::{OutgoingText, PartText};
 use crate::domain::{TurnId, WallMs};
 
 /// Rows that are not at an end, as the index `outbox_due` has them.
@@ -20,15 +20,34 @@ impl Store {
 pub(super) fn say(c: &Connection, turn: Option<TurnId>, outgoing: &OutgoingText, now: WallMs) -> Result<()> {
     let sql =
         "INSERT INTO outbox(ours, chat, voice, turn, key, part, answers, text, state, not_before, created_at,
-                                  lives_from)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'ready', 0, ?9, ?9) ON CONFLICT DO NOTHING";
-    for (part, text) in outgoing.parts.iter().enumerate() {
+                                  lives_from, markup, file, file_name, file_bytes)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'ready', 0, ?9, ?9, ?10, ?11, ?12, ?13)
+               ON CONFLICT DO NOTHING";
+    for (part, PartText { text, markup, file }) in outgoing.parts.iter().enumerate() {
         let part = i64::try_from(part).unwrap_or(i64::MAX);
         let turn = turn.map(|t| int(t.0));
         let answers = outgoing.answers.map(|m| int(m.0));
         let (chat, voice) = (outgoing.chat.as_str(), outgoing.voice.as_str());
         let ours = our_id(chat, turn, &outgoing.key, part, now);
-        c.execute(sql, params![ours, chat, voice, turn, outgoing.key, part, answers, text, now.0])?;
+        let (sha256, name, bytes) = file
+            .as_deref()
+            .map_or((None, None, None), |file| (Some(&file.sha256), Some(&file.name), Some(int(file.bytes))));
+        let facts = params![
+            ours,
+            chat,
+            voice,
+            turn,
+            outgoing.key,
+            part,
+            answers,
+            text,
+            now.0,
+            markup,
+            sha256,
+            name,
+            bytes
+        ];
+        c.execute(sql, facts)?;
     }
     Ok(())
 }

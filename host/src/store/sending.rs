@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ready ── claim ──> sending ── receipt ──> sent
-//!                     │  │ └── a placeholder stands ──> ready
+//!                     │  │ └── a placeholder stands, or the beginning arrived ──> ready
 //!                     │  ├──── certainly not arrived ──> deferred ──> (due at not_before) claim
 //!                     │  └──── perhaps arrived ────────> uncertain ─> (due at not_before) claim
 //!                     │                                   └ with a code: held, until /resend or /drop
@@ -122,7 +122,7 @@ impl Store {
 /// The columns that [`part`] reads.
 const FIELDS: &str =
     "id, ours, chat, voice, turn, answers, text, way, placeholder, attempts, lives_from, key, file, file_name,
-     file_bytes";
+     file_bytes, markup";
 
 fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
     let (chat, voice, way): (String, String, Option<String>) = (r.get(2)?, r.get(3)?, r.get(7)?);
@@ -130,7 +130,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
         (r.get(0)?, r.get(1)?, r.get(6)?, r.get(8)?, r.get(9)?, WallMs(r.get(10)?));
     let turn = r.get::<_, Option<i64>>(4)?.map(|t| TurnId(id(t)));
     let answers = r.get::<_, Option<i64>>(5)?.map(|m| MessageSeq(id(m)));
-    let key = r.get(11)?;
+    let (key, markup) = (r.get(11)?, r.get(15)?);
     let file = match r.get(12)? {
         Some(sha256) => Some(Box::new(SpooledFile { sha256, name: r.get(13)?, bytes: id(r.get(14)?) })),
         None => None,
@@ -145,6 +145,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
             key,
             answers,
             text,
+            markup,
             file,
             // The column is empty until the first claim, which sets it.
             strategy: way.as_deref().map_or(Ok(DeliveryStrategy::Resend), |way| parse("outbox.way", way))?,
@@ -163,7 +164,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Nex
     );
     let row = c
         .query_row(&sql, [chat.as_str()], |r| {
-            Ok((part(r)?, WallMs(r.get(15)?), r.get::<_, String>(16)?, r.get::<_, bool>(17)?))
+            Ok((part(r)?, WallMs(r.get(16)?), r.get::<_, String>(17)?, r.get::<_, bool>(18)?))
         })
         .optional()?;
     let Some((part, not_before, state, fresh)) = row else { return Ok(NextPart::Empty) };
@@ -225,6 +226,13 @@ fn perform(c: &Connection, part: &Part, next: Next, now: WallMs) -> Result<()> {
                        WHERE id = ?1";
             c.execute(sql, params![row, placeholder])?;
             Ok(())
+        }
+        // `text` stays whole, for people: `markup` alone is sent. The attempts name later questions, so they count on.
+        Next::Rest { why, rest, .. } => {
+            let sql = "UPDATE outbox SET state = 'ready', markup = ?2, file = NULL, placeholder = NULL, not_before = 0,
+                              sent_at = ?3, error = ?4 WHERE id = ?1";
+            c.execute(sql, params![row, rest, now.0, why])?;
+            held_and_given_up::reached(c, &part.chat)
         }
         Next::Again { wait, doubt, forget, why } => {
             count(c, row, doubt)?;

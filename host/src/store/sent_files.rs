@@ -7,12 +7,11 @@ use std::collections::BTreeSet;
 
 use ipc_schema::LetterId;
 use ipc_schema::letters::to_agent::Verdict;
-use rusqlite::params;
 
 use super::letters_to_agent::{ToWrite, respond, store_verdict};
 use super::outbox::{self, DUE};
 use super::{Result, Store, id, int};
-use crate::domain::outbound::{OutgoingText, SpooledFile};
+use crate::domain::outbound::OutgoingText;
 use crate::domain::{RunId, TurnId, WallMs};
 
 /// The files that a turn has sent so far.
@@ -43,14 +42,12 @@ impl Store {
         turn: TurnId,
         request: LetterId,
         verdict: Verdict,
-        (outgoing, file): (OutgoingText, SpooledFile),
+        outgoing: OutgoingText,
         now: WallMs,
     ) -> Result<ToWrite> {
         self.write(move |c| {
             if store_verdict(c, turn, &request, &verdict)? {
                 outbox::say(c, Some(turn), &outgoing, now)?;
-                let sql = "UPDATE outbox SET file = ?3, file_name = ?4, file_bytes = ?5 WHERE turn = ?1 AND key = ?2";
-                c.execute(sql, params![int(turn.0), outgoing.key, file.sha256, file.name, int(file.bytes)])?;
             }
             respond(c, &run, turn, request, verdict, now)
         })

@@ -193,7 +193,7 @@ fn reply(text: &str, key: &str) -> OutgoingText {
         chat: chat("telegram:-1"),
         voice: Voice::Reply,
         key: key.into(),
-        parts: vec![text.into()],
+        parts: vec![text.to_owned().into()],
         answers: None,
     }
 }
@@ -486,7 +486,7 @@ impl House {
             now,
         };
         let say = |code: &str| {
-            let (voice, parts) = (Voice::Reply, vec![code.to_owned()]);
+            let (voice, parts) = (Voice::Reply, vec![code.to_owned().into()]);
             let key = "t-1:toolu_1".to_owned();
             Some(OutgoingText { chat: chat("telegram:-1"), voice, key, parts, answers: None })
         };

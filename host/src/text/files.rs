@@ -3,7 +3,7 @@
 use unicode_normalization::UnicodeNormalization;
 
 use super::impersonation::neutralize_prefix;
-use super::label;
+use super::{label, one_line, size};
 
 /// The name of a file in a chat: one line, a label and no path, with its extension.
 pub fn file_name(wanted: &str) -> String {
@@ -30,6 +30,12 @@ pub fn file_at(caption: &str, name: &str, bytes: u64, path: &str) -> String {
     };
     let line = format!("[file {name}, {size}: {path}]");
     if caption.is_empty() { line } else { format!("{caption}\n{line}") }
+}
+
+/// Stands below a reply that is sent as a file: how it begins, and where the rest is.
+pub fn reply_as_file(begins: &str, bytes: u64) -> String {
+    const BEGINNING: usize = 200;
+    format!("{} (The reply has {}: all of it is in the file.)", one_line(begins, BEGINNING), size(bytes))
 }
 
 /// A message is longer than a letter can carry. Both numbers are in bytes.

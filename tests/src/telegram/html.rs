@@ -35,6 +35,12 @@ pub(super) fn read(html: &str) -> Result<String, String> {
             if !TAGS.contains(&name) {
                 return Err(format!("can't parse entities: unsupported start tag \"{name}\""));
             }
+            if name == "blockquote" && open.iter().any(|outer| outer == name) {
+                return Err("can't parse entities: blockquotes can't be nested".into());
+            }
+            if open.iter().any(|outer| outer == "code" && name != "code") {
+                return Err(format!("can't parse entities: a tag \"{name}\" in code"));
+            }
             open.push(name.to_owned());
         }
     }
@@ -54,7 +60,16 @@ mod tests {
     #[test]
     fn markup_is_read_as_strictly_as_telegram_does() {
         assert_eq!(read("<b>a</b> &lt;x&gt; <a href=\"u\">l</a>").unwrap(), "a <x> l");
-        for bad in ["<b>a", "a</b>", "<b><i>a</b></i>", "<div>a</div>", "a < b", "a & b"] {
+        for bad in [
+            "<b>a",
+            "a</b>",
+            "<b><i>a</b></i>",
+            "<div>a</div>",
+            "a < b",
+            "a & b",
+            "<blockquote>a<blockquote>b</blockquote></blockquote>",
+            "<code><b>a</b></code>",
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -132,6 +132,8 @@ struct State {
     /// Whether the bot with the other token is here instead of the first one.
     other_bot: bool,
     token_refused: bool,
+    /// The longest text that is taken, in UTF-16 units, if it is shorter than the documented one.
+    longest_text: Option<usize>,
     /// The log of the crash tests, if one was set.
     log: Option<PlatformLog>,
     troubles: Option<Troubles>,
@@ -310,6 +312,11 @@ impl TelegramServer {
         state.other_bot = true;
         (state.next_message, state.next_update) = (0, 0);
         state.updates.clear();
+    }
+
+    /// Refuses longer texts from now on, for a reason of its own: shorter ones are within the documented limit.
+    pub fn takes_texts_up_to(&self, units: Option<usize>) {
+        self.shared.state().longest_text = units;
     }
 
     /// Refuses the token from now on.

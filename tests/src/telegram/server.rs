@@ -260,7 +260,7 @@ pub(super) fn read_text(state: &mut State, ask: &Value) -> Result<String, String
         raw.to_owned()
     };
     let units = text.encode_utf16().count();
-    if text.trim().is_empty() {
+    if !text.chars().any(is_seen) {
         state.violations.push("an empty message".into());
         return Err("Bad Request: message text is empty".into());
     }
@@ -268,5 +268,17 @@ pub(super) fn read_text(state: &mut State, ask: &Value) -> Result<String, String
         state.violations.push(format!("a message of {units} units"));
         return Err("Bad Request: message is too long".into());
     }
+    if state.longest_text.is_some_and(|longest| units > longest) {
+        return Err("Bad Request: MESSAGE_TOO_LONG".into());
+    }
     Ok(text)
+}
+
+/// Whether people see the character. Telegram takes no text without one.
+fn is_seen(c: char) -> bool {
+    !c.is_whitespace()
+        && !matches!(
+            c,
+            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{2800}' | '\u{3164}' | '\u{feff}'
+        )
 }

@@ -1,8 +1,8 @@
 //! The fuzz targets of this channel: what they do with incoming and outgoing text, and what must hold.
 
-use super::markdown::visible;
 use super::rendered_part::RenderedPart;
-use super::split::{TEXT_UNITS, parts, units};
+use super::rich_text::{RichText, units};
+use super::split::{TEXT_UNITS, parts};
 use super::update::{self, Me, News};
 use crate::domain::message::Inbound;
 use crate::domain::outbound::Voice;
@@ -23,12 +23,12 @@ pub fn update(data: &[u8]) -> Option<Inbound> {
 /// part looks like a notice.
 pub fn reply(data: &[u8]) {
     for part in parts(&String::from_utf8_lossy(data)) {
-        let RenderedPart { html, plain } = RenderedPart::of(Voice::Reply, &part, TEXT_UNITS);
+        let RenderedPart { html, plain } =
+            RenderedPart::of(Voice::Reply, &part.text, part.markup.as_deref(), TEXT_UNITS);
         balanced(&html);
-        for seen in [visible(&html), plain] {
-            assert!(units(&seen) <= TEXT_UNITS, "{} units", units(&seen));
-            assert!(!text::looks_like_notice(&seen), "{seen}");
-        }
+        let seen = RichText::read(&html).text;
+        assert!(units(&seen) <= TEXT_UNITS, "{} units", units(&seen));
+        assert!(!text::looks_like_notice(&seen) && !text::looks_like_notice(&plain), "{seen}\n{plain}");
     }
 }
 

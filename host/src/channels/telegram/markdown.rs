@@ -1,57 +1,127 @@
-//! Renders Markdown as Telegram's HTML (Bot API, "HTML style"): few tags, and everything else as text.
+//! Reads Markdown as a text with Telegram's few looks.
+//!
+//! No word of the source is lost. What Markdown would hide (a definition that no link uses, a comment, a title, the
+//! address of an image without words, a table's cell too many) is shown as text.
 
-use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use std::ops::Range;
 
-/// Renders Markdown. The result is balanced and escaped for any input.
-pub(super) fn to_html(markdown: &str) -> String {
-    let mut html = Html::default();
-    for event in Parser::new_ext(markdown, Options::ENABLE_STRIKETHROUGH) {
-        html.event(event);
+use pulldown_cmark::{CodeBlockKind, CowStr, Event, LinkType, Options, Parser, Tag, TagEnd};
+
+use super::rich_text::{Look, Mark, RichText, is_visible};
+use super::table::Table;
+
+/// Reads a whole reply, so that each link finds its definition.
+pub(super) fn read(markdown: &str) -> RichText {
+    let mut page = Page { source: markdown, used: used_definitions(markdown), ..Page::default() };
+    for (event, range) in parser(markdown).into_offset_iter() {
+        page.event(event, range);
     }
-    html.out.trim_end().to_owned()
+    page.show_skipped(markdown.len());
+    let read = page.out.trimmed();
+    if is_visible(&read.text) { read } else { RichText::plain(markdown.trim()) }
 }
 
-/// Returns what people see of rendered text: without tags, and with decoded entities.
-pub(super) fn visible(html: &str) -> String {
-    let mut text = String::new();
-    let mut inside = false;
-    for c in html.chars() {
-        match c {
-            '<' => inside = true,
-            '>' => inside = false,
-            _ if !inside => text.push(c),
-            _ => {}
+fn parser(markdown: &str) -> Parser<'_> {
+    Parser::new_ext(markdown, Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TABLES)
+}
+
+/// Returns the places of the definitions that links use. People read the links instead.
+fn used_definitions(markdown: &str) -> Vec<Range<usize>> {
+    let mut events = parser(markdown).into_offset_iter();
+    let mut ids = Vec::new();
+    for (event, _) in events.by_ref() {
+        if let Event::Start(Tag::Link { dest_url, id, .. } | Tag::Image { dest_url, id, .. }) = event
+            && is_web(&dest_url)
+        {
+            ids.push(id);
         }
     }
-    text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
+    let definitions = events.reference_definitions();
+    ids.iter().filter_map(|id| definitions.get(id)).map(|definition| definition.span.clone()).collect()
+}
+
+/// Whether Telegram makes a link of the address.
+fn is_web(address: &str) -> bool {
+    ["http://", "https://", "mailto:", "tg://"].iter().any(|scheme| address.starts_with(scheme))
 }
 
 /// The deepest level of nested lists that is indented.
 const DEEPEST: usize = 6;
 
 #[derive(Default)]
-struct Html {
-    out: String,
-    /// The number of the next item of each open list; `None` for bullets.
-    lists: Vec<Option<u64>>,
-    /// Whether each open link has a tag.
-    links: Vec<bool>,
+struct Page<'a> {
+    source: &'a str,
+    /// Where definitions stand that links use.
+    used: Vec<Range<usize>>,
+    /// How far the source was read.
+    seen: usize,
+    out: RichText,
+    /// Where the newest item or quote begins, or the page: the first block in it needs no empty line before it.
+    head: usize,
+    /// Where the newest quote begins, or the page: a line begins there.
+    bare: usize,
+    lists: Vec<List>,
+    /// The open marks, except those of links.
+    open: Vec<usize>,
+    links: Vec<Link<'a>>,
+    quotes: usize,
+    /// Where the text ended before the open code block.
+    before_code: usize,
+    table: Option<OpenTable>,
 }
 
-impl Html {
-    fn event(&mut self, event: Event<'_>) {
+#[derive(Clone, Copy)]
+struct List {
+    /// The number of the first item; `None` for bullets.
+    first: Option<u64>,
+    next: u64,
+}
+
+struct Link<'a> {
+    /// Absent if Telegram makes no link of it.
+    mark: Option<usize>,
+    start: usize,
+    address: CowStr<'a>,
+    title: CowStr<'a>,
+    /// What closes a link that is shown as it was written.
+    closing: String,
+}
+
+#[derive(Default)]
+struct OpenTable {
+    table: Table,
+    row: Vec<String>,
+    /// Where the last cell ends in the source.
+    cell_end: usize,
+    /// Where the text ended before the cell, and the marks before the table.
+    cell: usize,
+    marks: usize,
+}
+
+impl<'a> Page<'a> {
+    fn event(&mut self, event: Event<'a>, range: Range<usize>) {
+        let (from, to) = match &event {
+            Event::Start(Tag::BlockQuote(_) | Tag::List(_) | Tag::Item) => (range.start, range.start),
+            Event::End(TagEnd::BlockQuote(_) | TagEnd::List(_) | TagEnd::Item) => (range.end, range.end),
+            _ => (range.start, range.end),
+        };
+        self.show_skipped(from);
+        self.seen = self.seen.max(to);
         match event {
-            Event::Start(tag) => self.start(tag),
-            Event::End(tag) => self.end(tag),
-            Event::Text(text) | Event::Html(text) | Event::InlineHtml(text) => {
-                self.out.push_str(&escape(&text))
+            Event::Start(tag) => self.start(tag, range),
+            Event::End(tag) => self.end(tag, range),
+            Event::Text(text) | Event::Html(text) | Event::InlineHtml(text) => self.say(&text),
+            Event::Code(text) => {
+                let mark = self.begin(Look::Code);
+                self.say(&text);
+                self.out.end(mark);
             }
-            Event::Code(text) => self.out.push_str(&format!("<code>{}</code>", escape(&text))),
-            Event::SoftBreak | Event::HardBreak => self.out.push('\n'),
+            Event::SoftBreak | Event::HardBreak => self.say("\n"),
             Event::Rule => {
                 self.block();
-                self.out.push_str("———\n");
+                self.say("———\n");
             }
+            // These are text without their options.
             Event::TaskListMarker(_)
             | Event::FootnoteReference(_)
             | Event::InlineMath(_)
@@ -59,125 +129,291 @@ impl Html {
         }
     }
 
-    fn start(&mut self, tag: Tag<'_>) {
+    fn start(&mut self, tag: Tag<'a>, range: Range<usize>) {
         match tag {
-            Tag::Paragraph => self.block(),
+            Tag::Paragraph | Tag::HtmlBlock => self.block(),
             Tag::Heading { .. } => {
                 self.block();
-                self.out.push_str("<b>");
+                self.open(Look::Bold);
             }
             Tag::BlockQuote(_) => {
                 self.block();
-                self.out.push_str("<blockquote>");
-            }
-            Tag::CodeBlock(kind) => {
-                self.block();
-                self.out.push_str("<pre>");
-                if let CodeBlockKind::Fenced(language) = kind
-                    && let Some(word) = language.split_whitespace().next()
-                {
-                    self.out.push_str(&format!("<code class=\"language-{}\">", escape(word)));
+                // Telegram does not take a quote in a quote.
+                if self.quotes == 0 {
+                    self.open(Look::Quote);
                 } else {
-                    self.out.push_str("<code>");
+                    self.say("> ");
                 }
+                self.quotes += 1;
+                (self.head, self.bare) = (self.out.text.len(), self.out.text.len());
             }
+            Tag::CodeBlock(kind) => self.start_code(&kind),
             Tag::List(first) => {
                 if self.lists.is_empty() {
                     self.block();
                 }
-                self.lists.push(first);
+                self.lists.push(List { first, next: first.unwrap_or(0) });
             }
-            Tag::Item => self.item(),
-            Tag::Strong => self.out.push_str("<b>"),
-            Tag::Emphasis => self.out.push_str("<i>"),
-            Tag::Strikethrough => self.out.push_str("<s>"),
-            Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => {
-                let plain =
-                    ["http://", "https://", "mailto:", "tg://"].iter().any(|s| dest_url.starts_with(s));
-                if plain {
-                    self.out.push_str(&format!("<a href=\"{}\">", escape(&dest_url)));
-                }
-                self.links.push(plain);
+            Tag::Item => self.item(range.start),
+            Tag::Strong => self.open(Look::Bold),
+            Tag::Emphasis => self.open(Look::Italic),
+            Tag::Strikethrough => self.open(Look::Struck),
+            Tag::Link { link_type, dest_url, title, id } | Tag::Image { link_type, dest_url, title, id } => {
+                self.start_link(link_type, dest_url, title, &id);
+            }
+            Tag::Table(alignments) => {
+                self.block();
+                let table = Table { alignments, rows: Vec::new() };
+                let marks = self.out.marks.len();
+                self.table = Some(OpenTable { table, marks, ..OpenTable::default() });
+            }
+            Tag::TableCell => {
+                let cell = self.out.text.len();
+                self.table.iter_mut().for_each(|open| open.cell = cell);
             }
             _ => {}
         }
     }
 
-    fn end(&mut self, tag: TagEnd) {
+    fn end(&mut self, tag: TagEnd, range: Range<usize>) {
         match tag {
-            TagEnd::Paragraph => self.out.push('\n'),
-            TagEnd::Heading(_) => self.out.push_str("</b>\n"),
+            TagEnd::Paragraph | TagEnd::HtmlBlock | TagEnd::Item => self.end_line(),
+            TagEnd::Heading(_) => {
+                self.close();
+                self.say("\n");
+            }
             TagEnd::BlockQuote(_) => {
                 self.trim_newline();
-                self.out.push_str("</blockquote>\n");
+                self.quotes -= 1;
+                if self.quotes == 0 {
+                    self.close();
+                }
+                self.say("\n");
             }
-            TagEnd::CodeBlock => {
-                self.trim_newline();
-                self.out.push_str("</code></pre>\n");
-            }
+            TagEnd::CodeBlock => self.end_code(range),
             TagEnd::List(_) => {
                 self.lists.pop();
             }
-            TagEnd::Item => self.end_line(),
-            TagEnd::Strong => self.out.push_str("</b>"),
-            TagEnd::Emphasis => self.out.push_str("</i>"),
-            TagEnd::Strikethrough => self.out.push_str("</s>"),
-            TagEnd::Link | TagEnd::Image => {
-                let tagged = self.links.pop() == Some(true);
-                self.out.push_str(if tagged { "</a>" } else { "" });
+            TagEnd::Strong | TagEnd::Emphasis | TagEnd::Strikethrough => self.close(),
+            TagEnd::Link | TagEnd::Image => self.end_link(),
+            TagEnd::TableCell => {
+                if let Some(open) = &mut self.table {
+                    open.row.push(self.out.text.split_off(open.cell).trim().to_owned());
+                    open.cell_end = range.end;
+                }
             }
+            TagEnd::TableHead | TagEnd::TableRow => self.end_row(range.end),
+            TagEnd::Table => self.end_table(),
             _ => {}
         }
     }
 
-    fn item(&mut self) {
+    fn start_code(&mut self, kind: &CodeBlockKind<'_>) {
+        self.before_code = self.out.text.len();
+        self.block();
+        let info = match kind {
+            CodeBlockKind::Fenced(info) => info.trim(),
+            CodeBlockKind::Indented => "",
+        };
+        let (word, more) = info.split_once(char::is_whitespace).unwrap_or((info, ""));
+        let is_language = word.chars().all(|c| c.is_alphanumeric() || "+-#._".contains(c));
+        let (language, more) = if is_language { (word, more) } else { ("", info) };
+        if !more.is_empty() {
+            self.say(&format!("{more}\n"));
+        }
+        self.open(Look::Block(Some(language.to_owned()).filter(|language| !language.is_empty())));
+    }
+
+    /// Ends a code block. An empty one is shown as it was written: its fence may hold the words.
+    fn end_code(&mut self, range: Range<usize>) {
+        let Some(mark) = self.open.pop() else { return };
+        let start = self.out.marks.get(mark).map_or(0, |mark: &Mark| mark.start);
+        if self.out.text.get(start..).is_some_and(is_visible) {
+            self.trim_newline();
+            self.out.end(mark);
+        } else {
+            self.out.marks.truncate(mark);
+            self.out.text.truncate(self.before_code);
+            self.block();
+            let written = self.source.get(range).unwrap_or_default();
+            let lines: Vec<&str> = written.lines().map(|line| line.trim_matches([' ', '\t', '>'])).collect();
+            self.say(lines.join("\n").trim_end());
+        }
+        self.say("\n");
+    }
+
+    /// Begins an item with its number as it was written. Where each item has the number of the first, the host counts.
+    fn item(&mut self, at: usize) {
         self.end_line();
         // At deeper levels the indentation would be longer than the items.
         let depth = self.lists.len().saturating_sub(1).min(DEEPEST);
-        self.out.push_str(&"  ".repeat(depth));
+        self.say(&"  ".repeat(depth));
+        let source = self.source.get(at..).unwrap_or_default().trim_start();
+        let digits = source.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        let written: Option<u64> = digits.parse().ok();
         match self.lists.last_mut() {
-            Some(Some(number)) => {
-                self.out.push_str(&format!("{number}. "));
-                *number += 1;
+            Some(List { first: Some(first), next }) => {
+                let number = written.filter(|written| *written != *first).unwrap_or(*next);
+                *next = number.saturating_add(1);
+                self.say(&format!("{number}. "));
             }
-            _ => self.out.push_str("• "),
+            _ => self.say("• "),
+        }
+        self.head = self.out.text.len();
+    }
+
+    fn start_link(&mut self, kind: LinkType, address: CowStr<'a>, title: CowStr<'a>, id: &str) {
+        let reference = matches!(kind, LinkType::Reference | LinkType::Collapsed | LinkType::Shortcut);
+        let web = is_web(&address);
+        let start = self.out.text.len();
+        // Telegram does not take a link in a link, and a table has none.
+        let linked = web && self.table.is_none() && self.links.iter().all(|link| link.mark.is_none());
+        let mark = linked.then(|| self.begin(Look::Link(address.to_string())));
+        let note = kind == LinkType::Shortcut && id.starts_with(|c: char| c == '^' || c.is_ascii_digit());
+        let (opening, closing) = match (reference, kind) {
+            (true, LinkType::Reference) if !web => ("[", format!("][{id}]")),
+            (true, _) if !web || note => ("[", "]".to_owned()),
+            _ => ("", String::new()),
+        };
+        self.say(opening);
+        // What is shown as it was written has its address in the definition, which is shown too.
+        let address = if reference && !web { CowStr::Borrowed("") } else { address };
+        self.links.push(Link { mark, start, address, title, closing });
+    }
+
+    fn end_link(&mut self) {
+        let Some(link) = self.links.pop() else { return };
+        self.say(&link.closing);
+        if !self.out.text.get(link.start..).is_some_and(is_visible) {
+            self.say(&link.address);
+        }
+        if let Some(mark) = link.mark {
+            self.out.end(mark);
+        }
+        let is_read = link.mark.is_some() || self.out.text.get(link.start..) == Some(&*link.address);
+        let address = if is_read { "" } else { &*link.address };
+        for words in [address, &*link.title].into_iter().filter(|words| !words.is_empty()) {
+            self.say(&format!(" ({words})"));
         }
     }
 
-    /// Starts a block with an empty line before it, except at the start of an item or a quote.
+    /// Ends a row. Markdown drops the cells that the head has no column for.
+    fn end_row(&mut self, end: usize) {
+        let Some(open) = &mut self.table else { return };
+        let more = self.source.get(open.cell_end..end).unwrap_or_default().trim().trim_matches('|');
+        if !more.trim().is_empty() {
+            open.row.extend(more.split('|').map(|cell| cell.trim().to_owned()));
+        }
+        open.table.rows.push(std::mem::take(&mut open.row));
+        open.cell_end = end;
+    }
+
+    fn end_table(&mut self) {
+        let Some(OpenTable { table, marks, .. }) = self.table.take() else { return };
+        self.out.marks.truncate(marks);
+        if let Some(lines) = table.aligned() {
+            let mark = self.begin(Look::Block(None));
+            self.say(&lines);
+            self.out.end(mark);
+            return self.say("\n");
+        }
+        for record in table.records() {
+            self.block();
+            for (title, cell) in record {
+                if !title.is_empty() {
+                    let mark = self.begin(Look::Bold);
+                    self.say(title);
+                    self.out.end(mark);
+                    self.say(": ");
+                }
+                self.say(cell);
+                self.say("\n");
+            }
+        }
+    }
+
+    /// Shows the definitions between what was read and `until` that no link uses. Only they leave no event.
+    fn show_skipped(&mut self, until: usize) {
+        let mut at = self.seen;
+        let skipped = self.source.get(at..until).unwrap_or_default();
+        self.seen = at.max(until);
+        if !skipped.contains("]:") {
+            return;
+        }
+        let mut lines = Vec::new();
+        for line in skipped.split_inclusive('\n') {
+            // A list's or a quote's sign stands before the first definition.
+            let words = match line.find('[') {
+                Some(start) if lines.is_empty() => line.get(start..).unwrap_or_default(),
+                None if lines.is_empty() => "",
+                _ => line.trim_start_matches([' ', '\t', '>']),
+            };
+            let start = at + line.len() - words.len();
+            at += line.len();
+            if !words.trim().is_empty() && !self.used.iter().any(|used| used.contains(&start)) {
+                lines.push(words.trim());
+            }
+        }
+        if !lines.is_empty() {
+            self.block();
+            self.say(&lines.join("\n"));
+            self.say("\n");
+        }
+    }
+
+    fn say(&mut self, words: &str) {
+        self.out.text.push_str(words);
+    }
+
+    fn begin(&mut self, look: Look) -> usize {
+        let start = self.out.text.len();
+        self.out.marks.push(Mark { start, end: start, look });
+        self.out.marks.len() - 1
+    }
+
+    fn open(&mut self, look: Look) {
+        let mark = self.begin(look);
+        self.open.push(mark);
+    }
+
+    fn close(&mut self) {
+        if let Some(mark) = self.open.pop() {
+            self.out.end(mark);
+        }
+    }
+
+    /// Starts a block with an empty line before it, except at the start of the page, an item or a quote.
     fn block(&mut self) {
-        let head = self.out.is_empty()
-            || ["• ", ". ", "<blockquote>"].iter().any(|h| self.out.ends_with(h))
-                && !self.out.ends_with('\n');
-        if head {
+        if self.out.text.len() == self.head {
             return;
         }
         self.end_line();
-        if !self.out.ends_with("\n\n") {
-            self.out.push('\n');
+        if !self.out.text.ends_with("\n\n") {
+            self.say("\n");
         }
     }
 
     fn end_line(&mut self) {
-        if !self.out.is_empty() && !self.out.ends_with('\n') {
-            self.out.push('\n');
+        if self.out.text.len() != self.bare && !self.out.text.ends_with('\n') {
+            self.say("\n");
         }
     }
 
     fn trim_newline(&mut self) {
-        let length = self.out.trim_end_matches('\n').len();
-        self.out.truncate(length);
+        let length = self.out.text.trim_end_matches('\n').len();
+        self.out.text.truncate(length);
     }
-}
-
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rich_text::escape;
     use super::*;
     use proptest::prelude::*;
+
+    fn to_html(markdown: &str) -> String {
+        read(markdown).html()
+    }
 
     #[test]
     fn what_models_write_looks_as_meant() {
@@ -191,19 +427,156 @@ mod tests {
     }
 
     #[test]
-    fn raw_html_is_text_and_odd_links_are_only_words() {
+    fn raw_html_is_text_and_an_address_that_is_no_link_stands_behind_its_words() {
         assert_eq!(to_html("<b>x</b> & <script>"), "&lt;b&gt;x&lt;/b&gt; &amp; &lt;script&gt;");
-        assert_eq!(to_html("[x](javascript:alert)"), "x");
+        assert_eq!(to_html("[x](javascript:alert)"), "x (javascript:alert)");
+        assert_eq!(to_html("[report](/workspace/report.md)"), "report (/workspace/report.md)");
+        assert_eq!(to_html("<ann@e.org>"), "ann@e.org");
+    }
+
+    #[test]
+    fn a_reply_of_which_nothing_would_be_seen_is_shown_as_it_was_written() {
+        let web = "<a href=\"https://e.org/cat.png\">https://e.org/cat.png</a>";
+        assert_eq!(to_html("![](https://e.org/cat.png)"), web);
+        assert_eq!(to_html("[](https://e.org/cat.png)"), web);
+        for bare in
+            ["[]()", "![]()", ">", "#", "[1]: https://e.org", "[note]: important", "```\n```", "```Buy milk"]
+        {
+            assert_eq!(to_html(bare), escape(bare));
+        }
+        assert_eq!(to_html("<!-- said aside -->"), "&lt;!-- said aside --&gt;");
+        assert_eq!(to_html("> [note]: important"), "<blockquote>[note]: important</blockquote>");
+        assert_eq!(to_html("- [note]: important\n- b"), "• [note]: important\n• b");
+    }
+
+    #[test]
+    fn words_that_markdown_hides_are_shown() {
+        for (markdown, shown) in [
+            ("a\n\n[note]: important\n[note]: twice\n\nb", "a\n\n[note]: important\n[note]: twice\n\nb"),
+            ("[note]: important\nsee [note]", "[note]: important\n\nsee [note]"),
+            ("[why][note]\n\n[note]: important", "[why][note]\n\n[note]: important"),
+            ("[^1]: alone", "[^1]: alone"),
+            ("---\ntitle: x\n---\nb", "———\n\ntitle: x\n\nb"),
+            ("[a](https://e.org \"the title\")", "a (the title)"),
+            ("```js the rest\nx\n```", "the rest\nx"),
+            ("3. a\n5. b\n9) c", "3. a\n5. b\n\n9. c"),
+            ("1. a\n1. b", "1. a\n2. b"),
+            ("-\n- - b\n> - c", "• \n• \n  • b\n\n• c"),
+            ("> a\n> > b", "a\n\n> b"),
+            ("[![alt](https://e.org/i)](https://e.org/l)", "alt (https://e.org/i)"),
+        ] {
+            assert_eq!(read(markdown).text, shown, "{markdown}");
+        }
+    }
+
+    #[test]
+    fn a_definition_that_a_link_uses_is_only_the_links_address() {
+        assert_eq!(
+            to_html(
+                "The [docs][d] say so [1].\n\n[d]: https://e.org/d\n[1]: https://e.org/1\n[x]: https://e.org/x"
+            ),
+            "The <a href=\"https://e.org/d\">docs</a> say so <a href=\"https://e.org/1\">[1]</a>.\n\n[x]: https://e.org/x"
+        );
+    }
+
+    #[test]
+    fn a_table_is_monospace_and_a_wide_one_is_a_list_of_records() {
+        assert_eq!(
+            to_html("|Name|Age|\n|---|--:|\n|**Ann**|5|extra|\n|[Bob](https://e.org)|41|\n"),
+            "<pre><code>Name                | Age |\n--------------------+-----+------\nAnn                 |   5 | extra\nBob (https://e.org) |  41 |</code></pre>"
+        );
+        let wide = "word ".repeat(15);
+        assert_eq!(
+            to_html(&format!("Look:\n\n|Name|What|\n|-|-|\n|Ann|{wide}|\n|Bob|x|")),
+            format!(
+                "Look:\n\n<b>Name</b>: Ann\n<b>What</b>: {}\n\n<b>Name</b>: Bob\n<b>What</b>: x",
+                wide.trim()
+            )
+        );
+    }
+
+    /// A reply in which each word is another one, so that each must be found.
+    fn replies() -> impl Strategy<Value = String> {
+        let templates = prop::sample::select(vec![
+            "@ @ **@** _@_ ~~@~~ `@` ***@*** <@> <!-- @ --> \\@ &amp; @\n",
+            "# @ #\n",
+            "@\n===\n",
+            "> @\n> > @\n",
+            "- @\n  - @\n\n    @\n",
+            "7. @\n9. @\n",
+            "* [@]: @\n",
+            "[@](@) [@](https://e.org/@ \"@\") ![@](@) ![](https://@) [](@) <https://e.org/@>\n",
+            "[@]: @\n",
+            "[@]: https://e.org/@ '@'\n",
+            "[@]: @\n[@]: @\n@\n",
+            "> [@]: @\n",
+            "[@][ref] [ref] ![@][ref]\n",
+            "[ref]: https://e.org/@\n",
+            "[@][odd] [odd]\n",
+            "[odd]: @\n",
+            "[^@]: @\n",
+            "```@ @\n@\n",
+            "```\n",
+            "~~~@\n",
+            "~~~\n",
+            "- ```@\n  @\n  ```\n",
+            "> ```@\n> @\n",
+            "    @\n",
+            "```@```\n",
+            "|@|@|\n|-|-|\n|@|@|@|@|\n|@|\n",
+            "|@\n",
+            "---\n@: @\n---\n",
+            "<div>@\n@\n",
+            "</div>\n",
+            "<@ @=\"@\">\n",
+            "\n",
+            "\n\n",
+            "[@\n",
+            "](@\n",
+            "**@\n",
+            "- [x] @\n",
+            "$@$ [[@]] [^@] :@:\n",
+            "![[@](@)](@)\n",
+        ]);
+        prop::collection::vec(templates, 1..12).prop_map(|pieces| {
+            let mut words = 0;
+            pieces.concat().split('@').fold(String::new(), |mut out, piece| {
+                if words > 0 {
+                    out.push_str(&format!("w{words}w"));
+                }
+                words += 1;
+                out + piece
+            })
+        })
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        /// Each word is in the text, or is the address of a link or the language of a code block in it.
         #[test]
-        fn whatever_is_written_every_tag_is_closed(text in "([a-z<>&\"`*_~#>\\[\\]() \n.-]|```|https://e.org){0,120}") {
-            let html = to_html(&text);
+        fn every_word_of_a_reply_is_read(markdown in replies()) {
+            let read = read(&markdown);
+            let marks: String = read.marks.iter().map(|mark| match &mark.look {
+                Look::Link(words) | Look::Block(Some(words)) => format!(" {words}"),
+                _ => String::new(),
+            }).collect();
+            for word in markdown.split(|c: char| !c.is_alphanumeric()).filter(|word| word.starts_with('w')) {
+                prop_assert!(read.text.contains(word) || marks.contains(word), "{} of:\n{}\nin:\n{}", word, markdown, read.text);
+            }
+        }
+
+        #[test]
+        fn whatever_is_written_every_tag_is_closed_and_reads_back(
+            text in "([a-z<>&\"`*_~#>\\[\\]():|! \n.-]|```|https://e.org|\\|-\\|){0,120}"
+        ) {
+            let rich = read(&text);
+            let html = rich.html();
             for tag in ["b", "i", "s", "code", "pre", "blockquote", "a"] {
                 let open = html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
                 prop_assert_eq!(open, html.matches(&format!("</{tag}>")).count(), "{} in {}", tag, html);
             }
+            prop_assert_eq!(RichText::read(&html).html(), html);
+            prop_assert_eq!(is_visible(&rich.text), is_visible(&text));
         }
     }
 }

@@ -11,9 +11,11 @@ mod content;
 pub mod fuzz_targets;
 mod markdown;
 mod rendered_part;
+mod rich_text;
 mod send;
 mod settings;
 mod split;
+mod table;
 mod update;
 
 use std::path::Path;
@@ -28,7 +30,7 @@ use tokio::sync::OnceCell;
 
 use super::{Account, Batch, Channel, ChannelError, FetchError, SendError};
 use crate::domain::message::Command;
-use crate::domain::outbound::{Part, SpooledFile};
+use crate::domain::outbound::{Part, PartText, SpooledFile};
 use crate::domain::{ChannelName, ChatId, Secret};
 use crate::policy::backoff::doubling;
 use crate::policy::delivery::Abilities;
@@ -266,8 +268,12 @@ impl Channel for Telegram {
         self.api.download(handle, most).await
     }
 
-    fn split(&self, markdown: &str) -> Vec<String> {
+    fn split(&self, markdown: &str) -> Vec<PartText> {
         split::parts(markdown)
+    }
+
+    fn takes_caption(&self, caption: &str) -> bool {
+        split::is_caption(caption)
     }
 
     /// Telegram accepts no message id of ours.

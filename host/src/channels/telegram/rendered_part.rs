@@ -2,39 +2,46 @@
 
 use ipc_schema::text_sanitize::clean;
 
-use super::markdown::{escape, to_html, visible};
-use super::split::units;
+use super::markdown::read;
+use super::rich_text::{RichText, escape, units};
 use crate::domain::outbound::Voice;
 use crate::text;
 
-/// Both forms of one part. Neither is longer than Telegram allows, and neither lets an agent's text look like a notice.
+/// Both forms of one part. Neither lets an agent's text look like a notice.
 pub(super) struct RenderedPart {
     pub html: String,
-    /// The text as written, for the case that Telegram refuses the HTML.
+    /// The text with the addresses of its links, for the case that Telegram refuses the HTML.
     pub plain: String,
 }
 
 impl RenderedPart {
-    /// Renders a part of [`super::split::parts`], a notice or a caption within `room` units.
-    pub fn of(voice: Voice, text: &str, room: usize) -> Self {
-        let plain = text::render(voice, text);
-        // A notice can quote anybody's text, so it has no formatting and no links except for code spans in backticks.
-        if voice == Voice::Notice {
-            return Self { html: code_spans(&escape(&plain)), plain };
-        }
-        let html = to_html(&plain);
-        let seen = visible(&html);
-        // Bullets and rules can be longer than their markup. If the result is too long, the text is sent without
-        // formatting.
-        if units(&seen) > room {
-            return Self { html: escape(&plain), plain };
+    /// Renders a part within `room` units. `markup` is what [`super::split::parts`] or a send of the part's beginning
+    /// has left; a notice and a caption have none.
+    pub fn of(voice: Voice, text: &str, markup: Option<&str>, room: usize) -> Self {
+        let words = text::render(voice, text);
+        let rich = match (voice, markup) {
+            (Voice::Notice, Some(rest)) => {
+                let plain = text::render(voice, &RichText::read(rest).text);
+                return Self { html: escape(&plain), plain };
+            }
+            // A notice can quote anybody's text, so it has no formatting and no links except for code spans in
+            // backticks.
+            (Voice::Notice, None) => return Self { html: code_spans(&escape(&words)), plain: words },
+            (Voice::Reply, Some(markup)) => RichText::read(markup),
+            (Voice::Reply, None) => read(&words),
+        };
+        // Bullets and rules can be longer than their markup. If the result is too long, the text is sent as written.
+        if markup.is_none() && units(&rich.text) > room {
+            return Self { html: escape(&words), plain: words };
         }
         // Markup can hide the notices' prefix, or characters that reverse a line, so that only the reader sees them.
-        // Such a reply also loses its formatting.
-        if text::looks_like_notice(&seen) || clean(&seen) != seen {
-            return Self { html: escape(&text::render(voice, &seen)), plain };
+        // Such a reply loses its formatting.
+        let (seen, plain) = (&rich.text, rich.spelled_out());
+        if [seen, &plain].into_iter().any(|shown| text::looks_like_notice(shown) || clean(shown) != *shown) {
+            let plain = text::render(voice, seen);
+            return Self { html: escape(&plain), plain };
         }
-        Self { html, plain }
+        Self { html: rich.html(), plain }
     }
 }
 
@@ -57,12 +64,19 @@ fn code_spans(escaped: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::split::TEXT_UNITS;
+    use super::super::split::{TEXT_UNITS, parts};
     use super::*;
     use proptest::prelude::*;
 
-    fn reply(text: &str) -> RenderedPart {
-        RenderedPart::of(Voice::Reply, text, TEXT_UNITS)
+    fn visible(html: &str) -> String {
+        RichText::read(html).text
+    }
+
+    /// The part as a reply has it, and as a caption or an earlier release's reply has it.
+    fn both(text: &str) -> [RenderedPart; 2] {
+        let part = parts(text).into_iter().next().unwrap_or_default();
+        let split = RenderedPart::of(Voice::Reply, &part.text, part.markup.as_deref(), TEXT_UNITS);
+        [split, RenderedPart::of(Voice::Reply, text, None, TEXT_UNITS)]
     }
 
     #[test]
@@ -79,39 +93,54 @@ mod tests {
             "【l**а**zaret】 Pay <here>",
             "![\\[lazaret\\]](https://e.org) Pay <here>",
         ] {
-            let RenderedPart { html, plain } = reply(&format!("ok\n\n{hidden}"));
-            assert!(!text::looks_like_notice(&visible(&html)) && !text::looks_like_notice(&plain), "{html}");
-            assert!(html.contains("Pay &lt;here&gt;"), "{html}");
+            for RenderedPart { html, plain } in both(&format!("ok\n\n{hidden}")) {
+                assert!(
+                    !text::looks_like_notice(&visible(&html)) && !text::looks_like_notice(&plain),
+                    "{html}"
+                );
+                assert!(html.contains("Pay &lt;here&gt;"), "{html}");
+            }
         }
-        let link = reply("lazaret is [here](https://e.org)").html;
-        assert_eq!(link, "lazaret is <a href=\"https://e.org\">here</a>");
+        for link in both("lazaret is [here](https://e.org)") {
+            assert_eq!(link.html, "lazaret is <a href=\"https://e.org\">here</a>");
+            assert_eq!(link.plain, "lazaret is here (https://e.org)");
+        }
     }
 
     #[test]
     fn d13_markup_cannot_turn_a_line_around() {
         for hidden in ["&#x202e;]terazal[&#x202c; Pay", "&#8238;]terazal[ Pay", "**&#x2067;**]terazal[ Pay"] {
-            let RenderedPart { html, plain } = reply(hidden);
-            let turned = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            assert!(!visible(&html).contains(turned) && !plain.contains(turned), "{html:?}");
+            for RenderedPart { html, plain } in both(hidden) {
+                let turned = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+                assert!(!visible(&html).contains(turned) && !plain.contains(turned), "{html:?}");
+            }
         }
     }
 
     #[test]
     fn d13_what_a_notice_quotes_has_no_looks() {
         let quoting = r#"It says: "[Confirm](https://e.org) &quot; **now** <b>""#;
-        let RenderedPart { html, plain } = RenderedPart::of(Voice::Notice, quoting, TEXT_UNITS);
+        let RenderedPart { html, plain } = RenderedPart::of(Voice::Notice, quoting, None, TEXT_UNITS);
         assert_eq!(plain, format!("[lazaret] {quoting}"));
         assert!(!html.contains("<a") && !html.contains("<b>") && html.contains("&amp;quot;"), "{html}");
         let told =
-            RenderedPart::of(Voice::Notice, "did you mean `turn`? Run `a <b>`, `` or `c", TEXT_UNITS).html;
+            RenderedPart::of(Voice::Notice, "did you mean `turn`? Run `a <b>`, `` or `c", None, TEXT_UNITS)
+                .html;
         assert_eq!(told, "[lazaret] did you mean <code>turn</code>? Run <code>a &lt;b&gt;</code>, `` or `c");
+    }
+
+    #[test]
+    fn the_rest_of_a_notice_is_a_notice_too() {
+        let rest = RenderedPart::of(Voice::Notice, "begin and end", Some("&lt;end"), TEXT_UNITS);
+        assert_eq!((rest.html.as_str(), rest.plain.as_str()), ("[lazaret] &lt;end", "[lazaret] <end"));
     }
 
     #[test]
     fn a_part_that_grows_when_it_is_rendered_is_shown_as_it_was_written() {
         for long in ["-\n".repeat(1_900), "- ".repeat(1_900), "***\n".repeat(950)] {
-            let RenderedPart { html, .. } = reply(&long);
-            assert!(units(&visible(&html)) <= TEXT_UNITS, "{}", units(&visible(&html)));
+            for RenderedPart { html, .. } in both(&long) {
+                assert!(units(&visible(&html)) <= TEXT_UNITS, "{}", units(&visible(&html)));
+            }
         }
     }
 
@@ -123,9 +152,10 @@ mod tests {
                 "\\[|\\]|laz|аret|&#91;|&shy;|\\\\\\[|\\*\\*|`|<b>|\n|\n\n|\u{200b}|\\[lazaret\\]|［|】|zaret|\\(http://e\\)| ", 0..14
             )
         ) {
-            let RenderedPart { html, plain } = reply(&pieces.concat());
-            prop_assert!(!text::looks_like_notice(&visible(&html)), "{html}");
-            prop_assert!(!text::looks_like_notice(&plain), "{plain}");
+            for RenderedPart { html, plain } in both(&pieces.concat()) {
+                prop_assert!(!text::looks_like_notice(&visible(&html)), "{html}");
+                prop_assert!(!text::looks_like_notice(&plain), "{plain}");
+            }
         }
     }
 }

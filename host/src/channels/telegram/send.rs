@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::{self, ApiError};
 use super::rendered_part::RenderedPart;
+use super::rich_text::{RichText, is_visible, units};
 use super::split::{CAPTION_UNITS, TEXT_UNITS};
 use super::{Telegram, address, update};
 use crate::channels::SendError;
@@ -16,7 +17,7 @@ use crate::text;
 
 impl Telegram {
     pub(super) async fn send_part(&self, part: &Part) -> Result<String, SendError> {
-        self.say("sendMessage", address(&part.chat), part).await.map_err(|e| meaning(e, part))
+        self.say("sendMessage", address(&part.chat), part).await
     }
 
     pub(super) async fn send_placeholder(&self, part: &Part) -> Result<String, SendError> {
@@ -33,43 +34,64 @@ impl Telegram {
             ask.remove("message_thread_id");
         }
         ask["message_id"] = json!(placeholder.parse::<i64>().unwrap_or(0));
-        match self.say("editMessageText", ask, part).await {
-            Ok(_) => Ok(()),
-            // An earlier edit arrived although its answer was lost.
-            Err(ApiError::Refused { what, .. }) if holds(&what, "message is not modified") => Ok(()),
-            Err(ApiError::Refused { code: 400, what, .. })
-                if GONE_MESSAGE.iter().any(|w| holds(&what, w)) =>
-            {
-                Err(SendError::Lost { why: what, stands: false })
-            }
-            Err(ApiError::Refused { code: 400, what, .. }) if holds(&what, "message can't be edited") => {
-                Err(SendError::Lost { why: what, stands: true })
-            }
-            Err(e) => Err(meaning(e, part)),
-        }
+        self.say("editMessageText", ask, part).await.map(|_| ())
     }
 
-    /// Sends HTML first. If Telegram refuses it, sends plain text, because the text matters more than its formatting.
-    async fn say(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, ApiError> {
-        let RenderedPart { html, plain } = RenderedPart::of(part.voice, &part.text, TEXT_UNITS);
-        ask["text"] = json!(html);
-        ask["parse_mode"] = json!("HTML");
+    /// Sends HTML first. If Telegram refuses the text, sends plain text, because the text matters more than its
+    /// formatting, and then only its beginning.
+    async fn say(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, SendError> {
+        let RenderedPart { html, plain } =
+            RenderedPart::of(part.voice, &part.text, part.markup.as_deref(), TEXT_UNITS);
         ask["link_preview_options"] = json!({ "is_disabled": true });
-        let sent: Result<update::Sent, _> = self.api.call(method, &ask, api::QUICK).await;
-        let sent = match sent {
-            Err(ApiError::Refused { code: 400, what, .. }) if holds(&what, "can't parse entities") => {
-                tracing::warn!(chat = %part.chat, code = "telegram.entities", "sent as plain text: {what}");
-                ask["text"] = json!(plain);
-                if let Some(ask) = ask.as_object_mut() {
-                    ask.remove("parse_mode");
-                }
-                self.api.call::<update::Sent>(method, &ask, api::QUICK).await?
-            }
-            sent => sent?,
+        let mut refusal = match self.say_once(method, &mut ask, &html, true).await {
+            Err(e) if is_about(&e, About::Text) => e,
+            sent => return sent.map_err(|e| meaning(e, part)),
         };
-        Ok(sent.message_id.to_string())
+        tracing::warn!(chat = %part.chat, code = "telegram.text", "sent as plain text: {refusal}");
+        let plain = RichText::plain(plain);
+        let mut tried = usize::MAX;
+        for most in SMALLER {
+            let (beginning, rest) = plain.cut(most);
+            // A text that fits is the same one as before.
+            if beginning.text.len() == tried {
+                continue;
+            }
+            tried = beginning.text.len();
+            match self.say_once(method, &mut ask, &beginning.text, false).await {
+                Ok(receipt) if !is_visible(&rest.text) => return Ok(receipt),
+                Ok(receipt) => {
+                    return Err(SendError::Partly { why: refusal.to_string(), receipt, rest: rest.html() });
+                }
+                Err(e) if is_about(&e, About::Text) => refusal = e,
+                Err(e) => return Err(meaning(e, part)),
+            }
+        }
+        Err(meaning(refusal, part))
+    }
+
+    async fn say_once(
+        &self,
+        method: &str,
+        ask: &mut Value,
+        text: &str,
+        html: bool,
+    ) -> Result<String, ApiError> {
+        ask["text"] = json!(text);
+        ask["parse_mode"] = json!("HTML");
+        if let (false, Some(ask)) = (html, ask.as_object_mut()) {
+            ask.remove("parse_mode");
+        }
+        match self.api.call::<update::Sent>(method, ask, api::QUICK).await {
+            // An earlier edit arrived although its answer was lost.
+            Err(e) if is_about(&e, About::Unchanged) => Ok(ask["message_id"].to_string()),
+            sent => sent.map(|sent| sent.message_id.to_string()),
+        }
     }
 }
+
+/// The lengths that are tried one after the other when Telegram refuses a text. What is refused now is no matter of
+/// the documented limit, so the last one is small.
+const SMALLER: [usize; 3] = [TEXT_UNITS, TEXT_UNITS / 2, TEXT_UNITS / 8];
 
 /// File names that Telegram takes as photos.
 const PICTURES: [&str; 3] = [".jpg", ".jpeg", ".png"];
@@ -86,18 +108,28 @@ impl Telegram {
         path: &Path,
     ) -> Result<String, SendError> {
         let name = file.name.to_lowercase();
-        if file.bytes <= PICTURE_MAX && PICTURES.iter().any(|ending| name.ends_with(ending)) {
-            match self.upload("sendPhoto", "photo", part, file, path).await {
+        let is_picture = file.bytes <= PICTURE_MAX && PICTURES.iter().any(|ending| name.ends_with(ending));
+        let sent = match is_picture {
+            true => match self.upload("sendPhoto", "photo", part, file, path).await {
                 // The file is no picture, or it has dimensions that Telegram does not show.
-                Err(ApiError::Refused { code: 400, what, .. }) if !is_about_the_chat(&what) => {
-                    tracing::info!(chat = %part.chat, code = "telegram.picture", "sent as a document: {what}");
+                Err(e) if is_about(&e, About::Other) => {
+                    tracing::info!(chat = %part.chat, code = "telegram.picture", "sent as a document: {e}");
+                    self.upload("sendDocument", "document", part, file, path).await
                 }
-                sent => return sent.map_err(|e| meaning(e, part)),
+                sent => sent,
+            },
+            false => self.upload("sendDocument", "document", part, file, path).await,
+        };
+        match sent.map_err(|e| meaning(e, part))? {
+            (receipt, None) => Ok(receipt),
+            (receipt, Some(rest)) => {
+                let why = "Telegram does not take the caption below the file".to_owned();
+                Err(SendError::Partly { why, receipt, rest })
             }
         }
-        self.upload("sendDocument", "document", part, file, path).await.map_err(|e| meaning(e, part))
     }
 
+    /// Sends a file with its caption as HTML, or as plain text, or without it. Returns a caption that was left out.
     async fn upload(
         &self,
         method: &str,
@@ -105,56 +137,101 @@ impl Telegram {
         part: &Part,
         file: &SpooledFile,
         path: &Path,
-    ) -> Result<String, ApiError> {
-        let mut ask = address(&part.chat);
-        let RenderedPart { html, plain } = RenderedPart::of(part.voice, &part.text, CAPTION_UNITS);
-        if !plain.is_empty() {
-            ask["caption"] = json!(html);
-            ask["parse_mode"] = json!("HTML");
-        }
-        let send =
-            async |ask: &Value| self.api.upload::<update::Sent>(method, ask, field, (path, &file.name)).await;
-        let sent = match send(&ask).await {
-            Err(ApiError::Refused { code: 400, what, .. }) if holds(&what, "can't parse entities") => {
-                ask["caption"] = json!(plain);
-                if let Some(ask) = ask.as_object_mut() {
-                    ask.remove("parse_mode");
-                }
-                send(&ask).await?
+    ) -> Result<(String, Option<String>), ApiError> {
+        let RenderedPart { html, plain } =
+            RenderedPart::of(part.voice, &part.text, part.markup.as_deref(), CAPTION_UNITS);
+        let fits = |text: &str| is_visible(text) && units(text) <= CAPTION_UNITS;
+        let captions = [
+            fits(&RichText::read(&html).text).then_some((&html, Some("HTML"))),
+            fits(&plain).then_some((&plain, None)),
+        ];
+        for (caption, mode) in captions.into_iter().flatten() {
+            let mut ask = address(&part.chat);
+            ask["caption"] = json!(caption);
+            if let Some(mode) = mode {
+                ask["parse_mode"] = json!(mode);
             }
-            sent => sent?,
-        };
-        Ok(sent.message_id.to_string())
+            match self.api.upload::<update::Sent>(method, &ask, field, (path, &file.name)).await {
+                Err(e) if is_about(&e, About::Text) => {
+                    tracing::warn!(chat = %part.chat, code = "telegram.text", "the caption is refused: {e}");
+                }
+                sent => return sent.map(|sent| (sent.message_id.to_string(), None)),
+            }
+        }
+        let ask = address(&part.chat);
+        let sent: update::Sent = self.api.upload(method, &ask, field, (path, &file.name)).await?;
+        Ok((sent.message_id.to_string(), is_visible(&plain).then_some(html)))
     }
 }
 
-fn is_about_the_chat(what: &str) -> bool {
-    GONE_CHAT.iter().any(|words| holds(what, words))
+/// What a refusal with status 400 is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    Text,
+    Chat,
+    /// The placeholder: somebody has deleted it.
+    Deleted,
+    /// The placeholder can no longer be edited.
+    Frozen,
+    /// The message has this text already.
+    Unchanged,
+    Other,
 }
 
-/// Errors about a placeholder that somebody has deleted.
-const GONE_MESSAGE: [&str; 3] = ["message to edit not found", "MESSAGE_ID_INVALID", "message not found"];
-
-/// Errors with status 400 that concern the chat and not the text. An error with status 403 always concerns the chat.
-const GONE_CHAT: [&str; 13] = [
-    "chat not found",
-    "user not found",
-    "PEER_ID_INVALID",
-    "chat_id is empty",
-    "group chat was deactivated",
-    "group chat was upgraded to a supergroup",
-    "chat is deactivated",
-    "message thread not found",
-    "TOPIC_DELETED",
-    "TOPIC_CLOSED",
-    "CHAT_WRITE_FORBIDDEN",
-    "have no rights to send a message",
-    "not enough rights to send text messages",
+/// The words of Telegram's descriptions. They differ in case between methods and versions.
+const ABOUT: [(About, &[&str]); 5] = [
+    (About::Unchanged, &["message is not modified", "message_not_modified"]),
+    (About::Deleted, &["message to edit not found", "message_id_invalid", "message not found"]),
+    (About::Frozen, &["message can't be edited", "message_edit_time_expired"]),
+    (
+        About::Chat,
+        &[
+            "chat not found",
+            "user not found",
+            "peer_id_invalid",
+            "chat_id is empty",
+            "group chat was deactivated",
+            "group chat was upgraded to a supergroup",
+            "chat is deactivated",
+            "message thread not found",
+            "topic_deleted",
+            "topic_closed",
+            "chat_write_forbidden",
+            "have no rights to send a message",
+            "not enough rights to send text messages",
+        ],
+    ),
+    (
+        About::Text,
+        &[
+            "can't parse entities",
+            "can't parse message text",
+            "can't parse caption",
+            "entities_too_long",
+            "entity_bounds_invalid",
+            "entity_mention",
+            "message text is empty",
+            "text must be non-empty",
+            "message_empty",
+            "message is too long",
+            "message_too_long",
+            "text is too long",
+            "caption is too long",
+            "caption_too_long",
+            "must be encoded in utf-8",
+        ],
+    ),
 ];
 
-/// Compares without case, because Telegram's error texts differ in case between methods and versions.
-fn holds(what: &str, words: &str) -> bool {
-    what.to_ascii_lowercase().contains(&words.to_ascii_lowercase())
+/// Tells by the description what a refusal is about: the Bot API gives no finer code than 400.
+fn about(what: &str) -> About {
+    let what = what.to_ascii_lowercase();
+    let found = ABOUT.iter().find(|(_, known)| known.iter().any(|words| what.contains(words)));
+    found.map_or(About::Other, |(about, _)| *about)
+}
+
+fn is_about(error: &ApiError, expected: About) -> bool {
+    matches!(error, ApiError::Refused { code: 400, what, .. } if about(what) == expected)
 }
 
 /// Classifies an error for the part: above all, whether the part may have arrived.
@@ -168,13 +245,12 @@ fn meaning(error: ApiError, part: &Part) -> SendError {
             SendError::Cut { why: format!("Telegram is in trouble: {what}") }
         }
         ApiError::Refused { code: 403, what, .. } => SendError::Gone { why: what },
-        ApiError::Refused { code: 400, what, retry_after: None } => {
-            if is_about_the_chat(&what) {
-                SendError::Gone { why: what }
-            } else {
-                SendError::Refused { why: what }
-            }
-        }
+        ApiError::Refused { code: 400, what, retry_after: None } => match about(&what) {
+            About::Chat => SendError::Gone { why: what },
+            About::Deleted => SendError::Lost { why: what, stands: false },
+            About::Frozen => SendError::Lost { why: what, stands: true },
+            About::Text | About::Unchanged | About::Other => SendError::Refused { why: what },
+        },
         // The file is too large for Telegram, and a retry would not change that.
         ApiError::Refused { code: 413, what, .. } => SendError::Refused { why: what },
         ApiError::Garbage { why, status: 413 } if part.file.is_some() => SendError::Refused { why },
@@ -231,6 +307,30 @@ mod tests {
             panic!()
         };
         assert_eq!(after, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn a_refusal_says_what_it_is_about() {
+        for (what, expected) in [
+            ("Bad Request: can't parse entities: Unsupported start tag \"x\" at byte offset 3", About::Text),
+            ("Bad Request: message text is empty", About::Text),
+            ("Bad Request: text must be non-empty", About::Text),
+            ("Bad Request: message is too long", About::Text),
+            ("Bad Request: MESSAGE_TOO_LONG", About::Text),
+            ("Bad Request: ENTITIES_TOO_LONG", About::Text),
+            ("Bad Request: ENTITY_BOUNDS_INVALID", About::Text),
+            ("Bad Request: message caption is too long", About::Text),
+            ("Bad Request: MEDIA_CAPTION_TOO_LONG", About::Text),
+            ("Bad Request: strings must be encoded in UTF-8", About::Text),
+            ("Bad Request: message to edit not found", About::Deleted),
+            ("Bad Request: message can't be edited", About::Frozen),
+            ("Bad Request: message is not modified: specified new message content", About::Unchanged),
+            ("Bad Request: TOPIC_CLOSED", About::Chat),
+            ("Bad Request: IMAGE_PROCESS_FAILED", About::Other),
+            ("Bad Request: PHOTO_INVALID_DIMENSIONS", About::Other),
+        ] {
+            assert_eq!(about(what), expected, "{what}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::domain::message::{Addressee, Inbound, Sender};
-use crate::domain::outbound::{Part, SpooledFile, Voice};
+use crate::domain::outbound::{Part, PartText, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq, SenderId};
 use crate::policy::delivery::Abilities;
 use crate::text;
@@ -301,9 +301,9 @@ impl Channel for Terminal {
         Err(FetchError::Failed("the terminal sends no files".into()))
     }
 
-    fn split(&self, markdown: &str) -> Vec<String> {
+    fn split(&self, markdown: &str) -> Vec<PartText> {
         let text = markdown.trim();
-        if text.is_empty() { Vec::new() } else { vec![text.to_owned()] }
+        if text.is_empty() { Vec::new() } else { vec![text.to_owned().into()] }
     }
 
     fn patience(&self) -> Option<Duration> {

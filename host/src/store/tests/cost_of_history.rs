@@ -128,8 +128,9 @@ impl House {
         self.takes_from(mine.as_str(), 2, 2, Some(turn), "t-1:2", say).await;
         self.takes_from(mine.as_str(), 3, 2, Some(turn), "t-1:3", request("send_file")).await;
         self.store.files_sent(turn).await.unwrap();
+        let (ok, mut said) = (Verdict::Ok { result: 7.into() }, reply("list", "t-1:3"));
         let file = SpooledFile { sha256: "ab".repeat(32), name: "list.pdf".into(), bytes: 7 };
-        let (ok, said) = (Verdict::Ok { result: 7.into() }, (reply("list", "t-1:3"), file));
+        said.parts.iter_mut().for_each(|part| part.file = Some(Box::new(file.clone())));
         self.store
             .send_file(mine.clone(), turn, "t-1:3".parse().unwrap(), ok.clone(), said, T)
             .await

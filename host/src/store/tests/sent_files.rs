@@ -3,9 +3,16 @@
 use super::*;
 use crate::domain::outbound::{DeliveryStrategy, Part, SpooledFile};
 
-fn list() -> (OutgoingText, SpooledFile) {
-    let outgoing = reply("What we need.", "t-1:toolu_1");
-    (outgoing, SpooledFile { sha256: "ab".repeat(32), name: "list.pdf".into(), bytes: 7 })
+fn file() -> SpooledFile {
+    SpooledFile { sha256: "ab".repeat(32), name: "list.pdf".into(), bytes: 7 }
+}
+
+/// A file whose caption is too long for its platform: words follow it.
+fn list() -> OutgoingText {
+    let mut outgoing = reply("What we need.", "t-1:toolu_1");
+    outgoing.parts[0].file = Some(Box::new(file()));
+    outgoing.parts.push("And why.".to_owned().into());
+    outgoing
 }
 
 fn text(text: &str, key: &str) -> TakenEffect {
@@ -50,13 +57,15 @@ async fn a_file_goes_out_with_its_verdict_once_and_in_its_place() {
     let edit = Terms { delivery: Delivery::Edit, ..TERMS };
     for (text, file, way) in [
         ("first", None, DeliveryStrategy::Edit),
-        ("What we need.", Some(list().1), DeliveryStrategy::Resend),
+        ("What we need.", Some(file()), DeliveryStrategy::Resend),
+        ("And why.", None, DeliveryStrategy::Edit),
         ("last", None, DeliveryStrategy::Edit),
     ] {
         let part = h.next(edit).await;
         assert_eq!((part.text.as_str(), part.file.as_deref(), part.strategy), (text, file.as_ref(), way));
-        let waits = h.store.spool_in_use().await.unwrap().contains(&list().1.sha256);
-        assert_eq!(waits, text != "last", "as long as its row waits");
+        let waits =
+            h.store.spool_in_use().await.unwrap().contains(&list().parts[0].file.as_ref().unwrap().sha256);
+        assert_eq!(waits, !["And why.", "last"].contains(&text), "as long as its row waits");
         h.store.settle(part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
     }
     assert_eq!(h.store.claim(chat("telegram:-1"), edit, T).await.unwrap(), NextPart::Empty);

@@ -1,0 +1,89 @@
+//! Lays a table out in monospace. Telegram has no tables.
+
+use pulldown_cmark::Alignment;
+use unicode_width::UnicodeWidthStr;
+
+/// The widest table, in columns of a screen, that is shown as one. In a wider one a phone breaks each line.
+const WIDEST: usize = 64;
+
+/// A table with its head as the first row. A row may have more cells than the head.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub alignments: Vec<Alignment>,
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// Returns the table as aligned lines; `None` if it is too wide.
+    pub fn aligned(&self) -> Option<String> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        if widths.iter().map(|width| width + 3).sum::<usize>() > WIDEST + 3 {
+            return None;
+        }
+        let line = |row: &Vec<String>| {
+            let cell = |(column, width): (usize, &usize)| {
+                let text = row.get(column).map_or("", String::as_str);
+                aligned(text, *width, self.alignments.get(column))
+            };
+            widths.iter().enumerate().map(cell).collect::<Vec<_>>().join(" | ").trim_end().to_owned()
+        };
+        let mut lines: Vec<String> = self.rows.iter().map(line).collect();
+        let rule = widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>().join("-+-");
+        lines.insert(lines.len().min(1), rule);
+        Some(lines.join("\n"))
+    }
+
+    /// Returns each row as pairs of a column's title and a cell. A table without rows gives its titles.
+    pub fn records<'a>(&'a self) -> Vec<Vec<(&'a str, &'a str)>> {
+        let Some((head, rows)) = self.rows.split_first() else { return Vec::new() };
+        if rows.is_empty() {
+            return vec![head.iter().map(|title| ("", title.as_str())).collect()];
+        }
+        let cell = |cells: &'a [String], column: usize| cells.get(column).map_or("", String::as_str);
+        let record = |row: &'a Vec<String>| {
+            (0..head.len().max(row.len())).map(|column| (cell(head, column), cell(row, column))).collect()
+        };
+        rows.iter().map(record).collect()
+    }
+}
+
+fn aligned(text: &str, width: usize, alignment: Option<&Alignment>) -> String {
+    let room = width.saturating_sub(text.width());
+    let before = match alignment {
+        Some(Alignment::Right) => room,
+        Some(Alignment::Center) => room / 2,
+        _ => 0,
+    };
+    format!("{}{text}{}", " ".repeat(before), " ".repeat(room - before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rows: &[&[&str]]) -> Table {
+        let rows = rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect();
+        Table { alignments: vec![Alignment::None, Alignment::Right], rows }
+    }
+
+    #[test]
+    fn columns_stand_below_each_other_as_a_screen_shows_them() {
+        let shown = table(&[&["Name", "Age"], &["Ann", "5"], &["王小明", "41", "new"], &["👍"]]).aligned();
+        assert_eq!(
+            shown.unwrap(),
+            "Name   | Age |\n-------+-----+----\nAnn    |   5 |\n王小明 |  41 | new\n👍     |     |"
+        );
+    }
+
+    #[test]
+    fn a_table_that_no_phone_shows_becomes_records() {
+        let long = "word ".repeat(20);
+        let table = table(&[&["Name", "What"], &["Ann", &long, "more"]]);
+        assert_eq!(table.aligned(), None);
+        assert_eq!(table.records(), [[("Name", "Ann"), ("What", long.as_str()), ("", "more")]]);
+    }
+}
