@@ -51,6 +51,7 @@ pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<SendFile>) -> Ou
     let result = json!({ "sha256": copied.sha256, "bytes": copied.bytes });
     let caption = ask.caption.unwrap_or_default().trim().to_owned();
     let key = asker.id.to_string();
-    let text = OutgoingText { chat, voice: Voice::Reply, key, parts: vec![caption], answers: None };
+    let text =
+        OutgoingText { chat, voice: Voice::Reply, key, parts: vec![caption], answers: None, choices: None };
     Outcome::File(result, text, SpooledFile { sha256: copied.sha256, name, bytes: copied.bytes })
 }

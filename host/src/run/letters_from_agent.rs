@@ -171,7 +171,14 @@ impl Run {
             Some(channel) => channel.split(text),
             None => Some(text.trim().to_owned()).filter(|text| !text.is_empty()).into_iter().collect(),
         };
-        (!parts.is_empty()).then(|| OutgoingText { chat, voice, key: key.to_owned(), parts, answers: None })
+        (!parts.is_empty()).then(|| OutgoingText {
+            chat,
+            voice,
+            key: key.to_owned(),
+            parts,
+            answers: None,
+            choices: None,
+        })
     }
 
     fn turn_end(&self, done: &from_agent::TurnDone, key: &str) -> TakenEffect {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Result, Store, int};
+use super::{Result, Store, choices, int};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{TurnId, WallMs};
 
@@ -20,15 +20,17 @@ impl Store {
 pub(super) fn say(c: &Connection, turn: Option<TurnId>, outgoing: &OutgoingText, now: WallMs) -> Result<()> {
     let sql =
         "INSERT INTO outbox(ours, chat, voice, turn, key, part, answers, text, state, not_before, created_at,
-                                  lives_from)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'ready', 0, ?9, ?9) ON CONFLICT DO NOTHING";
+                                  lives_from, choices)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'ready', 0, ?9, ?9, ?10) ON CONFLICT DO NOTHING";
+    let choices = outgoing.choices.as_ref().map(choices::as_json).transpose()?;
     for (part, text) in outgoing.parts.iter().enumerate() {
+        let choices = choices.as_ref().filter(|_| part + 1 == outgoing.parts.len());
         let part = i64::try_from(part).unwrap_or(i64::MAX);
         let turn = turn.map(|t| int(t.0));
         let answers = outgoing.answers.map(|m| int(m.0));
         let (chat, voice) = (outgoing.chat.as_str(), outgoing.voice.as_str());
         let ours = our_id(chat, turn, &outgoing.key, part, now);
-        c.execute(sql, params![ours, chat, voice, turn, outgoing.key, part, answers, text, now.0])?;
+        c.execute(sql, params![ours, chat, voice, turn, outgoing.key, part, answers, text, now.0, choices])?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::api::{self, ApiError};
 use super::rendered_part::RenderedPart;
 use super::split::{CAPTION_UNITS, TEXT_UNITS};
-use super::{Telegram, address, update};
+use super::{Telegram, address, buttons, update};
 use crate::channels::SendError;
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::text;
@@ -49,8 +49,22 @@ impl Telegram {
         }
     }
 
-    /// Sends HTML first. If Telegram refuses it, sends plain text, because the text matters more than its formatting.
+    /// Sends a part with its buttons. If Telegram refuses them, words take their place.
     async fn say(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, ApiError> {
+        let Some(choices) = &part.choices else { return self.say_text(method, ask, part).await };
+        let plain = ask.clone();
+        ask["reply_markup"] = buttons::keyboard(part, choices);
+        match self.say_text(method, ask, part).await {
+            Err(e) if buttons::refuses_buttons(&e) => {
+                tracing::warn!(chat = %part.chat, code = "telegram.buttons", "sent without buttons: {e}");
+                self.say_text(method, plain, &part.in_words()).await
+            }
+            said => said,
+        }
+    }
+
+    /// Sends HTML first. If Telegram refuses it, sends plain text, because the text matters more than its formatting.
+    async fn say_text(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, ApiError> {
         let RenderedPart { html, plain } = RenderedPart::of(part.voice, &part.text, TEXT_UNITS);
         ask["text"] = json!(html);
         ask["parse_mode"] = json!("HTML");
