@@ -271,7 +271,8 @@ impl Delivery {
 
     /// Makes the one call that a part needs next.
     async fn call(&self, part: &Part) -> SendOutcome {
-        match made(&self.channel, &self.spool, part).await {
+        let in_words = (!self.channel.has_buttons()).then(|| part.in_words());
+        match made(&self.channel, &self.spool, in_words.as_ref().unwrap_or(part)).await {
             Ok(made) => made,
             Err(error) => {
                 tracing::debug!(chat = %part.chat, code = error.code(), "part {}: {error}", part.id);

@@ -63,6 +63,7 @@ fn admission(data: &[u8]) {
         attachments: Vec::new(),
         addressee: Addressee::Anyone,
         at: WallMs(0),
+        press: None,
     };
     let role = admitted(&message, Trigger::Words(vec![word.to_owned()]));
     if role == Some(Role::Wake) {

@@ -2,7 +2,9 @@
 //! no attachments: a slow download would block every chat of the channel, and many attachments are never read by an
 //! agent.
 
+mod group_of_chat;
 mod health;
+mod presses;
 mod strangers;
 
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use crate::channels::{Batch, Channel, ChannelError};
 use crate::domain::group_settings::Group;
 use crate::domain::message::{Admitted, ChatEvent, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChannelName, ChatId, GroupName, Lane, MessageSeq};
+use crate::domain::{ChannelName, GroupName, Lane, MessageSeq};
 use crate::policy::admission::{self, AdmissionDecision};
 use crate::policy::attachment_limits;
 use crate::policy::backoff::STORE_AGAIN;
@@ -24,7 +26,9 @@ use crate::services::Services;
 use crate::store::{Accepted, CommandRow, Intake, StoreError};
 use crate::text;
 use crate::turns::Placement;
+use group_of_chat::{Found, group_of};
 use health::Health;
+use presses::Pressed;
 
 /// The meaning of a stored message for the lanes.
 #[derive(Debug)]
@@ -135,7 +139,7 @@ async fn read(
 
 /// Takes in one batch: admits, stores, acknowledges and announces its messages.
 async fn take_in(
-    services: &Services,
+    services: &Arc<Services>,
     channel: ChannelName,
     account: String,
     batch: Batch,
@@ -153,9 +157,18 @@ async fn take_in(
     }
     let mut admitted = Vec::new();
     let mut strangers = Vec::new();
+    let mut presses = Vec::new();
+    let mut counts = batch.counts;
     let mut stored_as = Vec::with_capacity(batch.inbound.len());
     for inbound in batch.inbound {
         let inbound = cleaned(inbound);
+        if let Some(press) = inbound.press.clone() {
+            let (pressed, taken) = Pressed::admit(services, inbound, press, &owners, &mut counts).await?;
+            presses.push(pressed);
+            stored_as.push(taken.is_some().then_some(admitted.len()));
+            admitted.extend(taken);
+            continue;
+        }
         let group = match group_of(services, &inbound).await? {
             Found::Group(group) => Some(*group),
             Found::Stranger => None,
@@ -187,7 +200,7 @@ async fn take_in(
                 continue;
             }
             (AdmissionDecision::Stranger, _) | (AdmissionDecision::Take(_), None) => {
-                strangers.push(strangers::stranger(services, &inbound))
+                strangers.push(strangers::stranger(services, &inbound).await?)
             }
             (AdmissionDecision::Refuse(text), _) => {
                 let word = format!("refused:{}", inbound.message_id);
@@ -201,9 +214,8 @@ async fn take_in(
     for s in &strangers {
         tracing::info!(chat = %s.chat, code = "chat.unknown", "a chat that is not admitted wrote; `lazaret groups list` shows it");
     }
-    let asking: Vec<ChatId> = strangers.iter().map(|s| s.chat.clone()).collect();
-    let intake =
-        Intake { channel, account, position: batch.position, admitted, strangers, counts: batch.counts, now };
+    let asked = !strangers.is_empty();
+    let intake = Intake { channel, account, position: batch.position, admitted, strangers, counts, now };
     let accepted = services.store.accept(intake).await?;
     let seqs: Vec<Option<MessageSeq>> =
         stored_as.iter().map(|at| at.and_then(|at| accepted.get(at)).map(|a| a.seq)).collect();
@@ -213,22 +225,14 @@ async fn take_in(
         let _ = committed.send(seqs);
     }
     failpoint!("channel.committed.after");
-    if let Err(e) = strangers::tell_main(services, &asking, now).await {
-        tracing::warn!(code = e.code(), "the owner was not told of a chat that asks: {e}");
+    if asked {
+        services.outbox_signal.notify();
     }
+    presses.into_iter().for_each(|pressed| pressed.answer(services));
     for one in accepted {
         announce(services, one, supervisor);
     }
     Ok(())
-}
-
-/// The group of a message's chat.
-enum Found {
-    Group(Box<Group>),
-    /// The chat is not admitted.
-    Stranger,
-    /// The group's folder was removed.
-    Gone(GroupName),
 }
 
 fn tell_event(event: &ChatEvent) {
@@ -239,26 +243,6 @@ fn tell_event(event: &ChatEvent) {
         ),
         ChatEvent::Lost { chat, why } => tracing::warn!(%chat, code = "chat.lost", "{why}"),
         ChatEvent::Back { chat } => tracing::info!(%chat, "the bot is in this chat again"),
-    }
-}
-
-async fn group_of(services: &Services, inbound: &Inbound) -> Result<Found, StoreError> {
-    let name = match services.store.group_of(&inbound.chat).await? {
-        Some(name) => name,
-        None => match strangers::follow(services, inbound).await? {
-            Some(name) => name,
-            None => return Ok(Found::Stranger),
-        },
-    };
-    match services.install.group(&name) {
-        Ok(group) => Ok(Found::Group(Box::new(group))),
-        Err(_) if !services.install.has_group(&name) => Ok(Found::Gone(name)),
-        Err(e) => {
-            // A typing error in the group's file must not lose the message. The host takes it with the default
-            // settings, and the run that it starts tells the chat the file, line and column.
-            tracing::error!(group = %name, code = e.code(), "{e}");
-            Ok(Found::Group(Box::new(services.install.default_group(name))))
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod channels;
 mod chat_commands;
+mod choices;
 mod delivery;
 mod disk;
 mod files;
@@ -16,13 +17,14 @@ use std::time::Duration;
 use ipc_schema::text_sanitize::is_zero_width;
 
 pub use channels::{
-    admitted, channel_again, channel_trouble, chat_asks, may_not_admit, nobody_asks, not_admitted,
-    which_group,
+    admitted, channel_again, channel_trouble, chat_asks, chat_refused, may_not_admit, nobody_asks,
+    not_admitted, which_group,
 };
 pub use chat_commands::{
     COMMAND_LIST, StatusFacts, for_another_bot, group_gone, help, new_session, no_such_question,
     nothing_to_stop, question, settings_unusable, status, stopped, stopping,
 };
+pub use choices::{already_decided, may_not_press, outcome, unknown_button};
 pub use delivery::{
     Undelivered, dropped, held, nothing_held, placeholder, resending, undelivered, unreachable,
 };

@@ -20,10 +20,11 @@ pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<AskPerson>) -> O
         return Outcome::refused("chat.away", "nobody can be asked here now; go on without the answer");
     };
     let (key, in_chat) = (asker.id.to_string(), chat.clone());
-    let (question, choices) = (ask.question.clone(), ask.choices.clone());
+    let (question, answers) = (ask.question.clone(), ask.choices.clone());
     let to_say = move |code: &str| {
-        let parts = channel.split(&text::question(&question, &choices, code));
-        Some(OutgoingText { chat: in_chat, voice: Voice::Reply, key, parts, answers: None })
+        let (card, choices) = text::question(&question, &answers, code);
+        let parts = channel.split(&card);
+        Some(OutgoingText { chat: in_chat, voice: Voice::Reply, key, parts, answers: None, choices })
     };
     let now = services.clock.wall();
     let expires = now.plus(services.install.file.host.question_expiry.0);

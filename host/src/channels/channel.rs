@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use crate::domain::message::{ChatEvent, Inbound};
+use crate::domain::message::{ChatEvent, Inbound, Press, PressAnswer};
 use crate::domain::outbound::{Part, PartText, SpooledFile};
 use crate::domain::{ChannelName, ChatId, GroupName, MessageSeq, RunId, SenderId, TurnId};
 use crate::policy::delivery::Abilities;
@@ -218,6 +218,16 @@ pub trait Channel: Send + Sync {
     async fn send_file(&self, _part: &Part, _file: &SpooledFile, _path: &Path) -> Result<String, SendError> {
         Err(SendError::Refused { why: "this channel takes no files".into() })
     }
+
+    /// Returns whether people can press [`Part::choices`] here. Elsewhere the host puts words in their place. Each
+    /// button carries [`Part::token`], and a press comes back as an [`Inbound`] with [`Inbound::press`].
+    fn has_buttons(&self) -> bool {
+        false
+    }
+
+    /// Tells the person who pressed a button what became of it, and puts a decision in the place of the buttons. It may
+    /// fail: the host does not repeat it.
+    async fn answer_press(&self, _chat: &ChatId, _press: &Press, _answer: &PressAnswer) {}
 
     /// Sends a placeholder for a part and returns the platform's id of it. The host calls it only if
     /// [`Abilities::edits`] is set.

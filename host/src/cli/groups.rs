@@ -105,15 +105,18 @@ async fn list(here: &Here) -> Done {
     if !strangers.is_empty() {
         text += "\nchats that wait to be admitted (lazaret groups admit CODE --group NAME):\n";
         for s in &strangers {
+            let refused = if s.refused { ", refused" } else { "" };
             let who =
                 crate::terminal_output::safe(&format!("{} — {} ({})", s.title, s.sender_name, s.sender));
-            text +=
-                &format!("  {}  {}  {who}, {} messages, last {}\n", s.code, s.chat, s.messages, s.last_at);
+            text += &format!(
+                "  {}  {}  {who}, {} messages, last {}{refused}\n",
+                s.code, s.chat, s.messages, s.last_at
+            );
         }
     }
     let waiting: Vec<_> = strangers
         .iter()
-        .map(|s| json!({ "code": s.code, "chat": s.chat, "title": s.title, "sender": s.sender, "messages": s.messages }))
+        .map(|s| json!({ "code": s.code, "chat": s.chat, "title": s.title, "sender": s.sender, "messages": s.messages, "refused": s.refused }))
         .collect();
     here.print(&json!({ "groups": groups, "waiting": waiting }), text.trim_end());
     Ok(ExitCode::SUCCESS)

@@ -29,6 +29,29 @@ pub struct Inbound {
     pub attachments: Vec<OfferedFile>,
     pub addressee: Addressee,
     pub at: WallMs,
+    /// Set if the person pressed a button instead of writing. The text is then empty, until the host puts the command
+    /// of the pressed choice there.
+    pub press: Option<Press>,
+}
+
+/// A press on a button below a message of the bot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Press {
+    /// The platform's id of the press.
+    pub id: String,
+    /// The platform's id of the message with the button; `None` if the platform did not tell.
+    pub message: Option<String>,
+    /// What the button carried: a `ChoiceToken`, unless it is somebody else's button.
+    pub token: String,
+}
+
+/// What a person who pressed a button is told at once. It may get lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PressAnswer {
+    /// It is decided, by this press or an earlier one. The outcome takes the place of the buttons.
+    Decided { outcome: String, told: String },
+    /// Nothing was done, for this reason.
+    Refused(String),
 }
 
 /// What a platform tells of a chat, other than a message.
@@ -150,6 +173,8 @@ pub enum Command {
     Answer,
     /// Admit a chat that waits for it.
     Admit,
+    /// Refuse a chat that waits for admission.
+    Refuse,
     /// Send a held part again.
     Resend,
     /// Leave a held part as it is.
@@ -157,13 +182,14 @@ pub enum Command {
 }
 
 impl Command {
-    pub const ALL: [Command; 8] = [
+    pub const ALL: [Command; 9] = [
         Self::Stop,
         Self::New,
         Self::Status,
         Self::Help,
         Self::Answer,
         Self::Admit,
+        Self::Refuse,
         Self::Resend,
         Self::Drop,
     ];
@@ -177,6 +203,11 @@ impl Command {
             .next()?
             .to_lowercase();
         Self::ALL.into_iter().find(|command| command.word() == word)
+    }
+
+    /// Whether only owners may give it, in a chat of `main`.
+    pub fn is_owners(self) -> bool {
+        matches!(self, Self::Admit | Self::Refuse)
     }
 
     /// The words after a command.
@@ -193,6 +224,7 @@ impl Command {
             Self::Help => "help",
             Self::Answer => "answer",
             Self::Admit => "admit",
+            Self::Refuse => "refuse",
             Self::Resend => "resend",
             Self::Drop => "drop",
         }

@@ -2,6 +2,7 @@
 //!
 //! The run and the store make them; delivery and the channels read them.
 
+use std::fmt;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -77,6 +78,46 @@ impl FromStr for DeliveryStrategy {
     }
 }
 
+/// A button below a text. A press counts as if the person wrote `command` in the chat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    pub label: String,
+    pub command: String,
+}
+
+/// The choices that a text offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choices {
+    pub list: Vec<Choice>,
+    /// What a channel without buttons adds to the text; empty if the text itself names the commands.
+    pub in_words: String,
+}
+
+/// What a button carries: which text offers the choice, and its number there. It comes back with a press. Anybody can
+/// send any, so it only selects the stored choice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChoiceToken {
+    /// [`Part::idempotency_key`]
+    pub part: String,
+    pub number: usize,
+}
+
+impl fmt::Display for ChoiceToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.part, self.number)
+    }
+}
+
+impl FromStr for ChoiceToken {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = text.rsplit_once(':').and_then(|(part, number)| Some((part, number.parse().ok()?)));
+        let (part, number) = found.ok_or_else(|| "no button of this host".to_owned())?;
+        Ok(Self { part: part.to_owned(), number })
+    }
+}
+
 /// A text for a chat before it is stored. It becomes one or more parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingText {
@@ -88,13 +129,22 @@ pub struct OutgoingText {
     pub parts: Vec<PartText>,
     /// The message that it answers, if it answers exactly one.
     pub answers: Option<MessageSeq>,
+    /// They stand below the last part.
+    pub choices: Option<Choices>,
 }
 
 impl OutgoingText {
     /// A notice of one part. `word` is unique within the turn, so that a repeat says nothing twice.
     pub fn notice(chat: &ChatId, word: &str, text: String) -> Self {
         let key = format!("notice:{word}");
-        Self { chat: chat.clone(), voice: Voice::Notice, key, parts: vec![text.into()], answers: None }
+        Self {
+            chat: chat.clone(),
+            voice: Voice::Notice,
+            key,
+            parts: vec![text.into()],
+            answers: None,
+            choices: None,
+        }
     }
 }
 
@@ -145,6 +195,7 @@ pub struct Part {
     pub markup: Option<String>,
     /// Set if the part is a file.
     pub file: Option<Box<SpooledFile>>,
+    pub choices: Option<Box<Choices>>,
     pub strategy: DeliveryStrategy,
     /// The platform's id of the placeholder, once it was sent.
     pub placeholder: Option<String>,
@@ -172,11 +223,25 @@ impl Part {
             text: "hello".into(),
             markup: None,
             file: None,
+            choices: None,
             strategy: DeliveryStrategy::Keyed,
             placeholder: None,
             attempts: 0,
             lives_from: WallMs(0),
         }
+    }
+
+    /// The part for a channel without buttons: words take the place of its choices.
+    #[must_use]
+    pub fn in_words(&self) -> Self {
+        let words = self.choices.as_ref().map_or("", |choices| &choices.in_words);
+        let text = if words.is_empty() { self.text.clone() } else { format!("{}\n\n{words}", self.text) };
+        Self { text, markup: None, choices: None, ..self.clone() }
+    }
+
+    /// What the button of a choice carries.
+    pub fn token(&self, number: usize) -> ChoiceToken {
+        ChoiceToken { part: self.idempotency_key.clone(), number }
     }
 
     /// The part as text for logs and notices: a file appears by its name.

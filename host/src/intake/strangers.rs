@@ -1,20 +1,16 @@
 //! Chats that are not admitted: what is kept of them, and whom the host tells. And chats that are admitted because they
 //! belong to an admitted one.
 
-use std::time::Duration;
-
 use crate::domain::message::Inbound;
-use crate::domain::{ChatId, GroupName, WallMs};
+use crate::domain::outbound::OutgoingText;
+use crate::domain::{ChatId, GroupName};
 use crate::policy::admission::{self, ADMISSION_CODE};
 use crate::policy::attachment_limits;
 use crate::services::Services;
 use crate::store::{Admission, KeptMessage, StoreError, StrangerSeen};
 use crate::text;
 
-/// How many chats that ask to be admitted the owner is told of in an hour.
-const ASKS: usize = 5;
-
-pub(super) fn stranger(services: &Services, inbound: &Inbound) -> StrangerSeen {
+pub(super) async fn stranger(services: &Services, inbound: &Inbound) -> Result<StrangerSeen, StoreError> {
     let most = services.install.file.host.attachment_bytes();
     let kept = admission::is_kept(inbound).then(|| KeptMessage {
         message_id: inbound.message_id.clone(),
@@ -30,49 +26,37 @@ pub(super) fn stranger(services: &Services, inbound: &Inbound) -> StrangerSeen {
     // operator types the code on their own terminal.
     const LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
     let random = uuid::Uuid::new_v4();
-    let code = random
+    let code: String = random
         .as_bytes()
         .iter()
         .take(ADMISSION_CODE)
         .map(|b| char::from(LETTERS[usize::from(b % 32)]))
         .collect();
-    StrangerSeen {
+    let sender_name = text::label(&inbound.sender.name);
+    let (told, choices) = text::chat_asks(&inbound.title, &sender_name, inbound.chat.as_str(), &code);
+    let asks = |chat: &ChatId| OutgoingText {
+        choices: Some(choices.clone()),
+        ..OutgoingText::notice(chat, &format!("asks:{code}"), told.clone())
+    };
+    Ok(StrangerSeen {
+        asks: chats_of_main(services).await?.iter().map(asks).collect(),
         chat: inbound.chat.clone(),
         kind: inbound.kind,
         title: inbound.title.clone(),
         sender: inbound.sender.id.clone(),
-        sender_name: text::label(&inbound.sender.name),
+        sender_name,
         code,
         kept,
-    }
+    })
 }
 
-/// Tells the chats of `main` which chats have written for the first time, in the batch that was stored at `now`. Nobody
-/// can fill those chats with such notices: after `ASKS` chats in an hour, only `lazaret groups list` shows the others.
-/// The terminal is not told, because nobody may be there to read it.
-pub(super) async fn tell_main(services: &Services, seen: &[ChatId], now: WallMs) -> Result<(), StoreError> {
-    if seen.is_empty() {
-        return Ok(());
-    }
-    let waiting = services.store.strangers().await?;
-    let lately = waiting.iter().filter(|s| now.since(s.first_at) < Duration::from_secs(3600)).count();
-    if lately > ASKS {
-        return Ok(());
-    }
-    let chats = services.store.chats().await?;
-    for s in waiting {
-        if s.first_at != now || !seen.iter().any(|chat| chat.as_str() == s.chat) {
-            continue;
-        }
-        let told = text::chat_asks(&s.title, &s.sender_name, &s.chat, &s.code);
-        for (chat, group, _) in &chats {
-            let pushes = services.channels.of(chat).is_some_and(|channel| channel.patience().is_some());
-            if *group == GroupName::main() && pushes {
-                services.notice(chat, &format!("asks:{}", s.code), told.clone()).await;
-            }
-        }
-    }
-    Ok(())
+/// The chats of `main` that are told of a chat that asks. The terminal is not told, because nobody may be there to read
+/// it.
+async fn chats_of_main(services: &Services) -> Result<Vec<ChatId>, StoreError> {
+    let pushes =
+        |chat: &ChatId| services.channels.of(chat).is_some_and(|channel| channel.patience().is_some());
+    let chats = services.store.chats().await?.into_iter();
+    Ok(chats.filter(|(chat, group, _)| group.is_main() && pushes(chat)).map(|(chat, ..)| chat).collect())
 }
 
 /// Admits a chat that belongs to an admitted one, such as a new topic of a forum, where the settings want that.

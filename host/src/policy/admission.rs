@@ -1,6 +1,8 @@
 //! Decides which inbound messages are stored and what they do. `intake` calls it for each message. It identifies
 //! people by the platform's id, never by a name.
 
+use std::time::Duration;
+
 use crate::domain::group_settings::{Group, Trigger};
 use crate::domain::message::{Addressee, Command, Inbound, Role};
 use crate::domain::{ChatKind, GroupName, SenderId};
@@ -61,6 +63,7 @@ fn command(message: &Inbound) -> Option<Command> {
         _ if message.kind == ChatKind::Direct || message.addressee == Addressee::Us => true,
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
         Command::Admit => code.is_some_and(|code| code.len() == ADMISSION_CODE),
+        Command::Refuse => more.is_none() && code.is_some_and(|code| code.len() == ADMISSION_CODE),
         Command::Resend | Command::Drop => more.is_none() && code.is_some_and(is_code),
     };
     ours.then_some(command)
@@ -77,38 +80,53 @@ pub fn first_of_session(order: &Inbound) -> Option<Inbound> {
 /// The length of the code of a chat that waits for admission.
 pub const ADMISSION_CODE: usize = 6;
 
-/// Decides what `/admit CODE [GROUP]` admits: the code, and the group. Without a group's name, the chat gets a group of
-/// its own, named after its title. `waiting` has the codes and titles of the chats that wait.
+/// How long a chat that was refused is not asked about again.
+pub const REFUSED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Decides which of the chats that wait `/admit CODE …` or `/refuse CODE` names. `waiting` has their codes and titles.
 ///
 /// # Errors
 /// The answer that says why not, and what to write instead.
-pub fn admission_order(
+pub fn waiting_chat<'a>(
     line: &str,
-    may_admit: bool,
-    waiting: &[(String, String)],
-    groups: &[GroupName],
-) -> Result<(String, GroupName), String> {
-    let mut words = Command::words_after(line).split_whitespace();
-    let (code, group) = (words.next().unwrap_or_default(), words.next());
-    if !may_admit {
+    may_decide: bool,
+    waiting: &'a [(String, String)],
+) -> Result<&'a (String, String), String> {
+    let code = Command::words_after(line).split_whitespace().next().unwrap_or_default();
+    if !may_decide {
         return Err(text::may_not_admit());
     }
-    let found = waiting.iter().find(|(its, _)| its.eq_ignore_ascii_case(code));
-    let Some((code, title)) = found else { return Err(text::nobody_asks(code)) };
-    let group = match group {
-        Some(name) => name.to_lowercase().parse().map_err(|_| text::which_group(code)),
-        None => {
-            named_after(title).filter(|name| !groups.contains(name)).ok_or_else(|| text::which_group(code))
-        }
-    };
-    group.map(|group| (code.clone(), group))
+    waiting.iter().find(|(its, _)| its.eq_ignore_ascii_case(code)).ok_or_else(|| text::nobody_asks(code))
 }
 
-fn named_after(title: &str) -> Option<GroupName> {
+/// Decides to which group `/admit CODE [GROUP]` admits a chat. Without a group's name, the chat gets a group of its
+/// own, named after its title, and never one of `known`: the groups that there are or ever were.
+///
+/// # Errors
+/// The answer that says what to write instead.
+pub fn group_for(
+    line: &str,
+    (code, title): &(String, String),
+    known: &[GroupName],
+) -> Result<GroupName, String> {
+    match Command::words_after(line).split_whitespace().nth(1) {
+        Some(name) => name.to_lowercase().parse().ok(),
+        None => new_group(title, known),
+    }
+    .ok_or_else(|| text::which_group(code))
+}
+
+/// A name after the title, or `chat` where the title gives none, with a number if it is taken.
+fn new_group(title: &str, known: &[GroupName]) -> Option<GroupName> {
     let letters = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    let name: String = title.chars().map(letters).take(32).collect();
-    let name = name.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
-    name.parse().ok()
+    let words: String = title.chars().map(letters).take(28).collect();
+    let words = words.split('-').filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
+    let numbered = |name: String| {
+        (1..=known.len() + 2).map(move |n| if n == 1 { name.clone() } else { format!("{name}-{n}") })
+    };
+    numbered(words).chain(numbered("chat".to_owned())).find_map(|name| {
+        name.parse().ok().filter(|name: &GroupName| !name.is_main() && !known.contains(name))
+    })
 }
 
 /// Whether the first message of a chat that waits for admission is kept for after it: one that would wake the agent.
@@ -181,6 +199,7 @@ mod tests {
             attachments: vec![],
             addressee: Addressee::named(text, |name| name == "laz_bot").unwrap_or(Addressee::Anyone),
             at: WallMs(0),
+            press: None,
         }
     }
 
@@ -297,14 +316,13 @@ mod tests {
             [("ABC234".to_owned(), "Our Family!".to_owned()), ("XYZ234".to_owned(), "家".to_owned())];
         let groups: Vec<GroupName> = vec!["main".parse().unwrap()];
         let order = |line: &str, may: bool| {
-            admission_order(line, may, &waiting, &groups).map(|(code, group)| format!("{code} {group}"))
+            let chat = waiting_chat(line, may, &waiting)?;
+            group_for(line, chat, &groups).map(|group| format!("{} {group}", chat.0))
         };
         assert_eq!(order("/admit abc234", true).unwrap(), "ABC234 our-family");
         assert_eq!(order("/admit ABC234 Main", true).unwrap(), "ABC234 main");
-        assert!(
-            order("/admit XYZ234", true).unwrap_err().contains("/admit XYZ234 GROUP"),
-            "no name in the title"
-        );
+        assert_eq!(order("/admit XYZ234", true).unwrap(), "XYZ234 chat", "no name in the title");
+        assert!(order("/admit ABC234 no_name", true).unwrap_err().contains("/admit ABC234 GROUP"));
         assert!(order("/admit NOBODY", true).unwrap_err().contains("No chat waits"));
         assert!(order("/admit ABC234", false).unwrap_err().contains("Only an owner"));
         assert_eq!(
@@ -312,6 +330,26 @@ mod tests {
             AdmissionDecision::Take(Role::Command(Command::Admit))
         );
         assert_eq!(verdict("/admit it", Trigger::Addressed), CONTEXT);
+        assert_eq!(
+            verdict("/refuse ABC234", Trigger::Addressed),
+            AdmissionDecision::Take(Role::Command(Command::Refuse))
+        );
+        assert_eq!(verdict("/refuse to do it", Trigger::Addressed), CONTEXT);
+    }
+
+    #[test]
+    fn a_new_group_never_takes_the_name_of_one_that_was_there() {
+        let known: Vec<GroupName> = ["work", "work-2", "chat"].map(|name| name.parse().unwrap()).into();
+        let named = |title: &str| new_group(title, &known).unwrap().to_string();
+        for (title, name) in [
+            ("Work", "work-3"),
+            ("main", "main-2"),
+            ("家", "chat-2"),
+            ("global", "global-2"),
+            (&"long ".repeat(20), "long-long-long-long-long-lon"),
+        ] {
+            assert_eq!(named(title), name, "{title}");
+        }
     }
 
     #[test]

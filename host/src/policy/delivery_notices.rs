@@ -40,7 +40,8 @@ pub fn too_old(lifetime: Duration) -> String {
 /// Asks whether a part has arrived. If it is sent again and cut off again, the host asks again.
 pub fn ask_about(part: &Part, attempt: u32, code: &str) -> OutgoingText {
     let word = format!("held:{}:{attempt}", part.id);
-    OutgoingText::notice(&part.chat, &word, text::held(&part.shown(), code))
+    let (told, choices) = text::held(&part.shown(), code);
+    OutgoingText { choices: Some(choices), ..OutgoingText::notice(&part.chat, &word, told) }
 }
 
 /// Answers `/resend CODE` or `/drop CODE`. `found` says whether a held part has the code.

@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod nightly;
 pub mod platform_pace;
 pub mod posture;
+pub mod presses;
 pub mod refusal_delay;
 pub mod retention;
 pub mod sandbox_plan;

@@ -189,7 +189,7 @@ impl Run {
                 .collect(),
         };
         let (voice, key) = (Voice::Reply, key.to_owned());
-        (!parts.is_empty()).then_some(OutgoingText { chat, voice, key, parts, answers: None })
+        (!parts.is_empty()).then_some(OutgoingText { chat, voice, key, parts, answers: None, choices: None })
     }
 
     /// Keeps a reply as a file with a line that says how it begins. The file is in the spool before its row is written.

@@ -182,6 +182,7 @@ async fn story(delivery: Delivery, own_id: bool, fates: Vec<Fate>) -> std::resul
             key: n.to_string(),
             parts,
             answers: None,
+            choices: None,
         };
         store.say(None, outgoing, T).await.unwrap();
     }

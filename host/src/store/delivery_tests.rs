@@ -73,6 +73,7 @@ impl Office {
             attachments: vec![],
             addressee: Addressee::Us,
             at: T,
+            press: None,
         };
         let group = group.parse().unwrap();
         let admitted = vec![Admitted { group, role, owner: false, inbound, attachments: vec![] }];
@@ -82,8 +83,14 @@ impl Office {
 
     async fn replies(&self, key: &str, parts: &[&str]) {
         let parts = parts.iter().map(|p| (*p).to_owned().into()).collect();
-        let outgoing =
-            OutgoingText { chat: chat(ROOM), voice: Voice::Reply, key: key.into(), parts, answers: None };
+        let outgoing = OutgoingText {
+            chat: chat(ROOM),
+            voice: Voice::Reply,
+            key: key.into(),
+            parts,
+            answers: None,
+            choices: None,
+        };
         self.store.say(Some(TurnId(1)), outgoing, T).await.unwrap();
     }
 

@@ -4,8 +4,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::counters::bump;
 use super::inbox::{self, Accepted};
-use super::{Result, Store, StoreError, id, int, parse};
+use super::{Result, Store, StoreError, id, int, outbox, parse};
 use crate::domain::message;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
 
 /// Box users start here: above Debian's login and system users (Debian Policy 9.2.2), below the ranges that
@@ -55,21 +56,38 @@ impl Store {
         self.write(move |c| admit_stranger(c, &code, &group, &by, now)).await
     }
 
-    /// Admits a stranger as a person orders in a chat, and takes in the first message of the chat.
+    /// Carries out a person's `/admit`: admits the stranger, takes in the first message of the chat, answers the order
+    /// and stores its outcome, all in one transaction. Returns what became of the first message, or nothing for an
+    /// unknown code. Then nothing is changed.
     pub async fn admit_and_answer(
         &self,
         code: String,
         group: GroupName,
         by: String,
         first: Option<message::Admitted>,
+        (order, answer, outcome): (MessageSeq, OutgoingText, String),
         now: WallMs,
-    ) -> Result<Option<(ChatId, Option<Accepted>)>> {
+    ) -> Result<Option<Option<Accepted>>> {
         self.write(move |c| {
-            let Some(Admitted { chat, .. }) = admit_stranger(c, &code, &group, &by, now)? else {
+            if admit_stranger(c, &code, &group, &by, now)?.is_none() {
                 return Ok(None);
-            };
-            let accepted = first.as_ref().map(|message| inbox::place(c, message, now)).transpose()?;
-            Ok(Some((chat, accepted)))
+            }
+            outbox::say(c, None, &answer, now)?;
+            inbox::done(c, order, &outcome)?;
+            Ok(Some(first.as_ref().map(|message| inbox::place(c, message, now)).transpose()?))
+        })
+        .await
+    }
+
+    /// Refuses the stranger who was shown `code`, and drops the message that was kept of it. Returns the chat, or
+    /// nothing for an unknown code.
+    pub async fn refuse_code(&self, code: String, by: String, now: WallMs) -> Result<Option<ChatId>> {
+        self.write(move |c| {
+            let sql = "UPDATE stranger SET refused_at = ?2, first = NULL WHERE code = ?1 RETURNING chat";
+            let chat = c.query_row(sql, params![code, now.0], |r| r.get::<_, String>(0)).optional()?;
+            let Some(chat) = chat else { return Ok(None) };
+            audit(c, now, &by, "refuse", &chat)?;
+            Ok(Some(parse("stranger.chat", &chat)?))
         })
         .await
     }

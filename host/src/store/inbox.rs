@@ -2,22 +2,30 @@
 //! responsible for the messages.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::counters::bump;
 use super::{
-    Result, Store, StoreError, attachments, channel_states, held_and_given_up, id, int, parse, turns,
+    Result, Store, StoreError, attachments, channel_states, choices, held_and_given_up, id, int, outbox,
+    parse, turns,
 };
 use crate::domain::message::{
     Addressee, Admitted, Attachment, Command, Inbound, OfferedFile, ReplyTo, Role, Sender,
 };
+use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
+use crate::policy::admission::REFUSED_FOR;
 use crate::turns::{Earlier, Event, Placement, role_of};
 
 /// How many chats that are not admitted the host remembers. It forgets the one with the oldest message first.
 const STRANGERS: i64 = 64;
+/// Nobody can fill the owner's chat with notices: after so many new chats in this time, only `lazaret groups list`
+/// shows the others.
+const ASKS: i64 = 5;
+const ASKS_WITHIN: Duration = Duration::from_secs(3600);
 
 /// One batch of a channel, after admission.
 #[derive(Debug)]
@@ -47,6 +55,8 @@ pub struct StrangerSeen {
     pub code: String,
     /// Its message, if it is kept until the chat is admitted.
     pub kept: Option<KeptMessage>,
+    /// What the owner is told, if the chat is new.
+    pub asks: Vec<OutgoingText>,
 }
 
 /// The first message of a chat that waits for admission.
@@ -77,6 +87,8 @@ pub struct Stranger {
     pub first_at: WallMs,
     /// When its last message came.
     pub last_at: WallMs,
+    /// Whether the owner has refused it.
+    pub refused: bool,
 }
 
 impl Stranger {
@@ -101,6 +113,7 @@ impl Stranger {
             attachments: kept.attachments.iter().filter_map(offered).collect(),
             addressee: Addressee::Us,
             at: WallMs(kept.at),
+            press: None,
         };
         Some((inbound, kept.attachments))
     }
@@ -155,11 +168,12 @@ impl Store {
         Ok(accepted)
     }
 
-    /// Chats that wait for admission, the latest first.
+    /// Chats that wait for admission, or were refused, the latest first.
     pub async fn strangers(&self) -> Result<Vec<Stranger>> {
         self.read(|c| {
             let sql =
-                "SELECT chat, code, title, sender, sender_name, messages, last_at, first_at, kind, first FROM stranger
+                "SELECT chat, code, title, sender, sender_name, messages, last_at, first_at, kind, first,
+                        refused_at IS NOT NULL FROM stranger
                        ORDER BY last_at DESC";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| {
@@ -174,6 +188,7 @@ impl Store {
                     first_at: WallMs(r.get(7)?),
                     kind: if r.get::<_, String>(8)? == "direct" { ChatKind::Direct } else { ChatKind::Room },
                     kept: r.get::<_, Option<String>>(9)?.and_then(|json| serde_json::from_str(&json).ok()),
+                    refused: r.get(10)?,
                 })
             })?;
             Ok(rows.collect::<std::result::Result<_, _>>()?)
@@ -225,19 +240,25 @@ impl Store {
 
     /// Stores a command's outcome, so that no host performs it again.
     pub async fn command_done(&self, seq: MessageSeq, outcome: String) -> Result<()> {
-        self.write(move |c| {
-            let sql = "UPDATE message SET state = 'done', outcome = ?2 WHERE seq = ?1 AND role = 'command'";
-            c.execute(sql, params![int(seq.0), outcome])?;
-            Ok(())
-        })
-        .await
+        self.write(move |c| done(c, seq, &outcome)).await
     }
+}
+
+/// Stores a command's outcome.
+pub(super) fn done(c: &Connection, seq: MessageSeq, outcome: &str) -> Result<()> {
+    let sql = "UPDATE message SET state = 'done', outcome = ?2 WHERE seq = ?1 AND role = 'command'";
+    c.execute(sql, params![int(seq.0), outcome])?;
+    Ok(())
 }
 
 /// Stores a message and decides its placement.
 pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
     let lane = Lane::conversation(m.group.clone());
     let chat = m.inbound.chat.clone();
+    let press = m.inbound.press.as_ref();
+    if let Some(seq) = press.map(|press| choices::chosen(c, press)).transpose()?.flatten() {
+        return Ok(Accepted { seq, lane, chat, placement: Placement::Duplicate });
+    }
     let earlier = if m.inbound.version > 0 { earlier(c, m)? } else { Vec::new() };
     let role = role_of(m.role, m.inbound.version, &earlier);
     let Some(seq) = insert(c, m, role, now)? else {
@@ -246,6 +267,7 @@ pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepte
             c.query_row(sql, params![chat.as_str(), m.inbound.message_id, m.inbound.version], |r| r.get(0))?;
         return Ok(Accepted { seq: MessageSeq(id(seq)), lane, chat, placement: Placement::Duplicate });
     };
+    press.map_or(Ok(()), |press| choices::choose(c, press, seq))?;
     held_and_given_up::reached(c, &chat)?;
     let sql = "UPDATE chat SET title = ?2 WHERE id = ?1 AND title <> ?2";
     c.prepare_cached(sql)?.execute([chat.as_str(), &m.inbound.title])?;
@@ -300,17 +322,32 @@ fn insert(c: &Connection, m: &Admitted, role: Role, now: WallMs) -> Result<Optio
     Ok(seq.map(|seq| MessageSeq(id(seq))))
 }
 
+/// Counts a message of a chat that is not admitted. A chat that is new asks to be admitted. One that was refused is
+/// only counted, until it is new again after [`REFUSED_FOR`].
 fn count_stranger(c: &Connection, s: &StrangerSeen, now: WallMs) -> Result<()> {
     bump(c, "dropped_unregistered", 1)?;
-    let sql = "INSERT INTO stranger VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8)
-               ON CONFLICT(chat) DO UPDATE SET messages = messages + 1, last_at = ?7, title = ?4,
-                 first = coalesce(first, ?8)";
     let json = |e: serde_json::Error| StoreError::Rule(format!("a message cannot be written as JSON: {e}"));
     let kept = s.kept.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
     let kind = s.kind.as_str();
     let (chat, sender) = (s.chat.as_str(), s.sender.as_str());
+    let sql = "DELETE FROM stranger WHERE chat = ?1 AND refused_at < ?2";
+    c.execute(sql, params![chat, now.0 - millis(REFUSED_FOR)])?;
+    let sql = "UPDATE stranger SET messages = messages + 1, last_at = ?2, title = ?3,
+                 first = CASE WHEN refused_at IS NULL THEN coalesce(first, ?4) END WHERE chat = ?1";
+    if c.execute(sql, params![chat, now.0, s.title, kept])? > 0 {
+        return Ok(());
+    }
+    let sql = "INSERT INTO stranger(chat, code, kind, title, sender, sender_name, first_at, last_at, messages, first)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 1, ?8)";
     c.execute(sql, params![chat, s.code, kind, s.title, sender, s.sender_name, now.0, kept])?;
     let sql = "DELETE FROM stranger WHERE chat IN (SELECT chat FROM stranger ORDER BY last_at DESC LIMIT -1 OFFSET ?1)";
     c.execute(sql, [STRANGERS])?;
-    Ok(())
+    let sql = "SELECT count(*) FROM stranger WHERE first_at > ?1";
+    let asked: i64 = c.query_row(sql, [now.0 - millis(ASKS_WITHIN)], |r| r.get(0))?;
+    let told = asked <= ASKS;
+    s.asks.iter().filter(|_| told).try_for_each(|asks| outbox::say(c, None, asks, now))
+}
+
+fn millis(d: Duration) -> i64 {
+    i64::try_from(d.as_millis()).unwrap_or(i64::MAX)
 }

@@ -140,3 +140,18 @@ async fn a_position_from_before_accounts_belongs_to_the_first_account_that_asks(
     assert_eq!(position("4343").await, None, "another bot starts anew");
     assert_eq!(position("4242").await.as_deref(), Some("1001"));
 }
+
+#[tokio::test]
+async fn a_chat_that_asked_before_the_upgrade_still_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lazaret.db");
+    let c = filled_with_schema_1(&path);
+    c.execute(
+        "INSERT INTO stranger VALUES ('telegram:9', 'ABC234', 'direct', 'Eve', 'telegram:9', 'Eve', 1, 2, 7)",
+        [],
+    )
+    .unwrap();
+    drop(c);
+    let found = Store::open(&path).unwrap().strangers().await.unwrap().remove(0);
+    assert_eq!((found.code.as_str(), found.messages, found.refused), ("ABC234", 7, false));
+}

@@ -12,6 +12,7 @@ mod attachments;
 mod backup_list;
 mod channel_states;
 mod chat_events;
+mod choices;
 mod copy;
 mod counters;
 #[cfg(test)]

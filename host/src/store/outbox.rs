@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Result, Store, int};
+use super::{Result, Store, choices, int};
 use crate::domain::outbound::{OutgoingText, PartText};
 use crate::domain::{TurnId, WallMs};
 
@@ -20,10 +20,12 @@ impl Store {
 pub(super) fn say(c: &Connection, turn: Option<TurnId>, outgoing: &OutgoingText, now: WallMs) -> Result<()> {
     let sql =
         "INSERT INTO outbox(ours, chat, voice, turn, key, part, answers, text, state, not_before, created_at,
-                                  lives_from, markup, file, file_name, file_bytes)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'ready', 0, ?9, ?9, ?10, ?11, ?12, ?13)
+                                  lives_from, markup, file, file_name, file_bytes, choices)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'ready', 0, ?9, ?9, ?10, ?11, ?12, ?13, ?14)
                ON CONFLICT DO NOTHING";
+    let choices = outgoing.choices.as_ref().map(choices::as_json).transpose()?;
     for (part, PartText { text, markup, file }) in outgoing.parts.iter().enumerate() {
+        let choices = choices.as_ref().filter(|_| part + 1 == outgoing.parts.len());
         let part = i64::try_from(part).unwrap_or(i64::MAX);
         let turn = turn.map(|t| int(t.0));
         let answers = outgoing.answers.map(|m| int(m.0));
@@ -45,7 +47,8 @@ pub(super) fn say(c: &Connection, turn: Option<TurnId>, outgoing: &OutgoingText,
             markup,
             sha256,
             name,
-            bytes
+            bytes,
+            choices
         ];
         c.execute(sql, facts)?;
     }

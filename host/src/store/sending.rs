@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::counters::bump;
 use super::held_and_given_up;
 use super::outbox::DUE;
-use super::{Result, Store, id, parse};
+use super::{Result, Store, choices, id, parse};
 use crate::domain::outbound::{DeliveryStrategy, Part, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, MessageSeq, TurnId, WallMs};
 use crate::policy::backoff::LONGEST_WAIT;
@@ -122,7 +122,7 @@ impl Store {
 /// The columns that [`part`] reads.
 const FIELDS: &str =
     "id, ours, chat, voice, turn, answers, text, way, placeholder, attempts, lives_from, key, file, file_name,
-     file_bytes, markup";
+     file_bytes, markup, choices";
 
 fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
     let (chat, voice, way): (String, String, Option<String>) = (r.get(2)?, r.get(3)?, r.get(7)?);
@@ -135,6 +135,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
         Some(sha256) => Some(Box::new(SpooledFile { sha256, name: r.get(13)?, bytes: id(r.get(14)?) })),
         None => None,
     };
+    let choices = r.get::<_, Option<String>>(16)?;
     Ok((|| {
         Ok(Part {
             id: row,
@@ -147,6 +148,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
             text,
             markup,
             file,
+            choices: choices.as_deref().map(choices::read).transpose()?.map(Box::new),
             // The column is empty until the first claim, which sets it.
             strategy: way.as_deref().map_or(Ok(DeliveryStrategy::Resend), |way| parse("outbox.way", way))?,
             placeholder,

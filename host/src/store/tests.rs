@@ -1,6 +1,7 @@
 //! The store's three transactions, told as stories.
 
 mod bounds_on_boxes;
+mod choices;
 mod cost_of_history;
 mod opening_and_upgrade;
 mod other_process;
@@ -17,8 +18,8 @@ use ipc_schema::requests::AskPerson;
 
 use super::*;
 use crate::domain::ending::TurnEnd;
-use crate::domain::message::{Addressee, Admitted, Command, Inbound, Role, Sender};
-use crate::domain::outbound::{Delivery, OutgoingText, Voice};
+use crate::domain::message::{Addressee, Admitted, Command, Inbound, Press, Role, Sender};
+use crate::domain::outbound::{Choice, Choices, Delivery, OutgoingText, Voice};
 use crate::domain::{
     ChannelName, ChatId, ChatKind, Ending, GroupName, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs,
 };
@@ -102,8 +103,18 @@ impl House {
             attachments: vec![],
             addressee: Addressee::Us,
             at: T,
+            press: None,
         };
         Admitted { group: family(), role, owner: false, inbound, attachments: vec![] }
+    }
+
+    /// A press that admission has taken: the command of the pressed choice.
+    async fn presses(&mut self, in_chat: &str, command: &str, press: Press) -> Accepted {
+        let order = Role::Command(Command::of(command).unwrap());
+        let mut message = self.message(in_chat, command, order);
+        message.inbound.message_id = format!("press:{}", press.id);
+        message.inbound.press = Some(press);
+        self.take_in(vec![message]).await.remove(0)
     }
 
     async fn take_in(&self, admitted: Vec<Admitted>) -> Vec<Accepted> {
@@ -188,6 +199,13 @@ impl House {
     }
 }
 
+/// A text with a choice for each command.
+fn offering(in_chat: &ChatId, word: &str, commands: &[&str]) -> OutgoingText {
+    let choice = |command: &&str| Choice { label: format!("do {command}"), command: (*command).to_owned() };
+    let choices = Choices { list: commands.iter().map(choice).collect(), in_words: "Write /help.".into() };
+    OutgoingText { choices: Some(choices), ..OutgoingText::notice(in_chat, word, "What now?".into()) }
+}
+
 fn reply(text: &str, key: &str) -> OutgoingText {
     OutgoingText {
         chat: chat("telegram:-1"),
@@ -195,6 +213,7 @@ fn reply(text: &str, key: &str) -> OutgoingText {
         key: key.into(),
         parts: vec![text.to_owned().into()],
         answers: None,
+        choices: None,
     }
 }
 
@@ -418,6 +437,7 @@ async fn a_strange_chat_leaves_a_code_and_a_count() {
             sender_name: "Eve".into(),
             code: format!("CODE{n}"),
             kept: None,
+            asks: vec![],
         };
         let strangers = vec![stranger];
         h.store.accept(Intake { strangers, ..intake(vec![]) }).await.unwrap();
@@ -488,7 +508,7 @@ impl House {
         let say = |code: &str| {
             let (voice, parts) = (Voice::Reply, vec![code.to_owned().into()]);
             let key = "t-1:toolu_1".to_owned();
-            Some(OutgoingText { chat: chat("telegram:-1"), voice, key, parts, answers: None })
+            Some(OutgoingText { chat: chat("telegram:-1"), voice, key, parts, answers: None, choices: None })
         };
         self.store.ask(new, say).await.unwrap();
     }

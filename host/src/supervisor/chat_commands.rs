@@ -7,11 +7,11 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Supervisor, spawn_task};
 use crate::dispatch::{Event, LaneState, Settings};
-use crate::domain::Lane;
 use crate::domain::message::{Admitted, Command};
 use crate::domain::outbound::OutgoingText;
+use crate::domain::{GroupName, Lane};
 use crate::intake::News;
-use crate::policy::admission::{self, AdmissionDecision, admission_order};
+use crate::policy::admission::{self, AdmissionDecision};
 use crate::policy::backoff::STORE_AGAIN;
 use crate::policy::delivery_notices::HeldCommand;
 use crate::services::Services;
@@ -66,8 +66,8 @@ impl Supervisor {
                 self.take_answer(row);
                 None
             }
-            Command::Admit => {
-                self.admit(row);
+            Command::Admit | Command::Refuse => {
+                self.decide_about_chat(row);
                 None
             }
             Command::Resend => {
@@ -102,10 +102,10 @@ impl Supervisor {
         });
     }
 
-    fn admit(&self, row: CommandRow) {
+    fn decide_about_chat(&self, row: CommandRow) {
         let (services, own) = (Arc::clone(&self.services), self.own.clone());
         spawn_task(&self.services, format!("the admission {}", row.seq), move || {
-            admit(Arc::clone(&services), own.clone(), row.clone())
+            decide_about_chat(Arc::clone(&services), own.clone(), row.clone())
         });
     }
 
@@ -151,41 +151,79 @@ async fn take_answer(services: Arc<Services>, own: UnboundedSender<News>, row: C
     }
 }
 
-async fn admit(services: Arc<Services>, own: UnboundedSender<News>, row: CommandRow) {
+/// Carries out `/admit CODE [GROUP]` or `/refuse CODE`.
+async fn decide_about_chat(services: Arc<Services>, own: UnboundedSender<News>, row: CommandRow) {
     let order = insist(row.seq, || services.store.order_text(row.seq)).await.flatten();
     let Some((line, owner, sender)) = order else { return };
     let waiting = insist(row.seq, || services.store.strangers()).await.unwrap_or_default();
     let codes: Vec<_> = waiting.iter().map(|s| (s.code.clone(), s.title.clone())).collect();
-    let may_admit = owner && row.group.is_main();
-    let (code, group) = match admission_order(&line, may_admit, &codes, &services.install.group_names()) {
-        Ok(order) => order,
+    let named = admission::waiting_chat(&line, owner && row.group.is_main(), &codes);
+    let named = match named {
+        Ok(named) => named.clone(),
         Err(told) => return finish(services, row, told, "refused".to_owned()).await,
     };
+    if row.command == Command::Refuse {
+        return refuse(services, row, named.0, sender).await;
+    }
+    let mut known = services.install.group_names();
+    // A new group must not begin with the files of one that was removed.
+    let were = insist(row.seq, || services.store.sessions()).await.unwrap_or_default();
+    known.extend(were.into_iter().map(|(group, _)| group));
+    match admission::group_for(&line, &named, &known) {
+        Ok(group) => {
+            if let Some(asked) = waiting.into_iter().find(|s| s.code == named.0) {
+                admit(services, own, row, (group, sender), asked).await;
+            }
+        }
+        Err(told) => finish(services, row, told, "refused".to_owned()).await,
+    }
+}
+
+async fn refuse(services: Arc<Services>, row: CommandRow, code: String, by: String) {
+    let refuse = || services.store.refuse_code(code.clone(), by.clone(), services.clock.wall());
+    let (told, outcome) = match insist(row.seq, refuse).await.flatten() {
+        Some(chat) => (
+            text::chat_refused(chat.as_str(), admission::REFUSED_FOR.as_secs() / 86_400),
+            format!("refused {chat}"),
+        ),
+        None => (text::nobody_asks(&code), "no such chat".to_owned()),
+    };
+    finish(services, row, told, outcome).await;
+}
+
+async fn admit(
+    services: Arc<Services>,
+    own: UnboundedSender<News>,
+    row: CommandRow,
+    (group, sender): (GroupName, String),
+    asked: Stranger,
+) {
     if let Err(e) = services.install.add_group(&group) {
         return finish(services, row, text::not_admitted(&e.to_string()), "failed".to_owned()).await;
     }
     let mut owners = services.install.owners.clone();
     owners.extend(insist(row.seq, || services.store.owners()).await.unwrap_or_default());
-    let asked = waiting.into_iter().find(|s| s.code == code).and_then(Stranger::first_message);
-    let first =
-        asked.zip(services.install.group(&group).ok()).and_then(|((inbound, attachments), settings)| {
-            let AdmissionDecision::Take(role) = admission::admit(&inbound, Some(&settings), &owners) else {
-                return None;
-            };
-            let owner = inbound.origin.is_none() && owners.contains(&inbound.sender.id);
-            Some(Admitted { group: group.clone(), role, owner, inbound, attachments })
-        });
+    let (code, chat) = (asked.code.clone(), asked.chat.clone());
+    let settings = services.install.group(&group).ok();
+    let first = asked.first_message().zip(settings).and_then(|((inbound, attachments), settings)| {
+        let AdmissionDecision::Take(role) = admission::admit(&inbound, Some(&settings), &owners) else {
+            return None;
+        };
+        let owner = inbound.origin.is_none() && owners.contains(&inbound.sender.id);
+        Some(Admitted { group: group.clone(), role, owner, inbound, attachments })
+    });
+    let told = answer_to(&row, text::admitted(&chat, group.as_str(), first.is_some()));
     let work = || {
         let (code, group, by) = (code.clone(), group.clone(), sender.clone());
-        services.store.admit_and_answer(code, group, by, first.clone(), services.clock.wall())
+        let answer = (row.seq, told.clone(), format!("admitted {chat}"));
+        services.store.admit_and_answer(code, group, by, first.clone(), answer, services.clock.wall())
     };
     match insist(row.seq, work).await.flatten() {
-        Some((chat, first)) => {
-            let told = text::admitted(chat.as_str(), group.as_str(), first.is_some());
+        Some(first) => {
+            services.outbox_signal.notify();
             if let Some(news) = first.and_then(News::of) {
                 let _ = own.send(news);
             }
-            finish(services, row, told, format!("admitted {chat}")).await;
         }
         None => finish(services, row, text::nobody_asks(&code), "no such chat".to_owned()).await,
     }
@@ -225,10 +263,14 @@ async fn status(
     finish(services, row, text, "told".to_owned()).await;
 }
 
+fn answer_to(row: &CommandRow, text: String) -> OutgoingText {
+    let word = format!("{}:{}", row.command.word(), row.seq);
+    OutgoingText { answers: Some(row.seq), ..OutgoingText::notice(&row.chat, &word, text) }
+}
+
 /// Stores the answer before the outcome. A crash in between repeats the command, and its answer has the same key.
 async fn finish(services: Arc<Services>, row: CommandRow, text: String, outcome: String) {
-    let word = format!("{}:{}", row.command.word(), row.seq);
-    let outgoing = OutgoingText { answers: Some(row.seq), ..OutgoingText::notice(&row.chat, &word, text) };
+    let outgoing = answer_to(&row, text);
     let say = || services.store.say(None, outgoing.clone(), services.clock.wall());
     if insist(row.seq, say).await.is_none() {
         return;

@@ -2,18 +2,24 @@
 
 use std::time::Duration;
 
+use super::choices::choices;
 use super::{REASON, duration, label, one_line, sentence};
 use crate::domain::message::Command;
+use crate::domain::outbound::Choices;
 use crate::domain::{ChatId, GroupName};
 
 /// A question of an agent. `code` names it in `/answer`.
-pub fn question(text: &str, choices: &[String], code: &str) -> String {
+pub fn question(text: &str, answers: &[String], code: &str) -> (String, Option<Choices>) {
     let mut card = text.trim().to_owned();
-    for (n, choice) in choices.iter().enumerate() {
-        card += &format!("\n{}{}. {}", if n == 0 { "\n" } else { "" }, n + 1, choice.trim());
+    let mut list = Vec::new();
+    for (at, answer) in answers.iter().enumerate() {
+        let (n, answer) = (at + 1, answer.trim());
+        card += &format!("\n{}{n}. {answer}", if at == 0 { "\n" } else { "" });
+        list.push((format!("{n}. {answer}"), format!("/answer {code} {n}")));
     }
-    let how = if choices.is_empty() { "and your words" } else { "and a number or your words" };
-    format!("{card}\n\nAnswer with /answer {code} {how}.")
+    let how = if answers.is_empty() { "and your words" } else { "and a number or your words" };
+    let card = format!("{card}\n\nAnswer with /answer {code} {how}.");
+    (card, (!list.is_empty()).then(|| choices(list, String::new())))
 }
 
 pub fn no_such_question() -> String {
@@ -54,7 +60,11 @@ pub const COMMAND_LIST: [(Command, &str); 5] = [
 ];
 
 pub fn help(persona: &str, main: bool) -> String {
-    let admit = if main { "\n/admit CODE GROUP - admit a chat that asks (owners)" } else { "" };
+    let admit = if main {
+        "\n/admit CODE GROUP, /refuse CODE - admit a chat that asks, or refuse it (owners)"
+    } else {
+        ""
+    };
     format!(
         "{persona} answers in this chat from inside a sealed container.\n\
          /stop - stop what is running\n\

@@ -1,8 +1,10 @@
 //! Notices about delivery: replies that were not delivered, parts that may have arrived, and chats that cannot be
 //! reached.
 
+use super::choices::choices;
 use super::impersonation::neutralize_prefix;
 use super::{label, one_line, sentence};
+use crate::domain::outbound::Choices;
 
 /// Characters of an error that comes from a platform.
 const PLATFORM: usize = 200;
@@ -35,11 +37,14 @@ pub fn undelivered(u: &Undelivered<'_>) -> String {
 }
 
 /// Asks the chat about a part of unknown outcome. `code` names it in `/resend` and `/drop`.
-pub fn held(text: &str, code: &str) -> String {
+pub fn held(text: &str, code: &str) -> (String, Choices) {
     let begins = one_line(text, 60);
-    format!(
+    let told = format!(
         "A part may or may not have arrived; it begins \"{begins}\". /resend {code} sends it again, /drop {code} leaves it."
-    )
+    );
+    let list = [("Send it again", format!("/resend {code}")), ("Leave it", format!("/drop {code}"))];
+    let list = list.map(|(label, command)| (label.to_owned(), command));
+    (told, choices(list, String::new()))
 }
 
 pub fn resending(code: &str) -> String {

@@ -90,6 +90,7 @@ pub fn take_answer(command: AnswerCommand, question: Question, now: WallMs) -> A
         attachments: Vec::new(),
         addressee: Addressee::Us,
         at: now,
+        press: None,
     };
     let (group, owner) = (question.lane.group, command.owner);
     let message = Admitted { group, role: Role::Wake, owner, inbound, attachments: Vec::new() };

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::server::{Answer, ok, place, read_text, refused};
-use super::{Shared, State};
+use super::{Shared, State, buttons};
 
 /// Changes the text of one of the bot's messages, with Telegram's checks.
 pub(super) fn edit_message(shared: &Shared, ask: &Value) -> Answer {
@@ -18,17 +18,22 @@ pub(super) fn edit_message(shared: &Shared, ask: &Value) -> Answer {
         Ok(text) => text,
         Err(what) => return refused(400, &what, None),
     };
+    let buttons = match buttons::read_keyboard(&mut state, ask) {
+        Ok(buttons) => buttons,
+        Err(what) => return refused(400, &what, None),
+    };
     let found = state.sent.iter_mut().find(|m| (m.chat, m.message_id) == (chat, message_id) && !m.deleted);
     let Some(message) = found else {
         return refused(400, "Bad Request: message to edit not found", None);
     };
-    if message.text == text {
+    if message.text == text && message.buttons == buttons {
         let what = "Bad Request: message is not modified: specified new message content and reply markup are \
                     exactly the same as a current content and reply markup of the message";
         return refused(400, what, None);
     }
     message.text.clone_from(&text);
     message.raw = ask["text"].as_str().unwrap_or_default().to_owned();
+    message.buttons = buttons;
     message.edits += 1;
     if let Some(log) = &state.log {
         log.delivered(&place(chat, topic), &message_id.to_string(), &text, true);

@@ -108,7 +108,18 @@ pub(super) fn send_file(shared: &Shared, method: &str, ask: &Value, file: Option
         log.delivered(&place(chat, topic), &message_id.to_string(), &text, false);
     }
     let file = Some(file);
-    state.sent.push(SentMessage { chat, topic, text, raw, file, message_id, edits: 0, deleted: false });
+    let buttons = Vec::new();
+    state.sent.push(SentMessage {
+        chat,
+        topic,
+        text,
+        raw,
+        file,
+        message_id,
+        buttons,
+        edits: 0,
+        deleted: false,
+    });
     drop(state);
     shared.changed();
     ok(json!({ "message_id": message_id, "date": 1_795_000_000, "chat": about, "caption": caption }))

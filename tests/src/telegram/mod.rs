@@ -18,6 +18,7 @@
 //! The server checks that the bot obeys the rules: the token, the length of a message after its markup is parsed,
 //! balanced HTML, known chats, only one poller. A violation fails the test in [`TelegramServer::finish`].
 
+mod buttons;
 mod edits;
 mod files;
 mod html;
@@ -37,6 +38,7 @@ use tokio::task::JoinHandle;
 
 use crate::crash::PlatformLog;
 
+pub use buttons::Button;
 pub use files::SentFile;
 pub use people::{ASKS, Chat, Document, PLACEHOLDER, Person, Photo};
 pub use trouble::Trouble;
@@ -81,6 +83,7 @@ pub struct SentMessage {
     /// The attached file. Then `text` is the caption, followed by the file's name in brackets.
     pub file: Option<SentFile>,
     pub message_id: i64,
+    pub buttons: Vec<Button>,
     /// The number of edits.
     pub edits: u32,
     pub deleted: bool,
@@ -114,6 +117,9 @@ struct State {
     /// The number of files that the server gives although it holds files.
     files_given: usize,
     sent: Vec<SentMessage>,
+    queries: Vec<buttons::Query>,
+    next_query: u64,
+    queries_are_old: bool,
     /// By chat, the number of messages that the test has read.
     heard: HashMap<(i64, Option<i64>), usize>,
     typing: HashMap<i64, usize>,
@@ -359,6 +365,29 @@ impl TelegramServer {
     /// Returns all messages that the bot has sent.
     pub fn sent(&self) -> Vec<SentMessage> {
         self.shared.state().sent.clone()
+    }
+
+    /// Waits until the bot has answered a press. Returns its first answer, and whether that is an alert.
+    pub async fn answered(&self, query: &str) -> (String, bool) {
+        let answer = |state: &mut State| {
+            state.queries.iter().find(|q| q.id == query).and_then(|q| q.answers.first().cloned())
+        };
+        self.shared.wait_for(answer).await
+    }
+
+    /// Refuses answers to presses from now on, because they come too late.
+    pub fn queries_grow_old(&self) {
+        self.shared.state().queries_are_old = true;
+    }
+
+    /// Waits until the only button of a message says this.
+    pub async fn comes_to_offer(&self, message: &SentMessage, text: &str) {
+        let only = |state: &mut State| {
+            let found =
+                state.sent.iter().find(|m| (m.chat, m.message_id) == (message.chat, message.message_id));
+            found.and_then(|m| (m.buttons.len() == 1 && m.buttons[0].text == text).then_some(()))
+        };
+        self.shared.wait_for(only).await;
     }
 
     /// Returns the names of the commands that the bot has listed for people.

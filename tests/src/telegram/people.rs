@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{BOT_NAME, SentMessage, Shared};
+use super::{BOT_NAME, SentMessage, Shared, buttons};
 
 /// The bot sends this text first and later replaces it. [`Chat::hears`] ignores it.
 pub const PLACEHOLDER: &str = "…";
@@ -154,6 +154,27 @@ impl Person {
             "text": to.text,
         });
         self.send("message", message)
+    }
+
+    /// Presses the button with this label. Returns the id of the press.
+    pub fn presses(&self, message: &SentMessage, label: &str) -> String {
+        let state = self.shared.state();
+        let place = (message.chat, message.message_id);
+        let shown = state.sent.iter().find(|m| (m.chat, m.message_id) == place);
+        let button = shown.and_then(|m| m.buttons.iter().find(|button| button.text.starts_with(label)));
+        let Some(data) = button.map(|button| button.data.clone()) else {
+            panic!("no button {label} in {shown:?}");
+        };
+        drop(state);
+        self.presses_with(message, &data)
+    }
+
+    /// Presses a button that carries `data`, as only a program of the person's own can.
+    pub fn presses_with(&self, message: &SentMessage, data: &str) -> String {
+        let from = json!({ "id": self.id, "is_bot": false, "first_name": self.name });
+        let (id, query) = buttons::press(&mut self.shared.state(), from, message, data);
+        self.shared.push_update("callback_query", query);
+        id
     }
 
     /// Replaces the text of an earlier message.

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::trouble::Trouble;
-use super::{BOT_NAME, SentFile, SentMessage, Shared, State, edits, files, html};
+use super::{BOT_NAME, SentFile, SentMessage, Shared, State, buttons, edits, files, html};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -124,6 +124,8 @@ async fn answer(shared: &Shared, path: &str, ask: &Value, sent: Option<SentFile>
         "getUpdates" => get_updates(shared, ask).await,
         "sendMessage" => send_message(shared, ask),
         "sendDocument" | "sendPhoto" => files::send_file(shared, method, ask, sent),
+        "answerCallbackQuery" => buttons::answer_query(shared, ask),
+        "editMessageReplyMarkup" => buttons::edit_keyboard(shared, ask),
         "editMessageText" => edits::edit_message(shared, ask),
         "sendChatAction" => {
             let chat = ask["chat_id"].as_i64().unwrap_or(0);
@@ -230,6 +232,10 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
         Ok(text) => text,
         Err(what) => return refused(400, &what, None),
     };
+    let buttons = match buttons::read_keyboard(&mut state, ask) {
+        Ok(buttons) => buttons,
+        Err(what) => return refused(400, &what, None),
+    };
     state.next_message += 1;
     let message_id = state.next_message;
     if let Some(log) = &state.log {
@@ -242,6 +248,7 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
         raw,
         file: None,
         message_id,
+        buttons,
         edits: 0,
         deleted: false,
     };

@@ -16,10 +16,12 @@ pub(super) enum Fate {
     Service,
     /// It changes what the host knows of the chat.
     Event,
+    /// A person pressed a button. It counts as the command of the button.
+    Press,
     /// It is counted, for this reason.
     Ignored(&'static str),
 }
-use Fate::{Event, File, Frame, Ignored, Service, Text};
+use Fate::{Event, File, Frame, Ignored, Press, Service, Text};
 
 const LOOKS: Fate = Ignored("it only changes how the message looks");
 const MONEY: Fate = Ignored("the bot sells nothing");
@@ -173,7 +175,7 @@ pub(super) const KINDS: [(&str, Fate); 27] = [
     ("message_reaction_count", NOT_ASKED),
     ("inline_query", NOT_ASKED),
     ("chosen_inline_result", NOT_ASKED),
-    ("callback_query", NOT_ASKED),
+    ("callback_query", Press),
     ("shipping_query", MONEY),
     ("pre_checkout_query", MONEY),
     ("purchased_paid_media", MONEY),

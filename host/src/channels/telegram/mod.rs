@@ -6,6 +6,7 @@
 
 mod albums;
 mod api;
+mod buttons;
 mod content;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
@@ -29,7 +30,7 @@ use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
 
 use super::{Account, Batch, Channel, ChannelError, FetchError, SendError};
-use crate::domain::message::Command;
+use crate::domain::message::{Command, Press, PressAnswer};
 use crate::domain::outbound::{Part, PartText, SpooledFile};
 use crate::domain::{ChannelName, ChatId, Secret};
 use crate::policy::backoff::doubling;
@@ -305,6 +306,14 @@ impl Channel for Telegram {
 
     async fn send_file(&self, part: &Part, file: &SpooledFile, path: &Path) -> Result<String, SendError> {
         self.upload_part(part, file, path).await
+    }
+
+    fn has_buttons(&self) -> bool {
+        true
+    }
+
+    async fn answer_press(&self, chat: &ChatId, press: &Press, answer: &PressAnswer) {
+        self.answer_query(chat, press, answer).await;
     }
 
     async fn claim(&self, part: &Part) -> Result<String, SendError> {

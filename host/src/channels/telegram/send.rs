@@ -10,7 +10,7 @@ use super::api::{self, ApiError};
 use super::rendered_part::RenderedPart;
 use super::rich_text::{RichText, is_visible, units};
 use super::split::{CAPTION_UNITS, TEXT_UNITS};
-use super::{Telegram, address, update};
+use super::{Telegram, address, buttons, update};
 use crate::channels::SendError;
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::text;
@@ -37,13 +37,23 @@ impl Telegram {
         self.say("editMessageText", ask, part).await.map(|_| ())
     }
 
-    /// Sends HTML first. If Telegram refuses the text, sends plain text, because the text matters more than its
-    /// formatting, and then only its beginning.
+    /// Sends HTML first. If Telegram refuses the buttons, words take their place. If it refuses the text, sends plain
+    /// text, because the text matters more than its formatting, and then only its beginning.
     async fn say(&self, method: &str, mut ask: Value, part: &Part) -> Result<String, SendError> {
+        if let Some(choices) = &part.choices {
+            ask["reply_markup"] = buttons::keyboard(part, choices);
+        }
         let RenderedPart { html, plain } =
             RenderedPart::of(part.voice, &part.text, part.markup.as_deref(), TEXT_UNITS);
         ask["link_preview_options"] = json!({ "is_disabled": true });
         let mut refusal = match self.say_once(method, &mut ask, &html, true).await {
+            Err(e) if part.choices.is_some() && buttons::refuses_buttons(&e) => {
+                tracing::warn!(chat = %part.chat, code = "telegram.buttons", "sent without buttons: {e}");
+                if let Some(ask) = ask.as_object_mut() {
+                    ask.remove("reply_markup");
+                }
+                return Box::pin(self.say(method, ask, &part.in_words())).await;
+            }
             Err(e) if is_about(&e, About::Text) => e,
             sent => return sent.map_err(|e| meaning(e, part)),
         };

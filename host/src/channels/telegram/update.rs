@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::content::{self, Fate};
-use crate::domain::message::{Addressee, ChatEvent, Inbound, OfferedFile, ReplyTo, Sender};
+use crate::domain::message::{Addressee, ChatEvent, Inbound, OfferedFile, Press, ReplyTo, Sender};
 use crate::domain::{ChatId, ChatKind, SenderId, WallMs};
 
 /// The answer of `getMe`.
@@ -122,12 +122,54 @@ fn news(update: &Value, unread: &Cell<u64>, me: &Me, update_id: i64) -> Result<N
     if let Some(message) = update.object("message").or_else(|| update.object("edited_message")) {
         return Message { fields: message, chat: chat_of(message)? }.news(me, update_id);
     }
+    if let Some(query) = update.object("callback_query") {
+        return press(query);
+    }
     if let Some(member) = update.object("my_chat_member") {
         return membership(member);
     }
     let kind = update.map.keys().find(|key| *key != "update_id").map_or("nothing", String::as_str);
     let known = content::KINDS.iter().any(|(name, _)| *name == kind);
     Ok(News::Ignored(if known { kind.to_owned() } else { "unknown".to_owned() }))
+}
+
+/// A press on a button. Without its message, nobody knows in which chat the button stands, so it names no choice. A
+/// message that Telegram calls inaccessible has its chat, but not its topic.
+fn press(query: Fields<'_>) -> Result<News, String> {
+    let id = query.get::<String>("id").ok_or("a press has no id")?;
+    let from = query.value("from").ok_or("a press has no sender")?;
+    let user = query.object("from").and_then(|user| user.get::<i64>("id")).ok_or("a press has no sender")?;
+    let message =
+        query.object("message").and_then(|fields| Some(Message { fields, chat: chat_of(fields).ok()? }));
+    let sender = Sender {
+        id: format!("telegram:{user}").parse().map_err(|e: crate::domain::chat::BadAddress| e.to_string())?,
+        name: chat_name(from, user),
+        is_bot: query.object("from").is_some_and(|user| user.flag("is_bot")),
+    };
+    let chat =
+        message.as_ref().map_or(ChatRef { id: user, direct: true, about: from }, |m| ChatRef { ..m.chat });
+    let press = Press {
+        token: message.as_ref().and_then(|_| query.get("data")).unwrap_or_default(),
+        message: message.as_ref().and_then(|m| m.fields.get::<i64>("message_id")).map(|id| id.to_string()),
+        id: id.clone(),
+    };
+    let inbound = Inbound {
+        chat: address(chat.id, message.as_ref().and_then(Message::topic))?,
+        kind: if chat.direct { ChatKind::Direct } else { ChatKind::Room },
+        title: chat_name(chat.about, chat.id),
+        message_id: format!("press:{id}"),
+        version: 0,
+        sender,
+        text: String::new(),
+        origin: None,
+        service: false,
+        reply_to: None,
+        attachments: Vec::new(),
+        addressee: Addressee::Us,
+        at: WallMs(0),
+        press: Some(press),
+    };
+    Ok(News::Message { inbound: Box::new(inbound), album: None })
 }
 
 /// The bot was removed from a chat, or is there again.
@@ -219,6 +261,7 @@ impl<'a> Message<'a> {
             reply_to: reply.map(|(reply, _)| reply),
             attachments,
             at: WallMs(at.saturating_mul(1000)),
+            press: None,
         };
         Ok(News::Message { inbound: Box::new(inbound), album: self.fields.get("media_group_id") })
     }

@@ -293,6 +293,7 @@ impl Channel for Terminal {
             attachments: Vec::new(),
             addressee,
             at: self.clock.wall(),
+            press: None,
         };
         Ok(Batch { inbound: vec![inbound], committed: Some(committed), ..Batch::default() })
     }

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::super::statement_log::{self, RECORDED, Statements};
 use super::*;
 use crate::domain::image::{Named, NotTaken};
-use crate::domain::message::{Attachment, ChatEvent};
+use crate::domain::message::{Attachment, ChatEvent, Press};
 use crate::domain::outbound::{Part, SpooledFile};
 use crate::domain::{Moment, WallMs};
 use crate::policy::delivery_notices::HeldCommand;
@@ -196,6 +196,25 @@ impl House {
         self.store.new_session(order, T).await.unwrap();
     }
 
+    async fn a_press(&mut self) {
+        let chat = chat("telegram:-2");
+        self.store.say(None, offering(&chat, "press", &["/help", "/status"]), T).await.unwrap();
+        let part = loop {
+            let claimed = self.store.claim(chat.clone(), TERMS, T).await.unwrap();
+            let NextPart::Part(part) = claimed else { panic!("{claimed:?}") };
+            if part.choices.is_some() {
+                break part.idempotency_key;
+            }
+            self.store.settle(part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
+        };
+        for id in ["1", "2"] {
+            let press = Press { id: id.into(), message: None, token: format!("{part}:0") };
+            let found = self.store.offer(press.clone(), chat.clone()).await.unwrap().unwrap();
+            assert_eq!(found.decided.is_some(), id == "2");
+            self.presses("telegram:-2", "/help", press).await;
+        }
+    }
+
     async fn sending(&mut self) {
         let notice = |word: &str| OutgoingText::notice(&chat("telegram:-1"), word, "Hello.".into());
         for word in ["a", "b", "c", "d", "e", "f"] {
@@ -249,8 +268,11 @@ impl House {
         s.image_passed("one", "r", "{}".into(), T).await.unwrap();
         let _ = (s.image_offers("one", "r").await.unwrap(), s.pin(&family()).await.unwrap());
         s.admit_code("NONE".into(), family(), "t".into(), T).await.unwrap();
-        s.admit_and_answer("NONE".into(), family(), "t".into(), None, T).await.unwrap();
+        let told = OutgoingText::notice(&chat("telegram:-1"), "admitted", "ok".into());
+        let answer = (MessageSeq(1), told, "ok".to_owned());
+        s.admit_and_answer("NONE".into(), family(), "t".into(), None, answer, T).await.unwrap();
         s.order_text(MessageSeq(1)).await.unwrap();
+        s.refuse_code("NONE".into(), "t".into(), T).await.unwrap();
         let (chat, kind, title) = (chat("telegram:-3"), ChatKind::Room, "New".into());
         let by = "t".into();
         s.admit_chat(Admission { chat, group: family(), kind, title, by, now: T }).await.unwrap();
@@ -287,6 +309,7 @@ impl House {
         self.a_turn().await;
         self.start_of_the_host().await;
         self.a_question().await;
+        self.a_press().await;
         self.sending().await;
         self.what_people_ask_at_the_terminal().await;
         self.a_night().await;

@@ -225,12 +225,15 @@ fn every_field_of_a_message_has_its_fate() {
 #[test]
 fn every_kind_of_update_has_its_fate() {
     let asked: Vec<_> = content::asked_for().collect();
-    assert_eq!(asked, ["message", "edited_message", "my_chat_member"]);
-    let body = format!(r#"{{{ROOM},"text":"hi","new_chat_member":{{"status":"member"}}}}"#);
+    assert_eq!(asked, ["message", "edited_message", "my_chat_member", "callback_query"]);
+    let body = format!(r#"{{{ROOM},"id":"77","text":"hi","new_chat_member":{{"status":"member"}}}}"#);
     for (kind, fate) in content::KINDS {
         let news = read(&format!(r#"{{"update_id":7,"{kind}":{body}}}"#), &me()).news.unwrap();
         match fate {
             Fate::Text => assert!(matches!(news, News::Message { .. }), "{kind}"),
+            Fate::Press => {
+                assert!(matches!(news, News::Message { inbound, .. } if inbound.press.is_some()), "{kind}");
+            }
             Fate::Event => assert!(matches!(news, News::Event(_)), "{kind}"),
             _ => assert!(matches!(news, News::Ignored(what) if what == kind), "{kind}"),
         }
@@ -315,4 +318,37 @@ fn a_chat_that_moves_and_a_bot_that_is_removed_are_events() {
     assert!(matches!(news("my_chat_member", &member("kicked")), News::Event(event) if event == lost));
     let back = ChatEvent::Back { chat };
     assert!(matches!(news("my_chat_member", &member("administrator")), News::Event(event) if event == back));
+}
+
+#[test]
+fn a_press_counts_in_the_chat_of_its_message() {
+    let of = |rest: &str| {
+        let from = r#""from":{"id":5,"first_name":"Ann"}"#;
+        read(&format!(r#"{{"update_id":7,"callback_query":{{"id":"77",{from}{rest}}}}}"#), &me())
+    };
+    let chat = r#""chat":{"id":-100123,"type":"supergroup","title":"Family"},"message_id":11"#;
+    let topic = r#""message_thread_id":42,"is_topic_message":true,"date":1,"from":{"id":99,"is_bot":true}"#;
+    let m = message(of(&format!(r#","data":"ab:1","message":{{{chat},{topic}}}"#)));
+    assert_eq!((m.chat.as_str(), m.message_id.as_str()), ("telegram:-100123/42", "press:77"));
+    assert_eq!((m.sender.id.as_str(), m.sender.name.as_str(), m.sender.is_bot), ("telegram:5", "Ann", false));
+    let pressed = Press { id: "77".into(), message: Some("11".into()), token: "ab:1".into() };
+    assert_eq!(m.press, Some(pressed));
+    // An inaccessible message has no topic.
+    let m = message(of(&format!(r#","data":"ab:1","message":{{{chat},"date":0}}"#)));
+    assert_eq!((m.chat.as_str(), m.press.unwrap().token.as_str()), ("telegram:-100123", "ab:1"));
+    // Whatever these buttons are, they are not ours.
+    for (rest, place) in [
+        (r#","data":"ab:1""#, "telegram:5"),
+        (r#","data":"ab:1","inline_message_id":"x","message":null"#, "telegram:5"),
+        (r#","data":"ab:1","message":{"message_id":3}"#, "telegram:5"),
+        (&format!(r#","game_short_name":"chess","message":{{{chat}}}"#), "telegram:-100123"),
+        (&format!(r#","data":7,"message":{{{chat}}}"#), "telegram:-100123"),
+    ] {
+        let m = message(of(rest));
+        assert_eq!((m.chat.as_str(), m.press.unwrap().token.as_str()), (place, ""), "{rest}");
+    }
+    for broken in [r#"{"from":{"id":5},"data":"x"}"#, r#"{"id":"77"}"#, r#"{"id":"77","from":{}}"#] {
+        let raw = format!(r#"{{"update_id":7,"callback_query":{broken}}}"#);
+        assert!(read(&raw, &me()).news.is_err(), "{broken}");
+    }
 }
