@@ -112,7 +112,8 @@ impl Adopted {
         });
         // The engine also finds a box by its name. The host may have died before it stored the id.
         let container = row.container.unwrap_or_else(|| sandbox_plan::box_name(&row.run));
-        Run::new(services, handle, Parts { group, container, mailbox, gateway, life, turn })
+        let session = row.session;
+        Run::new(services, handle, Parts { group, session, container, mailbox, gateway, life, turn })
     }
 }
 
