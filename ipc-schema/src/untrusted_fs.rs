@@ -126,6 +126,32 @@ impl UntrustedDir {
         Ok(seen)
     }
 
+    /// Opens the directory with this name, and first makes it for the group if it does not exist.
+    ///
+    /// # Errors
+    /// What `mkdirat(2)`, `openat2(2)` and `fchmod(2)` say.
+    pub fn shared_folder(&self, name: &OsStr) -> io::Result<Self> {
+        let made = fs::mkdirat(&self.fd, name, Mode::RWXU);
+        let folder = self.folder(name.as_ref())?;
+        if made.is_ok() {
+            // mkdirat(2) applies the umask.
+            fs::fchmod(&folder.fd, Mode::from_raw_mode(0o2770))?;
+        }
+        Ok(folder)
+    }
+
+    /// Moves one name into another directory, whatever it is. Nothing is followed. A name that is gone is no error; if
+    /// `to` has the name, both stay.
+    ///
+    /// # Errors
+    /// What `renameat2(2)` says.
+    pub fn move_name(&self, name: &OsStr, to: &Self) -> io::Result<()> {
+        match fs::renameat_with(&self.fd, name, &to.fd, name, fs::RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::NOENT | Errno::EXIST) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Removes one name. A directory is removed only when empty; a name that is gone is no error. Nothing is
     /// followed, and nothing below a directory is touched.
     ///

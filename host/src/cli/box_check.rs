@@ -83,7 +83,7 @@ async fn look(here: &Here, group: GroupName) -> Result<Looked, CliError> {
 
     let (lane, next) = (Lane::conversation(group.clone()), run::new_run_id());
     let dirs = RunDirs::below(&here.root.run_ipc(&group, &next));
-    let spec = run::spec_of(context, &lane, &next, known.uid, &settings, image, dirs).await?;
+    let spec = run::spec_of(context, &lane, &next, &known, &settings, image, dirs).await?;
     run::check_machine_limits(&spec, &facts)?;
     let ProbeResult { findings: mut lines, probed } =
         context.probe(&spec, &settings, known.uid, &next, &facts).await?;

@@ -75,6 +75,7 @@ impl Root {
     pub fn workspace(&self, group: &GroupName) -> PathBuf {
         self.state().join("workspaces").join(group.as_str())
     }
+    /// The transcripts of a group: a folder for each session, the ended ones too. A box sees the folder of its session.
     pub fn sessions(&self, group: &GroupName) -> PathBuf {
         self.state().join("sessions").join(group.as_str())
     }

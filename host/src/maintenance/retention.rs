@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ipc_schema::untrusted_fs::{Kind, UntrustedDir};
+use ipc_schema::untrusted_fs::{Kind, UntrustedDir, WalkStep};
 
 use crate::config::Root;
 use crate::config::schema::KeepFile;
@@ -23,6 +23,8 @@ use crate::store::{Cleared, Store, StoreError};
 
 /// Retention looks at this many names of a group's transcripts in one night.
 const NAMES: usize = 100_000;
+/// The folder of texts that compaction replaced.
+const ARCHIVE: &str = "archive";
 /// The largest size of sent files. Above it, the host removes the oldest before their time.
 const SPOOL: u64 = 1 << 30;
 /// Younger files of the spool may still get their row.
@@ -130,15 +132,47 @@ fn spooled(spool: &Spool, waiting: &BTreeSet<String>, longest: Duration, now: Wa
     names.filter(|name| done(&spool.path(name), spool.remove(name))).count()
 }
 
-/// Removes transcripts of ended sessions, and texts that compaction archived. An agent owns the folder, so the host
-/// reads and unlinks names through a handle and follows no link in it.
+/// Removes the folders of ended sessions, and in the folders of the others the transcripts that were set aside as
+/// damaged and the texts that compaction archived. Transcripts that an earlier version left beside the folders go like
+/// those in them. An agent could write here, so the host reads and unlinks names through a handle and follows no link.
 fn transcripts(sessions: &Path, newest: u64, longest: Duration, now: WallMs) -> usize {
-    let cleared = |folder: &Path, ending: &str| -> io::Result<usize> {
-        // `sessions` lies in a folder of the host; `archive` lies below it and must not be a link.
-        let mut handle = UntrustedDir::open(sessions)?;
-        if !folder.as_os_str().is_empty() {
-            handle = handle.folder(folder)?;
+    // A group without a folder has nothing to remove.
+    let Ok(root) = UntrustedDir::open(sessions) else { return 0 };
+    let mut removed = session_files(&root, sessions, newest, longest, now);
+    let (mut ended, mut things) = (Vec::new(), Vec::new());
+    for name in root.names(NAMES).unwrap_or_default().names {
+        let Ok(folder) = root.folder(name.as_ref()) else { continue };
+        if name == ARCHIVE {
+            continue;
         }
+        if is_current(&name.to_string_lossy(), newest) {
+            removed += session_files(&folder, &sessions.join(name), newest, longest, now);
+        } else if let Ok((bytes, changed)) = session_extent(&folder) {
+            things.push(RetainedItem { bytes, age: now.since(changed), in_use: false });
+            ended.push(name);
+        }
+    }
+    let gone = gone(&things, RetentionRule { longest, budget: None });
+    let names = gone.iter().filter_map(|at| ended.get(*at));
+    removed += names.filter(|name| done(&sessions.join(name), root.remove_tree(name, NAMES as u64))).count();
+    removed
+}
+
+/// Returns the size of an ended session and the time of its last change, which no agent can forge.
+fn session_extent(folder: &UntrustedDir) -> io::Result<(u64, WallMs)> {
+    let (mut walk, mut bytes, mut changed) = (folder.walk(NAMES as u64)?, 0_u64, 0);
+    while let Some(step) = walk.next() {
+        if let WalkStep::Entry(entry) = step {
+            bytes = bytes.saturating_add(entry.on_disk);
+            changed = changed.max(entry.ctime);
+        }
+    }
+    Ok((bytes, WallMs(changed.saturating_mul(1000))))
+}
+
+/// Removes old files of a folder with transcripts.
+fn session_files(folder: &UntrustedDir, path: &Path, newest: u64, longest: Duration, now: WallMs) -> usize {
+    let cleared = |handle: &UntrustedDir, path: &Path, ending: &str| -> io::Result<usize> {
         let (mut names, mut things) = (Vec::new(), Vec::new());
         for name in handle.names(NAMES)?.names {
             let text = name.to_string_lossy().into_owned();
@@ -155,15 +189,17 @@ fn transcripts(sessions: &Path, newest: u64, longest: Duration, now: WallMs) -> 
         let removed = gone
             .iter()
             .filter_map(|at| names.get(*at))
-            .filter(|name| done(&sessions.join(folder).join(name), handle.unlink(name)));
+            .filter(|name| done(&path.join(name), handle.unlink(name)));
         Ok(removed.count())
     };
-    // A group without a folder or an archive has nothing to remove.
-    cleared(Path::new(""), ".jsonl").unwrap_or(0) + cleared(Path::new("archive"), ".md").unwrap_or(0)
+    // A session without an archive has nothing to remove there. `archive` must not be a link.
+    let archived = folder.folder(ARCHIVE.as_ref());
+    cleared(folder, path, ".jsonl").unwrap_or(0)
+        + archived.and_then(|folder| cleared(&folder, &path.join(ARCHIVE), ".md")).unwrap_or(0)
 }
 
-/// Returns whether a lane may continue this transcript: it belongs to the newest session or a later one. Nobody
-/// continues a transcript that was set aside as damaged.
+/// Returns whether a lane may continue this transcript or folder: it belongs to the newest session or a later one.
+/// Nobody continues a transcript that was set aside as damaged.
 fn is_current(name: &str, newest: u64) -> bool {
     let stem = name.strip_suffix(".jsonl").unwrap_or(name);
     let number = stem.rsplit_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
@@ -285,6 +321,35 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), sessions.join("archive")).unwrap();
         assert_eq!(all(&root, &store, &KeepFile::default(), in_days(91)).await.unwrap().transcripts, 0);
         assert!(dir.path().join("elsewhere/a.md").exists());
+    }
+
+    #[tokio::test]
+    async fn an_ended_session_goes_with_its_folder_whatever_an_agent_left_in_it() {
+        let (dir, root, store) = install();
+        let family = "family".parse().unwrap();
+        store.group(&family, in_days(0)).await.unwrap();
+        let sessions = root.sessions(&family);
+        let at = |name: &str| sessions.join(name);
+        for name in ["0/conversation-0.jsonl", "0/deep/er/notes.txt", "1/conversation-1.jsonl", "1/notes.txt"]
+        {
+            write(&at(&format!("conversation-{name}")), 10);
+        }
+        write(&at("conversation-1/archive/conversation-1-1-9.md"), 10);
+        // A time in the future does not keep what nobody continues.
+        let kept = fs::File::open(at("conversation-0/deep/er/notes.txt")).unwrap();
+        kept.set_modified(SystemTime::now() + Duration::from_secs(1_000 * DAY)).unwrap();
+        let outside = dir.path().join("outside");
+        write(&outside.join("conversation-0.jsonl"), 10);
+        std::os::unix::fs::symlink(&outside, at("conversation-0/link")).unwrap();
+        std::os::unix::fs::symlink(&outside, at("conversation-00")).unwrap();
+        let gone =
+            async |days| all(&root, &store, &KeepFile::default(), in_days(days)).await.unwrap().transcripts;
+        assert_eq!(gone(89).await, 0);
+        assert_eq!(gone(91).await, 2, "the ended session, and what compaction replaced in the other");
+        assert!(!at("conversation-0").exists() && outside.join("conversation-0.jsonl").exists());
+        assert!(
+            at("conversation-1/conversation-1.jsonl").exists() && at("conversation-1/notes.txt").exists()
+        );
     }
 
     #[tokio::test]

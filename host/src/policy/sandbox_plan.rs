@@ -472,8 +472,11 @@ fn labels(input: &PlanInput, spec: &ContainerSpec) -> BTreeMap<String, String> {
 fn posture(spec: &ContainerSpec) -> String {
     let mut same = ContainerSpec { name: String::new(), image: String::new(), ..spec.clone() };
     same.labels.clear();
-    // The sources in the run's own directories differ in each run. The sources from the settings do not.
-    let per_run = |target: &str| target.starts_with(box_path::IPC) || target == box_path::RUN;
+    // The sources in the run's own directories differ in each run, and that of the session with each `/new`. The
+    // sources from the settings do not.
+    let per_run = |target: &str| {
+        target.starts_with(box_path::IPC) || [box_path::RUN, box_path::SESSION].contains(&target)
+    };
     same.mounts.iter_mut().filter(|m| per_run(&m.target)).for_each(|m| m.source = PathBuf::new());
     // Plain data always serializes.
     let bytes = serde_json::to_vec(&same).unwrap_or_default();

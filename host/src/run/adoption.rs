@@ -92,7 +92,7 @@ impl Adopted {
         match () {
             () if self.closes => AdoptedState::Closing,
             () if !self.row.ready => AdoptedState::Starting,
-            () if self.row.turn.is_some() => AdoptedState::Working,
+            () if self.row.given => AdoptedState::Working,
             () => AdoptedState::Listening,
         }
     }
@@ -108,11 +108,12 @@ impl Adopted {
         };
         let turn = row.turn.map(|(id, chat)| Turn {
             interrupted: row.interrupted,
-            ..Turn::open(id, chat, true, now + SILENCE)
+            ..Turn::open(id, chat, row.given, now + SILENCE)
         });
         // The engine also finds a box by its name. The host may have died before it stored the id.
         let container = row.container.unwrap_or_else(|| sandbox_plan::box_name(&row.run));
-        Run::new(services, handle, Parts { group, container, mailbox, gateway, life, turn })
+        let session = row.session;
+        Run::new(services, handle, Parts { group, session, container, mailbox, gateway, life, turn })
     }
 }
 

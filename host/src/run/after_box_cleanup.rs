@@ -15,13 +15,12 @@
 //! Rejected: helper boxes made ahead or kept (most runs lock nothing, and a box starts in half a second), and user
 //! namespaces that map the box's user (they need a root helper and subordinate ids for every group).
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc_schema::names_and_paths::FROM_AGENT;
+use ipc_schema::names_and_paths::{FROM_AGENT, box_path};
 use ipc_schema::text_sanitize;
 
 use super::disk_watch::places;
@@ -122,11 +121,10 @@ impl Run {
             return all;
         }
         let since = begun(&self.handle.run);
-        let known = self.services.store.group(&self.handle.lane.group, self.services.clock.wall()).await;
-        let transcript = known.ok().map(|known| format!("{}.jsonl", known.session_of(&self.handle.lane)));
+        let transcript = Path::new(&self.session).join(format!("{}.jsonl", self.session));
         for (path, keep) in beyond.iter().cloned() {
             let (shown, transcript) = (path.display().to_string(), transcript.clone());
-            let taking = move || reclaim(&path, since, keep, transcript.as_deref().map(OsStr::new));
+            let taking = move || reclaim(&path, since, keep, Some(&transcript));
             match host_files::blocking(taking).await {
                 Ok(taken) => {
                     let Reclaimed { files, bytes, .. } = taken;
@@ -262,8 +260,12 @@ async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Laun
     let dirs = context.run_dirs(&group.name, dir)?;
     let group = Group { mounts: Vec::new(), ..group.clone() };
     let (lane, run) = (Lane::conversation(group.name.clone()), new_run_id());
-    let spec = spec_of(context, &lane, &run, known.uid, &group, image, dirs).await?;
-    let spec = spec.for_check(format!("lazaret-open-{run}"), &this_process(), "unlock-dirs");
+    let spec = spec_of(context, &lane, &run, &known, &group, image, dirs).await?;
+    let mut spec = spec.for_check(format!("lazaret-open-{run}"), &this_process(), "unlock-dirs");
+    // The folder may be that of an ended session.
+    for mount in spec.mounts.iter_mut().filter(|mount| mount.target == box_path::SESSION) {
+        mount.source = services.install.root.sessions(&group.name);
+    }
     let tried = services.engine.run_one_shot(&spec, WITHIN).await?;
     match tried {
         Trial::Ended { exit, .. } if exit.code == Some(0) => {

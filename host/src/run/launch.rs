@@ -13,6 +13,7 @@ use super::RunHandle;
 use super::ensure_posture::{self, RunDirs, SandboxContext};
 use super::gateway_session::GatewaySession;
 use super::launch_error::LaunchError;
+use super::session_folder;
 use super::states::{Life, Turn};
 use super::{Parts, READY_WITHIN, Run, SILENCE, build_letters};
 use crate::domain::group_settings::Group;
@@ -22,7 +23,7 @@ use crate::mailbox::{Archive, RunMailbox};
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::{BoxState, EngineError, check_source};
 use crate::services::Services;
-use crate::store::{BeginState, NewRun, letter_to_agent};
+use crate::store::{BeginState, GroupState, NewRun, letter_to_agent};
 use crate::text;
 use crate::volumes::Volume;
 
@@ -54,7 +55,7 @@ pub(super) async fn launch(services: &Arc<Services>, handle: &RunHandle) -> Resu
     stage(services, run, turn.as_ref(), "start");
     let image = image(services, &lane.group, &image_name, turn.as_ref().map(|(_, chat)| chat)).await?;
     let mut mailbox = open_mailbox(services, &group, lane, run, known.uid)?;
-    let plan = Plan { services, lane, run, uid: known.uid, group: &group, session, state, image };
+    let plan = Plan { services, lane, run, known: &known, group: &group, session, state, image };
     let made = async {
         let (mut gateway, spec) = plan.prepare(&mut mailbox).await?;
         gateway.open_turn.send_replace(turn.as_ref().map(|(turn, _)| *turn));
@@ -76,7 +77,8 @@ pub(super) async fn launch(services: &Arc<Services>, handle: &RunHandle) -> Resu
     let now = Instant::now();
     let life = Life::Starting { ready_by: now + READY_WITHIN };
     let turn = turn.map(|(id, chat)| Turn::open(id, chat, false, now + SILENCE));
-    Ok(Run::new(services, handle, Parts { group, container, mailbox, gateway, life, turn }))
+    let session = known.session_of(lane);
+    Ok(Run::new(services, handle, Parts { group, session, container, mailbox, gateway, life, turn }))
 }
 
 fn stage(services: &Services, run: &RunId, turn: Option<&(TurnId, ChatId)>, name: &'static str) {
@@ -104,7 +106,7 @@ struct Plan<'a> {
     services: &'a Arc<Services>,
     lane: &'a Lane,
     run: &'a RunId,
-    uid: u32,
+    known: &'a GroupState,
     group: &'a Group,
     session: String,
     state: BeginState,
@@ -114,14 +116,17 @@ struct Plan<'a> {
 impl Plan<'_> {
     /// Makes the directories, the first letter and the socket, and checks that the posture holds.
     async fn prepare(self, mailbox: &mut RunMailbox) -> Result<(GatewaySession, ContainerSpec), LaunchError> {
-        let Self { services, lane, run, uid, group, session, state, image } = self;
+        let Self { services, lane, run, known, group, session, state, image } = self;
         failpoint!("run.launch.mailbox");
         for mount in &group.mounts {
             check_source(&mount.source)?;
         }
+        // An earlier box of the lane may write the files that the next step moves.
+        remove_earlier(services, lane).await?;
         let dirs = RunDirs::below(mailbox.dir());
-        let spec = spec_of(services.as_ref().into(), lane, run, uid, group, image, dirs).await?;
-        ensure_posture::ensure_posture(services, &spec, group, uid).await?;
+        let spec = spec_of(services.as_ref().into(), lane, run, known, group, image, dirs).await?;
+        take_over_session(services, group, &session).await?;
+        ensure_posture::ensure_posture(services, &spec, group, known.uid).await?;
         let letter = build_letters::begin(services, lane, session, group, state);
         write_begin(services, run, mailbox, letter).await?;
         failpoint!("run.launch.begin");
@@ -139,17 +144,18 @@ pub async fn spec_of(
     context: SandboxContext<'_>,
     lane: &Lane,
     run: &RunId,
-    uid: u32,
+    known: &GroupState,
     group: &Group,
     image: ImageFacts,
     dirs: RunDirs,
 ) -> Result<ContainerSpec, LaunchError> {
-    let sources = sources(context, group, dirs, &image, uid).await?;
+    let session = known.session_of(lane);
+    let sources = sources(context, group, &session, dirs, &image, known.uid).await?;
     Ok(plan(&PlanInput {
         install: context.id.to_owned(),
         run: run.clone(),
         lane: lane.clone(),
-        uid,
+        uid: known.uid,
         gid: context.gid,
         image,
         runner: context.runner.digest.clone(),
@@ -171,7 +177,6 @@ async fn start(
     turn: Option<&(TurnId, ChatId)>,
 ) -> Result<String, LaunchError> {
     let (run, engine) = (&handle.run, &services.engine);
-    remove_earlier(services, &handle.lane).await?;
     let container = engine.create(spec).await.map_err(|e| LaunchError::of_engine(group, e))?;
     stage(services, run, turn, "created");
     if let Err(e) = services.store.run_container(run.clone(), container.clone()).await {
@@ -249,12 +254,13 @@ fn open_mailbox(
 async fn sources(
     context: SandboxContext<'_>,
     group: &Group,
+    session: &str,
     dirs: RunDirs,
     image: &ImageFacts,
     uid: u32,
 ) -> Result<Sources, LaunchError> {
     let root = &context.install.root;
-    let [workspace, session] = writable(context, group).await?;
+    let [workspace, session] = writable(context, group, session).await?;
     let made = |path: PathBuf, mode: u32| {
         shared_dir(&path, context.gid, mode)
             .map(|()| path.clone())
@@ -275,11 +281,17 @@ async fn sources(
     })
 }
 
-/// Makes the two directories that a box can fill; each is a file system of its own where the settings say so.
-async fn writable(context: SandboxContext<'_>, group: &Group) -> Result<[PathBuf; 2], LaunchError> {
+/// Makes the two directories that a box can fill: the group's workspace, and its session's folder among the
+/// transcripts. Workspace and transcripts are each a file system of its own where the settings say so.
+async fn writable(
+    context: SandboxContext<'_>,
+    group: &Group,
+    session: &str,
+) -> Result<[PathBuf; 2], LaunchError> {
     let (root, gid, limits) = (&context.install.root, context.gid, group.limits.clone());
     let volumes = root.volumes_of(&group.name).map(Volume::from);
-    let dirs = volumes.clone().map(|volume| volume.dir);
+    let [workspace, sessions] = volumes.clone().map(|volume| volume.dir);
+    let session = session.to_owned();
     let made = host_files::blocking(move || {
         for (volume, limit) in volumes.iter().zip([limits.workspace(), limits.session()]) {
             let mounted =
@@ -291,12 +303,22 @@ async fn writable(context: SandboxContext<'_>, group: &Group) -> Result<[PathBuf
                 })?;
             }
         }
-        Ok(())
+        let session = session_folder::make(&sessions, &session, gid).map_err(|e| {
+            LaunchError::new("state.dir", format!("{}/{session} cannot be made: {e}", sessions.display()))
+        })?;
+        Ok([workspace, session])
     });
     // The error must not tell the place of the install.
     let place = format!("{}/", root.path().display());
-    made.await.map_err(|e: LaunchError| LaunchError { why: e.why.replace(&place, ""), ..e })?;
-    Ok(dirs)
+    made.await.map_err(|e: LaunchError| LaunchError { why: e.why.replace(&place, ""), ..e })
+}
+
+/// Moves a transcript that an earlier version left among those of other sessions.
+async fn take_over_session(services: &Services, group: &Group, session: &str) -> Result<(), LaunchError> {
+    let (sessions, name) = (services.install.root.sessions(&group.name), session.to_owned());
+    let moved = host_files::blocking(move || session_folder::take_over(&sessions, &name)).await;
+    failpoint!("run.session.taken");
+    moved.map_err(|e| LaunchError::new("state.dir", format!("the transcript {session} cannot be moved: {e}")))
 }
 
 async fn write_begin(

@@ -19,6 +19,7 @@ mod reaper;
 mod rejected_files;
 mod remove_overrun;
 mod requests;
+mod session_folder;
 mod states;
 mod worker_failed;
 
@@ -120,6 +121,8 @@ struct Run {
     services: Arc<Services>,
     handle: RunHandle,
     group: Group,
+    /// The session that the box continues.
+    session: String,
     container: String,
     mailbox: RunMailbox,
     /// The gateway counts tokens per turn.
@@ -150,6 +153,7 @@ struct DiskUse {
 /// The parts that a launch or an adoption made.
 struct Parts {
     group: Group,
+    session: String,
     container: String,
     mailbox: RunMailbox,
     gateway: GatewaySession,
@@ -234,11 +238,12 @@ async fn at(time: Option<Instant>) {
 
 impl Run {
     fn new(services: &Arc<Services>, handle: &RunHandle, parts: Parts) -> Self {
-        let Parts { group, container, mailbox, gateway, life, turn } = parts;
+        let Parts { group, session, container, mailbox, gateway, life, turn } = parts;
         Self {
             services: Arc::clone(services),
             handle: handle.clone(),
             group,
+            session,
             container,
             mailbox,
             gateway,

@@ -6,7 +6,6 @@
 //! time (ctime), which nobody can set. A change of a file's name or permissions counts as a change of the file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
@@ -86,8 +85,8 @@ fn is_shut(e: &io::Error) -> bool {
 }
 
 /// Removes the newest files below `path` until at most `keep` is left. It keeps files last changed before `since`
-/// (seconds since 1970). It also keeps the file directly inside that is called `spare`, unless this file alone takes
-/// half of everything.
+/// (seconds since 1970). It also keeps the file `spare` below `path`, unless this file alone takes half of
+/// everything.
 ///
 /// # Errors
 /// The directory cannot be opened.
@@ -95,11 +94,12 @@ pub(super) fn reclaim(
     path: &Path,
     since: i64,
     keep: DiskUsage,
-    spare: Option<&OsStr>,
+    spare: Option<&Path>,
 ) -> io::Result<Reclaimed> {
     let dir = UntrustedDir::open(path)?;
     let spared = |walk: &Walk, entry: &Entry| {
-        let named = walk.depth() == 1 && walk.path().as_os_str() == spare.unwrap_or_default();
+        let named = spare
+            .is_some_and(|spare| walk.depth() == spare.components().count() as u64 && walk.path() == spare);
         named && entry.on_disk <= keep.bytes / 2
     };
     // Sums are kept per second, so that memory holds no list of a million paths. A box changes a thousand files in one
@@ -225,15 +225,17 @@ mod tests {
     fn the_transcript_that_is_continued_stays() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        fs::create_dir(at("deep")).unwrap();
-        for (name, mib) in [("junk", 4), ("deep/one-1.jsonl", 1), ("one-1.jsonl", 1)] {
+        fs::create_dir_all(at("one-1/deep")).unwrap();
+        for (name, mib) in [("junk", 4), ("one-1/deep/one-1.jsonl", 1), ("one-1/one-1.jsonl", 1)] {
             fs::write(at(name), vec![1; mib << 20]).unwrap();
         }
         let since = changed(&at("junk"));
         let keep = |mib: u64| DiskUsage { bytes: mib << 20, names: 1_000 };
-        assert_eq!(reclaim(dir.path(), since, keep(2), Some("one-1.jsonl".as_ref())).unwrap().files, 2);
-        assert!(at("one-1.jsonl").exists(), "it was changed last");
-        assert_eq!(reclaim(dir.path(), since, keep(0), Some("one-1.jsonl".as_ref())).unwrap().files, 1);
+        let taken =
+            |mib| reclaim(dir.path(), since, keep(mib), Some(Path::new("one-1/one-1.jsonl"))).unwrap();
+        assert_eq!(taken(2).files, 2);
+        assert!(at("one-1/one-1.jsonl").exists(), "it was changed last");
+        assert_eq!(taken(0).files, 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod image_inspect;
 mod image_pull_build;
+mod memory_watch;
 mod mount_source;
 mod one_shot;
 mod posture_probe;
@@ -33,6 +34,7 @@ use crate::policy::sandbox_plan::{ContainerSpec, label};
 #[cfg(any(test, fuzzing))]
 pub use image_inspect::first_file;
 pub use image_pull_build::Recipe;
+use memory_watch::MemoryWatch;
 pub use mount_source::check_source;
 pub use one_shot::Trial;
 pub use posture_probe::{ProbeError, Probed};
@@ -45,6 +47,8 @@ const OLDEST_API: (u32, u32) = (1, 41);
 const QUICK: Duration = Duration::from_secs(10);
 /// The timeout of calls that need storage or the runtime: create, start, remove.
 const SLOW: Duration = Duration::from_secs(60);
+/// The exit code of a box whose program was killed by SIGKILL.
+const KILLED: i64 = 128 + 9;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -261,14 +265,29 @@ impl Engine {
     /// Waits until a box has ended, and goes on waiting if the engine restarts meanwhile.
     pub async fn wait(&self, container: &str) -> Exit {
         let mut pause = Duration::from_millis(200);
+        let mut memory = None;
         loop {
+            if memory.is_none() {
+                memory = self.memory_watch(container).await;
+            }
             let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
             if let Ok(docker) = self.docker() {
                 // The stream yields one item. An error means either that the box failed or that the engine went away,
                 // so the code below asks for the state.
-                let _ = docker.wait_container(container, Some(options)).next().await;
+                let mut ended = docker.wait_container(container, Some(options));
+                tokio::select! {
+                    _ = ended.next() => {}
+                    () = follow(&mut memory) => {}
+                }
             }
             match self.state(container).await {
+                Ok(BoxState::Ended(Exit { code: Some(KILLED), oom: false })) => {
+                    let oom = match &mut memory {
+                        Some(memory) => memory.has_killed().await,
+                        None => false,
+                    };
+                    return Exit { code: Some(KILLED), oom };
+                }
                 Ok(BoxState::Ended(exit)) => return exit,
                 Ok(BoxState::Absent | BoxState::Created) => return Exit { code: None, oom: false },
                 Ok(BoxState::Running | BoxState::Paused) => {}
@@ -277,6 +296,12 @@ impl Engine {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(10));
         }
+    }
+
+    async fn memory_watch(&self, container: &str) -> Option<MemoryWatch> {
+        let told = self.ask("look at the box", QUICK, self.docker().ok()?.inspect_container(container, None));
+        let told = told.await.ok()?;
+        MemoryWatch::of(told.state?.pid?, &told.id?)
     }
 
     /// The state of a box.
@@ -430,6 +455,13 @@ impl Engine {
         use rustix::fs::Access;
         let path = self.socket.strip_prefix("unix://").unwrap_or(&self.socket);
         rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK) == Err(rustix::io::Errno::ACCESS)
+    }
+}
+
+async fn follow(memory: &mut Option<MemoryWatch>) {
+    match memory {
+        Some(memory) => memory.follow().await,
+        None => std::future::pending().await,
     }
 }
 

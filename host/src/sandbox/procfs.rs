@@ -20,14 +20,17 @@ const COMMAND_LINE: u64 = 16 * 1024;
 /// The host reads at most this much of an environment or a command line of a box. execve(2) accepts less.
 const TEXT: u64 = 8 << 20;
 
+/// The control groups of process `pid`, if the process belongs to the container.
+pub(super) fn groups(pid: i64, container: &str) -> Option<String> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    (!container.is_empty() && groups.contains(container)).then_some(groups)
+}
+
 /// The kernel's view of process `pid`, if the process belongs to the container. It does not if the engine counts
 /// processes in another namespace, because then the number means another process here.
 pub(super) fn view(pid: i64, container: &str) -> Option<KernelView> {
     let base = Path::new("/proc").join(pid.to_string());
-    let groups = fs::read_to_string(base.join("cgroup")).ok()?;
-    if container.is_empty() || !groups.contains(container) {
-        return None;
-    }
+    let groups = groups(pid, container)?;
     let status = fs::read_to_string(base.join("status")).ok()?;
     let shared = NAMESPACES
         .into_iter()
@@ -57,18 +60,24 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
     line.map_or("", str::trim)
 }
 
-/// Reads a file of a process's control group. A line of cgroups(7) is `hierarchy:controllers:path`, without
-/// controllers in version 2.
+/// Reads a file of a process's control group.
 fn limit(groups: &str, controller: &str, name: &str) -> Option<String> {
-    groups.lines().find_map(|line| {
+    group_dirs(groups, controller).find_map(|dir| fs::read_to_string(dir.join(name)).ok())
+}
+
+/// The directories in which a process's control groups may have the files of a controller. A line of cgroups(7) is
+/// `hierarchy:controllers:path`, without controllers in version 2.
+pub(super) fn group_dirs<'a>(groups: &'a str, controller: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
+    groups.lines().filter_map(move |line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
-        let base = match controllers {
-            "" => "/sys/fs/cgroup".to_owned(),
-            list if list.split(',').any(|c| c == controller) => format!("/sys/fs/cgroup/{controller}"),
-            _ => return None,
-        };
-        fs::read_to_string(format!("{base}{path}/{name}")).ok()
+        match controllers {
+            "" => Some(format!("/sys/fs/cgroup{path}").into()),
+            list if list.split(',').any(|c| c == controller) => {
+                Some(format!("/sys/fs/cgroup/{controller}{path}").into())
+            }
+            _ => None,
+        }
     })
 }
 

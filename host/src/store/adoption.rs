@@ -22,8 +22,11 @@ pub struct RunRow {
     pub ready: bool,
     /// The highest letter number taken from the agent.
     pub taken: u64,
-    /// The lane's open turn, if this run was given it.
+    /// The lane's open turn, if the run knows it: from an input, or from `begin`. A box repeats the letters of a turn
+    /// that `begin` names before it gets an input.
     pub turn: Option<(TurnId, ChatId)>,
+    /// Whether the run was given an input of that turn.
+    pub given: bool,
     /// Why that turn was interrupted, if it was.
     pub interrupted: Option<InterruptWhy>,
 }
@@ -50,12 +53,24 @@ impl Store {
             rows.map(|row| {
                 let (run, lane, container, ready, from_n, session) = row?;
                 let (run, lane): (RunId, Lane) = (parse("run.id", &run)?, parse("run.lane", &lane)?);
-                let turn = given_turn(c, &run, &lane)?;
+                let turn = known_turn(c, &run, &lane)?;
+                let given = turn.as_ref().is_some_and(|(_, _, given)| *given);
+                let turn = turn.map(|(turn, chat, _)| (turn, chat));
                 let interrupted = match &turn {
                     Some((turn, _)) => interrupted(c, &run, *turn)?,
                     None => None,
                 };
-                Ok(RunRow { run, lane, session, container, ready, taken: id(from_n), turn, interrupted })
+                Ok(RunRow {
+                    run,
+                    lane,
+                    session,
+                    container,
+                    ready,
+                    taken: id(from_n),
+                    turn,
+                    given,
+                    interrupted,
+                })
             })
             .collect()
         })
@@ -102,11 +117,16 @@ impl Store {
     }
 }
 
-fn given_turn(c: &Connection, run: &RunId, lane: &Lane) -> Result<Option<(TurnId, ChatId)>> {
+/// The lane's open turn, if the run knows it, and whether it was given an input of it.
+fn known_turn(c: &Connection, run: &RunId, lane: &Lane) -> Result<Option<(TurnId, ChatId, bool)>> {
     let Some(open) = turns::open_of_lane(c, lane)? else { return Ok(None) };
     let sql = "SELECT count(*) FROM to_agent WHERE run = ?1 AND turn = ?2 AND kind = 'input'";
-    let inputs: i64 = c.query_row(sql, params![run.as_str(), int(open.turn.0)], |r| r.get(0))?;
-    Ok((inputs > 0).then_some((open.turn, open.chat)))
+    let given = c.query_row(sql, params![run.as_str(), int(open.turn.0)], |r| r.get::<_, i64>(0))? > 0;
+    let sql = "SELECT bytes FROM to_agent WHERE run = ?1 AND n = 1 AND kind = 'begin'";
+    let begin: Option<Vec<u8>> = c.query_row(sql, [run.as_str()], |r| r.get(0)).optional()?;
+    let begin = begin.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    let named = begin.is_some_and(|begin| begin["body"]["open"]["turn"] == open.turn.to_string());
+    Ok((given || named).then_some((open.turn, open.chat, given)))
 }
 
 fn interrupted(c: &Connection, run: &RunId, turn: TurnId) -> Result<Option<InterruptWhy>> {

@@ -461,6 +461,19 @@ async fn a_groups_user_is_never_anothers() {
     assert_ne!(first.uid, other.uid);
 }
 
+/// Such a box repeats the replies that the run before it left, and the next host must know their chat.
+#[tokio::test]
+async fn a_new_host_knows_the_turn_of_a_box_that_goes_on_with_it_and_got_no_input_yet() {
+    let mut h = house().await;
+    h.wakes("telegram:-1", "one").await;
+    let (run, session, image) = (RUN.parse().unwrap(), "conversation-1".into(), "i".into());
+    h.store.new_run(NewRun { run, lane: lane(), session, image, now: T }).await.unwrap();
+    let begin = |_| Ok(br#"{"body":{"open":{"turn":"t-1","consumed":[]}}}"#.to_vec());
+    h.store.add_letter(RUN.parse().unwrap(), None, "begin", T, begin).await.unwrap();
+    let row = h.store.unended_runs().await.unwrap().remove(0);
+    assert_eq!((row.turn, row.given), (Some((TurnId(1), chat("telegram:-1"))), false));
+}
+
 #[tokio::test]
 async fn a_new_host_learns_where_every_run_of_the_old_one_stands() {
     let mut h = house().await;
@@ -475,6 +488,7 @@ async fn a_new_host_learns_where_every_run_of_the_old_one_stands() {
         "it was given nothing yet"
     );
     h.is_given(RUN).await;
+    assert!(row().await.given);
     assert_eq!(row().await.turn, Some((TurnId(1), chat("telegram:-1"))));
     let interrupt = |_| Ok(br#"{"body":{"why":"stop"}}"#.to_vec());
     h.store.add_letter(RUN.parse().unwrap(), Some(TurnId(1)), "interrupt", T, interrupt).await.unwrap();

@@ -323,9 +323,11 @@ fn apply_one(c: &Connection, lane: &Lane, change: &Change, now: WallMs) -> Resul
             let sql = "UPDATE question SET state = 'late', ended_at = ?2 WHERE id = ?1";
             execute(c, sql, [*question, now.0])?
         }
-        Change::BeginSession { number } => {
-            let sql = "UPDATE grp SET session = ?2 WHERE name = ?1";
-            execute(c, sql, params![lane.group.as_str(), int(*number)])?
+        Change::BeginSession { number, order } => {
+            let group = lane.group.as_str();
+            let sql = "UPDATE chat SET heard = max(heard, ?2) WHERE grp = ?1";
+            execute(c, sql, params![group, int(order.0)])?;
+            execute(c, "UPDATE grp SET session = ?2 WHERE name = ?1", params![group, int(*number)])?
         }
     };
     Ok(())

@@ -42,7 +42,8 @@ pub fn nothing_to_stop() -> String {
 
 pub fn new_session(number: u64) -> String {
     format!(
-        "A new session begins (number {number}). Files and personality stay; what was said before is forgotten."
+        "A new session begins (number {number}). Files and personality stay. The agent cannot read what was said \
+         before; only the operator can, for a time."
     )
 }
 

@@ -321,8 +321,8 @@ pub enum Change {
         turn: Option<TurnId>,
         outgoing: OutgoingText,
     },
-    /// The group's conversation uses the session with this number from now on.
-    BeginSession { number: u64 },
+    /// The group's conversation uses the session with this number from now on. It gets no context from before `order`.
+    BeginSession { number: u64, order: MessageSeq },
 }
 
 /// Where a message was placed.
@@ -467,7 +467,7 @@ impl Decision<'_> {
         let number = self.view.details.session + 1;
         let notice = OutgoingText::notice(chat, &format!("new:{order}"), text::new_session(number));
         self.changes.extend([
-            Change::BeginSession { number },
+            Change::BeginSession { number, order },
             Change::Finish { message: order, outcome: format!("session {number}") },
             Change::Say { turn: None, outgoing: OutgoingText { answers: Some(order), ..notice } },
         ]);

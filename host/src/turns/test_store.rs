@@ -267,7 +267,7 @@ impl Rows {
                     self.said.push(said);
                 }
             }
-            Change::BeginSession { number } => {
+            Change::BeginSession { number, .. } => {
                 assert_eq!(number, self.session + 1);
                 self.session = number;
             }

@@ -62,6 +62,7 @@ pub const TABLE: &[Point] = &[
     host("store.letter.committed", Step),
     host("mailbox.write.before", Disk),
     host("mailbox.write.after", Step),
+    host("run.session.taken", Step),
     host("run.launch.begin", Step),
     host("run.launch.socket", Step),
     host("sandbox.list.before", Call),

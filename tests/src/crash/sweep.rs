@@ -201,7 +201,7 @@ async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
             simulation.world.root().join("failpoints.trace")
         }
         Side::Runner => {
-            let session = "state/sessions/main";
+            let session = "state/sessions/main/conversation-1";
             simulation.world.write(&format!("{session}/{}", failpoint::RULES_FILE), &rule);
             simulation.world.root().join(session).join(failpoint::TRACE_FILE)
         }

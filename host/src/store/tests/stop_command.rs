@@ -88,6 +88,17 @@ async fn the_stop_of_an_earlier_host_does_not_mean_a_later_turn() {
     assert!(!h.store.is_meant(lane(), order).await.unwrap(), "this one was begun after it");
 }
 
+#[tokio::test]
+async fn a_new_session_gets_no_talk_of_the_room_from_before_it() {
+    let mut h = house().await;
+    h.writes("telegram:-1", "before", Role::Context).await;
+    h.writes("telegram:-1", "/new", Role::Command(Command::New)).await;
+    h.writes("telegram:-1", "after", Role::Context).await;
+    h.wakes("telegram:-1", "wake").await;
+    h.starts(RUN).await;
+    assert_eq!(h.is_given(RUN).await, Some((vec!["after".into(), "wake".into()], 0)));
+}
+
 /// Both came in one batch: the box of the message may be on its way before anybody has looked at the order.
 #[tokio::test]
 async fn a_message_after_new_is_of_the_new_session() {
