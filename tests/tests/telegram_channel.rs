@@ -99,6 +99,7 @@ async fn a_webhook_is_named_with_its_remedy_in_status_doctor_and_the_terminal() 
     world.up().await;
     let status = shows(&world, "telegram.webhook").await;
     assert!(status.contains("remove it with deleteWebhook") && status.contains("asks again at"), "{status}");
+    assert_eq!(world.run(&["status"], "").await.status.code(), Some(4));
     let found = doctor(&world).await;
     assert!(found.contains("BAD  channel") && found.contains("deleteWebhook"), "{found}");
     let told = world.chat("/status\n").await;
@@ -124,5 +125,6 @@ async fn a_wrong_and_a_missing_token_and_a_platform_that_is_away_are_seen() {
     world.up().await;
     shows(&world, "channel   telegram: off: no token was found in TELEGRAM_BOT_TOKEN").await;
     assert!(doctor(&world).await.contains("ok   channel"));
+    assert_eq!(world.run(&["status"], "").await.status.code(), Some(0), "a channel without a token is off");
     world.finish().await;
 }
