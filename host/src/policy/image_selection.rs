@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::domain::WallMs;
-use crate::domain::image::{DEFAULT_IMAGE, Named, Pin};
+use crate::domain::image::{DEFAULT_IMAGE, Named, NotTaken, Pin};
 
 /// The host checks a refused image again after this.
 const AGAIN: Duration = Duration::from_secs(600);
@@ -72,7 +72,9 @@ pub fn roll_back<'a>(wanted: &'a str, pin: &'a Pin) -> Rollback<'a> {
     if wanted != pin.now.name {
         return Rollback::Stays { never_taken: wanted };
     }
-    match (&pin.refused, &pin.before) {
+    // Nobody named a rebuild of the default image.
+    let named = |refused: &&NotTaken| refused.name != wanted || !is_followed(wanted);
+    match (pin.refused.as_ref().filter(named), &pin.before) {
         (Some(refused), _) => Rollback::Stays { never_taken: &refused.name },
         (None, Some(before)) => Rollback::To(before),
         (None, None) => Rollback::Nowhere,
@@ -92,7 +94,6 @@ pub fn of_next_run<'a>(wanted: &'a str, pin: Option<&'a Pin>) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::image::NotTaken;
 
     const T: WallMs = WallMs(1_795_000_000_000);
 
@@ -172,6 +173,13 @@ mod tests {
             Rollback::Stays { never_taken: "busybxo" },
             "a run or a command has"
         );
+        let rebuild =
+            |name: &str| NotTaken { name: name.into(), id: Some("c".into()), why: "no".into(), at: T };
+        pin.refused = Some(rebuild("busybox"));
+        assert_eq!(roll_back("busybox", &pin), Rollback::Stays { never_taken: "busybox" }, "its tag moved");
+        pin.now.name = DEFAULT_IMAGE.into();
+        pin.refused = Some(rebuild(DEFAULT_IMAGE));
+        assert_eq!(roll_back(DEFAULT_IMAGE, &pin), Rollback::To(&named("python", "old")));
     }
 
     #[test]
