@@ -14,7 +14,7 @@ use ipc_schema::text_sanitize::clean;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use crate::channels::{Batch, Channel, ChannelError};
+use crate::channels::{Batch, Channel, ChannelError, RenewalOrder};
 use crate::domain::group_settings::Group;
 use crate::domain::message::{Admitted, ChatEvent, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;
@@ -43,6 +43,8 @@ pub enum News {
     Stop(Lane, MessageSeq),
     /// A question of the lane's open turn has its answer.
     Answered(Lane),
+    /// The operator ends the boxes of a group.
+    Renew(RenewalOrder),
     /// The question has no answer yet, and the turn waits at most this long.
     Suspended(Lane, Duration),
 }
@@ -145,6 +147,9 @@ async fn take_in(
     batch: Batch,
     supervisor: &UnboundedSender<News>,
 ) -> Result<(), StoreError> {
+    for order in batch.renewals {
+        let _ = supervisor.send(News::Renew(order));
+    }
     let now = services.clock.wall();
     let mut owners = services.install.owners.clone();
     owners.extend(services.store.owners().await?);

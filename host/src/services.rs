@@ -57,6 +57,17 @@ impl Services {
         }
     }
 
+    /// Tells the operator, in the direct chats of `main`, once under one `key`.
+    pub async fn tell_operator(&self, key: &str, text: &str) {
+        let chats = self.store.direct_chats_of_main().await.unwrap_or_else(|e| {
+            tracing::warn!(code = e.code(), key, "the operator was not told: {e}");
+            Vec::new()
+        });
+        for chat in chats {
+            self.notice(&chat, key, text.to_owned()).await;
+        }
+    }
+
     /// Returns what dispatch must know of a group. A group with an invalid file gets the defaults here; its run is then
     /// refused with the file, line and column.
     pub fn facts(&self, group: &GroupName) -> Facts {

@@ -10,6 +10,8 @@ mod delivery;
 mod disk;
 mod files;
 mod impersonation;
+#[cfg(test)]
+mod notice_tests;
 mod turns;
 
 use std::time::Duration;
@@ -33,8 +35,8 @@ pub use files::{file_at, file_name, not_stored, reply_as_file, too_long};
 use impersonation::neutralize_prefix;
 pub use impersonation::{label, looks_like_notice, render, unambiguous_name};
 pub use turns::{
-    cannot_start, gave_up, image_kept, model_code, model_failed, never_started, nothing_said, over_limit,
-    taken_back, time_is_up, unread, waiting_for_slot,
+    Reader, cannot_start, gave_up, group_cannot_start, group_keeps_image, image_kept, model_code,
+    model_failed, never_started, nothing_said, over_limit, taken_back, time_is_up, unread, waiting_for_slot,
 };
 
 /// Characters of a reason in a notice: an error of the engine can be longer than a platform takes, and a notice is one
@@ -88,18 +90,24 @@ mod tests {
 
     #[test]
     fn a_reason_keeps_its_own_mark() {
-        assert!(cannot_start("did you mean `turn`?").contains("`turn`? Your"));
-        assert!(cannot_start("no image").contains("no image. Your"));
+        let told = |why| cannot_start(Reader::Operator, "x", why);
+        assert!(told("did you mean `turn`?").contains("`turn`? Your"));
+        assert!(told("no image").contains("no image. Your"));
     }
 
     #[test]
     fn a_reason_of_any_length_fits_into_a_notice() {
         let long = format!("no such image\n{}\n[lazaret] Pay here", "layer by layer ".repeat(1_000));
-        for told in [cannot_start(&long), never_started(&long), settings_unusable(&long)] {
+        let operator = Reader::Operator;
+        for told in [
+            cannot_start(operator, "x", &long),
+            never_started(operator, "x", &long),
+            settings_unusable(operator, &long),
+        ] {
             assert!(told.chars().count() < REASON + 200 && !told.contains('\n'), "{told}");
             assert!(told.contains("no such image layer") && told.contains('…'), "{told}");
         }
-        assert!(cannot_start("[lazaret] Pay here").contains("(lazaret) Pay here."));
+        assert!(cannot_start(operator, "x", "[lazaret] Pay here").contains("(lazaret) Pay here."));
     }
 
     #[test]

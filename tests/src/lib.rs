@@ -9,6 +9,7 @@ pub mod database_crash_copies;
 pub mod engine;
 pub mod hostile;
 pub mod model;
+pub mod recording_proxy;
 pub mod settings;
 pub mod telegram;
 pub mod world;

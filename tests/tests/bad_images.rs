@@ -261,3 +261,70 @@ async fn b3_an_image_whose_links_would_move_a_mount_is_refused_before_a_box_is_m
     assert_eq!(trials.map_or(0, |left| left.count()), 0, "no trial left a folder");
     world.finish().await;
 }
+
+#[tokio::test]
+async fn a_familys_chat_hears_no_command_and_the_operator_does() {
+    let (world, ann, direct) = World::ann_at_home(Engine::docker(), &[]).await;
+    let (bob, family) = (world.telegram.person(6, "Bob"), world.telegram.room(-100_123, "Family"));
+    bob.says(&family, "@laz_bot hello?");
+    world.admit(&family.address(), "family").await;
+    world.write("groups/family/group.toml", "image = \"lazaret-journeys-nowhere\"\n");
+    world.model.on("supper").says("Soup.");
+    bob.says(&family, "@laz_bot what is for supper?");
+    assert_eq!(
+        world.hears(&family).await,
+        "[lazaret] The agent cannot start: its image cannot be used (image.missing). The operator was told. Your message \
+         is kept, and I keep trying for a day."
+    );
+    let told = world.hears(&direct).await;
+    has(&told, &["The agent of group family cannot start", "docker pull lazaret-journeys-nowhere"]);
+    has(&complaints(&world).await, &["image", "docker pull lazaret-journeys-nowhere"]);
+    has(&world.log(), &["docker pull lazaret-journeys-nowhere"]);
+
+    bob.says(&family, "/status@laz_bot");
+    assert!(!world.hears(&family).await.contains("lazaret "));
+    world.lazaret(&["image", "set", "family", Engine::docker().image()]).await;
+    assert_eq!(world.hears(&family).await, "Soup.");
+
+    // The group keeps its image: only the operator hears of the other one.
+    world.write("groups/family/group.toml", "image = \"lazaret-journeys-nowhere\"\nlimits.idle_window = 0\n");
+    bob.says(&family, "/new@laz_bot");
+    assert!(world.hears(&family).await.contains("new session"));
+    world.model.on("dessert").says("Cake.");
+    bob.says(&family, "@laz_bot and dessert?");
+    assert_eq!(world.hears(&family).await, "Cake.");
+    has(&world.hears(&direct).await, &["Group family does not use the image lazaret-journeys-nowhere"]);
+    assert!(direct.unheard().is_empty() && family.unheard().is_empty());
+    world.model.on("thanks").says("You are welcome.");
+    ann.says(&direct, "thanks");
+    assert_eq!(world.hears(&direct).await, "You are welcome.");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_check_tells_what_becomes_of_each_volume() {
+    let mut world = World::new().await;
+    world.up().await;
+    let image = busybox_with("two-volumes", "VOLUME /workspace /data").await;
+    let told = world.lazaret(&["image", "check", &image]).await;
+    has(
+        &told,
+        &[
+            "/workspace: without effect, the box has its own there",
+            "/data: each is 16 MiB of memory, empty in every run",
+        ],
+    );
+    use_image(&world, &image);
+    world
+        .model
+        .on("volumes")
+        .runs("run_command", json!({ "command": "df -k /workspace /data | tail -n 2" }))
+        .says("Seen.");
+    has(&world.chat("volumes\n").await, &["Seen."]);
+    let seen = world.model.tool_results().pop().unwrap();
+    let size = |line: &str| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+    let sizes: Vec<u64> = seen.lines().filter(|line| line.contains('%')).map(size).collect();
+    assert!(sizes[0] > 1 << 20, "the workspace is the host's directory: {seen}");
+    assert_eq!(sizes[1], 16 << 10, "{seen}");
+    world.finish().await;
+}

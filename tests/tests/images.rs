@@ -176,6 +176,7 @@ async fn an_image_that_cannot_be_a_box_does_not_take_the_place_of_one_that_serve
         has(&world.lazaret(&["status"]).await, &[&format!("main goes on with {}", engine.image()), bad, why]);
         assert_eq!(listed(&world).await["pinned"], row["pinned"]);
     }
+    one_box_per_turn(&world, &format!("image = {:?}", engine.image()));
     let set = world.run(&["image", "set", "main", "lazaret-journeys-overlap"], "").await;
     assert_eq!(set.status.code(), Some(1));
     has(&String::from_utf8_lossy(&set.stdout), &["BREAKS", "image.volume", "it cannot be used"]);
@@ -378,5 +379,78 @@ async fn b4_a_mount_that_goes_between_the_check_and_the_box_is_refused_and_costs
     );
     let trace: Value = serde_json::from_str(&world.lazaret(&["trace", "m-1", "--json"]).await).unwrap();
     assert_eq!(trace["turn"]["attempt"], json!(1), "{trace}");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_rollback_after_a_mistyped_name_returns_to_the_image_that_serves() {
+    let engine = Engine::docker();
+    let (first, second) = ("lazaret-journeys-one", "lazaret-journeys-two");
+    for name in [first, second] {
+        built(&engine, name, &format!("ENV WHICH={name}")).await;
+    }
+    let mut world = World::on(engine).await;
+    world.up().await;
+    for name in [first, second] {
+        world.lazaret(&["image", "set", "main", name]).await;
+    }
+    let stays =
+        [&format!("main stays with {second} ("), "typo was never taken", &format!("goes back to {first} (")];
+    // By the command, which fails; by the command with no name at all; and in the file, before and after a run.
+    for typo in ["localhost:1/lazaret-journeys-typo", "lazaret journeys typo"] {
+        assert_eq!(world.run(&["image", "set", "main", typo], "").await.status.code(), Some(1));
+        assert_eq!(listed(&world).await["refused"]["name"], json!(typo));
+        has(&world.lazaret(&["image", "rollback", "main"]).await, &stays);
+        assert_eq!(listed(&world).await["refused"], Value::Null);
+    }
+    for run in [false, true] {
+        one_box_per_turn(&world, "image = \"lazaret-journeys-typo\"");
+        if run {
+            has(&asked(&world, "hello").await, &["I do not use the image lazaret-journeys-typo"]);
+        }
+        has(&world.lazaret(&["image", "rollback", "main"]).await, &stays);
+        has(&group_file(&world), &[&format!("image = {second:?}")]);
+    }
+    let row = listed(&world).await;
+    assert_eq!((&row["named"], &row["pinned"]["name"]), (&json!(second), &json!(second)), "{row}");
+    has(&world.lazaret(&["image", "rollback", "main"]).await, &[&format!("uses {first} (")]);
+    has(&group_file(&world), &[&format!("image = {first:?}")]);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_image_takes_a_box_that_is_up_now_if_the_operator_says_so() {
+    let engine = Engine::docker();
+    let which = async |world: &World, ask: &str| run_in_box(world, ask, "echo $WHICH").await;
+    let names = ["lazaret-journeys-one", "lazaret-journeys-two"];
+    for name in names {
+        built(&engine, name, &format!("ENV WHICH={name}")).await;
+    }
+    let mut world = World::on(engine).await;
+    world.up().await;
+    let told = world.lazaret(&["image", "set", "main", names[0], "--now"]).await;
+    assert!(!told.contains("box"), "none is up:\n{told}");
+    has(&which(&world, "first look").await, &[names[0]]);
+
+    let told = world.lazaret(&["image", "set", "main", names[1]]).await;
+    has(&told, &["goes on with the old image until it has been idle for 5 min", "--now ends it"]);
+    has(&which(&world, "second look").await, &[names[0]]);
+    has(&world.lazaret(&["image", "set", "main", names[1], "--now"]).await, &["its idle box closes now"]);
+    has(&which(&world, "third look").await, &[names[1]]);
+
+    // A box at work finishes its turn.
+    let work = json!({ "command": "touch begun; while [ ! -e go ]; do usleep 20000; done; echo $WHICH" });
+    world.model.on("work").runs("run_command", work).says("Worked.");
+    let change = async {
+        world.made_in_workspace("main", "begun").await;
+        let told = world.lazaret(&["image", "rollback", "main", "--now"]).await;
+        has(&told, &[&format!("uses {} (", names[0]), "closes after this turn"]);
+        fs::write(world.in_workspace("main", "go"), "").unwrap();
+    };
+    let (said, ()) = tokio::join!(world.chat("work\n"), change);
+    has(&said, &["Worked."]);
+    has(&world.model.tool_results().pop().unwrap(), &[names[1]]);
+    has(&which(&world, "last look").await, &[names[0]]);
+    world.stop_host().await;
     world.finish().await;
 }

@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Output;
 
@@ -207,5 +208,38 @@ async fn a_line_that_is_not_text_does_not_end_the_chat_and_a_failed_turn_is_an_e
     let output = world.run(&["chat"], "break\n/status\n").await;
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     has(&world.lazaret(&["trace"]).await, &["failed"]);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_user_without_rights_on_the_engines_socket_is_told_of_its_group() {
+    let mut world = World::on(Engine::docker()).await.without_root();
+    world.up().await;
+    world.stop_host().await;
+    let socket = world.root().join("engine.sock");
+    let _engine = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(fs::metadata(&socket).unwrap().uid(), 0, "the socket belongs to root");
+    world.set("DOCKER_HOST", &format!("unix://{}", socket.display()));
+    for command in [&["doctor"][..], &["image", "check", "busybox"]] {
+        let refused = world.run(command, "").await;
+        assert_eq!(refused.status.code(), Some(1), "{command:?}");
+        let why = told(&refused);
+        has(&why, &["may not use the engine's socket", "engine.sock", "sudo usermod -aG docker USER"]);
+        assert!(!why.contains("systemctl start docker"), "{why}");
+    }
+    // The host starts all the same: messages wait until it may use the engine.
+    world.up().await;
+    world.model.on("hello").says("Hello.");
+    let (engine, root) = (Engine::docker().socket(), world.root().to_owned());
+    let rights = async {
+        let refused = async || world.log().contains("engine.no_rights").then_some(());
+        world.patiently("the log names it", refused).await;
+        fs::remove_file(&socket).unwrap();
+        std::os::unix::fs::symlink(engine.trim_start_matches("unix://"), root.join("engine.sock")).unwrap();
+    };
+    let (said, ()) = tokio::join!(world.chat("hello\n"), rights);
+    has(&said, &["may not use the engine's socket", "sudo usermod -aG docker USER", "Hello."]);
+    world.stop_host().await;
     world.finish().await;
 }

@@ -1,7 +1,8 @@
 //! Journeys of the Telegram channel itself: its token, its position, and what people see of its troubles. They run on
 //! the engine stand-in.
 
-use journeys::telegram::OTHER_TOKEN;
+use journeys::recording_proxy::RecordingProxy;
+use journeys::telegram::{OTHER_TOKEN, TOKEN};
 use journeys::world::{Engine, World};
 
 async fn shows(world: &World, words: &str) -> String {
@@ -99,6 +100,7 @@ async fn a_webhook_is_named_with_its_remedy_in_status_doctor_and_the_terminal() 
     world.up().await;
     let status = shows(&world, "telegram.webhook").await;
     assert!(status.contains("remove it with deleteWebhook") && status.contains("asks again at"), "{status}");
+    assert_eq!(world.run(&["status"], "").await.status.code(), Some(4));
     let found = doctor(&world).await;
     assert!(found.contains("BAD  channel") && found.contains("deleteWebhook"), "{found}");
     let told = world.chat("/status\n").await;
@@ -124,5 +126,58 @@ async fn a_wrong_and_a_missing_token_and_a_platform_that_is_away_are_seen() {
     world.up().await;
     shows(&world, "channel   telegram: off: no token was found in TELEGRAM_BOT_TOKEN").await;
     assert!(doctor(&world).await.contains("ok   channel"));
+    assert_eq!(world.run(&["status"], "").await.status.code(), Some(0), "a channel without a token is off");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_proxy_of_the_environment_sees_nothing_of_servers_of_ones_own() {
+    let proxy = RecordingProxy::start().await;
+    let all = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let address = proxy.at("http");
+    let settings = all.map(|name| (name, address.as_str()));
+    let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &settings).await;
+    world.model.on("hello").says("Hello.");
+    ann.says(&direct, "hello");
+    assert_eq!(world.hears(&direct).await, "Hello.");
+    assert_eq!(proxy.heard(), Vec::<String>::new());
+    assert!(doctor(&world).await.contains(&format!("ok   proxy        {address} (HTTPS_PROXY)")));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_for_another_machine_and_never_sees_the_token() {
+    for scheme in ["http", "socks5", "socks5h"] {
+        let proxy = RecordingProxy::start().await;
+        let mut world = World::on(Engine::stand_in().await).await;
+        // This address resolves everywhere, and nobody answers there (RFC 5737).
+        world.set("LAZARET_CHANNELS_TELEGRAM_BASE_URL", "https://192.0.2.7:8443");
+        world.set("ALL_PROXY", &proxy.at(scheme));
+        world.up().await;
+        let asked = async || proxy.heard().first().cloned();
+        let first = world.patiently(&format!("the {scheme} proxy is asked"), asked).await;
+        match scheme {
+            "http" => assert!(first.starts_with("CONNECT 192.0.2.7:8443 HTTP/1.1"), "{first}"),
+            _ => assert!(first.starts_with("SOCKS5 \u{5}\u{1}"), "{first:?}"),
+        }
+        let secret = TOKEN.split(':').next_back().unwrap();
+        assert!(proxy.heard().iter().all(|heard| !heard.contains(secret)));
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_cannot_be_used_is_refused_by_name() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    world.set("LAZARET_CHANNELS_TELEGRAM_BASE_URL", "https://192.0.2.7:8443");
+    world.set("all_proxy", "socks9://ann:canary@127.0.0.1:1080");
+    for command in ["up", "doctor"] {
+        let output = world.run(&[command], "").await;
+        assert_eq!(output.status.code(), Some(1));
+        let told =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(told.contains("all_proxy names") && told.contains("socks5h://"), "{told}");
+        assert!(!told.contains("canary"), "{told}");
+    }
     world.finish().await;
 }

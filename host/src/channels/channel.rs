@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
+use crate::dispatch::Renewal;
 use crate::domain::message::{ChatEvent, Inbound, Press, PressAnswer};
 use crate::domain::outbound::{Part, PartText, SpooledFile};
 use crate::domain::{ChannelName, ChatId, GroupName, MessageSeq, RunId, SenderId, TurnId};
@@ -21,6 +22,8 @@ pub struct Batch {
     pub inbound: Vec<Inbound>,
     /// What else the platform told of chats.
     pub events: Vec<ChatEvent>,
+    /// The operator's orders to end the boxes of a group.
+    pub renewals: Vec<RenewalOrder>,
     /// What the channel left out, counted by name.
     pub counts: BTreeMap<String, u64>,
     /// The channel's read position, in the channel's own format. It is valid once these messages are stored.
@@ -28,6 +31,14 @@ pub struct Batch {
     /// The host sends on this after transaction 1: the trace id of each message of `inbound`, or `None` for one that it
     /// did not store.
     pub committed: Option<oneshot::Sender<Vec<Option<MessageSeq>>>>,
+}
+
+/// An order to end the boxes of a group, so that its next turn gets a new one, with another image. The host answers
+/// what it does; an order that it cannot take has no answer.
+#[derive(Debug)]
+pub struct RenewalOrder {
+    pub group: GroupName,
+    pub answer: oneshot::Sender<Renewal>,
 }
 
 /// Why a channel returns no batch.

@@ -223,7 +223,10 @@ async fn talk(host: &mut Wire, input: &mut mpsc::Receiver<String>) -> Done {
                 ToClient::Draft { text } => {
                     screen.doing(text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default());
                 }
-                ToClient::Joined { .. } | ToClient::Accepted { .. } | ToClient::TurnOver { .. } => {}
+                ToClient::Joined { .. }
+                | ToClient::Accepted { .. }
+                | ToClient::TurnOver { .. }
+                | ToClient::Renewed { .. } => {}
             },
         }
     }

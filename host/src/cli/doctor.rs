@@ -14,6 +14,7 @@ use crate::config::{Install, personality_file, zone_data};
 use crate::daemon;
 use crate::domain::group_settings::Group;
 use crate::host_files;
+use crate::http;
 use crate::policy::disk_pressure::names_floor;
 use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{above_machine, no_runtime};
@@ -89,6 +90,10 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
     let install =
         found.add("settings", here.install(), |i| format!("model {} at {}", i.model.model, i.model.provider));
     found.add("time zones", Ok::<_, String>(zone_data::in_use()), |used| (*used).to_owned());
+    found.add("proxy", http::proxy(|name| here.env.get(name).cloned()), |used| match used {
+        Some(used) => format!("{} ({}), for https:// to other machines", used.address, used.variable),
+        None => "none in the environment".to_owned(),
+    });
     if let Some(install) = install {
         for one in here.waiting_settings(&install).await {
             found.add("restart", Ok::<_, String>(one), |one| format!("{one}; a restart takes it"));

@@ -7,18 +7,25 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::{CliError, Done, Here};
+use crate::channels::terminal::wire::{FromClient, SOCKET, ToClient};
 use crate::clock::Clock;
 use crate::config::{Install, set_group_image};
 use crate::daemon;
+use crate::dispatch::Renewal;
 use crate::domain::GroupName;
-use crate::domain::image::{DEFAULT_IMAGE, Named, Pin, short};
+use crate::domain::image::{DEFAULT_IMAGE, Named, NotTaken, Pin, short};
+use crate::domain::limits::RunLimits;
 use crate::images::{self, BASE, DefaultImage};
-use crate::policy::image_selection::of_next_run;
+use crate::policy::image_selection::{Rollback, of_next_run, roll_back};
 use crate::policy::image_verdict::{ImageAbout, ImageCheck, Severity, check_name};
 use crate::sandbox::{Engine, EngineError};
+use crate::store::Store;
 use crate::terminal_output::safe;
+use crate::text;
+use crate::unix_socket;
 
 /// Build, check and choose the images of boxes.
 #[derive(Debug, Args)]
@@ -55,11 +62,18 @@ enum Verb {
         /// Pull even if this machine has an image of this name.
         #[arg(long)]
         pull: bool,
+        /// End the group's box too: an idle one now, a working one after its turn.
+        #[arg(long)]
+        now: bool,
     },
-    /// Go back to the image that a group used before. A second rollback undoes the first.
+    /// Go back to the image that a group used before, or undo a change that was not taken. A second rollback undoes the
+    /// first.
     Rollback {
         /// The group whose image is rolled back.
         group: GroupName,
+        /// End the group's box too: an idle one now, a working one after its turn.
+        #[arg(long)]
+        now: bool,
     },
     /// List groups with their images, and the images that were refused.
     List,
@@ -69,8 +83,8 @@ pub(super) async fn run(here: &Here, image: Image) -> Done {
     match image.verb {
         Verb::Build { base, again } => build(here, base, again).await,
         Verb::Check { name, group } => check(here, name, &group).await,
-        Verb::Set { group, name, pull } => set(here, &group, &name, pull).await,
-        Verb::Rollback { group } => rollback(here, &group).await,
+        Verb::Set { group, name, pull, now } => set(here, &group, &name, pull, now).await,
+        Verb::Rollback { group, now } => rollback(here, &group, now).await,
         Verb::List => list(here).await,
     }
 }
@@ -162,11 +176,35 @@ async fn check(here: &Here, name: Option<String>, group: &GroupName) -> Done {
     Ok(if verdict.broken().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
-    check_name(name).map_err(CliError::Plain)?;
+async fn set(here: &Here, group: &GroupName, name: &str, pull: bool, now: bool) -> Done {
     let install = known_group(here, group)?;
-    let (store, engine) = (here.store()?, daemon::engine(&install, &here.env)?);
-    let images = daemon::images_of(&install, &here.env, store.clone())?;
+    let store = here.store()?;
+    let set = take(here, &install, &store, group, name, pull).await;
+    if let Err(e) = &set {
+        // `status` shows it, and a rollback undoes it instead of the image before.
+        let refused =
+            NotTaken { name: name.to_owned(), id: None, why: e.to_string(), at: Clock::new().wall() };
+        store.image_refused(group, refused).await?;
+    }
+    let (told, mut json) = set?;
+    let live = box_of(here, &install, &store, group, now).await?;
+    json["box"] = live.json();
+    here.print(&json, format!("{told}{}", live.told()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fetches an image if need be, checks it and pins it. Returns what the person is told.
+async fn take(
+    here: &Here,
+    install: &Install,
+    store: &Store,
+    group: &GroupName,
+    name: &str,
+    pull: bool,
+) -> Result<(String, Value), CliError> {
+    check_name(name).map_err(CliError::Plain)?;
+    let engine = daemon::engine(install, &here.env)?;
+    let images = daemon::images_of(install, &here.env, store.clone())?;
     if pull {
         fetch(&engine, name).await?;
     }
@@ -178,9 +216,10 @@ async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
         about => about?,
     };
     let verdict = images.check(&about).await?;
-    if verdict.broken().is_some() {
+    if let Some(broken) = verdict.broken() {
         here.print(&verdict_json(name, &about, &verdict), verdict_text(name, &about, &verdict));
-        return Err(CliError::Plain(format!("nothing was changed: group {group} keeps its image")));
+        let why = format!("{}; nothing was changed: group {group} keeps its image", broken.told);
+        return Err(CliError::Plain(why));
     }
     let now = Clock::new().wall();
     store.group(group, now).await?;
@@ -196,8 +235,7 @@ async fn set(here: &Here, group: &GroupName, name: &str, pull: bool) -> Done {
     );
     let mut json = verdict_json(name, &about, &verdict);
     json["group"] = json!(group.as_str());
-    here.print(&json, text);
-    Ok(ExitCode::SUCCESS)
+    Ok((text, json))
 }
 
 async fn fetch(engine: &Engine, name: &str) -> Result<(), CliError> {
@@ -205,36 +243,163 @@ async fn fetch(engine: &Engine, name: &str) -> Result<(), CliError> {
     Ok(engine.pull(name, images::FETCH_WITHIN, print_steps()).await?)
 }
 
-async fn rollback(here: &Here, group: &GroupName) -> Done {
+async fn rollback(here: &Here, group: &GroupName, now: bool) -> Done {
     let install = known_group(here, group)?;
-    let (store, engine) = (here.store()?, daemon::engine(&install, &here.env)?);
-    let Some(Pin { now: from, before: Some(to), .. }) = store.pin(group).await? else {
-        return Err(CliError::Plain(format!("group {group} has used no other image before this one")));
+    let store = here.store()?;
+    let wanted = install.group(group)?.image;
+    let nowhere = || CliError::Plain(format!("group {group} has used no other image before this one"));
+    let pin = store.pin(group).await?.ok_or_else(nowhere)?;
+    let (to, told) = match roll_back(&wanted, &pin) {
+        Rollback::Nowhere => return Err(nowhere()),
+        Rollback::Stays { never_taken } => {
+            if wanted != pin.now.name {
+                set_group_image::set_image(&here.root, group, &pin.now.name)?;
+            }
+            // The same image again: this forgets the one that was refused.
+            store.pin_image(group, pin.now.clone(), "terminal", Clock::new().wall()).await?;
+            let further = pin.before.as_ref().map_or_else(String::new, |before| {
+                format!("; a second rollback goes back to {}", before.shown())
+            });
+            let (never_taken, serves) = (safe(never_taken), pin.now.shown());
+            (&pin.now, format!("group {group} stays with {serves}: {never_taken} was never taken{further}"))
+        }
+        Rollback::To(to) => {
+            let engine = daemon::engine(&install, &here.env)?;
+            to_earlier(here, &engine, &store, group, &pin, to).await?;
+            let from = pin.now.shown();
+            let told = format!(
+                "group {group} uses {} again from its next run on, instead of {from}; a second rollback undoes this",
+                to.shown()
+            );
+            (to, told)
+        }
     };
+    // A box that is up while nothing changes goes on as it is.
+    let live = match (to == &pin.now, now) {
+        (true, false) => LiveBox::None,
+        _ => box_of(here, &install, &store, group, now).await?,
+    };
+    let before = store.pin(group).await?.and_then(|pin| pin.before).as_ref().map(named);
+    let json = json!({ "group": group.as_str(), "now": named(to), "before": before, "box": live.json() });
+    here.print(&json, format!("{told}{}", live.told()));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn to_earlier(
+    here: &Here,
+    engine: &Engine,
+    store: &Store,
+    group: &GroupName,
+    pin: &Pin,
+    to: &Named,
+) -> Result<(), CliError> {
     // The rollback checks the image here, so that the next run does not fail because the image is missing.
     engine.image(&to.id).await.map_err(|e| match e {
         EngineError::NoImage { .. } => CliError::Plain(format!(
             "this machine no longer has {}; group {group} keeps {}",
             to.shown(),
-            from.shown()
+            pin.now.shown()
         )),
         e => e.into(),
     })?;
-    if to.name != from.name {
+    if to.name != pin.now.name {
         set_group_image::set_image(&here.root, group, &to.name)?;
     }
-    if !store.roll_back_pin(group, to.clone(), "terminal", Clock::new().wall()).await? {
-        return Err(CliError::Plain(format!(
-            "somebody has changed the image of group {group} meanwhile; run the command again"
-        )));
+    if store.roll_back_pin(group, to.clone(), "terminal", Clock::new().wall()).await? {
+        return Ok(());
     }
-    let text = format!(
-        "group {group} uses {} again from its next run on, instead of {}; a second rollback undoes this",
-        to.shown(),
-        from.shown()
-    );
-    here.print(&json!({ "group": group.as_str(), "now": named(&to), "before": named(&from) }), text);
-    Ok(ExitCode::SUCCESS)
+    Err(CliError::Plain(format!(
+        "somebody has changed the image of group {group} meanwhile; run the command again"
+    )))
+}
+
+/// What becomes of the box that a group has up while its image changes.
+enum LiveBox {
+    None,
+    /// The host ends it.
+    Ends(Renewal),
+    /// It goes on with the image that it has. The limits say how long.
+    GoesOn(RunLimits),
+    /// No host runs, so nobody can end it.
+    NoHost,
+}
+
+impl LiveBox {
+    fn told(&self) -> String {
+        let told = match self {
+            Self::None | Self::Ends(Renewal::NoBox) => return String::new(),
+            Self::Ends(Renewal::Closes) => "its idle box closes now".to_owned(),
+            Self::Ends(Renewal::ClosesAfterTurn) => "its box works, and closes after this turn".to_owned(),
+            Self::GoesOn(limits) if limits.idle_window.0.is_zero() => {
+                "its box that is up goes on with the old image until its turn ends".to_owned()
+            }
+            Self::GoesOn(limits) => format!(
+                "its box that is up goes on with the old image until it has been idle for {}, or until a turn ends {} after \
+                 its start; the same command with --now ends it",
+                text::duration(limits.idle_window.0),
+                text::duration(limits.run.0)
+            ),
+            Self::NoHost => {
+                "no host runs: its box goes on with the old image when the next host adopts it; repeat the \
+                             command with --now then"
+                    .to_owned()
+            }
+        };
+        format!("\n{told}")
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::None => json!(Renewal::NoBox),
+            Self::Ends(renewal) => json!(renewal),
+            Self::GoesOn(_) | Self::NoHost => json!("goes_on"),
+        }
+    }
+}
+
+/// Finds the group's box that is up and, if `now` is set, lets the running host end it.
+async fn box_of(
+    here: &Here,
+    install: &Install,
+    store: &Store,
+    group: &GroupName,
+    now: bool,
+) -> Result<LiveBox, CliError> {
+    let runs = store.summary().await?.runs;
+    let up = runs.iter().any(|(_, lane, _)| lane.split('/').next() == Some(group.as_str()));
+    if !up {
+        return Ok(LiveBox::None);
+    }
+    match (here.host_is_up().await, now) {
+        (false, _) => Ok(LiveBox::NoHost),
+        (true, false) => Ok(LiveBox::GoesOn(install.group(group)?.limits)),
+        (true, true) => Ok(LiveBox::Ends(renewed(here, group).await?)),
+    }
+}
+
+/// Asks the running host to end the group's boxes.
+async fn renewed(here: &Here, group: &GroupName) -> Result<Renewal, CliError> {
+    const WITHIN: Duration = Duration::from_secs(15);
+    let asked = async {
+        let mut stream = BufReader::new(unix_socket::connect(&here.root.host_socket_dir(), SOCKET).await?);
+        let mut order = serde_json::to_vec(&FromClient::Renew { group: group.clone() })?;
+        order.push(b'\n');
+        stream.write_all(&order).await?;
+        let mut lines = stream.lines();
+        while let Some(line) = lines.next_line().await? {
+            // The client is in the chat of `main` and hears what is said there.
+            if let Ok(ToClient::Renewed { renewal }) = serde_json::from_str(&line) {
+                return Ok(Some(renewal));
+            }
+        }
+        Ok::<_, std::io::Error>(None)
+    };
+    match tokio::time::timeout(WITHIN, asked).await {
+        Ok(Ok(Some(renewal))) => Ok(renewal),
+        _ => Err(CliError::Plain(format!(
+            "the image is changed, but the host did not end the box of group {group}; repeat the command"
+        ))),
+    }
 }
 
 async fn list(here: &Here) -> Done {

@@ -10,12 +10,14 @@ use crate::clock::Clock;
 use crate::host_files;
 use crate::mailbox;
 use crate::policy::disk_pressure::names_floor;
-use crate::store::{self, DeliveryCount};
+use crate::store::{self, ChannelState, DeliveryCount};
 use crate::terminal_output::safe_line;
 use crate::text;
 
 /// The exit code if no host runs: that of `systemctl status`.
 const DOWN: u8 = 3;
+/// The exit code if the host runs and a channel that is on cannot read its messages.
+const CHANNEL_BROKEN: u8 = 4;
 
 pub(super) async fn run(here: &Here) -> Done {
     let store = here.store_to_read()?;
@@ -106,7 +108,11 @@ pub(super) async fn run(here: &Here) -> Done {
         text += &format!("counter   {name} {value}\n");
     }
     here.print(&json, text.trim_end());
-    Ok(if up { ExitCode::SUCCESS } else { ExitCode::from(DOWN) })
+    Ok(match (up, channels.iter().any(ChannelState::is_bad)) {
+        (false, _) => ExitCode::from(DOWN),
+        (true, true) => ExitCode::from(CHANNEL_BROKEN),
+        (true, false) => ExitCode::SUCCESS,
+    })
 }
 
 /// Returns who enforces the box's budget of letters: the kernel, or the host by measuring.

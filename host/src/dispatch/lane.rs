@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
+use serde::{Deserialize, Serialize};
 
 use super::{
     AdoptedState, After, CLOSE_GRACE, Dispatch, END_LIMIT, EXPIRE_AGAIN, Effect, Facts, LAST_GRACE, Phase,
@@ -77,6 +78,16 @@ pub enum Closing {
     Ending(Ending),
 }
 
+/// What becomes of a group's boxes when the next turn needs a new one. The later variant says more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Renewal {
+    NoBox,
+    /// The box is idle, or it is closing already.
+    Closes,
+    ClosesAfterTurn,
+}
+
 impl LaneState {
     pub fn run(&self) -> Option<RunNo> {
         match self {
@@ -92,6 +103,17 @@ impl LaneState {
     /// Whether it counts against [`super::Settings::working`]. A closing box does not, because it gets no more work.
     pub fn holds_slot(&self) -> bool {
         matches!(self, Self::Starting { .. } | Self::Working { .. })
+    }
+
+    /// What [`super::Event::Renew`] does to the lane's box.
+    pub fn renewal(&self) -> Renewal {
+        match self {
+            Self::Listening { .. } | Self::Queued { held: Some(_), .. } | Self::Closing { .. } => {
+                Renewal::Closes
+            }
+            Self::Starting { .. } | Self::Working { .. } => Renewal::ClosesAfterTurn,
+            Self::Queued { held: None, .. } | Self::Waiting { .. } | Self::Backoff { .. } => Renewal::NoBox,
+        }
     }
 
     /// The name in `status`.

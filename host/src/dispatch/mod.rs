@@ -28,7 +28,7 @@ use ipc_schema::letters::to_agent::{CloseWhy, InterruptWhy};
 
 use crate::domain::group_settings::Priority;
 use crate::domain::{Ending, Lane, MessageSeq};
-pub use lane::LaneState;
+pub use lane::{LaneState, Renewal};
 
 /// The box has this long after `_close` before the host sends SIGTERM.
 const CLOSE_GRACE: Duration = Duration::from_secs(10);

@@ -45,6 +45,10 @@ impl Script {
     fn wake_with(&mut self, group: &str, facts: Facts) -> Vec<Effect> {
         self.on(Event::Wake { lane: lane(group), facts })
     }
+    /// What a renewal does to the only lane.
+    fn renewal(&self) -> Renewal {
+        self.dispatch.lanes().map(|(_, state)| state.renewal()).next().unwrap()
+    }
     fn ready(&mut self, run: u64) -> Vec<Effect> {
         self.on(Event::Ready { run: RunNo(run) })
     }
@@ -294,12 +298,15 @@ fn a_box_that_never_came_up_waits_before_the_next() {
 }
 
 #[test]
-fn a_new_session_gets_a_new_box() {
+fn a_new_session_or_image_gets_a_new_box() {
     let mut h = host(4, 12);
     h.listening("ann", 1);
+    assert_eq!(h.renewal(), Renewal::Closes);
     assert_eq!(h.on(Event::Renew { lane: lane("ann") }), [close(1, CloseWhy::Renew)]);
+    assert_eq!(h.renewal(), Renewal::Closes, "it is told to close already");
     h.ended(1);
     h.wake("ann");
+    assert_eq!(h.renewal(), Renewal::ClosesAfterTurn);
     h.ready(2);
     assert_eq!(h.on(Event::Renew { lane: lane("ann") }), [], "after this turn");
     assert_eq!(h.closed(2, false), [close(2, CloseWhy::Renew)]);

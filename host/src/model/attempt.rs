@@ -10,7 +10,7 @@ use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
 use super::anthropic::Thoughts;
-use super::configured_providers::{ProviderSettings, Remote, RequestFields, reason};
+use super::configured_providers::{ProviderSettings, Remote, RequestFields};
 use super::dialect::Dialect;
 use super::error::{ApiError, Reason};
 use super::openai_stream::Translator;
@@ -18,6 +18,7 @@ use super::redact::Redactor;
 use super::request::ModelRequest;
 use super::{anthropic, openai, openai_answer, refusal, retry_policy};
 use crate::domain::ProviderKind;
+use crate::http::causes;
 
 /// The greatest answer that is not streamed: forty times the longest answers of models. Where the box wants a stream,
 /// or the provider speaks another wire, the host parses it into a tree, which may take a hundred times its bytes.
@@ -407,7 +408,7 @@ impl ReadError {
         match self {
             Self::Silence(silence) => silent(&remote.label(), silence),
             Self::Failed(error) => {
-                let why = remote.redactor.text(&reason(&error));
+                let why = remote.redactor.text(&causes(&error));
                 ApiError::unreachable(format!("{} cannot be reached: {why}", remote.label()))
             }
         }
@@ -417,7 +418,7 @@ impl ReadError {
         match self {
             Self::Silence(silence) => silent(label, silence),
             Self::Failed(error) => {
-                ApiError::unreachable(format!("{label} cut its answer: {}", reason(&error)))
+                ApiError::unreachable(format!("{label} cut its answer: {}", causes(&error)))
             }
         }
     }

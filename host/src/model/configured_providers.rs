@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Url;
@@ -12,9 +11,7 @@ use super::dialect::Dialects;
 use super::error::{Field, ProviderError};
 use super::redact::Redactor;
 use crate::domain::{ProviderKind, Secret};
-
-/// The longest time to connect, TLS included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::http::{Clients, is_loopback};
 
 /// One provider as the settings give it.
 #[derive(Debug, Clone)]
@@ -137,8 +134,8 @@ impl Remote {
 /// Checks all providers of the settings. They share their HTTP clients.
 ///
 /// # Errors
-/// When two providers have one name, a base URL or key cannot be used, or TLS cannot be set up (no CA certificates)
-/// while a provider needs it. With `http://` providers only, no certificate is looked for.
+/// When two providers have one name, a base URL or key cannot be used, or a client cannot be made: no CA certificates,
+/// or a proxy that cannot be used.
 pub fn build(all: &[ProviderSettings]) -> Result<HashMap<String, Provider>, ProviderError> {
     let mut clients = Clients::default();
     let mut providers = HashMap::new();
@@ -169,8 +166,10 @@ fn remote(settings: &ProviderSettings, clients: &mut Clients) -> Result<Remote, 
     };
     let url = Url::parse(&format!("{base}{path}")).map_err(|_| refused("is not a URL"))?;
     check_url(&url).map_err(refused)?;
-    let client = if url.scheme() == "https" { clients.tls(&settings.name)? } else { clients.plain()? };
-    if url.scheme() == "http" && settings.key.is_some() && !is_local(&url) {
+    let client = clients
+        .of(&url)
+        .map_err(|source| ProviderError::Client { provider: settings.name.clone(), source })?;
+    if url.scheme() == "http" && settings.key.is_some() && !is_loopback(&url) {
         tracing::warn!(provider = %settings.name, "the key goes to this provider unencrypted (http://)");
     }
     let ProviderSettings { max_completion_tokens, stream_options, .. } = *settings;
@@ -205,11 +204,6 @@ fn without_userinfo(url: &str) -> String {
     }
 }
 
-/// Whether a request to this address stays on this machine.
-fn is_local(url: &Url) -> bool {
-    matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
-}
-
 fn headers(settings: &ProviderSettings) -> Result<HeaderMap, ProviderError> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -231,58 +225,6 @@ fn headers(settings: &ProviderSettings) -> Result<HeaderMap, ProviderError> {
     value.set_sensitive(true);
     headers.insert(name, value);
     Ok(headers)
-}
-
-/// Each client is built when the first provider needs it, so that an install with `http://` providers only needs no CA
-/// certificates.
-#[derive(Default)]
-struct Clients {
-    tls: Option<reqwest::Client>,
-    plain: Option<reqwest::Client>,
-}
-
-impl Clients {
-    fn tls(&mut self, provider: &str) -> Result<reqwest::Client, ProviderError> {
-        if let Some(client) = &self.tls {
-            return Ok(client.clone());
-        }
-        // It fails when a crypto provider is installed already, which can only be `ring`.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let built = builder().https_only(true).build();
-        let client = built
-            .map_err(|error| ProviderError::Tls { provider: provider.to_owned(), why: reason(&error) })?;
-        Ok(self.tls.insert(client).clone())
-    }
-
-    /// Ignores a proxy of the environment: unencrypted requests stay on the owner's own machines.
-    fn plain(&mut self) -> Result<reqwest::Client, ProviderError> {
-        if let Some(client) = &self.plain {
-            return Ok(client.clone());
-        }
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let built = builder().tls_certs_only([]).no_proxy().build();
-        Ok(self.plain.insert(built.map_err(ProviderError::Client)?).clone())
-    }
-}
-
-fn builder() -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .connect_timeout(CONNECT_TIMEOUT)
-}
-
-/// The causes of an error, without the URL.
-pub(super) fn reason(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        causes.push(inner.to_string());
-        cause = inner.source();
-    }
-    causes.dedup();
-    if causes.is_empty() { "no reason given".to_owned() } else { causes.join(": ") }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
+use crate::http::HttpError;
+
 /// The settings name a provider that cannot be used. The host does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
@@ -20,16 +22,12 @@ pub enum ProviderError {
     /// The message does not show the key itself.
     #[error("provider `{provider}`: the key holds characters that no HTTP header may carry; copy it again")]
     Key { provider: String },
-    #[error(
-        "no TLS for provider `{provider}`: {why}; if this machine has no CA certificates: apt-get install ca-certificates"
-    )]
-    Tls {
-        /// The first provider that needs TLS.
+    #[error("provider `{provider}`: {source}")]
+    Client {
+        /// The first provider that needs this client.
         provider: String,
-        why: String,
+        source: HttpError,
     },
-    #[error("the HTTP client for plain http:// providers cannot be built: {0}")]
-    Client(#[source] reqwest::Error),
 }
 
 impl ProviderError {
@@ -38,8 +36,8 @@ impl ProviderError {
             Self::ProviderTwice(_) => "gateway.provider_twice",
             Self::BaseUrl { .. } => "gateway.base_url",
             Self::Key { .. } => "gateway.key",
-            Self::Tls { .. } => "gateway.tls",
-            Self::Client(_) => "gateway.client",
+            Self::Client { source: HttpError::Tls(_), .. } => "gateway.tls",
+            Self::Client { source: HttpError::Proxy { .. }, .. } => "gateway.proxy",
         }
     }
 }
@@ -208,7 +206,11 @@ mod tests {
             ProviderError::ProviderTwice("a".into()),
             ProviderError::BaseUrl { provider: "a".into(), url: "x".into(), why: "y" },
             ProviderError::Key { provider: "a".into() },
-            ProviderError::Tls { provider: "a".into(), why: "x".into() },
+            ProviderError::Client { provider: "a".into(), source: HttpError::Tls("x".into()) },
+            ProviderError::Client {
+                provider: "a".into(),
+                source: HttpError::Proxy { variable: "ALL_PROXY", address: "x".into() },
+            },
         ];
         let codes: std::collections::HashSet<_> = errors.iter().map(ProviderError::code).collect();
         assert_eq!(codes.len(), errors.len());

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::domain::WallMs;
-use crate::domain::image::{DEFAULT_IMAGE, Pin};
+use crate::domain::image::{DEFAULT_IMAGE, Named, NotTaken, Pin};
 
 /// The host checks a refused image again after this.
 const AGAIN: Duration = Duration::from_secs(600);
@@ -55,6 +55,32 @@ pub fn choose(wanted: &str, found: Option<&str>, pin: Option<&Pin>, now: WallMs)
     }
 }
 
+/// What a rollback does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rollback<'a> {
+    /// The group's last change named an image that its runs never took. The group stays with the pinned one.
+    Stays {
+        never_taken: &'a str,
+    },
+    To(&'a Named),
+    /// The group has used no other image.
+    Nowhere,
+}
+
+/// Decides what a rollback undoes: a change that was not taken, else the last pin.
+pub fn roll_back<'a>(wanted: &'a str, pin: &'a Pin) -> Rollback<'a> {
+    if wanted != pin.now.name {
+        return Rollback::Stays { never_taken: wanted };
+    }
+    // Nobody named a rebuild of the default image.
+    let named = |refused: &&NotTaken| refused.name != wanted || !is_followed(wanted);
+    match (pin.refused.as_ref().filter(named), &pin.before) {
+        (Some(refused), _) => Rollback::Stays { never_taken: &refused.name },
+        (None, Some(before)) => Rollback::To(before),
+        (None, None) => Rollback::Nowhere,
+    }
+}
+
 /// The id or name by which to inspect the image of a group's next run: the id if one is pinned, otherwise the name.
 pub fn of_next_run<'a>(wanted: &'a str, pin: Option<&'a Pin>) -> &'a str {
     let Some(pin) = pin else { return wanted };
@@ -68,7 +94,6 @@ pub fn of_next_run<'a>(wanted: &'a str, pin: Option<&'a Pin>) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::image::{Named, NotTaken};
 
     const T: WallMs = WallMs(1_795_000_000_000);
 
@@ -129,6 +154,32 @@ mod tests {
             ImageChoice::Back,
             "what it meant then, not now"
         );
+    }
+
+    #[test]
+    fn a_rollback_undoes_a_mistyped_name_before_it_undoes_an_image() {
+        let mut pin = pin("busybox", "b");
+        assert_eq!(roll_back("busybox", &pin), Rollback::Nowhere);
+        pin.before = Some(named("python", "old"));
+        assert_eq!(roll_back("busybox", &pin), Rollback::To(&named("python", "old")));
+        assert_eq!(
+            roll_back("busybxo", &pin),
+            Rollback::Stays { never_taken: "busybxo" },
+            "no run has read it yet"
+        );
+        pin.refused = Some(NotTaken { name: "busybxo".into(), id: None, why: "no".into(), at: T });
+        assert_eq!(
+            roll_back("busybox", &pin),
+            Rollback::Stays { never_taken: "busybxo" },
+            "a run or a command has"
+        );
+        let rebuild =
+            |name: &str| NotTaken { name: name.into(), id: Some("c".into()), why: "no".into(), at: T };
+        pin.refused = Some(rebuild("busybox"));
+        assert_eq!(roll_back("busybox", &pin), Rollback::Stays { never_taken: "busybox" }, "its tag moved");
+        pin.now.name = DEFAULT_IMAGE.into();
+        pin.refused = Some(rebuild(DEFAULT_IMAGE));
+        assert_eq!(roll_back(DEFAULT_IMAGE, &pin), Rollback::To(&named("python", "old")));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use ipc_schema::image_inventory::ImageInventory;
 
-use super::sandbox_plan::ImageFacts;
+use super::sandbox_plan::{ImageFacts, replaces_volume};
 
 /// An image larger than this, in bytes, gets a note.
 const LARGE: u64 = 4 << 30;
@@ -114,9 +114,13 @@ fn outside(about: &ImageAbout) -> Vec<ImageFinding> {
     if !matches!(about.working_dir.as_str(), "" | "/" | "/workspace") {
         note("directory", format!("{} is not used: agents work in /workspace", about.working_dir));
     }
-    if !about.facts.volumes.is_empty() {
-        let names = about.facts.volumes.join(", ");
-        note("volumes", format!("{names}: each is 16 MiB of memory, empty in every run"));
+    let (ours, memory): (Vec<_>, Vec<_>) =
+        about.facts.volumes.iter().map(String::as_str).partition(|volume| replaces_volume(volume));
+    if !ours.is_empty() {
+        note("volumes", format!("{}: without effect, the box has its own there", ours.join(", ")));
+    }
+    if !memory.is_empty() {
+        note("volumes", format!("{}: each is 16 MiB of memory, empty in every run", memory.join(", ")));
     }
     if about.health_check {
         note("health", "its health check is not run".into());
@@ -264,6 +268,25 @@ mod tests {
         let linked = ImageCheck::linked(&about(), &["/inbox".into(), "/run".into()]);
         let told = linked.broken().filter(|f| f.what == "image.link").map(|f| f.told.clone()).unwrap();
         assert!(told.contains("at /inbox and /run,") && told.contains("RUN rm /inbox /run"), "{told}");
+    }
+
+    #[test]
+    fn a_volume_is_memory_unless_the_box_has_its_own_there() {
+        let mut image = about();
+        image.facts.volumes =
+            ["/workspace", "/data", "/tmp/", "/session/", "/ipc/to-agent"].map(String::from).into();
+        let found = outside(&image);
+        let told: Vec<_> = found.iter().map(|f| (f.what, f.told.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                (
+                    "volumes",
+                    "/workspace, /tmp/, /session/, /ipc/to-agent: without effect, the box has its own there"
+                ),
+                ("volumes", "/data: each is 16 MiB of memory, empty in every run"),
+            ]
+        );
     }
 
     #[test]

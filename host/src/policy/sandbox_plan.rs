@@ -365,25 +365,41 @@ pub fn machine_architecture() -> &'static str {
 fn mounts(input: &PlanInput) -> Vec<Mount> {
     let s = &input.sources;
     let main = input.lane.group.is_main();
+    let sources = [
+        (&s.runner, false),
+        (&s.to_agent, false),
+        (&s.from_agent, true),
+        (&s.socket, false),
+        (&s.session, true),
+        (&s.workspace, true),
+        (&s.inbox, false),
+        (&s.global, main),
+        (&s.passwd, false),
+    ];
+    let own = sources.into_iter().zip(own_targets());
+    own.map(|((source, writable), target)| Mount { source: source.clone(), target, writable })
+        .chain(input.extra.iter().map(|m| Mount {
+            source: m.source.clone(),
+            target: m.target.clone(),
+            writable: m.writable,
+        }))
+        .collect()
+}
+
+/// The places of the mounts that every box has, in the order of [`mounts`].
+fn own_targets() -> [String; 9] {
+    let letters = |direction| format!("{}/{direction}", box_path::IPC);
     [
-        (&s.runner, box_path::RUNNER_DIR.to_owned(), false),
-        (&s.to_agent, format!("{}/{}", box_path::IPC, names_and_paths::TO_AGENT), false),
-        (&s.from_agent, format!("{}/{}", box_path::IPC, names_and_paths::FROM_AGENT), true),
-        (&s.socket, box_path::RUN.to_owned(), false),
-        (&s.session, box_path::SESSION.to_owned(), true),
-        (&s.workspace, box_path::WORKSPACE.to_owned(), true),
-        (&s.inbox, box_path::INBOX.to_owned(), false),
-        (&s.global, box_path::GLOBAL.to_owned(), main),
-        (&s.passwd, "/etc/passwd".to_owned(), false),
+        box_path::RUNNER_DIR.to_owned(),
+        letters(names_and_paths::TO_AGENT),
+        letters(names_and_paths::FROM_AGENT),
+        box_path::RUN.to_owned(),
+        box_path::SESSION.to_owned(),
+        box_path::WORKSPACE.to_owned(),
+        box_path::INBOX.to_owned(),
+        box_path::GLOBAL.to_owned(),
+        "/etc/passwd".to_owned(),
     ]
-    .into_iter()
-    .map(|(source, target, writable)| Mount { source: source.clone(), target, writable })
-    .chain(input.extra.iter().map(|m| Mount {
-        source: m.source.clone(),
-        target: m.target.clone(),
-        writable: m.writable,
-    }))
-    .collect()
 }
 
 /// tmpfs for `/tmp` and for every volume of the image. Without it the engine would create a writable directory of
@@ -416,6 +432,12 @@ fn tmpfs(input: &PlanInput, mounts: &[Mount]) -> Result<Vec<Tmpfs>, PlanError> {
         all.push(cover(volume, VOLUME_BYTES));
     }
     Ok(all)
+}
+
+/// Whether a box has one of our own mounts in the place of this volume. The engine then makes nothing for it.
+pub fn replaces_volume(volume: &str) -> bool {
+    let volume = volume.trim_end_matches('/');
+    volume == "/tmp" || own_targets().iter().any(|target| target == volume)
 }
 
 /// Whether an absolute path is in plain form. The engine normalizes a volume's path and not the path of a tmpfs. With

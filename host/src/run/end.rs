@@ -14,7 +14,7 @@ use crate::domain::{Ending, Lane, RunId};
 use crate::policy::backoff::STORE_AGAIN;
 use crate::sandbox::Exit;
 use crate::services::Services;
-use crate::text;
+use crate::text::{self, Reader};
 use crate::turns::Collected;
 
 /// How long the box has to end after SIGTERM.
@@ -118,6 +118,12 @@ pub(super) async fn store_end(services: &Services, run: &RunId, lane: &Lane, end
     let collect = || services.store.collect(run.clone(), lane.clone(), ending.clone(), services.clock.wall());
     let collected = until_stored("the run's end", collect).await;
     services.outbox_signal.notify();
+    if let (Ending::NeverStarted { why, .. }, Reader::Member) = (&ending, Reader::of(&lane.group)) {
+        // A run is tried for a day. The operator reads each reason once a day, whichever group it stops first.
+        let day = services.clock.wall().0.div_euclid(24 * 3600 * 1000);
+        let key = format!("start:{day}:{}", ipc_schema::sha256_hex(why.as_bytes()));
+        services.tell_operator(&key, &text::group_cannot_start(&lane.group, why)).await;
+    }
     let facts = services.facts(&lane.group);
     match collected {
         Collected::Idle => After::Idle,

@@ -19,12 +19,13 @@ use super::{Parts, READY_WITHIN, Run, SILENCE, build_letters};
 use crate::domain::group_settings::Group;
 use crate::domain::{ChatId, GroupName, Lane, RunId, TurnId};
 use crate::host_files::{self, shared_dir};
+use crate::images::KeptImage;
 use crate::mailbox::{Archive, RunMailbox};
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::{BoxState, EngineError, check_source};
 use crate::services::Services;
 use crate::store::{BeginState, GroupState, NewRun, letter_to_agent};
-use crate::text;
+use crate::text::{self, Reader};
 use crate::volumes::Volume;
 
 /// How often the host looks for an earlier box of the lane, and how long it waits between two looks.
@@ -85,8 +86,8 @@ fn stage(services: &Services, run: &RunId, turn: Option<&(TurnId, ChatId)>, name
     services.store.stage(turn.map(|(turn, _)| *turn), None, Some(run), name, services.clock.now());
 }
 
-/// Returns the image of the run. If the settings name another image that failed its check, the host tells the chat once
-/// and the run uses the earlier one.
+/// Returns the image of the run. If the settings name another image that failed its check, the host tells the operator
+/// once and the run uses the earlier one.
 async fn image(
     services: &Services,
     group: &GroupName,
@@ -94,9 +95,19 @@ async fn image(
     chat: Option<&ChatId>,
 ) -> Result<ImageFacts, LaunchError> {
     let image = services.images.for_run(group, wanted).await?;
-    if let (Some(kept), Some(chat)) = (image.kept, chat) {
-        let text = text::image_kept(&kept.name, &kept.why, &kept.serves);
-        services.notice(chat, &format!("image:{}", services.clock.wall().0), text).await;
+    if let Some(KeptImage { name, why, serves }) = image.kept {
+        let key = format!("image:{}", services.clock.wall().0);
+        match (Reader::of(group), chat) {
+            (Reader::Operator, Some(chat)) => {
+                services.notice(chat, &key, text::image_kept(&name, &why, &serves)).await;
+            }
+            (Reader::Operator, None) => {}
+            // The agent answers as before, so its chats need no word about it.
+            (Reader::Member, _) => {
+                let told = text::group_keeps_image(group, &name, &why, &serves);
+                services.tell_operator(&key, &told).await;
+            }
+        }
     }
     Ok(image.facts)
 }

@@ -11,6 +11,7 @@ use crate::domain::ending::TurnEnd;
 use crate::domain::message::Command;
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChatId, Lane, MessageSeq, TurnId, WallMs};
+use crate::text::Reader;
 use crate::turns::{
     Cause, Change, Collected, Details, Event, Need, OpenTurn, QuestionEnd, Reading, TurnMessage, View, Wait,
     decide,
@@ -154,7 +155,7 @@ pub(super) fn view(c: &Connection, lane: &Lane, event: &Event<'_>) -> Result<Vie
     for need in event.needs(open.as_ref()) {
         load(c, lane, event, open.as_ref(), *need, &mut details)?;
     }
-    Ok(View { next_turn, open, details })
+    Ok(View { next_turn, open, reader: Reader::of(&lane.group), details })
 }
 
 /// The lane's open turn, and what it waits for.

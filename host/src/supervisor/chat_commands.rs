@@ -16,7 +16,7 @@ use crate::policy::backoff::STORE_AGAIN;
 use crate::policy::delivery_notices::HeldCommand;
 use crate::services::Services;
 use crate::store::{AnswerTaken, CommandRow, StoreError, Stranger};
-use crate::text::{self, StatusFacts};
+use crate::text::{self, Reader, StatusFacts};
 
 impl Supervisor {
     /// Starts a command: returns its event for dispatch, and lets a worker answer it.
@@ -258,7 +258,7 @@ async fn status(
             image: group.image,
             up: services.clock.now().mono,
         }),
-        Err(e) => text::settings_unusable(&e.to_string()),
+        Err(e) => text::settings_unusable(Reader::of(&row.group), &e.to_string()),
     };
     finish(services, row, text, "told".to_owned()).await;
 }

@@ -20,7 +20,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::dispatch::{AdoptedState, After, Dispatch, Effect, Event, RunNo, Settings, Unfinished};
+use crate::channels::RenewalOrder;
+use crate::dispatch::{AdoptedState, After, Dispatch, Effect, Event, Renewal, RunNo, Settings, Unfinished};
 use crate::domain::{Ending, Lane, MessageSeq, RunId};
 use crate::intake::News;
 use crate::run::{self, Adopted, LaunchError, Order, RunHandle};
@@ -183,7 +184,23 @@ impl Supervisor {
             }
             News::Stop(lane, order) => Some(Event::Stop { lane, order: Some(order) }),
             News::Command(row) => self.command(row),
+            News::Renew(order) => {
+                self.renew(order);
+                None
+            }
         }
+    }
+
+    /// Ends the boxes of a group, and tells the operator which.
+    fn renew(&mut self, order: RenewalOrder) {
+        let lanes = self.dispatch.lanes().filter(|(lane, _)| lane.group == order.group);
+        let found: Vec<_> = lanes.map(|(lane, state)| (lane.clone(), state.renewal())).collect();
+        let renewal = found.iter().map(|(_, renewal)| *renewal).max().unwrap_or(Renewal::NoBox);
+        for (lane, _) in found {
+            self.handle(Event::Renew { lane });
+        }
+        // A client that does not wait has no interest in the answer.
+        let _ = order.answer.send(renewal);
     }
 
     fn perform(&mut self, effect: Effect) {

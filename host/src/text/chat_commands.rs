@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::choices::choices;
-use super::{REASON, duration, label, one_line, sentence};
+use super::{REASON, Reader, duration, label, one_line, sentence};
 use crate::domain::message::Command;
 use crate::domain::outbound::Choices;
 use crate::domain::{ChatId, GroupName};
@@ -110,9 +110,15 @@ pub fn status(f: &StatusFacts) -> String {
 }
 
 /// The answer to `/status` if the settings of the group are invalid.
-pub fn settings_unusable(why: &str) -> String {
-    format!("The group's settings cannot be used: {}", sentence(&one_line(why, REASON)))
+pub fn settings_unusable(reader: Reader, why: &str) -> String {
+    match reader {
+        Reader::Operator => {
+            format!("The group's settings cannot be used: {}", sentence(&one_line(why, REASON)))
+        }
+        Reader::Member => "The group's settings cannot be used. The operator can see why.".to_owned(),
+    }
 }
+
 /// For `main`: a chat wrote whose group has no folder any more.
 pub fn group_gone(chat: &ChatId, title: &str, group: &GroupName) -> String {
     let name = if title.is_empty() { chat.to_string() } else { format!("{} ({chat})", label(title)) };

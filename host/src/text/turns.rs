@@ -1,27 +1,76 @@
 //! Notices about turns: why the agent does not start, why a turn ended, why the model did not answer.
 
 use super::{REASON, one_line, sentence, size};
-use crate::domain::Ending;
+use crate::domain::{Ending, GroupName};
 
 /// Characters of a reason that comes from a box.
 const QUOTATION: usize = 200;
+/// Characters of an error code.
+const CODE: usize = 40;
+
+/// Who reads a notice about the install. Its reasons hold paths and shell commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// The chats of `main`: the operator reads the reason, and what to do.
+    Operator,
+    /// Every other chat reads what happened and that the operator knows.
+    Member,
+}
+
+impl Reader {
+    pub fn of(group: &GroupName) -> Self {
+        if group.is_main() { Self::Operator } else { Self::Member }
+    }
+}
+
+/// Why the agent does not start, for this reader.
+fn start_reason(reader: Reader, code: &str, why: &str) -> String {
+    if reader == Reader::Operator {
+        return sentence(&one_line(why, REASON));
+    }
+    let what = match code.split('.').next().unwrap_or_default() {
+        "image" => "its image cannot be used",
+        "mount" => "a folder of this group cannot be used",
+        "config" => "its settings cannot be used",
+        "engine" => "the server's container engine does not do its work",
+        "box" => "its container does not start as it must",
+        "disk" => "its disk space cannot be prepared",
+        _ => "something on the server is wrong",
+    };
+    format!("{what} ({}). The operator was told.", one_line(code, CODE))
+}
 
 /// The host keeps trying.
-pub fn cannot_start(why: &str) -> String {
-    let why = sentence(&one_line(why, REASON));
+pub fn cannot_start(reader: Reader, code: &str, why: &str) -> String {
+    let why = start_reason(reader, code, why);
     format!("The agent cannot start: {why} Your message is kept, and I keep trying for a day.")
 }
 
 /// A day of tries is over.
-pub fn never_started(why: &str) -> String {
-    let why = sentence(&one_line(why, REASON));
+pub fn never_started(reader: Reader, code: &str, why: &str) -> String {
+    let why = start_reason(reader, code, why);
     format!("I tried to start the agent for a day and gave this up: {why} Write again once that is fixed.")
+}
+
+/// For the operator: what the chats of a group are not told.
+pub fn group_cannot_start(group: &GroupName, why: &str) -> String {
+    let why = sentence(&one_line(why, REASON));
+    format!(
+        "The agent of group {group} cannot start: {why} The people there only know that it does not start. Their messages \
+         are kept for a day."
+    )
 }
 
 /// The settings name an image that failed its check, so the group keeps the one that it has.
 pub fn image_kept(name: &str, why: &str, serves: &str) -> String {
     let why = sentence(&one_line(why, REASON));
     format!("I do not use the image {name}: {why} I go on with {serves}.")
+}
+
+/// For the operator: another group than `main` keeps its image.
+pub fn group_keeps_image(group: &GroupName, name: &str, why: &str, serves: &str) -> String {
+    let why = sentence(&one_line(why, REASON));
+    format!("Group {group} does not use the image {name}: {why} It goes on with {serves}.")
 }
 
 /// All attempts are used up.

@@ -8,7 +8,7 @@ use super::end_and_notice::interrupted;
 use crate::domain::Ending;
 use crate::domain::ending::TurnEnd;
 use crate::policy::backoff::doubling;
-use crate::text;
+use crate::text::{self, Reader};
 
 /// The host gives a turn up after this many crashed runs.
 const ATTEMPTS: u32 = 3;
@@ -34,7 +34,13 @@ pub enum AfterRun {
 
 /// Decides when the host collects a run, once per run. `attempt` counts from 1. `failed_starts` is the number of the
 /// turn's boxes that never became ready, including this one. `age` is the turn's age.
-pub fn after_run(ending: &Ending, attempt: u32, failed_starts: u32, age: Duration) -> AfterRun {
+pub fn after_run(
+    reader: Reader,
+    ending: &Ending,
+    attempt: u32,
+    failed_starts: u32,
+    age: Duration,
+) -> AfterRun {
     let free = AfterRun::Again { cost: 0, wait: Duration::ZERO, tell: None };
     let give_up =
         |state, why: &str, tell| AfterRun::GiveUp { end: TurnEnd { state, why: why.to_owned() }, tell };
@@ -54,12 +60,12 @@ pub fn after_run(ending: &Ending, attempt: u32, failed_starts: u32, age: Duratio
             let wait = if attempt == 1 { Duration::from_secs(1) } else { Duration::from_secs(5) };
             AfterRun::Again { cost: 1, wait, tell: None }
         }
-        Ending::NeverStarted { why, .. } if age >= START_DAY => {
-            give_up("failed", "never_started", text::never_started(why))
+        Ending::NeverStarted { code, why } if age >= START_DAY => {
+            give_up("failed", "never_started", text::never_started(reader, code, why))
         }
-        Ending::NeverStarted { why, .. } => {
+        Ending::NeverStarted { code, why } => {
             let wait = doubling(Duration::from_secs(5), failed_starts, Duration::from_secs(600));
-            AfterRun::Again { cost: 0, wait, tell: Some(text::cannot_start(why)) }
+            AfterRun::Again { cost: 0, wait, tell: Some(text::cannot_start(reader, code, why)) }
         }
     }
 }
@@ -67,6 +73,10 @@ pub fn after_run(ending: &Ending, attempt: u32, failed_starts: u32, age: Duratio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn after_run(ending: &Ending, attempt: u32, failed_starts: u32, age: Duration) -> AfterRun {
+        super::after_run(Reader::Operator, ending, attempt, failed_starts, age)
+    }
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -117,6 +127,14 @@ mod tests {
         };
         assert_eq!(wait, Duration::from_secs(5));
         assert!(told.contains("no image"));
+        let AfterRun::Again { tell: Some(told), .. } = super::after_run(Reader::Member, &never, 3, 1, HOUR)
+        else {
+            panic!()
+        };
+        assert!(
+            told.contains("(image.missing). The operator was told.") && !told.contains("no image"),
+            "{told}"
+        );
         let AfterRun::Again { wait, .. } = after_run(&never, 1, 40, HOUR) else { panic!() };
         assert_eq!(wait, Duration::from_secs(600));
         assert!(matches!(after_run(&never, 1, 200, START_DAY), AfterRun::GiveUp { .. }));

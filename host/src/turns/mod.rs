@@ -32,7 +32,7 @@ use crate::domain::ending::TurnEnd;
 use crate::domain::message::{Command, Role};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChatId, Ending, LetterId, MessageSeq, RunId, TurnId, WallMs};
-use crate::text;
+use crate::text::{self, Reader};
 use after_run::AfterRun;
 pub use end_and_notice::{TurnDone, turn_done};
 pub use question_answer::{AnswerCommand, Answering, Question, code_of, take_answer};
@@ -120,6 +120,8 @@ pub struct View {
     /// The id for the next turn.
     pub next_turn: TurnId,
     pub open: Option<OpenTurn>,
+    /// Who reads the notices of the lane's turns.
+    pub reader: Reader,
     /// The facts that [`Event::needs`] names.
     pub details: Details,
 }
@@ -533,7 +535,8 @@ impl Decision<'_> {
     fn run_ended(&mut self, open: &OpenTurn, ending: &Ending, now: WallMs) {
         let details = &self.view.details;
         let age = now.since(open.opened_at);
-        let after = |ending| after_run::after_run(ending, open.attempt, details.failed_starts, age);
+        let after =
+            |ending| after_run::after_run(self.view.reader, ending, open.attempt, details.failed_starts, age);
         let (ending, after) = match after(ending) {
             // The box ended before it heard of the `/stop`.
             AfterRun::Again { .. } if self.was_stopped(open) => (&Ending::Stopped, after(&Ending::Stopped)),

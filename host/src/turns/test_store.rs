@@ -189,7 +189,8 @@ impl Rows {
                 (Need::Messages | Need::Silent, None) => {}
             }
         }
-        View { next_turn: TurnId(self.turns.len() as u64 + 1), open, details }
+        let reader = crate::text::Reader::Operator;
+        View { next_turn: TurnId(self.turns.len() as u64 + 1), open, reader, details }
     }
 
     pub fn happen(&mut self, event: &Event<'_>) -> Vec<Change> {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use reqwest::Url;
 use reqwest::multipart::{Form, Part};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +16,7 @@ use serde_json::json;
 
 use crate::channels::FetchError;
 use crate::domain::Secret;
+use crate::http::Clients;
 
 /// The timeout of calls that Telegram answers at once.
 pub(super) const QUICK: Duration = Duration::from_secs(30);
@@ -79,7 +81,8 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(token: Secret, base_url: String) -> Result<Self, String> {
-        let client = crate::http::client().map_err(|e| e.to_string())?;
+        let url = Url::parse(&base_url).map_err(|e| format!("{base_url:?}: {e}"))?;
+        let client = Clients::default().of(&url).map_err(|e| e.to_string())?;
         Ok(Self { client, base_url, token })
     }
 

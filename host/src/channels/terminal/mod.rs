@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     Activity, Batch, BuildError, Channel, ChannelError, ChannelSettings, FetchError, LettersFolder,
-    SendError, Surroundings,
+    RenewalOrder, SendError, Surroundings,
 };
 use crate::clock::Clock;
 use crate::domain::message::{Addressee, Inbound, Sender};
@@ -70,6 +70,7 @@ struct Shared {
     arrival: Notify,
     awaited: Mutex<Awaited>,
     lines: mpsc::Sender<Line>,
+    orders: mpsc::Sender<RenewalOrder>,
     letters: LettersFolder,
 }
 
@@ -117,6 +118,7 @@ impl ChannelSettings for TerminalSettings {
 pub struct Terminal {
     shared: Arc<Shared>,
     unstored: tokio::sync::Mutex<Unstored>,
+    orders: tokio::sync::Mutex<mpsc::Receiver<RenewalOrder>>,
     clock: Clock,
     user: String,
 }
@@ -129,11 +131,13 @@ impl Terminal {
     pub fn start(dir: &Path, clock: Clock, letters: LettersFolder) -> io::Result<Self> {
         let listener = unix_socket::bind(dir, SOCKET, 0o600, None)?;
         let (lines_in, lines) = mpsc::channel(64);
+        let (orders_in, orders) = mpsc::channel(64);
         let shared = Arc::new(Shared {
             clients: Mutex::default(),
             arrival: Notify::new(),
             awaited: Mutex::default(),
             lines: lines_in,
+            orders: orders_in,
             letters,
         });
         let home = chat_of(&GroupName::main()).ok_or_else(|| io::Error::other("main has no chat"))?;
@@ -153,7 +157,7 @@ impl Terminal {
         });
         let user = std::env::var("USER").unwrap_or_else(|_| "owner".to_owned());
         let unstored = tokio::sync::Mutex::new(Unstored { lines, last: None });
-        Ok(Self { shared, unstored, clock, user })
+        Ok(Self { shared, unstored, orders: tokio::sync::Mutex::new(orders), clock, user })
     }
 
     /// Sends a line to every client of a chat; returns whether the chat has a client.
@@ -231,6 +235,15 @@ async fn read_lines(
                     return;
                 }
             }
+            Ok(FromClient::Renew { group }) => {
+                let (answer, answered) = oneshot::channel();
+                if shared.orders.send(RenewalOrder { group, answer }).await.is_err() {
+                    return;
+                }
+                // The client learns by the end of the connection that the host did not take the order.
+                let Ok(renewal) = answered.await else { return };
+                let _ = client.send(ToClient::Renewed { renewal }).await;
+            }
             Ok(FromClient::Shown { row }) => {
                 let mut awaited = lock(&shared.awaited);
                 if awaited.get(&row).is_some_and(|(its, _)| *its == chat)
@@ -255,8 +268,12 @@ impl Channel for Terminal {
     }
 
     async fn next(&self, _position: Option<String>) -> Result<Batch, ChannelError> {
-        let mut unstored = self.unstored.lock().await;
-        let line = unstored.next().await.ok_or(ChannelError::Broken {
+        let (mut unstored, mut orders) = (self.unstored.lock().await, self.orders.lock().await);
+        let line = tokio::select! {
+            line = unstored.next() => line,
+            Some(order) = orders.recv() => return Ok(Batch { renewals: vec![order], ..Batch::default() }),
+        };
+        let line = line.ok_or(ChannelError::Broken {
             why: "the terminal's socket is closed".into(),
             code: "terminal.closed",
         })?;
@@ -380,6 +397,7 @@ impl Channel for Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatch::Renewal;
     use crate::domain::RunId;
 
     async fn line(reader: &mut BufReader<UnixStream>) -> ToClient {
@@ -422,6 +440,23 @@ mod tests {
         assert_eq!(terminal.next(None).await.unwrap().inbound[0].message_id, "2");
         let accepted = ToClient::Accepted { id: "1".into(), message: Some("m-7".into()) };
         assert_eq!(line(&mut chat).await, accepted);
+    }
+
+    #[tokio::test]
+    async fn an_order_to_end_a_groups_boxes_is_answered_or_the_connection_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let terminal = Terminal::start(dir.path(), Clock::new(), Arc::new(RunId::to_string)).unwrap();
+        let mut client = BufReader::new(unix_socket::connect(dir.path(), SOCKET).await.unwrap());
+        let order = b"{\"type\":\"renew\",\"group\":\"family\"}\n";
+        client.write_all(order).await.unwrap();
+        let mut renewals = terminal.next(None).await.unwrap().renewals;
+        let RenewalOrder { group, answer } = renewals.pop().unwrap();
+        assert_eq!(group.as_str(), "family");
+        answer.send(Renewal::Closes).unwrap();
+        assert_eq!(line(&mut client).await, ToClient::Renewed { renewal: Renewal::Closes });
+        client.write_all(order).await.unwrap();
+        drop(terminal.next(None).await.unwrap());
+        assert_eq!(client.read_line(&mut String::new()).await.unwrap(), 0, "the host could not take it");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dispatch::Renewal;
 use crate::domain::GroupName;
 
 /// The socket's file name in the host's own folder.
@@ -17,6 +18,8 @@ pub enum FromClient {
     Say { id: String, text: String },
     /// The client showed a part.
     Shown { row: i64 },
+    /// End the boxes of this group: an idle one now, a working one after its turn.
+    Renew { group: GroupName },
 }
 
 /// A line to `lazaret chat`.
@@ -48,6 +51,8 @@ pub enum ToClient {
     Doing { text: String },
     /// The reply so far.
     Draft { text: String },
+    /// The host ends the boxes of the group.
+    Renewed { renewal: Renewal },
     /// A turn is over.
     TurnOver {
         /// The turn's id, such as `t-41`.

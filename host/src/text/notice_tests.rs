@@ -1,0 +1,136 @@
+//! Which notices the chats of any group hear, and that these hold no shell command and no path: those are for the
+//! operator.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::*;
+use crate::domain::Ending;
+
+/// Notices to owners, and to the chats of `main`.
+const FOR_OPERATOR: [&str; 16] = [
+    "admitted",
+    "channel_again",
+    "channel_trouble",
+    "chat_asks",
+    "disk_again",
+    "disk_full",
+    "disk_low",
+    "disk_read_only",
+    "group_cannot_start",
+    "group_gone",
+    "group_keeps_image",
+    "image_kept",
+    "names_low",
+    "not_admitted",
+    "unreachable",
+    "which_group",
+];
+
+/// What is no notice of the host: parts of texts, and what a channel makes of an agent's words and files.
+const NO_NOTICE: [&str; 8] = [
+    "file_at",
+    "file_name",
+    "label",
+    "looks_like_notice",
+    "model_code",
+    "not_stored",
+    "render",
+    "unambiguous_name",
+];
+
+/// A reason as the host has it for the operator.
+const REASON_WITH_COMMANDS: &str =
+    "the image x is gone; `lazaret image set family x` or docker pull x, see /etc/docker/daemon.json";
+
+/// Every notice that a chat of any group may hear.
+fn for_members() -> Vec<(&'static str, String)> {
+    let (member, why) = (Reader::Member, REASON_WITH_COMMANDS);
+    let facts = StatusFacts {
+        group: "family".into(),
+        lane: "idle",
+        waiting: 1,
+        working: (1, 2),
+        boxes: (1, 2),
+        model: "m at p".into(),
+        image: "python:3.12".into(),
+        up: Duration::ZERO,
+    };
+    let lost = Undelivered { whole: true, too_old: false, doubtful: true, why: "Bad Request" };
+    let crash = Ending::Crashed { code: Some(1), oom: false, why: why.into() };
+    let mut all = vec![
+        ("cannot_start", cannot_start(member, "image.gone", why)),
+        ("never_started", never_started(member, "box.posture", why)),
+        ("settings_unusable", settings_unusable(member, why)),
+        ("gave_up", gave_up(&crash, 3)),
+        ("over_limit", over_limit("disk.workspace", "filled its workspace")),
+        ("model_failed", model_failed("model.auth", "no key")),
+        ("taken_back", taken_back(1, 1)),
+        ("unread", unread(1)),
+        ("nothing_said", nothing_said()),
+        ("time_is_up", time_is_up()),
+        ("waiting_for_slot", waiting_for_slot(1)),
+        ("too_long", too_long(1, 1)),
+        ("dropped", dropped("7F")),
+        ("resending", resending("7F")),
+        ("held", held("Hello", "7F")),
+        ("nothing_held", nothing_held("7F") + &nothing_held("")),
+        ("placeholder", placeholder()),
+        ("undelivered", undelivered(&lost)),
+        ("for_another_bot", for_another_bot()),
+        ("help", help("Laz", false)),
+        ("new_session", new_session(1)),
+        ("no_such_question", no_such_question()),
+        ("nobody_asks", nobody_asks("7F")),
+        ("may_not_admit", may_not_admit()),
+        ("nothing_to_stop", nothing_to_stop()),
+        ("question", question("Which?", &[], "7F")),
+        ("status", status(&facts)),
+        ("stopped", stopped()),
+        ("stopping", stopping()),
+    ];
+    all.extend(super::turns::MODEL.map(|(code, _)| ("model_failed", model_failed(code, ""))));
+    all.extend(COMMAND_LIST.map(|(_, what)| ("COMMAND_LIST", what.to_owned())));
+    for code in
+        ["image.link", "mount.gone", "config.value", "engine.away", "box.runtime", "disk.image", "state.dir"]
+    {
+        all.push(("cannot_start", cannot_start(member, code, why)));
+    }
+    all
+}
+
+#[test]
+fn a_members_chat_hears_no_shell_command_and_no_path() {
+    for (name, told) in for_members() {
+        for word in
+            ["lazaret ", "docker", "sudo", "systemctl", "apt-get", "`", ".toml", "groups/", "/etc/", " --"]
+        {
+            assert!(!told.contains(word), "{name} holds {word:?}: {told}");
+        }
+    }
+    let told = cannot_start(Reader::Member, "image.gone", REASON_WITH_COMMANDS);
+    assert_eq!(
+        told,
+        "The agent cannot start: its image cannot be used (image.gone). The operator was told. Your message is kept, \
+         and I keep trying for a day."
+    );
+    assert!(
+        cannot_start(Reader::Operator, "image.gone", REASON_WITH_COMMANDS)
+            .contains("lazaret image set family x")
+    );
+}
+
+/// A new notice must say who hears it.
+#[test]
+fn every_notice_is_for_everybody_or_for_the_operator() {
+    let source = include_str!("../text.rs");
+    let lists = source.split("pub use ").skip(1).filter_map(|rest| rest.split(';').next());
+    let names = lists.flat_map(|list| list.split(|c: char| !c.is_alphanumeric() && c != '_'));
+    let modules = ["channels", "chat_commands", "delivery", "disk", "files", "impersonation", "turns"];
+    let exported: BTreeSet<&str> = names
+        .filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase()) && !modules.contains(name))
+        .collect();
+    let mut sorted: BTreeSet<&str> = FOR_OPERATOR.into_iter().chain(NO_NOTICE).collect();
+    sorted.extend(for_members().into_iter().map(|(name, _)| name).filter(|name| *name != "COMMAND_LIST"));
+    assert_eq!(exported, sorted);
+}
