@@ -209,8 +209,7 @@ fn log_skipped(remote: &Remote, skipped: u64) {
     }
 }
 
-/// The body of a 200 is a provider's error, or a server between the host and the provider answered. The latter may
-/// pass, so its status is one that is retried.
+/// The body of a 200 is a provider's error, or no answer.
 fn no_answer(remote: &Remote, seen: &[u8]) -> ApiError {
     let label = remote.label();
     if let Some(refusal) = refusal::in_answer(seen) {
@@ -221,7 +220,7 @@ fn no_answer(remote: &Remote, seen: &[u8]) -> ApiError {
         "{label} answered 200 with something that is no model's answer; it begins with {start}; check base_url and the \
          provider's kind",
     );
-    ApiError { kind: "no_answer_error", reason: Reason::NoAnswer, ..ApiError::of_status(502, message) }
+    ApiError::no_answer(message)
 }
 
 fn check_encoding(remote: &Remote, headers: &HeaderMap) -> Result<(), ApiError> {

@@ -126,6 +126,12 @@ impl ApiError {
         Self { kind: "unreachable_error", ..Self::of_status(502, message) }
     }
 
+    /// What came is no answer of a model. It may come from a server between the host and the provider and may pass, so
+    /// its status is one that is retried.
+    pub fn no_answer(message: impl Into<String>) -> Self {
+        Self { kind: "no_answer_error", reason: Reason::NoAnswer, ..Self::of_status(502, message) }
+    }
+
     /// The body of an error response.
     pub fn body(&self) -> Bytes {
         Bytes::from(self.json().to_string())

@@ -15,7 +15,6 @@
 //! | `provider` | settings, addresses, keys and HTTP clients |
 //! | `anthropic`, `demo_model` | one wire each |
 //! | `openai`, `openai_answer`, `openai_stream` | the other wire: requests, what an answer holds, streams |
-//! | `thought_tags` | separates `<think>` from the text of an answer |
 //! | `write_events` | writes server-sent events of the Messages wire |
 //! | `normalise` | ids, names and arguments as every wire takes them |
 //! | `opaque` | what an answer holds for its own provider only |
@@ -45,7 +44,6 @@ mod redact;
 mod refusal;
 mod request;
 pub mod retry_policy;
-mod thought_tags;
 mod token_meter;
 #[cfg(test)]
 mod transcript_tests;
