@@ -10,7 +10,7 @@ use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
 use super::anthropic::Thoughts;
-use super::configured_providers::{ProviderSettings, Remote, RequestFields, reason};
+use super::configured_providers::{Remote, reason};
 use super::dialect::Dialect;
 use super::error::{ApiError, Reason};
 use super::openai_stream::Translator;
@@ -37,7 +37,7 @@ pub struct CallOptions {
     pub stream: bool,
     /// The version of the wire, if the box named one.
     pub version: Option<HeaderValue>,
-    /// The greatest `max_tokens` that is forwarded.
+    /// The greatest `max_tokens` that is forwarded in this call ([`CallOptions::limit`]).
     pub max_tokens: u32,
     /// The length of the box's request, from which tokens are estimated.
     pub characters: usize,
@@ -45,8 +45,14 @@ pub struct CallOptions {
     pub silence: Duration,
     /// Whether to send the thoughts in the transcript ([`Thoughts::None`]).
     pub thinking: bool,
-    pub fields: RequestFields,
     pub dialect: Dialect,
+}
+
+impl CallOptions {
+    /// The greatest `max_tokens` that is forwarded, with what the model has refused.
+    pub fn limit(&self) -> u32 {
+        self.dialect.max_tokens.map_or(self.max_tokens, |most| most.min(self.max_tokens))
+    }
 }
 
 /// The beginning of an answer.
@@ -85,21 +91,16 @@ pub enum StreamError {
 /// When the request cannot be written in the provider's wire.
 pub fn body(remote: &Remote, options: &CallOptions, request: &[u8]) -> Result<Bytes, ApiError> {
     let request = ModelRequest::again(request)?;
-    let CallOptions { model, max_tokens, thinking, fields, dialect, .. } = options;
+    let CallOptions { model, thinking, dialect, .. } = options;
     let written = match remote.settings.kind {
-        ProviderKind::Openai => {
-            let RequestFields { max_completion_tokens, stream_options } = *fields;
-            let settings =
-                ProviderSettings { max_completion_tokens, stream_options, ..remote.settings.clone() };
-            openai::body(&request, &settings, model, *max_tokens, *dialect)?
-        }
+        ProviderKind::Openai => openai::body(&request, &remote.settings, model, options.limit(), *dialect)?,
         ProviderKind::Anthropic | ProviderKind::Demo => {
-            let thoughts = match (thinking, dialect.unsigned_thoughts) {
+            let thoughts = match (thinking, dialect.thoughts) {
                 (false, _) => Thoughts::None,
                 (true, false) => Thoughts::Signed,
                 (true, true) => Thoughts::All,
             };
-            anthropic::body(&request, model, *max_tokens, thoughts)?
+            anthropic::body(&request, model, options.limit(), thoughts)?
         }
     };
     Ok(Bytes::from(written))

@@ -18,7 +18,7 @@
 //! | `write_events` | writes server-sent events of the Messages wire |
 //! | `normalise` | ids, names and arguments as every wire takes them |
 //! | `opaque` | what an answer holds for its own provider only |
-//! | `dialect` | what a provider wants beyond its wire |
+//! | `dialect` | how requests to a model are written beyond its wire, and what its refusals teach |
 //! | `token_meter`, `price` | count tokens, and what they cost |
 //! | `redact` | hides keys in streamed bytes |
 //! | `refusal` | decides what a provider's refusal means |
@@ -49,8 +49,8 @@ mod token_meter;
 mod transcript_tests;
 pub mod write_events;
 
-pub use configured_providers::{Provider, ProviderSettings, Remote, RequestFields, build};
-pub use dialect::Dialect;
+pub use configured_providers::{Provider, ProviderSettings, Remote, build};
+pub use dialect::{Dialect, lower};
 pub use error::{ApiError, ProviderError, Reason};
 pub use redact::Redactor;
 pub use request::ModelRequest;
