@@ -16,6 +16,7 @@ impl Store {
 
 fn apply(c: &Connection, event: &ChatEvent, now: WallMs) -> Result<()> {
     match event {
+        ChatEvent::Admitted { .. } => Ok(()),
         ChatEvent::Moved { from, to } => moved(c, from, to, now),
         ChatEvent::Lost { chat, why } => held_and_given_up::lost(c, &with_topics(c, chat)?, why, now),
         ChatEvent::Back { chat } => {

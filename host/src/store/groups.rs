@@ -4,8 +4,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::counters::bump;
 use super::inbox::{self, Accepted};
-use super::{Result, Store, StoreError, id, int, parse};
+use super::{Result, Store, StoreError, id, int, outbox, parse};
 use crate::domain::message;
+use crate::domain::outbound::OutgoingText;
 use crate::domain::{ChatId, ChatKind, GroupName, Lane, MessageSeq, SenderId, WallMs};
 
 /// Box users start here: above Debian's login and system users (Debian Policy 9.2.2), below the ranges that
@@ -44,32 +45,42 @@ impl Store {
     }
 
     /// Admits the stranger who was shown `code`. Returns the chat, or nothing for an unknown code. The first chat
-    /// that is admitted to `main` makes its person the owner.
+    /// that is admitted to `main` makes its person the owner. Takes in the first message of the chat.
     pub async fn admit_code(
-        &self,
-        code: String,
-        group: GroupName,
-        by: String,
-        now: WallMs,
-    ) -> Result<Option<Admitted>> {
-        self.write(move |c| admit_stranger(c, &code, &group, &by, now)).await
-    }
-
-    /// Admits a stranger as a person orders in a chat, and takes in the first message of the chat.
-    pub async fn admit_and_answer(
         &self,
         code: String,
         group: GroupName,
         by: String,
         first: Option<message::Admitted>,
         now: WallMs,
-    ) -> Result<Option<(ChatId, Option<Accepted>)>> {
+    ) -> Result<Option<Admitted>> {
         self.write(move |c| {
+            let admitted = admit_stranger(c, &code, &group, &by, now)?;
+            if let Some(first) = first.filter(|_| admitted.is_some()) {
+                inbox::place(c, &first, now)?;
+            }
+            Ok(admitted)
+        })
+        .await
+    }
+
+    /// Admits a stranger as a person orders in a chat, takes in the first message of the chat, and answers the order.
+    /// It is one transaction, so after a crash the order is done, or is performed again from its beginning. `false` for
+    /// an unknown code.
+    pub async fn admit_and_answer(
+        &self,
+        order: AdmissionOrder,
+        now: WallMs,
+    ) -> Result<(bool, Option<Accepted>)> {
+        self.write(move |c| {
+            let AdmissionOrder { order, code, group, by, first, told } = order;
             let Some(Admitted { chat, .. }) = admit_stranger(c, &code, &group, &by, now)? else {
-                return Ok(None);
+                return Ok((false, None));
             };
             let accepted = first.as_ref().map(|message| inbox::place(c, message, now)).transpose()?;
-            Ok(Some((chat, accepted)))
+            outbox::say(c, None, &told, now)?;
+            inbox::command_done(c, order, &format!("admitted {chat}"))?;
+            Ok((true, accepted))
         })
         .await
     }
@@ -187,6 +198,21 @@ pub struct Admission {
     /// Who admitted it: `terminal`, `group.toml`, …
     pub by: String,
     pub now: WallMs,
+}
+
+/// An admission that a person orders in a chat.
+#[derive(Debug, Clone)]
+pub struct AdmissionOrder {
+    /// The message with the order.
+    pub order: MessageSeq,
+    pub code: String,
+    pub group: GroupName,
+    /// Who orders it.
+    pub by: String,
+    /// The first message of the chat, if the agent answers it.
+    pub first: Option<message::Admitted>,
+    /// The answer to the order.
+    pub told: OutgoingText,
 }
 
 /// What an admission by code did.

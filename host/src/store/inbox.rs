@@ -225,13 +225,14 @@ impl Store {
 
     /// Stores a command's outcome, so that no host performs it again.
     pub async fn command_done(&self, seq: MessageSeq, outcome: String) -> Result<()> {
-        self.write(move |c| {
-            let sql = "UPDATE message SET state = 'done', outcome = ?2 WHERE seq = ?1 AND role = 'command'";
-            c.execute(sql, params![int(seq.0), outcome])?;
-            Ok(())
-        })
-        .await
+        self.write(move |c| command_done(c, seq, &outcome)).await
     }
+}
+
+pub(super) fn command_done(c: &Connection, seq: MessageSeq, outcome: &str) -> Result<()> {
+    let sql = "UPDATE message SET state = 'done', outcome = ?2 WHERE seq = ?1 AND role = 'command'";
+    c.execute(sql, params![int(seq.0), outcome])?;
+    Ok(())
 }
 
 /// Stores a message and decides its placement.

@@ -59,7 +59,7 @@ pub use channel_states::ChannelState;
 pub use copy::{Copied, back_up, check, messages_in};
 pub use error::{Result, StoreError};
 pub use fault_reporter::{BALLAST, StoreFaults};
-pub use groups::Admission;
+pub use groups::{Admission, AdmissionOrder};
 pub use handle::Store;
 pub use inbox::{Accepted, CommandRow, Intake, KeptMessage, Stranger, StrangerSeen};
 pub use input::{BeginState, Composed, FileWait, InputState};

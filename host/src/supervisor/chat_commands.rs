@@ -8,14 +8,14 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{Supervisor, spawn_task};
 use crate::dispatch::{Event, LaneState, Settings};
 use crate::domain::Lane;
-use crate::domain::message::{Admitted, Command};
+use crate::domain::message::Command;
 use crate::domain::outbound::OutgoingText;
 use crate::intake::News;
-use crate::policy::admission::{self, AdmissionDecision, admission_order};
+use crate::policy::admission::{self, admission_order};
 use crate::policy::backoff::STORE_AGAIN;
 use crate::policy::delivery_notices::HeldCommand;
 use crate::services::Services;
-use crate::store::{AnswerTaken, CommandRow, StoreError, Stranger};
+use crate::store::{AdmissionOrder, AnswerTaken, CommandRow, StoreError};
 use crate::text::{self, StatusFacts};
 
 impl Supervisor {
@@ -166,28 +166,27 @@ async fn admit(services: Arc<Services>, own: UnboundedSender<News>, row: Command
     }
     let mut owners = services.install.owners.clone();
     owners.extend(insist(row.seq, || services.store.owners()).await.unwrap_or_default());
-    let asked = waiting.into_iter().find(|s| s.code == code).and_then(Stranger::first_message);
+    let Some(stranger) = waiting.into_iter().find(|s| s.code == code) else { return };
+    let chat = stranger.chat.clone();
+    let asked = stranger.first_message();
+    let settings = services.install.group(&group).ok();
     let first =
-        asked.zip(services.install.group(&group).ok()).and_then(|((inbound, attachments), settings)| {
-            let AdmissionDecision::Take(role) = admission::admit(&inbound, Some(&settings), &owners) else {
-                return None;
-            };
-            let owner = inbound.origin.is_none() && owners.contains(&inbound.sender.id);
-            Some(Admitted { group: group.clone(), role, owner, inbound, attachments })
-        });
-    let work = || {
-        let (code, group, by) = (code.clone(), group.clone(), sender.clone());
-        services.store.admit_and_answer(code, group, by, first.clone(), services.clock.wall())
-    };
-    match insist(row.seq, work).await.flatten() {
-        Some((chat, first)) => {
-            let told = text::admitted(chat.as_str(), group.as_str(), first.is_some());
+        asked.zip(settings).and_then(|(asked, group)| admission::first_message(asked, &group, &owners));
+    let told = answer_to(&row, text::admitted(&chat, group.as_str(), first.is_some()));
+    let order = AdmissionOrder { order: row.seq, code, group, by: sender, first, told };
+    let admitted =
+        insist(row.seq, || services.store.admit_and_answer(order.clone(), services.clock.wall())).await;
+    match admitted {
+        Some((true, first)) => {
+            services.outbox_signal.notify();
             if let Some(news) = first.and_then(News::of) {
                 let _ = own.send(news);
             }
-            finish(services, row, told, format!("admitted {chat}")).await;
         }
-        None => finish(services, row, text::nobody_asks(&code), "no such chat".to_owned()).await,
+        Some((false, _)) => {
+            finish(services, row, text::nobody_asks(&order.code), "no such chat".to_owned()).await;
+        }
+        None => {}
     }
 }
 
@@ -227,8 +226,7 @@ async fn status(
 
 /// Stores the answer before the outcome. A crash in between repeats the command, and its answer has the same key.
 async fn finish(services: Arc<Services>, row: CommandRow, text: String, outcome: String) {
-    let word = format!("{}:{}", row.command.word(), row.seq);
-    let outgoing = OutgoingText { answers: Some(row.seq), ..OutgoingText::notice(&row.chat, &word, text) };
+    let outgoing = answer_to(&row, text);
     let say = || services.store.say(None, outgoing.clone(), services.clock.wall());
     if insist(row.seq, say).await.is_none() {
         return;
@@ -237,6 +235,11 @@ async fn finish(services: Arc<Services>, row: CommandRow, text: String, outcome:
     failpoint!("supervisor.command.answered");
     // If the outcome is missing, the next host performs the command again.
     let _ = insist(row.seq, || services.store.command_done(row.seq, outcome.clone())).await;
+}
+
+fn answer_to(row: &CommandRow, text: String) -> OutgoingText {
+    let word = format!("{}:{}", row.command.word(), row.seq);
+    OutgoingText { answers: Some(row.seq), ..OutgoingText::notice(&row.chat, &word, text) }
 }
 
 /// Retries until the store takes it, because nobody else would retry before the next start. Returns `None` if a retry

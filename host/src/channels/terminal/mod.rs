@@ -22,7 +22,7 @@ use super::{
     SendError, Surroundings,
 };
 use crate::clock::Clock;
-use crate::domain::message::{Addressee, Inbound, Sender};
+use crate::domain::message::{Addressee, ChatEvent, Inbound, Sender};
 use crate::domain::outbound::{Part, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq, SenderId};
 use crate::policy::delivery::Abilities;
@@ -49,6 +49,12 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 /// The host queues this many lines for a client that does not read.
 const CLIENT_QUEUE: usize = 256;
 
+/// What the host hears from its clients.
+enum Heard {
+    Line(Line),
+    Admitted(GroupName),
+}
+
 struct Line {
     chat: ChatId,
     id: String,
@@ -69,25 +75,25 @@ struct Shared {
     clients: Mutex<Clients>,
     arrival: Notify,
     awaited: Mutex<Awaited>,
-    lines: mpsc::Sender<Line>,
+    lines: mpsc::Sender<Heard>,
     letters: LettersFolder,
 }
 
 /// Lines of clients that the host has not stored.
 struct Unstored {
-    lines: mpsc::Receiver<Line>,
+    lines: mpsc::Receiver<Heard>,
     /// Returns the line that was handed over last, if the host did not store it.
     last: Option<oneshot::Receiver<Line>>,
 }
 
 impl Unstored {
     /// Returns the next line, which can be the last one again. It is cancel-safe: a cancelled call takes no line.
-    async fn next(&mut self) -> Option<Line> {
+    async fn next(&mut self) -> Option<Heard> {
         if let Some(last) = &mut self.last {
             let back = last.await;
             self.last = None;
             if let Ok(line) = back {
-                return Some(line);
+                return Some(Heard::Line(line));
             }
         }
         self.lines.recv().await
@@ -227,7 +233,12 @@ async fn read_lines(
             }
             Ok(FromClient::Say { id, text }) => {
                 let line = Line { chat: chat.clone(), id, text, client: client.clone() };
-                if shared.lines.send(line).await.is_err() {
+                if shared.lines.send(Heard::Line(line)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(FromClient::Admitted { group }) => {
+                if shared.lines.send(Heard::Admitted(group)).await.is_err() {
                     return;
                 }
             }
@@ -256,10 +267,16 @@ impl Channel for Terminal {
 
     async fn next(&self, _position: Option<String>) -> Result<Batch, ChannelError> {
         let mut unstored = self.unstored.lock().await;
-        let line = unstored.next().await.ok_or(ChannelError::Broken {
+        let heard = unstored.next().await.ok_or(ChannelError::Broken {
             why: "the terminal's socket is closed".into(),
             code: "terminal.closed",
         })?;
+        let line = match heard {
+            Heard::Line(line) => line,
+            Heard::Admitted(group) => {
+                return Ok(Batch { events: vec![ChatEvent::Admitted { group }], ..Batch::default() });
+            }
+        };
         let sender = OWNER
             .parse()
             .map_err(|e| ChannelError::Broken { why: format!("{e}"), code: "terminal.sender" })?;

@@ -17,6 +17,8 @@ pub enum FromClient {
     Say { id: String, text: String },
     /// The client showed a part.
     Shown { row: i64 },
+    /// `lazaret groups admit` has admitted a chat to this group.
+    Admitted { group: GroupName },
 }
 
 /// A line to `lazaret chat`.
