@@ -157,8 +157,15 @@ async fn take_in(
     if !batch.events.is_empty() {
         batch.events.iter().for_each(tell_event);
         // This comes before admission: a message of the same batch may be from the chat's new id.
-        services.store.chat_events(batch.events, now).await?;
+        services.store.chat_events(batch.events.clone(), now).await?;
         services.outbox_signal.notify();
+    }
+    for event in batch.events {
+        if let ChatEvent::Admitted { group } = event
+            && let Some(lane) = waits(services, group).await?
+        {
+            let _ = supervisor.send(News::Wake(lane));
+        }
     }
     let mut admitted = Vec::new();
     let mut strangers = Vec::new();
@@ -240,6 +247,14 @@ async fn take_in(
     Ok(())
 }
 
+/// The conversation of a group, if its open turn needs a run and does not wait for a person.
+async fn waits(services: &Services, group: GroupName) -> Result<Option<Lane>, StoreError> {
+    let lane = Lane::conversation(group);
+    let open = services.store.open_turn(lane.clone()).await?.is_some();
+    let asks = services.store.suspended().await?.iter().any(|suspended| suspended.lane == lane);
+    Ok(Some(lane).filter(|_| open && !asks))
+}
+
 fn tell_event(event: &ChatEvent) {
     match event {
         ChatEvent::Moved { from, to } => tracing::warn!(
@@ -248,6 +263,7 @@ fn tell_event(event: &ChatEvent) {
         ),
         ChatEvent::Lost { chat, why } => tracing::warn!(%chat, code = "chat.lost", "{why}"),
         ChatEvent::Back { chat } => tracing::info!(%chat, "the bot is in this chat again"),
+        ChatEvent::Admitted { group } => tracing::info!(%group, "a command has admitted a chat"),
     }
 }
 

@@ -112,6 +112,56 @@ async fn each_refusal_is_told_in_a_sentence_of_its_own() {
     world.finish().await;
 }
 
+/// Says a line in the terminal. Returns what is said back, and how many requests that took.
+async fn said_after(world: &World, line: &str) -> (String, usize) {
+    let before = world.model.requests().len();
+    let said = world.chat(&format!("{line}\n")).await;
+    (said, world.model.requests().len() - before)
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_refused_for_ever_is_sent_with_less_and_less_of_it() {
+    let world = up_without_containers().await;
+    let afresh = "/new begins a new conversation";
+    let script = [("first", "One."), ("second", "Two."), ("third", "Three."), ("fourth", "Four.")];
+    for (heard, answer) in script {
+        world.model.on(heard).thinks(&format!("What is {heard}?")).says(answer);
+    }
+    for (heard, answer) in &script[..2] {
+        let (said, requests) = said_after(&world, heard).await;
+        assert_eq!((said.contains(answer), said.contains(afresh), requests), (true, false, 1), "{said}");
+    }
+    // The provider refuses a thought: all that was said is still sent.
+    world.model.refuses("What is first?");
+    let (said, requests) = said_after(&world, "third").await;
+    has(
+        &said,
+        &["I went on without my earlier thoughts; all that was said is still there", afresh, "Three."],
+    );
+    assert_eq!(requests, 3, "the same again, then without thoughts");
+    let sent = world.model.requests().pop().unwrap().body["messages"].to_string();
+    has(&sent, &["first", "One.", "second", "Two."]);
+
+    // It refuses what was said two turns ago: the turn before goes in vain, then all goes.
+    world.model.refuses("Two.");
+    let (said, requests) = said_after(&world, "fourth").await;
+    has(
+        &said,
+        &["I went on without an earlier part of our conversation, and no longer see it", afresh, "Four."],
+    );
+    assert!((3..=5).contains(&requests), "{requests} requests");
+    let sent = world.model.requests().pop().unwrap().body["messages"].to_string();
+    assert!(!sent.contains("Two.") && sent.contains("fourth"), "{sent}");
+
+    // What is left out stays left out, and nobody is told twice.
+    world.model.on("fifth").says("Five.");
+    let (said, requests) = said_after(&world, "fifth").await;
+    assert_eq!((said.contains("Five."), said.contains(afresh), requests), (true, false, 1), "{said}");
+    let (said, _) = said_after(&world, "/new").await;
+    has(&said, &["A new session begins"]);
+    world.finish().await;
+}
+
 #[tokio::test]
 async fn an_overloaded_model_that_asks_for_more_patience_than_a_turn_has_is_told() {
     let world = up().await;

@@ -10,6 +10,7 @@ use std::process::Output;
 
 use journeys::world::{Engine, World};
 use rustix::process::Signal;
+use serde_json::Value;
 
 #[track_caller]
 fn has(text: &str, words: &[&str]) {
@@ -241,5 +242,53 @@ async fn a_user_without_rights_on_the_engines_socket_is_told_of_its_group() {
     let (said, ()) = tokio::join!(world.chat("hello\n"), rights);
     has(&said, &["may not use the engine's socket", "sudo usermod -aG docker USER", "Hello."]);
     world.stop_host().await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_of_the_model_is_shown_whole_although_only_what_is_new_is_kept() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    world.up().await;
+    for (heard, said) in [("remember 42", "Noted."), ("which number", "It is 42.")] {
+        world.model.on(heard).says(said);
+    }
+    world.chat("remember 42\nwhich number?\n").await;
+    let shown = world.lazaret(&["ipc", "call", "2"]).await;
+    has(&shown, &["remember 42", "Noted.", "which number?", "It is 42."]);
+    let call: Value = serde_json::from_str(&world.lazaret(&["ipc", "call", "2", "--json"]).await).unwrap();
+    let asked = &world.model.requests()[1].body;
+    assert_eq!(call["request"]["messages"], asked["messages"], "as the provider got it");
+    assert!(call["answer"].as_str().unwrap().contains("It is 42."));
+    let kept = fs::read_to_string(world.newest_letters("main").join("model/0002-request.json"));
+    assert!(!kept.unwrap_or_default().contains("remember 42"), "only what is new is kept");
+
+    let unknown = world.run(&["ipc", "call", "9"], "").await;
+    assert_eq!(unknown.status.code(), Some(1));
+    has(&told(&unknown), &["there is no call 9"]);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn doctor_reads_every_page_of_the_database_if_it_is_asked_to() {
+    let mut world = World::on(Engine::stand_in().await).await;
+    world.up().await;
+    world.model.on("hello").says("Hello.");
+    world.chat("hello\n").await;
+    world.stop_host().await;
+    has(
+        &told(&world.run(&["doctor"], "").await),
+        &["ok   store", "`lazaret doctor --deep` reads every page"],
+    );
+    has(&told(&world.run(&["doctor", "--deep"], "").await), &["ok   store"]);
+
+    // The last page of the file becomes garbage. Nothing that a start reads is in it.
+    let path = world.root().join("state/lazaret.db");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 4096;
+    bytes[last..].fill(0xa5);
+    fs::write(&path, bytes).unwrap();
+    let found = world.run(&["doctor", "--deep"], "").await;
+    assert_eq!(found.status.code(), Some(1), "{}", told(&found));
+    has(&told(&found), &["BAD  store"]);
     world.finish().await;
 }

@@ -132,6 +132,31 @@ async fn an_owner_admits_a_chat_in_a_chat_and_its_first_message_is_answered() {
 }
 
 #[tokio::test]
+async fn a_chat_that_is_admitted_on_the_server_is_answered_too() {
+    let (mut world, _ann, direct) = World::ann_at_home(Engine::stand_in().await, &[]).await;
+    let bob = world.telegram.person(6, "Bob");
+    let family = world.telegram.room(-100_123, "Our Family");
+    world.model.on("who are you").says("I am Laz.");
+    bob.says(&family, "@laz_bot who are you?");
+    let code = world.code_of(&family.address()).await;
+    let told = world.lazaret(&["groups", "admit", &code, "--group", "family"]).await;
+    assert!(told.contains("its first message is answered now"), "{told}");
+    assert_eq!(world.hears(&family).await, "I am Laz.");
+
+    // While the host is down, too.
+    let club = world.telegram.room(-100_124, "Club");
+    world.model.on("what can you do").says("I keep minutes.");
+    bob.says(&club, "@laz_bot what can you do?");
+    let code = world.code_of(&club.address()).await;
+    world.stop_host().await;
+    world.lazaret(&["groups", "admit", &code, "--group", "club"]).await;
+    world.up().await;
+    assert_eq!(world.hears(&club).await, "I keep minutes.");
+    drop(direct);
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn a_new_topic_asks_where_the_settings_want_that() {
     let settings = [("LAZARET_CHANNELS_TELEGRAM_TOPICS", "ask")];
     let (world, ann, direct) = World::ann_at_home(Engine::stand_in().await, &settings).await;

@@ -6,6 +6,7 @@ pub mod fuzz_targets;
 mod gateway_client;
 pub mod request;
 mod stream;
+mod thought_tags;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -40,10 +41,10 @@ impl Draft {
         self.0.borrow_mut().push_str(text);
     }
 
-    /// The text so far, if it is longer than `seen` bytes.
+    /// The words so far, if they are longer than `seen` bytes.
     pub fn newer_than(&self, seen: usize) -> Option<String> {
         let text = self.0.borrow();
-        (text.len() > seen).then(|| text.clone())
+        Some(thought_tags::words_so_far(&text)).filter(|words| words.len() > seen).map(str::to_owned)
     }
 }
 

@@ -9,9 +9,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use ipc_schema::lenient_json::{Fields, TextJoin, WireText};
+use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Answer, CallError, Draft, error_codes};
+use super::{Answer, CallError, Draft, error_codes, thought_tags};
 use crate::transcript::{Assistant, Block, Usage};
 
 /// The answer so far.
@@ -34,8 +35,16 @@ struct Part {
 #[derive(Debug)]
 enum State {
     Open(Box<Open>),
-    /// The block, and the parse error of its arguments if they are no JSON object.
-    Done(Block, Option<String>),
+    Done(Closed),
+}
+
+#[derive(Debug)]
+struct Closed {
+    block: Block,
+    /// What the model thought in tags before the text of this block.
+    thought: Option<Block>,
+    /// The parse error of a call's arguments that are no JSON object.
+    bad_input: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -143,7 +152,7 @@ impl Assembly {
         }
         let open = self.open_block(index).and_then(|part| match &mut part.state {
             State::Open(open) => Some(open),
-            State::Done(..) => None,
+            State::Done(_) => None,
         });
         let Some(open) = open else {
             delta.skip();
@@ -183,7 +192,12 @@ impl Assembly {
         let (mut blocks, mut bad_inputs) = (Vec::<Block>::new(), BTreeMap::new());
         for mut part in std::mem::take(&mut self.blocks) {
             part.close()?;
-            let State::Done(block, bad_input) = part.state else { continue };
+            let State::Done(Closed { block, thought, bad_input }) = part.state else { continue };
+            let only_thought = thought.is_some() && block.text().is_some_and(|text| text.is_empty());
+            blocks.extend(thought);
+            if only_thought {
+                continue;
+            }
             if block.is_tool_use() && blocks.iter().any(|earlier| earlier.raw().get() == block.raw().get()) {
                 self.skipped += 1;
                 continue;
@@ -209,8 +223,7 @@ impl Part {
 
     fn close(&mut self) -> Result<(), CallError> {
         if let State::Open(open) = &mut self.state {
-            let (block, bad_input) = std::mem::take(&mut **open).close()?;
-            self.state = State::Done(block, bad_input);
+            self.state = State::Done(std::mem::take(&mut **open).close()?);
         }
         Ok(())
     }
@@ -230,9 +243,17 @@ impl Open {
         })
     }
 
-    /// The complete block, and the parse error of its arguments if they are no JSON object.
-    fn close(mut self) -> Result<(Block, Option<String>), CallError> {
-        let mut bad_input = None;
+    fn close(mut self) -> Result<Closed, CallError> {
+        let (mut bad_input, mut thought) = (None, None);
+        if self.fields.get("type").is_some_and(|kind| kind.get() == "\"text\"") {
+            let (thoughts, words) = thought_tags::separate(self.joined("text"));
+            if !thoughts.is_empty() {
+                let block = json!({ "type": "thinking", "thinking": thoughts, "signature": "" });
+                thought = Some(made(&block.to_string())?);
+            }
+            let words = words.to_owned();
+            self.text = Some(words);
+        }
         let is_call = self.fields.get("type").is_some_and(|kind| kind.get() == "\"tool_use\"");
         if is_call || !self.input.is_empty() {
             let (input, problem) = arguments(&self.input, self.fields.get("input").map(|raw| raw.get()))?;
@@ -250,8 +271,12 @@ impl Open {
             self.fields.insert("citations".into(), raw(to_raw_value(&self.citations))?);
         }
         let json = serde_json::to_string(&self.fields).map_err(|e| garbage(&e.to_string()))?;
-        Ok((Block::new(&json).map_err(|e| garbage(&e.to_string()))?, bad_input))
+        Ok(Closed { block: made(&json)?, thought, bad_input })
     }
+}
+
+fn made(json: &str) -> Result<Block, CallError> {
+    Block::new(json).map_err(|e| garbage(&e.to_string()))
 }
 
 /// The arguments of a call, and why they are no JSON object. The API defines them as an object, and would refuse
@@ -441,6 +466,34 @@ mod tests {
         let start = "data: {\"type\":\"content_block_start\",\"index\":2";
         let again = format!("{head}{start}{call}{start}{call}data: {{\"type\":\"something_new\"{end}");
         assert_eq!(assemble(&[again.as_bytes()]).unwrap().unwrap().blocks.len(), 3);
+    }
+
+    #[test]
+    fn thoughts_in_tags_are_blocks_of_their_own_wherever_the_stream_is_cut() {
+        let text = |piece: &str| {
+            let delta = serde_json::json!({ "type": "text_delta", "text": piece });
+            format!(
+                "data: {}\n\n",
+                serde_json::json!({ "type": "content_block_delta", "index": 0, "delta": delta })
+            )
+        };
+        let thought = r#"{"signature":"","thinking":"hm\n","type":"thinking"}"#;
+        let words = r#"{"text":"Hello!","type":"text"}"#;
+        for (answer, expected) in [
+            ("<think>hm\n</think>\n\nHello!", vec![thought, words]),
+            ("hm\n</think>\n\nHello!", vec![thought, words]),
+            ("<think>hm\n", vec![thought]),
+            ("Hello!", vec![words]),
+        ] {
+            for at in 0..answer.len() {
+                let stream =
+                    [&text(&answer[..at]), &text(&answer[at..]), "data: {\"type\":\"message_stop\"}\n\n"]
+                        .concat();
+                let blocks = assemble(&[stream.as_bytes()]).unwrap().unwrap().blocks;
+                let blocks: Vec<_> = blocks.iter().map(|block| block.raw().get().to_owned()).collect();
+                assert_eq!(blocks, expected, "{answer:?} cut at {at}");
+            }
+        }
     }
 
     #[test]

@@ -5,13 +5,19 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 
 use super::{CliError, Done, Here, told_waiting};
 use crate::backup;
+use crate::channels::terminal::wire::{FromClient, SOCKET};
 use crate::clock::Clock;
 use crate::config::{first, personality_file};
+use crate::domain::message::Admitted;
 use crate::domain::{ChatId, GroupName};
 use crate::host_files;
+use crate::policy::admission;
+use crate::store::{Store, Stranger};
+use crate::unix_socket;
 
 /// List, add, show and remove groups, admit chats to them and revoke that, and undo a change of personality.
 #[derive(Debug, Args)]
@@ -36,6 +42,9 @@ enum Verb {
         /// The group. The first person admitted to `main` from a direct chat becomes an owner.
         #[arg(long)]
         group: GroupName,
+        /// Do not answer what the chat has written before.
+        #[arg(long)]
+        unanswered: bool,
     },
     /// End the admission of a chat. The agent does not answer it any more; what it wrote stays.
     Revoke {
@@ -71,7 +80,7 @@ pub(super) async fn run(here: &Here, groups: Groups) -> Done {
             );
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Admit { code, group } => admit(here, code, group).await,
+        Verb::Admit { code, group, unanswered } => admit(here, code, group, !unanswered).await,
         Verb::Revoke { chat } => revoke(here, chat).await,
         Verb::Remove { name } => remove(here, name).await,
         Verb::Show { name } => show(here, &name).await,
@@ -122,13 +131,16 @@ async fn list(here: &Here) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn admit(here: &Here, code: String, group: GroupName) -> Done {
+async fn admit(here: &Here, code: String, group: GroupName, answers: bool) -> Done {
     let store = here.store()?;
     if !group.is_main() && !host_files::there(&here.root.groups().join(group.as_str())) {
         first::add_group(&here.root, &group).map_err(|e| CliError::Plain(format!("group {group}: {e}")))?;
     }
     let now = Clock::new().wall();
-    let Some(admitted) = store.admit_code(code.clone(), group.clone(), "terminal".into(), now).await? else {
+    let first = if answers { first_message(here, &store, &code, &group).await? } else { None };
+    let answered = first.is_some();
+    let admitted = store.admit_code(code.clone(), group.clone(), "terminal".into(), first, now).await?;
+    let Some(admitted) = admitted else {
         let why = format!("no chat waits under the code {code}; `lazaret groups list` shows those that do");
         return Err(CliError::Plain(why));
     };
@@ -136,9 +148,40 @@ async fn admit(here: &Here, code: String, group: GroupName) -> Done {
     if let Some(owner) = &admitted.owner {
         text += &format!(", and {owner} is the owner of this install");
     }
+    if answered {
+        text += "; its first message is answered now";
+        tell_host(here, &group).await;
+    }
     let owner = admitted.owner.map(|o| o.to_string());
-    here.print(&json!({ "chat": admitted.chat, "group": group.as_str(), "owner": owner }), text);
+    let told =
+        json!({ "chat": admitted.chat, "group": group.as_str(), "owner": owner, "answered": answered });
+    here.print(&told, text);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The kept message of the chat that waits under this code, if the agent answers it.
+async fn first_message(
+    here: &Here,
+    store: &Store,
+    code: &str,
+    group: &GroupName,
+) -> Result<Option<Admitted>, CliError> {
+    let install = here.install()?;
+    let mut owners = [install.owners.clone(), store.owners().await?].concat();
+    let waiting = store.strangers().await?.into_iter().find(|s| s.code.eq_ignore_ascii_case(code));
+    let asked = waiting.and_then(Stranger::first_message);
+    if let Some((inbound, _)) = asked.as_ref().filter(|_| group.is_main() && owners.is_empty()) {
+        owners.push(inbound.sender.id.clone());
+    }
+    let settings = install.group(group)?;
+    Ok(asked.and_then(|asked| admission::first_message(asked, &settings, &owners)))
+}
+
+/// Tells a running host that a chat was admitted. A host that is down looks at its next start.
+async fn tell_host(here: &Here, group: &GroupName) {
+    let Ok(mut host) = unix_socket::connect(&here.root.host_socket_dir(), SOCKET).await else { return };
+    let line = serde_json::to_string(&FromClient::Admitted { group: group.clone() }).unwrap_or_default();
+    let _ = host.write_all(format!("{line}\n").as_bytes()).await;
 }
 
 async fn revoke(here: &Here, chat: ChatId) -> Done {

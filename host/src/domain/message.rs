@@ -63,6 +63,8 @@ pub enum ChatEvent {
     Lost { chat: ChatId, why: String },
     /// The bot is there again.
     Back { chat: ChatId },
+    /// A command has admitted a chat to this group. What the chat wrote before may have opened a turn.
+    Admitted { group: GroupName },
 }
 
 /// Whom a message addresses, as far as the platform says.

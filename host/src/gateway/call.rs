@@ -19,8 +19,8 @@ use crate::domain::group_settings::ModelChoice;
 use crate::model::anthropic::Thoughts;
 use crate::model::attempt::{self, AnswerStart, CallOptions, Content, LiveStream};
 use crate::model::retry_policy::{self, RetryDecision};
-use crate::model::{ApiError, Dialect, ModelRequest, Provider, Reason, Remote, RequestFields, TokenMeter};
-use crate::model::{anthropic, demo_model, price, write_events};
+use crate::model::{ApiError, Dialect, ModelRequest, Provider, Reason, Remote, TokenMeter};
+use crate::model::{anthropic, demo_model, lower, price, write_events};
 use crate::store::Usage;
 
 /// The status of a call that nobody waits for, as nginx has it.
@@ -97,7 +97,6 @@ impl Call {
             characters: self.characters,
             silence: settings.silence,
             thinking: true,
-            fields: RequestFields::default(),
             dialect: Dialect::default(),
         };
         let mut progress =
@@ -209,18 +208,21 @@ impl Call {
         };
         let started = Instant::now();
         let (mut attempt, mut adaptations) = (1, 0);
-        options.fields = remote.fields();
-        options.dialect = remote.dialects.of(&options.model);
+        let known = remote.dialects.of(&options.model);
+        options.dialect = known;
         let mut written = write(&options).await?;
         loop {
             let error = match ask_once(remote, &options, written.clone(), progress).await {
                 Ok(begun) => {
-                    remote.dialects.remember(&options.model, options.dialect);
+                    // A call that learnt nothing may have begun before another one learnt something.
+                    if options.dialect != known {
+                        remote.dialects.remember(&options.model, options.dialect);
+                    }
                     return Ok(begun);
                 }
                 Err(error) => error,
             };
-            if adaptations < ADAPTATIONS_MAX && adapt(remote, &mut options, &error) {
+            if adaptations < ADAPTATIONS_MAX && adapt(&mut options, error.reason) {
                 tracing::info!(run = %scope.run, why = %error.message, "the model call is written differently");
                 adaptations += 1;
                 written = write(&options).await?;
@@ -313,23 +315,17 @@ async fn ask_once(
 
 /// Changes how the request is written, so that what the provider refused is not in it. `false` if nothing can be
 /// changed. The conversation itself stays whole: only the runner shortens it, with a summary and an archive.
-fn adapt(remote: &Remote, options: &mut CallOptions, error: &ApiError) -> bool {
-    let learnt = options.dialect.learn(error);
-    if std::mem::replace(&mut options.dialect, learnt) != learnt {
-        return true;
-    }
-    match error.reason {
-        Reason::MaxTokens(most) => {
-            let lower = most.filter(|most| *most < options.max_tokens).unwrap_or(options.max_tokens / 2);
-            let may = lower > 0;
-            if may {
-                options.max_tokens = lower;
-            }
-            may
+fn adapt(options: &mut CallOptions, refused: Reason) -> bool {
+    match refused {
+        // Both belong to this conversation alone, so nothing is learnt.
+        Reason::AnswerRoom(most) => {
+            lower(options.limit(), most).map(|lower| options.max_tokens = lower).is_some()
         }
-        Reason::FieldUnknown(field) => remote.leave_out(field, &mut options.fields),
-        _ if anthropic::refuses_thinking(error) => std::mem::replace(&mut options.thinking, false),
-        _ => false,
+        Reason::ForeignThought => std::mem::replace(&mut options.thinking, false),
+        refused => {
+            let learnt = options.dialect.learn(refused, options.limit());
+            learnt.map(|learnt| options.dialect = learnt).is_some()
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub enum Thoughts {
     None,
     /// Those with a signature. Anthropic refuses others.
     Signed,
-    /// Those without a signature too ([`Dialect::unsigned_thoughts`](super::dialect::Dialect)).
+    /// Those without a signature too ([`Dialect::thoughts`](super::dialect::Dialect)).
     All,
 }
 
@@ -80,12 +80,6 @@ pub fn body(
     let mut written = Vec::with_capacity(request.length());
     serde_json::to_writer(&mut written, &forwarded).map_err(failed)?;
     Ok(written)
-}
-
-/// Whether a provider refused a request because of a thought of another model. The wire has no error type for it, so
-/// only the message tells.
-pub fn refuses_thinking(error: &ApiError) -> bool {
-    error.status == 400 && error.message.contains("thinking") && error.message.contains("block")
 }
 
 #[derive(Serialize)]

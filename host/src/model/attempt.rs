@@ -10,7 +10,7 @@ use ipc_schema::refusal::quote;
 use serde::Deserialize;
 
 use super::anthropic::Thoughts;
-use super::configured_providers::{ProviderSettings, Remote, RequestFields};
+use super::configured_providers::Remote;
 use super::dialect::Dialect;
 use super::error::{ApiError, Reason};
 use super::openai_stream::Translator;
@@ -38,7 +38,7 @@ pub struct CallOptions {
     pub stream: bool,
     /// The version of the wire, if the box named one.
     pub version: Option<HeaderValue>,
-    /// The greatest `max_tokens` that is forwarded.
+    /// The greatest `max_tokens` that is forwarded in this call ([`CallOptions::limit`]).
     pub max_tokens: u32,
     /// The length of the box's request, from which tokens are estimated.
     pub characters: usize,
@@ -46,8 +46,14 @@ pub struct CallOptions {
     pub silence: Duration,
     /// Whether to send the thoughts in the transcript ([`Thoughts::None`]).
     pub thinking: bool,
-    pub fields: RequestFields,
     pub dialect: Dialect,
+}
+
+impl CallOptions {
+    /// The greatest `max_tokens` that is forwarded, with what the model has refused.
+    pub fn limit(&self) -> u32 {
+        self.dialect.max_tokens.map_or(self.max_tokens, |most| most.min(self.max_tokens))
+    }
 }
 
 /// The beginning of an answer.
@@ -86,21 +92,16 @@ pub enum StreamError {
 /// When the request cannot be written in the provider's wire.
 pub fn body(remote: &Remote, options: &CallOptions, request: &[u8]) -> Result<Bytes, ApiError> {
     let request = ModelRequest::again(request)?;
-    let CallOptions { model, max_tokens, thinking, fields, dialect, .. } = options;
+    let CallOptions { model, thinking, dialect, .. } = options;
     let written = match remote.settings.kind {
-        ProviderKind::Openai => {
-            let RequestFields { max_completion_tokens, stream_options } = *fields;
-            let settings =
-                ProviderSettings { max_completion_tokens, stream_options, ..remote.settings.clone() };
-            openai::body(&request, &settings, model, *max_tokens, *dialect)?
-        }
+        ProviderKind::Openai => openai::body(&request, &remote.settings, model, options.limit(), *dialect)?,
         ProviderKind::Anthropic | ProviderKind::Demo => {
-            let thoughts = match (thinking, dialect.unsigned_thoughts) {
+            let thoughts = match (thinking, dialect.thoughts) {
                 (false, _) => Thoughts::None,
                 (true, false) => Thoughts::Signed,
                 (true, true) => Thoughts::All,
             };
-            anthropic::body(&request, model, *max_tokens, thoughts)?
+            anthropic::body(&request, model, options.limit(), thoughts)?
         }
     };
     Ok(Bytes::from(written))
@@ -210,8 +211,7 @@ fn log_skipped(remote: &Remote, skipped: u64) {
     }
 }
 
-/// The body of a 200 is a provider's error, or a server between the host and the provider answered. The latter may
-/// pass, so its status is one that is retried.
+/// The body of a 200 is a provider's error, or no answer.
 fn no_answer(remote: &Remote, seen: &[u8]) -> ApiError {
     let label = remote.label();
     if let Some(refusal) = refusal::in_answer(seen) {
@@ -222,7 +222,7 @@ fn no_answer(remote: &Remote, seen: &[u8]) -> ApiError {
         "{label} answered 200 with something that is no model's answer; it begins with {start}; check base_url and the \
          provider's kind",
     );
-    ApiError { kind: "no_answer_error", reason: Reason::NoAnswer, ..ApiError::of_status(502, message) }
+    ApiError::no_answer(message)
 }
 
 fn check_encoding(remote: &Remote, headers: &HeaderMap) -> Result<(), ApiError> {

@@ -1,14 +1,14 @@
 //! The configured providers: their settings, addresses, keys and HTTP clients. Built once, when the host starts.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use reqwest::Url;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use super::dialect::Dialects;
-use super::error::{Field, ProviderError};
+use super::dialect::{Dialect, Dialects};
+use super::error::ProviderError;
 use super::redact::Redactor;
 use crate::domain::{ProviderKind, Secret};
 use crate::http::{Clients, is_loopback};
@@ -48,6 +48,12 @@ impl ProviderSettings {
             images: true,
         }
     }
+
+    /// How its models are asked before they have taught anything.
+    pub fn dialect(&self) -> Dialect {
+        let Self { max_completion_tokens, stream_options, .. } = *self;
+        Dialect { max_completion_tokens, stream_options, ..Dialect::default() }
+    }
 }
 
 /// A provider, ready for calls.
@@ -55,26 +61,6 @@ pub enum Provider {
     Remote(Arc<Remote>),
     /// The model that follows a script, inside the host.
     Demo,
-}
-
-/// How requests to a provider are written. It begins with the settings; a field that the provider refuses stays left
-/// out until the host ends.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct RequestFields {
-    pub max_completion_tokens: bool,
-    pub stream_options: bool,
-}
-
-impl RequestFields {
-    /// Leaves out a field that was refused. `false` if the request did not hold it, or cannot go without it.
-    fn leave_out(&mut self, refused: Field) -> bool {
-        match refused {
-            Field::StreamOptions => std::mem::replace(&mut self.stream_options, false),
-            Field::MaxTokens => !std::mem::replace(&mut self.max_completion_tokens, true),
-            Field::MaxCompletionTokens => std::mem::replace(&mut self.max_completion_tokens, false),
-            Field::Other => false,
-        }
-    }
 }
 
 /// A provider behind HTTP.
@@ -85,7 +71,6 @@ pub struct Remote {
     pub url: Url,
     /// Hides the provider's key in its answers.
     pub redactor: Redactor,
-    fields: Mutex<RequestFields>,
     pub dialects: Dialects,
     client: reqwest::Client,
     /// All headers but `anthropic-version`, the key included.
@@ -100,19 +85,6 @@ impl Remote {
             headers.insert(HeaderName::from_static("anthropic-version"), version.clone());
         }
         self.client.post(self.url.clone()).headers(headers).body(body)
-    }
-
-    pub fn fields(&self) -> RequestFields {
-        *self.fields.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Leaves a field out of the call that has these fields, and of later calls. `false` if that changes nothing.
-    pub fn leave_out(&self, field: Field, fields: &mut RequestFields) -> bool {
-        let changed = fields.leave_out(field);
-        if changed {
-            *self.fields.lock().unwrap_or_else(PoisonError::into_inner) = *fields;
-        }
-        changed
     }
 
     /// Names the provider in an error.
@@ -172,12 +144,10 @@ fn remote(settings: &ProviderSettings, clients: &mut Clients) -> Result<Remote, 
     if url.scheme() == "http" && settings.key.is_some() && !is_loopback(&url) {
         tracing::warn!(provider = %settings.name, "the key goes to this provider unencrypted (http://)");
     }
-    let ProviderSettings { max_completion_tokens, stream_options, .. } = *settings;
     Ok(Remote {
-        fields: Mutex::new(RequestFields { max_completion_tokens, stream_options }),
         settings: ProviderSettings { base_url: base.to_owned(), ..settings.clone() },
         redactor: Redactor::new(&settings.key),
-        dialects: Dialects::default(),
+        dialects: Dialects::new(settings.dialect()),
         headers: headers(settings)?,
         url,
         client,
@@ -265,22 +235,6 @@ mod tests {
     fn two_providers_of_one_name_are_refused() {
         let demo = ProviderSettings::new("demo", ProviderKind::Demo);
         assert!(matches!(build(&[demo.clone(), demo]), Err(ProviderError::ProviderTwice(_))));
-    }
-
-    #[test]
-    fn a_field_that_was_refused_stays_left_out() {
-        let providers = with("http://127.0.0.1:8080/v1/", None).unwrap();
-        let Some(Provider::Remote(remote)) = providers.get("local") else { panic!("no provider") };
-        let mut call = remote.fields();
-        assert_eq!(call, RequestFields { max_completion_tokens: true, stream_options: true });
-        let mut beside = call;
-        assert!(remote.leave_out(Field::StreamOptions, &mut call));
-        assert!(!remote.leave_out(Field::StreamOptions, &mut call), "the request did not hold it any more");
-        assert!(remote.leave_out(Field::StreamOptions, &mut beside), "a call at the same time held it, too");
-        assert!(!remote.fields().stream_options);
-        assert!(remote.leave_out(Field::MaxCompletionTokens, &mut call), "it is `max_tokens` now");
-        assert!(!remote.leave_out(Field::Other, &mut call));
-        assert_eq!(remote.fields(), RequestFields::default());
     }
 
     #[test]

@@ -60,8 +60,10 @@ fn shortened(mut message: String) -> String {
 pub enum Reason {
     /// The conversation is longer than the model reads.
     Overflow,
-    /// `max_tokens` is too large; the most that may be asked for, if the provider told it.
+    /// `max_tokens` is more than the model writes in one answer; the most that it writes, if the provider told it.
     MaxTokens(Option<u32>),
+    /// `max_tokens` is more than this conversation leaves of the context; what it leaves.
+    AnswerRoom(Option<u32>),
     Credit,
     Key,
     /// The key is right and may not do this.
@@ -72,6 +74,10 @@ pub enum Reason {
     /// The provider's filter refuses what was written.
     Filtered,
     FieldUnknown(Field),
+    /// The conversation lacks something that this provider wants in it.
+    Lacks(Lack),
+    /// The conversation holds a thought that another model had.
+    ForeignThought,
     /// The request is invalid for another reason.
     Malformed,
     /// An answer that is no answer of a model.
@@ -86,7 +92,20 @@ pub enum Field {
     StreamOptions,
     MaxTokens,
     MaxCompletionTokens,
+    /// A field that the provider itself puts into its answers.
+    OfAnswers,
     Other,
+}
+
+/// What a provider misses in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// The thoughts of an answer.
+    Thoughts,
+    /// The signature of a call.
+    Signature,
+    /// An answer between a tool's result and the user's message.
+    AnswerAfterTool,
 }
 
 /// Why a call got no answer, in the shape that the Messages wire gives to errors
@@ -122,6 +141,12 @@ impl ApiError {
     /// The provider sent no byte of an answer.
     pub fn unreachable(message: impl Into<String>) -> Self {
         Self { kind: "unreachable_error", ..Self::of_status(502, message) }
+    }
+
+    /// What came is no answer of a model. It may come from a server between the host and the provider and may pass, so
+    /// its status is one that is retried.
+    pub fn no_answer(message: impl Into<String>) -> Self {
+        Self { kind: "no_answer_error", reason: Reason::NoAnswer, ..Self::of_status(502, message) }
     }
 
     /// The body of an error response.

@@ -15,11 +15,10 @@
 //! | `provider` | settings, addresses, keys and HTTP clients |
 //! | `anthropic`, `demo_model` | one wire each |
 //! | `openai`, `openai_answer`, `openai_stream` | the other wire: requests, what an answer holds, streams |
-//! | `thought_tags` | separates `<think>` from the text of an answer |
 //! | `write_events` | writes server-sent events of the Messages wire |
 //! | `normalise` | ids, names and arguments as every wire takes them |
 //! | `opaque` | what an answer holds for its own provider only |
-//! | `dialect` | what a provider wants beyond its wire |
+//! | `dialect` | how requests to a model are written beyond its wire, and what its refusals teach |
 //! | `token_meter`, `price` | count tokens, and what they cost |
 //! | `redact` | hides keys in streamed bytes |
 //! | `refusal` | decides what a provider's refusal means |
@@ -45,14 +44,13 @@ mod redact;
 mod refusal;
 mod request;
 pub mod retry_policy;
-mod thought_tags;
 mod token_meter;
 #[cfg(test)]
 mod transcript_tests;
 pub mod write_events;
 
-pub use configured_providers::{Provider, ProviderSettings, Remote, RequestFields, build};
-pub use dialect::Dialect;
+pub use configured_providers::{Provider, ProviderSettings, Remote, build};
+pub use dialect::{Dialect, lower};
 pub use error::{ApiError, ProviderError, Reason};
 pub use redact::Redactor;
 pub use request::ModelRequest;

@@ -111,9 +111,9 @@ pub(super) fn body(
         model,
         messages: Chat::new(settings, model, dialect)?.written(request)?,
         stream: request.stream,
-        stream_options: (request.stream && settings.stream_options).then(|| json!({ "include_usage": true })),
-        max_tokens: (!settings.max_completion_tokens).then_some(limit),
-        max_completion_tokens: settings.max_completion_tokens.then_some(limit),
+        stream_options: (request.stream && dialect.stream_options).then(|| json!({ "include_usage": true })),
+        max_tokens: (!dialect.max_completion_tokens).then_some(limit),
+        max_completion_tokens: dialect.max_completion_tokens.then_some(limit),
         tools: request.tools()?.into_iter().map(function).collect(),
         parallel_tool_calls: choice.as_ref().filter(|choice| choice.disable_parallel_tool_use).map(|_| false),
         tool_choice: choice.map(tool_choice),
@@ -216,7 +216,7 @@ impl<'a, 's> Chat<'a, 's> {
                 Role::User => self.user(entry),
             }
         }
-        if self.dialect.reasoning || self.messages.iter().any(ChatMessage::has_reasoning) {
+        if self.dialect.thoughts || self.messages.iter().any(ChatMessage::has_reasoning) {
             self.fill_reasoning();
         }
         Ok(self.messages)
@@ -227,7 +227,9 @@ impl<'a, 's> Chat<'a, 's> {
         self.ids.begin_answer();
         let content = plain_text(&entry.blocks);
         let opaque = entry.blocks.iter().find_map(|block| match block {
-            Block::Opaque(opaque) if opaque.made_by(&self.maker) => Some(opaque),
+            Block::Opaque(opaque) if opaque.made_by(&self.maker) && !self.dialect.plain_answers => {
+                Some(opaque)
+            }
             _ => None,
         });
         let mut tool_calls: Vec<ChatCall<'_>> = Vec::new();
@@ -348,15 +350,15 @@ mod tests {
     use crate::domain::ProviderKind;
 
     fn translated(request: &Value, change: impl FnOnce(&mut ProviderSettings)) -> Value {
-        in_dialect(request, Dialect::default(), change)
-    }
-
-    fn in_dialect(request: &Value, dialect: Dialect, change: impl FnOnce(&mut ProviderSettings)) -> Value {
         let mut settings = ProviderSettings::new("p", ProviderKind::Openai);
         change(&mut settings);
+        in_dialect(request, settings.dialect(), &settings)
+    }
+
+    fn in_dialect(request: &Value, dialect: Dialect, settings: &ProviderSettings) -> Value {
         let text = request.to_string();
         let request = ModelRequest::parse(text.as_bytes()).unwrap();
-        serde_json::from_slice(&body(&request, &settings, "gpt", 100, dialect).unwrap()).unwrap()
+        serde_json::from_slice(&body(&request, settings, "gpt", 100, dialect).unwrap()).unwrap()
     }
 
     #[test]
@@ -433,16 +435,22 @@ mod tests {
             seen["messages"][5]["reasoning_content"], " ",
             "as soon as one answer has it, all have it"
         );
-        let other = translated(&asked, |settings| settings.name = "q".into()).to_string();
-        assert!(!other.contains("reasoning_content") && !other.contains("extra_content"), "{other}");
+        let settings = ProviderSettings::new("p", ProviderKind::Openai);
+        let plain = Dialect { plain_answers: true, ..settings.dialect() };
+        let plain = in_dialect(&asked, plain, &settings);
+        for other in [plain, translated(&asked, |settings| settings.name = "q".into())] {
+            let other = other.to_string();
+            assert!(!other.contains("reasoning_content") && !other.contains("extra_content"), "{other}");
+        }
     }
 
     #[test]
     fn what_a_provider_misses_in_the_answers_of_others_is_filled_in() {
         let asked = answered(json!(calls()));
+        let settings = ProviderSettings::new("p", ProviderKind::Openai);
         let dialect =
-            Dialect { reasoning: true, signature: true, answer_after_tool: true, unsigned_thoughts: true };
-        let seen = in_dialect(&asked, dialect, |_| {});
+            Dialect { thoughts: true, signature: true, answer_after_tool: true, ..settings.dialect() };
+        let seen = in_dialect(&asked, dialect, &settings);
         let roles: Vec<_> =
             seen["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["user", "assistant", "tool", "tool", "assistant", "user", "assistant", "user"]);

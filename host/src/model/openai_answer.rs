@@ -11,7 +11,6 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::opaque::{self, Gathered, maker};
-use super::thought_tags::{Separated, ThoughtTags};
 use super::token_meter::estimate;
 
 /// How deep the lists of a content may lie in each other.
@@ -70,8 +69,11 @@ impl Choice {
         let choice = chunk.nested(json)?;
         let delta = choice.object("delta");
         let whole = delta.is_none();
-        let parts =
+        let mut parts =
             delta.or_else(|| choice.object("message")).map_or_else(Vec::new, |body| parts(&body, whole));
+        // Servers of plain completions have the text in the choice itself.
+        let bare = choice.wire_text("text").filter(|_| parts.is_empty()).map(Part::Text);
+        parts.extend(bare);
         Some(Self {
             parts,
             finish: choice.string("finish_reason").and_then(|told| Finish::read(&told)),
@@ -160,7 +162,10 @@ fn content(of: &Fields<'_>, raw: &RawValue, thought: bool, depth: u32, parts: &m
             let Some(part) = of.nested(raw.get()) else { return };
             let kind = part.string("type").unwrap_or_default();
             let thought = thought || kind.contains("think") || kind.contains("reason");
-            match ["thinking", "text", "content", "reasoning"].into_iter().find_map(|name| part.get(name)) {
+            match ["thinking", "text", "content", "reasoning", "value"]
+                .into_iter()
+                .find_map(|name| part.get(name))
+            {
                 Some(body) => content(of, body, thought, depth + 1, parts),
                 None => of.skip(),
             }
@@ -396,29 +401,21 @@ pub(super) fn message(body: &str, provider: &str, model: &str, sent: usize) -> O
     let skipped = Cell::new(0);
     let completion = Fields::read(body.trim_start_matches('\u{feff}').trim(), &skipped)?;
     let Choice { parts, finish, .. } = Choice::read(&completion)?;
-    if finish == Some(Finish::Broken) || parts.is_empty() && finish.is_none() {
+    let nothing = parts.is_empty() && (finish.is_none() || skipped.get() > 0);
+    if finish == Some(Finish::Broken) || nothing {
         return None;
     }
     let (mut content, mut calls, mut answered) = (Vec::new(), Calls::default(), 0);
     let mut gathered = Gathered::default();
-    let (mut tags, mut text, mut thought) =
-        (ThoughtTags::default(), TextJoin::default(), TextJoin::default());
+    let (mut text, mut thought) = (TextJoin::default(), TextJoin::default());
     for part in parts {
-        let separated = match part {
-            Part::Text(piece) => tags.push(&text.push(&piece)),
-            Part::Thought(piece) => vec![Separated::Thought(thought.push(&piece))],
-            Part::Call(piece) => {
-                answered += calls.take(piece);
-                continue;
-            }
-            Part::Opaque(fields) => {
-                gathered.message(fields);
-                continue;
-            }
-        };
-        answered += add(&mut content, separated);
+        match part {
+            Part::Text(piece) => answered += add(&mut content, "text", &text.push(&piece)),
+            Part::Thought(piece) => answered += add(&mut content, "thinking", &thought.push(&piece)),
+            Part::Call(piece) => answered += calls.take(piece),
+            Part::Opaque(fields) => gathered.message(fields),
+        }
     }
-    answered += add(&mut content, tags.finish());
     let (calls, unread) = calls.finish();
     let reason = Finish::stop_reason(finish, !calls.is_empty());
     for call in calls {
@@ -437,23 +434,15 @@ pub(super) fn message(body: &str, provider: &str, model: &str, sent: usize) -> O
     Some(Message { message, estimated: ChatUsage::estimated(usage), skipped: skipped.get() + unread })
 }
 
-/// Adds blocks. Returns their length in characters.
-fn add(content: &mut Vec<Value>, parts: Vec<Separated>) -> usize {
-    let mut length = 0;
-    for part in parts {
-        let (kind, field, more) = match part {
-            Separated::Text(more) => ("text", "text", more),
-            Separated::Thought(more) => ("thinking", "thinking", more),
-        };
-        length += more.chars().count();
-        match content.last_mut().filter(|last| last["type"] == kind) {
-            Some(last) => last[field] = json!(last[field].as_str().unwrap_or_default().to_owned() + &more),
-            None if more.is_empty() => {}
-            None if kind == "text" => content.push(json!({ "type": "text", "text": more })),
-            None => content.push(json!({ "type": "thinking", "thinking": more, "signature": "" })),
-        }
+/// Adds to the last block, or begins one: a `text` or a `thinking`. Returns the length in characters.
+fn add(content: &mut Vec<Value>, kind: &'static str, more: &str) -> usize {
+    match content.last_mut().filter(|last| last["type"] == kind) {
+        Some(last) => last[kind] = json!(last[kind].as_str().unwrap_or_default().to_owned() + more),
+        None if more.is_empty() => {}
+        None if kind == "text" => content.push(json!({ "type": "text", "text": more })),
+        None => content.push(json!({ "type": "thinking", "thinking": more, "signature": "" })),
     }
-    length
+    more.chars().count()
 }
 
 /// The arguments of a call. The tool receives arguments that are no JSON object as a text, and reports what it misses.
@@ -525,19 +514,31 @@ mod tests {
             { "type": "image_url", "image_url": {} },
             null,
         ]);
-        for (body, skipped) in
-            [(json!({ "content": "<think>a</think>\n\nso" }), 0), (json!({ "content": listed }), 1)]
-        {
-            let translated =
-                translated(&json!({ "choices": [{ "message": body, "finish_reason": "stop" }] }));
-            let blocks = json!([
-                { "type": "thinking", "thinking": "a", "signature": "" }, { "type": "text", "text": "so" } ]);
-            assert_eq!((&translated.message["content"], translated.skipped), (&blocks, skipped), "{body}");
-        }
+        let body = json!({ "content": listed });
+        let answer = translated(&json!({ "choices": [{ "message": body, "finish_reason": "stop" }] }));
+        let blocks = json!([
+            { "type": "thinking", "thinking": "a", "signature": "" }, { "type": "text", "text": "so" } ]);
+        assert_eq!((&answer.message["content"], answer.skipped), (&blocks, 1));
         let body = json!({ "content": "so", "reasoning_content": "a" });
         let translated = translated(&json!({ "choices": [{ "message": body, "finish_reason": "stop" }] }));
         let opaque = &translated.message["content"][1];
         assert_eq!(opaque["message"], json!({ "reasoning_content": "a" }), "it goes back as it came");
+    }
+
+    #[test]
+    fn a_text_is_found_where_servers_put_it_and_an_unreadable_answer_is_none() {
+        let value = json!([{ "type": "text", "text": { "value": "so", "annotations": [] } }]);
+        for choice in [
+            json!({ "text": "so", "finish_reason": "stop" }),
+            json!({ "message": { "content": value }, "finish_reason": "stop" }),
+        ] {
+            let answer = translated(&json!({ "choices": [choice] }));
+            assert_eq!(answer.message["content"], json!([{ "type": "text", "text": "so" }]), "{choice}");
+        }
+        let unread = json!({ "choices": [{ "message": { "content": [7] }, "finish_reason": "stop" }] });
+        assert!(message(&unread.to_string(), "p", "gpt", 0).is_none());
+        let empty = json!({ "choices": [{ "message": { "content": "" }, "finish_reason": "stop" }] });
+        assert_eq!(translated(&empty).message["content"], json!([]), "nothing to say");
     }
 
     #[test]

@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::opaque::{Gathered, maker};
 use super::openai_answer::{Calls, ChatUsage, Choice, Finish, Part, call_id, message_id};
-use super::thought_tags::{Separated, ThoughtTags};
 use super::{refusal, write_events};
 
 /// The most tool calls of one answer, and bytes of their arguments, that are kept until its end. The longest answers of
@@ -42,7 +41,6 @@ pub(super) struct Translator {
     done: bool,
     open: Open,
     blocks: usize,
-    tags: ThoughtTags,
     text: TextJoin,
     thought: TextJoin,
     calls: Calls,
@@ -69,7 +67,6 @@ impl Translator {
             done: false,
             open: Open::Nothing,
             blocks: 0,
-            tags: ThoughtTags::default(),
             text: TextJoin::default(),
             thought: TextJoin::default(),
             calls: Calls::default(),
@@ -98,7 +95,7 @@ impl Translator {
             self.event(&event)?;
         }
         if self.finish.is_some() {
-            self.end();
+            self.end()?;
         }
         Ok(std::mem::take(&mut self.out).into())
     }
@@ -125,7 +122,7 @@ impl Translator {
         }
         if event == "[DONE]" {
             if self.begun || self.finish.is_some() {
-                self.end();
+                self.end()?;
             }
             return Ok(());
         }
@@ -158,12 +155,11 @@ impl Translator {
             match part {
                 Part::Text(piece) => {
                     let text = self.text.push(&piece);
-                    let separated = self.tags.push(&text);
-                    self.pass_on(separated);
+                    self.pass_on(Open::Text, &text);
                 }
                 Part::Thought(piece) => {
                     let thought = self.thought.push(&piece);
-                    self.pass_on(vec![Separated::Thought(thought)]);
+                    self.pass_on(Open::Thought, &thought);
                 }
                 Part::Opaque(fields) => self.opaque.message(fields),
                 Part::Call(piece) => {
@@ -190,30 +186,24 @@ impl Translator {
         self.write("message_start", &json!({ "type": "message_start", "message": message }));
     }
 
-    fn pass_on(&mut self, parts: Vec<Separated>) {
-        for part in parts {
-            let (kind, text) = match part {
-                Separated::Text(text) => (Open::Text, text),
-                Separated::Thought(text) => (Open::Thought, text),
-            };
-            if text.is_empty() {
-                continue;
-            }
-            self.answered += text.chars().count();
-            if self.open != kind {
-                self.begin();
-                self.close();
-                self.open = kind;
-                self.start(&match kind {
-                    Open::Thought => json!({ "type": "thinking", "thinking": "", "signature": "" }),
-                    _ => json!({ "type": "text", "text": "" }),
-                });
-            }
-            self.block_delta(&match kind {
-                Open::Thought => json!({ "type": "thinking_delta", "thinking": text }),
-                _ => json!({ "type": "text_delta", "text": text }),
+    fn pass_on(&mut self, kind: Open, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.answered += text.chars().count();
+        if self.open != kind {
+            self.begin();
+            self.close();
+            self.open = kind;
+            self.start(&match kind {
+                Open::Thought => json!({ "type": "thinking", "thinking": "", "signature": "" }),
+                _ => json!({ "type": "text", "text": "" }),
             });
         }
+        self.block_delta(&match kind {
+            Open::Thought => json!({ "type": "thinking_delta", "thinking": text }),
+            _ => json!({ "type": "text_delta", "text": text }),
+        });
     }
 
     fn start(&mut self, block: &Value) {
@@ -238,13 +228,15 @@ impl Translator {
         self.blocks += 1;
     }
 
-    fn end(&mut self) {
+    /// Ends the message. An answer that is empty because nothing in it could be read is none.
+    fn end(&mut self) -> Result<(), ApiError> {
         if std::mem::replace(&mut self.done, true) {
-            return;
+            return Ok(());
+        }
+        if !self.begun && self.skipped > 0 {
+            return Err(ApiError::no_answer("nothing in the answer could be read"));
         }
         self.begin();
-        let held = self.tags.finish();
-        self.pass_on(held);
         self.close();
         let (calls, skipped) = std::mem::take(&mut self.calls).finish();
         self.skipped += skipped;
@@ -267,6 +259,7 @@ impl Translator {
         let end = json!({ "stop_reason": reason, "stop_sequence": null });
         self.write("message_delta", &json!({ "type": "message_delta", "delta": end, "usage": usage }));
         self.write("message_stop", &json!({ "type": "message_stop" }));
+        Ok(())
     }
 
     fn write(&mut self, name: &str, data: &Value) {

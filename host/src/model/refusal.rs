@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipc_schema::refusal::quote;
 use serde_json::Value;
 
-use super::error::{ApiError, Field, Reason, kind_of, status_of};
+use super::error::{ApiError, Field, Lack, Reason, kind_of, status_of};
 
 /// The most characters of a body that the classifier reads. Some bodies quote the whole request.
 const WORDS_MAX_CHARS: usize = 4_000;
@@ -66,9 +66,12 @@ impl Refusal {
             Reason::RateLimit => (429, "rate_limit_error"),
             Reason::Overloaded => (529, "overloaded_error"),
             Reason::Filtered => (400, "content_filter_error"),
-            Reason::MaxTokens(_) | Reason::FieldUnknown(_) | Reason::Malformed => {
-                (400, "invalid_request_error")
-            }
+            Reason::MaxTokens(_)
+            | Reason::AnswerRoom(_)
+            | Reason::FieldUnknown(_)
+            | Reason::Lacks(_)
+            | Reason::ForeignThought
+            | Reason::Malformed => (400, "invalid_request_error"),
             Reason::NoAnswer => (502, "no_answer_error"),
             Reason::Other => (self.status, kind_of(self.status)),
         };
@@ -228,7 +231,7 @@ const FILTERED: [&str; 14] = [
 ];
 
 /// Words that call a field of the request unknown.
-const FIELD: [&str; 10] = [
+const FIELD: [&str; 11] = [
     "unsupported parameter",
     "unsupported_parameter",
     "unrecognized",
@@ -239,7 +242,11 @@ const FIELD: [&str; 10] = [
     "extra inputs are not permitted",
     "extra_forbidden",
     "is not supported with",
+    "is unsupported",
 ];
+
+/// Fields that providers put into their own answers.
+const OF_ANSWERS: [&str; 4] = ["reasoning_content", "reasoning_details", "extra_content", "'reasoning'"];
 
 /// Words that do so only beside the name of a field that may be left out.
 const OPTION: [&str; 5] = ["not supported", "not support", "not allowed", "not permitted", "can only be"];
@@ -328,6 +335,9 @@ fn reason(status: u16, words: &str, told_to_wait: bool) -> Reason {
     if says(&FILTERED) {
         return Reason::Filtered;
     }
+    if let Some(lack) = lack(words).filter(|_| matches!(status, 400 | 422)) {
+        return Reason::Lacks(lack);
+    }
     if let Some(field) = unknown_field(words).filter(|_| !matches!(status, 404 | 429 | 500..)) {
         return Reason::FieldUnknown(field);
     }
@@ -352,9 +362,23 @@ fn reason(status: u16, words: &str, told_to_wait: bool) -> Reason {
         _ if says(&OVERLOADED) => Reason::Overloaded,
         403 => Reason::Permission,
         404 => Reason::ModelUnknown,
+        400 | 422 if words.contains("thinking") && words.contains("block") => Reason::ForeignThought,
         400 | 422 => Reason::Malformed,
         _ => Reason::Other,
     }
+}
+
+/// What the conversation lacks.
+fn lack(words: &str) -> Option<Lack> {
+    let says = |phrase: &str| words.contains(phrase);
+    let unknown = FIELD.iter().any(|phrase| says(phrase));
+    if (says("reasoning_content") && !unknown) || (says("thinking") && says("passed back")) {
+        return Some(Lack::Thoughts);
+    }
+    if says("thought_signature") && !unknown {
+        return Some(Lack::Signature);
+    }
+    says("after role 'tool'").then_some(Lack::AnswerAfterTool)
 }
 
 /// Which field is unknown, if one is. "'max_tokens' is not supported with this model. Use 'max_completion_tokens'
@@ -372,6 +396,7 @@ fn unknown_field(words: &str) -> Option<Field> {
     match found.min_by_key(|(at, _)| *at).map(|(_, field)| field) {
         Some(Field::StreamOptions) if says(&FIELD) || says(&OPTION) => Some(Field::StreamOptions),
         Some(field) => says(&FIELD).then_some(field),
+        None if says(&OF_ANSWERS) => says(&FIELD).then_some(Field::OfAnswers),
         None => says(&FIELD).then_some(Field::Other),
     }
 }
@@ -407,7 +432,7 @@ fn max_tokens(words: &str) -> Option<Reason> {
     if let (Some(context), Some(input)) = (context, input) {
         let room = context - input;
         let enough = room >= ROOM_MIN.min(context / 8).max(1);
-        return Some(if enough { Reason::MaxTokens(u32::try_from(room).ok()) } else { Reason::Overflow });
+        return Some(if enough { Reason::AnswerRoom(u32::try_from(room).ok()) } else { Reason::Overflow });
     }
     let below = before(words, &["(exclusive)"]).or_else(|| after(words, &["lower than", "less than"]));
     let most = below

@@ -137,7 +137,7 @@ const REFUSALS: &[(&str, u16, &str, Reason)] = &[
         "vLLM",
         400,
         r#"{"object":"error","message":"'max_tokens' is too large: 8192. This model's maximum context length is 8192 tokens and your request has 1500 input tokens.","code":400}"#,
-        Reason::MaxTokens(Some(6692)),
+        Reason::AnswerRoom(Some(6692)),
     ),
     (
         "Anthropic",
@@ -149,7 +149,7 @@ const REFUSALS: &[(&str, u16, &str, Reason)] = &[
         "Anthropic, with the input",
         400,
         r#"{"type":"error","error":{"type":"invalid_request_error","message":"input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000, decrease input length or `max_tokens` and try again"}}"#,
-        Reason::MaxTokens(Some(11_760)),
+        Reason::AnswerRoom(Some(11_760)),
     ),
     (
         "OpenAI",
@@ -161,7 +161,7 @@ const REFUSALS: &[(&str, u16, &str, Reason)] = &[
         "OpenAI, with the input",
         400,
         r#"{"error":{"message":"This model's maximum context length is 16385 tokens. However, you requested 17000 tokens (1000 in the messages, 16000 in the completion). Please reduce the length of the messages or completion.","type":"invalid_request_error","code":"context_length_exceeded"}}"#,
-        Reason::MaxTokens(Some(15_385)),
+        Reason::AnswerRoom(Some(15_385)),
     ),
     (
         "Groq",
@@ -179,7 +179,7 @@ const REFUSALS: &[(&str, u16, &str, Reason)] = &[
         "Together",
         422,
         r#"{"error":{"message":"`inputs` tokens + `max_new_tokens` must be <= 32769. Given: 30000 `inputs` tokens and 8192 `max_new_tokens`"}}"#,
-        Reason::MaxTokens(Some(2769)),
+        Reason::AnswerRoom(Some(2769)),
     ),
     (
         "Gemini",
@@ -194,6 +194,50 @@ const REFUSALS: &[(&str, u16, &str, Reason)] = &[
         Reason::MaxTokens(Some(4095)),
     ),
     ("a server without numbers", 400, r#"{"error":"max_tokens is too large"}"#, Reason::MaxTokens(None)),
+    // What the conversation lacks, or holds too much.
+    (
+        "DeepSeek, Kimi",
+        400,
+        r#"{"error":{"message":"The `reasoning_content` in the thinking mode must be passed back to the API.","type":"invalid_request_error"}}"#,
+        Reason::Lacks(Lack::Thoughts),
+    ),
+    (
+        "DeepSeek over the Messages wire",
+        400,
+        r#"{"error":{"message":"The `content[].thinking` in the thinking mode must be passed back to the API.","type":"invalid_request_error"}}"#,
+        Reason::Lacks(Lack::Thoughts),
+    ),
+    (
+        "Gemini",
+        400,
+        r#"[{"error":{"code":400,"message":"Function call is missing a thought_signature in functionCall parts.","status":"INVALID_ARGUMENT"}}]"#,
+        Reason::Lacks(Lack::Signature),
+    ),
+    (
+        "Mistral",
+        400,
+        r#"{"object":"error","message":"Unexpected role 'user' after role 'tool'","type":"invalid_request_message_order","code":"3230"}"#,
+        Reason::Lacks(Lack::AnswerAfterTool),
+    ),
+    (
+        "Anthropic",
+        400,
+        r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages.1.content.0: Invalid `signature` in `thinking` block"}}"#,
+        Reason::ForeignThought,
+    ),
+    (
+        "Groq",
+        400,
+        r#"{"error":{"message":"'messages.2' : for 'role:assistant' the following must be satisfied[('messages.2' : property 'reasoning_content' is unsupported)]","type":"invalid_request_error"}}"#,
+        Reason::FieldUnknown(Field::OfAnswers),
+    ),
+    (
+        "a strict server",
+        422,
+        r#"{"detail":[{"type":"extra_forbidden","loc":["body","messages",2,"assistant","extra_content"],"msg":"Extra inputs are not permitted"}]}"#,
+        Reason::FieldUnknown(Field::OfAnswers),
+    ),
+    ("a server in trouble", 500, r#"{"error":"reasoning_content: internal error"}"#, Reason::Other),
     // Money and keys.
     (
         "Anthropic",

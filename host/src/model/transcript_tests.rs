@@ -158,7 +158,7 @@ fn written(lines: &[String]) -> Vec<(Strict, Value)> {
     let servers = [
         (Strict::Messages, plain),
         (Strict::Mistral, Dialect { answer_after_tool: true, ..plain }),
-        (Strict::DeepSeek, Dialect { reasoning: true, ..plain }),
+        (Strict::DeepSeek, Dialect { thoughts: true, ..plain }),
         (Strict::Gemini, Dialect { signature: true, ..plain }),
     ];
     let write = |server, dialect| match server {

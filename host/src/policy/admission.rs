@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::domain::group_settings::{Group, Trigger};
-use crate::domain::message::{Addressee, Command, Inbound, Role};
+use crate::domain::message::{Addressee, Admitted, Attachment, Command, Inbound, Role};
 use crate::domain::{ChatKind, GroupName, SenderId};
 use crate::text;
 
@@ -136,6 +136,17 @@ pub fn is_kept(message: &Inbound) -> bool {
         && message.addressee != Addressee::AnotherBot
         && message.text.len() <= KEPT_MAX
         && Command::of(&message.text).is_none()
+}
+
+/// The kept message of a chat that is being admitted to `group`, if the agent answers it there.
+pub fn first_message(
+    (inbound, attachments): (Inbound, Vec<Attachment>),
+    group: &Group,
+    owners: &[SenderId],
+) -> Option<Admitted> {
+    let AdmissionDecision::Take(role) = admit(&inbound, Some(group), owners) else { return None };
+    let owner = inbound.origin.is_none() && owners.contains(&inbound.sender.id);
+    Some(Admitted { group: group.name.clone(), role, owner, inbound, attachments })
 }
 
 /// The longest text of a kept message in bytes.

@@ -16,6 +16,7 @@ impl Store {
 
 fn apply(c: &Connection, event: &ChatEvent, now: WallMs) -> Result<()> {
     match event {
+        ChatEvent::Admitted { .. } => Ok(()),
         ChatEvent::Moved { from, to } => moved(c, from, to, now),
         ChatEvent::Lost { chat, why } => held_and_given_up::lost(c, &with_topics(c, chat)?, why, now),
         ChatEvent::Back { chat } => {
@@ -33,22 +34,31 @@ fn with_topics(c: &Connection, room: &ChatId) -> Result<Vec<ChatId>> {
 }
 
 /// Binds everything of a chat to its new id: its group, messages, turns, questions, and what waits to be sent.
+///
+/// A run under way knows the chat by its old id. What it says after the move is queued under that id, and its send
+/// fails with the new one. Then the chat has moved, and what waits goes after it.
 fn moved(c: &Connection, from: &ChatId, to: &ChatId, now: WallMs) -> Result<()> {
     let ids = params![from.as_str(), to.as_str()];
     // The new chat may have asked for admission before this was known; a chat that waits for it moves, too.
     let sql = "INSERT INTO chat(id, grp, kind, title, admitted_at, admitted_by, heard)
                SELECT ?2, grp, kind, title, admitted_at, admitted_by, heard FROM chat WHERE id = ?1
                ON CONFLICT(id) DO NOTHING";
-    if c.execute(sql, ids)? == 0 {
+    let known = c.execute(sql, ids)? > 0;
+    let admitted = known
+        || c.query_row("SELECT EXISTS (SELECT 1 FROM chat WHERE id = ?1)", [to.as_str()], |r| r.get(0))?;
+    if !admitted {
         c.execute("UPDATE OR IGNORE stranger SET chat = ?2 WHERE chat = ?1", ids)?;
+        return Ok(());
+    }
+    for table in ["turn", "question", "outbox"] {
+        c.execute(&format!("UPDATE OR IGNORE {table} SET chat = ?2 WHERE chat = ?1"), ids)?;
+    }
+    if !known {
         return Ok(());
     }
     // The new chat numbers its messages from the beginning, so the old numbers get the old chat in front.
     let sql = "UPDATE message SET chat = ?2, message_id = ?1 || '#' || message_id WHERE chat = ?1";
     c.execute(sql, ids)?;
-    for table in ["turn", "question", "outbox"] {
-        c.execute(&format!("UPDATE OR IGNORE {table} SET chat = ?2 WHERE chat = ?1"), ids)?;
-    }
     c.execute("DELETE FROM stranger WHERE chat IN (?1, ?2)", ids)?;
     c.execute("DELETE FROM unreachable WHERE chat IN (?1, ?2)", ids)?;
     c.execute("DELETE FROM chat WHERE id = ?1", [from.as_str()])?;

@@ -45,35 +45,40 @@ impl Store {
     }
 
     /// Admits the stranger who was shown `code`. Returns the chat, or nothing for an unknown code. The first chat
-    /// that is admitted to `main` makes its person the owner.
+    /// that is admitted to `main` makes its person the owner. Takes in the first message of the chat.
     pub async fn admit_code(
         &self,
         code: String,
         group: GroupName,
         by: String,
+        first: Option<message::Admitted>,
         now: WallMs,
     ) -> Result<Option<Admitted>> {
-        self.write(move |c| admit_stranger(c, &code, &group, &by, now)).await
+        self.write(move |c| {
+            let admitted = admit_stranger(c, &code, &group, &by, now)?;
+            if let Some(first) = first.filter(|_| admitted.is_some()) {
+                inbox::place(c, &first, now)?;
+            }
+            Ok(admitted)
+        })
+        .await
     }
 
-    /// Carries out a person's `/admit`: admits the stranger, takes in the first message of the chat, answers the order
-    /// and stores its outcome, all in one transaction. Returns what became of the first message, or nothing for an
-    /// unknown code. Then nothing is changed.
+    /// Admits a stranger as a person orders in a chat, takes in the first message of the chat, answers the order and
+    /// stores its outcome, all in one transaction. Returns what became of the first message, or nothing for an unknown
+    /// code. Then nothing is changed.
     pub async fn admit_and_answer(
         &self,
-        code: String,
-        group: GroupName,
-        by: String,
-        first: Option<message::Admitted>,
-        (order, answer, outcome): (MessageSeq, OutgoingText, String),
+        order: AdmissionOrder,
         now: WallMs,
     ) -> Result<Option<Option<Accepted>>> {
         self.write(move |c| {
-            if admit_stranger(c, &code, &group, &by, now)?.is_none() {
+            let AdmissionOrder { order, code, group, by, first, told } = order;
+            let Some(Admitted { chat, .. }) = admit_stranger(c, &code, &group, &by, now)? else {
                 return Ok(None);
-            }
-            outbox::say(c, None, &answer, now)?;
-            inbox::done(c, order, &outcome)?;
+            };
+            outbox::say(c, None, &told, now)?;
+            inbox::done(c, order, &format!("admitted {chat}"))?;
             Ok(Some(first.as_ref().map(|message| inbox::place(c, message, now)).transpose()?))
         })
         .await
@@ -205,6 +210,21 @@ pub struct Admission {
     /// Who admitted it: `terminal`, `group.toml`, …
     pub by: String,
     pub now: WallMs,
+}
+
+/// An admission that a person orders in a chat.
+#[derive(Debug, Clone)]
+pub struct AdmissionOrder {
+    /// The message with the order.
+    pub order: MessageSeq,
+    pub code: String,
+    pub group: GroupName,
+    /// Who orders it.
+    pub by: String,
+    /// The first message of the chat, if the agent answers it.
+    pub first: Option<message::Admitted>,
+    /// The answer to the order.
+    pub told: OutgoingText,
 }
 
 /// What an admission by code did.

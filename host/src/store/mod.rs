@@ -60,7 +60,7 @@ pub use channel_states::ChannelState;
 pub use copy::{Copied, back_up, check, messages_in};
 pub use error::{Result, StoreError};
 pub use fault_reporter::{BALLAST, StoreFaults};
-pub use groups::{Admission, GroupState};
+pub use groups::{Admission, AdmissionOrder, GroupState};
 pub use handle::Store;
 pub use inbox::{Accepted, CommandRow, Intake, KeptMessage, Stranger, StrangerSeen};
 pub use input::{BeginState, Composed, FileWait, InputState};

@@ -444,12 +444,43 @@ async fn a_strange_chat_leaves_a_code_and_a_count() {
     }
     let waiting = h.store.strangers().await.unwrap();
     assert_eq!((waiting.len(), waiting[0].messages, waiting[0].code.as_str()), (1, 3, "CODE0"));
-    let admit =
-        |code: &str, group: &str| h.store.admit_code(code.into(), group.parse().unwrap(), "t".into(), T);
+    let admit = |code: &str, group: &str| {
+        h.store.admit_code(code.into(), group.parse().unwrap(), "t".into(), None, T)
+    };
     assert!(admit("WRONG", "main").await.unwrap().is_none());
     let admitted = admit("code0", "main").await.unwrap().unwrap();
     assert_eq!(admitted.owner.unwrap().as_str(), "telegram:77", "the first of main is the owner");
     assert!(h.store.strangers().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_order_to_admit_is_done_together_with_its_answer() {
+    let mut h = house().await;
+    let stranger = StrangerSeen {
+        chat: chat("telegram:-9"),
+        kind: ChatKind::Room,
+        title: "Kin".into(),
+        sender: "telegram:6".parse().unwrap(),
+        sender_name: "Bob".into(),
+        code: "CODE9".into(),
+        kept: None,
+        asks: vec![],
+    };
+    h.store.accept(Intake { strangers: vec![stranger], ..intake(vec![]) }).await.unwrap();
+    let line = h.message("telegram:-1", "/admit CODE9 kin", Role::Command(Command::Admit));
+    let order = h.take_in(vec![line]).await[0].seq;
+    let told = OutgoingText::notice(&chat("telegram:-1"), "admit", "Kin is admitted.".into());
+    let admission = |code: &str| {
+        let (code, group, by) = (code.into(), "kin".parse().unwrap(), "telegram:5".into());
+        AdmissionOrder { order, code, group, by, first: None, told: told.clone() }
+    };
+    assert_eq!(h.store.admit_and_answer(admission("WRONG"), T).await.unwrap(), None);
+    assert_eq!(h.store.open_commands().await.unwrap().len(), 1, "nothing has happened");
+    assert_eq!(h.store.admit_and_answer(admission("CODE9"), T).await.unwrap(), Some(None));
+    assert!(h.store.open_commands().await.unwrap().is_empty(), "the next host does not perform it again");
+    let c = rusqlite::Connection::open(h._dir.path().join("lazaret.db")).unwrap();
+    let said: String = c.query_row("SELECT text FROM outbox", [], |r| r.get(0)).unwrap();
+    assert_eq!(said, "Kin is admitted.");
 }
 
 #[tokio::test]

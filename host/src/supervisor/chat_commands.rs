@@ -7,15 +7,15 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Supervisor, spawn_task};
 use crate::dispatch::{Event, LaneState, Settings};
-use crate::domain::message::{Admitted, Command};
+use crate::domain::message::Command;
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{GroupName, Lane};
 use crate::intake::News;
-use crate::policy::admission::{self, AdmissionDecision};
+use crate::policy::admission;
 use crate::policy::backoff::STORE_AGAIN;
 use crate::policy::delivery_notices::HeldCommand;
 use crate::services::Services;
-use crate::store::{AnswerTaken, CommandRow, StoreError, Stranger};
+use crate::store::{AdmissionOrder, AnswerTaken, CommandRow, StoreError, Stranger};
 use crate::text::{self, Reader, StatusFacts};
 
 impl Supervisor {
@@ -205,27 +205,22 @@ async fn admit(
     owners.extend(insist(row.seq, || services.store.owners()).await.unwrap_or_default());
     let (code, chat) = (asked.code.clone(), asked.chat.clone());
     let settings = services.install.group(&group).ok();
-    let first = asked.first_message().zip(settings).and_then(|((inbound, attachments), settings)| {
-        let AdmissionDecision::Take(role) = admission::admit(&inbound, Some(&settings), &owners) else {
-            return None;
-        };
-        let owner = inbound.origin.is_none() && owners.contains(&inbound.sender.id);
-        Some(Admitted { group: group.clone(), role, owner, inbound, attachments })
-    });
+    let first = asked
+        .first_message()
+        .zip(settings)
+        .and_then(|(asked, group)| admission::first_message(asked, &group, &owners));
     let told = answer_to(&row, text::admitted(&chat, group.as_str(), first.is_some()));
-    let work = || {
-        let (code, group, by) = (code.clone(), group.clone(), sender.clone());
-        let answer = (row.seq, told.clone(), format!("admitted {chat}"));
-        services.store.admit_and_answer(code, group, by, first.clone(), answer, services.clock.wall())
-    };
-    match insist(row.seq, work).await.flatten() {
-        Some(first) => {
+    let order = AdmissionOrder { order: row.seq, code: code.clone(), group, by: sender, first, told };
+    let work = || services.store.admit_and_answer(order.clone(), services.clock.wall());
+    match insist(row.seq, work).await {
+        Some(Some(first)) => {
             services.outbox_signal.notify();
             if let Some(news) = first.and_then(News::of) {
                 let _ = own.send(news);
             }
         }
-        None => finish(services, row, text::nobody_asks(&code), "no such chat".to_owned()).await,
+        Some(None) => finish(services, row, text::nobody_asks(&code), "no such chat".to_owned()).await,
+        None => {}
     }
 }
 
@@ -263,11 +258,6 @@ async fn status(
     finish(services, row, text, "told".to_owned()).await;
 }
 
-fn answer_to(row: &CommandRow, text: String) -> OutgoingText {
-    let word = format!("{}:{}", row.command.word(), row.seq);
-    OutgoingText { answers: Some(row.seq), ..OutgoingText::notice(&row.chat, &word, text) }
-}
-
 /// Stores the answer before the outcome. A crash in between repeats the command, and its answer has the same key.
 async fn finish(services: Arc<Services>, row: CommandRow, text: String, outcome: String) {
     let outgoing = answer_to(&row, text);
@@ -279,6 +269,11 @@ async fn finish(services: Arc<Services>, row: CommandRow, text: String, outcome:
     failpoint!("supervisor.command.answered");
     // If the outcome is missing, the next host performs the command again.
     let _ = insist(row.seq, || services.store.command_done(row.seq, outcome.clone())).await;
+}
+
+fn answer_to(row: &CommandRow, text: String) -> OutgoingText {
+    let word = format!("{}:{}", row.command.word(), row.seq);
+    OutgoingText { answers: Some(row.seq), ..OutgoingText::notice(&row.chat, &word, text) }
 }
 
 /// Retries until the store takes it, because nobody else would retry before the next start. Returns `None` if a retry

@@ -94,6 +94,8 @@ struct State {
     /// Answers the turns for which the script has no rule; see [`ModelServer::answer_with`].
     agent: Option<ScriptedAgent>,
     odd: Option<odd::Odd>,
+    /// Words of conversations that the server refuses.
+    refused: Vec<String>,
 }
 
 /// A function from a conversation to the model's next step. It depends on the conversation alone, so a repeated request
@@ -191,6 +193,11 @@ impl ModelServer {
     /// Answers this share of the calls oddly: with a refusal, a cut, or elements that some servers send.
     pub fn answer_oddly(&self, share: f64, seed: u64) {
         self.shared.state().odd = Some(odd::Odd::new(share, seed));
+    }
+
+    /// Refuses as invalid, from now on, every conversation that contains `words`.
+    pub fn refuses(&self, words: &str) {
+        self.shared.state().refused.push(words.to_owned());
     }
 
     /// Returns how many answers were odd.

@@ -121,6 +121,11 @@ fn take_in(shared: &Shared, wire: Wire, recorded: &Recorded) -> Step {
     let broken = check::request(recorded, &conversation, &state.sent, state.allowed);
     let number = state.requests.len();
     state.violations.extend(broken.into_iter().map(|broken| format!("request {number}: {broken}")));
+    let said = recorded.body["messages"].to_string();
+    if state.refused.iter().any(|words| said.contains(words)) {
+        let fault = Fault::Http { status: 400, error: "invalid_request_error".to_owned(), retry_after: None };
+        return Step { act: Act::Fault(fault), gate: None, drip: None };
+    }
     let agent = state.agent.clone();
     match (scripted(state, &conversation), agent) {
         (Some(step), _) => step,

@@ -128,6 +128,10 @@ impl Person {
         Self { shared, id, name: name.to_owned() }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns the person's own chat with the bot.
     pub fn direct(&self) -> Chat {
         let about = json!({ "id": self.id, "type": "private", "first_name": self.name });
@@ -198,6 +202,33 @@ impl Person {
             { "file_id": format!("{file_id}-small"), "width": 90, "height": 90, "file_size": 800 },
             { "file_id": file_id, "width": 1280, "height": 960, "file_size": size },
         ]);
+        self.send("message", message)
+    }
+
+    /// Sends several photos at once. Telegram sends each as a message of its own, and the caption with the first.
+    pub fn shows_album(&self, chat: &Chat, photos: &[Vec<u8>], caption: &str) {
+        for (at, bytes) in photos.iter().enumerate() {
+            let file_id = format!("album-{}-{at}", self.id);
+            let mut message = self.message(chat);
+            message["media_group_id"] = json!(format!("album-{}", self.id));
+            message["photo"] =
+                json!([{ "file_id": file_id, "width": 90, "height": 90, "file_size": bytes.len() }]);
+            self.shared.state().files.insert(file_id, bytes.clone());
+            if at == 0 {
+                message["caption"] = json!(caption);
+                message["caption_entities"] = entities(caption);
+            }
+            self.send("message", message);
+        }
+    }
+
+    /// Passes on what somebody else wrote.
+    pub fn forwards(&self, chat: &Chat, author: &str, text: &str) -> i64 {
+        let mut message = self.message(chat);
+        message["text"] = json!(text);
+        message["entities"] = entities(text);
+        let author = json!({ "id": 9, "is_bot": false, "first_name": author });
+        message["forward_origin"] = json!({ "type": "user", "date": 1, "sender_user": author });
         self.send("message", message)
     }
 

@@ -236,18 +236,22 @@ impl World {
         out.into_owned()
     }
 
-    /// Admits the chat that waits under this address to a group.
+    /// Admits the chat that waits under this address to a group. What it wrote before is not answered.
     pub async fn admit(&self, address: &str, group: &str) {
-        let code = self
-            .patiently(&format!("{address} waits to be admitted"), async || {
-                let listed = self.lazaret(&["groups", "list", "--json"]).await;
-                let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_default();
-                let waiting = listed["waiting"].as_array().cloned().unwrap_or_default();
-                let chat = waiting.iter().find(|chat| chat["chat"] == address)?;
-                chat["code"].as_str().map(str::to_owned)
-            })
-            .await;
-        self.lazaret(&["groups", "admit", &code, "--group", group]).await;
+        let code = self.code_of(address).await;
+        self.lazaret(&["groups", "admit", &code, "--group", group, "--unanswered"]).await;
+    }
+
+    /// Waits until a chat asks to be admitted, and returns its code.
+    pub async fn code_of(&self, address: &str) -> String {
+        self.patiently(&format!("{address} waits to be admitted"), async || {
+            let listed = self.lazaret(&["groups", "list", "--json"]).await;
+            let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_default();
+            let waiting = listed["waiting"].as_array().cloned().unwrap_or_default();
+            let chat = waiting.iter().find(|chat| chat["chat"] == address)?;
+            chat["code"].as_str().map(str::to_owned)
+        })
+        .await
     }
 
     /// Waits until a message's turn is over and everything is sent. Returns the message's trace.

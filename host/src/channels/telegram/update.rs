@@ -232,7 +232,7 @@ impl<'a> Message<'a> {
         let topic = self.topic();
         let origin = origin(self.fields);
         let mut attachments = files(self.fields);
-        let text = self.words();
+        let text = self.words(attachments.is_empty());
         if text.is_empty() && attachments.is_empty() {
             return Ok(News::Ignored(self.ignored()));
         }
@@ -279,9 +279,9 @@ impl<'a> Message<'a> {
         self.fields.get("message_thread_id").filter(|_| self.fields.flag("is_topic_message"))
     }
 
-    /// Every known field with content, in the order of the table; then those that this version does not know, if there
-    /// is nothing else.
-    fn words(&self) -> String {
+    /// Every known field with content, in the order of the table. If there is nothing else and no file, the name of a
+    /// field that could not be read or that this version does not know.
+    fn words(&self, no_file: bool) -> String {
         let said = said(self.fields);
         let mut parts: Vec<String> = Vec::new();
         parts.extend((!said.is_empty()).then_some(said));
@@ -294,13 +294,10 @@ impl<'a> Message<'a> {
                 parts.extend(content::words(name, value));
             }
         }
-        let file = content::FIELDS
-            .iter()
-            .any(|(name, fate)| *fate == Fate::File && self.fields.value(name).is_some());
-        if parts.is_empty() && !file {
-            let unknown =
-                self.fields.map.iter().find(|(key, v)| !v.is_null() && content::fate(key).is_none());
-            parts.extend(unknown.map(|(key, _)| content::unknown(&key.chars().take(60).collect::<String>())));
+        if parts.is_empty() && no_file {
+            let holds = |name: &str| matches!(content::fate(name), None | Some(Fate::Text | Fate::File));
+            let unread = self.fields.map.iter().find(|(key, v)| !v.is_null() && **v != "" && holds(key));
+            parts.extend(unread.map(|(key, _)| content::unknown(&key.chars().take(60).collect::<String>())));
         }
         parts.join("\n")
     }

@@ -22,7 +22,7 @@ use super::{
     RenewalOrder, SendError, Surroundings,
 };
 use crate::clock::Clock;
-use crate::domain::message::{Addressee, Inbound, Sender};
+use crate::domain::message::{Addressee, ChatEvent, Inbound, Sender};
 use crate::domain::outbound::{Part, PartText, SpooledFile, Voice};
 use crate::domain::{ChannelName, ChatId, ChatKind, GroupName, MessageSeq, SenderId};
 use crate::policy::delivery::Abilities;
@@ -49,6 +49,13 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 /// The host queues this many lines for a client that does not read.
 const CLIENT_QUEUE: usize = 256;
 
+/// What the host hears from its clients.
+enum Heard {
+    Line(Line),
+    Admitted(GroupName),
+    Renewal(RenewalOrder),
+}
+
 struct Line {
     chat: ChatId,
     id: String,
@@ -69,26 +76,25 @@ struct Shared {
     clients: Mutex<Clients>,
     arrival: Notify,
     awaited: Mutex<Awaited>,
-    lines: mpsc::Sender<Line>,
-    orders: mpsc::Sender<RenewalOrder>,
+    lines: mpsc::Sender<Heard>,
     letters: LettersFolder,
 }
 
 /// Lines of clients that the host has not stored.
 struct Unstored {
-    lines: mpsc::Receiver<Line>,
+    lines: mpsc::Receiver<Heard>,
     /// Returns the line that was handed over last, if the host did not store it.
     last: Option<oneshot::Receiver<Line>>,
 }
 
 impl Unstored {
     /// Returns the next line, which can be the last one again. It is cancel-safe: a cancelled call takes no line.
-    async fn next(&mut self) -> Option<Line> {
+    async fn next(&mut self) -> Option<Heard> {
         if let Some(last) = &mut self.last {
             let back = last.await;
             self.last = None;
             if let Ok(line) = back {
-                return Some(line);
+                return Some(Heard::Line(line));
             }
         }
         self.lines.recv().await
@@ -118,7 +124,6 @@ impl ChannelSettings for TerminalSettings {
 pub struct Terminal {
     shared: Arc<Shared>,
     unstored: tokio::sync::Mutex<Unstored>,
-    orders: tokio::sync::Mutex<mpsc::Receiver<RenewalOrder>>,
     clock: Clock,
     user: String,
 }
@@ -131,13 +136,11 @@ impl Terminal {
     pub fn start(dir: &Path, clock: Clock, letters: LettersFolder) -> io::Result<Self> {
         let listener = unix_socket::bind(dir, SOCKET, 0o600, None)?;
         let (lines_in, lines) = mpsc::channel(64);
-        let (orders_in, orders) = mpsc::channel(64);
         let shared = Arc::new(Shared {
             clients: Mutex::default(),
             arrival: Notify::new(),
             awaited: Mutex::default(),
             lines: lines_in,
-            orders: orders_in,
             letters,
         });
         let home = chat_of(&GroupName::main()).ok_or_else(|| io::Error::other("main has no chat"))?;
@@ -157,7 +160,7 @@ impl Terminal {
         });
         let user = std::env::var("USER").unwrap_or_else(|_| "owner".to_owned());
         let unstored = tokio::sync::Mutex::new(Unstored { lines, last: None });
-        Ok(Self { shared, unstored, orders: tokio::sync::Mutex::new(orders), clock, user })
+        Ok(Self { shared, unstored, clock, user })
     }
 
     /// Sends a line to every client of a chat; returns whether the chat has a client.
@@ -231,13 +234,19 @@ async fn read_lines(
             }
             Ok(FromClient::Say { id, text }) => {
                 let line = Line { chat: chat.clone(), id, text, client: client.clone() };
-                if shared.lines.send(line).await.is_err() {
+                if shared.lines.send(Heard::Line(line)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(FromClient::Admitted { group }) => {
+                if shared.lines.send(Heard::Admitted(group)).await.is_err() {
                     return;
                 }
             }
             Ok(FromClient::Renew { group }) => {
                 let (answer, answered) = oneshot::channel();
-                if shared.orders.send(RenewalOrder { group, answer }).await.is_err() {
+                let order = RenewalOrder { group, answer };
+                if shared.lines.send(Heard::Renewal(order)).await.is_err() {
                     return;
                 }
                 // The client learns by the end of the connection that the host did not take the order.
@@ -268,15 +277,18 @@ impl Channel for Terminal {
     }
 
     async fn next(&self, _position: Option<String>) -> Result<Batch, ChannelError> {
-        let (mut unstored, mut orders) = (self.unstored.lock().await, self.orders.lock().await);
-        let line = tokio::select! {
-            line = unstored.next() => line,
-            Some(order) = orders.recv() => return Ok(Batch { renewals: vec![order], ..Batch::default() }),
-        };
-        let line = line.ok_or(ChannelError::Broken {
+        let mut unstored = self.unstored.lock().await;
+        let heard = unstored.next().await.ok_or(ChannelError::Broken {
             why: "the terminal's socket is closed".into(),
             code: "terminal.closed",
         })?;
+        let line = match heard {
+            Heard::Line(line) => line,
+            Heard::Admitted(group) => {
+                return Ok(Batch { events: vec![ChatEvent::Admitted { group }], ..Batch::default() });
+            }
+            Heard::Renewal(order) => return Ok(Batch { renewals: vec![order], ..Batch::default() }),
+        };
         let sender = OWNER
             .parse()
             .map_err(|e| ChannelError::Broken { why: format!("{e}"), code: "terminal.sender" })?;

@@ -20,6 +20,8 @@ pub enum FromClient {
     Shown { row: i64 },
     /// End the boxes of this group: an idle one now, a working one after its turn.
     Renew { group: GroupName },
+    /// `lazaret groups admit` has admitted a chat to this group.
+    Admitted { group: GroupName },
 }
 
 /// A line to `lazaret chat`.

@@ -147,6 +147,24 @@ async fn a_field_that_a_server_refuses_is_left_out_of_this_call_and_the_next() {
 }
 
 #[tokio::test]
+async fn what_a_model_writes_at_most_is_remembered_and_what_one_conversation_leaves_is_not() {
+    let refused = |why: &str| Reply::new(400, "", &json!({ "error": { "message": why } }).to_string());
+    let fine = || Reply::stream(&stream(&[delta(json!({ "content": "fine" })), stop("stop")]));
+    let room = "'max_tokens' is too large: 8192. This model's maximum context length is 8192 tokens and your request \
+                has 1500 input tokens.";
+    let most = "max_tokens is too large: 8192. This model supports at most 4096 completion tokens.";
+    let replies = vec![refused(room), fine(), refused(most), fine(), fine()];
+    let (world, upstream) = World::over(ProviderKind::Openai, replies, once).await;
+    for _ in 0..3 {
+        let mut asked = question(true);
+        asked["max_tokens"] = json!(8192);
+        assert_eq!(world.ask(&asked).await.status, 200);
+    }
+    let limits = upstream.seen().into_iter().map(|seen| seen.body["max_completion_tokens"].clone());
+    assert_eq!(limits.collect::<Vec<_>>(), [8192, 6692, 8192, 4096, 4096]);
+}
+
+#[tokio::test]
 async fn an_error_before_the_first_word_of_a_stream_is_a_refusal_like_any_other() {
     let begun = delta(json!({ "role": "assistant", "content": "" }));
     let busy = json!({ "error": { "code": 503, "message": "Provider is overloaded" } });

@@ -342,15 +342,24 @@ fn thoughts_are_no_text() {
             delta(
                 json!({ "content": [{ "type": "thinking", "thinking": [{ "type": "text", "text": "b" }] }] }),
             ),
-            delta(json!({ "content": "<thi" })),
-            delta(json!({ "content": "nk>c</think" })),
-            delta(json!({ "content": ">\n\nHello" })),
+            delta(json!({ "content": "Hello" })),
             delta(json!({ "content": [{ "type": "text", "text": "!" }] })),
             stop("stop"),
         ],
         99,
     );
-    assert_eq!((thoughts(&told).as_str(), texts(&told).as_str()), ("bc", "Hello!"));
+    assert_eq!((thoughts(&told).as_str(), texts(&told).as_str()), ("b", "Hello!"));
+}
+
+#[test]
+fn an_answer_of_which_nothing_can_be_read_is_asked_for_again() {
+    for content in [json!([7]), json!({ "new": "shape" })] {
+        let mut translator = Translator::new("p", "gpt", 99);
+        let wire = format!("data: {}\n\ndata: {}\n\n", delta(json!({ "content": content })), stop("stop"));
+        translator.feed(wire.as_bytes()).unwrap();
+        let refused = translator.feed(b"data: [DONE]\n\n").unwrap_err();
+        assert_eq!((refused.status, refused.kind), (502, "no_answer_error"), "{content}");
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ async fn a_part_carries_its_choices_and_words_for_a_channel_without_buttons() {
 #[tokio::test]
 async fn only_the_last_part_of_a_text_has_the_choices() {
     let h = house().await;
-    let parts = vec!["one".to_owned(), "two".to_owned()];
+    let parts = ["one", "two"].map(|text| text.to_owned().into()).to_vec();
     let long = OutgoingText { parts, ..offering(&chat("telegram:-1"), "long", &["/help"]) };
     h.store.say(None, long, T).await.unwrap();
     let mut found = Vec::new();
