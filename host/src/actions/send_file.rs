@@ -58,5 +58,8 @@ pub(super) async fn perform(asker: &Asker<'_>, allowed: Allowed<SendFile>) -> Ou
     } else {
         std::iter::once(PartText { file, ..PartText::default() }).chain(channel.split(&caption)).collect()
     };
-    Outcome::File(result, OutgoingText { chat, voice: Voice::Reply, key, parts, answers: None, choices: None })
+    Outcome::File(
+        result,
+        OutgoingText { chat, voice: Voice::Reply, key, parts, answers: None, choices: None },
+    )
 }
