@@ -166,7 +166,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Nex
     );
     let row = c
         .query_row(&sql, [chat.as_str()], |r| {
-            Ok((part(r)?, WallMs(r.get(16)?), r.get::<_, String>(17)?, r.get::<_, bool>(18)?))
+            Ok((part(r)?, WallMs(r.get(17)?), r.get::<_, String>(18)?, r.get::<_, bool>(19)?))
         })
         .optional()?;
     let Some((part, not_before, state, fresh)) = row else { return Ok(NextPart::Empty) };
