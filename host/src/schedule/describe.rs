@@ -27,7 +27,7 @@ impl Schedule {
     /// `every day at 07:30 Europe/Berlin`, `every 30 minutes`, `once, Tue 1 Dec 2026 09:00 Europe/Berlin`
     pub fn describe(&self, zone: &Zone) -> String {
         match self {
-            Self::Cron(cron) => format!("{} {}", pattern(cron), zone.name()),
+            Self::Cron(cron) => pattern(cron, zone),
             Self::Every(Interval { step: Step::Seconds(n), .. }) => every(Duration::from_secs((*n).into())),
             Self::Every(Interval { anchor, step: Step::Days(n) }) => {
                 let time = anchor.timestamp().to_zoned(zone.0.clone()).strftime("%H:%M");
@@ -70,31 +70,34 @@ fn every(length: Duration) -> String {
     format!("every {}", told.strip_prefix("1 ").unwrap_or(&told))
 }
 
-/// A cron pattern without its zone.
-fn pattern(cron: &Cron) -> String {
-    let days = days(cron);
+/// A cron pattern in words. The zone is named where a time of day or a day depends on it.
+fn pattern(cron: &Cron, zone: &Zone) -> String {
+    let (days, zone) = (days(cron), zone.name());
     let (minutes, hours) = (values(cron, Field::Minute), values(cron, Field::Hour));
     if minutes.len() * hours.len() <= 4 {
         let times = hours.iter().flat_map(|h| minutes.iter().map(move |m| format!("{h:02}:{m:02}")));
-        return format!(
-            "{} at {}",
-            days.unwrap_or_else(|| "every day".to_owned()),
-            list(&times.collect::<Vec<_>>())
-        );
+        let (days, times) =
+            (days.unwrap_or_else(|| "every day".to_owned()), list(&times.collect::<Vec<_>>()));
+        return format!("{days} at {times} {zone}");
     }
     let every_hour = cron.runs_every_hour();
-    let length = u16::try_from(minutes.len()).unwrap_or(60);
-    let even = 60 % length == 0 && minutes.iter().zip(0..).all(|(minute, n)| *minute == n * (60 / length));
+    let count = u16::try_from(minutes.len()).unwrap_or(60);
+    let even = 60 % count == 0 && minutes.iter().zip(0..).all(|(minute, n)| *minute == n * (60 / count));
+    let of_hour = if every_hour { " of every hour" } else { "" };
     let mut told = match &minutes[..] {
         [0] if every_hour => "every hour".to_owned(),
-        [minute] => format!("at minute {minute}{}", if every_hour { " of every hour" } else { "" }),
-        _ if even => every(Duration::from_secs(3_600 / u64::from(length))),
-        _ => format!("at minutes {}{}", ranges(&minutes), if every_hour { " of every hour" } else { "" }),
+        [minute] => format!("at minute {minute}{of_hour}"),
+        _ if even => every(Duration::from_secs(3_600 / u64::from(count))),
+        _ => format!("at minutes {}{of_hour}", ranges(&minutes)),
     };
     if !every_hour {
         told += &format!(" in the hours {}", ranges(&hours));
     }
-    days.map_or(told.clone(), |days| format!("{told}, {days},"))
+    match days {
+        Some(days) => format!("{told}, {days}, {zone}"),
+        None if every_hour => told,
+        None => format!("{told} {zone}"),
+    }
 }
 
 /// The days on which a pattern matches; none if it matches on every day.

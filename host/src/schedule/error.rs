@@ -25,13 +25,13 @@ pub enum ScheduleError {
          There are no seconds and no years; write \"30 7 * * 1-5\""
     )]
     Fields { text: String, fields: usize },
-    #[error("{} {value:?}: {why}; write {}", field.name(), field.example())]
+    #[error("the field {} has {value:?}: {why}; write {}", field.name(), field.example())]
     Field { field: Field, value: String, why: FieldFault },
     #[error(
         "{text:?} never happens: no month in it has such a day; write a day that exists, such as \"0 9 28 2 *\""
     )]
     Never { text: String },
-    #[error("{text:?} says no time of day; add one, such as {text:?} with \"09:00\" or \"9am\"")]
+    #[error("{text:?} says no time of day; write \"{text} 09:00\" or \"{text} 9am\"")]
     NoTime { text: String },
     #[error("{value:?} is not a time of day; write \"09:00\", \"18:30\" or \"9am\"")]
     BadTime { value: String },

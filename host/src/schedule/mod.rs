@@ -20,6 +20,13 @@ mod error;
 mod phrase;
 mod wall;
 
+#[cfg(test)]
+mod clock_change_tests;
+#[cfg(test)]
+mod oracle_tests;
+#[cfg(test)]
+mod phrase_tests;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -27,7 +34,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use cron::Cron;
 pub use describe::{describe_instant, local};
 pub use error::{FORMS, ScheduleError};
-pub use phrase::parse;
+pub use phrase::{local_time, parse};
 
 use crate::domain::{WallMs, Zone};
 use error::quoted;

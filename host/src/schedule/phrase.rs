@@ -36,7 +36,7 @@ pub fn parse(text: &str, zone: &Zone, now: WallMs) -> Result<Schedule, ScheduleE
             return Err(ScheduleError::Past { at: local(at, zone) });
         }
         let farthest = reader.now.checked_add(Span::new().years(FARTHEST_YEARS));
-        if farthest.is_ok_and(|farthest| at.timestamp() > farthest.timestamp()) {
+        if farthest.is_ok_and(|farthest| at > WallMs::from(farthest.timestamp())) {
             return Err(reader.too_far());
         }
     }
@@ -415,4 +415,16 @@ fn month_number(word: &str) -> Option<i8> {
         *name == word || name[..3] == *word || word == "sept" && *name == "september"
     };
     (1..).zip(MONTHS).find(fits).map(|(number, _)| number)
+}
+
+/// An instant as a person writes it: a local time such as `2026-03-06T00:00`, or RFC 3339 with an offset.
+///
+/// # Errors
+/// The text is no such time.
+pub fn local_time(text: &str, zone: &Zone) -> Result<WallMs, ScheduleError> {
+    let reader = Reader { text, zone, now: Timestamp::UNIX_EPOCH.to_zoned(zone.0.clone()) };
+    match begins_with_date(text).then(|| reader.iso()).transpose()? {
+        Some(Schedule::Once(at)) => Ok(at),
+        _ => Err(ScheduleError::NoSuchDay { value: quoted(text) }),
+    }
 }
