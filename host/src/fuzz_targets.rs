@@ -8,15 +8,16 @@ use crate::channels::telegram;
 use crate::channels::terminal::wire::{FromClient, ToClient};
 use crate::domain::group_settings::{Group, Trigger};
 use crate::domain::message::{Addressee, Inbound, Role, Sender};
-use crate::domain::{ChatKind, SenderId, WallMs};
+use crate::domain::{ChatKind, SenderId, WallMs, Zone};
 use crate::policy::admission::{self, AdmissionDecision};
+use crate::schedule::{self, Schedule};
 use crate::{backup, config, model, sandbox, terminal_output, text};
 
 /// A fuzz target with its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// The fuzz targets of this crate, by name.
-pub const FUZZ_TARGETS: [FuzzTarget; 16] = [
+pub const FUZZ_TARGETS: [FuzzTarget; 17] = [
     ("admission", admission),
     ("anthropic_stream", model::fuzz_targets::anthropic_stream),
     ("archive", backup::fuzz),
@@ -31,6 +32,7 @@ pub const FUZZ_TARGETS: [FuzzTarget; 16] = [
     ("provider_error", model::fuzz_targets::provider_error),
     ("redaction", model::fuzz_targets::redaction),
     ("reply", reply),
+    ("schedule", schedule),
     ("telegram_update", telegram_update),
     ("terminal_line", terminal_line),
 ];
@@ -113,6 +115,25 @@ fn names(data: &[u8]) {
     one_line(&told);
     for taken in ["Laz", "Ann Lee", "[lazaret]"] {
         assert!(told != taken, "{name:?} wears {taken}");
+    }
+}
+
+/// A schedule that a person or an agent wrote: what is stored means the same, and its fires go on.
+fn schedule(data: &[u8]) {
+    const NOW: WallMs = WallMs(1_795_000_000_000);
+    let (text, zone) = (String::from_utf8_lossy(data), Zone::utc());
+    let _ = Schedule::from_canonical(&text);
+    let Ok(schedule) = schedule::parse(&text, &zone, NOW) else { return };
+    assert_eq!(Schedule::from_canonical(&schedule.canonical()), Ok(schedule.clone()));
+    assert!(!schedule.describe(&zone).contains(char::is_control), "{schedule:?}");
+    let mut last = NOW;
+    for _ in 0..3 {
+        let Some(fire) = schedule.next(&zone, last) else {
+            assert!(matches!(schedule, Schedule::Once(_)) && last > NOW, "{schedule:?} ends");
+            return;
+        };
+        assert!(fire > last, "{schedule:?} goes back");
+        last = fire;
     }
 }
 

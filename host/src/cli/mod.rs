@@ -10,6 +10,7 @@ mod image;
 mod letters;
 mod owners;
 mod status;
+mod tasks;
 mod trace;
 mod up;
 
@@ -27,6 +28,7 @@ use crate::daemon::StartError;
 use crate::host_files;
 use crate::images::ImageError;
 use crate::sandbox::EngineError;
+use crate::schedule::ScheduleError;
 use crate::store::{Store, StoreError};
 use crate::terminal_output;
 use crate::unix_socket;
@@ -64,6 +66,8 @@ enum Verb {
     Owners(owners::Owners),
     /// Build, check, set and roll back the images of boxes.
     Image(image::Image),
+    /// Show when scheduled work fires.
+    Tasks(tasks::Tasks),
     /// Show what happened to a message, step by step.
     Trace(trace::Trace),
     /// Read the letters between host and agent.
@@ -107,6 +111,9 @@ pub enum CliError {
     /// An image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A schedule or a time zone cannot be used.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
     /// The thing that the person asked for does not exist or is not possible.
     #[error("{0}")]
     Plain(String),
@@ -122,6 +129,7 @@ impl CliError {
             Self::Backup(e) => e.code(),
             Self::Engine(e) => e.code(),
             Self::Image(e) => e.code(),
+            Self::Schedule(e) => e.code(),
             Self::Plain(_) => "cli",
         }
     }
@@ -164,6 +172,7 @@ pub async fn run(args: Args) -> Done {
         Verb::Groups(groups) => groups::run(&here, groups).await,
         Verb::Owners(owners) => owners::run(&here, owners).await,
         Verb::Image(image) => image::run(&here, image).await,
+        Verb::Tasks(tasks) => tasks::run(&here, &tasks),
         Verb::Trace(trace) => trace::run(&here, &trace).await,
         Verb::Ipc(ipc) => letters::run(&here, ipc).await,
         Verb::Config(config) => config::run(&here, config).await,

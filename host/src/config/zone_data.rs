@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::domain::Zone;
 use crate::host_files;
+use crate::schedule::ScheduleError;
 
 const SYSTEM: &str = "/usr/share/zoneinfo";
 
@@ -71,6 +72,43 @@ pub fn get(name: &str) -> Option<Zone> {
     CHOSEN.get(name)
 }
 
+/// A zone by the name that a person wrote.
+///
+/// # Errors
+/// There is no such zone; the error has the nearest names.
+pub fn named(name: &str) -> Result<Zone, ScheduleError> {
+    get(name).ok_or_else(|| ScheduleError::NoZone {
+        name: name.chars().take(60).collect(),
+        nearest: nearest(name),
+    })
+}
+
+/// Names that look like `wanted`, the most alike first: "berlin" and "Europe/Berln" mean Europe/Berlin.
+fn nearest(wanted: &str) -> Vec<String> {
+    const ALIKE: f64 = 0.85;
+    const SHOWN: usize = 3;
+    let wanted: String = wanted.chars().take(60).collect::<String>().to_lowercase().replace(' ', "_");
+    let alike = |name: &str| {
+        let name = name.to_lowercase();
+        let place = name.rsplit('/').next().unwrap_or(&name);
+        let wanted_place = wanted.rsplit('/').next().unwrap_or(&wanted);
+        strsim::jaro(&wanted, &name).max(strsim::jaro(wanted_place, place))
+    };
+    let all = TimeZoneDatabase::bundled();
+    let mut alike: Vec<(f64, String)> = all
+        .available()
+        .map(|name| (alike(name.as_str()), name.to_string()))
+        .filter(|(score, _)| *score >= ALIKE)
+        .collect();
+    alike.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    alike.into_iter().take(SHOWN).map(|(_, name)| name).collect()
+}
+
+/// The zone of this machine, if it has a name.
+pub fn system() -> Option<Zone> {
+    get(jiff::tz::TimeZone::try_system().ok()?.iana_name()?)
+}
+
 /// Which data are used, and which are not.
 pub fn in_use() -> &'static str {
     &CHOSEN.told
@@ -79,11 +117,7 @@ pub fn in_use() -> &'static str {
 impl<'de> Deserialize<'de> for Zone {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let name = String::deserialize(d)?;
-        get(&name).ok_or_else(|| {
-            de::Error::custom(format!(
-                "there is no time zone {name:?}; names look like \"Europe/Berlin\" or \"UTC\""
-            ))
-        })
+        named(&name).map_err(de::Error::custom)
     }
 }
 
@@ -137,6 +171,23 @@ mod tests {
         assert_eq!(local("America/Vancouver"), "2026-12-15T13:00:00+01:00");
         assert_eq!(local("US/Pacific"), "2026-12-15T04:00:00-08:00");
         assert!(data.get("Europe/Atlantis").is_none() && data.get("Etc/Unknown").is_none());
+    }
+
+    #[test]
+    fn a_wrong_name_is_answered_with_the_nearest() {
+        for (wrong, right) in [
+            ("Europe/Berln", "Europe/Berlin"),
+            ("berlin", "Europe/Berlin"),
+            ("America/New York", "America/New_York"),
+            ("Amerika/Vancouver", "America/Vancouver"),
+            ("lord howe", "Australia/Lord_Howe"),
+        ] {
+            let told = named(wrong).unwrap_err().to_string();
+            assert!(told.contains(&format!("did you mean {right}")), "{told}");
+        }
+        let told = named("Mars/Olympus_Mons").unwrap_err().to_string();
+        assert!(told.contains("names look like \"Europe/Berlin\""), "{told}");
+        assert!(named(&"x".repeat(10_000)).unwrap_err().to_string().len() < 200);
     }
 
     #[test]

@@ -36,6 +36,12 @@ impl WallMs {
     }
 }
 
+impl From<Timestamp> for WallMs {
+    fn from(at: Timestamp) -> Self {
+        Self(at.as_millisecond())
+    }
+}
+
 impl fmt::Display for WallMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.rfc3339())
