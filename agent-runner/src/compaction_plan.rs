@@ -102,6 +102,16 @@ fn markdown(entry: &Entry, most: usize) -> String {
     // Writing to a String cannot fail.
     let _ = match &entry.body {
         Body::Input(input) => writeln!(out, "{}", prompt::frames(input)),
+        Body::Gate(gate) => {
+            let why = gate.error.as_ref().map_or("", |error| &error.reason);
+            let shown = gate.shown.as_deref().unwrap_or(why);
+            writeln!(
+                out,
+                "The gate of {} {}. {shown}",
+                gate.fire,
+                if gate.wake { "woke me" } else { "did not wake me" }
+            )
+        }
         Body::Assistant(answer) => {
             for block in &answer.blocks {
                 let _ = match block.text() {

@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use ipc_schema::letter_writer::LetterDir;
-use ipc_schema::letters::from_agent::Outcome;
+use ipc_schema::letters::from_agent::{Outcome, TurnDone};
 use ipc_schema::letters::to_agent::*;
 use ipc_schema::letters::{FromAgent, ToAgent};
 use ipc_schema::{FromAgentLetter, LetterId, MessageSeq, ToAgentLetter, TurnId, names_and_paths};
@@ -103,6 +103,31 @@ impl Box_ {
         self.put(1, None, ToAgent::Begin(Box::new(begin)));
     }
 
+    fn fire(&self, n: u64, turn: TurnId, gate: &str) {
+        let chat = Chat { id: "telegram:5".into(), kind: ChatKind::Direct, title: "Ann".into() };
+        let fire = Fire {
+            id: format!("f-{n}"),
+            task: "task-3".into(),
+            name: "news".into(),
+            prompt: "Tell what is new.".into(),
+            planned: "2026-11-21T07:30:00+01:00".into(),
+            late: false,
+            silent: false,
+            gate: Some(gate.into()),
+            model_calls: None,
+        };
+        let input = Input { chat, messages: vec![], context_omitted: 0, fire: Some(fire) };
+        self.put(n, Some(turn), ToAgent::Input(input));
+    }
+
+    async fn done(&self, turn: TurnId) -> (FromAgentLetter, TurnDone) {
+        self.until(|letter| match &letter.body {
+            FromAgent::TurnDone(done) if letter.turn == Some(turn) => Some((letter.clone(), done.clone())),
+            _ => None,
+        })
+        .await
+    }
+
     fn input(&self, n: u64, text: &str) {
         let message = Message {
             id: MessageSeq(n),
@@ -116,7 +141,7 @@ impl Box_ {
             attachments: vec![],
         };
         let chat = Chat { id: "telegram:5".into(), kind: ChatKind::Direct, title: "Ann".into() };
-        let input = Input { chat, messages: vec![message], context_omitted: 0 };
+        let input = Input { chat, messages: vec![message], context_omitted: 0, fire: None };
         self.put(n, Some(TURN), ToAgent::Input(input));
     }
 
@@ -239,12 +264,7 @@ async fn a_run_from_begin_to_close() {
     box_.begin();
     assert_eq!(box_.until(is_ready).await, 1);
     box_.input(2, "note milk");
-    let (letter, done) = box_
-        .until(|letter| match &letter.body {
-            FromAgent::TurnDone(done) => Some((letter.clone(), done.clone())),
-            _ => None,
-        })
-        .await;
+    let (letter, done) = box_.done(TURN).await;
     assert_eq!((done.outcome, done.text.as_str()), (Outcome::Finished, "noted: milk"));
     assert_eq!((letter.id.as_str(), letter.ack), ("t-41:4.0", 2));
     box_.close(2);
@@ -259,6 +279,29 @@ async fn a_run_from_begin_to_close() {
     assert_eq!(requests[2]["messages"][1]["content"][0]["id"], "toolu_1");
     let lines = std::fs::read_to_string(box_.path("session/s.jsonl")).unwrap();
     assert_eq!(lines.lines().count(), 4);
+}
+
+#[tokio::test]
+async fn a_gate_decides_whether_the_model_is_called() {
+    let box_ = Box_::new();
+    let gateway = Gateway::serve(&box_.path("run/lazaret/gateway.sock"), [says("One new thing.")]);
+    let child = box_.start();
+    box_.begin();
+    let gate =
+        "[ -e seen ] && echo '{\"wake\": true, \"data\": [1]}' || { touch seen; echo '{\"wake\": false}'; }";
+    box_.fire(2, TURN, gate);
+    let (letter, done) = box_.done(TURN).await;
+    assert_eq!((done.outcome, done.text.as_str(), done.gated), (Outcome::Finished, "", true));
+    assert_eq!((letter.id.as_str(), letter.ack, done.model_calls), ("t-41:1.0", 2, 0));
+    assert!(gateway.requests.lock().unwrap().is_empty());
+
+    box_.fire(3, TurnId(42), gate);
+    let (letter, done) = box_.done(TurnId(42)).await;
+    assert_eq!((done.text.as_str(), done.gated, letter.ack), ("One new thing.", false, 3));
+    box_.close(3);
+    assert_eq!(ended(child).await.code(), Some(0));
+    let seen = gateway.requests.lock().unwrap()[0]["messages"].to_string();
+    assert!(seen.contains(">[1]</gate>") && seen.contains(">Tell what is new.</task>"), "{seen}");
 }
 
 #[tokio::test]

@@ -36,12 +36,13 @@ mod model;
 mod policy;
 mod run;
 mod sandbox;
-#[allow(dead_code, unused_imports, reason = "the tasks that fire by it are being built")]
 mod schedule;
+mod scheduler;
 mod services;
 mod spool;
 mod store;
 mod supervisor;
+mod tasks;
 mod telemetry;
 mod terminal_output;
 mod text;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ipc_schema::names_and_paths::RUNNER;
 use tokio::sync::{OnceCell, watch};
@@ -12,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::Install;
 use crate::dispatch::Facts;
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChatId, GroupName};
+use crate::domain::{ChatId, Lane};
 use crate::gateway::Gateway;
 use crate::host_files;
 use crate::images::Images;
@@ -32,7 +33,9 @@ pub struct Services {
     pub gateway: Arc<Gateway>,
     pub channels: Channels,
     /// Tells delivery that a part was queued.
-    pub outbox_signal: OutboxSignal,
+    pub outbox_signal: ChangeSignal,
+    /// Tells the scheduler that tasks or the clock have changed.
+    pub tasks_signal: ChangeSignal,
     /// Open while the host can store messages.
     pub intake_gate: IntakeGate,
     /// The install's id, which labels its boxes.
@@ -68,34 +71,31 @@ impl Services {
         }
     }
 
-    /// Returns what dispatch must know of a group. A group with an invalid file gets the defaults here; its run is then
+    /// Returns what dispatch must know of a lane. A group with an invalid file gets the defaults here; its run is then
     /// refused with the file, line and column.
-    pub fn facts(&self, group: &GroupName) -> Facts {
-        let (priority, limits) = match self.install.group(group) {
+    pub fn facts(&self, lane: &Lane) -> Facts {
+        let (priority, limits) = match self.install.group(&lane.group) {
             Ok(group) => (group.priority, group.limits),
             Err(_) => Default::default(),
         };
-        Facts {
-            priority,
-            idle_window: limits.idle_window.0,
-            turn_limit: limits.turn.0,
-            run_limit: limits.run.0,
-        }
+        // Each fire of an isolated task has a session of its own, so its box gets no other turn.
+        let idle_window = if lane.task_id().is_some() { Duration::ZERO } else { limits.idle_window.0 };
+        Facts { priority, idle_window, turn_limit: limits.turn.0, run_limit: limits.run.0 }
     }
 }
 
-/// Signals that a part was queued. Every channel's delivery receives every signal; one that comes while it is busy is
+/// Signals a change to those who wait for one. Everyone receives every signal; one that comes while they are busy is
 /// kept.
 #[derive(Debug, Clone)]
-pub struct OutboxSignal(watch::Sender<u64>);
+pub struct ChangeSignal(watch::Sender<u64>);
 
-impl Default for OutboxSignal {
+impl Default for ChangeSignal {
     fn default() -> Self {
         Self(watch::Sender::new(0))
     }
 }
 
-impl OutboxSignal {
+impl ChangeSignal {
     /// Receives every signal from now on.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.subscribe()

@@ -16,7 +16,7 @@ pub const RUNNER: &str = "agent-runner";
 /// The tool that runs commands: the only one whose rules may match on the command line.
 pub const RUN_COMMAND: &str = "run_command";
 /// The runner's tools, for the owner's rules.
-pub const TOOLS: [&str; 10] = [
+pub const TOOLS: [&str; 18] = [
     RUN_COMMAND,
     "read_file",
     "write_file",
@@ -27,6 +27,14 @@ pub const TOOLS: [&str; 10] = [
     "update_personality",
     "ask_person",
     "send_file",
+    "schedule_task",
+    "list_tasks",
+    "update_task",
+    "pause_task",
+    "resume_task",
+    "cancel_task",
+    "task_history",
+    "remind",
 ];
 
 /// Paths inside the box. They are part of the protocol, because the runner has no settings.

@@ -11,7 +11,11 @@ use std::path::PathBuf;
 
 use ipc_schema::letters::from_agent::*;
 use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
-use ipc_schema::requests::{AskPerson, SendFile, UpdatePersonality};
+use ipc_schema::requests::tasks::{Overlap, TaskContext};
+use ipc_schema::requests::{
+    AskPerson, CancelTask, ListTasks, PauseTask, Remind, ResumeTask, ScheduleTask, SendFile, TaskHistory,
+    UpdatePersonality, UpdateTask,
+};
 use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
 use proptest::prelude::*;
 
@@ -107,7 +111,24 @@ fn input() -> to_agent::Input {
             },
         ],
         context_omitted: 3,
+        fire: None,
     }
+}
+
+/// The input of a turn that a task's fire caused.
+fn fire() -> to_agent::Input {
+    let fire = to_agent::Fire {
+        id: "f-12".into(),
+        task: "task-3".into(),
+        name: "backup check".into(),
+        prompt: "Say whether the backup of last night is complete.".into(),
+        planned: "2026-11-21T07:30:00+01:00".into(),
+        late: true,
+        silent: true,
+        gate: Some("test -e /workspace/backup.log && echo '{\"wake\": true}'".into()),
+        model_calls: Some(10),
+    };
+    to_agent::Input { messages: vec![], context_omitted: 0, fire: Some(fire), ..input() }
 }
 
 /// One letter of every type the host writes.
@@ -131,6 +152,7 @@ fn to_agent_letters() -> Vec<ToAgentLetter> {
                 reason: "nothing to do for the idle window".into(),
             }),
         ),
+        from_host(5, Some(TURN), ToAgent::Input(fire())),
     ]
 }
 
@@ -138,7 +160,7 @@ fn to_agent_letters() -> Vec<ToAgentLetter> {
 fn from_agent_letters() -> Vec<FromAgentLetter> {
     let block = |n, entry, block, body| letter(n, LetterId::of_block(TURN, entry, block), Some(TURN), body);
     let run = |n, turn, body| letter(n, LetterId::of_run(n), turn, body);
-    vec![
+    let mut letters = vec![
         run(
             1,
             None,
@@ -204,6 +226,7 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
                 }),
                 model_calls: 2,
                 tool_calls: 1,
+                gated: false,
             }),
         ),
         run(
@@ -214,6 +237,56 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
                 reason: "it is a directory".into(),
             }),
         ),
+    ];
+    let tasks = task_requests().into_iter().zip(10..);
+    letters.extend(tasks.map(|(request, n)| {
+        let id = LetterId::of_request(TURN, &format!("toolu_{n}")).unwrap();
+        letter(n, id, Some(TURN), FromAgent::Request(request))
+    }));
+    letters.push(block(
+        18,
+        23,
+        0,
+        FromAgent::TurnDone(TurnDone {
+            outcome: Outcome::Finished,
+            text: String::new(),
+            error: None,
+            model_calls: 0,
+            tool_calls: 0,
+            gated: true,
+        }),
+    ));
+    letters
+}
+
+/// One request of every kind about tasks.
+fn task_requests() -> Vec<Request> {
+    let task = || "news".to_owned();
+    vec![
+        ScheduleTask {
+            name: task(),
+            schedule: "weekdays 07:30".into(),
+            prompt: "Read /workspace/feeds and tell what is new.".into(),
+            context: TaskContext::Group,
+            chat: Some("telegram:-100123/42".into()),
+            zone: Some("Europe/Berlin".into()),
+            gate: Some("echo '{\"wake\": true, \"data\": [1]}'".into()),
+            catch_up: Some("12h".into()),
+            overlap: Overlap::Queue,
+            until: Some("2027-06-30".into()),
+            times: Some(100),
+            silent: true,
+            model: None,
+            model_calls: Some(10),
+        }
+        .into(),
+        ListTasks { all_groups: false, ended: true }.into(),
+        UpdateTask { task: task(), schedule: Some("daily 08:00".into()), ..UpdateTask::default() }.into(),
+        PauseTask { task: task() }.into(),
+        ResumeTask { task: task() }.into(),
+        CancelTask { task: "task-3".into() }.into(),
+        TaskHistory { task: task(), count: Some(5) }.into(),
+        Remind { text: "Stretch!".into(), when: "in 20 minutes".into(), chat: None, zone: None }.into(),
     ]
 }
 

@@ -9,7 +9,7 @@ pub mod outbox;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use ipc_schema::letters::ToAgent;
-use ipc_schema::letters::to_agent::{Input, InterruptWhy, Verdict};
+use ipc_schema::letters::to_agent::{Fire, Input, InterruptWhy, Verdict};
 use ipc_schema::{LetterId, ToAgentLetter, TurnId};
 
 use crate::fatal::Fatal;
@@ -89,6 +89,11 @@ impl Mailbox {
 
     pub fn waiting_turn(&self) -> Option<TurnId> {
         self.inputs.front().map(|letter| letter.turn)
+    }
+
+    /// The task's fire in the waiting inputs of a turn.
+    pub fn waiting_fire(&self, turn: TurnId) -> Option<&Fire> {
+        self.inputs.iter().filter(|letter| letter.turn == turn).find_map(|letter| letter.input.fire.as_ref())
     }
 
     /// Takes the inputs of one turn, follow-ups included.

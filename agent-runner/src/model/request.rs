@@ -136,6 +136,7 @@ fn messages<'a>(model: &str, entries: &'a [Entry], omissions: &Omissions) -> Vec
         writer.texts.extend(gap.note().map(Cow::Owned));
         match &entry.body {
             Body::Input(input) => writer.texts.push(Cow::Owned(prompt::frames(input))),
+            Body::Gate(gate) => writer.texts.extend(gate.shown.as_deref().map(Cow::Borrowed)),
             Body::Assistant(answer) => {
                 // A thought goes back to the model that had it. Old transcripts do not say which one that was.
                 let thoughts = answer.model.as_deref().is_none_or(|maker| maker == model)

@@ -5,9 +5,9 @@ mod message_frames;
 use ipc_schema::letters::to_agent::{Begin, Chat, ChatKind};
 use jiff::Zoned;
 
-pub use message_frames::frames;
 #[cfg(any(test, fuzzing))]
 pub use message_frames::test_parser::fuzz;
+pub use message_frames::{frames, gate_frame};
 
 use crate::local_time;
 

@@ -61,7 +61,30 @@ pub fn input(messages: &[(u64, &str)]) -> Input {
         chat: Chat { id: "telegram:5".into(), kind: ChatKind::Direct, title: "Ann".into() },
         messages: messages.iter().map(message).collect(),
         context_omitted: 0,
+        fire: None,
     }
+}
+
+/// The input of a turn that a task's fire caused.
+pub fn fire(change: impl FnOnce(&mut Fire), messages: &[(u64, &str)]) -> Input {
+    let mut fire = Fire {
+        id: "f-12".into(),
+        task: "task-3".into(),
+        name: "news".into(),
+        prompt: "Tell what is new.".into(),
+        planned: "2026-11-21T07:30:00+01:00".into(),
+        late: false,
+        silent: false,
+        gate: None,
+        model_calls: None,
+    };
+    change(&mut fire);
+    Input { fire: Some(fire), ..input(messages) }
+}
+
+/// The same with this gate script.
+pub fn gated(script: &str, messages: &[(u64, &str)]) -> ToAgent {
+    ToAgent::Input(fire(|fire| fire.gate = Some(script.into()), messages))
 }
 
 pub fn interrupt() -> ToAgent {

@@ -13,6 +13,7 @@ mod read_file;
 mod run_command;
 mod send_file;
 mod shell_detect;
+mod tasks;
 mod update_personality;
 mod write_file;
 
@@ -23,6 +24,7 @@ use ipc_schema::letters::to_agent::Limits;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub use run_command::{Ended, StartError, ending};
 pub use shell_detect::Shell;
 
 use crate::box_paths::BoxPaths;
@@ -133,7 +135,8 @@ impl LocalCall {
 /// The longest detail of a status letter, in characters.
 const DETAIL_MAX: usize = 200;
 
-fn one_line(text: &str) -> String {
+/// A text for the detail of a status letter.
+pub fn one_line(text: &str) -> String {
     let line: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if line.chars().count() <= DETAIL_MAX {
         return line;
@@ -186,6 +189,20 @@ impl Toolbox {
                 self.blocking(move |stop| list_and_search::search(&paths, &args, stop)).await
             }
         }
+    }
+
+    /// Runs a gate script as `run_command` runs a command without options. Dropping the future kills it.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub async fn run_script(&self, script: String) -> Result<Ended, StartError> {
+        let args = run_command::Args::plain(script);
+        run_command::run_to_end(&self.paths, self.shell.as_ref(), &self.limits, &args).await
+    }
+
+    /// The time limit of a gate script.
+    pub fn script_limit(&self) -> Duration {
+        run_command::time_limit(&run_command::Args::plain(String::new()), &self.limits)
     }
 
     fn file_tool_limit(&self) -> Duration {
@@ -260,7 +277,19 @@ struct RequestTool {
     told: fn(&Value) -> Output,
 }
 
-static REQUESTS: [&RequestTool; 3] = [&update_personality::TOOL, &ask_person::TOOL, &send_file::TOOL];
+static REQUESTS: [&RequestTool; 11] = [
+    &update_personality::TOOL,
+    &ask_person::TOOL,
+    &send_file::TOOL,
+    &tasks::SCHEDULE,
+    &tasks::LIST,
+    &tasks::UPDATE,
+    &tasks::PAUSE,
+    &tasks::RESUME,
+    &tasks::CANCEL,
+    &tasks::HISTORY,
+    &tasks::REMIND,
+];
 
 fn request_tool(name: &str) -> Option<&'static RequestTool> {
     REQUESTS.into_iter().find(|tool| tool.definition.name == name)
@@ -352,7 +381,7 @@ mod tests {
                 .iter()
                 .map(|(key, schema)| {
                     let value = match schema["type"].as_str().unwrap() {
-                        "string" => json!("x"),
+                        "string" => schema.get("enum").map_or(json!("x"), |words| words[0].clone()),
                         "integer" => json!(1),
                         "boolean" => json!(true),
                         "array" => json!(["x"]),

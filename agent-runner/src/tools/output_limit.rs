@@ -33,6 +33,22 @@ impl HeadAndTail {
         self.head.is_empty() && self.tail.is_empty()
     }
 
+    /// The last line that is not blank. `None` when there is none, or when its beginning is lost.
+    pub fn last_line(&self) -> Option<String> {
+        let kept: Vec<u8> = match self.cut {
+            // Joined first: the line may lie across the boundary.
+            0 => self.head.iter().chain(&self.tail).copied().collect(),
+            _ => self.tail.iter().copied().collect(),
+        };
+        let text = clean(&kept);
+        let (before, line) = match text.trim_end().rsplit_once('\n') {
+            Some((before, line)) => (Some(before), line),
+            None => (None, text.trim_end()),
+        };
+        let whole = self.cut == 0 || before.is_some();
+        (whole && !line.trim().is_empty()).then(|| line.trim().to_owned())
+    }
+
     /// The text, with a note in place of the removed middle. Invalid UTF-8 and NUL are replaced.
     pub fn text(mut self) -> String {
         if self.cut == 0 {
@@ -76,6 +92,21 @@ mod tests {
         let mut output = HeadAndTail::new(10);
         output.push(b"\0\xff");
         assert_eq!(output.text(), "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn the_last_line_counts_if_it_is_whole() {
+        let last = |limit, text: &str| {
+            let mut output = HeadAndTail::new(limit);
+            output.push(text.as_bytes());
+            output.last_line()
+        };
+        assert_eq!(last(100, "one\ntwo \n\n \n").as_deref(), Some("two"));
+        assert_eq!(last(8, "one\ntwo").as_deref(), Some("two"), "it lies across the boundary");
+        assert_eq!(last(20, &format!("{}\nlast\n", "x".repeat(1_000_000))).as_deref(), Some("last"));
+        assert_eq!(last(20, &"x".repeat(1_000_000)), None);
+        assert_eq!(last(20, &format!("{}\n", "\n".repeat(1_000_000))), None);
+        assert_eq!(last(20, ""), None);
     }
 
     proptest! {

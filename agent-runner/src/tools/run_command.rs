@@ -47,6 +47,13 @@ pub struct Args {
     pub cwd: Option<String>,
 }
 
+impl Args {
+    /// A command without options.
+    pub fn plain(command: String) -> Self {
+        Self { command, timeout_s: None, background: false, cwd: None }
+    }
+}
+
 pub fn properties() -> Value {
     json!({
         "command": { "type": "string", "description": "passed to the shell with -c" },
@@ -63,25 +70,46 @@ pub fn time_limit(args: &Args, limits: &Limits) -> Duration {
 }
 
 pub async fn run(paths: &BoxPaths, shell: Option<&Shell>, limits: &Limits, args: Args) -> Output {
-    let Some(shell) = shell else {
-        return Output::error(
-            "this image has no shell, so no command can run. read_file, write_file, edit_file, list_files and \
-             search_files work. For commands, ask the owner to set another image for this group.",
-        );
-    };
-    let started = if args.background {
-        start_in_background(paths, shell, &args)
+    let output = if args.background {
+        shell.ok_or(StartError::NoShell).and_then(|shell| start_in_background(paths, shell, &args))
     } else {
-        match start(paths, shell, &args) {
-            Ok((child, pipe)) => return attend(child, pipe, limits, &args).await,
-            Err(problem) => Err(problem),
-        }
+        run_to_end(paths, shell, limits, &args).await.map(Ended::report)
     };
-    started.unwrap_or_else(|problem| Output::error(problem.to_string()))
+    output.unwrap_or_else(|problem| Output::error(problem.to_string()))
+}
+
+/// Runs a command and waits until it ends or its time is up.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run_to_end(
+    paths: &BoxPaths,
+    shell: Option<&Shell>,
+    limits: &Limits,
+    args: &Args,
+) -> Result<Ended, StartError> {
+    let (child, pipe) = start(paths, shell.ok_or(StartError::NoShell)?, args)?;
+    Ok(attend(child, pipe, limits, args).await)
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: io::Result<ExitStatus>,
+    /// The time limit, if the command reached it and was stopped.
+    pub stopped_after: Option<Duration>,
+    /// Whether a process that it started still holds its output.
+    held: bool,
+    pub output: HeadAndTail,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub enum StartError {
+    #[error(
+        "this image has no shell, so no command can run. read_file, write_file, edit_file, list_files and \
+         search_files work. For commands, ask the owner to set another image for this group."
+    )]
+    NoShell,
     #[error("{path} is no directory to run in; make it first, or name another `cwd`")]
     Cwd { path: String },
     #[error("cannot start {shell}: {source}")]
@@ -130,8 +158,7 @@ fn start(paths: &BoxPaths, shell: &Shell, args: &Args) -> Result<(Child, pipe::R
     Ok((child, pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?))
 }
 
-/// Waits until the command ends or its time is up, and reports how it ended.
-async fn attend(mut child: Child, mut pipe: pipe::Receiver, limits: &Limits, args: &Args) -> Output {
+async fn attend(mut child: Child, mut pipe: pipe::Receiver, limits: &Limits, args: &Args) -> Ended {
     let group = Group::of(&child);
     let mut output = HeadAndTail::new(limits.output_bytes);
     let limit = time_limit(args, limits);
@@ -148,7 +175,7 @@ async fn attend(mut child: Child, mut pipe: pipe::Receiver, limits: &Limits, arg
     let held = !read_rest(&mut pipe, &mut output).await;
     // It ended by itself, so processes that it left behind on purpose may live on.
     group.forget();
-    report(status, late.then_some(limit), held, output)
+    Ended { status, stopped_after: late.then_some(limit), held, output }
 }
 
 /// Reads output until the command has ended. The pipe may still hold more then.
@@ -184,54 +211,54 @@ async fn read_rest(pipe: &mut pipe::Receiver, output: &mut HeadAndTail) -> bool 
     }
 }
 
-fn report(
-    status: io::Result<ExitStatus>,
-    stopped_after: Option<Duration>,
-    held: bool,
-    output: HeadAndTail,
-) -> Output {
-    let mut text = if output.is_empty() { "(no output)".to_owned() } else { output.text() };
-    let mut say = |line: &str| {
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(line);
-    };
-    if held && stopped_after.is_none() {
-        say(
-            "[a process that it started still holds the output; what that writes from now on is lost. Start such \
-             processes with `background`.]",
-        );
-    }
-    let good = match (stopped_after, &status) {
-        (Some(limit), _) => {
-            let limit = limit.as_secs();
-            say(&format!(
-                "[stopped after {limit} s with everything it started. Give it more time with timeout_s, make it do \
-                 less, or start it with `background`.]"
-            ));
-            false
-        }
-        (None, Ok(status)) => {
-            if !status.success() {
-                say(&ending(*status));
+impl Ended {
+    /// The output with how it ended, for the model.
+    fn report(self) -> Output {
+        let Self { status, stopped_after, held, output } = self;
+        let mut text = if output.is_empty() { "(no output)".to_owned() } else { output.text() };
+        let mut say = |line: &str| {
+            if !text.ends_with('\n') {
+                text.push('\n');
             }
-            status.success()
+            text.push_str(line);
+        };
+        if held && stopped_after.is_none() {
+            say(
+                "[a process that it started still holds the output; what that writes from now on is lost. Start such \
+                 processes with `background`.]",
+            );
         }
-        (None, Err(error)) => {
-            say(&format!("[how it ended is not known: {error}]"));
-            false
-        }
-    };
-    Output { text, is_error: !good }
+        let good = match (stopped_after, &status) {
+            (Some(limit), _) => {
+                let limit = limit.as_secs();
+                say(&format!(
+                    "[stopped after {limit} s with everything it started. Give it more time with timeout_s, make it \
+                     do less, or start it with `background`.]"
+                ));
+                false
+            }
+            (None, Ok(status)) => {
+                if !status.success() {
+                    say(&format!("[{}]", ending(*status)));
+                }
+                status.success()
+            }
+            (None, Err(error)) => {
+                say(&format!("[how it ended is not known: {error}]"));
+                false
+            }
+        };
+        Output { text, is_error: !good }
+    }
 }
 
-fn ending(status: ExitStatus) -> String {
+/// How a command ended, in words.
+pub fn ending(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
-        (Some(127), _) => "[exit code 127: the shell did not find the command]".into(),
-        (Some(code), _) => format!("[exit code {code}]"),
-        (None, Some(9)) => "[killed by signal 9; when nobody asked for it, memory ran out]".into(),
-        (None, signal) => format!("[killed by signal {}]", signal.unwrap_or_default()),
+        (Some(127), _) => "exit code 127: the shell did not find the command".into(),
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(9)) => "killed by signal 9; when nobody asked for it, memory ran out".into(),
+        (None, signal) => format!("killed by signal {}", signal.unwrap_or_default()),
     }
 }
 
@@ -279,7 +306,7 @@ fn start_in_background(paths: &BoxPaths, shell: &Shell, args: &Args) -> Result<O
 async fn log_the_end(mut child: Child, mut log: File) {
     let line = match child.wait().await {
         Ok(status) if status.success() => "\n[exit code 0]\n".to_owned(),
-        Ok(status) => format!("\n{}\n", ending(status)),
+        Ok(status) => format!("\n[{}]\n", ending(status)),
         Err(error) => format!("\n[how it ended is not known: {error}]\n"),
     };
     if let Err(error) = log.write_all(line.as_bytes()) {
@@ -322,7 +349,7 @@ mod tests {
     }
 
     fn args(command: &str) -> Args {
-        Args { command: command.into(), timeout_s: None, background: false, cwd: None }
+        Args::plain(command.into())
     }
 
     impl Bench {

@@ -25,8 +25,10 @@ pub struct Entry {
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Body {
-    /// The messages of one input letter, without those that an earlier entry holds.
+    /// The fire and the messages of one input letter, without those that an earlier entry holds.
     Input(Input),
+    /// What the gate script of a fire said. It stands before the input with the fire.
+    Gate(Gate),
     Assistant(Assistant),
     Results(Results),
     /// A request to the host, recorded before it is written, so that a repeat asks for the same.
@@ -39,6 +41,21 @@ pub enum Body {
     Summary(Summary),
     /// What requests leave out from here on.
     LeftOut(LeftOut),
+}
+
+/// The outcome of a gate script. If it does not wake the model, no input of the turn holds the fire: a conversation
+/// does not fill up with what was never done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// The id of the fire.
+    pub fire: String,
+    pub wake: bool,
+    /// Set if the script failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorDetail>,
+    /// The frame that the model sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -167,6 +184,7 @@ impl Body {
     fn kind(&self) -> &'static str {
         match self {
             Self::Input(_) => "input",
+            Self::Gate(_) => "gate",
             Self::Assistant(_) => "assistant",
             Self::Results(_) => "results",
             Self::Request(_) => "request",
@@ -200,6 +218,7 @@ impl Entry {
         let body = body.get();
         let body = match kind {
             "input" => Body::Input(serde_json::from_str(body)?),
+            "gate" => Body::Gate(serde_json::from_str(body)?),
             "assistant" => Body::Assistant(serde_json::from_str(body)?),
             "results" => Body::Results(serde_json::from_str(body)?),
             "request" => Body::Request(serde_json::from_str(body)?),
@@ -213,6 +232,15 @@ impl Entry {
             }
         };
         Ok(Self { entry, turn, at, body })
+    }
+
+    /// Whether it belongs to a task's fire alone: no person waits for an answer to it.
+    pub fn is_of_a_fire(&self) -> bool {
+        match &self.body {
+            Body::Input(input) => input.messages.is_empty(),
+            Body::Gate(_) => true,
+            _ => false,
+        }
     }
 
     /// The ids of the messages in this entry.

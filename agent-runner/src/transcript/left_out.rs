@@ -22,10 +22,10 @@ impl Omissions {
         Self(self.0.iter().cloned().chain([(turn, left.clone())]).collect())
     }
 
-    /// Whether an entry is left out. What people wrote in the turn of the refusal stays, as do the runner's notes
-    /// there.
+    /// Whether an entry is left out. What the turn of the refusal is about stays: people's messages, a task's fire and
+    /// its gate, and the runner's notes.
     pub fn omits(&self, entry: &Entry) -> bool {
-        let waits = matches!(entry.body, Body::Input(_) | Body::Note(_));
+        let waits = matches!(entry.body, Body::Input(_) | Body::Gate(_) | Body::Note(_));
         self.0.iter().any(|(turn, LeftOut { through, from, .. })| {
             from.is_some_and(|from| (from..=*through).contains(&entry.entry))
                 && !(waits && entry.turn == *turn)

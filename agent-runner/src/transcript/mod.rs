@@ -14,12 +14,12 @@ mod tests;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use ipc_schema::letters::to_agent::Input;
+use ipc_schema::letters::to_agent::{Fire, Input};
 use ipc_schema::{LetterId, MessageSeq, TurnId};
 
 pub use content_block::Block;
 pub use entry::{
-    Assistant, Body, End, Entry, LeftOut, Note, RecordedRequest, Results, Summary, ToolResult, Usage,
+    Assistant, Body, End, Entry, Gate, LeftOut, Note, RecordedRequest, Results, Summary, ToolResult, Usage,
 };
 use jsonl_file::TranscriptFile;
 #[cfg(any(test, fuzzing))]
@@ -62,17 +62,41 @@ impl Transcript {
         Ok(self.last)
     }
 
-    /// Appends the messages of `input` that no entry holds yet. False when there are none.
+    /// Appends the fire of `input`, unless the turn has it, and the messages that no entry holds yet. False when no
+    /// message is new.
     ///
     /// # Errors
     /// [`Fatal::SessionUnwritable`].
     pub fn append_input(&mut self, turn: TurnId, mut input: Input) -> Result<bool, Fatal> {
         input.messages.retain(|message| !self.held.contains(&message.id));
-        if input.messages.is_empty() {
-            return Ok(false);
+        input.fire = input.fire.filter(|fire| !self.has_fire(turn, &fire.id));
+        let new = !input.messages.is_empty();
+        if new || input.fire.is_some() {
+            self.append(turn, Body::Input(input))?;
         }
-        self.append(turn, Body::Input(input))?;
-        Ok(true)
+        Ok(new)
+    }
+
+    /// Whether `turn` has taken in this fire, or its gate has ended it.
+    fn has_fire(&self, turn: TurnId, fire: &str) -> bool {
+        self.of_turn(turn).any(|entry| match &entry.body {
+            Body::Input(input) => input.fire.as_ref().is_some_and(|held| held.id == fire),
+            Body::Gate(gate) => !gate.wake && gate.fire == fire,
+            _ => false,
+        })
+    }
+
+    /// The fire that `turn` has taken in.
+    pub fn fire_of(&self, turn: TurnId) -> Option<&Fire> {
+        self.of_turn(turn).find_map(|entry| match &entry.body {
+            Body::Input(input) => input.fire.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// Whether the gate script of this fire has given its outcome in `turn`.
+    pub fn has_gate(&self, turn: TurnId, fire: &str) -> bool {
+        self.of_turn(turn).any(|entry| matches!(&entry.body, Body::Gate(gate) if gate.fire == fire))
     }
 
     /// # Errors
@@ -93,9 +117,10 @@ impl Transcript {
         self.entries.last().filter(|entry| !matches!(entry.body, Body::Summary(_))).map(|entry| entry.turn)
     }
 
-    /// Whether the transcript holds every message of `input`.
-    pub fn holds(&self, input: &Input) -> bool {
+    /// Whether the transcript holds every message of `input`, and `turn` its fire.
+    pub fn holds(&self, turn: TurnId, input: &Input) -> bool {
         input.messages.iter().all(|message| self.held.contains(&message.id))
+            && input.fire.as_ref().is_none_or(|fire| self.has_fire(turn, &fire.id))
     }
 
     /// The turn whose entry holds this message. `None` when no entry does, or only a summary remembers it.

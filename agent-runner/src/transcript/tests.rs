@@ -34,7 +34,10 @@ fn what_was_told_is_read_again() {
     assert_eq!(lines(&again), lines(&first));
     assert_eq!(numbers(&again), [1, 2, 3, 4]);
     assert_eq!(again.last_turn(), Some(TURN));
-    assert!(again.holds(&host::input(&[(2, "x")])) && !again.holds(&host::input(&[(2, "x"), (3, "x")])));
+    assert!(
+        again.holds(TURN, &host::input(&[(2, "x")]))
+            && !again.holds(TURN, &host::input(&[(2, "x"), (3, "x")]))
+    );
 }
 
 #[test]
@@ -55,6 +58,50 @@ fn a_message_is_taken_in_once() {
     assert!(transcript.append_input(TURN, host::input(&[(2, "there"), (3, "new")])).unwrap());
     let Body::Input(last) = &transcript.entries().last().unwrap().body else { panic!() };
     assert_eq!(last.messages.iter().map(|m| m.id.0).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn a_fire_is_taken_in_once_per_turn_and_messages_join_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut transcript = told(dir.path());
+    let fire = |messages: &[(u64, &str)]| host::fire(|_| {}, messages);
+    assert!(!transcript.append_input(TURN, fire(&[])).unwrap(), "a fire is no message");
+    assert!(transcript.append_input(TURN, fire(&[(3, "new")])).unwrap());
+    assert!(!transcript.append_input(TURN, fire(&[(3, "new")])).unwrap());
+    let taken = |entry: &Entry| match &entry.body {
+        Body::Input(input) => Some((input.fire.is_some(), input.messages.len())),
+        _ => None,
+    };
+    let again = Transcript::load(dir.path().to_owned(), "s").unwrap();
+    assert_eq!(
+        again.entries().iter().filter_map(taken).collect::<Vec<_>>(),
+        [(false, 2), (true, 0), (false, 1)]
+    );
+    assert_eq!(lines(&again), lines(&transcript));
+    assert!(again.holds(TURN, &fire(&[(3, "new")])) && !again.holds(TurnId(42), &fire(&[])));
+    assert_eq!(again.fire_of(TURN).unwrap().name, "news");
+    assert!(transcript.append_input(TurnId(42), fire(&[(4, "another turn")])).unwrap());
+    assert_eq!(
+        transcript.fire_of(TurnId(42)).unwrap().id,
+        "f-12",
+        "a fire that is given to another turn is its work"
+    );
+}
+
+#[test]
+fn a_fire_that_its_gate_has_ended_is_held_without_its_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut transcript = Transcript::load(dir.path().to_owned(), "s").unwrap();
+    let gate = |wake| Body::Gate(Gate { fire: "f-12".into(), wake, error: None, shown: None });
+    let fire = host::fire(|_| {}, &[]);
+    transcript.append(TURN, gate(true)).unwrap();
+    assert!(transcript.has_gate(TURN, "f-12") && !transcript.holds(TURN, &fire), "the fire still comes");
+    transcript.append(TURN, gate(false)).unwrap();
+    let mut again = Transcript::load(dir.path().to_owned(), "s").unwrap();
+    assert_eq!(lines(&again), lines(&transcript));
+    assert!(again.holds(TURN, &fire) && again.fire_of(TURN).is_none());
+    again.append_input(TURN, fire).unwrap();
+    assert_eq!(numbers(&again), [1, 2]);
 }
 
 #[test]
@@ -126,7 +173,7 @@ fn shortening_keeps_numbers_and_the_memory_of_messages() {
     transcript.shorten(4, summary).unwrap();
     let mut again = Transcript::load(dir.path().to_owned(), "s").unwrap();
     assert_eq!(numbers(&again), [4, 5]);
-    assert!(again.holds(&host::input(&[(1, ""), (2, ""), (3, "")])));
+    assert!(again.holds(TURN, &host::input(&[(1, ""), (2, ""), (3, "")])));
     assert_eq!(again.of_turn(TURN).count(), 0, "a summary belongs to no turn");
     assert_eq!(again.append(TurnId(42), Body::Note(Note { text: "x".into() })).unwrap(), 6);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left behind");

@@ -47,13 +47,17 @@ pub struct Ending {
     pub outcome: Outcome,
     pub text: String,
     pub error: Option<ErrorDetail>,
+    /// Whether the gate script of the task's fire ended the turn.
+    pub gated: bool,
 }
 
 pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
     let acts = |entry: &&Entry| !matches!(entry.body, Body::Request(_) | Body::LeftOut(_));
     let entries: Vec<_> = transcript.of_turn(turn).filter(acts).collect();
     let Some((last, before)) = entries.split_last() else { return Step::Call };
-    if let Some(ending) = entries.iter().find_map(|entry| said_end(turn, entry)) {
+    if let Some(ending) =
+        entries.iter().find_map(|entry| said_end(turn, entry)).or_else(|| gate_end(turn, &entries))
+    {
         return Step::Done(ending);
     }
     if let Some(call) = unanswered(&entries).into_iter().next() {
@@ -68,7 +72,23 @@ pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
 fn said_end(turn: TurnId, entry: &Entry) -> Option<Ending> {
     let Body::End(End { outcome, text, error }) = &entry.body else { return None };
     let id = LetterId::of_block(turn, entry.entry, 0);
-    Some(Ending { id, outcome: *outcome, text: text.clone(), error: error.clone() })
+    Some(Ending { id, outcome: *outcome, text: text.clone(), error: error.clone(), gated: false })
+}
+
+/// A gate script that does not wake the model ends a turn in which nothing else waits for an answer.
+fn gate_end(turn: TurnId, entries: &[&Entry]) -> Option<Ending> {
+    let (entry, gate) = entries.iter().find_map(|entry| match &entry.body {
+        Body::Gate(gate) if !gate.wake => Some((entry, gate)),
+        _ => None,
+    })?;
+    let outcome = if gate.error.is_some() { Outcome::Failed } else { Outcome::Finished };
+    entries.iter().all(|entry| entry.is_of_a_fire()).then(|| Ending {
+        id: LetterId::of_block(turn, entry.entry, 0),
+        outcome,
+        text: String::new(),
+        error: gate.error.clone(),
+        gated: gate.error.is_none(),
+    })
 }
 
 /// The calls of the newest answer that have no result, in order. Only results after that answer count, because some
@@ -154,6 +174,7 @@ fn after_answer(turn: TurnId, entry: &Entry, answer: &Assistant, before: &[&Entr
         outcome: Outcome::Finished,
         text: texts.concat(),
         error: None,
+        gated: false,
     })
 }
 
@@ -162,7 +183,7 @@ fn parts<'a>(before: &'a [&Entry]) -> impl Iterator<Item = &'a Assistant> {
     before
         .iter()
         .rev()
-        .filter(|entry| !matches!(entry.body, Body::Note(_) | Body::Input(_)))
+        .filter(|entry| !matches!(entry.body, Body::Note(_) | Body::Input(_) | Body::Gate(_)))
         .map_while(|entry| match &entry.body {
             Body::Assistant(part) => Some(part),
             _ => None,
@@ -180,7 +201,7 @@ fn text_of(answer: &Assistant) -> String {
 mod tests {
     use super::*;
     use crate::tests_support::{self, host, script};
-    use crate::transcript::{Note, ToolResult};
+    use crate::transcript::{Gate, Note, ToolResult};
     use serde_json::json;
 
     const TURN: TurnId = TurnId(41);
@@ -312,6 +333,30 @@ mod tests {
         story.transcript.append(TURN, Body::End(end)).unwrap();
         let ending = done(story.next());
         assert_eq!((ending.id.as_str(), ending.text.as_str()), ("t-41:2.0", "enough"));
+    }
+
+    #[test]
+    fn a_gate_ends_a_turn_of_its_own_and_no_other() {
+        let gate = |wake, error: Option<&str>| {
+            let error = error.map(|code| ErrorDetail { code: code.into(), reason: "why".into() });
+            Body::Gate(Gate { fire: "f-12".into(), wake, error, shown: None })
+        };
+        let alone = |body| {
+            let (_dir, mut transcript) = tests_support::transcript();
+            transcript.append(TURN, body).unwrap();
+            next(&transcript, TURN)
+        };
+        let ending = done(alone(gate(false, None)));
+        assert_eq!((ending.outcome, ending.gated, ending.id.as_str()), (Outcome::Finished, true, "t-41:1.0"));
+        let ending = done(alone(gate(false, Some("gate.exit"))));
+        assert_eq!((ending.outcome, ending.gated), (Outcome::Failed, false));
+        assert_eq!(ending.error.unwrap().code, "gate.exit");
+        assert_eq!(alone(gate(true, None)), Step::Call);
+        for gate in [gate(false, None), gate(false, Some("gate.exit"))] {
+            let mut story = story();
+            story.transcript.append(TURN, gate).unwrap();
+            assert_eq!(story.next(), Step::Call, "a person waits for an answer");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod compact;
 pub mod decide;
+mod gate;
 mod interruptible;
 mod refused_request;
 mod repair;
@@ -33,7 +34,7 @@ use crate::mailbox::outbox::fit_to_letter;
 use crate::model::{Answer, CallError, Draft, Failure, Model, request};
 use crate::prompt::{self, SystemPrompt};
 use crate::tools::{self, Toolbox};
-use crate::transcript::{Body, End, LeftOut, Note, Omissions, Transcript};
+use crate::transcript::{Body, End, Entry, LeftOut, Note, Omissions, Transcript};
 
 /// The time limit of a model call, the gateway's retries included.
 const MODEL_LIMIT: Duration = Duration::from_secs(600);
@@ -164,12 +165,12 @@ impl<M: Model> Agent<M> {
     async fn finish(&mut self, progress: &TurnProgress, ending: Ending) -> Result<(), Fatal> {
         let turn = progress.turn;
         let transcript = &self.transcript;
-        self.mailbox.acknowledge_repeats(turn, |input| transcript.holds(input));
+        self.mailbox.acknowledge_repeats(turn, |input| transcript.holds(turn, input));
         self.mailbox.ending(turn);
-        let Ending { id, outcome, text, error } = ending;
+        let Ending { id, outcome, text, error, gated } = ending;
         let (model_calls, tool_calls) = (progress.model_calls, progress.tool_calls);
         let error = error.map(|trouble| ErrorDetail { reason: fit_to_letter(&trouble.reason), ..trouble });
-        let done = TurnDone { outcome, text: fit_to_letter(&text), error, model_calls, tool_calls };
+        let done = TurnDone { outcome, text: fit_to_letter(&text), error, model_calls, tool_calls, gated };
         failpoint!("runner.turn_done.before");
         self.mailbox.outbox.say(turn, id, FromAgent::TurnDone(done)).await?;
         failpoint!("runner.turn_done.after");
@@ -187,10 +188,14 @@ impl<M: Model> Agent<M> {
         self.transcript.append(turn, Body::End(end)).map(|_| ())
     }
 
-    /// Takes in follow-ups, then calls the model, unless the turn is interrupted, at a limit or due for compaction.
+    /// Takes in follow-ups, then calls the model, unless a gate script comes first, or the turn is interrupted, at a
+    /// limit or due for compaction.
     async fn ask_model(&mut self, progress: &mut TurnProgress) -> Result<Option<TurnExit>, Fatal> {
         let turn = progress.turn;
         self.mailbox.receive_all().await?;
+        if let Some(fire) = self.gate_due(turn) {
+            return self.run_gate(turn, fire).await;
+        }
         self.take_inputs(turn)?;
         if self.mailbox.interrupted(turn).is_some() {
             self.end(turn, Outcome::Interrupted, String::new())?;
@@ -204,8 +209,12 @@ impl<M: Model> Agent<M> {
             return Ok(Some(TurnExit::Closing));
         }
         let calls = decide::model_calls(&self.transcript, turn);
-        if calls >= self.begin.limits.model_calls {
-            let text = limit_text(calls, decide::last_words(&self.transcript, turn));
+        let fire = self.transcript.fire_of(turn);
+        let limit =
+            fire.and_then(|fire| fire.model_calls).unwrap_or(u32::MAX).min(self.begin.limits.model_calls);
+        if calls >= limit {
+            let task = fire.map(|fire| fire.name.as_str());
+            let text = limit_text(calls, task, decide::last_words(&self.transcript, turn));
             self.end(turn, Outcome::Limit, text)?;
             return Ok(None);
         }
@@ -297,16 +306,30 @@ impl<M: Model> Agent<M> {
 
     /// Appends the turn's waiting inputs to the transcript and acknowledges them.
     fn take_inputs(&mut self, turn: TurnId) -> Result<(), Fatal> {
-        for letter in self.mailbox.take_inputs(turn) {
+        let taken = self.keep_inputs(turn, None)?;
+        self.acknowledge(taken);
+        Ok(())
+    }
+
+    /// Appends the turn's waiting inputs to the transcript, without the fire that its gate has settled. Returns the
+    /// numbers of the letters.
+    fn keep_inputs(&mut self, turn: TurnId, settled: Option<&str>) -> Result<Vec<u64>, Fatal> {
+        let mut taken = Vec::new();
+        for mut letter in self.mailbox.take_inputs(turn) {
+            letter.input.fire = letter.input.fire.filter(|fire| settled != Some(fire.id.as_str()));
             let ids: Vec<_> = letter.input.messages.iter().map(|message| message.id).collect();
             let new = self.transcript.append_input(turn, letter.input)?;
             failpoint!("runner.input.taken");
-            if !new && self.transcript.of_turn(turn).next().is_none() {
+            if !new && self.transcript.of_turn(turn).all(Entry::is_of_a_fire) {
                 self.recall_unanswered(turn, &ids)?;
             }
-            self.mailbox.outbox.acknowledge(letter.n);
+            taken.push(letter.n);
         }
-        Ok(())
+        Ok(taken)
+    }
+
+    fn acknowledge(&mut self, letters: Vec<u64>) {
+        letters.into_iter().for_each(|n| self.mailbox.outbox.acknowledge(n));
     }
 
     /// For a turn without new messages: an earlier turn took them in, and its run ended before the host learnt of it.
@@ -396,9 +419,16 @@ impl<M: Model> Agent<M> {
     }
 }
 
-fn limit_text(calls: u32, last_words: Option<String>) -> String {
-    let text =
-        format!("I stopped after {calls} model calls in this turn. Say \"go on\" and I will continue.");
+/// `task` is the name of the task whose fire caused the turn: nobody is there to say "go on".
+fn limit_text(calls: u32, task: Option<&str>, last_words: Option<String>) -> String {
+    let text = match task {
+        None => {
+            format!("I stopped after {calls} model calls in this turn. Say \"go on\" and I will continue.")
+        }
+        Some(name) => {
+            format!("I stopped the task \"{name}\" after {calls} model calls, its limit. It is not done.")
+        }
+    };
     match last_words {
         Some(words) => format!("{text}\n\nWhere I was: {}", words.trim()),
         None => text,

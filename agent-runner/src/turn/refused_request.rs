@@ -41,7 +41,7 @@ fn steps(entries: &[Entry], turn: TurnId) -> Vec<LeftOut> {
     let last_turn = if answered_now {
         Some(turn)
     } else {
-        let earlier = |e: &&Entry| e.turn != turn && !is_summary(e) && !known.omits(e);
+        let earlier = |e: &&Entry| e.turn != turn && !is_summary(e) && is_shown(e) && !known.omits(e);
         entries.iter().rev().find(earlier).map(|e| e.turn)
     };
     let froms = [
@@ -67,9 +67,18 @@ fn is_answer(entry: &Entry) -> bool {
     matches!(entry.body, Body::Assistant(_))
 }
 
+/// Whether a request shows anything of the entry.
+fn is_shown(entry: &Entry) -> bool {
+    match &entry.body {
+        Body::LeftOut(_) => false,
+        Body::Gate(gate) => gate.shown.is_some(),
+        _ => true,
+    }
+}
+
 /// How many entries, and how many thoughts, a request holds.
 fn sent(entries: &[Entry], omissions: &Omissions) -> usize {
-    let kept = entries.iter().filter(|e| !omissions.omits(e) && !matches!(e.body, Body::LeftOut(_)));
+    let kept = entries.iter().filter(|e| !omissions.omits(e) && is_shown(e));
     kept.map(|entry| match &entry.body {
         Body::Assistant(answer) if !omissions.omits_thoughts(entry) => {
             1 + answer.blocks.iter().filter(|block| block.is_thought()).count()
@@ -85,11 +94,7 @@ fn told(from: Option<u64>, entries: &[Entry], turn: TurnId) -> String {
         None => "I went on without my earlier thoughts; all that was said is still there".to_owned(),
         Some(from) => {
             let earlier = entries.iter().any(|e| e.entry >= from && e.turn != turn);
-            let what = if earlier {
-                "an earlier part of our conversation"
-            } else {
-                "what I had done for this message"
-            };
+            let what = if earlier { "an earlier part of our conversation" } else { "what I had done so far" };
             format!("I went on without {what}, and no longer see it")
         }
     };
@@ -102,7 +107,7 @@ fn told(from: Option<u64>, entries: &[Entry], turn: TurnId) -> String {
 mod tests {
     use super::*;
     use crate::tests_support::{host, script};
-    use crate::transcript::{Block, Note, Results, Summary, ToolResult};
+    use crate::transcript::{Block, Gate, Note, Results, Summary, ToolResult};
     use serde_json::json;
 
     const EARLIER: TurnId = TurnId(40);
@@ -186,6 +191,28 @@ mod tests {
     }
 
     #[test]
+    fn a_fire_stays_as_a_message_does_and_a_gate_that_said_no_is_no_turn_to_leave_out() {
+        let gate = |wake, shown: Option<&str>| {
+            Body::Gate(Gate { fire: "f-12".into(), wake, error: None, shown: shown.map(str::to_owned) })
+        };
+        let [answer, results] = thinks_and_calls();
+        let story = entries(vec![
+            (TurnId(38), says(1)),
+            (TurnId(39), answer),
+            (TurnId(39), results),
+            (EARLIER, gate(false, None)),
+            (NOW, gate(true, Some("data"))),
+            (NOW, Body::Input(host::fire(|_| {}, &[]))),
+        ]);
+        let fail = AfterRefusal::Fail;
+        let expected = [AfterRefusal::Repeat, without(6, None), without(6, 2), without(6, 1), fail];
+        assert_eq!(all(&story)[..5], expected);
+        let kept = |e: &&Entry| !Omissions::default().and(NOW, &left(6, 1)).omits(e);
+        assert_eq!(story.iter().filter(kept).map(|e| e.entry).collect::<Vec<_>>(), [5, 6]);
+        assert_eq!(after(&story[4..], NOW, 1), AfterRefusal::Fail, "a fire alone is not the fault");
+    }
+
+    #[test]
     fn what_is_left_out_already_is_no_step() {
         let [answer, results] = thinks_and_calls();
         let story = entries(vec![
@@ -205,7 +232,7 @@ mod tests {
         let said = |from| told(from, &story, NOW);
         assert!(said(None).contains("without my earlier thoughts"));
         assert!(said(Some(1)).contains("an earlier part of our conversation"));
-        assert!(said(Some(2)).contains("what I had done for this message"));
+        assert!(said(Some(2)).contains("what I had done so far"));
         assert!(said(None).ends_with("/new begins a new conversation."));
     }
 }

@@ -6,6 +6,7 @@
 
 mod ask_person;
 mod send_file;
+mod tasks;
 mod update_personality;
 
 use std::sync::Arc;
@@ -18,9 +19,11 @@ use serde_json::Value;
 use crate::channels::Channel;
 use crate::domain::group_settings::Group;
 use crate::domain::outbound::OutgoingText;
+use crate::domain::task::TaskState;
 use crate::domain::{Authority, ChatId};
 use crate::policy::authorize_request::{Allowed, Authorization, authorize};
 use crate::services::Services;
+use crate::tasks::NewTask;
 
 /// Who asks, and from where.
 pub struct Asker<'a> {
@@ -82,6 +85,20 @@ async fn perform_allowed(asker: &Asker<'_>, request: Request) -> Result<Outcome,
         Request::AskPerson(_) if ask_person::is_asked(asker).await => Outcome::WaitsForPerson,
         Request::AskPerson(args) => ask_person::perform(asker, asker.allowed(args)?).await,
         Request::SendFile(args) => send_file::perform(asker, asker.allowed(args)?).await,
+        Request::ScheduleTask(args) => tasks::add(asker, asker.allowed(args)?, NewTask::Work).await,
+        Request::Remind(args) => tasks::add(asker, asker.allowed(args)?, NewTask::Reminder).await,
+        Request::ListTasks(args) => tasks::list(asker, asker.allowed(args)?).await,
+        Request::TaskHistory(args) => tasks::history(asker, asker.allowed(args)?).await,
+        Request::UpdateTask(args) => tasks::update(asker, asker.allowed(args)?).await,
+        Request::PauseTask(args) => {
+            tasks::set_state(asker, asker.allowed(args)?, |ask| ask.task, TaskState::Paused).await
+        }
+        Request::ResumeTask(args) => {
+            tasks::set_state(asker, asker.allowed(args)?, |ask| ask.task, TaskState::Active).await
+        }
+        Request::CancelTask(args) => {
+            tasks::set_state(asker, asker.allowed(args)?, |ask| ask.task, TaskState::Cancelled).await
+        }
         Request::Unsupported { kind } => {
             let why = format!("this host has no request {kind:?}; go on without it");
             return Err(Refusal::new(RefusalCode::Unsupported, why));

@@ -83,7 +83,9 @@ async fn look(here: &Here, group: GroupName) -> Result<Looked, CliError> {
 
     let (lane, next) = (Lane::conversation(group.clone()), run::new_run_id());
     let dirs = RunDirs::below(&here.root.run_ipc(&group, &next));
-    let spec = run::spec_of(context, &lane, &next, &known, &settings, image, dirs).await?;
+    let session = known.session_of(&lane, None);
+    let of = run::BoxOf { lane: &lane, run: &next, uid: known.uid, session: &session };
+    let spec = run::spec_of(context, &of, &settings, image, dirs).await?;
     run::check_machine_limits(&spec, &facts)?;
     let ProbeResult { findings: mut lines, probed } =
         context.probe(&spec, &settings, known.uid, &next, &facts).await?;

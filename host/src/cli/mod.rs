@@ -30,6 +30,7 @@ use crate::images::ImageError;
 use crate::sandbox::EngineError;
 use crate::schedule::ScheduleError;
 use crate::store::{Store, StoreError};
+use crate::tasks::TaskError;
 use crate::terminal_output;
 use crate::unix_socket;
 
@@ -114,6 +115,8 @@ pub enum CliError {
     /// A schedule or a time zone cannot be used.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Task(#[from] TaskError),
     /// The thing that the person asked for does not exist or is not possible.
     #[error("{0}")]
     Plain(String),
@@ -130,6 +133,7 @@ impl CliError {
             Self::Engine(e) => e.code(),
             Self::Image(e) => e.code(),
             Self::Schedule(e) => e.code(),
+            Self::Task(e) => e.code(),
             Self::Plain(_) => "cli",
         }
     }
@@ -172,7 +176,7 @@ pub async fn run(args: Args) -> Done {
         Verb::Groups(groups) => groups::run(&here, groups).await,
         Verb::Owners(owners) => owners::run(&here, owners).await,
         Verb::Image(image) => image::run(&here, image).await,
-        Verb::Tasks(tasks) => tasks::run(&here, &tasks),
+        Verb::Tasks(tasks) => tasks::run(&here, tasks).await,
         Verb::Trace(trace) => trace::run(&here, &trace).await,
         Verb::Ipc(ipc) => letters::run(&here, ipc).await,
         Verb::Config(config) => config::run(&here, config).await,
@@ -197,6 +201,11 @@ impl Here {
     /// Whether a host answers.
     async fn host_is_up(&self) -> bool {
         unix_socket::connect(&self.root.host_socket_dir(), SOCKET).await.is_ok()
+    }
+
+    /// Tells a running host that tasks have changed. Returns whether a host runs; it looks once a minute in any case.
+    async fn tasks_changed(&self) -> bool {
+        self.host_is_up().await
     }
 
     /// What the running host was started with and is different here. Empty if no host runs.

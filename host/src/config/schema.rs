@@ -158,6 +158,8 @@ settings! {
         media: Span = Span::days(30), in Span::minutes(1)..;
         /// Transcripts that were ended or shortened, and what model calls cost.
         transcripts: Span = Span::days(90), in Span::minutes(1)..;
+        /// What became of the fires of tasks.
+        fires: Span = Span::days(90), in Span::days(1)..;
         /// How many nightly copies of the database there are.
         copies: usize = 7, in 1..=10_000;
     }

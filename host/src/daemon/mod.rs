@@ -26,7 +26,8 @@ use crate::mailbox::Mailbox;
 use crate::maintenance;
 use crate::policy::backoff::STORE_AGAIN;
 use crate::run;
-use crate::services::{IntakeGate, OutboxSignal, Probes, Runner, Services};
+use crate::scheduler;
+use crate::services::{ChangeSignal, IntakeGate, Probes, Runner, Services};
 use crate::store::Store;
 use crate::supervisor::{self, Signal, Supervisor, Wires};
 use crate::workers::Workers;
@@ -104,6 +105,9 @@ impl Host {
         let (counting, storing, reaping) = (shared(), shared(), shared());
         drop(workers.keep("the count of panics", move || panic_counts::count(Arc::clone(&counting))));
         drop(workers.keep("the watch on the store", move || panic_counts::watch_store(Arc::clone(&storing))));
+        let (own, news, stop) = (shared(), self.wires.news.clone(), self.polling.clone());
+        let schedule = move || scheduler::run(Arc::clone(&own), news.clone(), stop.clone());
+        drop(workers.keep("the scheduler", schedule));
         drop(workers.keep("the hourly reaper", move || run::keep_reaping(Arc::clone(&reaping))));
         // The disk is checked before the first poll, so that a host on a full disk reads nothing.
         maintenance::spawn(services, &self.polling);
@@ -220,7 +224,8 @@ fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, St
         gateway: build_parts::gateway(&install)?,
         runner,
         id,
-        outbox_signal: OutboxSignal::default(),
+        outbox_signal: ChangeSignal::default(),
+        tasks_signal: ChangeSignal::default(),
         intake_gate: IntakeGate::default(),
         probes: Probes::default(),
         workers: Workers::default(),

@@ -13,8 +13,11 @@ use crate::domain::group_settings::Priority;
 /// it.
 const LIFT: Duration = Duration::from_secs(60);
 
-/// At most this many lanes of one group work at once.
-const LANES_OF_A_GROUP: usize = 2;
+/// A person goes before a task that has not waited for this many steps longer.
+const PERSON_FIRST: u64 = 3;
+
+/// At most this many tasks of one group work at once, beside its conversation.
+const TASKS_OF_A_GROUP: usize = 2;
 
 impl Dispatch {
     pub(super) fn fill_slots(&mut self, now: Duration, effects: &mut Vec<Effect>) {
@@ -51,24 +54,27 @@ impl Dispatch {
     ///
     /// `full` limits the choice to lanes with a box.
     fn next_in_line(&self, now: Duration, full: bool) -> Option<Lane> {
-        let urgency = |record: &Record, since: Duration| {
+        let urgency = |lane: &Lane, record: &Record, since: Duration| {
             let base: u64 = match record.facts.priority {
                 Priority::Low => 0,
                 Priority::Normal => 1,
                 Priority::High => 2,
             };
+            let base = if lane.task_id().is_some() { base } else { base + PERSON_FIRST };
             base + now.saturating_sub(since).as_secs() / LIFT.as_secs()
         };
-        let busy = |lane: &Lane| {
-            self.lanes.iter().filter(|(other, r)| other.group == lane.group && r.state.holds_slot()).count()
+        let tasks = || self.lanes.iter().filter(|(lane, r)| lane.task_id().is_some() && r.state.holds_slot());
+        // A slot stays free for people, if there are two or more.
+        let tasks_may = self.settings.working == 1 || tasks().count() + 1 < self.settings.working;
+        let may = |lane: &Lane| {
+            let of_group = || tasks().filter(|(other, _)| other.group == lane.group).count();
+            lane.task_id().is_none() || (tasks_may && of_group() < TASKS_OF_A_GROUP)
         };
         self.lanes
             .iter()
             .filter_map(|(lane, record)| match record.state {
-                LaneState::Queued { since, held }
-                    if busy(lane) < LANES_OF_A_GROUP && (held.is_some() || !full) =>
-                {
-                    Some(((urgency(record, since), Reverse(since)), lane))
+                LaneState::Queued { since, held } if may(lane) && (held.is_some() || !full) => {
+                    Some(((urgency(lane, record, since), Reverse(since)), lane))
                 }
                 _ => None,
             })

@@ -18,6 +18,10 @@ settings! {
         requests: u32 = 200, in 0..=1_000_000;
         /// How many interim replies a turn may send.
         messages: u32 = 50, in 0..=1_000_000;
+        /// How many active and paused tasks a group may have.
+        tasks: u32 = 50, in 0..=10_000;
+        /// The shortest time between two fires of a task.
+        task_interval: Span = Span::minutes(1), in Span::seconds(60)..;
         /// How long a command may take when the model names no time.
         command: Span = Span::minutes(2), in Span::seconds(1)..;
         /// The longest time that the model may give a command.

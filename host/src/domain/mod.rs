@@ -14,6 +14,7 @@ pub mod outbound;
 pub mod provider;
 pub mod secret;
 pub mod settings_macro;
+pub mod task;
 
 pub use chat::{ChannelName, ChatId, ChatKind, SenderId};
 pub use ending::Ending;
@@ -23,3 +24,4 @@ pub use lane::Lane;
 pub use moment::{Moment, WallMs, Zone};
 pub use provider::ProviderKind;
 pub use secret::{Secret, SecretSource};
+pub use task::{FireId, TaskId};

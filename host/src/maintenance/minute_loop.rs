@@ -37,6 +37,8 @@ pub(super) async fn run(services: &Services, stop: &CancellationToken) {
             follow(services, stepped).await;
             clear_at = now.mono + AFTER_STEP;
         }
+        // Timers of the scheduler do not count the time that the machine sleeps, nor a clock that was set.
+        services.tasks_signal.notify();
         if now.mono >= clear_at {
             clear_at = now.mono + HOUR;
             clear_away(services, now.wall, &mut cleared).await;

@@ -63,7 +63,8 @@ pub(super) async fn all(
     let before = |span: Duration| WallMs(now.0 - i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
     let mut cleared = Cleared::default();
     while !cleared.is_done() {
-        cleared = store.clear(cleared, before(keep.letters.0), before(keep.transcripts.0)).await?;
+        let (letters, calls, fires) = (keep.letters.0, keep.transcripts.0, keep.fires.0);
+        cleared = store.clear(cleared, before(letters), before(calls), before(fires)).await?;
         // The task yields between two batches, so that other users of the store get their turn.
         tokio::task::yield_now().await;
     }
@@ -268,6 +269,7 @@ mod tests {
             lane: crate::domain::Lane::conversation(main.clone()),
             session: "conversation-1".into(),
             image: "i".into(),
+            runner: "r".into(),
             now: in_days(0),
         };
         store.new_run(new).await.unwrap();

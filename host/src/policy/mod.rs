@@ -21,5 +21,8 @@ pub mod presses;
 pub mod refusal_delay;
 pub mod retention;
 pub mod sandbox_plan;
+pub mod task_fires;
+pub mod task_request;
+pub mod task_view;
 pub mod turn_output_limits;
 pub mod worker_restart;

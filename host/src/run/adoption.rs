@@ -41,10 +41,14 @@ impl Adopted {
     pub async fn attach(services: &Services, row: RunRow) -> Result<Self, LaunchError> {
         let (lane, run) = (&row.lane, &row.run);
         // The group's file may have become invalid since. The box runs on, and the next run reports the line.
-        let group = services
+        let mut group = services
             .install
             .group(&lane.group)
             .unwrap_or_else(|_| services.install.default_group(lane.group.clone()));
+        let state = services.store.begin_state(lane.clone()).await?;
+        if let Some(model) = state.model {
+            group.model.model = model;
+        }
         let known = services.store.group(&lane.group, services.clock.wall()).await?;
         let root = &services.install.root;
         let archive =
@@ -64,7 +68,10 @@ impl Adopted {
         let gateway = GatewaySession::open(services, lane, run, &group, &mailbox)?;
         failpoint!("run.adopt.socket");
         gateway.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
-        let outdated = row.session != known.session_of(lane);
+        // An older runner may not know all that this host writes, so the box gets no further turn.
+        let session = known.session_of(lane, row.turn.as_ref().map(|(turn, _)| *turn));
+        let outdated =
+            row.runner != services.runner.digest || (lane.task_id().is_none() && row.session != session);
         let closes = mailbox.closes();
         Ok(Self { row, group, mailbox, gateway, closes, outdated })
     }
@@ -82,7 +89,8 @@ impl Adopted {
         self.row.interrupted == Some(InterruptWhy::Stop)
     }
 
-    /// Returns whether a person began a new session that the box does not know.
+    /// Returns whether the box gets no further turn: a person began a new session that it does not know, or its runner
+    /// is of another release.
     pub fn is_outdated(&self) -> bool {
         self.outdated
     }

@@ -25,7 +25,7 @@ use ipc_schema::text_sanitize;
 
 use super::disk_watch::places;
 use super::ensure_posture::SandboxContext;
-use super::launch::spec_of;
+use super::launch::{BoxOf, spec_of};
 use super::launch_error::LaunchError;
 use super::reaper::reap;
 use super::remove_overrun::{Count, Reclaimed, count, reclaim};
@@ -260,7 +260,9 @@ async fn open(services: &Services, group: &Group, dir: &Path) -> Result<(), Laun
     let dirs = context.run_dirs(&group.name, dir)?;
     let group = Group { mounts: Vec::new(), ..group.clone() };
     let (lane, run) = (Lane::conversation(group.name.clone()), new_run_id());
-    let spec = spec_of(context, &lane, &run, &known, &group, image, dirs).await?;
+    let session = known.session_of(&lane, None);
+    let of = BoxOf { lane: &lane, run: &run, uid: known.uid, session: &session };
+    let spec = spec_of(context, &of, &group, image, dirs).await?;
     let mut spec = spec.for_check(format!("lazaret-open-{run}"), &this_process(), "unlock-dirs");
     // The folder may be that of an ended session.
     for mount in spec.mounts.iter_mut().filter(|mount| mount.target == box_path::SESSION) {

@@ -6,12 +6,13 @@ use ipc_schema::letters::to_agent as letter;
 use ipc_schema::names_and_paths::box_path;
 use ipc_schema::{Refusal, RunId};
 
-use crate::config::personality_file;
+use crate::config::{personality_file, zone_data};
 use crate::domain::group_settings::Group;
 use crate::domain::message::StoredMessage;
-use crate::domain::{ChatKind, Lane, WallMs};
+use crate::domain::task::{AgentWork, Work};
+use crate::domain::{ChatKind, Lane, WallMs, Zone};
 use crate::services::Services;
-use crate::store::{BeginState, InputState, letter_to_agent};
+use crate::store::{BeginState, FireInput, InputState, letter_to_agent};
 use crate::text::{label, unambiguous_name};
 
 /// Builds `begin` of a run.
@@ -92,8 +93,29 @@ pub(super) fn input_letter(
         chat: letter::Chat { id: state.chat.to_string(), kind, title: label(&state.title) },
         messages: state.messages.into_iter().map(message).collect(),
         context_omitted: state.omitted,
+        fire: state.fire.map(fire),
     };
     letter_to_agent(run, Some(state.turn), n, ack, at, ToAgent::Input(input)).to_bytes()
+}
+
+fn fire(given: FireInput) -> letter::Fire {
+    let FireInput { fire, task, planned, late } = given;
+    let zone = zone_data::get(&task.zone).unwrap_or_else(Zone::utc);
+    let work = match task.work {
+        Work::Agent(work) => work,
+        Work::Remind => AgentWork::default(),
+    };
+    letter::Fire {
+        id: fire.to_string(),
+        task: task.id.to_string(),
+        name: label(&task.name),
+        prompt: task.prompt,
+        planned: planned.local(&zone),
+        late,
+        silent: work.silent,
+        gate: work.gate,
+        model_calls: work.model_calls,
+    }
 }
 
 fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Message {

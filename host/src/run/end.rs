@@ -124,7 +124,7 @@ pub(super) async fn store_end(services: &Services, run: &RunId, lane: &Lane, end
         let key = format!("start:{day}:{}", ipc_schema::sha256_hex(why.as_bytes()));
         services.tell_operator(&key, &text::group_cannot_start(&lane.group, why)).await;
     }
-    let facts = services.facts(&lane.group);
+    let facts = services.facts(lane);
     match collected {
         Collected::Idle => After::Idle,
         Collected::Next(_, wait) => After::Wake(wait, facts),

@@ -24,7 +24,7 @@ use crate::mailbox::{Archive, RunMailbox};
 use crate::policy::sandbox_plan::{ContainerSpec, ImageFacts, PlanInput, SECCOMP, Sources, plan};
 use crate::sandbox::{BoxState, EngineError, check_source};
 use crate::services::Services;
-use crate::store::{BeginState, GroupState, NewRun, letter_to_agent};
+use crate::store::{BeginState, NewRun, letter_to_agent};
 use crate::text::{self, Reader};
 use crate::volumes::Volume;
 
@@ -40,23 +40,27 @@ pub(super) async fn launch(services: &Arc<Services>, handle: &RunHandle) -> Resu
     let group = group.map_err(|e| LaunchError::new(e.code(), e.in_brief().replace(&root, "")));
     let image_name = group.as_ref().map_or_else(|_| String::new(), |g| g.image.clone());
     let known = services.store.group(&lane.group, services.clock.wall()).await?;
-    let session = known.session_of(lane);
+    let state = services.store.begin_state(lane.clone()).await?;
+    let turn = state.open.as_ref().map(|(open, _)| (open.turn, open.chat.clone()));
+    let session = known.session_of(lane, turn.as_ref().map(|(turn, _)| *turn));
     let new = NewRun {
         run: run.clone(),
         lane: lane.clone(),
         session: session.clone(),
         image: image_name.clone(),
+        runner: services.runner.digest.clone(),
         now: services.clock.wall(),
     };
     services.store.new_run(new).await?;
-    let group = group?;
-
-    let state = services.store.begin_state(lane.clone()).await?;
-    let turn = state.open.as_ref().map(|(open, _)| (open.turn, open.chat.clone()));
+    let mut group = group?;
+    if let Some(model) = &state.model {
+        group.model.model.clone_from(model);
+    }
     stage(services, run, turn.as_ref(), "start");
     let image = image(services, &lane.group, &image_name, turn.as_ref().map(|(_, chat)| chat)).await?;
     let mut mailbox = open_mailbox(services, &group, lane, run, known.uid)?;
-    let plan = Plan { services, lane, run, known: &known, group: &group, session, state, image };
+    let plan =
+        Plan { services, lane, run, uid: known.uid, group: &group, session: session.clone(), state, image };
     let made = async {
         let (mut gateway, spec) = plan.prepare(&mut mailbox).await?;
         gateway.open_turn.send_replace(turn.as_ref().map(|(turn, _)| *turn));
@@ -78,7 +82,6 @@ pub(super) async fn launch(services: &Arc<Services>, handle: &RunHandle) -> Resu
     let now = Instant::now();
     let life = Life::Starting { ready_by: now + READY_WITHIN };
     let turn = turn.map(|(id, chat)| Turn::open(id, chat, false, now + SILENCE));
-    let session = known.session_of(lane);
     Ok(Run::new(services, handle, Parts { group, session, container, mailbox, gateway, life, turn }))
 }
 
@@ -117,7 +120,7 @@ struct Plan<'a> {
     services: &'a Arc<Services>,
     lane: &'a Lane,
     run: &'a RunId,
-    known: &'a GroupState,
+    uid: u32,
     group: &'a Group,
     session: String,
     state: BeginState,
@@ -127,7 +130,7 @@ struct Plan<'a> {
 impl Plan<'_> {
     /// Makes the directories, the first letter and the socket, and checks that the posture holds.
     async fn prepare(self, mailbox: &mut RunMailbox) -> Result<(GatewaySession, ContainerSpec), LaunchError> {
-        let Self { services, lane, run, known, group, session, state, image } = self;
+        let Self { services, lane, run, uid, group, session, state, image } = self;
         failpoint!("run.launch.mailbox");
         for mount in &group.mounts {
             check_source(&mount.source)?;
@@ -135,9 +138,10 @@ impl Plan<'_> {
         // An earlier box of the lane may write the files that the next step moves.
         remove_earlier(services, lane).await?;
         let dirs = RunDirs::below(mailbox.dir());
-        let spec = spec_of(services.as_ref().into(), lane, run, known, group, image, dirs).await?;
+        let of = BoxOf { lane, run, uid, session: &session };
+        let spec = spec_of(services.as_ref().into(), &of, group, image, dirs).await?;
         take_over_session(services, group, &session).await?;
-        ensure_posture::ensure_posture(services, &spec, group, known.uid).await?;
+        ensure_posture::ensure_posture(services, &spec, group, uid).await?;
         let letter = build_letters::begin(services, lane, session, group, state);
         write_begin(services, run, mailbox, letter).await?;
         failpoint!("run.launch.begin");
@@ -147,26 +151,34 @@ impl Plan<'_> {
     }
 }
 
+/// Whose box it is.
+#[derive(Debug, Clone, Copy)]
+pub struct BoxOf<'a> {
+    pub lane: &'a Lane,
+    pub run: &'a RunId,
+    pub uid: u32,
+    /// The session that it continues.
+    pub session: &'a str,
+}
+
 /// Builds the specification of the box of a group's next run.
 ///
 /// # Errors
 /// Something cannot be made, or no box can have this specification.
 pub async fn spec_of(
     context: SandboxContext<'_>,
-    lane: &Lane,
-    run: &RunId,
-    known: &GroupState,
+    of: &BoxOf<'_>,
     group: &Group,
     image: ImageFacts,
     dirs: RunDirs,
 ) -> Result<ContainerSpec, LaunchError> {
-    let session = known.session_of(lane);
-    let sources = sources(context, group, &session, dirs, &image, known.uid).await?;
+    let BoxOf { lane, run, uid, session } = *of;
+    let sources = sources(context, group, session, dirs, &image, uid).await?;
     Ok(plan(&PlanInput {
         install: context.id.to_owned(),
         run: run.clone(),
         lane: lane.clone(),
-        uid: known.uid,
+        uid,
         gid: context.gid,
         image,
         runner: context.runner.digest.clone(),

@@ -50,7 +50,7 @@ use build_letters::input_letter;
 use disk_watch::{Excess, Watchdog};
 pub use ensure_posture::{ProbeResult, RunDirs, SandboxContext, check_machine_limits};
 use gateway_session::GatewaySession;
-pub use launch::spec_of;
+pub use launch::{BoxOf, spec_of};
 pub use launch_error::LaunchError;
 pub use reaper::keep_reaping;
 use states::{Deferred, Files, Life, Turn, TurnStage};

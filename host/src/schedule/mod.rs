@@ -33,7 +33,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use cron::Cron;
 pub use describe::{describe_instant, local};
-pub use error::{FORMS, ScheduleError};
+pub use error::ScheduleError;
 pub use phrase::{local_time, parse};
 
 use crate::domain::{WallMs, Zone};

@@ -3,12 +3,14 @@
 use rusqlite::{Connection, Row, params};
 
 use super::attachments::{self, Waiting};
+use super::fires::{self, FireInput};
 use super::groups::chat_facts;
 use super::letters_to_agent::{ToWrite, next_letter};
 use super::turns::{self, OpenTurnRow};
-use super::{Result, Store, StoreError, id, int, parse};
+use super::{Result, Store, StoreError, id, int, parse, tasks};
 use crate::domain::limits::ContextLimits;
 use crate::domain::message::StoredMessage;
+use crate::domain::task::Work;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::turns::Event;
 
@@ -29,6 +31,8 @@ pub struct BeginState {
     pub open: Option<(OpenTurnRow, Vec<LetterId>)>,
     /// The newest closed turns of the lane.
     pub closed: Vec<TurnId>,
+    /// The model of the lane's task, if it names one.
+    pub model: Option<String>,
 }
 
 /// The content of an input letter.
@@ -42,6 +46,8 @@ pub struct InputState {
     pub messages: Vec<StoredMessage>,
     /// How many context messages were left out, counted up to 1,000.
     pub omitted: u64,
+    /// The fire that caused the turn, in the first letter that this run gets of it.
+    pub fire: Option<FireInput>,
 }
 
 /// Whether a letter waits for files.
@@ -83,7 +89,12 @@ impl Store {
             let mut rows = c.prepare(sql)?;
             let closed = rows.query_map(params![lane.to_string(), CLOSED_LISTED], |r| r.get::<_, i64>(0))?;
             let closed = closed.map(|t| Ok(TurnId(id(t?)))).collect::<Result<_>>()?;
-            Ok(BeginState { open, closed })
+            let task = lane.task_id().map(|task| tasks::by_id(c, task)).transpose()?.flatten();
+            let model = match task.map(|task| task.work) {
+                Some(Work::Agent(work)) => work.model,
+                _ => None,
+            };
+            Ok(BeginState { open, closed, model })
         })
         .await
     }
@@ -110,7 +121,8 @@ impl Store {
                 if patience == FileWait::Spent {
                     attachments::leave_later(&mut messages);
                 }
-                if !messages.iter().any(|m| m.wakes) {
+                let fire = fires::ungiven(c, open.turn, run.as_str())?;
+                if fire.is_none() && !messages.iter().any(|m| m.wakes) {
                     return Ok(Composed::Nothing);
                 }
                 let files = attachments::waiting(&messages);
@@ -119,12 +131,15 @@ impl Store {
                 }
                 let (kind, title) = chat_facts(c, &open.chat)?;
                 let given: Vec<MessageSeq> = messages.iter().map(|m| m.seq).collect();
-                let state =
-                    InputState { turn: open.turn, chat: open.chat.clone(), kind, title, messages, omitted };
+                let (turn, chat, fired) = (open.turn, open.chat.clone(), fire.as_ref().map(|f| f.fire));
+                let state = InputState { turn, chat, kind, title, messages, omitted, fire };
                 let letter = next_letter(c, &run, Some(open.turn), "input", now, |n| build(n, state))?;
                 for seq in given {
                     let sql = "INSERT OR IGNORE INTO given(run, seq, n) VALUES (?1, ?2, ?3)";
                     c.prepare_cached(sql)?.execute(params![run.as_str(), int(seq.0), int(letter.n)])?;
+                }
+                if let Some(fire) = fired {
+                    fires::given(c, fire, run.as_str())?;
                 }
                 turns::happen(c, &lane, &Event::Given, now)?;
                 Ok(Composed::Letter(open.turn, open.chat, letter))

@@ -21,6 +21,7 @@ mod delivery_model;
 mod delivery_tests;
 mod error;
 mod fault_reporter;
+mod fires;
 mod groups;
 mod handle;
 mod held_and_given_up;
@@ -45,6 +46,7 @@ mod sent_files;
 #[cfg(test)]
 mod statement_log;
 mod status;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -60,6 +62,7 @@ pub use channel_states::ChannelState;
 pub use copy::{Copied, back_up, check, messages_in};
 pub use error::{Result, StoreError};
 pub use fault_reporter::{BALLAST, StoreFaults};
+pub use fires::{FireInput, FireRow};
 pub use groups::{Admission, AdmissionOrder, GroupState};
 pub use handle::Store;
 pub use inbox::{Accepted, CommandRow, Intake, KeptMessage, Stranger, StrangerSeen};
@@ -73,6 +76,7 @@ pub use retention::Cleared;
 pub use runs::NewRun;
 pub use sending::NextPart;
 pub use status::DeliveryCount;
+pub use tasks::Adding;
 pub use trace::{MessageTrace, OutboxTrace, StageRow};
 pub use usage::Usage;
 

@@ -33,6 +33,7 @@ enum Chore {
     Letters,
     Stages,
     Calls,
+    Fires,
     Context,
     Nothing,
 }
@@ -89,18 +90,25 @@ impl Store {
     }
 
     /// Does one step of the nightly work on rows: deletes letters of runs that ended before `letters`, stages before
-    /// `letters` and model calls before `usage`, and closes context that was left out for good. Messages, turns, the
+    /// `letters`, model calls before `usage` and fires before `fires`, and closes context that was left out for good. Messages, turns, the
     /// outbox and the audit trail stay. The caller passes the returned progress in again until [`Cleared::is_done`].
     ///
     /// A step looks at a bounded number of rows: a person's message waits for it. SQLite reuses the freed pages, so the
     /// file stops growing.
-    pub async fn clear(&self, from: Cleared, letters: WallMs, usage: WallMs) -> Result<Cleared> {
+    pub async fn clear(
+        &self,
+        from: Cleared,
+        letters: WallMs,
+        usage: WallMs,
+        fires: WallMs,
+    ) -> Result<Cleared> {
         self.write(move |c| {
             let mut at = from;
             at.rows += match at.next {
                 Chore::Letters => letters_step(c, &mut at, letters)?,
                 Chore::Stages => rows_step(c, "stage", "wall", &mut at, letters)?,
                 Chore::Calls => rows_step(c, "usage", "at", &mut at, usage)?,
+                Chore::Fires => fires_step(c, &mut at, fires)?,
                 Chore::Context => context_step(c, &mut at)?,
                 Chore::Nothing => 0,
             };
@@ -195,7 +203,17 @@ fn rows_step(c: &Connection, table: &str, time: &str, at: &mut Cleared, before: 
         }
     }
     if looked < ROWS {
-        (at.row, at.next) = (0, if at.next == Chore::Stages { Chore::Calls } else { Chore::Context });
+        (at.row, at.next) = (0, if at.next == Chore::Stages { Chore::Calls } else { Chore::Fires });
+    }
+    Ok(deleted)
+}
+
+fn fires_step(c: &Connection, at: &mut Cleared, before: WallMs) -> Result<u64> {
+    let sql = "DELETE FROM fire WHERE id IN
+                 (SELECT id FROM fire INDEXED BY fire_ended WHERE state = 'ended' AND ended_at < ?1 LIMIT ?2)";
+    let deleted = c.prepare_cached(sql)?.execute(params![before.0, ROWS])? as u64;
+    if deleted < u64::from(ROWS) {
+        at.next = Chore::Context;
     }
     Ok(deleted)
 }

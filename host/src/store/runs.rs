@@ -16,6 +16,8 @@ pub struct NewRun {
     pub lane: Lane,
     pub session: String,
     pub image: String,
+    /// The digest of the box's agent-runner.
+    pub runner: String,
     pub now: WallMs,
 }
 
@@ -24,12 +26,12 @@ impl Store {
     pub async fn new_run(&self, new: NewRun) -> Result<()> {
         self.write(move |c| {
             failpoint!("store.new_run.begin", super::injected);
-            let sql = "INSERT INTO run(id, grp, lane, state, session, image, created_at)
-                       VALUES (?1, ?2, ?3, 'starting', ?4, ?5, ?6)";
-            let NewRun { run, lane, session, image, now } = new;
+            let sql = "INSERT INTO run(id, grp, lane, state, session, image, runner, created_at)
+                       VALUES (?1, ?2, ?3, 'starting', ?4, ?5, ?6, ?7)";
+            let NewRun { run, lane, session, image, runner, now } = new;
             c.execute(
                 sql,
-                params![run.as_str(), lane.group.as_str(), lane.to_string(), session, image, now.0],
+                params![run.as_str(), lane.group.as_str(), lane.to_string(), session, image, runner, now.0],
             )?;
             Ok(())
         })

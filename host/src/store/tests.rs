@@ -137,6 +137,7 @@ impl House {
             lane: lane(),
             session: "conversation-1".into(),
             image: "i".into(),
+            runner: "r".into(),
             now: T,
         };
         self.store.new_run(new).await.unwrap();
@@ -498,7 +499,7 @@ async fn a_new_host_knows_the_turn_of_a_box_that_goes_on_with_it_and_got_no_inpu
     let mut h = house().await;
     h.wakes("telegram:-1", "one").await;
     let (run, session, image) = (RUN.parse().unwrap(), "conversation-1".into(), "i".into());
-    h.store.new_run(NewRun { run, lane: lane(), session, image, now: T }).await.unwrap();
+    h.store.new_run(NewRun { run, lane: lane(), session, image, runner: "r".into(), now: T }).await.unwrap();
     let begin = |_| Ok(br#"{"body":{"open":{"turn":"t-1","consumed":[]}}}"#.to_vec());
     h.store.add_letter(RUN.parse().unwrap(), None, "begin", T, begin).await.unwrap();
     let row = h.store.unended_runs().await.unwrap().remove(0);

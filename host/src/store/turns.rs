@@ -6,7 +6,7 @@ use ipc_schema::requests::Answer;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::letters_to_agent::store_verdict;
-use super::{Result, Store, StoreError, id, int, outbox, parse};
+use super::{Result, Store, StoreError, fires, id, int, outbox, parse};
 use crate::domain::ending::TurnEnd;
 use crate::domain::message::Command;
 use crate::domain::outbound::OutgoingText;
@@ -105,6 +105,8 @@ impl Store {
     ) -> Result<()> {
         self.write(move |c| match open_of_lane(c, &lane)? {
             None => Ok(()),
+            // Nobody waits for the turn of a fire.
+            Some(open) if fires::causing(c, open.turn)?.is_some() => Ok(()),
             Some(open) => {
                 outbox::say(c, Some(open.turn), &OutgoingText::notice(&open.chat, word, notice), now)
             }
@@ -162,6 +164,7 @@ pub(super) fn view(c: &Connection, lane: &Lane, event: &Event<'_>) -> Result<Vie
 pub(super) fn open_turn_of(c: &Connection, lane: &Lane) -> Result<Option<OpenTurn>> {
     let Some(row) = open_of_lane(c, lane)? else { return Ok(None) };
     let OpenTurnRow { turn, chat, attempt, opened_at, .. } = row;
+    let fire = fires::causing(c, turn)?;
     let sql = "SELECT request, expires_at FROM question WHERE turn = ?1 AND state = 'open' ORDER BY id";
     let mut rows = c.prepare_cached(sql)?;
     let rows = rows.query_map([int(turn.0)], |r| Ok((r.get::<_, String>(0)?, r.get(1)?)))?;
@@ -172,7 +175,7 @@ pub(super) fn open_turn_of(c: &Connection, lane: &Lane) -> Result<Option<OpenTur
     let waits = waits.collect::<Result<_>>()?;
     let sql = "SELECT count(*) FROM run WHERE lane = ?1 AND state <> 'ended'";
     let has_run = one(c, sql, [lane.to_string()])? > 0;
-    Ok(Some(OpenTurn { turn, chat, attempt, opened_at, waits, has_run }))
+    Ok(Some(OpenTurn { turn, chat, attempt, opened_at, waits, fire, has_run }))
 }
 
 fn load(
@@ -193,10 +196,11 @@ fn load(
                 .prepare_cached(sql)?
                 .query_row([lane.group.as_str()], |r| Ok((r.get(0)?, r.get::<_, String>(1)?)))
                 .optional()?;
-            details.waiting = match row {
+            details.waiting = match row.filter(|_| lane.task_id().is_none()) {
                 Some((seq, chat)) => Some((MessageSeq(id(seq)), parse("message.chat", &chat)?)),
                 None => None,
             };
+            details.waiting_fire = fires::waiting(c, lane)?;
         }
         (Need::Session, _) => {
             let sql = "SELECT session FROM grp WHERE name = ?1";
@@ -221,7 +225,9 @@ fn load(
                     messages(c, sql, params![int(open.turn.0)])?
                 }
             };
-            let sql = "SELECT min(seq) FROM message WHERE turn = ?1 AND role = 'wake'";
+            let sql = "SELECT CASE WHEN t.fire IS NULL
+                         THEN (SELECT min(seq) FROM message WHERE turn = t.id AND role = 'wake')
+                         ELSE t.opened_after END FROM turn t WHERE t.id = ?1";
             let first: Option<i64> = c.prepare_cached(sql)?.query_row([int(open.turn.0)], |r| r.get(0))?;
             details.first = first.map(|seq| MessageSeq(id(seq)));
             let sql = "SELECT count(*) FROM chat WHERE id = ?1 AND grp <> ?2";
@@ -260,7 +266,9 @@ fn last_stop(c: &Connection, lane: &Lane, turn: TurnId) -> Result<Option<(Messag
     let sql =
         "SELECT m.seq, m.text, m.stored_at FROM chat h CROSS JOIN message m INDEXED BY message_command ON m.chat = h.id
                WHERE h.grp = ?1 AND m.role = 'command'
-                 AND m.seq > (SELECT coalesce(min(seq), 0) FROM message WHERE turn = ?2) ORDER BY m.seq DESC";
+                 AND m.seq > (SELECT coalesce((SELECT min(seq) FROM message WHERE turn = ?2), t.opened_after)
+                              FROM turn t WHERE t.id = ?2)
+               ORDER BY m.seq DESC";
     let mut rows = c.prepare_cached(sql)?;
     let rows = rows.query_map(params![lane.group.as_str(), int(turn.0)], |r| {
         Ok((r.get(0)?, r.get::<_, String>(1)?, WallMs(r.get(2)?)))
@@ -292,6 +300,10 @@ fn apply_one(c: &Connection, lane: &Lane, change: &Change, now: WallMs) -> Resul
         Change::Open { turn, chat, cause } => return open(c, lane, *turn, chat, *cause, now),
         Change::End { turn, end } => return close(c, *turn, end, now),
         Change::EndQuestion(question) => return end_question(c, question, now),
+        Change::EndFire { fire, outcome } => return fires::end(c, *fire, outcome, now),
+        Change::KeepAnswer { fire, text } => {
+            execute(c, "UPDATE fire SET said = ?2 WHERE id = ?1", params![int(fire.0), text])?
+        }
         Change::Say { turn, outgoing } => return outbox::say(c, *turn, outgoing, now),
         // What a lane waits for follows from its rows: its open turn, its questions, its runs.
         Change::Resume { .. } | Change::Suspend { .. } => 0,
@@ -349,6 +361,7 @@ fn open(c: &Connection, lane: &Lane, turn: TurnId, chat: &ChatId, cause: Cause, 
                        WHERE chat = ?1 AND role = 'wake' AND state = 'waiting'";
             execute(c, sql, params![chat.as_str(), int(turn.0)])?;
         }
+        Cause::Task(fire) => fires::opened(c, fire, turn, now)?,
     }
     Ok(())
 }

@@ -23,12 +23,16 @@ impl Supervisor {
     pub(super) fn command(&mut self, row: CommandRow) -> Option<Event> {
         let lane = Lane::conversation(row.group.clone());
         let state = self.dispatch.lanes().find(|(l, _)| **l == lane).map(|(_, state)| state.clone());
+        let stops_tasks = row.command == Command::Stop && self.stop_tasks(&row);
         match row.command {
             Command::Stop => {
                 let order = Some(row.seq);
                 match state {
                     None | Some(LaneState::Listening { .. }) => {
-                        self.answer(row, text::nothing_to_stop(), "nothing to stop");
+                        match stops_tasks {
+                            true => self.answer(row, text::stopping(), "stopping"),
+                            false => self.answer(row, text::nothing_to_stop(), "nothing to stop"),
+                        }
                         None
                     }
                     // Only the store knows whether a turn waits for the next box.
@@ -79,6 +83,18 @@ impl Supervisor {
                 None
             }
         }
+    }
+
+    /// Stops the isolated tasks of the group that work. Returns whether there is one.
+    fn stop_tasks(&self, row: &CommandRow) -> bool {
+        let works = |state: &LaneState| !matches!(state, LaneState::Listening { .. });
+        let of_group = |lane: &Lane| lane.group == row.group && lane.task_id().is_some();
+        let mut any = false;
+        for (lane, _) in self.dispatch.lanes().filter(|(lane, state)| of_group(lane) && works(state)) {
+            any = true;
+            let _ = self.own.send(News::Stop(lane.clone(), row.seq));
+        }
+        any
     }
 
     fn answer(&self, row: CommandRow, text: String, outcome: &'static str) {
@@ -306,8 +322,7 @@ pub async fn unfinished(services: &Arc<Services>) -> crate::store::Result<Vec<Ne
         if row.command == Command::New {
             services.store.new_session(row.clone(), services.clock.wall()).await?;
         }
-        let lane = Lane::conversation(row.group.clone());
-        if row.command == Command::Stop && !services.store.is_meant(lane, row.seq).await? {
+        if row.command == Command::Stop && !is_meant(services, &row).await? {
             let (shared, outcome) = (Arc::clone(services), "nothing to stop");
             spawn_task(services, format!("the answer to {}", row.seq), move || {
                 finish(Arc::clone(&shared), row.clone(), text::nothing_to_stop(), outcome.to_owned())
@@ -317,6 +332,17 @@ pub async fn unfinished(services: &Arc<Services>) -> crate::store::Result<Vec<Ne
         }
     }
     Ok(news)
+}
+
+/// Whether a `/stop` means an open turn of the group.
+async fn is_meant(services: &Services, row: &CommandRow) -> crate::store::Result<bool> {
+    let open = services.store.open_turns().await?;
+    for lane in open.into_iter().map(|turn| turn.lane).filter(|lane| lane.group == row.group) {
+        if services.store.is_meant(lane, row.seq).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

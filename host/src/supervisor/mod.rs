@@ -98,7 +98,7 @@ impl Supervisor {
             let (lane, found, stopping) = (adopted.lane().clone(), adopted.found(), adopted.is_stopping());
             let outdated = adopted.is_outdated();
             self.adopted.insert(lane.clone(), adopted);
-            let facts = self.services.facts(&lane.group);
+            let facts = self.services.facts(&lane);
             self.handle(Event::Adopt { lane: lane.clone(), facts, found });
             if stopping {
                 self.handle(Event::Stop { lane: lane.clone(), order: None });
@@ -109,12 +109,12 @@ impl Supervisor {
             }
         }
         for Suspended { lane, until } in recovered.suspended {
-            let facts = self.services.facts(&lane.group);
+            let facts = self.services.facts(&lane);
             let left = until.since(self.services.clock.wall());
             self.handle(Event::Suspended { lane, left, facts });
         }
         for lane in recovered.waiting {
-            let facts = self.services.facts(&lane.group);
+            let facts = self.services.facts(&lane);
             self.handle(Event::Wake { lane, facts });
         }
     }
@@ -167,19 +167,19 @@ impl Supervisor {
     fn event_of(&mut self, news: News) -> Option<Event> {
         match news {
             News::Wake(lane) => {
-                let facts = self.services.facts(&lane.group);
+                let facts = self.services.facts(&lane);
                 Some(Event::Wake { lane, facts })
             }
             News::FollowUp(lane) => {
-                let facts = self.services.facts(&lane.group);
+                let facts = self.services.facts(&lane);
                 Some(Event::FollowUp { lane, facts })
             }
             News::Suspended(lane, left) => {
-                let facts = self.services.facts(&lane.group);
+                let facts = self.services.facts(&lane);
                 Some(Event::Suspended { lane, left, facts })
             }
             News::Answered(lane) => {
-                let facts = self.services.facts(&lane.group);
+                let facts = self.services.facts(&lane);
                 Some(Event::Answered { lane, facts })
             }
             News::Stop(lane, order) => Some(Event::Stop { lane, order: Some(order) }),
@@ -258,7 +258,7 @@ impl Supervisor {
         tracing::error!(%lane, code = "run.no_answer", "{no} does not answer: the host ends it");
         let Some(worker) = self.runs.get_mut(&no) else {
             // No worker exists that would report the end.
-            let after = After::Wake(AGAIN, self.services.facts(&lane.group));
+            let after = After::Wake(AGAIN, self.services.facts(&lane));
             let _ = self.event_sender.send(Event::Ended { run: no, after, fed: 0 });
             return;
         };

@@ -4,8 +4,11 @@ use ipc_schema::letters::from_agent::{self, Outcome};
 use ipc_schema::letters::to_agent::InterruptWhy;
 
 use crate::domain::ending::TurnEnd;
+use crate::domain::task::FireOutcome;
 use crate::text;
 
+/// The reason of a turn that its task's gate script ended.
+const GATED: &str = "gated";
 /// The longest reason that the store keeps, in characters.
 const WHY: usize = 80;
 
@@ -16,6 +19,24 @@ pub fn interrupted(why: InterruptWhy) -> (TurnEnd, String) {
         InterruptWhy::Time => ("time", text::time_is_up()),
     };
     (TurnEnd { state: "stopped", why: why.to_owned() }, notice)
+}
+
+/// The code and the reason of a turn that failed by its task's gate script.
+fn gate_failure(done: &from_agent::TurnDone) -> Option<(&'static str, &str)> {
+    const CODES: [&str; 5] = ["gate.no_shell", "gate.exit", "gate.time", "gate.output", "gate.failed"];
+    let error = done.error.as_ref()?;
+    let code = CODES.into_iter().find(|code| *code == error.code)?;
+    Some((code, &error.reason))
+}
+
+/// What becomes of a fire whose turn ends so.
+pub fn fire_outcome(end: &TurnEnd, late: bool) -> FireOutcome {
+    match (end.state, end.why.as_str()) {
+        ("done", GATED) => FireOutcome::Gated,
+        ("done", _) if late => FireOutcome::CaughtUp,
+        ("done", _) => FireOutcome::Ran,
+        (_, why) => FireOutcome::Failed { why: why.to_owned() },
+    }
 }
 
 /// The end of a turn that the box has reported as done.
@@ -31,6 +52,9 @@ pub struct TurnDone {
 pub fn turn_done(done: &from_agent::TurnDone, told: Option<InterruptWhy>) -> TurnDone {
     let end = |state, why: &str| TurnEnd { state, why: why.chars().take(WHY).collect() };
     match (done.outcome, told) {
+        (Outcome::Failed, _) if let Some((code, reason)) = gate_failure(done) => {
+            TurnDone { end: end("failed", code), notice: Some(text::gate_failed(reason)) }
+        }
         (Outcome::Failed, _) => {
             let (code, reason) =
                 done.error.as_ref().map_or(("", ""), |e| (e.code.as_str(), e.reason.as_str()));
@@ -41,6 +65,7 @@ pub fn turn_done(done: &from_agent::TurnDone, told: Option<InterruptWhy>) -> Tur
             let (end, notice) = interrupted(why);
             TurnDone { end, notice: Some(notice) }
         }
+        (Outcome::Finished, _) if done.gated => TurnDone { end: end("done", GATED), notice: None },
         (Outcome::Limit, _) => TurnDone { end: end("done", "limit"), notice: None },
         (Outcome::Finished | Outcome::Interrupted, _) => {
             TurnDone { end: end("done", "finished"), notice: None }

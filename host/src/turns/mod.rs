@@ -30,10 +30,12 @@ use ipc_schema::requests::Answer;
 
 use crate::domain::ending::TurnEnd;
 use crate::domain::message::{Command, Role};
-use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChatId, Ending, LetterId, MessageSeq, RunId, TurnId, WallMs};
+use crate::domain::outbound::{OutgoingText, Voice};
+use crate::domain::task::FireOutcome;
+use crate::domain::{ChatId, Ending, FireId, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::text::{self, Reader};
 use after_run::AfterRun;
+use end_and_notice::fire_outcome;
 pub use end_and_notice::{TurnDone, turn_done};
 pub use question_answer::{AnswerCommand, Answering, Question, code_of, take_answer};
 
@@ -45,6 +47,22 @@ const RETURNS: u32 = 3;
 pub enum Cause {
     /// The messages for the agent that wait in the turn's chat. The turn takes all of them.
     Messages,
+    /// A fire of a scheduled task.
+    Task(FireId),
+}
+
+/// The fire that caused a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CausingFire {
+    pub fire: FireId,
+    /// The name of the task.
+    pub task: String,
+    /// It runs after its time, because the host was away.
+    pub late: bool,
+    /// Its answer is only kept in the history.
+    pub silent: bool,
+    /// Why the fire before it failed, if it did. The chat is not told the same twice.
+    pub failed_before: Option<String>,
 }
 
 /// What an open turn waits for.
@@ -103,6 +121,8 @@ pub struct OpenTurn {
     pub attempt: u32,
     pub opened_at: WallMs,
     pub waits: Vec<Wait>,
+    /// The fire that caused it, if no message did.
+    pub fire: Option<CausingFire>,
     /// Whether the lane has a run that has not ended.
     pub has_run: bool,
 }
@@ -131,7 +151,7 @@ pub struct View {
 pub struct Details {
     /// The open turn's messages without an outcome, in order.
     pub messages: Vec<TurnMessage>,
-    /// The first message that the open turn took in.
+    /// The first message that the open turn took in. For the turn of a fire: the newest message when it opened.
     pub first: Option<MessageSeq>,
     /// Whether the open turn's chat has moved to another group.
     pub moved: bool,
@@ -139,6 +159,8 @@ pub struct Details {
     pub silent: bool,
     /// The oldest message for the agent that waits in any chat of the lane, and its chat.
     pub waiting: Option<(MessageSeq, ChatId)>,
+    /// The oldest fire that waits for the lane, and the chat of its task.
+    pub waiting_fire: Option<(FireId, ChatId)>,
     /// The number of the group's session.
     pub session: u64,
     /// How many boxes of the open turn never became ready.
@@ -154,7 +176,7 @@ pub enum Need {
     Messages,
     /// `silent`.
     Silent,
-    /// `waiting`.
+    /// `waiting` and `waiting_fire`.
     Waiting,
     /// `session`.
     Session,
@@ -199,6 +221,12 @@ pub enum Event<'a> {
         /// Its role, from [`role_of`].
         role: Role,
         earlier: &'a [Earlier],
+    },
+    /// A fire of a task is due in the lane.
+    Fire {
+        fire: FireId,
+        /// The chat of the task.
+        chat: &'a ChatId,
     },
     /// A letter to the lane's box carries messages of the open turn.
     Given,
@@ -248,7 +276,8 @@ impl Event<'_> {
             Self::Message { role: Role::Context, earlier, .. } if open.is_some() && !earlier.is_empty() => {
                 &[Need::Messages, Need::Waiting]
             }
-            Self::Message { .. } | Self::Given | Self::TimePassed { .. } => &[],
+            Self::Fire { .. } if open.is_some_and(|o| o.suspended_until().is_some()) => &[Need::Messages],
+            Self::Message { .. } | Self::Fire { .. } | Self::Given | Self::TimePassed { .. } => &[],
             Self::Stop { .. } => &[Need::Messages],
             Self::Interrupt { .. } => &[Need::Messages, Need::Waiting],
             Self::Done { .. } => &[Need::Messages, Need::Silent, Need::Waiting],
@@ -313,6 +342,10 @@ pub enum Change {
     /// Closes the turn. Messages that were not given back count as answered. Open questions of the turn are over. The
     /// context before the turn's newest message ends with it.
     End { turn: TurnId, end: TurnEnd },
+    /// The fire gets its outcome.
+    EndFire { fire: FireId, outcome: FireOutcome },
+    /// Keeps the answer of a silent task's fire. Nobody is sent it.
+    KeepAnswer { fire: FireId, text: String },
     /// Ends an open question.
     EndQuestion(QuestionEnd),
     /// Closes a question for further answers, because a late answer has become a message of its own.
@@ -397,6 +430,7 @@ pub fn decide(view: &View, event: &Event<'_>) -> Vec<Change> {
     let mut decision = Decision { view, changes: Vec::new(), back: None };
     match (event, &view.open) {
         (Event::Message { seq, chat, role, earlier }, _) => decision.message(*seq, chat, *role, earlier),
+        (Event::Fire { fire, chat }, open) => decision.fire(*fire, chat, open.as_ref()),
         (Event::Given, Some(open)) => decision.end_questions(open, &Answer::Pending, |_| true),
         (Event::TimePassed { now }, Some(open)) => {
             decision.end_questions(open, &Answer::Expired, |wait| wait.until() <= *now);
@@ -441,11 +475,11 @@ impl Decision<'_> {
             (Role::Context, None) => {}
             (Role::Command(Command::New), _) => self.new_session(seq, chat),
             (Role::Command(_), _) => {}
-            (Role::Wake | Role::First, None) => self.open(chat.clone()),
+            (Role::Wake | Role::First, None) => self.open(chat.clone(), Cause::Messages),
             (Role::Wake | Role::First, Some(open)) if open.suspended_until().is_some() => {
                 let unread = self.unread(|m| !replaced.contains(&m.seq));
                 self.end_suspended(open, unread);
-                self.open(chat.clone());
+                self.open(chat.clone(), Cause::Messages);
             }
             (Role::Wake, Some(open)) if open.chat == *chat => {
                 self.changes.push(Change::Join { message: seq, turn: open.turn });
@@ -454,10 +488,29 @@ impl Decision<'_> {
         }
     }
 
+    /// A fire waits for the end of the lane's turn, but not for a person's answer.
+    fn fire(&mut self, fire: FireId, chat: &ChatId, open: Option<&OpenTurn>) {
+        match open {
+            None => self.open(chat.clone(), Cause::Task(fire)),
+            Some(open) if open.suspended_until().is_some() => {
+                // Messages that the suspended turn has not answered come first.
+                let unread = self.unread(|_| true);
+                let messages_wait = !unread.is_empty();
+                self.end_suspended(open, unread);
+                match messages_wait {
+                    true => self.open_next(),
+                    false => self.open(chat.clone(), Cause::Task(fire)),
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
     /// Ends a turn whose last message was edited into one that is not for the agent: no box would get an input of it.
     fn withdraw(&mut self, open: &OpenTurn, replaced: &[MessageSeq]) {
         let messages = &self.view.details.messages;
-        if !messages.is_empty() && messages.iter().all(|m| replaced.contains(&m.seq)) {
+        let only = open.fire.is_none() && !messages.is_empty();
+        if only && messages.iter().all(|m| replaced.contains(&m.seq)) {
             self.end(open, TurnEnd { state: "done", why: "withdrawn".to_owned() });
             self.open_next();
         }
@@ -504,9 +557,18 @@ impl Decision<'_> {
 
     /// In a room an agent may choose not to reply. In a direct chat the person learns that no reply will follow.
     fn say_last(&mut self, open: &OpenTurn, texts: &[OutgoingText], if_silent: Option<&OutgoingText>) {
-        let if_silent = if_silent.filter(|_| self.view.details.silent && texts.is_empty());
+        // Nobody waits for the reply of a fire, unless a person's message joined its turn.
+        let fire = open.fire.as_ref().filter(|_| self.view.details.messages.is_empty());
+        let if_silent = if_silent.filter(|_| fire.is_none() && self.view.details.silent && texts.is_empty());
         for outgoing in texts.iter().chain(if_silent) {
-            self.say(open, outgoing.clone());
+            match fire {
+                Some(CausingFire { fire, silent: true, .. }) if outgoing.voice == Voice::Reply => {
+                    let parts: Vec<&str> = outgoing.parts.iter().map(|part| part.text.as_str()).collect();
+                    let text = parts.join("\n");
+                    self.changes.push(Change::KeepAnswer { fire: *fire, text });
+                }
+                _ => self.say(open, outgoing.clone()),
+            }
         }
     }
 
@@ -567,8 +629,8 @@ impl Decision<'_> {
             // A person wrote while the box was closing. The new messages take precedence over the question.
             self.end_questions(open, &Answer::Pending, |_| true);
             self.changes.push(Change::Resume { turn: open.turn, wait });
-        } else if details.waiting.is_some() {
-            // A person wrote in another chat of the group. That message does not wait for the answer.
+        } else if details.waiting.is_some() || details.waiting_fire.is_some() {
+            // A person wrote in another chat of the group, or a fire is due. Neither waits for the answer.
             self.end_suspended(open, Vec::new());
             self.open_next();
         } else {
@@ -600,16 +662,36 @@ impl Decision<'_> {
     }
 
     fn end_with_notice(&mut self, open: &OpenTurn, end: TurnEnd, notice: String) {
-        self.say(open, OutgoingText::notice(&open.chat, "end", notice));
+        if !self.is_told_already(open, &end) {
+            self.say(open, OutgoingText::notice(&open.chat, "end", notice));
+        }
         self.end(open, end);
         self.open_next();
     }
 
+    /// A task that fails in the same way each minute tells its chat once.
+    fn is_told_already(&self, open: &OpenTurn, end: &TurnEnd) -> bool {
+        let fire = open.fire.as_ref().filter(|_| self.view.details.messages.is_empty());
+        end.state == "failed" && fire.is_some_and(|fire| fire.failed_before.as_ref() == Some(&end.why))
+    }
+
     fn end(&mut self, open: &OpenTurn, end: TurnEnd) {
+        if let Some(fire) = &open.fire {
+            let outcome = fire_outcome(&end, fire.late);
+            self.changes.push(Change::EndFire { fire: fire.fire, outcome });
+        }
         self.changes.push(Change::End { turn: open.turn, end });
     }
 
-    fn say(&mut self, open: &OpenTurn, outgoing: OutgoingText) {
+    /// A notice about the work of a task names the task, because nobody in the chat may remember it.
+    fn say(&mut self, open: &OpenTurn, mut outgoing: OutgoingText) {
+        if let Some(fire) = &open.fire
+            && outgoing.voice == Voice::Notice
+        {
+            for part in &mut outgoing.parts {
+                part.text = text::about_task(&fire.task, &part.text);
+            }
+        }
         self.changes.push(Change::Say { turn: Some(open.turn), outgoing });
     }
 
@@ -625,17 +707,20 @@ impl Decision<'_> {
         self.changes.push(Change::GiveBack { messages });
     }
 
-    fn open(&mut self, chat: ChatId) {
-        self.changes.push(Change::Open { turn: self.view.next_turn, chat, cause: Cause::Messages });
+    fn open(&mut self, chat: ChatId, cause: Cause) {
+        self.changes.push(Change::Open { turn: self.view.next_turn, chat, cause });
     }
 
-    /// Opens a turn for the oldest message for the agent that waits in any chat of the lane.
+    /// Opens a turn for the oldest message for the agent that waits in any chat of the lane. A person goes before a
+    /// task.
     fn open_next(&mut self) {
         let back = self.back.zip(self.view.open.as_ref().map(|open| open.chat.clone()));
         let oldest =
             [self.view.details.waiting.clone(), back].into_iter().flatten().min_by_key(|(seq, _)| *seq);
-        if let Some((_, chat)) = oldest {
-            self.open(chat);
+        match (oldest, self.view.details.waiting_fire.clone()) {
+            (Some((_, chat)), _) => self.open(chat, Cause::Messages),
+            (None, Some((fire, chat))) => self.open(chat, Cause::Task(fire)),
+            (None, None) => {}
         }
     }
 }

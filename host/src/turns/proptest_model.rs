@@ -1,5 +1,5 @@
-//! Property test of turns against a small model of a lane. People write, edit, give orders and answer. Boxes read or
-//! do not, ask, finish, close, crash or are killed. Hosts die. After every step `test_store.rs` checks the rules in the
+//! Property test of turns against a small model of a lane. People write, edit, give orders and answer. Tasks fire. Boxes
+//! read or do not, ask, finish, close, crash or are killed. Hosts die. After every step `test_store.rs` checks the rules in the
 //! module's documentation. At the end obedient boxes finish the remaining work, and no message may remain.
 
 use proptest::prelude::*;
@@ -29,6 +29,8 @@ enum Step {
     Done,
     Ask,
     Answer(usize),
+    /// A task's time has come.
+    Fire(usize, bool),
     End(Ending),
     TimeIsUp,
     Wait(u64),
@@ -64,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Done),
         3 => Just(Step::Ask),
         2 => any::<usize>().prop_map(Step::Answer),
+        3 => (0..CHATS.len(), any::<bool>()).prop_map(|(chat, silent)| Step::Fire(chat, silent)),
         4 => ending().prop_map(Step::End),
         1 => Just(Step::TimeIsUp),
         2 => (0u64..90).prop_map(Step::Wait),
@@ -121,6 +124,7 @@ impl World {
                     lane.answers(n);
                 }
             }
+            Step::Fire(in_chat, silent) => drop(lane.fires(CHATS[in_chat], silent)),
             Step::End(ending) => {
                 if lane.run().is_some() {
                     lane.ends(&ending);
@@ -182,6 +186,9 @@ proptest! {
         prop_assert!(lane.open().is_none(), "{:?} is still open", lane.open());
         for m in lane.messages.iter().filter(|m| m.role == Role::Wake) {
             prop_assert_eq!(m.state, State::Done, "{} stays", m.seq);
+        }
+        for fire in &lane.fires {
+            prop_assert!(fire.outcome.is_some(), "{} has no outcome", fire.fire);
         }
         for turn in &lane.turns {
             prop_assert!(turn.attempt <= 3, "{} had {} attempts", turn.turn, turn.attempt);

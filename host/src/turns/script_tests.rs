@@ -361,3 +361,108 @@ fn the_words_after_new_wait_for_the_end_of_the_old_sessions_turn() {
     let mut lane = suspended();
     assert_eq!(lane.writes_as("a", Role::First, None).1, Placement::NewTurn(turn(2)));
 }
+
+/// The end of the work of a task.
+fn outcome_of(lane: &Rows, fire: FireId) -> Option<FireOutcome> {
+    lane.fires.iter().find(|row| row.fire == fire).unwrap().outcome.clone()
+}
+
+fn answer(text: &str) -> [OutgoingText; 1] {
+    let (voice, key, parts) = (Voice::Reply, "t-1:2.0".to_owned(), vec![text.to_owned().into()]);
+    [OutgoingText { chat: test_store::chat("a"), voice, key, parts, answers: None, choices: None }]
+}
+
+#[test]
+fn a_fire_opens_a_turn_and_its_end_is_the_outcome() {
+    let mut lane = Rows::new();
+    let fire = lane.fires("a", false);
+    assert_eq!(lane.open().unwrap().fire, Some(fire));
+    lane.starts();
+    assert_eq!(lane.feeds(), 1);
+    lane.reads();
+    assert_eq!(lane.done_saying(&answer("all is well")), Collected::Idle);
+    assert_eq!(outcome_of(&lane, fire), Some(FireOutcome::Ran));
+    assert_eq!(lane.said, [(Some(turn(1)), "t-1:2.0".to_owned())]);
+}
+
+#[test]
+fn an_agent_that_has_nothing_to_tell_says_nothing() {
+    let mut lane = Rows::new();
+    lane.fires("a", false);
+    lane.starts();
+    lane.feeds();
+    lane.reads();
+    lane.done();
+    assert_eq!(lane.said, [], "nobody waits for a word");
+}
+
+#[test]
+fn the_answer_of_a_silent_task_is_kept_unless_a_person_joined() {
+    let mut lane = Rows::new();
+    let fire = lane.fires("a", true);
+    lane.starts();
+    lane.feeds();
+    lane.reads();
+    lane.done_saying(&answer("3 new"));
+    assert_eq!((lane.said.len(), lane.fires[0].kept.as_deref()), (0, Some("3 new")));
+    assert_eq!(outcome_of(&lane, fire), Some(FireOutcome::Ran));
+
+    lane.fires("a", true);
+    assert_eq!(lane.writes("a"), Placement::FollowUp(turn(2)));
+    lane.feeds();
+    lane.reads();
+    lane.done_saying(&answer("3 new"));
+    assert_eq!(lane.said.len(), 1, "the person gets an answer");
+}
+
+#[test]
+fn a_person_goes_before_a_fire_that_waits() {
+    let mut lane = at_work();
+    let fire = lane.fires("a", false);
+    assert_eq!(lane.writes("b"), Placement::Waiting);
+    assert_eq!(lane.done(), Collected::Next(turn(2), NOW));
+    assert_eq!(lane.open().unwrap().chat, test_store::chat("b"));
+    lane.feeds();
+    lane.reads();
+    assert_eq!(lane.done(), Collected::Next(turn(3), NOW));
+    assert_eq!(lane.open().unwrap().fire, Some(fire));
+}
+
+#[test]
+fn a_fire_does_not_wait_for_a_persons_answer() {
+    let mut lane = suspended();
+    let fire = lane.fires("a", false);
+    assert_eq!(lane.questions[0].state, Asked::Pending, "the question can still be answered");
+    assert_eq!(end_of(&lane, 1), ("done", "pending"));
+    assert_eq!(lane.open().unwrap().fire, Some(fire));
+}
+
+#[test]
+fn a_box_that_dies_gets_the_fire_again_and_after_three_the_chat_hears_it_once() {
+    let mut lane = Rows::new();
+    let fail = |lane: &mut Rows| {
+        for _ in 0..3 {
+            lane.starts();
+            assert_eq!(lane.feeds(), 1, "each box gets the fire");
+            lane.ends(&crash());
+        }
+    };
+    let first = lane.fires("a", false);
+    fail(&mut lane);
+    assert_eq!(outcome_of(&lane, first), Some(FireOutcome::Failed { why: "attempts".into() }));
+    assert!(was_told(&lane, 1, "end"));
+    lane.fires("a", false);
+    fail(&mut lane);
+    assert!(!was_told(&lane, 2, "end"), "the same failure is not told again");
+}
+
+#[test]
+fn a_stop_ends_the_work_of_a_task_and_nothing_that_fires_later() {
+    let mut lane = Rows::new();
+    let order = lane.orders("a", Command::Stop);
+    let fire = lane.fires("a", false);
+    assert_eq!(lane.stops(order), Collected::Next(turn(1), NOW), "the order is older than the fire");
+    let order = lane.orders("b", Command::Stop);
+    assert_eq!(lane.stops(order), Collected::Idle);
+    assert_eq!(outcome_of(&lane, fire), Some(FireOutcome::Failed { why: "stop".into() }));
+}

@@ -57,10 +57,33 @@ pub struct Run {
     pub ended: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FireState {
+    Due,
+    Open,
+    Ended,
+}
+
+/// A fire of a task that works in this lane.
+#[derive(Debug, Clone)]
+pub struct Fire {
+    pub fire: FireId,
+    pub chat: ChatId,
+    pub silent: bool,
+    pub state: FireState,
+    pub outcome: Option<FireOutcome>,
+    /// The run that got it last.
+    pub given: Option<usize>,
+    pub kept: Option<String>,
+}
+
 #[derive(Debug, Clone)]
 pub struct Turn {
     pub turn: TurnId,
     pub chat: ChatId,
+    pub fire: Option<FireId>,
+    /// The newest message when it opened.
+    pub after: MessageSeq,
     pub attempt: u32,
     pub opened_at: WallMs,
     pub end: Option<TurnEnd>,
@@ -73,6 +96,7 @@ pub struct Rows {
     pub questions: Vec<AskedQuestion>,
     pub runs: Vec<Run>,
     pub turns: Vec<Turn>,
+    pub fires: Vec<Fire>,
     pub said: Vec<(Option<TurnId>, String)>,
     pub session: u64,
     /// Whether dispatch knows that the open turn wants a run, since the last run.
@@ -100,6 +124,7 @@ impl Rows {
             questions: Vec::new(),
             runs: Vec::new(),
             turns: Vec::new(),
+            fires: Vec::new(),
             said: Vec::new(),
             session: 1,
             wants_run: false,
@@ -155,6 +180,7 @@ impl Rows {
                 .filter(|q| q.turn == open.turn && q.state == Asked::Open)
                 .map(|q| Wait::Answer { request: q.request.clone(), until: q.until })
                 .collect(),
+            fire: open.fire.map(|fire| self.causing(fire)),
             has_run: self.run_number().is_some(),
         });
         let by = match event {
@@ -171,11 +197,15 @@ impl Rows {
                         returned: m.returned,
                     };
                     details.messages = self.in_turn(open.turn).map(of).collect();
-                    details.first = self.messages.iter().find(|m| m.turn == Some(open.turn)).map(|m| m.seq);
+                    let first = self.messages.iter().find(|m| m.turn == Some(open.turn)).map(|m| m.seq);
+                    let after = self.open().filter(|open| open.fire.is_some()).map(|open| open.after);
+                    details.first = after.or(first);
                 }
                 (Need::Waiting, _) => {
                     let waits = |m: &&Message| m.role == Role::Wake && m.state == State::Waiting;
                     details.waiting = self.messages.iter().find(waits).map(|m| (m.seq, m.chat.clone()));
+                    let due = self.fires.iter().find(|fire| fire.state == FireState::Due);
+                    details.waiting_fire = due.map(|fire| (fire.fire, fire.chat.clone()));
                 }
                 (Need::LastStop, _) => {
                     let stop = |m: &&Message| m.role == Role::Command(Command::Stop);
@@ -204,14 +234,26 @@ impl Rows {
 
     fn apply(&mut self, change: &Change) {
         match change.clone() {
-            Change::Open { turn, chat, cause: Cause::Messages } => {
+            Change::Open { turn, chat, cause } => {
                 assert!(self.open().is_none(), "two turns are open");
-                for m in &mut self.messages {
-                    if m.chat == chat && m.role == Role::Wake && m.state == State::Waiting {
-                        (m.state, m.turn) = (State::InTurn, Some(turn));
+                let fire = match cause {
+                    Cause::Messages => {
+                        for m in &mut self.messages {
+                            if m.chat == chat && m.role == Role::Wake && m.state == State::Waiting {
+                                (m.state, m.turn) = (State::InTurn, Some(turn));
+                            }
+                        }
+                        None
                     }
-                }
-                self.turns.push(Turn { turn, chat, attempt: 1, opened_at: self.now, end: None });
+                    Cause::Task(fire) => {
+                        let row = self.fire_mut(fire);
+                        assert_eq!(row.state, FireState::Due, "{fire} opens one turn");
+                        row.state = FireState::Open;
+                        Some(fire)
+                    }
+                };
+                let after = MessageSeq(self.messages.len() as u64);
+                self.turns.push(Turn { turn, chat, fire, after, attempt: 1, opened_at: self.now, end: None });
                 (self.wants_run, self.failed_starts) = (true, 0);
             }
             Change::Join { message, turn } => {
@@ -259,6 +301,12 @@ impl Rows {
                 asked.state = if answer == Answer::Pending { Asked::Pending } else { Asked::Over };
                 asked.answer = Some(answer);
             }
+            Change::EndFire { fire, outcome } => {
+                let row = self.fire_mut(fire);
+                assert_eq!((row.state, &row.outcome), (FireState::Open, &None), "{fire} ends once");
+                (row.state, row.outcome) = (FireState::Ended, Some(outcome));
+            }
+            Change::KeepAnswer { fire, text } => self.fire_mut(fire).kept = Some(text),
             Change::TakeLateAnswer { question } => {
                 self.questions[usize::try_from(question).unwrap()].state = Asked::Over;
             }
@@ -292,7 +340,11 @@ impl Rows {
         let row = self.turns.iter_mut().find(|t| t.turn == turn).unwrap();
         assert_eq!(row.end, None, "{turn} ends once");
         row.end = Some(end);
+        let fire = row.fire;
         self.wants_run = false;
+        if let Some(fire) = fire {
+            assert_eq!(self.fire_mut(fire).state, FireState::Ended, "{fire} ends with its turn");
+        }
     }
 
     /// Checks the rules in the module's documentation.
@@ -308,13 +360,45 @@ impl Rows {
                 State::Done => {}
             }
         }
+        let due = self.fires.iter().any(|fire| fire.state == FireState::Due);
+        assert!(!due || open.is_some(), "a fire waits for nobody");
         if let Some(open) = open {
             let waits = self.questions.iter().any(|q| q.turn == open.turn && q.state == Asked::Open);
             assert!(self.wants_run || self.run_number().is_some() || waits, "{} waits for ever", open.turn);
         }
     }
 
-    // What people, boxes and the host do.
+    fn fire_mut(&mut self, fire: FireId) -> &mut Fire {
+        self.fires.iter_mut().find(|row| row.fire == fire).unwrap()
+    }
+
+    fn causing(&self, fire: FireId) -> CausingFire {
+        let row = self.fires.iter().find(|row| row.fire == fire).unwrap();
+        let before =
+            self.fires.iter().rev().filter(|row| row.fire < fire).find_map(|row| row.outcome.as_ref());
+        let failed_before = before.and_then(FireOutcome::why).map(str::to_owned);
+        CausingFire { fire, task: "news".into(), late: false, silent: row.silent, failed_before }
+    }
+
+    // What people, boxes, tasks and the host do.
+
+    /// A task's time has come.
+    pub fn fires(&mut self, in_chat: &str, silent: bool) -> FireId {
+        self.now = self.now.plus(Duration::from_millis(1));
+        let fire = FireId(self.fires.len() as u64 + 1);
+        let (chat, state) = (chat(in_chat), FireState::Due);
+        self.fires.push(Fire {
+            fire,
+            chat: chat.clone(),
+            silent,
+            state,
+            outcome: None,
+            given: None,
+            kept: None,
+        });
+        self.happen(&Event::Fire { fire, chat: &chat });
+        fire
+    }
 
     pub fn writes_as(
         &mut self,
@@ -364,7 +448,7 @@ impl Rows {
         self.wants_run = false;
     }
 
-    /// Gives the box the new messages of the open turn. Returns their number.
+    /// Gives the box the new messages of the open turn, and the fire that caused it. Returns their number.
     pub fn feeds(&mut self) -> usize {
         let (Some(run), Some(open)) = (self.run_number(), self.open().map(|open| open.turn)) else {
             return 0;
@@ -376,6 +460,11 @@ impl Rows {
                 m.letters.insert(run, n);
                 given += 1;
             }
+        }
+        let of_turn = self.open().and_then(|open| open.fire);
+        if let Some(fire) = of_turn.map(|fire| self.fire_mut(fire)).filter(|fire| fire.given != Some(run)) {
+            fire.given = Some(run);
+            given += 1;
         }
         if given > 0 {
             self.runs[run].written = n;
@@ -392,12 +481,16 @@ impl Rows {
     }
 
     pub fn done(&mut self) -> Collected {
+        self.done_saying(&[])
+    }
+
+    pub fn done_saying(&mut self, texts: &[OutgoingText]) -> Collected {
         let run = self.run_number().unwrap();
         let end = TurnEnd { state: "done", why: "finished".to_owned() };
         let ack = self.runs[run].ack;
-        let (run, texts) = (run_id(run), []);
+        let (run, texts) = (run_id(run), texts);
         let silent = OutgoingText::notice(&chat("a"), "silent", String::new());
-        let event = Event::Done { run: &run, ack, end: &end, texts: &texts, if_silent: Some(&silent) };
+        let event = Event::Done { run: &run, ack, end: &end, texts, if_silent: Some(&silent) };
         Collected::of(&self.happen(&event))
     }
 

@@ -197,8 +197,8 @@ pub struct OpenTurn {
     pub consumed: Vec<LetterId>,
 }
 
-/// Messages for the agent. The first input of a turn holds all its stored messages; a later one is a follow-up and
-/// joins the next model call.
+/// Work for the agent: messages, a task's fire, or both. The first input of a turn holds all its stored messages; a
+/// later one is a follow-up and joins the next model call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Input {
     /// The chat to which the turn belongs.
@@ -208,6 +208,37 @@ pub struct Input {
     /// How many older context messages the host left out because of their size.
     #[serde(default)]
     pub context_omitted: u64,
+    /// The fire of a scheduled task that caused the turn. The first input of the turn carries it, in each run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fire: Option<Fire>,
+}
+
+/// One fire of a scheduled task. Since minor version 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Fire {
+    /// The id of the fire, such as `f-12`.
+    pub id: String,
+    /// The id of its task, such as `task-3`.
+    pub task: String,
+    /// The task's name. A person or an agent chose it.
+    pub name: String,
+    /// What to do.
+    pub prompt: String,
+    /// When it was planned: local time in the task's zone, RFC 3339 with offset.
+    pub planned: String,
+    /// Whether it runs late, because the host was away at that time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
+    /// Whether the final answer is only kept in the task's history.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
+    /// A script that decides whether the model is called at all. The runner runs it first, in the image's shell. The
+    /// last line of its output is a JSON object `{"wake": bool, "data": …}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
+    /// The most model calls of this turn, if fewer than `begin` allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_calls: Option<u32>,
 }
 
 /// The chat of a turn.

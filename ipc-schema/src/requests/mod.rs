@@ -1,4 +1,4 @@
-//! What an agent may ask of its host: one file per request, with its wire type and its limits.
+//! What an agent may ask of its host: one file per request or family of requests, with wire types and limits.
 //!
 //! The runner's tool and the host's action both take names, limits and checks from here, so that each is written once.
 //! A kind that this build does not know is not an error of the letter: it parses as [`Request::Unsupported`], and the
@@ -6,6 +6,7 @@
 
 mod ask_person;
 mod send_file;
+pub mod tasks;
 mod update_personality;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -116,6 +117,22 @@ requests! {
     ask_person::AskPerson,
     /// Send a file of the workspace to the turn's chat.
     send_file::SendFile,
+    /// Make a scheduled task.
+    tasks::ScheduleTask,
+    /// List the scheduled tasks.
+    tasks::ListTasks,
+    /// Change a scheduled task.
+    tasks::UpdateTask,
+    /// Stop a task from firing.
+    tasks::PauseTask,
+    /// Let a paused task fire again.
+    tasks::ResumeTask,
+    /// End a task.
+    tasks::CancelTask,
+    /// Show what became of a task's fires.
+    tasks::TaskHistory,
+    /// Post a text later.
+    tasks::Remind,
 }
 
 #[derive(Deserialize)]

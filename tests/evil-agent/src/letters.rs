@@ -304,6 +304,7 @@ fn two_ends(mailbox: &mut Mailbox, _: &[&str]) -> Facts {
         error: None,
         model_calls: 0,
         tool_calls: 0,
+        gated: false,
     };
     mailbox.send(FromAgent::TurnDone(done));
     mailbox.silent = true;

@@ -209,7 +209,14 @@ impl Mailbox {
 
     /// Ends the turn with this text.
     pub fn end(&mut self, text: String) {
-        let done = TurnDone { outcome: Outcome::Finished, text, error: None, model_calls: 0, tool_calls: 0 };
+        let done = TurnDone {
+            outcome: Outcome::Finished,
+            text,
+            error: None,
+            model_calls: 0,
+            tool_calls: 0,
+            gated: false,
+        };
         self.send(FromAgent::TurnDone(done));
     }
 

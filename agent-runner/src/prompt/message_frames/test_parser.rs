@@ -1,7 +1,7 @@
 //! A strict parser of message frames, for tests and fuzzing. It knows the grammar and shares no code with the writer.
 
 use ipc_schema::MessageSeq;
-use ipc_schema::letters::to_agent::{Attachment, Chat, ChatKind, Input, Message, Person, Quote};
+use ipc_schema::letters::to_agent::{Attachment, Chat, ChatKind, Fire, Input, Message, Person, Quote};
 use ipc_schema::text_sanitize::clean;
 
 use super::frames;
@@ -11,9 +11,25 @@ use crate::local_time;
 ///
 /// # Panics
 /// Where the text is not of the grammar.
-pub fn parse(text: &str) -> Vec<Message> {
+pub fn parse(text: &str) -> (Option<Fire>, Vec<Message>) {
     let mut rest = text;
     let mut messages = Vec::new();
+    let fire = rest.starts_with("<task ").then(|| {
+        let (whole, after) = split(rest, "</task>");
+        rest = after.strip_prefix('\n').unwrap_or(after);
+        let (head, prompt) = split(whole, ">");
+        Fire {
+            id: needed(head, "id"),
+            task: needed(head, "task"),
+            name: needed(head, "name"),
+            prompt: unescape(prompt),
+            planned: needed(head, "planned"),
+            late: attr_of(head, "late").is_some(),
+            silent: attr_of(head, "silent").is_some(),
+            gate: None,
+            model_calls: None,
+        }
+    });
     while !rest.is_empty() {
         let (tag, wakes) = if rest.starts_with("<message ") { ("message", true) } else { ("context", false) };
         let (whole, after) = split(rest, &format!("</{tag}>"));
@@ -56,7 +72,7 @@ pub fn parse(text: &str) -> Vec<Message> {
         });
         rest = after.strip_prefix('\n').unwrap_or(after);
     }
-    messages
+    (fire, messages)
 }
 
 fn split<'a>(text: &'a str, at: &str) -> (&'a str, &'a str) {
@@ -108,14 +124,39 @@ pub fn visible(mut m: Message) -> Message {
     m
 }
 
-/// What the fuzz target does: fields between record separators become messages, are framed, and are read back.
+/// The same of a fire. The model sees neither its gate script nor its limit.
+pub fn visible_fire(fire: Fire) -> Fire {
+    Fire {
+        id: seen_label(&fire.id),
+        task: seen_label(&fire.task),
+        name: seen_label(&fire.name),
+        prompt: clean(&fire.prompt),
+        planned: seen_label(&local_time::to_the_minute(&fire.planned)),
+        ..fire
+    }
+}
+
+/// What the fuzz target does: fields between record separators become a fire and messages, are framed, and are read
+/// back.
 pub fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let fields: Vec<&str> = text.split('\u{1e}').collect();
     let messages: Vec<Message> = fields.chunks(8).zip(1..).map(|(fields, n)| message(n, fields)).collect();
     let chat = Chat { id: "terminal:local".into(), kind: ChatKind::Direct, title: "Ann".into() };
-    let framed = frames(&Input { chat, messages: messages.clone(), context_omitted: 0 });
-    assert_eq!(parse(&framed), messages.into_iter().map(visible).collect::<Vec<_>>());
+    let fire = fire(&fields);
+    let framed =
+        frames(&Input { chat, messages: messages.clone(), context_omitted: 0, fire: Some(fire.clone()) });
+    assert_eq!(
+        parse(&framed),
+        (Some(visible_fire(fire)), messages.into_iter().map(visible).collect::<Vec<_>>())
+    );
+}
+
+fn fire(fields: &[&str]) -> Fire {
+    let field = |at: usize| fields.get(at).copied().unwrap_or_default().to_owned();
+    let (prompt, id, name, planned) = (field(0), field(1), field(2), field(3));
+    let (late, silent) = (fields.len() > 2, fields.len() > 4);
+    Fire { task: field(4), id, name, prompt, planned, late, silent, gate: None, model_calls: None }
 }
 
 fn message(n: u64, fields: &[&str]) -> Message {

@@ -44,7 +44,7 @@ async fn a_conversation_past_its_share_of_the_window_is_summarised() {
     let transcript = host.transcript();
     let numbers: Vec<_> = transcript.entries().iter().map(|entry| entry.entry).collect();
     assert_eq!(numbers, [2, 3, 4, 5, 6]);
-    assert!(transcript.holds(&host::input(&[(41, "")])), "a summarised message is still known");
+    assert!(transcript.holds(TURN, &host::input(&[(41, "")])), "a summarised message is still known");
     assert!(
         host.letters()
             .iter()

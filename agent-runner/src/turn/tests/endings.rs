@@ -260,7 +260,7 @@ async fn a_conversation_that_is_refused_goes_on_without_the_part_that_may_be_the
         })
         .collect();
     assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("what I had done for this message") && told[0].contains("/new"), "{told:?}");
+    assert!(told[0].contains("what I had done so far") && told[0].contains("/new"), "{told:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod context_window;
 mod conversation;
 mod endings;
+mod fires;
 mod resumed;
 
 use std::future::Future;

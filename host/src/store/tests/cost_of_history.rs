@@ -86,8 +86,14 @@ impl House {
 
     async fn starts_run(&self, n: u32) {
         let (run, lane) = (run(n), lane());
-        let new =
-            NewRun { run: run.clone(), lane, session: "conversation-1".into(), image: "i".into(), now: T };
+        let new = NewRun {
+            run: run.clone(),
+            lane,
+            session: "conversation-1".into(),
+            image: "i".into(),
+            runner: "r".into(),
+            now: T,
+        };
         self.store.new_run(new).await.unwrap();
         self.store.begin_state(self::lane()).await.unwrap();
         self.store.add_letter(run.clone(), None, "begin", T, |_| Ok(vec![])).await.unwrap();
@@ -300,7 +306,10 @@ impl House {
         let _ = (s.sessions().await.unwrap(), s.spool_in_use().await.unwrap());
         let mut cleared = Cleared::default();
         while !cleared.is_done() {
-            cleared = s.clear(cleared, WallMs(T.0 - 3_600_000), WallMs(T.0 - 7_200_000)).await.unwrap();
+            cleared = s
+                .clear(cleared, WallMs(T.0 - 3_600_000), WallMs(T.0 - 7_200_000), WallMs(T.0 - 7_200_000))
+                .await
+                .unwrap();
         }
         s.move_times(1, T).await.unwrap();
     }

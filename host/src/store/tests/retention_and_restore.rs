@@ -7,7 +7,7 @@ const DAY: i64 = 24 * 3_600_000;
 async fn cleared(store: &Store, before: WallMs) -> u64 {
     let mut cleared = Cleared::default();
     while !cleared.is_done() {
-        cleared = store.clear(cleared, before, before).await.unwrap();
+        cleared = store.clear(cleared, before, before, before).await.unwrap();
     }
     cleared.rows
 }
@@ -21,8 +21,14 @@ async fn a_day(house: &mut House, day: i64) {
     let now = WallMs(T.0 + day * DAY);
     let run: RunId = format!("019ab000-0000-7000-8000-{day:012}").parse().unwrap();
     house.wakes("telegram:-1", "a question").await;
-    let new =
-        NewRun { run: run.clone(), lane: lane(), session: "conversation-1".into(), image: "i".into(), now };
+    let new = NewRun {
+        run: run.clone(),
+        lane: lane(),
+        session: "conversation-1".into(),
+        image: "i".into(),
+        runner: "r".into(),
+        now,
+    };
     house.store.new_run(new).await.unwrap();
     let begin = |_| Ok(vec![b'x'; 60_000]);
     house.store.add_letter(run.clone(), None, "begin", now, begin).await.unwrap();
@@ -215,7 +221,7 @@ async fn a_person_waits_for_no_more_than_500_rows_of_the_night() {
     let (mut done, before) = (Cleared::default(), WallMs(T.0 + DAY));
     while !done.is_done() {
         let rows = done.rows;
-        done = house.store.clear(done, before, before).await.unwrap();
+        done = house.store.clear(done, before, before, before).await.unwrap();
         assert!(done.rows - rows <= 500);
     }
     assert_eq!(done.rows, 1 + 1300 + 700, "the letter, the agent's letters, and the steps");

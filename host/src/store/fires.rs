@@ -1,0 +1,365 @@
+//! Fires of tasks as rows: planned by `policy::task_fires`, opened as turns by `crate::turns`, and ended once.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::outbox;
+use super::tasks;
+use super::turns::happen;
+use super::{Result, Store, StoreError, id, int, parse};
+use crate::domain::outbound::{OutgoingText, Voice};
+use crate::domain::task::{FireOutcome, Task, TaskState, Work};
+use crate::domain::{ChatId, FireId, Lane, TaskId, TurnId, WallMs, Zone};
+use crate::policy::task_fires::{Fate, Plan, SPREAD, Unfinished, plan};
+use crate::schedule::Schedule;
+use crate::text;
+use crate::turns::{CausingFire, Collected, Event};
+
+/// How many fires one transaction opens at most.
+const OPENED_AT_ONCE: usize = 50;
+
+/// What a fire gives to its box.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FireInput {
+    pub fire: FireId,
+    pub task: Task,
+    pub planned: WallMs,
+    pub late: bool,
+}
+
+/// What became of a fire, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FireRow {
+    pub fire: FireId,
+    pub planned: WallMs,
+    /// `later`, `due`, `open` or an outcome.
+    pub state: String,
+    pub why: Option<String>,
+    pub turn: Option<TurnId>,
+    pub started_at: Option<WallMs>,
+    pub ended_at: Option<WallMs>,
+    /// Input and output tokens of its model calls, while the host keeps them.
+    pub tokens: (u64, u64),
+    /// Millionths of a dollar.
+    pub micros: u64,
+    /// The part of the outbox with its first reply.
+    pub reply: Option<i64>,
+    /// The beginning of its answer.
+    pub said: Option<String>,
+}
+
+/// What [`Store::open_fires`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Lanes whose open turn wants a run.
+    pub lanes: Vec<Lane>,
+    /// Whether something was queued in the outbox.
+    pub said: bool,
+    /// Whether more fires are due.
+    pub more: bool,
+}
+
+impl Store {
+    /// Active tasks whose planned time has come, and those that are planned further than `now`, because the clock went
+    /// back. The first 500.
+    pub async fn tasks_to_plan(&self, now: WallMs) -> Result<Vec<Task>> {
+        self.read(move |c| {
+            let due =
+                "INDEXED BY task_next WHERE state = 'active' AND next_at <= ?1 ORDER BY next_at LIMIT 500";
+            let mut found = tasks::select(c, due, [now.0])?;
+            let back = "INDEXED BY task_planned WHERE state = 'active' AND planned_to > ?1 LIMIT 500";
+            found.extend(tasks::select(c, back, [now.0])?);
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Gives each planned time of a task that has come a fire, once. Times before `oldest` get none. Returns whether
+    /// more have come than one transaction takes.
+    pub async fn plan_fires(
+        &self,
+        task: TaskId,
+        schedule: Schedule,
+        zone: Zone,
+        now: WallMs,
+        oldest: WallMs,
+    ) -> Result<bool> {
+        let more = self
+            .write(move |c| {
+                failpoint!("store.fires.plan", super::injected);
+                // A change of the task brings its rules anew in the next call.
+                let current = tasks::by_id(c, task)?.filter(|task| {
+                    task.state == TaskState::Active
+                        && task.schedule == schedule.canonical()
+                        && task.zone == zone.name()
+                });
+                let Some(task) = current else { return Ok(false) };
+                let plan = plan(&task, &schedule, &zone, unfinished(c, &task)?, now, oldest);
+                let spread = late_fires(c, now)?;
+                for (at, fate) in &plan.fires {
+                    insert(c, task.id, *at, *fate, spread, now)?;
+                }
+                let Plan { after, next_at, left, .. } = plan;
+                let state = if next_at.is_some() { "active" } else { "done" };
+                let sql = "UPDATE task SET planned_to = ?2, next_at = ?3, fires_left = ?4, state = ?5 WHERE id = ?1";
+                let next = next_at.map(|at| at.0);
+                c.execute(sql, params![int(task.id.0), after.0, next, left, state])?;
+                Ok(plan.is_cut(now))
+            })
+            .await?;
+        failpoint!("store.fires.planned");
+        Ok(more)
+    }
+
+    /// Makes a fire for now, beside the schedule.
+    pub async fn fire_now(&self, task: TaskId, now: WallMs) -> Result<FireId> {
+        self.write(move |c| {
+            let sql = "INSERT INTO fire(task, planned, state, late, not_before)
+                       SELECT ?1, ?2 + (SELECT count(*) FROM fire WHERE task = ?1 AND planned = ?2), 'due', 0, ?2
+                       RETURNING id";
+            Ok(FireId(id(c.query_row(sql, [int(task.0), now.0], |r| r.get(0))?)))
+        })
+        .await
+    }
+
+    /// Opens the turns of the fires that are due, as far as their lanes are free, and posts the reminders.
+    pub async fn open_fires(&self, now: WallMs, zone: fn(&str) -> Option<Zone>) -> Result<Opened> {
+        let opened = self
+            .write(move |c| {
+                failpoint!("store.fires.open", super::injected);
+                let sql = "UPDATE fire INDEXED BY fire_waits SET state = 'due' WHERE state = 'later' AND not_before <= ?1";
+                c.execute(sql, [now.0])?;
+                open_due(c, now, zone)
+            })
+            .await?;
+        failpoint!("store.fires.opened");
+        Ok(opened)
+    }
+
+    /// When the next fire comes: a planned time of an active task, or a late fire that waits for its turn.
+    pub async fn next_fire_at(&self) -> Result<Option<WallMs>> {
+        self.read(|c| {
+            let sql = "SELECT min(at) FROM
+                         (SELECT min(next_at) AS at FROM task INDEXED BY task_next WHERE state = 'active' AND next_at IS NOT NULL
+                          UNION ALL SELECT min(not_before) FROM fire INDEXED BY fire_waits WHERE state = 'later')";
+            Ok(c.query_row(sql, [], |r| r.get::<_, Option<i64>>(0))?.map(WallMs))
+        })
+        .await
+    }
+
+    /// The newest fires of a task.
+    pub async fn fires(&self, task: TaskId, count: u32) -> Result<Vec<FireRow>> {
+        self.read(move |c| {
+            let sql = "SELECT f.id, f.planned, coalesce(f.outcome, f.state), f.why, f.turn, f.started_at, f.ended_at,
+                         coalesce((SELECT sum(input + cache_read + cache_write) FROM usage WHERE turn = f.turn), 0),
+                         coalesce((SELECT sum(output) FROM usage WHERE turn = f.turn), 0),
+                         coalesce((SELECT sum(micros) FROM usage WHERE turn = f.turn), 0),
+                         (SELECT min(id) FROM outbox WHERE turn = f.turn AND voice = 'reply'),
+                         coalesce(f.said, (SELECT text FROM outbox WHERE turn = f.turn AND voice = 'reply' ORDER BY id LIMIT 1))
+                       FROM fire f WHERE f.task = ?1 ORDER BY f.planned DESC LIMIT ?2";
+            let mut rows = c.prepare_cached(sql)?;
+            let rows = rows.query_map(params![int(task.0), count], fire_row)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+}
+
+fn fire_row(r: &Row<'_>) -> rusqlite::Result<FireRow> {
+    let time = |at: Option<i64>| at.map(WallMs);
+    Ok(FireRow {
+        fire: FireId(id(r.get(0)?)),
+        planned: WallMs(r.get(1)?),
+        state: r.get(2)?,
+        why: r.get(3)?,
+        turn: r.get::<_, Option<i64>>(4)?.map(|t| TurnId(id(t))),
+        started_at: time(r.get(5)?),
+        ended_at: time(r.get(6)?),
+        tokens: (id(r.get(7)?), id(r.get(8)?)),
+        micros: id(r.get(9)?),
+        reply: r.get(10)?,
+        said: r.get(11)?,
+    })
+}
+
+/// A suspended turn does not hold up the next fire: it only waits for a person.
+fn unfinished(c: &Connection, task: &Task) -> Result<Unfinished> {
+    let sql = "SELECT coalesce(sum(f.state IN ('later', 'due')), 0),
+                 coalesce(sum(f.state = 'open' AND (
+                   NOT EXISTS (SELECT 1 FROM question q WHERE q.turn = f.turn AND q.state = 'open')
+                   OR EXISTS (SELECT 1 FROM run r WHERE r.lane = ?2 AND r.state <> 'ended'))), 0)
+               FROM fire f INDEXED BY fire_unfinished WHERE f.task = ?1 AND f.state <> 'ended'";
+    let lane = task.lane().to_string();
+    let (waits, works): (i64, i64) =
+        c.prepare_cached(sql)?.query_row(params![int(task.id.0), lane], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok(Unfinished { waits: waits > 0, works: works > 0 })
+}
+
+/// When the next late fire may start, so that late fires come one after another.
+fn late_fires(c: &Connection, now: WallMs) -> Result<WallMs> {
+    let sql =
+        "SELECT max(not_before) FROM fire INDEXED BY fire_waits WHERE state IN ('later', 'due') AND late = 1";
+    let last: Option<i64> = c.prepare_cached(sql)?.query_row([], |r| r.get(0))?;
+    Ok(last.map_or(now, |last| WallMs(last).plus(SPREAD).max(now)))
+}
+
+fn insert(c: &Connection, task: TaskId, at: WallMs, fate: Fate, spread: WallMs, now: WallMs) -> Result<()> {
+    let (state, late, not_before, outcome) = match fate {
+        Fate::Runs { late: false } => ("due", false, at, None),
+        Fate::Runs { late: true } if spread <= now => ("due", true, now, None),
+        Fate::Runs { late: true } => ("later", true, spread, None),
+        Fate::Skipped => ("ended", false, at, Some(FireOutcome::Skipped)),
+        Fate::Missed => ("ended", true, at, Some(FireOutcome::Missed)),
+    };
+    let sql = "INSERT INTO fire(task, planned, state, late, not_before, outcome, why, ended_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT(task, planned) DO NOTHING";
+    let ended = outcome.as_ref().map(|_| now.0);
+    let (word, why) = (outcome.as_ref().map(FireOutcome::word), outcome.as_ref().and_then(FireOutcome::why));
+    let values = params![int(task.0), at.0, state, late, not_before.0, word, why, ended];
+    c.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+fn open_due(c: &Connection, now: WallMs, zone: fn(&str) -> Option<Zone>) -> Result<Opened> {
+    let sql = "SELECT id, task, planned, late FROM fire INDEXED BY fire_waits WHERE state = 'due' AND not_before <= ?1
+               ORDER BY not_before, id";
+    let mut rows = c.prepare(sql)?;
+    let rows = rows.query_map([now.0], |r| {
+        Ok((FireId(id(r.get(0)?)), TaskId(id(r.get(1)?)), WallMs(r.get(2)?), r.get::<_, bool>(3)?))
+    })?;
+    let due = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut opened = Opened::default();
+    let mut done = 0;
+    for (fire, task, planned, late) in due {
+        if done >= OPENED_AT_ONCE {
+            opened.more = true;
+            break;
+        }
+        let Some(task) = tasks::by_id(c, task)? else { continue };
+        if !tasks::has_chat(c, &task)? {
+            done += 1;
+            opened.said = true;
+            pause_without_chat(c, fire, &task, now)?;
+            continue;
+        }
+        match &task.work {
+            Work::Remind => {
+                done += 1;
+                opened.said = true;
+                remind(c, fire, &task, planned, late, zone(&task.zone), now)?;
+            }
+            Work::Agent(_) => {
+                let lane = task.lane();
+                let changes = happen(c, &lane, &Event::Fire { fire, chat: &task.chat }, now)?;
+                if Collected::of(&changes).next().is_some() {
+                    done += 1;
+                    opened.lanes.push(lane);
+                }
+            }
+        }
+    }
+    Ok(opened)
+}
+
+/// Queues the text of a reminder. Its key is the fire, so that it is posted once. An agent may have written it, so it is
+/// no notice of the host.
+fn remind(
+    c: &Connection,
+    fire: FireId,
+    task: &Task,
+    planned: WallMs,
+    late: bool,
+    zone: Option<Zone>,
+    now: WallMs,
+) -> Result<()> {
+    let text = match late {
+        false => task.prompt.clone(),
+        true => text::late_reminder(&task.prompt, &planned.local(&zone.unwrap_or_else(Zone::utc))),
+    };
+    let key = format!("reminder:{fire}");
+    let outgoing = OutgoingText { voice: Voice::Reply, key, ..OutgoingText::notice(&task.chat, "", text) };
+    outbox::say(c, None, &outgoing, now)?;
+    c.execute("UPDATE fire SET started_at = ?2 WHERE id = ?1", [int(fire.0), now.0])?;
+    end(c, fire, if late { &FireOutcome::CaughtUp } else { &FireOutcome::Ran }, now)
+}
+
+fn pause_without_chat(c: &Connection, fire: FireId, task: &Task, now: WallMs) -> Result<()> {
+    end(c, fire, &FireOutcome::Failed { why: "chat.gone".to_owned() }, now)?;
+    c.execute("UPDATE task SET state = 'paused', next_at = NULL WHERE id = ?1", [int(task.id.0)])?;
+    let sql = "SELECT id FROM chat WHERE grp = 'main' AND kind = 'direct' AND admitted_at > 0";
+    let mut rows = c.prepare(sql)?;
+    let chats = rows.query_map([], |r| r.get::<_, String>(0))?;
+    for chat in chats {
+        let chat: ChatId = parse("chat.id", &chat?)?;
+        let text = text::task_without_chat(&task.name, task.chat.as_str());
+        outbox::say(c, None, &OutgoingText::notice(&chat, &format!("task:{fire}"), text), now)?;
+    }
+    Ok(())
+}
+
+/// The fire that caused an open turn.
+pub(super) fn causing(c: &Connection, turn: TurnId) -> Result<Option<CausingFire>> {
+    let sql = "SELECT f.id, t.name, f.late, t.silent,
+                 (SELECT CASE e.outcome WHEN 'failed' THEN e.why END FROM fire e
+                  WHERE e.task = t.id AND e.planned < f.planned AND e.outcome IN ('ran', 'caught_up', 'gated', 'failed')
+                  ORDER BY e.planned DESC LIMIT 1)
+               FROM turn u JOIN fire f ON f.id = u.fire JOIN task t ON t.id = f.task WHERE u.id = ?1";
+    let row = c.prepare_cached(sql)?.query_row([int(turn.0)], |r| {
+        let (fire, task, late, silent) = (FireId(id(r.get(0)?)), r.get(1)?, r.get(2)?, r.get(3)?);
+        Ok(CausingFire { fire, task, late, silent, failed_before: r.get(4)? })
+    });
+    Ok(row.optional()?)
+}
+
+/// The oldest fire that waits for the lane, and the chat of its task.
+pub(super) fn waiting(c: &Connection, lane: &Lane) -> Result<Option<(FireId, ChatId)>> {
+    let sql = "SELECT f.id, t.chat FROM fire f INDEXED BY fire_waits CROSS JOIN task t ON t.id = f.task
+               WHERE f.state = 'due' AND t.grp = ?1 AND t.remind = 0
+                 AND CASE WHEN ?2 IS NULL THEN t.isolated = 0 ELSE t.isolated = 1 AND t.id = ?2 END
+               ORDER BY f.not_before, f.id LIMIT 1";
+    let task = lane.task_id().map(|task| int(task.0));
+    let row = c.prepare_cached(sql)?.query_row(params![lane.group.as_str(), task], |r| {
+        Ok((FireId(id(r.get(0)?)), r.get::<_, String>(1)?))
+    });
+    row.optional()?.map(|(fire, chat)| Ok((fire, parse("task.chat", &chat)?))).transpose()
+}
+
+/// Notes that a fire has opened a turn.
+pub(super) fn opened(c: &Connection, fire: FireId, turn: TurnId, now: WallMs) -> Result<()> {
+    let sql = "UPDATE fire SET state = 'open', turn = ?2, started_at = ?3 WHERE id = ?1 AND state = 'due'";
+    if c.prepare_cached(sql)?.execute(params![int(fire.0), int(turn.0), now.0])? != 1 {
+        return Err(StoreError::Rule(format!("{fire} is not due")));
+    }
+    let sql = "UPDATE turn SET fire = ?2, opened_after = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0)
+               WHERE id = ?1";
+    c.prepare_cached(sql)?.execute([int(turn.0), int(fire.0)])?;
+    Ok(())
+}
+
+/// Gives a fire its outcome. A fire has one.
+pub(super) fn end(c: &Connection, fire: FireId, outcome: &FireOutcome, now: WallMs) -> Result<()> {
+    let sql = "UPDATE fire SET state = 'ended', outcome = ?2, why = ?3, ended_at = ?4 WHERE id = ?1 AND outcome IS NULL";
+    let changed =
+        c.prepare_cached(sql)?.execute(params![int(fire.0), outcome.word(), outcome.why(), now.0])?;
+    if changed != 1 {
+        return Err(StoreError::Rule(format!("{fire} has an outcome")));
+    }
+    Ok(())
+}
+
+/// The fire of an open turn, if `run` has not got it.
+pub(super) fn ungiven(c: &Connection, turn: TurnId, run: &str) -> Result<Option<FireInput>> {
+    let sql = "SELECT f.id, f.task, f.planned, f.late FROM turn u JOIN fire f ON f.id = u.fire
+               WHERE u.id = ?1 AND f.run IS NOT ?2";
+    let row = c.prepare_cached(sql)?.query_row(params![int(turn.0), run], |r| {
+        Ok((FireId(id(r.get(0)?)), TaskId(id(r.get(1)?)), WallMs(r.get(2)?), r.get(3)?))
+    });
+    let Some((fire, task, planned, late)) = row.optional()? else { return Ok(None) };
+    let task = tasks::by_id(c, task)?.ok_or_else(|| StoreError::Rule(format!("{fire} has no task")))?;
+    Ok(Some(FireInput { fire, task, planned, late }))
+}
+
+/// Notes that a letter has carried the fire to a run.
+pub(super) fn given(c: &Connection, fire: FireId, run: &str) -> Result<()> {
+    c.prepare_cached("UPDATE fire SET run = ?2 WHERE id = ?1")?.execute(params![int(fire.0), run])?;
+    Ok(())
+}
