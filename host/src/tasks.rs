@@ -170,7 +170,7 @@ impl Tasks<'_> {
         for _ in 0..TRIES {
             let before = self.find(by, asked).await?;
             let after = change(&before)?;
-            if let Some(verdict) = self.store.change_task(before, after).await? {
+            if let Some(verdict) = self.store.change_task(before, after, self.now).await? {
                 return Ok(verdict?);
             }
         }

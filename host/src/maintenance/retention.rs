@@ -200,9 +200,13 @@ fn session_files(folder: &UntrustedDir, path: &Path, newest: u64, longest: Durat
 }
 
 /// Returns whether a lane may continue this transcript or folder: it belongs to the newest session or a later one.
-/// Nobody continues a transcript that was set aside as damaged.
+/// Nobody continues a transcript that was set aside as damaged. Each turn of an isolated task has a session of its own,
+/// and is over long before its session is old.
 fn is_current(name: &str, newest: u64) -> bool {
     let stem = name.strip_suffix(".jsonl").unwrap_or(name);
+    if stem.starts_with("task-") {
+        return false;
+    }
     let number = stem.rsplit_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
     !stem.contains('.') && number.is_none_or(|number| number >= newest)
 }

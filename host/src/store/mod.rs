@@ -63,7 +63,7 @@ pub use copy::{Copied, back_up, check, messages_in};
 pub use error::{Result, StoreError};
 pub use fault_reporter::{BALLAST, StoreFaults};
 pub use fires::{FireInput, FireRow};
-pub use groups::{Admission, AdmissionOrder, GroupState};
+pub use groups::{Admission, AdmissionOrder};
 pub use handle::Store;
 pub use inbox::{Accepted, CommandRow, Intake, KeptMessage, Stranger, StrangerSeen};
 pub use input::{BeginState, Composed, FileWait, InputState};

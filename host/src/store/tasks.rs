@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params, params_from_iter};
 
 use super::{Result, Store, StoreError, id, int, parse};
-use crate::domain::task::{AgentWork, Overlap, Task, TaskContext, TaskOrigin, Work};
+use crate::domain::task::{AgentWork, Overlap, Task, TaskContext, TaskOrigin, TaskState, Work};
 use crate::domain::{ChatId, GroupName, TaskId, TurnId, WallMs};
 use crate::policy::task_request::{Quota, TaskRefusal, check_quota};
 
@@ -72,8 +72,9 @@ impl Store {
         .await
     }
 
-    /// Changes a task, if it is still as `before`. `None`: it has changed meanwhile.
-    pub async fn change_task(&self, before: Task, after: Task) -> Result<Option<TaskVerdict>> {
+    /// Changes a task, if it is still as `before`. `None`: it has changed meanwhile. Fires of a task that is paused or
+    /// cancelled do not begin any more.
+    pub async fn change_task(&self, before: Task, after: Task, now: WallMs) -> Result<Option<TaskVerdict>> {
         self.write(move |c| {
             failpoint!("store.task.change", super::injected);
             if by_id(c, before.id)?.as_ref() != Some(&before) {
@@ -89,6 +90,11 @@ impl Store {
                          overlap = ?14, ends_at = ?15, fires_left = ?16, made_by = ?17, depth = ?18, state = ?19,
                          planned_to = ?20, next_at = ?21 WHERE id = ?22";
             c.execute(sql, params_from_iter(values))?;
+            if after.state != TaskState::Active {
+                let sql = "UPDATE fire INDEXED BY fire_unfinished SET state = 'ended', outcome = 'skipped', why = ?2, ended_at = ?3
+                           WHERE task = ?1 AND state <> 'ended' AND state <> 'open'";
+                c.execute(sql, params![int(after.id.0), after.state.word(), now.0])?;
+            }
             Ok(Some(Ok(after)))
         })
         .await
