@@ -134,7 +134,7 @@ async fn an_environment_variable_that_overrides_nothing_is_told_with_the_nearest
 }
 
 #[tokio::test]
-async fn a_mistake_in_one_groups_file_is_told_in_its_chat_and_mended_without_a_restart() {
+async fn a_mistake_in_one_groups_file_is_told_to_the_operator_and_mended_without_a_restart() {
     let mut world = World::new().await;
     let ann = world.telegram.person(5, "Ann");
     let (direct, family) = (ann.direct(), world.telegram.room(-100_123, "Family"));
@@ -149,15 +149,9 @@ async fn a_mistake_in_one_groups_file_is_told_in_its_chat_and_mended_without_a_r
     world.write("groups/family/group.toml", "[limits]\nmodel_cals = 3\n");
     ann.says(&family, "@laz_bot count the cups");
     let told = world.soon("the room is told", family.hears()).await;
-    has(
-        &told,
-        &[
-            "[lazaret] The agent cannot start",
-            "groups/family/group.toml:2:1",
-            "did you mean model_calls?",
-            "Your message is kept",
-        ],
-    );
+    has(&told, &["[lazaret] The agent cannot start", "The operator was told", "Your message is kept"]);
+    let told = world.soon("the operator is told where", direct.hears()).await;
+    has(&told, &["group family", "groups/family/group.toml:2:1", "did you mean model_calls?"]);
     has(&world.log(), &["config.unknown_key"]);
     ann.says(&direct, "what time is it?");
     assert_eq!(world.soon("the other group works", direct.hears()).await, "Noon.");
