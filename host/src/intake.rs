@@ -150,6 +150,14 @@ async fn take_in(
     for order in batch.renewals {
         let _ = supervisor.send(News::Renew(order));
     }
+    // The terminal does not repeat this order, so it comes before what can fail.
+    for event in &batch.events {
+        if let ChatEvent::Admitted { group } = event
+            && let Ok(Some(lane)) = waits(services, group.clone()).await
+        {
+            let _ = supervisor.send(News::Wake(lane));
+        }
+    }
     let now = services.clock.wall();
     let mut owners = services.install.owners.clone();
     owners.extend(services.store.owners().await?);
@@ -157,15 +165,8 @@ async fn take_in(
     if !batch.events.is_empty() {
         batch.events.iter().for_each(tell_event);
         // This comes before admission: a message of the same batch may be from the chat's new id.
-        services.store.chat_events(batch.events.clone(), now).await?;
+        services.store.chat_events(batch.events, now).await?;
         services.outbox_signal.notify();
-    }
-    for event in batch.events {
-        if let ChatEvent::Admitted { group } = event
-            && let Some(lane) = waits(services, group).await?
-        {
-            let _ = supervisor.send(News::Wake(lane));
-        }
     }
     let mut admitted = Vec::new();
     let mut strangers = Vec::new();
@@ -185,7 +186,7 @@ async fn take_in(
             Found::Group(group) => Some(*group),
             Found::Stranger => None,
             Found::Gone(group) => {
-                tell_main(services, &inbound, &group).await?;
+                tell_group_gone(services, &inbound, &group).await;
                 stored_as.push(None);
                 continue;
             }
@@ -267,14 +268,11 @@ fn tell_event(event: &ChatEvent) {
     }
 }
 
-/// Tells the direct chats of `main` once that a chat's group is gone. The message starts nothing.
-async fn tell_main(services: &Services, inbound: &Inbound, group: &GroupName) -> Result<(), StoreError> {
+/// Tells the operator once that a chat's group is gone. The message starts nothing.
+async fn tell_group_gone(services: &Services, inbound: &Inbound, group: &GroupName) {
     tracing::warn!(chat = %inbound.chat, %group, code = "group.gone", "the chat's group has no folder");
     let told = text::group_gone(&inbound.chat, &inbound.title, group);
-    for chat in services.store.direct_chats_of_main().await? {
-        services.notice(&chat, &format!("gone:{group}:{}", inbound.chat), told.clone()).await;
-    }
-    Ok(())
+    services.tell_operator(&format!("gone:{group}:{}", inbound.chat), &told).await;
 }
 
 fn announce(services: &Services, one: Accepted, supervisor: &UnboundedSender<News>) {

@@ -12,8 +12,8 @@ use crate::backup;
 use crate::channels::terminal::wire::{FromClient, SOCKET};
 use crate::clock::Clock;
 use crate::config::{first, personality_file};
-use crate::domain::message::Admitted;
-use crate::domain::{ChatId, GroupName};
+use crate::domain::message::{Admitted, Inbound, Role};
+use crate::domain::{ChatId, ChatKind, GroupName};
 use crate::host_files;
 use crate::policy::admission;
 use crate::store::{Store, Stranger};
@@ -138,7 +138,7 @@ async fn admit(here: &Here, code: String, group: GroupName, answers: bool) -> Do
     }
     let now = Clock::new().wall();
     let first = if answers { first_message(here, &store, &code, &group).await? } else { None };
-    let answered = first.is_some();
+    let answered = first.as_ref().is_some_and(|first| first.role == Role::Wake);
     let admitted = store.admit_code(code.clone(), group.clone(), "terminal".into(), first, now).await?;
     let Some(admitted) = admitted else {
         let why = format!("no chat waits under the code {code}; `lazaret groups list` shows those that do");
@@ -149,8 +149,12 @@ async fn admit(here: &Here, code: String, group: GroupName, answers: bool) -> Do
         text += &format!(", and {owner} is the owner of this install");
     }
     if answered {
-        text += "; its first message is answered now";
-        tell_host(here, &group).await;
+        let up = tell_host(here, &group).await;
+        text += if up {
+            "; its first message is answered now"
+        } else {
+            "; its first message is answered when the host starts"
+        };
     }
     let owner = admitted.owner.map(|o| o.to_string());
     let told =
@@ -170,18 +174,22 @@ async fn first_message(
     let mut owners = [install.owners.clone(), store.owners().await?].concat();
     let waiting = store.strangers().await?.into_iter().find(|s| s.code.eq_ignore_ascii_case(code));
     let asked = waiting.and_then(Stranger::first_message);
-    if let Some((inbound, _)) = asked.as_ref().filter(|_| group.is_main() && owners.is_empty()) {
+    // As the store does: the first person of `main` becomes owner from a direct chat only.
+    let first_owner = |(inbound, _): &&(Inbound, _)| {
+        group.is_main() && owners.is_empty() && inbound.kind == ChatKind::Direct
+    };
+    if let Some((inbound, _)) = asked.as_ref().filter(first_owner) {
         owners.push(inbound.sender.id.clone());
     }
     let settings = install.group(group)?;
     Ok(asked.and_then(|asked| admission::first_message(asked, &settings, &owners)))
 }
 
-/// Tells a running host that a chat was admitted. A host that is down looks at its next start.
-async fn tell_host(here: &Here, group: &GroupName) {
-    let Ok(mut host) = unix_socket::connect(&here.root.host_socket_dir(), SOCKET).await else { return };
+/// Tells a running host that a chat was admitted. Returns whether it heard; a host that is down looks at its next start.
+async fn tell_host(here: &Here, group: &GroupName) -> bool {
+    let Ok(mut host) = unix_socket::connect(&here.root.host_socket_dir(), SOCKET).await else { return false };
     let line = serde_json::to_string(&FromClient::Admitted { group: group.clone() }).unwrap_or_default();
-    let _ = host.write_all(format!("{line}\n").as_bytes()).await;
+    host.write_all(format!("{line}\n").as_bytes()).await.is_ok()
 }
 
 async fn revoke(here: &Here, chat: ChatId) -> Done {

@@ -235,7 +235,10 @@ impl Part {
     #[must_use]
     pub fn in_words(&self) -> Self {
         let words = self.choices.as_ref().map_or("", |choices| &choices.in_words);
-        let text = if words.is_empty() { self.text.clone() } else { format!("{}\n\n{words}", self.text) };
+        if words.is_empty() {
+            return Self { choices: None, ..self.clone() };
+        }
+        let text = format!("{}\n\n{words}", self.text);
         Self { text, markup: None, choices: None, ..self.clone() }
     }
 

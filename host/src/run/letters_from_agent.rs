@@ -2,6 +2,7 @@
 //! for it.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipc_schema::letters::FromAgent;
@@ -173,7 +174,9 @@ impl Run {
         let chat = self.open_turn()?.chat.clone();
         let parts = match self.services.channels.of(&chat) {
             Some(channel) => {
-                let parts = channel.split(text);
+                let (splitter, whole) = (Arc::clone(&channel), text.to_owned());
+                // A long text takes its time, which other runs need.
+                let parts = host_files::blocking(move || splitter.split(&whole)).await;
                 let file = if parts.len() > MOST_PARTS && channel.takes_files() {
                     self.as_file(text, &parts).await
                 } else {

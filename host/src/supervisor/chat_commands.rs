@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Supervisor, spawn_task};
 use crate::dispatch::{Event, LaneState, Settings};
-use crate::domain::message::Command;
+use crate::domain::message::{Command, Role};
 use crate::domain::outbound::OutgoingText;
 use crate::domain::{GroupName, Lane};
 use crate::intake::News;
@@ -220,12 +220,12 @@ async fn admit(
     let mut owners = services.install.owners.clone();
     owners.extend(insist(row.seq, || services.store.owners()).await.unwrap_or_default());
     let (code, chat) = (asked.code.clone(), asked.chat.clone());
-    let settings = services.install.group(&group).ok();
-    let first = asked
-        .first_message()
-        .zip(settings)
-        .and_then(|(asked, group)| admission::first_message(asked, &group, &owners));
-    let told = answer_to(&row, text::admitted(&chat, group.as_str(), first.is_some()));
+    // A mistake in the group's file is told when the agent should answer the message.
+    let settings =
+        services.install.group(&group).unwrap_or_else(|_| services.install.default_group(group.clone()));
+    let first = asked.first_message().and_then(|asked| admission::first_message(asked, &settings, &owners));
+    let answers = first.as_ref().is_some_and(|first| first.role == Role::Wake);
+    let told = answer_to(&row, text::admitted(&chat, group.as_str(), answers));
     let order = AdmissionOrder { order: row.seq, code: code.clone(), group, by: sender, first, told };
     let work = || services.store.admit_and_answer(order.clone(), services.clock.wall());
     match insist(row.seq, work).await {

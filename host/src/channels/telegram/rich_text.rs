@@ -120,18 +120,41 @@ impl RichText {
         out
     }
 
-    /// Returns a part that people see something of and that has at most `most` units, and the rest. It prefers to cut
-    /// between paragraphs, then between lines, then between words. A code block of one screen stays whole if it can.
+    /// Returns a part that people see something of and that has at most `most` units, and the rest.
     pub fn cut(&self, most: usize) -> (Self, Self) {
-        let end = fitting(&self.text, most);
-        let head = self.text.get(..end).unwrap_or(&self.text);
-        if head.len() == self.text.len() {
+        let at = self.place_to_cut(0, most);
+        if at == self.text.len() {
             return (self.clone(), Self::default());
         }
-        let in_block = |at: usize| {
-            let covers = |m: &Mark| matches!(m.look, Look::Block(_)) && m.start <= at && at < m.end;
-            self.marks.iter().any(covers)
-        };
+        (self.slice(0, at), self.slice(at, self.text.len()))
+    }
+
+    /// Returns the whole text in parts of at most `most` units. It copies each byte once: an agent can write a text of
+    /// megabytes.
+    pub fn parts(&self, most: usize) -> Vec<Self> {
+        let (mut parts, mut start) = (Vec::new(), 0);
+        while start < self.text.len() {
+            let end = self.place_to_cut(start, most).max(start + 1);
+            parts.push(self.slice(start, end));
+            start = end;
+            let rest = self.text.get(start..).unwrap_or_default();
+            start += rest.len() - rest.trim_start_matches('\n').len();
+        }
+        parts
+    }
+
+    /// Returns where a part that begins at `start` ends. It prefers to cut between paragraphs, then between lines, then
+    /// between words. A code block of one screen stays whole if it can.
+    fn place_to_cut(&self, start: usize, most: usize) -> usize {
+        let rest = self.text.get(start..).unwrap_or_default();
+        let end = fitting(rest, most);
+        let head = rest.get(..end).unwrap_or(rest);
+        if head.len() == rest.len() {
+            return self.text.len();
+        }
+        let near = |m: &&Mark| matches!(m.look, Look::Block(_)) && m.start < start + end && start < m.end;
+        let blocks: Vec<&Mark> = self.marks.iter().filter(near).collect();
+        let in_block = |at: usize| blocks.iter().any(|m| m.start <= start + at && start + at < m.end);
         let paragraph = head.rmatch_indices("\n\n").map(|(at, _)| at).find(|at| !in_block(*at));
         let line = head.rfind('\n');
         let word = head.rfind(' ').map(|at| at + 1);
@@ -139,7 +162,7 @@ impl RichText {
             .into_iter()
             .find_map(|(at, least)| at.filter(|at| *at > least))
             .unwrap_or(end);
-        (self.slice(0, at), self.slice(at, self.text.len()))
+        start + at
     }
 
     /// Returns the text between two places, without empty lines around it.

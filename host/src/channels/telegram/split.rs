@@ -12,16 +12,9 @@ pub(super) const CAPTION_UNITS: usize = 1_024;
 
 /// Splits Markdown into parts of which something is seen.
 pub(super) fn parts(markdown: &str) -> Vec<PartText> {
-    let mut parts = Vec::new();
-    let mut rest = read(&text::render(Voice::Reply, markdown));
-    while !rest.text.is_empty() {
-        let (part, more) = rest.cut(TEXT_UNITS);
-        if is_visible(&part.text) {
-            parts.push(PartText { markup: Some(part.html()), text: part.text, file: None });
-        }
-        rest = more;
-    }
-    parts
+    let whole = read(&text::render(Voice::Reply, markdown));
+    let shown = whole.parts(TEXT_UNITS).into_iter().filter(|part| is_visible(&part.text));
+    shown.map(|part| PartText { markup: Some(part.html()), text: part.text, file: None }).collect()
 }
 
 /// Whether Telegram takes this Markdown below a file.

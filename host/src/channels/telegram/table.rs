@@ -6,6 +6,10 @@ use unicode_width::UnicodeWidthStr;
 /// The widest table, in columns of a screen, that is shown as one. In a wider one a phone breaks each line.
 const WIDEST: usize = 64;
 
+/// How many bytes the repeated titles of records may have. A table of a long heading and many rows would otherwise make
+/// a text thousands of times as long as what the agent wrote.
+const REPEATED_TITLES: usize = 16 * 1024;
+
 /// A table with its head as the first row. A row may have more cells than the head.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -37,11 +41,17 @@ impl Table {
         Some(lines.join("\n"))
     }
 
-    /// Returns each row as pairs of a column's title and a cell. A table without rows gives its titles.
+    /// Returns each row as pairs of a column's title and a cell. A table without rows gives its titles, and one whose
+    /// titles would be repeated too often gives them once, as its first row.
     pub fn records<'a>(&'a self) -> Vec<Vec<(&'a str, &'a str)>> {
         let Some((head, rows)) = self.rows.split_first() else { return Vec::new() };
         if rows.is_empty() {
             return vec![head.iter().map(|title| ("", title.as_str())).collect()];
+        }
+        let titles: usize = head.iter().map(String::len).sum();
+        if titles.saturating_mul(rows.len()) > REPEATED_TITLES {
+            let untitled = |row: &'a Vec<String>| row.iter().map(|cell| ("", cell.as_str())).collect();
+            return self.rows.iter().map(untitled).collect();
         }
         let cell = |cells: &'a [String], column: usize| cells.get(column).map_or("", String::as_str);
         let record = |row: &'a Vec<String>| {
@@ -85,5 +95,16 @@ mod tests {
         let table = table(&[&["Name", "What"], &["Ann", &long, "more"]]);
         assert_eq!(table.aligned(), None);
         assert_eq!(table.records(), [[("Name", "Ann"), ("What", long.as_str()), ("", "more")]]);
+    }
+
+    #[test]
+    fn a_long_heading_is_not_repeated_for_thousands_of_rows() {
+        let heading = "word ".repeat(800);
+        let mut rows = vec![vec![heading.clone()]];
+        rows.extend(std::iter::repeat_n(vec!["a".to_owned()], 20_000));
+        let table = Table { alignments: Vec::new(), rows };
+        let records = table.records();
+        assert_eq!((records.len(), &records[0]), (20_001, &vec![("", heading.as_str())]));
+        assert_eq!(records[1], [("", "a")]);
     }
 }
