@@ -233,7 +233,7 @@ impl Delivery {
     async fn send_one(&self, chat: &ChatId, slot: &mut CallSlot<'_>, terms: &Terms) -> ChatProgress {
         let now = self.services.clock.wall();
         let part = match self.services.store.claim(chat.clone(), *terms, now).await {
-            Ok(NextPart::Part(part)) => part,
+            Ok(NextPart::Part(part)) => *part,
             Ok(NextPart::Empty) => return ChatProgress::Empty,
             Ok(NextPart::NotBefore(at)) => return ChatProgress::PaceWait(at.since(now).max(SHORTEST)),
             Ok(NextPart::Expired(row)) => {

@@ -151,13 +151,7 @@ async fn take_in(
         let _ = supervisor.send(News::Renew(order));
     }
     // The terminal does not repeat this order, so it comes before what can fail.
-    for event in &batch.events {
-        if let ChatEvent::Admitted { group } = event
-            && let Ok(Some(lane)) = waits(services, group.clone()).await
-        {
-            let _ = supervisor.send(News::Wake(lane));
-        }
-    }
+    wake_admitted(services, &batch.events, supervisor).await;
     let now = services.clock.wall();
     let mut owners = services.install.owners.clone();
     owners.extend(services.store.owners().await?);
@@ -246,6 +240,17 @@ async fn take_in(
         announce(services, one, supervisor);
     }
     Ok(())
+}
+
+/// Wakes the conversations of groups to which a command has admitted a chat.
+async fn wake_admitted(services: &Services, events: &[ChatEvent], supervisor: &UnboundedSender<News>) {
+    for event in events {
+        if let ChatEvent::Admitted { group } = event
+            && let Ok(Some(lane)) = waits(services, group.clone()).await
+        {
+            let _ = supervisor.send(News::Wake(lane));
+        }
+    }
 }
 
 /// The conversation of a group, if its open turn needs a run and does not wait for a person.

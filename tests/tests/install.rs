@@ -29,6 +29,7 @@ async fn a_missing_database_is_no_new_install() {
     world.model.on("good morning").says("Morning.");
     ann.says(&direct, "good morning");
     assert_eq!(world.hears(&direct).await, "Morning.");
+    world.settled("m-1").await;
     world.lazaret(&["backup"]).await;
     world.stop_host().await;
     let database = world.root().join("state/lazaret.db");

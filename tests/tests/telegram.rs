@@ -54,7 +54,13 @@ async fn two_groups_and_the_right_answers_in_the_right_chats() {
     ann.says(&family, "@laz_bot count the cups");
     world.soon("the agent works", gate.arrived()).await;
     ann.says(&family, "@laz_bot and the plates");
-    world.soon("the follow-up is stored", world.telegram.acknowledged()).await;
+    let given = async || {
+        let letters = world.newest_letters("family").join("to-agent");
+        let names = std::fs::read_dir(letters).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let inputs = names.filter(|name| name.to_string_lossy().ends_with("-input.json")).count();
+        (inputs >= 3).then_some(())
+    };
+    world.patiently("the box has the follow-up", given).await;
     gate.open();
     assert_eq!(world.soon("one answer to both", family.hears()).await, "Three cups, and two plates.");
     assert!(world.model.last_request_text().contains("and the plates"));

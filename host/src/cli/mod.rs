@@ -68,7 +68,7 @@ enum Verb {
     /// Build, check, set and roll back the images of boxes.
     Image(image::Image),
     /// Show when scheduled work fires.
-    Tasks(tasks::Tasks),
+    Tasks(Box<tasks::Tasks>),
     /// Show what happened to a message, step by step.
     Trace(trace::Trace),
     /// Read the letters between host and agent.
@@ -176,7 +176,7 @@ pub async fn run(args: Args) -> Done {
         Verb::Groups(groups) => groups::run(&here, groups).await,
         Verb::Owners(owners) => owners::run(&here, owners).await,
         Verb::Image(image) => image::run(&here, image).await,
-        Verb::Tasks(tasks) => tasks::run(&here, tasks).await,
+        Verb::Tasks(tasks) => tasks::run(&here, *tasks).await,
         Verb::Trace(trace) => trace::run(&here, &trace).await,
         Verb::Ipc(ipc) => letters::run(&here, ipc).await,
         Verb::Config(config) => config::run(&here, config).await,

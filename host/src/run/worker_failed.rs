@@ -60,7 +60,7 @@ async fn end(services: Arc<Services>, handle: &RunHandle, ending: Ending) {
 
 /// Reads from the store what the lane waits for. Storing an end a second time does not return it again.
 async fn what_waits(services: &Services, lane: &Lane) -> After {
-    let facts = services.facts(&lane);
+    let facts = services.facts(lane);
     let suspended = until_stored("what the lane waits for", || services.store.suspended()).await;
     if let Some(suspended) = suspended.into_iter().find(|suspended| suspended.lane == *lane) {
         return After::Suspended(suspended.until.since(services.clock.wall()), facts);

@@ -110,7 +110,7 @@ async fn ends(store: &Store) -> Vec<End> {
 async fn one_call(store: &Store, terms: Terms, platform: &mut Platform, fate: Fate, now: WallMs) -> bool {
     let chat: ChatId = CHAT.parse().unwrap();
     let part = match store.claim(chat, terms, now).await.unwrap() {
-        NextPart::Part(part) => part,
+        NextPart::Part(part) => *part,
         NextPart::Expired(_) | NextPart::NotBefore(_) => return true,
         NextPart::Empty => return false,
     };

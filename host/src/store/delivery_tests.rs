@@ -96,7 +96,7 @@ impl Office {
 
     async fn claims_at(&self, in_chat: &str, now: WallMs) -> Part {
         match self.store.claim(chat(in_chat), self.terms, now).await.unwrap() {
-            NextPart::Part(part) => part,
+            NextPart::Part(part) => *part,
             other => panic!("{other:?}"),
         }
     }
@@ -121,7 +121,7 @@ impl Office {
                         None if edit => SendOutcome::Claimed("7".into()),
                         _ => SendOutcome::Arrived("8".into()),
                     };
-                    if let Next::Sent { .. } = self.settles(part, happened).await {
+                    if let Next::Sent { .. } = self.settles(*part, happened).await {
                         texts.push(text);
                     }
                 }

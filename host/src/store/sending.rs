@@ -30,7 +30,7 @@ use crate::policy::delivery_notices::{self, GivenUp};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextPart {
     /// Send this part now. Its row is marked `sending`.
-    Part(Part),
+    Part(Box<Part>),
     /// This reply was too old to send, and its chat was told. The queue may have more.
     Expired(i64),
     /// The first part must wait until this time. The parts behind it wait too, to keep the order.
@@ -192,7 +192,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Nex
     };
     let sql = "UPDATE outbox SET state = 'sending', attempts = attempts + 1, way = ?2 WHERE id = ?1";
     c.execute(sql, params![part.id, strategy.as_str()])?;
-    Ok(NextPart::Part(Part { strategy, ..part }))
+    Ok(NextPart::Part(Box::new(Part { strategy, ..part })))
 }
 
 /// The decision of `policy`. `part` is as it was before its claim, or for a part that was cut off as it is now.

@@ -190,7 +190,7 @@ impl House {
         let mut texts = Vec::new();
         while let NextPart::Part(part) = self.store.claim(chat(in_chat), TERMS, T).await.unwrap() {
             texts.push(part.text.clone());
-            self.store.settle(part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
+            self.store.settle(*part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
         }
         texts
     }

@@ -8,11 +8,12 @@ use super::*;
 use crate::domain::Ending;
 
 /// Notices to owners, and to the chats of `main`.
-const FOR_OPERATOR: [&str; 16] = [
+const FOR_OPERATOR: [&str; 18] = [
     "admitted",
     "channel_again",
     "channel_trouble",
     "chat_asks",
+    "chat_refused",
     "disk_again",
     "disk_full",
     "disk_low",
@@ -23,19 +24,26 @@ const FOR_OPERATOR: [&str; 16] = [
     "image_kept",
     "names_low",
     "not_admitted",
+    "task_without_chat",
     "unreachable",
     "which_group",
 ];
 
 /// What is no notice of the host: parts of texts, and what a channel makes of an agent's words and files.
-const NO_NOTICE: [&str; 8] = [
+const NO_NOTICE: [&str; 14] = [
+    "about_task",
+    "dollars",
     "file_at",
     "file_name",
+    "fire_state",
     "label",
+    "late_reminder",
     "looks_like_notice",
     "model_code",
     "not_stored",
+    "outcome",
     "render",
+    "reply_as_file",
     "unambiguous_name",
 ];
 
@@ -87,6 +95,10 @@ fn for_members() -> Vec<(&'static str, String)> {
         ("question", question("Which?", &[], "7F").0),
         ("status", status(&facts)),
         ("stopped", stopped()),
+        ("already_decided", already_decided("✓ Admit (Ann)")),
+        ("unknown_button", unknown_button()),
+        ("may_not_press", may_not_press()),
+        ("gate_failed", gate_failed("it ended with status 1")),
         ("stopping", stopping()),
     ];
     all.extend(super::turns::MODEL.map(|(code, _)| ("model_failed", model_failed(code, ""))));
@@ -126,7 +138,17 @@ fn every_notice_is_for_everybody_or_for_the_operator() {
     let source = include_str!("../text.rs");
     let lists = source.split("pub use ").skip(1).filter_map(|rest| rest.split(';').next());
     let names = lists.flat_map(|list| list.split(|c: char| !c.is_alphanumeric() && c != '_'));
-    let modules = ["channels", "chat_commands", "delivery", "disk", "files", "impersonation", "turns"];
+    let modules = [
+        "channels",
+        "chat_commands",
+        "choices",
+        "delivery",
+        "disk",
+        "files",
+        "impersonation",
+        "tasks",
+        "turns",
+    ];
     let exported: BTreeSet<&str> = names
         .filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase()) && !modules.contains(name))
         .collect();

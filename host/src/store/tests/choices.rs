@@ -15,7 +15,7 @@ impl House {
         self.store.admit_chat(admission).await.unwrap();
         self.store.say(None, offering(&topic, "asks", commands), T).await.unwrap();
         let NextPart::Part(part) = self.store.claim(topic, TERMS, T).await.unwrap() else { panic!() };
-        part
+        *part
     }
 
     async fn finds(&self, token: &str, in_chat: &str) -> Option<Offer> {
@@ -46,7 +46,7 @@ async fn only_the_last_part_of_a_text_has_the_choices() {
     let mut found = Vec::new();
     while let NextPart::Part(part) = h.store.claim(chat("telegram:-1"), TERMS, T).await.unwrap() {
         found.push((part.text.clone(), part.choices.is_some()));
-        h.store.settle(part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
+        h.store.settle(*part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
     }
     assert_eq!(found, [("one".into(), false), ("two".into(), true)]);
 }

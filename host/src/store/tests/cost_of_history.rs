@@ -211,7 +211,7 @@ impl House {
             if part.choices.is_some() {
                 break part.idempotency_key;
             }
-            self.store.settle(part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
+            self.store.settle(*part, SendOutcome::Arrived("1".into()), TERMS.retry, T).await.unwrap();
         };
         for id in ["1", "2"] {
             let press = Press { id: id.into(), message: None, token: format!("{part}:0") };
@@ -239,7 +239,7 @@ impl House {
             let hold = Terms { delivery: if n == 1 { Delivery::Hold } else { Delivery::Resend }, ..TERMS };
             let NextPart::Part(part) = self.claims(hold, later(n)).await else { continue };
             let _: &Part = &part;
-            self.store.settle(part, end, TERMS.retry, later(n)).await.unwrap();
+            self.store.settle(*part, end, TERMS.retry, later(n)).await.unwrap();
         }
         for command in [HeldCommand::Resend, HeldCommand::Drop] {
             let order = self.writes("telegram:-1", "/resend AB", Role::Command(Command::Resend)).await.seq;

@@ -28,7 +28,7 @@ impl House {
 
     async fn next(&self, terms: Terms) -> Part {
         match self.store.claim(chat("telegram:-1"), terms, T).await.unwrap() {
-            NextPart::Part(part) => part,
+            NextPart::Part(part) => *part,
             other => panic!("{other:?}"),
         }
     }
