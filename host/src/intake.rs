@@ -18,7 +18,7 @@ use crate::channels::{Batch, Channel, ChannelError, RenewalOrder};
 use crate::domain::group_settings::Group;
 use crate::domain::message::{Admitted, ChatEvent, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChannelName, GroupName, Lane, MessageSeq};
+use crate::domain::{ChannelName, GroupName, Lane, MessageSeq, SenderId};
 use crate::policy::admission::{self, AdmissionDecision};
 use crate::policy::attachment_limits;
 use crate::policy::backoff::STORE_AGAIN;
@@ -153,9 +153,7 @@ async fn take_in(
     // The terminal does not repeat this order, so it comes before what can fail.
     wake_admitted(services, &batch.events, supervisor).await;
     let now = services.clock.wall();
-    let mut owners = services.install.owners.clone();
-    owners.extend(services.store.owners().await?);
-    owners.extend(services.channels.all().filter_map(|channel| channel.local_owner()));
+    let owners = owners(services).await?;
     if !batch.events.is_empty() {
         batch.events.iter().for_each(tell_event);
         // This comes before admission: a message of the same batch may be from the chat's new id.
@@ -240,6 +238,14 @@ async fn take_in(
         announce(services, one, supervisor);
     }
     Ok(())
+}
+
+/// The owners that the settings name, those who were admitted, and whoever uses a local channel.
+async fn owners(services: &Services) -> Result<Vec<SenderId>, StoreError> {
+    let mut owners = services.install.owners.clone();
+    owners.extend(services.store.owners().await?);
+    owners.extend(services.channels.all().filter_map(|channel| channel.local_owner()));
+    Ok(owners)
 }
 
 /// Wakes the conversations of groups to which a command has admitted a chat.

@@ -185,7 +185,8 @@ async fn first_message(
     Ok(asked.and_then(|asked| admission::first_message(asked, &settings, &owners)))
 }
 
-/// Tells a running host that a chat was admitted. Returns whether it heard; a host that is down looks at its next start.
+/// Tells a running host that a chat was admitted. Returns whether it heard. A host that is down looks at its next
+/// start.
 async fn tell_host(here: &Here, group: &GroupName) -> bool {
     let Ok(mut host) = unix_socket::connect(&here.root.host_socket_dir(), SOCKET).await else { return false };
     let line = serde_json::to_string(&FromClient::Admitted { group: group.clone() }).unwrap_or_default();

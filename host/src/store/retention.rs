@@ -90,8 +90,9 @@ impl Store {
     }
 
     /// Does one step of the nightly work on rows: deletes letters of runs that ended before `letters`, stages before
-    /// `letters`, model calls before `usage` and fires before `fires`, and closes context that was left out for good. Messages, turns, the
-    /// outbox and the audit trail stay. The caller passes the returned progress in again until [`Cleared::is_done`].
+    /// `letters`, model calls before `usage` and fires before `fires`, and closes context that was left out for good.
+    /// Messages, turns, the outbox and the audit trail stay. The caller passes the returned progress in again until
+    /// [`Cleared::is_done`].
     ///
     /// A step looks at a bounded number of rows: a person's message waits for it. SQLite reuses the freed pages, so the
     /// file stops growing.

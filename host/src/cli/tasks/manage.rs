@@ -319,7 +319,7 @@ fn word<'a>(shown: &'a Value, field: &str) -> &'a str {
     shown[field].as_str().unwrap_or_default()
 }
 
-/// One line for a task: `task-3  news  every day at 07:30 Europe/Berlin  next: Mon 9 Nov 09:00 Europe/Berlin, in 2 days`.
+/// A task in three lines: its id, group and name; its schedule; its next fire, or its state.
 fn line(shown: &Value) -> String {
     let next = match shown["next"].as_str() {
         Some(next) => format!("next: {next}"),
