@@ -14,6 +14,8 @@ use crate::schedule::Schedule;
 use crate::text;
 use crate::turns::{CausingFire, Collected, Event};
 
+/// Fires that wait, which are few. SQLite takes the index only for a statement that repeats its condition.
+const WAITS: &str = "fire INDEXED BY fire_waits WHERE state IN ('later', 'due')";
 /// How many fires one transaction opens at most.
 const OPENED_AT_ONCE: usize = 50;
 
@@ -126,7 +128,8 @@ impl Store {
         let opened = self
             .write(move |c| {
                 failpoint!("store.fires.open", super::injected);
-                let sql = "UPDATE fire INDEXED BY fire_waits SET state = 'due' WHERE state = 'later' AND not_before <= ?1";
+                let sql = "UPDATE fire INDEXED BY fire_waits SET state = 'due'
+                           WHERE state IN ('later', 'due') AND state = 'later' AND not_before <= ?1";
                 c.execute(sql, [now.0])?;
                 open_due(c, now, zone)
             })
@@ -138,10 +141,12 @@ impl Store {
     /// When the next fire comes: a planned time of an active task, or a late fire that waits for its turn.
     pub async fn next_fire_at(&self) -> Result<Option<WallMs>> {
         self.read(|c| {
-            let sql = "SELECT min(at) FROM
-                         (SELECT min(next_at) AS at FROM task INDEXED BY task_next WHERE state = 'active' AND next_at IS NOT NULL
-                          UNION ALL SELECT min(not_before) FROM fire INDEXED BY fire_waits WHERE state = 'later')";
-            Ok(c.query_row(sql, [], |r| r.get::<_, Option<i64>>(0))?.map(WallMs))
+            let sql = format!(
+                "SELECT min(at) FROM
+                   (SELECT min(next_at) AS at FROM task INDEXED BY task_next WHERE state = 'active' AND next_at IS NOT NULL
+                    UNION ALL SELECT min(not_before) FROM {WAITS} AND state = 'later')"
+            );
+            Ok(c.query_row(&sql, [], |r| r.get::<_, Option<i64>>(0))?.map(WallMs))
         })
         .await
     }
@@ -196,9 +201,8 @@ fn unfinished(c: &Connection, task: &Task) -> Result<Unfinished> {
 
 /// When the next late fire may start, so that late fires come one after another.
 fn late_fires(c: &Connection, now: WallMs) -> Result<WallMs> {
-    let sql =
-        "SELECT max(not_before) FROM fire INDEXED BY fire_waits WHERE state IN ('later', 'due') AND late = 1";
-    let last: Option<i64> = c.prepare_cached(sql)?.query_row([], |r| r.get(0))?;
+    let sql = format!("SELECT max(not_before) FROM {WAITS} AND late = 1");
+    let last: Option<i64> = c.prepare_cached(&sql)?.query_row([], |r| r.get(0))?;
     Ok(last.map_or(now, |last| WallMs(last).plus(SPREAD).max(now)))
 }
 
@@ -220,9 +224,10 @@ fn insert(c: &Connection, task: TaskId, at: WallMs, fate: Fate, spread: WallMs, 
 }
 
 fn open_due(c: &Connection, now: WallMs, zone: fn(&str) -> Option<Zone>) -> Result<Opened> {
-    let sql = "SELECT id, task, planned, late FROM fire INDEXED BY fire_waits WHERE state = 'due' AND not_before <= ?1
-               ORDER BY not_before, id";
-    let mut rows = c.prepare(sql)?;
+    let sql = format!(
+        "SELECT id, task, planned, late FROM {WAITS} AND state = 'due' AND not_before <= ?1 ORDER BY not_before, id"
+    );
+    let mut rows = c.prepare(&sql)?;
     let rows = rows.query_map([now.0], |r| {
         Ok((FireId(id(r.get(0)?)), TaskId(id(r.get(1)?)), WallMs(r.get(2)?), r.get::<_, bool>(3)?))
     })?;
@@ -313,7 +318,7 @@ pub(super) fn causing(c: &Connection, turn: TurnId) -> Result<Option<CausingFire
 /// The oldest fire that waits for the lane, and the chat of its task.
 pub(super) fn waiting(c: &Connection, lane: &Lane) -> Result<Option<(FireId, ChatId)>> {
     let sql = "SELECT f.id, t.chat FROM fire f INDEXED BY fire_waits CROSS JOIN task t ON t.id = f.task
-               WHERE f.state = 'due' AND t.grp = ?1 AND t.remind = 0
+               WHERE f.state IN ('later', 'due') AND f.state = 'due' AND t.grp = ?1 AND t.remind = 0
                  AND CASE WHEN ?2 IS NULL THEN t.isolated = 0 ELSE t.isolated = 1 AND t.id = ?2 END
                ORDER BY f.not_before, f.id LIMIT 1";
     let task = lane.task_id().map(|task| int(task.0));
