@@ -142,12 +142,14 @@ impl Store {
         .await
     }
 
-    /// What caused a turn, for the origin of a task that it makes.
+    /// What caused a turn, for the origin of a task that it makes. If a person's message has joined the turn of a fire,
+    /// the person is the cause.
     pub async fn asking_turn(&self, turn: TurnId) -> Result<AskingTurn> {
         self.read(move |c| {
-            let sql = "SELECT coalesce('f-' || u.fire, 'm-' || (SELECT min(seq) FROM message WHERE turn = u.id AND role = 'wake'),
-                                       't-' || u.id), t.depth, u.chat
-                       FROM turn u LEFT JOIN fire f ON f.id = u.fire LEFT JOIN task t ON t.id = f.task WHERE u.id = ?1";
+            let sql = "SELECT coalesce('m-' || m.first, 'f-' || u.fire, 't-' || u.id),
+                         CASE WHEN m.first IS NULL THEN t.depth END, u.chat
+                       FROM turn u LEFT JOIN fire f ON f.id = u.fire LEFT JOIN task t ON t.id = f.task
+                       CROSS JOIN (SELECT min(seq) AS first FROM message WHERE turn = ?1 AND role = 'wake') m WHERE u.id = ?1";
             let row = c.query_row(sql, [int(turn.0)], |r| Ok((r.get(0)?, r.get(1)?, r.get::<_, String>(2)?)));
             let Some((by, depth, chat)) = row.optional()? else {
                 return Err(StoreError::Rule(format!("there is no {turn}")));
@@ -158,9 +160,11 @@ impl Store {
     }
 }
 
-/// The depth of the task whose fire caused a turn, and how many tasks the turn has made.
+/// The depth of the task whose fire caused a turn, and how many tasks the turn has made. The limits are for turns without
+/// a person: somebody whose message joins the turn may ask for any task.
 fn by_fire(c: &Connection, turn: TurnId) -> Result<Option<(u32, u64)>> {
-    let sql = "SELECT t.depth, f.id FROM turn u JOIN fire f ON f.id = u.fire JOIN task t ON t.id = f.task WHERE u.id = ?1";
+    let sql = "SELECT t.depth, f.id FROM turn u JOIN fire f ON f.id = u.fire JOIN task t ON t.id = f.task
+               WHERE u.id = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE turn = u.id AND role = 'wake')";
     let row = c.query_row(sql, [int(turn.0)], |r| Ok((r.get(0)?, r.get::<_, i64>(1)?))).optional()?;
     let Some((depth, _)) = row else { return Ok(None) };
     let prefix = format!("{turn} ");

@@ -5,6 +5,7 @@ mod choices;
 mod cost_of_history;
 mod opening_and_upgrade;
 mod other_process;
+mod person_in_a_fire;
 mod readers;
 mod retention_and_restore;
 mod sent_files;
