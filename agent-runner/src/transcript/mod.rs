@@ -86,6 +86,13 @@ impl Transcript {
         })
     }
 
+    /// Whether the gate script of the turn's fire said that there is nothing to do.
+    pub fn is_gated(&self, turn: TurnId) -> bool {
+        let says_no =
+            |entry: &Entry| matches!(&entry.body, Body::Gate(gate) if !gate.wake && gate.error.is_none());
+        self.of_turn(turn).any(says_no)
+    }
+
     /// The fire that `turn` has taken in.
     pub fn fire_of(&self, turn: TurnId) -> Option<&Fire> {
         self.of_turn(turn).find_map(|entry| match &entry.body {

@@ -47,8 +47,6 @@ pub struct Ending {
     pub outcome: Outcome,
     pub text: String,
     pub error: Option<ErrorDetail>,
-    /// Whether the gate script of the task's fire ended the turn.
-    pub gated: bool,
 }
 
 pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
@@ -72,7 +70,7 @@ pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
 fn said_end(turn: TurnId, entry: &Entry) -> Option<Ending> {
     let Body::End(End { outcome, text, error }) = &entry.body else { return None };
     let id = LetterId::of_block(turn, entry.entry, 0);
-    Some(Ending { id, outcome: *outcome, text: text.clone(), error: error.clone(), gated: false })
+    Some(Ending { id, outcome: *outcome, text: text.clone(), error: error.clone() })
 }
 
 /// A gate script that does not wake the model ends a turn in which nothing else waits for an answer.
@@ -87,7 +85,6 @@ fn gate_end(turn: TurnId, entries: &[&Entry]) -> Option<Ending> {
         outcome,
         text: String::new(),
         error: gate.error.clone(),
-        gated: gate.error.is_none(),
     })
 }
 
@@ -174,7 +171,6 @@ fn after_answer(turn: TurnId, entry: &Entry, answer: &Assistant, before: &[&Entr
         outcome: Outcome::Finished,
         text: texts.concat(),
         error: None,
-        gated: false,
     })
 }
 
@@ -347,9 +343,9 @@ mod tests {
             next(&transcript, TURN)
         };
         let ending = done(alone(gate(false, None)));
-        assert_eq!((ending.outcome, ending.gated, ending.id.as_str()), (Outcome::Finished, true, "t-41:1.0"));
+        assert_eq!((ending.outcome, ending.id.as_str()), (Outcome::Finished, "t-41:1.0"));
         let ending = done(alone(gate(false, Some("gate.exit"))));
-        assert_eq!((ending.outcome, ending.gated), (Outcome::Failed, false));
+        assert_eq!(ending.outcome, Outcome::Failed);
         assert_eq!(ending.error.unwrap().code, "gate.exit");
         assert_eq!(alone(gate(true, None)), Step::Call);
         for gate in [gate(false, None), gate(false, Some("gate.exit"))] {

@@ -167,7 +167,8 @@ impl<M: Model> Agent<M> {
         let transcript = &self.transcript;
         self.mailbox.acknowledge_repeats(turn, |input| transcript.holds(turn, input));
         self.mailbox.ending(turn);
-        let Ending { id, outcome, text, error, gated } = ending;
+        let Ending { id, outcome, text, error } = ending;
+        let gated = transcript.is_gated(turn);
         let (model_calls, tool_calls) = (progress.model_calls, progress.tool_calls);
         let error = error.map(|trouble| ErrorDetail { reason: fit_to_letter(&trouble.reason), ..trouble });
         let done = TurnDone { outcome, text: fit_to_letter(&text), error, model_calls, tool_calls, gated };

@@ -130,7 +130,7 @@ pub struct TurnDone {
     pub model_calls: u32,
     /// Tool calls of this run in this turn.
     pub tool_calls: u32,
-    /// Whether the gate script of the task's fire said that there is nothing to do, so that no model was called.
+    /// Whether the gate script of the task's fire said that there is nothing to do, so that no model saw the fire.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gated: bool,
 }
