@@ -18,7 +18,7 @@ use crate::channels::{Batch, Channel, ChannelError, RenewalOrder};
 use crate::domain::group_settings::Group;
 use crate::domain::message::{Admitted, ChatEvent, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChannelName, GroupName, Lane, MessageSeq, SenderId};
+use crate::domain::{ChannelName, GroupName, Lane, MessageSeq, SenderId, WallMs};
 use crate::policy::admission::{self, AdmissionDecision};
 use crate::policy::attachment_limits;
 use crate::policy::backoff::STORE_AGAIN;
@@ -144,22 +144,13 @@ async fn take_in(
     services: &Arc<Services>,
     channel: ChannelName,
     account: String,
-    batch: Batch,
+    mut batch: Batch,
     supervisor: &UnboundedSender<News>,
 ) -> Result<(), StoreError> {
-    for order in batch.renewals {
-        let _ = supervisor.send(News::Renew(order));
-    }
-    // The terminal does not repeat this order, so it comes before what can fail.
-    wake_admitted(services, &batch.events, supervisor).await;
     let now = services.clock.wall();
+    // This comes before admission: a message of the same batch may be from the chat's new id.
+    follow_orders_and_events(services, &mut batch, supervisor, now).await?;
     let owners = owners(services).await?;
-    if !batch.events.is_empty() {
-        batch.events.iter().for_each(tell_event);
-        // This comes before admission: a message of the same batch may be from the chat's new id.
-        services.store.chat_events(batch.events, now).await?;
-        services.outbox_signal.notify();
-    }
     let mut admitted = Vec::new();
     let mut strangers = Vec::new();
     let mut presses = Vec::new();
@@ -248,15 +239,33 @@ async fn owners(services: &Services) -> Result<Vec<SenderId>, StoreError> {
     Ok(owners)
 }
 
-/// Wakes the conversations of groups to which a command has admitted a chat.
-async fn wake_admitted(services: &Services, events: &[ChatEvent], supervisor: &UnboundedSender<News>) {
-    for event in events {
+/// What a batch tells beside messages: the operator's orders, and what became of chats. The terminal does not repeat an
+/// order, so orders come before what can fail.
+async fn follow_orders_and_events(
+    services: &Services,
+    batch: &mut Batch,
+    supervisor: &UnboundedSender<News>,
+    now: WallMs,
+) -> Result<(), StoreError> {
+    for order in std::mem::take(&mut batch.renewals) {
+        let _ = supervisor.send(News::Renew(order));
+    }
+    if batch.tasks_changed {
+        services.tasks_signal.notify();
+    }
+    for event in &batch.events {
         if let ChatEvent::Admitted { group } = event
             && let Ok(Some(lane)) = waits(services, group.clone()).await
         {
             let _ = supervisor.send(News::Wake(lane));
         }
     }
+    if !batch.events.is_empty() {
+        batch.events.iter().for_each(tell_event);
+        services.store.chat_events(std::mem::take(&mut batch.events), now).await?;
+        services.outbox_signal.notify();
+    }
+    Ok(())
 }
 
 /// The conversation of a group, if its open turn needs a run and does not wait for a person.

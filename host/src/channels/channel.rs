@@ -24,6 +24,8 @@ pub struct Batch {
     pub events: Vec<ChatEvent>,
     /// The operator's orders to end the boxes of a group.
     pub renewals: Vec<RenewalOrder>,
+    /// Whether the operator has changed a task.
+    pub tasks_changed: bool,
     /// What the channel left out, counted by name.
     pub counts: BTreeMap<String, u64>,
     /// The channel's read position, in the channel's own format. It is valid once these messages are stored.

@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
 
 use super::{CliError, Done, Here, told_waiting};
 use crate::backup;
-use crate::channels::terminal::wire::{FromClient, SOCKET};
+use crate::channels::terminal::wire::FromClient;
 use crate::clock::Clock;
 use crate::config::{first, personality_file};
 use crate::domain::message::{Admitted, Inbound, Role};
@@ -17,7 +16,6 @@ use crate::domain::{ChatId, ChatKind, GroupName};
 use crate::host_files;
 use crate::policy::admission;
 use crate::store::{Store, Stranger};
-use crate::unix_socket;
 
 /// List, add, show and remove groups, admit chats to them and revoke that, and undo a change of personality.
 #[derive(Debug, Args)]
@@ -188,9 +186,7 @@ async fn first_message(
 /// Tells a running host that a chat was admitted. Returns whether it heard. A host that is down looks at its next
 /// start.
 async fn tell_host(here: &Here, group: &GroupName) -> bool {
-    let Ok(mut host) = unix_socket::connect(&here.root.host_socket_dir(), SOCKET).await else { return false };
-    let line = serde_json::to_string(&FromClient::Admitted { group: group.clone() }).unwrap_or_default();
-    host.write_all(format!("{line}\n").as_bytes()).await.is_ok()
+    here.tell_host(&FromClient::Admitted { group: group.clone() }).await
 }
 
 async fn revoke(here: &Here, chat: ChatId) -> Done {

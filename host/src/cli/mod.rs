@@ -19,9 +19,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::io::AsyncWriteExt;
 
 use crate::backup::BackupError;
-use crate::channels::terminal::wire::SOCKET;
+use crate::channels::terminal::wire::{FromClient, SOCKET};
 use crate::config::running_settings::{self, Difference};
 use crate::config::{ConfigError, Install, Root};
 use crate::daemon::StartError;
@@ -203,9 +204,13 @@ impl Here {
         unix_socket::connect(&self.root.host_socket_dir(), SOCKET).await.is_ok()
     }
 
-    /// Tells a running host that tasks have changed. Returns whether a host runs; it looks once a minute in any case.
-    async fn tasks_changed(&self) -> bool {
-        self.host_is_up().await
+    /// Tells the running host something. Returns whether a host runs.
+    async fn tell_host(&self, what: &FromClient) -> bool {
+        let Ok(mut host) = unix_socket::connect(&self.root.host_socket_dir(), SOCKET).await else {
+            return false;
+        };
+        let line = serde_json::to_string(what).unwrap_or_default();
+        host.write_all(format!("{line}\n").as_bytes()).await.is_ok()
     }
 
     /// What the running host was started with and is different here. Empty if no host runs.

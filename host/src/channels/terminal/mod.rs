@@ -54,6 +54,7 @@ enum Heard {
     Line(Line),
     Admitted(GroupName),
     Renewal(RenewalOrder),
+    TasksChanged,
 }
 
 struct Line {
@@ -243,6 +244,11 @@ async fn read_lines(
                     return;
                 }
             }
+            Ok(FromClient::TasksChanged) => {
+                if shared.lines.send(Heard::TasksChanged).await.is_err() {
+                    return;
+                }
+            }
             Ok(FromClient::Renew { group }) => {
                 let (answer, answered) = oneshot::channel();
                 let order = RenewalOrder { group, answer };
@@ -288,6 +294,7 @@ impl Channel for Terminal {
                 return Ok(Batch { events: vec![ChatEvent::Admitted { group }], ..Batch::default() });
             }
             Heard::Renewal(order) => return Ok(Batch { renewals: vec![order], ..Batch::default() }),
+            Heard::TasksChanged => return Ok(Batch { tasks_changed: true, ..Batch::default() }),
         };
         let sender = OWNER
             .parse()
@@ -469,6 +476,18 @@ mod tests {
         client.write_all(order).await.unwrap();
         drop(terminal.next(None).await.unwrap());
         assert_eq!(client.read_line(&mut String::new()).await.unwrap(), 0, "the host could not take it");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_changes_tasks_tells_the_host_without_a_message() {
+        let dir = tempfile::tempdir().unwrap();
+        let terminal = Terminal::start(dir.path(), Clock::new(), Arc::new(RunId::to_string)).unwrap();
+        let mut command = unix_socket::connect(dir.path(), SOCKET).await.unwrap();
+        let line = serde_json::to_string(&FromClient::TasksChanged).unwrap();
+        command.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        drop(command);
+        let batch = terminal.next(None).await.unwrap();
+        assert!(batch.tasks_changed && batch.inbound.is_empty());
     }
 
     #[tokio::test]

@@ -22,6 +22,8 @@ pub enum FromClient {
     Renew { group: GroupName },
     /// `lazaret groups admit` has admitted a chat to this group.
     Admitted { group: GroupName },
+    /// `lazaret tasks` has changed a task, or lets one fire now.
+    TasksChanged,
 }
 
 /// A line to `lazaret chat`.

@@ -8,6 +8,7 @@ use ipc_schema::requests::{Remind, RequestArgs, ScheduleTask, UpdateTask};
 use serde_json::{Value, json};
 
 use super::super::{CliError, Done, Here};
+use crate::channels::terminal::wire::FromClient;
 use crate::clock::Clock;
 use crate::domain::task::{Task, TaskOrigin, TaskState};
 use crate::domain::{ChatId, GroupName, WallMs};
@@ -262,7 +263,7 @@ pub(super) async fn run_now(here: &Here, named: Named) -> Done {
     let (install, store, now) = (here.install()?, here.store()?, Clock::new().wall());
     let tasks = Tasks { store: &store, install: &install, now };
     let (task, fire) = tasks.fire_now(&named.of.group, &named.task).await?;
-    let up = here.tasks_changed().await;
+    let up = here.tell_host(&FromClient::TasksChanged).await;
     let when = if up { "fires now" } else { "fires when the host starts" };
     let text = format!(
         "{} {:?} {when} ({fire}); `lazaret tasks history {}` shows what became of it",
@@ -309,7 +310,7 @@ async fn only_chat(store: &Store, group: &GroupName) -> Result<ChatId, CliError>
 /// Tells the running host, and prints the task.
 async fn told(here: &Here, store: &Store, now: WallMs, task: &Task) -> Done {
     let install = here.install()?;
-    here.tasks_changed().await;
+    here.tell_host(&FromClient::TasksChanged).await;
     let shown = Tasks { store, install: &install, now }.shown(task);
     here.print(&shown, line(&shown));
     Ok(ExitCode::SUCCESS)
