@@ -147,7 +147,7 @@ pub enum FireOutcome {
         /// The error code.
         why: String,
     },
-    /// An earlier fire of the task was not over.
+    /// An earlier fire of the task was not over, or the task was paused or cancelled while the fire waited.
     Skipped,
     /// The host was away, and a later fire took its place or it was too late.
     Missed,

@@ -155,3 +155,30 @@ async fn a_chat_that_asked_before_the_upgrade_still_asks() {
     let found = Store::open(&path).unwrap().strangers().await.unwrap().remove(0);
     assert_eq!((found.code.as_str(), found.messages, found.refused), ("ABC234", 7, false));
 }
+
+#[tokio::test]
+async fn a_database_from_before_tasks_has_all_its_rows_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lazaret.db");
+    drop(super::tests::opening_and_upgrade::filled(&path, &MIGRATIONS[..11]));
+    let rows = || {
+        let c = Connection::open(&path).unwrap();
+        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('task', 'fire', 'sqlite_sequence')
+                      ORDER BY name";
+        let mut names = c.prepare(tables).unwrap();
+        let names = names.query_map([], |r| r.get::<_, String>(0)).unwrap().map(Result::unwrap);
+        let count = |table: String| {
+            let rows =
+                c.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| r.get::<_, i64>(0)).unwrap();
+            (table, rows)
+        };
+        names.map(count).collect::<Vec<_>>()
+    };
+    let before = rows();
+    assert!(before.iter().map(|(_, rows)| rows).sum::<i64>() > 1_000, "{before:?}");
+    let store = Store::open(&path).unwrap();
+    assert_eq!(rows(), before);
+    assert_eq!(store.tasks(None, true).await.unwrap(), []);
+    let open = store.open_turns().await.unwrap();
+    assert_eq!((open.len(), open[0].turn.0), (1, 4), "its open turn goes on");
+}

@@ -19,6 +19,7 @@ mod counters;
 mod delivery_model;
 #[cfg(test)]
 mod delivery_tests;
+mod due_fires;
 mod error;
 mod fault_reporter;
 mod fires;

@@ -210,13 +210,18 @@ fn rows_step(c: &Connection, table: &str, time: &str, at: &mut Cleared, before: 
 }
 
 fn fires_step(c: &Connection, at: &mut Cleared, before: WallMs) -> Result<u64> {
-    let sql = "DELETE FROM fire WHERE id IN
-                 (SELECT id FROM fire INDEXED BY fire_ended WHERE state = 'ended' AND ended_at < ?1 LIMIT ?2)";
-    let deleted = c.prepare_cached(sql)?.execute(params![before.0, ROWS])? as u64;
-    if deleted < u64::from(ROWS) {
+    let sql = "SELECT id FROM fire INDEXED BY fire_ended WHERE state = 'ended' AND ended_at < ?1 LIMIT ?2";
+    let mut rows = c.prepare_cached(sql)?;
+    let old = rows.query_map(params![before.0, ROWS], |r| r.get::<_, i64>(0))?;
+    let old = old.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut delete = c.prepare_cached("DELETE FROM fire WHERE id = ?1")?;
+    for fire in &old {
+        delete.execute([fire])?;
+    }
+    if old.len() < ROWS as usize {
         at.next = Chore::Context;
     }
-    Ok(deleted)
+    Ok(old.len() as u64)
 }
 
 /// Closes context that an ended turn left out: see `turns::close`.

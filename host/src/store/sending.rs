@@ -28,6 +28,7 @@ use crate::policy::delivery_notices::{self, GivenUp};
 
 /// The next step for a chat's queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, and only for a moment")]
 pub enum NextPart {
     /// Send this part now. Its row is marked `sending`.
     Part(Box<Part>),

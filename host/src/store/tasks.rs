@@ -11,6 +11,9 @@ use crate::policy::task_request::{Quota, TaskRefusal, check_quota};
 const FIELDS: &str = "SELECT id, grp, name, chat, remind, prompt, schedule, zone, isolated, gate, silent, model, \
     model_calls, catch_up, overlap, ends_at, fires_left, made_by, depth, state, planned_to, next_at FROM task";
 
+/// How many ended tasks a list shows.
+const ENDED_LISTED: u32 = 100;
+
 /// How a task is added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Adding {
@@ -44,8 +47,9 @@ impl Store {
             {
                 return Ok(Ok(task));
             }
+            let living = "task INDEXED BY task_living WHERE grp = ?1 AND state IN ('active', 'paused')";
             let quota = Quota {
-                tasks: count(c, "task WHERE grp = ?1 AND state IN ('active', 'paused')", [task.group.as_str()])?,
+                tasks: count(c, living, [task.group.as_str()])?,
                 limit: adding.limit,
                 by_fire: match &adding.made_in {
                     Some((turn, _)) => by_fire(c, *turn)?,
@@ -109,18 +113,22 @@ impl Store {
         .await
     }
 
-    /// Tasks of a group, or of all groups, in the order of their ids.
+    /// The active and paused tasks of a group, or of all groups, in the order of their ids; with `ended` also those
+    /// that ended last.
     pub async fn tasks(&self, group: Option<GroupName>, ended: bool) -> Result<Vec<Task>> {
+        const LIVING: &str = "INDEXED BY task_living WHERE state IN ('active', 'paused')";
+        const ENDED: &str = "WHERE state IN ('done', 'cancelled')";
         self.read(move |c| {
-            let states = if ended { "1" } else { "state IN ('active', 'paused')" };
-            match &group {
-                Some(group) => select(
-                    c,
-                    &format!("INDEXED BY task_group WHERE grp = ?1 AND {states} ORDER BY id"),
-                    [group.as_str()],
-                ),
-                None => select(c, &format!("WHERE {states} ORDER BY grp, id"), []),
+            let of = |which: &str, order: &str| match &group {
+                Some(group) => select(c, &format!("{which} AND grp = ?1 {order}"), [group.as_str()]),
+                None => select(c, &format!("{which} {order}"), []),
+            };
+            let mut tasks = of(LIVING, "")?;
+            if ended {
+                tasks.extend(of(ENDED, &format!("ORDER BY id DESC LIMIT {ENDED_LISTED}"))?);
             }
+            tasks.sort_by(|a, b| (&a.group, a.id).cmp(&(&b.group, b.id)));
+            Ok(tasks)
         })
         .await
     }
@@ -129,10 +137,14 @@ impl Store {
     /// one first.
     pub async fn find_task(&self, group: GroupName, asked: String) -> Result<Option<Task>> {
         self.read(move |c| {
-            let by_name = "INDEXED BY task_group WHERE grp = ?1 AND name = ?2
-                           ORDER BY state IN ('active', 'paused') DESC, id DESC LIMIT 1";
-            if let Some(task) = select(c, by_name, [group.as_str(), asked.trim()])?.pop() {
-                return Ok(Some(task));
+            for index in ["task_living", "task_named"] {
+                let living = if index == "task_living" { "AND state IN ('active', 'paused')" } else { "" };
+                let by_name = format!(
+                    "INDEXED BY {index} WHERE grp = ?1 AND name = ?2 {living} ORDER BY id DESC LIMIT 1"
+                );
+                if let Some(task) = select(c, &by_name, [group.as_str(), asked.trim()])?.pop() {
+                    return Ok(Some(task));
+                }
             }
             match asked.trim().parse() {
                 Ok(task) => by_id(c, task),

@@ -3,13 +3,14 @@
 mod bounds_on_boxes;
 mod choices;
 mod cost_of_history;
-mod opening_and_upgrade;
+pub(super) mod opening_and_upgrade;
 mod other_process;
 mod person_in_a_fire;
 mod readers;
 mod retention_and_restore;
 mod sent_files;
 mod stop_command;
+mod tasks;
 
 use std::time::Duration;
 

@@ -30,20 +30,16 @@ const FOR_OPERATOR: [&str; 18] = [
 ];
 
 /// What is no notice of the host: parts of texts, and what a channel makes of an agent's words and files.
-const NO_NOTICE: [&str; 14] = [
-    "about_task",
+const NO_NOTICE: [&str; 10] = [
     "dollars",
     "file_at",
     "file_name",
     "fire_state",
     "label",
-    "late_reminder",
     "looks_like_notice",
     "model_code",
     "not_stored",
-    "outcome",
     "render",
-    "reply_as_file",
     "unambiguous_name",
 ];
 
@@ -95,11 +91,15 @@ fn for_members() -> Vec<(&'static str, String)> {
         ("question", question("Which?", &[], "7F").0),
         ("status", status(&facts)),
         ("stopped", stopped()),
-        ("already_decided", already_decided("✓ Admit (Ann)")),
-        ("unknown_button", unknown_button()),
-        ("may_not_press", may_not_press()),
-        ("gate_failed", gate_failed("it ended with status 1")),
         ("stopping", stopping()),
+        ("already_decided", already_decided("yes")),
+        ("may_not_press", may_not_press()),
+        ("outcome", outcome("Yes", "Ann")),
+        ("reply_as_file", reply_as_file("Hello", 12)),
+        ("unknown_button", unknown_button()),
+        ("about_task", about_task("news", "It failed.")),
+        ("gate_failed", gate_failed("the gate script printed nothing")),
+        ("late_reminder", late_reminder("stretch", "09:00")),
     ];
     all.extend(super::turns::MODEL.map(|(code, _)| ("model_failed", model_failed(code, ""))));
     all.extend(COMMAND_LIST.map(|(_, what)| ("COMMAND_LIST", what.to_owned())));

@@ -26,8 +26,10 @@ CREATE TABLE task (
     next_at     INTEGER,
     created_at  INTEGER NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX task_name ON task(grp, name) WHERE state IN ('active', 'paused');
-CREATE INDEX task_group ON task(grp, id);
+CREATE UNIQUE INDEX task_name ON task(grp, name) WHERE state IN ('active', 'paused') AND remind = 0;
+CREATE INDEX task_living ON task(grp, name) WHERE state IN ('active', 'paused');
+CREATE INDEX task_ended ON task(grp, id) WHERE state IN ('done', 'cancelled');
+CREATE INDEX task_named ON task(grp, name);
 CREATE INDEX task_next ON task(next_at) WHERE state = 'active';
 CREATE INDEX task_planned ON task(planned_to) WHERE state = 'active';
 

@@ -7,16 +7,18 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 
 use super::super::statement_log::{self, RECORDED, Statements};
+use super::tasks::{MINUTELY, NOON, in_conversation, isolated, looks, task};
 use super::*;
 use crate::domain::image::{Named, NotTaken};
 use crate::domain::message::{Attachment, ChatEvent, Press};
 use crate::domain::outbound::{OutgoingText, Part, SpooledFile};
+use crate::domain::task::{Task, TaskState, Work};
 use crate::domain::{Moment, WallMs};
 use crate::policy::delivery_notices::HeldCommand;
 use crate::store::ChannelState;
 
 /// What may be walked from its beginning to its end, because it stays small.
-const SMALL: [(&str, &str); 21] = [
+const SMALL: [(&str, &str); 24] = [
     ("channel_state", "one row for each channel"),
     ("grp", "groups are folders of the owner"),
     ("chat", "people admit chats one by one"),
@@ -38,6 +40,9 @@ const SMALL: [(&str, &str); 21] = [
     ("message_files", "messages in work that have a file"),
     ("outbox_due", "parts that are not sent yet"),
     ("outbox_held", "parts that wait for a person"),
+    ("task_living", "50 per group"),
+    ("fire_waits", "fires that are due, few per task"),
+    ("fire_unfinished", "fires that are due or work"),
 ];
 
 fn store_over_history(messages: u32) -> (House, std::path::PathBuf) {
@@ -221,6 +226,49 @@ impl House {
         }
     }
 
+    async fn a_task(&mut self) {
+        let adding = |turn: TurnId, id: &str| Adding { limit: 50, made_in: Some((turn, id.to_owned())) };
+        let add = async |task: Task, adding| self.store.add_task(task, adding, NOON).await.unwrap();
+        for _ in 0..2 {
+            add(task("news", MINUTELY, isolated()), adding(TurnId(4), "t-4:1")).await.unwrap();
+        }
+        add(task("talk", MINUTELY, in_conversation()), Adding { limit: 50, made_in: None }).await.unwrap();
+        add(task("stretch", MINUTELY, Work::Remind), Adding { limit: 50, made_in: None }).await.unwrap();
+        let s = &self.store;
+        let _ = (s.tasks(None, true).await.unwrap(), s.tasks(Some(family()), true).await.unwrap());
+        let news = s.find_task(family(), "news".into()).await.unwrap().unwrap();
+        s.find_task(family(), "stretch".into()).await.unwrap().unwrap();
+        assert_eq!(s.find_task(family(), news.id.to_string()).await.unwrap(), Some(news.clone()));
+        let renamed = Task { name: "the news".into(), ..news.clone() };
+        s.change_task(news, renamed.clone(), NOON).await.unwrap().unwrap().unwrap();
+        // A time on the minute, and a second one that meets an open turn, then a person who takes the lane.
+        for now in [WallMs(NOON.0 + 60_000), WallMs(NOON.0 + 240_000)] {
+            looks(s, now).await;
+            s.next_fire_at().await.unwrap();
+        }
+        s.fire_now(renamed.id, T).await.unwrap();
+        let lane = renamed.lane();
+        let turn = s.open_turn(lane.clone()).await.unwrap().unwrap().turn;
+        assert!(s.asking_turn(turn).await.unwrap().by.starts_with("f-"));
+        add(task("child", MINUTELY, isolated()), adding(turn, "t-5:1")).await.unwrap();
+        let (run, session, now) = (run(6), "task-1".to_owned(), NOON);
+        let (image, runner) = (String::from("i"), String::from("r"));
+        s.new_run(NewRun { run: run.clone(), lane: lane.clone(), session, image, runner, now })
+            .await
+            .unwrap();
+        s.begin_state(lane.clone()).await.unwrap();
+        let limits = crate::domain::limits::ContextLimits { messages: 2, tokens: 1000 };
+        let build = |_, state: InputState| Ok(state.fire.map(|_| vec![]).unwrap());
+        s.compose_input(run.clone(), lane.clone(), limits, FileWait::Whole, NOON, build).await.unwrap();
+        self.takes_from(run.as_str(), 1, 1, Some(turn), "t-5:9.0", done("the news")).await;
+        s.collect(run, lane, Ending::Finished, NOON).await.unwrap();
+        s.fires(renamed.id, 20).await.unwrap();
+        let talk = s.find_task(family(), "talk".into()).await.unwrap().unwrap();
+        let paused = Task { state: TaskState::Paused, next_at: None, ..talk.clone() };
+        s.change_task(talk, paused, NOON).await.unwrap().unwrap().unwrap();
+        s.pause_task(renamed.id).await.unwrap();
+    }
+
     async fn sending(&mut self) {
         let notice = |word: &str| OutgoingText::notice(&chat("telegram:-1"), word, "Hello.".into());
         for word in ["a", "b", "c", "d", "e", "f"] {
@@ -320,6 +368,7 @@ impl House {
         self.start_of_the_host().await;
         self.a_question().await;
         self.a_press().await;
+        self.a_task().await;
         self.sending().await;
         self.what_people_ask_at_the_terminal().await;
         self.a_night().await;
@@ -368,7 +417,8 @@ fn is_small(sql: &str, line: &str) -> bool {
     // The plan names a table by its alias.
     let is =
         |name: &str| scanned == name || index == Some(name) || sql.contains(&format!("{name} {scanned}"));
-    let newest = scanned == "message" && sql.trim_end().ends_with("ORDER BY seq DESC LIMIT ?1");
+    let newest = [("message", "ORDER BY seq DESC LIMIT ?1"), ("task", "ORDER BY id DESC LIMIT 100")];
+    let newest = newest.iter().any(|(table, end)| scanned == *table && sql.trim_end().ends_with(end));
     // SQLite looks for rows that refer to a new one only while a reference is broken, which none is between statements.
     let references = !sql.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == scanned);
     newest
@@ -410,7 +460,8 @@ async fn no_statement_walks_a_table_that_grows_and_none_takes_longer_with_more_h
 #[test]
 fn the_scripted_life_calls_every_function_of_the_store() {
     let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
-    let script = include_str!("cost_of_history.rs").to_owned() + include_str!("../tests.rs");
+    let script =
+        [include_str!("cost_of_history.rs"), include_str!("../tests.rs"), include_str!("tasks.rs")].concat();
     let mut missing = BTreeSet::new();
     for file in std::fs::read_dir(source).unwrap() {
         let path = file.unwrap().path();

@@ -48,5 +48,19 @@ INSERT INTO stage SELECT turn, NULL, NULL, k.column1, at, 0 FROM done, (VALUES (
 INSERT INTO stage SELECT NULL, seq, NULL, 'stored', at, 0 FROM done;
 INSERT INTO usage SELECT run, turn, grp, 'p', 'm', 1, 2, 3, 4, 5, 0, 200, 9, at FROM done;
 INSERT INTO audit(at, who, what, detail) SELECT at, 'terminal', 'image', '' FROM done WHERE i % 8 = 0;
+-- Tasks that live, and one that has fired ever since; reminders that were posted.
+INSERT INTO task(grp, name, chat, remind, prompt, schedule, zone, isolated, silent, catch_up, overlap, made_by, depth, state,
+                 planned_to, next_at, created_at)
+    SELECT grp, 'past task ' || k.column1, chat, 0, 'Do it.', 'cron 30 7 1 1 *', 'UTC', 1, 0, 0, 'skip', 'm-1', 0, 'active',
+           now - 60000, now + 31536000000, now FROM size, (VALUES (1), (2), (3)) k;
+INSERT INTO fire(task, planned, state, late, not_before, turn, outcome, started_at, ended_at)
+    SELECT (SELECT min(id) FROM task WHERE name = 'past task 1'), at, 'ended', 0, at, turn,
+           CASE i % 16 WHEN 0 THEN 'missed' WHEN 4 THEN 'gated' ELSE 'ran' END, at, at + 9000 FROM done;
+INSERT INTO task(grp, name, chat, remind, prompt, schedule, zone, isolated, silent, catch_up, overlap, made_by, depth, made_in,
+                 state, planned_to, created_at)
+    SELECT grp, 'stretch', chat, 1, 'Stretch.', 'once 2026-11-01T08:00:00Z', 'UTC', 0, 0, 0, 'skip', 'm-' || seq, 0,
+           't-' || turn || ' t-' || turn || ':1.0', 'done', at, at FROM done WHERE i % 8 = 0;
+INSERT INTO fire(task, planned, state, late, not_before, outcome, started_at, ended_at)
+    SELECT id, planned_to, 'ended', 0, planned_to, 'ran', planned_to, planned_to FROM task WHERE remind = 1;
 DROP TABLE past;
 DROP TABLE done;

@@ -17,12 +17,14 @@ const REBUILD: &str = "
     CREATE TABLE turn2(
         id INTEGER PRIMARY KEY AUTOINCREMENT, grp TEXT NOT NULL REFERENCES grp(name), lane TEXT NOT NULL,
         chat TEXT NOT NULL REFERENCES chat(id), state TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 1,
-        opened_at INTEGER NOT NULL, closed_at INTEGER, why TEXT, mood TEXT NOT NULL DEFAULT 'calm') STRICT;
+        opened_at INTEGER NOT NULL, closed_at INTEGER, why TEXT, fire INTEGER, opened_after INTEGER NOT NULL DEFAULT 0,
+        mood TEXT NOT NULL DEFAULT 'calm') STRICT;
     INSERT INTO turn2 SELECT *, 'calm' FROM turn;
     DROP TABLE turn;
     ALTER TABLE turn2 RENAME TO turn;
     CREATE UNIQUE INDEX turn_open ON turn(lane) WHERE state = 'open';";
-const ADD: &str = "CREATE TABLE task(id INTEGER PRIMARY KEY) STRICT; ALTER TABLE grp ADD COLUMN colour TEXT;";
+const ADD: &str =
+    "CREATE TABLE child(id INTEGER PRIMARY KEY) STRICT; ALTER TABLE grp ADD COLUMN colour TEXT;";
 
 /// The schemas to come.
 pub(super) fn to_come() -> Vec<&'static str> {
@@ -35,15 +37,17 @@ pub(super) fn place() -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
-/// A database of an earlier schema, with rows in every table of the first.
-pub(super) fn filled(path: &Path, migrations: &[&str]) -> Connection {
+/// A database of an earlier schema, with rows in every table of the first, and tasks where the schema has them.
+pub(in crate::store) fn filled(path: &Path, migrations: &[&str]) -> Connection {
     let c = Connection::open(path).unwrap();
     c.pragma_update(None, "foreign_keys", false).unwrap();
     c.pragma_update(None, "synchronous", "off").unwrap();
     for (done, sql) in migrations.iter().enumerate() {
         c.execute_batch(sql).unwrap();
-        if done == 0 {
-            c.execute_batch(include_str!("../migrations/filled.sql")).unwrap();
+        match done + 1 {
+            1 => c.execute_batch(include_str!("../migrations/filled.sql")).unwrap(),
+            12 => c.execute_batch(include_str!("../migrations/filled_12.sql")).unwrap(),
+            _ => {}
         }
     }
     c.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
@@ -252,9 +256,10 @@ fn every_migration_is_tried_on_a_filled_database_of_the_version_before() {
         assert_eq!(names(dir.path()), ["lazaret.db".to_owned(), kept.clone()]);
         assert_opens_whole(&dir.path().join(kept), [from as i64; 2]);
         let c = Connection::open(&path).unwrap();
-        let moods: i64 =
-            c.query_row("SELECT count(*) FROM turn WHERE mood = 'calm'", [], |r| r.get(0)).unwrap();
-        assert_eq!(moods, 4);
+        let count = |of: &str| c.query_row(&format!("SELECT count(*) FROM {of}"), [], |r| r.get::<_, i64>(0));
+        let has_tasks = i64::from(from >= 12);
+        assert_eq!(count("turn WHERE mood = 'calm'"), Ok(4 + has_tasks));
+        assert_eq!((count("task"), count("fire")), (Ok(50 * has_tasks), Ok(340 * has_tasks)));
     }
 }
 
