@@ -23,7 +23,8 @@ pub fn interrupted(why: InterruptWhy) -> (TurnEnd, String) {
 
 /// The code and the reason of a turn that failed by its task's gate script.
 fn gate_failure(done: &from_agent::TurnDone) -> Option<(&'static str, &str)> {
-    const CODES: [&str; 5] = ["gate.no_shell", "gate.exit", "gate.time", "gate.output", "gate.failed"];
+    const CODES: [&str; 6] =
+        ["gate.denied", "gate.no_shell", "gate.start", "gate.exit", "gate.time", "gate.output"];
     let error = done.error.as_ref()?;
     let code = CODES.into_iter().find(|code| *code == error.code)?;
     Some((code, &error.reason))

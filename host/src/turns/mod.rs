@@ -344,7 +344,7 @@ pub enum Change {
     End { turn: TurnId, end: TurnEnd },
     /// The fire gets its outcome.
     EndFire { fire: FireId, outcome: FireOutcome },
-    /// Keeps the answer of a silent task's fire. Nobody is sent it.
+    /// Keeps the answer of a silent task's fire, which nobody is sent, or why a fire failed.
     KeepAnswer { fire: FireId, text: String },
     /// Ends an open question.
     EndQuestion(QuestionEnd),
@@ -438,7 +438,7 @@ pub fn decide(view: &View, event: &Event<'_>) -> Vec<Change> {
         (Event::Stop { order }, Some(_)) => decision.stop(*order),
         (Event::Interrupt { why, order }, Some(open)) => decision.interrupt(open, *why, *order),
         (Event::Done { run, ack, end, texts, if_silent }, Some(open)) => {
-            decision.say_last(open, texts, *if_silent);
+            decision.say_last(open, end, texts, *if_silent);
             decision.done(open, run, *ack, end);
         }
         (Event::RunEnded { ending, now }, Some(open)) => decision.run_ended(open, ending, *now),
@@ -556,17 +556,20 @@ impl Decision<'_> {
     }
 
     /// In a room an agent may choose not to reply. In a direct chat the person learns that no reply will follow.
-    fn say_last(&mut self, open: &OpenTurn, texts: &[OutgoingText], if_silent: Option<&OutgoingText>) {
+    fn say_last(
+        &mut self,
+        open: &OpenTurn,
+        end: &TurnEnd,
+        texts: &[OutgoingText],
+        if_silent: Option<&OutgoingText>,
+    ) {
         // Nobody waits for the reply of a fire, unless a person's message joined its turn.
         let fire = open.fire.as_ref().filter(|_| self.view.details.messages.is_empty());
         let if_silent = if_silent.filter(|_| fire.is_none() && self.view.details.silent && texts.is_empty());
         for outgoing in texts.iter().chain(if_silent) {
-            match fire {
-                Some(CausingFire { fire, silent: true, .. }) if outgoing.voice == Voice::Reply => {
-                    let parts: Vec<&str> = outgoing.parts.iter().map(|part| part.text.as_str()).collect();
-                    let text = parts.join("\n");
-                    self.changes.push(Change::KeepAnswer { fire: *fire, text });
-                }
+            match (fire, outgoing.voice) {
+                (Some(fire), Voice::Reply) if fire.silent => self.keep(fire.fire, outgoing),
+                (_, Voice::Notice) => self.say_why(open, end, outgoing.clone()),
                 _ => self.say(open, outgoing.clone()),
             }
         }
@@ -662,17 +665,27 @@ impl Decision<'_> {
     }
 
     fn end_with_notice(&mut self, open: &OpenTurn, end: TurnEnd, notice: String) {
-        if !self.is_told_already(open, &end) {
-            self.say(open, OutgoingText::notice(&open.chat, "end", notice));
-        }
+        self.say_why(open, &end, OutgoingText::notice(&open.chat, "end", notice));
         self.end(open, end);
         self.open_next();
     }
 
-    /// A task that fails in the same way each minute tells its chat once.
-    fn is_told_already(&self, open: &OpenTurn, end: &TurnEnd) -> bool {
-        let fire = open.fire.as_ref().filter(|_| self.view.details.messages.is_empty());
-        end.state == "failed" && fire.is_some_and(|fire| fire.failed_before.as_ref() == Some(&end.why))
+    /// Says how a turn ended. The history of a task has it for each fire that failed. The chat of a task that fails in
+    /// the same way each minute is told once.
+    fn say_why(&mut self, open: &OpenTurn, end: &TurnEnd, notice: OutgoingText) {
+        let fire = open.fire.as_ref().filter(|_| end.state == "failed");
+        if let Some(fire) = fire {
+            self.keep(fire.fire, &notice);
+        }
+        let told = fire.is_some_and(|fire| fire.failed_before.as_ref() == Some(&end.why));
+        if !told || !self.view.details.messages.is_empty() {
+            self.say(open, notice);
+        }
+    }
+
+    fn keep(&mut self, fire: FireId, outgoing: &OutgoingText) {
+        let parts: Vec<&str> = outgoing.parts.iter().map(|part| part.text.as_str()).collect();
+        self.changes.push(Change::KeepAnswer { fire, text: parts.join("\n") });
     }
 
     fn end(&mut self, open: &OpenTurn, end: TurnEnd) {

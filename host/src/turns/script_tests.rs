@@ -457,6 +457,25 @@ fn a_box_that_dies_gets_the_fire_again_and_after_three_the_chat_hears_it_once() 
 }
 
 #[test]
+fn a_gate_that_fails_each_time_is_in_the_history_each_time_and_in_the_chat_once() {
+    let mut lane = Rows::new();
+    lane.starts();
+    for (n, why) in [(1, "gate.exit"), (2, "gate.exit"), (3, "gate.time")] {
+        let fire = lane.fires("a", false);
+        lane.feeds();
+        lane.reads();
+        lane.done_as(
+            "failed",
+            why,
+            &[OutgoingText::notice(&test_store::chat("a"), "end", format!("{why} {n}"))],
+        );
+        assert_eq!(outcome_of(&lane, fire), Some(FireOutcome::Failed { why: why.into() }));
+        assert_eq!(lane.fires[n - 1].kept, Some(format!("{why} {n}")));
+        assert_eq!(was_told(&lane, n as u64, "end"), n != 2, "{n}");
+    }
+}
+
+#[test]
 fn a_stop_ends_the_work_of_a_task_and_nothing_that_fires_later() {
     let mut lane = Rows::new();
     let order = lane.orders("a", Command::Stop);

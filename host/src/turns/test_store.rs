@@ -485,8 +485,12 @@ impl Rows {
     }
 
     pub fn done_saying(&mut self, texts: &[OutgoingText]) -> Collected {
+        self.done_as("done", "finished", texts)
+    }
+
+    pub fn done_as(&mut self, state: &'static str, why: &str, texts: &[OutgoingText]) -> Collected {
         let run = self.run_number().unwrap();
-        let end = TurnEnd { state: "done", why: "finished".to_owned() };
+        let end = TurnEnd { state, why: why.to_owned() };
         let ack = self.runs[run].ack;
         let (run, texts) = (run_id(run), texts);
         let silent = OutgoingText::notice(&chat("a"), "silent", String::new());
