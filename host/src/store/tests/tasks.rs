@@ -185,7 +185,7 @@ async fn a_reminder_is_posted_once_and_as_a_reply() {
         panic!()
     };
     assert_eq!((part.voice, part.text.as_str()), (Voice::Reply, "What stretch is for."));
-    h.store.settle(part, SendOutcome::Arrived("1".into()), TERMS.retry, at(MINUTE)).await.unwrap();
+    h.store.settle(*part, SendOutcome::Arrived("1".into()), TERMS.retry, at(MINUTE)).await.unwrap();
     assert_eq!(h.said("telegram:-1").await, [""; 0]);
     assert_eq!(history(&h.store, &stretch).await, rows(&[(1, "ran")]));
     let ended = h.store.find_task(family(), "stretch".into()).await.unwrap().unwrap();
