@@ -31,6 +31,8 @@ pub async fn run(services: Arc<Services>, supervisor: UnboundedSender<News>, sto
                 Some(STORE_AGAIN)
             }
         };
+        #[cfg(feature = "failpoints")]
+        let wait = if crate::clock::driven::is_driven() { Some(Duration::from_millis(50)) } else { wait };
         let timer = async {
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,

@@ -52,6 +52,7 @@ impl<M: Model> Agent<M> {
     /// Runs the script and records its outcome. If people's messages have joined the turn, a script that says no only
     /// keeps the fire out of it.
     pub(super) async fn run_gate(&mut self, turn: TurnId, fire: Fire) -> Result<Option<TurnExit>, Fatal> {
+        failpoint!("runner.gate.before");
         let script = fire.gate.clone().unwrap_or_default();
         let judged = tool_policy::judge(&self.begin.tools, RUN_COMMAND, Some(&script));
         let denied = judged.verdict.refusal(judged.segment.as_deref().unwrap_or(&script));
@@ -78,6 +79,7 @@ impl<M: Model> Agent<M> {
                 Watched::Closing => return Ok(Some(TurnExit::Closing)),
             }
         };
+        failpoint!("runner.gate.after");
         self.mailbox.receive_all().await?;
         self.record(turn, &fire, verdict)?;
         Ok(None)

@@ -14,7 +14,7 @@ use crate::domain::group_settings::ModelChoice;
 const NOT_SETTINGS: [&str; 3] = ["LAZARET_ROOT", "LAZARET_LOG", "LAZARET_RUNNER"];
 /// Those of the crash program, in a build for it.
 #[cfg(feature = "failpoints")]
-const OF_TESTS: [&str; 2] = [::failpoint::RULES, ::failpoint::TRACE];
+const OF_TESTS: [&str; 3] = [::failpoint::RULES, ::failpoint::TRACE, ::failpoint::CLOCK];
 #[cfg(not(feature = "failpoints"))]
 const OF_TESTS: [&str; 0] = [];
 
