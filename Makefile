@@ -51,7 +51,7 @@ check: test fuzz ## What CI runs: the tests, a minute of fuzzing, formatting and
 
 # A test build of its own: host and runner with failpoints, the journeys' programs beside them.
 CRASH := $(CURDIR)/target/crash
-crash: toolchain ## Kill host, boxes and engine everywhere and check what people saw (KILLS=500 CHANNEL=terminal|telegram POLICY=edit ODD=0.2, or SHOW=sweep|panics|soak|invariants|rolling|starts|rivals)
+crash: toolchain ## Kill host, boxes and engine everywhere and check what people saw (KILLS=500 CHANNEL=terminal|telegram POLICY=edit ODD=0.2, or SHOW=sweep|panics|soak|tasks|invariants|rolling|starts|rivals)
 	@cargo build --quiet --target-dir $(CRASH) --package lazaret --features failpoints
 	@cargo build --quiet --target-dir $(CRASH) --package journeys --bins
 	@RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" cargo build --quiet --target-dir $(CRASH) --target $(TRIPLE) --package agent-runner --features failpoints

@@ -3,6 +3,7 @@
 //! - `crash sweep [ONLY=store.] [SWEEP=docker] [AT_ONCE=3]`: every failpoint, every hit, every action
 //! - `crash soak [KILLS=25] [MESSAGES=0] [CHANNEL=telegram|terminal] [POLICY=resend|edit|hold] [ODD=0.2] [SEED=…]`:
 //!   kills at random under load; `ODD` is the share of model calls with a refusal, a cut or odd elements
+//! - `crash tasks [KILLS=200] [SEED=…]`: tasks that fire each minute on a clock that the test drives, under kills
 //! - `crash rolling [N=100] [CHANNEL=…]`: restarts under load; prints the longest pause of a chat
 //! - `crash starts [GROUPS=100] [MESSAGES=10000]`: measures the time from the start to the first poll
 //! - `crash rivals [N=100]`: two hosts started together
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use journeys::crash::database_invariants::invariants;
 use journeys::crash::soak::{Soak, soak};
 use journeys::crash::sweep::{Sweep, sweep};
+use journeys::crash::tasks::{Tasks, tasks};
 use journeys::crash::worker_panics::panics;
 use journeys::crash::{
     Channel, Evidence, Plan, Verdict, checker, restart_and_start_measurements, two_hosts_at_once,
@@ -27,7 +29,8 @@ use journeys::crash::{
 use journeys::settings::Settings;
 use serde_json::json;
 
-const USAGE: &str = "usage: crash sweep|panics|soak|invariants|rolling|starts|rivals|check DIR [NAME=VALUE…]";
+const USAGE: &str =
+    "usage: crash sweep|panics|soak|tasks|invariants|rolling|starts|rivals|check DIR [NAME=VALUE…]";
 
 fn plan_of(settings: &Settings) -> Result<Plan, String> {
     let channel = match settings.text("CHANNEL").as_deref() {
@@ -36,8 +39,7 @@ fn plan_of(settings: &Settings) -> Result<Plan, String> {
         Some(other) => return Err(format!("CHANNEL={other}: telegram or terminal")),
     };
     let (groups, chats) = if channel == Channel::Terminal { (16, 16) } else { (12, 20) };
-    let seed = settings.number("SEED", fastrand::u64(1..1_000_000))?;
-    eprintln!("SEED={seed}");
+    let seed = seed_of(settings)?;
     Ok(Plan {
         channel,
         policy: settings.text("POLICY"),
@@ -51,13 +53,23 @@ fn plan_of(settings: &Settings) -> Result<Plan, String> {
     })
 }
 
+fn seed_of(settings: &Settings) -> Result<u64, String> {
+    let seed = settings.number("SEED", fastrand::u64(1..1_000_000))?;
+    eprintln!("SEED={seed}");
+    Ok(seed)
+}
+
 /// Prints each broken promise, and the verdict as the last line.
 fn print_verdict(verdict: &Verdict) -> Result<ExitCode, String> {
-    for what in verdict.broken.iter().take(30) {
+    print_line(verdict, &verdict.broken)
+}
+
+fn print_line(line: &impl serde::Serialize, broken: &[String]) -> Result<ExitCode, String> {
+    for what in broken.iter().take(30) {
         eprintln!("broken: {what}");
     }
-    println!("{}", serde_json::to_string(verdict).map_err(|e| e.to_string())?);
-    Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!("{}", serde_json::to_string(line).map_err(|e| e.to_string())?);
+    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn run() -> Result<ExitCode, String> {
@@ -86,6 +98,11 @@ async fn run() -> Result<ExitCode, String> {
             print!("{report}");
             println!("{}", report.line());
             Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        ["tasks"] => {
+            let show = Tasks { kills: settings.number("KILLS", 200)?, seed: seed_of(&settings)? };
+            let line = tasks(show, &evidence.join("tasks")).await;
+            print_line(&line, &line.broken)
         }
         ["panics"] => {
             panics().await;

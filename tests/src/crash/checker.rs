@@ -3,6 +3,7 @@
 //! chat, in order. The database must show no unfinished work.
 
 mod evidence;
+mod fires;
 #[cfg(test)]
 mod tests;
 
@@ -10,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
-pub use evidence::{DATABASE, Evidence, FACTS, Facts, NoEvidence, unfinished};
+pub use evidence::{CALLS, DATABASE, Evidence, FACTS, Facts, NoEvidence, unfinished};
 use evidence::{Outbox, Stored};
+pub use fires::{FireVerdict, check_fires};
 
 use super::platform_log::{Line, What};
 use super::token::{ANSWER, INTERIM, REST, Token, tokens};
@@ -92,6 +94,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
     every_message_has_an_end(evidence, &chats, &mut verdict);
     no_text_twice(evidence, &chats, &mut verdict);
     every_chat_in_order(evidence, &chats, &mut verdict);
+    verdict.broken.extend(fires::check(evidence, &chats).broken);
     verdict
 }
 
@@ -216,7 +219,7 @@ fn explained(evidence: &Evidence, chats: &Chats<'_>, chat: &str, stored: &Stored
     })
 }
 
-/// Each reply must appear once and each notice as often as it was sent. The host must have counted every further copy
+/// Each reply must appear once, and each notice and reminder as often as it was sent. The host must have counted every further copy
 /// as uncertain. (On the terminal a repeat has the same id and is no copy.)
 fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
     for (chat, shown) in &chats.shown {
@@ -232,7 +235,8 @@ fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) 
             let of_text = |row: &&&Outbox| received(row) || text.ends_with(row.text.trim());
             let rows: Vec<&Outbox> = here.iter().filter(of_text).copied().collect();
             let meant = rows.iter().copied().filter(received).count();
-            let once = tokens(text).is_empty() && rows.iter().all(|row| row.notice);
+            let repeats = |row: &&Outbox| row.notice || row.reminder().is_some();
+            let once = tokens(text).is_empty() && rows.iter().all(repeats);
             let meant = if once { meant.max(1) } else { 1 };
             let uncertain = rows.iter().map(|row| row.uncertain).sum::<u64>();
             let extra = ids.len().saturating_sub(meant) as u64;

@@ -1,6 +1,7 @@
 //! The crash tests: simulated chats, a host that is killed again and again, and a checker.
 //!
 //! [`sweep`] hits each failpoint on its own. [`soak`] kills the host, boxes and the engine at random under load.
+//! [`tasks`] does the same to tasks that fire each minute on a driven clock.
 //! [`worker_panics`] makes the host's workers panic. [`database_invariants`] checks copies of the database that a crash
 //! could have left. [`restart_and_start_measurements`] times restarts and starts. Most end with the [`checker`], which
 //! reads only the [platform's log](platform_log) and the final database.
@@ -14,6 +15,7 @@ mod simulated_terminal_client;
 mod simulation;
 pub mod soak;
 pub mod sweep;
+pub mod tasks;
 mod token;
 pub mod two_hosts_at_once;
 pub mod worker_panics;

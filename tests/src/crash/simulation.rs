@@ -1,14 +1,15 @@
 //! Simulates chats around one host: people who write tokens, a platform that keeps a log, and counters of what the
 //! driver did.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::checker::{self, Evidence, Facts, Verdict};
-use super::model_answers::next_step;
+use super::model_answers::{PLAN, fire_of, next_step};
 use super::platform_log::What;
 use super::simulated_terminal_client::TerminalClient;
 use super::token::{ANSWER, Token, tokens};
@@ -91,13 +92,26 @@ pub struct Simulation {
     since: HashMap<String, u64>,
     longest: u64,
     moved: (usize, Instant),
+    /// How often the model was called for each fire.
+    calls: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// How far the host's clock is ahead, if the simulation drives it.
+    ahead: Option<Duration>,
+    /// The word before each token.
+    word: &'static str,
 }
 
 impl Simulation {
     /// Builds a simulation without starting its host.
     pub async fn build(engine: Engine, plan: Plan) -> Self {
         let mut world = World::on(engine).await;
-        world.model.answer_with(next_step);
+        let calls = Arc::<Mutex<BTreeMap<String, u64>>>::default();
+        let count = Arc::clone(&calls);
+        world.model.answer_with(move |conversation| {
+            if let Some(fire) = fire_of(conversation) {
+                *count.lock().unwrap_or_else(PoisonError::into_inner).entry(fire).or_default() += 1;
+            }
+            next_step(conversation)
+        });
         if plan.odd > 0.0 {
             world.model.answer_oddly(plan.odd, plan.seed);
             // A model that cannot be reached is told soon, so that the simulation goes on.
@@ -152,7 +166,41 @@ impl Simulation {
             since,
             longest: 0,
             moved,
+            calls,
+            ahead: None,
+            word: "hello",
         }
+    }
+
+    /// Lets people ask for tasks, and lets the simulation drive the host's clock.
+    pub fn with_tasks(mut self) -> Self {
+        self.word = PLAN;
+        self.ahead = Some(Duration::ZERO);
+        let path = self.clock().to_string_lossy().into_owned();
+        self.world.set(failpoint::CLOCK, &path);
+        self
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.world.root().join("clock.ahead")
+    }
+
+    /// Sets the host's clock forward, whether a host runs or not. Without tasks the clock is the machine's.
+    pub fn pass(&mut self, time: Duration) {
+        let Some(ahead) = &mut self.ahead else { return };
+        *ahead += time;
+        let text = ahead.as_millis().to_string();
+        let new = self.world.root().join("clock.new");
+        // A rename, so that no host reads half a number.
+        if let Err(e) = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, self.clock())) {
+            panic!("the clock cannot be driven: {e}");
+        }
+    }
+
+    /// Returns the time by the host's clock, in milliseconds since 1970.
+    pub fn now(&self) -> i64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from((since + self.ahead.unwrap_or_default()).as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Turns the plan's Telegram failures on or off.
@@ -178,8 +226,10 @@ impl Simulation {
             Token { label: participant.label.clone(), n: participant.said }
         });
         self.said += 1;
-        let text =
-            token.as_ref().map_or(order.unwrap_or_default().to_owned(), |token| format!("hello {token}"));
+        let text = match &token {
+            Some(token) => format!("{} {token}", self.word),
+            None => order.unwrap_or_default().to_owned(),
+        };
         match &participant.client {
             Client::Telegram(person, chat) => {
                 let id = match token.as_ref().filter(|token| token.n % 10 == FILE_DIGIT) {
@@ -241,10 +291,8 @@ impl Simulation {
 
     /// Answers the host's question whether a part arrived. The answer comes from the platform's log.
     fn resolve_held(&mut self, chat: &str, code: &str) {
-        let path = self.world.root().join("state/lazaret.db");
         let held = || {
-            let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-            database.busy_timeout(Duration::from_secs(5))?;
+            let database = self.database()?;
             let sql = "SELECT text FROM outbox WHERE chat = ?1 AND code = ?2";
             database.query_row(sql, [chat, code], |r| r.get::<_, String>(0))
         };
@@ -320,13 +368,21 @@ impl Simulation {
 
     /// Describes the unfinished work in the database. The host may be running.
     pub fn unfinished(&self) -> Vec<String> {
-        let path = self.world.root().join("state/lazaret.db");
-        let read = || {
-            let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-            database.busy_timeout(Duration::from_secs(5))?;
-            checker::unfinished(&database)
-        };
-        read().unwrap_or_else(|e| vec![format!("the database cannot be read: {e}")])
+        let read = self.database().and_then(|database| checker::unfinished(&database));
+        read.unwrap_or_else(|e| vec![format!("the database cannot be read: {e}")])
+    }
+
+    /// Opens the host's database to read it.
+    pub fn database(&self) -> rusqlite::Result<Connection> {
+        let path = self.world.root().join("state").join(checker::DATABASE);
+        let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        database.busy_timeout(Duration::from_secs(5))?;
+        Ok(database)
+    }
+
+    /// Returns a number from the host's database; `None` while it cannot be read.
+    pub fn count(&self, sql: &str) -> Option<i64> {
+        self.database().and_then(|database| database.query_row(sql, [], |r| r.get(0))).ok()
     }
 
     /// Waits until every message is acknowledged and done. Fails if nothing makes progress.
@@ -337,6 +393,7 @@ impl Simulation {
         loop {
             self.up().await;
             self.waiting();
+            self.pass(Duration::from_secs(1));
             // A run without a turn ends together with the host, so it is not left work.
             let left: Vec<String> =
                 self.unfinished().into_iter().filter(|what| !what.starts_with("run ")).collect();
@@ -398,6 +455,8 @@ impl Simulation {
                     other => drop(other?),
                 }
             }
+            let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            std::fs::write(dir.join(checker::CALLS), serde_json::to_vec(&calls)?)?;
             std::fs::write(dir.join(checker::FACTS), serde_json::to_vec(&self.facts)?)
         };
         if let Err(e) = keep() {

@@ -75,7 +75,7 @@ async fn kill_something(simulation: &mut Simulation, chance: &mut fastrand::Rng)
 }
 
 /// Kills the first process of a box.
-async fn kill_box(simulation: &Simulation, chance: &mut fastrand::Rng) {
+pub(super) async fn kill_box(simulation: &Simulation, chance: &mut fastrand::Rng) {
     let boxes = simulation.world.boxes().await;
     let Some(name) = boxes.get(chance.usize(..boxes.len().max(1))) else { return };
     let state =

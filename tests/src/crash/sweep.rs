@@ -128,9 +128,14 @@ struct Talk {
     by_two_signals: bool,
     /// The model's context window, if the conversation must outgrow it.
     window: Option<&'static str>,
+    /// People ask for tasks, which fire soon on a driven clock.
+    tasks: bool,
     /// Another failpoint that must fail the same number of times; otherwise this failpoint is not reached.
     before: Option<&'static str>,
 }
+
+/// The beginnings of the failpoints that only tasks reach.
+pub(super) const TASKS: &[&str] = &["scheduler", "store.fires", "store.task", "runner.gate"];
 
 impl Talk {
     fn of(point: &Point) -> Self {
@@ -140,6 +145,8 @@ impl Talk {
                 &[8]
             } else if begins(&["runner.tool", "runner.compact"]) {
                 &[1, 6, 5]
+            } else if begins(TASKS) {
+                &[1, 4, 2, 3]
             } else {
                 &[1, 2, 3, 4, 5, 6, 7, 8]
             },
@@ -165,6 +172,7 @@ impl Talk {
                 "sandbox.signal",
             ]),
             by_two_signals: begins(&["sandbox.signal"]),
+            tasks: begins(TASKS),
             window: begins(&["runner.compact"]).then_some("3500"),
             before: begins(&["run.reap"]).then_some("sandbox.remove.before"),
         }
@@ -186,6 +194,9 @@ async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
     };
     let talk = Talk::of(&case.point);
     let mut simulation = Simulation::build(engine, plan).await;
+    if talk.tasks {
+        simulation = simulation.with_tasks();
+    }
     if talk.one_turn_boxes {
         simulation.world.set("LAZARET_LIMITS_IDLE_WINDOW", "0s");
     }
@@ -201,6 +212,8 @@ async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
             simulation.world.root().join("failpoints.trace")
         }
         Side::Runner => {
+            // An install that has sessions and no database would not start.
+            simulation.up().await;
             let session = "state/sessions/main/conversation-1";
             simulation.world.write(&format!("{session}/{}", failpoint::RULES_FILE), &rule);
             simulation.world.root().join(session).join(failpoint::TRACE_FILE)
@@ -262,14 +275,28 @@ async fn round(simulation: &mut Simulation, talk: &Talk, has_fired: &impl Fn() -
             simulation.up().await;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        if talk.tasks {
+            fire_all(simulation).await;
+        }
         simulation.says(0, Some("/status"));
         if has_fired() {
             break;
         }
     }
-    if talk.window.is_none() {
+    if talk.window.is_none() && !talk.tasks {
         simulation.says(0, Some("/new"));
         simulation.says(1, Some("/new"));
+    }
+}
+
+/// Lets the time of the tasks come, and waits until all have fired.
+async fn fire_all(simulation: &mut Simulation) {
+    simulation.pass(Duration::from_secs(61));
+    let asked = Instant::now();
+    let left = "SELECT (SELECT count(*) FROM task WHERE state = 'active') + (SELECT count(*) FROM fire WHERE state <> 'ended')";
+    while simulation.count(left) != Some(0) && asked.elapsed() < PATIENCE {
+        simulation.up().await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

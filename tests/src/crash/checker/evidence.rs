@@ -1,6 +1,6 @@
 //! The input of the checker: a directory with the platform's log, the final database and the driver's counts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
@@ -10,6 +10,8 @@ use crate::crash::platform_log::{self, Line};
 
 /// The database's name in a directory of evidence.
 pub const DATABASE: &str = "lazaret.db";
+/// How often the model was called for each fire.
+pub const CALLS: &str = "calls.json";
 /// The driver's counts.
 pub const FACTS: &str = "facts.json";
 
@@ -29,6 +31,9 @@ pub struct Facts {
     /// Model calls that got a refusal, a cut or odd elements.
     #[serde(default)]
     pub odd: u64,
+    /// Up to this time, each planned time of a task must have its fire. In milliseconds since 1970.
+    #[serde(default)]
+    pub fires_until: i64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -39,7 +44,11 @@ pub struct Evidence {
     pub messages: HashMap<(String, String), Stored>,
     /// The outbox in its order.
     pub outbox: Vec<Outbox>,
-    /// Turns, runs, messages and parts that are not done, in words.
+    pub tasks: Vec<Task>,
+    pub fires: Vec<Fire>,
+    /// How often the model was called for each fire, by its id as the model saw it.
+    pub calls: BTreeMap<String, u64>,
+    /// Tasks, fires, turns, runs, messages and parts that are not done, in words.
     pub unfinished: Vec<String>,
     /// Damage that SQLite's checks found.
     pub damage: Vec<String>,
@@ -52,6 +61,29 @@ pub struct Stored {
     pub turn: Option<i64>,
     /// The outcome of a command.
     pub outcome: Option<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Task {
+    pub id: i64,
+    pub chat: String,
+    pub remind: bool,
+    pub prompt: String,
+    pub schedule: String,
+    pub silent: bool,
+    pub created_at: i64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Fire {
+    pub id: i64,
+    pub task: i64,
+    pub planned: i64,
+    pub outcome: Option<String>,
+    /// The answer of a silent task.
+    pub said: Option<String>,
+    /// How many turns it has caused.
+    pub turns: i64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -73,6 +105,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// Returns the fire whose reminder the row is.
+    pub fn reminder(&self) -> Option<i64> {
+        self.key.strip_prefix("reminder:f-")?.parse().ok()
+    }
+
     /// Returns whether the row announces the end of its turn. A notice about a late box or a wait for a slot does not.
     pub fn ends(&self) -> bool {
         matches!(self.key.as_str(), "notice:end" | "notice:silent")
@@ -105,6 +142,11 @@ impl Evidence {
         let log = platform_log::read(dir).map_err(|e| missing(platform_log::FILE, &e))?;
         let facts = std::fs::read(dir.join(FACTS)).map_err(|e| missing(FACTS, &e))?;
         let facts = serde_json::from_slice(&facts).map_err(|e| missing(FACTS, &e))?;
+        let calls = match std::fs::read(dir.join(CALLS)) {
+            Ok(calls) => serde_json::from_slice(&calls).map_err(|e| missing(CALLS, &e))?,
+            // Evidence from before there were tasks.
+            Err(_) => BTreeMap::new(),
+        };
         let path = dir.join(DATABASE);
         // The database is opened for writing, so that SQLite replays the WAL of a killed host, as it would for the next
         // host.
@@ -115,6 +157,9 @@ impl Evidence {
             facts,
             messages: messages(&database)?,
             outbox: outbox(&database)?,
+            tasks: tasks(&database)?,
+            fires: fires(&database)?,
+            calls,
             unfinished: unfinished(&database)?,
             damage: damage(&database)?,
         })
@@ -148,9 +193,45 @@ fn outbox(c: &Connection) -> rusqlite::Result<Vec<Outbox>> {
     rows.collect()
 }
 
+fn tasks(c: &Connection) -> rusqlite::Result<Vec<Task>> {
+    let sql = "SELECT id, chat, remind, prompt, schedule, silent, created_at FROM task ORDER BY id";
+    let mut rows = c.prepare(sql)?;
+    let rows = rows.query_map([], |r| {
+        Ok(Task {
+            id: r.get(0)?,
+            chat: r.get(1)?,
+            remind: r.get(2)?,
+            prompt: r.get(3)?,
+            schedule: r.get(4)?,
+            silent: r.get(5)?,
+            created_at: r.get(6)?,
+        })
+    })?;
+    rows.collect()
+}
+
+fn fires(c: &Connection) -> rusqlite::Result<Vec<Fire>> {
+    let sql = "SELECT f.id, f.task, f.planned, f.outcome, f.said, coalesce(t.turns, 0) FROM fire f
+               LEFT JOIN (SELECT fire, count(*) AS turns FROM turn GROUP BY fire) t ON t.fire = f.id ORDER BY f.id";
+    let mut rows = c.prepare(sql)?;
+    let rows = rows.query_map([], |r| {
+        Ok(Fire {
+            id: r.get(0)?,
+            task: r.get(1)?,
+            planned: r.get(2)?,
+            outcome: r.get(3)?,
+            said: r.get(4)?,
+            turns: r.get(5)?,
+        })
+    })?;
+    rows.collect()
+}
+
 /// Describes the unfinished work in the database.
 pub fn unfinished(c: &Connection) -> rusqlite::Result<Vec<String>> {
     let sql = "SELECT 'turn t-' || id || ' of ' || lane || ' is open' FROM turn WHERE state = 'open'
+         UNION ALL SELECT 'task task-' || id || ' is active' FROM task WHERE state = 'active'
+         UNION ALL SELECT 'fire f-' || id || ' of task-' || task || ' is ' || state FROM fire WHERE state <> 'ended'
          UNION ALL SELECT 'run ' || id || ' is ' || state FROM run WHERE state <> 'ended'
          UNION ALL SELECT 'message m-' || seq || ' is ' || state FROM message WHERE role <> 'context' AND state <> 'done'
          UNION ALL SELECT 'part ' || id || ' in ' || chat || ' is ' || state FROM outbox
