@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::demo_plans::{self, Plan};
 use super::error::ApiError;
 use super::openai_answer::{call_id, message_id};
 use super::price::DEMO_MODEL;
@@ -39,10 +40,17 @@ enum NextMessage {
 pub fn answer(request: &ModelRequest<'_>, characters: usize) -> Result<Bytes, ApiError> {
     let entries = request.entries().collect::<Result<Vec<_>, _>>()?;
     let offered: Vec<String> = request.tools()?.into_iter().map(|tool| tool.name).collect();
-    let (wish, done) = read_transcript(&entries);
+    let (input, done) = read_transcript(&entries);
     let offers = |tool: &str| offered.iter().any(|name| name == tool);
-    let next =
-        if wants_note(&wish) { note(&wish, &done, &offers) } else { look_around(&wish, &done, &offers) };
+    let next = match input {
+        Input::Fire { prompt, .. } if wants_note(&prompt) => note(&prompt, &done, &offers),
+        Input::Fire { name, prompt } => NextMessage::Text(demo_plans::fired(&name, &prompt)),
+        Input::Wish(wish) => match demo_plans::plan(&wish) {
+            Some(plan) => planned(&plan, &done, &offers),
+            None if wants_note(&wish) => note(&wish, &done, &offers),
+            None => look_around(&wish, &done, &offers),
+        },
+    };
     let (content, reason) = match next {
         NextMessage::Call(name, input) => {
             (json!({ "type": "tool_use", "id": call_id(), "name": name, "input": input }), "tool_use")
@@ -58,11 +66,19 @@ pub fn answer(request: &ModelRequest<'_>, characters: usize) -> Result<Bytes, Ap
     Ok(Bytes::from(message.to_string()))
 }
 
-/// Returns the person's last message and the tool calls since.
-fn read_transcript(entries: &[Entry<'_>]) -> (String, Vec<ToolOutcome>) {
+/// What a turn is about.
+enum Input {
+    /// A person's last message.
+    Wish(String),
+    /// A planned task that nobody wrote beside.
+    Fire { name: String, prompt: String },
+}
+
+/// Returns what the turn is about and the tool calls since.
+fn read_transcript(entries: &[Entry<'_>]) -> (Input, Vec<ToolOutcome>) {
     let spoke = |entry: &Entry<'_>| entry.role == Role::User && !plain_text(&entry.blocks).is_empty();
-    let Some(at) = entries.iter().rposition(spoke) else { return (String::new(), Vec::new()) };
-    let wish = last_message(&plain_text(&entries[at].blocks));
+    let Some(at) = entries.iter().rposition(spoke) else { return (Input::Wish(String::new()), Vec::new()) };
+    let input = last_input(&plain_text(&entries[at].blocks));
     let mut called: Vec<(&str, &str)> = Vec::new();
     let mut done = Vec::new();
     for block in entries[at + 1..].iter().flat_map(|entry| &entry.blocks) {
@@ -79,19 +95,49 @@ fn read_transcript(entries: &[Entry<'_>]) -> (String, Vec<ToolOutcome>) {
             _ => {}
         }
     }
-    (wish, done)
+    (input, done)
 }
 
-/// Returns the text in the last `<message …>…</message>` frame, or all of it without a frame.
-fn last_message(text: &str) -> String {
-    let framed = text.rfind("<message ").and_then(|start| {
-        let frame = &text[start..];
-        let inner = &frame[frame.find('>')? + 1..];
-        inner.get(..inner.find("</message>")?)
-    });
-    let plain = framed.unwrap_or(text);
-    let plain = plain.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
-    plain.trim().to_owned()
+/// Returns the text in the last `<message …>` frame, else the task in a `<task …>` frame, else all of the text.
+fn last_input(text: &str) -> Input {
+    if let Some((_, wish)) = last_frame(text, "message") {
+        return Input::Wish(plain(wish));
+    }
+    match last_frame(text, "task") {
+        Some((attributes, prompt)) => {
+            let name = attributes.split_once(" name=\"").and_then(|(_, rest)| rest.split('"').next());
+            Input::Fire { name: plain(name.unwrap_or_default()), prompt: plain(prompt) }
+        }
+        None => Input::Wish(plain(text)),
+    }
+}
+
+/// Returns the attributes and the content of the last frame with this tag.
+fn last_frame<'a>(text: &'a str, tag: &str) -> Option<(&'a str, &'a str)> {
+    let frame = &text[text.rfind(&format!("<{tag} "))?..];
+    let (attributes, inner) = frame.split_once('>')?;
+    Some((attributes, inner.get(..inner.find(&format!("</{tag}>"))?)?))
+}
+
+fn plain(text: &str) -> String {
+    let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+    text.trim().to_owned()
+}
+
+/// Asks the host for the reminder or the task, and says what its verdict says.
+fn planned(plan: &Plan, done: &[ToolOutcome], offers: &dyn Fn(&str) -> bool) -> NextMessage {
+    let (tool, input) = plan.request();
+    match done.iter().find(|done| done.tool == tool) {
+        None if offers(tool) => NextMessage::Call(tool, input),
+        None => {
+            NextMessage::Text(format!("I would plan this with `{tool}` now, but that tool is not offered."))
+        }
+        Some(told) if told.failed => NextMessage::Text(format!(
+            "I tried to plan this with `{tool}`, and was told:\n\n{}",
+            fenced(&told.output)
+        )),
+        Some(told) => NextMessage::Text(plan.verdict(&told.output)),
+    }
 }
 
 fn wants_note(wish: &str) -> bool {
@@ -144,7 +190,8 @@ fn look_around(wish: &str, done: &[ToolOutcome], offers: &dyn Fn(&str) -> bool) 
                 seen.output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
             NextMessage::Text(format!(
                 "I am in a box of my own and ran `{command}` there, which answered: {}. I follow a script, so try \
-                 \"make a note that says hello, then list your files\", or set a key to talk to a model.",
+                 \"make a note that says hello, then list your files\", \"remind me in 1 minute to stretch\" or \"every day at \
+                 8 tell me a joke\", or set a key to talk to a model.",
                 shortened(&lines.join(" · "), QUOTE_MAX_CHARS)
             ))
         }
@@ -263,6 +310,38 @@ mod tests {
             ]
         );
         assert!(text.starts_with(LABEL) && text.contains("run_command says hello-welcome.md"), "{text}");
+    }
+
+    #[test]
+    fn a_reminder_is_asked_for_and_the_hosts_verdict_is_told() {
+        let offered = ["remind", "schedule_task"];
+        let verdict = "task-1 \"stretch\": once, Mon 30 Nov 2026 14:01 UTC (UTC). Next: Mon 30 Nov 14:01 UTC, in 1 \
+                       minute. State: active. Chat: terminal:local.\nTell the person.";
+        let wish = "<message id=\"m-1\" from=\"Ann\">Remind me in 1 minute to stretch.</message>";
+        let (calls, text) = turn(wish, &offered, |_, _| (verdict.into(), false));
+        assert_eq!(calls, [r#"remind {"text":"stretch","when":"in 1 minute"}"#]);
+        assert!(text.contains("\"stretch\" comes Mon 30 Nov 14:01 UTC, in 1 minute."), "{text}");
+        let (_, text) = turn(wish, &offered, |_, _| ("task.quota: the group has 50 tasks".into(), true));
+        assert!(text.contains("```\ntask.quota: the group has 50 tasks\n```"), "{text}");
+        let (calls, text) = turn(wish, &[], |_, _| unreachable!());
+        assert!(calls.is_empty() && text.contains("`remind`"), "{text}");
+    }
+
+    #[test]
+    fn a_fire_is_answered_as_what_it_is() {
+        let fire = "<task id=\"f-2\" task=\"task-1\" name=\"Ann &amp; Bob\" planned=\"Mon 08:00\">Tell me a \
+                    joke.</task>";
+        let (calls, text) = turn(fire, &OFFERED, |_, _| unreachable!());
+        assert!(calls.is_empty() && text.contains("\"Ann & Bob\" has fired"), "{text}");
+        let note = fire.replace("Tell me a joke.", "Make a note that says hello");
+        assert_eq!(
+            turn(&note, &OFFERED, |_, _| ("done".into(), false)).0.len(),
+            2,
+            "it is work like any other"
+        );
+        let beside = format!("{fire}\n<message id=\"m-3\">who are you?</message>");
+        let (calls, _) = turn(&beside, &OFFERED, |_, _| ("Linux".into(), false));
+        assert_eq!(calls.len(), 1, "a person goes first");
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | `retry_policy` | decides whether a failed attempt is repeated |
 //! | `provider` | settings, addresses, keys and HTTP clients |
 //! | `anthropic`, `demo_model` | one wire each |
+//! | `demo_plans` | reminders and tasks of the demo model |
 //! | `openai`, `openai_answer`, `openai_stream` | the other wire: requests, what an answer holds, streams |
 //! | `write_events` | writes server-sent events of the Messages wire |
 //! | `normalise` | ids, names and arguments as every wire takes them |
@@ -28,6 +29,7 @@ pub mod anthropic;
 pub mod attempt;
 mod configured_providers;
 pub mod demo_model;
+mod demo_plans;
 mod dialect;
 mod error;
 #[cfg(any(test, fuzzing))]

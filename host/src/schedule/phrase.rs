@@ -95,10 +95,17 @@ impl Reader<'_> {
         const FILLERS: [&str; 7] = ["at", "on", "the", "and", "of", "o'clock", "@"];
         let (mut time, mut words) = (None, Vec::<String>::new());
         let phrase = phrase.replace(',', " ");
-        let mut rest = phrase.split_whitespace().filter(|word| !FILLERS.contains(word)).peekable();
+        let (mut rest, mut at) = (phrase.split_whitespace().peekable(), false);
         while let Some(word) = rest.next() {
+            if FILLERS.contains(&word) {
+                at = matches!(word, "at" | "@");
+                continue;
+            }
             let half = rest.next_if(|next| ["am", "pm", "a.m.", "p.m."].contains(next)).unwrap_or_default();
-            let word = format!("{word}{half}");
+            // "at 8" is a time of day, and "8" alone is none.
+            let is_hour = at && half.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
+            let word = if is_hour { format!("{word}:00") } else { format!("{word}{half}") };
+            at = false;
             match time_of_day(&word) {
                 None => words.push(word),
                 Some(Some(read)) if time.is_none() => time = Some(read),

@@ -27,6 +27,8 @@ fn schedules_are_read_as_people_write_them() {
     for (text, understood, first) in [
         ("daily 07:30", "every day at 07:30 Europe/Berlin", "2026-11-05T07:30"),
         ("Every  DAY at 7:30", "every day at 07:30 Europe/Berlin", "2026-11-05T07:30"),
+        ("every day at 8", "every day at 08:00 Europe/Berlin", "2026-11-05T08:00"),
+        ("tomorrow at 18", "once, Thu 5 Nov 2026 18:00 Europe/Berlin", "2026-11-05T18:00"),
         ("7:30 pm daily", "every day at 19:30 Europe/Berlin", "2026-11-04T19:30"),
         ("weekdays 08:00", "on weekdays at 08:00 Europe/Berlin", "2026-11-05T08:00"),
         ("every weekday at 8am", "on weekdays at 08:00 Europe/Berlin", "2026-11-05T08:00"),
