@@ -46,6 +46,8 @@ impl TaskError {
 pub enum NewTask {
     Work(ScheduleTask),
     Reminder(Remind),
+    /// A reminder with a name that is not the beginning of its text.
+    NamedReminder(String, Remind),
 }
 
 /// Who makes a task, and from where.
@@ -60,6 +62,7 @@ pub struct Maker<'a> {
 }
 
 /// Works on tasks at one point in time.
+#[derive(Clone, Copy)]
 pub struct Tasks<'a> {
     pub store: &'a Store,
     pub install: &'a Install,
@@ -74,7 +77,7 @@ impl Tasks<'_> {
     pub async fn add(&self, new: NewTask, maker: Maker<'_>) -> Result<Task, TaskError> {
         let chat = match &new {
             NewTask::Work(ask) => ask.chat.as_deref(),
-            NewTask::Reminder(ask) => ask.chat.as_deref(),
+            NewTask::Reminder(ask) | NewTask::NamedReminder(_, ask) => ask.chat.as_deref(),
         };
         let group = match chat.filter(|_| maker.group.is_main()).map(str::parse) {
             Some(Ok(chat)) => self.store.group_of(&chat).await?.unwrap_or_else(|| maker.group.clone()),
@@ -84,6 +87,10 @@ impl Tasks<'_> {
         let task = self.with_asked(&group, maker.chat, |asked| match &new {
             NewTask::Work(ask) => task_request::new_task(ask, asked, origin),
             NewTask::Reminder(ask) => task_request::reminder(ask, asked, origin),
+            NewTask::NamedReminder(name, ask) => {
+                let task = task_request::reminder(ask, asked, origin)?;
+                Ok(Task { name: name.trim().to_owned(), ..task })
+            }
         })?;
         let adding = Adding { limit: self.limits(&group).0, made_in: maker.made_in };
         Ok(self.store.add_task(task, adding, self.now).await??)

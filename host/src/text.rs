@@ -35,7 +35,10 @@ pub use disk::{disk_again, disk_full, disk_low, disk_read_only, names_low};
 pub use files::{file_at, file_name, not_stored, reply_as_file, too_long};
 use impersonation::neutralize_prefix;
 pub use impersonation::{label, looks_like_notice, render, unambiguous_name};
-pub use tasks::{about_task, dollars, fire_state, gate_failed, late_reminder, task_without_chat};
+pub use tasks::{
+    about_task, dollars, fire_state, gate_failed, late_reminder, no_such_task, task_changed, task_fires_now,
+    task_history, task_list, task_not_changed, task_of_operator, task_without_chat, unknown_task_order,
+};
 pub use turns::{
     Reader, cannot_start, gave_up, group_cannot_start, group_keeps_image, image_kept, model_code,
     model_failed, never_started, nothing_said, over_limit, taken_back, time_is_up, unread, waiting_for_slot,

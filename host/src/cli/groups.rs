@@ -147,7 +147,7 @@ async fn admit(here: &Here, code: String, group: GroupName, answers: bool) -> Do
         text += &format!(", and {owner} is the owner of this install");
     }
     if answered {
-        let up = tell_host(here, &group).await;
+        let up = here.tell_host(&FromClient::Admitted { group: group.clone() }).await;
         text += if up {
             "; its first message is answered now"
         } else {
@@ -181,12 +181,6 @@ async fn first_message(
     }
     let settings = install.group(group)?;
     Ok(asked.and_then(|asked| admission::first_message(asked, &settings, &owners)))
-}
-
-/// Tells a running host that a chat was admitted. Returns whether it heard. A host that is down looks at its next
-/// start.
-async fn tell_host(here: &Here, group: &GroupName) -> bool {
-    here.tell_host(&FromClient::Admitted { group: group.clone() }).await
 }
 
 async fn revoke(here: &Here, chat: ChatId) -> Done {

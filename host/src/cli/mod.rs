@@ -204,12 +204,12 @@ impl Here {
         unix_socket::connect(&self.root.host_socket_dir(), SOCKET).await.is_ok()
     }
 
-    /// Tells the running host something. Returns whether a host runs.
-    async fn tell_host(&self, what: &FromClient) -> bool {
+    /// Sends one line to a running host. Returns whether a host took it.
+    async fn tell_host(&self, line: &FromClient) -> bool {
         let Ok(mut host) = unix_socket::connect(&self.root.host_socket_dir(), SOCKET).await else {
             return false;
         };
-        let line = serde_json::to_string(what).unwrap_or_default();
+        let line = serde_json::to_string(line).unwrap_or_default();
         host.write_all(format!("{line}\n").as_bytes()).await.is_ok()
     }
 

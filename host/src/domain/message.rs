@@ -173,6 +173,8 @@ pub enum Command {
     Status,
     Help,
     Answer,
+    /// List the group's tasks, or change one.
+    Tasks,
     /// Admit a chat that waits for it.
     Admit,
     /// Refuse a chat that waits for admission.
@@ -184,12 +186,13 @@ pub enum Command {
 }
 
 impl Command {
-    pub const ALL: [Command; 9] = [
+    pub const ALL: [Command; 10] = [
         Self::Stop,
         Self::New,
         Self::Status,
         Self::Help,
         Self::Answer,
+        Self::Tasks,
         Self::Admit,
         Self::Refuse,
         Self::Resend,
@@ -225,6 +228,7 @@ impl Command {
             Self::Status => "status",
             Self::Help => "help",
             Self::Answer => "answer",
+            Self::Tasks => "tasks",
             Self::Admit => "admit",
             Self::Refuse => "refuse",
             Self::Resend => "resend",

@@ -59,7 +59,7 @@ fn command(message: &Inbound) -> Option<Command> {
     let mut words = Command::words_after(&message.text).split_whitespace();
     let (code, more) = (words.next(), words.next());
     let ours = match command {
-        Command::Stop | Command::New | Command::Status | Command::Help => true,
+        Command::Stop | Command::New | Command::Status | Command::Tasks | Command::Help => true,
         _ if message.kind == ChatKind::Direct || message.addressee == Addressee::Us => true,
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
         Command::Admit => code.is_some_and(|code| code.len() == ADMISSION_CODE),
@@ -274,6 +274,7 @@ mod tests {
             ("/new", Command::New),
             ("/new plan the trip", Command::New),
             ("/status", Command::Status),
+            ("/tasks pause 3", Command::Tasks),
             ("/help", Command::Help),
             ("/help@laz_bot", Command::Help),
         ] {

@@ -220,13 +220,17 @@ pub fn changed(task: &Task, ask: &UpdateTask, asked: &Asked<'_>) -> Result<Task,
 /// # Errors
 /// The task has ended, or a file defines it.
 pub fn moved_to(task: &Task, state: TaskState, zones: ZonesByName, now: WallMs) -> Result<Task, TaskRefusal> {
+    // An order that is performed again finds it done.
+    if task.state == state {
+        return Ok(task.clone());
+    }
     may_change(task)?;
     if state == TaskState::Cancelled && task.origin.by == FROM_FILE {
         return Err(TaskRefusal::FromFile { id: task.id });
     }
     let mut new = Task { state, ..task.clone() };
     match state {
-        TaskState::Active if task.state != TaskState::Active => {
+        TaskState::Active => {
             let zone = zones(&task.zone)?;
             (new.after, new.next_at) = (now, Schedule::from_canonical(&task.schedule)?.next(&zone, now));
             if new.next_at.is_none() {
@@ -235,7 +239,6 @@ pub fn moved_to(task: &Task, state: TaskState, zones: ZonesByName, now: WallMs) 
                 }));
             }
         }
-        TaskState::Active => {}
         TaskState::Paused | TaskState::Done | TaskState::Cancelled => new.next_at = None,
     }
     Ok(new)
@@ -289,11 +292,18 @@ fn zone_of(name: Option<&str>, asked: &Asked<'_>) -> Result<Zone, TaskRefusal> {
 }
 
 fn understood(text: &str, zone: &Zone, asked: &Asked<'_>) -> Result<Schedule, TaskRefusal> {
-    let schedule = schedule::parse(text, zone, asked.now)?;
-    match schedule.shortest_gap(zone, asked.now) {
-        Some(every) if every < asked.shortest => {
-            Err(TaskRefusal::TooOften { every, shortest: asked.shortest })
-        }
+    often_enough(schedule::parse(text, zone, asked.now)?, zone, asked.now, asked.shortest)
+}
+
+/// Refuses a schedule with a shorter interval than the settings allow.
+pub(super) fn often_enough(
+    schedule: Schedule,
+    zone: &Zone,
+    from: WallMs,
+    shortest: Duration,
+) -> Result<Schedule, TaskRefusal> {
+    match schedule.shortest_gap(zone, from) {
+        Some(every) if every < shortest => Err(TaskRefusal::TooOften { every, shortest }),
         _ => Ok(schedule),
     }
 }
@@ -434,6 +444,7 @@ mod tests {
             "what it missed while paused is not done later"
         );
         let cancelled = moved_to(&task, TaskState::Cancelled, zones, NOW).unwrap();
+        assert_eq!(moved_to(&cancelled, TaskState::Cancelled, zones, NOW), Ok(cancelled.clone()));
         let refused = moved_to(&cancelled, TaskState::Active, zones, NOW);
         assert_eq!(refused, Err(TaskRefusal::Ended { id: task.id, state: TaskState::Cancelled }));
     }

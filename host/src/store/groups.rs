@@ -101,11 +101,13 @@ impl Store {
         .await
     }
 
-    /// The text of a command without an outcome, and whether an owner wrote it.
-    pub async fn order_text(&self, order: MessageSeq) -> Result<Option<(String, bool, String)>> {
+    /// The text of a command without an outcome, whether an owner wrote it, who, and when it was stored.
+    pub async fn order_text(&self, order: MessageSeq) -> Result<Option<(String, bool, String, WallMs)>> {
         self.read(move |c| {
-            let sql = "SELECT text, owner, sender FROM message WHERE seq = ?1 AND state = 'waiting'";
-            Ok(c.query_row(sql, [int(order.0)], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional()?)
+            let sql =
+                "SELECT text, owner, sender, stored_at FROM message WHERE seq = ?1 AND state = 'waiting'";
+            Ok(c.query_row(sql, [int(order.0)], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, WallMs(r.get(3)?))))
+                .optional()?)
         })
         .await
     }

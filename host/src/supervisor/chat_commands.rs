@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Supervisor, spawn_task};
+use super::{Supervisor, spawn_task, task_commands};
 use crate::dispatch::{Event, LaneState, Settings};
 use crate::domain::message::{Command, Role};
 use crate::domain::outbound::OutgoingText;
@@ -68,6 +68,13 @@ impl Supervisor {
             }
             Command::Answer => {
                 self.take_answer(row);
+                None
+            }
+            Command::Tasks => {
+                let services = Arc::clone(&self.services);
+                spawn_task(&self.services, format!("the order {}", row.seq), move || {
+                    change_tasks(Arc::clone(&services), row.clone())
+                });
                 None
             }
             Command::Admit | Command::Refuse => {
@@ -152,6 +159,16 @@ async fn stop_if_meant(services: Arc<Services>, own: UnboundedSender<News>, row:
     finish(services, row, text, outcome.to_owned()).await;
 }
 
+async fn change_tasks(services: Arc<Services>, row: CommandRow) {
+    let stored = insist(row.seq, || services.store.order_text(row.seq)).await.flatten();
+    let Some((line, _, _, at)) = stored else { return };
+    let work = || task_commands::perform(&services, &row.group, &line, at);
+    if let Some((told, outcome)) = insist(row.seq, work).await {
+        services.tasks_signal.notify();
+        finish(services, row, told, outcome.to_owned()).await;
+    }
+}
+
 async fn take_answer(services: Arc<Services>, own: UnboundedSender<News>, row: CommandRow) {
     let answered = insist(row.seq, || services.store.answer(row.seq, services.clock.wall())).await;
     let news = match answered {
@@ -170,7 +187,7 @@ async fn take_answer(services: Arc<Services>, own: UnboundedSender<News>, row: C
 /// Carries out `/admit CODE [GROUP]` or `/refuse CODE`.
 async fn decide_about_chat(services: Arc<Services>, own: UnboundedSender<News>, row: CommandRow) {
     let order = insist(row.seq, || services.store.order_text(row.seq)).await.flatten();
-    let Some((line, owner, sender)) = order else { return };
+    let Some((line, owner, sender, _)) = order else { return };
     let waiting = insist(row.seq, || services.store.strangers()).await.unwrap_or_default();
     let codes: Vec<_> = waiting.iter().map(|s| (s.code.clone(), s.title.clone())).collect();
     let named = admission::waiting_chat(&line, owner && row.group.is_main(), &codes);

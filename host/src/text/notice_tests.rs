@@ -60,6 +60,8 @@ fn for_members() -> Vec<(&'static str, String)> {
         image: "python:3.12".into(),
         up: Duration::ZERO,
     };
+    let task =
+        serde_json::json!({ "task": "task-3", "name": "news", "schedule": "every hour", "state": "paused" });
     let lost = Undelivered { whole: true, too_old: false, doubtful: true, why: "Bad Request" };
     let crash = Ending::Crashed { code: Some(1), oom: false, why: why.into() };
     let mut all = vec![
@@ -100,6 +102,14 @@ fn for_members() -> Vec<(&'static str, String)> {
         ("about_task", about_task("news", "It failed.")),
         ("gate_failed", gate_failed("the gate script printed nothing")),
         ("late_reminder", late_reminder("stretch", "09:00")),
+        ("no_such_task", no_such_task("9")),
+        ("task_changed", task_changed(&task)),
+        ("task_fires_now", task_fires_now(&task)),
+        ("task_history", task_history(&task)),
+        ("task_list", task_list(&[]) + &task_list(&[task])),
+        ("task_not_changed", task_not_changed("it fires at this moment")),
+        ("task_of_operator", task_of_operator("3")),
+        ("unknown_task_order", unknown_task_order("stop 3")),
     ];
     all.extend(super::turns::MODEL.map(|(code, _)| ("model_failed", model_failed(code, ""))));
     all.extend(COMMAND_LIST.map(|(_, what)| ("COMMAND_LIST", what.to_owned())));

@@ -53,6 +53,7 @@ const CLIENT_QUEUE: usize = 256;
 enum Heard {
     Line(Line),
     Admitted(GroupName),
+    TasksChanged,
     Renewal(RenewalOrder),
     TasksChanged,
 }
@@ -293,6 +294,7 @@ impl Channel for Terminal {
             Heard::Admitted(group) => {
                 return Ok(Batch { events: vec![ChatEvent::Admitted { group }], ..Batch::default() });
             }
+            Heard::TasksChanged => return Ok(Batch { tasks_changed: true, ..Batch::default() }),
             Heard::Renewal(order) => return Ok(Batch { renewals: vec![order], ..Batch::default() }),
             Heard::TasksChanged => return Ok(Batch { tasks_changed: true, ..Batch::default() }),
         };
@@ -459,6 +461,17 @@ mod tests {
         assert_eq!(terminal.next(None).await.unwrap().inbound[0].message_id, "2");
         let accepted = ToClient::Accepted { id: "1".into(), message: Some("m-7".into()) };
         assert_eq!(line(&mut chat).await, accepted);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_changed_tasks_tells_the_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let terminal = Terminal::start(dir.path(), Clock::new(), Arc::new(RunId::to_string)).unwrap();
+        let mut command = unix_socket::connect(dir.path(), SOCKET).await.unwrap();
+        let line = format!("{}\n", serde_json::to_string(&FromClient::TasksChanged).unwrap());
+        command.write_all(line.as_bytes()).await.unwrap();
+        drop(command);
+        assert!(terminal.next(None).await.unwrap().tasks_changed, "also if the command has ended");
     }
 
     #[tokio::test]

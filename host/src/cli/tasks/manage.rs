@@ -192,7 +192,10 @@ pub(super) async fn add(here: &Here, add: Add) -> Done {
     let (prompt, gate) = (prompt.join(" "), options.gate()?);
     let Options { chat, tz: zone, catch_up, overlap, until, times, .. } = options;
     let new = if remind {
-        checked(Remind { text: prompt, when: schedule, chat: chat.clone(), zone }).map(NewTask::Reminder)?
+        // A name has the limits of any task's.
+        checked(ScheduleTask { name: name.clone(), prompt: "x".into(), ..ScheduleTask::default() })?;
+        let reminder = checked(Remind { text: prompt, when: schedule, chat: chat.clone(), zone })?;
+        NewTask::NamedReminder(name, reminder)
     } else {
         let context = match context {
             InContext::Isolated => TaskContext::Isolated,
