@@ -18,12 +18,17 @@ use crate::policy::backoff::STORE_AGAIN;
 use crate::schedule::Schedule;
 use crate::services::Services;
 use crate::store;
+use crate::tasks::{Problem, Tasks};
 
 /// Runs until the host drains.
 pub async fn run(services: Arc<Services>, supervisor: UnboundedSender<News>, stop: CancellationToken) {
     let mut changes = services.tasks_signal.subscribe();
+    let (mut changed, mut told) = (true, Vec::new());
     loop {
         changes.mark_unchanged();
+        if changed {
+            follow_files(&services, &mut told).await;
+        }
         let wait = match fire_due(&services, &supervisor).await {
             Ok(wait) => wait,
             Err(e) => {
@@ -40,10 +45,27 @@ pub async fn run(services: Arc<Services>, supervisor: UnboundedSender<News>, sto
             }
         };
         tokio::select! {
-            () = timer => {}
-            changed = changes.changed() => if changed.is_err() { return },
+            () = timer => changed = false,
+            change = changes.changed() => match change {
+                Ok(()) => changed = true,
+                Err(_) => return,
+            },
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// Brings the heartbeats of the groups' files into the store. What is wrong with them is logged once, in `told`.
+async fn follow_files(services: &Services, told: &mut Vec<Problem>) {
+    let (store, install) = (&services.store, &services.install);
+    match (Tasks { store, install, now: services.clock.wall() }).follow_files().await {
+        Ok(problems) => {
+            for problem in problems.iter().filter(|problem| !told.contains(problem)) {
+                tracing::error!(group = %problem.group, code = problem.code, "{problem}");
+            }
+            *told = problems;
+        }
+        Err(e) => tracing::error!(code = e.code(), "the groups' heartbeats wait for the store: {e}"),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What agents, chats and the command line do with scheduled tasks: make, find, change and show them. All of them come
 //! through here, so that all get the same verdicts. The `scheduler` lets the tasks fire.
 
+mod heartbeats;
+
 use std::time::Duration;
 
 use ipc_schema::requests::{Remind, ScheduleTask, UpdateTask};
@@ -14,6 +16,7 @@ use crate::policy::task_request::{self, Asked, TaskRefusal, changed, moved_to};
 use crate::policy::task_view::TaskView;
 use crate::store::{Adding, FireRow, Store, StoreError};
 use crate::text;
+pub use heartbeats::Problem;
 
 /// How much of an answer the history shows, in characters.
 const REPLY: usize = 300;

@@ -21,6 +21,7 @@ use crate::policy::posture::{above_machine, no_runtime};
 use crate::policy::sandbox_plan::machine_architecture;
 use crate::sandbox::check_source;
 use crate::store::{self, BALLAST, Store};
+use crate::tasks::Tasks;
 use crate::terminal_output::safe_line;
 use crate::text;
 use crate::volumes::{Volume, VolumeError};
@@ -104,6 +105,9 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
         }
         disk(&install, &mut found);
         groups(&install, &mut found);
+        if let Some(Ok(store)) = &store {
+            heartbeats(&install, store, &mut found).await;
+        }
         engine(here, &install, store.as_ref(), &mut found).await;
     }
     let healthy = found.0.iter().all(|f| f.ok);
@@ -198,6 +202,15 @@ fn groups(install: &Install, found: &mut Findings) {
                 if *text { "personality read" } else { "no CLAUDE.md" }
             )
         });
+    }
+}
+
+/// Reports the heartbeats that cannot be tasks. `groups` has reported a file that cannot be used.
+async fn heartbeats(install: &Install, store: &Store, found: &mut Findings) {
+    let tasks = Tasks { store, install, now: Clock::new().wall() };
+    let problems = tasks.heartbeat_problems().await.unwrap_or_default();
+    for problem in problems {
+        found.add("heartbeat", Err::<(), _>(format!("{}: {problem}", problem.group)), |()| String::new());
     }
 }
 

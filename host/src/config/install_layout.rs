@@ -28,6 +28,10 @@ impl Root {
     pub fn groups(&self) -> PathBuf {
         self.0.join("groups")
     }
+    /// `groups/NAME`
+    pub fn group_folder(&self, group: &GroupName) -> PathBuf {
+        self.groups().join(group.as_str())
+    }
     /// `groups/NAME/group.toml`
     pub fn group_file(&self, group: &GroupName) -> PathBuf {
         self.groups().join(group.as_str()).join("group.toml")

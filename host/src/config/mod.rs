@@ -14,6 +14,7 @@ pub mod first;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
 mod group_cache;
+pub mod heartbeats;
 pub mod install_layout;
 mod mistake;
 pub mod personality_file;
@@ -142,6 +143,7 @@ impl Install {
                 Ok(text) => {
                     let (file, mut source) = Source::read::<GroupFile>(&path, &text);
                     install.group_of(&name, &file, &mut source);
+                    heartbeats::check_files(&file.heartbeat, &install.root.group_folder(&name), &mut source);
                     for (n, chat) in file.chats.iter().enumerate() {
                         if let Some(other) = group_of.insert(chat.clone(), name.clone()) {
                             let what = format!("the chat {chat} belongs to group {other} already");
@@ -204,6 +206,8 @@ impl Install {
         let model = self.model_of(file, source);
         let base = self.default_group(name.clone());
         let file = file.clone();
+        let (zone, limits) = (file.zone.unwrap_or(base.zone), file.limits.over(&base.limits));
+        let heartbeats = heartbeats::of_group(&file.heartbeat, &zone, limits.task_interval.0, source);
         Group {
             persona: file.persona.unwrap_or(base.persona),
             trigger: file.trigger.into(),
@@ -211,13 +215,14 @@ impl Install {
             priority: file.priority.into(),
             image: file.image.unwrap_or(base.image),
             model,
-            zone: file.zone.unwrap_or(base.zone),
-            limits: file.limits.over(&base.limits),
+            zone,
+            limits,
             context: file.context.over(&base.context),
             tools: file.tools.map_or(base.tools, Into::into),
             mounts,
             runtime,
             delivery: file.delivery,
+            heartbeats,
             name: base.name,
         }
     }
@@ -239,6 +244,7 @@ impl Install {
             mounts: Vec::new(),
             runtime: None,
             delivery: None,
+            heartbeats: Vec::new(),
         }
     }
 

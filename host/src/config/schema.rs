@@ -15,6 +15,7 @@ use crate::domain::image::DEFAULT_IMAGE;
 use crate::domain::limits::{ContextFile, ContextLimits, LimitsFile, RunLimits};
 use crate::domain::outbound::Delivery;
 use crate::domain::settings_macro::{Span, settings};
+use crate::domain::task::TaskContext;
 use crate::domain::{ChatId, ProviderKind, SenderId, Zone};
 
 settings! {
@@ -91,6 +92,8 @@ settings! {
         mounts: Vec<MountFile> = Vec::new();
         /// What the host does here with a part that may or may not have arrived, instead of the channel's setting.
         delivery: Option<Delivery> = None;
+        /// Work that the agent does by itself, again and again: it looks at what is due and may say nothing.
+        heartbeat: Vec<HeartbeatFile> = Vec::new();
     }
 }
 
@@ -187,6 +190,29 @@ settings! {
         #[schemars(example = [AllowedMountFile { path: "/srv/photos".into(), writable: false }])]
         allow: Vec<AllowedMountFile> = Vec::new();
     }
+}
+
+/// Work that the agent does by itself, again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatFile {
+    /// The name of its task, unique in the group.
+    pub name: String,
+    /// When it comes, such as `"every 30m"` or `"weekdays 08:00"`; it must repeat.
+    pub schedule: String,
+    /// What the agent looks at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// A file beside this one that holds the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_file: Option<String>,
+    /// Whether each time has a session of its own, or is a turn of the conversation.
+    #[serde(default)]
+    pub context: TaskContext,
+    /// The chat that hears the answers, if the group has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub chat: Option<ChatId>,
 }
 
 /// A directory that groups may mount.

@@ -496,6 +496,35 @@ fn values_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn a_heartbeat_that_cannot_work_is_refused_with_its_place() {
+    let complaints = mistakes(
+        "",
+        "[[heartbeat]]\nname = \"look\"\nschedule = \"every 30m\"\nprompt = \"What is due?\"\n\
+         [[heartbeat]]\nname = \"look\"\nschedule = \"daily 08:00\"\nprompt = \"x\"\n\
+         [[heartbeat]]\nname = \"once\"\nschedule = \"tomorrow 9:00\"\nprompt = \"x\"\n\
+         [[heartbeat]]\nname = \"both\"\nschedule = \"hourly\"\nprompt = \"x\"\nprompt_file = \"x.md\"\n\
+         [[heartbeat]]\nname = \"none\"\nschedule = \"hourly\"\n\
+         [[heartbeat]]\nname = \"gone\"\nschedule = \"hourly\"\nprompt_file = \"gone.md\"\n\
+         [[heartbeat]]\nname = \"out\"\nschedule = \"hourly\"\nprompt_file = \"../main/CLAUDE.md\"\n\
+         [[heartbeat]]\nname = \"odd\"\nschedule = \"*/0 * * * *\"\nprompt = \"x\"\nprompts = \"x\"\n",
+    );
+    let file = "groups/main/group.toml:";
+    for (complaint, (at, words)) in complaints.iter().zip([
+        ("6:8", "there is a heartbeat named \"look\" above"),
+        ("11:12", "comes again and again"),
+        ("17:15", "has both"),
+        ("18:1", "needs `prompt` or `prompt_file`"),
+        ("24:15", "gone.md cannot be read: "),
+        ("28:15", "is not in the group's folder; write the name of a file beside group.toml"),
+        ("31:12", "a step of 0 never moves on"),
+        ("33:1", "there is no setting `prompts` here"),
+    ]) {
+        assert!(complaint.starts_with(&format!("{file}{at}: ")) && complaint.contains(words), "{complaint}");
+    }
+    assert_eq!(complaints.len(), 8, "{complaints:#?}");
+}
+
+#[test]
 fn a_command_needs_no_key_of_the_host() {
     let dir = tempfile::tempdir().unwrap();
     let root = Root::new(dir.path()).unwrap();

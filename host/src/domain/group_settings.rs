@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::limits::{ContextLimits, RunLimits};
 use super::outbound::Delivery;
-use super::{GroupName, SenderId, Zone};
+use super::task::TaskContext;
+use super::{ChatId, GroupName, SenderId, Zone};
 
 /// When a message wakes the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,6 +60,26 @@ pub struct Group {
     pub runtime: Option<String>,
     /// What the host does with a part that may or may not have arrived; `None` is the channel's setting.
     pub delivery: Option<Delivery>,
+    /// Work that its agent does by itself, again and again.
+    pub heartbeats: Vec<Heartbeat>,
+}
+
+/// A task that the group's file defines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub name: String,
+    /// In its canonical form.
+    pub schedule: String,
+    pub prompt: HeartbeatPrompt,
+    pub context: TaskContext,
+    pub chat: Option<ChatId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeartbeatPrompt {
+    Text(String),
+    /// The name of a file in the group's folder. It is read when the task is made, and when it has changed.
+    File(String),
 }
 
 /// A model behind a provider.
@@ -95,6 +116,7 @@ impl Group {
             mounts: vec![],
             runtime: None,
             delivery: None,
+            heartbeats: vec![],
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod delivery_notices;
 pub mod disk_image;
 pub mod disk_overrun;
 pub mod disk_pressure;
+pub mod heartbeats;
 pub mod image_selection;
 pub mod image_verdict;
 pub mod log_limiter;

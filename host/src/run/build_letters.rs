@@ -9,8 +9,9 @@ use ipc_schema::{Refusal, RunId};
 use crate::config::{personality_file, zone_data};
 use crate::domain::group_settings::Group;
 use crate::domain::message::StoredMessage;
-use crate::domain::task::{AgentWork, Work};
+use crate::domain::task::{AgentWork, FROM_FILE, Work};
 use crate::domain::{ChatKind, Lane, WallMs, Zone};
+use crate::policy::heartbeats;
 use crate::services::Services;
 use crate::store::{BeginState, FireInput, InputState, letter_to_agent};
 use crate::text::{label, unambiguous_name};
@@ -109,7 +110,7 @@ fn fire(given: FireInput) -> letter::Fire {
         id: fire.to_string(),
         task: task.id.to_string(),
         name: label(&task.name),
-        prompt: task.prompt,
+        prompt: if task.origin.by == FROM_FILE { heartbeats::for_agent(&task.prompt) } else { task.prompt },
         planned: planned.local(&zone),
         late,
         silent: work.silent,

@@ -133,6 +133,17 @@ impl Store {
         .await
     }
 
+    /// The active and paused tasks that the groups' files define.
+    pub async fn heartbeats(&self) -> Result<Vec<Task>> {
+        self.read(|c| {
+            let which =
+                "INDEXED BY task_from_file WHERE made_by = 'group.toml' AND state IN ('active', 'paused')
+                         ORDER BY id";
+            select(c, which, [])
+        })
+        .await
+    }
+
     /// The task with this id, or the group's with this name. Of several with one name the newest, an active or paused
     /// one first.
     pub async fn find_task(&self, group: GroupName, asked: String) -> Result<Option<Task>> {

@@ -31,6 +31,7 @@ CREATE INDEX task_living ON task(grp, name) WHERE state IN ('active', 'paused');
 CREATE INDEX task_ended ON task(grp, id) WHERE state IN ('done', 'cancelled');
 CREATE INDEX task_named ON task(grp, name);
 CREATE INDEX task_next ON task(next_at) WHERE state = 'active';
+CREATE INDEX task_from_file ON task(id) WHERE made_by = 'group.toml' AND state IN ('active', 'paused');
 CREATE INDEX task_planned ON task(planned_to) WHERE state = 'active';
 
 CREATE TABLE fire (                              -- one planned execution of a task
