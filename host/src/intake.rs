@@ -15,7 +15,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::channels::{Batch, Channel, ChannelError, RenewalOrder};
-use crate::domain::WallMs;
 use crate::domain::group_settings::Group;
 use crate::domain::message::{Admitted, ChatEvent, Command, Inbound, Role};
 use crate::domain::outbound::OutgoingText;

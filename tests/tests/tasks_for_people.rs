@@ -1,5 +1,7 @@
 //! Scheduled tasks as people meet them: the demo model, `/tasks` in a chat, `lazaret tasks`, and heartbeats.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use journeys::world::{Engine, World};
 use serde_json::Value;
 

@@ -55,7 +55,6 @@ enum Heard {
     Admitted(GroupName),
     TasksChanged,
     Renewal(RenewalOrder),
-    TasksChanged,
 }
 
 struct Line {
@@ -296,7 +295,6 @@ impl Channel for Terminal {
             }
             Heard::TasksChanged => return Ok(Batch { tasks_changed: true, ..Batch::default() }),
             Heard::Renewal(order) => return Ok(Batch { renewals: vec![order], ..Batch::default() }),
-            Heard::TasksChanged => return Ok(Batch { tasks_changed: true, ..Batch::default() }),
         };
         let sender = OWNER
             .parse()
