@@ -24,7 +24,9 @@ async fn tasks(world: &World, args: &[&str]) -> Value {
 
 /// Makes a task that posts to Ann's chat.
 async fn add(world: &World, args: &[&str]) -> Value {
-    tasks(world, &[&["add", "--chat", "telegram:5"], args].concat()).await
+    let made = tasks(world, &[&["add"], args].concat()).await;
+    assert_eq!(made["chat"], "telegram:5", "the chat of `lazaret chat` is no reason to ask which one");
+    made
 }
 
 /// Runs `lazaret tasks …`, which must fail. Returns its reason.
@@ -226,8 +228,12 @@ async fn an_isolated_task_works_beside_a_long_conversation_and_one_of_the_group_
     ann.says(&direct, "think it over");
     world.soon("the agent thinks", thinks.arrived()).await;
 
-    add(&world, &["news", "daily 07:30", "Look up the headlines."]).await;
-    add(&world, &["digest", "daily 07:30", "Sum up the day.", "--context", "group"]).await;
+    let told = refused(&world, &["add", "news", "daily 07:30", "Look up the headlines."]).await;
+    assert!(told.contains("has the chats telegram:-100200, telegram:5; name one with --chat"), "{told}");
+    let chat = ["--chat", "telegram:5"];
+    add(&world, &[&["news", "daily 07:30", "Look up the headlines."], &chat[..]].concat()).await;
+    add(&world, &[&["digest", "daily 07:30", "Sum up the day.", "--context", "group"], &chat[..]].concat())
+        .await;
     world.model.on("Look up the headlines").says("Nothing happened.");
     world.model.on("Sum up the day").says("A quiet day.");
     tasks(&world, &["run", "digest"]).await;

@@ -8,6 +8,7 @@ use ipc_schema::requests::{Remind, RequestArgs, ScheduleTask, UpdateTask};
 use serde_json::{Value, json};
 
 use super::super::{CliError, Done, Here};
+use crate::channels::terminal::chat_of;
 use crate::channels::terminal::wire::FromClient;
 use crate::clock::Clock;
 use crate::domain::task::{Task, TaskOrigin, TaskState};
@@ -69,7 +70,7 @@ impl From<OnOverlap> for Overlap {
 /// The options that `add` and `edit` share.
 #[derive(Debug, Args)]
 struct Options {
-    /// The chat that gets the replies. The default is the group's chat, if it has only one.
+    /// The chat that gets the replies. The default is the only chat of the group, `lazaret chat` aside.
     #[arg(long, value_name = "CHAT")]
     chat: Option<String>,
     /// The time zone of the schedule. The default is the group's.
@@ -293,10 +294,15 @@ fn checked<R: RequestArgs>(request: R) -> Result<R, CliError> {
     Ok(request)
 }
 
-/// The chat of a group that has one chat.
+/// The chat of a group that has one chat. The chat of `lazaret chat` counts if there is no other.
 async fn only_chat(store: &Store, group: &GroupName) -> Result<ChatId, CliError> {
     let chats = store.chats().await?;
-    let own: Vec<_> = chats.into_iter().filter(|(_, of, _)| of == group).map(|(chat, ..)| chat).collect();
+    let own = chats.into_iter().filter(|(_, of, _)| of == group).map(|(chat, ..)| chat);
+    let local = chat_of(group);
+    let (local, mut own): (Vec<_>, Vec<_>) = own.partition(|chat| Some(chat) == local.as_ref());
+    if own.is_empty() {
+        own = local;
+    }
     match own.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(CliError::Plain(format!(
