@@ -462,17 +462,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_changed_tasks_tells_the_host() {
-        let dir = tempfile::tempdir().unwrap();
-        let terminal = Terminal::start(dir.path(), Clock::new(), Arc::new(RunId::to_string)).unwrap();
-        let mut command = unix_socket::connect(dir.path(), SOCKET).await.unwrap();
-        let line = format!("{}\n", serde_json::to_string(&FromClient::TasksChanged).unwrap());
-        command.write_all(line.as_bytes()).await.unwrap();
-        drop(command);
-        assert!(terminal.next(None).await.unwrap().tasks_changed, "also if the command has ended");
-    }
-
-    #[tokio::test]
     async fn an_order_to_end_a_groups_boxes_is_answered_or_the_connection_ends() {
         let dir = tempfile::tempdir().unwrap();
         let terminal = Terminal::start(dir.path(), Clock::new(), Arc::new(RunId::to_string)).unwrap();
