@@ -18,7 +18,7 @@ use crate::policy::delivery_notices::HeldCommand;
 use crate::store::ChannelState;
 
 /// What may be walked from its beginning to its end, because it stays small.
-const SMALL: [(&str, &str); 24] = [
+const SMALL: [(&str, &str); 25] = [
     ("channel_state", "one row for each channel"),
     ("grp", "groups are folders of the owner"),
     ("chat", "people admit chats one by one"),
@@ -43,6 +43,7 @@ const SMALL: [(&str, &str); 24] = [
     ("task_living", "50 per group"),
     ("fire_waits", "fires that are due, few per task"),
     ("fire_unfinished", "fires that are due or work"),
+    ("task_from_file", "heartbeats of the owner's files"),
 ];
 
 fn store_over_history(messages: u32) -> (House, std::path::PathBuf) {
@@ -308,6 +309,7 @@ impl House {
         let s = &self.store;
         let _ = (s.summary().await.unwrap(), s.posture_gaps().await.unwrap(), s.pins().await.unwrap());
         s.count_waiting(&family()).await.unwrap();
+        s.heartbeats().await.unwrap();
         s.group_of(&chat("telegram:-1")).await.unwrap();
         s.audit(T, "t".into(), "w", "d".into()).await.unwrap();
         s.count("counter", 1).await.unwrap();
