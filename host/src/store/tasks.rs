@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params, params_from_i
 
 use super::{Result, Store, StoreError, id, int, parse};
 use crate::domain::task::{AgentWork, Overlap, Task, TaskContext, TaskOrigin, TaskState, Work};
-use crate::domain::{ChatId, GroupName, TaskId, TurnId, WallMs};
+use crate::domain::{ChatId, GroupName, MessageSeq, TaskId, TurnId, WallMs};
 use crate::policy::task_request::{Quota, TaskRefusal, check_quota};
 
 const FIELDS: &str = "SELECT id, grp, name, chat, remind, prompt, schedule, zone, isolated, gate, silent, model, \
@@ -169,22 +169,28 @@ impl Store {
     /// the person is the cause.
     pub async fn asking_turn(&self, turn: TurnId) -> Result<AskingTurn> {
         self.read(move |c| {
-            let sql = "SELECT coalesce('m-' || m.first, 'f-' || u.fire, 't-' || u.id),
-                         CASE WHEN m.first IS NULL THEN t.depth END, u.chat
-                       FROM turn u LEFT JOIN fire f ON f.id = u.fire LEFT JOIN task t ON t.id = f.task
-                       CROSS JOIN (SELECT min(seq) AS first FROM message WHERE turn = ?1 AND role = 'wake') m WHERE u.id = ?1";
-            let row = c.query_row(sql, [int(turn.0)], |r| Ok((r.get(0)?, r.get(1)?, r.get::<_, String>(2)?)));
-            let Some((by, depth, chat)) = row.optional()? else {
+            let sql = "SELECT (SELECT min(seq) FROM message WHERE turn = u.id AND role = 'wake'),
+                         coalesce('f-' || u.fire, 't-' || u.id), t.depth, u.chat
+                       FROM turn u LEFT JOIN fire f ON f.id = u.fire LEFT JOIN task t ON t.id = f.task WHERE u.id = ?1";
+            let row = c.query_row(sql, [int(turn.0)], |r| {
+                let first = r.get::<_, Option<i64>>(0)?.map(|seq| MessageSeq(id(seq)).to_string());
+                Ok((first, r.get::<_, String>(1)?, r.get(2)?, r.get::<_, String>(3)?))
+            });
+            let Some((person, cause, depth, chat)) = row.optional()? else {
                 return Err(StoreError::Rule(format!("there is no {turn}")));
             };
-            Ok(AskingTurn { by, depth, chat: parse("turn.chat", &chat)? })
+            let chat = parse("turn.chat", &chat)?;
+            Ok(match person {
+                Some(by) => AskingTurn { by, depth: None, chat },
+                None => AskingTurn { by: cause, depth, chat },
+            })
         })
         .await
     }
 }
 
-/// The depth of the task whose fire caused a turn, and how many tasks the turn has made. The limits are for turns without
-/// a person: somebody whose message joins the turn may ask for any task.
+/// The depth of the task whose fire caused a turn, and how many tasks the turn has made. The limits are for turns
+/// without a person: somebody whose message joins the turn may ask for any task.
 fn by_fire(c: &Connection, turn: TurnId) -> Result<Option<(u32, u64)>> {
     let sql = "SELECT t.depth, f.id FROM turn u JOIN fire f ON f.id = u.fire JOIN task t ON t.id = f.task
                WHERE u.id = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE turn = u.id AND role = 'wake')";
