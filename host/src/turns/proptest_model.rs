@@ -1,6 +1,7 @@
-//! Property test of turns against a small model of a lane. People write, edit, give orders and answer. Tasks fire. Boxes
-//! read or do not, ask, finish, close, crash or are killed. Hosts die. After every step `test_store.rs` checks the rules
-//! in the module's documentation. At the end obedient boxes finish the remaining work, and no message may remain.
+//! Property test of turns against a small model of a lane. People write, edit, give orders and answer. Tasks fire.
+//! Boxes read or do not, ask, finish, close, crash or are killed. Hosts die. After every step `test_store.rs` checks
+//! the rules in the module's documentation. At the end obedient boxes finish the remaining work, and no message may
+//! remain.
 
 use proptest::prelude::*;
 

@@ -28,8 +28,8 @@ use rustix::process::{Signal, getpid, kill_process};
 pub const RULES: &str = "LAZARET_FAILPOINTS";
 /// The environment variable with the path of the host's trace file.
 pub const TRACE: &str = "LAZARET_FAILPOINTS_TRACE";
-/// The environment variable with the path of a file that holds a number of milliseconds: so far ahead is the host's wall
-/// clock.
+/// The environment variable with the path of a file that holds a number of milliseconds: so far ahead is the host's
+/// wall clock.
 pub const CLOCK: &str = "LAZARET_CLOCK_AHEAD";
 /// The file with the runner's rules, in the group's session directory. The posture fixes the runner's environment, so a
 /// variable cannot carry them.

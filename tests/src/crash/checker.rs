@@ -219,8 +219,8 @@ fn explained(evidence: &Evidence, chats: &Chats<'_>, chat: &str, stored: &Stored
     })
 }
 
-/// Each reply must appear once, and each notice and reminder as often as it was sent. The host must have counted every further copy
-/// as uncertain. (On the terminal a repeat has the same id and is no copy.)
+/// Each reply must appear once, and each notice and reminder as often as it was sent. The host must have counted every
+/// further copy as uncertain. (On the terminal a repeat has the same id and is no copy.)
 fn no_text_twice(evidence: &Evidence, chats: &Chats<'_>, verdict: &mut Verdict) {
     for (chat, shown) in &chats.shown {
         let here: Vec<&Outbox> = evidence.outbox.iter().filter(|row| row.chat == **chat).collect();

@@ -1,5 +1,5 @@
-//! The tasks show: 56 tasks in three groups on a clock that the test drives, people who ask for more, and a host that is
-//! killed again and again. Each planned minute must have one fire with one true outcome.
+//! The tasks show: 56 tasks in three groups on a clock that the test drives, people who ask for more, and a host that
+//! is killed again and again. Each planned minute must have one fire with one true outcome.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

@@ -19,8 +19,8 @@ pub struct FireVerdict {
     pub skipped: u64,
     pub failed: u64,
     pub gated: u64,
-    /// Planned times without a fire, fires without an outcome, outcomes that are not true, and tasks that were asked for
-    /// and not made.
+    /// Planned times without a fire, fires without an outcome, outcomes that are not true, and tasks that were asked
+    /// for and not made.
     pub unaccounted: u64,
     /// Planned times with two fires, work that was done twice, texts that were posted twice, and tasks made twice.
     pub doubled: u64,
