@@ -178,7 +178,7 @@ async fn after_three_days_away_each_task_is_caught_up_once_and_the_rest_is_misse
         ("each day", 1, 2..=3),
         ("each day, too late", 0, 3..=4),
         ("once", 1, 0..=0),
-        ("Stretch!", 1, 0..=0),
+        ("stretch", 1, 0..=0),
     ] {
         let fires = ended(&world, name, caught_up + missed.start()).await;
         let counted = outcomes(&fires);
