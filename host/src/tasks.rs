@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipc_schema::requests::{Remind, ScheduleTask, UpdateTask};
 use serde_json::{Value, json};
 
+use crate::channels::terminal::chat_of;
 use crate::config::{Install, zone_data};
 use crate::domain::settings_macro::Span;
 use crate::domain::task::{Task, TaskOrigin, TaskState};
@@ -128,6 +129,25 @@ impl Tasks<'_> {
         }
         let fire = self.store.fire_now(task.id, self.now).await?;
         Ok((task, fire))
+    }
+
+    /// The chat that a task of the group posts to if nobody names one: its only chat. The chat of `lazaret chat`, which
+    /// each group has, counts if there is no other. `Err` has the chats between which somebody must choose.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn only_chat(&self, group: &GroupName) -> Result<Result<ChatId, Vec<ChatId>>, StoreError> {
+        let chats = self.store.chats().await?;
+        let own = chats.into_iter().filter(|(_, of, _)| of == group).map(|(chat, ..)| chat);
+        let local = chat_of(group);
+        let (local, mut own): (Vec<_>, Vec<_>) = own.partition(|chat| Some(chat) == local.as_ref());
+        if own.is_empty() {
+            own = local;
+        }
+        Ok(match own.as_slice() {
+            [one] => Ok(one.clone()),
+            _ => Err(own),
+        })
     }
 
     /// The task with this name or id. A member finds its own group's only, and learns nothing about others.

@@ -3,11 +3,12 @@
 use rusqlite::Connection;
 
 use super::fires::{WAITS, end};
+use super::groups::direct_chats_of_main;
 use super::turns::happen;
-use super::{Result, Store, id, int, outbox, parse, tasks};
+use super::{Result, Store, id, int, outbox, tasks};
 use crate::domain::outbound::{OutgoingText, Voice};
 use crate::domain::task::{FireOutcome, Task, Work};
-use crate::domain::{ChatId, FireId, Lane, TaskId, WallMs, Zone};
+use crate::domain::{FireId, Lane, TaskId, WallMs, Zone};
 use crate::text;
 use crate::turns::{Collected, Event};
 
@@ -108,12 +109,8 @@ fn remind(
 
 fn pause_without_chat(c: &Connection, fire: FireId, task: &Task, now: WallMs) -> Result<()> {
     end(c, fire, &FireOutcome::Failed { why: "chat.gone".to_owned() }, now)?;
-    c.execute("UPDATE task SET state = 'paused', next_at = NULL WHERE id = ?1", [int(task.id.0)])?;
-    let sql = "SELECT id FROM chat WHERE grp = 'main' AND kind = 'direct' AND admitted_at > 0";
-    let mut rows = c.prepare(sql)?;
-    let chats = rows.query_map([], |r| r.get::<_, String>(0))?;
-    for chat in chats {
-        let chat: ChatId = parse("chat.id", &chat?)?;
+    tasks::pause(c, task.id)?;
+    for chat in direct_chats_of_main(c)? {
         let text = text::task_without_chat(&task.name, task.chat.as_str());
         outbox::say(c, None, &OutgoingText::notice(&chat, &format!("task:{fire}"), text), now)?;
     }

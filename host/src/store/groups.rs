@@ -127,13 +127,7 @@ impl Store {
 
     /// The direct chats of `main`, whose people operate the install.
     pub async fn direct_chats_of_main(&self) -> Result<Vec<ChatId>> {
-        self.read(|c| {
-            let sql = "SELECT id FROM chat WHERE grp = 'main' AND kind = 'direct' AND admitted_at > 0";
-            let mut rows = c.prepare(sql)?;
-            let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
-            rows.map(|row| parse("chat.id", &row?)).collect()
-        })
-        .await
+        self.read(direct_chats_of_main).await
     }
 
     /// Every admitted chat and its group.
@@ -278,6 +272,14 @@ fn chat_kind(text: &str) -> Result<ChatKind> {
 }
 
 /// The kind and title of an admitted chat.
+/// As [`Store::direct_chats_of_main`], inside a transaction.
+pub(super) fn direct_chats_of_main(c: &Connection) -> Result<Vec<ChatId>> {
+    let sql = "SELECT id FROM chat WHERE grp = 'main' AND kind = 'direct' AND admitted_at > 0";
+    let mut rows = c.prepare(sql)?;
+    let rows = rows.query_map([], |r| r.get::<_, String>(0))?;
+    rows.map(|row| parse("chat.id", &row?)).collect()
+}
+
 pub(super) fn chat_facts(c: &Connection, chat: &ChatId) -> Result<(ChatKind, String)> {
     let sql = "SELECT kind, title FROM chat WHERE id = ?1";
     let (kind, title): (String, String) =

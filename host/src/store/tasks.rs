@@ -106,11 +106,7 @@ impl Store {
 
     /// Pauses a task whose row cannot be understood.
     pub async fn pause_task(&self, task: TaskId) -> Result<()> {
-        self.write(move |c| {
-            c.execute("UPDATE task SET state = 'paused', next_at = NULL WHERE id = ?1", [int(task.0)])?;
-            Ok(())
-        })
-        .await
+        self.write(move |c| pause(c, task)).await
     }
 
     /// The active and paused tasks of a group, or of all groups, in the order of their ids; with `ended` also those
@@ -187,6 +183,11 @@ impl Store {
         })
         .await
     }
+}
+
+pub(super) fn pause(c: &Connection, task: TaskId) -> Result<()> {
+    c.execute("UPDATE task SET state = 'paused', next_at = NULL WHERE id = ?1", [int(task.0)])?;
+    Ok(())
 }
 
 /// The depth of the task whose fire caused a turn, and how many tasks the turn has made. The limits are for turns

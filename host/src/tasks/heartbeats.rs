@@ -117,26 +117,19 @@ impl Tasks<'_> {
         };
         let chat = match heartbeat.chat.clone().or_else(|| present.map(|task| task.chat.clone())) {
             Some(chat) => Ok(chat),
-            None => self.only_chat(&group.name).await?,
+            None => self.only_chat(&group.name).await?.map_err(|several| no_chat(&group.name, &several)),
         };
         Ok(chat.map(|chat| heartbeats::task(group, heartbeat, text, chat, present, self.now)))
     }
+}
 
-    async fn only_chat(
-        &self,
-        group: &GroupName,
-    ) -> Result<Result<ChatId, (String, &'static str)>, StoreError> {
-        let chats = self.store.chats().await?;
-        let own: Vec<_> = chats.into_iter().filter(|(_, of, _)| of == group).map(|(chat, ..)| chat).collect();
-        Ok(match own.as_slice() {
-            [one] => Ok(one.clone()),
-            [] => Err((format!("group {group} has no chat yet"), "task.chat")),
-            several => {
-                let names = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                Err((format!("the group has the chats {names}; name one in `chat`"), "task.chat"))
-            }
-        })
+/// Why a heartbeat has no chat.
+fn no_chat(group: &GroupName, several: &[ChatId]) -> (String, &'static str) {
+    if several.is_empty() {
+        return (format!("group {group} has no chat yet"), "task.chat");
     }
+    let names = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    (format!("the group has the chats {names}; name one in `chat`"), "task.chat")
 }
 
 #[cfg(test)]
@@ -213,6 +206,18 @@ mod tests {
         house.writes("group.toml", LOOK);
         let states: Vec<_> = house.follow().await.0.iter().map(|task| task.state).collect();
         assert_eq!(states, [TaskState::Cancelled, TaskState::Active]);
+    }
+
+    #[tokio::test]
+    async fn the_chat_of_the_command_line_is_no_second_chat() {
+        let house = House::new().await;
+        let (group, chat): (GroupName, ChatId) =
+            ("family".parse().unwrap(), "terminal:family".parse().unwrap());
+        let (kind, title, by) = (ChatKind::Direct, "Terminal".into(), "t".into());
+        house.store.admit_chat(Admission { chat, group, kind, title, by, now: NOW }).await.unwrap();
+        house.writes("group.toml", &LOOK.replace("prompt_file = \"look.md\"", "prompt = \"Look.\""));
+        let (tasks, problems) = house.follow().await;
+        assert_eq!((tasks[0].chat.as_str(), problems.len()), ("telegram:5", 0));
     }
 
     #[tokio::test]

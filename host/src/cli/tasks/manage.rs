@@ -8,13 +8,11 @@ use ipc_schema::requests::{Remind, RequestArgs, ScheduleTask, UpdateTask};
 use serde_json::{Value, json};
 
 use super::super::{CliError, Done, Here};
-use crate::channels::terminal::chat_of;
 use crate::channels::terminal::wire::FromClient;
 use crate::clock::Clock;
 use crate::domain::task::{Task, TaskOrigin, TaskState};
-use crate::domain::{ChatId, GroupName, WallMs};
+use crate::domain::{ChatId, GroupName};
 use crate::host_files;
-use crate::store::Store;
 use crate::tasks::{Maker, NewTask, Tasks};
 use crate::terminal_output::safe;
 
@@ -222,14 +220,15 @@ pub(super) async fn add(here: &Here, add: Add) -> Done {
         })
         .map(NewTask::Work)?
     };
+    let tasks = Tasks { store: &store, install: &install, now };
     let home = match chat {
         Some(chat) => chat.parse().map_err(|e| CliError::Plain(format!("{chat:?}: {e}")))?,
-        None => only_chat(&store, &of.group).await?,
+        None => only_chat(tasks, &of.group).await?,
     };
     let origin = TaskOrigin { by: MADE_BY.to_owned(), depth: 0 };
     let maker = Maker { group: &of.group, chat: &home, origin, made_in: None };
-    let task = Tasks { store: &store, install: &install, now }.add(new, maker).await?;
-    told(here, &store, now, &task).await
+    let task = tasks.add(new, maker).await?;
+    told(here, tasks, &task).await
 }
 
 pub(super) async fn edit(here: &Here, edit: Edit) -> Done {
@@ -252,15 +251,16 @@ pub(super) async fn edit(here: &Here, edit: Edit) -> Done {
         times,
         silent,
     })?;
-    let task = Tasks { store: &store, install: &install, now }.update(&of.group, &ask).await?;
-    told(here, &store, now, &task).await
+    let tasks = Tasks { store: &store, install: &install, now };
+    let task = tasks.update(&of.group, &ask).await?;
+    told(here, tasks, &task).await
 }
 
 pub(super) async fn set_state(here: &Here, named: Named, state: TaskState) -> Done {
     let (install, store, now) = (here.install()?, here.store()?, Clock::new().wall());
     let tasks = Tasks { store: &store, install: &install, now };
     let task = tasks.set_state(&named.of.group, &named.task, state).await?;
-    told(here, &store, now, &task).await
+    told(here, tasks, &task).await
 }
 
 pub(super) async fn run_now(here: &Here, named: Named) -> Done {
@@ -294,33 +294,25 @@ fn checked<R: RequestArgs>(request: R) -> Result<R, CliError> {
     Ok(request)
 }
 
-/// The chat of a group that has one chat. The chat of `lazaret chat` counts if there is no other.
-async fn only_chat(store: &Store, group: &GroupName) -> Result<ChatId, CliError> {
-    let chats = store.chats().await?;
-    let own = chats.into_iter().filter(|(_, of, _)| of == group).map(|(chat, ..)| chat);
-    let local = chat_of(group);
-    let (local, mut own): (Vec<_>, Vec<_>) = own.partition(|chat| Some(chat) == local.as_ref());
-    if own.is_empty() {
-        own = local;
+/// The chat that gets the replies if the person names none.
+async fn only_chat(tasks: Tasks<'_>, group: &GroupName) -> Result<ChatId, CliError> {
+    let several = match tasks.only_chat(group).await? {
+        Ok(one) => return Ok(one),
+        Err(several) => several,
+    };
+    if several.is_empty() {
+        let why = format!("group {group} has no chat to post to; `lazaret groups admit` gives it one");
+        return Err(CliError::Plain(why));
     }
-    match own.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(CliError::Plain(format!(
-            "group {group} has no chat to post to; `lazaret groups admit` gives it one"
-        ))),
-        several => {
-            let names: Vec<String> = several.iter().map(ToString::to_string).collect();
-            let all = names.join(", ");
-            Err(CliError::Plain(format!("group {group} has the chats {all}; name one with --chat")))
-        }
-    }
+    let names: Vec<String> = several.iter().map(ToString::to_string).collect();
+    let all = names.join(", ");
+    Err(CliError::Plain(format!("group {group} has the chats {all}; name one with --chat")))
 }
 
 /// Tells the running host, and prints the task.
-async fn told(here: &Here, store: &Store, now: WallMs, task: &Task) -> Done {
-    let install = here.install()?;
+async fn told(here: &Here, tasks: Tasks<'_>, task: &Task) -> Done {
     here.tell_host(&FromClient::TasksChanged).await;
-    let shown = Tasks { store, install: &install, now }.shown(task);
+    let shown = tasks.shown(task);
     here.print(&shown, line(&shown));
     Ok(ExitCode::SUCCESS)
 }
