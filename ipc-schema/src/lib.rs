@@ -37,7 +37,7 @@ pub const VERSION: u32 = 1;
 
 /// The minor version of this build. The runner states its own in `ready`, and the host writes nothing newer than the
 /// smaller of the two.
-pub const MINOR: u32 = 1;
+pub const MINOR: u32 = 2;
 
 /// The largest letter in bytes, envelope included. Larger content goes by reference to a file in `/inbox` or
 /// `/workspace`.

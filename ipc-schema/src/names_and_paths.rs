@@ -16,7 +16,7 @@ pub const RUNNER: &str = "agent-runner";
 /// The tool that runs commands: the only one whose rules may match on the command line.
 pub const RUN_COMMAND: &str = "run_command";
 /// The runner's tools, for the owner's rules.
-pub const TOOLS: [&str; 18] = [
+pub const TOOLS: &[&str] = &[
     RUN_COMMAND,
     "read_file",
     "write_file",

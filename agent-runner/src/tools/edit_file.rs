@@ -3,11 +3,17 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Output, file_access, write_file};
+use super::{
+    LocalCall, LocalTool, Output, Running, Toolbox, define, file_access, local, one_line, write_file,
+};
 use crate::box_paths::BoxPaths;
 
-/// The description that the model sees.
-pub const ABOUT: &str = "Replaces text in a file. `old` must stand in the file exactly as given, white space included, and only once; with `all`, every occurrence is replaced.";
+pub(super) static TOOL: LocalTool = LocalTool {
+    definition: define("edit_file", ABOUT, properties, &["path", "old", "new"]),
+    read: |input| local::<Args>("edit_file", input),
+};
+
+const ABOUT: &str = "Replaces text in a file. `old` must stand in the file exactly as given, white space included, and only once; with `all`, every occurrence is replaced.";
 
 /// Larger text files need a program such as sed.
 const FILE_MAX_BYTES: u64 = 10 * 1024 * 1024;
@@ -22,7 +28,7 @@ pub struct Args {
     pub all: bool,
 }
 
-pub fn properties() -> Value {
+fn properties() -> Value {
     json!({
         "path": { "type": "string" },
         "old": { "type": "string", "description": "the exact text to replace" },
@@ -31,11 +37,21 @@ pub fn properties() -> Value {
     })
 }
 
+impl LocalCall for Args {
+    fn detail(&self) -> String {
+        one_line(&self.path)
+    }
+
+    fn run(self: Box<Self>, toolbox: &Toolbox) -> Running<'_> {
+        Box::pin(toolbox.blocking(move |paths, _| run(paths, &self)))
+    }
+}
+
 /// Edits it.
 ///
 /// # Errors
 /// For the model: what failed and what to do. Only a write that failed half-way changes the file.
-pub fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
+fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
     let path = paths.resolve(&args.path);
     let text = file_access::read_text(paths, &path, FILE_MAX_BYTES)?;
     let (edited, count) =

@@ -8,11 +8,21 @@ use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Output, file_access};
+use super::{LocalCall, LocalTool, Output, Running, Toolbox, define, file_access, local, one_line};
 use crate::box_paths::BoxPaths;
 
-pub const LIST_ABOUT: &str = "Lists files and directories with their sizes, sorted. What .gitignore names, .git, node_modules and such are left out unless `path` is inside them. With `glob`, only files that match.";
-pub const SEARCH_ABOUT: &str = "Searches text files below `path` for a regular expression (Rust syntax: no look-around, no back-references; (?i) ignores case), line by line. Leaves out what list_files leaves out, and binary files.";
+pub(super) static LIST: LocalTool = LocalTool {
+    definition: define("list_files", LIST_ABOUT, list_properties, &[]),
+    read: |input| local::<ListArgs>("list_files", input),
+};
+
+pub(super) static SEARCH: LocalTool = LocalTool {
+    definition: define("search_files", SEARCH_ABOUT, search_properties, &["pattern"]),
+    read: |input| local::<SearchArgs>("search_files", input),
+};
+
+const LIST_ABOUT: &str = "Lists files and directories with their sizes, sorted. What .gitignore names, .git, node_modules and such are left out unless `path` is inside them. With `glob`, only files that match.";
+const SEARCH_ABOUT: &str = "Searches text files below `path` for a regular expression (Rust syntax: no look-around, no back-references; (?i) ignores case), line by line. Leaves out what list_files leaves out, and binary files.";
 
 /// Entries in one list.
 const LIST_MAX: usize = 500;
@@ -31,7 +41,7 @@ const CONTEXT_MAX: u32 = 10;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ListArgs {
+struct ListArgs {
     #[serde(default)]
     pub path: Option<String>,
     #[serde(default)]
@@ -40,7 +50,7 @@ pub struct ListArgs {
     pub depth: Option<u32>,
 }
 
-pub fn list_properties() -> Value {
+fn list_properties() -> Value {
     json!({
         "path": { "type": "string", "description": "directory; /workspace by default" },
         "glob": { "type": "string", "description": "for example *.rs or docs/**" },
@@ -50,7 +60,7 @@ pub fn list_properties() -> Value {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SearchArgs {
+struct SearchArgs {
     pub pattern: String,
     #[serde(default)]
     pub path: Option<String>,
@@ -61,7 +71,7 @@ pub struct SearchArgs {
     pub context: Option<u32>,
 }
 
-pub fn search_properties() -> Value {
+fn search_properties() -> Value {
     json!({
         "pattern": { "type": "string", "description": "regular expression" },
         "path": { "type": "string", "description": "file or directory; /workspace by default" },
@@ -70,11 +80,31 @@ pub fn search_properties() -> Value {
     })
 }
 
+impl LocalCall for ListArgs {
+    fn detail(&self) -> String {
+        one_line(self.path.as_deref().unwrap_or("."))
+    }
+
+    fn run(self: Box<Self>, toolbox: &Toolbox) -> Running<'_> {
+        Box::pin(toolbox.blocking(move |paths, stop| list(paths, &self, stop)))
+    }
+}
+
+impl LocalCall for SearchArgs {
+    fn detail(&self) -> String {
+        one_line(&self.pattern)
+    }
+
+    fn run(self: Box<Self>, toolbox: &Toolbox) -> Running<'_> {
+        Box::pin(toolbox.blocking(move |paths, stop| search(paths, &self, stop)))
+    }
+}
+
 /// Lists.
 ///
 /// # Errors
 /// For the model: what failed and what to do.
-pub fn list(paths: &BoxPaths, args: &ListArgs, stop: &file_access::Stop) -> Result<Output, String> {
+fn list(paths: &BoxPaths, args: &ListArgs, stop: &file_access::Stop) -> Result<Output, String> {
     let root = paths.resolve(args.path.as_deref().unwrap_or("."));
     let meta = std::fs::metadata(&root).map_err(|e| file_access::problem(paths, &root, &e))?;
     if !meta.is_dir() {
@@ -128,7 +158,7 @@ fn list_line(root: &Path, entry: &DirEntry) -> String {
 ///
 /// # Errors
 /// For the model: what failed and what to do.
-pub fn search(paths: &BoxPaths, args: &SearchArgs, stop: &file_access::Stop) -> Result<Output, String> {
+fn search(paths: &BoxPaths, args: &SearchArgs, stop: &file_access::Stop) -> Result<Output, String> {
     let pattern = RegexBuilder::new(&args.pattern)
         .size_limit(4 * 1024 * 1024)
         .build()

@@ -1,8 +1,8 @@
 //! The tools that the model is offered, and the parsing of its calls. [`crate::turn`] calls it.
 //!
 //! *Local* tools act inside the box: [`Toolbox`] runs them, and one that fails, hangs or panics still answers with
-//! what happened and what to do. The other tools ask the host by a letter; [`crate::turn`] performs those. A new local
-//! tool needs a line in [`LOCAL`] and an arm in [`Call::parse`]; a new tool by letter needs a line in [`REQUESTS`].
+//! what happened and what to do. The other tools ask the host by a letter; [`crate::turn`] performs those. A new tool is
+//! one file and a line in [`LOCAL`] or [`REQUESTS`].
 
 pub mod ask_person;
 mod edit_file;
@@ -17,18 +17,20 @@ mod tasks;
 mod update_personality;
 mod write_file;
 
+use std::fmt::Debug;
+use std::pin::Pin;
 use std::time::Duration;
 
 use ipc_schema::letters::Request;
 use ipc_schema::letters::to_agent::Limits;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub use run_command::{Ended, StartError, ending};
 pub use shell_detect::Shell;
 
 use crate::box_paths::BoxPaths;
-use crate::tool_policy::RUN_COMMAND;
 
 /// Added to a tool's own time limit for the deadline in status letters.
 pub const TIME_LIMIT_MARGIN: Duration = Duration::from_secs(30);
@@ -51,23 +53,35 @@ impl Output {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+/// A call of the model, parsed.
+#[derive(Debug)]
 pub enum Call {
-    Local(LocalCall),
+    Local(Box<dyn LocalCall>),
     SendMessage(SendMessage),
     /// A request of the host.
-    Ask(Request),
+    Ask(Box<Request>),
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub enum LocalCall {
-    Run(run_command::Args),
-    Read(read_file::Args),
-    Write(write_file::Args),
-    Edit(edit_file::Args),
-    List(list_and_search::ListArgs),
-    Search(list_and_search::SearchArgs),
+/// A parsed call of a local tool: the arguments, which know how to act.
+pub trait LocalCall: Debug + Send {
+    /// One line for a person: the command or the path of the call.
+    fn detail(&self) -> String;
+
+    /// The command line, for the tool policy.
+    fn command(&self) -> Option<&str> {
+        None
+    }
+
+    fn time_limit(&self, limits: &Limits) -> Duration {
+        Duration::from_secs(limits.command_s.into())
+    }
+
+    /// Acts. Dropping the future kills a command with its process group; a file tool ends on its thread unseen.
+    fn run(self: Box<Self>, toolbox: &Toolbox) -> Running<'_>;
 }
+
+/// The work of a local tool.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Output> + 'a>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,44 +105,25 @@ impl Call {
     /// # Errors
     /// For an unknown tool or invalid arguments: what the model should correct.
     pub fn parse(name: &str, input: &str) -> Result<Self, String> {
-        Ok(match name {
-            RUN_COMMAND => Self::Local(LocalCall::Run(args(name, input)?)),
-            "read_file" => Self::Local(LocalCall::Read(args(name, input)?)),
-            "write_file" => Self::Local(LocalCall::Write(args(name, input)?)),
-            "edit_file" => Self::Local(LocalCall::Edit(args(name, input)?)),
-            "list_files" => Self::Local(LocalCall::List(args(name, input)?)),
-            "search_files" => Self::Local(LocalCall::Search(args(name, input)?)),
-            SEND_MESSAGE => Self::SendMessage(args(name, input)?),
-            _ => match request_tool(name) {
-                Some(tool) => Self::Ask((tool.read)(input)?),
-                None => {
-                    let known: Vec<_> = all_definitions().map(|tool| tool.name).collect();
-                    return Err(format!("there is no tool {name:?}; there are: {}", known.join(", ")));
-                }
-            },
-        })
+        if name == SEND_MESSAGE {
+            return args(name, input).map(Self::SendMessage);
+        }
+        if let Some(tool) = LOCAL.iter().find(|tool| tool.definition.name == name) {
+            return (tool.read)(input).map(Self::Local);
+        }
+        let Some(tool) = request_tool(name) else {
+            let known: Vec<_> = all_definitions().map(|tool| tool.name).collect();
+            return Err(format!("there is no tool {name:?}; there are: {}", known.join(", ")));
+        };
+        (tool.read)(input).map(Box::new).map(Self::Ask)
     }
 
     /// The command line of `run_command`, for the tool policy.
     pub fn command(&self) -> Option<&str> {
         match self {
-            Self::Local(LocalCall::Run(args)) => Some(&args.command),
+            Self::Local(call) => call.command(),
             _ => None,
         }
-    }
-}
-
-impl LocalCall {
-    /// One line for a person: the command or the path of the call.
-    pub fn detail(&self) -> String {
-        one_line(match self {
-            Self::Run(args) => &args.command,
-            Self::Read(args) => &args.path,
-            Self::Write(args) => &args.path,
-            Self::Edit(args) => &args.path,
-            Self::List(args) => args.path.as_deref().unwrap_or("."),
-            Self::Search(args) => &args.pattern,
-        })
     }
 }
 
@@ -165,30 +160,12 @@ impl Toolbox {
         self.shell.as_ref()
     }
 
-    /// The time limit of a call.
-    pub fn time_limit(&self, call: &LocalCall) -> Duration {
-        match call {
-            LocalCall::Run(args) => run_command::time_limit(args, &self.limits),
-            _ => self.file_tool_limit(),
-        }
+    pub fn paths(&self) -> &BoxPaths {
+        &self.paths
     }
 
-    /// Runs a call. Dropping the future kills a command with its process group; a file tool ends on its thread
-    /// unseen.
-    pub async fn run(&self, call: LocalCall) -> Output {
-        let paths = self.paths.clone();
-        match call {
-            LocalCall::Run(args) => run_command::run(&paths, self.shell.as_ref(), &self.limits, args).await,
-            LocalCall::Read(args) => self.blocking(move |_| read_file::run(&paths, &args)).await,
-            LocalCall::Write(args) => self.blocking(move |_| write_file::run(&paths, &args)).await,
-            LocalCall::Edit(args) => self.blocking(move |_| edit_file::run(&paths, &args)).await,
-            LocalCall::List(args) => {
-                self.blocking(move |stop| list_and_search::list(&paths, &args, stop)).await
-            }
-            LocalCall::Search(args) => {
-                self.blocking(move |stop| list_and_search::search(&paths, &args, stop)).await
-            }
-        }
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Runs a gate script as `run_command` runs a command without options. Dropping the future kills it.
@@ -205,20 +182,17 @@ impl Toolbox {
         run_command::time_limit(&run_command::Args::plain(String::new()), &self.limits)
     }
 
-    fn file_tool_limit(&self) -> Duration {
-        Duration::from_secs(self.limits.command_s.into())
-    }
-
     /// File tools run on a thread of their own, because letters must not wait for a slow filesystem.
     async fn blocking<F>(&self, work: F) -> Output
     where
-        F: FnOnce(&file_access::Stop) -> Result<Output, String> + Send + 'static,
+        F: FnOnce(&BoxPaths, &file_access::Stop) -> Result<Output, String> + Send + 'static,
     {
+        let paths = self.paths.clone();
         let stop = file_access::Stop::default();
         let _on_drop = stop.guard();
         let theirs = stop.clone();
-        let limit = self.file_tool_limit();
-        match tokio::time::timeout(limit, tokio::task::spawn_blocking(move || work(&theirs))).await {
+        let limit = Duration::from_secs(self.limits.command_s.into());
+        match tokio::time::timeout(limit, tokio::task::spawn_blocking(move || work(&paths, &theirs))).await {
             Ok(Ok(Ok(output))) => output,
             Ok(Ok(Err(problem))) => Output::error(problem),
             // Only where a panic unwinds. The release build aborts, and the next run answers the call with
@@ -250,20 +224,37 @@ const fn define(
     Definition { name, about, properties, required }
 }
 
-static LOCAL: [Definition; 7] = [
-    define(RUN_COMMAND, run_command::ABOUT, run_command::properties, &["command"]),
-    define("read_file", read_file::ABOUT, read_file::properties, &["path"]),
-    define("write_file", write_file::ABOUT, write_file::properties, &["path", "content"]),
-    define("edit_file", edit_file::ABOUT, edit_file::properties, &["path", "old", "new"]),
-    define("list_files", list_and_search::LIST_ABOUT, list_and_search::list_properties, &[]),
-    define("search_files", list_and_search::SEARCH_ABOUT, list_and_search::search_properties, &["pattern"]),
-    define(
-        SEND_MESSAGE,
-        "Posts an interim reply to the chat of this turn, now. Your final answer is posted by itself; do not repeat it here.",
-        || json!({ "text": { "type": "string", "description": "Markdown" } }),
-        &["text"],
-    ),
+/// A tool that acts inside the box.
+#[derive(Debug)]
+struct LocalTool {
+    definition: Definition,
+    /// Reads the arguments of a call.
+    read: fn(&str) -> Result<Box<dyn LocalCall>, String>,
+}
+
+/// The arguments of a call of `name` as the call of a local tool.
+fn local<T: LocalCall + DeserializeOwned + 'static>(
+    name: &str,
+    input: &str,
+) -> Result<Box<dyn LocalCall>, String> {
+    args::<T>(name, input).map(|args| Box::new(args) as Box<dyn LocalCall>)
+}
+
+static LOCAL: &[&LocalTool] = &[
+    &run_command::TOOL,
+    &read_file::TOOL,
+    &write_file::TOOL,
+    &edit_file::TOOL,
+    &list_and_search::LIST,
+    &list_and_search::SEARCH,
 ];
+
+static SEND: Definition = define(
+    SEND_MESSAGE,
+    "Posts an interim reply to the chat of this turn, now. Your final answer is posted by itself; do not repeat it here.",
+    || json!({ "text": { "type": "string", "description": "Markdown" } }),
+    &["text"],
+);
 
 /// A tool whose calls become requests of the host. Its name is the request's kind.
 #[derive(Debug)]
@@ -277,7 +268,7 @@ struct RequestTool {
     told: fn(&Value) -> Output,
 }
 
-static REQUESTS: [&RequestTool; 11] = [
+static REQUESTS: &[&RequestTool] = &[
     &update_personality::TOOL,
     &ask_person::TOOL,
     &send_file::TOOL,
@@ -292,11 +283,12 @@ static REQUESTS: [&RequestTool; 11] = [
 ];
 
 fn request_tool(name: &str) -> Option<&'static RequestTool> {
-    REQUESTS.into_iter().find(|tool| tool.definition.name == name)
+    REQUESTS.iter().find(|tool| tool.definition.name == name).copied()
 }
 
 fn all_definitions() -> impl Iterator<Item = &'static Definition> {
-    LOCAL.iter().chain(REQUESTS.into_iter().map(|tool| &tool.definition))
+    let local = LOCAL.iter().map(|tool| &tool.definition);
+    local.chain([&SEND]).chain(REQUESTS.iter().map(|tool| &tool.definition))
 }
 
 /// The request, if a letter can carry it and the host can take it.
@@ -347,6 +339,7 @@ mod tests {
     use ipc_schema::requests::{AskPerson, SendFile};
 
     use super::*;
+    use crate::tool_policy::RUN_COMMAND;
 
     #[test]
     fn the_owner_can_write_rules_for_exactly_these_tools() {
@@ -435,7 +428,7 @@ mod tests {
     #[tokio::test]
     async fn a_tool_that_panics_is_an_answer() {
         let box_ = crate::tests_support::toolbox();
-        let output = box_.blocking(|_| panic!("on purpose")).await;
+        let output = box_.blocking(|_, _| panic!("on purpose")).await;
         assert!(output.is_error);
     }
 }

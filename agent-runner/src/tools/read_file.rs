@@ -5,11 +5,15 @@ use std::io::{BufRead, BufReader};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Output, file_access};
+use super::{LocalCall, LocalTool, Output, Running, Toolbox, define, file_access, local, one_line};
 use crate::box_paths::BoxPaths;
 
-/// The description that the model sees.
-pub const ABOUT: &str = "Reads a text file, at most 30 kB at once, and says how to go on when there is more. Relative paths are below /workspace.";
+pub(super) static TOOL: LocalTool = LocalTool {
+    definition: define("read_file", ABOUT, properties, &["path"]),
+    read: |input| local::<Args>("read_file", input),
+};
+
+const ABOUT: &str = "Reads a text file, at most 30 kB at once, and says how to go on when there is more. Relative paths are below /workspace.";
 
 const PAGE_BYTES: usize = 30_000;
 
@@ -24,7 +28,7 @@ pub struct Args {
     pub limit: Option<u64>,
 }
 
-pub fn properties() -> Value {
+fn properties() -> Value {
     json!({
         "path": { "type": "string" },
         "offset": { "type": "integer", "minimum": 1, "description": "first line, from 1" },
@@ -32,11 +36,21 @@ pub fn properties() -> Value {
     })
 }
 
+impl LocalCall for Args {
+    fn detail(&self) -> String {
+        one_line(&self.path)
+    }
+
+    fn run(self: Box<Self>, toolbox: &Toolbox) -> Running<'_> {
+        Box::pin(toolbox.blocking(move |paths, _| run(paths, &self)))
+    }
+}
+
 /// Reads a page. The file is streamed, so it may have any size.
 ///
 /// # Errors
 /// For the model: what the path is instead of a text file, and what to do.
-pub fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
+fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
     let path = paths.resolve(&args.path);
     let (file, size) = file_access::open(paths, &path)?;
     let mut reader = BufReader::new(file);

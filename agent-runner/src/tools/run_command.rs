@@ -22,11 +22,16 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use super::output_limit::HeadAndTail;
-use super::{Output, Shell};
+use super::{LocalCall, LocalTool, Output, Running, Shell, Toolbox, define, local, one_line};
 use crate::box_paths::BoxPaths;
+use crate::tool_policy::RUN_COMMAND;
 
-/// The description that the model sees.
-pub const ABOUT: &str = "Runs a command line in the image's shell, in /workspace unless `cwd` says otherwise. No terminal, no input. Answers with stdout and stderr together, in order, and the exit code. Long output keeps its head and tail. With `background` it answers at once with the process id and the log file; such a process lives until the container closes.";
+pub(super) static TOOL: LocalTool = LocalTool {
+    definition: define(RUN_COMMAND, ABOUT, properties, &["command"]),
+    read: |input| local::<Args>(RUN_COMMAND, input),
+};
+
+const ABOUT: &str = "Runs a command line in the image's shell, in /workspace unless `cwd` says otherwise. No terminal, no input. Answers with stdout and stderr together, in order, and the exit code. Long output keeps its head and tail. With `background` it answers at once with the process id and the log file; such a process lives until the container closes.";
 
 /// The time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -54,7 +59,7 @@ impl Args {
     }
 }
 
-pub fn properties() -> Value {
+fn properties() -> Value {
     json!({
         "command": { "type": "string", "description": "passed to the shell with -c" },
         "timeout_s": { "type": "integer", "minimum": 1, "description": "stop it after this many seconds" },
@@ -69,7 +74,25 @@ pub fn time_limit(args: &Args, limits: &Limits) -> Duration {
     Duration::from_secs(asked.clamp(1, limits.command_max_s.max(1)).into())
 }
 
-pub async fn run(paths: &BoxPaths, shell: Option<&Shell>, limits: &Limits, args: Args) -> Output {
+impl LocalCall for Args {
+    fn detail(&self) -> String {
+        one_line(&self.command)
+    }
+
+    fn command(&self) -> Option<&str> {
+        Some(&self.command)
+    }
+
+    fn time_limit(&self, limits: &Limits) -> Duration {
+        time_limit(self, limits)
+    }
+
+    fn run(self: Box<Self>, toolbox: &Toolbox) -> Running<'_> {
+        Box::pin(async move { run(toolbox.paths(), toolbox.shell(), toolbox.limits(), *self).await })
+    }
+}
+
+async fn run(paths: &BoxPaths, shell: Option<&Shell>, limits: &Limits, args: Args) -> Output {
     let output = if args.background {
         shell.ok_or(StartError::NoShell).and_then(|shell| start_in_background(paths, shell, &args))
     } else {

@@ -267,7 +267,7 @@ mod tests {
     use ipc_schema::requests::tasks::{Overlap, TaskContext};
 
     fn request(kind: &str, input: Value) -> Result<Request, String> {
-        let tool = REQUESTS.into_iter().find(|tool| tool.definition.name == kind).unwrap();
+        let tool = REQUESTS.iter().find(|tool| tool.definition.name == kind).unwrap();
         (tool.read)(&input.to_string()).and_then(checked)
     }
 
@@ -419,7 +419,7 @@ mod tests {
             [json!(null), json!([1]), json!("x"), json!({}), json!({ "tasks": 1, "fires": "x", "task": {} })];
         let odd = json!({ "tasks": [null, 1, { "last": 7 }], "fires": [null, { "took_s": [] }], "next": 5, "more": 1 });
         for shape in shapes.into_iter().chain([odd]) {
-            for tool in REQUESTS {
+            for tool in REQUESTS.iter() {
                 assert!(!(tool.told)(&shape).text.is_empty(), "{} {shape}", tool.definition.name);
             }
         }

@@ -9,11 +9,15 @@ use rustix::fs::OFlags;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Output, file_access};
+use super::{LocalCall, LocalTool, Output, Running, Toolbox, define, file_access, local, one_line};
 use crate::box_paths::BoxPaths;
 
-/// The description that the model sees.
-pub const ABOUT: &str = "Writes a whole text file and the directories above it; what the file held is replaced. Relative paths are below /workspace.";
+pub(super) static TOOL: LocalTool = LocalTool {
+    definition: define("write_file", ABOUT, properties, &["path", "content"]),
+    read: |input| local::<Args>("write_file", input),
+};
+
+const ABOUT: &str = "Writes a whole text file and the directories above it; what the file held is replaced. Relative paths are below /workspace.";
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,15 +27,25 @@ pub struct Args {
     pub content: String,
 }
 
-pub fn properties() -> Value {
+fn properties() -> Value {
     json!({ "path": { "type": "string" }, "content": { "type": "string" } })
+}
+
+impl LocalCall for Args {
+    fn detail(&self) -> String {
+        one_line(&self.path)
+    }
+
+    fn run(self: Box<Self>, toolbox: &Toolbox) -> Running<'_> {
+        Box::pin(toolbox.blocking(move |paths, _| run(paths, &self)))
+    }
 }
 
 /// Writes it.
 ///
 /// # Errors
 /// For the model: what failed and what to do.
-pub fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
+fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
     let path = paths.resolve(&args.path);
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|e| file_access::problem(paths, parent, &e))?;

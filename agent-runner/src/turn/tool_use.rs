@@ -120,7 +120,7 @@ impl<M: Model> Agent<M> {
                 self.run_local(progress.turn, &call.name, detail, local).await
             }
             Call::SendMessage(message) => self.send_message(progress.turn, call, message).await,
-            Call::Ask(request) => self.ask(progress.turn, call, request).await,
+            Call::Ask(request) => self.ask(progress.turn, call, *request).await,
         }
     }
 
@@ -129,14 +129,14 @@ impl<M: Model> Agent<M> {
         turn: TurnId,
         name: &str,
         detail: Option<String>,
-        local: LocalCall,
+        local: Box<dyn LocalCall>,
     ) -> Result<Answered, Fatal> {
-        let limit = self.tools.time_limit(&local) + tools::TIME_LIMIT_MARGIN;
+        let limit = local.time_limit(self.tools.limits()) + tools::TIME_LIMIT_MARGIN;
         let detail = detail.as_deref();
         let tool = Some(name);
         let state = Activity::Tool;
         let work = Work { turn, state, tool, detail, limit, draft: None, ends_on_close: false };
-        Ok(match run_interruptible(&mut self.mailbox, work, self.tools.run(local)).await? {
+        Ok(match run_interruptible(&mut self.mailbox, work, local.run(&self.tools)).await? {
             Watched::Done(output) => Answered::With(output),
             Watched::Interrupted(why) => Answered::Interrupted(why),
             Watched::Closing => Answered::Closing,

@@ -102,7 +102,7 @@ fn check_tools(tools: &ToolsFile, source: &mut Source<'_>) {
         let n = n.to_string();
         if !TOOLS.contains(&rule.tool.as_str()) {
             let what = Mistake::from(format!("there is no tool {:?}", rule.tool));
-            let hint = match nearest(&rule.tool, TOOLS.into_iter()) {
+            let hint = match nearest(&rule.tool, TOOLS.iter().copied()) {
                 Some(near) => format!("did you mean {near:?}?"),
                 None => format!("there are: {}", TOOLS.join(", ")),
             };
