@@ -1,8 +1,8 @@
 //! The tools that the model is offered, and the parsing of its calls. [`crate::turn`] calls it.
 //!
 //! *Local* tools act inside the box: [`Toolbox`] runs them, and one that fails, hangs or panics still answers with
-//! what happened and what to do. The other tools ask the host by a letter; [`crate::turn`] performs those. A new tool is
-//! one file and a line in [`LOCAL`] or [`REQUESTS`].
+//! what happened and what to do. The other tools ask the host by a letter; [`crate::turn`] performs those. A new tool
+//! is one file and a line in [`LOCAL`] or [`REQUESTS`].
 
 pub mod ask_person;
 mod edit_file;

@@ -161,18 +161,19 @@ async fn a_database_from_before_tasks_has_all_its_rows_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lazaret.db");
     drop(super::tests::opening_and_upgrade::filled(&path, &MIGRATIONS[..11]));
+    let tables: Vec<String> = {
+        let c = Connection::open(&path).unwrap();
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'sqlite_sequence'";
+        let mut names = c.prepare(sql).unwrap();
+        names.query_map([], |r| r.get(0)).unwrap().map(Result::unwrap).collect()
+    };
     let rows = || {
         let c = Connection::open(&path).unwrap();
-        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('task', 'fire', 'sqlite_sequence')
-                      ORDER BY name";
-        let mut names = c.prepare(tables).unwrap();
-        let names = names.query_map([], |r| r.get::<_, String>(0)).unwrap().map(Result::unwrap);
-        let count = |table: String| {
-            let rows =
-                c.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| r.get::<_, i64>(0)).unwrap();
-            (table, rows)
+        let count = |table: &String| {
+            let sql = format!("SELECT count(*) FROM {table}");
+            c.query_row(&sql, [], |r| r.get::<_, i64>(0)).unwrap()
         };
-        names.map(count).collect::<Vec<_>>()
+        tables.iter().map(|table| (table.clone(), count(table))).collect::<Vec<_>>()
     };
     let before = rows();
     assert!(before.iter().map(|(_, rows)| rows).sum::<i64>() > 1_000, "{before:?}");
