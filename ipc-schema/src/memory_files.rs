@@ -37,7 +37,7 @@ pub const DEFAULT_TOPIC: &str = "notes";
 /// The largest file that is read or written, in bytes.
 pub const FILE_MAX_BYTES: u64 = 1 << 20;
 /// The size of `MEMORY.md` in bytes above which a tool adds nothing to it.
-pub const PINNED_MAX_BYTES: usize = 8 << 10;
+pub const PINNED_MAX_BYTES: usize = 6_000;
 /// The most files that are read.
 pub const FILES_MAX: usize = 2_000;
 /// The most entries that are read, over all files.

@@ -16,6 +16,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the way")]
 
+mod replace;
 mod walk;
 
 use std::ffi::{OsStr, OsString};
@@ -28,6 +29,7 @@ use std::path::Path;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+pub use replace::{DirLock, Stamp};
 pub use walk::{Entry, Kind, Usage, Walk, WalkStep};
 
 use crate::refusal::{Refusal, RefusalCode, quote};
