@@ -8,7 +8,7 @@
 //!
 //! Reading order: [`run_loop`] (one run, from `begin` to the exit), [`turn`] (one turn: [`turn::decide`] decides, the
 //! rest performs), [`transcript`] (the stored conversation), [`mailbox`] (letters in both directions), [`model`],
-//! [`tools`], [`prompt`].
+//! [`tools`], [`memory`], [`prompt`].
 
 #[macro_use]
 mod failpoint;
@@ -23,6 +23,7 @@ mod inspect_image;
 mod local_time;
 mod loopback_proxy;
 mod mailbox;
+mod memory;
 mod model;
 mod probe;
 mod prompt;

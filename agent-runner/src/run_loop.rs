@@ -87,13 +87,13 @@ async fn live<M: Model>(agent: &mut Agent<M>) -> Result<(), Fatal> {
                     agent.mailbox.outbox.write_transient(None, Transient::Status(IDLE));
                     said_idle = true;
                 }
-                agent.mailbox.receive().await?;
+                agent.wait_idle().await?;
             }
         }
     }
 }
 
-const IDLE: Status = Status { state: Activity::Idle, tool: None, detail: None, deadline_s: None };
+pub const IDLE: Status = Status { state: Activity::Idle, tool: None, detail: None, deadline_s: None };
 
 /// Repeats the letters of the open turn. If the transcript already holds the turn's end, it also writes `turn_done`;
 /// otherwise the turn goes on with its first input, like any other.

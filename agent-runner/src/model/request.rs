@@ -48,6 +48,19 @@ pub fn request(
 /// # Errors
 /// As [`request`].
 pub fn plain_request(model: &to_agent::Model, system: &str, text: &str) -> serde_json::Result<String> {
+    request_with_tools(model, system, text, &serde_json::Value::Null)
+}
+
+/// A request with one user message.
+///
+/// # Errors
+/// As [`request`].
+pub fn request_with_tools(
+    model: &to_agent::Model,
+    system: &str,
+    text: &str,
+    tools: &serde_json::Value,
+) -> serde_json::Result<String> {
     let mut writer = Messages::default();
     writer.texts.push(Cow::Borrowed(text));
     serde_json::to_string(&Request {
@@ -55,7 +68,7 @@ pub fn plain_request(model: &to_agent::Model, system: &str, text: &str) -> serde
         max_tokens: model.max_tokens,
         stream: true,
         system: vec![SystemBlock { kind: "text", text: system, cache_control: None }],
-        tools: &serde_json::Value::Null,
+        tools,
         messages: writer.finish(),
     })
 }

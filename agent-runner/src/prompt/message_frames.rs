@@ -109,7 +109,7 @@ pub fn label(text: &str) -> String {
 }
 
 /// Escaped text without invisible characters.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     entities(&clean(text))
 }
 

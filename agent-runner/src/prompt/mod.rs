@@ -1,10 +1,12 @@
 //! The system prompt, and messages as the model sees them. [`crate::turn`] and [`crate::model`] call it.
 
+mod memory_section;
 mod message_frames;
 
 use ipc_schema::letters::to_agent::{Begin, Chat, ChatKind};
 use jiff::Zoned;
 
+pub use memory_section::{MemorySection, memory_section};
 #[cfg(any(test, fuzzing))]
 pub use message_frames::test_parser::fuzz;
 pub use message_frames::{frames, gate_frame};

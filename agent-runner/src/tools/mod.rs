@@ -8,6 +8,7 @@ pub mod ask_person;
 mod edit_file;
 mod file_access;
 mod list_and_search;
+mod memory;
 mod output_limit;
 mod read_file;
 mod run_command;
@@ -27,6 +28,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+pub use memory::MemoryContext;
 pub use run_command::{Ended, StartError, ending};
 pub use shell_detect::Shell;
 
@@ -149,11 +151,13 @@ pub struct Toolbox {
     paths: BoxPaths,
     shell: Option<Shell>,
     limits: Limits,
+    /// What the memory's tools know of the turn. [`crate::turn`] sets it before each call.
+    pub memory: MemoryContext,
 }
 
 impl Toolbox {
     pub fn new(paths: BoxPaths, shell: Option<Shell>, limits: Limits) -> Self {
-        Self { paths, shell, limits }
+        Self { paths, shell, limits, memory: MemoryContext::default() }
     }
 
     pub fn shell(&self) -> Option<&Shell> {
@@ -247,6 +251,11 @@ static LOCAL: &[&LocalTool] = &[
     &edit_file::TOOL,
     &list_and_search::LIST,
     &list_and_search::SEARCH,
+    &memory::SAVE,
+    &memory::SEARCH,
+    &memory::LIST,
+    &memory::FORGET,
+    &memory::LOG,
 ];
 
 static SEND: Definition = define(

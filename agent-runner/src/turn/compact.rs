@@ -46,6 +46,7 @@ impl<M: Model> Agent<M> {
             return Ok(());
         };
         let replaced = replaced.to_vec();
+        self.remember(progress, &replaced).await?;
         let Some(summary) = self.summarise(progress, &replaced).await? else { return Ok(()) };
         let (Some(first), Some(last)) = (replaced.first(), replaced.last()) else { return Ok(()) };
         let name = format!("{}-{}-{}.md", self.begin.session, first.entry, last.entry);

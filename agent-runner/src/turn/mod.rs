@@ -8,6 +8,7 @@ pub mod decide;
 mod gate;
 mod interruptible;
 mod refused_request;
+mod remember;
 mod repair;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ use crate::local_time::Clock;
 use crate::mailbox::Mailbox;
 use crate::mailbox::outbox::fit_to_letter;
 use crate::model::{Answer, CallError, Draft, Failure, Model, request};
-use crate::prompt::{self, SystemPrompt};
+use crate::prompt::{self, MemorySection, SystemPrompt};
 use crate::tools::{self, Toolbox};
 use crate::transcript::{Body, End, Entry, LeftOut, Note, Omissions, Transcript};
 
@@ -64,6 +65,7 @@ pub struct Agent<M> {
     offered: serde_json::Value,
     clock: Clock,
     personality: Personality,
+    asked: remember::Asked,
 }
 
 /// The group's `CLAUDE.md`, as of `begin` or of the last accepted `update_personality`.
@@ -87,6 +89,7 @@ pub enum TurnExit {
 struct TurnProgress {
     turn: TurnId,
     system: Option<SystemPrompt>,
+    memory: MemorySection,
     model_calls: u32,
     tool_calls: u32,
     /// Set after a compaction because the model said that the conversation is too long. It happens once in a turn.
@@ -97,7 +100,15 @@ struct TurnProgress {
 
 impl TurnProgress {
     fn new(turn: TurnId) -> Self {
-        Self { turn, system: None, model_calls: 0, tool_calls: 0, shortened: false, size_acted_on: 0 }
+        Self {
+            turn,
+            system: None,
+            memory: MemorySection::default(),
+            model_calls: 0,
+            tool_calls: 0,
+            shortened: false,
+            size_acted_on: 0,
+        }
     }
 }
 
@@ -122,7 +133,18 @@ impl<M: Model> Agent<M> {
         });
         let clock = Clock::new(&begin.zone);
         let offered = tools::definitions(begin.files);
-        Self { begin, mailbox, transcript, model, socket, tools, offered, clock, personality }
+        Self {
+            begin,
+            mailbox,
+            transcript,
+            model,
+            socket,
+            tools,
+            offered,
+            clock,
+            personality,
+            asked: remember::Asked::default(),
+        }
     }
 
     pub fn shell(&self) -> Option<String> {
@@ -228,6 +250,7 @@ impl<M: Model> Agent<M> {
 
     async fn call_and_keep(&mut self, progress: &mut TurnProgress) -> Result<Option<TurnExit>, Fatal> {
         let turn = progress.turn;
+        self.recall(progress).await;
         let mut left_out = None;
         let mut refusals = 0;
         let called = loop {
@@ -293,8 +316,10 @@ impl<M: Model> Agent<M> {
                 _ => None,
             });
             SystemPrompt {
-                stable: prompt::stable(&self.begin, self.personality.text.as_deref()),
-                facts: prompt::facts(&self.begin, chat, &self.clock.now(), self.shell().as_deref()),
+                stable: prompt::stable(&self.begin, self.personality.text.as_deref())
+                    + &progress.memory.pinned,
+                facts: prompt::facts(&self.begin, chat, &self.clock.now(), self.shell().as_deref())
+                    + &progress.memory.turn,
             }
         });
         let entries = self.transcript.entries();

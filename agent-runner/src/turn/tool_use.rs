@@ -131,6 +131,7 @@ impl<M: Model> Agent<M> {
         detail: Option<String>,
         local: Box<dyn LocalCall>,
     ) -> Result<Answered, Fatal> {
+        self.note_origin(turn);
         let limit = local.time_limit(self.tools.limits()) + tools::TIME_LIMIT_MARGIN;
         let detail = detail.as_deref();
         let tool = Some(name);
