@@ -17,7 +17,10 @@
 //! People edit these files, so [`entries`] takes any Markdown. An entry is a list item, a paragraph, or a heading with
 //! nothing under it.
 
+use std::ops::Range;
 use std::path::{Component, Path};
+
+use pulldown_cmark::{Event, Options, Parser, Tag};
 
 use crate::text_sanitize::{self, breaks_line};
 
@@ -154,10 +157,16 @@ pub fn same_text(one: &str, other: &str) -> bool {
     one.split_whitespace().eq(other.split_whitespace())
 }
 
+/// The text of an entry as a tool keeps it: clean, and without lines at its beginning that would only divide the list.
+fn words(text: &str) -> String {
+    let clean = text_sanitize::clean(text);
+    let divides = |line: &&str| line.chars().all(|c| c.is_whitespace() || matches!(c, '-' | '*' | '_'));
+    clean.lines().skip_while(divides).collect::<Vec<_>>().join("\n").trim().to_owned()
+}
+
 /// An entry as a list item with its origin, without a last line feed.
 pub fn render(text: &str, origin: &Origin) -> String {
-    let text = text_sanitize::clean(text);
-    let text = text.trim();
+    let text = words(text);
     let mut facts = origin.date.clone();
     let ids =
         [&origin.chat, &origin.message].into_iter().flatten().filter(|id| is_chat(id) || is_message(id));
@@ -179,13 +188,21 @@ pub fn append(text: &str, title: &str, rendered: &str) -> String {
     if kept.trim_start_matches('\u{feff}').is_empty() {
         return format!("# {title}{end}{end}{rendered}{end}");
     }
-    let last = kept.lines().next_back().unwrap_or_default();
-    let (gap, fence) = match open_fence(text) {
-        Some(fence) => ("", format!("{end}{fence}{end}")),
-        None if marker(last).is_some() || last.starts_with([' ', '\t']) => ("", String::new()),
-        None => (end, String::new()),
-    };
+    let last = pieces(kept).pop();
+    let fence = last.as_ref().and_then(|last| open_fence(last, &kept[last.range.clone()]));
+    let fence = fence.map_or(String::new(), |fence| format!("{end}{fence}{end}"));
+    let gap = if fence.is_empty() && last.is_none_or(|last| last.kind != Kind::Item) { end } else { "" };
     format!("{kept}{fence}{end}{gap}{rendered}{end}")
+}
+
+/// The marks that close a code block which the text leaves open. That of an item ends with the item.
+fn open_fence(last: &Piece, source: &str) -> Option<String> {
+    let fence = source.trim_start();
+    let mark = fence.chars().next().filter(|c| last.kind == Kind::Block && matches!(c, '`' | '~'))?;
+    let marks = fence.chars().take_while(|c| *c == mark).count();
+    let closing = source.lines().skip(1).last().unwrap_or_default().trim();
+    let closed = closing.len() >= marks && closing.chars().all(|c| c == mark);
+    (marks >= 3 && !closed).then(|| mark.to_string().repeat(marks))
 }
 
 /// The file's text without these lines; `None` if nothing but headings is left.
@@ -201,23 +218,82 @@ pub fn remove(text: &str, line: usize, lines: usize) -> Option<String> {
         }
         rest.push_str(piece);
     }
-    let any = rest.lines().any(|line| !line.trim().is_empty() && heading(line).is_none());
+    let any = pieces(&rest).iter().any(|piece| !matches!(piece.kind, Kind::Heading(_)));
     any.then_some(rest)
 }
 
 /// The entries of a file's text, in its order. Lines are counted at line feeds, as an editor counts them.
 pub fn entries(file: &str, text: &str) -> Vec<Entry> {
-    let mut parser = Parser::new(file);
-    parser.read(text);
-    parser.entries
+    let day = file.strip_prefix(DAILY).and_then(|rest| rest.strip_prefix('/')?.strip_suffix(".md"));
+    let mut outline = Outline {
+        file,
+        day: day.filter(|day| is_date(day)).map(ToOwned::to_owned),
+        headings: Vec::new(),
+        entries: Vec::new(),
+    };
+    let mut starts = vec![0];
+    starts.extend(text.match_indices('\n').map(|(at, _)| at + 1));
+    for Piece { kind, range } in pieces(text) {
+        let source = &text[range.clone()];
+        let line = starts.partition_point(|start| *start <= range.start);
+        match kind {
+            Kind::Heading(level) => outline.heading(level, line, source),
+            Kind::Item => outline.block(line, source, range.start - starts[line - 1]),
+            Kind::Block => outline.block(line, source, 0),
+        }
+    }
+    outline.leave_headings(0);
+    outline.entries
 }
 
-fn open_fence(text: &str) -> Option<String> {
-    let mut parser = Parser::new("");
-    for (at, raw) in text.trim_start_matches('\u{feff}').split('\n').enumerate() {
-        parser.line(at + 1, raw.trim_end());
+/// A part of a file that no other part contains.
+struct Piece {
+    kind: Kind,
+    /// Its bytes, without the white space behind it.
+    range: Range<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Heading(usize),
+    /// An item of a list, with everything in it.
+    Item,
+    Block,
+}
+
+/// The pieces of a text: headings, the items of its lists, and what else stands at the margin.
+fn pieces(text: &str) -> Vec<Piece> {
+    let mut depth = 0;
+    let mut pieces = Vec::new();
+    let options = Options::ENABLE_TABLES;
+    for (event, range) in Parser::new_ext(text, options).into_offset_iter() {
+        let kind = match &event {
+            Event::Start(Tag::List(_)) if depth == 0 => None,
+            Event::Start(Tag::Heading { level, .. }) => Some(Kind::Heading(*level as usize)),
+            Event::Start(Tag::Item) => Some(Kind::Item),
+            Event::Start(_) | Event::Html(_) => Some(Kind::Block),
+            _ => None,
+        };
+        let in_list = usize::from(matches!(kind, Some(Kind::Item)));
+        match event {
+            Event::Start(_) => depth += 1,
+            Event::End(_) => depth -= 1,
+            _ => {}
+        }
+        if let Some(kind) = kind.filter(|_| depth == 1 + in_list) {
+            let end = range.start + text[range.clone()].trim_end().len();
+            pieces.push(Piece { kind, range: range.start..end });
+        }
     }
-    parser.block.filter(|block| !block.item).and_then(|block| block.fence)
+    pieces
+}
+
+/// The entries so far, and the headings above the next one.
+struct Outline<'a> {
+    file: &'a str,
+    day: Option<String>,
+    headings: Vec<Heading>,
+    entries: Vec<Entry>,
 }
 
 struct Heading {
@@ -227,101 +303,14 @@ struct Heading {
     used: bool,
 }
 
-#[derive(Default)]
-struct Block {
-    line: usize,
-    /// A list item, which goes on in indented lines.
-    item: bool,
-    rows: Vec<(usize, String)>,
-    blanks: usize,
-    /// The characters that close the code block that is open.
-    fence: Option<String>,
-}
-
-struct Parser<'a> {
-    file: &'a str,
-    day: Option<String>,
-    headings: Vec<Heading>,
-    block: Option<Block>,
-    entries: Vec<Entry>,
-}
-
-impl<'a> Parser<'a> {
-    fn new(file: &'a str) -> Self {
-        let day = file.strip_prefix(DAILY).and_then(|rest| rest.strip_prefix('/')?.strip_suffix(".md"));
-        let day = day.filter(|day| is_date(day)).map(ToOwned::to_owned);
-        Self { file, day, headings: Vec::new(), block: None, entries: Vec::new() }
-    }
-
-    fn read(&mut self, text: &str) {
-        for (at, raw) in text.trim_start_matches('\u{feff}').split('\n').enumerate() {
-            self.line(at + 1, raw.trim_end());
-        }
-        self.close();
-        self.leave_headings(0);
-    }
-
-    fn line(&mut self, number: usize, line: &str) {
-        let indented = line.starts_with([' ', '\t']);
-        if let Some(block) = &mut self.block
-            && let Some(fence) = &block.fence
-            && (!block.item || indented || line.is_empty())
-        {
-            let closes = line.trim().starts_with(fence.as_str())
-                && line.trim().trim_start_matches(['`', '~']).is_empty();
-            block.push(number, line);
-            if closes {
-                block.fence = None;
-            }
-            return;
-        }
-        if line.trim().is_empty() {
-            match &mut self.block {
-                Some(block) if block.item => block.blanks += 1,
-                _ => self.close(),
-            }
-            return;
-        }
-        if let Some((level, text)) = heading(line) {
-            self.close();
-            return self.open_heading(level, number, text);
-        }
-        if is_rule(line) {
-            return self.rule(line);
-        }
-        let in_item = self.block.as_ref().is_some_and(|block| block.item);
-        let item = if indented && in_item { None } else { marker(line) };
-        let goes_on = self.block.as_ref().is_some_and(|block| !block.item || indented || block.blanks == 0);
-        if item.is_some() || !goes_on {
-            self.close();
-        }
-        let block = self.block.get_or_insert_with(|| Block {
-            line: number,
-            item: item.is_some(),
-            ..Block::default()
-        });
-        block.push(number, item.unwrap_or(line));
-    }
-
-    /// A line of `---` or `===`: the paragraph of one line above it is a heading.
-    fn rule(&mut self, line: &str) {
-        let single = self
-            .block
-            .take_if(|block| !block.item && block.rows.len() == 1 && !line.contains(['*', '_', ' ']));
-        match single.and_then(|block| block.rows.into_iter().next()) {
-            Some((number, text)) => {
-                self.open_heading(if line.starts_with('=') { 1 } else { 2 }, number, &text)
-            }
-            None => self.close(),
-        }
-    }
-
-    fn open_heading(&mut self, level: usize, line: usize, text: &str) {
+impl Outline<'_> {
+    fn heading(&mut self, level: usize, line: usize, source: &str) {
         self.leave_headings(level);
         if let Some(above) = self.headings.last_mut() {
             above.used = true;
         }
-        let text = text_sanitize::line(text.trim(), HEADING_MAX_CHARS);
+        let first = source.lines().next().unwrap_or_default();
+        let text = text_sanitize::line(first.trim_matches(['#', ' ', '\t']), HEADING_MAX_CHARS);
         self.headings.push(Heading { level, line, text, used: false });
     }
 
@@ -329,31 +318,40 @@ impl<'a> Parser<'a> {
     fn leave_headings(&mut self, level: usize) {
         while let Some(left) = self.headings.pop_if(|heading| level == 0 || heading.level >= level) {
             if !left.used {
-                self.entry(left.line, 1, left.text);
+                self.entry(left.line, 1, left.text, None);
             }
         }
     }
 
-    fn close(&mut self) {
-        let Some(mut block) = self.block.take() else { return };
-        let origin = block.rows.last_mut().and_then(|(_, row)| {
-            let (text, origin) = split_origin(row)?;
-            row.truncate(text);
-            Some(origin)
-        });
-        let before = self.entries.len();
-        for (line, lines, text) in block.pieces() {
-            self.entry(line, lines, text);
+    /// Adds an item or a block. `margin` is how far an item is indented.
+    fn block(&mut self, line: usize, source: &str, margin: usize) {
+        let (text, origin) = match split_origin(source) {
+            Some((end, origin)) => (&source[..end], Some(origin)),
+            None => (source, None),
+        };
+        let text = match marker(text) {
+            Some(mark) => dedented(&text[mark..], margin + mark),
+            None => text.to_owned(),
+        };
+        let mut pieces: Vec<(usize, String)> = Vec::new();
+        for (at, row) in text.split('\n').enumerate() {
+            let row: Vec<char> = text_sanitize::clean(row).trim_end().chars().collect();
+            match pieces.last_mut() {
+                Some((_, piece)) if piece.chars().count() + row.len() < TEXT_MAX_CHARS => {
+                    piece.push('\n');
+                    piece.extend(&row);
+                }
+                _ => pieces.extend(row.chunks(TEXT_MAX_CHARS).map(|part| (line + at, part.iter().collect()))),
+            }
         }
-        let Some(origin) = origin else { return };
-        for entry in self.entries.iter_mut().skip(before) {
-            entry.date = Some(origin.date.clone());
-            entry.chat = origin.chat.clone();
-            entry.message = origin.message.clone();
+        let last = line + source.split('\n').count() - 1;
+        let ends: Vec<usize> = pieces.iter().skip(1).map(|(next, _)| next - 1).chain([last]).collect();
+        for ((line, piece), end) in pieces.into_iter().zip(ends) {
+            self.entry(line, (end + 1).saturating_sub(line).max(1), piece.trim().to_owned(), origin.clone());
         }
     }
 
-    fn entry(&mut self, line: usize, lines: usize, text: String) {
+    fn entry(&mut self, line: usize, lines: usize, text: String, origin: Option<Origin>) {
         if text.is_empty() || self.entries.len() >= ENTRIES_MAX {
             return;
         }
@@ -362,88 +360,43 @@ impl<'a> Parser<'a> {
         }
         let above = self.headings.iter().map(|heading| heading.text.as_str()).filter(|text| !text.is_empty());
         let heading = above.collect::<Vec<_>>().join(" / ");
+        let (date, chat, message) = match origin {
+            Some(Origin { date, chat, message }) => (Some(date), chat, message),
+            None => (self.day.clone(), None, None),
+        };
+        let heading = (!heading.is_empty()).then_some(heading);
         self.entries.push(Entry {
             file: self.file.to_owned(),
             line,
             lines,
-            heading: (!heading.is_empty()).then_some(heading),
+            heading,
             text,
-            date: self.day.clone(),
-            chat: None,
-            message: None,
+            date,
+            chat,
+            message,
         });
     }
 }
 
-impl Block {
-    fn push(&mut self, number: usize, line: &str) {
-        let blanks = std::mem::take(&mut self.blanks);
-        self.rows.extend((0..blanks).map(|back| (number + back - blanks, String::new())));
-        let text = match line.strip_prefix('\t') {
-            _ if !self.item => line,
-            Some(rest) => rest,
-            None => line.strip_prefix("  ").unwrap_or_else(|| line.trim_start()),
-        };
-        if self.fence.is_none() {
-            self.fence =
-                ["```", "~~~"].into_iter().find(|mark| text.trim_start().starts_with(mark)).map(Into::into);
-        }
-        self.rows.push((number, text.to_owned()));
-    }
-
-    /// The text in pieces of at most [`TEXT_MAX_CHARS`], each with its first line and its number of lines.
-    fn pieces(self) -> Vec<(usize, usize, String)> {
-        let last = self.rows.last().map_or(self.line, |(number, _)| *number);
-        let mut pieces: Vec<(usize, String, usize)> = Vec::new();
-        for (number, row) in self.rows {
-            let row: Vec<char> = text_sanitize::clean(&row).trim_end().chars().collect();
-            match pieces.last_mut() {
-                Some((_, text, chars)) if *chars + row.len() < TEXT_MAX_CHARS => {
-                    text.push('\n');
-                    text.extend(&row);
-                    *chars += row.len() + 1;
-                }
-                _ => pieces.extend(
-                    row.chunks(TEXT_MAX_CHARS).map(|part| (number, part.iter().collect(), part.len())),
-                ),
-            }
-        }
-        let ends: Vec<usize> = pieces.iter().skip(1).map(|(line, ..)| line - 1).chain([last]).collect();
-        let whole = pieces.into_iter().zip(ends);
-        whole
-            .map(|((line, text, _), end)| {
-                (line, (end + 1).saturating_sub(line).max(1), text.trim().to_owned())
-            })
-            .collect()
-    }
+/// The text of an item as if it stood at the margin.
+fn dedented(text: &str, indent: usize) -> String {
+    let mut rows = text.split('\n');
+    let first = rows.next().unwrap_or_default().to_owned();
+    rows.fold(first, |mut out, row| {
+        let blanks = row.bytes().take(indent).take_while(|b| matches!(b, b' ' | b'\t')).count();
+        out.push('\n');
+        out.push_str(&row[blanks..]);
+        out
+    })
 }
 
-/// The level and the text of a heading such as `## Family`.
-fn heading(line: &str) -> Option<(usize, &str)> {
-    let text = line.trim_start_matches('#');
-    let level = line.len() - text.len();
-    let fits = (1..=6).contains(&level) && (text.is_empty() || text.starts_with([' ', '\t']));
-    fits.then(|| (level, text.trim().trim_end_matches('#').trim_end()))
-}
-
-/// A line that only divides: `---`, `***`, `===`.
-fn is_rule(line: &str) -> bool {
-    let mut marks = line.chars().filter(|c| !c.is_whitespace());
-    let Some(first @ ('-' | '=' | '*' | '_')) = marks.next() else { return false };
-    let rest = marks.by_ref().take_while(|c| *c == first).count();
-    rest >= 2 && line.chars().all(|c| c == first || c.is_whitespace())
-}
-
-/// The text of a list item's first line, without its mark.
-fn marker(line: &str) -> Option<&str> {
-    let line = line.trim_start();
-    let digits = line.chars().take_while(char::is_ascii_digit).count();
-    let rest = match line.get(digits..)? {
-        rest if (1..=9).contains(&digits) => rest.strip_prefix(['.', ')'])?,
-        rest if digits == 0 => rest.strip_prefix(['-', '*', '+'])?,
-        _ => return None,
-    };
-    rest.strip_prefix([' ', '\t'])
+/// The length of a list item's mark, such as `- ` or `1) `.
+fn marker(line: &str) -> Option<usize> {
+    let digits = line.bytes().take_while(u8::is_ascii_digit).count();
+    let rest =
+        line[digits..].strip_prefix(|c| if digits == 0 { "-*+".contains(c) } else { ".)".contains(c) })?;
+    let blanks = rest.bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    Some(line.len() - rest.len() + blanks)
 }
 
 /// Where the text ends, and the origin behind it.
@@ -543,7 +496,7 @@ mod tests {
     fn a_code_block_is_one_entry_and_an_open_one_swallows_nothing_new() {
         assert_eq!(
             read("a\n```\n# no\n\n- no\n```\n- b"),
-            [row(1, 6, "", "a\n```\n# no\n\n- no\n```"), row(7, 1, "", "b")]
+            [row(1, 1, "", "a"), row(2, 5, "", "```\n# no\n\n- no\n```"), row(7, 1, "", "b")]
         );
         let text = append("```\nopen\n", "T", &render("new", &origin()));
         assert_eq!(entries("a.md", &text).last().unwrap().text, "new");
@@ -618,8 +571,8 @@ mod tests {
             for text in texts {
                 let rendered = render(&text, &origin());
                 file = append(&file, "T", &rendered);
-                let clean = text_sanitize::clean(&text);
-                if !clean.trim().is_empty() {
+                let clean = words(&text);
+                if !clean.is_empty() {
                     wanted.push(clean.split_whitespace().collect::<Vec<_>>().join(" "));
                 }
             }
