@@ -4,6 +4,7 @@ mod context_window;
 mod conversation;
 mod endings;
 mod fires;
+mod orders;
 mod resumed;
 
 use std::future::Future;
