@@ -16,6 +16,7 @@ mod failpoint;
 mod box_paths;
 mod command_line;
 mod compaction_plan;
+mod estimate;
 mod fatal;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;

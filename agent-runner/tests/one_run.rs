@@ -139,6 +139,7 @@ impl Box_ {
             edited: false,
             reply_to: None,
             attachments: vec![],
+            order: None,
         };
         let chat = Chat { id: "telegram:5".into(), kind: ChatKind::Direct, title: "Ann".into() };
         let input = Input { chat, messages: vec![message], context_omitted: 0, fire: None };

@@ -16,15 +16,18 @@ struct Inner {
     kind: String,
     #[serde(default)]
     message: String,
+    #[serde(default)]
+    window: Option<u32>,
 }
 
 /// An answer with an error status. It is final, because the gateway has made its retries already.
 pub fn of_status(status: u16, body: &str) -> CallError {
     match serde_json::from_str::<Whole>(body) {
-        Ok(Whole { error }) => CallError::Failed(failure(status, &error.kind, error.message)),
+        Ok(Whole { error }) => CallError::Failed(failure(status, error)),
         Err(_) => {
             let start: String = body.chars().take(200).collect();
-            CallError::Failed(failure(status, "", format!("the gateway answered {status}: {start}")))
+            let message = format!("the gateway answered {status}: {start}");
+            CallError::Failed(failure(status, Inner { kind: String::new(), message, window: None }))
         }
     }
 }
@@ -32,23 +35,28 @@ pub fn of_status(status: u16, body: &str) -> CallError {
 /// An `error` event within a stream. A temporary error becomes [`CallError::Cut`], which this runner repeats: the
 /// gateway cannot repeat a call whose answer has begun.
 pub fn in_stream(error: &str) -> CallError {
-    let Ok(Inner { kind, message }) = serde_json::from_str(error) else {
+    let Ok(inner) = serde_json::from_str::<Inner>(error) else {
         return CallError::Cut { reason: "the answer broke off with an error without a name".into() };
     };
+    let Inner { kind, message, .. } = &inner;
     match kind.as_str() {
         "overloaded_error" | "api_error" | "rate_limit_error" | "timeout_error" | "unreachable_error"
         | "no_answer_error" | "" => {
             CallError::Cut { reason: format!("the answer broke off: {kind}: {message}") }
         }
-        _ => CallError::Failed(failure(200, &kind, message)),
+        _ => CallError::Failed(failure(200, inner)),
     }
 }
 
-fn failure(status: u16, kind: &str, message: String) -> Failure {
-    let code = code(status, kind);
+fn failure(status: u16, Inner { kind, message, window }: Inner) -> Failure {
+    let code = code(status, &kind);
     // The gateway knows every provider's words for it, so only the type counts here.
     let too_long = code == "model.too_large";
-    Failure { trouble: ErrorDetail { code: code.to_owned(), reason: message }, too_long }
+    Failure {
+        trouble: ErrorDetail { code: code.to_owned(), reason: message },
+        too_long,
+        window: window.filter(|_| too_long),
+    }
 }
 
 /// The error's type decides; without one, the status does ("Errors" in Anthropic's API reference; `unreachable_error`,
@@ -118,6 +126,8 @@ mod tests {
         let body = |kind: &str| format!(r#"{{"error":{{"type":"{kind}","message":"prompt is too long"}}}}"#);
         assert!(failed(413, &body("request_too_large")).too_long);
         assert!(failed(413, "{}").too_long);
+        let told = r#"{"error":{"type":"request_too_large","message":"too long","window":8192}}"#;
+        assert_eq!(failed(413, told).window, Some(8_192));
         assert!(!failed(400, &body("invalid_request_error")).too_long, "the words decide nothing");
     }
 }

@@ -69,4 +69,6 @@ pub struct Failure {
     pub trouble: ErrorDetail,
     /// Whether compaction may help.
     pub too_long: bool,
+    /// The context window, if the refusal states it.
+    pub window: Option<u32>,
 }

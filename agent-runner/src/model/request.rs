@@ -29,7 +29,7 @@ pub fn request(
 ) -> serde_json::Result<String> {
     serde_json::to_string(&Request {
         model: &model.name,
-        max_tokens: model.max_tokens,
+        max_tokens: model.max_tokens.min(model.window / 2).max(1),
         stream: true,
         system: [
             SystemBlock { kind: "text", text: &system.stable, cache_control: Some(CacheControl::EPHEMERAL) },
@@ -65,7 +65,7 @@ pub fn request_with_tools(
     writer.texts.push(Cow::Borrowed(text));
     serde_json::to_string(&Request {
         model: &model.name,
-        max_tokens: model.max_tokens,
+        max_tokens: model.max_tokens.min(model.window / 2).max(1),
         stream: true,
         system: vec![SystemBlock { kind: "text", text: system, cache_control: None }],
         tools,
@@ -127,7 +127,7 @@ enum OurBlock<'a> {
     },
     ToolResult {
         tool_use_id: Cow<'a, str>,
-        content: &'a str,
+        content: Cow<'a, str>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,7 +143,7 @@ fn messages<'a>(model: &str, entries: &'a [Entry], omissions: &Omissions) -> Vec
     let mut gap = Gap::default();
     for entry in entries {
         if omissions.omits(entry) {
-            gap.add(entry);
+            gap.add(entry, omissions);
             continue;
         }
         writer.texts.extend(gap.note().map(Cow::Owned));
@@ -167,12 +167,18 @@ fn messages<'a>(model: &str, entries: &'a [Entry], omissions: &Omissions) -> Vec
                 }));
             }
             Body::Results(results) => {
-                writer.results.extend(results.blocks.iter().map(|result| (&*result.tool_use_id, result)));
+                let shown = |result: &'a ToolResult| Shown {
+                    content: shown_part(&result.content, omissions.result_max(entry)),
+                    is_error: result.is_error,
+                };
+                writer
+                    .results
+                    .extend(results.blocks.iter().map(|result| (&*result.tool_use_id, shown(result))));
             }
             Body::Note(note) => writer.texts.push(Cow::Borrowed(&note.text)),
             Body::End(end) => writer.texts.extend(ending_note(end.outcome).map(Cow::Borrowed)),
             Body::Summary(summary) => writer.texts.push(Cow::Borrowed(&summary.text)),
-            Body::Request(_) | Body::LeftOut(_) => {}
+            Body::Request(_) | Body::LeftOut(_) | Body::Shortened(_) | Body::Order(_) => {}
         }
     }
     writer.texts.extend(gap.note().map(Cow::Owned));
@@ -182,13 +188,18 @@ fn messages<'a>(model: &str, entries: &'a [Entry], omissions: &Omissions) -> Vec
 /// Neighbouring entries that are left out.
 #[derive(Default)]
 struct Gap {
-    open: bool,
+    refused: bool,
+    summary: Option<String>,
     tools: BTreeSet<String>,
 }
 
 impl Gap {
-    fn add(&mut self, entry: &Entry) {
-        self.open = true;
+    fn add(&mut self, entry: &Entry, omissions: &Omissions) {
+        if omissions.is_summed_up(entry) {
+            self.summary = omissions.summary_at(entry).map(str::to_owned).or(self.summary.take());
+            return;
+        }
+        self.refused = true;
         if let Body::Assistant(answer) = &entry.body {
             self.tools.extend(answer.blocks.iter().filter(|b| b.is_tool_use()).filter_map(|b| b.view().name));
         }
@@ -196,7 +207,7 @@ impl Gap {
 
     /// The note for the model in the place of the gap.
     fn note(&mut self) -> Option<String> {
-        let Self { open, tools } = std::mem::take(self);
+        let Self { refused, summary, tools } = std::mem::take(self);
         let called = match tools.is_empty() {
             true => String::new(),
             false => {
@@ -204,9 +215,11 @@ impl Gap {
                 format!(" You called tools in it ({tools}). Look before you repeat a step.")
             }
         };
-        open.then(|| {
+        let refused = refused.then(|| {
             format!("[A part of the conversation is left out here: the provider refused it.{called}]")
-        })
+        });
+        let notes: Vec<_> = refused.into_iter().chain(summary).collect();
+        (!notes.is_empty()).then(|| notes.join("\n\n"))
     }
 }
 
@@ -220,9 +233,26 @@ fn ending_note(outcome: Outcome) -> Option<&'static str> {
     }
 }
 
-/// The API refuses an error without a text.
-fn or_nothing(content: &str) -> &str {
-    if content.is_empty() { "(nothing)" } else { content }
+/// A tool's result, as far as it is shown.
+struct Shown<'a> {
+    content: Cow<'a, str>,
+    is_error: bool,
+}
+
+/// The part of a result that is shown, with a note on where the rest is. The API refuses an error without a text.
+fn shown_part<'a>(content: &'a str, most: Option<(usize, &str)>) -> Cow<'a, str> {
+    if content.is_empty() {
+        return Cow::Borrowed("(nothing)");
+    }
+    let cut = most.and_then(|(most, archive)| Some((content.char_indices().nth(most)?.0, archive)));
+    match cut {
+        None => Cow::Borrowed(content),
+        Some((at, archive)) => {
+            let head = content.get(..at).unwrap_or_default();
+            let whole = content.chars().count();
+            Cow::Owned(format!("{head}… [cut to save room: {whole} characters, all of them in {archive}]"))
+        }
+    }
 }
 
 /// Collects entries into messages of the shape that the API accepts.
@@ -231,7 +261,7 @@ struct Messages<'a> {
     done: Vec<Message<'a>>,
     /// Ids of the tool calls in the last assistant message, in order.
     calls: Vec<String>,
-    results: HashMap<&'a str, &'a ToolResult>,
+    results: HashMap<&'a str, Shown<'a>>,
     texts: Vec<Cow<'a, str>>,
 }
 
@@ -258,14 +288,15 @@ impl<'a> Messages<'a> {
 
     /// Results come first, in the order of their calls: the API requires it.
     fn end_user(&mut self) {
-        let results = std::mem::take(&mut self.results);
+        let mut results = std::mem::take(&mut self.results);
         let mut content: Vec<_> = std::mem::take(&mut self.calls)
             .into_iter()
             .map(|call| {
-                let result = results.get(&*call);
+                let result = results.remove(&*call);
+                let result = result.unwrap_or(Shown { content: NO_RESULT.into(), is_error: true });
                 Content::Ours(OurBlock::ToolResult {
-                    content: result.map_or(NO_RESULT, |result| or_nothing(&result.content)),
-                    is_error: result.is_none_or(|result| result.is_error),
+                    is_error: result.is_error,
+                    content: result.content,
                     tool_use_id: Cow::Owned(call),
                     cache_control: None,
                 })

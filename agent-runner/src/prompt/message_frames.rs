@@ -13,7 +13,8 @@ use ipc_schema::text_sanitize::clean;
 
 use crate::local_time;
 
-/// One input: a note on omitted context, the task of a fire, then each message in its frame, in the host's order.
+/// One input: a note on omitted context, the task of a fire, then each message in its frame, in the host's order. What
+/// is an order to the runner is not shown.
 pub fn frames(input: &Input) -> String {
     let mut out = String::new();
     if input.context_omitted > 0 {
@@ -24,7 +25,12 @@ pub fn frames(input: &Input) -> String {
             "<omitted messages=\"{omitted}\">older context was left out for its size</omitted>"
         );
     }
-    let framed: Vec<_> = input.fire.iter().map(task).chain(input.messages.iter().map(frame)).collect();
+    let framed: Vec<_> = input
+        .fire
+        .iter()
+        .map(task)
+        .chain(input.messages.iter().filter(|message| message.order.is_none()).map(frame))
+        .collect();
     out.push_str(&framed.join("\n"));
     out
 }
@@ -148,6 +154,7 @@ mod tests {
             edited: false,
             reply_to: None,
             attachments: vec![],
+            order: None,
         }
     }
 
@@ -298,6 +305,7 @@ mod tests {
                     edited,
                     reply_to,
                     attachments,
+                    order: None,
                 },
             )
     }

@@ -56,6 +56,7 @@ pub fn input(messages: &[(u64, &str)]) -> Input {
         edited: false,
         reply_to: None,
         attachments: vec![],
+        order: None,
     };
     Input {
         chat: Chat { id: "telegram:5".into(), kind: ChatKind::Direct, title: "Ann".into() },

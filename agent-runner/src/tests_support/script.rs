@@ -24,6 +24,8 @@ pub enum Play {
 pub struct Script {
     plays: Rc<RefCell<VecDeque<Play>>>,
     requests: Rc<RefCell<Vec<Value>>>,
+    /// Answers every request for a summary, which has no tools.
+    summary: Rc<RefCell<Option<&'static str>>>,
 }
 
 pub fn says(text: &str) -> Assistant {
@@ -47,7 +49,11 @@ pub fn calls(calls: &[(&str, &str, Value)]) -> Assistant {
 }
 
 pub fn refusal(code: &str, reason: &str, too_long: bool) -> CallError {
-    CallError::Failed(Failure { trouble: ErrorDetail { code: code.into(), reason: reason.into() }, too_long })
+    CallError::Failed(Failure {
+        trouble: ErrorDetail { code: code.into(), reason: reason.into() },
+        too_long,
+        window: None,
+    })
 }
 
 impl Script {
@@ -55,6 +61,12 @@ impl Script {
         let script = Self::default();
         script.plays.borrow_mut().extend(plays);
         script
+    }
+
+    /// Answers each request for a summary with this text, beside the script.
+    pub fn summarising(self, text: &'static str) -> Self {
+        *self.summary.borrow_mut() = Some(text);
+        self
     }
 
     pub fn says(text: &str) -> Play {
@@ -82,7 +94,11 @@ impl Model for Script {
     async fn call(&self, body: String, draft: &Draft) -> Result<Answer, CallError> {
         let request: Value = serde_json::from_str(&body).unwrap();
         messages_api_rules::check(&request);
+        let is_summary = request.get("tools").is_none();
         self.requests.borrow_mut().push(request);
+        if let Some(text) = self.summary.borrow().filter(|_| is_summary) {
+            return Ok(says(text));
+        }
         let play = self.plays.borrow_mut().pop_front();
         match play {
             Some(Play::Answers(answer)) => Ok(answer),

@@ -41,6 +41,10 @@ pub enum Body {
     Summary(Summary),
     /// What requests leave out from here on.
     LeftOut(LeftOut),
+    /// What requests show less of from here on.
+    Shortened(Shortened),
+    /// An order that was carried out.
+    Order(OrderDone),
 }
 
 /// The outcome of a gate script. If it does not wake the model, no input of the turn holds the fire: a conversation
@@ -87,6 +91,14 @@ pub struct Usage {
     /// Input tokens that came from the cache.
     #[serde(default)]
     pub cache_read_input_tokens: u64,
+    /// What [`crate::estimate`] said of the same request.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub estimated: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Usage {
@@ -145,6 +157,9 @@ pub struct Summary {
     /// The newest messages of the replaced entries, so that they are not appended again.
     #[serde(default)]
     pub held: Vec<MessageSeq>,
+    /// How often this session was compacted, this time included.
+    #[serde(default)]
+    pub compactions: u32,
 }
 
 /// A part of the conversation that a provider refused. Requests leave it out; the transcript keeps it.
@@ -159,6 +174,30 @@ pub struct LeftOut {
     /// What the chat was told.
     #[serde(default)]
     pub told: String,
+}
+
+/// The open turn alone outgrew the context window: requests show less of its older steps. The transcript keeps them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortened {
+    /// The newest entry that it concerns.
+    pub through: u64,
+    /// The most characters of a tool's result up to there.
+    pub results: usize,
+    /// The text in place of the turn's answers and results up to there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+    /// Path in the box of the Markdown file with what is not shown.
+    pub archive: String,
+}
+
+/// A person's order to the runner, and its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderDone {
+    pub message: MessageSeq,
+    pub text: String,
+    /// Whether the answer was sent by itself, because the turn has other work. Otherwise it ends the turn.
+    #[serde(default)]
+    pub interim: bool,
 }
 
 #[derive(Serialize)]
@@ -192,6 +231,8 @@ impl Body {
             Self::End(_) => "end",
             Self::Summary(_) => "summary",
             Self::LeftOut(_) => "left_out",
+            Self::Shortened(_) => "shortened",
+            Self::Order(_) => "order",
         }
     }
 }
@@ -226,6 +267,8 @@ impl Entry {
             "end" => Body::End(serde_json::from_str(body)?),
             "summary" => Body::Summary(serde_json::from_str(body)?),
             "left_out" => Body::LeftOut(serde_json::from_str(body)?),
+            "shortened" => Body::Shortened(serde_json::from_str(body)?),
+            "order" => Body::Order(serde_json::from_str(body)?),
             other => {
                 let reason = format!("entries of kind {other:?} are not known here");
                 return Err(serde::de::Error::custom(reason));

@@ -19,7 +19,8 @@ use ipc_schema::{LetterId, MessageSeq, TurnId};
 
 pub use content_block::Block;
 pub use entry::{
-    Assistant, Body, End, Entry, Gate, LeftOut, Note, RecordedRequest, Results, Summary, ToolResult, Usage,
+    Assistant, Body, End, Entry, Gate, LeftOut, Note, OrderDone, RecordedRequest, Results, Shortened,
+    Summary, ToolResult, Usage,
 };
 use jsonl_file::TranscriptFile;
 #[cfg(any(test, fuzzing))]
@@ -63,12 +64,16 @@ impl Transcript {
     }
 
     /// Appends the fire of `input`, unless the turn has it, and the messages that no entry holds yet. False when no
-    /// message is new.
+    /// message is new. An order is new in each turn, because only the turn that has it carries it out.
     ///
     /// # Errors
     /// [`Fatal::SessionUnwritable`].
     pub fn append_input(&mut self, turn: TurnId, mut input: Input) -> Result<bool, Fatal> {
-        input.messages.retain(|message| !self.held.contains(&message.id));
+        let of_turn = |id| self.of_turn(turn).any(|entry| entry.held().any(|held| held == id));
+        input.messages.retain(|message| match message.order {
+            Some(_) => !of_turn(message.id),
+            None => !self.held.contains(&message.id),
+        });
         input.fire = input.fire.filter(|fire| !self.has_fire(turn, &fire.id));
         let new = !input.messages.is_empty();
         if new || input.fire.is_some() {

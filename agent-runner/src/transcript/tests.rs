@@ -169,6 +169,7 @@ fn shortening_keeps_numbers_and_the_memory_of_messages() {
         archive: "/session/archive/s-1-4.md".into(),
         made_at: 5,
         held: vec![MessageSeq(1), MessageSeq(2)],
+        compactions: 1,
     };
     transcript.shorten(4, summary).unwrap();
     let mut again = Transcript::load(dir.path().to_owned(), "s").unwrap();
@@ -177,4 +178,54 @@ fn shortening_keeps_numbers_and_the_memory_of_messages() {
     assert_eq!(again.of_turn(TURN).count(), 0, "a summary belongs to no turn");
     assert_eq!(again.append(TurnId(42), Body::Note(Note { text: "x".into() })).unwrap(), 6);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left behind");
+}
+
+/// One line of each kind, as it stands in the file.
+fn one_of_each_kind() -> Vec<String> {
+    let request = r#"{"kind":"send_file","body":{"path":"a.txt"}}"#;
+    let bodies = [
+        ("input", serde_json::to_string(&host::input(&[(1, "hello")])).unwrap()),
+        ("gate", r#"{"fire":"f-1","wake":true,"shown":"new"}"#.into()),
+        (
+            "assistant",
+            r#"{"blocks":[{"type":"text","text":"hi"}],"usage":{"input_tokens":9,"estimated":8}}"#.into(),
+        ),
+        ("results", r#"{"blocks":[{"tool_use_id":"a","content":"ok"}]}"#.into()),
+        ("request", format!(r#"{{"tool_use_id":"a","request":{request}}}"#)),
+        ("note", r#"{"text":"Continue."}"#.into()),
+        ("end", r#"{"outcome":"finished"}"#.into()),
+        ("summary", r#"{"text":"they met","archive":"a","made_at":1}"#.into()),
+        ("left_out", r#"{"through":1}"#.into()),
+        ("shortened", r#"{"through":1,"results":80,"archive":"a"}"#.into()),
+        ("order", r#"{"message":"m-1","text":"Compacted"}"#.into()),
+    ];
+    let line = |(kind, body)| format!(r#"{{"entry":2,"turn":"t-41","at":"","kind":"{kind}","body":{body}}}"#);
+    bodies.map(line).to_vec()
+}
+
+#[test]
+fn a_line_of_any_kind_may_be_torn_or_edited_and_the_session_goes_on() {
+    let first = r#"{"entry":1,"turn":"t-41","at":"","kind":"note","body":{"text":"hello"}}"#;
+    for line in one_of_each_kind() {
+        let whole = Entry::parse(line.as_bytes()).map(drop);
+        assert!(whole.is_ok() || line.contains("\"request\""), "{line}: {whole:?}");
+        let edits = [
+            line.replace("\"body\":{", "\"body\":["),
+            line.replace("\"entry\":2", "\"entry\":0"),
+            line.replace("\"kind\":\"", "\"kind\":\"un"),
+            line.replace('{', ""),
+            "\u{0}\u{0}".to_owned(),
+        ];
+        let torn = (1..line.len()).filter(|at| line.is_char_boundary(*at)).map(|at| line[..at].to_owned());
+        for text in torn.step_by(7).chain(edits.map(|edit| edit + "\n")) {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("s.jsonl"), format!("{first}\n{text}")).unwrap();
+            let mut transcript = Transcript::load(dir.path().to_owned(), "s").unwrap();
+            assert_eq!(numbers(&transcript), [1], "{text}");
+            let next = transcript.append(TURN, Body::Note(Note { text: "on".into() })).unwrap();
+            assert!(next > 1);
+            let again = Transcript::load(dir.path().to_owned(), "s").unwrap();
+            assert_eq!(numbers(&again), [1, next], "{text}");
+        }
+    }
 }

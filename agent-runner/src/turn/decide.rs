@@ -3,8 +3,11 @@
 //! A run that goes on and a run that resumes after a crash call it with the same entries and do the same. No other
 //! state decides, so a crash loses none.
 
+use std::collections::HashSet;
+
 use ipc_schema::letters::from_agent::{ErrorDetail, Outcome};
-use ipc_schema::{LetterId, TurnId};
+use ipc_schema::letters::to_agent::{Message, Order};
+use ipc_schema::{LetterId, MessageSeq, TurnId};
 
 use crate::transcript::{Assistant, Body, End, Entry, Transcript};
 
@@ -18,6 +21,11 @@ const STILL_CUT: &str = "[This answer reached its size limit three times and is 
 pub enum Step {
     Call,
     Tool(ToolUse),
+    /// A person's order to the runner.
+    Order {
+        message: MessageSeq,
+        order: Order,
+    },
     /// The answer reached its size limit: ask the model to continue.
     GoOn,
     Refused {
@@ -50,8 +58,11 @@ pub struct Ending {
 }
 
 pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
-    let acts = |entry: &&Entry| !matches!(entry.body, Body::Request(_) | Body::LeftOut(_));
-    let entries: Vec<_> = transcript.of_turn(turn).filter(acts).collect();
+    let all: Vec<_> = transcript.of_turn(turn).collect();
+    let acts = |entry: &&Entry| {
+        !matches!(entry.body, Body::Request(_) | Body::LeftOut(_) | Body::Shortened(_) | Body::Order(_))
+    };
+    let entries: Vec<_> = all.iter().copied().filter(acts).collect();
     let Some((last, before)) = entries.split_last() else { return Step::Call };
     if let Some(ending) =
         entries.iter().find_map(|entry| said_end(turn, entry)).or_else(|| gate_end(turn, &entries))
@@ -60,6 +71,12 @@ pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
     }
     if let Some(call) = unanswered(&entries).into_iter().next() {
         return Step::Tool(call);
+    }
+    if let Some((message, order)) = waiting_order(&all) {
+        return Step::Order { message, order };
+    }
+    if let Some(ending) = orders_end(turn, &all) {
+        return Step::Done(ending);
     }
     match &last.body {
         Body::Assistant(answer) => after_answer(turn, last, answer, before),
@@ -85,6 +102,60 @@ fn gate_end(turn: TurnId, entries: &[&Entry]) -> Option<Ending> {
         outcome,
         text: String::new(),
         error: gate.error.clone(),
+    })
+}
+
+fn messages<'a>(entries: &'a [&Entry]) -> impl Iterator<Item = &'a Message> {
+    let inputs = entries.iter().filter_map(|entry| match &entry.body {
+        Body::Input(input) => Some(&input.messages),
+        _ => None,
+    });
+    inputs.flatten().filter(|message| message.wakes)
+}
+
+/// The oldest order that was not carried out.
+fn waiting_order(entries: &[&Entry]) -> Option<(MessageSeq, Order)> {
+    let is_done = |message: MessageSeq| {
+        let done = |entry: &&Entry| matches!(&entry.body, Body::Order(done) if done.message == message);
+        entries.iter().any(done)
+    };
+    let mut orders = messages(entries).filter_map(|message| Some((message.id, message.order?)));
+    orders.find(|(message, _)| !is_done(*message))
+}
+
+/// Whether the turn has orders only: then their answers end it, and the model is not called.
+pub fn has_orders_only(transcript: &Transcript, turn: TurnId) -> bool {
+    let entries: Vec<_> = transcript.of_turn(turn).collect();
+    are_orders_only(&entries)
+}
+
+fn are_orders_only(entries: &[&Entry]) -> bool {
+    let has_order = messages(entries).any(|message| message.order.is_some());
+    has_order
+        && messages(entries).all(|message| message.order.is_some())
+        && entries.iter().all(|entry| match &entry.body {
+            Body::Input(input) => input.fire.is_none(),
+            Body::Gate(_) | Body::Assistant(_) | Body::Note(_) => false,
+            _ => true,
+        })
+}
+
+/// The end of a turn that has orders only.
+fn orders_end(turn: TurnId, entries: &[&Entry]) -> Option<Ending> {
+    if !are_orders_only(entries) {
+        return None;
+    }
+    let answers = entries.iter().filter_map(|entry| match &entry.body {
+        Body::Order(done) => Some((entry.entry, done)),
+        _ => None,
+    });
+    let (last, _) = answers.clone().next_back()?;
+    let texts: Vec<_> = answers.filter(|(_, done)| !done.interim).map(|(_, done)| &*done.text).collect();
+    Some(Ending {
+        id: LetterId::of_block(turn, last, 1),
+        outcome: Outcome::Finished,
+        text: texts.join("\n\n"),
+        error: None,
     })
 }
 
@@ -119,13 +190,12 @@ fn unanswered(entries: &[&Entry]) -> Vec<ToolUse> {
     if answer.stop_reason.as_deref() == Some("refusal") {
         return Vec::new();
     }
-    let answered = |id: &str| {
-        entries.iter().skip(at).any(|later| match &later.body {
-            Body::Results(results) => results.blocks.iter().any(|result| result.tool_use_id == id),
-            _ => false,
-        })
-    };
-    calls(entry, answer).filter(|call| !answered(&call.id)).collect()
+    let later = entries.iter().skip(at).filter_map(|later| match &later.body {
+        Body::Results(results) => Some(&results.blocks),
+        _ => None,
+    });
+    let answered: HashSet<&str> = later.flatten().map(|result| &*result.tool_use_id).collect();
+    calls(entry, answer).filter(|call| !answered.contains(&*call.id)).collect()
 }
 
 fn calls<'a>(entry: &'a Entry, answer: &'a Assistant) -> impl Iterator<Item = ToolUse> + 'a {

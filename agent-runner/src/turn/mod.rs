@@ -7,6 +7,7 @@ mod compact;
 pub mod decide;
 mod gate;
 mod interruptible;
+mod order;
 mod refused_request;
 mod remember;
 mod repair;
@@ -23,11 +24,13 @@ use ipc_schema::letters::from_agent::{Activity, ErrorDetail, Outcome, TurnDone};
 use ipc_schema::letters::to_agent::Begin;
 use tokio::time::sleep;
 
+use compact::Compacted;
 use decide::{Ending, Step};
 use interruptible::{Watched, Work, run_interruptible};
 use refused_request::AfterRefusal;
 
 use crate::compaction_plan::CompactionTarget;
+use crate::estimate;
 use crate::fatal::Fatal;
 use crate::local_time::Clock;
 use crate::mailbox::Mailbox;
@@ -48,6 +51,8 @@ const AWAY_PAUSE: Duration = Duration::from_secs(10);
 const AWAY_QUICK: u32 = 20;
 /// How often an answer that broke off is requested again.
 const CUT_TRIES: u32 = 3;
+/// How often a turn is compacted because the model said that the conversation is too long.
+const OVERFLOWS_MAX: u32 = 4;
 
 /// The note that asks for the rest of an answer that reached its size limit.
 const GO_ON: &str = "Continue.";
@@ -66,6 +71,8 @@ pub struct Agent<M> {
     clock: Clock,
     personality: Personality,
     asked: remember::Asked,
+    /// How much the model reads, if a refusal said less than the settings.
+    learned_window: Option<u32>,
 }
 
 /// The group's `CLAUDE.md`, as of `begin` or of the last accepted `update_personality`.
@@ -92,10 +99,10 @@ struct TurnProgress {
     memory: MemorySection,
     model_calls: u32,
     tool_calls: u32,
-    /// Set after a compaction because the model said that the conversation is too long. It happens once in a turn.
-    shortened: bool,
+    /// How often the model said that the conversation is too long.
+    overflows: u32,
     /// The newest entry at the last compaction attempt.
-    size_acted_on: u64,
+    size_acted_on: Option<u64>,
 }
 
 impl TurnProgress {
@@ -106,8 +113,8 @@ impl TurnProgress {
             memory: MemorySection::default(),
             model_calls: 0,
             tool_calls: 0,
-            shortened: false,
-            size_acted_on: 0,
+            overflows: 0,
+            size_acted_on: None,
         }
     }
 }
@@ -144,6 +151,7 @@ impl<M: Model> Agent<M> {
             clock,
             personality,
             asked: remember::Asked::default(),
+            learned_window: None,
         }
     }
 
@@ -162,6 +170,7 @@ impl<M: Model> Agent<M> {
             let exit = match decide::next(&self.transcript, turn) {
                 Step::Call => self.ask_model(&mut progress).await?,
                 Step::Tool(call) => self.use_tool(&mut progress, call).await?,
+                Step::Order { message, order } => self.obey(&mut progress, message, order).await?,
                 Step::GoOn => {
                     self.transcript.append(turn, Body::Note(Note { text: GO_ON.into() }))?;
                     None
@@ -231,6 +240,10 @@ impl<M: Model> Agent<M> {
         if self.mailbox.closing() {
             return Ok(Some(TurnExit::Closing));
         }
+        if decide::next(&self.transcript, turn) != Step::Call {
+            // An order came with the input.
+            return Ok(None);
+        }
         let calls = decide::model_calls(&self.transcript, turn);
         let fire = self.transcript.fire_of(turn);
         let limit =
@@ -239,6 +252,10 @@ impl<M: Model> Agent<M> {
             let task = fire.map(|fire| fire.name.as_str());
             let text = limit_text(calls, task, decide::last_words(&self.transcript, turn));
             self.end(turn, Outcome::Limit, text)?;
+            return Ok(None);
+        }
+        if let Some(trouble) = self.fixed_part(progress) {
+            self.fail(turn, trouble)?;
             return Ok(None);
         }
         if self.needs_compaction(progress) {
@@ -253,14 +270,17 @@ impl<M: Model> Agent<M> {
         self.recall(progress).await;
         let mut left_out = None;
         let mut refusals = 0;
+        let mut estimated;
         let called = loop {
             let body = self.request(progress, left_out.as_ref());
+            estimated = body.as_ref().map_or(0, |body| estimate::of_request(body).total());
             failpoint!("runner.model.before");
             let called = match body {
                 Ok(body) => self.call(turn, Activity::Thinking, body).await?,
                 Err(error) => CallOutcome::Failed(Failure {
                     trouble: ErrorDetail { code: "model.invalid_request".into(), reason: error.to_string() },
                     too_long: false,
+                    window: None,
                 }),
             };
             let CallOutcome::Failed(failure) = &called else { break called };
@@ -283,15 +303,19 @@ impl<M: Model> Agent<M> {
                     self.leave_out(turn, left).await?;
                 }
                 answer.model = Some(self.begin.model.id());
+                answer.usage.estimated = estimated;
                 if let Err(error) = self.transcript.own_call_ids(turn, &mut answer) {
                     tracing::warn!(%turn, %error, "a call keeps its id");
                 }
                 self.transcript.append(turn, Body::Assistant(answer))?;
             }
-            CallOutcome::Failed(failure) if failure.too_long && !progress.shortened => {
-                progress.shortened = true;
+            CallOutcome::Failed(failure) if failure.too_long && progress.overflows < OVERFLOWS_MAX => {
+                progress.overflows += 1;
                 tracing::warn!(reason = failure.trouble.reason, "the conversation is too long for the model");
-                self.compact(progress, CompactionTarget::OpenTurnOnly).await?;
+                self.learn_window(failure.window, progress);
+                if self.compact(progress, CompactionTarget::OpenTurnOnly).await? == Compacted::Nothing {
+                    self.fail(turn, failure.trouble)?;
+                }
             }
             CallOutcome::Failed(failure) => self.fail(turn, failure.trouble)?,
             CallOutcome::Interrupted => self.end(turn, Outcome::Interrupted, String::new())?,
@@ -424,7 +448,7 @@ impl<M: Model> Agent<M> {
                     if cuts > CUT_TRIES {
                         let reason = format!("the answer broke off {cuts} times: {reason}");
                         let trouble = ErrorDetail { code: "model.cut".into(), reason };
-                        return Ok(CallOutcome::Failed(Failure { trouble, too_long: false }));
+                        return Ok(CallOutcome::Failed(Failure { trouble, too_long: false, window: None }));
                     }
                     tracing::warn!(cuts, reason, "the answer broke off");
                     Duration::from_secs(cuts.into())

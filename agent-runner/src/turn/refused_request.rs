@@ -70,7 +70,7 @@ fn is_answer(entry: &Entry) -> bool {
 /// Whether a request shows anything of the entry.
 fn is_shown(entry: &Entry) -> bool {
     match &entry.body {
-        Body::LeftOut(_) => false,
+        Body::LeftOut(_) | Body::Shortened(_) | Body::Order(_) => false,
         Body::Gate(gate) => gate.shown.is_some(),
         _ => true,
     }
@@ -173,7 +173,13 @@ mod tests {
     #[test]
     fn a_later_message_goes_on_without_the_turn_before_it_and_a_summary_goes_last() {
         let [answer, results] = thinks_and_calls();
-        let summary = Summary { text: "they met".into(), archive: String::new(), made_at: 1, held: vec![] };
+        let summary = Summary {
+            text: "they met".into(),
+            archive: String::new(),
+            made_at: 1,
+            held: vec![],
+            compactions: 1,
+        };
         let story = entries(vec![
             (TurnId(38), Body::Summary(summary)),
             (TurnId(39), says(1)),

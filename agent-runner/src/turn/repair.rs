@@ -92,6 +92,11 @@ impl<M: Model> Agent<M> {
             if let Body::LeftOut(left) = &entry.body {
                 sent.push((entry.entry, 0, tools::SendMessage { text: left.told.clone() }));
             }
+            if let Body::Order(done) = &entry.body
+                && done.interim
+            {
+                sent.push((entry.entry, 0, tools::SendMessage { text: done.text.clone() }));
+            }
             let Body::Assistant(answer) = &entry.body else { continue };
             for (block, number) in answer.blocks.iter().zip(0u32..) {
                 let view = block.view();

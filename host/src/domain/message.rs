@@ -1,6 +1,7 @@
 //! Messages that people write: as a channel delivers them, as admission passes them on, and as the store returns
 //! them.
 
+use ipc_schema::letters::to_agent::Order;
 use serde::{Deserialize, Serialize};
 
 use super::{ChatId, ChatKind, GroupName, MessageSeq, SenderId, WallMs};
@@ -175,6 +176,10 @@ pub enum Command {
     Answer,
     /// List the group's tasks, or change one.
     Tasks,
+    /// The runner replaces the older part of the conversation by a summary.
+    Compact,
+    /// The runner says what fills the context window.
+    Context,
     /// Admit a chat that waits for it.
     Admit,
     /// Refuse a chat that waits for admission.
@@ -186,13 +191,15 @@ pub enum Command {
 }
 
 impl Command {
-    pub const ALL: [Command; 10] = [
+    pub const ALL: [Command; 12] = [
         Self::Stop,
         Self::New,
         Self::Status,
         Self::Help,
         Self::Answer,
         Self::Tasks,
+        Self::Compact,
+        Self::Context,
         Self::Admit,
         Self::Refuse,
         Self::Resend,
@@ -215,6 +222,15 @@ impl Command {
         matches!(self, Self::Admit | Self::Refuse)
     }
 
+    /// The order to the runner, if it is one: it wakes the agent like a message, and the runner carries it out.
+    pub fn order(self) -> Option<Order> {
+        match self {
+            Self::Compact => Some(Order::Compact),
+            Self::Context => Some(Order::Context),
+            _ => None,
+        }
+    }
+
     /// The words after a command.
     pub fn words_after(text: &str) -> &str {
         text.trim().split_once(char::is_whitespace).map_or("", |(_, words)| words.trim())
@@ -229,6 +245,8 @@ impl Command {
             Self::Help => "help",
             Self::Answer => "answer",
             Self::Tasks => "tasks",
+            Self::Compact => "compact",
+            Self::Context => "context",
             Self::Admit => "admit",
             Self::Refuse => "refuse",
             Self::Resend => "resend",

@@ -124,13 +124,22 @@ pub struct ApiError {
     pub retry_after: Option<Duration>,
     /// What a provider's refusal means. The gateway decides by it whether another request may pass.
     pub reason: Reason,
+    /// The model's context window, if a refusal for length states it.
+    pub window: Option<u32>,
 }
 
 impl ApiError {
     /// An error with the usual type of its status.
     pub fn of_status(status: u16, message: impl Into<String>) -> Self {
         let message = shortened(message.into());
-        Self { status, kind: kind_of(status), message, retry_after: None, reason: Reason::Other }
+        Self {
+            status,
+            kind: kind_of(status),
+            message,
+            retry_after: None,
+            reason: Reason::Other,
+            window: None,
+        }
     }
 
     /// A request of a box that cannot be forwarded.
@@ -160,7 +169,13 @@ impl ApiError {
     }
 
     fn json(&self) -> serde_json::Value {
-        json!({ "type": "error", "error": { "type": self.kind, "message": self.message } })
+        let mut body = json!({ "type": "error", "error": { "type": self.kind, "message": self.message } });
+        if let (Some(window), Some(error)) =
+            (self.window, body.get_mut("error").and_then(|e| e.as_object_mut()))
+        {
+            error.insert("window".to_owned(), window.into());
+        }
+        body
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Refusal {
     pub said: String,
     /// How long the provider asks to wait, in a header or in the body.
     pub retry_after: Option<Duration>,
+    /// The model's context window, if a refusal for length states it.
+    pub window: Option<u32>,
     /// The HTTP status; of an error in a stream, the status that its code or type stands for.
     status: u16,
 }
@@ -38,7 +40,7 @@ pub fn classify(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Refu
             let text = String::from_utf8_lossy(body);
             let words: String = text.chars().take(WORDS_MAX_CHARS).collect::<String>().to_lowercase();
             let said = quote(&text, 200);
-            Refusal { reason: reason(status, &words, retry_after.is_some()), said, retry_after, status }
+            Refusal::new(status, &words, said, retry_after)
         }
     }
 }
@@ -54,6 +56,12 @@ pub fn in_answer(body: &[u8]) -> Option<Refusal> {
 }
 
 impl Refusal {
+    fn new(status: u16, words: &str, said: String, retry_after: Option<Duration>) -> Self {
+        let reason = reason(status, words, retry_after.is_some());
+        let window = (reason == Reason::Overflow).then(|| stated_window(words)).flatten();
+        Self { reason, said, retry_after, window, status }
+    }
+
     /// The error in the shape of the Messages wire. Its status says whether the call is repeated, its type what the
     /// runner does and tells.
     pub fn error(&self, message: impl Into<String>) -> ApiError {
@@ -76,7 +84,7 @@ impl Refusal {
             Reason::Other => (self.status, kind_of(self.status)),
         };
         let error = ApiError::of_status(status, message);
-        ApiError { kind, retry_after: self.retry_after, reason: self.reason, ..error }
+        ApiError { kind, retry_after: self.retry_after, reason: self.reason, window: self.window, ..error }
     }
 }
 
@@ -90,7 +98,7 @@ fn of_value(status: u16, asked: Option<Duration>, value: &Value) -> Refusal {
     let words = words.to_lowercase();
     let retry_after = asked.or_else(|| retry_delay(&words));
     let said = message(value).unwrap_or_else(|| quote(&value.to_string(), 200));
-    Refusal { reason: reason(status, &words, retry_after.is_some()), said, retry_after, status }
+    Refusal::new(status, &words, said, retry_after)
 }
 
 fn is_error(value: &Value) -> bool {
@@ -444,6 +452,36 @@ fn max_tokens(words: &str) -> Option<Reason> {
     let refused = told.is_some() || large.iter().any(|phrase| words.contains(phrase));
     let code = words.contains("context_length_exceeded");
     (refused && !(code && told.is_none())).then_some(Reason::MaxTokens(told))
+}
+
+/// A context window smaller than this is another number, such as a count of messages.
+const WINDOW_LEAST: i64 = 512;
+
+/// The context window that a refusal for length states.
+fn stated_window(words: &str) -> Option<u32> {
+    // The limit of a minute is no window, but a larger request never passes it either.
+    let stated = after(words, &["context limit:"]).and_then(|_| after(words, &[" > "]));
+    let stated = stated
+        .or_else(|| {
+            after(
+                words,
+                &[
+                    "context length is",
+                    "context window is",
+                    "context length of",
+                    "context size (",
+                    "context window of",
+                    "tokens allowed (",
+                    "(tpm): limit",
+                    "tokens > ",
+                    "must be <=",
+                    "token limit:",
+                    "input length should be [1,",
+                ],
+            )
+        })
+        .or_else(|| before(words, &["maximum context length"]));
+    stated.filter(|window| *window >= WINDOW_LEAST).and_then(|window| u32::try_from(window).ok())
 }
 
 /// The number after the first of these phrases.

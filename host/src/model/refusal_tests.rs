@@ -536,3 +536,31 @@ fn a_wait_that_the_body_asks_for_is_known() {
     let header = Some(Duration::from_secs(7));
     assert_eq!(classify(429, header, body.as_bytes()).retry_after, header, "the header counts first");
 }
+
+#[test]
+fn a_refusal_for_length_tells_the_window_if_it_states_one() {
+    let windows = REFUSALS.iter().filter(|(.., reason)| *reason == Reason::Overflow).filter_map(
+        |(server, status, body, _)| Some((*server, classify(*status, None, body.as_bytes()).window?)),
+    );
+    let expected = [
+        ("Anthropic", 200_000),
+        ("OpenAI, larger than a minute allows", 30_000),
+        ("Azure", 8_192),
+        ("Gemini", 1_048_576),
+        ("Mistral", 32_768),
+        ("DeepSeek", 65_536),
+        ("Kimi", 131_072),
+        ("Groq", 6_000),
+        ("Together", 4_097),
+        ("OpenRouter", 131_072),
+        ("llama.cpp", 8_192),
+        ("vLLM", 8_192),
+        ("LM Studio", 4_096),
+        ("DashScope", 30_720),
+    ];
+    assert_eq!(windows.collect::<Vec<_>>(), expected);
+    let error =
+        classify(400, None, br#"{"message":"prompt is too long: 9000 tokens > 8192 maximum"}"#).error("x");
+    assert!(String::from_utf8_lossy(&error.body()).contains(r#""window":8192"#));
+    assert_eq!(classify(401, None, b"context length is 8192, invalid api key").window, None);
+}

@@ -44,7 +44,12 @@ pub fn admit(message: &Inbound, group: Option<&Group>, owners: &[SenderId]) -> A
         return AdmissionDecision::Take(Role::Context);
     }
     match command(message) {
-        Some(command) if may_order && message.version == 0 => AdmissionDecision::Take(Role::Command(command)),
+        Some(command) if may_order && message.version == 0 => {
+            AdmissionDecision::Take(match command.order() {
+                Some(_) => Role::Wake,
+                None => Role::Command(command),
+            })
+        }
         Some(_) => AdmissionDecision::Take(Role::Context),
         None if may_order && wakes(message, group) => AdmissionDecision::Take(Role::Wake),
         None => AdmissionDecision::Take(Role::Context),
@@ -60,6 +65,7 @@ fn command(message: &Inbound) -> Option<Command> {
     let (code, more) = (words.next(), words.next());
     let ours = match command {
         Command::Stop | Command::New | Command::Status | Command::Tasks | Command::Help => true,
+        Command::Compact | Command::Context => true,
         _ if message.kind == ChatKind::Direct || message.addressee == Addressee::Us => true,
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
         Command::Admit => code.is_some_and(|code| code.len() == ADMISSION_CODE),
@@ -224,6 +230,18 @@ mod tests {
 
     const WAKE: AdmissionDecision = AdmissionDecision::Take(Role::Wake);
     const CONTEXT: AdmissionDecision = AdmissionDecision::Take(Role::Context);
+
+    #[test]
+    fn an_order_to_the_runner_wakes_like_a_message_and_only_from_who_may_order() {
+        for order in ["/compact", "/context", "/context@laz_bot"] {
+            assert_eq!(verdict(order, Trigger::Addressed), WAKE, "{order}");
+        }
+        assert_eq!(verdict("/compact@another_bot", Trigger::Addressed), CONTEXT);
+        let strict = Group { senders: Some(vec![]), ..group(Trigger::Addressed) };
+        assert_eq!(admit(&message("telegram:5", "/compact"), Some(&strict), &[]), CONTEXT);
+        let edited = Inbound { version: 1, ..message("telegram:5", "/compact") };
+        assert_eq!(admit(&edited, Some(&group(Trigger::Addressed)), &[]), CONTEXT);
+    }
 
     #[test]
     fn a_direct_chat_always_wakes_and_a_room_by_mention() {

@@ -8,7 +8,7 @@ use ipc_schema::{Refusal, RunId};
 
 use crate::config::{personality_file, zone_data};
 use crate::domain::group_settings::Group;
-use crate::domain::message::StoredMessage;
+use crate::domain::message::{Command, StoredMessage};
 use crate::domain::task::{AgentWork, FROM_FILE, Work};
 use crate::domain::{ChatKind, Lane, WallMs, Zone};
 use crate::policy::heartbeats;
@@ -119,7 +119,14 @@ fn fire(given: FireInput) -> letter::Fire {
     }
 }
 
+/// The order to the runner in a message, if admission took it as one: its sender's own words, in their first version.
+fn order(m: &StoredMessage) -> Option<letter::Order> {
+    let own = m.wakes && m.origin.is_none() && m.version == 0;
+    Command::of(&m.text).filter(|_| own)?.order()
+}
+
 fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Message {
+    let order = order(&m);
     let name = if m.owner {
         label(&m.sender_name)
     } else {
@@ -145,5 +152,6 @@ fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Messag
                 problem: a.problem,
             })
             .collect(),
+        order,
     }
 }

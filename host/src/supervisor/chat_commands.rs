@@ -56,7 +56,8 @@ impl Supervisor {
                 self.status(row, state.map_or("idle", |s| s.word()));
                 None
             }
-            Command::Help => {
+            // The runner carries these two out, so admission never makes a command of them.
+            Command::Help | Command::Compact | Command::Context => {
                 let persona = self
                     .services
                     .install

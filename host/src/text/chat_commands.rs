@@ -52,11 +52,13 @@ pub fn for_another_bot() -> String {
 }
 
 /// The commands that a platform lists for people, with what each does.
-pub const COMMAND_LIST: [(Command, &str); 6] = [
+pub const COMMAND_LIST: [(Command, &str); 8] = [
     (Command::Stop, "stop what is running"),
     (Command::New, "begin a new session; words after it are its first message"),
     (Command::Status, "what is going on"),
     (Command::Tasks, "what is planned; pause, resume, cancel or run one"),
+    (Command::Context, "what fills the agent's context window"),
+    (Command::Compact, "replace the older part of the conversation by a summary"),
     (Command::Answer, "answer a question: its code, then your words"),
     (Command::Help, "what the host understands"),
 ];
@@ -73,6 +75,8 @@ pub fn help(persona: &str, main: bool) -> String {
          /new - begin a new session; words after it are its first message\n\
          /status - what is going on\n\
          /tasks - what is planned, and how to pause, resume, cancel or run it\n\
+         /context - what fills the context window of {persona}\n\
+         /compact - replace the older part of the conversation by a summary\n\
          /answer - answer a question of {persona}\n\
          /resend CODE, /drop CODE - send a part again that may not have arrived, or leave it\n\
          /help - this text{admit}"

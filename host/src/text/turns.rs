@@ -120,13 +120,18 @@ pub fn time_is_up() -> String {
 
 /// The error codes of a model call, and what each means for the person who waits. The last one stands for every
 /// unknown code.
-pub(super) const MODEL: [(&str, &str); 14] = [
+pub(super) const MODEL: [(&str, &str); 15] = [
     ("model.auth", "the provider rejects the key, so the owner must set another one"),
     ("model.permission", "the key may not use this model"),
     ("model.not_found", "the provider does not know this model"),
     ("model.rate_limited", "the provider limits its calls, so write again later"),
     ("model.overloaded", "the provider is overloaded, so write again later"),
     ("model.too_large", "the conversation is too long, so begin a new one with /new"),
+    (
+        "model.fixed_part",
+        "the agent's instructions, memory and tools fill the model's context window, so the owner must shorten them or \
+         choose a model with a larger window",
+    ),
     ("model.budget", "the account at the provider has no credit left, so the owner must add some"),
     ("model.invalid_request", "the provider rejects the request as invalid"),
     (

@@ -288,6 +288,20 @@ pub struct Message {
     /// The files that came with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
+    /// Set if the text is an order to the runner. The runner carries it out and answers it; the model does not see it.
+    /// Since minor version 2: an older runner shows the text to the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+}
+
+/// What a person orders the runner to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// `/compact`: replace the older part of the conversation by a summary.
+    Compact,
+    /// `/context`: say what fills the context window.
+    Context,
 }
 
 /// A person. Only the id identifies a person; anyone can choose any name.

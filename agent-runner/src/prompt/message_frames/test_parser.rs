@@ -69,6 +69,7 @@ pub fn parse(text: &str) -> (Option<Fire>, Vec<Message>) {
             edited: attr("edited").is_some(),
             reply_to,
             attachments,
+            order: None,
         });
         rest = after.strip_prefix('\n').unwrap_or(after);
     }
@@ -173,5 +174,6 @@ fn message(n: u64, fields: &[&str]) -> Message {
         edited: n.is_multiple_of(5),
         reply_to: some(4).map(|text| Quote { from: field(2), text }),
         attachments: if fields.len() > 5 { vec![file] } else { vec![] },
+        order: None,
     }
 }

@@ -5,6 +5,7 @@ mod conversation;
 mod endings;
 mod fires;
 mod memory;
+mod orders;
 mod resumed;
 
 use std::future::Future;
