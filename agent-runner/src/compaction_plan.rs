@@ -9,6 +9,7 @@ use std::fmt::Write;
 use ipc_schema::TurnId;
 
 use crate::prompt;
+use crate::sight;
 use crate::transcript::{Body, Entry};
 
 /// How much of the conversation to keep.
@@ -56,7 +57,8 @@ pub fn plan(entries: &[Entry], open: TurnId, window: u32, aim: CompactionTarget)
 }
 
 fn estimate(entry: &Entry) -> usize {
-    entry.to_line().map_or(0, |line| line.len() / BYTES_PER_TOKEN)
+    let text = entry.to_line().map_or(0, |line| line.len() / BYTES_PER_TOKEN);
+    text + usize::try_from(sight::tokens(entry)).unwrap_or(usize::MAX / 2)
 }
 
 /// The entries as Markdown, unabridged.

@@ -33,6 +33,11 @@ impl Omissions {
     }
 
     pub fn omits_thoughts(&self, entry: &Entry) -> bool {
+        self.0.iter().any(|(_, left)| entry.entry <= left.through && !left.only_files)
+    }
+
+    /// Whether the entry's pictures and documents are left out.
+    pub fn omits_files(&self, entry: &Entry) -> bool {
         self.0.iter().any(|(_, left)| entry.entry <= left.through)
     }
 }

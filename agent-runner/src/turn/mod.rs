@@ -33,6 +33,7 @@ use crate::mailbox::Mailbox;
 use crate::mailbox::outbox::fit_to_letter;
 use crate::model::{Answer, CallError, Draft, Failure, Model, request};
 use crate::prompt::{self, SystemPrompt};
+use crate::sight::{Sight, View};
 use crate::tools::{self, Toolbox};
 use crate::transcript::{Body, End, Entry, LeftOut, Note, Omissions, Transcript};
 
@@ -64,6 +65,7 @@ pub struct Agent<M> {
     offered: serde_json::Value,
     clock: Clock,
     personality: Personality,
+    sight: Sight,
 }
 
 /// The group's `CLAUDE.md`, as of `begin` or of the last accepted `update_personality`.
@@ -122,7 +124,8 @@ impl<M: Model> Agent<M> {
         });
         let clock = Clock::new(&begin.zone);
         let offered = tools::definitions(begin.files);
-        Self { begin, mailbox, transcript, model, socket, tools, offered, clock, personality }
+        let sight = Sight::new(tools.paths().clone(), &begin.model);
+        Self { begin, mailbox, transcript, model, socket, tools, offered, clock, personality, sight }
     }
 
     pub fn shell(&self) -> Option<String> {
@@ -231,7 +234,16 @@ impl<M: Model> Agent<M> {
         let mut left_out = None;
         let mut refusals = 0;
         let called = loop {
-            let body = self.request(progress, left_out.as_ref());
+            let mut omissions = Omissions::of(self.transcript.entries());
+            if let Some(left) = &left_out {
+                omissions = omissions.and(turn, left);
+            }
+            let view = match self.look(turn, &omissions).await? {
+                Watched::Done(view) => view,
+                Watched::Interrupted(_) => break CallOutcome::Interrupted,
+                Watched::Closing => break CallOutcome::Closing,
+            };
+            let body = self.request(progress, &omissions, &view);
             failpoint!("runner.model.before");
             let called = match body {
                 Ok(body) => self.call(turn, Activity::Thinking, body).await?,
@@ -285,7 +297,12 @@ impl<M: Model> Agent<M> {
     }
 
     /// Builds the next request. The system prompt is built once per turn, see [`prompt::facts`].
-    fn request(&self, progress: &mut TurnProgress, left_out: Option<&LeftOut>) -> serde_json::Result<String> {
+    fn request(
+        &self,
+        progress: &mut TurnProgress,
+        omissions: &Omissions,
+        view: &View,
+    ) -> serde_json::Result<String> {
         let system = progress.system.get_or_insert_with(|| {
             let entries = self.transcript.of_turn(progress.turn).rev();
             let chat = entries.into_iter().find_map(|entry| match &entry.body {
@@ -298,11 +315,25 @@ impl<M: Model> Agent<M> {
             }
         });
         let entries = self.transcript.entries();
-        let mut omissions = Omissions::of(entries);
-        if let Some(left) = left_out {
-            omissions = omissions.and(progress.turn, left);
+        request::request(&self.begin.model, system, &self.offered, entries, omissions, view)
+    }
+
+    /// Reads the pictures and documents of the next request, and those that are new to this run from the disk.
+    async fn look(&mut self, turn: TurnId, omissions: &Omissions) -> Result<Watched<View>, Fatal> {
+        let entries = self.transcript.entries();
+        if !self.sight.is_new(entries, omissions) {
+            return Ok(Watched::Done(self.sight.view(entries, omissions).await));
         }
-        request::request(&self.begin.model, system, &self.offered, entries, &omissions)
+        let work = Work {
+            turn,
+            state: Activity::Thinking,
+            tool: None,
+            detail: None,
+            limit: MODEL_LIMIT,
+            draft: None,
+            ends_on_close: true,
+        };
+        run_interruptible(&mut self.mailbox, work, self.sight.view(entries, omissions)).await
     }
 
     /// Appends the turn's waiting inputs to the transcript and acknowledges them.

@@ -5,6 +5,7 @@ mod conversation;
 mod endings;
 mod fires;
 mod resumed;
+mod seeing;
 
 use std::future::Future;
 use std::time::Duration;
