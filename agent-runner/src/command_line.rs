@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::box_paths::BoxPaths;
 use crate::model::Gateway;
-use crate::{inspect_image, loopback_proxy, probe, run_loop, unlock_dirs};
+use crate::{inspect_image, loopback_proxy, probe, run_loop, sight, unlock_dirs};
 
 /// The agent inside the box. The host starts it and controls it by letters below /ipc.
 #[derive(Parser)]
@@ -34,6 +34,9 @@ enum Command {
     InspectImage,
     /// Give the shared group access to directories that the agent made private, and exit
     UnlockDirs,
+    /// Decode the picture on the standard input and write it, scaled down, to the standard output. The runner calls it
+    #[command(hide = true)]
+    FitPicture,
     /// Report what this box can see and do, and wait until the host removes it
     Probe {
         /// Directory that holds /ipc; for tests
@@ -53,6 +56,9 @@ pub fn main() -> ExitCode {
         // work only in a process with one thread.
         return probe::run(&BoxPaths::below(root));
     }
+    if matches!(command, Command::FitPicture) {
+        return sight::fit_picture();
+    }
     // The host reads files through the shared group. Nobody else may.
     umask(Mode::from_raw_mode(0o007));
     log_to_stderr();
@@ -60,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Run { root } | Command::Probe { root } => root,
         Command::InspectImage => return write_inventory(),
         Command::UnlockDirs => return unlock(),
+        Command::FitPicture => return sight::fit_picture(),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -337,7 +337,12 @@ mod tests {
 
     fn step(n: u64, id: &str, result: usize) -> [Entry; 2] {
         let call = script::calls(&[(id, "read_file", json!({"path": "notes.md"}))]);
-        let result = ToolResult { tool_use_id: id.into(), content: "word ".repeat(result), is_error: false };
+        let result = ToolResult {
+            tool_use_id: id.into(),
+            content: "word ".repeat(result),
+            is_error: false,
+            shown: None,
+        };
         [
             Entry { body: Body::Assistant(call), ..entry(n, 2, 0) },
             Entry { body: Body::Results(Results { blocks: vec![result] }), ..entry(n + 1, 2, 0) },

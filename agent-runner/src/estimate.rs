@@ -7,6 +7,7 @@
 
 use serde_json::Value;
 
+use crate::sight;
 use crate::transcript::{Body, Entry, Omissions};
 
 /// A token in the unit of the weights.
@@ -115,25 +116,27 @@ pub fn of_entry(entry: &Entry, omissions: &Omissions) -> u64 {
     if omissions.omits(entry) {
         return omissions.summary_at(entry).map_or(0, of_text);
     }
-    match &entry.body {
-        Body::Results(results) => {
-            let most = omissions.result_max(entry).map_or(usize::MAX, |(most, _)| most);
-            let shown =
-                |text: &str| of_text(text.char_indices().nth(most).map_or(text, |(at, _)| &text[..at]));
-            results.blocks.iter().map(|result| FRAME + shown(&result.content)).sum()
+    let files = if omissions.omits_files(entry) { 0 } else { sight::tokens(entry) };
+    files
+        + match &entry.body {
+            Body::Results(results) => {
+                let most = omissions.result_max(entry).map_or(usize::MAX, |(most, _)| most);
+                let shown =
+                    |text: &str| of_text(text.char_indices().nth(most).map_or(text, |(at, _)| &text[..at]));
+                results.blocks.iter().map(|result| FRAME + shown(&result.content)).sum()
+            }
+            Body::Assistant(answer) => answer
+                .blocks
+                .iter()
+                .map(|block| serde_json::from_str(block.raw().get()).map_or(FRAME, |block| of_block(&block)))
+                .sum(),
+            Body::Input(input) => FRAME + of_text(&crate::prompt::frames(input)),
+            Body::Gate(gate) => gate.shown.as_deref().map_or(0, of_text),
+            Body::Note(note) => of_text(&note.text),
+            Body::Summary(summary) => of_text(&summary.text),
+            Body::End(_) => 2 * FRAME,
+            Body::Request(_) | Body::LeftOut(_) | Body::Shortened(_) | Body::Order(_) => 0,
         }
-        Body::Assistant(answer) => answer
-            .blocks
-            .iter()
-            .map(|block| serde_json::from_str(block.raw().get()).map_or(FRAME, |block| of_block(&block)))
-            .sum(),
-        Body::Input(input) => FRAME + of_text(&crate::prompt::frames(input)),
-        Body::Gate(gate) => gate.shown.as_deref().map_or(0, of_text),
-        Body::Note(note) => of_text(&note.text),
-        Body::Summary(summary) => of_text(&summary.text),
-        Body::End(_) => 2 * FRAME,
-        Body::Request(_) | Body::LeftOut(_) | Body::Shortened(_) | Body::Order(_) => 0,
-    }
 }
 
 /// The tokens of a text.

@@ -29,6 +29,7 @@ mod model;
 mod probe;
 mod prompt;
 mod run_loop;
+mod sight;
 #[cfg(feature = "test-door")]
 pub mod test_door;
 #[cfg(test)]

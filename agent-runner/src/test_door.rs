@@ -5,6 +5,7 @@ use ipc_schema::letters::to_agent::Model;
 
 use crate::model::request;
 use crate::prompt::SystemPrompt;
+use crate::sight::View;
 use crate::transcript::{Entry, Omissions};
 
 /// The request for `provider/model` after these lines of a transcript.
@@ -14,12 +15,17 @@ use crate::transcript::{Entry, Omissions};
 pub fn request_after(lines: &[String], provider: &str, model: &str) -> serde_json::Result<String> {
     let entries: Vec<Entry> =
         lines.iter().map(|line| Entry::parse(line.as_bytes())).collect::<Result<_, _>>()?;
-    let model =
-        Model { name: model.into(), provider: Some(provider.into()), max_tokens: 1_000, window: 100_000 };
+    let model = Model {
+        name: model.into(),
+        provider: Some(provider.into()),
+        max_tokens: 1_000,
+        window: 100_000,
+        no_images: false,
+    };
     let system = SystemPrompt { stable: "who".into(), facts: "now".into() };
     let tools =
         serde_json::json!([{ "name": "ls", "description": "lists", "input_schema": { "type": "object" } }]);
-    request::request(&model, &system, &tools, &entries, &Omissions::of(&entries))
+    request::request(&model, &system, &tools, &entries, &Omissions::of(&entries), &View::default())
 }
 
 /// What finds a memory, for the table of what it finds.

@@ -81,7 +81,13 @@ impl Box_ {
             main: false,
             session: "s".into(),
             persona: "Ada".into(),
-            model: Model { name: "scripted".into(), provider: None, max_tokens: 1000, window: 100_000 },
+            model: Model {
+                name: "scripted".into(),
+                provider: None,
+                max_tokens: 1000,
+                window: 100_000,
+                no_images: false,
+            },
             limits: Limits {
                 model_calls: 40,
                 turn_s: 900,

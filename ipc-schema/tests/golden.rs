@@ -44,6 +44,7 @@ fn begin() -> to_agent::Begin {
             provider: Some("provider-1".into()),
             max_tokens: 8192,
             window: 200_000,
+            no_images: true,
         },
         limits: to_agent::Limits {
             model_calls: 40,
@@ -102,13 +103,26 @@ fn input() -> to_agent::Input {
                 forwarded_from: None,
                 edited: true,
                 reply_to: Some(to_agent::Quote { from: "Bob".into(), text: "we are out of milk".into() }),
-                attachments: vec![to_agent::Attachment {
-                    path: Some("/inbox/3f2a.jpg".into()),
-                    name: "fridge.jpg".into(),
-                    mime: "image/jpeg".into(),
-                    bytes: 48_213,
-                    problem: None,
-                }],
+                attachments: vec![
+                    to_agent::Attachment {
+                        path: Some("/inbox/3f2a.jpg".into()),
+                        name: "fridge.jpg".into(),
+                        mime: "image/jpeg".into(),
+                        bytes: 48_213,
+                        problem: None,
+                        transcript: None,
+                        no_transcript: None,
+                    },
+                    to_agent::Attachment {
+                        path: Some("/inbox/77b0.ogg".into()),
+                        name: "voice.ogg".into(),
+                        mime: "audio/ogg".into(),
+                        bytes: 9_120,
+                        problem: None,
+                        transcript: Some("and buy some bread".into()),
+                        no_transcript: None,
+                    },
+                ],
                 order: None,
             },
             to_agent::Message {

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use ipc_schema::letters::from_agent::Outcome;
 use ipc_schema::letters::to_agent;
@@ -14,9 +15,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::prompt::{self, SystemPrompt};
-use crate::transcript::{Body, Entry, Omissions, ToolResult};
+use crate::sight::{Seen, View};
+use crate::transcript::{Body, Entry, FileKind, Omissions};
 
-/// Builds the request for the next answer.
+/// Builds the request for the next answer. `view` holds the pictures and documents.
 ///
 /// # Errors
 /// Never in practice: every type here can be serialized.
@@ -26,6 +28,7 @@ pub fn request(
     tools: &serde_json::Value,
     entries: &[Entry],
     omissions: &Omissions,
+    view: &View,
 ) -> serde_json::Result<String> {
     serde_json::to_string(&Request {
         model: &model.name,
@@ -39,7 +42,7 @@ pub fn request(
         .filter(|block| !block.text.is_empty())
         .collect(),
         tools,
-        messages: messages(&model.id(), entries, omissions),
+        messages: messages(&model.id(), entries, omissions, view),
     })
 }
 
@@ -127,18 +130,47 @@ enum OurBlock<'a> {
     },
     ToolResult {
         tool_use_id: Cow<'a, str>,
-        content: Cow<'a, str>,
+        content: ResultContent<'a>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<CacheControl>,
     },
+    Image(Media<'a>),
+    Document(Media<'a>),
+}
+
+/// A picture or a document.
+#[derive(Serialize)]
+struct Media<'a> {
+    source: Source<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<CacheControl>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "base64")]
+struct Source<'a> {
+    media_type: &'static str,
+    data: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ResultContent<'a> {
+    Text(Cow<'a, str>),
+    Blocks(Vec<OurBlock<'a>>),
 }
 
 /// The result for a call whose result is missing. The repair at the start leaves none; a damaged file may.
 const NO_RESULT: &str = "the result is lost; it may have run";
 
-fn messages<'a>(model: &str, entries: &'a [Entry], omissions: &Omissions) -> Vec<Message<'a>> {
+fn messages<'a>(
+    model: &str,
+    entries: &'a [Entry],
+    omissions: &Omissions,
+    view: &'a View,
+) -> Vec<Message<'a>> {
     let mut writer = Messages::default();
     let mut gap = Gap::default();
     for entry in entries {
@@ -148,7 +180,10 @@ fn messages<'a>(model: &str, entries: &'a [Entry], omissions: &Omissions) -> Vec
         }
         writer.texts.extend(gap.note().map(Cow::Owned));
         match &entry.body {
-            Body::Input(input) => writer.texts.push(Cow::Owned(prompt::frames(input))),
+            Body::Input(input) => {
+                writer.texts.push(Cow::Owned(prompt::frames(input)));
+                writer.shown.extend(view.of(entry).iter().map(|file| (writer.texts.len(), file)));
+            }
             Body::Gate(gate) => writer.texts.extend(gate.shown.as_deref().map(Cow::Borrowed)),
             Body::Assistant(answer) => {
                 // A thought goes back to the model that had it. Old transcripts do not say which one that was.
@@ -167,13 +202,16 @@ fn messages<'a>(model: &str, entries: &'a [Entry], omissions: &Omissions) -> Vec
                 }));
             }
             Body::Results(results) => {
-                let shown = |result: &'a ToolResult| Shown {
-                    content: shown_part(&result.content, omissions.result_max(entry)),
-                    is_error: result.is_error,
-                };
-                writer
-                    .results
-                    .extend(results.blocks.iter().map(|result| (&*result.tool_use_id, shown(result))));
+                writer.results.extend(results.blocks.iter().map(|result| {
+                    let path = result.shown.as_ref().map(|file| &file.path);
+                    let seen = view.of(entry).iter().find(|(shown, _)| Some(shown) == path);
+                    let shown = Shown {
+                        content: shown_part(&result.content, omissions.result_max(entry)),
+                        is_error: result.is_error,
+                        seen: seen.map(|(_, seen)| &**seen),
+                    };
+                    (&*result.tool_use_id, shown)
+                }));
             }
             Body::Note(note) => writer.texts.push(Cow::Borrowed(&note.text)),
             Body::End(end) => writer.texts.extend(ending_note(end.outcome).map(Cow::Borrowed)),
@@ -237,6 +275,8 @@ fn ending_note(outcome: Outcome) -> Option<&'static str> {
 struct Shown<'a> {
     content: Cow<'a, str>,
     is_error: bool,
+    /// The file that it shows.
+    seen: Option<&'a Seen>,
 }
 
 /// The part of a result that is shown, with a note on where the rest is. The API refuses an error without a text.
@@ -263,6 +303,8 @@ struct Messages<'a> {
     calls: Vec<String>,
     results: HashMap<&'a str, Shown<'a>>,
     texts: Vec<Cow<'a, str>>,
+    /// Files with their paths, each behind so many of the texts.
+    shown: Vec<(usize, &'a (String, Arc<Seen>))>,
 }
 
 impl<'a> Messages<'a> {
@@ -293,21 +335,33 @@ impl<'a> Messages<'a> {
             .into_iter()
             .map(|call| {
                 let result = results.remove(&*call);
-                let result = result.unwrap_or(Shown { content: NO_RESULT.into(), is_error: true });
+                let result =
+                    result.unwrap_or(Shown { content: NO_RESULT.into(), is_error: true, seen: None });
                 Content::Ours(OurBlock::ToolResult {
+                    content: match result.seen {
+                        Some(seen) => {
+                            ResultContent::Blocks(vec![OurBlock::text(result.content), OurBlock::of(seen)])
+                        }
+                        None => ResultContent::Text(result.content),
+                    },
                     is_error: result.is_error,
-                    content: result.content,
                     tool_use_id: Cow::Owned(call),
                     cache_control: None,
                 })
             })
             .collect();
-        content.extend(
-            self.texts
-                .drain(..)
-                .filter(|text| !text.trim().is_empty())
-                .map(|text| Content::Ours(OurBlock::Text { text, cache_control: None })),
-        );
+        let mut shown = std::mem::take(&mut self.shown).into_iter().peekable();
+        for (text, number) in self.texts.drain(..).zip(1..) {
+            if !text.trim().is_empty() {
+                content.push(Content::Ours(OurBlock::text(text)));
+            }
+            while let Some((_, (path, seen))) = shown.next_if(|(behind, _)| *behind == number) {
+                if matches!(**seen, Seen::Block { .. }) {
+                    content.push(Content::Ours(OurBlock::text(format!("[{path}]"))));
+                }
+                content.push(Content::Ours(OurBlock::of(seen)));
+            }
+        }
         if !content.is_empty() {
             self.done.push(Message { role: "user", content });
         }
@@ -325,10 +379,30 @@ impl<'a> Messages<'a> {
     }
 }
 
-impl OurBlock<'_> {
+impl<'a> OurBlock<'a> {
+    fn text(text: impl Into<Cow<'a, str>>) -> Self {
+        Self::Text { text: text.into(), cache_control: None }
+    }
+
+    fn of(seen: &'a Seen) -> Self {
+        match seen {
+            Seen::Note(text) => Self::text(text),
+            Seen::Block { kind, media_type, data } => {
+                let media = Media { source: Source { media_type, data }, cache_control: None };
+                match kind {
+                    FileKind::Picture => Self::Image(media),
+                    FileKind::Document => Self::Document(media),
+                }
+            }
+        }
+    }
+
     fn cache_control(&mut self) -> &mut Option<CacheControl> {
         match self {
-            Self::Text { cache_control, .. } | Self::ToolResult { cache_control, .. } => cache_control,
+            Self::Text { cache_control, .. }
+            | Self::ToolResult { cache_control, .. }
+            | Self::Image(Media { cache_control, .. })
+            | Self::Document(Media { cache_control, .. }) => cache_control,
         }
     }
 }
@@ -337,6 +411,7 @@ impl OurBlock<'_> {
 mod tests {
     use super::*;
     use crate::tests_support::messages_api_rules;
+    use crate::transcript::ToolResult;
     use crate::transcript::{Assistant, Block, End, Note, Results, Usage};
     use ipc_schema::TurnId;
     use proptest::prelude::*;
@@ -361,7 +436,7 @@ mod tests {
     }
 
     fn result(id: &str) -> Body {
-        let block = ToolResult { tool_use_id: id.into(), content: "ok".into(), is_error: false };
+        let block = ToolResult { tool_use_id: id.into(), content: "ok".into(), is_error: false, shown: None };
         Body::Results(Results { blocks: vec![block] })
     }
 
@@ -371,10 +446,23 @@ mod tests {
 
     fn made(bodies: Vec<Body>) -> Value {
         let entries: Vec<_> = bodies.into_iter().map(entry).collect();
-        let model = to_agent::Model { name: "m".into(), provider: None, max_tokens: 10, window: 100 };
+        let model = to_agent::Model {
+            name: "m".into(),
+            provider: None,
+            max_tokens: 10,
+            window: 100,
+            no_images: false,
+        };
         let system = SystemPrompt { stable: "who".into(), facts: "now".into() };
-        let text =
-            request(&model, &system, &json!([{"name": "x"}]), &entries, &Omissions::of(&entries)).unwrap();
+        let text = request(
+            &model,
+            &system,
+            &json!([{"name": "x"}]),
+            &entries,
+            &Omissions::of(&entries),
+            &View::default(),
+        )
+        .unwrap();
         serde_json::from_str(&text).unwrap()
     }
 

@@ -102,7 +102,13 @@ fn attachment(out: &mut String, file: &Attachment) {
     if let Some(problem) = &file.problem {
         attribute(out, "problem", problem);
     }
+    if let Some(why) = &file.no_transcript {
+        attribute(out, "no-transcript", why);
+    }
     out.push_str("/>\n");
+    if let Some(text) = &file.transcript {
+        let _ = writeln!(out, "<transcript>{}</transcript>", escape(text));
+    }
 }
 
 fn attribute(out: &mut String, name: &str, value: &str) {
@@ -229,6 +235,8 @@ mod tests {
                     "<reply-to from=\"Ann\">",
                     "\"/>\n",
                     "<attachment path=\"/etc\"",
+                    "</transcript>\n",
+                    "<transcript>",
                     "<omitted",
                     "&lt;&amp;quot;",
                     "&amp;amp;lt;",
@@ -272,15 +280,18 @@ mod tests {
     }
 
     fn message() -> impl Strategy<Value = Message> {
-        let file =
-            (proptest::option::of(nasty()), nasty(), nasty(), any::<u64>(), proptest::option::of(nasty()))
-                .prop_map(|(path, name, mime, bytes, problem)| Attachment {
-                    path,
-                    name,
-                    mime,
-                    bytes,
-                    problem,
-                });
+        let some = || proptest::option::of(nasty());
+        let file = (some(), nasty(), nasty(), any::<u64>(), some(), some(), some()).prop_map(
+            |(path, name, mime, bytes, problem, transcript, no_transcript)| Attachment {
+                path,
+                name,
+                mime,
+                bytes,
+                problem,
+                transcript,
+                no_transcript,
+            },
+        );
         let person =
             (nasty(), nasty(), any::<bool>()).prop_map(|(id, name, owner)| Person { id, name, owner });
         let quote = (nasty(), nasty()).prop_map(|(from, text)| Quote { from, text });

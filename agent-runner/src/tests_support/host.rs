@@ -24,6 +24,7 @@ pub fn begin() -> Begin {
             provider: Some("test".into()),
             max_tokens: 1000,
             window: 100_000,
+            no_images: false,
         },
         limits: Limits {
             model_calls: 40,

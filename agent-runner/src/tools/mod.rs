@@ -6,7 +6,7 @@
 
 pub mod ask_person;
 mod edit_file;
-mod file_access;
+pub mod file_access;
 mod list_and_search;
 mod memory;
 mod output_limit;
@@ -33,6 +33,7 @@ pub use run_command::{Ended, StartError, ending};
 pub use shell_detect::Shell;
 
 use crate::box_paths::BoxPaths;
+use crate::transcript::ShownFile;
 
 /// Added to a tool's own time limit for the deadline in status letters.
 pub const TIME_LIMIT_MARGIN: Duration = Duration::from_secs(30);
@@ -42,16 +43,18 @@ pub const TIME_LIMIT_MARGIN: Duration = Duration::from_secs(30);
 pub struct Output {
     pub text: String,
     pub is_error: bool,
+    /// A file that the model sees with the text.
+    pub shown: Option<ShownFile>,
 }
 
 impl Output {
     pub fn ok(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_error: false }
+        Self { text: text.into(), is_error: false, shown: None }
     }
 
     /// The text says what happened and what to do.
     pub fn error(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_error: true }
+        Self { is_error: true, ..Self::ok(text) }
     }
 }
 

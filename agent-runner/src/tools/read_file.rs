@@ -1,19 +1,22 @@
 //! The tool `read_file`: reads a text file page by page.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{LocalCall, LocalTool, Output, Running, Toolbox, define, file_access, local, one_line};
 use crate::box_paths::BoxPaths;
+use crate::sight;
+use crate::transcript::{FileKind, ShownFile};
 
 pub(super) static TOOL: LocalTool = LocalTool {
     definition: define("read_file", ABOUT, properties, &["path"]),
     read: |input| local::<Args>("read_file", input),
 };
 
-const ABOUT: &str = "Reads a text file, at most 30 kB at once, and says how to go on when there is more. Relative paths are below /workspace.";
+const ABOUT: &str = "Reads a text file, at most 30 kB at once, and says how to go on when there is more. It also shows you a picture (JPEG, PNG, GIF, WebP) or a PDF document. Relative paths are below /workspace.";
 
 const PAGE_BYTES: usize = 30_000;
 
@@ -55,7 +58,11 @@ fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
     let (file, size) = file_access::open(paths, &path)?;
     let mut reader = BufReader::new(file);
     let failed = |e| file_access::problem(paths, &path, &e);
-    if file_access::looks_binary(reader.fill_buf().map_err(failed)?) {
+    let start = reader.fill_buf().map_err(failed)?;
+    if let Some(kind) = sight::kind_of(start) {
+        return show(&mut reader.into_inner(), kind, paths.shown(&path));
+    }
+    if file_access::looks_binary(start) {
         return Err(format!(
             "{} is binary ({size} bytes); look at it with run_command, for example `file` or `xxd | head`",
             paths.shown(&path)
@@ -68,6 +75,15 @@ fn run(paths: &BoxPaths, args: &Args) -> Result<Output, String> {
     }
     let page = read_page(&mut reader, args.limit.unwrap_or(u64::MAX)).map_err(failed)?;
     Ok(Output::ok(page.text(first, size)))
+}
+
+/// The request shows the file beside the result.
+fn show(file: &mut File, kind: FileKind, path: String) -> Result<Output, String> {
+    file.seek(SeekFrom::Start(0)).map_err(|e| e.to_string())?;
+    let content = sight::whole(file).map_err(|why| format!("{path} cannot be shown: {why}"))?;
+    let (sha256, bytes) = (ipc_schema::sha256_hex(&content), content.len() as u64);
+    let text = format!("{path} ({bytes} bytes):");
+    Ok(Output { shown: Some(ShownFile { kind, path, sha256, bytes }), ..Output::ok(text) })
 }
 
 fn skip_lines(reader: &mut impl BufRead, lines: u64) -> std::io::Result<u64> {

@@ -271,7 +271,7 @@ impl Ended {
                 false
             }
         };
-        Output { text, is_error: !good }
+        Output { is_error: !good, ..Output::ok(text) }
     }
 }
 

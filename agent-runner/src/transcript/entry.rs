@@ -122,6 +122,28 @@ pub struct ToolResult {
     pub content: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_error: bool,
+    /// A file that the model sees with the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<ShownFile>,
+}
+
+/// A picture or document that requests show. The transcript holds no content: the file may be gone or changed later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownFile {
+    pub kind: FileKind,
+    /// As the model knows it.
+    pub path: String,
+    /// The digest of the content that is meant.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    Picture,
+    Document,
 }
 
 /// A request that was or will be written to the host.
@@ -168,9 +190,12 @@ pub struct LeftOut {
     /// The newest entry that it concerns.
     pub through: u64,
     /// From this entry on everything is left out; the inputs of the turn in which this was recorded stay. `None`: only
-    /// the thoughts are left out.
+    /// pictures and documents, and the thoughts, are left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
+    /// Only pictures and documents are left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_files: bool,
     /// What the chat was told.
     #[serde(default)]
     pub told: String,

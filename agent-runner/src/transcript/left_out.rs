@@ -51,7 +51,7 @@ impl Omissions {
     }
 
     pub fn omits_thoughts(&self, entry: &Entry) -> bool {
-        self.refused.iter().any(|(_, left)| entry.entry <= left.through)
+        self.refused.iter().any(|(_, left)| entry.entry <= left.through && !left.only_files)
     }
 
     /// Whether an entry is left out because its turn outgrew the window.
@@ -74,5 +74,10 @@ impl Omissions {
     pub fn result_max(&self, entry: &Entry) -> Option<(usize, &str)> {
         let of_it = self.shortened.iter().filter(|(turn, s)| *turn == entry.turn && entry.entry <= s.through);
         of_it.map(|(_, shortened)| (shortened.results, &*shortened.archive)).min()
+    }
+
+    /// Whether the entry's pictures and documents are left out.
+    pub fn omits_files(&self, entry: &Entry) -> bool {
+        self.refused.iter().any(|(_, left)| entry.entry <= left.through)
     }
 }

@@ -19,8 +19,8 @@ use ipc_schema::{LetterId, MessageSeq, TurnId};
 
 pub use content_block::Block;
 pub use entry::{
-    Assistant, Body, End, Entry, Gate, LeftOut, Note, OrderDone, RecordedRequest, Results, Shortened,
-    Summary, ToolResult, Usage,
+    Assistant, Body, End, Entry, FileKind, Gate, LeftOut, Note, OrderDone, RecordedRequest, Results,
+    Shortened, ShownFile, Summary, ToolResult, Usage,
 };
 use jsonl_file::TranscriptFile;
 #[cfg(any(test, fuzzing))]

@@ -12,7 +12,8 @@ fn told(dir: &Path) -> Transcript {
     transcript.append_input(TURN, host::input(&[(1, "hello\nyou"), (2, "there")])).unwrap();
     let answer = script::calls(&[("toolu_1", "run_command", json!({"command": "ls"}))]);
     transcript.append(TURN, Body::Assistant(answer)).unwrap();
-    let result = ToolResult { tool_use_id: "toolu_1".into(), content: "a\nb".into(), is_error: false };
+    let result =
+        ToolResult { tool_use_id: "toolu_1".into(), content: "a\nb".into(), is_error: false, shown: None };
     transcript.append_results(TURN, vec![result]).unwrap();
     transcript.append(TURN, Body::Assistant(script::says("done"))).unwrap();
     transcript

@@ -52,7 +52,9 @@ impl<M: Model> Agent<M> {
     /// The size of the next request, by the estimate alone.
     pub(super) fn size(&self, progress: &mut TurnProgress) -> Size {
         // A request that cannot be built is refused where it is built.
-        self.request(progress, None).map_or_else(|_| Size::default(), |body| estimate::of_request(&body))
+        let omissions = Omissions::of(self.transcript.entries());
+        self.request(progress, &omissions)
+            .map_or_else(|_| Size::default(), |body| estimate::of_request(&body))
     }
 
     /// The tokens of the next request as the provider will count them.
@@ -220,7 +222,7 @@ impl<M: Model> Agent<M> {
     }
 
     /// A number of the provider's tokens in tokens of the estimate.
-    fn unscaled(&self, tokens: u64) -> u64 {
+    pub(super) fn unscaled(&self, tokens: u64) -> u64 {
         tokens * 1_000 / estimate::scaled(1_000, self.ratio()).max(1)
     }
 

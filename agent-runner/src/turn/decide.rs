@@ -289,7 +289,8 @@ mod tests {
             self
         }
         fn result(mut self, id: &str) -> Self {
-            let result = ToolResult { tool_use_id: id.into(), content: "ok".into(), is_error: false };
+            let result =
+                ToolResult { tool_use_id: id.into(), content: "ok".into(), is_error: false, shown: None };
             self.transcript.append_results(TURN, vec![result]).unwrap();
             self
         }

@@ -37,6 +37,7 @@ use crate::mailbox::Mailbox;
 use crate::mailbox::outbox::fit_to_letter;
 use crate::model::{Answer, CallError, Draft, Failure, Model, request};
 use crate::prompt::{self, MemorySection, SystemPrompt};
+use crate::sight::{Sight, View};
 use crate::tools::{self, Toolbox};
 use crate::transcript::{Body, End, Entry, LeftOut, Note, Omissions, Transcript};
 
@@ -73,6 +74,7 @@ pub struct Agent<M> {
     asked: remember::Asked,
     /// How much the model reads, if a refusal said less than the settings.
     learned_window: Option<u32>,
+    sight: Sight,
 }
 
 /// The group's `CLAUDE.md`, as of `begin` or of the last accepted `update_personality`.
@@ -97,6 +99,8 @@ struct TurnProgress {
     turn: TurnId,
     system: Option<SystemPrompt>,
     memory: MemorySection,
+    /// The pictures and documents of the next request.
+    view: View,
     model_calls: u32,
     tool_calls: u32,
     /// How often the model said that the conversation is too long.
@@ -111,6 +115,7 @@ impl TurnProgress {
             turn,
             system: None,
             memory: MemorySection::default(),
+            view: View::default(),
             model_calls: 0,
             tool_calls: 0,
             overflows: 0,
@@ -140,6 +145,7 @@ impl<M: Model> Agent<M> {
         });
         let clock = Clock::new(&begin.zone);
         let offered = tools::definitions(begin.files);
+        let sight = Sight::new(tools.paths().clone(), &begin.model);
         Self {
             begin,
             mailbox,
@@ -152,6 +158,7 @@ impl<M: Model> Agent<M> {
             personality,
             asked: remember::Asked::default(),
             learned_window: None,
+            sight,
         }
     }
 
@@ -254,6 +261,14 @@ impl<M: Model> Agent<M> {
             self.end(turn, Outcome::Limit, text)?;
             return Ok(None);
         }
+        match self.gather(progress).await? {
+            Watched::Done(()) => {}
+            Watched::Interrupted(_) => {
+                self.end(turn, Outcome::Interrupted, String::new())?;
+                return Ok(None);
+            }
+            Watched::Closing => return Ok(Some(TurnExit::Closing)),
+        }
         if let Some(trouble) = self.fixed_part(progress) {
             self.fail(turn, trouble)?;
             return Ok(None);
@@ -267,12 +282,20 @@ impl<M: Model> Agent<M> {
 
     async fn call_and_keep(&mut self, progress: &mut TurnProgress) -> Result<Option<TurnExit>, Fatal> {
         let turn = progress.turn;
-        self.recall(progress).await;
         let mut left_out = None;
         let mut refusals = 0;
-        let mut estimated;
+        let mut estimated = 0;
         let called = loop {
-            let body = self.request(progress, left_out.as_ref());
+            let mut omissions = Omissions::of(self.transcript.entries());
+            if let Some(left) = &left_out {
+                omissions = omissions.and(turn, left);
+            }
+            match self.look(progress, &omissions).await? {
+                Watched::Done(()) => {}
+                Watched::Interrupted(_) => break CallOutcome::Interrupted,
+                Watched::Closing => break CallOutcome::Closing,
+            }
+            let body = self.request(progress, &omissions);
             estimated = body.as_ref().map_or(0, |body| estimate::of_request(body).total());
             failpoint!("runner.model.before");
             let called = match body {
@@ -332,7 +355,7 @@ impl<M: Model> Agent<M> {
     }
 
     /// Builds the next request. The system prompt is built once per turn, see [`prompt::facts`].
-    fn request(&self, progress: &mut TurnProgress, left_out: Option<&LeftOut>) -> serde_json::Result<String> {
+    fn request(&self, progress: &mut TurnProgress, omissions: &Omissions) -> serde_json::Result<String> {
         let system = progress.system.get_or_insert_with(|| {
             let entries = self.transcript.of_turn(progress.turn).rev();
             let chat = entries.into_iter().find_map(|entry| match &entry.body {
@@ -347,11 +370,45 @@ impl<M: Model> Agent<M> {
             }
         });
         let entries = self.transcript.entries();
-        let mut omissions = Omissions::of(entries);
-        if let Some(left) = left_out {
-            omissions = omissions.and(progress.turn, left);
+        request::request(&self.begin.model, system, &self.offered, entries, omissions, &progress.view)
+    }
+
+    /// Reads what the next request needs beside the transcript: memory, pictures and documents.
+    async fn gather(&mut self, progress: &mut TurnProgress) -> Result<Watched<()>, Fatal> {
+        self.recall(progress).await;
+        let omissions = Omissions::of(self.transcript.entries());
+        self.look(progress, &omissions).await
+    }
+
+    /// Reads the pictures and documents of the next request, and those that are new to this run from the disk.
+    async fn look(
+        &mut self,
+        progress: &mut TurnProgress,
+        omissions: &Omissions,
+    ) -> Result<Watched<()>, Fatal> {
+        let entries = self.transcript.entries();
+        if !self.sight.is_new(entries, omissions) {
+            progress.view = self.sight.view(entries, omissions).await;
+            return Ok(Watched::Done(()));
         }
-        request::request(&self.begin.model, system, &self.offered, entries, &omissions)
+        let work = Work {
+            turn: progress.turn,
+            state: Activity::Thinking,
+            tool: None,
+            detail: None,
+            limit: MODEL_LIMIT,
+            draft: None,
+            ends_on_close: true,
+        };
+        let view = run_interruptible(&mut self.mailbox, work, self.sight.view(entries, omissions)).await?;
+        Ok(match view {
+            Watched::Done(view) => {
+                progress.view = view;
+                Watched::Done(())
+            }
+            Watched::Interrupted(why) => Watched::Interrupted(why),
+            Watched::Closing => Watched::Closing,
+        })
     }
 
     /// Appends the turn's waiting inputs to the transcript and acknowledges them.

@@ -5,6 +5,7 @@ use ipc_schema::letters::from_agent::Outcome;
 use ipc_schema::letters::to_agent::Order;
 
 use super::compact::{Compacted, compactions};
+use super::interruptible::Watched;
 use super::{Agent, TurnExit, TurnProgress, decide};
 use crate::compaction_plan::CompactionTarget;
 use crate::estimate;
@@ -29,6 +30,11 @@ impl<M: Model> Agent<M> {
         }
         if self.mailbox.closing() {
             return Ok(Some(TurnExit::Closing));
+        }
+        match self.gather(progress).await? {
+            Watched::Done(()) => {}
+            // It is handled at the next step.
+            Watched::Interrupted(_) | Watched::Closing => return Ok(None),
         }
         let text = match order {
             Order::Context => self.context_told(progress),

@@ -6,6 +6,7 @@
 
 use ipc_schema::TurnId;
 
+use crate::sight;
 use crate::transcript::{Body, Entry, LeftOut, Omissions};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,8 @@ pub fn after(entries: &[Entry], turn: TurnId, refusals: usize) -> AfterRefusal {
     }
 }
 
-/// What to leave out, in the order of the attempts: the thoughts, the last turn, everything but a summary, everything.
+/// What to leave out, in the order of the attempts: pictures and documents, the thoughts, the last turn, everything but
+/// a summary, everything.
 /// Each leaves out more than the one before it.
 fn steps(entries: &[Entry], turn: TurnId) -> Vec<LeftOut> {
     let Some(through) = entries.last().map(|entry| entry.entry) else { return Vec::new() };
@@ -45,15 +47,17 @@ fn steps(entries: &[Entry], turn: TurnId) -> Vec<LeftOut> {
         entries.iter().rev().find(earlier).map(|e| e.turn)
     };
     let froms = [
-        None,
-        last_turn.and_then(|last| first(&|e| e.turn == last && !is_summary(e))),
-        first(&|e| !is_summary(e)),
-        first(&|_| true),
+        (true, None),
+        (false, None),
+        (false, last_turn.and_then(|last| first(&|e| e.turn == last && !is_summary(e)))),
+        (false, first(&|e| !is_summary(e))),
+        (false, first(&|_| true)),
     ];
     let mut sent = sent(entries, &known);
     let mut steps = Vec::new();
-    for from in froms {
-        let left = LeftOut { through, from, told: told(from, entries, turn) };
+    for (only_files, from) in froms {
+        let told = if only_files { told_of_files() } else { told(from, entries, turn) };
+        let left = LeftOut { through, from, only_files, told };
         let less = self::sent(entries, &known.and(turn, &left));
         if less < sent {
             sent = less;
@@ -76,16 +80,21 @@ fn is_shown(entry: &Entry) -> bool {
     }
 }
 
-/// How many entries, and how many thoughts, a request holds.
+/// How many entries, files and thoughts a request holds.
 fn sent(entries: &[Entry], omissions: &Omissions) -> usize {
     let kept = entries.iter().filter(|e| !omissions.omits(e) && is_shown(e));
     kept.map(|entry| match &entry.body {
         Body::Assistant(answer) if !omissions.omits_thoughts(entry) => {
             1 + answer.blocks.iter().filter(|block| block.is_thought()).count()
         }
-        _ => 1,
+        _ if omissions.omits_files(entry) => 1,
+        _ => 1 + sight::count(entry),
     })
     .sum()
+}
+
+fn told_of_files() -> String {
+    "The model's provider refused our conversation. I went on without its pictures and documents; the words are still there. To show me one again, send it again.".to_owned()
 }
 
 /// What the people of the chat are told.
@@ -127,7 +136,8 @@ mod tests {
         answer
             .blocks
             .insert(0, Block::new(r#"{"type":"thinking","thinking":"hm","signature":"s"}"#).unwrap());
-        let result = ToolResult { tool_use_id: "a".into(), content: "ok".into(), is_error: false };
+        let result =
+            ToolResult { tool_use_id: "a".into(), content: "ok".into(), is_error: false, shown: None };
         [Body::Assistant(answer), Body::Results(Results { blocks: vec![result] })]
     }
 
@@ -136,7 +146,7 @@ mod tests {
     }
 
     fn left(through: u64, from: impl Into<Option<u64>>) -> LeftOut {
-        LeftOut { through, from: from.into(), told: String::new() }
+        LeftOut { through, from: from.into(), only_files: false, told: String::new() }
     }
 
     /// What follows each of the first eight refusals.

@@ -186,7 +186,7 @@ impl<M: Model> Agent<M> {
         let may = |tool: &&Value| TOOLS.iter().any(|name| tool["name"] == *name && self.may(name));
         let offered = Value::Array(self.offered.as_array()?.iter().filter(may).cloned().collect());
         // The newest piece, if it is too much for one request.
-        let piece = compaction_plan::chunks(new, self.begin.model.window).pop()?;
+        let piece = compaction_plan::chunks(new, self.unscaled(u64::from(self.window()) * 2 / 5)).pop()?;
         let text = format!("The conversation:\n\n{piece}\n\n---\n\nNow save what must be kept.");
         let MemorySection { pinned, turn } = self.recalled(said_in(new.iter())).await;
         let system = format!("{INSTRUCTIONS}{pinned}{turn}");
@@ -212,7 +212,7 @@ impl<M: Model> Agent<M> {
             let input = view.input.map_or("{}", |input| input.get());
             match Call::parse(&name, input) {
                 Ok(Call::Local(call)) => {
-                    let tools::Output { text, is_error } = call.run(&self.tools).await;
+                    let tools::Output { text, is_error, .. } = call.run(&self.tools).await;
                     tracing::info!(name, is_error, text, "remembered");
                 }
                 Ok(_) => {}

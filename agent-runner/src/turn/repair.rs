@@ -55,6 +55,7 @@ impl<M: Model> Agent<M> {
                     "not run: the container ended before; call it again if it is still needed".into()
                 },
                 is_error: call.name != ask_person::NAME,
+                shown: None,
             })
             .collect();
         if results.is_empty() { Ok(()) } else { self.transcript.append_results(turn, results) }

@@ -66,8 +66,8 @@ impl<M: Model> Agent<M> {
     }
 
     fn keep(&mut self, turn: TurnId, tool_use_id: String, output: Output) -> Result<(), Fatal> {
-        let Output { text: content, is_error } = output;
-        self.transcript.append_results(turn, vec![ToolResult { tool_use_id, content, is_error }])
+        let Output { text: content, is_error, shown } = output;
+        self.transcript.append_results(turn, vec![ToolResult { tool_use_id, content, is_error, shown }])
     }
 
     /// Ends an interrupted turn: every open call gets a result. `begun` says whether the first one had started.
@@ -79,7 +79,7 @@ impl<M: Model> Agent<M> {
         let calls = decide::unanswered_in(&self.transcript, turn).into_iter().enumerate();
         let results = calls.map(|(index, call)| {
             let content = if begun && index == 0 { by.to_owned() } else { format!("not run: {by}") };
-            ToolResult { tool_use_id: call.id, content, is_error: true }
+            ToolResult { tool_use_id: call.id, content, is_error: true, shown: None }
         });
         self.transcript.append_results(turn, results.collect())?;
         self.end(turn, Outcome::Interrupted, String::new())
@@ -96,6 +96,7 @@ impl<M: Model> Agent<M> {
                 content: "not run: the container was closed before; call it again if it is still needed"
                     .into(),
                 is_error: true,
+                shown: None,
             })
             .collect();
         if results.is_empty() { Ok(()) } else { self.transcript.append_results(turn, results) }

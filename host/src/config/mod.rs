@@ -297,6 +297,7 @@ impl Install {
             provider,
             max_tokens: wanted.max_tokens,
             window: wanted.window,
+            images: wanted.images,
         }
     }
 
@@ -385,6 +386,7 @@ fn model_choice(
         model: file.model.name.clone().unwrap_or_else(|| kind.default_model().to_owned()),
         max_tokens: file.model.max_tokens,
         window: file.model.window,
+        images: file.model.images,
     }
 }
 

@@ -110,6 +110,8 @@ settings! {
         max_tokens: u32 = 8_192, in 1..=10_000_000;
         /// The context window, in tokens.
         window: u32 = 200_000, in 2..=100_000_000;
+        /// Whether the model sees pictures and PDF documents. If not, the agent is told where they lie.
+        images: bool = true;
     }
 }
 

@@ -93,6 +93,8 @@ pub struct ModelChoice {
     pub max_tokens: u32,
     /// The context window in tokens.
     pub window: u32,
+    /// Whether it sees pictures and documents.
+    pub images: bool,
 }
 
 #[cfg(any(test, fuzzing))]
@@ -108,7 +110,13 @@ impl Group {
             senders: None,
             priority: Priority::default(),
             image: "lazaret-agent".into(),
-            model: ModelChoice { provider: "p".into(), model: "m".into(), max_tokens: 8192, window: 200_000 },
+            model: ModelChoice {
+                provider: "p".into(),
+                model: "m".into(),
+                max_tokens: 8192,
+                window: 200_000,
+                images: true,
+            },
             zone: Zone::utc(),
             limits: RunLimits::default(),
             context: ContextLimits::default(),

@@ -138,6 +138,12 @@ pub struct Attachment {
     /// Why it was not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What is said in it, as the transcription endpoint heard it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<String>,
+    /// Why there is no transcript of a voice message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_transcript: Option<String>,
 }
 
 impl Attachment {

@@ -3,11 +3,14 @@
 //! They show the box's side of each call: the runner's request, with the model that the host put in, and the response.
 //! The files hold no headers, keys are hidden, and no box sees them.
 //!
+//! The content of pictures and documents is left out: the files are in the group's inbox and workspace.
+//!
 //! Each call repeats the conversation so far. So only the first request is kept whole; `000002-request.new.json` has
 //! what is new against the call before. [`whole_request`] puts them together again for `lazaret ipc call`.
 
 #![allow(clippy::disallowed_methods, reason = "state/letters, which no box sees")]
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
@@ -94,6 +97,7 @@ impl Recorder {
     /// Takes a call's number and the part of its request that is recorded. That is a copy, so that a large body does
     /// not wait in memory for a slow disk.
     pub fn record_of(&self, body: &[u8]) -> RequestRecord {
+        let body = &*without_content(body);
         let mut calls = self.calls();
         calls.made += 1;
         let fields = fields(body);
@@ -175,6 +179,33 @@ impl Exchange {
             tracing::warn!(%error, "a model exchange was not recorded");
         }
     }
+}
+
+/// The key of a picture's or document's content as the runner writes it. Within a text its quotes would be escaped.
+const CONTENT: &[u8] = b"\"data\":\"";
+/// Shorter content is recorded.
+const CONTENT_BYTES: usize = 1024;
+
+/// The body with a note in the place of base64 content.
+fn without_content(body: &[u8]) -> Cow<'_, [u8]> {
+    let mut kept = Vec::new();
+    let (mut rest, mut from) = (body, 0);
+    while let Some(at) = rest[from..].windows(CONTENT.len()).position(|bytes| bytes == CONTENT) {
+        let start = from + at + CONTENT.len();
+        let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+        let content = rest[start..].iter().take_while(|byte| is_base64(byte)).count();
+        from = start + content;
+        if content > CONTENT_BYTES {
+            kept.extend_from_slice(&rest[..start + 16]);
+            kept.extend(format!("… {content} characters are left out").bytes());
+            (rest, from) = (&rest[from..], 0);
+        }
+    }
+    if kept.is_empty() {
+        return Cow::Borrowed(body);
+    }
+    kept.extend_from_slice(rest);
+    Cow::Owned(kept)
 }
 
 /// The part of a body that fits into a file. One byte more lets the file say that it is incomplete.
@@ -319,6 +350,22 @@ mod tests {
         recorder.request(recorder.record_of(&vec![b'x'; FILE_MAX_BYTES + 9])).number.await.unwrap();
         let text = std::fs::read_to_string(root.path().join("000001-request.json")).unwrap();
         assert!(text.ends_with("only the first 1048576 bytes are recorded\n"));
+    }
+
+    #[tokio::test]
+    async fn pictures_are_left_out_and_the_words_around_them_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let recorder = Arc::new(Recorder::new(root.path().to_owned()));
+        let picture =
+            |n: usize| json!({ "type": "image", "source": { "data": "iVBORw0KGgoAAAANSUhEUg".repeat(n) } });
+        let said = json!({ "type": "text", "text": format!("\"data\":\"{}", "A".repeat(2_000)) });
+        let request = json!({ "messages": [picture(50_000), said, picture(1), picture(90_000), "end"] });
+        recorded(&recorder, &request).await;
+        let text = std::fs::read_to_string(root.path().join("000001-request.json")).unwrap();
+        assert!(text.len() < 4_000 && text.contains("iVBORw0KGgoAAAAN… 1100000 characters are left out"));
+        let shown = whole_request(root.path(), 1).unwrap();
+        assert_eq!(shown["messages"][1], request["messages"][1]);
+        assert_eq!((&shown["messages"][2], &shown["messages"][4]), (&request["messages"][2], &json!("end")));
     }
 
     #[tokio::test]

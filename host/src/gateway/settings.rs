@@ -40,13 +40,17 @@ impl Default for GatewaySettings {
 
 /// The gateway's settings of an install.
 pub fn settings_of(install: &Install) -> GatewaySettings {
-    let providers = install.providers.values().map(|provider| ProviderSettings {
-        base_url: provider.base_url.clone(),
-        key: provider.key.clone(),
+    let providers = install.providers.values().map(|provider| {
         // At another address than OpenAI's own stands a compatible server.
-        max_completion_tokens: provider.kind == ProviderKind::Openai
-            && provider.base_url == provider.kind.default_base_url(),
-        ..ProviderSettings::new(&provider.name, provider.kind)
+        let is_openai =
+            provider.kind == ProviderKind::Openai && provider.base_url == provider.kind.default_base_url();
+        ProviderSettings {
+            base_url: provider.base_url.clone(),
+            key: provider.key.clone(),
+            max_completion_tokens: is_openai,
+            documents: is_openai,
+            ..ProviderSettings::new(&provider.name, provider.kind)
+        }
     });
     let retry = RetryLimits { total: install.file.host.model_retry.0, ..RetryLimits::default() };
     GatewaySettings { providers: providers.collect(), retry, ..GatewaySettings::default() }

@@ -30,8 +30,8 @@ pub struct ProviderSettings {
     pub max_completion_tokens: bool,
     /// Whether to ask for the counts of a stream. Some compatible servers refuse the field.
     pub stream_options: bool,
-    /// Whether an OpenAI-compatible model accepts pictures. If not, a note takes the place of each.
-    pub images: bool,
+    /// Whether an OpenAI-compatible server takes PDF documents. If not, a note takes the place of each.
+    pub documents: bool,
 }
 
 impl ProviderSettings {
@@ -45,7 +45,7 @@ impl ProviderSettings {
             key_env: kind.default_key_env().unwrap_or_default().to_owned(),
             max_completion_tokens: kind == ProviderKind::Openai,
             stream_options: true,
-            images: true,
+            documents: true,
         }
     }
 

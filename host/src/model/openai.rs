@@ -332,11 +332,17 @@ fn part(block: &Block<'_>, settings: &ProviderSettings) -> Option<Value> {
     let text = |text: &str| Some(json!({ "type": "text", "text": text }));
     match block {
         Block::Text(words) => text(words),
-        Block::Image { media_type, data } if settings.images => {
+        Block::Image { media_type, data } => {
             let url = format!("data:{media_type};base64,{data}");
             Some(json!({ "type": "image_url", "image_url": { "url": url } }))
         }
-        Block::Image { .. } => text("[a picture was left out: this model takes none]"),
+        Block::Document { data } if settings.documents => {
+            let data = format!("data:application/pdf;base64,{data}");
+            Some(json!({ "type": "file", "file": { "filename": "document.pdf", "file_data": data } }))
+        }
+        Block::Document { .. } => {
+            text("[the document was left out: this provider takes none; read the file]")
+        }
         Block::Other(kind) => {
             text(&format!("[a block of type `{kind}` was left out: this model takes none]"))
         }
@@ -475,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_become_data_urls_or_a_note() {
+    fn pictures_become_data_urls() {
         let source = json!({ "type": "base64", "media_type": "image/png", "data": "AAAA" });
         let image = json!({ "type": "image", "source": source });
         let asked = json!({ "messages": [{ "role": "user", "content": [
@@ -491,9 +497,20 @@ mod tests {
         let parts = &seen["messages"][1]["content"];
         assert_eq!(parts[0]["image_url"]["url"], "data:image/png;base64,AAAA");
         assert_eq!(parts[2]["text"], "look");
+    }
 
-        let blind = translated(&asked, |settings| settings.images = false);
-        let text = blind["messages"][1]["content"].as_str().unwrap();
-        assert!(text.contains("left out") && text.ends_with("look"), "{text}");
+    #[test]
+    fn documents_become_files_where_the_server_takes_them() {
+        let source = json!({ "type": "base64", "media_type": "application/pdf", "data": "JVBERi0=" });
+        let document = json!({ "type": "document", "source": source });
+        let asked = json!({ "messages": [{ "role": "user", "content": [
+            document, { "type": "text", "text": "look" },
+        ]}]});
+        let seen = translated(&asked, |_| {});
+        let file = &seen["messages"][0]["content"][0]["file"];
+        assert_eq!(file["file_data"], "data:application/pdf;base64,JVBERi0=");
+        let seen = translated(&asked, |settings| settings.documents = false);
+        let text = seen["messages"][0]["content"].as_str().unwrap();
+        assert!(text.starts_with("[the document was left out") && text.ends_with("look"), "{text}");
     }
 }

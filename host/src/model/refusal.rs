@@ -238,6 +238,18 @@ const FILTERED: [&str; 14] = [
     "input was flagged",
 ];
 
+/// A model that sees no pictures, or a picture that the provider cannot use. The box asks again without pictures.
+const PICTURE: [&str; 8] = [
+    "image input",
+    "image_url",
+    "process image",
+    "image exceeds",
+    "image dimensions",
+    "support image",
+    "not a multimodal",
+    "pdf",
+];
+
 /// Words that call a field of the request unknown.
 const FIELD: [&str; 11] = [
     "unsupported parameter",
@@ -342,6 +354,9 @@ fn reason(status: u16, words: &str, told_to_wait: bool) -> Reason {
     }
     if says(&FILTERED) {
         return Reason::Filtered;
+    }
+    if says(&PICTURE) && !matches!(status, 403 | 413 | 429 | 529) {
+        return Reason::Malformed;
     }
     if let Some(lack) = lack(words).filter(|_| matches!(status, 400 | 422)) {
         return Reason::Lacks(lack);

@@ -4,6 +4,31 @@ use super::*;
 
 /// Server, status, body, what it means.
 const REFUSALS: &[(&str, u16, &str, Reason)] = &[
+    // A picture or a document.
+    (
+        "Anthropic, a picture",
+        400,
+        r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages.0.content.1.image.source.base64: image exceeds 5 MB maximum: 6000000 bytes > 5242880 bytes"}}"#,
+        Reason::Malformed,
+    ),
+    (
+        "Anthropic, a document",
+        400,
+        r#"{"type":"error","error":{"type":"invalid_request_error","message":"A maximum of 100 PDF pages may be provided."}}"#,
+        Reason::Malformed,
+    ),
+    (
+        "OpenRouter, a model without pictures",
+        404,
+        r#"{"error":{"message":"No endpoints found that support image input","code":404}}"#,
+        Reason::Malformed,
+    ),
+    (
+        "Ollama, a model without pictures",
+        500,
+        r#"{"error":{"message":"this model is missing data required for image input","type":"api_error","param":null,"code":null}}"#,
+        Reason::Malformed,
+    ),
     // The conversation is too long.
     (
         "Anthropic",

@@ -100,6 +100,10 @@ pub enum Block<'a> {
         media_type: String,
         data: String,
     },
+    /// A PDF document; the data is base64.
+    Document {
+        data: String,
+    },
     ToolUse {
         id: String,
         name: String,
@@ -113,7 +117,7 @@ pub enum Block<'a> {
     Thinking,
     /// What belongs to the provider that made the answer.
     Opaque(Opaque<'a>),
-    /// A block of another type, such as a document or a search result, by its type.
+    /// A block of another type, such as a search result, by its type.
     Other(String),
 }
 
@@ -366,9 +370,13 @@ fn block(whole: &RawValue, depth: usize) -> Result<Block<'_>, ApiError> {
             is_error: raw.is_error.unwrap_or(false),
             content: raw.content.map(|content| blocks(content, depth - 1)).transpose()?.unwrap_or_default(),
         },
-        "image" => match raw.source.map(parse_source).transpose()? {
+        "image" | "document" => match raw.source.map(parse_source).transpose()? {
             Some(BlockSource { media_type: Some(media_type), data: Some(data), .. }) => {
-                Block::Image { media_type, data }
+                match (raw.kind.as_str(), media_type.as_str()) {
+                    ("image", _) => Block::Image { media_type, data },
+                    (_, "application/pdf") => Block::Document { data },
+                    _ => Block::Other(raw.kind),
+                }
             }
             _ => Block::Other(raw.kind),
         },

@@ -26,6 +26,8 @@ pub fn offered(files: &[OfferedFile], most: u64) -> Vec<Attachment> {
         mime: label(&file.mime),
         bytes: file.bytes.unwrap_or(0),
         problem: None,
+        transcript: None,
+        no_transcript: None,
     };
     let fetched = files.iter().take(FILES).map(|file| match file.bytes {
         Some(bytes) if bytes > most => one(file).given_up(text::not_stored(bytes, most)),

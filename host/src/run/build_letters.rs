@@ -44,6 +44,7 @@ pub(super) fn begin(
             provider: Some(group.model.provider.clone()),
             max_tokens: group.model.max_tokens,
             window: group.model.window,
+            no_images: !group.model.images,
         },
         limits: letter::Limits {
             model_calls: limits.model_calls,
@@ -150,6 +151,8 @@ fn message(m: StoredMessage, group: &Group, owners: &[String]) -> letter::Messag
                 mime: a.mime,
                 bytes: a.bytes,
                 problem: a.problem,
+                transcript: a.transcript,
+                no_transcript: a.no_transcript,
             })
             .collect(),
         order,

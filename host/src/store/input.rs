@@ -9,7 +9,7 @@ use super::letters_to_agent::{ToWrite, next_letter};
 use super::turns::{self, OpenTurnRow};
 use super::{Result, Store, StoreError, id, int, parse, tasks};
 use crate::domain::limits::ContextLimits;
-use crate::domain::message::StoredMessage;
+use crate::domain::message::{Attachment, StoredMessage};
 use crate::domain::task::Work;
 use crate::domain::{ChatId, ChatKind, Lane, LetterId, MessageSeq, RunId, TurnId, WallMs};
 use crate::turns::Event;
@@ -211,8 +211,11 @@ fn ungiven(
 fn weight(m: &StoredMessage) -> usize {
     let json = |text: &str| serde_json::to_string(text).map_or(text.len() * 6, |t| t.len());
     let quoted = m.reply_to.as_ref().map_or(0, |r| json(&r.text));
-    let files: usize =
-        m.attachments.iter().map(|a| 1_000 + json(&a.mime) + a.problem.as_deref().map_or(0, json)).sum();
+    let file = |a: &Attachment| {
+        let texts = [&a.problem, &a.transcript, &a.no_transcript].into_iter().flatten();
+        1_000 + json(&a.mime) + texts.map(|text| json(text)).sum::<usize>()
+    };
+    let files: usize = m.attachments.iter().map(file).sum();
     json(&m.text) + quoted + files + 1_200
 }
 

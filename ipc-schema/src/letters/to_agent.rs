@@ -99,6 +99,9 @@ pub struct Model {
     pub max_tokens: u32,
     /// The context window in tokens.
     pub window: u32,
+    /// Whether it takes no pictures and no documents. Since minor version 2.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_images: bool,
 }
 
 impl Model {
@@ -340,6 +343,12 @@ pub struct Attachment {
     /// Why the host did not store it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What is said in it, as a speech model heard it. Since minor version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<String>,
+    /// Why there is no `transcript` of a voice message. Since minor version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_transcript: Option<String>,
 }
 
 /// The verdict on one request.

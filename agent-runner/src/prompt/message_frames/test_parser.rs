@@ -45,7 +45,14 @@ pub fn parse(text: &str) -> (Option<Fire>, Vec<Message>) {
         while body.starts_with("<attachment") {
             let (head, after) = split(body, "/>\n");
             body = after;
+            let transcript = body.strip_prefix("<transcript>").map(|heard| {
+                let (text, after) = split(heard, "</transcript>\n");
+                body = after;
+                unescape(text)
+            });
             attachments.push(Attachment {
+                transcript,
+                no_transcript: attr_of(head, "no-transcript"),
                 path: attr_of(head, "path"),
                 name: needed(head, "name"),
                 mime: needed(head, "mime"),
@@ -121,6 +128,8 @@ pub fn visible(mut m: Message) -> Message {
         file.name = seen_label(&file.name);
         file.mime = seen_label(&file.mime);
         file.problem = file.problem.as_deref().map(seen_label);
+        file.no_transcript = file.no_transcript.as_deref().map(seen_label);
+        file.transcript = file.transcript.as_deref().map(clean);
     }
     m
 }
@@ -163,7 +172,15 @@ fn fire(fields: &[&str]) -> Fire {
 fn message(n: u64, fields: &[&str]) -> Message {
     let field = |at: usize| fields.get(at).copied().unwrap_or_default().to_owned();
     let some = |at: usize| fields.get(at).map(|field| (*field).to_owned());
-    let file = Attachment { path: some(5), name: field(6), mime: field(7), bytes: n, problem: some(3) };
+    let file = Attachment {
+        path: some(5),
+        name: field(6),
+        mime: field(7),
+        bytes: n,
+        problem: some(3),
+        transcript: some(2),
+        no_transcript: some(4),
+    };
     Message {
         id: MessageSeq(n),
         wakes: n % 2 == 1,

@@ -7,6 +7,7 @@ mod fires;
 mod memory;
 mod orders;
 mod resumed;
+mod seeing;
 
 use std::future::Future;
 use std::time::Duration;

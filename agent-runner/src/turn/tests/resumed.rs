@@ -115,6 +115,7 @@ async fn a_letter_that_the_host_never_read_is_repeated_though_its_result_stands(
         tool_use_id: "toolu_1".into(),
         content: "sent".into(),
         is_error: false,
+        shown: None,
     };
     host.transcript().append_results(TURN, vec![sent]).unwrap();
     host.begin_with(begin_open(&[]));

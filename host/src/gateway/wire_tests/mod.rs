@@ -148,7 +148,7 @@ impl World {
         let scope = Arc::new(RunScope {
             run: "019ab000-0000-7000-8000-000000000001".parse().unwrap(),
             group: GroupName::main(),
-            model: ModelChoice { provider, model, max_tokens: 8192, window: 200_000 },
+            model: ModelChoice { provider, model, max_tokens: 8192, window: 200_000, images: true },
             open_turn: watch::channel(Some(TurnId(7))).1,
             model_calls: 40,
             exchanges_dir: directory.path().join("model"),

@@ -119,6 +119,8 @@ impl House {
             mime: name("image/jpeg"),
             bytes: 9,
             problem: None,
+            transcript: None,
+            no_transcript: None,
         }];
         let seq = self.take_in(vec![asked.clone(), asked.clone()]).await[0].seq;
         let turn = self.store.open_turn(lane()).await.unwrap().unwrap().turn;
