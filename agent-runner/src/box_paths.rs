@@ -49,6 +49,11 @@ impl BoxPaths {
         self.workspace().join(".home")
     }
 
+    /// The search index of the memory. It can be deleted at any time.
+    pub fn memory_index(&self) -> PathBuf {
+        self.home().join(".cache/memory-index.db")
+    }
+
     /// Log files of background commands.
     pub fn background(&self) -> PathBuf {
         self.home().join("background")

@@ -50,7 +50,7 @@ pub struct MemoryFile {
 pub struct Problem {
     /// The path below the memory's directory.
     pub name: String,
-    /// What is wrong, with the file's name.
+    /// What is wrong, to be read after the name.
     pub reason: String,
 }
 
@@ -192,7 +192,9 @@ fn gather(dir: &UntrustedDir, above: &str, depth: u32, bytes: &mut u64, out: &mu
     let listing = match dir.names(NAMES_MAX) {
         Ok(listing) => listing,
         Err(error) => {
-            return out.problems.push(Problem { name: above.into(), reason: format!("{above:?}: {error}") });
+            return out
+                .problems
+                .push(Problem { name: above.into(), reason: format!("cannot be listed: {error}") });
         }
     };
     out.truncated |= listing.truncated;
@@ -223,11 +225,15 @@ fn gather(dir: &UntrustedDir, above: &str, depth: u32, bytes: &mut u64, out: &mu
                         out.files.push(MemoryFile { name: path, text, stamp });
                     }
                     Err(refusal) if refusal.code == RefusalCode::Gone => {}
-                    Err(refusal) => out.problems.push(Problem { name: path, reason: refusal.reason }),
+                    Err(refusal) => {
+                        let named = crate::refusal::quote(&name.to_string_lossy(), 80);
+                        let reason = refusal.reason.strip_prefix(&named).unwrap_or(&refusal.reason);
+                        out.problems.push(Problem { name: path, reason: reason.trim_start().to_owned() });
+                    }
                 }
             }
             Kind::Link | Kind::Other if depth == 0 && [TOPICS, PEOPLE, DAILY].contains(&path.as_str()) => {
-                out.problems.push(Problem { reason: format!("{path:?} is no directory"), name: path });
+                out.problems.push(Problem { name: path, reason: "is no directory".into() });
             }
             _ => {}
         }
@@ -236,7 +242,9 @@ fn gather(dir: &UntrustedDir, above: &str, depth: u32, bytes: &mut u64, out: &mu
     for (name, path) in folders.into_iter().rev().filter(|_| depth < 2) {
         match dir.folder(name.as_ref()) {
             Ok(inner) => gather(&inner, &path, depth + 1, bytes, out),
-            Err(error) => out.problems.push(Problem { reason: format!("{path:?}: {error}"), name: path }),
+            Err(error) => {
+                out.problems.push(Problem { name: path, reason: format!("cannot be opened: {error}") })
+            }
         }
     }
 }
@@ -315,8 +323,13 @@ mod tests {
         assert_eq!(names, ["MEMORY.md", "topics/bytes.md"]);
         assert_eq!(contents.entries()[1].text, "caf\u{fffd}");
         let problems: String =
-            contents.problems.iter().map(|p| format!("{}: {}\n", p.name, p.reason)).collect();
-        for told in ["link.md: ", "symbolic link", "FIFO", "huge.md\" has 52428800 bytes", "people: "] {
+            contents.problems.iter().map(|p| format!("{} {}\n", p.name, p.reason)).collect();
+        for told in [
+            "topics/link.md is a symbolic link",
+            "fifo.md is a FIFO",
+            "huge.md has 52428800 bytes",
+            "people is no",
+        ] {
             assert!(problems.contains(told), "{told}: {problems}");
         }
         for name in ["link", "fifo", "huge", "folder"] {

@@ -73,6 +73,15 @@ pub struct Entry {
     pub message: Option<String>,
 }
 
+impl Entry {
+    /// What it is found by: its text, its headings, and its file's name.
+    pub fn searched(&self) -> String {
+        let name = Path::new(&self.file).file_stem().unwrap_or_default().to_string_lossy();
+        let named = if self.file == PINNED { "" } else { &name };
+        format!("{named} {} {}", self.heading.as_deref().unwrap_or_default(), self.text)
+    }
+}
+
 /// Where an entry comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {

@@ -137,6 +137,7 @@ impl Index {
     }
 
     /// The bytes of the index.
+    #[cfg(feature = "test-door")]
     pub fn bytes(&self) -> u64 {
         let sql = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
         self.db.query_row(sql, [], |r| r.get::<_, i64>(0)).map_or(0, i64::unsigned_abs)

@@ -1,20 +1,25 @@
 //! The memory as the box sees it: the group's own below `/workspace`, and the one below `/global` that all groups
 //! read. [`crate::tools`] changes it and searches in it, [`crate::prompt`] shows a part of it to the model.
 //!
-//! The files are the memory. They are read anew for each use, because people and commands change them at any time.
+//! The files are the memory. They are read anew for each use, because people and commands change them at any time. The
+//! [`index`] only ranks their entries; it lies in `$HOME`, so that git does not see it beside them.
 
-#[cfg_attr(not(feature = "test-door"), allow(dead_code, reason = "the tools that ask it come next"))]
 pub mod index;
 pub mod remembered;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use ipc_schema::memory_dir::{ChangeError, Contents, Edit, MemoryDir};
+use ipc_schema::memory_dir::{ChangeError, Contents, Edit, MemoryDir, MemoryFile};
 use ipc_schema::memory_files::{self, Entry, Origin, PINNED, PINNED_MAX_BYTES, Place};
 use ipc_schema::memory_search;
 
 use crate::box_paths::BoxPaths;
+use index::{FileStamp, Index};
+
+/// From this many entries on they are ranked with the index. Fewer are ranked as fast without it.
+const INDEX_FROM: usize = 200;
 
 /// Whose memory a file belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +112,7 @@ pub fn read_place(place: &str) -> (Scope, &str, Option<usize>) {
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub entries: Vec<Found>,
+    files: Vec<FileStamp>,
     /// Files that cannot be read, and why.
     pub problems: Vec<String>,
 }
@@ -126,8 +132,15 @@ pub fn load(paths: &BoxPaths) -> Loaded {
 
 impl Loaded {
     fn add(&mut self, scope: Scope, contents: &Contents) {
+        let stamp = |file: &MemoryFile| {
+            (format!("{}{}", scope.prefix(), file.name), file.stamp.modified_ns(), file.stamp.len())
+        };
+        self.files.extend(contents.files.iter().map(stamp));
         self.entries.extend(contents.entries().into_iter().map(|entry| Found { scope, entry }));
-        let told = contents.problems.iter().map(|problem| format!("{}{}", scope.prefix(), problem.reason));
+        let told = contents
+            .problems
+            .iter()
+            .map(|problem| format!("{}{} {}", scope.prefix(), problem.name, problem.reason));
         self.problems.extend(told);
         if contents.truncated {
             let prefix = scope.prefix();
@@ -137,17 +150,42 @@ impl Loaded {
     }
 
     /// The entries that fit the query best, best first.
-    pub fn search(&self, query: &str) -> Vec<&Found> {
-        let texts: Vec<String> = self.entries.iter().map(|found| searched(&found.entry)).collect();
+    pub fn search(&self, paths: &BoxPaths, query: &str) -> Vec<&Found> {
+        if self.entries.len() >= INDEX_FROM {
+            match self.search_index(&paths.memory_index(), query) {
+                Ok(found) => return found,
+                Err(error) => tracing::warn!(%error, "no index can be made; ranking the memory without one"),
+            }
+        }
+        let texts: Vec<String> = self.entries.iter().map(|found| found.entry.searched()).collect();
         memory_search::rank(query, &texts).into_iter().filter_map(|at| self.entries.get(at)).collect()
     }
-}
 
-/// What an entry is found by: its words, its headings, and its file's name.
-fn searched(entry: &Entry) -> String {
-    let name = Path::new(&entry.file).file_stem().unwrap_or_default().to_string_lossy();
-    let named = if entry.file == PINNED { "" } else { &name };
-    format!("{named} {} {}", entry.heading.as_deref().unwrap_or_default(), entry.text)
+    fn search_index(&self, file: &Path, query: &str) -> rusqlite::Result<Vec<&Found>> {
+        let mut by_file: HashMap<String, Vec<&Found>> = HashMap::new();
+        for found in &self.entries {
+            by_file.entry(found.file()).or_default().push(found);
+        }
+        // Without the directory the index is in memory.
+        let _ = file.parent().map(std::fs::create_dir_all);
+        let mut index = Index::open(file)?;
+        index.refresh(&self.files, |name| {
+            let entries = by_file.get(name).into_iter().flatten();
+            entries.map(|found| (found.entry.line, found.entry.searched())).collect()
+        })?;
+        let hits = index.search(query, self.entries.len()).into_iter();
+        let entry =
+            |file: &str, line| by_file.get(file)?.iter().find(|found| found.entry.line == line).copied();
+        Ok(hits.filter_map(|hit| entry(&hit.file, hit.line)).collect())
+    }
+
+    /// Entries without files, for tests.
+    #[cfg(test)]
+    pub fn of(entries: Vec<Found>) -> Self {
+        let names: std::collections::BTreeSet<String> = entries.iter().map(Found::file).collect();
+        let files = names.into_iter().map(|name| (name, 1, 1)).collect();
+        Self { entries, files, ..Self::default() }
+    }
 }
 
 /// What became of a text that was to be written.
@@ -225,5 +263,29 @@ mod tests {
         ] {
             assert_eq!(read_place(written), meant);
         }
+    }
+
+    #[test]
+    fn many_entries_are_ranked_by_an_index_outside_of_the_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = BoxPaths::below(dir.path());
+        let topics = paths.resolve("memory/topics");
+        std::fs::create_dir_all(&topics).unwrap();
+        let many: String = (0..INDEX_FROM).map(|n| format!("- fact {n} about cars\n")).collect();
+        std::fs::write(topics.join("cars.md"), many).unwrap();
+        std::fs::write(topics.join("tea.md"), "# Tea\n\n- Ann drinks it green").unwrap();
+        let found = |query: &str| {
+            let loaded = load(&paths);
+            loaded.search(&paths, query).iter().map(|found| found.place()).collect::<Vec<_>>()
+        };
+        assert_eq!(found("green drinks"), ["memory/topics/tea.md:3"]);
+        assert!(paths.memory_index().is_file());
+        std::fs::write(topics.join("tea.md"), "Ann drinks it black, since 2026").unwrap();
+        assert_eq!(found("drinking"), ["memory/topics/tea.md:1"]);
+        std::fs::write(paths.memory_index(), "torn").unwrap();
+        assert_eq!(found("drinking"), ["memory/topics/tea.md:1"]);
+        assert_eq!(found("fact").len(), INDEX_FROM);
+        let names: Vec<_> = std::fs::read_dir(paths.resolve("memory")).unwrap().collect();
+        assert_eq!(names.len(), 1, "people see their files only");
     }
 }

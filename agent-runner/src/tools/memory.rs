@@ -210,7 +210,7 @@ impl Search {
     fn act(&self, paths: &BoxPaths, _: &MemoryContext) -> Result<String, String> {
         let loaded = memory::load(paths);
         let most = self.most.map_or(HITS, |most| (most as usize).clamp(1, HITS_MAX));
-        let hits = loaded.search(&self.query);
+        let hits = loaded.search(paths, &self.query);
         let shown: Vec<String> = hits.iter().take(most).map(|found| shown(found, SHOWN_MAX)).collect();
         let rest = match hits.len().saturating_sub(most) {
             0 => String::new(),
@@ -561,7 +561,11 @@ mod tests {
         fs::write(at("bytes"), b"- tea \xff\xfe\n").unwrap();
         let found = ann.search("tea");
         assert!(found.contains("Tea at five.") && found.contains("tea \u{fffd}"), "{found}");
-        for told in ["huge.md\" has 52428800 bytes", "link.md\" is a symbolic link", "fifo.md\" is a FIFO"] {
+        for told in [
+            "topics/huge.md has 52428800 bytes",
+            "topics/link.md is a symbolic link",
+            "topics/fifo.md is a FIFO",
+        ] {
             assert!(found.contains(told), "{told}: {found}");
         }
         for topic in ["huge", "link", "fifo", "folder"] {

@@ -61,7 +61,7 @@ impl<M: Model> Agent<M> {
         let days = [today, today.yesterday().unwrap_or(today)].map(|day| day.to_string());
         let paths = self.tools.paths().clone();
         let work = tokio::task::spawn_blocking(move || {
-            memory_section(&memory::load(&paths), &said, days.each_ref().map(String::as_str))
+            memory_section(&paths, &memory::load(&paths), &said, days.each_ref().map(String::as_str))
         });
         if let Ok(Ok(section)) = timeout(RECALL_LIMIT, work).await {
             return section;

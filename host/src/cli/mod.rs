@@ -8,6 +8,7 @@ mod doctor;
 mod groups;
 mod image;
 mod letters;
+mod memory;
 mod owners;
 mod status;
 mod tasks;
@@ -70,6 +71,8 @@ enum Verb {
     Image(image::Image),
     /// Show when scheduled work fires.
     Tasks(Box<tasks::Tasks>),
+    /// Show, search and remove what the agents remember.
+    Memory(memory::Memory),
     /// Show what happened to a message, step by step.
     Trace(trace::Trace),
     /// Read the letters between host and agent.
@@ -178,6 +181,7 @@ pub async fn run(args: Args) -> Done {
         Verb::Owners(owners) => owners::run(&here, owners).await,
         Verb::Image(image) => image::run(&here, image).await,
         Verb::Tasks(tasks) => tasks::run(&here, *tasks).await,
+        Verb::Memory(memory) => memory::run(&here, memory).await,
         Verb::Trace(trace) => trace::run(&here, &trace).await,
         Verb::Ipc(ipc) => letters::run(&here, ipc).await,
         Verb::Config(config) => config::run(&here, config).await,
