@@ -23,6 +23,7 @@ mod inspect_image;
 mod local_time;
 mod loopback_proxy;
 mod mailbox;
+mod memory;
 mod model;
 mod probe;
 mod prompt;

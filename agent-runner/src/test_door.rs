@@ -21,3 +21,6 @@ pub fn request_after(lines: &[String], provider: &str, model: &str) -> serde_jso
         serde_json::json!([{ "name": "ls", "description": "lists", "input_schema": { "type": "object" } }]);
     request::request(&model, &system, &tools, &entries, &Omissions::of(&entries))
 }
+
+/// What finds a memory, for the table of what it finds.
+pub use crate::memory::index::{FileStamp, Hit, Index};

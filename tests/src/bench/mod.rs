@@ -3,9 +3,11 @@
 
 mod box_start;
 mod history;
+mod recall;
 
 pub use box_start::start;
 pub use history::history;
+pub use recall::{Recall, recall, ten_thousand};
 
 /// Returns the median.
 pub fn median(mut measured: Vec<f64>) -> f64 {
