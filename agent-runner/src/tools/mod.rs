@@ -11,6 +11,7 @@ mod list_and_search;
 mod output_limit;
 mod read_file;
 mod run_command;
+mod search_history;
 mod send_file;
 mod shell_detect;
 mod tasks;
@@ -280,6 +281,7 @@ static REQUESTS: &[&RequestTool] = &[
     &tasks::CANCEL,
     &tasks::HISTORY,
     &tasks::REMIND,
+    &search_history::TOOL,
 ];
 
 fn request_tool(name: &str) -> Option<&'static RequestTool> {
