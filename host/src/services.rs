@@ -19,11 +19,13 @@ use crate::host_files;
 use crate::images::Images;
 use crate::mailbox::Mailbox;
 use crate::sandbox::Engine;
-use crate::store::Store;
+use crate::store::{HistoryIndex, Store};
 use crate::workers::Workers;
 
 pub struct Services {
     pub store: Store,
+    /// Finds what was said.
+    pub history: HistoryIndex,
     pub clock: Clock,
     pub install: Arc<Install>,
     pub engine: Engine,

@@ -40,6 +40,7 @@ pub const TOOLS: &[&str] = &[
     "cancel_task",
     "task_history",
     "remind",
+    "search_history",
 ];
 
 /// Paths inside the box. They are part of the protocol, because the runner has no settings.

@@ -13,8 +13,8 @@ use ipc_schema::letters::from_agent::*;
 use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
 use ipc_schema::requests::tasks::{Overlap, TaskContext};
 use ipc_schema::requests::{
-    AskPerson, CancelTask, ListTasks, PauseTask, Remind, ResumeTask, ScheduleTask, SendFile, TaskHistory,
-    UpdatePersonality, UpdateTask,
+    AskPerson, CancelTask, ListTasks, PauseTask, Remind, ResumeTask, ScheduleTask, SearchHistory, SendFile,
+    TaskHistory, UpdatePersonality, UpdateTask,
 };
 use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
 use proptest::prelude::*;
@@ -284,6 +284,15 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
             gated: true,
         }),
     ));
+    let search = SearchHistory {
+        query: Some("boiler".into()),
+        range: Some("last week".into()),
+        chat: Some("telegram:-100123/42".into()),
+        count: Some(10),
+        page: Some(2),
+    };
+    let id = LetterId::of_request(TURN, "toolu_19").unwrap();
+    letters.push(letter(19, id, Some(TURN), FromAgent::Request(search.into())));
     letters
 }
 

@@ -12,6 +12,7 @@ mod memory;
 mod output_limit;
 mod read_file;
 mod run_command;
+mod search_history;
 mod send_file;
 mod shell_detect;
 mod tasks;
@@ -292,6 +293,7 @@ static REQUESTS: &[&RequestTool] = &[
     &tasks::CANCEL,
     &tasks::HISTORY,
     &tasks::REMIND,
+    &search_history::TOOL,
 ];
 
 fn request_tool(name: &str) -> Option<&'static RequestTool> {

@@ -250,7 +250,7 @@ fn described(task: &Value) -> String {
 }
 
 /// A field of the host's answer on one line. People choose names and texts.
-fn word(value: &Value, field: &str) -> Option<String> {
+pub(super) fn word(value: &Value, field: &str) -> Option<String> {
     let said = match value.get(field)? {
         Value::String(text) => clean(text).replace(['\n', '\t'], " ").trim().to_owned(),
         Value::Number(number) => number.to_string(),

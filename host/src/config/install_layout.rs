@@ -51,6 +51,10 @@ impl Root {
     pub fn database(&self) -> PathBuf {
         self.state().join("lazaret.db")
     }
+    /// The index of what was said, which is made anew if it is gone.
+    pub fn history_index(&self) -> PathBuf {
+        self.state().join("history-index.db")
+    }
     /// The file with the install's id.
     pub fn install_id(&self) -> PathBuf {
         self.state().join("install")

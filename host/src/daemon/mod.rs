@@ -28,7 +28,7 @@ use crate::policy::backoff::STORE_AGAIN;
 use crate::run;
 use crate::scheduler;
 use crate::services::{ChangeSignal, IntakeGate, Probes, Runner, Services};
-use crate::store::Store;
+use crate::store::{HistoryIndex, Store};
 use crate::supervisor::{self, Signal, Supervisor, Wires};
 use crate::workers::Workers;
 use build_channels::{admit_configured, note_off};
@@ -218,6 +218,7 @@ fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, St
     let context = build_parts::check_context(&root, &id, gid, &runner);
     let mailbox = Mailbox::new(gid).map_err(|e| StartError::machine(e.code(), "letters", e))?;
     Ok(Arc::new(Services {
+        history: HistoryIndex::new(&root.history_index()),
         images: Images::new(engine.clone(), store.clone(), clock, context),
         engine,
         mailbox: mailbox.with_limits(),

@@ -23,6 +23,8 @@ const START: Duration = Duration::from_secs(10);
 const HOUR: Duration = Duration::from_secs(3600);
 /// The host removes nothing for this long after the clock was set, because ages depend on the clock.
 const AFTER_STEP: Duration = Duration::from_secs(24 * 3600);
+/// The nightly work indexes what was said for this long.
+const INDEXING: Duration = MINUTE;
 /// The host retries a failed copy after this time.
 const AGAIN: Duration = Duration::from_secs(3600);
 
@@ -121,6 +123,14 @@ async fn follow(services: &Services, stepped: Stepped) {
     }
 }
 
+/// Brings the history index up to date, so that the next search waits for little. What the limit leaves is indexed by
+/// searches and by the next night.
+async fn index_history(services: &Services) {
+    if let Err(e) = services.history.catch_up(&services.store, INDEXING).await {
+        tracing::warn!(code = e.code(), "the history is not indexed tonight: {e}");
+    }
+}
+
 /// Removes old letters every hour, and everything else once in 24 hours.
 async fn clear_away(services: &Services, now: WallMs, cleared: &mut Option<WallMs>) {
     let (root, keep) = (&services.install.root, &services.install.file.keep);
@@ -142,6 +152,7 @@ async fn clear_away(services: &Services, now: WallMs, cleared: &mut Option<WallM
             }
             if everything {
                 *cleared = Some(now);
+                index_history(services).await;
             }
         }
         Err(e) => tracing::warn!(code = e.code(), "nothing was cleared away: {e}"),

@@ -17,6 +17,7 @@
 mod cron;
 mod describe;
 mod error;
+mod past_range;
 mod phrase;
 mod wall;
 
@@ -34,6 +35,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use cron::Cron;
 pub use describe::{describe_instant, local};
 pub use error::ScheduleError;
+pub use past_range::past_range;
 pub use phrase::{local_time, parse};
 
 use crate::domain::{WallMs, Zone};

@@ -297,7 +297,7 @@ impl Reader<'_> {
 }
 
 /// `2026-12-24…`
-fn begins_with_date(text: &str) -> bool {
+pub(super) fn begins_with_date(text: &str) -> bool {
     let digit_or_dash =
         |(n, byte): (usize, u8)| if matches!(n, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
     text.len() >= 10 && text.bytes().take(10).enumerate().all(digit_or_dash)
@@ -312,7 +312,7 @@ fn looks_like_cron(text: &str) -> bool {
 }
 
 /// None if the word is no time of day, and `Some(None)` if it is a wrong one.
-fn time_of_day(word: &str) -> Option<Option<Time>> {
+pub(super) fn time_of_day(word: &str) -> Option<Option<Time>> {
     match word {
         "noon" | "midday" => return Some(Some(Time::constant(12, 0, 0, 0))),
         "midnight" => return Some(Some(Time::midnight())),
@@ -372,7 +372,7 @@ fn length(words: &[&str]) -> Option<(u64, u64)> {
     (!words.is_empty()).then_some((seconds, days))
 }
 
-fn weekday(word: &str) -> Option<Weekday> {
+pub(super) fn weekday(word: &str) -> Option<Weekday> {
     Some(match word {
         "sun" | "sunday" => Weekday::Sunday,
         "mon" | "monday" => Weekday::Monday,
@@ -397,13 +397,13 @@ fn day_of_month(word: &str) -> Option<i8> {
     word.parse().ok().filter(|day| plain && (1..=31).contains(day))
 }
 
-fn day_and_month(words: &[&str]) -> Option<(i8, i8)> {
+pub(super) fn day_and_month(words: &[&str]) -> Option<(i8, i8)> {
     let [first, second] = words else { return None };
     let read = |day: &str, month: &str| Some((day_of_month(day)?, month_number(month)?));
     read(first, second).or_else(|| read(second, first))
 }
 
-fn month_number(word: &str) -> Option<i8> {
+pub(super) fn month_number(word: &str) -> Option<i8> {
     const MONTHS: [&str; 12] = [
         "january",
         "february",

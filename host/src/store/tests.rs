@@ -3,6 +3,7 @@
 mod bounds_on_boxes;
 mod choices;
 mod cost_of_history;
+mod history;
 pub(super) mod opening_and_upgrade;
 mod other_process;
 mod person_in_a_fire;

@@ -5,6 +5,7 @@
 //! host answers it with the code `unsupported`. So a newer runner can work with an older host.
 
 mod ask_person;
+mod search_history;
 mod send_file;
 pub mod tasks;
 mod update_personality;
@@ -133,6 +134,8 @@ requests! {
     tasks::TaskHistory,
     /// Post a text later.
     tasks::Remind,
+    /// Search the group's messages and replies.
+    search_history::SearchHistory,
 }
 
 #[derive(Deserialize)]

@@ -366,6 +366,18 @@ impl House {
         s.move_times(1, T).await.unwrap();
     }
 
+    /// The index is brought up to date from the readers. Its own file is not recorded.
+    async fn a_search(&self, at: &std::path::Path) {
+        let index = HistoryIndex::new(&at.with_file_name("history-index.db"));
+        let s = &self.store;
+        index.catch_up(s, Duration::ZERO).await.unwrap();
+        let own = s.chats_of(&family()).await.unwrap();
+        let (query, from, to) = (Some("answer time".into()), WallMs(0), WallMs(i64::MAX));
+        let wanted = Wanted { group: family(), own, chat: None, query, from, to, skip: 0, count: 20 };
+        let found = index.search(wanted).await.unwrap();
+        assert_eq!(s.said(&family(), found.keys, TurnId(0)).await.unwrap().len(), 20);
+    }
+
     async fn lives(&mut self) {
         self.start_of_the_host().await;
         self.a_turn().await;
@@ -400,6 +412,7 @@ fn usage(run: &RunId, turn: TurnId) -> Usage {
 async fn played(messages: u32) -> (Statements, std::path::PathBuf, House) {
     let (mut house, path) = store_over_history(messages);
     house.lives().await;
+    house.a_search(&path).await;
     house.store.close().await;
     let mut statements = statement_log::take();
     let first = |sql: &str| sql.split_whitespace().next().unwrap_or_default().to_uppercase();
