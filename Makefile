@@ -2,7 +2,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build evil test check crash hostile fuzz bench image live toolchain engine
+.PHONY: help run build evil test check crash longtalk hostile fuzz bench image live toolchain engine
 
 ROOT ?= $(CURDIR)/.lazaret
 BIN := $(CURDIR)/target/release
@@ -57,6 +57,11 @@ crash: toolchain ## Kill host, boxes and engine everywhere and check what people
 	@RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" cargo build --quiet --target-dir $(CRASH) --target $(TRIPLE) --package agent-runner --features failpoints
 	@export LAZARET_BIN=$(CRASH)/debug/lazaret LAZARET_RUNNER_BIN=$(CRASH)/$(TRIPLE)/debug/agent-runner; \
 		for show in $(or $(SHOW),$(if $(KILLS)$(MESSAGES),soak,sweep soak)); do $(CRASH)/debug/crash $$show $(foreach name,KILLS MESSAGES CHANNEL POLICY ODD SEED N ONLY ACTION SWEEP AT_ONCE,$(if $($(name)),$(name)="$($(name))")); done
+
+longtalk: build ## Hold a talk of 300 turns over compactions, restarts and changes of model (TURNS=300 WINDOW=60000 SEED=1)
+	@cargo build --quiet --release --package journeys --bin longtalk --bin engine-stand-in
+	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
+		"$(BIN)/longtalk" $(foreach name,TURNS WINDOW SEED,$(if $($(name)),$(name)="$($(name))"))
 
 bench: $(if $(filter recall,$(SHOW)),,engine build image) ## Measure the speed goals, one line of JSON each (SHOW=start|history|recall, N=30 IMAGE=lazaret-agent VERBOSE=1)
 	@cargo build --quiet --release --package journeys --bin bench --bin engine-stand-in

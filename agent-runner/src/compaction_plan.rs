@@ -1,9 +1,9 @@
 //! Compaction, the pure part: which entries of a conversation are replaced or shortened, what the archive holds, and
 //! what the model is asked to summarise. [`crate::turn`] performs it.
 //!
-//! Whole turns are replaced, oldest first, so a tool call keeps its result. The open turn is never replaced; if it alone
-//! is too large, requests show less of its older steps. What is replaced or shortened is archived as Markdown before the
-//! transcript changes.
+//! Whole turns are replaced, oldest first, so a tool call keeps its result. The open turn is never replaced; if it
+//! alone is too large, requests show less of its older steps. What is replaced or shortened is archived as Markdown
+//! before the transcript changes.
 
 use std::fmt::Write;
 
@@ -75,9 +75,9 @@ pub fn plan(entries: &[Entry], open: TurnId, room: u64, aim: CompactionTarget) -
     if gain < GAIN_MIN { 0 } else { kept_from }
 }
 
-/// How to show less of the open turn so that it fits into `room` tokens of the estimate; `None` when nothing helps. Tool
-/// results are cut first. If that is not enough, all steps but the newest become a summary, whose text is still empty
-/// here.
+/// How to show less of the open turn so that it fits into `room` tokens of the estimate; `None` when nothing helps.
+/// Tool results are cut first. If that is not enough, all steps but the newest become a summary, whose text is still
+/// empty here.
 pub fn shortening(entries: &[Entry], open: TurnId, room: u64) -> Option<Shortened> {
     let known = Omissions::of(entries);
     let size = |omissions: &Omissions| -> u64 {
@@ -126,8 +126,8 @@ pub fn archive(entries: &[Entry]) -> String {
     entries.iter().map(|entry| markdown(entry, usize::MAX)).collect()
 }
 
-/// The entries as Markdown with tool results cut, in chunks of about `room` tokens of the estimate. An earlier summary is not
-/// among them: see [`earlier_summary`].
+/// The entries as Markdown with tool results cut, in chunks of about `room` tokens of the estimate. An earlier summary
+/// is not among them: see [`earlier_summary`].
 pub fn chunks(entries: &[Entry], room: u64) -> Vec<String> {
     let new = |entry: &&Entry| !matches!(entry.body, Body::Summary(_) | Body::Shortened(_));
     let parts: Vec<_> = entries.iter().filter(new).map(|entry| markdown(entry, RESULT_MAX)).collect();

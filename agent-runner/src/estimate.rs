@@ -2,8 +2,8 @@
 //!
 //! No provider publishes its tokenizer in a form that a small binary can carry. So this module counts what every
 //! tokenizer makes a token of: words, digits, symbols, indentation, characters of scripts without spaces. The weights
-//! come from two public tokenizers; the test holds the measured samples. Most of the estimates are too high, and that is
-//! the safe side. The provider's count of the last request then corrects the next estimate ([`ratio`]).
+//! come from two public tokenizers; the test holds the measured samples. Most of the estimates are too high, and that
+//! is the safe side. The provider's count of the last request then corrects the next estimate ([`ratio`]).
 
 use serde_json::Value;
 

@@ -8,6 +8,7 @@ pub mod crash;
 pub mod database_crash_copies;
 pub mod engine;
 pub mod hostile;
+pub mod longtalk;
 pub mod model;
 pub mod recording_proxy;
 pub mod settings;

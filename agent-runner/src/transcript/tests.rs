@@ -218,7 +218,7 @@ fn a_line_of_any_kind_may_be_torn_or_edited_and_the_session_goes_on() {
             "\u{0}\u{0}".to_owned(),
         ];
         let torn = (1..line.len()).filter(|at| line.is_char_boundary(*at)).map(|at| line[..at].to_owned());
-        for text in torn.step_by(7).chain(edits.map(|edit| edit + "\n")) {
+        for text in torn.step_by(31).chain(edits.map(|edit| edit + "\n")) {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("s.jsonl"), format!("{first}\n{text}")).unwrap();
             let mut transcript = Transcript::load(dir.path().to_owned(), "s").unwrap();

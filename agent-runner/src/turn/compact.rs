@@ -64,7 +64,7 @@ impl<M: Model> Agent<M> {
 
     /// Whether the next request would fill more of the context window than it may. The provider's count of the last
     /// request says so, or the estimate of the next one.
-    pub(super) fn needs_compaction(&self, progress: &mut TurnProgress) -> bool {
+    pub(super) fn needs_compaction(&self, progress: &TurnProgress, size: Size) -> bool {
         if progress.size_acted_on == Some(self.transcript.last_entry()) {
             return false;
         }
@@ -80,12 +80,12 @@ impl<M: Model> Agent<M> {
             _ => None,
         });
         let limit = self.limit();
-        counted.is_some_and(|(entry, read)| entry > made_at && read > limit) || self.tokens(progress) > limit
+        counted.is_some_and(|(entry, read)| entry > made_at && read > limit)
+            || estimate::scaled(size.total(), self.ratio()) > limit
     }
 
     /// Why no compaction can help: the fixed part of every request fills the window by itself. `None` if it does not.
-    pub(super) fn fixed_part(&self, progress: &mut TurnProgress) -> Option<ErrorDetail> {
-        let size = self.size(progress);
+    pub(super) fn fixed_part(&self, size: Size) -> Option<ErrorDetail> {
         // Before the provider has counted, the plain estimate decides, which is high enough by itself.
         let ratio = self.ratio().or(Some(1.0));
         let (fixed, limit) = (estimate::scaled(size.fixed(), ratio), self.limit());

@@ -69,7 +69,7 @@ pub fn next(transcript: &Transcript, turn: TurnId) -> Step {
     {
         return Step::Done(ending);
     }
-    if let Some(call) = unanswered(&entries).into_iter().next() {
+    if let Some(call) = unanswered(&entries, 1).pop() {
         return Step::Tool(call);
     }
     if let Some((message, order)) = waiting_order(&all) {
@@ -163,7 +163,7 @@ fn orders_end(turn: TurnId, entries: &[&Entry]) -> Option<Ending> {
 /// providers reuse ids.
 pub fn unanswered_in(transcript: &Transcript, turn: TurnId) -> Vec<ToolUse> {
     let entries: Vec<_> = transcript.of_turn(turn).collect();
-    unanswered(&entries)
+    unanswered(&entries, usize::MAX)
 }
 
 /// Model calls of a turn, over all its runs.
@@ -180,7 +180,8 @@ pub fn last_words(transcript: &Transcript, turn: TurnId) -> Option<String> {
     })
 }
 
-fn unanswered(entries: &[&Entry]) -> Vec<ToolUse> {
+/// At most `most` of the calls that have no result. An answer may hold a thousand, so no more are read than needed.
+fn unanswered(entries: &[&Entry], most: usize) -> Vec<ToolUse> {
     let Some((at, entry, answer)) = entries.iter().enumerate().rev().find_map(|(at, e)| match &e.body {
         Body::Assistant(answer) => Some((at, *e, answer)),
         _ => None,
@@ -195,14 +196,17 @@ fn unanswered(entries: &[&Entry]) -> Vec<ToolUse> {
         _ => None,
     });
     let answered: HashSet<&str> = later.flatten().map(|result| &*result.tool_use_id).collect();
-    calls(entry, answer).filter(|call| !answered.contains(&*call.id)).collect()
+    calls(entry, answer).filter(|call| !answered.contains(&*call.id)).take(most).collect()
 }
 
 fn calls<'a>(entry: &'a Entry, answer: &'a Assistant) -> impl Iterator<Item = ToolUse> + 'a {
     let last = answer.blocks.iter().rposition(|block| !block.is_thought()).unwrap_or(0);
     let cut = answer.stop_reason.as_deref() == Some("max_tokens");
-    answer.blocks.iter().enumerate().filter(|(_, block)| block.is_tool_use()).map(move |(index, block)| {
+    answer.blocks.iter().enumerate().filter_map(move |(index, block)| {
         let view = block.view();
+        if view.kind != "tool_use" {
+            return None;
+        }
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let bad = answer.bad_inputs.get(&number);
         let problem = if cut && index == last {
@@ -210,14 +214,14 @@ fn calls<'a>(entry: &'a Entry, answer: &'a Assistant) -> impl Iterator<Item = To
         } else {
             bad.map(|why| format!("not run: the arguments are not a JSON object: {why}"))
         };
-        ToolUse {
+        Some(ToolUse {
             entry: entry.entry,
             block: number,
             id: view.id.unwrap_or_default(),
             name: view.name.unwrap_or_default(),
             input: view.input.map_or_else(|| "{}".to_owned(), |input| input.get().to_owned()),
             problem,
-        }
+        })
     })
 }
 

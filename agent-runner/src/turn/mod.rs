@@ -269,11 +269,12 @@ impl<M: Model> Agent<M> {
             }
             Watched::Closing => return Ok(Some(TurnExit::Closing)),
         }
-        if let Some(trouble) = self.fixed_part(progress) {
+        let size = self.size(progress);
+        if let Some(trouble) = self.fixed_part(size) {
             self.fail(turn, trouble)?;
             return Ok(None);
         }
-        if self.needs_compaction(progress) {
+        if self.needs_compaction(progress, size) {
             self.compact(progress, CompactionTarget::QuarterWindow).await?;
             return Ok(None);
         }

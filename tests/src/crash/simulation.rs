@@ -97,7 +97,7 @@ pub struct Simulation {
     /// How far the host's clock is ahead, if the simulation drives it.
     ahead: Option<Duration>,
     /// The word before each token.
-    word: &'static str,
+    word: String,
 }
 
 impl Simulation {
@@ -168,13 +168,19 @@ impl Simulation {
             moved,
             calls,
             ahead: None,
-            word: "hello",
+            word: "hello".to_owned(),
         }
+    }
+
+    /// Lets people write so much that the conversation outgrows a small context window.
+    pub fn with_long_messages(mut self) -> Self {
+        self.word = "hello ".repeat(250);
+        self
     }
 
     /// Lets people ask for tasks, and lets the simulation drive the host's clock.
     pub fn with_tasks(mut self) -> Self {
-        self.word = PLAN;
+        self.word = PLAN.to_owned();
         self.ahead = Some(Duration::ZERO);
         let path = self.clock().to_string_lossy().into_owned();
         self.world.set(failpoint::CLOCK, &path);

@@ -126,8 +126,8 @@ struct Talk {
     restarts: bool,
     /// Ends it with two signals, so that it ends its boxes first, instead of SIGKILL.
     by_two_signals: bool,
-    /// The model's context window, if the conversation must outgrow it.
-    window: Option<&'static str>,
+    /// Whether people write so much that the conversation outgrows the model's context window.
+    outgrows: bool,
     /// People ask for tasks, which fire soon on a driven clock.
     tasks: bool,
     /// Another failpoint that must fail the same number of times; otherwise this failpoint is not reached.
@@ -173,7 +173,7 @@ impl Talk {
             ]),
             by_two_signals: begins(&["sandbox.signal"]),
             tasks: begins(TASKS),
-            window: begins(&["runner.compact"]).then_some("3500"),
+            outgrows: begins(&["runner.compact"]),
             before: begins(&["run.reap"]).then_some("sandbox.remove.before"),
         }
     }
@@ -200,8 +200,9 @@ async fn run_case(case: Case, docker: bool, dir: PathBuf) -> Outcome {
     if talk.one_turn_boxes {
         simulation.world.set("LAZARET_LIMITS_IDLE_WINDOW", "0s");
     }
-    if let Some(window) = talk.window {
-        simulation.world.set("LAZARET_MODEL_WINDOW", window);
+    if talk.outgrows {
+        simulation = simulation.with_long_messages();
+        simulation.world.set("LAZARET_MODEL_WINDOW", "12000").set("LAZARET_MODEL_MAX_TOKENS", "512");
     }
     let rule = format!("{}={}*{}", case.point.name, case.hit, case.action);
     let trace = match case.point.side {
@@ -283,7 +284,7 @@ async fn round(simulation: &mut Simulation, talk: &Talk, has_fired: &impl Fn() -
             break;
         }
     }
-    if talk.window.is_none() && !talk.tasks {
+    if !talk.outgrows && !talk.tasks {
         simulation.says(0, Some("/new"));
         simulation.says(1, Some("/new"));
     }

@@ -11,24 +11,28 @@ use super::{Allowed, KEY, Recorded};
 /// The model's earlier output. A request must return it verbatim or leave it out.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
-    /// Every thought, by its signature.
-    thoughts: HashMap<String, Value>,
-    /// Every answer with tool calls, by the id of each call.
-    answers: HashMap<String, Value>,
+    /// Every thought and the model that had it, by its signature or its data.
+    thoughts: HashMap<String, (Value, Value)>,
+    /// Every answer with tool calls and the model that gave it, by the id of each call.
+    answers: HashMap<String, (Value, Value)>,
 }
 
 impl Sent {
-    /// Stores the content of an answer.
-    pub fn remember(&mut self, content: &Value) {
+    /// Stores the content of an answer of `model`.
+    pub fn remember(&mut self, model: &Value, content: &Value) {
         for block in content.as_array().into_iter().flatten() {
-            if let Some(signature) = block["signature"].as_str() {
-                self.thoughts.insert(signature.to_owned(), block.clone());
+            if let Some(signature) = signature(block) {
+                self.thoughts.insert(signature.to_owned(), (block.clone(), model.clone()));
             }
             if let Some(id) = block["id"].as_str() {
-                self.answers.insert(id.to_owned(), content.clone());
+                self.answers.insert(id.to_owned(), (content.clone(), model.clone()));
             }
         }
     }
+}
+
+fn signature(thought: &Value) -> Option<&str> {
+    thought["signature"].as_str().or(thought["data"].as_str())
 }
 
 /// Checks all rules. Returns the violations in words.
@@ -47,7 +51,7 @@ pub(super) fn request(
     broken.extend(calls_and_results(conversation));
     match conversation.wire {
         Wire::Anthropic => {
-            broken.extend(verbatim(conversation, sent));
+            broken.extend(verbatim(&request.body["model"], conversation, sent));
             broken.extend(strict::violations(Strict::Messages, &request.body));
         }
         Wire::OpenAi => {
@@ -143,23 +147,38 @@ fn results_after_text(at: usize, entry: &Entry) -> Option<String> {
 }
 
 /// Checks that the model's earlier output comes back unchanged.
-fn verbatim(conversation: &Conversation, sent: &Sent) -> Vec<String> {
+fn verbatim(model: &Value, conversation: &Conversation, sent: &Sent) -> Vec<String> {
     let mut broken = Vec::new();
     for (at, entry) in conversation.entries.iter().enumerate() {
         let content = without_cache_control(&entry.raw);
-        if let Some(answer) =
-            entry.calls().find_map(|id| sent.answers.get(id)).filter(|said| **said != content)
-        {
+        // Another model cannot read the thoughts of this one.
+        let comes_back = |(said, of): &&(Value, Value)| match of == model {
+            true => *said == content,
+            false => without_thoughts(said) == without_thoughts(&content),
+        };
+        let answer = entry.calls().find_map(|id| sent.answers.get(id));
+        if let Some((answer, _)) = answer.filter(|answer| !comes_back(answer)) {
             broken.push(format!("entry {at} is not what the model said: {content} instead of {answer}"));
         }
-        for block in content.as_array().into_iter().flatten().filter(|block| block["type"] == "thinking") {
-            let said = block["signature"].as_str().and_then(|signature| sent.thoughts.get(signature));
-            if said != Some(block) {
-                broken.push(format!("entry {at} has a thought that the model never had: {block}"));
+        for block in content.as_array().into_iter().flatten().filter(|block| is_thought(block)) {
+            match signature(block).and_then(|signature| sent.thoughts.get(signature)) {
+                Some((said, of)) if said == block && of == model => {}
+                Some((said, of)) if said == block => {
+                    broken.push(format!("entry {at} has a thought of another model, {of}: {block}"));
+                }
+                _ => broken.push(format!("entry {at} has a thought that the model never had: {block}")),
             }
         }
     }
     broken
+}
+
+fn is_thought(block: &Value) -> bool {
+    matches!(block["type"].as_str(), Some("thinking" | "redacted_thinking"))
+}
+
+fn without_thoughts(content: &Value) -> Vec<&Value> {
+    content.as_array().into_iter().flatten().filter(|block| !is_thought(block)).collect()
 }
 
 fn without_cache_control(content: &Value) -> Value {
@@ -252,7 +271,7 @@ mod tests {
         let thought = json!({ "type": "thinking", "thinking": "hm", "signature": "s1" });
         let said = json!([thought, call("a")]);
         let mut sent = Sent::default();
-        sent.remember(&said);
+        sent.remember(&json!("m"), &said);
         let with = |content: Value| {
             let messages = json!([user(json!("hi")), model(content), user(json!([result("a")]))]);
             broken_of(json!({ "model": "m", "max_tokens": 1, "stream": true, "messages": messages }), &sent)
@@ -265,6 +284,13 @@ mod tests {
         let mut forged = said;
         forged[0]["thinking"] = json!("hmm");
         assert!(with(forged).iter().any(|one| one.contains("never had")));
+        let redacted = json!([{ "type": "redacted_thinking", "data": "x" }, call("a")]);
+        assert!(with(redacted).iter().any(|one| one.contains("never had")));
+        sent.remember(&json!("another"), &json!([thought, call("a")]));
+        let messages =
+            json!([user(json!("hi")), model(json!([thought, call("a")])), user(json!([result("a")]))]);
+        let body = json!({ "model": "m", "max_tokens": 1, "stream": true, "messages": messages });
+        assert!(broken_of(body, &sent)[0].contains("a thought of another model"));
     }
 
     #[test]

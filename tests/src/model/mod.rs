@@ -96,11 +96,16 @@ struct State {
     odd: Option<odd::Odd>,
     /// Words of conversations that the server refuses.
     refused: Vec<String>,
+    counter: Option<TokenCounter>,
+    max_window_share: f64,
 }
 
 /// A function from a conversation to the model's next step. It depends on the conversation alone, so a repeated request
 /// gets the same answer.
 pub type ScriptedAgent = Arc<dyn Fn(&Conversation) -> Does + Send + Sync>;
+
+/// Counts the tokens of a request, and says how many the model reads.
+type TokenCounter = (fn(&Value) -> u64, u64);
 
 /// One answer of a [`ScriptedAgent`].
 #[derive(Debug, Clone, PartialEq)]
@@ -109,6 +114,8 @@ pub enum Does {
     Says(String),
     /// The model calls a tool.
     Runs(&'static str, Value),
+    /// The model thinks, then does this.
+    Thinks(String, Box<Does>),
 }
 
 /// The violations that a test has allowed.
@@ -188,6 +195,21 @@ impl ModelServer {
     /// because a long test makes many.
     pub fn answer_with(&self, agent: impl Fn(&Conversation) -> Does + Send + Sync + 'static) {
         self.shared.state().agent = Some(Arc::new(agent));
+    }
+
+    /// Counts tokens with `counter` from now on, and refuses a request that has more than `window`.
+    pub fn counts_tokens(&self, counter: fn(&Value) -> u64, window: u64) {
+        self.shared.state().counter = Some((counter, window));
+    }
+
+    /// Returns the size of the largest request so far, as a part of the window of [`ModelServer::counts_tokens`].
+    pub fn max_window_share(&self) -> f64 {
+        self.shared.state().max_window_share
+    }
+
+    /// Returns how many requests have come in.
+    pub fn requests_so_far(&self) -> usize {
+        *self.shared.count.borrow()
     }
 
     /// Answers this share of the calls oddly: with a refusal, a cut, or elements that some servers send.

@@ -34,9 +34,18 @@ pub(super) enum Block {
 /// A failure instead of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
-    Http { status: u16, error: String, retry_after: Option<u64> },
+    Http {
+        status: u16,
+        error: String,
+        retry_after: Option<u64>,
+    },
     CutAfter(usize),
     Garbage,
+    /// The request has more tokens than the model reads.
+    TooLong {
+        tokens: u64,
+        window: u64,
+    },
 }
 
 /// The reaction to one request.

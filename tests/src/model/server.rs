@@ -126,15 +126,19 @@ fn take_in(shared: &Shared, wire: Wire, recorded: &Recorded) -> Step {
         let fault = Fault::Http { status: 400, error: "invalid_request_error".to_owned(), retry_after: None };
         return Step { act: Act::Fault(fault), gate: None, drip: None };
     }
+    if let Some((counter, window)) = state.counter {
+        let tokens = counter(&recorded.body);
+        state.max_window_share = state.max_window_share.max(tokens as f64 / window as f64);
+        if tokens > window {
+            return Step { act: Act::Fault(Fault::TooLong { tokens, window }), gate: None, drip: None };
+        }
+    }
     let agent = state.agent.clone();
     match (scripted(state, &conversation), agent) {
         (Some(step), _) => step,
         (None, Some(agent)) => {
-            let block = match agent(&conversation) {
-                Does::Says(text) => Block::Text(text),
-                Does::Runs(tool, input) => Block::Call { tool: tool.to_owned(), input },
-            };
-            Step { act: Act::Answer { blocks: vec![block], tokens: None }, gate: None, drip: None }
+            let blocks = blocks_of(agent(&conversation));
+            Step { act: Act::Answer { blocks, tokens: None }, gate: None, drip: None }
         }
         (None, None) => {
             let text = format!("I have nothing scripted for: {}", conversation.last_text());
@@ -144,6 +148,14 @@ fn take_in(shared: &Shared, wire: Wire, recorded: &Recorded) -> Step {
             let act = Act::Answer { blocks: vec![Block::Text(text)], tokens: None };
             Step { act, gate: None, drip: None }
         }
+    }
+}
+
+fn blocks_of(does: Does) -> Vec<Block> {
+    match does {
+        Does::Says(text) => vec![Block::Text(text)],
+        Does::Runs(tool, input) => vec![Block::Call { tool: tool.to_owned(), input }],
+        Does::Thinks(thought, then) => [vec![Block::Thought(thought)], blocks_of(*then)].concat(),
     }
 }
 
@@ -162,6 +174,10 @@ fn perform(state: &mut State, wire: Wire, body: &Value, step: Step) -> Delivery 
         Act::Fault(Fault::Http { status, error, retry_after }) => {
             let body = render::error(wire, &error, "as the script says");
             Delivery { retry_after, ..Delivery::whole(status, "application/json", body) }
+        }
+        Act::Fault(Fault::TooLong { tokens, window }) => {
+            let words = format!("prompt is too long: {tokens} tokens > {window} maximum");
+            Delivery::whole(400, "application/json", render::error(wire, "invalid_request_error", &words))
         }
         Act::Fault(Fault::Garbage) => {
             Delivery::whole(200, "text/html", "<html>this is no model</html>".to_owned())
@@ -188,12 +204,13 @@ fn answer(
     let conversation = Conversation::read(wire, request);
     let content: Value = blocks.iter().map(|block| content_block(state, &conversation, block)).collect();
     if wire == Wire::Anthropic {
-        state.sent.remember(&content);
+        state.sent.remember(&request["model"], &content);
     }
     state.last_id += 1;
     // Counts a token per four characters, as the providers' estimates do.
     let estimate = |text: String| text.len().div_ceil(4) as u64;
-    let tokens = tokens.unwrap_or_else(|| (estimate(request.to_string()), estimate(content.to_string())));
+    let read = state.counter.map_or_else(|| estimate(request.to_string()), |(counter, _)| counter(request));
+    let tokens = tokens.unwrap_or_else(|| (read, estimate(content.to_string())));
     let answer = Answer { model: &request["model"], id: state.last_id, content: &content, tokens };
     if request["stream"] != true {
         return Delivery::whole(200, "application/json", answer.whole(wire));

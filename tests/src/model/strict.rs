@@ -119,6 +119,14 @@ fn of_messages(messages: &[Value], broken: &mut Vec<String>) {
     let mut rules = Rules { broken, at: "messages".into() };
     rules.must(messages.len() % 2 == 1, "the user speaks last");
     rules.must(open.is_empty(), "every call is answered");
+    let last = messages.last().filter(|message| message["role"] == "assistant");
+    let text = last.map_or("", |message| final_text(&message["content"]));
+    rules.must(text == text.trim_end(), "the final assistant content does not end with whitespace");
+}
+
+fn final_text(content: &Value) -> &str {
+    let block = content.as_array().and_then(|blocks| blocks.last());
+    content.as_str().or_else(|| block?["text"].as_str()).unwrap_or_default()
 }
 
 fn block_of_messages(user: bool, block: &Value, rules: &mut Rules<'_>) {
