@@ -18,6 +18,7 @@ use crate::gateway::Gateway;
 use crate::host_files;
 use crate::images::Images;
 use crate::mailbox::Mailbox;
+use crate::model::transcription::Transcriber;
 use crate::sandbox::Engine;
 use crate::store::{HistoryIndex, Store};
 use crate::workers::Workers;
@@ -34,6 +35,8 @@ pub struct Services {
     pub mailbox: Mailbox,
     pub gateway: Arc<Gateway>,
     pub channels: Channels,
+    /// Turns voice messages into text, if the settings name an endpoint.
+    pub transcriber: Option<Transcriber>,
     /// Tells delivery that a part was queued.
     pub outbox_signal: ChangeSignal,
     /// Tells the scheduler that tasks or the clock have changed.

@@ -13,4 +13,5 @@ pub mod model;
 pub mod recording_proxy;
 pub mod settings;
 pub mod telegram;
+pub mod transcription;
 pub mod world;

@@ -15,6 +15,7 @@ use crate::daemon;
 use crate::domain::group_settings::Group;
 use crate::host_files;
 use crate::http;
+use crate::model::transcription::Transcriber;
 use crate::policy::disk_pressure::names_floor;
 use crate::policy::image_selection::of_next_run;
 use crate::policy::posture::{above_machine, no_runtime};
@@ -96,6 +97,11 @@ pub(super) async fn run(here: &Here, doctor: &Doctor) -> Done {
         None => "none in the environment".to_owned(),
     });
     if let Some(install) = install {
+        let speech = install.transcription.as_ref().map(|choice| Transcriber::new(choice).map(|_| choice));
+        found.add("speech", speech.transpose(), |choice| match choice {
+            Some(choice) => format!("model {} at {}", choice.model, choice.base_url),
+            None => "voice messages have no text: transcription.base_url is not set".to_owned(),
+        });
         for one in here.waiting_settings(&install).await {
             found.add("restart", Ok::<_, String>(one), |one| format!("{one}; a restart takes it"));
         }

@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use crate::channels::ChannelSettings;
 use crate::domain::group_settings::{Group, ModelChoice};
 use crate::domain::outbound::Delivery;
+use crate::domain::transcription::TranscriptionChoice;
 use crate::domain::{ChannelName, ChatId, GroupName, ProviderKind, Secret, SenderId};
 use crate::host_files;
 use crate::policy::mounts::AllowedRoot;
@@ -66,6 +67,8 @@ pub struct Install {
     pub providers: BTreeMap<String, Provider>,
     /// The model that groups use unless they name one.
     pub model: ModelChoice,
+    /// Where voice messages become text, if that is set.
+    pub transcription: Option<TranscriptionChoice>,
     /// The secrets of the channels that have one.
     pub channel_secrets: BTreeMap<ChannelName, Secret>,
     /// Keys and tokens that the host needs and this environment does not have. The host's may have them.
@@ -111,6 +114,7 @@ impl Install {
         values::check_install(&file, &mut source);
         let mut missing_secrets = Vec::new();
         let providers = secrets::providers(&file, &root, env, &mut source, &mut missing_secrets);
+        let transcription = secrets::transcription(&file, &root, env, &mut source, &mut missing_secrets);
         let channel_secrets = secrets::of_channels(&file, &root, env, &mut source, &mut missing_secrets);
         let model = model_choice(&file, &providers, &mut source);
         let allowed_mounts = check_mounts::allowed(&file, &root, &mut source);
@@ -121,6 +125,7 @@ impl Install {
             file,
             providers,
             model,
+            transcription,
             channel_secrets,
             missing_secrets,
             allowed_mounts,

@@ -36,6 +36,8 @@ settings! {
         /// Model providers by name. Without any, the environment decides: `ANTHROPIC_API_KEY`, else `OPENAI_API_KEY` or
         /// `OPENAI_BASE_URL`, else the demo model, which needs no key.
         providers: BTreeMap<String, ProviderFile> = BTreeMap::new();
+        /// Text for voice messages.
+        transcription: TranscriptionFile = TranscriptionFile::default();
         /// Chat platforms.
         channels: ChannelsFile = ChannelsFile::default();
         /// How much may happen at once, and how long the host waits.
@@ -112,6 +114,31 @@ settings! {
         window: u32 = 200_000, in 2..=100_000_000;
         /// Whether the model sees pictures and PDF documents. If not, the agent is told where they lie.
         images: bool = true;
+    }
+}
+
+settings! {
+    /// Text for voice messages.
+    TranscriptionFile {
+        /// The address of an endpoint with OpenAI's API for speech, which Whisper servers speak too. The host sends
+        /// voice messages there. If this is not set, the agent gets them without text.
+        #[schemars(example = &"https://api.openai.com/v1")]
+        base_url: Option<String> = None;
+        /// The model's name there.
+        model: String = "gpt-4o-mini-transcribe".into();
+        /// A file of mode 0600 that holds the key; a relative path begins at the root of the install.
+        #[schemars(example = &"secrets/speech")]
+        key_file: Option<String> = None;
+        /// An environment variable that holds the key. At OpenAI's own address it is OPENAI_API_KEY if neither is set.
+        #[schemars(example = &"SPEECH_API_KEY")]
+        key_env: Option<String> = None;
+        /// The language that people speak, such as "de". If this is not set, the model finds out.
+        #[schemars(example = &"de")]
+        language: Option<String> = None;
+        /// The largest recording that the host sends, in MiB.
+        max_mib: u64 = 20, in 1..=1_048_576;
+        /// How long a message that wakes the agent waits for the texts of its recordings.
+        timeout: Span = Span::minutes(1), in Span::seconds(1)..=Span::minutes(5);
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::schema::{InstallFile, ProviderFile};
 use super::values::check_url;
 use super::{Mistake, Provider, Root, Source};
+use crate::domain::transcription::TranscriptionChoice;
 use crate::domain::{ChannelName, ProviderKind, Secret};
 
 type Env = BTreeMap<String, String>;
@@ -80,6 +81,43 @@ fn provider(
     }
     let base_url = base_url.trim_end_matches('/').to_owned();
     Provider { name: name.to_owned(), kind: file.kind, base_url, key }
+}
+
+/// The endpoint for voice messages, if the settings name one.
+pub(super) fn transcription(
+    file: &InstallFile,
+    root: &Root,
+    env: &Env,
+    source: &mut Source<'_>,
+    missing: &mut Vec<Mistake>,
+) -> Option<TranscriptionChoice> {
+    let file = &file.transcription;
+    let base_url = file.base_url.as_deref()?.trim_end_matches('/');
+    if let Err(why) = check_url(base_url) {
+        source.refuse(&["transcription", "base_url"], format!("base_url = {base_url:?} {why}"));
+        return None;
+    }
+    // A key of OpenAI goes to no other server by itself.
+    let openai = ProviderKind::Openai;
+    let of_openai = openai.default_key_env().filter(|_| base_url == openai.default_base_url());
+    let named = file.key_env.as_deref().or(of_openai);
+    let key = match &file.key_file {
+        Some(path) => secret_file(&root.path().join(path), &["transcription", "key_file"], source, missing),
+        None => named.and_then(|variable| set(env, variable)).map(Secret::new),
+    };
+    if let (None, None, Some(variable)) = (&key, &file.key_file, named) {
+        let place = format!("{}: transcription", source.name());
+        let hint = format!("set {variable}, or key_file to a file of mode 0600");
+        missing.push(Mistake::of(place, "there is no key").hint(hint).coded("config.secret"));
+    }
+    Some(TranscriptionChoice {
+        base_url: base_url.to_owned(),
+        model: file.model.clone(),
+        key,
+        language: file.language.clone(),
+        max_bytes: file.max_mib.saturating_mul(1 << 20),
+        timeout: file.timeout.0,
+    })
 }
 
 /// The secrets of the channels that have one.

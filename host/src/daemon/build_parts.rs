@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Install, Root};
 use crate::gateway::Gateway;
 use crate::images::{CheckContext, Images};
+use crate::model::transcription::Transcriber;
 use crate::sandbox::Engine;
 use crate::services::Runner;
 use crate::store::Store;
@@ -64,6 +65,11 @@ pub fn images_of(
 pub(super) fn gateway(install: &Install) -> Result<Arc<Gateway>, StartError> {
     let settings = crate::gateway::settings_of(install);
     Gateway::new(settings).map(Arc::new).map_err(|e| StartError::machine(e.code(), "the gateway", e))
+}
+
+pub(super) fn transcriber(install: &Install) -> Result<Option<Transcriber>, StartError> {
+    let built = install.transcription.as_ref().map(Transcriber::new).transpose();
+    built.map_err(|e| StartError::machine("transcription.endpoint", "the endpoint of [transcription]", e))
 }
 
 /// Returns the path of the runner: `LAZARET_RUNNER`, or else the file beside the host's binary.

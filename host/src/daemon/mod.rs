@@ -223,6 +223,7 @@ fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, St
         engine,
         mailbox: mailbox.with_limits(),
         gateway: build_parts::gateway(&install)?,
+        transcriber: build_parts::transcriber(&install)?,
         runner,
         id,
         outbox_signal: ChangeSignal::default(),

@@ -119,6 +119,8 @@ pub struct OfferedFile {
     pub mime: String,
     /// Size in bytes, if the platform states it before the download.
     pub bytes: Option<u64>,
+    /// Whether it is a recording of what the sender says: a voice or video message, and not an audio file.
+    pub spoken: bool,
 }
 
 /// A file of a message: not fetched yet, stored by the host, or neither with a reason.
@@ -138,6 +140,9 @@ pub struct Attachment {
     /// Why it was not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Whether it is a recording of what the sender says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spoken: bool,
     /// What is said in it, as the transcription endpoint heard it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<String>,
@@ -151,6 +156,16 @@ impl Attachment {
     #[must_use]
     pub fn stored(self, file: String, bytes: u64) -> Self {
         Self { handle: None, file: Some(file), bytes, ..self }
+    }
+
+    #[must_use]
+    pub fn heard(self, text: String) -> Self {
+        Self { transcript: Some(text), ..self }
+    }
+
+    #[must_use]
+    pub fn not_heard(self, why: String) -> Self {
+        Self { no_transcript: Some(why), ..self }
     }
 
     #[must_use]

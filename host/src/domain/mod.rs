@@ -15,6 +15,7 @@ pub mod provider;
 pub mod secret;
 pub mod settings_macro;
 pub mod task;
+pub mod transcription;
 
 pub use chat::{ChannelName, ChatId, ChatKind, SenderId};
 pub use ending::Ending;

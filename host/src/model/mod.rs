@@ -21,6 +21,7 @@
 //! | `opaque` | what an answer holds for its own provider only |
 //! | `dialect` | how requests to a model are written beyond its wire, and what its refusals teach |
 //! | `token_meter`, `price` | count tokens, and what they cost |
+//! | `transcription` | turns voice messages into text |
 //! | `redact` | hides keys in streamed bytes |
 //! | `refusal` | decides what a provider's refusal means |
 //! | `error` | errors in the shape that the Messages wire gives them |
@@ -49,6 +50,7 @@ pub mod retry_policy;
 mod token_meter;
 #[cfg(test)]
 mod transcript_tests;
+pub mod transcription;
 pub mod write_events;
 
 pub use configured_providers::{Provider, ProviderSettings, Remote, build};

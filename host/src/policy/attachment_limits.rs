@@ -26,6 +26,7 @@ pub fn offered(files: &[OfferedFile], most: u64) -> Vec<Attachment> {
         mime: label(&file.mime),
         bytes: file.bytes.unwrap_or(0),
         problem: None,
+        spoken: file.spoken,
         transcript: None,
         no_transcript: None,
     };
@@ -77,6 +78,11 @@ pub fn of_context() -> String {
     )
 }
 
+/// For the agent: why a voice message has no text.
+pub fn no_speech_endpoint() -> String {
+    "no speech model is set up here; the owner can set [transcription] in lazaret.toml".to_owned()
+}
+
 /// The name of a stored file: its digest, and at most a short plain extension of the sender's label.
 pub fn file_name(sha256: &str, label: &str) -> String {
     let short: String = sha256.chars().take(20).collect();
@@ -106,7 +112,13 @@ mod tests {
     }
 
     fn photo(bytes: Option<u64>) -> OfferedFile {
-        OfferedFile { handle: "h".into(), name: "p\u{202e}.jpg".into(), mime: "image/jpeg".into(), bytes }
+        OfferedFile {
+            handle: "h".into(),
+            name: "p\u{202e}.jpg".into(),
+            mime: "image/jpeg".into(),
+            bytes,
+            spoken: false,
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ipc_schema::text_sanitize;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -45,6 +46,7 @@ impl Run {
             limit: attachment_limits::inbox(self.group.limits.inbox()),
             largest: self.services.install.file.host.attachment_bytes(),
             until: Instant::now() + ALL_WITHIN,
+            hears_until: None,
         };
         let fetching =
             self.services.workers.once(format!("the files of run {}", self.handle.run), fetch.all(files));
@@ -85,10 +87,13 @@ struct Fetch {
     /// The size limit of one file, in bytes.
     largest: u64,
     until: Instant,
+    /// When the host gives up the texts of recordings. The first recording sets it: an endpoint that hangs delays the
+    /// turn by its time limit once.
+    hears_until: Option<Instant>,
 }
 
 impl Fetch {
-    async fn all(self, files: Vec<Waiting>) -> Result<()> {
+    async fn all(mut self, files: Vec<Waiting>) -> Result<()> {
         // The host keeps files of messages that have no reply yet.
         let needed: HashSet<String> = self.services.store.media_in_use().await?.into_iter().collect();
         let dir = self.inbox.clone();
@@ -116,10 +121,10 @@ impl Fetch {
     }
 
     /// Fetches one file, and stores it or gives it up.
-    async fn one(&self, waiting: &Waiting, held: Budget) -> Result<Attachment> {
+    async fn one(&mut self, waiting: &Waiting, held: Budget) -> Result<Attachment> {
         let file = waiting.file.clone();
         let bytes = match tokio::time::timeout_at(self.until, self.ask(waiting, held)).await {
-            Ok(Ok(bytes)) => bytes,
+            Ok(Ok(bytes)) => Bytes::from(bytes),
             Ok(Err(problem)) => return Ok(file.given_up(problem)),
             Err(_) => {
                 let minutes = ALL_WITHIN.as_secs() / 60;
@@ -130,13 +135,33 @@ impl Fetch {
         };
         let (dir, gid, label, length) =
             (self.inbox.clone(), self.services.gid, file.name.clone(), bytes.len() as u64);
+        let recording = bytes.clone();
         match host_files::blocking(move || keep(&dir, gid, &label, &bytes)).await {
-            Ok(name) => Ok(file.stored(name, length)),
+            Ok(name) => Ok(self.heard(file.stored(name, length), recording).await),
             // The message waits for its file instead of going to the agent without it.
             Err(e) if host_files::refuses_everything(&e) => Err(StoreError::Full(e.to_string())),
             Err(e) => {
                 tracing::error!(group = %self.group, code = "inbox.write", "an attachment was not stored: {e}");
                 Ok(file.given_up("not stored: the host could not write it".to_owned()))
+            }
+        }
+    }
+
+    /// The file with what is said in it, if it is a recording of that.
+    async fn heard(&mut self, file: Attachment, recording: Bytes) -> Attachment {
+        if !file.spoken {
+            return file;
+        }
+        let Some(transcriber) = &self.services.transcriber else {
+            return file.not_heard(attachment_limits::no_speech_endpoint());
+        };
+        let until = *self.hears_until.get_or_insert_with(|| Instant::now() + transcriber.time());
+        let name = file.file.clone().unwrap_or_default();
+        match transcriber.hear(&name, &file.mime, recording, until).await {
+            Ok(text) => file.heard(text),
+            Err(why) => {
+                tracing::warn!(group = %self.group, code = "transcription.failed", "a voice message has no text: {why}");
+                file.not_heard(why.to_string())
             }
         }
     }

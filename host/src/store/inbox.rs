@@ -97,7 +97,7 @@ impl Stranger {
         let (chat, kept) = (self.chat.parse().ok()?, self.kept?);
         let offered = |a: &Attachment| {
             let (handle, name, mime) = (a.handle.clone()?, a.name.clone(), a.mime.clone());
-            Some(OfferedFile { handle, name, mime, bytes: Some(a.bytes) })
+            Some(OfferedFile { handle, name, mime, bytes: Some(a.bytes), spoken: a.spoken })
         };
         let inbound = Inbound {
             chat,

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::conversation::{Conversation, Entry, Part, Role, Wire};
+use super::media;
 use super::strict::{self, Strict};
 use super::{Allowed, KEY, Recorded};
 
@@ -53,6 +54,7 @@ pub(super) fn request(
         Wire::Anthropic => {
             broken.extend(verbatim(&request.body["model"], conversation, sent));
             broken.extend(strict::violations(Strict::Messages, &request.body));
+            broken.extend(media::violations(&request.body));
         }
         Wire::OpenAi => {
             broken.extend(strict::violations(Strict::Chat, &without_own_thoughts(request.body.clone())))

@@ -34,6 +34,7 @@
 mod check;
 mod conversation;
 mod gate;
+pub mod media;
 mod odd;
 mod render;
 mod script;

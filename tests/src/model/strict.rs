@@ -137,10 +137,13 @@ fn block_of_messages(user: bool, block: &Value, rules: &mut Rules<'_>) {
         }
         (true, "tool_result") => {
             rules.only(block, &["type", "tool_use_id", "content", "is_error", "cache_control"]);
+            for inner in block["content"].as_array().into_iter().flatten() {
+                block_of_messages(true, inner, rules);
+            }
             let empty = block["content"].as_str().is_some_and(str::is_empty);
             rules.must(!(empty && block["is_error"] == true), "an error has a content");
         }
-        (true, "image" | "document") => {}
+        (true, "image" | "document") => rules.only(block, &["type", "source", "cache_control"]),
         (false, "tool_use") => {
             rules.only(block, &["type", "id", "name", "input", "cache_control"]);
             let id = block["id"].as_str().unwrap_or_default();

@@ -21,7 +21,7 @@ pub struct SentFile {
 }
 
 /// Reads a form: its fields as the arguments of a call, and its file.
-pub(super) fn read_form(content_type: &str, body: &[u8]) -> Option<(Value, Option<SentFile>)> {
+pub fn read_form(content_type: &str, body: &[u8]) -> Option<(Value, Option<SentFile>)> {
     let boundary = content_type.strip_prefix("multipart/form-data; boundary=")?.trim_matches('"');
     let boundary = format!("--{boundary}");
     let (mut ask, mut sent) = (json!({}), None);

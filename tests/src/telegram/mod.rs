@@ -39,7 +39,7 @@ use tokio::task::JoinHandle;
 use crate::crash::PlatformLog;
 
 pub use buttons::Button;
-pub use files::SentFile;
+pub use files::{SentFile, read_form};
 pub use people::{ASKS, Chat, Document, PLACEHOLDER, Person, Photo};
 pub use trouble::Trouble;
 

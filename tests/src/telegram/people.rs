@@ -222,6 +222,15 @@ impl Person {
         }
     }
 
+    /// Sends a voice message.
+    pub fn speaks(&self, chat: &Chat, recording: &[u8]) -> i64 {
+        let file_id = format!("voice-{}-{}", self.id, recording.len());
+        self.shared.state().files.insert(file_id.clone(), recording.to_vec());
+        let mut message = self.message(chat);
+        message["voice"] = json!({ "file_id": file_id, "duration": 3, "mime_type": "audio/ogg", "file_size": recording.len() });
+        self.send("message", message)
+    }
+
     /// Passes on what somebody else wrote.
     pub fn forwards(&self, chat: &Chat, author: &str, text: &str) -> i64 {
         let mut message = self.message(chat);

@@ -473,23 +473,24 @@ fn files(message: Fields<'_>) -> Vec<OfferedFile> {
     // Telegram sends a GIF as an animation and, for old clients, as a document too.
     let document = message.object("document").filter(|_| animation.is_none());
     [
-        (photo, "photo.jpg", "image/jpeg"),
-        (animation, "animation.mp4", "video/mp4"),
-        (document, "document", "application/octet-stream"),
-        (message.object("audio"), "audio", "audio/mpeg"),
-        (message.object("voice"), "voice.ogg", "audio/ogg"),
-        (message.object("video"), "video.mp4", "video/mp4"),
-        (message.object("video_note"), "video.mp4", "video/mp4"),
-        (message.object("sticker"), "sticker.webp", "image/webp"),
+        (photo, "photo.jpg", "image/jpeg", false),
+        (animation, "animation.mp4", "video/mp4", false),
+        (document, "document", "application/octet-stream", false),
+        (message.object("audio"), "audio", "audio/mpeg", false),
+        (message.object("voice"), "voice.ogg", "audio/ogg", true),
+        (message.object("video"), "video.mp4", "video/mp4", false),
+        (message.object("video_note"), "video.mp4", "video/mp4", true),
+        (message.object("sticker"), "sticker.webp", "image/webp", false),
     ]
     .into_iter()
-    .filter_map(|(file, name, mime)| {
+    .filter_map(|(file, name, mime, spoken)| {
         let file = file?;
         Some(OfferedFile {
             handle: file.get("file_id")?,
             name: file.get("file_name").unwrap_or_else(|| name.to_owned()),
             mime: file.get("mime_type").unwrap_or_else(|| mime.to_owned()),
             bytes: file.get("file_size"),
+            spoken,
         })
     })
     .collect()

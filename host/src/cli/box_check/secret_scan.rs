@@ -80,7 +80,8 @@ pub(super) struct Canary {
 impl Canary {
     /// Searches for every key and token that the install knows.
     pub(super) fn of(install: &Install) -> Self {
-        let keys = install.providers.values().filter_map(|provider| provider.key.as_ref());
+        let speech = install.transcription.iter().filter_map(|endpoint| endpoint.key.as_ref());
+        let keys = install.providers.values().filter_map(|provider| provider.key.as_ref()).chain(speech);
         let secrets =
             keys.chain(install.channel_secrets.values()).map(|secret| secret.expose().as_bytes().to_vec());
         Self {

@@ -119,6 +119,7 @@ impl House {
             mime: name("image/jpeg"),
             bytes: 9,
             problem: None,
+            spoken: false,
             transcript: None,
             no_transcript: None,
         }];
