@@ -35,6 +35,7 @@ pub const TOOLS: &[&str] = &[
     "cancel_task",
     "task_history",
     "remind",
+    "react",
 ];
 
 /// Paths inside the box. They are part of the protocol, because the runner has no settings.

@@ -9,6 +9,7 @@ mod edit_file;
 mod file_access;
 mod list_and_search;
 mod output_limit;
+mod react;
 mod read_file;
 mod run_command;
 mod send_file;
@@ -22,7 +23,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::to_agent::Limits;
+use ipc_schema::letters::to_agent::{Begin, Limits};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -280,6 +281,7 @@ static REQUESTS: &[&RequestTool] = &[
     &tasks::CANCEL,
     &tasks::HISTORY,
     &tasks::REMIND,
+    &react::TOOL,
 ];
 
 fn request_tool(name: &str) -> Option<&'static RequestTool> {
@@ -332,6 +334,15 @@ pub fn definitions(files: bool) -> Value {
         })
     });
     Value::Array(tools.collect())
+}
+
+/// The `tools` of the requests of a run.
+pub fn offered(begin: &Begin) -> Value {
+    let mut tools = definitions(begin.files);
+    if let Some(tools) = tools.as_array_mut() {
+        tools.retain(|tool| begin.reactions || tool["name"] != react::NAME);
+    }
+    tools
 }
 
 #[cfg(test)]
@@ -395,6 +406,15 @@ mod tests {
             definitions(files).as_array().unwrap().iter().filter(|t| t["name"] == "send_file").count()
         };
         assert_eq!((names(true), names(false)), (1, 0));
+    }
+
+    #[test]
+    fn reactions_are_offered_where_the_chat_has_them() {
+        let offers = |reactions| {
+            let begin = Begin { reactions, ..crate::tests_support::host::begin() };
+            offered(&begin).as_array().unwrap().iter().any(|tool| tool["name"] == "react")
+        };
+        assert!(offers(true) && !offers(false));
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl<M: Model> Agent<M> {
             Personality { text: Some(text.text), sha256: Some(text.sha256) }
         });
         let clock = Clock::new(&begin.zone);
-        let offered = tools::definitions(begin.files);
+        let offered = tools::offered(&begin);
         Self { begin, mailbox, transcript, model, socket, tools, offered, clock, personality }
     }
 

@@ -106,6 +106,9 @@ pub struct Sender {
 pub struct ReplyTo {
     pub from: String,
     pub text: String,
+    /// The platform's id of the answered message, if it is in the same chat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// A file that is still on the platform.
@@ -183,10 +186,14 @@ pub enum Command {
     Resend,
     /// Leave a held part as it is.
     Drop,
+    /// Show the models, or choose one.
+    Model,
+    /// Show what model calls have used.
+    Usage,
 }
 
 impl Command {
-    pub const ALL: [Command; 10] = [
+    pub const ALL: [Command; 12] = [
         Self::Stop,
         Self::New,
         Self::Status,
@@ -197,6 +204,8 @@ impl Command {
         Self::Refuse,
         Self::Resend,
         Self::Drop,
+        Self::Model,
+        Self::Usage,
     ];
 
     /// The command in a text such as `/stop`, `/stop@laz_bot` or `/answer 7F yes`.
@@ -233,6 +242,8 @@ impl Command {
             Self::Refuse => "refuse",
             Self::Resend => "resend",
             Self::Drop => "drop",
+            Self::Model => "model",
+            Self::Usage => "usage",
         }
     }
 }

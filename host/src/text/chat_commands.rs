@@ -52,12 +52,14 @@ pub fn for_another_bot() -> String {
 }
 
 /// The commands that a platform lists for people, with what each does.
-pub const COMMAND_LIST: [(Command, &str); 6] = [
+pub const COMMAND_LIST: [(Command, &str); 8] = [
     (Command::Stop, "stop what is running"),
     (Command::New, "begin a new session; words after it are its first message"),
     (Command::Status, "what is going on"),
     (Command::Tasks, "what is planned; pause, resume, cancel or run one"),
     (Command::Answer, "answer a question: its code, then your words"),
+    (Command::Model, "which model answers; owners choose one by its name"),
+    (Command::Usage, "what the model calls have cost"),
     (Command::Help, "what the host understands"),
 ];
 
@@ -73,7 +75,9 @@ pub fn help(persona: &str, main: bool) -> String {
          /new - begin a new session; words after it are its first message\n\
          /status - what is going on\n\
          /tasks - what is planned, and how to pause, resume, cancel or run it\n\
-         /answer - answer a question of {persona}\n\
+         /answer - answer a question of {persona}; a reply to the question does too\n\
+         /model - which model answers; owners choose another one by its name\n\
+         /usage - what the model calls have cost\n\
          /resend CODE, /drop CODE - send a part again that may not have arrived, or leave it\n\
          /help - this text{admit}"
     )

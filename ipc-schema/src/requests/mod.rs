@@ -5,6 +5,7 @@
 //! host answers it with the code `unsupported`. So a newer runner can work with an older host.
 
 mod ask_person;
+mod react;
 mod send_file;
 pub mod tasks;
 mod update_personality;
@@ -133,6 +134,8 @@ requests! {
     tasks::TaskHistory,
     /// Post a text later.
     tasks::Remind,
+    /// React to a message with an emoji.
+    react::React,
 }
 
 #[derive(Deserialize)]
