@@ -5,6 +5,9 @@
 //! queue, calls, and stores the outcome. A crash or a panic between the claim and the outcome leaves the part in state
 //! `sending`. The next claim finds it in this state, and `policy::delivery` decides what follows.
 
+mod extras;
+mod lines;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +26,7 @@ use crate::policy::platform_pace::{Destination, PaceWait, Pacer};
 use crate::services::Services;
 use crate::spool::Spool;
 use crate::store::{NextPart, StoreError};
+use lines::Lines;
 
 /// How long after the stop a call may still begin.
 const LAST_CALLS: Duration = Duration::from_secs(3);
@@ -56,7 +60,9 @@ struct Delivery {
     services: Arc<Services>,
     channel: Arc<dyn Channel>,
     spool: Spool,
-    pacer: Mutex<Pacer>,
+    pacer: Arc<Mutex<Pacer>>,
+    /// The order of drafts and parts.
+    lines: Arc<Lines>,
     /// Notified when a call has ended.
     ended: Notify,
     /// Cancelled when the host drains. What can be sent at once is still sent; what must wait is left to the next host.
@@ -69,13 +75,15 @@ struct Delivery {
 /// once. The next host sends the rest.
 pub async fn deliver(services: Arc<Services>, channel: Arc<dyn Channel>, stop: CancellationToken) {
     let mut signals = services.outbox_signal.subscribe();
-    let pacer = Mutex::new(Pacer::new(channel.pace()));
+    let (pacer, lines) = (Arc::new(Mutex::new(Pacer::new(channel.pace()))), Arc::new(Lines::default()));
+    let _extras = extras::start(&services, &channel, &pacer, &lines, &stop);
     let spool = Spool::at(services.install.root.spool());
     let delivery = Arc::new(Delivery {
         services,
         channel,
         spool,
         pacer,
+        lines,
         ended: Notify::new(),
         stop,
         closed: CancellationToken::new(),
@@ -140,6 +148,7 @@ async fn drain(delivery: Arc<Delivery>, chat: ChatId) -> ChatId {
 /// A part that may not be sent yet holds back the parts behind it, so that the order survives an outage.
 async fn send_waiting(delivery: &Delivery, chat: &ChatId) {
     let place = Destination { chat: chat.to_string(), room: delivery.channel.room(chat) };
+    let _line = PartLine(delivery, chat);
     // A change of the group's policy applies the next time that a worker starts here.
     let terms = match delivery.terms(chat).await {
         Ok(terms) => terms,
@@ -150,8 +159,10 @@ async fn send_waiting(delivery: &Delivery, chat: &ChatId) {
     };
     // The worker waits for the rate limit before it claims: a part that waits is not marked, and no attempt is counted.
     while let Some(mut slot) = delivery.may_call(&place).await {
+        delivery.lines.begin_part(chat).await;
         let progress = delivery.send_one(chat, &mut slot, &terms).await;
         drop(slot);
+        delivery.lines.end_part(chat);
         match progress {
             ChatProgress::Continue => {}
             ChatProgress::Empty => break,
@@ -181,6 +192,15 @@ impl Drop for CallSlot<'_> {
         let now = self.delivery.services.clock.now().mono;
         self.delivery.pacer().end(self.place, now, self.called);
         self.delivery.ended.notify_waiters();
+    }
+}
+
+/// The worker of a chat. Dropping it, also in a panic, lets drafts go again.
+struct PartLine<'a>(&'a Delivery, &'a ChatId);
+
+impl Drop for PartLine<'_> {
+    fn drop(&mut self) {
+        self.0.lines.end_part(self.1);
     }
 }
 

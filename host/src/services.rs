@@ -1,5 +1,7 @@
 //! The handles that intake, run, delivery and supervisor share. `daemon` builds them.
 
+mod drafts;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +12,11 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::channels::Channels;
 use crate::clock::Clock;
-use crate::config::Install;
+use crate::config::{ConfigError, Install};
 use crate::dispatch::Facts;
+use crate::domain::group_settings::Group;
 use crate::domain::outbound::OutgoingText;
-use crate::domain::{ChatId, Lane};
+use crate::domain::{ChatId, GroupName, Lane};
 use crate::gateway::Gateway;
 use crate::host_files;
 use crate::images::Images;
@@ -21,7 +24,9 @@ use crate::mailbox::Mailbox;
 use crate::model::transcription::Transcriber;
 use crate::sandbox::Engine;
 use crate::store::{HistoryIndex, Store};
+use crate::text;
 use crate::workers::Workers;
+pub use drafts::{Draft, Drafts};
 
 pub struct Services {
     pub store: Store,
@@ -37,8 +42,10 @@ pub struct Services {
     pub channels: Channels,
     /// Turns voice messages into text, if the settings name an endpoint.
     pub transcriber: Option<Transcriber>,
-    /// Tells delivery that a part was queued.
+    /// Tells delivery that a part was queued, or that a turn began or ended.
     pub outbox_signal: ChangeSignal,
+    /// Drafts of replies for people who watch.
+    pub drafts: Drafts,
     /// Tells the scheduler that tasks or the clock have changed.
     pub tasks_signal: ChangeSignal,
     /// Open while the host can store messages.
@@ -74,6 +81,34 @@ impl Services {
         for chat in chats {
             self.notice(&chat, key, text.to_owned()).await;
         }
+    }
+
+    /// Returns a group's settings, with the model that `/model` has chosen.
+    ///
+    /// # Errors
+    /// As [`Install::group`].
+    pub async fn group_now(&self, name: &GroupName) -> Result<Group, ConfigError> {
+        let mut group = self.install.group(name)?;
+        self.choose_model(&mut group).await;
+        Ok(group)
+    }
+
+    /// Puts the model that `/model` has chosen in the place of the file's. If the settings do not know it any more, the
+    /// operator is told once, and the file's stays.
+    pub async fn choose_model(&self, group: &mut Group) {
+        let chosen = self.store.model_choice(group.name.clone()).await.unwrap_or_else(|e| {
+            tracing::warn!(group = %group.name, code = e.code(), "the model of the settings is used: {e}");
+            None
+        });
+        let Some((provider, model)) = chosen else { return };
+        if let Some(known) = self.install.chosen(group, (&provider, &model)) {
+            group.model = known;
+            return;
+        }
+        let chosen = format!("{provider}/{model}");
+        tracing::warn!(group = %group.name, code = "model.gone", "the settings do not know the chosen model {chosen}");
+        let told = text::model_gone(&group.name, &chosen, &group.model.model);
+        self.tell_operator(&format!("model:{}:{chosen}", group.name), &told).await;
     }
 
     /// Returns what dispatch must know of a lane. A group with an invalid file gets the defaults here; its run is then

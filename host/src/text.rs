@@ -10,6 +10,7 @@ mod delivery;
 mod disk;
 mod files;
 mod impersonation;
+mod models;
 #[cfg(test)]
 mod notice_tests;
 mod tasks;
@@ -35,6 +36,10 @@ pub use disk::{disk_again, disk_full, disk_low, disk_read_only, names_low};
 pub use files::{file_at, file_name, not_stored, reply_as_file, too_long};
 use impersonation::neutralize_prefix;
 pub use impersonation::{label, looks_like_notice, render, unambiguous_name};
+pub use models::{
+    UsageFacts, Used, may_not_choose_model, model_chosen, model_gone, model_of_file, models, no_such_model,
+    usage,
+};
 pub use tasks::{
     about_task, dollars, fire_state, gate_failed, late_reminder, no_such_task, task_changed, task_fires_now,
     task_history, task_list, task_not_changed, task_of_operator, task_without_chat, unknown_task_order,

@@ -41,6 +41,7 @@ pub const TOOLS: &[&str] = &[
     "task_history",
     "remind",
     "search_history",
+    "react",
 ];
 
 /// Paths inside the box. They are part of the protocol, because the runner has no settings.

@@ -13,8 +13,8 @@ use ipc_schema::letters::from_agent::*;
 use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
 use ipc_schema::requests::tasks::{Overlap, TaskContext};
 use ipc_schema::requests::{
-    AskPerson, CancelTask, ListTasks, PauseTask, Remind, ResumeTask, ScheduleTask, SearchHistory, SendFile,
-    TaskHistory, UpdatePersonality, UpdateTask,
+    AskPerson, CancelTask, ListTasks, PauseTask, React, Remind, ResumeTask, ScheduleTask, SearchHistory,
+    SendFile, TaskHistory, UpdatePersonality, UpdateTask,
 };
 use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
 use proptest::prelude::*;
@@ -64,6 +64,7 @@ fn begin() -> to_agent::Begin {
             }],
         },
         files: true,
+        reactions: true,
         network: "There is no network here.".into(),
         zone: "Europe/Berlin".into(),
         claude_md_global: Some(to_agent::Text { text: "Be brief.\n".into(), sha256: "ab".repeat(32) }),
@@ -293,6 +294,12 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
     };
     let id = LetterId::of_request(TURN, "toolu_19").unwrap();
     letters.push(letter(19, id, Some(TURN), FromAgent::Request(search.into())));
+    letters.push(letter(
+        20,
+        LetterId::of_request(TURN, "toolu_20").unwrap(),
+        Some(TURN),
+        FromAgent::Request(Request::React(React { emoji: "👍".into(), message: Some(MessageSeq(12)) })),
+    ));
     letters
 }
 

@@ -37,6 +37,7 @@ pub fn begin() -> Begin {
         },
         tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
         files: true,
+        reactions: true,
         network: "off for this group".into(),
         zone: "Europe/Berlin".into(),
         claude_md_global: None,

@@ -10,6 +10,7 @@ pub mod file_access;
 mod list_and_search;
 mod memory;
 mod output_limit;
+mod react;
 mod read_file;
 mod run_command;
 mod search_history;
@@ -24,7 +25,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use ipc_schema::letters::Request;
-use ipc_schema::letters::to_agent::Limits;
+use ipc_schema::letters::to_agent::{Begin, Limits};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -294,6 +295,7 @@ static REQUESTS: &[&RequestTool] = &[
     &tasks::HISTORY,
     &tasks::REMIND,
     &search_history::TOOL,
+    &react::TOOL,
 ];
 
 fn request_tool(name: &str) -> Option<&'static RequestTool> {
@@ -346,6 +348,15 @@ pub fn definitions(files: bool) -> Value {
         })
     });
     Value::Array(tools.collect())
+}
+
+/// The `tools` of the requests of a run.
+pub fn offered(begin: &Begin) -> Value {
+    let mut tools = definitions(begin.files);
+    if let Some(tools) = tools.as_array_mut() {
+        tools.retain(|tool| begin.reactions || tool["name"] != react::NAME);
+    }
+    tools
 }
 
 #[cfg(test)]
@@ -409,6 +420,15 @@ mod tests {
             definitions(files).as_array().unwrap().iter().filter(|t| t["name"] == "send_file").count()
         };
         assert_eq!((names(true), names(false)), (1, 0));
+    }
+
+    #[test]
+    fn reactions_are_offered_where_the_chat_has_them() {
+        let offers = |reactions| {
+            let begin = Begin { reactions, ..crate::tests_support::host::begin() };
+            offered(&begin).as_array().unwrap().iter().any(|tool| tool["name"] == "react")
+        };
+        assert!(offers(true) && !offers(false));
     }
 
     #[test]

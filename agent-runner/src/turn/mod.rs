@@ -144,7 +144,7 @@ impl<M: Model> Agent<M> {
             Personality { text: Some(text.text), sha256: Some(text.sha256) }
         });
         let clock = Clock::new(&begin.zone);
-        let offered = tools::definitions(begin.files);
+        let offered = tools::offered(&begin);
         let sight = Sight::new(tools.paths().clone(), &begin.model);
         Self {
             begin,

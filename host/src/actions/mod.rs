@@ -5,6 +5,7 @@
 //! acts for the group that the letter's directory belongs to, and never for a group that a letter names.
 
 mod ask_person;
+mod react;
 mod search_history;
 mod send_file;
 mod tasks;
@@ -101,6 +102,7 @@ async fn perform_allowed(asker: &Asker<'_>, request: Request) -> Result<Outcome,
             tasks::set_state(asker, asker.allowed(args)?, |ask| ask.task, TaskState::Cancelled).await
         }
         Request::SearchHistory(args) => search_history::perform(asker, asker.allowed(args)?).await,
+        Request::React(args) => react::perform(asker, asker.allowed(args)?).await,
         Request::Unsupported { kind } => {
             let why = format!("this host has no request {kind:?}; go on without it");
             return Err(Refusal::new(RefusalCode::Unsupported, why));

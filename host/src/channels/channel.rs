@@ -172,6 +172,50 @@ pub enum Activity {
     },
 }
 
+/// Why a draft was not shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotShown {
+    pub why: String,
+    /// How long the chat gets no other one.
+    pub again: Duration,
+}
+
+/// Why there is no reaction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReactError {
+    /// The platform may take it later.
+    #[error("{why}")]
+    Later { why: String, after: Option<Duration> },
+    /// The platform has no such reaction, or not for the host's account in this chat.
+    #[error("{0}")]
+    Emoji(String),
+    /// There is nothing to react to.
+    #[error("{0}")]
+    Message(String),
+}
+
+impl ReactError {
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Later { .. })
+    }
+
+    /// How long to wait before the next try.
+    pub fn wait(&self) -> Duration {
+        match self {
+            Self::Later { after: Some(after), .. } => *after,
+            _ => Duration::from_secs(30),
+        }
+    }
+
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Later { .. } => "react.later",
+            Self::Emoji(_) => "react.emoji",
+            Self::Message(_) => "react.message",
+        }
+    }
+}
+
 #[async_trait]
 pub trait Channel: Send + Sync {
     fn name(&self) -> ChannelName;
@@ -274,4 +318,33 @@ pub trait Channel: Send + Sync {
 
     /// Shows what the agent does, where the platform has a place for it.
     fn show(&self, _chat: &ChatId, _activity: &Activity) {}
+
+    /// Returns whether the platform can show a reply of this chat while it is written, as something that is no message
+    /// and disappears by itself.
+    fn takes_drafts(&self, _chat: &ChatId) -> bool {
+        false
+    }
+
+    /// Shows the reply so far, in the place of the turn's earlier draft. The host keeps the pace and the order: it
+    /// calls this only if [`Channel::takes_drafts`] is true, and never after a part of the turn's last reply.
+    async fn draft(&self, _chat: &ChatId, _turn: TurnId, _text: &str) -> Result<(), NotShown> {
+        Err(NotShown { why: "this channel shows no drafts".into(), again: Duration::MAX })
+    }
+
+    /// Returns whether the host's account can react to messages with an emoji.
+    fn reacts(&self) -> bool {
+        false
+    }
+
+    /// Puts a reaction in the place of the account's earlier one; `None` takes it back. `message` is the platform's id.
+    /// Repeating the call is harmless.
+    async fn react(&self, _chat: &ChatId, _message: &str, _emoji: Option<&str>) -> Result<(), ReactError> {
+        Err(ReactError::Emoji("this chat has no reactions".into()))
+    }
+
+    /// Returns the reaction that shows a message that an agent has taken, until its answer comes; `None` for no such
+    /// sign in this chat.
+    fn taken_mark(&self, _chat: &ChatId) -> Option<&'static str> {
+        None
+    }
 }

@@ -14,7 +14,10 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use channel::{Account, Activity, Batch, Channel, ChannelError, FetchError, RenewalOrder, SendError};
+pub use channel::{
+    Account, Activity, Batch, Channel, ChannelError, FetchError, NotShown, ReactError, RenewalOrder,
+    SendError,
+};
 
 use crate::clock::Clock;
 use crate::domain::outbound::Delivery;

@@ -236,7 +236,15 @@ async fn remove(here: &Here, name: GroupName) -> Done {
 
 async fn show(here: &Here, name: &GroupName) -> Done {
     let install = here.install()?;
-    let (group, waiting) = (install.group(name)?, here.waiting_settings(&install).await);
+    let (mut group, waiting) = (install.group(name)?, here.waiting_settings(&install).await);
+    let chosen = match here.store_to_read() {
+        Ok(store) => store.model_choice(name.clone()).await?,
+        // The host was never started here.
+        Err(_) => None,
+    };
+    let chosen = chosen.and_then(|(provider, model)| install.chosen(&group, (&provider, &model)));
+    let by_chat = if chosen.is_some() { " (chosen with /model)" } else { "" };
+    group.model = chosen.unwrap_or(group.model);
     let text = personality_file::read(&here.root.personality(name)).map_err(CliError::Plain)?;
     let facts = json!({
         "group": name.as_str(),
@@ -252,7 +260,7 @@ async fn show(here: &Here, name: &GroupName) -> Done {
         "waiting": waiting,
     });
     let shown = format!(
-        "group    {name}\npersona  {}\nimage    {}\nmodel    {} at {}\nzone     {}\nsettings {}{}\n\n{}",
+        "group    {name}\npersona  {}\nimage    {}\nmodel    {} at {}{by_chat}\nzone     {}\nsettings {}{}\n\n{}",
         group.persona,
         group.image,
         group.model.model,

@@ -17,6 +17,7 @@ mod group_cache;
 pub mod heartbeats;
 pub mod install_layout;
 mod mistake;
+mod models;
 pub mod personality_file;
 pub mod running_settings;
 pub mod schema;
@@ -116,6 +117,7 @@ impl Install {
         let providers = secrets::providers(&file, &root, env, &mut source, &mut missing_secrets);
         let transcription = secrets::transcription(&file, &root, env, &mut source, &mut missing_secrets);
         let channel_secrets = secrets::of_channels(&file, &root, env, &mut source, &mut missing_secrets);
+        models::check(&file, &providers, &mut source);
         let model = model_choice(&file, &providers, &mut source);
         let allowed_mounts = check_mounts::allowed(&file, &root, &mut source);
         let shown = env_overrides::with_choice(shown, &model);

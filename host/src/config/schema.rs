@@ -31,6 +31,9 @@ settings! {
         owners: Vec<SenderId> = Vec::new();
         /// The image of groups that name none.
         image: String = DEFAULT_IMAGE.into();
+        /// Models that an owner can choose with `/model` in a chat, besides those that the other settings name.
+        #[schemars(example = [ChoosableFile::example()])]
+        models: Vec<ChoosableFile> = Vec::new();
         /// The model of groups that name none.
         model: ModelSettings = ModelSettings::default();
         /// Model providers by name. Without any, the environment decides: `ANTHROPIC_API_KEY`, else `OPENAI_API_KEY` or
@@ -304,6 +307,29 @@ impl From<ToolsFile> for ToolPolicy {
     fn from(file: ToolsFile) -> Self {
         let rule = |r: ToolRuleFile| ToolRule { tool: r.tool, command: r.command, verdict: r.verdict };
         Self { default: file.default, rules: file.rules.into_iter().map(rule).collect() }
+    }
+}
+
+/// A model that can be chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChoosableFile {
+    /// The model's name at its provider.
+    pub name: String,
+    /// The provider; that of `[model]` where this is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The longest answer, in tokens, if it is another one than that of `[model]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// The context window, in tokens, if it is another one than that of `[model]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u32>,
+}
+
+impl ChoosableFile {
+    fn example() -> Self {
+        Self { name: "claude-haiku-5-5".into(), provider: None, max_tokens: None, window: None }
     }
 }
 

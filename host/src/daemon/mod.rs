@@ -27,7 +27,7 @@ use crate::maintenance;
 use crate::policy::backoff::STORE_AGAIN;
 use crate::run;
 use crate::scheduler;
-use crate::services::{ChangeSignal, IntakeGate, Probes, Runner, Services};
+use crate::services::{ChangeSignal, Drafts, IntakeGate, Probes, Runner, Services};
 use crate::store::{HistoryIndex, Store};
 use crate::supervisor::{self, Signal, Supervisor, Wires};
 use crate::workers::Workers;
@@ -227,6 +227,7 @@ fn build(root: Root, env: &BTreeMap<String, String>) -> Result<Arc<Services>, St
         runner,
         id,
         outbox_signal: ChangeSignal::default(),
+        drafts: Drafts::default(),
         tasks_signal: ChangeSignal::default(),
         intake_gate: IntakeGate::default(),
         probes: Probes::default(),

@@ -107,6 +107,9 @@ pub struct Sender {
 pub struct ReplyTo {
     pub from: String,
     pub text: String,
+    /// The platform's id of the answered message, if it is in the same chat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// A file that is still on the platform.
@@ -209,6 +212,10 @@ pub enum Command {
     Resend,
     /// Leave a held part as it is.
     Drop,
+    /// Show the models, or choose one.
+    Model,
+    /// Show what model calls have used.
+    Usage,
 }
 
 impl Command {
@@ -225,6 +232,8 @@ impl Command {
         Self::Refuse,
         Self::Resend,
         Self::Drop,
+        Self::Model,
+        Self::Usage,
     ];
 
     /// The command in a text such as `/stop`, `/stop@laz_bot` or `/answer 7F yes`.
@@ -272,6 +281,8 @@ impl Command {
             Self::Refuse => "refuse",
             Self::Resend => "resend",
             Self::Drop => "drop",
+            Self::Model => "model",
+            Self::Usage => "usage",
         }
     }
 }

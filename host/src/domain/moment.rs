@@ -30,6 +30,17 @@ impl WallMs {
         self.timestamp().to_zoned(zone.0.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
     }
 
+    /// The day in a zone, as `2026-11-30`.
+    pub fn day(self, zone: &Zone) -> String {
+        self.timestamp().to_zoned(zone.0.clone()).date().to_string()
+    }
+
+    /// The day that lies so many days before this one in a zone.
+    pub fn day_before(self, days: u32, zone: &Zone) -> String {
+        let date = self.timestamp().to_zoned(zone.0.clone()).date();
+        date.saturating_sub(jiff::Span::new().days(days)).to_string()
+    }
+
     /// The same time for work with dates. A time outside the calendar is 1970.
     pub fn timestamp(self) -> Timestamp {
         Timestamp::from_millisecond(self.0).unwrap_or_default()

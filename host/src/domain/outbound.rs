@@ -127,7 +127,7 @@ pub struct OutgoingText {
     pub key: String,
     /// Split to what the channel takes.
     pub parts: Vec<PartText>,
-    /// The message that it answers, if it answers exactly one.
+    /// The message that it answers: the command, or the newest one that the turn's last reply answers.
     pub answers: Option<MessageSeq>,
     /// They stand below the last part.
     pub choices: Option<Choices>,
@@ -188,6 +188,9 @@ pub struct Part {
     /// The [`OutgoingText`]'s key, which the parts of one text share.
     pub key: String,
     pub answers: Option<MessageSeq>,
+    /// The platform's id of the message that the part answers. Set for the first part of an answer in a room, where
+    /// people must see which of many messages it answers.
+    pub quotes: Option<String>,
     /// What people read; Markdown if there is no `markup`. Of a file, its caption, which may be empty.
     pub text: String,
     /// What is left to send of the text, in the platform's own form, if its channel has given one. After a send of the
@@ -220,6 +223,7 @@ impl Part {
             turn: None,
             key: "k".into(),
             answers: None,
+            quotes: None,
             text: "hello".into(),
             markup: None,
             file: None,

@@ -290,6 +290,7 @@ impl Call {
             estimated: incomplete || progress.estimated,
             status,
             took: self.started.elapsed(),
+            zone: scope.zone.clone(),
         };
         tracing::info!(run = %usage.run, group = %usage.group, turn = usage.turn.map(tracing::field::display), provider = %usage.provider,
             model = %usage.model, status, input = usage.input, output = usage.output, took_ms = usage.took.as_millis(), "model call");

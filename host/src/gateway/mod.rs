@@ -47,6 +47,7 @@ pub use exchange_log::{response, whole_request};
 pub use settings::{GatewaySettings, settings_of};
 pub use usage_recorder::Ledger;
 
+use crate::domain::Zone;
 use crate::domain::group_settings::ModelChoice;
 use crate::model::{self, ApiError, Provider, ProviderError, Redactor};
 use crate::workers::Workers;
@@ -77,6 +78,8 @@ pub struct RunScope {
     pub model: ModelChoice,
     /// The turn that is open in the run, if any: a call counts for the turn in which it began.
     pub open_turn: watch::Receiver<Option<TurnId>>,
+    /// The group's time zone.
+    pub zone: Zone,
     /// The most model calls that a runner makes in one turn.
     pub model_calls: u32,
     /// Where exchanges are recorded: `state/letters/<group>/<run>/model`. Created with the first call.

@@ -74,6 +74,7 @@ mod tests {
             estimated: false,
             status: 200,
             took: Duration::ZERO,
+            zone: crate::domain::Zone::utc(),
         };
         let theirs = rusqlite::Connection::open(&path).unwrap();
         theirs.execute_batch("ALTER TABLE usage RENAME TO hidden").unwrap();

@@ -66,10 +66,13 @@ fn command(message: &Inbound) -> Option<Command> {
     let ours = match command {
         Command::Stop | Command::New | Command::Status | Command::Tasks | Command::Help => true,
         Command::Compact | Command::Context => true,
+        Command::Model | Command::Usage if code.is_none() => true,
         _ if message.kind == ChatKind::Direct || message.addressee == Addressee::Us => true,
         Command::Answer => code.is_some_and(|code| (2..=3).contains(&code.chars().count())),
         Command::Admit => code.is_some_and(|code| code.len() == ADMISSION_CODE),
         Command::Refuse => more.is_none() && code.is_some_and(|code| code.len() == ADMISSION_CODE),
+        // In a room, another bot may have models of its own.
+        Command::Model | Command::Usage => false,
         Command::Resend | Command::Drop => more.is_none() && code.is_some_and(is_code),
     };
     ours.then_some(command)

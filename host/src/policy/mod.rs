@@ -14,6 +14,7 @@ pub mod heartbeats;
 pub mod image_selection;
 pub mod image_verdict;
 pub mod log_limiter;
+pub mod model_choice;
 pub mod mounts;
 pub mod nightly;
 pub mod platform_pace;

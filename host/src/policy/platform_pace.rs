@@ -128,6 +128,14 @@ impl Pacer {
         Ok(())
     }
 
+    /// Whether a call could begin now.
+    pub fn is_free(&self, place: &Destination, now: Duration) -> bool {
+        let free = |window: Option<&Window>, limit| window.is_none_or(|w| w.wait(limit, now).is_none());
+        free(self.chats.get(&place.chat), self.limits.chat)
+            && free(place.room.as_ref().and_then(|room| self.rooms.get(room)), self.limits.room)
+            && free(Some(&self.all), self.limits.all)
+    }
+
     /// Ends a call. `called` is false if the call was not made.
     pub fn end(&mut self, place: &Destination, now: Duration, called: bool) {
         let Limits { chat, room, all } = self.limits;
@@ -228,7 +236,9 @@ mod tests {
             Err(PaceWait::AnEnd),
             "the call of the other topic may still arrive"
         );
+        assert!(!pacer.is_free(&two, S(0)) && pacer.is_free(&other, S(0)));
         assert_eq!(pacer.begin(&other, S(0)), Ok(()));
+        assert!(!pacer.is_free(&place("third", None), S(0)), "the channel has no room");
         pacer.end(&one, S(1), true);
         assert_eq!(pacer.begin(&two, S(1)), Err(PaceWait::Until(S(61))));
         assert_eq!(pacer.begin(&other, S(1)), Err(PaceWait::Until(S(6))));

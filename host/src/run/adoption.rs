@@ -46,8 +46,9 @@ impl Adopted {
             .group(&lane.group)
             .unwrap_or_else(|_| services.install.default_group(lane.group.clone()));
         let state = services.store.begin_state(lane.clone()).await?;
-        if let Some(model) = state.model {
-            group.model.model = model;
+        match state.model {
+            Some(model) => group.model.model = model,
+            None => services.choose_model(&mut group).await,
         }
         let known = services.store.group(&lane.group, services.clock.wall()).await?;
         let root = &services.install.root;
@@ -70,8 +71,9 @@ impl Adopted {
         gateway.open_turn.send_replace(row.turn.as_ref().map(|(turn, _)| *turn));
         // An older runner may not know all that this host writes, so the box gets no further turn.
         let session = known.session_of(lane, row.turn.as_ref().map(|(turn, _)| *turn));
-        let outdated =
-            row.runner != services.runner.digest || (lane.task_id().is_none() && row.session != session);
+        let outdated = row.runner != services.runner.digest
+            || row.model_chosen
+            || (lane.task_id().is_none() && row.session != session);
         let closes = mailbox.closes();
         Ok(Self { row, group, mailbox, gateway, closes, outdated })
     }
@@ -89,8 +91,8 @@ impl Adopted {
         self.row.interrupted == Some(InterruptWhy::Stop)
     }
 
-    /// Returns whether the box gets no further turn: a person began a new session that it does not know, or its runner
-    /// is of another release.
+    /// Returns whether the box gets no further turn: a person began a new session or chose a model that it does not
+    /// know, or its runner is of another release.
     pub fn is_outdated(&self) -> bool {
         self.outdated
     }

@@ -6,6 +6,7 @@ use ipc_schema::letters::to_agent as letter;
 use ipc_schema::names_and_paths::box_path;
 use ipc_schema::{Refusal, RunId};
 
+use crate::channels::Channel;
 use crate::config::{personality_file, zone_data};
 use crate::domain::group_settings::Group;
 use crate::domain::message::{Command, StoredMessage};
@@ -56,7 +57,8 @@ pub(super) fn begin(
             compaction_percent: 80,
         },
         tools: group.tools.clone(),
-        files: takes_files(services, &state),
+        files: any_of_chat(services, &state, |channel| channel.takes_files()),
+        reactions: any_of_chat(services, &state, |channel| channel.reacts()),
         network: "There is no network here: egress is off for this group, and this version of Lazaret opens no way out of a box.".to_owned(),
         zone: group.zone.name().to_owned(),
         claude_md_global: text(&services.install.root.global_personality()),
@@ -66,12 +68,12 @@ pub(super) fn begin(
     }
 }
 
-/// Returns whether the chat of the open turn can receive files; between turns, whether any chat can. Each request
-/// checks again and decides.
-fn takes_files(services: &Services, state: &BeginState) -> bool {
+/// Returns whether the channel of the open turn's chat can do something; between turns, whether any channel can. Each
+/// request checks again and decides.
+fn any_of_chat(services: &Services, state: &BeginState, can: impl Fn(&dyn Channel) -> bool) -> bool {
     match &state.open {
-        Some((open, _)) => services.channels.of(&open.chat).is_some_and(|channel| channel.takes_files()),
-        None => services.channels.all().any(|channel| channel.takes_files()),
+        Some((open, _)) => services.channels.of(&open.chat).is_some_and(|channel| can(&*channel)),
+        None => services.channels.all().any(|channel| can(&**channel)),
     }
 }
 

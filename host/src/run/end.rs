@@ -61,6 +61,7 @@ impl Run {
             }
         }
         self.tell_rest();
+        self.drop_draft();
         failpoint!("run.collect.letters");
         let log = self.services.engine.log_tail(&self.container, LOG_BYTES).await.unwrap_or_else(|e| {
             tracing::debug!(run = %self.handle.run, code = e.code(), "no log: {e}");

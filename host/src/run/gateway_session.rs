@@ -47,6 +47,7 @@ impl GatewaySession {
             group: lane.group.clone(),
             model: group.model.clone(),
             open_turn: seen,
+            zone: group.zone.clone(),
             model_calls: group.limits.model_calls,
             exchanges_dir: mailbox.archive().dir().join(MODEL),
             ledger: Arc::new(services.store.clone()),

@@ -53,8 +53,9 @@ pub(super) async fn launch(services: &Arc<Services>, handle: &RunHandle) -> Resu
     };
     services.store.new_run(new).await?;
     let mut group = group?;
-    if let Some(model) = &state.model {
-        group.model.model.clone_from(model);
+    match &state.model {
+        Some(model) => group.model.model.clone_from(model),
+        None => services.choose_model(&mut group).await,
     }
     stage(services, run, turn.as_ref(), "start");
     let image = image(services, &lane.group, &image_name, turn.as_ref().map(|(_, chat)| chat)).await?;

@@ -17,6 +17,7 @@ use crate::domain::Ending;
 use crate::domain::outbound::{OutgoingText, PartText, SpooledFile, Voice};
 use crate::host_files;
 use crate::mailbox::{Pass, ReceivedLetter, RefusedFile};
+use crate::services::Draft;
 use crate::spool::{Spool, SpooledCopy};
 use crate::store::{StoreError, Take, Taken, TakenEffect};
 use crate::text;
@@ -122,6 +123,9 @@ impl Run {
             let refused = RefusedFile::unread(Some(letter.n), stamped.name.into(), refusal);
             self.pass_over(letter.n, &refused).await;
             return Ok(());
+        }
+        if matches!(letter.body, FromAgent::Message(_) | FromAgent::TurnDone(_)) {
+            self.drop_draft();
         }
         let effect = self.effect(&letter.body, letter.id.as_str()).await;
         let taken = self
@@ -256,7 +260,7 @@ impl Run {
                 self.stage("ready");
                 self.handle.report(Event::Ready { run: self.handle.no });
             }
-            FromAgent::Draft(draft) => self.show(&Activity::Draft(draft.text)),
+            FromAgent::Draft(draft) => self.draft(draft.text).await,
             FromAgent::Status(status) => self.status(&status),
             FromAgent::Failed(failed) => {
                 let why = text_sanitize::line(&format!("{}: {}", failed.code, failed.reason), 500);
@@ -302,6 +306,29 @@ impl Run {
             let detail = status.detail.as_deref().unwrap_or_default();
             let line = text_sanitize::line(&format!("{tool} {detail}"), 200);
             self.show(&Activity::Doing(line.trim_end().to_owned()));
+        }
+    }
+
+    /// Shows a draft. Nobody waits for the reply of a scheduled task, and the host may not even post it, so the chat
+    /// sees drafts only if a person's message is in the turn.
+    async fn draft(&mut self, text: String) {
+        let Some((channel, chat)) = self.channel() else { return };
+        let drafts = channel.takes_drafts(&chat).then(|| text.clone());
+        channel.show(&chat, &Activity::Draft(text));
+        let (Some(turn), Some(text)) = (&mut self.turn, drafts) else { return };
+        if turn.drafts.is_none() {
+            let messages = self.services.store.turn_messages(turn.id).await;
+            turn.drafts = Some(messages.is_ok_and(|(messages, _)| !messages.is_empty()));
+        }
+        if turn.drafts == Some(true) {
+            self.services.drafts.put(chat, Draft { turn: turn.id, text });
+        }
+    }
+
+    /// Drops the draft that waits to be shown: something is about to be said in its place, or the turn ends.
+    pub(super) fn drop_draft(&self) {
+        if let Some(turn) = &self.turn {
+            self.services.drafts.drop_of(&turn.chat, turn.id);
         }
     }
 

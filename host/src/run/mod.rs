@@ -554,9 +554,11 @@ impl Run {
         }
         self.gateway.open_turn.send_replace(Some(id));
         self.show_typing();
+        self.mark_taken(id);
     }
 
     fn end_turn(&mut self) {
+        self.drop_draft();
         if let Some(turn) = &mut self.turn {
             turn.stage = TurnStage::Over;
         }
@@ -577,6 +579,19 @@ impl Run {
         if let Some((channel, chat)) = self.channel() {
             let show = async move { channel.typing(&chat).await };
             drop(self.services.workers.once("a typing notice", show));
+        }
+    }
+
+    /// Has the messages of the turn marked as taken, where the channel does that.
+    fn mark_taken(&self, turn: TurnId) {
+        if self.channel().is_some_and(|(channel, chat)| channel.taken_mark(&chat).is_some()) {
+            let services = Arc::clone(&self.services);
+            drop(self.services.workers.once("the marks of a turn", async move {
+                match services.store.want_marks(turn).await {
+                    Ok(()) => services.outbox_signal.notify(),
+                    Err(e) => tracing::warn!(%turn, code = e.code(), "its messages get no marks: {e}"),
+                }
+            }));
         }
     }
 

@@ -84,6 +84,8 @@ pub(super) struct Turn {
     pub(super) chat: ChatId,
     /// Set when the host told the box to stop the turn.
     pub(super) interrupted: Option<InterruptWhy>,
+    /// Whether the chat sees drafts of the reply, once that was asked.
+    pub(super) drafts: Option<bool>,
     pub(super) stage: TurnStage,
 }
 
@@ -105,7 +107,8 @@ pub(super) enum TurnStage {
 impl Turn {
     /// Makes a turn that the box works on.
     pub(super) fn open(id: TurnId, chat: ChatId, read: bool, silent_at: Instant) -> Self {
-        Self { id, chat, interrupted: None, stage: TurnStage::Open { read, silent_at, suspend_at: None } }
+        let stage = TurnStage::Open { read, silent_at, suspend_at: None };
+        Self { id, chat, interrupted: None, drafts: None, stage }
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -18,6 +18,8 @@ pub struct RunRow {
     pub session: String,
     /// The digest of its box's agent-runner.
     pub runner: String,
+    /// Whether a model was chosen for its group after it began.
+    pub model_chosen: bool,
     /// The engine's id of its container, if the earlier host has stored it.
     pub container: Option<String>,
     /// Whether the runner has sent `ready`.
@@ -45,15 +47,16 @@ impl Store {
     /// Runs that have not ended. At a start: those that the earlier host left.
     pub async fn unended_runs(&self) -> Result<Vec<RunRow>> {
         self.read(|c| {
-            let sql = "SELECT id, lane, container, state = 'live', from_n, session, runner FROM run
-                       INDEXED BY run_live WHERE state <> 'ended' ORDER BY id";
+            let sql = "SELECT id, lane, container, state = 'live', from_n, session, runner,
+                              EXISTS (SELECT 1 FROM model_choice k WHERE k.grp = run.grp AND k.made_at > run.created_at)
+                       FROM run INDEXED BY run_live WHERE state <> 'ended' ORDER BY id";
             let mut rows = c.prepare(sql)?;
             let rows = rows.query_map([], |r| {
                 let (run, lane): (String, String) = (r.get(0)?, r.get(1)?);
-                Ok((run, lane, r.get(2)?, r.get(3)?, r.get::<_, i64>(4)?, r.get(5)?, r.get(6)?))
+                Ok((run, lane, r.get(2)?, r.get(3)?, r.get::<_, i64>(4)?, r.get(5)?, r.get(6)?, r.get(7)?))
             })?;
             rows.map(|row| {
-                let (run, lane, container, ready, from_n, session, runner) = row?;
+                let (run, lane, container, ready, from_n, session, runner, model_chosen) = row?;
                 let (run, lane): (RunId, Lane) = (parse("run.id", &run)?, parse("run.lane", &lane)?);
                 let turn = known_turn(c, &run, &lane)?;
                 let given = turn.as_ref().is_some_and(|(_, _, given)| *given);
@@ -67,6 +70,7 @@ impl Store {
                     lane,
                     session,
                     runner,
+                    model_chosen,
                     container,
                     ready,
                     taken: id(from_n),

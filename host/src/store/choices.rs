@@ -1,12 +1,12 @@
 //! The choices below texts, and the presses on them. A choice counts once: transaction 1 stores the first press as the
-//! person's command, and drops the others.
+//! person's command, and drops the others. A reply to a question becomes a command, too.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Result, Store, StoreError, id, int, parse};
 use crate::domain::message::Press;
 use crate::domain::outbound::{ChoiceToken, Choices};
-use crate::domain::{ChatId, MessageSeq};
+use crate::domain::{ChatId, MessageSeq, WallMs};
 use crate::policy::presses::{Decided, Offer};
 
 impl Store {
@@ -37,6 +37,15 @@ impl Store {
         })
         .await
     }
+}
+
+/// The code of the question that this message of the bot asks in the chat, if it can still be answered.
+pub(super) fn asked_by(c: &Connection, chat: &ChatId, receipt: &str, now: WallMs) -> Result<Option<String>> {
+    let sql = "SELECT q.code FROM question q INDEXED BY question_code
+               CROSS JOIN outbox o ON o.turn = q.turn AND o.key = q.request
+               WHERE q.state IN ('open', 'pending') AND q.chat = ?1 AND q.expires_at > ?3 AND o.receipt = ?2";
+    let mut rows = c.prepare_cached(sql)?;
+    Ok(rows.query_row(params![chat.as_str(), receipt, now.0], |r| r.get(0)).optional()?)
 }
 
 /// The press that decided the text which a press is about.

@@ -253,6 +253,8 @@ pub(super) fn done(c: &Connection, seq: MessageSeq, outcome: &str) -> Result<()>
 
 /// Stores a message and decides its placement.
 pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepted> {
+    let answer = answer_by_reply(c, m, now)?;
+    let m = answer.as_ref().unwrap_or(m);
     let lane = Lane::conversation(m.group.clone());
     let chat = m.inbound.chat.clone();
     let press = m.inbound.press.as_ref();
@@ -274,6 +276,18 @@ pub(super) fn place(c: &Connection, m: &Admitted, now: WallMs) -> Result<Accepte
     let event = Event::Message { seq, chat: &chat, role, earlier: &earlier };
     let changes = turns::happen(c, &lane, &event, now)?;
     Ok(Accepted { seq, lane, chat, placement: Placement::of(role, &changes) })
+}
+
+/// A reply to the text of a question answers it, as if the person had written `/answer` with its code.
+fn answer_by_reply(c: &Connection, m: &Admitted, now: WallMs) -> Result<Option<Admitted>> {
+    let replied = m.inbound.reply_to.as_ref().and_then(|reply| reply.message.as_ref());
+    let words = m.role == Role::Wake && m.inbound.version == 0 && m.attachments.is_empty();
+    let Some(replied) = replied.filter(|_| words) else { return Ok(None) };
+    let Some(code) = choices::asked_by(c, &m.inbound.chat, replied, now)? else { return Ok(None) };
+    let mut answer = m.clone();
+    answer.role = Role::Command(Command::Answer);
+    answer.inbound.text = format!("/{} {code} {}", Command::Answer.word(), m.inbound.text);
+    Ok(Some(answer))
 }
 
 /// Earlier versions of a message that have no outcome.

@@ -32,9 +32,11 @@ mod inbox;
 mod input;
 mod letters_from_agent;
 mod letters_to_agent;
+mod marks;
 #[cfg(test)]
 mod migration_tests;
 mod migrations;
+mod model_choice;
 mod open;
 mod outbox;
 mod pins;
@@ -74,6 +76,7 @@ pub use inbox::{Accepted, CommandRow, Intake, KeptMessage, Stranger, StrangerSee
 pub use input::{BeginState, Composed, FileWait, InputState};
 pub use letters_from_agent::{Take, Taken, TakenEffect};
 pub use letters_to_agent::letter_to_agent;
+pub use marks::{MarkState, TakenMark};
 pub use open::{damage, known_damage};
 pub use posture_gaps::PostureGap;
 pub use restore::{Restored, Transcripts, begin_restore, restore, verify};
@@ -83,7 +86,7 @@ pub use sending::NextPart;
 pub use status::DeliveryCount;
 pub use tasks::Adding;
 pub use trace::{MessageTrace, OutboxTrace, StageRow};
-pub use usage::Usage;
+pub use usage::{Usage, UsageOfDay};
 
 /// Parses a stored text.
 fn parse<T: std::str::FromStr>(what: &str, text: &str) -> Result<T>

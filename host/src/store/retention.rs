@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::outbox::DUE;
 use super::{Result, Store, int, parse};
 use crate::domain::message::Attachment;
-use crate::domain::{GroupName, RunId, WallMs};
+use crate::domain::{GroupName, RunId, WallMs, Zone};
 
 /// Runs that one transaction looks at.
 const RUNS: u32 = 20;
@@ -108,7 +108,13 @@ impl Store {
             at.rows += match at.next {
                 Chore::Letters => letters_step(c, &mut at, letters)?,
                 Chore::Stages => rows_step(c, "stage", "wall", &mut at, letters)?,
-                Chore::Calls => rows_step(c, "usage", "at", &mut at, usage)?,
+                Chore::Calls => {
+                    c.execute(
+                        "DELETE FROM usage_day WHERE day = (SELECT min(day) FROM usage_day) AND day < ?1",
+                        [usage.day(&Zone::utc())],
+                    )?;
+                    rows_step(c, "usage", "at", &mut at, usage)?
+                }
                 Chore::Fires => fires_step(c, &mut at, fires)?,
                 Chore::Context => context_step(c, &mut at)?,
                 Chore::Nothing => 0,

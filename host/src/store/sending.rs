@@ -121,9 +121,16 @@ impl Store {
 }
 
 /// The columns that [`part`] reads.
+///
+/// The last one is the message that the part quotes. A part whose beginning was sent has quoted it. The first message
+/// of a new session has the id of its `/new`, with a mark.
 const FIELDS: &str =
     "id, ours, chat, voice, turn, answers, text, way, placeholder, attempts, lives_from, key, file, file_name,
-     file_bytes, markup, choices";
+     file_bytes, markup, choices,
+     CASE WHEN answers IS NOT NULL AND part = 0 AND sent_at IS NULL THEN
+       (SELECT iif(m.message_id LIKE '%:first', substr(m.message_id, 1, length(m.message_id) - 6), m.message_id)
+        FROM message m JOIN chat h ON h.id = m.chat
+        WHERE m.seq = outbox.answers AND m.chat = outbox.chat AND h.kind = 'room') END";
 
 fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
     let (chat, voice, way): (String, String, Option<String>) = (r.get(2)?, r.get(3)?, r.get(7)?);
@@ -136,7 +143,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
         Some(sha256) => Some(Box::new(SpooledFile { sha256, name: r.get(13)?, bytes: id(r.get(14)?) })),
         None => None,
     };
-    let choices = r.get::<_, Option<String>>(16)?;
+    let (choices, quotes) = (r.get::<_, Option<String>>(16)?, r.get(17)?);
     Ok((|| {
         Ok(Part {
             id: row,
@@ -146,6 +153,7 @@ fn part(r: &Row<'_>) -> rusqlite::Result<Result<Part>> {
             turn,
             key,
             answers,
+            quotes,
             text,
             markup,
             file,
@@ -167,7 +175,7 @@ fn claim(c: &Connection, chat: &ChatId, terms: Terms, now: WallMs) -> Result<Nex
     );
     let row = c
         .query_row(&sql, [chat.as_str()], |r| {
-            Ok((part(r)?, WallMs(r.get(17)?), r.get::<_, String>(18)?, r.get::<_, bool>(19)?))
+            Ok((part(r)?, WallMs(r.get(18)?), r.get::<_, String>(19)?, r.get::<_, bool>(20)?))
         })
         .optional()?;
     let Some((part, not_before, state, fresh)) = row else { return Ok(NextPart::Empty) };

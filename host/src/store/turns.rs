@@ -234,8 +234,11 @@ fn load(
             details.moved = one(c, sql, params![open.chat.as_str(), lane.group.as_str()])? > 0;
         }
         (Need::Silent, Some(open)) => {
+            // A reaction is an answer.
             let sql = "SELECT count(*) FROM chat WHERE id = ?1 AND kind = 'direct'
-                         AND NOT EXISTS (SELECT 1 FROM outbox WHERE turn = ?2)";
+                         AND NOT EXISTS (SELECT 1 FROM outbox WHERE turn = ?2)
+                         AND NOT EXISTS (SELECT 1 FROM request WHERE turn = ?2 AND kind = 'react'
+                                         AND json_extract(verdict, '$.outcome') = 'ok')";
             details.silent = one(c, sql, params![open.chat.as_str(), int(open.turn.0)])? > 0;
         }
         (Need::FailedStarts, Some(open)) => {

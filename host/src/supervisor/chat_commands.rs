@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Supervisor, spawn_task, task_commands};
+use super::{Supervisor, model_and_usage, spawn_task, task_commands};
 use crate::dispatch::{Event, LaneState, Settings};
 use crate::domain::message::{Command, Role};
 use crate::domain::outbound::OutgoingText;
@@ -75,6 +75,13 @@ impl Supervisor {
                 let services = Arc::clone(&self.services);
                 spawn_task(&self.services, format!("the order {}", row.seq), move || {
                     change_tasks(Arc::clone(&services), row.clone())
+                });
+                None
+            }
+            Command::Model | Command::Usage => {
+                let (services, own) = (Arc::clone(&self.services), self.own.clone());
+                spawn_task(&self.services, format!("the order {}", row.seq), move || {
+                    model_or_usage(Arc::clone(&services), own.clone(), row.clone())
                 });
                 None
             }
@@ -166,6 +173,21 @@ async fn change_tasks(services: Arc<Services>, row: CommandRow) {
     let work = || task_commands::perform(&services, &row.group, &line, at);
     if let Some((told, outcome)) = insist(row.seq, work).await {
         services.tasks_signal.notify();
+        finish(services, row, told, outcome.to_owned()).await;
+    }
+}
+
+async fn model_or_usage(services: Arc<Services>, own: UnboundedSender<News>, row: CommandRow) {
+    let stored = insist(row.seq, || services.store.order_text(row.seq)).await.flatten();
+    let Some((line, owner, by, _)) = stored else { return };
+    let done = match row.command {
+        Command::Usage => insist(row.seq, || model_and_usage::usage(&services, &row.group)).await,
+        _ => {
+            let order = (line.as_str(), owner, by.as_str());
+            insist(row.seq, || model_and_usage::choose_model(&services, &own, &row.group, order)).await
+        }
+    };
+    if let Some((told, outcome)) = done {
         finish(services, row, told, outcome.to_owned()).await;
     }
 }
@@ -276,7 +298,7 @@ async fn status(
     settings: Settings,
 ) {
     let waiting = services.store.count_waiting(&row.group).await.unwrap_or_default();
-    let text = match services.install.group(&row.group) {
+    let text = match services.group_now(&row.group).await {
         Ok(group) => text::status(&StatusFacts {
             group: group.name.to_string(),
             lane,

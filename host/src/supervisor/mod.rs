@@ -6,6 +6,7 @@
 //! state. The host then ends, and the next host recovers.
 
 mod chat_commands;
+mod model_and_usage;
 mod task_commands;
 
 use chat_commands::insist;

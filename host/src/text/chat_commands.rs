@@ -52,7 +52,7 @@ pub fn for_another_bot() -> String {
 }
 
 /// The commands that a platform lists for people, with what each does.
-pub const COMMAND_LIST: [(Command, &str); 8] = [
+pub const COMMAND_LIST: [(Command, &str); 10] = [
     (Command::Stop, "stop what is running"),
     (Command::New, "begin a new session; words after it are its first message"),
     (Command::Status, "what is going on"),
@@ -60,6 +60,8 @@ pub const COMMAND_LIST: [(Command, &str); 8] = [
     (Command::Context, "what fills the agent's context window"),
     (Command::Compact, "replace the older part of the conversation by a summary"),
     (Command::Answer, "answer a question: its code, then your words"),
+    (Command::Model, "which model answers; owners choose one by its name"),
+    (Command::Usage, "what the model calls have cost"),
     (Command::Help, "what the host understands"),
 ];
 
@@ -77,7 +79,9 @@ pub fn help(persona: &str, main: bool) -> String {
          /tasks - what is planned, and how to pause, resume, cancel or run it\n\
          /context - what fills the context window of {persona}\n\
          /compact - replace the older part of the conversation by a summary\n\
-         /answer - answer a question of {persona}\n\
+         /answer - answer a question of {persona}; a reply to the question does too\n\
+         /model - which model answers; owners choose another one by its name\n\
+         /usage - what the model calls have cost\n\
          /resend CODE, /drop CODE - send a part again that may not have arrived, or leave it\n\
          /help - this text{admit}"
     )

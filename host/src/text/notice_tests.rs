@@ -8,7 +8,7 @@ use super::*;
 use crate::domain::Ending;
 
 /// Notices to owners, and to the chats of `main`.
-const FOR_OPERATOR: [&str; 18] = [
+const FOR_OPERATOR: [&str; 19] = [
     "admitted",
     "channel_again",
     "channel_trouble",
@@ -22,6 +22,7 @@ const FOR_OPERATOR: [&str; 18] = [
     "group_gone",
     "group_keeps_image",
     "image_kept",
+    "model_gone",
     "names_low",
     "not_admitted",
     "task_without_chat",
@@ -87,6 +88,12 @@ fn for_members() -> Vec<(&'static str, String)> {
         ("help", help("Laz", false)),
         ("new_session", new_session(1)),
         ("no_such_question", no_such_question()),
+        ("models", models("m", true, &["m".into()])),
+        ("model_chosen", model_chosen("m")),
+        ("model_of_file", model_of_file("m")),
+        ("may_not_choose_model", may_not_choose_model()),
+        ("no_such_model", no_such_model("x", &["m".into()])),
+        ("usage", usage(&UsageFacts::default())),
         ("nobody_asks", nobody_asks("7F")),
         ("may_not_admit", may_not_admit()),
         ("nothing_to_stop", nothing_to_stop()),

@@ -155,7 +155,7 @@ pub struct Details {
     pub first: Option<MessageSeq>,
     /// Whether the open turn's chat has moved to another group.
     pub moved: bool,
-    /// Whether the open turn's chat is direct and has got no reply and no notice of the turn.
+    /// Whether the open turn's chat is direct and has got no reply, no notice and no reaction of the turn.
     pub silent: bool,
     /// The oldest message for the agent that waits in any chat of the lane, and its chat.
     pub waiting: Option<(MessageSeq, ChatId)>,
@@ -566,11 +566,12 @@ impl Decision<'_> {
         // Nobody waits for the reply of a fire, unless a person's message joined its turn.
         let fire = open.fire.as_ref().filter(|_| self.view.details.messages.is_empty());
         let if_silent = if_silent.filter(|_| fire.is_none() && self.view.details.silent && texts.is_empty());
+        let answers = self.view.details.messages.iter().rev().find(|m| !m.unread()).map(|m| m.seq);
         for outgoing in texts.iter().chain(if_silent) {
             match (fire, outgoing.voice) {
                 (Some(fire), Voice::Reply) if fire.silent => self.keep(fire.fire, outgoing),
                 (_, Voice::Notice) => self.say_why(open, end, outgoing.clone()),
-                _ => self.say(open, outgoing.clone()),
+                _ => self.say(open, OutgoingText { answers, ..outgoing.clone() }),
             }
         }
     }

@@ -86,7 +86,11 @@ pub fn take_answer(command: AnswerCommand, question: Question, now: WallMs) -> A
         text,
         origin: None,
         service: false,
-        reply_to: Some(ReplyTo { from: "you".to_owned(), text: question.text.chars().take(QUOTE).collect() }),
+        reply_to: Some(ReplyTo {
+            from: "you".to_owned(),
+            text: question.text.chars().take(QUOTE).collect(),
+            message: None,
+        }),
         attachments: Vec::new(),
         addressee: Addressee::Us,
         at: now,

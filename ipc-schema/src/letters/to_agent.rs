@@ -59,6 +59,9 @@ pub struct Begin {
     /// Whether the chat of this run accepts files.
     #[serde(default)]
     pub files: bool,
+    /// Whether the agent can react to messages in the chat of this run. Since minor version 2.
+    #[serde(default)]
+    pub reactions: bool,
     /// For the prompt: one sentence on the network that this group has, and how to ask for more.
     pub network: String,
     /// The group's IANA time zone, such as `Europe/Berlin`.

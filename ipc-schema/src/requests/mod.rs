@@ -5,6 +5,7 @@
 //! host answers it with the code `unsupported`. So a newer runner can work with an older host.
 
 mod ask_person;
+mod react;
 mod search_history;
 mod send_file;
 pub mod tasks;
@@ -136,6 +137,8 @@ requests! {
     tasks::Remind,
     /// Search the group's messages and replies.
     search_history::SearchHistory,
+    /// React to a message with an emoji.
+    react::React,
 }
 
 #[derive(Deserialize)]

@@ -102,6 +102,10 @@ pub(super) fn send_file(shared: &Shared, method: &str, ask: &Value, file: Option
         return refused(400, "Bad Request: message caption is too long", None);
     }
     let text = format!("{caption} [file {}]", file.name).trim_start().to_owned();
+    let quotes = match super::server::read_reply(&mut state, ask) {
+        Ok(quotes) => quotes,
+        Err(what) => return refused(400, &what, None),
+    };
     state.next_message += 1;
     let message_id = state.next_message;
     if let Some(log) = &state.log {
@@ -116,6 +120,7 @@ pub(super) fn send_file(shared: &Shared, method: &str, ask: &Value, file: Option
         raw,
         file,
         message_id,
+        quotes,
         buttons,
         edits: 0,
         deleted: false,

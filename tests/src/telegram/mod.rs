@@ -22,6 +22,7 @@ mod buttons;
 mod edits;
 mod files;
 mod html;
+mod manners;
 mod pace;
 mod people;
 mod server;
@@ -40,6 +41,7 @@ use crate::crash::PlatformLog;
 
 pub use buttons::Button;
 pub use files::{SentFile, read_form};
+pub use manners::ShownDraft;
 pub use people::{ASKS, Chat, Document, PLACEHOLDER, Person, Photo};
 pub use trouble::Trouble;
 
@@ -83,6 +85,8 @@ pub struct SentMessage {
     /// The attached file. Then `text` is the caption, followed by the file's name in brackets.
     pub file: Option<SentFile>,
     pub message_id: i64,
+    /// The message that it quotes.
+    pub quotes: Option<i64>,
     pub buttons: Vec<Button>,
     /// The number of edits.
     pub edits: u32,
@@ -110,6 +114,8 @@ struct State {
     next_update: i64,
     next_message: i64,
     chats: HashMap<i64, Value>,
+    /// The messages of people, by chat and id.
+    written: HashSet<(i64, i64)>,
     files: HashMap<String, Vec<u8>>,
     /// Ids of the files that the bot has requested, in order.
     asked_for: Vec<String>,
@@ -130,8 +136,14 @@ struct State {
     moved: HashMap<i64, i64>,
     /// Rooms that the bot was removed from.
     kicked: HashSet<i64>,
-    /// The commands that the bot listed.
+    drafts: Vec<ShownDraft>,
+    /// The bot's reactions by chat and message.
+    reactions: HashMap<(i64, i64), Vec<String>>,
+    /// Those that the administrators allow, if they limit them.
+    reactions_allowed: Option<Vec<String>>,
+    /// The commands that the bot listed, and how often.
     commands: Value,
+    command_lists: u64,
     polls: u64,
     polling: u64,
     foreign_poller: bool,

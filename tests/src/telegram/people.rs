@@ -160,6 +160,11 @@ impl Person {
         self.send("message", message)
     }
 
+    /// Deletes a message of the chat.
+    pub fn deletes(&self, chat: &Chat, message_id: i64) {
+        self.shared.state().written.remove(&(chat.id, message_id));
+    }
+
     /// Presses the button with this label. Returns the id of the press.
     pub fn presses(&self, message: &SentMessage, label: &str) -> String {
         let state = self.shared.state();
@@ -277,6 +282,7 @@ impl Person {
             state.next_message
         };
         message["message_id"] = json!(id);
+        self.shared.state().written.insert((message["chat"]["id"].as_i64().unwrap_or(0), id));
         self.shared.push_update(kind, message);
         id
     }

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::trouble::Trouble;
-use super::{BOT_NAME, SentFile, SentMessage, Shared, State, buttons, edits, files, html};
+use super::{BOT_NAME, SentFile, SentMessage, Shared, State, buttons, edits, files, html, manners};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -116,11 +116,13 @@ async fn answer(shared: &Shared, path: &str, ask: &Value, sent: Option<SentFile>
     }
     match method {
         "getMe" => ok(json!({ "id": bot, "is_bot": true, "first_name": "Laz", "username": BOT_NAME })),
-        "setMyCommands" => {
-            shared.state().commands = ask["commands"].clone();
-            shared.changed();
-            ok(json!(true))
-        }
+        "getMyCommands" => match shared.state().commands.clone() {
+            Value::Null => ok(json!([])),
+            commands => ok(commands),
+        },
+        "setMyCommands" => manners::set_commands(shared, ask),
+        "sendMessageDraft" => manners::show_draft(shared, ask),
+        "setMessageReaction" => manners::set_reaction(shared, ask),
         "getUpdates" => get_updates(shared, ask).await,
         "sendMessage" => send_message(shared, ask),
         "sendDocument" | "sendPhoto" => files::send_file(shared, method, ask, sent),
@@ -236,6 +238,10 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
         Ok(buttons) => buttons,
         Err(what) => return refused(400, &what, None),
     };
+    let quotes = match read_reply(&mut state, ask) {
+        Ok(quotes) => quotes,
+        Err(what) => return refused(400, &what, None),
+    };
     state.next_message += 1;
     let message_id = state.next_message;
     if let Some(log) = &state.log {
@@ -248,6 +254,7 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
         raw,
         file: None,
         message_id,
+        quotes,
         buttons,
         edits: 0,
         deleted: false,
@@ -256,6 +263,27 @@ fn send_message(shared: &Shared, ask: &Value) -> Answer {
     drop(state);
     shared.changed();
     ok(json!({ "message_id": message_id, "date": 1_795_000_000, "chat": about, "text": text }))
+}
+
+/// Returns the message that a call quotes (`reply_parameters`), or Telegram's error. A form carries the object as JSON.
+pub(super) fn read_reply(state: &mut State, ask: &Value) -> Result<Option<i64>, String> {
+    let reply = match &ask["reply_parameters"] {
+        Value::Null => return Ok(None),
+        Value::String(json) => serde_json::from_str(json).unwrap_or_default(),
+        object => object.clone(),
+    };
+    let Some(id) = reply["message_id"].as_i64() else {
+        state.violations.push(format!("reply parameters without a message: {reply}"));
+        return Err("Bad Request: can't parse reply parameters JSON object".into());
+    };
+    let chat = ask["chat_id"].as_i64().unwrap_or(0);
+    let exists = state.written.contains(&(chat, id))
+        || state.sent.iter().any(|m| (m.chat, m.message_id) == (chat, id) && !m.deleted);
+    match (exists, reply["allow_sending_without_reply"] == true) {
+        (true, _) => Ok(Some(id)),
+        (false, true) => Ok(None),
+        (false, false) => Err("Bad Request: message to be replied not found".into()),
+    }
 }
 
 /// Returns the text of a message or an edit as people will read it, or Telegram's error.

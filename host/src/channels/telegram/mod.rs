@@ -10,6 +10,7 @@ mod buttons;
 mod content;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_targets;
+mod manners;
 mod markdown;
 mod rendered_part;
 mod rich_text;
@@ -29,18 +30,17 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
 
-use super::{Account, Batch, Channel, ChannelError, FetchError, SendError};
-use crate::domain::message::{Command, Press, PressAnswer};
+use super::{Account, Batch, Channel, ChannelError, FetchError, NotShown, ReactError, SendError};
+use crate::domain::message::{Press, PressAnswer};
 use crate::domain::outbound::{Part, PartText, SpooledFile};
-use crate::domain::{ChannelName, ChatId, Secret};
+use crate::domain::{ChannelName, ChatId, Secret, TurnId};
 use crate::policy::backoff::doubling;
 use crate::policy::delivery::Abilities;
 use crate::policy::platform_pace::Limits;
-use crate::text;
 use albums::Albums;
 use api::{Api, ApiError};
 pub use settings::TelegramSettings;
-use settings::Topics;
+use settings::{TakenReaction, Topics};
 use update::{Me, News};
 
 const NAME: ChannelName = ChannelName::new("telegram");
@@ -59,7 +59,7 @@ pub struct Telegram {
     albums: Mutex<Albums>,
     failures: AtomicU32,
     pace: Limits,
-    topics: Topics,
+    settings: TelegramSettings,
 }
 
 impl Telegram {
@@ -67,15 +67,15 @@ impl Telegram {
     ///
     /// # Errors
     /// The HTTPS client cannot be built, because this machine has no CA certificates.
-    pub fn new(token: Secret, base_url: String, pace: Limits, topics: Topics) -> Result<Self, String> {
-        let api = Api::new(token, base_url)?;
+    pub fn new(token: Secret, pace: Limits, settings: TelegramSettings) -> Result<Self, String> {
+        let api = Api::new(token, settings.base_url.trim_end_matches('/').to_owned())?;
         Ok(Self {
             api,
             me: OnceCell::new(),
             albums: Mutex::default(),
             failures: AtomicU32::new(0),
             pace,
-            topics,
+            settings,
         })
     }
 
@@ -87,18 +87,6 @@ impl Telegram {
             Ok(me)
         };
         self.me.get_or_try_init(introduce).await
-    }
-
-    /// Gives Telegram the commands that it shows people while they type. The bot works without the list.
-    async fn list_commands(&self) {
-        let describe =
-            |(command, what): &(Command, &str)| json!({ "command": command.word(), "description": what });
-        let commands: Vec<_> = text::COMMAND_LIST.iter().map(describe).collect();
-        let listed =
-            self.api.call::<bool>("setMyCommands", &json!({ "commands": commands }), api::QUICK).await;
-        if let Err(e) = listed {
-            tracing::warn!(code = "telegram.commands", "Telegram did not take the list of commands: {e}");
-        }
     }
 
     fn albums(&self) -> MutexGuard<'_, Albums> {
@@ -292,7 +280,7 @@ impl Channel for Telegram {
     }
 
     fn follows(&self, chat: &ChatId) -> Option<ChatId> {
-        let (room, _) = chat.as_str().split_once('/').filter(|_| self.topics == Topics::Follow)?;
+        let (room, _) = chat.as_str().split_once('/').filter(|_| self.settings.topics == Topics::Follow)?;
         room.parse().ok()
     }
 
@@ -330,5 +318,31 @@ impl Channel for Telegram {
         if let Err(e) = self.api.call::<bool>("sendChatAction", &ask, api::QUICK).await {
             tracing::debug!(%chat, "typing was not shown: {e}");
         }
+    }
+
+    /// Telegram shows drafts in direct chats only.
+    fn takes_drafts(&self, chat: &ChatId) -> bool {
+        self.settings.drafts && room_of(chat).is_none()
+    }
+
+    async fn draft(&self, chat: &ChatId, turn: TurnId, text: &str) -> Result<(), NotShown> {
+        self.show_draft(chat, turn, text).await
+    }
+
+    fn reacts(&self) -> bool {
+        true
+    }
+
+    async fn react(&self, chat: &ChatId, message: &str, emoji: Option<&str>) -> Result<(), ReactError> {
+        self.set_reaction(chat, message, emoji).await
+    }
+
+    fn taken_mark(&self, chat: &ChatId) -> Option<&'static str> {
+        let shows = match self.settings.taken_reaction {
+            TakenReaction::Off => false,
+            TakenReaction::Rooms => room_of(chat).is_some(),
+            TakenReaction::All => true,
+        };
+        shows.then_some(manners::TAKEN)
     }
 }

@@ -17,11 +17,11 @@ use crate::text;
 
 impl Telegram {
     pub(super) async fn send_part(&self, part: &Part) -> Result<String, SendError> {
-        self.say("sendMessage", address(&part.chat), part).await
+        self.say("sendMessage", placed(part), part).await
     }
 
     pub(super) async fn send_placeholder(&self, part: &Part) -> Result<String, SendError> {
-        let mut ask = address(&part.chat);
+        let mut ask = placed(part);
         ask["text"] = json!(text::placeholder());
         let sent: Result<update::Sent, _> = self.api.call("sendMessage", &ask, api::QUICK).await;
         sent.map(|sent| sent.message_id.to_string()).map_err(|e| meaning(e, part))
@@ -99,6 +99,16 @@ impl Telegram {
     }
 }
 
+/// Where a part goes: its chat and topic, and the message that it quotes. That message may have been deleted meanwhile.
+/// An id from before the chat's move to a supergroup names no message of the new chat; no number of it is left.
+fn placed(part: &Part) -> Value {
+    let mut ask = address(&part.chat);
+    if let Some(message) = part.quotes.as_deref().and_then(|id| id.parse::<i64>().ok()) {
+        ask["reply_parameters"] = json!({ "message_id": message, "allow_sending_without_reply": true });
+    }
+    ask
+}
+
 /// The lengths that are tried one after the other when Telegram refuses a text. What is refused now is no matter of
 /// the documented limit, so the last one is small.
 const SMALLER: [usize; 3] = [TEXT_UNITS, TEXT_UNITS / 2, TEXT_UNITS / 8];
@@ -156,7 +166,7 @@ impl Telegram {
             fits(&plain).then_some((&plain, None)),
         ];
         for (caption, mode) in captions.into_iter().flatten() {
-            let mut ask = address(&part.chat);
+            let mut ask = placed(part);
             ask["caption"] = json!(caption);
             if let Some(mode) = mode {
                 ask["parse_mode"] = json!(mode);
@@ -168,7 +178,7 @@ impl Telegram {
                 sent => return sent.map(|sent| (sent.message_id.to_string(), None)),
             }
         }
-        let ask = address(&part.chat);
+        let ask = placed(part);
         let sent: update::Sent = self.api.upload(method, &ask, field, (path, &file.name)).await?;
         Ok((sent.message_id.to_string(), is_visible(&plain).then_some(html)))
     }
@@ -176,7 +186,7 @@ impl Telegram {
 
 /// What a refusal with status 400 is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum About {
+pub(super) enum About {
     Text,
     Chat,
     /// The placeholder: somebody has deleted it.
@@ -240,7 +250,7 @@ fn about(what: &str) -> About {
     found.map_or(About::Other, |(about, _)| *about)
 }
 
-fn is_about(error: &ApiError, expected: About) -> bool {
+pub(super) fn is_about(error: &ApiError, expected: About) -> bool {
     matches!(error, ApiError::Refused { code: 400, what, .. } if about(what) == expected)
 }
 

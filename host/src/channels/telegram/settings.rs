@@ -24,6 +24,17 @@ pub enum Topics {
     Ask,
 }
 
+/// The setting `taken_reaction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TakenReaction {
+    Off,
+    /// In rooms, where nothing else shows which message the agent works on. In a direct chat the draft shows it.
+    #[default]
+    Rooms,
+    All,
+}
+
 settings! {
     /// Telegram. It is on when a token is found.
     TelegramSettings {
@@ -39,6 +50,11 @@ settings! {
         delivery: Delivery = Delivery::default();
         /// A new topic of an admitted room belongs to the room's group ("follow") or asks to be admitted ("ask").
         topics: Topics = Topics::default();
+        /// In direct chats, people see the reply while the agent writes it.
+        drafts: bool = true;
+        /// The bot reacts with 👀 to a message that the agent has begun to work on, and takes it back with the answer:
+        /// in rooms ("rooms"), everywhere ("all") or nowhere ("off").
+        taken_reaction: TakenReaction = TakenReaction::default();
         // https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
         /// How many calls in one chat may follow each other at once; on average it is one a second.
         chat_burst: u32 = 3, in 1..=1_000_000;
@@ -85,8 +101,7 @@ impl ChannelSettings for TelegramSettings {
 
     fn build(&self, host: &Surroundings<'_>) -> Result<Option<Arc<dyn Channel>>, BuildError> {
         let Some(token) = host.secret else { return Ok(None) };
-        let base_url = self.base_url.trim_end_matches('/').to_owned();
-        match Telegram::new(token.clone(), base_url, self.pace(), self.topics) {
+        match Telegram::new(token.clone(), self.pace(), self.clone()) {
             Ok(channel) => Ok(Some(Arc::new(channel))),
             Err(why) => Err(BuildError { code: "telegram.start", what: NAME.to_string(), why }),
         }

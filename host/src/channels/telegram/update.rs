@@ -369,17 +369,19 @@ impl<'a> Message<'a> {
             let from = chat.map(content::name).unwrap_or_default();
             // The words of a forwarded message are not those of the person who forwarded it.
             let from = origin(answered).map_or(from.clone(), |origin| format!("{from}, forwarding {origin}"));
-            return Some((ReplyTo { from, text: words(answered) }, files(answered)));
+            let message = answered.get::<i64>("message_id").map(|id| id.to_string());
+            return Some((ReplyTo { from, text: words(answered), message }, files(answered)));
         }
         if let Some(elsewhere) = self.fields.object("external_reply") {
             let from =
                 elsewhere.object("origin").and_then(of_origin).unwrap_or_else(|| "somebody".to_owned());
-            let reply = ReplyTo { from: format!("{from}, in another chat"), text: words(elsewhere) };
+            let reply =
+                ReplyTo { from: format!("{from}, in another chat"), text: words(elsewhere), message: None };
             return Some((reply, files(elsewhere)));
         }
         let story = self.fields.object("reply_to_story")?;
         let from = story.value("chat").map(content::name).unwrap_or_default();
-        Some((ReplyTo { from, text: "[a story]".to_owned() }, Vec::new()))
+        Some((ReplyTo { from, text: "[a story]".to_owned(), message: None }, Vec::new()))
     }
 }
 

@@ -150,6 +150,7 @@ impl World {
             group: GroupName::main(),
             model: ModelChoice { provider, model, max_tokens: 8192, window: 200_000, images: true },
             open_turn: watch::channel(Some(TurnId(7))).1,
+            zone: crate::domain::Zone::utc(),
             model_calls: 40,
             exchanges_dir: directory.path().join("model"),
             ledger: Arc::new(Book(books, Arc::clone(&refused))),

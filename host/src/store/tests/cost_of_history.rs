@@ -18,7 +18,7 @@ use crate::policy::delivery_notices::HeldCommand;
 use crate::store::ChannelState;
 
 /// What may be walked from its beginning to its end, because it stays small.
-const SMALL: [(&str, &str); 25] = [
+const SMALL: [(&str, &str); 26] = [
     ("channel_state", "one row for each channel"),
     ("grp", "groups are folders of the owner"),
     ("chat", "people admit chats one by one"),
@@ -43,6 +43,7 @@ const SMALL: [(&str, &str); 25] = [
     ("task_living", "50 per group"),
     ("fire_waits", "fires that are due, few per task"),
     ("fire_unfinished", "fires that are due or work"),
+    ("taken_mark", "messages of open turns"),
     ("task_from_file", "heartbeats of the owner's files"),
 ];
 
@@ -106,6 +107,20 @@ impl House {
         self.store.run_container(run, "c".into()).await.unwrap();
     }
 
+    /// Marks, reactions and the choice of a model.
+    async fn is_marked(&self, turn: TurnId) {
+        let s = &self.store;
+        s.want_marks(turn).await.unwrap();
+        let marks = s.taken_marks(ChannelName::new("telegram")).await.unwrap();
+        let (chat, message) = (marks[0].chat.clone(), marks[0].message.clone());
+        assert!(s.show_mark(chat.clone(), message.clone()).await.unwrap());
+        let (seq, id) = s.reactable(turn, chat.clone(), None).await.unwrap().unwrap();
+        assert_eq!(s.reactable(turn, chat.clone(), Some(seq)).await.unwrap(), Some((seq, id)));
+        s.drop_mark(chat, message).await.unwrap();
+        s.choose_model(family(), Some(("p".into(), "m".into())), "telegram:5".into(), T).await.unwrap();
+        assert!(s.model_choice(family()).await.unwrap().is_some());
+    }
+
     async fn a_turn(&mut self) {
         for text in ["talk", "more talk"] {
             self.writes("telegram:-1", text, Role::Context).await;
@@ -163,6 +178,8 @@ impl House {
         self.store.turn_messages(turn).await.unwrap();
         self.store.highest_written(mine.clone()).await.unwrap();
         self.store.add_usage(usage(&mine, turn), T).await.unwrap();
+        self.store.usage_since(family(), "2026-11-01".into()).await.unwrap();
+        self.is_marked(turn).await;
         let order = self.writes("telegram:-1", "/stop", Role::Command(Command::Stop)).await.seq;
         self.store.is_meant(lane(), order).await.unwrap();
         self.store.stop(lane(), order, T).await.unwrap();
@@ -407,6 +424,7 @@ fn usage(run: &RunId, turn: TurnId) -> Usage {
         estimated: false,
         status: 200,
         took: Duration::ZERO,
+        zone: crate::domain::Zone::utc(),
     }
 }
 

@@ -47,6 +47,9 @@ UPDATE tally SET n = (SELECT sum(uncertain) FROM outbox) WHERE what = 'copies';
 INSERT INTO stage SELECT turn, NULL, NULL, k.column1, at, 0 FROM done, (VALUES ('start'), ('input'), ('end')) k;
 INSERT INTO stage SELECT NULL, seq, NULL, 'stored', at, 0 FROM done;
 INSERT INTO usage SELECT run, turn, grp, 'p', 'm', 1, 2, 3, 4, 5, 0, 200, 9, at FROM done;
+INSERT INTO usage_day
+    SELECT grp, date(at / 1000, 'unixepoch'), 'p', 'm', '', '', count(*), 10, 2, 5, 0 FROM done
+    WHERE at > (SELECT now FROM size) - 7776000000 GROUP BY 1, 2;
 INSERT INTO audit(at, who, what, detail) SELECT at, 'terminal', 'image', '' FROM done WHERE i % 8 = 0;
 -- Tasks that live, and one that has fired ever since; reminders that were posted.
 INSERT INTO task(grp, name, chat, remind, prompt, schedule, zone, isolated, silent, catch_up, overlap, made_by, depth, state,

@@ -277,7 +277,10 @@ fn an_answer_carries_what_it_answers() {
     let chat =
         r#""message_id":3,"chat":{"id":-100123,"type":"supergroup"},"from":{"id":6,"first_name":"Bob"}"#;
     let m = of(&format!(r#""reply_to_message":{{{chat},{photo}}}"#));
-    assert_eq!(m.reply_to, Some(ReplyTo { from: "Bob".into(), text: "[photo]".into() }));
+    assert_eq!(
+        m.reply_to,
+        Some(ReplyTo { from: "Bob".into(), text: "[photo]".into(), message: Some("3".into()) })
+    );
     assert_eq!(
         (m.attachments[0].handle.as_str(), m.attachments[0].name.as_str()),
         ("l", "answered-photo.jpg")
@@ -287,7 +290,10 @@ fn an_answer_carries_what_it_answers() {
     assert_eq!(m.reply_to.unwrap().text, "the second half");
     let origin = r#""origin":{"type":"user","sender_user":{"id":6,"first_name":"Bob"}}"#;
     let m = of(&format!(r#""external_reply":{{{origin},{photo}}}"#));
-    assert_eq!(m.reply_to, Some(ReplyTo { from: "Bob, in another chat".into(), text: "[photo]".into() }));
+    assert_eq!(
+        m.reply_to,
+        Some(ReplyTo { from: "Bob, in another chat".into(), text: "[photo]".into(), message: None })
+    );
     assert_eq!(m.attachments.len(), 1);
     let m = of(&format!(
         r#""reply_to_message":{{{chat},"text":"x","forward_origin":{{"type":"hidden_user","sender_user_name":"Eve"}}}}"#
