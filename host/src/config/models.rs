@@ -16,6 +16,7 @@ impl Install {
             model: one.name.clone(),
             max_tokens: one.max_tokens.unwrap_or(self.model.max_tokens),
             window: one.window.unwrap_or(self.model.window),
+            images: one.images.unwrap_or(self.model.images),
         });
         let usual = |p: &&Provider| p.kind != ProviderKind::Demo && p.base_url == p.kind.default_base_url();
         let defaults = self.providers.values().filter(usual).map(|provider| ModelChoice {

@@ -325,11 +325,14 @@ pub struct ChoosableFile {
     /// The context window, in tokens, if it is another one than that of `[model]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u32>,
+    /// Whether it sees pictures and PDF documents, if it differs from `[model]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<bool>,
 }
 
 impl ChoosableFile {
     fn example() -> Self {
-        Self { name: "claude-haiku-5-5".into(), provider: None, max_tokens: None, window: None }
+        Self { name: "claude-haiku-5-5".into(), provider: None, max_tokens: None, window: None, images: None }
     }
 }
 

@@ -219,7 +219,7 @@ pub enum Command {
 }
 
 impl Command {
-    pub const ALL: [Command; 12] = [
+    pub const ALL: [Command; 14] = [
         Self::Stop,
         Self::New,
         Self::Status,

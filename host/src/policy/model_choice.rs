@@ -51,6 +51,7 @@ mod tests {
             model: model.into(),
             max_tokens: 1,
             window: 2,
+            images: true,
         };
         let models = [model("anthropic", "fast"), model("local", "meta/llama"), model("other", "Fast")];
         assert_eq!(model_order("", &models), ModelOrder::Show);
