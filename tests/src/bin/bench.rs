@@ -2,8 +2,8 @@
 //!
 //! `bench [start|history|recall] [N=30] [IMAGE=lazaret-agent] [--verbose]`
 //!
-//! `start` measures the start of a box. `history` compares an install of a million messages with a young one. `recall` counts which
-//! memories the search index finds.
+//! `start` measures the start of a box. `history` compares an install of a million messages with a young one. `recall`
+//! counts which memories the search index finds.
 
 use std::process::ExitCode;
 
