@@ -8,7 +8,10 @@ async fn commands_in_a_room_work_without_the_bots_name_and_another_bots_are_left
     let family = world.telegram.room(-100_123, "Family");
     ann.says(&family, "who is this bot?");
     world.admit(&family.address(), "family").await;
-    assert_eq!(world.telegram.commands(), ["stop", "new", "status", "tasks", "answer", "help"]);
+    assert_eq!(
+        world.telegram.commands(),
+        ["stop", "new", "status", "tasks", "context", "compact", "answer", "help"]
+    );
 
     world.model.on("remember blue").says("Blue.");
     ann.says(&family, "@laz_bot remember blue");
