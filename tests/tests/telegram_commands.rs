@@ -10,7 +10,7 @@ async fn commands_in_a_room_work_without_the_bots_name_and_another_bots_are_left
     world.admit(&family.address(), "family").await;
     assert_eq!(
         world.telegram.commands(),
-        ["stop", "new", "status", "tasks", "answer", "model", "usage", "help"]
+        ["stop", "new", "status", "tasks", "context", "compact", "answer", "model", "usage", "help"]
     );
 
     world.model.on("remember blue").says("Blue.");
