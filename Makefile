@@ -58,7 +58,7 @@ crash: toolchain ## Kill host, boxes and engine everywhere and check what people
 	@export LAZARET_BIN=$(CRASH)/debug/lazaret LAZARET_RUNNER_BIN=$(CRASH)/$(TRIPLE)/debug/agent-runner; \
 		for show in $(or $(SHOW),$(if $(KILLS)$(MESSAGES),soak,sweep soak)); do $(CRASH)/debug/crash $$show $(foreach name,KILLS MESSAGES CHANNEL POLICY ODD SEED N ONLY ACTION SWEEP AT_ONCE,$(if $($(name)),$(name)="$($(name))")); done
 
-bench: engine build image ## Measure the speed goals, one line of JSON each (SHOW=start|history, N=30 IMAGE=lazaret-agent VERBOSE=1)
+bench: engine build image ## Measure the speed goals, one line of JSON each (SHOW=start|history|runner, N=30 IMAGE=lazaret-agent VERBOSE=1)
 	@cargo build --quiet --release --package journeys --bin bench --bin engine-stand-in
 	@LAZARET_BIN="$(BIN)/lazaret" LAZARET_RUNNER_BIN="$(BIN)/agent-runner" \
 		"$(BIN)/bench" $(or $(SHOW),start) $(foreach name,N IMAGE,$(if $($(name)),$(name)="$($(name))")) $(if $(VERBOSE),--verbose)

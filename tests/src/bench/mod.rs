@@ -3,9 +3,11 @@
 
 mod box_start;
 mod history;
+mod runner;
 
 pub use box_start::start;
 pub use history::history;
+pub use runner::runner;
 
 /// Returns the median.
 pub fn median(mut measured: Vec<f64>) -> f64 {

@@ -1,8 +1,9 @@
 //! `make bench`: measures the speed goals on this machine and prints one line of JSON for each.
 //!
-//! `bench [start|history] [N=30] [IMAGE=lazaret-agent] [--verbose]`
+//! `bench [start|history|runner] [N=30] [IMAGE=lazaret-agent] [--verbose]`
 //!
-//! `start` measures the start of a box. `history` compares an install of a million messages with a young one.
+//! `start` measures the start of a box. `history` compares an install of a million messages with a young one. `runner`
+//! measures the size, the memory and the start of the runner in a box.
 
 use std::process::ExitCode;
 
@@ -10,28 +11,30 @@ use journeys::bench;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let (mut n, mut image, mut verbose, mut history) = (30, "lazaret-agent".to_owned(), false, false);
+    let (mut n, mut image, mut verbose, mut show) =
+        (30, "lazaret-agent".to_owned(), false, "start".to_owned());
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
             Some(("N", number)) if number.parse().is_ok_and(|n: usize| n > 0) => {
                 n = number.parse().unwrap_or(n)
             }
             Some(("IMAGE", name)) => name.clone_into(&mut image),
-            None if argument == "start" => history = false,
-            None if argument == "history" => history = true,
+            None if ["start", "history", "runner"].contains(&argument.as_str()) => {
+                argument.clone_into(&mut show)
+            }
             None if argument == "--verbose" => verbose = true,
             _ => {
                 eprintln!(
-                    "bench: unknown argument {argument:?}; known are start, history, N=30, IMAGE=lazaret-agent, --verbose"
+                    "bench: unknown argument {argument:?}; known are start, history, runner, N=30, IMAGE=lazaret-agent, --verbose"
                 );
                 return ExitCode::FAILURE;
             }
         }
     }
-    if history {
-        bench::history(n).await;
-    } else {
-        bench::start(&image, n, verbose).await;
+    match show.as_str() {
+        "history" => bench::history(n).await,
+        "runner" => bench::runner(&image, n).await,
+        _ => bench::start(&image, n, verbose).await,
     }
     ExitCode::SUCCESS
 }
