@@ -92,6 +92,7 @@ impl Box_ {
                 compaction_percent: 80,
             },
             tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
+            allowed: vec![],
             files: true,
             network: "off for this group".into(),
             zone: "Europe/Berlin".into(),

@@ -13,8 +13,8 @@ use ipc_schema::letters::from_agent::*;
 use ipc_schema::letters::{FromAgent, Request, ToAgent, from_agent, to_agent};
 use ipc_schema::requests::tasks::{Overlap, TaskContext};
 use ipc_schema::requests::{
-    AskPerson, CancelTask, ListTasks, PauseTask, Remind, ResumeTask, ScheduleTask, SendFile, TaskHistory,
-    UpdatePersonality, UpdateTask,
+    AskPermission, AskPerson, CancelTask, ListTasks, PauseTask, Remind, ResumeTask, ScheduleTask, SendFile,
+    TaskHistory, UpdatePersonality, UpdateTask,
 };
 use ipc_schema::{FromAgentLetter, Letter, LetterId, MessageSeq, ToAgentLetter, TurnId};
 use proptest::prelude::*;
@@ -62,6 +62,10 @@ fn begin() -> to_agent::Begin {
                 verdict: to_agent::ToolVerdict::Deny,
             }],
         },
+        allowed: vec![to_agent::AlwaysAllowed {
+            tool: "run_command".into(),
+            command: Some("git push".into()),
+        }],
         files: true,
         network: "There is no network here.".into(),
         zone: "Europe/Berlin".into(),
@@ -256,6 +260,13 @@ fn from_agent_letters() -> Vec<FromAgentLetter> {
             gated: true,
         }),
     ));
+    let ask = AskPermission {
+        tool: "run_command".into(),
+        detail: "git pull && git push".into(),
+        commands: vec!["git push".into()],
+    };
+    let id = LetterId::of_request(TURN, "toolu_19").unwrap();
+    letters.push(letter(19, id, Some(TURN), FromAgent::Request(ask.into())));
     letters
 }
 

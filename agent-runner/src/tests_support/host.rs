@@ -35,6 +35,7 @@ pub fn begin() -> Begin {
             compaction_percent: 80,
         },
         tools: ToolPolicy { default: ToolVerdict::Record, rules: vec![] },
+        allowed: vec![],
         files: true,
         network: "off for this group".into(),
         zone: "Europe/Berlin".into(),

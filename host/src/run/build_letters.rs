@@ -56,6 +56,7 @@ pub(super) fn begin(
         },
         tools: group.tools.clone(),
         files: takes_files(services, &state),
+        allowed: state.allowed,
         network: "There is no network here: egress is off for this group, and this version of Lazaret opens no way out of a box.".to_owned(),
         zone: group.zone.name().to_owned(),
         claude_md_global: text(&services.install.root.global_personality()),

@@ -172,6 +172,7 @@ impl Run {
 
     async fn reply(&self, key: &str, text: &str) -> Option<OutgoingText> {
         let chat = self.open_turn()?.chat.clone();
+        let text = &*text::without_internal(text);
         let parts = match self.services.channels.of(&chat) {
             Some(channel) => {
                 let (splitter, whole) = (Arc::clone(&channel), text.to_owned());
@@ -256,7 +257,9 @@ impl Run {
                 self.stage("ready");
                 self.handle.report(Event::Ready { run: self.handle.no });
             }
-            FromAgent::Draft(draft) => self.show(&Activity::Draft(draft.text)),
+            FromAgent::Draft(draft) => {
+                self.show(&Activity::Draft(text::draft_without_internal(&draft.text).into_owned()));
+            }
             FromAgent::Status(status) => self.status(&status),
             FromAgent::Failed(failed) => {
                 let why = text_sanitize::line(&format!("{}: {}", failed.code, failed.reason), 500);
@@ -300,7 +303,8 @@ impl Run {
         }
         if let Some(tool) = &status.tool {
             let detail = status.detail.as_deref().unwrap_or_default();
-            let line = text_sanitize::line(&format!("{tool} {detail}"), 200);
+            let line = text::without_internal(detail);
+            let line = text_sanitize::line(&format!("{tool} {line}"), 200);
             self.show(&Activity::Doing(line.trim_end().to_owned()));
         }
     }

@@ -4,6 +4,7 @@ mod context_window;
 mod conversation;
 mod endings;
 mod fires;
+mod permissions;
 mod resumed;
 
 use std::future::Future;
